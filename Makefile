@@ -1,0 +1,41 @@
+# Needs Python 3.11+ and make. uv is fetched into .tools/ when it is not on the PATH.
+PYTHON ?= python3
+UV ?= $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
+export UV_PYTHON ?= $(shell command -v $(PYTHON))
+export UV_PYTHON_DOWNLOADS ?= never
+RUN = $(UV) run --frozen --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check soak bench fmt clean
+
+help: ## Show this help
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(UV) ## Run the main job on real flights: shadow, canary, rollback under load
+	$(UV) run --frozen --quiet --no-dev --extra demo python examples/flights/demo.py
+
+test: check ## Everything CI runs: the checks, then every test, with real processes
+	$(RUN) pytest -q -n 2 --dist loadgroup -m "not soak"
+
+check: $(UV) ## Format, lint, imports, types
+	$(RUN) ruff format --check --quiet .
+	$(RUN) ruff check --quiet .
+	$(RUN) lint-imports --no-cache > .lint-imports.log || (cat .lint-imports.log; exit 1)
+	$(RUN) mypy
+
+soak: $(UV) ## The long ones: the full fault matrix, repeated
+	$(RUN) pytest -q -m "soak or e2e" --timeout 1800
+
+bench: $(UV) ## Measure; writes bench/results/*.json
+	$(UV) run --frozen --quiet --group bench python bench/run.py
+
+fmt: $(UV) ## Format and mend what can be mended
+	$(RUN) ruff format .
+	$(RUN) ruff check --fix .
+
+clean: ## Remove what the other targets made
+	rm -rf .venv .tools .kedge .pytest_cache .mypy_cache .ruff_cache .hypothesis .lint-imports.log bench/results
+
+.tools/bin/uv:
+	$(PYTHON) -m venv .tools
+	.tools/bin/python -m pip install --quiet --disable-pip-version-check uv

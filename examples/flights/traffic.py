@@ -1,0 +1,334 @@
+"""Replay real flights as live HTTP traffic, and count every request.
+
+Open loop: request n is due at start + n / rate whether or not earlier ones were answered, and
+its latency counts from the moment it was due, so a server that stalls can't slow the clock that
+measures it. What is sent is sent once: nothing is ever retried. A request failed when its answer
+is not 200, is not the protocol's JSON with a probability in it, carries another request's id,
+takes longer than the timeout, or never comes because the connection was refused or reset.
+
+Standard output is one JSON object a second, then {"summary": ...}. SIGTERM ends the sending;
+what is in flight is waited for.
+
+    python traffic.py --port 8080 --rate 120 --seconds 30 [--cache DIR]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import signal
+import socket
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import data
+import numpy as np
+from scorecard import quality
+
+ENDPOINT = "flights"
+HOST = "127.0.0.1"
+REPLAYED_MONTHS = (7, 12)
+SAMPLE = 12_000
+"""Flights replayed before the sample starts again: more than the demo's run takes."""
+SEED = 7
+TIMEOUT_S = 2.0
+IDLE_S = 2.0
+"""An idle connection older than this is closed by us, well before a server would close it."""
+KEPT = 64
+DATATYPES = {"U": "BYTES", "i": "INT32", "f": "FP32"}
+
+
+@dataclass(slots=True)
+class Asked:
+    """One request and what came of it. Times are seconds of the host's monotonic clock."""
+
+    row: int
+    due: float
+    done: float = 0.0
+    failure: str | None = None
+    release: str = ""
+    arm: str = ""
+    epoch: int = -1
+    p_late: float = float("nan")
+
+
+class Connection(asyncio.Protocol):
+    """One kept-alive HTTP/1.1 connection with at most one request under way."""
+
+    def __init__(self) -> None:
+        """Start without a transport; asyncio hands one over."""
+        self.transport: asyncio.Transport | None = None
+        self.usable = False
+        self.idle_since = 0.0
+        self._buffer = b""
+        self._answer: asyncio.Future[tuple[bytes, bytes]] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport and send small requests at once."""
+        assert isinstance(transport, asyncio.Transport)
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.transport, self.usable = transport, True
+
+    def ask(self, request: bytes) -> asyncio.Future[tuple[bytes, bytes]]:
+        """Send a request; the future gets the answer's head, in lower case, and its body."""
+        assert self.transport is not None
+        self._answer = asyncio.get_running_loop().create_future()
+        self.transport.write(request)
+        return self._answer
+
+    def data_received(self, chunk: bytes) -> None:
+        """Gather the answer until it is whole."""
+        self._buffer += chunk
+        end = self._buffer.find(b"\r\n\r\n")
+        if end < 0:
+            return
+        head = self._buffer[:end].lower()
+        size = int(header(head, b"content-length") or 0)
+        if len(self._buffer) < end + 4 + size:
+            return
+        body, self._buffer = self._buffer[end + 4 : end + 4 + size], b""
+        self.usable = b"close" not in header(head, b"connection")
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result((head, body))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Fail the request under way, if there is one: its answer will not come."""
+        self.usable = False
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(error or ConnectionResetError())
+
+    def drop(self) -> None:
+        """Close at once."""
+        self.usable = False
+        if self.transport is not None:
+            self.transport.abort()
+
+
+def header(head: bytes, name: bytes) -> bytes:
+    """A header's value in a lower-case head; b"" when it is not there."""
+    start = head.find(b"\r\n" + name + b":")
+    if start < 0:
+        return b""
+    return head[start + len(name) + 3 :].split(b"\r\n", 1)[0].strip()
+
+
+class Traffic:
+    """Sends the flights and keeps the books."""
+
+    def __init__(self, flights: data.Flights, port: int, rate: float) -> None:
+        """Prepare; nothing is sent before `run`."""
+        self.flights = flights
+        self.port = port
+        self.rate = rate
+        self.asked: list[Asked] = []
+        self.stopped = asyncio.Event()
+        self._finished: list[Asked] = []
+        self._idle: list[Connection] = []
+        self._names = [*flights.columns]
+        self._datatypes = [DATATYPES[c.dtype.kind] for c in flights.columns.values()]
+        self._texts = dict(zip(flights.columns, map(_texts, flights.columns.values()), strict=True))
+
+    def request(self, number: int, row: int) -> bytes:
+        """One flight as a request of the Open Inference Protocol v2."""
+        inputs = ",".join(
+            f'{{"name":"{name}","shape":[1],"datatype":"{datatype}",'
+            f'"data":[{"null" if name == "dep_delay" else self._texts[name][row]}]}}'
+            for name, datatype in zip(self._names, self._datatypes, strict=True)
+        )
+        body = f'{{"id":"{number}","inputs":[{inputs}]}}'.encode()
+        tailnum = str(self.flights.tailnum[row])
+        entity = f"kedge-entity: {tailnum}\r\n" if tailnum else ""
+        return (
+            f"POST /v2/models/{ENDPOINT}/infer HTTP/1.1\r\nHost: {HOST}:{self.port}\r\n"
+            f"Content-Type: application/json\r\n{entity}Content-Length: {len(body)}\r\n\r\n"
+        ).encode() + body
+
+    async def run(self, seconds: float) -> None:
+        """Send until the time is over or `stopped` is set; then wait for what is in flight."""
+        loop = asyncio.get_running_loop()
+        began = loop.time() + 0.05
+        reporting = loop.create_task(self._report(began))
+        under_way: set[asyncio.Task[None]] = set()
+        number = 0
+        while not self.stopped.is_set() and number < self.rate * seconds:
+            due = began + number / self.rate
+            if due > loop.time():
+                await asyncio.sleep(due - loop.time())
+            asked = Asked(row=number % len(self.flights), due=due)
+            self.asked.append(asked)
+            task = loop.create_task(self._one(number, asked))
+            under_way.add(task)
+            task.add_done_callback(under_way.discard)
+            number += 1
+        while under_way:
+            await asyncio.wait(under_way)
+        reporting.cancel()
+        for connection in self._idle:
+            connection.drop()
+
+    async def _one(self, number: int, asked: Asked) -> None:
+        loop = asyncio.get_running_loop()
+        connection = None
+        try:
+            # The deadline counts from when the request was due, like its latency.
+            async with asyncio.timeout_at(asked.due + TIMEOUT_S):
+                connection = await self._connection()
+                head, body = await connection.ask(self.request(number, asked.row))
+            asked.failure = _judge(asked, number, head, body)
+        except TimeoutError:
+            asked.failure = "timeout"
+        except ConnectionRefusedError:
+            asked.failure = "refused"
+        except OSError:
+            asked.failure = "reset"
+        asked.done = loop.time()
+        self._finished.append(asked)
+        if connection is None:
+            return
+        if asked.failure is None and connection.usable and len(self._idle) < KEPT:
+            connection.idle_since = asked.done
+            self._idle.append(connection)
+        else:
+            connection.drop()
+
+    async def _connection(self) -> Connection:
+        """The connection used last, or a fresh one; never one that the server has closed."""
+        loop = asyncio.get_running_loop()
+        oldest = loop.time() - IDLE_S
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.usable and connection.idle_since >= oldest:
+                return connection
+            connection.drop()
+        _, fresh = await loop.create_connection(Connection, HOST, self.port)
+        return fresh
+
+    async def _report(self, began: float) -> None:
+        """Print one line a second: what finished within it, and the totals."""
+        loop = asyncio.get_running_loop()
+        for second in range(1, 1_000_000):
+            await asyncio.sleep(began + second - loop.time())
+            fresh, self._finished = self._finished, []
+            show({"t": second, **self.totals(), **latency(fresh)})
+
+    def totals(self) -> dict[str, Any]:
+        """Count everything that was sent so far."""
+        answered = [a for a in self.asked if a.done and a.failure is None]
+        failures = Counter(a.failure for a in self.asked if a.failure is not None)
+        return {
+            "sent": len(self.asked),
+            "ok": len(answered),
+            "failed": failures.total(),
+            "failures": dict(failures),
+            "by_release": dict(Counter(a.release for a in answered)),
+            "by_arm": dict(Counter(a.arm for a in answered)),
+        }
+
+    def summary(self) -> dict[str, Any]:
+        """Sum up the whole run, with what the labels of the flights say about the answers."""
+        keyless = sum(1 for a in self.asked if not self.flights.tailnum[a.row])
+        answered = [a for a in self.asked if a.failure is None]
+        return {
+            **self.totals(),
+            **latency(self.asked),
+            "keyless": keyless,
+            "rate": self.rate,
+            "epochs": epochs(answered),
+            "quality": quality(
+                np.array([a.release for a in answered], dtype=np.str_),
+                np.array([a.epoch for a in answered], dtype=np.int64),
+                np.array([a.p_late for a in answered], dtype=np.float64),
+                self.flights.label[[a.row for a in answered]],
+            ),
+        }
+
+
+def epochs(answered: list[Asked]) -> dict[str, dict[str, dict[str, float | int]]]:
+    """Per epoch and release: how many answers, and when the first and the last arrived.
+
+    Times are of the host's monotonic clock, which every process on it reads alike.
+    """
+    found: dict[str, dict[str, dict[str, float | int]]] = {}
+    for a in sorted(answered, key=lambda a: a.done):
+        seen = found.setdefault(str(a.epoch), {}).setdefault(
+            a.release, {"answers": 0, "first": a.done, "last": a.done}
+        )
+        seen["answers"] += 1
+        seen["last"] = a.done
+    return found
+
+
+def _texts(column: Any) -> list[str]:
+    """A column as the texts that stand in JSON."""
+    if column.dtype.kind != "f":
+        return [json.dumps(value) for value in column.tolist()]
+    return ["null" if text == "nan" else text for text in column.astype(np.str_).tolist()]
+
+
+def _judge(asked: Asked, number: int, head: bytes, body: bytes) -> str | None:
+    """Read an answer into the books; returns what is wrong with it, None when nothing is."""
+    if head[9:12] != b"200":
+        return f"status {head[9:12].decode('latin-1')}"
+    try:
+        answer = json.loads(body)
+        outputs = {output["name"]: output["data"] for output in answer["outputs"]}
+        asked.p_late = float(outputs["p_late"][0])
+        asked.release = str(answer["model_version"])
+        mine = answer["id"] == str(number)
+    except (ValueError, KeyError, TypeError, IndexError):
+        return "wrong answer"
+    asked.arm = header(head, b"kedge-arm").decode("latin-1")
+    epoch = header(head, b"kedge-epoch")
+    asked.epoch = int(epoch) if epoch.isdigit() else -1
+    return None if mine and 0.0 <= asked.p_late <= 1.0 else "wrong answer"
+
+
+def latency(asked: list[Asked]) -> dict[str, float | None]:
+    """Median and 99th percentile, in milliseconds from the moment each request was due."""
+    spent = [(a.done - a.due) * 1e3 for a in asked if a.done and a.failure is None]
+    if not spent:
+        return {"p50_ms": None, "p99_ms": None}
+    p50, p99 = np.quantile(spent, (0.5, 0.99))
+    return {"p50_ms": round(float(p50), 2), "p99_ms": round(float(p99), 2)}
+
+
+def show(value: object) -> None:
+    """Print one line of JSON now."""
+    print(json.dumps(value), flush=True)
+
+
+def sample(cache: Path | None) -> data.Flights:
+    """The fixed flights that are replayed, in order of scheduled departure."""
+    flights = data.load(cache).months(*REPLAYED_MONTHS)
+    chosen = np.random.default_rng(SEED).choice(len(flights), SAMPLE, replace=False)
+    return flights.take(np.sort(chosen))
+
+
+async def replay(port: int, rate: float, seconds: float, cache: Path | None) -> int:
+    """Replay until it is over; returns how many requests failed."""
+    traffic = Traffic(sample(cache), port, rate)
+    loop = asyncio.get_running_loop()
+    for stop in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(stop, traffic.stopped.set)
+    await traffic.run(seconds)
+    summary = traffic.summary()
+    show({"summary": summary})
+    return int(summary["failed"])
+
+
+def main() -> int:
+    """Read the arguments and replay; exits 1 when a request failed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--rate", type=float, default=120.0, help="requests a second")
+    parser.add_argument("--seconds", type=float, default=3600.0)
+    parser.add_argument("--cache", type=Path, help="where the parsed flights are kept")
+    asked = parser.parse_args()
+    return 1 if asyncio.run(replay(asked.port, asked.rate, asked.seconds, asked.cache)) else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,210 @@
+"""Train two models on January to June: an honest one, and one with a mistake from real life.
+
+v1 knows what is known before departure. v2 was also given `dep_delay`: the column stood in the
+table, it is by far the best predictor, and every offline figure improved. But a departure delay
+is known after departure, and the question is asked before: in production the field is null.
+That is what a shadow is for: offline, on the stored table, nothing looks wrong.
+
+    python train.py --out DIR [--cache DIR]
+
+writes, for v1 and v2: model/ (model.skops and signature.json, the artifact to register),
+golden.json (real rows for `kedge register --golden`), training.csv (a sample of the training
+rows for `--training`), and, for both, metrics.json and report.txt.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import data
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import OrdinalEncoder
+from skops.io import dump
+
+FEATURES = {"v1": data.KNOWN, "v2": (*data.KNOWN, "dep_delay")}
+TRAINING_MONTHS = (1, 6)
+HOLDOUT_MONTHS = (7, 12)
+TREES = 40
+GOLDEN_ROWS = 20
+TRAINING_ROWS = 20_000
+SEED = 2013
+
+Rows = NDArray[np.object_]
+
+
+def build() -> Pipeline:
+    """Compose the untrained model: strings to numbers, then boosted trees, which take NaN as it is.
+
+    Columns go by number, so that a row is a plain array and no data frame is needed to ask. A
+    string that was never seen in training becomes -1 and not an error.
+    """
+    strings = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)
+    columns = list(range(len(data.STRINGS)))
+    return Pipeline(
+        [
+            ("encode", ColumnTransformer([("strings", strings, columns)], remainder="passthrough")),
+            ("trees", HistGradientBoostingClassifier(max_iter=TREES, random_state=SEED)),
+        ]
+    )
+
+
+def measure(label: NDArray[np.int8], score: NDArray[np.float64]) -> dict[str, float]:
+    """What an offline report would say about a model."""
+    return {
+        "auc": float(roc_auc_score(label, score)),
+        "log_loss": float(log_loss(label, score)),
+        "right": float(((score > 0.5) == label).mean()),
+        "called_late": float((score > 0.5).mean()),
+        "mean_p_late": float(score.mean()),
+    }
+
+
+def scores(model: Pipeline, rows: Rows) -> NDArray[np.float64]:
+    """The probability of being late, row by row."""
+    found: NDArray[np.float64] = model.predict_proba(rows)[:, 1]
+    return found
+
+
+def train(out: Path, flights: data.Flights) -> dict[str, Any]:
+    """Train both, write their directories, and return the offline metrics."""
+    training = flights.months(*TRAINING_MONTHS).labelled()
+    holdout = flights.months(*HOLDOUT_MONTHS).labelled()
+    metrics: dict[str, Any] = {
+        "training_rows": len(training),
+        "holdout_rows": len(holdout),
+        "holdout_late": float(holdout.label.mean()),
+    }
+    live: dict[str, NDArray[np.float64]] = {}
+    for version, names in FEATURES.items():
+        started = time.perf_counter()
+        model = build().fit(training.matrix(names), training.label)
+        fit_s = time.perf_counter() - started
+        rows = holdout.matrix(names)
+        offline = measure(holdout.label, scores(model, rows))
+        if "dep_delay" in names:
+            rows[:, names.index("dep_delay")] = float("nan")
+        live[version] = scores(model, rows)
+        metrics[version] = {
+            "features": len(names),
+            "fit_s": round(fit_s, 2),
+            "row_us": round(time_a_row(model, rows), 1),
+            "offline": offline,
+            "before_departure": measure(holdout.label, live[version]),
+        }
+        write(out / version, model, training, names)
+    agree = (live["v1"] > 0.5) == (live["v2"] > 0.5)
+    metrics["agreement_v1_v2"] = float(agree.mean())
+    metrics["agreement_two_honest"] = yardstick(training, holdout)
+    (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    return metrics
+
+
+def yardstick(training: data.Flights, holdout: data.Flights) -> float:
+    """How often two honest models agree, each trained on half of the flights.
+
+    No two models agree always; without this figure an agreement means little.
+    """
+    rows, asked = training.matrix(data.KNOWN), holdout.matrix(data.KNOWN)
+    late = [
+        scores(build().fit(rows[half::2], training.label[half::2]), asked) > 0.5 for half in (0, 1)
+    ]
+    return float((late[0] == late[1]).mean())
+
+
+def time_a_row(model: Pipeline, rows: Rows, asked: int = 200) -> float:
+    """Median microseconds to answer one row."""
+    spent = []
+    for i in range(asked):
+        started = time.perf_counter()
+        model.predict_proba(rows[i : i + 1])
+        spent.append(time.perf_counter() - started)
+    return float(np.median(spent)) * 1e6
+
+
+def write(folder: Path, model: Pipeline, training: data.Flights, names: tuple[str, ...]) -> None:
+    """Write what `kedge register` takes."""
+    artifact = folder / "model"
+    artifact.mkdir(parents=True, exist_ok=True)
+    dump(model, artifact / "model.skops")
+    write_json(artifact / "signature.json", signature(training, names))
+    dice = np.random.default_rng(SEED)
+    sample = training.take(np.sort(dice.choice(len(training), TRAINING_ROWS, replace=False)))
+    golden = sample.take(np.linspace(0, len(sample) - 1, GOLDEN_ROWS).astype(int))
+    write_json(folder / "golden.json", {"inputs": {name: golden.values(name) for name in names}})
+    with (folder / "training.csv").open("w", encoding="utf-8", newline="") as file:
+        lines = csv.writer(file)
+        lines.writerow(names)
+        lines.writerows(zip(*(sample.values(name) for name in names), strict=True))
+
+
+def signature(flights: data.Flights, names: tuple[str, ...]) -> dict[str, list[dict[str, Any]]]:
+    """What the model takes and gives."""
+    return {
+        "inputs": [
+            {
+                "name": name,
+                "dtype": "string" if name in data.STRINGS else str(flights.columns[name].dtype),
+                "shape": [],
+                "nullable": name in data.NULLABLE,
+            }
+            for name in names
+        ],
+        "outputs": [
+            {"name": "p_late", "dtype": "float64", "shape": []},
+            {"name": "late", "dtype": "int64", "shape": []},
+        ],
+    }
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write a JSON file."""
+    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+
+
+def report(metrics: dict[str, Any]) -> str:
+    """The offline metrics as text: first the trap, then what is in it."""
+
+    def line(name: str, figures: dict[str, float], remark: str = "") -> str:
+        return (
+            f"  {name:26}{figures['auc']:7.3f}{figures['log_loss']:10.3f}"
+            f"{figures['right']:8.1%}{figures['called_late']:13.1%}{remark}\n"
+        )
+
+    v1, v2 = metrics["v1"], metrics["v2"]
+    return (
+        f"Trained on {metrics['training_rows']:,} flights of January to June; "
+        f"held out: {metrics['holdout_rows']:,} of July to December, "
+        f"{metrics['holdout_late']:.1%} late.\n\n"
+        f"  {'':26}{'AUC':>7}{'log loss':>10}{'right':>8}{'called late':>13}\n"
+        + line("v1 offline", v1["offline"])
+        + line("v2 offline", v2["offline"], "   <- looks much better")
+        + line("v2 asked before departure", v2["before_departure"], "   <- dep_delay is null")
+        + f"\nTwo honest models agree on {metrics['agreement_two_honest']:.1%} of these flights; "
+        f"v1 and v2, asked before departure, on {metrics['agreement_v1_v2']:.1%}.\n"
+        f"One row takes v1 {metrics['v1']['row_us'] / 1e3:.1f} ms.\n"
+    )
+
+
+def main() -> None:
+    """Load, train, write, and print the metrics."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--out", type=Path, required=True, help="where v1/ and v2/ are written")
+    parser.add_argument("--cache", type=Path, help="where the parsed flights are kept")
+    asked = parser.parse_args()
+    text = report(train(asked.out, data.load(asked.cache)))
+    (asked.out / "report.txt").write_text(text, encoding="utf-8")
+    print(text, end="")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,187 @@
+"""ONNX models, run by ONNX Runtime in this process.
+
+The session lets the interpreter lock go while it loads and while it runs, so one of them can
+be loaded inline beside a serving loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnxruntime as ort
+
+from kedge.core.errors import UnfitModel
+from kedge.core.values import Dtype, Field, Signature
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from kedge.ports import Columns, Model
+
+_DTYPES: dict[str, Dtype] = {
+    "tensor(bool)": "bool", "tensor(string)": "string",
+    "tensor(float16)": "float16", "tensor(float)": "float32", "tensor(double)": "float64",
+    "tensor(uint8)": "uint8", "tensor(uint16)": "uint16", "tensor(uint32)": "uint32",
+    "tensor(uint64)": "uint64", "tensor(int8)": "int8", "tensor(int16)": "int16",
+    "tensor(int32)": "int32", "tensor(int64)": "int64",
+}  # fmt: skip
+
+
+class OnnxLoader:
+    """Loads a directory that holds one ONNX file, with its external data beside it if any."""
+
+    flavour = "onnx"
+    stalls = False
+    looks_for = "a single *.onnx file"
+
+    def claims(self, path: Path) -> bool:
+        """Whether exactly one *.onnx file lies in the directory itself."""
+        return len(_candidates(path)) == 1
+
+    def load(self, path: Path, trusted: Sequence[str] = ()) -> Model:
+        """Load it. `trusted` means nothing here: an ONNX file holds no code.
+
+        Raises:
+            UnfitModel: it cannot be loaded, or takes or gives something that is no tensor.
+        """
+        del trusted
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        files = _candidates(path)
+        if len(files) != 1:
+            raise UnfitModel(f"{path} does not hold {self.looks_for}")
+        try:
+            session = ort.InferenceSession(files[0], options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # the runtime's errors have no root but Exception
+            raise UnfitModel(f"{files[0].name} cannot be loaded: {error}") from error
+        return _model(session)
+
+
+def _candidates(path: Path) -> list[Path]:
+    return [file for file in path.glob("*.onnx") if not file.name.startswith(".")]
+
+
+class OnnxModel:
+    """A session whose inputs take any number of rows."""
+
+    def __init__(self, session: ort.InferenceSession, signature: Signature) -> None:
+        self.signature = signature
+        self._run = session.run
+        self._names = [field.name for field in signature.outputs]
+        self._inputs = [
+            (
+                field.name,
+                np.dtype(object if field.dtype == "string" else field.dtype),
+                # A scalar a row that the model wants as [rows, 1] gets its axis back.
+                (-1, *arg.shape[1:]) if not field.shape and len(arg.shape) > 1 else None,
+            )
+            for field, arg in zip(signature.inputs, session.get_inputs(), strict=True)
+        ]
+        self._flat = [
+            i
+            for i, (field, arg) in enumerate(
+                zip(signature.outputs, session.get_outputs(), strict=True)
+            )
+            if not field.shape and len(arg.shape or ()) != 1
+        ]
+
+    def predict(self, columns: Columns) -> Columns:
+        """Answer the rows. A float column of another width is converted."""
+        feed: dict[str, NDArray[Any]] = {}
+        for name, dtype, shape in self._inputs:
+            column: NDArray[Any] = columns[name]
+            if column.dtype is not dtype:
+                column = column.astype(dtype, copy=False)
+            feed[name] = column if shape is None else column.reshape(shape)
+        answers = self._run(self._names, feed)
+        for i in self._flat:
+            # A trailing axis of one is the model's way to write a scalar. Anything else keeps
+            # its shape, so that the caller's check can name it.
+            if answers[i].size == len(answers[i]):
+                answers[i] = answers[i].reshape(-1)
+        return dict(zip(self._names, answers, strict=True))
+
+
+class SingleRowModel:
+    """A model exported for one row at a time: asked once a row."""
+
+    def __init__(self, inner: OnnxModel) -> None:
+        self.signature = inner.signature
+        self._inner = inner
+
+    def predict(self, columns: Columns) -> Columns:
+        """Answer the rows, one after the other."""
+        rows = len(next(iter(columns.values())))
+        answers = [
+            self._inner.predict({name: column[i : i + 1] for name, column in columns.items()})
+            for i in range(rows)
+        ]
+        if rows == 1:
+            return answers[0]
+        return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
+
+
+def _model(session: ort.InferenceSession) -> Model:
+    inputs = session.get_inputs()
+    ones = [arg for arg in inputs if arg.shape and arg.shape[0] == 1]
+    for arg in inputs:
+        if not arg.shape or (isinstance(arg.shape[0], int) and arg.shape[0] != 1):
+            raise UnfitModel(
+                f"input {arg.name} has shape {arg.shape}: its first axis does not stand for rows",
+                code="no_row_axis",
+                hint="export the model with a dynamic first axis",
+            )
+    if ones and len(ones) != len(inputs):
+        raise UnfitModel(
+            f"only {ones[0].name} takes one row at a time", code="no_row_axis",
+            hint="export the model with a dynamic first axis for every input",
+        )  # fmt: skip
+    takes = tuple(_field(arg, arg.shape, "input") for arg in inputs)
+    if not takes:
+        raise UnfitModel("the model has no inputs")
+    gives = tuple(_output(session, arg, takes) for arg in session.get_outputs())
+    model = OnnxModel(session, Signature(inputs=takes, outputs=gives))
+    return SingleRowModel(model) if ones else model
+
+
+def _field(arg: ort.NodeArg, shape: Sequence[Any], role: str) -> Field:
+    dtype = _DTYPES.get(arg.type)
+    if dtype is None:
+        maps = "map" in arg.type or "seq" in arg.type
+        raise UnfitModel(
+            f"{role} {arg.name} is {arg.type}, not a tensor of a known dtype",
+            code="not_a_tensor",
+            hint='convert it again with options={"zipmap": False}' if maps else "",
+        )
+    row = tuple(n if isinstance(n, int) and n >= 0 else -1 for n in shape[1:])
+    return Field(name=arg.name, dtype=dtype, shape=() if row == (1,) else row)
+
+
+def _output(session: ort.InferenceSession, arg: ort.NodeArg, takes: tuple[Field, ...]) -> Field:
+    """Describe an output; one that does not say its shape is asked for it, with one row."""
+    if arg.shape or arg.type not in _DTYPES:
+        return _field(arg, arg.shape, "output")
+    feed = {
+        field.name: np.full(
+            [n if isinstance(n, int) and n > 0 else 1 for n in given.shape],
+            "" if field.dtype == "string" else 0,
+            dtype=object if field.dtype == "string" else field.dtype,
+        )
+        for field, given in zip(takes, session.get_inputs(), strict=True)
+    }
+    try:
+        answer = session.run([arg.name], feed)[0]
+    except Exception as error:  # the runtime's errors have no root but Exception
+        raise UnfitModel(
+            f"output {arg.name} declares no shape, and the model does not answer a row of zeros: "
+            f"{error}"
+        ) from error
+    if answer.ndim == 0:
+        raise UnfitModel(f"output {arg.name} has no row axis", code="no_row_axis")
+    return _field(arg, answer.shape, "output")

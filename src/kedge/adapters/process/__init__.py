@@ -1,0 +1,11 @@
+"""A model in a process of its own, reached over a Unix socket.
+
+A model there can hang, crash, leak or answer nonsense without touching a gateway worker, and
+one copy serves all workers of a host. `command` starts one (`serve`), `ProcessModel` asks it,
+and `probe` tries an unknown file out in a process that may die of it.
+"""
+
+from kedge.adapters.process.client import ProcessModel
+from kedge.adapters.process.launch import command, environment, probe
+
+__all__ = ["ProcessModel", "command", "environment", "probe"]

@@ -1,0 +1,317 @@
+"""The gateway's end of a model process.
+
+Everything here runs on one event loop and never blocks it. Nothing grows: questions under way
+are bounded, and so is what the kernel has not taken yet, because a stopped process reads
+nothing. A broken connection fails what is under way at once and is mended in the background.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from kedge.adapters.process import wire
+from kedge.core.errors import BadRequest, ModelFailure
+from kedge.core.values import Signature
+from kedge.tensors import check_answer
+
+if TYPE_CHECKING:
+    from kedge.ports import Columns
+
+    OnDone = Callable[[Columns | None, int, str | None], None]
+    OnTold = Callable[[Columns | None, int, str | None, str], None]
+
+IN_FLIGHT = 64
+"""Questions without a waiter that may be under way; see Limits.shadow_in_flight."""
+SWEEP_S = 0.02
+"""How often overdue questions are looked for: one timer for all, since a timer a question
+would cost more than the question."""
+BACKOFF_S = (0.05, 2.0)
+UNREAD_SHADOW = 256 << 10
+"""Unsent bytes above which no question without a waiter is taken on: the host lags behind."""
+UNREAD_LIMIT = 16 << 20
+"""Unsent bytes above which nothing is sent: the host has stopped reading."""
+
+
+class _Call(NamedTuple):
+    expires: float
+    rows: int
+    shadow: OnDone | None
+    told: OnTold | None
+
+
+class ProcessModel:
+    """One connection to a model process, kept up while it is open."""
+
+    def __init__(
+        self,
+        socket_path: Path,
+        signature: Signature,
+        *,
+        loop: asyncio.AbstractEventLoop | None = None,
+        in_flight: int = IN_FLIGHT,
+    ) -> None:
+        """Start connecting. From another thread than the loop's, name the loop."""
+        self._path = str(socket_path)
+        self._signature = signature
+        self._greeting = wire.greeting(signature)
+        self._inputs = wire.Inputs(signature.inputs)
+        self._first = signature.inputs[0].name
+        self._loop = loop or asyncio.get_running_loop()
+        self._limit = in_flight
+        self._calls: dict[int, _Call] = {}
+        self._shadows = 0
+        self._next = 0
+        self._sweeping = False
+        self._closed = False
+        self._line: _Link | None = None
+        self._link: _Link | None = None
+        self._wait_s = BACKOFF_S[0]
+        self._dialling: asyncio.Task[None] | None = None
+        self._loop.call_soon_threadsafe(self._dial)
+
+    @property
+    def ready(self) -> bool:
+        """Whether a host with this signature has greeted us and the line still stands."""
+        return self._link is not None
+
+    async def wait_ready(self, timeout_s: float) -> bool:
+        """Wait until somebody answers at the other end; False when nobody does in time.
+
+        It polls: an event would have to be kept right through every loss and redial.
+        """
+        until = perf_counter() + timeout_s
+        while not self.ready and perf_counter() < until and not self._closed:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+        return self.ready
+
+    async def predict(self, columns: Columns, deadline_s: float) -> tuple[Columns, int]:
+        """Answer the rows; with the microseconds spent inside the model.
+
+        Raises:
+            ModelFailure: model_down, model_died, model_late, model_raised or model_nonsense.
+            BadRequest: the request is longer than a frame may be.
+        """
+        future: asyncio.Future[tuple[Columns | None, int, str | None, str]]
+        future = self._loop.create_future()
+
+        def told(answer: Columns | None, micros: int, code: str | None, text: str) -> None:
+            if not future.done():
+                future.set_result((answer, micros, code, text))
+
+        expires = perf_counter() + deadline_s
+        number = self._send(columns, expires, None, told)
+        if number is None:
+            raise ModelFailure("the model process does not read its requests", code="model_late")
+        timer = self._loop.call_later(deadline_s, self._late, number)
+        try:
+            answer, micros, code, text = await future
+        finally:
+            timer.cancel()
+            self._calls.pop(number, None)
+        if answer is None:
+            raise ModelFailure(text, code=code)
+        return answer, micros
+
+    def submit(self, columns: Columns, on_done: OnDone, deadline_s: float) -> bool:
+        """Ask without waiting: `on_done(answer, microseconds, error code)` is called once.
+
+        Returns False, and never calls back, when the bound on questions under way is reached,
+        the host lags behind with reading, or nobody is there.
+        """
+        link = self._link
+        if link is None or self._shadows >= self._limit or link.lags:
+            return False
+        try:
+            number = self._send(columns, perf_counter() + deadline_s, on_done, None)
+        except (BadRequest, ModelFailure):
+            return False
+        if number is None:
+            return False
+        self._shadows += 1
+        if not self._sweeping:
+            self._sweeping = True
+            self._loop.call_later(SWEEP_S, self._sweep)
+        return True
+
+    def hang_up(self) -> None:
+        """Close the connection; may be called from any thread, and more than once."""
+        with suppress(RuntimeError):  # the loop is gone, and the connection with it
+            self._loop.call_soon_threadsafe(self._close)
+
+    def _close(self) -> None:
+        self._closed = True
+        if self._dialling is not None:
+            self._dialling.cancel()
+        if self._line is not None:
+            self._line.abort()
+
+    def _send(
+        self, columns: Columns, expires: float, shadow: OnDone | None, told: OnTold | None
+    ) -> int | None:
+        """Send one request; returns its number, or None when the host does not read."""
+        link = self._link
+        if link is None:
+            raise ModelFailure("no model process answers", code="model_down")
+        number = self._next = self._next + 1
+        rows = len(columns[self._first])
+        try:
+            shapes = self._inputs.shapes(columns) if self._inputs.open else None
+            packed = self._inputs.pack(columns)
+        except (KeyError, TypeError, ValueError) as error:
+            raise BadRequest(
+                f"the columns do not fit the model: {type(error).__name__}: {error}",
+                code="bad_column",
+            ) from error
+        raw = wire.frame(wire.Request(number, rows, expires, packed, shapes))
+        if len(raw) > wire.MAX_FRAME:
+            raise BadRequest(f"{len(raw)} bytes are more than a model process takes at once",
+                             code="too_large")  # fmt: skip
+        if not link.send(raw):
+            return None
+        self._calls[number] = _Call(expires, rows, shadow, told)
+        return number
+
+    # ------------------------------------------------------------ answers
+
+    def _answered(self, answer: wire.Answer) -> None:
+        call = self._calls.pop(answer.id, None)
+        if call is None:
+            return  # it was late, and its asker has been told so
+        if answer.outputs is None:
+            code, text = answer.error or ("model_nonsense", "an answer without outputs")
+            self._settle(call, None, answer.micros, code, text)
+            return
+        try:
+            columns = wire.unpack_outputs(answer.outputs)
+            fault = check_answer(columns, self._signature, call.rows)
+        except (ValueError, KeyError, TypeError) as error:
+            columns, fault = {}, f"an answer that cannot be read: {error}"
+        if fault is not None:
+            self._settle(call, None, answer.micros, "model_nonsense", fault)
+        else:
+            self._settle(call, columns, answer.micros, None, "")
+
+    def _settle(
+        self, call: _Call, columns: Columns | None, micros: int, code: str | None, text: str
+    ) -> None:
+        if call.told is not None:
+            call.told(columns, micros, code, text)
+        elif call.shadow is not None:
+            self._shadows -= 1
+            try:
+                call.shadow(columns, micros, code)
+            except Exception as error:  # noqa: BLE001 - the asker's fault must not cost others
+                self._loop.call_exception_handler(
+                    {"message": "on_done of a submitted question raised", "exception": error}
+                )
+
+    def _late(self, number: int) -> None:
+        call = self._calls.pop(number, None)
+        if call is not None:
+            self._settle(call, None, 0, "model_late", "the model did not answer in time")
+
+    def _sweep(self) -> None:
+        now = perf_counter()
+        for number, call in list(self._calls.items()):
+            if call.shadow is not None and call.expires <= now:
+                self._late(number)
+        self._sweeping = self._shadows > 0
+        if self._sweeping:
+            self._loop.call_later(SWEEP_S, self._sweep)
+
+    # ------------------------------------------------------------ connection
+
+    def _dial(self) -> None:
+        if not self._closed:
+            self._dialling = self._loop.create_task(self._connect())
+
+    async def _connect(self) -> None:
+        try:
+            await self._loop.create_unix_connection(lambda: _Link(self), self._path)
+        except OSError:
+            self._dial_later()
+
+    def _dial_later(self) -> None:
+        if not self._closed:
+            self._loop.call_later(self._wait_s, self._dial)
+            self._wait_s = min(self._wait_s * 2, BACKOFF_S[1])
+
+    def _connected(self, link: _Link) -> None:
+        self._line = link
+        if self._closed:
+            link.abort()
+
+    def _greeted(self, link: _Link, greeting: wire.Greeting) -> bool:
+        """A host of another signature is not ours: its answers would be misread."""
+        if self._closed or greeting != self._greeting:
+            return False
+        self._link = link
+        self._wait_s = BACKOFF_S[0]
+        return True
+
+    def _lost(self, link: _Link) -> None:
+        self._line = None
+        if self._link is link:
+            self._link = None
+            calls, self._calls = list(self._calls.values()), {}
+            for call in calls:
+                self._settle(call, None, 0, "model_died", "the model process died")
+        self._dial_later()
+
+
+class _Link(asyncio.Protocol):
+    """One connection: frames in, frames out."""
+
+    def __init__(self, owner: ProcessModel) -> None:
+        self._owner = owner
+        self._frames = wire.Frames()
+        self._greeted = False
+        self._greetings = msgspec.msgpack.Decoder(wire.Greeting)
+        self._answers = msgspec.msgpack.Decoder(wire.Answer)
+        self._transport: asyncio.Transport
+        self.lags = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]
+        self._transport.set_write_buffer_limits(high=UNREAD_SHADOW)
+        self._owner._connected(self)  # noqa: SLF001 - one unit
+
+    def pause_writing(self) -> None:
+        self.lags = True
+
+    def resume_writing(self) -> None:
+        self.lags = False
+
+    def send(self, raw: bytes) -> bool:
+        if self.lags and self._transport.get_write_buffer_size() > UNREAD_LIMIT:
+            return False
+        self._transport.write(raw)
+        return True
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for body in self._frames.feed(data):
+                if self._greeted:
+                    self._owner._answered(self._answers.decode(body))  # noqa: SLF001 - one unit
+                else:
+                    hello = self._greetings.decode(body)
+                    self._greeted = self._owner._greeted(self, hello)  # noqa: SLF001 - one unit
+                    if not self._greeted:
+                        self.abort()
+                        return
+        except (ValueError, msgspec.MsgspecError):
+            self.abort()  # not our protocol: nothing after this byte can be trusted
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        del exc
+        self._owner._lost(self)  # noqa: SLF001 - one unit

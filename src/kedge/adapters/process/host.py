@@ -1,0 +1,369 @@
+"""The model's end: one process, one model, many clients.
+
+The model runs on the loop's own thread. While it works, questions gather in the sockets; what
+has gathered is answered in one batch: batching without a timer, and none when traffic is low.
+A hanging model therefore hangs the host. Its clients see lateness, and an alarm that only a
+living loop puts off ends the process, whatever holds the interpreter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import signal
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from time import perf_counter, perf_counter_ns
+
+import msgspec
+import uvloop
+
+from kedge.adapters.process import wire
+from kedge.core.errors import KedgeError, UnfitModel
+from kedge.ports import Artifacts, Loader, Model
+from kedge.tensors import check_proof
+
+BATCH_ROWS = 256
+"""Where a batch ends: beyond it small models gain nothing, and the first row waits for the last."""
+ORPHAN_S = 5.0
+"""An orphan without clients ends after this long; with clients it serves on: they come first."""
+HANG_S = 120
+"""No request may wait for longer than 30 s, so a model that is busy for this long hangs."""
+QUEUE_BYTES = 64 << 20
+UNREAD_BYTES = 64 << 20
+FLUSH_S = 2.0
+"""How long a host that was told to stop waits for its clients to take their last answers."""
+OOM_SCORE = 500
+"""When memory runs out the kernel shall take a model, not a gateway."""
+LOAD_NICE = 5
+
+
+def confine(memory_mb: int) -> None:
+    """Bound what this process may take, before anything of the model's is touched."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the group; the supervisor decides
+    if memory_mb:
+        limit = memory_mb << 20
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE), encoding="ascii")
+
+
+def load(
+    loader: Callable[[], Loader], path: Path, trusted: tuple[str, ...], *, memory_mb: int
+) -> tuple[Model, float]:
+    """Load politely: while traffic is served, another model's load gets what is left over.
+
+    Raises:
+        KedgeError: it cannot be loaded, whatever the loader raised.
+    """
+    polite = _may_return_from_nice()
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    if polite:
+        os.setpriority(os.PRIO_PROCESS, 0, own + LOAD_NICE)
+    try:
+        ready = loader()  # imports the library, which is not the model's own load time
+        started = perf_counter()
+        return ready.load(path, trusted), perf_counter() - started
+    except KedgeError:
+        raise
+    except MemoryError as error:
+        raise UnfitModel(
+            f"it needs more than {memory_mb} MB to load", code="out_of_memory",
+            hint="raise memory_mb",
+        ) from error  # fmt: skip
+    except Exception as error:  # a loader may raise anything; it becomes one refusal
+        raise UnfitModel(f"loading raised {type(error).__name__}: {error}") from error
+    finally:
+        if polite:
+            os.setpriority(os.PRIO_PROCESS, 0, own)
+
+
+def _may_return_from_nice() -> bool:
+    """Try it on a thread that ends: niceness belongs to a thread on Linux, and rights vary."""
+    may: list[bool] = []
+
+    def attempt() -> None:
+        own = os.getpriority(os.PRIO_PROCESS, 0)
+        try:
+            os.setpriority(os.PRIO_PROCESS, 0, own + 1)
+            os.setpriority(os.PRIO_PROCESS, 0, own)
+        except OSError:
+            return
+        may.append(True)
+
+    thread = threading.Thread(target=attempt)
+    thread.start()
+    thread.join()
+    return bool(may)
+
+
+def serve(
+    *,
+    path: Path,
+    artifacts: Artifacts,
+    digest: str,
+    loader: Callable[[], Loader],
+    trusted: tuple[str, ...],
+    memory_mb: int,
+) -> int:
+    """Load, prove, then answer until told to stop. Returns the exit code.
+
+    The socket exists only while a proven model stands behind it.
+    """
+    parent = os.getppid()
+    status = _Status(path)
+    status.write("loading")
+    try:
+        model, load_s = load(loader, artifacts.verify(digest), trusted, memory_mb=memory_mb)
+        fault = check_proof(model, artifacts.proof(digest))
+        if fault is not None:
+            raise UnfitModel(f"golden rows: {fault}", code="golden_mismatch")
+        listener = _listen(path)
+    except (KedgeError, OSError, MemoryError) as error:
+        status.write("failed", f"{type(error).__name__}: {error}")
+        return 1
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(Host(model).run(listener, parent, lambda: status.write("ready", "", load_s)))
+    status.gone()
+    return 0
+
+
+class _Status:
+    """What this process says of itself, in a file beside its socket."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._inode = 0
+
+    def write(self, state: str, detail: str = "", load_s: float = 0.0) -> None:
+        """Say it, in one piece."""
+        said = {"state": state, "detail": detail, "load_s": load_s, "pid": os.getpid()}
+        temporary = self._path.with_name(f"{self._path.name}.json.{os.getpid()}")
+        temporary.write_bytes(msgspec.json.encode(said))
+        temporary.replace(self._path.with_name(self._path.name + ".json"))
+        if state == "ready":
+            self._inode = self._path.stat().st_ino
+
+    def gone(self) -> None:
+        """Take the socket away, unless a successor has already put its own there."""
+        with suppress(OSError):
+            if self._path.stat().st_ino == self._inode:
+                self._path.unlink()
+
+
+def _listen(path: Path) -> socket.socket:
+    """Listen under a temporary name, then take the name over: no client finds nobody there."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listener.bind(str(temporary))
+    except OSError as error:
+        raise UnfitModel(
+            f"cannot listen at {temporary}: {error}", code="bad_socket",
+            hint="a Unix socket's path may have 107 bytes: use a shorter state directory",
+        ) from error  # fmt: skip
+    temporary.chmod(0o600)
+    listener.listen(128)
+    listener.setblocking(False)  # noqa: FBT003 - the standard library's own signature
+    temporary.replace(path)
+    return listener
+
+
+class Host:
+    """Answers all clients, in batches of what has gathered."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._inputs = wire.Inputs(model.signature.inputs)
+        self._hello = wire.frame(wire.greeting(model.signature))
+        self._queue: deque[tuple[_Client, wire.Request, int]] = deque()
+        self._queued_bytes = 0
+        self._draining = False
+        self._full = False
+        self._stopping = False
+        self._clients: set[_Client] = set()
+        self._alone_since = perf_counter()
+        self._stop: asyncio.Event
+        self._loop: asyncio.AbstractEventLoop
+
+    async def run(self, listener: socket.socket, parent: int, ready: Callable[[], None]) -> None:
+        """Serve until SIGTERM, or until orphaned and unused."""
+        self._loop = asyncio.get_running_loop()
+        self._stop = asyncio.Event()
+        self._loop.add_signal_handler(signal.SIGTERM, self._stop.set)
+        server = await self._loop.create_unix_server(lambda: _Client(self), sock=listener)
+        ready()
+        while not self._stop.is_set():
+            signal.alarm(HANG_S)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), 1.0)
+            if os.getppid() != parent and self._unused():
+                break
+        server.close()
+        self._stopping = True
+        for client in self._clients:
+            client.pause()  # what was not read yet is asked elsewhere by its asker
+        while self._queue:  # noqa: ASYNC110 - the queue drains in the loop's next turns
+            await asyncio.sleep(0)
+        for client in list(self._clients):
+            client.close()
+        until = perf_counter() + FLUSH_S
+        while self._clients and perf_counter() < until:  # noqa: ASYNC110 - once in a life
+            await asyncio.sleep(0.005)
+
+    def _unused(self) -> bool:
+        return not self._clients and perf_counter() - self._alone_since > ORPHAN_S
+
+    def joined(self, client: _Client) -> None:
+        """Greet a client."""
+        self._clients.add(client)
+        client.send(self._hello)
+
+    def left(self, client: _Client) -> None:
+        """Forget a client; what it asked is not worth answering any more."""
+        self._clients.discard(client)
+        self._alone_since = perf_counter()
+
+    def offer(self, client: _Client, request: wire.Request, size: int) -> None:
+        """Put a question into the queue."""
+        self._queue.append((client, request, size))
+        self._queued_bytes += size
+        if self._queued_bytes > QUEUE_BYTES and not self._full:
+            self._full = True
+            for each in self._clients:
+                each.pause()
+        if not self._draining:
+            self._draining = True
+            self._loop.call_soon(self._drain)
+
+    def _drain(self) -> None:
+        """Answer one batch, then let the loop read what has come in meanwhile."""
+        batch = self._take()
+        if batch:
+            self._answer(batch)
+        if self._queue:
+            self._loop.call_soon(self._drain)
+        else:
+            self._draining = False
+
+    def _take(self) -> list[tuple[_Client, wire.Request]]:
+        batch: list[tuple[_Client, wire.Request]] = []
+        rows, now = 0, perf_counter()
+        while self._queue:
+            client, request, size = self._queue[0]
+            live = client in self._clients and request.expires > now
+            if (
+                live
+                and batch
+                and (rows + request.rows > BATCH_ROWS or request.shapes != batch[0][1].shapes)
+            ):
+                break
+            self._queue.popleft()
+            self._queued_bytes -= size
+            if live:
+                batch.append((client, request))
+                rows += request.rows
+        if self._full and self._queued_bytes <= QUEUE_BYTES // 2 and not self._stopping:
+            self._full = False
+            for each in self._clients:
+                each.resume()
+        return batch
+
+    def _answer(self, batch: list[tuple[_Client, wire.Request]]) -> None:
+        """Predict once. When that fails, each alone: a poisoned request fails by itself."""
+        requests = [request for _, request in batch]
+        started = perf_counter_ns()
+        try:
+            columns = self._model.predict(self._inputs.unpack(requests))
+            micros = (perf_counter_ns() - started) // 1000
+            frames = self._split(requests, columns, micros)
+        except Exception as error:  # noqa: BLE001 - a model may raise anything
+            if len(batch) > 1:
+                for one in batch:
+                    self._answer([one])
+                return
+            micros = (perf_counter_ns() - started) // 1000
+            text = f"the model raised {type(error).__name__}: {error}"[:2000]
+            failed = wire.Answer(requests[0].id, micros, None, ("model_raised", text))
+            frames = [wire.frame(failed)]
+        for (client, _), raw in zip(batch, frames, strict=True):
+            client.send(raw)
+
+    @staticmethod
+    def _split(requests: list[wire.Request], columns: object, micros: int) -> list[bytes]:
+        """Cut an answer into each client's rows. One that cannot be cut or sent is nonsense."""
+        try:
+            return _cut(requests, columns, micros)
+        except (AttributeError, TypeError, ValueError) as error:
+            if len(requests) > 1:
+                raise
+            fault = ("model_nonsense", f"an answer that cannot be sent: {error}"[:2000])
+            return [wire.frame(wire.Answer(requests[0].id, micros, None, fault))]
+
+
+def _cut(requests: list[wire.Request], columns: object, micros: int) -> list[bytes]:
+    if not isinstance(columns, Mapping):
+        raise TypeError(f"a {type(columns).__name__} is no mapping of names to arrays")
+    if len(requests) == 1:
+        # Whole, whatever its length: the client's check says better what is wrong with it.
+        outputs = wire.pack_outputs(columns, 0, max(map(len, columns.values()), default=0))
+        return [wire.frame(wire.Answer(requests[0].id, micros, outputs))]
+    if any(len(column) != sum(each.rows for each in requests) for column in columns.values()):
+        raise ValueError("rows are missing or too many")
+    frames, at = [], 0
+    for request in requests:
+        outputs = wire.pack_outputs(columns, at, at + request.rows)
+        frames.append(wire.frame(wire.Answer(request.id, micros, outputs)))
+        at += request.rows
+    return frames
+
+
+class _Client(asyncio.Protocol):
+    """One connection of one gateway worker."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._frames = wire.Frames()
+        self._decoder = msgspec.msgpack.Decoder(wire.Request)
+        self._transport: asyncio.Transport
+        self._paused = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]
+        self._host.joined(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        del exc
+        self._host.left(self)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for body in self._frames.feed(data):
+                self._host.offer(self, self._decoder.decode(body), len(body))
+        except (ValueError, msgspec.MsgspecError):
+            self._transport.abort()  # not our protocol: nothing after this byte can be trusted
+
+    def send(self, raw: bytes) -> None:
+        """Send, unless the client has stopped reading: then hang up, for memory ends too."""
+        if self._transport.get_write_buffer_size() > UNREAD_BYTES:
+            self._transport.abort()
+        elif not self._transport.is_closing():
+            self._transport.write(raw)
+
+    def pause(self) -> None:
+        if not self._paused and not self._transport.is_closing():
+            self._paused = True
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        if self._paused and not self._transport.is_closing():
+            self._paused = False
+            self._transport.resume_reading()
+
+    def close(self) -> None:
+        self._transport.close()

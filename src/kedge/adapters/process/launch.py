@@ -1,0 +1,198 @@
+"""How a model process is started, and how an unknown file is tried out in one."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from time import perf_counter
+from typing import IO, Any
+
+import msgspec
+
+from kedge.core.errors import CorruptArtifact, KedgeError, Refused, UnfitModel
+from kedge.core.values import Signature
+from kedge.tensors import ProbeResult
+
+PROBE_TIMEOUT_S = 60.0
+_LONGEST_LINE = 64 << 20
+_MODULE = "kedge.adapters.process"
+
+
+def command(
+    *,
+    socket: Path,
+    artifacts: Path,
+    digest: str,
+    flavour: str,
+    trusted: Sequence[str] = (),
+    memory_mb: int = 4096,
+    loader: str | None = None,
+) -> list[str]:
+    """The command line of a model process; start it with `environment()`.
+
+    `loader` ("module:Class") names a loader that is not installed as an entry point.
+    """
+    line = [sys.executable, "-m", _MODULE, "serve", "--socket", str(socket)]
+    return line + _arguments(artifacts, digest, flavour, trusted, memory_mb, loader)
+
+
+def _arguments(
+    artifacts: Path,
+    digest: str,
+    flavour: str,
+    trusted: Sequence[str],
+    memory_mb: int,
+    loader: str | None,
+) -> list[str]:
+    line = ["--artifacts", str(artifacts), "--digest", digest, "--flavour", flavour]
+    line += ["--trusted", msgspec.json.encode(list(trusted)).decode()]
+    line += ["--memory-mb", str(memory_mb)]
+    return line + (["--loader", loader] if loader is not None else [])
+
+
+def environment() -> dict[str, str]:
+    """The environment of a model process: ours, with one thread for each numeric library.
+
+    They read it once, when they are loaded; and two pools on one core only fight.
+    """
+    threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    return {**dict.fromkeys(threads, "1"), **os.environ}
+
+
+class _Loaded(msgspec.Struct):
+    signature: Signature
+    load_s: float
+
+
+class _Answered(msgspec.Struct):
+    inputs: dict[str, list[Any]]
+    outputs: dict[str, list[Any]]
+    again: dict[str, list[Any]]
+    fault: str | None = None
+
+
+class _Failed(msgspec.Struct):
+    kind: str
+    code: str
+    message: str
+    hint: str = ""
+    details: dict[str, Any] = {}
+
+
+class _Line(msgspec.Struct):
+    loaded: _Loaded | None = None
+    answered: _Answered | None = None
+    failed: _Failed | None = None
+
+
+def probe(
+    *,
+    artifacts: Path,
+    digest: str,
+    flavour: str,
+    rows: Callable[[Signature], dict[str, list[Any]]],
+    trusted: Sequence[str] = (),
+    memory_mb: int = 4096,
+    timeout_s: float = PROBE_TIMEOUT_S,
+    loader: str | None = None,
+) -> ProbeResult:
+    """Load a model in a process that may die of it, and ask it some rows, twice.
+
+    `rows` is called here, with the signature that the model turned out to have, while the
+    process waits: so the model is loaded once, and its rows are judged where nothing of it runs.
+
+    Raises:
+        UnfitModel: the loader refused it.
+        CorruptArtifact: the bytes are not those of the digest.
+        Refused: it died, hung (`timeout_s` each for loading and answering), or took too much.
+    """
+    line = [sys.executable, "-m", _MODULE, "probe"]
+    line += _arguments(artifacts, digest, flavour, trusted, memory_mb, loader)
+    with (
+        tempfile.TemporaryFile() as errors,
+        subprocess.Popen(  # noqa: S603 - our own interpreter and module
+            line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
+            env=environment(), start_new_session=True,
+        ) as process,
+    ):  # fmt: skip
+        try:
+            said = _read(process, errors, timeout_s)
+            if said.loaded is None:
+                raise _refusal(said.failed)
+            _tell(process, rows(said.loaded.signature))
+            more = _read(process, errors, timeout_s)
+            if more.answered is None:
+                raise _refusal(more.failed)
+        finally:
+            _end(process)
+    return ProbeResult(
+        signature=said.loaded.signature, load_s=said.loaded.load_s, inputs=more.answered.inputs,
+        outputs=more.answered.outputs, again=more.answered.again, fault=more.answered.fault,
+    )  # fmt: skip
+
+
+def _read(process: subprocess.Popen[bytes], errors: IO[bytes], timeout_s: float) -> _Line:
+    assert process.stdout is not None
+    until, said = perf_counter() + timeout_s, bytearray()
+    while not said.endswith(b"\n"):
+        ready, _, _ = select.select([process.stdout], [], [], max(until - perf_counter(), 0))
+        if not ready:
+            raise Refused(
+                f"the model did not come to an end within {timeout_s:g} s", code="probe_hung"
+            )
+        chunk = os.read(process.stdout.fileno(), 1 << 16)
+        if not chunk or len(said) > _LONGEST_LINE:
+            raise _death(process, errors, until)
+        said += chunk
+    return msgspec.json.decode(said, type=_Line)
+
+
+def _tell(process: subprocess.Popen[bytes], rows: dict[str, list[Any]]) -> None:
+    """Hand the rows over. The child reads to the end before it touches the model."""
+    assert process.stdin is not None
+    with suppress(BrokenPipeError):  # it died: reading its answer will say of what
+        process.stdin.write(msgspec.json.encode(rows))
+        process.stdin.close()
+
+
+def _death(process: subprocess.Popen[bytes], errors: IO[bytes], until: float) -> Refused:
+    try:
+        code = process.wait(max(until - perf_counter(), 1))
+    except subprocess.TimeoutExpired:
+        return Refused("the model closed its output and went on", code="probe_hung")
+    errors.seek(max(errors.seek(0, os.SEEK_END) - 2000, 0))
+    last = errors.read().decode(errors="replace").strip().splitlines()[-1:]
+    how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    return Refused(
+        f"the model's process died while it was tried out ({how})"
+        + (f": {last[0]}" if last else ""),
+        code="probe_died",
+        hint="if it ran out of memory, raise memory_mb",
+    )
+
+
+def _refusal(failed: _Failed | None) -> KedgeError:
+    if failed is None:
+        return Refused("the model's process said nothing that makes sense", code="probe_died")
+    kinds: dict[str, type[KedgeError]] = {
+        "UnfitModel": UnfitModel, "CorruptArtifact": CorruptArtifact,
+    }  # fmt: skip
+    kind = kinds.get(failed.kind, Refused)
+    return kind(failed.message, code=failed.code, hint=failed.hint, details=failed.details)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kill it with whatever it has started: its answer is in hand, or it will not come."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    if process.stdin is not None:
+        with suppress(BrokenPipeError):
+            process.stdin.close()
+    process.wait()

@@ -1,0 +1,218 @@
+"""What goes over the socket: a u32 little-endian length, then msgpack.
+
+The host greets each client with the fingerprint of its signature. Both sides then know the
+inputs, so a request carries their bytes in the signature's order and neither names nor dtypes;
+an answer carries both, because a faulty model may give anything.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from kedge.core import codec
+from kedge.core.values import Field, Signature
+from kedge.tensors import DTYPES
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from kedge.ports import Columns
+
+MAX_FRAME = 64 << 20
+"""Longest frame either side takes. An endpoint's row limit is reached far below."""
+
+Data = bytes | list[str | None]
+
+
+class Request(msgspec.Struct, array_like=True, gc=False):
+    """Rows to answer.
+
+    After `expires` nobody waits for it: seconds of `perf_counter`, which is one clock for all
+    processes of a host.
+    """
+
+    id: int
+    rows: int
+    expires: float
+    columns: list[Data]
+    shapes: list[list[int]] | None = None
+    """The shape of one row of each column; only when the signature leaves a length open."""
+
+
+class Output(msgspec.Struct, array_like=True, gc=False):
+    """One output column."""
+
+    name: str
+    dtype: str
+    shape: list[int]
+    data: Data
+
+
+class Answer(msgspec.Struct, array_like=True, gc=False):
+    """The answer to one request: outputs, or an error's code and text."""
+
+    id: int
+    micros: int
+    outputs: list[Output] | None = None
+    error: tuple[str, str] | None = None
+
+
+class Greeting(msgspec.Struct, array_like=True):
+    """The first frame of a host."""
+
+    signature: str
+
+
+_encoder = msgspec.msgpack.Encoder()
+_DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items() if name != "string"}
+
+
+def greeting(signature: Signature) -> Greeting:
+    """What a host with this signature says first."""
+    return Greeting(codec.fingerprint(signature))
+
+
+def frame(message: Request | Answer | Greeting) -> bytes:
+    """Encode one message."""
+    body = _encoder.encode(message)
+    return len(body).to_bytes(4, "little") + body
+
+
+class Frames:
+    """Cuts a stream into frames."""
+
+    __slots__ = ("_buffer", "_need")
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._need = 4
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Take in what arrived; returns the bodies that are now complete.
+
+        Raises:
+            ValueError: a frame is longer than `MAX_FRAME`.
+        """
+        if self._buffer:
+            self._buffer += data
+            if len(self._buffer) < self._need:
+                return []
+            data = bytes(self._buffer)
+            self._buffer.clear()
+        bodies = []
+        at, end = 0, len(data)
+        while end - at >= 4:
+            length = int.from_bytes(data[at : at + 4], "little")
+            if length > MAX_FRAME:
+                raise ValueError(f"a frame of {length} bytes; at most {MAX_FRAME} are taken")
+            if end - at - 4 < length:
+                self._need = length + 4
+                break
+            bodies.append(data[at + 4 : at + 4 + length])
+            at += 4 + length
+        else:
+            self._need = 4
+        if at < end:
+            self._buffer += data[at:]
+        return bodies
+
+
+class Inputs:
+    """A signature's inputs, compiled for both ends."""
+
+    def __init__(self, fields: tuple[Field, ...]) -> None:
+        self._fields = [
+            (field.name, DTYPES[field.dtype], field.dtype == "string") for field in fields
+        ]
+        self._shapes = [field.shape for field in fields]
+        self.open = any(-1 in field.shape for field in fields)
+
+    def pack(self, columns: Columns) -> list[Data]:
+        """The columns' bytes, in order. A column of another dtype is converted.
+
+        Raises:
+            KeyError: a column is missing.
+        """
+        packed: list[Data] = []
+        for name, dtype, string in self._fields:
+            column: NDArray[Any] = columns[name]
+            if string:
+                packed.append(column.reshape(-1).tolist())
+            elif column.dtype is dtype:
+                packed.append(column.tobytes())
+            else:
+                packed.append(column.astype(dtype).tobytes())
+        return packed
+
+    def shapes(self, columns: Columns) -> list[list[int]] | None:
+        """The shapes of one row, when the signature leaves one open."""
+        if not self.open:
+            return None
+        return [list(columns[name].shape[1:]) for name, _, _ in self._fields]
+
+    def unpack(self, requests: list[Request]) -> Columns:
+        """The rows of several requests as one set of columns, writable.
+
+        Raises:
+            ValueError: the bytes do not fit the signature.
+        """
+        rows = sum(request.rows for request in requests)
+        columns = {}
+        for i, (name, dtype, string) in enumerate(self._fields):
+            opened = requests[0].shapes
+            shape = self._shapes[i] if opened is None else tuple(opened[i])
+            parts = [request.columns[i] for request in requests]
+            column: NDArray[Any]
+            if string:
+                values = [value for part in parts for value in part]
+                column = np.empty(len(values), dtype=object)
+                column[:] = values
+            else:
+                # A copy on purpose: a model may write into its inputs.
+                column = np.frombuffer(bytearray().join(parts), dtype)  # type: ignore[arg-type]
+            columns[name] = column.reshape(rows, *shape) if shape or column.size != rows else column
+        return columns
+
+
+def pack_outputs(columns: Columns, start: int, stop: int) -> list[Output]:
+    """Rows of an answer, ready to send.
+
+    Raises:
+        ValueError, TypeError, AttributeError: it is nothing that could be sent.
+    """
+    outputs = []
+    for name, column in columns.items():
+        part: NDArray[Any] = column[start:stop]
+        if part.dtype.kind in "OU":
+            values = part.reshape(-1).tolist()
+            if not all(value is None or isinstance(value, str) for value in values):
+                raise ValueError(f"{name} holds something else than strings")
+            outputs.append(Output(name, "string", list(part.shape), values))
+            continue
+        dtype = _DTYPE_NAMES.get(part.dtype)
+        if dtype is None:
+            raise ValueError(f"{name} is {part.dtype}")
+        outputs.append(Output(name, dtype, list(part.shape), part.tobytes()))
+    return outputs
+
+
+def unpack_outputs(outputs: list[Output]) -> Columns:
+    """An answer's columns, as they came.
+
+    Raises:
+        ValueError, KeyError, TypeError: the bytes do not fit what they are said to be.
+    """
+    columns: dict[str, NDArray[Any]] = {}
+    for output in outputs:
+        column: NDArray[Any]
+        if isinstance(output.data, list):
+            column = np.empty(len(output.data), dtype=object)
+            column[:] = output.data
+        else:
+            column = np.frombuffer(output.data, DTYPES[output.dtype])
+        shape = output.shape
+        columns[output.name] = column if column.shape == (*shape,) else column.reshape(shape)
+    return columns

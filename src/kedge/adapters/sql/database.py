@@ -1,0 +1,219 @@
+"""One connection to one SQLite file, opened late, never made, and opened again after a fault."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+from sqlalchemy import Connection, create_engine, event
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.pool import NullPool
+
+from kedge.adapters.sql.ballast import Ballast
+from kedge.adapters.sql.dialect import dbapi
+from kedge.adapters.sql.faults import explain, gone
+from kedge.core.errors import Refused, Unavailable
+
+T = TypeVar("T")
+
+
+class Database:
+    """Short transactions on one file. Used from one thread at a time, and never across a fork.
+
+    A file that is missing is never made. One that was deleted or replaced while it was open is
+    noticed at the next use, and once more after a commit: what was written to a file that
+    nobody can find any more is not reported as written.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        name: str,
+        patience_s: float,
+        synchronous: str = "FULL",
+        ballast: Ballast | None = None,
+        check: Callable[[Connection], None] | None = None,
+        remake: Callable[[Path], None] | None = None,
+    ) -> None:
+        """Remember how to open the file; nothing is opened before the first use.
+
+        Args:
+            path: the file.
+            name: what faults call it; the first half of their code.
+            patience_s: how long to wait for another process's lock.
+            synchronous: FULL (a commit survives a power cut) or NORMAL (the newest may be lost).
+            ballast: what to throw off when the disk is full.
+            check: run on each new connection; raises when the content is not for us.
+            remake: makes the file anew when it is gone or damaged. Only for telemetry.
+        """
+        self.path = path.absolute()
+        self.incarnation = 0
+        """Grows with each connection: what was cached from an earlier one is worthless."""
+        self._name = name
+        self._patience_s = patience_s
+        self._synchronous = synchronous
+        self._ballast = ballast
+        self._check = check
+        self._remake = remake
+        self._begin = "BEGIN"
+        self._opened: Connection | None = None
+        self._raw: Any = None
+        self._identity = (0, 0)
+        self._engine = create_engine(
+            "sqlite://", module=dbapi, creator=self._connect, poolclass=NullPool
+        )
+        event.listen(self._engine, "begin", self._on_begin)
+
+    def read(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` on one snapshot of the file."""
+        return self._mended(lambda: self._transaction("BEGIN", work))
+
+    def write(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` with nobody else writing, and commit it; all of it or nothing.
+
+        On a full disk the ballast is thrown off and `work` is run once more, so it must not
+        change anything but the database.
+
+        Raises:
+            Refused: the database's own rules (a pin, append-only) forbid it.
+        """
+        try:
+            result = self._mended(lambda: self._transaction("BEGIN IMMEDIATE", work))
+        except Unavailable as error:
+            if error.code != "disk_full" or self._ballast is None or not self._ballast.free():
+                raise
+            result = self._transaction("BEGIN IMMEDIATE", work)
+        self._ring()
+        if self._ballast is not None:
+            self._ballast.restore()
+        return result
+
+    def stamp(self) -> tuple[int, int, int]:
+        """A value that differs when anything was committed to the file since, by anybody."""
+        try:
+            self._connection()
+            (version,) = self._raw.execute("PRAGMA data_version").fetchone()
+        except (DBAPIError, dbapi.Error) as error:
+            raise self._fault(error) from error
+        return (self.incarnation, version, self._raw.total_changes)
+
+    def close(self) -> None:
+        """Let go of the file; the next use opens it again."""
+        opened, self._opened, self._raw = self._opened, None, None
+        if opened is not None:
+            # A broken file may refuse even this; the descriptor goes with the connection.
+            try:
+                opened.close()
+            except (DBAPIError, dbapi.Error):
+                opened.invalidate()
+
+    # ------------------------------------------------------------ one transaction
+
+    def _transaction(self, begin: str, work: Callable[[Connection], T]) -> T:
+        try:
+            connection = self._connection()
+            self._begin = begin
+            with connection.begin():
+                result = work(connection)
+        except IntegrityError as error:
+            raise Refused(
+                f"the {self._name} refuses it: {error.orig}",
+                code="pin" if str(error.orig).startswith("pin") else "constraint",
+            ) from error
+        except (DBAPIError, dbapi.Error) as error:
+            raise self._fault(error) from error
+        if begin != "BEGIN":
+            self._same_file()
+        return result
+
+    def _on_begin(self, connection: Connection) -> None:
+        # The driver's own BEGIN is deferred: a read that turns into a write would then fail
+        # at once, without waiting, when another process wrote in between.
+        self._raw.execute(self._begin)
+
+    def _mended(self, attempt: Callable[[], T]) -> T:
+        try:
+            return attempt()
+        except Unavailable as error:
+            if self._remake is None or not error.code.endswith(("_gone", "_damaged")):
+                raise
+        self._remake(self.path)
+        return attempt()
+
+    def _fault(self, error: Exception) -> Unavailable:
+        fault = explain(error, name=self._name, path=self.path, patience_s=self._patience_s)
+        if not fault.code.endswith("_locked"):
+            self.close()
+        return fault
+
+    def _ring(self) -> None:
+        """Touch the file after the commit, so that watchers wake once it can be seen.
+
+        Writing the WAL wakes them too, but before the commit is visible, and by as much as an
+        fsync takes. A writer that dies in between leaves that first wake-up, and polling.
+        """
+        try:
+            os.utime(self.path)
+        except OSError:
+            return  # somebody else's file, or just deleted; the commit stands
+
+    # ------------------------------------------------------------ the connection
+
+    def _connection(self) -> Connection:
+        if self._opened is not None:
+            self._same_file()
+            return self._opened
+        before = self._where()
+        opened = self._engine.connect()
+        try:
+            if self._where() != before:
+                raise gone(self._name, self.path)
+            if self._check is not None:
+                self._begin = "BEGIN"
+                with opened.begin():
+                    self._check(opened)
+        except BaseException:
+            opened.close()
+            raise
+        self._opened, self._identity = opened, before
+        self.incarnation += 1
+        return opened
+
+    def _connect(self) -> Any:
+        raw = dbapi.connect(
+            f"file:{quote(str(self.path))}?mode=rw",
+            uri=True,
+            isolation_level=None,
+            timeout=self._patience_s,
+            check_same_thread=False,
+        )
+        try:
+            raw.execute("PRAGMA foreign_keys=ON")
+            raw.execute("PRAGMA recursive_triggers=ON")
+            raw.execute(f"PRAGMA synchronous={self._synchronous}")
+            raw.execute("SELECT 1 FROM sqlite_schema").fetchone()
+        except BaseException:
+            raw.close()
+            raise
+        self._raw = raw
+        return raw
+
+    def _where(self) -> tuple[int, int]:
+        try:
+            found = os.stat(self.path)
+        except OSError:
+            raise gone(self._name, self.path) from None
+        return (found.st_ino, found.st_dev)
+
+    def _same_file(self) -> None:
+        try:
+            if self._where() == self._identity:
+                return
+            raise gone(self._name, self.path)
+        except Unavailable:
+            self.close()
+            raise

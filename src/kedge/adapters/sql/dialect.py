@@ -1,0 +1,36 @@
+"""Which SQLite this process uses, and whether it is one that a shared ledger may trust.
+
+Never open one file through two SQLite libraries in one process, nor open it as a plain file:
+closing either drops every POSIX lock that the process holds on it. Whoever needs the raw
+driver takes `dbapi` from here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+dbapi: Any
+try:
+    from pysqlite3 import dbapi2 as _bundled  # type: ignore[import-untyped]
+
+    dbapi = _bundled
+except ImportError:  # no wheel for this platform
+    import sqlite3 as _stdlib
+
+    dbapi = _stdlib
+
+FIXED = (3, 51, 3)
+"""The first SQLite in which two processes that write and checkpoint a WAL database at the
+same moment cannot corrupt it."""
+
+
+def sqlite_version_fault() -> str | None:
+    """Say what is wrong with the SQLite in use; None when nothing is."""
+    found = tuple(int(part) for part in dbapi.sqlite_version.split("."))
+    if found >= FIXED:
+        return None
+    fixed = ".".join(map(str, FIXED))
+    return (
+        f"SQLite {dbapi.sqlite_version} can corrupt a ledger that several processes write; "
+        f"{fixed} is the first that cannot (pip install 'pysqlite3>=0.6.1' brings one)"
+    )

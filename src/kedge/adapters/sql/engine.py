@@ -1,0 +1,234 @@
+"""Making and opening the three databases of a state directory.
+
+    STATE_DIR/ledger/ledger.db      the truth; a commit survives a power cut
+             /ledger/ballast        given back when the disk is full
+             /ledger/CREATED        says that there was a ledger, should it go missing
+             /roster/roster.db      telemetry: may be lost, is made again
+             /evidence/evidence.db  telemetry: may be lost, is made again
+
+Each has a directory of its own, so that a watch on one wakes nobody for another.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import shutil
+from functools import partial
+from pathlib import Path
+
+from sqlalchemy import Connection, MetaData, text
+
+from kedge.adapters.sql.ballast import Ballast
+from kedge.adapters.sql.database import Database
+from kedge.adapters.sql.dialect import dbapi, sqlite_version_fault
+from kedge.adapters.sql.faults import gone
+from kedge.adapters.sql.tables import EVIDENCE, ROSTER
+from kedge.core.errors import Refused, Unavailable
+
+__all__ = [
+    "LEDGER_DIR",
+    "ROSTER_DIR",
+    "create",
+    "migrate",
+    "open_evidence",
+    "open_ledger",
+    "open_roster",
+    "sqlite_version_fault",
+]
+
+LEDGER_DIR, ROSTER_DIR, EVIDENCE_DIR = "ledger", "roster", "evidence"
+REVISION = "0001"
+"""The newest revision in `migrations/`; kept here so that opening need not import Alembic."""
+COMMAND_PATIENCE_S = 5.0
+"""How long a command waits for a lock: a person would rather wait than try again."""
+TELEMETRY_PATIENCE_S = 1.0
+
+
+def create(state_dir: Path) -> None:
+    """Make a ledger where there was none; all of it, or nothing that anybody could open.
+
+    Two that try at once: one makes it, the other is refused.
+
+    Raises:
+        Refused: `ledger_exists`, or `ledger_lost`: there was one, and it is gone.
+    """
+    home = state_dir / LEDGER_DIR
+    _refuse_second(home)
+    state_dir.mkdir(parents=True, exist_ok=True)
+    making = state_dir / f"{LEDGER_DIR}.new-{secrets.token_hex(4)}"
+    making.mkdir()
+    try:
+        _blank(making / "ledger.db")
+        _migrate(making / "ledger.db")
+        Ballast(making / "ballast").make()
+        (making / "CREATED").write_text("kedge made a ledger here; see docs on restoring one\n")
+        for file in making.iterdir():
+            _fsync(file)
+        _fsync(making)
+        # A directory cannot be renamed onto one with something in it: the race has one winner.
+        making.rename(home)
+    except OSError:
+        _refuse_second(home)
+        raise
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
+    _fsync(state_dir)
+
+
+def open_ledger(state_dir: Path, *, patience_s: float = COMMAND_PATIENCE_S) -> Database:
+    """The ledger's database; shared by `SqlLedger` and `SqlRegistry` of one thread.
+
+    Raises:
+        Unavailable: `ledger_gone`: there is none. It is never made here.
+    """
+    path = state_dir / LEDGER_DIR / "ledger.db"
+    if not path.exists():
+        raise gone("ledger", path)
+    return Database(
+        path,
+        name="ledger",
+        patience_s=patience_s,
+        ballast=Ballast(path.parent / "ballast"),
+        check=_check_revision,
+    )
+
+
+def open_roster(state_dir: Path, *, patience_s: float = TELEMETRY_PATIENCE_S) -> Database:
+    """The roster's database, made (again) where it is missing or damaged."""
+    return _telemetry(state_dir / ROSTER_DIR / "roster.db", "roster", ROSTER, patience_s)
+
+
+def open_evidence(state_dir: Path, *, patience_s: float = TELEMETRY_PATIENCE_S) -> Database:
+    """The evidence's database, made (again) where it is missing or damaged."""
+    return _telemetry(state_dir / EVIDENCE_DIR / "evidence.db", "evidence", EVIDENCE, patience_s)
+
+
+def migrate(state_dir: Path) -> None:
+    """Bring an existing ledger to the newest revision, in one transaction."""
+    path = state_dir / LEDGER_DIR / "ledger.db"
+    if not path.exists():
+        raise gone("ledger", path)
+    _migrate(path)
+
+
+# ---------------------------------------------------------------- the ledger
+
+
+def _refuse_second(home: Path) -> None:
+    if (home / "ledger.db").exists():
+        raise Refused(
+            f"there is a ledger already: {home}", code="ledger_exists", hint="kedge status reads it"
+        )
+    if home.exists() and any(home.iterdir()):
+        raise Refused(
+            f"there was a ledger, and it is gone: {home}",
+            code="ledger_lost",
+            hint=f"restore it from a backup; to begin again without its history, remove {home}",
+        )
+
+
+def _migrate(path: Path) -> None:
+    # Alembic costs 225 ms to import and only this function needs it: every other command
+    # would pay for it.
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    here = str(Path(__file__).parent / "migrations").replace("%", "%%")
+    config.set_main_option("script_location", here)
+    config.set_main_option("path_separator", "os")
+
+    def upgrade(connection: Connection) -> None:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+    database = Database(path, name="ledger", patience_s=COMMAND_PATIENCE_S)
+    try:
+        database.write(upgrade)
+    finally:
+        database.close()
+
+
+def _check_revision(connection: Connection) -> None:
+    found = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    if found == REVISION:
+        return
+    older = found is None or found < REVISION
+    raise Unavailable(
+        f"the ledger is at revision {found}, and this kedge needs {REVISION}",
+        code="ledger_revision",
+        hint="kedge up brings it up to date" if older else "a newer kedge wrote it: install that",
+    )
+
+
+# ---------------------------------------------------------------- telemetry
+
+
+def _telemetry(path: Path, name: str, metadata: MetaData, patience_s: float) -> Database:
+    return Database(
+        path,
+        name=name,
+        patience_s=patience_s,
+        synchronous="NORMAL",
+        remake=partial(_remake, name=name, metadata=metadata),
+    )
+
+
+def _remake(path: Path, *, name: str, metadata: MetaData) -> None:
+    """Put an empty database in the place of one that is missing or broken.
+
+    Whoever comes second finds it mended. The file appears whole, by a rename; the broken one's
+    WAL goes first, because SQLite would otherwise play it into the new file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path.parent / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if path.exists() and _sound(path, name, metadata):
+            return
+        new = path.with_suffix(".new")
+        new.unlink(missing_ok=True)
+        _blank(new)
+        database = Database(new, name=name, patience_s=TELEMETRY_PATIENCE_S, synchronous="NORMAL")
+        database.write(metadata.create_all)
+        database.close()
+        for suffix in ("-wal", "-shm"):
+            Path(f"{path}{suffix}").unlink(missing_ok=True)
+        new.replace(path)
+
+
+def _sound(path: Path, name: str, metadata: MetaData) -> bool:
+    database = Database(path, name=name, patience_s=TELEMETRY_PATIENCE_S, synchronous="NORMAL")
+
+    def look(connection: Connection) -> bool:
+        for table in metadata.sorted_tables:
+            connection.execute(table.select().limit(1)).all()
+        return connection.execute(text("PRAGMA quick_check(1)")).scalar() == "ok"
+
+    try:
+        return database.read(look)
+    except Unavailable as error:
+        return not error.code.endswith("_damaged")
+    finally:
+        database.close()
+
+
+# ---------------------------------------------------------------- files
+
+
+def _blank(path: Path) -> None:
+    """Make an empty database that keeps a write-ahead log."""
+    raw = dbapi.connect(str(path), isolation_level=None)
+    try:
+        raw.execute("PRAGMA journal_mode=WAL")
+    finally:
+        raw.close()
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,63 @@
+"""What SQLite says went wrong, in words that tell a caller what to do."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from sqlalchemy.exc import DBAPIError
+
+from kedge.core.errors import Unavailable
+
+_BUSY, _LOCKED, _READONLY, _IOERR, _FULL, _CANTOPEN = 5, 6, 8, 10, 13, 14
+NO_SPACE = 256 * 1024
+"""Below this much free space an I/O error is taken for a full disk."""
+
+
+def gone(name: str, path: Path) -> Unavailable:
+    """The fault of a database that is not where it was, or not the file it was."""
+    if (path.parent / "CREATED").exists():
+        hint = f"restore {path} from a backup; kedge never makes a new one over a lost one"
+    else:
+        hint = "kedge init ENDPOINT makes one"
+    return Unavailable(f"the {name} is gone: {path}", code=f"{name}_gone", hint=hint)
+
+
+def explain(error: Exception, *, name: str, path: Path, patience_s: float) -> Unavailable:
+    """Turn a driver's error into the fault that it means for this database."""
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    code = getattr(cause, "sqlite_errorcode", None) or 0
+    primary = code & 0xFF
+    if primary in (_BUSY, _LOCKED):
+        return Unavailable(
+            f"the {name} has been locked by another process for {patience_s:g} s: {path}",
+            code=f"{name}_locked",
+            hint=f"try again; fuser {path} names the process that holds it",
+        )
+    if not path.exists():
+        return gone(name, path)
+    if primary == _FULL or (primary == _IOERR and _free(path) < NO_SPACE):
+        return Unavailable(
+            f"the disk is full: {path.parent}",
+            code="disk_full",
+            hint="free some space; gateways go on serving what they serve",
+        )
+    if primary == _READONLY or (primary == _CANTOPEN and not os.access(path.parent, os.W_OK)):
+        return Unavailable(
+            f"the {name} is read-only: {path}",
+            code=f"{name}_read_only",
+            hint="its directory, too, must be writable by whoever runs kedge",
+        )
+    return Unavailable(
+        f"the {name} cannot be read: {path}: {cause}",
+        code=f"{name}_damaged",
+        hint="kedge doctor says what is wrong with it; restore it from a backup",
+    )
+
+
+def _free(path: Path) -> int:
+    try:
+        disk = os.statvfs(path.parent)
+    except OSError:
+        return 0
+    return disk.f_bavail * disk.f_frsize

@@ -1,0 +1,346 @@
+"""The append-only truth, in SQLite."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, func, select
+from sqlalchemy.dialects.sqlite import insert
+
+from kedge.adapters.sql import tables, verify
+from kedge.adapters.sql.database import Database
+from kedge.adapters.sql.rows import (
+    columns_of,
+    damaged,
+    entries_of,
+    entry_of,
+    policy_of,
+    release_of,
+    row_of,
+    state_of,
+)
+from kedge.core import codec
+from kedge.core.codec import GENESIS
+from kedge.core.errors import Refused, Stale
+from kedge.core.release import AnyEvent, Configured, apply
+from kedge.core.values import Placement, Policy, Release, State
+from kedge.ports import Book, Entry, Note, Wanted
+
+_ledger, _endpoint, _release = tables.ledger, tables.endpoint, tables.release
+
+_newest = (
+    select(func.max(_ledger.c.epoch)).where(_ledger.c.endpoint == _endpoint.c.endpoint)
+).scalar_subquery()
+_ROWS = select(_endpoint, _newest.label("newest")).order_by(_endpoint.c.endpoint)
+_NEW_RELEASES = (
+    select(_release.c.id, _release.c.endpoint, _release.c.number, _release.c.body)
+    .where(_release.c.id > bindparam("known"))
+    .order_by(_release.c.id)
+)
+_REMOVED = select(_release.c.endpoint, _release.c.number).join(
+    tables.model_version,
+    (tables.model_version.c.model == _release.c.model)
+    & (tables.model_version.c.number == _release.c.version),
+).where(tables.model_version.c.removed_at.is_not(None))  # fmt: skip
+_CONDEMNED = select(tables.condemned.c.endpoint, tables.condemned.c.release).order_by(
+    tables.condemned.c.seq
+)
+_WANTED = select(tables.wanted).where(tables.wanted.c.until > bindparam("now"))
+_POLICY = select(tables.policy.c.body).where(tables.policy.c.digest == bindparam("wanted"))
+_HEAD = select(_ledger.c.seq, _ledger.c.hash).order_by(_ledger.c.seq.desc()).limit(1)
+_HISTORY = (
+    select(_ledger)
+    .where(_ledger.c.endpoint == bindparam("of"))
+    .order_by(_ledger.c.epoch.desc(), _ledger.c.seq.desc())
+    .limit(bindparam("most"))
+)
+_CHANGES = (
+    select(_ledger)
+    .where(_ledger.c.endpoint == bindparam("of"), _ledger.c.epoch == bindparam("at_epoch"))
+    .order_by(_ledger.c.seq)
+    .limit(1)
+)
+_EPOCH = select(_endpoint.c.epoch).where(_endpoint.c.endpoint == bindparam("of"))
+_ROW_MOVES = (
+    _endpoint.update()
+    .where(_endpoint.c.endpoint == bindparam("of"), _endpoint.c.epoch == bindparam("expect"))
+    .values({c.name: bindparam(f"to_{c.name}") for c in _endpoint.c if c.name != "endpoint"})
+)
+_PARDON = tables.condemned.delete().where(
+    tables.condemned.c.endpoint == bindparam("of"), tables.condemned.c.release == bindparam("whom")
+)
+
+
+class SqlLedger:
+    """The ledger of one state directory, on a connection of its own thread.
+
+    An append that returned is on the disk; one that raised has changed nothing, but for a
+    file that was deleted while it was written (`ledger_gone`). After `Unavailable` the next
+    call opens the file again.
+    """
+
+    def __init__(self, database: Database, *, unix: Callable[[], float] = time.time) -> None:
+        """Follow a database from `open_ledger`; `unix` tells when a wish has run out."""
+        self._database = database
+        self._unix = unix
+        self._incarnation = 0
+        self._policies: dict[str, Policy] = {}
+        self._releases: dict[str, dict[int, Release]] = {}
+        self._known = 0
+
+    def read(self) -> Book:
+        """Read every endpoint's row, and the wishes that have not run out.
+
+        An endpoint that has releases but was never changed is there too, at epoch 0. The
+        releases of a removed model version are not: nothing may go to them any more.
+        """
+        return self._database.read(self._read)
+
+    def stamp(self) -> tuple[int, int, int]:
+        """A value that differs when anything was committed since, by anybody. For followers:
+        while it is the same, `read` would say the same (but for wishes that run out).
+
+        Raises:
+            Unavailable: as any other method; so it tells a lost ledger too.
+        """
+        return self._database.stamp()
+
+    def append(
+        self,
+        endpoint: str,
+        events: Sequence[AnyEvent],
+        *,
+        expect: int,
+        by: str,
+        reason: str,
+        at: str,
+    ) -> tuple[Entry, ...]:
+        """Append the events and move the row, in one durable transaction.
+
+        Raises:
+            Stale: the row is not at `expect` any more; says at which epoch, by whom and why.
+            Refused: the events name what the endpoint does not have.
+        """
+
+        def work(connection: Connection) -> tuple[Entry, ...]:
+            self._unchanged(connection, endpoint, expect)
+            states = self._states(connection)
+            before = states.get(endpoint, State(endpoint=endpoint))
+            entries: list[Entry] = []
+            after = before
+            for event, columns in self._chained(connection, before, events, by, reason, at):
+                after = apply(after, event)
+                if isinstance(event, Configured):
+                    self._keep_policy(connection, event)
+                connection.execute(_ledger.insert(), columns)
+                _condemn(connection, after, columns["seq"])
+                entries.append(entry_of(columns))
+            _move(connection, after, expect)
+            return tuple(entries)
+
+        return self._database.write(work) if events else ()
+
+    def note(self, endpoint: str, note: Note, *, by: str, reason: str, at: str) -> Entry:
+        """Append an entry that changes no row; it carries the epoch the endpoint is at."""
+
+        def work(connection: Connection) -> Entry:
+            seq, previous = _head(connection)
+            epoch = connection.execute(_EPOCH, {"of": endpoint}).scalar() or 0
+            columns = columns_of(
+                seq=seq + 1, endpoint=endpoint, epoch=epoch, at=at, by=by, reason=reason,
+                event=note, previous_hash=previous,
+            )  # fmt: skip
+            connection.execute(_ledger.insert(), columns)
+            return entry_of(columns)
+
+        return self._database.write(work)
+
+    def want(self, wanted: Wanted) -> None:
+        """Write (or renew) a wish; drops wishes that ran out."""
+        table = tables.wanted
+        upsert = insert(table).on_conflict_do_update(
+            index_elements=list(table.primary_key.columns),
+            set_={"until": wanted.until, "by": wanted.by},
+        )
+        row = {
+            "endpoint": wanted.endpoint,
+            "release": wanted.release,
+            "placement": wanted.placement.value,
+            "until": wanted.until,
+            "by": wanted.by,
+        }
+
+        def work(connection: Connection) -> None:
+            connection.execute(table.delete().where(table.c.until <= self._unix()))
+            connection.execute(upsert, row)
+
+        self._database.write(work)
+
+    def history(self, endpoint: str, limit: int = 50) -> tuple[Entry, ...]:
+        """The newest entries of an endpoint, newest first."""
+
+        def work(connection: Connection) -> tuple[Entry, ...]:
+            found = connection.execute(_HISTORY, {"of": endpoint, "most": limit})
+            return entries_of(found.mappings().all())
+
+        return self._database.read(work)
+
+    def verify(self) -> list[str]:
+        """Check everything against everything; the faults, in words. Reads the whole ledger.
+
+        The hash chain, the epochs, every row against all its events folded from scratch, the
+        digests of releases, and SQLite's own checks.
+        """
+
+        def work(connection: Connection) -> list[str]:
+            self._forget()
+            return verify.faults(connection, self._states)
+
+        return self._database.read(work)
+
+    def close(self) -> None:
+        """Let go of the file; the next call opens it again."""
+        self._database.close()
+
+    # ------------------------------------------------------------ reading
+
+    def _read(self, connection: Connection) -> Book:
+        states = self._states(connection)
+        wanted = tuple(
+            Wanted(
+                endpoint=row.endpoint, release=row.release, placement=Placement(row.placement),
+                until=row.until, by=row.by,
+            )
+            for row in connection.execute(_WANTED, {"now": self._unix()})
+        )  # fmt: skip
+        return Book(states=states, wanted=wanted)
+
+    def _states(self, connection: Connection) -> dict[str, State]:
+        releases = self._all_releases(connection)
+        condemned: dict[str, list[int]] = {}
+        for name, number in connection.execute(_CONDEMNED):
+            condemned.setdefault(name, []).append(number)
+        states = {
+            name: State(endpoint=name, releases=numbers) for name, numbers in releases.items()
+        }
+        for row in connection.execute(_ROWS).mappings():
+            name = row["endpoint"]
+            if row["epoch"] != row["newest"]:
+                raise damaged(f"{name} is at epoch {row['epoch']}, its entries at {row['newest']}")
+            states[name] = state_of(
+                row,
+                policy=self._policy(connection, row["policy_digest"]),
+                condemned=tuple(condemned.get(name, ())),
+                releases=releases.get(name, {}),
+            )
+        return states
+
+    def _all_releases(self, connection: Connection) -> dict[str, dict[int, Release]]:
+        """Every release of a version that was not removed. Only new ones are decoded.
+
+        What is cached is not changed afterwards, since a state that was given out holds it.
+        """
+        if self._incarnation != self._database.incarnation:
+            self._forget()
+            self._incarnation = self._database.incarnation
+        for row in connection.execute(_NEW_RELEASES, {"known": self._known}).all():
+            known = self._releases.get(row.endpoint, {})
+            self._releases[row.endpoint] = {**known, row.number: release_of(row.body)}
+            self._known = row.id
+        removed = connection.execute(_REMOVED).all()
+        if not removed:
+            return dict(self._releases)
+        gone = {(row.endpoint, row.number) for row in removed}
+        return {
+            name: {n: release for n, release in numbers.items() if (name, n) not in gone}
+            for name, numbers in self._releases.items()
+        }
+
+    def _policy(self, connection: Connection, digest: str | None) -> Policy:
+        if digest is None:
+            return Policy()
+        if digest not in self._policies:
+            body = connection.execute(_POLICY, {"wanted": digest}).scalar_one()
+            self._policies[digest] = policy_of(body)
+        return self._policies[digest]
+
+    def _forget(self) -> None:
+        self._policies, self._releases, self._known = {}, {}, 0
+
+    # ------------------------------------------------------------ appending
+
+    def _unchanged(self, connection: Connection, endpoint: str, expect: int) -> None:
+        """Compare: the epoch that the command saw is the epoch that is."""
+        found = connection.execute(_EPOCH, {"of": endpoint}).scalar() or 0
+        if found == expect:
+            return
+        newest = (
+            connection.execute(_CHANGES, {"of": endpoint, "at_epoch": found}).mappings().first()
+        )
+        by, reason = (newest["by"], newest["reason"]) if newest is not None else ("", "")
+        raise Stale(
+            f"stale: {endpoint} is now at epoch {found}"
+            + (f", by {by}" if by else "")
+            + (f", because {reason}" if reason else ""),
+            hint=f"kedge status {endpoint} shows what it is now",
+            details={"epoch": found, "by": by, "reason": reason},
+        )
+
+    @staticmethod
+    def _chained(
+        connection: Connection,
+        before: State,
+        events: Sequence[AnyEvent],
+        by: str,
+        reason: str,
+        at: str,
+    ) -> Iterator[tuple[AnyEvent, dict[str, Any]]]:
+        seq, previous = _head(connection)
+        for epoch, event in enumerate(events, start=before.epoch + 1):
+            seq += 1
+            columns = columns_of(
+                seq=seq, endpoint=before.endpoint, epoch=epoch, at=at, by=by, reason=reason,
+                event=event, previous_hash=previous,
+            )  # fmt: skip
+            previous = columns["hash"]
+            yield event, columns
+
+    def _keep_policy(self, connection: Connection, event: Configured) -> None:
+        body = codec.encode(event.policy)
+        row = {"digest": event.digest, "body": body}
+        connection.execute(insert(tables.policy).on_conflict_do_nothing(), row)
+        stored = connection.execute(_POLICY, {"wanted": event.digest}).scalar_one()
+        if stored != body and policy_of(stored) != event.policy:
+            raise Refused(f"{event.digest} is the digest of another policy", code="policy_digest")
+
+
+def _head(connection: Connection) -> tuple[int, str]:
+    """The newest entry's number and hash; what the next one is chained to."""
+    head = connection.execute(_HEAD).first()
+    return (head.seq, head.hash) if head is not None else (0, GENESIS)
+
+
+def _condemn(connection: Connection, after: State, seq: int) -> None:
+    """Make the table of the condemned say what the state says."""
+    table = tables.condemned
+    found = connection.execute(select(table.c.release).where(table.c.endpoint == after.endpoint))
+    stored = {row.release for row in found}
+    for number in stored - set(after.condemned):
+        connection.execute(_PARDON, {"of": after.endpoint, "whom": number})
+    for number in after.condemned:
+        if number not in stored:
+            row = {"endpoint": after.endpoint, "release": number, "seq": seq}
+            connection.execute(table.insert(), row)
+
+
+def _move(connection: Connection, after: State, expect: int) -> None:
+    """Set the row, and only from the epoch that was compared."""
+    row = row_of(after)
+    if expect == 0:
+        connection.execute(_endpoint.insert(), row)
+        return
+    values = {f"to_{name}": value for name, value in row.items() if name != "endpoint"}
+    moved = connection.execute(_ROW_MOVES, {"of": after.endpoint, "expect": expect, **values})
+    assert moved.rowcount == 1, f"{after.endpoint} moved under a write lock"

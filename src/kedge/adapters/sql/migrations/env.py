@@ -1,0 +1,24 @@
+"""Alembic's environment: runs the revisions on the connection that `engine.migrate` hands in."""
+
+from __future__ import annotations
+
+from alembic import context
+
+from kedge.adapters.sql.tables import LEDGER
+
+
+def run() -> None:
+    """Bring the ledger to the newest revision, all of it in the caller's transaction."""
+    context.configure(
+        connection=context.config.attributes["connection"],
+        target_metadata=LEDGER,
+        transactional_ddl=True,
+        render_as_batch=True,
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+# Alembic executes this file under this name. Whoever merely imports it gets no migration.
+if __name__ == "env_py":
+    run()

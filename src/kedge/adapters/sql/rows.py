@@ -1,0 +1,134 @@
+"""Rows of the ledger as values, and back. Pure: no connection in sight."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from kedge.adapters.sql.tables import POINTERS
+from kedge.core import codec
+from kedge.core.errors import Unavailable
+from kedge.core.release import AnyEvent
+from kedge.core.values import Field, Policy, Release, Stage, State
+from kedge.ports import Entry, Note
+
+Row = Mapping[Any, Any]
+"""A stored row, by column name."""
+
+_EVENT = msgspec.json.Decoder(AnyEvent | Note)
+_FIELDS = msgspec.json.Decoder(tuple[Field, ...])
+_NUMBERS = msgspec.json.Decoder(tuple[int, ...])
+_RELEASE = msgspec.json.Decoder(Release)
+_POLICY = msgspec.json.Decoder(Policy)
+
+
+def damaged(what: str) -> Unavailable:
+    """The fault of a ledger whose parts contradict each other."""
+    return Unavailable(
+        f"the ledger contradicts itself: {what}",
+        code="ledger_damaged",
+        hint="kedge doctor says what is wrong with it; restore it from a backup",
+    )
+
+
+def release_of(body: bytes) -> Release:
+    """Read a release back."""
+    return _RELEASE.decode(body)
+
+
+def policy_of(body: bytes) -> Policy:
+    """Read a policy back."""
+    return _POLICY.decode(body)
+
+
+def row_of(state: State) -> dict[str, Any]:
+    """The columns of `endpoint` for a state."""
+    return {
+        "endpoint": state.endpoint,
+        "epoch": state.epoch,
+        "stage": state.stage.value,
+        **{name: getattr(state, name) for name in POINTERS},
+        "paused": int(state.paused),
+        "weight": state.weight,
+        "sample": state.sample,
+        "salt": state.salt,
+        "holdback": state.holdback,
+        "follow": int(state.follow),
+        "policy_digest": state.policy_digest or None,
+        "fields": codec.encode(state.fields),
+        "served": codec.encode(state.served),
+        "flipped_at": state.flipped_at,
+    }
+
+
+def state_of(
+    row: Row,
+    *,
+    policy: Policy,
+    condemned: tuple[int, ...],
+    releases: dict[int, Release],
+) -> State:
+    """The state that a row stands for.
+
+    Raises:
+        Unavailable: it names a release that the endpoint does not have.
+    """
+    state = State(
+        endpoint=row["endpoint"],
+        epoch=row["epoch"],
+        stage=Stage(row["stage"]),
+        **{name: row[name] for name in POINTERS},
+        paused=bool(row["paused"]),
+        weight=row["weight"],
+        sample=row["sample"],
+        salt=row["salt"],
+        holdback=row["holdback"],
+        follow=bool(row["follow"]),
+        policy=policy,
+        policy_digest=row["policy_digest"] or "",
+        fields=_FIELDS.decode(row["fields"]),
+        served=_NUMBERS.decode(row["served"]),
+        condemned=condemned,
+        flipped_at=row["flipped_at"],
+        releases=releases,
+    )
+    for name in POINTERS:
+        if row[name] is not None and row[name] not in releases:
+            raise damaged(f"{state.endpoint}'s {name} is r{row[name]}, which does not exist")
+    return state
+
+
+def columns_of(
+    *, seq: int, endpoint: str, epoch: int, at: str, by: str, reason: str,
+    event: AnyEvent | Note, previous_hash: str,
+) -> dict[str, Any]:  # fmt: skip
+    """The columns of a new entry, chained to the one before it."""
+    columns: dict[str, Any] = {
+        "seq": seq,
+        "endpoint": endpoint,
+        "epoch": epoch,
+        "at": at,
+        "by": by,
+        "reason": reason,
+        "event": codec.encode(event).decode(),
+        "previous_hash": previous_hash,
+    }
+    return {**columns, "hash": codec.chain(previous_hash, columns)}
+
+
+def hash_of(row: Row) -> str:
+    """What the hash of a stored entry ought to be: over every column but itself."""
+    columns = {name: value for name, value in row.items() if name != "hash"}
+    return codec.chain(row["previous_hash"], columns)
+
+
+def entry_of(row: Row) -> Entry:
+    """Read an entry back."""
+    return Entry(**{**row, "event": _EVENT.decode(row["event"])})
+
+
+def entries_of(rows: Sequence[Row]) -> tuple[Entry, ...]:
+    """Read entries back."""
+    return tuple(entry_of(row) for row in rows)

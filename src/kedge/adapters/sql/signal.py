@@ -1,0 +1,164 @@
+"""The wake-up: tells that something in a directory was written. The ledger is the truth."""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+_inotify: Any
+try:
+    import inotify_simple as _linux  # type: ignore[import-untyped]
+
+    _inotify = _linux
+except (ImportError, OSError):  # not Linux
+    _inotify = None
+
+SETTLE_S = (0, 0.0003, 0.0006, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05)
+"""Pauses between the looks that a wake-up is worth: the first wake-up comes *before* the commit
+can be seen, by the time that an fsync takes. The sum is what a slow disk may need."""
+
+POLL_S = 0.05
+"""How often a directory is looked for that is missing, and how often everything is looked at
+where there is no inotify."""
+
+
+class DirectorySignal:
+    """Wakes when anything in one of the directories is written, made, moved in or deleted.
+
+    A trap: SQLite writes its log first and commits after, so the wake-up comes before the
+    change can be seen. `Database.write` touches the file once it can, which wakes again; but a
+    caller must not count on that second one, and looks again for a little while (`SETTLE_S`).
+
+    It may wake for nothing, and wakes once for many writes. A directory that is missing, or is
+    deleted or replaced, is watched again as soon as it is there, and that wakes too. `wait`
+    belongs to one thread; `wake` and `close` may be called from any.
+    """
+
+    def __init__(self, *directories: Path) -> None:
+        """Watch from now on: a write after this is not missed, even before the first `wait`."""
+        self._missing = {directory.absolute() for directory in directories}
+        self._watched: dict[int, Path] = {}
+        self._lock = threading.Lock()
+        self._bell_lock = threading.Lock()
+        self._closed = False
+        self._ear, self._bell = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._poll = select.poll()
+        self._poll.register(self._ear, select.POLLIN)
+        self._notify: Any = _notifier()
+        if self._notify is not None:
+            self._poll.register(self._notify.fileno(), select.POLLIN)
+            self._watch_missing()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Return True when something may have changed, False after `timeout_s` or `close`.
+
+        Without inotify it sleeps for 50 ms at most, and always says that something may have.
+        """
+        with self._lock:
+            if self._closed:
+                return False
+            if self._notify is None:
+                self._sleep(min(timeout_s, POLL_S))
+                self._drain()
+                return not self._closed
+            return self._wait(timeout_s)
+
+    def wake(self) -> None:
+        """Make the present `wait`, or the next, return True at once."""
+        with self._bell_lock:
+            if self._bell < 0:
+                return
+            try:
+                os.write(self._bell, b"!")
+            except BlockingIOError:
+                return  # full: it is ringing already
+
+    def close(self) -> None:
+        """Let go of it; a thread that is in `wait` leaves it first."""
+        self._closed = True
+        self.wake()
+        with self._lock, self._bell_lock:
+            if self._bell < 0:
+                return
+            if self._notify is not None:
+                self._notify.close()
+            os.close(self._ear)
+            os.close(self._bell)
+            self._ear = self._bell = -1
+
+    # ------------------------------------------------------------ one wait
+
+    def _wait(self, timeout_s: float) -> bool:
+        deadline = time.monotonic() + timeout_s
+        while True:
+            if self._missing and self._watch_missing():
+                self._drain()
+                return True
+            left = max(0.0, deadline - time.monotonic())
+            self._sleep(min(left, POLL_S) if self._missing else left)
+            if self._drain():
+                return not self._closed
+            if time.monotonic() >= deadline:
+                return False
+
+    def _sleep(self, seconds: float) -> None:
+        # Whole milliseconds, rounded up: rounded down it would spin through the last one.
+        self._poll.poll(-int(-seconds * 1000 // 1))
+
+    def _drain(self) -> bool:
+        """Take in everything that is there. True when there was something."""
+        rung = False
+        try:
+            rung = bool(os.read(self._ear, 4096))
+        except BlockingIOError:
+            rung = False
+        events = self._notify.read(timeout=0) if self._notify is not None else []
+        gone = _inotify.flags.MOVE_SELF | _inotify.flags.IGNORED if events else 0
+        for event in events:
+            if event.mask & gone:
+                self._lost(event.wd)
+        return rung or bool(events)
+
+    # ------------------------------------------------------------ the watches
+
+    def _watch_missing(self) -> bool:
+        """Watch what is there by now. True when that was anything."""
+        flags = _inotify.flags
+        mask = (
+            flags.MODIFY | flags.CREATE | flags.MOVED_TO | flags.DELETE | flags.CLOSE_WRITE
+            | flags.ATTRIB | flags.MOVE_SELF | flags.DELETE_SELF | flags.ONLYDIR
+        )  # fmt: skip
+        found = False
+        for directory in tuple(self._missing):
+            try:
+                watch = self._notify.add_watch(directory, mask)
+            except OSError:
+                continue  # not there (yet): tried again within POLL_S
+            self._watched[watch] = directory
+            self._missing.discard(directory)
+            found = True
+        return found
+
+    def _lost(self, watch: int) -> None:
+        """The directory is gone from its place, though its inode may live on elsewhere."""
+        directory = self._watched.pop(watch, None)
+        if directory is None:
+            return
+        self._missing.add(directory)
+        try:
+            self._notify.rm_watch(watch)
+        except OSError:
+            return  # deleted: the kernel dropped the watch itself
+
+
+def _notifier() -> Any:
+    if _inotify is None:
+        return None
+    try:
+        return _inotify.INotify(nonblocking=True)
+    except OSError:  # the user's limit of instances is reached: poll instead
+        return None

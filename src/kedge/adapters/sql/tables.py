@@ -1,0 +1,212 @@
+"""The tables, as queries see them.
+
+The ledger's are *made* by the revisions in `migrations/`, which also hold the triggers (see
+there); a contract test compares the two. The roster's and the evidence's are made from here:
+they hold telemetry and may be lost.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    Double,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    UniqueConstraint,
+    text,
+)
+
+LEDGER = MetaData()
+"""`ledger.db`: the truth."""
+ROSTER = MetaData()
+"""`roster.db`: what replicas say of themselves."""
+EVIDENCE = MetaData()
+"""`evidence.db`: what they counted."""
+
+POINTERS = ("production", "previous", "candidate", "back", "back_model", "back_features")
+"""The columns of `endpoint` that name a release. A foreign key each."""
+
+artifact = Table(
+    "artifact",
+    LEDGER,
+    Column("digest", String, primary_key=True),
+    Column("size", Integer, nullable=False),
+)
+
+feature_schema = Table(
+    "feature_schema",
+    LEDGER,
+    Column("schema_id", String, primary_key=True),
+    Column("spec", LargeBinary),
+    Column("contract_digest", String),
+)
+"""A schema is known by name from the first model that names it; `spec` comes when declared."""
+
+model_version = Table(
+    "model_version",
+    LEDGER,
+    Column("model", String, primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("digest", String, ForeignKey("artifact.digest"), nullable=False),
+    Column("schema_id", String, ForeignKey("feature_schema.schema_id")),
+    Column("body", LargeBinary, nullable=False),
+    Column("removed_at", Double),
+)
+Index(
+    "model_version_by_digest",
+    model_version.c.model,
+    model_version.c.digest,
+    unique=True,
+    sqlite_where=text("removed_at IS NULL"),
+    postgresql_where=text("removed_at IS NULL"),
+)
+
+transform_version = Table(
+    "transform_version",
+    LEDGER,
+    Column("schema_id", String, ForeignKey("feature_schema.schema_id"), primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("code_digest", String, nullable=False),
+    UniqueConstraint("schema_id", "code_digest"),
+)
+
+generation = Table(
+    "generation",
+    LEDGER,
+    Column("schema_id", String, primary_key=True),
+    Column("transformation", Integer, primary_key=True, autoincrement=False),
+    Column("generation", String, primary_key=True),
+    Column("watermark", String),
+    Column("rows", Integer),
+    Column("state", String, nullable=False),
+    ForeignKeyConstraint(
+        ["schema_id", "transformation"],
+        ["transform_version.schema_id", "transform_version.version"],
+    ),
+)
+
+release = Table(
+    "release",
+    LEDGER,
+    Column("id", Integer, primary_key=True),
+    Column("endpoint", String, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("digest", String, nullable=False),
+    Column("model", String, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("schema_id", String),
+    Column("transformation", Integer),
+    Column("generation", String),
+    Column("placement", String, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    UniqueConstraint("endpoint", "number"),
+    UniqueConstraint("endpoint", "digest"),
+    ForeignKeyConstraint(["model", "version"], ["model_version.model", "model_version.number"]),
+    ForeignKeyConstraint(
+        ["schema_id", "transformation"],
+        ["transform_version.schema_id", "transform_version.version"],
+    ),
+    ForeignKeyConstraint(
+        ["schema_id", "transformation", "generation"],
+        ["generation.schema_id", "generation.transformation", "generation.generation"],
+    ),
+    CheckConstraint(
+        "(transformation IS NULL OR schema_id IS NOT NULL)"
+        " AND (generation IS NULL OR transformation IS NOT NULL)",
+        name="pin",
+    ),
+)
+"""`id` only ever grows, so a reader that knows every release up to one asks for the rest."""
+Index("release_by_version", release.c.model, release.c.version)
+
+policy = Table(
+    "policy",
+    LEDGER,
+    Column("digest", String, primary_key=True),
+    Column("body", LargeBinary, nullable=False),
+)
+
+endpoint = Table(
+    "endpoint",
+    LEDGER,
+    Column("endpoint", String, primary_key=True),
+    Column("epoch", Integer, nullable=False),
+    Column("stage", String, nullable=False),
+    *(Column(name, Integer) for name in POINTERS),
+    Column("paused", Integer, nullable=False),
+    Column("weight", Integer, nullable=False),
+    Column("sample", Integer, nullable=False),
+    Column("salt", String, nullable=False),
+    Column("holdback", Integer, nullable=False),
+    Column("follow", Integer, nullable=False),
+    Column("policy_digest", String, ForeignKey("policy.digest")),
+    Column("fields", LargeBinary, nullable=False),
+    Column("served", LargeBinary, nullable=False),
+    Column("flipped_at", String, nullable=False),
+    *(
+        ForeignKeyConstraint(["endpoint", name], ["release.endpoint", "release.number"])
+        for name in POINTERS
+    ),
+)
+
+ledger = Table(
+    "ledger",
+    LEDGER,
+    Column("seq", Integer, primary_key=True),
+    Column("endpoint", String, nullable=False),
+    Column("epoch", Integer, nullable=False),
+    Column("at", String, nullable=False),
+    Column("by", String, nullable=False),
+    Column("reason", String, nullable=False),
+    Column("event", String, nullable=False),
+    Column("previous_hash", String, nullable=False),
+    Column("hash", String, nullable=False),
+)
+Index("ledger_by_endpoint", ledger.c.endpoint, ledger.c.epoch, ledger.c.seq)
+
+condemned = Table(
+    "condemned",
+    LEDGER,
+    Column("endpoint", String, primary_key=True),
+    Column("release", Integer, primary_key=True, autoincrement=False),
+    Column("seq", Integer, ForeignKey("ledger.seq"), nullable=False),
+    ForeignKeyConstraint(["endpoint", "release"], ["release.endpoint", "release.number"]),
+)
+
+wanted = Table(
+    "wanted",
+    LEDGER,
+    Column("endpoint", String, primary_key=True),
+    Column("release", Integer, primary_key=True, autoincrement=False),
+    Column("placement", String, primary_key=True),
+    Column("until", Double, nullable=False),
+    Column("by", String, nullable=False),
+)
+
+replica = Table(
+    "replica",
+    ROSTER,
+    Column("name", String, primary_key=True),
+    Column("beat_at", Double, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+)
+
+tally = Table(
+    "tally",
+    EVIDENCE,
+    Column("replica", String, primary_key=True),
+    Column("endpoint", String, primary_key=True),
+    Column("production", Integer, primary_key=True, autoincrement=False),
+    Column("candidate", Integer, primary_key=True, autoincrement=False),
+    Column("salt", String, primary_key=True),
+    Column("body", LargeBinary, nullable=False),
+)
+"""`candidate` is 0 where there is none: a NULL would never meet itself in the key."""
+Index("tally_by_endpoint", tally.c.endpoint)

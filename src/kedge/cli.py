@@ -1,0 +1,546 @@
+"""The `kedge` command. Verbs parse, call and print; data to stdout, talk to stderr.
+
+Exit codes: 0 done, 1 refused, 2 usage or configuration, 3 written but not acknowledged,
+4 something that is needed cannot be reached. A failure ends with a `hint:`.
+
+Imports of the house stand inside the verbs: `kedge --help` must not pay for SQLAlchemy.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from kedge.core.errors import KedgeError
+    from kedge.core.release import AnyCommand
+    from kedge.engine.control import Receipt
+    from kedge.settings import Settings
+    from kedge.wiring import Workplace
+
+DONE, REFUSED, USAGE, NOT_ACKNOWLEDGED, UNAVAILABLE = 0, 1, 2, 3, 4
+
+
+class Context:
+    """What every verb knows: where the configuration is, and how to print."""
+
+    def __init__(self, config: Path) -> None:
+        self.config = config
+        self.as_json = False
+
+    @functools.cached_property
+    def settings(self) -> Settings:
+        """kedge.toml, checked."""
+        from kedge.settings import load
+
+        return load(self.config)
+
+    @property
+    def state_dir(self) -> Path:
+        """Where the ledger is. A damaged kedge.toml must not keep anybody from rolling back."""
+        from kedge.core.errors import BadConfig
+        from kedge.settings import STATE_DIR
+
+        try:
+            where = self.settings.server.state_dir
+        except BadConfig:
+            where = STATE_DIR
+        return (self.config.parent / where).absolute()
+
+    def place(self, *, patience_s: float = 5.0) -> Workplace:
+        """The state directory, opened."""
+        from kedge.wiring import Workplace
+
+        return Workplace(self.state_dir, patience_s=patience_s)
+
+    def say(self, text: str) -> None:
+        """Talk: to stderr, so that stdout stays data."""
+        click.echo(text, err=True)
+
+    def out(self, data: object, text: str) -> None:
+        """Data: as JSON when asked, else as text for people."""
+        if self.as_json:
+            import msgspec
+
+            click.echo(msgspec.json.encode(data))
+        elif text:
+            click.echo(text)
+
+
+def _exit_code(error: KedgeError) -> int:
+    from kedge.core.errors import BadConfig, NotAcknowledged, Unavailable
+
+    kinds = ((BadConfig, USAGE), (NotAcknowledged, NOT_ACKNOWLEDGED), (Unavailable, UNAVAILABLE))
+    return next((code for kind, code in kinds if isinstance(error, kind)), REFUSED)
+
+
+def verb(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a verb its --json, and turn errors into words, a hint and an exit code."""
+
+    @click.option("--json", "as_json", is_flag=True, help="Print data as one JSON document.")
+    @click.pass_obj
+    @functools.wraps(function)
+    def run(context: Context, /, *args: Any, as_json: bool, **kwargs: Any) -> None:
+        from kedge.core.errors import KedgeError
+
+        context.as_json = as_json
+        try:
+            function(context, *args, **kwargs)
+        except KedgeError as error:
+            if as_json:
+                import msgspec
+
+                body = {"code": error.code, "message": str(error), "hint": error.hint, **error.details}
+                click.echo(msgspec.json.encode({"error": body}))
+            else:
+                click.echo(f"error: {error}", err=True)
+            if error.hint:
+                click.echo(f"hint: {error.hint}", err=True)
+            sys.exit(_exit_code(error))
+
+    return run
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--config", "-c", type=click.Path(path_type=Path), default=Path("kedge.toml"),
+              envvar="KEDGE_CONFIG", show_default=True, help="The configuration file.")  # fmt: skip
+@click.version_option(package_name="kedge")
+@click.pass_context
+def main(context: click.Context, config: Path) -> None:
+    """Ship model versions safely, and take them back in seconds."""
+    context.obj = Context(config.absolute())
+
+
+# ---------------------------------------------------------------- setting up
+
+
+@main.command()
+@click.argument("endpoint")
+@click.option("--port", default=8080, show_default=True, help="Where callers will ask.")
+@verb
+def init(context: Context, endpoint: str, port: int) -> None:
+    """Write kedge.toml for ENDPOINT and create its ledger."""
+    from kedge.core.errors import Refused
+    from kedge.settings import TEMPLATE, load, owner_from_git
+    from kedge.verbs import create_workplace
+
+    if context.config.exists():
+        if endpoint not in context.settings.endpoints:
+            raise Refused(f"{context.config.name} exists and has no [endpoints.{endpoint}]", code="config_exists",
+                          hint=f"add [endpoints.{endpoint}] to it, then kedge apply")  # fmt: skip
+    else:
+        name, contact = owner_from_git()
+        text = TEMPLATE.format(name=endpoint, port=port, owner=name, contact=contact)
+        context.config.write_text(text, encoding="utf-8")
+        load(context.config)
+    made = create_workplace(context.state_dir)
+    context.out(
+        {"config": str(context.config), "state_dir": str(context.state_dir), "created": made},
+        f"{context.config.name} describes {endpoint}; the ledger is in {context.state_dir.name}/\n"
+        f"next: kedge up, then kedge register {endpoint} PATH and kedge promote {endpoint} v1",
+    )
+
+
+@main.command()
+@click.option("--port", type=int, help="Override [server] port.")
+@click.option("--workers", type=int, help="Override [server] workers.")
+@click.option("--run-for", type=float, hidden=True, help="Stop by itself after so many seconds.")
+@verb
+def up(context: Context, port: int | None, workers: int | None, run_for: float | None) -> None:
+    """Run everything on this machine: gateway workers, model processes, control. Ctrl-C stops it."""
+    _supervise(context, port, workers, with_control=True, run_for=run_for)
+
+
+@main.command()
+@click.option("--port", type=int, help="Override [server] port.")
+@click.option("--workers", type=int, help="Override [server] workers.")
+@verb
+def gateway(context: Context, port: int | None, workers: int | None) -> None:
+    """Run only the gateway workers and their model processes."""
+    _supervise(context, port, workers, with_control=False)
+
+
+def _supervise(
+    context: Context, port: int | None, workers: int | None, *, with_control: bool, run_for: float | None = None
+) -> None:
+    import msgspec
+
+    from kedge.core.errors import Unavailable
+    from kedge.verbs import ensure_ledger
+    from kedge.wiring import run_supervisor
+
+    context.state_dir.mkdir(exist_ok=True)
+    changes = {k: v for k, v in {"port": port, "workers": workers}.items() if v is not None}
+    server = msgspec.structs.replace(context.settings.server, **changes)
+    try:
+        ensure_ledger(context.state_dir)
+        _apply(context)
+    except Unavailable as error:
+        context.say(f"warning: {error}\nwarning: serving the last known state from this host's own disk; "
+                    "commands are refused until the ledger is back")  # fmt: skip
+    run_supervisor(server, config=context.config, state_dir=context.state_dir,
+                   with_control=with_control, run_for=run_for, say=context.say)  # fmt: skip
+
+
+@main.command("gateway-worker", hidden=True)
+@click.option("--slot", required=True)
+@click.option("--fd", type=int, required=True)
+@click.option("--run-dir", type=click.Path(path_type=Path), required=True)
+@click.option("--server", "server_json", required=True)
+@click.option("--state-dir", type=click.Path(path_type=Path), required=True)
+@verb
+def gateway_worker(
+    context: Context, slot: str, fd: int, run_dir: Path, server_json: str, state_dir: Path
+) -> None:
+    """Be one gateway worker (started by the supervisor)."""
+    from kedge.core.codec import decode
+    from kedge.settings import Server
+    from kedge.wiring import log_to_stderr, run_worker
+
+    log_to_stderr()
+    run_worker(decode(server_json, Server), slot=slot, fd=fd, run_dir=run_dir, state_dir=state_dir)
+
+
+@main.command()
+@click.option("--port", type=int, help="Override [server] control_port.")
+@verb
+def control(context: Context, port: int | None) -> None:
+    """Run only control: the read-only status API, on loopback."""
+    from kedge.verbs import status_of
+    from kedge.wiring import run_control
+
+    server = context.settings.server
+    run_control(server.control_port if port is None else port, state_dir=context.state_dir, status=status_of)
+
+
+@main.command()
+@verb
+def apply(context: Context) -> None:
+    """Check kedge.toml and bring its policies into force."""
+    changed = _apply(context)
+    text = "\n".join(f"{name}: {'; '.join(diff)}" for name, diff in changed.items())
+    context.out({"changed": changed}, text or "nothing changed")
+
+
+def _apply(context: Context) -> dict[str, list[str]]:
+    """Append `configured` for every endpoint whose policy differs from the one in force."""
+    from kedge.verbs import apply_policies
+
+    return apply_policies(context.place(), context.settings)
+
+
+# ---------------------------------------------------------------- versions
+
+
+@main.command()
+@click.argument("endpoint")
+@click.argument("path", type=click.Path(exists=True, path_type=Path))
+@click.option("--golden", type=click.Path(exists=True, path_type=Path), help="Rows it must answer, as JSON.")
+@click.option("--training", type=click.Path(exists=True, path_type=Path),
+              help="The training set (CSV or JSON lines), for its column statistics.")  # fmt: skip
+@click.option("--trust", multiple=True, help="A Python type that this version may load.")
+@verb
+def register(
+    context: Context, endpoint: str, path: Path, golden: Path | None, training: Path | None, trust: tuple[str, ...]
+) -> None:
+    """Register the model in PATH as a version of ENDPOINT's model."""
+    from kedge.verbs import register_version
+
+    version, new = register_version(
+        context.place(), endpoint, path, golden=golden, training=training, trusted=trust
+    )
+    fields = ", ".join(f"{f.name}:{f.dtype}{list(f.shape) or ''}" for f in version.signature.inputs)
+    outputs = ", ".join(f"{f.name}:{f.dtype}{list(f.shape) or ''}" for f in version.signature.outputs)
+    context.out(
+        {"endpoint": endpoint, "version": version.label, "new": new, "flavour": version.flavour,
+         "digest": version.digest, "size": version.size, "load_s": version.load_s,
+         "golden": version.golden, "signature": version.signature},
+        f"{endpoint} {version.label}" + ("" if new else " (registered before: the same bytes)") +
+        f"\n  flavour   {version.flavour}\n  takes     {fields}\n  gives     {outputs}\n"
+        f"  size      {version.size:,} bytes\n  digest    {version.digest}\n"
+        f"  loads in  {version.load_s:.2f} s, answers its golden rows ({version.golden})",
+    )  # fmt: skip
+
+
+@main.command()
+@click.argument("endpoint")
+@verb
+def versions(context: Context, endpoint: str) -> None:
+    """List the registered versions of ENDPOINT's model."""
+    place = context.place()
+    state = _state(place, endpoint)
+    rows = []
+    for version in place.registry.versions(endpoint):
+        mine = [r for r in state.releases.values() if r.version == version.number] if state else []
+        rows.append({
+            "version": version.label, "flavour": version.flavour, "size": version.size,
+            "digest": version.digest, "registered_at": version.registered_at,
+            "releases": [r.label for r in mine],
+            "roles": [_role(state, r.number) for r in mine if state and _role(state, r.number)],
+        })  # fmt: skip
+    text = "\n".join(
+        f"{r['version']:>5}  {r['flavour']:8} {r['size']:>12,} B  {str(r['digest'])[:19]}…  "
+        f"{', '.join(r['releases']) or '-':8} {', '.join(r['roles'])}"
+        for r in rows
+    )
+    context.out(rows, text or f"no version of {endpoint} is registered")
+
+
+def _role(state: Any, number: int) -> str:
+    roles = {"production": state.production, "candidate": state.candidate, "back": state.back}
+    found = [name for name, held in roles.items() if held == number]
+    return ", ".join(found + (["condemned"] if number in state.condemned else []))
+
+
+# ---------------------------------------------------------------- commands
+
+
+def _state(place: Workplace, endpoint: str) -> Any:
+    return place.ledger.read().states.get(endpoint)
+
+
+def _submit(context: Context, endpoint: str, make: Callable[[Workplace], AnyCommand], reason: str = "") -> None:
+    from kedge.verbs import probe
+    from kedge.wiring import actor
+
+    place = context.place()
+    command = make(place)
+    say = context.say if not context.as_json else lambda text: None
+    control = place.control(say, probe(place))
+    receipt = control.submit(endpoint, command, by=actor(), reason=reason)
+    context.out(_receipt_data(receipt), _receipt_text(receipt))
+
+
+def _receipt_data(receipt: Receipt) -> dict[str, Any]:
+    last = receipt.events[-1]
+    return {
+        "endpoint": receipt.endpoint,
+        "epoch": receipt.epoch,
+        "event": type(last).__struct_config__.tag,
+        "release": f"r{getattr(last, 'release', None) or receipt.state.production}",
+        "left": f"r{getattr(last, 'left', None) or getattr(last, 'release', None)}",
+        "stage": receipt.state.stage.value,
+        "weight": receipt.state.weight / 100,
+        "events": receipt.events,
+        "receipt": receipt.parts(),
+    }
+
+
+def _receipt_text(receipt: Receipt) -> str:
+    lines = [f"{receipt.endpoint} epoch {receipt.epoch}: {_story(receipt)}"]
+    lines.append(f"  decided            {receipt.decide_ms:9.1f} ms")
+    if receipt.prepare_ms >= 1:
+        lines.append(f"  prepared           {receipt.decide_ms + receipt.prepare_ms:9.1f} ms")
+    lines.append(f"  written            {receipt.decide_ms + receipt.prepare_ms + receipt.write_ms:9.1f} ms")
+    lines += [f"  ack {name:20} {ms:4.1f} ms" if len(name) <= 20 else f"  ack {name} {ms:.1f} ms"
+              for name, ms in sorted(receipt.acks.items(), key=lambda item: item[1])]  # fmt: skip
+    if not receipt.acks and not receipt.silent:
+        lines.append("  no replica is known: it takes effect when one starts")
+    if receipt.first_old_answer_ms is not None:
+        lines.append(f"  first old answer   {receipt.first_old_answer_ms:9.1f} ms")
+    lines.append(f"  total              {receipt.total_ms:9.1f} ms")
+    return "\n".join(lines)
+
+
+def _story(receipt: Receipt) -> str:
+    from kedge.report import story
+
+    return "; ".join(story(event) for event in receipt.events)
+
+
+@main.command()
+@click.argument("endpoint")
+@click.argument("version", required=False)
+@click.option("--full", is_flag=True, help="Skip the remaining canary steps.")
+@click.option("--override", metavar="REASON", help="Do it although the rules say no; logged.")
+@verb
+def promote(context: Context, endpoint: str, version: str | None, full: bool, override: str | None) -> None:
+    """Advance the rollout a step, or into production; the first release goes there directly."""
+    from kedge.core.release import Promote
+    from kedge.verbs import release_of
+
+    def make(place: Workplace) -> AnyCommand:
+        number = release_of(place, endpoint, version).number if version else None
+        return Promote(release=number, full=full, override=override)
+
+    _submit(context, endpoint, make, override or "")
+
+
+@main.command()
+@click.argument("endpoint")
+@click.argument("version")
+@click.option("--sample", type=float, help="Per cent of the units; default: the policy's.")
+@click.option("--override", metavar="REASON", help="Do it although the rules say no; logged.")
+@verb
+def shadow(context: Context, endpoint: str, version: str, sample: float | None, override: str | None) -> None:
+    """Silently give VERSION the inputs that production gets."""
+    from kedge.core.release import Shadow, buckets
+    from kedge.verbs import release_of
+
+    def make(place: Workplace) -> AnyCommand:
+        release = release_of(place, endpoint, version)
+        state = _state(place, endpoint)
+        share = sample if sample is not None else state.policy.shadow.sample if state else 100.0
+        return Shadow(release=release.number, sample=buckets(share), override=override)
+
+    _submit(context, endpoint, make, override or "")
+
+
+@main.command()
+@click.argument("endpoint")
+@click.argument("version")
+@click.option("--weight", type=float, help="Per cent of the callers; default: the policy's first step.")
+@click.option("--override", metavar="REASON", help="Do it although the rules say no; logged.")
+@verb
+def canary(context: Context, endpoint: str, version: str, weight: float | None, override: str | None) -> None:
+    """Let VERSION answer a share of the callers."""
+    from kedge.core.release import Canary, buckets
+    from kedge.verbs import release_of
+
+    def make(place: Workplace) -> AnyCommand:
+        release = release_of(place, endpoint, version)
+        state = _state(place, endpoint)
+        share = weight if weight is not None else state.policy.canary.steps[0] if state else 1.0
+        return Canary(release=release.number, weight=buckets(share), override=override)
+
+    _submit(context, endpoint, make, override or "")
+
+
+@main.command("set-weight")
+@click.argument("endpoint")
+@click.argument("weight", type=float)
+@verb
+def set_weight(context: Context, endpoint: str, weight: float) -> None:
+    """Change the candidate's share to WEIGHT per cent."""
+    from kedge.core.release import SetWeight, buckets
+
+    _submit(context, endpoint, lambda place: SetWeight(weight=buckets(weight)))
+
+
+def _plain(name: str, help_text: str) -> None:
+    @main.command(name, help=help_text)
+    @click.argument("endpoint")
+    @click.option("--reason", default="", help="Why, for the ledger.")
+    @verb
+    def command(context: Context, endpoint: str, reason: str) -> None:
+        from kedge.core import release
+
+        kind = {"pause": release.Pause, "resume": release.Resume, "abort": release.Abort}[name]
+        _submit(context, endpoint, lambda place: kind(), reason)
+
+
+_plain("pause", "Hold the rollout where it is.")
+_plain("resume", "Let a held rollout go on.")
+_plain("abort", "End a candidate without condemning it.")
+
+
+@main.command()
+@click.argument("endpoint")
+@click.option("--production", is_flag=True, help="Take production back, also within a canary.")
+@click.option("--to", metavar="RELEASE", help="A release that was production before, also a condemned one.")
+@click.option("--axis", type=click.Choice(["model", "features"]), help="Take only one half back.")
+@click.option("--local", is_flag=True, help="Break glass: pin this host while the ledger is gone.")
+@click.option("--reason", default="", help="Why, for the ledger.")
+@verb
+def rollback(
+    context: Context, endpoint: str, production: bool, to: str | None, axis: str | None, local: bool, reason: str
+) -> None:
+    """Undo the newest change that callers were served. Needs no argument."""
+    from kedge.core.release import Rollback
+
+    target = _number(to) if to is not None else None
+    command = Rollback(production=production, to=target, axis=axis)  # type: ignore[arg-type]
+    if local:
+        from kedge.verbs import pin_host
+
+        data = pin_host(context.state_dir, endpoint, command, reason=reason)
+        acks = "".join(f"\n  ack {name} {ms:.1f} ms" for name, ms in data["acks"].items())
+        context.out(data, f"this host is pinned to {data['serves']} (it left epoch {data['left_epoch']}){acks}\n"
+                    "the command is handed in when the ledger is back; kedge unpin ends the pin")  # fmt: skip
+        return
+    _submit(context, endpoint, lambda place: command, reason)
+
+
+def _number(text: str) -> int:
+    from kedge.core.errors import Refused
+
+    if not text.removeprefix("r").isdigit():
+        raise Refused(f"{text!r} is not a release", code="unknown_release", hint="releases are written r7")
+    return int(text.removeprefix("r"))
+
+
+@main.command()
+@click.argument("endpoint")
+@verb
+def unpin(context: Context, endpoint: str) -> None:
+    """End a pin on this host; it follows the ledger again."""
+    from kedge.core.errors import Refused
+    from kedge.engine.pins import HostDisk
+
+    if not HostDisk(context.state_dir).unpin(endpoint):
+        raise Refused(f"{endpoint} is not pinned on this host", code="not_pinned", hint="kedge status")
+    context.out({"endpoint": endpoint, "pinned": False}, f"{endpoint} follows the ledger again")
+
+
+# ---------------------------------------------------------------- looking
+
+
+@main.command()
+@click.argument("endpoint", required=False)
+@click.option("--watch", is_flag=True, help="Show it again each second until Ctrl-C.")
+@verb
+def status(context: Context, endpoint: str | None, watch: bool) -> None:
+    """Show what is live, what is ready to take over, and what is wrong."""
+    import time
+
+    from kedge.report import status_text
+    from kedge.verbs import status_of
+
+    place = context.place()
+    while True:
+        found = status_of(place, endpoint)
+        if watch and not context.as_json:
+            click.clear()
+        data = found[0] if endpoint is not None else found
+        context.out(data, "\n\n".join(status_text(item) for item in found) or "no endpoint yet: kedge apply")
+        if not watch:
+            return
+        try:
+            time.sleep(1)
+        except KeyboardInterrupt:
+            return
+
+
+@main.command()
+@click.argument("endpoint")
+@click.option("--limit", default=20, show_default=True, help="How many entries, newest first.")
+@verb
+def history(context: Context, endpoint: str, limit: int) -> None:
+    """Show what changed, by whom, why, and how long it took to take effect."""
+    from kedge.report import history_text
+
+    entries = context.place().ledger.history(endpoint, limit)
+    context.out(entries, history_text(entries) or f"nothing is known of {endpoint}")
+
+
+@main.command()
+@click.option("--forget", metavar="REPLICA", help="Take a replica that is gone for good off the roster.")
+@verb
+def doctor(context: Context, forget: str | None) -> None:
+    """Check the ledger's chain, every artifact's bytes, the replicas and this machine."""
+    from kedge.verbs import examine, forget_replica
+
+    if forget is not None:
+        forget_replica(context.place(), forget)
+    findings = examine(context.state_dir, context.config)
+    bad = [finding for finding in findings if not finding["ok"]]
+    lines = [f"{'ok  ' if f['ok'] else 'BAD '} {f['check']}: {f['detail']}" for f in findings]
+    context.out({"ok": not bad, "findings": findings}, "\n".join(lines))
+    if bad:
+        click.echo("hint: docs/howto/repair.md says what to do about each finding", err=True)
+        sys.exit(REFUSED)

@@ -1,0 +1,91 @@
+"""The ways back, and what may stand in one: asked by every flip and by every rollback.
+
+A release is a way back when it served, no rollback left it behind, and callers still promise
+every field it needs. Nothing here changes a row.
+"""
+
+from __future__ import annotations
+
+from kedge.core.contract import unmet
+from kedge.core.values import Field, Release, State
+
+
+def ways_back(state: State) -> dict[str, int | None]:
+    """Name the release that each kind of rollback would land on now.
+
+    `back` undoes the newest change of production. `back_model` is the newest good release
+    with another model and today's features, `back_features` the reverse.
+    """
+    good = [
+        state.releases[number]
+        for number in reversed(state.served)
+        if number != state.production
+        and number not in state.condemned
+        and number in state.releases
+        and not starved(state, number, state.fields)
+    ]
+    now = state.releases.get(state.production) if state.production is not None else None
+
+    def newest(*, same_model: bool, same_features: bool) -> int | None:
+        return next(
+            (
+                release.number
+                for release in good
+                if now is not None
+                and (_model(release) == _model(now)) is same_model
+                and (_features(release) == _features(now)) is same_features
+            ),
+            None,
+        )
+
+    return {
+        "back": good[0].number if good else None,
+        "back_model": newest(same_model=False, same_features=True),
+        "back_features": newest(same_model=True, same_features=False),
+    }
+
+
+def starved(state: State, number: int | None, fields: tuple[Field, ...]) -> tuple[str, ...]:
+    """What a release needs beyond these fields. No fields: there is no contract to break yet."""
+    release = state.releases.get(number) if number is not None else None
+    return unmet(release.signature, fields) if release and fields else ()
+
+
+def first_starved(state: State, fields: tuple[Field, ...]) -> tuple[int, tuple[str, ...]] | None:
+    """The first release, live or a way back, that a new contract would starve, and of what."""
+    live = (state.production, state.candidate, state.back, state.back_model, state.back_features)
+    for number in live:
+        if number is not None and (lacking := starved(state, number, fields)):
+            return number, lacking
+    return None
+
+
+def condemned_as(state: State, number: int | None) -> int | None:
+    """The condemned release that this one is: itself, or the same bundle placed elsewhere.
+
+    The same model and features in another runtime are another release, under a number that no
+    rollback left behind. Unless that one served and stayed good, it is as condemned.
+    """
+    if number is None or number in state.condemned or number in state.served:
+        return number if number in state.condemned else None
+    release = state.releases.get(number)
+    if release is None:
+        return None
+    return next(
+        (
+            other
+            for other in state.condemned
+            if other in state.releases
+            and _model(state.releases[other]) == _model(release)
+            and _features(state.releases[other]) == _features(release)
+        ),
+        None,
+    )
+
+
+def _model(release: Release) -> tuple[str, int]:
+    return release.model, release.version
+
+
+def _features(release: Release) -> tuple[str | None, int | None, str | None]:
+    return release.schema, release.transformation, release.generation

@@ -1,0 +1,44 @@
+r"""One spelling for every value, so that a digest means the same everywhere and for ever.
+
+Canonical form is JSON with sorted keys and no blanks (RFC 8785 for the subset that is
+used here: no floats outside a policy, no non-string keys). A digest is `sha256:` + hex.
+The ledger's chain is h(n) = sha256(h(n-1) + "\n" + canonical(entry n)).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, TypeVar
+
+import msgspec
+
+GENESIS = "0" * 64
+"""What the first entry of a ledger chains to."""
+
+T = TypeVar("T")
+_encoder = msgspec.json.Encoder(order="sorted")
+
+
+def canonical(value: object) -> bytes:
+    """Encode a value in its one spelling."""
+    return _encoder.encode(value)
+
+
+def encode(value: object) -> bytes:
+    """Encode a value for storage or the wire, where no digest is taken of it."""
+    return msgspec.json.encode(value)
+
+
+def decode(raw: bytes | str, kind: type[T]) -> T:
+    """Read a stored value back; raises msgspec.ValidationError when it does not fit."""
+    return msgspec.json.decode(raw, type=kind)
+
+
+def fingerprint(value: object) -> str:
+    """Digest of a value's canonical form."""
+    return "sha256:" + hashlib.sha256(canonical(value)).hexdigest()
+
+
+def chain(previous: str, entry: dict[str, Any]) -> str:
+    """Hash of a ledger entry, given the hash of the one before it."""
+    return hashlib.sha256(previous.encode() + b"\n" + canonical(entry)).hexdigest()

@@ -1,0 +1,57 @@
+"""The request contract: what callers promise an endpoint, and what a release may need.
+
+The contract belongs to the endpoint, not to a model: callers do not know which release will
+answer. So a release whose input is not promised, or is promised with another dtype or shape,
+or may be null where the model never saw a null, is told apart *before* it gets a request.
+"""
+
+from __future__ import annotations
+
+from kedge.core.values import Field, Signature
+
+OIP_DTYPES = {
+    "bool": "BOOL", "uint8": "UINT8", "uint16": "UINT16", "uint32": "UINT32", "uint64": "UINT64",
+    "int8": "INT8", "int16": "INT16", "int32": "INT32", "int64": "INT64",
+    "float16": "FP16", "float32": "FP32", "float64": "FP64", "string": "BYTES",
+}  # fmt: skip
+"""Our dtype names, and those of the Open Inference Protocol v2."""
+
+FROM_OIP = {theirs: ours for ours, theirs in OIP_DTYPES.items()}
+
+_FLOATS = ("float16", "float32", "float64")
+
+
+def unmet(signature: Signature, contract: tuple[Field, ...]) -> tuple[str, ...]:
+    """What the signature needs and the contract does not promise; () when all is promised.
+
+    A float model takes any float (the replica converts), and a length of -1 any length;
+    anything else must match exactly.
+    A field that callers may leave null fits only a model input that is nullable too, or any
+    float input: there null arrives as NaN, and what the model makes of it is a finding of the
+    comparison, not of the type check.
+    """
+    promised = {field.name: field for field in contract}
+    return tuple(
+        text
+        for needed in signature.inputs
+        if (text := _unmet(needed, promised.get(needed.name))) is not None
+    )
+
+
+def _unmet(needed: Field, field: Field | None) -> str | None:
+    if field is None:
+        return f"{needed.name} (not declared)"
+    floats = needed.dtype in _FLOATS and field.dtype in _FLOATS
+    if needed.dtype != field.dtype and not floats:
+        return f"{needed.name} (needs {needed.dtype}, declared {field.dtype})"
+    if not _fits(needed.shape, field.shape):
+        return f"{needed.name} (needs shape {list(needed.shape)}, declared {list(field.shape)})"
+    if field.nullable and not needed.nullable and needed.dtype not in _FLOATS:
+        return f"{needed.name} (may be null, but the model takes no null {needed.dtype})"
+    return None
+
+
+def _fits(needed: tuple[int, ...], declared: tuple[int, ...]) -> bool:
+    return len(needed) == len(declared) and all(
+        n in (-1, d) for n, d in zip(needed, declared, strict=True)
+    )

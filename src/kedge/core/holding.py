@@ -1,0 +1,68 @@
+"""What must be loaded where: derived from the row, never stored.
+
+A replica holds what is live, what a command has asked for, and every way back. The ways back
+stay for the policy's window after the last flip; after it a rollback has to load first, and
+says so. A candidate always runs in a process of its own, whatever its release says: it has
+not earned a place inside the gateway. A production release that runs in a process has a
+second process beside it, so that the death of one is not an outage (ADR 0007).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from kedge.core.durations import seconds
+from kedge.core.values import Placement, State, Value
+
+PRODUCTION_COPIES = 2
+
+
+class Need(Value):
+    """A release to hold, and how. `essential`: without it the row cannot be served."""
+
+    release: int
+    placement: Placement
+    essential: bool = False
+
+
+def needs(
+    state: State, wanted: tuple[tuple[int, Placement], ...] = (), *, now: float
+) -> tuple[Need, ...]:
+    """What a replica must hold for this row, most important first.
+
+    Args:
+        state: the row.
+        wanted: (release, placement) of commands that are under way and not yet out of time.
+        now: Unix time.
+    """
+    found: dict[tuple[int, Placement], Need] = {}
+
+    def add(release: int | None, placement: Placement | None = None, *, essential: bool = False) -> None:
+        if release is None or release not in state.releases:
+            return
+        where = placement or state.releases[release].placement
+        if (release, where) not in found:
+            found[release, where] = Need(release=release, placement=where, essential=essential)
+
+    add(state.production, essential=True)
+    add(state.candidate, Placement.PROCESS)
+    for release, placement in wanted:
+        add(release, placement)
+    if within_window(state, now):
+        add(state.back)
+        add(state.back_model)
+        add(state.back_features)
+    return tuple(found.values())
+
+
+def within_window(state: State, now: float) -> bool:
+    """Whether what `back*` names is still to be kept loaded."""
+    if not state.flipped_at:
+        return True
+    flipped = datetime.fromisoformat(state.flipped_at).timestamp()
+    return now - flipped <= seconds(state.policy.back_window)
+
+
+def copies(state: State, release: int) -> int:
+    """How many processes one host runs for a release that runs in a process."""
+    return PRODUCTION_COPIES if release == state.production else 1

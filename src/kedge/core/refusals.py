@@ -1,0 +1,70 @@
+"""Every "no" of the release machine, in words: code -> (message, hint).
+
+The codes are stable and documented in `docs/reference/state-machine.md`; the words may change.
+A message says what is the case, a hint what to do instead. `core.release` fills in the names.
+"""
+
+from __future__ import annotations
+
+REFUSALS: dict[str, tuple[str, str]] = {
+    "no_rollout": (
+        "no rollout is under way on {endpoint} (stage: {stage})",
+        "kedge shadow {endpoint} VERSION starts one (the very first: kedge promote)",
+    ),
+    "unknown_release": (
+        "{endpoint} has no release {release}",
+        "kedge versions {endpoint} lists what is registered",
+    ),
+    "nothing_in_production": (
+        "{endpoint} has nothing in production yet, so there is nothing to compare with",
+        "kedge promote {endpoint} VERSION makes the first production release",
+    ),
+    "already_production": (
+        "{release} is what {endpoint} serves already",
+        "kedge status {endpoint} shows what is live",
+    ),
+    "undeclared_field": (
+        "{release} needs what the request contract of {endpoint} does not promise: {fields}",
+        "declare it under [endpoints.{endpoint}.fields] and run kedge apply",
+    ),
+    "rollout_running": (
+        "{candidate} is already a candidate on {endpoint} (stage: {stage})",
+        "kedge abort {endpoint} ends it",
+    ),
+    "condemned": (
+        "{release} is condemned: a rollback left {left}",
+        'kedge register {endpoint} takes a mended version, or say why with --override "reason"',
+    ),
+    "shadow_first": (
+        "{endpoint} serves customers: a candidate needs a passed shadow window before a canary",
+        'kedge shadow {endpoint} VERSION, or say why not with --override "reason"',
+    ),
+    "rollout_first": (
+        "{release} has not been shadowed or canaried on {endpoint}",
+        'kedge canary {endpoint} VERSION, or say why not with --override "reason"',
+    ),
+    "canary_first": (
+        "{candidate} is only shadowed: its answers have met no caller yet",
+        'kedge canary {endpoint} VERSION, or say why not with --override "reason"',
+    ),
+    "nothing_to_go_back_to": (
+        "{endpoint} has no earlier good release to go back to",
+        "kedge history {endpoint} shows what served; --to RELEASE names a condemned one",
+    ),
+    "never_in_production": (
+        "{release} never was production on {endpoint}: going to it would be a promotion",
+        "kedge canary {endpoint} VERSION, then kedge promote {endpoint}",
+    ),
+    "bad_weight": (
+        "a share of callers lies within 0 to 100 %, and {share} does not",
+        "give a weight, a sample and every canary step in per cent",
+    ),
+    "contract_breaks_live": (
+        "{release} is live on {endpoint} or a way back, and the new contract starves it: {fields}",
+        "keep the field declared until {endpoint} no longer serves or goes back to {release}",
+    ),
+    "unchanged": (
+        "nothing to do: {endpoint} already is as asked",
+        "kedge status {endpoint} shows what is live",
+    ),
+}

@@ -1,0 +1,588 @@
+"""The release state machine: what a command may do to an endpoint, and what it then is.
+
+Theory of operation
+-------------------
+* Every transition stands in `TABLE`. A command is looked up by (stage, command); the first
+  rule whose guard holds says what happens: events and the next stage, or a refusal's code.
+  A pair that is not in the table is refused as `no_rollout`. The docs' diagram is drawn
+  from the same table, so it cannot lag behind.
+* `decide` never changes anything and never looks anywhere: it gets the row (with its policy
+  and the endpoint's releases in it), the command, and the instant. `apply` folds one event
+  into the row. `back*` are computed in `apply`, so every flip names its own ways back.
+* A *rollback undoes the newest change that callers were served*. In a canary that is the
+  candidate's share; otherwise it is production itself. A release that a rollback left behind
+  is condemned, and no later rollback lands on it unless it is named with `--to`. So two
+  rollbacks in a row go two steps back; they never bounce.
+* `served` is the order in which releases became production. The way back is the newest of it
+  that is neither production nor condemned nor starved by the contract. No arithmetic on
+  version numbers anywhere.
+* Deliberately absent: time (only `at`, copied into events), who may do what (the edge), how
+  replicas get there (the engine), and any notion of "healthy" (policy and evidence).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import msgspec
+
+from kedge.core.back import condemned_as, first_starved, starved, ways_back
+from kedge.core.refusals import REFUSALS
+from kedge.core.values import BUCKETS, Field, Policy, Refusal, Stage, State, Value
+
+# ---------------------------------------------------------------- commands
+
+
+class Command(Value, tag_field="command", tag=str.lower):
+    """An imperative. What it may do depends on the stage: see TABLE."""
+
+
+class Configure(Command):
+    """Bring a policy into force. `diff` is for people: one line a change."""
+
+    policy: Policy
+    digest: str
+    diff: tuple[str, ...] = ()
+
+
+class Promote(Command):
+    """Advance: to the next canary step, or into production (`full`, or after the last step)."""
+
+    release: int | None = None
+    full: bool = False
+    override: str | None = None
+
+
+class Shadow(Command):
+    """Give a candidate a silent copy of the inputs. `sample` is a number of buckets."""
+
+    release: int
+    sample: int = BUCKETS
+    override: str | None = None
+
+
+class Canary(Command):
+    """Let a candidate answer a share of the callers. `weight` is a number of buckets."""
+
+    release: int
+    weight: int
+    override: str | None = None
+
+
+class SetWeight(Command):
+    """Change the candidate's share."""
+
+    weight: int
+
+
+class Pause(Command):
+    """Hold the rollout where it is."""
+
+
+class Resume(Command):
+    """Let a held rollout go on."""
+
+
+class Abort(Command):
+    """End a candidate without condemning it."""
+
+
+class Rollback(Command):
+    """Undo the newest change that callers were served."""
+
+    production: bool = False
+    to: int | None = None
+    axis: Literal["model", "features"] | None = None
+
+
+AnyCommand = Configure | Promote | Shadow | Canary | SetWeight | Pause | Resume | Abort | Rollback
+
+# ---------------------------------------------------------------- events
+
+
+class Event(Value, tag_field="event"):
+    """A past participle: something that changed the row."""
+
+
+class Configured(Event, tag="configured"):
+    """A policy came into force."""
+
+    policy: Policy
+    digest: str
+    diff: tuple[str, ...] = ()
+
+
+class ContractAdopted(Event, tag="contract_adopted"):
+    """The endpoint had declared no fields; it took those of its first production release."""
+
+    fields: tuple[Field, ...]
+
+
+class Promoted(Event, tag="promoted"):
+    """A release became production."""
+
+    release: int
+    replaced: int | None
+    at: str
+    override: str | None = None
+
+
+class ShadowStarted(Event, tag="shadow_started"):
+    """A candidate gets a silent copy of the inputs."""
+
+    release: int
+    sample: int
+    salt: str
+    override: str | None = None
+
+
+class SampleSet(Event, tag="sample_set"):
+    """The shadow's sample changed."""
+
+    sample: int
+    previously: int
+
+
+class CanaryStarted(Event, tag="canary_started"):
+    """A candidate answers a share of the callers."""
+
+    release: int
+    weight: int
+    salt: str
+    override: str | None = None
+
+
+class WeightSet(Event, tag="weight_set"):
+    """The candidate's share changed."""
+
+    weight: int
+    previously: int
+
+
+class Paused(Event, tag="paused"):
+    """The rollout is held where it is."""
+
+
+class Resumed(Event, tag="resumed"):
+    """The rollout goes on."""
+
+
+class Aborted(Event, tag="aborted"):
+    """A candidate ended, not condemned."""
+
+    release: int
+
+
+class CandidateRolledBack(Event, tag="candidate_rolled_back"):
+    """The candidate's share went to zero; it is condemned. Production stayed."""
+
+    release: int
+    weight: int
+
+
+class RolledBack(Event, tag="rolled_back"):
+    """Production went back; what it left behind is condemned."""
+
+    release: int
+    left: int
+    at: str
+    axis: str | None = None
+
+
+AnyEvent = (
+    Configured | ContractAdopted | Promoted | ShadowStarted | SampleSet | CanaryStarted
+    | WeightSet | Paused | Resumed | Aborted | CandidateRolledBack | RolledBack
+)  # fmt: skip
+
+# ---------------------------------------------------------------- guards: questions with a name
+
+
+def _release(command: AnyCommand) -> int | None:
+    return getattr(command, "release", None)
+
+
+def _target(state: State, command: AnyCommand) -> int | None:
+    """Where this rollback of production would land."""
+    assert isinstance(command, Rollback)
+    if command.to is not None:
+        return command.to
+    return {None: state.back, "model": state.back_model, "features": state.back_features}[
+        command.axis
+    ]
+
+
+def _subject(state: State, command: AnyCommand) -> int | None:
+    """The release a command is about: the one it names or lands on, else the candidate."""
+    if isinstance(command, Rollback):
+        return _target(state, command)
+    number = _release(command)
+    return state.candidate if number is None else number
+
+
+def _unmet(state: State, command: AnyCommand) -> tuple[str, ...]:
+    return starved(state, _subject(state, command), state.fields)
+
+
+def _broken(state: State, command: AnyCommand) -> tuple[int, tuple[str, ...]] | None:
+    assert isinstance(command, Configure)
+    return first_starved(state, command.policy.fields)
+
+
+def _condemned(state: State, command: AnyCommand) -> int | None:
+    return condemned_as(state, _subject(state, command))
+
+
+def _shares(command: AnyCommand) -> tuple[float, ...]:
+    """The shares of callers that a command speaks of, in per cent."""
+    match command:
+        case Configure():
+            return (command.policy.shadow.sample, *command.policy.canary.steps)
+        case Shadow():
+            return (per_cent(command.sample),)
+        case Canary() | SetWeight():
+            return (per_cent(command.weight),)
+        case _:
+            return ()
+
+
+def _bad_shares(command: AnyCommand) -> tuple[float, ...]:
+    return tuple(share for share in _shares(command) if not 0 <= share <= 100)
+
+
+def next_step(state: State) -> int | None:
+    """The next canary weight in buckets, or None after the last step."""
+    steps = sorted(buckets(step) for step in state.policy.canary.steps)
+    return next((step for step in steps if step > state.weight), None)
+
+
+def _untold(command: AnyCommand) -> bool:
+    return getattr(command, "override", None) is None
+
+
+Guard = Callable[[State, AnyCommand], bool]
+GUARDS: dict[str, Guard] = {
+    "always": lambda s, c: True,
+    "unknown": lambda s, c: _release(c) is not None and _release(c) not in s.releases,
+    "unknown target": lambda s, c: c.to is not None and c.to not in s.releases,  # type: ignore[union-attr]
+    "unserved target": lambda s, c: c.to is not None and c.to not in s.served,  # type: ignore[union-attr]
+    "target is production": lambda s, c: _target(s, c) == s.production,
+    "nobody named": lambda s, c: _subject(s, c) is None,
+    "in production": lambda s, c: _release(c) == s.production,
+    "other candidate": lambda s, c: _release(c) not in (None, s.candidate),
+    "undeclared field": lambda s, c: bool(_unmet(s, c)),
+    "condemned": lambda s, c: _untold(c) and _condemned(s, c) is not None,
+    "shadow first": lambda s, c: _untold(c) and s.policy.audience == "customer",
+    "not told": lambda s, c: _untold(c),
+    "bad share": lambda s, c: bool(_bad_shares(c)),
+    "starves a live release": lambda s, c: _broken(s, c) is not None,
+    "same sample": lambda s, c: c.sample == s.sample,  # type: ignore[union-attr]
+    "same weight": lambda s, c: c.weight == s.weight,  # type: ignore[union-attr]
+    "same policy": lambda s, c: c.digest == s.policy_digest,  # type: ignore[union-attr]
+    "paused": lambda s, c: s.paused,
+    "not paused": lambda s, c: not s.paused,
+    "a step is left": lambda s, c: not c.full and next_step(s) is not None,  # type: ignore[union-attr]
+    "a step is left, paused": lambda s, c: s.paused and GUARDS["a step is left"](s, c),
+    "nothing to go back to": lambda s, c: _target(s, c) is None,
+    "of the candidate": lambda s, c: (
+        not c.production and c.to is None and c.axis is None  # type: ignore[union-attr]
+    ),
+    "no contract": lambda s, c: not s.fields,
+}
+
+# ---------------------------------------------------------------- the table
+
+
+class Rule(Value):
+    """If `when` holds: refuse with `refuse`, or emit `then` and stand in `to` (None: stay)."""
+
+    when: str
+    then: tuple[str, ...] = ()
+    to: Stage | None = None
+    refuse: str | None = None
+
+
+def no(when: str, code: str) -> Rule:
+    """A rule that refuses."""
+    return Rule(when=when, refuse=code)
+
+
+def yes(when: str, *then: str, to: Stage | None = None) -> Rule:
+    """A rule that emits events."""
+    return Rule(when=when, then=then, to=to)
+
+
+_CONFIGURE = (
+    no("same policy", "unchanged"),
+    no("bad share", "bad_weight"),
+    no("starves a live release", "contract_breaks_live"),
+    yes("always", "configured"),
+)
+_CANDIDATE = (
+    no("unknown", "unknown_release"),
+    no("in production", "already_production"),
+    no("undeclared field", "undeclared_field"),
+)
+_SAME = (
+    no("unknown", "unknown_release"),
+    no("other candidate", "rollout_running"),
+    no("undeclared field", "undeclared_field"),
+)
+_BACK = (
+    no("unknown target", "unknown_release"),
+    no("unserved target", "never_in_production"),
+    no("nothing to go back to", "nothing_to_go_back_to"),
+    no("target is production", "already_production"),
+    no("undeclared field", "undeclared_field"),
+)
+E_, S, W, C = Stage.EMPTY, Stage.SETTLED, Stage.SHADOW, Stage.CANARY
+
+TABLE: dict[tuple[Stage, type[Command]], tuple[Rule, ...]] = {
+    (E_, Configure): _CONFIGURE,
+    (E_, Promote): (
+        no("nobody named", "no_rollout"),
+        no("unknown", "unknown_release"),
+        no("undeclared field", "undeclared_field"),
+        yes("no contract", "contract_adopted", "promoted", to=S),
+        yes("always", "promoted", to=S),
+    ),
+    (E_, Shadow): (no("always", "nothing_in_production"),),
+    (E_, Canary): (no("always", "nothing_in_production"),),
+    (E_, Rollback): (no("always", "nothing_to_go_back_to"),),
+    (S, Configure): _CONFIGURE,
+    (S, Shadow): (
+        *_CANDIDATE,
+        no("bad share", "bad_weight"),
+        yes("always", "shadow_started", to=W),
+    ),
+    (S, Canary): (
+        *_CANDIDATE,
+        no("bad share", "bad_weight"),
+        no("condemned", "condemned"),
+        no("shadow first", "shadow_first"),
+        yes("always", "canary_started", to=C),
+    ),
+    (S, Promote): (
+        no("nobody named", "no_rollout"),
+        *_CANDIDATE,
+        no("condemned", "condemned"),
+        no("not told", "rollout_first"),
+        yes("always", "promoted", to=S),
+    ),
+    (S, Rollback): (*_BACK, yes("always", "rolled_back", to=S)),
+    (W, Configure): _CONFIGURE,
+    (W, Shadow): (
+        *_SAME,
+        no("bad share", "bad_weight"),
+        no("same sample", "unchanged"),
+        yes("always", "sample_set", to=W),
+    ),
+    (W, Canary): (
+        *_SAME,
+        no("bad share", "bad_weight"),
+        no("condemned", "condemned"),
+        no("shadow first", "shadow_first"),
+        yes("always", "canary_started", to=C),
+    ),
+    (W, SetWeight): (no("always", "canary_first"),),
+    (W, Promote): (*_SAME, no("not told", "canary_first"), yes("always", "promoted", to=S)),
+    (W, Pause): (no("paused", "unchanged"), yes("always", "paused")),
+    (W, Resume): (no("not paused", "unchanged"), yes("always", "resumed")),
+    (W, Abort): (yes("always", "aborted", to=S),),
+    (W, Rollback): (*_BACK, yes("always", "aborted", "rolled_back", to=S)),
+    (C, Configure): _CONFIGURE,
+    (C, Canary): (
+        *_SAME,
+        no("bad share", "bad_weight"),
+        no("same weight", "unchanged"),
+        yes("always", "weight_set", to=C),
+    ),
+    (C, Shadow): (no("always", "rollout_running"),),
+    (C, SetWeight): (
+        no("bad share", "bad_weight"),
+        no("same weight", "unchanged"),
+        yes("always", "weight_set", to=C),
+    ),
+    (C, Promote): (
+        *_SAME,
+        yes("a step is left, paused", "resumed", "weight_set", to=C),
+        yes("a step is left", "weight_set", to=C),
+        yes("always", "promoted", to=S),
+    ),
+    (C, Pause): (no("paused", "unchanged"), yes("always", "paused")),
+    (C, Resume): (no("not paused", "unchanged"), yes("always", "resumed")),
+    (C, Abort): (yes("always", "aborted", to=S),),
+    (C, Rollback): (
+        yes("of the candidate", "candidate_rolled_back", to=S),
+        *_BACK,
+        yes("always", "aborted", "rolled_back", to=S),
+    ),
+}
+
+# ---------------------------------------------------------------- decide
+
+
+def decide(state: State, command: AnyCommand, at: str) -> tuple[AnyEvent, ...] | Refusal:
+    """Say what the command does to the endpoint, or why not.
+
+    Args:
+        state: the row, with policy and releases.
+        command: what is asked.
+        at: the instant, RFC 3339 in UTC; copied into events, never compared.
+    """
+    for rule in TABLE.get((state.stage, type(command)), (no("always", "no_rollout"),)):
+        if GUARDS[rule.when](state, command):
+            if rule.refuse is not None:
+                return _refusal(rule.refuse, state, command)
+            return tuple(EVENTS[kind](state, command, at) for kind in rule.then)
+    raise AssertionError(f"the table has no last word on {state.stage}, {type(command).__name__}")
+
+
+def _refusal(code: str, state: State, command: AnyCommand) -> Refusal:
+    message, hint = REFUSALS[code]
+    number, starved = _subject(state, command), _unmet(state, command)
+    if isinstance(command, Configure) and (broken := _broken(state, command)) is not None:
+        number, starved = broken
+    left = _condemned(state, command)
+    known = {
+        "endpoint": state.endpoint,
+        "stage": state.stage.value,
+        "release": f"r{number}",
+        "candidate": f"r{state.candidate}",
+        "fields": ", ".join(starved),
+        "share": ", ".join(f"{share:g} %" for share in _bad_shares(command)),
+        "left": "it behind" if left == number else f"r{left} behind, and it answers the same",
+    }
+    return Refusal(code=code, message=message.format(**known), hint=hint.format(**known))
+
+
+def _salt(state: State, command: AnyCommand) -> str:
+    """Fixed for a rollout: a canary that follows a shadow keeps its callers.
+
+    A new rollout draws other callers, so that the same ones are not every canary's victims.
+    """
+    return state.salt if state.candidate is not None else f"{state.endpoint}/{state.epoch + 1}"
+
+
+def _promoted(state: State, command: AnyCommand, at: str) -> AnyEvent:
+    return Promoted(
+        release=_subject(state, command),  # type: ignore[arg-type]
+        replaced=state.production,
+        at=at,
+        override=getattr(command, "override", None),
+    )
+
+
+def _weight_set(state: State, command: AnyCommand, at: str) -> AnyEvent:
+    weight = next_step(state) if isinstance(command, Promote) else command.weight  # type: ignore[union-attr]
+    return WeightSet(weight=weight, previously=state.weight)  # type: ignore[arg-type]
+
+
+def _rolled_back(state: State, command: AnyCommand, at: str) -> AnyEvent:
+    assert isinstance(command, Rollback)
+    target = _target(state, command)
+    assert target is not None
+    assert state.production is not None
+    return RolledBack(release=target, left=state.production, at=at, axis=command.axis)
+
+
+EVENTS: dict[str, Callable[[State, AnyCommand, str], AnyEvent]] = {
+    "configured": lambda s, c, at: Configured(policy=c.policy, digest=c.digest, diff=c.diff),  # type: ignore[union-attr]
+    "contract_adopted": lambda s, c, at: ContractAdopted(
+        fields=s.releases[c.release].signature.inputs  # type: ignore[union-attr, index]
+    ),
+    "promoted": _promoted,
+    "shadow_started": lambda s, c, at: ShadowStarted(
+        release=c.release, sample=c.sample, salt=_salt(s, c), override=c.override  # type: ignore[union-attr, arg-type]
+    ),
+    "sample_set": lambda s, c, at: SampleSet(sample=c.sample, previously=s.sample),  # type: ignore[union-attr]
+    "canary_started": lambda s, c, at: CanaryStarted(
+        release=c.release, weight=c.weight, salt=_salt(s, c), override=c.override  # type: ignore[union-attr, arg-type]
+    ),
+    "weight_set": _weight_set,
+    "paused": lambda s, c, at: Paused(),
+    "resumed": lambda s, c, at: Resumed(),
+    "aborted": lambda s, c, at: Aborted(release=s.candidate),  # type: ignore[arg-type]
+    "candidate_rolled_back": lambda s, c, at: CandidateRolledBack(
+        release=s.candidate, weight=s.weight  # type: ignore[arg-type]
+    ),
+    "rolled_back": _rolled_back,
+}  # fmt: skip
+
+# ---------------------------------------------------------------- apply
+
+
+def apply(state: State, event: AnyEvent) -> State:
+    """Fold one event into the row. Total: an event that was written can always be applied."""
+    after = msgspec.structs.replace(_apply(state, event), epoch=state.epoch + 1)
+    return msgspec.structs.replace(after, **ways_back(after))
+
+
+def _apply(state: State, event: AnyEvent) -> State:
+    change = msgspec.structs.replace
+    match event:
+        case Configured():
+            fields = event.policy.fields or state.fields
+            return change(state, policy=event.policy, policy_digest=event.digest, fields=fields)
+        case ContractAdopted():
+            return change(state, fields=event.fields)
+        case Promoted():
+            state = _in_production(state, event.release, event.at)
+            pardoned = tuple(r for r in state.condemned if r != event.release)
+            return _without_candidate(change(state, condemned=pardoned))
+        case ShadowStarted():
+            return change(
+                state, stage=Stage.SHADOW, candidate=event.release, sample=event.sample,
+                weight=0, salt=event.salt, paused=False,
+            )  # fmt: skip
+        case SampleSet():
+            return change(state, sample=event.sample)
+        case CanaryStarted():
+            return change(
+                state, stage=Stage.CANARY, candidate=event.release, sample=0,
+                weight=event.weight, salt=event.salt, paused=False,
+            )  # fmt: skip
+        case WeightSet():
+            return change(state, weight=event.weight)
+        case Paused():
+            return change(state, paused=True)
+        case Resumed():
+            return change(state, paused=False)
+        case Aborted():
+            return _without_candidate(state)
+        case CandidateRolledBack():
+            return _without_candidate(_condemn(state, event.release))
+        case RolledBack():
+            state = _condemn(_in_production(state, event.release, event.at), event.left)
+            pardoned = tuple(r for r in state.condemned if r != event.release)
+            return change(state, condemned=pardoned)
+
+
+def _in_production(state: State, release: int, at: str) -> State:
+    served = (*(r for r in state.served if r != release), release)
+    return msgspec.structs.replace(
+        state, stage=Stage.SETTLED if state.candidate is None else state.stage,
+        production=release, previous=state.production, served=served, flipped_at=at,
+    )  # fmt: skip
+
+
+def _without_candidate(state: State) -> State:
+    return msgspec.structs.replace(
+        state, stage=Stage.SETTLED, candidate=None, weight=0, sample=0, salt="", paused=False
+    )
+
+
+def _condemn(state: State, release: int) -> State:
+    if release in state.condemned:
+        return state
+    return msgspec.structs.replace(state, condemned=(*state.condemned, release))
+
+
+def buckets(per_cent: float) -> int:
+    """Per cent, as people write a weight, in buckets."""
+    return round(per_cent * BUCKETS / 100)
+
+
+def per_cent(weight: int) -> float:
+    """Buckets, in per cent as people read them."""
+    return weight * 100 / BUCKETS

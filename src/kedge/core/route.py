@@ -1,0 +1,154 @@
+"""Which release answers a request: compiled once per epoch, chosen in two microseconds.
+
+Theory of operation
+-------------------
+* A rollout has a salt. An entity's bucket is blake2b-64(entity, key = salt) modulo 10,000.
+  blake2b is in the standard library, keyed by design, and the same on every platform and in
+  every process: `tests/vectors/routing.json` publishes golden vectors, and changing a bucket
+  is a breaking release. Python's own `hash()` differs between processes and is never used.
+* A bucket belongs to the candidate when it is *below* the weight. So a larger weight only
+  adds entities, and a smaller one only takes some away: nobody flaps.
+* A request without an entity is split by a number drawn for it by the edge. It is never
+  hashed as an empty key, which would send every such caller to the same arm.
+* The salt is fixed for a rollout and differs between rollouts, so the same callers are not
+  every canary's victims.
+* Every possible answer is built at compile time; `choose` allocates nothing but its digest.
+* Deliberately absent: weights in per cent (an edge's word), time, and load.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from hashlib import blake2b
+
+from kedge.core.values import BUCKETS, Arm, Stage, State, Value
+
+
+class Reason(StrEnum):
+    """Why a request went where it went. Each is explained in the reference."""
+
+    PRODUCTION = "production"
+    """There is no canary."""
+    WEIGHT = "weight"
+    """The entity's bucket is within the canary's weight."""
+    OUTSIDE_WEIGHT = "outside_weight"
+    """The entity's bucket is outside the canary's weight."""
+    KEYLESS = "keyless"
+    """The request has no entity; a drawn number is within the canary's weight."""
+    KEYLESS_OUTSIDE = "keyless_outside"
+    """The request has no entity; a drawn number is outside the canary's weight."""
+    ASKED = "asked"
+    """A tester named the release."""
+    LEASE = "lease_expired"
+    """This gateway lost the ledger too long ago to give a candidate a share."""
+    FAILOVER = "failover"
+    """The candidate failed or was late; production answered."""
+    BREAKER = "breaker_open"
+    """The candidate keeps failing and is spared; production answered."""
+    PINNED = "pinned"
+    """Somebody pinned this host by hand while the ledger was away."""
+
+
+class Choice(Value):
+    """Who answers, why, and whether the candidate silently gets a copy (its release)."""
+
+    arm: Arm
+    release: int
+    reason: Reason
+    shadow: int | None = None
+
+
+class Plan(Value):
+    """Compiled routing of one epoch."""
+
+    epoch: int
+    key: bytes
+    weight: int
+    sample: int
+    inside: Choice
+    outside: Choice
+    keyless_inside: Choice
+    keyless_outside: Choice
+    shadowed: Choice | None
+    asked: dict[int, Choice]
+
+    def choose(self, entity: str | None, draw: int, asked: int | None = None) -> Choice:
+        """Choose the arm of one request.
+
+        Args:
+            entity: what the caller is identified by; None or "" when it is not.
+            draw: a number drawn uniformly from 0..9,999 for this request.
+            asked: a release number that a tester asked for.
+
+        Raises:
+            KeyError: `asked` is not live on this endpoint.
+        """
+        if asked is not None:
+            return self.asked[asked]
+        if self.weight:
+            if entity:
+                return self.inside if bucket(self.key, entity) < self.weight else self.outside
+            return self.keyless_inside if draw < self.weight else self.keyless_outside
+        if self.shadowed is not None:
+            at = draw if not entity or self.sample == BUCKETS else bucket(self.key, entity)
+            if at < self.sample:
+                return self.shadowed
+        return self.outside
+
+
+def bucket(key: bytes, entity: str) -> int:
+    """The entity's bucket, 0..9,999, under a rollout's key."""
+    # A broken surrogate (a header may hold one) must not fail a request: it has a bucket too.
+    digest = blake2b(entity.encode(errors="surrogatepass"), digest_size=8, key=key).digest()
+    return int.from_bytes(digest) % BUCKETS
+
+
+def key_of(salt: str) -> bytes:
+    """A rollout's salt as a blake2b key: its own digest, since a key has at most 64 bytes."""
+    return blake2b(salt.encode(), digest_size=32).digest()
+
+
+def compile_plan(state: State, *, lease: bool = True) -> Plan:
+    """Compile the row into a plan.
+
+    Args:
+        state: a row with something in production.
+        lease: whether this gateway may give a candidate a share. Without, production answers
+            everything and nothing is mirrored.
+
+    Raises:
+        ValueError: nothing is in production.
+    """
+    if state.production is None:
+        raise ValueError(f"{state.endpoint} has nothing in production: there is nothing to route")
+    candidate = state.candidate if lease else None
+    canary = state.stage is Stage.CANARY and candidate is not None
+    shadow = state.stage is Stage.SHADOW and candidate is not None
+
+    def production(reason: Reason, mirrored: int | None = None) -> Choice:
+        return Choice(
+            arm=Arm.PRODUCTION, release=state.production, reason=reason, shadow=mirrored  # type: ignore[arg-type]
+        )  # fmt: skip
+
+    def answered(reason: Reason) -> Choice:
+        return Choice(arm=Arm.CANDIDATE, release=candidate, reason=reason)  # type: ignore[arg-type]
+
+    asked = {state.production: production(Reason.ASKED)}
+    if state.back is not None:
+        asked[state.back] = Choice(arm=Arm.PREVIOUS, release=state.back, reason=Reason.ASKED)
+    if candidate is not None:
+        asked[candidate] = answered(Reason.ASKED)
+    lost = state.stage is Stage.CANARY and not lease
+    plain = Reason.LEASE if lost else Reason.OUTSIDE_WEIGHT if canary else Reason.PRODUCTION
+    return Plan(
+        epoch=state.epoch,
+        key=key_of(state.salt),
+        weight=state.weight if canary else 0,
+        sample=state.sample if shadow else 0,
+        inside=answered(Reason.WEIGHT) if canary else production(plain),
+        outside=production(plain),
+        keyless_inside=answered(Reason.KEYLESS) if canary else production(plain),
+        keyless_outside=production(Reason.KEYLESS_OUTSIDE if canary else plain),
+        shadowed=production(Reason.PRODUCTION, candidate) if shadow else None,
+        asked=asked,
+    )

@@ -1,0 +1,260 @@
+"""The nouns of the house, as frozen values. `docs/glossary.md` owns the words."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+import msgspec
+
+BUCKETS = 10_000
+"""A weight inside the house is a number of buckets; at every edge it is per cent."""
+
+
+class Value(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The parent of every value that is stored or sent: immutable and closed."""
+
+
+class Stage(StrEnum):
+    """Where an endpoint stands in a rollout."""
+
+    EMPTY = "empty"
+    SETTLED = "settled"
+    SHADOW = "shadow"
+    CANARY = "canary"
+
+
+class Arm(StrEnum):
+    """Which role a release had when it answered or watched a request."""
+
+    PRODUCTION = "production"
+    CANDIDATE = "candidate"
+    PREVIOUS = "previous"
+
+
+class Placement(StrEnum):
+    """Where a release runs on a replica's host."""
+
+    INLINE = "inline"
+    PROCESS = "process"
+
+
+Dtype = Literal[
+    "bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64",
+    "float16", "float32", "float64", "string",
+]  # fmt: skip
+
+
+class Field(Value):
+    """One named input or output. `shape` is that of one row: () is a scalar, -1 any length."""
+
+    name: str
+    dtype: Dtype
+    shape: tuple[int, ...] = ()
+    nullable: bool = False
+
+
+class Signature(Value):
+    """What a model takes and gives, in order."""
+
+    inputs: tuple[Field, ...]
+    outputs: tuple[Field, ...]
+
+
+class Output(Value):
+    """How an endpoint's answer is read when two releases are compared.
+
+    `binary` and `score` compare the output named `score`; `binary` decides at `threshold`.
+    `exact` compares every output for equality.
+    """
+
+    kind: Literal["binary", "score", "exact"] = "exact"
+    score: str | None = None
+    threshold: float = 0.5
+    tolerance: float = 0.0
+
+
+class Contact(Value):
+    """A named human and how to reach them."""
+
+    name: str
+    contact: str
+
+
+class Escalation(Value):
+    """Whom to tell when an alert has been open for `after`."""
+
+    after: str
+    to: tuple[str, ...]
+
+
+class ShadowPolicy(Value):
+    """How a candidate is shadowed. `sample` is per cent of the units."""
+
+    sample: float = 100.0
+    window: str = "7d"
+    min_pairs: int = 1000
+    min_pairs_per_segment: int = 200
+    on_pass: Literal["ask", "promote"] = "ask"
+
+
+class CanaryPolicy(Value):
+    """How a candidate's share grows. `steps` are per cent."""
+
+    steps: tuple[float, ...] = (1.0, 5.0, 25.0, 50.0)
+    on_fail: Literal["rollback", "pause"] = "rollback"
+    on_pass: Literal["ask", "promote"] = "ask"
+
+
+class Guardrail(Value):
+    """A threshold whose failure acts. `worse_by` is relative: 0.5 is half as much again."""
+
+    worse_by: float
+    metric: str | None = None
+
+
+class FeaturePolicy(Value):
+    """Which feature schema the endpoint is on, and whether it follows the schema's head."""
+
+    schema: str | None = None
+    follow: bool = False
+
+
+class LogPolicy(Value):
+    """What the prediction log keeps. `sample` is per cent of the units."""
+
+    sample: float = 10.0
+    retention: str = "30d"
+    redact: tuple[str, ...] = ()
+
+
+class Limits(Value):
+    """Bounds of one gateway worker for one endpoint; what they refuse is counted."""
+
+    rows: int = 1024
+    """Rows in one request. Above it a batch job is using an online endpoint."""
+    timeout_ms: int = 30_000
+    """Longest time for one production answer (MLServer's and Triton's clients wait as long)."""
+    shadow_in_flight: int = 64
+    """Mirrored requests under way per worker; the bounded mirror that cost production nothing."""
+    candidate_deadline_ms: int | None = None
+    """Deadline for a candidate's answer. None: twice production's p99, between 50 ms and 2 s:
+    a candidate's answer crosses a socket and two event loops, so a shorter one would measure
+    the machine and not the model."""
+
+
+class Policy(Value):
+    """Everything declared about one endpoint. In force only once `apply` wrote it."""
+
+    audience: Literal["customer", "internal"] = "customer"
+    owner: Contact | None = None
+    escalation: tuple[Escalation, ...] = ()
+    entity: str | None = None
+    segments: tuple[str, ...] = ()
+    fields: tuple[Field, ...] = ()
+    output: Output = Output()
+    guardrails: dict[str, Guardrail] = {}
+    shadow: ShadowPolicy = ShadowPolicy()
+    canary: CanaryPolicy = CanaryPolicy()
+    features: FeaturePolicy = FeaturePolicy()
+    log: LogPolicy = LogPolicy()
+    runtime: Literal["auto", "inline", "process"] = "auto"
+    memory_mb: int = 4096
+    back_window: str = "14d"
+    readiness: Literal["warn", "refuse"] | None = None
+    limits: Limits = Limits()
+
+
+class FileEntry(Value):
+    """One file of an artifact: its path inside it, its size in bytes and its sha256."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+class ModelVersion(Value, kw_only=True):
+    """An immutable artifact and what is known of it."""
+
+    model: str
+    number: int
+    digest: str
+    flavour: str
+    signature: Signature
+    schema: str | None = None
+    size: int
+    files: tuple[FileEntry, ...]
+    source: str
+    trusted: tuple[str, ...] = ()
+    load_s: float = 0.0
+    stalls: bool = False
+    """Loading it holds the interpreter lock, so loading it inline would stall a worker."""
+    golden: Literal["given", "made"] = "made"
+    registered_at: str = ""
+    registered_by: str = ""
+
+    @property
+    def label(self) -> str:
+        """The name people use: v3."""
+        return f"v{self.number}"
+
+
+class Release(Value, kw_only=True):
+    """The immutable bundle that serves. Content-addressed; `number` is its name in an endpoint."""
+
+    endpoint: str
+    number: int
+    digest: str
+    model: str
+    version: int
+    model_digest: str
+    flavour: str
+    signature: Signature
+    placement: Placement
+    schema: str | None = None
+    transformation: int | None = None
+    generation: str | None = None
+    trusted: tuple[str, ...] = ()
+    load_s: float = 0.0
+
+    @property
+    def label(self) -> str:
+        """The name people use: r3."""
+        return f"r{self.number}"
+
+
+class State(Value):
+    """One endpoint's row: what is live, and what is needed to change it."""
+
+    endpoint: str
+    epoch: int = 0
+    stage: Stage = Stage.EMPTY
+    production: int | None = None
+    previous: int | None = None
+    candidate: int | None = None
+    paused: bool = False
+    weight: int = 0
+    sample: int = 0
+    salt: str = ""
+    holdback: int = 0
+    follow: bool = False
+    policy: Policy = Policy()
+    policy_digest: str = ""
+    fields: tuple[Field, ...] = ()
+    served: tuple[int, ...] = ()
+    """Every release that was production, in the order in which it last became so."""
+    condemned: tuple[int, ...] = ()
+    back: int | None = None
+    back_model: int | None = None
+    back_features: int | None = None
+    flipped_at: str = ""
+    """When production last changed; the window in which `back*` stays loaded starts here."""
+    releases: dict[int, Release] = {}
+
+
+class Refusal(Value):
+    """A "no": why, and what to do instead."""
+
+    code: str
+    message: str
+    hint: str = ""

@@ -1,0 +1,312 @@
+"""Submit a command: decide, prepare, write, and wait until every replica has said so.
+
+Theory of operation
+-------------------
+* `decide` is asked about the row as it stands; a "no" is raised before anything is touched.
+* Two-phase: what the row would need is wished for (`want`), every replica known loads it,
+  answers its golden rows and says it is ready; only then the row moves. A forward move is
+  refused when a replica fails or is silent. A rollback is never refused for that: it says
+  which replica is cold and for how long, gives it time to load, and flips in any case.
+* The row moves by compare-and-set with the epoch that was decided on. Losing the race is an
+  answer ("stale: now at epoch N, by X"), except for a rollback, which always means "back" and
+  decides again.
+* Acks are counted against the roster as it was known *before* the flip. A replica that does
+  not ack within the patience is named; it is never skipped over.
+* The receipt's parts are measured on this process's clock, from the entry of `submit`, and
+  stored in the ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from kedge.core.errors import NotAcknowledged, Refused, Stale
+from kedge.core.holding import Need, needs
+from kedge.core.release import AnyCommand, AnyEvent, Configure, Rollback, apply, decide
+from kedge.core.values import Placement, Refusal, Stage, State, Value
+from kedge.ports import Clock, Entry, Hold, Ledger, Member, Note, Roster, Signal, Wanted
+
+SILENT_S = 5.0
+"""Five missed heartbeats: a replica that is late by this is called silent."""
+PREPARE_S = 120.0
+"""How long a forward move waits for the slowest replica to load."""
+COLD_S = 60.0
+"""How long a cold rollback waits for a replica to load before it flips all the same."""
+ACK_S = 10.0
+RETRIES = 20
+"""How often a rollback decides again when it lost a race; each loss means somebody else's
+command was written, so twenty in a row is a machine fighting us, not an operator."""
+
+Say = Callable[[str], None]
+Probe = Callable[[Member, str, int], "int | None"]
+
+
+class Receipt(Value):
+    """What a command did and how long each part took. Milliseconds since `submit` was entered."""
+
+    endpoint: str
+    epoch: int
+    events: tuple[AnyEvent, ...]
+    state: State
+    decide_ms: float
+    prepare_ms: float
+    write_ms: float
+    last_ack_ms: float | None
+    first_old_answer_ms: float | None
+    total_ms: float
+    acks: dict[str, float]
+    silent: tuple[str, ...] = ()
+    cold: dict[str, str] = {}
+
+    def parts(self) -> dict[str, Any]:
+        """The receipt's figures, as stored in the ledger."""
+        return {
+            "decide_ms": self.decide_ms,
+            "prepare_ms": self.prepare_ms,
+            "write_ms": self.write_ms,
+            "last_ack_ms": self.last_ack_ms,
+            "first_old_answer_ms": self.first_old_answer_ms,
+            "total_ms": self.total_ms,
+            "acks": self.acks,
+            "silent": list(self.silent),
+            "cold": self.cold,
+        }
+
+
+class Control:
+    """Submits commands. One instance belongs to one thread."""
+
+    def __init__(
+        self, *, ledger: Ledger, roster: Roster, signal: Signal, clock: Clock,
+        say: Say = lambda text: None, probe: Probe | None = None,
+        prepare_s: float = PREPARE_S, ack_s: float = ACK_S, cold_s: float = COLD_S,
+    ) -> None:  # fmt: skip
+        self._ledger = ledger
+        self._roster = roster
+        self._signal = signal
+        self._clock = clock
+        self._say = say
+        self._probe = probe
+        self._prepare_s = prepare_s
+        self._ack_s = ack_s
+        self._cold_s = cold_s
+
+    def submit(
+        self, endpoint: str, command: AnyCommand, *, by: str, reason: str = "", expect: int | None = None
+    ) -> Receipt:
+        """Carry a command out.
+
+        Args:
+            endpoint: whose row.
+            command: what is asked.
+            by: who asks.
+            reason: why, for the ledger.
+            expect: the epoch that the caller saw; None: whatever it is now.
+
+        Raises:
+            Refused: the rules say no, or a replica could not prepare.
+            Stale: the row moved on since `expect`, or between deciding and writing.
+            NotAcknowledged: written, but a replica is silent; `details["receipt"]` has the rest.
+            Unavailable: the ledger cannot be reached.
+        """
+        started = self._clock.monotonic()
+        for _ in range(RETRIES):
+            try:
+                return self._once(endpoint, command, by, reason, expect, started)
+            except Stale:
+                if not isinstance(command, Rollback) or expect is not None:
+                    raise
+        raise Stale(f"{endpoint} changes faster than a rollback can be written", hint="kedge history")
+
+    def _once(
+        self, endpoint: str, command: AnyCommand, by: str, reason: str, expect: int | None, started: float
+    ) -> Receipt:
+        at = self._clock.now()
+        state = self._ledger.read().states.get(endpoint, State(endpoint=endpoint))
+        if expect is not None and expect != state.epoch:
+            raise self._stale(endpoint, state.epoch)
+        events = decide(state, command, at)
+        if isinstance(events, Refusal):
+            raise Refused(events.message, code=events.code, hint=events.hint)
+        after = state
+        for event in events:
+            after = apply(after, event)
+        members = replicas(self._roster.members())
+        decided = self._clock.monotonic()
+        cold = self._prepare(state, after, command, members, by)
+        prepared = self._clock.monotonic()
+        entries = self._ledger.append(
+            endpoint, events, expect=state.epoch, by=by, reason=reason, at=at
+        )
+        written = self._clock.monotonic()
+        acks = self._await_acks(endpoint, after.epoch, members, started)
+        silent = tuple(sorted({m.name for m in members} - acks.keys()))
+        first = None
+        if isinstance(command, Rollback) and not silent:
+            first = self._first_answer(endpoint, after, members, started)
+        receipt = Receipt(
+            endpoint=endpoint, epoch=after.epoch, events=events, state=after,
+            decide_ms=_ms(started, decided), prepare_ms=_ms(decided, prepared),
+            write_ms=_ms(prepared, written),
+            last_ack_ms=max(acks.values(), default=None) if not silent else None,
+            first_old_answer_ms=first, total_ms=_ms(started, self._clock.monotonic()),
+            acks=acks, silent=silent, cold=cold,
+        )  # fmt: skip
+        self._store(receipt, command, entries, by)
+        if silent:
+            raise NotAcknowledged(
+                f"epoch {after.epoch} is written, but not acknowledged by {', '.join(silent)}",
+                hint="kedge status shows each replica; a gateway that is gone for good leaves the "
+                "roster when its supervisor restarts, or with kedge doctor --forget NAME",
+                details={"receipt": receipt.parts(), "epoch": after.epoch, "silent": list(silent)},
+            )
+        return receipt
+
+    def _stale(self, endpoint: str, epoch: int) -> Stale:
+        last = next((e for e in self._ledger.history(endpoint, 20) if not isinstance(e.event, Note)), None)
+        who = f", by {last.by}" + (f", because {last.reason}" if last.reason else "") if last else ""
+        return Stale(
+            f"stale: {endpoint} is now at epoch {epoch}{who}",
+            hint=f"kedge status {endpoint} shows what is live; then decide again",
+            details={"epoch": epoch, "by": last.by if last else "", "reason": last.reason if last else ""},
+        )
+
+    # ------------------------------------------------------------ prepare
+
+    def _prepare(
+        self, state: State, after: State, command: AnyCommand, members: tuple[Member, ...], by: str
+    ) -> dict[str, str]:
+        """Wait until every replica holds what the new row serves. Returns who was cold, and why."""
+        if isinstance(command, Configure) or after.stage is Stage.EMPTY or not members:
+            return {}
+        serves = [need for need in needs(after, now=self._clock.unix())
+                  if need.release in (after.production, after.candidate)]  # fmt: skip
+        missing = lacking(members, state.endpoint, serves)
+        if not missing:
+            return {}
+        rollback = isinstance(command, Rollback)
+        self._announce(missing, after, rollback=rollback)
+        patience = self._cold_s if rollback else self._prepare_s
+        left = self._await_ready(state.endpoint, serves, members, patience, by, rollback=rollback)
+        if left and not rollback:
+            raise Refused(
+                "not every replica could prepare: "
+                + "; ".join(f"{name}: {why}" for name, why in sorted(left.items())),
+                code="not_prepared",
+                hint="production was not touched; mend what is named and try again",
+                details={"replicas": left},
+            )
+        return missing
+
+    def _announce(self, missing: dict[str, str], after: State, *, rollback: bool) -> None:
+        serving = after.releases.get(after.production) if after.production is not None else None
+        if rollback and serving is not None:
+            self._say(
+                f"cold: {serving.label} is not loaded on {', '.join(sorted(missing))}; "
+                f"loading took {serving.load_s:.1f} s when it was measured"
+            )
+        else:
+            self._say(f"preparing on {', '.join(sorted(missing))}")
+
+    def _await_ready(
+        self, endpoint: str, serves: list[Need], members: tuple[Member, ...], patience: float,
+        by: str, *, rollback: bool,
+    ) -> dict[str, str]:  # fmt: skip
+        """Wish, wait, and say who is still not ready and why."""
+        deadline = self._clock.monotonic() + patience
+        renew = 0.0
+        while True:
+            now = self._clock.monotonic()
+            if now >= renew:
+                renew = now + 5.0
+                for need in serves:
+                    self._ledger.want(Wanted(
+                        endpoint=endpoint, release=need.release, placement=need.placement,
+                        until=self._clock.unix() + 15.0, by=by,
+                    ))  # fmt: skip
+            known = {m.name: m for m in replicas(self._roster.members())}
+            present = tuple(known[m.name] for m in members if m.name in known)
+            left = lacking(present, endpoint, serves)
+            silent = {m.name: "silent" for m in present if self._clock.unix() - m.beat_at > SILENT_S}
+            failed = {name: why for name, why in left.items() if why.startswith("failed")}
+            if not left or now >= deadline or (failed and not rollback) or (silent and not rollback):
+                return left | (silent if not rollback else {})
+            if rollback and left.keys() <= failed.keys() | silent.keys():
+                return left
+            self._signal.wait(0.05)
+
+    # ------------------------------------------------------------ after the flip
+
+    def _await_acks(
+        self, endpoint: str, epoch: int, members: tuple[Member, ...], started: float
+    ) -> dict[str, float]:
+        """When each replica said it serves the epoch; without those that did not in time."""
+        missing = {member.name for member in members}
+        acks: dict[str, float] = {}
+        deadline = self._clock.monotonic() + self._ack_s
+        while missing:
+            for member in self._roster.members():
+                pinned = endpoint in member.pinned
+                if member.name in missing and (member.epochs.get(endpoint, -1) >= epoch or pinned):
+                    acks[member.name] = _ms(started, self._clock.monotonic())
+                    missing.discard(member.name)
+            if not missing or self._clock.monotonic() >= deadline:
+                break
+            self._signal.wait(0.005)
+        return acks
+
+    def _first_answer(
+        self, endpoint: str, after: State, members: tuple[Member, ...], started: float
+    ) -> float | None:
+        """When a caller first got the old release: from traffic, else by a marked probe."""
+        until = self._clock.monotonic() + 0.06
+        while members:
+            for member in self._roster.members():
+                if member.answered.get(endpoint, -1) >= after.epoch:
+                    return _ms(started, self._clock.monotonic())
+            if self._clock.monotonic() >= until:
+                break
+            self._signal.wait(0.005)
+        for member in members if self._probe is not None else ():
+            if self._probe(member, endpoint, after.epoch) == after.production:  # type: ignore[misc]
+                return _ms(started, self._clock.monotonic())
+        return None
+
+    def _store(
+        self, receipt: Receipt, command: AnyCommand, entries: tuple[Entry, ...], by: str
+    ) -> None:
+        body = {"of": entries[0].seq, "command": type(command).__name__.lower(), **receipt.parts()}
+        self._ledger.note(
+            receipt.endpoint, Note(kind="receipt", body=body), by=by, reason="", at=self._clock.now()
+        )
+
+
+def replicas(members: tuple[Member, ...]) -> tuple[Member, ...]:
+    """The members that serve."""
+    return tuple(member for member in members if member.kind == "gateway")
+
+
+def lacking(members: tuple[Member, ...], endpoint: str, serves: list[Need]) -> dict[str, str]:
+    """Which replicas do not hold what is to be served, and in which state it is there."""
+    found: dict[str, str] = {}
+    for member in members:
+        for need in serves:
+            hold = _hold(member, endpoint, need.release, need.placement)
+            if hold is None or hold.state != "ready":
+                state = "not loaded" if hold is None else f"{hold.state} {hold.detail}".strip()
+                found[member.name] = f"{state} (r{need.release}, {need.placement})"
+                if hold is not None and hold.state == "failed":
+                    found[member.name] = f"failed: {hold.detail} (r{need.release})"
+    return found
+
+
+def _hold(member: Member, endpoint: str, release: int, placement: Placement) -> Hold | None:
+    for hold in member.holds:
+        if (hold.endpoint, hold.release, hold.placement) == (endpoint, release, placement):
+            return hold
+    return None
+
+
+def _ms(since: float, until: float) -> float:
+    return round((until - since) * 1e3, 3)

@@ -1,0 +1,254 @@
+"""The warm pool: what this replica holds loaded, loaded before it is needed, dropped after.
+
+A release is held either *inline* (the model object, in this process) or in a *process* (a
+connection to the host's model process, which the supervisor runs). Loading inline happens on
+a thread of its own; the serving loop never waits for it, and a flip only ever picks among
+what is ready. What is no longer needed stays for a grace period, so that a request that is
+under way keeps the model it was given.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from queue import SimpleQueue
+
+import msgspec
+
+from kedge.core.errors import KedgeError
+from kedge.core.holding import Need, copies
+from kedge.core.values import Placement, Release, State
+from kedge.ports import Artifacts, Clock, Hold, Loader, Model, RemoteModel
+from kedge.tensors import check_proof
+
+GRACE_S = 5.0
+"""How long a release stays loaded after the last row that needed it."""
+RETRY_S = (5.0, 10.0, 30.0, 60.0)
+"""After a failed load: a damaged artifact may be mended while the replica runs."""
+
+Key = tuple[str, int, Placement]
+Connect = Callable[[Path, Release, int], RemoteModel]
+
+
+class Breaker:
+    """Spares a candidate that keeps failing, and tries it again, ever more rarely."""
+
+    FAILURES = 5
+    """In a row. One failure may be the request's; five in a row are the model's."""
+    FIRST_S, LONGEST_S = 1.0, 30.0
+
+    def __init__(self) -> None:
+        self._failures = 0
+        self._wait_s = self.FIRST_S
+        self._until: float | None = None
+
+    def allows(self, now: float) -> bool:
+        """Whether a request may go to the candidate. One probe is let through an open breaker."""
+        if self._until is None:
+            return True
+        if now < self._until:
+            return False
+        self._until = now + self._wait_s
+        return True
+
+    @property
+    def open(self) -> bool:
+        """Whether it is sparing the candidate now."""
+        return self._until is not None
+
+    def succeeded(self) -> None:
+        """The candidate answered."""
+        if self._failures:
+            self._failures, self._wait_s, self._until = 0, self.FIRST_S, None
+
+    def failed(self, now: float) -> None:
+        """The candidate failed, was late, or was not there."""
+        self._failures += 1
+        if self._failures >= self.FAILURES:
+            if self._until is not None:
+                self._wait_s = min(self._wait_s * 2, self.LONGEST_S)
+            self._until = now + self._wait_s
+
+
+class Handle:
+    """One release, ready to answer on this replica."""
+
+    __slots__ = ("breaker", "inline", "release", "remotes")
+
+    def __init__(
+        self, release: Release, inline: Model | None = None, remotes: tuple[RemoteModel, ...] = ()
+    ) -> None:
+        self.release = release
+        self.inline = inline
+        self.remotes = remotes
+        self.breaker = Breaker()
+
+
+class _Slot:
+    def __init__(self, release: Release) -> None:
+        self.release = release
+        self.state = "loading"
+        self.detail = ""
+        self.load_s = release.load_s
+        self.handle: Handle | None = None
+        self.unneeded_at: float | None = None
+        self.attempts = 0
+        self.retry_at: float | None = None
+
+
+class HostStatus(msgspec.Struct):
+    """What a model process says of itself, in a file beside its socket."""
+
+    state: str = "loading"
+    detail: str = ""
+    load_s: float = 0.0
+    pid: int = 0
+
+
+def socket_of(run_dir: Path, endpoint: str, release: int, copy: int) -> Path:
+    """Where the model process of a release listens."""
+    return run_dir / f"{endpoint}-r{release}-{copy}.sock"
+
+
+def host_status(socket: Path) -> HostStatus:
+    """Read what a model process says of itself; "loading" while it has said nothing."""
+    try:
+        return msgspec.json.decode(socket.with_name(socket.name + ".json").read_bytes(), type=HostStatus)
+    except (OSError, msgspec.DecodeError):
+        return HostStatus()
+
+
+class Pool:
+    """What this replica holds. `keep` and `holds` belong to the replica's thread."""
+
+    def __init__(
+        self, *, loaders: Mapping[str, Loader], artifacts: Artifacts, connect: Connect, run_dir: Path,
+        clock: Clock, changed: Callable[[], None],
+    ) -> None:  # fmt: skip
+        self._loaders = loaders
+        self._artifacts = artifacts
+        self._connect = connect
+        self._run_dir = run_dir
+        self._clock = clock
+        self._changed = changed
+        self._slots: dict[Key, _Slot] = {}
+        self._queue: SimpleQueue[tuple[Key, _Slot] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._load_all, name="kedge-loader", daemon=True)
+        self._thread.start()
+
+    def keep(self, states: Mapping[str, State], needs: Mapping[str, tuple[Need, ...]]) -> None:
+        """Start loading what is needed and missing; drop what was not needed for a while."""
+        now = self._clock.monotonic()
+        needed: set[Key] = set()
+        for endpoint, wishes in needs.items():
+            for need in wishes:
+                key = (endpoint, need.release, need.placement)
+                needed.add(key)
+                self._ensure(key, states[endpoint], now)
+        for key, slot in list(self._slots.items()):
+            if key in needed:
+                slot.unneeded_at = None
+            elif slot.unneeded_at is None:
+                slot.unneeded_at = now
+            elif now - slot.unneeded_at > GRACE_S:
+                del self._slots[key]
+                self._close(slot)
+
+    def _ensure(self, key: Key, state: State, now: float) -> None:
+        endpoint, number, placement = key
+        slot = self._slots.get(key)
+        release = state.releases[number]
+        if slot is None or slot.release.digest != release.digest:
+            slot = self._slots[key] = _Slot(release)
+            if placement is Placement.INLINE:
+                self._queue.put((key, slot))
+        elif slot.retry_at is not None and now >= slot.retry_at:
+            slot.retry_at = None
+            self._queue.put((key, slot))
+        if placement is Placement.PROCESS:
+            self._attach(slot, state, copies(state, number))
+
+    def _attach(self, slot: _Slot, state: State, wanted: int) -> None:
+        """Connect to the host's processes; a production release has a second one beside it."""
+        endpoint, number = state.endpoint, slot.release.number
+        bound = state.policy.limits.shadow_in_flight
+        have = slot.handle.remotes if slot.handle is not None else ()
+        remotes = list(have)
+        for copy in range(len(have), wanted):
+            socket = socket_of(self._run_dir, endpoint, number, copy)
+            if socket.exists():
+                remotes.append(self._connect(socket, slot.release, bound))
+            else:
+                break
+        if len(remotes) > len(have):
+            if slot.handle is None:
+                slot.handle = Handle(slot.release)
+            slot.handle.remotes = tuple(remotes)
+        if any(remote.ready for remote in remotes):
+            slot.state, slot.detail = "ready", ""
+            return
+        status = host_status(socket_of(self._run_dir, endpoint, number, 0))
+        slot.state = "failed" if status.state == "failed" else "loading"
+        slot.detail = status.detail
+
+    def handle(self, endpoint: str, release: int, placement: Placement) -> Handle | None:
+        """A release that is ready, or None."""
+        slot = self._slots.get((endpoint, release, placement))
+        return slot.handle if slot is not None and slot.handle is not None else None
+
+    def holds(self) -> tuple[Hold, ...]:
+        """What is held and in which state, for the roster."""
+        return tuple(
+            Hold(
+                endpoint=endpoint, release=number, placement=placement,
+                state=slot.state, load_s=slot.load_s, detail=slot.detail,
+            )
+            for (endpoint, number, placement), slot in sorted(self._slots.items())
+        )  # fmt: skip
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is being loaded or waited for."""
+        return all(slot.state != "loading" for slot in self._slots.values())
+
+    def close(self) -> None:
+        """Stop loading and hang up."""
+        self._queue.put(None)
+        for slot in self._slots.values():
+            self._close(slot)
+
+    def _close(self, slot: _Slot) -> None:
+        for remote in slot.handle.remotes if slot.handle is not None else ():
+            remote.hang_up()
+
+    def _load_all(self) -> None:
+        while (job := self._queue.get()) is not None:
+            key, slot = job
+            if slot.unneeded_at is None:
+                self._load(slot)
+                self._changed()
+
+    def _load(self, slot: _Slot) -> None:
+        """Load, verify and prove one release inline. Never raises: a failure is a state."""
+        started = self._clock.monotonic()
+        slot.attempts += 1
+        try:
+            loader = self._loaders.get(slot.release.flavour)
+            if loader is None:
+                raise KedgeError(f"no loader for flavour {slot.release.flavour} is installed")
+            path = self._artifacts.verify(slot.release.model_digest)
+            model = loader.load(path, slot.release.trusted)
+            fault = check_proof(model, self._artifacts.proof(slot.release.model_digest))
+            if fault is not None:
+                raise KedgeError(f"golden rows: {fault}")
+        except Exception as error:  # a loader may raise anything; see house test's allow-list
+            slot.detail = f"{type(error).__name__}: {error}"
+            slot.state = "failed"
+            wait_s = RETRY_S[min(slot.attempts, len(RETRY_S)) - 1]
+            slot.retry_at = self._clock.monotonic() + wait_s
+            return
+        slot.load_s = self._clock.monotonic() - started
+        slot.handle = Handle(slot.release, inline=model)
+        slot.detail = ""
+        slot.state = "ready"

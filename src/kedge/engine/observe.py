@@ -1,0 +1,180 @@
+"""What happened, in bounded counts: which arm answered, what a shadow said, what was lost.
+
+Everything is cumulative since this process began to serve a comparison, and is written whole
+(never as a delta), so that a lost or repeated write changes nothing. One thread writes (the
+serving loop); the replica's thread reads a copy once a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import isclose
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kedge.core.values import Output, State
+from kedge.ports import Tally
+
+if TYPE_CHECKING:
+    from kedge.ports import Columns
+
+SUB_BITS = 3
+"""Eight latency bins an octave: a bin is at most 12.5 % wide."""
+MAX_US = 1 << 36
+"""About 19 hours. Anything above falls into the last bin."""
+
+
+def latency_bin(us: int) -> int:
+    """The log-bin of a latency in microseconds."""
+    us = min(us, MAX_US)
+    shift = us.bit_length() - SUB_BITS - 1
+    return us if shift <= 0 else (shift << SUB_BITS) + (us >> shift)
+
+
+def bin_upper_us(index: int) -> int:
+    """The largest latency in microseconds that falls into a bin."""
+    if index < 2 << SUB_BITS:
+        return index
+    shift = (index >> SUB_BITS) - 1
+    return (((index & ((1 << SUB_BITS) - 1)) + (1 << SUB_BITS) + 1) << shift) - 1
+
+
+def quantile_us(bins: Mapping[int, int], q: float) -> int | None:
+    """An upper bound of a quantile, at most 12.5 % too high; None without observations."""
+    total = sum(bins.values())
+    rank, seen = q * total, 0
+    for index in sorted(bins):
+        seen += bins[index]
+        if seen >= rank and total:
+            return bin_upper_us(index)
+    return None
+
+
+class Recorder:
+    """Counts of one endpoint's comparison on one replica."""
+
+    def __init__(self, replica: str, state: State) -> None:
+        self.key = (state.production, state.candidate, state.salt)
+        self._replica = replica
+        self._endpoint = state.endpoint
+        self._counts: dict[str, int] = {}
+        self._latency: dict[str, dict[int, int]] = {}
+
+    def count(self, name: str, by: int = 1) -> None:
+        """Add to a count. Names come from a closed set (docs/reference/counts.md)."""
+        self._counts[name] = self._counts.get(name, 0) + by
+
+    def latency(self, arm: str, us: int) -> None:
+        """Note how long a model took."""
+        bins = self._latency.setdefault(arm, {})
+        index = latency_bin(us)
+        bins[index] = bins.get(index, 0) + 1
+
+    def quantile_us(self, arm: str, q: float) -> tuple[int | None, int]:
+        """A latency quantile of an arm in microseconds, and from how many observations."""
+        bins = dict(self._latency.get(arm, {}))
+        return quantile_us(bins, q), sum(bins.values())
+
+    def tally(self) -> Tally:
+        """A copy of everything counted so far."""
+        production, candidate, salt = self.key
+        return Tally(
+            replica=self._replica,
+            endpoint=self._endpoint,
+            production=production or 0,
+            candidate=candidate,
+            salt=salt,
+            counts=dict(self._counts),
+            latency={arm: dict(bins) for arm, bins in list(self._latency.items())},
+        )
+
+
+def agreeing_rows(output: Output, ours: Columns, theirs: Columns, rows: int) -> int:
+    """How many rows of two answers say the same, in the endpoint's own sense.
+
+    binary: the same side of the threshold. score: within the tolerance. exact: every output
+    equal, floats within the tolerance; an output that one of them lacks is a disagreement.
+    """
+    if output.kind != "exact" and output.score in ours and output.score in theirs:
+        return _agreeing_scores(output, ours[output.score], theirs[output.score], rows)
+    same = np.ones(rows, dtype=bool)
+    if ours.keys() != theirs.keys():
+        return 0
+    for name, mine in ours.items():
+        other = theirs[name]
+        if mine.shape != other.shape:
+            return 0
+        if mine.dtype.kind == "f":
+            equal = np.isclose(mine, other, rtol=0.0, atol=output.tolerance, equal_nan=True)
+        else:
+            equal = mine == other
+        same &= equal.reshape(rows, -1).all(axis=1)
+    return int(same.sum())
+
+
+def _agreeing_scores(output: Output, ours: object, theirs: object, rows: int) -> int:
+    mine = np.asarray(ours, dtype=float).reshape(rows, -1)[:, -1]
+    other = np.asarray(theirs, dtype=float).reshape(rows, -1)[:, -1]
+    if rows == 1:
+        a, b = mine.item(), other.item()
+        if output.kind == "binary":
+            return int((a >= output.threshold) == (b >= output.threshold))
+        return int(isclose(a, b, rel_tol=0.0, abs_tol=output.tolerance))
+    if output.kind == "binary":
+        return int(((mine >= output.threshold) == (other >= output.threshold)).sum())
+    return int((np.abs(mine - other) <= output.tolerance).sum())
+
+
+def summary(tallies: list[Tally]) -> dict[str, object]:
+    """Add up the tallies of several replicas into what `status` shows."""
+    counts: dict[str, int] = {}
+    latency: dict[str, dict[int, int]] = {}
+    for tally in tallies:
+        for name, number in tally.counts.items():
+            counts[name] = counts.get(name, 0) + number
+        for arm, bins in tally.latency.items():
+            into = latency.setdefault(arm, {})
+            for index, number in bins.items():
+                into[index] = into.get(index, 0) + number
+
+    def group(prefix: str) -> dict[str, int]:
+        return {k.removeprefix(prefix): v for k, v in sorted(counts.items()) if k.startswith(prefix)}
+
+    dropped, failed = group("shadow.dropped."), group("shadow.failed.")
+    mirrored = counts.get("shadow.requests", 0)
+    answered = counts.get("shadow.answered", 0)
+    pairs = counts.get("shadow.pairs", 0)
+    agreeing = counts.get("shadow.agreeing", 0)
+    failovers = group("failover.")
+    return {
+        "requests": group("requests."),
+        "rows": group("rows."),
+        "keyless": counts.get("keyless", 0),
+        "asked": counts.get("asked", 0),
+        "errors": group("errors."),
+        "refused": group("refused."),
+        "failovers": sum(failovers.values()),
+        "failovers_by_cause": failovers,
+        "latency_us": {
+            arm: {"p50": quantile_us(b, 0.5), "p99": quantile_us(b, 0.99), "n": sum(b.values())}
+            for arm, b in sorted(latency.items())
+        },
+        "shadow": {
+            "requests": mirrored,
+            "answered": answered,
+            "pairs": pairs,
+            "agreeing": agreeing,
+            "agreement": agreeing / pairs if pairs else None,
+            "coverage": answered / mirrored if mirrored else None,
+            "dropped": sum(dropped.values()),
+            "dropped_by_cause": dropped,
+            "timed_out": failed.get("model_late", 0),
+            "failed": sum(failed.values()) - failed.get("model_late", 0),
+            "failed_by_cause": failed,
+        },
+        "canary": {
+            "requests": counts.get("requests.candidate", 0) + sum(failovers.values()),
+            "failovers": sum(failovers.values()),
+        },
+    }

@@ -1,0 +1,133 @@
+"""What a host keeps on its own disk: the last state, and a pin set by hand.
+
+A gateway starts and serves from here when the ledger is away. A pin is the break-glass
+rollback (`kedge rollback --local`): a file that every replica of the host follows, with the
+command that a human gave and the epoch it left. When the ledger is back the command is
+submitted with that epoch; if the row moved on meanwhile the pin stays, is shown as drift, and
+only `kedge unpin` ends it.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from kedge.core.codec import decode, encode
+from kedge.core.errors import Refused, Unavailable
+from kedge.core.release import AnyEvent, Rollback, apply, decide
+from kedge.core.values import Refusal, State, Value
+
+
+class Pin(Value):
+    """A host pinned by hand. `state` is the row as this host serves it while pinned."""
+
+    endpoint: str
+    command: Rollback
+    left: int
+    """The epoch that the host served when it was pinned."""
+    state: State
+    by: str
+    reason: str
+    at: str
+    drift: str = ""
+    """Why the pin could not be handed in; empty while the ledger is away."""
+
+    def events(self, row: State, at: str) -> tuple[AnyEvent, ...]:
+        """What the pinned command does to the row, now that the ledger is back.
+
+        Raises:
+            Refused: the rules say no to it by now.
+        """
+        return _decided(row, self.command, at)
+
+
+def write_atomically(path: Path, raw: bytes) -> None:
+    """Replace a file's content; a crash leaves the old or the new, never half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("wb") as file:
+        file.write(raw)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+class HostDisk:
+    """The directory of a host: `replicas/NAME/ENDPOINT.json` and `pins/ENDPOINT.json`."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._replicas = state_dir / "replicas"
+        self.pins_dir = state_dir / "pins"
+        self.pins_dir.mkdir(parents=True, exist_ok=True)
+
+    def remember(self, replica: str, state: State) -> None:
+        """Keep the last state a replica served."""
+        write_atomically(self._replicas / replica / f"{state.endpoint}.json", encode(state))
+
+    def remembered(self) -> dict[str, State]:
+        """The newest state of every endpoint that any replica of this host has served.
+
+        A file that cannot be read is passed over: another replica's may be whole.
+        """
+        newest: dict[str, State] = {}
+        for path in self._replicas.glob("*/*.json"):
+            try:
+                state = decode(path.read_bytes(), State)
+            except (OSError, msgspec.DecodeError):
+                continue
+            if state.endpoint not in newest or newest[state.endpoint].epoch < state.epoch:
+                newest[state.endpoint] = state
+        return newest
+
+    def pins(self) -> dict[str, Pin]:
+        """The pins in force on this host."""
+        found = {}
+        for path in self.pins_dir.glob("*.json"):
+            try:
+                pin = decode(path.read_bytes(), Pin)
+            except (OSError, msgspec.DecodeError):
+                continue
+            found[pin.endpoint] = pin
+        return found
+
+    def pin(self, endpoint: str, command: Rollback, *, by: str, reason: str, at: str) -> Pin:
+        """Pin this host: roll back from what it served last, without the ledger.
+
+        Raises:
+            Unavailable: this host has never served the endpoint.
+            Refused: there is nothing to go back to.
+        """
+        state = self.remembered().get(endpoint)
+        if state is None:
+            raise Unavailable(
+                f"this host has no memory of {endpoint}", code="no_memory",
+                hint="run it on a host where a gateway of this endpoint has served",
+            )  # fmt: skip
+        after = state
+        for event in _decided(state, command, at):
+            after = apply(after, event)
+        pin = Pin(endpoint=endpoint, command=command, left=state.epoch, state=after,
+                  by=by, reason=reason, at=at)  # fmt: skip
+        self.write(pin)
+        return pin
+
+    def write(self, pin: Pin) -> None:
+        """Put a pin in force."""
+        write_atomically(self.pins_dir / f"{pin.endpoint}.json", encode(pin))
+
+    def unpin(self, endpoint: str) -> bool:
+        """End a pin; False when there was none."""
+        path = self.pins_dir / f"{endpoint}.json"
+        if not path.exists():
+            return False
+        path.unlink()
+        return True
+
+
+def _decided(state: State, command: Rollback, at: str) -> tuple[AnyEvent, ...]:
+    events = decide(state, command, at)
+    if isinstance(events, Refusal):
+        raise Refused(events.message, code=events.code, hint=events.hint)
+    return events

@@ -1,0 +1,299 @@
+"""Follow the ledger, prepare, swap, acknowledge: one thread beside the serving loop.
+
+Theory of operation
+-------------------
+* The ledger's row is the truth and the only thing followed. A wake-up may come for nothing,
+  early (SQLite writes its log before the commit is visible) or not at all (polling then finds
+  it), so after each one the row is looked at several times within 50 ms.
+* Only the newest row is served: epochs in between are passed over, never replayed.
+* A row is swapped in when what it needs to *serve* is ready. Two-phase commands make sure it
+  is before they flip; if it is not (a cold rollback), the old snapshot goes on serving and the
+  ack waits. So no request ever waits for a load.
+* The ack is the replica's published word, written after the swap, whole, by one writer.
+* Without contact for `LEASE_S` the candidate's share is dropped: a gateway that cannot hear
+  that a candidate was rolled back may not go on serving it.
+* A failure in a step never ends the thread: it changes a visible state (the roster shows the
+  age of the last contact and the fault), and the next step tries again.
+* Deliberately absent: any knowledge of commands, and any talk to another replica.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+import structlog
+
+from kedge.core.errors import KedgeError, Unavailable
+from kedge.core.holding import Need, needs
+from kedge.core.route import Plan, Reason, compile_plan
+from kedge.core.values import Placement, Stage, State
+from kedge.engine.models import Handle, Pool
+from kedge.engine.observe import Recorder
+from kedge.engine.pins import HostDisk, Pin
+from kedge.engine.serving import Live, Serving
+from kedge.ports import Book, Clock, EvidenceStore, Ledger, Member, Roster, Signal
+
+LEASE_S = 30.0
+"""How long a gateway gives a candidate its share without having heard from the ledger."""
+BEAT_S = 1.0
+PENDING_S = 0.02
+"""How often to look while a model is being loaded or a first answer is awaited."""
+
+FRESH_S = 2.0
+"""How long after a swap the first answer is looked for at the pace of `PENDING_S`."""
+
+log = structlog.get_logger("kedge.replica")
+
+
+class Replica:
+    """One worker's follower. `run` is the thread; everything else is private to it."""
+
+    def __init__(
+        self, *, member: Member, slot: str, ledger: Ledger, stamp: Callable[[], object], roster: Roster,
+        evidence: EvidenceStore, disk: HostDisk, pool: Pool, serving: Serving, signal: Signal,
+        settle_s: Sequence[float], contract: Callable[[State], object], clock: Clock,
+        lease_s: float = LEASE_S,
+    ) -> None:  # fmt: skip
+        self._member = member
+        self._slot = slot
+        self._ledger = ledger
+        self._stamp = stamp
+        self._roster = roster
+        self._evidence = evidence
+        self._disk = disk
+        self._pool = pool
+        self._serving = serving
+        self._signal = signal
+        self._settle_s = settle_s
+        self._contract = contract
+        self._clock = clock
+        self._lease_s = lease_s
+        self._book = Book(states=disk.remembered())
+        self._pins: dict[str, Pin] = {}
+        self._seen: object = None
+        self._contact = clock.unix() - 2 * lease_s
+        self._fault = ""
+        self._swapped_at = 0.0
+        self._told_at = 0.0
+        self._recorders: dict[str, Recorder] = {}
+        self._retired: list[Recorder] = []
+        self._published = Member(**{**msgspec.structs.asdict(member), "beat_at": 0.0})
+        self._stopping = threading.Event()
+        self.started = threading.Event()
+        """Set once everything that can be served from what is known is served."""
+
+    def stop(self) -> None:
+        """End the thread after its present step."""
+        self._stopping.set()
+        self._signal.wake()
+
+    def run(self) -> None:
+        """Follow until stopped."""
+        while not self._stopping.is_set():
+            try:
+                woken = self._signal.wait(PENDING_S if self._pending() else BEAT_S / 4)
+                self._look(self._settle_s if woken else (0.0,))
+            except Exception as error:  # the thread must live; the fault is published and logged
+                self._note_fault(f"{type(error).__name__}: {error}")
+                self._stopping.wait(0.1)
+        self._last_words()
+        self._signal.close()
+
+    def _pending(self) -> bool:
+        lives = self._serving.lives()
+        waiting = any(
+            live.answered and self._member.answered.get(live.state.endpoint, -1) < live.state.epoch
+            for live in lives
+        )
+        fresh = self._clock.unix() - self._swapped_at < FRESH_S
+        return waiting or fresh or not self._pool.settled
+
+    def _look(self, settle_s: Sequence[float]) -> None:
+        """Look until something has changed, then act; act once in any case."""
+        for pause in settle_s:
+            if pause:
+                self._clock.sleep(pause)
+            if self._read():
+                self._step()
+        self._step()
+
+    def _read(self) -> bool:
+        """Read the ledger if it moved. True when there is something new to act on."""
+        pins = self._disk.pins()
+        moved = pins != self._pins
+        self._pins = pins
+        try:
+            stamp = self._stamp()
+            if stamp != self._seen:
+                self._book = self._ledger.read()
+                self._seen = stamp
+                moved = True
+            self._contact = self._clock.unix()
+            self._note_fault("")
+        except Unavailable as error:
+            self._seen = None
+            self._note_fault(f"{error.code}: {error}")
+        return moved
+
+    def _note_fault(self, fault: str) -> None:
+        if fault != self._fault:
+            self._fault = fault
+            if fault:
+                log.warning("replica.ledger_lost", fault=fault, replica=self._member.name)
+            else:
+                log.info("replica.ledger_back", replica=self._member.name)
+
+    def _step(self) -> None:
+        """Keep what is needed, serve what can be served, say so."""
+        now = self._clock.unix()
+        states = {
+            name: self._pins[name].state if name in self._pins else state
+            for name, state in self._book.states.items()
+        }
+        wanted = [w for w in self._book.wanted if w.until > now]
+        wishes = {
+            name: needs(
+                state,
+                tuple((w.release, w.placement) for w in wanted if w.endpoint == name),
+                now=now,
+            )
+            for name, state in states.items()
+        }
+        lease = now - self._contact <= self._lease_s
+        for name, state in states.items():
+            self._serve(state, wishes[name], lease=lease, pinned=name in self._pins)
+        self._pool.keep(states, wishes)
+        for name, state in states.items():
+            self._serve(state, wishes[name], lease=lease, pinned=name in self._pins)
+        self._publish(states, lease)
+        if not self.started.is_set() and self._all_served(states):
+            self.started.set()
+
+    def _all_served(self, states: dict[str, State]) -> bool:
+        return all(
+            state.production is None or self._serving.live(name) is not None
+            for name, state in states.items()
+        )
+
+    def _serve(self, state: State, wishes: tuple[Need, ...], *, lease: bool, pinned: bool) -> None:
+        """Swap the row in if it is not served yet and what it needs is ready."""
+        if state.production is None:
+            return
+        live = self._serving.live(state.endpoint)
+        handles = self._handles(state, wishes)
+        current = (state.epoch, lease, pinned)
+        if live is not None and current == (live.state.epoch, live.lease, live.pinned):
+            if live.handles != handles and state.production in handles:
+                live.handles = handles
+            return
+        if state.production not in handles:
+            return
+        plan = compile_plan(state, lease=lease)
+        if pinned:
+            plan = _pinned(plan)
+        # The contract is compiled anew only when it changed: it is the same for most epochs.
+        same = live is not None and live.state.fields == state.fields
+        contract = live.contract if same and live is not None else self._contract(state)
+        fresh = Live(state=state, plan=plan, handles=handles, contract=contract,
+                     recorder=self._recorder(state), lease=lease, pinned=pinned)  # fmt: skip
+        fresh.refresh_deadline()
+        self._serving.swap(fresh)
+        self._swapped_at = self._clock.unix()
+        if live is None or live.state.epoch != state.epoch:
+            log.info("replica.swapped", endpoint=state.endpoint, epoch=state.epoch,
+                     production=state.production, candidate=state.candidate)  # fmt: skip
+
+    def _handles(self, state: State, wishes: tuple[Need, ...]) -> dict[int, Handle]:
+        """What is ready, by release: production where its release says, a candidate in a process."""
+        found: dict[int, Handle] = {}
+        for need in wishes:
+            own = state.releases[need.release].placement
+            at = Placement.PROCESS if need.release == state.candidate else own
+            handle = self._pool.handle(state.endpoint, need.release, at)
+            if handle is not None and (handle.inline is not None or any(
+                remote.ready for remote in handle.remotes
+            ) or need.release == state.candidate):
+                found[need.release] = handle
+        return found
+
+    def _recorder(self, state: State) -> Recorder:
+        key = (state.production, state.candidate, state.salt)
+        recorder = self._recorders.get(state.endpoint)
+        if recorder is None or recorder.key != key:
+            if recorder is not None:
+                self._retired.append(recorder)
+            name = f"{self._member.name}@{self._member.started_at}"
+            recorder = self._recorders[state.endpoint] = Recorder(name, state)
+        return recorder
+
+    def _publish(self, states: dict[str, State], lease: bool) -> None:
+        """Say what is served; at once when it changed, else once a second."""
+        now = self._clock.unix()
+        lives = self._serving.lives()
+        answered = {
+            live.state.endpoint: live.state.epoch
+            if live.answered else self._member.answered.get(live.state.endpoint, -1)
+            for live in lives
+        }  # fmt: skip
+        said: dict[str, Any] = {
+            "epochs": {live.state.endpoint: live.state.epoch for live in lives if not live.pinned}
+            | {n: s.epoch for n, s in states.items() if s.stage is Stage.EMPTY and n not in self._pins},
+            "answered": answered,
+            "pinned": {
+                live.state.endpoint: live.state.production for live in lives
+                if live.pinned and live.state.production is not None
+            },
+            "holds": self._pool.holds(),
+            "lease": lease,
+        }  # fmt: skip
+        changed = any(getattr(self._member, name) != value for name, value in said.items())
+        if not changed and now - self._published.beat_at < BEAT_S:
+            return
+        swapped = said["epochs"] != self._member.epochs or said["pinned"] != self._member.pinned
+        self._member = msgspec.structs.replace(
+            self._member, beat_at=now, ledger_at=self._contact, **said
+        )
+        try:
+            self._roster.publish(self._member)
+            self._published = self._member
+        except KedgeError as error:
+            log.warning("replica.roster_lost", fault=str(error), replica=self._member.name)
+        if swapped:
+            self._remember(lives)
+        if now - self._told_at >= BEAT_S:
+            self._told_at = now
+            self._tell(lives)
+
+    def _remember(self, lives: list[Live]) -> None:
+        for live in lives:
+            if not live.pinned:
+                try:
+                    self._disk.remember(self._slot, live.state)
+                except OSError as error:
+                    log.warning("replica.disk_full", fault=str(error), endpoint=live.state.endpoint)
+
+    def _tell(self, lives: list[Live]) -> None:
+        """Write the counts; losing them is allowed, and is logged."""
+        for live in lives:
+            live.refresh_deadline()
+        recorders = [*self._retired, *self._recorders.values()]
+        try:
+            self._evidence.publish([recorder.tally() for recorder in recorders])
+            self._retired.clear()
+        except KedgeError as error:
+            log.warning("replica.evidence_lost", fault=str(error), replica=self._member.name)
+
+    def _last_words(self) -> None:
+        self._tell(self._serving.lives())
+        try:
+            self._roster.leave(self._member.name)
+        except KedgeError as error:
+            log.warning("replica.roster_lost", fault=str(error), replica=self._member.name)
+
+
+def _pinned(plan: Plan) -> Plan:
+    outside = msgspec.structs.replace(plan.outside, reason=Reason.PINNED)
+    return msgspec.structs.replace(plan, outside=outside)

@@ -1,0 +1,235 @@
+"""One answer: the order of its steps, against one snapshot, whatever is swapped meanwhile.
+
+`answer` reads the live snapshot once. `finish` is called when the answer is on its way: it
+mirrors and counts, and nothing in it can reach the caller any more. A swap is one assignment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import perf_counter_ns
+from typing import TYPE_CHECKING
+
+from kedge.core.errors import BadRequest, ModelFailure, Unavailable
+from kedge.core.route import Choice, Plan, Reason
+from kedge.core.values import Arm, State
+from kedge.engine.models import Handle
+from kedge.engine.observe import Recorder, agreeing_rows
+
+if TYPE_CHECKING:
+    from kedge.ports import Columns
+
+UNKNOWN_DEADLINE_S = 1.0
+"""A candidate's deadline until production's own p99 is known."""
+DEADLINE_FLOOR_S, DEADLINE_CEILING_S = 0.05, 2.0
+DEADLINE_RATIO = 2.0
+DEADLINE_MIN_ANSWERS = 200
+"""Production answers from which a p99 is worth a deadline: two of them lie above it."""
+
+
+class Request:
+    """One parsed request. Routed whole; each row is one prediction."""
+
+    __slots__ = ("asked", "columns", "draw", "entity", "id", "probe", "rows")
+
+    def __init__(
+        self, *, id: str, columns: Columns, rows: int, entity: str | None, draw: int,
+        asked: int | None = None, probe: bool = False,
+    ) -> None:  # fmt: skip
+        self.id = id
+        self.columns = columns
+        self.rows = rows
+        self.entity = entity
+        self.draw = draw
+        self.asked = asked
+        self.probe = probe
+
+
+class Answer:
+    """What goes back, which release gave it, at which epoch, and why that one."""
+
+    __slots__ = ("choice", "failover", "micros", "outputs")
+
+    def __init__(self, choice: Choice, outputs: Columns, micros: int, failover: str | None = None) -> None:
+        self.choice = choice
+        self.outputs = outputs
+        self.micros = micros
+        self.failover = failover
+        """Why the candidate's answer was not used; None when it was, or was not asked."""
+
+
+class Live:
+    """What an endpoint serves at one epoch. Immutable but for the deadline and the answered mark."""
+
+    __slots__ = ("answered", "contract", "deadline_s", "handles", "heads", "lease", "pinned", "plan",
+                 "recorder", "state")  # fmt: skip
+
+    def __init__(
+        self, *, state: State, plan: Plan, handles: dict[int, Handle], contract: object,
+        recorder: Recorder, lease: bool, pinned: bool,
+    ) -> None:  # fmt: skip
+        self.state = state
+        self.plan = plan
+        self.handles = handles
+        self.contract = contract
+        self.recorder = recorder
+        self.lease = lease
+        self.pinned = pinned
+        self.heads: dict[int, object] = {}
+        self.deadline_s = UNKNOWN_DEADLINE_S
+        self.answered = False
+
+    def refresh_deadline(self) -> None:
+        """Set the candidate's deadline from production's own latency."""
+        own = self.state.policy.limits.candidate_deadline_ms
+        if own is not None:
+            self.deadline_s = own / 1e3
+            return
+        p99, n = self.recorder.quantile_us(Arm.PRODUCTION, 0.99)
+        if p99 is not None and n >= DEADLINE_MIN_ANSWERS:
+            wished = DEADLINE_RATIO * p99 / 1e6
+            self.deadline_s = min(max(wished, DEADLINE_FLOOR_S), DEADLINE_CEILING_S)
+
+
+class Serving:
+    """What this worker serves now."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._lives: dict[str, Live] = {}
+        self._monotonic = monotonic
+
+    def swap(self, live: Live) -> None:
+        """Serve this from now on. One assignment: a request sees the old or the new, whole."""
+        self._lives[live.state.endpoint] = live
+
+    def live(self, endpoint: str) -> Live | None:
+        """What an endpoint serves now."""
+        return self._lives.get(endpoint)
+
+    def lives(self) -> list[Live]:
+        """Everything that is served now."""
+        return list(self._lives.values())
+
+    async def answer(self, live: Live, request: Request) -> Answer:
+        """Answer one request.
+
+        Raises:
+            BadRequest: a tester asked for a release that is not live here.
+            ModelFailure: production itself failed.
+        """
+        try:
+            choice = live.plan.choose(request.entity, request.draw, request.asked)
+        except KeyError:
+            loaded = ", ".join(f"r{number}" for number in sorted(live.plan.asked))
+            raise BadRequest(
+                f"r{request.asked} is not live on {live.state.endpoint}; live are {loaded}",
+                code="release_not_live",
+            ) from None
+        if choice.arm is not Arm.CANDIDATE:
+            return await self._trusted(live, choice, request)
+        if request.asked is not None:
+            return await self._trusted(live, choice, request)
+        return await self._canary(live, choice, request)
+
+    async def _canary(self, live: Live, choice: Choice, request: Request) -> Answer:
+        """Ask the candidate; production answers when it fails, is late, or is spared."""
+        handle = live.handles.get(choice.release)
+        now = self._monotonic()
+        if handle is None or not handle.remotes:
+            cause, reason = "model_down", Reason.FAILOVER
+        elif not handle.breaker.allows(now):
+            cause, reason = "breaker_open", Reason.BREAKER
+        else:
+            try:
+                outputs, micros = await handle.remotes[0].predict(request.columns, live.deadline_s)
+            except ModelFailure as failure:
+                handle.breaker.failed(self._monotonic())
+                cause, reason = failure.code, Reason.FAILOVER
+            else:
+                handle.breaker.succeeded()
+                return Answer(choice, outputs, micros)
+        assert live.state.production is not None
+        instead = Choice(arm=Arm.PRODUCTION, release=live.state.production, reason=reason)
+        answer = await self._trusted(live, instead, request)
+        answer.failover = cause
+        return answer
+
+    async def _trusted(self, live: Live, choice: Choice, request: Request) -> Answer:
+        """Ask a release that has no other behind it."""
+        handle = live.handles.get(choice.release)
+        if handle is None:
+            raise Unavailable(f"r{choice.release} is not loaded on this replica", code="not_loaded")
+        if handle.inline is not None:
+            started = perf_counter_ns()
+            try:
+                outputs = handle.inline.predict(request.columns)
+            except Exception as error:  # a model may raise anything; it becomes one kind of failure
+                live.recorder.count(f"errors.{choice.arm}")
+                raise ModelFailure(f"r{choice.release} raised {type(error).__name__}: {error}",
+                                   code="model_raised") from error  # fmt: skip
+            return Answer(choice, outputs, (perf_counter_ns() - started) // 1000)
+        return await self._remote(live, handle, choice, request)
+
+    async def _remote(self, live: Live, handle: Handle, choice: Choice, request: Request) -> Answer:
+        """Ask the process; when it dies under the question, ask the one beside it, once."""
+        deadline_s = live.state.policy.limits.timeout_ms / 1e3
+        failure = ModelFailure(f"r{choice.release} has no process", code="model_down")
+        for remote in sorted(handle.remotes, key=lambda r: not r.ready):
+            try:
+                outputs, micros = await remote.predict(request.columns, deadline_s)
+            except ModelFailure as caught:
+                failure = caught
+                if failure.code not in ("model_died", "model_down"):
+                    break
+            else:
+                return Answer(choice, outputs, micros)
+        live.recorder.count(f"errors.{choice.arm}")
+        raise failure
+
+    def finish(self, live: Live, request: Request, answer: Answer) -> None:
+        """Mirror and count. The caller has its answer; nothing here can change or delay it."""
+        if request.probe:
+            return
+        live.answered = True
+        recorder, choice = live.recorder, answer.choice
+        if request.asked is not None:
+            recorder.count("asked")
+            return
+        recorder.count(f"requests.{choice.arm}")
+        recorder.count(f"rows.{choice.arm}", request.rows)
+        recorder.latency(choice.arm, answer.micros)
+        if not request.entity:
+            recorder.count("keyless")
+        if answer.failover is not None:
+            recorder.count(f"failover.{answer.failover}")
+        if choice.shadow is not None:
+            self._shadow(live, choice.shadow, request, answer)
+
+    def _shadow(self, live: Live, release: int, request: Request, answer: Answer) -> None:
+        """Give the candidate a copy: bounded, with a deadline, dropped and counted when full."""
+        recorder = live.recorder
+        recorder.count("shadow.requests")
+        handle = live.handles.get(release)
+        now = self._monotonic()
+        if handle is None or not handle.remotes or not handle.remotes[0].ready:
+            recorder.count("shadow.dropped.down")
+            return
+        if not handle.breaker.allows(now):
+            recorder.count("shadow.dropped.breaker_open")
+            return
+        ours, rows = answer.outputs, request.rows
+
+        def done(theirs: Columns | None, micros: int, error: str | None) -> None:
+            if theirs is None:
+                handle.breaker.failed(self._monotonic())
+                recorder.count(f"shadow.failed.{error}")
+                return
+            handle.breaker.succeeded()
+            recorder.count("shadow.answered")
+            recorder.latency("shadow", micros)
+            recorder.count("shadow.pairs", rows)
+            same = agreeing_rows(live.state.policy.output, ours, theirs, rows)
+            recorder.count("shadow.agreeing", same)
+
+        if not handle.remotes[0].submit(request.columns, done, live.deadline_s):
+            recorder.count("shadow.dropped.full")

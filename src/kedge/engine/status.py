@@ -1,0 +1,149 @@
+"""What is live, ready, counted and wrong, as plain values: the same for people, JSON and pages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from kedge.core.holding import needs
+from kedge.core.release import next_step
+from kedge.core.values import BUCKETS, Release, Stage, State
+from kedge.engine.control import SILENT_S, lacking, replicas
+from kedge.engine.observe import summary
+from kedge.engine.pins import Pin
+from kedge.ports import Member, Tally
+
+
+def describe(
+    state: State, members: tuple[Member, ...], tallies: tuple[Tally, ...], pins: Mapping[str, Pin],
+    *, now: float,
+) -> dict[str, Any]:  # fmt: skip
+    """Everything `kedge status` says of one endpoint.
+
+    Args:
+        state: the row.
+        members: the roster.
+        tallies: everything counted for the endpoint; those of other comparisons are left out.
+        pins: the pins of this host.
+        now: Unix time.
+    """
+    serving = replicas(members)
+    mine = [t for t in tallies
+            if (t.production, t.candidate, t.salt) == (state.production, state.candidate, state.salt)]  # fmt: skip
+    counts = summary(mine)
+    step = next_step(state) if state.stage is Stage.CANARY else None
+    return {
+        "endpoint": state.endpoint,
+        "epoch": state.epoch,
+        "stage": state.stage.value,
+        "paused": state.paused,
+        "production": _release(state, state.production),
+        "previous": _release(state, state.previous),
+        "candidate": _release(state, state.candidate),
+        "weight": state.weight * 100 / BUCKETS,
+        "next_weight": step * 100 / BUCKETS if step is not None else None,
+        "sample": state.sample * 100 / BUCKETS,
+        "audience": state.policy.audience,
+        "back": _way_back(state, state.back, serving, now),
+        "back_model": _way_back(state, state.back_model, serving, now),
+        "back_features": _way_back(state, state.back_features, serving, now),
+        "condemned": [f"r{number}" for number in state.condemned],
+        "policy": state.policy_digest,
+        "replicas": [_replica(member, state, now) for member in serving],
+        "pin": _pin(pins.get(state.endpoint), state),
+        "counts": counts,
+        "shadow": counts["shadow"],
+        "canary": counts["canary"],
+        "faults": _faults(state, serving, pins, now),
+    }
+
+
+def _release(state: State, number: int | None) -> dict[str, Any] | None:
+    release: Release | None = state.releases.get(number) if number is not None else None
+    if release is None:
+        return None
+    return {
+        "release": release.label,
+        "version": f"v{release.version}",
+        "model": release.model,
+        "flavour": release.flavour,
+        "runtime": release.placement.value,
+        "digest": release.model_digest,
+    }
+
+
+def _way_back(
+    state: State, number: int | None, members: tuple[Member, ...], now: float
+) -> dict[str, Any] | None:
+    """A release that a rollback would land on, and where it is ready."""
+    found = _release(state, number)
+    if found is None or number is None:
+        return None
+    wish = [need for need in needs(state, now=now) if need.release == number]
+    cold = lacking(members, state.endpoint, wish) if wish else {m.name: "window over" for m in members}
+    return {
+        **found,
+        "ready": sorted(m.name for m in members if m.name not in cold),
+        "cold": cold,
+        "load_s": state.releases[number].load_s,
+    }
+
+
+def _replica(member: Member, state: State, now: float) -> dict[str, Any]:
+    return {
+        "name": member.name,
+        "pid": member.pid,
+        "address": member.address,
+        "epoch": member.epochs.get(state.endpoint),
+        "silent": now - member.beat_at > SILENT_S,
+        "beat_age_s": round(now - member.beat_at, 2),
+        "ledger_age_s": round(now - member.ledger_at, 2),
+        "lease": member.lease,
+        "pinned": f"r{member.pinned[state.endpoint]}" if state.endpoint in member.pinned else None,
+        "holds": [
+            {"release": f"r{h.release}", "placement": h.placement.value, "state": h.state, "detail": h.detail}
+            for h in member.holds if h.endpoint == state.endpoint
+        ],
+    }  # fmt: skip
+
+
+def _pin(pin: Pin | None, state: State) -> dict[str, Any] | None:
+    if pin is None:
+        return None
+    return {
+        "serves": f"r{pin.state.production}",
+        "left_epoch": pin.left,
+        "row_epoch": state.epoch,
+        "by": pin.by,
+        "reason": pin.reason,
+        "at": pin.at,
+        "drift": pin.drift,
+    }
+
+
+def _faults(
+    state: State, members: tuple[Member, ...], pins: Mapping[str, Pin], now: float
+) -> list[str]:
+    """What somebody should look at, in words."""
+    found = []
+    for member in members:
+        if now - member.beat_at > SILENT_S:
+            found.append(f"{member.name} is silent since {now - member.beat_at:.0f} s")
+        elif member.epochs.get(state.endpoint, -1) < state.epoch and state.endpoint not in member.pinned:
+            found.append(f"{member.name} serves epoch {member.epochs.get(state.endpoint)}, not {state.epoch}")
+        if not member.lease:
+            found.append(f"{member.name} has lost the ledger: it gives no candidate a share")
+        found.extend(
+            f"{member.name} cannot load r{hold.release} ({hold.placement}): {hold.detail}"
+            for hold in member.holds
+            if hold.endpoint == state.endpoint and hold.state == "failed"
+        )
+    pin = pins.get(state.endpoint)
+    if pin is not None:
+        found.append(
+            f"this host is pinned to r{pin.state.production} by {pin.by}"
+            + (f"; it drifts: {pin.drift}" if pin.drift else "")
+        )
+    if not members:
+        found.append("no replica is known: is kedge up running?")
+    return found

@@ -1,0 +1,321 @@
+"""Keep the processes of one host: gateway workers, model processes, control.
+
+What should run is derived, never remembered: workers from the settings, model processes from
+the ledger's rows and wishes. What dies is started again, ever more slowly when it dies at
+once. A process that this supervisor's predecessor left behind (it was killed) goes on serving
+until the new workers are ready, and is then asked to drain: a killed supervisor is no outage.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from kedge.core.errors import KedgeError, Refused, Stale, Unavailable
+from kedge.core.holding import copies, needs
+from kedge.core.values import Placement, State
+from kedge.engine.models import socket_of
+from kedge.engine.pins import HostDisk
+from kedge.ports import Book, Clock, Ledger, Member, Note, Roster, Signal
+
+log = structlog.get_logger("kedge.supervisor")
+
+BACKOFF_S = (0.0, 0.2, 1.0, 5.0, 15.0, 30.0)
+"""Before the n-th start in a row of something that lived for less than `STEADY_S`."""
+STEADY_S = 10.0
+STOP_S = 15.0
+BEAT_S = 1.0
+LINGER_S = 10.0
+"""How long a model process stays after the last row that needed it: in-flight requests of
+workers that have not swapped yet."""
+
+Command = tuple[str, ...]
+HostCommand = Callable[[State, int, Path], Command]
+
+
+class Child:
+    """A process that should run."""
+
+    def __init__(
+        self, name: str, command: Command, *, log_path: Path, environment: Mapping[str, str],
+        fds: tuple[int, ...] = (),
+    ) -> None:  # fmt: skip
+        self.name = name
+        self.command = command
+        self.fds = fds
+        self.process: subprocess.Popen[bytes] | None = None
+        self.started_at = 0.0
+        self.deaths = 0
+        self.unneeded_at: float | None = None
+        self.memory_limit: int | None = None
+        self._log_path = log_path
+        self._environment = environment
+
+    def start(self, now: float) -> None:
+        """Start it; its talk goes to a file of its own."""
+        self._log_path.parent.mkdir(parents=True, exist_ok=True)
+        with self._log_path.open("ab") as out:
+            self.process = subprocess.Popen(  # noqa: S603 - our own command
+                self.command, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+                pass_fds=self.fds, start_new_session=True, env=self._environment,
+            )  # fmt: skip
+        self.started_at = now
+
+    def due(self, now: float) -> bool:
+        """Whether it should be started now."""
+        if self.process is not None and self.process.poll() is None:
+            return False
+        return now - self.started_at >= BACKOFF_S[min(self.deaths, len(BACKOFF_S) - 1)]
+
+    def memory(self) -> int:
+        """Resident bytes; 0 when it is gone."""
+        try:
+            with Path(f"/proc/{self.process.pid}/statm").open() as file:  # type: ignore[union-attr]
+                return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        except (OSError, IndexError, ValueError, AttributeError):
+            return 0
+
+    def tell(self, sig: signal.Signals) -> None:
+        """Send a signal, if it still runs."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(sig)
+
+
+class Supervisor:
+    """Runs what should run on this host until told to stop."""
+
+    def __init__(
+        self, *, member: Member, ledger: Ledger, stamp: Callable[[], object], roster: Roster,
+        disk: HostDisk, signal_: Signal, clock: Clock, run_dir: Path, log_dir: Path,
+        workers: Mapping[str, Command], listener_fd: int | None, host_command: HostCommand,
+        others: Mapping[str, Command], environment: Mapping[str, str], orphans: tuple[Member, ...] = (),
+    ) -> None:  # fmt: skip
+        self._member = member
+        self._ledger = ledger
+        self._stamp = stamp
+        self._roster = roster
+        self._disk = disk
+        self._signal = signal_
+        self._clock = clock
+        self._run_dir = run_dir
+        self._log_dir = log_dir
+        self._host_command = host_command
+        self._environment = environment
+        self._orphans = list(orphans)
+        self._book = Book(states=disk.remembered())
+        self._seen: object = None
+        self._contact = 0.0
+        self._beat_at = 0.0
+        self._stopping = False
+        self.children: dict[str, Child] = {}
+        self.hosts: dict[tuple[str, int, int], Child] = {}
+        fds = () if listener_fd is None else (listener_fd,)
+        for name, command in {**workers, **others}.items():
+            self.children[name] = Child(
+                name, command, fds=fds if name in workers else (), environment=environment,
+                log_path=log_dir / f"{name}.log",
+            )  # fmt: skip
+
+    def stop(self) -> None:
+        """Ask `run` to end."""
+        self._stopping = True
+        self._signal.wake()
+
+    def run(self) -> None:
+        """Supervise until stopped, then stop everything in order: workers drain first."""
+        try:
+            while not self._stopping:
+                self._step()
+                self._signal.wait(0.05 if self._orphans or self._starting() else 0.2)
+        finally:
+            self._stop_all()
+            self._signal.close()
+
+    def _starting(self) -> bool:
+        now = self._clock.monotonic()
+        return any(now - child.started_at < STEADY_S for child in (*self.children.values(), *self.hosts.values()))
+
+    def _step(self) -> None:
+        now = self._clock.monotonic()
+        self._read()
+        self._plan_hosts(now)
+        for child in (*self.hosts.values(), *self.children.values()):
+            self._tend(child, now)
+        self._hand_in_pins()
+        self._relieve()
+        self._beat()
+
+    def _read(self) -> None:
+        try:
+            stamp = self._stamp()
+            if stamp != self._seen or self._clock.unix() - self._contact > BEAT_S:
+                self._book = self._ledger.read()
+                self._seen = stamp
+            self._contact = self._clock.unix()
+        except Unavailable:
+            self._seen = None
+
+    # ------------------------------------------------------------ model processes
+
+    def _plan_hosts(self, now: float) -> None:
+        """Derive which model processes should run; start the new, let the old linger."""
+        unix = self._clock.unix()
+        pins = self._disk.pins()
+        wished: set[tuple[str, int, int]] = set()
+        for name, row in self._book.states.items():
+            state = pins[name].state if name in pins else row
+            wanted = tuple(
+                (w.release, w.placement) for w in self._book.wanted
+                if w.endpoint == name and w.until > unix
+            )  # fmt: skip
+            for need in needs(state, wanted, now=unix):
+                if need.placement is Placement.PROCESS:
+                    for copy in range(copies(state, need.release)):
+                        wished.add((name, need.release, copy))
+                        self._host(state, need.release, copy)
+        for key, child in list(self.hosts.items()):
+            if key in wished:
+                child.unneeded_at = None
+            elif child.unneeded_at is None:
+                child.unneeded_at = now
+            elif now - child.unneeded_at > LINGER_S:
+                child.tell(signal.SIGTERM)
+                if child.process is None or child.process.poll() is not None:
+                    del self.hosts[key]
+
+    def _host(self, state: State, release: int, copy: int) -> None:
+        key = (state.endpoint, release, copy)
+        if key not in self.hosts:
+            socket = socket_of(self._run_dir, *key)
+            child = Child(
+                f"{state.endpoint}-r{release}-{copy}", self._host_command(state, release, socket),
+                environment=self._environment, log_path=self._log_dir / f"{state.endpoint}-r{release}.log",
+            )  # fmt: skip
+            child.memory_limit = state.policy.memory_mb << 20
+            self.hosts[key] = child
+
+    def _tend(self, child: Child, now: float) -> None:
+        """Start it when it is due; note its death; end it when it eats too much."""
+        process = child.process
+        if process is not None and process.poll() is not None and child.started_at:
+            steady = now - child.started_at > STEADY_S
+            child.deaths = 1 if steady else child.deaths + 1
+            log.warning("supervisor.died", child=child.name, code=process.returncode, deaths=child.deaths)
+            child.process = None
+            self._forget(process.pid)
+        if child.memory_limit is not None and child.memory() > child.memory_limit:
+            log.warning("supervisor.too_much_memory", child=child.name, limit=child.memory_limit)
+            child.tell(signal.SIGKILL)
+        if child.unneeded_at is None and child.process is None and child.due(now):
+            child.start(now)
+
+    def _forget(self, pid: int) -> None:
+        """A worker that this supervisor saw die is no replica any more."""
+        try:
+            for member in self._roster.members():
+                if (member.kind, member.host, member.pid) == ("gateway", self._member.host, pid):
+                    self._roster.leave(member.name)
+        except KedgeError as error:
+            log.warning("supervisor.roster_lost", fault=str(error))
+
+    # ------------------------------------------------------------ pins, orphans, heartbeat
+
+    def _hand_in_pins(self) -> None:
+        """The ledger is back: submit what was pinned by hand, with the epoch that it left."""
+        if self._seen is None:
+            return
+        for endpoint, pin in self._disk.pins().items():
+            row = self._book.states.get(endpoint)
+            if row is None or pin.drift:
+                continue
+            try:
+                if row.epoch != pin.left:
+                    raise Stale(f"the row moved from epoch {pin.left} to {row.epoch} meanwhile")
+                at = self._clock.now()
+                self._ledger.append(endpoint, pin.events(row, at), expect=pin.left, by=pin.by,
+                                    reason=f"pinned by hand at {pin.at}: {pin.reason}", at=at)  # fmt: skip
+                self._disk.unpin(endpoint)
+                log.info("supervisor.pin_handed_in", endpoint=endpoint, epoch=pin.left)
+            except Refused as error:
+                self._disk.write(msgspec.structs.replace(pin, drift=str(error)))
+                log.warning("supervisor.pin_drifts", endpoint=endpoint, fault=str(error))
+                self._note_drift(endpoint, str(error))
+            except Unavailable:
+                return
+
+    def _note_drift(self, endpoint: str, fault: str) -> None:
+        try:
+            self._ledger.note(endpoint, Note(kind="pin_drifts", body={"host": self._member.host, "why": fault}),
+                              by="supervisor", reason="", at=self._clock.now())  # fmt: skip
+        except KedgeError as error:
+            log.warning("supervisor.ledger_lost", fault=str(error))
+
+    def _relieve(self) -> None:
+        """Once the new workers serve, ask those of a killed predecessor to drain."""
+        if not self._orphans or not self._all_ready():
+            return
+        for orphan in self._orphans:
+            log.info("supervisor.relieved", replica=orphan.name, pid=orphan.pid)
+            try:
+                os.kill(orphan.pid, signal.SIGTERM)
+            except ProcessLookupError:
+                self._roster.leave(orphan.name)
+        self._orphans.clear()
+
+    def _all_ready(self) -> bool:
+        try:
+            members = {m.pid: m for m in self._roster.members() if m.kind == "gateway"}
+        except KedgeError:
+            return False
+        for child in self.children.values():
+            if not child.fds:
+                continue
+            member = members.get(child.process.pid if child.process else -1)
+            if member is None:
+                return False
+            served = (e for e, s in self._book.states.items() if s.production is not None)
+            if any(endpoint not in member.epochs for endpoint in served):
+                return False
+        return True
+
+    def _beat(self) -> None:
+        now = self._clock.unix()
+        if now - self._beat_at < BEAT_S:
+            return
+        self._beat_at = now
+        try:
+            self._roster.publish(msgspec.structs.replace(self._member, beat_at=now, ledger_at=self._contact))
+        except KedgeError as error:
+            log.warning("supervisor.roster_lost", fault=str(error))
+
+    # ------------------------------------------------------------ stopping
+
+    def _stop_all(self) -> None:
+        """Workers first, so that their models outlive their last request."""
+        self._stop_some(list(self.children.values()))
+        self._stop_some(list(self.hosts.values()))
+        try:
+            self._roster.leave(self._member.name)
+        except KedgeError as error:
+            log.warning("supervisor.roster_lost", fault=str(error))
+
+    def _stop_some(self, children: list[Child]) -> None:
+        for child in children:
+            child.tell(signal.SIGTERM)
+        deadline = self._clock.monotonic() + STOP_S
+        for child in children:
+            if child.process is None:
+                continue
+            try:
+                child.process.wait(max(0.1, deadline - self._clock.monotonic()))
+            except subprocess.TimeoutExpired:
+                log.warning("supervisor.killed", child=child.name)
+                child.tell(signal.SIGKILL)
+                child.process.wait(5)
+

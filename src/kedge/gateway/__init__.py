@@ -1,0 +1,1 @@
+"""The data edge: HTTP in, `engine.serving.answer`, HTTP out."""

@@ -1,0 +1,202 @@
+"""The data plane as one raw ASGI app: the protocol's paths, and the only table of HTTP statuses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import version as distribution_version
+from typing import Any
+
+import msgspec
+import structlog
+
+from kedge.core.contract import OIP_DTYPES
+from kedge.core.errors import BadRequest, KedgeError, ModelFailure, Overloaded, Unavailable
+from kedge.core.values import Field, Signature
+from kedge.engine.serving import Live, Serving
+from kedge.gateway.infer import Bounds, Headers, infer, release_number
+
+log = structlog.get_logger("kedge.gateway")
+
+STATUS: dict[str, int] = {
+    # by code, first; a code that is not here takes its class's
+    "body_too_large": 413,
+    "body_too_slow": 408,
+    "too_many_rows": 413,
+    "release_not_live": 404,
+    "unknown_endpoint": 404,
+    "unknown_path": 404,
+    "wrong_method": 405,
+    "not_served_yet": 503,
+    "model_late": 504,
+}
+CLASS_STATUS: dict[type[KedgeError], int] = {
+    BadRequest: 400,
+    Overloaded: 503,
+    Unavailable: 503,
+    ModelFailure: 500,
+}
+PATHS_KEPT = 1024
+"""Parsed paths kept; a scanner that asks for more only parses again."""
+
+
+def status_of(error: KedgeError) -> int:
+    """The HTTP status of an error."""
+    if error.code in STATUS:
+        return STATUS[error.code]
+    return next((s for kind, s in CLASS_STATUS.items() if isinstance(error, kind)), 500)
+
+
+class Route(msgspec.Struct, frozen=True):
+    """A parsed path."""
+
+    kind: str
+    endpoint: str = ""
+    version: int | None = None
+
+
+def parse_path(path: str) -> Route:
+    """Read a path of the Open Inference Protocol v2.
+
+    Raises:
+        BadRequest: it is none.
+    """
+    match path.strip("/").split("/"):
+        case ["v2"]:
+            return Route("server")
+        case ["v2", "health", ("live" | "ready") as what]:
+            return Route(what)
+        case ["v2", "repository", "index"]:
+            return Route("index")
+        case ["v2", "models", endpoint, *rest]:
+            version = None
+            if len(rest) >= 2 and rest[0] == "versions":
+                version, rest = release_number(rest[1]), rest[2:]
+            if rest in (["infer"], ["ready"], [], ["config"]):
+                return Route(f"model/{rest[0] if rest else 'metadata'}", endpoint, version)
+    raise BadRequest(f"no such path: {path}", code="unknown_path",
+                     hint="POST /v2/models/ENDPOINT/infer; see docs/reference/http.md")  # fmt: skip
+
+
+class Gateway:
+    """The ASGI app of one worker."""
+
+    def __init__(
+        self, serving: Serving, bounds: Bounds, ready: Callable[[], bool]
+    ) -> None:
+        self._serving = serving
+        self._bounds = bounds
+        self._ready = ready
+        self._routes: dict[str, Route] = {}
+        self.draining = False
+        """Set when the worker is about to stop: answers then ask callers to hang up."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer one request; whatever goes wrong becomes an answer from the table."""
+        if scope["type"] != "http":
+            return
+        live = None
+        try:
+            path = scope["path"]
+            route = self._routes.get(path) or self._remember(path)
+            if route.kind == "model/infer":
+                if scope["method"] != "POST":
+                    raise BadRequest("infer is a POST", code="wrong_method")
+                live = self._live(route.endpoint)
+                await infer(self._serving, self._bounds, live, scope["headers"], receive, send,
+                            route.version, self.draining)  # fmt: skip
+                return
+            await self._answer(send, *self._look_up(route))
+        except KedgeError as error:
+            await self._refuse(send, live, error)
+        except Exception as error:  # the caller gets an answer, the log gets the trace
+            log.exception("gateway.failed", path=scope["path"])
+            await self._refuse(send, live, KedgeError(f"{type(error).__name__}", code="internal"))
+
+    def _remember(self, path: str) -> Route:
+        route = parse_path(path)
+        if len(self._routes) >= PATHS_KEPT:
+            self._routes.clear()
+        self._routes[path] = route
+        return route
+
+    def _live(self, endpoint: str) -> Live:
+        live = self._serving.live(endpoint)
+        if live is None:
+            known = ", ".join(sorted(item.state.endpoint for item in self._serving.lives()))
+            raise BadRequest(f"no endpoint {endpoint} is served here", code="unknown_endpoint",
+                             hint=f"served are: {known or 'none yet'}")  # fmt: skip
+        return live
+
+    async def _refuse(self, send: Any, live: Live | None, error: KedgeError) -> None:
+        if live is not None:
+            live.recorder.count(f"refused.{error.code}")
+        body: dict[str, object] = {"error": str(error), "code": error.code}
+        if error.hint:
+            body["hint"] = error.hint
+        if "field" in error.details:
+            body["field"] = error.details["field"]
+        status = status_of(error)
+        extra: Headers = [(b"retry-after", b"1")] if error.retryable else []
+        # A refused body may not have been read to its end: the connection cannot be used again.
+        if status in (408, 413) or self.draining:
+            extra.append((b"connection", b"close"))
+        await self._answer(send, status, body, extra)
+
+    async def _answer(
+        self, send: Any, status: int, body: object, extra: Headers | None = None
+    ) -> None:
+        raw = b"" if body is None else msgspec.json.encode(body)
+        await send({"type": "http.response.start", "status": status, "headers": [
+            (b"content-type", b"application/json"), (b"content-length", b"%d" % len(raw)),
+            *(extra or ()),
+        ]})  # fmt: skip
+        await send({"type": "http.response.body", "body": raw})
+
+    def _look_up(self, route: Route) -> tuple[int, object]:
+        """Everything that is not an inference: health, metadata, index."""
+        match route.kind:
+            case "server":
+                return 200, {"name": "kedge", "version": distribution_version("kedge"),
+                             "extensions": ["model_repository", "binary_tensor_data"]}  # fmt: skip
+            case "live":
+                return 200, {"live": True}
+            case "ready":
+                return (200, {"ready": True}) if self._ready() else (503, {"ready": False})
+            case "index":
+                return 200, [entry for live in self._serving.lives() for entry in _index(live)]
+        live = self._live(route.endpoint)
+        version = route.version if route.version is not None else live.state.production
+        release = live.state.releases.get(version) if version is not None else None
+        if release is None or release.number not in live.plan.asked:
+            raise BadRequest(f"r{version} is not live on {route.endpoint}", code="release_not_live")
+        if route.kind == "model/ready":
+            ready = release.number in live.handles
+            return (200 if ready else 503), {"name": route.endpoint, "ready": ready}
+        return 200, _metadata(live, release.signature, release.flavour)
+
+
+def _metadata(live: Live, signature: Signature, flavour: str) -> dict[str, object]:
+    return {
+        "name": live.state.endpoint,
+        "versions": [f"r{number}" for number in sorted(live.plan.asked)],
+        "platform": f"kedge_{flavour}",
+        "inputs": [_tensor(field) for field in live.state.fields],
+        "outputs": [_tensor(field) for field in signature.outputs],
+    }
+
+
+def _tensor(field: Field) -> dict[str, object]:
+    return {
+        "name": field.name,
+        "datatype": OIP_DTYPES[field.dtype],
+        "shape": [-1, *field.shape],
+        **({"parameters": {"nullable": True}} if field.nullable else {}),
+    }
+
+
+def _index(live: Live) -> list[dict[str, str]]:
+    return [
+        {"name": live.state.endpoint, "version": f"r{number}", "reason": "",
+         "state": "READY" if number in live.handles else "UNAVAILABLE"}
+        for number in sorted(live.plan.asked)
+    ]  # fmt: skip

@@ -1,0 +1,283 @@
+"""Open Inference Protocol v2 tensors, checked against the endpoint's contract.
+
+Every fault names the field. JSON is decoded by a typed decoder per dtype, so a string in a
+float tensor, a null where none may be, or 300 in a uint8 is found while decoding and not by
+the model. Tensors may also come in the protocol's binary extension, as Triton's client sends
+them by default.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from math import isfinite
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from kedge.core.contract import OIP_DTYPES
+from kedge.core.errors import BadRequest
+from kedge.core.values import Field
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from kedge.ports import Columns
+
+    Array = NDArray[Any]
+
+
+class Tensor(msgspec.Struct):
+    """One input as it stands in the request."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+    data: msgspec.Raw = msgspec.Raw()
+    parameters: dict[str, Any] | None = None
+
+
+class InferRequest(msgspec.Struct):
+    """The body of an infer call. Unknown members are passed over, as the protocol asks."""
+
+    inputs: list[Tensor]
+    id: str | None = None
+    parameters: dict[str, Any] | None = None
+    outputs: list[dict[str, Any]] | None = None
+
+
+_body: msgspec.json.Decoder[InferRequest] = msgspec.json.Decoder(InferRequest)
+_nested: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
+SMALL = 64
+"""Up to here a Python loop tests finiteness faster than a NumPy call."""
+
+
+def parse(body: bytes, json_length: int | None) -> tuple[InferRequest, memoryview | None]:
+    """Decode a body. `json_length` comes from the header of the binary extension.
+
+    Raises:
+        BadRequest: it is not JSON, or not an infer request; says where.
+    """
+    binary = None
+    if json_length is not None:
+        if not 0 <= json_length <= len(body):
+            raise BadRequest("Inference-Header-Content-Length is larger than the body",
+                             code="malformed_body")  # fmt: skip
+        binary = memoryview(body)[json_length:]
+        body = body[:json_length]
+    try:
+        return _body.decode(body), binary
+    except msgspec.ValidationError as error:
+        raise BadRequest(f"not an infer request: {error}", code="malformed_body") from None
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise BadRequest(f"not JSON: {error}", code="malformed_body",
+                         hint="NaN and Infinity are not JSON; send null in a nullable field") from None  # fmt: skip
+
+
+class Contract:
+    """An endpoint's fields, compiled."""
+
+    def __init__(self, fields: tuple[Field, ...], *, rows: int, entity: str | None) -> None:
+        self._readers = {field.name: _Reader(field) for field in fields}
+        self._fields = fields
+        self._rows = rows
+        self._entity = entity
+
+    def columns(self, request: InferRequest, binary: memoryview | None) -> tuple[Columns, int]:
+        """Check a request and turn it into columns.
+
+        Raises:
+            BadRequest: with the name of the field in `details["field"]`.
+        """
+        found: dict[str, Array] = {}
+        rows = -1
+        at = 0
+        for tensor in request.inputs:
+            reader = self._readers.get(tensor.name)
+            if reader is None:
+                raise _bad(tensor.name, "is not a field of this endpoint", "unknown_field",
+                           f"fields are {', '.join(self._readers)}")  # fmt: skip
+            if tensor.name in found:
+                raise _bad(tensor.name, "is given twice", "duplicate_field")
+            size = tensor.parameters.get("binary_data_size") if tensor.parameters else None
+            if size is None:
+                array = reader.read(tensor)
+            else:
+                if binary is None or not isinstance(size, int) or not 0 <= size <= len(binary) - at:
+                    raise _bad(tensor.name, "names more binary data than the body has", "wrong_shape")
+                array = reader.read_binary(tensor, binary[at : at + size])
+                at += size
+            if rows < 0:
+                rows = len(array)
+            elif len(array) != rows:
+                raise _bad(tensor.name, f"has {len(array)} rows where others have {rows}", "wrong_shape")
+            found[tensor.name] = array
+        if rows < 1:
+            raise BadRequest("the request has no rows", code="wrong_shape")
+        if rows > self._rows:
+            raise BadRequest(f"{rows} rows; at most {self._rows} are taken in one request",
+                             code="too_many_rows", hint="split the request")  # fmt: skip
+        if len(found) < len(self._fields):
+            self._absent(found, rows)
+        return found, rows
+
+    def _absent(self, found: dict[str, Array], rows: int) -> None:
+        """A nullable field that was left out is null; any other is a fault."""
+        for field in self._fields:
+            if field.name not in found:
+                if not field.nullable:
+                    raise _bad(field.name, "is missing", "missing_field")
+                found[field.name] = self._readers[field.name].nulls(rows)
+
+    def entity(self, columns: Columns, rows: int) -> str | None:
+        """The entity of a request that names none in its header: that of its only row."""
+        if self._entity is None or rows != 1 or self._entity not in columns:
+            return None
+        value = columns[self._entity].ravel()[0]
+        return None if value is None or value != value else str(value)
+
+
+def _bad(field: str, what: str, code: str, hint: str = "") -> BadRequest:
+    return BadRequest(f"{field} {what}", code=code, hint=hint, details={"field": field})
+
+
+_ELEMENTS: dict[str, type] = {"bool": bool, "string": str}
+
+
+class _Reader:
+    """Reads one field."""
+
+    def __init__(self, field: Field) -> None:
+        self.field = field
+        self._datatype = OIP_DTYPES[field.dtype]
+        self._float = field.dtype.startswith("float")
+        kind = _ELEMENTS.get(field.dtype, float if self._float else int)
+        wanted: Any = list[kind | None] if field.nullable else list[kind]  # type: ignore[valid-type]
+        self._decode: Callable[[msgspec.Raw], list[Any]] = msgspec.json.Decoder(wanted).decode
+        self._flat: Any = wanted
+        self._dtype: Any = object if field.dtype == "string" else np.dtype(field.dtype)
+        if field.nullable and not self._float:
+            self._dtype = object
+        self._width = 1
+        for size in field.shape:
+            self._width *= size
+
+    def read(self, tensor: Tensor) -> Array:
+        shape = self._shape(tensor)
+        try:
+            data = self._decode(tensor.data)
+        except msgspec.ValidationError as error:
+            data = self._nested_data(tensor, error)
+        except msgspec.DecodeError:
+            raise _bad(self.field.name, "has no data", "malformed_body") from None
+        return self._array(data, shape)
+
+    def _shape(self, tensor: Tensor) -> tuple[int, ...]:
+        """The array's shape: rows first, then the declared shape of one row."""
+        field = self.field
+        if tensor.datatype != self._datatype:
+            raise _bad(field.name, f"is {tensor.datatype}; declared is {self._datatype}", "wrong_dtype")
+        given = tensor.shape
+        row = given[1:]
+        if not given or given[0] < 0:
+            raise _bad(field.name, f"has shape {given}; the first number is the rows", "wrong_shape")
+        if not field.shape:
+            if row not in ([], [1]):
+                raise _bad(field.name, f"has shape {given}; declared is one value a row", "wrong_shape")
+            return (given[0],)
+        fits = len(row) == len(field.shape) and all(
+            size == wanted or wanted == -1 and size >= 0
+            for size, wanted in zip(row, field.shape, strict=True)
+        )
+        if not fits:
+            wanted = ["rows", *field.shape]
+            raise _bad(field.name, f"has shape {given}; declared is {wanted}", "wrong_shape")
+        return tuple(given)
+
+    def _nested_data(self, tensor: Tensor, error: msgspec.ValidationError) -> list[Any]:
+        """The protocol also allows data nested as the shape is; anything else is a fault."""
+        try:
+            data: Any = _nested.decode(tensor.data)
+            while isinstance(data, list) and data and isinstance(data[0], list):
+                data = [value for part in data for value in part]
+            flat: list[Any] = msgspec.convert(data, self._flat)
+        except (msgspec.DecodeError, TypeError, RecursionError):
+            null = "got `null`" in str(error)
+            raise _bad(
+                self.field.name,
+                "is null in a row, and is not nullable" if null else f"does not fit: {error}",
+                "null_value" if null else "wrong_dtype",
+                'declare it nullable in kedge.toml if callers may leave it out' if null else "",
+            ) from None
+        return flat
+
+    def _array(self, data: list[Any], shape: tuple[int, ...]) -> Array:
+        size = 1
+        for length in shape:
+            size *= length
+        if len(data) != size:
+            raise _bad(self.field.name, f"has {len(data)} values; its shape {list(shape)} holds {size}",
+                       "wrong_shape")  # fmt: skip
+        if self._dtype is object:
+            array = np.empty(size, dtype=object)
+            array[:] = data
+            return array.reshape(shape)
+        try:
+            with np.errstate(over="ignore"):
+                array = np.array(data, dtype=self._dtype)
+        except OverflowError as error:
+            raise _bad(self.field.name, f"does not fit {self.field.dtype}: {error}", "wrong_dtype") from None
+        if self._float:
+            self._finite(data, array)
+        return array if len(shape) == 1 else array.reshape(shape)
+
+    def _finite(self, data: list[Any], array: Array) -> None:
+        if self.field.nullable:
+            nulls = data.count(None)
+            if int(np.isfinite(array).sum()) + nulls == len(data):
+                return
+        elif len(data) <= SMALL and array.dtype.itemsize == 8:
+            if all(map(isfinite, data)):
+                return
+        elif np.isfinite(array).all():
+            return
+        raise _bad(self.field.name, f"has a value that is not finite as {self.field.dtype}", "not_finite")
+
+    def read_binary(self, tensor: Tensor, raw: memoryview) -> Array:
+        """Read raw little-endian values (BYTES: each after its length), row by row."""
+        shape = self._shape(tensor)
+        if self.field.dtype == "string":
+            return self._array(_strings(self.field.name, raw), shape)
+        dtype = np.dtype(self.field.dtype)
+        if len(raw) % dtype.itemsize:
+            raise _bad(self.field.name, "has a broken number of bytes", "wrong_shape")
+        values = np.frombuffer(raw, dtype=dtype.newbyteorder("<")).astype(dtype)
+        if self._float and not self.field.nullable and not np.isfinite(values).all():
+            raise _bad(self.field.name, "has a value that is not finite", "not_finite")
+        if values.size != int(np.prod(shape)):
+            raise _bad(self.field.name, f"has {values.size} values; its shape is {list(shape)}",
+                       "wrong_shape")  # fmt: skip
+        return values.reshape(shape)
+
+    def nulls(self, rows: int) -> Array:
+        """Null in every row."""
+        shape = (rows, *(max(size, 0) for size in self.field.shape))
+        return np.full(shape, np.nan if self._float else None, dtype=self._dtype)
+
+
+def _strings(field: str, raw: memoryview) -> list[str]:
+    found, at = [], 0
+    while at < len(raw):
+        if at + 4 > len(raw):
+            raise _bad(field, "ends within a length", "wrong_shape")
+        (size,) = struct.unpack_from("<I", raw, at)
+        at += 4
+        if at + size > len(raw):
+            raise _bad(field, "ends within a string", "wrong_shape")
+        try:
+            found.append(str(raw[at : at + size], "utf-8"))
+        except UnicodeDecodeError:
+            raise _bad(field, "is not UTF-8", "wrong_dtype") from None
+        at += size
+    return found

@@ -1,0 +1,143 @@
+"""One gateway worker: an HTTP server on the shared socket, and a replica in the roster.
+
+The listening socket belongs to the supervisor and is shared by all workers, so a worker that
+comes or goes loses no connection that waits to be accepted. A worker outlives its supervisor:
+when that is killed it goes on serving, and hands the socket to the next one that asks.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+import structlog
+import uvicorn
+
+from kedge.engine.replica import Replica
+from kedge.gateway.app import Gateway
+
+log = structlog.get_logger("kedge.worker")
+
+KEEP_ALIVE_S = 75
+"""Longer than the pools of the usual clients and proxies (aiohttp 15 s, nginx 60 s), so that it
+is they who close an idle connection and no request meets a closing one."""
+START_S = 60.0
+"""How long a worker waits for its models before it opens with what it has."""
+SWITCH_S = 0.001
+"""Five times shorter than Python's default: while the replica's thread loads or reads, a request
+waits at most this long for the interpreter."""
+
+
+class Server(uvicorn.Server):
+    """uvicorn, with a drain: stop accepting, answer on open connections, then close them."""
+
+    def __init__(self, config: uvicorn.Config, gateway: Gateway, drain_s: float) -> None:
+        super().__init__(config)
+        self._gateway = gateway
+        self._drain_s = drain_s
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin the drain; a second signal ends it at once."""
+        if self._gateway.draining:
+            self.should_exit = True
+            return
+        self._gateway.draining = True
+        threading.Timer(self._drain_s, self._end).start()
+        for server in getattr(self, "servers", ()):
+            server.get_loop().call_soon_threadsafe(server.close)
+
+    def _end(self) -> None:
+        self.should_exit = True
+
+
+def serve(
+    gateway: Gateway, replica: Replica, listener: socket.socket, *, drain_s: float,
+    handoff: Path, on_loop: Callable[[], None],
+) -> None:  # fmt: skip
+    """Serve until a signal says to stop. Blocks.
+
+    Args:
+        gateway: the app.
+        replica: its follower; started and stopped here.
+        listener: the shared listening socket.
+        drain_s: how long open connections are answered after the signal.
+        handoff: where another supervisor may ask for the listening socket.
+        on_loop: called on the serving loop before anything else, so that what belongs to the
+            loop can be bound to it.
+    """
+    import uvloop  # noqa: PLC0415 - only a worker needs it, and it is not on every platform
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.setswitchinterval(SWITCH_S)
+    config = uvicorn.Config(
+        gateway, loop="uvloop", http="httptools", ws="none", lifespan="off", log_config=None,
+        access_log=False, server_header=False, date_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S, timeout_graceful_shutdown=10,
+    )  # fmt: skip
+    server = Server(config, gateway, drain_s)
+
+    async def main() -> None:
+        on_loop()
+        thread = threading.Thread(target=replica.run, name="kedge-replica", daemon=True)
+        thread.start()
+        await _wait(replica, server)
+        # What is loaded stays: the collector need not look at it again at each pass.
+        gc.collect()
+        gc.freeze()
+        _offer(listener, handoff)
+        await server.serve(sockets=[listener])
+        replica.stop()
+        thread.join(5)
+
+    uvloop.run(main())
+
+
+async def _wait(replica: Replica, server: Server) -> None:
+    import asyncio  # noqa: PLC0415 - kept beside its only use
+
+    for _ in range(int(START_S / 0.02)):
+        if replica.started.is_set() or server.should_exit:
+            return
+        await asyncio.sleep(0.02)
+    log.warning("worker.started_incomplete", after_s=START_S)
+
+
+def _offer(listener: socket.socket, path: Path) -> None:
+    """Give the listening socket to whoever asks on a Unix socket of this state directory."""
+    path.unlink(missing_ok=True)
+    door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    door.bind(str(path))
+    os.chmod(path, 0o600)
+    door.listen(4)
+
+    def give() -> None:
+        while True:
+            try:
+                asking, _ = door.accept()
+                with asking:
+                    socket.send_fds(asking, [b"kedge"], [listener.fileno()])
+            except OSError as error:
+                log.warning("worker.handoff_failed", fault=str(error))
+                if listener.fileno() < 0:
+                    return
+
+    threading.Thread(target=give, name="kedge-handoff", daemon=True).start()
+
+
+def take_over(path: Path) -> socket.socket | None:
+    """Ask a worker that outlived its supervisor for the listening socket."""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
+            asking.settimeout(2)
+            asking.connect(str(path))
+            _, fds, _, _ = socket.recv_fds(asking, 16, 1)
+    except OSError:
+        return None
+    return socket.socket(fileno=fds[0]) if fds else None

@@ -1,0 +1,351 @@
+"""What the engine needs from the outside, as small protocols. Adapters implement them.
+
+Everything here that touches a disk is synchronous: the serving loop never calls it. The
+replica's own thread and the commands do. Only a model in another process is asynchronous.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from kedge.core.release import AnyEvent
+from kedge.core.values import FileEntry, ModelVersion, Placement, Release, Signature, State, Value
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Columns = Mapping[str, NDArray[np.generic]]
+    """One request's inputs, or one answer's outputs: name to array, first axis = rows.
+    Strings are object arrays of str (None where null); a null float is NaN."""
+
+
+class Clock(Protocol):
+    """Where time comes from."""
+
+    def now(self) -> str:
+        """The instant, RFC 3339 in UTC with microseconds."""
+
+    def unix(self) -> float:
+        """Seconds since 1970, for comparing instants written by different processes."""
+
+    def monotonic(self) -> float:
+        """Seconds since some start; for durations and deadlines."""
+
+    def sleep(self, seconds: float) -> None:
+        """Wait."""
+
+
+# ---------------------------------------------------------------- ledger
+
+
+class Note(Value, tag_field="event", tag="noted"):
+    """A ledger entry that changed no row: a registration, a receipt, a refused pin."""
+
+    kind: str
+    body: dict[str, Any]
+
+
+class Entry(Value):
+    """One line of the ledger. `epoch` is the endpoint's after it."""
+
+    seq: int
+    endpoint: str
+    epoch: int
+    at: str
+    by: str
+    reason: str
+    event: AnyEvent | Note
+    previous_hash: str
+    hash: str
+
+
+class Wanted(Value):
+    """A release that replicas should hold ready, because a command is about to need it.
+
+    `until` is Unix time: when the command died, the wish dies with it.
+    """
+
+    endpoint: str
+    release: int
+    placement: Placement
+    until: float
+    by: str
+
+
+class Book(Value):
+    """All rows and wishes, read in one transaction."""
+
+    states: dict[str, State]
+    wanted: tuple[Wanted, ...] = ()
+
+
+class Ledger(Protocol):
+    """The append-only truth.
+
+    Raises `Unavailable` from every method when the ledger is gone, locked for longer than
+    its patience, read-only, or full.
+    """
+
+    def read(self) -> Book:
+        """Read every endpoint's row."""
+
+    def append(
+        self, endpoint: str, events: Sequence[AnyEvent], *, expect: int, by: str, reason: str, at: str
+    ) -> tuple[Entry, ...]:
+        """Append the events and move the row, in one durable transaction.
+
+        Raises:
+            Stale: the row is not at `expect` any more; says at which epoch, by whom and why.
+        """
+
+    def note(self, endpoint: str, note: Note, *, by: str, reason: str, at: str) -> Entry:
+        """Append an entry that changes no row."""
+
+    def want(self, wanted: Wanted) -> None:
+        """Write (or renew) a wish; drops wishes that ran out."""
+
+    def history(self, endpoint: str, limit: int = 50) -> tuple[Entry, ...]:
+        """The newest entries of an endpoint, newest first."""
+
+
+class Signal(Protocol):
+    """A wake-up. It may come for nothing; the ledger is the truth."""
+
+    def wait(self, timeout_s: float) -> bool:
+        """Return True when something may have changed, False after `timeout_s`."""
+
+    def wake(self) -> None:
+        """Make the present `wait`, or the next, return at once; from any thread or handler."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
+
+# ---------------------------------------------------------------- registry
+
+
+class Bundle(Value):
+    """What a release is made of; its content address is the digest of this."""
+
+    endpoint: str
+    model: str
+    version: int
+    model_digest: str
+    placement: Placement
+    schema: str | None = None
+    transformation: int | None = None
+    generation: str | None = None
+
+
+class Registry(Protocol):
+    """Numbers for immutable things. The same digest is the same version."""
+
+    def add(self, version: ModelVersion) -> ModelVersion:
+        """Register a version; returns the one that exists when its digest is known."""
+
+    def versions(self, model: str) -> tuple[ModelVersion, ...]:
+        """Every version of a model, in order of number."""
+
+    def release(self, bundle: Bundle) -> Release:
+        """The release with exactly this bundle, made when there was none."""
+
+    def remove(self, model: str, number: int, *, now: float) -> None:
+        """Forget a version.
+
+        Raises:
+            Refused: it is live, in some `back*`, or was production inside the window.
+        """
+
+
+class ColumnStatistics(Value):
+    """What one column of the training set looked like.
+
+    Null and NaN are counted in `nulls` and in nothing else. `values` holds up to the 50 most
+    frequent strings or booleans with their counts; the rest is `count - nulls` less their sum.
+    `distinct` stops at 10,000: then there are at least that many.
+    """
+
+    count: int
+    nulls: int
+    minimum: float | None = None
+    maximum: float | None = None
+    mean: float | None = None
+    std: float | None = None
+    values: dict[str, int] = {}
+    distinct: int = 0
+
+
+class Proof(Value):
+    """Golden rows: what every replica must hear from the model before the model may serve."""
+
+    inputs: dict[str, list[Any]]
+    outputs: dict[str, list[Any]]
+    rtol: float = 1e-4
+    atol: float = 1e-6
+    statistics: dict[str, ColumnStatistics] = {}
+
+
+class Artifacts(Protocol):
+    """Bytes by digest."""
+
+    def put(self, source: Path) -> tuple[str, tuple[FileEntry, ...]]:
+        """Copy a file or a directory in; returns its digest and its per-file manifest."""
+
+    def path(self, digest: str) -> Path:
+        """Where the files are, unverified.
+
+        Raises:
+            CorruptArtifact: it is not there.
+        """
+
+    def verify(self, digest: str) -> Path:
+        """Hash every byte again, then say where the files are.
+
+        Raises:
+            CorruptArtifact: a file is missing, was added, or differs; names it.
+        """
+
+    def write_proof(self, digest: str, proof: Proof) -> None:
+        """Keep the golden rows beside the files; replaces those that are there, whole."""
+
+    def proof(self, digest: str) -> Proof:
+        """The golden rows.
+
+        Raises:
+            CorruptArtifact: there are none, or they cannot be read.
+        """
+
+
+# ---------------------------------------------------------------- replicas
+
+
+class Hold(Value):
+    """How one replica holds one release."""
+
+    endpoint: str
+    release: int
+    placement: Placement
+    state: str
+    """loading | ready | failed"""
+    load_s: float = 0.0
+    detail: str = ""
+
+
+class Member(Value):
+    """What a replica says of itself. Written whole, so that it can never be half true."""
+
+    name: str
+    host: str
+    pid: int
+    kind: str
+    """gateway | supervisor"""
+    address: str
+    started_at: str
+    beat_at: float
+    ledger_at: float
+    """Unix time of the last contact with the ledger."""
+    epochs: dict[str, int] = {}
+    """The epoch it serves, per endpoint: its ack."""
+    answered: dict[str, int] = {}
+    """The newest epoch at which it gave an answer, per endpoint."""
+    pinned: dict[str, int] = {}
+    """Releases a host was pinned to by hand, per endpoint."""
+    holds: tuple[Hold, ...] = ()
+    lease: bool = True
+
+
+class Roster(Protocol):
+    """The replicas that are known. One stays known until it leaves or is declared gone."""
+
+    def publish(self, member: Member) -> None:
+        """Write what a replica says of itself."""
+
+    def leave(self, name: str) -> None:
+        """Forget a replica: it stopped in order, or its supervisor saw it die."""
+
+    def members(self) -> tuple[Member, ...]:
+        """Everyone known, by name."""
+
+
+class Tally(Value):
+    """Cumulative counts of one replica for one endpoint and comparison. Upserted, never added."""
+
+    replica: str
+    endpoint: str
+    production: int
+    candidate: int | None
+    salt: str
+    counts: dict[str, int]
+    latency: dict[str, dict[int, int]] = {}
+    """Per arm: count by log-bin of microseconds (see engine.observe)."""
+
+
+class EvidenceStore(Protocol):
+    """Telemetry. It may be lost; it never holds up a flip."""
+
+    def publish(self, tallies: Sequence[Tally]) -> None:
+        """Write the tallies over those with the same key."""
+
+    def tallies(self, endpoint: str) -> tuple[Tally, ...]:
+        """Everything counted for an endpoint."""
+
+
+# ---------------------------------------------------------------- models
+
+
+class Model(Protocol):
+    """A loaded model, in this process."""
+
+    signature: Signature
+
+    def predict(self, columns: Columns) -> Columns:
+        """Answer the rows. May raise anything: the caller counts it against the release."""
+
+
+class Loader(Protocol):
+    """Loads one flavour."""
+
+    flavour: str
+    stalls: bool
+    """Whether loading holds the interpreter lock for long."""
+    looks_for: str
+    """What `claims` looks for, in words, for the refusal."""
+
+    def claims(self, path: Path) -> bool:
+        """Whether this directory holds this flavour."""
+
+    def load(self, path: Path, trusted: Sequence[str] = ()) -> Model:
+        """Load it.
+
+        Raises:
+            UnfitModel: it is not what it claims to be, or needs something that is missing.
+        """
+
+
+class RemoteModel(Protocol):
+    """A model in another process, reached over a socket."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether somebody answers at the other end."""
+
+    async def predict(self, columns: Columns, deadline_s: float) -> tuple[Columns, int]:
+        """Answer the rows; with the microseconds spent inside the model.
+
+        Raises:
+            ModelFailure: it raised, died, was late, or there is nobody.
+        """
+
+    def submit(
+        self, columns: Columns, on_done: Callable[[Columns | None, int, str | None], None], deadline_s: float
+    ) -> bool:
+        """Ask without waiting: `on_done(answer, microseconds, error code)` is called once.
+
+        Returns False, and never calls back, when the bound on questions under way is reached.
+        """
+
+    def hang_up(self) -> None:
+        """Close the connection; may be called from any thread."""

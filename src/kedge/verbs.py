@@ -1,0 +1,310 @@
+"""What the verbs do, beyond parsing and printing. Uses the parts that `wiring` opens."""
+
+from __future__ import annotations
+
+import http.client
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from kedge.adapters.sql.engine import create, migrate, sqlite_version_fault
+from kedge.core.codec import fingerprint
+from kedge.core.contract import OIP_DTYPES
+from kedge.core.errors import CorruptArtifact, KedgeError, Refused, Unavailable
+from kedge.core.release import Configure, Rollback, decide
+from kedge.core.values import ModelVersion, Placement, Policy, Refusal, Release, State
+from kedge.engine.control import SILENT_S, Probe, replicas
+from kedge.engine.pins import HostDisk
+from kedge.engine.registration import register
+from kedge.engine.status import describe
+from kedge.ports import Bundle, Member, Note
+from kedge.settings import Settings, load
+from kedge.wiring import Workplace, actor, loaders, probe_model
+
+PROBE_TIMEOUT_S = 2.0
+LOCAL_ACK_S = 5.0
+
+
+# ---------------------------------------------------------------- setting up
+
+
+def create_workplace(state_dir: Path) -> bool:
+    """Create the ledger, if there is none; True when it was made."""
+    try:
+        create(state_dir)
+    except Refused as error:
+        if error.code != "ledger_exists":
+            raise
+        return False
+    return True
+
+
+def ensure_ledger(state_dir: Path) -> None:
+    """Make the ledger at the very first start; bring an older one up to date.
+
+    Raises:
+        Unavailable: there was one, and it is gone. It is never silently made again.
+    """
+    try:
+        create_workplace(state_dir)
+    except Refused as error:
+        raise Unavailable(str(error), code="ledger_gone", hint=error.hint) from error
+    migrate(state_dir)
+
+
+def apply_policies(place: Workplace, settings: Settings) -> dict[str, list[str]]:
+    """Append `configured` for every endpoint whose policy differs from the one in force."""
+    states = place.ledger.read().states
+    changed: dict[str, list[str]] = {}
+    for name, policy in settings.endpoints.items():
+        state = states.get(name, State(endpoint=name))
+        digest = fingerprint(policy)
+        if digest == state.policy_digest:
+            continue
+        old = state.policy if state.policy_digest else Policy()
+        diff = tuple(difference(msgspec.to_builtins(old), msgspec.to_builtins(policy)))
+        at = place.clock.now()
+        events = decide(state, Configure(policy=policy, digest=digest, diff=diff), at)
+        if isinstance(events, Refusal):
+            raise Refused(events.message, code=events.code, hint=events.hint)
+        place.ledger.append(name, events, expect=state.epoch, by=actor(), reason="kedge apply", at=at)
+        changed[name] = list(diff) or ["first policy"]
+    return changed
+
+
+def difference(old: Any, new: Any, place: str = "") -> list[str]:
+    """What changed between two plain values: one line a leaf."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted(old.keys() | new.keys())
+        return [line for key in keys
+                for line in difference(old.get(key), new.get(key), f"{place}.{key}" if place else str(key))]  # fmt: skip
+    return [] if old == new else [f"{place}: {old!r} -> {new!r}"]
+
+
+# ---------------------------------------------------------------- versions and releases
+
+
+def register_version(
+    place: Workplace, endpoint: str, path: Path, *, golden: Path | None, training: Path | None,
+    trusted: Sequence[str],
+) -> tuple[ModelVersion, bool]:  # fmt: skip
+    """Register what stands in `path`; True when it is new."""
+    found, missing = loaders()
+    try:
+        version, new = register(
+            path, model=endpoint, loaders=found, registry=place.registry, artifacts=place.artifacts,
+            golden=golden, training=training, trusted=trusted, by=actor(), at=place.clock.now(),
+            probe=probe_model(place),
+        )  # fmt: skip
+    except Refused as error:
+        if missing:
+            error.hint += "; not installed: " + ", ".join(f"{k} ({v})" for k, v in missing.items())
+        raise
+    if new:
+        body = {"version": version.label, "digest": version.digest, "flavour": version.flavour}
+        place.ledger.note(endpoint, Note(kind="registered", body=body), by=actor(), reason="",
+                          at=place.clock.now())  # fmt: skip
+    return version, new
+
+
+def release_of(place: Workplace, endpoint: str, text: str) -> Release:
+    """The release that `v2` (with today's options) or `r3` names.
+
+    Raises:
+        Refused: there is no such version or release.
+    """
+    state = place.ledger.read().states.get(endpoint, State(endpoint=endpoint))
+    digits = text.lstrip("vr")
+    if not digits.isdigit():
+        raise Refused(f"{text!r} is neither a version nor a release", code="unknown_release",
+                      hint="write v2 for a version, r2 for a release")  # fmt: skip
+    if text.startswith("r"):
+        if int(digits) not in state.releases:
+            raise Refused(f"{endpoint} has no release {text}", code="unknown_release",
+                          hint=f"kedge versions {endpoint}")  # fmt: skip
+        return state.releases[int(digits)]
+    version = next((v for v in place.registry.versions(endpoint) if v.number == int(digits)), None)
+    if version is None:
+        raise Refused(f"no version v{digits} of {endpoint} is registered", code="unknown_version",
+                      hint=f"kedge register {endpoint} PATH; kedge versions {endpoint} lists them")  # fmt: skip
+    return place.registry.release(Bundle(
+        endpoint=endpoint, model=version.model, version=version.number, model_digest=version.digest,
+        placement=placement_of(state.policy, version), schema=version.schema,
+    ))  # fmt: skip
+
+
+def placement_of(policy: Policy, version: ModelVersion) -> Placement:
+    """Where a release runs in production: inline, unless loading it would stall a worker."""
+    if policy.runtime == "auto":
+        return Placement.PROCESS if version.stalls else Placement.INLINE
+    return Placement(policy.runtime)
+
+
+# ---------------------------------------------------------------- asking a gateway
+
+
+def probe(place: Workplace) -> Probe:
+    """Asks a replica's gateway one marked golden row: which release answers now?"""
+
+    def ask(member: Member, endpoint: str, epoch: int) -> int | None:
+        state = place.ledger.read().states[endpoint]
+        if state.production is None:
+            return None
+        try:
+            proof = place.artifacts.proof(state.releases[state.production].model_digest)
+        except KedgeError:
+            return None
+        body = msgspec.json.encode({"id": "kedge-probe", "inputs": _first_row(state, proof.inputs)})
+        deadline = time.monotonic() + PROBE_TIMEOUT_S
+        while time.monotonic() < deadline:
+            number, at = _post(member.address, endpoint, body)
+            if number is None or at >= epoch:
+                return number
+        return None
+
+    return ask
+
+
+def _first_row(state: State, inputs: dict[str, list[Any]]) -> list[dict[str, Any]]:
+    tensors = []
+    for field in state.fields:
+        if field.name in inputs:
+            row = inputs[field.name][0]
+            shape = [1, *(len(row) if isinstance(row, list) else size for size in field.shape)]
+            data = row if isinstance(row, list) else [row]
+            tensors.append({"name": field.name, "shape": shape, "datatype": OIP_DTYPES[field.dtype], "data": data})
+    return tensors
+
+
+def _post(address: str, endpoint: str, body: bytes) -> tuple[int | None, int]:
+    """The release that answered, and its epoch; None when nobody did."""
+    host, _, port = address.rpartition(":")
+    if host in ("", "0.0.0.0", "::"):  # noqa: S104 - asked of this host, not bound
+        host = "127.0.0.1"
+    connection = http.client.HTTPConnection(host, int(port), timeout=PROBE_TIMEOUT_S)
+    try:
+        headers = {"content-type": "application/json", "kedge-probe": "1"}
+        connection.request("POST", f"/v2/models/{endpoint}/infer", body, headers)
+        answer = connection.getresponse()
+        answer.read()
+        if answer.status != 200:
+            return None, -1
+        release, epoch = answer.getheader("kedge-release", ""), answer.getheader("kedge-epoch", "-1")
+        return int(release.removeprefix("r")), int(epoch)
+    except (OSError, http.client.HTTPException, ValueError):
+        return None, -1
+    finally:
+        connection.close()
+
+
+# ---------------------------------------------------------------- break-glass
+
+
+def pin_host(state_dir: Path, endpoint: str, command: Rollback, *, reason: str) -> dict[str, Any]:
+    """Pin this host without the ledger, and wait for its gateways to say so."""
+    place = Workplace(state_dir, patience_s=0.2)
+    started = time.monotonic()
+    pin = place.disk.pin(endpoint, command, by=actor(), reason=reason, at=place.clock.now())
+    acks: dict[str, float] = {}
+    try:
+        waiting = {m.name for m in replicas(place.roster.members())
+                   if time.time() - m.beat_at < SILENT_S}  # fmt: skip
+        while waiting and time.monotonic() - started < LOCAL_ACK_S:
+            for member in place.roster.members():
+                served = member.pinned.get(endpoint) == pin.state.production
+                if member.name in waiting and (served or endpoint not in place.disk.pins()):
+                    acks[member.name] = round((time.monotonic() - started) * 1e3, 1)
+                    waiting.discard(member.name)
+            time.sleep(0.005)
+    except KedgeError:
+        waiting = set()
+    return {
+        "endpoint": endpoint, "serves": f"r{pin.state.production}", "left_epoch": pin.left,
+        "acks": acks, "silent": sorted(waiting),
+    }  # fmt: skip
+
+
+# ---------------------------------------------------------------- looking
+
+
+def status_of(place: Workplace, endpoint: str | None) -> list[dict[str, Any]]:
+    """The status of one endpoint, or of all. Without the ledger: as this host remembers it.
+
+    Raises:
+        Refused: there is no such endpoint.
+    """
+    lost = ""
+    try:
+        states = place.ledger.read().states
+    except Unavailable as error:
+        states, lost = place.disk.remembered(), f"{error.code}: {error}"
+        if not states:
+            raise
+    if endpoint is not None and endpoint not in states:
+        known = ", ".join(sorted(states)) or "none; kedge apply brings kedge.toml into force"
+        raise Refused(f"no endpoint {endpoint}", code="unknown_endpoint", hint=f"known are: {known}")
+    found = []
+    for name in sorted(states) if endpoint is None else [endpoint]:
+        members = place.roster.members()
+        tallies = place.evidence.tallies(name)
+        item = describe(states[name], members, tallies, place.disk.pins(), now=place.clock.unix())
+        if lost:
+            item["faults"].insert(0, f"the ledger cannot be read ({lost}): this is what the host remembers")
+        found.append(item)
+    return found
+
+
+def forget_replica(place: Workplace, name: str) -> None:
+    """Take a replica off the roster by hand.
+
+    Raises:
+        Refused: it is not known, or it still speaks.
+    """
+    member = next((m for m in place.roster.members() if m.name == name), None)
+    if member is None:
+        raise Refused(f"no replica {name}", code="unknown_replica", hint="kedge status lists them")
+    if place.clock.unix() - member.beat_at < SILENT_S:
+        raise Refused(f"{name} still speaks", code="replica_alive", hint="stop it first")
+    place.roster.leave(name)
+
+
+def examine(state_dir: Path, config: Path) -> list[dict[str, Any]]:
+    """Everything `kedge doctor` looks at; each finding says what was checked and what was seen."""
+    findings: list[dict[str, Any]] = []
+
+    def found(check: str, fault: str | None, fine: str = "as it should be") -> None:
+        findings.append({"check": check, "ok": not fault, "detail": fault or fine})
+
+    found("sqlite", sqlite_version_fault())
+    try:
+        settings = load(config)
+        found("configuration", None, f"{len(settings.endpoints)} endpoints")
+    except KedgeError as error:
+        found("configuration", str(error))
+    installed, missing = loaders()
+    found("loaders", None if installed else "none is installed",
+          ", ".join([*installed, *(f"without {name}" for name in missing)]))  # fmt: skip
+    place = Workplace(state_dir)
+    try:
+        faults = place.ledger.verify()
+        found("ledger chain", "; ".join(faults) or None, "every entry follows from the one before it")
+        states = place.ledger.read().states
+    except Unavailable as error:
+        found("ledger", f"{error.code}: {error}")
+        states = place.disk.remembered()
+    for digest in sorted({r.model_digest for s in states.values() for r in s.releases.values()}):
+        try:
+            place.artifacts.verify(digest)
+            found(f"artifact {digest[:19]}", None, "every byte as registered")
+        except CorruptArtifact as error:
+            found(f"artifact {digest[:19]}", str(error))
+    for name in states:
+        for fault in status_of(place, name)[0]["faults"]:
+            found(f"endpoint {name}", fault)
+    for endpoint, pin in HostDisk(state_dir).pins().items():
+        found(f"pin {endpoint}", f"pinned to r{pin.state.production} since {pin.at}")
+    return findings
+

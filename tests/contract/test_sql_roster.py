@@ -1,0 +1,103 @@
+"""Who serves, and what was counted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sql_world import Other
+
+from kedge.adapters.sql.engine import open_evidence, open_roster
+from kedge.adapters.sql.roster import SqlEvidence, SqlRoster
+from kedge.core.values import Placement
+from kedge.ports import Hold, Member, Tally
+
+
+def member(name: str, beat: float = 1.0) -> Member:
+    """What a replica says of itself."""
+    return Member(
+        name=name,
+        host="here",
+        pid=7,
+        kind="gateway",
+        address="http://127.0.0.1:8080",
+        started_at="2026-11-23T12:00:00.000000Z",
+        beat_at=beat,
+        ledger_at=beat,
+        epochs={"flights": 3},
+        holds=(Hold(endpoint="flights", release=1, placement=Placement.INLINE, state="ready"),),
+    )
+
+
+def tally(replica: str = "a", candidate: int | None = None, n: int = 1) -> Tally:
+    """What a replica counted."""
+    return Tally(
+        replica=replica,
+        endpoint="flights",
+        production=1,
+        candidate=candidate,
+        salt="",
+        counts={"requests": n},
+        latency={"production": {12: n, 40: 1}},
+    )
+
+
+def test_the_newest_word_of_a_replica_counts(tmp_path: Path) -> None:
+    """Each is known once, whole, by name."""
+    roster = SqlRoster(open_roster(tmp_path))
+    assert roster.members() == ()
+    for said in (member("b"), member("a"), member("b", beat=2.0)):
+        roster.publish(said)
+    assert roster.members() == (member("a"), member("b", beat=2.0))
+
+
+def test_a_replica_that_left_is_forgotten(tmp_path: Path) -> None:
+    """And one that was never known leaves without a word."""
+    roster = SqlRoster(open_roster(tmp_path))
+    roster.publish(member("a"))
+    roster.leave("a")
+    roster.leave("a")
+    assert roster.members() == ()
+
+
+def test_counting_twice_counts_once(tmp_path: Path) -> None:
+    """A tally is written over the one with the same key, also where there is no candidate."""
+    evidence = SqlEvidence(open_evidence(tmp_path))
+    evidence.publish([])
+    evidence.publish([tally(n=5), tally(candidate=2, n=5)])
+    evidence.publish([tally(n=9), tally("b", n=1)])
+    assert evidence.tallies("flights") == (tally(n=9), tally(candidate=2, n=5), tally("b", n=1))
+    assert evidence.tallies("taxis") == ()
+
+
+def _publishes(tell: Any, state_dir: Path, name: str) -> None:
+    roster = SqlRoster(open_roster(state_dir))
+    roster.members()
+    tell.send("ready")
+    tell.recv()
+    for beat in range(20):
+        roster.publish(member(name, beat=float(beat)))
+    tell.send("done")
+
+
+def test_eight_replicas_that_publish_at_once_are_all_heard(tmp_path: Path) -> None:
+    """Nobody runs out of patience, nobody's last word is lost; the first start is a race too."""
+    names = [f"replica-{number}" for number in range(8)]
+    others = [Other(_publishes, tmp_path, name) for name in names]
+    for other in others:
+        other.heard()
+    for other in others:
+        other.told.send("go")
+    assert [other.heard() for other in others] == ["done"] * 8
+    found = SqlRoster(open_roster(tmp_path)).members()
+    assert [(who.name, who.beat_at) for who in found] == [(name, 19.0) for name in names]
+
+
+def test_the_stamp_tells_an_ack(tmp_path: Path) -> None:
+    """A command that waits for acks need not read the roster until one came."""
+    watcher, replica = SqlRoster(open_roster(tmp_path)), SqlRoster(open_roster(tmp_path))
+    replica.publish(member("a"))
+    seen = watcher.stamp()
+    assert watcher.stamp() == seen
+    replica.publish(member("a", beat=2.0))
+    assert watcher.stamp() != seen

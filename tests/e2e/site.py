@@ -1,0 +1,205 @@
+"""A place where kedge really runs: a directory, `kedge up`, the CLI, and an HTTP client."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+KEDGE = [sys.executable, "-m", "kedge"]
+
+
+class Site:
+    """One state directory and everything that runs on it."""
+
+    def __init__(self, root: Path, *, endpoint: str = "flights", policy: str = "", server: str = "",
+                 workers: int = 2) -> None:  # fmt: skip
+        self.root = root
+        self.endpoint = endpoint
+        self.port = free_port()
+        self.env = {**os.environ, "KEDGE_ACTOR": "tester"}
+        self.up: subprocess.Popen[bytes] | None = None
+        (root / "kedge.toml").write_text(
+            f'[server]\nport = {self.port}\ncontrol_port = {free_port()}\nworkers = {workers}\n{server}\n'
+            f'[endpoints.{endpoint}]\naudience = "internal"\n{policy}\n'
+        )
+
+    def run(self, *words: str, check: bool = True, within_s: float = 60.0) -> subprocess.CompletedProcess[str]:
+        """Run one command to its end."""
+        done = subprocess.run(  # noqa: S603
+            [*KEDGE, *words], cwd=self.root, env=self.env, capture_output=True, text=True,
+            timeout=within_s, check=False,
+        )  # fmt: skip
+        if check and done.returncode:
+            raise AssertionError(f"kedge {' '.join(words)}: {done.returncode}\n{done.stdout}{done.stderr}")
+        return done
+
+    def data(self, *words: str, check: bool = True) -> Any:
+        """Run one command and read its JSON."""
+        return json.loads(self.run(*words, "--json", check=check).stdout)
+
+    def start(self, *words: str, wait: bool = True) -> None:
+        """Run `kedge up` and wait until a worker is in the roster."""
+        log = (self.root / "up.log").open("ab")
+        self.up = subprocess.Popen(  # noqa: S603
+            [*KEDGE, "up", *words], cwd=self.root, env=self.env, stdout=log, stderr=log, start_new_session=True
+        )
+        if wait:
+            self.until(lambda: self.answers("/v2/health/live"), "the gateway to answer")
+
+    def stop(self) -> int:
+        """Ctrl-C."""
+        if self.up is None:
+            return 0
+        self.up.send_signal(signal.SIGINT)
+        try:
+            code = self.up.wait(30)
+        finally:
+            self.end()
+        self.up = None
+        return code
+
+    def end(self) -> None:
+        """Kill whatever of this site still runs, however it was started."""
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError, ValueError):
+                if str(self.root).encode() in path.read_bytes() or (self.up and int(path.parent.name) == self.up.pid):
+                    os.kill(int(path.parent.name), signal.SIGKILL)
+        if self.up is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.up.wait(5)
+
+    def processes(self, word: str) -> list[int]:
+        """Process ids of this site whose command line has a word in it."""
+        found = []
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                line = path.read_bytes()
+                if str(self.root).encode() in line and word.encode() in line:
+                    found.append(int(path.parent.name))
+        return sorted(found)
+
+    def request(self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None,
+                within_s: float = 5.0) -> tuple[int, dict[str, str], bytes]:  # fmt: skip
+        """One HTTP request on a connection of its own."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=within_s)
+        try:
+            connection.request(method, path, body, headers or {})
+            answer = connection.getresponse()
+            return answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read()
+        finally:
+            connection.close()
+
+    def answers(self, path: str) -> bool:
+        """Whether a GET is answered with 200."""
+        try:
+            return self.request("GET", path)[0] == 200
+        except OSError:
+            return False
+
+    def infer(self, inputs: dict[str, tuple[str, list[Any]]] | None = None, *, headers: dict[str, str] | None = None,
+              path: str | None = None, **more: Any) -> tuple[int, dict[str, str], Any]:  # fmt: skip
+        """Ask the endpoint; {name: (datatype, values)}."""
+        tensors = [
+            {"name": name, "datatype": datatype, "shape": [len(values)], "data": values}
+            for name, (datatype, values) in (inputs or {"x": ("FP32", [1.0])}).items()
+        ]
+        raw = json.dumps({"inputs": tensors, **more}).encode()
+        status, head, body = self.request("POST", path or f"/v2/models/{self.endpoint}/infer", raw, headers)
+        return status, head, json.loads(body)
+
+    def until(self, true: Callable[[], Any], what: str, within_s: float = 30.0) -> Any:
+        """Wait until something holds; says what did not."""
+        end = time.monotonic() + within_s
+        while time.monotonic() < end:
+            found = true()
+            if found:
+                return found
+            time.sleep(0.02)
+        log = self.root / "up.log"
+        raise AssertionError(f"waited {within_s} s for {what}\n{log.read_text() if log.exists() else ''}")
+
+    def served(self) -> str:
+        """The release that answers now."""
+        return self.infer()[1]["kedge-release"]
+
+    @contextlib.contextmanager
+    def load(self, *, rate: float = 100.0, connections: int = 4) -> Iterator[Load]:
+        """Keep callers asking while something happens; every request is counted, none is repeated."""
+        load = Load(self, rate, connections)
+        try:
+            yield load
+        finally:
+            load.stop()
+
+
+class Load:
+    """Callers on kept-alive connections, each at its own pace."""
+
+    def __init__(self, site: Site, rate: float, connections: int) -> None:
+        self.site = site
+        self.ok = 0
+        self.failures: list[str] = []
+        self.releases: dict[str, int] = {}
+        self._ending = threading.Event()
+        self._lock = threading.Lock()
+        self._threads = [
+            threading.Thread(target=self._ask, args=(connections / rate, number), daemon=True)
+            for number in range(connections)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _ask(self, pause_s: float, caller: int) -> None:
+        raw = json.dumps({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1], "data": [1.0]}]}).encode()
+        connection = None
+        number = 0
+        due = time.monotonic()
+        while not self._ending.is_set():
+            number += 1
+            try:
+                if connection is None:
+                    connection = http.client.HTTPConnection("127.0.0.1", self.site.port, timeout=5)
+                headers = {"kedge-entity": f"caller-{caller}-{number}"}
+                connection.request("POST", f"/v2/models/{self.site.endpoint}/infer", raw, headers)
+                answer = connection.getresponse()
+                answer.read()
+                if answer.getheader("connection") == "close":
+                    connection.close()
+                    connection = None
+                with self._lock:
+                    if answer.status == 200:
+                        self.ok += 1
+                        release = answer.getheader("kedge-release", "")
+                        self.releases[release] = self.releases.get(release, 0) + 1
+                    else:
+                        self.failures.append(f"HTTP {answer.status}")
+            except (OSError, http.client.HTTPException) as error:
+                with self._lock:
+                    self.failures.append(f"{type(error).__name__}: {error}")
+                connection = None
+            due += pause_s
+            self._ending.wait(max(0.0, due - time.monotonic()))
+
+    def stop(self) -> None:
+        """End the load; what is under way is waited for."""
+        self._ending.set()
+        for thread in self._threads:
+            thread.join(10)
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

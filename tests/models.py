@@ -1,0 +1,151 @@
+"""Models that misbehave on request, and the loader that loads them.
+
+A directory with a `behave.json` is one of them. They run in real processes, so this module
+must be importable there: start them with `--loader models:TestLoader` and `ENVIRONMENT`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from kedge.core.errors import UnfitModel
+from kedge.core.values import Field, Signature
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from kedge.ports import Columns
+
+LOADER = "models:TestLoader"
+"""What `serve` and `probe` take as `--loader`."""
+
+SIGNATURE = Signature(
+    inputs=(Field("x", "float64"), Field("word", "string", nullable=True)),
+    outputs=(Field("score", "float64"), Field("label", "string")),
+)
+
+
+def environment() -> dict[str, str]:
+    """The environment in which a process can import this module."""
+    here = str(Path(__file__).parent)
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([here, os.environ.get("PYTHONPATH", "")])}
+
+
+class Behaviour(msgspec.Struct):
+    """What a model does.
+
+    On load: `sleep_load_s`, then `kind`s starting with "load_". On predict, when `trigger` is
+    None or one of the words of the request is `trigger`: `kind`. Else it answers
+    score = scale * x, label = word (or "none").
+    """
+
+    kind: str = "good"
+    """good | raise | exit | hang | spin | nan | inf | wrong_shape | wrong_name | wrong_dtype |
+    no_dict | eat | random | load_raise | load_exit | load_hang | load_eat"""
+    trigger: str | None = None
+    sleep_load_s: float = 0.0
+    sleep_s: float = 0.0
+    scale: float = 2.0
+    log: str | None = None
+    """A file that gets one line a call: the number of rows."""
+
+
+def misbehaving(directory: Path, kind: str = "good", **more: Any) -> Path:
+    """Write such a model; returns the directory."""
+    directory.mkdir(parents=True, exist_ok=True)
+    raw = msgspec.json.encode(Behaviour(kind=kind, **more))
+    (directory / "behave.json").write_bytes(raw)
+    return directory
+
+
+class TestLoader:
+    """Loads what `misbehaving` wrote."""
+
+    __test__ = False
+    flavour = "test"
+    stalls = True
+    looks_for = "a behave.json"
+
+    def claims(self, path: Path) -> bool:
+        return (path / "behave.json").is_file()
+
+    def load(self, path: Path, trusted: Sequence[str] = ()) -> TestModel:
+        behaviour = msgspec.json.decode((path / "behave.json").read_bytes(), type=Behaviour)
+        time.sleep(behaviour.sleep_load_s)
+        match behaviour.kind:
+            case "load_raise":
+                raise UnfitModel("this model cannot be loaded", code="no_such_thing")
+            case "load_exit":
+                os._exit(3)
+            case "load_hang":
+                time.sleep(3600)
+            case "load_eat":
+                _eat()
+        return TestModel(behaviour)
+
+
+class TestModel:
+    """Answers score = scale * x, label = word; unless it misbehaves."""
+
+    __test__ = False
+
+    def __init__(self, behaviour: Behaviour) -> None:
+        self.signature = SIGNATURE
+        self._behaviour = behaviour
+
+    def predict(self, columns: Columns) -> Columns:
+        x: NDArray[Any] = columns["x"]
+        words: NDArray[Any] = columns["word"]
+        if self._behaviour.log is not None:
+            with Path(self._behaviour.log).open("a", encoding="ascii") as log:
+                log.write(f"{len(x)}\n")
+        time.sleep(self._behaviour.sleep_s)
+        label = np.array(["none" if word is None else word for word in words], dtype=object)
+        answer: dict[str, Any] = {"score": x * self._behaviour.scale, "label": label}
+        trigger = self._behaviour.trigger
+        if trigger is not None and trigger not in words:
+            return answer
+        if self._behaviour.kind not in _FAULTS:
+            return answer
+        given: Columns = _FAULTS[self._behaviour.kind](answer)
+        return given
+
+
+def _eat(_: object = None) -> Any:
+    taken = []
+    while True:
+        taken.append(np.ones(1 << 22))
+
+
+def _raise(_: object) -> Any:
+    raise ValueError("this row is poison")
+
+
+def _spin(_: object) -> Any:
+    while True:
+        pass
+
+
+_FAULTS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "raise": _raise,
+    "eat": _eat,
+    "spin": _spin,
+    "exit": lambda _: os._exit(4),
+    "hang": lambda _: time.sleep(3600),
+    "nan": lambda answer: {**answer, "score": answer["score"] * np.nan},
+    "inf": lambda answer: {**answer, "score": answer["score"] + np.inf},
+    "wrong_shape": lambda answer: {**answer, "score": np.zeros((len(answer["score"]), 3))},
+    "wrong_rows": lambda answer: {**answer, "score": np.zeros(len(answer["score"]) + 1)},
+    "wrong_name": lambda answer: {"points": answer["score"], "label": answer["label"]},
+    "wrong_dtype": lambda answer: {**answer, "score": np.zeros(len(answer["score"]), np.int64)},
+    "no_dict": lambda _: 42,
+    "random": lambda answer: {**answer, "score": np.random.default_rng().random(
+        len(answer["score"]))},
+}  # fmt: skip

@@ -1,0 +1,239 @@
+"""Whatever is commanded in whatever order, the row stays sound."""
+
+from typing import Any
+
+import msgspec
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from kedge.core.back import starved
+from kedge.core.codec import decode, encode, fingerprint
+from kedge.core.refusals import REFUSALS
+from kedge.core.release import (
+    GUARDS,
+    TABLE,
+    Abort,
+    AnyCommand,
+    AnyEvent,
+    Canary,
+    Configure,
+    Pause,
+    Promote,
+    Resume,
+    Rollback,
+    Rule,
+    SetWeight,
+    Shadow,
+    apply,
+    decide,
+)
+from kedge.core.values import BUCKETS, CanaryPolicy, Placement, Policy, Refusal, Stage, State
+from kedge.testing.samples import AT, endpoint, fields, release, run
+
+NEEDS = ("dep_delay:float32", "dep_delay:float64,origin:string", "dep_delay:float32?,seats:int64")
+CONTRACTS = ("", *NEEDS, "dep_delay:float32,origin:string,seats:int64")
+RELEASES = tuple(
+    release(
+        number,
+        version=1 + number % 4,
+        transformation=1 + number % 3,
+        needs=NEEDS[(number % 4) % 3],
+        placement=Placement.PROCESS if number > 10 else Placement.INLINE,
+    )
+    for number in range(1, 13)
+)
+START = endpoint(*RELEASES)
+
+numbers = st.integers(1, 13)
+weights = st.one_of(st.integers(0, BUCKETS), st.sampled_from((-1, 0, 100, BUCKETS, BUCKETS + 1)))
+overrides = st.sampled_from((None, None, "an incident"))
+policies = st.builds(
+    Policy,
+    audience=st.sampled_from(("customer", "internal")),
+    fields=st.sampled_from(CONTRACTS).map(fields),
+    canary=st.builds(CanaryPolicy, steps=st.lists(st.floats(0, 101), max_size=4).map(tuple)),
+)
+
+
+def refused(outcome: tuple[AnyEvent, ...] | Refusal) -> bool:
+    return isinstance(outcome, Refusal)
+
+
+def rule_of(state: State, command: AnyCommand) -> Rule | None:
+    rules = TABLE.get((state.stage, type(command)), ())
+    return next((r for r in rules if GUARDS[r.when](state, command)), None)
+
+
+class Machine(RuleBasedStateMachine):
+    """Commands in any order; the ledger is kept, so that it can be folded again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.state = START
+        self.ledger: list[AnyEvent] = []
+
+    def submit(self, command: AnyCommand) -> tuple[AnyEvent, ...] | Refusal:
+        before, said = self.state, rule_of(self.state, command)
+        outcome = decide(before, command, AT)
+        if isinstance(outcome, Refusal):
+            assert outcome.code in REFUSALS
+            assert "None" not in outcome.message
+            assert said is None or said.refuse == outcome.code
+            return outcome
+        for event in outcome:
+            self.state = apply(self.state, event)
+        self.ledger += outcome
+        assert outcome
+        assert said is not None
+        assert self.state.epoch == before.epoch + len(outcome)
+        assert self.state.stage is (said.to or before.stage)
+        return outcome
+
+    @rule(release=st.none() | numbers, full=st.booleans(), override=overrides)
+    def promote(self, **asked: Any) -> None:
+        self.submit(Promote(**asked))
+
+    @rule(release=numbers)
+    def promote_for_a_reason(self, release: int) -> None:
+        before = self.state
+        outcome = self.submit(Promote(release=release, full=True, override="an incident"))
+        if not refused(outcome):
+            assert self.state.production == release
+            assert self.state.previous == before.production
+            assert release not in self.state.condemned
+
+    @rule(release=numbers, sample=weights, override=overrides)
+    def shadow(self, **asked: Any) -> None:
+        self.submit(Shadow(**asked))
+
+    @rule(release=numbers, weight=weights, override=overrides)
+    def canary(self, **asked: Any) -> None:
+        before = self.state
+        outcome = self.submit(Canary(**asked))
+        if not refused(outcome) and before.stage is Stage.SHADOW:
+            assert self.state.salt == before.salt
+
+    @precondition(lambda self: self.state.stage is Stage.CANARY)
+    @rule(weight=weights)
+    def set_weight(self, weight: int) -> None:
+        self.submit(SetWeight(weight))
+
+    @rule(command=st.sampled_from((Pause(), Resume(), Abort(), SetWeight(100))))
+    def hold(self, command: AnyCommand) -> None:
+        before = self.state
+        self.submit(command)
+        assert self.state.condemned == before.condemned
+        assert self.state.production == before.production
+
+    @rule(policy=policies)
+    def configure(self, policy: Policy) -> None:
+        before = self.state
+        self.submit(Configure(policy=policy, digest=fingerprint(policy)))
+        assert self.state.production == before.production
+        assert self.state.candidate == before.candidate
+
+    @rule(to=st.none() | numbers, axis=st.sampled_from((None, "model", "features")))
+    def rollback_of_production(self, **asked: Any) -> None:
+        before = self.state
+        outcome = self.submit(Rollback(production=True, **asked))
+        if not refused(outcome):
+            assert self.state.production in before.served
+            assert self.state.production != before.production
+            assert self.state.production not in self.state.condemned
+            assert before.production in self.state.condemned
+            assert self.state.candidate is None
+
+    @rule()
+    def rollback(self) -> None:
+        before = self.state
+        outcome = self.submit(Rollback())
+        if isinstance(outcome, Refusal):
+            assert outcome.code == "nothing_to_go_back_to"
+            assert before.back is None
+            assert before.stage is not Stage.CANARY
+        elif before.stage is Stage.CANARY:
+            assert self.state.production == before.production
+            assert self.state.candidate is None
+            assert before.candidate in self.state.condemned
+        else:
+            assert self.state.production == before.back
+            assert before.production in self.state.condemned
+        assert self.state.production is None or refused(outcome) or self.is_good()
+
+    def is_good(self) -> bool:
+        return self.state.production not in self.state.condemned or self.state.weight > 0
+
+    @rule()
+    def rollback_until_nothing_is_left(self) -> None:
+        """Rolling back on and on visits every release at most once, and then says so."""
+        state, seen = self.state, []
+        while not refused(outcome := decide(state, Rollback(), AT)):
+            if state.stage is not Stage.CANARY:
+                seen.append(state.production)
+            state = run(state, Rollback())
+        seen.append(state.production)
+        assert isinstance(outcome, Refusal)
+        assert outcome.code == "nothing_to_go_back_to"
+        assert len(seen) == len(set(seen))
+
+    @invariant()
+    def there_is_a_candidate_exactly_while_a_rollout_runs(self) -> None:
+        settled = self.state.stage in (Stage.EMPTY, Stage.SETTLED)
+        assert (self.state.candidate is None) is settled
+        assert self.state.candidate != self.state.production or self.state.production is None
+        assert (self.state.production is None) is (self.state.stage is Stage.EMPTY)
+        if settled:
+            assert (self.state.paused, self.state.salt) == (False, "")
+
+    @invariant()
+    def shares_belong_to_their_stage(self) -> None:
+        assert self.state.weight == 0 or self.state.stage is Stage.CANARY
+        assert self.state.sample == 0 or self.state.stage is Stage.SHADOW
+        assert 0 <= self.state.weight <= BUCKETS
+        assert 0 <= self.state.sample <= BUCKETS
+
+    @invariant()
+    def production_is_never_condemned(self) -> None:
+        assert self.state.production not in self.state.condemned
+
+    @invariant()
+    def a_way_back_served_is_good_and_is_another(self) -> None:
+        state = self.state
+        for back in (state.back, state.back_model, state.back_features):
+            if back is not None:
+                assert back in state.served
+                assert back not in state.condemned
+                assert back != state.production
+                assert starved(state, back, state.fields) == ()
+        good = set(state.served) - set(state.condemned) - {state.production}
+        unfed = {r for r in good if starved(state, r, state.fields)}
+        assert (state.back is None) is (good == unfed)
+
+    @invariant()
+    def nothing_that_serves_is_starved(self) -> None:
+        for live in (self.state.production, self.state.candidate):
+            assert starved(self.state, live, self.state.fields) == ()
+
+    @invariant()
+    def served_and_condemned_hold_each_release_once(self) -> None:
+        for numbers in (self.state.served, self.state.condemned):
+            assert len(numbers) == len(set(numbers))
+        if self.state.production is not None:
+            assert self.state.served[-1] == self.state.production
+
+    @invariant()
+    def the_row_comes_back_from_storage_as_it_was(self) -> None:
+        assert decode(encode(self.state), State) == self.state
+
+    def teardown(self) -> None:
+        """The stored ledger, folded from the start, is the row."""
+        state = START
+        for event in self.ledger:
+            state = apply(state, msgspec.json.decode(encode(event), type=AnyEvent))
+        assert state == self.state
+        assert state.epoch == len(self.ledger)
+
+
+Machine.TestCase.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
+test_whatever_is_commanded_the_row_stays_sound = Machine.TestCase
