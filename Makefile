@@ -3,6 +3,9 @@ PYTHON ?= python3
 UV ?= $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 export UV_PYTHON ?= $(shell command -v $(PYTHON))
 export UV_PYTHON_DOWNLOADS ?= never
+# Compiled once at install: the first command after it is as fast as the tenth.
+export UV_COMPILE_BYTECODE ?= 1
+unexport PYTHONDONTWRITEBYTECODE
 RUN = $(UV) run --frozen --quiet
 
 .DEFAULT_GOAL := help

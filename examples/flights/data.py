@@ -107,7 +107,7 @@ def load(cache: Path | None = None) -> Flights:
     return _flights(arrays)
 
 
-def _json(value: str | int | float) -> str | int | float | None:
+def _json(value: str | float) -> str | int | float | None:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 

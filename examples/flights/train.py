@@ -104,13 +104,18 @@ def train(out: Path, flights: data.Flights) -> dict[str, Any]:
         write(out / version, model, training, names)
     agree = (live["v1"] > 0.5) == (live["v2"] > 0.5)
     metrics["agreement_v1_v2"] = float(agree.mean())
-    metrics["agreement_two_honest"] = yardstick(training, holdout)
+    same = yardstick(training, holdout)
+    month = holdout.columns["month"]
+    metrics["agreement_two_honest"] = float(same.mean())
+    metrics["agreement_two_honest_by_month"] = {
+        str(m): float(same[month == m].mean()) for m in np.unique(month).tolist()
+    }
     (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     return metrics
 
 
-def yardstick(training: data.Flights, holdout: data.Flights) -> float:
-    """How often two honest models agree, each trained on half of the flights.
+def yardstick(training: data.Flights, holdout: data.Flights) -> NDArray[np.bool_]:
+    """Where two honest models agree, each trained on half of the flights.
 
     No two models agree always; without this figure an agreement means little.
     """
@@ -118,7 +123,8 @@ def yardstick(training: data.Flights, holdout: data.Flights) -> float:
     late = [
         scores(build().fit(rows[half::2], training.label[half::2]), asked) > 0.5 for half in (0, 1)
     ]
-    return float((late[0] == late[1]).mean())
+    same: NDArray[np.bool_] = late[0] == late[1]
+    return same
 
 
 def time_a_row(model: Pipeline, rows: Rows, asked: int = 200) -> float:

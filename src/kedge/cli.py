@@ -171,8 +171,8 @@ def _supervise(
     import msgspec
 
     from kedge.core.errors import Unavailable
+    from kedge.running import run_supervisor
     from kedge.verbs import ensure_ledger
-    from kedge.wiring import run_supervisor
 
     context.state_dir.mkdir(exist_ok=True)
     changes = {k: v for k, v in {"port": port, "workers": workers}.items() if v is not None}
@@ -199,8 +199,8 @@ def gateway_worker(
 ) -> None:
     """Be one gateway worker (started by the supervisor)."""
     from kedge.core.codec import decode
+    from kedge.running import log_to_stderr, run_worker
     from kedge.settings import Server
-    from kedge.wiring import log_to_stderr, run_worker
 
     log_to_stderr()
     run_worker(decode(server_json, Server), slot=slot, fd=fd, run_dir=run_dir, state_dir=state_dir)
@@ -211,8 +211,8 @@ def gateway_worker(
 @verb
 def control(context: Context, port: int | None) -> None:
     """Run only control: the read-only status API, on loopback."""
+    from kedge.running import run_control
     from kedge.verbs import status_of
-    from kedge.wiring import run_control
 
     server = context.settings.server
     run_control(server.control_port if port is None else port, state_dir=context.state_dir, status=status_of)
@@ -249,7 +249,7 @@ def register(
     context: Context, endpoint: str, path: Path, golden: Path | None, training: Path | None, trust: tuple[str, ...]
 ) -> None:
     """Register the model in PATH as a version of ENDPOINT's model."""
-    from kedge.verbs import register_version
+    from kedge.enrol import register_version
 
     version, new = register_version(
         context.place(), endpoint, path, golden=golden, training=training, trusted=trust
@@ -533,7 +533,8 @@ def history(context: Context, endpoint: str, limit: int) -> None:
 @verb
 def doctor(context: Context, forget: str | None) -> None:
     """Check the ledger's chain, every artifact's bytes, the replicas and this machine."""
-    from kedge.verbs import examine, forget_replica
+    from kedge.doctor import examine
+    from kedge.verbs import forget_replica
 
     if forget is not None:
         forget_replica(context.place(), forget)

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import http.client
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from kedge.adapters.sql.engine import create, migrate, sqlite_version_fault
+from kedge.adapters.sql.engine import create, migrate
 from kedge.core.codec import fingerprint
 from kedge.core.contract import OIP_DTYPES
-from kedge.core.errors import CorruptArtifact, KedgeError, Refused, Unavailable
+from kedge.core.errors import KedgeError, Refused, Unavailable
 from kedge.core.release import Configure, Rollback, decide
 from kedge.core.values import ModelVersion, Placement, Policy, Refusal, Release, State
 from kedge.engine.control import SILENT_S, Probe, replicas
 from kedge.engine.pins import HostDisk
-from kedge.engine.registration import register
 from kedge.engine.status import describe
-from kedge.ports import Bundle, Member, Note
-from kedge.settings import Settings, load
-from kedge.wiring import Workplace, actor, loaders, probe_model
+from kedge.ports import Bundle, Member
+from kedge.settings import Settings
+from kedge.wiring import Workplace, actor
 
 PROBE_TIMEOUT_S = 2.0
 LOCAL_ACK_S = 5.0
@@ -32,8 +30,16 @@ LOCAL_ACK_S = 5.0
 
 
 def create_workplace(state_dir: Path) -> bool:
-    """Create the ledger, if there is none; True when it was made."""
+    """Create the ledger, if there is none and never was one; True when it was made.
+
+    Raises:
+        Refused: `ledger_lost`: gateways of this host remember what a ledger told them.
+    """
     try:
+        if not (state_dir / "ledger").exists() and HostDisk(state_dir).remembered():
+            raise Refused(f"there was a ledger in {state_dir}, and it is gone", code="ledger_lost",
+                          hint="restore it from a backup; to begin again without its history, "
+                          f"remove {state_dir / 'replicas'} too")  # fmt: skip
         create(state_dir)
     except Refused as error:
         if error.code != "ledger_exists":
@@ -85,29 +91,6 @@ def difference(old: Any, new: Any, place: str = "") -> list[str]:
 
 
 # ---------------------------------------------------------------- versions and releases
-
-
-def register_version(
-    place: Workplace, endpoint: str, path: Path, *, golden: Path | None, training: Path | None,
-    trusted: Sequence[str],
-) -> tuple[ModelVersion, bool]:  # fmt: skip
-    """Register what stands in `path`; True when it is new."""
-    found, missing = loaders()
-    try:
-        version, new = register(
-            path, model=endpoint, loaders=found, registry=place.registry, artifacts=place.artifacts,
-            golden=golden, training=training, trusted=trusted, by=actor(), at=place.clock.now(),
-            probe=probe_model(place),
-        )  # fmt: skip
-    except Refused as error:
-        if missing:
-            error.hint += "; not installed: " + ", ".join(f"{k} ({v})" for k, v in missing.items())
-        raise
-    if new:
-        body = {"version": version.label, "digest": version.digest, "flavour": version.flavour}
-        place.ledger.note(endpoint, Note(kind="registered", body=body), by=actor(), reason="",
-                          at=place.clock.now())  # fmt: skip
-    return version, new
 
 
 def release_of(place: Workplace, endpoint: str, text: str) -> Release:
@@ -269,42 +252,3 @@ def forget_replica(place: Workplace, name: str) -> None:
     if place.clock.unix() - member.beat_at < SILENT_S:
         raise Refused(f"{name} still speaks", code="replica_alive", hint="stop it first")
     place.roster.leave(name)
-
-
-def examine(state_dir: Path, config: Path) -> list[dict[str, Any]]:
-    """Everything `kedge doctor` looks at; each finding says what was checked and what was seen."""
-    findings: list[dict[str, Any]] = []
-
-    def found(check: str, fault: str | None, fine: str = "as it should be") -> None:
-        findings.append({"check": check, "ok": not fault, "detail": fault or fine})
-
-    found("sqlite", sqlite_version_fault())
-    try:
-        settings = load(config)
-        found("configuration", None, f"{len(settings.endpoints)} endpoints")
-    except KedgeError as error:
-        found("configuration", str(error))
-    installed, missing = loaders()
-    found("loaders", None if installed else "none is installed",
-          ", ".join([*installed, *(f"without {name}" for name in missing)]))  # fmt: skip
-    place = Workplace(state_dir)
-    try:
-        faults = place.ledger.verify()
-        found("ledger chain", "; ".join(faults) or None, "every entry follows from the one before it")
-        states = place.ledger.read().states
-    except Unavailable as error:
-        found("ledger", f"{error.code}: {error}")
-        states = place.disk.remembered()
-    for digest in sorted({r.model_digest for s in states.values() for r in s.releases.values()}):
-        try:
-            place.artifacts.verify(digest)
-            found(f"artifact {digest[:19]}", None, "every byte as registered")
-        except CorruptArtifact as error:
-            found(f"artifact {digest[:19]}", str(error))
-    for name in states:
-        for fault in status_of(place, name)[0]["faults"]:
-            found(f"endpoint {name}", fault)
-    for endpoint, pin in HostDisk(state_dir).pins().items():
-        found(f"pin {endpoint}", f"pinned to r{pin.state.production} since {pin.at}")
-    return findings
-

@@ -1,7 +1,7 @@
 """A small world for the tests of the SQL adapter: a ledger with releases, and other processes.
 
-Other processes are forked, which costs milliseconds where an import costs half a second. So a
-test lets go of its own connections before it forks (`close`): SQLite's must not be carried over.
+Other processes are forked from a clean server that has imported what they need: that costs
+milliseconds where an import costs half a second. What they do stands at the end.
 """
 
 from __future__ import annotations
@@ -9,29 +9,31 @@ from __future__ import annotations
 import functools
 import multiprocessing
 import os
-import subprocess
-import sys
+import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-import pytest
-
 from kedge.adapters.sql.dialect import dbapi
-from kedge.adapters.sql.engine import create, open_ledger
+from kedge.adapters.sql.engine import create, open_ledger, open_roster
 from kedge.adapters.sql.ledger import SqlLedger
 from kedge.adapters.sql.registry import SqlRegistry
+from kedge.adapters.sql.roster import SqlRoster
 from kedge.core import codec
-from kedge.core.release import Command, Configure, Rollback, decide
+from kedge.core.errors import Refused, Stale
+from kedge.core.release import AnyCommand, Configure, Promote, Promoted, WeightSet, decide
 from kedge.core.values import Field, ModelVersion, Placement, Policy, Refusal, Release, Signature
 from kedge.core.values import State as Row
-from kedge.ports import Bundle, Entry
+from kedge.ports import Bundle, Entry, Member
 
-FORK = multiprocessing.get_context("fork")
+FORK = multiprocessing.get_context("forkserver")
+FORK.set_forkserver_preload(["pytest", "kedge.adapters.sql.ledger", "kedge.adapters.sql.registry"])
 SIGNATURE = Signature(inputs=(Field("x", "float32"),), outputs=(Field("y", "float32"),))
-NEWS = Policy(audience="internal", owner=None)
+POLICY = Policy(audience="internal", fields=SIGNATURE.inputs)
 
 
 def at(second: int = 0) -> str:
@@ -85,15 +87,15 @@ class World:
         """The endpoint's row."""
         return self.ledger.read().states.get(endpoint, Row(endpoint=endpoint))
 
-    def do(self, command: Command, endpoint: str = "flights", **said: Any) -> tuple[Entry, ...]:
+    def do(self, command: AnyCommand, endpoint: str = "flights", **said: Any) -> tuple[Entry, ...]:
         """Decide a command on the present row, and append what it does."""
         row = self.row(endpoint)
         words = {"by": "ada", "reason": "a test", "at": at(row.epoch), **said}
-        events = decide(row, command, words["at"])  # type: ignore[arg-type]
+        events = decide(row, command, words["at"])
         assert not isinstance(events, Refusal), events.message
         return self.ledger.append(endpoint, events, expect=row.epoch, **words)
 
-    def configure(self, policy: Policy = NEWS, endpoint: str = "flights") -> None:
+    def configure(self, policy: Policy = POLICY, endpoint: str = "flights") -> None:
         """Bring a policy into force."""
         self.do(Configure(policy=policy, digest=codec.fingerprint(policy)), endpoint)
 
@@ -114,19 +116,25 @@ class World:
 
 
 def world(tmp_path: Path, *, releases: int = 3, configured: bool = True) -> World:
-    """A new ledger with releases r1.. of flights."""
-    create(tmp_path / "state")
-    made = World(tmp_path / "state")
+    """A ledger with releases r1.. of flights, copied from one that was made once."""
+    made = Path(_template(releases, configured).name) / "state"
+    shutil.copytree(made, tmp_path / "state")
+    return World(tmp_path / "state")
+
+
+@functools.cache
+def _template(releases: int, configured: bool) -> TemporaryDirectory[str]:
+    """Kept, and so removed at the end of the process."""
+    directory = TemporaryDirectory(prefix="kedge-world-", ignore_cleanup_errors=True)
+    state_dir = Path(directory.name) / "state"
+    create(state_dir)
+    made = World(state_dir)
     for number in range(1, releases + 1):
         made.release(number)
     if configured:
         made.configure()
-    return made
-
-
-def rollback() -> Rollback:
-    """The command without an argument."""
-    return Rollback()
+    made.close()
+    return directory
 
 
 # ---------------------------------------------------------------- other processes
@@ -167,52 +175,87 @@ def _run(work: Callable[..., None], tell: Any, *args: Any) -> None:
     os._exit(0)
 
 
-# ---------------------------------------------------------------- disks
+# ---------------------------------------------------------------- what they do
 
 
-def on_own_disk(test: Callable[..., None]) -> Callable[..., None]:
-    """Run a test that mounts: as root at once, else again inside a namespace of its own."""
-
-    @functools.wraps(test)
-    def run(*args: Any, **kwargs: Any) -> None:
-        if os.geteuid() == 0:
-            return test(*args, **kwargs)
-        inside = ["unshare", "-rm"]
-        if subprocess.run([*inside, "true"], capture_output=True, check=False).returncode:
-            pytest.skip("mounting a small disk needs root, or user namespaces")
-        name = f"{test.__code__.co_filename}::{test.__name__}"
-        again = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", name]
-        done = subprocess.run([*inside, *again], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout
-        return None
-
-    return run
-
-
-@contextmanager
-def small_disk(path: Path, megabytes: int) -> Iterator[Path]:
-    """A file system of its own with room for so much."""
-    path.mkdir(parents=True)
-    size = f"size={megabytes}m"
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(path)], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"cannot mount a small disk: {mounted.stderr.decode().strip()}")
+def creates(tell: Any, state_dir: Path) -> None:
+    """Make a ledger, when told to go."""
+    tell.send("ready")
+    tell.recv()
     try:
-        yield path
-    finally:
-        subprocess.run(["umount", "-l", str(path)], check=True)
+        create(state_dir)
+        tell.send("made")
+    except Refused as error:
+        tell.send(error.code)
 
 
-def fill(path: Path) -> Path:
-    """Take every byte that is left on the disk of a directory."""
-    filler = path / "filler"
-    with open(filler, "ab", buffering=0) as file:
-        for block in (1 << 20, 1 << 12):
-            try:
-                while file.write(b"x" * block) == block:
-                    pass
-            except OSError:
-                continue
-    return filler
+def locks(tell: Any, path: Path) -> None:
+    """Hold the write lock until told to go."""
+    raw = dbapi.connect(str(path), isolation_level=None)
+    raw.execute("BEGIN IMMEDIATE")
+    tell.send("locked")
+    tell.recv()
+    raw.execute("COMMIT")
+    raw.close()
+
+
+def promotes(tell: Any, state_dir: Path, release: int, by: str) -> None:
+    """Promote from the epoch that is now, when told to go."""
+    own = World(state_dir)
+    expect = own.row().epoch
+    tell.send("ready")
+    tell.recv()
+    event = Promoted(release=release, replaced=None, at=at())
+    try:
+        own.ledger.append("flights", [event], expect=expect, by=by, reason=f"r{release}", at=at())
+        tell.send(("won", by))
+    except Stale as error:
+        tell.send(("stale", error.details["by"]))
+
+
+def alternates(tell: Any, state_dir: Path) -> None:
+    """Promote r1, r2, r1... one for each word, until told to stop."""
+    own = World(state_dir)
+    own.row()
+    tell.send("ready")
+    for _ in iter(tell.recv, "stop"):
+        other = 2 if own.row().production == 1 else 1
+        own.do(Promote(release=other, override="a test"))
+
+
+def appends_for_ever(tell: Any, state_dir: Path) -> None:
+    """Append two events at a time, and tell of each append that returned."""
+    own = World(state_dir)
+    weight = 0
+    while True:
+        weight = weight % 9999 + 1
+        row = own.row()
+        event = WeightSet(weight=weight, previously=row.weight)
+        entries = own.ledger.append(
+            "flights", [event, event], expect=row.epoch, by="loop", reason="", at=at()
+        )
+        tell.send([(entry.seq, entry.hash) for entry in entries])
+
+
+def registers(tell: Any, state_dir: Path, first: int) -> None:
+    """Register ten versions of taxis, when told to go."""
+    own = World(state_dir)
+    own.row()
+    tell.send("ready")
+    tell.recv()
+    for number in range(first, first + 10):
+        tell.send(own.registry.add(version(number, model="taxis")).number)
+
+
+def publishes(tell: Any, state_dir: Path, said: list[Member]) -> None:
+    """Publish one word after another, when told to go; tells the slowest, in seconds."""
+    roster = SqlRoster(open_roster(state_dir))
+    roster.members()
+    tell.send("ready")
+    tell.recv()
+    slowest = 0.0
+    for member in said:
+        started = time.perf_counter()
+        roster.publish(member)
+        slowest = max(slowest, time.perf_counter() - started)
+    tell.send(slowest)

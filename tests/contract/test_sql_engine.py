@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sql_world import Other, World, fill, on_own_disk, small_disk, world
 
+from contract.sql_world import Other, World, creates, locks, world
 from kedge.adapters.sql import ballast, dialect, engine
 from kedge.adapters.sql.engine import create, open_evidence, open_ledger, open_roster
 from kedge.adapters.sql.roster import SqlRoster
@@ -33,7 +36,66 @@ def files(directory: Path) -> set[str]:
     return {path.name for path in directory.iterdir()}
 
 
+# ---------------------------------------------------------------- disks
+
+
+def on_own_disk(test: Callable[[Path], None]) -> Callable[[Path], None]:
+    """Run a test that mounts: as root at once, else again inside a namespace of its own."""
+
+    @functools.wraps(test)
+    def run(tmp_path: Path) -> None:
+        if os.geteuid() == 0:
+            return test(tmp_path)
+        inside = ["unshare", "-rm"]
+        if subprocess.run([*inside, "true"], capture_output=True, check=False).returncode:
+            pytest.skip("mounting a small disk needs root, or user namespaces")
+        name = f"{test.__code__.co_filename}::{test.__name__}"
+        again = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", name]
+        done = subprocess.run([*inside, *again], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout
+        return None
+
+    return run
+
+
+@contextmanager
+def small_disk(path: Path, megabytes: int) -> Iterator[Path]:
+    """A file system of its own with room for so much."""
+    path.mkdir(parents=True)
+    size = f"size={megabytes}m"
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(path)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a small disk: {mounted.stderr.decode().strip()}")
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+def fill(path: Path) -> Path:
+    """Take every byte that is left on the disk of a directory."""
+    filler = path / "filler"
+    with filler.open("ab", buffering=0) as file:
+        for block in (1 << 20, 1 << 12):
+            try:
+                while file.write(b"x" * block) == block:
+                    pass
+            except OSError:
+                continue
+    return filler
+
+
 # ---------------------------------------------------------------- versions
+
+
+def test_opening_a_ledger_does_not_import_alembic() -> None:
+    """It costs 225 ms, and only a migration needs it."""
+    look = "import sys, kedge.adapters.sql.ledger, kedge.adapters.sql.engine; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
+    assert "sqlalchemy" in done.stdout.split()
+    assert "alembic" not in done.stdout.split()
 
 
 def test_the_sqlite_in_use_cannot_corrupt_a_shared_ledger() -> None:
@@ -50,7 +112,7 @@ def test_an_older_sqlite_is_told_with_a_remedy(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(dialect, "dbapi", Old)
     fault = dialect.sqlite_version_fault()
     assert fault is not None
-    assert "3.51.2" in fault and "3.51.3" in fault and "pip install" in fault
+    assert all(word in fault for word in ("3.51.2", "3.51.3", "pip install"))
 
 
 def test_the_revisions_make_exactly_the_tables_that_queries_see(tmp_path: Path) -> None:
@@ -132,19 +194,9 @@ def test_a_lost_ledger_is_not_made_again(tmp_path: Path) -> None:
     assert "ledger.db" not in files(tmp_path / "ledger")
 
 
-def _creates(tell: Any, state_dir: Path) -> None:
-    tell.send("ready")
-    tell.recv()
-    try:
-        create(state_dir)
-        tell.send("made")
-    except Refused as error:
-        tell.send(error.code)
-
-
 def test_of_two_that_create_at_once_one_is_refused(tmp_path: Path) -> None:
     """And the loser leaves nothing behind."""
-    both = [Other(_creates, tmp_path / "state") for _ in range(2)]
+    both = [Other(creates, tmp_path / "state") for _ in range(2)]
     for other in both:
         other.heard()
     for other in both:
@@ -207,7 +259,7 @@ def test_a_ledger_that_comes_back_is_used_again(tmp_path: Path) -> None:
     backup = shutil.copy(made.path, tmp_path / "backup")
     made.release(4)
     assert set(made.row().releases) == {1, 2, 3, 4}
-    os.replace(backup, made.path)
+    Path(backup).replace(made.path)
     for tail in ("-wal", "-shm"):
         Path(f"{made.path}{tail}").unlink()
     assert refused_by(made.row) == "ledger_gone"
@@ -219,20 +271,11 @@ def test_a_ledger_that_comes_back_is_used_again(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- locked, read-only, damaged
 
 
-def _locks(tell: Any, path: Path) -> None:
-    raw = dialect.dbapi.connect(str(path), isolation_level=None)
-    raw.execute("BEGIN IMMEDIATE")
-    tell.send("locked")
-    tell.recv()
-    raw.execute("COMMIT")
-    raw.close()
-
-
 def test_a_ledger_locked_by_another_process_is_told_after_patience(tmp_path: Path) -> None:
     """Reading goes on meanwhile, and writing works once the lock is gone."""
     made = world(tmp_path)
     made.close()
-    other = Other(_locks, made.path)
+    other = Other(locks, made.path)
     other.heard()
     hasty = World(made.state_dir, patience_s=0.05)
     assert hasty.row().epoch == 1
@@ -247,7 +290,7 @@ def test_a_writer_with_patience_waits_for_a_lock(tmp_path: Path) -> None:
     """No error where a moment is enough."""
     made = world(tmp_path)
     made.close()
-    other = Other(_locks, made.path)
+    other = Other(locks, made.path)
     other.heard()
     other.told.send("go")
     made.do(Promote(release=1))
@@ -290,6 +333,9 @@ def test_a_rollback_is_written_on_a_full_disk(tmp_path: Path) -> None:
         for number in (1, 2):
             made.do(Promote(release=number, override="a test"))
         filler = fill(disk)
+        bare = World(made.state_dir)
+        bare.database._ballast = None
+        assert refused_by(lambda: bare.do(Rollback())) == "disk_full"
         made.do(Rollback())
         assert made.row().production == 1
         assert (made.state_dir / "ledger" / "ballast").stat().st_size == 0

@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sql_world import NEWS, Other, World, at, bundle, version, world
 
+from contract.sql_world import (
+    POLICY,
+    Other,
+    World,
+    appends_for_ever,
+    at,
+    bundle,
+    promotes,
+    version,
+    world,
+)
 from kedge.adapters.sql.dialect import dbapi
 from kedge.adapters.sql.ledger import SqlLedger
 from kedge.core import codec
 from kedge.core.errors import Refused, Stale, Unavailable
 from kedge.core.release import (
+    AnyCommand,
     Canary,
     Configured,
     Pause,
@@ -57,7 +69,7 @@ def test_what_is_read_is_what_was_folded(made: World) -> None:
     """Every column survives the way into the database and back, in another process's eyes."""
     from kedge.core.release import apply
 
-    walk = [
+    walk: list[AnyCommand] = [
         Promote(release=1),
         Shadow(release=2, sample=5000),
         Pause(),
@@ -70,10 +82,11 @@ def test_what_is_read_is_what_was_folded(made: World) -> None:
     folded = made.row()
     for command in walk:
         for entry in made.do(command):
-            folded = apply(folded, entry.event)  # type: ignore[arg-type]
+            assert not isinstance(entry.event, Note)
+            folded = apply(folded, entry.event)
         assert World(made.state_dir).row() == folded
     assert folded.condemned == (2, 3)
-    assert folded.policy == NEWS
+    assert folded.policy == POLICY
 
 
 def test_an_append_of_several_events_is_one_step(made: World) -> None:
@@ -142,17 +155,27 @@ def test_a_new_release_is_seen_by_a_ledger_that_has_read_before(made: World) -> 
 
 def test_one_digest_is_one_policy(made: World) -> None:
     """A second policy under the digest of the first is refused."""
-    digest = codec.fingerprint(NEWS)
+    digest = codec.fingerprint(POLICY)
     other = Configured(policy=Policy(back_window="1d"), digest=digest)
     with pytest.raises(Refused) as raised:
         made.ledger.append("flights", [other], expect=1, by="a", reason="", at=at())
     assert raised.value.code == "policy_digest"
 
 
-def test_a_row_that_contradicts_its_entries_is_not_served(made: World) -> None:
-    """An epoch that was moved by hand is noticed on read."""
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "UPDATE endpoint SET epoch = 7",
+        "UPDATE endpoint SET stage = 'limbo'",
+        "UPDATE endpoint SET served = x'00'",
+        "UPDATE policy SET body = x'7b7d7d'",
+    ],
+)
+def test_a_row_that_contradicts_itself_is_not_served(made: World, sql: str) -> None:
+    """What was moved by hand is noticed on read, and named by verify."""
     with made.raw() as raw:
-        raw.execute("UPDATE endpoint SET epoch = 7")
+        raw.execute(sql)
+    assert made.ledger.verify() != []
     with pytest.raises(Unavailable) as raised:
         made.ledger.read()
     assert raised.value.code == "ledger_damaged"
@@ -238,25 +261,12 @@ def test_an_epoch_of_the_future_is_stale_too(made: World) -> None:
             made.ledger.append(endpoint, [event], expect=9, by="a", reason="", at=at())
 
 
-def _promotes(tell: Any, state_dir: Path, release: int, by: str) -> None:
-    own = World(state_dir)
-    expect = own.row().epoch
-    tell.send("ready")
-    tell.recv()
-    event = Promoted(release=release, replaced=None, at=at())
-    try:
-        own.ledger.append("flights", [event], expect=expect, by=by, reason=f"r{release}", at=at())
-        tell.send(("won", by))
-    except Stale as error:
-        tell.send(("stale", error.details["by"]))
-
-
 def test_of_two_processes_that_saw_the_same_epoch_one_wins(made: World) -> None:
     """Five times over; the other is stale, and names the winner."""
     for _ in range(5):
         epoch = made.row().epoch
         made.close()
-        both = [Other(_promotes, made.state_dir, n, by) for n, by in ((1, "ada"), (2, "bob"))]
+        both = [Other(promotes, made.state_dir, n, by) for n, by in ((1, "ada"), (2, "bob"))]
         for other in both:
             other.heard()
         for other in both:
@@ -368,8 +378,7 @@ TAMPER = {
         "condemned is (3,); its entries say ()",
     ),
     "a release": (
-        "UPDATE release SET body = replace(CAST(body AS TEXT), 'inline', 'process')"
-        " WHERE number = 2",
+        "UPDATE release SET body = replace(CAST(body AS TEXT), 'inline', 'process') WHERE id = 2",
         "release r2 of flights was changed",
     ),
     "a version": (
@@ -415,12 +424,12 @@ def test_a_rewritten_entry_with_a_hash_to_match_breaks_the_chain(made: World) ->
 
 
 def test_verify_agrees_with_a_long_random_life(made: World) -> None:
-    """A hundred random commands, most refused; then everything folds to the same rows."""
+    """Random commands, most of them refused; then everything folds to the same rows."""
     from kedge.core.release import Abort, Resume, decide
     from kedge.core.values import Refusal
 
     dice = random.Random(7)
-    commands = [
+    commands: list[Callable[[int], AnyCommand]] = [
         lambda n: Promote(release=n, override="dice"),
         lambda n: Promote(),
         lambda n: Shadow(release=n),
@@ -431,8 +440,8 @@ def test_verify_agrees_with_a_long_random_life(made: World) -> None:
         lambda n: Rollback(),
         lambda n: Rollback(to=n),
     ]
-    for step in range(100):
-        if step % 20 == 0:
+    for step in range(200):
+        if step % 40 == 0:
             made.release(10 + step)
         command = dice.choice(commands)(dice.randint(1, 6))
         if not isinstance(decide(made.row(), command, at()), Refusal):
@@ -444,26 +453,13 @@ def test_verify_agrees_with_a_long_random_life(made: World) -> None:
 # ---------------------------------------------------------------- crashes
 
 
-def _appends_for_ever(tell: Any, state_dir: Path) -> None:
-    own = World(state_dir)
-    weight = 0
-    while True:
-        weight = weight % 9999 + 1
-        row = own.row()
-        event = WeightSet(weight=weight, previously=row.weight)
-        entries = own.ledger.append(
-            "flights", [event, event], expect=row.epoch, by="loop", reason="", at=at()
-        )
-        tell.send([(entry.seq, entry.hash) for entry in entries])
-
-
 def test_kill_nine_at_any_instant_loses_nothing_that_returned(made: World) -> None:
     """Twenty writers are killed in the middle; every append that returned is there, whole."""
     dice = random.Random(20)
     returned: list[tuple[int, str]] = []
     for _ in range(20):
         made.close()
-        other = Other(_appends_for_ever, made.state_dir)
+        other = Other(appends_for_ever, made.state_dir)
         returned += other.heard()
         time.sleep(dice.uniform(0.0, 0.02))
         other.process.kill()

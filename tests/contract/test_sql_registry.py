@@ -6,9 +6,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
-from sql_world import SIGNATURE, Other, World, at, bundle, version, world
 
+from contract.sql_world import SIGNATURE, Other, World, at, bundle, registers, version, world
 from kedge.core.errors import Refused
 from kedge.core.release import Canary, Promote, Rollback
 from kedge.core.values import Placement, Policy
@@ -54,28 +55,15 @@ def test_the_same_bundle_is_the_same_release(made: World) -> None:
     v1 = made.registry.versions("flights")[0]
     first = made.registry.release(bundle(v1))
     assert (first.number, first.signature, first.model_digest) == (1, SIGNATURE, v1.digest)
-    other = bundle(v1)
-    moved = type(other)(**{**_fields(other), "placement": Placement.PROCESS})
+    moved = msgspec.structs.replace(bundle(v1), placement=Placement.PROCESS)
     assert made.registry.release(moved).number == 4
     assert made.registry.release(bundle(v1, "taxis")).number == 1
-
-
-def _fields(value: Any) -> dict[str, Any]:
-    return {name: getattr(value, name) for name in value.__struct_fields__}
-
-
-def _registers(tell: Any, state_dir: Path, first: int) -> None:
-    own = World(state_dir)
-    tell.send("ready")
-    tell.recv()
-    for number in range(first, first + 10):
-        tell.send(own.registry.add(version(number, model="taxis")).number)
 
 
 def test_two_processes_never_get_one_number(made: World) -> None:
     """Ten versions each, five of them the same: fifteen numbers without a gap."""
     made.close()
-    both = [Other(_registers, made.state_dir, first) for first in (1, 6)]
+    both = [Other(registers, made.state_dir, first) for first in (1, 6)]
     for other in both:
         other.heard()
     for other in both:
@@ -91,9 +79,9 @@ def test_a_release_of_what_is_not_registered_is_refused(made: World) -> None:
     """An unknown version, and a known one with other bytes."""
     for unknown, code in ((version(9), "unknown_version"), (version(1), "digest_mismatch")):
         number = 9 if code == "unknown_version" else 2
-        wrong = bundle(unknown)
+        wrong = msgspec.structs.replace(bundle(unknown), version=number)
         with pytest.raises(Refused) as raised:
-            made.registry.release(type(wrong)(**{**_fields(wrong), "version": number}))
+            made.registry.release(wrong)
         assert raised.value.code == code
 
 
@@ -119,7 +107,8 @@ def test_what_is_live_is_protected(made: World) -> None:
     for number, role in ((1, "previous and back"), (2, "production"), (3, "candidate")):
         code, words = refused_by(made, number, now=NOW + 999 * DAY)
         assert code == "protected"
-        assert role in words and f"r{number} of flights" in words
+        assert f"r{number} of flights" in words
+        assert role in words
 
 
 def test_the_window_protects_what_was_production(made: World) -> None:
@@ -133,6 +122,17 @@ def test_the_window_protects_what_was_production(made: World) -> None:
     assert "within the last 14d" in words
     made.registry.remove("flights", 3, now=NOW + 14.1 * DAY)
     assert [v.number for v in made.registry.versions("flights")] == [1, 2]
+
+
+def test_the_window_begins_when_production_ends(made: World) -> None:
+    """r3 was promoted weeks before it was left behind."""
+    for number in (1, 2, 3):
+        made.do(Promote(release=number, override="a test"))
+    late = {"at": "2026-12-23T12:00:00.000000Z"}
+    made.do(Rollback(), **late)
+    made.do(Promote(release=1, override="a test"), **late)
+    assert refused_by(made, 3, now=NOW + 40 * DAY)[0] == "protected"
+    made.registry.remove("flights", 3, now=NOW + 45 * DAY)
 
 
 def test_the_window_is_that_of_the_endpoint(made: World) -> None:
@@ -153,7 +153,7 @@ def test_a_version_that_served_nobody_is_removed_at_once(made: World) -> None:
     made.registry.remove("flights", 3, now=NOW)
     assert made.ledger.stamp() != before
     assert set(made.row().releases) == {1, 2}
-    v3 = version(3, number=3)
+    v3 = msgspec.structs.replace(version(3), number=3)
     with pytest.raises(Refused) as raised:
         made.registry.release(bundle(v3))
     assert raised.value.code == "unknown_version"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 import time
@@ -10,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sql_world import Other, World, world
 
+from contract.sql_world import Other, World, alternates, world
 from kedge.adapters.sql import signal as wakeup
 from kedge.adapters.sql.signal import SETTLE_S, DirectorySignal
-from kedge.core.release import Promote
 
 LONG_S = 10.0
 """Longer than any wake-up takes, shorter than anybody's patience."""
@@ -87,6 +87,8 @@ def test_a_directory_that_comes_back_is_watched_again(
     else:
         watched.rename(tmp_path / "old")
     assert quick(heard)
+    while heard.wait(0.0):
+        pass
     threading.Timer(0.02, watched.mkdir).start()
     assert quick(heard)
     while heard.wait(0.0):
@@ -122,21 +124,11 @@ def test_without_inotify_it_polls(
     assert not signal.wait(LONG_S)
 
 
-def _promotes(tell: Any, state_dir: Path) -> None:
-    own = World(state_dir)
-    own.row()
-    tell.send("ready")
-    for _ in iter(tell.recv, "stop"):
-        row = own.row()
-        other = 2 if row.production == 1 else 1
-        own.do(Promote(release=other, override="a test"))
-
-
 def test_an_append_of_another_process_becomes_visible_through_the_signal(tmp_path: Path) -> None:
     """Twenty times, with nothing but the signal and the settling looks after it."""
     made = world(tmp_path)
     made.close()
-    other = Other(_promotes, made.state_dir)
+    other = Other(alternates, made.state_dir)
     other.heard()
     signal = DirectorySignal(made.path.parent)
     epoch, seen = made.row().epoch, made.ledger.stamp()
@@ -147,7 +139,7 @@ def test_an_append_of_another_process_becomes_visible_through_the_signal(tmp_pat
         while made.row().epoch != epoch and time.monotonic() < deadline:
             assert signal.wait(LONG_S), "nothing woke the follower"
             for pause in SETTLE_S:
-                time.sleep(pause)
+                signal.wait(pause)
                 if made.ledger.stamp() != seen:
                     break
             seen = made.ledger.stamp()
@@ -157,20 +149,18 @@ def test_an_append_of_another_process_becomes_visible_through_the_signal(tmp_pat
     signal.close()
 
 
-def test_the_last_wake_up_of_an_append_comes_when_it_can_be_seen(tmp_path: Path) -> None:
-    """However slow the disk: the file is touched after the commit."""
+def test_every_write_touches_the_file_after_its_commit(tmp_path: Path) -> None:
+    """The log alone is written before the commit can be seen; this is the wake-up after it."""
     made = world(tmp_path)
     follower = World(made.state_dir)
-    signal = DirectorySignal(made.path.parent)
-    seen = follower.ledger.stamp()
+    follower.row()
+    os.utime(made.path, (0, 0))
 
     def work(connection: Any) -> None:
-        connection.exec_driver_sql("DELETE FROM wanted")
         connection.exec_driver_sql("INSERT INTO artifact VALUES ('sha256:x', 1)")
+        assert made.path.stat().st_mtime == 0
 
-    while signal.wait(0.0):
-        pass
+    seen = follower.ledger.stamp()
     made.database.write(work)
-    assert quick(signal)
+    assert made.path.stat().st_mtime > 0
     assert follower.ledger.stamp() != seen
-    signal.close()

@@ -211,6 +211,14 @@ def test_to_what_is_production_is_refused() -> None:
     assert code(SETTLED, Rollback(to=3)) == "already_production"
 
 
+@pytest.mark.parametrize("state", [SETTLED, SHADOW, CANARY], ids=lambda s: s.stage)
+def test_a_rollout_opens_no_side_door_for_to(state: State) -> None:
+    starved = msgspec.structs.replace(state, fields=fields("origin:string"))
+    assert code(state, Rollback(to=4)) == "never_in_production"
+    assert code(state, Rollback(to=3)) == "already_production"
+    assert code(starved, Rollback(to=1)) == "undeclared_field"
+
+
 def test_to_an_unknown_release_names_it() -> None:
     assert refusal(SETTLED, Rollback(to=99)).message == "flights has no release r99"
 
@@ -409,10 +417,26 @@ def test_what_is_already_so_is_refused_as_unchanged() -> None:
     assert code(CANARY, SetWeight(100)) == "unchanged"
     assert code(CANARY, Canary(4, 100)) == "unchanged"
     assert code(SHADOW, Shadow(4)) == "unchanged"
-    assert code(CANARY, Resume()) == "unchanged"
+    assert code(CANARY, Resume()) == code(SHADOW, Resume()) == "unchanged"
     assert code(run(CANARY, Pause()), Pause()) == "unchanged"
     command = configure(audience="customer")
     assert code(run(SETTLED, command), command) == "unchanged"
+
+
+@pytest.mark.parametrize("state", [SETTLED, SHADOW, CANARY], ids=lambda s: s.stage)
+def test_an_unknown_release_is_called_unknown_before_anything_else(state: State) -> None:
+    commands: list[AnyCommand] = [Canary(99, 1), Promote(99), Rollback(to=99)]
+    commands += [Shadow(99)] if state is not CANARY else []
+    assert {code(state, command) for command in commands} == {"unknown_release"}
+
+
+@pytest.mark.parametrize("state", BY_STAGE.values(), ids=lambda s: s.stage)
+def test_a_policy_is_judged_alike_in_every_stage(state: State) -> None:
+    good, bad = configure(audience="customer"), configure(canary=CanaryPolicy(steps=(200.0,)))
+    assert kinds(state, good) == ["configured"]
+    assert run(state, good).stage is state.stage
+    assert code(run(state, good), good) == "unchanged"
+    assert code(state, bad) == "bad_weight"
 
 
 def test_a_shadow_has_no_weight_to_set() -> None:
@@ -524,6 +548,10 @@ def test_a_contract_that_starves_a_live_release_is_refused(state: State, named: 
     assert told.code == "contract_breaks_live"
     assert f"{named} is live" in told.message
     assert "origin (not declared)" in told.message
+
+
+def test_a_contract_that_starves_a_canary_is_refused() -> None:
+    assert code(CANARY, configure(fields=fields("origin:string"))) == "contract_breaks_live"
 
 
 def test_a_contract_may_drop_what_nobody_needs_any_more() -> None:

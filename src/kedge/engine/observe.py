@@ -8,16 +8,9 @@ serving loop); the replica's thread reads a copy once a second.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import isclose
-from typing import TYPE_CHECKING
 
-import numpy as np
-
-from kedge.core.values import Output, State
+from kedge.core.values import State
 from kedge.ports import Tally
-
-if TYPE_CHECKING:
-    from kedge.ports import Columns
 
 SUB_BITS = 3
 """Eight latency bins an octave: a bin is at most 12.5 % wide."""
@@ -88,42 +81,6 @@ class Recorder:
             counts=dict(self._counts),
             latency={arm: dict(bins) for arm, bins in list(self._latency.items())},
         )
-
-
-def agreeing_rows(output: Output, ours: Columns, theirs: Columns, rows: int) -> int:
-    """How many rows of two answers say the same, in the endpoint's own sense.
-
-    binary: the same side of the threshold. score: within the tolerance. exact: every output
-    equal, floats within the tolerance; an output that one of them lacks is a disagreement.
-    """
-    if output.kind != "exact" and output.score in ours and output.score in theirs:
-        return _agreeing_scores(output, ours[output.score], theirs[output.score], rows)
-    same = np.ones(rows, dtype=bool)
-    if ours.keys() != theirs.keys():
-        return 0
-    for name, mine in ours.items():
-        other = theirs[name]
-        if mine.shape != other.shape:
-            return 0
-        if mine.dtype.kind == "f":
-            equal = np.isclose(mine, other, rtol=0.0, atol=output.tolerance, equal_nan=True)
-        else:
-            equal = mine == other
-        same &= equal.reshape(rows, -1).all(axis=1)
-    return int(same.sum())
-
-
-def _agreeing_scores(output: Output, ours: object, theirs: object, rows: int) -> int:
-    mine = np.asarray(ours, dtype=float).reshape(rows, -1)[:, -1]
-    other = np.asarray(theirs, dtype=float).reshape(rows, -1)[:, -1]
-    if rows == 1:
-        a, b = mine.item(), other.item()
-        if output.kind == "binary":
-            return int((a >= output.threshold) == (b >= output.threshold))
-        return int(isclose(a, b, rel_tol=0.0, abs_tol=output.tolerance))
-    if output.kind == "binary":
-        return int(((mine >= output.threshold) == (other >= output.threshold)).sum())
-    return int((np.abs(mine - other) <= output.tolerance).sum())
 
 
 def summary(tallies: list[Tally]) -> dict[str, object]:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from kedge.core.errors import BadRequest, ModelFailure, Unavailable
 from kedge.core.route import Choice, Plan, Reason
 from kedge.core.values import Arm, State
+from kedge.engine.agreement import agreeing_rows
 from kedge.engine.models import Handle
-from kedge.engine.observe import Recorder, agreeing_rows
+from kedge.engine.observe import Recorder
 
 if TYPE_CHECKING:
     from kedge.ports import Columns

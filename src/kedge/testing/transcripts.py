@@ -126,7 +126,8 @@ class Story:
         yield f"releases are made with transformation {self._transformation}"
 
     def _command(self, line: Line) -> Iterator[str]:
-        outcome = decide(self.state, self._asked(line), AT)
+        command = self._asked(line)  # first: naming a version makes its release
+        outcome = decide(self.state, command, AT)
         if isinstance(outcome, Refusal):
             yield f"refused {outcome.code}: {outcome.message}"
             yield f"hint: {outcome.hint}"
@@ -170,8 +171,8 @@ class Story:
     def _release(self, label: str) -> int:
         """The number of the release that a version makes today; `r3` names one as it is."""
         number = int(label[1:])
-        if label.startswith("r") or number not in self._needs:
-            return number if label.startswith("r") else 99
+        if label.startswith("r"):
+            return number
         for known in self.state.releases.values():
             made = (known.version, known.transformation, known.placement)
             if made == (number, self._transformation, self._placement):
@@ -228,11 +229,15 @@ class Story:
                 int(line.options.get("draw", BUCKETS - 1)),
                 int(asked.removeprefix("r")) if asked else None,
             )
-            where = f"bucket {bucket(key_of(self.state.salt), entity)}" if entity else "no entity"
+            where = self._bucket(entity) if entity else "no entity"
             copied = f", copied to {_label(choice.shadow)}" if choice.shadow else ""
             yield (
                 f"{word} ({where}): {choice.arm} {_label(choice.release)}, {choice.reason}{copied}"
             )
+
+    def _bucket(self, entity: str) -> str:
+        salt = self.state.salt
+        return f"bucket {bucket(key_of(salt), entity)}" if salt else "no rollout"
 
 
 def row(state: State) -> str:

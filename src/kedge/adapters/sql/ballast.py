@@ -19,7 +19,7 @@ class Ballast:
 
     def make(self) -> None:
         """Write it, durably. Random bytes, because a file system may compress zeros away."""
-        with open(self._path, "wb", buffering=0) as file:
+        with self._path.open("wb", buffering=0) as file:
             file.write(os.urandom(SIZE))
             os.fsync(file.fileno())
 

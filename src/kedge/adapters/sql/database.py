@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
+from msgspec import MsgspecError
 from sqlalchemy import Connection, create_engine, event
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.pool import NullPool
@@ -124,13 +125,13 @@ class Database:
                 f"the {self._name} refuses it: {error.orig}",
                 code="pin" if str(error.orig).startswith("pin") else "constraint",
             ) from error
-        except (DBAPIError, dbapi.Error) as error:
+        except (DBAPIError, dbapi.Error, MsgspecError) as error:
             raise self._fault(error) from error
         if begin != "BEGIN":
             self._same_file()
         return result
 
-    def _on_begin(self, connection: Connection) -> None:
+    def _on_begin(self, _: Connection) -> None:
         # The driver's own BEGIN is deferred: a read that turns into a write would then fail
         # at once, without waiting, when another process wrote in between.
         self._raw.execute(self._begin)
@@ -170,8 +171,6 @@ class Database:
         before = self._where()
         opened = self._engine.connect()
         try:
-            if self._where() != before:
-                raise gone(self._name, self.path)
             if self._check is not None:
                 self._begin = "BEGIN"
                 with opened.begin():
@@ -180,6 +179,7 @@ class Database:
             opened.close()
             raise
         self._opened, self._identity = opened, before
+        self._same_file()
         self.incarnation += 1
         return opened
 
@@ -204,16 +204,17 @@ class Database:
 
     def _where(self) -> tuple[int, int]:
         try:
-            found = os.stat(self.path)
+            found = os.stat(self.path)  # noqa: PTH116 - on every use, and Path.stat costs twice
         except OSError:
             raise gone(self._name, self.path) from None
         return (found.st_ino, found.st_dev)
 
     def _same_file(self) -> None:
         try:
-            if self._where() == self._identity:
-                return
-            raise gone(self._name, self.path)
+            found = self._where()
         except Unavailable:
             self.close()
             raise
+        if found != self._identity:
+            self.close()
+            raise gone(self._name, self.path)

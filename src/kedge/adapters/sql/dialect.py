@@ -11,7 +11,7 @@ from typing import Any
 
 dbapi: Any
 try:
-    from pysqlite3 import dbapi2 as _bundled  # type: ignore[import-untyped]
+    from pysqlite3 import dbapi2 as _bundled
 
     dbapi = _bundled
 except ImportError:  # no wheel for this platform

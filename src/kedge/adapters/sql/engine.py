@@ -80,12 +80,10 @@ def create(state_dir: Path) -> None:
 def open_ledger(state_dir: Path, *, patience_s: float = COMMAND_PATIENCE_S) -> Database:
     """The ledger's database; shared by `SqlLedger` and `SqlRegistry` of one thread.
 
-    Raises:
-        Unavailable: `ledger_gone`: there is none. It is never made here.
+    It is never made here. A missing one is no fault yet: a gateway starts without it, and each
+    use says `ledger_gone` until it is back.
     """
     path = state_dir / LEDGER_DIR / "ledger.db"
-    if not path.exists():
-        raise gone("ledger", path)
     return Database(
         path,
         name="ledger",
@@ -106,11 +104,19 @@ def open_evidence(state_dir: Path, *, patience_s: float = TELEMETRY_PATIENCE_S) 
 
 
 def migrate(state_dir: Path) -> None:
-    """Bring an existing ledger to the newest revision, in one transaction."""
-    path = state_dir / LEDGER_DIR / "ledger.db"
-    if not path.exists():
-        raise gone("ledger", path)
-    _migrate(path)
+    """Bring an existing ledger to the newest revision, in one transaction.
+
+    Costs nothing where it is there already.
+    """
+    database = open_ledger(state_dir)
+    try:
+        database.read(_check_revision)
+    except Unavailable as error:
+        if error.code != "ledger_revision":
+            raise
+        _migrate(database.path)
+    finally:
+        database.close()
 
 
 # ---------------------------------------------------------------- the ledger
@@ -132,8 +138,8 @@ def _refuse_second(home: Path) -> None:
 def _migrate(path: Path) -> None:
     # Alembic costs 225 ms to import and only this function needs it: every other command
     # would pay for it.
-    from alembic import command
-    from alembic.config import Config
+    from alembic import command  # noqa: PLC0415
+    from alembic.config import Config  # noqa: PLC0415
 
     config = Config()
     here = str(Path(__file__).parent / "migrations").replace("%", "%%")
@@ -183,7 +189,7 @@ def _remake(path: Path, *, name: str, metadata: MetaData) -> None:
     WAL goes first, because SQLite would otherwise play it into the new file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.parent / ".lock", "w") as lock:
+    with (path.parent / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if path.exists() and _sound(path, name, metadata):
             return

@@ -81,7 +81,7 @@ class SqlLedger:
     call opens the file again.
     """
 
-    def __init__(self, database: Database, *, unix: Callable[[], float] = time.time) -> None:
+    def __init__(self, database: Database, *, unix: Callable[[], float] = time.time) -> None:  # noqa: TID251 - for who has no Clock
         """Follow a database from `open_ledger`; `unix` tells when a wish has run out."""
         self._database = database
         self._unix = unix
@@ -99,8 +99,9 @@ class SqlLedger:
         return self._database.read(self._read)
 
     def stamp(self) -> tuple[int, int, int]:
-        """A value that differs when anything was committed since, by anybody. For followers:
-        while it is the same, `read` would say the same (but for wishes that run out).
+        """A value that differs when anything was committed since, by anybody.
+
+        While it is the same, `read` would say the same, but for wishes that run out.
 
         Raises:
             Unavailable: as any other method; so it tells a lost ledger too.

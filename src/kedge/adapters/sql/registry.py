@@ -76,8 +76,12 @@ class SqlRegistry:
             .where(_version.c.model == model, _version.c.removed_at.is_(None))
             .order_by(_version.c.number)
         )
-        bodies = self._database.read(lambda connection: connection.execute(query).scalars().all())
-        return tuple(codec.decode(body, ModelVersion) for body in bodies)
+
+        def work(connection: Connection) -> tuple[ModelVersion, ...]:
+            bodies = connection.execute(query).scalars()
+            return tuple(codec.decode(body, ModelVersion) for body in bodies)
+
+        return self._database.read(work)
 
     def release(self, bundle: Bundle) -> Release:
         """The release with exactly this bundle, made when there was none.
@@ -178,6 +182,7 @@ def _made(bundle: Bundle, version: ModelVersion, number: int, digest: str) -> Re
         schema=bundle.schema,
         transformation=bundle.transformation,
         generation=bundle.generation,
+        trusted=version.trusted,
         load_s=version.load_s,
     )
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
-from sqlalchemy import bindparam, select
+from sqlalchemy import Connection, Executable, bindparam, select
 from sqlalchemy.dialects.sqlite import insert
 
 from kedge.adapters.sql import tables
@@ -37,53 +38,61 @@ _TALLIES = (
 )
 
 
-class SqlRoster:
-    """The replicas that are known.
-
-    The database is made again when it is missing or damaged: every replica writes itself whole
-    with its next beat. Until then a command may count too few of them, and says whom it counted.
-    """
+class _Telemetry:
+    """What the two have in common."""
 
     def __init__(self, database: Database) -> None:
-        """Use a database from `open_roster`."""
         self._database = database
 
-    def publish(self, member: Member) -> None:
-        """Write what a replica says of itself, whole; the newest word counts."""
-        row = {"name": member.name, "beat_at": member.beat_at, "body": codec.encode(member)}
-        self._database.write(lambda connection: connection.execute(_PUBLISH, row) and None)
-
-    def leave(self, name: str) -> None:
-        """Forget a replica; no fault when it is not known."""
-        self._database.write(lambda connection: connection.execute(_LEAVE, {"whom": name}) and None)
-
-    def members(self) -> tuple[Member, ...]:
-        """Everyone known, by name."""
-        bodies = self._database.read(
-            lambda connection: connection.execute(_MEMBERS).scalars().all()
-        )
-        return tuple(_member.decode(body) for body in bodies)
-
     def stamp(self) -> tuple[int, int, int]:
-        """A value that differs when anybody has published or left since."""
+        """A value that differs when anybody has written since."""
         return self._database.stamp()
 
     def close(self) -> None:
         """Let go of the file; the next call opens it again."""
         self._database.close()
 
+    def _run(self, statement: Executable, rows: Any) -> None:
+        """Write once, in a transaction of its own: as short as it can be."""
 
-class SqlEvidence:
-    """What was counted, by replica and comparison.
+        def work(connection: Connection) -> None:
+            connection.execute(statement, rows)
+
+        self._database.write(work)
+
+
+class SqlRoster(_Telemetry):
+    """The replicas that are known; on a database from `open_roster`.
+
+    The database is made again when it is missing or damaged: every replica writes itself whole
+    with its next beat. Until then a command may count too few of them, and says whom it counted.
+    """
+
+    def publish(self, member: Member) -> None:
+        """Write what a replica says of itself, whole; the newest word counts."""
+        row = {"name": member.name, "beat_at": member.beat_at, "body": codec.encode(member)}
+        self._run(_PUBLISH, row)
+
+    def leave(self, name: str) -> None:
+        """Forget a replica; no fault when it is not known."""
+        self._run(_LEAVE, {"whom": name})
+
+    def members(self) -> tuple[Member, ...]:
+        """Everyone known, by name."""
+
+        def work(connection: Connection) -> tuple[Member, ...]:
+            return tuple(_member.decode(body) for body in connection.execute(_MEMBERS).scalars())
+
+        return self._database.read(work)
+
+
+class SqlEvidence(_Telemetry):
+    """What was counted, by replica and comparison; on a database from `open_evidence`.
 
     Counts are cumulative and written over those with the same key, so writing twice counts
     once. The database is made again when it is missing or damaged; a replica's next tally then
     brings back all that it has counted since it started.
     """
-
-    def __init__(self, database: Database) -> None:
-        """Use a database from `open_evidence`."""
-        self._database = database
 
     def publish(self, tallies: Sequence[Tally]) -> None:
         """Write the tallies over those with the same key, all in one transaction."""
@@ -99,15 +108,13 @@ class SqlEvidence:
             for tally in tallies
         ]
         if rows:
-            self._database.write(lambda connection: connection.execute(_COUNT, rows) and None)
+            self._run(_COUNT, rows)
 
     def tallies(self, endpoint: str) -> tuple[Tally, ...]:
         """Everything counted for an endpoint."""
-        bodies = self._database.read(
-            lambda connection: connection.execute(_TALLIES, {"of": endpoint}).scalars().all()
-        )
-        return tuple(_counted.decode(body) for body in bodies)
 
-    def close(self) -> None:
-        """Let go of the file; the next call opens it again."""
-        self._database.close()
+        def work(connection: Connection) -> tuple[Tally, ...]:
+            bodies = connection.execute(_TALLIES, {"of": endpoint}).scalars()
+            return tuple(_counted.decode(body) for body in bodies)
+
+        return self._database.read(work)

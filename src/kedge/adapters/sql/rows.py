@@ -78,7 +78,7 @@ def state_of(
     state = State(
         endpoint=row["endpoint"],
         epoch=row["epoch"],
-        stage=Stage(row["stage"]),
+        stage=msgspec.convert(row["stage"], Stage),
         **{name: row[name] for name in POINTERS},
         paused=bool(row["paused"]),
         weight=row["weight"],

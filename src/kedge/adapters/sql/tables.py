@@ -65,7 +65,6 @@ Index(
     model_version.c.digest,
     unique=True,
     sqlite_where=text("removed_at IS NULL"),
-    postgresql_where=text("removed_at IS NULL"),
 )
 
 transform_version = Table(

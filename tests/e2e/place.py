@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import models
+
 KEDGE = [sys.executable, "-m", "kedge"]
 
 
@@ -27,12 +29,33 @@ class Site:
         self.root = root
         self.endpoint = endpoint
         self.port = free_port()
-        self.env = {**os.environ, "KEDGE_ACTOR": "tester"}
+        self.env = {**models.environment(), "KEDGE_ACTOR": "tester"}
+        self._install_test_loader()
         self.up: subprocess.Popen[bytes] | None = None
         (root / "kedge.toml").write_text(
             f'[server]\nport = {self.port}\ncontrol_port = {free_port()}\nworkers = {workers}\n{server}\n'
             f'[endpoints.{endpoint}]\naudience = "internal"\n{policy}\n'
         )
+
+    def _install_test_loader(self) -> None:
+        """Make `models.TestLoader` an installed loader for every process of this site."""
+        info = self.root / "plugin" / "kedge_test_loader-1.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: kedge-test-loader\nVersion: 1\n")
+        (info / "entry_points.txt").write_text("[kedge.loaders]\ntest = models:TestLoader\n")
+        self.env["PYTHONPATH"] += os.pathsep + str(info.parent)
+
+    def model(self, name: str, kind: str = "good", **more: Any) -> str:
+        """Write a model that behaves as told; returns where it is."""
+        return str(models.misbehaving(self.root / name, kind, **more))
+
+    def release(self, *, promote: bool = True, **second: Any) -> None:
+        """Register v1 (good) and v2 (as told), and make v1 production."""
+        self.run("register", self.endpoint, self.model("one"))
+        self.run("register", self.endpoint, self.model("two", **{"scale": 3.0, **second}))
+        if promote:
+            self.run("promote", self.endpoint, "v1")
+            self.until(lambda: self.infer()[0] == 200, "the first answer")
 
     def run(self, *words: str, check: bool = True, within_s: float = 60.0) -> subprocess.CompletedProcess[str]:
         """Run one command to its end."""
@@ -112,7 +135,7 @@ class Site:
         """Ask the endpoint; {name: (datatype, values)}."""
         tensors = [
             {"name": name, "datatype": datatype, "shape": [len(values)], "data": values}
-            for name, (datatype, values) in (inputs or {"x": ("FP32", [1.0])}).items()
+            for name, (datatype, values) in (inputs or {"x": ("FP64", [1.0])}).items()
         ]
         raw = json.dumps({"inputs": tensors, **more}).encode()
         status, head, body = self.request("POST", path or f"/v2/models/{self.endpoint}/infer", raw, headers)
@@ -161,7 +184,7 @@ class Load:
             thread.start()
 
     def _ask(self, pause_s: float, caller: int) -> None:
-        raw = json.dumps({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1], "data": [1.0]}]}).encode()
+        raw = json.dumps({"inputs": [{"name": "x", "datatype": "FP64", "shape": [1], "data": [1.0]}]}).encode()
         connection = None
         number = 0
         due = time.monotonic()

@@ -1,0 +1,94 @@
+"""What is served: one small classifier in several versions and formats, and its request.
+
+Twenty floats in, a label out. A version is told from another by its answer: `flip` turns the
+labels round, so nobody's own word is taken for which one answered.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import skops.io
+from sklearn.linear_model import LogisticRegression
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+FEATURES = 20
+FLIPPED = b'"data":[1]'
+"""Stands in the answer to `ROW` when the labels are turned round, and only then."""
+TRIAL = 20_000
+"""Elements of ballast with which their price is found."""
+
+
+def training() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """4,000 rows of which a straight line tells the class."""
+    dice = np.random.default_rng(7)
+    rows = dice.normal(size=(4000, FEATURES))
+    return rows, (rows @ dice.normal(size=FEATURES) > 0).astype(np.int64)
+
+
+def classifier(*, flip: bool, variant: int = 0) -> LogisticRegression:
+    """The model. Variants answer alike and differ in their bytes."""
+    rows, labels = training()
+    return LogisticRegression(C=1.0 + variant).fit(rows, 1 - labels if flip else labels)
+
+
+def row() -> list[float]:
+    """A row of class 0, far from the line."""
+    rows, _ = training()
+    sure = classifier(flip=False).predict_proba(rows)[:, 0].argmax()
+    return [round(float(value), 6) for value in rows[sure]]
+
+
+def body(datatype: str) -> bytes:
+    """The request: one row, as the Open Inference Protocol writes it."""
+    tensor = {"name": "X", "shape": [1, FEATURES], "datatype": datatype, "data": row()}
+    return json.dumps({"inputs": [tensor]}, separators=(",", ":")).encode()
+
+
+def write_onnx(folder: Path, *, flip: bool, variant: int = 0) -> Path:
+    """The model as ONNX; takes X as FP32."""
+    from skl2onnx import to_onnx  # noqa: PLC0415 - takes a second, and only some need it
+
+    folder.mkdir(parents=True)
+    sample = np.zeros((1, FEATURES), np.float32)
+    made = to_onnx(classifier(flip=flip, variant=variant), sample, options={"zipmap": False})
+    (folder / "model.onnx").write_bytes(made.SerializeToString())
+    write_golden(folder, {"label": [int(flip)]})
+    return folder
+
+
+def write_sklearn(folder: Path, *, flip: bool, variant: int = 0, ballast: int = 0) -> Path:
+    """The model as scikit-learn; takes X as FP64. `ballast` is dead weight, loaded item by item."""
+    folder.mkdir(parents=True)
+    model = classifier(flip=flip, variant=variant)
+    if ballast:
+        model.ballast_ = [float(number) for number in range(ballast)]
+    skops.io.dump(model, folder / "model.skops", compression=zipfile.ZIP_DEFLATED, compresslevel=1)
+    write_golden(folder, {"label": [int(flip)]})
+    return folder
+
+
+def write_golden(folder: Path, outputs: dict[str, list[Any]]) -> None:
+    """The row that the model must answer before it serves."""
+    golden = {"inputs": {"X": [row()]}, "outputs": outputs}
+    (folder / "golden.json").write_text(json.dumps(golden), encoding="utf-8")
+
+
+def ballast_for(seconds: float, folder: Path) -> int:
+    """How many items take so many seconds of CPU to load here: tried out, not assumed.
+
+    skops writes a list item by item and builds it up again item by item, in Python: the load
+    holds the interpreter as a big forest's or a vocabulary's does.
+    """
+    path = write_sklearn(folder, flip=False, ballast=TRIAL) / "model.skops"
+    begun = time.process_time()
+    unknown = skops.io.get_untrusted_types(file=path)
+    skops.io.load(path, trusted=unknown)
+    return int(TRIAL * seconds / (time.process_time() - begun))

@@ -1,0 +1,262 @@
+"""The real processes of the demo: kedge's commands, `kedge up`, and the traffic.
+
+Everything goes through the public command line, as a user would do it. Whatever is started here
+is stopped here, whatever happens.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+KEDGE = Path(sys.executable).with_name("kedge")
+HERE = Path(__file__).resolve().parent
+COMMAND_TIMEOUT_S = 180
+STOP_S = 20
+PID_FILE = "up.pid"
+
+
+class DemoFailed(Exception):
+    """A step did not do what it promises."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a command said."""
+
+    code: int
+    data: dict[str, Any]
+    started: float
+    """When its process was started, on the host's monotonic clock."""
+    took_ms: float
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """The refusal, when it was one."""
+        found: dict[str, Any] = self.data.get("error", {})
+        return found
+
+
+def environment(bytecode: Path) -> dict[str, str]:
+    """What the demo's processes get to see.
+
+    Where Python is told to keep no compiled modules, every command would compile a thousand of
+    them again, for seconds; they are kept in a folder of the demo instead.
+    """
+    found = {**os.environ, "KEDGE_ACTOR": "demo"}
+    found.pop("KEDGE_CONFIG", None)
+    if found.pop("PYTHONDONTWRITEBYTECODE", None):
+        found["PYTHONPYCACHEPREFIX"] = str(bytecode.absolute())
+    return found
+
+
+class Kedge:
+    """The command line, in one working directory."""
+
+    def __init__(self, work: Path, env: dict[str, str]) -> None:
+        self.work = work
+        self.environment = env
+
+    def run(self, *words: str, codes: Sequence[int] = (0,)) -> Said:
+        """Run a command with --json.
+
+        Raises:
+            DemoFailed: it ended with another exit code than these, or did not answer in JSON.
+        """
+        started = time.perf_counter()
+        done = subprocess.run(
+            [KEDGE, *words, "--json"],
+            cwd=self.work,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_TIMEOUT_S,
+            check=False,
+        )
+        took_ms = (time.perf_counter() - started) * 1e3
+        what = f"kedge {' '.join(words)}"
+        if done.returncode not in codes:
+            raise DemoFailed(
+                f"{what} ended with exit code {done.returncode}, expected {codes}\n"
+                f"{done.stdout}{done.stderr}"
+            )
+        try:
+            data = json.loads(done.stdout)
+        except ValueError:
+            raise DemoFailed(f"{what} did not answer in JSON:\n{done.stdout}") from None
+        return Said(done.returncode, data, started, took_ms)
+
+    def status(self) -> dict[str, Any]:
+        """What `kedge status flights` says."""
+        return self.run("status", "flights").data
+
+
+class Child:
+    """A process in a group of its own: Ctrl-C in the terminal reaches only the demo."""
+
+    def __init__(self, name: str, command: Sequence[str | Path], log: Path, **options: Any) -> None:
+        self.name = name
+        self.log = log
+        with log.open("ab") as stderr:
+            self.process = subprocess.Popen(
+                command, stderr=stderr, start_new_session=True, **options
+            )
+
+    def check(self) -> None:
+        """Raise DemoFailed when it has ended by itself."""
+        if self.process.poll() is not None:
+            raise DemoFailed(
+                f"{self.name} ended with exit code {self.process.returncode}\n{self.tail()}"
+            )
+
+    def tail(self) -> str:
+        """The end of its log."""
+        return self.log.read_text(encoding="utf-8", errors="replace")[-3000:]
+
+    def stop(self, number: int) -> int:
+        """Ask it to stop and wait; one that does not is killed with all that it started.
+
+        Returns:
+            Its exit code; negative when it had to be killed.
+        """
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        try:
+            return self.process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return self.process.wait(STOP_S)
+
+    def kill(self) -> None:
+        """Kill it and what is left of its group."""
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+
+
+class Up(Child):
+    """`kedge up`."""
+
+    def __init__(self, kedge: Kedge, port: int) -> None:
+        self.port = port
+        super().__init__(
+            "kedge up",
+            [KEDGE, "up", "--port", str(port)],
+            kedge.work / "up.log",
+            cwd=kedge.work,
+            env=kedge.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )
+        (kedge.work / PID_FILE).write_text(f"{self.process.pid}\n", encoding="utf-8")
+
+    def wait_for(self, path: str, within_s: float = 60.0) -> float:
+        """Wait until a path answers 200; returns the seconds that it took.
+
+        Raises:
+            DemoFailed: it does not in time, or the process ended.
+        """
+        started = time.perf_counter()
+        while time.perf_counter() - started < within_s:
+            self.check()
+            if self._status(path) == http.HTTPStatus.OK:
+                return time.perf_counter() - started
+            time.sleep(0.05)
+        raise DemoFailed(f"{path} is not answered within {within_s:.0f} s\n{self.tail()}")
+
+    def _status(self, path: str) -> int:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=2)
+        try:
+            connection.request("GET", path)
+            return connection.getresponse().status
+        except (OSError, http.client.HTTPException):
+            return 0
+        finally:
+            connection.close()
+
+
+class Traffic(Child):
+    """The load, in its own process. `latest` is what it said last."""
+
+    def __init__(self, kedge: Kedge, cache: Path, port: int, rate: float) -> None:
+        self.latest: dict[str, Any] = {}
+        self.summary: dict[str, Any] | None = None
+        super().__init__(
+            "traffic",
+            [
+                sys.executable, HERE / "traffic.py", "--port", str(port), "--rate", str(rate),
+                "--cache", cache,
+            ],
+            kedge.work / "traffic.log",
+            env=kedge.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+        )  # fmt: skip
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            said = json.loads(line)
+            if "summary" in said:
+                self.summary = said["summary"]
+            else:
+                self.latest = said
+
+    def wait_until_it_flows(self, within_s: float = 30.0) -> None:
+        """Wait for the first second of answers.
+
+        Raises:
+            DemoFailed: there are none.
+        """
+        deadline = time.perf_counter() + within_s
+        while time.perf_counter() < deadline:
+            self.check()
+            if self.latest.get("ok"):
+                return
+            time.sleep(0.05)
+        raise DemoFailed(f"no request was answered: {self.latest}\n{self.tail()}")
+
+    def finish(self) -> dict[str, Any]:
+        """Stop sending, wait for what is in flight, and return the summary.
+
+        Raises:
+            DemoFailed: there is none.
+        """
+        self.stop(signal.SIGTERM)
+        self._reader.join(STOP_S)
+        if self.summary is None:
+            raise DemoFailed(f"the traffic ended without a summary\n{self.tail()}")
+        return self.summary
+
+
+def running_since_before(work: Path) -> int | None:
+    """The `kedge up` of an earlier demo that was killed too hard to stop it; None as a rule."""
+    try:
+        pid = int((work / PID_FILE).read_text(encoding="utf-8"))
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except (OSError, ValueError):
+        return None
+    return pid if bytes(KEDGE) in command and b"up" in command else None
+
+
+def free_port() -> int:
+    """A port of this host that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,84 @@
+"""Registering a model: which loaders there are, and trying an artifact out."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from kedge.adapters import process
+from kedge.core.errors import Refused, UnfitModel
+from kedge.core.values import ModelVersion
+from kedge.engine.registration import register
+from kedge.ports import Loader, Note
+from kedge.wiring import Workplace, actor
+
+
+class Loaders(Mapping[str, Loader]):
+    """The installed loaders by flavour, each imported when it is first asked for.
+
+    scikit-learn alone takes a second and 100 MB to import: a worker that serves ONNX must not
+    pay for it.
+    """
+
+    def __init__(self) -> None:
+        self._points = {point.name: point for point in entry_points(group="kedge.loaders")}
+        self._loaded: dict[str, Loader] = {}
+
+    def __getitem__(self, flavour: str) -> Loader:
+        """Load one.
+
+        Raises:
+            KeyError: there is none of this flavour.
+            UnfitModel: what it needs is not installed.
+        """
+        if flavour not in self._loaded:
+            try:
+                self._loaded[flavour] = self._points[flavour].load()()
+            except ImportError as error:
+                raise UnfitModel(f"{flavour} models need what is not installed: {error}", code="loader_missing",
+                                 hint=f"pip install 'kedge[{flavour}]'") from error  # fmt: skip
+        return self._loaded[flavour]
+
+    def __iter__(self) -> Iterator[str]:
+        """The flavours."""
+        return iter(self._points)
+
+    def __len__(self) -> int:
+        """How many."""
+        return len(self._points)
+
+
+def loaders() -> tuple[dict[str, Loader], dict[str, str]]:
+    """Every loader that can be imported, by flavour; and those that cannot, with why."""
+    points, found, missing = Loaders(), {}, {}
+    for flavour in points:
+        try:
+            found[flavour] = points[flavour]
+        except UnfitModel as error:
+            missing[flavour] = f"{error}; {error.hint}"
+    return found, missing
+
+
+def register_version(
+    place: Workplace, endpoint: str, path: Path, *, golden: Path | None, training: Path | None,
+    trusted: Sequence[str],
+) -> tuple[ModelVersion, bool]:  # fmt: skip
+    """Register what stands in `path`; True when it is new."""
+    found, missing = loaders()
+    try:
+        version, new = register(
+            path, model=endpoint, loaders=found, registry=place.registry, artifacts=place.artifacts,
+            golden=golden, training=training, trusted=trusted, by=actor(), at=place.clock.now(),
+            probe=functools.partial(process.probe, artifacts=place.state_dir / "artifacts"),
+        )  # fmt: skip
+    except Refused as error:
+        if missing:
+            error.hint += "; not installed: " + ", ".join(f"{k} ({v})" for k, v in missing.items())
+        raise
+    if new:
+        body = {"version": version.label, "digest": version.digest, "flavour": version.flavour}
+        place.ledger.note(endpoint, Note(kind="registered", body=body), by=actor(), reason="",
+                          at=place.clock.now())  # fmt: skip
+    return version, new

@@ -1,0 +1,282 @@
+"""What runs: a gateway worker, the supervisor of a host, control."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import structlog
+import uvicorn
+
+from kedge.adapters import process
+from kedge.adapters.process import ProcessModel
+from kedge.adapters.sql.signal import SETTLE_S, DirectorySignal
+from kedge.core.codec import encode
+from kedge.core.errors import BadConfig, Refused, Unavailable
+from kedge.core.values import Release, State
+from kedge.engine.control import Say
+from kedge.engine.models import Pool
+from kedge.engine.replica import Replica
+from kedge.engine.serving import Serving
+from kedge.engine.supervisor import Command, HostCommand, Supervisor
+from kedge.enrol import Loaders
+from kedge.gateway.admin import Admin
+from kedge.gateway.app import Gateway
+from kedge.gateway.decode import Contract
+from kedge.gateway.infer import Bounds
+from kedge.gateway.worker import serve, take_over
+from kedge.ports import Member
+from kedge.settings import Server
+from kedge.wiring import Workplace, host_name
+
+log = structlog.get_logger("kedge.running")
+
+
+def run_dir_of(state_dir: Path) -> Path:
+    """Where a supervisor's sockets live: short, since a Unix socket's path has 107 bytes at most.
+
+    It is derived from the state directory, private to its user, and has one folder a supervisor.
+    """
+    name = hashlib.sha256(str(state_dir.resolve()).encode()).hexdigest()[:12]
+    base = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
+    path = base / f"kedge-{os.getuid()}-{name}"
+    path.mkdir(mode=0o700, exist_ok=True)
+    if path.stat().st_uid != os.getuid():
+        raise PermissionError(f"{path} belongs to somebody else")
+    return path
+
+
+def log_to_stderr() -> None:
+    """Events on stderr: as JSON lines, which the supervisor keeps in a file a process; for people
+    at a terminal."""
+    people = sys.stderr.isatty()
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *(() if people else (structlog.processors.format_exc_info,)),
+            structlog.dev.ConsoleRenderer() if people else structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+# ---------------------------------------------------------------- a worker
+
+
+def run_worker(server: Server, *, slot: str, fd: int, run_dir: Path, state_dir: Path) -> None:
+    """Be one gateway worker. Returns when it was told to stop."""
+    listener = socket.socket(fileno=fd)
+    place = Workplace(state_dir, patience_s=0.2)
+    host, port = listener.getsockname()[:2]
+    member = Member(
+        name=f"{host_name()}/{slot}.{os.getpid()}", host=host_name(), pid=os.getpid(), kind="gateway",
+        address=f"{host}:{port}", started_at=place.clock.now(), beat_at=0.0, ledger_at=0.0,
+    )  # fmt: skip
+    serving = Serving(place.clock.monotonic)
+    signal_ = place.ledger_signal()
+    links = Links()
+    pool = Pool(loaders=Loaders(), artifacts=place.artifacts, connect=links.connect, run_dir=run_dir,
+                clock=place.clock, changed=signal_.wake)  # fmt: skip
+    replica = Replica(
+        member=member, slot=slot, ledger=place.ledger, stamp=place.ledger.stamp, roster=place.roster,
+        evidence=place.evidence, disk=place.disk, pool=pool, serving=serving, signal=signal_,
+        settle_s=SETTLE_S, contract=contract_of, clock=place.clock, lease_s=server.lease_s,
+    )  # fmt: skip
+    bounds = Bounds(body=int(server.max_body_mb * 2**20), requests=server.max_in_flight, body_s=30.0)
+    gateway = Gateway(serving, bounds, ready=lambda: replica.started.is_set() and bool(serving.lives()))
+    try:
+        serve(gateway, replica, listener, drain_s=server.drain_s,
+              handoff=run_dir / f"{slot}.handoff", on_loop=links.bind)  # fmt: skip
+    finally:
+        pool.close()
+
+
+class Links:
+    """Connections to model processes, made from the replica's thread for the serving loop."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def bind(self) -> None:
+        """Remember the running loop."""
+        self._loop = asyncio.get_running_loop()
+
+    def connect(self, path: Path, release: Release, in_flight: int) -> ProcessModel:
+        """Connect; the connection lives on the serving loop."""
+        assert self._loop is not None
+        return ProcessModel(path, release.signature, loop=self._loop, in_flight=in_flight)
+
+
+def contract_of(state: State) -> Contract:
+    """Compile an endpoint's contract."""
+    return Contract(state.fields, rows=state.policy.limits.rows, entity=state.policy.entity)
+
+
+# ---------------------------------------------------------------- the supervisor
+
+
+def run_supervisor(
+    server: Server, *, config: Path, state_dir: Path, with_control: bool, run_for: float | None, say: Say
+) -> None:
+    """Run everything on this host until a signal says to stop; then stop it in order."""
+    log_to_stderr()
+    refuse_open_bind(server.host, "server.host")
+    place = Workplace(state_dir, patience_s=1.0)
+    with one_supervisor(state_dir):
+        orphans, listener = inherit(place, server)
+        run_dir = run_dir_of(state_dir) / str(os.getpid())
+        run_dir.mkdir(mode=0o700, exist_ok=True)
+        signal_ = DirectorySignal(state_dir / "ledger", place.disk.pins_dir)
+        supervisor = Supervisor(
+            member=Member(
+                name=f"{host_name()}/supervisor.{os.getpid()}", host=host_name(), pid=os.getpid(),
+                kind="supervisor", address="", started_at=place.clock.now(), beat_at=0.0, ledger_at=0.0,
+            ),
+            ledger=place.ledger, stamp=place.ledger.stamp, roster=place.roster, disk=place.disk,
+            signal_=signal_, clock=place.clock, run_dir=run_dir, log_dir=state_dir / "logs",
+            workers=worker_commands(server, run_dir, state_dir, listener.fileno()),
+            listener_fd=listener.fileno(), host_command=host_command(state_dir),
+            others=control_command(config) if with_control else {}, orphans=orphans,
+            environment=process.environment(),
+        )  # fmt: skip
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: supervisor.stop())
+        if run_for is not None:
+            threading.Timer(run_for, supervisor.stop).start()
+        host, port = listener.getsockname()[:2]
+        say(f"serving on http://{host}:{port} with {server.workers} workers; logs in {state_dir / 'logs'}; "
+            "Ctrl-C stops")  # fmt: skip
+        supervisor.run()
+        shutil.rmtree(run_dir, ignore_errors=True)
+        say("stopped")
+
+
+def refuse_open_bind(host: str, what: str) -> None:
+    """There is no authentication yet: only loopback is served.
+
+    Raises:
+        BadConfig: any other address.
+    """
+    if host not in ("127.0.0.1", "::1", "localhost") and not os.environ.get("KEDGE_TRUST_NETWORK"):
+        raise BadConfig(
+            [f"{what}: {host} is reachable from outside, and this version has no authentication"],
+            hint="bind 127.0.0.1 behind your proxy, or set KEDGE_TRUST_NETWORK=1 on a network you trust",
+        )
+
+
+@contextlib.contextmanager
+def one_supervisor(state_dir: Path) -> Iterator[None]:
+    """Hold the host's lock; the kernel lets go of it however this process ends.
+
+    Raises:
+        Refused: another supervisor runs on this state directory.
+    """
+    path = state_dir / "supervisor.lock"
+    with path.open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Refused(f"kedge up already runs on {state_dir}", code="already_running",
+                          hint="kedge status shows what it serves") from None  # fmt: skip
+        yield
+
+
+def inherit(place: Workplace, server: Server) -> tuple[tuple[Member, ...], socket.socket]:
+    """The workers that a killed predecessor left behind, and the socket on which they listen."""
+    orphans = []
+    for member in place.roster.members():
+        if member.host != host_name():
+            continue
+        if member.kind == "gateway" and is_worker(member.pid):
+            orphans.append(member)
+        else:
+            place.roster.leave(member.name)
+    for door in run_dir_of(place.state_dir).glob("*/*.handoff"):
+        listener = take_over(door)
+        if listener is not None and listener.getsockname()[1] == (server.port or listener.getsockname()[1]):
+            log.info("supervisor.took_over", orphans=len(orphans))
+            return tuple(orphans), listener
+    for left in run_dir_of(place.state_dir).iterdir():
+        shutil.rmtree(left, ignore_errors=True)
+    return tuple(orphans), listen(server)
+
+
+def listen(server: Server) -> socket.socket:
+    """The socket that all workers share.
+
+    Raises:
+        Unavailable: the port is taken.
+    """
+    family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((server.host, server.port))
+    except OSError as error:
+        raise Unavailable(f"cannot listen on {server.host}:{server.port}: {error.strerror}", code="port_taken",
+                          hint="kedge up --port N, or [server] port in kedge.toml") from error  # fmt: skip
+    listener.listen(2048)
+    return listener
+
+
+def is_worker(pid: int) -> bool:
+    """Whether a process is one of our gateway workers (and not somebody else with its number)."""
+    try:
+        return b"gateway-worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def worker_commands(server: Server, run_dir: Path, state_dir: Path, fd: int) -> dict[str, Command]:
+    """How each gateway worker is started."""
+    return {
+        f"w{number}": (
+            sys.executable, "-m", "kedge", "gateway-worker", "--slot", f"w{number}", "--fd", str(fd),
+            "--run-dir", str(run_dir), "--server", encode(server).decode(), "--state-dir", str(state_dir),
+        )
+        for number in range(server.workers)
+    }  # fmt: skip
+
+
+def control_command(config: Path) -> dict[str, Command]:
+    """How control is started."""
+    return {"control": (sys.executable, "-m", "kedge", "--config", str(config), "control")}
+
+
+def host_command(state_dir: Path) -> HostCommand:
+    """How the model process of a release is started."""
+
+    def build(state: State, release: int, path: Path) -> Command:
+        chosen = state.releases[release]
+        return tuple(process.command(
+            socket=path, artifacts=state_dir / "artifacts", digest=chosen.model_digest, flavour=chosen.flavour,
+            trusted=chosen.trusted, memory_mb=state.policy.memory_mb,
+        ))  # fmt: skip
+
+    return build
+
+
+# ---------------------------------------------------------------- control
+
+
+def run_control(port: int, *, state_dir: Path, status: Callable[[Workplace, str | None], object]) -> None:
+    """Serve the read-only status API on loopback until a signal says to stop."""
+    log_to_stderr()
+    place = Workplace(state_dir, patience_s=1.0)
+    config = uvicorn.Config(
+        Admin(lambda endpoint: status(place, endpoint)), host="127.0.0.1", port=port, log_config=None,
+        access_log=False, lifespan="off", ws="none",
+    )  # fmt: skip
+    uvicorn.Server(config).run()
