@@ -25,6 +25,8 @@ check: $(UV) ## Format, lint, imports, types
 	$(RUN) ruff check --quiet .
 	$(RUN) lint-imports --no-cache > .lint-imports.log || (cat .lint-imports.log; exit 1)
 	$(RUN) mypy
+	MYPYPATH=src:bench $(RUN) mypy bench
+	MYPYPATH=src:examples/flights $(RUN) mypy examples/flights
 
 soak: $(UV) ## The long ones: the full fault matrix, repeated
 	$(RUN) pytest -q -m "soak or e2e" --timeout 1800

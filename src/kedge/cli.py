@@ -95,7 +95,12 @@ def verb(function: Callable[..., None]) -> Callable[..., None]:
             if as_json:
                 import msgspec
 
-                body = {"code": error.code, "message": str(error), "hint": error.hint, **error.details}
+                body = {
+                    "code": error.code,
+                    "message": str(error),
+                    "hint": error.hint,
+                    **error.details,
+                }
                 click.echo(msgspec.json.encode({"error": body}))
             else:
                 click.echo(f"error: {error}", err=True)
@@ -166,7 +171,12 @@ def gateway(context: Context, port: int | None, workers: int | None) -> None:
 
 
 def _supervise(
-    context: Context, port: int | None, workers: int | None, *, with_control: bool, run_for: float | None = None
+    context: Context,
+    port: int | None,
+    workers: int | None,
+    *,
+    with_control: bool,
+    run_for: float | None = None,
 ) -> None:
     import msgspec
 
@@ -195,7 +205,7 @@ def _supervise(
 @click.option("--state-dir", type=click.Path(path_type=Path), required=True)
 @verb
 def gateway_worker(
-    context: Context, slot: str, fd: int, run_dir: Path, server_json: str, state_dir: Path
+    _context: Context, slot: str, fd: int, run_dir: Path, server_json: str, state_dir: Path
 ) -> None:
     """Be one gateway worker (started by the supervisor)."""
     from kedge.core.codec import decode
@@ -215,7 +225,9 @@ def control(context: Context, port: int | None) -> None:
     from kedge.verbs import status_of
 
     server = context.settings.server
-    run_control(server.control_port if port is None else port, state_dir=context.state_dir, status=status_of)
+    run_control(
+        server.control_port if port is None else port, state_dir=context.state_dir, status=status_of
+    )
 
 
 @main.command()
@@ -240,13 +252,20 @@ def _apply(context: Context) -> dict[str, list[str]]:
 @main.command()
 @click.argument("endpoint")
 @click.argument("path", type=click.Path(exists=True, path_type=Path))
-@click.option("--golden", type=click.Path(exists=True, path_type=Path), help="Rows it must answer, as JSON.")
+@click.option(
+    "--golden", type=click.Path(exists=True, path_type=Path), help="Rows it must answer, as JSON."
+)
 @click.option("--training", type=click.Path(exists=True, path_type=Path),
               help="The training set (CSV or JSON lines), for its column statistics.")  # fmt: skip
 @click.option("--trust", multiple=True, help="A Python type that this version may load.")
 @verb
 def register(
-    context: Context, endpoint: str, path: Path, golden: Path | None, training: Path | None, trust: tuple[str, ...]
+    context: Context,
+    endpoint: str,
+    path: Path,
+    golden: Path | None,
+    training: Path | None,
+    trust: tuple[str, ...],
 ) -> None:
     """Register the model in PATH as a version of ENDPOINT's model."""
     from kedge.enrol import register_version
@@ -255,7 +274,9 @@ def register(
         context.place(), endpoint, path, golden=golden, training=training, trusted=trust
     )
     fields = ", ".join(f"{f.name}:{f.dtype}{list(f.shape) or ''}" for f in version.signature.inputs)
-    outputs = ", ".join(f"{f.name}:{f.dtype}{list(f.shape) or ''}" for f in version.signature.outputs)
+    outputs = ", ".join(
+        f"{f.name}:{f.dtype}{list(f.shape) or ''}" for f in version.signature.outputs
+    )
     context.out(
         {"endpoint": endpoint, "version": version.label, "new": new, "flavour": version.flavour,
          "digest": version.digest, "size": version.size, "load_s": version.load_s,
@@ -274,7 +295,7 @@ def versions(context: Context, endpoint: str) -> None:
     """List the registered versions of ENDPOINT's model."""
     place = context.place()
     state = _state(place, endpoint)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for version in place.registry.versions(endpoint):
         mine = [r for r in state.releases.values() if r.version == version.number] if state else []
         rows.append({
@@ -304,7 +325,9 @@ def _state(place: Workplace, endpoint: str) -> Any:
     return place.ledger.read().states.get(endpoint)
 
 
-def _submit(context: Context, endpoint: str, make: Callable[[Workplace], AnyCommand], reason: str = "") -> None:
+def _submit(
+    context: Context, endpoint: str, make: Callable[[Workplace], AnyCommand], reason: str = ""
+) -> None:
     from kedge.verbs import probe
     from kedge.wiring import actor
 
@@ -336,7 +359,9 @@ def _receipt_text(receipt: Receipt) -> str:
     lines.append(f"  decided            {receipt.decide_ms:9.1f} ms")
     if receipt.prepare_ms >= 1:
         lines.append(f"  prepared           {receipt.decide_ms + receipt.prepare_ms:9.1f} ms")
-    lines.append(f"  written            {receipt.decide_ms + receipt.prepare_ms + receipt.write_ms:9.1f} ms")
+    lines.append(
+        f"  written            {receipt.decide_ms + receipt.prepare_ms + receipt.write_ms:9.1f} ms"
+    )
     lines += [f"  ack {name:20} {ms:4.1f} ms" if len(name) <= 20 else f"  ack {name} {ms:.1f} ms"
               for name, ms in sorted(receipt.acks.items(), key=lambda item: item[1])]  # fmt: skip
     if not receipt.acks and not receipt.silent:
@@ -359,7 +384,9 @@ def _story(receipt: Receipt) -> str:
 @click.option("--full", is_flag=True, help="Skip the remaining canary steps.")
 @click.option("--override", metavar="REASON", help="Do it although the rules say no; logged.")
 @verb
-def promote(context: Context, endpoint: str, version: str | None, full: bool, override: str | None) -> None:
+def promote(
+    context: Context, endpoint: str, version: str | None, full: bool, override: str | None
+) -> None:
     """Advance the rollout a step, or into production; the first release goes there directly."""
     from kedge.core.release import Promote
     from kedge.verbs import release_of
@@ -377,7 +404,9 @@ def promote(context: Context, endpoint: str, version: str | None, full: bool, ov
 @click.option("--sample", type=float, help="Per cent of the units; default: the policy's.")
 @click.option("--override", metavar="REASON", help="Do it although the rules say no; logged.")
 @verb
-def shadow(context: Context, endpoint: str, version: str, sample: float | None, override: str | None) -> None:
+def shadow(
+    context: Context, endpoint: str, version: str, sample: float | None, override: str | None
+) -> None:
     """Silently give VERSION the inputs that production gets."""
     from kedge.core.release import Shadow, buckets
     from kedge.verbs import release_of
@@ -394,10 +423,14 @@ def shadow(context: Context, endpoint: str, version: str, sample: float | None, 
 @main.command()
 @click.argument("endpoint")
 @click.argument("version")
-@click.option("--weight", type=float, help="Per cent of the callers; default: the policy's first step.")
+@click.option(
+    "--weight", type=float, help="Per cent of the callers; default: the policy's first step."
+)
 @click.option("--override", metavar="REASON", help="Do it although the rules say no; logged.")
 @verb
-def canary(context: Context, endpoint: str, version: str, weight: float | None, override: str | None) -> None:
+def canary(
+    context: Context, endpoint: str, version: str, weight: float | None, override: str | None
+) -> None:
     """Let VERSION answer a share of the callers."""
     from kedge.core.release import Canary, buckets
     from kedge.verbs import release_of
@@ -430,8 +463,12 @@ def _plain(name: str, help_text: str) -> None:
     def command(context: Context, endpoint: str, reason: str) -> None:
         from kedge.core import release
 
-        kind = {"pause": release.Pause, "resume": release.Resume, "abort": release.Abort}[name]
-        _submit(context, endpoint, lambda place: kind(), reason)
+        commands: dict[str, AnyCommand] = {
+            "pause": release.Pause(),
+            "resume": release.Resume(),
+            "abort": release.Abort(),
+        }
+        _submit(context, endpoint, lambda _: commands[name], reason)
 
 
 _plain("pause", "Hold the rollout where it is.")
@@ -442,13 +479,21 @@ _plain("abort", "End a candidate without condemning it.")
 @main.command()
 @click.argument("endpoint")
 @click.option("--production", is_flag=True, help="Take production back, also within a canary.")
-@click.option("--to", metavar="RELEASE", help="A release that was production before, also a condemned one.")
+@click.option(
+    "--to", metavar="RELEASE", help="A release that was production before, also a condemned one."
+)
 @click.option("--axis", type=click.Choice(["model", "features"]), help="Take only one half back.")
 @click.option("--local", is_flag=True, help="Break glass: pin this host while the ledger is gone.")
 @click.option("--reason", default="", help="Why, for the ledger.")
 @verb
 def rollback(
-    context: Context, endpoint: str, production: bool, to: str | None, axis: str | None, local: bool, reason: str
+    context: Context,
+    endpoint: str,
+    production: bool,
+    to: str | None,
+    axis: str | None,
+    local: bool,
+    reason: str,
 ) -> None:
     """Undo the newest change that callers were served. Needs no argument."""
     from kedge.core.release import Rollback
@@ -470,7 +515,9 @@ def _number(text: str) -> int:
     from kedge.core.errors import Refused
 
     if not text.removeprefix("r").isdigit():
-        raise Refused(f"{text!r} is not a release", code="unknown_release", hint="releases are written r7")
+        raise Refused(
+            f"{text!r} is not a release", code="unknown_release", hint="releases are written r7"
+        )
     return int(text.removeprefix("r"))
 
 
@@ -483,7 +530,9 @@ def unpin(context: Context, endpoint: str) -> None:
     from kedge.engine.pins import HostDisk
 
     if not HostDisk(context.state_dir).unpin(endpoint):
-        raise Refused(f"{endpoint} is not pinned on this host", code="not_pinned", hint="kedge status")
+        raise Refused(
+            f"{endpoint} is not pinned on this host", code="not_pinned", hint="kedge status"
+        )
     context.out({"endpoint": endpoint, "pinned": False}, f"{endpoint} follows the ledger again")
 
 
@@ -507,7 +556,9 @@ def status(context: Context, endpoint: str | None, watch: bool) -> None:
         if watch and not context.as_json:
             click.clear()
         data = found[0] if endpoint is not None else found
-        context.out(data, "\n\n".join(status_text(item) for item in found) or "no endpoint yet: kedge apply")
+        context.out(
+            data, "\n\n".join(status_text(item) for item in found) or "no endpoint yet: kedge apply"
+        )
         if not watch:
             return
         try:
@@ -529,7 +580,9 @@ def history(context: Context, endpoint: str, limit: int) -> None:
 
 
 @main.command()
-@click.option("--forget", metavar="REPLICA", help="Take a replica that is gone for good off the roster.")
+@click.option(
+    "--forget", metavar="REPLICA", help="Take a replica that is gone for good off the roster."
+)
 @verb
 def doctor(context: Context, forget: str | None) -> None:
     """Check the ledger's chain, every artifact's bytes, the replicas and this machine."""

@@ -32,7 +32,9 @@ def examine(state_dir: Path, config: Path) -> list[dict[str, Any]]:
     place = Workplace(state_dir)
     try:
         faults = place.ledger.verify()
-        found("ledger chain", "; ".join(faults) or None, "every entry follows from the one before it")
+        found(
+            "ledger chain", "; ".join(faults) or None, "every entry follows from the one before it"
+        )
         states = place.ledger.read().states
     except Unavailable as error:
         found("ledger", f"{error.code}: {error}")
@@ -49,4 +51,3 @@ def examine(state_dir: Path, config: Path) -> list[dict[str, Any]]:
     for endpoint, pin in place.disk.pins().items():
         found(f"pin {endpoint}", f"pinned to r{pin.state.production} since {pin.at}")
     return findings
-

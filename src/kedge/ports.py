@@ -41,14 +41,14 @@ class Clock(Protocol):
 # ---------------------------------------------------------------- ledger
 
 
-class Note(Value, tag_field="event", tag="noted"):
+class Note(Value, tag_field="event", tag="noted", frozen=True):
     """A ledger entry that changed no row: a registration, a receipt, a refused pin."""
 
     kind: str
     body: dict[str, Any]
 
 
-class Entry(Value):
+class Entry(Value, frozen=True):
     """One line of the ledger. `epoch` is the endpoint's after it."""
 
     seq: int
@@ -62,7 +62,7 @@ class Entry(Value):
     hash: str
 
 
-class Wanted(Value):
+class Wanted(Value, frozen=True):
     """A release that replicas should hold ready, because a command is about to need it.
 
     `until` is Unix time: when the command died, the wish dies with it.
@@ -75,7 +75,7 @@ class Wanted(Value):
     by: str
 
 
-class Book(Value):
+class Book(Value, frozen=True):
     """All rows and wishes, read in one transaction."""
 
     states: dict[str, State]
@@ -93,7 +93,14 @@ class Ledger(Protocol):
         """Read every endpoint's row."""
 
     def append(
-        self, endpoint: str, events: Sequence[AnyEvent], *, expect: int, by: str, reason: str, at: str
+        self,
+        endpoint: str,
+        events: Sequence[AnyEvent],
+        *,
+        expect: int,
+        by: str,
+        reason: str,
+        at: str,
     ) -> tuple[Entry, ...]:
         """Append the events and move the row, in one durable transaction.
 
@@ -127,7 +134,7 @@ class Signal(Protocol):
 # ---------------------------------------------------------------- registry
 
 
-class Bundle(Value):
+class Bundle(Value, frozen=True):
     """What a release is made of; its content address is the digest of this."""
 
     endpoint: str
@@ -160,7 +167,7 @@ class Registry(Protocol):
         """
 
 
-class ColumnStatistics(Value):
+class ColumnStatistics(Value, frozen=True):
     """What one column of the training set looked like.
 
     Null and NaN are counted in `nulls` and in nothing else. `values` holds up to the 50 most
@@ -178,7 +185,7 @@ class ColumnStatistics(Value):
     distinct: int = 0
 
 
-class Proof(Value):
+class Proof(Value, frozen=True):
     """Golden rows: what every replica must hear from the model before the model may serve."""
 
     inputs: dict[str, list[Any]]
@@ -222,7 +229,7 @@ class Artifacts(Protocol):
 # ---------------------------------------------------------------- replicas
 
 
-class Hold(Value):
+class Hold(Value, frozen=True):
     """How one replica holds one release."""
 
     endpoint: str
@@ -234,7 +241,7 @@ class Hold(Value):
     detail: str = ""
 
 
-class Member(Value):
+class Member(Value, frozen=True):
     """What a replica says of itself. Written whole, so that it can never be half true."""
 
     name: str
@@ -270,7 +277,7 @@ class Roster(Protocol):
         """Everyone known, by name."""
 
 
-class Tally(Value):
+class Tally(Value, frozen=True):
     """Cumulative counts of one replica for one endpoint and comparison. Upserted, never added."""
 
     replica: str
@@ -340,7 +347,10 @@ class RemoteModel(Protocol):
         """
 
     def submit(
-        self, columns: Columns, on_done: Callable[[Columns | None, int, str | None], None], deadline_s: float
+        self,
+        columns: Columns,
+        on_done: Callable[[Columns | None, int, str | None], None],
+        deadline_s: float,
     ) -> bool:
         """Ask without waiting: `on_done(answer, microseconds, error code)` is called once.
 

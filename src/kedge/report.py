@@ -55,7 +55,9 @@ def history_text(entries: Sequence[Entry]) -> str:
 
 def status_text(item: dict[str, Any]) -> str:
     """One endpoint's status."""
-    lines = [f"{item['endpoint']}  epoch {item['epoch']}  {item['stage']}{' (held)' if item['paused'] else ''}"]
+    lines = [
+        f"{item['endpoint']}  epoch {item['epoch']}  {item['stage']}{' (held)' if item['paused'] else ''}"
+    ]
     lines.append(f"  production  {_release(item['production'])}")
     if item["candidate"]:
         share = f"{item['weight']:g} % of the callers" if item["stage"] == "canary" else \
@@ -65,14 +67,17 @@ def status_text(item: dict[str, Any]) -> str:
     lines.append(f"  way back    {_way_back(item['back'])}")
     if item["condemned"]:
         lines.append(f"  condemned   {', '.join(item['condemned'])}")
-    for replica in item["replicas"]:
-        lines.append(f"  replica     {_replica(replica)}")
+    lines += [f"  replica     {_replica(replica)}" for replica in item["replicas"]]
     lines += _counts(item["counts"], item["stage"])
     if item["pin"]:
         pin = item["pin"]
-        lines.append(f"  PINNED      to {pin['serves']} by {pin['by']} at {pin['at']}: {pin['reason'] or 'no reason'}")
+        lines.append(
+            f"  PINNED      to {pin['serves']} by {pin['by']} at {pin['at']}: {pin['reason'] or 'no reason'}"
+        )
         if pin["drift"]:
-            lines.append(f"  DRIFT       {pin['drift']}; kedge unpin {item['endpoint']} follows the ledger again")
+            lines.append(
+                f"  DRIFT       {pin['drift']}; kedge unpin {item['endpoint']} follows the ledger again"
+            )
     lines += [f"  !           {fault}" for fault in item["faults"]]
     return "\n".join(lines)
 
@@ -96,7 +101,9 @@ def _replica(replica: dict[str, Any]) -> str:
     state = "silent" if replica["silent"] else f"epoch {replica['epoch']}"
     holds = ", ".join(f"{h['release']} {h['placement']} {h['state']}" for h in replica["holds"])
     contact = "" if replica["lease"] else "  NO LEDGER"
-    return f"{replica['name']}  {state}  heard {replica['beat_age_s']:.1f} s ago  [{holds}]{contact}"
+    return (
+        f"{replica['name']}  {state}  heard {replica['beat_age_s']:.1f} s ago  [{holds}]{contact}"
+    )
 
 
 def _counts(counts: dict[str, Any], stage: str) -> list[str]:
@@ -107,7 +114,9 @@ def _counts(counts: dict[str, Any], stage: str) -> list[str]:
         lines.append(f"  requests    {arms}; without an entity {counts['keyless']:,}")
     refused = sum(counts["refused"].values())
     if refused or counts["errors"]:
-        lines.append(f"  refused     {refused:,} {counts['refused'] or ''}; errors {counts['errors'] or 0}")
+        lines.append(
+            f"  refused     {refused:,} {counts['refused'] or ''}; errors {counts['errors'] or 0}"
+        )
     if stage == "canary" or counts["failovers"]:
         lines.append(f"  canary      {counts['canary']['requests']:,} requests, {counts['failovers']:,} failed over "
                      f"to production {counts['failovers_by_cause'] or ''}")  # fmt: skip

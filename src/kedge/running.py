@@ -58,8 +58,7 @@ def run_dir_of(state_dir: Path) -> Path:
 
 
 def log_to_stderr() -> None:
-    """Events on stderr: as JSON lines, which the supervisor keeps in a file a process; for people
-    at a terminal."""
+    """Write events to stderr: as text at a terminal, else as JSON lines for the log files."""
     people = sys.stderr.isatty()
     structlog.configure(
         processors=[
@@ -94,8 +93,12 @@ def run_worker(server: Server, *, slot: str, fd: int, run_dir: Path, state_dir: 
         evidence=place.evidence, disk=place.disk, pool=pool, serving=serving, signal=signal_,
         settle_s=SETTLE_S, contract=contract_of, clock=place.clock, lease_s=server.lease_s,
     )  # fmt: skip
-    bounds = Bounds(body=int(server.max_body_mb * 2**20), requests=server.max_in_flight, body_s=30.0)
-    gateway = Gateway(serving, bounds, ready=lambda: replica.started.is_set() and bool(serving.lives()))
+    bounds = Bounds(
+        body=int(server.max_body_mb * 2**20), requests=server.max_in_flight, body_s=30.0
+    )
+    gateway = Gateway(
+        serving, bounds, ready=lambda: replica.started.is_set() and bool(serving.lives())
+    )
     try:
         serve(gateway, replica, listener, drain_s=server.drain_s,
               handoff=run_dir / f"{slot}.handoff", on_loop=links.bind)  # fmt: skip
@@ -128,7 +131,13 @@ def contract_of(state: State) -> Contract:
 
 
 def run_supervisor(
-    server: Server, *, config: Path, state_dir: Path, with_control: bool, run_for: float | None, say: Say
+    server: Server,
+    *,
+    config: Path,
+    state_dir: Path,
+    with_control: bool,
+    run_for: float | None,
+    say: Say,
 ) -> None:
     """Run everything on this host until a signal says to stop; then stop it in order."""
     log_to_stderr()
@@ -205,7 +214,9 @@ def inherit(place: Workplace, server: Server) -> tuple[tuple[Member, ...], socke
             place.roster.leave(member.name)
     for door in run_dir_of(place.state_dir).glob("*/*.handoff"):
         listener = take_over(door)
-        if listener is not None and listener.getsockname()[1] == (server.port or listener.getsockname()[1]):
+        if listener is not None and listener.getsockname()[1] == (
+            server.port or listener.getsockname()[1]
+        ):
             log.info("supervisor.took_over", orphans=len(orphans))
             return tuple(orphans), listener
     for left in run_dir_of(place.state_dir).iterdir():
@@ -271,7 +282,9 @@ def host_command(state_dir: Path) -> HostCommand:
 # ---------------------------------------------------------------- control
 
 
-def run_control(port: int, *, state_dir: Path, status: Callable[[Workplace, str | None], object]) -> None:
+def run_control(
+    port: int, *, state_dir: Path, status: Callable[[Workplace, str | None], object]
+) -> None:
     """Serve the read-only status API on loopback until a signal says to stop."""
     log_to_stderr()
     place = Workplace(state_dir, patience_s=1.0)

@@ -23,7 +23,7 @@ CONFIG_NAME = "kedge.toml"
 STATE_DIR = ".kedge"
 
 
-class Server(Value):
+class Server(Value, frozen=True):
     """This machine's own settings."""
 
     host: str = "127.0.0.1"
@@ -41,7 +41,7 @@ class Server(Value):
     """How long a stopping worker goes on answering on open connections."""
 
 
-class Settings(Value):
+class Settings(Value, frozen=True):
     """Everything that kedge.toml says."""
 
     server: Server = Server()
@@ -76,10 +76,10 @@ def parse(raw: dict[str, Any], *, where: str = CONFIG_NAME) -> Settings:
         if not isinstance(table, dict):
             faults.append(f"{place}: expected a table, got {table!r}")
             continue
-        table = dict(table)
-        if "fields" in table:
-            table["fields"] = _fields(table["fields"], place, faults)
-        policy = _struct(table, Policy, place, faults)
+        spec = dict(table)
+        if "fields" in spec:
+            spec["fields"] = _fields(spec["fields"], place, faults)
+        policy = _struct(spec, Policy, place, faults)
         if policy is not None:
             _judge(policy, place, faults)
             endpoints[name] = policy
@@ -157,9 +157,13 @@ def _judge(policy: Policy, place: str, faults: list[str]) -> None:
     """What types alone do not say."""
     steps = policy.canary.steps
     if list(steps) != sorted(set(steps)) or any(not 0 < step <= 100 for step in steps):
-        faults.append(f"{place}.canary.steps: must grow, within 0 to 100 per cent; got {list(steps)}")
+        faults.append(
+            f"{place}.canary.steps: must grow, within 0 to 100 per cent; got {list(steps)}"
+        )
     if not 0 < policy.shadow.sample <= 100:
-        faults.append(f"{place}.shadow.sample: is per cent, above 0 and at most 100; got {policy.shadow.sample}")
+        faults.append(
+            f"{place}.shadow.sample: is per cent, above 0 and at most 100; got {policy.shadow.sample}"
+        )
     if not 0 <= policy.log.sample <= 100:
         faults.append(f"{place}.log.sample: is per cent, 0 to 100; got {policy.log.sample}")
     durations = {
@@ -173,18 +177,25 @@ def _judge(policy: Policy, place: str, faults: list[str]) -> None:
         except ValueError as error:
             faults.append(f"{place}.{name}: {error}")
     if policy.output.kind != "exact" and policy.output.score is None:
-        faults.append(f'{place}.output.score: kind "{policy.output.kind}" needs the name of an output')
+        faults.append(
+            f'{place}.output.score: kind "{policy.output.kind}" needs the name of an output'
+        )
     names = {field.name for field in policy.fields}
-    for what, wanted in (("entity", (policy.entity,)), ("segments", policy.segments)):
-        for name in wanted:
-            if names and name is not None and name not in names:
-                faults.append(f"{place}.{what}: {name} is not a declared field")
+    entity = () if policy.entity is None else (policy.entity,)
+    for what, wanted in (("entity", entity), ("segments", policy.segments)):
+        faults.extend(
+            f"{place}.{what}: {field} is not a declared field"
+            for field in wanted
+            if names and field not in names
+        )
     for name, limit in (("rows", policy.limits.rows), ("timeout_ms", policy.limits.timeout_ms),
                         ("shadow_in_flight", policy.limits.shadow_in_flight)):  # fmt: skip
         if limit < 1:
             faults.append(f"{place}.limits.{name}: must be at least 1; got {limit}")
     if policy.memory_mb < 64:
-        faults.append(f"{place}.memory_mb: a model process needs 64 or more; got {policy.memory_mb}")
+        faults.append(
+            f"{place}.memory_mb: a model process needs 64 or more; got {policy.memory_mb}"
+        )
 
 
 TEMPLATE = """\
@@ -225,7 +236,11 @@ def owner_from_git() -> tuple[str, str]:
     for key, otherwise in (("user.name", "Nobody Yet"), ("user.email", "nobody@localhost")):
         try:
             asked = subprocess.run(  # noqa: S603 - a fixed command
-                ["git", "config", "--get", key], capture_output=True, text=True, timeout=5, check=False  # noqa: S607
+                ["git", "config", "--get", key],  # noqa: S607
+                capture_output=True,
+                text=True,
+                timeout=5,
+                check=False,
             )
             found.append(asked.stdout.strip() or otherwise)
         except (OSError, subprocess.TimeoutExpired):

@@ -76,7 +76,9 @@ def apply_policies(place: Workplace, settings: Settings) -> dict[str, list[str]]
         events = decide(state, Configure(policy=policy, digest=digest, diff=diff), at)
         if isinstance(events, Refusal):
             raise Refused(events.message, code=events.code, hint=events.hint)
-        place.ledger.append(name, events, expect=state.epoch, by=actor(), reason="kedge apply", at=at)
+        place.ledger.append(
+            name, events, expect=state.epoch, by=actor(), reason="kedge apply", at=at
+        )
         changed[name] = list(diff) or ["first policy"]
     return changed
 
@@ -158,7 +160,14 @@ def _first_row(state: State, inputs: dict[str, list[Any]]) -> list[dict[str, Any
             row = inputs[field.name][0]
             shape = [1, *(len(row) if isinstance(row, list) else size for size in field.shape)]
             data = row if isinstance(row, list) else [row]
-            tensors.append({"name": field.name, "shape": shape, "datatype": OIP_DTYPES[field.dtype], "data": data})
+            tensors.append(
+                {
+                    "name": field.name,
+                    "shape": shape,
+                    "datatype": OIP_DTYPES[field.dtype],
+                    "data": data,
+                }
+            )
     return tensors
 
 
@@ -175,7 +184,10 @@ def _post(address: str, endpoint: str, body: bytes) -> tuple[int | None, int]:
         answer.read()
         if answer.status != 200:
             return None, -1
-        release, epoch = answer.getheader("kedge-release", ""), answer.getheader("kedge-epoch", "-1")
+        release, epoch = (
+            answer.getheader("kedge-release", ""),
+            answer.getheader("kedge-epoch", "-1"),
+        )
         return int(release.removeprefix("r")), int(epoch)
     except (OSError, http.client.HTTPException, ValueError):
         return None, -1
@@ -228,14 +240,18 @@ def status_of(place: Workplace, endpoint: str | None) -> list[dict[str, Any]]:
             raise
     if endpoint is not None and endpoint not in states:
         known = ", ".join(sorted(states)) or "none; kedge apply brings kedge.toml into force"
-        raise Refused(f"no endpoint {endpoint}", code="unknown_endpoint", hint=f"known are: {known}")
+        raise Refused(
+            f"no endpoint {endpoint}", code="unknown_endpoint", hint=f"known are: {known}"
+        )
     found = []
     for name in sorted(states) if endpoint is None else [endpoint]:
         members = place.roster.members()
         tallies = place.evidence.tallies(name)
         item = describe(states[name], members, tallies, place.disk.pins(), now=place.clock.unix())
         if lost:
-            item["faults"].insert(0, f"the ledger cannot be read ({lost}): this is what the host remembers")
+            item["faults"].insert(
+                0, f"the ledger cannot be read ({lost}): this is what the host remembers"
+            )
         found.append(item)
     return found
 

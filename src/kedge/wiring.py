@@ -38,7 +38,7 @@ class Workplace:
         self.state_dir = state_dir
         self.clock = SystemClock()
         self.database = open_ledger(state_dir, patience_s=patience_s)
-        self.ledger = SqlLedger(self.database)
+        self.ledger = SqlLedger(self.database, unix=self.clock.unix)
         self.roster = SqlRoster(open_roster(state_dir))
         self.evidence = SqlEvidence(open_evidence(state_dir))
         self.artifacts = DirectoryArtifacts(state_dir / "artifacts")

@@ -210,8 +210,8 @@ def test_a_type_that_is_not_scikit_learns_is_refused_by_name_until_it_is_trusted
     with pytest.raises(UnfitModel) as caught:
         SklearnLoader().load(path)
     assert caught.value.code == "untrusted_types"
-    (name,) = caught.value.details["types"]  # type: ignore[misc]
-    assert str(name).endswith("my_own_function")
+    (name,) = [str(found) for found in caught.value.details["types"]]  # type: ignore[attr-defined]
+    assert name.endswith("my_own_function")
     assert name in str(caught.value)
     assert f"--trust {name}" in caught.value.hint
     neighbours = dumped(tmp_path / "n", KNeighborsClassifier().fit(X, BINARY))

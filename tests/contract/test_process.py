@@ -17,13 +17,13 @@ import msgspec
 import numpy as np
 import pytest
 import uvloop
-from models import LOADER, SIGNATURE, environment, misbehaving
 
 from kedge.adapters.artifacts import DirectoryArtifacts
 from kedge.adapters.process import ProcessModel, command
 from kedge.adapters.process import environment as one_thread
 from kedge.core.errors import BadRequest, ModelFailure
 from kedge.ports import Proof
+from models import LOADER, SIGNATURE, environment, misbehaving
 
 PROOF = Proof(
     {"x": [1.0, -2.5], "word": ["a", None]}, {"score": [2.0, -5.0], "label": ["a", "none"]}

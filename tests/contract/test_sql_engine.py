@@ -17,6 +17,7 @@ import pytest
 from contract.sql_world import Other, World, creates, locks, world
 from kedge.adapters.sql import ballast, dialect, engine
 from kedge.adapters.sql.engine import create, open_evidence, open_ledger, open_roster
+from kedge.adapters.sql.ledger import SqlLedger
 from kedge.adapters.sql.roster import SqlRoster
 from kedge.adapters.sql.tables import LEDGER
 from kedge.core.errors import Refused, Unavailable
@@ -209,9 +210,11 @@ def test_of_two_that_create_at_once_one_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_ledger_is_never_made_by_opening(tmp_path: Path) -> None:
-    """Not the file, and not its directory."""
+    """Not the file, and not its directory; each use says so, since it may come back."""
+    ledger = SqlLedger(open_ledger(tmp_path))
+    assert refused_by(ledger.stamp) == "ledger_gone"
     with pytest.raises(Unavailable) as raised:
-        open_ledger(tmp_path)
+        ledger.read()
     assert raised.value.code == "ledger_gone"
     assert "kedge init" in raised.value.hint
     assert files(tmp_path) == set()

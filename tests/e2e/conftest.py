@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from place import Site
+
+from e2e.place import Site
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ class Site:
         self._install_test_loader()
         self.up: subprocess.Popen[bytes] | None = None
         (root / "kedge.toml").write_text(
-            f'[server]\nport = {self.port}\ncontrol_port = {free_port()}\nworkers = {workers}\n{server}\n'
+            f"[server]\nport = {self.port}\ncontrol_port = {free_port()}\nworkers = {workers}\n{server}\n"
             f'[endpoints.{endpoint}]\naudience = "internal"\n{policy}\n'
         )
 
@@ -41,7 +41,9 @@ class Site:
         """Make `models.TestLoader` an installed loader for every process of this site."""
         info = self.root / "plugin" / "kedge_test_loader-1.dist-info"
         info.mkdir(parents=True)
-        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: kedge-test-loader\nVersion: 1\n")
+        (info / "METADATA").write_text(
+            "Metadata-Version: 2.1\nName: kedge-test-loader\nVersion: 1\n"
+        )
         (info / "entry_points.txt").write_text("[kedge.loaders]\ntest = models:TestLoader\n")
         self.env["PYTHONPATH"] += os.pathsep + str(info.parent)
 
@@ -57,14 +59,18 @@ class Site:
             self.run("promote", self.endpoint, "v1")
             self.until(lambda: self.infer()[0] == 200, "the first answer")
 
-    def run(self, *words: str, check: bool = True, within_s: float = 60.0) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *words: str, check: bool = True, within_s: float = 60.0
+    ) -> subprocess.CompletedProcess[str]:
         """Run one command to its end."""
-        done = subprocess.run(  # noqa: S603
+        done = subprocess.run(
             [*KEDGE, *words], cwd=self.root, env=self.env, capture_output=True, text=True,
             timeout=within_s, check=False,
         )  # fmt: skip
         if check and done.returncode:
-            raise AssertionError(f"kedge {' '.join(words)}: {done.returncode}\n{done.stdout}{done.stderr}")
+            raise AssertionError(
+                f"kedge {' '.join(words)}: {done.returncode}\n{done.stdout}{done.stderr}"
+            )
         return done
 
     def data(self, *words: str, check: bool = True) -> Any:
@@ -74,8 +80,13 @@ class Site:
     def start(self, *words: str, wait: bool = True) -> None:
         """Run `kedge up` and wait until a worker is in the roster."""
         log = (self.root / "up.log").open("ab")
-        self.up = subprocess.Popen(  # noqa: S603
-            [*KEDGE, "up", *words], cwd=self.root, env=self.env, stdout=log, stderr=log, start_new_session=True
+        self.up = subprocess.Popen(
+            [*KEDGE, "up", *words],
+            cwd=self.root,
+            env=self.env,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
         )
         if wait:
             self.until(lambda: self.answers("/v2/health/live"), "the gateway to answer")
@@ -96,7 +107,9 @@ class Site:
         """Kill whatever of this site still runs, however it was started."""
         for path in Path("/proc").glob("[0-9]*/cmdline"):
             with contextlib.suppress(OSError, ValueError):
-                if str(self.root).encode() in path.read_bytes() or (self.up and int(path.parent.name) == self.up.pid):
+                if str(self.root).encode() in path.read_bytes() or (
+                    self.up and int(path.parent.name) == self.up.pid
+                ):
                     os.kill(int(path.parent.name), signal.SIGKILL)
         if self.up is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -138,7 +151,9 @@ class Site:
             for name, (datatype, values) in (inputs or {"x": ("FP64", [1.0])}).items()
         ]
         raw = json.dumps({"inputs": tensors, **more}).encode()
-        status, head, body = self.request("POST", path or f"/v2/models/{self.endpoint}/infer", raw, headers)
+        status, head, body = self.request(
+            "POST", path or f"/v2/models/{self.endpoint}/infer", raw, headers
+        )
         return status, head, json.loads(body)
 
     def until(self, true: Callable[[], Any], what: str, within_s: float = 30.0) -> Any:
@@ -150,7 +165,9 @@ class Site:
                 return found
             time.sleep(0.02)
         log = self.root / "up.log"
-        raise AssertionError(f"waited {within_s} s for {what}\n{log.read_text() if log.exists() else ''}")
+        raise AssertionError(
+            f"waited {within_s} s for {what}\n{log.read_text() if log.exists() else ''}"
+        )
 
     def served(self) -> str:
         """The release that answers now."""
@@ -184,7 +201,9 @@ class Load:
             thread.start()
 
     def _ask(self, pause_s: float, caller: int) -> None:
-        raw = json.dumps({"inputs": [{"name": "x", "datatype": "FP64", "shape": [1], "data": [1.0]}]}).encode()
+        raw = json.dumps(
+            {"inputs": [{"name": "x", "datatype": "FP64", "shape": [1], "data": [1.0]}]}
+        ).encode()
         connection = None
         number = 0
         due = time.monotonic()

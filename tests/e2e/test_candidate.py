@@ -9,15 +9,21 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from place import Site
+
+from e2e.place import Site
+
+pytestmark = pytest.mark.e2e
 
 
-def ask(site: Site, number: int, *, word: str = "boom", rows: int = 1) -> tuple[int, dict[str, str], Any]:
+def ask(
+    site: Site, number: int, *, word: str = "boom", rows: int = 1
+) -> tuple[int, dict[str, str], Any]:
     """Ask as caller `number`, with the word that triggers the candidate's fault."""
-    return site.infer(
-        {"x": ("FP64", [1.0] * rows), "word": ("BYTES", [word] * rows)},
-        headers={"kedge-entity": f"caller-{number}"},
-    )
+    inputs: dict[str, tuple[str, list[Any]]] = {
+        "x": ("FP64", [1.0] * rows),
+        "word": ("BYTES", [word] * rows),
+    }
+    return site.infer(inputs, headers={"kedge-entity": f"caller-{number}"})
 
 
 def counts(site: Site, wanted: Callable[[Any], bool]) -> Any:
@@ -50,7 +56,9 @@ def test_no_caller_sees_a_candidates_failure(
     site.start()
     site.release(kind=kind, trigger="boom")
     site.run("canary", "flights", "v2", "--weight", "100")
-    assert site.until(lambda: ask(site, 0, word="fine")[1]["kedge-arm"] == "candidate", "a healthy answer")
+    assert site.until(
+        lambda: ask(site, 0, word="fine")[1]["kedge-arm"] == "candidate", "a healthy answer"
+    )
     answers = [ask(site, number) for number in range(12)]
     assert {status for status, _, _ in answers} == {200}
     assert {head["kedge-release"] for _, head, _ in answers} == {"r1"}
@@ -85,7 +93,8 @@ def test_a_failing_shadow_is_dropped_and_counted_and_production_is_untouched(
     def whole(status: Any) -> bool:
         shadow = status["shadow"]
         return bool(
-            shadow["requests"] >= 30 + load.ok and shadow["answered"] + lost(shadow) == shadow["requests"]
+            shadow["requests"] >= 30 + load.ok
+            and shadow["answered"] + lost(shadow) == shadow["requests"]
         )
 
     found = counts(site, whole)
@@ -147,25 +156,32 @@ def test_a_tester_reaches_the_candidate_by_header_and_by_path(site: Site) -> Non
     assert site.infer(headers={"kedge-release": "r9"})[0] == 404
 
 
-def test_a_killed_model_process_of_production_fails_no_request(make_site: Callable[..., Site]) -> None:
+def test_a_killed_model_process_of_production_fails_no_request(
+    make_site: Callable[..., Site],
+) -> None:
     """Production in a process has a second one beside it; both come back."""
     site = make_site(policy='runtime = "process"')
     site.start()
     site.release()
-    hosts = site.until(lambda: len(found := site.processes("adapters.process")) == 2 and found, "two")
+    hosts = site.until(
+        lambda: len(found := site.processes("adapters.process")) == 2 and found, "two"
+    )
     with site.load(rate=200) as load:
         for victim in (hosts[0], hosts[1]):
             time.sleep(0.5)
             os.kill(victim, signal.SIGKILL)
             site.until(
-                lambda: len(set(site.processes("adapters.process")) - set(hosts[:1])) >= 2, "a new one"
+                lambda: len(set(site.processes("adapters.process")) - set(hosts[:1])) >= 2,
+                "a new one",
             )
             time.sleep(1.5)
     assert load.failures == []
     assert load.ok > 200
 
 
-def test_a_crash_looping_candidate_is_started_ever_more_slowly(make_site: Callable[..., Site]) -> None:
+def test_a_crash_looping_candidate_is_started_ever_more_slowly(
+    make_site: Callable[..., Site],
+) -> None:
     """A candidate that dies at each request does not keep the host busy with starting it."""
     site = make_site()
     site.start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shutil
 import signal
@@ -13,7 +14,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from place import Site
+
+from e2e.place import Site
+
+pytestmark = pytest.mark.e2e
+
+
+def replaced(site: Site, victim: int) -> bool:
+    """Whether two workers run, and the victim is none of them."""
+    now = site.processes("gateway-worker")
+    return len(now) == 2 and victim not in now
 
 
 def doctor_is_happy(site: Site) -> bool:
@@ -74,10 +84,7 @@ def test_sigterm_drains_a_worker_without_a_failed_request(site: Site) -> None:
         for _ in range(3):
             victim = site.processes("gateway-worker")[0]
             os.kill(victim, signal.SIGTERM)
-            site.until(
-                lambda victim=victim: victim not in (now := site.processes("gateway-worker")) and len(now) == 2,
-                "a new worker",
-            )
+            site.until(functools.partial(replaced, site, victim), "a new worker")
             site.until(lambda: not site.data("status", "flights")["faults"], "it to serve")
     assert load.failures == []
 
@@ -138,7 +145,9 @@ def test_a_gateway_cut_off_from_the_ledger_gives_a_candidate_no_share(
     saved = site.root / "saved"
     with site.load(rate=100) as load:
         (site.root / ".kedge/ledger").rename(saved)
-        site.until(lambda: site.infer()[1]["kedge-reason"] == "lease_expired", "the lease to end", 10)
+        site.until(
+            lambda: site.infer()[1]["kedge-reason"] == "lease_expired", "the lease to end", 10
+        )
     assert load.failures == []
     assert site.served() == "r1"
     (site.root / ".kedge/ledger").mkdir(exist_ok=True)
@@ -170,7 +179,9 @@ def test_break_glass_pins_a_host_and_hands_the_command_in_when_the_ledger_is_bac
     assert site.data("status", "flights")["pin"] is None
 
 
-def test_a_stale_pin_stays_is_shown_as_drift_and_ends_with_unpin(make_site: Callable[..., Site]) -> None:
+def test_a_stale_pin_stays_is_shown_as_drift_and_ends_with_unpin(
+    make_site: Callable[..., Site],
+) -> None:
     """The row moved on while the host was pinned: nobody is overruled silently."""
     site = make_site()
     site.start()
@@ -187,11 +198,17 @@ def test_a_stale_pin_stays_is_shown_as_drift_and_ends_with_unpin(make_site: Call
     with (away / "kedge.toml").open("a") as file:
         file.write('\nback_window = "3d"\n')
     shutil.copytree(saved, away / ".kedge/ledger")
-    subprocess.run(  # noqa: S603
-        [*site.run.__globals__["KEDGE"], "apply"], cwd=away, env=site.env, check=True, capture_output=True
+    subprocess.run(
+        [*site.run.__globals__["KEDGE"], "apply"],
+        cwd=away,
+        env=site.env,
+        check=True,
+        capture_output=True,
     )
     shutil.copytree(away / ".kedge/ledger", ledger)
-    drift = site.until(lambda: (site.data("status", "flights")["pin"] or {}).get("drift"), "the drift")
+    drift = site.until(
+        lambda: (site.data("status", "flights")["pin"] or {}).get("drift"), "the drift"
+    )
     assert "epoch" in drift
     assert site.served() == "r1"
     site.run("unpin", "flights")
@@ -201,16 +218,18 @@ def test_a_stale_pin_stays_is_shown_as_drift_and_ends_with_unpin(make_site: Call
 @pytest.fixture
 def small_disk() -> Iterator[Path]:
     """A file system of two megabytes that can really be full."""
-    place = Path("/tmp") / f"kedge-small-{os.getpid()}"  # noqa: S108
+    place = Path("/tmp") / f"kedge-small-{os.getpid()}"
     place.mkdir(exist_ok=True)
-    made = subprocess.run(  # noqa: S603
-        ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(place)], capture_output=True, check=False  # noqa: S607
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(place)],
+        capture_output=True,
+        check=False,
     )
     if made.returncode:
         place.rmdir()
         pytest.skip("needs the right to mount a file system")
     yield place
-    subprocess.run(["umount", "-l", str(place)], check=False)  # noqa: S603, S607
+    subprocess.run(["umount", "-l", str(place)], check=False)
     with contextlib.suppress(OSError):
         place.rmdir()
 
@@ -242,18 +261,20 @@ def test_a_full_disk_keeps_no_rollback_from_being_written(small_disk: Path) -> N
 def test_a_read_only_ledger_stops_commands_but_no_answer(site: Site) -> None:
     """Exit code 4 with the reason; once it can be written again, commands work again."""
     ledger = str(site.root / ".kedge/ledger")
-    if subprocess.run(["mount", "--bind", ledger, ledger], capture_output=True, check=False).returncode:  # noqa: S603, S607
+    if subprocess.run(
+        ["mount", "--bind", ledger, ledger], capture_output=True, check=False
+    ).returncode:
         pytest.skip("needs the right to mount a file system")
     try:
         with site.load(rate=100) as load:
-            subprocess.run(["mount", "-o", "remount,bind,ro", ledger], check=True)  # noqa: S603, S607
+            subprocess.run(["mount", "-o", "remount,bind,ro", ledger], check=True)
             refused = site.run("canary", "flights", "v2", check=False)
             time.sleep(0.5)
-            subprocess.run(["mount", "-o", "remount,bind,rw", ledger], check=True)  # noqa: S603, S607
+            subprocess.run(["mount", "-o", "remount,bind,rw", ledger], check=True)
             site.run("canary", "flights", "v2", "--weight", "1")
     finally:
         site.end()
-        subprocess.run(["umount", "-l", ledger], check=False)  # noqa: S603, S607
+        subprocess.run(["umount", "-l", ledger], check=False)
     assert load.failures == []
     assert refused.returncode == 4
     assert "hint:" in refused.stderr

@@ -10,7 +10,11 @@ import subprocess
 import time
 from collections.abc import Callable
 
-from place import KEDGE, Site
+import pytest
+
+from e2e.place import KEDGE, Site
+
+pytestmark = pytest.mark.e2e
 
 
 def test_a_canary_is_rolled_back_under_load_without_a_failed_request(site: Site) -> None:
@@ -31,7 +35,9 @@ def test_a_canary_is_rolled_back_under_load_without_a_failed_request(site: Site)
     assert {replica["epoch"] for replica in status["replicas"]} == {done["epoch"]}
 
 
-def test_production_goes_back_to_a_warm_release_and_the_receipt_is_in_the_ledger(site: Site) -> None:
+def test_production_goes_back_to_a_warm_release_and_the_receipt_is_in_the_ledger(
+    site: Site,
+) -> None:
     """Promote, roll back under load: nothing fails, nothing has to load, the parts are stored."""
     site.run("promote", "flights", "v2", "--override", "test")
     assert site.served() == "r2"
@@ -90,7 +96,7 @@ def test_of_two_operators_at_once_one_wins_and_the_other_is_told_who(site: Site)
     for number in range(10):
         weight = 1 + number
         rivals = [
-            subprocess.Popen(  # noqa: S603
+            subprocess.Popen(
                 [*KEDGE, "canary", "flights", "v2", "--weight", str(weight), "--json"],
                 cwd=site.root, env={**site.env, "KEDGE_ACTOR": who},
                 stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
@@ -110,11 +116,11 @@ def test_of_two_operators_at_once_one_wins_and_the_other_is_told_who(site: Site)
 
 def test_a_command_killed_in_the_middle_leaves_all_of_it_or_nothing(site: Site) -> None:
     """Kill -9 at random points of a flip: the row, the ledger and the replicas always agree."""
-    seeded = random.Random(7)  # noqa: S311
+    seeded = random.Random(7)
     with site.load(rate=100) as load:
         for number in range(12):
             weight = 10 + number
-            command = subprocess.Popen(  # noqa: S603
+            command = subprocess.Popen(
                 [*KEDGE, "canary", "flights", "v2", "--weight", str(weight)],
                 cwd=site.root, env=site.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             )  # fmt: skip

@@ -17,7 +17,7 @@ from kedge.core.values import Placement, State, Value
 PRODUCTION_COPIES = 2
 
 
-class Need(Value):
+class Need(Value, frozen=True):
     """A release to hold, and how. `essential`: without it the row cannot be served."""
 
     release: int
@@ -37,7 +37,9 @@ def needs(
     """
     found: dict[tuple[int, Placement], Need] = {}
 
-    def add(release: int | None, placement: Placement | None = None, *, essential: bool = False) -> None:
+    def add(
+        release: int | None, placement: Placement | None = None, *, essential: bool = False
+    ) -> None:
         if release is None or release not in state.releases:
             return
         where = placement or state.releases[release].placement

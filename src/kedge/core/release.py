@@ -34,11 +34,11 @@ from kedge.core.values import BUCKETS, Field, Policy, Refusal, Stage, State, Val
 # ---------------------------------------------------------------- commands
 
 
-class Command(Value, tag_field="command", tag=str.lower):
+class Command(Value, tag_field="command", tag=str.lower, frozen=True):
     """An imperative. What it may do depends on the stage: see TABLE."""
 
 
-class Configure(Command):
+class Configure(Command, frozen=True):
     """Bring a policy into force. `diff` is for people: one line a change."""
 
     policy: Policy
@@ -46,7 +46,7 @@ class Configure(Command):
     diff: tuple[str, ...] = ()
 
 
-class Promote(Command):
+class Promote(Command, frozen=True):
     """Advance: to the next canary step, or into production (`full`, or after the last step)."""
 
     release: int | None = None
@@ -54,7 +54,7 @@ class Promote(Command):
     override: str | None = None
 
 
-class Shadow(Command):
+class Shadow(Command, frozen=True):
     """Give a candidate a silent copy of the inputs. `sample` is a number of buckets."""
 
     release: int
@@ -62,7 +62,7 @@ class Shadow(Command):
     override: str | None = None
 
 
-class Canary(Command):
+class Canary(Command, frozen=True):
     """Let a candidate answer a share of the callers. `weight` is a number of buckets."""
 
     release: int
@@ -70,25 +70,25 @@ class Canary(Command):
     override: str | None = None
 
 
-class SetWeight(Command):
+class SetWeight(Command, frozen=True):
     """Change the candidate's share."""
 
     weight: int
 
 
-class Pause(Command):
+class Pause(Command, frozen=True):
     """Hold the rollout where it is."""
 
 
-class Resume(Command):
+class Resume(Command, frozen=True):
     """Let a held rollout go on."""
 
 
-class Abort(Command):
+class Abort(Command, frozen=True):
     """End a candidate without condemning it."""
 
 
-class Rollback(Command):
+class Rollback(Command, frozen=True):
     """Undo the newest change that callers were served."""
 
     production: bool = False
@@ -101,11 +101,11 @@ AnyCommand = Configure | Promote | Shadow | Canary | SetWeight | Pause | Resume 
 # ---------------------------------------------------------------- events
 
 
-class Event(Value, tag_field="event"):
+class Event(Value, tag_field="event", frozen=True):
     """A past participle: something that changed the row."""
 
 
-class Configured(Event, tag="configured"):
+class Configured(Event, tag="configured", frozen=True):
     """A policy came into force."""
 
     policy: Policy
@@ -113,13 +113,13 @@ class Configured(Event, tag="configured"):
     diff: tuple[str, ...] = ()
 
 
-class ContractAdopted(Event, tag="contract_adopted"):
+class ContractAdopted(Event, tag="contract_adopted", frozen=True):
     """The endpoint had declared no fields; it took those of its first production release."""
 
     fields: tuple[Field, ...]
 
 
-class Promoted(Event, tag="promoted"):
+class Promoted(Event, tag="promoted", frozen=True):
     """A release became production."""
 
     release: int
@@ -128,7 +128,7 @@ class Promoted(Event, tag="promoted"):
     override: str | None = None
 
 
-class ShadowStarted(Event, tag="shadow_started"):
+class ShadowStarted(Event, tag="shadow_started", frozen=True):
     """A candidate gets a silent copy of the inputs."""
 
     release: int
@@ -137,14 +137,14 @@ class ShadowStarted(Event, tag="shadow_started"):
     override: str | None = None
 
 
-class SampleSet(Event, tag="sample_set"):
+class SampleSet(Event, tag="sample_set", frozen=True):
     """The shadow's sample changed."""
 
     sample: int
     previously: int
 
 
-class CanaryStarted(Event, tag="canary_started"):
+class CanaryStarted(Event, tag="canary_started", frozen=True):
     """A candidate answers a share of the callers."""
 
     release: int
@@ -153,35 +153,35 @@ class CanaryStarted(Event, tag="canary_started"):
     override: str | None = None
 
 
-class WeightSet(Event, tag="weight_set"):
+class WeightSet(Event, tag="weight_set", frozen=True):
     """The candidate's share changed."""
 
     weight: int
     previously: int
 
 
-class Paused(Event, tag="paused"):
+class Paused(Event, tag="paused", frozen=True):
     """The rollout is held where it is."""
 
 
-class Resumed(Event, tag="resumed"):
+class Resumed(Event, tag="resumed", frozen=True):
     """The rollout goes on."""
 
 
-class Aborted(Event, tag="aborted"):
+class Aborted(Event, tag="aborted", frozen=True):
     """A candidate ended, not condemned."""
 
     release: int
 
 
-class CandidateRolledBack(Event, tag="candidate_rolled_back"):
+class CandidateRolledBack(Event, tag="candidate_rolled_back", frozen=True):
     """The candidate's share went to zero; it is condemned. Production stayed."""
 
     release: int
     weight: int
 
 
-class RolledBack(Event, tag="rolled_back"):
+class RolledBack(Event, tag="rolled_back", frozen=True):
     """Production went back; what it left behind is condemned."""
 
     release: int
@@ -293,7 +293,7 @@ GUARDS: dict[str, Guard] = {
 # ---------------------------------------------------------------- the table
 
 
-class Rule(Value):
+class Rule(Value, frozen=True):
     """If `when` holds: refuse with `refuse`, or emit `then` and stand in `to` (None: stay)."""
 
     when: str

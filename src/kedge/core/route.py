@@ -49,7 +49,7 @@ class Reason(StrEnum):
     """Somebody pinned this host by hand while the ledger was away."""
 
 
-class Choice(Value):
+class Choice(Value, frozen=True):
     """Who answers, why, and whether the candidate silently gets a copy (its release)."""
 
     arm: Arm
@@ -58,7 +58,7 @@ class Choice(Value):
     shadow: int | None = None
 
 
-class Plan(Value):
+class Plan(Value, frozen=True):
     """Compiled routing of one epoch."""
 
     epoch: int

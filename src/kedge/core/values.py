@@ -45,7 +45,7 @@ Dtype = Literal[
 ]  # fmt: skip
 
 
-class Field(Value):
+class Field(Value, frozen=True):
     """One named input or output. `shape` is that of one row: () is a scalar, -1 any length."""
 
     name: str
@@ -54,14 +54,14 @@ class Field(Value):
     nullable: bool = False
 
 
-class Signature(Value):
+class Signature(Value, frozen=True):
     """What a model takes and gives, in order."""
 
     inputs: tuple[Field, ...]
     outputs: tuple[Field, ...]
 
 
-class Output(Value):
+class Output(Value, frozen=True):
     """How an endpoint's answer is read when two releases are compared.
 
     `binary` and `score` compare the output named `score`; `binary` decides at `threshold`.
@@ -74,21 +74,21 @@ class Output(Value):
     tolerance: float = 0.0
 
 
-class Contact(Value):
+class Contact(Value, frozen=True):
     """A named human and how to reach them."""
 
     name: str
     contact: str
 
 
-class Escalation(Value):
+class Escalation(Value, frozen=True):
     """Whom to tell when an alert has been open for `after`."""
 
     after: str
     to: tuple[str, ...]
 
 
-class ShadowPolicy(Value):
+class ShadowPolicy(Value, frozen=True):
     """How a candidate is shadowed. `sample` is per cent of the units."""
 
     sample: float = 100.0
@@ -98,7 +98,7 @@ class ShadowPolicy(Value):
     on_pass: Literal["ask", "promote"] = "ask"
 
 
-class CanaryPolicy(Value):
+class CanaryPolicy(Value, frozen=True):
     """How a candidate's share grows. `steps` are per cent."""
 
     steps: tuple[float, ...] = (1.0, 5.0, 25.0, 50.0)
@@ -106,21 +106,21 @@ class CanaryPolicy(Value):
     on_pass: Literal["ask", "promote"] = "ask"
 
 
-class Guardrail(Value):
+class Guardrail(Value, frozen=True):
     """A threshold whose failure acts. `worse_by` is relative: 0.5 is half as much again."""
 
     worse_by: float
     metric: str | None = None
 
 
-class FeaturePolicy(Value):
+class FeaturePolicy(Value, frozen=True):
     """Which feature schema the endpoint is on, and whether it follows the schema's head."""
 
     schema: str | None = None
     follow: bool = False
 
 
-class LogPolicy(Value):
+class LogPolicy(Value, frozen=True):
     """What the prediction log keeps. `sample` is per cent of the units."""
 
     sample: float = 10.0
@@ -128,7 +128,7 @@ class LogPolicy(Value):
     redact: tuple[str, ...] = ()
 
 
-class Limits(Value):
+class Limits(Value, frozen=True):
     """Bounds of one gateway worker for one endpoint; what they refuse is counted."""
 
     rows: int = 1024
@@ -143,7 +143,7 @@ class Limits(Value):
     the machine and not the model."""
 
 
-class Policy(Value):
+class Policy(Value, frozen=True):
     """Everything declared about one endpoint. In force only once `apply` wrote it."""
 
     audience: Literal["customer", "internal"] = "customer"
@@ -165,7 +165,7 @@ class Policy(Value):
     limits: Limits = Limits()
 
 
-class FileEntry(Value):
+class FileEntry(Value, frozen=True):
     """One file of an artifact: its path inside it, its size in bytes and its sha256."""
 
     path: str
@@ -173,7 +173,7 @@ class FileEntry(Value):
     sha256: str
 
 
-class ModelVersion(Value, kw_only=True):
+class ModelVersion(Value, kw_only=True, frozen=True):
     """An immutable artifact and what is known of it."""
 
     model: str
@@ -199,7 +199,7 @@ class ModelVersion(Value, kw_only=True):
         return f"v{self.number}"
 
 
-class Release(Value, kw_only=True):
+class Release(Value, kw_only=True, frozen=True):
     """The immutable bundle that serves. Content-addressed; `number` is its name in an endpoint."""
 
     endpoint: str
@@ -223,7 +223,7 @@ class Release(Value, kw_only=True):
         return f"r{self.number}"
 
 
-class State(Value):
+class State(Value, frozen=True):
     """One endpoint's row: what is live, and what is needed to change it."""
 
     endpoint: str
@@ -252,7 +252,7 @@ class State(Value):
     releases: dict[int, Release] = {}
 
 
-class Refusal(Value):
+class Refusal(Value, frozen=True):
     """A "no": why, and what to do instead."""
 
     code: str

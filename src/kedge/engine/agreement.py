@@ -19,8 +19,9 @@ def agreeing_rows(output: Output, ours: Columns, theirs: Columns, rows: int) -> 
     binary: the same side of the threshold. score: within the tolerance. exact: every output
     equal, floats within the tolerance; an output that one of them lacks is a disagreement.
     """
-    if output.kind != "exact" and output.score in ours and output.score in theirs:
-        return _agreeing_scores(output, ours[output.score], theirs[output.score], rows)
+    score = output.score
+    if output.kind != "exact" and score is not None and score in ours and score in theirs:
+        return _agreeing_scores(output, ours[score], theirs[score], rows)
     same = np.ones(rows, dtype=bool)
     if ours.keys() != theirs.keys():
         return 0

@@ -42,7 +42,7 @@ Say = Callable[[str], None]
 Probe = Callable[[Member, str, int], "int | None"]
 
 
-class Receipt(Value):
+class Receipt(Value, frozen=True):
     """What a command did and how long each part took. Milliseconds since `submit` was entered."""
 
     endpoint: str
@@ -93,7 +93,13 @@ class Control:
         self._cold_s = cold_s
 
     def submit(
-        self, endpoint: str, command: AnyCommand, *, by: str, reason: str = "", expect: int | None = None
+        self,
+        endpoint: str,
+        command: AnyCommand,
+        *,
+        by: str,
+        reason: str = "",
+        expect: int | None = None,
     ) -> Receipt:
         """Carry a command out.
 
@@ -117,10 +123,18 @@ class Control:
             except Stale:
                 if not isinstance(command, Rollback) or expect is not None:
                     raise
-        raise Stale(f"{endpoint} changes faster than a rollback can be written", hint="kedge history")
+        raise Stale(
+            f"{endpoint} changes faster than a rollback can be written", hint="kedge history"
+        )
 
     def _once(
-        self, endpoint: str, command: AnyCommand, by: str, reason: str, expect: int | None, started: float
+        self,
+        endpoint: str,
+        command: AnyCommand,
+        by: str,
+        reason: str,
+        expect: int | None,
+        started: float,
     ) -> Receipt:
         at = self._clock.now()
         state = self._ledger.read().states.get(endpoint, State(endpoint=endpoint))
@@ -164,12 +178,20 @@ class Control:
         return receipt
 
     def _stale(self, endpoint: str, epoch: int) -> Stale:
-        last = next((e for e in self._ledger.history(endpoint, 20) if not isinstance(e.event, Note)), None)
-        who = f", by {last.by}" + (f", because {last.reason}" if last.reason else "") if last else ""
+        last = next(
+            (e for e in self._ledger.history(endpoint, 20) if not isinstance(e.event, Note)), None
+        )
+        who = (
+            f", by {last.by}" + (f", because {last.reason}" if last.reason else "") if last else ""
+        )
         return Stale(
             f"stale: {endpoint} is now at epoch {epoch}{who}",
             hint=f"kedge status {endpoint} shows what is live; then decide again",
-            details={"epoch": epoch, "by": last.by if last else "", "reason": last.reason if last else ""},
+            details={
+                "epoch": epoch,
+                "by": last.by if last else "",
+                "reason": last.reason if last else "",
+            },
         )
 
     # ------------------------------------------------------------ prepare
@@ -228,9 +250,16 @@ class Control:
             known = {m.name: m for m in replicas(self._roster.members())}
             present = tuple(known[m.name] for m in members if m.name in known)
             left = lacking(present, endpoint, serves)
-            silent = {m.name: "silent" for m in present if self._clock.unix() - m.beat_at > SILENT_S}
+            silent = {
+                m.name: "silent" for m in present if self._clock.unix() - m.beat_at > SILENT_S
+            }
             failed = {name: why for name, why in left.items() if why.startswith("failed")}
-            if not left or now >= deadline or (failed and not rollback) or (silent and not rollback):
+            if (
+                not left
+                or now >= deadline
+                or (failed and not rollback)
+                or (silent and not rollback)
+            ):
                 return left | (silent if not rollback else {})
             if rollback and left.keys() <= failed.keys() | silent.keys():
                 return left
@@ -278,7 +307,11 @@ class Control:
     ) -> None:
         body = {"of": entries[0].seq, "command": type(command).__name__.lower(), **receipt.parts()}
         self._ledger.note(
-            receipt.endpoint, Note(kind="receipt", body=body), by=by, reason="", at=self._clock.now()
+            receipt.endpoint,
+            Note(kind="receipt", body=body),
+            by=by,
+            reason="",
+            at=self._clock.now(),
         )
 
 

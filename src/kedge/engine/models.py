@@ -114,7 +114,9 @@ def socket_of(run_dir: Path, endpoint: str, release: int, copy: int) -> Path:
 def host_status(socket: Path) -> HostStatus:
     """Read what a model process says of itself; "loading" while it has said nothing."""
     try:
-        return msgspec.json.decode(socket.with_name(socket.name + ".json").read_bytes(), type=HostStatus)
+        return msgspec.json.decode(
+            socket.with_name(socket.name + ".json").read_bytes(), type=HostStatus
+        )
     except (OSError, msgspec.DecodeError):
         return HostStatus()
 
@@ -156,7 +158,7 @@ class Pool:
                 self._close(slot)
 
     def _ensure(self, key: Key, state: State, now: float) -> None:
-        endpoint, number, placement = key
+        _, number, placement = key
         slot = self._slots.get(key)
         release = state.releases[number]
         if slot is None or slot.release.digest != release.digest:
@@ -224,7 +226,7 @@ class Pool:
 
     def _load_all(self) -> None:
         while (job := self._queue.get()) is not None:
-            key, slot = job
+            _, slot = job
             if slot.unneeded_at is None:
                 self._load(slot)
                 self._changed()
@@ -242,7 +244,7 @@ class Pool:
             fault = check_proof(model, self._artifacts.proof(slot.release.model_digest))
             if fault is not None:
                 raise KedgeError(f"golden rows: {fault}")
-        except Exception as error:  # a loader may raise anything; see house test's allow-list
+        except Exception as error:  # noqa: BLE001 - a loader may raise anything; see house test's allow-list
             slot.detail = f"{type(error).__name__}: {error}"
             slot.state = "failed"
             wait_s = RETRY_S[min(slot.attempts, len(RETRY_S)) - 1]

@@ -96,7 +96,9 @@ def summary(tallies: list[Tally]) -> dict[str, object]:
                 into[index] = into.get(index, 0) + number
 
     def group(prefix: str) -> dict[str, int]:
-        return {k.removeprefix(prefix): v for k, v in sorted(counts.items()) if k.startswith(prefix)}
+        return {
+            k.removeprefix(prefix): v for k, v in sorted(counts.items()) if k.startswith(prefix)
+        }
 
     dropped, failed = group("shadow.dropped."), group("shadow.failed.")
     mirrored = counts.get("shadow.requests", 0)

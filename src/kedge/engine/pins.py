@@ -20,7 +20,7 @@ from kedge.core.release import AnyEvent, Rollback, apply, decide
 from kedge.core.values import Refusal, State, Value
 
 
-class Pin(Value):
+class Pin(Value, frozen=True):
     """A host pinned by hand. `state` is the row as this host serves it while pinned."""
 
     endpoint: str

@@ -96,7 +96,7 @@ class Replica:
             try:
                 woken = self._signal.wait(PENDING_S if self._pending() else BEAT_S / 4)
                 self._look(self._settle_s if woken else (0.0,))
-            except Exception as error:  # the thread must live; the fault is published and logged
+            except Exception as error:  # noqa: BLE001 - the thread must live; the fault is published and logged
                 self._note_fault(f"{type(error).__name__}: {error}")
                 self._stopping.wait(0.1)
         self._last_words()
@@ -112,12 +112,12 @@ class Replica:
         return waiting or fresh or not self._pool.settled
 
     def _look(self, settle_s: Sequence[float]) -> None:
-        """Look until something has changed, then act; act once in any case."""
+        """Look until something has changed or the schedule ends; then act."""
         for pause in settle_s:
             if pause:
-                self._clock.sleep(pause)
+                self._signal.wait(pause)
             if self._read():
-                self._step()
+                break
         self._step()
 
     def _read(self) -> bool:
@@ -213,9 +213,11 @@ class Replica:
             own = state.releases[need.release].placement
             at = Placement.PROCESS if need.release == state.candidate else own
             handle = self._pool.handle(state.endpoint, need.release, at)
-            if handle is not None and (handle.inline is not None or any(
-                remote.ready for remote in handle.remotes
-            ) or need.release == state.candidate):
+            if handle is not None and (
+                handle.inline is not None
+                or any(remote.ready for remote in handle.remotes)
+                or need.release == state.candidate
+            ):
                 found[need.release] = handle
         return found
 

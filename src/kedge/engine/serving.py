@@ -34,7 +34,7 @@ class Request:
     __slots__ = ("asked", "columns", "draw", "entity", "id", "probe", "rows")
 
     def __init__(
-        self, *, id: str, columns: Columns, rows: int, entity: str | None, draw: int,
+        self, *, id: str, columns: Columns, rows: int, entity: str | None, draw: int,  # noqa: A002
         asked: int | None = None, probe: bool = False,
     ) -> None:  # fmt: skip
         self.id = id
@@ -51,7 +51,9 @@ class Answer:
 
     __slots__ = ("choice", "failover", "micros", "outputs")
 
-    def __init__(self, choice: Choice, outputs: Columns, micros: int, failover: str | None = None) -> None:
+    def __init__(
+        self, choice: Choice, outputs: Columns, micros: int, failover: str | None = None
+    ) -> None:
         self.choice = choice
         self.outputs = outputs
         self.micros = micros

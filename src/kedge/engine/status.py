@@ -80,7 +80,9 @@ def _way_back(
     if found is None or number is None:
         return None
     wish = [need for need in needs(state, now=now) if need.release == number]
-    cold = lacking(members, state.endpoint, wish) if wish else {m.name: "window over" for m in members}
+    cold = (
+        lacking(members, state.endpoint, wish) if wish else {m.name: "window over" for m in members}
+    )
     return {
         **found,
         "ready": sorted(m.name for m in members if m.name not in cold),
@@ -129,8 +131,13 @@ def _faults(
     for member in members:
         if now - member.beat_at > SILENT_S:
             found.append(f"{member.name} is silent since {now - member.beat_at:.0f} s")
-        elif member.epochs.get(state.endpoint, -1) < state.epoch and state.endpoint not in member.pinned:
-            found.append(f"{member.name} serves epoch {member.epochs.get(state.endpoint)}, not {state.epoch}")
+        elif (
+            member.epochs.get(state.endpoint, -1) < state.epoch
+            and state.endpoint not in member.pinned
+        ):
+            found.append(
+                f"{member.name} serves epoch {member.epochs.get(state.endpoint)}, not {state.epoch}"
+            )
         if not member.lease:
             found.append(f"{member.name} has lost the ledger: it gives no candidate a share")
         found.extend(

@@ -139,7 +139,10 @@ class Supervisor:
 
     def _starting(self) -> bool:
         now = self._clock.monotonic()
-        return any(now - child.started_at < STEADY_S for child in (*self.children.values(), *self.hosts.values()))
+        return any(
+            now - child.started_at < STEADY_S
+            for child in (*self.children.values(), *self.hosts.values())
+        )
 
     def _step(self) -> None:
         now = self._clock.monotonic()
@@ -206,7 +209,9 @@ class Supervisor:
         if process is not None and process.poll() is not None and child.started_at:
             steady = now - child.started_at > STEADY_S
             child.deaths = 1 if steady else child.deaths + 1
-            log.warning("supervisor.died", child=child.name, code=process.returncode, deaths=child.deaths)
+            log.warning(
+                "supervisor.died", child=child.name, code=process.returncode, deaths=child.deaths
+            )
             child.process = None
             self._forget(process.pid)
         if child.memory_limit is not None and child.memory() > child.memory_limit:
@@ -290,7 +295,9 @@ class Supervisor:
             return
         self._beat_at = now
         try:
-            self._roster.publish(msgspec.structs.replace(self._member, beat_at=now, ledger_at=self._contact))
+            self._roster.publish(
+                msgspec.structs.replace(self._member, beat_at=now, ledger_at=self._contact)
+            )
         except KedgeError as error:
             log.warning("supervisor.roster_lost", fault=str(error))
 
@@ -318,4 +325,3 @@ class Supervisor:
                 log.warning("supervisor.killed", child=child.name)
                 child.tell(signal.SIGKILL)
                 child.process.wait(5)
-

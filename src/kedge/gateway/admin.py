@@ -21,7 +21,7 @@ class Admin:
     def __init__(self, status: Status) -> None:
         self._status = status
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    async def __call__(self, scope: Any, _receive: Any, send: Any) -> None:
         """Answer one request."""
         if scope["type"] != "http":
             return

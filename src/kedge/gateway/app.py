@@ -80,9 +80,7 @@ def parse_path(path: str) -> Route:
 class Gateway:
     """The ASGI app of one worker."""
 
-    def __init__(
-        self, serving: Serving, bounds: Bounds, ready: Callable[[], bool]
-    ) -> None:
+    def __init__(self, serving: Serving, bounds: Bounds, ready: Callable[[], bool]) -> None:
         self._serving = serving
         self._bounds = bounds
         self._ready = ready

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from math import isfinite
+from math import isfinite, isnan
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -105,13 +105,17 @@ class Contract:
                 array = reader.read(tensor)
             else:
                 if binary is None or not isinstance(size, int) or not 0 <= size <= len(binary) - at:
-                    raise _bad(tensor.name, "names more binary data than the body has", "wrong_shape")
+                    raise _bad(
+                        tensor.name, "names more binary data than the body has", "wrong_shape"
+                    )
                 array = reader.read_binary(tensor, binary[at : at + size])
                 at += size
             if rows < 0:
                 rows = len(array)
             elif len(array) != rows:
-                raise _bad(tensor.name, f"has {len(array)} rows where others have {rows}", "wrong_shape")
+                raise _bad(
+                    tensor.name, f"has {len(array)} rows where others have {rows}", "wrong_shape"
+                )
             found[tensor.name] = array
         if rows < 1:
             raise BadRequest("the request has no rows", code="wrong_shape")
@@ -135,7 +139,8 @@ class Contract:
         if self._entity is None or rows != 1 or self._entity not in columns:
             return None
         value = columns[self._entity].ravel()[0]
-        return None if value is None or value != value else str(value)
+        null = value is None or (isinstance(value, float | np.floating) and isnan(value))
+        return None if null else str(value)
 
 
 def _bad(field: str, what: str, code: str, hint: str = "") -> BadRequest:
@@ -177,17 +182,23 @@ class _Reader:
         """The array's shape: rows first, then the declared shape of one row."""
         field = self.field
         if tensor.datatype != self._datatype:
-            raise _bad(field.name, f"is {tensor.datatype}; declared is {self._datatype}", "wrong_dtype")
+            raise _bad(
+                field.name, f"is {tensor.datatype}; declared is {self._datatype}", "wrong_dtype"
+            )
         given = tensor.shape
         row = given[1:]
         if not given or given[0] < 0:
-            raise _bad(field.name, f"has shape {given}; the first number is the rows", "wrong_shape")
+            raise _bad(
+                field.name, f"has shape {given}; the first number is the rows", "wrong_shape"
+            )
         if not field.shape:
             if row not in ([], [1]):
-                raise _bad(field.name, f"has shape {given}; declared is one value a row", "wrong_shape")
+                raise _bad(
+                    field.name, f"has shape {given}; declared is one value a row", "wrong_shape"
+                )
             return (given[0],)
         fits = len(row) == len(field.shape) and all(
-            size == wanted or wanted == -1 and size >= 0
+            size == wanted or (wanted == -1 and size >= 0)
             for size, wanted in zip(row, field.shape, strict=True)
         )
         if not fits:
@@ -208,7 +219,7 @@ class _Reader:
                 self.field.name,
                 "is null in a row, and is not nullable" if null else f"does not fit: {error}",
                 "null_value" if null else "wrong_dtype",
-                'declare it nullable in kedge.toml if callers may leave it out' if null else "",
+                "declare it nullable in kedge.toml if callers may leave it out" if null else "",
             ) from None
         return flat
 
@@ -227,7 +238,9 @@ class _Reader:
             with np.errstate(over="ignore"):
                 array = np.array(data, dtype=self._dtype)
         except OverflowError as error:
-            raise _bad(self.field.name, f"does not fit {self.field.dtype}: {error}", "wrong_dtype") from None
+            raise _bad(
+                self.field.name, f"does not fit {self.field.dtype}: {error}", "wrong_dtype"
+            ) from None
         if self._float:
             self._finite(data, array)
         return array if len(shape) == 1 else array.reshape(shape)
@@ -242,7 +255,9 @@ class _Reader:
                 return
         elif np.isfinite(array).all():
             return
-        raise _bad(self.field.name, f"has a value that is not finite as {self.field.dtype}", "not_finite")
+        raise _bad(
+            self.field.name, f"has a value that is not finite as {self.field.dtype}", "not_finite"
+        )
 
     def read_binary(self, tensor: Tensor, raw: memoryview) -> Array:
         """Read raw little-endian values (BYTES: each after its length), row by row."""

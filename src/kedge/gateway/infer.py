@@ -67,7 +67,9 @@ async def infer(
         BadRequest, Overloaded, ModelFailure: the app's error table turns them into an answer.
     """
     if bounds.in_flight >= bounds.requests:
-        raise Overloaded(f"{bounds.requests} requests are under way in this worker", code="queue_full")
+        raise Overloaded(
+            f"{bounds.requests} requests are under way in this worker", code="queue_full"
+        )
     bounds.in_flight += 1
     try:
         entity, asked, probe, json_length = _told(headers, version, bounds.body)
@@ -117,7 +119,9 @@ def _told(
                 raise _too_large(limit)
         elif name == b"inference-header-content-length":
             if not value.isdigit():
-                raise BadRequest("Inference-Header-Content-Length is not a number", code="malformed_body")
+                raise BadRequest(
+                    "Inference-Header-Content-Length is not a number", code="malformed_body"
+                )
             json_length = int(value)
     return entity, asked, probe, json_length
 
@@ -155,7 +159,9 @@ async def _rest(body: bytes, bounds: Bounds, receive: Receive) -> bytes:
                 if not message.get("more_body"):
                     return b"".join(parts)
     except TimeoutError:
-        raise BadRequest(f"the body took longer than {bounds.body_s:.0f} s", code="body_too_slow") from None
+        raise BadRequest(
+            f"the body took longer than {bounds.body_s:.0f} s", code="body_too_slow"
+        ) from None
 
 
 def _head(live: Live, answer: Answer) -> Headers:

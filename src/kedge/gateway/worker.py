@@ -8,7 +8,6 @@ when that is killed it goes on serving, and hands the socket to the next one tha
 from __future__ import annotations
 
 import gc
-import os
 import signal
 import socket
 import sys
@@ -43,7 +42,7 @@ class Server(uvicorn.Server):
         self._gateway = gateway
         self._drain_s = drain_s
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's
         """Begin the drain; a second signal ends it at once."""
         if self._gateway.draining:
             self.should_exit = True
@@ -114,7 +113,7 @@ def _offer(listener: socket.socket, path: Path) -> None:
     path.unlink(missing_ok=True)
     door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     door.bind(str(path))
-    os.chmod(path, 0o600)
+    path.chmod(0o600)
     door.listen(4)
 
     def give() -> None:

@@ -23,7 +23,6 @@ from sqlalchemy import Connection, MetaData, text
 from kedge.adapters.sql.ballast import Ballast
 from kedge.adapters.sql.database import Database
 from kedge.adapters.sql.dialect import dbapi, sqlite_version_fault
-from kedge.adapters.sql.faults import gone
 from kedge.adapters.sql.tables import EVIDENCE, ROSTER
 from kedge.core.errors import Refused, Unavailable
 

@@ -1,0 +1,261 @@
+"""What kedge adds to a prediction in the same process: choosing, checking, counting, answering.
+
+`choose_us` is `Plan.choose` alone, in a canary, for a request with an entity. `added_us` is the
+whole ASGI app, driven by hand without a server, less a floor that decodes the same JSON, makes
+the array, asks the same model and encodes the same answer. CPU time; medians of batches that
+alternate between the two.
+"""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import sys
+import tempfile
+import time
+import tracemalloc
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import floor_app
+import material
+from common import SERVER_CPU, Bench, interval, on, spread
+
+from kedge.adapters.onnx import OnnxLoader
+from kedge.adapters.sklearn import SklearnLoader
+from kedge.core.route import Plan, compile_plan
+from kedge.core.values import Arm, Placement, Policy, Release, Stage, State
+from kedge.engine.models import Handle
+from kedge.engine.observe import Recorder
+from kedge.engine.serving import Live, Request, Serving
+from kedge.gateway.app import Gateway
+from kedge.gateway.decode import Contract, parse
+from kedge.gateway.infer import Bounds, render
+from kedge.ports import Model
+
+ENTITIES = [f"caller-{number}" for number in range(2000)]
+BATCH = 200
+App = Callable[[Any, Any, Any], Coroutine[Any, Any, None]]
+
+
+def state_of(model: Model, *, canary: bool = False) -> State:
+    """A row with this model in production, and in a canary perhaps."""
+    releases = {
+        number: Release(
+            endpoint="flights", number=number, digest=f"sha256:{number}", model="flights",
+            version=number, model_digest=f"sha256:m{number}", flavour="bench",
+            signature=model.signature, placement=Placement.INLINE,
+        )
+        for number in (1, 2)
+    }  # fmt: skip
+    return State(
+        endpoint="flights", epoch=7, stage=Stage.CANARY if canary else Stage.SETTLED, production=1,
+        candidate=2 if canary else None, weight=500 if canary else 0, salt="salt",
+        policy=Policy(audience="internal"), fields=model.signature.inputs, served=(1,),
+        releases=releases,
+    )  # fmt: skip
+
+
+def live_of(model: Model, *, canary: bool = False) -> Live:
+    """What a worker serves then."""
+    state = state_of(model, canary=canary)
+    contract = Contract(state.fields, rows=state.policy.limits.rows, entity=state.policy.entity)
+    return Live(
+        state=state, plan=compile_plan(state), handles={1: Handle(state.releases[1], inline=model)},
+        contract=contract, recorder=Recorder("bench", state), lease=True, pinned=False,
+    )  # fmt: skip
+
+
+def gateway_of(model: Model, *, canary: bool = False) -> tuple[App, Serving, Live]:
+    """The gateway's app over it."""
+    serving, live = Serving(time.monotonic), live_of(model, canary=canary)
+    serving.swap(live)
+    bounds = Bounds(body=8 << 20, requests=256, body_s=30.0)
+    return Gateway(serving, bounds, ready=lambda: True), serving, live
+
+
+# ---------------------------------------------------------------- timing
+
+
+def batches(works: dict[str, Callable[[], object]], rounds: int, batch: int) -> dict[str, list[float]]:
+    """CPU microseconds a call, one value a batch; the batches of all works alternate."""
+    found: dict[str, list[float]] = {name: [] for name in works}
+    for work in works.values():
+        for _ in range(batch):
+            work()
+    for _ in range(rounds):
+        for name, work in works.items():
+            begun = time.thread_time_ns()
+            for _ in range(batch):
+                work()
+            found[name].append((time.thread_time_ns() - begun) / batch / 1e3)
+    return found
+
+
+def driven(app: App, body: bytes, entity: str = "") -> Callable[[], None]:
+    """One request through an ASGI app, by hand: no loop, no socket."""
+    headers = [
+        (b"host", b"127.0.0.1:8080"), (b"content-type", b"application/json"),
+        (b"accept", b"application/json"), (b"content-length", b"%d" % len(body)),
+        *([(b"kedge-entity", entity.encode())] if entity else []),
+    ]  # fmt: skip
+    scope = {"type": "http", "method": "POST", "path": "/v2/models/flights/infer", "headers": headers}
+    message = {"type": "http.request", "body": body, "more_body": False}
+
+    async def receive() -> dict[str, Any]:
+        return message
+
+    async def send(sent: dict[str, Any]) -> None:
+        del sent
+
+    def ask() -> None:
+        try:
+            app(scope, receive, send).send(None)
+        except StopIteration:
+            return
+        raise AssertionError("it waited for something")
+
+    return ask
+
+
+def answered(app: App, body: bytes) -> tuple[int, bytes]:
+    """What an app answers, once: it must be the real thing."""
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/v2/models/flights/infer", "headers": []}
+    try:
+        app(scope, receive, send).send(None)
+    except StopIteration:
+        return sent[0]["status"], sent[1]["body"]
+    raise AssertionError("it waited for something")
+
+
+# ---------------------------------------------------------------- choose
+
+
+def measure_choose(bench: Bench, model: Model) -> None:
+    """Time and memory of one choice."""
+    plan = compile_plan(state_of(model, canary=True))
+    settled = compile_plan(state_of(model))
+
+    def walk(plan: Plan) -> Callable[[], None]:
+        def all_of_them() -> None:
+            choose = plan.choose
+            for entity in ENTITIES:
+                choose(entity, 5000)
+
+        return all_of_them
+
+    with bench.phase("choose"):
+        found = batches({"canary": walk(plan), "settled": walk(settled)}, bench.rounds(300, 60), 1)
+    each = {name: [value / len(ENTITIES) for value in times] for name, times in found.items()}
+    bench.note("choose_us", statistics.median(each["canary"]))
+    bench.detail["choose"] = {
+        "canary_us": spread(each["canary"]), "settled_us": spread(each["settled"]),
+        "interval_us": interval(each["canary"]), **choose_memory(plan),
+    }  # fmt: skip
+
+
+def choose_memory(plan: Plan) -> dict[str, float]:
+    """Blocks that outlive a choice, and bytes that it needs while it runs."""
+    for entity in ENTITIES:
+        plan.choose(entity, 5000)
+    gc.collect()
+    before = sys.getallocatedblocks()
+    for entity in ENTITIES:
+        plan.choose(entity, 5000)
+    kept = (sys.getallocatedblocks() - before) / len(ENTITIES)
+    peaks = []
+    tracemalloc.start()
+    for entity in ENTITIES[:200]:
+        tracemalloc.reset_peak()
+        held = tracemalloc.get_traced_memory()[0]
+        plan.choose(entity, 5000)
+        peaks.append(tracemalloc.get_traced_memory()[1] - held)
+    tracemalloc.stop()
+    return {"blocks_kept_per_choice": round(kept, 4), "bytes_at_most_within": max(peaks)}
+
+
+# ---------------------------------------------------------------- what kedge adds
+
+
+def measure_added(bench: Bench, name: str, model: Model, file: Path, datatype: str) -> list[float]:
+    """The app against its floor; the difference, batch by batch."""
+    body = material.body(datatype)
+    floor = floor_app.asgi_of(floor_app.answerer(file))
+    app, serving, live = gateway_of(model)
+    canary, _, _ = gateway_of(model, canary=True)
+    outside = next(
+        each for each in ENTITIES
+        if live_of(model, canary=True).plan.choose(each, 0).arm is Arm.PRODUCTION
+    )  # fmt: skip
+    assert answered(app, body)[0] == 200, answered(app, body)
+    assert answered(floor, body)[0] == 200
+    gc.collect()
+    gc.freeze()
+    with bench.phase(f"added, {name}"):
+        found = batches(
+            {
+                "floor": driven(floor, body),
+                "kedge": driven(app, body),
+                "kedge_canary": driven(canary, body, outside),
+            },
+            bench.rounds(300, 30), BATCH,
+        )  # fmt: skip
+        parts = batches(parts_of(serving, live, model, body), bench.rounds(60, 10), BATCH)
+    added = [ours - theirs for ours, theirs in zip(found["kedge"], found["floor"], strict=True)]
+    bench.detail[f"added_{name}"] = {
+        "added_us": spread(added), "interval_us": interval(added),
+        **{f"{who}_us": spread(times) for who, times in found.items()},
+        "parts_us": {part: round(statistics.median(times), 2) for part, times in parts.items()},
+    }  # fmt: skip
+    return added
+
+
+def parts_of(serving: Serving, live: Live, model: Model, body: bytes) -> dict[str, Callable[[], object]]:
+    """The steps of a request, each alone: where the time goes."""
+    contract: Contract = live.contract  # type: ignore[assignment]
+    parsed, binary = parse(body, None)
+    columns, rows = contract.columns(parsed, binary)
+    request = Request(id="", columns=columns, rows=rows, entity=None, draw=1)
+
+    def answer() -> object:
+        try:
+            serving.answer(live, request).send(None)
+        except StopIteration as done:
+            return done.value
+        raise AssertionError("it waited for something")
+
+    answered_: Any = answer()
+    return {
+        "parse": lambda: parse(body, None),
+        "contract": lambda: contract.columns(parsed, binary),
+        "answer_with_model": answer,
+        "model": lambda: model.predict(columns),
+        "render": lambda: render(live, request, answered_, None),
+        "finish": lambda: serving.finish(live, request, answered_),
+    }
+
+
+def main() -> None:
+    """Measure."""
+    with Bench("choose", __doc__) as bench, tempfile.TemporaryDirectory() as folder, on({SERVER_CPU}):
+        root = Path(folder)
+        onnx_dir = material.write_onnx(root / "onnx", flip=False)
+        sklearn_dir = material.write_sklearn(root / "sklearn", flip=False)
+        onnx, sklearn = OnnxLoader().load(onnx_dir), SklearnLoader().load(sklearn_dir)
+        measure_choose(bench, onnx)
+        added = measure_added(bench, "onnx", onnx, onnx_dir / "model.onnx", "FP32")
+        bench.note("added_us", statistics.median(added))
+        measure_added(bench, "sklearn", sklearn, sklearn_dir / "model.skops", "FP64")
+
+
+if __name__ == "__main__":
+    main()
