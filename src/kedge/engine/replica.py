@@ -45,6 +45,9 @@ PENDING_S = 0.02
 FRESH_S = 2.0
 """How long after a swap the first answer is looked for at the pace of `PENDING_S`."""
 
+RETIRED = 64
+"""Ended comparisons whose last counts wait to be written, should the evidence store be away."""
+
 log = structlog.get_logger("kedge.replica")
 
 
@@ -226,7 +229,7 @@ class Replica:
         recorder = self._recorders.get(state.endpoint)
         if recorder is None or recorder.key != key:
             if recorder is not None:
-                self._retired.append(recorder)
+                self._retired = [*self._retired[-RETIRED + 1 :], recorder]
             name = f"{self._member.name}@{self._member.started_at}"
             recorder = self._recorders[state.endpoint] = Recorder(name, state)
         return recorder

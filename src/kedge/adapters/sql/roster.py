@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Executable, bindparam, select
+from sqlalchemy import Connection, Executable, bindparam, select, text
 from sqlalchemy.dialects.sqlite import insert
 
 from kedge.adapters.sql import tables
@@ -35,6 +35,13 @@ _TALLIES = (
     select(_tally.c.body)
     .where(_tally.c.endpoint == bindparam("of"))
     .order_by(*_tally.primary_key.columns)
+)
+
+
+TALLIES_KEPT = 2000
+"""A tally is a worker's life times a comparison: with 8 workers and a restart a day, months."""
+_PRUNE = text(
+    "DELETE FROM tally WHERE rowid NOT IN (SELECT rowid FROM tally ORDER BY rowid DESC LIMIT :kept)"
 )
 
 
@@ -91,8 +98,14 @@ class SqlEvidence(_Telemetry):
 
     Counts are cumulative and written over those with the same key, so writing twice counts
     once. The database is made again when it is missing or damaged; a replica's next tally then
-    brings back all that it has counted since it started.
+    brings back all that it has counted since it started. The newest `TALLIES_KEPT` are kept;
+    each process drops the older ones once.
     """
+
+    def __init__(self, database: Database) -> None:
+        """Count into this database."""
+        super().__init__(database)
+        self._pruned = False
 
     def publish(self, tallies: Sequence[Tally]) -> None:
         """Write the tallies over those with the same key, all in one transaction."""
@@ -109,6 +122,9 @@ class SqlEvidence(_Telemetry):
         ]
         if rows:
             self._run(_COUNT, rows)
+            if not self._pruned:
+                self._run(_PRUNE, {"kept": TALLIES_KEPT})
+                self._pruned = True
 
     def tallies(self, endpoint: str) -> tuple[Tally, ...]:
         """Everything counted for an endpoint."""

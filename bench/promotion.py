@@ -1,0 +1,108 @@
+"""What a promotion costs production while a model that is slow to load is brought up.
+
+300 requests/s, open loop, one worker on one CPU; model processes are born on the other. The
+window runs from the start of `kedge promote` (prepare included) until it has ended and a tail
+after it; its p99 stands against that of the window before. Twice: from one slow model to
+another, both served by processes, which is what promoting does; and from a small one that
+stands in the worker, where what follows the flip also pays for the way to a process.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import Any
+
+from common import Bench, quantile, spread
+from kedge_site import Site, until
+from loadgen import OpenLoad, failures, longest_gap_ms, within
+
+RATE = 300.0
+TAIL_S = 1.0
+GONE_S = 60.0
+COPIES = 2
+
+
+def forgotten(site: Site, endpoint: str, release: int) -> bool:
+    """Whether nothing of a release is loaded anywhere: the next promotion has to load it."""
+    return not site.hosts(endpoint, release) and not site.held(endpoint, release)
+
+
+def settled(site: Site, endpoint: str, release: int) -> bool:
+    """Whether both processes of a production release are up."""
+    names = [f"{endpoint}-r{release}-{copy}.sock" for copy in range(COPIES)]
+    found = [path.name for path in site.run_dir().glob(f"*/{endpoint}-r{release}-?.sock")]
+    return sorted(found) == names
+
+
+def series(
+    bench: Bench, site: Site, endpoint: str, body: bytes, *, away: int, measured: tuple[int, ...],
+    before_s: float, count: int, name: str,
+) -> dict[str, Any]:  # fmt: skip
+    """Promote to and fro between versions 1 and 2; those in `measured` are measured.
+
+    Args:
+        away: the version that is in production at first.
+        measured: the versions whose promotion is measured: slow ones.
+        before_s: how long the window before is.
+        count: how many promotions are measured.
+    """
+    rows: list[dict[str, Any]] = []
+    spans: list[tuple[float, float]] = []
+    path = f"/v2/models/{endpoint}/infer"
+    numbers = {version: site.release(endpoint, version) for version in (1, 2)}
+    now = away
+    with bench.phase(f"promote, {name}"), OpenLoad(site.port, path, body, rate=RATE) as load:
+        while len(rows) < count:
+            now = 3 - now
+            if now not in measured:
+                site.promote(endpoint, now)
+                continue
+            until(lambda: forgotten(site, endpoint, numbers[now]), "it to be unloaded", GONE_S)  # noqa: B023
+            left = numbers[3 - now]
+            if 3 - now in measured:
+                until(lambda: settled(site, endpoint, left), "both processes", GONE_S)  # noqa: B023
+            time.sleep(before_s)
+            began = time.monotonic()
+            receipt = site.run("promote", endpoint, f"v{now}", "--override", "bench")["receipt"]
+            ended = time.monotonic()
+            time.sleep(TAIL_S)
+            spans.append((began, ended))
+            rows.append({"prepare_ms": receipt["prepare_ms"], "command_s": round(ended - began, 2)})
+        records = load.stop()
+    for row, (began, ended) in zip(rows, spans, strict=True):
+        quiet = [r.ms for r in within(records, began - before_s, began)]
+        during = [r.ms for r in within(records, began, ended + TAIL_S)]
+        row.update(
+            before_p99_ms=quantile(quiet, 0.99), p99_ms=quantile(during, 0.99),
+            ratio=quantile(during, 0.99) / quantile(quiet, 0.99),
+            before_p50_ms=quantile(quiet, 0.5), p50_ms=quantile(during, 0.5),
+            before_max_ms=max(quiet), max_ms=max(during),
+            gap_ms=longest_gap_ms(records, began, ended + TAIL_S),
+        )  # fmt: skip
+    return {
+        "ratio": statistics.median(row["ratio"] for row in rows),
+        "ratios": spread([row["ratio"] for row in rows]),
+        "each": rows,
+        "requests": len(records),
+        "failed": failures(records),
+        "realtime_generator": load.realtime,
+    }
+
+
+def measure(bench: Bench, site: Site, body: bytes, *, slow: str, small: str) -> None:
+    """Both series; the figure is the one from slow to slow."""
+    before_s = bench.seconds(6.0, 1.5)
+    with bench.phase("promote, first load"):
+        site.promote(slow, 1)
+        until(lambda: settled(site, slow, site.release(slow, 1)), "both processes", GONE_S)
+    found = series(bench, site, slow, body, away=1, measured=(1, 2), before_s=before_s,
+                   count=bench.rounds(5, 1), name="slow to slow")  # fmt: skip
+    bench.note("promote_p99_ratio", found["ratio"])
+    bench.detail["promote"] = {"slow_to_slow": found}
+    if not bench.quick:
+        site.promote(small, 1)
+        bench.detail["promote"]["small_to_slow"] = series(
+            bench, site, small, body, away=1, measured=(2,), before_s=before_s, count=2,
+            name="small to slow",
+        )  # fmt: skip

@@ -1,0 +1,194 @@
+"""What a shadow costs production: its p99 with the shadow on against off, block by block.
+
+300 requests/s, open loop, one worker on one CPU; the candidate is in its own process on the
+other. Blocks with the shadow on and off alternate (off on, on off, ...), so what changes slowly
+meets both alike; each pair of neighbours gives one ratio. The candidate is healthy; or its
+process is stopped (SIGSTOP) and hangs; or it is killed whenever it comes up again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from common import LOAD_CPU, Bench, interval, place, quantile, spread
+from kedge_site import Site, until
+from loadgen import OpenLoad, Record, failures, within
+
+from kedge.core.release import Abort, Shadow
+
+RATE = 300.0
+SETTLE_S = 0.3
+KILL_LOOK_S = 0.02
+CASES = ("healthy", "hanging", "dead")
+
+
+@contextlib.contextmanager
+def left_alone(pids: Callable[[], list[int]]) -> Iterator[None]:
+    """Nothing happens to the candidate."""
+    del pids
+    yield
+
+
+@contextlib.contextmanager
+def stopped(pids: Callable[[], list[int]]) -> Iterator[None]:
+    """It stands still: it reads nothing, answers nothing and does not die."""
+    for pid in pids():
+        os.kill(pid, signal.SIGSTOP)
+    yield
+    for pid in pids():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def killed(pids: Callable[[], list[int]]) -> Iterator[None]:
+    """It dies, and dies again each time its supervisor brings it back."""
+    ending = threading.Event()
+
+    def kill() -> None:
+        while not ending.is_set():
+            for pid in pids():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            ending.wait(KILL_LOOK_S)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    yield
+    ending.set()
+    thread.join()
+
+
+HARM = {"healthy": left_alone, "hanging": stopped, "dead": killed}
+
+
+class Blocks:
+    """Turns the shadow on and off and remembers when it was which."""
+
+    def __init__(self, site: Site, endpoint: str, candidates: list[int], *, case: str, seconds: float) -> None:
+        self.spans: list[tuple[bool, float, float]] = []
+        self.coverage: list[dict[str, Any]] = []
+        self._site = site
+        self._endpoint = endpoint
+        self._candidates = candidates
+        self._harm = HARM[case]
+        self._seconds = seconds
+        self._turn = 0
+        self._on: int | None = None
+
+    def off(self) -> None:
+        """A block without."""
+        if self._on is not None:
+            self._site.submit(self._endpoint, Abort())
+            self._on = None
+        time.sleep(SETTLE_S)
+        self._span(on=False)
+
+    def on(self) -> None:
+        """A block with. A fresh candidate each time, so that none inherits another's breaker."""
+        if self._on is not None:
+            self._site.submit(self._endpoint, Abort())
+        release = self._on = self._candidates[self._turn % len(self._candidates)]
+        self._turn += 1
+        self._site.submit(self._endpoint, Shadow(release=release))
+        pids = lambda: self._site.hosts(self._endpoint, release)  # noqa: E731
+        for pid in pids():
+            place(pid, LOAD_CPU)
+        time.sleep(SETTLE_S)
+        with self._harm(pids):
+            self._span(on=True)
+        self.coverage.append(self._site.status(self._endpoint)["shadow"])
+
+    def end(self) -> None:
+        """Leave nothing on."""
+        if self._on is not None:
+            self._site.submit(self._endpoint, Abort())
+            self._on = None
+
+    def _span(self, *, on: bool) -> None:
+        began = time.monotonic()
+        time.sleep(self._seconds)
+        self.spans.append((on, began, time.monotonic()))
+
+
+def measure(
+    bench: Bench, site: Site, endpoint: str, body: bytes, candidates: list[int], case: str, *,
+    pairs: int, seconds: float,
+) -> dict[str, Any]:  # fmt: skip
+    """One condition of the candidate, `pairs` times off and on."""
+    blocks = Blocks(site, endpoint, candidates, case=case, seconds=seconds)
+    path = f"/v2/models/{endpoint}/infer"
+    with bench.phase(f"shadow, candidate {case}"), OpenLoad(site.port, path, body, rate=RATE) as load:
+        time.sleep(SETTLE_S)
+        for number in range(pairs):
+            for turn in (blocks.off, blocks.on) if number % 2 == 0 else (blocks.on, blocks.off):
+                turn()
+        blocks.end()
+        records = load.stop()
+    return compare(records, blocks, realtime=load.realtime)
+
+
+def compare(records: list[Record], blocks: Blocks, *, realtime: bool) -> dict[str, Any]:
+    """Pair each block with its neighbour."""
+    parts = [(on, within(records, begin, end)) for on, begin, end in blocks.spans]
+    p99 = [(on, quantile([record.ms for record in part], 0.99)) for on, part in parts]
+    ratios, excess = [], []
+    for first, second in zip(p99[::2], p99[1::2], strict=True):
+        off, on = (first[1], second[1]) if second[0] else (second[1], first[1])
+        ratios.append(on / off)
+        excess.append(on - off)
+    low, high = interval(ratios)
+    mirrored = sum(row["requests"] for row in blocks.coverage)
+    answered = sum(row["answered"] for row in blocks.coverage)
+    return {
+        "ratio": statistics.median(ratios),
+        "interval": [low, high],
+        "excess_ms": statistics.median(excess),
+        "excess_interval_ms": interval(excess),
+        "blocks": len(parts),
+        "ratios": spread(ratios),
+        "off_p99_ms": spread([value for on, value in p99 if not on]),
+        "on_p99_ms": spread([value for on, value in p99 if on]),
+        "off_ms": spread([r.ms for on, part in parts if not on for r in part]),
+        "on_ms": spread([r.ms for on, part in parts if on for r in part]),
+        "requests": len(records),
+        "failed": failures(records),
+        "mirrored": mirrored,
+        "coverage": round(answered / mirrored, 4) if mirrored else 0.0,
+        "dropped": _sum(blocks.coverage, "dropped_by_cause"),
+        "shadow_failed": _sum(blocks.coverage, "failed_by_cause"),
+        "realtime_generator": realtime,
+    }
+
+
+def _sum(rows: list[dict[str, Any]], name: str) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for row in rows:
+        for cause, number in row[name].items():
+            found[cause] = found.get(cause, 0) + number
+    return found
+
+
+def measure_all(bench: Bench, site: Site, endpoint: str, body: bytes, candidates: list[int]) -> None:
+    """Every condition; the figure without a suffix is the healthy candidate's."""
+    found: dict[str, Any] = {}
+    pairs = {"healthy": bench.rounds(20, 2), "hanging": bench.rounds(12, 1), "dead": bench.rounds(12, 1)}
+    for case in CASES:
+        until(lambda: not site.held(endpoint, candidates[0]), "the last candidate to be gone")
+        found[case] = measure(
+            bench, site, endpoint, body, candidates, case,
+            pairs=pairs[case], seconds=bench.seconds(3.0, 0.7),
+        )  # fmt: skip
+        suffix = "" if case == "healthy" else f"_{case}"
+        bench.note(f"shadow_p99_ratio{suffix}", found[case]["ratio"])
+        bench.note(f"shadow_p99_ratio_low{suffix}", found[case]["interval"][0])
+        bench.note(f"shadow_p99_excess_ms{suffix}", found[case]["excess_ms"])
+    worst = max(CASES, key=lambda case: float(found[case]["ratio"]))
+    bench.detail["shadow"] = {**found, "worst": {"candidate": worst, **found[worst]}}
