@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 import tracemalloc
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,6 @@ from kedge.ports import Model
 
 ENTITIES = [f"caller-{number}" for number in range(2000)]
 BATCH = 200
-App = Callable[[Any, Any, Any], Coroutine[Any, Any, None]]
 
 
 def state_of(model: Model, *, canary: bool = False) -> State:
@@ -67,7 +66,7 @@ def live_of(model: Model, *, canary: bool = False) -> Live:
     )  # fmt: skip
 
 
-def gateway_of(model: Model, *, canary: bool = False) -> tuple[App, Serving, Live]:
+def gateway_of(model: Model, *, canary: bool = False) -> tuple[floor_app.App, Serving, Live]:
     """The gateway's app over it."""
     serving, live = Serving(time.monotonic), live_of(model, canary=canary)
     serving.swap(live)
@@ -78,7 +77,9 @@ def gateway_of(model: Model, *, canary: bool = False) -> tuple[App, Serving, Liv
 # ---------------------------------------------------------------- timing
 
 
-def batches(works: dict[str, Callable[[], object]], rounds: int, batch: int) -> dict[str, list[float]]:
+def batches(
+    works: dict[str, Callable[[], object]], rounds: int, batch: int
+) -> dict[str, list[float]]:
     """CPU microseconds a call, one value a batch; the batches of all works alternate."""
     found: dict[str, list[float]] = {name: [] for name in works}
     for work in works.values():
@@ -93,14 +94,19 @@ def batches(works: dict[str, Callable[[], object]], rounds: int, batch: int) -> 
     return found
 
 
-def driven(app: App, body: bytes, entity: str = "") -> Callable[[], None]:
+def driven(app: floor_app.App, body: bytes, entity: str = "") -> Callable[[], None]:
     """One request through an ASGI app, by hand: no loop, no socket."""
     headers = [
         (b"host", b"127.0.0.1:8080"), (b"content-type", b"application/json"),
         (b"accept", b"application/json"), (b"content-length", b"%d" % len(body)),
         *([(b"kedge-entity", entity.encode())] if entity else []),
     ]  # fmt: skip
-    scope = {"type": "http", "method": "POST", "path": "/v2/models/flights/infer", "headers": headers}
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/v2/models/flights/infer",
+        "headers": headers,
+    }
     message = {"type": "http.request", "body": body, "more_body": False}
 
     async def receive() -> dict[str, Any]:
@@ -119,7 +125,7 @@ def driven(app: App, body: bytes, entity: str = "") -> Callable[[], None]:
     return ask
 
 
-def answered(app: App, body: bytes) -> tuple[int, bytes]:
+def answered(app: floor_app.App, body: bytes) -> tuple[int, bytes]:
     """What an app answers, once: it must be the real thing."""
     sent: list[dict[str, Any]] = []
 
@@ -219,7 +225,9 @@ def measure_added(bench: Bench, name: str, model: Model, file: Path, datatype: s
     return added
 
 
-def parts_of(serving: Serving, live: Live, model: Model, body: bytes) -> dict[str, Callable[[], object]]:
+def parts_of(
+    serving: Serving, live: Live, model: Model, body: bytes
+) -> dict[str, Callable[[], object]]:
     """The steps of a request, each alone: where the time goes."""
     contract: Contract = live.contract  # type: ignore[assignment]
     parsed, binary = parse(body, None)
@@ -246,7 +254,11 @@ def parts_of(serving: Serving, live: Live, model: Model, body: bytes) -> dict[st
 
 def main() -> None:
     """Measure."""
-    with Bench("choose", __doc__) as bench, tempfile.TemporaryDirectory() as folder, on({SERVER_CPU}):
+    with (
+        Bench("choose", __doc__) as bench,
+        tempfile.TemporaryDirectory() as folder,
+        on({SERVER_CPU}),
+    ):
         root = Path(folder)
         onnx_dir = material.write_onnx(root / "onnx", flip=False)
         sklearn_dir = material.write_sklearn(root / "sklearn", flip=False)

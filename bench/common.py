@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import msgspec
 
@@ -57,9 +57,9 @@ def talk(text: str) -> None:
 def place(pid: int, cpu: int) -> None:
     """Put a process, with every thread that it has by now, on one CPU."""
     with contextlib.suppress(OSError):
-        for thread in os.listdir(f"/proc/{pid}/task"):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
             with contextlib.suppress(OSError):
-                os.sched_setaffinity(int(thread), {cpu})
+                os.sched_setaffinity(int(thread.name), {cpu})
 
 
 @contextlib.contextmanager
@@ -85,9 +85,9 @@ def _stat(pid: int) -> list[str]:
 def tree(pid: int) -> list[int]:
     """A process and all its descendants."""
     children: dict[int, list[int]] = {}
-    for name in os.listdir("/proc"):
-        if name.isdigit() and (stat := _stat(int(name))):
-            children.setdefault(int(stat[1]), []).append(int(name))
+    for each in Path("/proc").glob("[0-9]*"):
+        if stat := _stat(int(each.name)):
+            children.setdefault(int(stat[1]), []).append(int(each.name))
     found, todo = [], [pid]
     while todo:
         found.append(todo.pop())
@@ -224,11 +224,14 @@ class Bench:
         self.detail: dict[str, Any] = {}
         os.sched_setaffinity(0, {LOAD_CPU})
 
-    def __enter__(self) -> Bench:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         if kind is None:
             self._finish()

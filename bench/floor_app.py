@@ -9,7 +9,7 @@ FLOOR_MODEL is a model.onnx or a model.skops.
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 
 Answerer = Callable[[bytes], bytes]
+App = Callable[[Any, Any, Any], Coroutine[Any, Any, None]]
 
 
 class Given(msgspec.Struct):
@@ -103,7 +104,7 @@ def _sklearn(file: Path) -> Answerer:
     return answer
 
 
-def asgi_of(answer: Answerer) -> Callable[[Any, Any, Any], Awaitable[None]]:
+def asgi_of(answer: Answerer) -> App:
     """As an ASGI app."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:

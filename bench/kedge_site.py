@@ -12,10 +12,11 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 from common import CPUS, LOAD_CPU, SERVER_CPU, alive, on, place, tree
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from kedge.wiring import Workplace
 
 STOP_S = 30.0
+SORT_S = 0.02
 
 
 def free_port() -> int:
@@ -93,13 +95,14 @@ class Site:
         self.port = free_port()
         self.up: subprocess.Popen[bytes] | None = None
         tables = "\n".join(
-            f'[endpoints.{name}]\naudience = "internal"\n{text}\n' for name, text in endpoints.items()
+            f'[endpoints.{name}]\naudience = "internal"\n{text}\n'
+            for name, text in endpoints.items()
         )
         (self.root / "kedge.toml").write_text(
             f"[server]\nport = {self.port}\ncontrol_port = {free_port()}\nworkers = {workers}\n{tables}"
         )
 
-    def __enter__(self) -> Site:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -162,6 +165,7 @@ class Site:
         for pid in self._left():
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(self.run_dir, ignore_errors=True)
         shutil.rmtree(self.root, ignore_errors=True)
 
     def _left(self) -> list[int]:
@@ -183,7 +187,9 @@ class Site:
                 capture_output=True, text=True, timeout=240, check=False,
             )  # fmt: skip
         if done.returncode:
-            raise RuntimeError(f"kedge {' '.join(words)}: {done.returncode}\n{done.stdout}{done.stderr}")
+            raise RuntimeError(
+                f"kedge {' '.join(words)}: {done.returncode}\n{done.stdout}{done.stderr}"
+            )
         return msgspec.json.decode(done.stdout)
 
     @functools.cached_property
@@ -222,7 +228,9 @@ class Site:
         """Put a version into production, whatever the rules say."""
         from kedge.core.release import Promote  # noqa: PLC0415 - as above
 
-        return self.submit(endpoint, Promote(release=self.release(endpoint, version), override="bench"))
+        return self.submit(
+            endpoint, Promote(release=self.release(endpoint, version), override="bench")
+        )
 
     # ------------------------------------------------------------ looking at it
 
@@ -234,7 +242,9 @@ class Site:
 
     def workers(self) -> list[int]:
         """The gateway workers that are in the roster."""
-        return [m.pid for m in self.workplace.roster.members() if m.kind == "gateway" and alive(m.pid)]
+        return [
+            m.pid for m in self.workplace.roster.members() if m.kind == "gateway" and alive(m.pid)
+        ]
 
     def hosts(self, endpoint: str, release: int) -> list[int]:
         """The model processes of a release."""
@@ -246,6 +256,42 @@ class Site:
                 if mark in Path(f"/proc/{pid}/cmdline").read_bytes():
                     found.append(pid)
         return found
+
+    def ready_hosts(self, endpoint: str, release: int) -> int:
+        """How many model processes of a release have loaded it: a socket stands for each."""
+        return len(list(self.run_dir.glob(f"*/{endpoint}-r{release}-?.sock")))
+
+    def sort(self) -> None:
+        """Model processes that serve go to the server's CPU, those that still load to the other."""
+        for file in self.run_dir.glob("*/*.sock.json"):
+            with contextlib.suppress(OSError, msgspec.DecodeError):
+                said = msgspec.json.decode(file.read_bytes())
+                if alive(said["pid"]):
+                    place(said["pid"], SERVER_CPU if said["state"] == "ready" else LOAD_CPU)
+
+    @contextlib.contextmanager
+    def sorting(self) -> Iterator[None]:
+        """Keep them sorted."""
+        ending = threading.Event()
+
+        def keep() -> None:
+            while not ending.wait(SORT_S):
+                self.sort()
+
+        thread = threading.Thread(target=keep, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ending.set()
+            thread.join()
+
+    @functools.cached_property
+    def run_dir(self) -> Path:
+        """Where its sockets are."""
+        from kedge.running import run_dir_of  # noqa: PLC0415 - as above
+
+        return run_dir_of(self.root / ".kedge")
 
     def held(self, endpoint: str, release: int) -> set[str]:
         """In which states the workers hold a release: empty when none does."""

@@ -27,8 +27,9 @@ import tempfile
 import time
 from array import array
 from collections import deque
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 import uvloop
@@ -187,19 +188,23 @@ class Open:
         ended = asyncio.Event()
         self._loop.add_signal_handler(signal.SIGTERM, ended.set)
         for _ in range(self._keep):
-            self._idle.append((await self._loop.create_connection(self._caller, "127.0.0.1", self._port))[1])
+            self._idle.append(
+                (await self._loop.create_connection(self._caller, "127.0.0.1", self._port))[1]
+            )
         timer, begins_ns = periodic(self._period_ns)
         self._began = begins_ns / 1e9
         realtime = hurry()
         gc.collect()
         gc.disable()
-        print(msgspec.json.encode({"began": self._began, "realtime": realtime}).decode(), flush=True)
+        print(
+            msgspec.json.encode({"began": self._began, "realtime": realtime}).decode(), flush=True
+        )
         self._loop.add_reader(timer, self._due, timer)
         self._loop.call_later(SWEEP_S, self._sweep)
         await ended.wait()
         self._loop.remove_reader(timer)
         os.close(timer)
-        while self._busy or self._opening:
+        while self._busy or self._opening:  # noqa: ASYNC110 - once, at the end
             await asyncio.sleep(SWEEP_S)
         return self._records
 
@@ -411,7 +416,14 @@ class OpenLoad:
     """A generator that runs beside what is measured; `stop` gives its records."""
 
     def __init__(
-        self, port: int, path: str, body: bytes, *, rate: float, mark: bytes = b"", connections: int = 32
+        self,
+        port: int,
+        path: str,
+        body: bytes,
+        *,
+        rate: float,
+        mark: bytes = b"",
+        connections: int = 32,
     ) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="load-")
         folder = Path(self._folder.name)
@@ -426,7 +438,7 @@ class OpenLoad:
         self.began: float = said["began"]
         self.realtime: bool = said["realtime"]
 
-    def __enter__(self) -> OpenLoad:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -461,7 +473,7 @@ def longest_gap_ms(records: list[Record], begin: float, end: float) -> float:
     """The longest time without a good answer in a window."""
     times = sorted(record.done for record in records if record.ok and begin <= record.done < end)
     edges = [begin, *times, end]
-    return max(after - before for before, after in zip(edges, edges[1:], strict=False)) * 1e3
+    return max(after - before for before, after in pairwise(edges)) * 1e3
 
 
 def main() -> None:

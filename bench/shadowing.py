@@ -9,6 +9,8 @@ process is stopped (SIGSTOP) and hangs; or it is killed whenever it comes up aga
 from __future__ import annotations
 
 import contextlib
+import functools
+import itertools
 import os
 import signal
 import statistics
@@ -18,14 +20,18 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from common import LOAD_CPU, Bench, interval, place, quantile, spread
-from kedge_site import Site, until
+from kedge_site import Site
 from loadgen import OpenLoad, Record, failures, within
 
 from kedge.core.release import Abort, Shadow
+from kedge.engine.observe import summary
+from kedge.ports import Tally
 
 RATE = 300.0
 SETTLE_S = 0.3
 KILL_LOOK_S = 0.02
+TOLD_S = 1.3
+"""Workers write their counts once a second."""
 CASES = ("healthy", "hanging", "dead")
 
 
@@ -44,7 +50,7 @@ def stopped(pids: Callable[[], list[int]]) -> Iterator[None]:
     yield
     for pid in pids():
         with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, signal.SIGCONT)
 
 
 @contextlib.contextmanager
@@ -72,15 +78,15 @@ HARM = {"healthy": left_alone, "hanging": stopped, "dead": killed}
 class Blocks:
     """Turns the shadow on and off and remembers when it was which."""
 
-    def __init__(self, site: Site, endpoint: str, candidates: list[int], *, case: str, seconds: float) -> None:
+    def __init__(
+        self, site: Site, endpoint: str, candidates: Iterator[int], *, case: str, seconds: float
+    ) -> None:
         self.spans: list[tuple[bool, float, float]] = []
-        self.coverage: list[dict[str, Any]] = []
         self._site = site
         self._endpoint = endpoint
         self._candidates = candidates
         self._harm = HARM[case]
         self._seconds = seconds
-        self._turn = 0
         self._on: int | None = None
 
     def off(self) -> None:
@@ -95,16 +101,14 @@ class Blocks:
         """A block with. A fresh candidate each time, so that none inherits another's breaker."""
         if self._on is not None:
             self._site.submit(self._endpoint, Abort())
-        release = self._on = self._candidates[self._turn % len(self._candidates)]
-        self._turn += 1
+        release = self._on = next(self._candidates)
         self._site.submit(self._endpoint, Shadow(release=release))
-        pids = lambda: self._site.hosts(self._endpoint, release)  # noqa: E731
+        pids = functools.partial(self._site.hosts, self._endpoint, release)
         for pid in pids():
             place(pid, LOAD_CPU)
         time.sleep(SETTLE_S)
         with self._harm(pids):
             self._span(on=True)
-        self.coverage.append(self._site.status(self._endpoint)["shadow"])
 
     def end(self) -> None:
         """Leave nothing on."""
@@ -119,25 +123,40 @@ class Blocks:
 
 
 def measure(
-    bench: Bench, site: Site, endpoint: str, body: bytes, candidates: list[int], case: str, *,
+    bench: Bench, site: Site, endpoint: str, body: bytes, candidates: Iterator[int], case: str, *,
     pairs: int, seconds: float,
 ) -> dict[str, Any]:  # fmt: skip
     """One condition of the candidate, `pairs` times off and on."""
     blocks = Blocks(site, endpoint, candidates, case=case, seconds=seconds)
     path = f"/v2/models/{endpoint}/infer"
-    with bench.phase(f"shadow, candidate {case}"), OpenLoad(site.port, path, body, rate=RATE) as load:
+    before = tallies(site, endpoint).keys()
+    with (
+        bench.phase(f"shadow, candidate {case}"),
+        OpenLoad(site.port, path, body, rate=RATE) as load,
+    ):
         time.sleep(SETTLE_S)
         for number in range(pairs):
             for turn in (blocks.off, blocks.on) if number % 2 == 0 else (blocks.on, blocks.off):
                 turn()
         blocks.end()
         records = load.stop()
-    return compare(records, blocks, realtime=load.realtime)
+    time.sleep(TOLD_S)
+    mine = [tally for key, tally in tallies(site, endpoint).items() if key not in before]
+    return {
+        **compare(records, blocks.spans),
+        "counted": summary(mine)["shadow"],
+        "realtime_generator": load.realtime,
+    }
 
 
-def compare(records: list[Record], blocks: Blocks, *, realtime: bool) -> dict[str, Any]:
+def tallies(site: Site, endpoint: str) -> dict[str, Tally]:
+    """What the workers counted, a comparison each: a rollout's salt tells it from the next."""
+    return {tally.salt: tally for tally in site.workplace.evidence.tallies(endpoint)}
+
+
+def compare(records: list[Record], spans: list[tuple[bool, float, float]]) -> dict[str, Any]:
     """Pair each block with its neighbour."""
-    parts = [(on, within(records, begin, end)) for on, begin, end in blocks.spans]
+    parts = [(on, within(records, begin, end)) for on, begin, end in spans]
     p99 = [(on, quantile([record.ms for record in part], 0.99)) for on, part in parts]
     ratios, excess = [], []
     for first, second in zip(p99[::2], p99[1::2], strict=True):
@@ -145,8 +164,6 @@ def compare(records: list[Record], blocks: Blocks, *, realtime: bool) -> dict[st
         ratios.append(on / off)
         excess.append(on - off)
     low, high = interval(ratios)
-    mirrored = sum(row["requests"] for row in blocks.coverage)
-    answered = sum(row["answered"] for row in blocks.coverage)
     return {
         "ratio": statistics.median(ratios),
         "interval": [low, high],
@@ -160,30 +177,23 @@ def compare(records: list[Record], blocks: Blocks, *, realtime: bool) -> dict[st
         "on_ms": spread([r.ms for on, part in parts if on for r in part]),
         "requests": len(records),
         "failed": failures(records),
-        "mirrored": mirrored,
-        "coverage": round(answered / mirrored, 4) if mirrored else 0.0,
-        "dropped": _sum(blocks.coverage, "dropped_by_cause"),
-        "shadow_failed": _sum(blocks.coverage, "failed_by_cause"),
-        "realtime_generator": realtime,
     }
 
 
-def _sum(rows: list[dict[str, Any]], name: str) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for row in rows:
-        for cause, number in row[name].items():
-            found[cause] = found.get(cause, 0) + number
-    return found
-
-
-def measure_all(bench: Bench, site: Site, endpoint: str, body: bytes, candidates: list[int]) -> None:
+def measure_all(
+    bench: Bench, site: Site, endpoint: str, body: bytes, candidates: list[int]
+) -> None:
     """Every condition; the figure without a suffix is the healthy candidate's."""
     found: dict[str, Any] = {}
-    pairs = {"healthy": bench.rounds(20, 2), "hanging": bench.rounds(12, 1), "dead": bench.rounds(12, 1)}
+    turns = itertools.cycle(candidates)
+    pairs = {
+        "healthy": bench.rounds(20, 2),
+        "hanging": bench.rounds(12, 1),
+        "dead": bench.rounds(12, 1),
+    }
     for case in CASES:
-        until(lambda: not site.held(endpoint, candidates[0]), "the last candidate to be gone")
         found[case] = measure(
-            bench, site, endpoint, body, candidates, case,
+            bench, site, endpoint, body, turns, case,
             pairs=pairs[case], seconds=bench.seconds(3.0, 0.7),
         )  # fmt: skip
         suffix = "" if case == "healthy" else f"_{case}"

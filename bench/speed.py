@@ -21,6 +21,8 @@ from kedge_site import Site, environment, free_port, post, until
 from loadgen import closed_loop
 
 SETTLE_S = 0.3
+EVERY = 1000
+"""All of its processes count."""
 
 
 class Target(NamedTuple):
@@ -34,6 +36,10 @@ class Target(NamedTuple):
     """First the ones whose CPU is a request's, by definition of the figure; then the rest."""
     own: int
     """How many of them count."""
+
+    def wait(self) -> None:
+        """Wait until it answers."""
+        until(lambda: post(self.port, self.path, self.body) == 200, self.name)
 
 
 def has(module: str) -> bool:
@@ -74,12 +80,7 @@ def floor(name: str, model: Path, path: str, body: bytes) -> Iterator[Target]:
             stdout=log, stderr=log,
         )  # fmt: skip
     try:
-        until(lambda: post(port, path, body) == 200, name)
-
-        def pids() -> list[int]:
-            return tree(server.pid)
-
-        yield Target(name, port, path, body, pids, len(pids()))
+        yield Target(name, port, path, body, lambda: tree(server.pid), own=EVERY)
     finally:
         server.terminate()
         try:
@@ -101,10 +102,11 @@ def kedge_target(site: Site, endpoint: str, body: bytes) -> Target:
     return Target("kedge", site.port, path, body, pids, len(site.workers()))
 
 
-def rounds(bench: Bench, targets: list[Target], *, count: int, seconds: float) -> dict[str, list[dict[str, Any]]]:
-    """Ask each in turn, again and again."""
+def rounds(bench: Bench, targets: list[Target], *, count: int) -> dict[str, list[dict[str, Any]]]:
+    """Ask each in turn, again and again; the first turn only warms them up."""
     found: dict[str, list[dict[str, Any]]] = {target.name: [] for target in targets}
-    for _ in range(count):
+    for number in range(count + 1):
+        seconds = bench.seconds(2.0, 0.3) if number else SETTLE_S
         for target in targets:
             others = Others()
             row = closed_loop(
@@ -114,7 +116,8 @@ def rounds(bench: Bench, targets: list[Target], *, count: int, seconds: float) -
             row["own_us"] = sum(row.pop("cpu_us_each")[: target.own])
             if row["errors"]:
                 raise RuntimeError(f"{target.name} failed {row['errors']} of {row['requests']}")
-            found[target.name].append(row)
+            if number:
+                found[target.name].append(row)
     return found
 
 
@@ -153,9 +156,10 @@ def measure_onnx(bench: Bench, site: Site, endpoint: str, model: Path, body: byt
             for name, (module, _) in FLOORS.items()
             if has(module)
         ]
+        for target in floors:
+            target.wait()
         with bench.phase("cpu a request, onnx"):
-            rounds(bench, [ours, *floors], count=1, seconds=SETTLE_S)
-            found = rounds(bench, [ours, *floors], count=bench.rounds(8, 2), seconds=bench.seconds(2.0, 0.4))
+            found = rounds(bench, [ours, *floors], count=bench.rounds(6, 1))
     costs = {name: statistics.median(column(rows, "own_us")) for name, rows in found.items()}
     leaner = min((name for name in JUDGES if name in costs), key=costs.__getitem__)
     ratio, how = ratios(found["kedge"], found[leaner], "own_us")
@@ -174,7 +178,9 @@ def measure_onnx(bench: Bench, site: Site, endpoint: str, model: Path, body: byt
     bench.detail["server_choice"] = server_choice(costs, found)
 
 
-def server_choice(costs: dict[str, float], found: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+def server_choice(
+    costs: dict[str, float], found: dict[str, list[dict[str, Any]]]
+) -> dict[str, Any]:
     """uvicorn or granian: the same app, the same model, microseconds of CPU a request."""
     floors = {name: round(cost, 1) for name, cost in costs.items() if name != "kedge"}
     return {
@@ -199,8 +205,7 @@ def measure_sklearn(
             except (OSError, TimeoutError, subprocess.SubprocessError) as error:
                 absent[start.__name__] = f"did not start: {error}"
                 talk(f"  {start.__name__} did not start: {error}")
-        rounds(bench, targets, count=1, seconds=SETTLE_S)
-        found = rounds(bench, targets, count=bench.rounds(5, 2), seconds=bench.seconds(2.0, 0.4))
+        found = rounds(bench, targets, count=bench.rounds(5, 1))
     bench.note("gateway_rps_sklearn", statistics.median(column(found["kedge"], "rps")), 0)
     bench.detail["sklearn"] = {name: digest(rows) for name, rows in found.items()}
     for target in targets[1:]:

@@ -48,7 +48,8 @@ class Behaviour(msgspec.Struct):
 
     kind: str = "good"
     """good | raise | exit | hang | spin | nan | inf | wrong_shape | wrong_name | wrong_dtype |
-    no_dict | eat | random | load_raise | load_exit | load_hang | load_eat"""
+    wrong_rows | no_dict | eat | random | load_raise | load_exit | load_hang | load_eat | any.
+    "any" does what the first word of the request says."""
     trigger: str | None = None
     sleep_load_s: float = 0.0
     sleep_s: float = 0.0
@@ -112,9 +113,10 @@ class TestModel:
         trigger = self._behaviour.trigger
         if trigger is not None and trigger not in words:
             return answer
-        if self._behaviour.kind not in _FAULTS:
+        kind = words[0] if self._behaviour.kind == "any" else self._behaviour.kind
+        if kind not in _FAULTS:
             return answer
-        given: Columns = _FAULTS[self._behaviour.kind](answer)
+        given: Columns = _FAULTS[kind](answer)
         return given
 
 

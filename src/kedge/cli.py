@@ -498,6 +498,8 @@ def rollback(
     """Undo the newest change that callers were served. Needs no argument."""
     from kedge.core.release import Rollback
 
+    if to is not None and (axis is not None or production):
+        raise click.UsageError("--to names the release; --axis and --production look for one")
     target = _number(to) if to is not None else None
     command = Rollback(production=production, to=target, axis=axis)  # type: ignore[arg-type]
     if local:

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import subprocess
 import tomllib
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 import msgspec
 
 from kedge.core.durations import seconds
 from kedge.core.errors import BadConfig
-from kedge.core.values import Dtype, Field, Policy, Value
+from kedge.core.values import Field, Output, Policy, Value
 
 CONFIG_NAME = "kedge.toml"
 STATE_DIR = ".kedge"
@@ -58,6 +59,8 @@ def load(path: Path) -> Settings:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BadConfig([f"{path} does not exist"], hint="kedge init ENDPOINT writes one") from None
+    except OSError as error:
+        raise BadConfig([f"{path}: {error.strerror}"], hint="kedge --config FILE") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadConfig([f"{path}: {error}"], hint="see https://toml.io") from None
     return parse(raw, where=str(path))
@@ -68,11 +71,18 @@ def parse(raw: dict[str, Any], *, where: str = CONFIG_NAME) -> Settings:
     faults: list[str] = []
     _unknown(raw, ("server", "endpoints"), "", faults)
     server = _struct(raw.get("server", {}), Server, "server", faults)
+    if server is not None:
+        _judge_server(server, faults)
     endpoints: dict[str, Policy] = {}
-    for name, table in raw.get("endpoints", {}).items():
+    tables = raw.get("endpoints", {})
+    if not isinstance(tables, dict):
+        faults.append(f"endpoints: expected a table, got {tables!r}")
+        tables = {}
+    for name, table in tables.items():
         place = f"endpoints.{name}"
-        if not name.replace("-", "_").isidentifier():
-            faults.append(f"{place}: a name has letters, digits, - and _ and starts with a letter")
+        if _NAME.fullmatch(name) is None:
+            faults.append(f"{place}: a name starts with a letter, has letters, digits, - and _, "
+                          "and at most 40 of them")  # fmt: skip
         if not isinstance(table, dict):
             faults.append(f"{place}: expected a table, got {table!r}")
             continue
@@ -80,13 +90,17 @@ def parse(raw: dict[str, Any], *, where: str = CONFIG_NAME) -> Settings:
         if "fields" in spec:
             spec["fields"] = _fields(spec["fields"], place, faults)
         policy = _struct(spec, Policy, place, faults)
-        if policy is not None:
-            _judge(policy, place, faults)
-            endpoints[name] = policy
+        _judge(policy, table.get("fields"), place, faults)
+        endpoints[name] = policy
     if faults:
         raise BadConfig([f"{where}: {fault}" for fault in faults])
-    assert server is not None
     return Settings(server=server, endpoints=endpoints)
+
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
+"""It becomes part of a path, a URL, a command line, and of a Unix socket's 107 bytes."""
+_LARGEST = 2**53
+"""Above it JSON readers disagree about integers."""
 
 
 def _unknown(table: dict[str, Any], known: tuple[str, ...], place: str, faults: list[str]) -> None:
@@ -98,41 +112,61 @@ def _unknown(table: dict[str, Any], known: tuple[str, ...], place: str, faults: 
 
 
 def _struct(table: Any, kind: type[Any], place: str, faults: list[str]) -> Any:
-    """Convert a table key by key, so that one fault does not hide the next."""
+    """Convert a table key by key, so that one fault does not hide the next.
+
+    A default stands in for what is faulty, so that the rest can be judged. None when there is none.
+    """
     if not isinstance(table, dict):
         faults.append(f"{place}: expected a table, got {table!r}")
         return None
-    fields = {field.name: field.type for field in msgspec.structs.fields(kind)}
-    _unknown(table, tuple(fields), place, faults)
-    values, before = {}, len(faults)
-    for name, wanted in fields.items():
-        if name not in table:
-            continue
-        inner = _struct_type(wanted)
-        if inner is not None and isinstance(table[name], dict):
-            values[name] = _struct(table[name], inner, f"{place}.{name}", faults)
-            continue
-        try:
-            values[name] = msgspec.convert(table[name], wanted, strict=False)
-        except msgspec.ValidationError as error:
-            faults.append(f"{place}.{name}: {str(error)[0].lower()}{str(error)[1:]}")
-    if len(faults) > before:
+    fields = msgspec.structs.fields(kind)
+    _unknown(table, tuple(field.name for field in fields), place, faults)
+    values, whole = {}, True
+    for field in fields:
+        at = f"{place}.{field.name}"
+        if field.name in table:
+            found = _value(table[field.name], field.type, at, faults)
+            if found is not None:
+                values[field.name] = found
+        elif field.required:
+            faults.append(f"{at}: is missing")
+        whole = whole and (field.name in values or not field.required)
+    return kind(**values) if whole else None
+
+
+def _value(given: Any, wanted: Any, place: str, faults: list[str]) -> Any:
+    """Convert one value; None when it is faulty, and then the fault is noted."""
+    kinds = (wanted, *get_args(wanted))
+    struct = next((k for k in kinds if isinstance(k, type) and issubclass(k, msgspec.Struct)), None)
+    if struct is not None:
+        if get_origin(wanted) is dict and isinstance(given, dict):
+            named = {k: _struct(v, struct, f"{place}.{k}", faults) for k, v in given.items()}
+            return {k: v for k, v in named.items() if v is not None}
+        if get_origin(wanted) is tuple and isinstance(given, list):
+            listed = [v if isinstance(v, struct) else _struct(v, struct, f"{place}[{i}]", faults)
+                      for i, v in enumerate(given)]  # fmt: skip
+            return tuple(v for v in listed if v is not None)
+        if get_origin(wanted) is not tuple:
+            return _struct(given, struct, place, faults)
+    words = [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
+    if words and given not in words:
+        near = difflib.get_close_matches(str(given), words, n=1)
+        faults.append(f"{place}: {given!r} is none of {', '.join(words)}"
+                      + (f"; did you mean {near[0]}?" if near else ""))  # fmt: skip
         return None
     try:
-        return kind(**values)
-    except TypeError as error:
-        faults.append(f"{place}: {error}")
+        found = msgspec.convert(given, wanted)
+    except msgspec.ValidationError as error:
+        faults.append(f"{place}: {str(error)[0].lower()}{str(error)[1:]}")
         return None
+    for number in found if isinstance(found, tuple) else (found,):
+        if isinstance(number, int | float) and not abs(number) < _LARGEST:
+            faults.append(f"{place}: must be a number below 2**53; got {number}")
+            return None
+    return found
 
 
-def _struct_type(wanted: Any) -> type[Any] | None:
-    for kind in (wanted, *get_args(wanted)):
-        if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
-            return kind
-    return None
-
-
-def _fields(table: Any, place: str, faults: list[str]) -> list[dict[str, Any]]:
+def _fields(table: Any, place: str, faults: list[str]) -> list[Field]:
     """`fields = {name = {dtype = ...}}`, in the order in which they are written."""
     if not isinstance(table, dict):
         faults.append(f"{place}.fields: expected a table of fields, got {table!r}")
@@ -143,20 +177,33 @@ def _fields(table: Any, place: str, faults: list[str]) -> list[dict[str, Any]]:
         if not isinstance(spec, dict):
             faults.append(f'{at}: expected a table such as {{dtype = "float32"}}, got {spec!r}')
             continue
-        if spec.get("dtype") not in get_args(Dtype):
-            near = difflib.get_close_matches(str(spec.get("dtype")), get_args(Dtype), n=1)
-            faults.append(f"{at}.dtype: {spec.get('dtype')!r} is none of {', '.join(get_args(Dtype))}"
-                          + (f"; did you mean {near[0]}?" if near else ""))  # fmt: skip
-            continue
-        if _struct({"name": name, **spec}, Field, at, faults) is not None:
-            found.append({"name": name, **spec})
+        if "name" in spec:
+            faults.append(f"{at}.name: unknown setting: the name is {name}")
+        field = _struct({**spec, "name": name}, Field, at, faults)
+        if field is not None:
+            if any(size < 1 and size != -1 for size in field.shape):
+                faults.append(f"{at}.shape: a length is 1 or more, or -1 for any; "
+                              f"got {list(field.shape)}")  # fmt: skip
+            found.append(field)
     return found
 
 
-def _judge(policy: Policy, place: str, faults: list[str]) -> None:
+def _judge_server(server: Server, faults: list[str]) -> None:
+    for name, port in (("port", server.port), ("control_port", server.control_port)):
+        if not 0 <= port <= 65535:
+            faults.append(f"server.{name}: is 0 to 65535; got {port}")
+    least = {"workers": 1, "max_in_flight": 1, "max_body_mb": 0.001, "lease_s": 0.001, "drain_s": 0}
+    faults.extend(
+        f"server.{name}: must be at least {bound}; got {getattr(server, name)}"
+        for name, bound in least.items()
+        if getattr(server, name) < bound
+    )
+
+
+def _judge(policy: Policy, declared: Any, place: str, faults: list[str]) -> None:
     """What types alone do not say."""
     steps = policy.canary.steps
-    if list(steps) != sorted(set(steps)) or any(not 0 < step <= 100 for step in steps):
+    if not steps or list(steps) != sorted(set(steps)) or not 0 < min(steps) <= max(steps) <= 100:
         faults.append(
             f"{place}.canary.steps: must grow, within 0 to 100 per cent; got {list(steps)}"
         )
@@ -176,11 +223,31 @@ def _judge(policy: Policy, place: str, faults: list[str]) -> None:
             seconds(text)
         except ValueError as error:
             faults.append(f"{place}.{name}: {error}")
-    if policy.output.kind != "exact" and policy.output.score is None:
+    _judge_output(policy.output, f"{place}.output", faults)
+    _judge_routing(policy, declared, place, faults)
+    limits = policy.limits
+    for name, limit in (("rows", limits.rows), ("timeout_ms", limits.timeout_ms),
+                        ("shadow_in_flight", limits.shadow_in_flight),
+                        ("candidate_deadline_ms", limits.candidate_deadline_ms)):  # fmt: skip
+        if limit is not None and limit < 1:
+            faults.append(f"{place}.limits.{name}: must be at least 1; got {limit}")
+    if policy.memory_mb < 64:
         faults.append(
-            f'{place}.output.score: kind "{policy.output.kind}" needs the name of an output'
+            f"{place}.memory_mb: a model process needs 64 or more; got {policy.memory_mb}"
         )
-    names = {field.name for field in policy.fields}
+
+
+def _judge_output(output: Output, place: str, faults: list[str]) -> None:
+    noted = any(fault.startswith(f"{place}.score:") for fault in faults)
+    if output.kind != "exact" and output.score is None and not noted:
+        faults.append(f'{place}.score: kind "{output.kind}" needs the name of an output')
+    if output.tolerance < 0:
+        faults.append(f"{place}.tolerance: cannot be negative; got {output.tolerance}")
+
+
+def _judge_routing(policy: Policy, declared: Any, place: str, faults: list[str]) -> None:
+    """The entity and the segments are fields, when fields are declared at all."""
+    names = set(declared) if isinstance(declared, dict) else set()
     entity = () if policy.entity is None else (policy.entity,)
     for what, wanted in (("entity", entity), ("segments", policy.segments)):
         faults.extend(
@@ -188,14 +255,11 @@ def _judge(policy: Policy, place: str, faults: list[str]) -> None:
             for field in wanted
             if names and field not in names
         )
-    for name, limit in (("rows", policy.limits.rows), ("timeout_ms", policy.limits.timeout_ms),
-                        ("shadow_in_flight", policy.limits.shadow_in_flight)):  # fmt: skip
-        if limit < 1:
-            faults.append(f"{place}.limits.{name}: must be at least 1; got {limit}")
-    if policy.memory_mb < 64:
-        faults.append(
-            f"{place}.memory_mb: a model process needs 64 or more; got {policy.memory_mb}"
-        )
+    faults.extend(
+        f"{place}.entity: {field.name} holds {list(field.shape)} values a row, and not one"
+        for field in policy.fields
+        if field.name == policy.entity and field.shape
+    )
 
 
 TEMPLATE = """\
@@ -238,11 +302,17 @@ def owner_from_git() -> tuple[str, str]:
             asked = subprocess.run(  # noqa: S603 - a fixed command
                 ["git", "config", "--get", key],  # noqa: S607
                 capture_output=True,
-                text=True,
+                encoding="utf-8",
+                errors="replace",
                 timeout=5,
                 check=False,
             )
             found.append(asked.stdout.strip() or otherwise)
         except (OSError, subprocess.TimeoutExpired):
             found.append(otherwise)
-    return json.dumps(found[0]), json.dumps(f"mailto:{found[1]}")
+    return quoted(found[0]), quoted(f"mailto:{found[1]}")
+
+
+def quoted(text: str) -> str:
+    """A TOML string. JSON's escapes are TOML's, but for surrogates and the unescaped DEL."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

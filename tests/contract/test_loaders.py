@@ -190,9 +190,7 @@ def test_a_pipeline_over_numbers_and_words_takes_named_scalars(
 def test_the_number_of_threads_is_one_whatever_the_model_was_fitted_with(tmp_path: Path) -> None:
     estimator = make_pipeline(StandardScaler(), RandomForestClassifier(3, n_jobs=-1))
     model: Any = restored(tmp_path, estimator.fit(X, BINARY))
-    assert model._head is not None
-    loaded = SklearnLoader().load(tmp_path)
-    inner = [c.cell_contents for c in loaded._head.__closure__ if c is not None]  # type: ignore[attr-defined]
+    inner = [cell.cell_contents for cell in model._head.__closure__]
     forests = [f.__self__[-1] for f in inner if hasattr(f, "__self__")]
     assert forests
     assert all(forest.n_jobs == 1 for forest in forests)

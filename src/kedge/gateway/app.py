@@ -13,7 +13,7 @@ from kedge.core.contract import OIP_DTYPES
 from kedge.core.errors import BadRequest, KedgeError, ModelFailure, Overloaded, Unavailable
 from kedge.core.values import Field, Signature
 from kedge.engine.serving import Live, Serving
-from kedge.gateway.infer import Bounds, Headers, infer, release_number
+from kedge.gateway.infer import UNREAD, Bounds, Headers, infer, release_number
 
 log = structlog.get_logger("kedge.gateway")
 
@@ -26,7 +26,6 @@ STATUS: dict[str, int] = {
     "unknown_endpoint": 404,
     "unknown_path": 404,
     "wrong_method": 405,
-    "not_served_yet": 503,
     "model_late": 504,
 }
 CLASS_STATUS: dict[type[KedgeError], int] = {
@@ -126,7 +125,8 @@ class Gateway:
         return live
 
     async def _refuse(self, send: Any, live: Live | None, error: KedgeError) -> None:
-        if live is not None:
+        # A model's failure is counted as an error where it happens: nobody refused anything.
+        if live is not None and not isinstance(error, ModelFailure):
             live.recorder.count(f"refused.{error.code}")
         body: dict[str, object] = {"error": str(error), "code": error.code}
         if error.hint:
@@ -135,18 +135,19 @@ class Gateway:
             body["field"] = error.details["field"]
         status = status_of(error)
         extra: Headers = [(b"retry-after", b"1")] if error.retryable else []
-        # A refused body may not have been read to its end: the connection cannot be used again.
-        if status in (408, 413) or self.draining:
+        if status == 405:
+            extra.append((b"allow", b"POST"))
+        if error.details.get(UNREAD) and not self.draining:
             extra.append((b"connection", b"close"))
         await self._answer(send, status, body, extra)
 
     async def _answer(
         self, send: Any, status: int, body: object, extra: Headers | None = None
     ) -> None:
-        raw = b"" if body is None else msgspec.json.encode(body)
+        raw = msgspec.json.encode(body)
         await send({"type": "http.response.start", "status": status, "headers": [
             (b"content-type", b"application/json"), (b"content-length", b"%d" % len(raw)),
-            *(extra or ()),
+            *(extra or ()), *(((b"connection", b"close"),) if self.draining else ()),
         ]})  # fmt: skip
         await send({"type": "http.response.body", "body": raw})
 

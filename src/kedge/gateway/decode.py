@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from math import isfinite, isnan
+from math import isfinite, isnan, prod
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -104,7 +104,7 @@ class Contract:
             if size is None:
                 array = reader.read(tensor)
             else:
-                if binary is None or not isinstance(size, int) or not 0 <= size <= len(binary) - at:
+                if binary is None or type(size) is not int or not 0 <= size <= len(binary) - at:
                     raise _bad(
                         tensor.name, "names more binary data than the body has", "wrong_shape"
                     )
@@ -117,6 +117,9 @@ class Contract:
                     tensor.name, f"has {len(array)} rows where others have {rows}", "wrong_shape"
                 )
             found[tensor.name] = array
+        if binary is not None and at != len(binary):
+            raise BadRequest(f"{len(binary) - at} bytes of binary data belong to no field",
+                             code="malformed_body")  # fmt: skip
         if rows < 1:
             raise BadRequest("the request has no rows", code="wrong_shape")
         if rows > self._rows:
@@ -138,7 +141,8 @@ class Contract:
         """The entity of a request that names none in its header: that of its only row."""
         if self._entity is None or rows != 1 or self._entity not in columns:
             return None
-        value = columns[self._entity].ravel()[0]
+        column = columns[self._entity]
+        value = column.ravel()[0] if column.size else None
         null = value is None or (isinstance(value, float | np.floating) and isnan(value))
         return None if null else str(value)
 
@@ -161,12 +165,10 @@ class _Reader:
         wanted: Any = list[kind | None] if field.nullable else list[kind]  # type: ignore[valid-type]
         self._decode: Callable[[msgspec.Raw], list[Any]] = msgspec.json.Decoder(wanted).decode
         self._flat: Any = wanted
-        self._dtype: Any = object if field.dtype == "string" else np.dtype(field.dtype)
+        self._plain: Any = object if field.dtype == "string" else np.dtype(field.dtype)
+        self._dtype = self._plain
         if field.nullable and not self._float:
             self._dtype = object
-        self._width = 1
-        for size in field.shape:
-            self._width *= size
 
     def read(self, tensor: Tensor) -> Array:
         shape = self._shape(tensor)
@@ -174,6 +176,8 @@ class _Reader:
             data = self._decode(tensor.data)
         except msgspec.ValidationError as error:
             data = self._nested_data(tensor, error)
+        except UnicodeDecodeError:
+            raise _bad(self.field.name, "is not UTF-8", "wrong_dtype") from None
         except msgspec.DecodeError:
             raise _bad(self.field.name, "has no data", "malformed_body") from None
         return self._array(data, shape)
@@ -211,10 +215,12 @@ class _Reader:
         try:
             data: Any = _nested.decode(tensor.data)
             while isinstance(data, list) and data and isinstance(data[0], list):
+                if not all(isinstance(part, list) for part in data):
+                    raise TypeError("lists beside what is none")
                 data = [value for part in data for value in part]
             flat: list[Any] = msgspec.convert(data, self._flat)
         except (msgspec.DecodeError, TypeError, RecursionError):
-            null = "got `null`" in str(error)
+            null = "got `null` - at" in str(error)
             raise _bad(
                 self.field.name,
                 "is null in a row, and is not nullable" if null else f"does not fit: {error}",
@@ -231,19 +237,34 @@ class _Reader:
             raise _bad(self.field.name, f"has {len(data)} values; its shape {list(shape)} holds {size}",
                        "wrong_shape")  # fmt: skip
         if self._dtype is object:
+            if self.field.dtype != "string":
+                self._in_range([value for value in data if value is not None])
             array = np.empty(size, dtype=object)
             array[:] = data
-            return array.reshape(shape)
+            return self._shaped(array, shape)
+        array = self._in_range(data)
+        if self._float:
+            self._finite(data, array)
+        return array if len(shape) == 1 else self._shaped(array, shape)
+
+    def _in_range(self, data: list[Any]) -> Array:
+        """The values in the declared dtype."""
         try:
             with np.errstate(over="ignore"):
-                array = np.array(data, dtype=self._dtype)
+                return np.array(data, dtype=self._plain)
         except OverflowError as error:
             raise _bad(
                 self.field.name, f"does not fit {self.field.dtype}: {error}", "wrong_dtype"
             ) from None
-        if self._float:
-            self._finite(data, array)
-        return array if len(shape) == 1 else array.reshape(shape)
+
+    def _shaped(self, array: Array, shape: tuple[int, ...]) -> Array:
+        """An empty array may claim any length beside its zero, also one that no array can have."""
+        try:
+            return array.reshape(shape)
+        except ValueError:
+            raise _bad(
+                self.field.name, f"has shape {list(shape)}, which no array has", "wrong_shape"
+            ) from None
 
     def _finite(self, data: list[Any], array: Array) -> None:
         if self.field.nullable:
@@ -268,12 +289,16 @@ class _Reader:
         if len(raw) % dtype.itemsize:
             raise _bad(self.field.name, "has a broken number of bytes", "wrong_shape")
         values = np.frombuffer(raw, dtype=dtype.newbyteorder("<")).astype(dtype)
-        if self._float and not self.field.nullable and not np.isfinite(values).all():
-            raise _bad(self.field.name, "has a value that is not finite", "not_finite")
-        if values.size != int(np.prod(shape)):
+        if self._float:
+            wrong = np.isinf(values) if self.field.nullable else ~np.isfinite(values)
+            if wrong.any():
+                raise _bad(self.field.name, "has a value that is not finite", "not_finite")
+        elif self.field.dtype == "bool" and (values.view(np.uint8) > 1).any():
+            raise _bad(self.field.name, "has a byte that is neither 0 nor 1", "wrong_dtype")
+        if values.size != prod(shape):
             raise _bad(self.field.name, f"has {values.size} values; its shape is {list(shape)}",
                        "wrong_shape")  # fmt: skip
-        return values.reshape(shape)
+        return self._shaped(values, shape)
 
     def nulls(self, rows: int) -> Array:
         """Null in every row."""

@@ -41,6 +41,13 @@ class InferAnswer(msgspec.Struct, omit_defaults=True):
     id: str = ""
 
 
+DISCARDED = 8
+"""How many times the bound of a body is read and thrown away before the caller is cut off."""
+DIGITS = 18
+"""Longest length that is read as a number."""
+UNREAD = "unread"
+"""In an error's details: the body was not read to its end, so the connection cannot be kept."""
+
 _encode = msgspec.json.Encoder().encode
 _DATATYPES = {np.dtype(ours): theirs for ours, theirs in OIP_DTYPES.items() if ours != "string"}
 
@@ -66,14 +73,15 @@ async def infer(
     Raises:
         BadRequest, Overloaded, ModelFailure: the app's error table turns them into an answer.
     """
+    entity, asked, probe, json_length = _told(headers, version, bounds.body)
+    message = await _first(bounds, receive)
+    # Counted from here: a caller who has sent no body yet must not take another's place.
     if bounds.in_flight >= bounds.requests:
         raise Overloaded(
             f"{bounds.requests} requests are under way in this worker", code="queue_full"
         )
     bounds.in_flight += 1
     try:
-        entity, asked, probe, json_length = _told(headers, version, bounds.body)
-        message = await receive()
         body = message.get("body", b"")
         if message.get("more_body"):
             body = await _rest(body, bounds, receive)
@@ -84,6 +92,8 @@ async def infer(
         parsed, binary = parse(body, json_length)
         contract: Contract = live.contract  # type: ignore[assignment]
         columns, rows = contract.columns(parsed, binary)
+        if parsed.outputs:
+            _check_outputs(live, asked, parsed.outputs)
         request = Request(
             id=parsed.id or "", columns=columns, rows=rows,
             entity=entity or contract.entity(columns, rows),
@@ -115,10 +125,10 @@ def _told(
         elif name == b"kedge-probe":
             probe = True
         elif name == b"content-length":
-            if value.isdigit() and int(value) > limit:
-                raise _too_large(limit)
+            if len(value) > DIGITS or (value.isdigit() and int(value) > limit * DISCARDED):
+                raise _too_large(limit, unread=True)
         elif name == b"inference-header-content-length":
-            if not value.isdigit():
+            if not value.isdigit() or len(value) > DIGITS:
                 raise BadRequest(
                     "Inference-Header-Content-Length is not a number", code="malformed_body"
                 )
@@ -138,30 +148,72 @@ def release_number(text: str) -> int:
     return int(digits)
 
 
-def _too_large(limit: int) -> BadRequest:
+def _too_large(limit: int, *, unread: bool = False) -> BadRequest:
     return BadRequest(f"the body is larger than {limit} bytes", code="body_too_large",
-                      hint="[server] max_body_mb in kedge.toml")  # fmt: skip
+                      hint="[server] max_body_mb in kedge.toml", details={UNREAD: unread})  # fmt: skip
+
+
+def _too_slow(bounds: Bounds) -> BadRequest:
+    return BadRequest(f"the body took longer than {bounds.body_s:g} s", code="body_too_slow",
+                      details={UNREAD: True})  # fmt: skip
+
+
+async def _first(bounds: Bounds, receive: Receive) -> Any:
+    """The first part of a body, nearly always the whole: bounded in time.
+
+    By hand: `asyncio.timeout` costs six times as much, and every request would pay it.
+    """
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+    timer = loop.call_later(bounds.body_s, task.cancel)
+    try:
+        return await receive()
+    except asyncio.CancelledError:
+        if loop.time() < timer.when():
+            raise  # by somebody else
+        task.uncancel()
+        raise _too_slow(bounds) from None
+    finally:
+        timer.cancel()
 
 
 async def _rest(body: bytes, bounds: Bounds, receive: Receive) -> bytes:
-    """The rest of a body that came in parts: bounded in size and in time."""
+    """The rest of a body that came in parts: bounded in size and in time.
+
+    What is too large is read on and thrown away: a caller who is still sending when the
+    connection is closed would see a broken pipe and never the answer.
+    """
     parts, size = [body], len(body)
     try:
         async with asyncio.timeout(bounds.body_s):
-            while True:
+            while size <= bounds.body * DISCARDED:
                 message = await receive()
                 if message["type"] == "http.disconnect":
                     raise BadRequest("the caller hung up within its body", code="malformed_body")
-                parts.append(message.get("body", b""))
-                size += len(parts[-1])
+                part = message.get("body", b"")
+                size += len(part)
                 if size > bounds.body:
-                    raise _too_large(bounds.body)
+                    parts.clear()
+                else:
+                    parts.append(part)
                 if not message.get("more_body"):
+                    if size > bounds.body:
+                        raise _too_large(bounds.body)
                     return b"".join(parts)
     except TimeoutError:
-        raise BadRequest(
-            f"the body took longer than {bounds.body_s:.0f} s", code="body_too_slow"
-        ) from None
+        raise _too_slow(bounds) from None
+    raise _too_large(bounds.body, unread=True)
+
+
+def _check_outputs(live: Live, asked: int | None, wanted: list[dict[str, Any]]) -> None:
+    """What a caller asks for must be an output of production (or of the release that is asked)."""
+    release = live.state.releases.get(asked or live.state.production or 0)
+    known = [field.name for field in release.signature.outputs] if release is not None else []
+    for output in wanted:
+        name = output.get("name")
+        if name not in known and release is not None:
+            raise BadRequest(f"{name} is not an output", code="unknown_output",
+                             hint=f"outputs are {', '.join(known)}", details={"field": name})  # fmt: skip
 
 
 def _head(live: Live, answer: Answer) -> Headers:

@@ -122,7 +122,7 @@ def _ask(model: Model, rows: dict[str, list[Any]]) -> dict[str, Any]:
         return {"inputs": rows, "outputs": lists_of(first), "again": lists_of(again)}
     except Exception as error:
         raise Refused(
-            f"the model raised {type(error).__name__} on its golden rows: {error}",
+            f"golden rows: the model raised {type(error).__name__}: {error}",
             code="golden_raised",
             hint="give it rows that it can answer: --golden FILE, or --training FILE",
         ) from error

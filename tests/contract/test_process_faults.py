@@ -1,0 +1,363 @@
+"""A model process that dies, hangs or eats: the asker gets a word for it, soon."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from contract.process_world import (
+    Home,
+    Told,
+    columns,
+    connect,
+    failure,
+    home,
+    reach,
+    run,
+    wait_until,
+)
+from kedge.adapters.artifacts import DirectoryArtifacts
+from kedge.adapters.process import ProcessModel
+from kedge.adapters.process import environment as one_thread
+from models import SIGNATURE, environment
+
+__all__ = ["home"]  # a fixture
+
+# ---------------------------------------------------------------- dying
+
+
+@pytest.mark.parametrize("kind", ["kill", "exit"])
+def test_when_the_process_dies_everything_under_way_fails_at_once(home: Home, kind: str) -> None:
+    process = home.start("exit" if kind == "exit" else "hang", trigger="now")
+
+    async def story() -> None:
+        model = await reach(home)
+        told = Told()
+        asked = asyncio.gather(*(failure(model, columns(1.0, word="now"), 60) for _ in range(5)))
+        assert model.submit(columns(1.0, word="now"), told, 60)
+        await asyncio.sleep(0.1)
+        if kind == "kill":
+            process.kill()
+        started = time.monotonic()
+        assert set(await asked) == {"model_died"}
+        assert time.monotonic() - started < 2
+        assert told.codes == {"model_died"}
+        assert not model.ready
+        assert await failure(model, columns(1.0)) == "model_down"
+        assert not model.submit(columns(1.0), told, 5)
+        home.start()
+        assert await model.wait_ready(15)  # the same model, without being told
+        assert (await model.predict(columns(1.0), 5))[0]["score"].tolist() == [2.0]
+
+    run(story())
+
+
+def test_a_successor_takes_the_name_over_and_the_old_one_leaves_it_alone(home: Home) -> None:
+    old = home.start()
+    assert wait_until(lambda: home.says().get("state") == "ready")
+    new = home.start()
+    assert wait_until(lambda: home.says()["pid"] == new.pid and home.says()["state"] == "ready")
+    old.send_signal(signal.SIGTERM)
+    assert old.wait(10) == 0
+    assert home.socket.exists()
+
+    async def story() -> None:
+        await (await reach(home)).predict(columns(1.0), 5)
+
+    run(story())
+
+
+def test_a_told_host_finishes_what_it_has_and_goes(home: Home) -> None:
+    process = home.start(sleep_s=0.1)
+
+    async def story() -> None:
+        model = await reach(home)
+        told = Told()
+        assert all(
+            model.submit(columns(*range(200)), told, 9) for _ in range(16)
+        )  # as many batches
+        await asyncio.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        await told.all(16)
+        assert told.codes == {None}
+
+    run(story())
+    assert process.wait(10) == 0
+    assert not home.socket.exists()
+
+
+def test_ctrl_c_is_for_the_supervisor_alone(home: Home) -> None:
+    process = home.start()
+
+    async def story() -> None:
+        model = await reach(home)
+        process.send_signal(signal.SIGINT)
+        await asyncio.sleep(0.2)
+        await model.predict(columns(1.0), 5)
+
+    run(story())
+    assert process.poll() is None
+
+
+ORPHAN = """
+import subprocess, sys, time
+print(subprocess.Popen(sys.argv[1:]).pid, flush=True)
+time.sleep(3600)
+"""
+
+IMPATIENT = """
+import sys
+from kedge.adapters.process import host
+host.ORPHAN_S, host.HANG_S = 1.0, 2
+from kedge.adapters.process.__main__ import main
+sys.exit(main())
+"""
+
+
+def impatient(command: list[str]) -> list[str]:
+    """The same host, with shorter patience, so that a test need not wait for minutes."""
+    return [sys.executable, "-c", IMPATIENT, *command[3:]]
+
+
+def test_an_orphan_serves_its_clients_and_goes_when_it_has_none(home: Home) -> None:
+    parent = subprocess.Popen(
+        [sys.executable, "-c", ORPHAN, *impatient(home.command(home.put()))],
+        env={**one_thread(), **environment()}, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
+
+    async def story() -> None:
+        model = await reach(home)
+        parent.kill()
+        parent.wait()
+        await asyncio.sleep(2.3)
+        await model.predict(columns(1.0), 5)
+        model.hang_up()
+        await asyncio.sleep(0.1)
+
+    try:
+        run(story())
+        assert wait_until(lambda: not alive(pid), 8)
+    finally:
+        if alive(pid):
+            os.kill(pid, signal.SIGKILL)
+        parent.stdout.close()
+
+
+def test_a_host_whose_model_hangs_for_too_long_ends_and_a_busy_one_does_not(home: Home) -> None:
+    line = impatient(home.command(home.put("spin", trigger="now", sleep_s=0.01)))
+    process = subprocess.Popen(line, env={**one_thread(), **environment()})
+    home.processes.append(process)
+
+    async def story() -> None:
+        model = await reach(home)
+        until = time.monotonic() + 2.3
+        while time.monotonic() < until:
+            await model.predict(columns(1.0), 5)
+        assert await failure(model, columns(1.0, word="now"), 8) == "model_died"
+
+    run(story())
+    assert process.wait(5) == -signal.SIGALRM
+
+
+def alive(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii")
+    except OSError:
+        return False
+    return stat.rsplit(")", 1)[1].split()[0] != "Z"
+
+
+# ---------------------------------------------------------------- hanging
+
+
+def test_a_hanging_model_is_late_and_bounded_and_its_late_answer_is_dropped(home: Home) -> None:
+    process = home.start()
+
+    async def story() -> None:
+        model = await reach(home, in_flight=5)
+        process.send_signal(signal.SIGSTOP)
+        told = Told()
+        taken = [model.submit(columns(1.0), told, 0.1) for _ in range(20)]
+        assert sum(taken) == 5
+        started = time.monotonic()
+        assert await failure(model, columns(1.0), 0.1) == "model_late"
+        assert time.monotonic() - started < 0.5
+        await told.all(5)
+        assert told.codes == {"model_late"}
+        assert model.submit(columns(1.0), told, 0.1)  # the bound is free again
+        await told.all(6)
+        process.send_signal(signal.SIGCONT)
+        answer, _ = await model.predict(columns(5.0), 5)
+        assert answer["score"].tolist() == [10.0]
+        assert len(told.answers) == 6
+
+    run(story())
+
+
+def test_a_host_does_not_work_on_what_nobody_waits_for_any_more(home: Home) -> None:
+    log = home.root / "calls"
+    process = home.start(log=str(log))
+
+    async def story() -> None:
+        model = await reach(home)
+        process.send_signal(signal.SIGSTOP)
+        told = Told()
+        assert all(model.submit(columns(1.0), told, 0.05) for _ in range(20))
+        await told.all(20)
+        process.send_signal(signal.SIGCONT)
+        await model.predict(columns(1.0, 2.0, 3.0), 5)
+
+    run(story())
+    assert log.read_text().split() == ["2", "3"]  # the golden rows, and the one that was waited for
+
+
+def test_memory_does_not_grow_before_a_host_that_has_stopped_reading(home: Home) -> None:
+    process = home.start()
+
+    async def story() -> None:
+        model = await reach(home, in_flight=10_000)
+        process.send_signal(signal.SIGSTOP)
+        wide = columns(*range(2000))
+        told = Told()
+        taken = sum(model.submit(wide, told, 30) for _ in range(2000))
+        assert taken < 60  # of 32 MB
+        codes = await asyncio.gather(*(failure(model, wide, 0.3) for _ in range(3000)))
+        assert set(codes) == {"model_late"}
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        for _ in range(3):
+            await asyncio.gather(*(failure(model, wide, 0.05) for _ in range(1000)))
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000
+        process.kill()
+        await told.all(taken)
+
+    run(story())
+
+
+def test_a_hang_up_from_another_thread_ends_everything(home: Home) -> None:
+    home.start("hang", trigger="now")
+
+    async def story() -> None:
+        loop = asyncio.get_running_loop()
+        model = await loop.run_in_executor(None, lambda: connect(home, loop=loop))
+        assert await model.wait_ready(15)
+        asked = asyncio.create_task(failure(model, columns(1.0, word="now"), 60))
+        await asyncio.sleep(0.05)
+        await loop.run_in_executor(None, model.hang_up)
+        assert await asked == "model_died"
+        await asyncio.sleep(0.2)
+        assert not model.ready
+
+    run(story())
+    ProcessModel.hang_up(object.__new__(_Gone))
+
+
+class _Gone(ProcessModel):
+    """A model whose loop is closed."""
+
+    @property
+    def _loop(self) -> Any:  # type: ignore[override]
+        loop = asyncio.new_event_loop()
+        loop.close()
+        return loop
+
+
+# ---------------------------------------------------------------- never ready
+
+
+def test_a_memory_bomb_fails_by_itself_and_says_why(home: Home) -> None:
+    process = home.start("load_eat", memory_mb=600)
+    assert process.wait(20) == 1
+    said = home.says()
+    assert said["state"] == "failed"
+    assert "more than 600 MB" in said["detail"]
+
+
+def test_a_model_that_eats_memory_while_answering_fails_that_answer_alone(home: Home) -> None:
+    home.start("eat", trigger="bomb", memory_mb=600)
+
+    async def story() -> None:
+        model = await reach(home)
+        assert await failure(model, columns(1.0, word="bomb"), 20) == "model_raised"
+        assert (await model.predict(columns(1.0), 5))[0]["score"].tolist() == [2.0]
+
+    run(story())
+
+
+@pytest.mark.parametrize(
+    "kind, says",
+    [
+        ("load_raise", "this model cannot be loaded"),
+        ("nan", "golden rows: golden row 0: score is nan, expected 2.0"),
+        ("raise", "golden rows: the model raised ValueError"),
+    ],
+)
+def test_a_model_that_cannot_be_proven_never_gets_a_socket(
+    home: Home, kind: str, says: str
+) -> None:
+    process = home.start(kind)
+    assert process.wait(20) == 1
+    assert home.says()["state"] == "failed"
+    assert says in home.says()["detail"]
+    assert not home.socket.exists()
+
+
+def test_a_changed_byte_is_never_served(home: Home) -> None:
+    digest = home.put()
+    file = home.store.path(digest) / "behave.json"
+    file.chmod(0o644)
+    file.write_bytes(file.read_bytes().replace(b"2.0", b"3.0"))
+    process = subprocess.Popen(home.command(digest), env={**one_thread(), **environment()})
+    assert process.wait(20) == 1
+    assert "behave.json was changed" in home.says()["detail"]
+
+
+def test_a_host_of_another_signature_is_not_ours(home: Home) -> None:
+    home.start()
+    other = msgspec.structs.replace(SIGNATURE, outputs=SIGNATURE.outputs[:1])
+
+    async def story() -> None:
+        await reach(home)
+        model = connect(home, signature=other)
+        assert not await model.wait_ready(0.5)
+        assert await failure(model, columns(1.0)) == "model_down"
+
+    run(story())
+
+
+def test_a_socket_path_that_is_too_long_is_said_so(home: Home) -> None:
+    home.root = home.root / ("d" * 60) / ("e" * 60)
+    home.root.mkdir(parents=True)
+    home.socket = home.root / "m.sock"
+    home.store = DirectoryArtifacts(home.root / "store")
+    process = home.start()
+    assert process.wait(20) == 1
+    assert home.says()["state"] == "failed"
+    assert "path" in home.says()["detail"]
+
+
+def test_garbage_on_the_socket_hangs_up_on_its_sender_alone(home: Home) -> None:
+    home.start()
+
+    async def story() -> None:
+        model = await reach(home)
+        for garbage in (b"\xff" * 100, b"\x05\x00\x00\x00hello", b"GET / HTTP/1.1\r\n\r\n" * 9):
+            reader, writer = await asyncio.open_unix_connection(str(home.socket))
+            writer.write(garbage)
+            await asyncio.wait_for(reader.read(), 5)
+            writer.close()
+            await writer.wait_closed()
+        assert (await model.predict(columns(1.0), 5))[0]["score"].tolist() == [2.0]
+
+    run(story())

@@ -1,0 +1,373 @@
+"""Registering: a real file, a real process that tries it out, and every way to say no."""
+
+from __future__ import annotations
+
+import functools
+import json
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+import skops.io
+from skl2onnx import to_onnx
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+
+from kedge.adapters import process
+from kedge.adapters.artifacts import DirectoryArtifacts
+from kedge.adapters.onnx import OnnxLoader
+from kedge.adapters.sklearn import SklearnLoader
+from kedge.core.errors import CorruptArtifact, KedgeError, Refused, UnfitModel
+from kedge.core.values import Field, ModelVersion, Release, Signature
+from kedge.engine.registration import made_rows, register
+from kedge.engine.training import read_statistics
+from kedge.ports import Bundle, Loader
+from kedge.tensors import check_proof
+from models import LOADER, SIGNATURE, TestLoader, environment, misbehaving
+
+LOADERS: dict[str, Loader] = {
+    "onnx": OnnxLoader(), "sklearn": SklearnLoader(), "test": TestLoader(),
+}  # fmt: skip
+X: Any = np.random.default_rng(3).normal(size=(60, 3))
+Y: Any = (X[:, 0] > 0).astype(int)
+
+
+class Numbers:
+    """The registry's rule, in memory: the same digest is the same version."""
+
+    def __init__(self) -> None:
+        self.kept: list[ModelVersion] = []
+
+    def add(self, version: ModelVersion) -> ModelVersion:
+        self.kept.append(msgspec.structs.replace(version, number=len(self.kept) + 1))
+        return self.kept[-1]
+
+    def versions(self, model: str) -> tuple[ModelVersion, ...]:
+        return tuple(version for version in self.kept if version.model == model)
+
+    def release(self, bundle: Bundle) -> Release:
+        raise NotImplementedError
+
+    def remove(self, model: str, number: int, *, now: float) -> None:
+        raise NotImplementedError
+
+
+@dataclass
+class Desk:
+    """Where a test registers."""
+
+    root: Path
+    timeout_s: float = 20.0
+    memory_mb: int = 2000
+    registry: Numbers = field(default_factory=Numbers)
+
+    @property
+    def store(self) -> DirectoryArtifacts:
+        return DirectoryArtifacts(self.root / "store")
+
+    def register(self, source: Path, **more: Any) -> tuple[ModelVersion, bool]:
+        given = {
+            "model": "m", "loaders": LOADERS, "golden": None, "training": None, "trusted": (),
+            "by": "ada", "at": "2026-01-01T00:00:00Z", **more,
+        }  # fmt: skip
+        loader = LOADER if (source / "behave.json").exists() else None
+        probe = functools.partial(
+            process.probe, artifacts=self.root / "store", timeout_s=self.timeout_s,
+            memory_mb=self.memory_mb, loader=loader,
+        )  # fmt: skip
+        return register(source, registry=self.registry, artifacts=self.store, probe=probe, **given)
+
+    def refused(self, source: Path, **more: Any) -> KedgeError:
+        with pytest.raises((Refused, UnfitModel)) as caught:
+            self.register(source, **more)
+        assert self.registry.kept == []
+        return caught.value
+
+    def write(self, name: str, value: Any) -> Path:
+        file = self.root / name
+        file.write_text(value if isinstance(value, str) else json.dumps(value))
+        return file
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
+    monkeypatch.setenv("PYTHONPATH", environment()["PYTHONPATH"])
+    return Desk(tmp_path)
+
+
+@pytest.fixture
+def onnx_file(tmp_path: Path) -> Path:
+    file = tmp_path / "model.onnx"
+    estimator = LogisticRegression().fit(X, Y)
+    converted = to_onnx(estimator, X[:1].astype(np.float32), options={"zipmap": False})
+    file.write_bytes(converted.SerializeToString())
+    return file
+
+
+def skops_directory(root: Path, estimator: Any, names: str = "abc") -> Path:
+    directory = root / "sklearn-model"
+    directory.mkdir()
+    skops.io.dump(estimator, directory / "model.skops")
+    declared = {"inputs": [{"name": name} for name in names]}
+    (directory / "signature.json").write_text(json.dumps(declared))
+    return directory
+
+
+GOLDEN = {
+    "inputs": {"x": [1.0, -2.0], "word": ["a", None]},
+    "outputs": {"score": [2.0, -4.0], "label": ["a", "none"]},
+}
+
+# ---------------------------------------------------------------- it works
+
+
+def test_an_onnx_file_becomes_a_version_whose_proof_holds(desk: Desk, onnx_file: Path) -> None:
+    version, new = desk.register(onnx_file)
+    assert new
+    assert (version.number, version.flavour, version.golden) == (1, "onnx", "made")
+    assert version.signature.inputs == (Field("X", "float32", (3,)),)
+    assert version.registered_by == "ada"
+    assert version.size == onnx_file.stat().st_size
+    assert not version.stalls
+    model = OnnxLoader().load(desk.store.verify(version.digest))
+    assert check_proof(model, desk.store.proof(version.digest)) is None
+
+
+def test_the_same_bytes_are_the_same_version_and_are_not_tried_out_again(
+    desk: Desk, onnx_file: Path
+) -> None:
+    version, _ = desk.register(onnx_file)
+    again, new = desk.register(onnx_file, model="m")
+    assert (again, new) == (version, False)
+    other, new = desk.register(onnx_file, model="other")
+    assert new
+    assert other.digest == version.digest
+
+
+def test_given_golden_rows_are_kept_with_the_models_own_answers(desk: Desk) -> None:
+    source = misbehaving(desk.root / "good")
+    version, _ = desk.register(source, golden=desk.write("g.json", GOLDEN))
+    proof = desk.store.proof(version.digest)
+    assert version.golden == "given"
+    assert proof.inputs == GOLDEN["inputs"]
+    assert proof.outputs == {"score": [2.0, -4.0], "label": ["a", "none"]}
+
+
+def test_golden_json_in_the_directory_is_used_unasked(desk: Desk) -> None:
+    source = misbehaving(desk.root / "good")
+    (source / "golden.json").write_text(json.dumps({**GOLDEN, "rtol": 0.5}))
+    version, _ = desk.register(source)
+    assert version.golden == "given"
+    assert desk.store.proof(version.digest).rtol == 0.5
+
+
+def test_nan_answers_to_golden_rows_are_recorded_and_hold(desk: Desk) -> None:
+    source = misbehaving(desk.root / "nan", "nan", trigger="a")
+    expected = {**GOLDEN, "outputs": {"score": [None, None]}}
+    version, _ = desk.register(source, golden=desk.write("g.json", expected))
+    model = TestLoader().load(desk.store.verify(version.digest))
+    assert check_proof(model, desk.store.proof(version.digest)) is None
+
+
+def test_a_load_that_stalls_the_interpreter_for_long_is_marked(desk: Desk) -> None:
+    quick, _ = desk.register(misbehaving(desk.root / "quick"))
+    slow, _ = desk.register(misbehaving(desk.root / "slow", sleep_load_s=0.3))
+    assert (quick.stalls, slow.stalls) == (False, True)
+    assert slow.load_s >= 0.3
+
+
+def test_the_training_set_gives_statistics_and_typical_rows(desk: Desk) -> None:
+    source = skops_directory(desk.root, LogisticRegression().fit(X, Y))
+    lines = ["label,a,b,c"] + [f"x,{i},{i / 2},{'' if i % 2 else -i}" for i in range(10)]
+    version, _ = desk.register(source, training=desk.write("t.csv", "\n".join(lines)))
+    proof = desk.store.proof(version.digest)
+    assert proof.statistics["a"].mean == 4.5
+    assert proof.statistics["c"].nulls == 5
+    assert proof.statistics["a"].maximum == 9
+    assert "label" not in proof.statistics
+    assert proof.inputs["a"] == [4.5, 0.0, 9.0]
+
+
+def test_registered_again_with_golden_rows_the_proof_is_new_and_the_version_is_not(
+    desk: Desk,
+) -> None:
+    source = misbehaving(desk.root / "good")
+    version, _ = desk.register(source)
+    again, new = desk.register(source, golden=desk.write("g.json", GOLDEN))
+    assert (again.number, new) == (version.number, False)
+    assert desk.store.proof(version.digest).inputs == GOLDEN["inputs"]
+
+
+# ---------------------------------------------------------------- it is refused
+
+
+def test_what_nobody_claims_is_told_what_is_looked_for(desk: Desk) -> None:
+    (desk.root / "dir").mkdir()
+    (desk.root / "dir" / "readme.md").write_text("hi")
+    refused = desk.refused(desk.root / "dir")
+    assert refused.code == "unknown_model"
+    for loader in LOADERS.values():
+        assert loader.looks_for in str(refused)
+
+
+@pytest.mark.parametrize("name", ["m.pkl", "m.joblib", "deep/m.pickle"])
+def test_a_pickle_is_refused_unread_and_told_how_to_convert(desk: Desk, name: str) -> None:
+    file = desk.root / "dir" / name
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"cos\nsystem\n(S'touch /tmp/never'\ntR.")
+    refused = desk.refused(desk.root / "dir")
+    assert refused.code == "pickle"
+    assert "never load by surprise" in str(refused)
+    assert "skops.io.dump" in refused.hint
+    assert "skl2onnx" in refused.hint
+
+
+def test_what_two_claim_is_refused(desk: Desk, onnx_file: Path) -> None:
+    both = misbehaving(desk.root / "both")
+    shutil.copy(onnx_file, both)
+    refused = desk.refused(both)
+    assert refused.code == "ambiguous_model"
+    assert "onnx or test" in str(refused)
+
+
+@pytest.mark.parametrize(
+    "golden, code, says",
+    [
+        ("{", "bad_golden", "g.json"),
+        ({"inputs": {"x": [1.0]}}, "bad_golden", "word is missing"),
+        ({"inputs": {"x": ["a"], "word": ["a"]}}, "bad_golden", "x[0] is 'a', not float64"),
+        ({"inputs": {"x": [], "word": []}}, "bad_golden", "no golden rows"),
+        ({"input": {}}, "bad_golden", "input"),
+        ({**GOLDEN, "outputs": {"points": [1, 2]}}, "bad_golden", "points is not an output"),
+        ({**GOLDEN, "outputs": {"score": [1.0]}}, "bad_golden", "1 answers for 2 rows"),
+        (
+            {**GOLDEN, "outputs": {"score": [2.0, -4.5]}},
+            "golden_mismatch",
+            "golden row 1: score is -4.0, expected -4.5",
+        ),
+    ],
+)
+def test_golden_rows_that_do_not_fit_are_refused_by_name(
+    desk: Desk, golden: Any, code: str, says: str
+) -> None:
+    source = misbehaving(desk.root / "good")
+    refused = desk.refused(source, golden=desk.write("g.json", golden))
+    assert refused.code == code
+    assert says in str(refused)
+
+
+@pytest.mark.parametrize(
+    "kind, code, says",
+    [
+        ("raise", "golden_raised", "ValueError: this row is poison"),
+        ("inf", "bad_answer", "score is not finite"),
+        ("wrong_shape", "bad_answer", "score has shape"),
+        ("no_dict", "bad_answer", "not a mapping"),
+        ("random", "not_deterministic", "gave two answers: golden row"),
+        ("exit", "probe_died", "exit code 4"),
+        ("load_raise", "no_such_thing", "this model cannot be loaded"),
+        ("load_exit", "probe_died", "exit code 3"),
+    ],
+)
+def test_a_misbehaving_model_is_refused_in_words(
+    desk: Desk, kind: str, code: str, says: str
+) -> None:
+    refused = desk.refused(misbehaving(desk.root / kind, kind))
+    assert refused.code == code
+    assert says in str(refused)
+
+
+@pytest.mark.parametrize("kind", ["load_hang", "hang", "spin"])
+def test_a_hanging_model_is_refused_after_a_while(desk: Desk, kind: str) -> None:
+    desk.timeout_s = 1.5
+    refused = desk.refused(misbehaving(desk.root / kind, kind))
+    assert refused.code == "probe_hung"
+
+
+@pytest.mark.parametrize("kind, code", [("load_eat", "out_of_memory"), ("eat", "golden_raised")])
+def test_a_memory_bomb_is_refused_and_hurts_nobody(desk: Desk, kind: str, code: str) -> None:
+    desk.memory_mb = 400
+    refused = desk.refused(misbehaving(desk.root / kind, kind))
+    assert refused.code == code
+
+
+def test_untrusted_types_are_named_and_can_be_trusted(desk: Desk) -> None:
+    source = skops_directory(desk.root, KNeighborsClassifier().fit(X, Y))
+    refused = desk.refused(source)
+    assert refused.code == "untrusted_types"
+    types: Any = refused.details["types"]
+    version, new = desk.register(source, trusted=types)
+    assert new
+    assert version.trusted == tuple(types)
+
+
+def test_a_refused_model_leaves_no_version_and_no_proof(desk: Desk) -> None:
+    desk.refused(misbehaving(desk.root / "random", "random"))
+    (left,) = [path for path in (desk.root / "store").iterdir() if path.is_dir()]
+    with pytest.raises(CorruptArtifact):
+        desk.store.proof(f"sha256:{left.name}")
+
+
+# ---------------------------------------------------------------- training sets
+
+
+@pytest.mark.parametrize(
+    "name, text, says",
+    [
+        ("t.csv", "x,other\n1,2\n", "no column word"),
+        ("t.csv", "x,word\n1,a\noops,b\n", "t.csv:3: x is 'oops', not float64"),
+        ("t.csv", "x,word\n", "holds no rows"),
+        ("t.parquet", "", "a training set is one of"),
+        ("t.jsonl", '{"x": 1, "word": "a"}\n{"x": "b"}\n', "x[1] is 'b', not float64"),
+        ("t.jsonl", '{"x": 1, "word"', "t.jsonl"),
+    ],
+)
+def test_a_training_set_that_does_not_fit_is_refused_by_line_or_name(
+    tmp_path: Path, name: str, text: str, says: str
+) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(Refused) as caught:
+        read_statistics(tmp_path / name, SIGNATURE)
+    assert caught.value.code == "bad_training"
+    assert says in str(caught.value)
+
+
+def test_csv_and_json_lines_say_the_same(tmp_path: Path) -> None:
+    signature = Signature(
+        inputs=(
+            Field("f", "float32"), Field("i", "int32"), Field("s", "string"), Field("b", "bool"),
+        ),
+        outputs=(),
+    )  # fmt: skip
+    rows = [
+        {"f": 1.5, "i": 2, "s": "a", "b": True},
+        {"f": None, "i": None, "s": None, "b": None},
+        {"f": -1.0, "i": 4, "s": "a", "b": False},
+    ]
+    text = "\n".join(json.dumps(row) for row in rows)
+    (tmp_path / "t.jsonl").write_text(text)
+    (tmp_path / "t.csv").write_text("f,i,s,b\n1.5,2,a,true\n,NaN,,null\n-1,4,a,FALSE\n")
+    found = read_statistics(tmp_path / "t.jsonl", signature)
+    assert found == read_statistics(tmp_path / "t.csv", signature)
+    assert [each.nulls for each in found.values()] == [1, 1, 1, 1]
+    assert found["i"].mean == 3
+    assert found["b"].values == {"false": 1, "true": 1}
+
+
+def test_rows_made_without_a_training_set_fit_every_signature() -> None:
+    signature = Signature(
+        inputs=(
+            Field("t", "float32", (2, -1)), Field("i", "int8"), Field("s", "string"),
+            Field("b", "bool"),
+        ),
+        outputs=(),
+    )  # fmt: skip
+    made = made_rows(signature, {})
+    assert made["t"] == [[[0.0], [0.0]]] * 3
+    assert made["i"] == [0, 0, 0]
+    assert made["s"] == [""] * 3
+    assert made["b"] == [False] * 3
