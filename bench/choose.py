@@ -1,7 +1,7 @@
 """What kedge adds to a prediction in the same process: choosing, checking, counting, answering.
 
 `choose_us` is `Plan.choose` alone, in a canary, for a request with an entity. `added_us` is the
-whole ASGI app, driven by hand without a server, less a floor that decodes the same JSON, makes
+whole ASGI app, driven on a loop without a server, less a floor that decodes the same JSON, makes
 the array, asks the same model and encodes the same answer. CPU time; medians of batches that
 alternate between the two.
 """
@@ -14,12 +14,13 @@ import sys
 import tempfile
 import time
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import floor_app
 import material
+import uvloop
 from common import SERVER_CPU, Bench, interval, on, spread
 
 from kedge.adapters.onnx import OnnxLoader
@@ -76,37 +77,36 @@ def gateway_of(model: Model, *, canary: bool = False) -> tuple[floor_app.App, Se
 
 # ---------------------------------------------------------------- timing
 
+Work = Callable[[int], Awaitable[None]]
+"""Does something so many times."""
 
-def batches(
-    works: dict[str, Callable[[], object]], rounds: int, batch: int
-) -> dict[str, list[float]]:
+
+async def batches(works: dict[str, Work], rounds: int, batch: int) -> dict[str, list[float]]:
     """CPU microseconds a call, one value a batch; the batches of all works alternate."""
     found: dict[str, list[float]] = {name: [] for name in works}
     for work in works.values():
-        for _ in range(batch):
-            work()
+        await work(batch)
     for _ in range(rounds):
         for name, work in works.items():
             begun = time.thread_time_ns()
-            for _ in range(batch):
-                work()
+            await work(batch)
             found[name].append((time.thread_time_ns() - begun) / batch / 1e3)
     return found
 
 
-def driven(app: floor_app.App, body: bytes, entity: str = "") -> Callable[[], None]:
-    """One request through an ASGI app, by hand: no loop, no socket."""
-    headers = [
-        (b"host", b"127.0.0.1:8080"), (b"content-type", b"application/json"),
-        (b"accept", b"application/json"), (b"content-length", b"%d" % len(body)),
-        *([(b"kedge-entity", entity.encode())] if entity else []),
-    ]  # fmt: skip
-    scope = {
-        "type": "http",
-        "method": "POST",
-        "path": "/v2/models/flights/infer",
-        "headers": headers,
-    }
+def called(function: Callable[[], object]) -> Work:
+    """Something that is called."""
+
+    async def work(times: int) -> None:
+        for _ in range(times):
+            function()
+
+    return work
+
+
+def asked(app: floor_app.App, body: bytes, entity: str = "") -> Work:
+    """Requests through an ASGI app, by hand: on a loop, without a server or a socket."""
+    scope = scope_of(body, entity)
     message = {"type": "http.request", "body": body, "more_body": False}
 
     async def receive() -> dict[str, Any]:
@@ -115,18 +115,28 @@ def driven(app: floor_app.App, body: bytes, entity: str = "") -> Callable[[], No
     async def send(sent: dict[str, Any]) -> None:
         del sent
 
-    def ask() -> None:
-        try:
-            app(scope, receive, send).send(None)
-        except StopIteration:
-            return
-        raise AssertionError("it waited for something")
+    async def work(times: int) -> None:
+        for _ in range(times):
+            await app(scope, receive, send)
 
-    return ask
+    return work
 
 
-def answered(app: floor_app.App, body: bytes) -> tuple[int, bytes]:
-    """What an app answers, once: it must be the real thing."""
+def scope_of(body: bytes, entity: str) -> dict[str, Any]:
+    """What a server tells an app of a request."""
+    headers = [
+        (b"host", b"127.0.0.1:8080"),
+        (b"content-type", b"application/json"),
+        (b"accept", b"application/json"),
+        (b"content-length", b"%d" % len(body)),
+        *([(b"kedge-entity", entity.encode())] if entity else []),
+    ]
+    path = "/v2/models/flights/infer"
+    return {"type": "http", "method": "POST", "path": path, "headers": headers}
+
+
+async def check(app: floor_app.App, body: bytes) -> None:
+    """One answer, looked at: it must be the real thing."""
     sent: list[dict[str, Any]] = []
 
     async def receive() -> dict[str, Any]:
@@ -135,32 +145,30 @@ def answered(app: floor_app.App, body: bytes) -> tuple[int, bytes]:
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
 
-    scope = {"type": "http", "method": "POST", "path": "/v2/models/flights/infer", "headers": []}
-    try:
-        app(scope, receive, send).send(None)
-    except StopIteration:
-        return sent[0]["status"], sent[1]["body"]
-    raise AssertionError("it waited for something")
+    await app(scope_of(body, ""), receive, send)
+    if sent[0]["status"] != 200:
+        raise RuntimeError(f"{sent[0]['status']}: {sent[1]['body']!r}")
 
 
 # ---------------------------------------------------------------- choose
 
 
-def measure_choose(bench: Bench, model: Model) -> None:
+async def measure_choose(bench: Bench, model: Model) -> None:
     """Time and memory of one choice."""
     plan = compile_plan(state_of(model, canary=True))
     settled = compile_plan(state_of(model))
 
-    def walk(plan: Plan) -> Callable[[], None]:
+    def walk(plan: Plan) -> Work:
         def all_of_them() -> None:
             choose = plan.choose
             for entity in ENTITIES:
                 choose(entity, 5000)
 
-        return all_of_them
+        return called(all_of_them)
 
+    works = {"canary": walk(plan), "settled": walk(settled)}
     with bench.phase("choose"):
-        found = batches({"canary": walk(plan), "settled": walk(settled)}, bench.rounds(300, 60), 1)
+        found = await batches(works, bench.rounds(300, 60), 1)
     each = {name: [value / len(ENTITIES) for value in times] for name, times in found.items()}
     bench.note("choose_us", statistics.median(each["canary"]))
     bench.detail["choose"] = {
@@ -192,64 +200,69 @@ def choose_memory(plan: Plan) -> dict[str, float]:
 # ---------------------------------------------------------------- what kedge adds
 
 
-def measure_added(bench: Bench, name: str, model: Model, file: Path, datatype: str) -> list[float]:
+async def measure_added(
+    bench: Bench, name: str, model: Model, file: Path, datatype: str
+) -> list[float]:
     """The app against its floor; the difference, batch by batch."""
     body = material.body(datatype)
     floor = floor_app.asgi_of(floor_app.answerer(file))
     app, serving, live = gateway_of(model)
-    canary, _, _ = gateway_of(model, canary=True)
-    outside = next(
-        each for each in ENTITIES
-        if live_of(model, canary=True).plan.choose(each, 0).arm is Arm.PRODUCTION
-    )  # fmt: skip
-    assert answered(app, body)[0] == 200, answered(app, body)
-    assert answered(floor, body)[0] == 200
+    canary, _, split = gateway_of(model, canary=True)
+    outside = next(each for each in ENTITIES if split.plan.choose(each, 0).arm is Arm.PRODUCTION)
+    await check(app, body)
+    await check(floor, body)
+    works = {
+        "floor": asked(floor, body),
+        "kedge": asked(app, body),
+        "kedge_canary": asked(canary, body, outside),
+    }
+    steps = await parts_of(serving, live, model, body)
     gc.collect()
     gc.freeze()
     with bench.phase(f"added, {name}"):
-        found = batches(
-            {
-                "floor": driven(floor, body),
-                "kedge": driven(app, body),
-                "kedge_canary": driven(canary, body, outside),
-            },
-            bench.rounds(300, 30), BATCH,
-        )  # fmt: skip
-        parts = batches(parts_of(serving, live, model, body), bench.rounds(60, 10), BATCH)
+        found = await batches(works, bench.rounds(300, 30), BATCH)
+        parts = await batches(steps, bench.rounds(60, 10), BATCH)
     added = [ours - theirs for ours, theirs in zip(found["kedge"], found["floor"], strict=True)]
     bench.detail[f"added_{name}"] = {
-        "added_us": spread(added), "interval_us": interval(added),
+        "added_us": spread(added),
+        "interval_us": interval(added),
         **{f"{who}_us": spread(times) for who, times in found.items()},
         "parts_us": {part: round(statistics.median(times), 2) for part, times in parts.items()},
-    }  # fmt: skip
+    }
     return added
 
 
-def parts_of(
-    serving: Serving, live: Live, model: Model, body: bytes
-) -> dict[str, Callable[[], object]]:
+async def parts_of(serving: Serving, live: Live, model: Model, body: bytes) -> dict[str, Work]:
     """The steps of a request, each alone: where the time goes."""
     contract: Contract = live.contract  # type: ignore[assignment]
     parsed, binary = parse(body, None)
     columns, rows = contract.columns(parsed, binary)
     request = Request(id="", columns=columns, rows=rows, entity=None, draw=1)
+    answer = await serving.answer(live, request)
 
-    def answer() -> object:
-        try:
-            serving.answer(live, request).send(None)
-        except StopIteration as done:
-            return done.value
-        raise AssertionError("it waited for something")
+    async def answers(times: int) -> None:
+        for _ in range(times):
+            await serving.answer(live, request)
 
-    answered_: Any = answer()
     return {
-        "parse": lambda: parse(body, None),
-        "contract": lambda: contract.columns(parsed, binary),
-        "answer_with_model": answer,
-        "model": lambda: model.predict(columns),
-        "render": lambda: render(live, request, answered_, None),
-        "finish": lambda: serving.finish(live, request, answered_),
+        "parse": called(lambda: parse(body, None)),
+        "contract": called(lambda: contract.columns(parsed, binary)),
+        "answer_with_model": answers,
+        "model": called(lambda: model.predict(columns)),
+        "render": called(lambda: render(live, request, answer, None)),
+        "finish": called(lambda: serving.finish(live, request, answer)),
     }
+
+
+async def measure(bench: Bench, root: Path) -> None:
+    """Both figures; everything on one loop, as in a worker."""
+    onnx_dir = material.write_onnx(root / "onnx", flip=False)
+    sklearn_dir = material.write_sklearn(root / "sklearn", flip=False)
+    onnx, sklearn = OnnxLoader().load(onnx_dir), SklearnLoader().load(sklearn_dir)
+    await measure_choose(bench, onnx)
+    added = await measure_added(bench, "onnx", onnx, onnx_dir / "model.onnx", "FP32")
+    bench.note("added_us", statistics.median(added))
+    await measure_added(bench, "sklearn", sklearn, sklearn_dir / "model.skops", "FP64")
 
 
 def main() -> None:
@@ -259,14 +272,7 @@ def main() -> None:
         tempfile.TemporaryDirectory() as folder,
         on({SERVER_CPU}),
     ):
-        root = Path(folder)
-        onnx_dir = material.write_onnx(root / "onnx", flip=False)
-        sklearn_dir = material.write_sklearn(root / "sklearn", flip=False)
-        onnx, sklearn = OnnxLoader().load(onnx_dir), SklearnLoader().load(sklearn_dir)
-        measure_choose(bench, onnx)
-        added = measure_added(bench, "onnx", onnx, onnx_dir / "model.onnx", "FP32")
-        bench.note("added_us", statistics.median(added))
-        measure_added(bench, "sklearn", sklearn, sklearn_dir / "model.skops", "FP64")
+        uvloop.run(measure(bench, Path(folder)))
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ SERVER_CPU = CPUS[0]
 LOAD_CPU = CPUS[1 % len(CPUS)]
 """The same one on a machine with a single CPU: then the conditions say so."""
 
+BEGAN = time.monotonic()
 TICK = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
 LIBRARIES = (
@@ -48,7 +49,7 @@ QUIET_FIRST_S, QUIET_EACH_S, QUIET_QUICK_S = 60.0, 15.0, 1.0
 
 def talk(text: str) -> None:
     """Say something to whoever watches; data goes to stdout."""
-    print(text, file=sys.stderr, flush=True)
+    print(f"{time.monotonic() - BEGAN:6.1f} s  {text}", file=sys.stderr, flush=True)
 
 
 # ---------------------------------------------------------------- processes and CPUs

@@ -61,13 +61,15 @@ def prepare(bench: Bench, site: Site, folder: Path) -> dict[str, Any]:
     wanted = bench.seconds(SLOW_S, 0.5)
     ballast = material.ballast_for(wanted, folder / "trial")
     loads: dict[str, list[float]] = {SMALL: [], SLOW: []}
-    for endpoint, weight in ((SMALL, 0), (SLOW, ballast)):
-        for number in (1, 2):
-            path = material.write_sklearn(
-                folder / f"{endpoint}{number}", flip=number == 2, ballast=weight
-            )
-            loads[endpoint].append(site.register(endpoint, path))
-        site.promote(endpoint, 1)
+    for number in (1, 2):
+        small = material.write_onnx(folder / f"small{number}", flip=number == 2)
+        slow = material.write_sklearn(folder / f"slow{number}", flip=number == 2, ballast=ballast)
+        loads[SMALL].append(site.register(SMALL, small))
+        loads[SLOW].append(site.register(SLOW, slow))
+    site.promote(SMALL, 1)
+    site.promote(SLOW, 1)
+    until(lambda: len(site.workers()) == WORKERS, "all workers")
+    site.gather()
     return {"slow_wanted_s": wanted, "ballast": ballast, "load_s": loads}
 
 
@@ -83,6 +85,7 @@ def take_back(
         bench.phase(f"rollback, {endpoint} model"),
         OpenLoad(site.port, path, body, rate=RATE, mark=material.FLIPPED) as load,
     ):
+        time.sleep(0.2)
         calm = time.monotonic(), time.monotonic() + bench.seconds(20.0, 1.0)
         time.sleep(calm[1] - calm[0])
         for _ in range(count):
@@ -185,13 +188,14 @@ def main() -> None:
         tempfile.TemporaryDirectory() as made,
         Site({SMALL: "", SLOW: ""}, workers=WORKERS) as site,
     ):
-        site.start()
+        site.start(gathered=False)
         bench.detail["models"] = prepare(bench, site, Path(made))
-        until(lambda: len(site.workers()) == WORKERS, "all workers")
-        body = material.body("FP64")
+        body = material.body("FP32")
         found = {
             SMALL: take_back(bench, site, SMALL, body, count=bench.rounds(200, 6), patient=False),
-            SLOW: take_back(bench, site, SLOW, body, count=bench.rounds(200, 3), patient=True),
+            SLOW: take_back(
+                bench, site, SLOW, material.body("FP64"), count=bench.rounds(200, 3), patient=True
+            ),
         }
         command = by_command(bench, site, SMALL, body, count=bench.rounds(20, 1))
         bench.note("rollback_ack_ms_p50", max(row["ack_ms"]["p50"] for row in found.values()), 1)

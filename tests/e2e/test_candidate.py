@@ -217,3 +217,15 @@ def test_a_candidate_that_cannot_be_loaded_is_refused_and_production_keeps_servi
     assert site.data("status", "flights")["stage"] == "settled"
     bad = [f for f in site.data("doctor", check=False)["findings"] if not f["ok"]]
     assert any("behave.json" in finding["detail"] for finding in bad)
+
+
+@pytest.mark.soak
+def test_a_hung_candidate_that_is_no_longer_needed_is_ended(make_site: Callable[..., Site]) -> None:
+    """It hears no SIGTERM while it hangs; after its time it is killed, and nothing is left of it."""
+    site = make_site()
+    site.start()
+    site.release(kind="hang", trigger="boom")
+    site.run("canary", "flights", "v2", "--weight", "100")
+    assert ask(site, 1)[1]["kedge-reason"] == "failover"
+    site.run("rollback", "flights")
+    site.until(lambda: not site.processes("adapters.process"), "the hung process to be gone", 45)

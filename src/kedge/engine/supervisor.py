@@ -188,7 +188,9 @@ class Supervisor:
             elif child.unneeded_at is None:
                 child.unneeded_at = now
             elif now - child.unneeded_at > LINGER_S:
-                child.tell(signal.SIGTERM)
+                # A model that hangs within predict does not hear the first one.
+                late = now - child.unneeded_at > LINGER_S + STOP_S
+                child.tell(signal.SIGKILL if late else signal.SIGTERM)
                 if child.process is None or child.process.poll() is not None:
                     del self.hosts[key]
 

@@ -219,7 +219,10 @@ class _Reader:
                     raise TypeError("lists beside what is none")
                 data = [value for part in data for value in part]
             flat: list[Any] = msgspec.convert(data, self._flat)
-        except (msgspec.DecodeError, TypeError, RecursionError):
+        except UnicodeDecodeError:
+            raise _bad(self.field.name, "is not UTF-8", "wrong_dtype") from None
+        except (msgspec.DecodeError, TypeError, RecursionError) as inner:
+            error = inner if isinstance(inner, msgspec.ValidationError) else error
             null = "got `null` - at" in str(error)
             raise _bad(
                 self.field.name,

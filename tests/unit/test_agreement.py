@@ -1,0 +1,162 @@
+"""Do two answers say the same? In the endpoint's own sense, row by row."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kedge.core.values import Output
+from kedge.engine.agreement import agreeing_rows
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+BINARY = Output(kind="binary", score="p", threshold=0.5)
+SCORE = Output(kind="score", score="p", tolerance=0.1)
+EXACT = Output(kind="exact", tolerance=0.1)
+NAN, INF = float("nan"), float("inf")
+
+
+def words(*texts: str) -> NDArray[Any]:
+    return np.array([*texts, None], dtype=object)[:-1]
+
+
+def agree(output: Output, ours: Any, theirs: Any) -> int:
+    """Rows of one output `p` that agree."""
+    mine, other = np.asarray(ours), np.asarray(theirs)
+    return agreeing_rows(output, {"p": mine}, {"p": other}, len(mine))
+
+
+# ---------------------------------------------------------------- binary
+
+
+@pytest.mark.parametrize(
+    "ours, theirs, same",
+    [(0.1, 0.4, 1), (0.6, 0.9, 1), (0.4, 0.6, 0), (0.5, 0.9, 1), (0.4999, 0.5, 0), (INF, 0.6, 1)],
+)
+def test_a_binary_answer_is_the_side_of_the_threshold(ours: float, theirs: float, same: int) -> None:
+    """However far apart the scores are; the threshold itself is above."""
+    assert agree(BINARY, [ours], [theirs]) == same
+
+
+def test_a_binary_answer_of_several_rows_is_counted_by_row() -> None:
+    """Two of three."""
+    assert agree(BINARY, [0.1, 0.9, 0.6], [0.2, 0.8, 0.4]) == 2
+
+
+def test_of_two_probabilities_the_last_is_the_positive_class() -> None:
+    """A release may give both, another only the one."""
+    both = np.array([[0.9, 0.1], [0.2, 0.8]])
+    assert agreeing_rows(BINARY, {"p": both}, {"p": np.array([0.3, 0.7])}, 2) == 2
+    assert agreeing_rows(BINARY, {"p": both}, {"p": np.array([0.7, 0.3])}, 2) == 0
+
+
+# ---------------------------------------------------------------- score
+
+
+@pytest.mark.parametrize(
+    "ours, theirs, same",
+    [(1.0, 1.05, 1), (1.0, 1.2, 0), (-1.0, 1.0, 0), (1e9, 1e9 + 1, 0), (INF, INF, 1), (INF, -INF, 0)],
+)
+def test_a_score_agrees_within_the_absolute_tolerance(
+    ours: float, theirs: float, same: int
+) -> None:
+    """Not relative: a large score has no more room."""
+    assert agree(SCORE, [ours], [theirs]) == same
+
+
+def test_without_a_tolerance_only_the_same_score_agrees() -> None:
+    """To the last bit."""
+    strict = Output(kind="score", score="p")
+    assert agree(strict, [0.1, 0.1], [0.1, 0.1 + 2**-56]) == 1
+
+
+# ---------------------------------------------------------------- NaN
+
+
+@pytest.mark.parametrize("output", [BINARY, SCORE, EXACT])
+def test_nan_says_the_same_as_nan_and_as_nothing_else(output: Output) -> None:
+    """Not even as a score below the threshold, which compares alike."""
+    assert agree(output, [NAN], [NAN]) == 1
+    assert agree(output, [NAN], [0.2]) == 0
+    assert agree(output, [0.2], [NAN]) == 0
+    assert agree(output, [NAN, NAN, 0.2], [NAN, 0.2, NAN]) == 1
+
+
+@given(
+    st.sampled_from([BINARY, SCORE, EXACT]),
+    st.lists(st.tuples(*[st.sampled_from([NAN, INF, -INF, 0.0, 0.45, 0.5, 0.55, 1.0])] * 2), min_size=2),
+)  # fmt: skip
+def test_many_rows_at_once_agree_as_they_do_one_by_one(
+    output: Output, pairs: list[tuple[float, float]]
+) -> None:
+    """One row takes a faster path, which may not judge otherwise; nor may the order of the arms."""
+    ours, theirs = [one for one, _ in pairs], [other for _, other in pairs]
+    assert agree(output, ours, theirs) == sum(agree(output, [a], [b]) for a, b in pairs)
+    assert agree(output, ours, theirs) == agree(output, theirs, ours)
+
+
+# ---------------------------------------------------------------- exact
+
+
+def test_an_exact_answer_agrees_in_every_output() -> None:
+    """Floats within the tolerance, all else equal."""
+    ours = {"p": np.array([0.1, 0.2, 0.3]), "label": words("a", "b", "c"), "n": np.array([1, 2, 3])}
+    theirs = {"p": np.array([0.15, 0.2, 0.9]), "label": words("a", "x", "c"), "n": np.array([1, 2, 3])}
+    assert agreeing_rows(EXACT, ours, theirs, 3) == 1
+    assert agreeing_rows(EXACT, ours, ours, 3) == 3
+
+
+def test_an_output_that_one_of_them_lacks_is_a_disagreement() -> None:
+    """In every row, whichever lacks it."""
+    more = {"p": np.zeros(2), "label": words("a", "b")}
+    less = {"p": np.zeros(2)}
+    assert agreeing_rows(EXACT, more, less, 2) == agreeing_rows(EXACT, less, more, 2) == 0
+
+
+def test_shapes_that_differ_are_a_disagreement_in_every_row() -> None:
+    """Never an error: it is a finding about the candidate."""
+    assert agree(EXACT, np.zeros((2, 2)), np.zeros((2, 3))) == 0
+    assert agree(EXACT, np.zeros(2), np.zeros((2, 1))) == 0
+
+
+def test_a_row_of_several_values_agrees_when_all_of_them_do() -> None:
+    """One of three rows has one value off."""
+    ours = np.zeros((3, 2, 2))
+    theirs = ours.copy()
+    theirs[1, 0, 1] = 5.0
+    assert agree(EXACT, ours, theirs) == 2
+
+
+def test_a_row_of_no_values_agrees_with_another() -> None:
+    """There is nothing in it to differ."""
+    assert agree(EXACT, np.zeros((2, 0)), np.zeros((2, 0))) == 2
+
+
+def test_two_dtypes_of_the_same_number_agree() -> None:
+    """A candidate may answer in float32 or in integers."""
+    assert agree(EXACT, np.float64([1.0]), np.float32([1.0])) == 1
+    assert agree(EXACT, np.int64([1]), np.float64([1.0])) == 1
+    assert agree(EXACT, np.float64([1.0]), np.int64([2])) == 0
+
+
+@pytest.mark.parametrize("output", [BINARY, SCORE, EXACT])
+def test_a_word_and_a_number_disagree_and_are_no_error(output: Output) -> None:
+    """v1 answers "late", v2 answers 1: that is the finding."""
+    for text in (words("a"), np.array(["a"])):
+        assert agree(output, text, np.array([1.0])) == 0
+        assert agree(output, np.array([1.0]), text) == 0
+        assert agree(output, np.array([1]), text) == 0
+
+
+@pytest.mark.parametrize("output", [BINARY, SCORE])
+def test_a_score_that_is_no_number_or_not_there_is_compared_exactly(output: Output) -> None:
+    """A wrong name in the configuration must not make everything agree."""
+    assert agree(output, words("a", "b"), words("a", "x")) == 1
+    assert agreeing_rows(output, {"q": words("a")}, {"q": words("b")}, 1) == 0
+    assert agreeing_rows(output, {"p": np.zeros(1)}, {"q": np.zeros(1)}, 1) == 0
+    assert agree(output, np.zeros((2, 0)), np.zeros((2, 0))) == 2

@@ -1,0 +1,129 @@
+"""What must be loaded where, and for how long."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import msgspec
+import pytest
+
+from kedge.core.holding import Need, copies, needs, within_window
+from kedge.core.release import Canary, Configure, Promote, Rollback, Shadow
+from kedge.core.values import Placement, Policy, State
+from kedge.testing.samples import AT, endpoint, release, run
+
+INLINE, PROCESS = Placement.INLINE, Placement.PROCESS
+NOW = datetime.fromisoformat(AT).timestamp()
+DAY = timedelta(days=1).total_seconds()
+EMPTY = endpoint(release(1), release(2), release(3))
+FIRST = run(EMPTY, Promote(1))
+SECOND = run(FIRST, Promote(2, override="a test"))
+
+
+def held(state: State, *wanted: tuple[int, Placement], now: float = NOW) -> list[tuple[int, Placement]]:
+    return [(need.release, need.placement) for need in needs(state, wanted, now=now)]
+
+
+def test_an_empty_endpoint_needs_nothing() -> None:
+    """Registering loads nothing."""
+    assert held(EMPTY) == []
+
+
+def test_production_is_needed_where_its_release_says_and_nothing_is_served_without_it() -> None:
+    """It is the only essential one."""
+    assert needs(FIRST, now=NOW) == (Need(release=1, placement=INLINE, essential=True),)
+    apart = run(endpoint(release(1, placement=PROCESS)), Promote(1))
+    assert needs(apart, now=NOW) == (Need(release=1, placement=PROCESS, essential=True),)
+
+
+def test_the_way_back_is_held_beside_production() -> None:
+    """A rollback lands on what is loaded."""
+    assert held(SECOND) == [(2, INLINE), (1, INLINE)]
+    assert [need.essential for need in needs(SECOND, now=NOW)] == [True, False]
+
+
+@pytest.mark.parametrize("command", [Shadow(3), Canary(3, 100)])
+def test_a_candidate_runs_in_a_process_whatever_its_release_says(command: Shadow | Canary) -> None:
+    """It has not earned a place inside the gateway."""
+    assert held(run(SECOND, command)) == [(2, INLINE), (3, PROCESS), (1, INLINE)]
+
+
+def test_the_previous_release_as_a_candidate_is_held_twice() -> None:
+    """As candidate apart, as the way back in its place."""
+    assert held(run(SECOND, Canary(1, 100))) == [(2, INLINE), (1, PROCESS), (1, INLINE)]
+
+
+def test_after_a_promotion_the_new_and_the_old_production_are_held() -> None:
+    """Each where its release says."""
+    promoted = run(SECOND, Canary(3, 5000), Promote(full=True))
+    assert held(promoted) == [(3, INLINE), (2, INLINE)]
+
+
+def test_after_a_rollback_the_next_way_back_is_held_and_the_condemned_is_not() -> None:
+    """Two rollbacks in a row go two steps back."""
+    third = run(SECOND, Promote(3, override="a test"))
+    assert held(run(third, Rollback())) == [(2, INLINE), (1, INLINE)]
+    assert held(run(third, Rollback(), Rollback())) == [(1, INLINE)]
+
+
+def test_what_a_command_wishes_for_is_held_before_the_ways_back() -> None:
+    """More important first: the pool loads one after the other."""
+    assert held(SECOND, (3, INLINE)) == [(2, INLINE), (3, INLINE), (1, INLINE)]
+
+
+def test_what_is_needed_for_two_reasons_is_held_once() -> None:
+    """And stays essential."""
+    assert held(SECOND, (1, INLINE), (2, INLINE)) == [(2, INLINE), (1, INLINE)]
+    assert needs(SECOND, ((2, INLINE),), now=NOW)[0].essential
+
+
+def test_a_wish_for_a_release_that_is_not_known_yet_is_passed_over() -> None:
+    """It may have been written by somebody who read a newer row."""
+    assert held(SECOND, (9, INLINE)) == [(2, INLINE), (1, INLINE)]
+
+
+def test_the_same_release_may_be_wished_for_in_another_place() -> None:
+    """A candidate is prepared inline before its last step."""
+    assert held(run(SECOND, Canary(3, 100)), (3, INLINE)) == [
+        (2, INLINE), (3, PROCESS), (3, INLINE), (1, INLINE),
+    ]  # fmt: skip
+
+
+def test_the_ways_back_stay_for_the_window_and_not_a_second_longer() -> None:
+    """After it a rollback has to load first; production and candidate are held for ever."""
+    state = run(SECOND, Canary(3, 100))
+    assert held(state, now=NOW + 14 * DAY) == [(2, INLINE), (3, PROCESS), (1, INLINE)]
+    assert held(state, now=NOW + 14 * DAY + 1) == [(2, INLINE), (3, PROCESS)]
+
+
+def test_the_window_is_the_policys() -> None:
+    """And starts at the last flip of production."""
+    short = run(SECOND, Configure(policy=Policy(back_window="90s"), digest="sha256:short"))
+    assert within_window(short, NOW + 90)
+    assert not within_window(short, NOW + 91)
+    later = "2026-02-01T00:00:00.000000Z"
+    flipped = run(short, Promote(3, override="a test"), at=later)
+    assert within_window(flipped, datetime.fromisoformat(later).timestamp() + 90)
+
+
+def test_a_rollout_does_not_move_the_window() -> None:
+    """Only a flip of production does."""
+    canaried = run(SECOND, Canary(3, 100), at="2026-03-01T00:00:00.000000Z")
+    assert not within_window(canaried, NOW + 15 * DAY)
+
+
+def test_before_the_first_flip_the_window_is_open() -> None:
+    """There is nothing to measure from."""
+    assert within_window(EMPTY, NOW)
+
+
+def test_the_three_ways_back_are_held_when_they_differ() -> None:
+    """An axis rollback may land on a pair that never served."""
+    state = msgspec.structs.replace(FIRST, back=2, back_model=3, back_features=1)
+    assert held(state) == [(1, INLINE), (2, INLINE), (3, INLINE)]
+
+
+def test_only_production_has_a_second_process() -> None:
+    """The death of one must not be an outage; a candidate's death is its own affair."""
+    state = run(SECOND, Canary(3, 100))
+    assert [copies(state, number) for number in (1, 2, 3)] == [1, 2, 1]
