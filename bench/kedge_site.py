@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 STOP_S = 30.0
 SORT_S = 0.02
+DRAIN_S = 0.2
 
 
 def free_port() -> int:
@@ -99,7 +100,8 @@ class Site:
             for name, text in endpoints.items()
         )
         (self.root / "kedge.toml").write_text(
-            f"[server]\nport = {self.port}\ncontrol_port = {free_port()}\nworkers = {workers}\n{tables}"
+            f"[server]\nport = {self.port}\ncontrol_port = {free_port()}\nworkers = {workers}\n"
+            f"drain_s = {DRAIN_S}\n{tables}"
         )
 
     def __enter__(self) -> Self:

@@ -94,7 +94,7 @@ def series(
 
 def measure(bench: Bench, site: Site, body: bytes, *, slow: str, small: str) -> None:
     """Both series; the figure is the one from slow to slow."""
-    before_s = bench.seconds(6.0, 1.0)
+    before_s = bench.seconds(6.0, 0.8)
     site.promote(slow, 1)
     wait_settled(site, slow, site.release(slow, 1))
     with site.sorting():

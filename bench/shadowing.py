@@ -25,7 +25,6 @@ from loadgen import OpenLoad, Record, failures, within
 
 from kedge.core.release import Abort, Shadow
 from kedge.engine.observe import summary
-from kedge.ports import Tally
 
 RATE = 300.0
 SETTLE_S = 0.3
@@ -82,6 +81,8 @@ class Blocks:
         self, site: Site, endpoint: str, candidates: Iterator[int], *, case: str, seconds: float
     ) -> None:
         self.spans: list[tuple[bool, float, float]] = []
+        self.salts: set[str] = set()
+        """Each time the shadow is turned on is a rollout of its own; its salt names it."""
         self._site = site
         self._endpoint = endpoint
         self._candidates = candidates
@@ -102,7 +103,8 @@ class Blocks:
         if self._on is not None:
             self._site.submit(self._endpoint, Abort())
         release = self._on = next(self._candidates)
-        self._site.submit(self._endpoint, Shadow(release=release))
+        receipt = self._site.submit(self._endpoint, Shadow(release=release))
+        self.salts.add(receipt.state.salt)
         pids = functools.partial(self._site.hosts, self._endpoint, release)
         for pid in pids():
             place(pid, LOAD_CPU)
@@ -125,11 +127,10 @@ class Blocks:
 def measure(
     bench: Bench, site: Site, endpoint: str, body: bytes, candidates: Iterator[int], case: str, *,
     pairs: int, seconds: float,
-) -> dict[str, Any]:  # fmt: skip
+) -> tuple[dict[str, Any], set[str]]:  # fmt: skip
     """One condition of the candidate, `pairs` times off and on."""
     blocks = Blocks(site, endpoint, candidates, case=case, seconds=seconds)
     path = f"/v2/models/{endpoint}/infer"
-    before = tallies(site, endpoint).keys()
     with (
         bench.phase(f"shadow, candidate {case}"),
         OpenLoad(site.port, path, body, rate=RATE) as load,
@@ -140,18 +141,8 @@ def measure(
                 turn()
         blocks.end()
         records = load.stop()
-    time.sleep(TOLD_S)
-    mine = [tally for key, tally in tallies(site, endpoint).items() if key not in before]
-    return {
-        **compare(records, blocks.spans),
-        "counted": summary(mine)["shadow"],
-        "realtime_generator": load.realtime,
-    }
-
-
-def tallies(site: Site, endpoint: str) -> dict[str, Tally]:
-    """What the workers counted, a comparison each: a rollout's salt tells it from the next."""
-    return {tally.salt: tally for tally in site.workplace.evidence.tallies(endpoint)}
+    found = compare(records, blocks.spans)
+    return {**found, "realtime_generator": load.realtime}, blocks.salts
 
 
 def compare(records: list[Record], spans: list[tuple[bool, float, float]]) -> dict[str, Any]:
@@ -185,20 +176,26 @@ def measure_all(
 ) -> None:
     """Every condition; the figure without a suffix is the healthy candidate's."""
     found: dict[str, Any] = {}
+    salts: dict[str, set[str]] = {}
     turns = itertools.cycle(candidates)
     pairs = {
-        "healthy": bench.rounds(20, 2),
+        "healthy": bench.rounds(20, 1),
         "hanging": bench.rounds(12, 1),
         "dead": bench.rounds(12, 1),
     }
     for case in CASES:
-        found[case] = measure(
+        found[case], salts[case] = measure(
             bench, site, endpoint, body, turns, case,
-            pairs=pairs[case], seconds=bench.seconds(3.0, 0.7),
+            pairs=pairs[case], seconds=bench.seconds(3.0, 0.6),
         )  # fmt: skip
         suffix = "" if case == "healthy" else f"_{case}"
         bench.note(f"shadow_p99_ratio{suffix}", found[case]["ratio"])
         bench.note(f"shadow_p99_ratio_low{suffix}", found[case]["interval"][0])
         bench.note(f"shadow_p99_excess_ms{suffix}", found[case]["excess_ms"])
+    time.sleep(TOLD_S)
+    tallies = site.workplace.evidence.tallies(endpoint)
+    for case in CASES:
+        mine = [tally for tally in tallies if tally.salt in salts[case]]
+        found[case]["counted"] = summary(mine)["shadow"]
     worst = max(CASES, key=lambda case: float(found[case]["ratio"]))
     bench.detail["shadow"] = {**found, "worst": {"candidate": worst, **found[worst]}}

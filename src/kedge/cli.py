@@ -19,7 +19,6 @@ import click
 if TYPE_CHECKING:
     from kedge.core.errors import KedgeError
     from kedge.core.release import AnyCommand
-    from kedge.engine.control import Receipt
     from kedge.settings import Settings
     from kedge.wiring import Workplace
 
@@ -328,6 +327,7 @@ def _state(place: Workplace, endpoint: str) -> Any:
 def _submit(
     context: Context, endpoint: str, make: Callable[[Workplace], AnyCommand], reason: str = ""
 ) -> None:
+    from kedge.report import receipt_data, receipt_text
     from kedge.verbs import probe
     from kedge.wiring import actor
 
@@ -336,46 +336,7 @@ def _submit(
     say = context.say if not context.as_json else lambda text: None
     control = place.control(say, probe(place))
     receipt = control.submit(endpoint, command, by=actor(), reason=reason)
-    context.out(_receipt_data(receipt), _receipt_text(receipt))
-
-
-def _receipt_data(receipt: Receipt) -> dict[str, Any]:
-    last = receipt.events[-1]
-    return {
-        "endpoint": receipt.endpoint,
-        "epoch": receipt.epoch,
-        "event": type(last).__struct_config__.tag,
-        "release": f"r{getattr(last, 'release', None) or receipt.state.production}",
-        "left": f"r{getattr(last, 'left', None) or getattr(last, 'release', None)}",
-        "stage": receipt.state.stage.value,
-        "weight": receipt.state.weight / 100,
-        "events": receipt.events,
-        "receipt": receipt.parts(),
-    }
-
-
-def _receipt_text(receipt: Receipt) -> str:
-    lines = [f"{receipt.endpoint} epoch {receipt.epoch}: {_story(receipt)}"]
-    lines.append(f"  decided            {receipt.decide_ms:9.1f} ms")
-    if receipt.prepare_ms >= 1:
-        lines.append(f"  prepared           {receipt.decide_ms + receipt.prepare_ms:9.1f} ms")
-    lines.append(
-        f"  written            {receipt.decide_ms + receipt.prepare_ms + receipt.write_ms:9.1f} ms"
-    )
-    lines += [f"  ack {name:20} {ms:4.1f} ms" if len(name) <= 20 else f"  ack {name} {ms:.1f} ms"
-              for name, ms in sorted(receipt.acks.items(), key=lambda item: item[1])]  # fmt: skip
-    if not receipt.acks and not receipt.silent:
-        lines.append("  no replica is known: it takes effect when one starts")
-    if receipt.first_old_answer_ms is not None:
-        lines.append(f"  first old answer   {receipt.first_old_answer_ms:9.1f} ms")
-    lines.append(f"  total              {receipt.total_ms:9.1f} ms")
-    return "\n".join(lines)
-
-
-def _story(receipt: Receipt) -> str:
-    from kedge.report import story
-
-    return "; ".join(story(event) for event in receipt.events)
+    context.out(receipt_data(receipt), receipt_text(receipt))
 
 
 @main.command()

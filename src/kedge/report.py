@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from kedge.core import release as r
+from kedge.core.values import BUCKETS
+from kedge.engine.control import Receipt
 from kedge.ports import Entry, Note
 
 
@@ -42,6 +44,42 @@ def story(event: r.AnyEvent | Note) -> str:
             )
         case Note(kind=kind, body=body):
             return f"{kind}: {', '.join(f'{k} {v}' for k, v in body.items())}"
+
+
+def receipt_data(receipt: Receipt) -> dict[str, Any]:
+    """What a command did and how long each part took, for --json."""
+    last = receipt.events[-1]
+    release = getattr(last, "release", None)
+    left = getattr(last, "left", None) or release
+    return {
+        "endpoint": receipt.endpoint,
+        "epoch": receipt.epoch,
+        "event": type(last).__struct_config__.tag,
+        "release": f"r{release or receipt.state.production}",
+        "left": f"r{left}" if left is not None else None,
+        "stage": receipt.state.stage.value,
+        "weight": receipt.state.weight * 100 / BUCKETS,
+        "events": receipt.events,
+        "receipt": receipt.parts(),
+    }
+
+
+def receipt_text(receipt: Receipt) -> str:
+    """The same, for people: milliseconds since the command was submitted."""
+    prepared = receipt.decide_ms + receipt.prepare_ms
+    parts: list[tuple[str, float | None]] = [("decided", receipt.decide_ms)]
+    if receipt.prepare_ms >= 1:
+        parts.append(("prepared", prepared))
+    parts.append(("written", prepared + receipt.write_ms))
+    parts += [(f"ack {n}", ms) for n, ms in sorted(receipt.acks.items(), key=lambda ack: ack[1])]
+    parts.append(("first old answer", receipt.first_old_answer_ms))
+    parts.append(("total", receipt.total_ms))
+    width = max(len(name) for name, _ in parts)
+    lines = [f"{receipt.endpoint} epoch {receipt.epoch}: {'; '.join(map(story, receipt.events))}"]
+    lines += [f"  {name:{width}}  {ms:9.1f} ms" for name, ms in parts if ms is not None]
+    if not receipt.acks and not receipt.silent:
+        lines.append("  no replica is known: it takes effect when one starts")
+    return "\n".join(lines)
 
 
 def history_text(entries: Sequence[Entry]) -> str:

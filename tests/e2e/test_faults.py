@@ -41,7 +41,7 @@ def test_a_killed_worker_is_replaced_and_its_requests_are_the_only_ones_lost(sit
     # A connection belongs to one process: each one that the dead worker had open is cut once.
     assert len(load.failures) <= 4
     assert all("HTTP" not in failure for failure in load.failures)
-    assert load.ok > 100
+    assert load.ok > 30
     site.run("canary", "flights", "v2", "--weight", "5")
     assert len(site.data("rollback", "flights")["receipt"]["acks"]) == 2
 

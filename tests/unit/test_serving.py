@@ -1,0 +1,502 @@
+"""One answer: who gives it, who gives it instead, and what is counted afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from kedge.core.errors import BadRequest, ModelFailure, Unavailable
+from kedge.core.release import Canary, Promote, Shadow
+from kedge.core.route import Reason, compile_plan
+from kedge.core.values import Arm, Limits, Output, Placement, Policy, Signature, State
+from kedge.engine.models import Breaker, Handle
+from kedge.engine.observe import Recorder
+from kedge.engine.serving import (
+    DEADLINE_CEILING_S,
+    DEADLINE_FLOOR_S,
+    DEADLINE_MIN_ANSWERS,
+    UNKNOWN_DEADLINE_S,
+    Answer,
+    Live,
+    Request,
+    Serving,
+)
+from kedge.testing.samples import endpoint, release, run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kedge.ports import Columns, Model, RemoteModel
+
+SIGNATURE = Signature(inputs=(), outputs=())
+POLICY = Policy(audience="internal", output=Output(kind="score", score="p"))
+ROW = run(endpoint(release(1), release(2), policy=POLICY), Promote(1))
+SHADOW = run(ROW, Shadow(2))
+CANARY = run(ROW, Canary(2, 10_000))
+
+
+class Inline:
+    """A model in this process: answers with one number, or raises."""
+
+    signature = SIGNATURE
+
+    def __init__(self, answer: float | Exception = 1.0) -> None:
+        self.answer = answer
+        self.asked = 0
+
+    def predict(self, columns: Columns) -> Columns:
+        self.asked += 1
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return {"p": np.full(len(columns["x"]), self.answer)}
+
+
+class Remote:
+    """A model in another process: answers with one number, or fails with a code."""
+
+    def __init__(self, answer: float | str | Exception = 1.0, *, room: int = 64) -> None:
+        self.answer = answer
+        self.ready = answer != "model_down"
+        self.room = room
+        self.asked: list[float] = []
+        """The deadline of each question."""
+        self.waiting: list[tuple[Columns, Callable[[Columns | None, int, str | None], None]]] = []
+
+    async def predict(self, columns: Columns, deadline_s: float) -> tuple[Columns, int]:
+        self.asked.append(deadline_s)
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        if isinstance(self.answer, str):
+            raise ModelFailure(f"it failed: {self.answer}", code=self.answer)
+        return {"p": np.full(len(columns["x"]), self.answer)}, 7
+
+    def submit(
+        self,
+        columns: Columns,
+        on_done: Callable[[Columns | None, int, str | None], None],
+        deadline_s: float,
+    ) -> bool:
+        if len(self.waiting) >= self.room:
+            return False
+        self.asked.append(deadline_s)
+        self.waiting.append((columns, on_done))
+        return True
+
+    def settle(self) -> None:
+        """Answer everything that was submitted."""
+        while self.waiting:
+            columns, done = self.waiting.pop(0)
+            if isinstance(self.answer, str):
+                done(None, 0, self.answer)
+            else:
+                done({"p": np.full(len(columns["x"]), self.answer)}, 7, None)
+
+    def hang_up(self) -> None:
+        """There is no connection."""
+
+
+def request(*, rows: int = 1, entity: str | None = "N1", **more: Any) -> Request:
+    return Request(id="a", columns={"x": np.zeros(rows)}, rows=rows, entity=entity, draw=0, **more)
+
+
+class Place:
+    """One endpoint that is served, with a clock that stands still until it is moved."""
+
+    def __init__(
+        self, state: State, production: Model | tuple[RemoteModel, ...] | None,
+        candidate: tuple[RemoteModel, ...] | None = None,
+    ) -> None:  # fmt: skip
+        self.now = 0.0
+        self.serving = Serving(lambda: self.now)
+        handles = {}
+        if isinstance(production, tuple):
+            handles[1] = Handle(state.releases[1], remotes=production)
+        elif production is not None:
+            handles[1] = Handle(state.releases[1], inline=production)
+        if candidate is not None:
+            handles[2] = Handle(state.releases[2], remotes=candidate)
+        self.handles = handles
+        self.live = Live(
+            state=state, plan=compile_plan(state), handles=handles, contract=None,
+            recorder=Recorder("w0", state), lease=True, pinned=False,
+        )  # fmt: skip
+        self.serving.swap(self.live)
+
+    def ask(self, asked: Request | None = None) -> Answer:
+        """Answer and finish one request."""
+        asked = asked or request()
+        answer = asyncio.run(self.serving.answer(self.live, asked))
+        self.serving.finish(self.live, asked, answer)
+        return answer
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return self.live.recorder.tally().counts
+
+
+# ---------------------------------------------------------------- production
+
+
+def test_production_answers_and_says_who_it_is() -> None:
+    """Arm, release and reason stand in the answer."""
+    answer = Place(ROW, Inline(3.0)).ask()
+    assert (answer.choice.arm, answer.choice.release) == (Arm.PRODUCTION, 1)
+    assert answer.choice.reason is Reason.PRODUCTION
+    assert answer.outputs["p"].tolist() == [3.0]
+    assert answer.failover is None
+
+
+def test_a_request_reads_one_snapshot_whatever_is_swapped_meanwhile() -> None:
+    """The old row answers what it was asked; the next request meets the new one."""
+    place = Place(ROW, Inline(1.0))
+    held = place.serving.live("flights")
+    assert held is place.live
+    newer = Place(ROW, Inline(2.0)).live
+    place.serving.swap(newer)
+    assert asyncio.run(place.serving.answer(held, request())).outputs["p"].tolist() == [1.0]
+    assert place.serving.live("flights") is newer
+    assert place.serving.lives() == [newer]
+    assert place.serving.live("elsewhere") is None
+
+
+def test_what_a_model_raises_becomes_one_failure_and_is_counted() -> None:
+    """With its type and its words."""
+    place = Place(ROW, Inline(ValueError("poison")))
+    with pytest.raises(ModelFailure, match="r1 raised ValueError: poison") as caught:
+        place.ask()
+    assert caught.value.code == "model_raised"
+    assert place.counts == {"errors.production": 1}
+
+
+def test_a_release_that_is_not_loaded_is_said_to_be_so() -> None:
+    """Retryable: another worker may have it."""
+    with pytest.raises(Unavailable) as caught:
+        Place(ROW, None).ask()
+    assert (caught.value.code, caught.value.retryable) == ("not_loaded", True)
+
+
+@pytest.mark.parametrize("dead", ["model_died", "model_down"])
+def test_the_second_process_answers_when_the_first_died_under_the_question(dead: str) -> None:
+    """The caller sees an answer and nothing is counted as an error."""
+    first, second = Remote(dead), Remote(5.0)
+    first.ready = True
+    place = Place(ROW, (first, second))
+    answer = place.ask()
+    assert (answer.outputs["p"].tolist(), answer.micros) == ([5.0], 7)
+    assert len(first.asked) == len(second.asked) == 1
+    assert "errors.production" not in place.counts
+
+
+def test_the_process_that_is_there_is_asked_first() -> None:
+    """A dead one is not even tried while the other answers."""
+    gone, there = Remote("model_down"), Remote(5.0)
+    assert Place(ROW, (gone, there)).ask().outputs["p"].tolist() == [5.0]
+    assert gone.asked == []
+
+
+@pytest.mark.parametrize("code", ["model_late", "model_raised", "model_nonsense"])
+def test_a_process_that_answered_badly_is_not_asked_a_second_time(code: str) -> None:
+    """The other one runs the same model: it would only take as long, or fail the same way."""
+    first, second = Remote(code), Remote(5.0)
+    place = Place(ROW, (first, second))
+    with pytest.raises(ModelFailure) as caught:
+        place.ask()
+    assert caught.value.code == code
+    assert second.asked == []
+    assert place.counts == {"errors.production": 1}
+
+
+def test_when_both_processes_are_dead_production_has_failed() -> None:
+    """Each was asked once."""
+    both = Remote("model_down"), Remote("model_died")
+    place = Place(ROW, both)
+    with pytest.raises(ModelFailure):
+        place.ask()
+    assert [len(remote.asked) for remote in both] == [1, 1]
+    assert place.counts == {"errors.production": 1}
+
+
+def test_no_process_at_all_is_a_failure_too() -> None:
+    """And not an endless wait."""
+    with pytest.raises(ModelFailure) as caught:
+        Place(ROW, ()).ask()
+    assert caught.value.code == "model_down"
+
+
+def test_production_gets_the_time_that_the_policy_gives() -> None:
+    """A candidate's deadline is another thing."""
+    limits = Limits(timeout_ms=1500)
+    slow = msgspec.structs.replace(ROW, policy=msgspec.structs.replace(POLICY, limits=limits))
+    remote = Remote()
+    Place(slow, (remote,)).ask()
+    assert remote.asked == [1.5]
+
+
+# ---------------------------------------------------------------- canary
+
+
+def test_a_candidate_in_its_share_answers() -> None:
+    """Within its deadline, and production is not asked."""
+    production, candidate = Inline(), Remote(9.0)
+    place = Place(CANARY, production, (candidate,))
+    answer = place.ask()
+    assert (answer.choice.arm, answer.choice.release) == (Arm.CANDIDATE, 2)
+    assert answer.outputs["p"].tolist() == [9.0]
+    assert production.asked == 0
+    assert candidate.asked == [UNKNOWN_DEADLINE_S]
+    assert place.counts == {"requests.candidate": 1, "rows.candidate": 1}
+
+
+@pytest.mark.parametrize("code", ["model_late", "model_died", "model_raised", "model_nonsense"])
+def test_a_candidate_that_fails_is_answered_by_production_and_counted_against_it(code: str) -> None:
+    """No caller sees a canary's failure."""
+    place = Place(CANARY, Inline(3.0), (Remote(code),))
+    answer = place.ask()
+    assert answer.outputs["p"].tolist() == [3.0]
+    assert (answer.choice.arm, answer.choice.reason) == (Arm.PRODUCTION, Reason.FAILOVER)
+    assert answer.failover == code
+    assert place.counts == {
+        "requests.production": 1, "rows.production": 1, f"failover.{code}": 1,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("candidate", [None, ()])
+def test_a_candidate_that_is_not_there_is_answered_by_production(
+    candidate: tuple[RemoteModel, ...] | None,
+) -> None:
+    """Its process may not have come yet, or be gone."""
+    answer = Place(CANARY, Inline(), candidate).ask()
+    assert (answer.choice.reason, answer.failover) == (Reason.FAILOVER, "model_down")
+
+
+@pytest.mark.xfail(strict=True, reason="a BadRequest of the candidate's own reaches the caller")
+def test_a_question_that_only_the_candidate_cannot_take_is_answered_by_production() -> None:
+    """Too large for its socket, or a null that its columns cannot hold: production can."""
+    unfit = BadRequest("the columns do not fit the model", code="bad_column")
+    answer = Place(CANARY, Inline(3.0), (Remote(unfit),)).ask()
+    assert answer.outputs["p"].tolist() == [3.0]
+    assert answer.failover == "bad_column"
+
+
+def test_a_candidate_that_keeps_failing_is_spared_and_tried_again() -> None:
+    """Five in a row open the breaker; one question is let through when its time is over."""
+    candidate = Remote("model_raised")
+    place = Place(CANARY, Inline(3.0), (candidate,))
+    reasons = [place.ask().choice.reason for _ in range(Breaker.FAILURES + 3)]
+    assert reasons == [Reason.FAILOVER] * Breaker.FAILURES + [Reason.BREAKER] * 3
+    assert len(candidate.asked) == Breaker.FAILURES
+    assert place.counts["failover.breaker_open"] == 3
+    place.now = Breaker.FIRST_S
+    candidate.answer = 9.0
+    assert [place.ask().choice.arm for _ in range(2)] == [Arm.CANDIDATE] * 2
+
+
+def test_an_answer_in_between_keeps_the_breaker_closed() -> None:
+    """Only failures in a row are the model's."""
+    candidate = Remote("model_raised")
+    place = Place(CANARY, Inline(), (candidate,))
+    for _ in range(3):
+        candidate.answer = "model_raised"
+        for _ in range(Breaker.FAILURES - 1):
+            place.ask()
+        candidate.answer = 9.0
+        assert place.ask().choice.arm is Arm.CANDIDATE
+    assert "failover.breaker_open" not in place.counts
+
+
+def test_when_production_fails_too_the_caller_gets_productions_failure() -> None:
+    """There is nobody behind production."""
+    place = Place(CANARY, Inline(ValueError("poison")), (Remote("model_died"),))
+    with pytest.raises(ModelFailure, match="r1 raised"):
+        place.ask()
+    assert place.counts == {"errors.production": 1}
+
+
+# ---------------------------------------------------------------- testers and probes
+
+
+def test_a_tester_gets_the_release_that_was_asked_for_and_is_counted_apart() -> None:
+    """Also within the other arm's share, and never as evidence."""
+    place = Place(CANARY, Inline(3.0), (Remote(9.0),))
+    assert place.ask(request(asked=1)).outputs["p"].tolist() == [3.0]
+    assert place.ask(request(asked=2)).outputs["p"].tolist() == [9.0]
+    assert place.counts == {"asked": 2}
+    assert place.live.recorder.tally().latency == {}
+
+
+def test_a_tester_sees_the_failure_of_the_release_that_was_asked_for() -> None:
+    """Production's answer would be a lie."""
+    place = Place(CANARY, Inline(), (Remote("model_raised"),))
+    with pytest.raises(ModelFailure) as caught:
+        place.ask(request(asked=2))
+    assert caught.value.code == "model_raised"
+
+
+def test_a_release_that_is_not_live_cannot_be_asked_for() -> None:
+    """And the answer lists those that can."""
+    with pytest.raises(BadRequest, match=r"r9 is not live on flights; live are r1, r2") as caught:
+        Place(CANARY, Inline(), (Remote(),)).ask(request(asked=9))
+    assert caught.value.code == "release_not_live"
+
+
+def test_a_probe_is_answered_and_leaves_no_trace() -> None:
+    """Neither a count nor a copy for the shadow, and it does not pass for a caller's answer."""
+    candidate = Remote()
+    place = Place(SHADOW, Inline(), (candidate,))
+    assert place.ask(request(probe=True)).choice.release == 1
+    assert place.counts == {}
+    assert candidate.waiting == []
+    assert not place.live.answered
+    place.ask()
+    assert place.live.answered
+
+
+# ---------------------------------------------------------------- counting
+
+
+def test_each_row_is_one_prediction_and_nobody_is_keyless_with_an_entity() -> None:
+    """Requests and rows are counted apart."""
+    place = Place(ROW, Inline())
+    place.ask(request(rows=3))
+    place.ask(request(entity=None))
+    place.ask(request(entity=""))
+    assert place.counts == {"requests.production": 3, "rows.production": 5, "keyless": 2}
+
+
+def test_the_latency_of_an_answer_is_that_of_the_model() -> None:
+    """As the process says: transport and waiting are another thing."""
+    place = Place(ROW, (Remote(),))
+    place.ask()
+    assert place.live.recorder.quantile_us(Arm.PRODUCTION, 0.5) == (7, 1)
+
+
+# ---------------------------------------------------------------- shadow
+
+
+def test_a_shadow_gets_a_copy_after_the_answer_and_the_two_are_compared() -> None:
+    """Row by row, in the endpoint's own sense."""
+    candidate = Remote(1.0)
+    place = Place(SHADOW, Inline(1.0), (candidate,))
+    answer = place.ask(request(rows=3))
+    assert answer.choice.arm is Arm.PRODUCTION
+    candidate.settle()
+    candidate.answer = 2.0
+    place.ask()
+    candidate.settle()
+    counts = {k: v for k, v in place.counts.items() if k.startswith("shadow")}
+    assert counts == {
+        "shadow.requests": 2, "shadow.answered": 2, "shadow.pairs": 4, "shadow.agreeing": 3,
+    }  # fmt: skip
+    assert sum(place.live.recorder.tally().latency["shadow"].values()) == 2
+
+
+def test_a_shadow_is_never_waited_for() -> None:
+    """The answer is there while the candidate still thinks."""
+    candidate = Remote()
+    assert Place(SHADOW, Inline(3.0), (candidate,)).ask().outputs["p"].tolist() == [3.0]
+    assert len(candidate.waiting) == 1
+
+
+def test_a_full_shadow_is_dropped_and_counted() -> None:
+    """Bounded: production goes on, the loss is shown."""
+    place = Place(SHADOW, Inline(), (Remote(room=2),))
+    for _ in range(5):
+        place.ask()
+    assert place.counts["shadow.requests"] == 5
+    assert place.counts["shadow.dropped.full"] == 3
+    assert place.counts["requests.production"] == 5
+
+
+@pytest.mark.parametrize("candidate", [None, (), (Remote("model_down"),)])
+def test_a_shadow_that_is_not_there_is_dropped_and_counted(
+    candidate: tuple[RemoteModel, ...] | None,
+) -> None:
+    """A silent shadow must be seen to be silent."""
+    place = Place(SHADOW, Inline(), candidate)
+    place.ask()
+    assert place.counts["shadow.dropped.down"] == 1
+
+
+def test_a_shadow_that_fails_is_counted_by_its_cause_and_then_spared() -> None:
+    """Five in a row; then it is dropped until its time is over."""
+    candidate = Remote("model_late")
+    place = Place(SHADOW, Inline(), (candidate,))
+    for _ in range(Breaker.FAILURES + 2):
+        place.ask()
+        candidate.settle()
+    assert place.counts["shadow.failed.model_late"] == Breaker.FAILURES
+    assert place.counts["shadow.dropped.breaker_open"] == 2
+    place.now = Breaker.FIRST_S
+    candidate.answer = 1.0
+    place.ask()
+    candidate.settle()
+    assert place.counts["shadow.answered"] == 1
+
+
+def test_a_request_outside_the_sample_is_not_copied() -> None:
+    """Not even counted as lost."""
+    candidate = Remote()
+    place = Place(run(ROW, Shadow(2, 0)), Inline(), (candidate,))
+    place.ask()
+    assert candidate.waiting == []
+    assert "shadow.requests" not in place.counts
+
+
+# ---------------------------------------------------------------- the candidate's deadline
+
+
+def deadline(us: int, answers: int, own: int | None = None) -> float:
+    """The candidate's deadline after so many production answers that took so long."""
+    limits = Limits(candidate_deadline_ms=own)
+    state = msgspec.structs.replace(CANARY, policy=msgspec.structs.replace(POLICY, limits=limits))
+    live = Place(state, Inline()).live
+    for _ in range(answers):
+        live.recorder.latency(Arm.PRODUCTION, us)
+    live.refresh_deadline()
+    return live.deadline_s
+
+
+def test_the_deadline_is_twice_productions_p99() -> None:
+    """Within what a bin can tell."""
+    assert 0.4 <= deadline(200_000, DEADLINE_MIN_ANSWERS) <= 0.4 * 1.125
+
+
+def test_the_deadline_has_a_floor_and_a_ceiling() -> None:
+    """Below it the machine would be measured, above it the caller would wait."""
+    assert deadline(10, DEADLINE_MIN_ANSWERS) == DEADLINE_FLOOR_S
+    assert deadline(60_000_000, DEADLINE_MIN_ANSWERS) == DEADLINE_CEILING_S
+
+
+def test_too_few_answers_make_no_deadline() -> None:
+    """One slow answer of three is not a p99."""
+    assert deadline(200_000, DEADLINE_MIN_ANSWERS - 1) == UNKNOWN_DEADLINE_S
+    assert deadline(0, 0) == UNKNOWN_DEADLINE_S
+
+
+def test_a_deadline_that_is_declared_wins() -> None:
+    """Over the floor, the ceiling and everything measured."""
+    assert deadline(200_000, DEADLINE_MIN_ANSWERS, own=7) == 0.007
+    assert deadline(10, 0, own=9_000) == 9.0
+
+
+def test_the_shadow_gets_the_candidates_deadline() -> None:
+    """The same clock for both arms of its life."""
+    candidate = Remote()
+    place = Place(SHADOW, Inline(), (candidate,))
+    place.live.deadline_s = 0.25
+    place.ask()
+    assert candidate.asked == [0.25]
+
+
+def test_production_in_a_process_is_not_held_to_the_candidates_deadline() -> None:
+    """It has nobody behind it."""
+    apart = endpoint(release(1, placement=Placement.PROCESS), release(2), policy=POLICY)
+    remote = Remote()
+    place = Place(run(apart, Promote(1), Canary(2, 1)), (remote,), (Remote(),))
+    place.live.deadline_s = 0.01
+    place.ask(request(asked=1))
+    assert remote.asked == [POLICY.limits.timeout_ms / 1e3]

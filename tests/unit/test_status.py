@@ -1,0 +1,216 @@
+"""What `kedge status` says, as plain values."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import pytest
+
+from kedge.core.release import Canary, Pause, Promote, Rollback, Shadow
+from kedge.core.values import Placement, State
+from kedge.engine.control import SILENT_S
+from kedge.engine.pins import Pin
+from kedge.engine.status import describe
+from kedge.ports import Hold, Member, Tally
+from kedge.testing.samples import AT, endpoint, release, run
+
+NOW = datetime.fromisoformat(AT).timestamp() + 60
+ONE = run(endpoint(release(1), release(2), release(3)), Promote(1))
+TWO = run(ONE, Promote(2, override="a test"))
+CANARY = run(TWO, Canary(3, 100))
+
+
+def member(name: str = "host/w0", **changes: Any) -> Member:
+    """A replica that serves TWO and holds both of its releases."""
+    plain = Member(
+        name=name, host="host", pid=1, kind="gateway", address="127.0.0.1:1", started_at=AT,
+        beat_at=NOW - 0.5, ledger_at=NOW - 0.25, epochs={"flights": TWO.epoch},
+        holds=tuple(
+            Hold(endpoint="flights", release=n, placement=Placement.INLINE, state="ready")
+            for n in (1, 2)
+        ),
+    )  # fmt: skip
+    return msgspec.structs.replace(plain, **changes)
+
+
+def told(
+    state: State = TWO, *members: Member, tallies: tuple[Tally, ...] = (), now: float = NOW,
+    pin: Pin | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    return describe(
+        state, members or (member(),), tallies, {} if pin is None else {"flights": pin}, now=now
+    )
+
+
+def tally(state: State, replica: str = "w0", **counts: int) -> Tally:
+    return Tally(
+        replica=replica, endpoint="flights", production=state.production or 0,
+        candidate=state.candidate, salt=state.salt,
+        counts={name.replace("__", "."): n for name, n in counts.items()},
+    )  # fmt: skip
+
+
+def test_a_healthy_endpoint_has_no_faults() -> None:
+    """The quiet case is quiet."""
+    item = told()
+    assert item["faults"] == []
+    assert (item["endpoint"], item["epoch"], item["stage"]) == ("flights", TWO.epoch, "settled")
+    assert (item["candidate"], item["pin"], item["condemned"]) == (None, None, [])
+
+
+def test_a_release_is_shown_with_its_version_and_where_it_runs() -> None:
+    """And by its digest."""
+    assert told()["production"] == {
+        "release": "r2", "version": "v2", "model": "flights", "flavour": "onnx",
+        "runtime": "inline", "digest": "sha256:model-2",
+    }  # fmt: skip
+    assert told()["previous"]["release"] == "r1"
+
+
+def test_everything_can_be_written_as_json() -> None:
+    """For every stage."""
+    for state in (endpoint(), ONE, TWO, CANARY, run(TWO, Shadow(3)), run(TWO, Rollback())):
+        assert msgspec.json.decode(msgspec.json.encode(told(state)))["endpoint"] == "flights"
+
+
+def test_an_endpoint_without_a_release_is_shown_all_the_same() -> None:
+    """With nothing in production and no way back."""
+    item = told(endpoint(), member(epochs={"flights": 0}))
+    assert (item["production"], item["back"], item["stage"]) == (None, None, "empty")
+    assert item["faults"] == []
+
+
+@pytest.mark.parametrize(
+    "weight, shown, following",
+    [(100, 1.0, 5.0), (500, 5.0, 25.0), (5000, 50.0, None), (250, 2.5, 5.0)],
+)
+def test_shares_are_shown_in_per_cent_with_the_next_step(
+    weight: int, shown: float, following: float | None
+) -> None:
+    """After the last step comes production, which is no weight."""
+    item = told(run(TWO, Canary(3, weight)))
+    assert (item["weight"], item["next_weight"]) == (shown, following)
+
+
+def test_a_shadow_has_a_sample_and_no_next_step() -> None:
+    """Nothing is walked."""
+    item = told(run(TWO, Shadow(3, 2500)))
+    assert (item["sample"], item["weight"], item["next_weight"]) == (25.0, 0.0, None)
+    assert item["candidate"]["release"] == "r3"
+
+
+def test_a_held_rollout_is_shown_as_held() -> None:
+    """And a condemned release by its name."""
+    assert told(run(CANARY, Pause()))["paused"] is True
+    assert told(run(CANARY, Rollback()))["condemned"] == ["r3"]
+
+
+# ---------------------------------------------------------------- the way back
+
+
+def test_the_way_back_says_where_it_is_ready_and_where_it_is_cold() -> None:
+    """By replica, with the state it is in there and how long a load takes."""
+    loading = Hold(
+        endpoint="flights", release=1, placement=Placement.INLINE, state="loading", detail=""
+    )
+    back = told(TWO, member(), member("host/w1", holds=(loading,)))["back"]
+    assert back["release"] == "r1"
+    assert back["ready"] == ["host/w0"]
+    assert list(back["cold"]) == ["host/w1"]
+    assert "loading" in back["cold"]["host/w1"]
+
+
+def test_a_way_back_that_failed_to_load_says_why() -> None:
+    """Before somebody needs it."""
+    failed = Hold(
+        endpoint="flights", release=1, placement=Placement.INLINE, state="failed", detail="odd"
+    )
+    item = told(TWO, member(holds=(failed,)))
+    assert "odd" in item["back"]["cold"]["host/w0"]
+    assert item["faults"] == ["host/w0 cannot load r1 (inline): odd"]
+
+
+def test_after_the_window_the_way_back_is_cold_everywhere() -> None:
+    """Also where it happens to be loaded still: it is not kept any more."""
+    back = told(now=NOW + 15 * 86_400)["back"]
+    assert (back["ready"], back["cold"]) == ([], {"host/w0": "window over"})
+
+
+# ---------------------------------------------------------------- replicas and faults
+
+
+def test_a_replica_is_shown_with_what_it_serves_and_holds() -> None:
+    """And how long ago it was heard."""
+    (replica,) = told()["replicas"]
+    assert (replica["name"], replica["epoch"], replica["lease"]) == ("host/w0", TWO.epoch, True)
+    assert (replica["silent"], replica["beat_age_s"], replica["ledger_age_s"]) == (False, 0.5, 0.25)
+    assert [hold["release"] for hold in replica["holds"]] == ["r1", "r2"]
+
+
+def test_a_supervisor_is_no_replica() -> None:
+    """It serves nobody."""
+    supervisor = member("host/supervisor.1", kind="supervisor", epochs={})
+    assert [r["name"] for r in told(TWO, member(), supervisor)["replicas"]] == ["host/w0"]
+    assert told(TWO, supervisor)["faults"] == ["no replica is known: is kedge up running?"]
+
+
+def test_a_replica_that_is_not_heard_is_silent() -> None:
+    """By name, and since when."""
+    (fault,) = told(TWO, member(beat_at=NOW - SILENT_S - 1))["faults"]
+    assert fault == f"host/w0 is silent since {SILENT_S + 1:.0f} s"
+
+
+@pytest.mark.parametrize("epochs", [{"flights": TWO.epoch - 1}, {}])
+def test_a_replica_that_lags_behind_is_a_fault(epochs: dict[str, int]) -> None:
+    """It serves something else than the ledger says."""
+    (fault,) = told(TWO, member(epochs=epochs))["faults"]
+    assert fault == f"host/w0 serves epoch {epochs.get('flights')}, not {TWO.epoch}"
+
+
+def test_a_replica_without_the_ledger_is_a_fault() -> None:
+    """It gives no candidate a share."""
+    (fault,) = told(TWO, member(lease=False))["faults"]
+    assert "has lost the ledger" in fault
+
+
+def test_a_pin_is_shown_and_is_a_fault_and_no_lag() -> None:
+    """The host serves another row on purpose."""
+    pin = Pin(
+        endpoint="flights", command=Rollback(), left=TWO.epoch, state=run(TWO, Rollback()),
+        by="ada", reason="it burns", at=AT, drift="somebody was faster",
+    )  # fmt: skip
+    item = told(TWO, member(epochs={}, pinned={"flights": 1}), pin=pin)
+    assert item["pin"] == {
+        "serves": "r1", "left_epoch": TWO.epoch, "row_epoch": TWO.epoch, "by": "ada",
+        "reason": "it burns", "at": AT, "drift": "somebody was faster",
+    }  # fmt: skip
+    assert item["faults"] == ["this host is pinned to r1 by ada; it drifts: somebody was faster"]
+    assert item["replicas"][0]["pinned"] == "r1"
+
+
+def test_what_concerns_another_endpoint_is_not_shown() -> None:
+    """Its loads, its pins."""
+    other = Hold(endpoint="fraud", release=1, placement=Placement.INLINE, state="failed")
+    item = told(TWO, member(holds=(*member().holds, other), pinned={"fraud": 1}))
+    assert len(item["replicas"][0]["holds"]) == 2
+    assert item["replicas"][0]["pinned"] is None
+    assert item["faults"] == []
+
+
+# ---------------------------------------------------------------- counts
+
+
+def test_counts_are_those_of_this_comparison_on_all_replicas() -> None:
+    """Another candidate, another production, another rollout: other evidence."""
+    counted = tally(CANARY, requests__candidate=3)
+    others = [
+        msgspec.structs.replace(counted, **change)
+        for change in ({"candidate": 2}, {"candidate": None}, {"production": 1}, {"salt": "x"})
+    ]
+    mine = (counted, tally(CANARY, "w1", requests__candidate=4))
+    item = told(CANARY, tallies=(*mine, *others))
+    assert item["counts"]["requests"] == {"candidate": 7}
+    assert item["canary"] == item["counts"]["canary"]
+    assert item["shadow"] == item["counts"]["shadow"]
