@@ -46,7 +46,7 @@ def register_all(bench: Bench, site: Site, folder: Path) -> dict[str, Any]:
         site.register(ONNX, path)
     small = material.write_sklearn(folder / "sklearn1", flip=False)
     site.register(SKLEARN, small)
-    wanted = bench.seconds(SLOW_S, 0.4)
+    wanted = bench.seconds(SLOW_S, 0.5)
     ballast = material.ballast_for(wanted, folder / "trial")
     loads = []
     for number in (1, 2):

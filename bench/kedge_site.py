@@ -159,12 +159,11 @@ class Site:
         return code
 
     def end(self) -> None:
-        """Stop it and remove its files; what does not stop, and only that of this site, is killed."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.stop()
+        """Kill what is left of this site, and only of this one, and remove its files."""
         if self.up is not None:
             self.up.kill()
             self.up.wait(5)
+            self.up = None
         for pid in self._left():
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)

@@ -39,13 +39,12 @@ def wait_settled(site: Site, endpoint: str, release: int) -> None:
 
 
 def series(
-    bench: Bench, site: Site, endpoint: str, body: bytes, *, away: int, measured: tuple[int, ...],
+    bench: Bench, site: Site, endpoint: str, body: bytes, *, measured: tuple[int, ...],
     before_s: float, count: int, name: str,
 ) -> dict[str, Any]:  # fmt: skip
     """Promote to and fro between versions 1 and 2; those in `measured` are measured.
 
     Args:
-        away: the version that is in production at first.
         measured: the versions whose promotion is measured: slow ones.
         before_s: how long the window before is.
         count: how many promotions are measured.
@@ -54,7 +53,7 @@ def series(
     spans: list[tuple[float, float]] = []
     path = f"/v2/models/{endpoint}/infer"
     numbers = {version: site.release(endpoint, version) for version in (1, 2)}
-    now = away
+    now = int(site.status(endpoint)["production"]["version"].removeprefix("v"))
     with bench.phase(f"promote, {name}"), OpenLoad(site.port, path, body, rate=RATE) as load:
         while len(rows) < count:
             now = 3 - now
@@ -93,12 +92,12 @@ def series(
 
 
 def measure(bench: Bench, site: Site, body: bytes, *, slow: str, small: str) -> None:
-    """Both series; the figure is the one from slow to slow."""
+    """All series; the figure is the one from slow to slow."""
     before_s = bench.seconds(6.0, 0.8)
     site.promote(slow, 1)
     wait_settled(site, slow, site.release(slow, 1))
     with site.sorting():
-        found = series(bench, site, slow, body, away=1, measured=(1, 2), before_s=before_s,
+        found = series(bench, site, slow, body, measured=(1, 2), before_s=before_s,
                        count=bench.rounds(4, 1), name="slow to slow")  # fmt: skip
         bench.note("promote_p99_ratio", found["ratio"])
         bench.detail["promote"] = {"slow_to_slow": found}
@@ -106,11 +105,11 @@ def measure(bench: Bench, site: Site, body: bytes, *, slow: str, small: str) -> 
             return
         site.promote(small, 1)
         bench.detail["promote"]["small_to_slow"] = series(
-            bench, site, small, body, away=1, measured=(2,), before_s=before_s, count=2,
+            bench, site, small, body, measured=(2,), before_s=before_s, count=2,
             name="small to slow",
         )  # fmt: skip
     site.gather()
     bench.detail["promote"]["slow_to_slow_on_one_cpu"] = series(
-        bench, site, slow, body, away=1, measured=(1, 2), before_s=before_s, count=2,
+        bench, site, slow, body, measured=(1, 2), before_s=before_s, count=2,
         name="slow to slow, all on one CPU",
     )  # fmt: skip

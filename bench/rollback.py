@@ -58,7 +58,7 @@ class Turn:
 
 def prepare(bench: Bench, site: Site, folder: Path) -> dict[str, Any]:
     """Two versions of both models; the first of each in production, everything loaded."""
-    wanted = bench.seconds(SLOW_S, 0.4)
+    wanted = bench.seconds(SLOW_S, 0.5)
     ballast = material.ballast_for(wanted, folder / "trial")
     loads: dict[str, list[float]] = {SMALL: [], SLOW: []}
     for number in (1, 2):

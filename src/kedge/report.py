@@ -102,7 +102,8 @@ def status_text(item: dict[str, Any]) -> str:
             f"shadowed with {item['sample']:g} % of the inputs"  # fmt: skip
         after = f", next step {item['next_weight']:g} %" if item["next_weight"] else ""
         lines.append(f"  candidate   {_release(item['candidate'])}: {share}{after}")
-    lines.append(f"  way back    {_way_back(item['back'])}")
+    none = "none: this is the first good release" if item["production"] else "none yet"
+    lines.append(f"  way back    {_way_back(item['back']) or none}")
     if item["condemned"]:
         lines.append(f"  condemned   {', '.join(item['condemned'])}")
     lines += [f"  replica     {_replica(replica)}" for replica in item["replicas"]]
@@ -128,7 +129,7 @@ def _release(found: dict[str, Any] | None) -> str:
 
 def _way_back(back: dict[str, Any] | None) -> str:
     if back is None:
-        return "none: this is the first good release"
+        return ""
     if not back["cold"]:
         return f"{_release(back)}, ready on {len(back['ready'])} of {len(back['ready'])} replicas"
     total = len(back["ready"]) + len(back["cold"])

@@ -93,7 +93,10 @@ def parse(raw: dict[str, Any], *, where: str = CONFIG_NAME) -> Settings:
         _judge(policy, table.get("fields"), place, faults)
         endpoints[name] = policy
     if faults:
-        raise BadConfig([f"{where}: {fault}" for fault in faults])
+        raise BadConfig(
+            [f"{where}: {fault}" for fault in faults],
+            hint="nothing was changed; docs/reference/config.md explains every key",
+        )
     return Settings(server=server, endpoints=endpoints)
 
 

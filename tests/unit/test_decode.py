@@ -165,7 +165,19 @@ def test_another_datatype_than_declared_is_a_fault(datatype: str) -> None:
 
 @pytest.mark.parametrize(
     "shape",
-    [[1, 2], [2], [0], [-1], [1, 1, 1], [-1, -1], [1, 0], [10**30], [-(10**30)], [2**63], [2**64 + 1]],
+    [
+        [1, 2],
+        [2],
+        [0],
+        [-1],
+        [1, 1, 1],
+        [-1, -1],
+        [1, 0],
+        [10**30],
+        [-(10**30)],
+        [2**63],
+        [2**64 + 1],
+    ],
 )
 def test_a_shape_that_is_not_one_value_a_row_is_a_fault(shape: list[int]) -> None:
     """Wrong count, wrong rank, negative, or larger than any array."""
@@ -261,7 +273,9 @@ def test_a_number_that_no_float_holds_is_a_fault_of_its_field(literal: bytes) ->
 
 def test_a_huge_integer_is_a_fault_of_its_field() -> None:
     """Also one that Python would take a second to read."""
-    pair = b'{"name": "pair", "datatype": "INT64", "shape": [1, 2], "data": [1, %s]}' % (b"9" * 5000)
+    pair = b'{"name": "pair", "datatype": "INT64", "shape": [1, 2], "data": [1, %s]}' % (
+        b"9" * 5000
+    )
     error = refused(b'{"inputs": [%s, %s]}' % (json.dumps(X).encode(), pair))
     assert (error.details["field"], error.code) == ("pair", "wrong_dtype")
 
@@ -279,7 +293,7 @@ def test_an_integer_fits_its_dtype_exactly_or_is_refused(
 
     def ask(value: int) -> list[Any]:
         one = tensor("i", OIP_DTYPES[dtype], [value, *([None] if nullable else [])])
-        return read({"inputs": [one]}, contract=contract)[0]["i"].tolist()
+        return list(read({"inputs": [one]}, contract=contract)[0]["i"].tolist())
 
     assert (ask(low)[0], ask(high)[0]) == (low, high)
     for outside in (low - 1, high + 1):

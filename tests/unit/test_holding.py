@@ -20,7 +20,9 @@ FIRST = run(EMPTY, Promote(1))
 SECOND = run(FIRST, Promote(2, override="a test"))
 
 
-def held(state: State, *wanted: tuple[int, Placement], now: float = NOW) -> list[tuple[int, Placement]]:
+def held(
+    state: State, *wanted: tuple[int, Placement], now: float = NOW
+) -> list[tuple[int, Placement]]:
     return [(need.release, need.placement) for need in needs(state, wanted, now=now)]
 
 

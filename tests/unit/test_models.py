@@ -20,6 +20,8 @@ from kedge.testing.samples import endpoint, release
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from numpy.typing import NDArray
+
     from kedge.ports import Columns, RemoteModel
 
 INLINE, PROCESS = Placement.INLINE, Placement.PROCESS
@@ -134,7 +136,8 @@ class Doubles:
     signature = ONE.signature
 
     def predict(self, columns: Columns) -> Columns:
-        return {"p_late": columns["dep_delay"] * np.float32(2)}
+        x: NDArray[Any] = columns["dep_delay"]
+        return {"p_late": x * np.float32(2)}
 
 
 class Loads:

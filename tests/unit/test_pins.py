@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import msgspec
@@ -118,9 +119,7 @@ def test_unpinning_says_whether_there_was_a_pin(disk: HostDisk) -> None:
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b'{"endpoint": "flights"}'])
-def test_a_pin_that_cannot_be_read_pins_nothing(
-    disk: HostDisk, tmp_path: Path, raw: bytes
-) -> None:
+def test_a_pin_that_cannot_be_read_pins_nothing(disk: HostDisk, tmp_path: Path, raw: bytes) -> None:
     """Half a file must not stop a replica."""
     (tmp_path / "pins/flights.json").write_bytes(raw)
     assert disk.pins() == {}
@@ -174,7 +173,7 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> Non
     """A full disk must not cost the last state."""
     path = tmp_path / "file.json"
     write_atomically(path, b"one")
-    (tmp_path / f".file.json.{__import__('os').getpid()}").mkdir()
+    (tmp_path / f".file.json.{os.getpid()}").mkdir()
     with pytest.raises(OSError):  # noqa: PT011 - whichever the system says
         write_atomically(path, b"two")
     assert path.read_bytes() == b"one"

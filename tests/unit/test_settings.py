@@ -191,7 +191,9 @@ def test_a_log_that_keeps_nothing_is_allowed() -> None:
     assert policy("log = {sample = 0}").log.sample == 0
 
 
-@pytest.mark.parametrize("name", ["rows", "timeout_ms", "shadow_in_flight", "candidate_deadline_ms"])
+@pytest.mark.parametrize(
+    "name", ["rows", "timeout_ms", "shadow_in_flight", "candidate_deadline_ms"]
+)
 @pytest.mark.parametrize("value", ["0", "-5", "100000000000000000000"])
 def test_a_limit_is_at_least_one_and_a_number_that_can_be_kept(name: str, value: str) -> None:
     """A deadline of zero would fail every answer of a candidate."""
@@ -294,7 +296,7 @@ def test_a_plain_name_is_a_name(name: str) -> None:
 def test_a_server_that_could_not_serve_is_refused_before_it_is_started(text: str) -> None:
     """Each is told by its name."""
     (found,) = faults(f"[server]\n{text}")
-    assert found.startswith(f"server.{text.split(' ')[0]}: ")
+    assert found.startswith(f"server.{text.partition(' ')[0]}: ")
 
 
 @pytest.mark.parametrize("text", ["port = 0", "drain_s = 0", "lease_s = 2", "max_body_mb = 1"])
@@ -348,9 +350,7 @@ _keys = st.one_of(
 )  # fmt: skip
 _tables = st.recursive(
     _leaves,
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=3), st.dictionaries(_keys, inner, max_size=4)
-    ),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(_keys, inner, max_size=4)),
     max_leaves=20,
 )
 
@@ -364,6 +364,6 @@ def test_whatever_a_file_holds_is_settings_that_can_be_stored_or_faults(
         try:
             found = parse(raw)
         except BadConfig as error:
-            assert error.faults
+            assert error.faults  # noqa: PT017
         else:
             assert decode(encode(found), Settings) == found

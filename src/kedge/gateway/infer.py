@@ -48,6 +48,9 @@ DIGITS = 18
 UNREAD = "unread"
 """In an error's details: the body was not read to its end, so the connection cannot be kept."""
 
+_SLOW = "the body is slow"
+"""Why the wait for a body was cancelled."""
+
 _encode = msgspec.json.Encoder().encode
 _DATATYPES = {np.dtype(ours): theirs for ours, theirs in OIP_DTYPES.items() if ours != "string"}
 
@@ -165,11 +168,11 @@ async def _first(bounds: Bounds, receive: Receive) -> Any:
     """
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
-    timer = loop.call_later(bounds.body_s, task.cancel)
+    timer = loop.call_later(bounds.body_s, task.cancel, _SLOW)
     try:
         return await receive()
-    except asyncio.CancelledError:
-        if loop.time() < timer.when():
+    except asyncio.CancelledError as error:
+        if error.args != (_SLOW,):
             raise  # by somebody else
         task.uncancel()
         raise _too_slow(bounds) from None

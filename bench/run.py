@@ -1,0 +1,176 @@
+"""Run every bench in order and say which figures reach their aims.
+
+`run.py [--quick] [NAME ...]` measures; `run.py --docs` writes the figures of the last run into
+docs/reference/benchmarks.md and measures nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+from common import BENCH, RESULTS, ROOT
+
+DOCS = ROOT / "docs" / "reference" / "benchmarks.md"
+MARK, END = "<!-- figures -->", "<!-- /figures -->"
+SCRIPTS = ("choose", "cli", "gateway", "rollback")
+
+
+class Aim(NamedTuple):
+    """What a figure is to reach."""
+
+    figure: str
+    unit: str
+    most: float | None = None
+    least: float | None = None
+
+    def text(self) -> str:
+        """The aim in words."""
+        if self.most is not None:
+            return f"≤ {self.most:g} {self.unit}".strip()
+        return f"≥ {self.least:,g} {self.unit}".strip() if self.least is not None else "–"
+
+    def met(self, value: float | None) -> str:
+        """Whether it is reached; a dash where there is no aim or no figure."""
+        if value is None or (self.most is None and self.least is None):
+            return "–"
+        reached = value <= self.most if self.most is not None else value >= (self.least or 0)
+        return "yes" if reached else "no"
+
+
+AIMS: dict[str, tuple[Aim, ...]] = {
+    "choose": (Aim("choose_us", "µs", most=2), Aim("added_us", "µs", most=20)),
+    "cli": (
+        Aim("help_ms", "ms", most=120),
+        Aim("up_s", "s", most=3),
+        Aim("core_install_mb", "MB", most=150),
+    ),
+    "gateway": (
+        Aim("gateway_cpu_vs_floor", "×", most=2),
+        Aim("gateway_rps_onnx", "/s", least=10_000),
+        Aim("gateway_rps_sklearn", "/s"),
+        Aim("gateway_rps_vs_mlserver", "×", least=2.5),
+        Aim("gateway_rps_vs_bentoml", "×", least=7),
+        Aim("gateway_rps_vs_ray", "×", least=25),
+        Aim("worker_rss_mb", "MB"),
+        Aim("shadow_p99_ratio", "×"),
+        Aim("shadow_p99_ratio_low", "×", most=1.05),
+        Aim("shadow_p99_excess_ms", "ms", most=0.3),
+        Aim("shadow_p99_ratio_hanging", "×"),
+        Aim("shadow_p99_ratio_low_hanging", "×", most=1.05),
+        Aim("shadow_p99_excess_ms_hanging", "ms", most=0.3),
+        Aim("shadow_p99_ratio_dead", "×"),
+        Aim("shadow_p99_ratio_low_dead", "×", most=1.05),
+        Aim("shadow_p99_excess_ms_dead", "ms", most=0.3),
+        Aim("promote_p99_ratio", "×", most=1.2),
+    ),
+    "rollback": (
+        Aim("rollback_ack_ms_p50", "ms", most=15),
+        Aim("rollback_ack_ms_p99", "ms", most=100),
+        Aim("rollback_failed", "", most=0),
+        Aim("rollback_cli_ms_p50", "ms", most=600),
+    ),
+}
+
+
+def result(name: str) -> dict[str, Any] | None:
+    """The last result of a script."""
+    file = RESULTS / f"{name}.json"
+    found: dict[str, Any] | None = msgspec.json.decode(file.read_bytes()) if file.exists() else None
+    return found
+
+
+def shown(value: float | None) -> str:
+    """A figure for people."""
+    if value is None:
+        return "not measured"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:g}"
+
+
+def rows(names: tuple[str, ...]) -> list[tuple[str, str, str, str]]:
+    """Figure, value, aim, met."""
+    found = []
+    for name in names:
+        figures = (result(name) or {"figures": {}})["figures"]
+        for aim in AIMS[name]:
+            value = figures.get(aim.figure)
+            number = f"{shown(value)} {aim.unit}".strip() if value is not None else shown(value)
+            found.append((aim.figure, number, aim.text(), aim.met(value)))
+    return found
+
+
+def table(names: tuple[str, ...]) -> str:
+    """For a terminal."""
+    lines = [("figure", "value", "aim", "met"), *rows(names)]
+    widths = [max(len(line[at]) for line in lines) for at in range(4)]
+    return "\n".join(
+        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def busy(found: dict[str, Any]) -> float:
+    """The largest share of the machine that others used in a phase."""
+    return max((phase["others"] for phase in found["conditions"]["phases"]), default=0.0)
+
+
+def conditions() -> list[str]:
+    """On what the documented figures were measured, a sentence a script."""
+    lines = []
+    for name in SCRIPTS:
+        found = result(name)
+        if found is None:
+            lines.append(f"`{name}` has not been run.")
+            continue
+        on = found["conditions"]
+        quick = " in a quick run, which is no measurement," if on["quick"] else ""
+        lines.append(
+            f"`{name}`: commit {str(found['commit'])[:10]},{quick} {on['started_at'][:10]}, {on['cpus']} CPUs "
+            f"({on['cpu']}), Python {on['python']}; others used at most {busy(found):.0%} of the machine."
+        )
+    return lines
+
+
+def write_docs(file: Path) -> None:
+    """Put the last figures between the marks of the page."""
+    page = file.read_text("utf-8")
+    head, _, rest = page.partition(MARK)
+    after = rest.partition(END)[2]
+    body = ["| figure | value | aim | met |", "|---|---|---|---|"]
+    body += [f"| `{a}` | {b} | {c} | {d} |" for a, b, c, d in rows(SCRIPTS)]
+    text = "\n".join([MARK, *body, "", *[f"- {line}" for line in conditions()], END])
+    file.write_text(f"{head}{text}{after}", encoding="utf-8")
+
+
+def main() -> int:
+    """Run, then show."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
+    parser.add_argument("names", nargs="*", help=f"only these of {', '.join(SCRIPTS)}")
+    parser.add_argument("--quick", action="store_true", help="do they work? Not a measurement.")
+    parser.add_argument("--docs", action="store_true", help="write the last figures into the docs")
+    given = parser.parse_args()
+    if given.docs:
+        write_docs(DOCS)
+        return 0
+    unknown = set(given.names) - set(SCRIPTS)
+    if unknown:
+        parser.error(f"no bench {', '.join(sorted(unknown))}; there are {', '.join(SCRIPTS)}")
+    names = tuple(name for name in SCRIPTS if not given.names or name in given.names)
+    failed = []
+    for name in names:
+        command = [sys.executable, str(BENCH / f"{name}.py"), *(["--quick"] if given.quick else [])]
+        if subprocess.run(command, check=False).returncode:
+            failed.append(name)
+    print(table(tuple(name for name in names if name not in failed)))
+    print(f"\nresults are in {RESULTS.relative_to(ROOT)}/")
+    if failed:
+        print(f"did not end well: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

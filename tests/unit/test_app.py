@@ -1,0 +1,595 @@
+"""The data plane's edge: paths, statuses, headers, and every bound with its answer."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+import pytest
+import uvloop
+
+from kedge.core.errors import (
+    BadRequest,
+    CorruptArtifact,
+    KedgeError,
+    ModelFailure,
+    Overloaded,
+    Unavailable,
+)
+from kedge.core.release import Canary, Promote
+from kedge.core.route import compile_plan
+from kedge.core.values import Limits, Policy, State
+from kedge.engine.models import Handle
+from kedge.engine.observe import Recorder
+from kedge.engine.serving import Live, Serving
+from kedge.gateway.app import PATHS_KEPT, STATUS, Gateway, Route, parse_path, status_of
+from kedge.gateway.decode import Contract
+from kedge.gateway.infer import DISCARDED, Bounds
+from kedge.testing.samples import endpoint, fields, release, run
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from numpy.typing import NDArray
+
+    from kedge.ports import Columns
+
+LIMIT = 1000
+"""Bytes of a body."""
+NEEDS = "x:float32,word:string?"
+POLICY = Policy(audience="internal", entity="word", limits=Limits(rows=4))
+ROW = run(
+    endpoint(release(1, needs=NEEDS), release(2, needs=NEEDS), release(3, needs=NEEDS), policy=POLICY),
+    Promote(1), Promote(2, override="a test"),
+)  # fmt: skip
+CANARY = run(ROW, Canary(3, 10_000))
+INFER = "/v2/models/flights/infer"
+
+
+def body(data: Any = (1.0,), **more: Any) -> bytes:
+    one = {"name": "x", "datatype": "FP32", "shape": [len(data)], "data": list(data)}
+    return json.dumps({"inputs": [one], **more}).encode()
+
+
+class Doubles:
+    """A model; `meanwhile` is called while it answers."""
+
+    signature = ROW.releases[1].signature
+
+    def __init__(self, meanwhile: Callable[[], object] = lambda: None) -> None:
+        self._meanwhile = meanwhile
+
+    def predict(self, columns: Columns) -> Columns:
+        self._meanwhile()
+        x: NDArray[Any] = columns["x"]
+        return {"p_late": x * np.float32(2)}
+
+
+class Answered:
+    """What an ASGI server was given."""
+
+    def __init__(self, sent: list[dict[str, Any]]) -> None:
+        start, end = sent
+        self.status: int = start["status"]
+        self.headers = {k.decode(): v.decode() for k, v in start["headers"]}
+        self.raw: bytes = end["body"]
+        assert self.headers["content-length"] == str(len(self.raw))
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.raw)
+
+
+class Place:
+    """A gateway that serves one endpoint."""
+
+    def __init__(
+        self, state: State = ROW, meanwhile: Callable[[], object] = lambda: None, *,
+        ready: bool = True, body_s: float = 5.0, requests: int = 2,
+    ) -> None:  # fmt: skip
+        self.serving = Serving(lambda: 0.0)
+        self.bounds = Bounds(body=LIMIT, requests=requests, body_s=body_s)
+        self.gateway = Gateway(self.serving, self.bounds, lambda: ready)
+        handles = {n: Handle(state.releases[n], inline=Doubles(meanwhile)) for n in (1, 2)}
+        self.live = Live(
+            state=state, plan=compile_plan(state), handles=handles,
+            contract=Contract(state.fields, rows=state.policy.limits.rows, entity=POLICY.entity),
+            recorder=Recorder("w0", state), lease=True, pinned=False,
+        )  # fmt: skip
+        self.serving.swap(self.live)
+
+    async def call(
+        self, method: str, path: str, receive: Callable[[], Awaitable[dict[str, Any]]],
+        headers: dict[str, str],
+    ) -> list[dict[str, Any]]:  # fmt: skip
+        sent: list[dict[str, Any]] = []
+
+        async def send(message: dict[str, Any]) -> None:
+            sent.append(message)
+
+        told = [(k.encode(), v.encode("latin-1")) for k, v in headers.items()]
+        scope = {"type": "http", "method": method, "path": path, "headers": told}
+        await self.gateway(scope, receive, send)
+        return sent
+
+    def ask(
+        self, path: str = INFER, raw: bytes | None = None, method: str = "POST",
+        *parts: dict[str, Any], **headers: str,
+    ) -> Answered:  # fmt: skip
+        """Send one request; its body in one part unless parts are given."""
+        messages = [*parts] or [{"type": "http.request", "body": body() if raw is None else raw}]
+
+        async def receive() -> dict[str, Any]:
+            return messages.pop(0)
+
+        named = {k.replace("_", "-"): v for k, v in headers.items()}
+        return Answered(asyncio.run(self.call(method, path, receive, named)))
+
+    def get(self, path: str) -> Answered:
+        return self.ask(path, b"", "GET")
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return self.live.recorder.tally().counts
+
+
+def part(raw: bytes, *, more: bool = True) -> dict[str, Any]:
+    return {"type": "http.request", "body": raw, "more_body": more}
+
+
+# ---------------------------------------------------------------- paths
+
+
+@pytest.mark.parametrize(
+    "path, route",
+    [
+        ("/v2", Route("server")),
+        ("/v2/", Route("server")),
+        ("/v2/health/live", Route("live")),
+        ("/v2/health/ready", Route("ready")),
+        ("/v2/repository/index", Route("index")),
+        ("/v2/models/flights", Route("model/metadata", "flights")),
+        ("/v2/models/flights/ready", Route("model/ready", "flights")),
+        ("/v2/models/flights/config", Route("model/config", "flights")),
+        ("/v2/models/flights/infer", Route("model/infer", "flights")),
+        ("/v2/models/flights/versions/r7/infer", Route("model/infer", "flights", 7)),
+        ("/v2/models/flights/versions/7/infer", Route("model/infer", "flights", 7)),
+        ("/v2/models/flights/versions/r7", Route("model/metadata", "flights", 7)),
+        ("/v2/models/flights/versions/r7/ready", Route("model/ready", "flights", 7)),
+        ("/v2/models/versions/infer", Route("model/infer", "versions")),
+    ],
+)
+def test_a_path_of_the_protocol_is_understood(path: str, route: Route) -> None:
+    """With and without a version, in both spellings."""
+    assert parse_path(path) == route
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "", "/", "/v1", "/v2/health", "/v2/health/sleepy", "/v2/models", "/v2/models/a/explain",
+        "/v2/models/a/versions", "/v2/models/a/infer/more", "/v2/models/a/versions/r1/infer/more",
+        "/v2/repository", "/v2/models/a/b/infer",
+    ],
+)  # fmt: skip
+def test_any_other_path_is_unknown(path: str) -> None:
+    """404, with a hint at what there is."""
+    with pytest.raises(BadRequest) as caught:
+        parse_path(path)
+    assert (caught.value.code, status_of(caught.value)) == ("unknown_path", 404)
+    assert "infer" in caught.value.hint
+
+
+@pytest.mark.parametrize("version", ["", "r", "seven", "r-1", "rr1", "1.5", "²", "9" * 10, "r1 "])
+def test_a_version_that_is_no_release_is_not_found(version: str) -> None:
+    """Also digits that only Unicode knows, and numbers that no ledger reaches."""
+    with pytest.raises(BadRequest) as caught:
+        parse_path(f"/v2/models/flights/versions/{version}/infer")
+    assert (caught.value.code, status_of(caught.value)) == ("release_not_live", 404)
+
+
+def test_parsed_paths_are_kept_and_bounded() -> None:
+    """A scanner cannot fill the memory."""
+    place = Place()
+    for number in range(PATHS_KEPT + 10):
+        place.get(f"/v2/models/m{number}")
+    assert len(place.gateway._routes) <= PATHS_KEPT
+    assert place.ask().status == 200
+
+
+# ---------------------------------------------------------------- statuses
+
+
+@pytest.mark.parametrize(
+    "error, status",
+    [
+        (BadRequest(), 400), (BadRequest(code="wrong_dtype"), 400),
+        (BadRequest(code="unknown_endpoint"), 404), (BadRequest(code="unknown_path"), 404),
+        (BadRequest(code="release_not_live"), 404), (BadRequest(code="wrong_method"), 405),
+        (BadRequest(code="body_too_slow"), 408), (BadRequest(code="body_too_large"), 413),
+        (BadRequest(code="too_many_rows"), 413), (Overloaded(code="queue_full"), 503),
+        (Unavailable(code="not_loaded"), 503), (ModelFailure(code="model_raised"), 500),
+        (ModelFailure(code="model_late"), 504), (CorruptArtifact(), 500), (KedgeError(), 500),
+    ],
+)  # fmt: skip
+def test_every_error_has_its_status(error: KedgeError, status: int) -> None:
+    """By its code, else by its class."""
+    assert status_of(error) == status
+
+
+def test_every_code_of_the_table_is_tried_above() -> None:
+    """A new one must be given its status here too."""
+    (mark,) = test_every_error_has_its_status.pytestmark  # type: ignore[attr-defined]
+    assert set(STATUS) <= {error.code for error, _ in mark.args[1]}
+
+
+# ---------------------------------------------------------------- infer
+
+
+def test_an_answer_says_which_release_gave_it_at_which_epoch_and_why() -> None:
+    """In its headers and, as the protocol has it, in its body."""
+    answer = Place().ask(raw=body(id="abc"))
+    assert answer.status == 200
+    assert answer.json == {
+        "model_name": "flights", "model_version": "r2", "id": "abc",
+        "outputs": [{"name": "p_late", "datatype": "FP32", "shape": [1], "data": [2.0]}],
+    }  # fmt: skip
+    assert answer.headers == {
+        "content-type": "application/json", "content-length": str(len(answer.raw)),
+        "kedge-release": "r2", "kedge-epoch": str(ROW.epoch), "kedge-arm": "production",
+        "kedge-reason": "production",
+    }  # fmt: skip
+
+
+def test_an_id_that_was_not_sent_is_not_made_up() -> None:
+    """The body then has none."""
+    assert "id" not in Place().ask().json
+
+
+def test_a_value_that_is_not_finite_is_null_in_the_answer() -> None:
+    """JSON has no NaN."""
+    place = Place()
+    place.live.handles[2].inline = type(
+        "Nan", (Doubles,), {"predict": lambda self, columns: {"p_late": np.full(1, np.nan)}}
+    )()
+    assert place.ask().json["outputs"][0]["data"] == [None]
+
+
+def test_a_caller_may_choose_among_the_outputs() -> None:
+    """And learns it when there is none of that name."""
+    place = Place()
+    assert len(place.ask(raw=body(outputs=[{"name": "p_late"}])).json["outputs"]) == 1
+    refused = place.ask(raw=body(outputs=[{"name": "p_early"}]))
+    assert (refused.status, refused.json["code"]) == (400, "unknown_output")
+    assert refused.json["field"] == "p_early"
+    assert "p_late" in refused.json["hint"]
+
+
+@pytest.mark.parametrize("asked", ["header", "path"])
+def test_a_tester_gets_the_release_that_was_asked_for(asked: str) -> None:
+    """By header or by path; any other is not found."""
+    place = Place()
+
+    def ask(number: int) -> Answered:
+        if asked == "header":
+            return place.ask(kedge_release=f"r{number}")
+        return place.ask(f"/v2/models/flights/versions/r{number}/infer")
+
+    found = ask(1)
+    assert found.json["model_version"] == found.headers["kedge-release"] == "r1"
+    assert (found.headers["kedge-arm"], found.headers["kedge-reason"]) == ("previous", "asked")
+    assert (ask(3).status, ask(3).json["code"]) == (404, "release_not_live")
+
+
+def test_the_entity_header_routes_and_wins_over_the_field() -> None:
+    """A request without either is keyless."""
+    place = Place()
+    place.ask(kedge_entity="N1")
+    assert "keyless" not in place.counts
+    place.ask()
+    word = {"name": "word", "datatype": "BYTES", "shape": [1], "data": ["N2"]}
+    place.ask(raw=json.dumps({"inputs": [json.loads(body())["inputs"][0], word]}).encode())
+    assert place.counts["keyless"] == 1
+    assert place.ask(kedge_entity="å\x80").status == 200
+
+
+def test_a_probe_is_answered_and_not_counted() -> None:
+    """It is kedge's own."""
+    place = Place()
+    assert place.ask(kedge_probe="1").status == 200
+    assert place.counts == {}
+
+
+def test_a_refusal_names_the_field_its_code_and_a_hint_and_is_counted() -> None:
+    """As JSON, whatever was sent."""
+    place = Place()
+    refused = place.ask(raw=body([None]))
+    assert refused.status == 400
+    assert (refused.json["field"], refused.json["code"]) == ("x", "null_value")
+    assert "nullable" in refused.json["hint"]
+    assert place.ask(raw=b"{").json["code"] == "malformed_body"
+    assert place.counts == {"refused.null_value": 1, "refused.malformed_body": 1}
+
+
+def test_a_model_that_raises_is_an_error_and_not_a_refusal() -> None:
+    """500 with what it said; counted once, as an error of its arm."""
+
+    def raises() -> None:
+        raise ValueError("poison")
+
+    place = Place(meanwhile=raises)
+    failed = place.ask()
+    assert (failed.status, failed.json["code"]) == (500, "model_raised")
+    assert "poison" in failed.json["error"]
+    assert place.counts == {"errors.production": 1}
+
+
+def test_what_nobody_foresaw_is_an_answer_too() -> None:
+    """Without its inner words: they stand in the log."""
+    place = Place()
+    place.live.contract = None
+    failed = place.ask()
+    assert (failed.status, failed.json["code"]) == (500, "internal")
+    assert failed.json["error"] == "AttributeError"
+
+
+def test_an_unknown_endpoint_is_not_found_and_the_known_ones_are_named() -> None:
+    """Nothing is counted: there is nobody to count it for."""
+    refused = Place().ask("/v2/models/fights/infer")
+    assert (refused.status, refused.json["code"]) == (404, "unknown_endpoint")
+    assert "flights" in refused.json["hint"]
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "HEAD"])
+def test_infer_is_a_post(method: str) -> None:
+    """And the answer says so."""
+    refused = Place().ask(INFER, b"", method)
+    assert (refused.status, refused.headers["allow"]) == (405, "POST")
+
+
+# ---------------------------------------------------------------- bodies
+
+
+def test_a_body_in_parts_is_put_together() -> None:
+    """However it was cut."""
+    raw = body()
+    for cut in (0, 1, 10, len(raw)):
+        answer = Place().ask(INFER, None, "POST", part(raw[:cut]), part(raw[cut:], more=False))
+        assert answer.status == 200
+
+
+def test_a_body_of_just_the_bound_is_read_and_one_byte_more_is_not() -> None:
+    """In one part or in several; the connection can be used again."""
+    place = Place()
+    fits = body().ljust(LIMIT)
+    assert place.ask(raw=fits).status == 200
+    for refused in (
+        place.ask(raw=fits + b" "),
+        place.ask(INFER, None, "POST", part(fits), part(b" ", more=False)),
+        place.ask(INFER, None, "POST", part(b" " * 2 * LIMIT), part(b"", more=False)),
+    ):
+        assert (refused.status, refused.json["code"]) == (413, "body_too_large")
+        assert "max_body_mb" in refused.json["hint"]
+        assert "connection" not in refused.headers
+    assert place.counts["refused.body_too_large"] == 3
+    assert place.bounds.in_flight == 0
+
+
+def test_a_body_without_end_is_cut_off() -> None:
+    """What is read and thrown away is bounded too; then the connection is closed."""
+    endless = [part(b" " * LIMIT) for _ in range(100)]
+    place = Place()
+    refused = place.ask(INFER, None, "POST", *endless)
+    assert (refused.status, refused.headers["connection"]) == (413, "close")
+
+
+@pytest.mark.parametrize("length", [str(LIMIT * DISCARDED + 1), "9" * 30, "9" * 5000])
+def test_a_length_far_beyond_the_bound_is_refused_before_it_is_read(length: str) -> None:
+    """Nothing of it is received."""
+    refused = Place().ask(INFER, None, "POST", {"type": "never"}, content_length=length)
+    assert (refused.status, refused.headers["connection"]) == (413, "close")
+
+
+@pytest.mark.parametrize("run_on", [asyncio.run, uvloop.run])
+@pytest.mark.parametrize("parts", [[], [part(b"{")], [part(b" " * LIMIT), part(b" ")]])
+def test_a_body_that_does_not_come_is_too_slow(
+    run_on: Callable[..., Any], parts: list[dict[str, Any]]
+) -> None:
+    """From its first part to its last; the connection cannot be used again."""
+    place = Place(body_s=0.02)
+    messages = [*parts]
+
+    async def receive() -> dict[str, Any]:
+        if messages:
+            return messages.pop(0)
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    refused = Answered(run_on(place.call("POST", INFER, receive, {})))
+    assert (refused.status, refused.json["code"]) == (408, "body_too_slow")
+    assert refused.headers["connection"] == "close"
+    assert place.bounds.in_flight == 0
+
+
+def test_a_server_that_stops_is_not_taken_for_a_slow_caller() -> None:
+    """A cancelled request ends, without an answer."""
+
+    async def main() -> None:
+        place, sent = Place(), []
+
+        async def receive() -> dict[str, Any]:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        task = asyncio.create_task(place.call("POST", INFER, receive, {}))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            sent.append(await task)
+        assert sent == []
+
+    asyncio.run(main())
+
+
+def test_a_caller_that_hangs_up_gets_no_answer() -> None:
+    """Before its body nothing is sent; within it nothing is asked of a model."""
+    place = Place()
+    gone = {"type": "http.disconnect"}
+
+    async def receive() -> dict[str, Any]:
+        return gone
+
+    assert asyncio.run(place.call("POST", INFER, receive, {})) == []
+    assert place.ask(INFER, None, "POST", part(b"{"), gone).json["code"] == "malformed_body"
+    assert place.bounds.in_flight == 0
+
+
+@pytest.mark.parametrize("value", ["-1", "x", "1.5", "9" * 5000, "²"])
+def test_a_json_length_that_is_no_number_is_malformed(value: str) -> None:
+    """The header of the binary extension."""
+    refused = Place().ask(inference_header_content_length=value)
+    assert (refused.status, refused.json["code"]) == (400, "malformed_body")
+
+
+# ---------------------------------------------------------------- bounds
+
+
+def test_more_requests_than_the_bound_are_told_to_come_again() -> None:
+    """503 with retry-after; those under way are answered."""
+
+    async def main() -> tuple[list[Answered], Place]:
+        place, gate = Place(requests=2), asyncio.Event()
+
+        def slowly() -> Callable[[], Awaitable[dict[str, Any]]]:
+            parts = [part(body(), more=False), part(b"")]
+
+            async def receive() -> dict[str, Any]:
+                if len(parts) == 1:
+                    await gate.wait()
+                return parts.pop()
+
+            return receive
+
+        held = [asyncio.create_task(place.call("POST", INFER, slowly(), {})) for _ in range(2)]
+        await asyncio.sleep(0)
+        assert place.bounds.in_flight == 2
+        third = Answered(await place.call("POST", INFER, slowly(), {}))
+        gate.set()
+        return [third, *map(Answered, await asyncio.gather(*held))], place
+
+    (refused, *answers), place = asyncio.run(main())
+    assert (refused.status, refused.json["code"]) == (503, "queue_full")
+    assert refused.headers["retry-after"] == "1"
+    assert [answer.status for answer in answers] == [200, 200]
+    assert place.counts["refused.queue_full"] == 1
+    assert place.bounds.in_flight == 0
+
+
+def test_callers_who_send_no_body_take_nobody_elses_place() -> None:
+    """Hundreds of idle connections must not make a worker say that it is busy."""
+
+    async def main() -> None:
+        place, gate = Place(requests=2), asyncio.Event()
+
+        async def silent() -> dict[str, Any]:
+            await gate.wait()
+            return {"type": "http.disconnect"}
+
+        async def speaks() -> dict[str, Any]:
+            return part(body(), more=False)
+
+        idle = [asyncio.create_task(place.call("POST", INFER, silent, {})) for _ in range(50)]
+        await asyncio.sleep(0)
+        assert Answered(await place.call("POST", INFER, speaks, {})).status == 200
+        gate.set()
+        await asyncio.gather(*idle)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "path, method, raw",
+    [
+        (INFER, "POST", body()), (INFER, "POST", b"{"), ("/v2/health/live", "GET", b""),
+        ("/v2/nowhere", "GET", b""), ("/v2/models/flights", "GET", b""),
+        (INFER, "POST", b" " * 2 * LIMIT),
+    ],
+)  # fmt: skip
+def test_a_worker_that_is_about_to_stop_asks_every_caller_to_hang_up(
+    path: str, method: str, raw: bytes
+) -> None:
+    """Once, and not before."""
+    place = Place()
+    assert "connection" not in place.ask(path, raw, method).headers
+    place.gateway.draining = True
+    assert place.ask(path, raw, method).headers["connection"] == "close"
+
+
+# ---------------------------------------------------------------- everything else
+
+
+def test_the_server_says_what_it_is() -> None:
+    """And which extensions it speaks."""
+    told = Place().get("/v2").json
+    assert told["name"] == "kedge"
+    assert "binary_tensor_data" in told["extensions"]
+
+
+def test_live_and_ready_are_two_things() -> None:
+    """A worker without its models lives, and is not ready."""
+    assert Place().get("/v2/health/ready").status == 200
+    waiting = Place(ready=False)
+    assert waiting.get("/v2/health/live").status == 200
+    assert waiting.get("/v2/health/ready").status == 503
+
+
+def test_metadata_is_the_contract_of_the_endpoint_and_the_outputs_of_the_release() -> None:
+    """With what may be null."""
+    told = Place().get("/v2/models/flights").json
+    assert told == {
+        "name": "flights", "versions": ["r1", "r2"], "platform": "kedge_onnx",
+        "inputs": [
+            {"name": "x", "datatype": "FP32", "shape": [-1]},
+            {"name": "word", "datatype": "BYTES", "shape": [-1], "parameters": {"nullable": True}},
+        ],
+        "outputs": [{"name": "p_late", "datatype": "FP32", "shape": [-1]}],
+    }  # fmt: skip
+    assert Place().get("/v2/models/flights/versions/r1").json == told
+
+
+def test_the_index_lists_every_release_that_can_be_asked() -> None:
+    """With whether it is loaded here."""
+    listed = {
+        entry["version"]: entry["state"] for entry in Place(CANARY).get("/v2/repository/index").json
+    }
+    assert listed == {"r1": "READY", "r2": "READY", "r3": "UNAVAILABLE"}
+
+
+def test_a_model_is_ready_when_its_release_is_loaded_here() -> None:
+    """Production unless a version is named."""
+    place = Place(CANARY)
+    assert place.get("/v2/models/flights/ready").json == {"name": "flights", "ready": True}
+    assert place.get("/v2/models/flights/versions/r3/ready").status == 503
+    assert place.get("/v2/models/flights/versions/r9/ready").status == 404
+    assert place.get("/v2/models/fights/ready").status == 404
+
+
+def test_what_is_no_http_is_left_alone() -> None:
+    """The server asks about its own life too."""
+
+    async def nothing(message: object = None) -> None:
+        raise AssertionError(message)
+
+    asyncio.run(Place().gateway({"type": "lifespan"}, nothing, nothing))
+
+
+def test_contract_fields_are_told_in_their_order() -> None:
+    """As they were declared."""
+    declared = msgspec.structs.replace(ROW, fields=fields("zulu:int8,alpha:bool"))
+    told = Place(declared).get("/v2/models/flights").json["inputs"]
+    assert [(field["name"], field["datatype"]) for field in told] == [
+        ("zulu", "INT8"), ("alpha", "BOOL"),
+    ]  # fmt: skip

@@ -1,0 +1,179 @@
+"""What people read: every event has its sentence, every status its lines."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import msgspec
+import pytest
+
+from kedge.core import release as r
+from kedge.core.release import Canary, Pause, Promote, Rollback, Shadow
+from kedge.core.values import Policy, State
+from kedge.engine.status import describe
+from kedge.ports import Entry, Note, Tally
+from kedge.report import history_text, status_text, story
+from kedge.testing.samples import AT, endpoint, fields, release, run
+from unit.test_status import CANARY, NOW, ONE, TWO, member, tally
+
+SENTENCES: list[tuple[r.AnyEvent, str]] = [
+    (r.Configured(policy=Policy(), digest="d"), "policy in force"),
+    (r.Configured(policy=Policy(), digest="d", diff=("a: 1 -> 2", "b: 3 -> 4")),
+     "policy in force (a: 1 -> 2; b: 3 -> 4)"),
+    (r.ContractAdopted(fields=fields("x:float32,y:string")),
+     "contract taken from the first release: x, y"),
+    (r.Promoted(release=1, replaced=None, at=AT), "r1 is production"),
+    (r.Promoted(release=2, replaced=1, at=AT), "r2 is production, r1 is the way back"),
+    (r.ShadowStarted(release=2, sample=2550, salt="s"), "r2 is shadowed with 25.5 % of the inputs"),
+    (r.SampleSet(sample=10_000, previously=100), "the shadow gets 100 % of the inputs"),
+    (r.CanaryStarted(release=2, weight=1, salt="s"), "r2 answers 0.01 % of the callers"),
+    (r.WeightSet(weight=500, previously=100), "the candidate's share went from 1 % to 5 %"),
+    (r.Paused(), "the rollout is held"),
+    (r.Resumed(), "the rollout goes on"),
+    (r.Aborted(release=2), "r2 is no candidate any more (not condemned)"),
+    (r.CandidateRolledBack(release=2, weight=100), "r2 went from 1 % to zero and is condemned"),
+    (r.RolledBack(release=1, left=2, at=AT),
+     "production went back from r2 to r1; r2 is condemned"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("event, sentence", SENTENCES, ids=lambda x: type(x).__name__)
+def test_an_event_is_told_in_a_sentence(event: r.AnyEvent, sentence: str) -> None:
+    """Without a full stop: others stand behind it."""
+    assert story(event) == sentence
+
+
+def test_no_kind_of_event_is_without_a_sentence() -> None:
+    """A new one must be given its words."""
+    assert {type(event) for event, _ in SENTENCES} == set(get_args(r.AnyEvent))
+
+
+@pytest.mark.parametrize(
+    "note, sentence",
+    [
+        (Note("receipt", {"command": "rollback", "total_ms": 12.34, "last_ack_ms": 8.0}),
+         "rollback took 12.3 ms, last ack after 8.0 ms"),
+        (Note("receipt", {"command": "promote", "total_ms": 5.0, "last_ack_ms": None}),
+         "promote took 5.0 ms"),
+        (Note("registered", {"version": "v1", "flavour": "onnx"}),
+         "registered: version v1, flavour onnx"),
+        (Note("something new", {}), "something new: "),
+    ],
+)  # fmt: skip
+def test_a_note_is_told_too_whatever_it_is(note: Note, sentence: str) -> None:
+    """A newer kedge may have written kinds that this one does not know."""
+    assert story(note) == sentence
+
+
+def test_a_line_of_history_says_when_who_what_and_why() -> None:
+    """In one line an entry, in the order in which they come."""
+    entry = Entry(
+        seq=1, endpoint="flights", epoch=3, at=AT, by="ada", reason="it burns", event=r.Paused(),
+        previous_hash="", hash="",
+    )  # fmt: skip
+    quiet = msgspec.structs.replace(entry, epoch=2, reason="", event=r.Resumed())
+    assert history_text([entry, quiet]) == (
+        "2026-01-05T08:00:00.000Z  epoch 3    ada: the rollout is held — it burns\n"
+        "2026-01-05T08:00:00.000Z  epoch 2    ada: the rollout goes on"
+    )
+    assert history_text([]) == ""
+
+
+# ---------------------------------------------------------------- status
+
+
+def shown(state: State, *members: Any, tallies: tuple[Tally, ...] = (), now: float = NOW) -> str:
+    return status_text(describe(state, members or (member(),), tallies, {}, now=now))
+
+
+def test_a_settled_endpoint_is_told_in_four_lines() -> None:
+    """What is live, what is ready to take over, and who serves it."""
+    assert shown(TWO).splitlines() == [
+        f"flights  epoch {TWO.epoch}  settled",
+        "  production  r2 (flights v2, onnx, inline)",
+        "  way back    r1 (flights v1, onnx, inline), ready on 1 of 1 replicas",
+        f"  replica     host/w0  epoch {TWO.epoch}  heard 0.5 s ago  [r1 inline ready, r2 inline ready]",
+    ]
+
+
+def test_an_empty_endpoint_says_that_there_is_nothing() -> None:
+    """And names no first release that there never was."""
+    text = shown(endpoint(release(1)))
+    assert "production  -" in text
+    assert "way back    none yet" in text
+
+
+def test_the_first_release_says_that_it_has_no_way_back() -> None:
+    """It is not a fault, and not hidden."""
+    assert "way back    none: this is the first good release" in shown(ONE)
+
+
+@pytest.mark.parametrize(
+    "state, said",
+    [
+        (CANARY, "candidate   r3 (flights v3, onnx, inline): 1 % of the callers, next step 5 %"),
+        (run(TWO, Canary(3, 5000)), "candidate   r3 (flights v3, onnx, inline): 50 % of the callers\n"),
+        (run(TWO, Shadow(3, 5000)), "r3 (flights v3, onnx, inline): shadowed with 50 % of the inputs"),
+        (run(CANARY, Pause()), "canary (held)"),
+        (run(CANARY, Rollback()), "condemned   r3"),
+    ],
+)  # fmt: skip
+def test_a_rollout_is_told_with_its_share(state: State, said: str) -> None:
+    """In per cent, with what comes next."""
+    assert said in shown(state)
+
+
+def test_a_cold_way_back_states_the_seconds_first() -> None:
+    """Before somebody needs it."""
+    slow = endpoint(msgspec.structs.replace(release(1), load_s=4.25), release(2))
+    state = run(slow, Promote(1), Promote(2, override="a test"))
+    text = shown(state, member(), member("host/w1", holds=()))
+    assert "ready on 1 of 2; cold: a rollback loads 4.2 s" in text
+
+
+def test_faults_stand_at_the_end_each_on_its_line() -> None:
+    """Marked, so that they are seen without colour."""
+    lines = shown(TWO, member(beat_at=NOW - 9, lease=False)).splitlines()
+    assert lines[-2:] == [
+        "  !           host/w0 is silent since 9 s",
+        "  !           host/w0 has lost the ledger: it gives no candidate a share",
+    ]
+    assert "silent" in lines[-3]
+    assert "NO LEDGER" in lines[-3]
+
+
+def test_a_pin_and_its_drift_are_told_with_the_way_out() -> None:
+    """By whom, since when, and why."""
+    item = describe(TWO, (member(),), (), {}, now=NOW)
+    pin = {"serves": "r1", "by": "ada", "at": AT, "reason": "", "drift": "somebody was faster"}
+    text = status_text({**item, "pin": pin})
+    assert f"PINNED      to r1 by ada at {AT}: no reason" in text
+    assert "DRIFT       somebody was faster; kedge unpin flights" in text
+
+
+def test_what_was_counted_is_told_when_there_is_something() -> None:
+    """Nothing counted, nothing said."""
+    assert "requests" not in shown(TWO)
+    counted = tally(
+        CANARY, requests__production=1234, requests__candidate=12, keyless=7,
+        failover__model_late=2, refused__wrong_dtype=3, errors__candidate=1,
+    )  # fmt: skip
+    text = shown(CANARY, tallies=(counted,))
+    assert "requests    candidate 12, production 1,234; without an entity 7" in text
+    assert "refused     3 {'wrong_dtype': 3}; errors {'candidate': 1}" in text
+    assert "canary      14 requests, 2 failed over to production {'model_late': 2}" in text
+
+
+def test_a_shadow_is_told_with_its_coverage() -> None:
+    """A silent one must be seen to be silent."""
+    state = run(TWO, Shadow(3))
+    counted = tally(
+        state, shadow__requests=4, shadow__answered=2, shadow__pairs=2, shadow__agreeing=1,
+        shadow__dropped__full=1, shadow__failed__model_late=1,
+    )  # fmt: skip
+    assert (
+        "shadow      2 pairs, agreement 50.00%; coverage 50.00% "
+        "(dropped 1 {'full': 1}, timed out 1, failed 0)"
+    ) in shown(state, tallies=(counted,))
+    silent = tally(state, shadow__requests=4, shadow__dropped__down=4)
+    assert "0 pairs, agreement -; coverage 0.00%" in shown(state, tallies=(silent,))
