@@ -123,7 +123,14 @@ class Site:
         return began
 
     def live(self) -> bool:
-        """Whether it answers, with no model needed."""
+        """Whether it answers, with no model needed.
+
+        Raises:
+            RuntimeError: it has ended; with what it said.
+        """
+        if self.up is not None and self.up.poll() is not None:
+            said = (self.root / "up.log").read_text()
+            raise RuntimeError(f"kedge up ended with {self.up.returncode}\n{said}")
         return get(self.port, "/v2/health/live") == 200
 
     def start(self, *, gathered: bool = True) -> None:

@@ -195,21 +195,25 @@ def measure_sklearn(
     bench: Bench, site: Site, endpoint: str, body: bytes, peers: list[Callable[[], Any]],
     absent: dict[str, str],
 ) -> None:  # fmt: skip
-    """Requests/s of the same scikit-learn model, and of each peer that is installed."""
+    """Requests/s of the same scikit-learn model; then beside each peer that is installed.
+
+    One peer runs at a time: even an idle one would take from the CPU that they share.
+    """
     ours = kedge_target(site, endpoint, body)
-    with ExitStack() as stack, bench.phase("requests/s, scikit-learn"):
-        targets = [ours]
-        for start in peers:
-            try:
-                targets.append(stack.enter_context(start()))
-            except (OSError, TimeoutError, subprocess.SubprocessError) as error:
-                absent[start.__name__] = f"did not start: {error}"
-                talk(f"  {start.__name__} did not start: {error}")
-        found = rounds(bench, targets, count=bench.rounds(5, 1))
-    bench.note("gateway_rps_sklearn", statistics.median(column(found["kedge"], "rps")), 0)
-    bench.detail["sklearn"] = {name: digest(rows) for name, rows in found.items()}
-    for target in targets[1:]:
-        ratio, how = ratios(found["kedge"], found[target.name], "rps")
-        bench.note(f"gateway_rps_vs_{target.name}", ratio, 2)
-        bench.detail["sklearn"][f"vs_{target.name}"] = how
-    bench.detail["sklearn"]["left_out"] = absent
+    with bench.phase("requests/s, scikit-learn"):
+        alone = rounds(bench, [ours], count=bench.rounds(5, 1))["kedge"]
+    bench.note("gateway_rps_sklearn", statistics.median(column(alone, "rps")), 0)
+    detail: dict[str, Any] = {"kedge": digest(alone), "left_out": absent}
+    for start in peers:
+        try:
+            with start() as peer, bench.phase(f"requests/s against {peer.name}"):
+                found = rounds(bench, [ours, peer], count=bench.rounds(5, 1))
+        except (OSError, TimeoutError, subprocess.SubprocessError) as error:
+            absent[start.__name__] = f"did not start: {error}"
+            talk(f"  {start.__name__} did not start: {error}")
+            continue
+        ratio, how = ratios(found["kedge"], found[peer.name], "rps")
+        bench.note(f"gateway_rps_vs_{peer.name}", ratio, 2)
+        detail[peer.name] = {**digest(found[peer.name]), "kedge_beside_it": digest(found["kedge"])}
+        detail[f"vs_{peer.name}"] = how
+    bench.detail["sklearn"] = detail

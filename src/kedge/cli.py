@@ -179,21 +179,28 @@ def _supervise(
 ) -> None:
     import msgspec
 
-    from kedge.core.errors import Unavailable
+    from kedge.core.errors import Refused, Unavailable
     from kedge.running import run_supervisor
     from kedge.verbs import ensure_ledger
 
     context.state_dir.mkdir(exist_ok=True)
     changes = {k: v for k, v in {"port": port, "workers": workers}.items() if v is not None}
     server = msgspec.structs.replace(context.settings.server, **changes)
-    try:
-        ensure_ledger(context.state_dir)
-        _apply(context)
-    except Unavailable as error:
-        context.say(f"warning: {error}\nwarning: serving the last known state from this host's own disk; "
-                    "commands are refused until the ledger is back")  # fmt: skip
-    run_supervisor(server, config=context.config, state_dir=context.state_dir,
-                   with_control=with_control, run_for=run_for, say=context.say)  # fmt: skip
+
+    def ready() -> None:
+        try:
+            ensure_ledger(context.state_dir)
+            _apply(context)
+        except Unavailable as error:
+            context.say(f"warning: {error}\nwarning: serving the last known state from this host's own disk; "
+                        "commands are refused until the ledger is back")  # fmt: skip
+        except Refused as error:
+            context.say(
+                f"warning: {error}\nwarning: serving under the policy that is in force; {error.hint}"
+            )
+
+    run_supervisor(server, config=context.config, state_dir=context.state_dir, with_control=with_control,
+                   run_for=run_for, say=context.say, ready=ready)  # fmt: skip
 
 
 @main.command("gateway-worker", hidden=True)

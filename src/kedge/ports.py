@@ -239,6 +239,8 @@ class Hold(Value, frozen=True):
     """loading | ready | failed"""
     load_s: float = 0.0
     detail: str = ""
+    attempt: int = 0
+    """Grows with each try, so that an old failure can be told from a new one."""
 
 
 class Member(Value, frozen=True):

@@ -137,7 +137,8 @@ def _way_back(back: dict[str, Any] | None) -> str:
 
 
 def _replica(replica: dict[str, Any]) -> str:
-    state = "silent" if replica["silent"] else f"epoch {replica['epoch']}"
+    served = f"pinned to {replica['pinned']}" if replica["pinned"] else f"epoch {replica['epoch']}"
+    state = "silent" if replica["silent"] else served
     holds = ", ".join(f"{h['release']} {h['placement']} {h['state']}" for h in replica["holds"])
     contact = "" if replica["lease"] else "  NO LEDGER"
     return (
@@ -158,12 +159,18 @@ def _counts(counts: dict[str, Any], stage: str) -> list[str]:
         )
     if stage == "canary" or counts["failovers"]:
         lines.append(f"  canary      {counts['canary']['requests']:,} requests, {counts['failovers']:,} failed over "
-                     f"to production {counts['failovers_by_cause'] or ''}")  # fmt: skip
+                     f"to production{_causes(counts['failovers_by_cause'])}")  # fmt: skip
     shadow = counts["shadow"]
     if shadow["requests"]:
         agreement = "-" if shadow["agreement"] is None else f"{shadow['agreement']:.2%}"
         coverage = "-" if shadow["coverage"] is None else f"{shadow['coverage']:.2%}"
         lines.append(f"  shadow      {shadow['pairs']:,} pairs, agreement {agreement}; coverage {coverage} "
-                     f"(dropped {shadow['dropped']:,} {shadow['dropped_by_cause'] or ''}, "
+                     f"(dropped {shadow['dropped']:,}{_causes(shadow['dropped_by_cause'])}, "
                      f"timed out {shadow['timed_out']:,}, failed {shadow['failed']:,})")  # fmt: skip
     return lines
+
+
+def _causes(by_cause: dict[str, int]) -> str:
+    """Counts by their cause, in brackets; nothing when there are none."""
+    told = ", ".join(f"{cause} {number:,}" for cause, number in by_cause.items())
+    return f" ({told})" if told else ""

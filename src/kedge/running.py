@@ -13,6 +13,7 @@ import socket
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -138,13 +139,18 @@ def run_supervisor(
     with_control: bool,
     run_for: float | None,
     say: Say,
+    ready: Callable[[], None],
 ) -> None:
-    """Run everything on this host until a signal says to stop; then stop it in order."""
+    """Run everything on this host until a signal says to stop; then stop it in order.
+
+    `ready` is called when nothing can refuse any more: the lock is held, the port is ours.
+    """
     log_to_stderr()
     refuse_open_bind(server.host, "server.host")
     place = Workplace(state_dir, patience_s=1.0)
     with one_supervisor(state_dir):
         orphans, listener = inherit(place, server)
+        ready()
         run_dir = run_dir_of(state_dir) / str(os.getpid())
         run_dir.mkdir(mode=0o700, exist_ok=True)
         signal_ = DirectorySignal(state_dir / "ledger", place.disk.pins_dir)
@@ -292,4 +298,13 @@ def run_control(
         Admin(lambda endpoint: status(place, endpoint)), host="127.0.0.1", port=port, log_config=None,
         access_log=False, lifespan="off", ws="none",
     )  # fmt: skip
-    uvicorn.Server(config).run()
+    server = uvicorn.Server(config)
+    threading.Thread(target=_end_with_parent, args=(server, os.getppid()), daemon=True).start()
+    server.run()
+
+
+def _end_with_parent(server: uvicorn.Server, parent: int) -> None:
+    """Control serves nobody's callers: without its supervisor it only holds a port."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    server.should_exit = True

@@ -74,6 +74,25 @@ def test_a_rollback_without_traffic_sends_a_marked_probe(site: Site) -> None:
     assert site.data("status", "flights")["counts"]["requests"] == {}
 
 
+def test_counts_only_grow_when_a_comparison_comes_back(site: Site) -> None:
+    """After a canary and its rollback the settled endpoint has all that it ever counted."""
+
+    def counted() -> int:
+        return int(site.data("status", "flights")["counts"]["requests"].get("production", 0))
+
+    site.until(lambda: counted() > 0, "the requests that waited for the first answer")
+    time.sleep(2.2)  # both workers have told what they had counted by now
+    before = counted()
+    for _ in range(10):
+        site.infer()
+    site.until(lambda: counted() == before + 10, "ten more")
+    site.run("canary", "flights", "v2", "--weight", "1")
+    site.run("rollback", "flights")
+    for _ in range(5):
+        site.infer()
+    site.until(lambda: counted() == before + 15, "all of them")
+
+
 def test_a_silent_replica_is_named_and_the_exit_code_is_3(site: Site) -> None:
     """A stopped worker does not acknowledge; the rollback is written all the same."""
     site.run("promote", "flights", "v2", "--override", "test")

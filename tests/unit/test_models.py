@@ -76,7 +76,6 @@ def test_a_candidate_that_stays_broken_is_tried_ever_more_rarely_and_never_given
     assert waits == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]
 
 
-@pytest.mark.xfail(strict=True, reason="each failure after the fifth doubles the wait")
 def test_questions_that_were_under_way_when_it_opened_do_not_lengthen_the_wait() -> None:
     """A process dies under twenty of them: that is one death, not sixteen failed trials."""
     breaker = failing(20)
@@ -349,7 +348,6 @@ def test_a_failed_load_is_tried_again_ever_more_rarely_and_may_then_succeed(plac
     assert place.state(1) == "ready"
 
 
-@pytest.mark.xfail(strict=True, reason="the loader's thread passes it over and nobody asks again")
 def test_what_is_needed_again_before_its_turn_is_loaded_all_the_same(place: Place) -> None:
     """A candidate is aborted while another release loads, and then wanted again."""
     three = endpoint(ONE, TWO, release(3))

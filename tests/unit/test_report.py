@@ -161,7 +161,7 @@ def test_what_was_counted_is_told_when_there_is_something() -> None:
     text = shown(CANARY, tallies=(counted,))
     assert "requests    candidate 12, production 1,234; without an entity 7" in text
     assert "refused     3 {'wrong_dtype': 3}; errors {'candidate': 1}" in text
-    assert "canary      14 requests, 2 failed over to production {'model_late': 2}" in text
+    assert "canary      14 requests, 2 failed over to production (model_late 2)" in text
 
 
 def test_a_shadow_is_told_with_its_coverage() -> None:
@@ -173,7 +173,7 @@ def test_a_shadow_is_told_with_its_coverage() -> None:
     )  # fmt: skip
     assert (
         "shadow      2 pairs, agreement 50.00%; coverage 50.00% "
-        "(dropped 1 {'full': 1}, timed out 1, failed 0)"
+        "(dropped 1 (full 1), timed out 1, failed 0)"
     ) in shown(state, tallies=(counted,))
     silent = tally(state, shadow__requests=4, shadow__dropped__down=4)
     assert "0 pairs, agreement -; coverage 0.00%" in shown(state, tallies=(silent,))

@@ -273,7 +273,6 @@ def test_a_candidate_that_is_not_there_is_answered_by_production(
     assert (answer.choice.reason, answer.failover) == (Reason.FAILOVER, "model_down")
 
 
-@pytest.mark.xfail(strict=True, reason="a BadRequest of the candidate's own reaches the caller")
 def test_a_question_that_only_the_candidate_cannot_take_is_answered_by_production() -> None:
     """Too large for its socket, or a null that its columns cannot hold: production can."""
     unfit = BadRequest("the columns do not fit the model", code="bad_column")

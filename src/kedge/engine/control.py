@@ -33,6 +33,8 @@ PREPARE_S = 120.0
 """How long a forward move waits for the slowest replica to load."""
 COLD_S = 60.0
 """How long a cold rollback waits for a replica to load before it flips all the same."""
+RETRIED_S = 10.0
+"""How long an old failure may stand before it counts as the answer to a new command."""
 ACK_S = 10.0
 RETRIES = 20
 """How often a rollback decides again when it lost a race; each loss means somebody else's
@@ -170,7 +172,8 @@ class Control:
         self._store(receipt, command, entries, by)
         if silent:
             raise NotAcknowledged(
-                f"epoch {after.epoch} is written, but not acknowledged by {', '.join(silent)}",
+                f"epoch {after.epoch} is written, but not acknowledged by {', '.join(silent)}"
+                + (f"; acknowledged by {', '.join(sorted(acks))}" if acks else ""),
                 hint="kedge status shows each replica; a gateway that is gone for good leaves the "
                 "roster when its supervisor restarts, or with kedge doctor --forget NAME",
                 details={"receipt": receipt.parts(), "epoch": after.epoch, "silent": list(silent)},
@@ -236,8 +239,10 @@ class Control:
         by: str, *, rollback: bool,
     ) -> dict[str, str]:  # fmt: skip
         """Wish, wait, and say who is still not ready and why."""
-        deadline = self._clock.monotonic() + patience
+        started = self._clock.monotonic()
+        deadline = started + patience
         renew = 0.0
+        old = attempts(members, endpoint, serves)
         while True:
             now = self._clock.monotonic()
             if now >= renew:
@@ -253,7 +258,11 @@ class Control:
             silent = {
                 m.name: "silent" for m in present if self._clock.unix() - m.beat_at > SILENT_S
             }
-            failed = {name: why for name, why in left.items() if why.startswith("failed")}
+            # What had failed before this command is tried again: it may have been mended.
+            again = now < started + RETRIED_S and old & attempts(present, endpoint, serves)
+            failed = (
+                {} if again else {n: why for n, why in left.items() if why.startswith("failed")}
+            )
             if (
                 not left
                 or now >= deadline
@@ -332,6 +341,21 @@ def lacking(members: tuple[Member, ...], endpoint: str, serves: list[Need]) -> d
                 if hold is not None and hold.state == "failed":
                     found[member.name] = f"failed: {hold.detail} (r{need.release})"
     return found
+
+
+def attempts(
+    members: tuple[Member, ...], endpoint: str, serves: list[Need]
+) -> set[tuple[str, int, str, int]]:
+    """The loads that have failed of what is to be served, each with which try it was."""
+    needed = {(need.release, need.placement) for need in serves}
+    return {
+        (member.name, hold.release, hold.placement, hold.attempt)
+        for member in members
+        for hold in member.holds
+        if hold.endpoint == endpoint
+        and hold.state == "failed"
+        and (hold.release, hold.placement) in needed
+    }
 
 
 def _hold(member: Member, endpoint: str, release: int, placement: Placement) -> Hold | None:

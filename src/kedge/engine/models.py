@@ -42,13 +42,15 @@ class Breaker:
         self._failures = 0
         self._wait_s = self.FIRST_S
         self._until: float | None = None
+        self._trying = False
 
     def allows(self, now: float) -> bool:
-        """Whether a request may go to the candidate. One probe is let through an open breaker."""
+        """Whether a request may go to the candidate. One trial is let through an open breaker."""
         if self._until is None:
             return True
         if now < self._until:
             return False
+        self._trying = True
         self._until = now + self._wait_s
         return True
 
@@ -60,14 +62,22 @@ class Breaker:
     def succeeded(self) -> None:
         """The candidate answered."""
         if self._failures:
-            self._failures, self._wait_s, self._until = 0, self.FIRST_S, None
+            self._failures, self._wait_s = 0, self.FIRST_S
+            self._until, self._trying = None, False
 
     def failed(self, now: float) -> None:
-        """The candidate failed, was late, or was not there."""
-        self._failures += 1
-        if self._failures >= self.FAILURES:
-            if self._until is not None:
-                self._wait_s = min(self._wait_s * 2, self.LONGEST_S)
+        """The candidate failed, was late, or was not there.
+
+        What fails while the breaker is open, and was not its trial, was under way when it
+        opened: one death takes many questions with it, and counts once.
+        """
+        if self._until is None:
+            self._failures += 1
+            if self._failures >= self.FAILURES:
+                self._until = now + self._wait_s
+        elif self._trying:
+            self._trying = False
+            self._wait_s = min(self._wait_s * 2, self.LONGEST_S)
             self._until = now + self._wait_s
 
 
@@ -135,13 +145,28 @@ class Pool:
         self._clock = clock
         self._changed = changed
         self._slots: dict[Key, _Slot] = {}
+        self._wished: frozenset[tuple[Key, float]] = frozenset()
         self._queue: SimpleQueue[tuple[Key, _Slot] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._load_all, name="kedge-loader", daemon=True)
         self._thread.start()
 
-    def keep(self, states: Mapping[str, State], needs: Mapping[str, tuple[Need, ...]]) -> None:
-        """Start loading what is needed and missing; drop what was not needed for a while."""
+    def keep(
+        self,
+        states: Mapping[str, State],
+        needs: Mapping[str, tuple[Need, ...]],
+        wished: frozenset[tuple[Key, float]] = frozenset(),
+    ) -> None:
+        """Start loading what is needed and missing; drop what was not needed for a while.
+
+        `wished` is what commands ask for, each with the time at which it asked: a new wish
+        tries a failed load again at once, since somebody may have mended what it failed of.
+        """
         now = self._clock.monotonic()
+        for key, _ in wished - self._wished:
+            slot = self._slots.get(key)
+            if slot is not None and slot.retry_at is not None:
+                slot.retry_at = now
+        self._wished = wished
         needed: set[Key] = set()
         for endpoint, wishes in needs.items():
             for need in wishes:
@@ -193,6 +218,7 @@ class Pool:
         status = host_status(socket_of(self._run_dir, endpoint, number, 0))
         slot.state = "failed" if status.state == "failed" else "loading"
         slot.detail = status.detail
+        slot.attempts = status.pid
 
     def handle(self, endpoint: str, release: int, placement: Placement) -> Handle | None:
         """A release that is ready, or None."""
@@ -204,7 +230,7 @@ class Pool:
         return tuple(
             Hold(
                 endpoint=endpoint, release=number, placement=placement,
-                state=slot.state, load_s=slot.load_s, detail=slot.detail,
+                state=slot.state, load_s=slot.load_s, detail=slot.detail, attempt=slot.attempts,
             )
             for (endpoint, number, placement), slot in sorted(self._slots.items())
         )  # fmt: skip
@@ -230,6 +256,8 @@ class Pool:
             if slot.unneeded_at is None:
                 self._load(slot)
                 self._changed()
+            else:
+                slot.retry_at = 0.0  # nobody needs it now; whoever does again asks again
 
     def _load(self, slot: _Slot) -> None:
         """Load, verify and prove one release inline. Never raises: a failure is a state."""

@@ -82,7 +82,8 @@ def register(
     proof = _proof(result, given, statistics)
     artifacts.write_proof(digest, proof)
     if known is not None:
-        return known, False
+        given_now = "made" if given is None else "given"
+        return msgspec.structs.replace(known, golden=given_now), False
     version = ModelVersion(
         model=model,
         number=0,  # the registry numbers versions

@@ -34,7 +34,7 @@ from kedge.engine.models import Handle, Pool
 from kedge.engine.observe import Recorder
 from kedge.engine.pins import HostDisk, Pin
 from kedge.engine.serving import Live, Serving
-from kedge.ports import Book, Clock, EvidenceStore, Ledger, Member, Roster, Signal
+from kedge.ports import Book, Clock, EvidenceStore, Ledger, Member, Roster, Signal, Tally
 
 LEASE_S = 30.0
 """How long a gateway gives a candidate its share without having heard from the ledger."""
@@ -45,8 +45,9 @@ PENDING_S = 0.02
 FRESH_S = 2.0
 """How long after a swap the first answer is looked for at the pace of `PENDING_S`."""
 
-RETIRED = 64
-"""Ended comparisons whose last counts wait to be written, should the evidence store be away."""
+COMPARISONS = 64
+"""Comparisons whose counts this process keeps; an older one that comes back counts under a new
+name, so that nothing it counted before is written over."""
 
 log = structlog.get_logger("kedge.replica")
 
@@ -81,8 +82,8 @@ class Replica:
         self._fault = ""
         self._swapped_at = 0.0
         self._told_at = 0.0
-        self._recorders: dict[str, Recorder] = {}
-        self._retired: list[Recorder] = []
+        self._told: dict[tuple[str, str], Tally] = {}
+        self._recorders: dict[tuple[object, ...], Recorder] = {}
         self._published = Member(**{**msgspec.structs.asdict(member), "beat_at": 0.0})
         self._stopping = threading.Event()
         self.started = threading.Event()
@@ -168,7 +169,11 @@ class Replica:
         lease = now - self._contact <= self._lease_s
         for name, state in states.items():
             self._serve(state, wishes[name], lease=lease, pinned=name in self._pins)
-        self._pool.keep(states, wishes)
+        self._pool.keep(
+            states,
+            wishes,
+            frozenset(((w.endpoint, w.release, w.placement), w.until) for w in wanted),
+        )
         for name, state in states.items():
             self._serve(state, wishes[name], lease=lease, pinned=name in self._pins)
         self._publish(states, lease)
@@ -225,14 +230,15 @@ class Replica:
         return found
 
     def _recorder(self, state: State) -> Recorder:
-        key = (state.production, state.candidate, state.salt)
-        recorder = self._recorders.get(state.endpoint)
-        if recorder is None or recorder.key != key:
-            if recorder is not None:
-                self._retired = [*self._retired[-RETIRED + 1 :], recorder]
-            name = f"{self._member.name}@{self._member.started_at}"
-            recorder = self._recorders[state.endpoint] = Recorder(name, state)
-        return recorder
+        """The comparison's counts: those it had, when it comes back, so that they only grow."""
+        key = (state.endpoint, state.production, state.candidate, state.salt)
+        if key not in self._recorders:
+            while len(self._recorders) >= COMPARISONS:
+                self._recorders.pop(next(iter(self._recorders)))
+            name = f"{self._member.name}@{self._member.started_at}/{state.epoch}"
+            self._recorders[key] = Recorder(name, state)
+        self._recorders[key] = self._recorders.pop(key)
+        return self._recorders[key]
 
     def _publish(self, states: dict[str, State], lease: bool) -> None:
         """Say what is served; at once when it changed, else once a second."""
@@ -284,10 +290,13 @@ class Replica:
         """Write the counts; losing them is allowed, and is logged."""
         for live in lives:
             live.refresh_deadline()
-        recorders = [*self._retired, *self._recorders.values()]
+        tallies = [recorder.tally() for recorder in self._recorders.values()]
+        fresh = [
+            tally for tally in tallies if self._told.get((tally.endpoint, tally.replica)) != tally
+        ]
         try:
-            self._evidence.publish([recorder.tally() for recorder in recorders])
-            self._retired.clear()
+            self._evidence.publish(fresh)
+            self._told = {(tally.endpoint, tally.replica): tally for tally in tallies}
         except KedgeError as error:
             log.warning("replica.evidence_lost", fault=str(error), replica=self._member.name)
 

@@ -145,7 +145,7 @@ class Serving:
         else:
             try:
                 outputs, micros = await handle.remotes[0].predict(request.columns, live.deadline_s)
-            except ModelFailure as failure:
+            except (ModelFailure, BadRequest) as failure:
                 handle.breaker.failed(self._monotonic())
                 cause, reason = failure.code, Reason.FAILOVER
             else:

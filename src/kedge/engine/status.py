@@ -83,6 +83,9 @@ def _way_back(
     cold = (
         lacking(members, state.endpoint, wish) if wish else {m.name: "window over" for m in members}
     )
+    for member in members:
+        if now - member.beat_at > SILENT_S:
+            cold.setdefault(member.name, "silent")
     return {
         **found,
         "ready": sorted(m.name for m in members if m.name not in cold),

@@ -115,6 +115,7 @@ class Supervisor:
         self._stopping = False
         self.children: dict[str, Child] = {}
         self.hosts: dict[tuple[str, int, int], Child] = {}
+        self._wished: set[tuple[str, int, float]] = set()
         fds = () if listener_fd is None else (listener_fd,)
         for name, command in {**workers, **others}.items():
             self.children[name] = Child(
@@ -169,6 +170,7 @@ class Supervisor:
     def _plan_hosts(self, now: float) -> None:
         """Derive which model processes should run; start the new, let the old linger."""
         unix = self._clock.unix()
+        self._renew()
         pins = self._disk.pins()
         wished: set[tuple[str, int, int]] = set()
         for name, row in self._book.states.items():
@@ -193,6 +195,15 @@ class Supervisor:
                 child.tell(signal.SIGKILL if late else signal.SIGTERM)
                 if child.process is None or child.process.poll() is not None:
                     del self.hosts[key]
+
+    def _renew(self) -> None:
+        """A new wish starts what failed at once: somebody may have mended what it failed of."""
+        wishes = {(w.endpoint, w.release, w.until) for w in self._book.wanted}
+        for endpoint, release, _ in wishes - self._wished:
+            for key, child in self.hosts.items():
+                if key[:2] == (endpoint, release):
+                    child.deaths = 0
+        self._wished = wishes
 
     def _host(self, state: State, release: int, copy: int) -> None:
         key = (state.endpoint, release, copy)

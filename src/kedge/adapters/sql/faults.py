@@ -19,7 +19,7 @@ def gone(name: str, path: Path) -> Unavailable:
     if (path.parent / "CREATED").exists():
         hint = f"restore {path} from a backup; kedge never makes a new one over a lost one"
     else:
-        hint = "kedge init ENDPOINT makes one"
+        hint = "restore it from a backup; kedge init makes one where there never was one"
     return Unavailable(f"the {name} is gone: {path}", code=f"{name}_gone", hint=hint)
 
 
