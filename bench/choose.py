@@ -220,7 +220,7 @@ async def measure_added(
     gc.collect()
     gc.freeze()
     with bench.phase(f"added, {name}"):
-        found = await batches(works, bench.rounds(300, 30), BATCH)
+        found = await batches(works, bench.rounds(300 if name == "onnx" else 100, 30), BATCH)
         parts = await batches(steps, bench.rounds(60, 10), BATCH)
     added = [ours - theirs for ours, theirs in zip(found["kedge"], found["floor"], strict=True)]
     bench.detail[f"added_{name}"] = {

@@ -207,6 +207,8 @@ def measure_sklearn(
     for start in peers:
         try:
             with start() as peer, bench.phase(f"requests/s against {peer.name}"):
+                warm_up = bench.seconds(3.0, 1.0)
+                closed_loop(peer.port, peer.path, peer.body, seconds=warm_up, pids=[])
                 found = rounds(bench, [ours, peer], count=bench.rounds(5, 1))
         except (OSError, TimeoutError, subprocess.SubprocessError) as error:
             absent[start.__name__] = f"did not start: {error}"

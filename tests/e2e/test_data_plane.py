@@ -25,7 +25,7 @@ from tritonclient.utils import InferenceServerException
 from e2e.place import Site
 from kedge.core.route import bucket, key_of
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("data plane")]
 
 WEIGHTS = np.array([[0.5], [-1.0], [2.0]], np.float32)
 RNG = np.random.default_rng(7)
@@ -98,9 +98,7 @@ class Plane:
     def post(
         self, raw: bytes, headers: dict[str, str] | None = None, endpoint: str = "words"
     ) -> tuple[int, dict[str, str], Any]:
-        status, head, body = self.site.request(
-            "POST", f"/v2/models/{endpoint}/infer", raw, headers
-        )
+        status, head, body = self.site.request("POST", f"/v2/models/{endpoint}/infer", raw, headers)
         return status, head, json.loads(body)
 
 
@@ -350,7 +348,9 @@ def test_a_hundred_gigabytes_that_are_only_announced_are_refused_unread(plane: P
 def test_a_slow_body_is_answered_and_half_a_body_harms_nobody(plane: Plane) -> None:
     """Byte by byte, cut anywhere, or never sent: other callers are served meanwhile."""
     raw = body()
-    head = b"POST /v2/models/words/infer HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(raw)
+    head = b"POST /v2/models/words/infer HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(
+        raw
+    )
     lines = [socket.create_connection(("127.0.0.1", plane.site.port)) for _ in range(600)]
     try:
         for number, line in enumerate(lines):
@@ -425,7 +425,9 @@ def test_the_entity_decides_the_arm_by_header_or_by_field_and_never_changes_it(
     """Both spellings name the same unit; its bucket is the published one."""
     site = plane.site
     site.run("canary", "words", "v2", "--weight", "50")
-    entry = next(e for e in site.data("history", "words") if e["event"]["event"] == "canary_started")
+    entry = next(
+        e for e in site.data("history", "words") if e["event"]["event"] == "canary_started"
+    )
     key = key_of(entry["event"]["salt"])
     try:
         arms = set()
