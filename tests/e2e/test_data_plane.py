@@ -25,7 +25,7 @@ from tritonclient.utils import InferenceServerException
 from e2e.place import Site
 from kedge.core.route import bucket, key_of
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("data plane")]
+pytestmark = pytest.mark.e2e
 
 WEIGHTS = np.array([[0.5], [-1.0], [2.0]], np.float32)
 RNG = np.random.default_rng(7)

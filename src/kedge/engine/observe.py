@@ -58,6 +58,17 @@ class Recorder:
         """Add to a count. Names come from a closed set (docs/reference/counts.md)."""
         self._counts[name] = self._counts.get(name, 0) + by
 
+    def answered(
+        self, names: tuple[str, str, str], rows: int, micros: int, *, keyless: bool
+    ) -> None:
+        """Count one answered request: what every request pays, in one call."""
+        counts, (arm, requests, all_rows) = self._counts, names
+        counts[requests] = counts.get(requests, 0) + 1
+        counts[all_rows] = counts.get(all_rows, 0) + rows
+        if keyless:
+            counts["keyless"] = counts.get("keyless", 0) + 1
+        self.latency(arm, micros)
+
     def latency(self, arm: str, us: int) -> None:
         """Note how long a model took."""
         bins = self._latency.setdefault(arm, {})

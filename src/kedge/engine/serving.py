@@ -64,8 +64,8 @@ class Answer:
 class Live:
     """What an endpoint serves at one epoch. Immutable but for the deadline and the answered mark."""
 
-    __slots__ = ("answered", "contract", "deadline_s", "handles", "heads", "lease", "pinned", "plan",
-                 "recorder", "state")  # fmt: skip
+    __slots__ = ("answered", "contract", "deadline_s", "handles", "heads", "instead", "lease", "names",
+                 "pinned", "plan", "recorder", "state")  # fmt: skip
 
     def __init__(
         self, *, state: State, plan: Plan, handles: dict[int, Handle], contract: object,
@@ -78,7 +78,13 @@ class Live:
         self.recorder = recorder
         self.lease = lease
         self.pinned = pinned
+        # Every choice that is answered here belongs to this snapshot, so its identity is a key.
+        self.instead = {
+            reason: Choice(arm=Arm.PRODUCTION, release=plan.outside.release, reason=reason)
+            for reason in (Reason.FAILOVER, Reason.BREAKER)
+        }
         self.heads: dict[int, object] = {}
+        self.names: dict[int, tuple[str, str, str]] = {}
         self.deadline_s = UNKNOWN_DEADLINE_S
         self.answered = False
 
@@ -151,9 +157,7 @@ class Serving:
             else:
                 handle.breaker.succeeded()
                 return Answer(choice, outputs, micros)
-        assert live.state.production is not None
-        instead = Choice(arm=Arm.PRODUCTION, release=live.state.production, reason=reason)
-        answer = await self._trusted(live, instead, request)
+        answer = await self._trusted(live, live.instead[reason], request)
         answer.failover = cause
         return answer
 
@@ -198,11 +202,11 @@ class Serving:
         if request.asked is not None:
             recorder.count("asked")
             return
-        recorder.count(f"requests.{choice.arm}")
-        recorder.count(f"rows.{choice.arm}", request.rows)
-        recorder.latency(choice.arm, answer.micros)
-        if not request.entity:
-            recorder.count("keyless")
+        names = live.names.get(id(choice))
+        if names is None:
+            arm = choice.arm.value
+            names = live.names[id(choice)] = (arm, f"requests.{arm}", f"rows.{arm}")
+        recorder.answered(names, request.rows, answer.micros, keyless=not request.entity)
         if answer.failover is not None:
             recorder.count(f"failover.{answer.failover}")
         if choice.shadow is not None:

@@ -56,15 +56,50 @@ _DATATYPES = {np.dtype(ours): theirs for ours, theirs in OIP_DTYPES.items() if o
 
 
 class Bounds:
-    """What one worker takes at once."""
+    """What one worker takes at once, and how long it waits for a body."""
 
-    __slots__ = ("body", "body_s", "in_flight", "requests")
+    __slots__ = ("_sweeping", "_waiting", "body", "body_s", "in_flight", "requests")
 
     def __init__(self, *, body: int, requests: int, body_s: float) -> None:
         self.body = body
         self.requests = requests
         self.body_s = body_s
         self.in_flight = 0
+        self._waiting: dict[asyncio.Task[Any], float] = {}
+        self._sweeping = False
+
+    async def first(self, receive: Receive) -> Any:
+        """Receive the first part of a body, nearly always the whole: bounded in time.
+
+        One sweep a second serves all who wait: a timer for each would cost every request ten
+        times as much.
+        """
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+        self._waiting[task] = loop.time()
+        if not self._sweeping:
+            self._sweeping = True
+            loop.call_later(min(1.0, self.body_s), self._sweep, loop)
+        try:
+            return await receive()
+        except asyncio.CancelledError as error:
+            if error.args != (_SLOW,):
+                raise  # by somebody else
+            task.uncancel()
+            raise _too_slow(self) from None
+        finally:
+            self._waiting.pop(task, None)
+
+    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Cancel who has waited too long; the first in the dict has waited longest."""
+        began = loop.time() - self.body_s
+        for task, at in list(self._waiting.items()):
+            if at > began:
+                break
+            task.cancel(_SLOW)
+        self._sweeping = bool(self._waiting)
+        if self._sweeping:
+            loop.call_later(min(1.0, self.body_s), self._sweep, loop)
 
 
 async def infer(
@@ -77,7 +112,7 @@ async def infer(
         BadRequest, Overloaded, ModelFailure: the app's error table turns them into an answer.
     """
     entity, asked, probe, json_length = _told(headers, version, bounds.body)
-    message = await _first(bounds, receive)
+    message = await bounds.first(receive)
     # Counted from here: a caller who has sent no body yet must not take another's place.
     if bounds.in_flight >= bounds.requests:
         raise Overloaded(
@@ -161,25 +196,6 @@ def _too_slow(bounds: Bounds) -> BadRequest:
                       details={UNREAD: True})  # fmt: skip
 
 
-async def _first(bounds: Bounds, receive: Receive) -> Any:
-    """The first part of a body, nearly always the whole: bounded in time.
-
-    By hand: `asyncio.timeout` costs six times as much, and every request would pay it.
-    """
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
-    assert task is not None
-    timer = loop.call_later(bounds.body_s, task.cancel, _SLOW)
-    try:
-        return await receive()
-    except asyncio.CancelledError as error:
-        if error.args != (_SLOW,):
-            raise  # by somebody else
-        task.uncancel()
-        raise _too_slow(bounds) from None
-    finally:
-        timer.cancel()
-
-
 async def _rest(body: bytes, bounds: Bounds, receive: Receive) -> bytes:
     """The rest of a body that came in parts: bounded in size and in time.
 
@@ -222,7 +238,7 @@ def _check_outputs(live: Live, asked: int | None, wanted: list[dict[str, Any]]) 
 def _head(live: Live, answer: Answer) -> Headers:
     """The headers that every answer of this choice shares, made once per snapshot and choice."""
     choice = answer.choice
-    key = hash((choice.arm, choice.release, choice.reason))
+    key = id(choice)
     head: Headers | None = live.heads.get(key)  # type: ignore[assignment]
     if head is None:
         head = live.heads[key] = [
