@@ -302,8 +302,8 @@ def test_init_of_what_cannot_be_leaves_no_file_behind(empty: Fresh, words: tuple
 @pytest.mark.parametrize(
     "code, line",
     [
-        (2, "up --port 99999 --run-for 1"),
-        (2, "up --workers 0 --run-for 1"),
+        (2, "up --port 99999 --run-for 0.2"),
+        (2, "up --workers 0 --run-for 0.2"),
         (1, "set-weight flights nan"),
     ],
 )
@@ -409,9 +409,9 @@ def test_up_is_bound_to_loopback_unless_somebody_says_that_the_network_is_truste
     empty.init()
     path = empty.root / "kedge.toml"
     path.write_text(path.read_text().replace('"127.0.0.1"', '"0.0.0.0"'))
-    assert "reachable from outside" in empty.fails(2, "up", "--run-for", "1")
+    assert "reachable from outside" in empty.fails(2, "up", "--run-for", "0.2")
     empty.env["KEDGE_TRUST_NETWORK"] = "1"
-    assert "serving on http://0.0.0.0" in empty.run("up", "--run-for", "1").stderr
+    assert "serving on http://0.0.0.0" in empty.run("up", "--run-for", "0.2").stderr
 
 
 # ---------------------------------------------------------------- doctor
@@ -434,7 +434,7 @@ def tampering(change: str) -> Callable[[sqlite3.Connection], None]:
 
 @pytest.fixture(scope="module")
 def written() -> Iterator[Fresh]:
-    """A ledger of four entries, and nothing that runs."""
+    """A ledger of three entries, and nothing that runs."""
     site = fresh()
     try:
         site.init()
@@ -443,7 +443,6 @@ def written() -> Iterator[Fresh]:
             text = path.read_text().partition("[endpoints.flights.shadow]")[0]
             path.write_text(f"{text}[endpoints.flights.shadow]\nsample = {sample}\n")
             site.run("apply")
-        site.run("register", "flights", site.model("one"))
         yield site
     finally:
         shutil.rmtree(site.root, ignore_errors=True)
