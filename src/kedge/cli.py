@@ -130,7 +130,7 @@ def main(context: click.Context, config: Path) -> None:
 def init(context: Context, endpoint: str, port: int) -> None:
     """Write kedge.toml for ENDPOINT and create its ledger."""
     from kedge.core.errors import Refused
-    from kedge.settings import TEMPLATE, load, owner_from_git
+    from kedge.settings import TEMPLATE, owner_from_git, read
     from kedge.verbs import create_workplace
 
     if context.config.exists():
@@ -140,8 +140,8 @@ def init(context: Context, endpoint: str, port: int) -> None:
     else:
         name, contact = owner_from_git()
         text = TEMPLATE.format(name=endpoint, port=port, owner=name, contact=contact)
+        read(text, where=context.config.name)
         context.config.write_text(text, encoding="utf-8")
-        load(context.config)
     made = create_workplace(context.state_dir)
     context.out(
         {"config": str(context.config), "state_dir": str(context.state_dir), "created": made},
@@ -181,11 +181,13 @@ def _supervise(
 
     from kedge.core.errors import Refused, Unavailable
     from kedge.running import run_supervisor
+    from kedge.settings import check_server
     from kedge.verbs import ensure_ledger
 
-    context.state_dir.mkdir(exist_ok=True)
     changes = {k: v for k, v in {"port": port, "workers": workers}.items() if v is not None}
     server = msgspec.structs.replace(context.settings.server, **changes)
+    check_server(server)
+    context.state_dir.mkdir(exist_ok=True)
 
     def ready() -> None:
         try:

@@ -148,6 +148,7 @@ def run_supervisor(
     log_to_stderr()
     refuse_open_bind(server.host, "server.host")
     place = Workplace(state_dir, patience_s=1.0)
+    place.disk.pins_dir.mkdir(parents=True, exist_ok=True)
     with one_supervisor(state_dir):
         orphans, listener = inherit(place, server)
         ready()

@@ -56,14 +56,27 @@ def load(path: Path) -> Settings:
         BadConfig: with every fault that was found.
     """
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise BadConfig([f"{path} does not exist"], hint="kedge init ENDPOINT writes one") from None
     except OSError as error:
         raise BadConfig([f"{path}: {error.strerror}"], hint="kedge --config FILE") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadConfig([f"{path}: {error}"], hint="see https://toml.io") from None
-    return parse(raw, where=str(path))
+    except UnicodeDecodeError as error:
+        raise BadConfig([f"{path}: {error}"], hint="it must be a text file in UTF-8") from None
+    return read(text, where=str(path))
+
+
+def read(text: str, *, where: str = CONFIG_NAME) -> Settings:
+    """Check a configuration's text.
+
+    Raises:
+        BadConfig: with every fault that was found.
+    """
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise BadConfig([f"{where}: {error}"], hint="see https://toml.io") from None
+    return parse(raw, where=where)
 
 
 def parse(raw: dict[str, Any], *, where: str = CONFIG_NAME) -> Settings:
@@ -189,6 +202,18 @@ def _fields(table: Any, place: str, faults: list[str]) -> list[Field]:
                               f"got {list(field.shape)}")  # fmt: skip
             found.append(field)
     return found
+
+
+def check_server(server: Server) -> None:
+    """Check what came from the command line by the same rules.
+
+    Raises:
+        BadConfig: with every fault that was found.
+    """
+    faults: list[str] = []
+    _judge_server(server, faults)
+    if faults:
+        raise BadConfig(faults, hint="kedge up --help")
 
 
 def _judge_server(server: Server, faults: list[str]) -> None:

@@ -289,7 +289,6 @@ def test_init_writes_what_can_be_read_and_is_content_to_find_it(empty: Fresh) ->
     assert empty.says("apply") == "nothing changed\n"
 
 
-@pytest.mark.xfail(strict=True, reason="init writes the file before it checks it")
 @pytest.mark.parametrize("words", [("my model",), ("a.b",), ("flights", "--port", "99999")])
 def test_init_of_what_cannot_be_leaves_no_file_behind(empty: Fresh, words: tuple[str, ...]) -> None:
     """Else the next try finds a broken one."""
@@ -298,7 +297,6 @@ def test_init_of_what_cannot_be_leaves_no_file_behind(empty: Fresh, words: tuple
     empty.init()
 
 
-@pytest.mark.xfail(strict=True, reason="what is given on the command line is not checked")
 @pytest.mark.parametrize(
     "code, line",
     [
@@ -538,7 +536,6 @@ def test_the_version_is_the_packages(empty: Fresh) -> None:
     assert version("kedge") in empty.says("--version")
 
 
-@pytest.mark.xfail(strict=True, reason="opening the state directory makes its folder of pins")
 def test_nothing_is_written_by_only_looking(empty: Fresh) -> None:
     """In the wrong directory one must not leave another .kedge behind."""
     for line in ("status", "versions flights"):

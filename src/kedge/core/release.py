@@ -23,6 +23,7 @@ Theory of operation
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import isfinite
 from typing import Literal
 
 import msgspec
@@ -579,8 +580,8 @@ def _condemn(state: State, release: int) -> State:
 
 
 def buckets(per_cent: float) -> int:
-    """Per cent, as people write a weight, in buckets."""
-    return round(per_cent * BUCKETS / 100)
+    """Per cent, as people write a weight, in buckets; what is no number is no share either."""
+    return round(per_cent * BUCKETS / 100) if isfinite(per_cent) else -1
 
 
 def per_cent(weight: int) -> float:

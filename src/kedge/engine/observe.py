@@ -44,6 +44,10 @@ def quantile_us(bins: Mapping[int, int], q: float) -> int | None:
     return None
 
 
+ANSWERED = ("requests.", "rows.", "keyless")
+"""What `Recorder.answered` counts: the first two by arm."""
+
+
 class Recorder:
     """Counts of one endpoint's comparison on one replica."""
 
@@ -66,7 +70,7 @@ class Recorder:
         counts[requests] = counts.get(requests, 0) + 1
         counts[all_rows] = counts.get(all_rows, 0) + rows
         if keyless:
-            counts["keyless"] = counts.get("keyless", 0) + 1
+            counts[ANSWERED[2]] = counts.get(ANSWERED[2], 0) + 1
         self.latency(arm, micros)
 
     def latency(self, arm: str, us: int) -> None:

@@ -64,7 +64,6 @@ class HostDisk:
     def __init__(self, state_dir: Path) -> None:
         self._replicas = state_dir / "replicas"
         self.pins_dir = state_dir / "pins"
-        self.pins_dir.mkdir(parents=True, exist_ok=True)
 
     def remember(self, replica: str, state: State) -> None:
         """Keep the last state a replica served.

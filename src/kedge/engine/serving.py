@@ -15,7 +15,7 @@ from kedge.core.route import Choice, Plan, Reason
 from kedge.core.values import Arm, State
 from kedge.engine.agreement import agreeing_rows
 from kedge.engine.models import Handle
-from kedge.engine.observe import Recorder
+from kedge.engine.observe import ANSWERED, Recorder
 
 if TYPE_CHECKING:
     from kedge.ports import Columns
@@ -197,15 +197,21 @@ class Serving:
         """Mirror and count. The caller has its answer; nothing here can change or delay it."""
         if request.probe:
             return
-        live.answered = True
+        try:
+            self._finish(live, request, answer)
+        except Exception:  # noqa: BLE001 - the answer is sent: a second one would break the connection
+            live.recorder.count("errors.after_answer")
+
+    def _finish(self, live: Live, request: Request, answer: Answer) -> None:
         recorder, choice = live.recorder, answer.choice
         if request.asked is not None:
             recorder.count("asked")
             return
+        live.answered = True
         names = live.names.get(id(choice))
         if names is None:
             arm = choice.arm.value
-            names = live.names[id(choice)] = (arm, f"requests.{arm}", f"rows.{arm}")
+            names = live.names[id(choice)] = (arm, f"{ANSWERED[0]}{arm}", f"{ANSWERED[1]}{arm}")
         recorder.answered(names, request.rows, answer.micros, keyless=not request.entity)
         if answer.failover is not None:
             recorder.count(f"failover.{answer.failover}")

@@ -35,6 +35,9 @@ LINGER_S = 10.0
 """How long a model process stays after the last row that needed it: in-flight requests of
 workers that have not swapped yet."""
 
+LOG_BYTES = 16 << 20
+"""A log that is larger when its process starts is put aside; the one put aside before goes."""
+
 Command = tuple[str, ...]
 HostCommand = Callable[[State, int, Path], Command]
 
@@ -60,6 +63,8 @@ class Child:
     def start(self, now: float) -> None:
         """Start it; its talk goes to a file of its own."""
         self._log_path.parent.mkdir(parents=True, exist_ok=True)
+        if self._log_path.exists() and self._log_path.stat().st_size > LOG_BYTES:
+            self._log_path.replace(self._log_path.with_suffix(".log.1"))
         with self._log_path.open("ab") as out:
             self.process = subprocess.Popen(  # noqa: S603 - our own command
                 self.command, stdin=subprocess.DEVNULL, stdout=out, stderr=out,

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 MAX_FRAME = 64 << 20
 """Longest frame either side takes. An endpoint's row limit is reached far below."""
 
-Data = bytes | list[str | None]
+Data = bytes | list[Any]
 
 
 class Request(msgspec.Struct, array_like=True, gc=False):
@@ -139,7 +139,7 @@ class Inputs:
         packed: list[Data] = []
         for name, dtype, string in self._fields:
             column: NDArray[Any] = columns[name]
-            if string:
+            if string or column.dtype.kind == "O":  # words, or numbers with nulls among them
                 packed.append(column.reshape(-1).tolist())
             elif column.dtype is dtype:
                 packed.append(column.tobytes())
@@ -166,8 +166,8 @@ class Inputs:
             shape = self._shapes[i] if opened is None else tuple(opened[i])
             parts = [request.columns[i] for request in requests]
             column: NDArray[Any]
-            if string:
-                values = [value for part in parts for value in part]
+            if string or any(isinstance(part, list) for part in parts):
+                values = [value for part in parts for value in _values(part, dtype)]
                 column = np.empty(len(values), dtype=object)
                 column[:] = values
             else:
@@ -175,6 +175,14 @@ class Inputs:
                 column = np.frombuffer(bytearray().join(parts), dtype)  # type: ignore[arg-type]
             columns[name] = column.reshape(rows, *shape) if shape or column.size != rows else column
         return columns
+
+
+def _values(part: Data, dtype: np.dtype[Any] | type) -> list[Any]:
+    """One request's part of a column, as Python values."""
+    if isinstance(part, list):
+        return part
+    values: list[Any] = np.frombuffer(part, dtype).tolist()
+    return values
 
 
 def pack_outputs(columns: Columns, start: int, stop: int) -> list[Output]:
