@@ -22,7 +22,7 @@ import uvicorn
 
 from kedge.adapters import process
 from kedge.adapters.process import ProcessModel
-from kedge.adapters.sql.signal import SETTLE_S, DirectorySignal
+from kedge.adapters.sql.signal import DirectorySignal
 from kedge.core.codec import encode
 from kedge.core.errors import BadConfig, Refused, Unavailable
 from kedge.core.values import Release, State
@@ -92,7 +92,7 @@ def run_worker(server: Server, *, slot: str, fd: int, run_dir: Path, state_dir: 
     replica = Replica(
         member=member, slot=slot, ledger=place.ledger, stamp=place.ledger.stamp, roster=place.roster,
         evidence=place.evidence, disk=place.disk, pool=pool, serving=serving, signal=signal_,
-        settle_s=SETTLE_S, contract=contract_of, clock=place.clock, lease_s=server.lease_s,
+        contract=contract_of, clock=place.clock, lease_s=server.lease_s,
     )  # fmt: skip
     bounds = Bounds(
         body=int(server.max_body_mb * 2**20), requests=server.max_in_flight, body_s=30.0

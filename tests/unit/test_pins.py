@@ -121,6 +121,7 @@ def test_unpinning_says_whether_there_was_a_pin(disk: HostDisk) -> None:
 @pytest.mark.parametrize("raw", [b"", b"{", b'{"endpoint": "flights"}'])
 def test_a_pin_that_cannot_be_read_pins_nothing(disk: HostDisk, tmp_path: Path, raw: bytes) -> None:
     """Half a file must not stop a replica."""
+    (tmp_path / "pins").mkdir()
     (tmp_path / "pins/flights.json").write_bytes(raw)
     assert disk.pins() == {}
 

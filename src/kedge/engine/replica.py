@@ -2,9 +2,9 @@
 
 Theory of operation
 -------------------
-* The ledger's row is the truth and the only thing followed. A wake-up may come for nothing,
-  early (SQLite writes its log before the commit is visible) or not at all (polling then finds
-  it), so after each one the row is looked at several times within 50 ms.
+* The ledger's row is the truth and the only thing followed. A wake-up may come for nothing, or
+  early (SQLite writes its log before the commit is visible; the writer touches the file once
+  more after it), or not at all (polling then finds it).
 * Only the newest row is served: epochs in between are passed over, never replayed.
 * A row is swapped in when what it needs to *serve* is ready. Two-phase commands make sure it
   is before they flip; if it is not (a cold rollback), the old snapshot goes on serving and the
@@ -20,7 +20,7 @@ Theory of operation
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -40,10 +40,7 @@ LEASE_S = 30.0
 """How long a gateway gives a candidate its share without having heard from the ledger."""
 BEAT_S = 1.0
 PENDING_S = 0.02
-"""How often to look while a model is being loaded or a first answer is awaited."""
-
-FRESH_S = 2.0
-"""How long after a swap the first answer is looked for at the pace of `PENDING_S`."""
+"""How often to look while a model is being loaded."""
 
 COMPARISONS = 64
 """Comparisons whose counts this process keeps; an older one that comes back counts under a new
@@ -58,7 +55,7 @@ class Replica:
     def __init__(
         self, *, member: Member, slot: str, ledger: Ledger, stamp: Callable[[], object], roster: Roster,
         evidence: EvidenceStore, disk: HostDisk, pool: Pool, serving: Serving, signal: Signal,
-        settle_s: Sequence[float], contract: Callable[[State], object], clock: Clock,
+        contract: Callable[[State], object], clock: Clock,
         lease_s: float = LEASE_S,
     ) -> None:  # fmt: skip
         self._member = member
@@ -71,7 +68,6 @@ class Replica:
         self._pool = pool
         self._serving = serving
         self._signal = signal
-        self._settle_s = settle_s
         self._contract = contract
         self._clock = clock
         self._lease_s = lease_s
@@ -80,7 +76,7 @@ class Replica:
         self._seen: object = None
         self._contact = clock.unix() - 2 * lease_s
         self._fault = ""
-        self._swapped_at = 0.0
+        self._unremembered: list[Live] = []
         self._told_at = 0.0
         self._told: dict[tuple[str, str], Tally] = {}
         self._recorders: dict[tuple[object, ...], Recorder] = {}
@@ -99,30 +95,27 @@ class Replica:
         while not self._stopping.is_set():
             try:
                 woken = self._signal.wait(PENDING_S if self._pending() else BEAT_S / 4)
-                self._look(self._settle_s if woken else (0.0,))
+                if self._read() or not woken or self._unsaid():
+                    self._step()
+                if not woken:
+                    self._remember()
             except Exception as error:  # noqa: BLE001 - the thread must live; the fault is published and logged
                 self._note_fault(f"{type(error).__name__}: {error}")
                 self._stopping.wait(0.1)
+        self._remember()
         self._last_words()
         self._signal.close()
 
     def _pending(self) -> bool:
-        lives = self._serving.lives()
-        waiting = any(
-            live.answered and self._member.answered.get(live.state.endpoint, -1) < live.state.epoch
-            for live in lives
-        )
-        fresh = self._clock.unix() - self._swapped_at < FRESH_S
-        return waiting or fresh or not self._pool.settled
+        """Whether something is under way that no signal tells of: a load, or a file to write."""
+        return bool(self._unremembered) or not self._pool.settled
 
-    def _look(self, settle_s: Sequence[float]) -> None:
-        """Look until something has changed or the schedule ends; then act."""
-        for pause in settle_s:
-            if pause:
-                self._signal.wait(pause)
-            if self._read():
-                break
-        self._step()
+    def _unsaid(self) -> bool:
+        """Whether a load ended, or an epoch had its first answer, and the roster has not heard."""
+        return self._pool.holds() != self._member.holds or any(
+            live.answered and self._member.answered.get(live.state.endpoint, -1) < live.state.epoch
+            for live in self._serving.lives()
+        )
 
     def _read(self) -> bool:
         """Read the ledger if it moved. True when there is something new to act on."""
@@ -206,10 +199,10 @@ class Replica:
         same = live is not None and live.state.fields == state.fields
         contract = live.contract if same and live is not None else self._contract(state)
         fresh = Live(state=state, plan=plan, handles=handles, contract=contract,
-                     recorder=self._recorder(state), lease=lease, pinned=pinned)  # fmt: skip
+                     recorder=self._recorder(state), lease=lease, pinned=pinned,
+                     first_answer=self._signal.wake)  # fmt: skip
         fresh.refresh_deadline()
         self._serving.swap(fresh)
-        self._swapped_at = self._clock.unix()
         if live is None or live.state.epoch != state.epoch:
             log.info("replica.swapped", endpoint=state.endpoint, epoch=state.epoch,
                      production=state.production, candidate=state.candidate)  # fmt: skip
@@ -273,18 +266,19 @@ class Replica:
         except KedgeError as error:
             log.warning("replica.roster_lost", fault=str(error), replica=self._member.name)
         if swapped:
-            self._remember(lives)
+            self._unremembered = [live for live in lives if not live.pinned]
         if now - self._told_at >= BEAT_S:
             self._told_at = now
             self._tell(lives)
 
-    def _remember(self, lives: list[Live]) -> None:
-        for live in lives:
-            if not live.pinned:
-                try:
-                    self._disk.remember(self._slot, live.state)
-                except OSError as error:
-                    log.warning("replica.disk_full", fault=str(error), endpoint=live.state.endpoint)
+    def _remember(self) -> None:
+        """Keep what is served on this host's disk: when it is quiet, not while others swap."""
+        for live in self._unremembered:
+            try:
+                self._disk.remember(self._slot, live.state)
+            except OSError as error:
+                log.warning("replica.disk_full", fault=str(error), endpoint=live.state.endpoint)
+        self._unremembered = []
 
     def _tell(self, lives: list[Live]) -> None:
         """Write the counts; losing them is allowed, and is logged."""

@@ -64,13 +64,15 @@ class Answer:
 class Live:
     """What an endpoint serves at one epoch. Immutable but for the deadline and the answered mark."""
 
-    __slots__ = ("answered", "contract", "deadline_s", "handles", "heads", "instead", "lease", "names",
-                 "pinned", "plan", "recorder", "state")  # fmt: skip
+    __slots__ = ("answered", "contract", "deadline_s", "first_answer", "handles", "heads", "instead",
+                 "lease", "names", "pinned", "plan", "recorder", "state")  # fmt: skip
 
     def __init__(
         self, *, state: State, plan: Plan, handles: dict[int, Handle], contract: object,
-        recorder: Recorder, lease: bool, pinned: bool,
+        recorder: Recorder, lease: bool, pinned: bool, first_answer: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
+        self.first_answer = first_answer
+        """Called once, when a caller got the first answer of this snapshot."""
         self.state = state
         self.plan = plan
         self.handles = handles
@@ -207,7 +209,9 @@ class Serving:
         if request.asked is not None:
             recorder.count("asked")
             return
-        live.answered = True
+        if not live.answered:
+            live.answered = True
+            live.first_answer()
         names = live.names.get(id(choice))
         if names is None:
             arm = choice.arm.value

@@ -17,11 +17,6 @@ try:
 except (ImportError, OSError):  # not Linux
     _inotify = None
 
-SETTLE_S = (0, 0.0003, 0.0006, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05)
-"""Pauses between the looks that a wake-up is worth: the first wake-up comes *before* the commit
-can be seen, by the time that an fsync takes. Spend them in `wait`, not asleep: the second wake-up
-cuts a pause short (0.4 ms from commit to follower where sleeping took 5, on a busy disk)."""
-
 POLL_S = 0.05
 """How often a directory is looked for that is missing, and how often everything is looked at
 where there is no inotify."""
@@ -31,8 +26,8 @@ class DirectorySignal:
     """Wakes when anything in one of the directories is written, made, moved in or deleted.
 
     A trap: SQLite writes its log first and commits after, so the wake-up comes before the
-    change can be seen. `Database.write` touches the file once it can, which wakes again; but a
-    caller must not count on that second one, and looks again for a little while (`SETTLE_S`).
+    change can be seen. `Database.write` touches the file once it can, which wakes again; a
+    caller who waits with a timeout finds the rest (a writer that was killed between the two).
 
     It may wake for nothing, and wakes once for many writes. A directory that is missing, or is
     deleted or replaced, is watched again as soon as it is there, and that wakes too. `wait`
