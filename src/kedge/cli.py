@@ -517,26 +517,24 @@ def unpin(context: Context, endpoint: str) -> None:
 @verb
 def status(context: Context, endpoint: str | None, watch: bool) -> None:
     """Show what is live, what is ready to take over, and what is wrong."""
+    import contextlib
     import time
 
     from kedge.report import status_text
     from kedge.verbs import status_of
 
     place = context.place()
-    while True:
-        found = status_of(place, endpoint)
-        if watch and not context.as_json:
-            click.clear()
-        data = found[0] if endpoint is not None else found
-        context.out(
-            data, "\n\n".join(status_text(item) for item in found) or "no endpoint yet: kedge apply"
-        )
-        if not watch:
-            return
-        try:
+    with contextlib.suppress(*((KeyboardInterrupt,) if watch else ())):
+        while True:
+            found = status_of(place, endpoint)
+            if watch and not context.as_json:
+                click.clear()
+            data = found[0] if endpoint is not None else found
+            text = "\n\n".join(status_text(item) for item in found)
+            context.out(data, text or "no endpoint yet: kedge apply")
+            if not watch:
+                return
             time.sleep(1)
-        except KeyboardInterrupt:
-            return
 
 
 @main.command()

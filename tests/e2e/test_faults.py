@@ -146,7 +146,9 @@ def test_a_gateway_cut_off_from_the_ledger_gives_a_candidate_no_share(
     with site.load(rate=100) as load:
         (site.root / ".kedge/ledger").rename(saved)
         site.until(
-            lambda: site.infer()[1]["kedge-reason"] == "lease_expired", "the lease to end", 10
+            lambda: {site.infer()[1]["kedge-reason"] for _ in range(12)} == {"lease_expired"},
+            "the lease of both workers to end",
+            10,
         )
     assert load.failures == []
     assert site.served() == "r1"
