@@ -499,3 +499,21 @@ def test_production_in_a_process_is_not_held_to_the_candidates_deadline() -> Non
     place.live.deadline_s = 0.01
     place.ask(request(asked=1))
     assert remote.asked == [POLICY.limits.timeout_ms / 1e3]
+
+
+def test_what_goes_wrong_after_the_answer_is_counted_and_told_once() -> None:
+    """The caller has its answer: a second one would break the connection."""
+    place = Place(CANARY, Inline(3.0), None)
+    place.live.handles = dict(place.handles)
+    told: list[str] = []
+
+    def broken() -> None:
+        told.append("asked")
+        raise OSError("the bell is gone")
+
+    for _ in range(2):
+        place.live.first_answer, place.live.answered = broken, False
+        assert place.ask().outputs["p"].tolist() == [3.0]
+    assert told == ["asked", "asked"]
+    assert place.counts["errors.after_answer"] == 2
+    assert place.live.troubled

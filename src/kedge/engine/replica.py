@@ -13,7 +13,7 @@ Theory of operation
 * Without contact for `LEASE_S` the candidate's share is dropped: a gateway that cannot hear
   that a candidate was rolled back may not go on serving it.
 * A failure in a step never ends the thread: it changes a visible state (the roster shows the
-  age of the last contact and the fault), and the next step tries again.
+  age of the last contact, the log the fault), and the next step tries again.
 * Deliberately absent: any knowledge of commands, and any talk to another replica.
 """
 

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
+import structlog
+
 from kedge.core.errors import BadRequest, ModelFailure, Unavailable
 from kedge.core.route import Choice, Plan, Reason
 from kedge.core.values import Arm, State
@@ -19,6 +21,8 @@ from kedge.engine.observe import ANSWERED, Recorder
 
 if TYPE_CHECKING:
     from kedge.ports import Columns
+
+log = structlog.get_logger("kedge.serving")
 
 UNKNOWN_DEADLINE_S = 1.0
 """A candidate's deadline until production's own p99 is known."""
@@ -65,7 +69,7 @@ class Live:
     """What an endpoint serves at one epoch. Immutable but for the deadline and the answered mark."""
 
     __slots__ = ("answered", "contract", "deadline_s", "first_answer", "handles", "heads", "instead",
-                 "lease", "names", "pinned", "plan", "recorder", "state")  # fmt: skip
+                 "lease", "names", "pinned", "plan", "recorder", "state", "troubled")  # fmt: skip
 
     def __init__(
         self, *, state: State, plan: Plan, handles: dict[int, Handle], contract: object,
@@ -89,6 +93,7 @@ class Live:
         self.names: dict[int, tuple[str, str, str]] = {}
         self.deadline_s = UNKNOWN_DEADLINE_S
         self.answered = False
+        self.troubled = False
 
     def refresh_deadline(self) -> None:
         """Set the candidate's deadline from production's own latency."""
@@ -201,8 +206,11 @@ class Serving:
             return
         try:
             self._finish(live, request, answer)
-        except Exception:  # noqa: BLE001 - the answer is sent: a second one would break the connection
+        except Exception as error:  # noqa: BLE001 - a second answer would break the connection
             live.recorder.count("errors.after_answer")
+            if not live.troubled:  # once a snapshot: the count has the rest
+                live.troubled = True
+                log.warning("serving.after_answer", fault=f"{type(error).__name__}: {error}")
 
     def _finish(self, live: Live, request: Request, answer: Answer) -> None:
         recorder, choice = live.recorder, answer.choice
