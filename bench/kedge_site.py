@@ -22,7 +22,7 @@ import msgspec
 from common import CPUS, LOAD_CPU, SERVER_CPU, alive, on, place, tree
 
 if TYPE_CHECKING:
-    from kedge.core.release import AnyCommand
+    from kedge.core.commands import AnyCommand
     from kedge.engine.control import Control, Receipt
     from kedge.wiring import Workplace
 
@@ -235,7 +235,7 @@ class Site:
 
     def promote(self, endpoint: str, version: int) -> Receipt:
         """Put a version into production, whatever the rules say."""
-        from kedge.core.release import Promote  # noqa: PLC0415 - as above
+        from kedge.core.commands import Promote  # noqa: PLC0415 - as above
 
         return self.submit(
             endpoint, Promote(release=self.release(endpoint, version), override="bench")

@@ -8,106 +8,18 @@ Imports of the house stand inside the verbs: `kedge --help` must not pay for SQL
 
 from __future__ import annotations
 
-import functools
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from kedge.console import REFUSED, Context, submit, verb
+from kedge.watching import evidence, freeze, outcomes, plan, thaw
+
 if TYPE_CHECKING:
-    from kedge.core.errors import KedgeError
-    from kedge.core.release import AnyCommand
-    from kedge.settings import Settings
+    from kedge.core.commands import AnyCommand
     from kedge.wiring import Workplace
-
-DONE, REFUSED, USAGE, NOT_ACKNOWLEDGED, UNAVAILABLE = 0, 1, 2, 3, 4
-
-
-class Context:
-    """What every verb knows: where the configuration is, and how to print."""
-
-    def __init__(self, config: Path) -> None:
-        self.config = config
-        self.as_json = False
-
-    @functools.cached_property
-    def settings(self) -> Settings:
-        """kedge.toml, checked."""
-        from kedge.settings import load
-
-        return load(self.config)
-
-    @property
-    def state_dir(self) -> Path:
-        """Where the ledger is. A damaged kedge.toml must not keep anybody from rolling back."""
-        from kedge.core.errors import BadConfig
-        from kedge.settings import STATE_DIR
-
-        try:
-            where = self.settings.server.state_dir
-        except BadConfig:
-            where = STATE_DIR
-        return (self.config.parent / where).absolute()
-
-    def place(self, *, patience_s: float = 5.0) -> Workplace:
-        """The state directory, opened."""
-        from kedge.wiring import Workplace
-
-        return Workplace(self.state_dir, patience_s=patience_s)
-
-    def say(self, text: str) -> None:
-        """Talk: to stderr, so that stdout stays data."""
-        click.echo(text, err=True)
-
-    def out(self, data: object, text: str) -> None:
-        """Data: as JSON when asked, else as text for people."""
-        if self.as_json:
-            import msgspec
-
-            click.echo(msgspec.json.encode(data))
-        elif text:
-            click.echo(text)
-
-
-def _exit_code(error: KedgeError) -> int:
-    from kedge.core.errors import BadConfig, NotAcknowledged, Unavailable
-
-    kinds = ((BadConfig, USAGE), (NotAcknowledged, NOT_ACKNOWLEDGED), (Unavailable, UNAVAILABLE))
-    return next((code for kind, code in kinds if isinstance(error, kind)), REFUSED)
-
-
-def verb(function: Callable[..., None]) -> Callable[..., None]:
-    """Give a verb its --json, and turn errors into words, a hint and an exit code."""
-
-    @click.option("--json", "as_json", is_flag=True, help="Print data as one JSON document.")
-    @click.pass_obj
-    @functools.wraps(function)
-    def run(context: Context, /, *args: Any, as_json: bool, **kwargs: Any) -> None:
-        from kedge.core.errors import KedgeError
-
-        context.as_json = as_json
-        try:
-            function(context, *args, **kwargs)
-        except KedgeError as error:
-            if as_json:
-                import msgspec
-
-                body = {
-                    "code": error.code,
-                    "message": str(error),
-                    "hint": error.hint,
-                    **error.details,
-                }
-                click.echo(msgspec.json.encode({"error": body}))
-            else:
-                click.echo(f"error: {error}", err=True)
-            if error.hint:
-                click.echo(f"hint: {error.hint}", err=True)
-            sys.exit(_exit_code(error))
-
-    return run
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -333,21 +245,6 @@ def _state(place: Workplace, endpoint: str) -> Any:
     return place.ledger.read().states.get(endpoint)
 
 
-def _submit(
-    context: Context, endpoint: str, make: Callable[[Workplace], AnyCommand], reason: str = ""
-) -> None:
-    from kedge.report import receipt_data, receipt_text
-    from kedge.verbs import probe
-    from kedge.wiring import actor
-
-    place = context.place()
-    command = make(place)
-    say = context.say if not context.as_json else lambda text: None
-    control = place.control(say, probe(place))
-    receipt = control.submit(endpoint, command, by=actor(), reason=reason)
-    context.out(receipt_data(receipt), receipt_text(receipt))
-
-
 @main.command()
 @click.argument("endpoint")
 @click.argument("version", required=False)
@@ -358,14 +255,14 @@ def promote(
     context: Context, endpoint: str, version: str | None, full: bool, override: str | None
 ) -> None:
     """Advance the rollout a step, or into production; the first release goes there directly."""
-    from kedge.core.release import Promote
+    from kedge.core.commands import Promote
     from kedge.verbs import release_of
 
     def make(place: Workplace) -> AnyCommand:
         number = release_of(place, endpoint, version).number if version else None
         return Promote(release=number, full=full, override=override)
 
-    _submit(context, endpoint, make, override or "")
+    submit(context, endpoint, make, override or "")
 
 
 @main.command()
@@ -378,7 +275,8 @@ def shadow(
     context: Context, endpoint: str, version: str, sample: float | None, override: str | None
 ) -> None:
     """Silently give VERSION the inputs that production gets."""
-    from kedge.core.release import Shadow, buckets
+    from kedge.core.commands import Shadow
+    from kedge.core.release import buckets
     from kedge.verbs import release_of
 
     def make(place: Workplace) -> AnyCommand:
@@ -387,7 +285,7 @@ def shadow(
         share = sample if sample is not None else state.policy.shadow.sample if state else 100.0
         return Shadow(release=release.number, sample=buckets(share), override=override)
 
-    _submit(context, endpoint, make, override or "")
+    submit(context, endpoint, make, override or "")
 
 
 @main.command()
@@ -396,22 +294,29 @@ def shadow(
 @click.option(
     "--weight", type=float, help="Per cent of the callers; default: the policy's first step."
 )
+@click.option("--auto", is_flag=True, help="The patrol walks the steps, each by proof.")
 @click.option("--override", metavar="REASON", help="Do it although the rules say no; logged.")
 @verb
 def canary(
-    context: Context, endpoint: str, version: str, weight: float | None, override: str | None
+    context: Context,
+    endpoint: str,
+    version: str,
+    weight: float | None,
+    auto: bool,
+    override: str | None,
 ) -> None:
     """Let VERSION answer a share of the callers."""
-    from kedge.core.release import Canary, buckets
+    from kedge.core.commands import Canary
+    from kedge.core.release import buckets
     from kedge.verbs import release_of
 
     def make(place: Workplace) -> AnyCommand:
         release = release_of(place, endpoint, version)
         state = _state(place, endpoint)
         share = weight if weight is not None else state.policy.canary.steps[0] if state else 1.0
-        return Canary(release=release.number, weight=buckets(share), override=override)
+        return Canary(release=release.number, weight=buckets(share), override=override, auto=auto)
 
-    _submit(context, endpoint, make, override or "")
+    submit(context, endpoint, make, override or "")
 
 
 @main.command("set-weight")
@@ -420,9 +325,10 @@ def canary(
 @verb
 def set_weight(context: Context, endpoint: str, weight: float) -> None:
     """Change the candidate's share to WEIGHT per cent."""
-    from kedge.core.release import SetWeight, buckets
+    from kedge.core.commands import SetWeight
+    from kedge.core.release import buckets
 
-    _submit(context, endpoint, lambda place: SetWeight(weight=buckets(weight)))
+    submit(context, endpoint, lambda place: SetWeight(weight=buckets(weight)))
 
 
 def _plain(name: str, help_text: str) -> None:
@@ -431,14 +337,14 @@ def _plain(name: str, help_text: str) -> None:
     @click.option("--reason", default="", help="Why, for the ledger.")
     @verb
     def command(context: Context, endpoint: str, reason: str) -> None:
-        from kedge.core import release
+        from kedge.core import commands
 
-        commands: dict[str, AnyCommand] = {
-            "pause": release.Pause(),
-            "resume": release.Resume(),
-            "abort": release.Abort(),
+        asked: dict[str, AnyCommand] = {
+            "pause": commands.Pause(),
+            "resume": commands.Resume(),
+            "abort": commands.Abort(),
         }
-        _submit(context, endpoint, lambda _: commands[name], reason)
+        submit(context, endpoint, lambda _: asked[name], reason)
 
 
 _plain("pause", "Hold the rollout where it is.")
@@ -466,7 +372,7 @@ def rollback(
     reason: str,
 ) -> None:
     """Undo the newest change that callers were served. Needs no argument."""
-    from kedge.core.release import Rollback
+    from kedge.core.commands import Rollback
 
     if to is not None and (axis is not None or production):
         raise click.UsageError("--to names the release; --axis and --production look for one")
@@ -480,7 +386,7 @@ def rollback(
         context.out(data, f"this host is pinned to {data['serves']} (it left epoch {data['left_epoch']}){acks}\n"
                     "the command is handed in when the ledger is back; kedge unpin ends the pin")  # fmt: skip
         return
-    _submit(context, endpoint, lambda place: command, reason)
+    submit(context, endpoint, lambda place: command, reason)
 
 
 def _number(text: str) -> int:
@@ -568,3 +474,7 @@ def doctor(context: Context, forget: str | None) -> None:
     if bad:
         click.echo("hint: docs/howto/repair.md says what to do about each finding", err=True)
         sys.exit(REFUSED)
+
+
+for _verb in (evidence, outcomes, plan, freeze, thaw):
+    main.add_command(_verb)

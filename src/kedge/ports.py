@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from kedge.core.release import AnyEvent
+from kedge.core.commands import AnyEvent
 from kedge.core.values import FileEntry, ModelVersion, Placement, Release, Signature, State, Value
+from kedge.core.windows import Window
 
 if TYPE_CHECKING:
     import numpy as np
@@ -300,6 +301,28 @@ class EvidenceStore(Protocol):
 
     def tallies(self, endpoint: str) -> tuple[Tally, ...]:
         """Everything counted for an endpoint."""
+
+
+class WindowStore(Protocol):
+    """What workers counted by the second, and what the judge made of it. It may be lost."""
+
+    def write(self, windows: Sequence[Window]) -> None:
+        """Write the windows; one that is there already stays as it is."""
+
+    def read(self, endpoint: str, after: int, limit: int) -> tuple[int, tuple[Window, ...]]:
+        """The windows of an endpoint that were written after a position, oldest first.
+
+        Returns the position of the last one, and the windows.
+        """
+
+    def keep(self, endpoint: str, comparison: str, body: bytes) -> None:
+        """Keep what the judge knows of a comparison, over what was kept before."""
+
+    def kept(self, endpoint: str, comparison: str) -> bytes | None:
+        """What was kept, if anything."""
+
+    def prune(self, before: int) -> int:
+        """Drop windows of seconds before this one; returns how many."""
 
 
 # ---------------------------------------------------------------- models

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from kedge.core import release as r
+from kedge.core import commands as r
 from kedge.core.values import BUCKETS
 from kedge.engine.control import Receipt
 from kedge.ports import Entry, Note
@@ -24,14 +24,22 @@ def story(event: r.AnyEvent | Note) -> str:
             return f"r{number} is shadowed with {sample / 100:g} % of the inputs"
         case r.SampleSet(sample=sample):
             return f"the shadow gets {sample / 100:g} % of the inputs"
-        case r.CanaryStarted(release=number, weight=weight):
-            return f"r{number} answers {weight / 100:g} % of the callers"
+        case r.CanaryStarted(release=number, weight=weight, auto=auto):
+            return f"r{number} answers {weight / 100:g} % of the callers" + (
+                "; the patrol walks the steps" if auto else ""
+            )
         case r.WeightSet(weight=weight, previously=old):
             return f"the candidate's share went from {old / 100:g} % to {weight / 100:g} %"
         case r.Paused():
             return "the rollout is held"
         case r.Resumed():
             return "the rollout goes on"
+        case r.ShadowPassed(release=number, production=production):
+            return f"r{number} passed its shadow window against r{production}"
+        case r.Frozen():
+            return "automation is stopped"
+        case r.Thawed():
+            return "automation acts again"
         case r.Aborted(release=number):
             return f"r{number} is no candidate any more (not condemned)"
         case r.CandidateRolledBack(release=number, weight=weight):
@@ -42,6 +50,8 @@ def story(event: r.AnyEvent | Note) -> str:
             return f"{body['command']} took {body['total_ms']:.1f} ms" + (
                 f", last ack after {body['last_ack_ms']:.1f} ms" if body.get("last_ack_ms") else ""
             )
+        case Note(kind="verdict", body=body):
+            return f"judged {body['candidate']}: {body['verdict']} ({body['code']})"
         case Note(kind=kind, body=body):
             return f"{kind}: {', '.join(f'{k} {v}' for k, v in body.items())}"
 
@@ -174,3 +184,106 @@ def _causes(by_cause: dict[str, int]) -> str:
     """Counts by their cause, in brackets; nothing when there are none."""
     told = ", ".join(f"{cause} {number:,}" for cause, number in by_cause.items())
     return f" ({told})" if told else ""
+
+
+# ---------------------------------------------------------------- evidence
+
+
+def evidence_text(found: dict[str, Any]) -> str:
+    """What is known of a rollout, for people."""
+    decision = found["decision"]
+    share = f", {found['weight']:g} % of callers" if found["weight"] else ""
+    lines = [
+        f"{found['endpoint']}: {found['candidate']} against {found['production']}, {found['stage']}{share}"
+        + (", frozen" if found["frozen"] else ""),
+        f"verdict: {decision['verdict']} ({decision['code']}): {decision['reason']}",
+        "",
+        f"  {'metric':<13}{'production':>20}{'candidate':>20}{'ratio':>8}{'interval':>16}  verdict",
+        *(_verdict_line(item) for item in found["metrics"]),
+    ]
+    if found["segments"]:
+        lines += ["", "  segments, the worst first", *map(_verdict_line, found["segments"])]
+    lines += _agreement_lines(found["agreement"]) if found["agreement"] else []
+    coverage = found["coverage"]
+    if coverage["mirrored"]:
+        lines += [
+            "",
+            f"  coverage {coverage['share']:.1%} of {coverage['mirrored']:,} mirrored requests",
+        ]
+    if coverage["lost"]:
+        lines.append(
+            f"  {coverage['lost']:,} observations were dropped: a worker's recorder was full"
+        )
+    lines += _label_lines(found["labels"])
+    return "\n".join(lines)
+
+
+def _verdict_line(item: dict[str, Any]) -> str:
+    cells = [
+        f"{bad:,}/{units:,} {bad / units:7.2%}" if units else "-"
+        for bad, units in zip(item["bad"], item["units"], strict=True)
+    ]
+    ratio = f"{item['ratio']:.2f}" if item.get("ratio") is not None else "-"
+    between = "-"
+    if item.get("interval"):
+        low, high = item["interval"]
+        between = f"{low:.2f} to {'any' if high is None or high > 99 else f'{high:.2f}'}"
+    name = item["metric"] + (f" {item['segment']}" if item["segment"] else "")
+    return (f"  {name:<13}{cells[0]:>20}{cells[1]:>20}{ratio:>8}{between:>16}  "
+            f"{item['verdict']}: {item['reason']}")  # fmt: skip
+
+
+def _agreement_lines(found: dict[str, Any]) -> list[str]:
+    if not found["pairs"]:
+        return []
+    more = "".join(
+        f", {name} {found[key]:.2f}"
+        for name, key in (("kappa", "kappa"), ("of the positive", "positive"))
+        if found[key] is not None
+    )
+    flips = f"{found['flips']:,} decisions flip, {found['missing']:,} without an answer"
+    lines = ["", f"  agreement {found['raw']:.1%} of {found['pairs']:,} pairs{more}; {flips}"]
+    lines += [
+        f"    {item['segment']:<20} {item['disagreement']:6.1%} of {item['pairs']:,} disagree"
+        for item in found["segments"][:5]
+    ]
+    lines += [
+        f"    for example {item[0]} ({', '.join(item[1])}): production {item[2]}, candidate {item[3]}"
+        for item in found["examples"][:3]
+    ]
+    return lines
+
+
+def _label_lines(found: dict[str, Any]) -> list[str]:
+    arms = [
+        f"{arm} {found[arm]['labelled']:,} of {found[arm]['predictions']:,}"
+        for arm in ("production", "candidate")
+        if arm in found
+    ]
+    if not arms:
+        return []
+    delay = f", half within {found['delay_p50_s']:.0f} s" if found.get("delay_p50_s") else ""
+    declined = f", {found['declined']:,} will never have one" if found.get("declined") else ""
+    return ["", f"  labels: {'; '.join(arms)}{delay}{declined}"]
+
+
+def plan_text(found: dict[str, Any]) -> str:
+    """How soon a worse candidate would be found, for people."""
+    traffic = f"{found['rate']:g} requests a second, {found['errors']:.3%} of them fail"
+    asked = f"a candidate that fails {found['times']:g} times as often would be found"
+    lines = [
+        f"{found['endpoint']}: {traffic}; {asked}",
+        f"  {'at':>6}  {'after':>12}  {'failures of it':>15}  {'of them its own':>16}",
+    ]
+    for step in found["steps"]:
+        after = "not in a month" if step["seconds"] is None else _span(step["seconds"])
+        lines.append(
+            f"  {step['weight']:5g}%  {after:>12}  {step['harmed']:15,}  {step['excess']:16,}"
+        )
+    return "\n".join(lines)
+
+
+def _span(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import structlog
@@ -22,12 +22,17 @@ import uvicorn
 
 from kedge.adapters import process
 from kedge.adapters.process import ProcessModel
+from kedge.adapters.records import RECORDS_DIR, SPOOL_DIR
+from kedge.adapters.records.spool import Spool
 from kedge.adapters.sql.signal import DirectorySignal
 from kedge.core.codec import encode
 from kedge.core.errors import BadConfig, Refused, Unavailable
+from kedge.core.records import JoinRow
 from kedge.core.values import Release, State
 from kedge.engine.control import Say
 from kedge.engine.models import Pool
+from kedge.engine.patrol import Patrol
+from kedge.engine.recording import Recording
 from kedge.engine.replica import Replica
 from kedge.engine.serving import Serving
 from kedge.engine.supervisor import Command, HostCommand, Supervisor
@@ -86,6 +91,12 @@ def run_worker(server: Server, *, slot: str, fd: int, run_dir: Path, state_dir: 
     )  # fmt: skip
     serving = Serving(place.clock.monotonic)
     signal_ = place.ledger_signal()
+    spool = Spool(state_dir / RECORDS_DIR / SPOOL_DIR, member.name.replace("/", "."))
+
+    def spooled(rows: Sequence[JoinRow]) -> int:
+        spool.roll(place.clock.unix())
+        return spool.append(rows)
+
     links = Links()
     pool = Pool(loaders=Loaders(), artifacts=place.artifacts, connect=links.connect, run_dir=run_dir,
                 clock=place.clock, changed=signal_.wake)  # fmt: skip
@@ -93,6 +104,7 @@ def run_worker(server: Server, *, slot: str, fd: int, run_dir: Path, state_dir: 
         member=member, slot=slot, ledger=place.ledger, stamp=place.ledger.stamp, roster=place.roster,
         evidence=place.evidence, disk=place.disk, pool=pool, serving=serving, signal=signal_,
         contract=contract_of, clock=place.clock, lease_s=server.lease_s,
+        recording=Recording(member.name, place.windows, spooled, place.clock.unix),
     )  # fmt: skip
     bounds = Bounds(
         body=int(server.max_body_mb * 2**20), requests=server.max_in_flight, body_s=30.0
@@ -289,6 +301,27 @@ def host_command(state_dir: Path) -> HostCommand:
 # ---------------------------------------------------------------- control
 
 
+def start_patrol(state_dir: Path) -> Patrol:
+    """Watch every rollout from a thread of its own, with connections of its own."""
+    place = Workplace(state_dir, patience_s=1.0)
+    lock = (state_dir / "patrol.lock").open("a+")
+
+    def leads() -> bool:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    patrol = Patrol(
+        ledger=place.ledger, store=place.windows, clock=place.clock, leads=leads,
+        control=lambda: Workplace(state_dir, patience_s=5.0).control(lambda text: None, None),
+        by=f"patrol@{host_name()}",
+    )  # fmt: skip
+    threading.Thread(target=patrol.run, name="patrol").start()
+    return patrol
+
+
 def run_control(
     port: int, *, state_dir: Path, status: Callable[[Workplace, str | None], object]
 ) -> None:
@@ -300,8 +333,10 @@ def run_control(
         access_log=False, lifespan="off", ws="none",
     )  # fmt: skip
     server = uvicorn.Server(config)
+    patrol = start_patrol(state_dir)
     threading.Thread(target=_end_with_parent, args=(server, os.getppid()), daemon=True).start()
     server.run()
+    patrol.stop()
 
 
 def _end_with_parent(server: uvicorn.Server, parent: int) -> None:

@@ -216,6 +216,18 @@ def check_server(server: Server) -> None:
         raise BadConfig(faults, hint="kedge up --help")
 
 
+GUARDRAILS: dict[str, dict[str, tuple[str, ...]]] = {
+    "errors": {},
+    "latency": {},
+    "quality": {
+        "binary": ("error_rate", "log_loss", "brier"),
+        "score": ("error_rate", "absolute_error"),
+        "exact": ("error_rate", "absolute_error"),
+    },
+}
+"""The guardrails there are, and the losses that quality can be judged by, by kind of output."""
+
+
 def _judge_server(server: Server, faults: list[str]) -> None:
     for name, port in (("port", server.port), ("control_port", server.control_port)):
         if not 0 <= port <= 65535:
@@ -242,7 +254,7 @@ def _judge(policy: Policy, declared: Any, place: str, faults: list[str]) -> None
     if not 0 <= policy.log.sample <= 100:
         faults.append(f"{place}.log.sample: is per cent, 0 to 100; got {policy.log.sample}")
     durations = {
-        "shadow.window": policy.shadow.window, "log.retention": policy.log.retention,
+        "shadow.window": policy.shadow.window, "canary.dwell": policy.canary.dwell, "log.retention": policy.log.retention,
         "back_window": policy.back_window,
         **{f"escalation[{i}].after": step.after for i, step in enumerate(policy.escalation)},
     }  # fmt: skip
@@ -252,6 +264,7 @@ def _judge(policy: Policy, declared: Any, place: str, faults: list[str]) -> None
         except ValueError as error:
             faults.append(f"{place}.{name}: {error}")
     _judge_output(policy.output, f"{place}.output", faults)
+    _judge_guardrails(policy, f"{place}.guardrails", faults)
     _judge_routing(policy, declared, place, faults)
     limits = policy.limits
     for name, limit in (("rows", limits.rows), ("timeout_ms", limits.timeout_ms),
@@ -263,6 +276,26 @@ def _judge(policy: Policy, declared: Any, place: str, faults: list[str]) -> None
         faults.append(
             f"{place}.memory_mb: a model process needs 64 or more; got {policy.memory_mb}"
         )
+
+
+def _judge_guardrails(policy: Policy, place: str, faults: list[str]) -> None:
+    for name, rail in policy.guardrails.items():
+        if name not in GUARDRAILS:
+            known = ", ".join(GUARDRAILS)
+            faults.append(f"{place}.{name}: there is no such guardrail; known are {known}")
+            continue
+        if not 0 < rail.worse_by <= 100:
+            faults.append(
+                f"{place}.{name}.worse_by: is a share, above 0 (0.5 is half as much again); "
+                f"got {rail.worse_by}"
+            )
+        metrics = GUARDRAILS[name].get(policy.output.kind, ())
+        if rail.metric is not None and rail.metric not in metrics:
+            fit = f"one of {', '.join(metrics)}" if metrics else "not given"
+            faults.append(
+                f"{place}.{name}.metric: is {fit} for an output of kind {policy.output.kind}; "
+                f"got {rail.metric}"
+            )
 
 
 def _judge_output(output: Output, place: str, faults: list[str]) -> None:

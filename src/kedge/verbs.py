@@ -11,9 +11,10 @@ import msgspec
 
 from kedge.adapters.sql.engine import create, migrate
 from kedge.core.codec import fingerprint
+from kedge.core.commands import Configure, Rollback
 from kedge.core.contract import OIP_DTYPES
 from kedge.core.errors import KedgeError, Refused, Unavailable
-from kedge.core.release import Configure, Rollback, decide
+from kedge.core.release import decide
 from kedge.core.values import ModelVersion, Placement, Policy, Refusal, Release, State
 from kedge.engine.control import SILENT_S, Probe, replicas
 from kedge.engine.pins import HostDisk

@@ -17,6 +17,7 @@ from kedge.adapters.sql.ledger import SqlLedger
 from kedge.adapters.sql.registry import SqlRegistry
 from kedge.adapters.sql.roster import SqlEvidence, SqlRoster
 from kedge.adapters.sql.signal import DirectorySignal
+from kedge.adapters.sql.windows import SqlWindows
 from kedge.engine.control import Control, Probe, Say
 from kedge.engine.pins import HostDisk
 
@@ -41,6 +42,7 @@ class Workplace:
         self.ledger = SqlLedger(self.database, unix=self.clock.unix)
         self.roster = SqlRoster(open_roster(state_dir))
         self.evidence = SqlEvidence(open_evidence(state_dir))
+        self.windows = SqlWindows(open_evidence(state_dir))
         self.artifacts = DirectoryArtifacts(state_dir / "artifacts")
         self.disk = HostDisk(state_dir)
 

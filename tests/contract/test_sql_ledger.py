@@ -24,8 +24,7 @@ from contract.sql_world import (
 from kedge.adapters.sql.dialect import dbapi
 from kedge.adapters.sql.ledger import SqlLedger
 from kedge.core import codec
-from kedge.core.errors import Refused, Stale, Unavailable
-from kedge.core.release import (
+from kedge.core.commands import (
     AnyCommand,
     Canary,
     Configured,
@@ -37,6 +36,7 @@ from kedge.core.release import (
     Shadow,
     WeightSet,
 )
+from kedge.core.errors import Refused, Stale, Unavailable
 from kedge.core.values import Placement, Policy, Stage
 from kedge.ports import Note, Wanted
 
@@ -425,7 +425,8 @@ def test_a_rewritten_entry_with_a_hash_to_match_breaks_the_chain(made: World) ->
 
 def test_verify_agrees_with_a_long_random_life(made: World) -> None:
     """Random commands, most of them refused; then everything folds to the same rows."""
-    from kedge.core.release import Abort, Resume, decide
+    from kedge.core.commands import Abort, Resume
+    from kedge.core.release import decide
     from kedge.core.values import Refusal
 
     dice = random.Random(7)

@@ -18,9 +18,9 @@ import pytest
 from kedge.adapters.sql.engine import EVIDENCE_DIR, LEDGER_DIR, ROSTER_DIR
 from kedge.cli import main
 from kedge.core import values
+from kedge.core.commands import Event
 from kedge.core.errors import KedgeError
 from kedge.core.refusals import REFUSALS
-from kedge.core.release import Event
 from kedge.core.route import Reason
 from kedge.engine.observe import ANSWERED
 from kedge.gateway.app import STATUS

@@ -9,10 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from kedge.core.back import starved
 from kedge.core.codec import decode, encode, fingerprint
-from kedge.core.refusals import REFUSALS
-from kedge.core.release import (
-    GUARDS,
-    TABLE,
+from kedge.core.commands import (
     Abort,
     AnyCommand,
     AnyEvent,
@@ -22,12 +19,11 @@ from kedge.core.release import (
     Promote,
     Resume,
     Rollback,
-    Rule,
     SetWeight,
     Shadow,
-    apply,
-    decide,
 )
+from kedge.core.refusals import REFUSALS
+from kedge.core.release import GUARDS, TABLE, Rule, apply, decide
 from kedge.core.values import BUCKETS, CanaryPolicy, Placement, Policy, Refusal, Stage, State
 from kedge.testing.samples import AT, endpoint, fields, release, run
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import msgspec
 import numpy as np
 import pytest
 import uvloop
 
+from kedge.core.commands import Canary, Promote
 from kedge.core.errors import (
     BadRequest,
     CorruptArtifact,
@@ -19,7 +22,6 @@ from kedge.core.errors import (
     Overloaded,
     Unavailable,
 )
-from kedge.core.release import Canary, Promote
 from kedge.core.route import compile_plan
 from kedge.core.values import Limits, Policy, State
 from kedge.engine.models import Handle
@@ -244,9 +246,12 @@ def test_an_answer_says_which_release_gave_it_at_which_epoch_and_why() -> None:
     }  # fmt: skip
 
 
-def test_an_id_that_was_not_sent_is_not_made_up() -> None:
-    """The body then has none."""
-    assert "id" not in Place().ask().json
+def test_a_request_without_an_id_gets_one_that_names_its_hour() -> None:
+    """The outcome of an answer is joined by it (RFC 9562, version 7)."""
+    first, second = (Place().ask().json["id"] for _ in range(2))
+    assert first != second
+    assert UUID(first).version == 7
+    assert abs((UUID(first).int >> 80) / 1e3 - time.time()) < 60
 
 
 def test_a_value_that_is_not_finite_is_null_in_the_answer() -> None:

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from kedge.core.codec import GENESIS, canonical, chain, decode, encode, fingerprint
-from kedge.core.release import Canary, Promote, Shadow
+from kedge.core.commands import Canary, Promote, Shadow
 from kedge.core.values import Field, Policy, State
 from kedge.testing.samples import endpoint, release, run
 

@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 import msgspec
 import pytest
 
+from kedge.core.commands import Canary, Configure, Promote, Rollback, Shadow
 from kedge.core.holding import Need, copies, needs, within_window
-from kedge.core.release import Canary, Configure, Promote, Rollback, Shadow
 from kedge.core.values import Placement, Policy, State
 from kedge.testing.samples import AT, endpoint, release, run
 

@@ -8,8 +8,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from kedge.core.commands import (
+    Canary,
+    CandidateRolledBack,
+    Configure,
+    Promote,
+    Rollback,
+    RolledBack,
+)
 from kedge.core.errors import Refused, Unavailable
-from kedge.core.release import Canary, CandidateRolledBack, Configure, Promote, Rollback, RolledBack
 from kedge.core.values import Policy, State
 from kedge.engine.pins import HostDisk, Pin, write_atomically
 from kedge.testing.samples import AT, endpoint, release, run

@@ -6,18 +6,15 @@ import msgspec
 import pytest
 
 from kedge.core.codec import fingerprint
-from kedge.core.errors import Refused
-from kedge.core.refusals import REFUSALS
-from kedge.core.release import (
-    EVENTS,
-    GUARDS,
-    TABLE,
+from kedge.core.commands import (
     Abort,
     AnyCommand,
     AnyEvent,
     Canary,
     CandidateRolledBack,
+    Certify,
     Configure,
+    Freeze,
     Pause,
     Promote,
     Promoted,
@@ -26,6 +23,14 @@ from kedge.core.release import (
     RolledBack,
     SetWeight,
     Shadow,
+    Thaw,
+)
+from kedge.core.errors import Refused
+from kedge.core.refusals import REFUSALS
+from kedge.core.release import (
+    EVENTS,
+    GUARDS,
+    TABLE,
     apply,
     buckets,
     decide,
@@ -100,6 +105,11 @@ EVERY_COMMAND: tuple[AnyCommand, ...] = (
     Rollback(to=99),
     Rollback(axis="model"),
     Rollback(axis="features"),
+    Canary(4, 100, auto=True),
+    Certify(4),
+    Certify(99),
+    Freeze(),
+    Thaw(),
 )
 
 
@@ -652,6 +662,7 @@ REFUSED: dict[str, tuple[State, AnyCommand]] = {
     "shadow_first": (run(SETTLED, configure(audience="customer")), Canary(4, 1)),
     "rollout_first": (SETTLED, Promote(4)),
     "canary_first": (SHADOW, Promote()),
+    "not_shadowed": (CANARY, Certify(4)),
     "nothing_to_go_back_to": (FIRST, Rollback()),
     "never_in_production": (SETTLED, Rollback(to=4)),
     "bad_weight": (CANARY, SetWeight(-1)),
@@ -671,7 +682,7 @@ def test_every_refusal_can_be_reached_and_says_what_to_do(expected: str) -> None
 
 @pytest.mark.parametrize("kind", EVENTS)
 def test_every_event_can_happen_be_stored_and_be_applied(kind: str) -> None:
-    states = [*BY_STAGE.values(), run(CANARY, Pause())]
+    states = [*BY_STAGE.values(), run(CANARY, Pause()), run(SETTLED, Freeze())]
     found = [
         (state, event)
         for state in states

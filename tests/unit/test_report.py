@@ -7,8 +7,8 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
-from kedge.core import release as r
-from kedge.core.release import Canary, Pause, Promote, Rollback, Shadow
+from kedge.core import commands as r
+from kedge.core.commands import Canary, Pause, Promote, Rollback, Shadow
 from kedge.core.values import Policy, State
 from kedge.engine.status import describe
 from kedge.ports import Entry, Note, Tally
@@ -30,6 +30,9 @@ SENTENCES: list[tuple[r.AnyEvent, str]] = [
     (r.WeightSet(weight=500, previously=100), "the candidate's share went from 1 % to 5 %"),
     (r.Paused(), "the rollout is held"),
     (r.Resumed(), "the rollout goes on"),
+    (r.ShadowPassed(release=2, production=1), "r2 passed its shadow window against r1"),
+    (r.Frozen(), "automation is stopped"),
+    (r.Thawed(), "automation acts again"),
     (r.Aborted(release=2), "r2 is no candidate any more (not condemned)"),
     (r.CandidateRolledBack(release=2, weight=100), "r2 went from 1 % to zero and is condemned"),
     (r.RolledBack(release=1, left=2, at=AT),
@@ -55,6 +58,8 @@ def test_no_kind_of_event_is_without_a_sentence() -> None:
          "rollback took 12.3 ms, last ack after 8.0 ms"),
         (Note("receipt", {"command": "promote", "total_ms": 5.0, "last_ack_ms": None}),
          "promote took 5.0 ms"),
+        (Note("verdict", {"verdict": "fail", "code": "guardrail", "candidate": "r2", "units": [9, 8]}),
+         "judged r2: fail (guardrail)"),
         (Note("registered", {"version": "v1", "flavour": "onnx"}),
          "registered: version v1, flavour onnx"),
         (Note("something new", {}), "something new: "),

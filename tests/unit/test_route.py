@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from kedge.core.release import Canary, Promote, Shadow
+from kedge.core.commands import Canary, Promote, Shadow
 from kedge.core.route import Choice, Plan, Reason, bucket, compile_plan, key_of
 from kedge.core.values import BUCKETS, Arm, State
 from kedge.testing.samples import endpoint, release, run

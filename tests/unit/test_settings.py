@@ -259,10 +259,10 @@ def test_a_length_that_no_row_can_have_is_a_fault(shape: str) -> None:
 
 def test_guardrails_are_a_table_of_thresholds() -> None:
     """By the names that people give them."""
-    text = '[endpoints.flights.guardrails]\nerrors = {worse_by = 0.5}\nquality = {metric = "auc", worse_by = 1}'
+    text = '[endpoints.flights.guardrails]\nerrors = {worse_by = 0.5}\nquality = {metric = "absolute_error", worse_by = 1}'
     assert policy(text).guardrails == {
         "errors": Guardrail(worse_by=0.5),
-        "quality": Guardrail(worse_by=1.0, metric="auc"),
+        "quality": Guardrail(worse_by=1.0, metric="absolute_error"),
     }
 
 

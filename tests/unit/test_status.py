@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from kedge.core.release import Canary, Pause, Promote, Rollback, Shadow
+from kedge.core.commands import Canary, Pause, Promote, Rollback, Shadow
 from kedge.core.values import Placement, State
 from kedge.engine.control import SILENT_S
 from kedge.engine.pins import Pin

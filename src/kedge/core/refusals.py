@@ -47,6 +47,10 @@ REFUSALS: dict[str, tuple[str, str]] = {
         "{candidate} is only shadowed: its answers have met no caller yet",
         'kedge canary {endpoint} VERSION, or say why not with --override "reason"',
     ),
+    "not_shadowed": (
+        "{candidate} answers callers of {endpoint}: a shadow window is passed before that",
+        "kedge evidence {endpoint} shows what the canary has proven",
+    ),
     "nothing_to_go_back_to": (
         "{endpoint} has no earlier good release to go back to",
         "kedge history {endpoint} shows what served; --to RELEASE names a condemned one",

@@ -24,177 +24,44 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import isfinite
-from typing import Literal
 
 import msgspec
 
 from kedge.core.back import condemned_as, first_starved, starved, ways_back
+from kedge.core.commands import (
+    Abort,
+    Aborted,
+    AnyCommand,
+    AnyEvent,
+    Canary,
+    CanaryStarted,
+    CandidateRolledBack,
+    Certify,
+    Command,
+    Configure,
+    Configured,
+    ContractAdopted,
+    Freeze,
+    Frozen,
+    Pause,
+    Paused,
+    Promote,
+    Promoted,
+    Resume,
+    Resumed,
+    Rollback,
+    RolledBack,
+    SampleSet,
+    SetWeight,
+    Shadow,
+    ShadowPassed,
+    ShadowStarted,
+    Thaw,
+    Thawed,
+    WeightSet,
+)
 from kedge.core.refusals import REFUSALS
-from kedge.core.values import BUCKETS, Field, Policy, Refusal, Stage, State, Value
-
-# ---------------------------------------------------------------- commands
-
-
-class Command(Value, tag_field="command", tag=str.lower, frozen=True):
-    """An imperative. What it may do depends on the stage: see TABLE."""
-
-
-class Configure(Command, frozen=True):
-    """Bring a policy into force. `diff` is for people: one line a change."""
-
-    policy: Policy
-    digest: str
-    diff: tuple[str, ...] = ()
-
-
-class Promote(Command, frozen=True):
-    """Advance: to the next canary step, or into production (`full`, or after the last step)."""
-
-    release: int | None = None
-    full: bool = False
-    override: str | None = None
-
-
-class Shadow(Command, frozen=True):
-    """Give a candidate a silent copy of the inputs. `sample` is a number of buckets."""
-
-    release: int
-    sample: int = BUCKETS
-    override: str | None = None
-
-
-class Canary(Command, frozen=True):
-    """Let a candidate answer a share of the callers. `weight` is a number of buckets."""
-
-    release: int
-    weight: int
-    override: str | None = None
-
-
-class SetWeight(Command, frozen=True):
-    """Change the candidate's share."""
-
-    weight: int
-
-
-class Pause(Command, frozen=True):
-    """Hold the rollout where it is."""
-
-
-class Resume(Command, frozen=True):
-    """Let a held rollout go on."""
-
-
-class Abort(Command, frozen=True):
-    """End a candidate without condemning it."""
-
-
-class Rollback(Command, frozen=True):
-    """Undo the newest change that callers were served."""
-
-    production: bool = False
-    to: int | None = None
-    axis: Literal["model", "features"] | None = None
-
-
-AnyCommand = Configure | Promote | Shadow | Canary | SetWeight | Pause | Resume | Abort | Rollback
-
-# ---------------------------------------------------------------- events
-
-
-class Event(Value, tag_field="event", frozen=True):
-    """A past participle: something that changed the row."""
-
-
-class Configured(Event, tag="configured", frozen=True):
-    """A policy came into force."""
-
-    policy: Policy
-    digest: str
-    diff: tuple[str, ...] = ()
-
-
-class ContractAdopted(Event, tag="contract_adopted", frozen=True):
-    """The endpoint had declared no fields; it took those of its first production release."""
-
-    fields: tuple[Field, ...]
-
-
-class Promoted(Event, tag="promoted", frozen=True):
-    """A release became production."""
-
-    release: int
-    replaced: int | None
-    at: str
-    override: str | None = None
-
-
-class ShadowStarted(Event, tag="shadow_started", frozen=True):
-    """A candidate gets a silent copy of the inputs."""
-
-    release: int
-    sample: int
-    salt: str
-    override: str | None = None
-
-
-class SampleSet(Event, tag="sample_set", frozen=True):
-    """The shadow's sample changed."""
-
-    sample: int
-    previously: int
-
-
-class CanaryStarted(Event, tag="canary_started", frozen=True):
-    """A candidate answers a share of the callers."""
-
-    release: int
-    weight: int
-    salt: str
-    override: str | None = None
-
-
-class WeightSet(Event, tag="weight_set", frozen=True):
-    """The candidate's share changed."""
-
-    weight: int
-    previously: int
-
-
-class Paused(Event, tag="paused", frozen=True):
-    """The rollout is held where it is."""
-
-
-class Resumed(Event, tag="resumed", frozen=True):
-    """The rollout goes on."""
-
-
-class Aborted(Event, tag="aborted", frozen=True):
-    """A candidate ended, not condemned."""
-
-    release: int
-
-
-class CandidateRolledBack(Event, tag="candidate_rolled_back", frozen=True):
-    """The candidate's share went to zero; it is condemned. Production stayed."""
-
-    release: int
-    weight: int
-
-
-class RolledBack(Event, tag="rolled_back", frozen=True):
-    """Production went back; what it left behind is condemned."""
-
-    release: int
-    left: int
-    at: str
-    axis: str | None = None
-
-
-AnyEvent = (
-    Configured | ContractAdopted | Promoted | ShadowStarted | SampleSet | CanaryStarted
-    | WeightSet | Paused | Resumed | Aborted | CandidateRolledBack | RolledBack
-)  # fmt: skip
+from kedge.core.values import BUCKETS, Refusal, Stage, State, Value
 
 # ---------------------------------------------------------------- guards: questions with a name
 
@@ -257,6 +124,11 @@ def next_step(state: State) -> int | None:
     return next((step for step in steps if step > state.weight), None)
 
 
+def _proven(state: State, command: AnyCommand) -> bool:
+    """Whether the release passed a shadow window against what is in production now."""
+    return (_subject(state, command), state.production) == state.automation.proven
+
+
 def _untold(command: AnyCommand) -> bool:
     return getattr(command, "override", None) is None
 
@@ -273,8 +145,17 @@ GUARDS: dict[str, Guard] = {
     "other candidate": lambda s, c: _release(c) not in (None, s.candidate),
     "undeclared field": lambda s, c: bool(_unmet(s, c)),
     "condemned": lambda s, c: _untold(c) and _condemned(s, c) is not None,
-    "shadow first": lambda s, c: _untold(c) and s.policy.audience == "customer",
+    "shadow first": lambda s, c: (
+        _untold(c) and s.policy.audience == "customer" and not _proven(s, c)
+    ),
     "not told": lambda s, c: _untold(c),
+    "not proven": lambda s, c: _untold(c) and not _proven(s, c),
+    "proven already": _proven,
+    "frozen": lambda s, c: s.automation.frozen,
+    "not frozen": lambda s, c: not s.automation.frozen,
+    "same share, other hand": lambda s, c: (
+        c.weight == s.weight and c.auto and not s.automation.auto  # type: ignore[union-attr]
+    ),
     "bad share": lambda s, c: bool(_bad_shares(c)),
     "starves a live release": lambda s, c: _broken(s, c) is not None,
     "same sample": lambda s, c: c.sample == s.sample,  # type: ignore[union-attr]
@@ -386,7 +267,17 @@ TABLE: dict[tuple[Stage, type[Command]], tuple[Rule, ...]] = {
         yes("always", "canary_started", to=C),
     ),
     (W, SetWeight): (no("always", "canary_first"),),
-    (W, Promote): (*_SAME, no("not told", "canary_first"), yes("always", "promoted", to=S)),
+    (W, Promote): (
+        *_SAME,
+        no("condemned", "condemned"),
+        no("not proven", "canary_first"),
+        yes("always", "promoted", to=S),
+    ),
+    (W, Certify): (
+        *_SAME,
+        no("proven already", "unchanged"),
+        yes("always", "shadow_passed"),
+    ),
     (W, Pause): (no("paused", "unchanged"), yes("always", "paused")),
     (W, Resume): (no("not paused", "unchanged"), yes("always", "resumed")),
     (W, Abort): (yes("always", "aborted", to=S),),
@@ -395,10 +286,12 @@ TABLE: dict[tuple[Stage, type[Command]], tuple[Rule, ...]] = {
     (C, Canary): (
         *_SAME,
         no("bad share", "bad_weight"),
+        yes("same share, other hand", "canary_started", to=C),
         no("same weight", "unchanged"),
         yes("always", "weight_set", to=C),
     ),
     (C, Shadow): (no("always", "rollout_running"),),
+    (C, Certify): (no("always", "not_shadowed"),),
     (C, SetWeight): (
         no("bad share", "bad_weight"),
         no("same weight", "unchanged"),
@@ -420,6 +313,10 @@ TABLE: dict[tuple[Stage, type[Command]], tuple[Rule, ...]] = {
     ),
 }
 
+for _stage in Stage:
+    TABLE[_stage, Freeze] = (no("frozen", "unchanged"), yes("always", "frozen"))
+    TABLE[_stage, Thaw] = (no("not frozen", "unchanged"), yes("always", "thawed"))
+
 # ---------------------------------------------------------------- decide
 
 
@@ -435,7 +332,14 @@ def decide(state: State, command: AnyCommand, at: str) -> tuple[AnyEvent, ...] |
         if GUARDS[rule.when](state, command):
             if rule.refuse is not None:
                 return _refusal(rule.refuse, state, command)
-            return tuple(EVENTS[kind](state, command, at) for kind in rule.then)
+            events = tuple(EVENTS[kind](state, command, at) for kind in rule.then)
+            return (
+                events
+                if command.evidence is None
+                else tuple(
+                    msgspec.structs.replace(event, evidence=command.evidence) for event in events
+                )
+            )
     raise AssertionError(f"the table has no last word on {state.stage}, {type(command).__name__}")
 
 
@@ -498,8 +402,13 @@ EVENTS: dict[str, Callable[[State, AnyCommand, str], AnyEvent]] = {
     ),
     "sample_set": lambda s, c, at: SampleSet(sample=c.sample, previously=s.sample),  # type: ignore[union-attr]
     "canary_started": lambda s, c, at: CanaryStarted(
-        release=c.release, weight=c.weight, salt=_salt(s, c), override=c.override  # type: ignore[union-attr, arg-type]
+        release=c.release, weight=c.weight, salt=_salt(s, c), override=c.override, auto=c.auto  # type: ignore[union-attr, arg-type]
     ),
+    "shadow_passed": lambda s, c, at: ShadowPassed(
+        release=s.candidate, production=s.production  # type: ignore[arg-type]
+    ),
+    "frozen": lambda s, c, at: Frozen(),
+    "thawed": lambda s, c, at: Thawed(),
     "weight_set": _weight_set,
     "paused": lambda s, c, at: Paused(),
     "resumed": lambda s, c, at: Resumed(),
@@ -542,6 +451,7 @@ def _apply(state: State, event: AnyEvent) -> State:
             return change(
                 state, stage=Stage.CANARY, candidate=event.release, sample=0,
                 weight=event.weight, salt=event.salt, paused=False,
+                automation=change(state.automation, auto=event.auto),
             )  # fmt: skip
         case WeightSet():
             return change(state, weight=event.weight)
@@ -549,6 +459,13 @@ def _apply(state: State, event: AnyEvent) -> State:
             return change(state, paused=True)
         case Resumed():
             return change(state, paused=False)
+        case ShadowPassed():
+            proven = (event.release, event.production)
+            return change(state, automation=change(state.automation, proven=proven))
+        case Frozen():
+            return change(state, automation=change(state.automation, frozen=True))
+        case Thawed():
+            return change(state, automation=change(state.automation, frozen=False))
         case Aborted():
             return _without_candidate(state)
         case CandidateRolledBack():
@@ -569,8 +486,9 @@ def _in_production(state: State, release: int, at: str) -> State:
 
 def _without_candidate(state: State) -> State:
     return msgspec.structs.replace(
-        state, stage=Stage.SETTLED, candidate=None, weight=0, sample=0, salt="", paused=False
-    )
+        state, stage=Stage.SETTLED, candidate=None, weight=0, sample=0, salt="", paused=False,
+        automation=msgspec.structs.replace(state.automation, auto=False),
+    )  # fmt: skip
 
 
 def _condemn(state: State, release: int) -> State:

@@ -102,6 +102,8 @@ class CanaryPolicy(Value, frozen=True):
     """How a candidate's share grows. `steps` are per cent."""
 
     steps: tuple[float, ...] = (1.0, 5.0, 25.0, 50.0)
+    dwell: str = "10m"
+    """Least time at a step: one restart of the judge's bets, so that none is left unplaced."""
     on_fail: Literal["rollback", "pause"] = "rollback"
     on_pass: Literal["ask", "promote"] = "ask"
 
@@ -223,6 +225,17 @@ class Release(Value, kw_only=True, frozen=True):
         return f"r{self.number}"
 
 
+class Automation(Value, frozen=True):
+    """What the patrol may do on an endpoint, and what it has proven."""
+
+    frozen: bool = False
+    """Somebody stopped automation; humans' commands work as ever."""
+    auto: bool = False
+    """The canary under way is walked by the patrol."""
+    proven: tuple[int, int] | None = None
+    """(candidate, production): the pair whose shadow window passed last."""
+
+
 class State(Value, frozen=True):
     """One endpoint's row: what is live, and what is needed to change it."""
 
@@ -247,6 +260,7 @@ class State(Value, frozen=True):
     back: int | None = None
     back_model: int | None = None
     back_features: int | None = None
+    automation: Automation = Automation()
     flipped_at: str = ""
     """When production last changed; the window in which `back*` stays loaded starts here."""
     releases: dict[int, Release] = {}

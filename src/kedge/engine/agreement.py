@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from math import isclose, isnan
-from typing import TYPE_CHECKING
+from math import floor, isclose, isfinite, isnan, log
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -11,6 +11,55 @@ from kedge.core.values import Output
 
 if TYPE_CHECKING:
     from kedge.ports import Columns
+
+
+class Said(NamedTuple):
+    """What one row of an answer says, in the endpoint's own sense."""
+
+    score: float | None
+    decision: str | None
+    yes: bool
+
+    def same(self, other: Said, output: Output) -> bool:
+        """Whether the other says the same: side of the threshold, tolerance, or equal words."""
+        if output.kind == "binary" or self.score is None or other.score is None:
+            return self.decision == other.decision
+        if isnan(self.score) or isnan(other.score):
+            return isnan(self.score) and isnan(other.score)
+        return isclose(self.score, other.score, rel_tol=0.0, abs_tol=output.tolerance)
+
+    def text(self) -> str:
+        """For people: the score, or else the decision."""
+        return f"{self.score:.4g}" if self.score is not None else (self.decision or "")[:80]
+
+
+def said(output: Output, columns: Columns, row: int) -> Said:
+    """Read one row of an answer. Without a numeric score, the decision is the whole row as text."""
+    column = columns.get(output.score) if output.score is not None else None
+    if column is None and len(columns) == 1:
+        (column,) = columns.values()
+    if column is not None and column.dtype.kind in NUMBERS and column.size:
+        value = float(column[row] if column.ndim == 1 else column[row].flat[-1])
+        if output.kind == "binary":
+            yes = value >= output.threshold
+            return Said(value, "1" if yes else "0", yes)
+        return Said(value, f"{value:.6g}", yes=False)
+    words = [str(columns[name][row]) for name in sorted(columns)]
+    return Said(None, "; ".join(words), yes=False)
+
+
+BIN_RATIO = 1.1
+"""Scores whose size differs by less than a tenth share a bin: fixed, so that bins can be added."""
+
+
+def bin_of(score: float) -> int:
+    """The signed log-bin of a score; 0 is zero, and what is no number."""
+    if not isfinite(score) or score == 0:
+        return 0
+    size = floor(log(abs(score)) / log(BIN_RATIO)) + 1000
+    size = min(max(size, 1), 2000)
+    return size if score > 0 else -size
+
 
 NUMBERS = "fiub"
 """NumPy's kinds of dtype that have an order and a distance."""

@@ -21,9 +21,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from kedge.core.commands import AnyCommand, AnyEvent, Configure, Rollback
 from kedge.core.errors import NotAcknowledged, Refused, Stale
 from kedge.core.holding import Need, needs
-from kedge.core.release import AnyCommand, AnyEvent, Configure, Rollback, apply, decide
+from kedge.core.release import apply, decide
 from kedge.core.values import Placement, Refusal, Stage, State, Value
 from kedge.ports import Clock, Entry, Hold, Ledger, Member, Note, Roster, Signal, Wanted
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from kedge.core.values import State
+from kedge.engine.windows import BOUND, Bounds, Seen
 from kedge.ports import Tally
 
 SUB_BITS = 3
@@ -57,6 +58,10 @@ class Recorder:
         self._endpoint = state.endpoint
         self._counts: dict[str, int] = {}
         self._latency: dict[str, dict[int, int]] = {}
+        self._seen: list[Seen] = []
+        self._lost = 0
+        self._run = self._streak = 0
+        self._broken = 0
 
     def count(self, name: str, by: int = 1) -> None:
         """Add to a count. Names come from a closed set (docs/reference/counts.md)."""
@@ -72,6 +77,46 @@ class Recorder:
         if keyless:
             counts[ANSWERED[2]] = counts.get(ANSWERED[2], 0) + 1
         self.latency(arm, micros)
+
+    def offer(self, seen: Seen) -> None:
+        """Hand an observation over to be counted by segment; dropped and counted when full."""
+        if len(self._seen) < BOUND:
+            self._seen.append(seen)
+        else:
+            self._lost += 1
+
+    def candidate_failed(self, *, broken: bool) -> None:
+        """Count a request that the candidate failed and production answered."""
+        self._run += 1
+        self._streak = max(self._streak, self._run)
+        self._broken += broken
+
+    def candidate_answered(self) -> None:
+        """End the run of failures."""
+        self._run = 0
+
+    def taken(self) -> tuple[list[Seen], int, int, int]:
+        """Take what was offered: observations, how many were lost, the longest run, the broken.
+
+        Called by the other thread: each assignment is atomic, and what arrives in between is
+        taken the next time.
+        """
+        seen, self._seen = self._seen, []
+        lost, self._lost = self._lost, 0
+        streak, self._streak = max(self._streak, self._run), 0
+        broken, self._broken = self._broken, 0
+        return seen, lost, streak, broken
+
+    def bounds(self, ratio: float, floor_us: int, least: int) -> Bounds:
+        """Above which latency a request is slow: production's quantiles, `ratio` times.
+
+        Zero while fewer than `least` answers are known.
+        """
+        p50, n = self.quantile_us("production", 0.5)
+        p99, _ = self.quantile_us("production", 0.99)
+        if p50 is None or p99 is None or n < least:
+            return Bounds()
+        return Bounds(*(max(int(q * ratio), q + floor_us) for q in (p50, p99)))
 
     def latency(self, arm: str, us: int) -> None:
         """Note how long a model took."""

@@ -15,8 +15,9 @@ from pathlib import Path
 import msgspec
 
 from kedge.core.codec import decode, encode
+from kedge.core.commands import AnyEvent, Rollback
 from kedge.core.errors import Refused, Unavailable
-from kedge.core.release import AnyEvent, Rollback, apply, decide
+from kedge.core.release import apply, decide
 from kedge.core.values import Refusal, State, Value
 
 

@@ -33,7 +33,8 @@ from kedge.core.values import Placement, Stage, State
 from kedge.engine.models import Handle, Pool
 from kedge.engine.observe import Recorder
 from kedge.engine.pins import HostDisk, Pin
-from kedge.engine.serving import Live, Serving
+from kedge.engine.recording import Recording
+from kedge.engine.serving import Live, Serving, watched
 from kedge.ports import Book, Clock, EvidenceStore, Ledger, Member, Roster, Signal, Tally
 
 LEASE_S = 30.0
@@ -54,7 +55,7 @@ class Replica:
 
     def __init__(
         self, *, member: Member, slot: str, ledger: Ledger, stamp: Callable[[], object], roster: Roster,
-        evidence: EvidenceStore, disk: HostDisk, pool: Pool, serving: Serving, signal: Signal,
+        evidence: EvidenceStore, disk: HostDisk, recording: Recording, pool: Pool, serving: Serving, signal: Signal,
         contract: Callable[[State], object], clock: Clock,
         lease_s: float = LEASE_S,
     ) -> None:  # fmt: skip
@@ -64,6 +65,7 @@ class Replica:
         self._stamp = stamp
         self._roster = roster
         self._evidence = evidence
+        self._recording = recording
         self._disk = disk
         self._pool = pool
         self._serving = serving
@@ -80,6 +82,7 @@ class Replica:
         self._told_at = 0.0
         self._told: dict[tuple[str, str], Tally] = {}
         self._recorders: dict[tuple[object, ...], Recorder] = {}
+        self._watched: dict[tuple[object, ...], tuple[State, Recorder]] = {}
         self._published = Member(**{**msgspec.structs.asdict(member), "beat_at": 0.0})
         self._stopping = threading.Event()
         self.started = threading.Event()
@@ -231,6 +234,8 @@ class Replica:
             name = f"{self._member.name}@{self._member.started_at}/{state.epoch}"
             self._recorders[key] = Recorder(name, state)
         self._recorders[key] = self._recorders.pop(key)
+        if watched(state):
+            self._watched[key] = (state, self._recorders[key])
         return self._recorders[key]
 
     def _publish(self, states: dict[str, State], lease: bool) -> None:
@@ -284,6 +289,9 @@ class Replica:
         """Write the counts; losing them is allowed, and is logged."""
         for live in lives:
             live.refresh_deadline()
+        self._recording.flush(self._watched.values())
+        current = {id(live.recorder) for live in lives}
+        self._watched = {key: pair for key, pair in self._watched.items() if id(pair[1]) in current}
         tallies = [recorder.tally() for recorder in self._recorders.values()]
         fresh = [
             tally for tally in tallies if self._told.get((tally.endpoint, tally.replica)) != tally

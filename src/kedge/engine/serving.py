@@ -7,7 +7,7 @@ mirrors and counts, and nothing in it can reach the caller any more. A swap is o
 from __future__ import annotations
 
 from collections.abc import Callable
-from time import perf_counter_ns
+from time import perf_counter_ns, time
 from typing import TYPE_CHECKING
 
 import structlog
@@ -15,9 +15,11 @@ import structlog
 from kedge.core.errors import BadRequest, ModelFailure, Unavailable
 from kedge.core.route import Choice, Plan, Reason
 from kedge.core.values import Arm, State
+from kedge.core.windows import CANDIDATE, PRODUCTION
 from kedge.engine.agreement import agreeing_rows
 from kedge.engine.models import Handle
 from kedge.engine.observe import ANSWERED, Recorder
+from kedge.engine.windows import Seen
 
 if TYPE_CHECKING:
     from kedge.ports import Columns
@@ -28,6 +30,8 @@ UNKNOWN_DEADLINE_S = 1.0
 """A candidate's deadline until production's own p99 is known."""
 DEADLINE_FLOOR_S, DEADLINE_CEILING_S = 0.05, 2.0
 DEADLINE_RATIO = 2.0
+BROKEN = ("model_nonsense",)
+"""Failures that say an answer did not fit the signature."""
 DEADLINE_MIN_ANSWERS = 200
 """Production answers from which a p99 is worth a deadline: two of them lie above it."""
 
@@ -65,11 +69,16 @@ class Answer:
         """Why the candidate's answer was not used; None when it was, or was not asked."""
 
 
+def watched(state: State) -> bool:
+    """Whether observations are of use: to compare with a candidate, or for the prediction log."""
+    return state.candidate is not None or state.policy.log.sample > 0
+
+
 class Live:
     """What an endpoint serves at one epoch. Immutable but for the deadline and the answered mark."""
 
     __slots__ = ("answered", "contract", "deadline_s", "first_answer", "handles", "heads", "instead",
-                 "lease", "names", "pinned", "plan", "recorder", "state", "troubled")  # fmt: skip
+                 "lease", "names", "pinned", "plan", "recorder", "state", "troubled", "watched")  # fmt: skip
 
     def __init__(
         self, *, state: State, plan: Plan, handles: dict[int, Handle], contract: object,
@@ -78,6 +87,7 @@ class Live:
         self.first_answer = first_answer
         """Called once, when a caller got the first answer of this snapshot."""
         self.state = state
+        self.watched = watched(state)
         self.plan = plan
         self.handles = handles
         self.contract = contract
@@ -142,7 +152,14 @@ class Serving:
                 code="release_not_live",
             ) from None
         if choice.arm is not Arm.CANDIDATE:
-            return await self._trusted(live, choice, request)
+            try:
+                return await self._trusted(live, choice, request)
+            except ModelFailure:
+                if live.watched and request.asked is None and not request.probe:
+                    live.recorder.offer(Seen(
+                        time(), request, PRODUCTION, 0, True, live.state.weight  # noqa: FBT003
+                    ))  # fmt: skip
+                raise
         if request.asked is not None:
             return await self._trusted(live, choice, request)
         return await self._canary(live, choice, request)
@@ -163,7 +180,9 @@ class Serving:
                 cause, reason = failure.code, Reason.FAILOVER
             else:
                 handle.breaker.succeeded()
+                live.recorder.candidate_answered()
                 return Answer(choice, outputs, micros)
+        live.recorder.candidate_failed(broken=cause in BROKEN)
         answer = await self._trusted(live, live.instead[reason], request)
         answer.failover = cause
         return answer
@@ -229,6 +248,12 @@ class Serving:
             recorder.count(f"failover.{answer.failover}")
         if choice.shadow is not None:
             self._shadow(live, choice.shadow, request, answer)
+        elif live.watched:
+            failed = answer.failover is not None
+            side = CANDIDATE if failed or choice.arm is Arm.CANDIDATE else PRODUCTION
+            recorder.offer(Seen(
+                time(), request, side, answer.micros, failed, live.state.weight, answer.outputs
+            ))  # fmt: skip
 
     def _shadow(self, live: Live, release: int, request: Request, answer: Answer) -> None:
         """Give the candidate a copy: bounded, with a deadline, dropped and counted when full."""
@@ -236,11 +261,21 @@ class Serving:
         recorder.count("shadow.requests")
         handle = live.handles.get(release)
         now = self._monotonic()
+
+        def pair(theirs: Columns | None, micros: int = 0, *, dropped: bool = False) -> None:
+            if live.watched:
+                recorder.offer(Seen(
+                    time(), request, PRODUCTION, answer.micros, False, 0, answer.outputs,  # noqa: FBT003
+                    mirrored=True, theirs=theirs, their_micros=micros, dropped=dropped,
+                ))  # fmt: skip
+
         if handle is None or not handle.remotes or not handle.remotes[0].ready:
             recorder.count("shadow.dropped.down")
+            pair(None)
             return
         if not handle.breaker.allows(now):
             recorder.count("shadow.dropped.breaker_open")
+            pair(None)
             return
         ours, rows = answer.outputs, request.rows
 
@@ -248,6 +283,7 @@ class Serving:
             if theirs is None:
                 handle.breaker.failed(self._monotonic())
                 recorder.count(f"shadow.failed.{error}")
+                pair(None)
                 return
             handle.breaker.succeeded()
             recorder.count("shadow.answered")
@@ -255,6 +291,8 @@ class Serving:
             recorder.count("shadow.pairs", rows)
             same = agreeing_rows(live.state.policy.output, ours, theirs, rows)
             recorder.count("shadow.agreeing", same)
+            pair(theirs, micros)
 
         if not handle.remotes[0].submit(request.columns, done, live.deadline_s):
             recorder.count("shadow.dropped.full")
+            pair(None, dropped=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from random import getrandbits
+from time import time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -133,7 +134,7 @@ async def infer(
         if parsed.outputs:
             _check_outputs(live, asked, parsed.outputs)
         request = Request(
-            id=parsed.id or "", columns=columns, rows=rows,
+            id=parsed.id or fresh_id(), columns=columns, rows=rows,
             entity=entity or contract.entity(columns, rows),
             draw=getrandbits(48) % BUCKETS, asked=asked, probe=probe,
         )  # fmt: skip
@@ -148,6 +149,13 @@ async def infer(
         serving.finish(live, request, answer)
     finally:
         bounds.in_flight -= 1
+
+
+def fresh_id() -> str:
+    """An id for a request that has none: a UUIDv7 (RFC 9562), so that it names its hour."""
+    number = int(time() * 1000) << 80 | 7 << 76 | getrandbits(12) << 64 | 2 << 62 | getrandbits(62)
+    text = f"{number:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def _told(

@@ -23,30 +23,32 @@ from typing import NamedTuple
 import msgspec
 
 from kedge.core.codec import fingerprint
-from kedge.core.release import (
+from kedge.core.commands import (
     Abort,
     AnyCommand,
     AnyEvent,
     Canary,
+    Certify,
     Configure,
+    Freeze,
     Pause,
     Promote,
     Resume,
     Rollback,
     SetWeight,
     Shadow,
-    apply,
-    buckets,
-    decide,
-    per_cent,
+    Thaw,
 )
+from kedge.core.release import apply, buckets, decide, per_cent
 from kedge.core.route import bucket, compile_plan, key_of
 from kedge.core.values import BUCKETS, Field, Placement, Policy, Refusal, Release, State
 from kedge.testing.samples import AT, NEEDS, endpoint, fields, release
 
 RULE = "----"
-FLAGS = ("full", "production", "no-lease")
-BARE: dict[str, type[Pause | Resume | Abort]] = {"pause": Pause, "resume": Resume, "abort": Abort}
+FLAGS = ("full", "production", "no-lease", "auto")
+BARE: dict[str, type[Pause | Resume | Abort | Freeze | Thaw]] = {
+    "pause": Pause, "resume": Resume, "abort": Abort, "freeze": Freeze, "thaw": Thaw,
+}  # fmt: skip
 
 
 class Line(NamedTuple):
@@ -151,7 +153,12 @@ class Story:
                 return Shadow(release=self._release(line.word), sample=sample, override=override)
             case "canary":
                 weight = buckets(float(line.options["weight"]))
-                return Canary(release=self._release(line.word), weight=weight, override=override)
+                return Canary(
+                    release=self._release(line.word), weight=weight, override=override,
+                    auto="auto" in line.options,
+                )  # fmt: skip
+            case "certify":
+                return Certify(release=self._release(line.word))
             case "set-weight":
                 return SetWeight(weight=buckets(float(line.word)))
             case "rollback":
@@ -248,6 +255,8 @@ def row(state: State) -> str:
         copies = f"sample={_share(state.sample)}" if state.sample else ""
         parts += [f"candidate={_label(state.candidate)}", share or copies or "weight=0%"]
     parts += ["paused"] if state.paused else []
+    parts += ["auto"] if state.automation.auto else []
+    parts += ["frozen"] if state.automation.frozen else []
     parts.append(f"back={_label(state.back)}")
     parts += [f"condemned={_labels(state.condemned)}"] if state.condemned else []
     return " ".join(parts)
@@ -282,6 +291,7 @@ def _named(declared: tuple[Field, ...]) -> str:
 SHOWN: dict[str, Callable[..., str]] = {
     "release": _label,
     "replaced": _label,
+    "production": _label,
     "left": _label,
     "weight": _share,
     "sample": _share,

@@ -23,8 +23,9 @@ from kedge.adapters.sql.rows import (
 )
 from kedge.core import codec
 from kedge.core.codec import GENESIS
+from kedge.core.commands import AnyEvent, Configured
 from kedge.core.errors import Refused, Stale
-from kedge.core.release import AnyEvent, Configured, apply
+from kedge.core.release import apply
 from kedge.core.values import Placement, Policy, Release, State
 from kedge.ports import Book, Entry, Note, Wanted
 

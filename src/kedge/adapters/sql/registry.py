@@ -14,9 +14,9 @@ from kedge.adapters.sql import tables
 from kedge.adapters.sql.database import Database
 from kedge.adapters.sql.rows import entry_of, policy_of
 from kedge.core import codec
+from kedge.core.commands import Promoted, RolledBack
 from kedge.core.durations import seconds
 from kedge.core.errors import Refused
-from kedge.core.release import Promoted, RolledBack
 from kedge.core.values import ModelVersion, Policy, Release
 from kedge.ports import Bundle
 

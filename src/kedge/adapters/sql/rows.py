@@ -9,9 +9,9 @@ import msgspec
 
 from kedge.adapters.sql.tables import POINTERS
 from kedge.core import codec
+from kedge.core.commands import AnyEvent
 from kedge.core.errors import Unavailable
-from kedge.core.release import AnyEvent
-from kedge.core.values import Field, Policy, Release, Stage, State
+from kedge.core.values import Automation, Field, Policy, Release, Stage, State
 from kedge.ports import Entry, Note
 
 Row = Mapping[Any, Any]
@@ -19,6 +19,7 @@ Row = Mapping[Any, Any]
 
 _EVENT = msgspec.json.Decoder(AnyEvent | Note)
 _FIELDS = msgspec.json.Decoder(tuple[Field, ...])
+_AUTOMATION = msgspec.json.Decoder(Automation)
 _NUMBERS = msgspec.json.Decoder(tuple[int, ...])
 _RELEASE = msgspec.json.Decoder(Release)
 _POLICY = msgspec.json.Decoder(Policy)
@@ -59,6 +60,7 @@ def row_of(state: State) -> dict[str, Any]:
         "policy_digest": state.policy_digest or None,
         "fields": codec.encode(state.fields),
         "served": codec.encode(state.served),
+        "automation": codec.encode(state.automation),
         "flipped_at": state.flipped_at,
     }
 
@@ -91,6 +93,7 @@ def state_of(
         fields=_FIELDS.decode(row["fields"]),
         served=_NUMBERS.decode(row["served"]),
         condemned=condemned,
+        automation=_AUTOMATION.decode(row["automation"]),
         flipped_at=row["flipped_at"],
         releases=releases,
     )

@@ -149,6 +149,7 @@ endpoint = Table(
     Column("fields", LargeBinary, nullable=False),
     Column("served", LargeBinary, nullable=False),
     Column("flipped_at", String, nullable=False),
+    Column("automation", LargeBinary, nullable=False, server_default=text("'{}'")),
     *(
         ForeignKeyConstraint(["endpoint", name], ["release.endpoint", "release.number"])
         for name in POINTERS
@@ -209,3 +210,27 @@ tally = Table(
 )
 """`candidate` is 0 where there is none: a NULL would never meet itself in the key."""
 Index("tally_by_endpoint", tally.c.endpoint)
+
+window = Table(
+    "window",
+    EVIDENCE,
+    Column("seq", Integer, primary_key=True),
+    Column("replica", String, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("endpoint", String, nullable=False),
+    Column("at", Integer, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    UniqueConstraint("replica", "number"),
+    sqlite_autoincrement=True,
+)
+"""`seq` is never given twice, so a reader that knows every window up to one asks for the rest."""
+Index("window_by_endpoint", window.c.endpoint, window.c.seq)
+Index("window_by_second", window.c.at)
+
+judged = Table(
+    "judged",
+    EVIDENCE,
+    Column("endpoint", String, primary_key=True),
+    Column("comparison", String, primary_key=True),
+    Column("body", LargeBinary, nullable=False),
+)

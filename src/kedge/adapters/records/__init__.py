@@ -1,0 +1,6 @@
+"""Predictions on disk, and the late labels that are joined to them."""
+
+RECORDS_DIR = "records"
+"""Under the state directory."""
+SPOOL_DIR = "spool"
+"""Under it: where workers write."""

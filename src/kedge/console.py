@@ -1,0 +1,124 @@
+"""What every verb of the command line shares: where things are, how to print, how to fail.
+
+Exit codes: 0 done, 1 refused, 2 usage or configuration, 3 written but not acknowledged,
+4 something that is needed cannot be reached. A failure ends with a `hint:`.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from kedge.core.commands import AnyCommand
+    from kedge.core.errors import KedgeError
+    from kedge.settings import Settings
+    from kedge.wiring import Workplace
+
+DONE, REFUSED, USAGE, NOT_ACKNOWLEDGED, UNAVAILABLE = 0, 1, 2, 3, 4
+
+
+class Context:
+    """What every verb knows: where the configuration is, and how to print."""
+
+    def __init__(self, config: Path) -> None:
+        self.config = config
+        self.as_json = False
+
+    @functools.cached_property
+    def settings(self) -> Settings:
+        """kedge.toml, checked."""
+        from kedge.settings import load
+
+        return load(self.config)
+
+    @property
+    def state_dir(self) -> Path:
+        """Where the ledger is. A damaged kedge.toml must not keep anybody from rolling back."""
+        from kedge.core.errors import BadConfig
+        from kedge.settings import STATE_DIR
+
+        try:
+            where = self.settings.server.state_dir
+        except BadConfig:
+            where = STATE_DIR
+        return (self.config.parent / where).absolute()
+
+    def place(self, *, patience_s: float = 5.0) -> Workplace:
+        """The state directory, opened."""
+        from kedge.wiring import Workplace
+
+        return Workplace(self.state_dir, patience_s=patience_s)
+
+    def say(self, text: str) -> None:
+        """Talk: to stderr, so that stdout stays data."""
+        click.echo(text, err=True)
+
+    def out(self, data: object, text: str) -> None:
+        """Data: as JSON when asked, else as text for people."""
+        if self.as_json:
+            import msgspec
+
+            click.echo(msgspec.json.encode(data))
+        elif text:
+            click.echo(text)
+
+
+def _exit_code(error: KedgeError) -> int:
+    from kedge.core.errors import BadConfig, NotAcknowledged, Unavailable
+
+    kinds = ((BadConfig, USAGE), (NotAcknowledged, NOT_ACKNOWLEDGED), (Unavailable, UNAVAILABLE))
+    return next((code for kind, code in kinds if isinstance(error, kind)), REFUSED)
+
+
+def verb(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a verb its --json, and turn errors into words, a hint and an exit code."""
+
+    @click.option("--json", "as_json", is_flag=True, help="Print data as one JSON document.")
+    @click.pass_obj
+    @functools.wraps(function)
+    def run(context: Context, /, *args: Any, as_json: bool, **kwargs: Any) -> None:
+        from kedge.core.errors import KedgeError
+
+        context.as_json = as_json
+        try:
+            function(context, *args, **kwargs)
+        except KedgeError as error:
+            if as_json:
+                import msgspec
+
+                body = {
+                    "code": error.code,
+                    "message": str(error),
+                    "hint": error.hint,
+                    **error.details,
+                }
+                click.echo(msgspec.json.encode({"error": body}))
+            else:
+                click.echo(f"error: {error}", err=True)
+            if error.hint:
+                click.echo(f"hint: {error.hint}", err=True)
+            sys.exit(_exit_code(error))
+
+    return run
+
+
+def submit(
+    context: Context, endpoint: str, make: Callable[[Workplace], AnyCommand], reason: str = ""
+) -> None:
+    """Submit a command and print its receipt."""
+    from kedge.report import receipt_data, receipt_text
+    from kedge.verbs import probe
+    from kedge.wiring import actor
+
+    place = context.place()
+    command = make(place)
+    say = context.say if not context.as_json else lambda text: None
+    control = place.control(say, probe(place))
+    receipt = control.submit(endpoint, command, by=actor(), reason=reason)
+    context.out(receipt_data(receipt), receipt_text(receipt))

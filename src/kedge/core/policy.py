@@ -1,0 +1,244 @@
+"""What to do about what is known: guardrails, hard kills, gates. Values in, one decision out.
+
+Theory of operation
+-------------------
+* Guardrails that a policy does not declare have defaults; every one has its reason below.
+* A candidate is left at once when it fails by itself (`hard_kill`: no statistics, and only about
+  the candidate) or when the judge's alarm sounds, also while the rollout is paused: a gate holds
+  the way forward, never the way back.
+* Forward needs proof. In a canary: the certificate at the present step, the least units and the
+  dwell. In a shadow: the healthy window, the pairs, the coverage, and every declared guardrail.
+* Broken input (no windows, a ratio of arms that cannot be chance) stops judging and blames nobody.
+* Frozen: nothing is done, and it says what would have been.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from kedge.core.commands import AnyCommand, Certify, Pause, Promote, Rollback
+from kedge.core.durations import seconds
+from kedge.core.monitor import Overall, Rail, Rules, Verdict
+from kedge.core.release import next_step
+from kedge.core.values import BUCKETS, Guardrail, Policy, Stage, State, Value
+
+DEFAULTS = {
+    "errors": Guardrail(worse_by=0.5),
+    "latency": Guardrail(worse_by=1.0),
+    "quality": Guardrail(worse_by=0.05),
+}
+"""errors: half as many again is proven in minutes at 25 % and more of ordinary traffic. latency:
+twice production's own quantiles, since a fresh process with cold caches is slower for a while.
+quality: a twentieth, because models differ by that much between two honest trainings."""
+WEIGHTS = {"errors": 0.7, "latency.p50": 0.05, "latency.p99": 0.1, "quality": 0.15}
+"""How the alarm's error budget is shared. Errors get most: their delay is what callers feel, and a
+share w costs them ln(1/w) more evidence, 0.36 of the 4.6 that alpha = 1 % takes."""
+EARLY = "errors.doubled"
+"""The same errors against twice the rate: what small steps can prove within their size."""
+EARLY_STEP = 0.05 * BUCKETS
+"""Up to this share a step is left on that proof; above it, on the guardrail's own margin."""
+ALPHA = 0.01
+"""Wrong rollbacks of a healthy release, in total and for ever."""
+KILL_STREAK = 20
+"""Failures in a row, each of which production answered: at a healthy 1 % it is 1e-40."""
+KILL_BROKEN = 3
+"""Answers that do not fit the signature: one might be a strange input, three are the model."""
+MIN_COVERAGE = 0.95
+"""Of the mirrored requests, those the copy answered. A silent shadow proves nothing."""
+MIN_UNITS = 100
+"""Units of the candidate before a step is left."""
+RARE = 0.01
+"""A segment with less of the traffic than this is named as unproven and does not hold up a pass."""
+
+
+class Facts(Value, frozen=True, kw_only=True):
+    """What the patrol gathered about one comparison."""
+
+    overall: Overall
+    verdicts: tuple[Verdict, ...] = ()
+    """Of everything (segment ""), and those of segments that fail."""
+    units: tuple[int, int] = (0, 0)
+    pairs: int = 0
+    mirrored: int = 0
+    copied: int = 0
+    segments: dict[str, int] = {}
+    """Pairs or candidate units by segment."""
+    healthy_s: float = 0.0
+    step_s: float = 0.0
+    streak: int = 0
+    broken: int = 0
+    mismatch: str = ""
+    """Why the ratio of the arms cannot be chance; empty when it can."""
+    stale_s: float = 0.0
+    """Seconds since the newest window."""
+
+
+class Decision(Value, frozen=True):
+    """What to do, and why. `command` None: nothing."""
+
+    verdict: Literal["pass", "fail", "inconclusive", "broken input"]
+    code: str
+    reason: str
+    command: AnyCommand | None = None
+
+
+def guardrails(policy: Policy) -> dict[str, Guardrail]:
+    """The guardrails in force: declared, and the defaults for the rest."""
+    return {**DEFAULTS, **policy.guardrails}
+
+
+def tolerated_latency(policy: Policy) -> float:
+    """How many times production's own quantile a request may take before it is slow."""
+    return 1.0 + guardrails(policy)["latency"].worse_by
+
+
+def rules(policy: Policy, *, paired: bool) -> Rules:
+    """What the judge is asked to prove."""
+    rails = guardrails(policy)
+    twice = tolerated_latency(policy)
+    errors = rails["errors"].worse_by
+    found = {
+        "errors": Rail(worse_by=errors, weight=WEIGHTS["errors"]),
+        EARLY: Rail(worse_by=max(1.0, errors), weight=0.0),
+        "latency.p50": Rail(worse_by=twice - 1, r0=twice, weight=WEIGHTS["latency.p50"]),
+        "latency.p99": Rail(worse_by=twice - 1, r0=twice, weight=WEIGHTS["latency.p99"]),
+        "quality": Rail(worse_by=rails["quality"].worse_by, weight=WEIGHTS["quality"], mean=paired),
+    }
+    least = policy.shadow.min_pairs_per_segment
+    return Rules(
+        alpha=ALPHA, min_units=policy.shadow.min_pairs if paired else MIN_UNITS,
+        min_units_per_segment=least, rails=found,
+    )  # fmt: skip
+
+
+def hard_kill(facts: Facts) -> str:
+    """Why the candidate is left without statistics; empty when it is not."""
+    if facts.streak >= KILL_STREAK:
+        return f"{facts.streak} requests in a row failed on the candidate, and production answered"
+    if facts.broken >= KILL_BROKEN:
+        return f"{facts.broken} answers of the candidate do not fit its signature"
+    return ""
+
+
+def decide(state: State, facts: Facts) -> Decision:
+    """Say what to do about a rollout.
+
+    Args:
+        state: the row, in shadow or canary.
+        facts: what is known of the comparison, all of it at this epoch's strata.
+    """
+    found = _shadow(state, facts) if state.stage is Stage.SHADOW else _canary(state, facts)
+    if state.automation.frozen and found.command is not None:
+        why = f"frozen: would {_word(found.command)}, because {found.reason}"
+        return Decision(found.verdict, "frozen", why)
+    return found
+
+
+def _word(command: AnyCommand) -> str:
+    return type(command).__name__.lower()
+
+
+def _left(state: State, code: str, reason: str) -> Decision:
+    """The candidate failed while callers saw it."""
+    if state.policy.canary.on_fail == "pause":
+        held = None if state.paused else Pause()
+        return Decision("fail", code, reason, held)
+    return Decision("fail", code, reason, Rollback())
+
+
+def _canary(state: State, facts: Facts) -> Decision:
+    killed = hard_kill(facts)
+    if killed:
+        return _left(state, "hard_kill", killed)
+    if facts.mismatch:
+        return Decision("broken input", "sample_ratio", facts.mismatch)
+    if facts.overall.verdict == "fail":
+        return _left(state, "guardrail", facts.overall.reason)
+    missing = _unproven_step(state, facts)
+    if missing:
+        return Decision("inconclusive", "waiting", missing)
+    if state.paused:
+        return Decision("pass", "paused", "proven at this step; the rollout is paused")
+    step = next_step(state)
+    last = step is None
+    share = state.weight * 100 / BUCKETS
+    reason = f"proven at {share:g} %: {facts.overall.reason}"
+    allowed = state.automation.auto and (not last or state.policy.canary.on_pass == "promote")
+    if not allowed:
+        return Decision("pass", "ask", f"{reason}; kedge promote {state.endpoint} goes on")
+    return Decision("pass", "advance", reason, Promote(release=state.candidate))
+
+
+def _unproven_step(state: State, facts: Facts) -> str:
+    """What this step still lacks; empty when it is proven."""
+    dwell = seconds(state.policy.canary.dwell)
+    if facts.step_s < dwell:
+        return f"{facts.step_s:.0f} of {dwell:.0f} s at this step"
+    if min(facts.units) < MIN_UNITS:
+        return f"{min(facts.units)} of {MIN_UNITS} units on the smaller arm"
+    wanted = EARLY if state.weight <= EARLY_STEP else "errors"
+    return _unproven(facts, (wanted, *_declared(state.policy)))
+
+
+def _declared(policy: Policy) -> tuple[str, ...]:
+    """Guardrails beyond errors that somebody wrote down: those need data to pass."""
+    return tuple(
+        metric
+        for name, metrics in (("latency", ("latency.p99",)), ("quality", ("quality",)))
+        if name in policy.guardrails
+        for metric in metrics
+    )
+
+
+def _unproven(facts: Facts, metrics: tuple[str, ...]) -> str:
+    of = {verdict.metric: verdict for verdict in facts.verdicts if verdict.segment == ""}
+    for metric in metrics:
+        verdict = of.get(metric)
+        if verdict is None:
+            return f"{metric}: no data"
+        if verdict.verdict != "pass":
+            return f"{metric}: {verdict.reason}"
+    return ""
+
+
+def _shadow(state: State, facts: Facts) -> Decision:
+    policy = state.policy.shadow
+    if facts.overall.verdict == "fail":
+        return Decision("fail", "guardrail", facts.overall.reason)
+    missing = _unproven_window(state, facts)
+    if missing:
+        return Decision("inconclusive", "waiting", missing)
+    rare = [s for s, n in facts.segments.items() if n < policy.min_pairs_per_segment]
+    named = f"; unproven for want of pairs: {', '.join(sorted(rare)[:10])}" if rare else ""
+    reason = f"healthy for {facts.healthy_s:.0f} s over {facts.pairs} pairs{named}"
+    if state.automation.proven != (state.candidate, state.production):
+        assert state.candidate is not None
+        return Decision("pass", "window_passed", reason, Certify(release=state.candidate))
+    if state.paused:
+        return Decision("pass", "paused", f"{reason}; the rollout is paused")
+    if policy.on_pass == "promote":
+        return Decision("pass", "advance", reason, Promote(release=state.candidate))
+    return Decision("pass", "ask", f"{reason}; kedge canary or kedge promote goes on")
+
+
+def _unproven_window(state: State, facts: Facts) -> str:
+    """What the shadow window still lacks; empty when it is passed."""
+    policy = state.policy.shadow
+    window = seconds(policy.window)
+    covered = facts.copied / facts.mirrored if facts.mirrored else 0.0
+    if facts.pairs < policy.min_pairs:
+        return f"{facts.pairs} of {policy.min_pairs} pairs"
+    if covered < MIN_COVERAGE:
+        return f"coverage {covered:.1%}, at least {MIN_COVERAGE:.0%} is needed"
+    if facts.healthy_s < window:
+        return f"healthy for {facts.healthy_s:.0f} of {window:.0f} s"
+    few = [
+        f"{segment} has {n}"
+        for segment, n in sorted(facts.segments.items())
+        if RARE * facts.pairs <= n < policy.min_pairs_per_segment
+    ]
+    if few:
+        return (
+            f"{policy.min_pairs_per_segment} pairs are needed in each segment: {', '.join(few[:5])}"
+        )
+    return _unproven(facts, ("errors", *_declared(state.policy)))

@@ -1,0 +1,273 @@
+"""One prediction as it is kept for its label, the label, and what came of bringing them together.
+
+A prediction waits for its *outcome*: hours or weeks later somebody says what was true. The id
+of the prediction is all that they need to know. Pure values; `core/quality` reads them, and
+`adapters/records` keeps them on disk.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from math import log2
+
+from kedge.core.values import Value
+
+HOUR_S = 3600
+HORIZON_S = 30 * 24 * HOUR_S
+"""How long a prediction waits for its label."""
+PARKED_S = 24 * HOUR_S
+"""How long a label waits for its prediction."""
+
+Known = float | str | bool | None
+"""What was true. None: no label will ever come (a cancelled flight)."""
+Cell = tuple[int, int, int, int]
+"""Production's and the candidate's labelled units, then which of them were wrong."""
+
+
+class JoinRow(Value, frozen=True, array_like=True):
+    """One prediction: one row of one request.
+
+    Fields may only ever be appended, with a default: older files must stay readable.
+    """
+
+    id: str
+    """REQUEST/ROW. The only row of a request may also be asked for as REQUEST."""
+    at: float
+    """Unix seconds of the answer."""
+    unit: str
+    """The entity, or "" when there is none: then the prediction is its own unit."""
+    endpoint: str
+    production: int
+    candidate: int | None
+    salt: str
+    weight: int
+    """The stratum: the canary's weight in buckets when it was answered."""
+    arm: str
+    """Who answered the caller: production or candidate."""
+    failed: bool
+    """The candidate was asked, and production answered instead."""
+    segments: tuple[str, ...]
+    """Such as origin=JFK."""
+    score: float | None
+    decision: str | None
+    shadow_score: float | None = None
+    shadow_decision: str | None = None
+    paired: bool = False
+    """The request was mirrored, and the copy answered: `shadow_*` is what it said."""
+    inputs: bytes = b""
+    """The raw inputs as a msgpack map, of sampled units only: what a replay asks a model again."""
+
+    @property
+    def comparison(self) -> tuple[int, int | None, str]:
+        """Which comparison it belongs to."""
+        return self.production, self.candidate, self.salt
+
+
+class Outcome(Value, frozen=True):
+    """What was true of one prediction, as somebody said it under one version of the labels."""
+
+    id: str
+    value: Known
+    at: float | None = None
+    """When it was known, in Unix seconds; None: when it was joined."""
+    label_version: str = ""
+
+
+class Labelled(Value, frozen=True):
+    """A prediction with its outcome."""
+
+    row: JoinRow
+    outcome: Outcome
+    joined_at: float
+
+    @property
+    def delay_s(self) -> float:
+        """How long after the answer it was known."""
+        known = self.outcome.at
+        return (self.joined_at if known is None else known) - self.row.at
+
+
+class Conflict(Value, frozen=True):
+    """Two values for one prediction under one label version. The first one stands."""
+
+    id: str
+    endpoint: str
+    label_version: str
+    stands: Known
+    refused: Known
+    at: float | None
+    joined_at: float
+
+
+class Joined(Value, frozen=True, kw_only=True):
+    """What became of a batch of outcomes; every one of them is in exactly one count.
+
+    `labelled` holds those that were new, in the order in which they were joined.
+    """
+
+    joined: int = 0
+    declined: int = 0
+    """Joined with null: no label will come."""
+    duplicates: int = 0
+    """The same value again."""
+    conflicts: int = 0
+    """Another value under the same label version: kept for display, never used."""
+    parked: int = 0
+    """No prediction has this id yet; it waits up to 24 h for one."""
+    unknown: int = 0
+    """Waited in vain, or the prediction is beyond the horizon, or too many are waiting."""
+    ambiguous: int = 0
+    """Names a request of several rows without saying which."""
+    delays: dict[int, int] = {}
+    """Of those joined, by log-bin of the delay (`delay_bin`)."""
+    labelled: tuple[Labelled, ...] = ()
+
+    def plus(self, other: Joined) -> Joined:
+        """Two batches as one."""
+        counts = {name: getattr(self, name) + getattr(other, name) for name in COUNTS}
+        delays = dict(self.delays)
+        for index, count in other.delays.items():
+            delays[index] = delays.get(index, 0) + count
+        return Joined(**counts, delays=delays, labelled=self.labelled + other.labelled)
+
+
+COUNTS = ("joined", "declined", "duplicates", "conflicts", "parked", "unknown", "ambiguous")
+"""The counts of a `Joined`."""
+
+
+class Ingested(Value, frozen=True, kw_only=True):
+    """What became of the spooled predictions."""
+
+    count: int = 0
+    torn: int = 0
+    """Frames that a crash left half written, or that cannot be read."""
+    duplicates: int = 0
+    """Rows that were there already: a crash came between storing and removing the file."""
+    forgotten: int = 0
+    """Rows of units that asked to be forgotten meanwhile."""
+    damaged: int = 0
+    """Partitions that could not be read; each was set aside and begun anew."""
+    adopted: Joined = Joined()
+    """Outcomes that had come before their predictions."""
+
+
+class Coverage(Value, frozen=True, kw_only=True):
+    """How many predictions of one arm of a comparison have their label."""
+
+    production: int
+    candidate: int | None
+    salt: str
+    arm: str
+    predictions: int = 0
+    labelled: dict[str, int] = {}
+    """By label version; without the declined."""
+    declined: dict[str, int] = {}
+
+
+class Spread(Value, frozen=True):
+    """Losses: how many, and their sums."""
+
+    n: int = 0
+    total: float = 0.0
+    squares: float = 0.0
+
+
+class Stratum(Value, frozen=True, kw_only=True):
+    """What labels say of one comparison at one weight, under one version of the labels.
+
+    Every dictionary is by segment; "" is everything.
+    """
+
+    production: int
+    candidate: int | None
+    salt: str
+    weight: int
+    label_version: str
+    cells: dict[str, Cell] = {}
+    """By the arm that answered."""
+    losses: dict[str, tuple[Spread, Spread]] = {}
+    """Losses in [0, 1], production's and the candidate's; one value a unit."""
+    paired: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {}
+    """Losses of production and of the candidate on the same predictions, where a copy answered."""
+
+    @property
+    def comparison(self) -> tuple[int, int | None, str]:
+        """Which comparison it belongs to."""
+        return self.production, self.candidate, self.salt
+
+
+class Quality(Value, frozen=True, kw_only=True):
+    """What labelled predictions say, comparison by comparison, never across label versions."""
+
+    metric: str
+    strata: tuple[Stratum, ...] = ()
+    live: str = ""
+    """The label version that a verdict may use (`live_version`)."""
+    delays: dict[int, int] = {}
+    coverage: dict[str, tuple[int, int]] = {}
+    """By arm: predictions with a label under the live version, and predictions that were given."""
+    declined: int = 0
+    failed: int = 0
+    """Predictions whose candidate failed: production answered, so they say nothing of either."""
+    unfit: int = 0
+    """Outcomes that do not fit the endpoint's output (a word where a number is due)."""
+
+
+# ---------------------------------------------------------------- ids
+
+
+def id_hour(name: str) -> int | None:
+    """The hour since 1970 that a UUIDv7 names; None for any other id."""
+    if len(name) < 36 or name[14] != "7" or name[8] != "-" or name[13] != "-" or name[18] != "-":
+        return None
+    if len(name) > 36 and name[36] != "/":
+        return None
+    try:
+        ms = int(name[:8] + name[9:13], 16)
+        int(name[15:18] + name[19:23] + name[24:36], 16)
+    except ValueError:
+        return None
+    return ms // (HOUR_S * 1000)
+
+
+def row_hour(row: JoinRow) -> tuple[int, bool]:
+    """The hour a prediction is kept under, and whether its id alone tells it.
+
+    That is the hour in its id, unless the answer was given more than an hour away from it: then
+    somebody else made the id, or used it again.
+    """
+    given, named = int(row.at // HOUR_S), id_hour(row.id)
+    return (named, True) if named is not None and abs(named - given) <= 1 else (given, False)
+
+
+def spellings(name: str) -> tuple[str, str]:
+    """How the record that is asked for may be spelled, the likelier first."""
+    return (name, f"{name}/0") if "/" in name else (f"{name}/0", name)
+
+
+# ---------------------------------------------------------------- delays and versions
+
+
+def delay_bin(seconds: float) -> int:
+    """The log-bin of a delay, two an octave; 0 is below a second, and what came too early."""
+    return 0 if seconds < 1 else 1 + int(2 * log2(seconds))
+
+
+def delay_upper_s(index: int) -> float:
+    """Where a bin ends, in seconds."""
+    return float(2 ** (index / 2))
+
+
+def live_version(labels: Mapping[str, int]) -> str:
+    """The label version that a verdict may use: the one with most labels, the newest of equals.
+
+    So a new version takes over when it has caught up, and never mixes with the old one.
+    """
+    return max(labels, key=lambda name: (labels[name], _age(name)), default="")
+
+
+def _age(version: str) -> tuple[tuple[int, int | str], ...]:
+    """Orders v9 before v10."""
+    parts = re.findall(r"\d+|\D+", version)
+    return tuple((0, int(part)) if part.isdecimal() else (1, part) for part in parts)

@@ -1,0 +1,116 @@
+"""What one worker counted in one second of a comparison: written once, folded once.
+
+A window is closed before it is written and never changed after, so a repeated write changes
+nothing and a late one is as good as a punctual one: it holds both its exposure and what went
+bad in it. Units that went bad travel as hashes, so that a unit whose requests reached several
+workers is still counted once (`unseen`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from kedge.core.values import Value
+
+METRICS = ("errors", "latency.p50", "latency.p99")
+"""Bad events that a worker sees by itself. Quality comes later, with the outcomes."""
+PRODUCTION, CANDIDATE = 0, 1
+"""Columns of every count. In a paired window: production bad and the copy not, and the reverse."""
+
+Counts = dict[str, tuple[int, int]]
+"""By segment ("" is everything): production's and the candidate's."""
+Growing = dict[str, list[int]]
+"""The same, while it is counted."""
+
+
+class BadUnit(Value, frozen=True, array_like=True):
+    """A unit that went bad in this window, and which slices it was seen in."""
+
+    unit: int
+    """64-bit hash under the comparison's salt."""
+    metric: int
+    arm: int
+    segments: tuple[str, ...]
+
+
+class Agreement(Value, frozen=True, array_like=True):
+    """Pairs of one segment: how many, how many agree, and the table of binary decisions."""
+
+    pairs: int = 0
+    agreeing: int = 0
+    both: int = 0
+    only_production: int = 0
+    only_candidate: int = 0
+    neither: int = 0
+    missing: int = 0
+    """The copy gave no answer: counted as disagreement, never as agreement."""
+
+
+class Example(Value, frozen=True, array_like=True):
+    """A pair that disagrees."""
+
+    id: str
+    segments: tuple[str, ...]
+    production: str
+    candidate: str
+
+
+class Window(Value, frozen=True, kw_only=True):
+    """One second of one worker. `at` is Unix time, whole seconds."""
+
+    replica: str
+    number: int
+    """Counts the windows of this replica: with its name, the key."""
+    endpoint: str
+    production: int
+    candidate: int
+    salt: str
+    at: int
+    weight: int
+    """The stratum: the configured share in buckets, 0 for a shadow."""
+    paired: bool
+    fresh: tuple[int, int] | None = None
+    """Units that this replica saw for the first time, by arm: what the split is checked with."""
+    exposed: Counts = {}
+    answered: Counts = {}
+    """Exposed units that have a latency."""
+    bad: dict[str, Counts] = {}
+    """By metric: bad requests that no entity names; each is its own unit."""
+    units: tuple[BadUnit, ...] = ()
+    agreement: dict[str, Agreement] = {}
+    scores: dict[int, tuple[int, int, float, float]] = {}
+    """By bin of production's score: pairs, within tolerance, sum of differences, of absolute ones."""
+    examples: tuple[Example, ...] = ()
+    mirrored: int = 0
+    copied: int = 0
+    """Of the mirrored, those that the copy answered."""
+    streak: int = 0
+    """Longest run of requests that the candidate failed and production answered."""
+    broken: int = 0
+    """Answers of the candidate that do not fit its signature."""
+    lost: int = 0
+    """Observations that were dropped because the recorder was full."""
+    other: int = 0
+    """Segment values beyond the bound, counted as `other`."""
+
+    @property
+    def comparison(self) -> tuple[int, int, str]:
+        """Which pair it belongs to."""
+        return self.production, self.candidate, self.salt
+
+
+def added(into: Growing, more: Mapping[str, Sequence[int]]) -> None:
+    """Add counts to counts."""
+    for segment, (production, candidate) in more.items():
+        cell = into.setdefault(segment, [0, 0])
+        cell[0] += production
+        cell[1] += candidate
+
+
+def agreement_sum(one: Agreement, other: Agreement) -> Agreement:
+    """Two counts of pairs as one."""
+    return Agreement(*(a + b for a, b in zip(_counts(one), _counts(other), strict=True)))
+
+
+def _counts(of: Agreement) -> tuple[int, ...]:
+    return tuple(getattr(of, name) for name in of.__struct_fields__)

@@ -1,0 +1,144 @@
+"""What is known of a rollout as plain values: the same for people, JSON and pages."""
+
+from __future__ import annotations
+
+from math import exp
+from typing import Any
+
+import msgspec
+
+from kedge.core.monitor import Verdict
+from kedge.core.policy import EARLY, Decision, Facts
+from kedge.core.values import BUCKETS, State
+from kedge.core.windows import Agreement
+from kedge.engine.agreement import BIN_RATIO
+from kedge.engine.watch import Watch
+
+WORST = 10
+"""Segments that are shown, the worst first."""
+LEAST_PAIRS = 20
+"""Pairs from which a segment's disagreement is ranked: below, one pair is five per cent."""
+
+
+def describe(
+    state: State, watch: Watch, decision: Decision, facts: Facts, *, segment: str | None = None
+) -> dict[str, Any]:
+    """Everything `kedge evidence` says of one rollout.
+
+    Args:
+        state: the row.
+        watch: what was folded.
+        decision: what the policy makes of it.
+        facts: what the policy was told.
+        segment: show this one only, beside the whole.
+    """
+    found = [v for v in watch.verdicts() if v.metric != EARLY]
+    whole = [v for v in found if v.segment == ""]
+    slices = [v for v in found if v.segment and (segment is None or v.segment == segment)]
+    slices.sort(key=lambda v: -v.log_e)
+    return {
+        "endpoint": state.endpoint,
+        "stage": state.stage.value,
+        "production": f"r{state.production}",
+        "candidate": f"r{state.candidate}",
+        "weight": state.weight * 100 / BUCKETS,
+        "paired": watch.paired,
+        "frozen": state.automation.frozen,
+        "auto": state.automation.auto,
+        "decision": {"verdict": decision.verdict, "code": decision.code, "reason": decision.reason},
+        "overall": msgspec.to_builtins(facts.overall),
+        "metrics": [_verdict(v) for v in whole],
+        "segments": [_verdict(v) for v in slices[: WORST if segment is None else len(slices)]],
+        "units": list(facts.units),
+        "healthy_s": facts.healthy_s,
+        "step_s": facts.step_s,
+        "stale_s": round(facts.stale_s, 1),
+        "agreement": _agreement(watch, segment) if watch.paired else None,
+        "coverage": {
+            "mirrored": facts.mirrored,
+            "copied": facts.copied,
+            "share": facts.copied / facts.mirrored if facts.mirrored else None,
+            "lost": watch.counted.get("lost", 0),
+            "other": watch.counted.get("other", 0),
+        },
+        "labels": watch.label_summary(),
+    }
+
+
+def _verdict(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "metric": verdict.metric,
+        "segment": verdict.segment,
+        **{k: v for k, v in msgspec.to_builtins(verdict).items() if k not in ("metric", "segment")},
+        "e": exp(min(verdict.log_e, 700.0)),
+    }
+
+
+def _agreement(watch: Watch, segment: str | None) -> dict[str, Any]:
+    """Agreement of the pairs, and where they disagree most."""
+    whole = watch.agreement.get("", Agreement())
+    ranked = sorted(
+        ((name, cell) for name, cell in watch.agreement.items()
+         if name and cell.pairs >= LEAST_PAIRS and (segment is None or name == segment)),
+        key=lambda item: item[1].agreeing / item[1].pairs,
+    )  # fmt: skip
+    return {
+        **rates(whole),
+        "segments": [
+            {"segment": name, "pairs": cell.pairs, "disagreement": 1 - cell.agreeing / cell.pairs}
+            for name, cell in ranked[:WORST]
+        ],
+        "deciles": deciles(watch.scores),
+        "examples": [msgspec.to_builtins(example) for example in watch.examples[:5]],
+    }
+
+
+def rates(of: Agreement) -> dict[str, Any]:
+    """Raw agreement, Cohen's kappa and positive agreement of paired decisions.
+
+    Raw agreement alone misleads where yes is rare: two unrelated models that say yes once in a
+    hundred agree in 98 %, with a kappa of 0 (Cohen 1960; positive agreement: Fleiss 1981).
+    A pair whose copy is missing disagrees in all three.
+    """
+    n = of.pairs
+    shown: dict[str, Any] = {
+        "pairs": n, "agreeing": of.agreeing, "missing": of.missing,
+        "raw": of.agreeing / n if n else None, "kappa": None, "positive": None,
+        "flips": of.only_production + of.only_candidate,
+    }  # fmt: skip
+    yes = 2 * of.both + of.only_production + of.only_candidate
+    if yes and n:
+        shown["positive"] = 2 * of.both / (yes + of.missing)
+        ours = (of.both + of.only_production) / n
+        theirs = (of.both + of.only_candidate) / n
+        chance = ours * theirs + (1 - ours) * (1 - theirs)
+        if chance < 1:
+            shown["kappa"] = ((of.both + of.neither) / n - chance) / (1 - chance)
+    return shown
+
+
+def deciles(scores: dict[int, tuple[int, int, float, float]]) -> list[dict[str, Any]]:
+    """Differences by tenth of production's own score, from the fixed bins."""
+    total = sum(cell[0] for cell in scores.values())
+    found: list[dict[str, Any]] = []
+    n = within = 0
+    apart = size = 0.0
+    for bin_ in sorted(scores):
+        cell = scores[bin_]
+        n, within, apart, size = n + cell[0], within + cell[1], apart + cell[2], size + cell[3]
+        done = sum(item["pairs"] for item in found) + n
+        if n and done >= total * (len(found) + 1) / 10:
+            found.append({
+                "up_to": _upper(bin_), "pairs": n, "within": within / n, "bias": apart / n,
+                "distance": size / n,
+            })  # fmt: skip
+            n = within = 0
+            apart = size = 0.0
+    return found
+
+
+def _upper(bin_: int) -> float:
+    if bin_ == 0:
+        return 0.0
+    power = abs(bin_) - 1000 + (1 if bin_ > 0 else 0)
+    return (1 if bin_ > 0 else -1) * float(BIN_RATIO**power)

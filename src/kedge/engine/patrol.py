@@ -1,0 +1,217 @@
+"""Observe, judge, submit: the very commands a human would give, with the figures it saw.
+
+Theory of operation
+-------------------
+* One patrol leads; the others wait for its lock, which the kernel lets go of however it dies.
+* Nothing is remembered that is not written: a watch is folded from windows that are kept, and
+  its snapshot says which it has folded. Whoever takes over folds the rest.
+* An action carries the epoch it was decided on. When anybody moved the row in between, the
+  ledger refuses it, and the next look decides anew. So an act is never done twice, and one that
+  was decided but not written is decided again.
+* Backward moves are made at once, on this thread. Forward moves wait for replicas to load, so
+  they are made on another: watching never waits for them.
+* A fault of one endpoint is logged and shown, and does not stop the others.
+* Deliberately absent: any judgement. `core.monitor` and `core.policy` judge.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import structlog
+
+from kedge.core.commands import AnyCommand, Pause, Rollback
+from kedge.core.errors import KedgeError, Stale
+from kedge.core.policy import Decision, Facts, decide
+from kedge.core.values import Stage, State
+from kedge.engine.control import Control
+from kedge.engine.watch import Watch, comparison_of
+from kedge.ports import Clock, Ledger, Note, WindowStore
+
+TICK_S = 0.5
+"""How often it looks: twice a second, so that a breach waits for half a second at most."""
+BATCH = 2_000
+"""Windows folded in one look; the rest is folded in the next, at once."""
+KEEP_S = 2.0
+"""How often what is known is kept; what is lost with the patrol is folded again."""
+LARGE = 1 << 20
+LARGE_KEEP_S = 30.0
+"""A snapshot of a megabyte and more is kept less often: folding again is cheaper than writing."""
+RETAIN_S = 3_600
+"""Seconds of windows kept. What they add up to is in the snapshot."""
+PRUNE_S = 60.0
+
+log = structlog.get_logger("kedge.patrol")
+
+
+class Patrol:
+    """Watches every rollout, as long as it leads."""
+
+    def __init__(
+        self, *, ledger: Ledger, store: WindowStore, control: Callable[[], Control], clock: Clock,
+        leads: Callable[[], bool], by: str,
+        outcomes: Callable[[State, Watch], None] = lambda state, watch: None,
+    ) -> None:  # fmt: skip
+        self._ledger = ledger
+        self._store = store
+        self._control = control
+        self._clock = clock
+        self._leads = leads
+        self._by = by
+        self._outcomes = outcomes
+        self._watches: dict[str, Watch] = {}
+        self._kept_at: dict[str, float] = {}
+        self._said: dict[str, tuple[str, str]] = {}
+        self._forward: dict[str, threading.Thread] = {}
+        self._pruned_at = 0.0
+        self._fault = ""
+        self._stopping = threading.Event()
+
+    def stop(self) -> None:
+        """End after the present look."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Look until stopped."""
+        while not self._stopping.is_set():
+            more = False
+            try:
+                if self._leads():
+                    more = self.look()
+                else:
+                    self._watches.clear()
+                self._note_fault("")
+            except KedgeError as error:
+                self._note_fault(f"{error.code}: {error}")
+            self._stopping.wait(0.0 if more else TICK_S)
+        self._keep(force=True)
+
+    def look(self) -> bool:
+        """Look once at every rollout. True when there is more to fold at once."""
+        more = False
+        states = self._ledger.read().states
+        for state in states.values():
+            if state.candidate is None:
+                self._watches.pop(state.endpoint, None)
+                continue
+            watch = self._watch(state)
+            behind = self._gather(state, watch)
+            more = more or behind
+            self._outcomes(state, watch)
+            facts = watch.facts(self._clock.unix())
+            decision = decide(state, facts)
+            self._act(state, decision, facts)
+        self._keep()
+        self._prune()
+        return more
+
+    def _watch(self, state: State) -> Watch:
+        """The watch of this rollout: the one at hand, the kept one, or a new one."""
+        watch = self._watches.get(state.endpoint)
+        if watch is None or not watch.fits(state):
+            watch = Watch(state, self._store.kept(state.endpoint, comparison_of(state)))
+            self._watches[state.endpoint] = watch
+        return watch
+
+    def _gather(self, state: State, watch: Watch) -> bool:
+        position, windows = self._store.read(state.endpoint, watch.cursor, BATCH)
+        for window in windows:
+            watch.fold(window)
+        watch.cursor = position
+        return len(windows) == BATCH
+
+    # ------------------------------------------------------------ acting
+
+    def _act(self, state: State, decision: Decision, facts: Facts) -> None:
+        """Say what is new, and submit what is decided."""
+        told = (decision.verdict, decision.code)
+        command = decision.command
+        if self._said.get(state.endpoint) != told and decision.verdict != "inconclusive":
+            self._said[state.endpoint] = told
+            log.info("patrol.verdict", endpoint=state.endpoint, verdict=decision.verdict,
+                     code=decision.code, reason=decision.reason)  # fmt: skip
+            if command is None:
+                self._ledger.note(
+                    state.endpoint, Note(kind="verdict", body=figures(state, decision, facts)),
+                    by=self._by, reason=decision.reason, at=self._clock.now(),
+                )  # fmt: skip
+        if command is None:
+            return
+        carried = msgspec.structs.replace(command, evidence=figures(state, decision, facts))
+        if isinstance(command, Rollback | Pause):
+            self._submit(state, carried, decision.reason)
+            return
+        under_way = self._forward.get(state.endpoint)
+        if under_way is None or not under_way.is_alive():
+            thread = threading.Thread(
+                target=self._submit, args=(state, carried, decision.reason), daemon=True
+            )
+            self._forward[state.endpoint] = thread
+            thread.start()
+
+    def _submit(self, state: State, command: AnyCommand, reason: str) -> None:
+        name = type(command).__name__.lower()
+        try:
+            self._control().submit(
+                state.endpoint, command, by=self._by, reason=reason, expect=state.epoch
+            )
+        except Stale:
+            log.info("patrol.overtaken", endpoint=state.endpoint, command=name)
+        except KedgeError as error:
+            log.warning("patrol.refused", endpoint=state.endpoint, command=name,
+                        fault=f"{error.code}: {error}")  # fmt: skip
+        else:
+            log.info("patrol.acted", endpoint=state.endpoint, command=name, reason=reason)
+
+    # ------------------------------------------------------------ keeping
+
+    def _keep(self, *, force: bool = False) -> None:
+        now = self._clock.monotonic()
+        for endpoint, watch in self._watches.items():
+            if not force and now < self._kept_at.get(endpoint, 0.0):
+                continue
+            body = watch.snapshot()
+            self._kept_at[endpoint] = now + (LARGE_KEEP_S if len(body) > LARGE else KEEP_S)
+            try:
+                self._store.keep(endpoint, watch.key, body)
+            except KedgeError as error:
+                log.warning("patrol.evidence_lost", endpoint=endpoint, fault=str(error))
+
+    def _prune(self) -> None:
+        now = self._clock.monotonic()
+        if now - self._pruned_at >= PRUNE_S:
+            self._pruned_at = now
+            self._store.prune(int(self._clock.unix()) - RETAIN_S)
+
+    def _note_fault(self, fault: str) -> None:
+        if fault != self._fault:
+            self._fault = fault
+            if fault:
+                log.warning("patrol.blind", fault=fault)
+            else:
+                log.info("patrol.sees")
+
+
+def figures(state: State, decision: Decision, facts: Facts) -> dict[str, Any]:
+    """What a decision saw, as plain values, for its ledger entry."""
+    return {
+        "verdict": decision.verdict,
+        "code": decision.code,
+        "candidate": f"r{state.candidate}",
+        "production": f"r{state.production}",
+        "stage": state.stage.value,
+        "weight": state.weight / 100 if state.stage is Stage.CANARY else None,
+        "overall": msgspec.to_builtins(facts.overall),
+        "verdicts": [msgspec.to_builtins(verdict) for verdict in facts.verdicts],
+        "units": list(facts.units),
+        "pairs": facts.pairs,
+        "mirrored": facts.mirrored,
+        "copied": facts.copied,
+        "healthy_s": facts.healthy_s,
+        "step_s": facts.step_s,
+        "streak": facts.streak,
+        "broken": facts.broken,
+    }

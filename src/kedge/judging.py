@@ -1,0 +1,101 @@
+"""What the watching verbs do: fold what was kept, ask the policy, hand outcomes in.
+
+Apart from `verbs`, because it needs NumPy, and a rollback must not wait for that.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import msgspec
+
+from kedge.core.errors import Refused
+from kedge.core.forecast import detection
+from kedge.core.policy import decide, rules
+from kedge.core.values import BUCKETS, State
+from kedge.engine.control import Say
+from kedge.engine.evidence import describe
+from kedge.engine.observe import summary
+from kedge.engine.watch import Watch, comparison_of
+from kedge.wiring import Workplace
+
+BATCH = 5_000
+MEASURED_S = 5.0
+"""How long `plan` watches the traffic: five beats of every worker."""
+
+
+def evidence_of(place: Workplace, endpoint: str, segment: str | None = None) -> dict[str, Any]:
+    """What is known of the rollout: what the patrol kept, and every window since.
+
+    Raises:
+        Refused: there is no such endpoint, or no rollout.
+    """
+    state = state_of(place, endpoint)
+    if state.candidate is None:
+        raise Refused(
+            f"no rollout is under way on {endpoint} (stage: {state.stage})", code="no_rollout",
+            hint=f"kedge history {endpoint} has the verdicts of earlier ones",
+        )  # fmt: skip
+    watch = Watch(state, place.windows.kept(endpoint, comparison_of(state)))
+    while True:
+        watch.cursor, windows = place.windows.read(endpoint, watch.cursor, BATCH)
+        for window in windows:
+            watch.fold(window)
+        if len(windows) < BATCH:
+            break
+    facts = watch.facts(place.clock.unix())
+    return describe(state, watch, decide(state, facts), facts, segment=segment)
+
+
+def state_of(place: Workplace, endpoint: str) -> State:
+    """The endpoint's row.
+
+    Raises:
+        Refused: there is none.
+    """
+    states = place.ledger.read().states
+    if endpoint not in states:
+        known = ", ".join(sorted(states)) or "none; kedge apply brings kedge.toml into force"
+        raise Refused(
+            f"no endpoint {endpoint}", code="unknown_endpoint", hint=f"known are: {known}"
+        )
+    return states[endpoint]
+
+
+def plan_of(
+    place: Workplace, endpoint: str, *, rate: float | None, errors: float | None, times: float, say: Say
+) -> dict[str, Any]:  # fmt: skip
+    """How soon a worse candidate would be found at each canary step.
+
+    Raises:
+        Refused: there is no traffic to plan from, and none was given.
+    """
+    state = state_of(place, endpoint)
+    before = _answered(place, endpoint)
+    if rate is None:
+        say(f"watching the traffic for {MEASURED_S:g} s")
+        time.sleep(MEASURED_S)
+        rate = (_answered(place, endpoint)[0] - before[0]) / MEASURED_S
+    if rate <= 0:
+        raise Refused(f"no request reached {endpoint} within {MEASURED_S:g} s", code="no_traffic",
+                      hint="kedge plan --rate 100 plans for a rate that you expect")  # fmt: skip
+    requests, failed = _answered(place, endpoint)
+    # Half a failure is added: what has not been seen in n requests may still happen once in 2n.
+    share = errors / 100 if errors is not None else (failed + 0.5) / (requests + 1)
+    asked = rules(state.policy, paired=False)
+    steps = [
+        detection(asked, rate=rate, errors=share, times=times, weight=round(step * BUCKETS / 100))
+        for step in state.policy.canary.steps
+    ]
+    return {
+        "endpoint": endpoint, "rate": round(rate, 2), "errors": share, "counted": requests,
+        "times": times, "alpha": asked.alpha, "steps": msgspec.to_builtins(steps),
+    }  # fmt: skip
+
+
+def _answered(place: Workplace, endpoint: str) -> tuple[int, int]:
+    """Requests that were answered, and those that production failed."""
+    counts: Any = summary(list(place.evidence.tallies(endpoint)))
+    failed = sum(counts["errors"].values())
+    return sum(counts["requests"].values()) + failed, failed

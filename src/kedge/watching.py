@@ -1,0 +1,106 @@
+"""The verbs that watch a rollout: what is known, what will be known when, and who may act."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from kedge.console import Context, submit, verb
+
+if TYPE_CHECKING:
+    from kedge.wiring import Workplace
+
+
+@click.command()
+@click.argument("endpoint")
+@click.option("--segment", metavar="FIELD=VALUE", help="Show this segment only, beside the whole.")
+@click.option("--watch", is_flag=True, help="Show it again each second until Ctrl-C.")
+@verb
+def evidence(context: Context, endpoint: str, segment: str | None, watch: bool) -> None:
+    """Show production and candidate side by side, with a verdict and its reason for each figure."""
+    import contextlib
+    import time
+
+    from kedge.judging import evidence_of
+    from kedge.report import evidence_text
+
+    place = context.place()
+    with contextlib.suppress(*((KeyboardInterrupt,) if watch else ())):
+        while True:
+            found = evidence_of(place, endpoint, segment)
+            if watch and not context.as_json:
+                click.clear()
+            context.out(found, evidence_text(found))
+            if not watch:
+                return
+            time.sleep(1)
+
+
+@click.command()
+@click.argument("endpoint")
+@click.option("--file", "path", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              required=True, help="JSON lines, CSV or Parquet: id, value, at, label_version.")  # fmt: skip
+@verb
+def outcomes(context: Context, endpoint: str, path: Path) -> None:
+    """Hand in what was true: late labels, joined to the predictions by id."""
+    from kedge.labelling import hand_in
+
+    found = hand_in(context.place(), endpoint, path)
+    faults = found.pop("faults")
+    for fault in faults[:20]:
+        context.say(f"warning: {fault}")
+    text = ", ".join(f"{name} {count:,}" for name, count in found.items() if count)
+    context.out({**found, "faults": faults}, text or "nothing to join")
+
+
+@click.command()
+@click.argument("endpoint")
+@click.option("--rate", type=float, help="Requests a second; default: as measured now.")
+@click.option(
+    "--errors", type=float, help="Production's error rate, in per cent; default: as counted."
+)
+@click.option(
+    "--times", default=2.0, show_default=True, help="How many times that rate is to be found."
+)
+@verb
+def plan(
+    context: Context, endpoint: str, rate: float | None, errors: float | None, times: float
+) -> None:
+    """Say how soon a worse candidate would be found at each step, and how many would meet it."""
+    from kedge.judging import plan_of
+    from kedge.report import plan_text
+
+    found = plan_of(
+        context.place(), endpoint, rate=rate, errors=errors, times=times, say=context.say
+    )
+    context.out(found, plan_text(found))
+
+
+@click.command()
+@click.argument("endpoint")
+@click.option("--reason", default="", help="Why, for the ledger.")
+@verb
+def freeze(context: Context, endpoint: str, reason: str) -> None:
+    """Stop automation on ENDPOINT; what humans ask for is done as ever."""
+    from kedge.core.commands import AnyCommand, Freeze
+
+    def make(_: Workplace) -> AnyCommand:
+        return Freeze()
+
+    submit(context, endpoint, make, reason)
+
+
+@click.command()
+@click.argument("endpoint")
+@click.option("--reason", default="", help="Why, for the ledger.")
+@verb
+def thaw(context: Context, endpoint: str, reason: str) -> None:
+    """Let automation act on ENDPOINT again."""
+    from kedge.core.commands import AnyCommand, Thaw
+
+    def make(_: Workplace) -> AnyCommand:
+        return Thaw()
+
+    submit(context, endpoint, make, reason)

@@ -1,0 +1,218 @@
+"""What follows from what is known: hard kills, gates, and nothing at all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from kedge.core.commands import Certify, Pause, Promote, Rollback
+from kedge.core.monitor import Overall, Verdict, Word
+from kedge.core.policy import (
+    DEFAULTS,
+    KILL_BROKEN,
+    KILL_STREAK,
+    MIN_UNITS,
+    Decision,
+    Facts,
+    decide,
+    guardrails,
+    rules,
+    tolerated_latency,
+)
+from kedge.core.values import (
+    Automation,
+    CanaryPolicy,
+    Guardrail,
+    Policy,
+    ShadowPolicy,
+    Stage,
+    State,
+)
+
+CANARY = State(
+    endpoint="flights", epoch=7, stage=Stage.CANARY, production=1, candidate=2, weight=500,
+    policy=Policy(canary=CanaryPolicy(steps=(5, 25), dwell="10m", on_pass="promote")),
+    automation=Automation(auto=True),
+)  # fmt: skip
+SHADOW = State(
+    endpoint="flights", epoch=5, stage=Stage.SHADOW, production=1, candidate=2, sample=10_000,
+    policy=Policy(shadow=ShadowPolicy(window="1h", min_pairs=1000, min_pairs_per_segment=100)),
+)  # fmt: skip
+
+
+def change(state: State, **fields: Any) -> State:
+    return msgspec.structs.replace(state, **fields)
+
+
+def overall(verdict: Word = "inconclusive") -> Overall:
+    return Overall(verdict, f"it is {verdict}")
+
+
+def proven(*metrics: str, verdict: Word = "pass") -> tuple[Verdict, ...]:
+    return tuple(
+        Verdict(metric=metric, segment="", verdict=verdict, reason=f"it is {verdict}",
+                units=(5_000, 400), bad=(50, 4))
+        for metric in metrics
+    )  # fmt: skip
+
+
+def facts(**known: Any) -> Facts:
+    usual: dict[str, Any] = {
+        "overall": overall(), "units": (5_000, 400), "step_s": 700.0,
+        "verdicts": proven("errors", "errors.doubled", "latency.p99"),
+    }  # fmt: skip
+    return Facts(**{**usual, **known})
+
+
+def shadowed(**known: Any) -> Facts:
+    usual: dict[str, Any] = {
+        "pairs": 2_000, "mirrored": 2_000, "copied": 1_990, "healthy_s": 3_700.0,
+        "segments": {"origin=JFK": 900, "origin=LGA": 1_100},
+    }  # fmt: skip
+    return facts(**{**usual, **known})
+
+
+def test_a_failing_guardrail_takes_the_candidate_back() -> None:
+    said = decide(CANARY, facts(overall=overall("fail")))
+    assert (said.verdict, said.command) == ("fail", Rollback())
+
+
+@pytest.mark.parametrize("known", [{"overall": overall("fail")}, {"streak": KILL_STREAK}])
+def test_a_breach_acts_while_paused_at_a_gate_too(known: dict[str, Any]) -> None:
+    assert decide(change(CANARY, paused=True), facts(**known)).command == Rollback()
+
+
+def test_on_fail_pause_holds_and_holds_only_once() -> None:
+    policy = msgspec.structs.replace(CANARY.policy, canary=CanaryPolicy(on_fail="pause"))
+    state = change(CANARY, policy=policy)
+    failing = facts(overall=overall("fail"))
+    assert decide(state, failing).command == Pause()
+    assert decide(change(state, paused=True), failing).command is None
+
+
+@pytest.mark.parametrize("known", [{"streak": KILL_STREAK}, {"broken": KILL_BROKEN}])
+def test_hard_kills_need_no_statistics(known: dict[str, Any]) -> None:
+    said = decide(CANARY, facts(overall=overall(), units=(3, 3), **known))
+    assert (said.code, said.command) == ("hard_kill", Rollback())
+
+
+def test_a_split_that_cannot_be_chance_stops_judging_and_blames_nobody() -> None:
+    said = decide(CANARY, facts(overall=overall("fail"), mismatch="6 % instead of 5 %"))
+    assert (said.verdict, said.command) == ("broken input", None)
+
+
+def test_but_a_candidate_that_fails_every_request_is_left_all_the_same() -> None:
+    assert decide(CANARY, facts(mismatch="6 %", streak=KILL_STREAK)).command == Rollback()
+
+
+def test_a_proven_step_goes_on_when_the_patrol_walks() -> None:
+    assert decide(CANARY, facts()).command == Promote(release=2)
+
+
+def test_without_auto_it_asks() -> None:
+    said = decide(change(CANARY, automation=Automation()), facts())
+    assert (said.verdict, said.code, said.command) == ("pass", "ask", None)
+
+
+def test_the_last_step_asks_unless_told_to_promote() -> None:
+    last = change(CANARY, weight=2_500)
+    assert decide(last, facts()).command == Promote(release=2)
+    policy = msgspec.structs.replace(CANARY.policy, canary=CanaryPolicy(steps=(5, 25)))
+    assert decide(change(last, policy=policy), facts()).code == "ask"
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        {"step_s": 10.0},
+        {"units": (5_000, MIN_UNITS - 1)},
+        {"verdicts": ()},
+        {"verdicts": proven("errors.doubled", verdict="inconclusive")},
+    ],
+)
+def test_no_step_is_left_without_proof(known: dict[str, Any]) -> None:
+    said = decide(CANARY, facts(**known))
+    assert (said.verdict, said.command) == ("inconclusive", None)
+
+
+def test_a_larger_step_needs_the_guardrails_own_margin() -> None:
+    wide = change(CANARY, weight=2_500)
+    assert decide(wide, facts(verdicts=proven("errors.doubled"))).command is None
+    assert decide(wide, facts(verdicts=proven("errors"))).command is not None
+
+
+def test_a_declared_guardrail_without_data_holds() -> None:
+    policy = msgspec.structs.replace(
+        CANARY.policy, guardrails={"quality": Guardrail(worse_by=0.05)}
+    )
+    said = decide(change(CANARY, policy=policy), facts())
+    assert (said.verdict, said.reason) == ("inconclusive", "quality: no data")
+
+
+def test_a_paused_rollout_goes_nowhere() -> None:
+    assert decide(change(CANARY, paused=True), facts()).command is None
+
+
+@pytest.mark.parametrize("state", [CANARY, change(CANARY, weight=100)])
+def test_frozen_does_nothing_and_says_what_it_would_have_done(state: State) -> None:
+    frozen = change(state, automation=Automation(auto=True, frozen=True))
+    said = decide(frozen, facts(overall=overall("fail")))
+    assert (said.verdict, said.code, said.command) == ("fail", "frozen", None)
+    assert "rollback" in said.reason
+
+
+def test_a_healthy_shadow_is_certified_then_asks() -> None:
+    assert decide(SHADOW, shadowed()).command == Certify(release=2)
+    said = decide(change(SHADOW, automation=Automation(proven=(2, 1))), shadowed())
+    assert (said.verdict, said.code) == ("pass", "ask")
+
+
+def test_a_certified_shadow_is_promoted_where_the_policy_says_so() -> None:
+    policy = Policy(shadow=msgspec.structs.replace(SHADOW.policy.shadow, on_pass="promote"))
+    state = change(SHADOW, policy=policy, automation=Automation(proven=(2, 1)))
+    assert decide(state, shadowed()).command == Promote(release=2)
+
+
+@pytest.mark.parametrize(
+    ("known", "word"),
+    [
+        ({"pairs": 999}, "pairs"),
+        ({"copied": 1_800}, "coverage"),
+        ({"healthy_s": 3_599.0}, "healthy"),
+        ({"segments": {"origin=JFK": 99}}, "origin=JFK"),
+        ({"verdicts": ()}, "no data"),
+    ],
+)
+def test_a_shadow_lacks_what_it_lacks(known: dict[str, Any], word: str) -> None:
+    said = decide(SHADOW, shadowed(**known))
+    assert said.command is None
+    assert word in said.reason
+
+
+def test_a_rare_segment_is_named_and_does_not_hold_up() -> None:
+    said = decide(SHADOW, shadowed(segments={"origin=JFK": 1_990, "origin=XNA": 10}))
+    assert said.command == Certify(release=2)
+    assert "origin=XNA" in said.reason
+
+
+def test_a_failing_shadow_moves_nothing() -> None:
+    said = decide(SHADOW, shadowed(overall=overall("fail")))
+    assert (said.verdict, said.command) == ("fail", None)
+
+
+def test_nothing_known_is_never_a_pass() -> None:
+    for state in (CANARY, SHADOW):
+        said = decide(state, Facts(overall=overall()))
+        assert said == Decision("inconclusive", "waiting", said.reason)
+
+
+def test_declared_guardrails_stand_beside_the_defaults() -> None:
+    policy = Policy(guardrails={"latency": Guardrail(worse_by=2.0)})
+    assert guardrails(policy) == {**DEFAULTS, "latency": Guardrail(worse_by=2.0)}
+    assert tolerated_latency(policy) == 3.0
+
+
+def test_the_alarms_budget_is_spent_once() -> None:
+    assert sum(r.weight for r in rules(Policy(), paired=False).rails.values()) == pytest.approx(1)

@@ -1,0 +1,209 @@
+"""Observations into windows: distinct units, bad units, pairs, bounds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kedge.core.values import Output, Policy, Stage, State
+from kedge.core.windows import (
+    CANDIDATE,
+    PRODUCTION,
+    Agreement,
+    Window,
+    added,
+    agreement_sum,
+)
+from kedge.engine import windows
+from kedge.engine.serving import Request
+from kedge.engine.windows import Bounds, Counter, Seen
+
+POLICY = Policy(segments=("origin",), output=Output(kind="binary", score="p", threshold=0.5))
+STATE = State(
+    endpoint="flights", stage=Stage.CANARY, production=1, candidate=2, salt="flights/3",
+    weight=500, policy=POLICY,
+)  # fmt: skip
+
+
+NONE = Bounds()
+
+
+def request(entity: str | None = "N1", origin: Any = "JFK", rows: int = 1) -> Request:
+    column = np.array([origin] * rows, dtype=object)
+    return Request(id="q", columns={"origin": column}, rows=rows, entity=entity, draw=0)
+
+
+def answer(*scores: float) -> dict[str, Any]:
+    return {"p": np.array(scores or (0.7,))}
+
+
+def seen(arm: int = PRODUCTION, *, failed: bool = False, micros: int = 100, **asked: Any) -> Seen:
+    return Seen(1.0, request(**asked), arm, micros, failed, 500, answer())
+
+
+def pair(ours: float = 0.7, theirs: float | None = 0.7, **more: Any) -> Seen:
+    copy = None if theirs is None else answer(theirs)
+    known: dict[str, Any] = {
+        "micros": 100,
+        "failed": False,
+        "weight": 0,
+        "ours": answer(ours),
+        "mirrored": True,
+        "theirs": copy,
+    }
+    return Seen(1.0, request(**more.pop("asked", {})), PRODUCTION, **{**known, **more})
+
+
+def count(*what: Seen, paired: bool = False, bounds: Bounds = NONE, at: int = 0) -> Window:  # noqa: B008
+    return counted(Counter("w0", STATE), *what, paired=paired, bounds=bounds, at=at)
+
+
+NONE = Bounds()
+
+
+def counted(
+    counter: Counter, *what: Seen, paired: bool = False, bounds: Bounds = NONE, at: int = 0
+) -> Window:
+    return counter.window(
+        what, at, bounds, number=1, paired=paired, weight=500, lost=0, streak=0, broken=0
+    )[0]
+
+
+def test_a_unit_is_exposed_once_however_often_it_asks() -> None:
+    window = count(*[seen() for _ in range(50)], seen(CANDIDATE, entity="N2"))
+    assert window.exposed == {"": (1, 1), "origin=JFK": (1, 1)}
+
+
+def test_a_request_without_a_unit_is_its_own() -> None:
+    assert count(*[seen(entity=None) for _ in range(3)]).exposed[""] == (3, 0)
+
+
+def test_a_unit_is_exposed_again_in_the_next_span() -> None:
+    counter = Counter("w0", STATE)
+    assert counted(counter, seen(), at=0).exposed[""] == (1, 0)
+    assert counted(counter, seen(), at=9).exposed == {}
+    assert counted(counter, seen(), at=10).exposed[""] == (1, 0)
+
+
+def test_a_unit_seen_in_two_segments_is_exposed_in_both_and_once_in_all() -> None:
+    window = count(seen(), seen(origin="LGA"))
+    assert window.exposed == {"": (1, 0), "origin=JFK": (1, 0), "origin=LGA": (1, 0)}
+
+
+def test_a_failure_of_a_named_unit_travels_as_its_hash() -> None:
+    window = count(seen(CANDIDATE, failed=True), seen(entity=None, failed=True))
+    (unit,) = window.units
+    assert (unit.metric, unit.arm, unit.segments) == (0, CANDIDATE, ("origin=JFK",))
+    assert window.bad == {"errors": {"": (1, 0), "origin=JFK": (1, 0)}}
+
+
+def test_the_hash_is_the_same_in_every_process_and_another_under_another_salt() -> None:
+    again = Counter("w1", STATE)
+    other = Counter("w0", State(**{**_fields(STATE), "salt": "flights/9"}))
+    first = count(seen(failed=True)).units[0].unit
+    assert counted(again, seen(failed=True)).units[0].unit == first
+    assert counted(other, seen(failed=True)).units[0].unit != first
+
+
+def _fields(state: State) -> dict[str, Any]:
+    return {name: getattr(state, name) for name in state.__struct_fields__}
+
+
+def test_too_many_bad_units_keep_the_smallest_hashes_of_both_arms() -> None:
+    many = [
+        seen(CANDIDATE if n % 2 else PRODUCTION, entity=f"N{n}", failed=True)
+        for n in range(2 * windows.UNITS)
+    ]
+    units = count(*many).units
+    assert len(units) == windows.UNITS
+    kept = {unit.unit for unit in units}
+    everything = {u.unit for n in many for u in count(n).units}
+    assert kept == set(sorted(everything)[: windows.UNITS])
+
+
+def test_a_slow_request_is_bad_only_where_a_bound_is_known() -> None:
+    assert count(seen(micros=10_000, entity=None)).bad == {}
+    window = count(seen(micros=10_000, entity=None), bounds=Bounds(p50=9_000, p99=20_000))
+    assert window.bad == {"latency.p50": {"": (1, 0), "origin=JFK": (1, 0)}}
+
+
+def test_what_failed_has_no_latency() -> None:
+    window = count(seen(failed=True), seen(entity="N2"))
+    assert window.exposed[""] == (2, 0)
+    assert window.answered[""] == (1, 0)
+
+
+def test_pairs_are_compared_in_the_endpoints_own_sense() -> None:
+    window = count(pair(0.7, 0.9), pair(0.7, 0.1), pair(0.1, 0.7), pair(0.1, 0.2), paired=True)
+    assert window.agreement[""] == Agreement(4, 2, 1, 1, 1, 1, 0)
+    assert [e.production for e in window.examples] == ["0.7", "0.1"]
+
+
+def test_a_copy_without_an_answer_disagrees_and_is_the_candidates_failure() -> None:
+    window = count(pair(theirs=None, asked={"entity": None}), paired=True)
+    assert window.agreement[""] == Agreement(1, 0, 0, 0, 0, 0, 1)
+    assert window.bad["errors"][""] == (0, 1)
+    assert (window.mirrored, window.copied) == (1, 0)
+
+
+def test_a_copy_that_was_never_asked_is_nobodys_failure_but_no_coverage() -> None:
+    window = count(pair(theirs=None, dropped=True), paired=True)
+    assert (window.mirrored, window.copied, window.bad, window.units) == (1, 0, {}, ())
+
+
+def test_in_a_pair_only_what_differs_is_bad() -> None:
+    slow = pair(asked={"entity": None}, micros=50_000, their_micros=60_000)
+    late = pair(asked={"entity": None}, their_micros=60_000)
+    window = count(slow, late, paired=True, bounds=Bounds(p50=9_000, p99=20_000))
+    assert window.bad["latency.p50"][""] == (0, 1)
+
+
+def test_segment_values_are_bounded_and_the_rest_is_other() -> None:
+    many = [seen(entity=None, origin=f"A{n}") for n in range(windows.VALUES + 100)]
+    window = count(*many)
+    assert len(window.exposed) == windows.VALUES + 2
+    assert window.exposed["origin=other"] == (100, 0)
+    assert window.other == 100
+
+
+@pytest.mark.parametrize("value", [None, float("nan")])
+def test_a_missing_value_is_a_segment_of_its_own(value: Any) -> None:
+    assert set(count(seen(origin=value)).exposed) == {"", "origin=null"}
+
+
+def test_each_row_is_a_prediction_with_a_record_of_its_own() -> None:
+    counter = Counter("w0", STATE)
+    one = Seen(5.0, request(rows=2), CANDIDATE, 1, False, 500, answer(0.2, 0.9))  # noqa: FBT003
+    _, rows = counter.window([one], 5, Bounds(), number=1, paired=False, weight=500, lost=0,
+                            streak=0, broken=0)  # fmt: skip
+    assert [(r.id, r.arm, r.score, r.decision) for r in rows] == [
+        ("q/0", "candidate", 0.2, "0"), ("q/1", "candidate", 0.9, "1"),
+    ]  # fmt: skip
+
+
+def test_the_split_is_checked_on_units_each_once() -> None:
+    counter = Counter("w0", STATE)
+    assert counted(counter, seen(), seen(), seen(CANDIDATE, entity="N2")).fresh == (1, 1)
+    assert counted(counter, seen(), at=60).fresh == (0, 0)
+    assert counted(counter, pair(), paired=True).fresh is None
+
+
+@given(st.lists(st.tuples(st.sampled_from(["", "a", "b"]), st.integers(0, 9), st.integers(0, 9))))
+def test_counts_add_up_in_any_order(cells: list[tuple[str, int, int]]) -> None:
+    there: dict[str, list[int]] = {}
+    back: dict[str, list[int]] = {}
+    for name, production, candidate in cells:
+        added(there, {name: (production, candidate)})
+    for name, production, candidate in reversed(cells):
+        added(back, {name: (production, candidate)})
+    assert there == back
+
+
+def test_two_counts_of_pairs_add_up() -> None:
+    assert agreement_sum(Agreement(3, 2, 1, 1, 0, 1), Agreement(1, 0, 0, 0, 0, 0, 1)) == Agreement(
+        4, 2, 1, 1, 0, 1, 1
+    )
