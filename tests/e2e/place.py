@@ -77,11 +77,11 @@ class Site:
         """Run one command and read its JSON."""
         return json.loads(self.run(*words, "--json", check=check).stdout)
 
-    def start(self, *words: str, wait: bool = True) -> None:
-        """Run `kedge up` and wait until a worker is in the roster."""
+    def start(self, *words: str, wait: bool = True, patrol: bool = True) -> None:
+        """Run `kedge up` (`kedge gateway` without the patrol) and wait until a worker answers."""
         log = (self.root / "up.log").open("ab")
         self.up = subprocess.Popen(
-            [*KEDGE, "up", *words],
+            [*KEDGE, "up" if patrol else "gateway", *words],
             cwd=self.root,
             env=self.env,
             stdout=log,
@@ -90,6 +90,14 @@ class Site:
         )
         if wait:
             self.until(lambda: self.answers("/v2/health/live"), "the gateway to answer")
+
+    def spawn(self, *words: str) -> subprocess.Popen[bytes]:
+        """Start one command and leave it running; `end` kills it."""
+        log = (self.root / f"{words[0]}.log").open("ab")
+        return subprocess.Popen(
+            [*KEDGE, "--config", str(self.root / "kedge.toml"), *words],
+            cwd=self.root, env=self.env, stdout=log, stderr=log,
+        )  # fmt: skip
 
     def stop(self) -> int:
         """Ctrl-C."""
@@ -174,9 +182,12 @@ class Site:
         return self.infer()[1]["kedge-release"]
 
     @contextlib.contextmanager
-    def load(self, *, rate: float = 100.0, connections: int = 4) -> Iterator[Load]:
-        """Keep callers asking while something happens; every request is counted, none is repeated."""
-        load = Load(self, rate, connections)
+    def load(self, *, rate: float = 100.0, connections: int = 4, boom: int = 0) -> Iterator[Load]:
+        """Keep callers asking while something happens; every request is counted, none is repeated.
+
+        Every `boom`-th request of a caller carries the word that triggers a model's fault.
+        """
+        load = Load(self, rate, connections, boom)
         try:
             yield load
         finally:
@@ -186,8 +197,9 @@ class Site:
 class Load:
     """Callers on kept-alive connections, each at its own pace."""
 
-    def __init__(self, site: Site, rate: float, connections: int) -> None:
+    def __init__(self, site: Site, rate: float, connections: int, boom: int = 0) -> None:
         self.site = site
+        self.boom = boom
         self.ok = 0
         self.failures: list[str] = []
         self.releases: dict[str, int] = {}
@@ -201,14 +213,19 @@ class Load:
             thread.start()
 
     def _ask(self, pause_s: float, caller: int) -> None:
-        raw = json.dumps(
-            {"inputs": [{"name": "x", "datatype": "FP64", "shape": [1], "data": [1.0]}]}
-        ).encode()
+        plain, boom = (
+            json.dumps({"inputs": [
+                {"name": "x", "datatype": "FP64", "shape": [1], "data": [1.0]},
+                *({"name": "word", "datatype": "BYTES", "shape": [1], "data": [word]} for word in words),
+            ]}).encode()
+            for words in ((), ("boom",))
+        )  # fmt: skip
         connection = None
         number = 0
         due = time.monotonic()
         while not self._ending.is_set():
             number += 1
+            raw = boom if self.boom and number % self.boom == 0 else plain
             try:
                 if connection is None:
                     connection = http.client.HTTPConnection("127.0.0.1", self.site.port, timeout=5)

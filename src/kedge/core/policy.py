@@ -37,6 +37,9 @@ EARLY = "errors.doubled"
 """The same errors against twice the rate: what small steps can prove within their size."""
 EARLY_STEP = 0.05 * BUCKETS
 """Up to this share a step is left on that proof; above it, on the guardrail's own margin."""
+EARLY_FLOOR = 0.01
+"""A small step is also left when fewer than one in a hundred is proven to fail, which takes 530
+units: at 5 % of the callers that is one caller in 2,000, and production answers for it."""
 ALPHA = 0.01
 """Wrong rollbacks of a healthy release, in total and for ever."""
 KILL_STREAK = 20
@@ -99,7 +102,7 @@ def rules(policy: Policy, *, paired: bool) -> Rules:
     errors = rails["errors"].worse_by
     found = {
         "errors": Rail(worse_by=errors, weight=WEIGHTS["errors"]),
-        EARLY: Rail(worse_by=max(1.0, errors), weight=0.0),
+        EARLY: Rail(worse_by=max(1.0, errors), floor=EARLY_FLOOR),
         "latency.p50": Rail(worse_by=twice - 1, r0=twice, weight=WEIGHTS["latency.p50"]),
         "latency.p99": Rail(worse_by=twice - 1, r0=twice, weight=WEIGHTS["latency.p99"]),
         "quality": Rail(worse_by=rails["quality"].worse_by, weight=WEIGHTS["quality"], mean=paired),

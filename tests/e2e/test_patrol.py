@@ -1,0 +1,178 @@
+"""The patrol acts by itself, once, and whatever happens to it; a human's word stands above."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from e2e.place import Site
+
+pytestmark = pytest.mark.e2e
+
+BINARY = 'output = {kind = "score", score = "score", tolerance = 0.5}\n'
+QUICK = BINARY + (
+    'canary = {steps = [20, 50], dwell = "1s", on_pass = "promote"}\n'
+    'shadow = {window = "2s", min_pairs = 200, min_pairs_per_segment = 50, on_pass = "ask"}\n'
+)
+
+
+def told(site: Site, kind: str | None = None) -> list[dict[str, Any]]:
+    """What the patrol wrote, oldest first: receipts are left out."""
+    entries = [e for e in site.data("history", site.endpoint, "--limit", "300")
+               if e["by"].startswith("patrol@")]  # fmt: skip
+    named = [{**e["event"], "kind": e["event"].get("kind") or e["event"]["event"]} for e in entries]
+    return [e for e in reversed(named) if e["kind"] != "receipt" and kind in (None, e["kind"])]
+
+
+def kinds(site: Site) -> list[str]:
+    return [e["kind"] for e in told(site)]
+
+
+def evidence(site: Site) -> Any:
+    return site.data("evidence", site.endpoint)
+
+
+def stage(site: Site) -> str:
+    return str(site.data("status", site.endpoint)["stage"])
+
+
+def settled(site: Site, within_s: float = 60.0) -> None:
+    site.until(lambda: stage(site) == "settled", "the patrol to end the rollout", within_s)
+
+
+def test_a_canary_that_fails_is_taken_back_by_itself(make_site: Callable[..., Site]) -> None:
+    """5 % of its requests fail, which production answers: no caller sees one, and it is gone."""
+    site = make_site(policy=QUICK)
+    site.start()
+    site.release(kind="raise", trigger="boom")
+    with site.load(rate=200, boom=20) as load:
+        site.run("canary", "flights", "v2", "--weight", "20")
+        settled(site)
+    assert load.failures == []
+    assert kinds(site) == ["candidate_rolled_back"]
+    seen = told(site)[0]["evidence"]
+    assert (seen["code"], seen["overall"]["verdict"]) == ("guardrail", "fail")
+    assert site.served() == "r1"
+
+
+def test_a_healthy_shadow_is_certified_and_promoted(make_site: Callable[..., Site]) -> None:
+    """By 5,300 pairs without a failure: the proof that fewer than one in a thousand fails."""
+    site = make_site(policy=QUICK.replace('"ask"', '"promote"'))
+    site.start()
+    site.release(scale=2.001)
+    with site.load(rate=500, connections=8) as load:
+        site.run("shadow", "flights", "v2")
+        site.until(lambda: evidence(site)["units"][1] > 0, "the first pairs", 30)
+        found = evidence(site)
+        settled(site, 100)
+    assert found["agreement"]["raw"] == 1.0
+    assert load.failures == []
+    assert kinds(site) == ["shadow_passed", "promoted"]
+    assert site.served() == "r2"
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+def test_a_canary_walks_to_production_by_proof(make_site: Callable[..., Site]) -> None:
+    site = make_site(policy=QUICK)
+    site.start()
+    site.release(scale=2.001)
+    with site.load(rate=400, connections=8) as load:
+        site.run("canary", "flights", "v2", "--auto")
+        settled(site, 400)
+    assert load.failures == []
+    assert kinds(site) == ["weight_set", "promoted"]
+    assert site.served() == "r2"
+
+
+def test_a_frozen_endpoint_is_only_talked_about_and_a_human_still_acts(
+    make_site: Callable[..., Site],
+) -> None:
+    site = make_site(policy=QUICK)
+    site.start()
+    site.release(kind="raise", trigger="boom")
+    site.run("freeze", "flights", "--reason", "an incident elsewhere")
+    with site.load(rate=200, boom=10):
+        site.run("canary", "flights", "v2", "--weight", "20")
+        noted = site.until(lambda: told(site, "verdict"), "the patrol's note", 60)
+        assert noted[0]["body"]["code"] == "frozen"
+        assert stage(site) == "canary"
+        site.run("rollback", "flights")
+    assert stage(site) == "settled"
+    site.run("thaw", "flights")
+
+
+def test_a_patrol_killed_at_any_instant_acts_once(make_site: Callable[..., Site]) -> None:
+    """Killed every second or so while the candidate fails: one rollback, and it does come."""
+    site = make_site(policy=QUICK)
+    site.start()
+    site.release(kind="raise", trigger="boom")
+    with site.load(rate=200, boom=20) as load:
+        site.run("canary", "flights", "v2", "--weight", "20")
+        end = time.monotonic() + 90
+        pause = 0.3
+        while stage(site) != "settled":
+            assert time.monotonic() < end
+            for pid in site.processes("\0control"):
+                os.kill(pid, signal.SIGKILL)
+            pause += 0.7  # so that every part of its work is hit, and it gets further each time
+            time.sleep(pause)
+    assert load.failures == []
+    assert kinds(site).count("candidate_rolled_back") == 1
+    assert site.served() == "r1"
+
+
+def test_a_second_patrol_waits_and_takes_over(make_site: Callable[..., Site]) -> None:
+    """The lock is the kernel's: it is free the moment its holder is dead."""
+    site = make_site(policy=QUICK)
+    site.start(patrol=False)
+    site.release(kind="raise", trigger="boom")
+    one, two = site.spawn("control", "--port", "0"), site.spawn("control", "--port", "0")
+    with site.load(rate=200, boom=20):
+        site.until(lambda: (site.root / ".kedge" / "patrol.lock").exists(), "a patrol")
+        one.kill()
+        one.wait()
+        site.run("canary", "flights", "v2", "--weight", "20")
+        settled(site)
+    two.kill()
+    assert kinds(site) == ["candidate_rolled_back"]
+
+
+def test_without_an_evidence_store_callers_notice_nothing_and_no_verdict_passes(
+    make_site: Callable[..., Site],
+) -> None:
+    """Gone under their feet: it is made again, what was known is lost, nothing is proven by that."""
+    site = make_site(policy=QUICK)
+    site.start()
+    site.release(scale=2.001)
+    with site.load(rate=200) as load:
+        site.run("shadow", "flights", "v2")
+        site.until(lambda: evidence(site)["units"][1] > 0, "the first pairs", 30)
+        for path in (site.root / ".kedge" / "evidence").glob("evidence.db*"):
+            path.unlink()
+        again = site.until(
+            lambda: (e := evidence(site))["units"][1] > 0 and e, "pairs from the beginning", 60
+        )
+    assert load.failures == []
+    assert again["decision"]["verdict"] == "inconclusive"
+
+
+def test_a_segment_with_a_million_values_costs_nobody_anything(
+    make_site: Callable[..., Site],
+) -> None:
+    """Values beyond the bound are one segment, counted."""
+    site = make_site(policy=QUICK + 'segments = ["word"]\n', workers=1)
+    site.start()
+    site.release(scale=2.001)
+    site.run("shadow", "flights", "v2")
+    for number in range(20):
+        words = [f"w{number}-{row}" for row in range(100)]
+        site.infer({"x": ("FP64", [1.0] * 100), "word": ("BYTES", words)})
+    found = site.until(lambda: (e := evidence(site))["coverage"]["other"] and e, "counts", 15)
+    assert found["coverage"]["other"] >= 1_000
+    assert len(found["segments"]) <= 10
