@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kedge.console import REFUSED, Context, submit, verb
-from kedge.watching import evidence, freeze, outcomes, plan, thaw
+from kedge.watching import evidence, freeze, log, outcomes, plan, replay, thaw
 
 if TYPE_CHECKING:
     from kedge.core.commands import AnyCommand
@@ -476,5 +476,5 @@ def doctor(context: Context, forget: str | None) -> None:
         sys.exit(REFUSED)
 
 
-for _verb in (evidence, outcomes, plan, freeze, thaw):
+for _verb in (evidence, outcomes, plan, replay, log, freeze, thaw):
     main.add_command(_verb)

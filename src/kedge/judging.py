@@ -17,6 +17,7 @@ from kedge.core.values import BUCKETS, State
 from kedge.engine.control import Say
 from kedge.engine.evidence import describe
 from kedge.engine.observe import summary
+from kedge.engine.patrol import covered, fold_labels
 from kedge.engine.watch import Watch, comparison_of
 from kedge.wiring import Workplace
 
@@ -44,6 +45,9 @@ def evidence_of(place: Workplace, endpoint: str, segment: str | None = None) -> 
             watch.fold(window)
         if len(windows) < BATCH:
             break
+    while fold_labels(place.records, state, watch, place.clock.unix()):
+        continue
+    watch.label_coverage = covered(place.records, watch, state)
     facts = watch.facts(place.clock.unix())
     return describe(state, watch, decide(state, facts), facts, segment=segment)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from kedge.core.commands import AnyEvent
+from kedge.core.records import Coverage, Ingested, Labelled
 from kedge.core.values import FileEntry, ModelVersion, Placement, Release, Signature, State, Value
 from kedge.core.windows import Window
 
@@ -323,6 +324,28 @@ class WindowStore(Protocol):
 
     def prune(self, before: int) -> int:
         """Drop windows of seconds before this one; returns how many."""
+
+
+class RecordStore(Protocol):
+    """Predictions that wait for their outcome, and the labels that came."""
+
+    def waiting(self) -> int:
+        """How many spool files may be taken now."""
+
+    def ingest(self, now: float) -> Ingested:
+        """Store some of what workers wrote, then adopt outcomes that had come before."""
+
+    def labels(self, endpoint: str, after: int, limit: int) -> tuple[int, tuple[Labelled, ...]]:
+        """Labels in the order in which they were joined, after a cursor; and the next cursor."""
+
+    def coverage(self, endpoint: str) -> tuple[Coverage, ...]:
+        """How many predictions of each arm have a label, comparison by comparison."""
+
+    def prune(self, now: float) -> int:
+        """Drop what is beyond the horizon."""
+
+    def strip(self, now: float, retention_s: float, endpoint: str) -> int:
+        """Remove the raw inputs of predictions older than this; how many had them."""
 
 
 # ---------------------------------------------------------------- models

@@ -22,13 +22,15 @@ import uvicorn
 
 from kedge.adapters import process
 from kedge.adapters.process import ProcessModel
-from kedge.adapters.records import RECORDS_DIR, SPOOL_DIR
+from kedge.adapters.records import RECORDS_DIR
 from kedge.adapters.records.spool import Spool
+from kedge.adapters.records.store import SPOOL
 from kedge.adapters.sql.signal import DirectorySignal
 from kedge.core.codec import encode
 from kedge.core.errors import BadConfig, Refused, Unavailable
 from kedge.core.records import JoinRow
 from kedge.core.values import Release, State
+from kedge.engine.clerk import Clerk
 from kedge.engine.control import Say
 from kedge.engine.models import Pool
 from kedge.engine.patrol import Patrol
@@ -91,7 +93,7 @@ def run_worker(server: Server, *, slot: str, fd: int, run_dir: Path, state_dir: 
     )  # fmt: skip
     serving = Serving(place.clock.monotonic)
     signal_ = place.ledger_signal()
-    spool = Spool(state_dir / RECORDS_DIR / SPOOL_DIR, member.name.replace("/", "."))
+    spool = Spool(state_dir / RECORDS_DIR / SPOOL, member.name.replace("/", "."))
 
     def spooled(rows: Sequence[JoinRow]) -> int:
         spool.roll(place.clock.unix())
@@ -316,7 +318,7 @@ def start_patrol(state_dir: Path) -> Patrol:
     patrol = Patrol(
         ledger=place.ledger, store=place.windows, clock=place.clock, leads=leads,
         control=lambda: Workplace(state_dir, patience_s=5.0).control(lambda text: None, None),
-        by=f"patrol@{host_name()}",
+        by=f"patrol@{host_name()}", records=place.records,
     )  # fmt: skip
     threading.Thread(target=patrol.run, name="patrol").start()
     return patrol
@@ -334,9 +336,12 @@ def run_control(
     )  # fmt: skip
     server = uvicorn.Server(config)
     patrol = start_patrol(state_dir)
+    clerk = Clerk(ledger=place.ledger, records=place.records, clock=place.clock)
+    threading.Thread(target=clerk.run, name="clerk").start()
     threading.Thread(target=_end_with_parent, args=(server, os.getppid()), daemon=True).start()
     server.run()
     patrol.stop()
+    clerk.stop()
 
 
 def _end_with_parent(server: uvicorn.Server, parent: int) -> None:

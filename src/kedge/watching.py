@@ -57,6 +57,35 @@ def outcomes(context: Context, endpoint: str, path: Path) -> None:
 
 @click.command()
 @click.argument("endpoint")
+@click.argument("release")
+@click.option("--since", default="7d", show_default=True, help="How far back, such as 7d.")
+@verb
+def replay(context: Context, endpoint: str, release: str, since: str) -> None:
+    """Ask RELEASE what production was asked, and judge its answers as a shadow's."""
+    from kedge.replaying import replay_of
+    from kedge.report import evidence_text
+
+    found = replay_of(context.place(), endpoint, release, since, say=context.say)
+    context.out(found, f"{found['replayed']:,} predictions asked again\n{evidence_text(found)}")
+
+
+@click.group()
+def log() -> None:
+    """The prediction log: what is kept of requests, and forgetting it."""
+
+
+@log.command("forget")
+@click.argument("unit")
+@click.option("--endpoint", help="Of this endpoint only.")
+@verb
+def log_forget(context: Context, unit: str, endpoint: str | None) -> None:
+    """Remove every prediction and label of UNIT, also those that still come in."""
+    removed = context.place().records.forget(unit, endpoint)
+    context.out({"removed": removed}, f"{removed:,} records of {unit} removed")
+
+
+@click.command()
+@click.argument("endpoint")
 @click.option("--rate", type=float, help="Requests a second; default: as measured now.")
 @click.option(
     "--errors", type=float, help="Production's error rate, in per cent; default: as counted."

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from kedge.adapters.artifacts import DirectoryArtifacts
 from kedge.adapters.clock import SystemClock
+from kedge.adapters.records import RECORDS_DIR
+from kedge.adapters.records.store import Records
 from kedge.adapters.sql.engine import open_evidence, open_ledger, open_roster
 from kedge.adapters.sql.ledger import SqlLedger
 from kedge.adapters.sql.registry import SqlRegistry
@@ -43,6 +45,7 @@ class Workplace:
         self.roster = SqlRoster(open_roster(state_dir))
         self.evidence = SqlEvidence(open_evidence(state_dir))
         self.windows = SqlWindows(open_evidence(state_dir))
+        self.records = Records(state_dir / RECORDS_DIR)
         self.artifacts = DirectoryArtifacts(state_dir / "artifacts")
         self.disk = HostDisk(state_dir)
 

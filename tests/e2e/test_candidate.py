@@ -53,7 +53,7 @@ def test_no_caller_sees_a_candidates_failure(
 ) -> None:
     """In a canary of 100 % every request is answered by production, and each failure is counted."""
     site = make_site(policy="memory_mb = 512")
-    site.start()
+    site.start(patrol=False)
     site.release(kind=kind, trigger="boom")
     site.run("canary", "flights", "v2", "--weight", "100")
     assert site.until(
@@ -78,7 +78,7 @@ def test_a_failing_shadow_is_dropped_and_counted_and_production_is_untouched(
 ) -> None:
     """Coverage falls, production does not notice."""
     site = make_site(policy="memory_mb = 512")
-    site.start()
+    site.start(patrol=False)
     site.release(kind=kind, trigger="boom")
     site.run("shadow", "flights", "v2")
     with site.load(rate=50) as load:
@@ -161,7 +161,7 @@ def test_a_killed_model_process_of_production_fails_no_request(
 ) -> None:
     """Production in a process has a second one beside it; both come back."""
     site = make_site(policy='runtime = "process"')
-    site.start()
+    site.start(patrol=False)
     site.release()
     hosts = site.until(
         lambda: len(found := site.processes("adapters.process")) == 2 and found, "two"
@@ -184,7 +184,7 @@ def test_a_crash_looping_candidate_is_started_ever_more_slowly(
 ) -> None:
     """A candidate that dies at each request does not keep the host busy with starting it."""
     site = make_site()
-    site.start()
+    site.start(patrol=False)
     site.release(kind="exit", trigger="boom")
     site.run("canary", "flights", "v2", "--weight", "100")
     for number in range(100):
@@ -201,7 +201,7 @@ def test_a_candidate_that_cannot_be_loaded_is_refused_and_production_keeps_servi
 ) -> None:
     """One byte of its artifact changed: shadow is refused with the file's name."""
     site = make_site()
-    site.start()
+    site.start(patrol=False)
     site.release()
     (changed,) = [
         path for path in (site.root / ".kedge/artifacts").glob("*/files/behave.json")
@@ -225,7 +225,7 @@ def test_a_candidate_that_cannot_be_loaded_is_refused_and_production_keeps_servi
 def test_a_hung_candidate_that_is_no_longer_needed_is_ended(make_site: Callable[..., Site]) -> None:
     """It hears no SIGTERM while it hangs; after its time it is killed, and nothing is left of it."""
     site = make_site()
-    site.start()
+    site.start(patrol=False)
     site.release(kind="hang", trigger="boom")
     site.run("canary", "flights", "v2", "--weight", "100")
     assert ask(site, 1)[1]["kedge-reason"] == "failover"

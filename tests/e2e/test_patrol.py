@@ -134,7 +134,7 @@ def test_a_second_patrol_waits_and_takes_over(make_site: Callable[..., Site]) ->
     site.release(kind="raise", trigger="boom")
     one, two = site.spawn("control", "--port", "0"), site.spawn("control", "--port", "0")
     with site.load(rate=200, boom=20):
-        site.until(lambda: (site.root / ".kedge" / "patrol.lock").exists(), "a patrol")
+        site.until((site.root / ".kedge" / "patrol.lock").exists, "a patrol")
         one.kill()
         one.wait()
         site.run("canary", "flights", "v2", "--weight", "20")

@@ -58,7 +58,7 @@ def pair(ours: float = 0.7, theirs: float | None = 0.7, **more: Any) -> Seen:
     return Seen(1.0, request(**more.pop("asked", {})), PRODUCTION, **{**known, **more})
 
 
-def count(*what: Seen, paired: bool = False, bounds: Bounds = NONE, at: int = 0) -> Window:  # noqa: B008
+def count(*what: Seen, paired: bool = False, bounds: Bounds = NONE, at: int = 0) -> Window:
     return counted(Counter("w0", STATE), *what, paired=paired, bounds=bounds, at=at)
 
 

@@ -29,7 +29,7 @@ from kedge.core.policy import Decision, Facts, decide
 from kedge.core.values import Stage, State
 from kedge.engine.control import Control
 from kedge.engine.watch import Watch, comparison_of
-from kedge.ports import Clock, Ledger, Note, WindowStore
+from kedge.ports import Clock, Ledger, Note, RecordStore, WindowStore
 
 TICK_S = 0.5
 """How often it looks: twice a second, so that a breach waits for half a second at most."""
@@ -37,6 +37,10 @@ BATCH = 2_000
 """Windows folded in one look; the rest is folded in the next, at once."""
 KEEP_S = 2.0
 """How often what is known is kept; what is lost with the patrol is folded again."""
+LABELS = 5_000
+"""Labels folded in one look."""
+COVERED_S = 10.0
+"""How often label coverage is counted anew."""
 LARGE = 1 << 20
 LARGE_KEEP_S = 30.0
 """A snapshot of a megabyte and more is kept less often: folding again is cheaper than writing."""
@@ -53,7 +57,7 @@ class Patrol:
     def __init__(
         self, *, ledger: Ledger, store: WindowStore, control: Callable[[], Control], clock: Clock,
         leads: Callable[[], bool], by: str,
-        outcomes: Callable[[State, Watch], None] = lambda state, watch: None,
+        records: RecordStore,
     ) -> None:  # fmt: skip
         self._ledger = ledger
         self._store = store
@@ -61,7 +65,8 @@ class Patrol:
         self._clock = clock
         self._leads = leads
         self._by = by
-        self._outcomes = outcomes
+        self._records = records
+        self._covered_at: dict[str, float] = {}
         self._watches: dict[str, Watch] = {}
         self._kept_at: dict[str, float] = {}
         self._said: dict[str, tuple[str, str]] = {}
@@ -100,7 +105,7 @@ class Patrol:
             watch = self._watch(state)
             behind = self._gather(state, watch)
             more = more or behind
-            self._outcomes(state, watch)
+            more = self._gather_labels(state, watch) or more
             facts = watch.facts(self._clock.unix())
             decision = decide(state, facts)
             self._act(state, decision, facts)
@@ -122,6 +127,19 @@ class Patrol:
             watch.fold(window)
         watch.cursor = position
         return len(windows) == BATCH
+
+    def _gather_labels(self, state: State, watch: Watch) -> bool:
+        """Fold late labels; without them the rest is judged all the same."""
+        now = self._clock.monotonic()
+        try:
+            behind = fold_labels(self._records, state, watch, self._clock.unix())
+            if now >= self._covered_at.get(state.endpoint, 0.0):
+                self._covered_at[state.endpoint] = now + COVERED_S
+                watch.label_coverage = covered(self._records, watch, state)
+        except KedgeError as error:
+            log.warning("patrol.labels_lost", endpoint=state.endpoint, fault=str(error))
+            return False
+        return behind
 
     # ------------------------------------------------------------ acting
 
@@ -193,6 +211,24 @@ class Patrol:
                 log.warning("patrol.blind", fault=fault)
             else:
                 log.info("patrol.sees")
+
+
+def fold_labels(records: RecordStore, state: State, watch: Watch, at: float) -> bool:
+    """Fold the labels that were joined since the last time; True when there may be more."""
+    after, rows = records.labels(state.endpoint, watch.labels.cursor, LABELS)
+    if rows:
+        watch.fold_labels(rows, after, at)
+    return len(rows) == LABELS
+
+
+def covered(records: RecordStore, watch: Watch, state: State) -> dict[str, tuple[int, int]]:
+    """By arm: predictions of this comparison with a label, and all of them."""
+    found: dict[str, tuple[int, int]] = {}
+    for arm in records.coverage(state.endpoint):
+        if (arm.production, arm.candidate, arm.salt) == watch.comparison:
+            labelled = sum(arm.labelled.values())
+            found[arm.arm] = (labelled, arm.predictions)
+    return found
 
 
 def figures(state: State, decision: Decision, facts: Facts) -> dict[str, Any]:

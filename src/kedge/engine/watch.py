@@ -253,6 +253,10 @@ class Watch:
         if monitor.overall(self._judge, self.rules).verdict == "fail":
             self.healthy_s = 0.0
 
+    def end(self) -> None:
+        """Judge what is still open: nothing more will come."""
+        self._close(self._last)
+
     # ------------------------------------------------------------ labels
 
     def fold_labels(self, rows: Sequence[Labelled], cursor: int, at: float) -> None:

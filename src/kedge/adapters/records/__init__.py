@@ -2,5 +2,3 @@
 
 RECORDS_DIR = "records"
 """Under the state directory."""
-SPOOL_DIR = "spool"
-"""Under it: where workers write."""

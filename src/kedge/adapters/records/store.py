@@ -266,9 +266,7 @@ class Records:
 
     # ------------------------------------------------------------ reading
 
-    def labels(
-        self, endpoint: str, after: int, limit: int
-    ) -> tuple[int, tuple[Labelled, ...]]:
+    def labels(self, endpoint: str, after: int, limit: int) -> tuple[int, tuple[Labelled, ...]]:
         """At most `limit` labels in the order in which they were joined, and the next cursor."""
         with _told(), self._labels() as labels:
             if labels is None:
@@ -505,3 +503,354 @@ class Records:
 
     def _hour_path(self, hour: int) -> Path:
         return self._hours_dir / f"{hour}.db"
+
+
+# ---------------------------------------------------------------- taking
+
+
+class _Given(NamedTuple):
+    """A prediction out of the spool, as a value and as it was written."""
+
+    row: JoinRow
+    raw: bytes
+    hour: int
+    told: bool
+    """Its id alone says which hour it is kept under."""
+
+
+@dataclass
+class _Taking:
+    """What one call of `ingest` did so far."""
+
+    now: float
+    count: int = 0
+    torn: int = 0
+    duplicates: int = 0
+    dropped_rows: int = 0
+    damaged: int = 0
+    adopted: Joined = Joined()
+    forgotten: Mapping[bytes, float] = field(default_factory=dict)
+    dropped: list[tuple[str, str]] = field(default_factory=list)
+
+    def drops(self, row: JoinRow) -> bool:
+        """Whether the row is of a unit that asked to be forgotten; then it is noted."""
+        if not self.forgotten or not row.unit:
+            return False
+        hashes = _hashed(row.unit, row.endpoint), _hashed(row.unit, None)
+        if row.at >= max(self.forgotten.get(each, -inf) for each in hashes):
+            return False
+        self.dropped_rows += 1
+        self.dropped += ((row.endpoint, name) for name in _names(row.id))
+        return True
+
+    def done(self) -> Ingested:
+        """As a value."""
+        return Ingested(
+            count=self.count, torn=self.torn, duplicates=self.duplicates,
+            forgotten=self.dropped_rows, damaged=self.damaged, adopted=self.adopted,
+        )  # fmt: skip
+
+
+def _pieces(path: Path, taking: _Taking) -> Iterator[list[_Given]]:
+    """A spool file, so much at a time; without the rows that are to be forgotten."""
+    piece: list[_Given] = []
+    size = 0
+    for frame in frames(path):
+        taking.torn += frame.torn
+        for row, raw in zip(frame.rows, frame.raw, strict=True):
+            if not taking.drops(row):
+                piece.append(_Given(row, raw, *row_hour(row)))
+                size += len(raw)
+        if len(piece) >= PIECE_ROWS or size >= PIECE_BYTES:
+            yield piece
+            piece, size = [], 0
+    yield piece
+
+
+def _by_hour(piece: list[_Given]) -> dict[int, list[_Given]]:
+    hours: dict[int, list[_Given]] = {}
+    for each in piece:
+        hours.setdefault(each.hour, []).append(each)
+    return hours
+
+
+def _insert(path: Path, batch: list[_Given]) -> int:
+    """Store rows in one partition, in one transaction; how many were new."""
+    if not path.exists():
+        _make(path, _HOUR)
+    with closing(_open(path)) as connection, _begun(connection):
+        kept = [(each.row.id, each.row.endpoint, each.row.unit, _body(each)) for each in batch]
+        fresh = batch
+        connection.execute("SAVEPOINT fast")
+        try:
+            connection.executemany("INSERT INTO prediction VALUES (?, ?, ?, ?)", kept)
+        except sqlite3.IntegrityError:  # some are there already: find out which
+            connection.execute("ROLLBACK TO fast")
+            one = "INSERT OR IGNORE INTO prediction VALUES (?, ?, ?, ?)"
+            fresh = [
+                each
+                for each, values in zip(batch, kept, strict=True)
+                if connection.execute(one, values).rowcount
+            ]
+        connection.executemany(
+            "INSERT INTO logged VALUES (?, ?, ?, ?)",
+            [(row.id, row.endpoint, row.at, row.inputs) for row, *_ in fresh if row.inputs],
+        )
+        tally = Counter(_arm_of(each.row, told=each.told) for each in fresh)
+        connection.executemany(_COUNT_PREDICTIONS, [(*key, n) for key, n in tally.items()])
+    return len(fresh)
+
+
+def _body(given: _Given) -> bytes:
+    """Without the inputs, which are kept apart: they go sooner."""
+    row = given.row
+    return _encode(msgspec.structs.replace(row, inputs=b"")) if row.inputs else given.raw
+
+
+def _arm_of(row: JoinRow, *, told: bool) -> tuple[str, int, int, str, str, bool]:
+    candidate = NOBODY if row.candidate is None else row.candidate
+    return row.endpoint, row.production, candidate, row.salt, row.arm, told
+
+
+def _names(name: str) -> tuple[str, ...]:
+    """How somebody may have asked for this prediction: by its id, or by its request's."""
+    request = name.rpartition("/")[0]
+    return (name, request) if request else (name,)
+
+
+def _unpark(labels: sqlite3.Connection, names: list[tuple[str, str]]) -> None:
+    labels.executemany("DELETE FROM parked WHERE endpoint = ? AND id = ?", names)
+    names.clear()
+
+
+# ---------------------------------------------------------------- joining
+
+
+def _look(
+    connection: sqlite3.Connection, endpoint: str, names: list[str], found: dict[str, Named | None]
+) -> None:
+    """Look for these in one partition, in order: neighbours lie on one page."""
+    query = "SELECT body FROM prediction WHERE id = ? AND endpoint = ?"
+    read = connection.execute
+    for name in names:
+        for spelling in spellings(name):
+            got = read(query, (spelling, endpoint)).fetchone()
+            if got is None:
+                continue
+            by_request = len(spelling) > len(name)
+            several = by_request and read(query, (f"{name}/1", endpoint)).fetchone() is not None
+            found[name] = None if several else (spelling, got[0])
+            break
+
+
+def _has_strays(connection: sqlite3.Connection, endpoint: str) -> bool:
+    """Whether some ids in this partition do not say that they are here."""
+    query = "SELECT 1 FROM tally WHERE endpoint = ? AND NOT told AND n > 0 LIMIT 1"
+    return connection.execute(query, (endpoint,)).fetchone() is not None
+
+
+class _Joining:
+    """One batch of outcomes, inside a transaction of labels.db."""
+
+    def __init__(self, labels: sqlite3.Connection, endpoint: str, now: float) -> None:
+        self._execute = labels.execute
+        self._executemany = labels.executemany
+        self._endpoint = endpoint
+        self._now = now
+        self._counts = dict.fromkeys(COUNTS, 0)
+        self._delays: Counter[int] = Counter()
+        self._labelled: list[Labelled] = []
+        self._tally: Counter[tuple[int | str | bool, ...]] = Counter()
+        self._room: int | None = None
+
+    def join(self, outcome: Outcome, named: Named | None) -> None:
+        """The outcome's prediction was found, or (None) several were."""
+        if named is None:
+            self._counts["ambiguous"] += 1
+            return
+        name, body = named
+        row, version = _row(body), outcome.label_version
+        value, hour = _encode(outcome.value), row_hour(row)[0]
+        if not self._execute(_LABEL, (
+            self._endpoint, name, version, value, outcome.at, self._now, hour, row.unit, body,
+        )).rowcount:  # fmt: skip
+            there = "SELECT value FROM label WHERE endpoint = ? AND id = ? AND label_version = ?"
+            self._again(outcome, name, there)
+            return
+        kept = Labelled(row, Outcome(name, outcome.value, outcome.at, version), self._now)
+        self._labelled.append(kept)
+        declined = outcome.value is None
+        self._tally[hour, *_arm_of(row, told=True)[:5], version, declined] += 1
+        if declined:
+            self._counts["declined"] += 1
+        else:
+            self._counts["joined"] += 1
+            self._delays[delay_bin(kept.delay_s)] += 1
+
+    def park(self, outcome: Outcome) -> None:
+        """No prediction has this id, or none has it yet."""
+        hour = id_hour(outcome.id)
+        if hour is not None and hour < (self._now - HORIZON_S) // HOUR_S:
+            self._counts["unknown"] += 1
+            return
+        if self._room is None:
+            self._room = PARKED - self._execute("SELECT count(*) FROM parked").fetchone()[0]
+        if self._room <= 0:
+            self._counts["unknown"] += 1
+            return
+        key = self._endpoint, outcome.id, outcome.label_version
+        new = "INSERT OR IGNORE INTO parked VALUES (?, ?, ?, ?, ?, ?)"
+        given = (*key, _encode(outcome.value), outcome.at, self._now)
+        if self._execute(new, given).rowcount:
+            self._room -= 1
+            self._counts["parked"] += 1
+        else:
+            there = "SELECT value FROM parked WHERE endpoint = ? AND id = ? AND label_version = ?"
+            self._again(outcome, outcome.id, there)
+
+    def _again(self, outcome: Outcome, name: str, there: str) -> None:
+        """There is a value already: it stands."""
+        key = self._endpoint, name, outcome.label_version
+        (stands,) = self._execute(there, key).fetchone()
+        if _value(stands) == outcome.value:
+            self._counts["duplicates"] += 1
+            return
+        self._counts["conflicts"] += 1
+        self._execute(
+            "INSERT OR IGNORE INTO conflict"
+            " (endpoint, id, label_version, stands, refused, at, joined_at)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (*key, stands, _encode(outcome.value), outcome.at, self._now),
+        )
+
+    def done(self) -> Joined:
+        """Write the sums; what became of the batch."""
+        self._executemany(_COUNT_LABELS, [(*key, n) for key, n in self._tally.items()])
+        return Joined(**self._counts, delays=dict(self._delays), labelled=tuple(self._labelled))
+
+
+# ---------------------------------------------------------------- forgetting
+
+
+def _hashed(unit: str, endpoint: str | None) -> bytes:
+    """Names are not kept of those who asked to be forgotten. None: on every endpoint."""
+    return blake2b(_encode((endpoint, unit)), digest_size=16).digest()
+
+
+def _forget_predictions(
+    connection: sqlite3.Connection, unit: str, endpoint: str | None, gone: set[tuple[str, str]]
+) -> int:
+    """Remove a unit from one partition; adds to `gone` what was removed."""
+    if (
+        connection.execute("SELECT 1 FROM prediction WHERE unit = ? LIMIT 1", (unit,)).fetchone()
+        is None
+    ):
+        return 0
+    with _begun(connection):
+        bodies = connection.execute(
+            "DELETE FROM prediction WHERE unit = ?1 AND (?2 IS NULL OR endpoint = ?2)"
+            " RETURNING body",
+            (unit, endpoint),
+        ).fetchall()
+        rows = [_row(body) for (body,) in bodies]
+        gone.update((row.endpoint, row.id) for row in rows)
+        connection.executemany(
+            "DELETE FROM logged WHERE id = ? AND endpoint = ?",
+            [(row.id, row.endpoint) for row in rows],
+        )
+        tally = Counter(_arm_of(row, told=row_hour(row)[1]) for row in rows)
+        connection.executemany(_COUNT_PREDICTIONS, [(*key, -n) for key, n in tally.items()])
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return len(rows)
+
+
+def _forget_labels(
+    labels: sqlite3.Connection, unit: str, endpoint: str | None, gone: set[tuple[str, str]]
+) -> int:
+    """Remove the labels of a unit, and all that is kept under the ids in `gone`."""
+    labels.execute("PRAGMA secure_delete = ON")
+    with _begun(labels):
+        found = labels.execute(
+            "DELETE FROM label WHERE unit = ?1 AND (?2 IS NULL OR endpoint = ?2)"
+            " RETURNING hour, label_version, value, body",
+            (unit, endpoint),
+        ).fetchall()
+        tally: Counter[tuple[int | str | bool, ...]] = Counter()
+        for hour, version, value, body in found:
+            row = _row(body)
+            gone.add((row.endpoint, row.id))
+            key = (hour, *_arm_of(row, told=True)[:5], version, _value(value) is None)
+            tally[key] += 1
+        labels.executemany(_COUNT_LABELS, [(*key, -n) for key, n in tally.items()])
+        labels.executemany("DELETE FROM conflict WHERE endpoint = ? AND id = ?", gone)
+        _unpark(labels, [(where, each) for where, name in gone for each in _names(name)])
+    labels.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return len(found)
+
+
+# ---------------------------------------------------------------- SQLite
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Say what SQLite and the disk say, in the house's words."""
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        raise Unavailable(
+            f"the records cannot be read or written: {error}", code="records_unavailable",
+            hint="is the disk full, or does the state directory belong to somebody else?",
+        ) from error  # fmt: skip
+
+
+def _open(path: Path, *, cache_kb: int = 16_000) -> sqlite3.Connection:
+    """Open an existing database, and look whether it is one of ours."""
+    connection = sqlite3.connect(
+        f"file:{quote(str(path.absolute()))}?mode=rw", uri=True, timeout=BUSY_S,
+        isolation_level=None, check_same_thread=False,
+    )  # fmt: skip
+    try:
+        connection.execute(f"PRAGMA cache_size = -{cache_kb}")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("SELECT 1 FROM tally LIMIT 1").fetchone()
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+@contextmanager
+def _begun(connection: sqlite3.Connection) -> Iterator[None]:
+    """All of it, or nothing."""
+    connection.execute("BEGIN IMMEDIATE")
+    with connection:
+        yield
+
+
+def _make(path: Path, tables: str) -> None:
+    """Make a database that appears whole; whoever calls holds the lock."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f"{path.name}.new")
+    for stale in (f"{new}", f"{new}-wal", f"{new}-shm", f"{path}-wal", f"{path}-shm"):
+        Path(stale).unlink(missing_ok=True)
+    with closing(sqlite3.connect(new, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.executescript(tables)
+    new.rename(path)
+
+
+def _damaged(error: sqlite3.DatabaseError) -> bool:
+    """Whether the file is at fault, and not the disk or another process."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB} or "no such table" in str(error)
+
+
+def _set_aside(path: Path) -> None:
+    """Keep a damaged partition for whoever can mend it, under a name that nobody reads."""
+    names = (path.with_name(f"{path.name}{'.' * bool(n)}{n or ''}.damaged") for n in count())
+    target = next(name for name in names if not name.exists())
+    for suffix in ("-wal", ""):
+        old = Path(f"{path}{suffix}")
+        if old.exists():
+            old.rename(f"{target}{suffix}")
+    Path(f"{path}-shm").unlink(missing_ok=True)

@@ -1,0 +1,65 @@
+"""Takes in what workers wrote, and drops what is too old: the records' own housekeeping.
+
+Runs beside the patrol, so that a flood of outcomes or a slow disk holds no verdict up.
+"""
+
+from __future__ import annotations
+
+import threading
+
+import structlog
+
+from kedge.core.durations import seconds
+from kedge.core.errors import KedgeError
+from kedge.ports import Clock, Ledger, RecordStore
+
+TICK_S = 2.0
+"""How often it looks; a worker closes its file every ten seconds."""
+PRUNE_S = 3_600.0
+
+log = structlog.get_logger("kedge.clerk")
+
+
+class Clerk:
+    """One host's clerk. Several may run: the store lets one write at a time."""
+
+    def __init__(self, *, ledger: Ledger, records: RecordStore, clock: Clock) -> None:
+        self._ledger = ledger
+        self._records = records
+        self._clock = clock
+        self._stopping = threading.Event()
+        self._pruned_at = -PRUNE_S
+        self._fault = ""
+
+    def stop(self) -> None:
+        """End after the present look."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Look until stopped."""
+        while not self._stopping.is_set():
+            try:
+                self.look()
+            except KedgeError as error:
+                if str(error) != self._fault:
+                    log.warning("clerk.records_lost", fault=f"{error.code}: {error}")
+                self._fault = str(error)
+            else:
+                self._fault = ""
+            self._stopping.wait(TICK_S)
+
+    def look(self) -> None:
+        """Take in everything that waits; once an hour, drop what is too old."""
+        while self._records.waiting() and not self._stopping.is_set():
+            taken = self._records.ingest(self._clock.unix())
+            if taken.torn or taken.damaged:
+                log.warning("clerk.damaged", torn=taken.torn, damaged=taken.damaged)
+            if not taken.count + taken.duplicates + taken.forgotten:
+                break
+        now = self._clock.monotonic()
+        if now - self._pruned_at >= PRUNE_S:
+            self._pruned_at = now
+            self._records.prune(self._clock.unix())
+            for state in self._ledger.read().states.values():
+                kept_s = seconds(state.policy.log.retention)
+                self._records.strip(self._clock.unix(), kept_s, state.endpoint)

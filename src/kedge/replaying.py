@@ -1,0 +1,234 @@
+"""The prediction log through another release: a week of shadow in minutes.
+
+The release is loaded in a process of its own, asked what production was asked, and its answers
+are folded and judged as a shadow's are. Nothing is written, and no gateway takes part.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from kedge.adapters import process
+from kedge.core.durations import seconds
+from kedge.core.errors import BadRequest, ModelFailure, Refused, Unavailable
+from kedge.core.policy import decide
+from kedge.core.records import JoinRow, Labelled
+from kedge.core.values import Release, Stage, State
+from kedge.core.windows import Agreement, Example, Window
+from kedge.engine.agreement import Said, bin_of, said
+from kedge.engine.control import Say
+from kedge.engine.evidence import describe
+from kedge.engine.watch import Watch
+from kedge.judging import state_of
+from kedge.tensors import columns_of
+from kedge.verbs import release_of
+from kedge.wiring import Workplace
+
+if TYPE_CHECKING:
+    from kedge.ports import Columns
+
+BATCH = 256
+"""Rows asked at once: large enough that the socket costs nothing, small enough for any model."""
+LOAD_S = 120.0
+ANSWER_S = 60.0
+LABELS = 20_000
+
+
+def replay_of(
+    place: Workplace, endpoint: str, text: str, since: str, *, say: Say
+) -> dict[str, Any]:
+    """Ask a release what was logged, and judge its answers against those that were given.
+
+    Args:
+        place: the state directory.
+        endpoint: whose log.
+        text: the release, as v2 or r2.
+        since: how far back, as a duration such as 7d.
+        say: told now and then how far it is.
+
+    Returns:
+        What `kedge evidence` says of a shadow, and how many rows were asked.
+
+    Raises:
+        Refused: no such endpoint or release, nothing in production, or nothing logged.
+        Unavailable: the model did not come up.
+    """
+    try:
+        back_s = seconds(since)
+    except ValueError as error:
+        raise Refused(str(error), code="bad_duration") from None
+    state = state_of(place, endpoint)
+    release = release_of(place, endpoint, text)
+    if state.production is None:
+        raise Refused(f"{endpoint} has nothing in production to compare with",
+                      code="nothing_in_production")  # fmt: skip
+    asked = msgspec.structs.replace(
+        state, stage=Stage.SHADOW, candidate=release.number, weight=0, sample=10_000, salt="replay",
+    )  # fmt: skip
+    now = place.clock.unix()
+    logged = (row for row in place.records.rows(endpoint, now - back_s, now)
+              if row.inputs and row.production == state.production and row.arm == "production")  # fmt: skip
+    watch = Watch(asked)
+    answers: dict[str, Said] = {}
+    asyncio.run(_ask(place, asked, release, logged, watch, answers, say))
+    if not answers and not watch.totals:
+        raise Refused(
+            f"no prediction of r{state.production} was logged within {since}", code="nothing_logged",
+            hint=f"log.sample of {endpoint} is {state.policy.log.sample:g} %; kedge up writes the log",
+        )  # fmt: skip
+    _fold_labels(place, asked, watch, answers, now)
+    watch.end()
+    facts = watch.facts(now)
+    return {**describe(asked, watch, decide(asked, facts), facts), "replayed": len(answers)}
+
+
+async def _ask(
+    place: Workplace, state: State, release: Release, logged: Iterable[JoinRow], watch: Watch,
+    answers: dict[str, Said], say: Say,
+) -> None:  # fmt: skip
+    source = iter(logged)
+    batch = list(islice(source, BATCH))
+    if not batch:
+        return
+    async with _model(place, state, release) as model:
+        number = 0
+        while batch:
+            number += 1
+            theirs = await _answered(model, release, batch)
+            watch.fold(_window(state, batch, theirs, number, answers))
+            if number % 40 == 0:
+                say(f"{number * BATCH:,} predictions asked again")
+            batch = list(islice(source, BATCH))
+
+
+@asynccontextmanager
+async def _model(
+    place: Workplace, state: State, release: Release
+) -> AsyncIterator[process.ProcessModel]:
+    """The release in a process of its own, ended with us."""
+    with tempfile.TemporaryDirectory(prefix="kedge-") as directory:
+        path = Path(directory) / "m.sock"
+        command = process.command(
+            socket=path, artifacts=place.state_dir / "artifacts", digest=release.model_digest,
+            flavour=release.flavour, trusted=release.trusted, memory_mb=state.policy.memory_mb,
+        )  # fmt: skip
+        with subprocess.Popen(  # noqa: S603, ASYNC220 - our own interpreter, nothing else runs here
+            command, env=process.environment(), stdin=subprocess.DEVNULL
+        ) as child:
+            model = process.ProcessModel(path, release.signature)
+            try:
+                if not await model.wait_ready(LOAD_S):
+                    raise Unavailable(f"r{release.number} did not load within {LOAD_S:g} s",
+                                      code="model_down", hint="kedge logs has its last words")  # fmt: skip
+                yield model
+            finally:
+                model.hang_up()
+                child.kill()
+
+
+async def _answered(
+    model: process.ProcessModel, release: Release, rows: Sequence[JoinRow]
+) -> list[tuple[Columns, int] | None]:
+    """The release's answer to each row, as (columns, which row); None where it failed.
+
+    A batch that fails is asked again row by row, so that one poisoned row costs only itself.
+    """
+    try:
+        columns = _columns(release, rows)
+        answer, _ = await model.predict(columns, ANSWER_S)
+    except (ModelFailure, BadRequest):
+        if len(rows) == 1:
+            return [None]
+        return [(await _answered(model, release, [row]))[0] for row in rows]
+    return [(answer, number) for number in range(len(rows))]
+
+
+def _columns(release: Release, rows: Sequence[JoinRow]) -> Columns:
+    inputs = [msgspec.msgpack.decode(row.inputs, type=dict[str, Any]) for row in rows]
+    lists = {
+        field.name: [given.get(field.name) for given in inputs]
+        for field in release.signature.inputs
+    }
+    return columns_of(lists, release.signature)
+
+
+def _window(
+    state: State, rows: Sequence[JoinRow], theirs: Sequence[tuple[Columns, int] | None],
+    number: int, answers: dict[str, Said],
+) -> Window:  # fmt: skip
+    """One batch as a shadow's window. Every row is a pair of its own."""
+    output = state.policy.output
+    exposed: dict[str, list[int]] = {}
+    bad: dict[str, list[int]] = {}
+    cells: dict[str, list[int]] = {}
+    scores: dict[int, list[float]] = {}
+    examples: list[Example] = []
+    for row, answer in zip(rows, theirs, strict=True):
+        slices = ("", *row.segments)
+        for name in slices:
+            cell = exposed.setdefault(name, [0, 0])
+            cell[0] += 1
+            cell[1] += 1
+            cells.setdefault(name, [0] * 7)[0] += 1
+        if answer is None:
+            for name in slices:
+                bad.setdefault(name, [0, 0])[1] += 1
+                cells[name][6] += 1
+            continue
+        new = answers[row.id] = said(output, *answer)
+        old = Said(row.score, row.decision, yes=row.decision == "1" and output.kind == "binary")
+        same = new.same(old, output)
+        table = 2 + (0 if old.yes and new.yes else 1 if old.yes else 2 if new.yes else 3)
+        for name in slices:
+            cells[name][1] += same
+            cells[name][table] += 1
+        if old.score is not None and new.score is not None:
+            apart = new.score - old.score
+            bin_ = scores.setdefault(bin_of(old.score), [0, 0, 0.0, 0.0])
+            for place, more in enumerate((1, same, apart, abs(apart))):
+                bin_[place] += more
+        if not same and len(examples) < 3:
+            examples.append(Example(row.id, row.segments, old.text(), new.text()))
+    return Window(
+        replica="replay", number=number, endpoint=state.endpoint, production=state.production or 0,
+        candidate=state.candidate or 0, salt=state.salt, at=int(rows[-1].at), weight=0, paired=True,
+        exposed={name: (a, b) for name, (a, b) in exposed.items()},
+        bad={"errors": {name: (a, b) for name, (a, b) in bad.items()}},
+        agreement={name: Agreement(*cell) for name, cell in cells.items()},
+        scores={b: (int(n), int(w), d, a) for b, (n, w, d, a) in scores.items()},
+        examples=tuple(examples), mirrored=len(rows), copied=sum(a is not None for a in theirs),
+    )  # fmt: skip
+
+
+def _fold_labels(
+    place: Workplace, state: State, watch: Watch, answers: dict[str, Said], now: float
+) -> None:
+    """Judge by the outcomes that are known, as pairs of old and new answers."""
+    cursor = 0
+    while True:
+        cursor, found = place.records.labels(state.endpoint, cursor, LABELS)
+        if not found:
+            return
+        watch.fold_labels(list(_paired(state, found, answers)), cursor, now)
+
+
+def _paired(
+    state: State, found: Iterable[Labelled], answers: dict[str, Said]
+) -> Iterator[Labelled]:
+    for one in found:
+        new = answers.get(one.row.id)
+        if new is not None:
+            row = msgspec.structs.replace(
+                one.row, candidate=state.candidate, production=state.production or 0,
+                salt=state.salt, shadow_score=new.score, shadow_decision=new.decision, paired=True,
+            )  # fmt: skip
+            yield msgspec.structs.replace(one, row=row)

@@ -1,0 +1,268 @@
+"""A watch is a fold: late, double and foreign windows, clocks that jump, and taking over."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from kedge.core.records import JoinRow, Labelled, Outcome
+from kedge.core.values import Output, Policy, Stage, State
+from kedge.core.windows import CANDIDATE, PRODUCTION, Agreement, BadUnit, Window
+from kedge.engine import watch as watching
+from kedge.engine.watch import Watch
+
+POLICY = Policy(output=Output(kind="binary", score="p", threshold=0.5))
+CANARY = State(
+    endpoint="flights", stage=Stage.CANARY, production=1, candidate=2, salt="s", weight=5_000,
+    policy=POLICY,
+)  # fmt: skip
+SHADOW = State(
+    endpoint="flights", stage=Stage.SHADOW, production=1, candidate=2, salt="s", sample=10_000,
+    policy=POLICY,
+)  # fmt: skip
+
+
+def window(at: int, **more: Any) -> Window:
+    known: dict[str, Any] = {
+        "replica": "w0", "number": at, "endpoint": "flights", "production": 1, "candidate": 2,
+        "salt": "s", "at": at, "weight": 5_000, "paired": False, "exposed": {"": (10, 10)},
+    }  # fmt: skip
+    return Window(**{**known, **more})
+
+
+def paired(at: int, **more: Any) -> Window:
+    return window(at, weight=0, paired=True, mirrored=10, copied=10, **more)
+
+
+def failing(at: int, count: int = 1) -> Window:
+    return window(at, bad={"errors": {"": (0, count)}})
+
+
+def errors(of: Watch) -> tuple[int, int]:
+    (found,) = [v for v in of.verdicts() if (v.metric, v.segment) == ("errors", "")]
+    return found.bad
+
+
+def test_windows_become_evidence_and_a_failing_candidate_fails() -> None:
+    watch = Watch(CANARY)
+    for at in range(100, 130):
+        watch.fold(failing(at))
+    assert errors(watch) == (0, 30)
+    assert watch.facts(130.0).overall.verdict == "fail"
+
+
+@pytest.mark.parametrize("foreign", [{"candidate": 3}, {"salt": "t"}, {"paired": True}])
+def test_windows_of_another_comparison_are_passed_over(foreign: dict[str, Any]) -> None:
+    watch = Watch(CANARY)
+    watch.fold(window(100, **foreign))
+    assert watch.facts(101.0).units == (0, 0)
+
+
+def test_a_late_window_counts_as_much_as_a_punctual_one() -> None:
+    """It holds both its exposure and what went bad in it."""
+    ordered, late = Watch(CANARY), Watch(CANARY)
+    windows = [failing(at) for at in range(100, 120)]
+    for one in windows:
+        ordered.fold(one)
+    for one in [*windows[:5], *windows[6:], windows[5]]:
+        late.fold(one)
+    assert errors(ordered) == errors(late)
+    assert ordered.facts(120.0).units == late.facts(120.0).units
+
+
+def test_a_unit_that_went_bad_on_eight_workers_is_one() -> None:
+    watch = Watch(CANARY)
+    for number in range(8):
+        unit = BadUnit(42, 0, CANDIDATE, ("origin=JFK",))
+        watch.fold(window(100 + number, replica=f"w{number}", units=(unit,)))
+    assert errors(watch) == (0, 1)
+
+
+def test_it_may_go_bad_again_on_another_day() -> None:
+    watch = Watch(CANARY)
+    unit = BadUnit(42, 0, PRODUCTION, ())
+    for at in (100, 200, 86_500):
+        watch.fold(window(at, units=(unit,)))
+    assert errors(watch) == (2, 0)
+
+
+def test_another_weight_begins_another_interval_and_another_step() -> None:
+    """Arms of two steps are never pooled in one share."""
+    watch = Watch(CANARY)
+    for at in range(100, 110):
+        watch.fold(window(at))
+    watch.fold(window(110, weight=100, exposed={"": (20, 1)}))
+    watch.fold(window(113, weight=100, exposed={"": (20, 1)}))
+    assert watch.facts(114.0).step_s == 3.0
+
+
+@pytest.mark.parametrize("jump", [-3_000, 3_000, 10**6])
+def test_a_clock_that_jumps_adds_no_healthy_time(jump: int) -> None:
+    watch = Watch(SHADOW)
+    for at in range(1_000_000, 1_000_010):
+        watch.fold(paired(at))
+    watch.fold(paired(1_000_010 + jump))
+    assert watch.facts(0.0).healthy_s == pytest.approx(9, abs=1)
+    watch.fold(paired(1_000_011 + jump))
+    assert watch.facts(0.0).healthy_s == pytest.approx(10, abs=1)
+
+
+def test_a_pause_in_traffic_pauses_the_healthy_window() -> None:
+    watch = Watch(SHADOW)
+    for at in (100, 101, 102, 500, 501):
+        watch.fold(paired(at))
+    assert watch.facts(502.0).healthy_s == 3.0
+
+
+def test_a_failure_begins_the_healthy_window_again() -> None:
+    watch = Watch(SHADOW)
+    for at in range(100, 160):
+        watch.fold(paired(at, bad={"errors": {"": (0, 3)}}))
+    assert watch.facts(160.0).healthy_s <= 1.0
+
+
+def test_segments_beyond_the_bound_are_counted_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "SEGMENTS", 50)
+    watch = Watch(CANARY)
+    for at in range(200):
+        watch.fold(window(at, exposed={"": (10, 10), f"word=w{at}": (1, 1)}))
+    assert len(watch.totals) <= 51
+    assert watch.counted["segments_left_out"] >= 100
+    assert watch.totals[""][1] >= 1_900
+
+
+def test_a_split_that_is_not_the_one_set_is_no_verdict_on_anybody() -> None:
+    watch = Watch(CANARY)
+    for at in range(100, 160):
+        watch.fold(window(at, fresh=(10, 40)))
+    assert "80" in watch.facts(160.0).mismatch
+
+
+def test_a_split_by_chance_is_none() -> None:
+    watch, rng = Watch(CANARY), np.random.default_rng(5)
+    for at in range(100, 400):
+        candidate = int(rng.binomial(40, 0.5))
+        watch.fold(window(at, fresh=(40 - candidate, candidate)))
+    assert watch.facts(400.0).mismatch == ""
+
+
+def test_whoever_takes_over_knows_the_same() -> None:
+    """Kept in the middle of anything, and gone on with elsewhere."""
+    windows = [
+        window(100 + n, weight=5_000 if n < 30 else 100, fresh=(3, 4), mirrored=1,
+               bad={"errors": {"": (n % 3 == 0, n % 2)}}, units=(BadUnit(n % 7, 1, CANDIDATE, ("a=b",)),),
+               agreement={"": Agreement(3, 2)}, scores={7: (1, 1, 0.5, 0.5)})
+        for n in range(60)
+    ]  # fmt: skip
+    for cut in range(0, 60, 7):
+        whole, first = Watch(CANARY), Watch(CANARY)
+        for one in windows:
+            whole.fold(one)
+        for one in windows[:cut]:
+            first.fold(one)
+        second = Watch(CANARY, first.snapshot())
+        for one in windows[cut:]:
+            second.fold(one)
+        assert second.facts(200.0) == whole.facts(200.0)
+        assert second.verdicts() == whole.verdicts()
+        assert second.snapshot() == whole.snapshot()
+
+
+def test_another_policy_asks_from_the_beginning() -> None:
+    watch = Watch(CANARY)
+    watch.fold(failing(100))
+    changed = msgspec.structs.replace(CANARY, policy_digest="sha256:other")
+    assert not watch.fits(changed)
+    assert Watch(changed, watch.snapshot()).facts(101.0).units == (0, 0)
+
+
+# ---------------------------------------------------------------- labels
+
+
+def label(
+    number: int, *, score: float, shadow: float | None = None, value: float | None = 1.0,
+    arm: str = "production", version: str = "", at: float = 100.0, segments: tuple[str, ...] = (),
+) -> Labelled:  # fmt: skip
+    row = JoinRow(
+        id=f"{number}/0", at=at, unit="", endpoint="flights", production=1, candidate=2, salt="s",
+        weight=0 if shadow is not None else 5_000, arm=arm, failed=False, segments=segments,
+        score=score, decision=str(int(score >= 0.5)), shadow_score=shadow,
+        shadow_decision=None if shadow is None else str(int(shadow >= 0.5)),
+        paired=shadow is not None,
+    )  # fmt: skip
+    return Labelled(row, Outcome(f"{number}/0", value, None, version), at + 60.0)
+
+
+def quality(of: Watch) -> Any:
+    return next(v for v in of.verdicts() if (v.metric, v.segment) == ("quality", ""))
+
+
+def test_a_worse_shadow_is_found_by_its_labels() -> None:
+    watch = Watch(SHADOW)
+    rows = [label(n, score=0.9, shadow=0.1 if n % 3 == 0 else 0.9) for n in range(300)]
+    watch.fold_labels(rows, 300, 1_000.0)
+    found = quality(watch)
+    assert (found.verdict, found.bad) == ("fail", (0, 100))
+    assert found.difference == pytest.approx(1 / 3)
+    assert watch.facts(1_000.0).overall.metric == "quality"
+
+
+def test_an_equal_shadow_is_proven_by_its_labels() -> None:
+    state = msgspec.structs.replace(
+        SHADOW, policy=msgspec.structs.replace(POLICY, shadow=msgspec.structs.replace(
+            POLICY.shadow, min_pairs=500)),
+    )  # fmt: skip
+    watch = Watch(state)
+    rows = [label(n, score=0.1 if n % 4 == 0 else 0.9, shadow=0.1 if n % 4 == 0 else 0.9)
+            for n in range(5_000)]  # fmt: skip
+    watch.fold_labels(rows, 5_000, 1_000.0)
+    assert quality(watch).verdict == "pass"
+
+
+def test_a_canary_is_judged_by_the_labels_of_both_arms() -> None:
+    watch = Watch(CANARY)
+    rows = [
+        label(n, score=0.1 if n % (4 if n % 2 else 20) == 1 else 0.9,
+              arm="candidate" if n % 2 else "production")
+        for n in range(2_000)
+    ]  # fmt: skip
+    for start in range(0, 2_000, 100):
+        watch.fold_labels(rows[start : start + 100], start, 1_000.0 + start)
+    assert quality(watch).verdict == "fail"
+
+
+def test_two_label_versions_never_mix() -> None:
+    """Old labels say all is well, new ones do not: only the first version is judged."""
+    watch = Watch(SHADOW)
+    watch.fold_labels([label(n, score=0.9, shadow=0.9, version="v1") for n in range(50)], 50, 1.0)
+    watch.fold_labels([label(n, score=0.9, shadow=0.1, version="v2") for n in range(50)], 100, 2.0)
+    assert quality(watch).bad == (0, 0)
+    assert watch.label_summary()["versions"] == {"v1": 50, "v2": 50}
+
+
+def test_labels_that_never_come_and_labels_that_do_not_fit_are_counted() -> None:
+    watch = Watch(SHADOW)
+    rows = [label(1, score=0.9, shadow=0.9, value=None), label(2, score=0.9, shadow=0.9, value=7.0)]
+    watch.fold_labels(rows, 2, 1.0)
+    found = watch.label_summary()
+    assert (found["declined"], found["unfit"], found["units"]) == (1, 1, [0, 0])
+
+
+def test_the_delay_of_labels_is_told() -> None:
+    watch = Watch(SHADOW)
+    watch.fold_labels([label(n, score=0.9, shadow=0.9) for n in range(10)], 10, 1.0)
+    assert 60 <= watch.label_summary()["delay_s"]["p50"] <= 91
+
+
+def test_labels_survive_taking_over() -> None:
+    rows = [label(n, score=0.9, shadow=0.1) for n in range(40)]
+    whole, first = Watch(SHADOW), Watch(SHADOW)
+    whole.fold_labels(rows[:20], 20, 1.0)
+    whole.fold_labels(rows[20:], 40, 2.0)
+    first.fold_labels(rows[:20], 20, 1.0)
+    second = Watch(SHADOW, first.snapshot())
+    second.fold_labels(rows[20:], 40, 2.0)
+    assert second.snapshot() == whole.snapshot()
