@@ -303,8 +303,8 @@ def host_command(state_dir: Path) -> HostCommand:
 # ---------------------------------------------------------------- control
 
 
-def start_patrol(state_dir: Path) -> Patrol:
-    """Watch every rollout from a thread of its own, with connections of its own."""
+def patrol_of(state_dir: Path) -> Patrol:
+    """What watches every rollout, with connections of its own."""
     place = Workplace(state_dir, patience_s=1.0)
     lock = (state_dir / "patrol.lock").open("a+")
 
@@ -320,7 +320,6 @@ def start_patrol(state_dir: Path) -> Patrol:
         control=lambda: Workplace(state_dir, patience_s=5.0).control(lambda text: None, None),
         by=f"patrol@{host_name()}", records=place.records,
     )  # fmt: skip
-    threading.Thread(target=patrol.run, name="patrol").start()
     return patrol
 
 
@@ -335,13 +334,26 @@ def run_control(
         access_log=False, lifespan="off", ws="none",
     )  # fmt: skip
     server = uvicorn.Server(config)
-    patrol = start_patrol(state_dir)
+    patrol = patrol_of(state_dir)
     clerk = Clerk(ledger=place.ledger, records=place.records, clock=place.clock)
-    threading.Thread(target=clerk.run, name="clerk").start()
+    for name, run in (("patrol", patrol.run), ("clerk", clerk.run)):
+        threading.Thread(target=_run_or_end, args=(run, server), name=name).start()
     threading.Thread(target=_end_with_parent, args=(server, os.getppid()), daemon=True).start()
     server.run()
     patrol.stop()
     clerk.stop()
+
+
+def _run_or_end(run: Callable[[], None], server: uvicorn.Server) -> None:
+    """Run a part of control; when it ends for whatever reason, all of control does.
+
+    A patrol that died of a fault nobody thought of would look like one that sees no harm. The
+    supervisor starts control again, and the trace is in its log.
+    """
+    try:
+        run()
+    finally:
+        server.should_exit = True
 
 
 def _end_with_parent(server: uvicorn.Server, parent: int) -> None:

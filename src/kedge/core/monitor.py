@@ -358,9 +358,9 @@ def _verdict(
     difference: float | None = None
     interval: tuple[float, float | None] | None = None
     if rail.mean:
-        n, total, squares = judge.proof[row, BETS : BETS + 3]
+        n, total, squares = judge.proof[row, BETS : BETS + 3].tolist()
         if n:
-            difference = float(total / n)
+            difference = total / n
             interval = stats.mean_interval(n, total, squares, SHOWN_ALPHA)
     else:
         ratio, low, high = stats.rate_ratio_interval(

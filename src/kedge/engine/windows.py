@@ -128,10 +128,10 @@ class Log:
         """One row of the inputs, without what is redacted; empty when it cannot be written."""
         try:
             return _pack({
-                name: column[row].item() for name, column in columns.items()
+                name: column[row : row + 1].tolist()[0] for name, column in columns.items()
                 if name not in self._hidden and row < len(column)
             })  # fmt: skip
-        except (TypeError, ValueError, AttributeError):
+        except (TypeError, ValueError):
             return b""
 
 

@@ -1,0 +1,119 @@
+"""SQLite files as the records use them: made whole, opened once a call, set aside when damaged."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from itertools import count
+from pathlib import Path
+from urllib.parse import quote
+
+from kedge.core.errors import Unavailable
+
+BUSY_S = 30.0
+"""How long a writer waits for another."""
+LOOK_S = 0.02
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Be the only one who writes; the lock of a process that dies is gone with it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        _wait(handle, path)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _wait(handle: int, path: Path) -> None:
+    for _ in range(int(BUSY_S / LOOK_S)):
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(LOOK_S)
+        else:
+            return
+    raise Unavailable(
+        f"somebody else has been writing to {path.parent} for {BUSY_S:g} s",
+        code="records_busy",
+        hint="try again",
+    )
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Say what SQLite and the disk say, in the house's words."""
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        raise Unavailable(
+            f"the records cannot be read or written: {error}", code="records_unavailable",
+            hint="is the disk full, or does the state directory belong to somebody else?",
+        ) from error  # fmt: skip
+
+
+def opened(path: Path, *, cache_kb: int = 16_000) -> sqlite3.Connection:
+    """Open an existing database, and look whether it is one of ours."""
+    connection = sqlite3.connect(
+        f"file:{quote(str(path.absolute()))}?mode=rw", uri=True, timeout=BUSY_S,
+        isolation_level=None, check_same_thread=False,
+    )  # fmt: skip
+    try:
+        connection.execute(f"PRAGMA cache_size = -{cache_kb}")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("SELECT 1 FROM tally LIMIT 1").fetchone()
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+@contextmanager
+def begun(connection: sqlite3.Connection) -> Iterator[None]:
+    """All of it, or nothing."""
+    connection.execute("BEGIN IMMEDIATE")
+    with connection:
+        yield
+
+
+def make(path: Path, tables: str) -> None:
+    """Make a database that appears whole; whoever calls holds the lock."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f"{path.name}.new")
+    for stale in (f"{new}", f"{new}-wal", f"{new}-shm", f"{path}-wal", f"{path}-shm"):
+        Path(stale).unlink(missing_ok=True)
+    with closing(sqlite3.connect(new, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.executescript(tables)
+    new.rename(path)
+
+
+def damaged(error: sqlite3.DatabaseError) -> bool:
+    """Whether the file is at fault, and not the disk or another process."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB} or "no such table" in str(error)
+
+
+def inode(path: Path) -> int:
+    """Which file it is now; 0 where there is none."""
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return 0
+
+
+def set_aside(path: Path) -> None:
+    """Keep a damaged partition for whoever can mend it, under a name that nobody reads."""
+    names = (path.with_name(f"{path.name}{'.' * bool(n)}{n or ''}.damaged") for n in count())
+    target = next(name for name in names if not name.exists())
+    for suffix in ("-wal", ""):
+        old = Path(f"{path}{suffix}")
+        if old.exists():
+            old.rename(f"{target}{suffix}")
+    Path(f"{path}-shm").unlink(missing_ok=True)

@@ -1,0 +1,193 @@
+"""The labels of predictions, in the order in which they were joined, and what waits.
+
+Everything here happens inside a transaction of labels.db, under the lock of the records.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable
+from hashlib import blake2b
+
+import msgspec
+
+from kedge.adapters.records.files import begun
+from kedge.adapters.records.hours import Named, arm_of
+from kedge.core.records import (
+    COUNTS,
+    HORIZON_S,
+    HOUR_S,
+    Joined,
+    JoinRow,
+    Known,
+    Labelled,
+    Outcome,
+    delay_bin,
+    id_hour,
+    row_hour,
+)
+
+PARKED = 1_000_000
+"""Outcomes that may wait for their predictions."""
+
+TABLES = """
+CREATE TABLE label (
+  seq INTEGER PRIMARY KEY AUTOINCREMENT, endpoint TEXT NOT NULL, id TEXT NOT NULL,
+  label_version TEXT NOT NULL, value BLOB NOT NULL, at REAL, joined_at REAL NOT NULL,
+  hour INTEGER NOT NULL, unit TEXT NOT NULL, body BLOB NOT NULL);
+CREATE UNIQUE INDEX label_once ON label (endpoint, id, label_version);
+CREATE INDEX label_order ON label (endpoint);
+CREATE INDEX label_hour ON label (hour);
+CREATE TABLE tally (
+  hour INTEGER NOT NULL, endpoint TEXT NOT NULL, production INTEGER NOT NULL,
+  candidate INTEGER NOT NULL, salt TEXT NOT NULL, arm TEXT NOT NULL, label_version TEXT NOT NULL,
+  declined INTEGER NOT NULL, n INTEGER NOT NULL,
+  PRIMARY KEY (hour, endpoint, production, candidate, salt, arm, label_version, declined)
+) WITHOUT ROWID;
+CREATE TABLE parked (
+  endpoint TEXT NOT NULL, id TEXT NOT NULL, label_version TEXT NOT NULL, value BLOB NOT NULL,
+  at REAL, parked_at REAL NOT NULL, PRIMARY KEY (endpoint, id, label_version)) WITHOUT ROWID;
+CREATE TABLE conflict (
+  seq INTEGER PRIMARY KEY, endpoint TEXT NOT NULL, id TEXT NOT NULL, label_version TEXT NOT NULL,
+  stands BLOB NOT NULL, refused BLOB NOT NULL, at REAL, joined_at REAL NOT NULL,
+  UNIQUE (endpoint, id, label_version, refused));
+CREATE TABLE forgotten (hash BLOB PRIMARY KEY, until REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE aside (name TEXT PRIMARY KEY) WITHOUT ROWID;
+"""
+_COUNT = """INSERT INTO tally VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET n = n + excluded.n"""
+_LABEL = """INSERT OR IGNORE INTO label
+(endpoint, id, label_version, value, at, joined_at, hour, unit, body)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+
+_encode = msgspec.msgpack.Encoder().encode
+_row = msgspec.msgpack.Decoder(JoinRow).decode
+_value = msgspec.msgpack.Decoder(Known).decode
+
+
+class Joining:
+    """One batch of outcomes, inside a transaction of labels.db."""
+
+    def __init__(self, labels: sqlite3.Connection, endpoint: str, now: float) -> None:
+        self._execute = labels.execute
+        self._executemany = labels.executemany
+        self._endpoint = endpoint
+        self._now = now
+        self._counts = dict.fromkeys(COUNTS, 0)
+        self._delays: Counter[int] = Counter()
+        self._labelled: list[Labelled] = []
+        self._tally: Counter[tuple[int | str | bool, ...]] = Counter()
+        self._room: int | None = None
+
+    def join(self, outcome: Outcome, named: Named | None) -> None:
+        """The outcome's prediction was found, or (None) several were."""
+        if named is None:
+            self._counts["ambiguous"] += 1
+            return
+        name, body = named
+        row, version = _row(body), outcome.label_version
+        value, hour = _encode(outcome.value), row_hour(row)[0]
+        if not self._execute(_LABEL, (
+            self._endpoint, name, version, value, outcome.at, self._now, hour, row.unit, body,
+        )).rowcount:  # fmt: skip
+            there = "SELECT value FROM label WHERE endpoint = ? AND id = ? AND label_version = ?"
+            self._again(outcome, name, there)
+            return
+        kept = Labelled(row, Outcome(name, outcome.value, outcome.at, version), self._now)
+        self._labelled.append(kept)
+        declined = outcome.value is None
+        self._tally[hour, *arm_of(row, told=True)[:5], version, declined] += 1
+        if declined:
+            self._counts["declined"] += 1
+        else:
+            self._counts["joined"] += 1
+            self._delays[delay_bin(kept.delay_s)] += 1
+
+    def unpark(self, outcome: Outcome) -> None:
+        """It waits no more."""
+        self._execute(
+            "DELETE FROM parked WHERE endpoint = ? AND id = ? AND label_version = ?",
+            (self._endpoint, outcome.id, outcome.label_version),
+        )
+
+    def park(self, outcome: Outcome) -> None:
+        """No prediction has this id, or none has it yet."""
+        hour = id_hour(outcome.id)
+        if hour is not None and hour < (self._now - HORIZON_S) // HOUR_S:
+            self._counts["unknown"] += 1
+            return
+        if self._room is None:
+            self._room = PARKED - self._execute("SELECT count(*) FROM parked").fetchone()[0]
+        if self._room <= 0:
+            self._counts["unknown"] += 1
+            return
+        key = self._endpoint, outcome.id, outcome.label_version
+        new = "INSERT OR IGNORE INTO parked VALUES (?, ?, ?, ?, ?, ?)"
+        given = (*key, _encode(outcome.value), outcome.at, self._now)
+        if self._execute(new, given).rowcount:
+            self._room -= 1
+            self._counts["parked"] += 1
+        else:
+            there = "SELECT value FROM parked WHERE endpoint = ? AND id = ? AND label_version = ?"
+            self._again(outcome, outcome.id, there)
+
+    def _again(self, outcome: Outcome, name: str, there: str) -> None:
+        """There is a value already: it stands."""
+        key = self._endpoint, name, outcome.label_version
+        (stands,) = self._execute(there, key).fetchone()
+        if _value(stands) == outcome.value:
+            self._counts["duplicates"] += 1
+            return
+        self._counts["conflicts"] += 1
+        self._execute(
+            "INSERT OR IGNORE INTO conflict"
+            " (endpoint, id, label_version, stands, refused, at, joined_at)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (*key, stands, _encode(outcome.value), outcome.at, self._now),
+        )
+
+    def done(self) -> Joined:
+        """Write the sums; what became of the batch."""
+        self._executemany(_COUNT, [(*key, n) for key, n in self._tally.items()])
+        return Joined(**self._counts, delays=dict(self._delays), labelled=tuple(self._labelled))
+
+
+def names_of(name: str) -> tuple[str, ...]:
+    """How somebody may have asked for this prediction: by its id, or by its request's."""
+    request = name.rpartition("/")[0]
+    return (name, request) if request else (name,)
+
+
+def unpark(labels: sqlite3.Connection, names: Iterable[tuple[str, str]]) -> None:
+    """Let nothing wait any more for these: endpoint, and id as it was asked for."""
+    labels.executemany("DELETE FROM parked WHERE endpoint = ? AND id = ?", names)
+
+
+def hashed(unit: str, endpoint: str | None) -> bytes:
+    """Names are not kept of those who asked to be forgotten. None: on every endpoint."""
+    return blake2b(_encode((endpoint, unit)), digest_size=16).digest()
+
+
+def forget(
+    labels: sqlite3.Connection, unit: str, endpoint: str | None, gone: set[tuple[str, str]]
+) -> int:
+    """Remove the labels of a unit, and all that is kept under the ids in `gone`."""
+    labels.execute("PRAGMA secure_delete = ON")
+    with begun(labels):
+        found = labels.execute(
+            "DELETE FROM label WHERE unit = ?1 AND (?2 IS NULL OR endpoint = ?2)"
+            " RETURNING hour, label_version, value, body",
+            (unit, endpoint),
+        ).fetchall()
+        tally: Counter[tuple[int | str | bool, ...]] = Counter()
+        for hour, version, value, body in found:
+            row = _row(body)
+            gone.add((row.endpoint, row.id))
+            key = (hour, *arm_of(row, told=True)[:5], version, _value(value) is None)
+            tally[key] += 1
+        labels.executemany(_COUNT, [(*key, -n) for key, n in tally.items()])
+        labels.executemany("DELETE FROM conflict WHERE endpoint = ? AND id = ?", gone)
+        unpark(labels, [(where, each) for where, name in gone for each in names_of(name)])
+    labels.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return len(found)

@@ -1,0 +1,205 @@
+"""Late labels from files and requests: read, checked line by line, joined in batches.
+
+A line that cannot be read is a fault with its place, and never stops the rest.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from itertools import islice
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from kedge.core.errors import Refused
+from kedge.core.records import COUNTS, Joined, Outcome
+from kedge.judging import state_of
+from kedge.wiring import Workplace
+
+BATCH = 20_000
+"""Outcomes joined in one transaction: a kill loses one batch, whole, and it can be handed in again."""
+FAULTS = 100
+"""Faulty lines that are named; beyond it they are only counted."""
+LONGEST = 1024
+"""Characters of an id or a word: longer ones are somebody's document."""
+
+
+class Fault(str):
+    """What is wrong with a line, where, and how to mend it."""
+
+    __slots__ = ()
+
+
+def hand_in(place: Workplace, endpoint: str, path: Path) -> dict[str, Any]:
+    """Join the outcomes in a file.
+
+    Returns:
+        How many were joined, declined, duplicates, conflicts, parked, unknown, ambiguous and
+        unreadable, and the first faults in words.
+
+    Raises:
+        Refused: no such endpoint; `needs_analytics` for Parquet; `unknown_format`.
+        Unavailable: the records cannot be written.
+    """
+    return _join(place, endpoint, read(path))
+
+
+def hand_in_lines(place: Workplace, endpoint: str, lines: Iterable[bytes]) -> dict[str, Any]:
+    """Join outcomes that came as JSON lines; see `hand_in`."""
+    return _join(place, endpoint, _json_lines(lines, "line "))
+
+
+def _join(place: Workplace, endpoint: str, found: Iterator[Outcome | Fault]) -> dict[str, Any]:
+    state_of(place, endpoint)
+    now = place.clock.unix()
+    place.records.ingest(now)  # what was answered a moment ago may be asked for already
+    total, faults, unreadable = Joined(), list[str](), 0
+    while batch := list(islice(found, BATCH)):
+        outcomes = [one for one in batch if isinstance(one, Outcome)]
+        bad = [one for one in batch if isinstance(one, Fault)]
+        unreadable += len(bad)
+        faults += [str(one) for one in bad][: FAULTS - len(faults)]
+        done = place.records.join(endpoint, outcomes, now)
+        total = total.plus(msgspec.structs.replace(done, labelled=()))
+    return {**{name: getattr(total, name) for name in COUNTS},
+            "unreadable": unreadable, "faults": faults}  # fmt: skip
+
+
+# ---------------------------------------------------------------- reading
+
+
+def read(path: Path) -> Iterator[Outcome | Fault]:
+    """The outcomes of a file, and its faults, in order.
+
+    Raises:
+        Refused: `unknown_format`, `needs_analytics`.
+    """
+    match path.suffix.lower():
+        case ".jsonl" | ".ndjson" | ".json":
+            return _json_file(path)
+        case ".csv":
+            return _csv(path)
+        case ".parquet":
+            return _parquet(path)
+    raise Refused(
+        f"{path.name}: outcomes are read from .jsonl, .csv or .parquet", code="unknown_format",
+        hint='one JSON object a line: {"id": "...", "value": 1, "at": 1767600000, "label_version": "v1"}',
+    )  # fmt: skip
+
+
+def _json_file(path: Path) -> Iterator[Outcome | Fault]:
+    with path.open("rb") as lines:
+        yield from _json_lines(lines, f"{path.name}:")
+
+
+def _json_lines(lines: Iterable[bytes], place: str) -> Iterator[Outcome | Fault]:
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            raw = msgspec.json.decode(line)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            yield Fault(f"{place}{number}: not a JSON object: {error}")
+            continue
+        yield _outcome(raw, f"{place}{number}")
+
+
+def _csv(path: Path) -> Iterator[Outcome | Fault]:
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+        reader = csv.DictReader(file)
+        if not {"id", "value"} <= set(reader.fieldnames or ()):
+            yield Fault(
+                f"{path.name}:1: the header must name id and value; got {reader.fieldnames}"
+            )
+            return
+        rows = iter(reader)
+        while True:
+            try:
+                row = next(rows)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                yield Fault(f"{path.name}:{reader.line_num}: {error}")
+                return
+            given: dict[str, Any] = {k: v for k, v in row.items() if k is not None and v}
+            yield _outcome(
+                {"value": None, **given, **_typed(given)}, f"{path.name}:{reader.line_num}"
+            )
+
+
+def _typed(given: dict[str, Any]) -> dict[str, Any]:
+    """A CSV has only text: a number in it is meant as one."""
+    typed = {}
+    for name in ("value", "at"):
+        try:
+            typed[name] = float(given[name])
+        except (KeyError, ValueError):
+            continue
+    return typed
+
+
+def _parquet(path: Path) -> Iterator[Outcome | Fault]:
+    try:
+        import duckdb  # the extra `analytics`: heavy, and only for those who have Parquet
+    except ImportError:
+        raise Refused("reading Parquet needs the extra analytics", code="needs_analytics",
+                      hint="pip install 'kedge[analytics]', or hand in CSV or JSON lines") from None  # fmt: skip
+    with duckdb.connect() as connection:
+        try:
+            cursor = connection.execute("SELECT * FROM read_parquet(?)", [str(path)])
+        except duckdb.Error as error:
+            yield Fault(f"{path.name}: {error}")
+            return
+        names = [column[0] for column in cursor.description or ()]
+        number = 0
+        while rows := cursor.fetchmany(BATCH):
+            for row in rows:
+                number += 1
+                given = dict(zip(names, row, strict=True))
+                when = given.get("at")
+                if isinstance(when, datetime):
+                    given["at"] = when.isoformat()
+                yield _outcome(given, f"{path.name}: row {number}")
+
+
+def _outcome(raw: Any, place: str) -> Outcome | Fault:
+    if not isinstance(raw, dict):
+        return Fault(f'{place}: not an object; write {{"id": "...", "value": 1}}')
+    name, value, when = raw.get("id"), raw.get("value"), raw.get("at")
+    version = raw.get("label_version") or ""
+    if not isinstance(name, str) or not 0 < len(name) <= LONGEST:
+        return Fault(f"{place}: id must be the id of a prediction, as the gateway gave it")
+    if "value" not in raw:
+        return Fault(f"{place}: value is missing; null says that no label will ever come")
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if not (value is None or isinstance(value, bool | float | str)) or (
+        isinstance(value, float) and not isfinite(value)
+    ):
+        return Fault(f"{place}: value must be a finite number, a word, true, false or null")
+    if isinstance(value, str) and len(value) > LONGEST:
+        return Fault(f"{place}: value has {len(value)} characters; at most {LONGEST}")
+    if not isinstance(version, str) or len(version) > LONGEST:
+        return Fault(f"{place}: label_version must be a word")
+    at = _instant(when)
+    if isinstance(at, Fault):
+        return Fault(f"{place}: {at}")
+    return Outcome(name, value, at, version)
+
+
+def _instant(when: Any) -> float | None | Fault:
+    if when is None or (isinstance(when, int | float) and not isinstance(when, bool)):
+        if when is not None and not isfinite(when):
+            return Fault("at must be Unix seconds or ISO 8601")
+        return None if when is None else float(when)
+    try:
+        read_at = datetime.fromisoformat(when)
+    except (TypeError, ValueError):
+        return Fault(f"at must be Unix seconds or ISO 8601; got {when!r}")
+    if read_at.tzinfo is None:
+        return Fault(f"at has no time zone: {when}; end it with Z or +01:00")
+    return read_at.timestamp()

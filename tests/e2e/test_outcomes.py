@@ -1,0 +1,84 @@
+"""What was true comes late, is joined by id, and judges; what was logged can be asked again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from e2e.place import Site
+
+pytestmark = pytest.mark.e2e
+
+POLICY = (
+    'output = {kind = "score", score = "score", tolerance = 0.5}\n'
+    'shadow = {window = "1h", min_pairs = 50, min_pairs_per_segment = 10}\n'
+    "log = {sample = 100}\n"
+)
+
+
+def ask(site: Site, number: int) -> str:
+    """Answered by production with 2 * x; the id it went by."""
+    name = f"flight-{number}"
+    status, _, body = site.infer(
+        {"x": ("FP64", [float(number % 7)])}, headers={"kedge-entity": f"caller-{number}"}, id=name
+    )
+    assert (status, body["id"]) == (200, name)
+    return name
+
+
+def hand_in(site: Site, lines: list[dict[str, Any]], *more: str) -> Any:
+    path = site.root / "labels.jsonl"
+    path.write_text("\n".join([*(json.dumps(line) for line in lines), *more]))
+    return site.data("outcomes", "flights", "--file", str(path))
+
+
+def test_outcomes_find_their_predictions_and_judge_a_shadow(make_site: Callable[..., Site]) -> None:
+    """v2 says 3 * x where 2 * x is true: labels show it, whatever order they come in."""
+    site = make_site(policy=POLICY)
+    site.start()
+    site.release(scale=3.0)
+    site.run("shadow", "flights", "v2")
+    site.until(lambda: site.data("status", "flights")["stage"] == "shadow", "the shadow")
+    names = [ask(site, number) for number in range(120)]
+    labels: list[dict[str, Any]] = [
+        {"id": name, "value": 2.0 * (number % 7)} for number, name in enumerate(names)
+    ]
+    labels[0]["value"] = None
+    site.until(
+        lambda: site.data("evidence", "flights")["units"][1] >= 110, "the pairs to be counted"
+    )
+
+    found = hand_in(site, labels[::-1], "not json", '{"value": 1}')
+    assert found["joined"] + found["declined"] + found["parked"] == 120
+    assert (found["unreadable"], len(found["faults"])) == (2, 2)
+    assert found["faults"][0].startswith("labels.jsonl:121: ")
+    seen = site.until(
+        lambda: (e := site.data("evidence", "flights"))["labels"]["units"][1] >= 110 and e,
+        "predictions to come out of the spool and take their labels", 60,
+    )  # fmt: skip
+    again = hand_in(site, [labels[5], {**labels[6], "value": 99.0}, {"id": "nobody", "value": 1.0}])
+    assert (again["duplicates"], again["conflicts"], again["parked"]) == (1, 1, 1)
+    assert seen["labels"]["declined"] == 1
+    quality = next(m for m in seen["metrics"] if m["metric"] == "quality")
+    assert quality["bad"][0] == 0
+    assert quality["bad"][1] >= 100
+    assert seen["decision"]["verdict"] == "fail"
+    _replay_says_the_same(site)
+    _a_unit_is_forgotten(site)
+
+
+def _replay_says_the_same(site: Site) -> None:
+    """The same answers from the log, without a gateway: v2 is as wrong there."""
+    site.run("abort", "flights")
+    found = site.data("replay", "flights", "v2", "--since", "1h")
+    assert found["replayed"] >= 110
+    assert found["agreement"]["raw"] < 0.2
+    assert next(m for m in found["metrics"] if m["metric"] == "quality")["verdict"] == "fail"
+
+
+def _a_unit_is_forgotten(site: Site) -> None:
+    assert site.data("log", "forget", "caller-7")["removed"] >= 1
+    assert site.data("log", "forget", "caller-7")["removed"] == 0
