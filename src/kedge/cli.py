@@ -140,14 +140,17 @@ def gateway_worker(
 @click.option("--port", type=int, help="Override [server] control_port.")
 @verb
 def control(context: Context, port: int | None) -> None:
-    """Run only control: the read-only status API, on loopback."""
+    """Run only control: the patrol, and the API on loopback."""
+    from kedge.judging import evidence_of
+    from kedge.labelling import hand_in_lines
     from kedge.running import run_control
     from kedge.verbs import status_of
 
     server = context.settings.server
     run_control(
-        server.control_port if port is None else port, state_dir=context.state_dir, status=status_of
-    )
+        server.control_port if port is None else port, state_dir=context.state_dir, status=status_of,
+        evidence=evidence_of, hand_in=hand_in_lines,
+    )  # fmt: skip
 
 
 @main.command()

@@ -324,14 +324,19 @@ def patrol_of(state_dir: Path) -> Patrol:
 
 
 def run_control(
-    port: int, *, state_dir: Path, status: Callable[[Workplace, str | None], object]
-) -> None:
-    """Serve the read-only status API on loopback until a signal says to stop."""
+    port: int, *, state_dir: Path, status: Callable[[Workplace, str | None], object],
+    evidence: Callable[[Workplace, str], object],
+    hand_in: Callable[[Workplace, str, list[bytes]], object],
+) -> None:  # fmt: skip
+    """Watch every rollout, and serve the API on loopback, until a signal says to stop."""
     log_to_stderr()
     place = Workplace(state_dir, patience_s=1.0)
     config = uvicorn.Config(
-        Admin(lambda endpoint: status(place, endpoint)), host="127.0.0.1", port=port, log_config=None,
-        access_log=False, lifespan="off", ws="none",
+        Admin(
+            lambda endpoint: status(place, endpoint), lambda endpoint: evidence(place, endpoint),
+            lambda endpoint, lines: hand_in(place, endpoint, lines),
+        ),
+        host="127.0.0.1", port=port, log_config=None, access_log=False, lifespan="off", ws="none",
     )  # fmt: skip
     server = uvicorn.Server(config)
     patrol = patrol_of(state_dir)

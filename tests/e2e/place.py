@@ -28,12 +28,12 @@ class Site:
                  workers: int = 2) -> None:  # fmt: skip
         self.root = root
         self.endpoint = endpoint
-        self.port = free_port()
+        self.port, self.control_port = free_port(), free_port()
         self.env = {**models.environment(), "KEDGE_ACTOR": "tester"}
         self._install_test_loader()
         self.up: subprocess.Popen[bytes] | None = None
         (root / "kedge.toml").write_text(
-            f"[server]\nport = {self.port}\ncontrol_port = {free_port()}\nworkers = {workers}\n{server}\n"
+            f"[server]\nport = {self.port}\ncontrol_port = {self.control_port}\nworkers = {workers}\n{server}\n"
             f'[endpoints.{endpoint}]\naudience = "internal"\n{policy}\n'
         )
 

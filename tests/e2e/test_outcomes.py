@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 from collections.abc import Callable
 from typing import Any
@@ -77,6 +78,30 @@ def _replay_says_the_same(site: Site) -> None:
     assert found["replayed"] >= 110
     assert found["agreement"]["raw"] < 0.2
     assert next(m for m in found["metrics"] if m["metric"] == "quality")["verdict"] == "fail"
+
+
+def test_outcomes_may_be_posted(make_site: Callable[..., Site]) -> None:
+    """To control, as JSON lines; a wrong endpoint and a flood are refused with a problem."""
+    site = make_site(policy=POLICY)
+    site.start()
+    site.release(scale=3.0)
+    name = ask(site, 1)
+    code, found = post(site, "flights", json.dumps({"id": name, "value": 2.0}).encode())
+    assert (code, found["joined"] + found["parked"]) == (200, 1)
+    assert post(site, "nowhere", b"{}")[0] == 404
+    code, problem = post(site, "flights", b"x" * (17 << 20))
+    assert (code, problem["title"]) == (413, "too_large")
+    assert site.answers("/v2/health/live")
+
+
+def post(site: Site, endpoint: str, body: bytes) -> tuple[int, Any]:
+    connection = http.client.HTTPConnection("127.0.0.1", site.control_port, timeout=20)
+    try:
+        connection.request("POST", f"/api/outcomes/{endpoint}", body)
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())
+    finally:
+        connection.close()
 
 
 def _a_unit_is_forgotten(site: Site) -> None:
