@@ -33,9 +33,9 @@ def evidence_of(place: Workplace, endpoint: str, segment: str | None = None) -> 
         Refused: there is no such endpoint, or no rollout.
     """
     state = state_of(place, endpoint)
-    if state.candidate is None:
+    if state.compared is None:
         raise Refused(
-            f"no rollout is under way on {endpoint} (stage: {state.stage})", code="no_rollout",
+            f"nothing is compared on {endpoint} (stage: {state.stage})", code="no_rollout",
             hint=f"kedge history {endpoint} has the verdicts of earlier ones",
         )  # fmt: skip
     watch = Watch(state, place.windows.kept(endpoint, comparison_of(state)))

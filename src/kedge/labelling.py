@@ -144,7 +144,7 @@ def _typed(given: dict[str, Any]) -> dict[str, Any]:
 
 def _parquet(path: Path) -> Iterator[Outcome | Fault]:
     try:
-        import duckdb  # the extra `analytics`: heavy, and only for those who have Parquet
+        import duckdb  # noqa: PLC0415 - the extra `analytics`: heavy, and only for those who have Parquet
     except ImportError:
         raise Refused("reading Parquet needs the extra analytics", code="needs_analytics",
                       hint="pip install 'kedge[analytics]', or hand in CSV or JSON lines") from None  # fmt: skip
@@ -191,7 +191,7 @@ def _outcome(raw: Any, place: str) -> Outcome | Fault:
     return Outcome(name, value, at, version)
 
 
-def _instant(when: Any) -> float | None | Fault:
+def _instant(when: Any) -> float | Fault | None:
     if when is None or (isinstance(when, int | float) and not isinstance(when, bool)):
         if when is not None and not isfinite(when):
             return Fault("at must be Unix seconds or ISO 8601")

@@ -251,6 +251,8 @@ def _judge(policy: Policy, declared: Any, place: str, faults: list[str]) -> None
         faults.append(
             f"{place}.shadow.sample: is per cent, above 0 and at most 100; got {policy.shadow.sample}"
         )
+    if not 0 <= policy.after.sample <= 100:
+        faults.append(f"{place}.after.sample: is per cent, 0 to 100; got {policy.after.sample}")
     if not 0 <= policy.log.sample <= 100:
         faults.append(f"{place}.log.sample: is per cent, 0 to 100; got {policy.log.sample}")
     durations = {

@@ -9,7 +9,7 @@ import pytest
 
 from kedge.core.commands import Canary, Configure, Promote, Rollback, Shadow
 from kedge.core.holding import Need, copies, needs, within_window
-from kedge.core.values import Placement, Policy, State
+from kedge.core.values import AfterPolicy, Placement, Policy, State
 from kedge.testing.samples import AT, endpoint, release, run
 
 INLINE, PROCESS = Placement.INLINE, Placement.PROCESS
@@ -23,7 +23,19 @@ SECOND = run(FIRST, Promote(2, override="a test"))
 def held(
     state: State, *wanted: tuple[int, Placement], now: float = NOW
 ) -> list[tuple[int, Placement]]:
-    return [(need.release, need.placement) for need in needs(state, wanted, now=now)]
+    found = needs(state, wanted, now=now)
+    return [(need.release, need.placement) for need in found if not need.beside]
+
+
+def test_after_a_promotion_the_release_that_was_left_is_also_compared_with() -> None:
+    """In a process, last of all, and only while the way back is kept."""
+    assert needs(SECOND, now=NOW)[-1] == Need(1, PROCESS, beside=True)
+    assert [need.beside for need in needs(run(SECOND, Shadow(3)), now=NOW)] == [False] * 3
+    later = NOW + 15 * DAY
+    assert [need.release for need in needs(SECOND, now=later)] == [2]
+    off = Policy(after=AfterPolicy(sample=0))
+    quiet = run(SECOND, Configure(policy=off, digest="sha256:off"))
+    assert not any(need.beside for need in needs(quiet, now=NOW))
 
 
 def test_an_empty_endpoint_needs_nothing() -> None:
@@ -41,7 +53,7 @@ def test_production_is_needed_where_its_release_says_and_nothing_is_served_witho
 def test_the_way_back_is_held_beside_production() -> None:
     """A rollback lands on what is loaded."""
     assert held(SECOND) == [(2, INLINE), (1, INLINE)]
-    assert [need.essential for need in needs(SECOND, now=NOW)] == [True, False]
+    assert [need.essential for need in needs(SECOND, now=NOW)] == [True, False, False]
 
 
 @pytest.mark.parametrize("command", [Shadow(3), Canary(3, 100)])

@@ -9,7 +9,7 @@ import pytest
 
 from kedge.core.commands import Canary, Promote, Shadow
 from kedge.core.route import Choice, Plan, Reason, bucket, compile_plan, key_of
-from kedge.core.values import BUCKETS, Arm, State
+from kedge.core.values import BUCKETS, AfterPolicy, Arm, State
 from kedge.testing.samples import endpoint, release, run
 
 VECTORS = json.loads((Path(__file__).parent.parent / "vectors" / "routing.json").read_text("utf-8"))
@@ -46,7 +46,21 @@ def test_nothing_in_production_is_nothing_to_route() -> None:
 
 def test_without_a_rollout_production_answers_everybody() -> None:
     settled = Choice(arm=Arm.PRODUCTION, release=2, reason=Reason.PRODUCTION)
-    assert {plan(SETTLED).choose(entity, 0) for entity in [*ENTITIES, None]} == {settled}
+    copied = msgspec.structs.replace(settled, shadow=1)
+    found = [plan(SETTLED).choose(entity, 5_000) for entity in [*ENTITIES, None]]
+    assert set(found) == {settled, copied}
+
+
+def test_after_a_promotion_a_tenth_is_copied_to_the_release_that_was_left() -> None:
+    """Always the same entities; none without the lease, and none when the policy says so."""
+    plans = [plan(SETTLED), plan(SETTLED)]
+    copied = [[p.choose(str(n), 0).shadow == 1 for n in range(5_000)] for p in plans]
+    assert copied[0] == copied[1]
+    assert 0.08 < sum(copied[0]) / 5_000 < 0.12
+    policy = msgspec.structs.replace(SETTLED.policy, after=AfterPolicy(sample=0))
+    off = msgspec.structs.replace(SETTLED, policy=policy)
+    assert plan(off).choose(None, 0).shadow is None
+    assert compile_plan(SETTLED, lease=False).choose(None, 0).shadow is None
 
 
 def test_a_bucket_below_the_weight_is_the_candidates() -> None:

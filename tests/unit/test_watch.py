@@ -8,11 +8,12 @@ import msgspec
 import numpy as np
 import pytest
 
+from kedge.core.commands import Rollback
+from kedge.core.policy import decide
 from kedge.core.records import JoinRow, Labelled, Outcome
-from kedge.core.values import Output, Policy, Stage, State
+from kedge.core.values import AfterPolicy, Output, Policy, Stage, State
 from kedge.core.windows import CANDIDATE, PRODUCTION, Agreement, BadUnit, Window
-from kedge.engine import watch as watching
-from kedge.engine.watch import Watch
+from kedge.engine.watch import SEGMENTS, Watch
 
 POLICY = Policy(output=Output(kind="binary", score="p", threshold=0.5))
 CANARY = State(
@@ -124,14 +125,52 @@ def test_a_failure_begins_the_healthy_window_again() -> None:
     assert watch.facts(160.0).healthy_s <= 1.0
 
 
-def test_segments_beyond_the_bound_are_counted_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watching, "SEGMENTS", 50)
+def test_segments_beyond_the_bound_are_counted_not_kept() -> None:
     watch = Watch(CANARY)
-    for at in range(200):
-        watch.fold(window(at, exposed={"": (10, 10), f"word=w{at}": (1, 1)}))
-    assert len(watch.totals) <= 51
-    assert watch.counted["segments_left_out"] >= 100
-    assert watch.totals[""][1] >= 1_900
+    for at in range(40):
+        names = {f"word=w{at}-{n}": (1, 1) for n in range(100)}
+        watch.fold(window(at, exposed={"": (100, 100), **names}))
+    assert len(watch.totals) <= SEGMENTS + 100
+    assert watch.counted["segments_left_out"] >= 1_500
+    assert watch.totals[""][1] == 4_000
+
+
+SETTLED = msgspec.structs.replace(CANARY, stage=Stage.SETTLED, production=2, candidate=None, back=1)
+
+
+def after(at: int, **more: Any) -> Window:
+    """As a replica writes it: production is r2 now, and the copy goes to r1."""
+    return paired(at, **{"production": 2, "candidate": 1, **more})
+
+
+def test_after_a_promotion_the_release_that_was_left_is_the_measure() -> None:
+    """r2 fails where r1 answers: that is r2's failure, though it is production now."""
+    watch = Watch(SETTLED)
+    for at in range(100, 130):
+        watch.fold(after(at, bad={"errors": {"": (1, 0)}}))
+    assert errors(watch) == (0, 30)
+    said = decide(SETTLED, watch.facts(130.0))
+    assert (said.verdict, said.code, said.command) == ("fail", "late_regression", None)
+    policy = msgspec.structs.replace(POLICY, after=AfterPolicy(on_fail="rollback"))
+    asked = msgspec.structs.replace(SETTLED, policy=policy)
+    assert decide(asked, watch.facts(130.0)).command == Rollback()
+
+
+def test_after_a_promotion_a_worse_old_release_proves_nothing_against_the_new() -> None:
+    watch = Watch(SETTLED)
+    for at in range(100, 160):
+        watch.fold(after(at, bad={"errors": {"": (0, 1)}}))
+    assert decide(SETTLED, watch.facts(160.0)).code == "watched"
+
+
+def test_labels_judge_the_promoted_release_by_the_old_one() -> None:
+    watch = Watch(SETTLED)
+    rows = [label(n, score=0.1, shadow=0.9) for n in range(200)]
+    rows = [msgspec.structs.replace(one, row=msgspec.structs.replace(
+        one.row, production=2, candidate=1)) for one in rows]  # fmt: skip
+    watch.fold_labels(rows, 200, 1_000.0)
+    found = quality(watch)
+    assert (found.verdict, found.difference) == ("fail", 1.0)
 
 
 def test_a_split_that_is_not_the_one_set_is_no_verdict_on_anybody() -> None:

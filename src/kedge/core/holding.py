@@ -18,11 +18,14 @@ PRODUCTION_COPIES = 2
 
 
 class Need(Value, frozen=True):
-    """A release to hold, and how. `essential`: without it the row cannot be served."""
+    """A release to hold, and how."""
 
     release: int
     placement: Placement
     essential: bool = False
+    """Without it the row cannot be served."""
+    beside: bool = False
+    """Only to be compared with: no command waits for it."""
 
 
 def needs(
@@ -38,13 +41,14 @@ def needs(
     found: dict[tuple[int, Placement], Need] = {}
 
     def add(
-        release: int | None, placement: Placement | None = None, *, essential: bool = False
-    ) -> None:
+        release: int | None, placement: Placement | None = None, *, essential: bool = False,
+        beside: bool = False,
+    ) -> None:  # fmt: skip
         if release is None or release not in state.releases:
             return
         where = placement or state.releases[release].placement
         if (release, where) not in found:
-            found[release, where] = Need(release=release, placement=where, essential=essential)
+            found[release, where] = Need(release, where, essential, beside)
 
     add(state.production, essential=True)
     add(state.candidate, Placement.PROCESS)
@@ -54,6 +58,9 @@ def needs(
         add(state.back)
         add(state.back_model)
         add(state.back_features)
+        if state.candidate is None and state.mirrored is not None:
+            # A copy of the inputs goes to a process only: it may hang without anybody waiting.
+            add(state.back, Placement.PROCESS, beside=True)
     return tuple(found.values())
 
 

@@ -142,7 +142,7 @@ class Judge:
     """(K, BETS) log-wealth of the alarm's bets."""
     proof: Floats
     """(K, RATIOS) log-likelihood on `stats.ratio_grid`; of paired losses the bets on "within the
-    margin", then n, sum and sum of squares of the differences."""
+    margin", then n, sum and sum of squares of the differences, and the sum of production's losses."""
     totals: Counts
     """(K, 4)"""
     highest: Floats
@@ -270,6 +270,25 @@ def _proofs(judge: Judge, rows: NDArray[np.intp]) -> Floats:
     return found
 
 
+def _mild(judge: Judge, rows: NDArray[np.intp]) -> stats.Mask:
+    """Whether the harm that the alarm's richest bet bets on is within the margin.
+
+    The proof is about the whole time; a regression that came late is not excused by the good
+    hours before it. The bets placed since then know how large it is.
+    """
+    best = judge.alarm[rows].argmax(axis=1)
+    found = np.zeros(len(rows), dtype=np.bool_)
+    for number, rail in enumerate(judge.rails.values()):
+        mine = judge.metric[rows] == number
+        if rail.mean:
+            squares, ours = judge.proof[rows[mine], BETS + 2 : BETS + 4].T
+            # A bet of lambda grows best where the mean is lambda times the mean square.
+            found[mine] = LAMBDAS[best[mine]] * squares <= rail.worse_by * ours
+        else:
+            found[mine] = ALARM_GRID[best[mine]] * rail.r0 <= (1 + rail.worse_by) * 1.001
+    return found
+
+
 def overall(judge: Judge, rules: Rules) -> Overall:
     """The alarm: the weighted average of all e-values reaches 1/alpha, or a row did by itself."""
     needed = -log(rules.alpha)
@@ -296,7 +315,7 @@ def overall(judge: Judge, rules: Rules) -> Overall:
     # Those that were proven to be within their margin do not alarm; any other does.
     blamed = fails if fails.any() else np.arange(len(bad)) == top
     rows = np.flatnonzero(blamed)
-    within = _proofs(judge, rows) >= needed
+    within = (_proofs(judge, rows) >= needed) & _mild(judge, rows)
     if within.all():
         reason = f"{_name(metric, segment)} is worse, within margin"
         return Overall("pass", reason, total, needed, metric, segment)
@@ -314,7 +333,7 @@ def _name(metric: str, segment: str) -> str:
 def _figures(judge: Judge, row: int) -> str:
     old, new, old_bad, new_bad = (int(n) for n in judge.totals[row])
     if judge.rails[judge.keys[row][0]].mean:
-        n, total, _ = judge.proof[row, BETS : BETS + 3]
+        n, total = judge.proof[row, BETS : BETS + 2]
         return (
             f"paired loss {total / max(n, 1):+.4f} over {int(n)} pairs, "
             f"candidate worse in {new_bad}, production in {old_bad}"
@@ -337,23 +356,31 @@ def verdicts(
     log_e = stats.log_mixture(judge.alarm)
     suspect = stats.e_bh(log_e, SHOWN_ALPHA)
     fails = _failing(judge, rules, _weights(judge, rules))
-    proofs = _proofs(judge, rows)
+    known = zip(rows, _proofs(judge, rows), _mild(judge, rows), strict=True)
     return tuple(
         _verdict(
             judge, rules, int(row), log_e=float(log_e[row]), proof=float(proof),
-            fails=bool(fails[row]), suspect=bool(suspect[row]),
+            fails=bool(fails[row]), mild=bool(mild), suspect=bool(suspect[row]),
         )
-        for row, proof in zip(rows, proofs, strict=True)
+        for row, proof, mild in known
     )  # fmt: skip
 
 
 def _verdict(
-    judge: Judge, rules: Rules, row: int, *, log_e: float, proof: float, fails: bool, suspect: bool
+    judge: Judge,
+    rules: Rules,
+    row: int,
+    *,
+    log_e: float,
+    proof: float,
+    fails: bool,
+    mild: bool,
+    suspect: bool,
 ) -> Verdict:
     metric, segment = judge.keys[row]
     rail = judge.rails[metric]
     old, new, old_bad, new_bad = (int(n) for n in judge.totals[row])
-    word, reason = _word(judge, rules, row, log_e=log_e, proof=proof, fails=fails)
+    word, reason = _word(judge, rules, row, log_e=log_e, proof=proof, fails=fails, mild=mild)
     ratio: float | None = None
     difference: float | None = None
     interval: tuple[float, float | None] | None = None
@@ -376,7 +403,7 @@ def _verdict(
 
 
 def _word(
-    judge: Judge, rules: Rules, row: int, *, log_e: float, proof: float, fails: bool
+    judge: Judge, rules: Rules, row: int, *, log_e: float, proof: float, fails: bool, mild: bool
 ) -> tuple[Word, str]:
     metric, segment = judge.keys[row]
     worse_by = judge.rails[metric].worse_by
@@ -384,7 +411,7 @@ def _word(
     least = rules.min_units_per_segment if segment else rules.min_units
     if not new:
         return "inconclusive", "no data"
-    if proof >= -log(rules.alpha) and new >= least:
+    if proof >= -log(rules.alpha) and new >= least and (mild or not fails):
         if fails:
             return "pass", f"worse, within margin: {_figures(judge, row)}"
         return "pass", f"not {worse_by:.0%} worse, proven: {_figures(judge, row)}"
@@ -443,8 +470,8 @@ def load(raw: bytes) -> Judge:
         judge,
         last=kept.last,
         restarts=kept.restarts,
-        alarm=np.frombuffer(kept.alarm).reshape(count, -1).copy(),
-        proof=np.frombuffer(kept.proof).reshape(count, -1).copy(),
+        alarm=np.frombuffer(kept.alarm).reshape(count, BETS).copy(),
+        proof=np.frombuffer(kept.proof).reshape(count, RATIOS).copy(),
         totals=np.frombuffer(kept.totals, dtype=np.int64).reshape(count, 4).copy(),
         highest=np.frombuffer(kept.highest).copy(),
     )

@@ -127,10 +127,15 @@ def decide(state: State, facts: Facts) -> Decision:
     """Say what to do about a rollout.
 
     Args:
-        state: the row, in shadow or canary.
+        state: the row, in shadow or canary, or settled with a release that was left to compare with.
         facts: what is known of the comparison, all of it at this epoch's strata.
     """
-    found = _shadow(state, facts) if state.stage is Stage.SHADOW else _canary(state, facts)
+    if state.stage is Stage.SETTLED:
+        found = _after(state, facts)
+    elif state.stage is Stage.SHADOW:
+        found = _shadow(state, facts)
+    else:
+        found = _canary(state, facts)
     if state.automation.frozen and found.command is not None:
         why = f"frozen: would {_word(found.command)}, because {found.reason}"
         return Decision(found.verdict, "frozen", why)
@@ -147,6 +152,16 @@ def _left(state: State, code: str, reason: str) -> Decision:
         held = None if state.paused else Pause()
         return Decision("fail", code, reason, held)
     return Decision("fail", code, reason, Rollback())
+
+
+def _after(state: State, facts: Facts) -> Decision:
+    """Production against the release that was left: late regressions."""
+    if facts.overall.verdict != "fail":
+        return Decision("inconclusive", "watched", facts.overall.reason)
+    if state.policy.after.on_fail == "rollback":
+        return Decision("fail", "late_regression", facts.overall.reason, Rollback())
+    reason = f"{facts.overall.reason}; kedge rollback {state.endpoint} takes it back"
+    return Decision("fail", "late_regression", reason)
 
 
 def _canary(state: State, facts: Facts) -> Decision:

@@ -123,11 +123,11 @@ def compile_plan(state: State, *, lease: bool = True) -> Plan:
         raise ValueError(f"{state.endpoint} has nothing in production: there is nothing to route")
     candidate = state.candidate if lease else None
     canary = state.stage is Stage.CANARY and candidate is not None
-    shadow = state.stage is Stage.SHADOW and candidate is not None
+    mirrored = state.mirrored if lease else None
 
-    def production(reason: Reason, mirrored: int | None = None) -> Choice:
+    def production(reason: Reason, copied: int | None = None) -> Choice:
         return Choice(
-            arm=Arm.PRODUCTION, release=state.production, reason=reason, shadow=mirrored  # type: ignore[arg-type]
+            arm=Arm.PRODUCTION, release=state.production, reason=reason, shadow=copied  # type: ignore[arg-type]
         )  # fmt: skip
 
     def answered(reason: Reason) -> Choice:
@@ -144,11 +144,11 @@ def compile_plan(state: State, *, lease: bool = True) -> Plan:
         epoch=state.epoch,
         key=key_of(state.salt),
         weight=state.weight if canary else 0,
-        sample=state.sample if shadow else 0,
+        sample=mirrored[1] if mirrored else 0,
         inside=answered(Reason.WEIGHT) if canary else production(plain),
         outside=production(plain),
         keyless_inside=answered(Reason.KEYLESS) if canary else production(plain),
         keyless_outside=production(Reason.KEYLESS_OUTSIDE if canary else plain),
-        shadowed=production(Reason.PRODUCTION, candidate) if shadow else None,
+        shadowed=production(Reason.PRODUCTION, mirrored[0]) if mirrored else None,
         asked=asked,
     )

@@ -55,7 +55,7 @@ DAY_STAKE = 0.25
 LAMBDAS: Floats = np.geomspace(0.01, 0.9, BETS)
 """Bets on a mean difference in [-1, 1], as shares of the wealth. The best bet is about mean over
 variance: 0.01 waits for tiny differences, 0.9 stays solvent at the worst one."""
-SUMS = 2 * BETS + 3
+SUMS = 2 * BETS + 4
 """Places in `paired_sums`."""
 CAP = 600.0
 """Logarithms of wealth are read as at most this, so that e**x stays a number."""
@@ -220,7 +220,7 @@ def paired_sums(ours: ArrayLike, theirs: ArrayLike, worse_by: float) -> Floats:
     Returns:
         The bets that the candidate's mean is above production's; the bets that it is below
         (1 + worse_by) times production's, which needs no estimate of either; then n, the sum and
-        the sum of squares of the differences. For losses of 0 and 1, a bet of lambda is a bet on a
+        the sum of squares of the differences, and the sum of production's losses. For losses of 0 and 1, a bet of lambda is a bet on a
         ratio of (1 + lambda) / (1 - lambda) of the discordant pairs: McNemar's test, sequential.
     """
     p, c = np.asarray(ours, dtype=np.float64), np.asarray(theirs, dtype=np.float64)
@@ -229,7 +229,7 @@ def paired_sums(ours: ArrayLike, theirs: ArrayLike, worse_by: float) -> Floats:
     d = c - p
     beyond = c - (1 + worse_by) * p
     within = np.log1p(-np.outer(beyond, LAMBDAS)).sum(axis=0)
-    tail = np.array([len(d), d.sum(), np.square(d).sum()])
+    tail = np.array([len(d), d.sum(), np.square(d).sum(), p.sum()])
     return np.concatenate([bet_sums(d, LAMBDAS), within, tail])
 
 

@@ -98,6 +98,16 @@ class ShadowPolicy(Value, frozen=True):
     on_pass: Literal["ask", "promote"] = "ask"
 
 
+class AfterPolicy(Value, frozen=True):
+    """What is watched after a promotion: the release that was left silently gets a copy."""
+
+    sample: float = 10.0
+    """Per cent of the units; 0: nothing. A tenth finds a late regression within hours and costs
+    a tenth of a model process."""
+    on_fail: Literal["tell", "rollback"] = "tell"
+    """Going back after days is a person's decision, unless the policy says otherwise."""
+
+
 class CanaryPolicy(Value, frozen=True):
     """How a candidate's share grows. `steps` are per cent."""
 
@@ -158,6 +168,7 @@ class Policy(Value, frozen=True):
     guardrails: dict[str, Guardrail] = {}
     shadow: ShadowPolicy = ShadowPolicy()
     canary: CanaryPolicy = CanaryPolicy()
+    after: AfterPolicy = AfterPolicy()
     features: FeaturePolicy = FeaturePolicy()
     log: LogPolicy = LogPolicy()
     runtime: Literal["auto", "inline", "process"] = "auto"
@@ -264,6 +275,27 @@ class State(Value, frozen=True):
     flipped_at: str = ""
     """When production last changed; the window in which `back*` stays loaded starts here."""
     releases: dict[int, Release] = {}
+
+    @property
+    def mirrored(self) -> tuple[int, int] | None:
+        """Which release silently gets a copy of the inputs, and of how many buckets.
+
+        The candidate in a shadow; after a promotion the release that was left.
+        """
+        if self.stage is Stage.SHADOW and self.candidate is not None:
+            return self.candidate, self.sample
+        sample = round(self.policy.after.sample * BUCKETS / 100)
+        if self.stage is Stage.SETTLED and sample and self.back not in (None, self.production):
+            assert self.back is not None
+            return self.back, sample
+        return None
+
+    @property
+    def compared(self) -> int | None:
+        """What production is compared with: a candidate, or the release that was left."""
+        if self.candidate is not None:
+            return self.candidate
+        return self.mirrored[0] if self.mirrored is not None else None
 
 
 class Refusal(Value, frozen=True):

@@ -12,7 +12,7 @@ from kedge.core.policy import EARLY, Decision, Facts
 from kedge.core.values import BUCKETS, State
 from kedge.core.windows import Agreement
 from kedge.engine.agreement import BIN_RATIO
-from kedge.engine.watch import Watch
+from kedge.engine.watch import Watch, judged
 
 WORST = 10
 """Segments that are shown, the worst first."""
@@ -39,8 +39,8 @@ def describe(
     return {
         "endpoint": state.endpoint,
         "stage": state.stage.value,
-        "production": f"r{state.production}",
-        "candidate": f"r{state.candidate}",
+        "production": f"r{judged(state)[0]}",
+        "candidate": f"r{judged(state)[1]}",
         "weight": state.weight * 100 / BUCKETS,
         "paired": watch.paired,
         "frozen": state.automation.frozen,

@@ -28,7 +28,7 @@ from kedge.core.errors import KedgeError, Stale
 from kedge.core.policy import Decision, Facts, decide
 from kedge.core.values import Stage, State
 from kedge.engine.control import Control
-from kedge.engine.watch import Watch, comparison_of
+from kedge.engine.watch import Watch, comparison_of, judged
 from kedge.ports import Clock, Ledger, Note, RecordStore, WindowStore
 
 TICK_S = 0.5
@@ -99,7 +99,7 @@ class Patrol:
         more = False
         states = self._ledger.read().states
         for state in states.values():
-            if state.candidate is None:
+            if state.compared is None:
                 self._watches.pop(state.endpoint, None)
                 continue
             watch = self._watch(state)
@@ -236,8 +236,8 @@ def figures(state: State, decision: Decision, facts: Facts) -> dict[str, Any]:
     return {
         "verdict": decision.verdict,
         "code": decision.code,
-        "candidate": f"r{state.candidate}",
-        "production": f"r{state.production}",
+        "candidate": f"r{judged(state)[1]}",
+        "production": f"r{judged(state)[0]}",
         "stage": state.stage.value,
         "weight": state.weight / 100 if state.stage is Stage.CANARY else None,
         "overall": msgspec.to_builtins(facts.overall),

@@ -71,17 +71,19 @@ class Recording:
         counter = self._counters[key][1]
         seen, lost, streak, broken = recorder.taken()
         if state.candidate is None:
-            logged, torn = counter.logged(seen)
+            logged, torn = counter.logged(one for one in seen if not one.mirrored)
             rows += logged
-            self._lost += lost + torn
-            return
+            self._lost += torn
+            seen = [one for one in seen if one.mirrored]
+            if state.compared is None or not seen:
+                return
         # The bounds of a second come from before it: they may not depend on what they judge.
         bounds = self._bounds.get(key, Bounds())
         self._bounds[key] = recorder.bounds(tolerated_latency(state.policy), SLOW_FLOOR_US, LEAST)
         at = int(self._unix())
         strata = sorted({(one.weight, one.mirrored) for one in seen})
         if not strata and (lost or streak or broken):
-            strata = [(state.weight, state.sample > 0)]
+            strata = [(state.weight, state.mirrored is not None)]
         for weight, paired in strata:
             mine = [one for one in seen if (one.weight, one.mirrored) == (weight, paired)]
             self._number += 1

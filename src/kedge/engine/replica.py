@@ -213,14 +213,17 @@ class Replica:
     def _handles(self, state: State, wishes: tuple[Need, ...]) -> dict[int, Handle]:
         """What is ready, by release: production where its release says, a candidate in a process."""
         found: dict[int, Handle] = {}
+        beside = state.compared
         for need in wishes:
             own = state.releases[need.release].placement
-            at = Placement.PROCESS if need.release == state.candidate else own
-            handle = self._pool.handle(state.endpoint, need.release, at)
+            at = Placement.PROCESS if need.release == beside else own
+            handle = self._pool.handle(state.endpoint, need.release, at) or (
+                self._pool.handle(state.endpoint, need.release, own)
+            )
             if handle is not None and (
                 handle.inline is not None
                 or any(remote.ready for remote in handle.remotes)
-                or need.release == state.candidate
+                or need.release == beside
             ):
                 found[need.release] = handle
         return found

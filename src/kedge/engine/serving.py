@@ -71,7 +71,7 @@ class Answer:
 
 def watched(state: State) -> bool:
     """Whether observations are of use: to compare with a candidate, or for the prediction log."""
-    return state.candidate is not None or state.policy.log.sample > 0
+    return state.compared is not None or state.policy.log.sample > 0
 
 
 class Live:
@@ -155,14 +155,21 @@ class Serving:
             try:
                 return await self._trusted(live, choice, request)
             except ModelFailure:
-                if live.watched and request.asked is None and not request.probe:
-                    live.recorder.offer(Seen(
-                        time(), request, PRODUCTION, 0, True, live.state.weight  # noqa: FBT003
-                    ))  # fmt: skip
+                if request.asked is None and not request.probe:
+                    self._failed(live, choice, request)
                 raise
         if request.asked is not None:
             return await self._trusted(live, choice, request)
         return await self._canary(live, choice, request)
+
+    def _failed(self, live: Live, choice: Choice, request: Request) -> None:
+        """Note that production failed a caller, and see whether the copy would have."""
+        if choice.shadow is not None:
+            self._shadow(live, choice.shadow, request, None)
+        elif live.watched:
+            live.recorder.offer(Seen(
+                time(), request, PRODUCTION, 0, True, live.state.weight  # noqa: FBT003
+            ))  # fmt: skip
 
     async def _canary(self, live: Live, choice: Choice, request: Request) -> Answer:
         """Ask the candidate; production answers when it fails, is late, or is spared."""
@@ -255,17 +262,21 @@ class Serving:
                 time(), request, side, answer.micros, failed, live.state.weight, answer.outputs
             ))  # fmt: skip
 
-    def _shadow(self, live: Live, release: int, request: Request, answer: Answer) -> None:
-        """Give the candidate a copy: bounded, with a deadline, dropped and counted when full."""
+    def _shadow(self, live: Live, release: int, request: Request, answer: Answer | None) -> None:
+        """Give a release a copy: bounded, with a deadline, dropped and counted when full.
+
+        `answer` is production's; None when it failed.
+        """
         recorder = live.recorder
         recorder.count("shadow.requests")
         handle = live.handles.get(release)
         now = self._monotonic()
+        ours, our_micros = (None, 0) if answer is None else (answer.outputs, answer.micros)
 
         def pair(theirs: Columns | None, micros: int = 0, *, dropped: bool = False) -> None:
             if live.watched:
                 recorder.offer(Seen(
-                    time(), request, PRODUCTION, answer.micros, False, 0, answer.outputs,  # noqa: FBT003
+                    time(), request, PRODUCTION, our_micros, ours is None, 0, ours,
                     mirrored=True, theirs=theirs, their_micros=micros, dropped=dropped,
                 ))  # fmt: skip
 
@@ -277,7 +288,7 @@ class Serving:
             recorder.count("shadow.dropped.breaker_open")
             pair(None)
             return
-        ours, rows = answer.outputs, request.rows
+        rows = request.rows
 
         def done(theirs: Columns | None, micros: int, error: str | None) -> None:
             if theirs is None:
@@ -289,8 +300,9 @@ class Serving:
             recorder.count("shadow.answered")
             recorder.latency("shadow", micros)
             recorder.count("shadow.pairs", rows)
-            same = agreeing_rows(live.state.policy.output, ours, theirs, rows)
-            recorder.count("shadow.agreeing", same)
+            if ours is not None:
+                same = agreeing_rows(live.state.policy.output, ours, theirs, rows)
+                recorder.count("shadow.agreeing", same)
             pair(theirs, micros)
 
         if not handle.remotes[0].submit(request.columns, done, live.deadline_s):

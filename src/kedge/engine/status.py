@@ -79,7 +79,7 @@ def _way_back(
     found = _release(state, number)
     if found is None or number is None:
         return None
-    wish = [need for need in needs(state, now=now) if need.release == number]
+    wish = [need for need in needs(state, now=now) if need.release == number and not need.beside]
     cold = (
         lacking(members, state.endpoint, wish) if wish else {m.name: "window over" for m in members}
     )

@@ -79,7 +79,7 @@ _unpack = msgspec.msgpack.Decoder(Snapshot).decode
 
 def comparison_of(state: State) -> str:
     """The key under which a comparison is kept: the pair, its salt and how it is watched."""
-    return f"{state.production}/{state.candidate}/{state.salt}/{state.stage}"
+    return f"{state.production}/{state.compared}/{state.salt}/{state.stage}"
 
 
 class Watch:
@@ -87,8 +87,10 @@ class Watch:
 
     def __init__(self, state: State, kept: bytes | None = None) -> None:
         self.key = comparison_of(state)
-        self.comparison = (state.production, state.candidate, state.salt)
-        self.paired = state.weight == 0 and state.sample > 0
+        self.comparison = (state.production, state.compared, state.salt)
+        self.paired = state.mirrored is not None
+        self.reverse = state.candidate is None
+        """After a promotion: the release that was left has production's part, and is the measure."""
         self._policy = state.policy_digest
         self.rules = rules(state.policy, paired=self.paired)
         self.cursor = 0
@@ -154,6 +156,8 @@ class Watch:
         """Take one window in. Those of other comparisons, or of the other stage, are passed over."""
         if window.comparison != self.comparison or window.paired != self.paired:
             return
+        if self.reverse:
+            window = turned(window)
         if window.weight != self._step[0]:
             self._close(window.at)
             self._step = (window.weight, window.at)
@@ -295,7 +299,10 @@ class Watch:
     ) -> None:
         """Labels of one stratum are one interval: the labelled shares are the exposure."""
         if self.paired:
-            found = stratum.paired
+            found = {
+                name: (theirs, ours) if self.reverse else (ours, theirs)
+                for name, (ours, theirs) in stratum.paired.items()
+            }
             whole = found.get("", ((), ()))
             for arm, losses in enumerate(whole):
                 units[arm] += len(losses)
@@ -400,3 +407,34 @@ class Watch:
             if p + c
         )
         return f"the share of the candidate is not what was set, and not by chance: {told}"
+
+
+def judged(state: State) -> tuple[int | None, int | None]:
+    """Which release is the measure and which is judged by it.
+
+    After a promotion the one that was left is the measure: production is judged.
+    """
+    if state.candidate is None:
+        return state.compared, state.production
+    return state.production, state.candidate
+
+
+def turned(window: Window) -> Window:
+    """The same pairs with the arms exchanged."""
+    return msgspec.structs.replace(
+        window,
+        bad={metric: {name: (c, p) for name, (p, c) in cells.items()}
+             for metric, cells in window.bad.items()},
+        units=tuple(msgspec.structs.replace(unit, arm=1 - unit.arm) for unit in window.units),
+        agreement={
+            name: msgspec.structs.replace(
+                cell, only_production=cell.only_candidate, only_candidate=cell.only_production
+            )
+            for name, cell in window.agreement.items()
+        },
+        scores={bin_: (n, w, -apart, size) for bin_, (n, w, apart, size) in window.scores.items()},
+        examples=tuple(
+            msgspec.structs.replace(one, production=one.candidate, candidate=one.production)
+            for one in window.examples
+        ),
+    )  # fmt: skip

@@ -171,7 +171,7 @@ class Counter:
         state = self._state
         return Window(
             replica=self._replica, number=number, endpoint=state.endpoint, production=state.production or 0,
-            candidate=state.candidate or 0, salt=state.salt, at=at, weight=weight, paired=paired,
+            candidate=state.compared or 0, salt=state.salt, at=at, weight=weight, paired=paired,
             fresh=None if paired else (draft.fresh[0], draft.fresh[1]),
             exposed=_frozen(draft.exposed), answered=_frozen(draft.answered),
             bad={metric: _frozen(cells) for metric, cells in draft.bad.items()},
@@ -311,7 +311,7 @@ class Counter:
             theirs = said(self._output, one.theirs, row) if one.theirs is not None else None
             rows.append(JoinRow(
                 id=f"{one.request.id}/{row}", at=one.at, unit=one.request.entity or "",
-                endpoint=state.endpoint, production=state.production or 0, candidate=state.candidate,
+                endpoint=state.endpoint, production=state.production or 0, candidate=state.compared,
                 salt=state.salt, weight=weight,
                 arm="production" if one.arm == PRODUCTION or one.failed else "candidate",
                 failed=one.failed, segments=names, score=ours.score, decision=ours.decision,
