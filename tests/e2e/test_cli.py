@@ -525,7 +525,7 @@ def test_every_command_explains_itself(empty: Fresh, name: str | None) -> None:
         assert not hidden & shown
         assert empty.says("-h") == told
     else:
-        assert "--json" in told
+        assert "--json" in told or "Commands:" in told
     assert list(empty.root.iterdir()) == [empty.root / "plugin"]
 
 

@@ -60,6 +60,8 @@ def test_a_canary_that_fails_is_taken_back_by_itself(make_site: Callable[..., Si
     assert site.served() == "r1"
 
 
+@pytest.mark.soak
+@pytest.mark.timeout(600)
 def test_a_healthy_shadow_is_certified_and_promoted(make_site: Callable[..., Site]) -> None:
     """By 5,300 pairs without a failure: the proof that fewer than one in a thousand fails."""
     site = make_site(policy=QUICK.replace('"ask"', '"promote"'))
@@ -69,7 +71,7 @@ def test_a_healthy_shadow_is_certified_and_promoted(make_site: Callable[..., Sit
         site.run("shadow", "flights", "v2")
         site.until(lambda: evidence(site)["units"][1] > 0, "the first pairs", 30)
         found = evidence(site)
-        settled(site, 100)
+        settled(site, 400)
     assert found["agreement"]["raw"] == 1.0
     assert load.failures == []
     assert kinds(site) == ["shadow_passed", "promoted"]

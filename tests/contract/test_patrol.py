@@ -1,0 +1,182 @@
+"""The patrol on a real ledger and a real evidence store, with windows written as workers write them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from contract.sql_world import POLICY, World, world
+from kedge.core.commands import Canary, Freeze, Pause, Promote, Rollback, Shadow
+from kedge.core.values import CanaryPolicy, Output, ShadowPolicy, Stage
+from kedge.core.windows import Window
+from kedge.engine.patrol import Patrol
+from kedge.ports import Entry
+from kedge.wiring import Workplace
+
+QUICK = msgspec.structs.replace(
+    POLICY,
+    output=Output(kind="score", score="y", tolerance=0.5),
+    shadow=ShadowPolicy(window="10s", min_pairs=1_000, min_pairs_per_segment=10, on_pass="promote"),
+    canary=CanaryPolicy(steps=(5, 50), dwell="1s", on_pass="promote"),
+)
+
+
+class Watched:
+    """A world with a patrol; `pass_time` writes what its one worker counts."""
+
+    def __init__(self, tmp_path: Path, policy: Any = QUICK) -> None:
+        self.world: World = world(tmp_path, releases=2, configured=False)
+        self.world.configure(policy)
+        self.world.do(Promote(release=1))
+        self.place = Workplace(self.world.state_dir)
+        self.patrol = self.fresh()
+        self.at = 1_000_000
+        self.number = 0
+
+    def fresh(self, by: str = "patrol@here") -> Patrol:
+        """Another patrol on the same files: what takes over when one has died."""
+        place = Workplace(self.world.state_dir)
+        return Patrol(
+            ledger=place.ledger, store=place.windows, records=place.records, clock=place.clock,
+            control=lambda: place.control(lambda text: None, None), leads=lambda: True, by=by,
+        )  # fmt: skip
+
+    def pass_time(self, seconds: int, *, bad: tuple[int, int] = (0, 0), units: int = 1_000) -> None:
+        state = self.world.row()
+        paired = state.stage is Stage.SHADOW
+        share = 0.5 if paired else state.weight / 10_000
+        exposed = (units, units) if paired else (round(units * (1 - share)), round(units * share))
+        for _ in range(seconds):
+            self.at += 1
+            self.number += 1
+            self.place.windows.write([Window(
+                replica="w0", number=self.number, endpoint="flights", production=1, candidate=2,
+                salt=state.salt, at=self.at, weight=state.weight, paired=paired,
+                exposed={"": exposed}, answered={"": exposed}, bad={"errors": {"": bad}},
+                mirrored=units if paired else 0, copied=units if paired else 0,
+            )])  # fmt: skip
+
+    def look(self, patrol: Patrol | None = None) -> None:
+        """One look, and wait for the forward move that it may have begun."""
+        patrol = patrol or self.patrol
+        while patrol.look():
+            continue
+        for thread in patrol._forward.values():
+            thread.join(20)
+
+    def told(self) -> list[str]:
+        """The patrol's own events, oldest first."""
+        entries: tuple[Entry, ...] = self.world.ledger.history("flights", 100)
+        return [
+            type(e.event).__name__ if not hasattr(e.event, "kind") else e.event.kind
+            for e in sorted(entries, key=lambda e: e.seq)
+            if e.by.startswith("patrol@") and getattr(e.event, "kind", "") != "receipt"
+        ]
+
+
+def test_a_shadow_is_certified_then_promoted(tmp_path: Path) -> None:
+    site = Watched(tmp_path)
+    site.world.do(Shadow(release=2))
+    site.pass_time(12)
+    for _ in range(3):
+        site.look()
+    assert site.told() == ["ShadowPassed", "Promoted"]
+    assert site.world.row().production == 2
+
+
+def test_a_canary_walks_by_proof(tmp_path: Path) -> None:
+    """Nothing is left before the proof is there, however long it takes."""
+    site = Watched(tmp_path)
+    site.world.do(Canary(release=2, weight=500, auto=True))
+    site.pass_time(3)
+    site.look()
+    assert site.world.row().weight == 500
+    for _ in range(60):
+        site.pass_time(2)
+        site.look()
+    assert site.told() == ["WeightSet", "Promoted"]
+
+
+def test_without_auto_it_only_says_so_once(tmp_path: Path) -> None:
+    site = Watched(tmp_path)
+    site.world.do(Canary(release=2, weight=500))
+    for _ in range(20):
+        site.pass_time(3)
+        site.look()
+    assert site.told() == ["verdict"]
+    assert site.world.row().weight == 500
+
+
+@pytest.mark.parametrize(
+    ("lives", "kept"), [(1, True), (2, True), (5, True), (1, False), (3, False)]
+)
+def test_whenever_it_dies_the_next_one_acts_and_only_once(
+    tmp_path: Path, lives: int, *, kept: bool
+) -> None:
+    """Dropped between looks, having kept what it knew or not: nothing is lost or done twice."""
+    site = Watched(tmp_path)
+    site.world.do(Canary(release=2, weight=500))
+    for turn in range(30):
+        site.pass_time(1, bad=(1, 1))
+        if turn % lives == 0:
+            if kept:
+                site.patrol._keep(force=True)
+            site.patrol = site.fresh()
+        site.look()
+    assert site.told() == ["CandidateRolledBack"]
+
+
+def test_two_at_once_act_once(tmp_path: Path) -> None:
+    """Should the lock ever fail: the epoch does not."""
+    site = Watched(tmp_path)
+    one, two = site.fresh("patrol@one"), site.fresh("patrol@two")
+    site.world.do(Canary(release=2, weight=500))
+    site.pass_time(20, bad=(1, 4))
+    site.look(one)
+    site.look(two)
+    assert site.told() == ["CandidateRolledBack"]
+
+
+def test_somebody_who_was_faster_is_not_overruled(tmp_path: Path) -> None:
+    """It decided on a row that has moved: the ledger refuses, and it looks again."""
+    site = Watched(tmp_path)
+    site.world.do(Canary(release=2, weight=500))
+    site.pass_time(20, bad=(1, 4))
+    state = site.world.row()
+    site.world.do(Freeze())
+    site.patrol._submit(state, Rollback(), "late")
+    assert site.told() == []
+    assert site.world.row().stage is Stage.CANARY
+
+
+def test_a_paused_canary_is_taken_back_all_the_same(tmp_path: Path) -> None:
+    site = Watched(tmp_path)
+    site.world.do(Canary(release=2, weight=500))
+    site.world.do(Pause())
+    site.pass_time(20, bad=(1, 4))
+    site.look()
+    assert site.told() == ["CandidateRolledBack"]
+
+
+def test_frozen_it_says_what_it_would_have_done(tmp_path: Path) -> None:
+    site = Watched(tmp_path)
+    site.world.do(Canary(release=2, weight=500))
+    site.world.do(Freeze())
+    site.pass_time(20, bad=(1, 4))
+    site.look()
+    assert site.told() == ["verdict"]
+    assert site.world.row().stage is Stage.CANARY
+
+
+def test_a_store_that_cannot_be_read_decides_nothing(tmp_path: Path) -> None:
+    site = Watched(tmp_path)
+    site.world.do(Shadow(release=2))
+    site.pass_time(12)
+    for path in (site.world.state_dir / "evidence").glob("*"):
+        path.unlink()
+    site.patrol = site.fresh()
+    site.look()
+    assert site.told() == []
