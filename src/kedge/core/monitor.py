@@ -138,6 +138,8 @@ class Judge:
     """Where each key's row is."""
     metric: NDArray[np.intp]
     """(K,) which guardrail, in the order of `rails`."""
+    segmented: stats.Mask
+    """(K,) whether it is a segment's row."""
     alarm: Floats
     """(K, BETS) log-wealth of the alarm's bets."""
     proof: Floats
@@ -145,6 +147,8 @@ class Judge:
     margin", then n, sum and sum of squares of the differences, and the sum of production's losses."""
     totals: Counts
     """(K, 4)"""
+    log_e: Floats
+    """(K,) the mixture over the alarm's bets."""
     highest: Floats
     """(K,) the highest log e-value so far: a failure stays."""
 
@@ -159,20 +163,19 @@ def begin(at: float, rails: Mapping[str, Rail]) -> Judge:
     """A judge that has seen nothing."""
     return Judge(
         began=at, last=at, restarts=0, rails=dict(rails), keys=(), place={},
-        metric=np.zeros(0, dtype=np.intp), alarm=np.zeros((0, BETS)),
-        proof=np.zeros((0, RATIOS)), totals=np.zeros((0, 4), dtype=np.int64), highest=np.zeros(0),
+        metric=np.zeros(0, dtype=np.intp), segmented=np.zeros(0, dtype=np.bool_), alarm=np.zeros((0, BETS)),
+        proof=np.zeros((0, RATIOS)), totals=np.zeros((0, 4), dtype=np.int64), log_e=np.zeros(0),
+        highest=np.zeros(0),
     )  # fmt: skip
 
 
 def fold(judge: Judge, interval: Interval) -> Judge:
     """Take one interval in. Metrics without a guardrail are passed over."""
-    judge = _restarted(_joined(judge, interval.keys), interval.at)
-    known = [(judge.place[key], n) for n, key in enumerate(interval.keys) if key in judge.place]
-    rows = np.array([row for row, _ in known], dtype=np.intp)
-    taken = np.array([n for _, n in known], dtype=np.intp)
-    counts = interval.counts[taken]
+    judge, every = _placed(_restarted(judge, interval.at), interval.keys)
+    taken = np.flatnonzero(every >= 0)
+    rows, counts = every[taken], interval.counts[taken]
     alarm, proof = judge.alarm.copy(), judge.proof.copy()
-    totals, highest = judge.totals.copy(), judge.highest.copy()
+    totals, log_e = judge.totals.copy(), judge.log_e.copy()
     totals[rows] += counts
     for number, rail in enumerate(judge.rails.values()):
         mine = judge.metric[rows] == number
@@ -195,10 +198,10 @@ def fold(judge: Judge, interval: Interval) -> Judge:
             bad = cells[:, 2:].astype(np.float64)
             alarm[at] += stats.label_sums(share, bad, ALARM_GRID * rail.r0, rail.r0)
             proof[at] += stats.label_sums(share, bad, stats.ratio_grid(rail.worse_by))
-        highest[at] = np.maximum(highest[at], stats.log_mixture(alarm[at]))
+        log_e[at] = stats.log_mixture(alarm[at])
     return replace(
         judge, last=max(judge.last, interval.at), alarm=alarm, proof=proof, totals=totals,
-        highest=highest,
+        log_e=log_e, highest=np.maximum(judge.highest, log_e),
     )  # fmt: skip
 
 
@@ -208,7 +211,24 @@ def _restarted(judge: Judge, at: float) -> Judge:
     if due <= judge.restarts:
         return judge
     more = stats.placed(due) - stats.placed(judge.restarts)
-    return replace(judge, restarts=due, alarm=stats.restarted(judge.alarm, more))
+    alarm = stats.restarted(judge.alarm, more)
+    return replace(judge, restarts=due, alarm=alarm, log_e=stats.log_mixture(alarm))
+
+
+def _placed(judge: Judge, keys: tuple[Key, ...]) -> tuple[Judge, NDArray[np.intp]]:
+    """Where each key's row is, -1 without a guardrail; rows are made for those that are new."""
+    if keys is judge.keys:
+        return judge, np.arange(len(keys), dtype=np.intp)
+    rows = _rows(judge, keys)
+    if (rows < 0).any():
+        judge = _joined(judge, keys)
+        rows = _rows(judge, keys)
+    return judge, rows
+
+
+def _rows(judge: Judge, keys: tuple[Key, ...]) -> NDArray[np.intp]:
+    place = judge.place
+    return np.fromiter((place.get(key, -1) for key in keys), np.intp, len(keys))
 
 
 def _joined(judge: Judge, keys: tuple[Key, ...]) -> Judge:
@@ -223,10 +243,12 @@ def _joined(judge: Judge, keys: tuple[Key, ...]) -> Judge:
         judge,
         keys=every,
         place={key: row for row, key in enumerate(every)},
+        segmented=np.concatenate([judge.segmented, np.array([bool(s) for _, s in new])]),
         metric=np.concatenate([judge.metric, np.array([number[m] for m, _ in new], dtype=np.intp)]),
         alarm=np.concatenate([judge.alarm, np.full((len(new), BETS), placed)]),
         proof=np.concatenate([judge.proof, np.zeros((len(new), RATIOS))]),
         totals=np.concatenate([judge.totals, np.zeros((len(new), 4), dtype=np.int64)]),
+        log_e=np.concatenate([judge.log_e, np.full(len(new), placed)]),
         highest=np.concatenate([judge.highest, np.full(len(new), placed)]),
     )
 
@@ -238,7 +260,7 @@ def _weights(judge: Judge, rules: Rules) -> Floats:
     """The share of the alarm that each row has: its metric's, less what the segments have."""
     rails = [rules.rails.get(name) for name in judge.rails]
     weight = np.array([0.0 if rail is None else rail.weight for rail in rails])
-    segmented = np.array([bool(segment) for _, segment in judge.keys], dtype=np.bool_)
+    segmented = judge.segmented
     count = np.bincount(judge.metric[segmented], minlength=len(rails))
     each = rules.segment_stake / np.maximum(count, 1)
     part = np.where(segmented, each[judge.metric], 1 - rules.segment_stake)
@@ -303,7 +325,7 @@ def overall(judge: Judge, rules: Rules) -> Overall:
         return Overall("inconclusive", reason, needed=needed)
     fails = _failing(judge, rules, weights)
     terms = np.full(len(bad), -inf)
-    terms[able] = stats.log_mixture(judge.alarm[able]) + np.log(weights[able])
+    terms[able] = judge.log_e[able] + np.log(weights[able])
     most_term = float(terms.max())
     total = most_term + log(float(np.exp(terms - most_term).sum()))
     latched = np.where(fails, judge.highest + np.log(np.maximum(weights, 1e-300)), -inf)
@@ -350,16 +372,15 @@ def verdicts(
     """What is known of every (metric, segment), or of some."""
     if not judge.keys:
         return ()
-    rows = np.array(
-        [row for row, key in enumerate(judge.keys) if only is None or key in only], dtype=np.intp
-    )
-    log_e = stats.log_mixture(judge.alarm)
-    suspect = stats.e_bh(log_e, SHOWN_ALPHA)
+    rows = np.arange(len(judge.keys), dtype=np.intp)
+    if only is not None:
+        rows = np.sort([judge.place[key] for key in only if key in judge.place]).astype(np.intp)
+    suspect = stats.e_bh(judge.log_e, SHOWN_ALPHA)
     fails = _failing(judge, rules, _weights(judge, rules))
     known = zip(rows, _proofs(judge, rows), _mild(judge, rows), strict=True)
     return tuple(
         _verdict(
-            judge, rules, int(row), log_e=float(log_e[row]), proof=float(proof),
+            judge, rules, int(row), log_e=float(judge.log_e[row]), proof=float(proof),
             fails=bool(fails[row]), mild=bool(mild), suspect=bool(suspect[row]),
         )
         for row, proof, mild in known
@@ -466,11 +487,13 @@ def load(raw: bytes) -> Judge:
         raise ValueError("saved with another grid of bets")
     judge = _joined(begin(kept.began, kept.rails), kept.keys)
     count = len(kept.keys)
+    alarm = np.frombuffer(kept.alarm).reshape(count, BETS).copy()
     return replace(
         judge,
         last=kept.last,
         restarts=kept.restarts,
-        alarm=np.frombuffer(kept.alarm).reshape(count, BETS).copy(),
+        alarm=alarm,
+        log_e=stats.log_mixture(alarm),
         proof=np.frombuffer(kept.proof).reshape(count, RATIOS).copy(),
         totals=np.frombuffer(kept.totals, dtype=np.int64).reshape(count, 4).copy(),
         highest=np.frombuffer(kept.highest).copy(),

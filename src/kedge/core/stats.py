@@ -21,6 +21,7 @@ Logarithms are natural. Arrays are float64 unless it is said otherwise.
 
 from __future__ import annotations
 
+from functools import cache
 from math import inf, lgamma, log, log1p, sqrt
 from typing import Any
 
@@ -120,6 +121,7 @@ def certificate_grid(delta: float) -> Floats:
     return np.geomspace(0.3, 1 + 0.9 * delta, BETS)
 
 
+@cache
 def ratio_grid(delta: float) -> Floats:
     """Rate ratios at which a likelihood is kept, (RATIOS,), ascending.
 
@@ -128,7 +130,9 @@ def ratio_grid(delta: float) -> Floats:
     """
     small = np.geomspace(0.02, 0.2, LOW)
     large = np.geomspace(1.0, 30.0, RATIOS - NULL) * (1 + delta)
-    return np.concatenate([small, certificate_grid(delta), large])
+    grid = np.concatenate([small, certificate_grid(delta), large])
+    grid.flags.writeable = False
+    return grid
 
 
 def certificate_log_e(likelihood: Floats) -> Any:
