@@ -176,6 +176,42 @@ def test_equal_losses_are_rarely_judged_worse_or_better() -> None:
     assert within / 300 <= ALPHA + 2 * 0.0058
 
 
+def test_two_equal_arms_are_rarely_judged_worse_or_within_a_margin_that_is_passed() -> None:
+    """Unpaired, at a fifth of the units: at the edge of both hypotheses, looked at every batch."""
+    rng = np.random.default_rng(31)
+    worse = within = 0
+    for _ in range(300):
+        walk, edge = np.zeros(stats.SUMS), np.zeros(stats.SUMS)
+        highest = lowest = -inf
+        for _ in range(30):
+            p, c = (
+                rng.beta(2, 5, rng.binomial(80, 0.8) + 1),
+                rng.beta(2, 5, rng.binomial(80, 0.2) + 1),
+            )
+            walk += stats.arm_sums(p, c, 0.1)
+            edge += stats.arm_sums(p, (1.1 * c).clip(0, 1), 0.1)
+            highest = max(highest, stats.log_mixture(walk[: stats.BETS]))
+            lowest = max(lowest, stats.log_mixture(edge[stats.BETS : 2 * stats.BETS]))
+        worse += highest >= log(1 / ALPHA)
+        within += lowest >= log(1 / ALPHA)
+    assert worse / 300 <= ALPHA + 2 * 0.0058
+    assert within / 300 <= ALPHA + 2 * 0.0058
+
+
+def test_a_worse_arm_is_found_and_an_equal_one_proven() -> None:
+    rng = np.random.default_rng(37)
+    walk, equal = np.zeros(stats.SUMS), np.zeros(stats.SUMS)
+    for _ in range(100):
+        p = rng.beta(2, 8, 60)
+        walk += stats.arm_sums(p, (rng.beta(2, 8, 30) + 0.1).clip(0, 1), 0.5)
+        equal += stats.arm_sums(p, rng.beta(2, 8, 30), 0.5)
+    assert stats.log_mixture(walk[: stats.BETS]) > log(1 / ALPHA)
+    assert stats.log_mixture(equal[stats.BETS : 2 * stats.BETS]) > log(1 / ALPHA)
+    n, total = walk[2 * stats.BETS : 2 * stats.BETS + 2]
+    assert total / n == pytest.approx(0.1, abs=0.02)
+    assert not stats.arm_sums([0.5], [], 0.1).any()
+
+
 def test_losses_outside_their_range_are_refused() -> None:
     with pytest.raises(ValueError, match=r"\[0, 1\]"):
         stats.paired_sums([0.5], [1.5], 0.1)

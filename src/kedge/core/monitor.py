@@ -4,8 +4,8 @@ Theory of operation
 -------------------
 * One row for each (metric, segment): log-wealth of the alarm's bets, what the proof of "not worse"
   needs, and the totals. `fold` adds one interval to all its rows at once.
-* Counted rows (errors, latency, quality by arm) are judged by the label of bad units; paired losses
-  by bets on their mean difference, which for right and wrong is McNemar's test (`core.stats`).
+* Counted rows (errors, latency) are judged by the label of bad units; losses by bets on their mean
+  difference, which for pairs of right and wrong is McNemar's test (`core.stats`).
 * A row that appears later joins with what was placed until then, as if it had been bet on before
   with nothing seen: it is an e-process from there on.
 * The alarm is one weighted average over all rows (`overall`). A row fails by itself when its own
@@ -58,7 +58,7 @@ class Rail(Value, frozen=True):
     floor: float = 0.001
     """A rate proven to be below this passes without a ratio: one in a thousand."""
     mean: bool = False
-    """Judged by paired losses instead of counts of bad units."""
+    """Judged by losses instead of counts of bad units."""
 
 
 class Rules(Value, frozen=True, kw_only=True):
@@ -357,8 +357,8 @@ def _figures(judge: Judge, row: int) -> str:
     if judge.rails[judge.keys[row][0]].mean:
         n, total = judge.proof[row, BETS : BETS + 2]
         return (
-            f"paired loss {total / max(n, 1):+.4f} over {int(n)} pairs, "
-            f"candidate worse in {new_bad}, production in {old_bad}"
+            f"mean loss {total / max(n, 1):+.4f} over {int(n)} labelled, "
+            f"wrong {new_bad} times and production {old_bad}"
         )
     return (
         f"candidate {new_bad} bad of {new} ({new_bad / max(new, 1):.2%}), "

@@ -105,7 +105,7 @@ def rules(policy: Policy, *, paired: bool) -> Rules:
         EARLY: Rail(worse_by=max(1.0, errors), floor=EARLY_FLOOR),
         "latency.p50": Rail(worse_by=twice - 1, r0=twice, weight=WEIGHTS["latency.p50"]),
         "latency.p99": Rail(worse_by=twice - 1, r0=twice, weight=WEIGHTS["latency.p99"]),
-        "quality": Rail(worse_by=rails["quality"].worse_by, weight=WEIGHTS["quality"], mean=paired),
+        "quality": Rail(worse_by=rails["quality"].worse_by, weight=WEIGHTS["quality"], mean=True),
     }
     least = policy.shadow.min_pairs_per_segment
     return Rules(

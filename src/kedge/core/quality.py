@@ -17,7 +17,6 @@ from kedge.core.records import (
     Known,
     Labelled,
     Quality,
-    Spread,
     Stratum,
     delay_bin,
     live_version,
@@ -204,7 +203,7 @@ class _Building:
             label_version=version,
             cells={name: _cell(counts) for name, counts in self.cells.items()},
             losses={
-                name: (_spread(self.losses.get((name, 0), [])), _spread(self.losses.get((name, 1), [])))
+                name: (tuple(self.losses.get((name, 0), ())), tuple(self.losses.get((name, 1), ())))
                 for name in self.cells
             },
             paired={name: (tuple(ours), tuple(theirs)) for name, (ours, theirs) in self.paired.items()},
@@ -326,7 +325,3 @@ def _count_pair(into: _Building, one: Labelled, output: Output, loss: Loss, seen
 def _cell(counts: list[int]) -> Cell:
     old, new, old_bad, new_bad = counts
     return old, new, old_bad, new_bad
-
-
-def _spread(values: list[float]) -> Spread:
-    return Spread(len(values), sum(values), sum(value * value for value in values))

@@ -165,14 +165,6 @@ class Coverage(Value, frozen=True, kw_only=True):
     declined: dict[str, int] = {}
 
 
-class Spread(Value, frozen=True):
-    """Losses: how many, and their sums."""
-
-    n: int = 0
-    total: float = 0.0
-    squares: float = 0.0
-
-
 class Stratum(Value, frozen=True, kw_only=True):
     """What labels say of one comparison at one weight, under one version of the labels.
 
@@ -186,8 +178,8 @@ class Stratum(Value, frozen=True, kw_only=True):
     label_version: str
     cells: dict[str, Cell] = {}
     """By the arm that answered."""
-    losses: dict[str, tuple[Spread, Spread]] = {}
-    """Losses in [0, 1], production's and the candidate's; one value a unit."""
+    losses: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {}
+    """Losses in [0, 1] of the units of each arm; one value a unit."""
     paired: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {}
     """Losses of production and of the candidate on the same predictions, where a copy answered."""
 

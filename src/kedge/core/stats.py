@@ -237,6 +237,38 @@ def paired_sums(ours: ArrayLike, theirs: ArrayLike, worse_by: float) -> Floats:
     return np.concatenate([bet_sums(d, LAMBDAS), within, tail])
 
 
+def arm_sums(ours: ArrayLike, theirs: ArrayLike, worse_by: float) -> Floats:
+    """Losses of two arms on different units, for the judge: (SUMS,), as `paired_sums`.
+
+    With w the candidate's realised share of the batch, a unit of its arm counts loss / w and one
+    of production's -loss / (1 - w). For fixed numbers of units that are alike within an arm, a
+    bet of lambda has the mean (1 + lambda m1 / w)^n1 (1 - lambda m0 / (1 - w))^n0, which is at most
+    exp(lambda n (m1 - m0)): 1 for a candidate that is not worse. A batch with one arm only
+    compares nothing.
+
+    Args:
+        ours: production's losses, each in [0, 1], shape (n0,).
+        theirs: the candidate's, shape (n1,).
+        worse_by: the margin, as a share of production's loss.
+    """
+    p, c = np.asarray(ours, dtype=np.float64), np.asarray(theirs, dtype=np.float64)
+    if not (np.all((p >= 0) & (p <= 1)) and np.all((c >= 0) & (c <= 1))):
+        raise ValueError("losses lie in [0, 1]")
+    n = p.size + c.size
+    if not p.size or not c.size:
+        return np.zeros(SUMS)
+    w = c.size / n
+    worse = LAMBDAS * (1 - w)
+    found = np.log1p(np.outer(c / w, worse)).sum(axis=0)
+    found += np.log1p(-np.outer(p / (1 - w), worse)).sum(axis=0)
+    within = LAMBDAS * w
+    other = np.log1p(-np.outer(c / w, within)).sum(axis=0)
+    other += np.log1p(np.outer((1 + worse_by) * p / (1 - w), within)).sum(axis=0)
+    squares = np.square(c / w).sum() + np.square(p / (1 - w)).sum()
+    tail = [n, c.sum() / w - p.sum() / (1 - w), squares, p.sum() / (1 - w)]
+    return np.concatenate([found, other, tail])
+
+
 def asymptotic_half_width(n: float, sigma: float, rho: float, alpha: float) -> float:
     """Half the width of a two-sided asymptotic confidence sequence for a mean.
 

@@ -298,31 +298,17 @@ class Watch:
         self, stratum: Stratum, at: float, units: list[int], loss: list[float]
     ) -> None:
         """Labels of one stratum are one interval: the labelled shares are the exposure."""
-        if self.paired:
-            found = {
-                name: (theirs, ours) if self.reverse else (ours, theirs)
-                for name, (ours, theirs) in stratum.paired.items()
-            }
-            whole = found.get("", ((), ()))
-            for arm, losses in enumerate(whole):
-                units[arm] += len(losses)
-                loss[arm] += sum(losses)
-            names = [name for name in found if not name or name in self.totals]
-            counts = [
-                [len(found[n][0])] * 2
-                + [sum(p > c for p, c in zip(*found[n], strict=True)),
-                   sum(c > p for p, c in zip(*found[n], strict=True))]
-                for n in names
-            ]  # fmt: skip
-            margin = self.rules.rails["quality"].worse_by
-            sums = np.array([stats.paired_sums(*found[n], margin) for n in names])
-        else:
-            names = [name for name in stratum.cells if not name or name in self.totals]
-            counts = [list(stratum.cells[name]) for name in names]
-            sums = None
-            for arm, spread in enumerate(stratum.losses.get("", ())):
-                units[arm] += spread.n
-                loss[arm] += spread.total
+        found = stratum.paired if self.paired else stratum.losses
+        if self.reverse:
+            found = {name: (theirs, ours) for name, (ours, theirs) in found.items()}
+        for arm, losses in enumerate(found.get("", ((), ()))):
+            units[arm] += len(losses)
+            loss[arm] += sum(losses)
+        names = [name for name in found if not name or name in self.totals]
+        counts = [_discordant(*found[n]) if self.paired else stratum.cells[n] for n in names]
+        margin = self.rules.rails["quality"].worse_by
+        add_up = stats.paired_sums if self.paired else stats.arm_sums
+        sums = np.array([add_up(*found[n], margin) for n in names])
         if names:
             self._judged(Interval(
                 at=at, keys=tuple(("quality", name) for name in names),
@@ -407,6 +393,12 @@ class Watch:
             if p + c
         )
         return f"the share of the candidate is not what was set, and not by chance: {told}"
+
+
+def _discordant(ours: Sequence[float], theirs: Sequence[float]) -> tuple[int, int, int, int]:
+    """Pairs twice, then those in which only production lost more, and only the candidate."""
+    apart = [p - c for p, c in zip(ours, theirs, strict=True)]
+    return len(apart), len(apart), sum(d > 0 for d in apart), sum(d < 0 for d in apart)
 
 
 def judged(state: State) -> tuple[int | None, int | None]:
