@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -187,17 +188,46 @@ class Up(Child):
             connection.close()
 
 
+class Outcomes:
+    """Hands in late labels as their files appear, from a thread of its own."""
+
+    def __init__(self, kedge: Kedge, folder: Path) -> None:
+        self.counts: Counter[str] = Counter()
+        self.fault = ""
+        self._kedge = kedge
+        self._folder = folder
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._ending.wait(0.5):
+            for path in sorted(self._folder.glob("*.jsonl")):
+                try:
+                    found = self._kedge.run("outcomes", "flights", "--file", str(path)).data
+                except DemoFailed as error:
+                    self.fault = str(error)
+                    return
+                self.counts.update({k: v for k, v in found.items() if k != "faults"})
+                path.unlink()
+
+    def stop(self) -> None:
+        """End after the present file."""
+        self._ending.set()
+        self._thread.join(STOP_S)
+
+
 class Traffic(Child):
     """The load, in its own process. `latest` is what it said last."""
 
-    def __init__(self, kedge: Kedge, cache: Path, port: int, rate: float) -> None:
+    def __init__(self, kedge: Kedge, cache: Path, port: int, rate: float, outcomes: Path) -> None:
         self.latest: dict[str, Any] = {}
         self.summary: dict[str, Any] | None = None
         super().__init__(
             "traffic",
             [
                 sys.executable, HERE / "traffic.py", "--port", str(port), "--rate", str(rate),
-                "--cache", cache,
+                "--cache", cache, "--outcomes", outcomes,
             ],
             kedge.work / "traffic.log",
             env=kedge.environment,

@@ -9,7 +9,10 @@ takes longer than the timeout, or never comes because the connection was refused
 Standard output is one JSON object a second, then {"summary": ...}. SIGTERM ends the sending;
 what is in flight is waited for.
 
-    python traffic.py --port 8080 --rate 120 --seconds 30 [--cache DIR]
+With --outcomes DIR, what was true of each answered flight is written there some seconds later, in
+files for `kedge outcomes`, shuffled as late labels are. A cancelled flight's is null.
+
+    python traffic.py --port 8080 --rate 120 --seconds 30 [--cache DIR] [--outcomes DIR]
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import asyncio
 import json
 import signal
 import socket
+import uuid
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +40,8 @@ SAMPLE = 40_000
 of the summer: about what the demo replays before its first rollback."""
 SEED = 7
 TIMEOUT_S = 2.0
+LATE_S, TELL_EVERY_S = 4.0, 3
+"""How late outcomes come, and how often: hours in life, seconds in a demo."""
 IDLE_S = 2.0
 """An idle connection older than this is closed by us, well before a server would close it."""
 KEPT = 64
@@ -119,8 +125,18 @@ def header(head: bytes, name: bytes) -> bytes:
 class Traffic:
     """Sends the flights and keeps the books."""
 
-    def __init__(self, flights: data.Flights, port: int, rate: float) -> None:
+    def __init__(
+        self, flights: data.Flights, port: int, rate: float, outcomes: Path | None = None
+    ) -> None:
         """Prepare; nothing is sent before `run`."""
+        self.outcomes = outcomes
+        self._run = uuid.uuid4().hex[:8]
+        self._told = 0
+        self._files = 0
+        self._dice = np.random.default_rng(SEED)
+        # An aircraft on one day is routed and counted as one: a day of flights takes seconds here.
+        weekday = flights.columns["weekday"]
+        self._day = np.cumsum(np.diff(weekday, prepend=weekday[:1]) != 0)
         self.flights = flights
         self.port = port
         self.rate = rate
@@ -135,6 +151,10 @@ class Traffic:
         self._datatypes = [DATATYPES[c.dtype.kind] for c in flights.columns.values()]
         self._texts = dict(zip(flights.columns, map(_texts, flights.columns.values()), strict=True))
 
+    def name(self, number: int) -> str:
+        """The id of a request, and so of its prediction: never used twice."""
+        return f"{self._run}-{number}"
+
     def request(self, number: int, row: int) -> bytes:
         """One flight as a request of the Open Inference Protocol v2."""
         inputs = ",".join(
@@ -142,9 +162,9 @@ class Traffic:
             f'"data":[{"null" if name == "dep_delay" else self._texts[name][row]}]}}'
             for name, datatype in zip(self._names, self._datatypes, strict=True)
         )
-        body = f'{{"id":"{number}","inputs":[{inputs}]}}'.encode()
+        body = f'{{"id":"{self.name(number)}","inputs":[{inputs}]}}'.encode()
         tailnum = str(self.flights.tailnum[row])
-        entity = f"kedge-entity: {tailnum}\r\n" if tailnum else ""
+        entity = f"kedge-entity: {tailnum}.{self._day[row]}\r\n" if tailnum else ""
         return (
             f"POST /v2/models/{ENDPOINT}/infer HTTP/1.1\r\nHost: {HOST}:{self.port}\r\n"
             f"Content-Type: application/json\r\n{entity}Content-Length: {len(body)}\r\n\r\n"
@@ -181,7 +201,7 @@ class Traffic:
             async with asyncio.timeout_at(asked.due + TIMEOUT_S):
                 connection = await self._connection()
                 head, body = await connection.ask(self.request(number, asked.row))
-            asked.failure = _judge(asked, number, head, body)
+            asked.failure = _judge(asked, self.name(number), head, body)
         except TimeoutError:
             asked.failure = "timeout"
         except ConnectionRefusedError:
@@ -225,6 +245,25 @@ class Traffic:
             await asyncio.sleep(began + second - loop.time())
             fresh, self._finished = self._finished, []
             show({"t": second, **self.totals(), **latency(fresh)})
+            if self.outcomes is not None and second % TELL_EVERY_S == 0:
+                self._tell(self.outcomes, loop.time() - LATE_S)
+
+    def _tell(self, folder: Path, before: float) -> None:
+        """Write what was true of the flights that were answered until then, in no order."""
+        lines = []
+        while self._told < len(self.asked) and 0.0 < self.asked[self._told].done <= before:
+            one = self.asked[self._told]
+            label = int(self.flights.label[one.row])
+            value = None if label == data.NO_LABEL else label
+            lines.append(json.dumps({"id": self.name(self._told), "value": value}))
+            self._told += 1
+        if not lines:
+            return
+        self._dice.shuffle(lines)
+        self._files += 1
+        partial = folder / f"{self._files:04d}.partial"
+        partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        partial.rename(partial.with_suffix(".jsonl"))
 
     def totals(self) -> dict[str, Any]:
         """Count everything that was sent so far."""
@@ -278,7 +317,7 @@ def _texts(column: Any) -> list[str]:
     return ["null" if text == "nan" else text for text in column.astype(np.str_).tolist()]
 
 
-def _judge(asked: Asked, number: int, head: bytes, body: bytes) -> str | None:
+def _judge(asked: Asked, name: str, head: bytes, body: bytes) -> str | None:
     """Read an answer into the books; returns what is wrong with it, None when nothing is."""
     if head[9:12] != b"200":
         return f"status {head[9:12].decode('latin-1')}"
@@ -287,7 +326,7 @@ def _judge(asked: Asked, number: int, head: bytes, body: bytes) -> str | None:
         outputs = {output["name"]: output["data"] for output in answer["outputs"]}
         asked.p_late = float(outputs["p_late"][0])
         asked.release = str(answer["model_version"])
-        mine = answer["id"] == str(number)
+        mine = answer["id"] == name
     except (ValueError, KeyError, TypeError, IndexError):
         return "wrong answer"
     asked.arm = header(head, b"kedge-arm").decode("latin-1")
@@ -317,9 +356,11 @@ def sample(cache: Path | None) -> data.Flights:
     return flights.take(np.sort(chosen))
 
 
-async def replay(port: int, rate: float, seconds: float, cache: Path | None) -> int:
+async def replay(
+    port: int, rate: float, seconds: float, cache: Path | None, outcomes: Path | None
+) -> int:
     """Replay until it is over; returns how many requests failed."""
-    traffic = Traffic(sample(cache), port, rate)
+    traffic = Traffic(sample(cache), port, rate, outcomes)
     loop = asyncio.get_running_loop()
     for stop in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(stop, traffic.stopped.set)
@@ -336,8 +377,10 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=120.0, help="requests a second")
     parser.add_argument("--seconds", type=float, default=3600.0)
     parser.add_argument("--cache", type=Path, help="where the parsed flights are kept")
+    parser.add_argument("--outcomes", type=Path, help="where late labels are written")
     asked = parser.parse_args()
-    return 1 if asyncio.run(replay(asked.port, asked.rate, asked.seconds, asked.cache)) else 0
+    failed = asyncio.run(replay(asked.port, asked.rate, asked.seconds, asked.cache, asked.outcomes))
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
