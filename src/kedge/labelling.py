@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Iterator
 from datetime import datetime
+from decimal import Decimal
 from itertools import islice
 from math import isfinite
 from pathlib import Path
@@ -175,7 +176,7 @@ def _outcome(raw: Any, place: str) -> Outcome | Fault:
         return Fault(f"{place}: id must be the id of a prediction, as the gateway gave it")
     if "value" not in raw:
         return Fault(f"{place}: value is missing; null says that no label will ever come")
-    if isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(value, int | Decimal) and not isinstance(value, bool):
         value = float(value)
     if not (value is None or isinstance(value, bool | float | str)) or (
         isinstance(value, float) and not isfinite(value)
