@@ -17,7 +17,7 @@ from common import BENCH, RESULTS, ROOT
 
 DOCS = ROOT / "docs" / "reference" / "benchmarks.md"
 MARK, END = "<!-- figures -->", "<!-- /figures -->"
-SCRIPTS = ("choose", "cli", "gateway", "rollback")
+SCRIPTS = ("choose", "cli", "judge", "labels", "detection", "gateway", "rollback")
 
 
 class Aim(NamedTuple):
@@ -48,6 +48,19 @@ AIMS: dict[str, tuple[Aim, ...]] = {
         Aim("help_ms", "ms", most=120),
         Aim("up_s", "s", most=3),
         Aim("core_install_mb", "MB", most=150),
+    ),
+    "judge": (Aim("judge_ms", "ms", most=10),),
+    "labels": (
+        Aim("labels_s", "s", most=60),
+        Aim("labels_mb", "MB", most=1000),
+        Aim("ingest_rows_per_s", "/s"),
+    ),
+    "detection": (
+        Aim("false_rollback", "× alpha", most=1.5),
+        Aim("errors_vs_oracle", "×", most=2),
+        Aim("errors_vs_oracle_lab", "×", most=1.5),
+        Aim("detection_s", "s", most=45),
+        Aim("detection_errors", "", most=13),
     ),
     "gateway": (
         Aim("gateway_cpu_vs_floor", "×", most=2),
