@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from kedge.core.errors import Refused
+from kedge.core.errors import Refused, Unavailable
 from kedge.core.forecast import detection
 from kedge.core.policy import decide, rules
 from kedge.core.values import BUCKETS, State
@@ -38,9 +38,19 @@ def evidence_of(place: Workplace, endpoint: str, segment: str | None = None) -> 
             f"nothing is compared on {endpoint} (stage: {state.stage})", code="no_rollout",
             hint=f"kedge history {endpoint} has the verdicts of earlier ones",
         )  # fmt: skip
-    watch = Watch(state, place.windows.kept(endpoint, comparison_of(state)))
+    watch, unread = Watch(state), ""
+    try:
+        watch = Watch(state, place.windows.kept(endpoint, comparison_of(state)))
+        _fold_all(place, state, watch)
+    except Unavailable as error:
+        unread = f"the evidence cannot be read: {error}"
+    facts = msgspec.structs.replace(watch.facts(place.clock.unix()), unread=unread)
+    return describe(state, watch, decide(state, facts), facts, segment=segment)
+
+
+def _fold_all(place: Workplace, state: State, watch: Watch) -> None:
     while True:
-        watch.cursor, windows = place.windows.read(endpoint, watch.cursor, BATCH)
+        watch.cursor, windows = place.windows.read(state.endpoint, watch.cursor, BATCH)
         for window in windows:
             watch.fold(window)
         if len(windows) < BATCH:
@@ -48,8 +58,6 @@ def evidence_of(place: Workplace, endpoint: str, segment: str | None = None) -> 
     while fold_labels(place.records, state, watch, place.clock.unix()):
         continue
     watch.label_coverage = covered(place.records, watch, state)
-    facts = watch.facts(place.clock.unix())
-    return describe(state, watch, decide(state, facts), facts, segment=segment)
 
 
 def state_of(place: Workplace, endpoint: str) -> State:

@@ -13,6 +13,7 @@ from kedge.core.commands import Canary, Freeze, Pause, Promote, Rollback, Shadow
 from kedge.core.values import CanaryPolicy, Output, ShadowPolicy, Stage
 from kedge.core.windows import Window
 from kedge.engine.patrol import Patrol
+from kedge.judging import evidence_of
 from kedge.ports import Entry
 from kedge.wiring import Workplace
 
@@ -169,6 +170,20 @@ def test_frozen_it_says_what_it_would_have_done(tmp_path: Path) -> None:
     site.look()
     assert site.told() == ["verdict"]
     assert site.world.row().stage is Stage.CANARY
+
+
+def test_a_store_that_is_no_database_is_broken_input_for_whoever_looks(tmp_path: Path) -> None:
+    """The patrol decides nothing, and evidence says why."""
+    site = Watched(tmp_path)
+    site.world.do(Canary(release=2, weight=500))
+    site.pass_time(5)
+    place = Workplace(site.world.state_dir)
+    folder = site.world.state_dir / "evidence"
+    for path in folder.glob("*"):
+        path.unlink()
+    (folder / "evidence.db").mkdir()
+    found = evidence_of(place, "flights")
+    assert (found["decision"]["verdict"], found["decision"]["code"]) == ("broken input", "unread")
 
 
 def test_a_store_that_cannot_be_read_decides_nothing(tmp_path: Path) -> None:

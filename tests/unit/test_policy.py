@@ -208,6 +208,12 @@ def test_nothing_known_is_never_a_pass() -> None:
         assert said == Decision("inconclusive", "waiting", said.reason)
 
 
+@pytest.mark.parametrize("state", [CANARY, SHADOW])
+def test_evidence_that_cannot_be_read_is_broken_input_and_moves_nothing(state: State) -> None:
+    said = decide(state, shadowed(unread="the disk is gone", overall=overall("fail")))
+    assert (said.verdict, said.command) == ("broken input", None)
+
+
 def test_declared_guardrails_stand_beside_the_defaults() -> None:
     policy = Policy(guardrails={"latency": Guardrail(worse_by=2.0)})
     assert guardrails(policy) == {**DEFAULTS, "latency": Guardrail(worse_by=2.0)}

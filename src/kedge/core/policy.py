@@ -74,6 +74,8 @@ class Facts(Value, frozen=True, kw_only=True):
     """Why the ratio of the arms cannot be chance; empty when it can."""
     stale_s: float = 0.0
     """Seconds since the newest window."""
+    unread: str = ""
+    """Why the evidence cannot be read; empty when it can."""
 
 
 class Decision(Value, frozen=True):
@@ -130,6 +132,8 @@ def decide(state: State, facts: Facts) -> Decision:
         state: the row, in shadow or canary, or settled with a release that was left to compare with.
         facts: what is known of the comparison, all of it at this epoch's strata.
     """
+    if facts.unread:
+        return Decision("broken input", "unread", facts.unread)
     if state.stage is Stage.SETTLED:
         found = _after(state, facts)
     elif state.stage is Stage.SHADOW:

@@ -70,10 +70,13 @@ class Recording:
             self._counters[key] = (policy, Counter(self._replica, state))
         counter = self._counters[key][1]
         seen, lost, streak, broken = recorder.taken()
+        # What could not be written a second ago is told with what can be now.
+        lost, self._lost = lost + self._lost, 0
         if state.candidate is None:
             logged, torn = counter.logged(one for one in seen if not one.mirrored)
             rows += logged
-            self._lost += torn
+            self._lost += lost + torn
+            lost = 0
             seen = [one for one in seen if one.mirrored]
             if state.compared is None or not seen:
                 return

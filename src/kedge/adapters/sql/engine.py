@@ -187,6 +187,16 @@ def _remake(path: Path, *, name: str, metadata: MetaData) -> None:
     Whoever comes second finds it mended. The file appears whole, by a rename; the broken one's
     WAL goes first, because SQLite would otherwise play it into the new file.
     """
+    try:
+        _remake_locked(path, name, metadata)
+    except OSError as error:
+        raise Unavailable(
+            f"{path} is gone, and cannot be made again: {error.strerror}", code=f"{name}_gone",
+            hint="look at what stands in its place; space, permissions",
+        ) from error  # fmt: skip
+
+
+def _remake_locked(path: Path, name: str, metadata: MetaData) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with (path.parent / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
