@@ -10,14 +10,14 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from decimal import Decimal
 from itertools import islice
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from kedge.core.errors import Refused
-from kedge.core.records import COUNTS, Joined, Outcome
+from kedge.core.records import COUNTS, Ingested, Joined, Outcome
 from kedge.judging import state_of
 from kedge.wiring import Workplace
 
@@ -27,6 +27,8 @@ FAULTS = 100
 """Faulty lines that are named; beyond it they are only counted."""
 LONGEST = 1024
 """Characters of an id or a word: longer ones are somebody's document."""
+MILLISECONDS = 1e11
+"""Unix seconds end here, in the year 5138; what is larger counts milliseconds."""
 
 
 class Fault(str):
@@ -57,7 +59,9 @@ def hand_in_lines(place: Workplace, endpoint: str, lines: Iterable[bytes]) -> di
 def _join(place: Workplace, endpoint: str, found: Iterator[Outcome | Fault]) -> dict[str, Any]:
     state_of(place, endpoint)
     now = place.clock.unix()
-    place.records.ingest(now)  # what was answered a moment ago may be asked for already
+    # What was answered a moment ago may be asked for already.
+    while place.records.waiting() and place.records.ingest(now) != Ingested():
+        pass
     total, faults, unreadable = Joined(), list[str](), 0
     while batch := list(islice(found, BATCH)):
         outcomes = [one for one in batch if isinstance(one, Outcome)]
@@ -125,7 +129,7 @@ def _csv(path: Path) -> Iterator[Outcome | Fault]:
                 return
             except csv.Error as error:
                 yield Fault(f"{path.name}:{reader.line_num}: {error}")
-                return
+                continue
             given: dict[str, Any] = {k: v for k, v in row.items() if k is not None and v}
             yield _outcome(
                 {"value": None, **given, **_typed(given)}, f"{path.name}:{reader.line_num}"
@@ -136,9 +140,11 @@ def _typed(given: dict[str, Any]) -> dict[str, Any]:
     """A CSV has only text: a number in it is meant as one."""
     typed = {}
     for name in ("value", "at"):
+        if "_" in given.get(name, "_"):
+            continue  # Python would read 1_000 as a number
         try:
             typed[name] = float(given[name])
-        except (KeyError, ValueError):
+        except ValueError:
             continue
     return typed
 
@@ -192,11 +198,20 @@ def _outcome(raw: Any, place: str) -> Outcome | Fault:
     return Outcome(name, value, at, version)
 
 
+def _float(number: float) -> float:
+    """A number of any size; one that is too large is not finite."""
+    try:
+        return float(number)
+    except OverflowError:
+        return inf
+
+
 def _instant(when: Any) -> float | Fault | None:
     if when is None or (isinstance(when, int | float) and not isinstance(when, bool)):
-        if when is not None and not isfinite(when):
-            return Fault("at must be Unix seconds or ISO 8601")
-        return None if when is None else float(when)
+        seconds = None if when is None else _float(when)
+        if seconds is not None and not 0 <= seconds < MILLISECONDS:
+            return Fault(f"at must be Unix seconds or ISO 8601; got {str(when)[:40]}")
+        return seconds
     try:
         read_at = datetime.fromisoformat(when)
     except (TypeError, ValueError):

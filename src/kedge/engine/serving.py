@@ -19,7 +19,7 @@ from kedge.core.windows import CANDIDATE, PRODUCTION
 from kedge.engine.agreement import agreeing_rows
 from kedge.engine.models import Handle
 from kedge.engine.observe import ANSWERED, Recorder
-from kedge.engine.windows import Seen
+from kedge.engine.windows import Log, Seen
 
 if TYPE_CHECKING:
     from kedge.ports import Columns
@@ -78,7 +78,7 @@ class Live:
     """What an endpoint serves at one epoch. Immutable but for the deadline and the answered mark."""
 
     __slots__ = ("answered", "contract", "deadline_s", "first_answer", "handles", "heads", "instead",
-                 "lease", "names", "pinned", "plan", "recorder", "state", "troubled", "watched")  # fmt: skip
+                 "lease", "log", "names", "pinned", "plan", "recorder", "state", "troubled", "watched")  # fmt: skip
 
     def __init__(
         self, *, state: State, plan: Plan, handles: dict[int, Handle], contract: object,
@@ -88,6 +88,7 @@ class Live:
         """Called once, when a caller got the first answer of this snapshot."""
         self.state = state
         self.watched = watched(state)
+        self.log = Log(state)
         self.plan = plan
         self.handles = handles
         self.contract = contract
@@ -256,6 +257,8 @@ class Serving:
         if choice.shadow is not None:
             self._shadow(live, choice.shadow, request, answer)
         elif live.watched:
+            if live.state.candidate is None and not live.log.keeps(request.entity or request.id):
+                return  # held for a second, a request costs more than this hash
             failed = answer.failover is not None
             side = CANDIDATE if failed or choice.arm is Arm.CANDIDATE else PRODUCTION
             recorder.offer(Seen(

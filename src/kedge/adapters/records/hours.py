@@ -300,13 +300,11 @@ def _has_strays(connection: sqlite3.Connection, endpoint: str) -> bool:
 
 def _forget(
     connection: sqlite3.Connection, unit: str, endpoint: str | None, gone: set[tuple[str, str]]
-) -> int:
+) -> None:
     """Remove a unit from one partition; adds to `gone` what was removed."""
-    if (
-        connection.execute("SELECT 1 FROM prediction WHERE unit = ? LIMIT 1", (unit,)).fetchone()
-        is None
-    ):
-        return 0
+    asked = "SELECT 1 FROM prediction WHERE unit = ? LIMIT 1"
+    if connection.execute(asked, (unit,)).fetchone() is None:
+        return
     with begun(connection):
         bodies = connection.execute(
             "DELETE FROM prediction WHERE unit = ?1 AND (?2 IS NULL OR endpoint = ?2)"
@@ -322,4 +320,3 @@ def _forget(
         tally = Counter(arm_of(row, told=row_hour(row)[1]) for row in rows)
         connection.executemany(_COUNT, [(*key, -n) for key, n in tally.items()])
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    return len(rows)

@@ -271,6 +271,12 @@ class Records:
         """labels.db, for one who holds the lock."""
         if not self._labels_path.exists():
             make(self._labels_path, TABLES)
+        with self._present_labels() as connection:
+            yield connection
+
+    @contextmanager
+    def _present_labels(self) -> Iterator[sqlite3.Connection]:
+        """labels.db as it is."""
         try:
             with closing(opened(self._labels_path, cache_kb=CACHE_KB)) as connection:
                 yield connection
@@ -286,7 +292,7 @@ class Records:
         """What labels.db answers; nothing while there is none."""
         if not self._labels_path.exists():
             return []
-        with told(), self._made_labels() as labels:
+        with told(), self._present_labels() as labels:
             return labels.execute(query, given).fetchall()
 
 
