@@ -183,7 +183,7 @@ def _outcome(raw: Any, place: str) -> Outcome | Fault:
     if "value" not in raw:
         return Fault(f"{place}: value is missing; null says that no label will ever come")
     if isinstance(value, int | Decimal) and not isinstance(value, bool):
-        value = float(value)
+        value = _float(value)
     if not (value is None or isinstance(value, bool | float | str)) or (
         isinstance(value, float) and not isfinite(value)
     ):
@@ -198,7 +198,7 @@ def _outcome(raw: Any, place: str) -> Outcome | Fault:
     return Outcome(name, value, at, version)
 
 
-def _float(number: float) -> float:
+def _float(number: float | Decimal) -> float:
     """A number of any size; one that is too large is not finite."""
     try:
         return float(number)
