@@ -256,6 +256,7 @@ def test_a_unit_is_forgotten_everywhere(records: Records) -> None:
     assert records.prune(NOW + PARKED_S + 1) == 0  # what was parked for it went too
     assert len(list(records.rows("trains", 0, NOW + 1))) == 1
     assert records.forget("N1") == 1
+    assert records.forget("N1") == 0
     assert b"N1" not in b"".join(
         path.read_bytes() for path in records.spool.parent.rglob("*") if path.is_file()
     )
@@ -406,3 +407,39 @@ def test_a_worker_that_still_writes_is_left_alone(records: Records) -> None:
         assert (records.waiting(), records.ingest(NOW)) == (0, Ingested())
     assert [path.suffix for path in records.spool.glob("*")] == [CLOSED]
     assert records.ingest(NOW) == Ingested(count=1)
+
+
+JOIN_ON = """
+import sys
+from pathlib import Path
+from kedge.adapters.records.store import Records
+from kedge.core.records import Outcome
+records = Records(Path(sys.argv[1]))
+for start in range(0, 3000, 100):
+    batch = [Outcome(f"x{n}/0", 1.0) for n in range(start, start + 100)]
+    records.join("flights", batch, 2e9)
+    print(start, flush=True)
+"""
+
+
+def test_a_joiner_killed_at_any_moment_leaves_whole_batches(records: Records) -> None:
+    """kill -9 from outside: afterwards everything can be handed in again, and is there once."""
+    given(records, *(row(f"x{n}/0") for n in range(3_000)))
+    command = [sys.executable, "-c", JOIN_ON, str(records.spool.parent)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as joiner:
+        assert joiner.stdout is not None
+        while joiner.stdout.readline().strip() != "700":
+            assert joiner.poll() is None
+        joiner.kill()
+    _, rows = records.labels("flights", 0, 5_000)
+    assert len(rows) % 100 == 0
+    assert len(rows) >= 800
+    found = records.join("flights", [say(f"x{n}/0") for n in range(3_000)], NOW)
+    assert found.joined + found.duplicates == 3_000
+    assert len(records.labels("flights", 0, 5_000)[1]) == 3_000
+
+
+def test_a_record_of_an_older_kedge_is_still_read() -> None:
+    """Fields are only ever appended, with a default."""
+    raw = msgspec.msgpack.decode(msgspec.msgpack.encode(row("a/0")))
+    assert msgspec.convert(raw[:-4], JoinRow).paired is False
