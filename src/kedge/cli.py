@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kedge.console import REFUSED, Context, submit, verb
+from kedge.console import REFUSED, Context, repeat, submit, verb
 from kedge.watching import evidence, freeze, log, outcomes, plan, replay, thaw
 
 if TYPE_CHECKING:
@@ -426,24 +426,20 @@ def unpin(context: Context, endpoint: str) -> None:
 @verb
 def status(context: Context, endpoint: str | None, watch: bool) -> None:
     """Show what is live, what is ready to take over, and what is wrong."""
-    import contextlib
-    import time
-
     from kedge.report import status_text
     from kedge.verbs import status_of
 
     place = context.place()
-    with contextlib.suppress(*((KeyboardInterrupt,) if watch else ())):
-        while True:
-            found = status_of(place, endpoint)
-            if watch and not context.as_json:
-                click.clear()
-            data = found[0] if endpoint is not None else found
-            text = "\n\n".join(status_text(item) for item in found)
-            context.out(data, text or "no endpoint yet: kedge apply")
-            if not watch:
-                return
-            time.sleep(1)
+
+    def show() -> None:
+        found = status_of(place, endpoint)
+        if watch and not context.as_json:
+            click.clear()
+        data = found[0] if endpoint is not None else found
+        text = "\n\n".join(status_text(item) for item in found)
+        context.out(data, text or "no endpoint yet: kedge apply")
+
+    repeat(show, again=watch)
 
 
 @main.command()

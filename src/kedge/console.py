@@ -108,6 +108,29 @@ def verb(function: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
+def repeat(show: Callable[[], None], *, again: bool) -> None:
+    """Show something once, or each second until Ctrl-C."""
+    import contextlib
+    import signal
+    import threading
+
+    if not again:
+        show()
+        return
+    ended = threading.Event()
+
+    def end(*_: object) -> None:
+        # Python drops what is raised inside a destructor, and Ctrl-C may land in one.
+        ended.set()
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, end)
+    with contextlib.suppress(KeyboardInterrupt):
+        while not ended.is_set():
+            show()
+            ended.wait(1)
+
+
 def submit(
     context: Context, endpoint: str, make: Callable[[Workplace], AnyCommand], reason: str = ""
 ) -> None:

@@ -247,6 +247,11 @@ def _judge(policy: Policy, declared: Any, place: str, faults: list[str]) -> None
         faults.append(
             f"{place}.canary.steps: must grow, within 0 to 100 per cent; got {list(steps)}"
         )
+    if not 0 <= policy.canary.holdback <= 50:
+        faults.append(
+            f"{place}.canary.holdback: is per cent, 0 to 50, since more than half of the callers are "
+            f"promoted to the new release; got {policy.canary.holdback}"
+        )
     if not 0 < policy.shadow.sample <= 100:
         faults.append(
             f"{place}.shadow.sample: is per cent, above 0 and at most 100; got {policy.shadow.sample}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kedge.console import Context, submit, verb
+from kedge.console import Context, repeat, submit, verb
 
 if TYPE_CHECKING:
     from kedge.wiring import Workplace
@@ -20,22 +20,18 @@ if TYPE_CHECKING:
 @verb
 def evidence(context: Context, endpoint: str, segment: str | None, watch: bool) -> None:
     """Show production and candidate side by side, with a verdict and its reason for each figure."""
-    import contextlib
-    import time
-
     from kedge.judging import evidence_of
     from kedge.report import evidence_text
 
     place = context.place()
-    with contextlib.suppress(*((KeyboardInterrupt,) if watch else ())):
-        while True:
-            found = evidence_of(place, endpoint, segment)
-            if watch and not context.as_json:
-                click.clear()
-            context.out(found, evidence_text(found))
-            if not watch:
-                return
-            time.sleep(1)
+
+    def show() -> None:
+        found = evidence_of(place, endpoint, segment)
+        if watch and not context.as_json:
+            click.clear()
+        context.out(found, evidence_text(found))
+
+    repeat(show, again=watch)
 
 
 @click.command()
@@ -79,8 +75,9 @@ def log() -> None:
 @click.option("--endpoint", help="Of this endpoint only.")
 @verb
 def log_forget(context: Context, unit: str, endpoint: str | None) -> None:
-    """Remove every prediction and label of UNIT, also those that still come in."""
-    removed = context.place().records.forget(unit, endpoint)
+    """Remove every prediction and label of UNIT, also those under way to the store."""
+    place = context.place()
+    removed = place.records.forget(unit, endpoint, until=place.clock.unix())
     context.out({"removed": removed}, f"{removed:,} records of {unit} removed")
 
 

@@ -178,3 +178,28 @@ def test_a_segment_with_a_million_values_costs_nobody_anything(
     found = site.until(lambda: (e := evidence(site))["coverage"]["other"] and e, "counts", 15)
     assert found["coverage"]["other"] >= 1_000
     assert len(found["segments"]) <= 10
+
+
+def test_a_share_of_the_callers_stays_on_the_release_that_was_left(
+    make_site: Callable[..., Site],
+) -> None:
+    """Asked for by policy: seen in the answers, judged by arms, and ended by another policy."""
+    site = make_site(policy=QUICK.replace("steps", "holdback = 30, steps"))
+    site.start()
+    site.release(scale=2.001)
+    site.run("promote", "flights", "v2", "--override", "a test")
+
+    def arms() -> set[tuple[str, str]]:
+        found = [site.infer(headers={"kedge-entity": f"N{n}"})[1] for n in range(60)]
+        return {(f["kedge-arm"], f["kedge-reason"]) for f in found}
+
+    both = {("production", "production"), ("previous", "held_back")}
+    site.until(lambda: arms() == both, "both arms", 30)
+    with site.load(rate=200) as load:
+        found = site.until(lambda: (e := evidence(site))["units"][0] > 50 and e, "units", 30)
+        assert (found["paired"], found["holdback"], found["production"]) == (False, 30.0, "r1")
+        config = site.root / "kedge.toml"
+        config.write_text(config.read_text().replace("holdback = 30", "holdback = 0"))
+        site.run("apply")
+        site.until(lambda: arms() == {("production", "production")}, "one arm", 30)
+    assert load.failures == []

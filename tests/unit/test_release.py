@@ -298,6 +298,35 @@ def test_a_promotion_of_what_served_before_moves_it_to_the_end_of_served() -> No
     assert (state.served, state.back) == ((2, 3, 1), 3)
 
 
+HOLDING = Policy(audience="internal", canary=CanaryPolicy(holdback=10.0))
+HELD = (Promote(1), Canary(2, 5_000), Promote(2, full=True))
+
+
+@pytest.mark.parametrize(
+    "command", [Shadow(3), Canary(3, 100), Rollback(), Promote(3, override="a test")]
+)
+def test_a_holdback_ends_with_the_next_move(command: AnyCommand) -> None:
+    """A rollout, a rollback; and a promotion begins another one, of what it replaces."""
+    held = run(endpoint(release(1), release(2), release(3), policy=HOLDING), *HELD)
+    assert (held.holdback, held.held, held.compared, held.mirrored) == (1_000, 1, 1, None)
+    after = run(held, command)
+    assert (after.held, after.holdback) == (
+        (2, 1_000) if isinstance(command, Promote) else (None, 0)
+    )
+
+
+@pytest.mark.parametrize("share, kept", [(20.0, 1_000), (5.0, 500), (0.0, 0)])
+def test_a_policy_makes_a_holdback_smaller_but_never_larger(share: float, kept: int) -> None:
+    """More callers on the old release is a step back, which a person asks for by a rollback."""
+    held = run(endpoint(release(1), release(2), policy=HOLDING), *HELD)
+    policy = msgspec.structs.replace(HOLDING, canary=CanaryPolicy(holdback=share))
+    assert run(held, Configure(policy=policy, digest="other", diff=())).holdback == kept
+
+
+def test_the_first_promotion_holds_nobody_back() -> None:
+    assert run(endpoint(release(1), policy=HOLDING), Promote(1)).holdback == 0
+
+
 def test_a_promotion_pardons() -> None:
     state = run(SETTLED, Rollback(), Promote(3, override=WHY))
     assert (state.production, state.condemned, state.back) == (3, (), 2)

@@ -9,7 +9,7 @@ import pytest
 
 from kedge.core.commands import Canary, Promote, Shadow
 from kedge.core.route import Choice, Plan, Reason, bucket, compile_plan, key_of
-from kedge.core.values import BUCKETS, AfterPolicy, Arm, State
+from kedge.core.values import BUCKETS, AfterPolicy, Arm, CanaryPolicy, Policy, State
 from kedge.testing.samples import endpoint, release, run
 
 VECTORS = json.loads((Path(__file__).parent.parent / "vectors" / "routing.json").read_text("utf-8"))
@@ -171,3 +171,32 @@ def test_an_entity_that_is_no_valid_text_is_routed_like_any_other() -> None:
 
 def test_a_plan_carries_the_epoch_it_was_compiled_from() -> None:
     assert compile_plan(CANARY).epoch == CANARY.epoch
+
+
+# ---------------------------------------------------------------- holdback
+
+HOLDING = Policy(audience="internal", canary=CanaryPolicy(holdback=10.0))
+HELD = run(
+    endpoint(release(1), release(2), policy=HOLDING),
+    Promote(1), Canary(2, 5_000), Promote(2, full=True),
+)  # fmt: skip
+
+
+def test_after_a_promotion_a_share_stays_on_the_previous_release() -> None:
+    """Those with the highest buckets of the rollout's salt: nobody who saw the candidate."""
+    compiled, key = compile_plan(HELD), key_of(HELD.salt)
+    assert HELD.salt
+    for entity in ENTITIES:
+        held = bucket(key, entity) >= 9_000
+        choice = compiled.choose(entity, 0)
+        assert (choice.release, choice.reason is Reason.HELD_BACK) == (
+            (1, True) if held else (2, False)
+        )
+    assert compiled.choose(None, 9_000).arm is Arm.PREVIOUS
+    assert compiled.choose(None, 8_999).arm is Arm.PRODUCTION
+    assert {compile_plan(HELD, lease=False).choose(e, 9_999).release for e in ENTITIES} == {2}
+
+
+def test_who_is_held_back_gets_no_copy() -> None:
+    """The arms differ: a copy beside would be asked twice and prove nothing more."""
+    assert {compile_plan(HELD).choose(e, 0).shadow for e in [*ENTITIES, None]} == {None}

@@ -12,7 +12,17 @@ import pytest
 from kedge.core.commands import Canary, Promote, Shadow
 from kedge.core.errors import BadRequest, ModelFailure, Unavailable
 from kedge.core.route import Reason, compile_plan
-from kedge.core.values import Arm, Limits, Output, Placement, Policy, Signature, State
+from kedge.core.values import (
+    Arm,
+    CanaryPolicy,
+    Limits,
+    Output,
+    Placement,
+    Policy,
+    Signature,
+    State,
+)
+from kedge.core.windows import CANDIDATE
 from kedge.engine.models import Breaker, Handle
 from kedge.engine.observe import Recorder
 from kedge.engine.serving import (
@@ -234,6 +244,38 @@ def test_production_gets_the_time_that_the_policy_gives() -> None:
     remote = Remote()
     Place(slow, (remote,)).ask()
     assert remote.asked == [1.5]
+
+
+# ---------------------------------------------------------------- holdback
+
+HELD = run(
+    endpoint(release(1), release(2),
+             policy=msgspec.structs.replace(POLICY, canary=CanaryPolicy(holdback=50.0))),
+    Promote(2), Promote(1, override="a test"),
+)  # fmt: skip
+"""Production is release 1, and half of the callers stay on release 2."""
+STAYS = "N5"
+
+
+def test_who_is_held_back_is_answered_by_the_previous_release() -> None:
+    production, previous = Inline(), Remote(9.0)
+    place = Place(HELD, production, (previous,))
+    answer = place.ask(request(entity=STAYS))
+    assert (answer.choice.arm, answer.choice.release) == (Arm.PREVIOUS, 2)
+    assert answer.outputs["p"].tolist() == [9.0]
+    (seen,) = place.live.recorder.taken()[0]
+    assert (seen.arm, seen.weight, seen.failed) == (CANDIDATE, 5_000, False)
+
+
+@pytest.mark.parametrize("previous", [None, (Remote("model_down"),), (Remote("model_raised"),)])
+def test_when_the_previous_release_fails_production_answers(
+    previous: tuple[RemoteModel, ...] | None,
+) -> None:
+    place = Place(HELD, Inline(), previous)
+    answer = place.ask(request(entity=STAYS))
+    assert (answer.choice.arm, answer.choice.reason) == (Arm.PRODUCTION, Reason.FAILOVER)
+    (seen,) = place.live.recorder.taken()[0]
+    assert (seen.arm, seen.failed) == (CANDIDATE, True)
 
 
 # ---------------------------------------------------------------- canary

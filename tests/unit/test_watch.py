@@ -305,3 +305,46 @@ def test_labels_survive_taking_over() -> None:
     second = Watch(SHADOW, first.snapshot())
     second.fold_labels(rows[20:], 40, 2.0)
     assert second.snapshot() == whole.snapshot()
+
+
+# ---------------------------------------------------------------- holdback
+
+HOLDING = State(
+    endpoint="flights", stage=Stage.SETTLED, production=2, previous=1, back=1, salt="s",
+    holdback=1_000, policy=POLICY,
+)  # fmt: skip
+
+
+def held(at: int, **more: Any) -> Window:
+    """Production (2) in the first column, the release that was left (1) in the second."""
+    return window(at, production=2, candidate=1, weight=1_000,
+                  **{"exposed": {"": (90, 10)}, "fresh": (90, 10), **more})  # fmt: skip
+
+
+def test_a_late_regression_is_found_against_the_callers_that_were_held_back() -> None:
+    """The release that was left is the measure, and production is what is judged."""
+    watch = Watch(HOLDING)
+    for at in range(100, 200):
+        watch.fold(held(at, bad={"errors": {"": (6 if at >= 130 else 0, 0)}}))
+    facts = watch.facts(200.0)
+    assert facts.units == (1_000, 9_000)
+    assert (facts.overall.verdict, facts.mismatch) == ("fail", "")
+    told = decide(HOLDING, facts)
+    assert (told.verdict, told.code, told.command) == ("fail", "late_regression", None)
+    strict = msgspec.structs.replace(POLICY, after=AfterPolicy(on_fail="rollback"))
+    acts = decide(msgspec.structs.replace(HOLDING, policy=strict), facts)
+    assert isinstance(acts.command, Rollback)
+
+
+def test_a_fault_that_both_arms_share_is_not_a_late_regression() -> None:
+    watch = Watch(HOLDING)
+    for at in range(100, 300):
+        watch.fold(held(at, bad={"errors": {"": (9, 1)}}))
+    assert watch.facts(300.0).overall.verdict != "fail"
+
+
+def test_a_holdback_whose_share_is_not_the_one_that_was_set_is_broken_input() -> None:
+    watch = Watch(HOLDING)
+    for at in range(100, 200):
+        watch.fold(held(at, fresh=(50, 50)))
+    assert decide(HOLDING, watch.facts(200.0)).code == "sample_ratio"

@@ -54,7 +54,7 @@ def needs(
     add(state.candidate, Placement.PROCESS)
     for release, placement in wanted:
         add(release, placement)
-    if within_window(state, now):
+    if within_window(state, now) or state.held is not None:
         add(state.back)
         add(state.back_model)
         add(state.back_features)

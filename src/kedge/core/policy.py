@@ -160,6 +160,8 @@ def _left(state: State, code: str, reason: str) -> Decision:
 
 def _after(state: State, facts: Facts) -> Decision:
     """Production against the release that was left: late regressions."""
+    if facts.mismatch:
+        return Decision("broken input", "sample_ratio", facts.mismatch)
     if facts.overall.verdict != "fail":
         return Decision("inconclusive", "watched", facts.overall.reason)
     if state.policy.after.on_fail == "rollback":

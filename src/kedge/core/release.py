@@ -105,7 +105,8 @@ def _shares(command: AnyCommand) -> tuple[float, ...]:
     """The shares of callers that a command speaks of, in per cent."""
     match command:
         case Configure():
-            return (command.policy.shadow.sample, *command.policy.canary.steps)
+            steps = command.policy.canary
+            return (command.policy.shadow.sample, *steps.steps, steps.holdback)
         case Shadow():
             return (per_cent(command.sample),)
         case Canary() | SetWeight():
@@ -433,23 +434,30 @@ def _apply(state: State, event: AnyEvent) -> State:
     match event:
         case Configured():
             fields = event.policy.fields or state.fields
-            return change(state, policy=event.policy, policy_digest=event.digest, fields=fields)
+            # A running holdback can be made smaller and ended, and never begins by a new policy.
+            held = min(state.holdback, buckets(event.policy.canary.holdback))
+            return change(
+                state, policy=event.policy, policy_digest=event.digest, fields=fields, holdback=held
+            )
         case ContractAdopted():
             return change(state, fields=event.fields)
         case Promoted():
+            salt = state.salt or f"{state.endpoint}/{state.epoch + 1}"
+            held = 0 if event.replaced is None else buckets(state.policy.canary.holdback)
             state = _in_production(state, event.release, event.at)
             pardoned = tuple(r for r in state.condemned if r != event.release)
-            return _without_candidate(change(state, condemned=pardoned))
+            state = _without_candidate(change(state, condemned=pardoned))
+            return change(state, holdback=held, salt=salt if held else "")
         case ShadowStarted():
             return change(
                 state, stage=Stage.SHADOW, candidate=event.release, sample=event.sample,
-                weight=0, salt=event.salt, paused=False,
+                weight=0, holdback=0, salt=event.salt, paused=False,
             )  # fmt: skip
         case SampleSet():
             return change(state, sample=event.sample)
         case CanaryStarted():
             return change(
-                state, stage=Stage.CANARY, candidate=event.release, sample=0,
+                state, stage=Stage.CANARY, candidate=event.release, sample=0, holdback=0,
                 weight=event.weight, salt=event.salt, paused=False,
                 automation=change(state.automation, auto=event.auto),
             )  # fmt: skip
@@ -473,6 +481,8 @@ def _apply(state: State, event: AnyEvent) -> State:
         case RolledBack():
             state = _condemn(_in_production(state, event.release, event.at), event.left)
             pardoned = tuple(r for r in state.condemned if r != event.release)
+            if state.holdback:
+                state = change(state, holdback=0, salt="")
             return change(state, condemned=pardoned)
 
 

@@ -10,6 +10,8 @@ Theory of operation
   adds entities, and a smaller one only takes some away: nobody flaps.
 * A request without an entity is split by a number drawn for it by the edge. It is never
   hashed as an empty key, which would send every such caller to the same arm.
+* Who is held back after a promotion has the highest buckets of the rollout's own salt: those
+  who never saw the candidate while its share grew.
 * The salt is fixed for a rollout and differs between rollouts, so the same callers are not
   every canary's victims.
 * Every possible answer is built at compile time; `choose` allocates nothing but its digest.
@@ -45,6 +47,8 @@ class Reason(StrEnum):
     """The candidate failed or was late; production answered."""
     BREAKER = "breaker_open"
     """The candidate keeps failing and is spared; production answered."""
+    HELD_BACK = "held_back"
+    """After a promotion: the caller is within the share that stays on the previous release."""
     PINNED = "pinned"
     """Somebody pinned this host by hand while the ledger was away."""
 
@@ -65,11 +69,14 @@ class Plan(Value, frozen=True):
     key: bytes
     weight: int
     sample: int
+    held_from: int
+    """From this bucket on, callers are held back on the previous release; BUCKETS: nobody."""
     inside: Choice
     outside: Choice
     keyless_inside: Choice
     keyless_outside: Choice
     shadowed: Choice | None
+    held: Choice | None
     asked: dict[int, Choice]
 
     def choose(self, entity: str | None, draw: int, asked: int | None = None) -> Choice:
@@ -89,6 +96,9 @@ class Plan(Value, frozen=True):
             if entity:
                 return self.inside if bucket(self.key, entity) < self.weight else self.outside
             return self.keyless_inside if draw < self.weight else self.keyless_outside
+        if self.held is not None:
+            at = bucket(self.key, entity) if entity else draw
+            return self.held if at >= self.held_from else self.outside
         if self.shadowed is not None:
             at = draw if not entity or self.sample == BUCKETS else bucket(self.key, entity)
             if at < self.sample:
@@ -124,6 +134,7 @@ def compile_plan(state: State, *, lease: bool = True) -> Plan:
     candidate = state.candidate if lease else None
     canary = state.stage is Stage.CANARY and candidate is not None
     mirrored = state.mirrored if lease else None
+    held = state.held if lease else None
 
     def production(reason: Reason, copied: int | None = None) -> Choice:
         return Choice(
@@ -150,5 +161,9 @@ def compile_plan(state: State, *, lease: bool = True) -> Plan:
         keyless_inside=answered(Reason.KEYLESS) if canary else production(plain),
         keyless_outside=production(Reason.KEYLESS_OUTSIDE if canary else plain),
         shadowed=production(Reason.PRODUCTION, mirrored[0]) if mirrored else None,
+        held_from=BUCKETS - state.holdback if held is not None else BUCKETS,
+        held=None if held is None else Choice(
+            arm=Arm.PREVIOUS, release=held, reason=Reason.HELD_BACK
+        ),
         asked=asked,
-    )
+    )  # fmt: skip

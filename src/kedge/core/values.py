@@ -116,6 +116,9 @@ class CanaryPolicy(Value, frozen=True):
     """Least time at a step: one restart of the judge's bets, so that none is left unplaced."""
     on_fail: Literal["rollback", "pause"] = "rollback"
     on_pass: Literal["ask", "promote"] = "ask"
+    holdback: float = 0.0
+    """Per cent of the callers that stay on the previous release after the promotion. None: half
+    the world's teams would not expect that a promotion is not one."""
 
 
 class Guardrail(Value, frozen=True):
@@ -280,10 +283,13 @@ class State(Value, frozen=True):
     def mirrored(self) -> tuple[int, int] | None:
         """Which release silently gets a copy of the inputs, and of how many buckets.
 
-        The candidate in a shadow; after a promotion the release that was left.
+        The candidate in a shadow; after a promotion the release that was left, unless a share
+        of the callers is held back on it.
         """
         if self.stage is Stage.SHADOW and self.candidate is not None:
             return self.candidate, self.sample
+        if self.held is not None:
+            return None
         sample = round(self.policy.after.sample * BUCKETS / 100)
         if self.stage is Stage.SETTLED and sample and self.back not in (None, self.production):
             assert self.back is not None
@@ -291,11 +297,28 @@ class State(Value, frozen=True):
         return None
 
     @property
+    def held(self) -> int | None:
+        """The release that a share of the callers is held back on after a promotion."""
+        if self.stage is Stage.SETTLED and self.holdback and self.back != self.production:
+            return self.back
+        return None
+
+    @property
+    def divided(self) -> bool:
+        """Whether every request counts: a rollout is under way, or some callers are held back."""
+        return self.candidate is not None or self.held is not None
+
+    @property
+    def stratum(self) -> int:
+        """The share, in buckets, of the release that production is compared with by arms."""
+        return self.weight if self.held is None else self.holdback
+
+    @property
     def compared(self) -> int | None:
         """What production is compared with: a candidate, or the release that was left."""
         if self.candidate is not None:
             return self.candidate
-        return self.mirrored[0] if self.mirrored is not None else None
+        return self.mirrored[0] if self.mirrored is not None else self.held
 
 
 class Refusal(Value, frozen=True):

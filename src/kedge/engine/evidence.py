@@ -42,6 +42,7 @@ def describe(
         "production": f"r{judged(state)[0]}",
         "candidate": f"r{judged(state)[1]}",
         "weight": state.weight * 100 / BUCKETS,
+        "holdback": state.holdback * 100 / BUCKETS if state.held is not None else 0.0,
         "paired": watch.paired,
         "frozen": state.automation.frozen,
         "auto": state.automation.auto,

@@ -72,7 +72,7 @@ class Recording:
         seen, lost, streak, broken = recorder.taken()
         # What could not be written a second ago is told with what can be now.
         lost, self._lost = lost + self._lost, 0
-        if state.candidate is None:
+        if not state.divided:
             logged, torn = counter.logged(one for one in seen if not one.mirrored)
             rows += logged
             self._lost += lost + torn
@@ -86,7 +86,7 @@ class Recording:
         at = int(self._unix())
         strata = sorted({(one.weight, one.mirrored) for one in seen})
         if not strata and (lost or streak or broken):
-            strata = [(state.weight, state.mirrored is not None)]
+            strata = [(state.stratum, state.mirrored is not None)]
         for weight, paired in strata:
             mine = [one for one in seen if (one.weight, one.mirrored) == (weight, paired)]
             self._number += 1

@@ -78,7 +78,7 @@ class Live:
     """What an endpoint serves at one epoch. Immutable but for the deadline and the answered mark."""
 
     __slots__ = ("answered", "contract", "deadline_s", "first_answer", "handles", "heads", "instead",
-                 "lease", "log", "names", "pinned", "plan", "recorder", "state", "troubled", "watched")  # fmt: skip
+                 "lease", "log", "names", "pinned", "plan", "recorder", "sampled", "state", "troubled", "watched")  # fmt: skip
 
     def __init__(
         self, *, state: State, plan: Plan, handles: dict[int, Handle], contract: object,
@@ -89,6 +89,7 @@ class Live:
         self.state = state
         self.watched = watched(state)
         self.log = Log(state)
+        self.sampled = not state.divided
         self.plan = plan
         self.handles = handles
         self.contract = contract
@@ -152,6 +153,8 @@ class Serving:
                 f"r{request.asked} is not live on {live.state.endpoint}; live are {loaded}",
                 code="release_not_live",
             ) from None
+        if choice.reason is Reason.HELD_BACK:
+            return await self._held_back(live, choice, request)
         if choice.arm is not Arm.CANDIDATE:
             try:
                 return await self._trusted(live, choice, request)
@@ -169,7 +172,7 @@ class Serving:
             self._shadow(live, choice.shadow, request, None)
         elif live.watched:
             live.recorder.offer(Seen(
-                time(), request, PRODUCTION, 0, True, live.state.weight  # noqa: FBT003
+                time(), request, PRODUCTION, 0, True, live.state.stratum  # noqa: FBT003
             ))  # fmt: skip
 
     async def _canary(self, live: Live, choice: Choice, request: Request) -> Answer:
@@ -194,6 +197,15 @@ class Serving:
         answer = await self._trusted(live, live.instead[reason], request)
         answer.failover = cause
         return answer
+
+    async def _held_back(self, live: Live, choice: Choice, request: Request) -> Answer:
+        """Ask the previous release; production answers when it is not there, or fails."""
+        try:
+            return await self._trusted(live, choice, request)
+        except (ModelFailure, Unavailable) as failure:
+            answer = await self._trusted(live, live.instead[Reason.FAILOVER], request)
+            answer.failover = failure.code
+            return answer
 
     async def _trusted(self, live: Live, choice: Choice, request: Request) -> Answer:
         """Ask a release that has no other behind it."""
@@ -257,12 +269,12 @@ class Serving:
         if choice.shadow is not None:
             self._shadow(live, choice.shadow, request, answer)
         elif live.watched:
-            if live.state.candidate is None and not live.log.keeps(request.entity or request.id):
+            if live.sampled and not live.log.keeps(request.entity or request.id):
                 return  # held for a second, a request costs more than this hash
             failed = answer.failover is not None
-            side = CANDIDATE if failed or choice.arm is Arm.CANDIDATE else PRODUCTION
+            side = PRODUCTION if not failed and choice.arm is Arm.PRODUCTION else CANDIDATE
             recorder.offer(Seen(
-                time(), request, side, answer.micros, failed, live.state.weight, answer.outputs
+                time(), request, side, answer.micros, failed, live.state.stratum, answer.outputs
             ))  # fmt: skip
 
     def _shadow(self, live: Live, release: int, request: Request, answer: Answer | None) -> None:

@@ -41,6 +41,7 @@ def describe(
         "previous": _release(state, state.previous),
         "candidate": _release(state, state.candidate),
         "weight": state.weight * 100 / BUCKETS,
+        "holdback": state.holdback * 100 / BUCKETS if state.held is not None else 0.0,
         "next_weight": step * 100 / BUCKETS if step is not None else None,
         "sample": state.sample * 100 / BUCKETS,
         "audience": state.policy.audience,

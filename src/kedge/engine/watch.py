@@ -101,7 +101,7 @@ class Watch:
         self._exposed: Growing = {}
         self._answered: Growing = {}
         self._began = self._last = 0
-        self._step = (state.weight, 0)
+        self._step = (state.weight if state.held is None else BUCKETS - state.holdback, 0)
         self.healthy_s = 0.0
         self.counted: dict[str, int] = {}
         self.totals: dict[str, list[int]] = {}
@@ -305,7 +305,10 @@ class Watch:
             units[arm] += len(losses)
             loss[arm] += sum(losses)
         names = [name for name in found if not name or name in self.totals]
-        counts = [_discordant(*found[n]) if self.paired else stratum.cells[n] for n in names]
+        cells = stratum.cells
+        if self.reverse:
+            cells = {name: (b, a, d, c) for name, (a, b, c, d) in cells.items()}
+        counts = [_discordant(*found[n]) if self.paired else cells[n] for n in names]
         margin = self.rules.rails["quality"].worse_by
         add_up = stats.paired_sums if self.paired else stats.arm_sums
         sums = np.array([add_up(*found[n], margin) for n in names])
@@ -412,9 +415,13 @@ def judged(state: State) -> tuple[int | None, int | None]:
 
 
 def turned(window: Window) -> Window:
-    """The same pairs with the arms exchanged."""
+    """The same window with the arms exchanged."""
     return msgspec.structs.replace(
         window,
+        weight=window.weight if window.paired else BUCKETS - window.weight,
+        fresh=None if window.fresh is None else (window.fresh[1], window.fresh[0]),
+        exposed={name: (c, p) for name, (p, c) in window.exposed.items()},
+        answered={name: (c, p) for name, (p, c) in window.answered.items()},
         bad={metric: {name: (c, p) for name, (p, c) in cells.items()}
              for metric, cells in window.bad.items()},
         units=tuple(msgspec.structs.replace(unit, arm=1 - unit.arm) for unit in window.units),
