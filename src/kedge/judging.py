@@ -10,12 +10,13 @@ from typing import Any
 
 import msgspec
 
+from kedge.core.durations import seconds
 from kedge.core.errors import Refused, Unavailable
 from kedge.core.forecast import detection
 from kedge.core.policy import decide, rules
 from kedge.core.values import BUCKETS, State
 from kedge.engine.control import Say
-from kedge.engine.evidence import describe
+from kedge.engine.evidence import course, describe
 from kedge.engine.observe import summary
 from kedge.engine.patrol import covered, fold_labels
 from kedge.engine.watch import Watch, comparison_of
@@ -46,6 +47,20 @@ def evidence_of(place: Workplace, endpoint: str, segment: str | None = None) -> 
         unread = f"the evidence cannot be read: {error}"
     facts = msgspec.structs.replace(watch.facts(place.clock.unix()), unread=unread)
     return describe(state, watch, decide(state, facts), facts, segment=segment)
+
+
+def course_of(place: Workplace, endpoint: str, since: str) -> list[dict[str, Any]]:
+    """The course of an endpoint's evidence: windows that became minutes and hours, oldest first.
+
+    Raises:
+        Refused: there is no such endpoint; `bad_duration`.
+    """
+    state_of(place, endpoint)
+    try:
+        span = seconds(since)
+    except ValueError as error:
+        raise Refused(str(error), code="bad_duration") from None
+    return [course(roll) for roll in place.rolls.read(endpoint, place.clock.unix() - span)]
 
 
 def _fold_all(place: Workplace, state: State, watch: Watch) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from kedge.core.commands import AnyEvent
 from kedge.core.records import Coverage, Ingested, Labelled
+from kedge.core.rollup import Roll
 from kedge.core.values import FileEntry, ModelVersion, Placement, Release, Signature, State, Value
 from kedge.core.windows import Window
 
@@ -322,8 +323,15 @@ class WindowStore(Protocol):
     def kept(self, endpoint: str, comparison: str) -> bytes | None:
         """What was kept, if anything."""
 
-    def prune(self, before: int) -> int:
-        """Drop windows of seconds before this one; returns how many."""
+
+class RollStore(Protocol):
+    """Old windows as minutes and hours: the course of an endpoint's evidence. It may be lost."""
+
+    def age(self, now: float) -> int:
+        """Make minutes of old windows and hours of old minutes, drop old hours; how many it took."""
+
+    def read(self, endpoint: str, since: float) -> Sequence[Roll]:
+        """The rolls of an endpoint that began at `since` (Unix seconds) or later, oldest first."""
 
 
 class RecordStore(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from kedge.core import commands as r
@@ -215,6 +216,38 @@ def evidence_text(found: dict[str, Any]) -> str:
             f"  {coverage['lost']:,} observations were dropped: a worker's recorder was full"
         )
     lines += _label_lines(found["labels"])
+    if found["cost"]:
+        arms = ["-" if one is None else f"{one:.4g}" for one in found["cost"]["per_inference"]]
+        lines.append(
+            f"  cost an inference, in {found['cost']['currency']}: {arms[0]} and {arms[1]}"
+        )
+    return "\n".join(lines)
+
+
+def course_text(course: list[dict[str, Any]], segment: str | None = None) -> str:
+    """Minutes and hours of a comparison, for people: units, and of them those gone bad."""
+    lines = [
+        f"  {'from':<17}{'span':>5}  {'compared':<12}{'at':>6}  {'errors: production':>22}{'candidate':>22}{'agreement':>11}"
+    ]
+    for item in course:
+        known = item if segment is None else item["segments"].get(segment)
+        if known is None:
+            continue
+        bad = known["bad"].get("errors", [0, 0])
+        cells = [
+            f"{b:,}/{n:,} {b / n:7.2%}" if n else "-"
+            for b, n in zip(bad, known["units"], strict=True)
+        ]
+        agreement = "-" if segment or item["agreement"] is None else f"{item['agreement']:.1%}"
+        at = datetime.fromtimestamp(item["at"], UTC).strftime("%Y-%m-%d %H:%M")
+        span = "1 h" if item["span_s"] == 3600 else "1 min"
+        how = "shadow" if item["paired"] else f"{item['weight']:g} %"
+        pair = f"{item['candidate']} / {item['production']}"
+        lines.append(
+            f"  {at:<17}{span:>5}  {pair:<12}{how:>6}  {cells[0]:>22}{cells[1]:>22}{agreement:>11}"
+        )
+    if len(lines) == 1:
+        return "nothing yet: windows become minutes after an hour; kedge evidence shows what is now"
     return "\n".join(lines)
 
 
@@ -243,6 +276,14 @@ def _agreement_lines(found: dict[str, Any]) -> list[str]:
     )
     flips = f"{found['flips']:,} decisions flip, {found['missing']:,} without an answer"
     lines = ["", f"  agreement {found['raw']:.1%} of {found['pairs']:,} pairs{more}; {flips}"]
+    if found["noise"]:
+        own = found["noise"]
+        beyond = (
+            "" if own["beyond"] is None else f"; the candidate {own['beyond']:+.1%} beyond that"
+        )
+        lines.append(
+            f"    production disagrees with itself in {own['disagreement']:.1%} of {own['pairs']:,}{beyond}"
+        )
     lines += [
         f"    {item['segment']:<20} {item['disagreement']:6.1%} of {item['pairs']:,} disagree"
         for item in found["segments"][:5]
@@ -256,15 +297,18 @@ def _agreement_lines(found: dict[str, Any]) -> list[str]:
 
 def _label_lines(found: dict[str, Any]) -> list[str]:
     arms = [
-        f"{arm} {found[arm]['labelled']:,} of {found[arm]['predictions']:,}"
-        for arm in ("production", "candidate")
-        if arm in found
+        f"{arm} {labelled:,} of {predictions:,}"
+        for arm, (labelled, predictions) in sorted(found["coverage"].items(), reverse=True)
     ]
-    if not arms:
+    if not any(found["units"]):
         return []
-    delay = f", half within {found['delay_p50_s']:.0f} s" if found.get("delay_p50_s") else ""
-    declined = f", {found['declined']:,} will never have one" if found.get("declined") else ""
-    return ["", f"  labels: {'; '.join(arms)}{delay}{declined}"]
+    delay = f", half within {found['delay_s']['p50']:.0f} s" if found["delay_s"]["p50"] else ""
+    declined = f", {found['declined']:,} will never have one" if found["declined"] else ""
+    loss = " and ".join("-" if one is None else f"{one:.4f}" for one in found["loss"])
+    return [
+        "", f"  labels: {'; '.join(arms)}{delay}{declined}",
+        f"  {found['metric']} {loss} (production and candidate) over {found['units'][0]:,} and {found['units'][1]:,}",
+    ]  # fmt: skip
 
 
 def plan_text(found: dict[str, Any]) -> str:

@@ -339,7 +339,7 @@ def run_control(
     )  # fmt: skip
     server = uvicorn.Server(config)
     patrol = patrol_of(state_dir)
-    clerk = Clerk(ledger=place.ledger, records=place.records, clock=place.clock)
+    clerk = Clerk(ledger=place.ledger, records=place.records, rolls=place.rolls, clock=place.clock)
     for name, run in (("patrol", patrol.run), ("clerk", clerk.run)):
         threading.Thread(target=_run_or_end, args=(run, server), name=name).start()
     threading.Thread(target=_end_with_parent, args=(server, os.getppid()), daemon=True).start()

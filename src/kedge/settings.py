@@ -219,10 +219,12 @@ def check_server(server: Server) -> None:
 GUARDRAILS: dict[str, dict[str, tuple[str, ...]]] = {
     "errors": {},
     "latency": {},
+    "cost": {},
     "quality": {
         "binary": ("error_rate", "log_loss", "brier"),
         "score": ("error_rate", "absolute_error"),
         "exact": ("error_rate", "absolute_error"),
+        "custom": ("error_rate", "absolute_error"),
     },
 }
 """The guardrails there are, and the losses that quality can be judged by, by kind of output."""
@@ -256,6 +258,9 @@ def _judge(policy: Policy, declared: Any, place: str, faults: list[str]) -> None
         faults.append(
             f"{place}.shadow.sample: is per cent, above 0 and at most 100; got {policy.shadow.sample}"
         )
+    if not 0 <= policy.shadow.noise <= 100:
+        faults.append(f"{place}.shadow.noise: is per cent, 0 to 100; got {policy.shadow.noise}")
+    _judge_cost(policy, place, faults)
     if not 0 <= policy.after.sample <= 100:
         faults.append(f"{place}.after.sample: is per cent, 0 to 100; got {policy.after.sample}")
     if not 0 <= policy.log.sample <= 100:
@@ -285,6 +290,28 @@ def _judge(policy: Policy, declared: Any, place: str, faults: list[str]) -> None
         )
 
 
+def _judge_cost(policy: Policy, place: str, faults: list[str]) -> None:
+    cost = policy.cost
+    if cost is None:
+        if "cost" in policy.guardrails:
+            faults.append(f"{place}.guardrails.cost: there is no price; declare {place}.cost")
+        return
+    for name, prices in (("", cost), *((f".versions.{v}", p) for v, p in cost.versions.items())):
+        for part in ("per_call", "per_second", "per_token"):
+            price = getattr(prices, part)
+            if not 0 <= price < _LARGEST:
+                faults.append(f"{place}.cost{name}.{part}: a price is 0 or more; got {price}")
+        if prices.per_token and cost.tokens is None:
+            faults.append(
+                f"{place}.cost{name}.per_token: needs cost.tokens, the output that counts them"
+            )
+    faults.extend(
+        f"{place}.cost.versions.{name}: a version is written v3"
+        for name in cost.versions
+        if re.fullmatch(r"v[1-9]\d*", name) is None
+    )
+
+
 def _judge_guardrails(policy: Policy, place: str, faults: list[str]) -> None:
     for name, rail in policy.guardrails.items():
         if name not in GUARDRAILS:
@@ -307,8 +334,15 @@ def _judge_guardrails(policy: Policy, place: str, faults: list[str]) -> None:
 
 def _judge_output(output: Output, place: str, faults: list[str]) -> None:
     noted = any(fault.startswith(f"{place}.score:") for fault in faults)
-    if output.kind != "exact" and output.score is None and not noted:
+    if output.kind in ("binary", "score") and output.score is None and not noted:
         faults.append(f'{place}.score: kind "{output.kind}" needs the name of an output')
+    named = re.fullmatch(r"[\w.]+:\w+", output.function or "")
+    if (output.kind == "custom") != (output.function is not None) or (
+        output.function and not named
+    ):
+        faults.append(
+            f'{place}.function: MODULE:NAME, for kind "custom" and no other; got {output.function!r}'
+        )
     if output.tolerance < 0:
         faults.append(f"{place}.tolerance: cannot be negative; got {output.tolerance}")
 

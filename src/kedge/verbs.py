@@ -17,6 +17,7 @@ from kedge.core.errors import KedgeError, Refused, Unavailable
 from kedge.core.release import decide
 from kedge.core.values import ModelVersion, Placement, Policy, Refusal, Release, State
 from kedge.engine.control import SILENT_S, Probe, replicas
+from kedge.engine.custom import function_of
 from kedge.engine.pins import HostDisk
 from kedge.engine.status import describe
 from kedge.ports import Bundle, Member
@@ -71,6 +72,8 @@ def apply_policies(place: Workplace, settings: Settings) -> dict[str, list[str]]
         digest = fingerprint(policy)
         if digest == state.policy_digest:
             continue
+        if policy.output.function is not None:
+            function_of(policy.output)
         old = state.policy if state.policy_digest else Policy()
         diff = tuple(difference(msgspec.to_builtins(old), msgspec.to_builtins(policy)))
         at = place.clock.now()

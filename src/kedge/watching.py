@@ -17,13 +17,20 @@ if TYPE_CHECKING:
 @click.argument("endpoint")
 @click.option("--segment", metavar="FIELD=VALUE", help="Show this segment only, beside the whole.")
 @click.option("--watch", is_flag=True, help="Show it again each second until Ctrl-C.")
+@click.option("--since", help="Show the course of minutes and hours instead, such as 7d.")
 @verb
-def evidence(context: Context, endpoint: str, segment: str | None, watch: bool) -> None:
+def evidence(
+    context: Context, endpoint: str, segment: str | None, watch: bool, since: str | None
+) -> None:
     """Show production and candidate side by side, with a verdict and its reason for each figure."""
-    from kedge.judging import evidence_of
-    from kedge.report import evidence_text
+    from kedge.judging import course_of, evidence_of
+    from kedge.report import course_text, evidence_text
 
     place = context.place()
+    if since is not None:
+        course = course_of(place, endpoint, since)
+        context.out(course, course_text(course, segment))
+        return
 
     def show() -> None:
         found = evidence_of(place, endpoint, segment)

@@ -17,6 +17,7 @@ from kedge.adapters.records.store import Records
 from kedge.adapters.sql.engine import open_evidence, open_ledger, open_roster
 from kedge.adapters.sql.ledger import SqlLedger
 from kedge.adapters.sql.registry import SqlRegistry
+from kedge.adapters.sql.rolls import SqlRolls
 from kedge.adapters.sql.roster import SqlEvidence, SqlRoster
 from kedge.adapters.sql.signal import DirectorySignal
 from kedge.adapters.sql.windows import SqlWindows
@@ -45,6 +46,7 @@ class Workplace:
         self.roster = SqlRoster(open_roster(state_dir))
         self.evidence = SqlEvidence(open_evidence(state_dir))
         self.windows = SqlWindows(open_evidence(state_dir))
+        self.rolls = SqlRolls(open_evidence(state_dir))
         self.records = Records(state_dir / RECORDS_DIR)
         self.artifacts = DirectoryArtifacts(state_dir / "artifacts")
         self.disk = HostDisk(state_dir)

@@ -134,8 +134,8 @@ def test_a_command_that_is_shown_can_be_typed(page: Path) -> None:
 SECTIONS: dict[str, type[msgspec.Struct]] = {
     "[server]": Server, "[endpoints.NAME]": values.Policy, "fields": values.Field,
     "output": values.Output, "shadow": values.ShadowPolicy, "canary": values.CanaryPolicy,
-    "limits": values.Limits, "owner": values.Contact, "escalation": values.Escalation,
-    "guardrails": values.Guardrail, "features": values.FeaturePolicy, "log": values.LogPolicy,
+    "cost": values.CostPolicy, "limits": values.Limits, "owner": values.Contact, "escalation": values.Escalation,
+    "guardrails": values.Guardrail, "after": values.AfterPolicy, "features": values.FeaturePolicy, "log": values.LogPolicy,
 }  # fmt: skip
 
 

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kedge.core.values import Output, Policy, Stage, State
+from kedge.core.values import CostPolicy, Output, Policy, Prices, Stage, State
 from kedge.core.windows import (
     CANDIDATE,
     PRODUCTION,
     Agreement,
+    Spent,
     Window,
     added,
     agreement_sum,
@@ -21,6 +22,7 @@ from kedge.core.windows import (
 from kedge.engine import windows
 from kedge.engine.serving import Request
 from kedge.engine.windows import Bounds, Counter, Seen
+from kedge.testing.samples import release
 
 POLICY = Policy(segments=("origin",), output=Output(kind="binary", score="p", threshold=0.5))
 STATE = State(
@@ -207,3 +209,67 @@ def test_two_counts_of_pairs_add_up() -> None:
     assert agreement_sum(Agreement(3, 2, 1, 1, 0, 1), Agreement(1, 0, 0, 0, 0, 0, 1)) == Agreement(
         4, 2, 1, 1, 0, 1, 1
     )
+
+
+# ---------------------------------------------------------------- cost, noise, custom comparison
+
+PRICED = State(**{
+    **_fields(STATE),
+    "policy": Policy(
+        cost=CostPolicy(per_call=1.0, tokens="n", reported="paid", per_token=0.5,
+                        versions={"v2": Prices(per_call=3.0)}),
+        output=Output(kind="score", score="p"),
+    ),
+    "releases": {n: release(n) for n in (1, 2)},
+})  # fmt: skip
+
+
+def test_what_an_inference_costs_is_counted_by_arm_with_the_prices_of_its_version() -> None:
+    used = {"p": np.array([0.5]), "n": np.array([4]), "paid": np.array([0.25])}
+    ours = seen()._replace(ours=used)
+    theirs = seen(CANDIDATE)._replace(ours=used)
+    failed = seen(failed=True)
+    found = counted(Counter("w0", PRICED), ours, theirs, failed)
+    assert found.costs[""] == Spent((1, 3.25, 3.25**2), (1, 3.25, 3.25**2))
+
+
+def test_a_pair_costs_something_on_both_sides_or_on_none() -> None:
+    pairs = [pair(), pair(theirs=None), pair(dropped=True, theirs=None)]
+    found = counted(Counter("w0", PRICED), *pairs, paired=True)
+    assert found.costs[""] == Spent((1, 1.0, 1.0), (1, 3.0, 9.0))
+
+
+def test_without_prices_nothing_is_counted() -> None:
+    assert count(seen()).costs == {}
+
+
+def test_productions_second_answer_is_its_noise_and_nobodys_evidence() -> None:
+    again = [pair(0.7, 0.8)._replace(again=True), pair(0.7, 0.1)._replace(again=True)]
+    found = count(*again, paired=True)
+    assert found.noise == (2, 1)
+    assert (found.mirrored, found.agreement, found.exposed) == (0, {}, {})
+
+
+def near(ours: dict[str, Any], theirs: dict[str, Any]) -> list[bool]:
+    """Somebody's own comparison."""
+    return [abs(a - b) < 0.3 for a, b in zip(ours["p"], theirs["p"], strict=True)]
+
+
+def broken(_: dict[str, Any], __: dict[str, Any]) -> list[bool]:
+    raise RuntimeError("somebody's code")
+
+
+def short(_: dict[str, Any], __: dict[str, Any]) -> list[bool]:
+    return []
+
+
+@pytest.mark.parametrize(
+    "function, agreeing", [("near", 1), ("broken", 0), ("short", 0), ("absent", 0)]
+)
+def test_somebodys_own_comparison_decides_and_its_faults_are_disagreements(
+    function: str, agreeing: int
+) -> None:
+    output = Output(kind="custom", function=f"{__name__}:{function}")
+    state = State(**{**_fields(STATE), "policy": Policy(output=output)})
+    found = counted(Counter("w0", state), pair(0.4, 0.6), pair(0.1, 0.9), paired=True)
+    assert (found.agreement[""].pairs, found.agreement[""].agreeing) == (2, agreeing)

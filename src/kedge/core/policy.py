@@ -33,6 +33,8 @@ quality: a twentieth, because models differ by that much between two honest trai
 WEIGHTS = {"errors": 0.7, "latency.p50": 0.05, "latency.p99": 0.1, "quality": 0.15}
 """How the alarm's error budget is shared. Errors get most: their delay is what callers feel, and a
 share w costs them ln(1/w) more evidence, 0.36 of the 4.6 that alpha = 1 % takes."""
+COST = "cost"
+"""A guardrail only where it is declared: most endpoints have no price."""
 EARLY = "errors.doubled"
 """The same errors against twice the rate: what small steps can prove within their size."""
 EARLY_STEP = 0.05 * BUCKETS
@@ -158,15 +160,28 @@ def _left(state: State, code: str, reason: str) -> Decision:
     return Decision("fail", code, reason, Rollback())
 
 
+def _failed(policy: Policy, facts: Facts) -> str:
+    """Which guardrail failed, and how; empty when none did."""
+    if facts.overall.verdict == "fail":
+        return facts.overall.reason
+    if COST not in policy.guardrails:
+        return ""
+    return next(
+        (f"{COST}: {v.reason}" for v in facts.verdicts
+         if v.metric == COST and not v.segment and v.verdict == "fail"), "",
+    )  # fmt: skip
+
+
 def _after(state: State, facts: Facts) -> Decision:
     """Production against the release that was left: late regressions."""
     if facts.mismatch:
         return Decision("broken input", "sample_ratio", facts.mismatch)
-    if facts.overall.verdict != "fail":
+    failed = _failed(state.policy, facts)
+    if not failed:
         return Decision("inconclusive", "watched", facts.overall.reason)
     if state.policy.after.on_fail == "rollback":
-        return Decision("fail", "late_regression", facts.overall.reason, Rollback())
-    reason = f"{facts.overall.reason}; kedge rollback {state.endpoint} takes it back"
+        return Decision("fail", "late_regression", failed, Rollback())
+    reason = f"{failed}; kedge rollback {state.endpoint} takes it back"
     return Decision("fail", "late_regression", reason)
 
 
@@ -176,8 +191,9 @@ def _canary(state: State, facts: Facts) -> Decision:
         return _left(state, "hard_kill", killed)
     if facts.mismatch:
         return Decision("broken input", "sample_ratio", facts.mismatch)
-    if facts.overall.verdict == "fail":
-        return _left(state, "guardrail", facts.overall.reason)
+    failed = _failed(state.policy, facts)
+    if failed:
+        return _left(state, "guardrail", failed)
     missing = _unproven_step(state, facts)
     if missing:
         return Decision("inconclusive", "waiting", missing)
@@ -208,7 +224,11 @@ def _declared(policy: Policy) -> tuple[str, ...]:
     """Guardrails beyond errors that somebody wrote down: those need data to pass."""
     return tuple(
         metric
-        for name, metrics in (("latency", ("latency.p99",)), ("quality", ("quality",)))
+        for name, metrics in (
+            ("latency", ("latency.p99",)),
+            ("quality", ("quality",)),
+            (COST, (COST,)),
+        )
         if name in policy.guardrails
         for metric in metrics
     )
@@ -227,8 +247,9 @@ def _unproven(facts: Facts, metrics: tuple[str, ...]) -> str:
 
 def _shadow(state: State, facts: Facts) -> Decision:
     policy = state.policy.shadow
-    if facts.overall.verdict == "fail":
-        return Decision("fail", "guardrail", facts.overall.reason)
+    failed = _failed(state.policy, facts)
+    if failed:
+        return Decision("fail", "guardrail", failed)
     missing = _unproven_window(state, facts)
     if missing:
         return Decision("inconclusive", "waiting", missing)

@@ -65,13 +65,14 @@ class Output(Value, frozen=True):
     """How an endpoint's answer is read when two releases are compared.
 
     `binary` and `score` compare the output named `score`; `binary` decides at `threshold`.
-    `exact` compares every output for equality.
+    `exact` compares every output for equality. `custom` asks `function`, "module:name".
     """
 
-    kind: Literal["binary", "score", "exact"] = "exact"
+    kind: Literal["binary", "score", "exact", "custom"] = "exact"
     score: str | None = None
     threshold: float = 0.5
     tolerance: float = 0.0
+    function: str | None = None
 
 
 class Contact(Value, frozen=True):
@@ -96,6 +97,32 @@ class ShadowPolicy(Value, frozen=True):
     min_pairs: int = 1000
     min_pairs_per_segment: int = 200
     on_pass: Literal["ask", "promote"] = "ask"
+    noise: float = 0.0
+    """Per cent of the mirrored requests that production is asked twice: what a stochastic model
+    disagrees with itself. 0, since most models give one answer, and it costs production's time."""
+
+
+class Prices(Value, frozen=True):
+    """What inferences cost, in the policy's currency."""
+
+    per_call: float = 0.0
+    """Of each inference (row)."""
+    per_second: float = 0.0
+    """Of the time inside the model."""
+    per_token: float = 0.0
+    """Of each token that the model says it used."""
+
+
+class CostPolicy(Prices, frozen=True):
+    """How the cost of an inference is known. All parts are added up."""
+
+    tokens: str | None = None
+    """The output that holds the tokens of a row."""
+    reported: str | None = None
+    """The output that holds what a row cost, as the model itself knows it."""
+    currency: str = "USD"
+    versions: dict[str, Prices] = {}
+    """Prices of one model version (v3), instead of the endpoint's."""
 
 
 class AfterPolicy(Value, frozen=True):
@@ -171,6 +198,7 @@ class Policy(Value, frozen=True):
     guardrails: dict[str, Guardrail] = {}
     shadow: ShadowPolicy = ShadowPolicy()
     canary: CanaryPolicy = CanaryPolicy()
+    cost: CostPolicy | None = None
     after: AfterPolicy = AfterPolicy()
     features: FeaturePolicy = FeaturePolicy()
     log: LogPolicy = LogPolicy()

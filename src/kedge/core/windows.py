@@ -46,6 +46,27 @@ class Agreement(Value, frozen=True, array_like=True):
     """The copy gave no answer: counted as disagreement, never as agreement."""
 
 
+Sums = tuple[int, float, float]
+"""Requests, the sum of their cost per inference, and the sum of its squares."""
+
+
+class Spent(Value, frozen=True, array_like=True):
+    """What both arms cost."""
+
+    production: Sums = (0, 0.0, 0.0)
+    candidate: Sums = (0, 0.0, 0.0)
+
+    def plus(self, other: Spent) -> Spent:
+        """Two counts as one."""
+        return Spent(
+            _sums(self.production, other.production), _sums(self.candidate, other.candidate)
+        )
+
+
+def _sums(one: Sums, other: Sums) -> Sums:
+    return one[0] + other[0], one[1] + other[1], one[2] + other[2]
+
+
 class Example(Value, frozen=True, array_like=True):
     """A pair that disagrees."""
 
@@ -81,6 +102,9 @@ class Window(Value, frozen=True, kw_only=True):
     scores: dict[int, tuple[int, int, float, float]] = {}
     """By bin of production's score: pairs, within tolerance, sum of differences, of absolute ones."""
     examples: tuple[Example, ...] = ()
+    costs: dict[str, Spent] = {}
+    noise: tuple[int, int] = (0, 0)
+    """Rows that production was asked twice, and how many of them it answered alike."""
     mirrored: int = 0
     copied: int = 0
     """Of the mirrored, those that the copy answered."""

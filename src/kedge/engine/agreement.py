@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from math import floor, isclose, isfinite, isnan, log
+from math import floor, isclose, isfinite, isnan
+from math import log as ln
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from kedge.core.values import Output
+from kedge.engine.custom import Agree, Custom
 
 if TYPE_CHECKING:
     from kedge.ports import Columns
@@ -48,6 +50,19 @@ def said(output: Output, columns: Columns, row: int) -> Said:
     return Said(None, "; ".join(words), yes=False)
 
 
+def judge_of(output: Output) -> Agree:
+    """How the rows of two answers are compared, in the endpoint's own sense."""
+    if output.kind == "custom":
+        return Custom(output)
+
+    def compare(ours: Columns, theirs: Columns, rows: int) -> list[bool]:
+        return [
+            said(output, ours, row).same(said(output, theirs, row), output) for row in range(rows)
+        ]
+
+    return compare
+
+
 BIN_RATIO = 1.1
 """Scores whose size differs by less than a tenth share a bin: fixed, so that bins can be added."""
 
@@ -56,7 +71,7 @@ def bin_of(score: float) -> int:
     """The signed log-bin of a score; 0 is zero, and what is no number."""
     if not isfinite(score) or score == 0:
         return 0
-    size = floor(log(abs(score)) / log(BIN_RATIO)) + 1000
+    size = floor(ln(abs(score)) / ln(BIN_RATIO)) + 1000
     size = min(max(size, 1), 2000)
     return size if score > 0 else -size
 

@@ -1,4 +1,4 @@
-"""Takes in what workers wrote, and drops what is too old: the records' own housekeeping.
+"""Takes in what workers wrote, and ages what is old: the housekeeping of records and windows.
 
 Runs beside the patrol, so that a flood of outcomes or a slow disk holds no verdict up.
 """
@@ -11,11 +11,12 @@ import structlog
 
 from kedge.core.durations import seconds
 from kedge.core.errors import KedgeError
-from kedge.ports import Clock, Ledger, RecordStore
+from kedge.ports import Clock, Ledger, RecordStore, RollStore
 
 TICK_S = 2.0
 """How often it looks; a worker closes its file every ten seconds."""
 PRUNE_S = 3_600.0
+AGE_S = 60.0
 
 log = structlog.get_logger("kedge.clerk")
 
@@ -23,12 +24,16 @@ log = structlog.get_logger("kedge.clerk")
 class Clerk:
     """One host's clerk. Several may run: the store lets one write at a time."""
 
-    def __init__(self, *, ledger: Ledger, records: RecordStore, clock: Clock) -> None:
+    def __init__(
+        self, *, ledger: Ledger, records: RecordStore, rolls: RollStore, clock: Clock
+    ) -> None:
         self._ledger = ledger
+        self._rolls = rolls
         self._records = records
         self._clock = clock
         self._stopping = threading.Event()
         self._pruned_at = -PRUNE_S
+        self._aged_at = -AGE_S
         self._fault = ""
 
     def stop(self) -> None:
@@ -57,6 +62,9 @@ class Clerk:
             if not taken.count + taken.duplicates + taken.forgotten:
                 break
         now = self._clock.monotonic()
+        if now - self._aged_at >= AGE_S:
+            self._aged_at = now
+            self._rolls.age(self._clock.unix())
         if now - self._pruned_at >= PRUNE_S:
             self._pruned_at = now
             self._records.prune(self._clock.unix())

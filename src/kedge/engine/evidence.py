@@ -9,6 +9,7 @@ import msgspec
 
 from kedge.core.monitor import Verdict
 from kedge.core.policy import EARLY, Decision, Facts
+from kedge.core.rollup import Roll
 from kedge.core.values import BUCKETS, State
 from kedge.core.windows import Agreement
 from kedge.engine.agreement import BIN_RATIO
@@ -63,6 +64,7 @@ def describe(
             "other": watch.counted.get("other", 0),
         },
         "labels": watch.label_summary(),
+        "cost": _cost(state, watch),
     }
 
 
@@ -75,6 +77,44 @@ def _verdict(verdict: Verdict) -> dict[str, Any]:
     }
 
 
+def _cost(state: State, watch: Watch) -> dict[str, Any] | None:
+    """Cost per inference by arm, production first, in the policy's currency."""
+    spent = watch.costs.get("")
+    if spent is None or state.policy.cost is None:
+        return None
+    means = [sums[1] / sums[0] if sums[0] else None for sums in (spent.production, spent.candidate)]
+    return {"currency": state.policy.cost.currency, "per_inference": means}
+
+
+def course(roll: Roll) -> dict[str, Any]:
+    """One minute or hour of a comparison as plain values. Pairs are production, then candidate."""
+    pairs = roll.agreement.get("", Agreement())
+    return {
+        "at": roll.at, "span_s": roll.span, "production": f"r{roll.production}",
+        "candidate": f"r{roll.candidate}", "weight": roll.weight * 100 / BUCKETS,
+        "paired": roll.paired, "units": list(roll.exposed.get("", (0, 0))),
+        "bad": {metric: list(cells.get("", (0, 0))) for metric, cells in roll.bad.items()},
+        "agreement": pairs.agreeing / pairs.pairs if pairs.pairs else None,
+        "coverage": roll.copied / roll.mirrored if roll.mirrored else None, "lost": roll.lost,
+        "segments": {
+            name: {"units": list(cell),
+                   "bad": {metric: list(cells.get(name, (0, 0))) for metric, cells in roll.bad.items()}}
+            for name, cell in roll.exposed.items() if name
+        },
+    }  # fmt: skip
+
+
+def _noise(watch: Watch) -> dict[str, Any] | None:
+    """What production disagrees with itself (A/A), and the candidate beyond that."""
+    asked, alike = watch.noise
+    whole = watch.agreement.get("", Agreement())
+    if not asked:
+        return None
+    own = 1 - alike / asked
+    beyond = 1 - whole.agreeing / whole.pairs - own if whole.pairs else None
+    return {"pairs": asked, "disagreement": own, "beyond": beyond}
+
+
 def _agreement(watch: Watch, segment: str | None) -> dict[str, Any]:
     """Agreement of the pairs, and where they disagree most."""
     whole = watch.agreement.get("", Agreement())
@@ -85,6 +125,7 @@ def _agreement(watch: Watch, segment: str | None) -> dict[str, Any]:
     )  # fmt: skip
     return {
         **rates(whole),
+        "noise": _noise(watch),
         "segments": [
             {"segment": name, "pairs": cell.pairs, "disagreement": 1 - cell.agreeing / cell.pairs}
             for name, cell in ranked[:WORST]

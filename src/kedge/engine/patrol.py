@@ -44,9 +44,6 @@ COVERED_S = 10.0
 LARGE = 1 << 20
 LARGE_KEEP_S = 30.0
 """A snapshot of a megabyte and more is kept less often: folding again is cheaper than writing."""
-RETAIN_S = 3_600
-"""Seconds of windows kept. What they add up to is in the snapshot."""
-PRUNE_S = 60.0
 
 log = structlog.get_logger("kedge.patrol")
 
@@ -71,7 +68,6 @@ class Patrol:
         self._kept_at: dict[str, float] = {}
         self._said: dict[str, tuple[str, str]] = {}
         self._forward: dict[str, threading.Thread] = {}
-        self._pruned_at = 0.0
         self._fault = ""
         self._stopping = threading.Event()
 
@@ -110,7 +106,6 @@ class Patrol:
             decision = decide(state, facts)
             self._act(state, decision, facts)
         self._keep()
-        self._prune()
         return more
 
     def _watch(self, state: State) -> Watch:
@@ -197,12 +192,6 @@ class Patrol:
                 self._store.keep(endpoint, watch.key, body)
             except KedgeError as error:
                 log.warning("patrol.evidence_lost", endpoint=endpoint, fault=str(error))
-
-    def _prune(self) -> None:
-        now = self._clock.monotonic()
-        if now - self._pruned_at >= PRUNE_S:
-            self._pruned_at = now
-            self._store.prune(int(self._clock.unix()) - RETAIN_S)
 
     def _note_fault(self, fault: str) -> None:
         if fault != self._fault:

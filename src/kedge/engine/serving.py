@@ -14,7 +14,7 @@ import structlog
 
 from kedge.core.errors import BadRequest, ModelFailure, Unavailable
 from kedge.core.route import Choice, Plan, Reason
-from kedge.core.values import Arm, State
+from kedge.core.values import BUCKETS, Arm, Stage, State
 from kedge.core.windows import CANDIDATE, PRODUCTION
 from kedge.engine.agreement import agreeing_rows
 from kedge.engine.models import Handle
@@ -77,8 +77,8 @@ def watched(state: State) -> bool:
 class Live:
     """What an endpoint serves at one epoch. Immutable but for the deadline and the answered mark."""
 
-    __slots__ = ("answered", "contract", "deadline_s", "first_answer", "handles", "heads", "instead",
-                 "lease", "log", "names", "pinned", "plan", "recorder", "sampled", "state", "troubled", "watched")  # fmt: skip
+    __slots__ = ("answered", "compares", "contract", "deadline_s", "first_answer", "handles", "heads", "instead",
+                 "lease", "log", "names", "noise", "pinned", "plan", "recorder", "sampled", "state", "troubled", "watched")  # fmt: skip
 
     def __init__(
         self, *, state: State, plan: Plan, handles: dict[int, Handle], contract: object,
@@ -90,6 +90,8 @@ class Live:
         self.watched = watched(state)
         self.log = Log(state)
         self.sampled = not state.divided
+        self.compares = state.policy.output.kind != "custom"  # that is somebody's code: not here
+        self.noise = state.policy.shadow.noise / 100 if state.stage is Stage.SHADOW else 0.0
         self.plan = plan
         self.handles = handles
         self.contract = contract
@@ -315,7 +317,7 @@ class Serving:
             recorder.count("shadow.answered")
             recorder.latency("shadow", micros)
             recorder.count("shadow.pairs", rows)
-            if ours is not None:
+            if ours is not None and live.compares:
                 same = agreeing_rows(live.state.policy.output, ours, theirs, rows)
                 recorder.count("shadow.agreeing", same)
             pair(theirs, micros)
@@ -323,3 +325,22 @@ class Serving:
         if not handle.remotes[0].submit(request.columns, done, live.deadline_s):
             recorder.count("shadow.dropped.full")
             pair(None, dropped=True)
+        elif live.noise and ours is not None and request.draw < live.noise * BUCKETS:
+            self._again(live, request, ours)
+
+    def _again(self, live: Live, request: Request, ours: Columns) -> None:
+        """Ask production a second time, after its answer went out: how much is its own noise."""
+
+        def done(theirs: Columns | None, micros: int, _error: str | None) -> None:
+            if theirs is not None:
+                live.recorder.offer(Seen(
+                    time(), request, PRODUCTION, micros, False, 0, ours,  # noqa: FBT003
+                    mirrored=True, theirs=theirs, again=True,
+                ))  # fmt: skip
+
+        handle = live.handles[live.plan.outside.release]
+        live.recorder.count("shadow.asked_again")
+        if handle.inline is not None:
+            done(handle.inline.predict(request.columns), 0, None)
+        else:
+            handle.remotes[0].submit(request.columns, done, live.deadline_s)

@@ -13,13 +13,22 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from kedge.core import monitor, stats
+from kedge.core import costs, monitor, stats
 from kedge.core.monitor import Interval, Judge
 from kedge.core.policy import EARLY, Facts, guardrails, rules
 from kedge.core.quality import Seen, tally
 from kedge.core.records import Labelled, Stratum, delay_upper_s
 from kedge.core.values import BUCKETS, State, Value
-from kedge.core.windows import METRICS, Agreement, Example, Growing, Window, added, agreement_sum
+from kedge.core.windows import (
+    METRICS,
+    Agreement,
+    Example,
+    Growing,
+    Spent,
+    Window,
+    added,
+    agreement_sum,
+)
 
 UNITS = 200_000
 """Bad units remembered a day: 16 MB at most. Beyond it they are no longer told apart, and counted."""
@@ -71,6 +80,8 @@ class Snapshot(Value, frozen=True, kw_only=True):
     arms: dict[str, dict[int, tuple[int, int]]] = {}
     labels: Labels = Labels()
     labelled: bytes = b""
+    costs: dict[str, Spent] = {}
+    noise: tuple[int, int] = (0, 0)
 
 
 _pack = msgspec.msgpack.Encoder().encode
@@ -110,6 +121,9 @@ class Watch:
         self.examples: tuple[Example, ...] = ()
         self._arms: dict[str, dict[int, tuple[int, int]]] = {}
         self.labels = Labels()
+        self.costs: dict[str, Spent] = {}
+        self.noise = (0, 0)
+        self._dearer = state.policy.guardrails.get("cost")
         self._labelled = Seen()
         self._output = state.policy.output
         self._metric = guardrails(state.policy)["quality"].metric or "error_rate"
@@ -133,7 +147,8 @@ class Watch:
             answered=self._answered, began=self._began, step=self._step, healthy_s=self.healthy_s,
             last=self._last, facts=self.counted, totals=self.totals, agreement=self.agreement,
             scores=self.scores, examples=self.examples, arms=self._arms, labels=self.labels,
-            labelled=np.array(self._labelled.keys(), dtype=np.int64).tobytes(),
+            labelled=np.array(self._labelled.keys(), dtype=np.int64).tobytes(), costs=self.costs,
+            noise=self.noise,
         ))  # fmt: skip
 
     def _restore(self, kept: Snapshot) -> None:
@@ -147,7 +162,7 @@ class Watch:
         self._step, self.healthy_s, self._last = kept.step, kept.healthy_s, kept.last
         self.counted, self.totals, self.agreement = kept.facts, kept.totals, kept.agreement
         self.scores, self.examples, self._arms = kept.scores, kept.examples, kept.arms
-        self.labels = kept.labels
+        self.labels, self.costs, self.noise = kept.labels, kept.costs, kept.noise
         self._labelled = Seen(np.frombuffer(kept.labelled, dtype=np.int64).tolist())
 
     # ------------------------------------------------------------ folding
@@ -205,6 +220,10 @@ class Watch:
         for bin_, more in window.scores.items():
             n, within, apart, size = self.scores.get(bin_, (0, 0, 0.0, 0.0))
             self.scores[bin_] = (n + more[0], within + more[1], apart + more[2], size + more[3])
+        for name, spent in window.costs.items():
+            if name in self.costs or len(self.costs) < SEGMENTS:
+                self.costs[name] = self.costs.get(name, Spent()).plus(spent)
+        self.noise = (self.noise[0] + window.noise[0], self.noise[1] + window.noise[1])
         self.examples = (*window.examples, *self.examples)[:EXAMPLES]
         if window.fresh is not None:
             mine = self._arms.setdefault(window.replica, {})
@@ -353,7 +372,8 @@ class Watch:
         production, candidate = self.totals.get("", [0, 0])
         pairs = candidate if self.paired else 0
         return Facts(
-            overall=overall, verdicts=monitor.verdicts(judge, self.rules, only=whole),
+            overall=overall,
+            verdicts=(*monitor.verdicts(judge, self.rules, only=whole), *self._costly({""})),
             units=(production, candidate), pairs=pairs,
             mirrored=self.counted.get("mirrored", 0), copied=self.counted.get("copied", 0),
             segments={name: cell[1] for name, cell in self.totals.items() if name},
@@ -366,7 +386,16 @@ class Watch:
         """Every verdict, or those of some (metric, segment)."""
         if self._judge is None:
             return ()
-        return monitor.verdicts(self._judge, self.rules, only=only)
+        return (*monitor.verdicts(self._judge, self.rules, only=only), *self._costly())
+
+    def _costly(self, only: set[str] | None = None) -> tuple[monitor.Verdict, ...]:
+        """Verdicts on cost. Without a guardrail they are figures, judged at a margin of none."""
+        margin = self._dearer.worse_by if self._dearer else 0.0
+        return tuple(
+            costs.verdict(name, spent, margin)
+            for name, spent in self.costs.items()
+            if only is None or name in only
+        )
 
     def _mismatch(self) -> str:
         """Whether the arms have the shares they were told: per replica, averaged."""
@@ -431,6 +460,7 @@ def turned(window: Window) -> Window:
             )
             for name, cell in window.agreement.items()
         },
+        costs={name: Spent(of.candidate, of.production) for name, of in window.costs.items()},
         scores={bin_: (n, w, -apart, size) for bin_, (n, w, apart, size) in window.scores.items()},
         examples=tuple(
             msgspec.structs.replace(one, production=one.candidate, candidate=one.production)

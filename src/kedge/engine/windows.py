@@ -7,15 +7,16 @@ What does not fit is dropped and counted, never waited for.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from kedge.core.costs import cost_of, prices_of
 from kedge.core.records import JoinRow
 from kedge.core.route import key_of
-from kedge.core.values import Output, State
+from kedge.core.values import Output, Prices, State
 from kedge.core.windows import (
     CANDIDATE,
     METRICS,
@@ -23,9 +24,11 @@ from kedge.core.windows import (
     Agreement,
     BadUnit,
     Example,
+    Spent,
     Window,
 )
-from kedge.engine.agreement import bin_of, said
+from kedge.engine.agreement import NUMBERS, bin_of, judge_of, said
+from kedge.engine.custom import Agree
 
 if TYPE_CHECKING:
     from kedge.engine.serving import Request
@@ -69,6 +72,8 @@ class Seen(NamedTuple):
     their_micros: int = 0
     dropped: bool = False
     """The copy was never asked, for our own bounds' sake: nobody's failure, but no coverage."""
+    again: bool = False
+    """`theirs` is production's own second answer: its noise, and nobody's evidence."""
 
 
 class Bounds(NamedTuple):
@@ -144,11 +149,18 @@ class Counter:
         self._output: Output = state.policy.output
         self._key = key_of(state.salt)
         self._log = Log(state)
+        self._agrees: Agree = judge_of(self._output)
+        self._prices = tuple(self._price(release) for release in (state.production, state.compared))
         self._slices = Slices(state.policy.segments)
         self._span = -1
         self._exposed: set[tuple[str, str]] = set()
         self._answered: set[tuple[str, str]] = set()
         self._known: set[str] = set()
+
+    def _price(self, release: int | None) -> Prices | None:
+        cost = self._state.policy.cost
+        found = self._state.releases.get(release) if release is not None else None
+        return prices_of(cost, found.version) if cost is not None and found is not None else None
 
     def window(
         self, seen: Iterable[Seen], at: int, bounds: Bounds, *, number: int, paired: bool, weight: int,
@@ -178,7 +190,8 @@ class Counter:
             units=tuple(sorted(draft.units, key=lambda unit: unit.unit)[:UNITS]),
             agreement={name: Agreement(*cell) for name, cell in draft.agreement.items()},
             scores={bin_: (int(n), int(w), d, a) for bin_, (n, w, d, a) in draft.scores.items()},
-            examples=tuple(draft.examples), mirrored=draft.mirrored, copied=draft.copied,
+            examples=tuple(draft.examples), costs=draft.costs, noise=(draft.noise[0], draft.noise[1]),
+            mirrored=draft.mirrored, copied=draft.copied,
             streak=streak, broken=broken, lost=lost, other=self._slices.other - before,
         ), rows  # fmt: skip
 
@@ -196,8 +209,12 @@ class Counter:
     def _one(
         self, draft: _Draft, one: Seen, segments: list[tuple[str, ...]], bounds: Bounds
     ) -> None:
+        if one.again:
+            self._again(draft, one)
+            return
         slices = ("", *sorted({name for row in segments for name in row}))
         unit = one.request.entity or ""
+        self._spend(draft, one, slices)
         if draft.paired:
             draft.mirrored += 1
             if one.dropped:
@@ -222,6 +239,41 @@ class Counter:
             for metric, slow, _ in _slow(bounds, one.micros, 0):
                 if slow:
                     self._bad(draft, metric, one.arm, unit, slices)
+
+    def _again(self, draft: _Draft, one: Seen) -> None:
+        if one.ours is not None and one.theirs is not None:
+            same = self._agrees(one.ours, one.theirs, one.request.rows)
+            draft.noise[0] += len(same)
+            draft.noise[1] += sum(same)
+
+    def _spend(self, draft: _Draft, one: Seen, slices: tuple[str, ...]) -> None:
+        """Add what the request cost, to the arm that answered; in pairs where both did."""
+        if self._state.policy.cost is None or one.failed or one.ours is None:
+            return
+        if draft.paired and one.theirs is None:
+            return
+        answers = [(one.arm, one.ours, one.micros)]
+        if draft.paired and one.theirs is not None:
+            answers.append((CANDIDATE, one.theirs, one.their_micros))
+        both = [(0, 0.0, 0.0), (0, 0.0, 0.0)]
+        for arm, columns, micros in answers:
+            cost = self._cost(arm, columns, one.request.rows, micros)
+            both[arm] = (1, cost, cost * cost)
+        spent = Spent(*both)
+        for name in slices:
+            draft.costs[name] = draft.costs.get(name, Spent()).plus(spent)
+
+    def _cost(self, arm: int, columns: Columns, rows: int, micros: int) -> float:
+        cost, prices = self._state.policy.cost, self._prices[arm]
+        if cost is None or prices is None:
+            return 0.0
+        used = [
+            float(columns[name].sum())
+            if name is not None and name in columns and columns[name].dtype.kind in NUMBERS
+            else 0.0
+            for name in (cost.tokens, cost.reported)
+        ]
+        return cost_of(prices, rows=rows, micros=micros, tokens=used[0], reported=used[1])
 
     def _split(self, draft: _Draft, unit: str, arm: int) -> None:
         """Count a unit's first request: the split is checked on units, each once."""
@@ -269,6 +321,9 @@ class Counter:
 
     def _agree(self, draft: _Draft, one: Seen, segments: list[tuple[str, ...]]) -> None:
         """Compare the two answers row by row; a copy that did not answer disagrees."""
+        alike: Sequence[bool] | None = None
+        if self._output.kind == "custom" and one.ours is not None and one.theirs is not None:
+            alike = self._agrees(one.ours, one.theirs, one.request.rows)
         for row, names in enumerate(segments):
             cells = [draft.agreement.setdefault(n, [0] * 7) for n in ("", *names)]
             ours = None if one.ours is None else said(self._output, one.ours, row)
@@ -278,7 +333,7 @@ class Counter:
                     cell[6] += 1
                 continue
             theirs = said(self._output, one.theirs, row)
-            same = ours.same(theirs, self._output)
+            same = ours.same(theirs, self._output) if alike is None else alike[row]
             table = 2 + (
                 0 if ours.yes and theirs.yes else 1 if ours.yes else 2 if theirs.yes else 3
             )
@@ -302,7 +357,7 @@ class Counter:
         self, rows: list[JoinRow], one: Seen, segments: list[tuple[str, ...]], weight: int
     ) -> None:
         """One join row a prediction, for the outcome that may come in a month."""
-        if one.ours is None or not one.request.id:
+        if one.ours is None or not one.request.id or one.again:
             return
         state = self._state
         keep = self._log.keeps(one.request.entity or one.request.id)
@@ -330,12 +385,14 @@ def _slow(bounds: Bounds, ours: int, theirs: int) -> list[tuple[int, bool, bool]
 class _Draft:
     """A window in the making."""
 
-    __slots__ = ("agreement", "answered", "bad", "copied", "examples", "exposed", "fresh", "mirrored",
-                 "paired", "scores", "units")  # fmt: skip
+    __slots__ = ("agreement", "answered", "bad", "copied", "costs", "examples", "exposed", "fresh",
+                 "mirrored", "noise", "paired", "scores", "units")  # fmt: skip
 
     def __init__(self, *, paired: bool) -> None:
         self.paired = paired
         self.fresh = [0, 0]
+        self.noise = [0, 0]
+        self.costs: dict[str, Spent] = {}
         self.exposed: dict[str, list[int]] = {}
         self.answered: dict[str, list[int]] = {}
         self.bad: dict[str, dict[str, list[int]]] = {}

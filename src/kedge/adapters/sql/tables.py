@@ -227,6 +227,18 @@ window = Table(
 Index("window_by_endpoint", window.c.endpoint, window.c.seq)
 Index("window_by_second", window.c.at)
 
+roll = Table(
+    "roll",
+    EVIDENCE,
+    Column("id", Integer, primary_key=True),
+    Column("endpoint", String, nullable=False),
+    Column("span", Integer, nullable=False),
+    Column("at", Integer, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+)
+Index("roll_by_time", roll.c.endpoint, roll.c.at)
+Index("roll_by_span", roll.c.span, roll.c.at)
+
 judged = Table(
     "judged",
     EVIDENCE,

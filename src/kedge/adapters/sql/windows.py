@@ -32,7 +32,6 @@ _KEPT = select(_judged.c.body).where(
     _judged.c.endpoint == bindparam("of"), _judged.c.comparison == bindparam("which")
 )
 _HIGHEST = text("SELECT seq FROM sqlite_sequence WHERE name = 'window'")
-_PRUNE = _window.delete().where(_window.c.at < bindparam("before"))
 
 
 class SqlWindows:
@@ -76,17 +75,6 @@ class SqlWindows:
             return connection.execute(_KEPT, {"of": endpoint, "which": comparison}).scalar()
 
         return self._database.read(work)
-
-    def prune(self, before: int) -> int:
-        """Drop windows of seconds before this one; returns how many."""
-        dropped = 0
-
-        def work(connection: Connection) -> None:
-            nonlocal dropped
-            dropped = connection.execute(_PRUNE, {"before": before}).rowcount
-
-        self._database.write(work)
-        return dropped
 
     def _write(self, work: object) -> None:
         def once(connection: Connection) -> None:
