@@ -203,3 +203,50 @@ def test_a_share_of_the_callers_stays_on_the_release_that_was_left(
         site.run("apply")
         site.until(lambda: arms() == {("production", "production")}, "one arm", 30)
     assert load.failures == []
+
+
+OWN = """
+def alike(ours, theirs):
+    return [abs(a - b) < 1.0 for a, b in zip(ours["score"], theirs["score"])]
+"""
+
+
+def test_cost_noise_and_a_comparison_of_ones_own_are_in_the_evidence(
+    make_site: Callable[..., Site],
+) -> None:
+    """By the real processes: prices by version, production asked twice, somebody's function."""
+    site = make_site(policy=(
+        'output = {kind = "custom", function = "own:alike"}\n'
+        "cost = {per_call = 0.5, versions = {v2 = {per_call = 2.0}}}\n"
+        "guardrails = {cost = {worse_by = 0.1}}\nshadow = {noise = 50}\n"
+    ))  # fmt: skip
+    site.env["PYTHONPATH"] = f"{site.root}{os.pathsep}{site.env.get('PYTHONPATH', '')}"
+    (site.root / "own.py").write_text(OWN)
+    site.start()
+    site.release(scale=2.001)
+    with site.load(rate=200) as load:
+        site.run("shadow", "flights", "v2")
+        found = site.until(
+            lambda: (e := evidence(site))["decision"]["code"] == "guardrail" and e, "a verdict", 60
+        )
+    assert load.failures == []
+    assert found["cost"] == {"currency": "USD", "per_inference": [0.5, 2.0]}
+    assert "dearer" in found["decision"]["reason"]
+    assert found["agreement"]["raw"] == 1.0
+    noise = found["agreement"]["noise"]
+    assert noise["pairs"] > 20
+    assert noise["disagreement"] == 0.0
+
+
+def test_a_comparison_that_cannot_be_imported_is_refused_by_apply(
+    make_site: Callable[..., Site],
+) -> None:
+    """Before it is in force: a policy whose pairs all disagree would help nobody."""
+    site = make_site()
+    site.start(patrol=False)
+    config = site.root / "kedge.toml"
+    was = config.read_text()
+    config.write_text(was + 'output = {kind = "custom", function = "absent:alike"}\n')
+    answered = site.data("apply", check=False)
+    assert answered["error"]["code"] == "bad_config"
+    assert "absent:alike" in answered["error"]["message"]

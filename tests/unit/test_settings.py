@@ -367,3 +367,23 @@ def test_whatever_a_file_holds_is_settings_that_can_be_stored_or_faults(
             assert error.faults  # noqa: PT017
         else:
             assert decode(encode(found), Settings) == found
+
+
+@pytest.mark.parametrize(
+    "line, place",
+    [
+        ("cost = {per_call = -1}", "cost.per_call"),
+        ("cost = {per_token = 0.1}", "cost.per_token"),
+        ("cost = {versions = {3 = {per_call = 1}}}", "cost.versions.3"),
+        ("cost = {versions = {v3 = {per_call = nan}}}", "cost.versions.v3.per_call"),
+        ("guardrails = {cost = {worse_by = 0.1}}", "guardrails.cost"),
+        ("shadow = {noise = 101}", "shadow.noise"),
+        ("canary = {holdback = 51}", "canary.holdback"),
+        ('output = {kind = "custom"}', "output.function"),
+        ('output = {function = "a:b"}', "output.function"),
+        ('output = {kind = "custom", function = "a.b"}', "output.function"),
+    ],
+)  # fmt: skip
+def test_prices_shares_and_functions_are_checked(line: str, place: str) -> None:
+    (found,) = faults(ENDPOINT + line)
+    assert found.startswith(f"endpoints.flights.{place}")

@@ -9,10 +9,19 @@ import numpy as np
 import pytest
 
 from kedge.core.commands import Rollback
-from kedge.core.policy import decide
+from kedge.core.monitor import Overall, Verdict
+from kedge.core.policy import Facts, decide
 from kedge.core.records import JoinRow, Labelled, Outcome
-from kedge.core.values import AfterPolicy, Output, Policy, Stage, State
-from kedge.core.windows import CANDIDATE, PRODUCTION, Agreement, BadUnit, Window
+from kedge.core.values import (
+    AfterPolicy,
+    CostPolicy,
+    Guardrail,
+    Output,
+    Policy,
+    Stage,
+    State,
+)
+from kedge.core.windows import CANDIDATE, PRODUCTION, Agreement, BadUnit, Spent, Window
 from kedge.engine.watch import SEGMENTS, Watch
 
 POLICY = Policy(output=Output(kind="binary", score="p", threshold=0.5))
@@ -348,3 +357,56 @@ def test_a_holdback_whose_share_is_not_the_one_that_was_set_is_broken_input() ->
     for at in range(100, 200):
         watch.fold(held(at, fresh=(50, 50)))
     assert decide(HOLDING, watch.facts(200.0)).code == "sample_ratio"
+
+
+# ---------------------------------------------------------------- cost and noise
+
+GUARDED = msgspec.structs.replace(
+    POLICY, cost=CostPolicy(per_second=1.0), guardrails={"cost": Guardrail(worse_by=0.2)}
+)
+
+
+def spent(at: int, theirs: float) -> Window:
+    return window(at, costs={"": Spent((100, 100.0, 101.0), (100, 100 * theirs, 101 * theirs**2))})
+
+
+def test_a_dearer_candidate_is_taken_back_where_cost_is_guarded_and_only_there() -> None:
+    for policy, verdict, code in (
+        (GUARDED, "fail", "guardrail"),
+        (POLICY, "inconclusive", "waiting"),
+    ):
+        state = msgspec.structs.replace(CANARY, policy=policy)
+        watch = Watch(state)
+        for at in range(100, 130):
+            watch.fold(spent(at, 1.5))
+        told = decide(state, watch.facts(130.0))
+        assert (told.verdict, told.code) == (verdict, code)
+        assert "dearer" in next(v.reason for v in watch.verdicts() if v.metric == "cost")
+
+
+def test_a_guarded_cost_must_be_proven_before_anything_goes_forward() -> None:
+    state = msgspec.structs.replace(SHADOW, policy=GUARDED)
+    assert "cost" in msgspec.structs.replace(GUARDED).guardrails
+    facts = Facts(
+        overall=Overall("inconclusive", ""), pairs=10**6, mirrored=10, copied=10, healthy_s=1e9,
+        verdicts=tuple(
+            Verdict(metric=metric, segment="", verdict="pass", reason="", units=(1, 1), bad=(0, 0),
+                    log_e=0.0, log_e_pass=9.0, suspect=False)
+            for metric in ("errors",)
+        ),
+    )  # fmt: skip
+    told = decide(state, facts)
+    assert (told.verdict, told.reason) == ("inconclusive", "cost: no data")
+
+
+def test_costs_and_noise_survive_the_patrol() -> None:
+    watch = Watch(SHADOW)
+    watch.fold(paired(100, costs={"": Spent((1, 2.0, 4.0))}, noise=(9, 8)))
+    again = Watch(SHADOW, watch.snapshot())
+    assert (again.costs, again.noise) == (watch.costs, (9, 8))
+
+
+def test_after_a_promotion_costs_change_sides_too() -> None:
+    watch = Watch(HOLDING)
+    watch.fold(held(100, costs={"": Spent((1, 2.0, 4.0), (1, 3.0, 9.0))}))
+    assert watch.costs[""] == Spent((1, 3.0, 9.0), (1, 2.0, 4.0))
