@@ -6,6 +6,7 @@ A line that cannot be read is a fault with its place, and never stops the rest.
 from __future__ import annotations
 
 import csv
+import difflib
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from decimal import Decimal
@@ -27,6 +28,8 @@ FAULTS = 100
 """Faulty lines that are named; beyond it they are only counted."""
 LONGEST = 1024
 """Characters of an id or a word: longer ones are somebody's document."""
+KNOWN = frozenset({"id", "value", "at", "label_version"})
+"""What is read. Other columns are somebody's own, unless they look like one of these misspelt."""
 MILLISECONDS = 1e11
 """Unix seconds end here, in the year 5138; what is larger counts milliseconds."""
 
@@ -128,7 +131,7 @@ def _csv(path: Path) -> Iterator[Outcome | Fault]:
             except StopIteration:
                 return
             except csv.Error as error:
-                yield Fault(f"{path.name}:{reader.line_num}: {error}")
+                yield Fault(f"{path.name}:{reader.line_num + 1}: {error}")
                 continue
             given: dict[str, Any] = {k: v for k, v in row.items() if k is not None and v}
             yield _outcome(
@@ -157,7 +160,10 @@ def _parquet(path: Path) -> Iterator[Outcome | Fault]:
                       hint="pip install 'kedge[analytics]', or hand in CSV or JSON lines") from None  # fmt: skip
     with duckdb.connect() as connection:
         try:
-            cursor = connection.execute("SELECT * FROM read_parquet(?)", [str(path)])
+            cursor = connection.execute(
+                f"SELECT {_columns(connection, path)} FROM read_parquet(?)",  # noqa: S608 - one of two words
+                [str(path)],
+            )
         except duckdb.Error as error:
             yield Fault(f"{path.name}: {error}")
             return
@@ -173,11 +179,22 @@ def _parquet(path: Path) -> Iterator[Outcome | Fault]:
                 yield _outcome(given, f"{path.name}: row {number}")
 
 
+def _columns(connection: Any, path: Path) -> str:
+    """What to select: an instant with a time zone as Unix seconds, the rest as it is."""
+    described = connection.execute("DESCRIBE SELECT * FROM read_parquet(?)", [str(path)]).fetchall()
+    zoned = any(name == "at" and kind == "TIMESTAMP WITH TIME ZONE" for name, kind, *_ in described)
+    return '* REPLACE (epoch("at") AS "at")' if zoned else "*"
+
+
 def _outcome(raw: Any, place: str) -> Outcome | Fault:
     if not isinstance(raw, dict):
         return Fault(f'{place}: not an object; write {{"id": "...", "value": 1}}')
     name, value, when = raw.get("id"), raw.get("value"), raw.get("at")
     version = raw.get("label_version") or ""
+    for key in raw.keys() - KNOWN:
+        near = difflib.get_close_matches(str(key), KNOWN, n=1, cutoff=0.8)
+        if near:
+            return Fault(f"{place}: {key} is unknown, did you mean {near[0]}?")
     if not isinstance(name, str) or not 0 < len(name) <= LONGEST:
         return Fault(f"{place}: id must be the id of a prediction, as the gateway gave it")
     if "value" not in raw:

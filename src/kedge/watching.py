@@ -74,7 +74,23 @@ def replay(context: Context, endpoint: str, release: str, since: str) -> None:
 
 @click.group()
 def log() -> None:
-    """The prediction log: what is kept of requests, and forgetting it."""
+    """The prediction log: what is kept of requests, exporting and forgetting it."""
+
+
+@log.command("export")
+@click.argument("endpoint")
+@click.option("--since", default="7d", show_default=True, help="How far back, such as 7d.")
+@click.option("--to", type=click.Path(file_okay=False, path_type=Path), required=True,
+              help="A directory; an hour is one file.")  # fmt: skip
+@verb
+def log_export(context: Context, endpoint: str, since: str, to: Path) -> None:
+    """Write predictions and their labels as Parquet files (extra `analytics`)."""
+    from kedge.exporting import export_of
+
+    found = export_of(context.place(), endpoint, since, to)
+    context.out(
+        found, f"{found['predictions']:,} predictions in {found['files']} files under {found['to']}"
+    )
 
 
 @log.command("forget")

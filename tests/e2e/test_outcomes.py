@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import duckdb
 import pytest
 
 from e2e.place import Site
@@ -68,6 +69,7 @@ def test_outcomes_find_their_predictions_and_judge_a_shadow(make_site: Callable[
     assert quality["bad"][1] >= 100
     assert seen["decision"]["verdict"] == "fail"
     _replay_says_the_same(site)
+    _an_export_holds_predictions_and_labels(site)
     _a_unit_is_forgotten(site)
 
 
@@ -78,6 +80,22 @@ def _replay_says_the_same(site: Site) -> None:
     assert found["replayed"] >= 110
     assert found["agreement"]["raw"] < 0.2
     assert next(m for m in found["metrics"] if m["metric"] == "quality")["verdict"] == "fail"
+
+
+def _an_export_holds_predictions_and_labels(site: Site) -> None:
+    """Read back by the library that everybody else would use."""
+    told = site.data("log", "export", "flights", "--since", "1h", "--to", str(site.root / "out"))
+    with duckdb.connect() as db:
+        (count, labelled, declined, sampled), = db.execute(
+            "SELECT count(*), count(label_version), count(*) FILTER (label IS NULL AND label_version IS NOT NULL),"
+            f" count(inputs->>'x') FROM read_parquet('{told['to']}/*/*.parquet')"
+        ).fetchall()  # fmt: skip
+    assert count == told["predictions"] >= 120
+    assert (labelled, declined) == (120, 1)
+    assert sampled > 0
+    assert not list((site.root / "out").rglob("*.partial"))
+    refused = site.data("log", "export", "flights", "--to", "/proc/none", check=False)
+    assert refused["error"]["code"] == "export_failed"
 
 
 def test_outcomes_may_be_posted(make_site: Callable[..., Site]) -> None:

@@ -1,78 +1,225 @@
-"""Files of late labels: what is read, and what is said of what cannot be."""
+"""Late labels out of files: every form, every fault with its place, and all in one count."""
 
 from __future__ import annotations
 
+import json
+import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
+from kedge import labelling
 from kedge.core.errors import Refused
-from kedge.core.records import Outcome
-from kedge.labelling import read
+from kedge.core.records import Ingested, Joined, Outcome
+from kedge.labelling import BATCH, FAULTS, hand_in, hand_in_lines, read
+
+AT = 1_767_600_000.0
 
 
-def found(tmp_path: Path, name: str, text: str) -> list[Any]:
-    path = tmp_path / name
-    path.write_text(text, encoding="utf-8")
-    return [one if isinstance(one, Outcome) else str(one) for one in read(path)]
+class Ledger:
+    """Knows one endpoint."""
+
+    states = {"flights": object()}
+
+    def read(self) -> Ledger:
+        return self
 
 
-def test_json_lines(tmp_path: Path) -> None:
-    text = (
-        '{"id": "a", "value": 1}\n\n{"id": "b", "value": null, "at": 5}\n'
-        '{"id": "c", "value": "cat", "at": "2026-01-05T08:00:00Z", "label_version": "v2"}\n'
-        '{"id": "d", "value": true}\n'
-    )
-    assert found(tmp_path, "x.jsonl", text) == [
-        Outcome("a", 1.0), Outcome("b", None, 5.0), Outcome("c", "cat", 1767600000.0, "v2"), Outcome("d", True),  # noqa: FBT003
+class Clock:
+    def unix(self) -> float:
+        return AT
+
+
+class Store:
+    """Joins everything, and notes in which order it was asked."""
+
+    def __init__(self, waiting: int = 0) -> None:
+        self.left = waiting
+        self.asked: list[Any] = []
+
+    def waiting(self) -> int:
+        return self.left
+
+    def ingest(self, now: float) -> Ingested:
+        self.left -= 1
+        self.asked.append("ingest")
+        return Ingested(count=1)
+
+    def join(self, endpoint: str, outcomes: Sequence[Outcome], now: float) -> Joined:
+        self.asked.append(len(outcomes))
+        return Joined(joined=len(outcomes))
+
+
+class Place:
+    """What of a workplace is needed here."""
+
+    def __init__(self, waiting: int = 0) -> None:
+        self.ledger, self.clock, self.records = Ledger(), Clock(), Store(waiting)
+
+
+def place(waiting: int = 0) -> Any:
+    return Place(waiting)
+
+
+def file(directory: Path, name: str, lines: Iterable[str]) -> Path:
+    path = directory / name
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.ndjson", "a.json", "a.JSONL"])
+def test_json_lines(tmp_path: Path, name: str) -> None:
+    lines = [
+        '{"id": "a", "value": 1}',
+        "",
+        '{"id": "b", "value": "late", "at": 1767600000, "label_version": "v2"}',
+        '{"id": "c", "value": null, "at": "2026-01-05T09:00:00+01:00"}',
+        '{"id": "d", "value": true, "at": "2026-01-05T08:00:00Z"}',
+    ]
+    assert list(read(file(tmp_path, name, lines))) == [
+        Outcome("a", 1.0),
+        Outcome("b", "late", AT, "v2"),
+        Outcome("c", None, AT),
+        Outcome("d", True, AT),  # noqa: FBT003
+    ]
+
+
+def test_csv_has_numbers_words_and_nothing(tmp_path: Path) -> None:
+    lines = ["\ufeffid,value,at,label_version", "a,0.5,1767600000,v1", "b,,,", 'c,"1,5",,', "d,1_0"]
+    assert list(read(file(tmp_path, "a.csv", lines))) == [
+        Outcome("a", 0.5, AT, "v1"), Outcome("b", None), Outcome("c", "1,5"), Outcome("d", "1_0"),
     ]  # fmt: skip
 
 
-def test_csv(tmp_path: Path) -> None:
-    text = "id,value,at,label_version\na,1,,\nb,,1767600000,v2\nc,cat,2026-01-05T08:00:00+01:00,\n"
-    assert found(tmp_path, "x.csv", text) == [
-        Outcome("a", 1.0), Outcome("b", None, 1767600000.0, "v2"), Outcome("c", "cat", 1767596400.0),
-    ]  # fmt: skip
+def test_a_csv_without_a_header_is_one_fault(tmp_path: Path) -> None:
+    (fault,) = read(file(tmp_path, "a.csv", ["a,1", "b,2"]))
+    assert str(fault).startswith("a.csv:1: the header must name id and value")
+
+
+def test_a_csv_line_that_cannot_be_read_does_not_stop_the_rest(tmp_path: Path) -> None:
+    lines = ["id,value", "a,1", "b," + "x" * 200_000, "c,2"]
+    first, fault, last = read(file(tmp_path, "a.csv", lines))
+    assert (first, last) == (Outcome("a", 1.0), Outcome("c", 2.0))
+    assert str(fault).startswith("a.csv:3: ")
+
+
+@pytest.mark.parametrize("line, why", [
+    ("{", "not a JSON object"),
+    ("7", "not an object"),
+    ('{"value": 1}', "id must be"),
+    ('{"id": 7, "value": 1}', "id must be"),
+    ('{"id": "", "value": 1}', "id must be"),
+    ('{"id": "a"}', "value is missing"),
+    ('{"id": "a", "value": [1]}', "value must be"),
+    ('{"id": "a", "value": 1' + "0" * 400 + "}", "value must be"),
+    ('{"id": "a", "value": "' + "x" * 2000 + '"}', "at most"),
+    ('{"id": "a", "value": 1, "label_version": 2}', "label_version must be"),
+    ('{"id": "a", "value": 1, "at": true}', "at must be"),
+    ('{"id": "a", "value": 1, "at": "soon"}', "at must be"),
+    ('{"id": "a", "value": 1, "at": 1767600000000}', "at must be Unix seconds"),
+    ('{"id": "a", "value": 1, "at": 1' + "0" * 400 + "}", "at must be"),
+    ('{"id": "a", "value": 1, "at": "2026-01-05T08:00:00"}', "no time zone"),
+    ('{"id": "\\ud800", "value": 1}', "not a JSON object"),
+])  # fmt: skip
+def test_a_fault_names_its_line_and_never_stops_the_rest(
+    tmp_path: Path, line: str, why: str
+) -> None:
+    good = '{"id": "a", "value": 1}'
+    first, fault, last = read(file(tmp_path, "a.jsonl", [good, line, good]))
+    assert (first, last) == (Outcome("a", 1.0), Outcome("a", 1.0))
+    assert str(fault).startswith("a.jsonl:2: ")
+    assert why in str(fault)
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_what_is_no_number_is_no_outcome(tmp_path: Path, value: str) -> None:
+    (fault,) = read(file(tmp_path, "a.csv", ["id,value", f"a,{value}"]))
+    assert "finite" in str(fault)
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(Refused) as caught:
+        read(tmp_path / "a.xlsx")
+    assert caught.value.code == "unknown_format"
+
+
+def test_parquet_needs_its_extra(tmp_path: Path) -> None:
+    hidden = sys.modules.get("duckdb")
+    sys.modules["duckdb"] = None  # type: ignore[assignment]
+    try:
+        with pytest.raises(Refused) as caught:
+            list(read(tmp_path / "a.parquet"))
+    finally:
+        del sys.modules["duckdb"]
+        if hidden is not None:
+            sys.modules["duckdb"] = hidden
+    assert caught.value.code == "needs_analytics"
+    assert "kedge[analytics]" in caught.value.hint
 
 
 def test_parquet(tmp_path: Path) -> None:
-    duckdb = pytest.importorskip("duckdb")
-    path = tmp_path / "x.parquet"
-    duckdb.sql("SELECT * FROM (VALUES ('a', 1.0), ('b', NULL)) AS t(id, value)").write_parquet(
-        str(path)
-    )
-    assert list(read(path)) == [Outcome("a", 1.0), Outcome("b", None)]
+    path = tmp_path / "a.parquet"
+    with duckdb.connect() as connection:
+        connection.execute(
+            "COPY (SELECT * FROM (VALUES ('a', 1.0, TIMESTAMPTZ '2026-01-05 08:00:00+00'),"
+            f" ('b', NULL, NULL), (NULL, 2.0, NULL)) AS t(id, value, \"at\")) TO '{path}'"
+        )
+    first, second, fault = read(path)
+    assert (first, second) == (Outcome("a", 1.0, AT), Outcome("b", None))
+    assert str(fault).startswith("a.parquet: row 3: id must be")
+
+
+# ---------------------------------------------------------------- handing in
+
+
+def test_every_line_is_in_one_count_and_what_waits_is_taken_first(tmp_path: Path) -> None:
+    there = place(waiting=2)
+    lines = [json.dumps({"id": f"a{n}", "value": n % 2}) for n in range(BATCH + 5)]
+    found = hand_in(there, "flights", file(tmp_path, "a.jsonl", [*lines, "7", "8"]))
+    assert there.records.asked == ["ingest", "ingest", BATCH, 5]
+    assert found == {
+        "joined": BATCH + 5, "declined": 0, "duplicates": 0, "conflicts": 0, "parked": 0,
+        "unknown": 0, "ambiguous": 0, "unreadable": 2, "faults": found["faults"],
+    }  # fmt: skip
+    assert [fault.split(": ")[0] for fault in found["faults"]] == [
+        f"a.jsonl:{BATCH + 6}", f"a.jsonl:{BATCH + 7}",
+    ]  # fmt: skip
+
+
+def test_faults_are_named_up_to_a_bound_and_all_counted() -> None:
+    found = hand_in_lines(place(), "flights", [b"7"] * (FAULTS + 20))
+    assert (found["unreadable"], len(found["faults"])) == (FAULTS + 20, FAULTS)
+    assert found["faults"][1].startswith("line 2: ")
+
+
+def test_labels_of_no_endpoint_are_refused() -> None:
+    there = place()
+    with pytest.raises(Refused) as caught:
+        hand_in_lines(there, "trains", [b'{"id": "a", "value": 1}'])
+    assert caught.value.code == "unknown_endpoint"
+    assert there.records.asked == []
+
+
+def test_a_store_that_takes_nothing_is_not_asked_for_ever() -> None:
+    class Idle(Store):
+        def ingest(self, now: float) -> Ingested:
+            self.asked.append("ingest")
+            return Ingested()
+
+    there = place()
+    there.records = Idle(waiting=3)
+    assert labelling.hand_in_lines(there, "flights", [])["joined"] == 0
+    assert there.records.asked == ["ingest"]
 
 
 @pytest.mark.parametrize(
-    ("line", "says"),
-    [
-        ("nonsense", "not a JSON object"),
-        ("[1]", "not an object"),
-        ('{"value": 1}', "id must be"),
-        ('{"id": "", "value": 1}', "id must be"),
-        ('{"id": "a"}', "value is missing"),
-        ('{"id": "a", "value": [1]}', "value must be"),
-        ('{"id": "a", "value": 1e999}', ""),
-        ('{"id": "a", "value": 1, "at": "noon"}', "ISO 8601"),
-        ('{"id": "a", "value": 1, "at": "2026-01-05T08:00:00"}', "time zone"),
-        ('{"id": "a", "value": 1, "label_version": 3}', "label_version must be"),
-    ],
+    "line", ['{"id": "a", "value": 1, "label_verison": "2"}', '{"id": "a", "valeu": 1}']
 )
-def test_a_bad_line_is_named_and_the_next_is_read(tmp_path: Path, line: str, says: str) -> None:
-    bad, good = found(tmp_path, "x.jsonl", f'{line}\n{{"id": "z", "value": 0}}\n')
-    assert bad.startswith("x.jsonl:1: ")
-    assert says in bad
-    assert good == Outcome("z", 0.0)
-
-
-def test_a_csv_without_its_columns_says_which(tmp_path: Path) -> None:
-    (fault,) = found(tmp_path, "x.csv", "name,label\na,1\n")
-    assert "id and value" in fault
-
-
-def test_another_format_is_refused_with_the_right_one(tmp_path: Path) -> None:
-    with pytest.raises(Refused) as caught:
-        read(tmp_path / "x.xlsx")
-    assert caught.value.code == "unknown_format"
+def test_a_misspelt_column_is_a_fault_and_somebodys_own_is_not(tmp_path: Path, line: str) -> None:
+    """A label under no version would be judged as another label."""
+    fault, fine = read(file(tmp_path, "a.jsonl", [line, '{"id": "b", "value": 1, "comment": "x"}']))
+    assert "did you mean" in str(fault)
+    assert fine == Outcome("b", 1.0)

@@ -1,0 +1,130 @@
+"""The prediction log as Parquet: one file an hour, with labels, for everybody else's tools."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from kedge.core.durations import seconds
+from kedge.core.errors import Refused, Unavailable
+from kedge.core.records import HOUR_S, JoinRow
+from kedge.judging import state_of
+from kedge.wiring import Workplace
+
+LABELS = 20_000
+"""Labels read at once."""
+COLUMNS = {
+    "id": "VARCHAR", "at": "DOUBLE", "unit": "VARCHAR", "production": "INTEGER",
+    "candidate": "INTEGER", "salt": "VARCHAR", "weight": "INTEGER", "arm": "VARCHAR",
+    "failed": "BOOLEAN", "segments": "VARCHAR[]", "score": "DOUBLE", "decision": "VARCHAR",
+    "shadow_score": "DOUBLE", "shadow_decision": "VARCHAR", "paired": "BOOLEAN", "inputs": "JSON",
+}  # fmt: skip
+OUTCOME = {"id": "VARCHAR", "label": "JSON", "label_version": "VARCHAR", "labelled_at": "DOUBLE"}
+
+
+def export_of(place: Workplace, endpoint: str, since: str, to: Path) -> dict[str, Any]:
+    """Write what was predicted, and what is known to be true of it, as Parquet files.
+
+    Each hour becomes `ENDPOINT/DAY/HOUR.parquet`, written beside its place and then moved there,
+    so that a reader sees it whole. Where a prediction has labels of several versions, it has
+    several rows.
+
+    Returns:
+        How many predictions and files were written, and where.
+
+    Raises:
+        Refused: no such endpoint; `bad_duration`; `needs_analytics`; `nothing_logged`.
+        Unavailable: `export_failed`: the directory cannot be written.
+    """
+    try:
+        import duckdb  # noqa: PLC0415 - the extra `analytics`: heavy, and only for those who want Parquet
+    except ImportError:
+        raise Refused("writing Parquet needs the extra analytics", code="needs_analytics",
+                      hint="pip install 'kedge[analytics]'") from None  # fmt: skip
+    state_of(place, endpoint)
+    try:
+        begin = place.clock.unix() - seconds(since)
+    except ValueError as error:
+        raise Refused(str(error), code="bad_duration") from None
+    written = files = 0
+    try:
+        with tempfile.TemporaryDirectory(prefix="kedge-") as scratch, duckdb.connect() as db:
+            labels = Path(scratch) / "labels"
+            _lines(labels, _labels(place, endpoint, begin))
+            rows = place.records.rows(endpoint, begin, place.clock.unix() + HOUR_S)
+            for hour, part in groupby(rows, key=lambda row: int(row.at // HOUR_S)):
+                source = Path(scratch) / "hour"
+                written += _lines(source, map(_plain, part))
+                _copy(db, source, labels, _path(to, endpoint, hour))
+                files += 1
+    except (OSError, duckdb.Error) as error:
+        raise Unavailable(f"{to} cannot be written: {error}", code="export_failed",
+                          hint="name a directory with room, with --to") from None  # fmt: skip
+    if not written:
+        raise Refused(f"nothing was predicted on {endpoint} within {since}", code="nothing_logged")
+    return {"predictions": written, "files": files, "to": str(to / endpoint)}
+
+
+def _path(to: Path, endpoint: str, hour: int) -> Path:
+    at = datetime.fromtimestamp(hour * HOUR_S, UTC)
+    return to / endpoint / f"{at:%Y-%m-%d}" / f"{at:%H}.parquet"
+
+
+def _plain(row: JoinRow) -> dict[str, Any]:
+    found = {name: getattr(row, name) for name in COLUMNS if name != "inputs"}
+    return {**found, "inputs": msgspec.msgpack.decode(row.inputs) if row.inputs else None}
+
+
+def _labels(place: Workplace, endpoint: str, begin: float) -> Iterator[dict[str, Any]]:
+    cursor = 0
+    while True:
+        cursor, found = place.records.labels(endpoint, cursor, LABELS)
+        for one in found:
+            if one.row.at >= begin:
+                yield {"id": one.row.id, "label": one.outcome.value,
+                       "label_version": one.outcome.label_version, "labelled_at": one.joined_at}  # fmt: skip
+        if len(found) < LABELS:
+            return
+
+
+def _lines(path: Path, items: Iterable[dict[str, Any]]) -> int:
+    """JSON lines; numbers that JSON has no word for become null."""
+    count = 0
+    encode = msgspec.json.Encoder().encode
+    with path.open("wb") as out:
+        for item in items:
+            out.write(encode(item) + b"\n")
+            count += 1
+    return count
+
+
+def _copy(db: Any, source: Path, labels: Path, to: Path) -> None:
+    to.parent.mkdir(parents=True, exist_ok=True)
+    partial = to.with_suffix(f".{os.getpid()}.partial")
+    try:
+        db.execute(  # the paths are ours, and quoted
+            f"COPY (SELECT * FROM {_table(source, COLUMNS)} AS rows"  # noqa: S608
+            f" LEFT JOIN {_table(labels, OUTCOME)} AS labels USING (id)"
+            f' ORDER BY "at", id) TO {_quoted(partial)} (FORMAT parquet, COMPRESSION zstd)'
+        )
+        partial.replace(to)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _table(path: Path, columns: dict[str, str]) -> str:
+    return (
+        f"read_json({_quoted(path)}, format = 'newline_delimited', columns = {json.dumps(columns)})"
+    )
+
+
+def _quoted(path: Path) -> str:
+    return "'" + str(path).replace("'", "''") + "'"
