@@ -357,6 +357,18 @@ def test_when_production_fails_too_the_caller_gets_productions_failure() -> None
     assert place.counts == {"errors.production": 1}
 
 
+def test_an_outage_of_both_is_a_failure_of_both_and_no_streak_of_the_candidate() -> None:
+    """Or every shared incident would take a healthy canary back."""
+    place = Place(CANARY, Inline(ValueError("poison")), (Remote("model_raised"),))
+    for _ in range(30):
+        with pytest.raises(ModelFailure):
+            place.ask()
+    seen, _, streak, broken = place.live.recorder.taken()
+    assert [(one.arm, one.failed) for one in seen] == [(CANDIDATE, True)] * 30
+    assert (streak, broken) == (0, 0)
+    assert not place.live.handles[2].breaker.open
+
+
 # ---------------------------------------------------------------- testers and probes
 
 

@@ -189,14 +189,28 @@ class Serving:
             try:
                 outputs, micros = await handle.remotes[0].predict(request.columns, live.deadline_s)
             except (ModelFailure, BadRequest) as failure:
-                handle.breaker.failed(self._monotonic())
                 cause, reason = failure.code, Reason.FAILOVER
             else:
                 handle.breaker.succeeded()
                 live.recorder.candidate_answered()
                 return Answer(choice, outputs, micros)
+        answer = await self._instead(live, reason, cause, request)
+        # Only now: what production fails too says nothing about the candidate alone.
+        if handle is not None and handle.remotes and reason is Reason.FAILOVER:
+            handle.breaker.failed(self._monotonic())
         live.recorder.candidate_failed(broken=cause in BROKEN)
-        answer = await self._trusted(live, live.instead[reason], request)
+        return answer
+
+    async def _instead(self, live: Live, reason: Reason, cause: str, request: Request) -> Answer:
+        """Let production answer for the release that was asked. When it fails too, both arms have."""
+        try:
+            answer = await self._trusted(live, live.instead[reason], request)
+        except (ModelFailure, Unavailable):
+            if live.watched and not request.probe:
+                live.recorder.offer(Seen(
+                    time(), request, CANDIDATE, 0, True, live.state.stratum  # noqa: FBT003
+                ))  # fmt: skip
+            raise
         answer.failover = cause
         return answer
 
@@ -205,9 +219,7 @@ class Serving:
         try:
             return await self._trusted(live, choice, request)
         except (ModelFailure, Unavailable) as failure:
-            answer = await self._trusted(live, live.instead[Reason.FAILOVER], request)
-            answer.failover = failure.code
-            return answer
+            return await self._instead(live, Reason.FAILOVER, failure.code, request)
 
     async def _trusted(self, live: Live, choice: Choice, request: Request) -> Answer:
         """Ask a release that has no other behind it."""
@@ -309,7 +321,8 @@ class Serving:
 
         def done(theirs: Columns | None, micros: int, error: str | None) -> None:
             if theirs is None:
-                handle.breaker.failed(self._monotonic())
+                if ours is not None:  # what production failed too says nothing about the copy
+                    handle.breaker.failed(self._monotonic())
                 recorder.count(f"shadow.failed.{error}")
                 pair(None)
                 return
