@@ -18,7 +18,7 @@ from kedge.core.values import BUCKETS, State
 from kedge.engine.control import Say
 from kedge.engine.evidence import course, describe
 from kedge.engine.observe import summary
-from kedge.engine.patrol import covered, fold_labels
+from kedge.engine.patrol import covered, fold_labels, unwritten
 from kedge.engine.watch import Watch, comparison_of
 from kedge.wiring import Workplace
 
@@ -45,7 +45,9 @@ def evidence_of(place: Workplace, endpoint: str, segment: str | None = None) -> 
         _fold_all(place, state, watch)
     except Unavailable as error:
         unread = f"the evidence cannot be read: {error}"
-    facts = msgspec.structs.replace(watch.facts(place.clock.unix()), unread=unread)
+    facts = msgspec.structs.replace(
+        watch.facts(place.clock.unix()), unread=unread, unwritten=unwritten(place.roster)
+    )
     return describe(state, watch, decide(state, facts), facts, segment=segment)
 
 

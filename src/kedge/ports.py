@@ -267,6 +267,8 @@ class Member(Value, frozen=True):
     """Releases a host was pinned to by hand, per endpoint."""
     holds: tuple[Hold, ...] = ()
     lease: bool = True
+    unwritten: str = ""
+    """Why what it counted cannot be written; empty when it can."""
 
 
 class Roster(Protocol):

@@ -318,7 +318,7 @@ def patrol_of(state_dir: Path) -> Patrol:
     return Patrol(
         ledger=place.ledger, store=place.windows, clock=place.clock, leads=leads,
         control=lambda: Workplace(state_dir, patience_s=5.0).control(lambda text: None, None),
-        by=f"patrol@{host_name()}", records=place.records,
+        by=f"patrol@{host_name()}", records=place.records, roster=place.roster,
     )  # fmt: skip
 
 

@@ -41,7 +41,7 @@ class Watched:
         """Another patrol on the same files: what takes over when one has died."""
         place = Workplace(self.world.state_dir)
         return Patrol(
-            ledger=place.ledger, store=place.windows, records=place.records, clock=place.clock,
+            ledger=place.ledger, store=place.windows, records=place.records, roster=place.roster, clock=place.clock,
             control=lambda: place.control(lambda text: None, None), leads=lambda: True, by=by,
         )  # fmt: skip
 

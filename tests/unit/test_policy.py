@@ -214,6 +214,15 @@ def test_evidence_that_cannot_be_read_is_broken_input_and_moves_nothing(state: S
     assert (said.verdict, said.command) == ("broken input", None)
 
 
+def test_evidence_that_some_replica_cannot_write_passes_nobody_and_still_fails_one() -> None:
+    """What the others saw is real; what is missing might have spoken against the candidate."""
+    good = shadowed(unwritten="w0: the disk is full", verdicts=proven("errors"))
+    assert decide(SHADOW, good).code == "unwritten"
+    assert decide(SHADOW, good).verdict == "broken input"
+    bad = shadowed(unwritten="w0: the disk is full", overall=overall("fail"))
+    assert decide(SHADOW, bad).verdict == "fail"
+
+
 def test_declared_guardrails_stand_beside_the_defaults() -> None:
     policy = Policy(guardrails={"latency": Guardrail(worse_by=2.0)})
     assert guardrails(policy) == {**DEFAULTS, "latency": Guardrail(worse_by=2.0)}

@@ -78,6 +78,9 @@ class Facts(Value, frozen=True, kw_only=True):
     """Seconds since the newest window."""
     unread: str = ""
     """Why the evidence cannot be read; empty when it can."""
+    unwritten: str = ""
+    """Why some replica cannot write what it counts; empty when all can. What the others write may
+    still fail a candidate, and never pass one."""
 
 
 class Decision(Value, frozen=True):
@@ -142,6 +145,8 @@ def decide(state: State, facts: Facts) -> Decision:
         found = _shadow(state, facts)
     else:
         found = _canary(state, facts)
+    if facts.unwritten and found.verdict != "fail":
+        return Decision("broken input", "unwritten", facts.unwritten)
     if state.automation.frozen and found.command is not None:
         why = f"frozen: would {_word(found.command)}, because {found.reason}"
         return Decision(found.verdict, "frozen", why)

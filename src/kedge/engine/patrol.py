@@ -29,7 +29,7 @@ from kedge.core.policy import Decision, Facts, decide
 from kedge.core.values import Stage, State
 from kedge.engine.control import Control
 from kedge.engine.watch import Watch, comparison_of, judged
-from kedge.ports import Clock, Ledger, Note, RecordStore, WindowStore
+from kedge.ports import Clock, Ledger, Note, RecordStore, Roster, WindowStore
 
 TICK_S = 0.5
 """How often it looks: twice a second, so that a breach waits for half a second at most."""
@@ -54,7 +54,7 @@ class Patrol:
     def __init__(
         self, *, ledger: Ledger, store: WindowStore, control: Callable[[], Control], clock: Clock,
         leads: Callable[[], bool], by: str,
-        records: RecordStore,
+        records: RecordStore, roster: Roster,
     ) -> None:  # fmt: skip
         self._ledger = ledger
         self._store = store
@@ -63,6 +63,7 @@ class Patrol:
         self._leads = leads
         self._by = by
         self._records = records
+        self._roster = roster
         self._covered_at: dict[str, float] = {}
         self._watches: dict[str, Watch] = {}
         self._kept_at: dict[str, float] = {}
@@ -102,7 +103,9 @@ class Patrol:
             behind = self._gather(state, watch)
             more = more or behind
             more = self._gather_labels(state, watch) or more
-            facts = watch.facts(self._clock.unix())
+            facts = msgspec.structs.replace(
+                watch.facts(self._clock.unix()), unwritten=unwritten(self._roster)
+            )
             decision = decide(state, facts)
             self._act(state, decision, facts)
         self._keep()
@@ -200,6 +203,17 @@ class Patrol:
                 log.warning("patrol.blind", fault=fault)
             else:
                 log.info("patrol.sees")
+
+
+def unwritten(roster: Roster) -> str:
+    """Which replicas cannot write what they count, and why; empty when all can."""
+    try:
+        mute = [m for m in roster.members() if m.unwritten]
+    except KedgeError as error:
+        return f"the roster cannot be read: {error}"
+    if not mute:
+        return ""
+    return f"{len(mute)} replicas cannot write what they count: {mute[0].name}: {mute[0].unwritten}"
 
 
 def fold_labels(records: RecordStore, state: State, watch: Watch, at: float) -> bool:

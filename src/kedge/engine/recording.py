@@ -44,7 +44,8 @@ class Recording:
         self._number = 0
         self._waiting: list[Window] = []
         self._lost = 0
-        self._mute = False
+        self.unwritten = ""
+        """Why windows cannot be written; empty when they can."""
 
     def flush(self, watched: Iterable[tuple[State, Recorder]]) -> None:
         """Count and write what was offered since the last call."""
@@ -57,11 +58,11 @@ class Recording:
         try:
             self._store.write(self._waiting)
         except KedgeError as error:
-            if not self._mute:
+            if not self.unwritten:
                 log.warning("recording.store_lost", fault=str(error), replica=self._replica)
-            self._mute = True
+            self.unwritten = str(error)
         else:
-            self._waiting, self._mute = [], False
+            self._waiting, self.unwritten = [], ""
 
     def _count(self, state: State, recorder: Recorder, rows: list[JoinRow]) -> None:
         key = (state.endpoint, *recorder.key)

@@ -260,6 +260,7 @@ class Replica:
             },
             "holds": self._pool.holds(),
             "lease": lease,
+            "unwritten": self._recording.unwritten,
         }  # fmt: skip
         changed = any(getattr(self._member, name) != value for name, value in said.items())
         if not changed and now - self._published.beat_at < BEAT_S:

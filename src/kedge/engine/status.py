@@ -142,6 +142,8 @@ def _faults(
             found.append(
                 f"{member.name} serves epoch {member.epochs.get(state.endpoint)}, not {state.epoch}"
             )
+        if member.unwritten:
+            found.append(f"{member.name} cannot write what it counts: {member.unwritten}")
         if not member.lease:
             found.append(f"{member.name} has lost the ledger: it gives no candidate a share")
         found.extend(

@@ -1,0 +1,157 @@
+"""What watches may fail, fill up or be told nonsense: callers notice nothing, and no verdict passes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from e2e.place import Site
+
+pytestmark = pytest.mark.e2e
+
+POLICY = (
+    'output = {kind = "score", score = "score", tolerance = 0.5}\n'
+    'shadow = {window = "2s", min_pairs = 200, min_pairs_per_segment = 50}\n'
+    "log = {sample = 100}\n"
+)
+SMALL_MB = 3
+
+
+@pytest.fixture
+def small_disk() -> Iterator[Callable[[Path], None]]:
+    """Puts a file system of a few megabytes at a path; needs to be root."""
+    mounted: list[Path] = []
+
+    def mount(path: Path) -> None:
+        path.mkdir(parents=True, exist_ok=True)
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={SMALL_MB}m", "tmpfs", str(path)],
+            capture_output=True, check=False,
+        )  # fmt: skip
+        if done.returncode:
+            pytest.skip(f"no file system can be mounted here: {done.stderr.decode()}")
+        mounted.append(path)
+
+    yield mount
+    for path in mounted:
+        subprocess.run(["umount", "-l", str(path)], check=False)
+
+
+def evidence(site: Site) -> Any:
+    return site.data("evidence", site.endpoint)
+
+
+def test_a_full_disk_under_the_evidence_is_nobodys_but_the_verdicts_trouble(
+    make_site: Callable[..., Site], small_disk: Callable[[Path], None]
+) -> None:
+    """Evidence and records lie on a disk of their own, and it is full: production goes on."""
+    site = make_site(policy=POLICY)
+    parts = [site.root / ".kedge" / name for name in ("evidence", "records")]
+    for part in parts:
+        small_disk(part)
+    site.start()
+    site.release(scale=2.001)
+    with site.load(rate=200) as load:
+        site.run("shadow", "flights", "v2")
+        site.until(lambda: evidence(site)["units"][1] > 0, "the first pairs", 30)
+        for part in parts:
+            _fill(part / "ballast")
+        stale = site.until(
+            lambda: (e := evidence(site))["decision"]["code"] in ("unread", "unwritten") and e,
+            "the evidence to be called broken", 60,
+        )  # fmt: skip
+        assert stale["decision"]["verdict"] == "broken input"
+        answered = load.ok
+        site.until(lambda: load.ok > answered + 200, "callers to be answered all along", 30)
+        for part in parts:
+            (part / "ballast").unlink()
+        before = stale["units"][1]
+        site.until(lambda: evidence(site)["units"][1] > before + 50, "evidence to go on", 60)
+    assert load.failures == []
+
+
+def _fill(path: Path) -> None:
+    """Every byte that is left."""
+    block = b"\0" * 4096
+    with path.open("wb", buffering=0) as ballast:
+        try:
+            while True:
+                ballast.write(block)
+        except OSError:
+            return
+
+
+@pytest.mark.parametrize(
+    "values",
+    [100_000, pytest.param(1_000_000, marks=[pytest.mark.soak, pytest.mark.timeout(900)])],
+)
+def test_a_segment_field_with_a_million_values_grows_nothing(
+    make_site: Callable[..., Site], values: int
+) -> None:
+    """200 values are told apart, the rest is `other`: memory and disk stay where they were."""
+    site = make_site(policy=POLICY + 'segments = ["word"]\n', workers=1)
+    site.start()
+    site.release(scale=2.001)
+    site.run("shadow", "flights", "v2")
+    (worker,) = _workers(site)
+    _ask(site, "warm", 20)
+    began = _memory_mb(worker)
+    _ask(site, "w", values // 1_000)
+    found = site.until(
+        lambda: (e := evidence(site))["coverage"]["other"] >= values // 2 and e, "counts", 60
+    )
+    assert found["coverage"]["lost"] == 0
+    assert len(found["segments"]) <= 10
+    assert _memory_mb(worker) - began < 150
+    store = site.root / ".kedge" / "evidence" / "evidence.db"
+    assert store.stat().st_size < 30e6
+
+
+def _ask(site: Site, word: str, requests: int) -> None:
+    for number in range(requests):
+        words = [f"{word}{number}-{row}" for row in range(1_000)]
+        assert site.infer({"x": ("FP64", [1.0] * 1_000), "word": ("BYTES", words)})[0] == 200
+
+
+def _workers(site: Site) -> list[int]:
+    return [replica["pid"] for replica in site.data("status", "flights")["replicas"]]
+
+
+def _memory_mb(pid: int) -> float:
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+FIVE = {
+    "guardrails = {erors = {worse_by = 0.5}}": "guardrails.erors",
+    'shadow = {window = "a week"}': "shadow.window",
+    "canary = {steps = [5, 1]}": "canary.steps",
+    "log = {sample = 200}": "log.sample",
+    'audience = "everybody"': "audience",
+}
+
+
+def test_a_policy_with_five_mistakes_names_all_five_and_changes_nothing(
+    make_site: Callable[..., Site],
+) -> None:
+    site = make_site(policy=POLICY)
+    site.start(patrol=False)
+    site.release()
+    running = site.data("status", "flights")["policy"]
+    lines = "\n".join(FIVE)
+    with site.load() as load:
+        (site.root / "kedge.toml").write_text(
+            f"[server]\nport = {site.port}\n[endpoints.flights]\n{lines}\n"
+        )
+        done = site.run("apply", check=False)
+        assert done.returncode == 2
+        assert [place for place in FIVE.values() if place not in done.stderr] == []
+        time.sleep(1)
+        assert site.data("status", "flights")["policy"] == running
+    assert load.failures == []
