@@ -1,0 +1,112 @@
+"""What evidence weighs: windows of 1,000 segments, as seconds, as minutes and as hours.
+
+Two workers, 100 requests/s, five segment fields of 200 values each, a canary that fails 1 %. The
+workers' own counter makes the windows; `seconds_mb` is an hour of them on disk, which is all that
+is kept; `minutes_mb_day` and `hours_mb_day` what a day of minutes and of hours takes.
+`count_us` is the counting of one request, in the replica's thread and not in a request's way.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from common import Bench
+
+from kedge.adapters.sql.engine import open_evidence
+from kedge.adapters.sql.rolls import SqlRolls
+from kedge.adapters.sql.windows import SqlWindows
+from kedge.core.rollup import HOUR
+from kedge.core.values import Output, Policy, Stage, State
+from kedge.core.windows import CANDIDATE, PRODUCTION
+from kedge.engine.serving import Request
+from kedge.engine.windows import Bounds, Counter, Seen
+
+FIELDS, VALUES, WORKERS, RATE = 5, 200, 2, 100
+STATE = State(
+    endpoint="flights", stage=Stage.CANARY, production=1, candidate=2, salt="s", weight=500,
+    policy=Policy(
+        segments=tuple(f"field{n}" for n in range(FIELDS)), output=Output(kind="score", score="p")
+    ),
+)  # fmt: skip
+BEGIN = 1_000_000 * HOUR
+
+
+def size(folder: Path) -> int:
+    """Bytes of the store."""
+    return sum(path.stat().st_size for path in folder.rglob("evidence.db*"))
+
+
+def main() -> None:
+    """Count hours of traffic, age them, and weigh what is left."""
+    with Bench("windows", __doc__) as bench, tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        store, rolls = SqlWindows(open_evidence(folder)), SqlRolls(open_evidence(folder))
+        seconds = bench.rounds(HOUR, 600)
+        with bench.phase("an hour of seconds"):
+            took = fill(store, seconds)
+        raw = size(folder)
+        with bench.phase("minutes"):
+            began = time.perf_counter()
+            taken = rolls.age(BEGIN + 3 * HOUR)
+            aged = time.perf_counter() - began
+        minutes = weigh(folder)
+        with bench.phase("hours"):
+            rolls.age(BEGIN + 30 * HOUR)
+        hours = weigh(folder)
+        scale = HOUR / seconds
+        bench.note("seconds_mb", raw * scale / 1e6)
+        bench.note("minutes_mb_day", minutes * scale * 24 / 1e6)
+        bench.note("hours_mb_day", hours * 24 / 1e6)
+        bench.note("count_us", took / (seconds * RATE) * 1e6)
+        bench.detail |= {"windows": taken, "age_s": aged, "segments": FIELDS * VALUES}
+
+
+def weigh(folder: Path) -> int:
+    """Bytes of what is kept as rolls."""
+    return open_evidence(folder).read(
+        lambda connection: int(
+            connection.exec_driver_sql(
+                "SELECT coalesce(sum(length(body) + 40), 0) FROM roll"
+            ).scalar()
+            or 0
+        )
+    )
+
+
+def fill(store: SqlWindows, seconds: int) -> float:
+    """Write the windows; seconds of counting."""
+    dice = np.random.default_rng(1)
+    counters = [Counter(f"w{n}", STATE) for n in range(WORKERS)]
+    took = 0.0
+    for second in range(seconds):
+        windows = []
+        for counter in counters:
+            seen = [_seen(dice, second) for _ in range(RATE // WORKERS)]
+            began = time.perf_counter()
+            window, _ = counter.window(
+                seen, BEGIN + second, Bounds(), number=second, paired=False, weight=500, lost=0,
+                streak=0, broken=0,
+            )  # fmt: skip
+            took += time.perf_counter() - began
+            windows.append(window)
+        store.write(windows)
+    return took
+
+
+def _seen(dice: np.random.Generator, second: int) -> Seen:
+    values = dice.integers(0, VALUES, FIELDS)
+    columns = {f"field{n}": np.array([f"v{value}"], object) for n, value in enumerate(values)}
+    candidate = bool(dice.random() < 0.05)
+    return Seen(
+        float(BEGIN + second),
+        Request(id="", columns=columns, rows=1, entity=f"N{dice.integers(0, 10**6)}", draw=0),
+        CANDIDATE if candidate else PRODUCTION, 900, candidate and bool(dice.random() < 0.01), 500,
+        {"p": np.array([0.5])},
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
