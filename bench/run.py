@@ -17,7 +17,8 @@ from common import BENCH, RESULTS, ROOT
 
 DOCS = ROOT / "docs" / "reference" / "benchmarks.md"
 MARK, END = "<!-- figures -->", "<!-- /figures -->"
-SCRIPTS = ("choose", "cli", "judge", "labels", "detection", "gateway", "rollback")
+SCRIPTS = ("choose", "cli", "judge", "labels", "windows", "detection", "realdata", "autopilot",
+           "gateway", "rollback")  # fmt: skip
 
 
 class Aim(NamedTuple):
@@ -61,6 +62,26 @@ AIMS: dict[str, tuple[Aim, ...]] = {
         Aim("errors_vs_oracle_lab", "×", most=1.5),
         Aim("detection_s", "s", most=45),
         Aim("detection_errors", "", most=13),
+    ),
+    "windows": (
+        Aim("seconds_mb", "MB"),
+        Aim("minutes_mb_day", "MB"),
+        Aim("hours_mb_day", "MB"),
+        Aim("count_us", "µs"),
+    ),
+    "realdata": (
+        Aim("benign_runs", ""),
+        Aim("benign_rollbacks", "", most=0),
+        Aim("worse_found", "", least=1),
+    ),
+    "autopilot": (
+        Aim("detect_s_p50", "s"),
+        Aim("detect_s_p99", "s"),
+        Aim("detect_failovers_p50", ""),
+        Aim("detect_missed", "", most=0),
+        Aim("detect_callers_failed", "", most=0),
+        Aim("detect_s_simulated_p50", "s"),
+        Aim("detect_s_simulated_p99", "s"),
     ),
     "gateway": (
         Aim("gateway_cpu_vs_floor", "×", most=2),

@@ -167,6 +167,8 @@ class _Reader:
         self._flat: Any = wanted
         self._plain: Any = object if field.dtype == "string" else np.dtype(field.dtype)
         self._dtype = self._plain
+        self._most = float(np.finfo(field.dtype).max) if self._float and not field.nullable else 0.0
+        """The largest number that fits; 0 where each value has to be looked at."""
         if field.nullable and not self._float:
             self._dtype = object
 
@@ -245,9 +247,19 @@ class _Reader:
             array = np.empty(size, dtype=object)
             array[:] = data
             return self._shaped(array, shape)
-        array = self._in_range(data)
-        if self._float:
-            self._finite(data, array)
+        if (
+            self._most
+            and 0 < len(data) <= SMALL
+            and -self._most <= min(data)
+            and max(data) <= self._most
+        ):
+            array: Array = np.array(
+                data, dtype=self._plain
+            )  # JSON has no NaN, and all are in range
+        else:
+            array = self._in_range(data)
+            if self._float:
+                self._finite(data, array)
         return array if len(shape) == 1 else self._shaped(array, shape)
 
     def _in_range(self, data: list[Any]) -> Array:
