@@ -253,9 +253,8 @@ class _Reader:
             and -self._most <= min(data)
             and max(data) <= self._most
         ):
-            array: Array = np.array(
-                data, dtype=self._plain
-            )  # JSON has no NaN, and all are in range
+            # JSON has no NaN, and all are in range.
+            array = np.array(data, dtype=self._plain)
         else:
             array = self._in_range(data)
             if self._float:
