@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kedge.console import REFUSED, Context, repeat, submit, verb
+from kedge.transforming import features
 from kedge.watching import evidence, freeze, log, outcomes, plan, replay, thaw
 
 if TYPE_CHECKING:
@@ -181,6 +182,7 @@ def _apply(context: Context) -> dict[str, list[str]]:
 @click.option("--training", type=click.Path(exists=True, path_type=Path),
               help="The training set (CSV or JSON lines), for its column statistics.")  # fmt: skip
 @click.option("--trust", multiple=True, help="A Python type that this version may load.")
+@click.option("--schema", metavar="VIEW/N", help="The feature schema that it was trained on.")
 @verb
 def register(
     context: Context,
@@ -189,12 +191,19 @@ def register(
     golden: Path | None,
     training: Path | None,
     trust: tuple[str, ...],
+    schema: str | None,
 ) -> None:
     """Register the model in PATH as a version of ENDPOINT's model."""
     from kedge.enrol import register_version
 
     version, new = register_version(
-        context.place(), endpoint, path, golden=golden, training=training, trusted=trust
+        context.place(),
+        endpoint,
+        path,
+        golden=golden,
+        training=training,
+        trusted=trust,
+        schema=schema,
     )
     fields = ", ".join(f"{f.name}:{f.dtype}{list(f.shape) or ''}" for f in version.signature.inputs)
     outputs = ", ".join(
@@ -475,5 +484,5 @@ def doctor(context: Context, forget: str | None) -> None:
         sys.exit(REFUSED)
 
 
-for _verb in (evidence, outcomes, plan, replay, log, freeze, thaw):
+for _verb in (evidence, outcomes, plan, replay, log, freeze, thaw, features):
     main.add_command(_verb)

@@ -6,12 +6,15 @@ import functools
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 from kedge.adapters import process
 from kedge.core.errors import Refused, UnfitModel
+from kedge.core.features import misfit
 from kedge.core.values import ModelVersion
 from kedge.engine.registration import register
 from kedge.ports import Loader, Note
+from kedge.tensors import ProbeResult
 from kedge.wiring import Workplace, actor
 
 
@@ -63,15 +66,30 @@ def loaders() -> tuple[dict[str, Loader], dict[str, str]]:
 
 def register_version(
     place: Workplace, endpoint: str, path: Path, *, golden: Path | None, training: Path | None,
-    trusted: Sequence[str],
+    trusted: Sequence[str], schema: str | None = None,
 ) -> tuple[ModelVersion, bool]:  # fmt: skip
-    """Register what stands in `path`; True when it is new."""
+    """Register what stands in `path`; True when it is new.
+
+    Raises:
+        Refused: also `schema_misfit`: the model needs what its feature schema does not give.
+    """
+    fits = place.features.schema(schema) if schema is not None else None
+    probe = functools.partial(process.probe, artifacts=place.state_dir / "artifacts")
+
+    def tried(**given: Any) -> ProbeResult:
+        answered = probe(**given)
+        lacking = misfit(answered.signature, fits) if fits is not None else ()
+        if lacking:
+            raise Refused(f"the model does not fit {schema}: {', '.join(lacking)}",
+                          code="schema_misfit", hint="a model is made for the schema it was trained on")  # fmt: skip
+        return answered
+
     found, missing = loaders()
     try:
         version, new = register(
             path, model=endpoint, loaders=found, registry=place.registry, artifacts=place.artifacts,
             golden=golden, training=training, trusted=trusted, by=actor(), at=place.clock.now(),
-            probe=functools.partial(process.probe, artifacts=place.state_dir / "artifacts"),
+            probe=tried, schema=schema,
         )  # fmt: skip
     except Refused as error:
         if missing:

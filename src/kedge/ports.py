@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 from kedge.core.commands import AnyEvent
 from kedge.core.records import Coverage, Ingested, Labelled
 from kedge.core.rollup import Roll
-from kedge.core.values import FileEntry, ModelVersion, Placement, Release, Signature, State, Value
+from kedge.core.values import (
+    Field,
+    FileEntry,
+    ModelVersion,
+    Placement,
+    Release,
+    Signature,
+    State,
+    Value,
+)
 from kedge.core.windows import Window
 
 if TYPE_CHECKING:
@@ -159,8 +168,13 @@ class Registry(Protocol):
     def versions(self, model: str) -> tuple[ModelVersion, ...]:
         """Every version of a model, in order of number."""
 
-    def release(self, bundle: Bundle) -> Release:
-        """The release with exactly this bundle, made when there was none."""
+    def release(
+        self, bundle: Bundle, *, raw: tuple[Field, ...] = (), code: str | None = None
+    ) -> Release:
+        """The release with exactly this bundle, made when there was none.
+
+        `raw` and `code` are what its transformation takes, and the digest of its source.
+        """
 
     def remove(self, model: str, number: int, *, now: float) -> None:
         """Forget a version.
@@ -267,6 +281,8 @@ class Member(Value, frozen=True):
     """Releases a host was pinned to by hand, per endpoint."""
     holds: tuple[Hold, ...] = ()
     lease: bool = True
+    loads: int = 0
+    """Models it has loaded inline since it began: a transformation is rolled without one."""
     unwritten: str = ""
     """Why what it counted cannot be written; empty when it can."""
 

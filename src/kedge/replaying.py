@@ -119,7 +119,7 @@ async def _model(
         path = Path(directory) / "m.sock"
         command = process.command(
             socket=path, artifacts=place.state_dir / "artifacts", digest=release.model_digest,
-            flavour=release.flavour, trusted=release.trusted, memory_mb=state.policy.memory_mb,
+            flavour=release.flavour, trusted=release.trusted, memory_mb=state.policy.memory_mb, code=release.code,
         )  # fmt: skip
         with subprocess.Popen(  # noqa: S603, ASYNC220 - our own interpreter, nothing else runs here
             command, env=process.environment(), stdin=subprocess.DEVNULL

@@ -331,3 +331,35 @@ def _span(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+# ---------------------------------------------------------------- features
+
+
+def applied_text(found: dict[str, Any]) -> str:
+    """What applying a features file did, for people."""
+    lines = []
+    for told in found["transformations"]:
+        if not told["new"]:
+            lines.append(f"{told['version']}: unchanged")
+            continue
+        against = f", {told['outcome']} against {told['against']}" if told["against"] else ""
+        lines.append(f"{told['version']}: new{against}; takes {', '.join(told['raw'])}")
+        lines.append(differences_text(told["columns"]))
+        lines += [
+            f"  {item['endpoint']} is on {item['production'] or 'none'} and "
+            + ("follows" if item["follows"] else "holds")
+            for item in told["endpoints"]
+        ]
+    return "\n".join(line for line in lines if line)
+
+
+def differences_text(columns: list[dict[str, Any]]) -> str:
+    """Columns that differ, for people."""
+    return "\n".join(
+        f"  {one['column']:<20} {one['outcome']:<17} {one['rows']:,} rows"
+        + (f", by {one['largest']:.6g} at most" if one["largest"] is not None else "")
+        + f", for example {one['example'][0]} -> {one['example'][1]}"
+        for one in columns
+        if one["outcome"] != "bit-equal"
+    )

@@ -294,7 +294,7 @@ def host_command(state_dir: Path) -> HostCommand:
         chosen = state.releases[release]
         return tuple(process.command(
             socket=path, artifacts=state_dir / "artifacts", digest=chosen.model_digest, flavour=chosen.flavour,
-            trusted=chosen.trusted, memory_mb=state.policy.memory_mb,
+            trusted=chosen.trusted, memory_mb=state.policy.memory_mb, code=chosen.code,
         ))  # fmt: skip
 
     return build

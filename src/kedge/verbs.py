@@ -10,10 +10,12 @@ from typing import Any
 import msgspec
 
 from kedge.adapters.sql.engine import create, migrate
+from kedge.authoring import spec_of
 from kedge.core.codec import fingerprint
 from kedge.core.commands import Configure, Rollback
 from kedge.core.contract import OIP_DTYPES
 from kedge.core.errors import KedgeError, Refused, Unavailable
+from kedge.core.features import TransformVersion
 from kedge.core.release import decide
 from kedge.core.values import ModelVersion, Placement, Policy, Refusal, Release, State
 from kedge.engine.control import SILENT_S, Probe, replicas
@@ -99,11 +101,19 @@ def difference(old: Any, new: Any, place: str = "") -> list[str]:
 # ---------------------------------------------------------------- versions and releases
 
 
-def release_of(place: Workplace, endpoint: str, text: str) -> Release:
-    """The release that `v2` (with today's options) or `r3` names.
+def release_of(
+    place: Workplace, endpoint: str, text: str, *, transformation: int | None = None
+) -> Release:
+    """The release that `v2` (with today's options and features) or `r3` names.
+
+    Args:
+        place: where.
+        endpoint: whose.
+        text: a version or a release.
+        transformation: this version of its features' code. None: today's.
 
     Raises:
-        Refused: there is no such version or release.
+        Refused: there is no such version, release or transformation.
     """
     state = place.ledger.read().states.get(endpoint, State(endpoint=endpoint))
     digits = text.lstrip("vr")
@@ -119,10 +129,41 @@ def release_of(place: Workplace, endpoint: str, text: str) -> Release:
     if version is None:
         raise Refused(f"no version v{digits} of {endpoint} is registered", code="unknown_version",
                       hint=f"kedge register {endpoint} PATH; kedge versions {endpoint} lists them")  # fmt: skip
-    return place.registry.release(Bundle(
+    bundle = Bundle(
         endpoint=endpoint, model=version.model, version=version.number, model_digest=version.digest,
         placement=placement_of(state.policy, version), schema=version.schema,
-    ))  # fmt: skip
+    )  # fmt: skip
+    code = transform_of(place, state, version.schema, transformation)
+    if code is None:
+        return place.registry.release(bundle)
+    bundle = msgspec.structs.replace(bundle, transformation=code.number)
+    raw = spec_of(place.artifacts.verify(code.digest)).raw
+    return place.registry.release(bundle, raw=raw, code=code.digest)
+
+
+def transform_of(
+    place: Workplace, state: State, schema: str | None, number: int | None
+) -> TransformVersion | None:
+    """The transformation that a release of this schema has: the named one, production's, the newest.
+
+    None: the model has no schema, or nothing implements it; then callers send its features.
+
+    Raises:
+        Refused: `unknown_transformation`.
+    """
+    known = {one.number: one for one in place.features.versions(schema)} if schema else {}
+    production = state.releases.get(state.production) if state.production is not None else None
+    if number is None and production is not None and production.schema == schema:
+        number = production.transformation
+    if number is None:
+        return known[max(known)] if known else None
+    if number not in known:
+        raise Refused(
+            f"{schema or 'a model without a schema'} has no transformation {number}",
+            code="unknown_transformation",
+            hint=f"known are: {', '.join(one.label for one in known.values()) or 'none'}",
+        )
+    return known[number]
 
 
 def placement_of(policy: Policy, version: ModelVersion) -> Placement:
@@ -143,7 +184,8 @@ def probe(place: Workplace) -> Probe:
         if state.production is None:
             return None
         try:
-            proof = place.artifacts.proof(state.releases[state.production].model_digest)
+            live = state.releases[state.production]
+            proof = place.artifacts.proof(live.code or live.model_digest)
         except KedgeError:
             return None
         body = msgspec.json.encode({"id": "kedge-probe", "inputs": _first_row(state, proof.inputs)})

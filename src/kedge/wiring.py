@@ -15,6 +15,7 @@ from kedge.adapters.clock import SystemClock
 from kedge.adapters.records import RECORDS_DIR
 from kedge.adapters.records.store import Records
 from kedge.adapters.sql.engine import open_evidence, open_ledger, open_roster
+from kedge.adapters.sql.features import SqlFeatures
 from kedge.adapters.sql.ledger import SqlLedger
 from kedge.adapters.sql.registry import SqlRegistry
 from kedge.adapters.sql.rolls import SqlRolls
@@ -55,6 +56,11 @@ class Workplace:
     def registry(self) -> SqlRegistry:
         """Versions and releases."""
         return SqlRegistry(self.database)
+
+    @property
+    def features(self) -> SqlFeatures:
+        """Schemas and transformations."""
+        return SqlFeatures(self.database)
 
     def ledger_signal(self) -> DirectorySignal:
         """Wakes when the ledger or a pin changes."""

@@ -49,7 +49,9 @@ class Numbers:
     def versions(self, model: str) -> tuple[ModelVersion, ...]:
         return tuple(version for version in self.kept if version.model == model)
 
-    def release(self, bundle: Bundle) -> Release:
+    def release(
+        self, bundle: Bundle, *, raw: tuple[Field, ...] = (), code: str | None = None
+    ) -> Release:
         raise NotImplementedError
 
     def remove(self, model: str, number: int, *, now: float) -> None:

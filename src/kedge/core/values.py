@@ -260,6 +260,8 @@ class Release(Value, kw_only=True, frozen=True):
     generation: str | None = None
     trusted: tuple[str, ...] = ()
     load_s: float = 0.0
+    code: str | None = None
+    """The digest of the transformation's bundle. With one, `signature` takes its raw columns."""
 
     @property
     def label(self) -> str:

@@ -261,6 +261,7 @@ class Replica:
             "holds": self._pool.holds(),
             "lease": lease,
             "unwritten": self._recording.unwritten,
+            "loads": self._pool.loads,
         }  # fmt: skip
         changed = any(getattr(self._member, name) != value for name, value in said.items())
         if not changed and now - self._published.beat_at < BEAT_S:

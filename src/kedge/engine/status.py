@@ -69,8 +69,16 @@ def _release(state: State, number: int | None) -> dict[str, Any] | None:
         "model": release.model,
         "flavour": release.flavour,
         "runtime": release.placement.value,
+        "features": features_of(release),
         "digest": release.model_digest,
     }
+
+
+def features_of(release: Release) -> str | None:
+    """What its features are made by, as people write it: flight/1#4."""
+    if release.transformation is None:
+        return release.schema
+    return f"{release.schema}#{release.transformation}"
 
 
 def _way_back(
@@ -105,6 +113,7 @@ def _replica(member: Member, state: State, now: float) -> dict[str, Any]:
         "beat_age_s": round(now - member.beat_at, 2),
         "ledger_age_s": round(now - member.ledger_at, 2),
         "lease": member.lease,
+        "model_loads": member.loads,
         "pinned": f"r{member.pinned[state.endpoint]}" if state.endpoint in member.pinned else None,
         "holds": [
             {"release": f"r{h.release}", "placement": h.placement.value, "state": h.state, "detail": h.detail}

@@ -13,6 +13,7 @@ from typing import Any, cast
 import msgspec
 
 from kedge.adapters.process.host import confine, load, serve
+from kedge.bundles import Transform
 from kedge.core.errors import KedgeError, Refused, UnfitModel
 from kedge.ports import Artifacts, Loader, Model
 from kedge.tensors import check_answer, columns_of, lists_of
@@ -31,7 +32,7 @@ def main() -> int:
         return serve(
             path=given.socket, artifacts=_store(given), digest=given.digest,
             loader=lambda: _loader(given), trusted=tuple(given.trusted),
-            memory_mb=given.memory_mb,
+            memory_mb=given.memory_mb, code=given.code,
         )  # fmt: skip
     except BrokenPipeError:
         return 1
@@ -47,7 +48,8 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--artifacts", type=Path, required=True, help="root of the store")
         sub.add_argument("--store", default=STORE, help="the store, as module:Class")
         sub.add_argument("--digest", required=True)
-        sub.add_argument("--flavour", required=True)
+        sub.add_argument("--flavour", default="", help="empty: it is a transformation")
+        sub.add_argument("--code", help="the digest of the transformation before the model")
         sub.add_argument("--trusted", type=msgspec.json.decode, default=[], help="a JSON list")
         sub.add_argument("--memory-mb", type=int, default=0, help="0: no limit")
         sub.add_argument(
@@ -96,8 +98,10 @@ def _probe(given: argparse.Namespace) -> int:
 
     try:
         path = _store(given).verify(given.digest)
-        model, load_s = load(
-            lambda: _loader(given), path, tuple(given.trusted), memory_mb=given.memory_mb
+        model, load_s = (
+            load(lambda: _loader(given), path, tuple(given.trusted), memory_mb=given.memory_mb)
+            if given.flavour
+            else (Transform(path), 0.0)
         )
         say({"loaded": {"signature": model.signature, "load_s": load_s}})
         say({"answered": _ask(model, msgspec.json.decode(sys.stdin.buffer.read()))})

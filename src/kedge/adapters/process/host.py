@@ -24,8 +24,9 @@ import msgspec
 import uvloop
 
 from kedge.adapters.process import wire
+from kedge.bundles import Composed, Transform
 from kedge.core.errors import KedgeError, UnfitModel
-from kedge.ports import Artifacts, Loader, Model
+from kedge.ports import Artifacts, Loader, Model, Proof
 from kedge.tensors import check_proof
 
 BATCH_ROWS = 256
@@ -110,8 +111,11 @@ def serve(
     loader: Callable[[], Loader],
     trusted: tuple[str, ...],
     memory_mb: int,
+    code: str | None = None,
 ) -> int:
     """Load, prove, then answer until told to stop. Returns the exit code.
+
+    With `code`, the digest of a transformation's bundle, it takes raw columns.
 
     The socket exists only while a proven model stands behind it.
     """
@@ -120,9 +124,11 @@ def serve(
     status.write("loading")
     try:
         model, load_s = load(loader, artifacts.verify(digest), trusted, memory_mb=memory_mb)
-        fault = check_proof(model, artifacts.proof(digest))
-        if fault is not None:
-            raise UnfitModel(f"golden rows: {fault}", code="golden_mismatch")
+        prove(model, artifacts.proof(digest))
+        if code is not None:
+            transform = Transform(artifacts.verify(code))
+            prove(transform, artifacts.proof(code))
+            model = Composed(transform, model)
         listener = _listen(path)
     except (KedgeError, OSError, MemoryError) as error:
         status.write("failed", f"{type(error).__name__}: {error}")
@@ -131,6 +137,17 @@ def serve(
         runner.run(Host(model).run(listener, parent, lambda: status.write("ready", "", load_s)))
     status.gone()
     return 0
+
+
+def prove(model: Model, proof: Proof) -> None:
+    """Ask the golden rows.
+
+    Raises:
+        UnfitModel: `golden_mismatch`.
+    """
+    fault = check_proof(model, proof)
+    if fault is not None:
+        raise UnfitModel(f"golden rows: {fault}", code="golden_mismatch")
 
 
 class _Status:

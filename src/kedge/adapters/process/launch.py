@@ -34,12 +34,15 @@ def command(
     trusted: Sequence[str] = (),
     memory_mb: int = 4096,
     loader: str | None = None,
+    code: str | None = None,
 ) -> list[str]:
     """The command line of a model process; start it with `environment()`.
 
-    `loader` ("module:Class") names a loader that is not installed as an entry point.
+    `loader` ("module:Class") names a loader that is not installed as an entry point, `code` the
+    bundle of the transformation before the model.
     """
     line = [sys.executable, "-m", _MODULE, "serve", "--socket", str(socket)]
+    line += ["--code", code] if code is not None else []
     return line + _arguments(artifacts, digest, flavour, trusted, memory_mb, loader)
 
 
@@ -96,7 +99,7 @@ def probe(
     *,
     artifacts: Path,
     digest: str,
-    flavour: str,
+    flavour: str = "",
     rows: Callable[[Signature], dict[str, list[Any]]],
     trusted: Sequence[str] = (),
     memory_mb: int = 4096,
@@ -104,6 +107,8 @@ def probe(
     loader: str | None = None,
 ) -> ProbeResult:
     """Load a model in a process that may die of it, and ask it some rows, twice.
+
+    Without a flavour the digest is that of a transformation's bundle.
 
     `rows` is called here, with the signature that the model turned out to have, while the
     process waits: so the model is loaded once, and its rows are judged where nothing of it runs.

@@ -17,7 +17,7 @@ from kedge.core import codec
 from kedge.core.commands import Promoted, RolledBack
 from kedge.core.durations import seconds
 from kedge.core.errors import Refused
-from kedge.core.values import ModelVersion, Policy, Release
+from kedge.core.values import Field, ModelVersion, Policy, Release, Signature
 from kedge.ports import Bundle
 
 _version, _release, _ledger = tables.model_version, tables.release, tables.ledger
@@ -83,8 +83,15 @@ class SqlRegistry:
 
         return self._database.read(work)
 
-    def release(self, bundle: Bundle) -> Release:
+    def release(
+        self, bundle: Bundle, *, raw: tuple[Field, ...] = (), code: str | None = None
+    ) -> Release:
         """The release with exactly this bundle, made when there was none.
+
+        Args:
+            bundle: what it is made of.
+            raw: what its transformation takes out of the request, when it has one.
+            code: the digest of that transformation's source.
 
         Raises:
             Refused: `unknown_version`: there is no such version, or it was removed;
@@ -107,6 +114,9 @@ class SqlRegistry:
             )
             number = (connection.execute(highest).scalar() or 0) + 1
             release = _made(bundle, version, number, digest)
+            if code is not None:
+                taken = Signature(inputs=raw, outputs=version.signature.outputs)
+                release = msgspec.structs.replace(release, signature=taken, code=code)
             connection.execute(_release.insert(), _release_row(release))
             return release
 

@@ -1,0 +1,96 @@
+"""Feature schemas and the versions of code that implement them, in the ledger's database."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, func, select
+from sqlalchemy.dialects.sqlite import insert
+
+from kedge.adapters.sql import tables
+from kedge.adapters.sql.database import Database
+from kedge.core import codec
+from kedge.core.errors import Refused
+from kedge.core.features import Schema, TransformVersion, refuse_change
+
+_schema, _version = tables.feature_schema, tables.transform_version
+
+
+class SqlFeatures:
+    """Both are insert-only: a number is never given twice, the same bundle is the same version."""
+
+    def __init__(self, database: Database) -> None:
+        """Use a database from `open_ledger`."""
+        self._database = database
+
+    def schemas(self) -> tuple[Schema, ...]:
+        """Every schema that was declared, by name."""
+        query = (
+            select(_schema.c.spec).where(_schema.c.spec.is_not(None)).order_by(_schema.c.schema_id)
+        )
+
+        def work(connection: Connection) -> tuple[Schema, ...]:
+            return tuple(codec.decode(spec, Schema) for spec in connection.execute(query).scalars())
+
+        return self._database.read(work)
+
+    def schema(self, name: str) -> Schema:
+        """One schema.
+
+        Raises:
+            Refused: `unknown_schema`.
+        """
+        found = {schema.name: schema for schema in self.schemas()}
+        if name not in found:
+            raise Refused(f"no schema {name} is declared", code="unknown_schema",
+                          hint=f"known are: {', '.join(found) or 'none; kedge features apply FILE'}")  # fmt: skip
+        return found[name]
+
+    def versions(self, schema: str) -> tuple[TransformVersion, ...]:
+        """The transformation versions of a schema, in order of number."""
+        query = (
+            select(_version.c.version, _version.c.code_digest)
+            .where(_version.c.schema_id == schema)
+            .order_by(_version.c.version)
+        )
+
+        def work(connection: Connection) -> tuple[TransformVersion, ...]:
+            rows = connection.execute(query).all()
+            return tuple(TransformVersion(schema, row.version, row.code_digest) for row in rows)
+
+        return self._database.read(work)
+
+    def add(self, schema: Schema, digest: str) -> tuple[TransformVersion, bool]:
+        """Declare the schema if it is new, and give the bundle its number; says whether it is new.
+
+        Raises:
+            Refused: `schema_changed`: the schema is known, and is declared otherwise.
+        """
+
+        def work(connection: Connection) -> tuple[TransformVersion, bool]:
+            spec = codec.encode(schema)
+            row = {"schema_id": schema.name, "spec": spec, "contract_digest": schema.digest}
+            connection.execute(insert(_schema).on_conflict_do_nothing(), row)
+            known = connection.execute(
+                select(_schema.c.spec).where(_schema.c.schema_id == schema.name)
+            ).scalar()
+            if known is None:  # a model named it before anybody declared it
+                connection.execute(
+                    _schema.update().where(_schema.c.schema_id == schema.name)
+                    .values(spec=spec, contract_digest=schema.digest)
+                )  # fmt: skip
+            else:
+                refuse_change(codec.decode(known, Schema), schema)
+            mine = _version.c.schema_id == schema.name
+            number = connection.execute(
+                select(_version.c.version).where(mine, _version.c.code_digest == digest)
+            ).scalar()
+            if number is not None:
+                return TransformVersion(schema.name, number, digest), False
+            number = (
+                connection.execute(select(func.max(_version.c.version)).where(mine)).scalar() or 0
+            ) + 1
+            connection.execute(_version.insert(), {
+                "schema_id": schema.name, "version": number, "code_digest": digest,
+            })  # fmt: skip
+            return TransformVersion(schema.name, number, digest), True
+
+        return self._database.write(work)

@@ -1,0 +1,189 @@
+"""A transformation at work: source out of a verified directory, beside any number of others.
+
+A bundle is a flat directory of Python files and its `transform.json`. Its modules live in a
+namespace of their own and not in `sys.modules`: two versions with a `dates.py` each run side by
+side in one process, and an import inside a function finds the bundle's own file, too.
+"""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kedge.authoring import spec_of
+from kedge.core.errors import KedgeError, UnfitModel
+from kedge.core.features import Feature
+from kedge.core.values import Signature
+from kedge.tensors import check_answer
+
+if TYPE_CHECKING:
+    from kedge.ports import Columns, Model
+
+
+class Namespace:
+    """The modules of one bundle."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._local = {path.stem: path for path in root.glob("*.py")}
+        self._modules: dict[str, ModuleType] = {}
+        self._builtins = {**vars(builtins), "__import__": self._import}
+
+    def module(self, name: str) -> ModuleType:
+        """Run one of the bundle's files, once."""
+        if name not in self._modules:
+            path = self._local[name]
+            module = ModuleType(name)
+            module.__file__ = str(path)
+            module.__dict__["__builtins__"] = self._builtins
+            self._modules[name] = module
+            try:
+                code = compile(path.read_bytes(), str(path), "exec")
+                exec(code, module.__dict__)  # noqa: S102 - a verified bundle: running it is its purpose
+            except BaseException:
+                del self._modules[name]
+                raise
+        return self._modules[name]
+
+    def _import(
+        self, name: str, given: Mapping[str, Any] | None = None, local: Mapping[str, Any] | None = None,
+        wanted: tuple[str, ...] | None = (), level: int = 0,
+    ) -> ModuleType:  # fmt: skip
+        if level == 0 and name in self._local:
+            return self.module(name)
+        if level == 1 and not name:
+            return _Siblings(
+                {each: self.module(each) for each in wanted or () if each in self._local}
+            )
+        if level == 1 and name in self._local:
+            return self.module(name)
+        return builtins.__import__(name, given, local, wanted or (), level)
+
+
+class _Siblings(ModuleType):
+    def __init__(self, modules: Mapping[str, ModuleType]) -> None:
+        super().__init__("siblings")
+        self.__dict__.update(modules)
+
+
+class Transform:
+    """An implementation of a schema: raw columns in, features out. Checked each time."""
+
+    def __init__(self, root: Path) -> None:
+        """Load it from a verified directory.
+
+        Raises:
+            CorruptArtifact: it has no spec.
+            UnfitModel: `transform_broken`: its source cannot be run, or lacks the function.
+        """
+        self.spec = spec_of(root)
+        self.signature: Signature = self.spec.signature
+        module, _, name = self.spec.entry.partition(":")
+        try:
+            self._function: Callable[[Columns], Columns] = getattr(
+                Namespace(root).module(module), name
+            )
+        except Exception as error:  # somebody's code; it becomes one refusal
+            raise UnfitModel(
+                f"{self.spec.schema.name}: {self.spec.entry} cannot be loaded: "
+                f"{type(error).__name__}: {error}", code="transform_broken",
+            ) from error  # fmt: skip
+        self.checks = Checks(self.spec.schema.fields)
+
+    def predict(self, columns: Columns) -> Columns:
+        """The features of these rows. What it is given is read-only.
+
+        Raises:
+            TransformFault: it gave something that is not what its schema promises.
+        """
+        given = {field.name: columns[field.name] for field in self.spec.raw}
+        for column in given.values():
+            column.flags.writeable = False
+        rows = len(next(iter(given.values()), ()))
+        found = self._function(given)
+        fault = check_answer(found, self.signature, rows, nan_allowed=True)
+        if fault is None:
+            fault = self.checks.look(found, rows)
+        if fault is not None:
+            raise TransformFault(f"{self.spec.schema.name}: {fault}", code="transform_nonsense")
+        return found
+
+
+class TransformFault(KedgeError):
+    """A transformation gave something that is not what its schema promises."""
+
+    code = "transform_nonsense"
+
+
+class Checks:
+    """Whether features keep what their schema promises: nulls refuse, the rest is counted."""
+
+    def __init__(self, fields: Mapping[str, Feature]) -> None:
+        self._fields = [
+            (name, f.null, f.range, frozenset(f.categories), f.dtype.startswith("float"))
+            for name, f in fields.items()
+            if f.range is not None or f.categories or not f.null
+        ]
+        self.rows = 0
+        self.violations: dict[str, int] = {}
+        """By `FEATURE.range` and `FEATURE.category`; cumulative."""
+
+    def look(self, columns: Columns, rows: int) -> str | None:
+        """Count what is out of range or unseen; the fault where a null is not allowed."""
+        self.rows += rows
+        for name, null, range_, categories, floating in self._fields:
+            column = columns[name]
+            if column.size == 1:
+                value = column.item()
+                if value != value or value == "":  # noqa: PLR0124 - NaN
+                    if not null:
+                        return f"{name} is null in row 0, and may not be"
+                elif (range_ and not range_[0] <= value <= range_[1]) or (
+                    categories and value not in categories
+                ):
+                    self._count(name, 1, range_)
+                continue
+            missing = (
+                np.isnan(column) if floating else column == "" if column.dtype == object else None
+            )
+            if missing is not None and not null and missing.any():
+                return f"{name} is null in row {int(np.argwhere(missing)[0][0])}, and may not be"
+            self._many(name, column, range_, categories)
+        return None
+
+    def _many(
+        self, name: str, column: NDArray[Any],
+        range_: tuple[float, float] | None, categories: frozenset[str],
+    ) -> None:  # fmt: skip
+        if range_ is not None:
+            outside = (column < range_[0]) | (column > range_[1])
+            self._count(name, int(outside.sum()), range_)
+        elif categories:
+            unseen = sum(value not in categories for value in column.ravel().tolist() if value)
+            self._count(name, unseen, None)
+
+    def _count(self, name: str, by: int, range_: object) -> None:
+        if by:
+            key = f"{name}.{'range' if range_ is not None else 'category'}"
+            self.violations[key] = self.violations.get(key, 0) + by
+
+
+class Composed:
+    """A model behind its transformation: what a release with features answers with."""
+
+    def __init__(self, transform: Transform, model: Model) -> None:
+        self.transform = transform
+        self.model = model
+        self.signature = Signature(
+            inputs=transform.signature.inputs, outputs=model.signature.outputs
+        )
+
+    def predict(self, columns: Columns) -> Columns:
+        """Answer raw rows. May raise whatever the transformation or the model raises."""
+        return self.model.predict(self.transform.predict(columns))

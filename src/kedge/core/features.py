@@ -1,0 +1,236 @@
+"""Feature schemas and what implements them: an interface, versions of code, and how they differ.
+
+A *schema* (`flight/1`) is an interface: ordered names with dtype, shape, null rule, unit, range
+and categories. A change of any of these is another schema. A *transformation version*
+(`flight/1#4`) is code that implements one. A model version is made for exactly one schema, so a
+transformation can be rolled without touching the model, and the reverse.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from math import isfinite, isnan
+from typing import Any, Literal
+
+import msgspec
+
+from kedge.core import codec
+from kedge.core.contract import unmet
+from kedge.core.errors import BadConfig, Refused
+from kedge.core.values import Dtype, Field, Signature, Value
+
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}/[1-9][0-9]{0,5}")
+_COLUMN = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+RTOL, ATOL = 1e-6, 1e-9
+"""Within these, two answers differ by the order of a sum and not in what they mean."""
+
+Outcome = Literal["bit-equal", "within tolerance", "changed"]
+
+
+class Feature(Value, frozen=True):
+    """One column of a schema.
+
+    Attributes:
+        dtype: as NumPy names it, or "string".
+        shape: of one row; () is a scalar.
+        null: whether it may be missing (NaN in a float, "" in a string).
+        unit: such as "h" or "USD"; compared as text.
+        range: least and largest value, both allowed; for numbers.
+        categories: the values that a string may have; () is any.
+    """
+
+    dtype: Dtype
+    shape: tuple[int, ...] = ()
+    null: bool = False
+    unit: str | None = None
+    range: tuple[float, float] | None = None
+    categories: tuple[str, ...] = ()
+
+
+class Schema(Value, frozen=True):
+    """An interface between transformations and models, such as `flight/1`."""
+
+    name: str
+    fields: dict[str, Feature]
+    keys: tuple[str, ...] = ()
+    """The columns that name the entity, for what is looked up by key."""
+
+    @property
+    def digest(self) -> str:
+        """Of everything that is promised, the order of the columns included."""
+        return codec.fingerprint((self.name, tuple(self.fields.items()), self.keys))
+
+    def columns(self) -> tuple[Field, ...]:
+        """The features as the fields of a signature."""
+        return tuple(
+            Field(name, feature.dtype, feature.shape, feature.null)
+            for name, feature in self.fields.items()
+        )
+
+
+class Spec(Value, frozen=True, kw_only=True):
+    """What a bundle says of itself, in its `transform.json`."""
+
+    schema: Schema
+    entry: str
+    """MODULE:FUNCTION within the bundle."""
+    raw: tuple[Field, ...]
+    """What the function takes, out of the request."""
+    requires: dict[str, str] = {}
+    """What it imports beyond the standard library, NumPy and its own files, with the version."""
+
+    @property
+    def signature(self) -> Signature:
+        """Raw columns in, features out."""
+        return Signature(inputs=self.raw, outputs=self.schema.columns())
+
+
+class TransformVersion(Value, frozen=True):
+    """An immutable implementation of a schema."""
+
+    schema: str
+    number: int
+    digest: str
+    """Of the bundle: its source, local imports, spec and requirements."""
+
+    @property
+    def label(self) -> str:
+        """The name people use: flight/1#4."""
+        return f"{self.schema}#{self.number}"
+
+
+class Difference(Value, frozen=True):
+    """How one column of two transformations differs on the same rows."""
+
+    column: str
+    outcome: Outcome
+    rows: int
+    """Rows that differ at all."""
+    largest: float | None
+    """The largest absolute difference of numbers."""
+    example: tuple[Any, Any] | None
+    """The first pair of values that differs."""
+
+
+# ---------------------------------------------------------------- declaring
+
+
+def declared(name: str, fields: Mapping[str, Feature], keys: Sequence[str]) -> Schema:
+    """A schema, checked.
+
+    Raises:
+        BadConfig: with every fault.
+    """
+    faults = []
+    if _NAME.fullmatch(name) is None:
+        faults.append(f"{name!r}: a schema is named VIEW/VERSION, such as flight/1")
+    if not fields:
+        faults.append(f"{name}: has no columns")
+    for column, feature in fields.items():
+        at = f"{name}.{column}"
+        if _COLUMN.fullmatch(column) is None:
+            faults.append(f"{at}: a column has letters, digits and _")
+        numeric = feature.dtype not in ("string", "bool")
+        if feature.range is not None:
+            low, high = feature.range
+            if not numeric or not low <= high:
+                faults.append(f"{at}: a range is of numbers, the least first; got {feature.range}")
+        if feature.categories and feature.dtype != "string":
+            faults.append(f"{at}: categories are of strings; it is {feature.dtype}")
+        if feature.null and not (feature.dtype.startswith("float") or feature.dtype == "string"):
+            faults.append(f"{at}: only a float or a string can be null; it is {feature.dtype}")
+        if any(size < 1 for size in feature.shape):
+            faults.append(f"{at}: every length of a shape is 1 or more; got {list(feature.shape)}")
+    if faults:
+        raise BadConfig(faults, hint="nothing was applied")
+    return Schema(name, dict(fields), tuple(keys))
+
+
+def differences(old: Schema, new: Schema) -> tuple[str, ...]:
+    """What a new declaration of a schema changes, a line each; () when nothing."""
+    found = []
+    if old.keys != new.keys:
+        found.append(f"keys: {list(old.keys)} -> {list(new.keys)}")
+    for name in [*old.fields, *(name for name in new.fields if name not in old.fields)]:
+        before, after = old.fields.get(name), new.fields.get(name)
+        if before is None or after is None:
+            found.append(f"{name}: {'removed' if after is None else 'added'}")
+            continue
+        was, now = msgspec.structs.asdict(before), msgspec.structs.asdict(after)
+        found += [
+            f"{name}.{part}: {was[part]} -> {now[part]}" for part in was if was[part] != now[part]
+        ]
+    if not found and list(old.fields) != list(new.fields):
+        found.append(f"order: {list(old.fields)} -> {list(new.fields)}")
+    return tuple(found)
+
+
+def refuse_change(old: Schema, new: Schema) -> None:
+    """A schema that models were made for never changes.
+
+    Raises:
+        Refused: `schema_changed`: names what differs.
+    """
+    changed = differences(old, new)
+    if changed:
+        view, _, number = old.name.partition("/")
+        raise Refused(
+            f"{old.name} is declared otherwise: {'; '.join(changed)}", code="schema_changed",
+            hint=f"a change of the interface is a new schema: {view}/{int(number) + 1}",
+        )  # fmt: skip
+
+
+def misfit(signature: Signature, schema: Schema) -> tuple[str, ...]:
+    """What a model needs and the schema does not give; () when it fits."""
+    return unmet(signature, schema.columns())
+
+
+# ---------------------------------------------------------------- comparing
+
+
+def compared(
+    old: Mapping[str, Sequence[Any]], new: Mapping[str, Sequence[Any]], columns: Sequence[str]
+) -> tuple[Difference, ...]:
+    """How two answers to the same rows differ, column by column."""
+    return tuple(_difference(name, old[name], new[name]) for name in columns)
+
+
+def outcome_of(found: Sequence[Difference]) -> Outcome:
+    """The worst of the columns."""
+    kinds = {one.outcome for one in found}
+    return next((kind for kind in _WORST if kind in kinds), "bit-equal")
+
+
+_WORST: tuple[Outcome, ...] = ("changed", "within tolerance")
+
+
+def _difference(name: str, old: Sequence[Any], new: Sequence[Any]) -> Difference:
+    apart = [
+        (a, b) for a, b in zip(_flat(old), _flat(new), strict=True) if not _identical(a, b)
+    ]  # fmt: skip
+    if not apart:
+        return Difference(name, "bit-equal", 0, None, None)
+    distances = [abs(a - b) for a, b in apart if _number(a) and _number(b)]
+    close = len(distances) == len(apart) and all(
+        abs(a - b) <= ATOL + RTOL * abs(a) for a, b in apart
+    )
+    kind: Outcome = "within tolerance" if close else "changed"
+    return Difference(name, kind, len(apart), max(distances, default=None), apart[0])
+
+
+def _flat(values: Sequence[Any]) -> list[Any]:
+    found: list[Any] = []
+    for value in values:
+        found.extend(_flat(value) if isinstance(value, list | tuple) else (value,))
+    return found
+
+
+def _identical(a: Any, b: Any) -> bool:
+    if isinstance(a, float) and isinstance(b, float) and isnan(a) and isnan(b):
+        return True
+    return type(a) is type(b) and bool(a == b)
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)

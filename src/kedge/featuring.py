@@ -1,0 +1,430 @@
+"""What the verbs on features do: apply a file, compare two versions, say who would move."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import sys
+import tempfile
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from kedge.adapters import process
+from kedge.authoring import MARK, SPEC, Declared, spec_of
+from kedge.bundles import Namespace
+from kedge.core import codec
+from kedge.core.errors import BadRequest, KedgeError, Refused
+from kedge.core.features import (
+    Difference,
+    Outcome,
+    Schema,
+    Spec,
+    TransformVersion,
+    compared,
+    outcome_of,
+)
+from kedge.core.values import Field, Release, Signature, State
+from kedge.engine.registration import Golden, made_rows
+from kedge.judging import state_of
+from kedge.ports import Note, Proof
+from kedge.tensors import columns_of, compare
+from kedge.verbs import release_of
+from kedge.wiring import Workplace, actor
+
+LOGGED = 200
+"""Golden rows taken from the prediction log: enough for every category that is not rare."""
+DAY_S = 86_400.0
+FREE = frozenset({"numpy", "kedge"})
+"""What every transformation may import beyond the standard library and its own files."""
+
+
+# ---------------------------------------------------------------- applying
+
+
+def apply_file(place: Workplace, path: Path, *, golden: Path | None) -> dict[str, Any]:
+    """Make versions of every transformation in a file; the same content is the same version.
+
+    Raises:
+        Refused: `bad_features`: it cannot be run, or declares nothing; `schema_changed`;
+            `missing_requirement`; `golden_mismatch`: an answer is not what the schema promises.
+    """
+    sources = _sources(path)
+    requires = _requirements(sources)
+    found = _declared(path, sources)
+    if not found:
+        raise Refused(f"{path} declares no transformation", code="bad_features",
+                      hint="decorate a function with @kedge.transform(schema)")  # fmt: skip
+    given = _given(golden)
+    return {"transformations": [
+        _apply_one(place, path, sources, requires, name, declared, given)
+        for name, declared in sorted(found.items())
+    ]}  # fmt: skip
+
+
+def _apply_one(
+    place: Workplace, path: Path, sources: dict[str, bytes], requires: dict[str, str], name: str,
+    declared: Declared, given: dict[str, list[Any]] | None,
+) -> dict[str, Any]:  # fmt: skip
+    schema = declared.schema
+    before = place.features.versions(schema.name)
+    raw = _raw(place, path, sources, name, declared)
+    spec = Spec(schema=schema, entry=f"{path.stem}:{name}", raw=raw, requires=requires)
+    with tempfile.TemporaryDirectory(prefix="kedge-") as folder:
+        for file, source in sources.items():
+            (Path(folder) / file).write_bytes(source)
+        (Path(folder) / SPEC).write_bytes(codec.canonical(spec))
+        digest, _ = place.artifacts.put(Path(folder))
+    known = next((one for one in before if one.digest == digest), None)
+    if known is None:
+        rows = given or _golden_rows(place, schema.name, spec.signature)
+        place.artifacts.write_proof(digest, _tried(place, digest, rows))
+    version, new = place.features.add(schema, digest)
+    head = before[-1] if before else None
+    told: dict[str, Any] = {
+        "version": version.label, "new": new, "digest": digest, "raw": [f.name for f in raw],
+        "against": None, "outcome": None, "columns": [], "endpoints": on_schema(place, schema.name),
+    }  # fmt: skip
+    if new and head is not None:
+        columns = differences_of(place, head, version)
+        told |= {"against": head.label, "outcome": outcome_of(columns),
+                 "columns": [msgspec.to_builtins(one) for one in columns]}  # fmt: skip
+    return told
+
+
+def _sources(path: Path) -> dict[str, bytes]:
+    """The file and every local module that it imports, by file name.
+
+    Raises:
+        Refused: `bad_features`: a file cannot be read or parsed, or is a package.
+    """
+    found: dict[str, bytes] = {}
+    waiting = [path]
+    while waiting:
+        file = waiting.pop()
+        if file.name in found:
+            continue
+        try:
+            found[file.name] = file.read_bytes()
+            tree = ast.parse(found[file.name], str(file))
+        except (OSError, SyntaxError, ValueError) as error:
+            raise Refused(f"{file}: {error}", code="bad_features") from None
+        for name in _imported(tree):
+            if (path.parent / name / "__init__.py").exists():
+                raise Refused(
+                    f"{file.name} imports the package {name}", code="bad_features",
+                    hint="a bundle is flat: put what it needs into files beside it",
+                )  # fmt: skip
+            beside = path.parent / f"{name}.py"
+            if beside.exists():
+                waiting.append(beside)
+    return found
+
+
+def _imported(tree: ast.AST) -> set[str]:
+    """The top names of what a module imports, also inside its functions."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            if node.level == 0:
+                found.add((node.module or "").partition(".")[0])
+            else:
+                found |= {node.module} if node.module else {alias.name for alias in node.names}
+    return found
+
+
+def _requirements(sources: dict[str, bytes]) -> dict[str, str]:
+    """What else is imported, by distribution and version: it is part of the content.
+
+    Raises:
+        Refused: `missing_requirement`: it is not installed where models run.
+    """
+    local = {Path(name).stem for name in sources}
+    names = {name for source in sources.values() for name in _imported(ast.parse(source))}
+    found: dict[str, str] = {}
+    owners = metadata.packages_distributions()
+    for name in sorted(names - local - FREE - sys.stdlib_module_names):
+        if name not in owners:
+            raise Refused(
+                f"the transformation imports {name}, which is not installed", code="missing_requirement",
+                hint=f"install it where kedge and its models run, or put {name}.py beside the file",
+            )  # fmt: skip
+        found[owners[name][0]] = metadata.version(owners[name][0])
+    return found
+
+
+def _declared(path: Path, sources: dict[str, bytes]) -> dict[str, Declared]:
+    """The decorated functions of a file, by name.
+
+    Raises:
+        Refused: `bad_features`: running it raises, or two implement one schema.
+    """
+    with tempfile.TemporaryDirectory(prefix="kedge-") as folder:
+        for file, source in sources.items():
+            (Path(folder) / file).write_bytes(source)
+        try:
+            module = Namespace(Path(folder)).module(path.stem)
+        except KedgeError:
+            raise
+        except Exception as error:  # somebody's code; it becomes one refusal
+            raise Refused(f"{path}: running it raised {type(error).__name__}: {error}",
+                          code="bad_features") from error  # fmt: skip
+    found = {
+        name: getattr(value, MARK)
+        for name, value in vars(module).items()
+        if callable(value) and isinstance(getattr(value, MARK, None), Declared)
+    }
+    schemas = [declared.schema.name for declared in found.values()]
+    for schema in schemas:
+        if schemas.count(schema) > 1:
+            both = ", ".join(n for n, d in found.items() if d.schema.name == schema)
+            raise Refused(f"{path}: {both} implement {schema} both", code="bad_features",
+                          hint="one file, one implementation of a schema")  # fmt: skip
+    return found
+
+
+def _raw(
+    place: Workplace, path: Path, sources: dict[str, bytes], name: str, declared: Declared
+) -> tuple[Field, ...]:
+    """What the function takes: as declared, else what it reads of an endpoint's contract.
+
+    Raises:
+        Refused: `raw_unknown`: nothing is declared, and no endpoint on the schema says.
+    """
+    if declared.raw is not None:
+        return tuple(
+            Field(column, feature.dtype, feature.shape, feature.null)
+            for column, feature in declared.raw.items()
+        )
+    schema = declared.schema.name
+    states = [s for s in place.ledger.read().states.values() if s.policy.features.schema == schema]
+    fields = next((s.policy.fields or s.fields for s in states if s.policy.fields or s.fields), ())
+    if not fields:
+        raise Refused(
+            f"nothing says what {name} takes out of a request", code="raw_unknown",
+            hint=f'declare raw={{...}} in the decorator, or an endpoint with features = {{schema = "{schema}"}} '
+            "and its fields",
+        )  # fmt: skip
+    read = _Reading(columns_of(made_rows(Signature(fields, ()), {}), Signature(fields, ())))
+    with tempfile.TemporaryDirectory(prefix="kedge-") as folder:
+        for file, source in sources.items():
+            (Path(folder) / file).write_bytes(source)
+        function = getattr(Namespace(Path(folder)).module(path.stem), name)
+        try:
+            function(read)
+        except Exception as error:  # somebody's code, on rows that were made up
+            raise Refused(
+                f"{name} raised {type(error).__name__}: {error} on rows of the contract",
+                code="raw_unknown", hint="declare raw={...} in the decorator",
+            ) from error  # fmt: skip
+    return tuple(field for field in fields if field.name in read.names)
+
+
+class _Reading(dict[str, Any]):
+    """Columns that remember which of them were read."""
+
+    def __init__(self, columns: Any) -> None:
+        super().__init__(columns)
+        self.names: set[str] = set()
+
+    def __getitem__(self, name: str) -> Any:
+        self.names.add(name)
+        return super().__getitem__(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self.names.add(name)
+        return super().get(name, default)
+
+
+# ---------------------------------------------------------------- golden rows
+
+
+def _given(golden: Path | None) -> dict[str, list[Any]] | None:
+    if golden is None:
+        return None
+    try:
+        return msgspec.json.decode(golden.read_bytes(), type=Golden).inputs
+    except (OSError, msgspec.DecodeError) as error:
+        raise Refused(f"{golden}: {error}", code="bad_golden",
+                      hint='{"inputs": {"sched_hour": [8, 17]}}') from error  # fmt: skip
+
+
+def _golden_rows(place: Workplace, schema: str, signature: Signature) -> dict[str, list[Any]]:
+    """Rows out of the prediction log of endpoints on this schema; else made ones."""
+    names = [field.name for field in signature.inputs]
+    now = place.clock.unix()
+    for endpoint in [item["endpoint"] for item in on_schema(place, schema)]:
+        rows: list[dict[str, Any]] = []
+        for row in place.records.rows(endpoint, now - DAY_S, now + 1):
+            inputs = msgspec.msgpack.decode(row.inputs) if row.inputs else {}
+            if all(name in inputs for name in names):
+                rows.append(inputs)
+            if len(rows) >= LOGGED:
+                break
+        columns = {name: [row[name] for row in rows] for name in names}
+        if rows and _fits(columns, signature):
+            return columns
+    return made_rows(signature, {})
+
+
+def _fits(columns: dict[str, list[Any]], signature: Signature) -> bool:
+    try:
+        columns_of(columns, signature)
+    except BadRequest:
+        return False
+    return True
+
+
+def _tried(place: Workplace, digest: str, rows: dict[str, list[Any]]) -> Proof:
+    """Answer the rows twice, in a process that may die of it.
+
+    Raises:
+        Refused: `golden_mismatch`, `not_deterministic`, or what the process died of.
+    """
+    answer = functools.partial(process.probe, artifacts=place.state_dir / "artifacts")
+    found = answer(digest=digest, rows=lambda _: rows)
+    if found.fault is not None:
+        raise Refused(found.fault, code="golden_mismatch",
+                      hint="the answer must be what the schema promises")  # fmt: skip
+    differs = compare(found.again, found.outputs, rtol=0.0, atol=0.0)
+    if differs is not None:
+        raise Refused(f"asked the same rows twice, it gave two answers: {differs}",
+                      code="not_deterministic", hint="no clock, no random numbers")  # fmt: skip
+    return Proof(inputs=found.inputs, outputs=found.outputs)
+
+
+def differences_of(
+    place: Workplace, old: TransformVersion, new: TransformVersion
+) -> tuple[Difference, ...]:
+    """How two versions differ on the golden rows of both.
+
+    Raises:
+        Refused: `raw_differs`: one takes columns that the golden rows of the other lack.
+    """
+    olds, news = place.artifacts.proof(old.digest), place.artifacts.proof(new.digest)
+    rows = _both(olds.inputs, news.inputs)
+    schema, before = _answers(place, old, rows)
+    return compared(before, _answers(place, new, rows)[1], list(schema.fields))
+
+
+def _answers(
+    place: Workplace, version: TransformVersion, rows: dict[str, list[Any]]
+) -> tuple[Schema, dict[str, list[Any]]]:
+    """What a version makes of the rows, and of which schema it is."""
+    spec = spec_of(place.artifacts.verify(version.digest))
+    wanted = [field.name for field in spec.raw]
+    lacking = [name for name in wanted if name not in rows]
+    if lacking:
+        raise Refused(
+            f"{version.label} takes {', '.join(lacking)}, which the golden rows lack",
+            code="raw_differs", hint="apply it with --golden FILE that has the columns of both",
+        )  # fmt: skip
+    found = process.probe(
+        artifacts=place.state_dir / "artifacts", digest=version.digest,
+        rows=lambda _: {name: rows[name] for name in wanted},
+    )  # fmt: skip
+    if found.fault is not None:
+        raise Refused(f"{version.label}: {found.fault}", code="golden_mismatch")
+    return spec.schema, found.outputs
+
+
+def _both(one: dict[str, list[Any]], other: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """The rows of both where they have the same columns; else those with more of them."""
+    if one.keys() == other.keys():
+        return {name: [*one[name], *other[name]] for name in one}
+    return one if len(one) > len(other) else other
+
+
+# ---------------------------------------------------------------- who is on what
+
+
+def on_schema(place: Workplace, schema: str) -> list[dict[str, Any]]:
+    """Every endpoint whose production is on a schema, or that is declared to be."""
+    found = []
+    for state in place.ledger.read().states.values():
+        live = state.releases.get(state.production) if state.production is not None else None
+        if schema in (live.schema if live else None, state.policy.features.schema):
+            number = live.transformation if live else None
+            found.append({
+                "endpoint": state.endpoint,
+                "production": f"{schema}#{number}" if number is not None else None,
+                "follows": state.policy.features.follow, "stage": state.stage.value,
+            })  # fmt: skip
+    return found
+
+
+def version_of(place: Workplace, text: str) -> TransformVersion:
+    """The version that `flight/1#5` names.
+
+    Raises:
+        Refused: `unknown_transformation`.
+    """
+    schema, _, number = text.partition("#")
+    known = place.features.versions(schema)
+    found = next((one for one in known if str(one.number) == number), None)
+    if found is None:
+        raise Refused(f"there is no {text}", code="unknown_transformation",
+                      hint=f"known are: {', '.join(one.label for one in known) or 'none'}")  # fmt: skip
+    return found
+
+
+def target_of(
+    place: Workplace, endpoint: str, number: int
+) -> tuple[State, Release, TransformVersion | None]:
+    """The release that keeps production's model and takes other features; and today's version.
+
+    Raises:
+        Refused: `no_features`: nothing is in production, or it has no schema.
+    """
+    state = state_of(place, endpoint)
+    live = state.releases.get(state.production) if state.production is not None else None
+    if live is None or live.schema is None:
+        raise Refused(
+            f"{endpoint} serves nothing that has a feature schema", code="no_features",
+            hint=f"kedge register {endpoint} PATH --schema VIEW/VERSION, then promote it",
+        )  # fmt: skip
+    release = release_of(place, endpoint, f"v{live.version}", transformation=number)
+    today = next(
+        (one for one in place.features.versions(live.schema) if one.number == live.transformation),
+        None,
+    )
+    return state, release, today
+
+
+def may_roll(
+    place: Workplace, endpoint: str, number: int, force: str | None
+) -> tuple[Release, str]:
+    """Whether a transformation may reach production at once, and why.
+
+    Raises:
+        Refused: `transformation_changed`: its answers differ from today's, and nobody said why.
+    """
+    _, release, today = target_of(place, endpoint, number)
+    if force is not None:
+        return release, force
+    wanted = version_of(place, f"{release.schema}#{number}")
+    outcome: Outcome = "changed"
+    columns: tuple[Difference, ...] = ()
+    if today is not None:
+        columns = differences_of(place, today, wanted)
+        outcome = outcome_of(columns)
+    if outcome == "changed":
+        named = ", ".join(one.column for one in columns if one.outcome == "changed")
+        raise Refused(
+            f"{wanted.label} answers otherwise than {today.label if today else 'no transformation'}"
+            + (f": {named}" if named else ""), code="transformation_changed",
+            hint=f"kedge features shadow {endpoint} {number}, then canary and promote; or --force REASON",
+        )  # fmt: skip
+    return release, f"{wanted.label} is {outcome} to {today.label if today else ''} on golden rows"
+
+
+def note_applied(place: Workplace, told: dict[str, Any]) -> None:
+    """Leave a note on every endpoint that could move."""
+    for item in told["endpoints"]:
+        body = {"version": told["version"], "outcome": told["outcome"], "digest": told["digest"]}
+        place.ledger.note(item["endpoint"], Note(kind="features_applied", body=body), by=actor(),
+                          reason="", at=place.clock.now())  # fmt: skip

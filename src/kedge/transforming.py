@@ -1,0 +1,155 @@
+"""The verbs on features: apply, list, diff, impact; shadow, canary and roll a transformation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kedge.console import Context, submit, verb
+
+if TYPE_CHECKING:
+    from kedge.wiring import Workplace
+
+
+@click.group()
+def features() -> None:
+    """Feature schemas and the transformations that implement them."""
+
+
+@features.command("apply")
+@click.argument("path", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--golden", type=click.Path(exists=True, path_type=Path),
+              help="Raw rows it is tried on, as JSON; default: of the prediction log.")  # fmt: skip
+@verb
+def features_apply(context: Context, path: Path, golden: Path | None) -> None:
+    """Make versions of the transformations in PATH, by content; nothing moves by that."""
+    from kedge.featuring import apply_file, note_applied
+    from kedge.report import applied_text
+
+    place = context.place()
+    found = apply_file(place, path, golden=golden)
+    for told in found["transformations"]:
+        if told["new"]:
+            note_applied(place, told)
+    context.out(found, applied_text(found))
+
+
+@features.command("list")
+@click.argument("schema", required=False)
+@verb
+def features_list(context: Context, schema: str | None) -> None:
+    """List the schemas, their transformations, and who is on which."""
+    from kedge.featuring import on_schema
+
+    place = context.place()
+    rows: list[dict[str, Any]] = []
+    for known in place.features.schemas():
+        if schema in (None, known.name):
+            users = on_schema(place, known.name)
+            rows += [
+                {"version": one.label, "digest": one.digest,
+                 "production_of": [u["endpoint"] for u in users if u["production"] == one.label]}
+                for one in place.features.versions(known.name)
+            ]  # fmt: skip
+    text = "\n".join(
+        f"{r['version']:<16} {r['digest'][:19]}…  {', '.join(r['production_of'])}" for r in rows
+    )
+    context.out(rows, text or "no schema is declared: kedge features apply FILE")
+
+
+@features.command("diff")
+@click.argument("old")
+@click.argument("new")
+@verb
+def features_diff(context: Context, old: str, new: str) -> None:
+    """Compare two transformations, such as flight/1#4 and flight/1#5, on the golden rows of both."""
+    import msgspec
+
+    from kedge.core.features import outcome_of
+    from kedge.featuring import differences_of, version_of
+    from kedge.report import differences_text
+
+    place = context.place()
+    found = differences_of(place, version_of(place, old), version_of(place, new))
+    columns = [msgspec.to_builtins(one) for one in found]
+    outcome = outcome_of(found)
+    context.out({"old": old, "new": new, "outcome": outcome, "columns": columns},
+                f"{new} is {outcome} to {old}\n{differences_text(columns)}".rstrip())  # fmt: skip
+
+
+@features.command("impact")
+@click.argument("version")
+@verb
+def features_impact(context: Context, version: str) -> None:
+    """Name every endpoint that VERSION, such as flight/1#5, could reach."""
+    from kedge.featuring import on_schema, version_of
+
+    place = context.place()
+    found = on_schema(place, version_of(place, version).schema)
+    text = "\n".join(
+        f"{item['endpoint']:<20} on {item['production'] or '-':<14} {item['stage']:<8} "
+        + ("follows" if item["follows"] else "holds: moves by its own command only")
+        for item in found
+    )
+    context.out(found, text or "no endpoint is on this schema")
+
+
+@features.command("shadow")
+@click.argument("endpoint")
+@click.argument("number", type=int)
+@click.option("--sample", type=float, help="Per cent of the units; default: the policy's.")
+@verb
+def features_shadow(context: Context, endpoint: str, number: int, sample: float | None) -> None:
+    """Silently ask production's model with transformation NUMBER beside today's."""
+    from kedge.core.commands import AnyCommand, Shadow
+    from kedge.core.release import buckets
+    from kedge.featuring import target_of
+
+    def make(place: Workplace) -> AnyCommand:
+        state, release, _ = target_of(place, endpoint, number)
+        share = state.policy.shadow.sample if sample is None else sample
+        return Shadow(release=release.number, sample=buckets(share))
+
+    submit(context, endpoint, make)
+
+
+@features.command("canary")
+@click.argument("endpoint")
+@click.argument("number", type=int)
+@click.option("--weight", type=float, help="Per cent of the callers; default: the first step.")
+@click.option("--auto", is_flag=True, help="The patrol walks the steps, each by proof.")
+@click.option("--override", metavar="REASON", help="Do it although the rules say no; logged.")
+@verb
+def features_canary(
+    context: Context, endpoint: str, number: int, weight: float | None, auto: bool, override: str | None
+) -> None:  # fmt: skip
+    """Let transformation NUMBER answer a share of the callers, with production's model."""
+    from kedge.core.commands import AnyCommand, Canary
+    from kedge.core.release import buckets
+    from kedge.featuring import target_of
+
+    def make(place: Workplace) -> AnyCommand:
+        state, release, _ = target_of(place, endpoint, number)
+        share = state.policy.canary.steps[0] if weight is None else weight
+        return Canary(release=release.number, weight=buckets(share), override=override, auto=auto)
+
+    submit(context, endpoint, make, override or "")
+
+
+@features.command("roll")
+@click.argument("endpoint")
+@click.argument("number", type=int)
+@click.option("--force", metavar="REASON", help="Do it although its answers changed; logged.")
+@verb
+def features_roll(context: Context, endpoint: str, number: int, force: str | None) -> None:
+    """Bring transformation NUMBER into production: at once where it answers as today's does."""
+    from kedge.core.commands import AnyCommand, Promote
+    from kedge.featuring import may_roll
+
+    def make(place: Workplace) -> AnyCommand:
+        release, why = may_roll(place, endpoint, number, force)
+        return Promote(release=release.number, override=why)
+
+    submit(context, endpoint, make, force or "")

@@ -1,0 +1,225 @@
+"""Features are an axis of their own: versions by content, rolled without touching the model."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+
+from e2e.place import Site
+
+pytestmark = pytest.mark.e2e
+
+POLICY = (
+    'output = {kind = "score", score = "score", tolerance = 0.5}\n'
+    'features = {schema = "view/1"}\n'
+    'shadow = {window = "1h", min_pairs = 50, min_pairs_per_segment = 10}\n'
+    "log = {sample = 100}\n"
+    "[endpoints.flights.fields]\n"
+    'minutes = {dtype = "float64"}\n'
+    'word = {dtype = "string", nullable = true}\n'
+    'unread = {dtype = "float64", nullable = true}\n'
+)
+FEATURES = """
+import kedge
+import numpy as np
+from units import to_hours
+
+view = kedge.schema("view/1", keys=["word"], fields={{
+    "x": kedge.Field("float64", unit="h", range=(0, 24)),
+    "word": kedge.Field("string", null=True),
+}})
+
+
+@kedge.transform(view)
+def columns(raw: kedge.Columns) -> kedge.Columns:
+    import units  # the bundle's own file, also at call time
+    return {{"x": to_hours(raw["minutes"]) + {shift}, "word": raw["word"]}}
+"""
+UNITS = "def to_hours(minutes):\n    return minutes / 60.0\n"
+
+
+def write(site: Site, *, shift: str = "0.0", units: str = UNITS) -> str:
+    (site.root / "units.py").write_text(units)
+    path = site.root / "features.py"
+    path.write_text(FEATURES.format(shift=shift))
+    return str(path)
+
+
+def apply(site: Site, **source: str) -> Any:
+    (told,) = site.data("features", "apply", write(site, **source))["transformations"]
+    return told
+
+
+def answered(site: Site, minutes: float = 120.0) -> float:
+    status, _, body = site.infer({"minutes": ("FP64", [minutes]), "word": ("BYTES", ["a"])})
+    assert status == 200, body
+    return float(body["outputs"][0]["data"][0])
+
+
+def workers(site: Site) -> dict[int, int]:
+    return {r["pid"]: r["model_loads"] for r in site.data("status", "flights")["replicas"]}
+
+
+@pytest.fixture
+def rolling(make_site: Callable[..., Site]) -> Site:
+    """flights serves 2 * hours, by transformation 1 and model v1."""
+    site = make_site(policy=POLICY)
+    site.start()
+    assert apply(site)["version"] == "view/1#1"
+    site.run("register", "flights", site.model("one"), "--schema", "view/1")
+    site.run("promote", "flights", "v1")
+    site.until(lambda: site.infer({"minutes": ("FP64", [60.0]), "word": ("BYTES", ["a"])})[0] == 200,
+               "the first answer")  # fmt: skip
+    return site
+
+
+def test_the_same_content_is_the_same_version_and_another_says_how_it_differs(
+    rolling: Site,
+) -> None:
+    again = apply(rolling)
+    assert (again["version"], again["new"], again["raw"]) == (
+        "view/1#1",
+        False,
+        ["minutes", "word"],
+    )
+    same = apply(rolling, units=UNITS.replace("60.0", "(30.0 * 2)"))
+    assert (same["version"], same["outcome"]) == ("view/1#2", "bit-equal")
+    other = apply(rolling, shift="5.0")
+    assert (other["version"], other["outcome"]) == ("view/1#3", "changed")
+    (x,) = [c for c in other["columns"] if c["outcome"] != "bit-equal"]
+    assert (x["column"], x["largest"]) == ("x", 5.0)
+    assert other["endpoints"][0]["endpoint"] == "flights"
+    diff = rolling.data("features", "diff", "view/1#1", "view/1#3")
+    assert diff["outcome"] == "changed"
+    (item,) = rolling.data("features", "impact", "view/1#3")
+    assert (item["endpoint"], item["production"], item["follows"]) == ("flights", "view/1#1", False)
+
+
+def test_a_transformation_is_rolled_and_taken_back_without_touching_the_model(
+    rolling: Site,
+) -> None:
+    """Under load: no caller fails, and no worker loads the model again."""
+    apply(rolling, units=UNITS + "# the same answers\n")
+    apply(rolling, shift="5.0")
+    before = workers(rolling)
+    assert answered(rolling) == 4.0
+    with Asking(rolling) as asking:
+        rolling.run("features", "roll", "flights", "2")
+        assert answered(rolling) == 4.0
+        refused = rolling.data("features", "roll", "flights", "3", check=False)
+        assert refused["error"]["code"] == "transformation_changed"
+        assert "x" in refused["error"]["message"]
+        rolling.run("features", "roll", "flights", "3", "--force", "a drill")
+        assert answered(rolling) == 14.0
+        found = rolling.data("rollback", "flights", "--axis", "features")
+        assert answered(rolling) == 4.0
+    assert asking.failures == []
+    assert set(asking.answers) == {4.0, 14.0}
+    assert (found["event"], found["release"], found["left"]) == ("rolled_back", "r2", "r3")
+    assert workers(rolling) == before
+    status = rolling.data("status", "flights")
+    assert (status["production"]["version"], status["production"]["features"]) == ("v1", "view/1#2")
+
+
+def test_features_and_model_are_taken_back_each_by_itself(rolling: Site) -> None:
+    """Both moved; the model's way back keeps the features, and the other way round."""
+    apply(rolling, shift="5.0")
+    rolling.run("features", "roll", "flights", "2", "--force", "a test")
+    rolling.run("register", "flights", rolling.model("two", scale=3.0), "--schema", "view/1")
+    rolling.run("promote", "flights", "v2", "--override", "a test")
+    assert answered(rolling) == 21.0
+    rolling.run("rollback", "flights", "--axis", "model")
+    assert answered(rolling) == 14.0
+    rolling.run("rollback", "flights", "--axis", "features")
+    assert answered(rolling) == 4.0
+
+
+def test_a_transformation_is_shadowed_like_a_model_and_refused_by_its_answers(
+    rolling: Site,
+) -> None:
+    apply(rolling, shift="5.0")
+    with Asking(rolling):
+        rolling.run("features", "shadow", "flights", "2")
+        found = rolling.until(
+            lambda: (e := rolling.data("evidence", "flights"))["agreement"]["pairs"] >= 50 and e,
+            "pairs", 60,
+        )  # fmt: skip
+    assert found["agreement"]["raw"] == 0.0
+    assert rolling.data("status", "flights")["candidate"]["features"] == "view/1#2"
+
+
+@pytest.mark.parametrize(
+    "shift, code",
+    [
+        ("1 / 0", "golden_raised"),
+        ("np.zeros(99)", "golden_raised"),
+        ("float('nan')", "golden_mismatch"),
+        ("raw['minutes'].__setitem__(0, 9.0)", "golden_raised"),
+        ("np.random.default_rng().random()", "not_deterministic"),
+        ("__import__('absent_module').x", "golden_raised"),
+    ],
+)
+def test_what_does_not_keep_the_promise_is_refused_by_apply(
+    rolling: Site, shift: str, code: str
+) -> None:
+    """It raises, has another length, gives null, changes its input, or is not a function of it."""
+    refused = rolling.data("features", "apply", write(rolling, shift=shift), check=False)
+    assert refused["error"]["code"] in (code, "golden_mismatch", "raw_unknown")
+    assert answered(rolling) == 4.0
+
+
+def test_a_schema_never_changes_and_a_model_fits_its_schema(rolling: Site) -> None:
+    path = Path(write(rolling))
+    path.write_text(path.read_text().replace("range=(0, 24)", "range=(0, 23)"))
+    refused = rolling.data("features", "apply", str(path), check=False)
+    assert refused["error"]["code"] == "schema_changed"
+    assert "x.range" in refused["error"]["message"]
+    assert "view/2" in refused["error"]["hint"]
+    path.write_text(path.read_text().replace("view/1", "view/2").replace('"x"', '"y"'))
+    rolling.run("features", "apply", str(path))
+    misfit = rolling.data("register", "flights", rolling.model("two", scale=5.0), "--schema", "view/2",
+                          check=False)  # fmt: skip
+    assert misfit["error"]["code"] == "schema_misfit"
+    wrong = rolling.data("features", "roll", "flights", "9", check=False)
+    assert wrong["error"]["code"] == "unknown_transformation"
+
+
+class Asking:
+    """A caller that keeps asking; every answer is kept."""
+
+    def __init__(self, site: Site) -> None:
+        import threading
+
+        self.answers: list[float] = []
+        self.failures: list[str] = []
+        self._site = site
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._ask, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ending.set()
+        self._thread.join(10)
+
+    def _ask(self) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self._site.port, timeout=5)
+        body = json.dumps({"inputs": [
+            {"name": "minutes", "datatype": "FP64", "shape": [1], "data": [120.0]},
+            {"name": "word", "datatype": "BYTES", "shape": [1], "data": ["a"]},
+        ]})  # fmt: skip
+        while not self._ending.wait(0.005):
+            connection.request("POST", "/v2/models/flights/infer", body)
+            answer = connection.getresponse()
+            said = json.loads(answer.read())
+            if answer.status == 200:
+                self.answers.append(said["outputs"][0]["data"][0])
+            else:
+                self.failures.append(said["error"])
