@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kedge.authoring import spec_of
-from kedge.core.errors import KedgeError, UnfitModel
+from kedge.core.errors import ModelFailure, UnfitModel
 from kedge.core.features import Feature
 from kedge.core.values import Signature
 from kedge.tensors import check_answer
@@ -100,7 +100,7 @@ class Transform:
         """The features of these rows. What it is given is read-only.
 
         Raises:
-            TransformFault: it gave something that is not what its schema promises.
+            ModelFailure: `transform_nonsense`: it gave something that is not what its schema promises.
         """
         given = {field.name: columns[field.name] for field in self.spec.raw}
         for column in given.values():
@@ -111,14 +111,8 @@ class Transform:
         if fault is None:
             fault = self.checks.look(found, rows)
         if fault is not None:
-            raise TransformFault(f"{self.spec.schema.name}: {fault}", code="transform_nonsense")
+            raise ModelFailure(f"{self.spec.schema.name}: {fault}", code="transform_nonsense")
         return found
-
-
-class TransformFault(KedgeError):
-    """A transformation gave something that is not what its schema promises."""
-
-    code = "transform_nonsense"
 
 
 class Checks:

@@ -201,7 +201,11 @@ def _raw(
             for column, feature in declared.raw.items()
         )
     schema = declared.schema.name
-    states = [s for s in place.ledger.read().states.values() if s.policy.features.schema == schema]
+    view = schema.partition("/")[0]
+    states = [
+        state for state in place.ledger.read().states.values()
+        if (state.policy.features.schema or "").partition("/")[0] == view
+    ]  # fmt: skip
     fields = next((s.policy.fields or s.fields for s in states if s.policy.fields or s.fields), ())
     if not fields:
         raise Refused(

@@ -62,7 +62,7 @@ def answered(site: Site, minutes: float = 120.0) -> float:
 
 
 def workers(site: Site) -> dict[int, int]:
-    return {r["pid"]: r["model_loads"] for r in site.data("status", "flights")["replicas"]}
+    return {r["pid"]: r["loads"] for r in site.data("status", "flights")["replicas"]}
 
 
 @pytest.fixture
@@ -158,7 +158,7 @@ def test_a_transformation_is_shadowed_like_a_model_and_refused_by_its_answers(
     [
         ("1 / 0", "golden_raised"),
         ("np.zeros(99)", "golden_raised"),
-        ("float('nan')", "golden_mismatch"),
+        ("float('nan')", "transform_nonsense"),
         ("raw['minutes'].__setitem__(0, 9.0)", "golden_raised"),
         ("np.random.default_rng().random()", "not_deterministic"),
         ("__import__('absent_module').x", "golden_raised"),
@@ -169,7 +169,7 @@ def test_what_does_not_keep_the_promise_is_refused_by_apply(
 ) -> None:
     """It raises, has another length, gives null, changes its input, or is not a function of it."""
     refused = rolling.data("features", "apply", write(rolling, shift=shift), check=False)
-    assert refused["error"]["code"] in (code, "golden_mismatch", "raw_unknown")
+    assert refused["error"]["code"] in (code, "transform_nonsense", "raw_unknown")
     assert answered(rolling) == 4.0
 
 

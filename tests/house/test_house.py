@@ -30,6 +30,8 @@ BROAD_EXCEPT = {
     "adapters/process/client.py": "one asker's fault must not cost the others their answer",
     "adapters/process/host.py": ANYTHING,
     "adapters/sklearn.py": ANYTHING,
+    "bundles.py": "a transformation may raise anything when it is loaded; it becomes one refusal",
+    "featuring.py": "somebody's features file may raise anything; it becomes one refusal",
     "engine/custom.py": "somebody's own comparison may raise anything; it becomes a disagreement",
     "engine/models.py": ANYTHING,
     "engine/replica.py": "the supervisor of a thread: the fault is published and logged",

@@ -64,7 +64,7 @@ def test_a_release_is_shown_with_its_version_and_where_it_runs() -> None:
     """And by its digest."""
     assert told()["production"] == {
         "release": "r2", "version": "v2", "model": "flights", "flavour": "onnx",
-        "runtime": "inline", "digest": "sha256:model-2",
+        "runtime": "inline", "features": "flight/1#1", "digest": "sha256:model-2",
     }  # fmt: skip
     assert told()["previous"]["release"] == "r1"
 

@@ -30,7 +30,7 @@ UNKNOWN_DEADLINE_S = 1.0
 """A candidate's deadline until production's own p99 is known."""
 DEADLINE_FLOOR_S, DEADLINE_CEILING_S = 0.05, 2.0
 DEADLINE_RATIO = 2.0
-BROKEN = ("model_nonsense",)
+BROKEN = ("model_nonsense", "transform_nonsense")
 """Failures that say an answer did not fit the signature."""
 DEADLINE_MIN_ANSWERS = 200
 """Production answers from which a p99 is worth a deadline: two of them lie above it."""

@@ -113,7 +113,7 @@ def _replica(member: Member, state: State, now: float) -> dict[str, Any]:
         "beat_age_s": round(now - member.beat_at, 2),
         "ledger_age_s": round(now - member.ledger_at, 2),
         "lease": member.lease,
-        "model_loads": member.loads,
+        "loads": member.loads,
         "pinned": f"r{member.pinned[state.endpoint]}" if state.endpoint in member.pinned else None,
         "holds": [
             {"release": f"r{h.release}", "placement": h.placement.value, "state": h.state, "detail": h.detail}

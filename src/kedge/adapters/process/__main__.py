@@ -124,6 +124,8 @@ def _ask(model: Model, rows: dict[str, list[Any]]) -> dict[str, Any]:
             return {"inputs": rows, "outputs": {}, "again": {}, "fault": fault}
         again = model.predict(columns_of(rows, model.signature))
         return {"inputs": rows, "outputs": lists_of(first), "again": lists_of(again)}
+    except KedgeError:
+        raise
     except Exception as error:
         raise Refused(
             f"golden rows: the model raised {type(error).__name__}: {error}",

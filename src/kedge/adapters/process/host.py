@@ -25,7 +25,7 @@ import uvloop
 
 from kedge.adapters.process import wire
 from kedge.bundles import Composed, Transform
-from kedge.core.errors import KedgeError, UnfitModel
+from kedge.core.errors import KedgeError, ModelFailure, UnfitModel
 from kedge.ports import Artifacts, Loader, Model, Proof
 from kedge.tensors import check_proof
 
@@ -306,7 +306,8 @@ class Host:
                 return
             micros = (perf_counter_ns() - started) // 1000
             text = f"the model raised {type(error).__name__}: {error}"[:2000]
-            failed = wire.Answer(requests[0].id, micros, None, ("model_raised", text))
+            code = error.code if isinstance(error, ModelFailure) else "model_raised"
+            failed = wire.Answer(requests[0].id, micros, None, (code, text))
             frames = [wire.frame(failed)]
         for (client, _), raw in zip(batch, frames, strict=True):
             client.send(raw)
