@@ -34,7 +34,7 @@ KNOWN = (*STRINGS, *INTEGERS, "distance", "plane_age", "seats", *WEATHER)
 """What is known before departure, in the order in which the honest model takes it."""
 NULLABLE = ("plane_age", "seats", *WEATHER, "dep_delay")
 """Not every plane is in the register, and not every hour has its weather report."""
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ def _json(value: str | float) -> str | int | float | None:
 
 
 def _flights(arrays: dict[str, NDArray[Any]]) -> Flights:
-    columns = {name: arrays[name] for name in (*KNOWN, "dep_delay")}
+    columns = {name: arrays[name] for name in (*KNOWN, "dep_delay", "utc_minute")}
     return Flights(columns=columns, tailnum=arrays["tailnum"], label=arrays["label"])
 
 
@@ -153,12 +153,14 @@ def _parse(folder: Path) -> dict[str, NDArray[Any]]:
     }
     when = [days[key] for key in zip(month.tolist(), day.tolist(), strict=True)]
     arrival = _numbers(table["arr_delay"])
+    utc = np.array([int(text[11:13]) * 60 for text in table["time_hour"]], dtype=np.int32)
     found: dict[str, NDArray[Any]] = {
         **{name: np.array(table[name], dtype=np.str_) for name in STRINGS},
         "month": month,
         "weekday": np.array([d.weekday() for d in when], dtype=np.int32),
         "sched_hour": hour,
         "sched_minute": hour * 60 + minute,
+        "utc_minute": (utc + minute.astype(np.int32)).astype(np.int32),
         "distance": _numbers(table["distance"]),
         "dep_delay": _numbers(table["dep_delay"]),
         "tailnum": np.array(["" if t == "NA" else t for t in table["tailnum"]], dtype=np.str_),

@@ -29,6 +29,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from act_two import apply, features_act, with_quality
 from running import (
     HERE,
     DemoFailed,
@@ -78,6 +79,7 @@ class Demo:
         self.detection: dict[str, Any] = {}
         self.promotion: dict[str, Any] = {}
         self.labels: dict[str, Any] = {}
+        self.features: dict[str, Any] = {}
         self.epoch_left = (0, "")
         self.verdicts: list[dict[str, Any]] = []
         self.receipts: dict[str, dict[str, Any]] = {}
@@ -107,6 +109,7 @@ class Demo:
         self.show_canary(traffic)
         self.roll_back_production(traffic)
         self.promote_the_better_one(traffic)
+        self.features = features_act(self, traffic, WORK)
         return self.finish(up, traffic)
 
     def train(self) -> None:
@@ -161,13 +164,14 @@ class Demo:
         say(f"  {said.data['release']} is production, epoch {said.data['epoch']}; "
             f"{len(said.data['receipt']['acks'])} replicas acknowledged")  # fmt: skip
 
-    def register(self, name: str) -> None:
+    def register(self, name: str, *more: str) -> None:
         """Register a trained model with its golden rows and its training sample."""
         folder = self.models / name
         say(f"  $ kedge register flights {name}/model --golden ... --training ...")
         said = self.kedge.run(
             "register", "flights", str(folder / "model"),
             "--golden", str(folder / "golden.json"), "--training", str(folder / "training.csv"),
+            *more,
         ).data  # fmt: skip
         say(f"  {said['version']}: {said['flavour']}, {said['size']:,} bytes, "
             f"{said['digest'][:19]}..., golden rows answered")  # fmt: skip
@@ -324,7 +328,8 @@ class Demo:
     def promote_the_better_one(self, traffic: Traffic) -> None:
         """Shadow v3 and leave the rest to the patrol."""
         self.step("an honest, better v3: shadowed, proven by outcomes, promoted by the patrol")
-        self.register("v3")
+        apply(self, WORK, wrong=False)
+        self.register("v3", "--schema", "flight/1")
         said = self.shell("shadow", "flights", "v3")
         release = said.data["release"]
         found = self.judged(release, over=lambda _: self.kedge.status()["stage"] == "settled")
@@ -408,6 +413,7 @@ class Demo:
             "detection": {**self.detection, "callers_harmed": self.harmed(summary["quality"])},
             "verdicts": self.verdicts,
             "promotion": self.promotion,
+            "features": with_quality(self.features, summary["quality"]),
             "labels": {**self.labels, "handed_in": dict(self.outcomes.counts)},
             "latency_ms": {"p50": summary["p50_ms"], "p99": summary["p99_ms"]},
             "conditions": self.conditions(),

@@ -6,7 +6,7 @@ replica's own thread and the commands do. Only a model in another process is asy
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -372,6 +372,26 @@ class RecordStore(Protocol):
 
     def strip(self, now: float, retention_s: float, endpoint: str) -> int:
         """Remove the raw inputs of predictions older than this; how many had them."""
+
+
+class OnlineStore(Protocol):
+    """Values by key, one packed row each, in namespaces that are generations of a view."""
+
+    def write(self, namespace: str, rows: Iterable[tuple[str, bytes]]) -> int:
+        """Upsert rows; how many. Writing them again changes nothing."""
+
+    def read(self, namespace: str, keys: Sequence[str]) -> list[bytes | None]:
+        """The rows of these keys, in their order; None where there is none.
+
+        Raises:
+            Unavailable: `online_unavailable`.
+        """
+
+    def drop(self, namespace: str) -> None:
+        """Remove a namespace; nothing when it is not there."""
+
+    def namespaces(self) -> tuple[str, ...]:
+        """Those that are there."""
 
 
 # ---------------------------------------------------------------- models

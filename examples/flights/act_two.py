@@ -1,0 +1,83 @@
+"""Act two: the same model, and a transformation with a mistake from real life.
+
+Somebody takes the schedule out of the wrong column: UTC instead of local time. Both are minutes of a
+day, both are in range, nothing is null, so no test of a schema can tell. Quality falls though the
+model is the same; the features are taken back, and the model is not touched.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from demo import Demo
+    from running import Traffic
+
+FEATURES_S = 14.0
+"""How long the mistake is in production: some 2,000 flights, and the first outcomes of them."""
+AFTER_S = 4.0
+
+
+def apply(demo: Demo, work: Path, *, wrong: bool) -> dict[str, Any]:
+    """Apply the features file, with or without the mistake: one word of one line."""
+    text = (Path(__file__).parent / "features.py").read_text(encoding="utf-8")
+    if wrong:
+        text = text.replace('raw["sched_minute"]', 'raw["utc_minute"]')
+    (work / "features.py").write_text(text, encoding="utf-8")
+    told: dict[str, Any] = demo.shell("features", "apply", "features.py").data["transformations"][0]
+    against = f"; {told['outcome']} against {told['against']}" if told["against"] else ""
+    from_ = ", ".join(told["raw"][:6])
+    print(f"  {told['version']}: takes {from_}, ... out of a request{against}")
+    for column in told["columns"]:
+        if column["outcome"] != "bit-equal":
+            print(f"    {column['column']:14} {column['outcome']}: {column['rows']} values, "
+                  f"by {column['largest']:g} at most")  # fmt: skip
+    return told
+
+
+def features_act(demo: Demo, traffic: Traffic, work: Path) -> dict[str, Any]:
+    """Roll the mistake into production against advice, and take it back."""
+    demo.step("act two: the same model, and a transformation that takes the hour in UTC")
+    told = apply(demo, work, wrong=True)
+    number = told["version"].partition("#")[2]
+    refused = demo.shell("features", "roll", "flights", number, codes=(1,)).error
+    print(f"  refused ({refused['code']}): {refused['message']}")
+    before = held(demo)
+    forced = demo.shell(
+        "features", "roll", "flights", number, "--force", "demo: so that you see it"
+    )
+    wrong = forced.data["release"]
+    demo.watch(traffic, FEATURES_S)
+    said = demo.shell("rollback", "flights", "--axis", "features")
+    receipt = said.data["receipt"]
+    after = held(demo)
+    print(f"  {said.data['release']} answers again: last ack {receipt['last_ack_ms']:.1f} ms, first answer "
+          f"{receipt['first_old_answer_ms'] or float('nan'):.1f} ms after the command")  # fmt: skip
+    reloads = sum(after[pid] - before.get(pid, 0) for pid in after)
+    same = set(before) == set(after)
+    print(f"  models loaded meanwhile: {reloads}; the same processes: {'yes' if same else 'NO'}")
+    demo.watch(traffic, AFTER_S)
+    return {
+        "rollback_ms": receipt["last_ack_ms"], "first_old_answer_ms": receipt["first_old_answer_ms"],
+        "model_reloads": reloads, "same_processes": same, "right": said.data["release"],
+        "wrong": wrong, "outcome": told["outcome"],
+        "columns": [c["column"] for c in told["columns"] if c["outcome"] != "bit-equal"],
+    }  # fmt: skip
+
+
+def held(demo: Demo) -> dict[int, int]:
+    """How many models each serving process has loaded, by process id."""
+    replicas = demo.kedge.status()["replicas"]
+    return {replica["pid"]: replica["loads"] for replica in replicas}
+
+
+def with_quality(features: dict[str, Any], quality: dict[str, Any]) -> dict[str, Any]:
+    """What the outcomes say of both transformations, the model being the same."""
+    scores = quality["all"]
+    both = {name: scores.get(features[name]) for name in ("right", "wrong")}
+    if all(both.values()):
+        right, wrong = both["right"], both["wrong"]
+        print(f"  act two: log loss {right['log_loss']:.3f} with local hours, {wrong['log_loss']:.3f} in UTC, "
+              f"by the same model ({wrong['flights']:,} flights)")  # fmt: skip
+    return {**features, "quality": both}

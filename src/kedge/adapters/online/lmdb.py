@@ -1,0 +1,84 @@
+"""The fast store on one host: a named database a namespace, in memory that the kernel shares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import lmdb
+
+from kedge.core.errors import Unavailable
+
+LARGEST = 1 << 36
+"""Address space, not disk: 64 GB of values at most."""
+MOST = 1024
+"""Namespaces at once."""
+
+
+class LmdbOnline:
+    """One environment. Readers never wait; there is one writer at a time."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the directory, made when it is missing."""
+        self._path = path
+        path.mkdir(parents=True, exist_ok=True)
+        try:
+            self._env = lmdb.open(
+                str(path), map_size=LARGEST, max_dbs=MOST, readahead=False, max_readers=512
+            )
+        except lmdb.Error as error:
+            raise _unavailable(path, error) from error
+        self._open: dict[str, Any] = {}
+
+    def write(self, namespace: str, rows: Iterable[tuple[str, bytes]]) -> int:
+        """Upsert rows in one transaction: after a crash all of them are there, or none."""
+        try:
+            database = self._env.open_db(namespace.encode(), create=True)
+            with self._env.begin(write=True, db=database) as txn:
+                packed = [(key.encode(), row) for key, row in rows]
+                txn.cursor().putmulti(packed)
+        except lmdb.Error as error:
+            raise _unavailable(self._path, error) from error
+        return len(packed)
+
+    def read(self, namespace: str, keys: Sequence[str]) -> list[bytes | None]:
+        """The rows of these keys, in their order; None where there is none.
+
+        Raises:
+            Unavailable: `online_unavailable`: there is no such namespace, or it cannot be read.
+        """
+        try:
+            database = self._open.get(namespace)
+            if database is None:
+                database = self._open[namespace] = self._env.open_db(
+                    namespace.encode(), create=False
+                )
+            with self._env.begin(db=database) as txn:
+                get = txn.get
+                return [get(key.encode()) for key in keys]
+        except lmdb.Error as error:
+            self._open.pop(namespace, None)
+            raise _unavailable(self._path, error) from error
+
+    def drop(self, namespace: str) -> None:
+        """Remove a namespace; nothing when it is not there."""
+        self._open.pop(namespace, None)
+        try:
+            database = self._env.open_db(namespace.encode(), create=False)
+            with self._env.begin(write=True) as txn:
+                txn.drop(database, delete=True)
+        except lmdb.NotFoundError:
+            return
+        except lmdb.Error as error:
+            raise _unavailable(self._path, error) from error
+
+    def namespaces(self) -> tuple[str, ...]:
+        """Those that are there."""
+        with self._env.begin() as txn:
+            return tuple(sorted(bytes(key).decode() for key, _ in txn.cursor()))
+
+
+def _unavailable(path: Path, error: Exception) -> Unavailable:
+    return Unavailable(f"{path}: {type(error).__name__}: {error}", code="online_unavailable",
+                       hint="is the disk full, or the directory gone? materialise writes it again")  # fmt: skip

@@ -1,0 +1,89 @@
+"""The store for several hosts: one packed string a key, read by one command."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import redis
+
+from kedge.core.errors import Unavailable
+
+PATIENCE_S = 0.25
+"""A look-up that takes longer is an outage: a request waits for it."""
+BATCH = 5_000
+
+
+class RedisOnline:
+    """A server of Redis or Valkey. A namespace is a prefix; its index is a set beside it."""
+
+    def __init__(self, url: str, *, patience_s: float = PATIENCE_S) -> None:
+        """Connect when first asked; `redis://`, `rediss://` or `unix://`."""
+        self._redis = redis.Redis.from_url(
+            url, socket_timeout=patience_s, socket_connect_timeout=patience_s
+        )
+
+    def write(self, namespace: str, rows: Iterable[tuple[str, bytes]]) -> int:
+        """Upsert rows, a batch a round trip. A crash leaves whole rows: writing again mends it."""
+        count = 0
+        batch: dict[str, bytes] = {}
+        try:
+            self._redis.sadd("kedge:online", namespace)
+            for key, row in rows:
+                batch[f"{namespace}/{key}"] = row
+                count += 1
+                if len(batch) >= BATCH:
+                    self._put(batch)
+                    batch = {}
+            if batch:
+                self._put(batch)
+        except redis.RedisError as error:
+            raise _unavailable(error) from error
+        return count
+
+    def _put(self, batch: dict[str, bytes]) -> None:
+        given: Any = batch
+        self._redis.mset(given)
+
+    def read(self, namespace: str, keys: Sequence[str]) -> list[bytes | None]:
+        """The rows of these keys, in their order; None where there is none.
+
+        Raises:
+            Unavailable: `online_unavailable`: the server does not answer in time.
+        """
+        try:
+            if len(keys) == 1:
+                one: Any = self._redis.get(f"{namespace}/{keys[0]}")
+                return [one]
+            found: Any = self._redis.mget([f"{namespace}/{key}" for key in keys])
+        except redis.RedisError as error:
+            raise _unavailable(error) from error
+        return list(found)
+
+    def drop(self, namespace: str) -> None:
+        """Remove a namespace, without holding the server up; nothing when it is not there."""
+        try:
+            doomed: list[Any] = []
+            for key in self._redis.scan_iter(match=f"{namespace}/*", count=BATCH):
+                doomed.append(key)
+                if len(doomed) >= BATCH:
+                    self._redis.unlink(*doomed)
+                    doomed = []
+            if doomed:
+                self._redis.unlink(*doomed)
+            self._redis.srem("kedge:online", namespace)
+        except redis.RedisError as error:
+            raise _unavailable(error) from error
+
+    def namespaces(self) -> tuple[str, ...]:
+        """Those that are there."""
+        try:
+            found: Any = self._redis.smembers("kedge:online")
+        except redis.RedisError as error:
+            raise _unavailable(error) from error
+        return tuple(sorted(name.decode() for name in found))
+
+
+def _unavailable(error: Exception) -> Unavailable:
+    return Unavailable(f"redis: {type(error).__name__}: {error}", code="online_unavailable",
+                       hint="is the server up, and within reach of this host?")  # fmt: skip

@@ -1,0 +1,118 @@
+"""The default store: a table a namespace in one SQLite file, read through memory."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from kedge.core.errors import Unavailable
+
+try:  # a system's own SQLite may be one that can damage a file which several processes write
+    from pysqlite3 import dbapi2 as sqlite3
+except ImportError:
+    import sqlite3
+
+BATCH = 900
+"""Keys asked for in one statement: SQLite's oldest limit on parameters is 999."""
+MAPPED = 1 << 30
+_NAME = re.compile(r"[a-z0-9_]+/[0-9]+")
+
+
+class SqliteOnline:
+    """One file. Several processes may read while one writes; a reader never waits for the writer."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file, made when it is missing."""
+        self._path = path
+        self._mine = threading.local()
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def write(self, namespace: str, rows: Iterable[tuple[str, bytes]]) -> int:
+        """Upsert rows in one transaction: after a crash all of them are there, or none."""
+        table, batch = _table(namespace), list(rows)
+        with _told(self._path):
+            db = self._open()
+            with db:
+                db.execute("BEGIN IMMEDIATE")
+                db.execute(
+                    f"CREATE TABLE IF NOT EXISTS {table} (key TEXT PRIMARY KEY, row BLOB) WITHOUT ROWID"
+                )
+                db.executemany(f"INSERT OR REPLACE INTO {table} VALUES (?, ?)", batch)  # noqa: S608
+        return len(batch)
+
+    def read(self, namespace: str, keys: Sequence[str]) -> list[bytes | None]:
+        """The rows of these keys, in their order; None where there is none.
+
+        Raises:
+            Unavailable: `online_unavailable`: the file cannot be read, or has no such namespace.
+        """
+        table = _table(namespace)
+        with _told(self._path):
+            db = self._open()
+            if len(keys) == 1:
+                found = db.execute(f"SELECT row FROM {table} WHERE key = ?", (keys[0],)).fetchone()  # noqa: S608
+                return [found[0] if found is not None else None]
+            known: dict[str, bytes] = {}
+            for start in range(0, len(keys), BATCH):
+                part = keys[start : start + BATCH]
+                marks = ",".join("?" * len(part))
+                known.update(
+                    db.execute(
+                        f"SELECT key, row FROM {table} WHERE key IN ({marks})",  # noqa: S608
+                        part,
+                    )
+                )
+            return [known.get(key) for key in keys]
+
+    def drop(self, namespace: str) -> None:
+        """Remove a namespace; nothing when it is not there."""
+        with _told(self._path), self._open() as db:
+            db.execute(f"DROP TABLE IF EXISTS {_table(namespace)}")
+
+    def namespaces(self) -> tuple[str, ...]:
+        """Those that are there."""
+        with _told(self._path):
+            rows = (
+                self._open()
+                .execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+                .fetchall()
+            )
+        return tuple(sorted(name.replace("__", "/") for (name,) in rows))
+
+    def _open(self) -> Any:
+        """This thread's connection."""
+        db: Any = getattr(self._mine, "db", None)
+        if db is None:
+            db = self._mine.db = sqlite3.connect(
+                self._path, timeout=5, isolation_level=None, cached_statements=256
+            )
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = NORMAL")
+            db.execute(f"PRAGMA mmap_size = {MAPPED}")
+        return db
+
+
+def _table(namespace: str) -> str:
+    if _NAME.fullmatch(namespace) is None:
+        raise ValueError(f"{namespace!r} is no namespace")
+    return '"' + namespace.replace("/", "__") + '"'
+
+
+class _told:  # noqa: N801 - used as a statement
+    """Say what SQLite says, in the house's words."""
+
+    __slots__ = ("_path",)
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, sqlite3.Error | OSError):
+            raise Unavailable(f"{self._path}: {error}", code="online_unavailable",
+                              hint="is the disk full, or the file gone? materialise writes it again") from error  # fmt: skip
