@@ -125,8 +125,15 @@ class Checks:
             if f.range is not None or f.categories or not f.null
         ]
         self.rows = 0
+        self._told: dict[str, int] = {}
         self.violations: dict[str, int] = {}
         """By `FEATURE.range` and `FEATURE.category`; cumulative."""
+
+    def fresh(self) -> dict[str, int]:
+        """What was counted since the last call."""
+        found = {name: count - self._told.get(name, 0) for name, count in self.violations.items()}
+        self._told = dict(self.violations)
+        return {name: count for name, count in found.items() if count}
 
     def look(self, columns: Columns, rows: int) -> str | None:
         """Count what is out of range or unseen; the fault where a null is not allowed."""

@@ -429,6 +429,9 @@ class Loader(Protocol):
 class RemoteModel(Protocol):
     """A model in another process, reached over a socket."""
 
+    violations: dict[str, int]
+    """What its transformation gave out of range or unseen, cumulative."""
+
     @property
     def ready(self) -> bool:
         """Whether somebody answers at the other end."""

@@ -168,6 +168,10 @@ def _counts(counts: dict[str, Any], stage: str) -> list[str]:
         lines.append(
             f"  refused     {refused:,} {counts['refused'] or ''}; errors {counts['errors'] or 0}"
         )
+    for arm, found in counts["violations"].items():
+        if found:
+            lines.append(f"  features    {arm}: out of range or unseen: "
+                         + ", ".join(f"{name} {number:,}" for name, number in found.items()))  # fmt: skip
     if stage == "canary" or counts["failovers"]:
         lines.append(f"  canary      {counts['canary']['requests']:,} requests, {counts['failovers']:,} failed over "
                      f"to production{_causes(counts['failovers_by_cause'])}")  # fmt: skip

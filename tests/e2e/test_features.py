@@ -189,6 +189,46 @@ def test_a_schema_never_changes_and_a_model_fits_its_schema(rolling: Site) -> No
     assert wrong["error"]["code"] == "unknown_transformation"
 
 
+def test_what_a_transformation_gives_out_of_range_is_counted_by_arm(rolling: Site) -> None:
+    """Production inline, the candidate in its process: both are looked at, and both answer."""
+    apply(rolling, shift="20.0")
+    rolling.run("features", "shadow", "flights", "2")
+
+    def counted() -> Any:
+        answered(rolling, minutes=6 * 60.0)
+        answered(rolling, minutes=30 * 60.0)
+        found = rolling.data("status", "flights")["counts"]["violations"]
+        return found if all(found.values()) else None
+
+    found = rolling.until(counted, "violations of both arms", 30)
+    assert set(found["production"]) == set(found["candidate"]) == {"x.range"}
+    assert found["candidate"]["x.range"] > found["production"]["x.range"] / 2
+
+
+@pytest.mark.parametrize(
+    "when, cause",
+    [("1 / 0", "model_raised"), ("float('nan')", "transform_nonsense"), ("hang()", "model_late")],
+)
+def test_a_transformation_that_fails_in_a_canary_is_answered_for_by_production(
+    rolling: Site, when: str, cause: str
+) -> None:
+    """It is fine on its golden rows; what it does with 999 minutes, callers never see."""
+    broken = f"(0.0 if float(raw['minutes'][0]) != 999.0 else {when})"
+    units = UNITS + "def hang():\n    import time\n    time.sleep(5)\n    return 0.0\n"
+    path = Path(write(rolling, shift=broken, units=units))
+    path.write_text(path.read_text().replace("import to_hours", "import hang, to_hours"))
+    rolling.run("features", "apply", str(path))
+    rolling.run("features", "canary", "flights", "2", "--weight", "100")
+    rolling.until(lambda: rolling.infer(
+        {"minutes": ("FP64", [60.0]), "word": ("BYTES", ["a"])})[1]["kedge-arm"] == "candidate",
+        "the candidate", 30)  # fmt: skip
+    assert answered(rolling, minutes=999.0) == 999 / 30
+    found = rolling.until(
+        lambda: rolling.data("status", "flights")["counts"]["failovers_by_cause"], "the count", 10
+    )
+    assert cause in found
+
+
 class Asking:
     """A caller that keeps asking; every answer is kept."""
 

@@ -170,6 +170,7 @@ class Line:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.violations: dict[str, int] = {}
         self.ready = False
         self.open = True
 

@@ -72,6 +72,7 @@ class Remote:
         self.answer = answer
         self.ready = answer != "model_down"
         self.room = room
+        self.violations: dict[str, int] = {}
         self.asked: list[float] = []
         """The deadline of each question."""
         self.waiting: list[tuple[Columns, Callable[[Columns | None, int, str | None], None]]] = []

@@ -85,7 +85,7 @@ class Breaker:
 class Handle:
     """One release, ready to answer on this replica."""
 
-    __slots__ = ("breaker", "inline", "release", "remotes")
+    __slots__ = ("breaker", "inline", "release", "remotes", "told")
 
     def __init__(
         self, release: Release, inline: Model | None = None, remotes: tuple[RemoteModel, ...] = ()
@@ -94,6 +94,20 @@ class Handle:
         self.inline = inline
         self.remotes = remotes
         self.breaker = Breaker()
+        self.told: dict[str, int] = {}
+
+    def violations(self) -> dict[str, int]:
+        """What its transformation gave out of range or unseen since the last call."""
+        sources = [remote.violations for remote in self.remotes]
+        if isinstance(self.inline, Composed):
+            sources.append(self.inline.transform.checks.violations)
+        total: dict[str, int] = {}
+        for source in sources:
+            for name, count in list(source.items()):
+                total[name] = total.get(name, 0) + count
+        found = {name: count - self.told.get(name, 0) for name, count in total.items()}
+        self.told = total
+        return {name: count for name, count in found.items() if count > 0}
 
 
 class _Slot:

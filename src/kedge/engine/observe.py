@@ -173,6 +173,7 @@ def summary(tallies: list[Tally]) -> dict[str, object]:
         "asked": counts.get("asked", 0),
         "errors": group("errors."),
         "refused": group("refused."),
+        "violations": {arm: group(f"violations.{arm}.") for arm in ("production", "candidate")},
         "failovers": sum(failovers.values()),
         "failovers_by_cause": failovers,
         "latency_us": {

@@ -294,6 +294,7 @@ class Replica:
         """Write the counts; losing them is allowed, and is logged."""
         for live in lives:
             live.refresh_deadline()
+            self._count_violations(live)
         self._recording.flush(self._watched.values())
         current = {id(live.recorder) for live in lives}
         self._watched = {key: pair for key, pair in self._watched.items() if id(pair[1]) in current}
@@ -306,6 +307,15 @@ class Replica:
             self._told = {(tally.endpoint, tally.replica): tally for tally in tallies}
         except KedgeError as error:
             log.warning("replica.evidence_lost", fault=str(error), replica=self._member.name)
+
+    def _count_violations(self, live: Live) -> None:
+        """Count by arm what transformations gave out of range or unseen."""
+        arms = {"production": live.state.production, "candidate": live.state.candidate}
+        for arm, number in arms.items():
+            handle = live.handles.get(number) if number is not None else None
+            for name, count in handle.violations().items() if handle is not None else ():
+                key = f"{arm}.{name}"
+                live.recorder.count(f"violations.{key}", count)
 
     def _last_words(self) -> None:
         self._tell(self._serving.lives())

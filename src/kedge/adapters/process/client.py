@@ -65,6 +65,8 @@ class ProcessModel:
         self._first = signature.inputs[0].name
         self._loop = loop or asyncio.get_running_loop()
         self._limit = in_flight
+        self.violations: dict[str, int] = {}
+        """What its transformation gave out of range or unseen, cumulative."""
         self._calls: dict[int, _Call] = {}
         self._shadows = 0
         self._next = 0
@@ -181,6 +183,8 @@ class ProcessModel:
     # ------------------------------------------------------------ answers
 
     def _answered(self, answer: wire.Answer) -> None:
+        for name, count in (answer.violations or {}).items():
+            self.violations[name] = self.violations.get(name, 0) + count
         call = self._calls.pop(answer.id, None)
         if call is None:
             return  # it was late, and its asker has been told so

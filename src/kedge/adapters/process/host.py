@@ -298,7 +298,7 @@ class Host:
         try:
             columns = self._model.predict(self._inputs.unpack(requests))
             micros = (perf_counter_ns() - started) // 1000
-            frames = self._split(requests, columns, micros)
+            frames = self._split(requests, columns, micros, self._violations())
         except Exception as error:  # noqa: BLE001 - a model may raise anything
             if len(batch) > 1:
                 for one in batch:
@@ -312,11 +312,19 @@ class Host:
         for (client, _), raw in zip(batch, frames, strict=True):
             client.send(raw)
 
+    def _violations(self) -> dict[str, int] | None:
+        """What the transformation's checks have counted and nobody was told yet."""
+        if not isinstance(self._model, Composed):
+            return None
+        return self._model.transform.checks.fresh() or None
+
     @staticmethod
-    def _split(requests: list[wire.Request], columns: object, micros: int) -> list[bytes]:
+    def _split(
+        requests: list[wire.Request], columns: object, micros: int, told: dict[str, int] | None
+    ) -> list[bytes]:
         """Cut an answer into each client's rows. One that cannot be cut or sent is nonsense."""
         try:
-            return _cut(requests, columns, micros)
+            return _cut(requests, columns, micros, told)
         except (AttributeError, TypeError, ValueError) as error:
             if len(requests) > 1:
                 raise
@@ -324,20 +332,22 @@ class Host:
             return [wire.frame(wire.Answer(requests[0].id, micros, None, fault))]
 
 
-def _cut(requests: list[wire.Request], columns: object, micros: int) -> list[bytes]:
+def _cut(
+    requests: list[wire.Request], columns: object, micros: int, told: dict[str, int] | None
+) -> list[bytes]:
     if not isinstance(columns, Mapping):
         raise TypeError(f"a {type(columns).__name__} is no mapping of names to arrays")
     if len(requests) == 1:
         # Whole, whatever its length: the client's check says better what is wrong with it.
         outputs = wire.pack_outputs(columns, 0, max(map(len, columns.values()), default=0))
-        return [wire.frame(wire.Answer(requests[0].id, micros, outputs))]
+        return [wire.frame(wire.Answer(requests[0].id, micros, outputs, None, told))]
     if any(len(column) != sum(each.rows for each in requests) for column in columns.values()):
         raise ValueError("rows are missing or too many")
     frames, at = [], 0
     for request in requests:
         outputs = wire.pack_outputs(columns, at, at + request.rows)
-        frames.append(wire.frame(wire.Answer(request.id, micros, outputs)))
-        at += request.rows
+        frames.append(wire.frame(wire.Answer(request.id, micros, outputs, None, told)))
+        at, told = at + request.rows, None
     return frames
 
 

@@ -58,6 +58,8 @@ class Answer(msgspec.Struct, array_like=True, gc=False):
     micros: int
     outputs: list[Output] | None = None
     error: tuple[str, str] | None = None
+    violations: dict[str, int] | None = None
+    """What its transformation gave out of range or unseen since the last answer that told."""
 
 
 class Greeting(msgspec.Struct, array_like=True):
