@@ -20,7 +20,6 @@ from kedge.core.errors import BadRequest, KedgeError, Refused
 from kedge.core.features import (
     Difference,
     Outcome,
-    Schema,
     Spec,
     TransformVersion,
     compared,
@@ -304,43 +303,41 @@ def _tried(place: Workplace, digest: str, rows: dict[str, list[Any]]) -> Proof:
 def differences_of(
     place: Workplace, old: TransformVersion, new: TransformVersion
 ) -> tuple[Difference, ...]:
-    """How two versions differ on the golden rows of both.
+    """How two versions differ on the golden rows of both; on rows of the log where they take others.
 
     Raises:
-        Refused: `raw_differs`: one takes columns that the golden rows of the other lack.
+        Refused: `raw_differs`: one takes a column as something else than the other.
     """
-    olds, news = place.artifacts.proof(old.digest), place.artifacts.proof(new.digest)
-    rows = _both(olds.inputs, news.inputs)
-    schema, before = _answers(place, old, rows)
-    return compared(before, _answers(place, new, rows)[1], list(schema.fields))
+    specs = [spec_of(place.artifacts.verify(one.digest)) for one in (old, new)]
+    fields = {field.name: field for spec in specs for field in spec.raw}
+    clash = [f.name for spec in specs for f in spec.raw if fields[f.name] != f]
+    if clash:
+        raise Refused(
+            f"{old.label} and {new.label} take {', '.join(clash)} as different types",
+            code="raw_differs", hint="shadow it: what callers send decides",
+        )  # fmt: skip
+    golden = [place.artifacts.proof(one.digest).inputs for one in (old, new)]
+    if golden[0].keys() == golden[1].keys():
+        rows = {name: [*golden[0][name], *golden[1][name]] for name in golden[0]}
+    else:
+        rows = _golden_rows(place, old.schema, Signature(tuple(fields.values()), ()))
+    before, after = (
+        _answers(place, one, {f.name: rows[f.name] for f in spec.raw})
+        for one, spec in zip((old, new), specs, strict=True)
+    )
+    return compared(before, after, list(specs[0].schema.fields))
 
 
 def _answers(
     place: Workplace, version: TransformVersion, rows: dict[str, list[Any]]
-) -> tuple[Schema, dict[str, list[Any]]]:
-    """What a version makes of the rows, and of which schema it is."""
-    spec = spec_of(place.artifacts.verify(version.digest))
-    wanted = [field.name for field in spec.raw]
-    lacking = [name for name in wanted if name not in rows]
-    if lacking:
-        raise Refused(
-            f"{version.label} takes {', '.join(lacking)}, which the golden rows lack",
-            code="raw_differs", hint="apply it with --golden FILE that has the columns of both",
-        )  # fmt: skip
+) -> dict[str, list[Any]]:
+    """What a version makes of the rows."""
     found = process.probe(
-        artifacts=place.state_dir / "artifacts", digest=version.digest,
-        rows=lambda _: {name: rows[name] for name in wanted},
-    )  # fmt: skip
+        artifacts=place.state_dir / "artifacts", digest=version.digest, rows=lambda _: rows
+    )
     if found.fault is not None:
         raise Refused(f"{version.label}: {found.fault}", code="golden_mismatch")
-    return spec.schema, found.outputs
-
-
-def _both(one: dict[str, list[Any]], other: dict[str, list[Any]]) -> dict[str, list[Any]]:
-    """The rows of both where they have the same columns; else those with more of them."""
-    if one.keys() == other.keys():
-        return {name: [*one[name], *other[name]] for name in one}
-    return one if len(one) > len(other) else other
+    return found.outputs
 
 
 # ---------------------------------------------------------------- who is on what

@@ -139,6 +139,19 @@ def test_features_and_model_are_taken_back_each_by_itself(rolling: Site) -> None
     assert answered(rolling) == 4.0
 
 
+def test_versions_that_read_other_columns_are_compared_on_what_callers_sent(rolling: Site) -> None:
+    """The golden rows of one lack what the other reads: the log has both."""
+    for number in range(30):
+        body: dict[str, tuple[str, list[Any]]] = {"minutes": ("FP64", [60.0 * (number % 20)]), "word": ("BYTES", ["a"]),
+                "unread": ("FP64", [float(number)])}  # fmt: skip
+        assert rolling.infer(body)[0] == 200
+    log = rolling.root / ".kedge" / "records" / "hours"
+    rolling.until(lambda: list(log.glob("*.db")), "the log", 30)
+    told = apply(rolling, shift="np.nan_to_num(raw['unread'])")
+    assert (told["outcome"], told["raw"]) == ("changed", ["minutes", "word", "unread"])
+    assert 20 <= next(c for c in told["columns"] if c["column"] == "x")["rows"] <= 30
+
+
 def test_a_transformation_is_shadowed_like_a_model_and_refused_by_its_answers(
     rolling: Site,
 ) -> None:
