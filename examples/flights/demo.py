@@ -29,7 +29,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from act_two import apply, features_act, with_quality
+from act_two import apply, features_act
 from running import (
     HERE,
     DemoFailed,
@@ -413,7 +413,7 @@ class Demo:
             "detection": {**self.detection, "callers_harmed": self.harmed(summary["quality"])},
             "verdicts": self.verdicts,
             "promotion": self.promotion,
-            "features": with_quality(self.features, summary["quality"]),
+            "features": self.features,
             "labels": {**self.labels, "handed_in": dict(self.outcomes.counts)},
             "latency_ms": {"p50": summary["p50_ms"], "p99": summary["p99_ms"]},
             "conditions": self.conditions(),

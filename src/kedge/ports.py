@@ -281,8 +281,9 @@ class Member(Value, frozen=True):
     """Releases a host was pinned to by hand, per endpoint."""
     holds: tuple[Hold, ...] = ()
     lease: bool = True
-    loads: int = 0
-    """Models it has loaded inline since it began: a transformation is rolled without one."""
+    loads: dict[str, int] = {}
+    """How often it loaded each model inline since it began, by digest: a transformation is rolled
+    without a load."""
     unwritten: str = ""
     """Why what it counted cannot be written; empty when it can."""
 

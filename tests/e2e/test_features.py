@@ -61,7 +61,7 @@ def answered(site: Site, minutes: float = 120.0) -> float:
     return float(body["outputs"][0]["data"][0])
 
 
-def workers(site: Site) -> dict[int, int]:
+def workers(site: Site) -> dict[int, dict[str, int]]:
     return {r["pid"]: r["loads"] for r in site.data("status", "flights")["replicas"]}
 
 
@@ -122,6 +122,7 @@ def test_a_transformation_is_rolled_and_taken_back_without_touching_the_model(
     assert set(asking.answers) == {4.0, 14.0}
     assert (found["event"], found["release"], found["left"]) == ("rolled_back", "r2", "r3")
     assert workers(rolling) == before
+    assert all(list(loads.values()) == [1] for loads in before.values())
     status = rolling.data("status", "flights")
     assert (status["production"]["version"], status["production"]["features"]) == ("v1", "view/1#2")
 

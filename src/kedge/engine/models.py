@@ -161,8 +161,8 @@ class Pool:
         self._changed = changed
         self._slots: dict[Key, _Slot] = {}
         self._wished: frozenset[tuple[Key, float]] = frozenset()
-        self.loads = 0
-        """Models loaded inline since this process began."""
+        self.loads: dict[str, int] = {}
+        """How often each model was loaded inline since this process began, by digest."""
         self._queue: SimpleQueue[tuple[Key, _Slot] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._load_all, name="kedge-loader", daemon=True)
         self._thread.start()
@@ -287,7 +287,8 @@ class Pool:
                 return held.model if isinstance(held, Composed) else held
         model = loader.load(self._artifacts.verify(release.model_digest), release.trusted)
         self._prove(model, release.model_digest)
-        self.loads += 1
+        loaded = self.loads.get(release.model_digest, 0)
+        self.loads = {**self.loads, release.model_digest: loaded + 1}  # another thread reads it
         return model
 
     def _prove(self, model: Model, digest: str) -> None:
