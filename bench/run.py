@@ -18,7 +18,7 @@ from common import BENCH, RESULTS, ROOT
 DOCS = ROOT / "docs" / "reference" / "benchmarks.md"
 MARK, END = "<!-- figures -->", "<!-- /figures -->"
 SCRIPTS = ("choose", "cli", "judge", "labels", "windows", "detection", "realdata", "autopilot",
-           "gateway", "rollback")  # fmt: skip
+           "features", "gateway", "rollback")  # fmt: skip
 
 
 class Aim(NamedTuple):
@@ -82,6 +82,17 @@ AIMS: dict[str, tuple[Aim, ...]] = {
         Aim("detect_callers_failed", "", most=0),
         Aim("detect_s_simulated_p50", "s"),
         Aim("detect_s_simulated_p99", "s"),
+    ),
+    "features": (
+        Aim("fetch_us_sqlite", "µs", most=20),
+        Aim("fetch_us_lmdb", "µs", most=10),
+        Aim("redis_vs_raw", "×", most=1.3),
+        Aim("batch_us_sqlite", "µs"),
+        Aim("batch_us_lmdb", "µs"),
+        Aim("batch_us_redis", "µs"),
+        Aim("write_rows_per_s_sqlite", "/s", least=200_000),
+        Aim("write_rows_per_s_lmdb", "/s", least=200_000),
+        Aim("write_rows_per_s_redis", "/s"),
     ),
     "gateway": (
         Aim("gateway_cpu_vs_floor", "×", most=2),
