@@ -95,6 +95,11 @@ def register_version(
         if missing:
             error.hint += "; not installed: " + ", ".join(f"{k} ({v})" for k, v in missing.items())
         raise
+    if schema is not None and version.schema != schema:
+        raise Refused(
+            f"these bytes are {version.label} already, for {version.schema or 'no schema'}, not for {schema}",
+            code="schema_misfit", hint="a version is made for one schema; train and register another",
+        )  # fmt: skip
     if new:
         body = {"version": version.label, "digest": version.digest, "flavour": version.flavour}
         place.ledger.note(endpoint, Note(kind="registered", body=body), by=actor(), reason="",
