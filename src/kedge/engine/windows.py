@@ -27,7 +27,7 @@ from kedge.core.windows import (
     Spent,
     Window,
 )
-from kedge.engine.agreement import NUMBERS, bin_of, judge_of, said
+from kedge.engine.agreement import NUMBERS, Said, bin_of, judge_of, said
 from kedge.engine.custom import Agree
 
 if TYPE_CHECKING:
@@ -81,6 +81,10 @@ class Bounds(NamedTuple):
 
     p50: int = 0
     p99: int = 0
+
+
+Answers = tuple[list[Said] | None, list[Said] | None]
+"""What production and the copy say, by row; None where there is no answer."""
 
 
 class Slices:
@@ -149,6 +153,10 @@ class Counter:
         self._output: Output = state.policy.output
         self._key = key_of(state.salt)
         self._log = Log(state)
+        self._whole = self._output.kind == "custom" or (
+            self._output.kind == "exact" and self._output.score is None
+        )
+        """Whether all outputs are compared, and not one score or decision."""
         self._agrees: Agree = judge_of(self._output)
         self._prices = tuple(self._price(release) for release in (state.production, state.compared))
         self._slices = Slices(state.policy.segments)
@@ -178,8 +186,9 @@ class Counter:
             segments = [
                 self._slices.of(one.request.columns, row) for row in range(one.request.rows)
             ]
-            self._one(draft, one, segments, bounds)
-            self._record(rows, one, segments, weight)
+            answers = self._answers(one)
+            self._one(draft, one, segments, bounds, answers)
+            self._record(rows, one, segments, weight, answers)
         state = self._state
         return Window(
             replica=self._replica, number=number, endpoint=state.endpoint, production=state.production or 0,
@@ -203,12 +212,13 @@ class Counter:
                 segments = [
                     self._slices.of(one.request.columns, row) for row in range(one.request.rows)
                 ]
-                self._record(rows, one, segments, 0)
+                self._record(rows, one, segments, 0, self._answers(one))
         return rows, sum(not row.inputs for row in rows)
 
     def _one(
-        self, draft: _Draft, one: Seen, segments: list[tuple[str, ...]], bounds: Bounds
-    ) -> None:
+        self, draft: _Draft, one: Seen, segments: list[tuple[str, ...]], bounds: Bounds,
+        answers: Answers,
+    ) -> None:  # fmt: skip
         if one.again:
             self._again(draft, one)
             return
@@ -221,7 +231,7 @@ class Counter:
                 return
             copied = one.theirs is not None
             draft.copied += copied
-            self._agree(draft, one, segments)
+            self._agree(draft, one, segments, answers)
             arms: tuple[int, ...] = (PRODUCTION, CANDIDATE)
             bad = [(0, one.failed, not copied)]
             if copied and not one.failed:
@@ -319,20 +329,29 @@ class Counter:
         for name in slices:
             draft.bad.setdefault(METRICS[metric], {}).setdefault(name, [0, 0])[arm] += 1
 
-    def _agree(self, draft: _Draft, one: Seen, segments: list[tuple[str, ...]]) -> None:
+    def _answers(self, one: Seen) -> Answers:
+        """What both sides say, row by row: read once, for the comparison and for the record."""
+        rows = range(one.request.rows)
+        ours = None if one.ours is None else [said(self._output, one.ours, row) for row in rows]
+        if one.theirs is None or one.again:
+            return ours, None
+        return ours, [said(self._output, one.theirs, row) for row in rows]
+
+    def _agree(
+        self, draft: _Draft, one: Seen, segments: list[tuple[str, ...]], answers: Answers
+    ) -> None:
         """Compare the two answers row by row; a copy that did not answer disagrees."""
         alike: Sequence[bool] | None = None
-        if self._output.kind == "custom" and one.ours is not None and one.theirs is not None:
+        if self._whole and one.ours is not None and one.theirs is not None:
             alike = self._agrees(one.ours, one.theirs, one.request.rows)
         for row, names in enumerate(segments):
             cells = [draft.agreement.setdefault(n, [0] * 7) for n in ("", *names)]
-            ours = None if one.ours is None else said(self._output, one.ours, row)
-            if one.theirs is None or ours is None:
+            if answers[0] is None or answers[1] is None:
                 for cell in cells:
                     cell[0] += 1
                     cell[6] += 1
                 continue
-            theirs = said(self._output, one.theirs, row)
+            ours, theirs = answers[0][row], answers[1][row]
             same = ours.same(theirs, self._output) if alike is None else alike[row]
             table = 2 + (
                 0 if ours.yes and theirs.yes else 1 if ours.yes else 2 if theirs.yes else 3
@@ -354,16 +373,17 @@ class Counter:
                 ))  # fmt: skip
 
     def _record(
-        self, rows: list[JoinRow], one: Seen, segments: list[tuple[str, ...]], weight: int
-    ) -> None:
+        self, rows: list[JoinRow], one: Seen, segments: list[tuple[str, ...]], weight: int,
+        answers: Answers,
+    ) -> None:  # fmt: skip
         """One join row a prediction, for the outcome that may come in a month."""
-        if one.ours is None or not one.request.id or one.again:
+        if answers[0] is None or not one.request.id or one.again:
             return
         state = self._state
         keep = self._log.keeps(one.request.entity or one.request.id)
         for row, names in enumerate(segments):
-            ours = said(self._output, one.ours, row)
-            theirs = said(self._output, one.theirs, row) if one.theirs is not None else None
+            ours = answers[0][row]
+            theirs = answers[1][row] if answers[1] is not None else None
             rows.append(JoinRow(
                 id=f"{one.request.id}/{row}", at=one.at, unit=one.request.entity or "",
                 endpoint=state.endpoint, production=state.production or 0, candidate=state.compared,
