@@ -77,7 +77,7 @@ def serve(
     sys.setswitchinterval(SWITCH_S)
     config = uvicorn.Config(
         gateway, loop="uvloop", http="httptools", ws="none", lifespan="off", log_config=None,
-        access_log=False, server_header=False, date_header=False,
+        access_log=False, server_header=False, proxy_headers=False, date_header=False,
         timeout_keep_alive=KEEP_ALIVE_S, timeout_graceful_shutdown=10,
     )  # fmt: skip
     server = Server(config, gateway, drain_s)
