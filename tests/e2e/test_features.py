@@ -199,7 +199,9 @@ def test_a_schema_never_changes_and_a_model_fits_its_schema(rolling: Site) -> No
     misfit = rolling.data("register", "flights", rolling.model("two", scale=5.0), "--schema", "view/2",
                           check=False)  # fmt: skip
     assert misfit["error"]["code"] == "schema_misfit"
-    again = rolling.data("register", "flights", rolling.model("one"), "--schema", "view/2", check=False)
+    again = rolling.data(
+        "register", "flights", rolling.model("one"), "--schema", "view/2", check=False
+    )
     assert again["error"]["code"] == "schema_misfit"
     wrong = rolling.data("features", "roll", "flights", "9", check=False)
     assert wrong["error"]["code"] == "unknown_transformation"
