@@ -17,6 +17,8 @@ from kedge.engine.observe import (
     quantile_us,
     summary,
 )
+from kedge.engine.serving import Request
+from kedge.engine.windows import BOUND, ROWS, Seen
 from kedge.ports import Tally
 from kedge.testing.samples import endpoint, release, run
 
@@ -185,3 +187,20 @@ def test_refusals_and_errors_are_counted_by_their_code() -> None:
     assert told["refused"] == {"wrong_dtype": 2}
     assert told["errors"] == {"production": 1}
     assert told["asked"] == 4
+
+
+def seen_of(rows: int) -> Seen:
+    asked = Request(id="a", columns={}, rows=rows, entity=None, draw=0)
+    return Seen(1.0, asked, 0, 1, False, 0)
+
+
+def test_what_waits_is_bounded_by_requests_and_by_rows_and_the_rest_is_counted() -> None:
+    """A batch job sends a thousand rows a request: memory follows the rows."""
+    for rows, kept in ((1, BOUND), (1_000, ROWS // 1_000)):
+        recorder = Recorder("w0", endpoint())
+        for _ in range(kept + 7):
+            recorder.offer(seen_of(rows))
+        waiting, lost, _, _ = recorder.taken()
+        assert (len(waiting), lost) == (kept, 7)
+        recorder.offer(seen_of(rows))
+        assert len(recorder.taken()[0]) == 1

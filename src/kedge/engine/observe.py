@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from kedge.core.values import State
-from kedge.engine.windows import BOUND, Bounds, Seen
+from kedge.engine.windows import BOUND, ROWS, Bounds, Seen
 from kedge.ports import Tally
 
 SUB_BITS = 3
@@ -49,6 +49,16 @@ ANSWERED = ("requests.", "rows.", "keyless")
 """What `Recorder.answered` counts: the first two by arm."""
 
 
+class _Batch:
+    """What waits to be counted. Taken whole, so that its rows are always those of its list."""
+
+    __slots__ = ("rows", "seen")
+
+    def __init__(self) -> None:
+        self.seen: list[Seen] = []
+        self.rows = 0
+
+
 class Recorder:
     """Counts of one endpoint's comparison on one replica."""
 
@@ -58,7 +68,7 @@ class Recorder:
         self._endpoint = state.endpoint
         self._counts: dict[str, int] = {}
         self._latency: dict[str, dict[int, int]] = {}
-        self._seen: list[Seen] = []
+        self._batch = _Batch()
         self._lost = 0
         self._run = self._streak = 0
         self._broken = 0
@@ -80,8 +90,10 @@ class Recorder:
 
     def offer(self, seen: Seen) -> None:
         """Hand an observation over to be counted by segment; dropped and counted when full."""
-        if len(self._seen) < BOUND:
-            self._seen.append(seen)
+        batch = self._batch
+        if len(batch.seen) < BOUND and batch.rows < ROWS:
+            batch.rows += seen.request.rows
+            batch.seen.append(seen)
         else:
             self._lost += 1
 
@@ -101,11 +113,11 @@ class Recorder:
         Called by the other thread: each assignment is atomic, and what arrives in between is
         taken the next time.
         """
-        seen, self._seen = self._seen, []
+        batch, self._batch = self._batch, _Batch()
         lost, self._lost = self._lost, 0
         streak, self._streak = max(self._streak, self._run), 0
         broken, self._broken = self._broken, 0
-        return seen, lost, streak, broken
+        return batch.seen, lost, streak, broken
 
     def bounds(self, ratio: float, floor_us: int, least: int) -> Bounds:
         """Above which latency a request is slow: production's quantiles, `ratio` times.
