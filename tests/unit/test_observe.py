@@ -191,7 +191,7 @@ def test_refusals_and_errors_are_counted_by_their_code() -> None:
 
 def seen_of(rows: int) -> Seen:
     asked = Request(id="a", columns={}, rows=rows, entity=None, draw=0)
-    return Seen(1.0, asked, 0, 1, False, 0)
+    return Seen(1.0, asked, 0, 1, False, 0)  # noqa: FBT003
 
 
 def test_what_waits_is_bounded_by_requests_and_by_rows_and_the_rest_is_counted() -> None:
