@@ -3,7 +3,7 @@
 Two workers, 100 requests/s, five segment fields of 200 values each, a canary that fails 1 %. The
 workers' own counter makes the windows; `seconds_mb` is an hour of them on disk, which is all that
 is kept; `minutes_mb_day` and `hours_mb_day` what a day of minutes and of hours takes.
-`count_us` is the counting of one request, in the replica's thread and not in a request's way.
+`count_us` is the counting of one request, in the recording's thread and not in a request's way.
 """
 
 from __future__ import annotations

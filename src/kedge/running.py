@@ -104,9 +104,10 @@ def run_worker(server: Server, *, slot: str, fd: int, run_dir: Path, state_dir: 
                 clock=place.clock, changed=signal_.wake)  # fmt: skip
     replica = Replica(
         member=member, slot=slot, ledger=place.ledger, stamp=place.ledger.stamp, roster=place.roster,
-        evidence=place.evidence, disk=place.disk, pool=pool, serving=serving, signal=signal_,
+        disk=place.disk, pool=pool, serving=serving, signal=signal_,
         contract=contract_of, clock=place.clock, lease_s=server.lease_s,
-        recording=Recording(member.name, place.windows, spooled, place.clock.unix),
+        recording=Recording(member.name, windows=place.windows, evidence=place.evidence,
+                            spool=spooled, lives=serving.lives, clock=place.clock),
     )  # fmt: skip
     bounds = Bounds(
         body=int(server.max_body_mb * 2**20), requests=server.max_in_flight, body_s=30.0

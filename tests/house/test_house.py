@@ -34,6 +34,7 @@ BROAD_EXCEPT = {
     "featuring.py": "somebody's features file may raise anything; it becomes one refusal",
     "engine/custom.py": "somebody's own comparison may raise anything; it becomes a disagreement",
     "engine/models.py": ANYTHING,
+    "engine/recording.py": "the supervisor of a thread: the fault is published and logged",
     "engine/replica.py": "the supervisor of a thread: the fault is published and logged",
     "engine/serving.py": ANYTHING,
     "gateway/app.py": "a caller gets an answer whatever happens; the log gets the trace",

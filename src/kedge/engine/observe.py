@@ -2,7 +2,7 @@
 
 Everything is cumulative since this process began to serve a comparison, and is written whole
 (never as a delta), so that a lost or repeated write changes nothing. One thread writes (the
-serving loop); the replica's thread reads a copy once a second.
+serving loop); the recording's thread reads a copy once a second.
 """
 
 from __future__ import annotations

@@ -1,12 +1,20 @@
-"""Writes what was observed, once a second: windows for the judge, join rows for the outcomes.
+"""Writes what was observed, once a second: counts, windows for the judge, rows for the outcomes.
 
-Runs on the replica's thread. Nothing here reaches a request: what cannot be written is lost,
-counted and logged.
+Theory of operation
+-------------------
+* A thread of its own (`run`). The replica's thread acknowledges commands, so it may not count: a
+  second of batch requests is a second of counting.
+* It rests as long as it has worked, every millisecond or so, so that the serving loop, which needs
+  the same interpreter, keeps its turn however much there is to count.
+* Nothing here reaches a request: what cannot be written is lost, counted and logged.
+* What waits is bounded: observations by the recorder (`BOUND`, `ROWS`), windows by `WAITING`, what
+  is remembered of comparisons by `COMPARISONS` and `COUNTERS`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import structlog
 
@@ -16,75 +24,154 @@ from kedge.core.records import JoinRow
 from kedge.core.values import State
 from kedge.core.windows import Window
 from kedge.engine.observe import Recorder
-from kedge.engine.windows import SLOW_FLOOR_US, Bounds, Counter
-from kedge.ports import WindowStore
+from kedge.engine.serving import Live, watched
+from kedge.engine.windows import SLOW_FLOOR_US, Bounds, Counter, Seen
+from kedge.ports import Clock, EvidenceStore, Tally, WindowStore
 
 log = structlog.get_logger("kedge.recording")
 
+BEAT_S = 1.0
 LEAST = 200
 """Production answers from which its quantiles are worth a bound: two lie above the p99."""
 WAITING = 120
 """Windows kept while the store cannot be written: two minutes of one comparison."""
+COMPARISONS = 64
+"""Comparisons whose counts this process keeps; an older one that comes back counts under a new
+name, so that nothing it counted before is written over."""
+COUNTERS = 8
+"""Comparisons whose units are remembered, 20 MB each at most. One that comes back after so many
+others checks its split from the beginning."""
+TURN_S = 0.001
+"""Counting goes on for so long before it rests as long: a request meets at most this beside it."""
 
 Spool = Callable[[Sequence[JoinRow]], int]
+Key = tuple[object, ...]
 
 
 class Recording:
     """One worker's pen."""
 
     def __init__(
-        self, replica: str, store: WindowStore, spool: Spool, unix: Callable[[], float]
-    ) -> None:
+        self, replica: str, *, windows: WindowStore, evidence: EvidenceStore, spool: Spool,
+        lives: Callable[[], list[Live]], clock: Clock,
+    ) -> None:  # fmt: skip
         self._replica = replica
-        self._store = store
+        self._windows = windows
+        self._evidence = evidence
         self._spool = spool
-        self._unix = unix
-        self._counters: dict[tuple[object, ...], tuple[str, Counter]] = {}
-        self._bounds: dict[tuple[object, ...], Bounds] = {}
+        self._lives = lives
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._recorders: dict[Key, Recorder] = {}
+        self._watched: dict[Key, tuple[State, Recorder]] = {}
+        self._counters: dict[Key, tuple[str, Counter, Bounds]] = {}
+        self._told: dict[tuple[str, str], Tally] = {}
         self._number = 0
         self._waiting: list[Window] = []
         self._lost = 0
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="kedge-recording", daemon=True)
         self.unwritten = ""
         """Why windows cannot be written; empty when they can."""
 
-    def flush(self, watched: Iterable[tuple[State, Recorder]]) -> None:
+    def start(self) -> None:
+        """Begin to write, once a second."""
+        self._thread.start()
+
+    def close(self, patience_s: float) -> None:
+        """Write what is left and end; what takes longer than the patience is lost."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(patience_s)
+
+    def recorder(self, state: State, name: str) -> Recorder:
+        """The comparison's counts: those it had, when it comes back, so that they only grow.
+
+        Called by the replica's thread. `name` is given to counts that begin.
+        """
+        key = (state.endpoint, state.production, state.candidate, state.salt)
+        with self._lock:
+            found = self._recorders.pop(key, None)
+            while found is None and len(self._recorders) >= COMPARISONS:
+                self._recorders.pop(next(iter(self._recorders)))
+            found = self._recorders[key] = found or Recorder(name, state)
+            if watched(state):
+                self._watched[key] = (state, found)
+        return found
+
+    # ------------------------------------------------------------ the thread
+
+    def _run(self) -> None:
+        while not self._stopping.wait(BEAT_S):
+            self._beat()
+        self._beat()
+
+    def _beat(self) -> None:
+        """Tell one second. A fault costs what was being told, and the next second is another."""
+        try:
+            self._tell()
+        except Exception as error:  # noqa: BLE001 - the thread must live; the fault is published and logged
+            self._blotted(f"{type(error).__name__}: {error}")
+
+    def _blotted(self, fault: str) -> None:
+        if not self.unwritten:
+            log.warning("recording.store_lost", fault=fault, replica=self._replica)
+        self.unwritten = fault
+
+    def _tell(self) -> None:
+        lives = self._lives()
+        for live in lives:
+            live.refresh_deadline()
+            _count_violations(live)
+        with self._lock:
+            pairs = dict(self._watched)
+            recorders = list(self._recorders.values())
+        self._publish([recorder.tally() for recorder in recorders])
+        self.flush(pairs.values())
+        current = {id(live.recorder) for live in lives}
+        with self._lock:
+            for key, pair in pairs.items():
+                if id(pair[1]) not in current and self._watched.get(key) is pair:
+                    del self._watched[key]
+
+    def _publish(self, tallies: list[Tally]) -> None:
+        """Write the counts that changed; losing them is allowed, and is logged."""
+        fresh = [t for t in tallies if self._told.get((t.endpoint, t.replica)) != t]
+        try:
+            self._evidence.publish(fresh)
+            self._told = {(tally.endpoint, tally.replica): tally for tally in tallies}
+        except KedgeError as error:
+            log.warning("replica.evidence_lost", fault=str(error), replica=self._replica)
+
+    def flush(self, pairs: Iterable[tuple[State, Recorder]]) -> None:
         """Count and write what was offered since the last call."""
-        rows: list[JoinRow] = []
-        for state, recorder in watched:
+        for state, recorder in pairs:
+            rows: list[JoinRow] = []
             self._count(state, recorder, rows)
+            self._lost += self._spool(rows)
         self._waiting, over = self._waiting[-WAITING:], self._waiting[:-WAITING]
         self._lost += len(over)
-        self._lost += self._spool(rows)
         try:
-            self._store.write(self._waiting)
+            self._windows.write(self._waiting)
         except KedgeError as error:
-            if not self.unwritten:
-                log.warning("recording.store_lost", fault=str(error), replica=self._replica)
-            self.unwritten = str(error)
+            self._blotted(str(error))
         else:
             self._waiting, self.unwritten = [], ""
 
     def _count(self, state: State, recorder: Recorder, rows: list[JoinRow]) -> None:
-        key = (state.endpoint, *recorder.key)
-        policy = state.policy_digest
-        if key not in self._counters or self._counters[key][0] != policy:
-            self._counters[key] = (policy, Counter(self._replica, state))
-        counter = self._counters[key][1]
+        counter, bounds = self._counter(state, recorder)
         seen, lost, streak, broken = recorder.taken()
         # What could not be written a second ago is told with what can be now.
         lost, self._lost = lost + self._lost, 0
         if not state.divided:
-            logged, torn = counter.logged(one for one in seen if not one.mirrored)
+            logged, torn = counter.logged(self._paced([one for one in seen if not one.mirrored]))
             rows += logged
             self._lost += lost + torn
             lost = 0
             seen = [one for one in seen if one.mirrored]
             if state.compared is None or not seen:
                 return
-        # The bounds of a second come from before it: they may not depend on what they judge.
-        bounds = self._bounds.get(key, Bounds())
-        self._bounds[key] = recorder.bounds(tolerated_latency(state.policy), SLOW_FLOOR_US, LEAST)
-        at = int(self._unix())
+        at = int(self._clock.unix())
         strata = sorted({(one.weight, one.mirrored) for one in seen})
         if not strata and (lost or streak or broken):
             strata = [(state.stratum, state.mirrored is not None)]
@@ -92,9 +179,45 @@ class Recording:
             mine = [one for one in seen if (one.weight, one.mirrored) == (weight, paired)]
             self._number += 1
             window, more = counter.window(
-                mine, at, bounds, number=self._number, paired=paired, weight=weight,
+                self._paced(mine), at, bounds, number=self._number, paired=paired, weight=weight,
                 lost=lost, streak=streak, broken=broken,
             )  # fmt: skip
             lost = streak = broken = 0
             self._waiting.append(window)
             rows += more
+
+    def _counter(self, state: State, recorder: Recorder) -> tuple[Counter, Bounds]:
+        """What counts this comparison, and the bounds of the second that is to be counted.
+
+        They come from before it: they may not depend on what they judge.
+        """
+        key = (state.endpoint, *recorder.key)
+        policy = state.policy_digest
+        kept = self._counters.pop(key, None)
+        if kept is None or kept[0] != policy:
+            kept = (policy, Counter(self._replica, state), kept[2] if kept else Bounds())
+        while len(self._counters) >= COUNTERS:
+            self._counters.pop(next(iter(self._counters)))
+        _, counter, bounds = kept
+        after = recorder.bounds(tolerated_latency(state.policy), SLOW_FLOOR_US, LEAST)
+        self._counters[key] = (policy, counter, after)
+        return counter, bounds
+
+    def _paced(self, seen: Sequence[Seen]) -> Iterator[Seen]:
+        """The observations, with rests between them that leave others the interpreter."""
+        began = self._clock.monotonic()
+        for one in seen:
+            yield one
+            worked = self._clock.monotonic() - began
+            if worked >= TURN_S:
+                self._stopping.wait(worked)
+                began = self._clock.monotonic()
+
+
+def _count_violations(live: Live) -> None:
+    """Count by arm what transformations gave out of range or unseen."""
+    arms = {"production": live.state.production, "candidate": live.state.candidate}
+    for arm, number in arms.items():
+        handle = live.handles.get(number) if number is not None else None
+        for name, count in handle.violations().items() if handle is not None else ():
+            live.recorder.count(f"violations.{arm}.{name}", count)

@@ -14,6 +14,7 @@ Theory of operation
   that a candidate was rolled back may not go on serving it.
 * A failure in a step never ends the thread: it changes a visible state (the roster shows the
   age of the last contact, the log the fault), and the next step tries again.
+* Nothing that takes long happens here: counting and writing evidence is the recording's thread.
 * Deliberately absent: any knowledge of commands, and any talk to another replica.
 """
 
@@ -31,21 +32,18 @@ from kedge.core.holding import Need, needs
 from kedge.core.route import Plan, Reason, compile_plan
 from kedge.core.values import Placement, Stage, State
 from kedge.engine.models import Handle, Pool
-from kedge.engine.observe import Recorder
 from kedge.engine.pins import HostDisk, Pin
 from kedge.engine.recording import Recording
-from kedge.engine.serving import Live, Serving, watched
-from kedge.ports import Book, Clock, EvidenceStore, Ledger, Member, Roster, Signal, Tally
+from kedge.engine.serving import Live, Serving
+from kedge.ports import Book, Clock, Ledger, Member, Roster, Signal
 
 LEASE_S = 30.0
 """How long a gateway gives a candidate its share without having heard from the ledger."""
 BEAT_S = 1.0
 PENDING_S = 0.02
 """How often to look while a model is being loaded."""
-
-COMPARISONS = 64
-"""Comparisons whose counts this process keeps; an older one that comes back counts under a new
-name, so that nothing it counted before is written over."""
+LAST_WORDS_S = 3.0
+"""How long the recording may take to write what is left when this process ends."""
 
 log = structlog.get_logger("kedge.replica")
 
@@ -55,7 +53,7 @@ class Replica:
 
     def __init__(
         self, *, member: Member, slot: str, ledger: Ledger, stamp: Callable[[], object], roster: Roster,
-        evidence: EvidenceStore, disk: HostDisk, recording: Recording, pool: Pool, serving: Serving, signal: Signal,
+        disk: HostDisk, recording: Recording, pool: Pool, serving: Serving, signal: Signal,
         contract: Callable[[State], object], clock: Clock,
         lease_s: float = LEASE_S,
     ) -> None:  # fmt: skip
@@ -64,7 +62,6 @@ class Replica:
         self._ledger = ledger
         self._stamp = stamp
         self._roster = roster
-        self._evidence = evidence
         self._recording = recording
         self._disk = disk
         self._pool = pool
@@ -79,10 +76,6 @@ class Replica:
         self._contact = clock.unix() - 2 * lease_s
         self._fault = ""
         self._unremembered: list[Live] = []
-        self._told_at = 0.0
-        self._told: dict[tuple[str, str], Tally] = {}
-        self._recorders: dict[tuple[object, ...], Recorder] = {}
-        self._watched: dict[tuple[object, ...], tuple[State, Recorder]] = {}
         self._published = Member(**{**msgspec.structs.asdict(member), "beat_at": 0.0})
         self._stopping = threading.Event()
         self.started = threading.Event()
@@ -95,6 +88,7 @@ class Replica:
 
     def run(self) -> None:
         """Follow until stopped."""
+        self._recording.start()
         while not self._stopping.is_set():
             try:
                 woken = self._signal.wait(PENDING_S if self._pending() else BEAT_S / 4)
@@ -202,7 +196,7 @@ class Replica:
         same = live is not None and live.state.fields == state.fields
         contract = live.contract if same and live is not None else self._contract(state)
         fresh = Live(state=state, plan=plan, handles=handles, contract=contract,
-                     recorder=self._recorder(state), lease=lease, pinned=pinned,
+                     recorder=self._recording.recorder(state, self._name(state)), lease=lease, pinned=pinned,
                      first_answer=self._signal.wake)  # fmt: skip
         fresh.refresh_deadline()
         self._serving.swap(fresh)
@@ -228,18 +222,9 @@ class Replica:
                 found[need.release] = handle
         return found
 
-    def _recorder(self, state: State) -> Recorder:
-        """The comparison's counts: those it had, when it comes back, so that they only grow."""
-        key = (state.endpoint, state.production, state.candidate, state.salt)
-        if key not in self._recorders:
-            while len(self._recorders) >= COMPARISONS:
-                self._recorders.pop(next(iter(self._recorders)))
-            name = f"{self._member.name}@{self._member.started_at}/{state.epoch}"
-            self._recorders[key] = Recorder(name, state)
-        self._recorders[key] = self._recorders.pop(key)
-        if watched(state):
-            self._watched[key] = (state, self._recorders[key])
-        return self._recorders[key]
+    def _name(self, state: State) -> str:
+        """What this process counts of a comparison under, should it begin now."""
+        return f"{self._member.name}@{self._member.started_at}/{state.epoch}"
 
     def _publish(self, states: dict[str, State], lease: bool) -> None:
         """Say what is served; at once when it changed, else once a second."""
@@ -277,9 +262,6 @@ class Replica:
             log.warning("replica.roster_lost", fault=str(error), replica=self._member.name)
         if swapped:
             self._unremembered = [live for live in lives if not live.pinned]
-        if now - self._told_at >= BEAT_S:
-            self._told_at = now
-            self._tell(lives)
 
     def _remember(self) -> None:
         """Keep what is served on this host's disk: when it is quiet, not while others swap."""
@@ -290,35 +272,8 @@ class Replica:
                 log.warning("replica.disk_full", fault=str(error), endpoint=live.state.endpoint)
         self._unremembered = []
 
-    def _tell(self, lives: list[Live]) -> None:
-        """Write the counts; losing them is allowed, and is logged."""
-        for live in lives:
-            live.refresh_deadline()
-            self._count_violations(live)
-        self._recording.flush(self._watched.values())
-        current = {id(live.recorder) for live in lives}
-        self._watched = {key: pair for key, pair in self._watched.items() if id(pair[1]) in current}
-        tallies = [recorder.tally() for recorder in self._recorders.values()]
-        fresh = [
-            tally for tally in tallies if self._told.get((tally.endpoint, tally.replica)) != tally
-        ]
-        try:
-            self._evidence.publish(fresh)
-            self._told = {(tally.endpoint, tally.replica): tally for tally in tallies}
-        except KedgeError as error:
-            log.warning("replica.evidence_lost", fault=str(error), replica=self._member.name)
-
-    def _count_violations(self, live: Live) -> None:
-        """Count by arm what transformations gave out of range or unseen."""
-        arms = {"production": live.state.production, "candidate": live.state.candidate}
-        for arm, number in arms.items():
-            handle = live.handles.get(number) if number is not None else None
-            for name, count in handle.violations().items() if handle is not None else ():
-                key = f"{arm}.{name}"
-                live.recorder.count(f"violations.{key}", count)
-
     def _last_words(self) -> None:
-        self._tell(self._serving.lives())
+        self._recording.close(LAST_WORDS_S)
         try:
             self._roster.leave(self._member.name)
         except KedgeError as error:

@@ -1,8 +1,8 @@
 """Observations into windows: off the way of a request, bounded, a second at a time.
 
-The serving loop only appends a tuple to a list (`offer`). The replica's thread takes the list
-once a second and counts: distinct units exposed, units gone bad, pairs that agree, by segment.
-What does not fit is dropped and counted, never waited for.
+The serving loop only appends a tuple to a list (`offer`). A thread of its own takes the list once
+a second and counts: distinct units exposed, units gone bad, pairs that agree, by segment. What does
+not fit is dropped and counted, never waited for.
 """
 
 from __future__ import annotations
@@ -86,6 +86,9 @@ class Bounds(NamedTuple):
     p99: int = 0
 
 
+CUTS = 10_000
+"""Sets of segments that are remembered in one piece; a day's traffic of most endpoints has fewer."""
+
 Answers = tuple[list[Said] | None, list[Said] | None]
 """What production and the copy say, by row; None where there is no answer."""
 
@@ -94,33 +97,49 @@ class Slices:
     """The segments of requests, with a bound on how many values each field may have."""
 
     def __init__(self, fields: tuple[str, ...]) -> None:
-        self._fields = fields
         self._known: dict[str, dict[Any, str]] = {field: {} for field in fields}
+        self._cuts: dict[tuple[str, ...], tuple[str, ...]] = {}
         self.other = 0
 
     def of(self, columns: Columns, row: int) -> tuple[str, ...]:
         """The segments of one row, as `field=value`."""
         found = []
-        for field in self._fields:
+        for field, known in self._known.items():
             column = columns.get(field)
             if column is None or row >= len(column):
                 continue
-            value = column[row]
-            known = self._known[field]
-            label = known.get(value)
+            # Python's own values are hashed several times faster than NumPy's.
+            value = column.item(row) if column.ndim == 1 else str(column[row])
+            try:
+                label = known.get(value)
+            except TypeError:  # a list in a column of objects
+                value = str(value)
+                label = known.get(value)
             if label is None:
-                if len(known) >= VALUES:
-                    self.other += 1
-                    label = f"{field}=other"
-                else:
-                    label = known[value] = f"{field}={_word(value)}"
+                label = self._learnt(field, value, column[row])
             found.append(label)
         return tuple(found)
 
+    def _learnt(self, field: str, value: Any, shown: Any) -> str:
+        known = self._known[field]
+        if value is None or value != value:  # noqa: PLR0124 - NaN, which no dict finds again
+            return f"{field}=null"
+        if len(known) >= VALUES:
+            self.other += 1
+            return f"{field}=other"
+        known[value] = f"{field}={str(shown)[:64]}"
+        return known[value]
 
-def _word(value: Any) -> str:
-    text = "null" if value is None or value != value else str(value)  # noqa: PLR0124 - NaN
-    return text[:64]
+    def union(self, segments: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+        """Where a request counts: everywhere (`""`), then each of its rows' segments once."""
+        if len(segments) != 1:
+            return ("", *sorted({name for row in segments for name in row}))
+        cut = self._cuts.get(segments[0])
+        if cut is None:
+            if len(self._cuts) >= CUTS:
+                self._cuts.clear()
+            cut = self._cuts[segments[0]] = ("", *sorted(set(segments[0])))
+        return cut
 
 
 class Log:
@@ -133,6 +152,8 @@ class Log:
 
     def keeps(self, unit: str) -> bool:
         """Whether a unit is sampled: always the same ones, so that all of a unit is there."""
+        if self._below >= 2**64:
+            return True
         digest = blake2b(unit.encode(errors="surrogatepass"), digest_size=8, key=b"log").digest()
         return int.from_bytes(digest) < self._below
 
@@ -164,8 +185,8 @@ class Counter:
         self._prices = tuple(self._price(release) for release in (state.production, state.compared))
         self._slices = Slices(state.policy.segments)
         self._span = -1
-        self._exposed: set[tuple[str, str]] = set()
-        self._answered: set[tuple[str, str]] = set()
+        self._exposed: dict[str, _Names] = {}
+        self._answered: dict[str, _Names] = {}
         self._known: set[str] = set()
 
     def _price(self, release: int | None) -> Prices | None:
@@ -197,7 +218,7 @@ class Counter:
             replica=self._replica, number=number, endpoint=state.endpoint, production=state.production or 0,
             candidate=state.compared or 0, salt=state.salt, at=at, weight=weight, paired=paired,
             fresh=None if paired else (draft.fresh[0], draft.fresh[1]),
-            exposed=_frozen(draft.exposed), answered=_frozen(draft.answered),
+            exposed=_spread(draft.hits), answered=_spread(draft.timed),
             bad={metric: _frozen(cells) for metric, cells in draft.bad.items()},
             units=tuple(sorted(draft.units, key=lambda unit: unit.unit)[:UNITS]),
             agreement={name: Agreement(*cell) for name, cell in draft.agreement.items()},
@@ -225,7 +246,7 @@ class Counter:
         if one.again:
             self._again(draft, one)
             return
-        slices = ("", *sorted({name for row in segments for name in row}))
+        slices = self._slices.union(segments)
         unit = one.request.entity or ""
         self._spend(draft, one, slices)
         if draft.paired:
@@ -306,20 +327,15 @@ class Counter:
         latency: bool,
     ) -> None:
         """Count a unit as exposed: once a span when it has a name, else every time."""
-        for name in slices:
-            key = (unit, name)
-            if not unit or key not in self._exposed:
-                if unit:
-                    self._exposed.add(key)
-                cell = draft.exposed.setdefault(name, [0, 0])
-                for arm in arms:
-                    cell[arm] += 1
-            if latency and (not unit or key not in self._answered):
-                if unit:
-                    self._answered.add(key)
-                cell = draft.answered.setdefault(name, [0, 0])
-                for arm in arms:
-                    cell[arm] += 1
+        new = slices if not unit else _unseen(self._exposed, unit, slices)
+        if new:
+            hit = (new, arms)
+            draft.hits[hit] = draft.hits.get(hit, 0) + 1
+        if latency:
+            new = slices if not unit else _unseen(self._answered, unit, slices)
+            if new:
+                hit = (new, arms)
+                draft.timed[hit] = draft.timed.get(hit, 0) + 1
 
     def _bad(
         self, draft: _Draft, metric: int, arm: int, unit: str, slices: tuple[str, ...]
@@ -408,16 +424,17 @@ def _slow(bounds: Bounds, ours: int, theirs: int) -> list[tuple[int, bool, bool]
 class _Draft:
     """A window in the making."""
 
-    __slots__ = ("agreement", "answered", "bad", "copied", "costs", "examples", "exposed", "fresh",
-                 "mirrored", "noise", "paired", "scores", "units")  # fmt: skip
+    __slots__ = ("agreement", "bad", "copied", "costs", "examples", "fresh", "hits", "mirrored",
+                 "noise", "paired", "scores", "timed", "units")  # fmt: skip
 
     def __init__(self, *, paired: bool) -> None:
         self.paired = paired
         self.fresh = [0, 0]
         self.noise = [0, 0]
         self.costs: dict[str, Spent] = {}
-        self.exposed: dict[str, list[int]] = {}
-        self.answered: dict[str, list[int]] = {}
+        self.hits: dict[_Hit, int] = {}
+        """Units exposed, by all the segments of a request at once; spread over them at the end."""
+        self.timed: dict[_Hit, int] = {}
         self.bad: dict[str, dict[str, list[int]]] = {}
         self.units: list[BadUnit] = []
         self.agreement: dict[str, list[int]] = {}
@@ -429,3 +446,32 @@ class _Draft:
 
 def _frozen(cells: dict[str, list[int]]) -> dict[str, tuple[int, int]]:
     return {name: (cell[0], cell[1]) for name, cell in cells.items()}
+
+
+_Names = tuple[str, ...] | set[str]
+_Hit = tuple[tuple[str, ...], tuple[int, ...]]
+
+
+def _unseen(known: dict[str, _Names], unit: str, slices: tuple[str, ...]) -> tuple[str, ...]:
+    """Those slices where the unit was not counted in this span; it is now."""
+    before = known.get(unit)
+    if before is None:
+        known[unit] = slices
+        return slices
+    if before is slices or before == slices:
+        return ()
+    names = before if isinstance(before, set) else set(before)
+    new = tuple(name for name in slices if name not in names)
+    names.update(new)
+    known[unit] = names
+    return new
+
+
+def _spread(hits: dict[_Hit, int]) -> dict[str, tuple[int, int]]:
+    cells: dict[str, list[int]] = {}
+    for (slices, arms), times in hits.items():
+        for name in slices:
+            cell = cells.setdefault(name, [0, 0])
+            for arm in arms:
+                cell[arm] += times
+    return _frozen(cells)

@@ -30,7 +30,7 @@ is they who close an idle connection and no request meets a closing one."""
 START_S = 60.0
 """How long a worker waits for its models before it opens with what it has."""
 SWITCH_S = 0.0002
-"""A twenty-fifth of Python's default: while the replica's thread loads, reads or counts, a request
+"""A twenty-fifth of Python's default: while another thread loads, reads or counts, a request
 waits at most this long for the interpreter, which is less than the network's own jitter."""
 
 
