@@ -1,4 +1,4 @@
-"""What a features file is written with: `kedge.schema`, `kedge.Field`, `kedge.transform`."""
+"""What a features file is written with: `schema`, `Field`, `transform` and `materialise`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 from kedge.core import features
 from kedge.core.errors import CorruptArtifact
 from kedge.core.features import Feature as Field
-from kedge.core.features import Schema, Spec
+from kedge.core.features import Schema, Spec, View
 
 Columns = Mapping[str, Any]
 """Columns by name: NumPy arrays of equal length. They are read-only."""
@@ -25,7 +25,9 @@ class Declared(NamedTuple):
     """What the decorator leaves on a function."""
 
     schema: Schema
-    raw: dict[str, Field] | None
+    raw: dict[str, Field] | None = None
+    reads: tuple[Schema, ...] = ()
+    view: View | None = None
 
 
 def schema(name: str, *, fields: Mapping[str, Field], keys: Sequence[str] = ()) -> Schema:
@@ -43,8 +45,9 @@ def schema(name: str, *, fields: Mapping[str, Field], keys: Sequence[str] = ()) 
 
 
 def transform(
-    schema: Schema, *, raw: Mapping[str, Field] | None = None
-) -> Callable[[Function], Function]:
+    schema: Schema, *, raw: Mapping[str, Field] | None = None,
+    reads: Schema | Sequence[Schema] = (),
+) -> Callable[[Function], Function]:  # fmt: skip
     """Mark a function as a transformation: raw columns in, the schema's columns out.
 
     The function stays what it is, so that training and tests call the very same code.
@@ -52,11 +55,46 @@ def transform(
     Args:
         schema: what it implements.
         raw: what it takes out of the request. None: what it reads of the contract (`fields`) of
-            the endpoints that are on this schema.
+            the endpoints that are on this schema, and the keys of what it `reads`.
+        reads: materialised schemas; the function is given the columns of each, a row of it for
+            each row of the request, as further arguments in this order.
     """
 
     def mark(function: Function) -> Function:
-        setattr(function, MARK, Declared(schema, None if raw is None else dict(raw)))
+        looked = (reads,) if isinstance(reads, Schema) else tuple(reads)
+        taken = None if raw is None else dict(raw)
+        setattr(function, MARK, Declared(schema, taken, reads=looked))
+        return function
+
+    return mark
+
+
+def materialise(
+    schema: Schema, *, source: str, time: str, every: str = "1d",
+    lookback: str | None = None, ttl: str | None = None,
+) -> Callable[[Function], Function]:  # fmt: skip
+    """Mark a function that computes a schema's values ahead of time, to be kept by key.
+
+    It is called as `function(rows, at)`, once a slice: `rows` are the source's rows that became
+    known in (at - lookback, at], `at` the slice's end in Unix seconds. It gives columns: the
+    keys, and the schema's fields, a row for each key whose value changes.
+
+    Args:
+        schema: what it gives, with keys; its fields are float32, each with null or a default.
+        source: a Parquet or CSV file, or several by a pattern, beside kedge.toml.
+        time: the source's column that says when a row became known: a timestamp, or Unix seconds.
+        every: the length of a slice, such as "1h".
+        lookback: how far back `rows` go. None: to the beginning.
+        ttl: how old a value may be when it is read. None: as old as it likes.
+
+    Raises:
+        BadConfig: with every fault at once.
+    """
+    view = View(source=source, time=time, every=every, lookback=lookback, ttl=ttl)
+    features.materialised(schema, view)
+
+    def mark(function: Function) -> Function:
+        setattr(function, MARK, Declared(schema, view=view))
         return function
 
     return mark
@@ -74,4 +112,4 @@ def spec_of(root: Path) -> Spec:
         raise CorruptArtifact(f"{root / SPEC}: {error}") from error
 
 
-__all__ = ["Columns", "Field", "schema", "transform"]
+__all__ = ["Columns", "Field", "materialise", "schema", "transform"]

@@ -8,7 +8,7 @@ side in one process, and an import inside a function finds the bundle's own file
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -86,9 +86,7 @@ class Transform:
         self.signature: Signature = self.spec.signature
         module, _, name = self.spec.entry.partition(":")
         try:
-            self._function: Callable[[Columns], Columns] = getattr(
-                Namespace(root).module(module), name
-            )
+            self._function: Callable[..., Columns] = getattr(Namespace(root).module(module), name)
         except Exception as error:  # somebody's code; it becomes one refusal
             raise UnfitModel(
                 f"{self.spec.schema.name}: {self.spec.entry} cannot be loaded: "
@@ -102,17 +100,42 @@ class Transform:
         Raises:
             ModelFailure: `transform_nonsense`: it gave something that is not what its schema promises.
         """
-        given = {field.name: columns[field.name] for field in self.spec.raw}
-        for column in given.values():
-            column.flags.writeable = False
+        return self.applied({field.name: columns[field.name] for field in self.spec.raw}, ())
+
+    def applied(self, given: Columns, looked: Sequence[Columns]) -> Columns:
+        """The features of these raw columns, and of the columns of each schema that it reads.
+
+        Raises:
+            ModelFailure: `transform_nonsense`: it gave something that is not what its schema promises.
+        """
+        for columns in (given, *looked):
+            for column in columns.values():
+                column.flags.writeable = False
         rows = len(next(iter(given.values()), ()))
-        found = self._function(given)
+        found = self._function(given, *looked)
         fault = check_answer(found, self.signature, rows, nan_allowed=True)
         if fault is None:
             fault = self.checks.look(found, rows)
         if fault is not None:
             raise ModelFailure(f"{self.spec.schema.name}: {fault}", code="transform_nonsense")
         return found
+
+
+class Bare:
+    """A transformation that looks nothing up: what it reads by key is among its inputs.
+
+    Golden rows are asked of this: what a store holds today says nothing of the code.
+    """
+
+    def __init__(self, transform: Transform) -> None:
+        self._transform = transform
+        self.signature = transform.spec.bare
+
+    def predict(self, columns: Columns) -> Columns:
+        """The features of these rows. Raises as `Transform.applied` does."""
+        spec = self._transform.spec
+        looked = [{name: columns[f"{one.name}.{name}"] for name in one.fields} for one in spec.read]
+        return self._transform.applied({f.name: columns[f.name] for f in spec.raw}, looked)
 
 
 class Checks:

@@ -6,6 +6,8 @@ import ast
 import functools
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -20,13 +22,14 @@ from kedge.core.errors import BadRequest, KedgeError, Refused
 from kedge.core.features import (
     Difference,
     Outcome,
+    Schema,
     Spec,
     TransformVersion,
     compared,
     outcome_of,
 )
 from kedge.core.values import Field, Release, Signature, State
-from kedge.engine.registration import Golden, made_rows
+from kedge.engine.registration import Golden, filled, made_rows
 from kedge.judging import state_of
 from kedge.ports import Note, Proof
 from kedge.tensors import columns_of, compare
@@ -50,43 +53,49 @@ def apply_file(place: Workplace, path: Path, *, golden: Path | None) -> dict[str
         Refused: `bad_features`: it cannot be run, or declares nothing; `schema_changed`;
             `missing_requirement`; `golden_mismatch`: an answer is not what the schema promises.
     """
-    sources = _sources(path)
-    requires = _requirements(sources)
-    found = _declared(path, sources)
+    found = _declared(path, _sources(path))
     if not found:
         raise Refused(f"{path} declares no transformation", code="bad_features",
                       hint="decorate a function with @kedge.transform(schema)")  # fmt: skip
     given = _given(golden)
+    # What is materialised comes first: what reads it names it.
+    order = sorted(found.items(), key=lambda item: (item[1].view is None, item[0]))
     return {"transformations": [
-        _apply_one(place, path, sources, requires, name, declared, given)
-        for name, declared in sorted(found.items())
+        _apply_one(place, path.parent, entry, declared, given) for entry, declared in order
     ]}  # fmt: skip
 
 
 def _apply_one(
-    place: Workplace, path: Path, sources: dict[str, bytes], requires: dict[str, str], name: str,
-    declared: Declared, given: dict[str, list[Any]] | None,
+    place: Workplace, folder: Path, entry: str, declared: Declared,
+    given: dict[str, list[Any]] | None,
 ) -> dict[str, Any]:  # fmt: skip
+    """Make a version of one function: its bundle is its own file's and what that imports."""
     schema = declared.schema
+    module, _, name = entry.partition(":")
+    sources = _sources(folder / f"{module}.py")
     before = place.features.versions(schema.name)
-    raw = _raw(place, path, sources, name, declared)
-    spec = Spec(schema=schema, entry=f"{path.stem}:{name}", raw=raw, requires=requires)
-    with tempfile.TemporaryDirectory(prefix="kedge-") as folder:
+    spec = Spec(
+        schema=schema, entry=entry, requires=_requirements(sources),
+        raw=() if declared.view is not None else _raw(place, module, sources, name, declared),
+        reads=declared.reads or msgspec.UNSET, view=declared.view or msgspec.UNSET,
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory(prefix="kedge-") as scratch:
         for file, source in sources.items():
-            (Path(folder) / file).write_bytes(source)
-        (Path(folder) / SPEC).write_bytes(codec.canonical(spec))
-        digest, _ = place.artifacts.put(Path(folder))
+            (Path(scratch) / file).write_bytes(source)
+        (Path(scratch) / SPEC).write_bytes(codec.canonical(spec))
+        digest, _ = place.artifacts.put(Path(scratch))
     known = next((one for one in before if one.digest == digest), None)
-    if known is None:
-        rows = given or _golden_rows(place, schema.name, spec.signature)
+    if known is None and spec.view is msgspec.UNSET:
+        rows = given or _golden_rows(place, schema.name, spec.bare)
         place.artifacts.write_proof(digest, _tried(place, digest, rows))
     version, new = place.features.add(schema, digest)
     head = before[-1] if before else None
     told: dict[str, Any] = {
-        "version": version.label, "new": new, "digest": digest, "raw": [f.name for f in raw],
+        "version": version.label, "new": new, "digest": digest, "raw": [f.name for f in spec.raw],
+        "reads": [one.name for one in spec.read], "materialised": declared.view is not None,
         "against": None, "outcome": None, "columns": [], "endpoints": on_schema(place, schema.name),
     }  # fmt: skip
-    if new and head is not None:
+    if new and head is not None and declared.view is None:
         columns = differences_of(place, head, version)
         told |= {"against": head.label, "outcome": outcome_of(columns),
                  "columns": [msgspec.to_builtins(one) for one in columns]}  # fmt: skip
@@ -157,24 +166,22 @@ def _requirements(sources: dict[str, bytes]) -> dict[str, str]:
 
 
 def _declared(path: Path, sources: dict[str, bytes]) -> dict[str, Declared]:
-    """The decorated functions of a file, by name.
+    """The decorated functions of a file and of what it imports, by MODULE:NAME.
 
     Raises:
         Refused: `bad_features`: running it raises, or two implement one schema.
     """
-    with tempfile.TemporaryDirectory(prefix="kedge-") as folder:
-        for file, source in sources.items():
-            (Path(folder) / file).write_bytes(source)
+    with _unpacked(sources) as names:
         try:
-            module = Namespace(Path(folder)).module(path.stem)
+            module = names.module(path.stem)
         except KedgeError:
             raise
         except Exception as error:  # somebody's code; it becomes one refusal
             raise Refused(f"{path}: running it raised {type(error).__name__}: {error}",
                           code="bad_features") from error  # fmt: skip
     found = {
-        name: getattr(value, MARK)
-        for name, value in vars(module).items()
+        f"{value.__module__}:{value.__name__}": getattr(value, MARK)
+        for value in vars(module).values()
         if callable(value) and isinstance(getattr(value, MARK, None), Declared)
     }
     schemas = [declared.schema.name for declared in found.values()]
@@ -186,20 +193,63 @@ def _declared(path: Path, sources: dict[str, bytes]) -> dict[str, Declared]:
     return found
 
 
+@contextmanager
+def _unpacked(sources: dict[str, bytes]) -> Iterator[Namespace]:
+    """The sources as modules of their own, while it lasts."""
+    with tempfile.TemporaryDirectory(prefix="kedge-") as folder:
+        for file, source in sources.items():
+            (Path(folder) / file).write_bytes(source)
+        yield Namespace(Path(folder))
+
+
 def _raw(
-    place: Workplace, path: Path, sources: dict[str, bytes], name: str, declared: Declared
+    place: Workplace, module: str, sources: dict[str, bytes], name: str, declared: Declared
 ) -> tuple[Field, ...]:
     """What the function takes: as declared, else what it reads of an endpoint's contract.
 
     Raises:
-        Refused: `raw_unknown`: nothing is declared, and no endpoint on the schema says.
+        Refused: `raw_unknown`: nothing is declared, and no endpoint on the schema says; or it
+            lacks a key of what is read.
     """
+    keys = {key for read in declared.reads for key in read.keys}
     if declared.raw is not None:
-        return tuple(
+        taken = tuple(
             Field(column, feature.dtype, feature.shape, feature.null)
             for column, feature in declared.raw.items()
         )
-    schema = declared.schema.name
+    else:
+        fields = _contract(place, declared.schema.name, name)
+        read = _Reading(columns_of(made_rows(Signature(fields, ()), {}), Signature(fields, ())))
+        with _unpacked(sources) as names:
+            try:
+                getattr(names.module(module), name)(read, *map(_blank, declared.reads))
+            except Exception as error:  # somebody's code, on rows that were made up
+                raise Refused(
+                    f"{name} raised {type(error).__name__}: {error} on rows of the contract",
+                    code="raw_unknown", hint="declare raw={...} in the decorator",
+                ) from error  # fmt: skip
+        taken = tuple(field for field in fields if field.name in read.names | keys)
+    missing = keys - {field.name for field in taken}
+    if missing:
+        raise Refused(
+            f"{name} is given values by {', '.join(sorted(missing))}, which it does not take",
+            code="raw_unknown", hint="a key of what it reads is a field of the request: name it in raw={...}",
+        )  # fmt: skip
+    return taken
+
+
+def _blank(schema: Schema) -> dict[str, Any]:
+    """Columns of a materialised schema where nobody has a value, as many rows as are made up."""
+    fields = schema.columns()
+    return dict(columns_of(made_rows(Signature(fields, ()), {}), Signature(fields, ())))
+
+
+def _contract(place: Workplace, schema: str, name: str) -> tuple[Field, ...]:
+    """The request contract of an endpoint on a schema of this view.
+
+    Raises:
+        Refused: `raw_unknown`: there is none.
+    """
     view = schema.partition("/")[0]
     states = [
         state for state in place.ledger.read().states.values()
@@ -212,19 +262,7 @@ def _raw(
             hint=f'declare raw={{...}} in the decorator, or an endpoint with features = {{schema = "{schema}"}} '
             "and its fields",
         )  # fmt: skip
-    read = _Reading(columns_of(made_rows(Signature(fields, ()), {}), Signature(fields, ())))
-    with tempfile.TemporaryDirectory(prefix="kedge-") as folder:
-        for file, source in sources.items():
-            (Path(folder) / file).write_bytes(source)
-        function = getattr(Namespace(Path(folder)).module(path.stem), name)
-        try:
-            function(read)
-        except Exception as error:  # somebody's code, on rows that were made up
-            raise Refused(
-                f"{name} raised {type(error).__name__}: {error} on rows of the contract",
-                code="raw_unknown", hint="declare raw={...} in the decorator",
-            ) from error  # fmt: skip
-    return tuple(field for field in fields if field.name in read.names)
+    return fields
 
 
 class _Reading(dict[str, Any]):
@@ -257,8 +295,12 @@ def _given(golden: Path | None) -> dict[str, list[Any]] | None:
 
 
 def _golden_rows(place: Workplace, schema: str, signature: Signature) -> dict[str, list[Any]]:
-    """Rows out of the prediction log of endpoints on this schema; else made ones."""
-    names = [field.name for field in signature.inputs]
+    """Rows out of the prediction log of endpoints on this schema; else made ones.
+
+    What is looked up by key is not in the log: such columns are filled with a few numbers.
+    """
+    names = [field.name for field in signature.inputs if "." not in field.name]
+    looked = [field for field in signature.inputs if "." in field.name]
     now = place.clock.unix()
     for endpoint in [item["endpoint"] for item in on_schema(place, schema)]:
         rows: list[dict[str, Any]] = []
@@ -269,6 +311,8 @@ def _golden_rows(place: Workplace, schema: str, signature: Signature) -> dict[st
             if len(rows) >= LOGGED:
                 break
         columns = {name: [row[name] for row in rows] for name in names}
+        for field in looked:
+            columns[field.name] = [filled(field.shape, float(n % 7)) for n in range(len(rows))]
         if rows and _fits(columns, signature):
             return columns
     return made_rows(signature, {})
@@ -309,8 +353,8 @@ def differences_of(
         Refused: `raw_differs`: one takes a column as something else than the other.
     """
     specs = [spec_of(place.artifacts.verify(one.digest)) for one in (old, new)]
-    fields = {field.name: field for spec in specs for field in spec.raw}
-    clash = [f.name for spec in specs for f in spec.raw if fields[f.name] != f]
+    fields = {field.name: field for spec in specs for field in spec.bare.inputs}
+    clash = [f.name for spec in specs for f in spec.bare.inputs if fields[f.name] != f]
     if clash:
         raise Refused(
             f"{old.label} and {new.label} take {', '.join(clash)} as different types",
@@ -322,7 +366,7 @@ def differences_of(
     else:
         rows = _golden_rows(place, old.schema, Signature(tuple(fields.values()), ()))
     before, after = (
-        _answers(place, one, {f.name: rows[f.name] for f in spec.raw})
+        _answers(place, one, {f.name: rows[f.name] for f in spec.bare.inputs})
         for one, spec in zip((old, new), specs, strict=True)
     )
     return compared(before, after, list(specs[0].schema.fields))

@@ -394,6 +394,9 @@ class OnlineStore(Protocol):
     def namespaces(self) -> tuple[str, ...]:
         """Those that are there."""
 
+    def count(self, namespace: str) -> int:
+        """How many keys a namespace has; 0 when it is not there. May take time: for people."""
+
 
 # ---------------------------------------------------------------- models
 

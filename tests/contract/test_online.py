@@ -85,6 +85,14 @@ def test_generations_lie_side_by_side_and_are_dropped_alone(make: Make) -> None:
     assert store.read("delays/2", ["key1"]) == [b"b1"]
 
 
+def test_keys_are_counted_by_namespace(make: Make) -> None:
+    store = make()
+    store.write("carrier_delays/1/2/1", rows(10))
+    store.write("carrier_delays/1/2/10", rows(3))
+    assert [store.count(f"carrier_delays/1/2/{n}") for n in (1, 10, 100)] == [10, 3, 0]
+    assert store.namespaces() == ("carrier_delays/1/2/1", "carrier_delays/1/2/10")
+
+
 @pytest.mark.parametrize("key", ["Ω", "a/b", "a b", "'; DROP TABLE x; --", "x" * 400])
 def test_any_key_that_people_have(make: Make, key: str) -> None:
     store = make()

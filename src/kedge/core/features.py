@@ -17,6 +17,7 @@ import msgspec
 
 from kedge.core import codec
 from kedge.core.contract import unmet
+from kedge.core.durations import seconds
 from kedge.core.errors import BadConfig, Refused
 from kedge.core.values import Dtype, Field, Signature, Value
 
@@ -38,6 +39,7 @@ class Feature(Value, frozen=True):
         unit: such as "h" or "USD"; compared as text.
         range: least and largest value, both allowed; for numbers.
         categories: the values that a string may have; () is any.
+        default: of a materialised column, what stands in for a value that is not there.
     """
 
     dtype: Dtype
@@ -46,6 +48,8 @@ class Feature(Value, frozen=True):
     unit: str | None = None
     range: tuple[float, float] | None = None
     categories: tuple[str, ...] = ()
+    default: float | msgspec.UnsetType = msgspec.UNSET
+    """Left out of what a digest is taken of when it is not given, as are `reads` and `view`."""
 
 
 class Schema(Value, frozen=True):
@@ -69,6 +73,24 @@ class Schema(Value, frozen=True):
         )
 
 
+class View(Value, frozen=True, kw_only=True):
+    """How a schema is materialised: computed ahead of time, kept by key.
+
+    Attributes:
+        source: a Parquet or CSV file, or several by a pattern, beside kedge.toml.
+        time: its column that says when a row became known.
+        every: the length of a slice; values are computed at each slice's end.
+        lookback: how far back from there the rows go that it is computed of. None: all of them.
+        ttl: how old a value may be when it is read. None: as old as it likes.
+    """
+
+    source: str
+    time: str
+    every: str = "1d"
+    lookback: str | None = None
+    ttl: str | None = None
+
+
 class Spec(Value, frozen=True, kw_only=True):
     """What a bundle says of itself, in its `transform.json`."""
 
@@ -79,11 +101,30 @@ class Spec(Value, frozen=True, kw_only=True):
     """What the function takes, out of the request."""
     requires: dict[str, str] = {}
     """What it imports beyond the standard library, NumPy and its own files, with the version."""
+    reads: tuple[Schema, ...] | msgspec.UnsetType = msgspec.UNSET
+    """The materialised schemas whose values it is given, by key."""
+    view: View | msgspec.UnsetType = msgspec.UNSET
+    """It is materialised: no release has it, others read what it left."""
 
     @property
     def signature(self) -> Signature:
         """Raw columns in, features out."""
         return Signature(inputs=self.raw, outputs=self.schema.columns())
+
+    @property
+    def read(self) -> tuple[Schema, ...]:
+        """What it reads by key; () when nothing."""
+        return self.reads or ()
+
+    @property
+    def bare(self) -> Signature:
+        """As `signature`, with what is read by key among the inputs: nothing is looked up."""
+        looked = tuple(
+            Field(f"{one.name}.{name}", feature.dtype, feature.shape, nullable=True)
+            for one in self.read
+            for name, feature in one.fields.items()
+        )
+        return Signature(inputs=(*self.raw, *looked), outputs=self.schema.columns())
 
 
 class TransformVersion(Value, frozen=True):
@@ -140,11 +181,44 @@ def declared(name: str, fields: Mapping[str, Feature], keys: Sequence[str]) -> S
             faults.append(f"{at}: categories are of strings; it is {feature.dtype}")
         if feature.null and not (feature.dtype.startswith("float") or feature.dtype == "string"):
             faults.append(f"{at}: only a float or a string can be null; it is {feature.dtype}")
+        if feature.default is not msgspec.UNSET and feature.dtype != "float32":
+            faults.append(f"{at}: a default is of a materialised float32; it is {feature.dtype}")
         if any(size < 1 for size in feature.shape):
             faults.append(f"{at}: every length of a shape is 1 or more; got {list(feature.shape)}")
     if faults:
         raise BadConfig(faults, hint="nothing was applied")
     return Schema(name, dict(fields), tuple(keys))
+
+
+def materialised(schema: Schema, view: View) -> None:
+    """Check that a schema can be kept by key, and how its view is declared.
+
+    Raises:
+        BadConfig: with every fault.
+    """
+    faults = []
+    if not schema.keys:
+        faults.append(f"{schema.name}: what is kept by key needs keys=[...]")
+    faults += [
+        f"{schema.name}.{key}: a key is no field: it is not among what is kept"
+        for key in schema.keys if key in schema.fields
+    ]  # fmt: skip
+    for name, feature in schema.fields.items():
+        if feature.dtype != "float32":
+            faults.append(f"{schema.name}.{name}: is kept as float32; it is {feature.dtype}")
+        elif not feature.null and feature.default is msgspec.UNSET:
+            faults.append(
+                f"{schema.name}.{name}: a key may have no value: null=True or default=..."
+            )
+    for part in ("every", "lookback", "ttl"):
+        text = getattr(view, part)
+        try:
+            if text is not None and not seconds(text) >= 1:
+                faults.append(f"{schema.name}: {part} is a second at least; got {text}")
+        except ValueError as error:
+            faults.append(f"{schema.name}: {part}: {error}")
+    if faults:
+        raise BadConfig(faults, hint="nothing was applied")
 
 
 def differences(old: Schema, new: Schema) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from queue import SimpleQueue
 
 import msgspec
 
-from kedge.bundles import Composed, Transform
+from kedge.bundles import Bare, Composed, Transform
 from kedge.core.errors import KedgeError
 from kedge.core.holding import Need, copies
 from kedge.core.values import Placement, Release, State
@@ -307,7 +307,7 @@ class Pool:
             model = self._model(loader, slot.release)
             if slot.release.code is not None:
                 transform = Transform(self._artifacts.verify(slot.release.code))
-                self._prove(transform, slot.release.code)
+                self._prove(Bare(transform), slot.release.code)
                 model = Composed(transform, model)
         except Exception as error:  # noqa: BLE001 - a loader may raise anything; see house test's allow-list
             slot.detail = f"{type(error).__name__}: {error}"

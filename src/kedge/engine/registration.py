@@ -227,7 +227,7 @@ def made_rows(
 ) -> dict[str, list[Any]]:
     """Rows for a model that came without: typical and extreme values, else zeros and blanks."""
     return {
-        field.name: [_filled(field.shape, value) for value in _values(field, statistics)]
+        field.name: [filled(field.shape, value) for value in _values(field, statistics)]
         for field in signature.inputs
     }
 
@@ -249,7 +249,8 @@ def _values(field: Field, statistics: Mapping[str, ColumnStatistics]) -> list[An
     return numbers if field.dtype.startswith("float") else [round(value) for value in numbers]
 
 
-def _filled(shape: tuple[int, ...], value: Any) -> Any:
+def filled(shape: tuple[int, ...], value: Any) -> Any:
+    """One row of this shape, the value in every place."""
     if not shape:
         return value
-    return [_filled(shape[1:], value) for _ in range(abs(shape[0]))]
+    return [filled(shape[1:], value) for _ in range(abs(shape[0]))]

@@ -78,6 +78,17 @@ class LmdbOnline:
         with self._env.begin() as txn:
             return tuple(sorted(bytes(key).decode() for key, _ in txn.cursor()))
 
+    def count(self, namespace: str) -> int:
+        """How many keys a namespace has; 0 when it is not there."""
+        try:
+            database = self._env.open_db(namespace.encode(), create=False)
+            with self._env.begin(db=database) as txn:
+                return int(txn.stat(database)["entries"])
+        except lmdb.NotFoundError:
+            return 0
+        except lmdb.Error as error:
+            raise _unavailable(self._path, error) from error
+
 
 def _unavailable(path: Path, error: Exception) -> Unavailable:
     return Unavailable(f"{path}: {type(error).__name__}: {error}", code="online_unavailable",

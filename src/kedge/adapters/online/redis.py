@@ -83,6 +83,13 @@ class RedisOnline:
             raise _unavailable(error) from error
         return tuple(sorted(name.decode() for name in found))
 
+    def count(self, namespace: str) -> int:
+        """How many keys a namespace has; 0 when it is not there. Walks them."""
+        try:
+            return sum(1 for _ in self._redis.scan_iter(match=f"{namespace}/*", count=BATCH))
+        except redis.RedisError as error:
+            raise _unavailable(error) from error
+
 
 def _unavailable(error: Exception) -> Unavailable:
     return Unavailable(f"redis: {type(error).__name__}: {error}", code="online_unavailable",

@@ -18,7 +18,7 @@ except ImportError:
 BATCH = 900
 """Keys asked for in one statement: SQLite's oldest limit on parameters is 999."""
 MAPPED = 1 << 30
-_NAME = re.compile(r"[a-z0-9_]+/[0-9]+")
+_NAME = re.compile(r"[a-z0-9_]+(/[0-9]+)+")
 
 
 class SqliteOnline:
@@ -80,7 +80,15 @@ class SqliteOnline:
                 .execute("SELECT name FROM sqlite_master WHERE type = 'table'")
                 .fetchall()
             )
-        return tuple(sorted(name.replace("__", "/") for (name,) in rows))
+        return tuple(sorted(name for (name,) in rows))
+
+    def count(self, namespace: str) -> int:
+        """How many keys a namespace has; 0 when it is not there."""
+        if namespace not in self.namespaces():
+            return 0
+        with _told(self._path):
+            query = f"SELECT count(*) FROM {_table(namespace)}"  # noqa: S608
+            return int(self._open().execute(query).fetchone()[0])
 
     def _open(self) -> Any:
         """This thread's connection."""
@@ -98,7 +106,7 @@ class SqliteOnline:
 def _table(namespace: str) -> str:
     if _NAME.fullmatch(namespace) is None:
         raise ValueError(f"{namespace!r} is no namespace")
-    return '"' + namespace.replace("/", "__") + '"'
+    return f'"{namespace}"'
 
 
 class _told:  # noqa: N801 - used as a statement

@@ -13,7 +13,7 @@ from typing import Any, cast
 import msgspec
 
 from kedge.adapters.process.host import confine, load, serve
-from kedge.bundles import Transform
+from kedge.bundles import Bare, Transform
 from kedge.core.errors import KedgeError, Refused, UnfitModel
 from kedge.ports import Artifacts, Loader, Model
 from kedge.tensors import check_answer, columns_of, lists_of
@@ -101,7 +101,7 @@ def _probe(given: argparse.Namespace) -> int:
         model, load_s = (
             load(lambda: _loader(given), path, tuple(given.trusted), memory_mb=given.memory_mb)
             if given.flavour
-            else (Transform(path), 0.0)
+            else (Bare(Transform(path)), 0.0)
         )
         say({"loaded": {"signature": model.signature, "load_s": load_s}})
         say({"answered": _ask(model, msgspec.json.decode(sys.stdin.buffer.read()))})

@@ -24,7 +24,7 @@ import msgspec
 import uvloop
 
 from kedge.adapters.process import wire
-from kedge.bundles import Composed, Transform
+from kedge.bundles import Bare, Composed, Transform
 from kedge.core.errors import KedgeError, ModelFailure, UnfitModel
 from kedge.ports import Artifacts, Loader, Model, Proof
 from kedge.tensors import check_proof
@@ -127,7 +127,7 @@ def serve(
         prove(model, artifacts.proof(digest))
         if code is not None:
             transform = Transform(artifacts.verify(code))
-            prove(transform, artifacts.proof(code))
+            prove(Bare(transform), artifacts.proof(code))
             model = Composed(transform, model)
         listener = _listen(path)
     except (KedgeError, OSError, MemoryError) as error:

@@ -1,0 +1,123 @@
+"""Generations: values computed ahead of time, by key, and which of them a release reads.
+
+A *run* is one generation of one materialised transformation version: `carrier_delays/1#2@1`. Its
+values lie under a namespace of their own, so a flip from one to another moves a pointer and no
+value. A release names every run that its transformation reads: `a/1#2@1+b/1#1@3`.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator, Sequence
+from math import floor
+
+import msgspec
+
+from kedge.core.features import Schema
+from kedge.core.values import Value
+
+META = "\x1emeta"
+"""The key under which a namespace says how far it is; no entity's key begins like this."""
+JOINED = "\x1f"
+"""Stands between the parts of a key of several columns."""
+_LABEL = re.compile(r"([a-z][a-z0-9_]{0,39}/[1-9][0-9]{0,5})#([1-9][0-9]*)@([1-9][0-9]*)")
+
+
+class Run(Value, frozen=True, order=True):
+    """One generation of a materialised transformation version."""
+
+    schema: str
+    transformation: int
+    number: int
+
+    @property
+    def label(self) -> str:
+        """The name people use: carrier_delays/1#2@1."""
+        return f"{self.schema}#{self.transformation}@{self.number}"
+
+    @property
+    def namespace(self) -> str:
+        """Where its values lie: carrier_delays/1/2/1."""
+        return f"{self.schema}/{self.transformation}/{self.number}"
+
+
+class Mark(Value, frozen=True):
+    """How far a run is; kept beside its values, and written with them or after them."""
+
+    watermark: float
+    """The end of the newest slice that is in, Unix seconds."""
+    rows: int
+    """Rows written so far, a key counted as often as it was written."""
+    ttl_s: float | None = None
+    """How old a value may be when it is read."""
+
+
+def run_of(label: str) -> Run | None:
+    """The run that a label names; None when it is none."""
+    found = _LABEL.fullmatch(label)
+    return Run(found[1], int(found[2]), int(found[3])) if found is not None else None
+
+
+def runs_of(generation: str | None) -> tuple[Run, ...]:
+    """The runs that a release's generation names, in the order in which it reads them."""
+    found = (run_of(label) for label in generation.split("+")) if generation else ()
+    return tuple(run for run in found if run is not None)
+
+
+def generation_of(runs: Sequence[Run]) -> str:
+    """What a release writes down of the runs that it reads."""
+    return "+".join(run.label for run in runs)
+
+
+# ---------------------------------------------------------------- time
+
+
+def last_end(at: float, every_s: float) -> float:
+    """The end of the last slice that is over at a time. Slices begin at multiples since 1970."""
+    return floor(at / every_s) * every_s
+
+
+def ends(after: float, at: float, every_s: float) -> Iterator[float]:
+    """The ends of the slices that are over at `at`, from the first one beyond `after`."""
+    number = floor(after / every_s) + 1
+    while number * every_s <= at:
+        yield number * every_s
+        number += 1
+
+
+def patience_s(every_s: float, ttl_s: float | None) -> float:
+    """How far a run may lag before it is stale: what its values may be old, else two slices."""
+    return ttl_s if ttl_s is not None else 2 * every_s
+
+
+# ---------------------------------------------------------------- rows by key
+
+
+def width_of(schema: Schema) -> int:
+    """How many numbers a row of a materialised schema has."""
+    total = 0
+    for feature in schema.fields.values():
+        size = 1
+        for length in feature.shape:
+            size *= length
+        total += size
+    return total
+
+
+def row_bytes(schema: Schema) -> int:
+    """The length of a packed row: the time it was known at, then its numbers."""
+    return struct.calcsize(f"<d{width_of(schema)}f")
+
+
+def pack_mark(mark: Mark) -> bytes:
+    """A mark as it is stored."""
+    return msgspec.msgpack.encode(mark)
+
+
+def mark_of(raw: bytes | None) -> Mark | None:
+    """The stored mark; None when there is none, or what is there makes no sense."""
+    try:
+        return msgspec.msgpack.decode(raw, type=Mark) if raw is not None else None
+    except msgspec.DecodeError:
+        return None
