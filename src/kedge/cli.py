@@ -372,6 +372,8 @@ _plain("abort", "End a candidate without condemning it.")
 )
 @click.option("--axis", type=click.Choice(["model", "features"]), help="Take only one half back.")
 @click.option("--local", is_flag=True, help="Break glass: pin this host while the ledger is gone.")
+@click.option("--accept-stale", metavar="DURATION",
+              help="Go back although the values that it reads by key are as old as this.")  # fmt: skip
 @click.option("--reason", default="", help="Why, for the ledger.")
 @verb
 def rollback(
@@ -381,6 +383,7 @@ def rollback(
     to: str | None,
     axis: str | None,
     local: bool,
+    accept_stale: str | None,
     reason: str,
 ) -> None:
     """Undo the newest change that callers were served. Needs no argument."""
@@ -398,7 +401,18 @@ def rollback(
         context.out(data, f"this host is pinned to {data['serves']} (it left epoch {data['left_epoch']}){acks}\n"
                     "the command is handed in when the ledger is back; kedge unpin ends the pin")  # fmt: skip
         return
-    submit(context, endpoint, lambda place: command, reason)
+
+    def make(place: Workplace) -> Rollback:
+        from kedge.verbs import landing_reads
+
+        runs = landing_reads(place, endpoint, command)
+        if runs:
+            from kedge.materialising import refuse_stale
+
+            refuse_stale(place, online(context), runs, accept_stale)
+        return command
+
+    submit(context, endpoint, make, reason)
 
 
 def _number(text: str) -> int:

@@ -31,6 +31,7 @@ from kedge.core.features import (
 from kedge.core.values import Field, Release, Signature, State
 from kedge.engine.registration import Golden, filled, made_rows
 from kedge.judging import state_of
+from kedge.materialising import try_view
 from kedge.ports import Note, Proof
 from kedge.tensors import columns_of, compare
 from kedge.verbs import release_of
@@ -46,8 +47,16 @@ FREE = frozenset({"numpy", "kedge"})
 # ---------------------------------------------------------------- applying
 
 
-def apply_file(place: Workplace, path: Path, *, golden: Path | None) -> dict[str, Any]:
+def apply_file(
+    place: Workplace, path: Path, *, golden: Path | None, root: Path
+) -> dict[str, Any]:
     """Make versions of every transformation in a file; the same content is the same version.
+
+    Args:
+        place: where.
+        path: the file.
+        golden: raw rows that request-time transformations are tried on.
+        root: what the sources of materialised ones are relative to.
 
     Raises:
         Refused: `bad_features`: it cannot be run, or declares nothing; `schema_changed`;
@@ -61,12 +70,12 @@ def apply_file(place: Workplace, path: Path, *, golden: Path | None) -> dict[str
     # What is materialised comes first: what reads it names it.
     order = sorted(found.items(), key=lambda item: (item[1].view is None, item[0]))
     return {"transformations": [
-        _apply_one(place, path.parent, entry, declared, given) for entry, declared in order
+        _apply_one(place, path.parent, root, entry, declared, given) for entry, declared in order
     ]}  # fmt: skip
 
 
 def _apply_one(
-    place: Workplace, folder: Path, entry: str, declared: Declared,
+    place: Workplace, folder: Path, root: Path, entry: str, declared: Declared,
     given: dict[str, list[Any]] | None,
 ) -> dict[str, Any]:  # fmt: skip
     """Make a version of one function: its bundle is its own file's and what that imports."""
@@ -88,6 +97,8 @@ def _apply_one(
     if known is None and spec.view is msgspec.UNSET:
         rows = given or _golden_rows(place, schema.name, spec.bare)
         place.artifacts.write_proof(digest, _tried(place, digest, rows))
+    elif known is None:
+        try_view(place, root, TransformVersion(schema.name, len(before) + 1, digest))
     version, new = place.features.add(schema, digest)
     head = before[-1] if before else None
     told: dict[str, Any] = {
@@ -418,7 +429,7 @@ def version_of(place: Workplace, text: str) -> TransformVersion:
 
 
 def target_of(
-    place: Workplace, endpoint: str, number: int
+    place: Workplace, endpoint: str, number: int, generation: str | None = None
 ) -> tuple[State, Release, TransformVersion | None]:
     """The release that keeps production's model and takes other features; and today's version.
 
@@ -432,7 +443,8 @@ def target_of(
             f"{endpoint} serves nothing that has a feature schema", code="no_features",
             hint=f"kedge register {endpoint} PATH --schema VIEW/VERSION, then promote it",
         )  # fmt: skip
-    release = release_of(place, endpoint, f"v{live.version}", transformation=number)
+    release = release_of(place, endpoint, f"v{live.version}", transformation=number,
+                         generation=generation)  # fmt: skip
     today = next(
         (one for one in place.features.versions(live.schema) if one.number == live.transformation),
         None,
@@ -441,14 +453,14 @@ def target_of(
 
 
 def may_roll(
-    place: Workplace, endpoint: str, number: int, force: str | None
+    place: Workplace, endpoint: str, number: int, force: str | None, generation: str | None = None
 ) -> tuple[Release, str]:
     """Whether a transformation may reach production at once, and why.
 
     Raises:
         Refused: `transformation_changed`: its answers differ from today's, and nobody said why.
     """
-    _, release, today = target_of(place, endpoint, number)
+    state, release, today = target_of(place, endpoint, number, generation)
     if force is not None:
         return release, force
     wanted = version_of(place, f"{release.schema}#{number}")
@@ -457,6 +469,15 @@ def may_roll(
     if today is not None:
         columns = differences_of(place, today, wanted)
         outcome = outcome_of(columns)
+    assert state.production is not None
+    read = state.releases[state.production].generation
+    if read != release.generation:
+        raise Refused(
+            f"{wanted.label} would read {release.generation or 'nothing'}, and not {read or 'nothing'}",
+            code="generation_changed",
+            hint=f"kedge features shadow {endpoint} {number} --generation ..., then canary and promote; "
+            "or --force REASON",
+        )  # fmt: skip
     if outcome == "changed":
         named = ", ".join(one.column for one in columns if one.outcome == "changed")
         raise Refused(

@@ -348,7 +348,11 @@ def applied_text(found: dict[str, Any]) -> str:
             lines.append(f"{told['version']}: unchanged")
             continue
         against = f", {told['outcome']} against {told['against']}" if told["against"] else ""
-        lines.append(f"{told['version']}: new{against}; takes {', '.join(told['raw'])}")
+        takes = f"takes {', '.join(told['raw'])}" if not told["materialised"] else (
+            f"to be computed: kedge features materialise {told['version'].partition('/')[0]}"
+        )  # fmt: skip
+        reads = f", reads {', '.join(told['reads'])} by key" if told["reads"] else ""
+        lines.append(f"{told['version']}: new{against}; {takes}{reads}")
         lines.append(differences_text(told["columns"]))
         lines += [
             f"  {item['endpoint']} is on {item['production'] or 'none'} and "
@@ -367,3 +371,33 @@ def differences_text(columns: list[dict[str, Any]]) -> str:
         for one in columns
         if one["outcome"] != "bit-equal"
     )
+
+
+def fed_text(found: list[dict[str, Any]]) -> str:
+    """What materialising did, for people."""
+    return "\n".join(
+        f"{one['run']}: {one['slices']:,} slices ({one['computed']:,} computed, the rest out of the log), "
+        f"{one['rows']:,} rows written so far, {one['standing']}"
+        + (f"; known up to {_iso(one['watermark'])}" if one["watermark"] is not None else "")
+        + (f"; {one['ahead_s']:.0f} s ahead of what was asked for: is a clock wrong?" if one["ahead_s"] else "")
+        + "".join(f"; {count:,} values of {name} out of range" for name, count in one["violations"].items())
+        for one in found
+    )  # fmt: skip
+
+
+def runs_text(found: list[dict[str, Any]]) -> str:
+    """How far the runs of what is computed ahead are, for people."""
+    lines = []
+    for one in found:
+        if one["lag_s"] is None:
+            far = "nothing in the store"
+        else:
+            behind = f"{_span(abs(one['lag_s']))} {'ahead: is a clock wrong?' if one['ahead'] else 'behind'}"
+            far = f"known up to {_iso(one['watermark'])}, {behind}{', STALE' if one['stale'] else ''}"
+        readers = ", ".join(one["read_by"]) or "nobody"
+        lines.append(f"{one['run']:<24} {one['standing']:<9} {one['keys']:>9,} keys  {far}; read by {readers}")
+    return "\n".join(lines) or "nothing is materialised: kedge features materialise VIEW"
+
+
+def _iso(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -10,6 +10,7 @@ import click
 from kedge.console import Context, submit, verb
 
 if TYPE_CHECKING:
+    from kedge.materialising import Feeder
     from kedge.wiring import Workplace
 
 
@@ -29,7 +30,7 @@ def features_apply(context: Context, path: Path, golden: Path | None) -> None:
     from kedge.report import applied_text
 
     place = context.place()
-    found = apply_file(place, path, golden=golden)
+    found = apply_file(place, path, golden=golden, root=context.config.parent)
     for told in found["transformations"]:
         if told["new"]:
             note_applied(place, told)
@@ -96,19 +97,28 @@ def features_impact(context: Context, version: str) -> None:
     context.out(found, text or "no endpoint is on this schema")
 
 
+_generation = click.option(
+    "--generation", metavar="RUNS",
+    help="What it reads by key, such as carrier_delays/1#2@1, or newest; default: as today.",
+)  # fmt: skip
+
+
 @features.command("shadow")
 @click.argument("endpoint")
 @click.argument("number", type=int)
 @click.option("--sample", type=float, help="Per cent of the units; default: the policy's.")
+@_generation
 @verb
-def features_shadow(context: Context, endpoint: str, number: int, sample: float | None) -> None:
+def features_shadow(
+    context: Context, endpoint: str, number: int, sample: float | None, generation: str | None
+) -> None:
     """Silently ask production's model with transformation NUMBER beside today's."""
     from kedge.core.commands import AnyCommand, Shadow
     from kedge.core.release import buckets
     from kedge.featuring import target_of
 
     def make(place: Workplace) -> AnyCommand:
-        state, release, _ = target_of(place, endpoint, number)
+        state, release, _ = target_of(place, endpoint, number, generation)
         share = state.policy.shadow.sample if sample is None else sample
         return Shadow(release=release.number, sample=buckets(share))
 
@@ -121,9 +131,11 @@ def features_shadow(context: Context, endpoint: str, number: int, sample: float 
 @click.option("--weight", type=float, help="Per cent of the callers; default: the first step.")
 @click.option("--auto", is_flag=True, help="The patrol walks the steps, each by proof.")
 @click.option("--override", metavar="REASON", help="Do it although the rules say no; logged.")
+@_generation
 @verb
 def features_canary(
-    context: Context, endpoint: str, number: int, weight: float | None, auto: bool, override: str | None
+    context: Context, endpoint: str, number: int, weight: float | None, auto: bool, override: str | None,
+    generation: str | None,
 ) -> None:  # fmt: skip
     """Let transformation NUMBER answer a share of the callers, with production's model."""
     from kedge.core.commands import AnyCommand, Canary
@@ -131,7 +143,7 @@ def features_canary(
     from kedge.featuring import target_of
 
     def make(place: Workplace) -> AnyCommand:
-        state, release, _ = target_of(place, endpoint, number)
+        state, release, _ = target_of(place, endpoint, number, generation)
         share = state.policy.canary.steps[0] if weight is None else weight
         return Canary(release=release.number, weight=buckets(share), override=override, auto=auto)
 
@@ -142,14 +154,85 @@ def features_canary(
 @click.argument("endpoint")
 @click.argument("number", type=int)
 @click.option("--force", metavar="REASON", help="Do it although its answers changed; logged.")
+@_generation
 @verb
-def features_roll(context: Context, endpoint: str, number: int, force: str | None) -> None:
+def features_roll(
+    context: Context, endpoint: str, number: int, force: str | None, generation: str | None
+) -> None:
     """Bring transformation NUMBER into production: at once where it answers as today's does."""
     from kedge.core.commands import AnyCommand, Promote
     from kedge.featuring import may_roll
 
     def make(place: Workplace) -> AnyCommand:
-        release, why = may_roll(place, endpoint, number, force)
+        release, why = may_roll(place, endpoint, number, force, generation)
         return Promote(release=release.number, override=why)
 
     submit(context, endpoint, make, force or "")
+
+
+# ---------------------------------------------------------------- computed ahead
+
+
+@features.command("materialise")
+@click.argument("view")
+@click.option("--at", help="Up to when, in ISO 8601; default: now.")
+@verb
+def features_materialise(context: Context, view: str, at: str | None) -> None:
+    """Compute the values of VIEW that are due, into every run of it that is read or newest."""
+    from kedge.report import fed_text
+
+    found = feeder(context).materialise(view, moment(at))
+    context.out(found, fed_text(found))
+
+
+@features.command("backfill")
+@click.argument("view")
+@click.option("--since", help="From when, in ISO 8601; default: the source's first row.")
+@click.option("--at", help="Up to when, in ISO 8601; default: now.")
+@verb
+def features_backfill(context: Context, view: str, since: str | None, at: str | None) -> None:
+    """Compute the newest version of VIEW anew, into a run of its own that nothing reads yet."""
+    from kedge.report import fed_text
+
+    found = feeder(context).backfill(view, moment(since), moment(at))
+    context.out(found, fed_text([found]))
+
+
+@features.command("status")
+@click.argument("view", required=False)
+@verb
+def features_status(context: Context, view: str | None) -> None:
+    """Say how far each run is, how far behind, and who reads it."""
+    from kedge.materialising import status_of
+    from kedge.report import runs_text
+
+    found = status_of(context.place(), online(context), view)
+    context.out(found, runs_text(found))
+
+
+def feeder(context: Context) -> Feeder:
+    """What feeds the runs of this state directory."""
+    from kedge.materialising import Feeder
+
+    say = context.say if not context.as_json else lambda text: None
+    return Feeder(context.place(), online(context), context.config.parent, say)
+
+
+def moment(text: str | None) -> float | None:
+    """A time as people write it, in Unix seconds. Without a zone it is UTC.
+
+    Raises:
+        Refused: `bad_time`.
+    """
+    from datetime import UTC, datetime
+
+    from kedge.core.errors import Refused
+
+    if text is None:
+        return None
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise Refused(f"{text!r} is no time", code="bad_time",
+                      hint="write 2026-11-26, or 2026-11-26T09:30:00Z") from None  # fmt: skip
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()

@@ -15,8 +15,9 @@ from kedge.core.codec import fingerprint
 from kedge.core.commands import Configure, Rollback
 from kedge.core.contract import OIP_DTYPES
 from kedge.core.errors import KedgeError, Refused, Unavailable
-from kedge.core.features import TransformVersion
-from kedge.core.release import decide
+from kedge.core.features import Spec, TransformVersion
+from kedge.core.generations import Run, generation_of, runs_of
+from kedge.core.release import apply, decide
 from kedge.core.values import ModelVersion, Placement, Policy, Refusal, Release, State
 from kedge.engine.control import SILENT_S, Probe, replicas
 from kedge.engine.custom import function_of
@@ -102,8 +103,9 @@ def difference(old: Any, new: Any, place: str = "") -> list[str]:
 
 
 def release_of(
-    place: Workplace, endpoint: str, text: str, *, transformation: int | None = None
-) -> Release:
+    place: Workplace, endpoint: str, text: str, *, transformation: int | None = None,
+    generation: str | None = None,
+) -> Release:  # fmt: skip
     """The release that `v2` (with today's options and features) or `r3` names.
 
     Args:
@@ -111,9 +113,11 @@ def release_of(
         endpoint: whose.
         text: a version or a release.
         transformation: this version of its features' code. None: today's.
+        generation: the runs that it reads, or some of them, as labels joined by +; or "newest".
+            None: today's, where today's read the same schema.
 
     Raises:
-        Refused: there is no such version, release or transformation.
+        Refused: there is no such version, release, transformation or run.
     """
     state = place.ledger.read().states.get(endpoint, State(endpoint=endpoint))
     digits = text.lstrip("vr")
@@ -136,9 +140,45 @@ def release_of(
     code = transform_of(place, state, version.schema, transformation)
     if code is None:
         return place.registry.release(bundle)
-    bundle = msgspec.structs.replace(bundle, transformation=code.number)
-    raw = spec_of(place.artifacts.verify(code.digest)).raw
-    return place.registry.release(bundle, raw=raw, code=code.digest)
+    spec = spec_of(place.artifacts.verify(code.digest))
+    runs = read_by(place, state, spec, generation)
+    bundle = msgspec.structs.replace(
+        bundle, transformation=code.number, generation=generation_of(runs) if runs else None
+    )
+    return place.registry.release(bundle, raw=spec.raw, code=code.digest)
+
+
+def read_by(
+    place: Workplace, state: State, spec: Spec, asked: str | None = None
+) -> tuple[Run, ...]:
+    """The runs that a transformation reads: those that are asked for, today's, the newest.
+
+    Raises:
+        Refused: `unknown_generation`: a label names nothing that it reads; `no_generation`:
+            nothing of a schema that it reads is materialised yet.
+    """
+    ready = [run for run, standing in place.generations.runs().items() if standing == "ready"]
+    live = state.releases.get(state.production) if state.production is not None else None
+    wanted = [*runs_of(asked if asked != "newest" else None)]
+    schemas = {schema.name for schema in spec.read}
+    stray = [run.label for run in wanted if run.schema not in schemas or run not in ready]
+    if stray or (asked not in (None, "newest") and not wanted):
+        raise Refused(
+            f"{', '.join(stray) or asked} is no run that {spec.schema.name} could read",
+            code="unknown_generation",
+            hint=f"ready are: {', '.join(r.label for r in ready if r.schema in schemas) or 'none'}",
+        )
+    today = runs_of(live.generation) if live is not None and asked != "newest" else ()
+    found = []
+    for schema in spec.read:
+        mine = [run for run in ready if run.schema == schema.name]
+        kept = [run for run in (*today, *wanted) if run in mine]
+        if not mine:
+            view = schema.name.partition("/")[0]
+            raise Refused(f"nothing of {schema.name} is materialised yet", code="no_generation",
+                          hint=f"kedge features materialise {view}")  # fmt: skip
+        found.append(kept[-1] if kept else mine[-1])
+    return tuple(found)
 
 
 def transform_of(
@@ -164,6 +204,21 @@ def transform_of(
             hint=f"known are: {', '.join(one.label for one in known.values()) or 'none'}",
         )
     return known[number]
+
+
+def landing_reads(place: Workplace, endpoint: str, command: Rollback) -> tuple[Run, ...]:
+    """The runs that a rollback would bring back, and that production does not read today."""
+    state = place.ledger.read().states.get(endpoint, State(endpoint=endpoint))
+    events = decide(state, command, place.clock.now())
+    if isinstance(events, Refusal) or state.production is None:
+        return ()
+    after = state
+    for event in events:
+        after = apply(after, event)
+    assert after.production is not None
+    today = runs_of(state.releases[state.production].generation)
+    landing = runs_of(after.releases[after.production].generation)
+    return tuple(run for run in landing if run not in today)
 
 
 def placement_of(policy: Policy, version: ModelVersion) -> Placement:

@@ -16,6 +16,7 @@ from kedge.adapters.records import RECORDS_DIR
 from kedge.adapters.records.store import Records
 from kedge.adapters.sql.engine import open_evidence, open_ledger, open_roster
 from kedge.adapters.sql.features import SqlFeatures
+from kedge.adapters.sql.generations import SqlGenerations
 from kedge.adapters.sql.ledger import SqlLedger
 from kedge.adapters.sql.registry import SqlRegistry
 from kedge.adapters.sql.rolls import SqlRolls
@@ -61,6 +62,11 @@ class Workplace:
     def features(self) -> SqlFeatures:
         """Schemas and transformations."""
         return SqlFeatures(self.database)
+
+    @property
+    def generations(self) -> SqlGenerations:
+        """What was computed ahead."""
+        return SqlGenerations(self.database)
 
     def ledger_signal(self) -> DirectorySignal:
         """Wakes when the ledger or a pin changes."""

@@ -18,6 +18,7 @@ from kedge.core.generations import (
     row_bytes,
     run_of,
     runs_of,
+    unneeded,
 )
 
 DAY = 86_400.0
@@ -85,3 +86,12 @@ def test_what_cannot_be_kept_by_key_is_refused_with_every_fault() -> None:
 def test_what_has_no_keys_cannot_be_kept() -> None:
     with pytest.raises(BadConfig, match="needs keys"):
         materialised(declared("a/1", {"x": VALUE}, []), View(source="x.parquet", time="at"))
+
+
+def test_a_run_goes_when_nobody_reads_it_and_a_newer_one_is_ready() -> None:
+    first, second, third, other = (Run("a/1", 1, 1), Run("a/1", 1, 2), Run("a/1", 2, 1), Run("b/1", 1, 1))
+    runs = {first: "ready", second: "ready", third: "ready", other: "ready"}
+    assert unneeded(runs, {first}) == (second,)
+    assert unneeded(runs, set()) == (first, second)
+    assert unneeded({**runs, third: "building"}, set()) == (first,), "what is not ready replaces nothing"
+    assert unneeded({**runs, first: "dropped"}, set()) == (second,)

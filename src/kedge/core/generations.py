@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from math import floor
 
 import msgspec
@@ -121,3 +121,23 @@ def mark_of(raw: bytes | None) -> Mark | None:
         return msgspec.msgpack.decode(raw, type=Mark) if raw is not None else None
     except msgspec.DecodeError:
         return None
+
+
+# ---------------------------------------------------------------- what may go
+
+
+def unneeded(runs: Mapping[Run, str], held: Set[Run]) -> tuple[Run, ...]:
+    """The runs that may be dropped: nobody reads them, and a newer one is ready.
+
+    Args:
+        runs: every run, and whether it is `building`, `ready` or `dropped`.
+        held: those that a release names which is live, a way back, or loaded anywhere.
+    """
+    newest: dict[str, Run] = {}
+    for run in sorted(run for run, standing in runs.items() if standing == "ready"):
+        newest[run.schema] = run
+    return tuple(
+        run
+        for run, standing in runs.items()
+        if standing == "ready" and run not in held and run != newest[run.schema]
+    )

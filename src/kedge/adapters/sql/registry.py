@@ -12,11 +12,13 @@ from sqlalchemy.dialects.sqlite import insert
 
 from kedge.adapters.sql import tables
 from kedge.adapters.sql.database import Database
+from kedge.adapters.sql.generations import note_read
 from kedge.adapters.sql.rows import entry_of, policy_of
 from kedge.core import codec
 from kedge.core.commands import Promoted, RolledBack
 from kedge.core.durations import seconds
 from kedge.core.errors import Refused
+from kedge.core.generations import runs_of
 from kedge.core.values import Field, ModelVersion, Policy, Release, Signature
 from kedge.ports import Bundle
 
@@ -95,6 +97,7 @@ class SqlRegistry:
 
         Raises:
             Refused: `unknown_version`: there is no such version, or it was removed;
+                `generation_gone`: what its transformation reads is not ready;
                 `digest_mismatch`: its bytes are others; `pin`: it was made for another feature
                 schema, or the schema has no such transformation.
         """
@@ -117,6 +120,9 @@ class SqlRegistry:
             if code is not None:
                 taken = Signature(inputs=raw, outputs=version.signature.outputs)
                 release = msgspec.structs.replace(release, signature=taken, code=code)
+            if bundle.generation is not None:
+                runs = runs_of(bundle.generation)
+                note_read(connection, bundle.schema, bundle.transformation, runs)
             connection.execute(_release.insert(), _release_row(release))
             return release
 

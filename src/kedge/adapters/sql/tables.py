@@ -82,14 +82,13 @@ generation = Table(
     Column("schema_id", String, primary_key=True),
     Column("transformation", Integer, primary_key=True, autoincrement=False),
     Column("generation", String, primary_key=True),
-    Column("watermark", String),
-    Column("rows", Integer),
     Column("state", String, nullable=False),
     ForeignKeyConstraint(
         ["schema_id", "transformation"],
         ["transform_version.schema_id", "transform_version.version"],
     ),
 )
+"""A run of what is materialised (a number), or what a release reads (the labels of runs)."""
 
 release = Table(
     "release",

@@ -1,0 +1,441 @@
+"""Computing values ahead of time: slices of a source into the offline log and the online store.
+
+A slice is computed, written to the offline log, and then to the online store together with the
+run's mark. Killed anywhere, the next run goes on where the mark is: a slice that is in the log is
+not computed again, and writing a slice again changes nothing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from itertools import chain
+from math import ceil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kedge.adapters.offline import OfflineLog
+from kedge.authoring import spec_of
+from kedge.bundles import Namespace
+from kedge.core.durations import seconds
+from kedge.core.errors import KedgeError, Refused
+from kedge.core.features import Spec, TransformVersion, View
+from kedge.core.generations import (
+    META,
+    Mark,
+    Run,
+    ends,
+    last_end,
+    mark_of,
+    pack_mark,
+    patience_s,
+    runs_of,
+    unneeded,
+)
+from kedge.core.holding import needs
+from kedge.lookups import keys_of, pack
+from kedge.ports import Columns, OnlineStore
+from kedge.wiring import Workplace
+
+OFFLINE_DIR = "offline"
+
+
+class Materialised(NamedTuple):
+    """A version of what is computed ahead: its code, and how it is declared."""
+
+    version: TransformVersion
+    spec: Spec
+    view: View
+    function: Callable[[Columns, float], Mapping[str, Any]]
+
+
+class Feeder:
+    """Feeds the runs of one state directory; one at a time, whoever starts it."""
+
+    def __init__(
+        self, place: Workplace, store: OnlineStore, root: Path, say: Callable[[str], None]
+    ) -> None:
+        """Say where the ledger, the values, and the sources (`root`) are, and whom to tell."""
+        self._place = place
+        self._store = store
+        self._root = root
+        self._say = say
+        self.log = OfflineLog(place.state_dir / OFFLINE_DIR)
+
+    def materialise(self, name: str, at: float | None) -> list[dict[str, Any]]:
+        """Bring every run of a view up to date, beginning one where the newest version has none.
+
+        Args:
+            name: VIEW, VIEW/VERSION or VIEW/VERSION#TRANSFORMATION.
+            at: Unix time up to which slices are computed. None: now.
+
+        Raises:
+            Refused: `unknown_view`; `in_the_future`; `materialise_busy`; `bad_source`; `bad_view`:
+                the function gave what its schema does not promise.
+            Unavailable: the online store or the source cannot be reached.
+        """
+        until = self._until(at)
+        with self._alone():
+            known = versions_of(self._place, name)
+            runs = self._place.generations.runs()
+            newest = {version.schema: version for version in known}
+            told = []
+            for version in known:
+                mine = [
+                    run for run, standing in runs.items()
+                    if code_of(run) == code_of(version) and standing != "dropped"
+                ]  # fmt: skip
+                if not mine and version == newest[version.schema]:
+                    mine = [self._place.generations.begin(version.schema, version.number)]
+                told += [self._feed(run, load(self._place, version), until) for run in mine]
+            self._drop()
+        return told
+
+    def backfill(self, name: str, since: float | None, at: float | None) -> dict[str, Any]:
+        """Compute a version's values anew, from the source as it is now, into a run of its own.
+
+        A run that was begun and is not finished is gone on with.
+
+        Raises:
+            Refused: as `materialise`.
+        """
+        until = self._until(at)
+        with self._alone():
+            version = versions_of(self._place, name)[-1]
+            runs = self._place.generations.runs()
+            begun = [r for r, standing in runs.items()
+                     if standing == "building" and code_of(r) == code_of(version)]  # fmt: skip
+            run = begun[-1] if begun else self._place.generations.begin(*code_of(version))
+            return self._feed(run, load(self._place, version), until, since)
+
+    def _until(self, at: float | None) -> float:
+        now = self._place.clock.unix()
+        if at is not None and at > now:
+            raise Refused(f"{iso(at)} is in the future", code="in_the_future",
+                          hint="values are computed of what is known; is this host's clock right?")  # fmt: skip
+        return now if at is None else at
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Two at once could write an older slice over a newer one."""
+        folder = self._place.state_dir / OFFLINE_DIR
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise Refused("somebody is materialising here already", code="materialise_busy",
+                              hint="wait for it, or end it: it goes on where it was") from None  # fmt: skip
+            yield
+
+    def _feed(
+        self, run: Run, made: Materialised, until: float, since: float | None = None
+    ) -> dict[str, Any]:
+        """Every slice of a run that is over and not in yet."""
+        view, fresh = made.view, mark_in(self._store, run)
+        every_s, ttl_s = seconds(view.every), seconds(view.ttl) if view.ttl else None
+        logged = self.log.ends(run)
+        source = self._root / view.source
+        if fresh is not None:
+            after, rows = fresh.watermark, fresh.rows
+        else:
+            first = logged[0] if logged else self._first(source, view, since)
+            after, rows = last_end(first - 1e-6, every_s), 0
+        slices = anew = 0
+        violations: Counter[str] = Counter()
+        for end in ends(after, until, every_s):
+            columns = self._slice(run, made, source, end, logged=end in logged)
+            anew += end not in logged
+            violations.update(outside(columns, made.spec))
+            keys = keys_of(columns, made.spec.schema.keys) if columns else []
+            rows, slices = rows + len(keys), slices + 1
+            mark = Mark(watermark=end, rows=rows, ttl_s=ttl_s)
+            values = pack(made.spec.schema, keys, end, columns) if columns else iter(())
+            self._store.write(run.namespace, chain(values, [(META, pack_mark(mark))]))
+            after = end
+            self._say(f"{run.label}: {len(keys):,} rows as of {iso(end)}")
+        standing = self._place.generations.runs()[run]
+        if standing == "building" and (slices or fresh is not None):
+            self._place.generations.stand(run, "ready")
+            standing = "ready"
+        return {"run": run.label, "slices": slices, "computed": anew, "rows": rows,
+                "watermark": after if slices or fresh else None, "standing": standing,
+                "violations": dict(violations), "ahead_s": max(after - until, 0.0)}  # fmt: skip
+
+    def _first(self, source: Path, view: View, since: float | None) -> float:
+        """When the first row became known, or what is asked for instead."""
+        first, _ = self.log.source_span(source, view.time)
+        return first if since is None else max(first, since)
+
+    def _slice(
+        self, run: Run, made: Materialised, source: Path, end: float, *, logged: bool
+    ) -> Columns:
+        """A slice's columns: from the log, or computed and then logged; {} when no row is new."""
+        if logged:
+            return self.log.read(run, end)
+        columns = computed(made, self.log, source, end)
+        if columns:
+            self.log.write(run, end, made.spec.schema.keys, columns)
+        return columns
+
+    def _drop(self) -> None:
+        """Drop the values of runs that nothing refers to. Their offline log stays: training sets name it."""
+        for run in unneeded(self._place.generations.runs(), held(self._place)):
+            self._place.generations.stand(run, "dropped")
+            self._store.drop(run.namespace)
+            self._say(f"{run.label}: dropped, nothing reads it")
+
+
+# ---------------------------------------------------------------- one slice
+
+
+def computed(made: Materialised, log: OfflineLog, source: Path, end: float) -> Columns:
+    """What the function makes of the rows that are known at a slice's end; {} when there is none.
+
+    Raises:
+        Refused: `bad_view`: it raised, or gave what its schema does not promise; `bad_source`.
+    """
+    back_s = seconds(made.view.lookback) if made.view.lookback else float("inf")
+    rows = log.source_rows(source, made.view.time, end - back_s, end)
+    if not len(next(iter(rows.values()), ())):
+        return {}
+    for column in rows.values():
+        column.flags.writeable = False
+    name = made.version.label
+    try:
+        found = made.function(rows, end)
+    except Exception as error:  # somebody's code; it becomes one refusal
+        raise Refused(f"{name} raised {type(error).__name__}: {error} on the slice that ends {iso(end)}",
+                      code="bad_view") from error  # fmt: skip
+    fault = misfit(found, made.spec)
+    if fault is not None:
+        raise Refused(f"{name}, on the slice that ends {iso(end)}: {fault}", code="bad_view",
+                      hint="it gives the keys and the fields of its schema, a row a key")  # fmt: skip
+    schema = made.spec.schema
+    kept = {key: np.asarray(found[key]) for key in schema.keys}
+    return {**kept, **{n: np.asarray(found[n], np.float32) for n in schema.fields}}
+
+
+def misfit(found: Any, spec: Spec) -> str | None:
+    """What is wrong with the answer of a materialised function; None when nothing is."""
+    schema = spec.schema
+    if not isinstance(found, Mapping):
+        return f"it gave a {type(found).__name__}, not columns by name"
+    missing = [name for name in (*schema.keys, *schema.fields) if name not in found]
+    if missing:
+        return f"it gave no {', '.join(missing)}"
+    rows = len(np.atleast_1d(np.asarray(found[schema.keys[0]])))
+    for name in schema.keys:
+        if np.asarray(found[name]).shape != (rows,):
+            return f"{name} has the shape {np.asarray(found[name]).shape}, not ({rows},)"
+    for name, feature in schema.fields.items():
+        try:
+            column = np.asarray(found[name], np.float32)
+        except (TypeError, ValueError) as error:
+            return f"{name}: {error}"
+        if column.shape != (rows, *feature.shape):
+            return f"{name} has the shape {column.shape}, not {(rows, *feature.shape)}"
+        if not feature.null and np.isnan(column).any():
+            return f"{name} is null, and may not be: leave the key out instead"
+    keys = keys_of({key: np.asarray(found[key]) for key in schema.keys}, schema.keys)
+    if len(set(keys)) != rows:
+        return f"{rows - len(set(keys))} keys are there twice"
+    return None
+
+
+def outside(columns: Columns, spec: Spec) -> dict[str, int]:
+    """How many values of each field are out of its range; counted, as at serving."""
+    found = {}
+    for name, feature in spec.schema.fields.items():
+        if feature.range is not None and columns:
+            low, high = feature.range
+            found[name] = int(((columns[name] < low) | (columns[name] > high)).sum())
+    return {name: count for name, count in found.items() if count}
+
+
+# ---------------------------------------------------------------- versions and runs
+
+
+def code_of(one: Run | TransformVersion) -> tuple[str, int]:
+    """The version of the code: its schema and number."""
+    return one.schema, one.transformation if isinstance(one, Run) else one.number
+
+
+def versions_of(place: Workplace, name: str) -> list[TransformVersion]:
+    """The versions of what is computed ahead that a name means, in order.
+
+    Raises:
+        Refused: `unknown_view`.
+    """
+    found, views = [], []
+    for schema in place.features.schemas():
+        for version in place.features.versions(schema.name):
+            if spec_of(place.artifacts.verify(version.digest)).view:
+                views.append(version.label)
+                if name in (schema.name.partition("/")[0], schema.name, version.label):
+                    found.append(version)
+    if not found:
+        raise Refused(f"nothing that is materialised is called {name}", code="unknown_view",
+                      hint=f"known are: {', '.join(views) or 'none; kedge features apply FILE'}")  # fmt: skip
+    return found
+
+
+def load(place: Workplace, version: TransformVersion) -> Materialised:
+    """A version's code, out of its verified bundle.
+
+    Raises:
+        Refused: `bad_view`: it cannot be run.
+    """
+    root = place.artifacts.verify(version.digest)
+    spec = spec_of(root)
+    module, _, name = spec.entry.partition(":")
+    try:
+        function = getattr(Namespace(root).module(module), name)
+    except Exception as error:  # somebody's code; it becomes one refusal
+        raise Refused(f"{version.label} cannot be loaded: {type(error).__name__}: {error}",
+                      code="bad_view") from error  # fmt: skip
+    assert spec.view
+    return Materialised(version, spec, spec.view, function)
+
+
+def try_view(place: Workplace, root: Path, version: TransformVersion) -> None:
+    """Compute the newest slice twice, to see that it is what the schema promises.
+
+    Raises:
+        Refused: `bad_view`; `bad_source`; `not_deterministic`.
+    """
+    made = load(place, version)
+    log = OfflineLog(place.state_dir / OFFLINE_DIR)
+    source = root / made.view.source
+    _, last = log.source_span(source, made.view.time)
+    every_s = seconds(made.view.every)
+    end = last_end(last, every_s) + (every_s if last % every_s else 0.0)
+    once, again = (computed(made, log, source, end) for _ in range(2))
+    for name, column in once.items():
+        if column.tobytes() != again[name].tobytes() if column.dtype != object else (
+            column.tolist() != again[name].tolist()
+        ):  # fmt: skip
+            raise Refused(f"asked the same slice twice, it gave two answers in {name}",
+                          code="not_deterministic", hint="no clock, no random numbers")  # fmt: skip
+
+
+def mark_in(store: OnlineStore, run: Run) -> Mark | None:
+    """How far a run is; None when the store has nothing of it.
+
+    Raises:
+        Unavailable: the store cannot be read.
+    """
+    if run.namespace not in store.namespaces():
+        return None
+    return mark_of(store.read(run.namespace, [META])[0])
+
+
+def held(place: Workplace) -> set[Run]:
+    """The runs that a release reads which is live, a way back, wanted, or loaded anywhere."""
+    states = place.ledger.read().states
+    now = place.clock.unix()
+    live = {
+        (state.endpoint, number)
+        for state in states.values()
+        for number in (
+            *(need.release for need in needs(state, now=now)), state.previous, state.candidate
+        )
+    } | {
+        (hold.endpoint, hold.release) for member in place.roster.members() for hold in member.holds
+    }  # fmt: skip
+    return {
+        run
+        for state in states.values()
+        for number, release in state.releases.items()
+        if (state.endpoint, number) in live
+        for run in runs_of(release.generation)
+    }
+
+
+def status_of(place: Workplace, store: OnlineStore, name: str | None) -> list[dict[str, Any]]:
+    """Every run that was not dropped: how far it is, how far behind, and who reads it.
+
+    Raises:
+        Refused: `unknown_view`.
+        Unavailable: the store cannot be read.
+    """
+    wanted = {code_of(v) for v in versions_of(place, name)} if name is not None else None
+    now, found = place.clock.unix(), []
+    states = place.ledger.read().states.values()
+    for run, standing in place.generations.runs().items():
+        if standing == "dropped" or (wanted is not None and code_of(run) not in wanted):
+            continue
+        view = view_of(place, run)
+        mark = mark_in(store, run)
+        lag = now - mark.watermark if mark is not None else None
+        found.append({
+            "run": run.label, "standing": standing, "watermark": mark and mark.watermark, "lag_s": lag,
+            "stale": lag is None or lag > patience_of(view), "ahead": lag is not None and lag < 0,
+            "keys": max(store.count(run.namespace) - 1, 0), "every": view.every, "ttl": view.ttl,
+            "read_by": sorted(
+                f"{state.endpoint} {release.label}" for state in states
+                for number, release in state.releases.items()
+                if run in runs_of(release.generation)
+                and number in (state.production, state.candidate, state.back)
+            ),
+        })  # fmt: skip
+    return found
+
+
+def view_of(place: Workplace, run: Run) -> View:
+    """How the version of a run is declared."""
+    versions = {v.number: v for v in place.features.versions(run.schema)}
+    view = spec_of(place.artifacts.verify(versions[run.transformation].digest)).view
+    assert view
+    return view
+
+
+def patience_of(view: View) -> float:
+    """How far a run of a view may lag, in seconds."""
+    return patience_s(seconds(view.every), seconds(view.ttl) if view.ttl else None)
+
+
+def refuse_stale(
+    place: Workplace, store: OnlineStore, runs: Sequence[Run], accept: str | None
+) -> None:
+    """Refuse to go back to values that are too old to be read.
+
+    A run that cannot be looked at says nothing: a rollback does not wait for a store.
+
+    Raises:
+        Refused: `stale_generation`: names each such run and its lag; `bad_duration`.
+    """
+    try:
+        accepted_s = seconds(accept) if accept is not None else 0.0
+    except ValueError as error:
+        raise Refused(str(error), code="bad_duration") from None
+    stale = []
+    for run in runs:
+        try:
+            mark, patience = mark_in(store, run), patience_of(view_of(place, run))
+        except KedgeError:
+            continue
+        lag = place.clock.unix() - mark.watermark if mark is not None else float("inf")
+        if lag > max(patience, accepted_s):
+            behind = f"{ceil(lag / 60)} minutes behind" if mark is not None else "gone"
+            stale.append((run, lag, f"{run.label} is {behind}, and may be {patience / 60:g}"))
+    if stale:
+        run, lag, _ = max(stale, key=lambda one: one[1])
+        forced = f"--accept-stale {ceil(lag / 60) + 1}m goes back all the same" if lag < float("inf") else (
+            "kedge rollback --to names another release"
+        )  # fmt: skip
+        raise Refused(
+            f"what it would read is stale: {'; '.join(told for *_, told in stale)}",
+            code="stale_generation", details={"lag_s": None if lag == float("inf") else lag},
+            hint=f"kedge features materialise {run.schema} brings it up to date; {forced}",
+        )  # fmt: skip
+
+
+def iso(at: float) -> str:
+    """A time as people read it."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
