@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from kedge.authoring import spec_of
 from kedge.core.errors import ModelFailure, UnfitModel
-from kedge.core.features import Feature
+from kedge.core.features import Feature, Spec
 from kedge.core.values import Signature
+from kedge.lookups import Lookup
 from kedge.tensors import check_answer
 
 if TYPE_CHECKING:
@@ -72,11 +73,19 @@ class _Siblings(ModuleType):
         self.__dict__.update(modules)
 
 
+Lookups = Callable[[Spec], Sequence[Lookup]]
+"""Opens what a transformation reads by key."""
+
+
 class Transform:
     """An implementation of a schema: raw columns in, features out. Checked each time."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, lookups: Lookups | None = None) -> None:
         """Load it from a verified directory.
+
+        Args:
+            root: the directory.
+            lookups: opens what it reads by key. None: it can only be asked by `applied`.
 
         Raises:
             CorruptArtifact: it has no spec.
@@ -93,14 +102,41 @@ class Transform:
                 f"{type(error).__name__}: {error}", code="transform_broken",
             ) from error  # fmt: skip
         self.checks = Checks(self.spec.schema.fields)
+        self._told: dict[str, int] = {}
+        self._lookups = lookups(self.spec) if lookups is not None else ()
 
     def predict(self, columns: Columns) -> Columns:
         """The features of these rows. What it is given is read-only.
 
         Raises:
-            ModelFailure: `transform_nonsense`: it gave something that is not what its schema promises.
+            ModelFailure: `transform_nonsense`: it gave something that is not what its schema promises;
+                `features_...`: what is read by key is not there, and the rule refuses.
         """
-        return self.applied({field.name: columns[field.name] for field in self.spec.raw}, ())
+        given = {field.name: columns[field.name] for field in self.spec.raw}
+        if not self._lookups:
+            return self.applied(given, ())
+        return self.applied(given, [lookup.columns(given) for lookup in self._lookups])
+
+    def violations(self) -> dict[str, int]:
+        """What was counted so far: out of range, unseen, or not there when it was looked up."""
+        found = dict(self.checks.violations)
+        for lookup in self._lookups:
+            found.update(lookup.counts)
+        return found
+
+    def fresh(self) -> dict[str, int]:
+        """What was counted since the last call."""
+        if not self.checks.violations and not self._lookups:
+            return {}
+        now = self.violations()
+        found = {name: count - self._told.get(name, 0) for name, count in now.items()}
+        self._told = now
+        return {name: count for name, count in found.items() if count}
+
+    def stands_alone(self, alone: bool) -> None:
+        """Whether nobody else can answer the next questions."""
+        for lookup in self._lookups:
+            lookup.alone = alone
 
     def applied(self, given: Columns, looked: Sequence[Columns]) -> Columns:
         """The features of these raw columns, and of the columns of each schema that it reads.
@@ -148,15 +184,8 @@ class Checks:
             if f.range is not None or f.categories or not f.null
         ]
         self.rows = 0
-        self._told: dict[str, int] = {}
         self.violations: dict[str, int] = {}
         """By `FEATURE.range` and `FEATURE.category`; cumulative."""
-
-    def fresh(self) -> dict[str, int]:
-        """What was counted since the last call."""
-        found = {name: count - self._told.get(name, 0) for name, count in self.violations.items()}
-        self._told = dict(self.violations)
-        return {name: count for name, count in found.items() if count}
 
     def look(self, columns: Columns, rows: int) -> str | None:
         """Count what is out of range or unseen; the fault where a null is not allowed."""

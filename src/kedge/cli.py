@@ -114,7 +114,7 @@ def _supervise(
                 f"warning: {error}\nwarning: serving under the policy that is in force; {error.hint}"
             )
 
-    run_supervisor(server, config=context.config, state_dir=context.state_dir, with_control=with_control,
+    run_supervisor(server, context.online, config=context.config, state_dir=context.state_dir, with_control=with_control,
                    run_for=run_for, say=context.say, ready=ready)  # fmt: skip
 
 
@@ -123,18 +123,22 @@ def _supervise(
 @click.option("--fd", type=int, required=True)
 @click.option("--run-dir", type=click.Path(path_type=Path), required=True)
 @click.option("--server", "server_json", required=True)
+@click.option("--online", "online_json", required=True)
 @click.option("--state-dir", type=click.Path(path_type=Path), required=True)
 @verb
 def gateway_worker(
-    _context: Context, slot: str, fd: int, run_dir: Path, server_json: str, state_dir: Path
-) -> None:
+    _context: Context, slot: str, fd: int, run_dir: Path, server_json: str, online_json: str,
+    state_dir: Path,
+) -> None:  # fmt: skip
     """Be one gateway worker (started by the supervisor)."""
     from kedge.core.codec import decode
+    from kedge.core.generations import Online
     from kedge.running import log_to_stderr, run_worker
     from kedge.settings import Server
 
     log_to_stderr()
-    run_worker(decode(server_json, Server), slot=slot, fd=fd, run_dir=run_dir, state_dir=state_dir)
+    run_worker(decode(server_json, Server), decode(online_json, Online), slot=slot, fd=fd,
+               run_dir=run_dir, state_dir=state_dir)  # fmt: skip
 
 
 @main.command()
@@ -409,7 +413,7 @@ def rollback(
         if runs:
             from kedge.materialising import refuse_stale
 
-            refuse_stale(place, online(context), runs, accept_stale)
+            refuse_stale(place, lambda: context.online, runs, accept_stale)
         return command
 
     submit(context, endpoint, make, reason)

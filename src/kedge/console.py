@@ -17,6 +17,7 @@ import click
 if TYPE_CHECKING:
     from kedge.core.commands import AnyCommand
     from kedge.core.errors import KedgeError
+    from kedge.core.generations import Online
     from kedge.settings import Settings
     from kedge.wiring import Workplace
 
@@ -48,6 +49,15 @@ class Context:
         except BadConfig:
             where = STATE_DIR
         return (self.config.parent / where).absolute()
+
+    @property
+    def online(self) -> Online:
+        """Where values are looked up by key, and the rules for what is not there.
+
+        Raises:
+            BadConfig: kedge.toml is damaged, or says too little.
+        """
+        return self.settings.online.opened(self.config.parent, self.state_dir)
 
     def place(self, *, patience_s: float = 5.0) -> Workplace:
         """The state directory, opened."""

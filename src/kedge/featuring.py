@@ -47,9 +47,7 @@ FREE = frozenset({"numpy", "kedge"})
 # ---------------------------------------------------------------- applying
 
 
-def apply_file(
-    place: Workplace, path: Path, *, golden: Path | None, root: Path
-) -> dict[str, Any]:
+def apply_file(place: Workplace, path: Path, *, golden: Path | None, root: Path) -> dict[str, Any]:
     """Make versions of every transformation in a file; the same content is the same version.
 
     Args:

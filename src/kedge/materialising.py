@@ -15,11 +15,11 @@ from datetime import UTC, datetime
 from itertools import chain
 from math import ceil
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from kedge.adapters.offline import OfflineLog
+from kedge.adapters.offline import OfflineLog, Source
 from kedge.authoring import spec_of
 from kedge.bundles import Namespace
 from kedge.core.durations import seconds
@@ -28,6 +28,7 @@ from kedge.core.features import Spec, TransformVersion, View
 from kedge.core.generations import (
     META,
     Mark,
+    Online,
     Run,
     ends,
     last_end,
@@ -38,9 +39,11 @@ from kedge.core.generations import (
     unneeded,
 )
 from kedge.core.holding import needs
-from kedge.lookups import keys_of, pack
-from kedge.ports import Columns, OnlineStore
+from kedge.lookups import keys_of, open_store, pack
 from kedge.wiring import Workplace
+
+if TYPE_CHECKING:
+    from kedge.ports import Columns, OnlineStore
 
 OFFLINE_DIR = "offline"
 
@@ -140,11 +143,17 @@ class Feeder:
         view, fresh = made.view, mark_in(self._store, run)
         every_s, ttl_s = seconds(view.every), seconds(view.ttl) if view.ttl else None
         logged = self.log.ends(run)
-        source = self._root / view.source
+        source = Source(self._root / view.source, view.time)
         if fresh is not None:
             after, rows = fresh.watermark, fresh.rows
         else:
-            first = logged[0] if logged else self._first(source, view, since)
+            first = (
+                logged[0]
+                if logged
+                else source.span()[0]
+                if since is None
+                else max(source.span()[0], since)
+            )
             after, rows = last_end(first - 1e-6, every_s), 0
         slices = anew = 0
         violations: Counter[str] = Counter()
@@ -167,18 +176,16 @@ class Feeder:
                 "watermark": after if slices or fresh else None, "standing": standing,
                 "violations": dict(violations), "ahead_s": max(after - until, 0.0)}  # fmt: skip
 
-    def _first(self, source: Path, view: View, since: float | None) -> float:
-        """When the first row became known, or what is asked for instead."""
-        first, _ = self.log.source_span(source, view.time)
-        return first if since is None else max(first, since)
-
     def _slice(
-        self, run: Run, made: Materialised, source: Path, end: float, *, logged: bool
+        self, run: Run, made: Materialised, source: Source, end: float, *, logged: bool
     ) -> Columns:
         """A slice's columns: from the log, or computed and then logged; {} when no row is new."""
         if logged:
-            return self.log.read(run, end)
-        columns = computed(made, self.log, source, end)
+            found = self.log.read(run, end)
+            return {
+                name: found[name] for name in (*made.spec.schema.keys, *made.spec.schema.fields)
+            }
+        columns = computed(made, source, end)
         if columns:
             self.log.write(run, end, made.spec.schema.keys, columns)
         return columns
@@ -194,14 +201,14 @@ class Feeder:
 # ---------------------------------------------------------------- one slice
 
 
-def computed(made: Materialised, log: OfflineLog, source: Path, end: float) -> Columns:
+def computed(made: Materialised, source: Source, end: float) -> Columns:
     """What the function makes of the rows that are known at a slice's end; {} when there is none.
 
     Raises:
         Refused: `bad_view`: it raised, or gave what its schema does not promise; `bad_source`.
     """
     back_s = seconds(made.view.lookback) if made.view.lookback else float("inf")
-    rows = log.source_rows(source, made.view.time, end - back_s, end)
+    rows = source.rows(end - back_s, end)
     if not len(next(iter(rows.values()), ())):
         return {}
     for column in rows.values():
@@ -254,7 +261,8 @@ def outside(columns: Columns, spec: Spec) -> dict[str, int]:
     for name, feature in spec.schema.fields.items():
         if feature.range is not None and columns:
             low, high = feature.range
-            found[name] = int(((columns[name] < low) | (columns[name] > high)).sum())
+            column = np.asarray(columns[name], np.float32)
+            found[name] = int(((column < low) | (column > high)).sum())
     return {name: count for name, count in found.items() if count}
 
 
@@ -310,12 +318,11 @@ def try_view(place: Workplace, root: Path, version: TransformVersion) -> None:
         Refused: `bad_view`; `bad_source`; `not_deterministic`.
     """
     made = load(place, version)
-    log = OfflineLog(place.state_dir / OFFLINE_DIR)
-    source = root / made.view.source
-    _, last = log.source_span(source, made.view.time)
+    source = Source(root / made.view.source, made.view.time)
+    _, last = source.span()
     every_s = seconds(made.view.every)
     end = last_end(last, every_s) + (every_s if last % every_s else 0.0)
-    once, again = (computed(made, log, source, end) for _ in range(2))
+    once, again = (computed(made, source, end) for _ in range(2))
     for name, column in once.items():
         if column.tobytes() != again[name].tobytes() if column.dtype != object else (
             column.tolist() != again[name].tolist()
@@ -401,7 +408,7 @@ def patience_of(view: View) -> float:
 
 
 def refuse_stale(
-    place: Workplace, store: OnlineStore, runs: Sequence[Run], accept: str | None
+    place: Workplace, online: Callable[[], Online], runs: Sequence[Run], accept: str | None
 ) -> None:
     """Refuse to go back to values that are too old to be read.
 
@@ -417,6 +424,7 @@ def refuse_stale(
     stale = []
     for run in runs:
         try:
+            store = open_store(online())
             mark, patience = mark_in(store, run), patience_of(view_of(place, run))
         except KedgeError:
             continue

@@ -440,8 +440,12 @@ class RemoteModel(Protocol):
     def ready(self) -> bool:
         """Whether somebody answers at the other end."""
 
-    async def predict(self, columns: Columns, deadline_s: float) -> tuple[Columns, int]:
+    async def predict(
+        self, columns: Columns, deadline_s: float, *, alone: bool = False
+    ) -> tuple[Columns, int]:
         """Answer the rows; with the microseconds spent inside the model.
+
+        `alone`: nobody else can answer them, so what is looked up by key has to make do.
 
         Raises:
             ModelFailure: it raised, died, was late, or there is nobody.

@@ -20,6 +20,7 @@ import msgspec
 from kedge.adapters import process
 from kedge.core.durations import seconds
 from kedge.core.errors import BadRequest, ModelFailure, Refused, Unavailable
+from kedge.core.generations import Online
 from kedge.core.policy import decide
 from kedge.core.records import JoinRow, Labelled
 from kedge.core.values import Release, Stage, State
@@ -44,7 +45,7 @@ LABELS = 20_000
 
 
 def replay_of(
-    place: Workplace, endpoint: str, text: str, since: str, *, say: Say
+    place: Workplace, endpoint: str, text: str, since: str, *, online: Online, say: Say
 ) -> dict[str, Any]:
     """Ask a release what was logged, and judge its answers against those that were given.
 
@@ -53,6 +54,7 @@ def replay_of(
         endpoint: whose log.
         text: the release, as v2 or r2.
         since: how far back, as a duration such as 7d.
+        online: what the release reads by key: its values are those of today.
         say: told now and then how far it is.
 
     Returns:
@@ -79,7 +81,7 @@ def replay_of(
               if row.inputs and row.production == state.production and row.arm == "production")  # fmt: skip
     watch = Watch(asked)
     answers: dict[str, Said] = {}
-    asyncio.run(_ask(place, asked, release, logged, watch, answers, say))
+    asyncio.run(_ask(place, asked, release, logged, watch, answers, say, online))
     if not answers and not watch.totals:
         raise Refused(
             f"no prediction of r{state.production} was logged within {since}", code="nothing_logged",
@@ -93,13 +95,13 @@ def replay_of(
 
 async def _ask(
     place: Workplace, state: State, release: Release, logged: Iterable[JoinRow], watch: Watch,
-    answers: dict[str, Said], say: Say,
+    answers: dict[str, Said], say: Say, online: Online,
 ) -> None:  # fmt: skip
     source = iter(logged)
     batch = list(islice(source, BATCH))
     if not batch:
         return
-    async with _model(place, state, release) as model:
+    async with _model(place, state, release, online) as model:
         number = 0
         while batch:
             number += 1
@@ -112,7 +114,7 @@ async def _ask(
 
 @asynccontextmanager
 async def _model(
-    place: Workplace, state: State, release: Release
+    place: Workplace, state: State, release: Release, online: Online
 ) -> AsyncIterator[process.ProcessModel]:
     """The release in a process of its own, ended with us."""
     with tempfile.TemporaryDirectory(prefix="kedge-") as directory:
@@ -120,6 +122,7 @@ async def _model(
         command = process.command(
             socket=path, artifacts=place.state_dir / "artifacts", digest=release.model_digest,
             flavour=release.flavour, trusted=release.trusted, memory_mb=state.policy.memory_mb, code=release.code,
+            generation=release.generation, online=online,
         )  # fmt: skip
         with subprocess.Popen(  # noqa: S603, ASYNC220 - our own interpreter, nothing else runs here
             command, env=process.environment(), stdin=subprocess.DEVNULL

@@ -393,9 +393,13 @@ def runs_text(found: list[dict[str, Any]]) -> str:
             far = "nothing in the store"
         else:
             behind = f"{_span(abs(one['lag_s']))} {'ahead: is a clock wrong?' if one['ahead'] else 'behind'}"
-            far = f"known up to {_iso(one['watermark'])}, {behind}{', STALE' if one['stale'] else ''}"
+            far = (
+                f"known up to {_iso(one['watermark'])}, {behind}{', STALE' if one['stale'] else ''}"
+            )
         readers = ", ".join(one["read_by"]) or "nobody"
-        lines.append(f"{one['run']:<24} {one['standing']:<9} {one['keys']:>9,} keys  {far}; read by {readers}")
+        lines.append(
+            f"{one['run']:<24} {one['standing']:<9} {one['keys']:>9,} keys  {far}; read by {readers}"
+        )
     return "\n".join(lines) or "nothing is materialised: kedge features materialise VIEW"
 
 

@@ -28,6 +28,7 @@ from kedge.adapters.records.store import SPOOL
 from kedge.adapters.sql.signal import DirectorySignal
 from kedge.core.codec import encode
 from kedge.core.errors import BadConfig, Refused, Unavailable
+from kedge.core.generations import Online
 from kedge.core.records import JoinRow
 from kedge.core.values import Release, State
 from kedge.engine.clerk import Clerk
@@ -82,7 +83,9 @@ def log_to_stderr() -> None:
 # ---------------------------------------------------------------- a worker
 
 
-def run_worker(server: Server, *, slot: str, fd: int, run_dir: Path, state_dir: Path) -> None:
+def run_worker(
+    server: Server, online: Online, *, slot: str, fd: int, run_dir: Path, state_dir: Path
+) -> None:
     """Be one gateway worker. Returns when it was told to stop."""
     listener = socket.socket(fileno=fd)
     place = Workplace(state_dir, patience_s=0.2)
@@ -101,7 +104,7 @@ def run_worker(server: Server, *, slot: str, fd: int, run_dir: Path, state_dir: 
 
     links = Links()
     pool = Pool(loaders=Loaders(), artifacts=place.artifacts, connect=links.connect, run_dir=run_dir,
-                clock=place.clock, changed=signal_.wake)  # fmt: skip
+                clock=place.clock, changed=signal_.wake, online=online)  # fmt: skip
     replica = Replica(
         member=member, slot=slot, ledger=place.ledger, stamp=place.ledger.stamp, roster=place.roster,
         disk=place.disk, pool=pool, serving=serving, signal=signal_,
@@ -148,6 +151,7 @@ def contract_of(state: State) -> Contract:
 
 def run_supervisor(
     server: Server,
+    online: Online,
     *,
     config: Path,
     state_dir: Path,
@@ -177,8 +181,8 @@ def run_supervisor(
             ),
             ledger=place.ledger, stamp=place.ledger.stamp, roster=place.roster, disk=place.disk,
             signal_=signal_, clock=place.clock, run_dir=run_dir, log_dir=state_dir / "logs",
-            workers=worker_commands(server, run_dir, state_dir, listener.fileno()),
-            listener_fd=listener.fileno(), host_command=host_command(state_dir),
+            workers=worker_commands(server, online, run_dir, state_dir, listener.fileno()),
+            listener_fd=listener.fileno(), host_command=host_command(state_dir, online),
             others=control_command(config) if with_control else {}, orphans=orphans,
             environment=process.environment(),
         )  # fmt: skip
@@ -272,12 +276,15 @@ def is_worker(pid: int) -> bool:
         return False
 
 
-def worker_commands(server: Server, run_dir: Path, state_dir: Path, fd: int) -> dict[str, Command]:
+def worker_commands(
+    server: Server, online: Online, run_dir: Path, state_dir: Path, fd: int
+) -> dict[str, Command]:
     """How each gateway worker is started."""
     return {
         f"w{number}": (
             sys.executable, "-m", "kedge", "gateway-worker", "--slot", f"w{number}", "--fd", str(fd),
-            "--run-dir", str(run_dir), "--server", encode(server).decode(), "--state-dir", str(state_dir),
+            "--run-dir", str(run_dir), "--server", encode(server).decode(),
+            "--online", encode(online).decode(), "--state-dir", str(state_dir),
         )
         for number in range(server.workers)
     }  # fmt: skip
@@ -288,7 +295,7 @@ def control_command(config: Path) -> dict[str, Command]:
     return {"control": (sys.executable, "-m", "kedge", "--config", str(config), "control")}
 
 
-def host_command(state_dir: Path) -> HostCommand:
+def host_command(state_dir: Path, online: Online) -> HostCommand:
     """How the model process of a release is started."""
 
     def build(state: State, release: int, path: Path) -> Command:
@@ -296,6 +303,7 @@ def host_command(state_dir: Path) -> HostCommand:
         return tuple(process.command(
             socket=path, artifacts=state_dir / "artifacts", digest=chosen.model_digest, flavour=chosen.flavour,
             trusted=chosen.trusted, memory_mb=state.policy.memory_mb, code=chosen.code,
+            generation=chosen.generation, online=online,
         ))  # fmt: skip
 
     return build

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import re
 import subprocess
 import tomllib
@@ -18,10 +19,15 @@ import msgspec
 
 from kedge.core.durations import seconds
 from kedge.core.errors import BadConfig
+from kedge.core.generations import Online, Rule, Rules
 from kedge.core.values import Field, Output, Policy, Value
 
 CONFIG_NAME = "kedge.toml"
 STATE_DIR = ".kedge"
+ONLINE_DIR = "online"
+"""Within the state directory: what is looked up by key."""
+URL_VARIABLE = "KEDGE_ONLINE_URL"
+"""A URL may hold a password, and kedge.toml is in a repository."""
 
 
 class Server(Value, frozen=True):
@@ -42,10 +48,40 @@ class Server(Value, frozen=True):
     """How long a stopping worker goes on answering on open connections."""
 
 
+class OnlineStore(Value, frozen=True):
+    """Where values that were computed ahead are looked up by key; this machine's own."""
+
+    store: Literal["sqlite", "lmdb", "redis"] = "sqlite"
+    path: str | None = None
+    """Of SQLite's file or LMDB's directory. None: within the state directory."""
+    url: str | None = None
+    """Of Redis or Valkey. None: the environment variable KEDGE_ONLINE_URL."""
+    missing: Rule = "default"
+    """A key that has no value. The default goes on answering, and is counted."""
+    expired: Rule = "default"
+    outage: Rule = "default"
+
+    def opened(self, root: Path, state_dir: Path) -> Online:
+        """As processes are told: with an absolute place, relative to where kedge.toml is.
+
+        Raises:
+            BadConfig: Redis without a URL.
+        """
+        url = self.url or os.environ.get(URL_VARIABLE, "")
+        if self.store == "redis" and not url:
+            raise BadConfig(["online.url: redis needs one"],
+                            hint=f'url = "redis://HOST:6379", or the environment variable {URL_VARIABLE}')  # fmt: skip
+        inside = {"sqlite": "online.db", "lmdb": "lmdb"}.get(self.store, "")
+        path = state_dir / ONLINE_DIR / inside if self.path is None else root / self.path
+        where = url if self.store == "redis" else str(path.absolute())
+        return Online(self.store, where, Rules(self.missing, self.expired, self.outage))
+
+
 class Settings(Value, frozen=True):
     """Everything that kedge.toml says."""
 
     server: Server = Server()
+    online: OnlineStore = OnlineStore()
     endpoints: dict[str, Policy] = {}
 
 
@@ -82,10 +118,13 @@ def read(text: str, *, where: str = CONFIG_NAME) -> Settings:
 def parse(raw: dict[str, Any], *, where: str = CONFIG_NAME) -> Settings:
     """Check a configuration that was read already."""
     faults: list[str] = []
-    _unknown(raw, ("server", "endpoints"), "", faults)
+    _unknown(raw, ("server", "online", "endpoints"), "", faults)
     server = _struct(raw.get("server", {}), Server, "server", faults)
     if server is not None:
         _judge_server(server, faults)
+    online = _struct(raw.get("online", {}), OnlineStore, "online", faults)
+    if online is not None:
+        _judge_online(online, faults)
     endpoints: dict[str, Policy] = {}
     tables = raw.get("endpoints", {})
     if not isinstance(tables, dict):
@@ -110,7 +149,7 @@ def parse(raw: dict[str, Any], *, where: str = CONFIG_NAME) -> Settings:
             [f"{where}: {fault}" for fault in faults],
             hint="nothing was changed; docs/reference/config.md explains every key",
         )
-    return Settings(server=server, endpoints=endpoints)
+    return Settings(server=server, online=online, endpoints=endpoints)
 
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
@@ -240,6 +279,15 @@ def _judge_server(server: Server, faults: list[str]) -> None:
         for name, bound in least.items()
         if getattr(server, name) < bound
     )
+
+
+def _judge_online(online: OnlineStore, faults: list[str]) -> None:
+    if online.store == "redis" and online.path is not None:
+        faults.append("online.path: redis has a url instead")
+    if online.store != "redis" and online.url is not None:
+        faults.append(f"online.url: is for redis; {online.store} has a path")
+    if online.url is not None and not online.url.startswith(("redis://", "rediss://", "unix://")):
+        faults.append(f"online.url: begins with redis://, rediss:// or unix://; got {online.url}")
 
 
 def _judge(policy: Policy, declared: Any, place: str, faults: list[str]) -> None:

@@ -203,19 +203,21 @@ def features_backfill(context: Context, view: str, since: str | None, at: str | 
 @verb
 def features_status(context: Context, view: str | None) -> None:
     """Say how far each run is, how far behind, and who reads it."""
+    from kedge.lookups import open_store
     from kedge.materialising import status_of
     from kedge.report import runs_text
 
-    found = status_of(context.place(), online(context), view)
+    found = status_of(context.place(), open_store(context.online), view)
     context.out(found, runs_text(found))
 
 
 def feeder(context: Context) -> Feeder:
     """What feeds the runs of this state directory."""
+    from kedge.lookups import open_store
     from kedge.materialising import Feeder
 
     say = context.say if not context.as_json else lambda text: None
-    return Feeder(context.place(), online(context), context.config.parent, say)
+    return Feeder(context.place(), open_store(context.online), context.config.parent, say)
 
 
 def moment(text: str | None) -> float | None:

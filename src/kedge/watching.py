@@ -68,7 +68,9 @@ def replay(context: Context, endpoint: str, release: str, since: str) -> None:
     from kedge.replaying import replay_of
     from kedge.report import evidence_text
 
-    found = replay_of(context.place(), endpoint, release, since, say=context.say)
+    found = replay_of(
+        context.place(), endpoint, release, since, online=context.online, say=context.say
+    )
     context.out(found, f"{found['replayed']:,} predictions asked again\n{evidence_text(found)}")
 
 

@@ -182,12 +182,13 @@ class Site:
         return self.infer()[1]["kedge-release"]
 
     @contextlib.contextmanager
-    def load(self, *, rate: float = 100.0, connections: int = 4, boom: int = 0) -> Iterator[Load]:
+    def load(self, *, rate: float = 100.0, connections: int = 4, boom: int = 0,
+             column: str = "x") -> Iterator[Load]:  # fmt: skip
         """Keep callers asking while something happens; every request is counted, none is repeated.
 
         Every `boom`-th request of a caller carries the word that triggers a model's fault.
         """
-        load = Load(self, rate, connections, boom)
+        load = Load(self, rate, connections, boom, column)
         try:
             yield load
         finally:
@@ -197,9 +198,12 @@ class Site:
 class Load:
     """Callers on kept-alive connections, each at its own pace."""
 
-    def __init__(self, site: Site, rate: float, connections: int, boom: int = 0) -> None:
+    def __init__(
+        self, site: Site, rate: float, connections: int, boom: int = 0, column: str = "x"
+    ) -> None:
         self.site = site
         self.boom = boom
+        self.column = column
         self.ok = 0
         self.failures: list[str] = []
         self.releases: dict[str, int] = {}
@@ -215,7 +219,7 @@ class Load:
     def _ask(self, pause_s: float, caller: int) -> None:
         plain, boom = (
             json.dumps({"inputs": [
-                {"name": "x", "datatype": "FP64", "shape": [1], "data": [1.0]},
+                {"name": self.column, "datatype": "FP64", "shape": [1], "data": [1.0]},
                 *({"name": "word", "datatype": "BYTES", "shape": [1], "data": [word]} for word in words),
             ]}).encode()
             for words in ((), ("boom",))

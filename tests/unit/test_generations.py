@@ -89,9 +89,16 @@ def test_what_has_no_keys_cannot_be_kept() -> None:
 
 
 def test_a_run_goes_when_nobody_reads_it_and_a_newer_one_is_ready() -> None:
-    first, second, third, other = (Run("a/1", 1, 1), Run("a/1", 1, 2), Run("a/1", 2, 1), Run("b/1", 1, 1))
+    first, second, third, other = (
+        Run("a/1", 1, 1),
+        Run("a/1", 1, 2),
+        Run("a/1", 2, 1),
+        Run("b/1", 1, 1),
+    )
     runs = {first: "ready", second: "ready", third: "ready", other: "ready"}
     assert unneeded(runs, {first}) == (second,)
     assert unneeded(runs, set()) == (first, second)
-    assert unneeded({**runs, third: "building"}, set()) == (first,), "what is not ready replaces nothing"
+    assert unneeded({**runs, third: "building"}, set()) == (first,), (
+        "what is not ready replaces nothing"
+    )
     assert unneeded({**runs, first: "dropped"}, set()) == (second,)

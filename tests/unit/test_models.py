@@ -174,7 +174,9 @@ class Line:
         self.ready = False
         self.open = True
 
-    async def predict(self, columns: Columns, deadline_s: float) -> tuple[Columns, int]:
+    async def predict(
+        self, columns: Columns, deadline_s: float, *, alone: bool = False
+    ) -> tuple[Columns, int]:
         raise NotImplementedError
 
     def submit(

@@ -75,10 +75,15 @@ class Remote:
         self.violations: dict[str, int] = {}
         self.asked: list[float] = []
         """The deadline of each question."""
+        self.alone: list[bool] = []
+        """Whether nobody else could answer it."""
         self.waiting: list[tuple[Columns, Callable[[Columns | None, int, str | None], None]]] = []
 
-    async def predict(self, columns: Columns, deadline_s: float) -> tuple[Columns, int]:
+    async def predict(
+        self, columns: Columns, deadline_s: float, *, alone: bool = False
+    ) -> tuple[Columns, int]:
         self.asked.append(deadline_s)
+        self.alone.append(alone)
         if isinstance(self.answer, Exception):
             raise self.answer
         if isinstance(self.answer, str):

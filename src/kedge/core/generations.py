@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from math import floor
+from typing import Literal
 
 import msgspec
 
@@ -51,6 +53,26 @@ class Mark(Value, frozen=True):
     """Rows written so far, a key counted as often as it was written."""
     ttl_s: float | None = None
     """How old a value may be when it is read."""
+
+
+Rule = Literal["default", "refuse", "production"]
+
+
+class Rules(Value, frozen=True):
+    """What becomes of a value that is not there, is too old, or cannot be asked for."""
+
+    missing: Rule = "default"
+    expired: Rule = "default"
+    outage: Rule = "default"
+
+
+class Online(Value, frozen=True):
+    """Which store there is, and the rules; as `[online]` of kedge.toml says, and a process is told."""
+
+    store: str = "sqlite"
+    where: str = ""
+    """A path, or a URL."""
+    rules: Rules = Rules()
 
 
 def run_of(label: str) -> Run | None:
@@ -126,7 +148,7 @@ def mark_of(raw: bytes | None) -> Mark | None:
 # ---------------------------------------------------------------- what may go
 
 
-def unneeded(runs: Mapping[Run, str], held: Set[Run]) -> tuple[Run, ...]:
+def unneeded(runs: Mapping[Run, str], held: AbstractSet[Run]) -> tuple[Run, ...]:
     """The runs that may be dropped: nobody reads them, and a newer one is ready.
 
     Args:

@@ -18,8 +18,10 @@ import msgspec
 
 from kedge.bundles import Bare, Composed, Transform
 from kedge.core.errors import KedgeError
+from kedge.core.generations import Online
 from kedge.core.holding import Need, copies
 from kedge.core.values import Placement, Release, State
+from kedge.lookups import lookups_of
 from kedge.ports import Artifacts, Clock, Hold, Loader, Model, RemoteModel
 from kedge.tensors import check_proof
 
@@ -27,6 +29,9 @@ GRACE_S = 5.0
 """How long a release stays loaded after the last row that needed it."""
 RETRY_S = (5.0, 10.0, 30.0, 60.0)
 """After a failed load: a damaged artifact may be mended while the replica runs."""
+
+NOWHERE = Online()
+"""Of releases that read nothing by key."""
 
 Key = tuple[str, int, Placement]
 Connect = Callable[[Path, Release, int], RemoteModel]
@@ -100,7 +105,7 @@ class Handle:
         """What its transformation gave out of range or unseen since the last call."""
         sources = [remote.violations for remote in self.remotes]
         if isinstance(self.inline, Composed):
-            sources.append(self.inline.transform.checks.violations)
+            sources.append(self.inline.transform.violations())
         total: dict[str, int] = {}
         for source in sources:
             for name, count in list(source.items()):
@@ -151,7 +156,7 @@ class Pool:
 
     def __init__(
         self, *, loaders: Mapping[str, Loader], artifacts: Artifacts, connect: Connect, run_dir: Path,
-        clock: Clock, changed: Callable[[], None],
+        clock: Clock, changed: Callable[[], None], online: Online = NOWHERE,
     ) -> None:  # fmt: skip
         self._loaders = loaders
         self._artifacts = artifacts
@@ -159,6 +164,7 @@ class Pool:
         self._run_dir = run_dir
         self._clock = clock
         self._changed = changed
+        self._online = online
         self._slots: dict[Key, _Slot] = {}
         self._wished: frozenset[tuple[Key, float]] = frozenset()
         self.loads: dict[str, int] = {}
@@ -306,7 +312,11 @@ class Pool:
                 raise KedgeError(f"no loader for flavour {slot.release.flavour} is installed")
             model = self._model(loader, slot.release)
             if slot.release.code is not None:
-                transform = Transform(self._artifacts.verify(slot.release.code))
+                generation = slot.release.generation
+                transform = Transform(
+                    self._artifacts.verify(slot.release.code),
+                    lambda spec: lookups_of(spec, generation, self._online, alone=True),
+                )
                 self._prove(Bare(transform), slot.release.code)
                 model = Composed(transform, model)
         except Exception as error:  # noqa: BLE001 - a loader may raise anything; see house test's allow-list

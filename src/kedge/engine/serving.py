@@ -20,6 +20,7 @@ from kedge.engine.agreement import agreeing_rows
 from kedge.engine.models import Handle
 from kedge.engine.observe import ANSWERED, Recorder
 from kedge.engine.windows import Log, Seen
+from kedge.lookups import EXCUSED
 
 if TYPE_CHECKING:
     from kedge.ports import Columns
@@ -195,6 +196,8 @@ class Serving:
                 live.recorder.candidate_answered()
                 return Answer(choice, outputs, micros)
         answer = await self._instead(live, reason, cause, request)
+        if cause == EXCUSED:  # what it reads by key is not there: nobody's failure
+            return answer
         # Only now: what production fails too says nothing about the candidate alone.
         if handle is not None and handle.remotes and reason is Reason.FAILOVER:
             handle.breaker.failed(self._monotonic())
@@ -232,8 +235,9 @@ class Serving:
                 outputs = handle.inline.predict(request.columns)
             except Exception as error:  # a model may raise anything; it becomes one kind of failure
                 live.recorder.count(f"errors.{choice.arm}")
+                code = error.code if isinstance(error, ModelFailure) else "model_raised"
                 raise ModelFailure(f"r{choice.release} raised {type(error).__name__}: {error}",
-                                   code="model_raised") from error  # fmt: skip
+                                   code=code) from error  # fmt: skip
             return Answer(choice, outputs, (perf_counter_ns() - started) // 1000)
         return await self._remote(live, handle, choice, request)
 
@@ -243,7 +247,7 @@ class Serving:
         failure = ModelFailure(f"r{choice.release} has no process", code="model_down")
         for remote in sorted(handle.remotes, key=lambda r: not r.ready):
             try:
-                outputs, micros = await remote.predict(request.columns, deadline_s)
+                outputs, micros = await remote.predict(request.columns, deadline_s, alone=True)
             except ModelFailure as caught:
                 failure = caught
                 if failure.code not in ("model_died", "model_down"):
@@ -282,7 +286,7 @@ class Serving:
             recorder.count(f"failover.{answer.failover}")
         if choice.shadow is not None:
             self._shadow(live, choice.shadow, request, answer)
-        elif live.watched:
+        elif live.watched and answer.failover != EXCUSED:
             if live.sampled and not live.log.keeps(request.entity or request.id):
                 return  # held for a second, a request costs more than this hash
             failed = answer.failover is not None
@@ -320,6 +324,10 @@ class Serving:
         rows = request.rows
 
         def done(theirs: Columns | None, micros: int, error: str | None) -> None:
+            if theirs is None and error == EXCUSED:
+                recorder.count("shadow.dropped.unread")
+                pair(None, dropped=True)
+                return
             if theirs is None:
                 if ours is not None:  # what production failed too says nothing about the copy
                     handle.breaker.failed(self._monotonic())

@@ -3,5 +3,3 @@
 A namespace is one generation of one view (`carrier_delays/1/2/3`): a flip moves a pointer, and no value.
 Every store keeps one packed row a key, so that a read is one look-up and no decoding.
 """
-
-ONLINE_DIR = "online"

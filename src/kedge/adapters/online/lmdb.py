@@ -16,18 +16,23 @@ MOST = 1024
 """Namespaces at once."""
 
 
+def opened(where: str) -> LmdbOnline:
+    """The store at this path; the entry point `kedge.online`."""
+    return LmdbOnline(Path(where))
+
+
 class LmdbOnline:
     """One environment. Readers never wait; there is one writer at a time."""
 
     def __init__(self, path: Path) -> None:
         """Open the directory, made when it is missing."""
         self._path = path
-        path.mkdir(parents=True, exist_ok=True)
         try:
+            path.mkdir(parents=True, exist_ok=True)
             self._env = lmdb.open(
                 str(path), map_size=LARGEST, max_dbs=MOST, readahead=False, max_readers=512
             )
-        except lmdb.Error as error:
+        except (lmdb.Error, OSError) as error:
             raise _unavailable(path, error) from error
         self._open: dict[str, Any] = {}
 

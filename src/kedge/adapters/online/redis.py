@@ -14,6 +14,11 @@ PATIENCE_S = 0.25
 BATCH = 5_000
 
 
+def opened(where: str) -> RedisOnline:
+    """The server at this URL; the entry point `kedge.online`."""
+    return RedisOnline(where)
+
+
 class RedisOnline:
     """A server of Redis or Valkey. A namespace is a prefix; its index is a set beside it."""
 

@@ -21,14 +21,18 @@ MAPPED = 1 << 30
 _NAME = re.compile(r"[a-z0-9_]+(/[0-9]+)+")
 
 
+def opened(where: str) -> SqliteOnline:
+    """The store at this path; the entry point `kedge.online`."""
+    return SqliteOnline(Path(where))
+
+
 class SqliteOnline:
     """One file. Several processes may read while one writes; a reader never waits for the writer."""
 
     def __init__(self, path: Path) -> None:
-        """Open the file, made when it is missing."""
+        """Open the file when first asked, made when it is missing."""
         self._path = path
         self._mine = threading.local()
-        path.parent.mkdir(parents=True, exist_ok=True)
 
     def write(self, namespace: str, rows: Iterable[tuple[str, bytes]]) -> int:
         """Upsert rows in one transaction: after a crash all of them are there, or none."""
@@ -75,6 +79,7 @@ class SqliteOnline:
     def namespaces(self) -> tuple[str, ...]:
         """Those that are there."""
         with _told(self._path):
+            self._reopened()
             rows = (
                 self._open()
                 .execute("SELECT name FROM sqlite_master WHERE type = 'table'")
@@ -90,16 +95,26 @@ class SqliteOnline:
             query = f"SELECT count(*) FROM {_table(namespace)}"  # noqa: S608
             return int(self._open().execute(query).fetchone()[0])
 
+    def _reopened(self) -> None:
+        """Let go of a file that is not the one at this path any more: it was removed, or replaced."""
+        db: Any = getattr(self._mine, "db", None)
+        now = self._path.stat().st_ino if self._path.exists() else None
+        if db is not None and self._mine.inode != now:
+            db.close()
+            self._mine.db = None
+
     def _open(self) -> Any:
         """This thread's connection."""
         db: Any = getattr(self._mine, "db", None)
         if db is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
             db = self._mine.db = sqlite3.connect(
                 self._path, timeout=5, isolation_level=None, cached_statements=256
             )
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = NORMAL")
             db.execute(f"PRAGMA mmap_size = {MAPPED}")
+            self._mine.inode = self._path.stat().st_ino
         return db
 
 

@@ -15,6 +15,7 @@ import msgspec
 from kedge.adapters.process.host import confine, load, serve
 from kedge.bundles import Bare, Transform
 from kedge.core.errors import KedgeError, Refused, UnfitModel
+from kedge.core.generations import Online
 from kedge.ports import Artifacts, Loader, Model
 from kedge.tensors import check_answer, columns_of, lists_of
 
@@ -33,6 +34,7 @@ def main() -> int:
             path=given.socket, artifacts=_store(given), digest=given.digest,
             loader=lambda: _loader(given), trusted=tuple(given.trusted),
             memory_mb=given.memory_mb, code=given.code,
+            generation=given.generation, online=given.online,
         )  # fmt: skip
     except BrokenPipeError:
         return 1
@@ -50,12 +52,18 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--digest", required=True)
         sub.add_argument("--flavour", default="", help="empty: it is a transformation")
         sub.add_argument("--code", help="the digest of the transformation before the model")
+        sub.add_argument("--generation", help="the runs that the transformation reads by key")
+        sub.add_argument("--online", type=_online, default=Online(), help="their store, as JSON")
         sub.add_argument("--trusted", type=msgspec.json.decode, default=[], help="a JSON list")
         sub.add_argument("--memory-mb", type=int, default=0, help="0: no limit")
         sub.add_argument(
             "--loader", help="module:Class of a loader that is not installed as an entry point"
         )
     return parser
+
+
+def _online(text: str) -> Online:
+    return msgspec.json.decode(text, type=Online)
 
 
 def _store(given: argparse.Namespace) -> Artifacts:

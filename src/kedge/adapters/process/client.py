@@ -93,8 +93,12 @@ class ProcessModel:
             await asyncio.sleep(0.005)
         return self.ready
 
-    async def predict(self, columns: Columns, deadline_s: float) -> tuple[Columns, int]:
+    async def predict(
+        self, columns: Columns, deadline_s: float, *, alone: bool = False
+    ) -> tuple[Columns, int]:
         """Answer the rows; with the microseconds spent inside the model.
+
+        `alone`: nobody else can answer them.
 
         Raises:
             ModelFailure: model_down, model_died, model_late, model_raised or model_nonsense.
@@ -108,7 +112,7 @@ class ProcessModel:
                 future.set_result((answer, micros, code, text))
 
         expires = perf_counter() + deadline_s
-        number = self._send(columns, expires, None, told)
+        number = self._send(columns, expires, None, told, alone=alone)
         if number is None:
             raise ModelFailure("the model process does not read its requests", code="model_late")
         timer = self._loop.call_later(deadline_s, self._late, number)
@@ -155,8 +159,9 @@ class ProcessModel:
             self._line.abort()
 
     def _send(
-        self, columns: Columns, expires: float, shadow: OnDone | None, told: OnTold | None
-    ) -> int | None:
+        self, columns: Columns, expires: float, shadow: OnDone | None, told: OnTold | None, *,
+        alone: bool = False,
+    ) -> int | None:  # fmt: skip
         """Send one request; returns its number, or None when the host does not read."""
         link = self._link
         if link is None:
@@ -171,7 +176,7 @@ class ProcessModel:
                 f"the columns do not fit the model: {type(error).__name__}: {error}",
                 code="bad_column",
             ) from error
-        raw = wire.frame(wire.Request(number, rows, expires, packed, shapes))
+        raw = wire.frame(wire.Request(number, rows, expires, packed, shapes, alone))
         if len(raw) > wire.MAX_FRAME:
             raise BadRequest(f"{len(raw)} bytes are more than a model process takes at once",
                              code="too_large")  # fmt: skip

@@ -26,6 +26,8 @@ import uvloop
 from kedge.adapters.process import wire
 from kedge.bundles import Bare, Composed, Transform
 from kedge.core.errors import KedgeError, ModelFailure, UnfitModel
+from kedge.core.generations import Online
+from kedge.lookups import lookups_of
 from kedge.ports import Artifacts, Loader, Model, Proof
 from kedge.tensors import check_proof
 
@@ -42,6 +44,7 @@ FLUSH_S = 2.0
 OOM_SCORE = 500
 """When memory runs out the kernel shall take a model, not a gateway."""
 LOAD_NICE = 5
+NOWHERE = Online()
 
 
 def confine(memory_mb: int) -> None:
@@ -112,10 +115,13 @@ def serve(
     trusted: tuple[str, ...],
     memory_mb: int,
     code: str | None = None,
+    generation: str | None = None,
+    online: Online = NOWHERE,
 ) -> int:
     """Load, prove, then answer until told to stop. Returns the exit code.
 
-    With `code`, the digest of a transformation's bundle, it takes raw columns.
+    With `code`, the digest of a transformation's bundle, it takes raw columns; `generation` are the
+    runs that this reads by key, `online` the store that they lie in.
 
     The socket exists only while a proven model stands behind it.
     """
@@ -126,7 +132,10 @@ def serve(
         model, load_s = load(loader, artifacts.verify(digest), trusted, memory_mb=memory_mb)
         prove(model, artifacts.proof(digest))
         if code is not None:
-            transform = Transform(artifacts.verify(code))
+            transform = Transform(
+                artifacts.verify(code),
+                lambda spec: lookups_of(spec, generation, online, alone=False),
+            )
             prove(Bare(transform), artifacts.proof(code))
             model = Composed(transform, model)
         listener = _listen(path)
@@ -277,8 +286,9 @@ class Host:
             if (
                 live
                 and batch
-                and (rows + request.rows > BATCH_ROWS or request.shapes != batch[0][1].shapes)
-            ):
+                and (rows + request.rows > BATCH_ROWS or request.shapes != batch[0][1].shapes
+                     or request.alone != batch[0][1].alone)
+            ):  # fmt: skip
                 break
             self._queue.popleft()
             self._queued_bytes -= size
@@ -295,6 +305,8 @@ class Host:
         """Predict once. When that fails, each alone: a poisoned request fails by itself."""
         requests = [request for _, request in batch]
         started = perf_counter_ns()
+        if isinstance(self._model, Composed):
+            self._model.transform.stands_alone(requests[0].alone)
         try:
             columns = self._model.predict(self._inputs.unpack(requests))
             micros = (perf_counter_ns() - started) // 1000
@@ -316,7 +328,7 @@ class Host:
         """What the transformation's checks have counted and nobody was told yet."""
         if not isinstance(self._model, Composed):
             return None
-        return self._model.transform.checks.fresh() or None
+        return self._model.transform.fresh() or None
 
     @staticmethod
     def _split(

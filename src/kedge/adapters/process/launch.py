@@ -17,6 +17,7 @@ from typing import IO, Any
 import msgspec
 
 from kedge.core.errors import CorruptArtifact, KedgeError, Refused, UnfitModel
+from kedge.core.generations import Online
 from kedge.core.values import Signature
 from kedge.tensors import ProbeResult
 
@@ -35,14 +36,18 @@ def command(
     memory_mb: int = 4096,
     loader: str | None = None,
     code: str | None = None,
+    generation: str | None = None,
+    online: Online | None = None,
 ) -> list[str]:
     """The command line of a model process; start it with `environment()`.
 
     `loader` ("module:Class") names a loader that is not installed as an entry point, `code` the
-    bundle of the transformation before the model.
+    bundle of the transformation before the model, `generation` what that reads by key, `online` where.
     """
     line = [sys.executable, "-m", _MODULE, "serve", "--socket", str(socket)]
     line += ["--code", code] if code is not None else []
+    if generation is not None and online is not None:
+        line += ["--generation", generation, "--online", msgspec.json.encode(online).decode()]
     return line + _arguments(artifacts, digest, flavour, trusted, memory_mb, loader)
 
 

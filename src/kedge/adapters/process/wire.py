@@ -40,6 +40,8 @@ class Request(msgspec.Struct, array_like=True, gc=False):
     columns: list[Data]
     shapes: list[list[int]] | None = None
     """The shape of one row of each column; only when the signature leaves a length open."""
+    alone: bool = False
+    """Nobody else can answer it: see `lookups`."""
 
 
 class Output(msgspec.Struct, array_like=True, gc=False):

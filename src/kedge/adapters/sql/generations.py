@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from sqlalchemy import Connection, Integer, cast, func, select
+from sqlalchemy import ColumnElement, Connection, Integer, cast, func, select
 from sqlalchemy.dialects.sqlite import insert
 
 from kedge.adapters.sql import tables
@@ -85,7 +85,7 @@ def note_read(
     connection.execute(insert(_table).on_conflict_do_nothing(), row)
 
 
-def _is(run: Run) -> object:
+def _is(run: Run) -> ColumnElement[bool]:
     return (
         (_table.c.schema_id == run.schema)
         & (_table.c.transformation == run.transformation)

@@ -46,8 +46,11 @@ feature_schema = Table(
     Column("schema_id", String, primary_key=True),
     Column("spec", LargeBinary),
     Column("contract_digest", String),
+    Column("head", Integer),
 )
-"""A schema is known by name from the first model that names it; `spec` comes when declared."""
+"""A schema is known by name from the first model that names it; `spec` comes when declared.
+
+`head` is the transformation that those who follow are on."""
 
 model_version = Table(
     "model_version",

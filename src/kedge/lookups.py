@@ -1,0 +1,283 @@
+"""Values by key while a request waits: what a transformation reads of what was computed ahead.
+
+A row in an online store is the time that it knows of (Unix seconds, float64) and then its numbers
+(float32), little-endian. What is not there, is too old, or cannot be asked for is counted, and
+answered by a rule: the field's default, a refusal, or production instead of a candidate.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kedge.core.errors import ModelFailure, Unavailable, UnfitModel
+from kedge.core.features import Schema, Spec
+from kedge.core.generations import (
+    JOINED,
+    META,
+    Mark,
+    Online,
+    Rules,
+    Run,
+    mark_of,
+    row_bytes,
+    runs_of,
+    width_of,
+)
+
+if TYPE_CHECKING:
+    from kedge.ports import Columns, OnlineStore
+
+EXCUSED = "features_unread"
+"""The code of a failure that is nobody's: production answers, and the candidate is not blamed."""
+REST_S, LONGEST_S = 1.0, 30.0
+"""How long a store that failed is not asked again; twice as long each time. A store that hangs
+costs a request its patience, so it may cost only one in so many seconds."""
+MARK_S = 60.0
+"""How often a run's mark is read again: its `ttl` may have changed with a newer declaration."""
+
+
+def keys_of(columns: Mapping[str, NDArray[Any]], names: Sequence[str]) -> list[str]:
+    """The keys of rows: the values of the key columns as text, joined."""
+    if len(names) == 1:
+        return [_text(value) for value in np.asarray(columns[names[0]]).tolist()]
+    parts = zip(*(np.asarray(columns[name]).tolist() for name in names), strict=True)
+    return [JOINED.join(map(_text, row)) for row in parts]
+
+
+def _text(value: Any) -> str:
+    if type(value) is str:
+        return value
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))  # an integer column with a NULL in it is one of floats
+    return "" if value is None else str(value)
+
+
+def pack(
+    schema: Schema, keys: Sequence[str], at: float, columns: Mapping[str, NDArray[Any]]
+) -> Iterator[tuple[str, bytes]]:
+    """Rows as a store keeps them.
+
+    Args:
+        schema: whose fields, in whose order.
+        keys: one a row.
+        at: what the rows know of: the end of their slice, Unix seconds.
+        columns: float32, (rows, *shape) each.
+    """
+    size = row_bytes(schema)
+    rows = np.empty(len(keys), np.dtype([("at", "<f8"), ("values", "<f4", (width_of(schema),))]))
+    rows["at"] = at
+    parts = [np.asarray(columns[name], "<f4").reshape(len(keys), -1) for name in schema.fields]
+    rows["values"] = np.concatenate(parts, axis=1)
+    raw = rows.tobytes()
+    return ((key, raw[n * size : n * size + size]) for n, key in enumerate(keys))
+
+
+_opened: dict[tuple[str, str], OnlineStore] = {}
+"""LMDB allows one opening of an environment in a process."""
+
+
+def open_store(online: Online) -> OnlineStore:
+    """The store of this process; opened once.
+
+    Raises:
+        UnfitModel: `missing_dependency`: its library is not installed; `unknown_store`.
+        Unavailable: `online_unavailable`.
+    """
+    key = online.store, online.where
+    if key not in _opened:
+        points = {point.name: point for point in entry_points(group="kedge.online")}
+        if online.store not in points:
+            raise UnfitModel(f"there is no online store {online.store}", code="unknown_store",
+                             hint=f"installed are: {', '.join(sorted(points))}")  # fmt: skip
+        try:
+            make = points[online.store].load()
+        except ImportError as error:
+            raise UnfitModel(f"the online store {online.store} needs {error.name or error}, which is not installed",
+                             code="missing_dependency", hint=f"pip install 'kedge[{online.store}]'") from error  # fmt: skip
+        _opened[key] = make(online.where)
+    return _opened[key]
+
+
+def lookups_of(
+    spec: Spec, generation: str | None, online: Online, *, alone: bool
+) -> tuple[Lookup, ...]:
+    """What a release reads by key, in the order in which its transformation is given it.
+
+    Args:
+        spec: of the transformation.
+        generation: of the release: the runs that it reads.
+        online: where they are.
+        alone: nobody else can answer: rule `production` is `default`.
+
+    Raises:
+        UnfitModel: `no_generation`: the release names no run of what is read; `generation_gone`;
+            the store cannot be opened.
+    """
+    runs = {run.schema: run for run in runs_of(generation)}
+    lacking = [schema.name for schema in spec.read if schema.name not in runs]
+    if lacking:
+        raise UnfitModel(f"the release names no run of {', '.join(lacking)}", code="no_generation",
+                         hint="make another: kedge features roll, or promote the version again")  # fmt: skip
+    if not spec.read:
+        return ()
+    store = open_store(online)
+    clocks = time.time, time.monotonic
+    return tuple(
+        Lookup(store, runs[schema.name], schema, online.rules, clocks, alone=alone)
+        for schema in spec.read
+    )
+
+
+class Lookup:
+    """One run of a schema, read by key. Belongs to one thread."""
+
+    def __init__(
+        self, store: OnlineStore, run: Run, schema: Schema, rules: Rules,
+        clocks: tuple[Callable[[], float], Callable[[], float]], *, alone: bool = True,
+    ) -> None:  # fmt: skip
+        """Look at the run. A store that cannot be asked now is an outage, and no obstacle.
+
+        Args:
+            store: where.
+            run: which generation.
+            schema: of it.
+            rules: what to do about what is not there.
+            clocks: Unix time, and a clock that only goes forward; seconds.
+            alone: nobody else can answer: rule `production` is `default`.
+
+        Raises:
+            UnfitModel: `generation_gone`: the store has nothing of this run.
+        """
+        self._store, self._run, self._schema = store, run, schema
+        self._space = run.namespace
+        self._view = schema.name.partition("/")[0]
+        self._unix, self._monotonic = clocks
+        self._rules = {
+            "missing": rules.missing, "expired": rules.expired, "outage": rules.outage
+        }  # fmt: skip
+        self.alone = alone
+        """May be changed between two questions."""
+        self._row = struct.Struct(f"<d{width_of(schema)}f")
+        self._plan: list[tuple[str, int, int, tuple[int, ...]]] = []
+        defaults: list[float] = []
+        for name, feature in schema.fields.items():
+            size = int(np.prod(feature.shape, dtype=int))
+            self._plan.append((name, len(defaults), len(defaults) + size, feature.shape))
+            given = feature.default
+            defaults += [given if isinstance(given, float | int) else float("nan")] * size
+        self._defaults = np.asarray(defaults, np.float32)
+        self._mark: Mark | None = None
+        self._mark_due = self._rest_until = 0.0
+        self._rest_s = REST_S
+        self.counts: dict[str, int] = {}
+        """By `VIEW.missing`, `VIEW.expired` and `VIEW.outage`: rows; cumulative."""
+        self._look(first=True)
+
+    def _look(self, *, first: bool = False) -> None:
+        """Read the mark.
+
+        Raises:
+            UnfitModel: `generation_gone`, when this is the first look.
+        """
+        self._mark_due = self._monotonic() + MARK_S
+        try:
+            # Asking which there are also finds a store that was put in another's place.
+            there = self._space in self._store.namespaces()
+            raw = self._store.read(self._space, [META])[0] if there else None
+        except Unavailable:
+            return
+        mark = mark_of(raw)
+        if mark is None and first:
+            raise UnfitModel(
+                f"the online store has nothing of {self._run.label}", code="generation_gone",
+                hint=f"kedge features materialise {self._schema.name} writes it again",
+            )  # fmt: skip
+        self._mark = mark or self._mark
+
+    def columns(self, given: Columns) -> Columns:
+        """The values of these rows' keys: float32 columns of (rows, *shape).
+
+        Raises:
+            ModelFailure: `features_missing`, `features_expired`, `features_outage` where the rule
+                refuses; `features_unread` where production is to answer.
+        """
+        keys = keys_of(given, self._schema.keys)
+        values = np.tile(self._defaults, (len(keys), 1))
+        now = self._monotonic()
+        if now < self._rest_until:
+            self._absent("outage", len(keys))
+            return self._cut(values)
+        try:
+            if now >= self._mark_due:
+                self._look()
+            found = self._store.read(self._space, keys)
+        except Unavailable:
+            self._rest_until = self._monotonic() + self._rest_s
+            self._rest_s = min(self._rest_s * 2, LONGEST_S)
+            self._absent("outage", len(keys))
+            return self._cut(values)
+        self._rest_s = REST_S
+        missing, expired = self._filled(values, found)
+        if missing:
+            self._absent("missing", missing)
+        if expired:
+            self._absent("expired", expired)
+        return self._cut(values)
+
+    def _filled(
+        self, values: NDArray[np.float32], found: Sequence[bytes | None]
+    ) -> tuple[int, int]:
+        """Put in what is there and not too old; how many are missing, and too old."""
+        ttl = self._mark.ttl_s if self._mark is not None else None
+        oldest = float("-inf") if ttl is None else self._unix() - ttl
+        missing = expired = 0
+        size, unpack = self._row.size, self._row.unpack
+        for n, raw in enumerate(found):
+            if raw is None or len(raw) != size:
+                missing += 1
+                continue
+            at, *numbers = unpack(raw)
+            if at < oldest:
+                expired += 1
+            else:
+                values[n] = numbers
+        return missing, expired
+
+    def _absent(self, what: str, rows: int) -> None:
+        """Count it, and go by the rule.
+
+        Raises:
+            ModelFailure: the rule does not say `default`.
+        """
+        name = f"{self._view}.{what}"
+        self.counts[name] = self.counts.get(name, 0) + rows
+        rule = self._rules[what]
+        if rule == "default" or (rule == "production" and self.alone):
+            return
+        keys = "1 key has" if rows == 1 else f"{rows} keys have"
+        told = {"missing": f"{keys} no value", "expired": f"{keys} a value that is too old",
+                "outage": "the online store cannot be asked"}[what]  # fmt: skip
+        raise _failure(f"{self._run.label}: {told}", what, excused=rule == "production")
+
+    def _cut(self, values: NDArray[np.float32]) -> Columns:
+        return {
+            name: values[:, begin] if not shape else values[:, begin:end].reshape(-1, *shape)
+            for name, begin, end, shape in self._plan
+        }
+
+
+def _failure(told: str, what: str, *, excused: bool) -> ModelFailure:
+    if excused:
+        return ModelFailure(told, code="features_unread")
+    if what == "missing":
+        return ModelFailure(told, code="features_missing")
+    if what == "expired":
+        return ModelFailure(told, code="features_expired")
+    return ModelFailure(told, code="features_outage")
