@@ -312,6 +312,26 @@ def test_a_candidate_that_fails_is_answered_by_production_and_counted_against_it
     }  # fmt: skip
 
 
+def test_what_a_candidate_could_not_look_up_is_answered_by_production_and_blames_nobody() -> None:
+    """The rule `production`: counted, judged by nobody, and no step towards an open breaker."""
+    candidate = Remote("features_unread")
+    place = Place(CANARY, Inline(3.0), (candidate,))
+    for _ in range(Breaker.FAILURES + 1):
+        answer = place.ask()
+        assert (answer.outputs["p"].tolist(), answer.failover) == ([3.0], "features_unread")
+    assert len(candidate.asked) == Breaker.FAILURES + 1, "it is asked every time"
+    assert candidate.alone == [False] * (Breaker.FAILURES + 1)
+    assert place.counts["failover.features_unread"] == Breaker.FAILURES + 1
+    assert place.live.recorder.taken()[0] == []
+
+
+def test_what_production_looks_up_has_to_make_do() -> None:
+    """There is nobody behind production, and it is told so."""
+    production = Remote(3.0)
+    Place(CANARY, (production,), (Remote("model_raised"),)).ask()
+    assert production.alone == [True]
+
+
 @pytest.mark.parametrize("candidate", [None, ()])
 def test_a_candidate_that_is_not_there_is_answered_by_production(
     candidate: tuple[RemoteModel, ...] | None,

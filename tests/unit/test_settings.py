@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from kedge.core.codec import decode, encode
 from kedge.core.errors import BadConfig
+from kedge.core.generations import Rules
 from kedge.core.values import Field, Guardrail, Policy
 from kedge.settings import TEMPLATE, Server, Settings, load, owner_from_git, parse, quoted
 
@@ -303,6 +304,35 @@ def test_a_server_that_could_not_serve_is_refused_before_it_is_started(text: str
 def test_the_edges_of_what_a_server_may_be_are_inside(text: str) -> None:
     """Port 0 is "any free one"; a whole number is a number."""
     assert isinstance(read(f"[server]\n{text}").server, Server)
+
+
+def test_where_values_are_looked_up_lies_within_the_state_directory_unless_said_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    root, state = Path("/site"), Path("/site/.kedge")
+    monkeypatch.delenv("KEDGE_ONLINE_URL", raising=False)
+    assert read("").online.opened(root, state).where == "/site/.kedge/online/online.db"
+    assert (
+        read('[online]\nstore = "lmdb"').online.opened(root, state).where
+        == "/site/.kedge/online/lmdb"
+    )
+    given = read('[online]\nstore = "lmdb"\npath = "/fast"\nmissing = "refuse"').online.opened(
+        root, state
+    )
+    assert (given.where, given.rules) == ("/fast", Rules(missing="refuse"))
+    redis = read('[online]\nstore = "redis"').online
+    with pytest.raises(BadConfig, match="redis needs one"):
+        redis.opened(root, state)
+    monkeypatch.setenv("KEDGE_ONLINE_URL", "redis://:secret@cache:6379")
+    assert redis.opened(root, state).where == "redis://:secret@cache:6379"
+
+
+def test_every_fault_of_the_online_store_is_told_at_once() -> None:
+    text = '[online]\nstore = "sqlite"\nurl = "http://x"\nmissing = "ignore"\nttl = "3d"'
+    found = "\n".join(faults(text))
+    for part in ("online.ttl: unknown setting", "online.missing: 'ignore' is none of", "online.url: is for redis",
+                 "online.url: begins with redis://"):  # fmt: skip
+        assert part in found
 
 
 def test_an_empty_file_is_the_defaults() -> None:
