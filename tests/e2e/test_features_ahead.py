@@ -193,7 +193,10 @@ def test_a_new_run_is_rolled_and_taken_back_and_both_stay_fed(ahead: Site) -> No
     refused = ahead.data("features", "roll", "flights", "1", "--generation", "newest", check=False)
     assert refused["error"]["code"] == "generation_changed"
     ahead.run("features", "shadow", "flights", "1", "--generation", "newest")
-    body = {"minutes": ("FP64", [60.0]), "word": ("BYTES", ["w0"])}
+    body: dict[str, tuple[str, list[Any]]] = {
+        "minutes": ("FP64", [60.0]),
+        "word": ("BYTES", ["w0"]),
+    }
     _, _, candidate = ahead.infer(body, headers={"kedge-release": "r2"})
     assert candidate["outputs"][0]["data"][0] / 2 == old + 10, "in a process of its own"
     ahead.run("abort", "flights")

@@ -113,7 +113,8 @@ def test_a_value_expires_by_what_it_knows_and_a_clock_behind_expires_nothing(
 def test_each_rule_refuses_by_a_code_of_its_own(
     store: Fails, clock: Clock, what: str, code: str
 ) -> None:
-    lookup = opened(store, clock, **{what: "refuse"})
+    rules: dict[str, Any] = {what: "refuse"}
+    lookup = opened(store, clock, **rules)
     store.cut = what == "outage"
     with pytest.raises(ModelFailure) as refused:
         lookup.columns(ASKED)
