@@ -406,7 +406,7 @@ def on_schema(place: Workplace, schema: str) -> list[dict[str, Any]]:
             found.append({
                 "endpoint": state.endpoint,
                 "production": f"{schema}#{number}" if number is not None else None,
-                "follows": state.policy.features.follow, "stage": state.stage.value,
+                "follows": state.follow, "stage": state.stage.value,
             })  # fmt: skip
     return found
 

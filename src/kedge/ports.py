@@ -94,6 +94,14 @@ class Book(Value, frozen=True):
     wanted: tuple[Wanted, ...] = ()
 
 
+class Change(Value, frozen=True):
+    """What happens to one endpoint, decided on at an epoch."""
+
+    endpoint: str
+    events: tuple[AnyEvent, ...]
+    expect: int
+
+
 class Ledger(Protocol):
     """The append-only truth.
 
@@ -118,6 +126,21 @@ class Ledger(Protocol):
 
         Raises:
             Stale: the row is not at `expect` any more; says at which epoch, by whom and why.
+        """
+
+    def append_all(
+        self,
+        changes: Sequence[Change],
+        *,
+        by: str,
+        reason: str,
+        at: str,
+        head: tuple[str, int] | None = None,
+    ) -> tuple[tuple[Entry, ...], ...]:
+        """Append to several endpoints and move their rows, and the head of a schema: all or nothing.
+
+        Raises:
+            Stale: one of the rows is not where it was expected; says at which epoch, by whom and why.
         """
 
     def note(self, endpoint: str, note: Note, *, by: str, reason: str, at: str) -> Entry:

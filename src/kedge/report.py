@@ -41,6 +41,10 @@ def story(event: r.AnyEvent | Note) -> str:
             return "automation is stopped"
         case r.Thawed():
             return "automation acts again"
+        case r.Followed():
+            return "it follows the head of its feature schema"
+        case r.Held():
+            return "it holds its features: kedge features follow lets it move with the head again"
         case r.Aborted(release=number):
             return f"r{number} is no candidate any more (not condemned)"
         case r.CandidateRolledBack(release=number, weight=weight):
@@ -59,7 +63,8 @@ def story(event: r.AnyEvent | Note) -> str:
 
 def receipt_data(receipt: Receipt) -> dict[str, Any]:
     """What a command did and how long each part took, for --json."""
-    last = receipt.events[-1]
+    moves = [event for event in receipt.events if not isinstance(event, r.Held)]
+    last = (moves or receipt.events)[-1]
     release = getattr(last, "release", None)
     left = getattr(last, "left", None) or release
     return {

@@ -12,6 +12,7 @@ import os
 import re
 import subprocess
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -61,13 +62,15 @@ class OnlineStore(Value, frozen=True):
     expired: Rule = "default"
     outage: Rule = "default"
 
-    def opened(self, root: Path, state_dir: Path) -> Online:
+    def opened(
+        self, root: Path, state_dir: Path, environ: Mapping[str, str] = os.environ
+    ) -> Online:
         """As processes are told: with an absolute place, relative to where kedge.toml is.
 
         Raises:
             BadConfig: Redis without a URL.
         """
-        url = self.url or os.environ.get(URL_VARIABLE, "")
+        url = self.url or environ.get(URL_VARIABLE, "")
         if self.store == "redis" and not url:
             raise BadConfig(["online.url: redis needs one"],
                             hint=f'url = "redis://HOST:6379", or the environment variable {URL_VARIABLE}')  # fmt: skip

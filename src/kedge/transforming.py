@@ -45,17 +45,20 @@ def features_list(context: Context, schema: str | None) -> None:
     from kedge.featuring import on_schema
 
     place = context.place()
+    heads = place.features.heads()
     rows: list[dict[str, Any]] = []
     for known in place.features.schemas():
         if schema in (None, known.name):
             users = on_schema(place, known.name)
             rows += [
-                {"version": one.label, "digest": one.digest,
+                {"version": one.label, "digest": one.digest, "head": heads.get(one.schema) == one.number,
                  "production_of": [u["endpoint"] for u in users if u["production"] == one.label]}
                 for one in place.features.versions(known.name)
             ]  # fmt: skip
     text = "\n".join(
-        f"{r['version']:<16} {r['digest'][:19]}…  {', '.join(r['production_of'])}" for r in rows
+        f"{r['version']:<16} {'head' if r['head'] else '':<5} {r['digest'][:19]}…  "
+        f"{', '.join(r['production_of'])}"
+        for r in rows
     )
     context.out(rows, text or "no schema is declared: kedge features apply FILE")
 
@@ -168,6 +171,42 @@ def features_roll(
         return Promote(release=release.number, override=why)
 
     submit(context, endpoint, make, force or "")
+
+
+@features.command("head")
+@click.argument("version")
+@click.option("--force", metavar="REASON", help="Move although answers changed; logged.")
+@click.option("--dry-run", "dry", is_flag=True, help="Only say who would move.")
+@verb
+def features_head(context: Context, version: str, force: str | None, dry: bool) -> None:
+    """Make VERSION, such as flight/1#5, the head of its schema; whoever follows moves, all or nobody."""
+    from kedge.heading import head_text, move_head
+
+    say = context.say if not context.as_json else lambda text: None
+    found = move_head(context.place(), version, force=force, dry=dry, say=say)
+    context.out(found, head_text(found))
+
+
+@features.command("follow")
+@click.argument("endpoint")
+@click.option("--reason", default="", help="Why, for the ledger.")
+@verb
+def features_follow(context: Context, endpoint: str, reason: str) -> None:
+    """Let ENDPOINT move with the head of its feature schema from now on; nothing moves by that."""
+    from kedge.core.commands import Follow
+
+    submit(context, endpoint, lambda place: Follow(), reason)
+
+
+@features.command("hold")
+@click.argument("endpoint")
+@click.option("--reason", default="", help="Why, for the ledger.")
+@verb
+def features_hold(context: Context, endpoint: str, reason: str) -> None:
+    """Let ENDPOINT stay on its features, wherever the head of the schema goes."""
+    from kedge.core.commands import Hold
+
+    submit(context, endpoint, lambda place: Hold(), reason)
 
 
 # ---------------------------------------------------------------- computed ahead

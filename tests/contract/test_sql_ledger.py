@@ -22,12 +22,14 @@ from contract.sql_world import (
     world,
 )
 from kedge.adapters.sql.dialect import dbapi
+from kedge.adapters.sql.features import SqlFeatures
 from kedge.adapters.sql.ledger import SqlLedger
 from kedge.core import codec
 from kedge.core.commands import (
     AnyCommand,
     Canary,
     Configured,
+    Freeze,
     Pause,
     Promote,
     Promoted,
@@ -37,8 +39,9 @@ from kedge.core.commands import (
     WeightSet,
 )
 from kedge.core.errors import Refused, Stale, Unavailable
+from kedge.core.features import Feature, declared
 from kedge.core.values import Placement, Policy, Stage
-from kedge.ports import Note, Wanted
+from kedge.ports import Change, Note, Wanted
 
 NOTE = Note(kind="receipt", body={"ms": 3})
 
@@ -120,6 +123,39 @@ def test_an_append_of_nothing_is_nothing(made: World) -> None:
     """No entry, no epoch."""
     assert made.ledger.append("flights", [], expect=1, by="a", reason="", at=at()) == ()
     assert made.row().epoch == 1
+
+
+def test_several_endpoints_and_the_head_of_a_schema_move_together_or_not_at_all(
+    made: World,
+) -> None:
+    """One of them has moved on meanwhile: nobody moves, and the head stays."""
+    made.release(4, "trips")
+    rows = {name: made.row(name) for name in ("flights", "trips")}
+    numbers = {name: min(row.releases) for name, row in rows.items()}
+    changes = [
+        Change(name, (Promoted(release=numbers[name], replaced=None, at=at()),), row.epoch)
+        for name, row in rows.items()
+    ]
+    spec = declared("view/1", {"x": Feature("float64")}, [])
+    features = SqlFeatures(made.database)
+    features.add(spec, "sha256:1")
+    features.add(spec, "sha256:2")
+    words = {"by": "a", "reason": "", "at": at()}
+    made.do(Freeze(), "trips")
+    with pytest.raises(Stale, match="trips is now at epoch"):
+        made.ledger.append_all(changes, head=("view/1", 2), **words)
+    assert made.row("flights") == rows["flights"]
+    assert features.heads() == {"view/1": 1}, "at first its first transformation"
+    moved = [changes[0], Change("trips", changes[1].events, made.row("trips").epoch)]
+    written = made.ledger.append_all(moved, head=("view/1", 2), **words)
+    assert [[entry.endpoint for entry in entries] for entries in written] == [
+        ["flights"],
+        ["trips"],
+    ]
+    assert written[1][0].previous_hash == written[0][0].hash
+    assert {made.row(name).production for name in rows} == set(numbers.values())
+    assert features.heads() == {"view/1": 2}
+    assert made.ledger.verify() == []
 
 
 def test_endpoints_do_not_touch_each_other(made: World) -> None:

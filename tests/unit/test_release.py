@@ -14,7 +14,9 @@ from kedge.core.commands import (
     CandidateRolledBack,
     Certify,
     Configure,
+    Follow,
     Freeze,
+    Hold,
     Pause,
     Promote,
     Promoted,
@@ -109,6 +111,8 @@ EVERY_COMMAND: tuple[AnyCommand, ...] = (
     Certify(4),
     Certify(99),
     Freeze(),
+    Follow(),
+    Hold(),
     Thaw(),
 )
 
@@ -711,7 +715,12 @@ def test_every_refusal_can_be_reached_and_says_what_to_do(expected: str) -> None
 
 @pytest.mark.parametrize("kind", EVENTS)
 def test_every_event_can_happen_be_stored_and_be_applied(kind: str) -> None:
-    states = [*BY_STAGE.values(), run(CANARY, Pause()), run(SETTLED, Freeze())]
+    states = [
+        *BY_STAGE.values(),
+        run(CANARY, Pause()),
+        run(SETTLED, Freeze()),
+        run(SETTLED, Follow()),
+    ]
     found = [
         (state, event)
         for state in states

@@ -33,6 +33,8 @@ SENTENCES: list[tuple[r.AnyEvent, str]] = [
     (r.ShadowPassed(release=2, production=1), "r2 passed its shadow window against r1"),
     (r.Frozen(), "automation is stopped"),
     (r.Thawed(), "automation acts again"),
+    (r.Followed(), "it follows the head of its feature schema"),
+    (r.Held(), "it holds its features: kedge features follow lets it move with the head again"),
     (r.Aborted(release=2), "r2 is no candidate any more (not condemned)"),
     (r.CandidateRolledBack(release=2, weight=100), "r2 went from 1 % to zero and is condemned"),
     (r.RolledBack(release=1, left=2, at=AT),

@@ -306,25 +306,21 @@ def test_the_edges_of_what_a_server_may_be_are_inside(text: str) -> None:
     assert isinstance(read(f"[server]\n{text}").server, Server)
 
 
-def test_where_values_are_looked_up_lies_within_the_state_directory_unless_said_otherwise(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    root, state = Path("/site"), Path("/site/.kedge")
-    monkeypatch.delenv("KEDGE_ONLINE_URL", raising=False)
-    assert read("").online.opened(root, state).where == "/site/.kedge/online/online.db"
-    assert (
-        read('[online]\nstore = "lmdb"').online.opened(root, state).where
-        == "/site/.kedge/online/lmdb"
-    )
-    given = read('[online]\nstore = "lmdb"\npath = "/fast"\nmissing = "refuse"').online.opened(
-        root, state
-    )
-    assert (given.where, given.rules) == ("/fast", Rules(missing="refuse"))
-    redis = read('[online]\nstore = "redis"').online
+def test_where_values_are_looked_up_lies_within_the_state_directory_unless_said_otherwise() -> None:
+    def where(text: str, **environ: str) -> str:
+        online = read(f"[online]\n{text}").online
+        return online.opened(Path("/site"), Path("/site/.kedge"), environ).where
+
+    assert where("") == "/site/.kedge/online/online.db"
+    assert where('store = "lmdb"') == "/site/.kedge/online/lmdb"
+    assert where('store = "lmdb"\npath = "/fast"') == "/fast"
+    assert where('store = "sqlite"\npath = "values.db"') == "/site/values.db"
     with pytest.raises(BadConfig, match="redis needs one"):
-        redis.opened(root, state)
-    monkeypatch.setenv("KEDGE_ONLINE_URL", "redis://:secret@cache:6379")
-    assert redis.opened(root, state).where == "redis://:secret@cache:6379"
+        where('store = "redis"')
+    url = "redis://:secret@cache:6379"
+    assert where('store = "redis"', KEDGE_ONLINE_URL=url) == url
+    given = read('[online]\nmissing = "refuse"').online.opened(Path("/"), Path("/"), {})
+    assert given.rules == Rules(missing="refuse")
 
 
 def test_every_fault_of_the_online_store_is_told_at_once() -> None:

@@ -86,6 +86,14 @@ class Thaw(Command, frozen=True):
     """Let automation act again."""
 
 
+class Follow(Command, frozen=True):
+    """Move with the head of the feature schema from now on."""
+
+
+class Hold(Command, frozen=True):
+    """Stay on these features, wherever the head of the schema goes."""
+
+
 class Rollback(Command, frozen=True):
     """Undo the newest change that callers were served."""
 
@@ -96,7 +104,7 @@ class Rollback(Command, frozen=True):
 
 AnyCommand = (
     Configure | Promote | Shadow | Canary | SetWeight | Pause | Resume | Abort | Certify | Freeze
-    | Thaw | Rollback
+    | Thaw | Follow | Hold | Rollback
 )  # fmt: skip
 
 # ---------------------------------------------------------------- events
@@ -194,6 +202,14 @@ class Thawed(Event, tag="thawed", frozen=True):
     """Automation acts again."""
 
 
+class Followed(Event, tag="followed", frozen=True):
+    """The endpoint moves with the head of its feature schema."""
+
+
+class Held(Event, tag="held", frozen=True):
+    """The endpoint stays on its features."""
+
+
 class CandidateRolledBack(Event, tag="candidate_rolled_back", frozen=True):
     """The candidate's share went to zero; it is condemned. Production stayed."""
 
@@ -213,5 +229,5 @@ class RolledBack(Event, tag="rolled_back", frozen=True):
 AnyEvent = (
     Configured | ContractAdopted | Promoted | ShadowStarted | SampleSet | CanaryStarted
     | WeightSet | Paused | Resumed | Aborted | ShadowPassed | Frozen | Thawed
-    | CandidateRolledBack | RolledBack
+    | Followed | Held | CandidateRolledBack | RolledBack
 )  # fmt: skip

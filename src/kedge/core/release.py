@@ -41,8 +41,12 @@ from kedge.core.commands import (
     Configure,
     Configured,
     ContractAdopted,
+    Follow,
+    Followed,
     Freeze,
     Frozen,
+    Held,
+    Hold,
     Pause,
     Paused,
     Promote,
@@ -134,6 +138,17 @@ def _untold(command: AnyCommand) -> bool:
     return getattr(command, "override", None) is None
 
 
+def _changes_features(state: State, command: AnyCommand) -> bool:
+    """Whether this rollback lands on another transformation than production's."""
+    ends = (_target(state, command), state.production)
+    found = {
+        (release.schema, release.transformation)
+        for number, release in state.releases.items()
+        if number in ends
+    }
+    return len(found) > 1
+
+
 Guard = Callable[[State, AnyCommand], bool]
 GUARDS: dict[str, Guard] = {
     "always": lambda s, c: True,
@@ -154,6 +169,9 @@ GUARDS: dict[str, Guard] = {
     "proven already": _proven,
     "frozen": lambda s, c: s.automation.frozen,
     "not frozen": lambda s, c: not s.automation.frozen,
+    "follows": lambda s, c: s.follow,
+    "holds": lambda s, c: not s.follow,
+    "leaves the head": lambda s, c: s.follow and _changes_features(s, c),
     "same share, other hand": lambda s, c: (
         c.weight == s.weight and c.auto and not s.automation.auto  # type: ignore[union-attr]
     ),
@@ -252,7 +270,11 @@ TABLE: dict[tuple[Stage, type[Command]], tuple[Rule, ...]] = {
         no("not told", "rollout_first"),
         yes("always", "promoted", to=S),
     ),
-    (S, Rollback): (*_BACK, yes("always", "rolled_back", to=S)),
+    (S, Rollback): (
+        *_BACK,
+        yes("leaves the head", "rolled_back", "held", to=S),
+        yes("always", "rolled_back", to=S),
+    ),
     (W, Configure): _CONFIGURE,
     (W, Shadow): (
         *_SAME,
@@ -282,7 +304,11 @@ TABLE: dict[tuple[Stage, type[Command]], tuple[Rule, ...]] = {
     (W, Pause): (no("paused", "unchanged"), yes("always", "paused")),
     (W, Resume): (no("not paused", "unchanged"), yes("always", "resumed")),
     (W, Abort): (yes("always", "aborted", to=S),),
-    (W, Rollback): (*_BACK, yes("always", "aborted", "rolled_back", to=S)),
+    (W, Rollback): (
+        *_BACK,
+        yes("leaves the head", "aborted", "rolled_back", "held", to=S),
+        yes("always", "aborted", "rolled_back", to=S),
+    ),
     (C, Configure): _CONFIGURE,
     (C, Canary): (
         *_SAME,
@@ -310,6 +336,7 @@ TABLE: dict[tuple[Stage, type[Command]], tuple[Rule, ...]] = {
     (C, Rollback): (
         yes("of the candidate", "candidate_rolled_back", to=S),
         *_BACK,
+        yes("leaves the head", "aborted", "rolled_back", "held", to=S),
         yes("always", "aborted", "rolled_back", to=S),
     ),
 }
@@ -317,6 +344,8 @@ TABLE: dict[tuple[Stage, type[Command]], tuple[Rule, ...]] = {
 for _stage in Stage:
     TABLE[_stage, Freeze] = (no("frozen", "unchanged"), yes("always", "frozen"))
     TABLE[_stage, Thaw] = (no("not frozen", "unchanged"), yes("always", "thawed"))
+    TABLE[_stage, Follow] = (no("follows", "unchanged"), yes("always", "followed"))
+    TABLE[_stage, Hold] = (no("holds", "unchanged"), yes("always", "held"))
 
 # ---------------------------------------------------------------- decide
 
@@ -410,6 +439,8 @@ EVENTS: dict[str, Callable[[State, AnyCommand, str], AnyEvent]] = {
     ),
     "frozen": lambda s, c, at: Frozen(),
     "thawed": lambda s, c, at: Thawed(),
+    "followed": lambda s, c, at: Followed(),
+    "held": lambda s, c, at: Held(),
     "weight_set": _weight_set,
     "paused": lambda s, c, at: Paused(),
     "resumed": lambda s, c, at: Resumed(),
@@ -436,9 +467,14 @@ def _apply(state: State, event: AnyEvent) -> State:
             fields = event.policy.fields or state.fields
             # A running holdback can be made smaller and ended, and never begins by a new policy.
             held = min(state.holdback, buckets(event.policy.canary.holdback))
+            # Only a changed word counts: whoever held after a rollback goes on holding.
+            follow = event.policy.features.follow
+            if follow == state.policy.features.follow:
+                follow = state.follow
             return change(
-                state, policy=event.policy, policy_digest=event.digest, fields=fields, holdback=held
-            )
+                state, policy=event.policy, policy_digest=event.digest, fields=fields,
+                holdback=held, follow=follow,
+            )  # fmt: skip
         case ContractAdopted():
             return change(state, fields=event.fields)
         case Promoted():
@@ -474,6 +510,10 @@ def _apply(state: State, event: AnyEvent) -> State:
             return change(state, automation=change(state.automation, frozen=True))
         case Thawed():
             return change(state, automation=change(state.automation, frozen=False))
+        case Followed():
+            return change(state, follow=True)
+        case Held():
+            return change(state, follow=False)
         case Aborted():
             return _without_candidate(state)
         case CandidateRolledBack():

@@ -18,7 +18,7 @@ Theory of operation
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from kedge.core.commands import AnyCommand, AnyEvent, Configure, Rollback
@@ -26,7 +26,7 @@ from kedge.core.errors import NotAcknowledged, Refused, Stale
 from kedge.core.holding import Need, needs
 from kedge.core.release import apply, decide
 from kedge.core.values import Placement, Refusal, Stage, State, Value
-from kedge.ports import Clock, Entry, Hold, Ledger, Member, Note, Roster, Signal, Wanted
+from kedge.ports import Change, Clock, Entry, Hold, Ledger, Member, Note, Roster, Signal, Wanted
 
 SILENT_S = 5.0
 """Five missed heartbeats: a replica that is late by this is called silent."""
@@ -143,12 +143,7 @@ class Control:
         state = self._ledger.read().states.get(endpoint, State(endpoint=endpoint))
         if expect is not None and expect != state.epoch:
             raise self._stale(endpoint, state.epoch)
-        events = decide(state, command, at)
-        if isinstance(events, Refusal):
-            raise Refused(events.message, code=events.code, hint=events.hint)
-        after = state
-        for event in events:
-            after = apply(after, event)
+        events, after = _decided(state, command, at)
         members = replicas(self._roster.members())
         decided = self._clock.monotonic()
         cold = self._prepare(state, after, command, members, by)
@@ -156,14 +151,57 @@ class Control:
         entries = self._ledger.append(
             endpoint, events, expect=state.epoch, by=by, reason=reason, at=at
         )
-        written = self._clock.monotonic()
-        acks = self._await_acks(endpoint, after.epoch, members, started)
+        times = started, decided, prepared, self._clock.monotonic()
+        return self._told(command, after, events, members, times, cold, entries, by)
+
+    def together(
+        self, commands: Mapping[str, AnyCommand], *, by: str, reason: str, head: tuple[str, int]
+    ) -> tuple[Receipt, ...]:
+        """Carry commands out on several endpoints, and move a schema's head: all or nothing.
+
+        Every replica of each endpoint is prepared before any row moves.
+
+        Raises:
+            Refused: the rules say no to one of them, or a replica could not prepare.
+            Stale: one of the rows moved on meanwhile.
+            NotAcknowledged, Unavailable: as `submit`; all rows have moved, or none.
+        """
+        started, at = self._clock.monotonic(), self._clock.now()
+        states = self._ledger.read().states
+        moves = {name: _decided(states[name], command, at) for name, command in commands.items()}
+        members = replicas(self._roster.members())
+        decided = self._clock.monotonic()
+        cold = {
+            name: self._prepare(states[name], after, commands[name], members, by)
+            for name, (_, after) in moves.items()
+        }
+        prepared = self._clock.monotonic()
+        changes = [Change(name, events, states[name].epoch) for name, (events, _) in moves.items()]
+        entries = self._ledger.append_all(changes, by=by, reason=reason, at=at, head=head)
+        times = started, decided, prepared, self._clock.monotonic()
+        return tuple(
+            self._told(commands[name], after, events, members, times, cold[name], written, by)
+            for (name, (events, after)), written in zip(moves.items(), entries, strict=True)
+        )
+
+    def _told(
+        self, command: AnyCommand, after: State, events: tuple[AnyEvent, ...],
+        members: tuple[Member, ...], times: tuple[float, float, float, float], cold: dict[str, str],
+        entries: tuple[Entry, ...], by: str,
+    ) -> Receipt:  # fmt: skip
+        """Wait for the acks of what was written, and store what it took.
+
+        Raises:
+            NotAcknowledged: a replica is silent.
+        """
+        started, decided, prepared, written = times
+        acks = self._await_acks(after.endpoint, after.epoch, members, started)
         silent = tuple(sorted({m.name for m in members} - acks.keys()))
         first = None
         if isinstance(command, Rollback) and not silent:
-            first = self._first_answer(endpoint, after, members, started)
+            first = self._first_answer(after.endpoint, after, members, started)
         receipt = Receipt(
-            endpoint=endpoint, epoch=after.epoch, events=events, state=after,
+            endpoint=after.endpoint, epoch=after.epoch, events=events, state=after,
             decide_ms=_ms(started, decided), prepare_ms=_ms(decided, prepared),
             write_ms=_ms(prepared, written),
             last_ack_ms=max(acks.values(), default=None) if not silent else None,
@@ -323,6 +361,21 @@ class Control:
             reason="",
             at=self._clock.now(),
         )
+
+
+def _decided(state: State, command: AnyCommand, at: str) -> tuple[tuple[AnyEvent, ...], State]:
+    """What the rules make of a command, and the row after it.
+
+    Raises:
+        Refused: the rules say no.
+    """
+    events = decide(state, command, at)
+    if isinstance(events, Refusal):
+        raise Refused(events.message, code=events.code, hint=events.hint)
+    after = state
+    for event in events:
+        after = apply(after, event)
+    return events, after
 
 
 def replicas(members: tuple[Member, ...]) -> tuple[Member, ...]:

@@ -30,7 +30,9 @@ from kedge.core.commands import (
     Canary,
     Certify,
     Configure,
+    Follow,
     Freeze,
+    Hold,
     Pause,
     Promote,
     Resume,
@@ -46,8 +48,9 @@ from kedge.testing.samples import AT, NEEDS, endpoint, fields, release
 
 RULE = "----"
 FLAGS = ("full", "production", "no-lease", "auto")
-BARE: dict[str, type[Pause | Resume | Abort | Freeze | Thaw]] = {
+BARE: dict[str, type[Pause | Resume | Abort | Freeze | Thaw | Follow | Hold]] = {
     "pause": Pause, "resume": Resume, "abort": Abort, "freeze": Freeze, "thaw": Thaw,
+    "follow": Follow, "hold": Hold,
 }  # fmt: skip
 
 
@@ -257,6 +260,7 @@ def row(state: State) -> str:
     parts += ["paused"] if state.paused else []
     parts += ["auto"] if state.automation.auto else []
     parts += ["frozen"] if state.automation.frozen else []
+    parts += ["follows"] if state.follow else []
     parts.append(f"back={_label(state.back)}")
     parts += [f"condemned={_labels(state.condemned)}"] if state.condemned else []
     return " ".join(parts)

@@ -58,8 +58,19 @@ class SqlFeatures:
 
         return self._database.read(work)
 
+    def heads(self) -> dict[str, int]:
+        """The transformation that followers of each schema are on, by schema; without those without."""
+        query = select(_schema.c.schema_id, _schema.c.head).where(_schema.c.head.is_not(None))
+
+        def work(connection: Connection) -> dict[str, int]:
+            return {row.schema_id: row.head for row in connection.execute(query)}
+
+        return self._database.read(work)
+
     def add(self, schema: Schema, digest: str) -> tuple[TransformVersion, bool]:
         """Declare the schema if it is new, and give the bundle its number; says whether it is new.
+
+        The first is the schema's head.
 
         Raises:
             Refused: `schema_changed`: the schema is known, and is declared otherwise.
@@ -91,6 +102,9 @@ class SqlFeatures:
             connection.execute(_version.insert(), {
                 "schema_id": schema.name, "version": number, "code_digest": digest,
             })  # fmt: skip
+            if number == 1:
+                first = _schema.update().where(_schema.c.schema_id == schema.name)
+                connection.execute(first.values(head=1))
             return TransformVersion(schema.name, number, digest), True
 
         return self._database.write(work)

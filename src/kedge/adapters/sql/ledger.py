@@ -27,7 +27,7 @@ from kedge.core.commands import AnyEvent, Configured
 from kedge.core.errors import Refused, Stale
 from kedge.core.release import apply
 from kedge.core.values import Placement, Policy, Release, State
-from kedge.ports import Book, Entry, Note, Wanted
+from kedge.ports import Book, Change, Entry, Note, Wanted
 
 _ledger, _endpoint, _release = tables.ledger, tables.endpoint, tables.release
 
@@ -125,24 +125,40 @@ class SqlLedger:
             Stale: the row is not at `expect` any more; says at which epoch, by whom and why.
             Refused: the events name what the endpoint does not have.
         """
+        change = Change(endpoint, tuple(events), expect)
+        (entries,) = self.append_all((change,), by=by, reason=reason, at=at) if events else ((),)
+        return entries
 
-        def work(connection: Connection) -> tuple[Entry, ...]:
-            self._unchanged(connection, endpoint, expect)
+    def append_all(
+        self, changes: Sequence[Change], *, by: str, reason: str, at: str,
+        head: tuple[str, int] | None = None,
+    ) -> tuple[tuple[Entry, ...], ...]:  # fmt: skip
+        """Append to several endpoints and move their rows, in one durable transaction.
+
+        Args:
+            changes: each with at least one event.
+            by: who.
+            reason: why.
+            at: when, RFC 3339.
+            head: (schema, transformation): also moves what followers of the schema are on.
+
+        Raises:
+            Stale: one of the rows is not at its `expect` any more.
+            Refused: the events name what the endpoint does not have.
+        """
+
+        def work(connection: Connection) -> tuple[tuple[Entry, ...], ...]:
+            for change in changes:
+                self._unchanged(connection, change.endpoint, change.expect)
+            if head is not None:
+                moves = tables.feature_schema.update().values(head=head[1])
+                connection.execute(moves.where(tables.feature_schema.c.schema_id == head[0]))
             states = self._states(connection)
-            before = states.get(endpoint, State(endpoint=endpoint))
-            entries: list[Entry] = []
-            after = before
-            for event, columns in self._chained(connection, before, events, by, reason, at):
-                after = apply(after, event)
-                if isinstance(event, Configured):
-                    self._keep_policy(connection, event)
-                connection.execute(_ledger.insert(), columns)
-                _condemn(connection, after, columns["seq"])
-                entries.append(entry_of(columns))
-            _move(connection, after, expect)
-            return tuple(entries)
+            return tuple(
+                self._append(connection, states, change, by, reason, at) for change in changes
+            )
 
-        return self._database.write(work) if events else ()
+        return self._database.write(work)
 
     def note(self, endpoint: str, note: Note, *, by: str, reason: str, at: str) -> Entry:
         """Append an entry that changes no row; it carries the epoch the endpoint is at."""
@@ -289,6 +305,23 @@ class SqlLedger:
             hint=f"kedge status {endpoint} shows what it is now",
             details={"epoch": found, "by": by, "reason": reason},
         )
+
+    def _append(
+        self, connection: Connection, states: dict[str, State], change: Change, by: str,
+        reason: str, at: str,
+    ) -> tuple[Entry, ...]:  # fmt: skip
+        before = states.get(change.endpoint, State(endpoint=change.endpoint))
+        entries: list[Entry] = []
+        after = before
+        for event, columns in self._chained(connection, before, change.events, by, reason, at):
+            after = apply(after, event)
+            if isinstance(event, Configured):
+                self._keep_policy(connection, event)
+            connection.execute(_ledger.insert(), columns)
+            _condemn(connection, after, columns["seq"])
+            entries.append(entry_of(columns))
+        _move(connection, after, change.expect)
+        return tuple(entries)
 
     @staticmethod
     def _chained(

@@ -1,0 +1,156 @@
+"""Moving the head of a feature schema: who follows moves with it, all at once or nobody."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import msgspec
+
+from kedge.core.back import condemned_as
+from kedge.core.commands import Promote
+from kedge.core.errors import Refused
+from kedge.core.features import TransformVersion, outcome_of
+from kedge.core.release import decide
+from kedge.core.values import Refusal, Release, State
+from kedge.engine.control import Receipt, Say
+from kedge.featuring import differences_of, version_of
+from kedge.verbs import probe, release_of
+from kedge.wiring import Workplace, actor
+
+
+class Move(NamedTuple):
+    """What a follower would do."""
+
+    state: State
+    release: Release | None
+    """None: it is there already."""
+    today: TransformVersion | None
+    outcome: str
+    """How the head answers on golden rows, against what the follower is on."""
+    obstacle: str | None
+    """Why it cannot."""
+
+
+def moves_of(place: Workplace, head: TransformVersion, force: str | None) -> list[Move]:
+    """What every follower of the schema would do, were this its head; nothing is touched.
+
+    Args:
+        place: where.
+        head: the transformation version.
+        force: why it may move although its answers changed, or a rollback left them behind.
+    """
+    versions = {one.number: one for one in place.features.versions(head.schema)}
+    found = []
+    for state in place.ledger.read().states.values():
+        live = state.releases.get(state.production) if state.production is not None else None
+        if not state.follow or live is None or live.schema != head.schema:
+            continue
+        today = versions.get(live.transformation) if live.transformation is not None else None
+        if today == head:
+            found.append(Move(state, None, today, "bit-equal", None))
+            continue
+        outcome = outcome_of(differences_of(place, today, head)) if today else "changed"
+        release = release_of(place, state.endpoint, f"v{live.version}", transformation=head.number)
+        found.append(
+            Move(state, release, today, outcome, _obstacle(place, state, release, outcome, force))
+        )
+    return found
+
+
+def _obstacle(
+    place: Workplace, state: State, release: Release, outcome: str, force: str | None
+) -> str | None:
+    """Why a follower cannot move; None when it can."""
+    if state.candidate is not None:
+        return f"{state.endpoint} has a candidate, r{state.candidate}: promote or abort it first"
+    # The release may just have been made, and the row was read before.
+    known = msgspec.structs.replace(state, releases={**state.releases, release.number: release})
+    left = condemned_as(known, release.number)
+    if left is not None and force is None:
+        return f"{state.endpoint} was taken back from it (r{left}): kedge features hold {state.endpoint}"
+    if outcome == "changed" and force is None:
+        return f"{state.endpoint} would get other answers: shadow it there first"
+    said = decide(known, _command(release, force), place.clock.now())
+    return f"{state.endpoint}: {said.message}" if isinstance(said, Refusal) else None
+
+
+def _command(release: Release, force: str | None) -> Promote:
+    return Promote(release=release.number, override=force or "the head of its feature schema moved")
+
+
+def move_head(
+    place: Workplace, text: str, *, force: str | None, dry: bool, say: Say
+) -> dict[str, Any]:
+    """Make a transformation version the head of its schema, and move whoever follows.
+
+    Returns:
+        Who moves and who holds; with receipts when it was done.
+
+    Raises:
+        Refused: `unknown_transformation`; `head_refused`: names everybody that cannot move, and why;
+            `not_prepared`: a replica could not load what it needs. Nobody has moved then.
+        Stale: a follower's row moved meanwhile; nobody has moved then.
+    """
+    head = version_of(place, text)
+    moves = moves_of(place, head, force)
+    obstacles = [move.obstacle for move in moves if move.obstacle is not None]
+    told: dict[str, Any] = {
+        "head": head.label, "was": place.features.heads().get(head.schema), "moved": False,
+        "followers": [
+            {"endpoint": move.state.endpoint, "from": move.today.label if move.today else None,
+             "moves": move.release is not None, "outcome": move.outcome, "obstacle": move.obstacle}
+            for move in moves
+        ],
+        "holding": _holding(place, head.schema), "receipts": [],
+    }  # fmt: skip
+    if dry:
+        return told
+    if obstacles:
+        raise Refused(
+            f"{head.label} cannot become the head: {'; '.join(obstacles)}", code="head_refused",
+            hint="nobody has moved; kedge features head --dry-run shows each; --force REASON for changed answers",
+            details={"followers": told["followers"]},
+        )  # fmt: skip
+    commands = {
+        move.state.endpoint: _command(move.release, force)
+        for move in moves if move.release is not None
+    }  # fmt: skip
+    receipts = place.control(say, probe(place)).together(
+        commands, by=actor(), reason=force or f"head {head.label}", head=(head.schema, head.number)
+    )
+    return {**told, "moved": True, "receipts": [_receipt(one) for one in receipts]}
+
+
+def _holding(place: Workplace, schema: str) -> list[str]:
+    """Endpoints on the schema that stay where they are."""
+    found = []
+    for state in place.ledger.read().states.values():
+        live = state.releases.get(state.production) if state.production is not None else None
+        if live is not None and live.schema == schema and not state.follow:
+            found.append(state.endpoint)
+    return found
+
+
+def _receipt(receipt: Receipt) -> dict[str, Any]:
+    return {"endpoint": receipt.endpoint, "epoch": receipt.epoch,
+            "release": f"r{receipt.state.production}", **receipt.parts()}  # fmt: skip
+
+
+def head_text(told: dict[str, Any]) -> str:
+    """Who moves and who holds, for people."""
+    lines = [f"{told['head']} {'is' if told['moved'] else 'would be'} the head"
+             + (f" (it was #{told['was']})" if told["was"] else "")]  # fmt: skip
+    for one in told["followers"]:
+        if not one["moves"]:
+            lines.append(f"  {one['endpoint']:<20} follows, and is there already")
+            continue
+        verb = "moved" if told["moved"] else "would move"
+        lines.append(f"  {one['endpoint']:<20} {verb} from {one['from'] or 'none'}: {one['outcome']}"
+                     + (f"; REFUSED: {one['obstacle']}" if one["obstacle"] else ""))  # fmt: skip
+    lines += [f"  {name:<20} holds" for name in told["holding"]]
+    lines += [
+        f"  {one['endpoint']}: epoch {one['epoch']}, production {one['release']}, "
+        f"last ack after {one['last_ack_ms']:.1f} ms"
+        for one in told["receipts"] if one["last_ack_ms"] is not None
+    ]  # fmt: skip
+    return "\n".join(lines)
