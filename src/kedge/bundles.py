@@ -103,6 +103,8 @@ class Transform:
             ) from error  # fmt: skip
         self.checks = Checks(self.spec.schema.fields)
         self._told: dict[str, int] = {}
+        self.marks: NDArray[np.bool_] | None = None
+        """Which rows of the last answer were not as the schema promises; None when all were."""
         self._lookups = lookups(self.spec) if lookups is not None else ()
 
     def predict(self, columns: Columns) -> Columns:
@@ -115,7 +117,10 @@ class Transform:
         given = {field.name: columns[field.name] for field in self.spec.raw}
         if not self._lookups:
             return self.applied(given, ())
-        return self.applied(given, [lookup.columns(given) for lookup in self._lookups])
+        found = self.applied(given, [lookup.columns(given) for lookup in self._lookups])
+        for lookup in self._lookups:
+            self.marks = marked(self.marks, lookup.marks)
+        return found
 
     def violations(self) -> dict[str, int]:
         """What was counted so far: out of range, unseen, or not there when it was looked up."""
@@ -154,6 +159,7 @@ class Transform:
             fault = self.checks.look(found, rows)
         if fault is not None:
             raise ModelFailure(f"{self.spec.schema.name}: {fault}", code="transform_nonsense")
+        self.marks = self.checks.marks
         return found
 
 
@@ -174,6 +180,18 @@ class Bare:
         return self._transform.applied({f.name: columns[f.name] for f in spec.raw}, looked)
 
 
+_ONE = np.ones(1, bool)
+
+
+def marked(
+    before: NDArray[np.bool_] | None, more: NDArray[np.bool_] | None
+) -> NDArray[np.bool_] | None:
+    """The rows that either marks."""
+    if before is None or more is None:
+        return more if before is None else before
+    return before | more
+
+
 class Checks:
     """Whether features keep what their schema promises: nulls refuse, the rest is counted."""
 
@@ -184,12 +202,15 @@ class Checks:
             if f.range is not None or f.categories or not f.null
         ]
         self.rows = 0
+        self.marks: NDArray[np.bool_] | None = None
+        """Which rows of the last look had something that was counted; None when none had."""
         self.violations: dict[str, int] = {}
         """By `FEATURE.range` and `FEATURE.category`; cumulative."""
 
     def look(self, columns: Columns, rows: int) -> str | None:
         """Count what is out of range or unseen; the fault where a null is not allowed."""
         self.rows += rows
+        self.marks = None
         for name, null, range_, categories, floating in self._fields:
             column = columns[name]
             if column.size == 1:
@@ -201,6 +222,7 @@ class Checks:
                     categories and value not in categories
                 ):
                     self._count(name, 1, range_)
+                    self.marks = _ONE
                 continue
             missing = (
                 np.isnan(column) if floating else column == "" if column.dtype == object else None
@@ -215,11 +237,16 @@ class Checks:
         range_: tuple[float, float] | None, categories: frozenset[str],
     ) -> None:  # fmt: skip
         if range_ is not None:
-            outside = (column < range_[0]) | (column > range_[1])
-            self._count(name, int(outside.sum()), range_)
+            wrong = (column < range_[0]) | (column > range_[1])
         elif categories:
-            unseen = sum(value not in categories for value in column.ravel().tolist() if value)
-            self._count(name, unseen, None)
+            flat = column.ravel().tolist()
+            wrong = np.array([bool(v) and v not in categories for v in flat], bool)
+        else:
+            return
+        count = int(wrong.sum())
+        if count:
+            self._count(name, count, range_)
+            self.marks = marked(self.marks, np.asarray(wrong.reshape(len(column), -1).any(axis=1)))
 
     def _count(self, name: str, by: int, range_: object) -> None:
         if by:

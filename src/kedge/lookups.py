@@ -176,6 +176,8 @@ class Lookup:
         self._mark: Mark | None = None
         self._mark_due = self._rest_until = 0.0
         self._rest_s = REST_S
+        self.marks: NDArray[np.bool_] | None = None
+        """Which rows of the last question had no value that could be used; None when all had."""
         self.counts: dict[str, int] = {}
         """By `VIEW.missing`, `VIEW.expired` and `VIEW.outage`: rows; cumulative."""
         self._look(first=True)
@@ -211,7 +213,9 @@ class Lookup:
         keys = keys_of(given, self._schema.keys)
         values = np.tile(self._defaults, (len(keys), 1))
         now = self._monotonic()
+        self.marks = None
         if now < self._rest_until:
+            self.marks = np.ones(len(keys), bool)
             self._absent("outage", len(keys))
             return self._cut(values)
         try:
@@ -221,6 +225,7 @@ class Lookup:
         except Unavailable:
             self._rest_until = self._monotonic() + self._rest_s
             self._rest_s = min(self._rest_s * 2, LONGEST_S)
+            self.marks = np.ones(len(keys), bool)
             self._absent("outage", len(keys))
             return self._cut(values)
         self._rest_s = REST_S
@@ -239,15 +244,21 @@ class Lookup:
         oldest = float("-inf") if ttl is None else self._unix() - ttl
         missing = expired = 0
         size, unpack = self._row.size, self._row.unpack
+        absent = []
         for n, raw in enumerate(found):
             if raw is None or len(raw) != size:
                 missing += 1
+                absent.append(n)
                 continue
             at, *numbers = unpack(raw)
             if at < oldest:
                 expired += 1
+                absent.append(n)
             else:
                 values[n] = numbers
+        if absent:
+            self.marks = np.zeros(len(found), bool)
+            self.marks[absent] = True
         return missing, expired
 
     def _absent(self, what: str, rows: int) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from kedge.core.commands import AnyEvent
 from kedge.core.records import Coverage, Ingested, Labelled
@@ -453,6 +453,19 @@ class Loader(Protocol):
         """
 
 
+class Predicted(NamedTuple):
+    """An answer of a model in another process."""
+
+    columns: Columns
+    micros: int
+    """Spent inside the model."""
+    violated: bool = False
+    """Whether a feature of it was not as its schema promises."""
+
+
+OnDone = Callable[["Columns | None", int, "str | None", bool], None]
+
+
 class RemoteModel(Protocol):
     """A model in another process, reached over a socket."""
 
@@ -465,7 +478,7 @@ class RemoteModel(Protocol):
 
     async def predict(
         self, columns: Columns, deadline_s: float, *, alone: bool = False
-    ) -> tuple[Columns, int]:
+    ) -> Predicted:
         """Answer the rows; with the microseconds spent inside the model.
 
         `alone`: nobody else can answer them, so what is looked up by key has to make do.
@@ -477,10 +490,10 @@ class RemoteModel(Protocol):
     def submit(
         self,
         columns: Columns,
-        on_done: Callable[[Columns | None, int, str | None], None],
+        on_done: OnDone,
         deadline_s: float,
     ) -> bool:
-        """Ask without waiting: `on_done(answer, microseconds, error code)` is called once.
+        """Ask without waiting: `on_done(answer, microseconds, error code, violated)` is called once.
 
         Returns False, and never calls back, when the bound on questions under way is reached.
         """

@@ -147,7 +147,7 @@ async def _answered(
     """
     try:
         columns = _columns(release, rows)
-        answer, _ = await model.predict(columns, ANSWER_S)
+        answer, *_ = await model.predict(columns, ANSWER_S)
     except (ModelFailure, BadRequest):
         if len(rows) == 1:
             return [None]

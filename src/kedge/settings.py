@@ -262,6 +262,7 @@ GUARDRAILS: dict[str, dict[str, tuple[str, ...]]] = {
     "errors": {},
     "latency": {},
     "cost": {},
+    "violations": {},
     "quality": {
         "binary": ("error_rate", "log_loss", "brier"),
         "score": ("error_rate", "absolute_error"),

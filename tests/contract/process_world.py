@@ -126,7 +126,8 @@ class Told:
     def __init__(self) -> None:
         self.answers: list[tuple[Any, int, str | None]] = []
 
-    def __call__(self, answer: Any, micros: int, code: str | None) -> None:
+    def __call__(self, answer: Any, micros: int, code: str | None, violated: bool) -> None:
+        assert not violated
         self.answers.append((answer, micros, code))
 
     @property

@@ -29,7 +29,7 @@ def test_the_answer_is_the_models_own_with_the_time_spent_in_it(home: Home) -> N
 
     async def story() -> None:
         model = await reach(home)
-        answer, micros = await model.predict(columns(1.5, -2.0, word=None), 5)
+        answer, micros, _ = await model.predict(columns(1.5, -2.0, word=None), 5)
         assert answer["score"].tolist() == [3.0, -4.0]
         assert answer["label"].tolist() == ["none", "none"]
         assert 20_000 <= micros < 200_000
@@ -61,7 +61,7 @@ def test_many_clients_get_each_their_own_answers(home: Home) -> None:
         model = await reach(home)
         for i in range(30):
             value = number * 1000.0 + i
-            answer, _ = await model.predict(columns(value, value + 0.5, word=f"{number}-{i}"), 5)
+            answer, *_ = await model.predict(columns(value, value + 0.5, word=f"{number}-{i}"), 5)
             assert answer["score"].tolist() == [2 * value, 2 * value + 1]
             assert answer["label"].tolist() == [f"{number}-{i}"] * 2
         model.hang_up()
@@ -125,7 +125,7 @@ def test_nonsense_is_called_nonsense_and_the_next_answer_is_good(home: Home) -> 
         )
         assert isinstance(answers[0], ModelFailure)
         assert answers[0].code == "model_nonsense"
-        good, _ = await model.predict(columns(1.0), 5)
+        good, *_ = await model.predict(columns(1.0), 5)
         assert good["score"].tolist() == [2.0]
         told = Told()
         assert model.submit(columns(1.0, word=kind), told, 5)

@@ -199,7 +199,7 @@ def test_a_hanging_model_is_late_and_bounded_and_its_late_answer_is_dropped(home
         assert model.submit(columns(1.0), told, 0.1)  # the bound is free again
         await told.all(6)
         process.send_signal(signal.SIGCONT)
-        answer, _ = await model.predict(columns(5.0), 5)
+        answer, *_ = await model.predict(columns(5.0), 5)
         assert answer["score"].tolist() == [10.0]
         assert len(told.answers) == 6
 

@@ -98,6 +98,10 @@ def test_what_is_out_of_range_or_unseen_is_counted_and_answered(tmp_path: Path) 
     fine.predict(rows(5.0, words=["a"]))
     fine.predict(rows(-1.0, 12.0, 3.0, words=["a", "z", ""]))
     assert fine.checks.violations == {"x.range": 3, "word.category": 2}
+    assert fine.marks is not None
+    assert fine.marks.tolist() == [True, True, False], "which rows of the last answer"
+    fine.predict(rows(5.0, words=["a"]))
+    assert fine.marks is None
     assert fine.checks.rows == 5
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from kedge.ports import Columns, RemoteModel
+    from kedge.ports import Columns, OnDone, Predicted, RemoteModel
 
 INLINE, PROCESS = Placement.INLINE, Placement.PROCESS
 ONE, TWO = release(1), release(2)
@@ -176,13 +176,13 @@ class Line:
 
     async def predict(
         self, columns: Columns, deadline_s: float, *, alone: bool = False
-    ) -> tuple[Columns, int]:
+    ) -> Predicted:
         raise NotImplementedError
 
     def submit(
         self,
         columns: Columns,
-        on_done: Callable[[Columns | None, int, str | None], None],
+        on_done: OnDone,
         deadline_s: float,
     ) -> bool:
         return False

@@ -229,5 +229,12 @@ def test_declared_guardrails_stand_beside_the_defaults() -> None:
     assert tolerated_latency(policy) == 3.0
 
 
+def test_violations_are_judged_where_they_are_declared_and_spend_of_the_same_budget() -> None:
+    declared = rules(Policy(guardrails={"violations": Guardrail(worse_by=1.0)}), paired=False).rails
+    assert declared["violations"].worse_by == 1.0
+    assert sum(rail.weight for rail in declared.values()) == pytest.approx(1)
+    assert "violations" not in rules(Policy(), paired=False).rails
+
+
 def test_the_alarms_budget_is_spent_once() -> None:
     assert sum(r.weight for r in rules(Policy(), paired=False).rails.values()) == pytest.approx(1)

@@ -35,12 +35,11 @@ from kedge.engine.serving import (
     Request,
     Serving,
 )
+from kedge.ports import Predicted
 from kedge.testing.samples import endpoint, release, run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from kedge.ports import Columns, Model, RemoteModel
+    from kedge.ports import Columns, Model, OnDone, RemoteModel
 
 SIGNATURE = Signature(inputs=(), outputs=())
 POLICY = Policy(audience="internal", output=Output(kind="score", score="p"))
@@ -73,27 +72,28 @@ class Remote:
         self.ready = answer != "model_down"
         self.room = room
         self.violations: dict[str, int] = {}
+        self.violated = False
         self.asked: list[float] = []
         """The deadline of each question."""
         self.alone: list[bool] = []
         """Whether nobody else could answer it."""
-        self.waiting: list[tuple[Columns, Callable[[Columns | None, int, str | None], None]]] = []
+        self.waiting: list[tuple[Columns, OnDone]] = []
 
     async def predict(
         self, columns: Columns, deadline_s: float, *, alone: bool = False
-    ) -> tuple[Columns, int]:
+    ) -> Predicted:
         self.asked.append(deadline_s)
         self.alone.append(alone)
         if isinstance(self.answer, Exception):
             raise self.answer
         if isinstance(self.answer, str):
             raise ModelFailure(f"it failed: {self.answer}", code=self.answer)
-        return {"p": np.full(len(columns["x"]), self.answer)}, 7
+        return Predicted({"p": np.full(len(columns["x"]), self.answer)}, 7, self.violated)
 
     def submit(
         self,
         columns: Columns,
-        on_done: Callable[[Columns | None, int, str | None], None],
+        on_done: OnDone,
         deadline_s: float,
     ) -> bool:
         if len(self.waiting) >= self.room:
@@ -107,9 +107,9 @@ class Remote:
         while self.waiting:
             columns, done = self.waiting.pop(0)
             if isinstance(self.answer, str):
-                done(None, 0, self.answer)
+                done(None, 0, self.answer, False)  # noqa: FBT003
             else:
-                done({"p": np.full(len(columns["x"]), self.answer)}, 7, None)
+                done({"p": np.full(len(columns["x"]), self.answer)}, 7, None, self.violated)
 
     def hang_up(self) -> None:
         """There is no connection."""

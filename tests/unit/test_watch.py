@@ -24,6 +24,7 @@ from kedge.core.values import (
 from kedge.core.windows import CANDIDATE, PRODUCTION, Agreement, BadUnit, Spent, Window
 from kedge.engine.watch import SEGMENTS, Watch
 
+change = msgspec.structs.replace
 POLICY = Policy(output=Output(kind="binary", score="p", threshold=0.5))
 CANARY = State(
     endpoint="flights", stage=Stage.CANARY, production=1, candidate=2, salt="s", weight=5_000,
@@ -62,6 +63,21 @@ def test_windows_become_evidence_and_a_failing_candidate_fails() -> None:
         watch.fold(failing(at))
     assert errors(watch) == (0, 30)
     assert watch.facts(130.0).overall.verdict == "fail"
+
+
+def test_a_candidate_whose_features_break_their_schema_fails_where_a_guardrail_says_so() -> None:
+    declared = change(CANARY, policy=change(POLICY, guardrails={"violations": Guardrail(1.0)}))
+    left, kept = decide(declared, failed_by(declared)), decide(CANARY, failed_by(CANARY))
+    assert (left.verdict, kept.verdict) == ("fail", "inconclusive")
+    assert isinstance(left.command, Rollback)
+    assert left.reason.startswith("violations")
+
+
+def failed_by(state: State) -> Facts:
+    watch = Watch(state)
+    for at in range(100, 130):
+        watch.fold(window(at, answered={"": (10, 10)}, bad={"violations": {"": (0, 2)}}))
+    return watch.facts(130.0)
 
 
 @pytest.mark.parametrize("foreign", [{"candidate": 3}, {"salt": "t"}, {"paired": True}])

@@ -164,6 +164,16 @@ def test_in_a_pair_only_what_differs_is_bad() -> None:
     assert window.bad["latency.p50"][""] == (0, 1)
 
 
+def test_features_that_break_their_schema_are_bad_and_in_a_pair_only_where_they_differ() -> None:
+    alone = seen(CANDIDATE, entity=None)._replace(violated=True)
+    assert count(alone).bad == {"violations": {"": (0, 1), "origin=JFK": (0, 1)}}
+    named = count(seen(CANDIDATE)._replace(violated=True))
+    assert [(unit.metric, unit.arm) for unit in named.units] == [(3, CANDIDATE)]
+    both = pair(asked={"entity": None}, violated=True, their_violated=True)
+    theirs = pair(asked={"entity": None}, their_violated=True)
+    assert count(both, theirs, paired=True).bad["violations"][""] == (0, 1)
+
+
 def test_segment_values_are_bounded_and_the_rest_is_other() -> None:
     many = [seen(entity=None, origin=f"A{n}") for n in range(windows.VALUES + 100)]
     window = count(*many)

@@ -16,6 +16,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+import msgspec
+
 from kedge.core.commands import AnyCommand, Certify, Pause, Promote, Rollback
 from kedge.core.durations import seconds
 from kedge.core.monitor import Overall, Rail, Rules, Verdict
@@ -35,6 +37,10 @@ WEIGHTS = {"errors": 0.7, "latency.p50": 0.05, "latency.p99": 0.1, "quality": 0.
 share w costs them ln(1/w) more evidence, 0.36 of the 4.6 that alpha = 1 % takes."""
 COST = "cost"
 """A guardrail only where it is declared: most endpoints have no price."""
+VIOLATIONS = "violations"
+"""The same: features out of range, unseen, or without a value by key. Most endpoints have no schema."""
+VIOLATIONS_WEIGHT = 0.1
+"""Of the alarm's error budget, where it is declared; the others share the rest as they did."""
 EARLY = "errors.doubled"
 """The same errors against twice the rate: what small steps can prove within their size."""
 EARLY_STEP = 0.05 * BUCKETS
@@ -114,6 +120,13 @@ def rules(policy: Policy, *, paired: bool) -> Rules:
         "latency.p99": Rail(worse_by=twice - 1, r0=twice, weight=WEIGHTS["latency.p99"]),
         "quality": Rail(worse_by=rails["quality"].worse_by, weight=WEIGHTS["quality"], mean=True),
     }
+    if VIOLATIONS in policy.guardrails:
+        found = {
+            name: msgspec.structs.replace(rail, weight=rail.weight * (1 - VIOLATIONS_WEIGHT))
+            for name, rail in found.items()
+        }
+        worse_by = policy.guardrails[VIOLATIONS].worse_by
+        found[VIOLATIONS] = Rail(worse_by=worse_by, weight=VIOLATIONS_WEIGHT)
     least = policy.shadow.min_pairs_per_segment
     return Rules(
         alpha=ALPHA, min_units=policy.shadow.min_pairs if paired else MIN_UNITS,
@@ -232,6 +245,7 @@ def _declared(policy: Policy) -> tuple[str, ...]:
         for name, metrics in (
             ("latency", ("latency.p99",)),
             ("quality", ("quality",)),
+            (VIOLATIONS, (VIOLATIONS,)),
             (COST, (COST,)),
         )
         if name in policy.guardrails

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from kedge.core.values import Value
 
-METRICS = ("errors", "latency.p50", "latency.p99")
+METRICS = ("errors", "latency.p50", "latency.p99", "violations")
 """Bad events that a worker sees by itself. Quality comes later, with the outcomes."""
 PRODUCTION, CANDIDATE = 0, 1
 """Columns of every count. In a paired window: production bad and the copy not, and the reverse."""

@@ -101,6 +101,10 @@ class Handle:
         self.breaker = Breaker()
         self.told: dict[str, int] = {}
 
+    def violated(self) -> bool:
+        """Whether a feature of its last answer inline was not as its schema promises."""
+        return isinstance(self.inline, Composed) and self.inline.transform.marks is not None
+
     def violations(self) -> dict[str, int]:
         """What its transformation gave out of range or unseen since the last call."""
         sources = [remote.violations for remote in self.remotes]

@@ -58,15 +58,17 @@ class Request:
 class Answer:
     """What goes back, which release gave it, at which epoch, and why that one."""
 
-    __slots__ = ("choice", "failover", "micros", "outputs")
+    __slots__ = ("choice", "failover", "micros", "outputs", "violated")
 
     def __init__(
-        self, choice: Choice, outputs: Columns, micros: int, failover: str | None = None
+        self, choice: Choice, outputs: Columns, micros: int, violated: bool = False
     ) -> None:
         self.choice = choice
         self.outputs = outputs
         self.micros = micros
-        self.failover = failover
+        self.violated = violated
+        """Whether a feature of it was not as its schema promises."""
+        self.failover: str | None = None
         """Why the candidate's answer was not used; None when it was, or was not asked."""
 
 
@@ -188,13 +190,13 @@ class Serving:
             cause, reason = "breaker_open", Reason.BREAKER
         else:
             try:
-                outputs, micros = await handle.remotes[0].predict(request.columns, live.deadline_s)
+                found = await handle.remotes[0].predict(request.columns, live.deadline_s)
             except (ModelFailure, BadRequest) as failure:
                 cause, reason = failure.code, Reason.FAILOVER
             else:
                 handle.breaker.succeeded()
                 live.recorder.candidate_answered()
-                return Answer(choice, outputs, micros)
+                return Answer(choice, *found)
         answer = await self._instead(live, reason, cause, request)
         if cause == EXCUSED:  # what it reads by key is not there: nobody's failure
             return answer
@@ -238,7 +240,8 @@ class Serving:
                 code = error.code if isinstance(error, ModelFailure) else "model_raised"
                 raise ModelFailure(f"r{choice.release} raised {type(error).__name__}: {error}",
                                    code=code) from error  # fmt: skip
-            return Answer(choice, outputs, (perf_counter_ns() - started) // 1000)
+            micros = (perf_counter_ns() - started) // 1000
+            return Answer(choice, outputs, micros, violated=handle.violated())
         return await self._remote(live, handle, choice, request)
 
     async def _remote(self, live: Live, handle: Handle, choice: Choice, request: Request) -> Answer:
@@ -247,13 +250,13 @@ class Serving:
         failure = ModelFailure(f"r{choice.release} has no process", code="model_down")
         for remote in sorted(handle.remotes, key=lambda r: not r.ready):
             try:
-                outputs, micros = await remote.predict(request.columns, deadline_s, alone=True)
+                found = await remote.predict(request.columns, deadline_s, alone=True)
             except ModelFailure as caught:
                 failure = caught
                 if failure.code not in ("model_died", "model_down"):
                     break
             else:
-                return Answer(choice, outputs, micros)
+                return Answer(choice, *found)
         live.recorder.count(f"errors.{choice.arm}")
         raise failure
 
@@ -292,7 +295,8 @@ class Serving:
             failed = answer.failover is not None
             side = PRODUCTION if not failed and choice.arm is Arm.PRODUCTION else CANDIDATE
             recorder.offer(Seen(
-                time(), request, side, answer.micros, failed, live.state.stratum, answer.outputs
+                time(), request, side, answer.micros, failed, live.state.stratum, answer.outputs,
+                violated=answer.violated and not failed,
             ))  # fmt: skip
 
     def _shadow(self, live: Live, release: int, request: Request, answer: Answer | None) -> None:
@@ -305,12 +309,16 @@ class Serving:
         handle = live.handles.get(release)
         now = self._monotonic()
         ours, our_micros = (None, 0) if answer is None else (answer.outputs, answer.micros)
+        violated = answer is not None and answer.violated
 
-        def pair(theirs: Columns | None, micros: int = 0, *, dropped: bool = False) -> None:
+        def pair(
+            theirs: Columns | None, micros: int = 0, *, dropped: bool = False, bad: bool = False
+        ) -> None:
             if live.watched:
                 recorder.offer(Seen(
                     time(), request, PRODUCTION, our_micros, ours is None, 0, ours,
                     mirrored=True, theirs=theirs, their_micros=micros, dropped=dropped,
+                    violated=violated, their_violated=bad,
                 ))  # fmt: skip
 
         if handle is None or not handle.remotes or not handle.remotes[0].ready:
@@ -323,7 +331,7 @@ class Serving:
             return
         rows = request.rows
 
-        def done(theirs: Columns | None, micros: int, error: str | None) -> None:
+        def done(theirs: Columns | None, micros: int, error: str | None, bad: bool) -> None:
             if theirs is None and error == EXCUSED:
                 recorder.count("shadow.dropped.unread")
                 pair(None, dropped=True)
@@ -341,7 +349,7 @@ class Serving:
             if ours is not None and live.compares:
                 same = agreeing_rows(live.state.policy.output, ours, theirs, rows)
                 recorder.count("shadow.agreeing", same)
-            pair(theirs, micros)
+            pair(theirs, micros, bad=bad)
 
         if not handle.remotes[0].submit(request.columns, done, live.deadline_s):
             recorder.count("shadow.dropped.full")
@@ -352,7 +360,7 @@ class Serving:
     def _again(self, live: Live, request: Request, ours: Columns) -> None:
         """Ask production a second time, after its answer went out: how much is its own noise."""
 
-        def done(theirs: Columns | None, micros: int, _error: str | None) -> None:
+        def done(theirs: Columns | None, micros: int, _error: str | None, _bad: bool) -> None:
             if theirs is not None:
                 live.recorder.offer(Seen(
                     time(), request, PRODUCTION, micros, False, 0, ours,  # noqa: FBT003
@@ -362,6 +370,6 @@ class Serving:
         handle = live.handles[live.plan.outside.release]
         live.recorder.count("shadow.asked_again")
         if handle.inline is not None:
-            done(handle.inline.predict(request.columns), 0, None)
+            done(handle.inline.predict(request.columns), 0, None, False)  # noqa: FBT003
         else:
             handle.remotes[0].submit(request.columns, done, live.deadline_s)

@@ -248,6 +248,8 @@ class Watch:
         keys: list[tuple[str, str]] = []
         counts: list[list[int]] = []
         for metric in METRICS:
+            if metric not in self.rules.rails:
+                continue
             exposed = self._exposed if metric == "errors" else self._answered
             bad = self._open.get(metric, {})
             for name, (production, candidate) in exposed.items():

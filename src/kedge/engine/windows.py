@@ -56,6 +56,8 @@ SLOW_FLOOR_US = 5_000
 network cannot feel, and a process woken up from sleep already differs from code inline."""
 
 
+VIOLATIONS = METRICS.index("violations")
+
 _pack = msgspec.msgpack.Encoder().encode
 
 
@@ -77,6 +79,9 @@ class Seen(NamedTuple):
     """The copy was never asked, for our own bounds' sake: nobody's failure, but no coverage."""
     again: bool = False
     """`theirs` is production's own second answer: its noise, and nobody's evidence."""
+    violated: bool = False
+    """A feature of it was not as its schema promises."""
+    their_violated: bool = False
 
 
 class Bounds(NamedTuple):
@@ -260,6 +265,7 @@ class Counter:
             bad = [(0, one.failed, not copied)]
             if copied and not one.failed:
                 bad += _slow(bounds, one.micros, one.their_micros)
+                bad.append((VIOLATIONS, one.violated, one.their_violated))
             self._exposure(draft, unit, slices, arms, latency=copied and not one.failed)
             for metric, ours, theirs in bad:
                 if ours != theirs:
@@ -273,6 +279,8 @@ class Counter:
             for metric, slow, _ in _slow(bounds, one.micros, 0):
                 if slow:
                     self._bad(draft, metric, one.arm, unit, slices)
+            if one.violated:
+                self._bad(draft, VIOLATIONS, one.arm, unit, slices)
 
     def _again(self, draft: _Draft, one: Seen) -> None:
         if one.ours is not None and one.theirs is not None:

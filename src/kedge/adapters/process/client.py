@@ -19,13 +19,13 @@ import msgspec
 from kedge.adapters.process import wire
 from kedge.core.errors import BadRequest, ModelFailure
 from kedge.core.values import Signature
+from kedge.ports import Predicted
 from kedge.tensors import check_answer
 
 if TYPE_CHECKING:
-    from kedge.ports import Columns
+    from kedge.ports import Columns, OnDone
 
-    OnDone = Callable[[Columns | None, int, str | None], None]
-    OnTold = Callable[[Columns | None, int, str | None, str], None]
+    OnTold = Callable[[Columns | None, int, str | None, str, bool], None]
 
 IN_FLIGHT = 64
 """Questions without a waiter that may be under way; see Limits.shadow_in_flight."""
@@ -95,7 +95,7 @@ class ProcessModel:
 
     async def predict(
         self, columns: Columns, deadline_s: float, *, alone: bool = False
-    ) -> tuple[Columns, int]:
+    ) -> Predicted:
         """Answer the rows; with the microseconds spent inside the model.
 
         `alone`: nobody else can answer them.
@@ -104,12 +104,14 @@ class ProcessModel:
             ModelFailure: model_down, model_died, model_late, model_raised or model_nonsense.
             BadRequest: the request is longer than a frame may be.
         """
-        future: asyncio.Future[tuple[Columns | None, int, str | None, str]]
+        future: asyncio.Future[tuple[Columns | None, int, str | None, str, bool]]
         future = self._loop.create_future()
 
-        def told(answer: Columns | None, micros: int, code: str | None, text: str) -> None:
+        def told(
+            answer: Columns | None, micros: int, code: str | None, text: str, violated: bool
+        ) -> None:
             if not future.done():
-                future.set_result((answer, micros, code, text))
+                future.set_result((answer, micros, code, text, violated))
 
         expires = perf_counter() + deadline_s
         number = self._send(columns, expires, None, told, alone=alone)
@@ -117,13 +119,13 @@ class ProcessModel:
             raise ModelFailure("the model process does not read its requests", code="model_late")
         timer = self._loop.call_later(deadline_s, self._late, number)
         try:
-            answer, micros, code, text = await future
+            answer, micros, code, text, violated = await future
         finally:
             timer.cancel()
             self._calls.pop(number, None)
         if answer is None:
             raise ModelFailure(text, code=code)
-        return answer, micros
+        return Predicted(answer, micros, violated)
 
     def submit(self, columns: Columns, on_done: OnDone, deadline_s: float) -> bool:
         """Ask without waiting: `on_done(answer, microseconds, error code)` is called once.
@@ -205,17 +207,18 @@ class ProcessModel:
         if fault is not None:
             self._settle(call, None, answer.micros, "model_nonsense", fault)
         else:
-            self._settle(call, columns, answer.micros, None, "")
+            self._settle(call, columns, answer.micros, None, "", answer.violated)
 
     def _settle(
-        self, call: _Call, columns: Columns | None, micros: int, code: str | None, text: str
-    ) -> None:
+        self, call: _Call, columns: Columns | None, micros: int, code: str | None, text: str,
+        violated: bool = False,
+    ) -> None:  # fmt: skip
         if call.told is not None:
-            call.told(columns, micros, code, text)
+            call.told(columns, micros, code, text, violated)
         elif call.shadow is not None:
             self._shadows -= 1
             try:
-                call.shadow(columns, micros, code)
+                call.shadow(columns, micros, code, violated)
             except Exception as error:  # noqa: BLE001 - the asker's fault must not cost others
                 self._loop.call_exception_handler(
                     {"message": "on_done of a submitted question raised", "exception": error}

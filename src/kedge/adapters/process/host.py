@@ -21,7 +21,9 @@ from pathlib import Path
 from time import perf_counter, perf_counter_ns
 
 import msgspec
+import numpy as np
 import uvloop
+from numpy.typing import NDArray
 
 from kedge.adapters.process import wire
 from kedge.bundles import Bare, Composed, Transform
@@ -44,6 +46,8 @@ FLUSH_S = 2.0
 OOM_SCORE = 500
 """When memory runs out the kernel shall take a model, not a gateway."""
 LOAD_NICE = 5
+Marks = NDArray[np.bool_] | None
+"""Which rows had a feature that was not as its schema promises; None when none had."""
 NOWHERE = Online()
 
 
@@ -310,7 +314,7 @@ class Host:
         try:
             columns = self._model.predict(self._inputs.unpack(requests))
             micros = (perf_counter_ns() - started) // 1000
-            frames = self._split(requests, columns, micros, self._violations())
+            frames = self._split(requests, columns, micros, *self._violations())
         except Exception as error:  # noqa: BLE001 - a model may raise anything
             if len(batch) > 1:
                 for one in batch:
@@ -324,19 +328,20 @@ class Host:
         for (client, _), raw in zip(batch, frames, strict=True):
             client.send(raw)
 
-    def _violations(self) -> dict[str, int] | None:
-        """What the transformation's checks have counted and nobody was told yet."""
+    def _violations(self) -> tuple[dict[str, int] | None, Marks]:
+        """What the transformation's checks have counted and nobody was told yet; which rows now."""
         if not isinstance(self._model, Composed):
-            return None
-        return self._model.transform.fresh() or None
+            return None, None
+        return self._model.transform.fresh() or None, self._model.transform.marks
 
     @staticmethod
     def _split(
-        requests: list[wire.Request], columns: object, micros: int, told: dict[str, int] | None
-    ) -> list[bytes]:
+        requests: list[wire.Request], columns: object, micros: int, told: dict[str, int] | None,
+        marks: Marks,
+    ) -> list[bytes]:  # fmt: skip
         """Cut an answer into each client's rows. One that cannot be cut or sent is nonsense."""
         try:
-            return _cut(requests, columns, micros, told)
+            return _cut(requests, columns, micros, told, marks)
         except (AttributeError, TypeError, ValueError) as error:
             if len(requests) > 1:
                 raise
@@ -345,20 +350,23 @@ class Host:
 
 
 def _cut(
-    requests: list[wire.Request], columns: object, micros: int, told: dict[str, int] | None
-) -> list[bytes]:
+    requests: list[wire.Request], columns: object, micros: int, told: dict[str, int] | None,
+    marks: Marks,
+) -> list[bytes]:  # fmt: skip
     if not isinstance(columns, Mapping):
         raise TypeError(f"a {type(columns).__name__} is no mapping of names to arrays")
     if len(requests) == 1:
         # Whole, whatever its length: the client's check says better what is wrong with it.
         outputs = wire.pack_outputs(columns, 0, max(map(len, columns.values()), default=0))
-        return [wire.frame(wire.Answer(requests[0].id, micros, outputs, None, told))]
+        violated = marks is not None
+        return [wire.frame(wire.Answer(requests[0].id, micros, outputs, None, told, violated))]
     if any(len(column) != sum(each.rows for each in requests) for column in columns.values()):
         raise ValueError("rows are missing or too many")
     frames, at = [], 0
     for request in requests:
         outputs = wire.pack_outputs(columns, at, at + request.rows)
-        frames.append(wire.frame(wire.Answer(request.id, micros, outputs, None, told)))
+        violated = marks is not None and bool(marks[at : at + request.rows].any())
+        frames.append(wire.frame(wire.Answer(request.id, micros, outputs, None, told, violated)))
         at, told = at + request.rows, None
     return frames
 

@@ -62,6 +62,8 @@ class Answer(msgspec.Struct, array_like=True, gc=False):
     error: tuple[str, str] | None = None
     violations: dict[str, int] | None = None
     """What its transformation gave out of range or unseen since the last answer that told."""
+    violated: bool = False
+    """Whether a feature of this request was not as its schema promises."""
 
 
 class Greeting(msgspec.Struct, array_like=True):
