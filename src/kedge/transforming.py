@@ -153,3 +153,29 @@ def features_roll(context: Context, endpoint: str, number: int, force: str | Non
         return Promote(release=release.number, override=why)
 
     submit(context, endpoint, make, force or "")
+
+
+@features.command("training-set")
+@click.argument("endpoint")
+@click.option("--spine", required=True, type=click.Path(dir_okay=False, path_type=Path),
+              help="Parquet or CSV: raw columns, a time, and whatever else is to be kept.")  # fmt: skip
+@click.option("--time", required=True, metavar="COLUMN", help="When each row was asked.")
+@click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path),
+              help="The Parquet file to write.")  # fmt: skip
+@click.option("--schema", metavar="VIEW/N", help="Which features; default: production's.")
+@click.option("--transformation", type=int, metavar="N",
+              help="Which code; default: production's, else the newest.")  # fmt: skip
+@click.option("--generation", metavar="LABEL",
+              help="Which values, such as delays/1#2@1; default: production's, else the newest.")  # fmt: skip
+@verb
+def features_training_set(
+    context: Context, endpoint: str, spine: Path, time: str, out: Path, schema: str | None,
+    transformation: int | None, generation: str | None,
+) -> None:  # fmt: skip
+    """Make ENDPOINT's features of past rows, each as of its time, by the code that serves."""
+    from kedge.datasets import make
+    from kedge.report import training_set_text
+
+    found = make(context.place(), endpoint, spine=spine, time=time, out=out, schema=schema,
+                 transformation=transformation, generation=generation)  # fmt: skip
+    context.out(found, training_set_text(found))

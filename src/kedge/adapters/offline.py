@@ -79,7 +79,7 @@ class OfflineLog:
                 leftover.unlink()
             path = folder / f"{_micros(end):020d}.parquet"
             partial = path.with_suffix(_PARTIAL)
-            with _database() as db:
+            with database() as db:
                 db.register("given", given)
                 db.execute(
                     f"COPY (SELECT {', '.join(picked)} FROM given) TO {quoted(partial)} "  # noqa: S608 - ours, quoted
@@ -105,14 +105,14 @@ class OfflineLog:
         path = self._path(run, end)
         if not path.exists():
             raise Refused(f"{run.label} has no slice that ends at {end}", code="no_slice")
-        with _faults("read", path), _database() as db:
+        with _faults("read", path), database() as db:
             raw = db.execute(f"SELECT value FROM parquet_kv_metadata({quoted(path)}) "  # noqa: S608 - ours, quoted
                              "WHERE decode(key) = 'kedge'").fetchone()  # fmt: skip
             told = json.loads(raw[0]) if raw else {"keys": [], "shapes": {}}
             shapes = {name: tuple(shape) for name, shape in told["shapes"].items()}
             plain = [*map(identifier, told["keys"]), *_parts(shapes), AT]
             found = db.execute(f"SELECT {', '.join(plain)} FROM {_files([path])}").fetchnumpy()  # noqa: S608 - ours, quoted
-        columns = {name: _filled(found[name]) for name in told["keys"]}
+        columns = {name: filled(found[name]) for name in told["keys"]}
         columns |= _joined(found, shapes)
         columns[AT] = found[AT]
         return columns
@@ -166,7 +166,7 @@ class OfflineLog:
             return _nothing(shapes, rows), np.ones(rows, dtype=np.bool_)
         given: Arrays = {f"k{n}": _plain(spine[key]) for n, key in enumerate(schema.keys)}
         given |= {"at": np.asarray(at, np.float64), "row": np.arange(rows)}
-        with _faults("read", self._folder(run)), _database() as db:
+        with _faults("read", self._folder(run)), database() as db:
             db.register("given", given)
             source = _files(files)
             kinds = kinds_of(db, source)
@@ -242,7 +242,7 @@ def source_rows(
         found = db.execute(
             f"SELECT {', '.join(picked)} FROM {source} WHERE {' AND '.join(bounds)}"  # noqa: S608 - quoted
         ).fetchnumpy()
-    return {name: _filled(column) for name, column in found.items()}
+    return {name: filled(column) for name, column in found.items()}
 
 
 def source_span(path: str | Path, time: str) -> tuple[float, float] | None:
@@ -266,7 +266,7 @@ def _source(path: str | Path) -> Iterator[tuple[Any, str]]:
     import duckdb  # noqa: PLC0415 - the extra `analytics`; `reader_of` said so already
 
     try:
-        with _database() as db:
+        with database() as db:
             yield db, source
     except (OSError, duckdb.Error) as error:
         raise Refused(f"{path}: {first_line(error)}", code="bad_source") from None
@@ -366,7 +366,7 @@ def _duckdb() -> Any:
 
 
 @contextmanager
-def _database() -> Iterator[Any]:
+def database() -> Iterator[Any]:
     """A database that is gone afterwards; what does not fit into its memory goes to the disk."""
     with tempfile.TemporaryDirectory(prefix="kedge-") as scratch, _duckdb().connect() as db:
         db.execute(f"SET memory_limit = {quoted(MEMORY)}")
@@ -414,9 +414,9 @@ def _split(keys: Sequence[str], columns: Columns) -> tuple[Arrays, list[str], di
     for name in [name for name in columns if name not in keys]:
         column = np.asarray(columns[name], np.float32)
         shapes[name] = list(column.shape[1:])
-        flat = column.reshape(len(column), prod(column.shape[1:]))
-        parts = [f"c{len(given) + n}" for n in range(flat.shape[1])]
-        given |= {part: np.ascontiguousarray(flat[:, n]) for n, part in enumerate(parts)}
+        numbers = flat(column)
+        parts = [f"c{len(given) + n}" for n in range(len(numbers))]
+        given |= dict(zip(parts, numbers, strict=True))
         one = f"list_value({', '.join(parts)})" if shapes[name] else parts[0]
         picked.append(f"{one} AS {identifier(name)}")
     return given, picked, shapes
@@ -436,11 +436,17 @@ def _joined(found: Mapping[str, Any], shapes: Mapping[str, Sequence[int]]) -> Ar
     """The fields out of what `_parts` selected."""
     columns: Arrays = {}
     for number, (name, shape) in enumerate(shapes.items()):
-        parts = [_filled(found[f"f{number}_{n}"]) for n in range(prod(shape))]
+        parts = [filled(found[f"f{number}_{n}"]) for n in range(prod(shape))]
         columns[name] = (
             np.stack(parts, axis=1).reshape(len(parts[0]), *shape) if shape else parts[0]
         )
     return columns
+
+
+def flat(column: NDArray[Any]) -> list[NDArray[Any]]:
+    """The numbers of a column with a shape, each as a column by itself."""
+    wide = column.reshape(len(column), prod(column.shape[1:]))
+    return [np.ascontiguousarray(wide[:, n]) for n in range(wide.shape[1])]
 
 
 def _nothing(shapes: Mapping[str, Sequence[int]], rows: int) -> Arrays:
@@ -456,8 +462,8 @@ def _mask(column: NDArray[Any]) -> NDArray[np.bool_]:
     return np.array(np.ma.getmaskarray(column))
 
 
-def _filled(column: NDArray[Any]) -> NDArray[Any]:
-    """Without a mask: NaN among numbers, "" among strings."""
+def filled(column: NDArray[Any]) -> NDArray[Any]:
+    """A column of DuckDB's without a mask: NaN among numbers, "" among strings."""
     if not isinstance(column, np.ma.MaskedArray):
         return column
     mask, data = np.ma.getmaskarray(column), np.ma.getdata(column)
