@@ -11,7 +11,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -110,16 +110,18 @@ def make(
     reads = _reads(place, log, transform.spec, generation, live)
     if out.absolute() == spine.absolute():
         raise Refused(f"{out} is the spine itself", code="bad_source", hint="name another --out")
+    # As it was declared: a bundle's spec is spelt with its names sorted.
+    features = place.features.schema(code.schema)
     with database() as db, _reading(spine):
         names, rows = _load(db, spine, time, transform.spec)
-        made = _features(db, transform, names, Spine(spine, time, rows), log, reads)
-        kept = _kept(list(transform.spec.schema.fields), list(names))
+        made = _features(db, transform, features, names, Spine(spine, time, rows), log, reads)
+        kept = _kept(list(features.fields), list(names))
         told = TrainingSet(
             schema=code.schema, transformation=code.number, code=code.digest,
             generations=tuple(one.run.label for one in reads), data="", rows=rows,
             spine=spine.name, time=time, made_at=place.clock.now(),
         )  # fmt: skip
-        told = _write(db, out, told, _picked(transform.spec, names, kept))
+        told = _write(db, out, told, _picked(features, names, kept))
     return {
         **msgspec.to_builtins(told), "out": str(out), "missing": made.missing,
         "violations": made.violations, "left_out": [name for name in names if name not in kept],
@@ -309,12 +311,12 @@ def _stacked(field: Field, rows: NDArray[Any], path: Path) -> NDArray[Any]:
 
 
 def _features(
-    db: Any, transform: Transform, names: Mapping[str, str], spine: Spine, log: OfflineLog,
+    db: Any, transform: Transform, schema: Schema, names: Mapping[str, str], spine: Spine, log: OfflineLog,
     reads: list[Read],
 ) -> Made:  # fmt: skip
     """Fill the table `features` with columns f0, f1, ..., a row for each of the spine."""
     spec = transform.spec
-    fields = list(spec.schema.fields.values())
+    fields = list(schema.fields.values())
     kinds = ", ".join(
         f"f{n} {SQL[feature.dtype]}{'[]' if feature.shape else ''}" for n, feature in enumerate(fields)
     )  # fmt: skip
@@ -338,7 +340,7 @@ def _features(
             raw, _ = _taken(db, list(spec.raw), names, spine, first, last)
             part = [{name: column[first - start : last - start] for name, column in columns.items()}
                     for columns in looked]  # fmt: skip
-            _insert(db, spec.schema, _answer(transform, raw, part, first))
+            _insert(db, schema, _answer(transform, raw, part, first))
     return Made(missing, dict(transform.checks.violations))
 
 
@@ -397,9 +399,9 @@ def _kept(features: list[str], others: list[str]) -> list[str]:
     return [name for name in others if name.lower() not in taken]
 
 
-def _picked(spec: Spec, names: Mapping[str, str], kept: list[str]) -> str:
+def _picked(schema: Schema, names: Mapping[str, str], kept: list[str]) -> str:
     columns = chain(
-        (f"features.f{n} AS {identifier(name)}" for n, name in enumerate(spec.schema.fields)),
+        (f"features.f{n} AS {identifier(name)}" for n, name in enumerate(schema.fields)),
         (f"spine.{names[name]} AS {identifier(name)}" for name in kept),
     )
     return ", ".join(columns)
@@ -428,7 +430,8 @@ def _write(db: Any, out: Path, told: TrainingSet, picked: str) -> TrainingSet:
         raise Refused(f"{out} cannot be written: {first_line(error)}", code="export_failed",
                       hint="name a place with room, with --out") from None  # fmt: skip
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
     return told
 
 
