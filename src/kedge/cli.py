@@ -184,7 +184,9 @@ def _apply(context: Context) -> dict[str, list[str]]:
     "--golden", type=click.Path(exists=True, path_type=Path), help="Rows it must answer, as JSON."
 )
 @click.option("--training", type=click.Path(exists=True, path_type=Path),
-              help="The training set (CSV or JSON lines), for its column statistics.")  # fmt: skip
+              help="The training set (CSV, JSON lines or Parquet), for its column statistics.")  # fmt: skip
+@click.option("--training-set", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="As --training, one that kedge made: it says the schema, and what it was made of.")  # fmt: skip
 @click.option("--trust", multiple=True, help="A Python type that this version may load.")
 @click.option("--schema", metavar="VIEW/N", help="The feature schema that it was trained on.")
 @verb
@@ -194,20 +196,27 @@ def register(
     path: Path,
     golden: Path | None,
     training: Path | None,
+    training_set: Path | None,
     trust: tuple[str, ...],
     schema: str | None,
 ) -> None:
     """Register the model in PATH as a version of ENDPOINT's model."""
     from kedge.enrol import register_version
 
+    trained_on = None
+    if training_set is not None:
+        from kedge.datasets import read_training_set
+
+        trained_on = read_training_set(training_set)
     version, new = register_version(
         context.place(),
         endpoint,
         path,
         golden=golden,
-        training=training,
+        training=training or training_set,
         trusted=trust,
         schema=schema,
+        trained_on=trained_on,
     )
     fields = ", ".join(f"{f.name}:{f.dtype}{list(f.shape) or ''}" for f in version.signature.inputs)
     outputs = ", ".join(
@@ -216,11 +225,13 @@ def register(
     context.out(
         {"endpoint": endpoint, "version": version.label, "new": new, "flavour": version.flavour,
          "digest": version.digest, "size": version.size, "load_s": version.load_s,
-         "golden": version.golden, "signature": version.signature},
+         "golden": version.golden, "signature": version.signature, "schema": version.schema,
+         "trained_on": version.trained_on},
         f"{endpoint} {version.label}" + ("" if new else " (registered before: the same bytes)") +
         f"\n  flavour   {version.flavour}\n  takes     {fields}\n  gives     {outputs}\n"
         f"  size      {version.size:,} bytes\n  digest    {version.digest}\n"
-        f"  loads in  {version.load_s:.2f} s, answers its golden rows ({version.golden})",
+        f"  loads in  {version.load_s:.2f} s, answers its golden rows ({version.golden})" +
+        (f"\n  trained   on {version.trained_on.label}" if version.trained_on else ""),
     )  # fmt: skip
 
 
@@ -237,12 +248,18 @@ def versions(context: Context, endpoint: str) -> None:
         rows.append({
             "version": version.label, "flavour": version.flavour, "size": version.size,
             "digest": version.digest, "registered_at": version.registered_at,
+            "schema": version.schema, "trained_on": version.trained_on,
             "releases": [r.label for r in mine],
             "roles": [_role(state, r.number) for r in mine if state and _role(state, r.number)],
         })  # fmt: skip
     text = "\n".join(
         f"{r['version']:>5}  {r['flavour']:8} {r['size']:>12,} B  {str(r['digest'])[:19]}…  "
-        f"{', '.join(r['releases']) or '-':8} {', '.join(r['roles'])}"
+        f"{', '.join(r['releases']) or '-':8} {', '.join(r['roles'])}".rstrip()
+        + (
+            f"\n       trained on {r['trained_on'].label}: {r['trained_on'].rows:,} rows"
+            if r["trained_on"]
+            else ""
+        )
         for r in rows
     )
     context.out(rows, text or f"no version of {endpoint} is registered")

@@ -11,7 +11,7 @@ from typing import Any
 from kedge.adapters import process
 from kedge.core.errors import Refused, UnfitModel
 from kedge.core.features import misfit
-from kedge.core.values import ModelVersion
+from kedge.core.values import ModelVersion, TrainingSet
 from kedge.engine.registration import register
 from kedge.ports import Loader, Note
 from kedge.tensors import ProbeResult
@@ -66,13 +66,19 @@ def loaders() -> tuple[dict[str, Loader], dict[str, str]]:
 
 def register_version(
     place: Workplace, endpoint: str, path: Path, *, golden: Path | None, training: Path | None,
-    trusted: Sequence[str], schema: str | None = None,
+    trusted: Sequence[str], schema: str | None = None, trained_on: TrainingSet | None = None,
 ) -> tuple[ModelVersion, bool]:  # fmt: skip
     """Register what stands in `path`; True when it is new.
+
+    With `trained_on`, what its training set says of itself, it is for that set's schema.
 
     Raises:
         Refused: also `schema_misfit`: the model needs what its feature schema does not give.
     """
+    if trained_on is not None and schema not in (None, trained_on.schema):
+        raise Refused(f"the training set has {trained_on.schema}, not {schema}", code="schema_misfit",
+                      hint="leave --schema out: the training set says it")  # fmt: skip
+    schema = trained_on.schema if trained_on is not None else schema
     fits = place.features.schema(schema) if schema is not None else None
     probe = functools.partial(process.probe, artifacts=place.state_dir / "artifacts")
 
@@ -89,7 +95,7 @@ def register_version(
         version, new = register(
             path, model=endpoint, loaders=found, registry=place.registry, artifacts=place.artifacts,
             golden=golden, training=training, trusted=trusted, by=actor(), at=place.clock.now(),
-            probe=tried, schema=schema,
+            probe=tried, schema=schema, trained_on=trained_on,
         )  # fmt: skip
     except Refused as error:
         if missing:

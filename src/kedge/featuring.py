@@ -89,7 +89,8 @@ def _apply_one(
     with tempfile.TemporaryDirectory(prefix="kedge-") as scratch:
         for file, source in sources.items():
             (Path(scratch) / file).write_bytes(source)
-        (Path(scratch) / SPEC).write_bytes(codec.canonical(spec))
+        # In the order in which it was declared: a row by key is packed in that order.
+        (Path(scratch) / SPEC).write_bytes(codec.encode(spec))
         digest, _ = place.artifacts.put(Path(scratch))
     known = next((one for one in before if one.digest == digest), None)
     if known is None and spec.view is msgspec.UNSET:

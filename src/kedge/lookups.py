@@ -188,7 +188,7 @@ class Lookup:
         Raises:
             UnfitModel: `generation_gone`, when this is the first look.
         """
-        self._mark_due = self._monotonic() + MARK_S
+        self._mark_due = self._monotonic()  # until it was read: with the next question
         try:
             # Asking which there are also finds a store that was put in another's place.
             there = self._space in self._store.namespaces()
@@ -202,6 +202,7 @@ class Lookup:
                 hint=f"kedge features materialise {self._schema.name} writes it again",
             )  # fmt: skip
         self._mark = mark or self._mark
+        self._mark_due += MARK_S
 
     def columns(self, given: Columns) -> Columns:
         """The values of these rows' keys: float32 columns of (rows, *shape).

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from kedge.adapters.offline import OfflineLog, Source
+from kedge.adapters.offline import OFFLINE_DIR, OfflineLog, source_rows, source_span
 from kedge.authoring import spec_of
 from kedge.bundles import Namespace
 from kedge.core.durations import seconds
@@ -44,8 +44,6 @@ from kedge.wiring import Workplace
 
 if TYPE_CHECKING:
     from kedge.ports import Columns, OnlineStore
-
-OFFLINE_DIR = "offline"
 
 
 class Materialised(NamedTuple):
@@ -143,17 +141,11 @@ class Feeder:
         view, fresh = made.view, mark_in(self._store, run)
         every_s, ttl_s = seconds(view.every), seconds(view.ttl) if view.ttl else None
         logged = self.log.ends(run)
-        source = Source(self._root / view.source, view.time)
+        source = self._root / view.source
         if fresh is not None:
             after, rows = fresh.watermark, fresh.rows
         else:
-            first = (
-                logged[0]
-                if logged
-                else source.span()[0]
-                if since is None
-                else max(source.span()[0], since)
-            )
+            first = logged[0] if logged else began(source, view.time, since)
             after, rows = last_end(first - 1e-6, every_s), 0
         slices = anew = 0
         violations: Counter[str] = Counter()
@@ -177,7 +169,7 @@ class Feeder:
                 "violations": dict(violations), "ahead_s": max(after - until, 0.0)}  # fmt: skip
 
     def _slice(
-        self, run: Run, made: Materialised, source: Source, end: float, *, logged: bool
+        self, run: Run, made: Materialised, source: Path, end: float, *, logged: bool
     ) -> Columns:
         """A slice's columns: from the log, or computed and then logged; {} when no row is new."""
         if logged:
@@ -201,14 +193,32 @@ class Feeder:
 # ---------------------------------------------------------------- one slice
 
 
-def computed(made: Materialised, source: Source, end: float) -> Columns:
+def span_of(source: Path, time: str) -> tuple[float, float]:
+    """When the first and the last row of a source became known.
+
+    Raises:
+        Refused: `bad_source`: also when it has no row.
+    """
+    found = source_span(source, time)
+    if found is None:
+        raise Refused(f"{source} has no rows", code="bad_source")
+    return found
+
+
+def began(source: Path, time: str, since: float | None) -> float:
+    """When the first row of a source became known, or what is asked for instead."""
+    first, _ = span_of(source, time)
+    return first if since is None else max(first, since)
+
+
+def computed(made: Materialised, source: Path, end: float) -> Columns:
     """What the function makes of the rows that are known at a slice's end; {} when there is none.
 
     Raises:
         Refused: `bad_view`: it raised, or gave what its schema does not promise; `bad_source`.
     """
     back_s = seconds(made.view.lookback) if made.view.lookback else float("inf")
-    rows = source.rows(end - back_s, end)
+    rows = source_rows(source, made.view.time, end - back_s, end)
     if not len(next(iter(rows.values()), ())):
         return {}
     for column in rows.values():
@@ -318,8 +328,8 @@ def try_view(place: Workplace, root: Path, version: TransformVersion) -> None:
         Refused: `bad_view`; `bad_source`; `not_deterministic`.
     """
     made = load(place, version)
-    source = Source(root / made.view.source, made.view.time)
-    _, last = source.span()
+    source = root / made.view.source
+    _, last = span_of(source, made.view.time)
     every_s = seconds(made.view.every)
     end = last_end(last, every_s) + (every_s if last % every_s else 0.0)
     once, again = (computed(made, source, end) for _ in range(2))

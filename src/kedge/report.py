@@ -410,3 +410,18 @@ def runs_text(found: list[dict[str, Any]]) -> str:
 
 def _iso(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def training_set_text(found: dict[str, Any]) -> str:
+    """What a training set was made of."""
+    lines = [
+        f"{found['out']}: {found['rows']:,} rows of {found['schema']}#{found['transformation']}"
+    ]
+    lines += [
+        f"  {label}: missing in {count:,} rows ({count / found['rows']:.1%})"
+        for label, count in found["missing"].items()
+    ]
+    lines += [f"  {name}: {count:,} values" for name, count in found["violations"].items()]
+    if found["left_out"]:
+        lines.append(f"  left out of the spine, named as a feature: {', '.join(found['left_out'])}")
+    return "\n".join([*lines, f"  data {found['data']}"])

@@ -277,3 +277,29 @@ def moment(text: str | None) -> float | None:
         raise Refused(f"{text!r} is no time", code="bad_time",
                       hint="write 2026-11-26, or 2026-11-26T09:30:00Z") from None  # fmt: skip
     return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+
+
+@features.command("training-set")
+@click.argument("endpoint")
+@click.option("--spine", required=True, type=click.Path(dir_okay=False, path_type=Path),
+              help="Parquet or CSV: raw columns, a time, and whatever else is to be kept.")  # fmt: skip
+@click.option("--time", required=True, metavar="COLUMN", help="When each row was asked.")
+@click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path),
+              help="The Parquet file to write.")  # fmt: skip
+@click.option("--schema", metavar="VIEW/N", help="Which features; default: production's.")
+@click.option("--transformation", type=int, metavar="N",
+              help="Which code; default: production's, else the newest.")  # fmt: skip
+@click.option("--generation", metavar="LABEL",
+              help="Which values, such as delays/1#2@1; default: production's, else the newest.")  # fmt: skip
+@verb
+def features_training_set(
+    context: Context, endpoint: str, spine: Path, time: str, out: Path, schema: str | None,
+    transformation: int | None, generation: str | None,
+) -> None:  # fmt: skip
+    """Make ENDPOINT's features of past rows, each as of its time, by the code that serves."""
+    from kedge.datasets import make
+    from kedge.report import training_set_text
+
+    found = make(context.place(), endpoint, spine=spine, time=time, out=out, schema=schema,
+                 transformation=transformation, generation=generation)  # fmt: skip
+    context.out(found, training_set_text(found))

@@ -102,7 +102,7 @@ def test_what_is_out_of_range_or_unseen_is_counted_and_answered(tmp_path: Path) 
     assert fine.marks.tolist() == [True, True, False], "which rows of the last answer"
     fine.predict(rows(5.0, words=["a"]))
     assert fine.marks is None
-    assert fine.checks.rows == 5
+    assert fine.checks.rows == 6
 
 
 class Double:

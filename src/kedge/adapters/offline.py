@@ -1,21 +1,33 @@
-"""The offline log: what was computed ahead, slice by slice, as Parquet; and the sources it is made of.
+"""Materialised values over time, as Parquet: one file a slice, read back as of any instant.
 
-DuckDB reads and writes it (extra `analytics`). A file of the log is written beside its place,
-synced and then moved there, so a slice is there whole or not at all.
+    <root>/<view>/<n>/<transformation>/<generation>/<end>.parquet
+
+A slice's name is its end in microseconds since 1970. A file has the key columns, the fields as
+FLOAT (FLOAT[] where they have a shape; NULL is NaN), and `kedge_at`, the slice's end in Unix
+seconds. It becomes visible by one rename, after its bytes are on the disk. NaN is kept as NULL, so
+of its payload nothing is kept; every other float32 comes back bit by bit.
+
+Also reads what is materialised: Parquet or CSV files, as columns.
 """
 
 from __future__ import annotations
 
+import fcntl
+import glob
+import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from math import inf, isfinite, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kedge.core.errors import Refused, Unavailable
+from kedge.core.features import Schema
 from kedge.core.generations import Run
 
 if TYPE_CHECKING:
@@ -23,203 +35,359 @@ if TYPE_CHECKING:
 
     from kedge.ports import Columns
 
+    Arrays = dict[str, NDArray[Any]]
+
+OFFLINE_DIR = "offline"
 AT = "kedge_at"
-"""The column that says at which slice's end a value was computed, in Unix seconds."""
-NUMBERS = ("DOUBLE", "FLOAT", "DECIMAL", "BIGINT", "INTEGER", "UBIGINT", "UINTEGER", "HUGEINT")
-"""Types of a column that holds Unix seconds."""
-THREADS = 2
-"""Of DuckDB: materialising shares a host with what serves."""
+"""The column that says when a row became known."""
+MEMORY = "1GB"
+"""What DuckDB may use before it goes to the disk."""
+_MICRO = 1_000_000
+_PARTIAL = ".partial"
+_NUMBERS = frozenset({
+    "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT",
+    "FLOAT", "DOUBLE", "BOOLEAN",
+})  # fmt: skip
+"""What comes out as it is; other numbers become DOUBLE, instants Unix seconds, the rest text."""
+_WIDE = ("HUGEINT", "UHUGEINT", "DECIMAL", "BIGNUM")
 
 
 class OfflineLog:
-    """The slices of every run under one directory."""
+    """The values of every run, in one directory. Needs the extra `analytics`."""
 
     def __init__(self, root: Path) -> None:
-        """Say where; nothing is made before something is written."""
         self._root = root
 
     def write(self, run: Run, end: float, keys: Sequence[str], columns: Columns) -> int:
-        """Write a slice whole; writing it again replaces it. Returns its rows.
+        """Write a slice, whole, over what was written of it before; how many rows it has.
+
+        Args:
+            run: whose.
+            end: of the slice, Unix seconds; to the microsecond.
+            keys: the names of the key columns: strings or whole numbers.
+            columns: those, and float32 fields with a row a key. A key stands once.
 
         Raises:
-            Unavailable: `offline_unavailable`: the disk is full, or the directory cannot be written.
+            Refused: `needs_analytics`.
+            Unavailable: `offline_unavailable`: it cannot be written; nothing of it is seen.
         """
-        folder = self._root / run.namespace
-        path = folder / f"{round(end * 1e6):020d}.parquet"
-        temporary = folder / f".{path.name}.{os.getpid()}"
-        rows = len(columns[keys[0]])
-        given = {name: _plain(column) for name, column in columns.items()}
-        given[AT] = np.full(rows, end)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            for left in folder.glob(".*.parquet.*"):  # of a writer that was killed
-                left.unlink(missing_ok=True)
-            with _duckdb() as db:
+        given, picked, shapes = _split(keys, columns)
+        picked.append(f"CAST({_micros(end) / _MICRO!r} AS DOUBLE) AS {AT}")
+        told = json.dumps({"keys": list(keys), "shapes": shapes})
+        with _faults("written", self._root), self._alone(run) as folder:
+            for leftover in folder.glob(f"*{_PARTIAL}"):
+                leftover.unlink()
+            path = folder / f"{_micros(end):020d}.parquet"
+            partial = path.with_suffix(_PARTIAL)
+            with database() as db:
                 db.register("given", given)
-                names = ", ".join(_quoted(name) for name in given)
-                query = f"COPY (SELECT {names} FROM given) TO {_text(temporary)} (FORMAT parquet)"  # noqa: S608
-                db.execute(query)
-            _sync(temporary)
-            temporary.replace(path)
+                db.execute(
+                    f"COPY (SELECT {', '.join(picked)} FROM given) TO {quoted(partial)} "  # noqa: S608 - ours, quoted
+                    f"(FORMAT parquet, COMPRESSION zstd, KV_METADATA {{kedge: {quoted(told)}}})"
+                )
+            _sync(partial)
+            partial.replace(path)
             _sync(folder)
-        except OSError as error:
-            raise _unavailable(folder, error) from error
-        return rows
+        return len(next(iter(given.values())))
 
     def ends(self, run: Run) -> tuple[float, ...]:
         """The ends of the slices that are there, in order."""
-        names = sorted(path.stem for path in (self._root / run.namespace).glob("*.parquet"))
-        return tuple(int(name) / 1e6 for name in names if name.isdigit())
+        found = (path.stem for path in self._folder(run).glob("*.parquet"))
+        return tuple(n / _MICRO for n in sorted(int(stem) for stem in found if _whole(stem)))
 
-    def read(self, run: Run, end: float) -> Columns:
-        """A slice's columns, as they were written.
+    def read(self, run: Run, end: float) -> Arrays:
+        """A slice's columns as they were written, and `kedge_at`.
 
         Raises:
-            Unavailable: `offline_unavailable`: it is not there, or is damaged.
+            Refused: `needs_analytics`; `no_slice`: there is none with this end.
+            Unavailable: `offline_unavailable`: it cannot be read.
         """
-        path = self._root / run.namespace / f"{round(end * 1e6):020d}.parquet"
-        with _duckdb() as db:
-            return _fetched(db, f"SELECT * EXCLUDE ({AT}) FROM read_parquet({_text(path)})", path)  # noqa: S608
-
-    def files(self, run: Run) -> str:
-        """A pattern that names every slice of a run."""
-        return str(self._root / run.namespace / "[0-9]*.parquet")
+        path = self._path(run, end)
+        if not path.exists():
+            raise Refused(f"{run.label} has no slice that ends at {end}", code="no_slice")
+        with _faults("read", path), database() as db:
+            raw = db.execute(f"SELECT value FROM parquet_kv_metadata({quoted(path)}) "  # noqa: S608 - ours, quoted
+                             "WHERE decode(key) = 'kedge'").fetchone()  # fmt: skip
+            told = json.loads(raw[0]) if raw else {"keys": [], "shapes": {}}
+            shapes = {name: tuple(shape) for name, shape in told["shapes"].items()}
+            plain = [*map(identifier, told["keys"]), *_parts(shapes), AT]
+            found = db.execute(f"SELECT {', '.join(plain)} FROM {_files([path])}").fetchnumpy()  # noqa: S608 - ours, quoted
+        columns = {name: filled(found[name]) for name in told["keys"]}
+        columns |= _joined(found, shapes)
+        columns[AT] = found[AT]
+        return columns
 
     def drop(self, run: Run) -> None:
-        """Remove a run's slices; nothing when there are none."""
-        shutil.rmtree(self._root / run.namespace, ignore_errors=True)
+        """Remove a run; nothing when it is not there.
+
+        Raises:
+            Unavailable: `offline_unavailable`.
+        """
+        if self._folder(run).is_dir():
+            with _faults("removed", self._root), self._alone(run) as folder:
+                shutil.rmtree(folder)
+
+    def runs(self, schema: str) -> tuple[Run, ...]:
+        """The runs of a schema of which something is there, in order."""
+        found = (path for path in (self._root / schema).glob("*/*") if path.is_dir())
+        named = (
+            (path.parent.name, path.name) for path in found if any(path.glob("*.parquet"))
+        )  # fmt: skip
+        return tuple(sorted(
+            Run(schema, int(code), int(number)) for code, number in named
+            if code.isdigit() and number.isdigit()
+        ))  # fmt: skip
+
+    def asof(
+        self, spine: Columns, at: NDArray[Any], run: Run, schema: Schema, ttl_s: float | None = None
+    ) -> tuple[Arrays, NDArray[np.bool_]]:
+        """What was known of each row's key at its time: the newest slice that had ended by then.
+
+        A slice that ends at the very time is known.
+
+        Args:
+            spine: the schema's key columns among others.
+            at: Unix seconds a row. NaN: nothing was known.
+            run: of which run.
+            schema: which keys and fields; its keys name the columns.
+            ttl_s: a value that is older than this is missing. None: none is.
+
+        Returns:
+            The fields in the spine's order, float32, NaN where missing; and which rows are.
+
+        Raises:
+            Refused: `needs_analytics`.
+            Unavailable: `offline_unavailable`: a file cannot be read.
+        """
+        rows = len(at)
+        shapes = {name: feature.shape for name, feature in schema.fields.items()}
+        files = [self._path(run, end) for end in self._within(run, at, ttl_s)]
+        if not files or not rows:
+            return _nothing(shapes, rows), np.ones(rows, dtype=np.bool_)
+        given: Arrays = {f"k{n}": _plain(spine[key]) for n, key in enumerate(schema.keys)}
+        given |= {"at": np.asarray(at, np.float64), "row": np.arange(rows)}
+        with _faults("read", self._folder(run)), database() as db:
+            db.register("given", given)
+            source = _files(files)
+            kinds = kinds_of(db, source)
+            same = [
+                f"TRY_CAST(given.k{n} AS {kinds[key]}) = log.{identifier(key)}"
+                for n, key in enumerate(schema.keys)
+            ]
+            found = db.execute(
+                f"SELECT {', '.join([*_parts(shapes), AT])} FROM given ASOF LEFT JOIN {source} AS log "  # noqa: S608 - ours, quoted
+                f"ON {' AND '.join(same)} AND given.at >= log.{AT} ORDER BY given.row"
+            ).fetchnumpy()
+        missing = _mask(found[AT])
+        if ttl_s is not None:
+            missing |= given["at"] - np.ma.getdata(found[AT]) > ttl_s
+        columns = _joined(found, shapes)
+        for column in columns.values():
+            column[missing] = np.nan
+        return columns, missing
+
+    def _within(self, run: Run, at: NDArray[Any], ttl_s: float | None) -> list[float]:
+        """The ends that can matter to these times."""
+        known = at[np.isfinite(at)]
+        if not len(known):
+            return []
+        oldest = -inf if ttl_s is None else float(known.min()) - ttl_s
+        return [end for end in self.ends(run) if oldest <= end <= float(known.max())]
+
+    def _folder(self, run: Run) -> Path:
+        return self._root / run.namespace
+
+    def _path(self, run: Run, end: float) -> Path:
+        return self._folder(run) / f"{_micros(end):020d}.parquet"
+
+    @contextmanager
+    def _alone(self, run: Run) -> Iterator[Path]:
+        """The run's folder, to one writer at a time: what is partial there is a dead one's."""
+        folder = self._folder(run)
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield folder
+        finally:
+            os.close(handle)
 
 
 # ---------------------------------------------------------------- sources
 
 
-class Source:
-    """A Parquet or CSV file, or several by a pattern, whose rows became known at some time."""
+def source_rows(
+    path: str | Path, time: str, after: float = -inf, until: float = inf
+) -> Arrays:  # fmt: skip
+    """The rows of a source that became known in (after, until], as columns, in the files' order.
 
-    def __init__(self, path: Path, time: str) -> None:
-        """Open it, and look at its columns.
+    Timestamps (without a zone: UTC) and dates become Unix seconds. A missing value is NaN, so that
+    whole numbers among which one is missing are float64; a missing string is "".
 
-        Raises:
-            Refused: `bad_source`: it is not there or cannot be read, or has no such column;
-                `needs_analytics`.
-        """
-        self._path = path
-        kind = "read_csv" if path.suffix.lower() in (".csv", ".tsv") else "read_parquet"
-        self._from = f"FROM {kind}({_text(path)})"
-        with _duckdb() as db:
-            columns = self._asked(db, f"DESCRIBE SELECT * {self._from}").fetchall()
-        types = {name: kind for name, kind, *_ in columns}
-        if time not in types:
-            raise Refused(f"{path} has no column {time}", code="bad_source",
-                          hint=f"it has: {', '.join(types)}")  # fmt: skip
-        number = types[time].startswith(NUMBERS)
-        self._time = f"{_quoted(time)}::DOUBLE" if number else f"epoch({_quoted(time)}::TIMESTAMP)"
-        if not number and not types[time].startswith(("TIMESTAMP", "DATE")):
-            raise Refused(f"{time} of {path} is {types[time]}, and no time", code="bad_source",
-                          hint="a timestamp, a date, or Unix seconds")  # fmt: skip
+    Args:
+        path: a Parquet or CSV file, or a pattern of several.
+        time: the column that says when a row became known: a timestamp, a date, or Unix seconds.
+        after: Unix seconds, exclusive.
+        until: Unix seconds, inclusive.
 
-    def span(self) -> tuple[float, float]:
-        """When the first and the last row became known, Unix seconds.
+    Raises:
+        Refused: `bad_source`: it cannot be read, or has no such column; `needs_analytics`.
+    """
+    with _source(path) as (db, source):
+        kinds = kinds_of(db, source)
+        instant = instant_of(time, kinds, path)
+        bounds = [f"isfinite({instant})", *_bounds(time, kinds[time], instant, after, until)]
+        picked = [selected(name, kind) for name, kind in kinds.items()]
+        picked[list(kinds).index(time)] = f"{instant} AS {identifier(time)}"
+        found = db.execute(
+            f"SELECT {', '.join(picked)} FROM {source} WHERE {' AND '.join(bounds)}"  # noqa: S608 - quoted
+        ).fetchnumpy()
+    return {name: filled(column) for name, column in found.items()}
 
-        Raises:
-            Refused: `bad_source`: there is no row.
-        """
-        with _duckdb() as db:
-            found = self._asked(
-                db, f"SELECT min({self._time}), max({self._time}) {self._from}"
-            ).fetchone()
-        if found is None or found[0] is None:
-            raise Refused(f"{self._path} has no rows", code="bad_source")
-        return float(found[0]), float(found[1])
 
-    def rows(self, after: float, until: float) -> Columns:
-        """The rows that became known in (after, until], in the order of time; NumPy columns.
+def source_span(path: str | Path, time: str) -> tuple[float, float] | None:
+    """The first and the last time at which a row became known; None when there is no row.
 
-        A NULL is NaN in a number and "" in a string.
-        """
-        begin = f"{self._time} > {after!r} AND " if after > float("-inf") else ""
-        query = (
-            f"SELECT * {self._from} WHERE {begin}{self._time} <= {until!r} ORDER BY {self._time}"
-        )
-        with _duckdb() as db:
-            return _fetched(db, query, self._path)
+    Raises:
+        Refused: as `source_rows`.
+    """
+    with _source(path) as (db, source):
+        instant = instant_of(time, kinds_of(db, source), path)
+        first, last = db.execute(
+            f"SELECT min({instant}), max({instant}) FROM {source} WHERE isfinite({instant})"  # noqa: S608 - quoted
+        ).fetchone()
+    return None if first is None else (float(first), float(last))
 
-    def _asked(self, db: Any, query: str) -> Any:
-        import duckdb  # noqa: PLC0415 - the extra `analytics`
 
-        try:
-            return db.execute(query)
-        except (duckdb.Error, OSError) as error:
-            raise Refused(f"{self._path}: {str(error).splitlines()[0]}", code="bad_source",
-                          hint="a Parquet or CSV file, beside kedge.toml") from error  # fmt: skip
+@contextmanager
+def _source(path: str | Path) -> Iterator[tuple[Any, str]]:
+    """A database, and what stands after FROM."""
+    source = reader_of(path)
+    import duckdb  # noqa: PLC0415 - the extra `analytics`; `reader_of` said so already
+
+    try:
+        with database() as db:
+            yield db, source
+    except (OSError, duckdb.Error) as error:
+        raise Refused(f"{path}: {first_line(error)}", code="bad_source") from None
+
+
+def reader_of(path: str | Path, text: Sequence[str] = ()) -> str:
+    """What stands after FROM to read a Parquet or CSV file, or several by a pattern.
+
+    Args:
+        path: which.
+        text: columns of a CSV that are text, whatever they look like.
+
+    Raises:
+        Refused: `bad_source`: there is no such file, or it is of another kind; `needs_analytics`.
+    """
+    _duckdb()
+    if not Path(path).is_file() and not any(glob.iglob(str(path), recursive=True)):  # noqa: PTH207 - a pattern with its folder
+        raise Refused(f"{path}: there is no such file", code="bad_source")
+    name = str(path).lower()
+    if name.endswith((".parquet", ".pq")):
+        return f"read_parquet({quoted(path)})"
+    if name.endswith((".csv", ".csv.gz", ".tsv")):
+        kinds = ", ".join(f"{quoted(column)}: 'VARCHAR'" for column in text)
+        return f"read_csv({quoted(path)}" + (f", types = {{{kinds}}})" if text else ")")
+    raise Refused(f"{path} is neither .parquet nor .csv", code="bad_source")
+
+
+def kinds_of(db: Any, source: str) -> dict[str, str]:
+    """The columns of what stands after FROM, with DuckDB's names of their types."""
+    return {name: kind for name, kind, *_ in db.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()}  # noqa: S608 - quoted  # fmt: skip
+
+
+def instant_of(time: str, kinds: Mapping[str, str], where: object) -> str:
+    """The expression that gives a column's time in Unix seconds.
+
+    Raises:
+        Refused: `bad_source`: there is no such column, or it holds no time.
+    """
+    if time not in kinds:
+        raise Refused(f"{where} has no column {time}", code="bad_source",
+                      hint=f"it has {', '.join(kinds)}")  # fmt: skip
+    kind = kinds[time]
+    if kind.startswith(("TIMESTAMP", "DATE")):
+        return f"CAST(epoch({identifier(time)}) AS DOUBLE)"
+    if (kind in _NUMBERS and kind != "BOOLEAN") or kind.startswith(_WIDE):
+        return f"CAST({identifier(time)} AS DOUBLE)"
+    raise Refused(f"{where}: {time} is {kind}, not a time", code="bad_source",
+                  hint="a timestamp, a date, or Unix seconds")  # fmt: skip
+
+
+def _bounds(time: str, kind: str, instant: str, after: float, until: float) -> Iterator[str]:
+    """Conditions for (after, until]. A timestamp is compared as it is stored: files skip by it."""
+    for sign, limit in ((">", after), ("<=", until)):
+        if isfinite(limit) and kind == "TIMESTAMP":
+            yield f"{identifier(time)} {sign} make_timestamp({_micros(limit)})"
+        elif isfinite(limit):
+            yield f"{instant} {sign} {limit!r}"
+
+
+def selected(name: str, kind: str) -> str:
+    """A column as NumPy can hold it: see `source_rows`."""
+    column = identifier(name)
+    if kind in _NUMBERS or kind == "VARCHAR" or kind.endswith("]"):
+        return column
+    if kind.startswith(_WIDE):
+        return f"CAST({column} AS DOUBLE) AS {column}"
+    if kind.startswith(("TIMESTAMP", "DATE")):
+        return f"CAST(epoch({column}) AS DOUBLE) AS {column}"
+    return f"CAST({column} AS VARCHAR) AS {column}"
 
 
 # ---------------------------------------------------------------- DuckDB
 
 
-@contextmanager
-def _duckdb() -> Iterator[Any]:
-    """A database in memory, in UTC.
-
-    Raises:
-        Refused: `needs_analytics`.
-    """
-    try:
-        import duckdb  # noqa: PLC0415 - the extra `analytics`: heavy, and only for those who need it
-    except ImportError:
-        raise Refused("values that are computed ahead need the extra analytics", code="needs_analytics",
-                      hint="pip install 'kedge[analytics]'") from None  # fmt: skip
-    with duckdb.connect() as db:
-        db.execute(f"SET threads = {THREADS}; SET TimeZone = 'UTC'")
-        yield db
+def quoted(text: object) -> str:
+    """A literal."""
+    return "'" + str(text).replace("'", "''") + "'"
 
 
-def _fetched(db: Any, query: str, path: Path) -> Columns:
-    import duckdb  # noqa: PLC0415 - the extra `analytics`
-
-    try:
-        raw = db.execute(query).fetchnumpy()
-    except (duckdb.Error, OSError) as error:
-        raise _unavailable(path, error) from error
-    return {name: column_of(column) for name, column in raw.items()}
-
-
-def column_of(given: Any) -> NDArray[Any]:
-    """A column as kedge has it: no masks, strings as objects, NULL as NaN or ""."""
-    masked = isinstance(given, np.ma.MaskedArray) and bool(np.ma.getmaskarray(given).any())
-    plain = np.asarray(given.data if isinstance(given, np.ma.MaskedArray) else given)
-    if plain.dtype == object or plain.dtype.kind in "US":
-        listed = plain.tolist()
-        if any(isinstance(value, list | tuple | np.ndarray) for value in listed):
-            return np.asarray([np.asarray(value, np.float32) for value in listed], np.float32)
-        column = np.empty(len(listed), object)
-        hidden = np.ma.getmaskarray(given) if masked else None
-        column[:] = ["" if value is None or (hidden is not None and hidden[n]) else value
-                     for n, value in enumerate(listed)]  # fmt: skip
-        return column
-    if masked and plain.dtype.kind in "iuf":
-        wide = plain.astype(np.float32 if plain.dtype == np.float32 else np.float64)
-        wide[np.ma.getmaskarray(given)] = np.nan
-        return wide
-    return plain.copy()
-
-
-def _plain(column: Any) -> NDArray[Any]:
-    """A column as DuckDB takes it quickly: text as objects, rows of several numbers as lists."""
-    given = np.asarray(column)
-    if given.ndim == 1:
-        return given.astype(object) if given.dtype.kind == "U" else given
-    listed = np.empty(len(given), object)
-    listed[:] = given.reshape(len(given), -1).astype(float).tolist()
-    return listed
-
-
-def _quoted(name: str) -> str:
+def identifier(name: str) -> str:
+    """A column's name."""
     return '"' + name.replace('"', '""') + '"'
 
 
-def _text(path: Path) -> str:
-    return "'" + str(path).replace("'", "''") + "'"
+def first_line(error: Exception) -> str:
+    """What a fault says, without the advice that follows it."""
+    return str(error).strip().partition("\n")[0]
+
+
+def _duckdb() -> Any:
+    try:
+        import duckdb  # noqa: PLC0415 - the extra `analytics`: heavy, and only for those who materialise
+    except ImportError:
+        raise Refused("values over time are kept as Parquet, which needs the extra analytics",
+                      code="needs_analytics", hint="pip install 'kedge[analytics]'") from None  # fmt: skip
+    return duckdb
+
+
+@contextmanager
+def database() -> Iterator[Any]:
+    """A database that is gone afterwards; what does not fit into its memory goes to the disk."""
+    with tempfile.TemporaryDirectory(prefix="kedge-") as scratch, _duckdb().connect() as db:
+        db.execute(f"SET memory_limit = {quoted(MEMORY)}")
+        db.execute(f"SET temp_directory = {quoted(scratch)}")
+        yield db
+
+
+@contextmanager
+def _faults(doing: str, where: Path) -> Iterator[None]:
+    fault = _duckdb().Error
+    try:
+        yield
+    except (OSError, fault) as error:
+        raise Unavailable(
+            f"{where} cannot be {doing}: {first_line(error)}", code="offline_unavailable",
+            hint="is there room, and may this user write there? A damaged slice is made anew by a backfill",
+        ) from error  # fmt: skip
+
+
+def _files(paths: Sequence[Path]) -> str:
+    return f"read_parquet([{', '.join(map(quoted, paths))}])"
 
 
 def _sync(path: Path) -> None:
@@ -230,6 +398,87 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def _unavailable(path: Path, error: Exception) -> Unavailable:
-    return Unavailable(f"{path}: {str(error).splitlines()[0]}", code="offline_unavailable",
-                       hint="is the disk full, or the directory gone?")  # fmt: skip
+# ---------------------------------------------------------------- columns
+
+
+def _split(keys: Sequence[str], columns: Columns) -> tuple[Arrays, list[str], dict[str, list[int]]]:
+    """What DuckDB is given (it knows flat columns only), what is selected of it, and the shapes."""
+    given: Arrays = {}
+    picked = []
+    for key in keys:
+        column = _plain(columns[key])
+        kind = "VARCHAR" if column.dtype.kind == "O" else "BIGINT"
+        picked.append(f"CAST(c{len(given)} AS {kind}) AS {identifier(key)}")
+        given[f"c{len(given)}"] = column
+    shapes: dict[str, list[int]] = {}
+    for name in [name for name in columns if name not in keys]:
+        column = np.asarray(columns[name], np.float32)
+        shapes[name] = list(column.shape[1:])
+        numbers = flat(column)
+        parts = [f"c{len(given) + n}" for n in range(len(numbers))]
+        given |= dict(zip(parts, numbers, strict=True))
+        one = f"list_value({', '.join(parts)})" if shapes[name] else parts[0]
+        picked.append(f"{one} AS {identifier(name)}")
+    return given, picked, shapes
+
+
+def _parts(shapes: Mapping[str, Sequence[int]]) -> list[str]:
+    """What to select of fields: each number a column by itself, which is the fast way out."""
+    picked = []
+    for number, (name, shape) in enumerate(shapes.items()):
+        if not shape:
+            picked.append(f"{identifier(name)} AS f{number}_0")
+        picked += [f"{identifier(name)}[{n + 1}] AS f{number}_{n}" for n in range(prod(shape)) if shape]  # fmt: skip
+    return picked
+
+
+def _joined(found: Mapping[str, Any], shapes: Mapping[str, Sequence[int]]) -> Arrays:
+    """The fields out of what `_parts` selected."""
+    columns: Arrays = {}
+    for number, (name, shape) in enumerate(shapes.items()):
+        parts = [filled(found[f"f{number}_{n}"]) for n in range(prod(shape))]
+        columns[name] = (
+            np.stack(parts, axis=1).reshape(len(parts[0]), *shape) if shape else parts[0]
+        )
+    return columns
+
+
+def flat(column: NDArray[Any]) -> list[NDArray[Any]]:
+    """The numbers of a column with a shape, each as a column by itself."""
+    wide = column.reshape(len(column), prod(column.shape[1:]))
+    return [np.ascontiguousarray(wide[:, n]) for n in range(wide.shape[1])]
+
+
+def _nothing(shapes: Mapping[str, Sequence[int]], rows: int) -> Arrays:
+    return {name: np.full((rows, *shape), np.nan, np.float32) for name, shape in shapes.items()}
+
+
+def _plain(column: NDArray[Any]) -> NDArray[Any]:
+    """A column that DuckDB takes: strings as objects."""
+    return column.astype(object) if column.dtype.kind == "U" else np.ascontiguousarray(column)
+
+
+def _mask(column: NDArray[Any]) -> NDArray[np.bool_]:
+    return np.array(np.ma.getmaskarray(column))
+
+
+def filled(column: NDArray[Any]) -> NDArray[Any]:
+    """A column of DuckDB's without a mask: NaN among numbers, "" among strings."""
+    if not isinstance(column, np.ma.MaskedArray):
+        return column
+    mask, data = np.ma.getmaskarray(column), np.ma.getdata(column)
+    if data.dtype.kind == "O":
+        data = data.copy()
+        data[mask] = ""
+    elif mask.any():
+        data = data.copy() if data.dtype.kind == "f" else data.astype(np.float64)
+        data[mask] = np.nan
+    return data
+
+
+def _micros(end: float) -> int:
+    return round(end * _MICRO)
+
+
+def _whole(stem: str) -> bool:
+    return stem.removeprefix("-").isdigit()

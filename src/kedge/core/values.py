@@ -217,6 +217,30 @@ class FileEntry(Value, frozen=True):
     sha256: str
 
 
+class TrainingSet(Value, kw_only=True, frozen=True):
+    """What a training set says of itself: which code made its features, of which values."""
+
+    schema: str
+    transformation: int
+    code: str
+    """The digest of the transformation's bundle."""
+    generations: tuple[str, ...] = ()
+    """The runs that were looked up, such as carrier_delays/1#2@1."""
+    data: str
+    """The digest of its content, whatever the layout of the file."""
+    rows: int
+    spine: str = ""
+    """The file whose rows they are."""
+    time: str = ""
+    """The column that says when each row was asked."""
+    made_at: str = ""
+
+    @property
+    def label(self) -> str:
+        """Its code and generations: flight/1#4, carrier_delays/1#2@1."""
+        return ", ".join((f"{self.schema}#{self.transformation}", *self.generations))
+
+
 class ModelVersion(Value, kw_only=True, frozen=True):
     """An immutable artifact and what is known of it."""
 
@@ -236,6 +260,8 @@ class ModelVersion(Value, kw_only=True, frozen=True):
     golden: Literal["given", "made"] = "made"
     registered_at: str = ""
     registered_by: str = ""
+    trained_on: TrainingSet | None = None
+    """Its training set, where kedge made it."""
 
     @property
     def label(self) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from kedge.core.errors import BadRequest, Refused
-from kedge.core.values import Field, ModelVersion, Signature
+from kedge.core.values import Field, ModelVersion, Signature, TrainingSet
 from kedge.engine.training import read_statistics
 from kedge.ports import Artifacts, ColumnStatistics, Loader, Proof, Registry
 from kedge.tensors import ProbeResult, columns_of, compare
@@ -48,6 +48,7 @@ def register(
     at: str,
     probe: Callable[..., ProbeResult],
     schema: str | None = None,
+    trained_on: TrainingSet | None = None,
 ) -> tuple[ModelVersion, bool]:
     """Register a file or a directory as a version of a model; says whether it is new.
 
@@ -59,7 +60,8 @@ def register(
             answers them twice: called with digest, flavour, trusted and rows.
 
     Raises:
-        Refused: nothing claims it, it cannot be tried out, or it breaks its golden rows.
+        Refused: nothing claims it, it cannot be tried out, or it breaks its golden rows; or these
+            bytes are a version already that was trained on something else.
         UnfitModel: the loader that claims it cannot load it.
     """
     loader = claiming(source, loaders)
@@ -68,6 +70,8 @@ def register(
     known = next((v for v in registry.versions(model) if v.digest == digest), None)
     if known is not None and golden is None and training is None:
         return known, False
+    if known is not None and trained_on is not None:
+        _check_trained(known, trained_on)
     statistics: dict[str, ColumnStatistics] = {}
 
     def rows(signature: Signature) -> dict[str, list[Any]]:
@@ -100,8 +104,23 @@ def register(
         golden="made" if given is None else "given",
         registered_at=at,
         registered_by=by,
+        trained_on=trained_on,
     )
     return registry.add(version), True
+
+
+def _check_trained(known: ModelVersion, now: TrainingSet) -> None:
+    before = known.trained_on
+    if before is None or before.data != now.data:
+        was = (
+            f"on {before.label} ({before.data})"
+            if before is not None
+            else "and nothing says on what"
+        )
+        raise Refused(
+            f"these bytes are {known.label} already, trained {was}; not on {now.label} ({now.data})",
+            code="bad_training_set", hint="the same bytes have one training set: the one they came with first",
+        )  # fmt: skip
 
 
 # ---------------------------------------------------------------- who claims it

@@ -85,7 +85,7 @@ def _parsed(
             f"{file.name}: {field.name} has the shape {list(field.shape)}, "
             "which a CSV file cannot hold",
             code="bad_training",
-            hint="give JSON lines",
+            hint="give JSON lines or Parquet",
         )
     values: list[Any] = []
     for line, row in chunk:
@@ -142,8 +142,28 @@ def _json_lines(file: Path) -> _Rows:
                 yield number, decoder.decode(line)
 
 
+def _parquet(file: Path) -> _Rows:
+    try:
+        import duckdb  # noqa: PLC0415 - the extra `analytics`: heavy, and only for those who have Parquet
+    except ImportError:
+        raise Refused("reading Parquet needs the extra analytics", code="needs_analytics",
+                      hint="pip install 'kedge[analytics]', or give CSV or JSON lines") from None  # fmt: skip
+    number = 0
+    try:
+        with duckdb.connect() as db:
+            cursor = db.execute("SELECT * FROM read_parquet(?)", [str(file)])
+            names = [column[0] for column in cursor.description or ()]
+            while rows := cursor.fetchmany(_CHUNK):
+                for row in rows:
+                    number += 1
+                    yield number, dict(zip(names, row, strict=True))
+    except duckdb.Error as error:
+        raise Refused(f"{file}: {error}", code="bad_training") from None
+
+
 _READERS: dict[str, Callable[[Path], _Rows]] = {
     ".csv": _csv,
+    ".parquet": _parquet,
     ".jsonl": _json_lines,
     ".ndjson": _json_lines,
 }

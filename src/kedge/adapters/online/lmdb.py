@@ -25,16 +25,22 @@ class LmdbOnline:
     """One environment. Readers never wait; there is one writer at a time."""
 
     def __init__(self, path: Path) -> None:
-        """Open the directory, made when it is missing."""
+        """Open the directory when first asked, made when it is missing."""
         self._path = path
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            self._env = lmdb.open(
-                str(path), map_size=LARGEST, max_dbs=MOST, readahead=False, max_readers=512
-            )
-        except (lmdb.Error, OSError) as error:
-            raise _unavailable(path, error) from error
+        self._opened: Any = None
         self._open: dict[str, Any] = {}
+
+    @property
+    def _env(self) -> Any:
+        if self._opened is None:
+            try:
+                self._path.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise _unavailable(self._path, error) from error
+            self._opened = lmdb.open(
+                str(self._path), map_size=LARGEST, max_dbs=MOST, readahead=False, max_readers=512
+            )
+        return self._opened
 
     def write(self, namespace: str, rows: Iterable[tuple[str, bytes]]) -> int:
         """Upsert rows in one transaction: after a crash all of them are there, or none."""
@@ -80,8 +86,11 @@ class LmdbOnline:
 
     def namespaces(self) -> tuple[str, ...]:
         """Those that are there."""
-        with self._env.begin() as txn:
-            return tuple(sorted(bytes(key).decode() for key, _ in txn.cursor()))
+        try:
+            with self._env.begin() as txn:
+                return tuple(sorted(bytes(key).decode() for key, _ in txn.cursor()))
+        except lmdb.Error as error:
+            raise _unavailable(self._path, error) from error
 
     def count(self, namespace: str) -> int:
         """How many keys a namespace has; 0 when it is not there."""

@@ -1,0 +1,518 @@
+"""Training sets: what a release would have been given for rows of the past, by the very same code.
+
+Each row of a spine has raw columns, a time and whatever else: labels. What the transformation reads
+by key is joined as of that time, the verified bundle that serves makes the features, and the file
+says of itself what made it, so that a model can be registered with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+import numpy as np
+
+from kedge.adapters.offline import (
+    OFFLINE_DIR,
+    OfflineLog,
+    database,
+    filled,
+    first_line,
+    flat,
+    identifier,
+    instant_of,
+    kinds_of,
+    quoted,
+    reader_of,
+    selected,
+)
+from kedge.authoring import spec_of
+from kedge.bundles import Transform
+from kedge.core import codec
+from kedge.core.durations import seconds
+from kedge.core.errors import KedgeError, ModelFailure, Refused
+from kedge.core.features import Schema, Spec, TransformVersion
+from kedge.core.generations import Run, run_of, runs_of, width_of
+from kedge.core.values import Field, Release, TrainingSet
+from kedge.judging import state_of
+from kedge.tensors import DTYPES
+from kedge.verbs import transform_of
+from kedge.wiring import Workplace
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from kedge.ports import Columns
+
+BATCH = 50_000
+"""Rows that the transformation is given at once."""
+NUMBERS = 20_000_000
+"""Values that are looked up at once: 80 MB, and a log is read once for as many."""
+KEY = "kedge"
+"""Under which a Parquet file says of itself what it is."""
+SQL = {
+    "bool": "BOOLEAN", "uint8": "UTINYINT", "uint16": "USMALLINT", "uint32": "UINTEGER",
+    "uint64": "UBIGINT", "int8": "TINYINT", "int16": "SMALLINT", "int32": "INTEGER",
+    "int64": "BIGINT", "float16": "FLOAT", "float32": "FLOAT", "float64": "DOUBLE",
+    "string": "VARCHAR",
+}  # fmt: skip
+LISTS = frozenset(f"{kind}[]" for kind in SQL.values() if kind != "VARCHAR")
+
+
+class Read(NamedTuple):
+    """A materialised schema that a transformation reads, and where its values are."""
+
+    schema: Schema
+    run: Run
+    ttl_s: float | None
+
+
+class Made(NamedTuple):
+    """What making the features found."""
+
+    missing: dict[str, int]
+    """Rows without a value, by run."""
+    violations: dict[str, int]
+
+
+def make(
+    place: Workplace, endpoint: str, *, spine: Path, time: str, out: Path, schema: str | None = None,
+    transformation: int | None = None, generation: str | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Write a training set; see the module.
+
+    Args:
+        place: where.
+        endpoint: whose production says what is not given.
+        spine: Parquet or CSV with the raw columns, and others, which are kept.
+        time: its column that says when a row was asked: a timestamp, a date or Unix seconds.
+        out: the Parquet file to write; it appears whole, or not at all.
+        schema: which features. None: production's, else the endpoint's declared schema.
+        transformation: the version of their code. None: production's, else the newest.
+        generation: runs, such as `a/1#2@1+b/1#1@3`. None: production's, else the newest.
+
+    Raises:
+        Refused: `bad_source`: of the spine; `no_features`, `unknown_schema`,
+            `unknown_transformation`, `no_generation`; `transform_raised`; `export_failed`: `out`
+            cannot be written; `needs_analytics`.
+        ModelFailure: `transform_nonsense`: the features break what their schema promises.
+    """
+    live, code = _code(place, endpoint, schema, transformation)
+    transform = Transform(place.artifacts.verify(code.digest))
+    log = OfflineLog(place.state_dir / OFFLINE_DIR)
+    reads = _reads(place, log, transform.spec, generation, live)
+    if out.absolute() == spine.absolute():
+        raise Refused(f"{out} is the spine itself", code="bad_source", hint="name another --out")
+    features = transform.spec.schema
+    with database() as db, _reading(spine):
+        names, rows = _load(db, spine, time, transform.spec)
+        made = _features(db, transform, features, names, Spine(spine, time, rows), log, reads)
+        kept = _kept(list(features.fields), list(names))
+        told = TrainingSet(
+            schema=code.schema, transformation=code.number, code=code.digest,
+            generations=tuple(one.run.label for one in reads), data="", rows=rows,
+            spine=spine.name, time=time, made_at=place.clock.now(),
+        )  # fmt: skip
+        told = _write(db, out, told, _picked(features, names, kept))
+    return {
+        **msgspec.to_builtins(told), "out": str(out), "missing": made.missing,
+        "violations": made.violations, "left_out": [name for name in names if name not in kept],
+    }  # fmt: skip
+
+
+class Spine(NamedTuple):
+    """Which rows of the past."""
+
+    path: Path
+    time: str
+    rows: int
+
+
+# ---------------------------------------------------------------- which code, which values
+
+
+def _code(
+    place: Workplace, endpoint: str, schema: str | None, number: int | None
+) -> tuple[Release | None, TransformVersion]:
+    """Production, where it is on the schema; and the transformation."""
+    state = state_of(place, endpoint)
+    live = state.releases.get(state.production) if state.production is not None else None
+    schema = schema or (live.schema if live else None) or state.policy.features.schema
+    if schema is None:
+        raise Refused(f"{endpoint} serves nothing that has a feature schema", code="no_features",
+                      hint="say which: --schema VIEW/VERSION")  # fmt: skip
+    declared = place.features.schema(schema)
+    code = transform_of(place, state, schema, number)
+    if code is None:
+        raise Refused(f"nothing implements {declared.name}", code="unknown_transformation",
+                      hint="kedge features apply FILE")  # fmt: skip
+    return live if live is not None and live.schema == schema else None, code
+
+
+def _reads(
+    place: Workplace, log: OfflineLog, spec: Spec, generation: str | None, live: Release | None
+) -> list[Read]:
+    """The runs that the transformation's values are taken from.
+
+    Raises:
+        Refused: `no_generation`: there is nothing of one, or it is no run of what is read.
+    """
+    asked = generation.split("+") if generation else []
+    known = {schema.name for schema in spec.read}
+    for label in asked:
+        run = run_of(label)
+        if run is None or run.schema not in known:
+            raise Refused(
+                f"{label} is no run of what {spec.schema.name} reads", code="no_generation",
+                hint=f"it reads {', '.join(sorted(known)) or 'nothing'}; a run is written VIEW/N#TRANSFORMATION@GENERATION",
+            )  # fmt: skip
+    named = {run.schema: run for run in runs_of(live.generation if live else None)}
+    named |= {run.schema: run for run in runs_of(generation)}
+    ready = {run for run, standing in place.generations.runs().items() if standing == "ready"}
+    found = []
+    for schema in spec.read:
+        there = log.runs(schema.name)
+        newest = next((run for run in reversed(there) if run in ready), None)
+        run = named.get(schema.name, newest)
+        if run not in there or run is None:
+            wanted = schema.name if run is None else run.label
+            raise Refused(
+                f"nothing of {wanted} is in the offline log", code="no_generation",
+                hint=f"there are: {', '.join(one.label for one in there) or 'no runs; materialise it first'}",
+            )  # fmt: skip
+        found.append(Read(schema, run, _ttl_s(place, run)))
+    return found
+
+
+def _ttl_s(place: Workplace, run: Run) -> float | None:
+    """How old its values may be, as the version that made them says."""
+    code = next(
+        (one for one in place.features.versions(run.schema) if one.number == run.transformation),
+        None,
+    )
+    if code is None:
+        raise Refused(f"{run.schema} has no transformation {run.transformation}",
+                      code="unknown_transformation", hint="kedge features list")  # fmt: skip
+    view = spec_of(place.artifacts.verify(code.digest)).view
+    return seconds(view.ttl) if view is not msgspec.UNSET and view.ttl is not None else None
+
+
+# ---------------------------------------------------------------- the spine
+
+
+@contextmanager
+def _reading(spine: Path) -> Iterator[None]:
+    """Faults of DuckDB become a refusal of the spine."""
+    import duckdb  # noqa: PLC0415 - the extra `analytics`: heavy, and only for those who want Parquet
+
+    try:
+        yield
+    except duckdb.Error as error:
+        raise Refused(f"{spine}: {first_line(error)}", code="bad_source") from None
+
+
+def _load(db: Any, spine: Path, time: str, spec: Spec) -> tuple[dict[str, str], int]:
+    """Load the spine into the table `spine` with columns c0, c1, ..., in the file's order.
+
+    Returns:
+        The columns of `spine` by name; and how many rows it has.
+    """
+    there = kinds_of(db, reader_of(spine))
+    missing = [field.name for field in spec.raw if field.name not in there]
+    if missing:
+        raise Refused(
+            f"{spine} has no column {', '.join(missing)}, which {spec.schema.name} takes",
+            code="bad_source", hint=f"it has {', '.join(there)}",
+        )  # fmt: skip
+    words = [field.name for field in spec.raw if field.dtype == "string"]
+    names = {name: f"c{number}" for number, name in enumerate(there)}
+    picked = ", ".join(f"{identifier(name)} AS {column}" for name, column in names.items())
+    instant_of(time, there, spine)
+    source = reader_of(spine, words)
+    db.execute(f"CREATE TABLE spine AS SELECT {picked} FROM {source}")  # noqa: S608 - quoted
+    (rows,) = db.execute("SELECT count(*) FROM spine").fetchone()
+    if not rows:
+        raise Refused(f"{spine} has no rows", code="bad_source")
+    return names, rows
+
+
+def _taken(
+    db: Any, fields: list[Field], names: Mapping[str, str], spine: Spine, start: int, end: int
+) -> tuple[dict[str, NDArray[Any]], NDArray[np.float64]]:
+    """Raw columns of some rows as a gateway would give them, and the rows' times."""
+    kinds = kinds_of(db, "spine")
+    picked = [selected(names[field.name], kinds[names[field.name]]) for field in fields]
+    when = instant_of(names[spine.time], kinds, spine.path)
+    found = db.execute(
+        f"SELECT {', '.join([*picked, f'{when} AS kedge_time'])} FROM spine "  # noqa: S608 - quoted
+        f"WHERE rowid >= {start} AND rowid < {end}"
+    ).fetchnumpy()
+    at = filled(found["kedge_time"]).astype(np.float64)
+    if np.isnan(at).any():
+        row = start + int(np.isnan(at).argmax())
+        raise Refused(f"{spine.path}: {spine.time} is missing in row {row}", code="bad_source",
+                      hint="without its time nothing says what was known")  # fmt: skip
+    return {
+        field.name: _column(field, found[names[field.name]], spine.path, start) for field in fields
+    }, at
+
+
+def _column(field: Field, column: Any, path: Path, start: int) -> NDArray[Any]:
+    """A column of the spine as the field's dtype.
+
+    Raises:
+        Refused: `bad_source`: a value is missing or does not fit; names the row.
+    """
+    missing, data = np.ma.getmaskarray(column), np.ma.getdata(column)
+    if field.shape:
+        data = _stacked(field, data, path)
+    wanted = DTYPES[field.dtype]
+    if data.dtype.kind == "f" and not field.shape:
+        missing = missing | np.isnan(data)
+    if missing.any() and not (field.nullable and wanted.kind in "fO"):
+        raise Refused(
+            f"{path}: {field.name} is missing in row {start + int(missing.argmax())}",
+            code="bad_source", hint="leave such rows out: callers may not send them either",
+        )  # fmt: skip
+    if (wanted.kind == "O") != (data.dtype.kind == "O") or (wanted.kind == "b") != (data.dtype.kind == "b"):  # fmt: skip
+        raise Refused(f"{path}: {field.name} is {data.dtype}, not {field.dtype}", code="bad_source")
+    if wanted.kind == "O":
+        words = data.copy()
+        words[missing] = None
+        return words
+    with np.errstate(over="ignore", invalid="ignore"):
+        cast = data.astype(wanted)
+    if wanted.kind == "f":
+        cast[missing] = np.nan
+        return cast
+    if not np.array_equal(cast, data):
+        row = start + int((cast != data).reshape(len(data), -1).any(axis=1).argmax())
+        raise Refused(f"{path}: {field.name} in row {row} does not fit {field.dtype}", code="bad_source")  # fmt: skip
+    return cast
+
+
+def _stacked(field: Field, rows: NDArray[Any], path: Path) -> NDArray[Any]:
+    """Lists as an array with the field's shape."""
+    try:
+        found = np.stack([np.ma.filled(np.ma.asarray(row, dtype=np.float64), np.nan) for row in rows])  # fmt: skip
+        return found.reshape(len(rows), *field.shape)
+    except (TypeError, ValueError) as error:
+        raise Refused(f"{path}: {field.name} has not the shape {list(field.shape)}: {error}",
+                      code="bad_source") from None  # fmt: skip
+
+
+# ---------------------------------------------------------------- features
+
+
+def _features(
+    db: Any, transform: Transform, schema: Schema, names: Mapping[str, str], spine: Spine, log: OfflineLog,
+    reads: list[Read],
+) -> Made:  # fmt: skip
+    """Fill the table `features` with columns f0, f1, ..., a row for each of the spine."""
+    spec = transform.spec
+    fields = list(schema.fields.values())
+    kinds = ", ".join(
+        f"f{n} {SQL[feature.dtype]}{'[]' if feature.shape else ''}" for n, feature in enumerate(fields)
+    )  # fmt: skip
+    db.execute(f"CREATE TABLE features ({kinds})")
+    missing = {one.run.label: 0 for one in reads}
+    keys = {key for one in reads for key in one.schema.keys}
+    wide = sum(width_of(one.schema) for one in reads)
+    span = max(BATCH, NUMBERS // wide) if wide else BATCH
+    for start in range(0, spine.rows, span):
+        end = min(start + span, spine.rows)
+        looked = []
+        if reads:
+            by = [field for field in spec.raw if field.name in keys]
+            known, at = _taken(db, by, names, spine, start, end)
+            for one in reads:
+                values, gone = log.asof(known, at, one.run, one.schema, one.ttl_s)
+                missing[one.run.label] += int(gone.sum())
+                looked.append(_defaulted(one.schema, values, gone))
+        for first in range(start, end, BATCH):
+            last = min(first + BATCH, end)
+            raw, _ = _taken(db, list(spec.raw), names, spine, first, last)
+            part = [{name: column[first - start : last - start] for name, column in columns.items()}
+                    for columns in looked]  # fmt: skip
+            _insert(db, schema, _answer(transform, raw, part, first))
+    return Made(missing, dict(transform.checks.violations))
+
+
+def _defaulted(schema: Schema, values: Columns, gone: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
+    """What stands in for values that are not there: the field's default, else NaN."""
+    found: dict[str, NDArray[Any]] = dict(values)
+    for name, feature in schema.fields.items():
+        if feature.default is not msgspec.UNSET:
+            found[name][gone] = feature.default
+    return found
+
+
+def _answer(transform: Transform, raw: Columns, looked: list[Any], first: int) -> Columns:
+    """The features of some rows.
+
+    Raises:
+        Refused: `transform_raised`.
+        ModelFailure: `transform_nonsense`.
+    """
+    where = f"{transform.spec.schema.name}, from row {first} on"
+    try:
+        return transform.applied(raw, looked)
+    except ModelFailure as error:
+        raise ModelFailure(f"{where}: {error}", code=error.code, hint=error.hint) from error
+    except KedgeError:
+        raise
+    except Exception as error:  # somebody's code; it becomes one refusal
+        raise Refused(f"{where}: it raised {type(error).__name__}: {error}",
+                      code="transform_raised") from error  # fmt: skip
+
+
+def _insert(db: Any, schema: Schema, found: Columns) -> None:
+    given: dict[str, NDArray[Any]] = {}
+    picked = []
+    for number, (name, feature) in enumerate(schema.fields.items()):
+        column: NDArray[Any] = np.asarray(found[name])
+        if feature.dtype == "string":
+            column = column.astype(object)
+        elif column.dtype != DTYPES[feature.dtype] or feature.dtype == "float16":
+            column = column.astype("float32" if feature.dtype == "float16" else feature.dtype)
+        parts = flat(column) if feature.shape else [np.ascontiguousarray(column)]
+        columns = [f"f{number}_{part}" for part in range(len(parts))]
+        given |= dict(zip(columns, parts, strict=True))
+        picked.append(f"list_value({', '.join(columns)})" if feature.shape else columns[0])
+    db.register("given", given)
+    db.execute(f"INSERT INTO features SELECT {', '.join(picked)} FROM given")  # noqa: S608 - ours
+    db.unregister("given")
+
+
+# ---------------------------------------------------------------- the file
+
+
+def _kept(features: list[str], others: list[str]) -> list[str]:
+    """The columns of the spine beside the features: a name stands once, whatever its case."""
+    taken = {name.lower() for name in features}
+    return [name for name in others if name.lower() not in taken]
+
+
+def _picked(schema: Schema, names: Mapping[str, str], kept: list[str]) -> str:
+    columns = chain(
+        (f"features.f{n} AS {identifier(name)}" for n, name in enumerate(schema.fields)),
+        (f"spine.{names[name]} AS {identifier(name)}" for name in kept),
+    )
+    return ", ".join(columns)
+
+
+def _write(db: Any, out: Path, told: TrainingSet, picked: str) -> TrainingSet:
+    """Write the file, whole; what it says of itself has the digest of what it holds."""
+    import duckdb  # noqa: PLC0415 - as `_reading`
+
+    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="kedge-") as scratch:
+            # Written twice: the digest is of what a reader will find, and stands in the file.
+            first = Path(scratch) / "data.parquet"
+            db.execute(f"COPY (SELECT {picked} FROM features POSITIONAL JOIN spine) "  # noqa: S608 - quoted
+                       f"TO {quoted(first)} (FORMAT parquet)")  # fmt: skip
+            told = msgspec.structs.replace(told, data=_digest(db, first))
+            said = codec.canonical(told).decode()
+            db.execute(f"COPY (SELECT * FROM read_parquet({quoted(first)})) TO {quoted(partial)} "  # noqa: S608 - quoted
+                       f"(FORMAT parquet, COMPRESSION zstd, KV_METADATA {{{KEY}: {quoted(said)}}})")  # fmt: skip
+        with partial.open("rb") as written:
+            os.fsync(written.fileno())
+        partial.replace(out)
+    except (OSError, duckdb.Error) as error:
+        raise Refused(f"{out} cannot be written: {first_line(error)}", code="export_failed",
+                      hint="name a place with room, with --out") from None  # fmt: skip
+    finally:
+        with suppress(OSError):
+            partial.unlink()
+    return told
+
+
+def read_training_set(path: Path) -> TrainingSet:
+    """What a training set says of itself, after its content was held to it.
+
+    Raises:
+        Refused: `bad_training_set`: kedge did not make it, or its content is another;
+            `needs_analytics`.
+    """
+    with database() as db:
+        import duckdb  # noqa: PLC0415 - as `database`, which said so already
+
+        try:
+            raw = db.execute(
+                f"SELECT value FROM parquet_kv_metadata({quoted(path)}) WHERE decode(key) = {quoted(KEY)}"  # noqa: S608 - quoted
+            ).fetchone()
+            told = msgspec.json.decode(raw[0], type=TrainingSet) if raw is not None else None
+            found = _digest(db, path) if told is not None else ""
+        except (duckdb.Error, OSError, msgspec.DecodeError) as error:
+            raise Refused(f"{path}: {first_line(error)}", code="bad_training_set") from None
+    if told is None:
+        raise Refused(f"{path} does not say what made it", code="bad_training_set",
+                      hint="kedge features training-set makes one; any file: --training FILE --schema VIEW/N")  # fmt: skip
+    if told.data != found:
+        raise Refused(f"{path} says that it holds {told.data}, and holds {found}",
+                      code="bad_training_set", hint="it was changed since it was made: make it again")  # fmt: skip
+    return told
+
+
+def _digest(db: Any, path: Path) -> str:
+    """The digest of a Parquet file's content: names, types and values in their order.
+
+    Each column has hashes of its own, fed in the order of the rows, so that neither row groups nor
+    compression nor who reads how much at once have a part in it.
+    """
+    kinds = kinds_of(db, f"read_parquet({quoted(path)})")
+    picked = ", ".join(f"{_spelt(name, kind)} AS c{n}" for n, (name, kind) in enumerate(kinds.items()))  # fmt: skip
+    db.execute(f"CREATE OR REPLACE TEMP TABLE content AS SELECT {picked} FROM read_parquet({quoted(path)})")  # noqa: S608 - quoted  # fmt: skip
+    (rows,) = db.execute("SELECT count(*) FROM content").fetchone()
+    hashes = [(hashlib.sha256(), hashlib.sha256()) for _ in kinds]
+    for start in range(0, rows, BATCH):
+        some = f"FROM content WHERE rowid >= {start} AND rowid < {start + BATCH}"
+        found = db.execute(f"SELECT * {some}").fetchnumpy()
+        for n, (kind, (values, nulls)) in enumerate(zip(kinds.values(), hashes, strict=True)):
+            nulls.update(np.ma.getmaskarray(found[f"c{n}"]).tobytes())
+            if kind in LISTS:
+                numbers = db.execute(f"SELECT unnest(c{n}) AS part {some}").fetchnumpy()
+                lengths = db.execute(f"SELECT len(c{n}) AS part {some}").fetchnumpy()
+                nulls.update(_bytes(lengths["part"]))
+                nulls.update(np.ma.getmaskarray(numbers["part"]).tobytes())
+                values.update(_bytes(numbers["part"]))
+            else:
+                values.update(_bytes(found[f"c{n}"]))
+    db.execute("DROP TABLE content")
+    return codec.fingerprint((rows, [
+        (name, kind, values.hexdigest(), nulls.hexdigest())
+        for (name, kind), (values, nulls) in zip(kinds.items(), hashes, strict=True)
+    ]))  # fmt: skip
+
+
+def _spelt(name: str, kind: str) -> str:
+    """A column as something with one spelling: a number, or text."""
+    column = identifier(name)
+    if kind.startswith("TIMESTAMP"):
+        return f"epoch_{'ns' if kind == 'TIMESTAMP_NS' else 'us'}({column})"
+    if kind in SQL.values() or kind in LISTS:
+        return column
+    return f"CAST({column} AS VARCHAR)"
+
+
+def _bytes(column: Any) -> bytes:
+    missing, data = np.ma.getmaskarray(column), np.ma.getdata(column)
+    if data.dtype.kind == "O":
+        words = [
+            b"" if gone else str(value).encode()
+            for value, gone in zip(data.tolist(), missing.tolist(), strict=True)
+        ]
+        return b"".join(len(word).to_bytes(8, "little") + word for word in words)
+    plain = np.where(missing, np.zeros((), data.dtype), data)
+    if plain.dtype.kind == "f":
+        plain[np.isnan(plain)] = np.nan  # of its payload nothing is promised
+    return plain.astype(plain.dtype.newbyteorder("<")).tobytes()

@@ -1,0 +1,311 @@
+"""Values over time, in real Parquet files: written whole, read back as of any instant."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pytest
+
+from kedge.adapters.offline import OfflineLog, source_rows, source_span
+from kedge.core.errors import Refused, Unavailable
+from kedge.core.features import Feature, Schema, declared
+from kedge.core.generations import Run
+
+RUN = Run("delays/1", 2, 1)
+HOUR = 3600.0
+SCHEMA = declared(
+    "delays/1",
+    {"mean": Feature("float32", null=True), "recent": Feature("float32", (2,), null=True)},
+    ["carrier"],
+)
+
+
+def words(*values: str) -> Any:
+    column = np.empty(len(values), dtype=object)
+    column[:] = values
+    return column
+
+
+def slice_of(**means: float) -> dict[str, Any]:
+    """A row a carrier; what is recent is its mean and one more."""
+    mean = np.array([*means.values()], np.float32)
+    return {"carrier": words(*means), "mean": mean, "recent": np.stack([mean, mean + 1], axis=1)}
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> OfflineLog:
+    return OfflineLog(tmp_path / "offline")
+
+
+def asof(
+    log: OfflineLog, carriers: list[str], at: list[float], ttl_s: float | None = None
+) -> list[float | None]:
+    spine = {"carrier": words(*carriers)}
+    found, missing = log.asof(spine, np.array(at), RUN, SCHEMA, ttl_s)
+    assert found["recent"].shape == (len(at), 2)
+    assert np.array_equal(found["recent"][:, 0], found["mean"], equal_nan=True)
+    assert np.array_equal(np.isnan(found["mean"]), missing)
+    return [None if gone else float(x) for x, gone in zip(found["mean"], missing, strict=True)]
+
+
+# ---------------------------------------------------------------- slices
+
+
+def test_a_slice_comes_back_bit_by_bit(log: OfflineLog) -> None:
+    bits = np.random.default_rng(1).integers(0, 2**32, 20_000, dtype=np.uint32)
+    numbers = bits.view(np.float32).reshape(-1, 2, 2)
+    numbers[0] = [[-0.0, 1e-45], [np.inf, -np.inf]]
+    keys = np.arange(len(numbers)) - 7
+    assert log.write(RUN, HOUR, ["id"], {"id": keys, "x": numbers[:, 0, 0], "m": numbers}) == 5000
+    found = log.read(RUN, HOUR)
+    assert list(found) == ["id", "x", "m", "kedge_at"]
+    assert found["id"].dtype == np.int64
+    assert np.array_equal(found["id"], keys)
+    real = ~np.isnan(numbers)
+    assert found["m"].shape == numbers.shape
+    assert np.array_equal(found["m"].view(np.uint32)[real], numbers.view(np.uint32)[real])
+    assert np.isnan(found["m"][~real]).all()
+    assert np.array_equal(found["x"].view(np.uint32)[real[:, 0, 0]], numbers[:, 0, 0].view(np.uint32)[real[:, 0, 0]])  # fmt: skip
+    assert set(found["kedge_at"]) == {HOUR}
+
+
+def test_other_tools_read_what_is_written(log: OfflineLog, tmp_path: Path) -> None:
+    log.write(RUN, HOUR, ["carrier"], slice_of(AA=1.5))
+    path = tmp_path / "offline" / "delays" / "1" / "2" / "1" / "00000000003600000000.parquet"
+    rows = duckdb.execute(f"SELECT * FROM '{path}'").fetchall()
+    assert rows == [("AA", 1.5, [1.5, 2.5], HOUR)]
+
+
+def test_ends_are_in_order_and_an_empty_slice_is_one(log: OfflineLog) -> None:
+    assert log.ends(RUN) == ()
+    for end in (10 * HOUR, 2 * HOUR, 1e9 + 0.25):
+        log.write(RUN, end, ["carrier"], slice_of(AA=1.0))
+    assert log.write(RUN, -HOUR, ["carrier"], slice_of()) == 0
+    assert log.ends(RUN) == (-HOUR, 2 * HOUR, 10 * HOUR, 1e9 + 0.25)
+    assert len(log.read(RUN, -HOUR)["carrier"]) == 0
+    assert asof(log, ["AA"], [0.0]) == [None]
+    with pytest.raises(Refused, match=r"delays/1#2@1 has no slice"):
+        log.read(RUN, 5.0)
+
+
+def test_a_slice_written_again_replaces_the_first(log: OfflineLog) -> None:
+    log.write(RUN, HOUR, ["carrier"], slice_of(AA=1.0, UA=2.0))
+    log.write(RUN, HOUR, ["carrier"], slice_of(AA=3.0))
+    assert log.read(RUN, HOUR)["mean"].tolist() == [3.0]
+
+
+def test_a_run_is_dropped_by_itself(log: OfflineLog) -> None:
+    other = Run("delays/1", 2, 2)
+    for run in (RUN, other):
+        log.write(run, HOUR, ["carrier"], slice_of(AA=1.0))
+    assert log.runs("delays/1") == (RUN, other)
+    log.drop(RUN)
+    log.drop(Run("nothing/1", 1, 1))
+    assert log.runs("delays/1") == (other,)
+    assert log.ends(RUN) == ()
+
+
+def test_a_killed_writer_leaves_no_half_slice(log: OfflineLog, tmp_path: Path) -> None:
+    """Killed while DuckDB writes, as often as it takes to leave a partial file."""
+    script = textwrap.dedent("""
+        import sys
+        from pathlib import Path
+        import numpy as np
+        from kedge.adapters.offline import OfflineLog
+        from kedge.core.generations import Run
+        log = OfflineLog(Path(sys.argv[1]))
+        columns = {"id": np.arange(300_000), "x": np.random.default_rng(1).normal(size=300_000)}
+        while True:
+            log.write(Run("delays/1", 2, 1), 3600.0, ["id"], columns)
+    """)
+    folder = tmp_path / "offline" / RUN.namespace
+    writer = subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "offline")])
+    try:
+        while not [p for p in folder.glob("*.partial") if p.exists()]:
+            assert writer.poll() is None
+        writer.send_signal(signal.SIGSTOP)  # what is there now stays there
+    finally:
+        writer.kill()
+        writer.wait()
+    (folder / "00000000000000000009.partial").write_bytes(b"PAR1")  # of a writer before that
+    for end in log.ends(RUN):
+        assert len(log.read(RUN, end)["id"]) == 300_000
+    log.write(RUN, 2 * HOUR, ["id"], {"id": np.array([1]), "x": np.array([1.0])})
+    assert not [*folder.glob("*.partial")]
+    assert 2 * HOUR in log.ends(RUN)
+
+
+def test_a_slice_that_cannot_be_written_is_not_seen(log: OfflineLog, tmp_path: Path) -> None:
+    (tmp_path / "offline").mkdir()
+    (tmp_path / "offline" / "delays").write_text("a file where a folder should be")
+    with pytest.raises(Unavailable) as caught:
+        log.write(RUN, HOUR, ["carrier"], slice_of(AA=1.0))
+    assert caught.value.code == "offline_unavailable"
+    assert log.ends(RUN) == ()
+
+
+# ---------------------------------------------------------------- point in time
+
+
+def test_a_value_is_known_from_its_slices_end_on(log: OfflineLog) -> None:
+    for end, mean in ((HOUR, 1.0), (2 * HOUR, 2.0)):
+        log.write(RUN, end, ["carrier"], slice_of(AA=mean))
+    at = [HOUR - 1e-3, HOUR, HOUR + 1e-3, 2 * HOUR - 1e-3, 2 * HOUR, 9 * HOUR, float("nan")]
+    assert asof(log, ["AA"] * 7, at) == [None, 1.0, 1.0, 1.0, 2.0, 2.0, None]
+
+
+def test_the_order_in_which_slices_were_written_does_not_matter(log: OfflineLog) -> None:
+    for end, mean in ((3 * HOUR, 3.0), (HOUR, 1.0), (2 * HOUR, 2.0)):
+        log.write(RUN, end, ["carrier"], slice_of(AA=mean, **({"UA": 9.0} if mean == 2.0 else {})))
+    at = [3.5 * HOUR, 1.5 * HOUR, 2.5 * HOUR, 3.5 * HOUR]
+    assert asof(log, ["AA", "AA", "AA", "UA"], at) == [3.0, 1.0, 2.0, 9.0]
+
+
+def test_a_value_is_missing_when_it_is_older_than_its_ttl(log: OfflineLog) -> None:
+    log.write(RUN, HOUR, ["carrier"], slice_of(AA=1.0))
+    log.write(RUN, 2 * HOUR, ["carrier"], slice_of(UA=1.0))
+    at = [2 * HOUR, 2 * HOUR + 1e-3]
+    assert asof(log, ["AA", "AA"], at, ttl_s=HOUR) == [1.0, None]
+    assert asof(log, ["AA", "UA"], [10 * HOUR, 3 * HOUR], ttl_s=HOUR) == [None, 1.0]
+
+
+def test_keys_that_nobody_wrote_are_missing(log: OfflineLog) -> None:
+    assert asof(log, ["AA"], [HOUR]) == [None]  # not even a run
+    log.write(RUN, HOUR, ["carrier"], slice_of(AA=1.0))
+    assert asof(log, ["ZZ", "AA", "", "AA"], [HOUR] * 4) == [None, 1.0, None, 1.0]
+
+
+def test_a_null_that_is_newer_is_a_value(log: OfflineLog) -> None:
+    """The key is known and its mean is not: the older mean is not dug out."""
+    log.write(RUN, HOUR, ["carrier"], slice_of(AA=1.0))
+    log.write(RUN, 2 * HOUR, ["carrier"], slice_of(AA=float("nan")))
+    found, missing = log.asof({"carrier": words("AA")}, np.array([2 * HOUR]), RUN, SCHEMA)
+    assert np.isnan(found["mean"]).all()
+    assert not missing.any()
+
+
+def test_keys_of_several_columns_and_of_numbers_are_joined_as_a_whole(log: OfflineLog) -> None:
+    schema = Schema("delays/1", {"x": Feature("float32", null=True)}, ("origin", "number"))
+    columns = {"origin": words("JFK", "JFK", "LGA"), "number": np.array([1, 2, 1]),
+               "x": np.array([1, 2, 3], np.float32)}  # fmt: skip
+    log.write(RUN, HOUR, ["origin", "number"], columns)
+    spine = {"origin": words("LGA", "JFK", "LGA", "JFK"), "number": np.array([1, 2, 2, 1], np.int32)}  # fmt: skip
+    found, missing = log.asof(spine, np.full(4, HOUR), RUN, schema)
+    assert missing.tolist() == [False, False, True, False]
+    assert found["x"][~missing].tolist() == [3.0, 2.0, 1.0]
+
+
+def test_an_asof_join_agrees_with_a_walk_through_the_slices(log: OfflineLog) -> None:
+    dice = np.random.default_rng(5)
+    truth: list[tuple[float, str, float]] = []
+    for n in dice.permutation(30):
+        some = dice.choice(20, 12, replace=False)
+        means = {f"k{k}": float(np.float32(dice.normal())) for k in some}
+        log.write(RUN, n * HOUR, ["carrier"], slice_of(**means))
+        truth += [(n * HOUR, key, mean) for key, mean in means.items()]
+    truth.sort()
+    keys = [f"k{k}" for k in dice.integers(0, 22, 3000)]
+    at = (dice.integers(-2, 62, 3000) * HOUR / 2).tolist()
+    known: list[float | None] = []
+    for key, when in zip(keys, at, strict=True):
+        before = [(end, mean) for end, k, mean in truth if k == key and end <= when]
+        known.append(before[-1][1] if before and when - before[-1][0] <= 2 * HOUR else None)
+    assert asof(log, keys, at, ttl_s=2 * HOUR) == known
+    assert None in known
+
+
+# ---------------------------------------------------------------- sources
+
+
+def parquet(path: Path, query: str) -> Path:
+    duckdb.sql(f"COPY ({query}) TO '{path}' (FORMAT parquet)")
+    return path
+
+
+@pytest.mark.parametrize(
+    "kind", ["TIMESTAMP", "TIMESTAMP_NS", "TIMESTAMP WITH TIME ZONE", "DOUBLE", "BIGINT"]
+)
+def test_rows_of_a_time_are_read_whatever_spells_it(tmp_path: Path, kind: str) -> None:
+    number = kind in ("DOUBLE", "BIGINT")
+    time = "t" if number else "to_timestamp(t) AT TIME ZONE 'UTC'"
+    if kind == "TIMESTAMP WITH TIME ZONE":
+        time = "to_timestamp(t)"
+    path = parquet(
+        tmp_path / "s.parquet",
+        f"SELECT CAST({time} AS {kind}) AS seen, t AS n FROM range(0, 50, 10) AS r(t)"
+        f" UNION ALL SELECT NULL, -1",
+    )
+    found = source_rows(path, "seen", 10.0, 30.0)
+    assert found["n"].tolist() == [20, 30]
+    assert found["seen"].dtype == np.float64
+    assert found["seen"].tolist() == [20.0, 30.0]
+    assert source_rows(path, "seen")["n"].tolist() == [0, 10, 20, 30, 40]
+    assert source_span(path, "seen") == (0.0, 40.0)
+
+
+def test_a_date_is_its_first_second_and_a_pattern_is_several_files(tmp_path: Path) -> None:
+    (tmp_path / "1.csv").write_text("day,carrier,flights\n1970-01-02,AA,3\n1970-01-03,,\n")
+    (tmp_path / "2.csv").write_text("day,carrier,flights\n1970-01-04,UA,5\n")
+    found = source_rows(tmp_path / "*.csv", "day", 86_400.0, 3 * 86_400.0)
+    assert found["day"].tolist() == [172_800.0, 259_200.0]
+    assert found["carrier"].tolist() == ["", "UA"]
+    assert found["flights"].dtype == np.float64
+    assert np.isnan(found["flights"][0])
+    assert source_span(tmp_path / "*.csv", "day") == (86_400.0, 259_200.0)
+
+
+def test_columns_are_what_numpy_has_for_them(tmp_path: Path) -> None:
+    path = parquet(
+        tmp_path / "s.parquet",
+        "SELECT 1.0::DOUBLE AS t, 2::SMALLINT AS small, 3.25::DECIMAL(9, 2) AS price, true AS yes,"
+        " 'a'::VARCHAR AS word, 'low'::ENUM('low', 'high') AS level, 7::HUGEINT AS huge,"
+        " TIME '01:02:03' AS clock, 1.5::FLOAT AS x",
+    )
+    found = source_rows(path, "t")
+    kinds = {name: column.dtype.name for name, column in found.items()}
+    assert kinds == {"t": "float64", "small": "int16", "price": "float64", "yes": "bool", "word": "object",
+                     "level": "object", "huge": "float64", "clock": "object", "x": "float32"}  # fmt: skip
+    assert {n: c[0] for n, c in found.items() if c.dtype == object} == {
+        "word": "a", "level": "low", "clock": "01:02:03",
+    }  # fmt: skip
+
+
+def test_an_empty_source_has_no_span(tmp_path: Path) -> None:
+    path = parquet(tmp_path / "s.parquet", "SELECT 1.0 AS t WHERE false")
+    assert source_span(path, "t") is None
+    assert len(source_rows(path, "t")["t"]) == 0
+
+
+@pytest.mark.parametrize(
+    "name, content, time, says",
+    [
+        ("gone.parquet", None, "t", "there is no such file"),
+        ("s.xlsx", b"", "t", "neither .parquet nor .csv"),
+        ("s.csv", b"a,b\n1,2\n", "t", "has no column t"),
+        ("s.csv", b"t,b\nsoon,2\n", "t", "t is VARCHAR, not a time"),
+        ("s.parquet", b"PAR1 and no more", "t", "s.parquet"),
+    ],
+)
+def test_a_source_that_cannot_be_read_is_refused(
+    tmp_path: Path, name: str, content: bytes | None, time: str, says: str
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    for read in (source_rows, source_span):
+        with pytest.raises(Refused, match=says) as caught:
+            read(tmp_path / name, time)
+        assert caught.value.code == "bad_source"
+
+
+def test_a_missing_column_names_those_that_are_there(tmp_path: Path) -> None:
+    (tmp_path / "s.csv").write_text("when,carrier\n1,AA\n")
+    with pytest.raises(Refused) as caught:
+        source_rows(tmp_path / "s.csv", "at")
+    assert caught.value.hint == "it has when, carrier"
