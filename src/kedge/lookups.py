@@ -46,7 +46,8 @@ MARK_S = 60.0
 def keys_of(columns: Mapping[str, NDArray[Any]], names: Sequence[str]) -> list[str]:
     """The keys of rows: the values of the key columns as text, joined."""
     if len(names) == 1:
-        return [_text(value) for value in np.asarray(columns[names[0]]).tolist()]
+        values: list[Any] = np.asarray(columns[names[0]]).tolist()
+        return values if set(map(type, values)) == {str} else [_text(value) for value in values]
     parts = zip(*(np.asarray(columns[name]).tolist() for name in names), strict=True)
     return [JOINED.join(map(_text, row)) for row in parts]
 

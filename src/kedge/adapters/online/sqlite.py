@@ -36,7 +36,8 @@ class SqliteOnline:
 
     def write(self, namespace: str, rows: Iterable[tuple[str, bytes]]) -> int:
         """Upsert rows in one transaction: after a crash all of them are there, or none."""
-        table, batch = _table(namespace), list(rows)
+        # In the order of the tree: each page is then filled once.
+        table, batch = _table(namespace), sorted(rows)
         with _told(self._path):
             db = self._open()
             with db:
