@@ -18,7 +18,7 @@ from common import BENCH, RESULTS, ROOT
 DOCS = ROOT / "docs" / "reference" / "benchmarks.md"
 MARK, END = "<!-- figures -->", "<!-- /figures -->"
 SCRIPTS = ("choose", "cli", "judge", "labels", "windows", "detection", "realdata", "autopilot",
-           "features", "gateway", "rollback")  # fmt: skip
+           "features", "axes", "gateway", "rollback")  # fmt: skip
 
 
 class Aim(NamedTuple):
@@ -93,6 +93,15 @@ AIMS: dict[str, tuple[Aim, ...]] = {
         Aim("write_rows_per_s_sqlite", "/s", least=200_000),
         Aim("write_rows_per_s_lmdb", "/s", least=200_000),
         Aim("write_rows_per_s_redis", "/s"),
+        Aim("materialise_rows_per_s_lmdb", "/s", least=200_000),
+        Aim("materialise_rows_per_s_sqlite", "/s"),
+    ),
+    "axes": (
+        Aim("axis_features_ms", "ms"),
+        Aim("axis_model_ms", "ms"),
+        Aim("axis_ratio", "×", most=1.1),
+        Aim("axis_reloads", "", most=0),
+        Aim("axis_failed", "", most=0),
     ),
     "gateway": (
         Aim("gateway_cpu_vs_floor", "×", most=2),
