@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import http.client
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
 import pytest
 
-from e2e.place import Site
+from e2e.place import KEDGE, Site
 
 pytestmark = pytest.mark.e2e
 
@@ -125,6 +126,27 @@ def test_a_transformation_is_rolled_and_taken_back_without_touching_the_model(
     assert all(list(loads.values()) == [1] for loads in before.values())
     status = rolling.data("status", "flights")
     assert (status["production"]["version"], status["production"]["features"]) == ("v1", "view/1#2")
+
+
+def test_applying_and_rolling_back_at_once_disturb_neither(rolling: Site) -> None:
+    apply(rolling, shift="5.0")
+    rolling.run("features", "roll", "flights", "2", "--force", "a test")
+    applying = []
+    for number in (7, 9):
+        path = rolling.root / f"features{number}.py"
+        path.write_text(FEATURES.format(shift=f"{number}.0"))
+        line = [*KEDGE, "features", "apply", str(path)]
+        applying.append(
+            subprocess.Popen(line, cwd=rolling.root, env=rolling.env, stdout=subprocess.DEVNULL)
+        )
+    with Asking(rolling) as asking:
+        rolling.run("rollback", "flights", "--axis", "features")
+        assert [one.wait(60) for one in applying] == [0, 0]
+    assert asking.failures == []
+    assert answered(rolling) == 4.0
+    known = [row["version"] for row in rolling.data("features", "list")]
+    assert known == [f"view/1#{number}" for number in (1, 2, 3, 4)]
+    assert rolling.run("doctor").returncode == 0
 
 
 def test_features_and_model_are_taken_back_each_by_itself(rolling: Site) -> None:
