@@ -32,7 +32,9 @@ class Move(NamedTuple):
 
 
 def moves_of(place: Workplace, head: TransformVersion, force: str | None) -> list[Move]:
-    """What every follower of the schema would do, were this its head; nothing is touched.
+    """What every follower of the schema would do, were this its head.
+
+    No row is touched; a release that one would need gets its number.
 
     Args:
         place: where.

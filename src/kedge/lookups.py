@@ -217,9 +217,7 @@ class Lookup:
         now = self._monotonic()
         self.marks = None
         if now < self._rest_until:
-            self.marks = np.ones(len(keys), bool)
-            self._absent("outage", len(keys))
-            return self._cut(values)
+            return self._out(values)
         try:
             if now >= self._mark_due:
                 self._look()
@@ -227,15 +225,14 @@ class Lookup:
         except Unavailable:
             self._rest_until = self._monotonic() + self._rest_s
             self._rest_s = min(self._rest_s * 2, LONGEST_S)
-            self.marks = np.ones(len(keys), bool)
-            self._absent("outage", len(keys))
-            return self._cut(values)
+            return self._out(values)
         self._rest_s = REST_S
         missing, expired = self._filled(values, found)
-        if missing:
-            self._absent("missing", missing)
-        if expired:
-            self._absent("expired", expired)
+        if missing or expired:
+            self._count("missing", missing)
+            self._count("expired", expired)
+            self._ruled("missing", missing)
+            self._ruled("expired", expired)
         return self._cut(values)
 
     def _filled(
@@ -263,16 +260,26 @@ class Lookup:
             self.marks[absent] = True
         return missing, expired
 
-    def _absent(self, what: str, rows: int) -> None:
-        """Count it, and go by the rule.
+    def _out(self, values: NDArray[np.float32]) -> Columns:
+        """The store cannot be asked for any of these rows."""
+        self.marks = np.ones(len(values), bool)
+        self._count("outage", len(values))
+        self._ruled("outage", len(values))
+        return self._cut(values)
+
+    def _count(self, what: str, rows: int) -> None:
+        if rows:
+            name = f"{self._view}.{what}"
+            self.counts[name] = self.counts.get(name, 0) + rows
+
+    def _ruled(self, what: str, rows: int) -> None:
+        """Go by the rule.
 
         Raises:
-            ModelFailure: the rule does not say `default`.
+            ModelFailure: there is a row, and the rule does not say `default`.
         """
-        name = f"{self._view}.{what}"
-        self.counts[name] = self.counts.get(name, 0) + rows
         rule = self._rules[what]
-        if rule == "default" or (rule == "production" and self.alone):
+        if not rows or rule == "default" or (rule == "production" and self.alone):
             return
         keys = "1 key has" if rows == 1 else f"{rows} keys have"
         told = {"missing": f"{keys} no value", "expired": f"{keys} a value that is too old",

@@ -85,7 +85,8 @@ class Feeder:
             known = versions_of(self._place, name)
             runs = self._place.generations.runs()
             newest = {version.schema: version for version in known}
-            told = []
+            told: list[dict[str, Any]] = []
+            faults: list[Refused] = []
             for version in known:
                 mine = [
                     run for run, standing in runs.items()
@@ -93,7 +94,14 @@ class Feeder:
                 ]  # fmt: skip
                 if not mine and version == newest[version.schema]:
                     mine = [self._place.generations.begin(version.schema, version.number)]
-                told += [self._feed(run, load(self._place, version), until) for run in mine]
+                for run in mine:
+                    try:
+                        told.append(self._feed(run, load(self._place, version), until))
+                    except Refused as fault:  # the other runs are fed all the same
+                        faults.append(fault)
+            if faults:
+                raise Refused("; ".join(map(str, faults)), code=faults[0].code, hint=faults[0].hint,
+                              details={"fed": told})  # fmt: skip
             self._drop()
         return told
 
@@ -141,6 +149,7 @@ class Feeder:
         view, fresh = made.view, mark_in(self._store, run)
         every_s, ttl_s = seconds(view.every), seconds(view.ttl) if view.ttl else None
         logged = self.log.ends(run)
+        known = frozenset(logged)
         source = self._root / view.source
         if fresh is not None:
             after, rows = fresh.watermark, fresh.rows
@@ -150,8 +159,8 @@ class Feeder:
         slices = anew = 0
         violations: Counter[str] = Counter()
         for end in ends(after, until, every_s):
-            columns = self._slice(run, made, source, end, logged=end in logged)
-            anew += end not in logged
+            columns = self._slice(run, made, source, end, logged=end in known)
+            anew += end not in known
             violations.update(outside(columns, made.spec))
             keys = keys_of(columns, made.spec.schema.keys) if columns else []
             rows, slices = rows + len(keys), slices + 1
@@ -354,9 +363,9 @@ def mark_in(store: OnlineStore, run: Run) -> Mark | None:
 
 def held(place: Workplace) -> set[Run]:
     """The runs that a release reads which is live, a way back, wanted, or loaded anywhere."""
-    states = place.ledger.read().states
-    now = place.clock.unix()
-    live = {
+    book = place.ledger.read()
+    states, now = book.states, place.clock.unix()
+    live = {(wish.endpoint, wish.release) for wish in book.wanted} | {
         (state.endpoint, number)
         for state in states.values()
         for number in (
@@ -439,18 +448,19 @@ def refuse_stale(
         except KedgeError:
             continue
         lag = place.clock.unix() - mark.watermark if mark is not None else float("inf")
+        if mark is None and accept is not None:
+            continue  # somebody knows, and wants the release all the same
         if lag > max(patience, accepted_s):
             behind = f"{ceil(lag / 60)} minutes behind" if mark is not None else "gone"
             stale.append((run, lag, f"{run.label} is {behind}, and may be {patience / 60:g}"))
     if stale:
         run, lag, _ = max(stale, key=lambda one: one[1])
-        forced = f"--accept-stale {ceil(lag / 60) + 1}m goes back all the same" if lag < float("inf") else (
-            "kedge rollback --to names another release"
-        )  # fmt: skip
+        minutes = ceil((lag if lag < float("inf") else patience) / 60) + 1
         raise Refused(
             f"what it would read is stale: {'; '.join(told for *_, told in stale)}",
             code="stale_generation", details={"lag_s": None if lag == float("inf") else lag},
-            hint=f"kedge features materialise {run.schema} brings it up to date; {forced}",
+            hint=f"kedge features materialise {run.schema} brings it up to date; "
+            f"--accept-stale {minutes}m goes back all the same",
         )  # fmt: skip
 
 

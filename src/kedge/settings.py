@@ -20,15 +20,13 @@ import msgspec
 
 from kedge.core.durations import seconds
 from kedge.core.errors import BadConfig
-from kedge.core.generations import Online, Rule, Rules
+from kedge.core.generations import URL_VARIABLE, Online, Rule, Rules
 from kedge.core.values import Field, Output, Policy, Value
 
 CONFIG_NAME = "kedge.toml"
 STATE_DIR = ".kedge"
 ONLINE_DIR = "online"
 """Within the state directory: what is looked up by key."""
-URL_VARIABLE = "KEDGE_ONLINE_URL"
-"""A URL may hold a password, and kedge.toml is in a repository."""
 
 
 class Server(Value, frozen=True):
@@ -67,16 +65,18 @@ class OnlineStore(Value, frozen=True):
     ) -> Online:
         """As processes are told: with an absolute place, relative to where kedge.toml is.
 
+        A URL of the environment is not among it: everybody can read a command line, and a process
+        finds it in its own environment.
+
         Raises:
             BadConfig: Redis without a URL.
         """
-        url = self.url or environ.get(URL_VARIABLE, "")
-        if self.store == "redis" and not url:
+        if self.store == "redis" and not self.url and not environ.get(URL_VARIABLE):
             raise BadConfig(["online.url: redis needs one"],
                             hint=f'url = "redis://HOST:6379", or the environment variable {URL_VARIABLE}')  # fmt: skip
         inside = {"sqlite": "online.db", "lmdb": "lmdb"}.get(self.store, "")
         path = state_dir / ONLINE_DIR / inside if self.path is None else root / self.path
-        where = url if self.store == "redis" else str(path.absolute())
+        where = (self.url or "") if self.store == "redis" else str(path.absolute())
         return Online(self.store, where, Rules(self.missing, self.expired, self.outage))
 
 

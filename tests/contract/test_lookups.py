@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kedge.adapters.online.redis import RedisOnline, opened
 from kedge.core.features import Feature, Spec, declared
 from kedge.core.generations import META, Mark, Online, Run, pack_mark
 from kedge.lookups import Lookup, lookups_of, open_store, pack
@@ -74,6 +75,13 @@ def test_each_store_gives_the_fields_in_the_order_in_which_they_were_declared(
     assert np.isnan(found["a"][1])
     assert lookup.columns(asked(*KEYS))["z"].tolist() == list(range(300))
     assert lookup.counts == {"delays.missing": 1}
+
+
+def test_a_process_finds_the_servers_url_in_its_own_environment(
+    server: tuple[subprocess.Popen[bytes], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEDGE_ONLINE_URL", server[1])
+    assert opened("").namespaces() == RedisOnline(server[1]).namespaces()
 
 
 def test_a_server_that_hangs_costs_one_request_its_patience_and_then_nobody(

@@ -122,6 +122,15 @@ def test_each_rule_refuses_by_a_code_of_its_own(
     assert "AA" not in str(refused.value), "a key may be somebody's name"
 
 
+def test_what_a_refusal_keeps_from_being_told_is_counted_all_the_same(
+    store: Fails, clock: Clock
+) -> None:
+    lookup = opened(store, clock, missing="refuse")
+    with pytest.raises(ModelFailure):
+        lookup.columns(ASKED)
+    assert lookup.counts == {"delays.missing": 1, "delays.expired": 1}
+
+
 def test_production_answers_for_a_candidate_and_makes_do_for_itself(
     store: Fails, clock: Clock
 ) -> None:

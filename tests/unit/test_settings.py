@@ -318,7 +318,10 @@ def test_where_values_are_looked_up_lies_within_the_state_directory_unless_said_
     with pytest.raises(BadConfig, match="redis needs one"):
         where('store = "redis"')
     url = "redis://:secret@cache:6379"
-    assert where('store = "redis"', KEDGE_ONLINE_URL=url) == url
+    assert where('store = "redis"', KEDGE_ONLINE_URL=url) == "", (
+        "a command line tells it to everybody"
+    )
+    assert where('store = "redis"\nurl = "redis://cache"', KEDGE_ONLINE_URL=url) == "redis://cache"
     given = read('[online]\nmissing = "refuse"').online.opened(Path("/"), Path("/"), {})
     assert given.rules == Rules(missing="refuse")
 

@@ -55,6 +55,9 @@ class Mark(Value, frozen=True):
     """How old a value may be when it is read."""
 
 
+URL_VARIABLE = "KEDGE_ONLINE_URL"
+"""Where the URL of an online store may stand: it may hold a password, and kedge.toml is in a
+repository."""
 Rule = Literal["default", "refuse", "production"]
 
 
@@ -71,7 +74,7 @@ class Online(Value, frozen=True):
 
     store: str = "sqlite"
     where: str = ""
-    """A path, or a URL."""
+    """A path, or a URL; empty where the URL is that of the environment."""
     rules: Rules = Rules()
 
 

@@ -179,10 +179,19 @@ class Control:
         changes = [Change(name, events, states[name].epoch) for name, (events, _) in moves.items()]
         entries = self._ledger.append_all(changes, by=by, reason=reason, at=at, head=head)
         times = started, decided, prepared, self._clock.monotonic()
-        return tuple(
-            self._told(commands[name], after, events, members, times, cold[name], written, by)
-            for (name, (events, after)), written in zip(moves.items(), entries, strict=True)
-        )
+        told: list[Receipt] = []
+        silent: list[NotAcknowledged] = []
+        for (name, (events, after)), written in zip(moves.items(), entries, strict=True):
+            try:
+                told.append(self._told(
+                    commands[name], after, events, members, times, cold[name], written, by
+                ))  # fmt: skip
+            except NotAcknowledged as error:  # the others have moved too, and get their receipts
+                silent.append(error)
+        if silent:
+            raise NotAcknowledged("; ".join(map(str, silent)), hint=silent[0].hint,
+                                  details={"endpoints": [e.details for e in silent]})  # fmt: skip
+        return tuple(told)
 
     def _told(
         self, command: AnyCommand, after: State, events: tuple[AnyEvent, ...],

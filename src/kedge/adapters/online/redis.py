@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import redis
 
 from kedge.core.errors import Unavailable
+from kedge.core.generations import URL_VARIABLE
 
 PATIENCE_S = 0.25
 """A look-up that takes longer is an outage: a request waits for it."""
@@ -15,8 +17,8 @@ BATCH = 5_000
 
 
 def opened(where: str) -> RedisOnline:
-    """The server at this URL; the entry point `kedge.online`."""
-    return RedisOnline(where)
+    """The server at this URL, else at that of the environment; the entry point `kedge.online`."""
+    return RedisOnline(where or os.environ[URL_VARIABLE])
 
 
 class RedisOnline:
