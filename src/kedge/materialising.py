@@ -452,10 +452,11 @@ def refuse_stale(
             continue  # somebody knows, and wants the release all the same
         if lag > max(patience, accepted_s):
             behind = f"{ceil(lag / 60)} minutes behind" if mark is not None else "gone"
-            stale.append((run, lag, f"{run.label} is {behind}, and may be {patience / 60:g}"))
+            stale.append((lag, run, f"{run.label} is {behind}, and may be {patience / 60:g}"))
     if stale:
-        run, lag, _ = max(stale, key=lambda one: one[1])
-        minutes = ceil((lag if lag < float("inf") else patience) / 60) + 1
+        lag, run, _ = max(stale)
+        # Of values that are gone nobody knows the age: any duration says that they are not missed.
+        minutes = ceil(lag / 60) + 1 if lag < float("inf") else 1
         raise Refused(
             f"what it would read is stale: {'; '.join(told for *_, told in stale)}",
             code="stale_generation", details={"lag_s": None if lag == float("inf") else lag},
