@@ -32,7 +32,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 import msgspec
 
 from kedge.core.alerts import Message, shown, url_of, variables
-from kedge.core.errors import BadConfig, KedgeError, Refused, Unavailable
+from kedge.core.errors import BadConfig, Refused, Unavailable
 
 SMTP_VARIABLE = "KEDGE_SMTP_URL"
 FIRING_FOR = timedelta(days=30)
@@ -125,11 +125,15 @@ class Outgoing:
         port = server.port or PORTS.get(server.scheme, 25)
         # TLS checks this name, and only the constructor that connects at once would set it.
         vars(client)["_host"] = server.hostname or ""
-        with self._deadline(lambda: client.sock):
-            client.connect(server.hostname or "", port)
-            self._log_in(client, server)
-            client.send_message(mail)
-            client.quit()
+        try:
+            with self._deadline(lambda: client.sock):
+                client.connect(server.hostname or "", port)
+                self._log_in(client, server)
+                client.send_message(mail)
+            with contextlib.suppress(OSError, smtplib.SMTPException):
+                client.quit()  # it has taken the mail, whatever it says to a farewell
+        finally:
+            client.close()
 
     @staticmethod
     def _log_in(client: smtplib.SMTP, server: SplitResult) -> None:
@@ -201,17 +205,16 @@ class Outgoing:
         logging.getLogger("apprise").disabled = True
         kinds = {"firing": apprise.NotifyType.FAILURE, "resolved": apprise.NotifyType.SUCCESS,
                  "test": apprise.NotifyType.INFO}  # fmt: skip
-        one = apprise.Apprise()
-        if not one.add(url):
-            raise ValueError("Apprise knows no such channel")
         try:
-            taken = one.notify(
+            one = apprise.Apprise()
+            known = one.add(url)
+            taken = known and one.notify(
                 title=message.title, body=message.text, notify_type=kinds[message.status]
             )
-        except KedgeError:
-            raise
         except Exception as error:  # noqa: BLE001 - a plug-in may raise anything
             raise ValueError(f"Apprise raised {type(error).__name__}") from None
+        if not known:
+            raise ValueError("Apprise knows no such channel")
         if not taken:
             raise ValueError("Apprise could not deliver it")
 
