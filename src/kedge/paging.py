@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 import click
 
@@ -23,15 +22,11 @@ class _Alerts(click.Group):
 @click.group(cls=_Alerts, invoke_without_command=True)
 @click.argument("endpoint", required=False)
 @click.option("--all", "over", is_flag=True, help="Also those that are over.")
-@click.pass_context
-def alerts(ctx: click.Context, /, **given: Any) -> None:
-    """Show what somebody should know: open alerts, newest first, and who was told."""
-    if ctx.invoked_subcommand is None:
-        ctx.invoke(_listed, **given)
-
-
 @verb
-def _listed(context: Context, endpoint: str | None, *, over: bool) -> None:
+def alerts(context: Context, endpoint: str | None, *, over: bool) -> None:
+    """Show what somebody should know: open alerts, newest first, and who was told."""
+    if click.get_current_context().invoked_subcommand is not None:
+        return
     from kedge.alarming import alerts_of, alerts_text
 
     found = alerts_of(context.place(), endpoint, over=over)

@@ -77,7 +77,7 @@ class Web:
 class Mail:
     """An SMTP server: keeps every mail, and asks for a password when it has one."""
 
-    def __init__(self, *, password: str = "", refuse: str = "") -> None:
+    def __init__(self, *, password: str = "", refuse: str = "", port: int = 0) -> None:
         self.got: list[EmailMessage] = []
         self.recipients: list[str] = []
         self.logins: list[str] = []
@@ -117,7 +117,7 @@ class Mail:
                             lines.append(text.removeprefix(b"."))
                         mail.got.append(
                             email.message_from_bytes(b"".join(lines), policy=email.policy.default)
-                        )  # type: ignore[arg-type]
+                        )
                         self.say("250 taken")
                     elif word == "QUIT":
                         self.say("221 farewell")
@@ -132,7 +132,7 @@ class Mail:
             def handle_error(self, *_: Any) -> None:
                 """A caller that hangs up is no news."""
 
-        self._server = Server(("127.0.0.1", 0), Spoken)
+        self._server = Server(("127.0.0.1", port), Spoken)
         self.port = int(self._server.server_address[1])
         user = f"ada:{password}@" if password else ""
         self.url = f"smtp://{user}127.0.0.1:{self.port}"

@@ -378,7 +378,7 @@ def test_one_that_does_not_lead_raises_and_tells_nothing(place: Place, web: Web)
 def test_what_a_dead_sender_had_claimed_is_sent_when_the_claim_runs_out(place: Place, web: Web) -> None:  # fmt: skip
     """It may have been sent: at least once."""
     place.sees(FAIL)
-    place.one._fly = lambda *_: None  # type: ignore[assignment] # it dies between claim and send
+    place.one._fly = lambda *_: None  # type: ignore[method-assign] # it dies between claim and send
     place.one.look()
     second = place.fresh("second")
     place.look(second)
@@ -489,7 +489,7 @@ def test_a_test_goes_through_every_level_and_its_result_is_kept(tmp_path: Path, 
     web.close()
     found = test_of(here, "flights", ways, by="ada")
     assert not found["delivered"]
-    kept = [e for e in place.world.ledger.history("flights", 2)]
+    kept = list(place.world.ledger.history("flights", 2))
     assert [e.event.body["delivered"] for e in kept] == [False, True]  # type: ignore[union-attr]
     assert place.notes() == ["alert_tested"] * 2
 
@@ -526,7 +526,7 @@ def test_what_is_sent_while_nobody_can_write_is_written_later(place: Place, web:
     """The ledger goes between the sending and the record."""
     place.sees(FAIL)
     place.one.look()
-    until(lambda: place.one._landed.qsize(), "the message")
+    until(place.one._landed.qsize, "the message")
     away = place.world.path.with_suffix(".away")
     place.world.path.rename(away)
     place.one.look()

@@ -277,7 +277,7 @@ def test_a_dead_level_falls_to_the_next_at_once_also_for_a_warning() -> None:
     for level in ("page", "warn"):
         dead = failed(alert(level=level), target(0))
         assert due(dead, 205) == [target(1).channel, "rota"]
-    everyone = dead
+    everyone = failed(alert(level="warn"), target(0))
     for rung in LEVELS[1:]:
         for one in rung.targets:
             everyone = failed(everyone, one)
