@@ -429,6 +429,18 @@ def test_when_every_channel_is_down_the_alert_stays_and_arrives_in_the_end(place
     assert {path for path, key in heard(again) if key == "failing:r2"} >= {"/0", "/1"}
 
 
+def test_a_control_that_has_just_begun_tries_at_once_what_failed(place: Place, web: Web) -> None:
+    """It may know a password that the one before it did not."""
+    web.down = {"/0"}
+    place.sees(FAIL)
+    dying(place, 1)
+    before = len(heard(web))
+    web.down.clear()
+    place.look(place.fresh("second"))
+    assert len(heard(web)) == before + 1
+    assert len(place.open()["failing:r2"].told) == 1
+
+
 def test_a_channel_that_no_level_names_any_more_is_no_alert(place: Place, web: Web) -> None:
     web.down = {"/0"}
     place.sees(FAIL)

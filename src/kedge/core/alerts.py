@@ -19,6 +19,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
+from math import inf
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from msgspec.structs import replace
@@ -444,7 +445,8 @@ def passed(
 
 
 def due(
-    alert: Alert, levels: Sequence[Rung], elapsed_s: float, *, now: float, lease_s: float
+    alert: Alert, levels: Sequence[Rung], elapsed_s: float, *, now: float, lease_s: float,
+    anew: bool = False,
 ) -> tuple[tuple[Target, Kind], ...]:  # fmt: skip
     """What must be sent now.
 
@@ -455,12 +457,15 @@ def due(
         now: Unix time, for claims that ran out.
         lease_s: the longest that a claim can be: one that seems to end later is from before a
             clock was set back, and is over.
+        anew: try what failed at once: a process that has just begun may know what the one before
+            it did not, such as a password.
     """
     kind: Kind = "told" if alert.open else "resolved"
+    own_s = inf if anew else elapsed_s
     return tuple(
         (target, kind)
         for target in wanted(alert, levels, elapsed_s)
-        if _waits(_of(alert, target, kind), elapsed_s, now, lease_s)
+        if _waits(_of(alert, target, kind), own_s, now, lease_s)
     )
 
 
@@ -540,14 +545,15 @@ def finished(alert: Alert, levels: Sequence[Rung], elapsed_s: float) -> bool:
 
 def claim(
     alert: Alert, target: Target, kind: Kind, *, elapsed_s: float, now: float, lease_s: float,
-    by: str,
+    by: str, anew: bool = False,
 ) -> Alert:  # fmt: skip
     """Say that somebody sends it now; the same alert when somebody else does, or nothing is due."""
     old = _of(alert, target, kind)
     stands = alert.open if kind == "told" else not alert.open
     if not stands or (kind == "told" and alert.acknowledged_by):
         return alert
-    if old is not None and (old.state == "delivered" or not _waits(old, elapsed_s, now, lease_s)):
+    own_s = inf if anew else elapsed_s
+    if old is not None and (old.state == "delivered" or not _waits(old, own_s, now, lease_s)):
         return alert
     fresh = Delivery(
         level=target.level, channel=target.channel, kind=kind, state="sending", who=target.who,

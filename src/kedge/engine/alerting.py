@@ -90,6 +90,8 @@ class Alerting:
         self._lost_at: float | None = None
         self._elapsed: dict[tuple[str, int], float] = {}
         self._looked: float | None = None
+        self._anew: set[tuple[str, int]] = set()
+        """Alerts that this process has only just met: what failed is tried at once."""
         self._since: dict[tuple[str, str], float] = {}
         self._seen = 0
         self._flying: set[tuple[str, int, Target, Kind]] = set()
@@ -154,6 +156,7 @@ class Alerting:
         since = None if self._looked is None else now - self._looked
         self._looked = now
         mine = {(a.endpoint, a.number): a for a in (*self._live.values(), *self._lost.values())}
+        self._anew = mine.keys() - self._elapsed.keys()
         self._elapsed = {
             key: alerts.passed(
                 alert, self._levels(alert.endpoint), self._elapsed.get(key, 0.0),
@@ -280,7 +283,10 @@ class Alerting:
             levels = self._levels(alert.endpoint)
             elapsed = self._elapsed.get((alert.endpoint, alert.number), 0.0)
             now = self._clock.unix()
-            for target, kind in alerts.due(alert, levels, elapsed, now=now, lease_s=self._lease_s):
+            anew = (alert.endpoint, alert.number) in self._anew
+            for target, kind in alerts.due(
+                alert, levels, elapsed, now=now, lease_s=self._lease_s, anew=anew
+            ):
                 if len(self._flying) >= IN_FLIGHT:
                     return
                 self._send(alert, target, kind, elapsed, now)
@@ -297,6 +303,7 @@ class Alerting:
         until = now + self._lease_s
         after = self._change(alert, lambda a: alerts.claim(
             a, target, kind, elapsed_s=elapsed, now=now, lease_s=self._lease_s, by=self._by,
+            anew=(alert.endpoint, alert.number) in self._anew,
         ))  # fmt: skip
         if after is None or not alerts.claimed(after, target, kind, by=self._by, until=until):
             return
@@ -332,10 +339,12 @@ class Alerting:
             sent = self._landed.get()
             self._flying.discard((sent.alert.endpoint, sent.alert.number, sent.target, sent.kind))
             self._unwritten.append(sent)
-            word = log.warning if sent.fault else log.info
-            event = "alerting.failed" if sent.fault else "alerting.delivered"
-            word(event, endpoint=sent.alert.endpoint, alert=sent.alert.number,
-                 channel=sent.target.channel, kind=sent.kind, fault=sent.fault)  # fmt: skip
+            if sent.fault:
+                log.warning("alerting.failed", endpoint=sent.alert.endpoint, alert=sent.alert.number,
+                            channel=sent.target.channel, kind=sent.kind, fault=sent.fault)  # fmt: skip
+            else:
+                log.info("alerting.delivered", endpoint=sent.alert.endpoint,
+                         alert=sent.alert.number, channel=sent.target.channel, kind=sent.kind)  # fmt: skip
 
     def _write_outcomes(self) -> None:
         """Record what came of messages; what cannot be written now waits, eight at most."""
