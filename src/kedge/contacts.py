@@ -19,113 +19,26 @@ from kedge.core.values import Contact, Policy, Rota
 if TYPE_CHECKING:
     from kedge.settings import Alerts
 
-GROUP = frozenset(
-    [
-        "team",
-        "teams",
-        "squad",
-        "group",
-        "groups",
-        "crew",
-        "guild",
-        "department",
-        "dept",
-        "committee",
-        "oncall",
-        "everyone",
-        "everybody",
-        "rota",
-        "distribution",
-        "mailinglist",
-    ]
-)
+GROUP = frozenset({
+    "team", "teams", "squad", "group", "groups", "crew", "guild", "department", "dept",
+    "committee", "oncall", "everyone", "everybody", "rota", "distribution", "mailinglist",
+})  # fmt: skip
 """One of these in a name or an address: it is a group."""
-WORK = frozenset(
-    [
-        "admin",
-        "admins",
-        "administrators",
-        "ai",
-        "all",
-        "alert",
-        "alerts",
-        "analytics",
-        "api",
-        "backend",
-        "business",
-        "contact",
-        "core",
-        "data",
-        "dev",
-        "developers",
-        "devops",
-        "duty",
-        "eng",
-        "engineering",
-        "engineers",
-        "frontend",
-        "hello",
-        "help",
-        "helpdesk",
-        "info",
-        "infra",
-        "infrastructure",
-        "it",
-        "list",
-        "ml",
-        "mlops",
-        "models",
-        "model",
-        "monitoring",
-        "noc",
-        "operations",
-        "ops",
-        "owner",
-        "owners",
-        "pager",
-        "paging",
-        "platform",
-        "product",
-        "production",
-        "releases",
-        "research",
-        "science",
-        "scientists",
-        "security",
-        "service",
-        "services",
-        "site",
-        "sre",
-        "support",
-        "sysadmin",
-        "systems",
-        "tech",
-        "the",
-        "and",
-        "of",
-        "on",
-        "call",
-    ]
-)
+WORK = frozenset({
+    "admin", "admins", "administrators", "ai", "all", "alert", "alerts", "analytics", "api",
+    "backend", "business", "contact", "core", "data", "dev", "developers", "devops", "duty",
+    "eng", "engineering", "engineers", "frontend", "hello", "help", "helpdesk", "info", "infra",
+    "infrastructure", "it", "list", "ml", "mlops", "models", "model", "monitoring", "noc",
+    "operations", "ops", "owner", "owners", "pager", "paging", "platform", "product",
+    "production", "release", "releases", "research", "science", "scientists", "security",
+    "service", "services", "site", "sre", "support", "sysadmin", "systems", "tech", "the", "and",
+    "of", "on", "call",
+})  # fmt: skip
 """A name or an address of only these: it is what a group does."""
-TOKENS = frozenset(
-    [
-        "discord",
-        "msteams",
-        "opsgenie",
-        "pagerduty",
-        "pover",
-        "pushover",
-        "slack",
-        "sns",
-        "splunk",
-        "tgram",
-        "twilio",
-        "victorops",
-        "wxteams",
-        "zulip",
-    ]
-)
+TOKENS = frozenset({
+    "discord", "msteams", "opsgenie", "pagerduty", "pover", "pushover", "slack", "sns", "splunk",
+    "tgram", "twilio", "victorops", "wxteams", "zulip",
+})  # fmt: skip
 """Channels whose URL always holds a secret: it is a variable, since a policy is in the ledger."""
 OWN = ("http", "https", "webhook+http", "webhook+https", "alertmanager", "alertmanagers",
        "alertmanager-webhook+http", "alertmanager-webhook+https")  # fmt: skip

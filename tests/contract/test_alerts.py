@@ -356,7 +356,7 @@ def test_two_at_once_tell_everybody_once(place: Place, web: Web) -> None:
     place.sees(FAIL)
     for _ in range(3):
         for who in (place.one, two):
-            who.look()
+            place.look(who)
         place.clock.go(150.5)
     for who in (place.one, two):
         place.look(who)
