@@ -364,6 +364,36 @@ def test_two_at_once_tell_everybody_once(place: Place, web: Web) -> None:
     assert len(place.open()) == 1
 
 
+def test_of_two_that_claim_in_the_same_instant_one_does(place: Place, web: Web) -> None:
+    rivals = [place.fresh(f"rival {number}") for number in range(4)]
+    place.sees(FAIL)
+    place.one._send_due = lambda: None  # type: ignore[method-assign] # it only opens
+    place.one.look()
+    together = threading.Barrier(len(rivals))
+
+    def race(who: Alerting) -> None:
+        together.wait()
+        place.look(who)
+
+    threads = [threading.Thread(target=race, args=(who,)) for who in rivals]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert heard(web) == [("/0", "failing:r2")]
+
+
+def test_who_was_told_in_the_instant_of_its_end_hears_of_it_too(place: Place, web: Web) -> None:
+    web.delay_s = 0.001
+    place.sees(FAIL)
+    place.one.look()
+    place.world.do(Rollback())
+    place.sight = Sight()
+    place.one.look()
+    place.look()
+    assert heard(web, "resolved") == [("/0", "failing:r2")]
+
+
 def test_one_that_does_not_lead_raises_and_tells_nothing(place: Place, web: Web) -> None:
     place.sees(FAIL)
     place.leads = False

@@ -151,6 +151,12 @@ def test_what_apprise_cannot_deliver_or_does_not_know_is_a_fault(web: Web, caplo
         assert "s3cret" not in str(fault) + caplog.text
 
 
+def test_a_url_that_cannot_be_read_is_not_quoted() -> None:
+    """A password with a slash in it looks like a port that is none."""
+    said = str(fault_of(out(P="pa/ss"), "http://ada:${P}@127.0.0.1/x"))
+    assert "pa" not in said.replace("password", "").replace("${P}", "")
+
+
 @pytest.mark.parametrize("status", [301, 404, 429, 500])
 def test_what_is_not_taken_is_a_fault(web: Web, status: int) -> None:
     web.answers = [status]

@@ -40,6 +40,10 @@ FIRING_FOR = timedelta(days=30)
 PORTS = {"smtp": 25, "smtps": 465}
 
 
+class _Failed(ValueError):
+    """In words of ours. Those of others may quote a URL: they are told by their type only."""
+
+
 class Outgoing:
     """The channels as this machine reaches them. May be used from several threads."""
 
@@ -142,7 +146,7 @@ class Outgoing:
             client.starttls(context=ssl.create_default_context())
             client.ehlo()
         elif server.scheme != "smtps" and server.password and not _is_here(server.hostname):
-            raise ValueError("the server offers no encryption, and a password is not sent without")
+            raise _Failed("the server offers no encryption, and a password is not sent without")
         if server.username:
             client.login(unquote(server.username), unquote(server.password or ""))
 
@@ -151,7 +155,7 @@ class Outgoing:
     def _post(self, url: str, body: object) -> None:
         parts = urlsplit(url)
         if parts.hostname is None:
-            raise ValueError("there is no host in it")
+            raise _Failed("there is no host in it")
         kind = (
             http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         )
@@ -166,7 +170,7 @@ class Outgoing:
                 connection.request("POST", path, msgspec.json.encode(body), headers)
                 answer = connection.getresponse()
                 if not 200 <= answer.status < 300:
-                    raise ValueError(f"HTTP {answer.status}")
+                    raise _Failed(f"HTTP {answer.status}")
         finally:
             connection.close()
 
@@ -212,11 +216,11 @@ class Outgoing:
                 title=message.title, body=message.text, notify_type=kinds[message.status]
             )
         except Exception as error:  # noqa: BLE001 - a plug-in may raise anything
-            raise ValueError(f"Apprise raised {type(error).__name__}") from None
+            raise _Failed(f"Apprise raised {type(error).__name__}") from None
         if not known:
-            raise ValueError("Apprise knows no such channel")
+            raise _Failed("Apprise knows no such channel")
         if not taken:
-            raise ValueError("Apprise could not deliver it")
+            raise _Failed("Apprise could not deliver it")
 
 
 def _words(error: Exception) -> str:
@@ -229,7 +233,7 @@ def _words(error: Exception) -> str:
         return "the server refused the recipient"
     if isinstance(error, OSError):
         return error.strerror or str(error) or type(error).__name__
-    return str(error) if type(error) is ValueError else type(error).__name__
+    return str(error) if isinstance(error, _Failed) else type(error).__name__
 
 
 def _is_here(host: str | None) -> bool:

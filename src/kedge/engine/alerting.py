@@ -290,7 +290,8 @@ class Alerting:
                 if len(self._flying) >= IN_FLIGHT:
                     return
                 self._send(alert, target, kind, elapsed, now)
-            if alert.number and alerts.finished(alert, levels, elapsed):
+            flies = any(flight[1] == alert.number for flight in self._flying)
+            if alert.number and not flies and alerts.finished(alert, levels, elapsed):
                 self._store.finish(alert.number)
                 self._live.pop(alert.number, None)
             elif alert.open and not alert.acknowledged_by and elapsed - alert.elapsed_s >= WRITE_S:
