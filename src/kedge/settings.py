@@ -445,6 +445,8 @@ workers = 2
 # before any caller sees it, unless somebody says why not (--override "reason").
 audience = "internal"
 owner = {{name = {owner}, contact = {contact}}}
+# Who is told when something is wrong, and who next: docs/howto/alerts.md. Until then, nobody.
+# escalation = [{{after = "0s", to = ["owner"]}}]
 
 # The request contract. Left out, it is taken from the first production release; write it here
 # to let callers send more than today's model needs.

@@ -23,6 +23,7 @@ from kedge.core.errors import Refused, Unavailable
 from kedge.core.policy import Decision
 from kedge.core.values import Contact, Escalation, Policy, Rota, Stage
 from kedge.engine.alerting import BLIND_S, Alerting
+from kedge.ports import Note
 from kedge.settings import Alerts
 from kedge.wiring import Workplace
 
@@ -218,6 +219,13 @@ def test_an_acknowledgement_is_refused_when_there_is_nothing_to_have(tmp_path: P
 
 
 # ---------------------------------------------------------------- raising and resolving
+
+
+def test_news_that_are_none_are_marked_as_read_now_and_then(place: Place) -> None:
+    for _ in range(600):
+        place.world.ledger.note("flights", Note(kind="verdict", body={}), by="x", reason="", at=AT)
+    place.look()
+    assert len(place.fresh("second")._store.news(0, 9_999)) < 500
 
 
 def test_an_override_is_told_to_the_first_level(tmp_path: Path, web: Web) -> None:

@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kedge.core import alerts
 from kedge.core.alerts import Alert, Delivery, Raise, Rung, Target
@@ -342,6 +344,43 @@ def test_between_processes_a_clock_that_went_forward_brings_one_level_and_nothin
 
 def test_without_levels_time_passes_all_the_same() -> None:
     assert alerts.passed(alert(), (), 0.0, None, NOW + 9) == 9.0
+
+
+_steps = st.lists(
+    st.tuples(
+        st.floats(0.1, 200.0),  # seconds that pass
+        st.sampled_from([0.0, 0.0, 0.0, -1e6, -400.0, 250.0, 1e6]),  # the wall clock jumps
+        st.booleans(),  # control is killed and started again
+    ),
+    max_size=40,
+)
+
+
+@given(_steps)
+def test_however_clocks_jump_and_control_dies_everybody_is_told_once(steps: Any) -> None:
+    """And not later than the time that passed says, but for a minute for each death."""
+    one, wall, elapsed, spent, deaths = alert(), NOW, 0.0, 0.0, 0
+    since: float | None = None
+    told: list[str] = []
+    for seconds, jump, dies in [*steps, (1.0, 0.0, False)]:
+        wall += seconds + jump
+        spent += seconds
+        since = None if dies else seconds
+        deaths += dies
+        before = elapsed
+        elapsed = alerts.passed(one, LEVELS, elapsed, since, wall)
+        if dies:
+            assert sum(r.after_s <= elapsed for r in LEVELS) <= 1 + sum(r.after_s <= before for r in LEVELS)  # fmt: skip
+        for to, kind in alerts.due(one, LEVELS, elapsed, now=wall, lease_s=LEASE_S, anew=dies):
+            one = alerts.claim(one, to, kind, elapsed_s=elapsed, now=wall, lease_s=LEASE_S, by="x")
+            one = alerts.record(one, to, kind, fault="", elapsed_s=elapsed, now=wall, at=AT)
+            told.append(to.channel)
+        if elapsed - one.elapsed_s >= 60:
+            one = msgspec.structs.replace(one, elapsed_s=elapsed, seen=wall)
+    assert len(told) == len(set(told))
+    least = spent - sum(min(s, 200.0) + 60.0 for s, _, dies in steps if dies)
+    wanted = [t.channel for rung in LEVELS if rung.after_s <= least for t in rung.targets]
+    assert set(wanted) <= set(told)
 
 
 # ---------------------------------------------------------------- the end

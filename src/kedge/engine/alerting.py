@@ -93,7 +93,7 @@ class Alerting:
         self._anew: set[tuple[str, int]] = set()
         """Alerts that this process has only just met: what failed is tried at once."""
         self._since: dict[tuple[str, str], float] = {}
-        self._seen = 0
+        self._seen = self._marked = 0
         self._flying: set[tuple[str, int, Target, Kind]] = set()
         self._landed: queue.SimpleQueue[_Sent] = queue.SimpleQueue()
         self._unwritten: list[_Sent] = []
@@ -132,7 +132,7 @@ class Alerting:
 
     def _forget(self) -> None:
         """Somebody else leads: what is known may be old when this one does again."""
-        self._stamped, self._looked, self._seen = None, None, 0
+        self._stamped, self._looked, self._seen, self._marked = None, None, 0, 0
         self._elapsed.clear()
         self._since.clear()
 
@@ -194,9 +194,12 @@ class Alerting:
                 if not isinstance(entry.event, Note)
                 and (found := alerts.happened(entry.event, by=entry.by, reason=entry.reason))
             ]
-            if told:
-                self._raise(told, entries[-1].seq)
             self._seen = entries[-1].seq
+            self._marked = self._marked or entries[0].seq
+            if told or self._seen - self._marked >= NEWS:
+                # Now and then also for nothing: the next control begins to read here.
+                self._raise(told, self._seen)
+                self._marked = self._seen
 
     def _raise_conditions(self) -> None:
         """What lasts: begun for long enough it is raised, over for long enough it is resolved."""
