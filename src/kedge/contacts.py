@@ -40,6 +40,9 @@ TOKENS = frozenset({
     "tgram", "twilio", "victorops", "wxteams", "zulip",
 })  # fmt: skip
 """Channels whose URL always holds a secret: it is a variable, since a policy is in the ledger."""
+TOKEN_HOSTS = ("hooks.slack.com", "discord.com", "discordapp.com", "webhook.office.com",
+               "hooks.zapier.com", "api.telegram.org", "chat.googleapis.com")  # fmt: skip
+"""Hosts whose webhooks are known to whoever knows their path."""
 OWN = ("http", "https", "webhook+http", "webhook+https", "alertmanager", "alertmanagers",
        "alertmanager-webhook+http", "alertmanager-webhook+https")  # fmt: skip
 _URL = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://(\S+)")
@@ -138,7 +141,9 @@ def _judge_channel(channel: str, place: str, faults: list[str]) -> None:
         faults.append(f"{place}: {scheme}:// has no host")
     user = rest.partition("/")[0].rpartition("@")[0]
     secret = user.partition(":")[2] if ":" in user else ""
-    if (secret and "${" not in secret) or (scheme in TOKENS and "${" not in rest):
+    host = rest.partition("/")[0].rpartition("@")[2].partition(":")[0]
+    known = scheme in TOKENS or host.lower().endswith(TOKEN_HOSTS)
+    if (secret and "${" not in secret) or (known and "${" not in rest):
         faults.append(
             f"{place}: a secret stands in the {scheme} URL, and a policy is kept in the ledger; "
             "write ${NAME} for an environment variable of kedge up"

@@ -73,7 +73,14 @@ def test_a_rota_is_of_people_with_an_address_and_starts_at_an_instant() -> None:
 
 @pytest.mark.parametrize(
     "channel",
-    ["https://ada:secret@x.org/hook", "slack://A/B/C/#ops", "pagerduty://A@B", "tgram://123/4"],
+    [
+        "https://ada:secret@x.org/hook",
+        "slack://A/B/C/#ops",
+        "pagerduty://A@B",
+        "tgram://123/4",
+        "https://hooks.slack.com/services/T/B/X",
+        "webhook+https://acme.webhook.office.com/x",
+    ],
 )
 def test_a_secret_in_a_channel_is_refused_since_a_policy_is_in_the_ledger(channel: str) -> None:
     (fault,) = faults(f'escalation = [{{after = "0s", to = ["{channel}"]}}]')
@@ -85,7 +92,7 @@ def test_a_secret_in_a_channel_is_refused_since_a_policy_is_in_the_ledger(channe
     "channel",
     ["https://ada:${PASSWORD}@x.org/hook", "slack://${SLACK}/#ops", "mailto:ada@x.org", "ada@x.org",
      "alertmanager://localhost:9093", "alertmanager-webhook+http://x.org/a", "webhook+https://x/y",
-     "ntfy://topic", "https://${HOOK}"],
+     "ntfy://topic", "https://${HOOK}", "https://hooks.slack.com/services/${HOOK}"],
 )  # fmt: skip
 def test_a_channel_that_can_be_reached_is_taken(channel: str) -> None:
     policy = read(f'{ENDPOINT}escalation = [{{after = "0s", to = ["{channel}"]}}]')
