@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kedge.console import REFUSED, Context, repeat, submit, verb
+from kedge.paging import ack, alerts
 from kedge.transforming import features
 from kedge.watching import evidence, freeze, log, outcomes, plan, replay, thaw
 
@@ -153,8 +154,8 @@ def control(context: Context, port: int | None) -> None:
 
     server = context.settings.server
     run_control(
-        server.control_port if port is None else port, state_dir=context.state_dir, status=status_of,
-        evidence=evidence_of, hand_in=hand_in_lines,
+        server.control_port if port is None else port, state_dir=context.state_dir, alerts=context.settings.alerts,
+        status=status_of, evidence=evidence_of, hand_in=hand_in_lines,
     )  # fmt: skip
 
 
@@ -519,5 +520,5 @@ def doctor(context: Context, forget: str | None) -> None:
         sys.exit(REFUSED)
 
 
-for _verb in (evidence, outcomes, plan, replay, log, freeze, thaw, features):
+for _verb in (ack, alerts, evidence, outcomes, plan, replay, log, freeze, thaw, features):
     main.add_command(_verb)

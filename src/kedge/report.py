@@ -57,6 +57,12 @@ def story(event: r.AnyEvent | Note) -> str:
             )
         case Note(kind="verdict", body=body):
             return f"judged {body['candidate']}: {body['verdict']} ({body['code']})"
+        case Note(kind="alert_opened", body=body):
+            return f"alert {body['alert']} ({body['level']}): {body['summary']}"
+        case Note(kind="alert_tested", body=body):
+            channels = [c for level in body["levels"] for c in level["channels"]]
+            works = sum(c["delivered"] for c in channels)
+            return f"a test of the alerts was delivered by {works} of {len(channels)} channels"
         case Note(kind=kind, body=body):
             return f"{kind}: {', '.join(f'{k} {v}' for k, v in body.items())}"
 
@@ -133,8 +139,21 @@ def status_text(item: dict[str, Any]) -> str:
             lines.append(
                 f"  DRIFT       {pin['drift']}; kedge unpin {item['endpoint']} follows the ledger again"
             )
+    lines += _alert_lines(item["alerts"])
     lines += [f"  !           {fault}" for fault in item["faults"]]
     return "\n".join(lines)
+
+
+def _alert_lines(alerts: list[dict[str, Any]]) -> list[str]:
+    """How many alerts are open, and the newest three."""
+    if not alerts:
+        return []
+    pages = sum(alert["level"] == "page" for alert in alerts)
+    alone = sum(not alert["acknowledged_by"] for alert in alerts)
+    return [
+        f"  alerts      {len(alerts)} open, {pages} of them pages, {alone} not acknowledged: kedge alerts",
+        *(f"  {alert['level']:11} #{alert['number']} {alert['summary']}" for alert in alerts[:3]),
+    ]
 
 
 def _release(found: dict[str, Any] | None) -> str:

@@ -26,6 +26,7 @@ from kedge.adapters.records import RECORDS_DIR
 from kedge.adapters.records.spool import Spool
 from kedge.adapters.records.store import SPOOL
 from kedge.adapters.sql.signal import DirectorySignal
+from kedge.alarming import alerting_of
 from kedge.core.codec import encode
 from kedge.core.errors import BadConfig, Refused, Unavailable
 from kedge.core.generations import Online
@@ -46,7 +47,7 @@ from kedge.gateway.decode import Contract
 from kedge.gateway.infer import Bounds
 from kedge.gateway.worker import serve, take_over
 from kedge.ports import Member
-from kedge.settings import Server
+from kedge.settings import Alerts, Server
 from kedge.wiring import Workplace, host_name
 
 log = structlog.get_logger("kedge.running")
@@ -332,11 +333,11 @@ def patrol_of(state_dir: Path) -> Patrol:
 
 
 def run_control(
-    port: int, *, state_dir: Path, status: Callable[[Workplace, str | None], object],
+    port: int, *, state_dir: Path, alerts: Alerts, status: Callable[[Workplace, str | None], object],
     evidence: Callable[[Workplace, str], object],
     hand_in: Callable[[Workplace, str, list[bytes]], object],
 ) -> None:  # fmt: skip
-    """Watch every rollout, and serve the API on loopback, until a signal says to stop."""
+    """Watch every rollout, tell people, and serve the API on loopback, until a signal says to stop."""
     log_to_stderr()
     place = Workplace(state_dir, patience_s=1.0)
     config = uvicorn.Config(
@@ -349,12 +350,15 @@ def run_control(
     server = uvicorn.Server(config)
     patrol = patrol_of(state_dir)
     clerk = Clerk(ledger=place.ledger, records=place.records, rolls=place.rolls, clock=place.clock)
-    for name, run in (("patrol", patrol.run), ("clerk", clerk.run)):
+    alerting = alerting_of(Workplace(state_dir, patience_s=1.0), patrol, alerts)
+    parts = (("patrol", patrol.run), ("clerk", clerk.run), ("alerting", alerting.run))
+    for name, run in parts:
         threading.Thread(target=_run_or_end, args=(run, server), name=name).start()
     threading.Thread(target=_end_with_parent, args=(server, os.getppid()), daemon=True).start()
     server.run()
     patrol.stop()
     clerk.stop()
+    alerting.stop()
 
 
 def _run_or_end(run: Callable[[], None], server: uvicorn.Server) -> None:

@@ -18,6 +18,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import msgspec
 
+from kedge.contacts import is_group, judge_alerts, judge_people
 from kedge.core.durations import seconds
 from kedge.core.errors import BadConfig
 from kedge.core.generations import URL_VARIABLE, Online, Rule, Rules
@@ -80,11 +81,22 @@ class OnlineStore(Value, frozen=True):
         return Online(self.store, where, Rules(self.missing, self.expired, self.outage))
 
 
+class Alerts(Value, frozen=True):
+    """How this house sends mail, and how long it waits for a channel."""
+
+    smtp: str | None = None
+    """smtp://USER:PASSWORD@HOST:PORT, or smtps://. The variable KEDGE_SMTP_URL goes before it."""
+    sender: str = "kedge@localhost"
+    timeout: str = "10s"
+    """For one attempt as a whole: a busy mail server takes seconds, and the next level waits."""
+
+
 class Settings(Value, frozen=True):
     """Everything that kedge.toml says."""
 
     server: Server = Server()
     online: OnlineStore = OnlineStore()
+    alerts: Alerts = Alerts()
     endpoints: dict[str, Policy] = {}
 
 
@@ -121,13 +133,16 @@ def read(text: str, *, where: str = CONFIG_NAME) -> Settings:
 def parse(raw: dict[str, Any], *, where: str = CONFIG_NAME) -> Settings:
     """Check a configuration that was read already."""
     faults: list[str] = []
-    _unknown(raw, ("server", "online", "endpoints"), "", faults)
+    _unknown(raw, ("server", "online", "alerts", "endpoints"), "", faults)
     server = _struct(raw.get("server", {}), Server, "server", faults)
     if server is not None:
         _judge_server(server, faults)
     online = _struct(raw.get("online", {}), OnlineStore, "online", faults)
     if online is not None:
         _judge_online(online, faults)
+    alerts = _struct(raw.get("alerts", {}), Alerts, "alerts", faults)
+    if alerts is not None:
+        judge_alerts(alerts, faults)
     endpoints: dict[str, Policy] = {}
     tables = raw.get("endpoints", {})
     if not isinstance(tables, dict):
@@ -152,7 +167,7 @@ def parse(raw: dict[str, Any], *, where: str = CONFIG_NAME) -> Settings:
             [f"{where}: {fault}" for fault in faults],
             hint="nothing was changed; docs/reference/config.md explains every key",
         )
-    return Settings(server=server, online=online, endpoints=endpoints)
+    return Settings(server=server, online=online, alerts=alerts, endpoints=endpoints)
 
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
@@ -320,13 +335,13 @@ def _judge(policy: Policy, declared: Any, place: str, faults: list[str]) -> None
     durations = {
         "shadow.window": policy.shadow.window, "canary.dwell": policy.canary.dwell, "log.retention": policy.log.retention,
         "back_window": policy.back_window,
-        **{f"escalation[{i}].after": step.after for i, step in enumerate(policy.escalation)},
     }  # fmt: skip
     for name, text in durations.items():
         try:
             seconds(text)
         except ValueError as error:
             faults.append(f"{place}.{name}: {error}")
+    judge_people(policy, place, faults)
     _judge_output(policy.output, f"{place}.output", faults)
     _judge_guardrails(policy, f"{place}.guardrails", faults)
     _judge_routing(policy, declared, place, faults)
@@ -430,6 +445,8 @@ workers = 2
 # before any caller sees it, unless somebody says why not (--override "reason").
 audience = "internal"
 owner = {{name = {owner}, contact = {contact}}}
+# Who is told when something is wrong, and who next: docs/howto/alerts.md. Until then, nobody.
+# escalation = [{{after = "0s", to = ["owner"]}}]
 
 # The request contract. Left out, it is taken from the first production release; write it here
 # to let callers send more than today's model needs.
@@ -461,7 +478,9 @@ def owner_from_git() -> tuple[str, str]:
                 timeout=5,
                 check=False,
             )
-            found.append(asked.stdout.strip() or otherwise)
+            told = asked.stdout.strip()
+            # A build machine's git may be called "CI": no owner, but no reason to refuse either.
+            found.append(otherwise if not told or is_group(told.partition("@")[0]) else told)
         except (OSError, subprocess.TimeoutExpired):
             found.append(otherwise)
     return quoted(found[0]), quoted(f"mailto:{found[1]}")

@@ -14,6 +14,7 @@ from kedge.adapters.artifacts import DirectoryArtifacts
 from kedge.adapters.clock import SystemClock
 from kedge.adapters.records import RECORDS_DIR
 from kedge.adapters.records.store import Records
+from kedge.adapters.sql.alerts import SqlAlerts
 from kedge.adapters.sql.engine import open_evidence, open_ledger, open_roster
 from kedge.adapters.sql.features import SqlFeatures
 from kedge.adapters.sql.generations import SqlGenerations
@@ -62,6 +63,11 @@ class Workplace:
     def features(self) -> SqlFeatures:
         """Schemas and transformations."""
         return SqlFeatures(self.database)
+
+    @property
+    def alerts(self) -> SqlAlerts:
+        """What somebody is to know."""
+        return SqlAlerts(self.database)
 
     @property
     def generations(self) -> SqlGenerations:

@@ -269,7 +269,7 @@ def test_guardrails_are_a_table_of_thresholds() -> None:
 
 def test_an_escalation_step_reports_its_own_place() -> None:
     """The second of two is told apart from the first."""
-    text = 'escalation = [{after = "0m", to = ["a"]}, {after = "soon", to = ["b"]}]'
+    text = 'escalation = [{after = "0m", to = ["a@b"]}, {after = "soon", to = ["c@d"]}]'
     assert fault(text).startswith("escalation[1].after: 'soon' is not a duration")
     assert fault('escalation = [{after = "0m"}]') == "escalation[0].to: is missing"
 
@@ -374,7 +374,7 @@ _keys = st.one_of(
     st.sampled_from([
         "server", "endpoints", "port", "fields", "x", "dtype", "shape", "canary", "steps", "shadow",
         "sample", "window", "output", "kind", "score", "limits", "rows", "escalation", "after", "to",
-        "guardrails", "owner", "entity", "segments", "log",
+        "guardrails", "owner", "rota", "alerts", "people", "name", "contact", "entity", "segments", "log",
     ]),
 )  # fmt: skip
 _tables = st.recursive(

@@ -8,12 +8,14 @@ from typing import Any
 import msgspec
 import pytest
 
+from kedge.core.alerts import Alert
 from kedge.core.commands import Canary, Pause, Promote, Rollback, Shadow
 from kedge.core.values import Placement, State
 from kedge.engine.control import SILENT_S
 from kedge.engine.pins import Pin
 from kedge.engine.status import describe
 from kedge.ports import Hold, Member, Tally
+from kedge.report import status_text
 from kedge.testing.samples import AT, endpoint, release, run
 
 NOW = datetime.fromisoformat(AT).timestamp() + 60
@@ -214,3 +216,18 @@ def test_counts_are_those_of_this_comparison_on_all_replicas() -> None:
     assert item["counts"]["requests"] == {"candidate": 7}
     assert item["canary"] == item["counts"]["canary"]
     assert item["shadow"] == item["counts"]["shadow"]
+
+
+def test_open_alerts_are_counted_and_the_newest_three_named() -> None:
+    """Whoever looks at an endpoint sees that somebody is needed."""
+    found = [
+        Alert(number=n, endpoint="flights", key=f"k{n}", level="page" if n == 4 else "warn",
+              lasts="condition", summary=f"thing {n}", opened_at=AT, acknowledged_by="ada" * (n == 1))
+        for n in (4, 3, 2, 1)
+    ]  # fmt: skip
+    item = describe(TWO, (member(),), (), {}, now=NOW, alerts=found)
+    text = status_text(item)
+    assert "4 open, 1 of them pages, 3 not acknowledged" in text
+    assert "page        #4 thing 4" in text
+    assert "thing 1" not in text
+    assert told()["alerts"] == []

@@ -87,6 +87,15 @@ class Escalation(Value, frozen=True):
 
     after: str
     to: tuple[str, ...]
+    """Channels, and the words "owner" and "rota"."""
+
+
+class Rota(Value, frozen=True):
+    """Who is on duty: each of the people in turn, from `start` on, for `each`."""
+
+    start: str
+    people: tuple[Contact, ...]
+    each: str = "7d"
 
 
 class ShadowPolicy(Value, frozen=True):
@@ -191,6 +200,7 @@ class Policy(Value, frozen=True):
     audience: Literal["customer", "internal"] = "customer"
     owner: Contact | None = None
     escalation: tuple[Escalation, ...] = ()
+    rota: Rota | None = None
     entity: str | None = None
     segments: tuple[str, ...] = ()
     fields: tuple[Field, ...] = ()

@@ -23,6 +23,7 @@ from typing import Any
 import msgspec
 import structlog
 
+from kedge.core.alerts import Sight
 from kedge.core.commands import AnyCommand, Pause, Rollback
 from kedge.core.errors import KedgeError, Stale
 from kedge.core.policy import Decision, Facts, decide
@@ -60,7 +61,7 @@ class Patrol:
         self._store = store
         self._control = control
         self._clock = clock
-        self._leads = leads
+        self.leads = leads
         self._by = by
         self._records = records
         self._roster = roster
@@ -70,6 +71,8 @@ class Patrol:
         self._said: dict[str, tuple[str, str]] = {}
         self._forward: dict[str, threading.Thread] = {}
         self._fault = ""
+        self.sight = Sight()
+        """What it saw last; replaced whole, so that another thread may read it."""
         self._stopping = threading.Event()
 
     def stop(self) -> None:
@@ -81,7 +84,7 @@ class Patrol:
         while not self._stopping.is_set():
             more = False
             try:
-                if self._leads():
+                if self.leads():
                     more = self.look()
                 else:
                     self._watches.clear()
@@ -94,6 +97,7 @@ class Patrol:
     def look(self) -> bool:
         """Look once at every rollout. True when there is more to fold at once."""
         more = False
+        decisions: dict[str, tuple[int, Decision]] = {}
         states = self._ledger.read().states
         for state in states.values():
             if state.compared is None:
@@ -107,7 +111,9 @@ class Patrol:
                 watch.facts(self._clock.unix()), unwritten=unwritten(self._roster)
             )
             decision = decide(state, facts)
+            decisions[state.endpoint] = (state.epoch, decision)
             self._act(state, decision, facts)
+        self.sight = Sight(decisions)
         self._keep()
         return more
 
@@ -199,6 +205,7 @@ class Patrol:
     def _note_fault(self, fault: str) -> None:
         if fault != self._fault:
             self._fault = fault
+            self.sight = self.sight._replace(fault=fault)
             if fault:
                 log.warning("patrol.blind", fault=fault)
             else:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kedge.core.alerts import Alert
 from kedge.core.holding import needs
 from kedge.core.release import next_step
 from kedge.core.values import BUCKETS, Release, Stage, State
@@ -16,7 +17,7 @@ from kedge.ports import Member, Tally
 
 def describe(
     state: State, members: tuple[Member, ...], tallies: tuple[Tally, ...], pins: Mapping[str, Pin],
-    *, now: float,
+    *, now: float, alerts: Sequence[Alert] = (),
 ) -> dict[str, Any]:  # fmt: skip
     """Everything `kedge status` says of one endpoint.
 
@@ -26,6 +27,7 @@ def describe(
         tallies: everything counted for the endpoint; those of other comparisons are left out.
         pins: the pins of this host.
         now: Unix time.
+        alerts: those of the endpoint that are open, newest first.
     """
     serving = replicas(members)
     mine = [t for t in tallies
@@ -55,6 +57,16 @@ def describe(
         "counts": counts,
         "shadow": counts["shadow"],
         "canary": counts["canary"],
+        "alerts": [
+            {
+                "number": alert.number,
+                "level": alert.level,
+                "summary": alert.summary,
+                "acknowledged_by": alert.acknowledged_by,
+                "told": len(alert.told),
+            }
+            for alert in alerts
+        ],
         "faults": _faults(state, serving, pins, now),
     }
 

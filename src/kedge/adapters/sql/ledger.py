@@ -162,18 +162,7 @@ class SqlLedger:
 
     def note(self, endpoint: str, note: Note, *, by: str, reason: str, at: str) -> Entry:
         """Append an entry that changes no row; it carries the epoch the endpoint is at."""
-
-        def work(connection: Connection) -> Entry:
-            seq, previous = _head(connection)
-            epoch = connection.execute(_EPOCH, {"of": endpoint}).scalar() or 0
-            columns = columns_of(
-                seq=seq + 1, endpoint=endpoint, epoch=epoch, at=at, by=by, reason=reason,
-                event=note, previous_hash=previous,
-            )  # fmt: skip
-            connection.execute(_ledger.insert(), columns)
-            return entry_of(columns)
-
-        return self._database.write(work)
+        return self._database.write(lambda c: noted(c, endpoint, note, by=by, reason=reason, at=at))
 
     def want(self, wanted: Wanted) -> None:
         """Write (or renew) a wish; drops wishes that ran out."""
@@ -349,6 +338,20 @@ class SqlLedger:
         stored = connection.execute(_POLICY, {"wanted": event.digest}).scalar_one()
         if stored != body and policy_of(stored) != event.policy:
             raise Refused(f"{event.digest} is the digest of another policy", code="policy_digest")
+
+
+def noted(
+    connection: Connection, endpoint: str, note: Note, *, by: str, reason: str, at: str
+) -> Entry:
+    """Append a note; part of a transaction."""
+    seq, previous = _head(connection)
+    epoch = connection.execute(_EPOCH, {"of": endpoint}).scalar() or 0
+    columns = columns_of(
+        seq=seq + 1, endpoint=endpoint, epoch=epoch, at=at, by=by, reason=reason,
+        event=note, previous_hash=previous,
+    )  # fmt: skip
+    connection.execute(_ledger.insert(), columns)
+    return entry_of(columns)
 
 
 def _head(connection: Connection) -> tuple[int, str]:

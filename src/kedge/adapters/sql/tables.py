@@ -192,6 +192,29 @@ wanted = Table(
     Column("by", String, nullable=False),
 )
 
+alert = Table(
+    "alert",
+    LEDGER,
+    Column("number", Integer, primary_key=True),
+    Column("endpoint", String, nullable=False),
+    Column("key", String, nullable=False),
+    Column("open", Integer, nullable=False),
+    Column("live", Integer, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    sqlite_autoincrement=True,
+)
+"""`live`: something may be left to do, such as telling somebody that it is over."""
+Index("alert_open", alert.c.endpoint, alert.c.key, unique=True, sqlite_where=text("open = 1"))
+Index("alert_live", alert.c.live, sqlite_where=text("live = 1"))
+
+alert_cursor = Table(
+    "alert_cursor",
+    LEDGER,
+    Column("id", Integer, primary_key=True),
+    Column("seq", Integer, nullable=False),
+)
+"""One row: the newest entry of the ledger that was looked at for alerts."""
+
 replica = Table(
     "replica",
     ROSTER,

@@ -1,0 +1,169 @@
+"""Alerts, in the ledger's database: a page must not be lost with telemetry.
+
+Rare writes: one to open an alert, two for each message, one for its end. Whatever changes one is a
+function of what is stored, run with nobody else writing; so two processes never overwrite each
+other's word, and of two that claim the same message one is told that it came second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+from sqlalchemy import Connection, bindparam, select
+
+from kedge.adapters.sql import tables
+from kedge.adapters.sql.database import Database
+from kedge.adapters.sql.ledger import noted
+from kedge.adapters.sql.rows import entries_of
+from kedge.core import codec
+from kedge.core.alerts import Alert, Raise, again, opened
+from kedge.ports import Entry, Note
+
+_alert, _cursor, _ledger = tables.alert, tables.alert_cursor, tables.ledger
+_decode = msgspec.json.Decoder(Alert).decode
+
+_NEWS = (
+    select(_ledger)
+    .where(
+        _ledger.c.seq > bindparam("after"),
+        _ledger.c.seq > select(_cursor.c.seq).scalar_subquery(),
+    )
+    .order_by(_ledger.c.seq)
+    .limit(bindparam("most"))
+)
+_SEEN = _cursor.update().where(_cursor.c.seq < bindparam("upto")).values(seq=bindparam("upto"))
+_FIND = select(_alert.c.body).where(_alert.c.number == bindparam("which"))
+_OPEN = select(_alert.c.body).where(
+    _alert.c.endpoint == bindparam("of"), _alert.c.key == bindparam("what"), _alert.c.open == 1
+)
+_LIVE = select(_alert.c.body).where(_alert.c.live == 1).order_by(_alert.c.number)
+_FINISH = _alert.update().where(_alert.c.number == bindparam("which")).values(live=0)
+
+
+class SqlAlerts:
+    """On a database from `open_ledger`."""
+
+    def __init__(self, database: Database) -> None:
+        """Read from and write to this database."""
+        self._database = database
+
+    def news(self, after: int, limit: int) -> tuple[Entry, ...]:
+        """The ledger's entries after this one that nobody raised an alert of yet, oldest first."""
+
+        def work(connection: Connection) -> tuple[Entry, ...]:
+            found = connection.execute(_NEWS, {"after": after, "most": limit})
+            return entries_of(found.mappings().all())
+
+        return self._database.read(work)
+
+    def raise_all(
+        self, found: Sequence[tuple[str, Raise]], *, by: str, at: str, now: float,
+        seen: int | None = None,
+    ) -> tuple[Alert, ...]:  # fmt: skip
+        """Open an alert for each (endpoint, thing) that has none open; those that are new."""
+
+        def work(connection: Connection) -> tuple[Alert, ...]:
+            if seen is not None:
+                moved = connection.execute(_SEEN, {"upto": seen})
+                if not moved.rowcount:
+                    return ()  # somebody else looked at these
+            new = (_raise(connection, endpoint, one, by, at, now) for endpoint, one in found)
+            return tuple(alert for alert in new if alert is not None)
+
+        return self._database.write(work)
+
+    def adopt(self, alert: Alert, *, by: str) -> Alert:
+        """Number and keep an alert that began without a ledger; or the like one that is open."""
+
+        def work(connection: Connection) -> Alert:
+            row = connection.execute(_OPEN, {"of": alert.endpoint, "what": alert.key}).first()
+            return _decode(row.body) if row is not None else _insert(connection, alert, by)
+
+        return self._database.write(work)
+
+    def change(
+        self, number: int, edit: Callable[[Alert], Alert], *, by: str, at: str
+    ) -> Alert | None:
+        """Let `edit` change an alert with nobody else writing; what it is then. None: there is none."""
+
+        def work(connection: Connection) -> Alert | None:
+            row = connection.execute(_FIND, {"which": number}).first()
+            if row is None:
+                return None
+            before = _decode(row.body)
+            after = edit(before)
+            if after != before:
+                _write(connection, after)
+                _note_change(connection, before, after, by, at)
+            return after
+
+        return self._database.write(work)
+
+    def finish(self, number: int) -> None:
+        """Say that nothing is left to do about an alert."""
+        self._database.write(lambda c: c.execute(_FINISH, {"which": number}))
+
+    def live(self) -> tuple[Alert, ...]:
+        """Every alert about which something may be left to do, in order of number."""
+        return self._database.read(lambda c: tuple(_decode(r.body) for r in c.execute(_LIVE)))
+
+    def listed(self, endpoint: str | None, *, over: bool, limit: int) -> tuple[Alert, ...]:
+        """Alerts, newest first: the open ones, or with `over` all of them."""
+        query = select(_alert.c.body).order_by(_alert.c.number.desc()).limit(limit)
+        if endpoint is not None:
+            query = query.where(_alert.c.endpoint == endpoint)
+        if not over:
+            query = query.where(_alert.c.open == 1)
+        return self._database.read(lambda c: tuple(_decode(r.body) for r in c.execute(query)))
+
+    def find(self, number: int) -> Alert | None:
+        """The alert of this number."""
+
+        def work(connection: Connection) -> Alert | None:
+            row = connection.execute(_FIND, {"which": number}).first()
+            return _decode(row.body) if row is not None else None
+
+        return self._database.read(work)
+
+
+def _raise(
+    connection: Connection, endpoint: str, found: Raise, by: str, at: str, now: float
+) -> Alert | None:
+    """Open it, or say it again to the one that is open; the new one, if any."""
+    row = connection.execute(_OPEN, {"of": endpoint, "what": found.key}).first()
+    if row is None:
+        return _insert(connection, opened(found, endpoint, at=at, now=now), by)
+    before = _decode(row.body)
+    after = again(before, found)
+    if after != before:
+        _write(connection, after)
+    return None
+
+
+def _insert(connection: Connection, alert: Alert, by: str) -> Alert:
+    row = {"endpoint": alert.endpoint, "key": alert.key, "open": 1, "live": 1, "body": b""}
+    key = connection.execute(_alert.insert(), row).inserted_primary_key
+    assert key is not None, "a row that was inserted has its number"
+    number = key[0]
+    numbered = msgspec.structs.replace(alert, number=number)
+    _write(connection, numbered)
+    body = {"alert": number, "level": alert.level, "key": alert.key, "summary": alert.summary}
+    note = Note(kind="alert_opened", body=body)
+    noted(connection, alert.endpoint, note, by=by, reason=alert.detail, at=alert.opened_at)
+    return numbered
+
+
+def _write(connection: Connection, alert: Alert) -> None:
+    mine = _alert.update().where(_alert.c.number == alert.number)
+    connection.execute(mine.values(open=int(alert.open), body=codec.encode(alert)))
+
+
+def _note_change(connection: Connection, before: Alert, after: Alert, by: str, at: str) -> None:
+    body = {"alert": after.number, "key": after.key}
+    if after.acknowledged_by and not before.acknowledged_by:
+        note = Note(kind="alert_acknowledged", body=body)
+        noted(connection, after.endpoint, note, by=after.acknowledged_by, reason="", at=at)
+    if before.open and not after.open:
+        note = Note(kind="alert_resolved", body=body)
+        noted(connection, after.endpoint, note, by=by, reason=after.resolved, at=at)

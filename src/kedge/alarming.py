@@ -1,0 +1,178 @@
+"""What the verbs on alerts do: list them, acknowledge one, try every channel out."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import msgspec
+
+from kedge.adapters.channels import Outgoing
+from kedge.core import alerts
+from kedge.core.alerts import Alert, Message, Rung
+from kedge.core.durations import seconds
+from kedge.core.errors import KedgeError, Refused
+from kedge.core.values import State
+from kedge.engine.alerting import Alerting
+from kedge.engine.patrol import Patrol
+from kedge.ports import Note
+from kedge.settings import Alerts
+from kedge.wiring import Workplace, host_name
+
+LISTED = 200
+"""Alerts in one list, newest first."""
+
+
+def outgoing(alerts_: Alerts) -> Outgoing:
+    """The channels, as kedge.toml and the environment say."""
+    return Outgoing(
+        smtp=alerts_.smtp, sender=alerts_.sender, timeout_s=seconds(alerts_.timeout),
+    )  # fmt: skip
+
+
+def alerting_of(place: Workplace, patrol: Patrol, alerts_: Alerts) -> Alerting:
+    """What raises and sends, with this place's connections for its thread alone."""
+    return Alerting(
+        store=place.alerts, ledger=place.ledger, stamp=place.ledger.stamp,
+        channels=outgoing(alerts_), sight=lambda: patrol.sight, clock=place.clock,
+        leads=patrol.leads, by=f"alerting@{host_name()}.{os.getpid()}",
+        timeout_s=seconds(alerts_.timeout), remembered=place.disk.remembered,
+    )  # fmt: skip
+
+
+def alerts_of(place: Workplace, endpoint: str | None, *, over: bool) -> list[dict[str, Any]]:
+    """Alerts as plain values, newest first: those that are open, or all.
+
+    Raises:
+        Refused: there is no such endpoint.
+    """
+    states = place.ledger.read().states
+    if endpoint is not None:
+        _state(states, endpoint)
+    now = place.clock.unix()
+    return [
+        described(alert, alerts.rungs(states[alert.endpoint].policy, now)
+                  if alert.endpoint in states else ())
+        for alert in place.alerts.listed(endpoint, over=over, limit=LISTED)
+    ]  # fmt: skip
+
+
+def described(alert: Alert, levels: tuple[Rung, ...]) -> dict[str, Any]:
+    """One alert as plain values; `standing` says in a few words how it stands."""
+    failing = [d for d in alert.deliveries if d.state != "delivered" and d.failures]
+    if not alert.open:
+        standing = f"resolved: {alert.resolved}"
+    elif alert.acknowledged_by:
+        standing = f"acknowledged by {alert.acknowledged_by}"
+    elif alert.told:
+        standing = f"told: {', '.join(d.channel for d in alert.told)}"
+    elif not levels:
+        standing = "nobody is told: the policy has no escalation"
+    elif failing:
+        standing = f"NOBODY COULD BE TOLD: {failing[0].fault}"
+    else:
+        standing = "nobody is told yet"
+    return {**msgspec.to_builtins(alert), "open": alert.open, "standing": standing}
+
+
+def alerts_text(found: list[dict[str, Any]]) -> str:
+    """Alerts for people, two lines each."""
+    return "\n".join(
+        f"#{one['number']:<5} {one['level']:4}  {one['endpoint']}: {one['summary']}"
+        + (f"  ({one['times']} times)" if one["times"] > 1 else "")
+        + f"\n       {one['opened_at'][:19]}Z  {one['standing']}"
+        for one in found
+    )
+
+
+def acknowledge(place: Workplace, number: int, by: str) -> Alert:
+    """Say that somebody has an alert: it escalates no further.
+
+    Raises:
+        Refused: `unknown_alert`, `already_acknowledged`, or `already_resolved`.
+    """
+    before = place.alerts.find(number)
+    if before is None:
+        raise Refused(f"there is no alert {number}", code="unknown_alert", hint="kedge alerts lists them")  # fmt: skip
+    if before.acknowledged_by:
+        raise Refused(f"{before.acknowledged_by} has acknowledged alert {number} already",
+                      code="already_acknowledged", hint="nobody is woken for it any more")  # fmt: skip
+    if not before.open:
+        raise Refused(f"alert {number} is over: {before.resolved}", code="already_resolved",
+                      hint="kedge alerts --all lists it")  # fmt: skip
+    at = place.clock.now()
+    after = place.alerts.change(
+        number, lambda a: alerts.acknowledge(a, by=by, at=at), by=by, at=at
+    )  # fmt: skip
+    assert after is not None
+    return after
+
+
+def test_of(place: Workplace, endpoint: str, outgoing_: Outgoing, *, by: str) -> dict[str, Any]:
+    """Send a test through every channel of every level, and keep the result in the history.
+
+    Raises:
+        Refused: `no_escalation`: the policy in force tells nobody.
+    """
+    state = _state(place.ledger.read().states, endpoint)
+    levels = alerts.rungs(state.policy, place.clock.unix())
+    if not levels:
+        raise Refused(f"nobody is told of anything on {endpoint}: its policy has no escalation",
+                      code="no_escalation", hint=f"add [[endpoints.{endpoint}.escalation]], kedge apply; "
+                      "docs/howto/alerts.md")  # fmt: skip
+    message = Message(
+        status="test", number=0, endpoint=endpoint, key="test", level="warn", opened_at=place.clock.now(),
+        summary="a test of the alerts", detail=f"{by} tries every channel; nothing is wrong",
+    )  # fmt: skip
+    found = []
+    for number, rung in enumerate(levels):
+        channels = []
+        for target in rung.targets:
+            fault = ""
+            try:
+                outgoing_.send(target.url, message)
+            except KedgeError as error:
+                fault = str(error)
+            channels.append({"channel": target.channel, "who": target.who,
+                             "delivered": not fault, "fault": fault})  # fmt: skip
+        works = any(c["delivered"] for c in channels)
+        found.append({"level": number, "works": works, "channels": channels})
+    result = {"endpoint": endpoint, "delivered": all(level["works"] for level in found),
+              "levels": found}  # fmt: skip
+    body = {"delivered": result["delivered"], "levels": found}
+    place.ledger.note(endpoint, Note(kind="alert_tested", body=body), by=by,
+                      reason="kedge alerts test", at=message.opened_at)  # fmt: skip
+    _mended(place, endpoint, found, by)
+    return result
+
+
+def _mended(place: Workplace, endpoint: str, levels: list[dict[str, Any]], by: str) -> None:
+    """A channel that has delivered a test is not dead."""
+    works = {c["channel"] for level in levels for c in level["channels"] if c["delivered"]}
+    at = place.clock.now()
+    for alert in place.alerts.listed(endpoint, over=False, limit=LISTED):
+        if alert.lasts == "channel" and alert.key.partition(":")[2] in works:
+            place.alerts.change(
+                alert.number, lambda a: alerts.resolve(a, reason="it delivered a test", at=at),
+                by=by, at=at,
+            )  # fmt: skip
+
+
+def test_text(found: dict[str, Any]) -> str:
+    """What came of a test, a line for each channel."""
+    return "\n".join(
+        f"level {level['level']}  {'delivered' if channel['delivered'] else 'FAILED   '}  {channel['channel']}"
+        + (f" ({channel['who']})" if channel["who"] else "")
+        + (f"  {channel['fault']}" if channel["fault"] else "")
+        for level in found["levels"]
+        for channel in level["channels"]
+    )
+
+
+def _state(states: dict[str, State], endpoint: str) -> State:
+    if endpoint not in states:
+        known = ", ".join(sorted(states)) or "none; kedge apply brings kedge.toml into force"
+        raise Refused(
+            f"no endpoint {endpoint}", code="unknown_endpoint", hint=f"known are: {known}"
+        )
+    return states[endpoint]

@@ -1,0 +1,163 @@
+"""Who an endpoint belongs to and how to reach them, as kedge.toml may say it: a part of `settings`.
+
+An owner is a person. "The platform team" answers no telephone; so a name is refused when it has a
+word for a group in it (team, squad, on-call, ...), or is nothing but words for what a group does
+(SRE, ML platform, data science), and an address by the same rule for the part before its @.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from kedge.core.alerts import WORDS, url_of
+from kedge.core.durations import seconds
+from kedge.core.values import Contact, Policy, Rota
+
+if TYPE_CHECKING:
+    from kedge.settings import Alerts
+
+GROUP = frozenset({
+    "team", "teams", "squad", "group", "groups", "crew", "guild", "department", "dept",
+    "committee", "oncall", "everyone", "everybody", "rota", "distribution", "mailinglist",
+})  # fmt: skip
+"""One of these in a name or an address: it is a group."""
+WORK = frozenset({
+    "admin", "admins", "administrators", "ai", "all", "alert", "alerts", "analytics", "api",
+    "backend", "business", "contact", "core", "data", "dev", "developers", "devops", "duty",
+    "eng", "engineering", "engineers", "frontend", "hello", "help", "helpdesk", "info", "infra",
+    "infrastructure", "it", "list", "ml", "mlops", "models", "model", "monitoring", "noc",
+    "operations", "ops", "owner", "owners", "pager", "paging", "platform", "product",
+    "production", "release", "releases", "research", "science", "scientists", "security",
+    "service", "services", "site", "sre", "support", "sysadmin", "systems", "tech", "the", "and",
+    "of", "on", "call",
+})  # fmt: skip
+"""A name or an address of only these: it is what a group does."""
+TOKENS = frozenset({
+    "discord", "msteams", "opsgenie", "pagerduty", "pover", "pushover", "slack", "sns", "splunk",
+    "tgram", "twilio", "victorops", "wxteams", "zulip",
+})  # fmt: skip
+"""Channels whose URL always holds a secret: it is a variable, since a policy is in the ledger."""
+TOKEN_HOSTS = ("hooks.slack.com", "discord.com", "discordapp.com", "webhook.office.com",
+               "hooks.zapier.com", "api.telegram.org", "chat.googleapis.com")  # fmt: skip
+"""Hosts whose webhooks are known to whoever knows their path."""
+OWN = ("http", "https", "webhook+http", "webhook+https", "alertmanager", "alertmanagers",
+       "alertmanager-webhook+http", "alertmanager-webhook+https")  # fmt: skip
+_URL = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://(\S+)")
+_MAIL = re.compile(r"(?:mailto:)?([^\s@:/?]+)@([^\s@:/?]+)(?:\?\S*)?")
+
+
+def is_group(name: str) -> bool:
+    """Whether a name, or the part of an address before its @, is that of a group."""
+    words = re.findall(r"[^\W\d_]+", name.lower())
+    joined = re.search(r"\bon[ _-]?call\b", name.lower()) is not None
+    return joined or bool(GROUP & {*words}) or (bool(words) and {*words} <= WORK)
+
+
+def judge_people(policy: Policy, place: str, faults: list[str]) -> None:
+    """Owner, escalation and rota of a policy."""
+    if policy.owner is not None:
+        _judge_contact(policy.owner, f"{place}.owner", faults)
+    if policy.rota is not None:
+        _judge_rota(policy.rota, f"{place}.rota", faults)
+    named = {"owner": policy.owner, "rota": policy.rota}
+    delays: list[float] = []
+    for number, step in enumerate(policy.escalation):
+        at = f"{place}.escalation[{number}]"
+        try:
+            delays.append(seconds(step.after))
+        except ValueError as error:
+            faults.append(f"{at}.after: {error}")
+        if not step.to:
+            faults.append(f"{at}.to: nobody is told")
+        for entry in step.to:
+            if entry in WORDS:
+                if named[entry] is None:
+                    faults.append(f"{at}.to: there is no {place}.{entry}")
+            else:
+                _judge_channel(entry, f"{at}.to", faults)
+    if any(later <= sooner for sooner, later in pairwise(delays)):
+        faults.append(f"{place}.escalation: `after` must grow from level to level")
+    used = {entry for step in policy.escalation for entry in step.to}
+    if "owner" in used and policy.owner is not None and policy.owner.contact.strip():
+        _judge_channel(policy.owner.contact, f"{place}.owner.contact", faults)
+
+
+def _judge_contact(person: Contact, place: str, faults: list[str]) -> None:
+    for what, given in (("name", person.name), ("contact", person.contact)):
+        if not given.strip():
+            faults.append(f"{place}.{what}: is empty")
+    if is_group(person.name):
+        faults.append(
+            f"{place}.name: {person.name!r} is a group; name the one person who answers for it, "
+            "and put the others into `escalation` or `rota`"
+        )
+    mail = _MAIL.fullmatch(person.contact)
+    if mail is not None and is_group(mail[1]):
+        faults.append(
+            f"{place}.contact: {person.contact!r} looks like a mailing list; give the person's own "
+            "address, and put the list into `escalation`"
+        )
+
+
+def _judge_rota(rota: Rota, place: str, faults: list[str]) -> None:
+    try:
+        if datetime.fromisoformat(rota.start).tzinfo is None:
+            faults.append(f"{place}.start: says no time zone; write 2026-11-23T09:00:00Z")
+    except ValueError:
+        faults.append(f"{place}.start: {rota.start!r} is no instant; write 2026-11-23T09:00:00Z")
+    try:
+        if seconds(rota.each) <= 0:
+            faults.append(f"{place}.each: a turn takes longer than nothing")
+    except ValueError as error:
+        faults.append(f"{place}.each: {error}")
+    if not rota.people:
+        faults.append(f"{place}.people: nobody is on it")
+    for number, person in enumerate(rota.people):
+        at = f"{place}.people[{number}]"
+        _judge_contact(person, at, faults)
+        if person.contact.strip():
+            _judge_channel(person.contact, f"{at}.contact", faults)
+
+
+def _judge_channel(channel: str, place: str, faults: list[str]) -> None:
+    """A channel is an address, or a URL; and no secret stands in it."""
+    url = url_of(channel)
+    if url.startswith("mailto:"):
+        if _MAIL.fullmatch(url) is None:
+            faults.append(f"{place}: {channel!r} is no e-mail address")
+        return
+    found = _URL.fullmatch(url)
+    if found is None:
+        faults.append(
+            f"{place}: {channel!r} is no channel; write an e-mail address, a URL such as "
+            'https://HOST/PATH, "owner" or "rota"'
+        )
+        return
+    scheme, rest = found[1].lower(), found[2]
+    if scheme in OWN and not rest.partition("/")[0].rpartition("@")[2]:
+        faults.append(f"{place}: {scheme}:// has no host")
+    user = rest.partition("/")[0].rpartition("@")[0]
+    secret = user.partition(":")[2] if ":" in user else ""
+    host = rest.partition("/")[0].rpartition("@")[2].partition(":")[0]
+    known = scheme in TOKENS or host.lower().endswith(TOKEN_HOSTS)
+    if (secret and "${" not in secret) or (known and "${" not in rest):
+        faults.append(
+            f"{place}: a secret stands in the {scheme} URL, and a policy is kept in the ledger; "
+            "write ${NAME} for an environment variable of kedge up"
+        )
+
+
+def judge_alerts(alerts: Alerts, faults: list[str]) -> None:
+    """[alerts]: how mail is sent."""
+    if alerts.smtp is not None and not re.fullmatch(r"smtps?://\S+", alerts.smtp):
+        faults.append("alerts.smtp: is smtp://HOST:PORT or smtps://HOST:PORT")
+    if _MAIL.fullmatch(alerts.sender) is None:
+        faults.append(f"alerts.sender: is an e-mail address; got {alerts.sender!r}")
+    try:
+        if not 0.1 <= seconds(alerts.timeout) <= 60:
+            faults.append(f"alerts.timeout: is 100ms to 60s; got {alerts.timeout}")
+    except ValueError as error:
+        faults.append(f"alerts.timeout: {error}")

@@ -1,0 +1,590 @@
+"""Alerts: what is worth telling a human, whom, when, and until when. Values in, values out.
+
+Theory of operation
+-------------------
+* An alert has a key. While one is open, the same condition at the same endpoint is no second one.
+* `conditions` and `happened` say what is wrong: the first what lasts, by the patrol's decision, the
+  second what has happened, by an entry of the ledger. Only what lasts ends by itself (`settled`).
+* Time is the alert's own: seconds that it has been open, gathered from a monotonic clock. Only the
+  gap between two processes is told by the wall clock, and it brings one level at most (`passed`):
+  a clock that jumps back silences nobody, and one that jumps forward wakes nobody out of turn.
+* A page escalates until it is acknowledged; a warning goes to the first level. Whichever level
+  reached nobody, because all its channels are dead, is followed by the next one at once.
+* A delivery is claimed, sent, then recorded. A claim runs out, so that what a process that died
+  has sent perhaps is sent again: at least once. Whoever is faster claims; the other one waits.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
+from math import inf
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from msgspec.structs import replace
+
+from kedge.core.codec import fingerprint
+from kedge.core.commands import (
+    AnyEvent,
+    CanaryStarted,
+    CandidateRolledBack,
+    Promoted,
+    RolledBack,
+    ShadowStarted,
+)
+from kedge.core.durations import seconds
+from kedge.core.values import Contact, Policy, Rota, Stage, State, Value
+
+if TYPE_CHECKING:  # it needs NumPy, and a rollback must not wait for that
+    from kedge.core.policy import Decision
+
+BROKEN_S = 60.0
+"""Input is broken for so long before anybody is told: a worker that is started again takes seconds."""
+MENDED_S = 10.0
+"""And sound for so long before that ends, so that a flicker is one alert."""
+UNDER_WAY_S = 5.0
+"""A rollback that the patrol submitted has landed by then; otherwise the failure itself is told."""
+DEAD_AFTER = 3
+"""Failures in a row after which a channel is dead: once may be a lost packet, twice a restart."""
+FIRST_RETRY_S = 2.0
+LONGEST_RETRY_S = 300.0
+"""Retries come after 2, 4, 8 seconds and so on, and every five minutes in the end, for ever."""
+NOTICES = 12
+"""Attempts at saying that something is over, half an hour, to somebody who was told that it began."""
+
+Level = Literal["warn", "page"]
+Kind = Literal["told", "resolved"]
+WORDS = ("owner", "rota")
+"""Of an escalation's `to`: whoever that is."""
+
+# ---------------------------------------------------------------- values
+
+
+class Raise(Value, frozen=True, kw_only=True):
+    """Something that is wrong, before it is an alert."""
+
+    key: str
+    level: Level
+    lasts: Literal["condition", "event", "channel"]
+    summary: str
+    """One line, which stays the same while the thing does."""
+    detail: str = ""
+    subject: int | None = None
+    """The release that it is about."""
+    after_s: float = 0.0
+    """For how long it has to last before it is told."""
+
+
+class Delivery(Value, frozen=True, kw_only=True):
+    """One message to one channel: under way, delivered, or failed and to be tried again."""
+
+    level: int
+    channel: str
+    """As it is shown: without secrets, and the same for as long as the policy is."""
+    kind: Kind = "told"
+    state: Literal["sending", "delivered", "failed"]
+    who: str = ""
+    """The person on duty, where the channel is "rota"."""
+    failures: int = 0
+    fault: str = ""
+    due_s: float = 0.0
+    """When it is tried again, in the alert's own time."""
+    by: str = ""
+    until: float = 0.0
+    """When the claim runs out, Unix time."""
+    at: str = ""
+
+
+class Alert(Value, frozen=True, kw_only=True):
+    """Something that somebody is to know. `number` is its name: `kedge ack 17`."""
+
+    number: int
+    endpoint: str
+    key: str
+    level: Level
+    lasts: Literal["condition", "event", "channel"]
+    summary: str
+    detail: str = ""
+    subject: int | None = None
+    times: int = 1
+    opened_at: str
+    elapsed_s: float = 0.0
+    """For how long it has been open, as of `seen`."""
+    seen: float = 0.0
+    """Unix time at which that was written."""
+    acknowledged_at: str = ""
+    acknowledged_by: str = ""
+    resolved_at: str = ""
+    resolved: str = ""
+    """Why it is over."""
+    deliveries: tuple[Delivery, ...] = ()
+
+    @property
+    def open(self) -> bool:
+        """Whether it is not over."""
+        return not self.resolved_at
+
+    @property
+    def told(self) -> tuple[Delivery, ...]:
+        """Who knows of it."""
+        return tuple(d for d in self.deliveries if d.kind == "told" and d.state == "delivered")
+
+
+class Target(NamedTuple):
+    """A channel of a level, and the URL behind it, in which variables are not filled in yet."""
+
+    level: int
+    channel: str
+    who: str
+    url: str
+
+
+class Rung(NamedTuple):
+    """One level of an escalation, resolved."""
+
+    after_s: float
+    targets: tuple[Target, ...]
+    relieved: tuple[Target, ...] = ()
+    """Those of the rota who are not on duty now, and may have been when it began."""
+
+
+class Sight(NamedTuple):
+    """What the patrol saw when it looked last."""
+
+    decisions: Mapping[str, tuple[int, Decision]] = {}
+    """By endpoint: the epoch that it decided on, and what."""
+    fault: str = ""
+    """Why it could not look; empty when it could."""
+
+
+class Message(Value, frozen=True, kw_only=True):
+    """What a channel is given to say."""
+
+    status: Literal["firing", "resolved", "test"]
+    number: int
+    endpoint: str
+    key: str
+    level: Level
+    summary: str
+    detail: str
+    opened_at: str
+    resolved_at: str = ""
+    reason: str = ""
+
+    @property
+    def title(self) -> str:
+        """One line."""
+        word = {"firing": self.level, "resolved": "resolved", "test": "test"}[self.status]
+        number = f" (#{self.number})" if self.number else ""
+        return f"[kedge {word}] {self.endpoint}: {self.summary}{number}"
+
+    @property
+    def text(self) -> str:
+        """Everything, for people."""
+        lines = [self.detail or self.summary, f"opened: {self.opened_at}"]
+        if self.status == "resolved":
+            lines.append(f"resolved: {self.resolved_at}: {self.reason}")
+        elif self.status == "firing" and self.number:
+            lines.append(f"kedge ack {self.number} --by NAME says that somebody has it")
+        return "\n".join(lines)
+
+
+# ---------------------------------------------------------------- what is wrong
+
+
+def conditions(
+    state: State, decision: Decision | None, *, fault: str = ""
+) -> tuple[Raise, ...]:  # fmt: skip
+    """What is wrong for as long as it lasts.
+
+    Args:
+        state: the row.
+        decision: the patrol's on this very row; None when it compares nothing.
+        fault: why the patrol cannot see; empty when it can.
+    """
+    if state.compared is None:
+        return ()
+    if fault:
+        return (Raise(key="blind", level="warn", lasts="condition", after_s=BROKEN_S, detail=fault,
+                      summary="the patrol cannot see: nothing is judged, nothing taken back"),)  # fmt: skip
+    if decision is None:
+        return ()
+    subject = judged(state)
+    if decision.verdict == "fail":
+        return (_failing(state, decision, subject),)
+    if decision.verdict == "broken input":
+        return (Raise(key="broken", level="warn", lasts="condition", after_s=BROKEN_S,
+                      detail=decision.reason, subject=subject,
+                      summary="the input is broken: no verdict can be given"),)  # fmt: skip
+    if decision.code == "ask":
+        return (Raise(key=f"waiting:r{subject}@{_step(state)}", level="warn", lasts="condition",
+                      detail=decision.reason, subject=subject,
+                      summary=f"r{subject} passed at {_step(state)} and waits for a person"),)  # fmt: skip
+    return ()
+
+
+def judged(state: State) -> int | None:
+    """The release that a verdict is about: the candidate, or after a promotion production."""
+    return state.candidate if state.candidate is not None else state.production
+
+
+def _step(state: State) -> str:
+    return f"{state.weight / 100:g} %" if state.stage is Stage.CANARY else str(state.stage)
+
+
+def _failing(state: State, decision: Decision, subject: int | None) -> Raise:
+    """A failure that still stands; one that was taken back is an entry of the ledger."""
+    after_s = 0.0
+    if decision.code == "frozen":
+        done = "automation is frozen, so nothing was done"
+    elif decision.command is not None:
+        done, after_s = "what the patrol submitted has not gone through", UNDER_WAY_S
+    elif state.stage is Stage.SHADOW:
+        done = "no caller has met it"
+    elif state.candidate is None:
+        done = "it is production, and nothing was done"
+    else:
+        done = "the rollout is held"
+    return Raise(key=f"failing:r{subject}", level="page", lasts="condition", subject=subject,
+                 summary=f"r{subject} fails; {done}", detail=decision.reason, after_s=after_s)  # fmt: skip
+
+
+def happened(event: AnyEvent, *, by: str, reason: str) -> Raise | None:
+    """What an entry of the ledger gives somebody to know, if anything."""
+    match event:
+        case CandidateRolledBack(release=left) if by.startswith("patrol@"):
+            return Raise(key=f"rolled_back:r{left}", level="page", lasts="event", subject=left,
+                         summary=f"r{left} failed and was taken back", detail=reason)  # fmt: skip
+        case RolledBack(release=number, left=left) if by.startswith("patrol@"):
+            return Raise(key=f"rolled_back:r{left}", level="page", lasts="event", subject=left,
+                         summary=f"production went back from r{left} to r{number}", detail=reason)  # fmt: skip
+        case (
+            Promoted(release=number, override=why)
+            | ShadowStarted(release=number, override=why)
+            | CanaryStarted(release=number, override=why)
+        ) if why is not None:
+            word = str(event.__struct_config__.tag).replace("_started", "")
+            return Raise(key=f"override:r{number}", level="warn", lasts="event", subject=number,
+                         summary=f"{by} overrode the rules: r{number}, {word}", detail=why)  # fmt: skip
+    return None
+
+
+def settled(
+    alert: Alert, state: State, decision: Decision | None, raised: Collection[str]
+) -> str:  # fmt: skip
+    """Why a condition is over; empty while it stands.
+
+    Args:
+        alert: one that is open.
+        state: the row.
+        decision: the patrol's on this row; None when it compares nothing.
+        raised: the keys of the conditions that hold now.
+    """
+    if alert.lasts != "condition" or alert.key in raised:
+        return ""
+    what = alert.key.partition(":")[0]
+    if alert.subject is not None and (state.compared is None or judged(state) != alert.subject):
+        word = "is production" if state.production == alert.subject else "left the rollout"
+        return f"r{alert.subject} {word}"
+    if state.compared is None:
+        return "nothing is compared any more"
+    if decision is None:
+        return ""
+    if what == "waiting" and not alert.key.endswith(f"@{_step(state)}"):
+        return f"r{alert.subject} went on to {_step(state)}"
+    if what == "waiting" and decision.verdict != "fail":
+        return ""  # a verdict wavers; what was proven waits all the same
+    if what in ("broken", "blind"):
+        return f"it can be judged again: {decision.verdict}"
+    return f"the verdict is {decision.verdict} now: {decision.reason}"
+
+
+def ends_after_s(alert: Alert) -> float:
+    """For how long a condition has to be over before its alert is."""
+    return MENDED_S if alert.key in ("broken", "blind") else 0.0
+
+
+def dead_channel(endpoint: str, delivery: Delivery) -> Raise:
+    """The alert about a channel that does not deliver."""
+    return Raise(key=f"channel:{delivery.channel}", level="warn", lasts="channel",
+                 summary=f"the channel {delivery.channel} of {endpoint} does not deliver",
+                 detail=f"{delivery.failures} attempts failed: {delivery.fault}")  # fmt: skip
+
+
+# ---------------------------------------------------------------- an alert's life
+
+
+def opened(found: Raise, endpoint: str, *, at: str, now: float, number: int = 0) -> Alert:
+    """A new alert. `at` is RFC 3339, `now` Unix time of the same instant."""
+    return Alert(
+        number=number, endpoint=endpoint, key=found.key, level=found.level, lasts=found.lasts,
+        summary=found.summary, detail=found.detail, subject=found.subject, opened_at=at, seen=now,
+    )  # fmt: skip
+
+
+def again(alert: Alert, found: Raise) -> Alert:
+    """The same thing once more: it is counted when it is an event, and the newest words stand."""
+    if alert.lasts == "event":
+        return replace(alert, times=alert.times + 1, summary=found.summary, detail=found.detail)
+    if alert.summary == found.summary:
+        return alert
+    return replace(alert, summary=found.summary, detail=found.detail)
+
+
+def acknowledge(alert: Alert, *, by: str, at: str) -> Alert:
+    """Somebody has it: nobody else is woken. What has only happened is over with that."""
+    if not alert.open or alert.acknowledged_by:
+        return alert
+    known = replace(alert, acknowledged_by=by, acknowledged_at=at)
+    if alert.lasts == "event":
+        return resolve(known, reason=f"{by} has seen it", at=at)
+    return known
+
+
+def resolve(alert: Alert, *, reason: str, at: str) -> Alert:
+    """It is over."""
+    return replace(alert, resolved=reason, resolved_at=at) if alert.open else alert
+
+
+def message(alert: Alert, kind: Kind) -> Message:
+    """What is said of it."""
+    return Message(
+        status="firing" if kind == "told" else "resolved", number=alert.number, endpoint=alert.endpoint,
+        key=alert.key, level=alert.level, summary=alert.summary, detail=alert.detail,
+        opened_at=alert.opened_at, resolved_at=alert.resolved_at, reason=alert.resolved,
+    )  # fmt: skip
+
+
+# ---------------------------------------------------------------- whom
+
+
+def on_duty(rota: Rota, now: float) -> Contact:
+    """Who is on duty at this Unix time; before the start it is the first."""
+    turns = int((now - datetime.fromisoformat(rota.start).timestamp()) // seconds(rota.each))
+    return rota.people[max(turns, 0) % len(rota.people)]
+
+
+def rungs(policy: Policy, now: float) -> tuple[Rung, ...]:
+    """The levels of a policy, with the people that they mean at this Unix time.
+
+    A URL that stands twice in one level, once by its word, is told once.
+    """
+    found = []
+    for number, step in enumerate(policy.escalation):
+        targets: dict[str, Target] = {}
+        relieved: list[Target] = []
+        for entry in step.to:
+            who, url = "", entry
+            if entry == "owner" and policy.owner is not None:
+                url = policy.owner.contact
+            elif entry == "rota" and policy.rota is not None:
+                duty = on_duty(policy.rota, now)
+                who, url = duty.name, duty.contact
+                relieved += [Target(number, entry, one.name, url_of(one.contact))
+                             for one in policy.rota.people if one != duty]  # fmt: skip
+            targets.setdefault(url_of(url), Target(number, shown(entry), who, url_of(url)))
+        found.append(Rung(seconds(step.after), tuple(targets.values()), tuple(relieved)))
+    return tuple(found)
+
+
+def url_of(contact: str) -> str:
+    """A contact as a URL: an e-mail address alone is one."""
+    return f"mailto:{contact}" if ":" not in contact and "@" in contact else contact
+
+
+def shown(channel: str) -> str:
+    """A channel without its secrets: what is shown, logged, and kept in an alert.
+
+    Variables stand as they are written. Without one a path may be a secret, and so may the host
+    of whatever is neither HTTP nor mail: six digits of a digest tell one from another.
+    """
+    scheme, separated, rest = channel.partition("://")
+    if not separated:
+        return channel.partition("?")[0]
+    user, at, place = rest.rpartition("@")
+    if at and "${" not in user:
+        user = "***"
+    if "${" in channel or scheme in ("alertmanager", "alertmanagers"):
+        return f"{scheme}://{user}{at}{place.partition('?')[0]}"
+    mark = fingerprint(channel)[-6:]
+    if not scheme.endswith(("http", "https")):
+        return f"{scheme}://…{mark}"
+    host, _, path = place.partition("/")
+    return f"{scheme}://{user}{at}{host}" + (f"/…{mark}" if path else "")
+
+
+_VARIABLE = re.compile(r"\$\{(\w+)\}", re.ASCII)
+
+
+def variables(channel: str) -> tuple[str, ...]:
+    """The names of the environment variables in a channel: `${NAME}`."""
+    return tuple(_VARIABLE.findall(channel))
+
+
+# ---------------------------------------------------------------- when
+
+
+def passed(
+    alert: Alert, levels: Sequence[Rung], elapsed_s: float, since_s: float | None, now: float
+) -> float:  # fmt: skip
+    """For how long an alert has been open by now, in its own time.
+
+    Args:
+        alert: it.
+        levels: those of its endpoint.
+        elapsed_s: for how long it had been, when this process last looked.
+        since_s: seconds since then by a monotonic clock. None: this process has not looked yet.
+        now: Unix time. It only tells the gap between two processes, up to the next level.
+    """
+    if since_s is not None:
+        return elapsed_s + max(since_s, 0.0)
+    ahead = (rung.after_s for rung in levels if rung.after_s > alert.elapsed_s)
+    most = min(ahead, default=alert.elapsed_s + LONGEST_RETRY_S)
+    return min(alert.elapsed_s + max(now - alert.seen, 0.0), most)
+
+
+def due(
+    alert: Alert, levels: Sequence[Rung], elapsed_s: float, *, now: float, lease_s: float,
+    anew: bool = False,
+) -> tuple[tuple[Target, Kind], ...]:  # fmt: skip
+    """What must be sent now.
+
+    Args:
+        alert: it.
+        levels: those of its endpoint.
+        elapsed_s: its own time.
+        now: Unix time, for claims that ran out.
+        lease_s: the longest that a claim can be: one that seems to end later is from before a
+            clock was set back, and is over.
+        anew: try what failed at once: a process that has just begun may know what the one before
+            it did not, such as a password.
+    """
+    kind: Kind = "told" if alert.open else "resolved"
+    own_s = inf if anew else elapsed_s
+    return tuple(
+        (target, kind)
+        for target in wanted(alert, levels, elapsed_s)
+        if _waits(_of(alert, target, kind), own_s, now, lease_s)
+    )
+
+
+def wanted(alert: Alert, levels: Sequence[Rung], elapsed_s: float) -> tuple[Target, ...]:
+    """Whom there is something left to tell, now or later."""
+    if alert.open:
+        if alert.acknowledged_by:
+            return ()
+        found, kind = _reached(alert, levels, elapsed_s, "told"), "told"
+    elif alert.told or alert.acknowledged_by or alert.level == "warn":
+        found, kind = list(_knowing(alert, levels)), "resolved"
+    else:  # a page that nobody has heard yet is heard once, with its end
+        found, kind = _reached(alert, levels, elapsed_s, "resolved"), "resolved"
+    return tuple(t for t in found if not _done(alert, _of(alert, t, kind)))
+
+
+def _reached(alert: Alert, levels: Sequence[Rung], elapsed_s: float, kind: str) -> list[Target]:
+    """Everyone of the levels whose time has come, and of those behind a level that is dead."""
+    found: list[Target] = []
+    fell = False
+    for number, rung in enumerate(levels):
+        climbs = number == 0 or (alert.level == "page" and alert.open)
+        if not fell and not (climbs and elapsed_s >= rung.after_s):
+            break
+        mine = [t for t in rung.targets if alert.key != f"channel:{t.channel}"]
+        found += mine
+        fell = all(_is_dead(_of(alert, target, kind)) for target in mine)
+    return found
+
+
+def _knowing(alert: Alert, levels: Sequence[Rung]) -> Iterable[Target]:
+    """Those who were told, as far as the policy still knows them."""
+    known = {(d.level, d.channel, d.who) for d in alert.told}
+    targets = (t for rung in levels for t in (*rung.targets, *rung.relieved))
+    return (t for t in targets if (t.level, t.channel, t.who) in known)
+
+
+def _of(alert: Alert, target: Target, kind: str) -> Delivery | None:
+    return next(
+        (d for d in alert.deliveries
+         if (d.level, d.channel, d.kind) == (target.level, target.channel, kind)), None,
+    )  # fmt: skip
+
+
+def _is_dead(delivery: Delivery | None) -> bool:
+    return delivery is not None and is_dead(delivery)
+
+
+def is_dead(delivery: Delivery) -> bool:
+    """Whether its channel has failed so often that others must be told instead."""
+    return delivery.state != "delivered" and delivery.failures >= DEAD_AFTER
+
+
+def _done(alert: Alert, delivery: Delivery | None) -> bool:
+    if delivery is None:
+        return False
+    known = any(d.state == "delivered" for d in alert.deliveries)
+    gave_up = known and delivery.kind == "resolved" and delivery.failures >= NOTICES
+    return delivery.state == "delivered" or gave_up
+
+
+def _waits(delivery: Delivery | None, elapsed_s: float, now: float, lease_s: float) -> bool:
+    if delivery is None:
+        return True
+    if delivery.state == "sending":
+        return not 0 < delivery.until - now <= lease_s
+    return elapsed_s >= delivery.due_s
+
+
+def finished(alert: Alert, levels: Sequence[Rung], elapsed_s: float) -> bool:
+    """Whether nothing is left to do: it is over, and whoever was told knows."""
+    return not alert.open and not wanted(alert, levels, elapsed_s)
+
+
+# ---------------------------------------------------------------- deliveries
+
+
+def claim(
+    alert: Alert, target: Target, kind: Kind, *, elapsed_s: float, now: float, lease_s: float,
+    by: str, anew: bool = False,
+) -> Alert:  # fmt: skip
+    """Say that somebody sends it now; the same alert when somebody else does, or nothing is due."""
+    old = _of(alert, target, kind)
+    stands = alert.open if kind == "told" else not alert.open
+    if not stands or (kind == "told" and alert.acknowledged_by):
+        return alert
+    own_s = inf if anew else elapsed_s
+    if old is not None and (old.state == "delivered" or not _waits(old, own_s, now, lease_s)):
+        return alert
+    fresh = Delivery(
+        level=target.level, channel=target.channel, kind=kind, state="sending", who=target.who,
+        failures=old.failures if old else 0, fault=old.fault if old else "", by=by,
+        until=now + lease_s,
+    )  # fmt: skip
+    return _with(replace(alert, elapsed_s=elapsed_s, seen=now), fresh)
+
+
+def claimed(alert: Alert, target: Target, kind: Kind, *, by: str, until: float) -> bool:
+    """Whether this very claim is the one that stands."""
+    mine = _of(alert, target, kind)
+    return mine is not None and (mine.state, mine.by, mine.until) == ("sending", by, until)
+
+
+def record(
+    alert: Alert, target: Target, kind: Kind, *, fault: str, elapsed_s: float, now: float, at: str
+) -> Alert:  # fmt: skip
+    """Write down how it went; `fault` is empty when it was delivered."""
+    old = _of(alert, target, kind)
+    failures = 0 if not fault else (old.failures if old else 0) + 1
+    wait_s = min(FIRST_RETRY_S * 2.0 ** min(failures - 1, 10), LONGEST_RETRY_S) if fault else 0.0
+    done = Delivery(
+        level=target.level, channel=target.channel, kind=kind, who=target.who, at=at,
+        state="failed" if fault else "delivered", failures=failures, fault=fault,
+        due_s=elapsed_s + wait_s,
+    )  # fmt: skip
+    return _with(replace(alert, elapsed_s=max(elapsed_s, alert.elapsed_s), seen=now), done)
+
+
+def _with(alert: Alert, delivery: Delivery) -> Alert:
+    key = (delivery.level, delivery.channel, delivery.kind)
+    rest = tuple(d for d in alert.deliveries if (d.level, d.channel, d.kind) != key)
+    return replace(alert, deliveries=(*rest, delivery))

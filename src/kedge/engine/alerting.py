@@ -1,0 +1,393 @@
+"""Raises alerts, tells people, and goes on until somebody acknowledges.
+
+Theory of operation
+-------------------
+* It runs beside the patrol, on a thread of its own: a mail server that hangs holds no verdict up.
+  Only the leader's runs; should two ever run, the store lets one of them claim each message.
+* What has happened is read from the ledger, from where the last look ended: a patrol that was
+  killed after it acted has lost nobody's page. What lasts is asked of the patrol's newest look.
+* Each message is sent on a thread of its own, eight at once at most; more wait for the next look.
+  A claim is written before and the outcome after; a claim that runs out is sent again.
+* Without the ledger nothing can be written, and that is itself told: from memory, by the policies
+  that were read last. It becomes an alert with a number when the ledger is back.
+* Deliberately absent: whom and when. `core.alerts` says.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import structlog
+from msgspec.structs import replace
+
+from kedge.core import alerts
+from kedge.core.alerts import Alert, Kind, Raise, Rung, Sight, Target
+from kedge.core.errors import KedgeError
+from kedge.core.policy import Decision
+from kedge.core.values import State
+from kedge.ports import AlertStore, Channels, Clock, Ledger, Note
+
+TICK_S = 0.5
+NEWS = 500
+"""Entries of the ledger looked at at once."""
+IN_FLIGHT = 8
+BLIND_S = 10.0
+"""Without the ledger for so long before it is told: a restore from a copy takes seconds."""
+WRITE_S = 60.0
+"""How often an alert's own time is written while it waits: the most that a restart forgets when
+a clock was set back meanwhile."""
+
+log = structlog.get_logger("kedge.alerting")
+
+
+class _Sent(NamedTuple):
+    alert: Alert
+    target: Target
+    kind: Kind
+    fault: str
+
+
+class Alerting:
+    """One control's alerts."""
+
+    def __init__(
+        self, *, store: AlertStore, ledger: Ledger, stamp: Callable[[], object], channels: Channels,
+        sight: Callable[[], Sight], clock: Clock, leads: Callable[[], bool], by: str,
+        timeout_s: float, remembered: Callable[[], Mapping[str, State]],
+    ) -> None:  # fmt: skip
+        """Remember what it works with.
+
+        Args:
+            store: where alerts are kept.
+            ledger: the rows and policies.
+            stamp: a value that differs when the ledger may say something new.
+            channels: the ways out.
+            sight: what the patrol saw last.
+            clock: time.
+            leads: whether this is the one that acts.
+            by: who, for the ledger; another one for each process.
+            timeout_s: of one attempt at sending.
+            remembered: the rows as this host knows them, when there is no ledger.
+        """
+        self._store = store
+        self._ledger = ledger
+        self._stamp = stamp
+        self._channels = channels
+        self._sight = sight
+        self._clock = clock
+        self._leads = leads
+        self._by = by
+        self._lease_s = 2 * timeout_s + 1
+        self._remembered = remembered
+        self._stamped: object = None
+        self._states: Mapping[str, State] = {}
+        self._live: dict[int, Alert] = {}
+        self._lost: dict[str, Alert] = {}
+        """By endpoint: the alert that there is no ledger. It has no number yet."""
+        self._lost_at: float | None = None
+        self._elapsed: dict[tuple[str, int], float] = {}
+        self._looked: float | None = None
+        self._anew: set[tuple[str, int]] = set()
+        """Alerts that this process has only just met: what failed is tried at once."""
+        self._since: dict[tuple[str, str], float] = {}
+        self._seen = self._marked = 0
+        self._flying: set[tuple[str, int, Target, Kind]] = set()
+        self._landed: queue.SimpleQueue[_Sent] = queue.SimpleQueue()
+        self._unwritten: list[_Sent] = []
+        self._stopping = threading.Event()
+
+    def stop(self) -> None:
+        """End after the present look."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Look until stopped."""
+        while not self._stopping.is_set():
+            if self._leads():
+                self.look()
+            else:
+                self._forget()
+            self._stopping.wait(TICK_S)
+
+    def look(self) -> None:
+        """Look once: what is wrong, what is over, and what must be sent."""
+        try:
+            self._read()
+            self._found_again()
+            self._write_outcomes()
+            self._raise_news()
+            self._raise_conditions()
+        except KedgeError as error:
+            self._stamped = None
+            self._is_lost(f"{error.code}: {error}")
+            self._write_outcomes_of_the_lost()
+        self._pass_time()
+        try:
+            self._send_due()
+        except KedgeError:
+            self._stamped = None  # the next look says why
+
+    def _forget(self) -> None:
+        """Somebody else leads: what is known may be old when this one does again."""
+        self._stamped, self._looked, self._seen, self._marked = None, None, 0, 0
+        self._elapsed.clear()
+        self._since.clear()
+
+    # ------------------------------------------------------------ gathering
+
+    def _read(self) -> None:
+        stamp = self._stamp()
+        if stamp == self._stamped:
+            return
+        self._states = self._ledger.read().states
+        self._live = {alert.number: alert for alert in self._store.live()}
+        self._stamped = stamp
+
+    def _levels(self, endpoint: str) -> tuple[Rung, ...]:
+        state = self._states.get(endpoint)
+        return alerts.rungs(state.policy, self._clock.unix()) if state is not None else ()
+
+    def _pass_time(self) -> None:
+        """Each alert's own time goes on; what is known of it only from before is caught up."""
+        now = self._clock.monotonic()
+        since = None if self._looked is None else now - self._looked
+        self._looked = now
+        mine = {(a.endpoint, a.number): a for a in (*self._live.values(), *self._lost.values())}
+        self._anew = mine.keys() - self._elapsed.keys()
+        self._elapsed = {
+            key: alerts.passed(
+                alert, self._levels(alert.endpoint), self._elapsed.get(key, 0.0),
+                since if key in self._elapsed else None, self._clock.unix(),
+            )
+            for key, alert in mine.items()
+        }  # fmt: skip
+
+    # ------------------------------------------------------------ raising, resolving
+
+    def _raise(self, found: list[tuple[str, Raise]], seen: int | None = None) -> None:
+        new = self._store.raise_all(
+            found, by=self._by, at=self._clock.now(), now=self._clock.unix(), seen=seen
+        )
+        for alert in new:
+            log.warning("alerting.opened", endpoint=alert.endpoint, alert=alert.number,
+                        level=alert.level, key=alert.key, summary=alert.summary)  # fmt: skip
+            self._live[alert.number] = alert
+
+    def _resolve(self, alert: Alert, reason: str) -> None:
+        at = self._clock.now()
+        after = self._store.change(
+            alert.number, lambda a: alerts.resolve(a, reason=reason, at=at), by=self._by, at=at
+        )
+        if after is not None:
+            self._live[alert.number] = after
+        log.info("alerting.resolved", endpoint=alert.endpoint, alert=alert.number, reason=reason)
+
+    def _raise_news(self) -> None:
+        """What has happened since: entries of the ledger."""
+        while entries := self._store.news(self._seen, NEWS):
+            told = [
+                (entry.endpoint, found)
+                for entry in entries
+                if not isinstance(entry.event, Note)
+                and (found := alerts.happened(entry.event, by=entry.by, reason=entry.reason))
+            ]
+            self._seen = entries[-1].seq
+            self._marked = self._marked or entries[0].seq
+            if told or self._seen - self._marked >= NEWS:
+                # Now and then also for nothing: the next control begins to read here.
+                self._raise(told, self._seen)
+                self._marked = self._seen
+
+    def _raise_conditions(self) -> None:
+        """What lasts: begun for long enough it is raised, over for long enough it is resolved."""
+        sight, now = self._sight(), self._clock.monotonic()
+        standing: set[tuple[str, str]] = set()
+        fresh: list[tuple[str, Raise]] = []
+        open_ = {(a.endpoint, a.key): a for a in self._live.values() if a.open}
+        for state in self._states.values():
+            epoch, decision = sight.decisions.get(state.endpoint, (state.epoch, None))
+            unseen = epoch != state.epoch or (state.compared is not None and decision is None)
+            if unseen and not sight.fault:
+                standing |= {key for key in self._since if key[0] == state.endpoint}
+                continue  # the patrol has not looked at this row yet
+            found = alerts.conditions(state, decision, fault=sight.fault)
+            for one in found:
+                key = (state.endpoint, one.key)
+                standing.add(key)
+                since = self._since.setdefault(key, now)
+                known = open_.get(key)
+                new = known is None and now - since >= one.after_s
+                if new or (known is not None and known.summary != one.summary):
+                    fresh.append((state.endpoint, one))
+            if not sight.fault:
+                standing |= self._resolve_conditions(state, decision, {o.key for o in found}, now)
+        if fresh:
+            self._raise(fresh)
+        self._since = {key: since for key, since in self._since.items() if key in standing}
+
+    def _resolve_conditions(
+        self, state: State, decision: Decision | None, raised: set[str], now: float
+    ) -> set[tuple[str, str]]:
+        """Resolve what is over at an endpoint; the timers of what seems so, and waits."""
+        waiting = set()
+        here = [a for a in self._live.values() if a.open and a.endpoint == state.endpoint]
+        for alert in here:
+            reason = alerts.settled(alert, state, decision, raised)
+            if alert.lasts == "channel":
+                known = {t.channel for rung in self._levels(state.endpoint) for t in rung.targets}
+                reason = "" if alert.key.partition(":")[2] in known else "no level names it now"
+            if not reason:
+                continue
+            key = (state.endpoint, f"over {alert.key}")
+            if now - self._since.setdefault(key, now) >= alerts.ends_after_s(alert):
+                self._resolve(alert, reason)
+            else:
+                waiting.add(key)
+        return waiting
+
+    # ------------------------------------------------------------ without the ledger
+
+    def _is_lost(self, fault: str) -> None:
+        now = self._clock.monotonic()
+        if self._lost_at is None:
+            self._lost_at = now
+            log.warning("alerting.blind", fault=fault)
+        if now - self._lost_at < BLIND_S or self._lost:
+            return
+        self._states = self._states or self._remembered()
+        found = Raise(key="ledger", level="page", lasts="condition", detail=fault,
+                      summary="the ledger cannot be reached: no verdict, no rollback but --local")  # fmt: skip
+        at, unix = self._clock.now(), self._clock.unix()
+        self._lost = {
+            name: alerts.opened(found, name, at=at, now=unix)
+            for name, state in self._states.items()
+            if state.policy.escalation
+        }
+
+    def _found_again(self) -> None:
+        """The ledger is back: what was told without it is written, and is over."""
+        if self._lost_at is None:
+            return
+        self._write_outcomes_of_the_lost()
+        lasted = self._clock.monotonic() - self._lost_at
+        for endpoint, alert in tuple(self._lost.items()):
+            told = replace(alert, elapsed_s=self._elapsed.get((endpoint, 0), 0.0))
+            self._resolve(self._store.adopt(told, by=self._by), f"it is back after {lasted:.0f} s")
+            del self._lost[endpoint]
+        self._lost_at = None
+
+    # ------------------------------------------------------------ sending
+
+    def _send_due(self) -> None:
+        for alert in (*self._lost.values(), *self._live.values()):
+            levels = self._levels(alert.endpoint)
+            elapsed = self._elapsed.get((alert.endpoint, alert.number), 0.0)
+            now = self._clock.unix()
+            anew = (alert.endpoint, alert.number) in self._anew
+            for target, kind in alerts.due(
+                alert, levels, elapsed, now=now, lease_s=self._lease_s, anew=anew
+            ):
+                if len(self._flying) >= IN_FLIGHT:
+                    return
+                self._send(alert, target, kind, elapsed, now)
+            flies = any(flight[1] == alert.number for flight in self._flying)
+            if alert.number and not flies and alerts.finished(alert, levels, elapsed):
+                self._store.finish(alert.number)
+                self._live.pop(alert.number, None)
+            elif alert.open and not alert.acknowledged_by and elapsed - alert.elapsed_s >= WRITE_S:
+                self._change(alert, lambda a, e=elapsed, n=now: replace(a, elapsed_s=e, seen=n))  # type: ignore[misc]
+
+    def _send(self, alert: Alert, target: Target, kind: Kind, elapsed: float, now: float) -> None:
+        flight = (alert.endpoint, alert.number, target, kind)
+        if flight in self._flying:
+            return
+        until = now + self._lease_s
+        after = self._change(alert, lambda a: alerts.claim(
+            a, target, kind, elapsed_s=elapsed, now=now, lease_s=self._lease_s, by=self._by,
+            anew=(alert.endpoint, alert.number) in self._anew,
+        ))  # fmt: skip
+        if after is None or not alerts.claimed(after, target, kind, by=self._by, until=until):
+            return
+        self._flying.add(flight)
+        # A daemon: control does not wait for a mail server when it is told to stop. The claim
+        # runs out, and whoever leads then sends it again.
+        threading.Thread(target=self._fly, args=(after, target, kind), daemon=True).start()
+
+    def _fly(self, alert: Alert, target: Target, kind: Kind) -> None:
+        fault = "it could not be sent"
+        try:
+            self._channels.send(target.url, alerts.message(alert, kind))
+            fault = ""
+        except KedgeError as error:
+            fault = str(error)
+        finally:
+            self._landed.put(_Sent(alert, target, kind, fault))
+
+    def _change(self, alert: Alert, edit: Callable[[Alert], Alert]) -> Alert | None:
+        """Change an alert where it is kept: in the store, or for want of a ledger in memory."""
+        if not alert.number:
+            after: Alert | None = edit(self._lost.get(alert.endpoint, alert))
+            if after is not None and alert.endpoint in self._lost:
+                self._lost[alert.endpoint] = after
+            return after
+        after = self._store.change(alert.number, edit, by=self._by, at=self._clock.now())
+        if after is not None and alert.number in self._live:
+            self._live[alert.number] = after
+        return after
+
+    def _land(self) -> None:
+        while not self._landed.empty():
+            sent = self._landed.get()
+            self._flying.discard((sent.alert.endpoint, sent.alert.number, sent.target, sent.kind))
+            self._unwritten.append(sent)
+            if sent.fault:
+                log.warning("alerting.failed", endpoint=sent.alert.endpoint, alert=sent.alert.number,
+                            channel=sent.target.channel, kind=sent.kind, fault=sent.fault)  # fmt: skip
+            else:
+                log.info("alerting.delivered", endpoint=sent.alert.endpoint,
+                         alert=sent.alert.number, channel=sent.target.channel, kind=sent.kind)  # fmt: skip
+
+    def _write_outcomes(self) -> None:
+        """Record what came of messages; what cannot be written now waits, eight at most."""
+        self._land()
+        while self._unwritten:
+            self._write_outcome(self._unwritten[0])
+            self._unwritten.pop(0)
+
+    def _write_outcomes_of_the_lost(self) -> None:
+        self._land()
+        mine = [sent for sent in self._unwritten if not sent.alert.number]
+        self._unwritten = [sent for sent in self._unwritten if sent.alert.number]
+        for sent in mine:
+            self._record(sent)
+
+    def _write_outcome(self, sent: _Sent) -> None:
+        after = self._record(sent)
+        if after is None or not after.number:
+            return
+        if not sent.fault:
+            self._delivers(sent)
+            return
+        dead = next(
+            (d for d in after.deliveries if alerts.is_dead(d) and d.channel == sent.target.channel), None
+        )  # fmt: skip
+        key = (after.endpoint, f"channel:{sent.target.channel}")
+        if dead is not None and key not in {(a.endpoint, a.key) for a in self._live.values()}:
+            self._raise([(after.endpoint, alerts.dead_channel(after.endpoint, dead))])
+
+    def _record(self, sent: _Sent) -> Alert | None:
+        elapsed = self._elapsed.get((sent.alert.endpoint, sent.alert.number), sent.alert.elapsed_s)
+        now, at = self._clock.unix(), self._clock.now()
+        return self._change(sent.alert, lambda a: alerts.record(
+            a, sent.target, sent.kind, fault=sent.fault, elapsed_s=elapsed, now=now, at=at,
+        ))  # fmt: skip
+
+    def _delivers(self, sent: _Sent) -> None:
+        """A channel that delivers is not dead."""
+        for alert in tuple(self._live.values()):
+            mine = (sent.alert.endpoint, f"channel:{sent.target.channel}")
+            if alert.open and (alert.endpoint, alert.key) == mine:
+                self._resolve(alert, "it delivers again")

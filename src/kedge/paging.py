@@ -1,0 +1,62 @@
+"""The verbs on alerts: what is wrong, who has it, and whether anybody would hear of it."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from kedge.console import REFUSED, Context, verb
+
+
+class _Alerts(click.Group):
+    """`kedge alerts [ENDPOINT]` lists, and `kedge alerts test ENDPOINT` is a verb of its own."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take the first word as an endpoint, unless it is a verb."""
+        named = bool(args) and args[0] in self.commands
+        ctx.allow_interspersed_args = not named
+        return super().parse_args(ctx, ["", *args] if named else args)
+
+
+@click.group(cls=_Alerts, invoke_without_command=True)
+@click.argument("endpoint", required=False)
+@click.option("--all", "over", is_flag=True, help="Also those that are over.")
+@verb
+def alerts(context: Context, endpoint: str | None, *, over: bool) -> None:
+    """Show what somebody should know: open alerts, newest first, and who was told."""
+    if click.get_current_context().invoked_subcommand is not None:
+        return
+    from kedge.alarming import alerts_of, alerts_text
+
+    found = alerts_of(context.place(), endpoint, over=over)
+    context.out(found, alerts_text(found) or "no alert is open")
+
+
+@alerts.command("test")
+@click.argument("endpoint")
+@verb
+def alerts_test(context: Context, endpoint: str) -> None:
+    """Send a test through every channel of every level; exit code 1 when a level reaches nobody."""
+    from kedge.alarming import outgoing, test_of, test_text
+    from kedge.wiring import actor
+
+    found = test_of(context.place(), endpoint, outgoing(context.settings.alerts), by=actor())
+    context.out(found, test_text(found))
+    if not found["delivered"]:
+        click.echo("hint: a level without a channel that works reaches nobody", err=True)
+        sys.exit(REFUSED)
+
+
+@click.command()
+@click.argument("number", type=int)
+@click.option("--by", help="Who has it; default: as the ledger would name you.")
+@verb
+def ack(context: Context, number: int, by: str | None) -> None:
+    """Say that somebody has alert NUMBER: it escalates no further."""
+    from kedge.alarming import acknowledge
+    from kedge.wiring import actor
+
+    done = acknowledge(context.place(), number, by or actor())
+    over = "" if done.open else ", and it is over"
+    context.out(done, f"alert {number} is acknowledged by {done.acknowledged_by}{over}")

@@ -1,0 +1,154 @@
+"""Real receivers for alerts: an SMTP server and an HTTP server, each on a port of its own."""
+
+from __future__ import annotations
+
+import base64
+import email
+import email.policy
+import json
+import socketserver
+import threading
+import time
+from collections.abc import Callable
+from email.message import EmailMessage
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, NamedTuple
+
+
+class Got(NamedTuple):
+    """A request that came."""
+
+    path: str
+    headers: dict[str, str]
+    body: Any
+    at: float
+
+
+class Web:
+    """Keeps every POST; `answers` says what each gets, 200 when it is empty."""
+
+    def __init__(self, port: int = 0) -> None:
+        self.got: list[Got] = []
+        self.answers: list[int] = []
+        self.down: set[str] = set()
+        """Paths that answer 503."""
+        self.delay_s = 0.0
+        """Seconds between the bytes of an answer."""
+        web = self
+
+        class Asked(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                raw = self.rfile.read(int(self.headers["content-length"]))
+                web.got.append(
+                    Got(self.path, dict(self.headers.items()), json.loads(raw), time.monotonic())
+                )
+                if web.delay_s:
+                    for byte in b"HTTP/1.1 200 OK\r\nx-drip: yes\r\n" * 50:
+                        self.wfile.write(bytes([byte]))
+                        time.sleep(web.delay_s)
+                well = web.answers.pop(0) if web.answers else 200
+                self.send_response(503 if self.path in web.down else well)
+                self.send_header("content-length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: Any) -> None:
+                """Say nothing."""
+
+        class Server(ThreadingHTTPServer):
+            allow_reuse_address = True
+
+            def handle_error(self, *_: Any) -> None:
+                """A caller that hangs up is no news."""
+
+        self._server = Server(("127.0.0.1", port), Asked)
+        self.port = int(self._server.server_address[1])
+        self.url = f"http://127.0.0.1:{self.port}"
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+
+    @property
+    def bodies(self) -> list[Any]:
+        return [got.body for got in self.got]
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class Mail:
+    """An SMTP server: keeps every mail, and asks for a password when it has one."""
+
+    def __init__(self, *, password: str = "", refuse: str = "", port: int = 0) -> None:
+        self.got: list[EmailMessage] = []
+        self.recipients: list[str] = []
+        self.logins: list[str] = []
+        mail = self
+
+        class Spoken(socketserver.StreamRequestHandler):
+            def say(self, *lines: str) -> None:
+                for number, line in enumerate(lines):
+                    between = "-" if number < len(lines) - 1 else " "
+                    self.wfile.write(f"{line[:3]}{between}{line[4:]}\r\n".encode())
+
+            def handle(self) -> None:
+                self.say("220 here")
+                known = not password
+                for raw in self.rfile:
+                    line = raw.decode().strip()
+                    word = line.split(" ")[0].upper()
+                    if word == "EHLO":
+                        self.say(
+                            "250 here", *(("250 AUTH PLAIN",) if password else ()), "250 8BITMIME"
+                        )
+                    elif word == "AUTH":
+                        _, user, given = base64.b64decode(line.split(" ")[2]).decode().split("\0")
+                        known = given == password
+                        mail.logins.append(user)
+                        self.say("235 welcome" if known else "535 no: " + given)
+                    elif word == "RCPT" and (refuse and refuse in line):
+                        self.say("550 nobody of that name")
+                    elif word in ("MAIL", "RCPT"):
+                        if word == "RCPT":
+                            mail.recipients.append(line.partition(":")[2].strip("<> "))
+                        self.say("250 good" if known else "530 who are you?")
+                    elif word == "DATA":
+                        self.say("354 go on")
+                        lines = []
+                        while (text := self.rfile.readline()) not in (b".\r\n", b""):
+                            lines.append(text.removeprefix(b"."))
+                        mail.got.append(
+                            email.message_from_bytes(b"".join(lines), policy=email.policy.default)
+                        )
+                        self.say("250 taken")
+                    elif word == "QUIT":
+                        self.say("221 farewell")
+                        return
+                    else:
+                        self.say("250 as you like")
+
+        class Server(socketserver.ThreadingTCPServer):
+            allow_reuse_address = True
+            daemon_threads = True
+
+            def handle_error(self, *_: Any) -> None:
+                """A caller that hangs up is no news."""
+
+        self._server = Server(("127.0.0.1", port), Spoken)
+        self.port = int(self._server.server_address[1])
+        user = f"ada:{password}@" if password else ""
+        self.url = f"smtp://{user}127.0.0.1:{self.port}"
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def until(true: Callable[[], Any], what: str, within_s: float = 10.0) -> Any:
+    """Wait until something holds."""
+    end = time.monotonic() + within_s
+    while time.monotonic() < end:
+        found = true()
+        if found:
+            return found
+        time.sleep(0.01)
+    raise AssertionError(f"waited {within_s} s for {what}")
