@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
-from kedge.core.diagnosis import Facts, Sample
+from kedge.core.facts import Facts, Sample
 from kedge.core.values import Output
 
 CAUSES = ("noise", "model", "features", "data", "harder_inputs", "concept", "label_mix")
@@ -103,7 +103,7 @@ def boosted(x: Floats, y: Floats) -> Callable[[Floats], Floats]:
     """A classifier's probability of yes."""
     model = HistGradientBoostingClassifier(max_iter=60, learning_rate=0.1, random_state=0)
     model.fit(x, y)
-    return lambda f: model.predict_proba(f)[:, 1]  # type: ignore[no-any-return]
+    return lambda f: model.predict_proba(f)[:, 1]
 
 
 def small(seed: tuple[int, ...], cause: str, n: int = 4_000, causes: tuple[str, ...] = ()) -> Case:
@@ -123,7 +123,10 @@ def small(seed: tuple[int, ...], cause: str, n: int = 4_000, causes: tuple[str, 
     if "label_mix" in every:
         big = raw(rng, 6 * n)
         yes = drawn(rng, big) > 0.5
-        chosen = [rng.choice(np.flatnonzero(yes), 3 * n // 4), rng.choice(np.flatnonzero(~yes), n // 4)]
+        chosen = [
+            rng.choice(np.flatnonzero(yes), 3 * n // 4),
+            rng.choice(np.flatnonzero(~yes), n // 4),
+        ]
         keep = rng.permutation(np.concatenate(chosen))
         x, y = big[keep], yes[keep].astype(np.float64)
     if "data" in every:
@@ -173,7 +176,7 @@ def signal(c: dict[str, NDArray[Any]], concept: float = 0.0) -> Floats:
         - 0.8 * c["load"] * (c["plan"] == "free") + 0.35 * (city - 1) + 1.5 * (c["ratio"] - 0.3)
         + 0.4 * np.tanh(c["delay"])
     )  # fmt: skip
-    return np.asarray(base - concept * (1.6 * (np.log(c["spend"]) - 3) + 0.5 * (city - 1)))
+    return np.asarray(base - concept * (0.9 * (np.log(c["spend"]) - 3) + 0.3 * (city - 1)))
 
 
 def noise(c: dict[str, NDArray[Any]]) -> Floats:
@@ -206,7 +209,7 @@ def fitted(x: Floats, y: Floats, *, binary: bool) -> Callable[[Floats], Floats]:
         return boosted(x, y)
     model = HistGradientBoostingRegressor(max_iter=60, learning_rate=0.1, random_state=0)
     model.fit(x, y)
-    return lambda f: model.predict(f)  # type: ignore[no-any-return]
+    return model.predict  # type: ignore[no-any-return]
 
 
 def taken(c: dict[str, NDArray[Any]], rows: NDArray[Any]) -> dict[str, NDArray[Any]]:
@@ -221,8 +224,8 @@ def large(seed: tuple[int, ...], cause: str, n: int = 8_000) -> Case:
     c = wide(rng, 12_000)
     y = outcome(rng, c, 0.0, binary=binary)
     old = fitted(matrix(c), y, binary=binary)
-    if cause == "model":  # a third of the outcomes joined to somebody else's row
-        y = np.where(rng.random(len(y)) < 0.35, rng.permutation(y), y)
+    if cause == "model":  # a quarter of the outcomes joined to somebody else's row
+        y = np.where(rng.random(len(y)) < 0.25, rng.permutation(y), y)
     new = fitted(matrix(c, new=True), y, binary=binary)
     before = wide(rng, n)
     reference = Sample(
@@ -244,7 +247,11 @@ def large(seed: tuple[int, ...], cause: str, n: int = 8_000) -> Case:
         broken = rng.random(n) < 0.25
         c["city"] = np.where(broken & (c["city"] == "oslo"), "OSLO", c["city"])
     bug = cause == "features"
-    output = Output(kind="binary", score="p") if binary else Output(kind="score", score="y", tolerance=1.0)
+    output = (
+        Output(kind="binary", score="p")
+        if binary
+        else Output(kind="score", score="y", tolerance=1.0)
+    )
     return Case(
         cause, output, "log_loss" if binary else "absolute_error", reference, c, y,
         {

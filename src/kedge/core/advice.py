@@ -9,6 +9,9 @@ RELEASE = frozenset({Cause.MODEL, Cause.FEATURES, Cause.RELEASE})
 ELSEWHERE = frozenset({Cause.DATA, Cause.WORLD, Cause.LABEL_MIX})
 """What it does not."""
 
+ORDER = {Cause.DATA: 1, Cause.LABEL_MIX: 2, Cause.WORLD: 3}
+"""Of what is to be done: a source is mended in hours, a model is trained in days."""
+
 
 def headline(
     new: str,
@@ -59,9 +62,9 @@ def action(
     if to_blame and old is not None and (proven or _only_it(findings)):
         steps.append(_back(to_blame, new, old))
     elif to_blame:
-        steps.append((Act.GO_FORWARD, "train a model on what production sends: that rolling back "
-                                      "helps is not shown"))  # fmt: skip
-    for finding in findings:
+        said = "train a model on what production sends: that rolling back helps is not shown"
+        steps.append((Act.GO_FORWARD, said))
+    for finding in sorted(findings, key=lambda f: ORDER.get(f.cause, 0)):
         steps += _elsewhere(finding)
     if Cause.NOISE in causes:
         steps.append((Act.NOTHING, "do nothing: what was seen is chance"))
@@ -83,14 +86,19 @@ def _back(blamed: list[Cause], new: str, old: str) -> tuple[Act, str]:
     if blamed == [Cause.MODEL]:
         return Act.ROLL_BACK_MODEL, f"roll the model back from that of {new} to that of {old}"
     if blamed == [Cause.FEATURES]:
-        return Act.ROLL_BACK_FEATURES, f"roll the features back to those of {old}, and keep the model"
+        return (
+            Act.ROLL_BACK_FEATURES,
+            f"roll the features back to those of {old}, and keep the model",
+        )
     return Act.ROLL_BACK, f"roll {new} back to {old}"
 
 
 def _elsewhere(finding: Finding) -> list[tuple[Act, str]]:
     if finding.cause is Cause.DATA:
         columns = ", ".join(finding.columns[:5])
-        return [(Act.HOLD_FIX_DATA, f"hold every rollout and mend {columns} where it comes from")]
+        return [
+            (Act.HOLD_FIX_DATA, f"hold every rollout, and look at {columns} where it comes from")
+        ]
     if finding.cause is Cause.LABEL_MIX:
         return [(Act.GO_FORWARD, "go forward: move the threshold, or calibrate anew")]
     if finding.cause is Cause.WORLD:
@@ -116,7 +124,9 @@ def would_change(
     if Cause.DATA in causes:
         said.append("the same columns in the reference: then it is no defect of today's")
     if Cause.WORLD in causes or Cause.LABEL_MIX in causes:
-        said.append("a reference of the same weekday and hour that is as bad: then it is the season")
+        said.append(
+            "a reference of the same weekday and hour that is as bad: then it is the season"
+        )
     if Cause.NOISE in causes:
         said.append("a rise of either contrast beyond what the labels so far exclude")
     said += [f"log {lack.log}" for lack in missing]

@@ -214,7 +214,9 @@ def _unseen(name: str, known: set[str], rows: int, now: Column) -> list[Defect]:
     if len(known) > max(COMPLETE, rows // 20):
         return []
     most = max(sorted(set(words)), key=words.count) if len(set(words)) <= COMPLETE else words[0]
-    text = f"{name} has values never seen before in {share:.1%} of the requests, such as {most!r:.40}"
+    text = (
+        f"{name} has values never seen before in {share:.1%} of the requests, such as {most!r:.40}"
+    )
     return [Defect(name, Code.UNSEEN, 0.0, share, text)]
 
 
@@ -250,8 +252,11 @@ def _numbers(
 
 
 def _spreads(before: Floats, now: Floats) -> tuple[float, float] | None:
-    """Standard deviations that are a unit apart. The middle half has to say the same, where it
-    has a width: a single row of 10**9 is an outlier and no unit."""
+    """Standard deviations that are a unit apart.
+
+    The middle half has to say the same, where it has a width: a single row of 10**9 is an outlier
+    and no unit.
+    """
     one, two = float(np.std(before)), float(np.std(now))
     if not two or 1 / SCALE < two / one < SCALE:
         return None
@@ -279,7 +284,9 @@ def _range(
     share = float(((now < low) | (now > high)).mean())
     if not risen(was, share, (len(before), len(now))):
         return []
-    text = f"{name} lies outside {low:g} to {high:g} in {share:.1%} of the requests, {was:.1%} before"
+    text = (
+        f"{name} lies outside {low:g} to {high:g} in {share:.1%} of the requests, {was:.1%} before"
+    )
     return [Defect(name, Code.RANGE, was, share, text, (low, high))]
 
 

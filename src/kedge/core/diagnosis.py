@@ -22,28 +22,36 @@ below what is tolerated. Whatever is neither proven nor refuted is `cannot_tell`
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from kedge.core.advice import action, headline, would_change
 from kedge.core.contrast import (
     LEAST,
-    Cell,
     Floats,
     Mean,
-    Swap,
     difference,
     losses,
     mean_of,
     shares,
     swapped,
 )
-from kedge.core.defects import WHOLE, Code, Defect, Trained, affected, defects, mismatches, risen
+from kedge.core.defects import (
+    WHOLE,
+    Code,
+    Defect,
+    affected,
+    defects,
+    mismatches,
+    nulls,
+    plain,
+    risen,
+)
+from kedge.core.facts import Facts, checked
 from kedge.core.findings import Cause, Diagnosis, Estimate, Evidence, Finding, Kind, Missing
-from kedge.core.values import Output
 from kedge.core.world import Window, part, reason
 
 Z = 3.5
@@ -59,72 +67,10 @@ since two windows hold different requests: with 2,000 labels now and 4,000 befor
 error is about 4 % of the loss (an outcome's own chance, which no adjustment removes), so 2.6 of
 them and room for an estimate that is 3.5 off make 24 %. The release's contrast is paired, has a
 tenth of that error, and is held to the floor."""
+HINT = 3.0
+"""Standard errors from which the world's contrast is no proof of noise, whatever its interval."""
 LOST = 0.05
 """Of the log: with more torn or dropped, what is left may be what was easy to write."""
-SECOND = 1 / 3
-"""Of the rise: the part from which the smaller of two explanations of the world is a second one."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sample:
-    """Requests of one window, as they were logged: n rows.
-
-    `columns` are what the release was given, (n,) each: numbers with NaN for null, or words with
-    None. Leave out ids and times: they are never alike, and would say that nothing overlaps.
-    `truth` is NaN where no label came; words are numbered, the same way as in the scores. `scores`
-    are needed of a reference only. `units` says whose each request was; None or "" is its own.
-    """
-
-    columns: Mapping[str, NDArray[Any]]
-    truth: Floats
-    scores: Floats | None = None
-    units: NDArray[Any] | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Instruments:
-    """What is known of the log itself."""
-
-    split_fault: str = ""
-    """Why the split between the arms is not what was set; empty when it is."""
-    lost: float = 0.0
-    """Share of the log that was torn or dropped, 0 to 1."""
-    coverage: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    """By arm: requests with a label, and all."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Facts:
-    """All that a diagnosis is made from. Only `output`, `metric`, `new` and `current` must be there.
-
-    `new` is the release that answers now, `old` the way back; labels such as r3 and r2.
-
-    answers: by (model, features), each "new" or "old", the answers to the rows of `current`, (n,).
-        NaN: not asked. Infinity: asked, and it failed. ("old", "old") is the old release, by
-        reverse shadow, holdback or replay. A cell that does not exist (two schemas) is left out.
-    changed: which parts differ between the two releases; with one only, nothing need be divided.
-    reference: a labelled window of an earlier time, with the answers that it got.
-    reference_of: which of the two releases gave them.
-    swaps: by feature, the answers with this one exchanged (`contrast.Swap`).
-    training: by release ("new", "old"), its training set's columns.
-    inputs: by release, what its model was given today; without, `current.columns`.
-    ranges: the least and the most that the schema allows a column.
-    """
-
-    output: Output
-    metric: str
-    new: str
-    current: Sample
-    old: str | None = None
-    answers: Mapping[Cell, Floats] = field(default_factory=dict)
-    changed: frozenset[str] = frozenset({"model", "features"})
-    reference: Sample | None = None
-    reference_of: Literal["new", "old"] = "old"
-    swaps: Mapping[str, Swap] = field(default_factory=dict)
-    training: Mapping[str, Mapping[str, Trained]] = field(default_factory=dict)
-    inputs: Mapping[str, Mapping[str, NDArray[Any]]] = field(default_factory=dict)
-    ranges: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
-    instruments: Instruments = Instruments()
 
 
 def diagnose(facts: Facts) -> Diagnosis:
@@ -132,7 +78,9 @@ def diagnose(facts: Facts) -> Diagnosis:
 
     Raises:
         Refused: `metric_unfit`: the metric cannot judge this output.
+        ValueError: columns or answers of one window are not of one length.
     """
+    checked(facts)
     case = _Case(facts)
     trusted = case.instruments()
     case.data()
@@ -165,7 +113,8 @@ class _Case:
         self.broken: list[Defect] = []
         self.contrast: Mean | None = None
         self.rise: Mean | None = None
-        self.trusted = True
+        self.uneven = False
+        self.ranked: tuple[str, ...] = ()
         self.floor = FLOOR * self._usual()
 
     def _usual(self) -> float:
@@ -220,7 +169,6 @@ class _Case:
         self.tell("log", f"{told.lost:.1%} of it is lost", "yes" if told.lost > LOST else "no")
         self._coverage(told.coverage)
         if faults:
-            self.trusted = False
             self.findings.append(Finding(
                 cause=Cause.CANNOT_TELL, kind=Kind.INSTRUMENTATION,
                 statement=f"the figures cannot be trusted: {'; '.join(faults)}",
@@ -237,8 +185,6 @@ class _Case:
         text = ", ".join(f"{arm} {share:.0%}" for arm, (share, _) in sorted(shares_of.items()))
         self.tell("labels", f"labelled: {text}", "yes" if uneven else "no")
         self.uneven = uneven
-
-    uneven = False
 
     def data(self) -> None:
         """Is a column broken?"""
@@ -258,9 +204,18 @@ class _Case:
         text = "; ".join(fault.text for fault in self.broken[:5])
         more = f"; and {len(self.broken) - 5} more" if len(self.broken) > 5 else ""
         self.findings.append(Finding(
-            cause=Cause.DATA, statement=text + more,
+            cause=Cause.DATA, statement=text + more, effect=self._added(),
             columns=tuple(dict.fromkeys(fault.column for fault in self.broken)),
         ))  # fmt: skip
+
+    def _added(self) -> Estimate | None:
+        """What the touched requests add to today's loss, by what they lose more than the others."""
+        today, touched = self.cells.get(("new", "new")), self._touched()
+        if today is None or not touched.any() or touched.all():
+            return None
+        others = mean_of(np.where(touched, np.nan, today))
+        added = mean_of(np.where(touched, today - others.mean, today * 0), self.facts.current.units)
+        return added.estimate() if others.enough and added.enough else None
 
     def release(self) -> None:
         """Is the newer release worse than the older one on the same requests?"""
@@ -343,8 +298,15 @@ class _Case:
         model = mean_of(parts.model, units, counts=self.counts)
         features = mean_of(parts.features, units, counts=self.counts)
         for part_, found in (("model", model), ("features", features)):
-            way = "its share (Shapley)" if parts.both_paths else "its share, on the one way replayed"
+            way = (
+                "its share (Shapley)" if parts.both_paths else "its share, on the one way replayed"
+            )
             self.tell(part_, way, "yes" if self.real(found) else "no", found)
+        for values, what in ((parts.alone_model, "model"), (parts.alone_features, "features")):
+            alone = mean_of(values, units, counts=self.counts)
+            if alone.n:
+                text = f"the new {what} with the rest old adds"
+                self.tell("interaction", text, "yes" if self.real(alone) else "no", alone)
         self._ways_back(units)
         self._swaps()
         blamed = self._blamed(parts, model, features)
@@ -380,7 +342,9 @@ class _Case:
             if cell in self.cells:
                 found = mean_of(self.cells[cell] - top, units, counts=self.counts)
                 verdict = "yes" if found.interval()[1] < 0 else "unclear"
-                self.tell(question, "rolled back alone, it would change the loss by", verdict, found)
+                self.tell(
+                    question, "rolled back alone, it would change the loss by", verdict, found
+                )
 
     def _swaps(self) -> None:
         """Which feature it is."""
@@ -394,8 +358,6 @@ class _Case:
         for name, found in ranked[:10]:
             self.tell("swap", name, "yes" if self.real(found) else "no", found)
         self.ranked = tuple(name for name, found in ranked if self.real(found))
-
-    ranked: tuple[str, ...] = ()
 
     def _blame(self, cause: Cause, statement: str, effect: Estimate) -> None:
         columns = self.ranked if cause is Cause.FEATURES else ()
@@ -420,7 +382,8 @@ class _Case:
             )
         if not found:
             self.tell("train_serve", "production sends what was trained on", "no")
-        null = [f for f in found if f.code is Code.NULL and f.column not in explained]
+        null = [f for f in found if f.code is Code.NULL and f.column not in explained
+                and not self._explained(served[f.column])]  # fmt: skip
         harmless = self.contrast is not None and self.below(self.contrast, FLOOR)
         if not null or harmless:
             return
@@ -436,6 +399,11 @@ class _Case:
             statement=f"the model of {facts.new} was not trained for what it is sent: {text}",
             columns=tuple(fault.column for fault in null),
         ))  # fmt: skip
+
+    def _explained(self, column: NDArray[Any]) -> bool:
+        """Whether a model's input is null where a raw column is broken, and hardly elsewhere."""
+        null, touched = nulls(plain(column)), self._touched()
+        return bool((null & touched).sum() > 0.9 * null.sum())
 
     def world(self) -> None:
         """Is the same release worse than it was?"""
@@ -487,9 +455,9 @@ class _Case:
         assert self.rise is not None
         gone = {f.column for f in self.broken if f.code is Code.LEAVES_CONSTANT}
         columns = [name for name in ref.columns if name in now.columns and name not in gone]
-        before = Window.of(ref.columns, columns, ref.scores, ref.truth, self.before)
-        scores = facts.answers[which, which]
-        after = Window.of(now.columns, columns, scores, now.truth, np.where(clean, today, np.nan))
+        before = Window.of(ref.columns, columns, ref.scores, ref.truth, self.before, ref.units)
+        scores, loss = facts.answers[which, which], np.where(clean, today, np.nan)
+        after = Window.of(now.columns, columns, scores, now.truth, loss, now.units)
         binary = facts.output.kind == "binary"
         if binary:
             told = part(before, after, Z)
@@ -504,7 +472,7 @@ class _Case:
         if verdict != "yes":
             return
         for kind, statement, effect, rows in reason(
-            before, after, self.rise, self.floor, Z, SECOND, binary=binary
+            before, after, self.rise, self.floor, Z, binary=binary
         ):
             self.evidence += rows
             if kind is Kind.UNDIVIDED:
@@ -524,7 +492,11 @@ class _Case:
             self.findings.append(self._nothing())
         self.findings.sort(key=lambda f: -(f.effect.value if f.effect is not None else 0.0))
         effect = self.contrast.estimate().turned() if self.contrast is not None else None
-        every = tuple(self.findings)
+        whole = self._whole()
+        every = tuple(
+            replace(f, share=f.effect.value / whole) if f.effect is not None and whole else f
+            for f in self.findings
+        )
         missing = tuple(self.missing.values())
         return Diagnosis(
             new=facts.new, old=facts.old, metric=facts.metric,
@@ -534,15 +506,29 @@ class _Case:
             would_change=would_change(every, effect, missing), missing=missing,
         )  # fmt: skip
 
+    def _whole(self) -> float | None:
+        """The rise since the reference, where it is known and one."""
+        if self.rise is None:
+            return None
+        more = 0.0
+        if self.facts.reference_of == "old":
+            if self.contrast is None:
+                return None
+            more = self.contrast.mean
+        whole = self.rise.mean + more
+        return whole if whole > self.floor else None
+
     def _nothing(self) -> Finding:
         """No cause was found: is that a proof?"""
         release, world = self.contrast, self.rise
         if (release is not None and world is not None and self.below(release, FLOOR)
-                and self.below(world, WORLD_MARGIN)):  # fmt: skip
+                and self.below(world, WORLD_MARGIN) and world.z < HINT):  # fmt: skip
+            usual = self.floor / FLOOR
+            tops = [max(found.interval(PROOF_LEVEL)[1] / usual, 0) for found in (release, world)]
             return Finding(
                 cause=Cause.NOISE,
-                statement=f"neither the release (a rise of {FLOOR:.0%} of the loss is excluded) nor "
-                f"the world (one of {WORLD_MARGIN:.0%}) made it worse",
+                statement=f"neither made it worse: the release by more than {tops[0]:.1%} of the loss "
+                f"and the world by more than {tops[1]:.0%} are excluded",
             )
         told = "; ".join(f"log {lack.log}" for lack in self.missing.values())
         return Finding(

@@ -8,7 +8,8 @@ inputs: each is weighted by how much it looks like one of the other side.
 
 The model's own score and what it expects to lose are among the classifier's columns. "Harder" is a
 movement along them, which a classifier on the columns alone underfits; it would book the rest as
-other outcomes.
+other outcomes. For the same reason what such inputs lost in the reference is taken off first, so
+that only the surprise is weighted (a doubly robust mean: Robins, Rotnitzky and Zhao, JASA 1994).
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ Columns = Mapping[str, NDArray[Any]]
 FOLDS = 3
 KNOTS = 7
 """Of a column's piecewise linear curve, at quantiles: enough for a hump and two tails."""
+PAIRED = 10
+"""Columns of numbers whose products are looked at too: a boundary seldom lies along an axis."""
 WORDS = 20
 """Words of a column that are told apart; the rest is one more."""
 PENALTY = 1.0
@@ -39,23 +42,18 @@ _STEPS = 12
 
 
 class Terms(NamedTuple):
-    """The three parts of a rise (their sum), their errors, and what they rest on."""
+    """The two parts of a rise (their sum), their errors, and what they rest on."""
 
-    harder: float
     concept: float
-    unseen: float
+    """At S, from P to Q: the same inputs lose more."""
+    inputs: float
+    """The rest: from P to S, and from S to Q."""
     concept_se: float
     inputs_se: float
-    """Of `harder` + `unseen`."""
     gap_se: float
-    """Of `concept` less the other two."""
+    """Of `concept` less `inputs`."""
     overlap: float
     """Effective requests of the side that has fewer."""
-
-    @property
-    def inputs(self) -> float:
-        """What the inputs did."""
-        return self.harder + self.unseen
 
     @property
     def overlaps(self) -> bool:
@@ -63,31 +61,36 @@ class Terms(NamedTuple):
         return self.overlap >= LEAST_OVERLAP
 
 
-def terms(loss_ref: Floats, loss_now: Floats, p_ref: Floats, p_now: Floats) -> Terms:
-    """The parts of mean(loss_now) - mean(loss_ref).
+class Side(NamedTuple):
+    """One window's requests, (n,) each."""
 
-    Args:
-        loss_ref: losses in the reference, (n,).
-        loss_now: losses at present, (m,).
-        p_ref: the classifier's probability that a reference request is a present one, (n,).
-        p_now: the same of the present requests, (m,).
+    loss: Floats
+    p: Floats
+    """The classifier's probability that it is a present request."""
+    expected: Floats
+    """What such inputs lost in the reference."""
+
+
+def terms(before: Side, now: Side) -> Terms:
+    """The parts of mean(now.loss) - mean(before.loss).
+
+    Only what differs from the expected loss is weighted. Where the expectation is right, weights
+    that are wrong do no harm, and the other way round; and it leaves less chance to weigh.
     """
-    w, v = p_ref / p_ref.sum(), (1 - p_now) / (1 - p_now).sum()
-    shared_ref, shared_now = float(w @ loss_ref), float(v @ loss_now)
-    mean_ref, mean_now = float(loss_ref.mean()), float(loss_now.mean())
-    pull_ref, pull_now = w * (loss_ref - shared_ref), v * (loss_now - shared_now)
-    plain_ref, plain_now = (
-        (loss_ref - mean_ref) / len(loss_ref),
-        (loss_now - mean_now) / len(loss_now),
-    )
+    w, v = before.p / before.p.sum(), (1 - now.p) / (1 - now.p).sum()
+    left, right = before.loss - before.expected, now.loss - now.expected
+    concept = float(v @ right) - float(w @ left)
+    rise = float(now.loss.mean()) - float(before.loss.mean())
+    pull_ref, pull_now = w * (left - w @ left), v * (right - v @ right)
+    plain_ref = (before.loss - before.loss.mean()) / len(before.loss)
+    plain_now = (now.loss - now.loss.mean()) / len(now.loss)
 
     def error(of_ref: Floats, of_now: Floats) -> float:
         return sqrt(float(of_ref @ of_ref) + float(of_now @ of_now))
 
     return Terms(
-        harder=shared_ref - mean_ref,
-        concept=shared_now - shared_ref,
-        unseen=mean_now - shared_now,
+        concept=concept,
+        inputs=rise - concept,
         concept_se=error(pull_ref, pull_now),
         inputs_se=error(pull_ref - plain_ref, plain_now - pull_now),
         gap_se=error(2 * pull_ref - plain_ref, 2 * pull_now - plain_now),
@@ -118,12 +121,13 @@ def domain(reference: Columns, current: Columns) -> tuple[Floats, Floats]:
     names = [name for name in reference if name in current]
     n = len(next(iter(reference.values()))) if reference else 0
     m = len(next(iter(current.values()))) if current else 0
-    parts = [basis(np.concatenate([reference[k], current[k]])) for k in names]
-    x = np.concatenate([np.ones((n + m, 1)), *parts], axis=1)
     t = np.concatenate([np.zeros(n), np.ones(m)])
+    x = inputs({k: np.concatenate([reference[k], current[k]]) for k in names}, t)
     fold = np.concatenate([np.arange(n) % FOLDS, np.arange(m) % FOLDS])
     # Both sides count the same, however many requests each has: S is then the middle of the two.
-    weight = np.concatenate([np.full(n, (n + m) / (2 * max(n, 1))), np.full(m, (n + m) / (2 * max(m, 1)))])
+    weight = np.concatenate(
+        [np.full(n, (n + m) / (2 * max(n, 1))), np.full(m, (n + m) / (2 * max(m, 1)))]
+    )
     p = np.empty(n + m)
     for k in range(FOLDS):
         held = fold == k
@@ -131,6 +135,38 @@ def domain(reference: Columns, current: Columns) -> tuple[Floats, Floats]:
         p[held] = 1 / (1 + np.exp(-np.clip(x[held] @ beta, -30, 30)))
     p = np.clip(p, 1e-6, 1 - 1e-6)
     return p[:n], p[n:]
+
+
+def inputs(columns: Columns, by: Floats) -> Floats:
+    """All columns for a regression, (n, k): a constant, each one's curve, and pairs' products.
+
+    Args:
+        columns: (n,) each.
+        by: what is to be explained of the first rows, (m,); the PAIRED columns that say most of it,
+            alone or squared, are multiplied with each other.
+    """
+    ranks = [ranked(c) for c in columns.values() if c.dtype.kind not in "OUS"]
+    ranks = sorted(ranks, key=lambda rank: -_says(rank[: len(by)], by))[:PAIRED]
+    pairs = [a * b for n, a in enumerate(ranks) for b in ranks[n + 1 :]]
+    parts = [basis(column) for column in columns.values()]
+    rows = len(parts[0]) if parts else len(by)
+    found = [np.ones((rows, 1)), *parts]
+    if pairs:
+        found.append(np.stack(pairs, axis=1))
+    return np.concatenate(found, axis=1)
+
+
+def _says(rank: Floats, by: Floats) -> float:
+    centred = by - by.mean()
+    return max(abs(float(centred @ rank)), abs(float(centred @ np.square(rank))))
+
+
+def ranked(column: NDArray[Any]) -> Floats:
+    """Numbers by their rank, from -1 to 1; a null is in the middle."""
+    x = column.astype(np.float64)
+    seen = np.sort(x[np.isfinite(x)])
+    at = np.searchsorted(seen, x) + np.searchsorted(seen, x, side="right")
+    return np.where(np.isfinite(x), at / max(len(seen), 1) - 1, 0.0)
 
 
 def basis(column: NDArray[Any]) -> Floats:
@@ -153,7 +189,8 @@ def _words(column: NDArray[Any]) -> Floats:
     words = column.tolist()
     top = {word: n for n, (word, _) in enumerate(Counter(words).most_common(WORDS))}
     place = np.array([top.get(word, len(top)) for word in words], dtype=np.int64)
-    return (place[:, None] == np.arange(1, len(top) + 1)).astype(np.float64)
+    found: Floats = (place[:, None] == np.arange(1, len(top) + 1)).astype(np.float64)
+    return found
 
 
 def logistic(x: Floats, t: Floats, weight: Floats | None = None) -> Floats:
@@ -202,9 +239,8 @@ def expected(columns: Columns, loss: Floats, asked: Columns) -> tuple[Floats, Fl
     """
     n = len(loss)
     names = [name for name in columns if name in asked]
-    parts = [basis(np.concatenate([columns[k], asked[k]])) for k in names]
     m = len(next(iter(asked.values()))) if asked else 0
-    x = np.concatenate([np.ones((n + m, 1)), *parts], axis=1)
+    x = inputs({k: np.concatenate([columns[k], asked[k]]) for k in names}, loss)
     ridge = np.diag(np.full(x.shape[1], PENALTY))
     ours, theirs = np.empty(n), np.zeros(m)
     for k in range(FOLDS):
