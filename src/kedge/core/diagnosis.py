@@ -460,7 +460,7 @@ class _Case:
         after = Window.of(now.columns, columns, scores, now.truth, loss, now.units)
         binary = facts.output.kind == "binary"
         if binary:
-            told = part(before, after, Z)
+            told = part(before, after, now.truth, Z)
             self.tell("label_mix", told.text, told.verdict, told.mean)
             if told.verdict == "yes":
                 self.findings.append(Finding(
@@ -475,6 +475,10 @@ class _Case:
             before, after, self.rise, self.floor, Z, binary=binary
         ):
             self.evidence += rows
+            if kind is not Kind.CONCEPT and not clean.all():
+                text = f"{statement}; it may be that the broken requests were the easier ones"
+                self.tell("inputs", text, "unclear")
+                continue
             if kind is Kind.UNDIVIDED:
                 self._want(self.rise, FLOOR)
             elif kind is Kind.NO_OVERLAP:

@@ -71,15 +71,24 @@ class Told(NamedTuple):
     mean: Mean
 
 
-def part(before: Window, after: Window, z: float) -> Told:
+def part(before: Window, after: Window, every: Floats, z: float) -> Told:
     """Is it the label mix: another share of yes, and nothing else?
 
     The share moved by more than `z` errors, and within each class the scores did not (the
     assumption of Lipton, Wang and Smola, ICML 2018). Then the losses of the reference, with today's
     share of either class, must also account for today's.
+
+    Args:
+        before: the reference.
+        after: today, without the requests that a broken column touches.
+        every: today's outcomes, with those requests: they are true all the same, and what is left
+            without them is a choice of its own, (n,); NaN takes no part.
+        z: standard errors from which a share has moved.
     """
+    share = difference(mean_of(every), mean_of(before.truth, before.units))
     moved = difference(mean_of(after.truth, after.units), mean_of(before.truth, before.units))
-    text = f"{after.truth.mean():.1%} are true, {before.truth.mean():.1%} before"
+    moved = min(share, moved, key=lambda each: abs(each.z))
+    text = f"{np.nanmean(every):.1%} are true, {before.truth.mean():.1%} before"
     if abs(moved.z) <= z:
         return Told("no", text, moved)
     least = min(int((window.truth == k).sum()) for window in (before, after) for k in (0.0, 1.0))
@@ -89,9 +98,9 @@ def part(before: Window, after: Window, z: float) -> Told:
         a, b = before.scores[before.truth == k], after.scores[after.truth == k]
         if ks(a, b)[1] <= SAME:
             return Told("no", f"{text}, and scores within a class moved too", moved)
-    share = float(after.truth.mean())
+    yes = float(after.truth.mean())
     rest, error = float(after.loss.mean()), 0.0
-    for k, weight in ((0.0, 1 - share), (1.0, share)):
+    for k, weight in ((0.0, 1 - yes), (1.0, yes)):
         old, new = before.loss[before.truth == k], after.loss[after.truth == k]
         rest -= weight * float(old.mean())
         error += weight**2 * float(old.var() / len(old) + new.var() / len(new))
@@ -109,7 +118,6 @@ def reason(
     rise: Mean,
     floor: float,
     z: float,
-    second: float,
     *,
     binary: bool,
 ) -> list[Reason]:
