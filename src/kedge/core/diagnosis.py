@@ -460,7 +460,7 @@ class _Case:
         after = Window.of(now.columns, columns, scores, now.truth, loss, now.units)
         binary = facts.output.kind == "binary"
         if binary:
-            told = part(before, after, now.truth, Z)
+            told = part(before, after, now.truth, now.units, Z)
             self.tell("label_mix", told.text, told.verdict, told.mean)
             if told.verdict == "yes":
                 self.findings.append(Finding(

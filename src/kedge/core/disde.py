@@ -37,7 +37,7 @@ PENALTY = 1.0
 MOST_ROWS = 20_000
 """Of each side; evenly spaced ones where there are more. 2 x 20,000 rows x 150 weights is 50 MB."""
 LEAST_OVERLAP = 100.0
-"""Effective requests that the weights must leave on either side (Kish)."""
+"""Effective requests that the two windows must have in common, on either side."""
 _STEPS = 12
 
 
@@ -53,7 +53,11 @@ class Terms(NamedTuple):
     gap_se: float
     """Of `concept` less `inputs`."""
     overlap: float
-    """Effective requests of the side that has fewer."""
+    """Requests that the side which has fewer of them has in common with the other.
+
+    Kish's effective number, times the part of S in a window: two windows that are nowhere alike
+    have weights that are all small and all the same, which Kish's number alone takes for plenty.
+    """
 
     @property
     def overlaps(self) -> bool:
@@ -94,7 +98,10 @@ def terms(before: Side, now: Side) -> Terms:
         concept_se=error(pull_ref, pull_now),
         inputs_se=error(pull_ref - plain_ref, plain_now - pull_now),
         gap_se=error(2 * pull_ref - plain_ref, 2 * pull_now - plain_now),
-        overlap=min(1 / float(w @ w), 1 / float(v @ v)),
+        overlap=min(
+            min(2 * before.p.mean(), 1.0) / float(w @ w),
+            min(2 * (1 - now.p).mean(), 1.0) / float(v @ v),
+        ),
     )
 
 
@@ -222,7 +229,7 @@ def logistic(x: Floats, t: Floats, weight: Floats | None = None) -> Floats:
         while found < best and size > 1e-3:
             size /= 2
             found = value(beta + size * step)
-        if found <= best + 1e-7 * abs(best):
+        if found <= best + 1e-9 * abs(best):
             break
         beta, best = beta + size * step, found
     return beta

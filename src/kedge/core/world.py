@@ -71,7 +71,7 @@ class Told(NamedTuple):
     mean: Mean
 
 
-def part(before: Window, after: Window, every: Floats, z: float) -> Told:
+def part(before: Window, after: Window, every: Floats, units: Units, z: float) -> Told:
     """Is it the label mix: another share of yes, and nothing else?
 
     The share moved by more than `z` errors, and within each class the scores did not (the
@@ -83,9 +83,10 @@ def part(before: Window, after: Window, every: Floats, z: float) -> Told:
         after: today, without the requests that a broken column touches.
         every: today's outcomes, with those requests: they are true all the same, and what is left
             without them is a choice of its own, (n,); NaN takes no part.
+        units: whose they were.
         z: standard errors from which a share has moved.
     """
-    share = difference(mean_of(every), mean_of(before.truth, before.units))
+    share = difference(mean_of(every, units), mean_of(before.truth, before.units))
     moved = difference(mean_of(after.truth, after.units), mean_of(before.truth, before.units))
     moved = min(share, moved, key=lambda each: abs(each.z))
     text = f"{np.nanmean(every):.1%} are true, {before.truth.mean():.1%} before"
