@@ -31,11 +31,14 @@ def headline(
         )
     said = f"rolling {new} back to {old} would change {metric.replace('_', ' ')} by {effect.text()}"
     causes = {finding.cause for finding in findings}
-    if causes & ELSEWHERE and not causes & RELEASE:
-        return f"{said}: it would not help, since {_blamed(findings)}"
-    if causes & ELSEWHERE:
+    if not causes & ELSEWHERE:
+        return said
+    if causes & RELEASE:
         return f"{said}: it would help with a part, since {_blamed(findings)} too"
-    return said
+    if effect.low > 0:
+        return f"{said}: it would make it worse, since {_blamed(findings)}"
+    helps = "it would not undo it" if effect.high < 0 else "it would not help"
+    return f"{said}: {helps}, since {_blamed(findings)}"
 
 
 def _blamed(findings: tuple[Finding, ...]) -> str:
@@ -113,14 +116,12 @@ def _elsewhere(finding: Finding) -> list[tuple[Act, str]]:
     return []
 
 
-def would_change(
-    findings: tuple[Finding, ...], effect: Estimate | None, missing: tuple[Missing, ...]
-) -> tuple[str, ...]:
+def would_change(findings: tuple[Finding, ...], missing: tuple[Missing, ...]) -> tuple[str, ...]:
     """What would make another verdict of it."""
     said = []
     causes = {finding.cause for finding in findings}
-    if causes & RELEASE and effect is not None:
-        said.append(f"a replay on other requests whose interval holds {effect.high:+.3g} to 0")
+    if causes & RELEASE:
+        said.append("a replay of other requests in which the interval of rolling back holds 0")
     if Cause.DATA in causes:
         said.append("the same columns in the reference: then it is no defect of today's")
     if Cause.WORLD in causes or Cause.LABEL_MIX in causes:

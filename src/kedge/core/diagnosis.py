@@ -507,7 +507,7 @@ class _Case:
             headline=headline(facts.new, facts.old, facts.metric, effect, every, missing),
             effect=effect, findings=every, evidence=tuple(self.evidence),
             action=action(facts.new, facts.old, effect, every, missing),
-            would_change=would_change(every, effect, missing), missing=missing,
+            would_change=would_change(every, missing), missing=missing,
         )  # fmt: skip
 
     def _whole(self) -> float | None:

@@ -54,7 +54,9 @@ class Facts:
         NaN: not asked. Infinity: asked, and it failed. ("old", "old") is the old release, by
         reverse shadow, holdback or replay. A cell that does not exist (two schemas) is left out.
     changed: which parts differ between the two releases; with one only, nothing need be divided.
-    reference: a labelled window of an earlier time, with the answers that it got.
+    reference: a labelled window of an earlier time, with the answers that it got; the same hour and
+        weekday, since a season is the world's too. Give the columns that both times asked for:
+        one that is in the reference only is read as lost.
     reference_of: which of the two releases gave them.
     swaps: by feature, the answers with this one exchanged (`contrast.Swap`).
     training: by release ("new", "old"), its training set's columns.
