@@ -1,0 +1,135 @@
+"""What follows from the findings, in a sentence each: the headline, the action, the doubts."""
+
+from __future__ import annotations
+
+from kedge.core.findings import Act, Action, Cause, Estimate, Finding, Kind, Missing
+
+RELEASE = frozenset({Cause.MODEL, Cause.FEATURES, Cause.RELEASE})
+"""What a rollback undoes."""
+ELSEWHERE = frozenset({Cause.DATA, Cause.WORLD, Cause.LABEL_MIX})
+"""What it does not."""
+
+ORDER = {Cause.DATA: 1, Cause.LABEL_MIX: 2, Cause.WORLD: 3}
+"""Of what is to be done: a source is mended in hours, a model is trained in days."""
+
+
+def headline(
+    new: str,
+    old: str | None,
+    metric: str,
+    effect: Estimate | None,
+    findings: tuple[Finding, ...],
+    missing: tuple[Missing, ...],
+) -> str:
+    """One sentence: what rolling back would change."""
+    if old is None:
+        return f"there is nothing to roll {new} back to"
+    if effect is None:
+        logs = "; ".join(lack.log for lack in missing if lack.code not in ("previous", "reference"))
+        return f"what rolling {new} back to {old} would change cannot be told" + (
+            f": log {logs}" if logs else ""
+        )
+    said = f"rolling {new} back to {old} would change {metric.replace('_', ' ')} by {effect.text()}"
+    causes = {finding.cause for finding in findings}
+    if not causes & ELSEWHERE:
+        return said
+    if causes & RELEASE:
+        return f"{said}: it would help with a part, since {_blamed(findings)} too"
+    if effect.low > 0:
+        return f"{said}: it would make it worse, since {_blamed(findings)}"
+    helps = "it would not undo it" if effect.high < 0 else "it would not help"
+    return f"{said}: {helps}, since {_blamed(findings)}"
+
+
+def _blamed(findings: tuple[Finding, ...]) -> str:
+    words = {Cause.DATA: "the data is broken", Cause.WORLD: "the world changed",
+             Cause.LABEL_MIX: "the mix of outcomes changed"}  # fmt: skip
+    return " and ".join(dict.fromkeys(words[f.cause] for f in findings if f.cause in words))
+
+
+def action(
+    new: str,
+    old: str | None,
+    effect: Estimate | None,
+    findings: tuple[Finding, ...],
+    missing: tuple[Missing, ...],
+) -> Action:
+    """What to do first, and in the sentence what to do then.
+
+    A rollback comes first wherever the release is to blame: it is quick, and can be undone.
+    """
+    causes = [finding.cause for finding in findings]
+    steps: list[tuple[Act, str]] = []
+    to_blame = [cause for cause in causes if cause in RELEASE]
+    proven = effect is not None and effect.high < 0
+    if to_blame and old is not None and (proven or _only_it(findings)):
+        steps.append(_back(to_blame, new, old))
+    elif to_blame:
+        said = "train a model on what production sends: that rolling back helps is not shown"
+        steps.append((Act.GO_FORWARD, said))
+    for finding in sorted(findings, key=lambda f: ORDER.get(f.cause, 0)):
+        steps += _elsewhere(finding)
+    if Cause.NOISE in causes:
+        steps.append((Act.NOTHING, "do nothing: what was seen is chance"))
+    if not steps:
+        logs = "; ".join(lack.log for lack in missing)
+        steps.append((Act.HOLD, f"hold: log {logs}" if logs else "hold until more is known"))
+    return Action(steps[0][0], ", then ".join(dict.fromkeys(said for _, said in steps)))
+
+
+def _only_it(findings: tuple[Finding, ...]) -> bool:
+    """Without labels: the new model alone was not trained for what it is sent."""
+    return any(
+        f.kind is Kind.TRAIN_SERVE and f.effect is None and "so it is with" not in f.statement
+        for f in findings
+    )
+
+
+def _back(blamed: list[Cause], new: str, old: str) -> tuple[Act, str]:
+    if blamed == [Cause.MODEL]:
+        return Act.ROLL_BACK_MODEL, f"roll the model back from that of {new} to that of {old}"
+    if blamed == [Cause.FEATURES]:
+        return (
+            Act.ROLL_BACK_FEATURES,
+            f"roll the features back to those of {old}, and keep the model",
+        )
+    return Act.ROLL_BACK, f"roll {new} back to {old}"
+
+
+def _elsewhere(finding: Finding) -> list[tuple[Act, str]]:
+    if finding.cause is Cause.DATA:
+        columns = ", ".join(finding.columns[:5])
+        return [
+            (Act.HOLD_FIX_DATA, f"hold every rollout, and look at {columns} where it comes from")
+        ]
+    if finding.cause is Cause.LABEL_MIX:
+        return [(Act.GO_FORWARD, "go forward: move the threshold, or calibrate anew")]
+    if finding.cause is Cause.WORLD:
+        forward = {
+            Kind.CONCEPT: "go forward: train on recent outcomes",
+            Kind.HARDER_INPUTS: "go forward: label and train on such requests, or accept a new reference",
+        }
+        other = "go forward: train on recent requests, or accept a new reference"
+        return [(Act.GO_FORWARD, forward.get(finding.kind, other) if finding.kind else other)]
+    if finding.kind is Kind.INSTRUMENTATION:
+        return [(Act.HOLD_FIX_LOGGING, "hold every rollout and mend the split or the log")]
+    return []
+
+
+def would_change(findings: tuple[Finding, ...], missing: tuple[Missing, ...]) -> tuple[str, ...]:
+    """What would make another verdict of it."""
+    said = []
+    causes = {finding.cause for finding in findings}
+    if causes & RELEASE:
+        said.append("a replay of other requests in which the interval of rolling back holds 0")
+    if Cause.DATA in causes:
+        said.append("the same columns in the reference: then it is no defect of today's")
+    if Cause.WORLD in causes or Cause.LABEL_MIX in causes:
+        said.append(
+            "a reference of the same weekday and hour that is as bad: then it is the season"
+        )
+    if Cause.NOISE in causes:
+        said.append("a rise of either contrast beyond what the labels so far exclude")
+    said += [f"log {lack.log}" for lack in missing]
+    said.append("labels that differ from those that came so far: only labelled requests are judged")
+    return tuple(said)

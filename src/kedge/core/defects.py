@@ -1,0 +1,303 @@
+"""Changes of a column that no honest change of the callers makes. They need no labels.
+
+A population may grow older, richer or more difficult; it does not begin to lack a fifth of its
+ages, to be counted in cents, or to have one income. What is looked for is listed in `Code`. Each
+has a threshold of size as well as of proof, so that a million requests do not make a defect of
+nothing; a change below it is left to the questions after this one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from math import nan, sqrt
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+Column = NDArray[Any]
+
+LEAST_ROWS = 100
+"""Of either side: below it nothing is said of a column."""
+PROOF = 5.0
+"""Standard errors: some twenty columns and eight questions are asked at once, and often."""
+SHARE = 0.01
+"""Of the rows: what fewer have is below what an endpoint's quality feels."""
+MASS = 0.05
+"""Of the rows on one value, for it to be a new mass point; three times what it had."""
+SCALE = 5.0
+"""A factor of the spread: no season does that, a unit does (cents, grams, milliseconds)."""
+FEW = 20
+"""Values up to which a column of numbers is read as a list of kinds: there shares move honestly."""
+COMPLETE = 50
+"""Words up to which a summary of the training set names them all."""
+
+
+class Code(StrEnum):
+    """What is wrong with a column."""
+
+    MISSING = "missing"
+    TYPE = "type"
+    NULL = "null"
+    CONSTANT = "constant"
+    LEAVES_CONSTANT = "leaves_constant"
+    SCALE = "scale"
+    MASS_POINT = "mass_point"
+    RANGE = "range"
+    UNSEEN = "unseen"
+
+
+WHOLE = frozenset({Code.MISSING, Code.TYPE, Code.SCALE, Code.CONSTANT})
+"""Those that touch every row, so that no part of the traffic is left to judge without them."""
+
+
+class Trained(Protocol):
+    """What is known of a training set's column; `ports.ColumnStatistics` is one."""
+
+    @property
+    def count(self) -> int: ...  # noqa: D102 - as there
+    @property
+    def nulls(self) -> int: ...  # noqa: D102
+    @property
+    def std(self) -> float | None: ...  # noqa: D102
+    @property
+    def values(self) -> dict[str, int]: ...  # noqa: D102
+    @property
+    def distinct(self) -> int: ...  # noqa: D102
+
+
+class Defect(NamedTuple):
+    """One fault of one column, in figures and in words."""
+
+    column: str
+    code: Code
+    before: float
+    now: float
+    text: str
+    at: tuple[float, float] = (nan, nan)
+    """The allowed range of `range`; the value, twice, of `mass_point`."""
+
+
+def defects(
+    reference: Mapping[str, Column],
+    current: Mapping[str, Column],
+    ranges: Mapping[str, tuple[float | None, float | None]] | None = None,
+) -> list[Defect]:
+    """What is wrong with the present columns, against those of a reference.
+
+    Args:
+        reference: columns, (n,) each: numbers with NaN for null, or words with None.
+        current: the same, (m,). A column that the reference lacks is passed over.
+        ranges: the least and the most that a schema allows, where it does.
+    """
+    found = []
+    for name, before in reference.items():
+        if len(before) < LEAST_ROWS:
+            continue
+        now = current.get(name)
+        if now is None:
+            found.append(Defect(name, Code.MISSING, 0.0, 1.0, f"{name} is gone"))
+        elif len(now) >= LEAST_ROWS:
+            found += _column(name, plain(before), plain(now), (ranges or {}).get(name))
+    return found
+
+
+def mismatches(training: Mapping[str, Trained], served: Mapping[str, Column]) -> list[Defect]:
+    """Where production sends a model what its training set did not have: (nulls, scale, words).
+
+    A null that the training set never had is in the model's eyes a new value.
+    """
+    found = []
+    for name, known in training.items():
+        now = served.get(name)
+        if now is None or known.count < LEAST_ROWS or len(now) < LEAST_ROWS:
+            continue
+        column = plain(now)
+        null = nulls(column)
+        share, rows = known.nulls / known.count, (known.count, len(column))
+        if risen(share, float(null.mean()), rows):
+            found.append(_null(name, share, float(null.mean()), "in the training set"))
+        if column.dtype.kind == "O":
+            if known.values and known.distinct <= min(COMPLETE, len(known.values)):
+                found += _unseen(name, set(known.values), known.count, column)
+        elif known.std and known.distinct > FEW:
+            spread = float(np.std(column[~null])) if (~null).any() else 0.0
+            if spread and not 1 / SCALE < spread / known.std < SCALE:
+                found.append(_scale(name, known.std, spread, "in the training set"))
+    return found
+
+
+def affected(defect: Defect, column: Column, reference: Column) -> Mask:
+    """Which rows have the fault, (m,); all of them for those in `WHOLE`."""
+    now = plain(column)
+    if defect.code in WHOLE:
+        return np.ones(len(now), dtype=np.bool_)
+    if defect.code is Code.NULL:
+        return nulls(now)
+    if defect.code is Code.MASS_POINT:
+        return np.asarray(now == defect.at[0])
+    if defect.code is Code.UNSEEN:
+        known = set(plain(reference).tolist()) | {None}
+        return np.array([word not in known for word in now.tolist()], dtype=np.bool_)
+    if defect.code is Code.RANGE:
+        low, high = defect.at
+        with np.errstate(invalid="ignore"):
+            return np.asarray((now < low) | (now > high))
+    return np.zeros(len(now), dtype=np.bool_)
+
+
+# ---------------------------------------------------------------- columns
+
+
+def plain(column: Column) -> Column:
+    """Numbers as float64 with NaN for null, words as objects with None for it."""
+    if column.dtype.kind in "fiub":
+        return column.astype(np.float64, copy=False)
+    values = column.tolist()
+    if all(v is None or isinstance(v, (int, float)) for v in values):
+        return np.array([np.nan if v is None else float(v) for v in values], np.float64)
+    found = np.empty(len(values), dtype=object)
+    found[:] = [None if v is None or v != v else str(v) for v in values]  # noqa: PLR0124 - a NaN
+    return found
+
+
+def nulls(column: Column) -> Mask:
+    """Which rows of a plain column hold nothing, (n,); an infinity holds nothing."""
+    if column.dtype.kind == "O":
+        return np.asarray(column == None)  # noqa: E711 - of every element
+    return ~np.isfinite(column)
+
+
+def risen(before: float, now: float, rows: tuple[int, int]) -> bool:
+    """Whether a share of rows rose by enough to matter, and surely."""
+    rise = now - before
+    error = sqrt(before * (1 - before) / rows[0] + now * (1 - now) / rows[1] + 1e-12)
+    return rise > SHARE and rise / error > PROOF
+
+
+# ---------------------------------------------------------------- one column
+
+
+def _column(
+    name: str, before: Column, now: Column, allowed: tuple[float | None, float | None] | None
+) -> list[Defect]:
+    was, null = nulls(before), nulls(now)
+    share, share_now, rows = float(was.mean()), float(null.mean()), (len(before), len(now))
+    found = []
+    if risen(share, share_now, rows):
+        found.append(_null(name, share, share_now, "before"))
+    if null.all() or was.all():
+        return found
+    if (before.dtype.kind == "O") is not (now.dtype.kind == "O"):
+        kinds = ("words", "numbers") if before.dtype.kind == "O" else ("numbers", "words")
+        text = f"{name} was {kinds[0]} and is {kinds[1]}"
+        return [*found, Defect(name, Code.TYPE, 0.0, 1.0, text)]
+    if before.dtype.kind == "O":
+        return found + _unseen(name, set(before[~was].tolist()), len(before), now)
+    return found + _numbers(name, before[~was], now[~null], allowed)
+
+
+def _null(name: str, before: float, now: float, when: str) -> Defect:
+    text = f"{name} is null in {now:.1%} of the requests, {before:.1%} {when}"
+    return Defect(name, Code.NULL, before, now, text)
+
+
+def _unseen(name: str, known: set[str], rows: int, now: Column) -> list[Defect]:
+    words = [word for word in now.tolist() if word is not None and word not in known]
+    share = len(words) / len(now)
+    if not risen(0.0, share, (rows, len(now))):
+        return []
+    # A name or an id is new all the time: only a list of kinds can have an unseen one.
+    if len(known) > max(COMPLETE, rows // 20):
+        return []
+    most = max(sorted(set(words)), key=words.count) if len(set(words)) <= COMPLETE else words[0]
+    text = (
+        f"{name} has values never seen before in {share:.1%} of the requests, such as {most!r:.40}"
+    )
+    return [Defect(name, Code.UNSEEN, 0.0, share, text)]
+
+
+def _scale(name: str, before: float, now: float, when: str) -> Defect:
+    text = f"{name} spreads {now / before:.3g} times as wide as {when}, as after a change of unit"
+    return Defect(name, Code.SCALE, before, now, text)
+
+
+def _numbers(
+    name: str, before: Floats, now: Floats, allowed: tuple[float | None, float | None] | None
+) -> list[Defect]:
+    low, high = float(before.min()), float(before.max())
+    if low == high:
+        away = float((now != low).mean())
+        if not risen(0.0, away, (len(before), len(now))):
+            return []
+        text = f"{name} was always {low:g}, and is not in {away:.1%} of the requests"
+        return [Defect(name, Code.LEAVES_CONSTANT, 0.0, away, text)]
+    if now.min() == now.max():
+        usual = float((before == now[0]).mean())
+        if usual**LEAST_ROWS > 1e-6:  # a rare event that did not happen
+            return []
+        text = f"{name} is always {now[0]:g}, which it was in {usual:.1%} before"
+        return [Defect(name, Code.CONSTANT, usual, 1.0, text)]
+    spread = _spreads(before, now)
+    found = []
+    if spread is not None:
+        found.append(_scale(name, *spread, "before"))
+    else:
+        found += _range(name, before, now, allowed)
+    point = _mass_point(name, before, now)
+    return found if point is None else [*found, point]
+
+
+def _spreads(before: Floats, now: Floats) -> tuple[float, float] | None:
+    """Standard deviations that are a unit apart.
+
+    The middle half has to say the same, where it has a width: a single row of 10**9 is an outlier
+    and no unit.
+    """
+    one, two = float(np.std(before)), float(np.std(now))
+    if not two or 1 / SCALE < two / one < SCALE:
+        return None
+    middle = [float(np.subtract(*np.quantile(x, (0.75, 0.25)))) for x in (before, now)]
+    if middle[0] and middle[1] and 1 / SCALE < middle[1] / middle[0] < SCALE:
+        return None
+    return one, two
+
+
+def _wide(before: Floats) -> tuple[float, float]:
+    """A range that the reference is well inside of: its own, and as much again on either side."""
+    seen = before[np.isfinite(before)]
+    low, high = float(seen.min()), float(seen.max())
+    return low - (high - low), high + (high - low)
+
+
+def _range(
+    name: str, before: Floats, now: Floats, allowed: tuple[float | None, float | None] | None
+) -> list[Defect]:
+    low, high = _wide(before)
+    if allowed is not None:
+        low = low if allowed[0] is None else max(low, allowed[0])
+        high = high if allowed[1] is None else min(high, allowed[1])
+    was = float(((before < low) | (before > high)).mean())
+    share = float(((now < low) | (now > high)).mean())
+    if not risen(was, share, (len(before), len(now))):
+        return []
+    text = (
+        f"{name} lies outside {low:g} to {high:g} in {share:.1%} of the requests, {was:.1%} before"
+    )
+    return [Defect(name, Code.RANGE, was, share, text, (low, high))]
+
+
+def _mass_point(name: str, before: Floats, now: Floats) -> Defect | None:
+    values, counts = np.unique(now, return_counts=True)
+    value, share = values[counts.argmax()], float(counts.max() / len(now))
+    was = float((before == value).mean())
+    if share <= MASS or was >= share / 3 or not risen(was, share, (len(before), len(now))):
+        return None
+    few = len(np.unique(before[:10_000])) <= FEW
+    if few and was > 0:
+        return None
+    text = f"{name} has one value in {share:.1%} of the requests, {was:.1%} before: {value:g}"
+    return Defect(name, Code.MASS_POINT, was, share, text, (float(value), float(value)))

@@ -1,0 +1,545 @@
+"""Why an endpoint answers worse than it did, and whether rolling back would help.
+
+Theory of operation
+-------------------
+Questions are asked in a fixed order, each answered from what was logged, and an answer that
+cannot be given is a hole with a name, never a guess:
+
+0. Can the figures be trusted? Nobody is blamed on a broken split or a torn log.
+1. Is a column broken? Needs no labels, so it is always asked.
+2. Is the newer release worse than the older one *on the same requests*? Paired, so that what is
+   hard about today is hard for both and cancels.
+3. If so: its model or its features? From the replays that there are (`contrast.shares`).
+4. Is the *same* release worse than it was in the reference? Then the world changed.
+5. If so: more of one outcome only, the same inputs with other outcomes, or other inputs
+   (`disde`)?
+
+A cause is named from 3.5 standard errors and 5 % of the reference's loss on. Two causes are two
+findings. *Noise* is a finding too, and has to be proven: the interval of both contrasts lies
+below what is tolerated. Whatever is neither proven nor refuted is `cannot_tell`, with what to log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from msgspec.structs import replace
+from numpy.typing import NDArray
+
+from kedge.core.advice import action, headline, would_change
+from kedge.core.contrast import (
+    LEAST,
+    Floats,
+    Mean,
+    difference,
+    losses,
+    mean_of,
+    shares,
+    swapped,
+)
+from kedge.core.defects import (
+    WHOLE,
+    Code,
+    Defect,
+    affected,
+    defects,
+    mismatches,
+    nulls,
+    plain,
+    risen,
+)
+from kedge.core.facts import Facts, checked
+from kedge.core.findings import Cause, Diagnosis, Estimate, Evidence, Finding, Kind, Missing
+from kedge.core.world import Window, part, reason
+
+Z = 3.5
+"""Standard errors from which an effect is believed: once in 4,000 healthy cases, one-sided. The
+judge has spent its error already, and a diagnosis asks five questions."""
+FLOOR = 0.05
+"""Of the reference's loss: a smaller change is nobody's incident."""
+PROOF_LEVEL = 0.99
+"""Of the intervals whose upper end must be below what is tolerated, for noise to be proven."""
+WORLD_MARGIN = 0.25
+"""Of the reference's loss: the rise by the world that noise has to exclude. Five times the floor,
+since two windows hold different requests: with 2,000 labels now and 4,000 before the standard
+error is about 4 % of the loss (an outcome's own chance, which no adjustment removes), so 2.6 of
+them and room for an estimate that is 3.5 off make 24 %. The release's contrast is paired, has a
+tenth of that error, and is held to the floor."""
+HINT = 3.0
+"""Standard errors from which the world's contrast is no proof of noise, whatever its interval."""
+LOST = 0.05
+"""Of the log: with more torn or dropped, what is left may be what was easy to write."""
+
+
+def diagnose(facts: Facts) -> Diagnosis:
+    """Ask every question in order, and say what follows.
+
+    Raises:
+        Refused: `metric_unfit`: the metric cannot judge this output.
+        ValueError: columns or answers of one window are not of one length.
+    """
+    checked(facts)
+    case = _Case(facts)
+    trusted = case.instruments()
+    case.data()
+    if trusted:
+        case.release()
+        case.serving()
+        case.world()
+    return case.done()
+
+
+class _Case:
+    """One diagnosis under way: what was found so far, and what is missing."""
+
+    def __init__(self, facts: Facts) -> None:
+        self.facts = facts
+        self.counts = facts.metric == "error_rate"
+        now, ref = facts.current, facts.reference
+        self.cells = {
+            cell: losses(facts.metric, facts.output, scores, now.truth)
+            for cell, scores in facts.answers.items()
+        }
+        self.before = (
+            losses(facts.metric, facts.output, ref.scores, ref.truth)
+            if ref is not None and ref.scores is not None
+            else None
+        )
+        self.findings: list[Finding] = []
+        self.evidence: list[Evidence] = []
+        self.missing: dict[str, Missing] = {}
+        self.broken: list[Defect] = []
+        self.contrast: Mean | None = None
+        self.rise: Mean | None = None
+        self.uneven = False
+        self.ranked: tuple[str, ...] = ()
+        self.floor = FLOOR * self._usual()
+
+    def _usual(self) -> float:
+        """The loss that the floor is a part of: the reference's, else the old release's today."""
+        for known in (self.before, self.cells.get(("old", "old")), self.cells.get(("new", "new"))):
+            if known is not None and not np.isnan(known).all():
+                return float(np.nanmean(known))
+        return 0.0
+
+    # ------------------------------------------------------------ what was found
+
+    def tell(self, question: str, answer: str, verdict: str, found: Mean | None = None) -> None:
+        """Add a row of evidence."""
+        if found is None or found.df < 1:
+            self.evidence.append(Evidence(question=question, answer=answer, verdict=verdict))
+            return
+        low, high = found.interval()
+        self.evidence.append(
+            Evidence(question=question, answer=answer, figure=found.mean, low=low, high=high,
+                     verdict=verdict)
+        )  # fmt: skip
+
+    def lack(self, code: str, log: str) -> None:
+        """Something to log is not there."""
+        self.missing.setdefault(code, Missing(code, log))
+
+    def real(self, found: Mean) -> bool:
+        """Whether it is a rise, surely and by enough to matter."""
+        return found.enough and found.mean > self.floor and found.z > Z
+
+    def below(self, found: Mean, margin: float) -> bool:
+        """Whether a rise of `margin` of the usual loss is excluded."""
+        return found.enough and found.interval(PROOF_LEVEL)[1] < margin * self.floor / FLOOR
+
+    def verdict(self, found: Mean, margin: float) -> str:
+        """Yes, no, or unclear."""
+        return "yes" if self.real(found) else "no" if self.below(found, margin) else "unclear"
+
+    # ------------------------------------------------------------ the questions
+
+    def instruments(self) -> bool:
+        """Can the figures be trusted?"""
+        told = self.facts.instruments
+        faults = []
+        if told.split_fault:
+            faults.append(told.split_fault)
+            self.lack("split", "requests by arm at the share that was set")
+        self.tell("split", told.split_fault or "as it was set", "yes" if told.split_fault else "no")
+        if told.lost > LOST:
+            faults.append(f"{told.lost:.0%} of the log is lost")
+            self.lack("log", "every sampled request: free the disk, or sample less")
+        self.tell("log", f"{told.lost:.1%} of it is lost", "yes" if told.lost > LOST else "no")
+        self._coverage(told.coverage)
+        if faults:
+            self.findings.append(Finding(
+                cause=Cause.CANNOT_TELL, kind=Kind.INSTRUMENTATION,
+                statement=f"the figures cannot be trusted: {'; '.join(faults)}",
+            ))  # fmt: skip
+        return not faults
+
+    def _coverage(self, coverage: Mapping[str, tuple[int, int]]) -> None:
+        """Do labels come for both arms alike? If not, unpaired figures are worth nothing."""
+        shares_of = {arm: (n / all_, all_) for arm, (n, all_) in coverage.items() if all_}
+        if not shares_of:
+            return
+        (less, rows), (more, others) = min(shares_of.values()), max(shares_of.values())
+        uneven = less < 0.9 * more and risen(less, more, (rows, others))
+        text = ", ".join(f"{arm} {share:.0%}" for arm, (share, _) in sorted(shares_of.items()))
+        self.tell("labels", f"labelled: {text}", "yes" if uneven else "no")
+        self.uneven = uneven
+
+    def data(self) -> None:
+        """Is a column broken?"""
+        ref, now = self.facts.reference, self.facts.current
+        if ref is None or not ref.columns:
+            self.lack("reference", "a labelled window of the release, from when it was well")
+            self.tell("defects", "there is no reference to compare columns with", "not asked")
+            return
+        self.broken = defects(ref.columns, now.columns, self.facts.ranges)
+        for fault in self.broken:
+            self.evidence.append(
+                Evidence(question="defects", answer=fault.text, figure=fault.now, verdict="yes")
+            )
+        if not self.broken:
+            self.tell("defects", f"none in {len(ref.columns)} columns", "no")
+            return
+        text = "; ".join(fault.text for fault in self.broken[:5])
+        more = f"; and {len(self.broken) - 5} more" if len(self.broken) > 5 else ""
+        self.findings.append(Finding(
+            cause=Cause.DATA, statement=text + more, effect=self._added(),
+            columns=tuple(dict.fromkeys(fault.column for fault in self.broken)),
+        ))  # fmt: skip
+
+    def _added(self) -> Estimate | None:
+        """What the touched requests add to today's loss, by what they lose more than the others."""
+        today, touched = self.cells.get(("new", "new")), self._touched()
+        if today is None or not touched.any() or touched.all():
+            return None
+        others = mean_of(np.where(touched, np.nan, today))
+        added = mean_of(np.where(touched, today - others.mean, today * 0), self.facts.current.units)
+        return added.estimate() if others.enough and added.enough else None
+
+    def release(self) -> None:
+        """Is the newer release worse than the older one on the same requests?"""
+        if self.facts.old is None:
+            self.lack("previous", "a previous release: this is the first")
+            self.tell("release", "there is no release to compare with", "not asked")
+            return
+        top, bottom = self.cells.get(("new", "new")), self.cells.get(("old", "old"))
+        if top is None:
+            self.lack("new_answers", f"the answers of {self.facts.new} (`log`)")
+        if bottom is None:
+            self.lack("old_answers", f"the answers of {self.facts.old} to the same requests, by "
+                                     "reverse shadow (`after`) or replay")  # fmt: skip
+        if top is None or bottom is None:
+            self.tell("release", "the answers of one of the two are not known", "not asked")
+            return
+        units = self.facts.current.units
+        both = top - bottom
+        paired = mean_of(both, units, counts=self.counts)
+        if paired.units < LEAST and not self.uneven:
+            arms = difference(mean_of(top, units), mean_of(bottom, units))
+            paired = arms if arms.units > 2 * LEAST else paired
+        if paired.units < LEAST:
+            self._few(paired.units)
+            return
+        self.contrast = paired
+        verdict = self.verdict(paired, FLOOR)
+        self.tell("release", f"{self.facts.new} less {self.facts.old}, on {paired.n:,} requests",
+                  verdict, paired)  # fmt: skip
+        if verdict == "yes":
+            self._divide(paired)
+        elif verdict == "unclear":
+            self._want(paired, FLOOR)
+
+    def _few(self, known: int) -> None:
+        """Too few labels: what moved can still be told."""
+        self.lack("outcomes", f"outcomes: {known} units that both releases answered have one, "
+                              f"{LEAST} are needed")  # fmt: skip
+        self.tell("release", f"{known} labelled units", "not asked")
+        answers = self.facts.answers
+        top, bottom = answers[("new", "new")], answers[("old", "old")]
+        moved = {cell: np.abs(scores - bottom) for cell, scores in answers.items()}
+        with np.errstate(invalid="ignore"):
+            whole = mean_of(np.where(np.isfinite(top - bottom), top - bottom, np.nan))
+        if not whole.n:
+            return
+        self.tell("moved", f"answers of {self.facts.new} less those of {self.facts.old}", "unclear",
+                  whole)  # fmt: skip
+        parts = shares(moved)
+        if parts is not None:
+            for name, values in (("model", parts.model), ("features", parts.features)):
+                text = f"how far the {name} moved the answers; not whether to the worse"
+                self.tell(name, text, "unclear", mean_of(_finite(values)))
+
+    def _want(self, found: Mean, margin: float) -> None:
+        """Say how many labels would decide it."""
+        aim = margin * self.floor / FLOOR / (3 * 2)
+        if aim > 0 and np.isfinite(found.se):
+            factor = max((found.se / aim) ** 2, 1.5)
+            wanted = min(round(found.n * factor, -2), 10**9)
+            self.lack("more_outcomes", f"outcomes of about {wanted:,.0f} requests "
+                                       f"({found.n:,} are known)")  # fmt: skip
+
+    def _divide(self, paired: Mean) -> None:
+        """The release is worse: by its model or its features?"""
+        effect = paired.estimate()
+        name, facts = f"{self.facts.new} is worse than {self.facts.old}", self.facts
+        if len(facts.changed) == 1:
+            (changed,) = facts.changed
+            self._blame(Cause(changed), f"{name}, and only its {changed} differ" +
+                        ("s" if changed == "model" else ""), effect)  # fmt: skip
+            return
+        parts = shares(self.cells)
+        if parts is None:
+            self.lack("replay", "a replay of one release's model on the other's features")
+            self._blame(Cause.RELEASE, f"{name}; its model and its features were not replayed "
+                                       "apart", effect)  # fmt: skip
+            return
+        units = facts.current.units
+        model = mean_of(parts.model, units, counts=self.counts)
+        features = mean_of(parts.features, units, counts=self.counts)
+        for part_, found in (("model", model), ("features", features)):
+            way = (
+                "its share (Shapley)" if parts.both_paths else "its share, on the one way replayed"
+            )
+            self.tell(part_, way, "yes" if self.real(found) else "no", found)
+        for values, what in ((parts.alone_model, "model"), (parts.alone_features, "features")):
+            alone = mean_of(values, units, counts=self.counts)
+            if alone.n:
+                text = f"the new {what} with the rest old adds"
+                self.tell("interaction", text, "yes" if self.real(alone) else "no", alone)
+        self._ways_back(units)
+        self._swaps()
+        blamed = self._blamed(parts, model, features)
+        for cause, found in blamed:
+            self._blame(cause, f"{name} by its {cause.value}", found.estimate())
+        if not blamed:
+            self._blame(Cause.RELEASE, f"{name}; model and features have about the same part in it",
+                        effect)  # fmt: skip
+
+    def _blamed(self, parts: Any, model: Mean, features: Mean) -> list[tuple[Cause, Mean]]:
+        """The parts to blame: both where each is worse alone as well, else the larger.
+
+        A part's share holds half of what happens only together (a bug in the features may hurt
+        the new model more), so the smaller of two is blamed only if it is worse on its own too.
+        """
+        units = self.facts.current.units
+        ordered = sorted(
+            ((Cause.MODEL, model, parts.alone_model),
+             (Cause.FEATURES, features, parts.alone_features)), key=lambda each: -each[1].mean,
+        )  # fmt: skip
+        (first, most, _), (second, less, alone) = ordered
+        own = mean_of(alone, units, counts=self.counts)
+        if self.real(most) and self.real(less) and (own.n == 0 or self.real(own)):
+            return [(first, most), (second, less)]
+        gap = parts.model - parts.features
+        apart = mean_of(gap if first is Cause.MODEL else -gap, units)
+        return [(first, most)] if self.real(most) and apart.z > 2.58 else []
+
+    def _ways_back(self, units: Any) -> None:
+        """What rolling one part back alone would do."""
+        top = self.cells[("new", "new")]
+        for question, cell in (("back_model", ("old", "new")), ("back_features", ("new", "old"))):
+            if cell in self.cells:
+                found = mean_of(self.cells[cell] - top, units, counts=self.counts)
+                verdict = "yes" if found.interval()[1] < 0 else "unclear"
+                self.tell(
+                    question, "rolled back alone, it would change the loss by", verdict, found
+                )
+
+    def _swaps(self) -> None:
+        """Which feature it is."""
+        truth, facts = self.facts.current.truth, self.facts
+
+        def lost(answers: Floats | None) -> Floats | None:
+            return None if answers is None else losses(facts.metric, facts.output, answers, truth)
+
+        exchanged = {name: (lost(a), lost(b)) for name, (a, b) in facts.swaps.items()}
+        ranked = swapped(self.cells, exchanged, facts.current.units, counts=self.counts)
+        for name, found in ranked[:10]:
+            self.tell("swap", name, "yes" if self.real(found) else "no", found)
+        self.ranked = tuple(name for name, found in ranked if self.real(found))
+
+    def _blame(self, cause: Cause, statement: str, effect: Estimate) -> None:
+        columns = self.ranked if cause is Cause.FEATURES else ()
+        if columns:
+            statement += f", most of all {columns[0]}"
+        self.findings.append(
+            Finding(cause=cause, statement=statement, effect=effect, columns=columns)
+        )
+
+    def serving(self) -> None:
+        """Does production send the new model what its training set did not have?"""
+        facts = self.facts
+        known = facts.training.get("new")
+        if not known:
+            return
+        served = facts.inputs.get("new", facts.current.columns)
+        found = mismatches(known, served)
+        explained = {fault.column for fault in self.broken}
+        for fault in found:
+            self.evidence.append(
+                Evidence(question="train_serve", answer=fault.text, figure=fault.now, verdict="yes")
+            )
+        if not found:
+            self.tell("train_serve", "production sends what was trained on", "no")
+        null = [f for f in found if f.code is Code.NULL and f.column not in explained
+                and not self._explained(served[f.column])]  # fmt: skip
+        harmless = self.contrast is not None and self.below(self.contrast, FLOOR)
+        if not null or harmless:
+            return
+        before = facts.inputs.get("old", facts.current.columns)
+        shared = {f.column for f in mismatches(facts.training.get("old", {}), before)}
+        text = "; ".join(fault.text for fault in null)
+        if all(f.column in shared for f in null):
+            text += f"; so it is with {facts.old}"
+        self.findings = [f for f in self.findings if f.cause is not Cause.MODEL]
+        effect = self.contrast.estimate() if self.contrast is not None else None
+        self.findings.append(Finding(
+            cause=Cause.MODEL, kind=Kind.TRAIN_SERVE, effect=effect,
+            statement=f"the model of {facts.new} was not trained for what it is sent: {text}",
+            columns=tuple(fault.column for fault in null),
+        ))  # fmt: skip
+
+    def _explained(self, column: NDArray[Any]) -> bool:
+        """Whether a model's input is null where a raw column is broken, and hardly elsewhere."""
+        null, touched = nulls(plain(column)), self._touched()
+        return bool((null & touched).sum() > 0.9 * null.sum())
+
+    def world(self) -> None:
+        """Is the same release worse than it was?"""
+        facts, now, which = self.facts, self.facts.current, self.facts.reference_of
+        ref, today = facts.reference, self.cells.get((which, which))
+        if ref is None or self.before is None:
+            self.lack("reference", "a labelled window of the release, from when it was well")
+            self.tell("world", "there is no reference with answers and outcomes", "not asked")
+            return
+        if today is None:
+            name = facts.old if which == "old" else facts.new
+            self.lack(f"{which}_answers", f"the answers of {name} to today's requests, by reverse "
+                                          "shadow (`after`) or replay")  # fmt: skip
+            self.tell("world", "the release of the reference did not answer today", "not asked")
+            return
+        if any(fault.code in WHOLE for fault in self.broken):
+            self.tell("world", "every request is touched by a broken column", "not asked")
+            return
+        clean = ~self._touched()
+        now_mean = mean_of(np.where(clean, today, np.nan), now.units)
+        rise = difference(now_mean, mean_of(self.before, ref.units))
+        if not rise.enough:
+            self.lack("outcomes", f"outcomes: {rise.units} units of one window have one, {LEAST} "
+                                  "are needed")  # fmt: skip
+            self.tell("world", f"{rise.units} labelled units", "not asked")
+            return
+        self.rise = rise
+        verdict = self.verdict(rise, WORLD_MARGIN)
+        self.tell("world", f"the same release, today less the reference, on {rise.n:,} requests",
+                  verdict, rise)  # fmt: skip
+        self._explain(today, clean, verdict)
+
+    def _touched(self) -> NDArray[np.bool_]:
+        """Requests that a defect of their row explains; the rest is the world's to explain."""
+        columns, ref = self.facts.current.columns, self.facts.reference
+        found = np.zeros(len(self.facts.current.truth), dtype=np.bool_)
+        for fault in self.broken:
+            if ref is not None and fault.column in columns:
+                found |= affected(fault, columns[fault.column], ref.columns[fault.column])
+        return found
+
+    def _explain(self, today: Floats, clean: NDArray[np.bool_], verdict: str) -> None:
+        """What about the world changed."""
+        facts, ref, now = self.facts, self.facts.reference, self.facts.current
+        which = facts.reference_of
+        assert ref is not None
+        assert ref.scores is not None
+        assert self.before is not None
+        assert self.rise is not None
+        gone = {f.column for f in self.broken if f.code is Code.LEAVES_CONSTANT}
+        columns = [name for name in ref.columns if name in now.columns and name not in gone]
+        before = Window.of(ref.columns, columns, ref.scores, ref.truth, self.before, ref.units)
+        scores, loss = facts.answers[which, which], np.where(clean, today, np.nan)
+        after = Window.of(now.columns, columns, scores, now.truth, loss, now.units)
+        binary = facts.output.kind == "binary"
+        if binary:
+            told = part(before, after, now.truth, now.units, Z)
+            self.tell("label_mix", told.text, told.verdict, told.mean)
+            if told.verdict == "yes":
+                self.findings.append(Finding(
+                    cause=Cause.LABEL_MIX, effect=self.rise.estimate(), statement=told.text,
+                ))  # fmt: skip
+                return
+        if verdict == "unclear":
+            self._want(self.rise, WORLD_MARGIN)
+        if verdict != "yes":
+            return
+        for kind, statement, effect, rows in reason(
+            before, after, self.rise, self.floor, Z, binary=binary
+        ):
+            self.evidence += rows
+            if kind is not Kind.CONCEPT and not clean.all():
+                text = f"{statement}; it may be that the broken requests were the easier ones"
+                self.tell("inputs", text, "unclear")
+                continue
+            if kind is Kind.UNDIVIDED:
+                self._want(self.rise, FLOOR)
+            elif kind is Kind.NO_OVERLAP:
+                self.lack("overlap", "a reference whose inputs are like today's")
+            self.findings.append(
+                Finding(cause=Cause.WORLD, kind=kind, statement=statement, effect=effect)
+            )
+
+    # ------------------------------------------------------------ the end
+
+    def done(self) -> Diagnosis:
+        """Put it together."""
+        facts = self.facts
+        if not self.findings:
+            self.findings.append(self._nothing())
+        self.findings.sort(key=lambda f: -(f.effect.value if f.effect is not None else 0.0))
+        effect = self.contrast.estimate().turned() if self.contrast is not None else None
+        whole = self._whole()
+        every = tuple(
+            replace(f, share=f.effect.value / whole) if f.effect is not None and whole else f
+            for f in self.findings
+        )
+        missing = tuple(self.missing.values())
+        return Diagnosis(
+            new=facts.new, old=facts.old, metric=facts.metric,
+            headline=headline(facts.new, facts.old, facts.metric, effect, every, missing),
+            effect=effect, findings=every, evidence=tuple(self.evidence),
+            action=action(facts.new, facts.old, effect, every, missing),
+            would_change=would_change(every, missing), missing=missing,
+        )  # fmt: skip
+
+    def _whole(self) -> float | None:
+        """The rise since the reference, where it is known and one."""
+        if self.rise is None:
+            return None
+        more = 0.0
+        if self.facts.reference_of == "old":
+            if self.contrast is None:
+                return None
+            more = self.contrast.mean
+        whole = self.rise.mean + more
+        return whole if whole > self.floor else None
+
+    def _nothing(self) -> Finding:
+        """No cause was found: is that a proof?"""
+        release, world = self.contrast, self.rise
+        if (release is not None and world is not None and self.below(release, FLOOR)
+                and self.below(world, WORLD_MARGIN) and world.z < HINT):  # fmt: skip
+            usual = self.floor / FLOOR
+            tops = [max(found.interval(PROOF_LEVEL)[1] / usual, 0) for found in (release, world)]
+            return Finding(
+                cause=Cause.NOISE,
+                statement=f"neither made it worse: the release by more than {tops[0]:.1%} of the loss "
+                f"and the world by more than {tops[1]:.0%} are excluded",
+            )
+        told = "; ".join(f"log {lack.log}" for lack in self.missing.values())
+        return Finding(
+            cause=Cause.CANNOT_TELL,
+            statement=told or "no cause was found, and none is excluded",
+        )
+
+
+def _finite(values: Floats) -> Floats:
+    return np.where(np.isfinite(values), values, np.nan)

@@ -1,0 +1,98 @@
+"""What a diagnosis is made from: the requests of two windows, and who answered them how.
+
+Plain arrays and values, so that whoever reads a log can fill them in, row by row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from numpy.typing import NDArray
+
+from kedge.core.contrast import Cell, Floats, Swap
+from kedge.core.defects import Trained
+from kedge.core.values import Output
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """Requests of one window, as they were logged: n rows.
+
+    `columns` are what the release was given, (n,) each: numbers with NaN for null, or words with
+    None. Leave out ids and times: they are never alike, and would say that nothing overlaps.
+    `truth` is NaN where no label came; words are numbered, the same way as in the scores. `scores`
+    are needed of a reference only. `units` says whose each request was; None or "" is its own.
+    """
+
+    columns: Mapping[str, NDArray[Any]]
+    truth: Floats
+    scores: Floats | None = None
+    units: NDArray[Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Instruments:
+    """What is known of the log itself."""
+
+    split_fault: str = ""
+    """Why the split between the arms is not what was set; empty when it is."""
+    lost: float = 0.0
+    """Share of the log that was torn or dropped, 0 to 1."""
+    coverage: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """By arm: requests with a label, and all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """All that a diagnosis is made from. Only `output`, `metric`, `new` and `current` must be there.
+
+    `new` is the release that answers now, `old` the way back; labels such as r3 and r2.
+
+    answers: by (model, features), each "new" or "old", the answers to the rows of `current`, (n,).
+        NaN: not asked. Infinity: asked, and it failed. ("old", "old") is the old release, by
+        reverse shadow, holdback or replay. A cell that does not exist (two schemas) is left out.
+    changed: which parts differ between the two releases; with one only, nothing need be divided.
+    reference: a labelled window of an earlier time, with the answers that it got; the same hour and
+        weekday, since a season is the world's too. Give the columns that both times asked for:
+        one that is in the reference only is read as lost.
+    reference_of: which of the two releases gave them.
+    swaps: by feature, the answers with this one exchanged (`contrast.Swap`).
+    training: by release ("new", "old"), its training set's columns.
+    inputs: by release, what its model was given today; without, `current.columns`.
+    ranges: the least and the most that the schema allows a column.
+    """
+
+    output: Output
+    metric: str
+    new: str
+    current: Sample
+    old: str | None = None
+    answers: Mapping[Cell, Floats] = field(default_factory=dict)
+    changed: frozenset[Literal["model", "features"]] = frozenset({"model", "features"})
+    reference: Sample | None = None
+    reference_of: Literal["new", "old"] = "old"
+    swaps: Mapping[str, Swap] = field(default_factory=dict)
+    training: Mapping[str, Mapping[str, Trained]] = field(default_factory=dict)
+    inputs: Mapping[str, Mapping[str, NDArray[Any]]] = field(default_factory=dict)
+    ranges: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
+    instruments: Instruments = Instruments()
+
+
+def checked(facts: Facts) -> None:
+    """Every row is a request.
+
+    Raises:
+        ValueError: columns or answers of one window are not of one length.
+    """
+    pairs = [answers for swap in facts.swaps.values() for answers in swap if answers is not None]
+    today = [*facts.answers.values(), *pairs]
+    today += [column for columns in facts.inputs.values() for column in columns.values()]
+    for sample, more in ((facts.current, today), (facts.reference, [])):
+        if sample is None:
+            continue
+        given = [*sample.columns.values(), *more]
+        given += [array for array in (sample.scores, sample.units) if array is not None]
+        if any(len(array) != len(sample.truth) for array in given):
+            raise ValueError("every column, answer and outcome of a window has one row a request")

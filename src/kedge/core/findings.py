@@ -1,0 +1,145 @@
+"""What a diagnosis says, as frozen values that can be stored and sent.
+
+Codes are part of the interface: they never change their meaning. Sentences may.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from kedge.core.values import Value
+
+
+class Cause(StrEnum):
+    """Why an endpoint answers worse than it did."""
+
+    MODEL = "model"
+    FEATURES = "features"
+    RELEASE = "release"
+    """The newer release is worse; whether by its model or its features cannot be told apart."""
+    DATA = "data"
+    WORLD = "world"
+    LABEL_MIX = "label_mix"
+    NOISE = "noise"
+    """Proven: neither the release nor the world made it worse."""
+    CANNOT_TELL = "cannot_tell"
+
+
+class Kind(StrEnum):
+    """What exactly, where a cause has several ways to come about."""
+
+    TRAIN_SERVE = "train_serve"
+    """Of a model: production sends nulls where the training set had none."""
+    CONCEPT = "concept"
+    """Of the world: the same inputs have other outcomes now."""
+    HARDER_INPUTS = "harder_inputs"
+    """Of the world: more of the inputs that were always hard, or new ones."""
+    UNDIVIDED = "undivided"
+    """Of the world: the labels do not suffice to tell concept and inputs apart."""
+    NO_OVERLAP = "no_overlap"
+    """Of the world: hardly any input is like one of the reference."""
+    INSTRUMENTATION = "instrumentation"
+    """Cannot tell, since the figures cannot be trusted."""
+
+
+class Act(StrEnum):
+    """What to do."""
+
+    ROLL_BACK_MODEL = "roll_back_model"
+    ROLL_BACK_FEATURES = "roll_back_features"
+    ROLL_BACK = "roll_back"
+    """Both at once: the whole release."""
+    HOLD_FIX_DATA = "hold_fix_data"
+    HOLD_FIX_LOGGING = "hold_fix_logging"
+    GO_FORWARD = "go_forward"
+    """Retrain, move the threshold, or accept a new reference: what was left is no better."""
+    HOLD = "hold"
+    """Change nothing before more is known."""
+    NOTHING = "nothing"
+
+
+class Estimate(Value, frozen=True):
+    """A change of the mean loss, in the metric's own unit, with its 95 % interval.
+
+    `n` is the labelled requests it was taken from. Negative is better.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def turned(self) -> Estimate:
+        """The same change, the other way round."""
+        return Estimate(-self.value, -self.high, -self.low, self.n)
+
+    def text(self) -> str:
+        """-0.012 [-0.015, -0.0090]."""
+        return f"{self.value:+.3g} [{self.low:+.3g}, {self.high:+.3g}]"
+
+
+class Finding(Value, frozen=True, kw_only=True):
+    """One cause. `share` is its part of the whole rise since the reference, where both are known."""
+
+    cause: Cause
+    kind: Kind | None = None
+    statement: str
+    effect: Estimate | None = None
+    share: float | None = None
+    columns: tuple[str, ...] = ()
+    """The columns that it is about, the worst first."""
+
+
+class Evidence(Value, frozen=True, kw_only=True):
+    """One row of the table: what was asked, what was found, what follows from it."""
+
+    question: str
+    """A code: split, log, labels, defects, train_serve, release, model, features, interaction,
+    swap, back_model, back_features, moved, world, label_mix, concept, inputs."""
+    answer: str
+    figure: float | None = None
+    low: float | None = None
+    high: float | None = None
+    verdict: str
+    """yes, no, unclear or not asked."""
+
+
+class Action(Value, frozen=True):
+    """What to do, and why in a sentence."""
+
+    code: Act
+    sentence: str
+
+
+class Missing(Value, frozen=True):
+    """What was not there: a code, and what to log so that it will be."""
+
+    code: str
+    """outcomes, more_outcomes, old_answers, new_answers, reference, replay, previous, split, log,
+    scores, overlap."""
+    log: str
+
+
+class Diagnosis(Value, frozen=True, kw_only=True):
+    """Why it became worse, what a rollback would do about it, and how that is known."""
+
+    new: str
+    """The release that answers now, such as r3."""
+    old: str | None
+    """The way back."""
+    metric: str
+    headline: str
+    effect: Estimate | None
+    """Of rolling back, on the metric: the previous release's loss on today's traffic less the
+    present one's. None: it cannot be told."""
+    findings: tuple[Finding, ...]
+    """At least one. Two causes are two findings, the larger effect first."""
+    evidence: tuple[Evidence, ...]
+    action: Action
+    would_change: tuple[str, ...]
+    missing: tuple[Missing, ...] = ()
+
+    @property
+    def causes(self) -> tuple[str, ...]:
+        """The causes' codes."""
+        return tuple(finding.cause.value for finding in self.findings)

@@ -1,0 +1,194 @@
+"""What about the world changed, when the same release is worse than it was.
+
+More of one outcome only (*label mix*), the same inputs with other outcomes (*concept*), or other
+inputs (*harder inputs*). The first is asked first, since it would look like each of the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import sqrt
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kedge.core.contrast import LEAST, Floats, Mean, Units, difference, mean_of
+from kedge.core.defects import plain
+from kedge.core.disde import Side, Terms, domain, expected, ks, spaced, terms
+from kedge.core.findings import Estimate, Evidence, Kind
+
+SAME = 1e-3
+"""The p-value of Kolmogorov and Smirnov above which scores within a class count as unchanged."""
+MISFIT = 0.2
+"""Of the rise: what a classifier that fits badly may book on the wrong one of the two. With harder
+inputs only, a tenth to a sixth of the rise was booked as other outcomes; so a second kind is one
+beyond a fifth."""
+APART = 2.0
+"""Standard errors by which concept and inputs must differ to be told apart: the rise itself is
+certain by then, and only its kind is at stake."""
+
+
+class Window(NamedTuple):
+    """The labelled requests of a time: what was asked, answered, true and lost."""
+
+    columns: dict[str, NDArray[Any]]
+    scores: Floats
+    truth: Floats
+    loss: Floats
+    units: Units = None
+
+    @staticmethod
+    def of(
+        columns: Mapping[str, NDArray[Any]],
+        names: Sequence[str],
+        scores: Floats,
+        truth: Floats,
+        loss: Floats,
+        units: Units = None,
+    ) -> Window:
+        """Only what has a loss, and an answer that is a number."""
+        known = ~np.isnan(loss) & np.isfinite(scores)
+        kept = {name: plain(columns[name])[known] for name in names}
+        whose = None if units is None else units[known]
+        return Window(kept, scores[known], truth[known], loss[known], whose)
+
+    def spaced(self) -> Window:
+        """At most as many as the classifier looks at."""
+        rows = spaced(len(self.loss))
+        return Window(
+            {name: column[rows] for name, column in self.columns.items()},
+            self.scores[rows], self.truth[rows], self.loss[rows],
+            None if self.units is None else self.units[rows],
+        )  # fmt: skip
+
+
+class Told(NamedTuple):
+    """Whether there is only more of one outcome."""
+
+    verdict: str
+    text: str
+    mean: Mean
+
+
+def part(before: Window, after: Window, every: Floats, units: Units, z: float) -> Told:
+    """Is it the label mix: another share of yes, and nothing else?
+
+    The share moved by more than `z` errors, and within each class the scores did not (the
+    assumption of Lipton, Wang and Smola, ICML 2018). Then the losses of the reference, with today's
+    share of either class, must also account for today's.
+
+    Args:
+        before: the reference.
+        after: today, without the requests that a broken column touches.
+        every: today's outcomes, with those requests: they are true all the same, and what is left
+            without them is a choice of its own, (n,); NaN takes no part.
+        units: whose they were.
+        z: standard errors from which a share has moved.
+    """
+    share = difference(mean_of(every, units), mean_of(before.truth, before.units))
+    moved = difference(mean_of(after.truth, after.units), mean_of(before.truth, before.units))
+    moved = min(share, moved, key=lambda each: abs(each.z))
+    text = f"{np.nanmean(every):.1%} are true, {before.truth.mean():.1%} before"
+    if abs(moved.z) <= z:
+        return Told("no", text, moved)
+    least = min(int((window.truth == k).sum()) for window in (before, after) for k in (0.0, 1.0))
+    if least < LEAST:
+        return Told("unclear", f"{text}; {least} labels of a class are too few", moved)
+    for k in (0.0, 1.0):
+        a, b = before.scores[before.truth == k], after.scores[after.truth == k]
+        if ks(a, b)[1] <= SAME:
+            return Told("no", f"{text}, and scores within a class moved too", moved)
+    yes = float(after.truth.mean())
+    rest, error = float(after.loss.mean()), 0.0
+    for k, weight in ((0.0, 1 - yes), (1.0, yes)):
+        old, new = before.loss[before.truth == k], after.loss[after.truth == k]
+        rest -= weight * float(old.mean())
+        error += weight**2 * float(old.var() / len(old) + new.var() / len(new))
+    if abs(rest) > z * sqrt(error):
+        return Told("no", f"{text}, which does not account for the loss", moved)
+    return Told("yes", f"{text}; within either outcome the scores are as they were", moved)
+
+
+Reason = tuple[Kind, str, Estimate | None, list[Evidence]]
+
+
+def reason(
+    before: Window,
+    after: Window,
+    rise: Mean,
+    floor: float,
+    z: float,
+    *,
+    binary: bool,
+) -> list[Reason]:
+    """Concept or inputs, or both: at least one, with its evidence.
+
+    Args:
+        before: the reference. after: today, both with one loss a request.
+        rise: of the mean loss.
+        floor: what matters, in the metric's unit.
+        z: standard errors from which a second kind is believed.
+        binary: the scores are probabilities.
+    """
+    one, two = before.spaced(), after.spaced()
+    ref, now = dict(one.columns), dict(two.columns)
+    if binary:
+        for columns, scores in ((ref, one.scores), (now, two.scores)):
+            p = np.clip(scores, 1e-3, 1 - 1e-3)
+            columns["\0logit"], columns["\0spread"] = np.log(p / (1 - p)), p * (1 - p)
+    else:
+        ref["\0score"], now["\0score"] = one.scores, two.scores
+    usual, usual_now = expected(ref, one.loss, now)
+    ref["\0expected"], now["\0expected"] = usual, usual_now
+    p, p_now = domain(ref, now)
+    found = terms(Side(one.loss, p, usual), Side(two.loss, p_now, usual_now))
+    # Requests of one unit are alike: what that does to the rise's error, it does to its parts'.
+    alone = difference(mean_of(before.loss), mean_of(after.loss)).se
+    alike = max(rise.se / alone, 1.0) if alone > 0 else 1.0
+    found = found._replace(
+        concept_se=alike * found.concept_se, inputs_se=alike * found.inputs_se,
+        gap_se=alike * found.gap_se,
+    )  # fmt: skip
+    rows = [
+        _row("concept", "the same inputs lose more", found.concept, found.concept_se),
+        _row("inputs", "other inputs came", found.inputs, found.inputs_se),
+    ]
+    if not found.overlaps:
+        text = f"hardly a request is like one of the reference (as if {found.overlap:.0f} were)"
+        return [(Kind.NO_OVERLAP, text, rise.estimate(), rows)]
+    return _kinds(found, rise, floor, z, rows)
+
+
+def _kinds(found: Terms, rise: Mean, floor: float, z: float, rows: list[Evidence]) -> list[Reason]:
+    n = rise.n
+    concept: Reason = (
+        Kind.CONCEPT, "the same inputs have other outcomes than they had",
+        _estimate(found.concept, found.concept_se, n), [],
+    )  # fmt: skip
+    inputs: Reason = (
+        Kind.HARDER_INPUTS, "more requests of a kind that was always hard, or that is new",
+        _estimate(found.inputs, found.inputs_se, n), [],
+    )  # fmt: skip
+    parts = [(found.concept, found.concept_se, concept), (found.inputs, found.inputs_se, inputs)]
+    both = all(
+        value > floor and value - MISFIT * rise.mean > z * error for value, error, _ in parts
+    )
+    first, other = (concept, inputs) if found.concept > found.inputs else (inputs, concept)
+    if both:
+        return [(*first[:3], rows), other]
+    if abs(found.concept - found.inputs) <= APART * found.gap_se:
+        text = "the same release is worse than it was; whether inputs or outcomes changed is open"
+        return [(Kind.UNDIVIDED, text, rise.estimate(), rows)]
+    return [(*first[:3], rows)]
+
+
+def _estimate(value: float, error: float, n: int) -> Estimate:
+    return Estimate(value, value - 1.96 * error, value + 1.96 * error, n)
+
+
+def _row(question: str, answer: str, value: float, error: float) -> Evidence:
+    return Evidence(
+        question=question, answer=answer, figure=value, low=value - 1.96 * error,
+        high=value + 1.96 * error, verdict="yes" if value > 1.96 * error else "no",
+    )  # fmt: skip

@@ -1,0 +1,173 @@
+"""Each defect is found when it is there, and an honest change of the callers is none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kedge.core.defects import Code, Defect, affected, defects, mismatches, nulls, plain
+from kedge.ports import ColumnStatistics
+
+N = 2_000
+
+
+def rng(seed: int) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def amounts(seed: int, n: int = N) -> Any:
+    return np.exp(rng(seed).normal(3, 1, n))
+
+
+def cities(seed: int, p: tuple[float, ...] = (0.5, 0.3, 0.2)) -> Any:
+    return rng(seed).choice(["oslo", "lima", "kyoto"], N, p=p).astype(object)
+
+
+def found(before: Any, now: Any, **more: Any) -> list[Code]:
+    return [fault.code for fault in defects({"x": before}, {"x": now}, **more)]
+
+
+def test_the_same_population_has_none() -> None:
+    for seed in range(40):
+        now = {"a": amounts(seed), "c": cities(seed), "k": rng(seed).poisson(2, N)}
+        before = {
+            "a": amounts(99 + seed),
+            "c": cities(99 + seed),
+            "k": rng(99 + seed).poisson(2, N),
+        }
+        assert not defects(before, now)
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        (amounts(1), amounts(2) * 1.8),  # dearer
+        (rng(1).normal(40, 10, N), rng(2).normal(55, 14, N)),  # older
+        (cities(1), cities(2, (0.1, 0.2, 0.7))),  # from elsewhere
+        (rng(1).poisson(2, N), rng(2).poisson(4, N)),  # more often
+        ((rng(1).random(N) < 0.01) * 1.0, (rng(2).random(N) < 0.2) * 1.0),  # a flag
+        (np.where(rng(1).random(N) < 0.30, np.nan, 1.0), np.where(rng(2).random(N) < 0.31, np.nan, 1.0)),
+    ],
+)  # fmt: skip
+def test_an_honest_change_is_none(before: Any, now: Any) -> None:
+    assert not found(before, now)
+
+
+def test_nulls_are_found_and_their_rows() -> None:
+    x = amounts(2)
+    x[:100] = np.nan
+    (fault,) = defects({"x": amounts(1)}, {"x": x})
+    assert fault.code is Code.NULL
+    assert "null in 5.0% of the requests, 0.0% before" in fault.text
+    assert affected(fault, x, amounts(1)).sum() == 100
+    x[50] = np.inf
+    assert affected(fault, x, amounts(1)).sum() == 100, "an infinity holds nothing"
+    words = cities(2)
+    words[:100] = None
+    assert found(cities(1), words) == [Code.NULL]
+
+
+def test_a_few_nulls_are_not_worth_a_word() -> None:
+    x = amounts(2)
+    x[:15] = np.nan
+    assert not found(amounts(1), x)
+
+
+def test_a_default_is_a_mass_point() -> None:
+    x = amounts(2)
+    x[::4] = -1.0
+    (fault,) = defects({"x": amounts(1)}, {"x": x})
+    assert (fault.code, fault.at[0]) == (Code.MASS_POINT, -1.0)
+    assert affected(fault, x, amounts(1)).sum() == N / 4
+
+
+@pytest.mark.parametrize("factor", [100.0, 0.001, 60.0])
+def test_another_unit_is_found(factor: float) -> None:
+    assert found(amounts(1), amounts(2) * factor) == [Code.SCALE]
+
+
+def test_an_outlier_is_no_unit() -> None:
+    x = amounts(2)
+    x[0] = 1e9
+    assert not found(amounts(1), x)
+
+
+def test_out_of_range_is_found_against_what_was_and_what_the_schema_allows() -> None:
+    before, now = rng(1).uniform(0, 1, N), rng(2).uniform(0, 1, N)
+    now[:100] = 9.0 + rng(3).random(100)
+    (fault,) = defects({"x": before}, {"x": now})
+    assert fault.code is Code.RANGE
+    assert affected(fault, now, before).sum() == 100
+    now[:100] = 1.5 + rng(3).random(100) / 10
+    assert not found(before, now)
+    assert found(before, now, ranges={"x": (0.0, 1.0)}) == [Code.RANGE]
+    assert found(before, now, ranges={"x": (None, 1.0)}) == [Code.RANGE]
+
+
+def test_an_unseen_word_is_found_and_a_new_name_is_not() -> None:
+    now = cities(2)
+    now[:100] = "OSLO"
+    (fault,) = defects({"x": cities(1)}, {"x": now})
+    assert fault.code is Code.UNSEEN
+    assert "'OSLO'" in fault.text
+    assert affected(fault, now, cities(1)).sum() == 100
+    names = [np.array([f"n{n}" for n in range(k, k + N)], dtype=object) for k in (0, N)]
+    assert not found(*names)
+
+
+def test_constants() -> None:
+    assert found(np.full(N, 0.4), rng(1).random(N)) == [Code.LEAVES_CONSTANT]
+    assert found(rng(1).random(N), np.full(N, 0.4)) == [Code.CONSTANT]
+    flag = (rng(1).random(N) < 0.001) * 1.0
+    assert not found(flag, np.zeros(N)), "a rare event that did not happen"
+
+
+def test_a_column_that_is_gone_or_of_another_type() -> None:
+    assert [f.code for f in defects({"x": amounts(1)}, {})] == [Code.MISSING]
+    assert found(amounts(1), cities(1)) == [Code.TYPE]
+    assert found(cities(1), amounts(1)) == [Code.TYPE]
+    assert affected(Defect("x", Code.TYPE, 0, 1, ""), cities(1), amounts(1)).all()
+
+
+def test_numbers_as_objects_are_numbers() -> None:
+    odd = np.array([1, 2.5, None, True], dtype=object)
+    assert plain(odd).dtype == np.float64
+    assert nulls(plain(odd)).tolist() == [False, False, True, False]
+    words = plain(np.array(["a", None, float("nan")], dtype=object))
+    assert words.tolist() == ["a", None, None]
+
+
+def test_few_rows_say_nothing() -> None:
+    assert not found(amounts(1, 99), np.full(99, np.nan))
+    assert not found(amounts(1), np.full(99, np.nan))
+
+
+# ---------------------------------------------------------------- against the training set
+
+
+def trained(**more: Any) -> ColumnStatistics:
+    return ColumnStatistics(**{"count": N, "nulls": 0, **more})
+
+
+def test_a_null_that_the_training_set_never_had() -> None:
+    x = amounts(2)
+    x[::10] = np.nan
+    (fault,) = mismatches({"x": trained(std=40.0, distinct=N)}, {"x": x})
+    assert fault.code is Code.NULL
+    assert "0.0% in the training set" in fault.text
+    assert not mismatches({"x": trained(nulls=N // 10, std=40.0, distinct=N)}, {"x": x})
+
+
+def test_scale_and_words_of_the_training_set() -> None:
+    spread = float(amounts(1).std())
+    known = {
+        "x": trained(std=spread, distinct=N),
+        "c": trained(values={"oslo": 9, "lima": 3}, distinct=2),
+    }
+    codes = [f.code for f in mismatches(known, {"x": amounts(2) * 100, "c": cities(1)})]
+    assert codes == [Code.SCALE, Code.UNSEEN]
+    many = {"c": trained(values={"oslo": 9}, distinct=400)}
+    assert not mismatches(many, {"c": cities(1)}), "a summary that names only some"
+    assert not mismatches(known, {})

@@ -1,0 +1,99 @@
+"""The label mix only when nothing else moved; concept and inputs apart only when they are."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kedge.core.contrast import Floats, difference, mean_of
+from kedge.core.findings import Kind
+from kedge.core.world import Window, part, reason
+
+N = 3_000
+
+
+def window(
+    seed: int, *, concept: float = 0.0, centre: float = 0.0, yes: float | None = None, n: int = N
+) -> Window:
+    """A calibrated model asked about x; `yes` keeps that share of true outcomes."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(centre, 1, 8 * n)
+    p = 1 / (1 + np.exp(-2 * x))
+    y = (rng.random(len(x)) < 1 / (1 + np.exp(-2 * (1 - concept) * x))).astype(np.float64)
+    rows = np.arange(n)
+    if yes is not None:
+        rows = np.r_[
+            np.flatnonzero(y == 1)[: int(yes * n)], np.flatnonzero(y == 0)[: n - int(yes * n)]
+        ]
+    return Window.of({"x": x[rows]}, ["x"], p[rows], y[rows], np.square(p[rows] - y[rows]))
+
+
+def rise(before: Window, after: Window):
+    return difference(mean_of(after.loss), mean_of(before.loss))
+
+
+def mixed(before: Window, after: Window) -> str:
+    return part(before, after, after.truth, after.units, 3.5).verdict
+
+
+def kinds(before: Window, after: Window) -> list[Kind]:
+    found = reason(before, after, rise(before, after), 0.007, 3.5, binary=True)
+    assert found[0][3], "the first brings the evidence"
+    return [each[0] for each in found]
+
+
+def test_another_share_of_yes_and_nothing_else_is_the_mix() -> None:
+    assert mixed(window(1), window(2, yes=0.75)) == "yes"
+    assert mixed(window(1), window(2)) == "no"
+
+
+def test_a_share_that_inputs_moved_is_no_mix() -> None:
+    assert mixed(window(1), window(2, centre=0.6)) == "no"
+
+
+def test_a_share_that_other_outcomes_moved_is_no_mix() -> None:
+    flipped = window(2, yes=0.75)
+    rng = np.random.default_rng(7)
+    truth = np.where(rng.random(N) < 0.3, 1.0, window(3).truth)
+    moved = flipped._replace(
+        scores=window(3).scores, truth=truth, loss=np.square(window(3).scores - truth)
+    )
+    assert mixed(window(1), moved) == "no"
+
+
+def test_few_of_a_class_leave_it_open() -> None:
+    assert mixed(window(1), window(2, yes=0.99)) == "unclear"
+
+
+def test_what_is_left_beside_broken_rows_is_a_choice_and_no_mix() -> None:
+    after = window(2, yes=0.75)
+    every: Floats = window(3).truth
+    assert part(window(1), after, every, None, 3.5).verdict == "no"
+
+
+def test_concept_and_inputs() -> None:
+    assert kinds(window(1), window(2, concept=1.0)) == [Kind.CONCEPT]
+    steep = window(1)
+    near = np.abs(steep.columns["x"]) < 0.7
+    hard = Window.of(
+        steep.columns, ["x"], steep.scores, steep.truth, np.where(near, steep.loss, np.nan)
+    )
+    assert kinds(window(3), hard) == [Kind.HARDER_INPUTS]
+
+
+def test_few_labels_leave_it_open() -> None:
+    before, after = window(1, n=120), window(2, n=120)
+    assert kinds(before, after) == [Kind.UNDIVIDED]
+
+
+def test_windows_without_overlap_are_not_explained() -> None:
+    assert kinds(window(1), window(2, centre=9.0)) == [Kind.NO_OVERLAP]
+
+
+def test_only_rows_with_a_loss_and_an_answer_are_in_a_window() -> None:
+    odd = Window.of(
+        {"x": np.arange(3.0), "y": np.zeros(3)}, ["x"], np.array([0.5, np.inf, 0.5]), np.ones(3),
+        np.array([0.1, 1.0, np.nan]), np.array(["u", "v", "w"], dtype=object),
+    )  # fmt: skip
+    assert list(odd.columns) == ["x"]
+    assert odd.loss.tolist() == [0.1]
+    assert odd.spaced().units is not None
