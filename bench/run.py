@@ -17,7 +17,7 @@ from common import BENCH, RESULTS, ROOT
 
 DOCS = ROOT / "docs" / "reference" / "benchmarks.md"
 MARK, END = "<!-- figures -->", "<!-- /figures -->"
-SCRIPTS = ("choose", "cli", "judge", "labels", "windows", "detection", "realdata", "autopilot", "diagnosis",
+SCRIPTS = ("choose", "cli", "judge", "labels", "windows", "detection", "realdata", "autopilot",
            "features", "axes", "gateway", "rollback")  # fmt: skip
 
 
