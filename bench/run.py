@@ -17,7 +17,7 @@ from common import BENCH, RESULTS, ROOT
 
 DOCS = ROOT / "docs" / "reference" / "benchmarks.md"
 MARK, END = "<!-- figures -->", "<!-- /figures -->"
-SCRIPTS = ("choose", "cli", "judge", "labels", "windows", "detection", "realdata", "autopilot",
+SCRIPTS = ("choose", "cli", "judge", "labels", "windows", "detection", "realdata", "diagnosis", "autopilot",
            "features", "axes", "gateway", "rollback")  # fmt: skip
 
 
@@ -73,6 +73,22 @@ AIMS: dict[str, tuple[Aim, ...]] = {
         Aim("benign_runs", ""),
         Aim("benign_rollbacks", "", most=0),
         Aim("worse_found", "", least=1),
+    ),
+    "diagnosis": (
+        Aim("causes_right_2000", "", least=1),
+        Aim("wrong_causes_2000", "", most=0),
+        Aim("wrong_causes_400", "", most=0),
+        Aim("cannot_tell_400", ""),
+        Aim("second_family_right", "", least=0.9),
+        Aim("two_causes_right", ""),
+        Aim("interval_coverage", "", least=0.93),
+        Aim("interval_width_ratio", "×", most=1.2),
+        Aim("diagnose_100k_s", "s", most=30),
+        Aim("diagnose_100k_mb", "MB"),
+        Aim("elec2_columns", "", least=3),
+        Aim("elec2_world", "", least=1),
+        Aim("census_findings", "", most=0),
+        Aim("loan_windows_right", "", least=1),
     ),
     "autopilot": (
         Aim("detect_s_p50", "s"),

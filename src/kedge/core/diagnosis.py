@@ -220,7 +220,7 @@ class _Case:
     def release(self) -> None:
         """Is the newer release worse than the older one on the same requests?"""
         if self.facts.old is None:
-            self.lack("previous", "a previous release: this is the first")
+            self.lack("previous", "the answers of a second release, once there is one")
             self.tell("release", "there is no release to compare with", "not asked")
             return
         top, bottom = self.cells.get(("new", "new")), self.cells.get(("old", "old"))
@@ -462,7 +462,7 @@ class _Case:
         if binary:
             told = part(before, after, now.truth, now.units, Z)
             self.tell("label_mix", told.text, told.verdict, told.mean)
-            if told.verdict == "yes":
+            if told.verdict == "yes" and self.rise.interval()[1] > 0:
                 self.findings.append(Finding(
                     cause=Cause.LABEL_MIX, effect=self.rise.estimate(), statement=told.text,
                 ))  # fmt: skip
@@ -524,21 +524,27 @@ class _Case:
 
     def _nothing(self) -> Finding:
         """No cause was found: is that a proof?"""
-        release, world = self.contrast, self.rise
-        if (release is not None and world is not None and self.below(release, FLOOR)
-                and self.below(world, WORLD_MARGIN) and world.z < HINT):  # fmt: skip
-            usual = self.floor / FLOOR
-            tops = [max(found.interval(PROOF_LEVEL)[1] / usual, 0) for found in (release, world)]
-            return Finding(
-                cause=Cause.NOISE,
-                statement=f"neither made it worse: the release by more than {tops[0]:.1%} of the loss "
-                f"and the world by more than {tops[1]:.0%} are excluded",
-            )
+        facts, release, world = self.facts, self.contrast, self.rise
+        # Without a second release nothing but the world can have changed since its own reference.
+        alone = facts.old is None and facts.reference_of == "new"
+        well = alone or (release is not None and self.below(release, FLOOR))
+        if well and world is not None and self.below(world, WORLD_MARGIN) and world.z < HINT:
+            return self._noise(release, world)
         told = "; ".join(f"log {lack.log}" for lack in self.missing.values())
         return Finding(
             cause=Cause.CANNOT_TELL,
             statement=told or "no cause was found, and none is excluded",
         )
+
+    def _noise(self, release: Mean | None, world: Mean) -> Finding:
+        """Proven: with how much was excluded."""
+        usual = self.floor / FLOOR
+        tops = [f"the world by more than {max(world.interval(PROOF_LEVEL)[1] / usual, 0):.0%}"]
+        if release is not None:
+            top = max(release.interval(PROOF_LEVEL)[1] / usual, 0)
+            tops.insert(0, f"the release by more than {top:.1%}")
+        said = f"nothing made it worse: of its loss, {' and '.join(tops)} are excluded"
+        return Finding(cause=Cause.NOISE, statement=said)
 
 
 def _finite(values: Floats) -> Floats:

@@ -29,6 +29,11 @@ APART = 2.0
 certain by then, and only its kind is at stake."""
 
 
+MIX = 1.25
+"""A factor of the odds of yes: a smaller one moves no threshold worth moving. Census data of three
+years differ by 1 point of 50, surely and harmlessly."""
+
+
 class Window(NamedTuple):
     """The labelled requests of a time: what was asked, answered, true and lost."""
 
@@ -74,7 +79,7 @@ class Told(NamedTuple):
 def part(before: Window, after: Window, every: Floats, units: Units, z: float) -> Told:
     """Is it the label mix: another share of yes, and nothing else?
 
-    The share moved by more than `z` errors, and within each class the scores did not (the
+    The share moved by more than `z` errors and by enough to matter, and within each class the scores did not (the
     assumption of Lipton, Wang and Smola, ICML 2018). Then the losses of the reference, with today's
     share of either class, must also account for today's.
 
@@ -90,7 +95,7 @@ def part(before: Window, after: Window, every: Floats, units: Units, z: float) -
     moved = difference(mean_of(after.truth, after.units), mean_of(before.truth, before.units))
     moved = min(share, moved, key=lambda each: abs(each.z))
     text = f"{np.nanmean(every):.1%} are true, {before.truth.mean():.1%} before"
-    if abs(moved.z) <= z:
+    if abs(moved.z) <= z or 1 / MIX < _odds(float(np.nanmean(every)), before) < MIX:
         return Told("no", text, moved)
     least = min(int((window.truth == k).sum()) for window in (before, after) for k in (0.0, 1.0))
     if least < LEAST:
@@ -108,6 +113,13 @@ def part(before: Window, after: Window, every: Floats, units: Units, z: float) -
     if abs(rest) > z * sqrt(error):
         return Told("no", f"{text}, which does not account for the loss", moved)
     return Told("yes", f"{text}; within either outcome the scores are as they were", moved)
+
+
+def _odds(share: float, before: Window) -> float:
+    """Of yes today, over those of the reference; pulled towards 1 by a request of either."""
+    known = before.truth
+    was = (known.sum() + 1) / (len(known) - known.sum() + 1)
+    return float(share / max(1 - share, 1e-9) / was)
 
 
 Reason = tuple[Kind, str, Estimate | None, list[Evidence]]
