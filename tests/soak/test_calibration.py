@@ -30,3 +30,23 @@ def test_the_judge_errs_as_rarely_and_finds_as_soon_as_it_says() -> None:
     assert figures["false_rollback"] <= 1.5
     assert figures["errors_vs_oracle"] <= 2.0
     assert figures["errors_vs_oracle_lab"] <= 1.5
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1_800)
+def test_the_diagnosis_names_what_was_injected_and_its_interval_holds() -> None:
+    """Two families of products, two causes at once, and effects that are known: seeded."""
+    subprocess.run(
+        [sys.executable, str(ROOT / "bench" / "diagnosis.py")], check=True, timeout=1_700
+    )
+    found = json.loads((ROOT / "bench" / "results" / "diagnosis.json").read_text("utf-8"))
+    figures = found["figures"]
+    # One product in a few hundred hides its model's fault behind 3.5 standard errors of chance; then
+    # it cannot be told, which is not wrong.
+    assert figures["causes_right_2000"] >= 0.985
+    assert figures["wrong_causes_2000"] == 0
+    assert figures["wrong_causes_400"] == 0
+    assert figures["second_family_right"] >= 0.9
+    assert figures["interval_coverage"] >= 0.93
+    assert figures["interval_width_ratio"] <= 1.2
+    assert figures["diagnose_100k_s"] <= 30

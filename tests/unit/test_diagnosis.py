@@ -179,6 +179,14 @@ def test_inputs_unlike_any_before_are_not_explained() -> None:
     assert "data" in found.causes
 
 
+def test_a_column_that_is_lost_altogether_leaves_no_request_to_judge_the_world_by() -> None:
+    served = {**columns(11), "a": np.full(N, np.nan)}
+    found = diagnose(facts(served=served, truth=outcomes(columns(11), 13)))
+    assert found.causes == ("data",)
+    assert row(found, "world").verdict == "not asked"
+    assert not found.missing
+
+
 # ---------------------------------------------------------------- two causes
 
 

@@ -36,4 +36,5 @@ def test_it_survives_being_stored() -> None:
 def test_an_estimate_turned_is_the_other_way_round() -> None:
     assert FOUND.effect is not None
     assert FOUND.effect.turned() == Estimate(-0.01, -0.04, 0.02, 300)
+    assert Estimate(0.0, 0.0, 0.0, 9).turned().text() == "+0 [+0, +0]"
     assert FOUND.effect.text() == "+0.01 [-0.02, +0.04]"

@@ -419,10 +419,10 @@ class _Case:
                                           "shadow (`after`) or replay")  # fmt: skip
             self.tell("world", "the release of the reference did not answer today", "not asked")
             return
-        if any(fault.code in WHOLE for fault in self.broken):
+        clean = ~self._touched()
+        if any(fault.code in WHOLE for fault in self.broken) or not clean.any():
             self.tell("world", "every request is touched by a broken column", "not asked")
             return
-        clean = ~self._touched()
         now_mean = mean_of(np.where(clean, today, np.nan), now.units)
         rise = difference(now_mean, mean_of(self.before, ref.units))
         if not rise.enough:

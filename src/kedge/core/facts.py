@@ -20,8 +20,9 @@ from kedge.core.values import Output
 class Sample:
     """Requests of one window, as they were logged: n rows.
 
-    `columns` are what the release was given, (n,) each: numbers with NaN for null, or words with
-    None. Leave out ids and times: they are never alike, and would say that nothing overlaps.
+    `columns` are the raw ones of the requests, before any transformation, (n,) each: numbers with NaN
+    for null, or words with None. A fault of a transformation would look like one of the source.
+    Leave out ids and times: they are never alike, and would say that nothing overlaps.
     `truth` is NaN where no label came; words are numbered, the same way as in the scores. `scores`
     are needed of a reference only. `units` says whose each request was; None or "" is its own.
     """

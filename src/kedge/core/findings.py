@@ -71,7 +71,7 @@ class Estimate(Value, frozen=True):
 
     def turned(self) -> Estimate:
         """The same change, the other way round."""
-        return Estimate(-self.value, -self.high, -self.low, self.n)
+        return Estimate(0 - self.value, 0 - self.high, 0 - self.low, self.n)  # and no -0
 
     def text(self) -> str:
         """-0.012 [-0.015, -0.0090]."""
