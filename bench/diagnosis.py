@@ -39,7 +39,8 @@ ROWS, COLUMNS = 100_000, 20
 PAIRS = (("features", "data"), ("model", "data"), ("model", "label_mix"),
          ("features", "harder_inputs"), ("data", "concept"))  # fmt: skip
 """Two causes at once: each has to be named. Pairs in which each does harm beside the other: under
-another concept a model that learned less is the better one, and cents hurt nobody when most say yes."""
+another concept a model that learned less is the better one, and when most say yes, cents do
+harm in some draws and good in others."""
 
 
 def named(found: Diagnosis) -> set[str]:
