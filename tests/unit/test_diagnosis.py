@@ -187,6 +187,26 @@ def test_a_column_that_is_lost_altogether_leaves_no_request_to_judge_the_world_b
     assert not found.missing
 
 
+def shifted(by: float, n: int = 200) -> Diagnosis:
+    """Losses of 3 with a spread of 0.5, and today the same `by` more: the rise is exact."""
+    lost = 3 + 0.5 * np.sqrt(12) * (np.arange(n) / (n - 1) - 0.5)
+    inputs = {"x": np.random.default_rng(1).normal(size=n)}
+    same = Facts(
+        output=Output(kind="score", tolerance=1.0), metric="absolute_error", new="r1",
+        reference=Sample(columns=inputs, truth=lost, scores=np.zeros(n)), reference_of="new",
+        current=Sample(columns=inputs, truth=lost + by), answers={("new", "new"): np.zeros(n)},
+    )  # fmt: skip
+    return diagnose(same)
+
+
+def test_a_rise_between_chance_and_proof_is_neither() -> None:
+    """At 200 requests of each window the standard error is 0.05, and the floor 0.15."""
+    assert shifted(0.0).causes == ("noise",)
+    assert shifted(0.16).causes == ("cannot_tell",), "3.2 errors up: too much for chance"
+    assert shifted(0.22).causes == ("world",)
+    assert shifted(0.12, n=20_000).causes == ("noise",), "certain, and nobody's incident"
+
+
 # ---------------------------------------------------------------- two causes
 
 
@@ -225,6 +245,16 @@ def test_what_happens_only_together_is_the_release() -> None:
     assert found.causes == ("release",)
     assert "about the same part" in found.findings[0].statement
     assert found.action.code is Act.ROLL_BACK
+
+
+def test_what_is_left_beside_broken_rows_is_not_called_harder() -> None:
+    """Nulls in the easy requests leave the hard ones over; the world did not change."""
+    today = columns(11)
+    easy = np.abs(logit(today)) > 1.2
+    served = {**today, "a": np.where(easy, np.nan, today["a"])}
+    found = diagnose(facts(served=served, truth=outcomes(today, 13)))
+    assert found.causes == ("data",)
+    assert "broken requests were the easier ones" in found.evidence[-1].answer
 
 
 # ---------------------------------------------------------------- cells that do not exist

@@ -60,6 +60,21 @@ def test_a_share_that_other_outcomes_moved_is_no_mix() -> None:
     assert mixed(window(1), moved) == "no"
 
 
+def test_scores_that_moved_within_a_class_are_no_mix_though_the_loss_is_accounted_for() -> None:
+    after = window(2, yes=0.75)
+    moved = after._replace(scores=np.where(after.truth == 1, after.scores * 0.9, after.scores))
+    assert mixed(window(1), moved) == "no"
+
+
+def test_a_loss_that_the_mix_does_not_account_for_is_no_mix() -> None:
+    after = window(2, yes=0.75)
+    assert mixed(window(1), after._replace(loss=after.loss + 0.05)) == "no"
+
+
+def test_a_share_that_moves_no_threshold_is_no_mix() -> None:
+    assert mixed(window(1, n=30_000, yes=0.50), window(2, n=30_000, yes=0.53)) == "no"
+
+
 def test_few_of_a_class_leave_it_open() -> None:
     assert mixed(window(1), window(2, yes=0.99)) == "unclear"
 

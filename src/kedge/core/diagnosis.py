@@ -68,7 +68,7 @@ error is about 4 % of the loss (an outcome's own chance, which no adjustment rem
 them and room for an estimate that is 3.5 off make 24 %. The release's contrast is paired, has a
 tenth of that error, and is held to the floor."""
 HINT = 3.0
-"""Standard errors from which the world's contrast is no proof of noise, whatever its interval."""
+"""Standard errors from which a rise by the world is no noise, unless it is surely below the floor."""
 LOST = 0.05
 """Of the log: with more torn or dropped, what is left may be what was easy to write."""
 
@@ -528,13 +528,19 @@ class _Case:
         # Without a second release nothing but the world can have changed since its own reference.
         alone = facts.old is None and facts.reference_of == "new"
         well = alone or (release is not None and self.below(release, FLOOR))
-        if well and world is not None and self.below(world, WORLD_MARGIN) and world.z < HINT:
+        if well and world is not None and self._harmless(world):
             return self._noise(release, world)
         told = "; ".join(f"log {lack.log}" for lack in self.missing.values())
         return Finding(
             cause=Cause.CANNOT_TELL,
             statement=told or "no cause was found, and none is excluded",
         )
+
+    def _harmless(self, world: Mean) -> bool:
+        """Whether the world made nothing worse, as far as two windows can prove it."""
+        if world.z >= HINT and not self.below(world, FLOOR):
+            return False
+        return self.below(world, WORLD_MARGIN)
 
     def _noise(self, release: Mean | None, world: Mean) -> Finding:
         """Proven: with how much was excluded."""
