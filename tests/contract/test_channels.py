@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from contract.receivers import Mail, Web
 from kedge.adapters.channels import Outgoing
@@ -117,6 +118,14 @@ def test_alertmanager_gets_what_its_api_takes(web: Web) -> None:
     stands = datetime.fromisoformat(one["endsAt"]) - datetime.fromisoformat(one["startsAt"])
     assert stands == timedelta(days=30)
     assert two["endsAt"] == OVER.resolved_at
+
+
+def test_a_test_does_not_stand_at_alertmanager_for_weeks(web: Web) -> None:
+    """Nobody resolves a test, so it says itself when it is over."""
+    out().send(web.url.replace("http", "alertmanager"), replace(FIRING, status="test", number=0))
+    ((one,),) = (got.body for got in web.got)
+    stands = datetime.fromisoformat(one["endsAt"]) - datetime.fromisoformat(one["startsAt"])
+    assert stands == timedelta(minutes=5)
 
 
 def test_alertmanagers_webhook_format_is_version_4(web: Web) -> None:

@@ -37,6 +37,8 @@ from kedge.core.errors import BadConfig, Refused, Unavailable
 SMTP_VARIABLE = "KEDGE_SMTP_URL"
 FIRING_FOR = timedelta(days=30)
 """Alertmanager forgets an alert that is not sent again, unless it says until when it stands."""
+TEST_FOR = timedelta(minutes=5)
+"""A test ends by itself: nobody resolves it."""
 PORTS = {"smtp": 25, "smtps": 465}
 
 
@@ -259,7 +261,8 @@ def _alertmanager(message: Message) -> dict[str, Any]:
     """One alert as clients send it to /api/v2/alerts."""
     severity = "critical" if message.level == "page" else "warning"
     begun = datetime.fromisoformat(message.opened_at)
-    ends = message.resolved_at or (begun + FIRING_FOR).isoformat()
+    stands = TEST_FOR if message.status == "test" else FIRING_FOR
+    ends = message.resolved_at or (begun + stands).isoformat()
     return {
         "labels": {"alertname": f"kedge_{message.key.partition(':')[0]}", "endpoint": message.endpoint,
                    "severity": severity, "alert": str(message.number), "key": message.key},
