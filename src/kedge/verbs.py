@@ -30,7 +30,7 @@ from kedge.wiring import Workplace, actor
 PROBE_TIMEOUT_S = 2.0
 LOCAL_ACK_S = 5.0
 OPEN_ALERTS = 200
-"""Open alerts that status counts at most."""
+"""Open alerts of one endpoint that status shows at most."""
 
 
 # ---------------------------------------------------------------- setting up
@@ -347,12 +347,12 @@ def status_of(place: Workplace, endpoint: str | None) -> list[dict[str, Any]]:
             f"no endpoint {endpoint}", code="unknown_endpoint", hint=f"known are: {known}"
         )
     found = []
-    open_ = place.alerts.listed(endpoint, over=False, limit=OPEN_ALERTS) if not lost else ()
     for name in sorted(states) if endpoint is None else [endpoint]:
         members = place.roster.members()
         tallies = place.evidence.tallies(name)
+        open_ = place.alerts.listed(name, over=False, limit=OPEN_ALERTS) if not lost else ()
         item = describe(states[name], members, tallies, place.disk.pins(), now=place.clock.unix(),
-                        alerts=[alert for alert in open_ if alert.endpoint == name])  # fmt: skip
+                        alerts=open_)  # fmt: skip
         if lost:
             item["faults"].insert(
                 0, f"the ledger cannot be read ({lost}): this is what the host remembers"
