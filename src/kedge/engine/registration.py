@@ -73,18 +73,9 @@ def register(
     if known is not None and trained_on is not None:
         _check_trained(known, trained_on)
     statistics: dict[str, ColumnStatistics] = {}
-
-    def rows(signature: Signature) -> dict[str, list[Any]]:
-        if training is not None:
-            statistics.update(read_statistics(training, signature))
-        if given is None:
-            return made_rows(signature, statistics)
-        _check_given(given, signature)
-        return given.inputs
-
-    result = probe(digest=digest, flavour=loader.flavour, trusted=tuple(trusted), rows=rows)
-    proof = _proof(result, given, statistics)
-    artifacts.write_proof(digest, proof)
+    result = probe(digest=digest, flavour=loader.flavour, trusted=tuple(trusted),
+                   rows=lambda signature: _rows(signature, given, training, statistics))  # fmt: skip
+    artifacts.write_proof(digest, _proof(result, given, statistics))
     if known is not None:
         given_now = "made" if given is None else "given"
         return msgspec.structs.replace(known, golden=given_now), False
@@ -107,6 +98,19 @@ def register(
         trained_on=trained_on,
     )
     return registry.add(version), True
+
+
+def _rows(
+    signature: Signature, given: Golden | None, training: Path | None,
+    statistics: dict[str, ColumnStatistics],
+) -> dict[str, list[Any]]:  # fmt: skip
+    """The rows that a probe asks; what the training set says of its columns goes into `statistics`."""
+    if training is not None:
+        statistics.update(read_statistics(training, signature))
+    if given is None:
+        return made_rows(signature, statistics)
+    _check_given(given, signature)
+    return given.inputs
 
 
 def _check_trained(known: ModelVersion, now: TrainingSet) -> None:
