@@ -221,6 +221,8 @@ class Bench:
         self.quick: bool = given.quick
         self._json: bool = given.json
         self._phases: list[Phase] = []
+        # Read before anything is measured: a file that is edited meanwhile is not what was loaded.
+        self._commit = commit()
         self._started = datetime.now(UTC).isoformat(timespec="seconds")
         self._begun = time.monotonic()
         self._waited = wait_quiet(QUIET_QUICK_S if self.quick else QUIET_FIRST_S)
@@ -267,7 +269,7 @@ class Bench:
     def _finish(self) -> None:
         found = {
             "name": self.name,
-            "commit": commit(),
+            "commit": self._commit,
             "conditions": {
                 **machine(),
                 "quick": self.quick,
