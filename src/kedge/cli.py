@@ -16,6 +16,7 @@ import click
 
 from kedge.console import REFUSED, Context, repeat, submit, verb
 from kedge.paging import ack, alerts
+from kedge.practising import drill, speed
 from kedge.transforming import features
 from kedge.watching import evidence, freeze, log, outcomes, plan, replay, thaw
 
@@ -520,5 +521,18 @@ def doctor(context: Context, forget: str | None) -> None:
         sys.exit(REFUSED)
 
 
-for _verb in (ack, alerts, evidence, outcomes, plan, replay, log, freeze, thaw, features):
+for _verb in (
+    ack,
+    alerts,
+    drill,
+    evidence,
+    outcomes,
+    plan,
+    replay,
+    log,
+    freeze,
+    speed,
+    thaw,
+    features,
+):
     main.add_command(_verb)
