@@ -1,7 +1,7 @@
 """The ways back, and what may stand in one: asked by every flip and by every rollback.
 
 A release is a way back when it served, no rollback left it behind, and callers still promise
-every field it needs. Nothing here changes a row.
+every field it needs. A drill goes to a way back and comes again, and changes nothing else.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from kedge.core.contract import unmet
-from kedge.core.values import Field, Release, Stage, State
+from kedge.core.values import Drilling, Field, Release, Stage, State
 
 
 def returned(state: State) -> State:
@@ -19,6 +19,14 @@ def returned(state: State) -> State:
     return replace(
         state, stage=Stage.SETTLED, production=state.drill.left,
         automation=replace(state.automation, drill=None),
+    )  # fmt: skip
+
+
+def drilled(state: State, release: int, drill: Drilling) -> State:
+    """The row in a drill: another release answers for a while, and that is all that is changed."""
+    return replace(
+        state, stage=Stage.DRILL, production=release,
+        automation=replace(state.automation, drill=drill),
     )  # fmt: skip
 
 

@@ -27,7 +27,7 @@ from math import isfinite
 
 import msgspec
 
-from kedge.core.back import condemned_as, first_starved, returned, starved, ways_back
+from kedge.core.back import condemned_as, drilled, first_starved, returned, starved, ways_back
 from kedge.core.commands import (
     Abort,
     Aborted,
@@ -549,16 +549,12 @@ def _apply(state: State, event: AnyEvent) -> State:
         case CandidateRolledBack():
             return _without_candidate(_condemn(state, event.release))
         case DrillStarted():
-            drill = Drilling(left=event.left, until=event.until)
-            return change(
-                state, stage=Stage.DRILL, production=event.release,
-                automation=change(state.automation, drill=drill),
-            )  # fmt: skip
+            return drilled(state, event.release, Drilling(left=event.left, until=event.until))
         case DrillEnded():
             return returned(state)
         case RolledBack():
-            state = returned(state)
-            state = _condemn(_in_production(state, event.release, event.at), event.left)
+            state = _in_production(returned(state), event.release, event.at)
+            state = _condemn(state, event.left)
             pardoned = tuple(r for r in state.condemned if r != event.release)
             if state.holdback:
                 state = change(state, holdback=0, salt="")
