@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from contract.sql_world import POLICY, SIGNATURE, World, at, world
-from kedge.core.alerts import Raise
+from kedge.core.alerts import Level, Raise
 from kedge.core.commands import Drill, Promote, Return, Rollback
 from kedge.core.errors import Refused
 from kedge.core.values import LogPolicy, Output, Stage, State
@@ -26,6 +26,7 @@ from kedge.engine.windows import Seen
 from kedge.ports import Member, Note
 from kedge.wiring import Workplace
 
+LEVELS: tuple[Level, Level] = ("warn", "page")
 UNTIL = 2_000_000_000.0
 
 
@@ -83,8 +84,7 @@ def test_a_drill_begins_only_where_nothing_is_wrong_and_somebody_would_end_it(
         assert refused(place) == "host_pinned"
         place.roster.leave(member.name)
         warning, page = (
-            Raise(key=level, level=level, lasts="event", summary="it fails")  # type: ignore[arg-type]
-            for level in ("warn", "page")
+            Raise(key=level, level=level, lasts="event", summary="it fails") for level in LEVELS
         )
         place.alerts.raise_all([("flights", warning)], by="test", at=at(), now=0.0)
         may_drill(place, "flights")

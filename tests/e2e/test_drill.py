@@ -109,6 +109,7 @@ def test_a_drill_under_load_fails_no_request_and_leaves_everything_as_it_was(sit
     assert [body["command"] for body in notes(site, "receipt")][:2] == ["return", "drill"]
     assert notes(site, "drill")[0] == done
     told = speed(site).drills[-1]
+    assert told.back is not None
     assert (told.ok, told.back.first_answer_s) == (True, done["back"]["first_old_answer_ms"] / 1e3)
 
 
