@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+from typing import Any
 
 import msgspec
 import pytest
@@ -85,7 +86,7 @@ def _duty() -> str:
 
 
 def test_what_was_measured_last_stands_beside_what_is_expected() -> None:
-    notes = [
+    notes: list[tuple[str, str, dict[str, Any]]] = [
         ("verdict", "2026-11-26T00:00:00Z", {}),
         ("receipt", "2026-11-25T00:00:00Z", {"command": "promote", "total_ms": 9e9}),
         ("receipt", "2026-11-24T00:00:00Z", {"command": "rollback", "total_ms": 41.0}),
