@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kedge.console import REFUSED, Context, repeat, submit, verb
-from kedge.paging import ack, alerts
+from kedge.paging import ack, alerts, runbook
 from kedge.practising import drill, speed
 from kedge.transforming import features
 from kedge.watching import evidence, freeze, log, outcomes, plan, replay, thaw
@@ -521,18 +521,6 @@ def doctor(context: Context, forget: str | None) -> None:
         sys.exit(REFUSED)
 
 
-for _verb in (
-    ack,
-    alerts,
-    drill,
-    evidence,
-    outcomes,
-    plan,
-    replay,
-    log,
-    freeze,
-    speed,
-    thaw,
-    features,
-):
+for _verb in (ack, alerts, drill, evidence, outcomes, plan, replay, runbook, log, freeze, speed, thaw,
+              features):  # fmt: skip
     main.add_command(_verb)

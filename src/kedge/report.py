@@ -65,6 +65,8 @@ def story(event: r.AnyEvent | Note) -> str:
             return f"judged {body['candidate']}: {body['verdict']} ({body['code']})"
         case Note(kind="alert_opened", body=body):
             return f"alert {body['alert']} ({body['level']}): {body['summary']}"
+        case Note(kind="runbook", body=body):
+            return f"the runbook was made anew ({body['digest'][:19]})"
         case Note(kind="alert_tested", body=body):
             channels = [c for level in body["levels"] for c in level["channels"]]
             works = sum(c["delivered"] for c in channels)

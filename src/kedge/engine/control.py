@@ -22,11 +22,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from kedge.core.commands import AnyCommand, AnyEvent, Configure, Drill, Return, Rollback
-from kedge.core.errors import NotAcknowledged, Refused, Stale
+from kedge.core.commands import (
+    AnyCommand,
+    AnyEvent,
+    Configure,
+    Drill,
+    Promoted,
+    Return,
+    Rollback,
+    RolledBack,
+)
+from kedge.core.errors import KedgeError, NotAcknowledged, Refused, Stale
 from kedge.core.holding import Need, needs
 from kedge.core.release import apply, decide
 from kedge.core.values import Placement, Refusal, Stage, State, Value
+from kedge.engine import runbooks
 from kedge.ports import Change, Clock, Entry, Hold, Ledger, Member, Note, Roster, Signal, Wanted
 
 SILENT_S = 5.0
@@ -245,6 +255,8 @@ class Control:
             acks=acks, silent=silent, cold=cold,
         )  # fmt: skip
         self._store(receipt, command, entries, by)
+        if any(isinstance(event, Promoted | RolledBack) for event in events):
+            self._file_runbook(after, by)
         if silent:
             raise NotAcknowledged(
                 f"epoch {after.epoch} is written, but not acknowledged by {', '.join(silent)}"
@@ -397,6 +409,13 @@ class Control:
             reason="",
             at=self._clock.now(),
         )
+
+    def _file_runbook(self, after: State, by: str) -> None:
+        """The page that says what to do now that something else is live. Never a command's fault."""
+        try:
+            runbooks.filed(self._ledger, self._clock, after, by=by)
+        except KedgeError as error:
+            self._say(f"the runbook could not be filed: {error}")
 
 
 def _decided(state: State, command: AnyCommand, at: str) -> tuple[tuple[AnyEvent, ...], State]:
