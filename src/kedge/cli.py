@@ -155,7 +155,8 @@ def control(context: Context, port: int | None) -> None:
 
     server = context.settings.server
     run_control(
-        server.control_port if port is None else port, state_dir=context.state_dir, alerts=context.settings.alerts,
+        server.control_port if port is None else port, config=context.config,
+        state_dir=context.state_dir, alerts=context.settings.alerts,
         status=status_of, evidence=evidence_of, hand_in=hand_in_lines,
     )  # fmt: skip
 

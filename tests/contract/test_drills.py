@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fcntl
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,12 @@ import pytest
 
 from contract.sql_world import POLICY, SIGNATURE, World, at, world
 from kedge.core.alerts import Level, Raise
-from kedge.core.commands import Drill, Promote, Return, Rollback
+from kedge.core.commands import Drill, Freeze, Promote, Return, Rollback, Thaw
 from kedge.core.errors import Refused
-from kedge.core.values import LogPolicy, Output, Stage, State
+from kedge.core.values import DrillPolicy, LogPolicy, Output, Stage, State
 from kedge.core.windows import PRODUCTION, Window
 from kedge.drilling import bound_of, may_drill, speed_of, speed_text
-from kedge.engine.drills import Returns
+from kedge.engine.drills import Returns, Schedule, due
 from kedge.engine.observe import Recorder
 from kedge.engine.patrol import Patrol
 from kedge.engine.recording import Recording
@@ -174,6 +176,68 @@ def test_who_comes_too_late_ends_nothing_and_files_nothing(tmp_path: Path) -> No
     clock.wall = UNTIL
     returns(Workplace(made.state_dir), clock).look(stale)
     assert (made.row().stage, filed(made)) == (Stage.DRILL, [])
+
+
+# ---------------------------------------------------------------- who starts it
+
+
+def test_a_drill_is_due_when_the_last_one_is_old_and_nothing_else_happens(tmp_path: Path) -> None:
+    policy = msgspec.structs.replace(POLICY, drill=DrillPolicy(every="30d"))
+    made = settled(tmp_path)
+    flipped = datetime.fromisoformat(made.row().flipped_at).timestamp()
+    later, month = flipped + 600, 30 * 86_400.0
+    assert not due(made.row(), None, later)
+    made.configure(policy)
+    row = made.row()
+    assert due(row, None, later)
+    assert not due(row, None, later - 1)
+    assert not due(row, later, later + month - 1)
+    assert due(row, later, later + month)
+    made.do(Freeze())
+    assert not due(made.row(), None, later)
+    made.do(Thaw())
+    made.do(Drill(until=UNTIL))
+    assert not due(made.row(), None, later)
+    made.do(Return())
+    made.do(Rollback())
+    assert made.row().back is None
+    assert not due(made.row(), None, later + month)
+
+
+def test_a_drill_that_is_due_is_started_once_and_again_when_the_next_is(tmp_path: Path) -> None:
+    """A dry one is no drill; one that still runs is not started twice."""
+    made, clock = settled(tmp_path), HandClock()
+    made.configure(msgspec.structs.replace(POLICY, drill=DrillPolicy(every="1h")))
+    started: list[str] = []
+    runs = {"flights": True}
+
+    def start(endpoint: str) -> Callable[[], bool]:
+        started.append(endpoint)
+        return lambda: runs[endpoint]
+
+    own = Schedule(
+        ledger=Workplace(made.state_dir).ledger, clock=clock, leads=lambda: True, start=start
+    )
+
+    def told(*, dry: bool) -> None:
+        at_ = datetime.fromtimestamp(clock.wall, UTC).isoformat()
+        body = {"ok": True, "dry": dry}
+        made.ledger.note("flights", Note("drill", body), by="ada", reason="", at=at_)
+
+    told(dry=True)
+    for _ in range(3):  # it still runs
+        own.look()
+        clock.own += 600
+    assert started == ["flights"]
+    runs["flights"] = False
+    told(dry=False)
+    own.look()
+    assert started == ["flights"]
+    clock.own += 600
+    clock.wall += 3_600
+    own.look()
+    own.look()  # asked a moment ago
+    assert started == ["flights"] * 2
 
 
 # ---------------------------------------------------------------- what is compared

@@ -145,6 +145,13 @@ class AfterPolicy(Value, frozen=True):
     """Going back after days is a person's decision, unless the policy says otherwise."""
 
 
+class DrillPolicy(Value, frozen=True):
+    """Whether drills are started by themselves."""
+
+    every: str | None = None
+    """So long after the last one. None: only a person drills."""
+
+
 class CanaryPolicy(Value, frozen=True):
     """How a candidate's share grows. `steps` are per cent."""
 
@@ -211,6 +218,7 @@ class Policy(Value, frozen=True):
     canary: CanaryPolicy = CanaryPolicy()
     cost: CostPolicy | None = None
     after: AfterPolicy = AfterPolicy()
+    drill: DrillPolicy = DrillPolicy()
     features: FeaturePolicy = FeaturePolicy()
     log: LogPolicy = LogPolicy()
     runtime: Literal["auto", "inline", "process"] = "auto"

@@ -1,12 +1,15 @@
-"""Ends a drill whose own process does not: beside the patrol, which looks twice a second.
+"""Ends a drill whose own process does not, and starts those that a policy asks for.
 
 The row says until when a drill lasts. Whoever started it returns before that; when the time is
 over and the row still stands in the drill, its process died or hangs. The time is told by two
-clocks: the wall, which a jump may set back, and this process's own.
+clocks: the wall, which a jump may set back, and this process's own. The patrol asks, twice a second.
+
+A drill that is due is `kedge drill` in a process of its own, which the patrol ends like any other.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
@@ -15,9 +18,10 @@ import msgspec
 import structlog
 
 from kedge.core.commands import DrillStarted, Return
+from kedge.core.durations import seconds
 from kedge.core.errors import KedgeError, NotAcknowledged, Refused
 from kedge.core.speed import Filed
-from kedge.core.values import Drilling, State
+from kedge.core.values import Drilling, Stage, State
 from kedge.engine.control import Control
 from kedge.ports import Clock, Entry, Ledger, Note
 
@@ -26,6 +30,14 @@ LONGEST_S = 60.0
 READ = 50
 """Entries looked through for the drill's own: between its start and its end there are few."""
 DIED = "its process died, and the patrol returned"
+
+TICK_S = 5.0
+CHECK_S = 600.0
+"""How often an endpoint is asked whether a drill is due; one that was refused is tried again then."""
+CALM_S = 600.0
+"""Not so soon after production changed: people look at that then."""
+ENTRIES = 20_000
+"""Looked through for the last drill, newest first. One that is further back was long ago."""
 
 log = structlog.get_logger("kedge.drills")
 
@@ -107,3 +119,83 @@ def _of(entries: tuple[Entry, ...], drill: Drilling) -> tuple[float | None, dict
         name: value for name, value in receipt.items() if name not in ("of", "command")
     }  # fmt: skip
     return datetime.fromisoformat(began.at).timestamp(), parts
+
+
+Start = Callable[[str], Callable[[], bool]]
+"""Starts a drill of an endpoint; what it gives says whether it still runs."""
+
+
+class Schedule:
+    """Starts the drills that policies ask for (`drill.every`), where this control's patrol leads."""
+
+    def __init__(
+        self, *, ledger: Ledger, clock: Clock, leads: Callable[[], bool], start: Start
+    ) -> None:  # fmt: skip
+        self._ledger = ledger
+        self._clock = clock
+        self._leads = leads
+        self._start = start
+        self._checked: dict[str, float] = {}
+        self._running: dict[str, Callable[[], bool]] = {}
+        self._stopping = threading.Event()
+
+    def stop(self) -> None:
+        """End after the present look."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Look until stopped."""
+        while not self._stopping.wait(TICK_S):
+            try:
+                if self._leads():
+                    self.look()
+            except KedgeError as error:
+                log.warning("drills.blind", fault=f"{error.code}: {error}")
+
+    def look(self) -> None:
+        """Start what is due, and does not run yet."""
+        now = self._clock.monotonic()
+        for state in self._ledger.read().states.values():
+            name = state.endpoint
+            if (
+                state.policy.drill.every is None
+                or now - self._checked.get(name, -CHECK_S) < CHECK_S
+            ):
+                continue
+            self._checked[name] = now
+            running = self._running.get(name)
+            if (running is None or not running()) and due(
+                state, self._last(name), self._clock.unix()
+            ):
+                log.info("drills.due", endpoint=name)
+                self._running[name] = self._start(name)
+
+    def _last(self, endpoint: str) -> float | None:
+        """When the newest drill was filed that flipped something, well or not; Unix time."""
+        return next(
+            (
+                datetime.fromisoformat(entry.at).timestamp()
+                for entry in self._ledger.history(endpoint, ENTRIES)
+                if isinstance(entry.event, Note)
+                and entry.event.kind == "drill"
+                and not entry.event.body.get("dry")
+            ),
+            None,
+        )
+
+
+def due(state: State, last: float | None, now: float) -> bool:
+    """Whether the policy asks for a drill now. Freezing stops it, as all that nobody asked for.
+
+    Args:
+        state: the row.
+        last: when the last drill was filed, Unix time; None: never.
+        now: Unix time.
+    """
+    every = state.policy.drill.every
+    if every is None or state.stage is not Stage.SETTLED or state.automation.frozen:
+        return False
+    if state.back is None or not state.flipped_at:
+        return False
+    calm = now - datetime.fromisoformat(state.flipped_at).timestamp() >= CALM_S
+    return calm and (last is None or now - last >= seconds(every))
