@@ -16,6 +16,7 @@ import click
 
 from kedge.console import REFUSED, Context, repeat, submit, verb
 from kedge.paging import ack, alerts, runbook
+from kedge.practising import drill, speed
 from kedge.transforming import features
 from kedge.watching import evidence, freeze, log, outcomes, plan, replay, thaw
 
@@ -154,7 +155,8 @@ def control(context: Context, port: int | None) -> None:
 
     server = context.settings.server
     run_control(
-        server.control_port if port is None else port, state_dir=context.state_dir, alerts=context.settings.alerts,
+        server.control_port if port is None else port, config=context.config,
+        state_dir=context.state_dir, alerts=context.settings.alerts,
         status=status_of, evidence=evidence_of, hand_in=hand_in_lines,
     )  # fmt: skip
 
@@ -520,5 +522,6 @@ def doctor(context: Context, forget: str | None) -> None:
         sys.exit(REFUSED)
 
 
-for _verb in (ack, alerts, evidence, outcomes, plan, replay, runbook, log, freeze, thaw, features):
+for _verb in (ack, alerts, drill, evidence, outcomes, plan, replay, runbook, log, freeze, speed, thaw,
+              features):  # fmt: skip
     main.add_command(_verb)

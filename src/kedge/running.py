@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
@@ -34,6 +35,7 @@ from kedge.core.records import JoinRow
 from kedge.core.values import Release, State
 from kedge.engine.clerk import Clerk
 from kedge.engine.control import Say
+from kedge.engine.drills import Schedule, Start
 from kedge.engine.models import Pool
 from kedge.engine.patrol import Patrol
 from kedge.engine.recording import Recording
@@ -332,33 +334,51 @@ def patrol_of(state_dir: Path) -> Patrol:
     )  # fmt: skip
 
 
+def drills_of(config: Path) -> Start:
+    """How a drill that is due is started: as a person would, in a process of its own."""
+
+    def start(endpoint: str) -> Callable[[], bool]:
+        child = subprocess.Popen(  # noqa: S603 - our own command
+            [sys.executable, "-m", "kedge", "--config", str(config), "drill", endpoint, "--json"],
+            env={**os.environ, "KEDGE_ACTOR": f"patrol@{host_name()}"}, stdin=subprocess.DEVNULL,
+            stdout=sys.stderr, start_new_session=True,
+        )  # fmt: skip
+        return lambda: child.poll() is None
+
+    return start
+
+
 def run_control(
-    port: int, *, state_dir: Path, alerts: Alerts, status: Callable[[Workplace, str | None], object],
+    port: int, *, config: Path, state_dir: Path, alerts: Alerts, status: Callable[[Workplace, str | None], object],
     evidence: Callable[[Workplace, str], object],
     hand_in: Callable[[Workplace, str, list[bytes]], object],
 ) -> None:  # fmt: skip
     """Watch every rollout, tell people, and serve the API on loopback, until a signal says to stop."""
     log_to_stderr()
     place = Workplace(state_dir, patience_s=1.0)
-    config = uvicorn.Config(
+    served = uvicorn.Config(
         Admin(
             lambda endpoint: status(place, endpoint), lambda endpoint: evidence(place, endpoint),
             lambda endpoint, lines: hand_in(place, endpoint, lines),
         ),
         host="127.0.0.1", port=port, log_config=None, access_log=False, lifespan="off", ws="none",
     )  # fmt: skip
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(served)
     patrol = patrol_of(state_dir)
     clerk = Clerk(ledger=place.ledger, records=place.records, rolls=place.rolls, clock=place.clock)
     alerting = alerting_of(Workplace(state_dir, patience_s=1.0), patrol, alerts)
-    parts = (("patrol", patrol.run), ("clerk", clerk.run), ("alerting", alerting.run))
-    for name, run in parts:
+    schedule = Schedule(
+        ledger=Workplace(state_dir, patience_s=1.0).ledger, clock=place.clock, leads=patrol.leads,
+        start=drills_of(config),
+    )  # fmt: skip
+    parts = (("patrol", patrol.run, patrol.stop), ("clerk", clerk.run, clerk.stop),
+             ("alerting", alerting.run, alerting.stop), ("drills", schedule.run, schedule.stop))  # fmt: skip
+    for name, run, _ in parts:
         threading.Thread(target=_run_or_end, args=(run, server), name=name).start()
     threading.Thread(target=_end_with_parent, args=(server, os.getppid()), daemon=True).start()
     server.run()
-    patrol.stop()
-    clerk.stop()
-    alerting.stop()
+    for _, _, stop in parts:
+        stop()
 
 
 def _run_or_end(run: Callable[[], None], server: uvicorn.Server) -> None:
