@@ -22,7 +22,7 @@ from kedge.contacts import is_group, judge_alerts, judge_people
 from kedge.core.durations import seconds
 from kedge.core.errors import BadConfig
 from kedge.core.generations import URL_VARIABLE, Online, Rule, Rules
-from kedge.core.values import Field, Output, Policy, Value
+from kedge.core.values import NOBODY, Field, Output, Policy, Value
 
 CONFIG_NAME = "kedge.toml"
 STATE_DIR = ".kedge"
@@ -468,7 +468,7 @@ steps = [1, 5, 25, 50]   # per cent; `kedge promote` walks them
 def owner_from_git() -> tuple[str, str]:
     """The owner that `init` writes: git's user, as TOML strings; a placeholder without git."""
     found = []
-    for key, otherwise in (("user.name", "Nobody Yet"), ("user.email", "nobody@localhost")):
+    for key, otherwise in (("user.name", NOBODY.name), ("user.email", NOBODY.contact)):
         try:
             asked = subprocess.run(  # noqa: S603 - a fixed command
                 ["git", "config", "--get", key],  # noqa: S607
