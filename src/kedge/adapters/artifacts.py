@@ -11,6 +11,7 @@ byte of it is on the disk: a crash leaves a `.tmp-` directory, never half an art
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -136,6 +137,25 @@ class DirectoryArtifacts:
                 details={"faults": faults},
             )
         return files
+
+    def fetch(self, digest: str, into: Path) -> None:
+        """Copy an artifact, its manifest and its golden rows, unverified, into another store's root.
+
+        What is no regular file is copied as what it is, so that verifying there finds it.
+
+        Raises:
+            CorruptArtifact: it is not there, or cannot be read.
+            Unavailable: the copy cannot be written.
+        """
+        home = self.path(digest).parent
+        try:
+            shutil.copytree(home, into / home.name, symlinks=True,
+                            ignore=shutil.ignore_patterns(".tmp-*"))  # fmt: skip
+        except (OSError, shutil.Error) as error:
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise Unavailable(f"no room for a copy in {into}", code="artifacts_unavailable",
+                                  hint="free some disk space, then try again") from error  # fmt: skip
+            raise CorruptArtifact(f"{digest}: cannot be read: {error}") from error
 
     def write_proof(self, digest: str, proof: Proof) -> None:
         """Keep the golden rows beside the files; replaces those that are there, whole."""
