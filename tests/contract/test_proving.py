@@ -68,9 +68,9 @@ class Home:
         folder = self.root / "features"
         folder.mkdir()
         (folder / "features.py").write_text(source)
-        (folder / SPEC).write_bytes(codec.canonical(Spec(VIEW, "features:columns", RAW)))
+        (folder / SPEC).write_bytes(codec.canonical(Spec(schema=VIEW, entry="features:columns", raw=RAW)))
         digest, _ = self.place.artifacts.put(folder)
-        asked = {"n": [1.0, 2.0], "w": ["a", None]}
+        asked = {"n": [1.0, 2.0], "w": ["a", "b"]}
         bare = Bare(Transform(folder))
         given = lists_of(bare.predict(columns_of(asked, bare.signature)))
         self.place.artifacts.write_proof(digest, Proof(asked, given))
