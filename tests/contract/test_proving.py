@@ -49,15 +49,17 @@ class Home:
         create(self.state_dir)
         self.place = Workplace(self.state_dir)
 
-    def release(self, kind: str = "good", proof: Proof = PROOF, **more: Any) -> Release:
+    def release(
+        self, kind: str = "good", proof: Proof = PROOF, schema: str | None = None, **more: Any
+    ) -> Release:
         """A release of a model that behaves as told, with these golden rows."""
         digest, files = self.place.artifacts.put(misbehaving(self.root / kind, kind, **more))
         self.place.artifacts.write_proof(digest, proof)
         added = self.place.registry.add(ModelVersion(
             model="flights", number=0, digest=digest, flavour="test", signature=SIGNATURE,
-            size=100, files=files, source="test",
+            size=100, files=files, source="test", schema=schema,
         ))  # fmt: skip
-        return self.place.registry.release(self.bundle(added))
+        return self.place.registry.release(self.bundle(added, schema=schema))
 
     def bundle(self, of: ModelVersion, **more: Any) -> Bundle:
         return Bundle(endpoint="flights", model=of.model, version=of.number, model_digest=of.digest,
@@ -76,7 +78,7 @@ class Home:
         self.place.artifacts.write_proof(digest, Proof(asked, given))
         spec = spec_of(self.place.artifacts.verify(digest))
         self.place.features.add(spec.schema, digest)
-        self.release()
+        self.release(schema="view/1")
         (version,) = self.place.registry.versions("flights")
         of = self.bundle(version, schema="view/1", transformation=1)
         return self.place.registry.release(of, raw=RAW, code=digest)
