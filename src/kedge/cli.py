@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kedge.checking import check
 from kedge.console import REFUSED, Context, repeat, submit, verb
 from kedge.paging import ack, alerts
 from kedge.transforming import features
@@ -155,7 +156,7 @@ def control(context: Context, port: int | None) -> None:
     server = context.settings.server
     run_control(
         server.control_port if port is None else port, state_dir=context.state_dir, alerts=context.settings.alerts,
-        status=status_of, evidence=evidence_of, hand_in=hand_in_lines,
+        online=lambda: context.online, loopback=server.loopback, status=status_of, evidence=evidence_of, hand_in=hand_in_lines,
     )  # fmt: skip
 
 
@@ -520,5 +521,5 @@ def doctor(context: Context, forget: str | None) -> None:
         sys.exit(REFUSED)
 
 
-for _verb in (ack, alerts, evidence, outcomes, plan, replay, log, freeze, thaw, features):
+for _verb in (ack, alerts, check, evidence, outcomes, plan, replay, log, freeze, thaw, features):
     main.add_command(_verb)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from kedge.core.commands import AnyCommand
     from kedge.core.errors import KedgeError
     from kedge.core.generations import Online
+    from kedge.engine.control import Gate
     from kedge.settings import Settings
     from kedge.wiring import Workplace
 
@@ -141,6 +142,24 @@ def repeat(show: Callable[[], None], *, again: bool) -> None:
             ended.wait(1)
 
 
+def _gate(
+    context: Context, place: Workplace, command: AnyCommand, say: Callable[[str], None]
+) -> Gate | None:
+    """What a promotion passes; no other command waits for its imports."""
+    from kedge.core.commands import Promote
+    from kedge.core.errors import BadConfig
+
+    if not isinstance(command, Promote):
+        return None
+    from kedge.readying import gate_of
+
+    try:
+        loopback = context.settings.server.loopback
+    except BadConfig:
+        loopback = True  # the gate sees where gateways listen, too
+    return gate_of(place, lambda: context.online, loopback=loopback, say=say)
+
+
 def submit(
     context: Context, endpoint: str, make: Callable[[Workplace], AnyCommand], reason: str = ""
 ) -> None:
@@ -152,6 +171,6 @@ def submit(
     place = context.place()
     command = make(place)
     say = context.say if not context.as_json else lambda text: None
-    control = place.control(say, probe(place))
+    control = place.control(say, probe(place), _gate(context, place, command, say))
     receipt = control.submit(endpoint, command, by=actor(), reason=reason)
     context.out(receipt_data(receipt), receipt_text(receipt))

@@ -118,7 +118,11 @@ def move_head(
         for move in moves if move.release is not None
     }  # fmt: skip
     receipts = place.control(say, probe(place)).together(
-        commands, by=actor(), reason=force or f"head {head.label}", head=(head.schema, head.number)
+        commands,
+        by=actor(),
+        reason=force or f"head {head.label}",
+        head=(head.schema, head.number),
+        override=force,
     )
     return {**told, "moved": True, "receipts": [_receipt(one) for one in receipts]}
 

@@ -260,8 +260,8 @@ class Artifacts(Protocol):
         """Copy an artifact, unverified, into the root of another store.
 
         Raises:
-            CorruptArtifact: it is not there, or cannot be read.
-            Unavailable: the copy cannot be written.
+            CorruptArtifact: it is not there.
+            Unavailable: it cannot be copied.
         """
 
     def write_proof(self, digest: str, proof: Proof) -> None:

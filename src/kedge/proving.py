@@ -152,7 +152,9 @@ def logged(place: Workplace, release: Release) -> dict[str, list[Any]]:
                 break
     except KedgeError:
         return {}  # the log may be lost, and with it this part of a proof
-    return {f.name: [row[f.name] for row in found] for f in release.signature.inputs} if found else {}
+    return (
+        {f.name: [row[f.name] for row in found] for f in release.signature.inputs} if found else {}
+    )
 
 
 def _fitting(release: Release, inputs: bytes) -> Sequence[dict[str, Any]]:

@@ -47,6 +47,16 @@ class Server(Value, frozen=True):
     drain_s: float = 1.0
     """How long a stopping worker goes on answering on open connections."""
 
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        return is_loopback(self.host)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    return host in ("127.0.0.1", "::1", "localhost")
+
 
 class OnlineStore(Value, frozen=True):
     """Where values that were computed ahead are looked up by key; this machine's own."""

@@ -162,7 +162,11 @@ def _escalation(facts: Facts) -> Check:
         known |= urls
     if counted >= LEVELS:
         return _ok("escalation", f"{counted} levels")
-    had = "nobody is told of anything" if not counted else "nobody is told when the first level is silent"
+    had = (
+        "nobody is told of anything"
+        if not counted
+        else "nobody is told when the first level is silent"
+    )
     return _no("escalation", had, f"add a level with another channel to [[endpoints.{name}.escalation]], "
                "then kedge apply")  # fmt: skip
 
@@ -189,7 +193,9 @@ def _notification(facts: Facts) -> Check:
     if tested.epoch < facts.people_since:
         return _no("notification", "owner or escalation changed after the last test", mend)
     if not tested.body.get("delivered"):
-        dead = [str(one.get("level")) for one in tested.body.get("levels", ()) if not one.get("works")]
+        dead = [
+            str(one.get("level")) for one in tested.body.get("levels", ()) if not one.get("works")
+        ]
         return _no("notification", f"the last test reached nobody at level {', '.join(dead)}", mend)
     if facts.now - tested.at > TEST_S:
         return _no("notification", f"the last test was delivered {_ago(facts, tested.at)}", mend)
@@ -226,7 +232,9 @@ def _warm(facts: Facts) -> Check:
     if not facts.replicas:
         return _no("warm", "no replica is known", "kedge up")
     if facts.pinned:
-        return _no("warm", f"{', '.join(facts.pinned)} follow a pin and no command", f"kedge unpin {name}")
+        return _no(
+            "warm", f"{', '.join(facts.pinned)} follow a pin and no command", f"kedge unpin {name}"
+        )
     if facts.cold:
         where = "; ".join(f"{replica}: {why}" for replica, why in sorted(facts.cold.items()))
         return _no("warm", f"r{landing} is not ready everywhere: {where}",
@@ -244,9 +252,15 @@ def _drill(facts: Facts) -> Check:
     took = float(drill.body.get("total_s") or 0.0)
     when = f"{_ago(facts, drill.at)}, to r{drill.body.get('release')}"
     if not drill.body.get("ok"):
-        return _no("drill", f"the last drill failed {when}: {drill.body.get('why') or 'no reason'}", mend)
+        return _no(
+            "drill", f"the last drill failed {when}: {drill.body.get('why') or 'no reason'}", mend
+        )
     if took > DRILL_MOST_S:
-        return _no("drill", f"the last drill took {took:.0f} s {when}; {DRILL_MOST_S:.0f} s are promised", mend)
+        return _no(
+            "drill",
+            f"the last drill took {took:.0f} s {when}; {DRILL_MOST_S:.0f} s are promised",
+            mend,
+        )
     if facts.now - drill.at > DRILL_S:
         return _no("drill", f"the last drill was {when}", mend)
     return _ok("drill", f"practised {when}, in {took:.1f} s")

@@ -213,7 +213,8 @@ class Alerting:
             if unseen and not sight.fault:
                 standing |= {key for key in self._since if key[0] == state.endpoint}
                 continue  # the patrol has not looked at this row yet
-            found = alerts.conditions(state, decision, fault=sight.fault)
+            unready = sight.unready.get(state.endpoint)
+            found = alerts.conditions(state, decision, fault=sight.fault, unready=unready or ())
             for one in found:
                 key = (state.endpoint, one.key)
                 standing.add(key)
@@ -223,19 +224,23 @@ class Alerting:
                 if new or (known is not None and known.summary != one.summary):
                     fresh.append((state.endpoint, one))
             if not sight.fault:
-                standing |= self._resolve_conditions(state, decision, {o.key for o in found}, now)
+                keys = {one.key for one in found}
+                standing |= self._resolve_conditions(
+                    state, decision, keys, now, looked=unready is not None
+                )
         if fresh:
             self._raise(fresh)
         self._since = {key: since for key, since in self._since.items() if key in standing}
 
     def _resolve_conditions(
-        self, state: State, decision: Decision | None, raised: set[str], now: float
-    ) -> set[tuple[str, str]]:
+        self, state: State, decision: Decision | None, raised: set[str], now: float, *,
+        looked: bool,
+    ) -> set[tuple[str, str]]:  # fmt: skip
         """Resolve what is over at an endpoint; the timers of what seems so, and waits."""
         waiting = set()
         here = [a for a in self._live.values() if a.open and a.endpoint == state.endpoint]
         for alert in here:
-            reason = alerts.settled(alert, state, decision, raised)
+            reason = alerts.settled(alert, state, decision, raised, looked=looked)
             if alert.lasts == "channel":
                 known = {t.channel for rung in self._levels(state.endpoint) for t in rung.targets}
                 reason = "" if alert.key.partition(":")[2] in known else "no level names it now"

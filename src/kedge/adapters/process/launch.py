@@ -194,7 +194,16 @@ def prove(
     Raises:
         KedgeError: as `probe`, of the step that was not told.
     """
-    line = [sys.executable, "-m", _MODULE, "prove", "--into", str(into), "--parent", str(os.getpid())]
+    line = [
+        sys.executable,
+        "-m",
+        _MODULE,
+        "prove",
+        "--into",
+        str(into),
+        "--parent",
+        str(os.getpid()),
+    ]
     line += _before(code, generation, online)
     line += _arguments(artifacts, digest, flavour, trusted, memory_mb, loader)
     with (
