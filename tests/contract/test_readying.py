@@ -16,7 +16,7 @@ from kedge.core.alerts import Sight
 from kedge.core.commands import AnyCommand, Canary, Configure, Promote, Rollback, Shadow
 from kedge.core.errors import Refused, Unavailable
 from kedge.core.generations import Online
-from kedge.core.readiness import Proven, configuration_digest
+from kedge.core.readiness import REFUSING_S, Proven, configuration_digest
 from kedge.core.values import Contact, Escalation, Placement, Policy, State
 from kedge.engine.patrol import Patrol
 from kedge.engine.readiness import Readiness
@@ -235,7 +235,7 @@ def test_what_stays_unready_is_a_warning_until_it_is_ready(tmp_path: Path) -> No
     place.sight = Sight(unready={"flights": ("drill",)})
     place.look()
     assert place.store.listed(None, over=True, limit=9) == ()
-    place.clock.go(alerts.REFUSING_S)
+    place.clock.go(REFUSING_S)
     place.look()
     (alert,) = place.store.listed(None, over=False, limit=9)
     assert (alert.key, alert.level) == ("unready", "warn")

@@ -16,7 +16,9 @@ from kedge.core.readiness import (
     DRILL_S,
     EVIDENCE_S,
     PROOF_S,
+    REFUSING_S,
     TEST_S,
+    UNREADY_S,
     Facts,
     Filed,
     Proven,
@@ -24,6 +26,8 @@ from kedge.core.readiness import (
     failed,
     judge,
     landing_of,
+    raised,
+    settled,
 )
 from kedge.core.values import NOBODY, Contact, Escalation, Policy, Rota, State
 from kedge.testing.samples import AT, endpoint, release, run
@@ -234,3 +238,14 @@ def test_what_is_read_by_key_is_fresh() -> None:
     check = next(c for c in judge(but(stale=stale)) if c.name == "features")
     assert (check.outcome, check.mend) == ("fail", "kedge features materialise carrier_delays")
     assert outcome(but(runs=0), "features")[0] == "not applicable"
+
+
+def test_what_fails_is_told_sooner_where_it_refuses_promotions() -> None:
+    refusing = msgspec.structs.replace(
+        SECOND, policy=msgspec.structs.replace(POLICY, readiness="refuse")
+    )
+    assert raised(SECOND, ()) == ()
+    (usual,), (sooner,) = raised(SECOND, ("drill",)), raised(refusing, ("drill",))
+    assert (usual.level, usual.after_s, sooner.after_s) == ("warn", UNREADY_S, REFUSING_S)
+    assert usual.summary.endswith("taken back: drill")
+    assert [settled(None), settled(("drill",)), settled(())] == ["", "", "it is ready again"]

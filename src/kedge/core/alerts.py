@@ -50,10 +50,6 @@ DEAD_AFTER = 3
 FIRST_RETRY_S = 2.0
 LONGEST_RETRY_S = 300.0
 """Retries come after 2, 4, 8 seconds and so on, and every five minutes in the end, for ever."""
-UNREADY_S = 3600.0
-"""Not ready for so long before it is told: after a promotion somebody makes a runbook and a drill."""
-REFUSING_S = 60.0
-"""And where the policy refuses promotions for it, since the next one may wait for it."""
 NOTICES = 12
 """Attempts at saying that something is over, half an hour, to somebody who was told that it began."""
 
@@ -200,7 +196,7 @@ class Message(Value, frozen=True, kw_only=True):
 
 
 def conditions(
-    state: State, decision: Decision | None, *, fault: str = "", unready: Sequence[str] = (),
+    state: State, decision: Decision | None, *, fault: str = ""
 ) -> tuple[Raise, ...]:  # fmt: skip
     """What is wrong for as long as it lasts.
 
@@ -208,21 +204,7 @@ def conditions(
         state: the row.
         decision: the patrol's on this very row; None when it compares nothing.
         fault: why the patrol cannot see; empty when it can.
-        unready: the checks of its readiness that fail.
     """
-    return (*_compared(state, decision, fault), *_unready(state, unready))
-
-
-def _unready(state: State, unready: Sequence[str]) -> tuple[Raise, ...]:
-    if not unready:
-        return ()
-    after_s = REFUSING_S if state.policy.readiness == "refuse" else UNREADY_S
-    return (Raise(key="unready", level="warn", lasts="condition", after_s=after_s,
-                  detail=f"kedge check {state.endpoint} says how to mend each",
-                  summary=f"it is not ready to be taken back: {', '.join(unready)}"),)  # fmt: skip
-
-
-def _compared(state: State, decision: Decision | None, fault: str) -> tuple[Raise, ...]:
     if state.compared is None:
         return ()
     if fault:
@@ -291,8 +273,7 @@ def happened(event: AnyEvent, *, by: str, reason: str) -> Raise | None:
 
 
 def settled(
-    alert: Alert, state: State, decision: Decision | None, raised: Collection[str], *,
-    looked: bool = True,
+    alert: Alert, state: State, decision: Decision | None, raised: Collection[str]
 ) -> str:  # fmt: skip
     """Why a condition is over; empty while it stands.
 
@@ -301,12 +282,9 @@ def settled(
         state: the row.
         decision: the patrol's on this row; None when it compares nothing.
         raised: the keys of the conditions that hold now.
-        looked: whether somebody has looked at its readiness.
     """
     if alert.lasts != "condition" or alert.key in raised:
         return ""
-    if alert.key == "unready":
-        return "it is ready again" if looked else ""
     what = alert.key.partition(":")[0]
     if alert.subject is not None and (state.compared is None or judged(state) != alert.subject):
         word = "is production" if state.production == alert.subject else "left the rollout"

@@ -13,10 +13,10 @@ Theory of operation
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from kedge.core.alerts import rungs, url_of
+from kedge.core.alerts import Raise, rungs, url_of
 from kedge.core.codec import fingerprint
 from kedge.core.policy import guardrails
 from kedge.core.values import NOBODY, State, Value
@@ -310,6 +310,31 @@ CHECKS: tuple[Callable[[Facts], Check], ...] = (
     _owner, _escalation, _guardrails, _notification, _proven, _warm, _drill, _runbook, _evidence,
     _features,
 )  # fmt: skip
+
+# ---------------------------------------------------------------- an alert
+
+UNREADY = "unready"
+"""The key of the alert about it."""
+UNREADY_S = 3600.0
+"""Not ready for so long before it is told: after a promotion somebody makes a runbook and a drill."""
+REFUSING_S = 60.0
+"""And where the policy refuses promotions for it, since the next one may wait for it."""
+
+
+def raised(state: State, unready: Sequence[str]) -> tuple[Raise, ...]:
+    """What is to be told while these checks fail."""
+    if not unready:
+        return ()
+    after_s = REFUSING_S if state.policy.readiness == "refuse" else UNREADY_S
+    return (Raise(key=UNREADY, level="warn", lasts="condition", after_s=after_s,
+                  detail=f"kedge check {state.endpoint} says how to mend each",
+                  summary=f"it is not ready to be taken back: {', '.join(unready)}"),)  # fmt: skip
+
+
+def settled(unready: Sequence[str] | None) -> str:
+    """Why that is over; empty while it stands, or while nobody has looked (None)."""
+    return "it is ready again" if unready is not None and not unready else ""
+
 
 # ---------------------------------------------------------------- words
 
