@@ -247,3 +247,15 @@ def test_what_stays_unready_is_a_warning_until_it_is_ready(tmp_path: Path) -> No
     place.look()
     (alert,) = place.store.listed(None, over=True, limit=9)
     assert alert.resolved == "it is ready again"
+
+
+def test_followers_of_a_head_pass_the_gate_too_and_a_reason_goes_past_it(tmp_path: Path) -> None:
+    site = Gated(tmp_path, policy(readiness="refuse"))
+    site.file("proven", **msgspec.to_builtins(Proven(release=1, ok=True)))
+    moves = {"flights": Promote(release=2, override="the head moved")}
+    asked = {"by": "ada", "reason": "head", "head": ("flight/1", 1)}
+    with pytest.raises(Refused, match="not ready"):
+        site.control().together(moves, **asked)
+    assert site.world.row().production == 1
+    site.control().together(moves, **asked, override="an incident")
+    assert (site.world.row().production, len(site.notes("override"))) == (2, 1)
