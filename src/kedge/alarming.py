@@ -16,6 +16,7 @@ from kedge.core.runbook import Runbook
 from kedge.core.values import State
 from kedge.engine.alerting import Alerting
 from kedge.engine.patrol import Patrol
+from kedge.engine.readiness import Readiness
 from kedge.engine.runbooks import filed
 from kedge.ports import Note
 from kedge.settings import Alerts
@@ -32,11 +33,13 @@ def outgoing(alerts_: Alerts) -> Outgoing:
     )  # fmt: skip
 
 
-def alerting_of(place: Workplace, patrol: Patrol, alerts_: Alerts) -> Alerting:
+def alerting_of(
+    place: Workplace, patrol: Patrol, readiness: Readiness, alerts_: Alerts
+) -> Alerting:
     """What raises and sends, with this place's connections for its thread alone."""
     return Alerting(
         store=place.alerts, ledger=place.ledger, stamp=place.ledger.stamp,
-        channels=outgoing(alerts_), sight=lambda: patrol.sight, clock=place.clock,
+        channels=outgoing(alerts_), sight=lambda: patrol.sight._replace(unready=readiness.unready), clock=place.clock,
         leads=patrol.leads, by=f"alerting@{host_name()}.{os.getpid()}",
         timeout_s=seconds(alerts_.timeout), remembered=place.disk.remembered,
     )  # fmt: skip

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kedge.checking import check
 from kedge.console import REFUSED, Context, repeat, submit, verb
 from kedge.paging import ack, alerts, runbook
 from kedge.practising import drill, speed
@@ -156,8 +157,8 @@ def control(context: Context, port: int | None) -> None:
     server = context.settings.server
     run_control(
         server.control_port if port is None else port, config=context.config,
-        state_dir=context.state_dir, alerts=context.settings.alerts,
-        status=status_of, evidence=evidence_of, hand_in=hand_in_lines,
+        state_dir=context.state_dir, alerts=context.settings.alerts, online=lambda: context.online,
+        loopback=server.loopback, status=status_of, evidence=evidence_of, hand_in=hand_in_lines,
     )  # fmt: skip
 
 
@@ -522,6 +523,6 @@ def doctor(context: Context, forget: str | None) -> None:
         sys.exit(REFUSED)
 
 
-for _verb in (ack, alerts, drill, evidence, outcomes, plan, replay, runbook, log, freeze, speed, thaw,
-              features):  # fmt: skip
+for _verb in (ack, alerts, check, drill, evidence, outcomes, plan, replay, runbook, log, freeze, speed,
+              thaw, features):  # fmt: skip
     main.add_command(_verb)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from kedge.core.commands import AnyCommand
     from kedge.core.errors import KedgeError
     from kedge.core.generations import Online
+    from kedge.engine.control import Gate
     from kedge.settings import Settings
     from kedge.wiring import Workplace
 
@@ -141,10 +142,28 @@ def repeat(show: Callable[[], None], *, again: bool) -> None:
             ended.wait(1)
 
 
+def gate_before(context: Context, place: Workplace, say: Callable[[str], None]) -> Gate:
+    """What a release passes on its way into production."""
+    from kedge.core.errors import BadConfig
+    from kedge.readying import gate_of
+
+    try:
+        loopback = context.settings.server.loopback
+    except BadConfig:
+        loopback = True  # the gate sees where gateways listen, too
+    return gate_of(place, lambda: context.online, loopback=loopback, say=say)
+
+
 def submit(
-    context: Context, endpoint: str, make: Callable[[Workplace], AnyCommand], reason: str = ""
-) -> None:
-    """Submit a command and print its receipt."""
+    context: Context, endpoint: str, make: Callable[[Workplace], AnyCommand], reason: str = "", *,
+    automatic: bool = False,
+) -> None:  # fmt: skip
+    """Submit a command and print its receipt.
+
+    `automatic`: the command overrides by a rule and not by anybody's word; past the gate goes
+    only who gave a reason.
+    """
+    from kedge.core.commands import Promote
     from kedge.report import receipt_data, receipt_text
     from kedge.verbs import probe
     from kedge.wiring import actor
@@ -152,6 +171,11 @@ def submit(
     place = context.place()
     command = make(place)
     say = context.say if not context.as_json else lambda text: None
-    control = place.control(say, probe(place))
+    gate = None
+    if isinstance(command, Promote):  # no other command waits for its imports
+        asked = gate = gate_before(context, place, say)
+        if automatic:
+            gate = lambda state, release, _, by: asked(state, release, reason or None, by)  # noqa: E731
+    control = place.control(say, probe(place), gate)
     receipt = control.submit(endpoint, command, by=actor(), reason=reason)
     context.out(receipt_data(receipt), receipt_text(receipt))

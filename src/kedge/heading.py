@@ -12,7 +12,7 @@ from kedge.core.errors import Refused
 from kedge.core.features import TransformVersion, outcome_of
 from kedge.core.release import decide
 from kedge.core.values import Refusal, Release, State
-from kedge.engine.control import Receipt, Say
+from kedge.engine.control import Gate, Receipt, Say
 from kedge.featuring import differences_of, version_of
 from kedge.verbs import probe, release_of
 from kedge.wiring import Workplace, actor
@@ -81,7 +81,7 @@ def _command(release: Release, force: str | None) -> Promote:
 
 
 def move_head(
-    place: Workplace, text: str, *, force: str | None, dry: bool, say: Say
+    place: Workplace, text: str, *, force: str | None, dry: bool, say: Say, gate: Gate
 ) -> dict[str, Any]:
     """Make a transformation version the head of its schema, and move whoever follows.
 
@@ -91,6 +91,7 @@ def move_head(
     Raises:
         Refused: `unknown_transformation`; `head_refused`: names everybody that cannot move, and why;
             `not_prepared`: a replica could not load what it needs. Nobody has moved then.
+            `not_ready`: a follower could not be taken back, and nobody said `force`.
         Stale: a follower's row moved meanwhile; nobody has moved then.
     """
     head = version_of(place, text)
@@ -117,8 +118,12 @@ def move_head(
         move.state.endpoint: _command(move.release, force)
         for move in moves if move.release is not None
     }  # fmt: skip
-    receipts = place.control(say, probe(place)).together(
-        commands, by=actor(), reason=force or f"head {head.label}", head=(head.schema, head.number)
+    receipts = place.control(say, probe(place), gate).together(
+        commands,
+        by=actor(),
+        reason=force or f"head {head.label}",
+        head=(head.schema, head.number),
+        override=force,
     )
     return {**told, "moved": True, "receipts": [_receipt(one) for one in receipts]}
 

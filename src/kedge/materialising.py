@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import chain
-from math import ceil
+from math import ceil, inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -426,6 +426,23 @@ def patience_of(view: View) -> float:
     return patience_s(seconds(view.every), seconds(view.ttl) if view.ttl else None)
 
 
+def lag_of(place: Workplace, online: Callable[[], Online], run: Run) -> tuple[float, float]:
+    """How far a run is behind now, and how far it may be: seconds. Infinite: nothing of it is there.
+
+    Raises:
+        KedgeError: it cannot be looked at.
+    """
+    mark = mark_in(open_store(online()), run)
+    lag = place.clock.unix() - mark.watermark if mark is not None else inf
+    return lag, patience_of(view_of(place, run))
+
+
+def behind(run: Run, lag: float, patience: float) -> str:
+    """How far it is, and may be, for people."""
+    far = f"{ceil(lag / 60)} minutes behind" if lag < inf else "gone"
+    return f"{run.label} is {far}, and may be {patience / 60:g}"
+
+
 def refuse_stale(
     place: Workplace, online: Callable[[], Online], runs: Sequence[Run], accept: str | None
 ) -> None:
@@ -443,23 +460,20 @@ def refuse_stale(
     stale = []
     for run in runs:
         try:
-            store = open_store(online())
-            mark, patience = mark_in(store, run), patience_of(view_of(place, run))
+            lag, patience = lag_of(place, online, run)
         except KedgeError:
             continue
-        lag = place.clock.unix() - mark.watermark if mark is not None else float("inf")
-        if mark is None and accept is not None:
+        if lag == inf and accept is not None:
             continue  # somebody knows, and wants the release all the same
         if lag > max(patience, accepted_s):
-            behind = f"{ceil(lag / 60)} minutes behind" if mark is not None else "gone"
-            stale.append((lag, run, f"{run.label} is {behind}, and may be {patience / 60:g}"))
+            stale.append((lag, run, behind(run, lag, patience)))
     if stale:
         lag, run, _ = max(stale)
         # Of values that are gone nobody knows the age: any duration says that they are not missed.
-        minutes = ceil(lag / 60) + 1 if lag < float("inf") else 1
+        minutes = ceil(lag / 60) + 1 if lag < inf else 1
         raise Refused(
             f"what it would read is stale: {'; '.join(told for *_, told in stale)}",
-            code="stale_generation", details={"lag_s": None if lag == float("inf") else lag},
+            code="stale_generation", details={"lag_s": None if lag == inf else lag},
             hint=f"kedge features materialise {run.schema} brings it up to date; "
             f"--accept-stale {minutes}m goes back all the same",
         )  # fmt: skip

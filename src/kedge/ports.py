@@ -256,6 +256,14 @@ class Artifacts(Protocol):
             CorruptArtifact: a file is missing, was added, or differs; names it.
         """
 
+    def fetch(self, digest: str, into: Path) -> None:
+        """Copy an artifact, unverified, into the root of another store.
+
+        Raises:
+            CorruptArtifact: it is not there.
+            Unavailable: it cannot be copied.
+        """
+
     def write_proof(self, digest: str, proof: Proof) -> None:
         """Keep the golden rows beside the files; replaces those that are there, whole."""
 

@@ -71,6 +71,15 @@ def story(event: r.AnyEvent | Note) -> str:
             channels = [c for level in body["levels"] for c in level["channels"]]
             works = sum(c["delivered"] for c in channels)
             return f"a test of the alerts was delivered by {works} of {len(channels)} channels"
+        case Note(kind="proven", body=body):
+            how = (
+                "was deployed from nothing" if body["ok"] else "could not be deployed from nothing"
+            )
+            return f"r{body['release']} {how}"
+        case Note(kind="readiness" | "override", body=body):
+            passes = f"{body['promoting']} passes all the same; " if "promoting" in body else ""
+            standing = "ready" if body["ready"] else f"not ready: {', '.join(body['failed'])}"
+            return passes + standing
         case Note(kind=kind, body=body):
             return f"{kind}: {', '.join(f'{k} {v}' for k, v in body.items())}"
 
@@ -147,6 +156,8 @@ def status_text(item: dict[str, Any]) -> str:
         lines.append(
             f"  DRILL       {item['drill']['left']} comes again in {item['drill']['left_s']:.0f} s"
         )
+    if item.get("readiness"):
+        lines.append(f"  readiness   {_readiness(item)}")
     if item["condemned"]:
         lines.append(f"  condemned   {', '.join(item['condemned'])}")
     lines += [f"  replica     {_replica(replica)}" for replica in item["replicas"]]
@@ -163,6 +174,12 @@ def status_text(item: dict[str, Any]) -> str:
     lines += _alert_lines(item["alerts"])
     lines += [f"  !           {fault}" for fault in item["faults"]]
     return "\n".join(lines)
+
+
+def _readiness(item: dict[str, Any]) -> str:
+    found = item["readiness"]
+    standing = "ready" if found["ready"] else f"NOT READY: {', '.join(found['failed'])}"
+    return f"{standing} (as of {found['at'][:19]}Z; kedge check {item['endpoint']})"
 
 
 def _alert_lines(alerts: list[dict[str, Any]]) -> list[str]:

@@ -34,10 +34,11 @@ from kedge.core.generations import Online
 from kedge.core.records import JoinRow
 from kedge.core.values import Release, State
 from kedge.engine.clerk import Clerk
-from kedge.engine.control import Say
+from kedge.engine.control import Control, Say
 from kedge.engine.drills import Schedule, Start
 from kedge.engine.models import Pool
 from kedge.engine.patrol import Patrol
+from kedge.engine.readiness import Readiness
 from kedge.engine.recording import Recording
 from kedge.engine.replica import Replica
 from kedge.engine.serving import Serving
@@ -49,7 +50,8 @@ from kedge.gateway.decode import Contract
 from kedge.gateway.infer import Bounds
 from kedge.gateway.worker import serve, take_over
 from kedge.ports import Member
-from kedge.settings import Alerts, Server
+from kedge.readying import checker, gate_of
+from kedge.settings import Alerts, Server, is_loopback
 from kedge.wiring import Workplace, host_name
 
 log = structlog.get_logger("kedge.running")
@@ -207,7 +209,7 @@ def refuse_open_bind(host: str, what: str) -> None:
     Raises:
         BadConfig: any other address.
     """
-    if host not in ("127.0.0.1", "::1", "localhost") and not os.environ.get("KEDGE_TRUST_NETWORK"):
+    if not is_loopback(host) and not os.environ.get("KEDGE_TRUST_NETWORK"):
         raise BadConfig(
             [f"{what}: {host} is reachable from outside, and this version has no authentication"],
             hint="bind 127.0.0.1 behind your proxy, or set KEDGE_TRUST_NETWORK=1 on a network you trust",
@@ -315,9 +317,15 @@ def host_command(state_dir: Path, online: Online) -> HostCommand:
 # ---------------------------------------------------------------- control
 
 
-def patrol_of(state_dir: Path) -> Patrol:
+def patrol_of(state_dir: Path, online: Callable[[], Online], *, loopback: bool) -> Patrol:
     """What watches every rollout, with connections of its own."""
     place = Workplace(state_dir, patience_s=1.0)
+
+    def control() -> Control:
+        mine = Workplace(state_dir, patience_s=5.0)
+        say = lambda text: log.warning("patrol.warned", told=text)  # noqa: E731 - as a gate takes it
+        return mine.control(say, None, gate_of(mine, online, loopback=loopback, say=say))
+
     lock = (state_dir / "patrol.lock").open("a+")
 
     def leads() -> bool:
@@ -329,7 +337,7 @@ def patrol_of(state_dir: Path) -> Patrol:
 
     return Patrol(
         ledger=place.ledger, store=place.windows, clock=place.clock, leads=leads,
-        control=lambda: Workplace(state_dir, patience_s=5.0).control(lambda text: None, None),
+        control=control,
         by=f"patrol@{host_name()}", records=place.records, roster=place.roster,
     )  # fmt: skip
 
@@ -349,7 +357,8 @@ def drills_of(config: Path) -> Start:
 
 
 def run_control(
-    port: int, *, config: Path, state_dir: Path, alerts: Alerts, status: Callable[[Workplace, str | None], object],
+    port: int, *, config: Path, state_dir: Path, alerts: Alerts, online: Callable[[], Online],
+    loopback: bool, status: Callable[[Workplace, str | None], object],
     evidence: Callable[[Workplace, str], object],
     hand_in: Callable[[Workplace, str, list[bytes]], object],
 ) -> None:  # fmt: skip
@@ -364,9 +373,14 @@ def run_control(
         host="127.0.0.1", port=port, log_config=None, access_log=False, lifespan="off", ws="none",
     )  # fmt: skip
     server = uvicorn.Server(served)
-    patrol = patrol_of(state_dir)
+    patrol = patrol_of(state_dir, online, loopback=loopback)
     clerk = Clerk(ledger=place.ledger, records=place.records, rolls=place.rolls, clock=place.clock)
-    alerting = alerting_of(Workplace(state_dir, patience_s=1.0), patrol, alerts)
+    judging = Workplace(state_dir, patience_s=1.0)
+    readiness = Readiness(
+        ledger=judging.ledger, leads=patrol.leads,
+        check=checker(judging, online, by=f"readiness@{host_name()}"),
+    )  # fmt: skip
+    alerting = alerting_of(Workplace(state_dir, patience_s=1.0), patrol, readiness, alerts)
     schedule = Schedule(
         ledger=Workplace(state_dir, patience_s=1.0).ledger, clock=place.clock, leads=patrol.leads,
         start=drills_of(config),
@@ -375,9 +389,11 @@ def run_control(
              ("alerting", alerting.run, alerting.stop), ("drills", schedule.run, schedule.stop))  # fmt: skip
     for name, run, _ in parts:
         threading.Thread(target=_run_or_end, args=(run, server), name=name).start()
+    # A daemon: control does not wait for a proof when it is told to stop, and the proof dies with it.
+    threading.Thread(target=readiness.run, name="readiness", daemon=True).start()
     threading.Thread(target=_end_with_parent, args=(server, os.getppid()), daemon=True).start()
     server.run()
-    for _, _, stop in parts:
+    for _, _, stop in (*parts, ("readiness", readiness.run, readiness.stop)):
         stop()
 
 

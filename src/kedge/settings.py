@@ -22,7 +22,7 @@ from kedge.contacts import is_group, judge_alerts, judge_people
 from kedge.core.durations import seconds
 from kedge.core.errors import BadConfig
 from kedge.core.generations import URL_VARIABLE, Online, Rule, Rules
-from kedge.core.values import Field, Output, Policy, Value
+from kedge.core.values import NOBODY, Field, Output, Policy, Value
 
 CONFIG_NAME = "kedge.toml"
 STATE_DIR = ".kedge"
@@ -46,6 +46,16 @@ class Server(Value, frozen=True):
     """How long a gateway that cannot hear from the ledger gives a candidate its share."""
     drain_s: float = 1.0
     """How long a stopping worker goes on answering on open connections."""
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        return is_loopback(self.host)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    return host in ("127.0.0.1", "::1", "localhost")
 
 
 class OnlineStore(Value, frozen=True):
@@ -469,7 +479,7 @@ steps = [1, 5, 25, 50]   # per cent; `kedge promote` walks them
 def owner_from_git() -> tuple[str, str]:
     """The owner that `init` writes: git's user, as TOML strings; a placeholder without git."""
     found = []
-    for key, otherwise in (("user.name", "Nobody Yet"), ("user.email", "nobody@localhost")):
+    for key, otherwise in (("user.name", NOBODY.name), ("user.email", NOBODY.contact)):
         try:
             asked = subprocess.run(  # noqa: S603 - a fixed command
                 ["git", "config", "--get", key],  # noqa: S607

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kedge.console import Context, submit, verb
+from kedge.console import Context, gate_before, submit, verb
 
 if TYPE_CHECKING:
     from kedge.materialising import Feeder
@@ -170,7 +170,7 @@ def features_roll(
         release, why = may_roll(place, endpoint, number, force, generation)
         return Promote(release=release.number, override=why)
 
-    submit(context, endpoint, make, force or "")
+    submit(context, endpoint, make, force or "", automatic=True)
 
 
 @features.command("head")
@@ -183,7 +183,9 @@ def features_head(context: Context, version: str, force: str | None, dry: bool) 
     from kedge.heading import head_text, move_head
 
     say = context.say if not context.as_json else lambda text: None
-    found = move_head(context.place(), version, force=force, dry=dry, say=say)
+    place = context.place()
+    gate = gate_before(context, place, say)
+    found = move_head(place, version, force=force, dry=dry, say=say, gate=gate)
     context.out(found, head_text(found))
 
 

@@ -23,7 +23,7 @@ from kedge.engine.control import SILENT_S, Probe, replicas
 from kedge.engine.custom import function_of
 from kedge.engine.pins import HostDisk
 from kedge.engine.status import describe
-from kedge.ports import Bundle, Member
+from kedge.ports import Bundle, Member, Note
 from kedge.settings import Settings
 from kedge.wiring import Workplace, actor
 
@@ -372,12 +372,22 @@ def status_of(place: Workplace, endpoint: str | None) -> list[dict[str, Any]]:
         open_ = place.alerts.listed(name, over=False, limit=OPEN_ALERTS) if not lost else ()
         item = describe(states[name], members, tallies, place.disk.pins(), now=place.clock.unix(),
                         alerts=open_)  # fmt: skip
+        item["readiness"] = None if lost else _readiness(place, name)
         if lost:
             item["faults"].insert(
                 0, f"the ledger cannot be read ({lost}): this is what the host remembers"
             )
         found.append(item)
     return found
+
+
+def _readiness(place: Workplace, endpoint: str) -> dict[str, Any] | None:
+    """What was filed last of an endpoint's readiness; None: nobody has looked yet."""
+    for entry in place.ledger.entries(endpoint, "readiness"):
+        if isinstance(entry.event, Note):
+            return {"ready": entry.event.body.get("ready"), "at": entry.at,
+                    "failed": entry.event.body.get("failed", [])}  # fmt: skip
+    return None
 
 
 def forget_replica(place: Workplace, name: str) -> None:

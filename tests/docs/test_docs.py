@@ -172,19 +172,6 @@ def test_every_setting_is_documented_with_its_default(heading: str) -> None:
     }
 
 
-def test_a_setting_that_is_kept_only_is_read_by_nobody() -> None:
-    rows = re.findall(r"(?m)^\| `(\w+)` .*\*\*Kept\.\*\*", text_of("docs/reference/config.md"))
-    outside = [p for p in TREES if p.name not in ("values.py", "settings.py")]
-    read = {
-        node.attr
-        for path in outside
-        for node in ast.walk(TREES[path])
-        if isinstance(node, ast.Attribute) and ast.unparse(node.value).endswith("policy")
-    }
-    assert rows
-    assert not set(rows) & read
-
-
 def test_every_variable_of_the_environment_is_documented() -> None:
     got = [call for call in calls("get") if ast.unparse(call.func) == "os.environ.get"]
     named = {said for call in got for said in told(call.args[0])} - {"USER"}

@@ -21,6 +21,7 @@ FILE_LINES = 600
 FUNCTION_LINES = 70
 
 IMPORTS_INSIDE = {
+    "checking.py",
     "cli.py",
     "console.py",
     "paging.py",
@@ -43,6 +44,7 @@ BROAD_EXCEPT = {
     "featuring.py": "somebody's features file may raise anything; it becomes one refusal",
     "engine/custom.py": "somebody's own comparison may raise anything; it becomes a disagreement",
     "engine/models.py": ANYTHING,
+    "engine/readiness.py": "the supervisor of a thread: the fault is logged, and control goes on",
     "engine/recording.py": "the supervisor of a thread: the fault is published and logged",
     "engine/replica.py": "the supervisor of a thread: the fault is published and logged",
     "engine/serving.py": ANYTHING,

@@ -122,6 +122,9 @@ class Shelf:
             raise CorruptArtifact(f"model.onnx of {digest} was changed")
         return Path(digest)
 
+    def fetch(self, digest: str, into: Path) -> None:
+        raise NotImplementedError
+
     def write_proof(self, digest: str, proof: Proof) -> None:
         raise NotImplementedError
 

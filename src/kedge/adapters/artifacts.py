@@ -137,6 +137,23 @@ class DirectoryArtifacts:
             )
         return files
 
+    def fetch(self, digest: str, into: Path) -> None:
+        """Copy an artifact, its manifest and its golden rows, unverified, into another store's root.
+
+        What is no regular file is copied as what it is, so that verifying there finds it.
+
+        Raises:
+            CorruptArtifact: it is not there.
+            Unavailable: it cannot be copied.
+        """
+        home = self.path(digest).parent
+        try:
+            shutil.copytree(home, into / home.name, symlinks=True,
+                            ignore=shutil.ignore_patterns(".tmp-*"))  # fmt: skip
+        except OSError as error:  # shutil's own is one, and names every file
+            raise Unavailable(f"{digest} cannot be copied: {error}", code="artifacts_unavailable",
+                              hint="kedge doctor looks at every artifact") from error  # fmt: skip
+
     def write_proof(self, digest: str, proof: Proof) -> None:
         """Keep the golden rows beside the files; replaces those that are there, whole."""
         home = self.path(digest).parent

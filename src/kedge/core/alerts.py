@@ -156,6 +156,8 @@ class Sight(NamedTuple):
     """By endpoint: the epoch that it decided on, and what."""
     fault: str = ""
     """Why it could not look; empty when it could."""
+    unready: Mapping[str, tuple[str, ...]] = {}
+    """By endpoint: the checks of its readiness that fail; without those that nobody looked at."""
 
 
 class Message(Value, frozen=True, kw_only=True):

@@ -83,6 +83,10 @@ class Contact(Value, frozen=True):
     contact: str
 
 
+NOBODY = Contact("Nobody Yet", "nobody@localhost")
+"""Stands where an owner should, when `kedge init` found none in git's configuration."""
+
+
 class Escalation(Value, frozen=True):
     """Whom to tell when an alert has been open for `after`."""
 

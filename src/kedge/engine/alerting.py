@@ -17,13 +17,13 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import structlog
 from msgspec.structs import replace
 
-from kedge.core import alerts
+from kedge.core import alerts, readiness
 from kedge.core.alerts import Alert, Kind, Raise, Rung, Sight, Target
 from kedge.core.errors import KedgeError
 from kedge.core.policy import Decision
@@ -213,8 +213,10 @@ class Alerting:
             # A drill pauses what is compared: nothing is over because of it.
             if (unseen or state.drill is not None) and not sight.fault:
                 standing |= {key for key in self._since if key[0] == state.endpoint}
-                continue  # the patrol has not judged this row yet
-            found = alerts.conditions(state, decision, fault=sight.fault)
+                continue  # the patrol has not looked at this row yet
+            unready = sight.unready.get(state.endpoint)
+            found = (*alerts.conditions(state, decision, fault=sight.fault),
+                     *readiness.raised(state, unready or ()))  # fmt: skip
             for one in found:
                 key = (state.endpoint, one.key)
                 standing.add(key)
@@ -224,19 +226,23 @@ class Alerting:
                 if new or (known is not None and known.summary != one.summary):
                     fresh.append((state.endpoint, one))
             if not sight.fault:
-                standing |= self._resolve_conditions(state, decision, {o.key for o in found}, now)
+                keys = {one.key for one in found}
+                standing |= self._resolve_conditions(state, decision, keys, now, unready=unready)
         if fresh:
             self._raise(fresh)
         self._since = {key: since for key, since in self._since.items() if key in standing}
 
     def _resolve_conditions(
-        self, state: State, decision: Decision | None, raised: set[str], now: float
-    ) -> set[tuple[str, str]]:
+        self, state: State, decision: Decision | None, raised: set[str], now: float, *,
+        unready: Sequence[str] | None,
+    ) -> set[tuple[str, str]]:  # fmt: skip
         """Resolve what is over at an endpoint; the timers of what seems so, and waits."""
         waiting = set()
         here = [a for a in self._live.values() if a.open and a.endpoint == state.endpoint]
         for alert in here:
             reason = alerts.settled(alert, state, decision, raised)
+            if alert.key == readiness.UNREADY:
+                reason = readiness.settled(unready)
             if alert.lasts == "channel":
                 known = {t.channel for rung in self._levels(state.endpoint) for t in rung.targets}
                 reason = "" if alert.key.partition(":")[2] in known else "no level names it now"

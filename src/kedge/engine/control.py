@@ -27,6 +27,7 @@ from kedge.core.commands import (
     AnyEvent,
     Configure,
     Drill,
+    Promote,
     Promoted,
     Return,
     Rollback,
@@ -58,6 +59,9 @@ MEASURED = (Rollback, Drill, Return)
 """What a caller's first answer is waited for."""
 
 Say = Callable[[str], None]
+Gate = Callable[[State, int, "str | None", str], None]
+"""Asked before a release becomes production: the row, the release, the reason for which somebody
+overrides it, and who asks. Raises `Refused` when it may not."""
 Probe = Callable[[Member, str, int], "int | None"]
 
 
@@ -98,7 +102,7 @@ class Control:
 
     def __init__(
         self, *, ledger: Ledger, roster: Roster, signal: Signal, clock: Clock,
-        say: Say = lambda text: None, probe: Probe | None = None,
+        say: Say = lambda text: None, probe: Probe | None = None, gate: Gate | None = None,
         prepare_s: float = PREPARE_S, ack_s: float = ACK_S, cold_s: float = COLD_S,
     ) -> None:  # fmt: skip
         self._ledger = ledger
@@ -107,6 +111,7 @@ class Control:
         self._clock = clock
         self._say = say
         self._probe = probe
+        self._gate = gate
         self._prepare_s = prepare_s
         self._ack_s = ack_s
         self._cold_s = cold_s
@@ -160,6 +165,8 @@ class Control:
         if expect is not None and expect != state.epoch:
             raise self._stale(endpoint, state.epoch)
         events, after = _decided(state, command, at)
+        if isinstance(command, Promote):
+            self._ask_gate(state, events, command.override, by)
         members = replicas(self._roster.members())
         decided = self._clock.monotonic()
         cold = self._prepare(state, after, command, members, by)
@@ -192,11 +199,13 @@ class Control:
         )  # fmt: skip
 
     def together(
-        self, commands: Mapping[str, AnyCommand], *, by: str, reason: str, head: tuple[str, int]
-    ) -> tuple[Receipt, ...]:
+        self, commands: Mapping[str, AnyCommand], *, by: str, reason: str, head: tuple[str, int],
+        override: str | None = None,
+    ) -> tuple[Receipt, ...]:  # fmt: skip
         """Carry commands out on several endpoints, and move a schema's head: all or nothing.
 
-        Every replica of each endpoint is prepared before any row moves.
+        Every replica of each endpoint is prepared before any row moves. `override` is somebody's
+        reason to move endpoints that are not ready for it.
 
         Raises:
             Refused: the rules say no to one of them, or a replica could not prepare.
@@ -206,6 +215,8 @@ class Control:
         started, at = self._clock.monotonic(), self._clock.now()
         states = self._ledger.read().states
         moves = {name: _decided(states[name], command, at) for name, command in commands.items()}
+        for name, (events, _) in moves.items():
+            self._ask_gate(states[name], events, override, by)
         members = replicas(self._roster.members())
         decided = self._clock.monotonic()
         cold = {
@@ -266,6 +277,18 @@ class Control:
                 details={"receipt": receipt.parts(), "epoch": after.epoch, "silent": list(silent)},
             )
         return receipt
+
+    def _ask_gate(
+        self, state: State, events: tuple[AnyEvent, ...], override: str | None, by: str
+    ) -> None:
+        """Ask whether a release may become production, where one would.
+
+        Raises:
+            Refused: it may not.
+        """
+        for event in events:
+            if isinstance(event, Promoted) and self._gate is not None:
+                self._gate(state, event.release, override, by)
 
     def _stale(self, endpoint: str, epoch: int) -> Stale:
         last = next(

@@ -43,6 +43,8 @@ LABELS = 5_000
 """Labels folded in one look."""
 COVERED_S = 10.0
 """How often label coverage is counted anew."""
+UNREADY_S = 60.0
+"""How long a promotion that readiness refused is not tried again: it is judged as seldom."""
 LARGE = 1 << 20
 LARGE_KEEP_S = 30.0
 """A snapshot of a megabyte and more is kept less often: folding again is cheaper than writing."""
@@ -72,6 +74,8 @@ class Patrol:
         self._kept_at: dict[str, float] = {}
         self._said: dict[str, tuple[str, str]] = {}
         self._forward: dict[str, threading.Thread] = {}
+        self._unready: dict[str, tuple[int, float]] = {}
+        """By endpoint: the epoch of a promotion that was refused, and until when."""
         self._fault = ""
         self.sight = Sight()
         """What it saw last; replaced whole, so that another thread may read it."""
@@ -169,6 +173,9 @@ class Patrol:
         if isinstance(command, Rollback | Pause):
             self._submit(state, carried, decision.reason)
             return
+        epoch, until = self._unready.get(state.endpoint, (-1, 0.0))
+        if epoch == state.epoch and self._clock.monotonic() < until:
+            return
         under_way = self._forward.get(state.endpoint)
         if under_way is None or not under_way.is_alive():
             thread = threading.Thread(
@@ -186,6 +193,8 @@ class Patrol:
         except Stale:
             log.info("patrol.overtaken", endpoint=state.endpoint, command=name)
         except KedgeError as error:
+            if error.code == "not_ready":
+                self._unready[state.endpoint] = state.epoch, self._clock.monotonic() + UNREADY_S
             log.warning("patrol.refused", endpoint=state.endpoint, command=name,
                         fault=f"{error.code}: {error}")  # fmt: skip
         else:

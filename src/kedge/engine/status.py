@@ -47,9 +47,9 @@ def describe(
         "next_weight": step * 100 / BUCKETS if step is not None else None,
         "sample": state.sample * 100 / BUCKETS,
         "audience": state.policy.audience,
-        "back": _way_back(state, state.back, serving, now),
-        "back_model": _way_back(state, state.back_model, serving, now),
-        "back_features": _way_back(state, state.back_features, serving, now),
+        "back": way_back(state, state.back, serving, now),
+        "back_model": way_back(state, state.back_model, serving, now),
+        "back_features": way_back(state, state.back_features, serving, now),
         "drill": _drill(state, now),
         "condemned": [f"r{number}" for number in state.condemned],
         "policy": state.policy_digest,
@@ -94,7 +94,7 @@ def features_of(release: Release) -> str | None:
     return f"{release.schema}#{release.transformation}"
 
 
-def _way_back(
+def way_back(
     state: State, number: int | None, members: tuple[Member, ...], now: float
 ) -> dict[str, Any] | None:
     """A release that a rollback would land on, and where it is ready."""

@@ -2,10 +2,11 @@
 
 A model there can hang, crash, leak or answer nonsense without touching a gateway worker, and
 one copy serves all workers of a host. `command` starts one (`serve`), `ProcessModel` asks it,
-and `probe` tries an unknown file out in a process that may die of it.
+and `probe` tries an unknown file out in a process that may die of it; `prove` does so with a whole
+release, from nothing.
 """
 
 from kedge.adapters.process.client import ProcessModel
-from kedge.adapters.process.launch import command, environment, probe
+from kedge.adapters.process.launch import STEPS, Step, command, environment, probe, prove
 
-__all__ = ["ProcessModel", "command", "environment", "probe"]
+__all__ = ["STEPS", "ProcessModel", "Step", "command", "environment", "probe", "prove"]

@@ -1,34 +1,46 @@
-"""`python -m kedge.adapters.process serve | probe`: what runs in a model's process."""
+"""`python -m kedge.adapters.process serve | probe | prove`: what runs in a model's process."""
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import os
+import signal
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
+from time import perf_counter
 from typing import Any, cast
 
 import msgspec
 
-from kedge.adapters.process.host import confine, load, serve
-from kedge.bundles import Bare, Transform
+from kedge.adapters.process.host import confine, load, prove, serve
+from kedge.bundles import Bare, Composed, Transform
 from kedge.core.errors import KedgeError, Refused, UnfitModel
 from kedge.core.generations import Online
+from kedge.lookups import lookups_of
 from kedge.ports import Artifacts, Loader, Model
 from kedge.tensors import check_answer, columns_of, lists_of
 
 STORE = "kedge.adapters.artifacts:DirectoryArtifacts"
 """Where the bytes are, unless another store is named: by its name, as an adapter knows no other."""
 
+PR_SET_PDEATHSIG = 1
+PROOF_NICE = 10
+"""A proof takes what is left over: it may be made beside traffic, and nobody waits for it there."""
+
 
 def main() -> int:
-    """Run one of the two commands; returns the exit code."""
+    """Run one of the three commands; returns the exit code."""
     given = _parser().parse_args()
     confine(given.memory_mb)
     if given.run == "probe":
         return _probe(given)
+    if given.run == "prove":
+        return _prove(given)
     try:
         return serve(
             path=given.socket, artifacts=_store(given), digest=given.digest,
@@ -43,10 +55,14 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m kedge.adapters.process")
     runs = parser.add_subparsers(dest="run", required=True)
-    for name, does in (("serve", "serve a model on a socket"), ("probe", "try a model out")):
+    for name, does in (("serve", "serve a model on a socket"), ("probe", "try a model out"),
+                       ("prove", "deploy a release from nothing")):  # fmt: skip
         sub = runs.add_parser(name, help=does)
         if name == "serve":
             sub.add_argument("--socket", type=Path, required=True)
+        if name == "prove":
+            sub.add_argument("--into", type=Path, required=True, help="an empty directory")
+            sub.add_argument("--parent", type=int, required=True, help="who waits for it")
         sub.add_argument("--artifacts", type=Path, required=True, help="root of the store")
         sub.add_argument("--store", default=STORE, help="the store, as module:Class")
         sub.add_argument("--digest", required=True)
@@ -95,8 +111,11 @@ def _named(spec: str) -> Any:
     return getattr(import_module(module), name)
 
 
-def _probe(given: argparse.Namespace) -> int:
-    """Load, say the signature, read rows, answer them twice. One JSON object a line."""
+Say = Callable[[dict[str, Any]], None]
+
+
+def _voice() -> Say:
+    """Says one JSON object a line."""
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # a model that prints must not speak for us
 
@@ -104,6 +123,19 @@ def _probe(given: argparse.Namespace) -> int:
         answers.write(msgspec.json.encode(message) + b"\n")
         answers.flush()
 
+    return say
+
+
+def _failure(error: KedgeError) -> dict[str, Any]:
+    return {"failed": {
+        "kind": type(error).__name__, "code": error.code, "message": str(error),
+        "hint": error.hint, "details": error.details,
+    }}  # fmt: skip
+
+
+def _probe(given: argparse.Namespace) -> int:
+    """Load, say the signature, read rows, answer them twice."""
+    say = _voice()
     try:
         path = _store(given).verify(given.digest)
         model, load_s = (
@@ -114,10 +146,7 @@ def _probe(given: argparse.Namespace) -> int:
         say({"loaded": {"signature": model.signature, "load_s": load_s}})
         say({"answered": _ask(model, msgspec.json.decode(sys.stdin.buffer.read()))})
     except KedgeError as error:
-        say({"failed": {
-            "kind": type(error).__name__, "code": error.code, "message": str(error),
-            "hint": error.hint, "details": error.details,
-        }})  # fmt: skip
+        say(_failure(error))
         return 1
     return 0
 
@@ -140,6 +169,79 @@ def _ask(model: Model, rows: dict[str, list[Any]]) -> dict[str, Any]:
             code="golden_raised",
             hint="give it rows that it can answer: --golden FILE, or --training FILE",
         ) from error
+
+
+def _prove(given: argparse.Namespace) -> int:
+    """Fetch, verify, load, answer golden rows, then the rows that are read. Says each step's time."""
+    _end_with(given.parent)
+    with suppress(OSError):
+        os.nice(PROOF_NICE)
+    say, began = _voice(), perf_counter()
+
+    def done(step: str, rows: int = 0) -> None:
+        nonlocal began
+        now = perf_counter()
+        say({"done": {"step": step, "seconds": now - began, "rows": rows}})
+        began = now
+
+    try:
+        digests = [given.digest, *([given.code] if given.code is not None else [])]
+        for digest in digests:
+            _store(given).fetch(digest, given.into)
+        done("fetch")
+        copy = cast("Artifacts", _named(given.store)(given.into))
+        paths = [copy.verify(digest) for digest in digests]
+        done("verify")
+        loader = lambda: _loader(given)  # noqa: E731 - as `load` takes it
+        model, _ = load(loader, paths[0], tuple(given.trusted), memory_mb=given.memory_mb)
+        parts = [model]
+        if given.code is not None:
+            transform = Transform(
+                paths[1], lambda spec: lookups_of(spec, given.generation, given.online, alone=False)
+            )
+            parts, model = [model, Bare(transform)], Composed(transform, model)
+        done("load")
+        rows = 0
+        for part, digest in zip(parts, digests, strict=True):
+            proof = copy.proof(digest)
+            prove(part, proof)
+            rows += len(next(iter(proof.inputs.values()), ()))
+        done("answer", rows)
+        asked = msgspec.json.decode(sys.stdin.buffer.read())
+        began = perf_counter()
+        done("sample", _sampled(model, asked))
+    except KedgeError as error:
+        say(_failure(error))
+        return 1
+    return 0
+
+
+def _sampled(model: Model, rows: dict[str, list[Any]]) -> int:
+    """Ask rows of which nobody knows the answer: it only has to be finite, and of the right form.
+
+    Raises:
+        Refused: `bad_answer`.
+    """
+    if not rows:
+        return 0
+    columns = columns_of(rows, model.signature)
+    count = len(next(iter(columns.values())))
+    try:
+        answer = model.predict(columns)
+    except Exception as error:
+        raise Refused(f"the model raised {type(error).__name__}: {error}", code="bad_answer") from error  # fmt: skip
+    fault = check_answer(answer, model.signature, count)
+    if fault is not None:
+        raise Refused(fault, code="bad_answer")
+    return count
+
+
+def _end_with(parent: int) -> None:
+    """Die with whoever waits, however that one dies: nobody else would end a load that hangs."""
+    with suppress(AttributeError):  # no Linux
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 if __name__ == "__main__":

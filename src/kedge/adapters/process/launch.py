@@ -45,10 +45,16 @@ def command(
     bundle of the transformation before the model, `generation` what that reads by key, `online` where.
     """
     line = [sys.executable, "-m", _MODULE, "serve", "--socket", str(socket)]
-    line += ["--code", code] if code is not None else []
+    line += _before(code, generation, online)
+    return line + _arguments(artifacts, digest, flavour, trusted, memory_mb, loader)
+
+
+def _before(code: str | None, generation: str | None, online: Online | None) -> list[str]:
+    """What stands before the model: its transformation, and what that reads."""
+    line = ["--code", code] if code is not None else []
     if generation is not None and online is not None:
         line += ["--generation", generation, "--online", msgspec.json.encode(online).decode()]
-    return line + _arguments(artifacts, digest, flavour, trusted, memory_mb, loader)
+    return line
 
 
 def _arguments(
@@ -94,8 +100,21 @@ class _Failed(msgspec.Struct):
     details: dict[str, Any] = {}
 
 
+class Step(msgspec.Struct):
+    """One step of a proof that came to its end."""
+
+    step: str
+    seconds: float
+    rows: int = 0
+
+
+STEPS = ("fetch", "verify", "load", "answer", "sample")
+"""Of a proof, in order."""
+
+
 class _Line(msgspec.Struct):
     loaded: _Loaded | None = None
+    done: Step | None = None
     answered: _Answered | None = None
     failed: _Failed | None = None
 
@@ -148,10 +167,74 @@ def probe(
     )  # fmt: skip
 
 
-def _read(process: subprocess.Popen[bytes], errors: IO[bytes], timeout_s: float) -> _Line:
+def prove(
+    *,
+    artifacts: Path,
+    into: Path,
+    digest: str,
+    flavour: str,
+    rows: Callable[[], dict[str, list[Any]]],
+    told: Callable[[Step], None],
+    trusted: Sequence[str] = (),
+    memory_mb: int = 4096,
+    timeout_s: float = PROBE_TIMEOUT_S,
+    loader: str | None = None,
+    code: str | None = None,
+    generation: str | None = None,
+    online: Online | None = None,
+) -> None:
+    """Deploy a release from nothing: copy it into `into`, verify, load and ask it there.
+
+    Args as of `command`, and:
+        into: an empty directory; what is put there is left there.
+        rows: called when the golden rows are answered; asked as they are, of the whole release.
+        told: is called after each of `STEPS`.
+        timeout_s: for each step.
+
+    Raises:
+        KedgeError: as `probe`, of the step that was not told.
+    """
+    line = [
+        sys.executable,
+        "-m",
+        _MODULE,
+        "prove",
+        "--into",
+        str(into),
+        "--parent",
+        str(os.getpid()),
+    ]
+    line += _before(code, generation, online)
+    line += _arguments(artifacts, digest, flavour, trusted, memory_mb, loader)
+    with (
+        tempfile.TemporaryFile() as errors,
+        subprocess.Popen(  # noqa: S603 - our own interpreter and module
+            line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
+            env=environment(), start_new_session=True,
+        ) as process,
+    ):  # fmt: skip
+        heard = bytearray()
+        try:
+            for step in STEPS:
+                if step == STEPS[-1]:
+                    _tell(process, rows())
+                said = _read(process, errors, timeout_s, heard)
+                if said.done is None:
+                    raise _refusal(said.failed)
+                told(said.done)
+        finally:
+            _end(process)
+
+
+def _read(
+    process: subprocess.Popen[bytes], errors: IO[bytes], timeout_s: float,
+    said: bytearray | None = None,
+) -> _Line:  # fmt: skip
+    """The next line. What came of the line after it is left in `said`."""
     assert process.stdout is not None
-    until, said = perf_counter() + timeout_s, bytearray()
-    while not said.endswith(b"\n"):
+    said = bytearray() if said is None else said
+    until, whole = perf_counter() + timeout_s, b"\n" in said
+    while not whole:
         ready, _, _ = select.select([process.stdout], [], [], max(until - perf_counter(), 0))
         if not ready:
             raise Refused(
@@ -161,7 +244,10 @@ def _read(process: subprocess.Popen[bytes], errors: IO[bytes], timeout_s: float)
         if not chunk or len(said) > _LONGEST_LINE:
             raise _death(process, errors, until)
         said += chunk
-    return msgspec.json.decode(said, type=_Line)
+        whole = b"\n" in chunk
+    line, _, rest = bytes(said).partition(b"\n")
+    said[:] = rest
+    return msgspec.json.decode(line, type=_Line)
 
 
 def _tell(process: subprocess.Popen[bytes], rows: dict[str, list[Any]]) -> None:

@@ -57,6 +57,16 @@ _HISTORY = (
     .order_by(_ledger.c.epoch.desc(), _ledger.c.seq.desc())
     .limit(bindparam("most"))
 )
+_OF_KIND = (
+    select(_ledger)
+    .where(
+        _ledger.c.endpoint == bindparam("of"),
+        func.substr(_ledger.c.event, 1, func.length(bindparam("begins"))) == bindparam("begins"),
+    )
+    .order_by(_ledger.c.epoch.desc(), _ledger.c.seq.desc())
+    .limit(bindparam("most"))
+)
+"""An event is stored with its tag first, and a note's kind right after it."""
 _CHANGES = (
     select(_ledger)
     .where(_ledger.c.endpoint == bindparam("of"), _ledger.c.epoch == bindparam("at_epoch"))
@@ -191,6 +201,18 @@ class SqlLedger:
         def work(connection: Connection) -> tuple[Entry, ...]:
             found = connection.execute(_HISTORY, {"of": endpoint, "most": limit})
             return entries_of(found.mappings().all())
+
+        return self._database.read(work)
+
+    def entries(self, endpoint: str, what: str, limit: int = 1) -> tuple[Entry, ...]:
+        """The newest entries of one event, or of one kind of note, newest first."""
+
+        def work(connection: Connection) -> tuple[Entry, ...]:
+            found: list[Any] = []
+            for begins in (f'{{"event":"noted","kind":"{what}"', f'{{"event":"{what}"'):
+                asked = {"of": endpoint, "begins": begins, "most": limit}
+                found += connection.execute(_OF_KIND, asked).mappings().all()
+            return entries_of(found)
 
         return self._database.read(work)
 

@@ -24,6 +24,12 @@ _READ = (
     .limit(bindparam("most"))
 )
 _insert_judged = insert(_judged)
+_NEWEST = (
+    select(_window.c.at)
+    .where(_window.c.endpoint == bindparam("of"))
+    .order_by(_window.c.seq.desc())
+    .limit(1)
+)
 _KEEP = _insert_judged.on_conflict_do_update(
     index_elements=list(_judged.primary_key.columns),
     set_={"body": _insert_judged.excluded.body},
@@ -62,6 +68,10 @@ class SqlWindows:
             return last, tuple(_decode(row.body) for row in found)
 
         return self._database.read(work)
+
+    def newest(self, endpoint: str) -> float | None:
+        """The second, Unix time, of the window that was written last; None when there is none."""
+        return self._database.read(lambda c: c.execute(_NEWEST, {"of": endpoint}).scalar())
 
     def keep(self, endpoint: str, comparison: str, body: bytes) -> None:
         """Keep what the judge knows of a comparison."""

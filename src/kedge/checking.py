@@ -1,0 +1,30 @@
+"""The verb on readiness: whether an endpoint could be taken back now, a line a check."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from kedge.console import REFUSED, Context, verb
+
+
+@click.command()
+@click.argument("endpoint")
+@click.option("--no-proof", is_flag=True,
+              help="Do not deploy the way back anew: take the proof of the last day.")  # fmt: skip
+@verb
+def check(context: Context, endpoint: str, *, no_proof: bool) -> None:
+    """Check that ENDPOINT could be taken back now, and say how to mend what fails; then exit code 1."""
+    from kedge.readying import check_of, check_text
+    from kedge.wiring import actor
+
+    found = check_of(
+        context.place(), endpoint, lambda: context.online, by=actor(), again=not no_proof
+    )
+    context.out(found, check_text(found))
+    if not found["ready"]:
+        click.echo(
+            f"hint: {found['failed'][0]} first; docs/howto/readiness.md explains each", err=True
+        )
+        sys.exit(REFUSED)

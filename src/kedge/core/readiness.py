@@ -1,0 +1,351 @@
+"""Whether an endpoint could be taken back now: facts in, one line a check out. Values only.
+
+Theory of operation
+-------------------
+* Each check is a function of the same facts and stands in `CHECKS`, in the order in which a person
+  would mend them. A check that has nothing to say yet is *not applicable*, which is no failure.
+* The *landing* is where a rollback lands: the way back; while a rollout is under way it is
+  production, which the candidate would replace. So a promotion is judged by what comes after it.
+* What would be proven by somebody's word is proven by a note of the ledger instead: that a test was
+  delivered, that a release could be deployed from nothing, that a drill succeeded.
+* Deliberately absent: how facts are found, and what follows from a failure. `kedge.readying` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+from kedge.core.alerts import Raise, rungs, url_of
+from kedge.core.policy import guardrails
+from kedge.core.runbook import configuration_digest
+from kedge.core.values import NOBODY, State, Value
+
+DAY_S = 86_400.0
+PROOF_S = DAY_S
+"""How old a proof may be: disks and libraries change without telling, and one costs seconds."""
+TEST_S = 30 * DAY_S
+"""A test of the alerts: tokens and mailboxes are commonly renewed by the quarter, so that a month
+finds one that ran out before most incidents do."""
+DRILL_S = 30 * DAY_S
+"""A drill: every month each person of a rota of four has been on duty at one."""
+DRILL_MOST_S = 600.0
+"""And how long it may take: the ten minutes that a rollback is promised in."""
+EVIDENCE_S = 600.0
+"""How old the newest window may be while callers come: the judge starts its bets anew as often, and
+at a tenth of the inputs a caller every second leaves no gap so long."""
+LEVELS = 2
+"""Levels of an escalation: one person sleeps, or has no signal."""
+
+# ---------------------------------------------------------------- values
+
+
+class Check(Value, frozen=True, kw_only=True):
+    """What one check found, and how to mend it."""
+
+    name: str
+    outcome: Literal["pass", "fail", "not applicable"]
+    why: str
+    mend: str = ""
+
+
+class Filed(Value, frozen=True):
+    """The newest note of a kind in the ledger."""
+
+    at: float
+    """Unix time."""
+    epoch: int
+    body: Mapping[str, Any]
+
+
+class Proven(Value, frozen=True, kw_only=True):
+    """What came of deploying a release from nothing, in a process of its own. Times in seconds."""
+
+    release: int
+    ok: bool
+    why: str = ""
+    """The step that failed, and its fault."""
+    golden: Literal["given", "made"] = "made"
+    rows: int = 0
+    """Golden rows that were answered, the transformation's among them."""
+    sampled: int = 0
+    """Rows out of the prediction log that were answered beyond those."""
+    fetch_s: float | None = None
+    verify_s: float | None = None
+    load_s: float | None = None
+    answer_s: float | None = None
+
+
+class Facts(Value, frozen=True, kw_only=True):
+    """Everything that the checks look at."""
+
+    state: State
+    now: float
+    """Unix time."""
+    landing: int | None = None
+    """The release that a rollback would land on; see `landing_of`."""
+    grouped: bool = False
+    """The owner's name or address is that of a group."""
+    people_since: int = 0
+    """The epoch at which owner, escalation and rota became what they are."""
+    tested: Filed | None = None
+    """The newest test of the alerts."""
+    proven: Proven | None = None
+    """The newest proof of the landing."""
+    proven_at: float = 0.0
+    replicas: tuple[str, ...] = ()
+    cold: Mapping[str, str] = {}
+    """Replicas that do not hold the landing, and why."""
+    pinned: tuple[str, ...] = ()
+    """Replicas that follow a pin and no command."""
+    drill: Filed | None = None
+    runbook: Filed | None = None
+    unwritten: str = ""
+    """Which replicas cannot write what they count."""
+    silence_s: float | None = None
+    """The age of the newest window while callers come. None: nobody comes, or nothing is compared."""
+    runs: int = 0
+    """How many runs production and the landing read by key."""
+    stale: tuple[str, ...] = ()
+    """Those that are too old to be read, in words."""
+
+
+def landing_of(state: State, *, promoting: bool = False) -> int | None:
+    """The release that a rollback lands on: production while something else is about to replace it."""
+    under_way = promoting or state.candidate is not None
+    return state.production if under_way else state.back
+
+
+def judge(facts: Facts) -> tuple[Check, ...]:
+    """Every check, in the order in which they are mended."""
+    return tuple(check(facts) for check in CHECKS)
+
+
+def failed(checks: tuple[Check, ...]) -> tuple[str, ...]:
+    """The names of the checks that fail; empty when it is ready."""
+    return tuple(check.name for check in checks if check.outcome == "fail")
+
+
+# ---------------------------------------------------------------- who is told
+
+
+def _owner(facts: Facts) -> Check:
+    name, owner = facts.state.endpoint, facts.state.policy.owner
+    mend = f'write owner = {{name = "...", contact = "..."}} under [endpoints.{name}], then kedge apply'
+    if owner is None or not owner.name.strip() or not owner.contact.strip():
+        return _no("owner", "nobody is named who answers for it", mend)
+    if NOBODY.name in owner.name or url_of(owner.contact) == url_of(NOBODY.contact):
+        return _no("owner", "kedge init found nobody in git's configuration", mend)
+    if facts.grouped:
+        return _no("owner", f"{owner.name} ({owner.contact}) is a group, and a group answers no "
+                   "telephone", mend)  # fmt: skip
+    return _ok("owner", f"{owner.name}, {owner.contact}")
+
+
+def _escalation(facts: Facts) -> Check:
+    """Levels count when they tell somebody whom no level before has told."""
+    name = facts.state.endpoint
+    known: set[str] = set()
+    counted = 0
+    for rung in rungs(facts.state.policy, facts.now):
+        urls = {target.url for target in rung.targets}
+        counted += bool(urls - known)
+        known |= urls
+    if counted >= LEVELS:
+        return _ok("escalation", f"{counted} levels")
+    had = (
+        "nobody is told of anything"
+        if not counted
+        else "nobody is told when the first level is silent"
+    )
+    return _no("escalation", had, f"add a level with another channel to [[endpoints.{name}.escalation]], "
+               "then kedge apply")  # fmt: skip
+
+
+def _guardrails(facts: Facts) -> Check:
+    """Every alert of an endpoint takes the same way, so that what lacks there lacks for each guardrail."""
+    policy, name = facts.state.policy, facts.state.endpoint
+    rails = ", ".join(sorted(guardrails(policy)))
+    levels = rungs(policy, facts.now)
+    mine = url_of(policy.owner.contact) if policy.owner is not None else None
+    if not levels:
+        return _no("guardrails", f"a failure of {rails} reaches nobody",
+                   f"add [[endpoints.{name}.escalation]], then kedge apply")  # fmt: skip
+    if mine not in {t.url for rung in levels for t in (*rung.targets, *rung.relieved)}:
+        return _no("guardrails", f"a failure of {rails} never reaches the owner",
+                   'put "owner" into one level of the escalation, then kedge apply')  # fmt: skip
+    return _ok("guardrails", f"{rails} reach the owner and the escalation")
+
+
+def _notification(facts: Facts) -> Check:
+    mend, tested = f"kedge alerts test {facts.state.endpoint}", facts.tested
+    if tested is None:
+        return _no("notification", "no test of the alerts was ever sent", mend)
+    if tested.epoch < facts.people_since:
+        return _no("notification", "owner or escalation changed after the last test", mend)
+    if not tested.body.get("delivered"):
+        dead = [
+            str(one.get("level")) for one in tested.body.get("levels", ()) if not one.get("works")
+        ]
+        return _no("notification", f"the last test reached nobody at level {', '.join(dead)}", mend)
+    if facts.now - tested.at > TEST_S:
+        return _no("notification", f"the last test was delivered {_ago(facts, tested.at)}", mend)
+    return _ok("notification", f"a test was delivered {_ago(facts, tested.at)}")
+
+
+# ---------------------------------------------------------------- the way back
+
+NO_BACK = "there is no way back yet"
+
+
+def _proven(facts: Facts) -> Check:
+    mend, proven, landing = f"kedge check {facts.state.endpoint}", facts.proven, facts.landing
+    if landing is None:
+        return _none("deployable", NO_BACK)
+    if proven is None or proven.release != landing:
+        return _no("deployable", f"nobody has tried to deploy r{landing} from nothing", mend)
+    when = _ago(facts, facts.proven_at)
+    if not proven.ok:
+        return _no("deployable", f"r{landing} could not be deployed {when}: {proven.why}",
+                   f"mend or register it again, then {mend}")  # fmt: skip
+    if facts.now - facts.proven_at > PROOF_S:
+        return _no("deployable", f"r{landing} was deployed from nothing {when}", mend)
+    took = sum(t or 0.0 for t in (proven.fetch_s, proven.verify_s, proven.load_s, proven.answer_s))
+    more = f" and {proven.sampled} of the log" if proven.sampled else ""
+    return _ok("deployable", f"r{landing} was deployed from nothing {when} in {took:.1f} s and answered "
+               f"{proven.rows} golden rows ({proven.golden}){more}")  # fmt: skip
+
+
+def _warm(facts: Facts) -> Check:
+    name, landing = facts.state.endpoint, facts.landing
+    if landing is None:
+        return _none("warm", NO_BACK)
+    if not facts.replicas:
+        return _no("warm", "no replica is known", "kedge up")
+    if facts.pinned:
+        return _no(
+            "warm", f"{', '.join(facts.pinned)} follow a pin and no command", f"kedge unpin {name}"
+        )
+    if facts.cold:
+        where = "; ".join(f"{replica}: {why}" for replica, why in sorted(facts.cold.items()))
+        return _no("warm", f"r{landing} is not ready everywhere: {where}",
+                   f"kedge status {name} shows each replica; one whose window is over needs a longer "
+                   "back_window, then kedge apply")  # fmt: skip
+    return _ok("warm", f"r{landing} is loaded on {len(facts.replicas)} replicas")
+
+
+def _drill(facts: Facts) -> Check:
+    mend, drill = f"kedge drill {facts.state.endpoint}", facts.drill
+    if facts.state.back is None:
+        return _none("drill", NO_BACK)
+    if drill is None:
+        return _no("drill", "going back was never practised", mend)
+    took = float(drill.body.get("total_s") or 0.0)
+    when = f"{_ago(facts, drill.at)}, to r{drill.body.get('release')}"
+    if not drill.body.get("ok"):
+        return _no(
+            "drill", f"the last drill failed {when}: {drill.body.get('why') or 'no reason'}", mend
+        )
+    if took > DRILL_MOST_S:
+        return _no(
+            "drill",
+            f"the last drill took {took:.0f} s {when}; {DRILL_MOST_S:.0f} s are promised",
+            mend,
+        )
+    if facts.now - drill.at > DRILL_S:
+        return _no("drill", f"the last drill was {when}", mend)
+    return _ok("drill", f"practised {when}, in {took:.1f} s")
+
+
+# ---------------------------------------------------------------- production
+
+NO_PRODUCTION = "nothing is in production yet"
+
+
+def _runbook(facts: Facts) -> Check:
+    mend, runbook = f"kedge runbook {facts.state.endpoint}", facts.runbook
+    if facts.state.production is None:
+        return _none("runbook", NO_PRODUCTION)
+    if runbook is None:
+        return _no("runbook", "there is none", mend)
+    if runbook.body.get("digest") != configuration_digest(facts.state):
+        return _no("runbook", f"policy, production or the way back changed since it was made "
+                   f"{_ago(facts, runbook.at)}", mend)  # fmt: skip
+    return _ok("runbook", f"made {_ago(facts, runbook.at)}, and still true")
+
+
+def _evidence(facts: Facts) -> Check:
+    if facts.state.production is None:
+        return _none("evidence", NO_PRODUCTION)
+    mend = "kedge doctor"
+    if facts.unwritten:
+        return _no("evidence", facts.unwritten, mend)
+    if facts.silence_s is not None and facts.silence_s > EVIDENCE_S:
+        return _no("evidence", f"callers come, and nothing was counted for {facts.silence_s / 60:.0f} "
+                   "minutes", mend)  # fmt: skip
+    return _ok("evidence", "every replica writes what it counts")
+
+
+def _features(facts: Facts) -> Check:
+    if facts.state.production is None:
+        return _none("features", NO_PRODUCTION)
+    if not facts.runs:
+        return _none("features", "nothing is read by key")
+    if facts.stale:
+        view = facts.stale[0].partition("/")[0]
+        return _no("features", "; ".join(facts.stale), f"kedge features materialise {view}")
+    return _ok("features", f"{facts.runs} runs that are read by key are fresh")
+
+
+CHECKS: tuple[Callable[[Facts], Check], ...] = (
+    _owner, _escalation, _guardrails, _notification, _proven, _warm, _drill, _runbook, _evidence,
+    _features,
+)  # fmt: skip
+
+# ---------------------------------------------------------------- an alert
+
+UNREADY = "unready"
+"""The key of the alert about it."""
+UNREADY_S = 3600.0
+"""Not ready for so long before it is told: after a promotion somebody makes a runbook and a drill."""
+REFUSING_S = 60.0
+"""And where the policy refuses promotions for it, since the next one may wait for it."""
+
+
+def raised(state: State, unready: Sequence[str]) -> tuple[Raise, ...]:
+    """What is to be told while these checks fail."""
+    if not unready:
+        return ()
+    after_s = REFUSING_S if state.policy.readiness == "refuse" else UNREADY_S
+    return (Raise(key=UNREADY, level="warn", lasts="condition", after_s=after_s,
+                  detail=f"kedge check {state.endpoint} says how to mend each",
+                  summary=f"it is not ready to be taken back: {', '.join(unready)}"),)  # fmt: skip
+
+
+def settled(unready: Sequence[str] | None) -> str:
+    """Why that is over; empty while it stands, or while nobody has looked (None)."""
+    return "it is ready again" if unready is not None and not unready else ""
+
+
+# ---------------------------------------------------------------- words
+
+
+def _ok(name: str, why: str) -> Check:
+    return Check(name=name, outcome="pass", why=why)
+
+
+def _no(name: str, why: str, mend: str) -> Check:
+    return Check(name=name, outcome="fail", why=why, mend=mend)
+
+
+def _none(name: str, why: str) -> Check:
+    return Check(name=name, outcome="not applicable", why=why)
+
+
+def _ago(facts: Facts, at: float) -> str:
+    """How long ago, in the largest unit of which there are two."""
+    gone = max(facts.now - at, 0.0)
+    for unit, size in (("days", DAY_S), ("hours", 3600.0), ("minutes", 60.0)):
+        if gone >= 2 * size:
+            return f"{gone / size:.0f} {unit} ago"
+    return f"{gone:.0f} seconds ago"

@@ -1,0 +1,322 @@
+"""Whether an endpoint could be taken back now, and the gate through which a release becomes production.
+
+Facts are gathered here, and what came of them is filed; `core.readiness` judges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import msgspec
+import structlog
+
+from kedge.contacts import is_group
+from kedge.core.commands import Configured
+from kedge.core.errors import KedgeError, Refused
+from kedge.core.generations import Online, Run, runs_of
+from kedge.core.readiness import (
+    DAY_S,
+    EVIDENCE_S,
+    PROOF_S,
+    Check,
+    Facts,
+    Filed,
+    Proven,
+    failed,
+    judge,
+    landing_of,
+)
+from kedge.core.values import Contact, Policy, State
+from kedge.engine.control import Gate, Say, replicas
+from kedge.engine.patrol import unwritten
+from kedge.engine.status import way_back
+from kedge.judging import state_of
+from kedge.materialising import behind, lag_of
+from kedge.ports import Member, Note
+from kedge.proving import prove, proven_of, unix_of
+from kedge.settings import is_loopback
+from kedge.wiring import Workplace
+
+Asked = Callable[[], Online]
+Proving = Literal["again", "missing", "never"]
+"""Whether a release is proven anew, only when nobody did within a day, or not at all."""
+POLICIES = 50
+"""Changes of a policy looked through for the newest one of the people."""
+COUNTED_S = 1.5
+"""Workers count once a second: so long apart two counts differ when callers come."""
+
+log = structlog.get_logger("kedge.readying")
+
+
+# ---------------------------------------------------------------- facts
+
+
+def look(
+    place: Workplace, state: State, online: Asked, *, by: str, proving: Proving,
+    promoting: bool = False,
+) -> tuple[tuple[Check, ...], Proven | None]:  # fmt: skip
+    """Judge one endpoint; with the proof of the release that a rollback would land on.
+
+    Args:
+        place: the state directory.
+        state: the row.
+        online: what releases read by key.
+        by: who asks, for a proof that is filed.
+        proving: when a release is proven. It takes seconds, minutes at most.
+        promoting: something else is about to replace production.
+
+    Raises:
+        Refused: `proof_busy`.
+        Unavailable: the ledger or the roster cannot be read.
+    """
+    landing = landing_of(state, promoting=promoting)
+    landing = landing if landing in state.releases else None
+    proof = None
+    if landing is not None:
+        proof = proven_of(place, state, landing)
+        fresh = proof is not None and place.clock.unix() - proof[1] <= PROOF_S
+        if proving == "again" or (proving == "missing" and not fresh):
+            proof = prove(place, state, landing, online, by=by, again=proving == "again")
+    facts = _facts(place, state, online, landing, proof)
+    return judge(facts), proof[0] if proof is not None else None
+
+
+def _facts(
+    place: Workplace, state: State, online: Asked, landing: int | None,
+    proof: tuple[Proven, float] | None,
+) -> Facts:  # fmt: skip
+    members = replicas(place.roster.members())
+    now = place.clock.unix()
+    way = way_back(state, landing, members, now)
+    read = _runs(state, landing)
+    return Facts(
+        state=state, now=now, landing=landing, grouped=_grouped(state.policy.owner),
+        people_since=_people_since(place, state), tested=_filed(place, state, "alert_tested"),
+        proven=proof[0] if proof is not None else None,
+        proven_at=proof[1] if proof is not None else 0.0,
+        replicas=tuple(member.name for member in members),
+        cold=way["cold"] if way is not None else {},
+        pinned=tuple(m.name for m in members if state.endpoint in m.pinned),
+        drill=_filed(place, state, "drill"), runbook=_filed(place, state, "runbook"),
+        unwritten=unwritten(place.roster), silence_s=_silence_s(place, state, now),
+        runs=len(read), stale=_stale(place, online, read),
+    )  # fmt: skip
+
+
+def _filed(place: Workplace, state: State, kind: str) -> Filed | None:
+    for entry in place.ledger.entries(state.endpoint, kind):
+        if isinstance(entry.event, Note):
+            return Filed(unix_of(entry.at), entry.epoch, entry.event.body)
+    return None
+
+
+def _grouped(owner: Contact | None) -> bool:
+    """`kedge apply` refuses a group; a policy may be older than that rule."""
+    if owner is None:
+        return False
+    address = owner.contact.removeprefix("mailto:").partition("@")[0]
+    return is_group(owner.name) or ("@" in owner.contact and is_group(address))
+
+
+def _people_since(place: Workplace, state: State) -> int:
+    """The epoch at which whoever is told became who it is."""
+    since = 0
+    for entry in place.ledger.entries(state.endpoint, "configured", limit=POLICIES):
+        if not isinstance(entry.event, Configured) or _people(entry.event.policy) != _people(
+            state.policy
+        ):
+            break
+        since = entry.epoch
+    return since
+
+
+def _people(policy: Policy) -> tuple[object, ...]:
+    return policy.owner, policy.escalation, policy.rota
+
+
+def _silence_s(place: Workplace, state: State, now: float) -> float | None:
+    """For how long nothing was counted while callers came; None when there is nothing to count.
+
+    A telemetry that cannot be read says nothing: the replicas say themselves what they cannot write.
+    """
+    if state.compared is None:
+        return None
+    changed = next((unix_of(e.at) for e in place.ledger.history(state.endpoint, POLICIES)
+                    if not isinstance(e.event, Note)), 0.0)  # fmt: skip
+    try:
+        newest = max(place.windows.newest(state.endpoint) or 0.0, changed)
+        if now - newest <= EVIDENCE_S:
+            return now - newest
+        before = place.evidence.tallies(state.endpoint)
+        place.clock.sleep(COUNTED_S)
+        comes = place.evidence.tallies(state.endpoint) != before
+    except KedgeError:
+        return None
+    return now - newest if comes else None
+
+
+def _runs(state: State, landing: int | None) -> tuple[Run, ...]:
+    """What production and the landing read by key, each run once."""
+    roles = (state.releases.get(n) for n in (state.production, landing) if n is not None)
+    return tuple(dict.fromkeys(run for one in roles if one for run in runs_of(one.generation)))
+
+
+def _stale(place: Workplace, online: Asked, runs: tuple[Run, ...]) -> tuple[str, ...]:
+    found = []
+    for run in runs:
+        try:
+            lag, patience = lag_of(place, online, run)
+        except KedgeError as error:
+            found.append(f"{run.label} cannot be looked at: {error}")
+            continue
+        if lag > patience:
+            found.append(behind(run, lag, patience))
+    return tuple(found)
+
+
+# ---------------------------------------------------------------- filing
+
+
+def file_readiness(place: Workplace, state: State, checks: tuple[Check, ...], *, by: str) -> None:
+    """Keep what was found, when it is news or a day has passed."""
+    body, known = _body(checks), _filed(place, state, "readiness")
+    same = known is not None and known.body.get("failed") == body["failed"]
+    if known is None or not same or place.clock.unix() - known.at >= DAY_S:
+        _note(place, state, Note(kind="readiness", body=body), by=by)
+
+
+def _body(checks: tuple[Check, ...]) -> dict[str, Any]:
+    names = failed(checks)
+    why = {check.name: check.why for check in checks if check.name in names}
+    return {"ready": not names, "failed": list(names), "why": why}
+
+
+def _note(place: Workplace, state: State, note: Note, *, by: str, reason: str = "") -> None:
+    place.ledger.note(state.endpoint, note, by=by, reason=reason, at=place.clock.now())
+
+
+def checker(place: Workplace, online: Asked, *, by: str) -> Callable[[State], tuple[str, ...]]:
+    """What control asks about each endpoint, now and then: the names of the checks that fail."""
+
+    def check(state: State) -> tuple[str, ...]:
+        checks, _ = look(place, state, online, by=by, proving="missing")
+        file_readiness(place, state, checks, by=by)
+        return failed(checks)
+
+    return check
+
+
+# ---------------------------------------------------------------- kedge check
+
+
+def check_of(
+    place: Workplace, endpoint: str, online: Asked, *, by: str, again: bool
+) -> dict[str, Any]:
+    """Every check of an endpoint, as plain values; the outcome is filed.
+
+    Args:
+        place: the state directory.
+        endpoint: its name.
+        online: what releases read by key.
+        by: who asks.
+        again: prove the way back anew, and not only when nobody did within a day.
+
+    Raises:
+        Refused: `unknown_endpoint`, `proof_busy`.
+    """
+    state = state_of(place, endpoint)
+    checks, proof = look(place, state, online, by=by, proving="again" if again else "never")
+    file_readiness(place, state, checks, by=by)
+    return {
+        "endpoint": endpoint, "ready": not failed(checks), "failed": list(failed(checks)),
+        "checks": [msgspec.to_builtins(check) for check in checks],
+        "proof": msgspec.to_builtins(proof) if proof is not None else None,
+    }  # fmt: skip
+
+
+WORDS = {"pass": "pass", "fail": "FAIL", "not applicable": "-"}
+
+
+def check_text(found: dict[str, Any]) -> str:
+    """The checks for people, a line each."""
+    lines = [f"{found['endpoint']} is " + ("ready" if found["ready"] else
+             f"NOT READY: {len(found['failed'])} of {len(found['checks'])} checks fail")]  # fmt: skip
+    lines += [
+        f"  {WORDS[check['outcome']]:4}  {check['name']:12}  {check['why']}"
+        + (f"; mend: {check['mend']}" if check["mend"] else "")
+        for check in found["checks"]
+    ]
+    return "\n".join(lines)
+
+
+# ---------------------------------------------------------------- the gate
+
+
+def gate_of(place: Workplace, online: Asked, *, loopback: bool, say: Say) -> Gate:
+    """What is asked before a release becomes production.
+
+    A policy without a word about it is warned on loopback, where people try things out, and
+    refused elsewhere. A warning never waits for a proof: it could not change what happens.
+
+    Args:
+        place: the state directory, of the thread that promotes.
+        online: what releases read by key.
+        loopback: kedge.toml says that only this machine reaches the gateways.
+        say: told what fails when it does not refuse.
+    """
+
+    def gate(state: State, release: int, override: str | None, by: str) -> None:
+        usual = "warn" if loopback and not _exposed(place) else "refuse"
+        refuses = (state.policy.readiness or usual) == "refuse"
+        binds = refuses and override is None
+        try:
+            checks, _ = look(place, state, online, by=by, promoting=True,
+                             proving="missing" if binds else "never")  # fmt: skip
+        except KedgeError as error:
+            if binds:
+                raise
+            say(f"warning: whether {state.endpoint} is ready cannot be judged: {error}")
+            return
+        if not failed(checks):
+            return
+        if binds:
+            raise _not_ready(state, checks)
+        _let_through(place, state, release, checks, override if refuses else None, by)
+        say(f"warning: {state.endpoint} is not ready to be taken back: {', '.join(failed(checks))}; "
+            f"kedge check {state.endpoint} says how to mend each")  # fmt: skip
+
+    return gate
+
+
+def _exposed(place: Workplace) -> bool:
+    """Whether a gateway listens where others reach it, whatever kedge.toml says by now."""
+    return any(not is_loopback(_host(member)) for member in replicas(place.roster.members()))
+
+
+def _host(member: Member) -> str:
+    return member.address.rpartition(":")[0]
+
+
+def _not_ready(state: State, checks: tuple[Check, ...]) -> Refused:
+    why = "; ".join(f"{c.name}: {c.why}" for c in checks if c.outcome == "fail")
+    return Refused(
+        f"{state.endpoint} is not ready to be taken back: {why}", code="not_ready",
+        hint=f"kedge check {state.endpoint} says how to mend each, and looks again; or say why not with "
+        '--override "reason"',
+        details={"checks": [msgspec.to_builtins(check) for check in checks]},
+    )  # fmt: skip
+
+
+def _let_through(
+    place: Workplace, state: State, release: int, checks: tuple[Check, ...], override: str | None,
+    by: str,
+) -> None:  # fmt: skip
+    """Keep that a release became production on an endpoint that was not ready."""
+    body = {**_body(checks), "promoting": f"r{release}"}
+    if override is None:
+        _note(place, state, Note(kind="readiness", body=body), by=by)
+        return
+    _note(place, state, Note(kind="override", body=body), by=by, reason=override)
+    log.warning("readiness.overridden", endpoint=state.endpoint, release=release,
+                failed=list(failed(checks)), by=by, reason=override)  # fmt: skip

@@ -1,0 +1,262 @@
+"""The gate before production, and what control is told: on a real ledger, without processes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from contract.sql_world import POLICY, at
+from contract.test_alerts import Place
+from contract.test_patrol import QUICK, Watched
+from kedge.core import alerts
+from kedge.core.alerts import Sight
+from kedge.core.commands import AnyCommand, Canary, Configure, Promote, Rollback, Shadow
+from kedge.core.errors import Refused, Unavailable
+from kedge.core.generations import Online
+from kedge.core.readiness import REFUSING_S, Proven
+from kedge.core.runbook import configuration_digest
+from kedge.core.values import Contact, Escalation, Placement, Policy, State
+from kedge.engine.patrol import Patrol
+from kedge.engine.readiness import Readiness
+from kedge.ports import Hold, Member, Note
+from kedge.readying import check_of, check_text, gate_of
+from kedge.wiring import Workplace
+
+PEOPLE: dict[str, Any] = {
+    "owner": Contact("Ada Lovelace", "ada@example.org"),
+    "escalation": (Escalation("0s", ("owner",)), Escalation("9m", ("ben@example.org",))),
+}
+
+
+def policy(of: Policy = POLICY, **more: Any) -> Policy:
+    return msgspec.structs.replace(of, **{**PEOPLE, **more})
+
+
+class Gated(Watched):
+    """A world in which r1 is production, and whose promotions pass the gate."""
+
+    def __init__(self, tmp_path: Path, of: Policy, *, loopback: bool = True) -> None:
+        self.loopback = loopback
+        self.said: list[str] = []
+        super().__init__(tmp_path, of)
+
+    def control(self) -> Any:
+        place = Workplace(self.world.state_dir)
+        gate = gate_of(place, Online, loopback=self.loopback, say=self.said.append)
+        return place.control(self.said.append, None, gate)
+
+    def fresh(self, by: str = "patrol@here") -> Patrol:
+        place = Workplace(self.world.state_dir)
+        return Patrol(
+            ledger=place.ledger, store=place.windows, records=place.records, roster=place.roster,
+            clock=place.clock, control=self.control, leads=lambda: True, by=by,
+        )  # fmt: skip
+
+    def file(self, kind: str, **body: Any) -> None:
+        now = self.place.clock.now()
+        self.place.ledger.note("flights", Note(kind=kind, body=body), by="test", reason="", at=now)
+
+    def mend(self) -> None:
+        """All that fails with r1 in production, and a candidate."""
+        self.file("alert_tested", delivered=True, levels=[])
+        self.file("runbook", digest=configuration_digest(self.world.row()))
+        self.file("proven", **msgspec.to_builtins(Proven(release=1, ok=True, load_s=0.1)))
+        far = self.place.clock.unix() + 1_000  # it goes on beating
+        holds = tuple(
+            Hold("flights", release, placement, "ready")
+            for release in (1, 2)
+            for placement in Placement
+        )
+        self.place.roster.publish(Member(
+            name="w0", host="here", pid=1, kind="gateway", address="127.0.0.1:1", started_at=at(),
+            beat_at=far, ledger_at=far, epochs={"flights": 99}, holds=holds,
+        ))  # fmt: skip
+
+    def begin(self, command: AnyCommand) -> None:
+        """Do something just now: evidence may be as old as that."""
+        self.world.do(command, at=self.place.clock.now())
+
+    def notes(self, kind: str) -> list[Note]:
+        found = self.place.ledger.entries("flights", kind, limit=50)
+        return [entry.event for entry in found if isinstance(entry.event, Note)]
+
+    def failing(self) -> list[str]:
+        return list(check_of(self.place, "flights", Online, by="test", again=False)["failed"])
+
+
+@pytest.mark.parametrize(
+    "said, loopback, refuses",
+    [("refuse", True, True), (None, False, True), (None, True, False), ("warn", False, False)],
+)
+def test_where_others_reach_it_a_promotion_is_refused_else_it_is_warned(
+    tmp_path: Path, said: Any, loopback: bool, refuses: bool
+) -> None:
+    site = Gated(tmp_path, policy(readiness=said), loopback=loopback)
+    site.begin(Canary(release=2, weight=500))
+    if not refuses:
+        site.control().submit("flights", Promote(full=True), by="ada")
+        assert (site.world.row().production, site.notes("proven")) == (2, [])
+        assert site.said[0].startswith(
+            "warning: flights is not ready to be taken back: notification"
+        )
+        (noted,) = site.notes("readiness")
+        assert (noted.body["ready"], noted.body["promoting"]) == (False, "r2")
+        return
+    site.file("proven", **msgspec.to_builtins(Proven(release=1, ok=True)))
+    with pytest.raises(Refused) as refused:
+        site.control().submit("flights", Promote(full=True), by="ada")
+    assert (refused.value.code, site.world.row().candidate) == ("not_ready", 2)
+    assert site.notes("readiness") == []
+    assert site.control().submit("flights", Rollback(), by="ada").state.candidate is None
+
+
+def test_a_step_within_the_canary_and_another_command_pass_no_gate(tmp_path: Path) -> None:
+    site = Gated(tmp_path, policy(readiness="refuse"))
+    control = site.control()
+    control.submit("flights", Canary(release=2, weight=100), by="ada")
+    control.submit("flights", Promote(), by="ada")
+    assert site.world.row().weight == 500
+    control.submit("flights", Rollback(), by="ada")
+    assert site.said == []
+
+
+def test_a_gateway_that_others_reach_counts_whatever_the_configuration_says(tmp_path: Path) -> None:
+    site = Gated(tmp_path, policy())
+    site.begin(Canary(release=2, weight=500))
+    site.file("proven", **msgspec.to_builtins(Proven(release=1, ok=True)))
+    member = Member(name="w0", host="h", pid=1, kind="gateway", address="0.0.0.0:8080", started_at=at(),
+                    beat_at=0.0, ledger_at=0.0)  # fmt: skip
+    site.place.roster.publish(member)
+    with pytest.raises(Refused, match="not ready"):
+        site.control().submit("flights", Promote(full=True), by="ada")
+
+
+def test_an_override_goes_past_it_and_is_kept(tmp_path: Path) -> None:
+    site = Gated(tmp_path, policy(readiness="refuse"))
+    site.begin(Canary(release=2, weight=500))
+    site.control().submit("flights", Promote(full=True, override="an incident"), by="ada")
+    (entry,) = site.place.ledger.entries("flights", "override")
+    assert isinstance(entry.event, Note)
+    assert (entry.by, entry.reason, entry.event.body["promoting"]) == ("ada", "an incident", "r2")
+    assert "deployable" in entry.event.body["failed"]
+    promoted = site.place.ledger.entries("flights", "promoted")[0]
+    assert alerts.happened(promoted.event, by="ada", reason="") is not None  # type: ignore[arg-type]
+
+
+def test_the_patrol_passes_the_same_gate_and_goes_on_when_it_is_mended(tmp_path: Path) -> None:
+    site = Gated(tmp_path, policy(QUICK, readiness="refuse"))
+    site.file("proven", **msgspec.to_builtins(Proven(release=1, ok=False, why="gone")))
+    site.begin(Shadow(release=2))
+    site.pass_time(12)
+    for _ in range(3):
+        site.look()
+    assert (site.told(), site.world.row().production) == (["ShadowPassed"], 1)
+    assert "flights" in site.patrol._unready
+    site.mend()
+    assert site.failing() == []
+    site.look()
+    assert site.world.row().production == 1
+    site.patrol._unready.clear()  # a minute later
+    site.look()
+    assert (site.told(), site.world.row().production) == (["ShadowPassed", "Promoted"], 2)
+
+
+def test_people_who_change_have_to_be_tested_again(tmp_path: Path) -> None:
+    site = Gated(tmp_path, policy())
+    site.file("alert_tested", delivered=True, levels=[])
+    assert "notification" not in site.failing()
+    other = policy(memory_mb=100)
+    site.world.do(Configure(policy=other, digest="sha256:other"))
+    assert "notification" not in site.failing()
+    people = policy(escalation=PEOPLE["escalation"][::-1])
+    site.world.do(Configure(policy=people, digest="sha256:people"))
+    assert "notification" in site.failing()
+
+
+def test_what_was_found_is_filed_when_it_is_news(tmp_path: Path) -> None:
+    site = Gated(tmp_path, policy())
+    assert site.failing() == site.failing() == ["notification", "runbook"]
+    assert len(site.notes("readiness")) == 1
+    site.file("alert_tested", delivered=True, levels=[])
+    assert site.failing() == ["runbook"]
+    assert [note.body["failed"] for note in site.notes("readiness")] == [["runbook"], ["notification", "runbook"]]  # fmt: skip
+
+
+def test_each_check_is_a_line(tmp_path: Path) -> None:
+    site = Gated(tmp_path, policy())
+    text = check_text(check_of(site.place, "flights", Online, by="test", again=False))
+    lines = text.splitlines()
+    assert (lines[0], len(lines)) == ("flights is NOT READY: 2 of 10 checks fail", 11)
+    assert "  FAIL  runbook       there is none; mend: kedge runbook flights" in lines
+
+
+# ---------------------------------------------------------------- control
+
+
+class Asked:
+    """Answers what a test wants, and counts."""
+
+    def __init__(self) -> None:
+        self.names: tuple[str, ...] = ("drill",)
+        self.epochs: list[int] = []
+
+    def __call__(self, state: State) -> tuple[str, ...]:
+        self.epochs.append(state.epoch)
+        if self.names == ("fault",):
+            raise Unavailable("gone", code="ledger_gone")
+        return self.names
+
+
+def test_control_looks_at_what_stood_still_and_keeps_its_last_word(tmp_path: Path) -> None:
+    site, asked, leads = Gated(tmp_path, policy()), Asked(), [True]
+    readiness = Readiness(ledger=site.place.ledger, check=asked, leads=lambda: leads[0])
+    readiness.look()
+    assert (asked.epochs, readiness.unready) == ([], {})
+    readiness.look()
+    assert readiness.unready == {"flights": ("drill",)}
+    site.begin(Canary(release=2, weight=500))
+    readiness.look()
+    assert len(asked.epochs) == 1
+    asked.names = ("fault",)
+    readiness.look()
+    assert (len(asked.epochs), readiness.unready) == (2, {"flights": ("drill",)})
+    asked.names = ()
+    readiness.look()
+    assert readiness.unready == {"flights": ()}
+    leads[0] = False
+    readiness.look()
+    assert readiness.unready == {}
+
+
+def test_what_stays_unready_is_a_warning_until_it_is_ready(tmp_path: Path) -> None:
+    place = Place(tmp_path, policy(escalation=(), readiness="refuse"))
+    place.sight = Sight(unready={"flights": ("drill",)})
+    place.look()
+    assert place.store.listed(None, over=True, limit=9) == ()
+    place.clock.go(REFUSING_S)
+    place.look()
+    (alert,) = place.store.listed(None, over=False, limit=9)
+    assert (alert.key, alert.level) == ("unready", "warn")
+    assert alert.summary == "it is not ready to be taken back: drill"
+    place.sight = Sight()  # control began anew, and nobody has looked yet
+    place.look()
+    assert place.store.listed(None, over=False, limit=9)[0].open
+    place.sight = Sight(unready={"flights": ()})
+    place.look()
+    (alert,) = place.store.listed(None, over=True, limit=9)
+    assert alert.resolved == "it is ready again"
+
+
+def test_followers_of_a_head_pass_the_gate_too_and_a_reason_goes_past_it(tmp_path: Path) -> None:
+    site = Gated(tmp_path, policy(readiness="refuse"))
+    site.file("proven", **msgspec.to_builtins(Proven(release=1, ok=True)))
+    moves = {"flights": Promote(release=2, override="the head moved")}
+    asked = {"by": "ada", "reason": "head", "head": ("flight/1", 1)}
+    with pytest.raises(Refused, match="not ready"):
+        site.control().together(moves, **asked)
+    assert site.world.row().production == 1
+    site.control().together(moves, **asked, override="an incident")
+    assert (site.world.row().production, len(site.notes("override"))) == (2, 1)

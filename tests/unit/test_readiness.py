@@ -1,0 +1,251 @@
+"""Each check as a table: what is known, and what follows."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import pytest
+
+from kedge.core.commands import Canary, Configure, Promote, Rollback
+from kedge.core.readiness import (
+    CHECKS,
+    DAY_S,
+    DRILL_MOST_S,
+    DRILL_S,
+    EVIDENCE_S,
+    PROOF_S,
+    REFUSING_S,
+    TEST_S,
+    UNREADY_S,
+    Facts,
+    Filed,
+    Proven,
+    failed,
+    judge,
+    landing_of,
+    raised,
+    settled,
+)
+from kedge.core.runbook import configuration_digest
+from kedge.core.values import NOBODY, Contact, Escalation, Policy, Rota, State
+from kedge.testing.samples import AT, endpoint, release, run
+
+NOW = datetime.fromisoformat(AT).timestamp()
+ADA = Contact("Ada Lovelace", "ada@example.org")
+LEVELS = (Escalation("0s", ("owner",)), Escalation("10m", ("https://example.org/page",)))
+POLICY = Policy(audience="internal", owner=ADA, escalation=LEVELS)
+EMPTY = endpoint(release(1), release(2), release(3), policy=POLICY)
+FIRST = run(EMPTY, Promote(1))
+SECOND = run(FIRST, Promote(2, override="a test"))
+PROVEN = Proven(release=1, ok=True, rows=3, fetch_s=0.1, verify_s=0.1, load_s=0.5, answer_s=0.01)
+
+
+def filed(age_s: float = 60.0, epoch: int = 9, **body: Any) -> Filed:
+    return Filed(NOW - age_s, epoch, body)
+
+
+READY = Facts(
+    state=SECOND, now=NOW, landing=1, people_since=1, tested=filed(delivered=True, levels=[]),
+    proven=PROVEN, proven_at=NOW - 60, replicas=("w0", "w1"), drill=filed(ok=True, total_s=4.0, release=1),
+    runbook=filed(digest=configuration_digest(SECOND)), runs=1,
+)  # fmt: skip
+
+
+def but(**changes: Any) -> Facts:
+    return msgspec.structs.replace(READY, **changes)
+
+
+def under(policy: Policy) -> Facts:
+    return but(state=msgspec.structs.replace(SECOND, policy=policy))
+
+
+def outcome(facts: Facts, name: str) -> tuple[str, str]:
+    check = next(check for check in judge(facts) if check.name == name)
+    assert bool(check.mend) == (check.outcome == "fail"), check
+    return check.outcome, check.why
+
+
+def test_what_lacks_nothing_is_ready() -> None:
+    assert [check.outcome for check in judge(READY)] == ["pass"] * len(CHECKS)
+    assert failed(judge(READY)) == ()
+
+
+def test_before_the_first_release_only_people_are_asked_for() -> None:
+    bare = Facts(state=EMPTY, now=NOW)
+    assert failed(judge(bare)) == ("notification",)
+    assert [c.name for c in judge(bare) if c.outcome == "not applicable"] == [
+        "deployable", "warm", "drill", "runbook", "evidence", "features",
+    ]  # fmt: skip
+
+
+def test_a_way_back_is_asked_for_from_the_second_release_on() -> None:
+    first = Facts(state=FIRST, now=NOW, landing=landing_of(FIRST), tested=READY.tested)
+    assert failed(judge(first)) == ("runbook",)
+    second = msgspec.structs.replace(first, state=SECOND, landing=landing_of(SECOND))
+    assert failed(judge(second)) == ("deployable", "warm", "drill", "runbook")
+
+
+def test_a_rollback_lands_on_what_a_candidate_would_replace() -> None:
+    rollout = run(SECOND, Canary(release=3, weight=100))
+    assert (landing_of(SECOND), landing_of(rollout), landing_of(FIRST)) == (1, 2, None)
+    assert landing_of(FIRST, promoting=True) == 1
+    assert landing_of(run(rollout, Rollback())) == 1
+
+
+@pytest.mark.parametrize(
+    "owner, grouped, said",
+    [
+        (ADA, False, "Ada"),
+        (None, False, "nobody is named"),
+        (Contact(" ", "ada@example.org"), False, "nobody is named"),
+        (Contact("Ada Lovelace", ""), False, "nobody is named"),
+        (NOBODY, False, "kedge init"),
+        (Contact("Ada", f"mailto:{NOBODY.contact}"), False, "kedge init"),
+        (Contact("Platform Ops", "ops@example.org"), True, "is a group"),
+    ],
+)
+def test_the_owner_is_a_person(owner: Contact | None, grouped: bool, said: str) -> None:
+    policy = msgspec.structs.replace(POLICY, owner=owner)
+    facts = msgspec.structs.replace(under(policy), grouped=grouped)
+    found, why = outcome(facts, "owner")
+    assert (found, said in why) == ("pass" if owner == ADA else "fail", True)
+
+
+@pytest.mark.parametrize(
+    "levels, counts, reaches",
+    [
+        (LEVELS, True, True),
+        ((), False, False),
+        (LEVELS[:1], False, True),
+        (LEVELS[1:], False, False),
+        ((LEVELS[0], Escalation("10m", ("mailto:ada@example.org",))), False, True),
+        ((Escalation("0s", ("ben@example.org",)), LEVELS[1]), True, False),
+        ((Escalation("0s", ("rota",)), LEVELS[1]), True, True),
+    ],
+)
+def test_two_levels_tell_two_and_one_of_them_the_owner(
+    levels: tuple[Escalation, ...], counts: bool, reaches: bool
+) -> None:
+    """A level that tells the same person again is none; the rota's off-duty people are reached in turn."""
+    rota = Rota(start="2020-01-06T09:00:00Z", people=(Contact("Ben", "ben@example.org"), ADA))
+    facts = under(msgspec.structs.replace(POLICY, escalation=levels, rota=rota))
+    assert outcome(facts, "escalation")[0] == ("pass" if counts else "fail")
+    found, why = outcome(facts, "guardrails")
+    assert (found, "errors" in why, "latency" in why) == ("pass" if reaches else "fail", True, True)
+
+
+@pytest.mark.parametrize(
+    "tested, said",
+    [
+        (None, "no test"),
+        (filed(epoch=3, delivered=True), "changed after"),
+        (filed(delivered=False, levels=[{"level": 0, "works": True}, {"level": 1, "works": False}]),
+         "at level 1"),
+        (filed(age_s=TEST_S + DAY_S, delivered=True), "31 days ago"),
+    ],
+)  # fmt: skip
+def test_a_test_of_the_alerts_is_delivered_lately_and_to_the_people_of_today(
+    tested: Filed | None, said: str
+) -> None:
+    found, why = outcome(but(tested=tested, people_since=4), "notification")
+    assert (found, said in why) == ("fail", True)
+    assert outcome(but(tested=filed(epoch=4, delivered=True), people_since=4), "notification")[0] == "pass"  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "proven, age_s, said",
+    [
+        (None, 0.0, "nobody has tried"),
+        (msgspec.structs.replace(PROVEN, release=2), 0.0, "nobody has tried"),
+        (Proven(release=1, ok=False, why="verify: model.onnx was changed"), 0.0, "was changed"),
+        (PROVEN, PROOF_S + 1, "24 hours ago"),
+    ],
+)
+def test_the_way_back_is_proven_lately(proven: Proven | None, age_s: float, said: str) -> None:
+    found, why = outcome(but(proven=proven, proven_at=NOW - age_s), "deployable")
+    assert (found, said in why) == ("fail", True)
+
+
+def test_a_proof_says_what_it_took_and_what_was_asked() -> None:
+    proven = msgspec.structs.replace(PROVEN, sampled=5)
+    _, why = outcome(but(proven=proven, proven_at=NOW - 7300), "deployable")
+    assert why == "r1 was deployed from nothing 2 hours ago in 0.7 s and answered 3 golden rows (made) and 5 of the log"  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        ({"replicas": ()}, "no replica"),
+        ({"cold": {"w1": "failed: out of memory (r1)"}}, "w1: failed: out of memory"),
+        ({"pinned": ("w0",)}, "a pin"),
+    ],
+)
+def test_every_replica_holds_the_way_back(changes: dict[str, Any], said: str) -> None:
+    found, why = outcome(but(**changes), "warm")
+    assert (found, said in why) == ("fail", True)
+
+
+@pytest.mark.parametrize(
+    "drill, said",
+    [
+        (None, "never practised"),
+        (filed(ok=False, total_s=3.0, release=1, why="w0 did not ack"), "w0 did not ack"),
+        (filed(ok=True, total_s=DRILL_MOST_S + 1, release=1), "took 601 s"),
+        (filed(age_s=DRILL_S + 1, ok=True, total_s=3.0, release=1), "30 days ago"),
+    ],
+)
+def test_going_back_was_practised_lately_and_fast(drill: Filed | None, said: str) -> None:
+    found, why = outcome(but(drill=drill), "drill")
+    assert (found, said in why) == ("fail", True)
+    assert outcome(but(drill=filed(ok=True, total_s=DRILL_MOST_S, release=7)), "drill")[0] == "pass"
+
+
+def test_nothing_is_practised_before_there_is_a_way_back() -> None:
+    rollout = run(FIRST, Canary(release=2, weight=100))
+    facts = but(state=rollout, landing=landing_of(rollout), drill=None)
+    assert outcome(facts, "drill")[0] == "not applicable"
+    assert outcome(facts, "deployable")[0] == "pass"
+
+
+def moved(state: State) -> list[State]:
+    """Rows for which a runbook of this one is stale."""
+    policy = msgspec.structs.replace(POLICY, escalation=LEVELS[:1])
+    return [
+        run(state, Canary(release=3, weight=100), Promote(full=True)),
+        run(state, Rollback()),
+        run(state, Configure(policy=policy, digest="sha256:other")),
+    ]
+
+
+def test_a_runbook_is_stale_when_anything_in_it_changed() -> None:
+    assert outcome(but(runbook=None), "runbook")[1] == "there is none"
+    for state in moved(SECOND):
+        assert outcome(but(state=state), "runbook")[0] == "fail"
+    rollout = run(SECOND, Canary(release=3, weight=100))
+    assert outcome(but(state=rollout), "runbook")[0] == "pass"
+
+
+def test_evidence_is_written_while_callers_come() -> None:
+    assert outcome(but(unwritten="w0: disk full"), "evidence") == ("fail", "w0: disk full")
+    assert outcome(but(silence_s=EVIDENCE_S + 60), "evidence")[0] == "fail"
+    assert outcome(but(silence_s=EVIDENCE_S), "evidence")[0] == "pass"
+
+
+def test_what_is_read_by_key_is_fresh() -> None:
+    stale = ("carrier_delays/1#2@1 is 90 minutes behind, and may be 60",)
+    check = next(c for c in judge(but(stale=stale)) if c.name == "features")
+    assert (check.outcome, check.mend) == ("fail", "kedge features materialise carrier_delays")
+    assert outcome(but(runs=0), "features")[0] == "not applicable"
+
+
+def test_what_fails_is_told_sooner_where_it_refuses_promotions() -> None:
+    refusing = msgspec.structs.replace(
+        SECOND, policy=msgspec.structs.replace(POLICY, readiness="refuse")
+    )
+    assert raised(SECOND, ()) == ()
+    (usual,), (sooner,) = raised(SECOND, ("drill",)), raised(refusing, ("drill",))
+    assert (usual.level, usual.after_s, sooner.after_s) == ("warn", UNREADY_S, REFUSING_S)
+    assert usual.summary.endswith("taken back: drill")
+    assert [settled(None), settled(("drill",)), settled(())] == ["", "", "it is ready again"]
