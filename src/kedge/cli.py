@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kedge.console import REFUSED, Context, repeat, submit, verb
+from kedge.explaining import accept, diagnose
 from kedge.paging import ack, alerts
 from kedge.transforming import features
 from kedge.watching import evidence, freeze, log, outcomes, plan, replay, thaw
@@ -520,5 +521,5 @@ def doctor(context: Context, forget: str | None) -> None:
         sys.exit(REFUSED)
 
 
-for _verb in (ack, alerts, evidence, outcomes, plan, replay, log, freeze, thaw, features):
+for _verb in (accept, ack, alerts, diagnose, evidence, outcomes, plan, replay, log, freeze, thaw, features):
     main.add_command(_verb)

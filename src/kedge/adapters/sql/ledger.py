@@ -57,6 +57,19 @@ _HISTORY = (
     .order_by(_ledger.c.epoch.desc(), _ledger.c.seq.desc())
     .limit(bindparam("most"))
 )
+_RECENT = (
+    select(_ledger)
+    .where(_ledger.c.endpoint == bindparam("of"))
+    .order_by(_ledger.c.epoch.desc(), _ledger.c.seq.desc())
+    .limit(bindparam("within"))
+    .subquery()
+)
+_NOTED = (
+    select(_RECENT)
+    .where(_RECENT.c.event.like(bindparam("kind")))
+    .order_by(_RECENT.c.epoch.desc(), _RECENT.c.seq.desc())
+    .limit(bindparam("most"))
+)
 _CHANGES = (
     select(_ledger)
     .where(_ledger.c.endpoint == bindparam("of"), _ledger.c.epoch == bindparam("at_epoch"))
@@ -191,6 +204,18 @@ class SqlLedger:
         def work(connection: Connection) -> tuple[Entry, ...]:
             found = connection.execute(_HISTORY, {"of": endpoint, "most": limit})
             return entries_of(found.mappings().all())
+
+        return self._database.read(work)
+
+    def noted(
+        self, endpoint: str, kind: str, *, limit: int = 1, within: int = 10_000
+    ) -> tuple[Entry, ...]:
+        """The newest notes of one kind among the newest `within` entries, newest first."""
+        given = {"of": endpoint, "kind": f'{{"event":"noted","kind":"{kind}",%', "most": limit,
+                 "within": within}  # fmt: skip
+
+        def work(connection: Connection) -> tuple[Entry, ...]:
+            return entries_of(connection.execute(_NOTED, given).mappings().all())
 
         return self._database.read(work)
 
