@@ -66,23 +66,24 @@ async def loaded(
         ) as child:
             model = process.ProcessModel(path, bare or release.signature)
             try:
-                if not await _ready(model, child):
-                    raise Unavailable(f"r{release.number} did not load within {LOAD_S:g} s",
-                                      code="model_down", hint="kedge logs has its last words")  # fmt: skip
+                fault = await _fault(model, child)
+                if fault:
+                    raise Unavailable(f"r{release.number} did not load: {fault}", code="model_down",
+                                      hint="kedge doctor checks its files; .kedge/logs has its last words")  # fmt: skip
                 yield model
             finally:
                 model.hang_up()
                 child.kill()
 
 
-async def _ready(model: process.ProcessModel, child: subprocess.Popen[bytes]) -> bool:
-    """Whether it came up; one that died is not waited for."""
-    for _ in range(int(LOAD_S)):
-        if await model.wait_ready(1.0):
-            return True
+async def _fault(model: process.ProcessModel, child: subprocess.Popen[bytes]) -> str:
+    """Why it did not come up; empty when it did. One that ended is not waited for."""
+    for _ in range(int(LOAD_S * 4)):
+        if await model.wait_ready(0.25):
+            return ""
         if child.poll() is not None:
-            return False
-    return False
+            return "its process ended"
+    return f"it took longer than {LOAD_S:g} s"
 
 
 async def answered(

@@ -155,7 +155,7 @@ def control(context: Context, port: int | None) -> None:
 
     server = context.settings.server
     run_control(
-        server.control_port if port is None else port, state_dir=context.state_dir, alerts=context.settings.alerts,
+        server.control_port if port is None else port, config=context.config, state_dir=context.state_dir, alerts=context.settings.alerts,
         status=status_of, evidence=evidence_of, hand_in=hand_in_lines,
     )  # fmt: skip
 
@@ -435,7 +435,7 @@ def rollback(
             refuse_stale(place, lambda: context.online, runs, accept_stale)
         return command
 
-    submit(context, endpoint, make, reason)
+    submit(context, endpoint, make, reason, finding=True)
 
 
 def _number(text: str) -> int:
@@ -521,5 +521,18 @@ def doctor(context: Context, forget: str | None) -> None:
         sys.exit(REFUSED)
 
 
-for _verb in (accept, ack, alerts, diagnose, evidence, outcomes, plan, replay, log, freeze, thaw, features):
+for _verb in (
+    accept,
+    ack,
+    alerts,
+    diagnose,
+    evidence,
+    outcomes,
+    plan,
+    replay,
+    log,
+    freeze,
+    thaw,
+    features,
+):
     main.add_command(_verb)

@@ -142,10 +142,11 @@ def repeat(show: Callable[[], None], *, again: bool) -> None:
 
 
 def submit(
-    context: Context, endpoint: str, make: Callable[[Workplace], AnyCommand], reason: str = ""
-) -> None:
-    """Submit a command and print its receipt."""
-    from kedge.report import receipt_data, receipt_text
+    context: Context, endpoint: str, make: Callable[[Workplace], AnyCommand], reason: str = "", *,
+    finding: bool = False,
+) -> None:  # fmt: skip
+    """Submit a command and print its receipt; with `finding`, the newest diagnosis of what was left."""
+    from kedge.report import finding_text, receipt_data, receipt_text
     from kedge.verbs import probe
     from kedge.wiring import actor
 
@@ -154,4 +155,11 @@ def submit(
     say = context.say if not context.as_json else lambda text: None
     control = place.control(say, probe(place))
     receipt = control.submit(endpoint, command, by=actor(), reason=reason)
-    context.out(receipt_data(receipt), receipt_text(receipt))
+    data, text = receipt_data(receipt), receipt_text(receipt)
+    if finding:  # only now: nothing delays the command
+        from kedge.verbs import finding_beside
+
+        known = finding_beside(context.state_dir, endpoint, data["left"])
+        data["finding"] = known
+        text += f"\n{finding_text(known)}" if known is not None else ""
+    context.out(data, text)

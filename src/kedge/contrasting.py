@@ -227,7 +227,9 @@ class Contrasting:
                     found[picked] = np.where(features[cell[1]][1], np.inf, got)
                     self.found.answers[cell] = found
             few = np.flatnonzero(fine)[:SWAPPED]
-            small = {w: {name: c[few] for name, c in columns.items()} for w, columns in given.items()}
+            small = {
+                w: {name: c[few] for name, c in columns.items()} for w, columns in given.items()
+            }
             for name in self._differing(small):
                 self.found.swaps[name] = await self._swap(models, small, name, picked[few])
 
@@ -264,7 +266,9 @@ class Contrasting:
             if apart:
                 shares.append((-apart, name))
         if len(shares) > SWAPS:
-            self.found.faults.append(f"{len(shares) - SWAPS} features that differ less were not exchanged")
+            self.found.faults.append(
+                f"{len(shares) - SWAPS} features that differ less were not exchanged"
+            )
         return [name for _, name in sorted(shares)[:SWAPS]]
 
     def _bare(self, release: Release) -> Signature:
@@ -286,7 +290,9 @@ class Contrasting:
         generation = release.generation
         transform = Transform(
             self._place.artifacts.verify(release.code),
-            lambda spec: lookups_of(spec, generation, self._online(), alone=True) if spec.read else (),
+            lambda spec: (
+                lookups_of(spec, generation, self._online(), alone=True) if spec.read else ()
+            ),
         )
         failed = np.zeros(len(rows), np.bool_)
         parts: list[Mapping[str, NDArray[Any]]] = []
@@ -322,7 +328,9 @@ class Contrasting:
         if known is None:
             raise ModelFailure(f"{transform.spec.schema.name} fails for every request of a batch",
                                code="transform_raised")  # fmt: skip
-        parts = [one if one is not None else {k: _null(c) for k, c in known.items()} for one in single]
+        parts = [
+            one if one is not None else {k: _null(c) for k, c in known.items()} for one in single
+        ]
         return {name: np.concatenate([part[name] for part in parts]) for name in known}
 
     def _fault(self, what: str, error: KedgeError) -> None:

@@ -234,11 +234,15 @@ class _Referring:
             found = self._read(flipped - BACK_S, min(flipped, since), rule)
         return found or self._read(since - BACK_S, since, "the requests before the window")
 
-    def _read(self, since: float, until: float, rule: str, *, least: int = LEAST) -> Reference | None:
+    def _read(
+        self, since: float, until: float, rule: str, *, least: int = LEAST
+    ) -> Reference | None:
         """A window that one of the two releases answered, and that has so many labels."""
         until = min(until, self._today.since)
         if until <= since:
             return None
+        if len(self._place.records.labelled(self._state.endpoint, since, until, least)) < least:
+            return None  # nothing is read for nothing
         mine = set(self._releases.values())
 
         def wanted(row: JoinRow) -> bool:
@@ -248,10 +252,11 @@ class _Referring:
                         segment=self._options.segment, requests=REFERENCE)  # fmt: skip
         by = {which: self._of(logged, number) for which, number in self._releases.items()}
         which = max(by, key=lambda each: sum(logged.outcomes[n] is not None for n in by[each]))
-        if sum(logged.outcomes[n] is not None for n in by[which]) < least:
+        if sum(logged.outcomes[n] is not None for n in by[which]) < max(least, 1):
             return None
-        if len(by[which]) < len(logged.rows):
-            logged.only(by[which])
+        logged.only(by[which])
+        logged.since = min(row.at for row in logged.rows)
+        logged.until = max(row.at for row in logged.rows)
         return Reference(logged, which, rule)
 
     @staticmethod

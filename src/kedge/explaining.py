@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import click
 
 from kedge.console import Context, verb
@@ -15,20 +18,27 @@ from kedge.console import Context, verb
 @click.option("--reference-since", help="Where the window begins that today is compared with.")
 @click.option("--reference-until", help="Where that one ends; default: where today's begins.")
 @click.option("--segment", metavar="FIELD=VALUE", help="Only the requests of this segment.")
+@click.option(
+    "--within",
+    type=float,
+    hidden=True,
+    help="As control starts it: niced, killed after so many seconds.",
+)
 @verb
 def diagnose(
     context: Context, endpoint: str, since: str, until: str | None, reference_since: str | None,
-    reference_until: str | None, segment: str | None,
+    reference_until: str | None, segment: str | None, within: float | None,
 ) -> None:  # fmt: skip
     """Say why ENDPOINT answers worse than it did, and what rolling back would change. Changes nothing."""
     from kedge.diagnosing import Asked, diagnosis_of
     from kedge.report import diagnosis_text
 
+    if within is not None:
+        os.nice(19)
+        signal.setitimer(signal.ITIMER_REAL, within)  # ends this process, also when control is gone
     options = Asked(since, until, reference_since, reference_until, segment)
     say = context.say if not context.as_json else lambda text: None
-    found = diagnosis_of(
-        context.place(), endpoint, options, online=lambda: context.online, say=say
-    )
+    found = diagnosis_of(context.place(), endpoint, options, online=lambda: context.online, say=say)
     if found["not_filed"]:
         context.say(f"warning: it is not filed: {found['not_filed']}")
     context.out(found, diagnosis_text(found))

@@ -263,4 +263,4 @@ def _identifies(each: Logged, name: str) -> bool:
         return False
     at = np.array([row.at for row in each.rows])[known]
     ranks = np.stack([np.argsort(np.argsort(values)) for values in (at, column[known])])
-    return bool(abs(np.corrcoef(ranks.astype(np.float64))[0, 1]) > TIMES)
+    return bool(abs(np.asarray(np.corrcoef(ranks.astype(np.float64)))[0, 1]) > TIMES)

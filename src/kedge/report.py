@@ -462,19 +462,25 @@ def diagnosis_text(told: dict[str, Any]) -> str:
         share = f", {one['share']:.0%} of the rise" if one["share"] is not None else ""
         effect = f" ({_estimate(one['effect'])}{share})" if one["effect"] else ""
         kind = f", {one['kind'].replace('_', ' ')}" if one["kind"] else ""
-        lines.append(f"  found   {one['cause'].replace('_', ' ')}{kind}: {one['statement']}{effect}")
+        lines.append(
+            f"  found   {one['cause'].replace('_', ' ')}{kind}: {one['statement']}{effect}"
+        )
     lines += [f"  do      {found['action']['sentence']}", "", "  evidence"]
     lines += [_evidence_line(row) for row in found["evidence"]]
     lines += ["", f"  today      {_window_line(window)}"]
     if reference is None:
         lines.append("  reference  none: no earlier window has labels enough")
     else:
-        lines.append(f"  reference  {reference['rule']}: {_window_line(reference)}, of {reference['of']}")
+        lines.append(
+            f"  reference  {reference['rule']}: {_window_line(reference)}, of {reference['of']}"
+        )
     lines += [f"  replayed   {count:,} requests on the {'newer' if which == 'new' else 'older'} release"
               for which, count in told["replayed"].items()]  # fmt: skip
     lines += [f"  without    {fault}" for fault in told["faults"]]
     lines += [f"  missing    {lack['log']}" for lack in found["missing"]]
-    lines += [f"  otherwise  {text}" for text in found["would_change"] if not text.startswith("log ")]
+    lines += [
+        f"  otherwise  {text}" for text in found["would_change"] if not text.startswith("log ")
+    ]
     return "\n".join(lines)
 
 
@@ -482,7 +488,9 @@ def finding_text(found: dict[str, Any]) -> str:
     """The newest finding beside a rollback's receipt."""
     if found["fault"]:
         return f"  finding  could not be read: {found['fault']}"
-    lines = [f"  finding  {found['age_s'] / 60:.0f} min ago: {', '.join(found['causes'])}: {found['headline']}"]
+    lines = [
+        f"  finding  {found['age_s'] / 60:.0f} min ago: {', '.join(found['causes'])}: {found['headline']}"
+    ]
     if found["against"]:
         lines.append(f"  AGAINST  the diagnosis speaks against this rollback: {found['advice']}")
     return "\n".join(lines)

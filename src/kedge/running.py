@@ -34,6 +34,7 @@ from kedge.core.records import JoinRow
 from kedge.core.values import Release, State
 from kedge.engine.clerk import Clerk
 from kedge.engine.control import Say
+from kedge.engine.inquiry import Inquiry
 from kedge.engine.models import Pool
 from kedge.engine.patrol import Patrol
 from kedge.engine.recording import Recording
@@ -332,26 +333,41 @@ def patrol_of(state_dir: Path) -> Patrol:
     )  # fmt: skip
 
 
+def inquiry_of(place: Workplace, patrol: Patrol, config: Path) -> Inquiry:
+    """What has production diagnosed, with this place's connections for its thread alone."""
+
+    def command(endpoint: str, within_s: float) -> Command:
+        line = (sys.executable, "-m", "kedge", "--config", str(config), "diagnose", endpoint)
+        return (*line, "--within", f"{within_s:g}", "--json")
+
+    return Inquiry(
+        ledger=place.ledger, records=place.records, sight=lambda: patrol.sight, clock=place.clock,
+        leads=patrol.leads, command=command, by=f"patrol@{host_name()}",
+    )  # fmt: skip
+
+
 def run_control(
-    port: int, *, state_dir: Path, alerts: Alerts, status: Callable[[Workplace, str | None], object],
+    port: int, *, config: Path, state_dir: Path, alerts: Alerts, status: Callable[[Workplace, str | None], object],
     evidence: Callable[[Workplace, str], object],
     hand_in: Callable[[Workplace, str, list[bytes]], object],
 ) -> None:  # fmt: skip
     """Watch every rollout, tell people, and serve the API on loopback, until a signal says to stop."""
     log_to_stderr()
     place = Workplace(state_dir, patience_s=1.0)
-    config = uvicorn.Config(
+    served = uvicorn.Config(
         Admin(
             lambda endpoint: status(place, endpoint), lambda endpoint: evidence(place, endpoint),
             lambda endpoint, lines: hand_in(place, endpoint, lines),
         ),
         host="127.0.0.1", port=port, log_config=None, access_log=False, lifespan="off", ws="none",
     )  # fmt: skip
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(served)
     patrol = patrol_of(state_dir)
     clerk = Clerk(ledger=place.ledger, records=place.records, rolls=place.rolls, clock=place.clock)
     alerting = alerting_of(Workplace(state_dir, patience_s=1.0), patrol, alerts)
-    parts = (("patrol", patrol.run), ("clerk", clerk.run), ("alerting", alerting.run))
+    inquiry = inquiry_of(Workplace(state_dir, patience_s=1.0), patrol, config)
+    parts = (("patrol", patrol.run), ("clerk", clerk.run), ("alerting", alerting.run),
+             ("inquiry", inquiry.run))  # fmt: skip
     for name, run in parts:
         threading.Thread(target=_run_or_end, args=(run, server), name=name).start()
     threading.Thread(target=_end_with_parent, args=(server, os.getppid()), daemon=True).start()
@@ -359,6 +375,7 @@ def run_control(
     patrol.stop()
     clerk.stop()
     alerting.stop()
+    inquiry.stop()
 
 
 def _run_or_end(run: Callable[[], None], server: uvicorn.Server) -> None:

@@ -6,8 +6,12 @@ and the answers that a test says.
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -16,7 +20,13 @@ from numpy.typing import NDArray
 
 from e2e.place import Site
 from kedge.adapters.records.spool import Spool
+from kedge.core.commands import AnyCommand
 from kedge.core.records import JoinRow, Known, Outcome
+from kedge.core.values import Release
+from kedge.enrol import register_version
+from kedge.featuring import apply_file
+from kedge.settings import load
+from kedge.verbs import apply_policies, create_workplace, release_of
 from kedge.wiring import Workplace
 
 HOUR_S = 3600.0
@@ -33,11 +43,64 @@ class Past:
         self.rng = np.random.default_rng(seed)
         self._number = 0
 
+    def set_up(self) -> None:
+        """Make the ledger, and bring the policy into force."""
+        create_workplace(self.site.root / ".kedge")
+        apply_policies(self.place, load(self.site.root / "kedge.toml"))
+
+    def register(self, name: str, *, schema: str | None = None, **behaviour: Any) -> None:
+        """Register a model that behaves as told."""
+        path = Path(self.site.model(name, **behaviour))
+        register_version(
+            self.place, "flights", path, golden=None, training=None, trusted=(), schema=schema
+        )
+
+    def apply(self, source: str) -> None:
+        """Apply a features file."""
+        path = self.site.root / "features.py"
+        path.write_text(source)
+        apply_file(self.place, path, golden=None, root=self.site.root)
+
+    def release(self, version: str, *, transformation: int | None = None) -> Release:
+        """The release of a version."""
+        return release_of(self.place, "flights", version, transformation=transformation)
+
+    def submit(self, command: AnyCommand) -> None:
+        """As the CLI does; no replica is known."""
+        self.place.control(lambda text: None, None).submit("flights", command, by="tester")
+
+    def lose(self, version: str) -> None:
+        """Damage a model's files."""
+        digest = self.release(version).model_digest
+        (self.place.artifacts.path(digest) / "behave.json").write_text("{}")
+
+    def iso(self, hours_ago: float) -> str:
+        """A time, as a verb takes it."""
+        return datetime.fromtimestamp(self.now - hours_ago * HOUR_S, UTC).isoformat()
+
+    def tear(self, first: float, last: float) -> float:
+        """Overwrite the middle of the hour, of these hours ago, that holds most; its share of them."""
+        hours = self.site.root / ".kedge" / "records" / "hours"
+        begin, end = (int((self.now - ago * HOUR_S) // HOUR_S) for ago in (first, last))
+        held = {}
+        for path in (hours / f"{hour}.db" for hour in range(begin, end + 1)):
+            if path.exists():
+                with closing(sqlite3.connect(path)) as db:
+                    db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                    (held[path],) = db.execute("SELECT count(*) FROM prediction").fetchone()
+        torn = max(held, key=lambda path: held[path])
+        size = torn.stat().st_size // 4096
+        with torn.open("r+b") as file:
+            for page in range(size // 3, 2 * size // 3):
+                file.seek(page * 4096)
+                file.write(b"\xff" * 4096)
+        return held[torn] / sum(held.values())
+
     def given(
         self, n: int, hours_ago: float, *, production: int, truth: Answer | None,
         candidate: int | None = None, other: Answer | None = None, answer: Answer,
-        nulls: float = 0.0, inputs: bool = True, over_h: float = 1.0, segment: str = "",
-        column: str = "x", labelled: float = 1.0, arm: str = "production",
+        over_h: float = 1.0, segment: str = "",
+        column: str = "x", arm: str = "production", word: str = "a",
     ) -> list[str]:  # fmt: skip
         """Write n requests and their outcomes; the ids.
 
@@ -49,32 +112,29 @@ class Past:
             candidate: who was compared.
             other: what that one silently said.
             answer: what the caller got.
-            nulls: share of the requests whose x is null.
-            inputs: whether they were kept.
             over_h: hours.
             segment: such as origin=JFK.
             column: what the input is called.
-            labelled: share with an outcome.
             arm: who answered the caller.
+            word: the other input; one in five has it, the others say "a".
         """
         x = self.rng.uniform(1.0, 9.0, n)
         said = answer(x)
         shadow = other(x) if other is not None else None
-        lost = self.rng.random(n) < nulls
         rows, outcomes = [], []
         y = None if truth is None else truth(x) + self.rng.normal(0, 0.5, n)
         for k in range(n):
             self._number += 1
             at = self.now - hours_ago * HOUR_S + over_h * HOUR_S * k / n
-            given: dict[str, Any] = {column: None if lost[k] else float(x[k]), "word": "a"}
+            given: dict[str, Any] = {column: float(x[k]), "word": word if k % 5 == 0 else "a"}
             rows.append(JoinRow(
                 id=f"q{self._number:08}/0", at=at, unit="", endpoint="flights", production=production,
                 candidate=candidate, salt="", weight=0, arm=arm, failed=False,
                 segments=(segment,) if segment else (), score=float(said[k]), decision=f"{said[k]:.6g}",
                 shadow_score=None if shadow is None else float(shadow[k]), paired=shadow is not None,
-                inputs=msgspec.msgpack.encode(given) if inputs else b"",
+                inputs=msgspec.msgpack.encode(given),
             ))  # fmt: skip
-            if y is not None and self.rng.random() < labelled:
+            if y is not None:
                 outcomes.append((rows[-1].id, float(y[k])))
         self.write(rows, outcomes)
         return [row.id for row in rows]

@@ -42,6 +42,10 @@ CREATE TABLE tally (
 """
 _COUNT = """INSERT INTO tally VALUES (?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET n = n + excluded.n"""
+_OLDEST = """SELECT body, inputs FROM prediction LEFT JOIN logged USING (id, endpoint)
+WHERE endpoint = ? ORDER BY id"""
+_NEWEST = """SELECT body, inputs FROM prediction LEFT JOIN logged USING (id, endpoint)
+WHERE endpoint = ? ORDER BY id DESC"""
 _STRIP = "DELETE FROM logged WHERE endpoint = ? AND given < ?"
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -148,10 +152,7 @@ class Hours:
 
         `newest`: the newest hour first, and within it the greatest id, which is ours and newest.
         """
-        query = (
-            "SELECT body, inputs FROM prediction LEFT JOIN logged USING (id, endpoint)"
-            " WHERE endpoint = ? ORDER BY id"
-        ) + (" DESC" if newest else "")
+        query = _NEWEST if newest else _OLDEST
         for hour in self._within(since, until, newest=newest):
             for body, inputs in self._read(hour, query, (endpoint,)):
                 row = _row(body)

@@ -16,6 +16,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -237,16 +238,21 @@ class Records:
         self, endpoint: str, since: float, until: float, limit: int
     ) -> tuple[Labelled, ...]:
         """At most `limit` labels of predictions given in [since, until), those of the newest hours."""
-        rows = self._asked(
-            "SELECT id, label_version, value, at, joined_at, body FROM label INDEXED BY label_hour"
-            " WHERE hour BETWEEN ? AND ? AND endpoint = ? ORDER BY hour DESC LIMIT ?",
-            (int(since // HOUR_S) - 1, int(until // HOUR_S) + 1, endpoint, limit),
-        )
-        found = (
-            Labelled(_row(body), Outcome(name, _value(value), at, version), joined_at)
-            for name, version, value, at, joined_at, body in rows
-        )
-        return tuple(one for one in found if since <= one.row.at < until)
+        if not self._labels_path.exists():
+            return ()
+        hours = int(since // HOUR_S) - 1, int(until // HOUR_S) + 1
+        with told(), self._present_labels() as labels:
+            rows = labels.execute(
+                "SELECT id, label_version, value, at, joined_at, body"
+                " FROM label INDEXED BY label_hour"
+                " WHERE hour BETWEEN ? AND ? AND endpoint = ? ORDER BY hour DESC",
+                (*hours, endpoint),
+            )
+            found = (
+                Labelled(_row(body), Outcome(name, _value(value), at, version), joined_at)
+                for name, version, value, at, joined_at, body in rows
+            )
+            return tuple(islice((one for one in found if since <= one.row.at < until), limit))
 
     def newest_label(self, endpoint: str) -> int:
         """The cursor after the newest label; 0 when there is none."""
