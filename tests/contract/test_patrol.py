@@ -10,12 +10,15 @@ import pytest
 
 from contract.sql_world import POLICY, World, world
 from kedge.core.commands import Canary, Freeze, Pause, Promote, Rollback, Shadow
+from kedge.core.findings import Cause
 from kedge.core.values import CanaryPolicy, Output, ShadowPolicy, Stage
 from kedge.core.windows import Window
 from kedge.engine.patrol import Patrol
 from kedge.judging import evidence_of
-from kedge.ports import Entry
+from kedge.ports import Entry, Note
 from kedge.wiring import Workplace
+from unit.test_filed import finding
+from unit.test_policy import facts
 
 QUICK = msgspec.structs.replace(
     POLICY,
@@ -195,3 +198,28 @@ def test_a_store_that_cannot_be_read_decides_nothing(tmp_path: Path) -> None:
     site.patrol = site.fresh()
     site.look()
     assert site.told() == []
+
+
+@pytest.mark.parametrize("body", [{}, msgspec.to_builtins(finding(Cause.WORLD, new=2, old=1))])
+def test_no_finding_holds_up_what_fails_by_itself(tmp_path: Path, body: dict[str, Any]) -> None:
+    """One that cannot be read, and one that blames the world: errors are the callers' own pain."""
+    site = Watched(tmp_path)
+    site.world.do(Canary(release=2, weight=500))
+    site.place.ledger.note("flights", Note(kind="finding", body=body), by="me", reason="",
+                           at=site.place.clock.now())  # fmt: skip
+    for _ in range(30):
+        site.pass_time(1, bad=(1, 1))
+        site.look()
+    assert site.told() == ["CandidateRolledBack"]
+
+
+def test_the_newest_finding_is_known_when_something_is_to_be_taken_back(tmp_path: Path) -> None:
+    site = Watched(tmp_path)
+    state, seen = site.world.row(), facts()
+    assert site.patrol._known(state, seen).finding is None
+    for new in (2, 5):
+        note = Note(kind="finding", body=msgspec.to_builtins(finding(Cause.WORLD, new=new)))
+        site.place.ledger.note("flights", note, by="me", reason="", at=site.place.clock.now())
+    known = site.patrol._known(state, seen)
+    assert known.finding == finding(Cause.WORLD, new=5)
+    assert abs(known.now - site.place.clock.unix()) < 60

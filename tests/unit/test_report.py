@@ -64,6 +64,10 @@ def test_no_kind_of_event_is_without_a_sentence() -> None:
          "judged r2: fail (guardrail)"),
         (Note("registered", {"version": "v1", "flavour": "onnx"}),
          "registered: version v1, flavour onnx"),
+        (Note("finding", {"causes": ["world", "data"], "headline": "said", "advice": "go forward"}),
+         "found world, data: said; go forward"),
+        (Note("accepted", {"requests": 1200, "release": 2, "since": 0.0, "until": 3600.0}),
+         "1,200 requests of r2, 1970-01-01 00:00 to 1970-01-01 01:00 UTC, are the reference from now on"),
         (Note("something new", {}), "something new: "),
     ],
 )  # fmt: skip

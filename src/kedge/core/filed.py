@@ -51,8 +51,14 @@ class Filed(Value, frozen=True, kw_only=True):
 
     @property
     def against(self) -> bool:
-        """Whether it speaks against a rollback: world or data, and it is not shown to help."""
-        return bool(ELSEWHERE & set(self.causes)) and not self.release
+        """Whether it speaks against a rollback: the cause is elsewhere, or it is shown to harm."""
+        harms = self.effect is not None and self.effect.low > 0
+        return (harms or self.elsewhere) and not self.release
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether the world or the data is a cause."""
+        return bool(ELSEWHERE & set(self.causes))
 
     @property
     def release(self) -> bool:
@@ -115,7 +121,7 @@ def holds(found: Filed | None, new: int, old: int, failing: Collection[str], now
     if found is None or not failing or not set(failing) <= SOFT:
         return ""
     known = about(found, new, now, FRESH_S) and found.old == old
-    if not known or not found.against or found.effect is None:
+    if not known or not found.elsewhere or found.release or found.effect is None:
         return ""
     causes = " and ".join(dict.fromkeys(str(c) for c in found.causes if c in ELSEWHERE))
     return f"the diagnosis says {causes}: {found.headline}; {found.advice}"

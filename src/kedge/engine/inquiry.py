@@ -77,6 +77,7 @@ class Inquiry:
         self._failed: dict[str, int] = {}
         """By endpoint: the epoch whose failure was diagnosed."""
         self._looked: dict[str, float] = {}
+        self._fault = ""
         self._stopping = threading.Event()
 
     def stop(self) -> None:
@@ -106,7 +107,11 @@ class Inquiry:
                     self._begin(state.endpoint)
                     return
         except (KedgeError, OSError) as error:
-            log.warning("inquiry.blind", fault=str(error))
+            if str(error) != self._fault:
+                log.warning("inquiry.blind", fault=str(error))
+            self._fault = str(error)
+        else:
+            self._fault = ""
 
     # ------------------------------------------------------------ when
 
