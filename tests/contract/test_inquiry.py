@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -60,7 +59,11 @@ class Place:
     def look(self) -> None:
         """Look until what was begun, if anything, has ended."""
         self.inquiry.look()
-        until(lambda: self.inquiry.look() or self.inquiry._running is None, "its end", 20)
+        until(self._over, "its end", 20)
+
+    def _over(self) -> bool:
+        self.inquiry.look()
+        return self.inquiry._running is None
 
     @property
     def times(self) -> int:
@@ -189,10 +192,10 @@ def _gone(pid: int) -> bool:
 def test_without_the_ledger_nothing_is_begun(at: Place, tmp_path: Path) -> None:
     at.label(LABELS)
     ledger = at.world.state_dir / "ledger"
-    os.rename(ledger, tmp_path / "away")
+    ledger.rename(tmp_path / "away")
     at.inquiry.look()
     assert at.inquiry._running is None
-    os.rename(tmp_path / "away", ledger)
+    (tmp_path / "away").rename(ledger)
     at.clock.go(LOOK_S)
     at.look()
     assert at.times == 1

@@ -82,7 +82,7 @@ class Past:
         """Overwrite the middle of the hour, of these hours ago, that holds most; its share of them."""
         hours = self.site.root / ".kedge" / "records" / "hours"
         begin, end = (int((self.now - ago * HOUR_S) // HOUR_S) for ago in (first, last))
-        held = {}
+        held: dict[Path, int] = {}
         for path in (hours / f"{hour}.db" for hour in range(begin, end + 1)):
             if path.exists():
                 with closing(sqlite3.connect(path)) as db:

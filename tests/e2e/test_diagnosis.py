@@ -211,7 +211,7 @@ def test_labels_for_one_arm_only_are_compared_in_pairs_or_not_at_all(past: Past)
     """The caller that met the candidate has no outcome; the candidate is asked production's requests."""
     past.submit(Canary(release=past.release("v3").number, weight=5_000, override="a test"))
     reference(past, production=2, truth=thrice, answer=thrice)
-    arms = {"production": 2, "candidate": 3}
+    arms: dict[str, Any] = {"production": 2, "candidate": 3}
     past.given(300, 1.0, **arms, truth=thrice, answer=thrice, over_h=0.5)
     past.given(300, 1.0, **arms, truth=None, answer=twice, over_h=0.5, arm="candidate")
     told = diagnosed(past)
