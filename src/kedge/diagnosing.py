@@ -42,6 +42,7 @@ class Asked(NamedTuple):
     reference_since: str | None = None
     reference_until: str | None = None
     segment: str | None = None
+    production: bool = False
 
 
 class Reference(NamedTuple):
@@ -72,7 +73,7 @@ def diagnosis_of(
         Unavailable: the ledger or the log cannot be read.
     """
     state = state_of(place, endpoint)
-    new, old = _releases(state)
+    new, old = _releases(state, production=options.production)
     now = place.clock.unix()
     until = instant(options.until, now) if options.until else now
     accepted = _accepted(place, state)
@@ -90,9 +91,9 @@ def diagnosis_of(
     known = [*today.outcomes, *(reference.logged.outcomes if reference is not None else ())]
     reading.outcomes(known)  # words or numbers: the same for both windows
     cells = Contrasting(place, state, today, reading, online, say).gather(new, old)
-    found = diagnose(_facts(place, state, today, reference, reading, cells))
+    found = diagnose(_facts(place, state, (new, old), today, reference, reading, cells))
     short = filed(found, at=now, since=since, until=until, requests=len(today.rows),
-                  labelled=today.labelled)  # fmt: skip
+                  labelled=today.labelled, segment=options.segment or "")  # fmt: skip
     told = {
         "endpoint": endpoint, "diagnosis": msgspec.to_builtins(found),
         "window": {**today.told(), "segment": options.segment},
@@ -115,16 +116,19 @@ def _file(place: Workplace, endpoint: str, short: Filed) -> dict[str, Any]:
     return {"filed": entry.seq, "not_filed": ""}
 
 
-def _releases(state: State) -> tuple[Release, Release | None]:
-    """The release that is asked about, and the one that a rollback would land on."""
+def _releases(state: State, *, production: bool = False) -> tuple[Release, Release | None]:
+    """The release that is asked about, and the one that a rollback would land on.
+
+    With `production` it is production, also while a candidate is under way.
+    """
     if state.production is None:
         raise Refused(f"{state.endpoint} has nothing in production to diagnose",
                       code="nothing_in_production")  # fmt: skip
-    production = state.releases[state.production]
-    if state.candidate is not None:
-        return state.releases[state.candidate], production
+    live = state.releases[state.production]
+    if state.candidate is not None and not production:
+        return state.releases[state.candidate], live
     back = state.back if state.back != state.production else None
-    return production, state.releases[back] if back is not None else None
+    return live, state.releases[back] if back is not None else None
 
 
 def _label(release: Release) -> str:
@@ -135,10 +139,10 @@ def _label(release: Release) -> str:
 
 
 def _facts(
-    place: Workplace, state: State, today: Logged, reference: Reference | None, reading: Reading,
+    place: Workplace, state: State, releases: tuple[Release, Release | None], today: Logged, reference: Reference | None, reading: Reading,
     cells: Cells,
 ) -> Facts:  # fmt: skip
-    new, old = _releases(state)
+    new, old = releases
     metric = guardrails(state.policy)["quality"].metric or "error_rate"
     parts = frozenset(changed(new, old)) if old is not None else frozenset()
     divided = len(cells.answers) == 4 or not parts

@@ -18,16 +18,13 @@ from kedge.console import Context, verb
 @click.option("--reference-since", help="Where the window begins that today is compared with.")
 @click.option("--reference-until", help="Where that one ends; default: where today's begins.")
 @click.option("--segment", metavar="FIELD=VALUE", help="Only the requests of this segment.")
-@click.option(
-    "--within",
-    type=float,
-    hidden=True,
-    help="As control starts it: niced, killed after so many seconds.",
-)
+@click.option("--production", is_flag=True,
+              help="Ask about production, also while a candidate is under way.")  # fmt: skip
+@click.option("--within", type=float, hidden=True, help="As control starts it: niced and bounded.")
 @verb
 def diagnose(
     context: Context, endpoint: str, since: str, until: str | None, reference_since: str | None,
-    reference_until: str | None, segment: str | None, within: float | None,
+    reference_until: str | None, segment: str | None, within: float | None, *, production: bool,
 ) -> None:  # fmt: skip
     """Say why ENDPOINT answers worse than it did, and what rolling back would change. Changes nothing."""
     from kedge.diagnosing import Asked, diagnosis_of
@@ -36,7 +33,7 @@ def diagnose(
     if within is not None:
         os.nice(19)
         signal.setitimer(signal.ITIMER_REAL, within)  # ends this process, also when control is gone
-    options = Asked(since, until, reference_since, reference_until, segment)
+    options = Asked(since, until, reference_since, reference_until, segment, production=production)
     say = context.say if not context.as_json else lambda text: None
     found = diagnosis_of(context.place(), endpoint, options, online=lambda: context.online, say=say)
     if found["not_filed"]:

@@ -467,7 +467,8 @@ def diagnosis_text(told: dict[str, Any]) -> str:
         )
     lines += [f"  do      {found['action']['sentence']}", "", "  evidence"]
     lines += [_evidence_line(row) for row in found["evidence"]]
-    lines += ["", f"  today      {_window_line(window)}"]
+    of = f", {window['segment']} only" if window["segment"] else ""
+    lines += ["", f"  today      {_window_line(window)}{of}"]
     if reference is None:
         lines.append("  reference  none: no earlier window has labels enough")
     else:

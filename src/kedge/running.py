@@ -31,7 +31,7 @@ from kedge.core.codec import encode
 from kedge.core.errors import BadConfig, Refused, Unavailable
 from kedge.core.generations import Online
 from kedge.core.records import JoinRow
-from kedge.core.values import Release, State
+from kedge.core.values import Release, Stage, State
 from kedge.engine.clerk import Clerk
 from kedge.engine.control import Say
 from kedge.engine.inquiry import Inquiry
@@ -336,9 +336,11 @@ def patrol_of(state_dir: Path) -> Patrol:
 def inquiry_of(place: Workplace, patrol: Patrol, config: Path) -> Inquiry:
     """What has production diagnosed, with this place's connections for its thread alone."""
 
-    def command(endpoint: str, within_s: float) -> Command:
-        line = (sys.executable, "-m", "kedge", "--config", str(config), "diagnose", endpoint)
-        return (*line, "--within", f"{within_s:g}", "--json")
+    def command(state: State, within_s: float) -> Command:
+        line = (sys.executable, "-m", "kedge", "--config", str(config), "diagnose", state.endpoint)
+        # Of a candidate that no caller meets the patrol says enough.
+        about = () if state.stage is Stage.CANARY else ("--production",)
+        return (*line, *about, "--within", f"{within_s:g}", "--json")
 
     return Inquiry(
         ledger=place.ledger, records=place.records, sight=lambda: patrol.sight, clock=place.clock,

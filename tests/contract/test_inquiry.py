@@ -20,6 +20,7 @@ from kedge.core.commands import Promote
 from kedge.core.findings import Cause
 from kedge.core.policy import Decision
 from kedge.core.records import Outcome
+from kedge.core.values import State
 from kedge.engine.inquiry import AGAIN_S, EVERY_S, LABELS, LOOK_S, WITHIN_S, Inquiry
 from kedge.ports import Note
 from kedge.wiring import Workplace
@@ -52,8 +53,8 @@ class Place:
             leads=lambda: self.leads, command=self.command, by="patrol@here",
         )  # fmt: skip
 
-    def command(self, endpoint: str, within_s: float) -> Sequence[str]:
-        note = f"open({str(self.begun)!r}, 'a').write('{endpoint} {within_s:g}\\n')"
+    def command(self, state: State, within_s: float) -> Sequence[str]:
+        note = f"open({str(self.begun)!r}, 'a').write('{state.endpoint} {within_s:g}\\n')"
         return sys.executable, "-c", f"{note}\n{self.program}"
 
     def look(self) -> None:

@@ -106,6 +106,7 @@ def test_a_soft_failure_that_is_the_worlds_is_held() -> None:
         (finding(Cause.WORLD, effect=HELPS), 3, 2, {"quality"}, 0.0),
         (finding(Cause.DATA, effect=None), 3, 2, {"quality"}, 0.0),
         (finding(Cause.NOISE), 3, 2, {"quality"}, 0.0),
+        (finding(Cause.WORLD, segment="origin=JFK"), 3, 2, {"quality"}, 0.0),
         (finding(Cause.CANNOT_TELL, effect=HARMS), 3, 2, {"quality"}, 0.0),
     ],
 )  # fmt: skip

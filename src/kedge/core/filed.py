@@ -47,6 +47,8 @@ class Filed(Value, frozen=True, kw_only=True):
     """By finding: what it adds to the loss."""
     action: Act
     advice: str
+    segment: str = ""
+    """Of which segment alone it was asked; such a one holds nothing."""
     missing: tuple[str, ...] = ()
 
     @property
@@ -79,8 +81,9 @@ class Filed(Value, frozen=True, kw_only=True):
 
 
 def filed(
-    found: Diagnosis, *, at: float, since: float, until: float, requests: int, labelled: int
-) -> Filed:
+    found: Diagnosis, *, at: float, since: float, until: float, requests: int, labelled: int,
+    segment: str = "",
+) -> Filed:  # fmt: skip
     """A diagnosis in short."""
     return Filed(
         at=min(at, until), since=since, until=until, requests=requests, labelled=labelled,
@@ -91,6 +94,7 @@ def filed(
         statements=tuple(f.statement for f in found.findings), effect=found.effect,
         harms=tuple(f.effect for f in found.findings), action=found.action.code,
         advice=found.action.sentence, missing=tuple(lack.log for lack in found.missing),
+        segment=segment,
     )  # fmt: skip
 
 
@@ -118,7 +122,7 @@ def holds(found: Filed | None, new: int, old: int, failing: Collection[str], now
         failing: the metrics that fail.
         now: Unix time.
     """
-    if found is None or not failing or not set(failing) <= SOFT:
+    if found is None or found.segment or not failing or not set(failing) <= SOFT:
         return ""
     known = about(found, new, now, FRESH_S) and found.old == old
     if not known or not found.elsewhere or found.release or found.effect is None:

@@ -45,8 +45,8 @@ LOOK_S = 30.0
 
 log = structlog.get_logger("kedge.inquiry")
 
-Command = Callable[[str, float], Sequence[str]]
-"""How an endpoint is diagnosed within so many seconds."""
+Command = Callable[[State, float], Sequence[str]]
+"""How an endpoint, as its row is, is diagnosed within so many seconds."""
 
 
 class _Running(NamedTuple):
@@ -104,7 +104,7 @@ class Inquiry:
         try:
             for state in self._ledger.read().states.values():
                 if state.production is not None and self._due(state):
-                    self._begin(state.endpoint)
+                    self._begin(state)
                     return
         except (KedgeError, OSError) as error:
             if str(error) != self._fault:
@@ -148,12 +148,13 @@ class Inquiry:
 
     # ------------------------------------------------------------ the process
 
-    def _begin(self, endpoint: str) -> None:
+    def _begin(self, state: State) -> None:
+        endpoint = state.endpoint
         self._begun[endpoint] = self._clock.unix()
         self._labels[endpoint] = self._records.newest_label(endpoint)
         said = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the process has ended
         child = subprocess.Popen(  # noqa: S603 - our own interpreter
-            self._command(endpoint, WITHIN_S), stdin=subprocess.DEVNULL, stdout=said,
+            self._command(state, WITHIN_S), stdin=subprocess.DEVNULL, stdout=said,
             stderr=subprocess.STDOUT, start_new_session=True,
             env={**os.environ, "KEDGE_ACTOR": self._by},
         )  # fmt: skip
