@@ -150,6 +150,14 @@ def test_another_control_goes_on_from_what_was_filed(at: Place) -> None:
     assert at.times == 1
 
 
+def test_a_finding_that_cannot_be_read_keeps_nobody_from_asking(at: Place) -> None:
+    at.label(LABELS)
+    note = Note(kind="finding", body={"from": "the future"})
+    at.place.ledger.note("flights", note, by="me", reason="", at=at.clock.now())
+    at.look()
+    assert at.times == 1
+
+
 @pytest.mark.parametrize("program", ["raise SystemExit(1)", "import os; os.kill(os.getpid(), 9)"])
 def test_one_that_dies_is_not_begun_again_at_once(at: Place, program: str) -> None:
     at.program = program

@@ -25,7 +25,7 @@ from typing import IO, NamedTuple
 import structlog
 
 from kedge.core.alerts import Sight
-from kedge.core.errors import KedgeError
+from kedge.core.errors import KedgeError, Refused
 from kedge.core.values import Stage, State
 from kedge.engine.filing import newest_finding
 from kedge.ports import Clock, Ledger, RecordStore
@@ -118,8 +118,7 @@ class Inquiry:
     def _due(self, state: State) -> bool:
         name, now = state.endpoint, self._clock.unix()
         if name not in self._begun:
-            known = newest_finding(self._ledger, name)
-            self._begun[name] = known.at if known is not None else 0.0
+            self._begun[name] = self._last(name)
             # What came before the last one is known to it.
             fresh = now - self._begun[name] < EVERY_S
             self._labels[name] = self._records.newest_label(name) if fresh else 0
@@ -134,6 +133,14 @@ class Inquiry:
         self._looked[name] = self._clock.monotonic() + LOOK_S
         _, rows = self._records.labels(name, self._labels[name], LABELS)
         return len(rows) >= LABELS
+
+    def _last(self, name: str) -> float:
+        """When an endpoint was diagnosed last, by whomever; 0 when nobody knows."""
+        try:
+            known = newest_finding(self._ledger, name)
+        except Refused:  # another version of kedge filed it
+            return 0.0
+        return known.at if known is not None else 0.0
 
     def _fails(self, state: State) -> bool:
         """Whether it fails against the release that was left, and this was not diagnosed yet."""
