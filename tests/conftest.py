@@ -1,6 +1,13 @@
 """Options of this suite."""
 
+import hypothesis
 import pytest
+
+# How long an example takes says what else the machine does, and nothing of the code.
+hypothesis.settings.register_profile(
+    "kedge", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("kedge")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

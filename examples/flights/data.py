@@ -34,7 +34,7 @@ KNOWN = (*STRINGS, *INTEGERS, "distance", "plane_age", "seats", *WEATHER)
 """What is known before departure, in the order in which the honest model takes it."""
 NULLABLE = ("plane_age", "seats", *WEATHER, "dep_delay")
 """Not every plane is in the register, and not every hour has its weather report."""
-CACHE_VERSION = 2
+CACHE_VERSION = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,8 @@ class Flights:
 
     columns: dict[str, NDArray[Any]]
     tailnum: NDArray[np.str_]
+    day: NDArray[np.int32]
+    """Of the month. No model is given it."""
     label: NDArray[np.int8]
     """1 late, 0 on time, NO_LABEL when the flight never arrived as planned."""
 
@@ -58,6 +60,7 @@ class Flights:
         return Flights(
             columns={name: column[which] for name, column in self.columns.items()},
             tailnum=self.tailnum[which],
+            day=self.day[which],
             label=self.label[which],
         )
 
@@ -113,7 +116,9 @@ def _json(value: str | float) -> str | int | float | None:
 
 def _flights(arrays: dict[str, NDArray[Any]]) -> Flights:
     columns = {name: arrays[name] for name in (*KNOWN, "dep_delay", "utc_minute")}
-    return Flights(columns=columns, tailnum=arrays["tailnum"], label=arrays["label"])
+    return Flights(
+        columns=columns, tailnum=arrays["tailnum"], day=arrays["day"], label=arrays["label"]
+    )
 
 
 def _source() -> Path:
@@ -155,6 +160,7 @@ def _parse(folder: Path) -> dict[str, NDArray[Any]]:
     arrival = _numbers(table["arr_delay"])
     utc = np.array([int(text[11:13]) * 60 for text in table["time_hour"]], dtype=np.int32)
     found: dict[str, NDArray[Any]] = {
+        "day": day,
         **{name: np.array(table[name], dtype=np.str_) for name in STRINGS},
         "month": month,
         "weekday": np.array([d.weekday() for d in when], dtype=np.int32),

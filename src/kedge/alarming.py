@@ -1,4 +1,4 @@
-"""What the verbs on alerts do: list them, acknowledge one, try every channel out."""
+"""What the verbs for whoever is on call do: alerts, their channels, and the runbook."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from kedge.core import alerts
 from kedge.core.alerts import Alert, Message, Rung
 from kedge.core.durations import seconds
 from kedge.core.errors import KedgeError, Refused
+from kedge.core.runbook import Runbook
 from kedge.core.values import State
 from kedge.engine.alerting import Alerting
 from kedge.engine.patrol import Patrol
+from kedge.engine.runbooks import filed
 from kedge.ports import Note
 from kedge.settings import Alerts
 from kedge.wiring import Workplace, host_name
@@ -81,8 +83,14 @@ def alerts_text(found: list[dict[str, Any]]) -> str:
         f"#{one['number']:<5} {one['level']:4}  {one['endpoint']}: {one['summary']}"
         + (f"  ({one['times']} times)" if one["times"] > 1 else "")
         + f"\n       {one['opened_at'][:19]}Z  {one['standing']}"
+        + (f"\n       kedge ack {one['number']} says that you have it" if _waits(one) else "")
         for one in found
     )
+
+
+def _waits(one: dict[str, Any]) -> bool:
+    """Whether somebody should take it."""
+    return bool(one["open"] and one["level"] == "page" and not one["acknowledged_by"])
 
 
 def acknowledge(place: Workplace, number: int, by: str) -> Alert:
@@ -167,6 +175,16 @@ def test_text(found: dict[str, Any]) -> str:
         for level in found["levels"]
         for channel in level["channels"]
     )
+
+
+def runbook_of(place: Workplace, endpoint: str, *, by: str) -> Runbook:
+    """The runbook of an endpoint as it stands; kept in the history when that has no such one.
+
+    Raises:
+        Refused: there is no such endpoint.
+    """
+    state = _state(place.ledger.read().states, endpoint)
+    return filed(place.ledger, place.clock, state, by=by)
 
 
 def _state(states: dict[str, State], endpoint: str) -> State:

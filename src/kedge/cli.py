@@ -16,7 +16,8 @@ import click
 
 from kedge.console import REFUSED, Context, repeat, submit, verb
 from kedge.explaining import accept, diagnose
-from kedge.paging import ack, alerts
+from kedge.paging import ack, alerts, runbook
+from kedge.practising import drill, speed
 from kedge.transforming import features
 from kedge.watching import evidence, freeze, log, outcomes, plan, replay, thaw
 
@@ -155,7 +156,8 @@ def control(context: Context, port: int | None) -> None:
 
     server = context.settings.server
     run_control(
-        server.control_port if port is None else port, config=context.config, state_dir=context.state_dir, alerts=context.settings.alerts,
+        server.control_port if port is None else port, config=context.config,
+        state_dir=context.state_dir, alerts=context.settings.alerts,
         status=status_of, evidence=evidence_of, hand_in=hand_in_lines,
     )  # fmt: skip
 
@@ -521,18 +523,6 @@ def doctor(context: Context, forget: str | None) -> None:
         sys.exit(REFUSED)
 
 
-for _verb in (
-    accept,
-    ack,
-    alerts,
-    diagnose,
-    evidence,
-    outcomes,
-    plan,
-    replay,
-    log,
-    freeze,
-    thaw,
-    features,
-):
+for _verb in (accept, ack, alerts, diagnose, drill, evidence, outcomes, plan, replay, runbook, log, freeze,
+              speed, thaw, features):  # fmt: skip
     main.add_command(_verb)

@@ -1,4 +1,4 @@
-"""The verbs on alerts: what is wrong, who has it, and whether anybody would hear of it."""
+"""The verbs for whoever is on call: what is wrong, who has it, who would hear of it, what to do."""
 
 from __future__ import annotations
 
@@ -60,3 +60,17 @@ def ack(context: Context, number: int, by: str | None) -> None:
     done = acknowledge(context.place(), number, by or actor())
     over = "" if done.open else ", and it is over"
     context.out(done, f"alert {number} is acknowledged by {done.acknowledged_by}{over}")
+
+
+@click.command()
+@click.argument("endpoint")
+@click.option("--html", is_flag=True, help="Print a page for a browser instead of Markdown.")
+@verb
+def runbook(context: Context, endpoint: str, *, html: bool) -> None:
+    """Print what to do when ENDPOINT misbehaves: exact commands, who to call, how long it takes."""
+    from kedge.alarming import runbook_of
+    from kedge.core.runbook import markdown, page
+    from kedge.wiring import actor
+
+    book = runbook_of(context.place(), endpoint, by=actor())
+    context.out(book, (page if html else markdown)(book).rstrip())

@@ -51,6 +51,12 @@ def story(event: r.AnyEvent | Note) -> str:
             return f"r{number} went from {weight / 100:g} % to zero and is condemned"
         case r.RolledBack(release=number, left=left):
             return f"production went back from r{left} to r{number}; r{left} is condemned"
+        case r.DrillStarted(release=number, left=left):
+            return f"a drill: r{number} answers, and r{left} comes again"
+        case r.DrillEnded(release=number):
+            return f"the drill is over: r{number} is production again"
+        case Note(kind="drill", body=body):
+            return drill_story(body)
         case Note(kind="receipt", body=body):
             return f"{body['command']} took {body['total_ms']:.1f} ms" + (
                 f", last ack after {body['last_ack_ms']:.1f} ms" if body.get("last_ack_ms") else ""
@@ -59,6 +65,8 @@ def story(event: r.AnyEvent | Note) -> str:
             return f"judged {body['candidate']}: {body['verdict']} ({body['code']})"
         case Note(kind="alert_opened", body=body):
             return f"alert {body['alert']} ({body['level']}): {body['summary']}"
+        case Note(kind="runbook", body=body):
+            return f"the runbook was made anew ({body['digest'][:19]})"
         case Note(kind="alert_tested", body=body):
             channels = [c for level in body["levels"] for c in level["channels"]]
             works = sum(c["delivered"] for c in channels)
@@ -70,6 +78,15 @@ def story(event: r.AnyEvent | Note) -> str:
                     "are the reference from now on")  # fmt: skip
         case Note(kind=kind, body=body):
             return f"{kind}: {', '.join(f'{k} {v}' for k, v in body.items())}"
+
+
+def drill_story(body: dict[str, Any]) -> str:
+    """What a drill came to, as a sentence without a full stop."""
+    what = "a dry drill" if body["dry"] else "a drill"
+    if not body["ok"]:
+        return f"{what} of going back to r{body['release']} failed: {body['why']}"
+    took = "would go back" if body["dry"] else f"went back in {body['total_s'] * 1e3:.0f} ms"
+    return f"{what} {took} to r{body['release']}" + (f" ({body['why']})" if body["why"] else "")
 
 
 def receipt_data(receipt: Receipt) -> dict[str, Any]:
@@ -131,6 +148,10 @@ def status_text(item: dict[str, Any]) -> str:
         lines.append(f"  candidate   {_release(item['candidate'])}: {share}{after}")
     none = "none: this is the first good release" if item["production"] else "none yet"
     lines.append(f"  way back    {_way_back(item['back']) or none}")
+    if item["drill"]:
+        lines.append(
+            f"  DRILL       {item['drill']['left']} comes again in {item['drill']['left_s']:.0f} s"
+        )
     if item["condemned"]:
         lines.append(f"  condemned   {', '.join(item['condemned'])}")
     lines += [f"  replica     {_replica(replica)}" for replica in item["replicas"]]

@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
@@ -34,6 +35,7 @@ from kedge.core.records import JoinRow
 from kedge.core.values import Release, Stage, State
 from kedge.engine.clerk import Clerk
 from kedge.engine.control import Say
+from kedge.engine.drills import Schedule, Start
 from kedge.engine.inquiry import Inquiry
 from kedge.engine.models import Pool
 from kedge.engine.patrol import Patrol
@@ -348,6 +350,20 @@ def inquiry_of(place: Workplace, patrol: Patrol, config: Path) -> Inquiry:
     )  # fmt: skip
 
 
+def drills_of(config: Path) -> Start:
+    """How a drill that is due is started: as a person would, in a process of its own."""
+
+    def start(endpoint: str) -> Callable[[], bool]:
+        child = subprocess.Popen(  # noqa: S603 - our own command
+            [sys.executable, "-m", "kedge", "--config", str(config), "drill", endpoint, "--json"],
+            env={**os.environ, "KEDGE_ACTOR": f"patrol@{host_name()}"}, stdin=subprocess.DEVNULL,
+            stdout=sys.stderr, start_new_session=True,
+        )  # fmt: skip
+        return lambda: child.poll() is None
+
+    return start
+
+
 def run_control(
     port: int, *, config: Path, state_dir: Path, alerts: Alerts, status: Callable[[Workplace, str | None], object],
     evidence: Callable[[Workplace, str], object],
@@ -367,17 +383,20 @@ def run_control(
     patrol = patrol_of(state_dir)
     clerk = Clerk(ledger=place.ledger, records=place.records, rolls=place.rolls, clock=place.clock)
     alerting = alerting_of(Workplace(state_dir, patience_s=1.0), patrol, alerts)
+    schedule = Schedule(
+        ledger=Workplace(state_dir, patience_s=1.0).ledger, clock=place.clock, leads=patrol.leads,
+        start=drills_of(config),
+    )  # fmt: skip
     inquiry = inquiry_of(Workplace(state_dir, patience_s=1.0), patrol, config)
-    parts = (("patrol", patrol.run), ("clerk", clerk.run), ("alerting", alerting.run),
-             ("inquiry", inquiry.run))  # fmt: skip
-    for name, run in parts:
+    parts = (("patrol", patrol.run, patrol.stop), ("clerk", clerk.run, clerk.stop),
+             ("alerting", alerting.run, alerting.stop), ("drills", schedule.run, schedule.stop),
+             ("inquiry", inquiry.run, inquiry.stop))  # fmt: skip
+    for name, run, _ in parts:
         threading.Thread(target=_run_or_end, args=(run, server), name=name).start()
     threading.Thread(target=_end_with_parent, args=(server, os.getppid()), daemon=True).start()
     server.run()
-    patrol.stop()
-    clerk.stop()
-    alerting.stop()
-    inquiry.stop()
+    for _, _, stop in parts:
+        stop()
 
 
 def _run_or_end(run: Callable[[], None], server: uvicorn.Server) -> None:

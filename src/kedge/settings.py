@@ -335,6 +335,7 @@ def _judge(policy: Policy, declared: Any, place: str, faults: list[str]) -> None
     durations = {
         "shadow.window": policy.shadow.window, "canary.dwell": policy.canary.dwell, "log.retention": policy.log.retention,
         "back_window": policy.back_window,
+        **({} if policy.drill.every is None else {"drill.every": policy.drill.every}),
     }  # fmt: skip
     for name, text in durations.items():
         try:

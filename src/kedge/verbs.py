@@ -242,14 +242,9 @@ def probe(place: Workplace) -> Probe:
 
     def ask(member: Member, endpoint: str, epoch: int) -> int | None:
         state = place.ledger.read().states[endpoint]
-        if state.production is None:
+        body = _golden_row(place, state, state.production)
+        if body is None:
             return None
-        try:
-            live = state.releases[state.production]
-            proof = place.artifacts.proof(live.code or live.model_digest)
-        except KedgeError:
-            return None
-        body = msgspec.json.encode({"id": "kedge-probe", "inputs": _first_row(state, proof.inputs)})
         deadline = time.monotonic() + PROBE_TIMEOUT_S
         while time.monotonic() < deadline:
             number, at = _post(member.address, endpoint, body)
@@ -258,6 +253,28 @@ def probe(place: Workplace) -> Probe:
         return None
 
     return ask
+
+
+def ask_release(place: Workplace, endpoint: str, number: int) -> bool:
+    """Whether a gateway answers a marked golden row from this release, asked for by its number."""
+    state = place.ledger.read().states[endpoint]
+    body = _golden_row(place, state, number)
+    return body is not None and any(
+        _post(member.address, endpoint, body, {"kedge-release": f"r{number}"})[0] == number
+        for member in replicas(place.roster.members())
+    )
+
+
+def _golden_row(place: Workplace, state: State, number: int | None) -> bytes | None:
+    """The body of a request with a release's first golden row; None where it cannot be read."""
+    if number is None:
+        return None
+    try:
+        live = state.releases[number]
+        proof = place.artifacts.proof(live.code or live.model_digest)
+    except KedgeError:
+        return None
+    return msgspec.json.encode({"id": "kedge-probe", "inputs": _first_row(state, proof.inputs)})
 
 
 def _first_row(state: State, inputs: dict[str, list[Any]]) -> list[dict[str, Any]]:
@@ -278,14 +295,16 @@ def _first_row(state: State, inputs: dict[str, list[Any]]) -> list[dict[str, Any
     return tensors
 
 
-def _post(address: str, endpoint: str, body: bytes) -> tuple[int | None, int]:
+def _post(
+    address: str, endpoint: str, body: bytes, more: dict[str, str] | None = None
+) -> tuple[int | None, int]:  # fmt: skip
     """The release that answered, and its epoch; None when nobody did."""
     host, _, port = address.rpartition(":")
     if host in ("", "0.0.0.0", "::"):  # noqa: S104 - asked of this host, not bound
         host = "127.0.0.1"
     connection = http.client.HTTPConnection(host, int(port), timeout=PROBE_TIMEOUT_S)
     try:
-        headers = {"content-type": "application/json", "kedge-probe": "1"}
+        headers = {"content-type": "application/json", "kedge-probe": "1", **(more or {})}
         connection.request("POST", f"/v2/models/{endpoint}/infer", body, headers)
         answer = connection.getresponse()
         answer.read()

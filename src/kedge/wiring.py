@@ -24,7 +24,7 @@ from kedge.adapters.sql.rolls import SqlRolls
 from kedge.adapters.sql.roster import SqlEvidence, SqlRoster
 from kedge.adapters.sql.signal import DirectorySignal
 from kedge.adapters.sql.windows import SqlWindows
-from kedge.engine.control import Control, Probe, Say
+from kedge.engine.control import PREPARE_S, Control, Probe, Say
 from kedge.engine.pins import HostDisk
 
 
@@ -78,9 +78,11 @@ class Workplace:
         """Wakes when the ledger or a pin changes."""
         return DirectorySignal(self.state_dir / "ledger", self.disk.pins_dir)
 
-    def control(self, say: Say, probe: Probe | None) -> Control:
-        """Somebody who submits commands."""
+    def control(
+        self, say: Say, probe: Probe | None, *, prepare_s: float = PREPARE_S
+    ) -> Control:  # fmt: skip
+        """Somebody who submits commands; `prepare_s` is how long a forward move may load."""
         return Control(
             ledger=self.ledger, roster=self.roster, signal=DirectorySignal(self.state_dir / "roster"),
-            clock=self.clock, say=say, probe=probe,
+            clock=self.clock, say=say, probe=probe, prepare_s=prepare_s,
         )  # fmt: skip

@@ -18,7 +18,7 @@ from kedge.adapters.sql.alerts import SqlAlerts
 from kedge.alarming import acknowledge, alerts_of, alerts_text, outgoing, test_of, test_text
 from kedge.core import alerts
 from kedge.core.alerts import Alert, Message, Raise, Sight
-from kedge.core.commands import Canary, Promote, Rollback
+from kedge.core.commands import Canary, Drill, Promote, Return, Rollback
 from kedge.core.errors import Refused, Unavailable
 from kedge.core.policy import Decision
 from kedge.core.values import Contact, Escalation, Policy, Rota, Stage
@@ -596,3 +596,29 @@ def test_a_channel_that_raises_nothing_we_know_is_a_failed_attempt(place: Place)
     place.look()
     (delivery,) = place.open()["failing:r2"].deliveries
     assert (delivery.state, delivery.fault) == ("failed", "odd")
+
+
+def test_a_drill_ends_no_alert_and_begins_none(tmp_path: Path, web: Web) -> None:
+    """What is compared pauses; it is not over."""
+    place = Place(tmp_path, policy_of(web))
+    place.world.do(Promote(release=2, override="a test"))
+    broken = Decision("broken input", "unwritten", "w0 cannot write what it counts")
+
+    def pass_time(decision: Decision | None) -> None:
+        for _ in range(8):
+            place.sight = Sight()
+            if decision is not None:
+                place.sees(decision)
+            place.look()
+            place.clock.go(10)
+
+    pass_time(broken)
+    opened = place.open()["broken"]
+    place.world.do(Drill(until=2_000_000_000.0))
+    pass_time(None)
+    assert place.open()["broken"].number == opened.number
+    place.world.do(Return())
+    pass_time(broken)
+    assert place.open()["broken"].number == opened.number
+    pass_time(WELL)
+    assert "broken" not in place.open()

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from contract.sql_world import SIGNATURE, Other, World, at, bundle, registers, version, world
-from kedge.core.commands import Canary, Promote, Rollback
+from kedge.core.commands import Canary, Drill, Promote, Rollback
 from kedge.core.errors import Refused
 from kedge.core.values import Placement, Policy
 
@@ -109,6 +109,15 @@ def test_what_is_live_is_protected(made: World) -> None:
         assert code == "protected"
         assert f"r{number} of flights" in words
         assert role in words
+
+
+def test_what_a_drill_has_left_is_protected(made: World) -> None:
+    """It is production again in a few seconds."""
+    made.do(Promote(release=1))
+    made.do(Promote(release=2, override="a test"))
+    made.do(Drill(until=60.0))
+    code, words = refused_by(made, 2, now=NOW + 999 * DAY)
+    assert (code, "what a drill returns to" in words) == ("protected", True)
 
 
 def test_the_window_protects_what_was_production(made: World) -> None:

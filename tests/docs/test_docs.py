@@ -141,7 +141,7 @@ SECTIONS: dict[str, type[msgspec.Struct]] = {
     "output": values.Output, "shadow": values.ShadowPolicy, "canary": values.CanaryPolicy,
     "cost": values.CostPolicy, "limits": values.Limits, "owner": values.Contact, "escalation": values.Escalation,
     "rota": values.Rota,
-    "guardrails": values.Guardrail, "after": values.AfterPolicy, "features": values.FeaturePolicy, "log": values.LogPolicy,
+    "guardrails": values.Guardrail, "after": values.AfterPolicy, "drill": values.DrillPolicy, "features": values.FeaturePolicy, "log": values.LogPolicy,
 }  # fmt: skip
 
 

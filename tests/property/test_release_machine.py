@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from kedge.core.back import starved
+from kedge.core.back import returned, starved
 from kedge.core.codec import decode, encode, fingerprint
 from kedge.core.commands import (
     Abort,
@@ -15,9 +15,11 @@ from kedge.core.commands import (
     AnyEvent,
     Canary,
     Configure,
+    Drill,
     Pause,
     Promote,
     Resume,
+    Return,
     Rollback,
     SetWeight,
     Shadow,
@@ -143,9 +145,9 @@ class Machine(RuleBasedStateMachine):
         outcome = self.submit(Rollback(production=True, **asked))
         if not refused(outcome):
             assert self.state.production in before.served
-            assert self.state.production != before.production
+            assert self.state.production != returned(before).production
             assert self.state.production not in self.state.condemned
-            assert before.production in self.state.condemned
+            assert returned(before).production in self.state.condemned
             assert self.state.candidate is None
 
     @rule()
@@ -162,7 +164,28 @@ class Machine(RuleBasedStateMachine):
             assert before.candidate in self.state.condemned
         else:
             assert self.state.production == before.back
-            assert before.production in self.state.condemned
+            assert returned(before).production in self.state.condemned
+
+    @rule(until=st.sampled_from((10.0, 20.0)))
+    def drill(self, until: float) -> None:
+        before = self.state
+        outcome = self.submit(Drill(until=until))
+        if not refused(outcome):
+            assert before.stage is Stage.SETTLED
+            assert self.state.production == before.back
+            assert self.state.drill is not None
+            back = run(self.state, Return(until=until))
+            assert back == msgspec.structs.replace(before, epoch=before.epoch + 2)
+
+    @rule(until=st.sampled_from((None, 10.0, 20.0)))
+    def end_of_a_drill(self, until: float | None) -> None:
+        before = self.state
+        outcome = self.submit(Return(until=until))
+        if refused(outcome):
+            assert before.drill is None or until not in (None, before.drill.until)
+        else:
+            assert before.drill is not None
+            assert self.state.production == before.drill.left
 
     @rule()
     def rollback_until_nothing_is_left(self) -> None:
@@ -170,7 +193,7 @@ class Machine(RuleBasedStateMachine):
         state, seen = self.state, []
         while not refused(outcome := decide(state, Rollback(), AT)):
             if state.stage is not Stage.CANARY:
-                seen.append(state.production)
+                seen.append(returned(state).production)
             state = run(state, Rollback())
         seen.append(state.production)
         assert isinstance(outcome, Refusal)
@@ -179,7 +202,7 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def there_is_a_candidate_exactly_while_a_rollout_runs(self) -> None:
-        settled = self.state.stage in (Stage.EMPTY, Stage.SETTLED)
+        settled = self.state.stage in (Stage.EMPTY, Stage.SETTLED, Stage.DRILL)
         assert (self.state.candidate is None) is settled
         assert self.state.candidate != self.state.production or self.state.production is None
         assert (self.state.production is None) is (self.state.stage is Stage.EMPTY)
@@ -204,15 +227,16 @@ class Machine(RuleBasedStateMachine):
             if back is not None:
                 assert back in state.served
                 assert back not in state.condemned
-                assert back != state.production
+                assert back != returned(state).production
                 assert starved(state, back, state.fields) == ()
-        good = set(state.served) - set(state.condemned) - {state.production}
+        good = set(state.served) - set(state.condemned) - {returned(state).production}
         unfed = {r for r in good if starved(state, r, state.fields)}
         assert (state.back is None) is (good == unfed)
 
     @invariant()
     def nothing_that_serves_is_starved(self) -> None:
-        for live in (self.state.production, self.state.candidate):
+        ends = (self.state.production, returned(self.state).production, self.state.candidate)
+        for live in ends:
             assert starved(self.state, live, self.state.fields) == ()
 
     @invariant()
@@ -220,7 +244,16 @@ class Machine(RuleBasedStateMachine):
         for numbers in (self.state.served, self.state.condemned):
             assert len(numbers) == len(set(numbers))
         if self.state.production is not None:
-            assert self.state.served[-1] == self.state.production
+            assert self.state.served[-1] == returned(self.state).production
+
+    @invariant()
+    def a_drill_is_its_stage_and_condemns_nothing_that_comes_again(self) -> None:
+        drill = self.state.drill
+        assert (drill is not None) is (self.state.stage is Stage.DRILL)
+        if drill is not None:
+            assert drill.left not in self.state.condemned
+            assert drill.left != self.state.production
+            assert self.state.compared is None
 
     @invariant()
     def the_row_comes_back_from_storage_as_it_was(self) -> None:

@@ -3,8 +3,8 @@
 import msgspec
 import pytest
 
-from kedge.core.back import condemned_as, first_starved, starved, ways_back
-from kedge.core.values import Placement, State
+from kedge.core.back import condemned_as, drilled, first_starved, returned, starved, ways_back
+from kedge.core.values import Drilling, Placement, Stage, State
 from kedge.testing.samples import endpoint, fields, release
 
 WIDE = "dep_delay:float32,origin:string"
@@ -79,3 +79,16 @@ def test_condemnation_follows_the_bundle_and_not_the_number() -> None:
 
 def test_what_served_and_stayed_good_is_not_condemned_by_its_twin() -> None:
     assert condemned_as(served(5, 1, condemned=(2,)), 5) is None
+
+
+def test_a_drill_changes_no_way_back() -> None:
+    """A rollback within it lands where one before it would have."""
+    for state in (served(1, 2), served(1, 2, 3), served(1, 3, 2)):
+        drill = drilled(state, 1, Drilling(left=state.served[-1], until=9.0))
+        assert ways_back(drill) == ways_back(state)
+
+
+def test_what_returns_from_a_drill_is_as_it_was_and_without_one_nothing_changes() -> None:
+    state = msgspec.structs.replace(served(1, 2), stage=Stage.SETTLED)
+    assert returned(drilled(state, 1, Drilling(left=2, until=9.0))) == state
+    assert returned(state) is state

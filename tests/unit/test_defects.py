@@ -7,7 +7,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kedge.core.defects import Code, Defect, affected, defects, mismatches, nulls, plain
+from kedge.core.defects import (
+    Code,
+    Defect,
+    affected,
+    defects,
+    mismatches,
+    nulls,
+    plain,
+    stepped,
+    stood_still,
+)
 from kedge.ports import ColumnStatistics
 
 N = 2_000
@@ -175,3 +185,82 @@ def test_scale_and_words_of_the_training_set() -> None:
     many = {"c": trained(values={"oslo": 9}, distinct=400)}
     assert not mismatches(many, {"c": cities(1)}), "a summary that names only some"
     assert not mismatches(known, {})
+
+
+# ---------------------------------------------------------------- what is no fault, though it looks like one
+
+
+def test_nulls_that_were_common_before_are_none_until_they_double_or_the_rest_halves() -> None:
+    def gusts(seed: int, share: float) -> Any:
+        return np.where(rng(seed).random(N) < share, np.nan, amounts(seed))
+
+    assert found(gusts(1, 0.30), gusts(2, 0.45)) == []
+    assert found(gusts(1, 0.10), gusts(2, 0.30)) == [Code.NULL]
+    assert found(gusts(1, 0.60), gusts(2, 0.85)) == [Code.NULL]
+
+
+def test_a_null_row_is_touched_only_where_most_nulls_are_new() -> None:
+    before = np.where(rng(1).random(N) < 0.60, np.nan, amounts(1))
+    now = np.where(rng(2).random(N) < 0.85, np.nan, amounts(2))
+    (fault,) = defects({"x": before}, {"x": now})
+    assert not affected(fault, now, before).any()
+    (fault,) = defects({"x": amounts(1)}, {"x": now})
+    assert (affected(fault, now, before) == np.isnan(now)).all()
+
+
+def test_a_model_that_learned_from_nulls_knows_them() -> None:
+    def known(nulls_: int) -> dict[str, ColumnStatistics]:
+        return {"x": ColumnStatistics(count=1000, nulls=nulls_, std=1.0, distinct=900)}
+
+    now = {"x": np.where(rng(2).random(N) < 0.5, np.nan, rng(3).normal(0, 1, N))}
+    assert [fault.code for fault in mismatches(known(20), now)] == [Code.NULL]
+    assert mismatches(known(300), now) == []
+
+
+def test_one_constant_for_another_is_a_calendar_and_many_values_for_one_are_not() -> None:
+    july, december = np.full(N, 7.0), np.full(N, 12.0)
+    assert found(july, december) == []
+    assert stepped(july, december)
+    assert not stepped(july, july)
+    assert found(july, amounts(1)) == [Code.LEAVES_CONSTANT]
+    assert not stepped(july, amounts(1))
+    assert not stepped(cities(1), cities(2))
+
+
+def test_what_stood_still_as_long_before_is_not_broken_when_it_does() -> None:
+    at, later = np.linspace(0, 180.0, N), np.linspace(300, 310.0, N)
+    months = np.floor(at / 30)
+    wild = amounts(1)
+    assert found(months, np.full(N, 3.0)) == [Code.CONSTANT]
+    assert found(months, np.full(N, 3.0), times=(at, later)) == []
+    assert found(months, np.full(N, 3.0), times=(at, later * 4)) == [Code.CONSTANT]
+    still = found(wild.round(), np.full(N, 20.0), times=(at, later))
+    assert still == [Code.CONSTANT]
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_how_long_a_column_stood_still_is_told_by_time_and_not_by_the_order_of_rows(
+    turned: bool,
+) -> None:
+    column, at = np.array([1.0, 1, np.nan, 2, 2, 2, 1]), np.array([0.0, 2, 3, 4, 5, 9, 10])
+    if turned:
+        column, at = column[::-1], at[::-1]
+    assert stood_still(column, at) == 5.0
+    assert stood_still(np.full(3, np.nan), np.arange(3.0)) == 0.0
+
+
+def test_values_that_many_requests_share_are_no_default_that_fills_in() -> None:
+    """An hour's weather: forty hours, each with its own; one of them with more requests."""
+    hours = rng(1).choice(np.round(rng(2).normal(50, 9, 400), 2), N)
+    few = np.round(rng(3).normal(50, 9, 12), 2)
+    weather = rng(4).choice(few, N, p=np.r_[0.15, 0.1, np.full(10, 0.075)])
+    assert found(hours, weather) == []
+    filled = np.where(rng(5).random(N) < 0.2, 0.0, amounts(5))
+    assert found(amounts(6), filled) == [Code.MASS_POINT]
+
+
+def test_what_the_training_set_had_is_in_range_in_any_season() -> None:
+    summer, winter = rng(1).normal(80, 5, N), rng(2).normal(25, 5, N)
+    year = ColumnStatistics(count=9_000, nulls=0, minimum=5.0, maximum=101.0, std=20.0, distinct=90)
+    assert found(summer, winter) == [Code.RANGE]
+    assert found(summer, winter, training={"x": year}) == []

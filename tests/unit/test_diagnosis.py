@@ -257,6 +257,33 @@ def test_what_is_left_beside_broken_rows_is_not_called_harder() -> None:
     assert "broken requests were the easier ones" in found.evidence[-1].answer
 
 
+def test_what_loses_more_than_the_hardest_ever_did_is_the_world_beside_a_broken_column() -> None:
+    """A storm takes the sensor away and turns the outcomes over: both are named."""
+    today, dice = columns(11), np.random.default_rng(5)
+    served = {**today, "a": np.where(dice.random(N) < 0.5, np.nan, today["a"])}
+    base = facts(served=served, truth=1 - outcomes(today, 13))
+    assert base.reference is not None
+    before = {**base.reference.columns, "cold": dice.normal(0, 1, N)}
+    now = {**served, "cold": dice.normal(-2.5, 0.5, N)}
+    found = diagnose(replace(
+        base, reference=replace(base.reference, columns=before),
+        current=replace(base.current, columns=now),
+    ))  # fmt: skip
+    assert found.causes == ("world", "data")
+    assert found.findings[0].kind is Kind.NO_OVERLAP
+    assert found.action.code is Act.HOLD_FIX_DATA
+
+
+def test_a_month_that_passed_is_neither_a_fault_nor_what_tells_the_windows_apart() -> None:
+    base = facts(truth=1 - outcomes(columns(11), 13))
+    assert base.reference is not None
+    before = replace(base.reference, columns={**base.reference.columns, "month": np.full(N, 7.0)})
+    now = replace(base.current, columns={**base.current.columns, "month": np.full(N, 8.0)})
+    found = diagnose(replace(base, reference=before, current=now))
+    assert found.causes == diagnose(base).causes == ("world",)
+    assert found.findings[0].kind == diagnose(base).findings[0].kind
+
+
 # ---------------------------------------------------------------- cells that do not exist
 
 

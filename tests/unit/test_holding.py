@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import msgspec
 import pytest
 
-from kedge.core.commands import Canary, Configure, Promote, Rollback, Shadow
+from kedge.core.commands import Canary, Configure, Drill, Promote, Return, Rollback, Shadow
 from kedge.core.holding import Need, copies, needs, within_window
 from kedge.core.values import AfterPolicy, Placement, Policy, State
 from kedge.testing.samples import AT, endpoint, release, run
@@ -141,3 +141,29 @@ def test_only_production_has_a_second_process() -> None:
     """The death of one must not be an outage; a candidate's death is its own affair."""
     state = run(SECOND, Canary(3, 100))
     assert [copies(state, number) for number in (1, 2, 3)] == [1, 2, 1]
+
+
+@pytest.mark.parametrize("where", [INLINE, PROCESS])
+def test_a_drill_holds_all_that_was_held_before_it(where: Placement) -> None:
+    """Also when the window is over: what was left comes again, and a rollback stays where it is."""
+    three = run(
+        endpoint(release(1, placement=where), release(2, placement=where), release(3, placement=where)),
+        Promote(1), Promote(2, override="a test"), Promote(3, override="a test"),
+    )  # fmt: skip
+    drill = run(three, Drill(until=9.0))
+    assert {(n.release, n.placement, n.beside) for n in needs(drill, now=NOW)} == {
+        (n.release, n.placement, n.beside) for n in needs(three, now=NOW)
+    }
+    assert needs(drill, now=NOW)[0] == Need(2, where, essential=True)
+    late = needs(drill, now=NOW + 15 * DAY)
+    assert [(n.release, n.placement) for n in late] == [(2, where), (3, where)]
+    assert needs(run(drill, Return()), now=NOW) == needs(three, now=NOW)
+
+
+def test_in_a_drill_both_ends_have_a_process_beside_them_where_they_run_in_one() -> None:
+    """Of what is loaded inline there is one process, to be compared with, as before."""
+    apart = endpoint(release(1, placement=PROCESS), release(2, placement=PROCESS))
+    inline = endpoint(release(1), release(2))
+    for state, two in ((apart, [1, 2]), (inline, [2])):
+        drill = run(state, Promote(1), Promote(2, override="a test"), Drill(until=9.0))
+        assert [number for number in (1, 2) if copies(drill, number) == 2] == two

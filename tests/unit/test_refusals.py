@@ -7,7 +7,7 @@ import pytest
 
 from kedge.core.refusals import REFUSALS
 
-KNOWN = {"endpoint", "stage", "release", "candidate", "fields", "share", "left"}
+KNOWN = {"endpoint", "stage", "release", "candidate", "fields", "share", "left", "drilled"}
 
 
 @pytest.mark.parametrize("code", REFUSALS)

@@ -14,6 +14,7 @@ from kedge.core.commands import (
     CandidateRolledBack,
     Certify,
     Configure,
+    Drill,
     Follow,
     Freeze,
     Hold,
@@ -21,6 +22,7 @@ from kedge.core.commands import (
     Promote,
     Promoted,
     Resume,
+    Return,
     Rollback,
     RolledBack,
     SetWeight,
@@ -42,6 +44,7 @@ from kedge.core.release import (
 from kedge.core.values import (
     BUCKETS,
     CanaryPolicy,
+    Drilling,
     Placement,
     Policy,
     Refusal,
@@ -69,11 +72,13 @@ FIRST = run(EMPTY, Promote(1))
 SETTLED = run(FIRST, Promote(2, override=WHY), Promote(3, override=WHY))
 SHADOW = run(SETTLED, Shadow(4))
 CANARY = run(SETTLED, Canary(4, 100))
+DRILL = run(SETTLED, Drill(until=60.0))
 BY_STAGE = {
     Stage.EMPTY: EMPTY,
     Stage.SETTLED: SETTLED,
     Stage.SHADOW: SHADOW,
     Stage.CANARY: CANARY,
+    Stage.DRILL: DRILL,
 }
 
 
@@ -114,6 +119,10 @@ EVERY_COMMAND: tuple[AnyCommand, ...] = (
     Follow(),
     Hold(),
     Thaw(),
+    Drill(until=60.0),
+    Return(),
+    Return(until=60.0),
+    Return(until=61.0),
 )
 
 
@@ -519,6 +528,86 @@ def test_buckets_and_per_cent_are_each_others_inverse() -> None:
     assert all(buckets(per_cent(weight)) == weight for weight in range(BUCKETS + 1))
 
 
+# ---------------------------------------------------------------- a drill
+
+
+def test_a_drill_goes_to_the_way_back_and_changes_nothing_else() -> None:
+    assert kinds(SETTLED, Drill(until=60.0)) == ["drill_started"]
+    assert (DRILL.production, DRILL.stage, DRILL.drill) == (2, Stage.DRILL, Drilling(3, 60.0))
+    kept = ("served", "condemned", "previous", "flipped_at", "back", "back_model", "back_features")
+    assert [getattr(DRILL, name) for name in kept] == [getattr(SETTLED, name) for name in kept]
+
+
+def test_after_the_return_the_row_is_as_it_was() -> None:
+    assert run(DRILL, Return(until=60.0)) == msgspec.structs.replace(
+        SETTLED, epoch=SETTLED.epoch + 2
+    )
+
+
+def test_a_return_ends_its_own_drill_only() -> None:
+    """One that comes late must not end the next drill."""
+    assert code(DRILL, Return(until=61.0)) == "no_drill"
+    assert run(DRILL, Return()).production == 3
+
+
+def test_nothing_is_compared_in_a_drill() -> None:
+    held = run(
+        EMPTY, configure(canary=CanaryPolicy(holdback=10.0)), Promote(1), Promote(2, override=WHY)
+    )
+    for before in (SETTLED, held):
+        state = run(before, Drill(until=60.0))
+        assert before.compared is not None
+        assert (state.mirrored, state.held, state.compared, state.divided) == (
+            None,
+            None,
+            None,
+            False,
+        )
+        assert run(state, Return()).compared == before.compared
+    assert run(held, Drill(until=60.0), Return()).salt == held.salt
+
+
+def test_a_rollback_within_a_drill_stays_there_and_condemns_what_it_had_left() -> None:
+    state = run(DRILL, Rollback())
+    assert (state.production, state.previous, state.condemned) == (2, 3, (3,))
+    assert (state.stage, state.drill, state.back) == (Stage.SETTLED, None, 1)
+    assert run(state, Rollback()).production == 1
+
+
+@pytest.mark.parametrize(
+    "command", [Rollback(), Rollback(production=True), Rollback(to=1), Rollback(axis="model")]
+)
+def test_a_rollback_within_a_drill_lands_where_one_before_it_would_have(command: Rollback) -> None:
+    within, before = run(DRILL, command), run(SETTLED, command)
+    assert within == msgspec.structs.replace(before, epoch=before.epoch + 1)
+
+
+def test_a_rollback_to_what_the_drill_left_is_refused_for_it_comes_by_itself() -> None:
+    assert code(DRILL, Rollback(to=3)) == "drill_running"
+
+
+def test_a_follower_that_goes_back_within_a_drill_holds() -> None:
+    state = run(FIRST, Promote(7, override=WHY), Follow(), Drill(until=60.0))
+    assert kinds(state, Rollback()) == ["rolled_back", "held"]
+
+
+def test_a_drill_needs_a_way_back_and_no_rollout() -> None:
+    assert code(EMPTY, Drill(until=60.0)) == "nothing_to_go_back_to"
+    assert code(FIRST, Drill(until=60.0)) == "nothing_to_go_back_to"
+    assert {code(state, Drill(until=60.0)) for state in (SHADOW, CANARY)} == {"rollout_running"}
+    assert code(DRILL, Drill(until=90.0)) == "drill_running"
+
+
+def test_a_frozen_endpoint_may_be_drilled_by_hand() -> None:
+    """Freezing stops automation, and no human."""
+    assert run(SETTLED, Freeze(), Drill(until=60.0)).stage is Stage.DRILL
+
+
+def test_a_contract_may_not_starve_what_a_drill_left() -> None:
+    wide = run(FIRST, configure(fields=fields(WIDE)), Promote(5, override=WHY), Drill(until=60.0))
+    assert code(wide, configure(fields=fields("dep_delay:float32"))) == "contract_breaks_live"
+
+
 # ---------------------------------------------------------------- condemned
 
 
@@ -701,6 +790,8 @@ REFUSED: dict[str, tuple[State, AnyCommand]] = {
     "bad_weight": (CANARY, SetWeight(-1)),
     "contract_breaks_live": (SETTLED, configure(fields=fields("origin:string"))),
     "unchanged": (CANARY, SetWeight(100)),
+    "drill_running": (DRILL, Promote(4, override=WHY)),
+    "no_drill": (SETTLED, Return()),
 }
 
 

@@ -39,6 +39,8 @@ SENTENCES: list[tuple[r.AnyEvent, str]] = [
     (r.CandidateRolledBack(release=2, weight=100), "r2 went from 1 % to zero and is condemned"),
     (r.RolledBack(release=1, left=2, at=AT),
      "production went back from r2 to r1; r2 is condemned"),
+    (r.DrillStarted(release=1, left=2, until=60.0), "a drill: r1 answers, and r2 comes again"),
+    (r.DrillEnded(release=2), "the drill is over: r2 is production again"),
 ]  # fmt: skip
 
 
@@ -68,6 +70,12 @@ def test_no_kind_of_event_is_without_a_sentence() -> None:
          "found world, data: said; go forward"),
         (Note("accepted", {"requests": 1200, "release": 2, "since": 0.0, "until": 3600.0}),
          "1,200 requests of r2, 1970-01-01 00:00 to 1970-01-01 01:00 UTC, are the reference from now on"),
+        (Note("drill", {"ok": True, "total_s": 0.0123, "release": 1, "why": "", "dry": False}),
+         "a drill went back in 12 ms to r1"),
+        (Note("drill", {"ok": True, "total_s": 0.05, "release": 1, "why": "", "dry": True}),
+         "a dry drill would go back to r1"),
+        (Note("drill", {"ok": False, "total_s": 0.0, "release": 1, "why": "r1 failed", "dry": False}),
+         "a drill of going back to r1 failed: r1 failed"),
         (Note("something new", {}), "something new: "),
     ],
 )  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from kedge.core.commands import Canary, Promote, Shadow
+from kedge.core.commands import Canary, Drill, Promote, Shadow
 from kedge.core.route import Choice, Plan, Reason, bucket, compile_plan, key_of
 from kedge.core.values import BUCKETS, AfterPolicy, Arm, CanaryPolicy, Policy, State
 from kedge.testing.samples import endpoint, release, run
@@ -132,6 +132,8 @@ def test_an_empty_sample_copies_nothing() -> None:
         (CANARY, 3, Arm.CANDIDATE),
         (SHADOW, 3, Arm.CANDIDATE),
         (run(SETTLED, Canary(1, 1)), 1, Arm.CANDIDATE),
+        (run(SETTLED, Drill(until=9.0)), 1, Arm.PRODUCTION),
+        (run(SETTLED, Drill(until=9.0)), 2, Arm.PREVIOUS),
     ],
 )
 def test_a_tester_gets_the_release_that_was_asked_for(state: State, asked: int, arm: Arm) -> None:
@@ -142,6 +144,12 @@ def test_a_tester_gets_the_release_that_was_asked_for(state: State, asked: int, 
 def test_a_release_that_is_not_live_cannot_be_asked_for() -> None:
     with pytest.raises(KeyError):
         compile_plan(SETTLED).choose("N1", 0, 3)
+
+
+def test_in_a_drill_the_way_back_answers_everybody_and_nothing_is_copied() -> None:
+    drilled = compile_plan(run(SETTLED, Drill(until=9.0)))
+    found = {drilled.choose(entity, 0) for entity in [*ENTITIES, None]}
+    assert found == {Choice(arm=Arm.PRODUCTION, release=1, reason=Reason.PRODUCTION)}
 
 
 def test_without_a_lease_production_answers_everything_and_says_why() -> None:

@@ -283,3 +283,86 @@ def test_somebodys_own_comparison_decides_and_its_faults_are_disagreements(
     state = State(**{**_fields(STATE), "policy": Policy(output=output)})
     found = counted(Counter("w0", state), pair(0.4, 0.6), pair(0.1, 0.9), paired=True)
     assert (found.agreement[""].pairs, found.agreement[""].agreeing) == (2, agreeing)
+
+
+# ---------------------------------------------------------------- against plain counting
+
+ASKED = st.lists(
+    st.tuples(
+        st.sampled_from([None, "a", "b", "c"]),
+        st.lists(st.sampled_from(["JFK", "EWR", None, 3, float("nan")]), min_size=1, max_size=3),
+        st.sampled_from([PRODUCTION, CANDIDATE]),
+        st.sampled_from([0.2, 0.7, float("nan"), None]),
+        st.booleans(),
+    ),
+    max_size=12,
+)
+"""Who asks, the segment of each row, which arm, the copy's score, and whether it failed."""
+
+
+def _names(origins: list[Any]) -> list[str]:
+    return [
+        "origin=null" if o is None or o != o else f"origin={o}"  # noqa: PLR0124 - NaN
+        for o in origins
+    ]
+
+
+def _exposures(asked: Any, *, paired: bool) -> dict[str, tuple[int, int]]:
+    """Distinct units by segment, as one would count them by hand."""
+    met: set[tuple[Any, str]] = set()
+    cells: dict[str, list[int]] = {}
+    for number, (unit, origins, arm, _, _) in enumerate(asked):
+        for name in {"", *_names(origins)}:
+            if (unit or number, name) not in met:
+                met.add((unit or number, name))
+                cell = cells.setdefault(name, [0, 0])
+                for one in (PRODUCTION, CANDIDATE) if paired else (arm,):
+                    cell[one] += 1
+    return {name: (a, b) for name, (a, b) in cells.items()}
+
+
+@given(ASKED)
+def test_exposures_are_those_that_plain_counting_finds(asked: Any) -> None:
+    found = []
+    for unit, origins, arm, _, failed in asked:
+        column = np.array(origins, dtype=object)
+        wanted = Request(id="q", columns={"origin": column}, rows=len(origins), entity=unit, draw=0)
+        found.append(Seen(1.0, wanted, arm, 100, failed, 500, answer(*[0.7] * len(origins))))
+    window = count(*found)
+    assert window.exposed == _exposures(asked, paired=False)
+    assert window.answered == _exposures_of_sound(asked)
+
+
+def _exposures_of_sound(asked: Any) -> dict[str, tuple[int, int]]:
+    return _exposures(
+        [(unit or f"#{n}", *rest) for n, (unit, *rest) in enumerate(asked) if not rest[-1]],
+        paired=False,
+    )
+
+
+@given(ASKED)
+def test_pairs_are_those_that_plain_counting_finds(asked: Any) -> None:
+    pairs: list[Seen] = []
+    cells: dict[str, list[int]] = {}
+    for unit, origins, _, score, _ in asked:
+        rows = len(origins)
+        wanted = Request(
+            id="q", columns={"origin": np.array(origins, dtype=object)}, rows=rows, entity=unit,
+            draw=0,
+        )  # fmt: skip
+        theirs = None if score is None else answer(*[score] * rows)
+        ours = answer(*[0.7] * rows)
+        pairs.append(Seen(
+            1.0, wanted, PRODUCTION, 100, failed=False, weight=0, ours=ours, mirrored=True,
+            theirs=theirs,
+        ))  # fmt: skip
+        for name in _names(origins):
+            for slice_ in ("", name):
+                cell = cells.setdefault(slice_, [0] * 7)
+                cell[0] += 1
+                yes = score is not None and score >= 0.5
+                cell[1] += yes
+                cell[6 if score is None else 2 if yes else 3] += 1
+    window = count(*pairs, paired=True)
+    assert window.agreement == {name: Agreement(*cell) for name, cell in cells.items()}
+    assert window.exposed == _exposures(asked, paired=True)

@@ -6,7 +6,7 @@ import numpy as np
 
 from kedge.core.contrast import Floats, difference, mean_of
 from kedge.core.findings import Kind
-from kedge.core.world import Window, part, reason
+from kedge.core.world import Window, hardest, part, reason
 
 N = 3_000
 
@@ -112,3 +112,14 @@ def test_only_rows_with_a_loss_and_an_answer_are_in_a_window() -> None:
     assert list(odd.columns) == ["x"]
     assert odd.loss.tolist() == [0.1]
     assert odd.spaced().units is not None
+
+
+def test_the_hardest_are_those_whose_scores_go_with_the_most_loss() -> None:
+    scores = np.linspace(0, 1, 1_000)
+    loss = scores * (1 - scores)
+    found = hardest(scores, loss, 0.4)
+    assert found.mean() == 0.4
+    assert loss[found].min() >= loss[~found].max() - 0.05
+    loss[:500] = np.nan
+    assert not hardest(scores, loss, 0.4)[:500].any()
+    assert hardest(scores, loss, 1.0).sum() == 500

@@ -1,21 +1,43 @@
 """The ways back, and what may stand in one: asked by every flip and by every rollback.
 
 A release is a way back when it served, no rollback left it behind, and callers still promise
-every field it needs. Nothing here changes a row.
+every field it needs. A drill goes to a way back and comes again, and changes nothing else.
 """
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from kedge.core.contract import unmet
-from kedge.core.values import Field, Release, State
+from kedge.core.values import Drilling, Field, Release, Stage, State
+
+
+def returned(state: State) -> State:
+    """The row as it is without the drill: what was production is production. Else as it stands."""
+    if state.drill is None:
+        return state
+    return replace(
+        state, stage=Stage.SETTLED, production=state.drill.left,
+        automation=replace(state.automation, drill=None),
+    )  # fmt: skip
+
+
+def drilled(state: State, release: int, drill: Drilling) -> State:
+    """The row in a drill: another release answers for a while, and that is all that is changed."""
+    return replace(
+        state, stage=Stage.DRILL, production=release,
+        automation=replace(state.automation, drill=drill),
+    )  # fmt: skip
 
 
 def ways_back(state: State) -> dict[str, int | None]:
     """Name the release that each kind of rollback would land on now.
 
     `back` undoes the newest change of production. `back_model` is the newest good release
-    with another model and today's features, `back_features` the reverse.
+    with another model and today's features, `back_features` the reverse. A drill changes none of
+    them: a rollback within it lands where one before it would have.
     """
+    state = returned(state)
     good = [
         state.releases[number]
         for number in reversed(state.served)
@@ -53,7 +75,8 @@ def starved(state: State, number: int | None, fields: tuple[Field, ...]) -> tupl
 
 def first_starved(state: State, fields: tuple[Field, ...]) -> tuple[int, tuple[str, ...]] | None:
     """The first release, live or a way back, that a new contract would starve, and of what."""
-    live = (state.production, state.candidate, state.back, state.back_model, state.back_features)
+    live = (state.production, returned(state).production, state.candidate, state.back,
+            state.back_model, state.back_features)  # fmt: skip
     for number in live:
         if number is not None and (lacking := starved(state, number, fields)):
             return number, lacking

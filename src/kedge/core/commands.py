@@ -102,9 +102,23 @@ class Rollback(Command, frozen=True):
     axis: Literal["model", "features"] | None = None
 
 
+class Drill(Command, frozen=True):
+    """Practise a rollback: production goes to its way back, and comes again. Condemns nothing."""
+
+    until: float
+    """Unix time at which it has to be over."""
+
+
+class Return(Command, frozen=True):
+    """End the drill: what was production before is production again."""
+
+    until: float | None = None
+    """Of the drill that has to be over then, and of no other. None: of whichever runs."""
+
+
 AnyCommand = (
     Configure | Promote | Shadow | Canary | SetWeight | Pause | Resume | Abort | Certify | Freeze
-    | Thaw | Follow | Hold | Rollback
+    | Thaw | Follow | Hold | Rollback | Drill | Return
 )  # fmt: skip
 
 # ---------------------------------------------------------------- events
@@ -226,8 +240,22 @@ class RolledBack(Event, tag="rolled_back", frozen=True):
     axis: str | None = None
 
 
+class DrillStarted(Event, tag="drill_started", frozen=True):
+    """The way back answers, for practice; `left` comes again by `until` (Unix time)."""
+
+    release: int
+    left: int
+    until: float
+
+
+class DrillEnded(Event, tag="drill_ended", frozen=True):
+    """What the drill had left is production again."""
+
+    release: int
+
+
 AnyEvent = (
     Configured | ContractAdopted | Promoted | ShadowStarted | SampleSet | CanaryStarted
     | WeightSet | Paused | Resumed | Aborted | ShadowPassed | Frozen | Thawed
-    | Followed | Held | CandidateRolledBack | RolledBack
+    | Followed | Held | CandidateRolledBack | RolledBack | DrillStarted | DrillEnded
 )  # fmt: skip

@@ -28,6 +28,8 @@ SHARE = 0.01
 """Of the rows: what fewer have is below what an endpoint's quality feels."""
 MASS = 0.05
 """Of the rows on one value, for it to be a new mass point; three times what it had."""
+ALONE = 2.0
+"""Times the next value's share: a default that fills in for what is lost stands alone."""
 SCALE = 5.0
 """A factor of the spread: no season does that, a unit does (cents, grams, milliseconds)."""
 FEW = 20
@@ -62,6 +64,10 @@ class Trained(Protocol):
     @property
     def nulls(self) -> int: ...  # noqa: D102
     @property
+    def minimum(self) -> float | None: ...  # noqa: D102
+    @property
+    def maximum(self) -> float | None: ...  # noqa: D102
+    @property
     def std(self) -> float | None: ...  # noqa: D102
     @property
     def values(self) -> dict[str, int]: ...  # noqa: D102
@@ -85,6 +91,9 @@ def defects(
     reference: Mapping[str, Column],
     current: Mapping[str, Column],
     ranges: Mapping[str, tuple[float | None, float | None]] | None = None,
+    *,
+    times: tuple[Floats, Floats] | None = None,
+    training: Mapping[str, Trained] | None = None,
 ) -> list[Defect]:
     """What is wrong with the present columns, against those of a reference.
 
@@ -92,7 +101,11 @@ def defects(
         reference: columns, (n,) each: numbers with NaN for null, or words with None.
         current: the same, (m,). A column that the reference lacks is passed over.
         ranges: the least and the most that a schema allows, where it does.
+        times: of the rows of both, seconds, (n,) and (m,). With them a column that stood still as
+            long before, such as the month, is not broken when it does.
+        training: columns of the training set: what it had is in range, whatever the season.
     """
+    length = float(np.ptp(times[1])) if times is not None and len(times[1]) else 0.0
     found = []
     for name, before in reference.items():
         if len(before) < LEAST_ROWS:
@@ -101,8 +114,44 @@ def defects(
         if now is None:
             found.append(Defect(name, Code.MISSING, 0.0, 1.0, f"{name} is gone"))
         elif len(now) >= LEAST_ROWS:
-            found += _column(name, plain(before), plain(now), (ranges or {}).get(name))
+            faults = _column(
+                name,
+                plain(before),
+                plain(now),
+                (ranges or {}).get(name),
+                (training or {}).get(name),
+            )
+            if times is not None and stood_still(plain(before), times[0]) >= length > 0:
+                faults = [fault for fault in faults if fault.code is not Code.CONSTANT]
+            found += faults
     return found
+
+
+def stood_still(column: Column, times: Floats) -> float:
+    """The longest time for which a plain column held one value, in seconds; nulls are passed over."""
+    known = ~nulls(column)
+    if not known.any():
+        return 0.0
+    order = np.argsort(times[known], kind="stable")
+    values, when = column[known][order], times[known][order]
+    begins = np.flatnonzero(np.concatenate(([True], values[1:] != values[:-1])))
+    ends = np.append(begins[1:], len(when)) - 1
+    return float((when[ends] - when[begins]).max())
+
+
+def stepped(before: Column, now: Column) -> bool:
+    """Whether a column had one value all the time, and has another one all the time now.
+
+    A calendar does that at midnight and at New Year, so it is no fault; and nothing that is alike
+    in the two windows is left of it.
+    """
+    one, two = plain(before), plain(now)
+    if one.dtype.kind == "O" or two.dtype.kind == "O":
+        return False
+    one, two = one[~nulls(one)], two[~nulls(two)]
+    if not len(one) or not len(two):
+        return False
+    return bool(one.min() == one.max() != two.min() == two.max())
 
 
 def mismatches(training: Mapping[str, Trained], served: Mapping[str, Column]) -> list[Defect]:
@@ -118,7 +167,8 @@ def mismatches(training: Mapping[str, Trained], served: Mapping[str, Column]) ->
         column = plain(now)
         null = nulls(column)
         share, rows = known.nulls / known.count, (known.count, len(column))
-        if risen(share, float(null.mean()), rows):
+        # Whoever learned from many nulls knows what one means, and seasons bring more or fewer.
+        if 3 * share < null.mean() and risen(share, float(null.mean()), rows):
             found.append(_null(name, share, float(null.mean()), "in the training set"))
         if column.dtype.kind == "O":
             if known.values and known.distinct <= min(COMPLETE, len(known.values)):
@@ -136,7 +186,8 @@ def affected(defect: Defect, column: Column, reference: Column) -> Mask:
     if defect.code in WHOLE:
         return np.ones(len(now), dtype=np.bool_)
     if defect.code is Code.NULL:
-        return nulls(now)
+        # Where most nulls are as they ever were, a null says little of its row.
+        return nulls(now) & (defect.now - defect.before > defect.now / 2)
     if defect.code is Code.MASS_POINT:
         return np.asarray(now == defect.at[0])
     if defect.code is Code.UNSEEN:
@@ -182,12 +233,14 @@ def risen(before: float, now: float, rows: tuple[int, int]) -> bool:
 
 
 def _column(
-    name: str, before: Column, now: Column, allowed: tuple[float | None, float | None] | None
-) -> list[Defect]:
+    name: str, before: Column, now: Column, allowed: tuple[float | None, float | None] | None,
+    trained: Trained | None,
+) -> list[Defect]:  # fmt: skip
     was, null = nulls(before), nulls(now)
     share, share_now, rows = float(was.mean()), float(null.mean()), (len(before), len(now))
     found = []
-    if risen(share, share_now, rows):
+    twice = share_now > 2 * share or 1 - share_now < (1 - share) / 2
+    if twice and risen(share, share_now, rows):
         found.append(_null(name, share, share_now, "before"))
     if null.all() or was.all():
         return found
@@ -197,7 +250,7 @@ def _column(
         return [*found, Defect(name, Code.TYPE, 0.0, 1.0, text)]
     if before.dtype.kind == "O":
         return found + _unseen(name, set(before[~was].tolist()), len(before), now)
-    return found + _numbers(name, before[~was], now[~null], allowed)
+    return found + _numbers(name, before[~was], now[~null], allowed, trained)
 
 
 def _null(name: str, before: float, now: float, when: str) -> Defect:
@@ -226,8 +279,11 @@ def _scale(name: str, before: float, now: float, when: str) -> Defect:
 
 
 def _numbers(
-    name: str, before: Floats, now: Floats, allowed: tuple[float | None, float | None] | None
-) -> list[Defect]:
+    name: str, before: Floats, now: Floats, allowed: tuple[float | None, float | None] | None,
+    trained: Trained | None,
+) -> list[Defect]:  # fmt: skip
+    if stepped(before, now):
+        return []
     low, high = float(before.min()), float(before.max())
     if low == high:
         away = float((now != low).mean())
@@ -246,7 +302,7 @@ def _numbers(
     if spread is not None:
         found.append(_scale(name, *spread, "before"))
     else:
-        found += _range(name, before, now, allowed)
+        found += _range(name, before, now, allowed, trained)
     point = _mass_point(name, before, now)
     return found if point is None else [*found, point]
 
@@ -274,9 +330,12 @@ def _wide(before: Floats) -> tuple[float, float]:
 
 
 def _range(
-    name: str, before: Floats, now: Floats, allowed: tuple[float | None, float | None] | None
-) -> list[Defect]:
+    name: str, before: Floats, now: Floats, allowed: tuple[float | None, float | None] | None,
+    trained: Trained | None,
+) -> list[Defect]:  # fmt: skip
     low, high = _wide(before)
+    if trained is not None and trained.minimum is not None and trained.maximum is not None:
+        low, high = min(low, trained.minimum), max(high, trained.maximum)
     if allowed is not None:
         low = low if allowed[0] is None else max(low, allowed[0])
         high = high if allowed[1] is None else min(high, allowed[1])
@@ -295,6 +354,9 @@ def _mass_point(name: str, before: Floats, now: Floats) -> Defect | None:
     value, share = values[counts.argmax()], float(counts.max() / len(now))
     was = float((before == value).mean())
     if share <= MASS or was >= share / 3 or not risen(was, share, (len(before), len(now))):
+        return None
+    # Values that many requests share, such as an hour's weather, come in several large heaps.
+    if len(counts) > 1 and share < ALONE * float(np.sort(counts)[-2]) / len(now):
         return None
     few = len(np.unique(before[:10_000])) <= FEW
     if few and was > 0:

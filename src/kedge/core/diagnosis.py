@@ -49,10 +49,11 @@ from kedge.core.defects import (
     nulls,
     plain,
     risen,
+    stepped,
 )
 from kedge.core.facts import Facts, checked
 from kedge.core.findings import Cause, Diagnosis, Estimate, Evidence, Finding, Kind, Missing
-from kedge.core.world import Window, part, reason
+from kedge.core.world import Window, hardest, part, reason
 
 Z = 3.5
 """Standard errors from which an effect is believed: once in 4,000 healthy cases, one-sided. The
@@ -193,7 +194,11 @@ class _Case:
             self.lack("reference", "a labelled window of the release, from when it was well")
             self.tell("defects", "there is no reference to compare columns with", "not asked")
             return
-        self.broken = defects(ref.columns, now.columns, self.facts.ranges)
+        times = None if ref.at is None or now.at is None else (ref.at, now.at)
+        self.broken = defects(
+            ref.columns, now.columns, self.facts.ranges, times=times,
+            training=self.facts.training.get("new"),
+        )  # fmt: skip
         for fault in self.broken:
             self.evidence.append(
                 Evidence(question="defects", answer=fault.text, figure=fault.now, verdict="yes")
@@ -454,7 +459,11 @@ class _Case:
         assert self.before is not None
         assert self.rise is not None
         gone = {f.column for f in self.broken if f.code is Code.LEAVES_CONSTANT}
-        columns = [name for name in ref.columns if name in now.columns and name not in gone]
+        columns = [
+            name for name, before_ in ref.columns.items()
+            if name in now.columns and name not in gone
+            and not stepped(before_, now.columns[name])
+        ]  # fmt: skip
         before = Window.of(ref.columns, columns, ref.scores, ref.truth, self.before, ref.units)
         scores, loss = facts.answers[which, which], np.where(clean, today, np.nan)
         after = Window.of(now.columns, columns, scores, now.truth, loss, now.units)
@@ -475,7 +484,7 @@ class _Case:
             before, after, self.rise, self.floor, Z, binary=binary
         ):
             self.evidence += rows
-            if kind is not Kind.CONCEPT and not clean.all():
+            if kind is not Kind.CONCEPT and not self._beyond(today, clean):
                 text = f"{statement}; it may be that the broken requests were the easier ones"
                 self.tell("inputs", text, "unclear")
                 continue
@@ -486,6 +495,22 @@ class _Case:
             self.findings.append(
                 Finding(cause=Cause.WORLD, kind=kind, statement=statement, effect=effect)
             )
+
+    def _beyond(self, today: Floats, clean: NDArray[np.bool_]) -> bool:
+        """Whether requests without a fault lose more than the hardest ones ever did.
+
+        Those without may be the harder ones, for nulls may come where it was easy. So they are held
+        against as large a part of the reference: the hardest, by the score that was given.
+        """
+        ref = self.facts.reference
+        if clean.all():
+            return True
+        assert ref is not None
+        assert ref.scores is not None
+        assert self.before is not None
+        hard = hardest(ref.scores, self.before, float(clean.mean()))
+        now = mean_of(np.where(clean, today, np.nan), self.facts.current.units)
+        return self.real(difference(now, mean_of(np.where(hard, self.before, np.nan), ref.units)))
 
     # ------------------------------------------------------------ the end
 

@@ -31,6 +31,8 @@ class Sample:
     truth: Floats
     scores: Floats | None = None
     units: NDArray[Any] | None = None
+    at: Floats | None = None
+    """When each was asked, Unix seconds: only how long a column stood still is read from it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +96,6 @@ def checked(facts: Facts) -> None:
         if sample is None:
             continue
         given = [*sample.columns.values(), *more]
-        given += [array for array in (sample.scores, sample.units) if array is not None]
+        given += [a for a in (sample.scores, sample.units, sample.at) if a is not None]
         if any(len(array) != len(sample.truth) for array in given):
             raise ValueError("every column, answer and outcome of a window has one row a request")

@@ -4,13 +4,15 @@ A replica holds what is live, what a command has asked for, and every way back. 
 stay for the policy's window after the last flip; after it a rollback has to load first, and
 says so. A candidate always runs in a process of its own, whatever its release says: it has
 not earned a place inside the gateway. A production release that runs in a process has a
-second process beside it, so that the death of one is not an outage (ADR 0007).
+second process beside it, so that the death of one is not an outage (ADR 0007). A drill adds to
+what is held and takes nothing away: it returns to what was loaded all along.
 """
 
 from __future__ import annotations
 
 from datetime import datetime
 
+from kedge.core.back import returned
 from kedge.core.durations import seconds
 from kedge.core.values import Placement, State, Value
 
@@ -51,6 +53,8 @@ def needs(
             found[release, where] = Need(release, where, essential, beside)
 
     add(state.production, essential=True)
+    state = returned(state)
+    add(state.production)
     add(state.candidate, Placement.PROCESS)
     for release, placement in wanted:
         add(release, placement)
@@ -74,4 +78,10 @@ def within_window(state: State, now: float) -> bool:
 
 def copies(state: State, release: int) -> int:
     """How many processes one host runs for a release that runs in a process."""
-    return PRODUCTION_COPIES if release == state.production else 1
+    settled = returned(state).production
+    if release == settled:
+        return PRODUCTION_COPIES
+    # In a drill the way back may be loaded inline, and beside it once to be compared with.
+    own = state.releases[release].placement if release in state.releases else None
+    apart = release == state.production and own is Placement.PROCESS
+    return PRODUCTION_COPIES if apart else 1

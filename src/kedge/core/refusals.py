@@ -63,6 +63,14 @@ REFUSALS: dict[str, tuple[str, str]] = {
         "a share of callers lies within 0 to 100 %, and {share} does not",
         "give a weight, a sample and every canary step in per cent",
     ),
+    "drill_running": (
+        "a drill is running on {endpoint}: {drilled} is production again within a minute",
+        "wait for it; kedge rollback {endpoint} ends it too, and condemns {drilled}",
+    ),
+    "no_drill": (
+        "no drill of this kind is running on {endpoint} (stage: {stage})",
+        "kedge history {endpoint} shows who ended it",
+    ),
     "contract_breaks_live": (
         "{release} is live on {endpoint} or a way back, and the new contract starves it: {fields}",
         "keep the field declared until {endpoint} no longer serves or goes back to {release}",

@@ -27,7 +27,7 @@ from math import isfinite
 
 import msgspec
 
-from kedge.core.back import condemned_as, first_starved, starved, ways_back
+from kedge.core.back import condemned_as, drilled, first_starved, returned, starved, ways_back
 from kedge.core.commands import (
     Abort,
     Aborted,
@@ -41,6 +41,9 @@ from kedge.core.commands import (
     Configure,
     Configured,
     ContractAdopted,
+    Drill,
+    DrillEnded,
+    DrillStarted,
     Follow,
     Followed,
     Freeze,
@@ -53,6 +56,7 @@ from kedge.core.commands import (
     Promoted,
     Resume,
     Resumed,
+    Return,
     Rollback,
     RolledBack,
     SampleSet,
@@ -65,7 +69,7 @@ from kedge.core.commands import (
     WeightSet,
 )
 from kedge.core.refusals import REFUSALS
-from kedge.core.values import BUCKETS, Refusal, Stage, State, Value
+from kedge.core.values import BUCKETS, Drilling, Refusal, Stage, State, Value
 
 # ---------------------------------------------------------------- guards: questions with a name
 
@@ -140,7 +144,7 @@ def _untold(command: AnyCommand) -> bool:
 
 def _changes_features(state: State, command: AnyCommand) -> bool:
     """Whether this rollback lands on another transformation than production's."""
-    ends = (_target(state, command), state.production)
+    ends = (_target(state, command), returned(state).production)
     found = {
         (release.schema, release.transformation)
         for number, release in state.releases.items()
@@ -155,7 +159,7 @@ GUARDS: dict[str, Guard] = {
     "unknown": lambda s, c: _release(c) is not None and _release(c) not in s.releases,
     "unknown target": lambda s, c: c.to is not None and c.to not in s.releases,  # type: ignore[union-attr]
     "unserved target": lambda s, c: c.to is not None and c.to not in s.served,  # type: ignore[union-attr]
-    "target is production": lambda s, c: _target(s, c) == s.production,
+    "target is production": lambda s, c: _target(s, c) == returned(s).production,
     "nobody named": lambda s, c: _subject(s, c) is None,
     "in production": lambda s, c: _release(c) == s.production,
     "other candidate": lambda s, c: _release(c) not in (None, s.candidate),
@@ -189,6 +193,8 @@ GUARDS: dict[str, Guard] = {
         not c.production and c.to is None and c.axis is None  # type: ignore[union-attr]
     ),
     "no contract": lambda s, c: not s.fields,
+    "no way back": lambda s, c: s.back is None,
+    "another drill": lambda s, c: c.until not in (None, s.drill.until),  # type: ignore[union-attr]
 }
 
 # ---------------------------------------------------------------- the table
@@ -236,7 +242,7 @@ _BACK = (
     no("target is production", "already_production"),
     no("undeclared field", "undeclared_field"),
 )
-E_, S, W, C = Stage.EMPTY, Stage.SETTLED, Stage.SHADOW, Stage.CANARY
+E_, S, W, C, D = Stage.EMPTY, Stage.SETTLED, Stage.SHADOW, Stage.CANARY, Stage.DRILL
 
 TABLE: dict[tuple[Stage, type[Command]], tuple[Rule, ...]] = {
     (E_, Configure): _CONFIGURE,
@@ -339,9 +345,27 @@ TABLE: dict[tuple[Stage, type[Command]], tuple[Rule, ...]] = {
         yes("leaves the head", "aborted", "rolled_back", "held", to=S),
         yes("always", "aborted", "rolled_back", to=S),
     ),
+    (E_, Drill): (no("always", "nothing_to_go_back_to"),),
+    (S, Drill): (
+        no("no way back", "nothing_to_go_back_to"),
+        yes("always", "drill_started", to=D),
+    ),
+    (W, Drill): (no("always", "rollout_running"),),
+    (C, Drill): (no("always", "rollout_running"),),
+    (D, Configure): _CONFIGURE,
+    (D, Return): (no("another drill", "no_drill"), yes("always", "drill_ended", to=S)),
+    (D, Rollback): (
+        no("target is production", "drill_running"),
+        *_BACK,
+        yes("leaves the head", "rolled_back", "held", to=S),
+        yes("always", "rolled_back", to=S),
+    ),
 }
 
+for _command in (Shadow, Canary, Promote, SetWeight, Pause, Resume, Abort, Certify, Drill):
+    TABLE[D, _command] = (no("always", "drill_running"),)
 for _stage in Stage:
+    TABLE.setdefault((_stage, Return), (no("always", "no_drill"),))
     TABLE[_stage, Freeze] = (no("frozen", "unchanged"), yes("always", "frozen"))
     TABLE[_stage, Thaw] = (no("not frozen", "unchanged"), yes("always", "thawed"))
     TABLE[_stage, Follow] = (no("follows", "unchanged"), yes("always", "followed"))
@@ -386,6 +410,7 @@ def _refusal(code: str, state: State, command: AnyCommand) -> Refusal:
         "candidate": f"r{state.candidate}",
         "fields": ", ".join(starved),
         "share": ", ".join(f"{share:g} %" for share in _bad_shares(command)),
+        "drilled": f"r{returned(state).production}",
         "left": "it behind" if left == number else f"r{left} behind, and it answers the same",
     }
     return Refusal(code=code, message=message.format(**known), hint=hint.format(**known))
@@ -416,9 +441,10 @@ def _weight_set(state: State, command: AnyCommand, at: str) -> AnyEvent:
 def _rolled_back(state: State, command: AnyCommand, at: str) -> AnyEvent:
     assert isinstance(command, Rollback)
     target = _target(state, command)
+    left = returned(state).production
     assert target is not None
-    assert state.production is not None
-    return RolledBack(release=target, left=state.production, at=at, axis=command.axis)
+    assert left is not None
+    return RolledBack(release=target, left=left, at=at, axis=command.axis)
 
 
 EVENTS: dict[str, Callable[[State, AnyCommand, str], AnyEvent]] = {
@@ -449,6 +475,10 @@ EVENTS: dict[str, Callable[[State, AnyCommand, str], AnyEvent]] = {
         release=s.candidate, weight=s.weight  # type: ignore[arg-type]
     ),
     "rolled_back": _rolled_back,
+    "drill_started": lambda s, c, at: DrillStarted(
+        release=s.back, left=s.production, until=c.until  # type: ignore[union-attr, arg-type]
+    ),
+    "drill_ended": lambda s, c, at: DrillEnded(release=s.drill.left),  # type: ignore[union-attr]
 }  # fmt: skip
 
 # ---------------------------------------------------------------- apply
@@ -518,8 +548,13 @@ def _apply(state: State, event: AnyEvent) -> State:
             return _without_candidate(state)
         case CandidateRolledBack():
             return _without_candidate(_condemn(state, event.release))
+        case DrillStarted():
+            return drilled(state, event.release, Drilling(left=event.left, until=event.until))
+        case DrillEnded():
+            return returned(state)
         case RolledBack():
-            state = _condemn(_in_production(state, event.release, event.at), event.left)
+            state = _in_production(returned(state), event.release, event.at)
+            state = _condemn(state, event.left)
             pardoned = tuple(r for r in state.condemned if r != event.release)
             if state.holdback:
                 state = change(state, holdback=0, salt="")

@@ -23,6 +23,7 @@ from __future__ import annotations
 from enum import StrEnum
 from hashlib import blake2b
 
+from kedge.core.back import returned
 from kedge.core.values import BUCKETS, Arm, Stage, State, Value
 
 
@@ -144,9 +145,11 @@ def compile_plan(state: State, *, lease: bool = True) -> Plan:
     def answered(reason: Reason) -> Choice:
         return Choice(arm=Arm.CANDIDATE, release=candidate, reason=reason)  # type: ignore[arg-type]
 
-    asked = {state.production: production(Reason.ASKED)}
-    if state.back is not None:
-        asked[state.back] = Choice(arm=Arm.PREVIOUS, release=state.back, reason=Reason.ASKED)
+    asked = {
+        number: Choice(arm=Arm.PREVIOUS, release=number, reason=Reason.ASKED)
+        for number in (state.back, returned(state).production) if number is not None
+    }  # fmt: skip
+    asked[state.production] = production(Reason.ASKED)
     if candidate is not None:
         asked[candidate] = answered(Reason.ASKED)
     lost = state.stage is Stage.CANARY and not lease

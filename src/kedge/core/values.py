@@ -22,6 +22,7 @@ class Stage(StrEnum):
     SETTLED = "settled"
     SHADOW = "shadow"
     CANARY = "canary"
+    DRILL = "drill"
 
 
 class Arm(StrEnum):
@@ -144,6 +145,13 @@ class AfterPolicy(Value, frozen=True):
     """Going back after days is a person's decision, unless the policy says otherwise."""
 
 
+class DrillPolicy(Value, frozen=True):
+    """Whether drills are started by themselves."""
+
+    every: str | None = None
+    """So long after the last one. None: only a person drills."""
+
+
 class CanaryPolicy(Value, frozen=True):
     """How a candidate's share grows. `steps` are per cent."""
 
@@ -210,6 +218,7 @@ class Policy(Value, frozen=True):
     canary: CanaryPolicy = CanaryPolicy()
     cost: CostPolicy | None = None
     after: AfterPolicy = AfterPolicy()
+    drill: DrillPolicy = DrillPolicy()
     features: FeaturePolicy = FeaturePolicy()
     log: LogPolicy = LogPolicy()
     runtime: Literal["auto", "inline", "process"] = "auto"
@@ -305,8 +314,16 @@ class Release(Value, kw_only=True, frozen=True):
         return f"r{self.number}"
 
 
+class Drilling(Value, frozen=True):
+    """A drill under way: production is the way back, and what was production comes again."""
+
+    left: int
+    until: float
+    """Unix time. Whoever started it returns before; after it the patrol does."""
+
+
 class Automation(Value, frozen=True):
-    """What the patrol may do on an endpoint, and what it has proven."""
+    """What the patrol may do on an endpoint, what it has proven, and what it has to end."""
 
     frozen: bool = False
     """Somebody stopped automation; humans' commands work as ever."""
@@ -314,6 +331,8 @@ class Automation(Value, frozen=True):
     """The canary under way is walked by the patrol."""
     proven: tuple[int, int] | None = None
     """(candidate, production): the pair whose shadow window passed last."""
+    drill: Drilling | None = None
+    """The drill under way, which ends however the process that started it does."""
 
 
 class State(Value, frozen=True):
@@ -346,11 +365,16 @@ class State(Value, frozen=True):
     releases: dict[int, Release] = {}
 
     @property
+    def drill(self) -> Drilling | None:
+        """The drill under way."""
+        return self.automation.drill
+
+    @property
     def mirrored(self) -> tuple[int, int] | None:
         """Which release silently gets a copy of the inputs, and of how many buckets.
 
         The candidate in a shadow; after a promotion the release that was left, unless a share
-        of the callers is held back on it.
+        of the callers is held back on it. A drill pauses it.
         """
         if self.stage is Stage.SHADOW and self.candidate is not None:
             return self.candidate, self.sample

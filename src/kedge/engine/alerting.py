@@ -210,9 +210,10 @@ class Alerting:
         for state in self._states.values():
             epoch, decision = sight.decisions.get(state.endpoint, (state.epoch, None))
             unseen = epoch != state.epoch or (state.compared is not None and decision is None)
-            if unseen and not sight.fault:
+            # A drill pauses what is compared: nothing is over because of it.
+            if (unseen or state.drill is not None) and not sight.fault:
                 standing |= {key for key in self._since if key[0] == state.endpoint}
-                continue  # the patrol has not looked at this row yet
+                continue  # the patrol has not judged this row yet
             found = alerts.conditions(state, decision, fault=sight.fault)
             for one in found:
                 key = (state.endpoint, one.key)

@@ -4,12 +4,13 @@ Theory of operation
 -------------------
 * `decide` is asked about the row as it stands; a "no" is raised before anything is touched.
 * Two-phase: what the row would need is wished for (`want`), every replica known loads it,
-  answers its golden rows and says it is ready; only then the row moves. A forward move is
-  refused when a replica fails or is silent. A rollback is never refused for that: it says
-  which replica is cold and for how long, gives it time to load, and flips in any case.
+  answers its golden rows and says it is ready; only then the row moves. A forward move, and
+  the start of a drill, are refused when a replica fails or is silent. A rollback, and the return
+  from a drill, are never refused for that: they say which replica is cold and for how long, give
+  it time to load, and flip in any case.
 * The row moves by compare-and-set with the epoch that was decided on. Losing the race is an
   answer ("stale: now at epoch N, by X"), except for a rollback, which always means "back" and
-  decides again.
+  decides again, and a return, which means "as before the drill".
 * Acks are counted against the roster as it was known *before* the flip. A replica that does
   not ack within the patience is named; it is never skipped over.
 * The receipt's parts are measured on this process's clock, from the entry of `submit`, and
@@ -21,11 +22,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from kedge.core.commands import AnyCommand, AnyEvent, Configure, Rollback
-from kedge.core.errors import NotAcknowledged, Refused, Stale
+from kedge.core.commands import (
+    AnyCommand,
+    AnyEvent,
+    Configure,
+    Drill,
+    Promoted,
+    Return,
+    Rollback,
+    RolledBack,
+)
+from kedge.core.errors import KedgeError, NotAcknowledged, Refused, Stale
 from kedge.core.holding import Need, needs
 from kedge.core.release import apply, decide
 from kedge.core.values import Placement, Refusal, Stage, State, Value
+from kedge.engine import runbooks
 from kedge.ports import Change, Clock, Entry, Hold, Ledger, Member, Note, Roster, Signal, Wanted
 
 SILENT_S = 5.0
@@ -40,6 +51,11 @@ ACK_S = 10.0
 RETRIES = 20
 """How often a rollback decides again when it lost a race; each loss means somebody else's
 command was written, so twenty in a row is a machine fighting us, not an operator."""
+
+ALWAYS = (Rollback, Return)
+"""What flips whatever happens: nothing delays it for long, and a lost race is run again."""
+MEASURED = (Rollback, Drill, Return)
+"""What a caller's first answer is waited for."""
 
 Say = Callable[[str], None]
 Probe = Callable[[Member, str, int], "int | None"]
@@ -124,7 +140,7 @@ class Control:
             try:
                 return self._once(endpoint, command, by, reason, expect, started)
             except Stale:
-                if not isinstance(command, Rollback) or expect is not None:
+                if not isinstance(command, ALWAYS) or expect is not None:
                     raise
         raise Stale(
             f"{endpoint} changes faster than a rollback can be written", hint="kedge history"
@@ -153,6 +169,27 @@ class Control:
         )
         times = started, decided, prepared, self._clock.monotonic()
         return self._told(command, after, events, members, times, cold, entries, by)
+
+    def rehearse(self, endpoint: str, command: AnyCommand, *, by: str) -> Receipt:
+        """Decide and prepare as `submit` does, and write nothing: the row stays as it is.
+
+        Raises:
+            Refused: the rules say no, or a replica could not prepare.
+            Unavailable: the ledger cannot be reached.
+        """
+        started, at = self._clock.monotonic(), self._clock.now()
+        state = self._ledger.read().states.get(endpoint, State(endpoint=endpoint))
+        events, after = _decided(state, command, at)
+        members = replicas(self._roster.members())
+        decided = self._clock.monotonic()
+        cold = self._prepare(state, after, command, members, by)
+        prepared = self._clock.monotonic()
+        return Receipt(
+            endpoint=endpoint, epoch=state.epoch, events=events, state=after,
+            decide_ms=_ms(started, decided), prepare_ms=_ms(decided, prepared), write_ms=0.0,
+            last_ack_ms=None, first_old_answer_ms=None, total_ms=_ms(started, prepared), acks={},
+            cold=cold,
+        )  # fmt: skip
 
     def together(
         self, commands: Mapping[str, AnyCommand], *, by: str, reason: str, head: tuple[str, int]
@@ -207,7 +244,7 @@ class Control:
         acks = self._await_acks(after.endpoint, after.epoch, members, started)
         silent = tuple(sorted({m.name for m in members} - acks.keys()))
         first = None
-        if isinstance(command, Rollback) and not silent:
+        if isinstance(command, MEASURED) and not silent:
             first = self._first_answer(after.endpoint, after, members, started)
         receipt = Receipt(
             endpoint=after.endpoint, epoch=after.epoch, events=events, state=after,
@@ -218,6 +255,8 @@ class Control:
             acks=acks, silent=silent, cold=cold,
         )  # fmt: skip
         self._store(receipt, command, entries, by)
+        if any(isinstance(event, Promoted | RolledBack) for event in events):
+            self._file_runbook(after, by)
         if silent:
             raise NotAcknowledged(
                 f"epoch {after.epoch} is written, but not acknowledged by {', '.join(silent)}"
@@ -258,7 +297,7 @@ class Control:
         missing = lacking(members, state.endpoint, serves)
         if not missing:
             return {}
-        rollback = isinstance(command, Rollback)
+        rollback = isinstance(command, ALWAYS)
         self._announce(missing, after, rollback=rollback)
         patience = self._cold_s if rollback else self._prepare_s
         left = self._await_ready(state.endpoint, serves, members, patience, by, rollback=rollback)
@@ -370,6 +409,13 @@ class Control:
             reason="",
             at=self._clock.now(),
         )
+
+    def _file_runbook(self, after: State, by: str) -> None:
+        """The page that says what to do now that something else is live. Never a command's fault."""
+        try:
+            runbooks.filed(self._ledger, self._clock, after, by=by)
+        except KedgeError as error:
+            self._say(f"the runbook could not be filed: {error}")
 
 
 def _decided(state: State, command: AnyCommand, at: str) -> tuple[tuple[AnyEvent, ...], State]:

@@ -103,7 +103,8 @@ class Inquiry:
             return
         try:
             for state in self._ledger.read().states.values():
-                if state.production is not None and self._due(state):
+                ready = state.production is not None and state.drill is None
+                if ready and self._due(state):
                     self._begin(state)
                     return
         except (KedgeError, OSError) as error:

@@ -29,6 +29,7 @@ from kedge.core.errors import KedgeError, Stale
 from kedge.core.policy import Decision, Facts, decide
 from kedge.core.values import Stage, State
 from kedge.engine.control import Control
+from kedge.engine.drills import Returns
 from kedge.engine.filing import newest_finding
 from kedge.engine.watch import Watch, comparison_of, judged
 from kedge.ports import Clock, Ledger, Note, RecordStore, Roster, WindowStore
@@ -66,6 +67,7 @@ class Patrol:
         self._by = by
         self._records = records
         self._roster = roster
+        self._returns = Returns(ledger=ledger, control=control, clock=clock, by=by)
         self._covered_at: dict[str, float] = {}
         self._watches: dict[str, Watch] = {}
         self._kept_at: dict[str, float] = {}
@@ -101,6 +103,7 @@ class Patrol:
         decisions: dict[str, tuple[int, Decision]] = {}
         states = self._ledger.read().states
         for state in states.values():
+            self._returns.look(state)
             if state.compared is None:
                 self._watches.pop(state.endpoint, None)
                 continue

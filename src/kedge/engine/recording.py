@@ -191,7 +191,9 @@ class Recording:
 
         They come from before it: they may not depend on what they judge.
         """
-        key = (state.endpoint, *recorder.key)
+        # A drill, and a rollback to what it was about, count one production: compared with
+        # nothing, then with something.
+        key = (state.endpoint, *recorder.key, state.compared)
         policy = state.policy_digest
         kept = self._counters.pop(key, None)
         if kept is None or kept[0] != policy:

@@ -50,6 +50,7 @@ def describe(
         "back": _way_back(state, state.back, serving, now),
         "back_model": _way_back(state, state.back_model, serving, now),
         "back_features": _way_back(state, state.back_features, serving, now),
+        "drill": _drill(state, now),
         "condemned": [f"r{number}" for number in state.condemned],
         "policy": state.policy_digest,
         "replicas": [_replica(member, state, now) for member in serving],
@@ -113,6 +114,14 @@ def _way_back(
         "cold": cold,
         "load_s": state.releases[number].load_s,
     }
+
+
+def _drill(state: State, now: float) -> dict[str, Any] | None:
+    """The drill under way: what comes again, and how many seconds are left."""
+    if state.drill is None:
+        return None
+    left_s = max(state.drill.until - now, 0.0)
+    return {"left": f"r{state.drill.left}", "until": state.drill.until, "left_s": left_s}
 
 
 def _replica(member: Member, state: State, now: float) -> dict[str, Any]:

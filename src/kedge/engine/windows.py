@@ -7,8 +7,10 @@ not fit is dropped and counted, never waited for.
 
 from __future__ import annotations
 
+from collections import Counter as Tally
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -27,7 +29,7 @@ from kedge.core.windows import (
     Spent,
     Window,
 )
-from kedge.engine.agreement import NUMBERS, Said, bin_of, judge_of, said
+from kedge.engine.agreement import NUMBERS, Said, all_said, bin_of, judge_of
 from kedge.engine.custom import Agree
 
 if TYPE_CHECKING:
@@ -57,6 +59,8 @@ network cannot feel, and a process woken up from sleep already differs from code
 
 
 VIOLATIONS = METRICS.index("violations")
+PAIR = 2
+"""Beside the two arms: a request that counts for both."""
 
 _pack = msgspec.msgpack.Encoder().encode
 
@@ -91,8 +95,8 @@ class Bounds(NamedTuple):
     p99: int = 0
 
 
-CUTS = 10_000
-"""Sets of segments that are remembered in one piece; a day's traffic of most endpoints has fewer."""
+Cut = tuple[list[tuple[str, ...]], tuple[str, ...]]
+"""The segments of each row, and where the request counts."""
 
 Answers = tuple[list[Said] | None, list[Said] | None]
 """What production and the copy say, by row; None where there is no answer."""
@@ -103,8 +107,23 @@ class Slices:
 
     def __init__(self, fields: tuple[str, ...]) -> None:
         self._known: dict[str, dict[Any, str]] = {field: {} for field in fields}
-        self._cuts: dict[tuple[str, ...], tuple[str, ...]] = {}
+        # One more "=" in a field, and two fields could share a segment.
+        self._plain = not any("=" in field for field in fields)
         self.other = 0
+
+    def cut(self, columns: Columns, rows: int) -> Cut:
+        """The segments of each row of a request, and where the request counts.
+
+        That is everywhere (`""`), then in each of its rows' segments once.
+        """
+        if rows != 1 or not self._plain:
+            segments = [self.of(columns, row) for row in range(rows)]
+            return segments, ("", *sorted({name for row in segments for name in row}))
+        try:
+            names = tuple([known[columns[field].item()] for field, known in self._known.items()])
+        except (KeyError, TypeError, ValueError):  # a new value, a list, a field that is not there
+            names = self.of(columns, 0)
+        return [names], ("", *names)
 
     def of(self, columns: Columns, row: int) -> tuple[str, ...]:
         """The segments of one row, as `field=value`."""
@@ -135,17 +154,6 @@ class Slices:
         known[value] = f"{field}={str(shown)[:64]}"
         return known[value]
 
-    def union(self, segments: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
-        """Where a request counts: everywhere (`""`), then each of its rows' segments once."""
-        if len(segments) != 1:
-            return ("", *sorted({name for row in segments for name in row}))
-        cut = self._cuts.get(segments[0])
-        if cut is None:
-            if len(self._cuts) >= CUTS:
-                self._cuts.clear()
-            cut = self._cuts[segments[0]] = ("", *sorted(set(segments[0])))
-        return cut
-
 
 class Log:
     """Which predictions are kept with their inputs, for a replay: those of sampled units."""
@@ -157,8 +165,8 @@ class Log:
 
     def keeps(self, unit: str) -> bool:
         """Whether a unit is sampled: always the same ones, so that all of a unit is there."""
-        if self._below >= 2**64:
-            return True
+        if self._below >= 2**64 or self._below <= 0:
+            return self._below > 0
         digest = blake2b(unit.encode(errors="surrogatepass"), digest_size=8, key=b"log").digest()
         return int.from_bytes(digest) < self._below
 
@@ -212,11 +220,17 @@ class Counter:
         rows: list[JoinRow] = []
         before = self._slices.other
         for one in seen:
-            segments = [
-                self._slices.of(one.request.columns, row) for row in range(one.request.rows)
-            ]
+            if one.again:
+                self._again(draft, one)
+                continue
+            segments, slices = self._slices.cut(one.request.columns, one.request.rows)
             answers = self._answers(one)
-            self._one(draft, one, segments, bounds, answers)
+            if paired:
+                self._pair(draft, one, slices, bounds)
+                if not one.dropped:
+                    self._agree(draft, one, segments, answers)
+            else:
+                self._single(draft, one, slices, bounds)
             self._record(rows, one, segments, weight, answers)
         state = self._state
         return Window(
@@ -226,7 +240,7 @@ class Counter:
             exposed=_spread(draft.hits), answered=_spread(draft.timed),
             bad={metric: _frozen(cells) for metric, cells in draft.bad.items()},
             units=tuple(sorted(draft.units, key=lambda unit: unit.unit)[:UNITS]),
-            agreement={name: Agreement(*cell) for name, cell in draft.agreement.items()},
+            agreement=_agreement(draft.pairs),
             scores={bin_: (int(n), int(w), d, a) for bin_, (n, w, d, a) in draft.scores.items()},
             examples=tuple(draft.examples), costs=draft.costs, noise=(draft.noise[0], draft.noise[1]),
             mirrored=draft.mirrored, copied=draft.copied,
@@ -238,49 +252,47 @@ class Counter:
         rows: list[JoinRow] = []
         for one in seen:
             if one.ours is not None and self._log.keeps(one.request.entity or one.request.id):
-                segments = [
-                    self._slices.of(one.request.columns, row) for row in range(one.request.rows)
-                ]
+                segments, _ = self._slices.cut(one.request.columns, one.request.rows)
                 self._record(rows, one, segments, 0, self._answers(one))
         return rows, sum(not row.inputs for row in rows)
 
-    def _one(
-        self, draft: _Draft, one: Seen, segments: list[tuple[str, ...]], bounds: Bounds,
-        answers: Answers,
-    ) -> None:  # fmt: skip
-        if one.again:
-            self._again(draft, one)
-            return
-        slices = self._slices.union(segments)
-        unit = one.request.entity or ""
+    def _pair(self, draft: _Draft, one: Seen, slices: tuple[str, ...], bounds: Bounds) -> None:
+        """A request that both releases were asked: only what differs between them is bad."""
         self._spend(draft, one, slices)
-        if draft.paired:
-            draft.mirrored += 1
-            if one.dropped:
-                return
-            copied = one.theirs is not None
-            draft.copied += copied
-            self._agree(draft, one, segments, answers)
-            arms: tuple[int, ...] = (PRODUCTION, CANDIDATE)
-            bad = [(0, one.failed, not copied)]
-            if copied and not one.failed:
-                bad += _slow(bounds, one.micros, one.their_micros)
-                bad.append((VIOLATIONS, one.violated, one.their_violated))
-            self._exposure(draft, unit, slices, arms, latency=copied and not one.failed)
-            for metric, ours, theirs in bad:
-                if ours != theirs:
-                    self._bad(draft, metric, CANDIDATE if theirs else PRODUCTION, unit, slices)
+        draft.mirrored += 1
+        if one.dropped:
             return
-        self._split(draft, unit, one.arm)
-        self._exposure(draft, unit, slices, (one.arm,), latency=not one.failed)
+        copied = one.theirs is not None
+        draft.copied += copied
+        both = copied and not one.failed
+        unit = one.request.entity or ""
+        self._exposure(draft, unit, slices, PAIR, latency=both)
+        if one.failed == copied:
+            self._bad(draft, 0, PRODUCTION if one.failed else CANDIDATE, unit, slices)
+        if both:
+            for metric, bound in ((1, bounds.p50), (2, bounds.p99)):
+                if bound and (one.micros > bound) != (one.their_micros > bound):
+                    arm = PRODUCTION if one.micros > bound else CANDIDATE
+                    self._bad(draft, metric, arm, unit, slices)
+            if one.violated != one.their_violated:
+                arm = PRODUCTION if one.violated else CANDIDATE
+                self._bad(draft, VIOLATIONS, arm, unit, slices)
+
+    def _single(self, draft: _Draft, one: Seen, slices: tuple[str, ...], bounds: Bounds) -> None:
+        """A request that one of the releases was asked."""
+        self._spend(draft, one, slices)
+        unit, arm = one.request.entity or "", one.arm
+        self._split(draft, unit, arm)
+        self._exposure(draft, unit, slices, arm, latency=not one.failed)
         if one.failed:
-            self._bad(draft, 0, one.arm, unit, slices)
-        else:
-            for metric, slow, _ in _slow(bounds, one.micros, 0):
-                if slow:
-                    self._bad(draft, metric, one.arm, unit, slices)
-            if one.violated:
-                self._bad(draft, VIOLATIONS, one.arm, unit, slices)
+            self._bad(draft, 0, arm, unit, slices)
+            return
+        if bounds.p50 and one.micros > bounds.p50:
+            self._bad(draft, 1, arm, unit, slices)
+        if bounds.p99 and one.micros > bounds.p99:
+            self._bad(draft, 2, arm, unit, slices)
+        if one.violated:
+            self._bad(draft, VIOLATIONS, arm, unit, slices)
 
     def _again(self, draft: _Draft, one: Seen) -> None:
         if one.ours is not None and one.theirs is not None:
@@ -326,24 +338,16 @@ class Counter:
         draft.fresh[arm] += 1
 
     def _exposure(
-        self,
-        draft: _Draft,
-        unit: str,
-        slices: tuple[str, ...],
-        arms: tuple[int, ...],
-        *,
-        latency: bool,
+        self, draft: _Draft, unit: str, slices: tuple[str, ...], arm: int, *, latency: bool
     ) -> None:
         """Count a unit as exposed: once a span when it has a name, else every time."""
-        new = slices if not unit else _unseen(self._exposed, unit, slices)
+        new = _unseen(self._exposed, unit, slices) if unit else slices
         if new:
-            hit = (new, arms)
-            draft.hits[hit] = draft.hits.get(hit, 0) + 1
+            draft.hits[arm].append(new)
         if latency:
-            new = slices if not unit else _unseen(self._answered, unit, slices)
+            new = _unseen(self._answered, unit, slices) if unit else slices
             if new:
-                hit = (new, arms)
-                draft.timed[hit] = draft.timed.get(hit, 0) + 1
+                draft.timed[arm].append(new)
 
     def _bad(
         self, draft: _Draft, metric: int, arm: int, unit: str, slices: tuple[str, ...]
@@ -358,11 +362,11 @@ class Counter:
 
     def _answers(self, one: Seen) -> Answers:
         """What both sides say, row by row: read once, for the comparison and for the record."""
-        rows = range(one.request.rows)
-        ours = None if one.ours is None else [said(self._output, one.ours, row) for row in rows]
+        rows = one.request.rows
+        ours = None if one.ours is None else all_said(self._output, one.ours, rows)
         if one.theirs is None or one.again:
             return ours, None
-        return ours, [said(self._output, one.theirs, row) for row in rows]
+        return ours, all_said(self._output, one.theirs, rows)
 
     def _agree(
         self, draft: _Draft, one: Seen, segments: list[tuple[str, ...]], answers: Answers
@@ -372,21 +376,13 @@ class Counter:
         if self._whole and one.ours is not None and one.theirs is not None:
             alike = self._agrees(one.ours, one.theirs, one.request.rows)
         for row, names in enumerate(segments):
-            cells = [draft.agreement.setdefault(n, [0] * 7) for n in ("", *names)]
             if answers[0] is None or answers[1] is None:
-                for cell in cells:
-                    cell[0] += 1
-                    cell[6] += 1
+                draft.pairs.setdefault(MISSING, []).append(names)
                 continue
             ours, theirs = answers[0][row], answers[1][row]
-            same = ours.same(theirs, self._output) if alike is None else alike[row]
-            table = 2 + (
-                0 if ours.yes and theirs.yes else 1 if ours.yes else 2 if theirs.yes else 3
-            )
-            for cell in cells:
-                cell[0] += 1
-                cell[1] += same
-                cell[table] += 1
+            same = ours.same(theirs, self._output) if alike is None else bool(alike[row])
+            said_so = (same, ours.yes, theirs.yes)
+            draft.pairs.setdefault(said_so, []).append(names)
             if ours.score is not None and theirs.score is not None:
                 apart = theirs.score - ours.score
                 bin_ = draft.scores.setdefault(bin_of(ours.score), [0, 0, 0.0, 0.0])
@@ -423,29 +419,24 @@ class Counter:
             ))  # fmt: skip
 
 
-def _slow(bounds: Bounds, ours: int, theirs: int) -> list[tuple[int, bool, bool]]:
-    """Which of the two is slow, for each bound that is known."""
-    return [(metric, ours > bound, theirs > bound)
-            for metric, bound in ((1, bounds.p50), (2, bounds.p99)) if bound]  # fmt: skip
-
-
 class _Draft:
     """A window in the making."""
 
-    __slots__ = ("agreement", "bad", "copied", "costs", "examples", "fresh", "hits", "mirrored",
-                 "noise", "paired", "scores", "timed", "units")  # fmt: skip
+    __slots__ = ("bad", "copied", "costs", "examples", "fresh", "hits", "mirrored", "noise",
+                 "paired", "pairs", "scores", "timed", "units")  # fmt: skip
 
     def __init__(self, *, paired: bool) -> None:
         self.paired = paired
         self.fresh = [0, 0]
         self.noise = [0, 0]
         self.costs: dict[str, Spent] = {}
-        self.hits: dict[_Hit, int] = {}
-        """Units exposed, by all the segments of a request at once; spread over them at the end."""
-        self.timed: dict[_Hit, int] = {}
+        self.hits: _Hits = ([], [], [])
+        """Where units were exposed, by arm and, last, in pairs; counted all at once at the end."""
+        self.timed: _Hits = ([], [], [])
         self.bad: dict[str, dict[str, list[int]]] = {}
         self.units: list[BadUnit] = []
-        self.agreement: dict[str, list[int]] = {}
+        self.pairs: _Pairs = {}
+        """By what the two said: the segments of each row. Counted all at once at the end."""
         self.scores: dict[int, list[float]] = {}
         self.examples: list[Example] = []
         self.mirrored = 0
@@ -457,7 +448,11 @@ def _frozen(cells: dict[str, list[int]]) -> dict[str, tuple[int, int]]:
 
 
 _Names = tuple[str, ...] | set[str]
-_Hit = tuple[tuple[str, ...], tuple[int, ...]]
+MISSING = None
+"""The copy of a pair said nothing."""
+_Pairs = dict[tuple[bool, bool, bool] | None, list[tuple[str, ...]]]
+"""By (alike, production says yes, the copy says yes)."""
+_Hits = tuple[list[tuple[str, ...]], list[tuple[str, ...]], list[tuple[str, ...]]]
 
 
 def _unseen(known: dict[str, _Names], unit: str, slices: tuple[str, ...]) -> tuple[str, ...]:
@@ -475,11 +470,31 @@ def _unseen(known: dict[str, _Names], unit: str, slices: tuple[str, ...]) -> tup
     return new
 
 
-def _spread(hits: dict[_Hit, int]) -> dict[str, tuple[int, int]]:
-    cells: dict[str, list[int]] = {}
-    for (slices, arms), times in hits.items():
-        for name in slices:
-            cell = cells.setdefault(name, [0, 0])
-            for arm in arms:
-                cell[arm] += times
-    return _frozen(cells)
+def _spread(hits: _Hits) -> dict[str, tuple[int, int]]:
+    """Count in each slice. The loops are C's: nothing of this module took as long in Python."""
+    ours, theirs, both = (Tally(chain.from_iterable(found)) for found in hits)
+    if both:
+        ours.update(both)
+        theirs.update(both)
+    cells = {name: (times, theirs.get(name, 0)) for name, times in ours.items()}
+    cells.update((name, (0, times)) for name, times in theirs.items() if name not in ours)
+    return cells
+
+
+def _agreement(pairs: _Pairs) -> dict[str, Agreement]:
+    """The table of each segment."""
+    cells: dict[str, list[int]] = {"": [0] * 7} if pairs else {}
+    for said_so, rows in pairs.items():
+        if said_so is MISSING:
+            places = [6]
+        else:
+            same, ours, theirs = said_so
+            places = [2 + (0 if ours and theirs else 1 if ours else 2 if theirs else 3)]
+            places += [1] * same
+        counts = Tally(chain.from_iterable(rows))
+        counts[""] = len(rows)
+        for name, times in counts.items():
+            cell = cells.setdefault(name, [0] * 7)
+            for place in (0, *places):
+                cell[place] += times
+    return {name: Agreement(*cell) for name, cell in cells.items()}

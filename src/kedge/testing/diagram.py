@@ -44,6 +44,7 @@ def refusals() -> str:
     """Write every refusal as a row of a Markdown table."""
     names = {"endpoint": "ENDPOINT", "stage": "STAGE", "release": "RELEASE"} | {
         "candidate": "CANDIDATE", "fields": "FIELDS", "share": "SHARE", "left": "RELEASE behind",
+        "drilled": "RELEASE",
     }  # fmt: skip
     rows = [
         f"| `{code}` | {message.format(**names)} | {hint.format(**names)} |"

@@ -30,12 +30,14 @@ from kedge.core.commands import (
     Canary,
     Certify,
     Configure,
+    Drill,
     Follow,
     Freeze,
     Hold,
     Pause,
     Promote,
     Resume,
+    Return,
     Rollback,
     SetWeight,
     Shadow,
@@ -48,9 +50,9 @@ from kedge.testing.samples import AT, NEEDS, endpoint, fields, release
 
 RULE = "----"
 FLAGS = ("full", "production", "no-lease", "auto")
-BARE: dict[str, type[Pause | Resume | Abort | Freeze | Thaw | Follow | Hold]] = {
+BARE: dict[str, type[Pause | Resume | Abort | Freeze | Thaw | Follow | Hold | Return]] = {
     "pause": Pause, "resume": Resume, "abort": Abort, "freeze": Freeze, "thaw": Thaw,
-    "follow": Follow, "hold": Hold,
+    "follow": Follow, "hold": Hold, "return": Return,
 }  # fmt: skip
 
 
@@ -162,6 +164,8 @@ class Story:
                 )  # fmt: skip
             case "certify":
                 return Certify(release=self._release(line.word))
+            case "drill":
+                return Drill(until=float(line.options.get("until", "10")))
             case "set-weight":
                 return SetWeight(weight=buckets(float(line.word)))
             case "rollback":
@@ -261,6 +265,7 @@ def row(state: State) -> str:
     parts += ["auto"] if state.automation.auto else []
     parts += ["frozen"] if state.automation.frozen else []
     parts += ["follows"] if state.follow else []
+    parts += [f"left={_label(state.drill.left)}"] if state.drill is not None else []
     parts.append(f"back={_label(state.back)}")
     parts += [f"condemned={_labels(state.condemned)}"] if state.condemned else []
     return " ".join(parts)

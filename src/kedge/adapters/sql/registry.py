@@ -13,7 +13,7 @@ from sqlalchemy.dialects.sqlite import insert
 from kedge.adapters.sql import tables
 from kedge.adapters.sql.database import Database
 from kedge.adapters.sql.generations import note_read
-from kedge.adapters.sql.rows import entry_of, policy_of
+from kedge.adapters.sql.rows import automation_of, entry_of, policy_of
 from kedge.core import codec
 from kedge.core.commands import Promoted, RolledBack
 from kedge.core.durations import seconds
@@ -241,6 +241,9 @@ def _refuse_protected(
     if row is None:
         return
     roles = [name for name in tables.POINTERS if row[name] == number]
+    drill = automation_of(row["automation"]).drill
+    if drill is not None and drill.left == number:
+        roles.append("what a drill returns to")
     window = _window(connection, row["policy_digest"])
     if roles:
         why = f"it is {' and '.join(roles)} there"

@@ -44,6 +44,11 @@ def policy_of(body: bytes) -> Policy:
     return _POLICY.decode(body)
 
 
+def automation_of(body: bytes) -> Automation:
+    """Read what automation may do back."""
+    return _AUTOMATION.decode(body)
+
+
 def row_of(state: State) -> dict[str, Any]:
     """The columns of `endpoint` for a state."""
     return {
@@ -93,7 +98,7 @@ def state_of(
         fields=_FIELDS.decode(row["fields"]),
         served=_NUMBERS.decode(row["served"]),
         condemned=condemned,
-        automation=_AUTOMATION.decode(row["automation"]),
+        automation=automation_of(row["automation"]),
         flipped_at=row["flipped_at"],
         releases=releases,
     )

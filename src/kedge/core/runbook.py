@@ -1,0 +1,348 @@
+"""The runbook of an endpoint: what to type when it misbehaves, who to call, how long it takes.
+
+Theory of operation
+-------------------
+* It is made from the row and from what the ledger measured, and from nothing else; so it names the
+  releases that are live, and it cannot say what the product cannot do.
+* The *way back* is what somebody does at three in the morning, from top to bottom, and its seconds
+  add up to less than ten minutes. What only some incidents need comes after it.
+* Every line in a block of commands can be typed as it stands; a test does.
+* `digest` is that of everything it was made of. Another policy, production or way back: stale.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from kedge.core.alerts import on_duty, rungs
+from kedge.core.codec import fingerprint
+from kedge.core.values import Stage, State, Value
+
+MOST_S = 600.0
+"""What the whole way back may take: the ten minutes that a rollback is promised in."""
+READ_S = 60.0
+"""A person who was asleep reads a screen of text: two hundred words a minute, and finds the keyboard."""
+DECIDE_S = 120.0
+"""Whether to go back. Long, because it is the only step that has to be thought about."""
+TYPE_S = 15.0
+"""Typing a line of this page."""
+FLIP_S = 1.0
+"""From a rollback's command to the last ack while the way back is loaded: the house's own aim."""
+DIAGNOSE_S = 30.0
+"""A hundred thousand requests, on two cores."""
+
+# ---------------------------------------------------------------- values
+
+
+class Took(Value, frozen=True):
+    """What something last took, as the ledger has it."""
+
+    seconds: float
+    at: str
+
+
+class Step(Value, frozen=True, kw_only=True):
+    """One thing to do. `commands` can be typed as they stand."""
+
+    title: str
+    why: str
+    commands: tuple[str, ...] = ()
+    after: str = ""
+    """What to see when it worked."""
+    expected_s: float | None = None
+    measured: Took | None = None
+
+
+class Person(Value, frozen=True):
+    """Whom to call, from when on."""
+
+    when: str
+    who: str
+
+
+class Runbook(Value, frozen=True, kw_only=True):
+    """What to do about one endpoint."""
+
+    endpoint: str
+    made_at: str
+    digest: str
+    live: str
+    """What was live when it was made, in words."""
+    people: tuple[Person, ...]
+    way_back: tuple[Step, ...]
+    more: tuple[Step, ...]
+
+    @property
+    def expected_s(self) -> float:
+        """What the way back takes in all, a person's reading and typing included."""
+        return sum(step.expected_s or 0.0 for step in self.way_back)
+
+
+def configuration_digest(state: State) -> str:
+    """The digest of all that a runbook is made of: policy, production, and the way back."""
+    digests = {
+        role: state.releases[number].digest if number in state.releases else None
+        for role, number in (("production", state.production), ("back", state.back))
+    }
+    return fingerprint({"policy": state.policy, **digests})
+
+
+def measured(notes: Iterable[tuple[str, str, Mapping[str, Any]]]) -> dict[str, Took]:
+    """The last rollback, drill and diagnosis out of the ledger's notes, newest first.
+
+    Args:
+        notes: (kind, when, body) of each.
+    """
+    found: dict[str, Took] = {}
+    for kind, at, body in notes:
+        if kind == "receipt" and body.get("command") == "rollback":
+            found.setdefault("rollback", Took(body["total_ms"] / 1e3, at))
+        elif kind == "drill" and body.get("ok") and not body.get("dry"):
+            found.setdefault("drill", Took(float(body["total_s"]), at))
+        elif kind == "finding" and body.get("took_s") is not None:
+            found.setdefault("diagnose", Took(float(body["took_s"]), at))
+    return found
+
+
+def runbook(state: State, took: Mapping[str, Took], *, at: str, now: float) -> Runbook:
+    """What to do about this endpoint.
+
+    Args:
+        state: the row.
+        took: what things last took; see `measured`.
+        at: the instant, RFC 3339 in UTC, as it is printed.
+        now: the same as Unix time, for whoever is on duty.
+    """
+    return Runbook(
+        endpoint=state.endpoint, made_at=at, digest=configuration_digest(state), live=_live(state),
+        people=_people(state, now), way_back=_way_back(state, took), more=_more(state, took),
+    )  # fmt: skip
+
+
+# ---------------------------------------------------------------- what is live, and who is called
+
+
+def _named(state: State, number: int | None) -> str:
+    if number is None:
+        return "nothing"
+    release = state.releases.get(number)
+    return f"r{number} (v{release.version})" if release is not None else f"r{number}"
+
+
+def _live(state: State) -> str:
+    parts = [
+        f"production {_named(state, state.production)}",
+        f"way back {_named(state, state.back)}",
+    ]
+    if state.candidate is not None:
+        parts.append(f"candidate {_named(state, state.candidate)}, {state.stage.value}")
+    return ", ".join(parts)
+
+
+def _people(state: State, now: float) -> tuple[Person, ...]:
+    policy = state.policy
+    found = []
+    if policy.owner is not None:
+        found.append(Person("owner", f"{policy.owner.name}, {policy.owner.contact}"))
+    if policy.rota is not None:
+        duty = on_duty(policy.rota, now)
+        found.append(Person("on duty when this was made", f"{duty.name}, {duty.contact}"))
+        found += [Person("in the rota", f"{one.name}, {one.contact}")
+                  for one in policy.rota.people if one != duty]  # fmt: skip
+    for rung in rungs(policy, now):
+        to = ", ".join(t.channel + (f" ({t.who})" if t.who else "") for t in rung.targets)
+        when = f"after {_long(rung.after_s)}" if rung.after_s else "at once"
+        found.append(Person(f"told {when}", to))
+    return tuple(found)
+
+
+# ---------------------------------------------------------------- what to do
+
+
+def _way_back(state: State, took: Mapping[str, Took]) -> tuple[Step, ...]:
+    name = state.endpoint
+    return (
+        Step(
+            title="See what is wrong", expected_s=READ_S,
+            why="The alerts say what was seen, and `kedge ack` with an alert's number says that you "
+            "have it. The status says what is live and what a rollback would land on.",
+            commands=(f"kedge alerts {name}", f"kedge status {name}"),
+            after=f"The way back is {_named(state, state.back)}, and ready on every replica.",
+        ),
+        Step(
+            title="Decide", expected_s=DECIDE_S,
+            why="When in doubt go back: it costs nothing that cannot be undone. When the newest "
+            "finding says that the world or the data changed, going back mends nothing, and the "
+            "last part of this page is the way.",
+        ),
+        Step(
+            title="Go back", expected_s=TYPE_S + _flip_s(state), measured=took.get("rollback"),
+            why=_goes(state), commands=(f"kedge rollback {name}",),
+            after="An ack of every replica, and exit code 0. Exit code 3 names who is silent: all "
+            "others have gone back.",
+        ),
+        Step(
+            title="Check", expected_s=READ_S,
+            why="What answers now, and that nobody is left behind.",
+            commands=(f"kedge status {name}", f"kedge history {name} --limit 5"),
+            after="Production is what the receipt says, every replica serves its epoch, and the "
+            "callers' complaint is gone.",
+        ),
+        Step(
+            title="Ask why", expected_s=TYPE_S + DIAGNOSE_S, measured=took.get("diagnose"),
+            why="Model, features, data, world, or noise: with the evidence, and whether going back "
+            "was right.",
+            commands=(f"kedge diagnose {name} --since 2h",),
+            after="A finding. If it speaks against the rollback, go forward again (below).",
+        ),
+    )  # fmt: skip
+
+
+def _flip_s(state: State) -> float:
+    """How long a rollback takes by itself: longer when the way back would have to be loaded."""
+    back = state.releases.get(state.back) if state.back is not None else None
+    return FLIP_S + (back.load_s if back is not None else 0.0)
+
+
+def _goes(state: State) -> str:
+    production = _named(state, state.production)
+    if state.stage is Stage.CANARY:
+        return (
+            f"It takes the share of {_named(state, state.candidate)} to zero and condemns it; "
+            f"production stays {production}."
+        )
+    if state.back is None:
+        return "There is no way back yet: it is refused, and says what there is instead."
+    return f"Production goes from {production} to {_named(state, state.back)}; {production} is condemned."
+
+
+def _more(state: State, took: Mapping[str, Took]) -> tuple[Step, ...]:
+    name = state.endpoint
+    found = []
+    if state.stage is Stage.CANARY and state.back is not None:
+        found.append(Step(
+            title="If production itself is at fault, in the middle of a canary",
+            why=f"It goes to {_named(state, state.back)}, and the rollout ends.",
+            commands=(f"kedge rollback {name} --production",),
+        ))  # fmt: skip
+    for axis, number in (("features", state.back_features), ("model", state.back_model)):
+        if number is not None:
+            found.append(Step(
+                title=f"If only the {axis} went wrong",
+                why=f"It goes to {_named(state, number)}: the other half stays.",
+                commands=(f"kedge rollback {name} --axis {axis}",),
+            ))  # fmt: skip
+    if state.production is not None and state.back is not None:
+        found.append(Step(
+            title="If going back was wrong",
+            why=f"Naming {_named(state, state.production)} pardons it and takes it into production again.",
+            commands=(f"kedge rollback {name} --to r{state.production}",),
+        ))  # fmt: skip
+    if state.back is not None:
+        found.append(Step(
+            title="If the ledger cannot be reached (exit code 4)",
+            why="On each host. The pin holds until it is ended; do that when the ledger is back.",
+            commands=(f"kedge rollback {name} --local", f"kedge unpin {name}"),
+        ))  # fmt: skip
+    found += [
+        Step(
+            title="If automation is in your way",
+            why="Nothing promotes or rolls back by itself until it is thawed; your own commands work.",
+            commands=(f"kedge freeze {name}", f"kedge thaw {name}"),
+        ),
+        Step(
+            title="If the finding is the world or the data",
+            why="Do not go back: the release before does as badly. Mend the source of the data; or "
+            "retrain or re-threshold, and register what comes of it. When the new world is here to "
+            "stay, accept it as the reference that is compared with.",
+            commands=(f'kedge accept {name} --reason "the world is another one"',),
+        ),
+    ]  # fmt: skip
+    if state.back is not None:
+        found.append(Step(
+            title="Before the next time", measured=took.get("drill"),
+            why="Practise, and see what is not ready.",
+            commands=(f"kedge drill {name}", f"kedge check {name}"),
+        ))  # fmt: skip
+    return tuple(found)
+
+
+# ---------------------------------------------------------------- as text
+
+
+def _long(s: float) -> str:
+    if s < 1:
+        return f"{s * 1e3:.0f} ms"
+    return f"{s:.0f} s" if s < 120 else f"{s / 60:.0f} min"
+
+
+def _times(step: Step) -> str:
+    parts = [f"expected {_long(step.expected_s)}"] if step.expected_s is not None else []
+    if step.measured is not None:
+        parts.append(f"last measured {_long(step.measured.seconds)} on {step.measured.at[:10]}")
+    return ", ".join(parts)
+
+
+def _foot(book: Runbook) -> str:
+    return (
+        f"Made {book.made_at[:19]}Z from the live configuration, digest {book.digest[:19]}. "
+        f"kedge check {book.endpoint} says when it is stale."
+    )
+
+
+def _sum(book: Runbook) -> str:
+    return f"{_long(book.expected_s)} in all, of the {_long(MOST_S)} that it may take"
+
+
+def markdown(book: Runbook) -> str:
+    """The page, as Markdown."""
+    lines = [f"# Runbook: {book.endpoint}", "", f"Live: {book.live}.", "", "## Who to call", ""]
+    lines += [f"- {one.when}: {one.who}" for one in book.people] or ["- nobody is named"]
+    lines += ["", f"## The way back: {_sum(book)}", ""]
+    for number, step in enumerate(book.way_back, 1):
+        lines += _markdown(f"{number}. {step.title}", step)
+    lines += ["## And if not", ""]
+    for step in book.more:
+        lines += _markdown(step.title, step)
+    return "\n".join([*lines, _foot(book), ""])
+
+
+def _markdown(title: str, step: Step) -> list[str]:
+    times = _times(step)
+    lines = [f"### {title}" + (f" ({times})" if times else ""), "", step.why, ""]
+    if step.commands:
+        lines += ["```sh", *step.commands, "```", ""]
+    return [*lines, f"Then: {step.after}", ""] if step.after else lines
+
+
+STYLE = (
+    "body{font:16px/1.5 system-ui,sans-serif;max-width:46rem;margin:2rem auto;padding:0 1rem}"
+    "pre{background:#f2f2f2;padding:.7rem;overflow:auto;user-select:all}"
+    "small{color:#555;font-weight:normal}footer{color:#555;border-top:1px solid #ccc;margin-top:2rem}"
+)
+
+
+def page(book: Runbook) -> str:
+    """The page, as HTML that needs nothing else."""
+    text = html.escape
+    people = "".join(f"<li>{text(p.when)}: {text(p.who)}</li>" for p in book.people)
+    steps = "".join(_section(f"{n}. {s.title}", s) for n, s in enumerate(book.way_back, 1))
+    more = "".join(_section(step.title, step) for step in book.more)
+    return (
+        f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>Runbook: {text(book.endpoint)}'
+        f"</title><style>{STYLE}</style>\n<h1>Runbook: {text(book.endpoint)}</h1>"
+        f"<p>Live: {text(book.live)}.</p>\n"
+        f"<h2>Who to call</h2><ul>{people or '<li>nobody is named</li>'}</ul>\n"
+        f"<h2>The way back: {_sum(book)}</h2>\n{steps}<h2>And if not</h2>\n{more}"
+        f"<footer>{text(_foot(book))}</footer></html>\n"
+    )
+
+
+def _section(title: str, step: Step) -> str:
+    text, times = html.escape, _times(step)
+    small = f" <small>{text(times)}</small>" if times else ""
+    commands = "".join(f"<pre>{text(line)}</pre>" for line in step.commands)
+    after = f"<p>Then: {text(step.after)}</p>" if step.after else ""
+    return f"<section><h3>{text(title)}{small}</h3><p>{text(step.why)}</p>{commands}{after}</section>\n"

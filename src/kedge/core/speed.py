@@ -1,0 +1,367 @@
+"""Speed-to-rollback: how long it took to see, to decide and to go back, as the ledger has it.
+
+Entries in, figures out. Everything is measured: a part whose entry is missing, because a process
+died or what was read begins later, is None and is counted, never guessed. Detection is an upper
+bound: it runs from the moment at which a release first reached callers, for nobody knows when it
+began to do harm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from math import ceil
+from typing import Any, Literal, NamedTuple
+
+from msgspec.structs import replace
+
+from kedge.core.commands import (
+    Aborted,
+    AnyEvent,
+    CanaryStarted,
+    CandidateRolledBack,
+    DrillEnded,
+    DrillStarted,
+    Promoted,
+    RolledBack,
+    WeightSet,
+)
+from kedge.core.values import Value
+
+SLO_S = 600.0
+"""From the first caller to the first old answer: the aim of most teams that have one."""
+TREND_S = 90 * 86_400.0
+"""A quarter against the one before it: incidents are too rare for less."""
+
+Sign = Literal["alert", "verdict", "patrol", "command"]
+
+
+class Line(NamedTuple):
+    """One entry of an endpoint's ledger: an event, or a note of some kind with its body."""
+
+    seq: int
+    at: float
+    """Unix time."""
+    by: str
+    event: AnyEvent | None = None
+    kind: str = ""
+    body: Mapping[str, Any] = {}
+
+
+class Filed(Value, frozen=True, kw_only=True):
+    """What a drill came to: the body of its note in the ledger."""
+
+    ok: bool
+    """Both flips were acknowledged by every replica, and going back took ten minutes at most."""
+    total_s: float
+    """Going back, from the command to its end. Where no receipt tells: until it was undone."""
+    release: int
+    """The way back."""
+    left: int
+    why: str = ""
+    """Why it failed, or what it could not show."""
+    dry: bool = False
+    """Nothing was flipped: it proves less than a drill."""
+    for_s: float = 0.0
+    lasted_s: float = 0.0
+    """From the first flip to the second, callers got the way back."""
+    back: dict[str, Any] | None = None
+    """The receipt's parts of going back, and of coming again."""
+    forward: dict[str, Any] | None = None
+    answered: int | None = None
+    """Requests that the way back answered meanwhile, and that failed on it."""
+    failed: int | None = None
+
+
+class Machine(Value, frozen=True):
+    """What a receipt says of one flip, in seconds. The last three count from the command."""
+
+    decide_s: float
+    prepare_s: float
+    write_s: float
+    last_ack_s: float | None
+    """None: a replica was silent."""
+    first_answer_s: float | None
+    """None: nobody was seen to get an answer."""
+    total_s: float
+
+
+class Incident(Value, frozen=True, kw_only=True):
+    """A release that was taken back."""
+
+    at: float
+    """Unix time of the command."""
+    release: int
+    """The one that was left."""
+    event: Literal["rolled_back", "candidate_rolled_back"]
+    by: str
+    automatic: bool
+    sign: Sign
+    """The first sign of harm: an alert, a failed verdict, the patrol's or a person's own command."""
+    detect_s: float | None
+    """At most: from its first caller to the sign. None: it reached callers before what was read."""
+    decide_s: float | None
+    """From the sign to the command. None: the command was the sign."""
+    machine: Machine | None
+    """None: the receipt is missing."""
+
+    @property
+    def total_s(self) -> float | None:
+        """From the first caller to the first old answer; None when a part is not known."""
+        if self.detect_s is None or self.machine is None or self.machine.first_answer_s is None:
+            return None
+        return self.detect_s + (self.decide_s or 0.0) + self.machine.first_answer_s
+
+
+class Practice(Value, frozen=True, kw_only=True):
+    """A drill."""
+
+    at: float
+    release: int
+    """The way back."""
+    by: str
+    dry: bool = False
+    ok: bool | None = None
+    """None: nobody filed how it came out."""
+    why: str = ""
+    back: Machine | None = None
+    forward: Machine | None = None
+    lasted_s: float | None = None
+
+
+class Spread(Value, frozen=True):
+    """How some seconds are spread: nearest rank, so each is one that was measured."""
+
+    n: int = 0
+    p50: float | None = None
+    p95: float | None = None
+
+
+class Trend(Value, frozen=True):
+    """The last ninety days, and the ninety before."""
+
+    last: Spread
+    before: Spread
+
+
+class Speed(Value, frozen=True, kw_only=True):
+    """Speed-to-rollback of one endpoint."""
+
+    incidents: tuple[Incident, ...]
+    drills: tuple[Practice, ...]
+    whole_s: Spread
+    """Of incidents, from the first caller to the first old answer."""
+    flip_s: Spread
+    """Of incidents, from the command to the first old answer."""
+    drill_s: Spread
+    """Of drills that flipped, the same."""
+    slo_s: float
+    within: float | None
+    """The share of the incidents whose whole is known, that were within the SLO."""
+    unknown: int
+    """Incidents whose whole is not known."""
+    unreceipted: int
+    """Flips, of incidents and drills, whose receipt is missing."""
+    incident_trend: Trend
+    drill_trend: Trend
+
+
+def speed(lines: Iterable[Line], now: float) -> Speed:
+    """Read the speed-to-rollback out of an endpoint's entries.
+
+    Args:
+        lines: oldest first; what is older may be missing.
+        now: Unix time, for the trend.
+    """
+    reader = _Reader()
+    for line in lines:
+        reader.take(line)
+    incidents, drills = tuple(reader.incidents()), tuple(reader.drills())
+    flipped = [drill for drill in drills if not drill.dry]
+    whole = [(one.at, one.total_s) for one in incidents]
+    drilled = [(one.at, one.back.first_answer_s if one.back else None) for one in flipped]
+    known = [total for _, total in whole if total is not None]
+    flips = [one.machine for one in incidents] + [
+        flip for one in flipped
+        for flip in ((one.back, one.forward) if one.lasted_s is not None else (one.back,))
+    ]  # fmt: skip
+    return Speed(
+        incidents=incidents, drills=drills, whole_s=spread(known),
+        flip_s=spread([
+            m.first_answer_s for one in incidents
+            if (m := one.machine) is not None and m.first_answer_s is not None
+        ]),
+        drill_s=spread([s for _, s in drilled if s is not None]),
+        slo_s=SLO_S,
+        within=sum(total <= SLO_S for total in known) / len(known) if known else None,
+        unknown=len(incidents) - len(known), unreceipted=sum(flip is None for flip in flips),
+        incident_trend=_trend(whole, now), drill_trend=_trend(drilled, now),
+    )  # fmt: skip
+
+
+def spread(seconds: Sequence[float]) -> Spread:
+    """Median and 95th percentile, by nearest rank."""
+    if not seconds:
+        return Spread()
+    ranked = sorted(seconds)
+    p50, p95 = (ranked[max(ceil(q * len(ranked)), 1) - 1] for q in (0.5, 0.95))
+    return Spread(len(ranked), p50, p95)
+
+
+def _trend(timed: Sequence[tuple[float, float | None]], now: float) -> Trend:
+    def between(least: float, most: float) -> Spread:
+        return spread([s for at, s in timed if s is not None and least <= now - at < most])
+
+    return Trend(last=between(-TREND_S, TREND_S), before=between(TREND_S, 2 * TREND_S))
+
+
+def machine_of(parts: Mapping[str, Any]) -> Machine:
+    """A receipt's parts, in seconds."""
+
+    def seconds(name: str) -> float | None:
+        return None if parts.get(name) is None else parts[name] / 1e3
+
+    return Machine(
+        decide_s=seconds("decide_ms") or 0.0, prepare_s=seconds("prepare_ms") or 0.0,
+        write_s=seconds("write_ms") or 0.0, last_ack_s=seconds("last_ack_ms"),
+        first_answer_s=seconds("first_old_answer_ms"), total_s=seconds("total_ms") or 0.0,
+    )  # fmt: skip
+
+
+class _Reader:
+    """Folds entries, oldest first."""
+
+    def __init__(self) -> None:
+        self._reached: dict[int, float] = {}
+        """When each release that callers get now began to reach them."""
+        self._signs: dict[int, tuple[float, Sign]] = {}
+        self._candidate: int | None = None
+        self._command: tuple[int, Line] | None = None
+        """The entry that the present command began with, and the last one of it."""
+        self._receipts: dict[int, Machine] = {}
+        self._incidents: list[tuple[int, Incident]] = []
+        self._drills: list[tuple[int | None, int | None, Practice]] = []
+        """The commands that began and ended each, and what is known of it."""
+        self._running = False
+        """Whether the newest drill has not ended."""
+
+    def take(self, line: Line) -> None:
+        """Take one entry in."""
+        if line.event is not None:
+            self._command = (self._began(line), line)
+            self._event(line, line.event)
+        elif line.kind == "receipt":
+            self._receipts[line.body["of"]] = machine_of(line.body)
+        elif line.kind == "alert_opened" and str(line.body["key"]).startswith("failing:r"):
+            self._sign(int(str(line.body["key"]).removeprefix("failing:r")), line.at, "alert")
+        elif line.kind == "verdict" and line.body.get("verdict") == "fail":
+            named = str(line.body.get("candidate", "")).removeprefix("r")
+            if named.isdigit():
+                self._sign(int(named), line.at, "verdict")
+        elif line.kind == "drill":
+            self._filed(line)
+
+    def _began(self, line: Line) -> int:
+        """The first entry of the command that caused this one: its receipt names that."""
+        if self._command is not None:
+            first, last = self._command
+            if (last.seq + 1, last.at, last.by) == (line.seq, line.at, line.by):
+                return first
+        return line.seq
+
+    def _event(self, line: Line, event: AnyEvent) -> None:
+        match event:
+            case CanaryStarted(release=number, weight=weight):
+                self._candidate = number
+                if weight:
+                    self._reached.setdefault(number, line.at)
+            case WeightSet(weight=weight) if weight and self._candidate is not None:
+                self._reached.setdefault(self._candidate, line.at)
+            case Promoted(release=number, replaced=old):
+                self._reached.setdefault(number, line.at)
+                self._gone(old)
+                self._candidate = None
+            case Aborted(release=number):
+                self._gone(number)
+                self._candidate = None
+            case CandidateRolledBack(release=number):
+                self._incident(line, number, "candidate_rolled_back")
+                self._candidate = None
+            case RolledBack(release=number, left=left):
+                self._incident(line, left, "rolled_back")
+                self._reached[number] = line.at
+                self._drill_over(line)
+            case DrillStarted(release=number):
+                assert self._command is not None
+                drill = Practice(at=line.at, release=number, by=line.by)
+                self._drills.append((self._command[0], None, drill))
+                self._running = True
+            case DrillEnded():
+                self._drill_over(line, returned=True)
+
+    def _sign(self, release: int, at: float, sign: Sign) -> None:
+        if release in self._reached:
+            self._signs.setdefault(release, (at, sign))
+
+    def _gone(self, release: int | None) -> None:
+        if release is not None:
+            self._reached.pop(release, None)
+            self._signs.pop(release, None)
+
+    def _incident(
+        self, line: Line, release: int, event: Literal["rolled_back", "candidate_rolled_back"]
+    ) -> None:
+        automatic = line.by.startswith("patrol@")
+        own: Sign = "patrol" if automatic else "command"
+        seen, sign = self._signs.get(release, (line.at, own))
+        reached = self._reached.get(release)
+        assert self._command is not None
+        self._incidents.append((self._command[0], Incident(
+            at=line.at, release=release, event=event, by=line.by, automatic=automatic, sign=sign,
+            detect_s=None if reached is None else max(seen - reached, 0.0),
+            decide_s=None if sign == "command" else max(line.at - seen, 0.0), machine=None,
+        )))  # fmt: skip
+        self._gone(release)
+
+    def _newest(self) -> int | None:
+        """Where the newest drill stands that flipped something."""
+        return next(
+            (at for at in range(len(self._drills) - 1, -1, -1) if not self._drills[at][2].dry), None
+        )
+
+    def _drill_over(self, line: Line, *, returned: bool = False) -> None:
+        """The newest drill ended, if it ran: by its return, or by a rollback within it."""
+        at = self._newest()
+        if at is None or not self._running:
+            return
+        self._running = False
+        began, _, drill = self._drills[at]
+        assert self._command is not None
+        if returned:
+            over = replace(drill, lasted_s=max(line.at - drill.at, 0.0))
+            self._drills[at] = (began, self._command[0], over)
+
+    def _filed(self, line: Line) -> None:
+        """How the newest drill came out; or a dry one, which has no other entry."""
+        body = line.body
+        ok, why = bool(body.get("ok")), str(body.get("why", ""))
+        if body.get("dry"):
+            self._drills.append((None, None, Practice(
+                at=line.at, release=body["release"], by=line.by, dry=True, ok=ok, why=why,
+            )))  # fmt: skip
+            return
+        at = self._newest()
+        if at is not None and self._drills[at][2].ok is None:
+            began, ended, drill = self._drills[at]
+            self._drills[at] = (began, ended, replace(drill, ok=ok, why=why))
+
+    def incidents(self) -> Iterable[Incident]:
+        """Each with its receipt, oldest first."""
+        for command, one in self._incidents:
+            yield replace(one, machine=self._receipts.get(command))
+
+    def drills(self) -> Iterable[Practice]:
+        """Each with its receipts, oldest first."""
+        for began, ended, one in self._drills:
+            back = self._receipts.get(began) if began is not None else None
+            forward = self._receipts.get(ended) if ended is not None else None
+            yield replace(one, back=back, forward=forward)

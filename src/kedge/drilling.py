@@ -1,0 +1,461 @@
+"""What `kedge drill` and `kedge speed` do: practise a rollback, and read how fast the real ones were."""
+
+from __future__ import annotations
+
+import fcntl
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from kedge.core.commands import Drill, Return
+from kedge.core.durations import seconds
+from kedge.core.errors import NotAcknowledged, Refused, Unavailable
+from kedge.core.release import decide
+from kedge.core.route import compile_plan
+from kedge.core.speed import SLO_S, Filed, Incident, Line, Machine, Practice, Speed, Spread, speed
+from kedge.core.values import Refusal, State
+from kedge.engine.control import SILENT_S, Control, Say, replicas
+from kedge.engine.drills import LONGEST_S
+from kedge.ports import Entry, Note
+from kedge.report import drill_story
+from kedge.verbs import ask_release, probe
+from kedge.wiring import Workplace, actor
+
+LEAST_S = 1.0
+RESERVE_S = 2.0
+"""Before the time is over by so much, it returns: a machine under load may take this long to write."""
+LOOK_S = 0.2
+"""How often it looks whether the drill still runs: somebody may roll back in the middle of it."""
+TOLD_S = 1.5
+"""Within this long workers have told what they counted, once a second each."""
+OPEN_ALERTS = 200
+READ = 20_000
+"""Entries of one endpoint that `kedge speed` reads, newest first: years of most, and some 20 MB."""
+
+
+def bound_of(text: str) -> float:
+    """How many seconds a drill may last, as asked for.
+
+    Raises:
+        Refused: `bad_duration`: no duration, or not within 1 to 60 s.
+    """
+    try:
+        found = seconds(text)
+    except ValueError as error:
+        raise Refused(
+            str(error), code="bad_duration", hint="kedge drill ENDPOINT --for 10s"
+        ) from error
+    if not LEAST_S <= found <= LONGEST_S:
+        raise Refused(
+            f"a drill lasts {LEAST_S:g} to {LONGEST_S:g} s, and {text} is outside",
+            code="bad_duration", hint="kedge drill ENDPOINT --for 10s",
+        )  # fmt: skip
+    return found
+
+
+# ---------------------------------------------------------------- may it
+
+
+def may_drill(place: Workplace, endpoint: str) -> State:
+    """The row, when a drill may begin on it.
+
+    Raises:
+        Refused: the rules say no; a page is open; nobody would end the drill were this process
+            to die; a host is pinned.
+    """
+    states = place.ledger.read().states
+    if endpoint not in states:
+        known = ", ".join(sorted(states)) or "none; kedge apply brings kedge.toml into force"
+        raise Refused(
+            f"no endpoint {endpoint}", code="unknown_endpoint", hint=f"known are: {known}"
+        )
+    state = states[endpoint]
+    said = decide(state, Drill(until=0.0), place.clock.now())
+    if isinstance(said, Refusal):
+        raise Refused(said.message, code=said.code, hint=said.hint)
+    page = next(
+        (a for a in place.alerts.listed(endpoint, over=False, limit=OPEN_ALERTS)
+         if a.level == "page"), None,
+    )  # fmt: skip
+    if page is not None:
+        raise Refused(
+            f"a page is open on {endpoint}: #{page.number} {page.summary}", code="page_open",
+            hint=f"kedge alerts {endpoint} shows it; practise when it is over",
+        )  # fmt: skip
+    if not patrol_leads(place.state_dir):
+        raise Refused(
+            f"no patrol runs on {place.state_dir}: were this process to die, nobody would return",
+            code="no_patrol", hint="kedge up runs one, and so does kedge control",
+        )  # fmt: skip
+    pinned = [m.name for m in place.roster.members() if endpoint in m.pinned]
+    if pinned:
+        raise Refused(
+            f"{', '.join(pinned)} is pinned by hand and would not follow", code="host_pinned",
+            hint="kedge unpin ends the pin",
+        )  # fmt: skip
+    return state
+
+
+def patrol_leads(state_dir: Path) -> bool:
+    """Whether a patrol holds its lock; one that is let go of at once if none does."""
+    try:
+        with (state_dir / "patrol.lock").open("r+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return False
+    return False
+
+
+def _deaf(place: Workplace) -> str:
+    """Which replicas would not answer a rollback now; empty when all would."""
+    serving = replicas(place.roster.members())
+    silent = [m.name for m in serving if place.clock.unix() - m.beat_at > SILENT_S]
+    if not serving:
+        return "no replica is known"
+    return f"silent: {', '.join(silent)}" if silent else ""
+
+
+# ---------------------------------------------------------------- the drill
+
+
+def drill_of(
+    place: Workplace, endpoint: str, *, for_s: float, ended: threading.Event, say: Say
+) -> Filed:
+    """Go back for a while, under whatever traffic there is, and come again.
+
+    Args:
+        place: where.
+        endpoint: whose.
+        for_s: how long all of it may take, in seconds.
+        ended: set to return at once.
+        say: where to talk to.
+
+    Raises:
+        Refused: it may not begin, and nothing was changed.
+        Unavailable: the ledger went away; the patrol returns as soon as it is there.
+    """
+    state = may_drill(place, endpoint)
+    began, until = place.clock.monotonic(), place.clock.unix() + for_s
+    assert state.back is not None
+    assert state.production is not None
+    plain = Filed(
+        ok=False, total_s=0.0, release=state.back, left=state.production, for_s=for_s
+    )  # fmt: skip
+    control = place.control(say, probe(place), prepare_s=for_s / 2)
+    if why := _deaf(place):
+        return _file(place, endpoint, msgspec.structs.replace(plain, why=why))
+    before = _counted(place, state)
+    try:
+        back, why = _submitted(control, endpoint, Drill(until=until), expect=state.epoch)
+    except Refused as error:
+        if error.code == "not_prepared":
+            _file(place, endpoint, msgspec.structs.replace(plain, why=str(error)))
+        raise
+    flipped = place.clock.monotonic()
+    say(f"r{state.back} answers, and r{state.production} comes again: Ctrl-C returns at once")
+    try:
+        if not why:
+            _hold(place, endpoint, until, began + for_s - min(RESERVE_S, for_s / 4), ended)
+    finally:
+        forward, because = _return(place, control, endpoint, until, began + for_s)
+    lasted = place.clock.monotonic() - flipped
+    why = why or because or _slow(back)
+    after = _counted(place, state, beyond=before)
+    return _file(place, endpoint, msgspec.structs.replace(
+        plain, ok=not why, why=why or _unseen(back, forward), total_s=back["total_ms"] / 1e3,
+        lasted_s=round(lasted, 3), back=back, forward=forward,
+        answered=after[0] - before[0], failed=after[1] - before[1],
+    ))  # fmt: skip
+
+
+def _submitted(
+    control: Control, endpoint: str, command: Drill | Return, *, expect: int | None = None
+) -> tuple[dict[str, Any], str]:
+    """The receipt's parts, and which replica did not acknowledge; empty when all did."""
+    try:
+        receipt = control.submit(endpoint, command, by=actor(), reason="a drill", expect=expect)
+    except NotAcknowledged as error:
+        return dict(error.details["receipt"]), str(error)  # type: ignore[call-overload]
+    return receipt.parts(), ""
+
+
+def _hold(
+    place: Workplace, endpoint: str, until: float, deadline: float, ended: threading.Event
+) -> None:
+    """Let callers get the way back, until it is time, or somebody ends it."""
+    while (left := deadline - place.clock.monotonic()) > 0 and not ended.wait(min(LOOK_S, left)):
+        try:
+            drill = place.ledger.read().states[endpoint].drill
+        except Unavailable:
+            continue  # the return will tell
+        if drill is None or drill.until != until:
+            return
+
+
+def _return(
+    place: Workplace, control: Control, endpoint: str, until: float, deadline: float
+) -> tuple[dict[str, Any] | None, str]:
+    """The return's parts and why it failed, if it did.
+
+    Raises:
+        Unavailable: the ledger could not be reached until the time was over.
+    """
+    while True:
+        try:
+            return _submitted(control, endpoint, Return(until=until))
+        except Unavailable:
+            if place.clock.monotonic() >= deadline:
+                raise
+            place.clock.sleep(LOOK_S)
+        except Refused as error:
+            return None, f"somebody else ended it: {error}"
+
+
+def _slow(back: dict[str, Any]) -> str:
+    took = back["total_ms"] / 1e3
+    return f"going back took {took:.0f} s, more than {SLO_S:g}" if took > SLO_S else ""
+
+
+def _unseen(*flips: dict[str, Any] | None) -> str:
+    """What a drill that went well could not show."""
+    blind = [flip for flip in flips if flip is not None and flip["first_old_answer_ms"] is None]
+    return "no answer was seen after a flip: there was no traffic" if blind else ""
+
+
+def _counted(
+    place: Workplace, state: State, *, beyond: tuple[int, int] | None = None
+) -> tuple[int, int]:
+    """What the way back answered as production, and what failed on it, ever.
+
+    With `beyond` it waits until every worker had the time to tell what came to it.
+    """
+    if beyond is not None:
+        place.clock.sleep(TOLD_S)
+    mine = [
+        tally.counts for tally in place.evidence.tallies(state.endpoint)
+        if (tally.production, tally.candidate, tally.salt) == (state.back, None, state.salt)
+    ]  # fmt: skip
+    answered = sum(counts.get("requests.production", 0) for counts in mine)
+    failed = sum(
+        n for counts in mine for name, n in counts.items() if name.startswith("errors.")
+    )  # fmt: skip
+    return answered, failed
+
+
+def _file(place: Workplace, endpoint: str, filed: Filed) -> Filed:
+    place.ledger.note(
+        endpoint, Note(kind="drill", body=msgspec.to_builtins(filed)), by=actor(),
+        reason=filed.why, at=place.clock.now(),
+    )  # fmt: skip
+    return filed
+
+
+def rehearse(place: Workplace, endpoint: str, *, for_s: float, say: Say) -> Filed:
+    """Everything of a drill but the flip: decide, prepare, compile what would be routed, ask it.
+
+    Raises:
+        Refused: it may not begin, or a replica could not prepare.
+    """
+    state = may_drill(place, endpoint)
+    assert state.back is not None
+    assert state.production is not None
+    plain = Filed(
+        ok=False, total_s=0.0, release=state.back, left=state.production, dry=True, for_s=for_s
+    )  # fmt: skip
+    if why := _deaf(place):
+        return _file(place, endpoint, msgspec.structs.replace(plain, why=why))
+    began = place.clock.monotonic()
+    control = place.control(say, None, prepare_s=for_s)
+    try:
+        receipt = control.rehearse(endpoint, Drill(until=place.clock.unix() + for_s), by=actor())
+    except Refused as error:
+        if error.code == "not_prepared":
+            _file(place, endpoint, msgspec.structs.replace(plain, why=str(error)))
+        raise
+    planned = compile_plan(receipt.state).outside.release
+    answers = ask_release(place, endpoint, planned)
+    parts = receipt.parts() | {
+        "first_old_answer_ms": round((place.clock.monotonic() - began) * 1e3, 3)
+        if answers
+        else None,
+        "total_ms": round((place.clock.monotonic() - began) * 1e3, 3),
+    }
+    return _file(place, endpoint, msgspec.structs.replace(
+        plain, ok=True, why="" if answers else f"r{planned} is loaded; no answer of it was seen",
+        total_s=parts["total_ms"] / 1e3, back=parts,
+    ))  # fmt: skip
+
+
+# ---------------------------------------------------------------- speed
+
+
+def speed_of(place: Workplace, endpoint: str | None) -> dict[str, tuple[Speed, int | None]]:
+    """Speed-to-rollback by endpoint; and how many entries were read, where there are more.
+
+    Raises:
+        Refused: there is no such endpoint.
+    """
+    states = place.ledger.read().states
+    if endpoint is not None and endpoint not in states:
+        known = ", ".join(sorted(states)) or "none; kedge apply brings kedge.toml into force"
+        raise Refused(
+            f"no endpoint {endpoint}", code="unknown_endpoint", hint=f"known are: {known}"
+        )
+    found = {}
+    for name in sorted(states) if endpoint is None else (endpoint,):
+        entries = place.ledger.history(name, READ)
+        cut = len(entries) if len(entries) == READ else None
+        found[name] = speed(map(line_of, reversed(entries)), place.clock.unix()), cut
+    return found
+
+
+def line_of(entry: Entry) -> Line:
+    """An entry of the ledger as the core reads it."""
+    at = datetime.fromisoformat(entry.at).timestamp()
+    if isinstance(entry.event, Note):
+        return Line(entry.seq, at, entry.by, kind=entry.event.kind, body=entry.event.body)
+    return Line(entry.seq, at, entry.by, event=entry.event)
+
+
+def speed_data(found: dict[str, tuple[Speed, int | None]]) -> list[dict[str, Any]]:
+    """For --json: one document an endpoint."""
+    return [
+        {
+            "endpoint": name, **msgspec.to_builtins(of), "cut": cut,
+            "incidents": [
+                {**msgspec.to_builtins(one), "total_s": one.total_s} for one in of.incidents
+            ],
+        }
+        for name, (of, cut) in found.items()
+    ]  # fmt: skip
+
+
+SHOWN = 20
+"""Incidents, and drills, in the text: the newest."""
+SIGNS = {
+    "alert": "an alert", "verdict": "a failed verdict", "patrol": "the patrol itself",
+    "command": "the command itself",
+}  # fmt: skip
+
+
+def speed_text(found: dict[str, tuple[Speed, int | None]]) -> str:
+    """For people."""
+    return "\n\n".join("\n".join(_lines(name, of, cut)) for name, (of, cut) in found.items())
+
+
+def _lines(name: str, of: Speed, cut: int | None) -> list[str]:
+    within = "" if of.within is None else f"; {of.within:.0%} within {of.slo_s:g} s"
+    incidents, drills = of.incident_trend, of.drill_trend
+    lines = [
+        f"{name}: {_count(len(of.incidents), 'incident')}, {_count(len(of.drills), 'drill')}",
+        f"  first caller to first old answer, at most  {_spread(of.whole_s)}{within}",
+        f"  command to first old answer                {_spread(of.flip_s)}",
+        f"  the same, of drills                        {_spread(of.drill_s)}",
+        f"  incidents, last 90 days and 90 before      {_median(incidents.last)}, {_median(incidents.before)}",
+        f"  drills, last 90 days and 90 before         {_median(drills.last)}, {_median(drills.before)}",
+    ]
+    lines += [_incident(one) for one in reversed(of.incidents[-SHOWN:])]
+    lines += [_practice(one) for one in reversed(of.drills[-SHOWN:])]
+    if of.unknown:
+        lines.append(
+            f"  {_count(of.unknown, 'incident')} without a total: a part of it is not known"
+        )
+    if of.unreceipted:
+        lines.append(
+            f"  {_count(of.unreceipted, 'flip')} without a receipt: the process died after writing"
+        )
+    if cut is not None:
+        lines.append(f"  only the newest {cut:,} entries were read")
+    return lines
+
+
+def _incident(one: Incident) -> str:
+    who = "the patrol" if one.automatic else one.by
+    detect = "?" if one.detect_s is None else f"≤ {_time(one.detect_s)}"
+    return (
+        f"  {_at(one.at)}  r{one.release} taken back by {who}: detect {detect} ({SIGNS[one.sign]}), "
+        f"decide {_time(one.decide_s)}, {_flip(one.machine)}"
+    )
+
+
+def _practice(one: Practice) -> str:
+    what = "dry drill" if one.dry else "drill"
+    came = "not filed" if one.ok is None else "well" if one.ok else f"FAILED: {one.why}"
+    flips = "" if one.dry else f", {_flip(one.back)}"
+    return f"  {_at(one.at)}  {what} to r{one.release} by {one.by}: {came}{flips}"
+
+
+def _flip(flip: Machine | None) -> str:
+    if flip is None:
+        return "no receipt"
+    return (
+        f"prepare {_time(flip.prepare_s)}, write {_time(flip.write_s)}, last ack {_time(flip.last_ack_s)}, "
+        f"first old answer {_time(flip.first_answer_s)}, in all {_time(flip.total_s)}"
+    )
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}{'' if n == 1 else 's'}"
+
+
+def _spread(of: Spread) -> str:
+    return f"p50 {_time(of.p50)}, p95 {_time(of.p95)} (n = {of.n})" if of.n else "not measured yet"
+
+
+def _median(of: Spread) -> str:
+    return f"{_time(of.p50)} (n = {of.n})" if of.n else "none"
+
+
+def _time(value: float | None) -> str:
+    """Seconds as people read them; a dash where nothing is known."""
+    if value is None:
+        return "-"
+    return (
+        f"{value * 1e3:.0f} ms"
+        if value < 1
+        else f"{value:.1f} s"
+        if value < 600
+        else f"{value / 60:,.0f} min"
+    )
+
+
+def _at(unix: float) -> str:
+    return datetime.fromtimestamp(unix, UTC).strftime("%Y-%m-%d %H:%MZ")
+
+
+def drill_text(endpoint: str, filed: Filed) -> str:
+    """What a drill came to, for people."""
+    lines = [f"{endpoint}: {drill_story(msgspec.to_builtins(filed))}"]
+    columns = [("back", filed.back)] + ([] if filed.dry else [("again", filed.forward)])
+    told = [(name, _ladder(parts, dry=filed.dry)) for name, parts in columns if parts is not None]
+    if told:
+        lines.append("  " + " " * 17 + "".join(f"{name:>14}" for name, _ in told))
+        for row in dict.fromkeys(row for _, ladder in told for row in ladder):
+            cells = "".join(f"{_ms(ladder.get(row)):>14}" for _, ladder in told)
+            lines.append(f"  {row:<17}{cells}")
+    if filed.answered is not None:
+        lines.append(f"  r{filed.release} answered {filed.answered:,} requests in {filed.lasted_s:.1f} s, "
+                     f"{filed.failed:,} failed")  # fmt: skip
+    return "\n".join(lines)
+
+
+def _ladder(parts: dict[str, Any], *, dry: bool) -> dict[str, float | None]:
+    """Milliseconds since the command, in the order in which things happened."""
+    prepared = parts["decide_ms"] + parts["prepare_ms"]
+    if dry:
+        return {"decided": parts["decide_ms"], "prepared": prepared,
+                "answer asked for": parts["first_old_answer_ms"], "total": parts["total_ms"]}  # fmt: skip
+    return {
+        "decided": parts["decide_ms"], "prepared": prepared, "written": prepared + parts["write_ms"],
+        "last ack": parts["last_ack_ms"], "first answer": parts["first_old_answer_ms"],
+        "total": parts["total_ms"],
+    }  # fmt: skip
+
+
+def _ms(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f} ms"

@@ -1,0 +1,201 @@
+"""Ends a drill whose own process does not, and starts those that a policy asks for.
+
+The row says until when a drill lasts. Whoever started it returns before that; when the time is
+over and the row still stands in the drill, its process died or hangs. The time is told by two
+clocks: the wall, which a jump may set back, and this process's own. The patrol asks, twice a second.
+
+A drill that is due is `kedge drill` in a process of its own, which the patrol ends like any other.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import structlog
+
+from kedge.core.commands import DrillStarted, Return
+from kedge.core.durations import seconds
+from kedge.core.errors import KedgeError, NotAcknowledged, Refused
+from kedge.core.speed import Filed
+from kedge.core.values import Drilling, Stage, State
+from kedge.engine.control import Control
+from kedge.ports import Clock, Entry, Ledger, Note
+
+LONGEST_S = 60.0
+"""No drill lasts longer."""
+READ = 50
+"""Entries looked through for the drill's own: between its start and its end there are few."""
+DIED = "its process died, and the patrol returned"
+
+TICK_S = 5.0
+CHECK_S = 600.0
+"""How often an endpoint is asked whether a drill is due; one that was refused is tried again then."""
+CALM_S = 600.0
+"""Not so soon after production changed: people look at that then."""
+ENTRIES = 20_000
+"""Looked through for the last drill, newest first. One that is further back was long ago."""
+
+log = structlog.get_logger("kedge.drills")
+
+
+class Returns:
+    """Returns from drills that are out of time."""
+
+    def __init__(
+        self, *, ledger: Ledger, control: Callable[[], Control], clock: Clock, by: str
+    ) -> None:  # fmt: skip
+        self._ledger = ledger
+        self._control = control
+        self._clock = clock
+        self._by = by
+        self._seen: dict[str, tuple[float, float]] = {}
+        """By endpoint: until when its drill lasts, and since when (monotonic) it is known here."""
+
+    def look(self, state: State) -> None:
+        """Return if the row stands in a drill whose time is over, and file that it failed."""
+        drill = state.drill
+        if drill is None:
+            self._seen.pop(state.endpoint, None)
+            return
+        now = self._clock.monotonic()
+        until, since = self._seen.get(state.endpoint, (drill.until, now))
+        if until != drill.until:
+            since = now
+        self._seen[state.endpoint] = (drill.until, since)
+        if self._clock.unix() < drill.until and now - since < LONGEST_S:
+            return
+        if self._returned(state, drill):
+            self._file(state, drill)
+
+    def _returned(self, state: State, drill: Drilling) -> bool:
+        """Whether it was this that moved the row."""
+        try:
+            self._control().submit(
+                state.endpoint, Return(until=drill.until), by=self._by, reason=DIED
+            )
+        except Refused as error:
+            log.info("drills.overtaken", endpoint=state.endpoint, fault=f"{error.code}: {error}")
+            return False
+        except NotAcknowledged as error:
+            log.warning("drills.unacknowledged", endpoint=state.endpoint, fault=str(error))
+        else:
+            log.info("drills.returned", endpoint=state.endpoint, release=drill.left)
+        return True
+
+    def _file(self, state: State, drill: Drilling) -> None:
+        assert state.production is not None
+        try:
+            began, back = _of(self._ledger.history(state.endpoint, READ), drill)
+            lasted_s = self._clock.unix() - began if began is not None else 0.0
+            filed = Filed(
+                ok=False, why=DIED, release=state.production, left=drill.left, lasted_s=lasted_s,
+                total_s=lasted_s if back is None else back["total_ms"] / 1e3, back=back,
+            )  # fmt: skip
+            self._ledger.note(
+                state.endpoint, Note(kind="drill", body=msgspec.to_builtins(filed)),
+                by=self._by, reason=DIED, at=self._clock.now(),
+            )  # fmt: skip
+        except KedgeError as error:
+            log.warning("drills.unfiled", endpoint=state.endpoint, fault=str(error))
+
+
+def _of(entries: tuple[Entry, ...], drill: Drilling) -> tuple[float | None, dict[str, Any] | None]:
+    """When a drill began (Unix time), and its receipt's parts; None where there is no entry."""
+    began = next(
+        (e for e in entries if isinstance(e.event, DrillStarted) and e.event.until == drill.until),
+        None,
+    )
+    if began is None:
+        return None, None
+    notes = (e.event for e in entries if isinstance(e.event, Note))
+    receipt = next(
+        (n.body for n in notes if n.kind == "receipt" and n.body.get("of") == began.seq), None
+    )
+    parts = None if receipt is None else {
+        name: value for name, value in receipt.items() if name not in ("of", "command")
+    }  # fmt: skip
+    return datetime.fromisoformat(began.at).timestamp(), parts
+
+
+Start = Callable[[str], Callable[[], bool]]
+"""Starts a drill of an endpoint; what it gives says whether it still runs."""
+
+
+class Schedule:
+    """Starts the drills that policies ask for (`drill.every`), where this control's patrol leads."""
+
+    def __init__(
+        self, *, ledger: Ledger, clock: Clock, leads: Callable[[], bool], start: Start
+    ) -> None:  # fmt: skip
+        self._ledger = ledger
+        self._clock = clock
+        self._leads = leads
+        self._start = start
+        self._checked: dict[str, float] = {}
+        self._running: dict[str, Callable[[], bool]] = {}
+        self._stopping = threading.Event()
+
+    def stop(self) -> None:
+        """End after the present look."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Look until stopped."""
+        while not self._stopping.wait(TICK_S):
+            try:
+                if self._leads():
+                    self.look()
+            except KedgeError as error:
+                log.warning("drills.blind", fault=f"{error.code}: {error}")
+
+    def look(self) -> None:
+        """Start what is due, and does not run yet."""
+        now = self._clock.monotonic()
+        for state in self._ledger.read().states.values():
+            name = state.endpoint
+            if (
+                state.policy.drill.every is None
+                or now - self._checked.get(name, -CHECK_S) < CHECK_S
+            ):
+                continue
+            self._checked[name] = now
+            running = self._running.get(name)
+            if (running is None or not running()) and due(
+                state, self._last(name), self._clock.unix()
+            ):
+                log.info("drills.due", endpoint=name)
+                self._running[name] = self._start(name)
+
+    def _last(self, endpoint: str) -> float | None:
+        """When the newest drill was filed that flipped something, well or not; Unix time."""
+        return next(
+            (
+                datetime.fromisoformat(entry.at).timestamp()
+                for entry in self._ledger.history(endpoint, ENTRIES)
+                if isinstance(entry.event, Note)
+                and entry.event.kind == "drill"
+                and not entry.event.body.get("dry")
+            ),
+            None,
+        )
+
+
+def due(state: State, last: float | None, now: float) -> bool:
+    """Whether the policy asks for a drill now. Freezing stops it, as all that nobody asked for.
+
+    Args:
+        state: the row.
+        last: when the last drill was filed, Unix time; None: never.
+        now: Unix time.
+    """
+    every = state.policy.drill.every
+    if every is None or state.stage is not Stage.SETTLED or state.automation.frozen:
+        return False
+    if state.back is None or not state.flipped_at:
+        return False
+    calm = now - datetime.fromisoformat(state.flipped_at).timestamp() >= CALM_S
+    return calm and (last is None or now - last >= seconds(every))

@@ -1,0 +1,40 @@
+"""Makes an endpoint's runbook from the live configuration, and files it in the ledger."""
+
+from __future__ import annotations
+
+from kedge.core.runbook import Runbook, configuration_digest, markdown, measured, runbook
+from kedge.core.values import State
+from kedge.ports import Clock, Ledger, Note
+
+READ = 500
+"""Entries looked through for what a rollback last took. A busy month has fewer; an older figure
+would be of another machine."""
+
+
+def made(ledger: Ledger, clock: Clock, state: State) -> Runbook:
+    """The runbook of an endpoint as it stands, with what the ledger last measured."""
+    notes = [(entry.event.kind, entry.at, entry.event.body)
+             for entry in ledger.history(state.endpoint, READ) if isinstance(entry.event, Note)]  # fmt: skip
+    return runbook(state, measured(notes), at=clock.now(), now=clock.unix())
+
+
+def filed(ledger: Ledger, clock: Clock, state: State, *, by: str) -> Runbook:
+    """Make it, and keep it in the history unless the newest one there is still true."""
+    book = made(ledger, clock, state)
+    if newest(ledger, state.endpoint) != configuration_digest(state):
+        body = {"digest": book.digest, "markdown": markdown(book)}
+        note = Note(kind="runbook", body=body)
+        ledger.note(state.endpoint, note, by=by, reason="", at=book.made_at)
+    return book
+
+
+def newest(ledger: Ledger, endpoint: str) -> str:
+    """The digest of the newest runbook in the history; empty when there is none."""
+    return next(
+        (
+            str(entry.event.body["digest"])
+            for entry in ledger.history(endpoint, READ)
+            if isinstance(entry.event, Note) and entry.event.kind == "runbook"
+        ),
+        "",
+    )

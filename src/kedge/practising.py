@@ -1,0 +1,51 @@
+"""The verbs that practise a rollback, and that say how fast the real ones were."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+
+import click
+
+from kedge.console import NOT_ACKNOWLEDGED, REFUSED, Context, verb
+
+
+@click.command()
+@click.argument("endpoint")
+@click.option("--for", "bound", metavar="DURATION", default="10s", show_default=True,
+              help="How long all of it may take, 60s at most.")  # fmt: skip
+@click.option("--dry", is_flag=True, help="Everything but the flip: callers notice nothing.")
+@verb
+def drill(context: Context, endpoint: str, bound: str, dry: bool) -> None:
+    """Practise a rollback in production, and come again; exit code 1 when it did not go well."""
+    from kedge.drilling import bound_of, drill_of, drill_text, rehearse
+
+    for_s, place = bound_of(bound), context.place()
+    say = context.say if not context.as_json else lambda text: None
+    if dry:
+        filed = rehearse(place, endpoint, for_s=for_s, say=say)
+    else:
+        ended = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, lambda *_: ended.set())
+        filed = drill_of(place, endpoint, for_s=for_s, ended=ended, say=say)
+    context.out(filed, drill_text(endpoint, filed))
+    if not filed.ok:
+        click.echo(f"hint: {filed.why}", err=True)
+        silent = any(flip is not None and flip["silent"] for flip in (filed.back, filed.forward))
+        sys.exit(NOT_ACKNOWLEDGED if silent else REFUSED)
+
+
+@click.command()
+@click.argument("endpoint", required=False)
+@verb
+def speed(context: Context, endpoint: str | None) -> None:
+    """Show how long it took to see harm, to decide and to go back: incidents and drills."""
+    from kedge.drilling import speed_data, speed_of, speed_text
+
+    found = speed_of(context.place(), endpoint)
+    data = speed_data(found)
+    context.out(
+        data if endpoint is None else data[0], speed_text(found) or "no endpoint yet: kedge apply"
+    )

@@ -1,0 +1,126 @@
+"""The runbook: made of the row and of what was measured, under ten minutes, typed as it stands."""
+
+from __future__ import annotations
+
+import html
+import re
+from typing import Any
+
+import msgspec
+import pytest
+
+from kedge.core.commands import Canary, Promote
+from kedge.core.runbook import (
+    MOST_S,
+    Runbook,
+    Took,
+    configuration_digest,
+    markdown,
+    measured,
+    page,
+    runbook,
+)
+from kedge.core.values import Contact, Escalation, Policy, Rota, State
+from kedge.testing.samples import AT, endpoint, release, run
+
+NOW = 1_800_000_000.0
+ADA, BEN = Contact("Ada", "ada@example.org"), Contact("Ben <b>", "mailto:ben@example.org")
+POLICY = Policy(
+    audience="internal",
+    owner=ADA,
+    rota=Rota(start="2026-11-23T09:00:00Z", each="7d", people=(ADA, BEN)),
+    escalation=(Escalation("0s", ("owner",)), Escalation("10m", ("rota",))),
+)
+ONE = run(endpoint(release(1), release(2), policy=POLICY), Promote(1))
+TWO = run(ONE, Promote(2, full=True, override="a test"))
+CANARY = run(TWO, Canary(1, 500, override="a test"))
+
+
+def book(state: State, **took: Took) -> Runbook:
+    return runbook(state, took, at=AT, now=NOW)
+
+
+def commands(text: str) -> list[str]:
+    return [line for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]  # fmt: skip
+
+
+def test_the_way_back_names_the_releases_that_are_live() -> None:
+    text = markdown(book(TWO))
+    assert "production r2 (v2), way back r1 (v1)" in text
+    assert "Production goes from r2 (v2) to r1 (v1); r2 (v2) is condemned." in text
+    assert "kedge rollback flights --to r2" in commands(text)
+
+
+@pytest.mark.parametrize("state", [ONE, TWO, CANARY])
+def test_the_way_back_takes_less_than_ten_minutes_a_persons_time_included(state: State) -> None:
+    assert 120 < book(state).expected_s < MOST_S
+
+
+def test_a_way_back_that_must_be_loaded_is_counted_with_its_load() -> None:
+    slow = msgspec.structs.replace(TWO.releases[1], load_s=90.0)
+    state = msgspec.structs.replace(TWO, releases={**TWO.releases, 1: slow})
+    assert book(state).expected_s == book(TWO).expected_s + 90.0
+
+
+def test_in_a_canary_going_back_ends_the_candidate_and_production_is_a_line_of_its_own() -> None:
+    text = markdown(book(CANARY))
+    assert "It takes the share of r1 (v1) to zero and condemns it; production stays r2 (v2)" in text
+    assert "candidate r1 (v1), canary" in text
+
+
+def test_without_a_way_back_nothing_is_printed_that_would_be_refused() -> None:
+    text = markdown(book(ONE))
+    assert "There is no way back yet" in text
+    assert not {"kedge drill flights", "kedge rollback flights --local"} & {*commands(text)}
+
+
+def test_it_says_who_to_call_in_which_order() -> None:
+    lines = [f"{one.when}: {one.who}" for one in book(TWO).people]
+    assert lines[0] == "owner: Ada, ada@example.org"
+    assert any(line.startswith("on duty when this was made: ") for line in lines)
+    assert lines[-2:] == ["told at once: owner", f"told after 10 min: rota ({_duty()})"]
+
+
+def _duty() -> str:
+    return next(one.who.split(",")[0] for one in book(TWO).people if one.when.startswith("on duty"))
+
+
+def test_what_was_measured_last_stands_beside_what_is_expected() -> None:
+    notes: list[tuple[str, str, dict[str, Any]]] = [
+        ("verdict", "2026-11-26T00:00:00Z", {}),
+        ("receipt", "2026-11-25T00:00:00Z", {"command": "promote", "total_ms": 9e9}),
+        ("receipt", "2026-11-24T00:00:00Z", {"command": "rollback", "total_ms": 41.0}),
+        ("receipt", "2026-11-23T00:00:00Z", {"command": "rollback", "total_ms": 99.0}),
+        ("drill", "2026-11-22T00:00:00Z", {"ok": True, "total_s": 1.0, "dry": True}),
+        ("drill", "2026-11-21T00:00:00Z", {"ok": False, "total_s": 2.0}),
+        ("drill", "2026-11-20T00:00:00Z", {"ok": True, "total_s": 3.0}),
+        ("finding", "2026-11-19T00:00:00Z", {"took_s": 4.0}),
+    ]
+    took = measured(notes)
+    assert {name: one.seconds for name, one in took.items()} == {
+        "rollback": 0.041, "drill": 3.0, "diagnose": 4.0,
+    }  # fmt: skip
+    text = markdown(book(TWO, **took))
+    assert "### 3. Go back (expected 16 s, last measured 41 ms on 2026-11-24)" in text
+    assert "### Before the next time (last measured 3 s on 2026-11-20)" in text
+
+
+def test_it_is_stale_when_policy_production_or_way_back_is_another() -> None:
+    changed = msgspec.structs.replace(TWO, policy=Policy(audience="internal"))
+    digests = {configuration_digest(state) for state in (ONE, TWO, changed)}
+    assert len(digests) == 3
+    assert configuration_digest(msgspec.structs.replace(TWO, epoch=99)) in digests
+
+
+def test_the_page_has_the_same_commands_and_escapes_what_people_are_called() -> None:
+    text = page(book(TWO))
+    found = [html.unescape(line) for line in re.findall(r"<pre>(.*?)</pre>", text)]
+    assert found == commands(markdown(book(TWO)))
+    assert "Ben &lt;b&gt;" in text
+    assert "<b>" not in text
+
+
+def test_nobody_named_is_said() -> None:
+    nobody = msgspec.structs.replace(TWO, policy=Policy(audience="internal"))
+    assert "- nobody is named" in markdown(book(nobody))
+    assert "<li>nobody is named</li>" in page(book(nobody))
