@@ -16,9 +16,10 @@ from dowhy import gcm  # type: ignore[import-untyped, import-not-found, unused-i
 
 def table(data: dict[str, np.ndarray], window: str) -> pd.DataFrame:
     """One window, a column a node."""
-    found = pd.DataFrame(
-        data[f"{window}_x"], columns=[f"x{n}" for n in range(data[f"{window}_x"].shape[1])]
-    )
+    x = data[f"{window}_x"]
+    # It takes no null; the middle of the older window is what a pipeline would put there.
+    x = np.where(np.isnan(x), np.nanmedian(data["old_x"], axis=0), x)
+    found = pd.DataFrame(x, columns=[f"x{n}" for n in range(x.shape[1])])
     return found.assign(
         score=data[f"{window}_score"], y=data[f"{window}_y"], loss=data[f"{window}_loss"]
     )
