@@ -17,7 +17,7 @@ from common import BENCH, RESULTS, ROOT
 
 DOCS = ROOT / "docs" / "reference" / "benchmarks.md"
 MARK, END = "<!-- figures -->", "<!-- /figures -->"
-SCRIPTS = ("choose", "cli", "judge", "labels", "windows", "detection", "realdata", "diagnosis", "autopilot",
+SCRIPTS = ("choose", "cli", "judge", "labels", "windows", "detection", "realdata", "diagnosis", "diagnose", "autopilot",
            "features", "axes", "gateway", "rollback", "drill")  # fmt: skip
 
 
@@ -89,6 +89,11 @@ AIMS: dict[str, tuple[Aim, ...]] = {
         Aim("elec2_world", "", least=1),
         Aim("census_findings", "", most=0),
         Aim("loan_windows_right", "", least=1),
+    ),
+    "diagnose": (
+        Aim("verb_100k_s", "s", most=30),
+        Aim("verb_100k_mb", "MB"),
+        Aim("verb_right", "", least=1),
     ),
     "autopilot": (
         Aim("detect_s_p50", "s"),

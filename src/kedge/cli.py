@@ -16,6 +16,7 @@ import click
 
 from kedge.checking import check
 from kedge.console import REFUSED, Context, repeat, submit, verb
+from kedge.explaining import accept, diagnose
 from kedge.paging import ack, alerts, runbook
 from kedge.practising import drill, speed
 from kedge.transforming import features
@@ -437,7 +438,7 @@ def rollback(
             refuse_stale(place, lambda: context.online, runs, accept_stale)
         return command
 
-    submit(context, endpoint, make, reason)
+    submit(context, endpoint, make, reason, finding=True)
 
 
 def _number(text: str) -> int:
@@ -523,6 +524,6 @@ def doctor(context: Context, forget: str | None) -> None:
         sys.exit(REFUSED)
 
 
-for _verb in (ack, alerts, check, drill, evidence, outcomes, plan, replay, runbook, log, freeze, speed,
-              thaw, features):  # fmt: skip
+for _verb in (accept, ack, alerts, check, diagnose, drill, evidence, outcomes, plan, replay, runbook, log,
+              freeze, speed, thaw, features):  # fmt: skip
     main.add_command(_verb)

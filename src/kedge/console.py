@@ -156,15 +156,15 @@ def gate_before(context: Context, place: Workplace, say: Callable[[str], None]) 
 
 def submit(
     context: Context, endpoint: str, make: Callable[[Workplace], AnyCommand], reason: str = "", *,
-    automatic: bool = False,
+    automatic: bool = False, finding: bool = False,
 ) -> None:  # fmt: skip
-    """Submit a command and print its receipt.
+    """Submit a command and print its receipt; with `finding`, the newest diagnosis of what was left.
 
     `automatic`: the command overrides by a rule and not by anybody's word; past the gate goes
     only who gave a reason.
     """
     from kedge.core.commands import Promote
-    from kedge.report import receipt_data, receipt_text
+    from kedge.report import finding_text, receipt_data, receipt_text
     from kedge.verbs import probe
     from kedge.wiring import actor
 
@@ -178,4 +178,11 @@ def submit(
             gate = lambda state, release, _, by: asked(state, release, reason or None, by)  # noqa: E731
     control = place.control(say, probe(place), gate)
     receipt = control.submit(endpoint, command, by=actor(), reason=reason)
-    context.out(receipt_data(receipt), receipt_text(receipt))
+    data, text = receipt_data(receipt), receipt_text(receipt)
+    if finding:  # only now: nothing delays the command
+        from kedge.verbs import finding_beside
+
+        known = finding_beside(context.state_dir, endpoint, data["left"])
+        data["finding"] = known
+        text += f"\n{finding_text(known)}" if known is not None else ""
+    context.out(data, text)

@@ -153,6 +153,14 @@ class Ledger(Protocol):
     def history(self, endpoint: str, limit: int = 50) -> tuple[Entry, ...]:
         """The newest entries of an endpoint, newest first."""
 
+    def entries(
+        self, endpoint: str, what: str, limit: int = 1, *, within: int = 1_000_000
+    ) -> tuple[Entry, ...]:
+        """The newest entries of one event, or of one kind of note, newest first.
+
+        Looked for among the newest `within` entries of the endpoint.
+        """
+
 
 class Signal(Protocol):
     """A wake-up. It may come for nothing; the ledger is the truth."""
@@ -399,6 +407,9 @@ class RecordStore(Protocol):
 
     def coverage(self, endpoint: str) -> tuple[Coverage, ...]:
         """How many predictions of each arm have a label, comparison by comparison."""
+
+    def newest_label(self, endpoint: str) -> int:
+        """The cursor after the newest label; 0 when there is none."""
 
     def prune(self, now: float) -> int:
         """Drop what is beyond the horizon."""

@@ -7,19 +7,15 @@ are folded and judged as a shadow's are. Nothing is written, and no gateway take
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import tempfile
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from kedge.adapters import process
+from kedge.asking import BATCH, answered, loaded
 from kedge.core.durations import seconds
-from kedge.core.errors import BadRequest, ModelFailure, Refused, Unavailable
+from kedge.core.errors import Refused
 from kedge.core.generations import Online
 from kedge.core.policy import decide
 from kedge.core.records import JoinRow, Labelled
@@ -30,17 +26,12 @@ from kedge.engine.control import Say
 from kedge.engine.evidence import describe
 from kedge.engine.watch import Watch
 from kedge.judging import state_of
-from kedge.tensors import columns_of
 from kedge.verbs import release_of
 from kedge.wiring import Workplace
 
 if TYPE_CHECKING:
     from kedge.ports import Columns
 
-BATCH = 256
-"""Rows asked at once: large enough that the socket costs nothing, small enough for any model."""
-LOAD_S = 120.0
-ANSWER_S = 60.0
 LABELS = 20_000
 
 
@@ -101,67 +92,15 @@ async def _ask(
     batch = list(islice(source, BATCH))
     if not batch:
         return
-    async with _model(place, state, release, online) as model:
+    async with loaded(place, state, release, online) as model:
         number = 0
         while batch:
             number += 1
-            theirs = await _answered(model, release, batch)
+            theirs = await answered(model, release, batch)
             watch.fold(_window(state, batch, theirs, number, answers))
             if number % 40 == 0:
                 say(f"{number * BATCH:,} predictions asked again")
             batch = list(islice(source, BATCH))
-
-
-@asynccontextmanager
-async def _model(
-    place: Workplace, state: State, release: Release, online: Online
-) -> AsyncIterator[process.ProcessModel]:
-    """The release in a process of its own, ended with us."""
-    with tempfile.TemporaryDirectory(prefix="kedge-") as directory:
-        path = Path(directory) / "m.sock"
-        command = process.command(
-            socket=path, artifacts=place.state_dir / "artifacts", digest=release.model_digest,
-            flavour=release.flavour, trusted=release.trusted, memory_mb=state.policy.memory_mb, code=release.code,
-            generation=release.generation, online=online,
-        )  # fmt: skip
-        with subprocess.Popen(  # noqa: S603, ASYNC220 - our own interpreter, nothing else runs here
-            command, env=process.environment(), stdin=subprocess.DEVNULL
-        ) as child:
-            model = process.ProcessModel(path, release.signature)
-            try:
-                if not await model.wait_ready(LOAD_S):
-                    raise Unavailable(f"r{release.number} did not load within {LOAD_S:g} s",
-                                      code="model_down", hint="kedge logs has its last words")  # fmt: skip
-                yield model
-            finally:
-                model.hang_up()
-                child.kill()
-
-
-async def _answered(
-    model: process.ProcessModel, release: Release, rows: Sequence[JoinRow]
-) -> list[tuple[Columns, int] | None]:
-    """The release's answer to each row, as (columns, which row); None where it failed.
-
-    A batch that fails is asked again row by row, so that one poisoned row costs only itself.
-    """
-    try:
-        columns = _columns(release, rows)
-        answer, *_ = await model.predict(columns, ANSWER_S)
-    except (ModelFailure, BadRequest):
-        if len(rows) == 1:
-            return [None]
-        return [(await _answered(model, release, [row]))[0] for row in rows]
-    return [(answer, number) for number in range(len(rows))]
-
-
-def _columns(release: Release, rows: Sequence[JoinRow]) -> Columns:
-    inputs = [msgspec.msgpack.decode(row.inputs, type=dict[str, Any]) for row in rows]
-    lists = {
-        field.name: [given.get(field.name) for given in inputs]
-        for field in release.signature.inputs
-    }
-    return columns_of(lists, release.signature)
 
 
 def _window(

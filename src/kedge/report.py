@@ -80,6 +80,11 @@ def story(event: r.AnyEvent | Note) -> str:
             passes = f"{body['promoting']} passes all the same; " if "promoting" in body else ""
             standing = "ready" if body["ready"] else f"not ready: {', '.join(body['failed'])}"
             return passes + standing
+        case Note(kind="finding", body=body):
+            return f"found {', '.join(body['causes'])}: {body['headline']}; {body['advice']}"
+        case Note(kind="accepted", body=body):
+            return (f"{body['requests']:,} requests of r{body['release']}, {_between(body)}, "
+                    "are the reference from now on")  # fmt: skip
         case Note(kind=kind, body=body):
             return f"{kind}: {', '.join(f'{k} {v}' for k, v in body.items())}"
 
@@ -482,3 +487,84 @@ def training_set_text(found: dict[str, Any]) -> str:
     if found["left_out"]:
         lines.append(f"  left out of the spine, named as a feature: {', '.join(found['left_out'])}")
     return "\n".join([*lines, f"  data {found['data']}"])
+
+
+# ---------------------------------------------------------------- diagnosis
+
+
+def diagnosis_text(told: dict[str, Any]) -> str:
+    """A diagnosis, for people: the headline first."""
+    found, window, reference = told["diagnosis"], told["window"], told["reference"]
+    lines = [found["headline"], ""]
+    for one in found["findings"]:
+        share = f", {one['share']:.0%} of the rise" if one["share"] is not None else ""
+        effect = f" ({_estimate(one['effect'])}{share})" if one["effect"] else ""
+        kind = f", {one['kind'].replace('_', ' ')}" if one["kind"] else ""
+        lines.append(
+            f"  found   {one['cause'].replace('_', ' ')}{kind}: {one['statement']}{effect}"
+        )
+    lines += [f"  do      {found['action']['sentence']}", "", "  evidence"]
+    lines += [_evidence_line(row) for row in found["evidence"]]
+    of = f", {window['segment']} only" if window["segment"] else ""
+    lines += ["", f"  today      {_window_line(window)}{of}"]
+    if reference is None:
+        lines.append("  reference  none: no earlier window has labels enough")
+    else:
+        lines.append(
+            f"  reference  {reference['rule']}: {_window_line(reference)}, of {reference['of']}"
+        )
+    lines += [f"  replayed   {count:,} requests on the {'newer' if which == 'new' else 'older'} release"
+              for which, count in told["replayed"].items()]  # fmt: skip
+    lines += [f"  without    {fault}" for fault in told["faults"]]
+    lines += [f"  missing    {lack['log']}" for lack in found["missing"]]
+    lines += [
+        f"  otherwise  {text}" for text in found["would_change"] if not text.startswith("log ")
+    ]
+    return "\n".join(lines)
+
+
+def finding_text(found: dict[str, Any]) -> str:
+    """The newest finding beside a rollback's receipt."""
+    if found["fault"]:
+        return f"  finding  could not be read: {found['fault']}"
+    lines = [
+        f"  finding  {found['age_s'] / 60:.0f} min ago: {', '.join(found['causes'])}: {found['headline']}"
+    ]
+    if found["against"]:
+        lines.append(f"  AGAINST  the diagnosis speaks against this rollback: {found['advice']}")
+    return "\n".join(lines)
+
+
+def _estimate(found: dict[str, Any]) -> str:
+    return f"{found['value']:+.3g} [{found['low']:+.3g}, {found['high']:+.3g}]"
+
+
+def _evidence_line(row: dict[str, Any]) -> str:
+    figure = ""
+    if row["figure"] is not None:
+        figure = f"{row['figure']:+.4g}"
+        if row["low"] is not None:
+            figure += f" [{row['low']:+.3g}, {row['high']:+.3g}]"
+    return f"    {row['question'].replace('_', ' '):<14}{row['verdict']:<11}{figure:<32}{row['answer']}"
+
+
+def _window_line(window: dict[str, Any]) -> str:
+    more = [
+        f"{window[key]:,} {text}"
+        for key, text in (
+            ("unread", "older ones left out by the bound"), ("beyond", "of those with an outcome"),
+            ("without_inputs", "left out for want of logged inputs"), ("torn_hours", "hours of the log torn"),
+        )
+        if window[key]
+    ]  # fmt: skip
+    if window["lost"]:
+        more.append(f"{window['lost']:.1%} of the log lost")
+    if window["left_out"]:
+        more.append(f"{', '.join(window['left_out'])} not compared: ids or times")
+    said = f"{_between(window)}: {window['requests']:,} requests, {window['labelled']:,} labelled"
+    return said + (f" ({'; '.join(more)})" if more else "")
+
+
+def _between(window: dict[str, Any]) -> str:
+    begin, end = (datetime.fromtimestamp(window[key], UTC) for key in ("since", "until"))
+    return f"{begin:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC"

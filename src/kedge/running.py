@@ -32,10 +32,11 @@ from kedge.core.codec import encode
 from kedge.core.errors import BadConfig, Refused, Unavailable
 from kedge.core.generations import Online
 from kedge.core.records import JoinRow
-from kedge.core.values import Release, State
+from kedge.core.values import Release, Stage, State
 from kedge.engine.clerk import Clerk
 from kedge.engine.control import Control, Say
 from kedge.engine.drills import Schedule, Start
+from kedge.engine.inquiry import Inquiry
 from kedge.engine.models import Pool
 from kedge.engine.patrol import Patrol
 from kedge.engine.readiness import Readiness
@@ -342,6 +343,21 @@ def patrol_of(state_dir: Path, online: Callable[[], Online], *, loopback: bool) 
     )  # fmt: skip
 
 
+def inquiry_of(place: Workplace, patrol: Patrol, config: Path) -> Inquiry:
+    """What has production diagnosed, with this place's connections for its thread alone."""
+
+    def command(state: State, within_s: float) -> Command:
+        line = (sys.executable, "-m", "kedge", "--config", str(config), "diagnose", state.endpoint)
+        # Of a candidate that no caller meets the patrol says enough.
+        about = () if state.stage is Stage.CANARY else ("--production",)
+        return (*line, *about, "--within", f"{within_s:g}", "--json")
+
+    return Inquiry(
+        ledger=place.ledger, records=place.records, sight=lambda: patrol.sight, clock=place.clock,
+        leads=patrol.leads, command=command, by=f"patrol@{host_name()}",
+    )  # fmt: skip
+
+
 def drills_of(config: Path) -> Start:
     """How a drill that is due is started: as a person would, in a process of its own."""
 
@@ -385,8 +401,10 @@ def run_control(
         ledger=Workplace(state_dir, patience_s=1.0).ledger, clock=place.clock, leads=patrol.leads,
         start=drills_of(config),
     )  # fmt: skip
+    inquiry = inquiry_of(Workplace(state_dir, patience_s=1.0), patrol, config)
     parts = (("patrol", patrol.run, patrol.stop), ("clerk", clerk.run, clerk.stop),
-             ("alerting", alerting.run, alerting.stop), ("drills", schedule.run, schedule.stop))  # fmt: skip
+             ("alerting", alerting.run, alerting.stop), ("drills", schedule.run, schedule.stop),
+             ("inquiry", inquiry.run, inquiry.stop))  # fmt: skip
     for name, run, _ in parts:
         threading.Thread(target=_run_or_end, args=(run, server), name=name).start()
     # A daemon: control does not wait for a proof when it is told to stop, and the proof dies with it.

@@ -16,11 +16,13 @@ from kedge.core.commands import Configure, Rollback
 from kedge.core.contract import OIP_DTYPES
 from kedge.core.errors import KedgeError, Refused, Unavailable
 from kedge.core.features import Spec, TransformVersion
+from kedge.core.filed import about
 from kedge.core.generations import Run, generation_of, runs_of
 from kedge.core.release import apply, decide
 from kedge.core.values import ModelVersion, Placement, Policy, Refusal, Release, State
 from kedge.engine.control import SILENT_S, Probe, replicas
 from kedge.engine.custom import function_of
+from kedge.engine.filing import newest_finding
 from kedge.engine.pins import HostDisk
 from kedge.engine.status import describe
 from kedge.ports import Bundle, Member, Note
@@ -29,6 +31,8 @@ from kedge.wiring import Workplace, actor
 
 PROBE_TIMEOUT_S = 2.0
 LOCAL_ACK_S = 5.0
+FINDING_S = 0.5
+"""How long a rollback that is done looks for the newest finding, when the ledger is busy."""
 OPEN_ALERTS = 200
 """Open alerts of one endpoint that status shows at most."""
 
@@ -388,6 +392,26 @@ def _readiness(place: Workplace, endpoint: str) -> dict[str, Any] | None:
             return {"ready": entry.event.body.get("ready"), "at": entry.at,
                     "failed": entry.event.body.get("failed", [])}  # fmt: skip
     return None
+
+
+def finding_beside(state_dir: Path, endpoint: str, left: str | None) -> dict[str, Any] | None:
+    """The newest finding, when it is about the release that was left and a day old at most.
+
+    A fault is a word in what is returned: what it stands beside is done.
+    """
+    try:
+        place = Workplace(state_dir, patience_s=FINDING_S)
+        found, now = newest_finding(place.ledger, endpoint), place.clock.unix()
+    except KedgeError as error:
+        return {"fault": f"{error.code}: {error}", "against": False}
+    if found is None or left is None or not about(found, int(left.removeprefix("r")), now):
+        return None
+    return {
+        "fault": "", "age_s": max(now - found.at, 0.0), "against": found.against,
+        "headline": found.headline, "causes": found.causes, "effect": found.effect,
+        "action": found.action, "advice": found.advice, "new": f"r{found.new}",
+        "old": f"r{found.old}" if found.old is not None else None,
+    }  # fmt: skip
 
 
 def forget_replica(place: Workplace, name: str) -> None:

@@ -9,13 +9,18 @@ import msgspec
 import pytest
 
 from contract.sql_world import POLICY, World, world
+from kedge.adapters.records.spool import Spool
 from kedge.core.commands import Canary, Freeze, Pause, Promote, Rollback, Shadow
+from kedge.core.findings import Cause
+from kedge.core.records import JoinRow, Outcome
 from kedge.core.values import CanaryPolicy, Output, ShadowPolicy, Stage
 from kedge.core.windows import Window
 from kedge.engine.patrol import Patrol
 from kedge.judging import evidence_of
-from kedge.ports import Entry
+from kedge.ports import Entry, Note
 from kedge.wiring import Workplace
+from unit.test_filed import finding
+from unit.test_policy import facts
 
 QUICK = msgspec.structs.replace(
     POLICY,
@@ -74,7 +79,8 @@ class Watched:
         return [
             type(e.event).__name__ if not hasattr(e.event, "kind") else e.event.kind
             for e in sorted(entries, key=lambda e: e.seq)
-            if e.by.startswith("patrol@") and getattr(e.event, "kind", "") != "receipt"
+            if e.by.startswith("patrol@")
+            and getattr(e.event, "kind", "") not in ("receipt", "runbook")
         ]
 
 
@@ -195,3 +201,63 @@ def test_a_store_that_cannot_be_read_decides_nothing(tmp_path: Path) -> None:
     site.patrol = site.fresh()
     site.look()
     assert site.told() == []
+
+
+@pytest.mark.parametrize("body", [{}, msgspec.to_builtins(finding(Cause.WORLD, new=2, old=1))])
+def test_no_finding_holds_up_what_fails_by_itself(tmp_path: Path, body: dict[str, Any]) -> None:
+    """One that cannot be read, and one that blames the world: errors are the callers' own pain."""
+    site = Watched(tmp_path)
+    site.world.do(Canary(release=2, weight=500))
+    site.place.ledger.note("flights", Note(kind="finding", body=body), by="me", reason="",
+                           at=site.place.clock.now())  # fmt: skip
+    for _ in range(30):
+        site.pass_time(1, bad=(1, 1))
+        site.look()
+    assert site.told() == ["CandidateRolledBack"]
+
+
+def test_the_newest_finding_is_known_when_something_is_to_be_taken_back(tmp_path: Path) -> None:
+    site = Watched(tmp_path)
+    state, seen = site.world.row(), facts()
+    assert site.patrol._known(state, seen).finding is None
+    for new in (2, 5):
+        note = Note(kind="finding", body=msgspec.to_builtins(finding(Cause.WORLD, new=new)))
+        site.place.ledger.note("flights", note, by="me", reason="", at=site.place.clock.now())
+    known = site.patrol._known(state, seen)
+    assert known.finding == finding(Cause.WORLD, new=5)
+    assert abs(known.now - site.place.clock.unix()) < 60
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_outcomes_that_fail_a_canary_take_it_back_unless_the_world_is_to_blame(
+    tmp_path: Path, *, held: bool
+) -> None:
+    """The candidate is wrong, and production is right; all that differs is what was filed before."""
+    site = Watched(tmp_path)
+    site.world.do(Canary(release=2, weight=5_000))
+    if held:
+        known = finding(Cause.WORLD, new=2, old=1, at=site.place.clock.unix())
+        note = Note(kind="finding", body=msgspec.to_builtins(known))
+        site.place.ledger.note("flights", note, by="me", reason="", at=site.place.clock.now())
+    site.pass_time(2)
+    state, now = site.world.row(), site.place.clock.unix()
+    rows = [
+        JoinRow(
+            id=f"q{n}/0", at=now - 60, unit="", endpoint="flights", production=1, candidate=2,
+            salt=state.salt, weight=state.weight, arm=("production", "candidate")[n % 2],
+            failed=False, segments=(), score=float(5 * (n % 2)), decision=None,
+        )
+        for n in range(800)
+    ]  # fmt: skip
+    with Spool(site.place.records.spool, "w0") as spool:
+        spool.append(rows)
+    site.place.records.ingest(now)
+    site.place.records.join("flights", [Outcome(row.id, 0.0) for row in rows], now)
+    site.look()
+    assert site.patrol.sight.decisions["flights"][1].verdict == "fail"
+    site.look()
+    assert site.told() == (["verdict"] if held else ["CandidateRolledBack"])
+    newest = [
+        e.event for e in site.world.ledger.history("flights", 5) if e.by.startswith("patrol@")
+    ]
+    assert (getattr(newest[0], "body", {}).get("code") == "not_the_release") is held

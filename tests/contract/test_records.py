@@ -108,6 +108,8 @@ def test_an_empty_directory_answers(records: Records) -> None:
     assert records.labels("flights", 7, 10) == (7, ())
     assert (records.coverage("flights"), records.conflicts("flights", 9)) == ((), ())
     assert list(records.rows("flights", 0, NOW)) == []
+    assert (records.labelled("flights", 0, NOW, 9), records.torn(0, NOW)) == ((), ())
+    assert (records.counted("flights", 0, NOW), records.newest_label("flights")) == (0, 0)
     assert (records.prune(NOW), records.strip(NOW, 1.0, "flights"), records.waiting()) == (0, 0, 0)
     assert not hour_file(records).exists()
 
@@ -287,6 +289,32 @@ def test_inputs_go_sooner_than_predictions(records: Records) -> None:
     assert [r.inputs for r in records.rows("flights", 0, NOW + 1)] == [b"", b"\x80"]
     assert [r.inputs for r in records.rows("trains", 0, NOW + 1)] == [b"\x80"]
     assert joined(records, say("a")) == {"joined": 1}
+
+
+def test_a_window_is_read_from_its_newest_end_and_counted_without_reading(
+    records: Records,
+) -> None:
+    times = (NOW - 26 * HOUR_S, NOW - 2 * HOUR_S, NOW - 2 * HOUR_S + 1, NOW)
+    given(records, *(row(f"r{n}/0", at) for n, at in enumerate(times)))
+    joined(records, *(say(f"r{n}/0", float(n)) for n in (0, 1, 3)), say("r2/0", None))
+
+    newest = records.rows("flights", NOW - 3 * HOUR_S, NOW + 1, newest=True)
+    assert [one.id for one in newest] == ["r3/0", "r2/0", "r1/0"]
+    assert records.counted("flights", NOW - 3 * HOUR_S, NOW) == 3
+    assert records.counted("other", 0, NOW) == 0
+    labels = records.labelled("flights", NOW - 3 * HOUR_S, NOW, 10)
+    assert sorted(one.row.id for one in labels) == ["r1/0", "r2/0"]
+    (old,) = records.labelled("flights", NOW - 30 * HOUR_S, NOW - 20 * HOUR_S, 1)
+    assert (old.row.id, old.outcome.value) == ("r0/0", 0.0)
+    assert records.newest_label("flights") == records.labels("flights", 0, 10)[0]
+    assert records.newest_label("other") == 0
+    hour_file(records).write_bytes(b"no database at all" * 100)
+    assert [one.id for one in records.rows("flights", NOW - 3 * HOUR_S, NOW + 1, newest=True)] == [
+        "r2/0",
+        "r1/0",
+    ]
+    assert records.torn(NOW - HOUR_S, NOW) == (HOUR,)
+    assert records.torn(NOW - 9 * HOUR_S, NOW - HOUR_S) == ()
 
 
 # ---------------------------------------------------------------- damage

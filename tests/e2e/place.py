@@ -39,13 +39,19 @@ class Site:
 
     def _install_test_loader(self) -> None:
         """Make `models.TestLoader` an installed loader for every process of this site."""
-        info = self.root / "plugin" / "kedge_test_loader-1.dist-info"
+        plugin = self.root / "plugin"
+        self.install_test_loader(plugin)
+        self.env["PYTHONPATH"] += os.pathsep + str(plugin)
+
+    @staticmethod
+    def install_test_loader(plugin: Path) -> None:
+        """Make a directory that, on the path, has `models.TestLoader` installed."""
+        info = plugin / "kedge_test_loader-1.dist-info"
         info.mkdir(parents=True)
         (info / "METADATA").write_text(
             "Metadata-Version: 2.1\nName: kedge-test-loader\nVersion: 1\n"
         )
         (info / "entry_points.txt").write_text("[kedge.loaders]\ntest = models:TestLoader\n")
-        self.env["PYTHONPATH"] += os.pathsep + str(info.parent)
 
     def model(self, name: str, kind: str = "good", **more: Any) -> str:
         """Write a model that behaves as told; returns where it is."""

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from kedge.core import alerts
 from kedge.core.alerts import Alert, Delivery, Raise, Rung, Target
 from kedge.core.commands import Canary, Freeze, Pause, Promote, Rollback, Shadow
+from kedge.core.findings import Cause
 from kedge.core.policy import Decision
 from kedge.core.values import Contact, Escalation, Policy, Rota, State
 from kedge.testing.samples import AT, endpoint, release, run
+from unit.test_filed import finding
 
 NOW = 1_800_000_000.0
 LEASE_S = 21.0
@@ -424,3 +426,25 @@ def test_without_an_escalation_an_alert_is_open_until_it_is_over() -> None:
     assert due(alert(), 9_999, levels=none) == []
     assert not alerts.finished(alert(), none, 0)
     assert alerts.finished(alerts.resolve(alert(), reason="x", at=AT), none, 0)
+
+
+def test_a_diagnosis_is_told_where_it_knows_of_harm_and_each_harm_by_itself() -> None:
+    told = alerts.found_by(finding(Cause.WORLD, Cause.LABEL_MIX))
+    assert told is not None
+    assert (told.level, told.lasts, told.subject) == ("page", "event", 3)
+    assert told.summary == "r3 answers worse: world, label mix"
+    assert told.detail == "said; train again"
+    assert alerts.found_by(finding(Cause.NOISE)) is None
+    warned = alerts.found_by(finding(Cause.DATA, harms=(None,)))
+    known = alerts.found_by(finding(Cause.DATA))
+    assert warned is not None
+    assert known is not None
+    assert (warned.level, known.level) == ("warn", "page")
+    assert len({told.key, warned.key, known.key}) == 3
+
+
+def test_a_failure_that_is_not_the_releases_says_so() -> None:
+    held = Decision("fail", "not_the_release", "quality; the diagnosis says world")
+    (one,) = alerts.conditions(CANARY, held)
+    assert (one.level, one.after_s) == ("page", 0.0)
+    assert "it is not the release" in one.summary

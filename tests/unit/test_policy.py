@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from kedge.core.commands import Certify, Pause, Promote, Rollback
+from kedge.core.findings import Cause
 from kedge.core.monitor import Overall, Verdict, Word
 from kedge.core.policy import (
     DEFAULTS,
@@ -22,6 +23,7 @@ from kedge.core.policy import (
     tolerated_latency,
 )
 from kedge.core.values import (
+    AfterPolicy,
     Automation,
     CanaryPolicy,
     Guardrail,
@@ -30,6 +32,7 @@ from kedge.core.values import (
     Stage,
     State,
 )
+from unit.test_filed import NOW, finding
 
 CANARY = State(
     endpoint="flights", epoch=7, stage=Stage.CANARY, production=1, candidate=2, weight=500,
@@ -238,3 +241,35 @@ def test_violations_are_judged_where_they_are_declared_and_spend_of_the_same_bud
 
 def test_the_alarms_budget_is_spent_once() -> None:
     assert sum(r.weight for r in rules(Policy(), paired=False).rails.values()) == pytest.approx(1)
+
+
+AFTER = change(
+    CANARY, stage=Stage.SETTLED, production=2, candidate=None, back=1, weight=0,
+    policy=Policy(after=AfterPolicy(on_fail="rollback")),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("state", [CANARY, AFTER])
+def test_a_soft_failure_that_a_fresh_diagnosis_calls_the_worlds_is_told_and_not_taken_back(
+    state: State,
+) -> None:
+    soft = facts(overall=Overall("fail", "quality", metric="quality"), now=NOW,
+                 verdicts=proven("quality", verdict="fail"),
+                 finding=finding(Cause.WORLD, new=2, old=1))  # fmt: skip
+    said = decide(state, soft)
+    assert (said.verdict, said.code, said.command) == ("fail", "not_the_release", None)
+    assert "train again" in said.reason
+    for change_ in (
+        {"finding": None},
+        {"finding": finding(Cause.WORLD, Cause.MODEL, new=2, old=1)},
+        {"verdicts": proven("quality", "errors", verdict="fail")},
+        {"overall": Overall("fail", "errors", metric="errors")},
+        {"now": NOW + 7_201},
+    ):
+        other = msgspec.structs.replace(soft, **change_)
+        assert isinstance(decide(state, other).command, Rollback), change_
+
+
+def test_a_hard_kill_is_never_held() -> None:
+    known = facts(streak=KILL_STREAK, finding=finding(Cause.WORLD, new=2, old=1), now=NOW)
+    assert isinstance(decide(CANARY, known).command, Rollback)

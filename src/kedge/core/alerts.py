@@ -34,6 +34,7 @@ from kedge.core.commands import (
     ShadowStarted,
 )
 from kedge.core.durations import seconds
+from kedge.core.filed import Filed
 from kedge.core.values import Contact, Policy, Rota, Stage, State, Value
 
 if TYPE_CHECKING:  # it needs NumPy, and a rollback must not wait for that
@@ -195,9 +196,7 @@ class Message(Value, frozen=True, kw_only=True):
 # ---------------------------------------------------------------- what is wrong
 
 
-def conditions(
-    state: State, decision: Decision | None, *, fault: str = ""
-) -> tuple[Raise, ...]:  # fmt: skip
+def conditions(state: State, decision: Decision | None, *, fault: str = "") -> tuple[Raise, ...]:
     """What is wrong for as long as it lasts.
 
     Args:
@@ -240,6 +239,8 @@ def _failing(state: State, decision: Decision, subject: int | None) -> Raise:
     after_s = 0.0
     if decision.code == "frozen":
         done = "automation is frozen, so nothing was done"
+    elif decision.code == "not_the_release":
+        done = "a diagnosis says that it is not the release, so nothing was taken back"
     elif decision.command is not None:
         done, after_s = "what the patrol submitted has not gone through", UNDER_WAY_S
     elif state.stage is Stage.SHADOW:
@@ -270,6 +271,15 @@ def happened(event: AnyEvent, *, by: str, reason: str) -> Raise | None:
             return Raise(key=f"override:r{number}", level="warn", lasts="event", subject=number,
                          summary=f"{by} overrode the rules: r{number}, {word}", detail=why)  # fmt: skip
     return None
+
+
+def found_by(finding: Filed) -> Raise | None:
+    """What a diagnosis gives somebody to know; nothing where it knows of no harm."""
+    if (level := finding.harm) is None:
+        return None
+    causes = ", ".join(dict.fromkeys(str(c).replace("_", " ") for c in finding.causes))
+    return Raise(key=f"finding:r{finding.new}:{causes}:{level}", level=level, lasts="event", subject=finding.new,
+                 summary=f"r{finding.new} answers worse: {causes}", detail=f"{finding.headline}; {finding.advice}")  # fmt: skip
 
 
 def settled(

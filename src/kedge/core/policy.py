@@ -9,6 +9,8 @@ Theory of operation
 * Forward needs proof. In a canary: the certificate at the present step, the least units and the
   dwell. In a shadow: the healthy window, the pairs, the coverage, and every declared guardrail.
 * Broken input (no windows, a ratio of arms that cannot be chance) stops judging and blames nobody.
+* A fresh diagnosis that blames the world or the data, and neither release, holds an automatic rollback
+  for a soft guardrail: a person is told the way forward instead. Nothing waits for a diagnosis.
 * Frozen: nothing is done, and it says what would have been.
 """
 
@@ -20,6 +22,7 @@ import msgspec
 
 from kedge.core.commands import AnyCommand, Certify, Pause, Promote, Rollback
 from kedge.core.durations import seconds
+from kedge.core.filed import Filed, holds
 from kedge.core.monitor import Overall, Rail, Rules, Verdict
 from kedge.core.release import next_step
 from kedge.core.values import BUCKETS, Guardrail, Policy, Stage, State, Value
@@ -54,6 +57,8 @@ KILL_STREAK = 20
 """Failures in a row, each of which production answered: at a healthy 1 % it is 1e-40."""
 KILL_BROKEN = 3
 """Answers that do not fit the signature: one might be a strange input, three are the model."""
+HELD = frozenset({"guardrail", "late_regression"})
+"""Failures that a diagnosis may hold; a hard kill is the candidate's own."""
 MIN_COVERAGE = 0.95
 """Of the mirrored requests, those the copy answered. A silent shadow proves nothing."""
 MIN_UNITS = 100
@@ -87,6 +92,10 @@ class Facts(Value, frozen=True, kw_only=True):
     unwritten: str = ""
     """Why some replica cannot write what it counts; empty when all can. What the others write may
     still fail a candidate, and never pass one."""
+    finding: Filed | None = None
+    """The newest diagnosis, of whatever release; looked up when something is to be taken back."""
+    now: float = 0.0
+    """Unix time, for how old that is."""
 
 
 class Decision(Value, frozen=True):
@@ -158,12 +167,27 @@ def decide(state: State, facts: Facts) -> Decision:
         found = _shadow(state, facts)
     else:
         found = _canary(state, facts)
+    if isinstance(found.command, Rollback | Pause) and found.code in HELD:
+        found = _held(state, facts, found)
     if facts.unwritten and found.verdict != "fail":
         return Decision("broken input", "unwritten", facts.unwritten)
     if state.automation.frozen and found.command is not None:
         why = f"frozen: would {_word(found.command)}, because {found.reason}"
         return Decision(found.verdict, "frozen", why)
     return found
+
+
+def _held(state: State, facts: Facts, found: Decision) -> Decision:
+    """What becomes of a failure that a diagnosis says is not the release's."""
+    old = state.production if state.candidate is not None else state.back
+    new = state.candidate if state.candidate is not None else state.production
+    failing = {verdict.metric for verdict in facts.verdicts if verdict.verdict == "fail"}
+    if facts.overall.verdict == "fail":
+        failing.add(facts.overall.metric)
+    if new is None or old is None:
+        return found
+    why = holds(facts.finding, new, old, failing, facts.now)
+    return Decision("fail", "not_the_release", f"{found.reason}; {why}") if why else found
 
 
 def _word(command: AnyCommand) -> str:

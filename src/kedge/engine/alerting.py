@@ -28,7 +28,8 @@ from kedge.core.alerts import Alert, Kind, Raise, Rung, Sight, Target
 from kedge.core.errors import KedgeError
 from kedge.core.policy import Decision
 from kedge.core.values import State
-from kedge.ports import AlertStore, Channels, Clock, Ledger, Note
+from kedge.engine.filing import finding_of
+from kedge.ports import AlertStore, Channels, Clock, Entry, Ledger, Note
 
 TICK_S = 0.5
 NEWS = 500
@@ -191,8 +192,7 @@ class Alerting:
             told = [
                 (entry.endpoint, found)
                 for entry in entries
-                if not isinstance(entry.event, Note)
-                and (found := alerts.happened(entry.event, by=entry.by, reason=entry.reason))
+                if (found := _told_by(entry)) is not None
             ]
             self._seen = entries[-1].seq
             self._marked = self._marked or entries[0].seq
@@ -398,3 +398,15 @@ class Alerting:
             mine = (sent.alert.endpoint, f"channel:{sent.target.channel}")
             if alert.open and (alert.endpoint, alert.key) == mine:
                 self._resolve(alert, "it delivers again")
+
+
+def _told_by(entry: Entry) -> Raise | None:
+    """What an entry of the ledger gives somebody to know."""
+    if not isinstance(entry.event, Note):
+        return alerts.happened(entry.event, by=entry.by, reason=entry.reason)
+    try:
+        finding = finding_of(entry)
+    except KedgeError as error:
+        log.warning("alerting.finding_unreadable", endpoint=entry.endpoint, fault=str(error))
+        return None
+    return alerts.found_by(finding) if finding is not None else None

@@ -30,6 +30,7 @@ from kedge.core.policy import Decision, Facts, decide
 from kedge.core.values import Stage, State
 from kedge.engine.control import Control
 from kedge.engine.drills import Returns
+from kedge.engine.filing import newest_finding
 from kedge.engine.watch import Watch, comparison_of, judged
 from kedge.ports import Clock, Ledger, Note, RecordStore, Roster, WindowStore
 
@@ -118,6 +119,9 @@ class Patrol:
                 watch.facts(self._clock.unix()), unwritten=unwritten(self._roster)
             )
             decision = decide(state, facts)
+            if isinstance(decision.command, Rollback | Pause):
+                facts = self._known(state, facts)
+                decision = decide(state, facts)
             decisions[state.endpoint] = (state.epoch, decision)
             self._act(state, decision, facts)
         self.sight = Sight(decisions)
@@ -151,6 +155,15 @@ class Patrol:
             log.warning("patrol.labels_lost", endpoint=state.endpoint, fault=str(error))
             return False
         return behind
+
+    def _known(self, state: State, facts: Facts) -> Facts:
+        """With the newest diagnosis that there is; none is waited for."""
+        try:
+            finding = newest_finding(self._ledger, state.endpoint)
+        except KedgeError as error:
+            log.warning("patrol.finding_lost", endpoint=state.endpoint, fault=str(error))
+            return facts
+        return msgspec.structs.replace(facts, finding=finding, now=self._clock.unix())
 
     # ------------------------------------------------------------ acting
 

@@ -42,6 +42,10 @@ CREATE TABLE tally (
 """
 _COUNT = """INSERT INTO tally VALUES (?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET n = n + excluded.n"""
+_OLDEST = """SELECT body, inputs FROM prediction LEFT JOIN logged USING (id, endpoint)
+WHERE endpoint = ? ORDER BY id"""
+_NEWEST = """SELECT body, inputs FROM prediction LEFT JOIN logged USING (id, endpoint)
+WHERE endpoint = ? ORDER BY id DESC"""
 _STRIP = "DELETE FROM logged WHERE endpoint = ? AND given < ?"
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -141,19 +145,33 @@ class Hours:
                 given[production, candidate, salt, arm] += n
         return +given
 
-    def rows(self, endpoint: str, since: float, until: float) -> Iterator[JoinRow]:
-        """Predictions given in [since, until), hour by hour; with their inputs where kept."""
-        query = (
-            "SELECT body, inputs FROM prediction LEFT JOIN logged USING (id, endpoint)"
-            " WHERE endpoint = ? ORDER BY id"
-        )
-        for hour in self.numbers():
-            if not since / HOUR_S - 2 <= hour <= until / HOUR_S + 1:
-                continue
+    def rows(
+        self, endpoint: str, since: float, until: float, *, newest: bool = False
+    ) -> Iterator[JoinRow]:
+        """Predictions given in [since, until), hour by hour; with their inputs where kept.
+
+        `newest`: the newest hour first, and within it the greatest id, which is ours and newest.
+        """
+        query = _NEWEST if newest else _OLDEST
+        for hour in self._within(since, until, newest=newest):
             for body, inputs in self._read(hour, query, (endpoint,)):
                 row = _row(body)
                 if since <= row.at < until:
                     yield row if inputs is None else msgspec.structs.replace(row, inputs=inputs)
+
+    def counted(self, endpoint: str, since: float, until: float) -> int:
+        """How many predictions the hours of [since, until) hold; whole hours, nothing is decoded."""
+        query = "SELECT sum(n) FROM tally WHERE endpoint = ?"
+        hours = self._within(since, until, around=0)
+        return sum(n or 0 for hour in hours for (n,) in self._read(hour, query, (endpoint,)))
+
+    def _within(
+        self, since: float, until: float, *, newest: bool = False, around: int = 1
+    ) -> list[int]:
+        """The hours in which predictions of [since, until) may be: an id's hour may be one off."""
+        first, last = int(since // HOUR_S) - around, int(until // HOUR_S) + around
+        found = [hour for hour in self.numbers() if first <= hour <= last]
+        return found[::-1] if newest else found
 
     def forget(self, unit: str, endpoint: str | None) -> set[tuple[str, str]]:
         """Remove a unit's predictions; the endpoint and the id of each."""

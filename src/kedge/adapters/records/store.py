@@ -16,6 +16,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -211,10 +212,56 @@ class Records:
             for name, version, stands, refused, at, joined_at in rows
         )
 
-    def rows(self, endpoint: str, since: float, until: float) -> Iterator[JoinRow]:
-        """Predictions given in [since, until), hour by hour; with their inputs where kept."""
+    def rows(
+        self, endpoint: str, since: float, until: float, *, newest: bool = False
+    ) -> Iterator[JoinRow]:
+        """Predictions given in [since, until), hour by hour; with their inputs where kept.
+
+        `newest`: the newest hour first.
+        """
         with told():
-            yield from self._hours.rows(endpoint, since, until)
+            yield from self._hours.rows(endpoint, since, until, newest=newest)
+
+    def counted(self, endpoint: str, since: float, until: float) -> int:
+        """How many predictions the hours of [since, until) hold, without reading them."""
+        with told():
+            return self._hours.counted(endpoint, since, until)
+
+    def torn(self, since: float, until: float) -> tuple[int, ...]:
+        """The hours of [since, until) that were set aside as damaged, as hours since 1970."""
+        with told():
+            stems = [path.name.partition(".")[0] for path in self._hours.damaged()]
+        hours = sorted({int(stem) for stem in stems if stem.isdecimal()})
+        return tuple(h for h in hours if since // HOUR_S <= h <= until // HOUR_S)
+
+    def labelled(
+        self, endpoint: str, since: float, until: float, limit: int
+    ) -> tuple[Labelled, ...]:
+        """At most `limit` labels of predictions given in [since, until), those of the newest hours."""
+        if not self._labels_path.exists():
+            return ()
+        hours = int(since // HOUR_S) - 1, int(until // HOUR_S) + 1
+        with told(), self._present_labels() as labels:
+            rows = labels.execute(
+                "SELECT id, label_version, value, at, joined_at, body"
+                " FROM label INDEXED BY label_hour"
+                " WHERE hour BETWEEN ? AND ? AND endpoint = ? ORDER BY hour DESC",
+                (*hours, endpoint),
+            )
+            found = (
+                Labelled(_row(body), Outcome(name, _value(value), at, version), joined_at)
+                for name, version, value, at, joined_at, body in rows
+            )
+            return tuple(islice((one for one in found if since <= one.row.at < until), limit))
+
+    def newest_label(self, endpoint: str) -> int:
+        """The cursor after the newest label; 0 when there is none."""
+        rows = self._asked(
+            "SELECT seq FROM label INDEXED BY label_order WHERE endpoint = ?"
+            " ORDER BY seq DESC LIMIT 1",
+            (endpoint,),
+        )
+        return int(rows[0][0]) if rows else 0
 
     # ------------------------------------------------------------ removing
 

@@ -57,13 +57,19 @@ _HISTORY = (
     .order_by(_ledger.c.epoch.desc(), _ledger.c.seq.desc())
     .limit(bindparam("most"))
 )
-_OF_KIND = (
+_RECENT = (
     select(_ledger)
-    .where(
-        _ledger.c.endpoint == bindparam("of"),
-        func.substr(_ledger.c.event, 1, func.length(bindparam("begins"))) == bindparam("begins"),
-    )
+    .where(_ledger.c.endpoint == bindparam("of"))
     .order_by(_ledger.c.epoch.desc(), _ledger.c.seq.desc())
+    .limit(bindparam("within"))
+    .subquery()
+)
+_OF_KIND = (
+    select(_RECENT)
+    .where(
+        func.substr(_RECENT.c.event, 1, func.length(bindparam("begins"))) == bindparam("begins")
+    )
+    .order_by(_RECENT.c.epoch.desc(), _RECENT.c.seq.desc())
     .limit(bindparam("most"))
 )
 """An event is stored with its tag first, and a note's kind right after it."""
@@ -204,13 +210,18 @@ class SqlLedger:
 
         return self._database.read(work)
 
-    def entries(self, endpoint: str, what: str, limit: int = 1) -> tuple[Entry, ...]:
-        """The newest entries of one event, or of one kind of note, newest first."""
+    def entries(
+        self, endpoint: str, what: str, limit: int = 1, *, within: int = 1_000_000
+    ) -> tuple[Entry, ...]:
+        """The newest entries of one event, or of one kind of note, newest first.
+
+        Looked for among the newest `within` entries of the endpoint.
+        """
 
         def work(connection: Connection) -> tuple[Entry, ...]:
             found: list[Any] = []
             for begins in (f'{{"event":"noted","kind":"{what}"', f'{{"event":"{what}"'):
-                asked = {"of": endpoint, "begins": begins, "most": limit}
+                asked = {"of": endpoint, "begins": begins, "most": limit, "within": within}
                 found += connection.execute(_OF_KIND, asked).mappings().all()
             return entries_of(found)
 

@@ -1,0 +1,131 @@
+"""Asks a release again what was logged: in a process of its own that ends with us.
+
+Nothing is written, and no gateway takes part.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from numpy.typing import NDArray
+
+from kedge.adapters import process
+from kedge.core.errors import BadRequest, ModelFailure, Unavailable
+from kedge.core.generations import Online
+from kedge.core.records import JoinRow
+from kedge.core.values import Release, Signature, State
+from kedge.tensors import columns_of
+from kedge.wiring import Workplace
+
+if TYPE_CHECKING:
+    from kedge.ports import Columns
+
+BATCH = 256
+"""Rows asked at once: large enough that the socket costs nothing, small enough for any model."""
+LOAD_S = 120.0
+ANSWER_S = 60.0
+
+decoded = msgspec.msgpack.Decoder(dict[str, Any]).decode
+"""The logged inputs of a row, by name."""
+
+
+@asynccontextmanager
+async def loaded(
+    place: Workplace, state: State, release: Release, online: Online | None,
+    *, bare: Signature | None = None,
+) -> AsyncIterator[process.ProcessModel]:  # fmt: skip
+    """A release in a process of its own, ended with us.
+
+    Args:
+        place: the state directory.
+        state: the row, for its limits.
+        release: which.
+        online: where its transformation looks values up.
+        bare: the model's own signature: it is asked without its transformation.
+
+    Raises:
+        Unavailable: `model_down`: it did not come up.
+    """
+    with tempfile.TemporaryDirectory(prefix="kedge-") as directory:
+        path = Path(directory) / "m.sock"
+        whole = bare is None
+        command = process.command(
+            socket=path, artifacts=place.state_dir / "artifacts", digest=release.model_digest,
+            flavour=release.flavour, trusted=release.trusted, memory_mb=state.policy.memory_mb,
+            code=release.code if whole else None, generation=release.generation if whole else None,
+            online=online if whole else None,
+        )  # fmt: skip
+        with subprocess.Popen(  # noqa: S603, ASYNC220 - our own interpreter, nothing else runs here
+            command, env=process.environment(), stdin=subprocess.DEVNULL
+        ) as child:
+            model = process.ProcessModel(path, bare or release.signature)
+            try:
+                fault = await _fault(model, child)
+                if fault:
+                    raise Unavailable(f"r{release.number} did not load: {fault}", code="model_down",
+                                      hint="kedge doctor checks its files; .kedge/logs has its last words")  # fmt: skip
+                yield model
+            finally:
+                model.hang_up()
+                child.kill()
+
+
+async def _fault(model: process.ProcessModel, child: subprocess.Popen[bytes]) -> str:
+    """Why it did not come up; empty when it did. One that ended is not waited for."""
+    for _ in range(int(LOAD_S * 4)):
+        if await model.wait_ready(0.25):
+            return ""
+        if child.poll() is not None:
+            return "its process ended"
+    return f"it took longer than {LOAD_S:g} s"
+
+
+async def answered(
+    model: process.ProcessModel, release: Release, rows: Sequence[JoinRow]
+) -> list[tuple[Columns, int] | None]:
+    """The release's answer to each logged row, as (columns, which row); None where it failed.
+
+    A batch that fails is asked again row by row, so that one poisoned row costs only itself.
+    """
+    try:
+        columns = logged_columns(release, rows)
+        answer, *_ = await model.predict(columns, ANSWER_S)
+    except (ModelFailure, BadRequest):
+        if len(rows) == 1:
+            return [None]
+        return [(await answered(model, release, [row]))[0] for row in rows]
+    return [(answer, number) for number in range(len(rows))]
+
+
+async def answers(
+    model: process.ProcessModel, columns: Mapping[str, NDArray[Any]], rows: int
+) -> list[tuple[Columns, int] | None]:
+    """The same for rows that are columns already."""
+    try:
+        answer, *_ = await model.predict(columns, ANSWER_S)
+    except (ModelFailure, BadRequest):
+        if rows == 1:
+            return [None]
+        parts = [{name: c[n : n + 1] for name, c in columns.items()} for n in range(rows)]
+        return [(await answers(model, part, 1))[0] for part in parts]
+    return [(answer, number) for number in range(rows)]
+
+
+def logged_columns(release: Release, rows: Sequence[JoinRow]) -> Columns:
+    """What was logged of these rows, as the columns that a release takes.
+
+    Raises:
+        BadRequest: a value does not fit its field, or was not logged (`log.redact`).
+    """
+    inputs = [decoded(row.inputs) for row in rows]
+    lists = {
+        field.name: [given.get(field.name) for given in inputs]
+        for field in release.signature.inputs
+    }
+    return columns_of(lists, release.signature)

@@ -1,0 +1,361 @@
+"""What each model says with each transformation, on requests that were logged: the cells of a diagnosis.
+
+Answers that callers or a shadow got are taken from the log. What is missing is asked again, of as many
+requests as a bound allows. A release that cannot be asked leaves a hole and a reason, never a guess.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kedge.adapters.process import ProcessModel
+from kedge.asking import answered, answers, loaded, logged_columns
+from kedge.bundles import Transform
+from kedge.core.contrast import LEAST, Cell, Swap
+from kedge.core.errors import BadRequest, KedgeError, ModelFailure
+from kedge.core.generations import Online
+from kedge.core.values import Release, Signature, State
+from kedge.engine.agreement import said
+from kedge.engine.control import Say
+from kedge.gathering import Floats, Logged, Reading, asked
+from kedge.lookups import lookups_of
+from kedge.ports import ColumnStatistics
+from kedge.wiring import Workplace
+
+REPLAYED = 20_000
+"""Requests with an outcome that are asked again, the newest: 20,000 pairs find a fiftieth of a loss."""
+UNLABELLED = 2_000
+"""Those asked again when there are hardly any outcomes: enough to see what moved."""
+SWAPPED = 2_000
+"""Requests on which single features are exchanged."""
+SWAPS = 30
+"""Features exchanged, those first that differ in most requests."""
+BATCH = 2_048
+"""Rows asked at once."""
+BROKEN = 1_000
+"""Requests that a transformation may fail before its features are given up."""
+
+Columns = Mapping[str, NDArray[Any]]
+
+
+@dataclass
+class Cells:
+    """What was found; `faults` says why something is not there."""
+
+    answers: dict[Cell, Floats] = field(default_factory=dict)
+    swaps: dict[str, Swap] = field(default_factory=dict)
+    inputs: dict[str, Columns] = field(default_factory=dict)
+    training: dict[str, Mapping[str, ColumnStatistics]] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+    replayed: dict[str, int] = field(default_factory=dict)
+
+
+class Contrasting:
+    """The cells of one diagnosis in the making."""
+
+    def __init__(
+        self, place: Workplace, state: State, today: Logged, reading: Reading,
+        online: Callable[[], Online], say: Say,
+    ) -> None:  # fmt: skip
+        """Remember what it works with.
+
+        Args:
+            place: the state directory.
+            state: the row.
+            today: the requests.
+            reading: how an answer is read.
+            online: where transformations look values up, told when one does.
+            say: told what is under way.
+        """
+        self._place = place
+        self._state = state
+        self._today = today
+        self._reading = reading
+        self._online = online
+        self._say = say
+        self.found = Cells()
+
+    def gather(self, new: Release, old: Release | None) -> Cells:
+        """Everything that can be known of one release, or of two.
+
+        Args:
+            new: the release that answers now.
+            old: the way back.
+        """
+        found, n = self.found, len(self._today.rows)
+        found.answers["new", "new"] = self._logged(new)
+        for which, release in (("new", new), ("old", old)):
+            if release is not None:
+                self._trained(which, release)
+        if old is None or not n:
+            return found
+        found.answers["old", "old"] = self._logged(old)
+        for which, release in (("old", old), ("new", new)):
+            self._again(which, release, found.answers[which, which])
+            if np.isnan(found.answers[which, which]).all():
+                del found.answers[which, which]
+        if changed(new, old) == {"features"}:
+            self._one_model()
+        if new.code and old.code and new.schema == old.schema and "features" in changed(new, old):
+            self._divide(new, old)
+        return found
+
+    # ------------------------------------------------------------ what was logged
+
+    def _logged(self, release: Release) -> Floats:
+        """The answers that it gave, silently or not; NaN where it was not asked."""
+        read, number = self._reading.answer, release.number
+        found = np.full(len(self._today.rows), np.nan)
+        for n, row in enumerate(self._today.rows):
+            if asked(row) == number:
+                found[n] = read(row.score, row.decision)
+            elif row.candidate == number and row.failed:
+                found[n] = np.inf
+            elif row.candidate == number and row.paired:
+                found[n] = read(row.shadow_score, row.shadow_decision)
+        return found
+
+    def _trained(self, which: str, release: Release) -> None:
+        """What its model was trained on, and what it is given today."""
+        try:
+            known = self._place.artifacts.proof(release.model_digest).statistics
+            if not known:
+                return
+            if release.code is not None:
+                every = np.arange(len(self._today.rows))
+                self.found.inputs[which] = self._features(release, every)[0]
+        except KedgeError as error:
+            self._fault(f"what {release.label} was trained on is not compared", error)
+            return
+        self.found.training[which] = {
+            name: one for name, one in known.items() if name not in self._today.left_out
+        }
+
+    # ------------------------------------------------------------ asking again
+
+    def _again(self, which: str, release: Release, into: Floats) -> None:
+        """Ask what it was not asked: of the requests with an outcome, or of some without."""
+        rows = self._today.rows
+        open_ = [n for n in np.flatnonzero(np.isnan(into)).tolist() if rows[n].inputs]
+        known = [n for n in open_ if self._today.outcomes[n] is not None][:REPLAYED]
+        already = int(np.isfinite(into).sum())
+        some = known if self._today.labelled >= LEAST else open_[: max(UNLABELLED - already, 0)]
+        if not some:
+            return
+        self._say(f"{release.label} is asked {len(some):,} logged requests again")
+        try:
+            into[some] = asyncio.run(self._replay(release, some))
+        except KedgeError as error:
+            self._fault(f"{release.label} could not be replayed", error)
+        else:
+            self.found.replayed[which] = len(some)
+
+    async def _replay(self, release: Release, some: list[int]) -> Floats:
+        online = self._online() if release.generation is not None else None
+        found = []
+        async with loaded(self._place, self._state, release, online) as model:
+            for start in range(0, len(some), BATCH):
+                rows = [self._today.rows[n] for n in some[start : start + BATCH]]
+                found += [self._read(answer) for answer in await answered(model, release, rows)]
+        return np.array(found)
+
+    def _read(self, answer: tuple[Columns, int] | None) -> float:
+        if answer is None:
+            return np.inf
+        one = said(self._state.policy.output, *answer)
+        return self._reading.answer(one.score, one.decision)
+
+    # ------------------------------------------------------------ model x features
+
+    def _one_model(self) -> None:
+        """Only the features differ: the mixed cells are those of the two releases."""
+        cells = self.found.answers
+        if len(cells) == 2:
+            cells["new", "old"] = cells["old", "old"]
+            cells["old", "new"] = cells["new", "new"]
+
+    def _divide(self, new: Release, old: Release) -> None:
+        """The cells that were never served, and single features exchanged, where both releases answered."""
+        cells = self.found.answers
+        if len(cells) < 2:
+            return
+        both = ~np.isnan(cells["new", "new"]) & ~np.isnan(cells["old", "old"])
+        labelled = np.array([value is not None for value in self._today.outcomes])
+        some = both & labelled if (both & labelled).sum() >= LEAST else both
+        picked = np.array(
+            [n for n in np.flatnonzero(some).tolist() if self._today.rows[n].inputs][:REPLAYED], int
+        )
+        if not len(picked):
+            return
+        self._say(f"{new.label} and {old.label} are divided on {len(picked):,} requests")
+        try:
+            features = {
+                "new": self._features(new, picked), "old": self._features(old, picked),
+            }  # fmt: skip
+            asyncio.run(self._mixed(new, old, picked, features))
+        except KedgeError as error:
+            self._fault(f"{new.label} and {old.label} could not be divided", error)
+
+    async def _mixed(
+        self, new: Release, old: Release, picked: NDArray[Any],
+        features: Mapping[str, tuple[dict[str, NDArray[Any]], NDArray[np.bool_]]],
+    ) -> None:  # fmt: skip
+        """Ask both models, without their transformations, features made by either."""
+        given = {which: columns for which, (columns, _) in features.items()}
+        fine = ~(features["new"][1] | features["old"][1])
+        async with AsyncExitStack() as stack:
+            models: dict[str, ProcessModel] = {}
+            for which, release in (("new", new), ("old", old)):
+                if which == "old" and new.model_digest == old.model_digest:
+                    models["old"] = models["new"]
+                    break
+                bare = self._bare(release)
+                models[which] = await stack.enter_async_context(
+                    loaded(self._place, self._state, release, None, bare=bare)
+                )
+            if new.model_digest != old.model_digest:
+                for cell in (("new", "old"), ("old", "new")):
+                    found = np.full(len(self._today.rows), np.nan)
+                    got = await self._ask(models[cell[0]], given[cell[1]], len(picked))
+                    found[picked] = np.where(features[cell[1]][1], np.inf, got)
+                    self.found.answers[cell] = found
+            few = np.flatnonzero(fine)[:SWAPPED]
+            small = {
+                w: {name: c[few] for name, c in columns.items()} for w, columns in given.items()
+            }
+            for name in self._differing(small):
+                self.found.swaps[name] = await self._swap(models, small, name, picked[few])
+
+    async def _swap(
+        self, models: Mapping[str, ProcessModel], given: Mapping[str, Mapping[str, NDArray[Any]]],
+        name: str, rows: NDArray[Any],
+    ) -> Swap:  # fmt: skip
+        """The old model with this feature new, and the new model with this feature old."""
+        found = []
+        for which, other in (("old", "new"), ("new", "old")):
+            mixed = {**given[which], name: given[other][name]}
+            whole = np.full(len(self._today.rows), np.nan)
+            whole[rows] = await self._ask(models[which], mixed, len(rows))
+            found.append(whole)
+        return found[0], found[1]
+
+    async def _ask(self, model: ProcessModel, columns: Columns, rows: int) -> Floats:
+        found: list[float] = []
+        for start in range(0, rows, BATCH):
+            part = {name: column[start : start + BATCH] for name, column in columns.items()}
+            size = min(BATCH, rows - start)
+            found += [self._read(answer) for answer in await answers(model, part, size)]
+        return np.array(found)
+
+    def _differing(self, given: Mapping[str, Mapping[str, NDArray[Any]]]) -> list[str]:
+        """Features that the two transformations give differently, the most first."""
+        shares = []
+        for name, column in given["new"].items():
+            other = given["old"][name]
+            same = column == other
+            if column.dtype.kind == "f":
+                same = same | (np.isnan(column) & np.isnan(other))
+            apart = float(np.mean(~np.asarray(same).reshape(len(column), -1).all(axis=1))) if len(column) else 0.0  # fmt: skip
+            if apart:
+                shares.append((-apart, name))
+        if len(shares) > SWAPS:
+            self.found.faults.append(
+                f"{len(shares) - SWAPS} features that differ less were not exchanged"
+            )
+        return [name for _, name in sorted(shares)[:SWAPS]]
+
+    def _bare(self, release: Release) -> Signature:
+        """What its model itself takes and gives."""
+        version = next(
+            v for v in self._place.registry.versions(release.model) if v.number == release.version
+        )
+        return version.signature
+
+    def _features(
+        self, release: Release, rows: NDArray[Any]
+    ) -> tuple[dict[str, NDArray[Any]], NDArray[np.bool_]]:
+        """What its transformation makes of these requests, and where it failed.
+
+        Raises:
+            KedgeError: it cannot be loaded, or fails too often.
+        """
+        assert release.code is not None
+        generation = release.generation
+        transform = Transform(
+            self._place.artifacts.verify(release.code),
+            lambda spec: (
+                lookups_of(spec, generation, self._online(), alone=True) if spec.read else ()
+            ),
+        )
+        failed = np.zeros(len(rows), np.bool_)
+        parts: list[Mapping[str, NDArray[Any]]] = []
+        for start in range(0, len(rows), BATCH):
+            parts.append(self._made(transform, release, rows, start, failed))
+            if failed.sum() > BROKEN:
+                raise ModelFailure(f"{transform.spec.schema.name} fails for more than {BROKEN:,} requests",
+                                   code="transform_raised")  # fmt: skip
+        names = parts[0] if parts else {}
+        return {name: np.concatenate([part[name] for part in parts]) for name in names}, failed
+
+    def _made(
+        self, transform: Transform, release: Release, rows: NDArray[Any], start: int,
+        failed: NDArray[np.bool_],
+    ) -> Mapping[str, NDArray[Any]]:  # fmt: skip
+        """One batch of features; row by row where it fails as a whole, and null where a row does."""
+        logged = [self._today.rows[n] for n in rows[start : start + BATCH]]
+        try:
+            columns = logged_columns(release, logged)
+            found = _made(transform, columns)
+        except (ModelFailure, BadRequest):
+            found = None
+        if found is not None:
+            return found
+        single: list[Mapping[str, NDArray[Any]] | None] = []
+        for n, row in enumerate(logged):
+            try:
+                single.append(_made(transform, logged_columns(release, [row])))
+            except (ModelFailure, BadRequest):
+                failed[start + n] = True
+                single.append(None)
+        known = next((one for one in single if one is not None), None)
+        if known is None:
+            raise ModelFailure(f"{transform.spec.schema.name} fails for every request of a batch",
+                               code="transform_raised")  # fmt: skip
+        parts = [
+            one if one is not None else {k: _null(c) for k, c in known.items()} for one in single
+        ]
+        return {name: np.concatenate([part[name] for part in parts]) for name in known}
+
+    def _fault(self, what: str, error: KedgeError) -> None:
+        self.found.faults.append(f"{what}: {error}")
+
+
+def changed(new: Release, old: Release) -> set[str]:
+    """Which parts differ between two releases."""
+    found = {"model"} if new.model_digest != old.model_digest else set()
+    if (new.code, new.generation) != (old.code, old.generation):
+        found.add("features")
+    return found
+
+
+def _made(transform: Transform, columns: Columns) -> Mapping[str, NDArray[Any]]:
+    try:
+        return transform.predict(columns)
+    except ModelFailure:
+        raise
+    except Exception as error:  # somebody's code; it becomes one refusal
+        raise ModelFailure(f"{type(error).__name__}: {error}", code="transform_raised") from error
+
+
+def _null(column: NDArray[Any]) -> NDArray[Any]:
+    """One row that holds nothing, like the rows of a column."""
+    if column.dtype == object:
+        return np.array([None], dtype=object)
+    return np.full((1, *column.shape[1:]), np.nan if column.dtype.kind == "f" else 0, column.dtype)

@@ -1,0 +1,131 @@
+"""A diagnosis as it is filed in the ledger: short, and what follows from it for those who act.
+
+A rollback shows the newest one beside its receipt, policy takes it as a fact, and an alert is
+opened of a harmful one. None of them waits for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Literal
+
+from kedge.core.findings import Act, Cause, Diagnosis, Estimate
+from kedge.core.values import Value
+
+RELEASE = frozenset({Cause.MODEL, Cause.FEATURES, Cause.RELEASE})
+ELSEWHERE = frozenset({Cause.WORLD, Cause.DATA})
+"""What a rollback does not undo, and both arms meet alike."""
+SHOWN_S = 24 * 3600.0
+"""So old a finding is still shown beside a rollback: an incident is seldom longer."""
+FRESH_S = 2 * 3600.0
+"""So old a finding still holds an automatic rollback: two of the patrol's hourly checks. What was
+true of yesterday's requests says nothing of a failure that began since."""
+SOFT = frozenset({"quality", "violations", "cost"})
+"""Guardrails whose failure may be the world's or a source's. Errors and latency are callers' own
+pain: those always act."""
+
+
+class Filed(Value, frozen=True, kw_only=True):
+    """One diagnosis in short. `new` and `old` are numbers of releases."""
+
+    at: float
+    """Unix time of the end of its window, or of the diagnosis when that is earlier."""
+    since: float
+    until: float
+    requests: int
+    labelled: int
+    new: int
+    old: int | None
+    metric: str
+    headline: str
+    causes: tuple[Cause, ...]
+    kinds: tuple[str, ...] = ()
+    statements: tuple[str, ...] = ()
+    effect: Estimate | None = None
+    """Of rolling back; negative is better."""
+    harms: tuple[Estimate | None, ...] = ()
+    """By finding: what it adds to the loss."""
+    action: Act
+    advice: str
+    segment: str = ""
+    """Of which segment alone it was asked; such a one holds nothing."""
+    missing: tuple[str, ...] = ()
+
+    @property
+    def against(self) -> bool:
+        """Whether it speaks against a rollback: the cause is elsewhere, or it is shown to harm."""
+        harms = self.effect is not None and self.effect.low > 0
+        return (harms or self.elsewhere) and not self.release
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether the world or the data is a cause."""
+        return bool(ELSEWHERE & set(self.causes))
+
+    @property
+    def release(self) -> bool:
+        """Whether the release is to blame, if for a part only, or a rollback is shown to help."""
+        helps = self.effect is not None and self.effect.high < 0
+        return helps or bool(RELEASE & set(self.causes))
+
+    @property
+    def harm(self) -> Literal["page", "warn"] | None:
+        """How loudly somebody should hear of it: harm is proven, a cause has unknown effect, not at all."""
+        named = [
+            harm for cause, harm in zip(self.causes, self.harms, strict=True)
+            if cause in RELEASE | ELSEWHERE | {Cause.LABEL_MIX}
+        ]  # fmt: skip
+        if any(harm is not None and harm.low > 0 for harm in named):
+            return "page"
+        return "warn" if any(harm is None for harm in named) else None
+
+
+def filed(
+    found: Diagnosis, *, at: float, since: float, until: float, requests: int, labelled: int,
+    segment: str = "",
+) -> Filed:  # fmt: skip
+    """A diagnosis in short."""
+    return Filed(
+        at=min(at, until), since=since, until=until, requests=requests, labelled=labelled,
+        new=number(found.new), old=number(found.old) if found.old else None,
+        metric=found.metric, headline=found.headline,
+        causes=tuple(f.cause for f in found.findings),
+        kinds=tuple(f.kind.value if f.kind is not None else "" for f in found.findings),
+        statements=tuple(f.statement for f in found.findings), effect=found.effect,
+        harms=tuple(f.effect for f in found.findings), action=found.action.code,
+        advice=found.action.sentence, missing=tuple(lack.log for lack in found.missing),
+        segment=segment,
+    )  # fmt: skip
+
+
+def number(label: str) -> int:
+    """The number of a release's label: 3 of r3, and of r3 (v3)."""
+    return int(label.removeprefix("r").partition(" ")[0])
+
+
+def about(found: Filed, left: int | None, now: float, within_s: float = SHOWN_S) -> bool:
+    """Whether it is about the release that is left, or would be, and young enough."""
+    return found.new == left and now - found.at <= within_s
+
+
+def holds(found: Filed | None, new: int, old: int, failing: Collection[str], now: float) -> str:
+    """Why a failing release is not taken back by itself; empty when it is.
+
+    Only soft guardrails are held, only by a fresh finding about these two releases that blames the
+    world or the data and neither of them, and only where both answered the same requests and
+    rolling back is not shown to help. Without that contrast the release could still be at fault.
+
+    Args:
+        found: the newest finding, if any.
+        new: the release that fails.
+        old: where a rollback would land.
+        failing: the metrics that fail.
+        now: Unix time.
+    """
+    if found is None or found.segment or not failing or not set(failing) <= SOFT:
+        return ""
+    known = about(found, new, now, FRESH_S) and found.old == old
+    if not known or not found.elsewhere or found.release or found.effect is None:
+        return ""
+    causes = " and ".join(dict.fromkeys(str(c) for c in found.causes if c in ELSEWHERE))
+    return f"the diagnosis says {causes}: {found.headline}; {found.advice}"

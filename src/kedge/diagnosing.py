@@ -1,0 +1,333 @@
+"""What `kedge diagnose` and `kedge accept` do: fill the facts out of the log, ask the core, file the finding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+import numpy as np
+
+from kedge.contrasting import Cells, Contrasting, changed
+from kedge.core.contrast import LEAST
+from kedge.core.diagnosis import diagnose
+from kedge.core.durations import seconds
+from kedge.core.errors import KedgeError, Refused
+from kedge.core.facts import Facts, Instruments, Sample
+from kedge.core.filed import Filed, filed
+from kedge.core.generations import Online
+from kedge.core.policy import guardrails
+from kedge.core.records import JoinRow
+from kedge.core.values import Arm, Release, State
+from kedge.engine.control import Say
+from kedge.engine.watch import Watch, comparison_of
+from kedge.gathering import Logged, Reading, asked, read_columns, window
+from kedge.judging import state_of
+from kedge.ports import Note
+from kedge.wiring import Workplace, actor
+
+REFERENCE = 50_000
+"""Requests of a reference that are kept, the newest: half as many as of today, which need pairs too."""
+WEEK_S = 7 * 24 * 3600.0
+BACK_S = WEEK_S
+"""How far before a change of production, or before today's window, a reference is looked for."""
+
+
+class Asked(NamedTuple):
+    """What was asked: the options of the verb."""
+
+    since: str = "24h"
+    until: str | None = None
+    reference_since: str | None = None
+    reference_until: str | None = None
+    segment: str | None = None
+    production: bool = False
+
+
+class Reference(NamedTuple):
+    """A window that today is compared with, whose answers it has, and by which rule it was chosen."""
+
+    logged: Logged
+    of: Literal["new", "old"]
+    rule: str
+
+
+def diagnosis_of(
+    place: Workplace, endpoint: str, options: Asked, *, online: Callable[[], Online], say: Say
+) -> dict[str, Any]:
+    """Say why an endpoint answers worse than it did, and file what was found.
+
+    Args:
+        place: the state directory.
+        endpoint: whose.
+        options: which windows.
+        online: where transformations look values up.
+        say: told what is under way.
+
+    Returns:
+        The diagnosis, the windows it was made from, what was counted, and the note's number.
+
+    Raises:
+        Refused: no such endpoint, nothing in production, `bad_time`, `metric_unfit`.
+        Unavailable: the ledger or the log cannot be read.
+    """
+    state = state_of(place, endpoint)
+    new, old = _releases(state, production=options.production)
+    now = place.clock.unix()
+    until = instant(options.until, now) if options.until else now
+    accepted = _accepted(place, state)
+    since = min(instant(options.since, now), until)
+    if accepted is not None and accepted[0] < until:
+        since = max(since, accepted[1])
+    say(f"reading {endpoint}'s log")
+    today = window(
+        place, state, since, until, lambda row: row.production == state.production,
+        segment=options.segment,
+    )  # fmt: skip
+    reference = _Referring(place, state, new, old, today, options, now).found(accepted)
+    read_columns(state, today, *((reference.logged,) if reference is not None else ()))
+    reading = Reading(state.policy.output)
+    known = [*today.outcomes, *(reference.logged.outcomes if reference is not None else ())]
+    reading.outcomes(known)  # words or numbers: the same for both windows
+    cells = Contrasting(place, state, today, reading, online, say).gather(new, old)
+    found = diagnose(_facts(place, state, (new, old), today, reference, reading, cells))
+    short = filed(found, at=now, since=since, until=until, requests=len(today.rows),
+                  labelled=today.labelled, segment=options.segment or "")  # fmt: skip
+    told = {
+        "endpoint": endpoint, "diagnosis": msgspec.to_builtins(found),
+        "window": {**today.told(), "segment": options.segment},
+        "reference": None if reference is None else {
+            **reference.logged.told(), "of": _label(new if reference.of == "new" or old is None else old),
+            "rule": reference.rule,
+        },
+        "replayed": cells.replayed, "faults": cells.faults,
+    }  # fmt: skip
+    return {**told, **_file(place, endpoint, short)}
+
+
+def _file(place: Workplace, endpoint: str, short: Filed) -> dict[str, Any]:
+    """Put it into the ledger; a ledger that cannot be written costs the note, not the diagnosis."""
+    note = Note(kind="finding", body=msgspec.to_builtins(short))
+    try:
+        entry = place.ledger.note(endpoint, note, by=actor(), reason="", at=place.clock.now())
+    except KedgeError as error:
+        return {"filed": None, "not_filed": f"{error.code}: {error}"}
+    return {"filed": entry.seq, "not_filed": ""}
+
+
+def _releases(state: State, *, production: bool = False) -> tuple[Release, Release | None]:
+    """The release that is asked about, and the one that a rollback would land on.
+
+    With `production` it is production, also while a candidate is under way.
+    """
+    if state.production is None:
+        raise Refused(f"{state.endpoint} has nothing in production to diagnose",
+                      code="nothing_in_production")  # fmt: skip
+    live = state.releases[state.production]
+    if state.candidate is not None and not production:
+        return state.releases[state.candidate], live
+    back = state.back if state.back != state.production else None
+    return live, state.releases[back] if back is not None else None
+
+
+def _label(release: Release) -> str:
+    return f"{release.label} (v{release.version})"
+
+
+# ---------------------------------------------------------------- facts
+
+
+def _facts(
+    place: Workplace, state: State, releases: tuple[Release, Release | None], today: Logged, reference: Reference | None, reading: Reading,
+    cells: Cells,
+) -> Facts:  # fmt: skip
+    new, old = releases
+    metric = guardrails(state.policy)["quality"].metric or "error_rate"
+    parts = frozenset(changed(new, old)) if old is not None else frozenset()
+    divided = len(cells.answers) == 4 or not parts
+    both = frozenset({"model", "features"})
+    return Facts(
+        output=state.policy.output, metric=metric, new=_label(new),
+        old=_label(old) if old is not None else None,
+        current=Sample(columns=today.columns, truth=reading.outcomes(today.outcomes),
+                       units=today.units()),
+        answers=cells.answers, changed=both if divided else parts,  # type: ignore[arg-type]
+        reference=_sample(reference, reading),
+        reference_of=reference.of if reference is not None else "old",
+        swaps=cells.swaps, training=cells.training, inputs=cells.inputs,
+        instruments=_instruments(place, state, today),
+    )  # fmt: skip
+
+
+def _sample(reference: Reference | None, reading: Reading) -> Sample | None:
+    """The reference, with the answers that its requests got."""
+    if reference is None:
+        return None
+    logged = reference.logged
+    return Sample(
+        columns=logged.columns, truth=reading.outcomes(logged.outcomes), units=logged.units(),
+        scores=np.array([reading.answer(row.score, row.decision) for row in logged.rows], np.float64),
+    )  # fmt: skip
+
+
+def _instruments(place: Workplace, state: State, today: Logged) -> Instruments:
+    """What is known of the log itself."""
+    coverage: dict[str, tuple[int, int]] = {}
+    for arm in (Arm.PRODUCTION, Arm.CANDIDATE):
+        mine = [n for n, row in enumerate(today.rows) if row.arm == arm]
+        if mine:
+            known = sum(today.outcomes[n] is not None for n in mine)
+            coverage[str(arm)] = known, len(mine)
+    return Instruments(
+        split_fault=_split_fault(place, state), lost=today.lost,
+        coverage=coverage if len(coverage) == 2 else {},
+    )  # fmt: skip
+
+
+def _split_fault(place: Workplace, state: State) -> str:
+    """Why the split between the arms is not what was set, as the patrol knows it."""
+    if not state.divided:
+        return ""
+    try:
+        kept = place.windows.kept(state.endpoint, comparison_of(state))
+        return Watch(state, kept).facts(place.clock.unix()).mismatch
+    except KedgeError:
+        return ""  # without evidence there is no fault to name
+
+
+# ---------------------------------------------------------------- the reference
+
+
+class _Referring:
+    """Looks for the window that today is compared with."""
+
+    def __init__(
+        self, place: Workplace, state: State, new: Release, old: Release | None, today: Logged,
+        options: Asked, now: float,
+    ) -> None:  # fmt: skip
+        self._place = place
+        self._state = state
+        self._releases: dict[Literal["old", "new"], int] = {"new": new.number}
+        if old is not None:
+            self._releases = {"old": old.number, "new": new.number}
+        self._today = today
+        self._options = options
+        self._now = now
+
+    def found(self, accepted: tuple[float, float] | None) -> Reference | None:
+        """The first that has labels enough: as asked, accepted, a week ago, before the change, before."""
+        asked_for = self._options.reference_since or self._options.reference_until
+        if asked_for:
+            until = self._options.reference_until
+            end = instant(until, self._now) if until else self._today.since
+            begin = self._options.reference_since
+            begun = instant(begin, self._now) if begin else end - BACK_S
+            return self._read(begun, end, "as asked for", least=1)
+        if accepted is not None:
+            return self._read(*accepted, "accepted", least=1) or self._guessed()
+        return self._guessed()
+
+    def _guessed(self) -> Reference | None:
+        since, until = self._today.since, self._today.until
+        found = self._read(since - WEEK_S, until - WEEK_S, "the same hours a week before")
+        flipped = _unix(self._state.flipped_at) if self._state.flipped_at else None
+        if found is None and flipped is not None and "old" in self._releases:
+            # Answers of what production was before: its last labelled requests.
+            rule = "the last requests before the newest change of production"
+            found = self._read(flipped - BACK_S, min(flipped, since), rule)
+        return found or self._read(since - BACK_S, since, "the requests before the window")
+
+    def _read(
+        self, since: float, until: float, rule: str, *, least: int = LEAST
+    ) -> Reference | None:
+        """A window that one of the two releases answered, and that has so many labels."""
+        until = min(until, self._today.since)
+        if until <= since:
+            return None
+        if len(self._place.records.labelled(self._state.endpoint, since, until, least)) < least:
+            return None  # nothing is read for nothing
+        mine = set(self._releases.values())
+
+        def wanted(row: JoinRow) -> bool:
+            return asked(row) in mine and not row.failed
+
+        logged = window(self._place, self._state, since, until, wanted,
+                        segment=self._options.segment, requests=REFERENCE)  # fmt: skip
+        by = {which: self._of(logged, number) for which, number in self._releases.items()}
+        which = max(by, key=lambda each: sum(logged.outcomes[n] is not None for n in by[each]))
+        if sum(logged.outcomes[n] is not None for n in by[which]) < max(least, 1):
+            return None
+        logged.only(by[which])
+        logged.since = min(row.at for row in logged.rows)
+        logged.until = max(row.at for row in logged.rows)
+        return Reference(logged, which, rule)
+
+    @staticmethod
+    def _of(logged: Logged, number: int) -> list[int]:
+        return [n for n, row in enumerate(logged.rows) if asked(row) == number]
+
+
+def _accepted(place: Workplace, state: State) -> tuple[float, float] | None:
+    """The newest window that somebody accepted as the reference."""
+    entries = place.ledger.entries(state.endpoint, "accepted")
+    if not entries or not isinstance(entries[0].event, Note):
+        return None
+    body = entries[0].event.body
+    return float(body["since"]), float(body["until"])
+
+
+def accept(
+    place: Workplace, endpoint: str, *, reason: str, since: str, until: str | None
+) -> dict[str, Any]:
+    """Make a window the reference from now on: what it was like is what is expected.
+
+    Raises:
+        Refused: no such endpoint, nothing in production; `bad_time`; `nothing_logged`: the window
+            has no request.
+    """
+    if not reason.strip():
+        raise Refused("why is it accepted?", code="no_reason",
+                      hint="--reason says it to whoever asks later")  # fmt: skip
+    state = state_of(place, endpoint)
+    _releases(state)
+    now = place.clock.unix()
+    end = instant(until, now) if until else now
+    begin = min(instant(since, now), end)
+    logged = window(place, state, begin, end, lambda row: row.production == state.production,
+                    requests=REFERENCE)  # fmt: skip
+    if not logged.rows:
+        raise Refused(f"no prediction of r{state.production} was logged in that window",
+                      code="nothing_logged", hint="--since and --until name another")  # fmt: skip
+    body = {
+        "since": begin, "until": end, "release": state.production, "requests": len(logged.rows),
+        "labelled": logged.labelled,
+    }  # fmt: skip
+    place.ledger.note(endpoint, Note(kind="accepted", body=body), by=actor(), reason=reason,
+                      at=place.clock.now())  # fmt: skip
+    return {"endpoint": endpoint, **body, "release": _label(state.releases[state.production or 0])}
+
+
+# ---------------------------------------------------------------- time
+
+
+def instant(text: str, now: float) -> float:
+    """A time: a duration back from now such as 2h, or RFC 3339; without a zone it is UTC.
+
+    Raises:
+        Refused: `bad_time`.
+    """
+    try:
+        return now - seconds(text)
+    except ValueError:
+        pass
+    try:
+        return _unix(text)
+    except ValueError:
+        raise Refused(f"{text!r} is neither a duration nor a time", code="bad_time",
+                      hint="write 2h, 7d, or 2026-11-24T10:00:00Z") from None  # fmt: skip
+
+
+def _unix(text: str) -> float:
+    found = datetime.fromisoformat(text)
+    return (found if found.tzinfo is not None else found.replace(tzinfo=UTC)).timestamp()

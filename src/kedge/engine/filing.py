@@ -1,0 +1,38 @@
+"""Findings out of the ledger, for those who act: a rollback, the patrol, alerts."""
+
+from __future__ import annotations
+
+import msgspec
+
+from kedge.core.errors import Refused
+from kedge.core.filed import Filed
+from kedge.ports import Entry, Ledger, Note
+
+WITHIN = 10_000
+"""Entries of the endpoint looked through: months of most, and some milliseconds beside a rollback."""
+
+
+def newest_finding(ledger: Ledger, endpoint: str) -> Filed | None:
+    """The newest diagnosis that was filed of an endpoint.
+
+    Raises:
+        Unavailable: the ledger cannot be read.
+        Refused: `finding_unreadable`.
+    """
+    entries = ledger.entries(endpoint, "finding", within=WITHIN)
+    return finding_of(entries[0]) if entries else None
+
+
+def finding_of(entry: Entry) -> Filed | None:
+    """The finding that an entry is; None when it is another one.
+
+    Raises:
+        Refused: `finding_unreadable`: another version of kedge wrote it.
+    """
+    if not isinstance(entry.event, Note) or entry.event.kind != "finding":
+        return None
+    try:
+        return msgspec.convert(entry.event.body, Filed)
+    except msgspec.ValidationError as error:
+        raise Refused(f"entry {entry.seq}: {error}", code="finding_unreadable",
+                      hint=f"kedge diagnose {entry.endpoint} files a new one") from None  # fmt: skip

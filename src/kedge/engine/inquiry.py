@@ -1,0 +1,199 @@
+"""Has production diagnosed by itself: when it fails after a promotion, and while labels come.
+
+Theory of operation
+-------------------
+* Beside the patrol, on a thread of its own, and the work in a process of its own: niced, one at a time,
+  ended after a bound. Nothing waits for it; what it files is read by whoever acts next.
+* A failing contrast after a promotion is diagnosed at once, and once for each epoch. That production is
+  worse than it was, with nothing to compare it with, no contrast sees: so with new labels it is diagnosed
+  every hour, too. Both are the one diagnosis that `kedge diagnose` makes.
+* What it did last is read from the ledger, so that a new control does not begin anew.
+* Deliberately absent: any judgement, and any act.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import IO, NamedTuple
+
+import structlog
+
+from kedge.core.alerts import Sight
+from kedge.core.errors import KedgeError, Refused
+from kedge.core.values import Stage, State
+from kedge.engine.filing import newest_finding
+from kedge.ports import Clock, Ledger, RecordStore
+
+TICK_S = 2.0
+EVERY_S = 3_600.0
+"""How often an endpoint with new labels is diagnosed. It costs some ten seconds of one niced core; labels
+come in batches, mostly, and what no contrast sees has nothing that could be taken back in a hurry."""
+AGAIN_S = 600.0
+"""So long after one diagnosis of an endpoint no other is begun, whatever fails."""
+LABELS = 50
+"""New labels below which a diagnosis could tell nothing."""
+WITHIN_S = 300.0
+"""Longest time of one: ten times what 100,000 requests take."""
+LOOK_S = 30.0
+"""How often new labels are looked for."""
+
+log = structlog.get_logger("kedge.inquiry")
+
+Command = Callable[[State, float], Sequence[str]]
+"""How an endpoint, as its row is, is diagnosed within so many seconds."""
+
+
+class _Running(NamedTuple):
+    endpoint: str
+    child: subprocess.Popen[bytes]
+    said: IO[bytes]
+    until: float
+
+
+class Inquiry:
+    """One control's inquiries."""
+
+    def __init__(
+        self, *, ledger: Ledger, records: RecordStore, sight: Callable[[], Sight], clock: Clock,
+        leads: Callable[[], bool], command: Command, by: str,
+    ) -> None:  # fmt: skip
+        self._ledger = ledger
+        self._records = records
+        self._sight = sight
+        self._clock = clock
+        self._leads = leads
+        self._command = command
+        self._by = by
+        self._running: _Running | None = None
+        self._begun: dict[str, float] = {}
+        """By endpoint: when one was begun last, Unix time."""
+        self._labels: dict[str, int] = {}
+        self._failed: dict[str, int] = {}
+        """By endpoint: the epoch whose failure was diagnosed."""
+        self._looked: dict[str, float] = {}
+        self._fault = ""
+        self._stopping = threading.Event()
+
+    def stop(self) -> None:
+        """End after the present look, and end what runs."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Look until stopped."""
+        try:
+            while not self._stopping.is_set():
+                if self._leads():
+                    self.look()
+                else:
+                    self._end("another control leads")
+                self._stopping.wait(TICK_S)
+        finally:
+            self._end("control stops")
+
+    def look(self) -> None:
+        """Look once: is one done or overdue, and is another one due?"""
+        self._reap()
+        if self._running is not None:
+            return
+        try:
+            for state in self._ledger.read().states.values():
+                ready = state.production is not None and state.drill is None
+                if ready and self._due(state):
+                    self._begin(state)
+                    return
+        except (KedgeError, OSError) as error:
+            if str(error) != self._fault:
+                log.warning("inquiry.blind", fault=str(error))
+            self._fault = str(error)
+        else:
+            self._fault = ""
+
+    # ------------------------------------------------------------ when
+
+    def _due(self, state: State) -> bool:
+        name, now = state.endpoint, self._clock.unix()
+        if name not in self._begun:
+            self._begun[name] = self._last(name)
+            # What came before the last one is known to it.
+            fresh = now - self._begun[name] < EVERY_S
+            self._labels[name] = self._records.newest_label(name) if fresh else 0
+        since = now - self._begun[name]
+        if 0 <= since < AGAIN_S:
+            return False
+        if self._fails(state):
+            self._failed[name] = state.epoch
+            return True
+        if 0 <= since < EVERY_S or self._clock.monotonic() < self._looked.get(name, 0.0):
+            return False
+        self._looked[name] = self._clock.monotonic() + LOOK_S
+        _, rows = self._records.labels(name, self._labels[name], LABELS)
+        return len(rows) >= LABELS
+
+    def _last(self, name: str) -> float:
+        """When an endpoint was diagnosed last, by whomever; 0 when nobody knows."""
+        try:
+            known = newest_finding(self._ledger, name)
+        except Refused:  # another version of kedge filed it
+            return 0.0
+        return known.at if known is not None else 0.0
+
+    def _fails(self, state: State) -> bool:
+        """Whether it fails against the release that was left, and this was not diagnosed yet."""
+        epoch, decision = self._sight().decisions.get(state.endpoint, (-1, None))
+        return (
+            decision is not None
+            and epoch == state.epoch
+            and state.stage is Stage.SETTLED
+            and decision.verdict == "fail"
+            and self._failed.get(state.endpoint) != epoch
+        )
+
+    # ------------------------------------------------------------ the process
+
+    def _begin(self, state: State) -> None:
+        endpoint = state.endpoint
+        self._begun[endpoint] = self._clock.unix()
+        self._labels[endpoint] = self._records.newest_label(endpoint)
+        said = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the process has ended
+        child = subprocess.Popen(  # noqa: S603 - our own interpreter
+            self._command(state, WITHIN_S), stdin=subprocess.DEVNULL, stdout=said,
+            stderr=subprocess.STDOUT, start_new_session=True,
+            env={**os.environ, "KEDGE_ACTOR": self._by},
+        )  # fmt: skip
+        self._running = _Running(endpoint, child, said, self._clock.monotonic() + WITHIN_S)
+        log.info("inquiry.begun", endpoint=endpoint)
+
+    def _reap(self) -> None:
+        running = self._running
+        if running is None:
+            return
+        code = running.child.poll()
+        if code is None:
+            if self._clock.monotonic() >= running.until:
+                self._end(f"it took longer than {WITHIN_S:g} s")
+            return
+        if code:
+            running.said.seek(max(running.said.seek(0, os.SEEK_END) - 500, 0))
+            words = running.said.read().decode(errors="replace")
+            log.warning("inquiry.failed", endpoint=running.endpoint, exit=code, said=words)
+        else:
+            log.info("inquiry.done", endpoint=running.endpoint)
+        running.said.close()
+        self._running = None
+
+    def _end(self, why: str) -> None:
+        running = self._running
+        if running is None:
+            return
+        with suppress(ProcessLookupError):
+            os.killpg(running.child.pid, signal.SIGKILL)
+        running.child.wait()
+        running.said.close()
+        self._running = None
+        log.warning("inquiry.killed", endpoint=running.endpoint, why=why)

@@ -1,0 +1,59 @@
+"""The verbs that explain: why an endpoint became worse, and what is to be expected of it from now on."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import click
+
+from kedge.console import Context, verb
+
+
+@click.command()
+@click.argument("endpoint")
+@click.option("--since", default="24h", show_default=True,
+              help="Where today's window begins: a duration back, or a time.")  # fmt: skip
+@click.option("--until", help="Where it ends; default: now.")
+@click.option("--reference-since", help="Where the window begins that today is compared with.")
+@click.option("--reference-until", help="Where that one ends; default: where today's begins.")
+@click.option("--segment", metavar="FIELD=VALUE", help="Only the requests of this segment.")
+@click.option("--production", is_flag=True,
+              help="Ask about production, also while a candidate is under way.")  # fmt: skip
+@click.option("--within", type=float, hidden=True, help="As control starts it: niced and bounded.")
+@verb
+def diagnose(
+    context: Context, endpoint: str, since: str, until: str | None, reference_since: str | None,
+    reference_until: str | None, segment: str | None, within: float | None, *, production: bool,
+) -> None:  # fmt: skip
+    """Say why ENDPOINT answers worse than it did, and what rolling back would change. Changes nothing."""
+    from kedge.diagnosing import Asked, diagnosis_of
+    from kedge.report import diagnosis_text
+
+    if within is not None:
+        os.nice(19)
+        signal.setitimer(signal.ITIMER_REAL, within)  # ends this process, also when control is gone
+    options = Asked(since, until, reference_since, reference_until, segment, production=production)
+    say = context.say if not context.as_json else lambda text: None
+    found = diagnosis_of(context.place(), endpoint, options, online=lambda: context.online, say=say)
+    if found["not_filed"]:
+        context.say(f"warning: it is not filed: {found['not_filed']}")
+    context.out(found, diagnosis_text(found))
+
+
+@click.command()
+@click.argument("endpoint")
+@click.option("--reason", required=True, help="Why it is right as it is now, for the ledger.")
+@click.option("--since", default="24h", show_default=True,
+              help="Where the new reference begins: a duration back, or a time.")  # fmt: skip
+@click.option("--until", help="Where it ends; default: now.")
+@verb
+def accept(context: Context, endpoint: str, reason: str, since: str, until: str | None) -> None:
+    """Make what ENDPOINT was like in a window the reference of every diagnosis from now on."""
+    from kedge.diagnosing import accept as accepted
+
+    found = accepted(context.place(), endpoint, reason=reason, since=since, until=until)
+    context.out(
+        found, f"{endpoint}: {found['requests']:,} requests of {found['release']} are the reference now, "
+        f"{found['labelled']:,} of them labelled",
+    )  # fmt: skip

@@ -1,0 +1,266 @@
+"""Reads a window of the prediction log as a diagnosis needs it: columns, answers, outcomes, losses of log.
+
+Everything is bounded. The newest requests of a window are read first, and what a bound leaves out
+is counted. What is torn is passed over, and its share is told.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from math import isfinite, nan
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kedge.asking import decoded
+from kedge.core.contrast import LEAST
+from kedge.core.quality import number, truth
+from kedge.core.records import HOUR_S, JoinRow, Known, live_version
+from kedge.core.values import Arm, Field, Output, State
+from kedge.wiring import Workplace
+
+REQUESTS = 100_000
+"""Requests of a window that are kept: the newest. They hold 2,000 labels at a fiftieth labelled, and
+take some 150 MB."""
+READ = 1_000_000
+"""Predictions that are read for them; the rest of a window is counted only."""
+LABELS = 200_000
+"""Labels of a window that are read, those of the newest hours."""
+IDS = 0.5
+"""Of a column's words that differ, from which it is an id."""
+TIMES = 0.95
+"""Rank correlation with the time of the request from which a column of numbers is a time."""
+ABSENT = 0.99
+"""Of the requests of one window that do not have a field at all, for it not to be compared."""
+
+Floats = NDArray[np.float64]
+
+
+class Reading:
+    """How answers and outcomes are read as numbers; words are numbered, in both the same way."""
+
+    def __init__(self, output: Output) -> None:
+        self.output = output
+        self._words: dict[str, float] = {}
+        self._in_words = False
+
+    def outcomes(self, values: Sequence[Known]) -> Floats:
+        """Outcomes, NaN where there is none or it does not fit."""
+        if self.output.kind not in ("binary", "score") and not self._in_words:
+            self._in_words = any(isinstance(v, str) and number(v) is None for v in values)
+        return np.array([self._outcome(value) for value in values], np.float64)
+
+    def _outcome(self, value: Known) -> float:
+        if value is None:
+            return nan
+        if self._in_words:
+            return self._word(str(value))
+        if self.output.kind == "binary":
+            said = truth(value)
+            return nan if said is None else float(said)
+        found = number(value)
+        return nan if found is None else found
+
+    def answer(self, score: float | None, decision: str | None) -> float:
+        """An answer; infinite where it says nothing that can be read."""
+        if self._in_words:
+            return self._word(decision) if decision is not None else np.inf
+        if score is not None:
+            return score if isfinite(score) else np.inf
+        said = truth(decision) if self.output.kind == "binary" else number(decision)
+        return np.inf if said is None else float(said)
+
+    def _word(self, text: str) -> float:
+        return self._words.setdefault(text, float(len(self._words)))
+
+
+@dataclass
+class Logged:
+    """The requests of one window, newest first; n of them."""
+
+    since: float
+    until: float
+    rows: list[JoinRow]
+    outcomes: list[Known]
+    fields: tuple[Field, ...] = ()
+    columns: dict[str, NDArray[Any]] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
+    """Columns that are no inputs but ids or times."""
+    lost: float = 0.0
+    """Share of the log that was torn, 0 to 1."""
+    counts: dict[str, int] = field(default_factory=dict)
+    """unread: beyond a bound. beyond: labelled ones among them, as far as known. without_inputs:
+    dropped since their inputs were not kept. torn_hours."""
+
+    @property
+    def labelled(self) -> int:
+        """How many have an outcome."""
+        return sum(value is not None for value in self.outcomes)
+
+    def told(self) -> dict[str, Any]:
+        """As plain values."""
+        return {
+            "since": self.since, "until": self.until, "requests": len(self.rows),
+            "labelled": self.labelled, "lost": self.lost, **self.counts,
+            "left_out": list(self.left_out),
+        }  # fmt: skip
+
+    def only(self, keep: Sequence[int]) -> None:
+        """Keep these rows, before any column is made."""
+        self.rows = [self.rows[n] for n in keep]
+        self.outcomes = [self.outcomes[n] for n in keep]
+
+    def units(self) -> NDArray[Any]:
+        """Whose each request was."""
+        found = np.empty(len(self.rows), dtype=object)
+        found[:] = [row.unit for row in self.rows]
+        return found
+
+
+def asked(row: JoinRow) -> int | None:
+    """The release that answered the caller."""
+    return row.production if row.arm == Arm.PRODUCTION else row.candidate
+
+
+def window(
+    place: Workplace, state: State, since: float, until: float, wanted: Callable[[JoinRow], bool],
+    *, segment: str | None = None, requests: int = REQUESTS,
+) -> Logged:  # fmt: skip
+    """The newest requests of [since, until) that are wanted, with their outcomes.
+
+    Args:
+        place: the state directory.
+        state: the row.
+        since: Unix time.
+        until: Unix time.
+        wanted: which predictions.
+        segment: only of this one, such as origin=JFK.
+        requests: at most so many.
+    """
+    known, seen = _labels(place, state.endpoint, since, until, segment), 0
+    rows: list[JoinRow] = []
+    oldest, met = until, 0
+    for row in place.records.rows(state.endpoint, since, until, newest=True):
+        if len(rows) >= requests or seen >= READ:
+            break
+        seen, oldest = seen + 1, min(oldest, row.at)
+        met += row.id in known
+        if wanted(row) and (segment is None or segment in row.segments):
+            rows.append(row)
+    # Counted by whole hours, so only where a bound ended the reading.
+    bounded = len(rows) >= requests or seen >= READ
+    whole = place.records.counted(state.endpoint, since, until) if bounded else seen
+    within = sum(at >= oldest for _, at in known.values()) if bounded else len(known)
+    torn = place.records.torn(since, until)
+    found = Logged(
+        since, until, rows, [known[row.id][0] if row.id in known else None for row in rows],
+        lost=_lost(within, met, torn, since, until),
+        counts={"unread": max(whole - seen, 0), "beyond": len(known) - within,
+                "torn_hours": len(torn)},
+    )  # fmt: skip
+    _with_inputs(found)
+    return found
+
+
+def _labels(
+    place: Workplace, endpoint: str, since: float, until: float, segment: str | None
+) -> dict[str, tuple[Known, float]]:
+    """Outcomes by id, of the label version that most have, with when they were asked."""
+    labels = place.records.labelled(endpoint, since, until, LABELS)
+    versions = Counter(one.outcome.label_version for one in labels)
+    version = live_version(versions)
+    return {
+        one.row.id: (one.outcome.value, one.row.at)
+        for one in labels
+        if one.outcome.label_version == version
+        and one.outcome.value is not None
+        and (segment is None or segment in one.row.segments)
+    }
+
+
+def _lost(within: int, met: int, torn: Sequence[int], since: float, until: float) -> float:
+    """Share of the log that is gone: of the labels, those whose prediction is; else by the hour.
+
+    A label keeps what it needs of its prediction, in another file.
+    """
+    if within >= LEAST:
+        return max(within - met, 0) / within
+    if not torn:
+        return 0.0
+    return min(len(torn) / max((until - since) / HOUR_S, 1.0), 1.0)
+
+
+def _with_inputs(found: Logged) -> None:
+    """Keep those whose inputs were logged, if that leaves labels enough; else all, without columns."""
+    full = [n for n, row in enumerate(found.rows) if row.inputs]
+    labelled = sum(found.outcomes[n] is not None for n in full)
+    found.counts["without_inputs"] = 0
+    if len(full) == len(found.rows):
+        return
+    if labelled >= LEAST or (full and found.labelled < LEAST):
+        found.counts["without_inputs"] = len(found.rows) - len(full)
+        found.only(full)
+
+
+# ---------------------------------------------------------------- columns
+
+
+def read_columns(state: State, *windows: Logged) -> None:
+    """Make the raw columns of windows that are compared: the same in each; none where one lacks inputs."""
+    if not all(row.inputs for each in windows for row in each.rows):
+        return
+    redacted = {*state.policy.log.redact, state.policy.entity}
+    fields = tuple(f for f in state.fields if not f.shape and f.name not in redacted)
+    absent: set[str] = set()
+    for each in windows:
+        each.columns, missing = _columns(fields, each.rows)
+        absent |= missing
+    names = [f.name for f in fields if f.name not in absent]
+    ids = {name for name in names for each in windows if _identifies(each, name)}
+    for each in windows:
+        each.columns = {name: each.columns[name] for name in names if name not in ids}
+        each.left_out = tuple(sorted(ids))
+
+
+def _columns(
+    fields: Sequence[Field], rows: Sequence[JoinRow]
+) -> tuple[dict[str, NDArray[Any]], set[str]]:
+    """Scalar fields as columns; and those that hardly any request has."""
+    parts: dict[str, list[NDArray[Any]]] = {f.name: [] for f in fields}
+    lacking = dict.fromkeys(parts, 0)
+    for start in range(0, len(rows), 4_096):
+        inputs = [decoded(row.inputs) for row in rows[start : start + 4_096]]
+        for f in fields:
+            values = [given.get(f.name) for given in inputs]
+            lacking[f.name] += sum(f.name not in given for given in inputs)
+            parts[f.name].append(_column(f, values))
+    empty = {f.name: _column(f, []) for f in fields}
+    columns = {name: np.concatenate([empty[name], *some]) for name, some in parts.items()}
+    return columns, {n for n, count in lacking.items() if rows and count > ABSENT * len(rows)}
+
+
+def _column(of: Field, values: Sequence[Any]) -> NDArray[Any]:
+    if of.dtype == "string":
+        words = np.empty(len(values), dtype=object)
+        words[:] = values
+        return words
+    return np.array([nan if value is None else float(value) for value in values], np.float64)
+
+
+def _identifies(each: Logged, name: str) -> bool:
+    """Whether a column is an id or a time: alike on no two days, it would say that nothing overlaps."""
+    column = each.columns[name]
+    if len(column) < LEAST:
+        return False
+    if column.dtype == object:
+        words = [word for word in column.tolist() if word is not None]
+        return len(words) >= LEAST and len(set(words)) > IDS * len(words)
+    known = np.isfinite(column)
+    if len(np.unique(column[known])) <= IDS * len(column):
+        return False
+    at = np.array([row.at for row in each.rows])[known]
+    ranks = np.stack([np.argsort(np.argsort(values)) for values in (at, column[known])])
+    return bool(abs(np.asarray(np.corrcoef(ranks.astype(np.float64)))[0, 1]) > TIMES)
