@@ -55,6 +55,13 @@ def story(event: r.AnyEvent | Note) -> str:
             return f"a drill: r{number} answers, and r{left} comes again"
         case r.DrillEnded(release=number):
             return f"the drill is over: r{number} is production again"
+        case Note():
+            return _noted(event)
+
+
+def _noted(note: Note) -> str:
+    """A note as a sentence without a full stop."""
+    match note:
         case Note(kind="drill", body=body):
             return drill_story(body)
         case Note(kind="receipt", body=body):

@@ -11,7 +11,7 @@ import pytest
 from contract.sql_world import POLICY, at
 from contract.test_alerts import Place
 from contract.test_patrol import QUICK, Watched
-from kedge.core import alerts
+from kedge.core import conditions
 from kedge.core.alerts import Sight
 from kedge.core.commands import AnyCommand, Canary, Configure, Promote, Rollback, Shadow
 from kedge.core.errors import Refused, Unavailable
@@ -143,7 +143,7 @@ def test_an_override_goes_past_it_and_is_kept(tmp_path: Path) -> None:
     assert (entry.by, entry.reason, entry.event.body["promoting"]) == ("ada", "an incident", "r2")
     assert "deployable" in entry.event.body["failed"]
     promoted = site.place.ledger.entries("flights", "promoted")[0]
-    assert alerts.happened(promoted.event, by="ada", reason="") is not None  # type: ignore[arg-type]
+    assert conditions.happened(promoted.event, by="ada", reason="") is not None  # type: ignore[arg-type]
 
 
 def test_the_patrol_passes_the_same_gate_and_goes_on_when_it_is_mended(tmp_path: Path) -> None:

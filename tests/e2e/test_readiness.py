@@ -67,7 +67,7 @@ def test_what_cannot_be_taken_back_is_not_promoted_until_it_is_mended_or_overrid
     ada, ben = (f"http://127.0.0.1:{web.port}/{name}" for name in ("ada", "ben"))
     site = make_site(policy='readiness = "refuse"\n', workers=1)
     site.start()
-    site.release(promote=False, sleep_load_s=1.0)
+    site.release(promote=False, sleep_load_s=0.5)
     checked = site.run("check", "flights", "--no-proof", check=False)
     assert (checked.returncode, len(checked.stdout.splitlines())) == (1, 11)
     assert failing(site) == ["owner", "escalation", "guardrails", "notification"]

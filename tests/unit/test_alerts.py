@@ -11,12 +11,10 @@ from hypothesis import strategies as st
 
 from kedge.core import alerts
 from kedge.core.alerts import Alert, Delivery, Raise, Rung, Target
-from kedge.core.commands import Canary, Freeze, Pause, Promote, Rollback, Shadow
-from kedge.core.findings import Cause
+from kedge.core.commands import Canary, Promote, Rollback
 from kedge.core.policy import Decision
-from kedge.core.values import Contact, Escalation, Policy, Rota, State
+from kedge.core.values import Contact, Escalation, Policy, Rota
 from kedge.testing.samples import AT, endpoint, release, run
-from unit.test_filed import finding
 
 NOW = 1_800_000_000.0
 LEASE_S = 21.0
@@ -61,113 +59,6 @@ def failed(one: Alert, to: Target, times: int = 3, **how: Any) -> Alert:
     for attempt in range(times):
         one = sent(one, to, fault="refused", elapsed=100.0 * attempt, **how)
     return one
-
-
-# ---------------------------------------------------------------- what is wrong
-
-
-def test_a_failure_is_told_with_what_was_done_about_it() -> None:
-    frozen = run(CANARY, Freeze())
-    held = run(CANARY, Pause())
-    said = {
-        "under way": alerts.conditions(CANARY, FAIL),
-        "held": alerts.conditions(held, msgspec.structs.replace(FAIL, command=None)),
-        "frozen": alerts.conditions(frozen, Decision("fail", "frozen", "would roll back")),
-    }
-    assert {k: (f[0].summary, f[0].after_s) for k, f in said.items()} == {
-        "under way": ("r2 fails; what the patrol submitted has not gone through", alerts.UNDER_WAY_S),
-        "held": ("r2 fails; the rollout is held", 0.0),
-        "frozen": ("r2 fails; automation is frozen, so nothing was done", 0.0),
-    }  # fmt: skip
-    assert {f[0].level for f in said.values()} == {"page"}
-
-
-def test_a_shadow_and_production_fail_in_words_of_their_own() -> None:
-    shadow = run(ONE, Shadow(2))
-    left = run(shadow, Promote(2, override="a test"))
-    words = [alerts.conditions(s, Decision("fail", "x", ""))[0].summary for s in (shadow, left)]
-    assert words == ["r2 fails; no caller has met it",
-                     "r2 fails; it is production, and nothing was done"]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("decision", "key", "after_s"),
-    [
-        (Decision("broken input", "unread", "gone"), "broken", 60.0),
-        (Decision("pass", "ask", "proven"), "waiting:r2@1 %", 0.0),
-    ],
-)
-def test_a_warning_is_raised(decision: Decision, key: str, after_s: float) -> None:
-    (found,) = alerts.conditions(CANARY, decision)
-    assert (found.key, found.level, found.after_s) == (key, "warn", after_s)
-
-
-def test_the_quiet_case_is_quiet() -> None:
-    assert alerts.conditions(CANARY, Decision("inconclusive", "waiting", "")) == ()
-    assert alerts.conditions(CANARY, None) == ()
-    assert alerts.conditions(ONE, FAIL) == ()
-
-
-def test_a_patrol_that_cannot_see_is_told_where_something_is_compared() -> None:
-    (found,) = alerts.conditions(CANARY, FAIL, fault="evidence_locked")
-    assert (found.key, found.detail) == ("blind", "evidence_locked")
-    assert alerts.conditions(ONE, None, fault="evidence_locked") == ()
-
-
-def events(state: State, command: Any, by: str, why: str = "") -> list[Raise | None]:
-    from kedge.core.release import decide
-
-    found = decide(state, command, AT)
-    assert isinstance(found, tuple | list)
-    return [alerts.happened(event, by=by, reason=why) for event in found]
-
-
-def test_what_the_patrol_took_back_is_a_page_and_what_a_person_did_is_none() -> None:
-    (found,) = events(CANARY, Rollback(), "patrol@host", "errors")
-    assert found is not None
-    assert (found.key, found.level, found.detail) == ("rolled_back:r2", "page", "errors")
-    (late,) = events(run(CANARY, Promote(2, full=True)), Rollback(), "patrol@host")
-    assert late is not None
-    assert late.summary == "production went back from r2 to r1"
-    assert events(CANARY, Rollback(), "ada@host") == [None]
-
-
-def test_an_override_is_a_warning_and_an_ordinary_step_is_none() -> None:
-    (found,) = events(ONE, Canary(2, 100, override="hurry"), "ada@host")
-    assert found is not None
-    assert (found.key, found.level, found.detail) == ("override:r2", "warn", "hurry")
-    assert "ada@host" in found.summary
-    assert events(CANARY, Promote(2), "ada@host") == [None]
-
-
-# ---------------------------------------------------------------- when it is over
-
-
-def test_a_condition_is_over_with_its_reason() -> None:
-    well = Decision("inconclusive", "waiting", "100 of 1000 pairs")
-    assert alerts.settled(alert(), CANARY, FAIL, {"failing:r2"}) == ""
-    assert alerts.settled(alert(), ONE, None, ()) == "r2 left the rollout"
-    promoted = run(CANARY, Promote(2, full=True))
-    assert alerts.settled(alert(subject=3), promoted, well, ()) == "r3 left the rollout"
-    found = alerts.settled(alert(), CANARY, well, ())
-    assert found == "the verdict is inconclusive now: 100 of 1000 pairs"
-    broken = alert(key="broken", subject=None)
-    assert alerts.settled(broken, CANARY, well, ()) == "it can be judged again: inconclusive"
-    assert alerts.settled(broken, ONE, None, ()) == "nothing is compared any more"
-    assert alerts.ends_after_s(broken) > alerts.ends_after_s(alert())
-
-
-def test_what_waits_for_a_person_waits_though_the_verdict_wavers() -> None:
-    waiting = alert(key="waiting:r2@1 %")
-    assert alerts.settled(waiting, CANARY, Decision("inconclusive", "", ""), ()) == ""
-    gone = alerts.settled(waiting, run(CANARY, Promote(2)), Decision("inconclusive", "", ""), ())
-    assert gone.startswith("r2 went on to ")
-    assert alerts.settled(waiting, CANARY, FAIL, ()).startswith("the verdict is fail")
-
-
-def test_only_a_condition_ends_by_itself() -> None:
-    event = alert(lasts="event", key="rolled_back:r2")
-    assert alerts.settled(event, ONE, None, ()) == ""
 
 
 # ---------------------------------------------------------------- an alert's life
@@ -426,25 +317,3 @@ def test_without_an_escalation_an_alert_is_open_until_it_is_over() -> None:
     assert due(alert(), 9_999, levels=none) == []
     assert not alerts.finished(alert(), none, 0)
     assert alerts.finished(alerts.resolve(alert(), reason="x", at=AT), none, 0)
-
-
-def test_a_diagnosis_is_told_where_it_knows_of_harm_and_each_harm_by_itself() -> None:
-    told = alerts.found_by(finding(Cause.WORLD, Cause.LABEL_MIX))
-    assert told is not None
-    assert (told.level, told.lasts, told.subject) == ("page", "event", 3)
-    assert told.summary == "r3 answers worse: world, label mix"
-    assert told.detail == "said; train again"
-    assert alerts.found_by(finding(Cause.NOISE)) is None
-    warned = alerts.found_by(finding(Cause.DATA, harms=(None,)))
-    known = alerts.found_by(finding(Cause.DATA))
-    assert warned is not None
-    assert known is not None
-    assert (warned.level, known.level) == ("warn", "page")
-    assert len({told.key, warned.key, known.key}) == 3
-
-
-def test_a_failure_that_is_not_the_releases_says_so() -> None:
-    held = Decision("fail", "not_the_release", "quality; the diagnosis says world")
-    (one,) = alerts.conditions(CANARY, held)
-    assert (one.level, one.after_s) == ("page", 0.0)
-    assert "it is not the release" in one.summary

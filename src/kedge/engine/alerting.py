@@ -23,7 +23,7 @@ from typing import NamedTuple
 import structlog
 from msgspec.structs import replace
 
-from kedge.core import alerts, readiness
+from kedge.core import alerts, conditions, readiness
 from kedge.core.alerts import Alert, Kind, Raise, Rung, Sight, Target
 from kedge.core.errors import KedgeError
 from kedge.core.policy import Decision
@@ -215,7 +215,7 @@ class Alerting:
                 standing |= {key for key in self._since if key[0] == state.endpoint}
                 continue  # the patrol has not looked at this row yet
             unready = sight.unready.get(state.endpoint)
-            found = (*alerts.conditions(state, decision, fault=sight.fault),
+            found = (*conditions.conditions(state, decision, fault=sight.fault),
                      *readiness.raised(state, unready or ()))  # fmt: skip
             for one in found:
                 key = (state.endpoint, one.key)
@@ -240,7 +240,7 @@ class Alerting:
         waiting = set()
         here = [a for a in self._live.values() if a.open and a.endpoint == state.endpoint]
         for alert in here:
-            reason = alerts.settled(alert, state, decision, raised)
+            reason = conditions.settled(alert, state, decision, raised)
             if alert.key == readiness.UNREADY:
                 reason = readiness.settled(unready)
             if alert.lasts == "channel":
@@ -249,7 +249,7 @@ class Alerting:
             if not reason:
                 continue
             key = (state.endpoint, f"over {alert.key}")
-            if now - self._since.setdefault(key, now) >= alerts.ends_after_s(alert):
+            if now - self._since.setdefault(key, now) >= conditions.ends_after_s(alert):
                 self._resolve(alert, reason)
             else:
                 waiting.add(key)
@@ -403,10 +403,10 @@ class Alerting:
 def _told_by(entry: Entry) -> Raise | None:
     """What an entry of the ledger gives somebody to know."""
     if not isinstance(entry.event, Note):
-        return alerts.happened(entry.event, by=entry.by, reason=entry.reason)
+        return conditions.happened(entry.event, by=entry.by, reason=entry.reason)
     try:
         finding = finding_of(entry)
     except KedgeError as error:
         log.warning("alerting.finding_unreadable", endpoint=entry.endpoint, fault=str(error))
         return None
-    return alerts.found_by(finding) if finding is not None else None
+    return conditions.found_by(finding) if finding is not None else None

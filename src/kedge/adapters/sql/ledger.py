@@ -66,9 +66,7 @@ _RECENT = (
 )
 _OF_KIND = (
     select(_RECENT)
-    .where(
-        func.substr(_RECENT.c.event, 1, func.length(bindparam("begins"))) == bindparam("begins")
-    )
+    .where(func.substr(_RECENT.c.event, 1, func.length(bindparam("begins"))) == bindparam("begins"))
     .order_by(_RECENT.c.epoch.desc(), _RECENT.c.seq.desc())
     .limit(bindparam("most"))
 )

@@ -1,0 +1,153 @@
+"""What is wrong with an endpoint, before it is an alert: what lasts, and what has happened.
+
+`conditions` says what is wrong by the patrol's decision and for as long as it lasts, `happened` and
+`found_by` what an entry of the ledger gives somebody to know. Only what lasts ends by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+from kedge.core.alerts import Alert, Raise
+from kedge.core.commands import (
+    AnyEvent,
+    CanaryStarted,
+    CandidateRolledBack,
+    Promoted,
+    RolledBack,
+    ShadowStarted,
+)
+from kedge.core.filed import Filed
+from kedge.core.values import Stage, State
+
+if TYPE_CHECKING:  # it needs NumPy, and a rollback must not wait for that
+    from kedge.core.policy import Decision
+
+BROKEN_S = 60.0
+"""Input is broken for so long before anybody is told: a worker that is started again takes seconds."""
+MENDED_S = 10.0
+"""And sound for so long before that ends, so that a flicker is one alert."""
+UNDER_WAY_S = 5.0
+"""A rollback that the patrol submitted has landed by then; otherwise the failure itself is told."""
+
+
+def conditions(state: State, decision: Decision | None, *, fault: str = "") -> tuple[Raise, ...]:
+    """What is wrong for as long as it lasts.
+
+    Args:
+        state: the row.
+        decision: the patrol's on this very row; None when it compares nothing.
+        fault: why the patrol cannot see; empty when it can.
+    """
+    if state.compared is None:
+        return ()
+    if fault:
+        return (Raise(key="blind", level="warn", lasts="condition", after_s=BROKEN_S, detail=fault,
+                      summary="the patrol cannot see: nothing is judged, nothing taken back"),)  # fmt: skip
+    if decision is None:
+        return ()
+    subject = judged(state)
+    if decision.verdict == "fail":
+        return (_failing(state, decision, subject),)
+    if decision.verdict == "broken input":
+        return (Raise(key="broken", level="warn", lasts="condition", after_s=BROKEN_S,
+                      detail=decision.reason, subject=subject,
+                      summary="the input is broken: no verdict can be given"),)  # fmt: skip
+    if decision.code == "ask":
+        return (Raise(key=f"waiting:r{subject}@{_step(state)}", level="warn", lasts="condition",
+                      detail=decision.reason, subject=subject,
+                      summary=f"r{subject} passed at {_step(state)} and waits for a person"),)  # fmt: skip
+    return ()
+
+
+def judged(state: State) -> int | None:
+    """The release that a verdict is about: the candidate, or after a promotion production."""
+    return state.candidate if state.candidate is not None else state.production
+
+
+def _step(state: State) -> str:
+    return f"{state.weight / 100:g} %" if state.stage is Stage.CANARY else str(state.stage)
+
+
+def _failing(state: State, decision: Decision, subject: int | None) -> Raise:
+    """A failure that still stands; one that was taken back is an entry of the ledger."""
+    after_s = 0.0
+    if decision.code == "frozen":
+        done = "automation is frozen, so nothing was done"
+    elif decision.code == "not_the_release":
+        done = "a diagnosis says that it is not the release, so nothing was taken back"
+    elif decision.command is not None:
+        done, after_s = "what the patrol submitted has not gone through", UNDER_WAY_S
+    elif state.stage is Stage.SHADOW:
+        done = "no caller has met it"
+    elif state.candidate is None:
+        done = "it is production, and nothing was done"
+    else:
+        done = "the rollout is held"
+    return Raise(key=f"failing:r{subject}", level="page", lasts="condition", subject=subject,
+                 summary=f"r{subject} fails; {done}", detail=decision.reason, after_s=after_s)  # fmt: skip
+
+
+def happened(event: AnyEvent, *, by: str, reason: str) -> Raise | None:
+    """What an entry of the ledger gives somebody to know, if anything."""
+    match event:
+        case CandidateRolledBack(release=left) if by.startswith("patrol@"):
+            return Raise(key=f"rolled_back:r{left}", level="page", lasts="event", subject=left,
+                         summary=f"r{left} failed and was taken back", detail=reason)  # fmt: skip
+        case RolledBack(release=number, left=left) if by.startswith("patrol@"):
+            return Raise(key=f"rolled_back:r{left}", level="page", lasts="event", subject=left,
+                         summary=f"production went back from r{left} to r{number}", detail=reason)  # fmt: skip
+        case (
+            Promoted(release=number, override=why)
+            | ShadowStarted(release=number, override=why)
+            | CanaryStarted(release=number, override=why)
+        ) if why is not None:
+            word = str(event.__struct_config__.tag).replace("_started", "")
+            return Raise(key=f"override:r{number}", level="warn", lasts="event", subject=number,
+                         summary=f"{by} overrode the rules: r{number}, {word}", detail=why)  # fmt: skip
+    return None
+
+
+def found_by(finding: Filed) -> Raise | None:
+    """What a diagnosis gives somebody to know; nothing where it knows of no harm."""
+    if (level := finding.harm) is None:
+        return None
+    causes = ", ".join(dict.fromkeys(str(c).replace("_", " ") for c in finding.causes))
+    return Raise(key=f"finding:r{finding.new}:{causes}:{level}", level=level, lasts="event", subject=finding.new,
+                 summary=f"r{finding.new} answers worse: {causes}", detail=f"{finding.headline}; {finding.advice}")  # fmt: skip
+
+
+def settled(
+    alert: Alert, state: State, decision: Decision | None, raised: Collection[str]
+) -> str:  # fmt: skip
+    """Why a condition is over; empty while it stands.
+
+    Args:
+        alert: one that is open.
+        state: the row.
+        decision: the patrol's on this row; None when it compares nothing.
+        raised: the keys of the conditions that hold now.
+    """
+    if alert.lasts != "condition" or alert.key in raised:
+        return ""
+    what = alert.key.partition(":")[0]
+    if alert.subject is not None and (state.compared is None or judged(state) != alert.subject):
+        word = "is production" if state.production == alert.subject else "left the rollout"
+        return f"r{alert.subject} {word}"
+    if state.compared is None:
+        return "nothing is compared any more"
+    if decision is None:
+        return ""
+    if what == "waiting" and not alert.key.endswith(f"@{_step(state)}"):
+        return f"r{alert.subject} went on to {_step(state)}"
+    if what == "waiting" and decision.verdict != "fail":
+        return ""  # a verdict wavers; what was proven waits all the same
+    if what in ("broken", "blind"):
+        return f"it can be judged again: {decision.verdict}"
+    return f"the verdict is {decision.verdict} now: {decision.reason}"
+
+
+def ends_after_s(alert: Alert) -> float:
+    """For how long a condition has to be over before its alert is."""
+    return MENDED_S if alert.key in ("broken", "blind") else 0.0
