@@ -74,7 +74,8 @@ class Watched:
         return [
             type(e.event).__name__ if not hasattr(e.event, "kind") else e.event.kind
             for e in sorted(entries, key=lambda e: e.seq)
-            if e.by.startswith("patrol@") and getattr(e.event, "kind", "") != "receipt"
+            if e.by.startswith("patrol@")
+            and getattr(e.event, "kind", "") not in ("receipt", "runbook")
         ]
 
 
