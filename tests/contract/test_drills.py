@@ -135,6 +135,7 @@ def test_a_drill_out_of_time_is_ended_once_and_filed_as_failed(tmp_path: Path) -
     (body,) = filed(made)
     assert (body["ok"], body["release"], body["left"], body["total_s"]) == (False, 1, 2, 0.04)
     assert (body["back"], body["why"][:16]) == (parts, "its process died")
+    assert made.ledger.verify() == []
 
 
 def test_without_a_receipt_it_took_until_it_was_undone(tmp_path: Path) -> None:

@@ -17,12 +17,16 @@ import msgspec
 import pytest
 
 from e2e.place import KEDGE, Site
+from kedge.alarming import acknowledge
 from kedge.core.alerts import Alert
+from kedge.core.commands import Rollback
+from kedge.core.release import decide
 from kedge.core.speed import Speed
-from kedge.core.values import State
-from kedge.drilling import speed_of
+from kedge.core.values import Refusal, State
+from kedge.drilling import may_drill, speed_of
 from kedge.judging import evidence_of
 from kedge.ports import Note
+from kedge.testing.samples import AT
 from kedge.wiring import Workplace
 
 pytestmark = pytest.mark.e2e
@@ -30,7 +34,7 @@ pytestmark = pytest.mark.e2e
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    """One for all, since a site takes its time: r2 in production, r1 the way back. Each test leaves it so."""
+    """One for all, since a site takes its time: r2 in production, r1 the way back, until the last test."""
     made = Site(
         Path(tempfile.mkdtemp(prefix="kedge-site-")), policy='canary = {steps = [50], dwell = "1s"}'
     )
@@ -86,10 +90,8 @@ def test_a_drill_under_load_fails_no_request_and_leaves_everything_as_it_was(sit
         before = row(site)
         practised = drill(site, "--for", "30s")
         assert row(site).drill is not None
-        for words in (("promote", "flights", "v2"), ("drill", "flights")):
-            said = site.run(*words, "--json", check=False)
-            assert json.loads(said.stdout)["error"]["code"] == "drill_running"
-        assert "r2 comes again" in site.run("status", "flights").stdout
+        said = site.run("drill", "flights", "--json", check=False)
+        assert json.loads(said.stdout)["error"]["code"] == "drill_running"
         began = time.monotonic()
         practised.send_signal(signal.SIGINT)
         site.until(lambda: site.served() == "r2", "r2 again")
@@ -136,27 +138,6 @@ def test_when_its_process_is_killed_the_patrol_returns_and_files_that_it_failed(
     assert speed(site).drills[-1].ok is False
 
 
-def test_an_incident_within_a_drill_stays_where_it_is_and_a_second_one_goes_no_further(
-    site: Site,
-) -> None:
-    """The rollback condemns what the drill had left; the drill's own process says that it failed."""
-    with site.load(rate=100) as load:
-        practised = drill(site, "--for", "30s")
-        done = site.data("rollback", "flights")
-        told = json.loads(practised.communicate(timeout=20)[0])
-    assert load.failures == []
-    assert (done["event"], done["release"], done["left"]) == ("rolled_back", "r1", "r2")
-    assert practised.returncode == 1
-    assert told["why"].startswith("somebody else ended it")
-    assert (site.served(), 2 in row(site).condemned) == ("r1", True)
-    assert site.run("rollback", "flights", check=False).returncode == 1
-    incident = speed(site).incidents[-1]
-    assert (incident.release, incident.sign) == (2, "command")
-    assert incident.machine is not None
-    assert incident.machine.first_answer_s is not None
-    site.run("promote", "flights", "v2", "--override", "test")
-
-
 def test_a_drill_is_refused_in_a_rollout_and_while_a_page_is_open_and_a_dry_one_flips_nothing(
     site: Site,
 ) -> None:
@@ -180,8 +161,8 @@ def test_a_drill_is_refused_in_a_rollout_and_while_a_page_is_open_and_a_dry_one_
         site.until(lambda: row(site).stage == "settled", "the patrol's rollback", 60)
         (page,) = site.until(lambda: pages(site), "a page")
     assert refused() == "page_open"
-    site.run("ack", str(page.number), "--by", "Ada")
-    assert site.data("drill", "flights", "--for", "1s")["ok"]
+    acknowledge(place(site), page.number, "Ada")
+    may_drill(place(site), "flights")
     (incident,) = [one for one in speed(site).incidents if one.release == 3]
     assert (incident.automatic, incident.sign, incident.decide_s) == (True, "patrol", 0)
     assert incident.total_s is not None
@@ -192,3 +173,23 @@ def test_a_drill_is_refused_in_a_rollout_and_while_a_page_is_open_and_a_dry_one_
 def pages(site: Site) -> list[Alert]:
     open_ = place(site).alerts.listed("flights", over=False, limit=20)
     return [alert for alert in open_ if alert.level == "page"]
+
+
+def test_an_incident_within_a_drill_stays_where_it_is_and_a_second_one_goes_no_further(
+    site: Site,
+) -> None:
+    """The rollback condemns what the drill had left; the drill's own process says that it failed."""
+    with site.load(rate=100) as load:
+        practised = drill(site, "--for", "30s")
+        done = site.data("rollback", "flights")
+        told = json.loads(practised.communicate(timeout=20)[0])
+    assert load.failures == []
+    assert (done["event"], done["release"], done["left"]) == ("rolled_back", "r1", "r2")
+    assert practised.returncode == 1
+    assert told["why"].startswith("somebody else ended it")
+    assert (site.served(), 2 in row(site).condemned) == ("r1", True)
+    assert isinstance(decide(row(site), Rollback(), AT), Refusal)  # there is nothing further back
+    incident = speed(site).incidents[-1]
+    assert (incident.release, incident.sign) == (2, "command")
+    assert incident.machine is not None
+    assert incident.machine.first_answer_s is not None

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from kedge.core import commands as r
-from kedge.core.commands import Canary, Pause, Promote, Rollback, Shadow
+from kedge.core.commands import Canary, Drill, Pause, Promote, Rollback, Shadow
 from kedge.core.values import Policy, State
 from kedge.engine.status import describe
 from kedge.ports import Entry, Note, Tally
@@ -140,6 +140,14 @@ def test_the_first_release_says_that_it_has_no_way_back() -> None:
 def test_a_rollout_is_told_with_its_share(state: State, said: str) -> None:
     """In per cent, with what comes next."""
     assert said in shown(state)
+
+
+def test_a_drill_is_told_with_what_comes_again_and_when() -> None:
+    """By the clock of whoever looks."""
+    drill = run(TWO, Drill(until=NOW + 7))
+    assert "DRILL       r2 comes again in 7 s" in shown(drill)
+    assert "DRILL       r2 comes again in 0 s" in shown(drill, now=NOW + 9)
+    assert "DRILL" not in shown(TWO)
 
 
 def test_a_cold_way_back_states_the_seconds_first() -> None:
