@@ -11,6 +11,8 @@ from math import log
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from act_three import diagnosed
+
 if TYPE_CHECKING:
     from demo import Demo
     from running import Traffic
@@ -53,6 +55,7 @@ def features_act(demo: Demo, traffic: Traffic, work: Path) -> dict[str, Any]:
     wrong = forced.data["release"]
     demo.watch(traffic, FEATURES_S)
     quality = judged(demo)
+    diagnosed(demo, "features", "--since", f"{FEATURES_S:.0f}s")
     said = demo.shell("rollback", "flights", "--axis", "features")
     receipt = said.data["receipt"]
     after = held(demo)

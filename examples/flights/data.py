@@ -64,6 +64,16 @@ class Flights:
             label=self.label[which],
         )
 
+    def and_then(self, other: Flights) -> Flights:
+        """Append others."""
+        return Flights(
+            columns={name: np.concatenate([c, other.columns[name]])
+                     for name, c in self.columns.items()},
+            tailnum=np.concatenate([self.tailnum, other.tailnum]),
+            day=np.concatenate([self.day, other.day]),
+            label=np.concatenate([self.label, other.label]),
+        )  # fmt: skip
+
     def months(self, first: int, last: int) -> Flights:
         """Select the flights of some months, both ends included."""
         month = self.columns["month"]

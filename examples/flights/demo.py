@@ -29,6 +29,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from act_three import diagnosed, ready, snow_act
 from act_two import apply, features_act
 from running import (
     HERE,
@@ -80,6 +81,10 @@ class Demo:
         self.promotion: dict[str, Any] = {}
         self.labels: dict[str, Any] = {}
         self.features: dict[str, Any] = {}
+        self.diagnoses: list[dict[str, Any]] = []
+        self.readiness: dict[str, str] = {}
+        self.drill: dict[str, Any] = {}
+        self.speed: dict[str, Any] = {}
         self.epoch_left = (0, "")
         self.verdicts: list[dict[str, Any]] = []
         self.receipts: dict[str, dict[str, Any]] = {}
@@ -109,7 +114,9 @@ class Demo:
         self.show_canary(traffic)
         self.roll_back_production(traffic)
         self.promote_the_better_one(traffic)
+        ready(self, traffic)
         self.features = features_act(self, traffic, WORK)
+        snow_act(self, traffic)
         return self.finish(up, traffic)
 
     def train(self) -> None:
@@ -267,6 +274,7 @@ class Demo:
         honest = metrics["agreement_two_honest_by_month"]["7"]
         say(f"  {1 - self.shadow['agreement']:.1%} of the decisions would change; between two honest "
             f"models it is {1 - honest:.1%} (offline, July).\n  No caller has seen any of it.")  # fmt: skip
+        diagnosed(self, "model", "--since", "60s")
         self.shell("abort", "flights")
         self.watch(traffic, 0.0)
 
@@ -414,6 +422,10 @@ class Demo:
             "verdicts": self.verdicts,
             "promotion": self.promotion,
             "features": self.features,
+            "diagnosis": self.diagnoses,
+            "readiness": self.readiness,
+            "drill": self.drill,
+            "speed_to_rollback": self.speed,
             "labels": {**self.labels, "handed_in": dict(self.outcomes.counts)},
             "latency_ms": {"p50": summary["p50_ms"], "p99": summary["p99_ms"]},
             "conditions": self.conditions(),

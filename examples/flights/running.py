@@ -261,6 +261,10 @@ class Traffic(Child):
             time.sleep(0.05)
         raise DemoFailed(f"no request was answered: {self.latest}\n{self.tail()}")
 
+    def let_it_snow(self) -> None:
+        """From now on the days of December."""
+        self.process.send_signal(signal.SIGUSR1)
+
     def finish(self) -> dict[str, Any]:
         """Stop sending, wait for what is in flight, and return the summary.
 

@@ -12,6 +12,8 @@ what is in flight is waited for.
 With --outcomes DIR, what was true of each answered flight is written there some seconds later, in
 files for `kedge outcomes`, shuffled as late labels are. A cancelled flight's is null.
 
+SIGUSR1: from now on the flights of four days of snow in December, again and again.
+
     python traffic.py --port 8080 --rate 120 --seconds 30 [--cache DIR] [--outcomes DIR]
 """
 
@@ -39,6 +41,10 @@ SAMPLE = 40_000
 """Flights replayed before the sample starts again. Of these, 6,600 are July's, the busiest month
 of the summer: about what the demo replays before its first rollback."""
 SEED = 7
+SNOW = (9, 10, 14, 17)
+"""Days of December on which 61 to 77 % of the flights were late; 24 % are over the year."""
+SNOW_ROWS = 1_800
+"""Of their 3,464 flights: twelve seconds of the demo's traffic."""
 TIMEOUT_S = 2.0
 LATE_S, TELL_EVERY_S = 4.0, 3
 """How late outcomes come, and how often: hours in life, seconds in a demo."""
@@ -126,9 +132,13 @@ class Traffic:
     """Sends the flights and keeps the books."""
 
     def __init__(
-        self, flights: data.Flights, port: int, rate: float, outcomes: Path | None = None
-    ) -> None:
+        self, flights: data.Flights, snow: data.Flights, port: int, rate: float,
+        outcomes: Path | None = None,
+    ) -> None:  # fmt: skip
         """Prepare; nothing is sent before `run`."""
+        self._ordinary = len(flights)
+        self._snowing_since: int | None = None
+        flights = flights.and_then(snow)
         self.outcomes = outcomes
         self._run = uuid.uuid4().hex[:8]
         self._told = 0
@@ -181,7 +191,7 @@ class Traffic:
             due = began + number / self.rate
             if due > loop.time():
                 await asyncio.sleep(due - loop.time())
-            asked = Asked(row=number % len(self.flights), due=due)
+            asked = Asked(row=self._row(number), due=due)
             self.asked.append(asked)
             task = loop.create_task(self._one(number, asked))
             under_way.add(task)
@@ -192,6 +202,18 @@ class Traffic:
         reporting.cancel()
         for connection in self._idle:
             connection.drop()
+
+    def let_it_snow(self) -> None:
+        """Send the days of snow from the next request on."""
+        if self._snowing_since is None:
+            self._snowing_since = len(self.asked)
+
+    def _row(self, number: int) -> int:
+        """Which flight a request is about."""
+        if self._snowing_since is None:
+            return number % self._ordinary
+        snow = len(self.flights) - self._ordinary
+        return self._ordinary + (number - self._snowing_since) % snow
 
     async def _one(self, number: int, asked: Asked) -> None:
         loop = asyncio.get_running_loop()
@@ -351,17 +373,28 @@ def show(value: object) -> None:
 
 def sample(cache: Path | None) -> data.Flights:
     """The fixed flights that are replayed, in order of scheduled departure."""
-    flights = data.load(cache).months(*REPLAYED_MONTHS)
-    chosen = np.random.default_rng(SEED).choice(len(flights), SAMPLE, replace=False)
-    return flights.take(np.sort(chosen))
+    return chosen(data.load(cache).months(*REPLAYED_MONTHS), SAMPLE)
+
+
+def snow(cache: Path | None) -> data.Flights:
+    """The flights of the days of snow."""
+    december = data.load(cache).months(12, 12)
+    return chosen(december.take(np.isin(december.day, SNOW)), SNOW_ROWS)
+
+
+def chosen(flights: data.Flights, rows: int) -> data.Flights:
+    """Some by chance, always the same, in their order."""
+    dice = np.random.default_rng(SEED)
+    return flights.take(np.sort(dice.choice(len(flights), rows, replace=False)))
 
 
 async def replay(
     port: int, rate: float, seconds: float, cache: Path | None, outcomes: Path | None
 ) -> int:
     """Replay until it is over; returns how many requests failed."""
-    traffic = Traffic(sample(cache), port, rate, outcomes)
+    traffic = Traffic(sample(cache), snow(cache), port, rate, outcomes)
     loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGUSR1, traffic.let_it_snow)
     for stop in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(stop, traffic.stopped.set)
     await traffic.run(seconds)

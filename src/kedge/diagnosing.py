@@ -72,6 +72,7 @@ def diagnosis_of(
         Refused: no such endpoint, nothing in production, `bad_time`, `metric_unfit`.
         Unavailable: the ledger or the log cannot be read.
     """
+    began = place.clock.monotonic()
     state = state_of(place, endpoint)
     new, old = _releases(state, production=options.production)
     now = place.clock.unix()
@@ -93,7 +94,8 @@ def diagnosis_of(
     cells = Contrasting(place, state, today, reading, online, say).gather(new, old)
     found = diagnose(_facts(place, state, (new, old), today, reference, reading, cells))
     short = filed(found, at=now, since=since, until=until, requests=len(today.rows),
-                  labelled=today.labelled, segment=options.segment or "")  # fmt: skip
+                  labelled=today.labelled, segment=options.segment or "",
+                  took_s=round(place.clock.monotonic() - began, 3))  # fmt: skip
     told = {
         "endpoint": endpoint, "diagnosis": msgspec.to_builtins(found),
         "window": {**today.told(), "segment": options.segment},
@@ -151,7 +153,7 @@ def _facts(
         output=state.policy.output, metric=metric, new=_label(new),
         old=_label(old) if old is not None else None,
         current=Sample(columns=today.columns, truth=reading.outcomes(today.outcomes),
-                       units=today.units()),
+                       units=today.units(), at=today.times()),
         answers=cells.answers, changed=both if divided else parts,  # type: ignore[arg-type]
         reference=_sample(reference, reading),
         reference_of=reference.of if reference is not None else "old",
@@ -167,6 +169,7 @@ def _sample(reference: Reference | None, reading: Reading) -> Sample | None:
     logged = reference.logged
     return Sample(
         columns=logged.columns, truth=reading.outcomes(logged.outcomes), units=logged.units(),
+        at=logged.times(),
         scores=np.array([reading.answer(row.score, row.decision) for row in logged.rows], np.float64),
     )  # fmt: skip
 

@@ -119,6 +119,10 @@ class Logged:
         found[:] = [row.unit for row in self.rows]
         return found
 
+    def times(self) -> NDArray[np.float64]:
+        """When each was asked, Unix seconds."""
+        return np.array([row.at for row in self.rows], np.float64)
+
 
 def asked(row: JoinRow) -> int | None:
     """The release that answered the caller."""

@@ -50,6 +50,8 @@ class Filed(Value, frozen=True, kw_only=True):
     segment: str = ""
     """Of which segment alone it was asked; such a one holds nothing."""
     missing: tuple[str, ...] = ()
+    took_s: float | None = None
+    """How long the diagnosis took."""
 
     @property
     def against(self) -> bool:
@@ -82,7 +84,7 @@ class Filed(Value, frozen=True, kw_only=True):
 
 def filed(
     found: Diagnosis, *, at: float, since: float, until: float, requests: int, labelled: int,
-    segment: str = "",
+    segment: str = "", took_s: float | None = None,
 ) -> Filed:  # fmt: skip
     """A diagnosis in short."""
     return Filed(
@@ -94,7 +96,7 @@ def filed(
         statements=tuple(f.statement for f in found.findings), effect=found.effect,
         harms=tuple(f.effect for f in found.findings), action=found.action.code,
         advice=found.action.sentence, missing=tuple(lack.log for lack in found.missing),
-        segment=segment,
+        segment=segment, took_s=took_s,
     )  # fmt: skip
 
 

@@ -243,8 +243,9 @@ def _more(state: State, took: Mapping[str, Took]) -> tuple[Step, ...]:
     if state.back is not None:
         found.append(Step(
             title="If the ledger cannot be reached (exit code 4)",
-            why="On each host. The pin holds until it is ended; do that when the ledger is back.",
-            commands=(f"kedge rollback {name} --local", f"kedge unpin {name}"),
+            why="On each host: it pins this one. When the ledger is back the command is handed in and "
+            "the pin ends; the status says so when that could not be done.",
+            commands=(f"kedge rollback {name} --local", f"kedge status {name}"),
         ))  # fmt: skip
     found += [
         Step(

@@ -1,0 +1,86 @@
+"""Act three: four days of snow, as they were. Both releases fail, and going back is no way out.
+
+On 9, 10, 14 and 17 December 2013, 61 to 77 % of the flights were late; over the year it is 24 %. No
+model has seen such days. kedge is asked why, as it was asked of the leaking model and of the hour
+in UTC; and before it snows, whether this endpoint could be taken back at all: readiness, and a drill
+under load.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from running import DemoFailed
+
+if TYPE_CHECKING:
+    from demo import Demo
+    from running import Traffic
+
+ORDINARY_S = "15s"
+"""What is accepted as the reference: the days before."""
+SNOW_S, LABELS_S = 12.0, 8.0
+DRILL = "5s"
+
+
+def diagnosed(demo: Demo, injected: str, *more: str) -> dict[str, Any]:
+    """Ask why, show the answer, and keep it for the report.
+
+    Raises:
+        DemoFailed: it names another cause first.
+    """
+    told = demo.shell("diagnose", "flights", *more).data
+    found = told["diagnosis"]
+    print(f"  {found['headline']}")
+    for finding in found["findings"]:
+        kind = f" ({finding['kind']})" if finding.get("kind") else ""
+        print(f"    {finding['cause']}{kind}: {finding['statement'][:110]}")
+    print(f"    do: {found['action']['sentence'][:130]}")
+    effect = found["effect"] or {}
+    demo.diagnoses.append({
+        "injected": injected, "found": [finding["cause"] for finding in found["findings"]],
+        "effect": effect.get("value"), "interval": [effect.get("low"), effect.get("high")],
+        "labelled": effect.get("n", 0), "action": found["action"]["code"],
+    })  # fmt: skip
+    if found["findings"][0]["cause"] != injected:
+        raise DemoFailed(f"what was injected is {injected}; kedge says {found['findings']}")
+    return dict(told)
+
+
+def ready(demo: Demo, traffic: Traffic) -> None:
+    """Could it be taken back now? Practise it, and look what else is missing."""
+    demo.step("rollback-ready? Practise one under load, then ask what is missing")
+    pages: Any = demo.kedge.run("alerts", "flights").data
+    for alert in pages:
+        if alert["level"] == "page":
+            demo.shell("ack", str(alert["number"]))
+    drill = demo.shell("drill", "flights", "--for", DRILL).data
+    back, forward = drill["back"], drill["forward"]
+    print(f"  r{drill['release']} answered {drill['answered']:,} callers for {drill['lasted_s']:.1f} s, "
+          f"{drill['failed']} failed; last ack {back['last_ack_ms']:.1f} ms there, "
+          f"{forward['last_ack_ms']:.1f} ms back again")  # fmt: skip
+    demo.drill = {key: drill[key] for key in ("ok", "total_s", "lasted_s", "answered", "failed")}
+    checks = demo.shell("check", "flights", codes=(0, 1)).data
+    for check in checks["checks"]:
+        print(f"    {check['outcome']:14} {check['name']:12} {check['why'][:88]}")
+    demo.readiness = {check["name"]: check["outcome"] for check in checks["checks"]}
+    demo.watch(traffic, 0.0)
+
+
+def snow_act(demo: Demo, traffic: Traffic) -> None:
+    """Let it snow, and ask whether to go back."""
+    demo.step("act three: 9, 10, 14 and 17 December as they were. No model has seen such days")
+    accepted = demo.shell("accept", "flights", "--since", ORDINARY_S, "--reason", "ordinary days")
+    print(
+        f"  the reference: {accepted.data['requests']:,} flights, {accepted.data['labelled']:,} labelled"
+    )
+    production = demo.kedge.status()["production"]["release"]
+    traffic.let_it_snow()
+    demo.watch(traffic, SNOW_S)
+    time.sleep(LABELS_S)
+    diagnosed(demo, "world", "--since", f"{SNOW_S + LABELS_S:.0f}s")
+    after = demo.kedge.status()["production"]["release"]
+    print(
+        f"  {after} is production, as before: {'nobody took it back' if after == production else 'NO'}"
+    )
+    demo.speed = demo.shell("speed", "flights").data
