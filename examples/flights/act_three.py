@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 ORDINARY_S = "15s"
 """What is accepted as the reference: the days before."""
 SNOW_S, LABELS_S = 12.0, 8.0
-DRILL = "5s"
+DRILL = "4s"
 
 
 def diagnosed(demo: Demo, injected: str, *more: str) -> dict[str, Any]:

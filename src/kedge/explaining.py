@@ -30,8 +30,9 @@ def diagnose(
     from kedge.diagnosing import Asked, diagnosis_of
     from kedge.report import diagnosis_text
 
+    # Models are asked again by the thousand, and callers of this host come first.
+    os.nice(10 if within is None else 19)
     if within is not None:
-        os.nice(19)
         signal.setitimer(signal.ITIMER_REAL, within)  # ends this process, also when control is gone
     options = Asked(since, until, reference_since, reference_until, segment, production=production)
     say = context.say if not context.as_json else lambda text: None

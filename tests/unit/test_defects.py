@@ -229,13 +229,24 @@ def test_one_constant_for_another_is_a_calendar_and_many_values_for_one_are_not(
 
 def test_what_stood_still_as_long_before_is_not_broken_when_it_does() -> None:
     at, later = np.linspace(0, 180.0, N), np.linspace(300, 310.0, N)
-    months = np.floor(at / 30)
+    hours = np.floor(at / 5)
     wild = amounts(1)
-    assert found(months, np.full(N, 3.0)) == [Code.CONSTANT]
-    assert found(months, np.full(N, 3.0), times=(at, later)) == []
-    assert found(months, np.full(N, 3.0), times=(at, later * 4)) == [Code.CONSTANT]
+    assert found(hours, np.full(N, 3.0)) == [Code.CONSTANT]
+    assert found(hours, np.full(N, 3.0), times=(at, later / 4)) == []
+    assert found(hours, np.full(N, 3.0), times=(at, later)) == [Code.CONSTANT]
     still = found(wild.round(), np.full(N, 20.0), times=(at, later))
     assert still == [Code.CONSTANT]
+
+
+def test_what_goes_by_a_few_steps_is_a_calendar_whatever_value_it_stands_at() -> None:
+    at, later = np.linspace(0, 180.0, N), np.linspace(300, 900.0, N)
+    months = np.floor(at / 30)
+    for value in (3.0, 12.0):
+        assert found(months, np.full(N, value)) == [Code.CONSTANT]
+        assert found(months, np.full(N, value), times=(at, later)) == []
+        assert stepped(months, np.full(N, value), at)
+    assert not stepped(months, amounts(1), at)
+    assert not stepped(amounts(2), np.full(N, 3.0), at)
 
 
 @pytest.mark.parametrize("turned", [False, True])

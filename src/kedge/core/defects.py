@@ -30,6 +30,8 @@ MASS = 0.05
 """Of the rows on one value, for it to be a new mass point; three times what it had."""
 ALONE = 2.0
 """Times the next value's share: a default that fills in for what is lost stands alone."""
+STEPS = 12
+"""Stretches of one value in a whole reference: a month has as many in a year."""
 SCALE = 5.0
 """A factor of the spread: no season does that, a unit does (cents, grams, milliseconds)."""
 FEW = 20
@@ -121,37 +123,47 @@ def defects(
                 (ranges or {}).get(name),
                 (training or {}).get(name),
             )
-            if times is not None and stood_still(plain(before), times[0]) >= length > 0:
+            when = times[0] if times is not None else None
+            if stepped(before, now, when) or stood_still(plain(before), when) >= length > 0:
                 faults = [fault for fault in faults if fault.code is not Code.CONSTANT]
             found += faults
     return found
 
 
-def stood_still(column: Column, times: Floats) -> float:
+def stood_still(column: Column, times: Floats | None) -> float:
     """The longest time for which a plain column held one value, in seconds; nulls are passed over."""
+    runs = _runs(column, times) if times is not None else []
+    return max((end - begin for begin, end in runs), default=0.0)
+
+
+def _runs(column: Column, times: Floats) -> list[tuple[float, float]]:
+    """When each stretch of one value began and ended, in the order of time."""
     known = ~nulls(column)
     if not known.any():
-        return 0.0
+        return []
     order = np.argsort(times[known], kind="stable")
     values, when = column[known][order], times[known][order]
     begins = np.flatnonzero(np.concatenate(([True], values[1:] != values[:-1])))
     ends = np.append(begins[1:], len(when)) - 1
-    return float((when[ends] - when[begins]).max())
+    return list(zip(when[begins].tolist(), when[ends].tolist(), strict=True))
 
 
-def stepped(before: Column, now: Column) -> bool:
-    """Whether a column had one value all the time, and has another one all the time now.
+def stepped(before: Column, now: Column, times: Floats | None = None) -> bool:
+    """Whether a column is one that goes by steps, and stands still now.
 
-    A calendar does that at midnight and at New Year, so it is no fault; and nothing that is alike
-    in the two windows is left of it.
+    It had one value all the time and has another one; or, where the times of its rows are known,
+    it changed a few times only. A calendar does that at midnight and at New Year, so it is no
+    fault; and where the value is new, nothing is alike in the two windows.
     """
     one, two = plain(before), plain(now)
     if one.dtype.kind == "O" or two.dtype.kind == "O":
         return False
-    one, two = one[~nulls(one)], two[~nulls(two)]
-    if not len(one) or not len(two):
+    held, holds = one[~nulls(one)], two[~nulls(two)]
+    if not len(held) or not len(holds) or holds.min() != holds.max():
         return False
-    return bool(one.min() == one.max() != two.min() == two.max())
+    if held.min() == held.max():
+        return bool(held[0] != holds[0])
+    return times is not None and len(_runs(one, times)) <= STEPS
 
 
 def mismatches(training: Mapping[str, Trained], served: Mapping[str, Column]) -> list[Defect]:
