@@ -4,7 +4,7 @@ Real processes, real clock, real data; every number that is printed was measured
 Everything is done through the command line, as a user would, in .kedge/demo/ (made anew each
 time); trained models are kept in .kedge/demo-cache/. Ends with .kedge/demo/report.json.
 
-    python examples/flights/demo.py [--port N] [--rate 150]
+    python examples/flights/demo.py [--port N] [--rate 120]
 """
 
 from __future__ import annotations
@@ -114,8 +114,8 @@ class Demo:
         self.show_canary(traffic)
         self.roll_back_production(traffic)
         self.promote_the_better_one(traffic)
-        ready(self, traffic)
         self.features = features_act(self, traffic, WORK)
+        ready(self, traffic)
         snow_act(self, traffic)
         return self.finish(up, traffic)
 
@@ -540,7 +540,7 @@ def main() -> int:
     parser.add_argument(
         "--port", type=int, default=0, help="where kedge answers; default: a free one"
     )
-    parser.add_argument("--rate", type=float, default=150.0, help="requests a second")
+    parser.add_argument("--rate", type=float, default=120.0, help="requests a second")
     asked = parser.parse_args()
     # So that being told to stop still stops what was started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

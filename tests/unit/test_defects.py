@@ -245,6 +245,8 @@ def test_what_goes_by_a_few_steps_is_a_calendar_whatever_value_it_stands_at() ->
         assert found(months, np.full(N, value)) == [Code.CONSTANT]
         assert found(months, np.full(N, value), times=(at, later)) == []
         assert stepped(months, np.full(N, value), at)
+    assert found(np.full(N, 3.0), np.floor(at / 90), times=(at, later)) == []
+    assert found(np.full(N, 3.0), amounts(3).round(), times=(at, later)) == [Code.LEAVES_CONSTANT]
     assert not stepped(months, amounts(1), at)
     assert not stepped(amounts(2), np.full(N, 3.0), at)
 

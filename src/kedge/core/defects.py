@@ -126,6 +126,8 @@ def defects(
             when = times[0] if times is not None else None
             if stepped(before, now, when) or stood_still(plain(before), when) >= length > 0:
                 faults = [fault for fault in faults if fault.code is not Code.CONSTANT]
+            if times is not None and len(_runs(plain(now), times[1])) <= STEPS:
+                faults = [fault for fault in faults if fault.code is not Code.LEAVES_CONSTANT]
             found += faults
     return found
 
