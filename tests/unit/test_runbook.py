@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from kedge.core.commands import Canary, Promote
+from kedge.core.commands import Canary, Drill, Promote
 from kedge.core.runbook import (
     MOST_S,
     Runbook,
@@ -118,6 +118,13 @@ def test_the_page_has_the_same_commands_and_escapes_what_people_are_called() -> 
     assert found == commands(markdown(book(TWO)))
     assert "Ben &lt;b&gt;" in text
     assert "<b>" not in text
+
+
+def test_a_drill_makes_no_other_page() -> None:
+    drilled = run(TWO, Drill(until=NOW + 10))
+    assert drilled.production == 1
+    assert configuration_digest(drilled) == configuration_digest(TWO)
+    assert markdown(book(drilled)) == markdown(book(TWO))
 
 
 def test_nobody_named_is_said() -> None:

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from kedge.core.alerts import on_duty, rungs
+from kedge.core.back import returned
 from kedge.core.codec import fingerprint
 from kedge.core.values import Stage, State, Value
 
@@ -81,7 +82,11 @@ class Runbook(Value, frozen=True, kw_only=True):
 
 
 def configuration_digest(state: State) -> str:
-    """The digest of all that a runbook is made of: policy, production, and the way back."""
+    """The digest of all that a runbook is made of: policy, production, and the way back.
+
+    A drill is over in seconds, so that the row counts as it is without one.
+    """
+    state = returned(state)
     digests = {
         role: state.releases[number].digest if number in state.releases else None
         for role, number in (("production", state.production), ("back", state.back))
@@ -115,6 +120,7 @@ def runbook(state: State, took: Mapping[str, Took], *, at: str, now: float) -> R
         at: the instant, RFC 3339 in UTC, as it is printed.
         now: the same as Unix time, for whoever is on duty.
     """
+    state = returned(state)
     return Runbook(
         endpoint=state.endpoint, made_at=at, digest=configuration_digest(state), live=_live(state),
         people=_people(state, now), way_back=_way_back(state, took), more=_more(state, took),

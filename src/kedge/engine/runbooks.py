@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kedge.core.runbook import Runbook, configuration_digest, markdown, measured, runbook
+from kedge.core.runbook import Runbook, markdown, measured, runbook
 from kedge.core.values import State
 from kedge.ports import Clock, Ledger, Note
 
@@ -21,7 +21,7 @@ def made(ledger: Ledger, clock: Clock, state: State) -> Runbook:
 def filed(ledger: Ledger, clock: Clock, state: State, *, by: str) -> Runbook:
     """Make it, and keep it in the history unless the newest one there is still true."""
     book = made(ledger, clock, state)
-    if newest(ledger, state.endpoint) != configuration_digest(state):
+    if newest(ledger, state.endpoint) != book.digest:
         body = {"digest": book.digest, "markdown": markdown(book)}
         note = Note(kind="runbook", body=body)
         ledger.note(state.endpoint, note, by=by, reason="", at=book.made_at)
