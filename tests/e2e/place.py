@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.client
 import json
 import os
@@ -17,8 +18,15 @@ from pathlib import Path
 from typing import Any
 
 import models
+from e2e.zygote import Zygote
 
 KEDGE = [sys.executable, "-m", "kedge"]
+
+
+@functools.cache
+def zygote() -> Zygote:
+    """What runs the short commands of this process's sites."""
+    return Zygote()
 
 
 class Site:
@@ -69,10 +77,7 @@ class Site:
         self, *words: str, check: bool = True, within_s: float = 60.0
     ) -> subprocess.CompletedProcess[str]:
         """Run one command to its end."""
-        done = subprocess.run(
-            [*KEDGE, *words], cwd=self.root, env=self.env, capture_output=True, text=True,
-            timeout=within_s, check=False,
-        )  # fmt: skip
+        done = zygote().run(list(words), cwd=self.root, env=self.env, timeout=within_s)
         if check and done.returncode:
             raise AssertionError(
                 f"kedge {' '.join(words)}: {done.returncode}\n{done.stdout}{done.stderr}"

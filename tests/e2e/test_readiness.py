@@ -6,14 +6,12 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from contract.receivers import Web
 from e2e.place import Site
 from kedge.core.generations import Online
-from kedge.core.runbook import configuration_digest
 from kedge.core.values import State
 from kedge.ports import Note
 from kedge.proving import FOLDER
@@ -35,14 +33,6 @@ def mend(site: Site, line: str) -> None:
     config = site.root / "kedge.toml"
     config.write_text(f"{config.read_text()}{line}\n")
     site.run("apply")
-
-
-def file(site: Site, kind: str, **body: Any) -> None:
-    """File what another verb files."""
-    place = Workplace(site.root / ".kedge")
-    place.ledger.note(
-        "flights", Note(kind=kind, body=body), by="test", reason="", at=place.clock.now()
-    )
 
 
 def row(site: Site) -> State:
@@ -81,17 +71,18 @@ def test_what_cannot_be_taken_back_is_not_promoted_until_it_is_mended_or_overrid
     assert failing(site) == ["notification"]
     site.run("alerts", "test", "flights")
     site.run("promote", "flights", "v1")
-    assert failing(site) == ["runbook"]
-    file(site, "runbook", digest=configuration_digest(row(site)))
+    assert failing(site) == []
 
     site.run("canary", "flights", "v2", "--weight", "20")
     assert failing(site) == ["deployable"]
     site.run("promote", "flights", "--full")
     (proven,) = notes(site, "proven")
     assert (proven.body["release"], proven.body["ok"], proven.body["rows"]) == (1, True, 3)
-    assert failing(site) == ["drill", "runbook"]
-    file(site, "drill", ok=True, total_s=3.2, release=1, why="")
-    file(site, "runbook", digest=configuration_digest(row(site)))
+    assert failing(site) == ["drill"]
+    site.run("drill", "flights", "--for", "2s")
+    mend(site, 'back_window = "9d"')
+    assert failing(site) == ["runbook"]
+    site.run("runbook", "flights")
     assert site.data("check", "flights")["ready"]
     assert len(notes(site, "proven")) == 2
     assert "readiness   ready" in site.run("status", "flights").stdout
@@ -122,7 +113,7 @@ def test_what_cannot_be_taken_back_is_not_promoted_until_it_is_mended_or_overrid
     checking.wait()
     site.until(lambda: not site.processes("\0prove") and [*folder.iterdir()] == [folder / "lock"],
                "what it began to be gone")  # fmt: skip
-    assert failing(site) == ["deployable", "runbook"]
+    assert failing(site) == ["deployable"]
     site.run("rollback", "flights")
     assert site.served() == "r2"
     web.close()
