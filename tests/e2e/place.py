@@ -182,7 +182,7 @@ class Site:
             found = true()
             if found:
                 return found
-            time.sleep(0.02)
+            time.sleep(0.1)
         log = self.root / "up.log"
         raise AssertionError(
             f"waited {within_s} s for {what}\n{log.read_text() if log.exists() else ''}"

@@ -49,7 +49,8 @@ def test_production_goes_back_to_a_warm_release_and_the_receipt_is_in_the_ledger
     assert load.failures == []
     assert site.served() == "r1"
     assert done["receipt"]["cold"] == {}
-    newest, event = site.data("history", "flights", "--limit", "2")
+    runbook, newest, event = site.data("history", "flights", "--limit", "3")
+    assert runbook["event"]["kind"] == "runbook"
     assert newest["event"]["kind"] == "receipt"
     assert newest["event"]["body"]["last_ack_ms"] == done["receipt"]["last_ack_ms"]
     assert event["reason"] == "it is worse"
@@ -169,6 +170,7 @@ def test_a_cold_way_back_is_said_first_and_still_works(make_site: Callable[..., 
             for hold in replica["holds"]
         ),
         "r1 to be dropped",
+        90,
     )
     with site.load(rate=100) as load:
         done = site.run("rollback", "flights")

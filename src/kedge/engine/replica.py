@@ -78,6 +78,7 @@ class Replica:
         self._unremembered: list[Live] = []
         self._published = Member(**{**msgspec.structs.asdict(member), "beat_at": 0.0})
         self._stopping = threading.Event()
+        self._due = 0.0
         self.started = threading.Event()
         """Set once everything that can be served from what is known is served."""
 
@@ -92,10 +93,13 @@ class Replica:
         while not self._stopping.is_set():
             try:
                 woken = self._signal.wait(PENDING_S if self._pending() else BEAT_S / 4)
-                if self._read() or not woken or self._unsaid():
+                # Whoever reads the ledger wakes us too, and may do so all the time.
+                due = not woken or self._clock.monotonic() >= self._due
+                if self._read() or due or self._unsaid():
                     self._step()
-                if not woken:
+                if due:
                     self._remember()
+                    self._due = self._clock.monotonic() + BEAT_S / 4
             except Exception as error:  # noqa: BLE001 - the thread must live; the fault is published and logged
                 self._note_fault(f"{type(error).__name__}: {error}")
                 self._stopping.wait(0.1)
