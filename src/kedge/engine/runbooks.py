@@ -21,20 +21,9 @@ def made(ledger: Ledger, clock: Clock, state: State) -> Runbook:
 def filed(ledger: Ledger, clock: Clock, state: State, *, by: str) -> Runbook:
     """Make it, and keep it in the history unless the newest one there is still true."""
     book = made(ledger, clock, state)
-    if newest(ledger, state.endpoint) != book.digest:
+    newest = [entry.event for entry in ledger.entries(state.endpoint, "runbook")]
+    if not any(isinstance(n, Note) and n.body.get("digest") == book.digest for n in newest):
         body = {"digest": book.digest, "markdown": markdown(book)}
         note = Note(kind="runbook", body=body)
         ledger.note(state.endpoint, note, by=by, reason="", at=book.made_at)
     return book
-
-
-def newest(ledger: Ledger, endpoint: str) -> str:
-    """The digest of the newest runbook in the history; empty when there is none."""
-    return next(
-        (
-            str(entry.event.body["digest"])
-            for entry in ledger.history(endpoint, READ)
-            if isinstance(entry.event, Note) and entry.event.kind == "runbook"
-        ),
-        "",
-    )

@@ -8,8 +8,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import perf_counter
 from typing import IO, Any
@@ -144,23 +144,14 @@ def probe(
     """
     line = [sys.executable, "-m", _MODULE, "probe"]
     line += _arguments(artifacts, digest, flavour, trusted, memory_mb, loader)
-    with (
-        tempfile.TemporaryFile() as errors,
-        subprocess.Popen(  # noqa: S603 - our own interpreter and module
-            line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
-            env=environment(), start_new_session=True,
-        ) as process,
-    ):  # fmt: skip
-        try:
-            said = _read(process, errors, timeout_s)
-            if said.loaded is None:
-                raise _refusal(said.failed)
-            _tell(process, rows(said.loaded.signature))
-            more = _read(process, errors, timeout_s)
-            if more.answered is None:
-                raise _refusal(more.failed)
-        finally:
-            _end(process)
+    with _started(line) as (process, errors):
+        said = _read(process, errors, timeout_s)
+        if said.loaded is None:
+            raise _refusal(said.failed)
+        _tell(process, rows(said.loaded.signature))
+        more = _read(process, errors, timeout_s)
+        if more.answered is None:
+            raise _refusal(more.failed)
     return ProbeResult(
         signature=said.loaded.signature, load_s=said.loaded.load_s, inputs=more.answered.inputs,
         outputs=more.answered.outputs, again=more.answered.again, fault=more.answered.fault,
@@ -194,18 +185,24 @@ def prove(
     Raises:
         KedgeError: as `probe`, of the step that was not told.
     """
-    line = [
-        sys.executable,
-        "-m",
-        _MODULE,
-        "prove",
-        "--into",
-        str(into),
-        "--parent",
-        str(os.getpid()),
-    ]
+    line = [sys.executable, "-m", _MODULE, "prove"]
+    line += ["--into", str(into), "--parent", str(os.getpid())]
     line += _before(code, generation, online)
     line += _arguments(artifacts, digest, flavour, trusted, memory_mb, loader)
+    with _started(line) as (process, errors):
+        heard = bytearray()
+        for step in STEPS:
+            if step == STEPS[-1]:
+                _tell(process, rows())
+            said = _read(process, errors, timeout_s, heard)
+            if said.done is None:
+                raise _refusal(said.failed)
+            told(said.done)
+
+
+@contextmanager
+def _started(line: Sequence[str]) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
+    """A process that is asked over its pipes, and ended with us; and what it says on stderr."""
     with (
         tempfile.TemporaryFile() as errors,
         subprocess.Popen(  # noqa: S603 - our own interpreter and module
@@ -213,15 +210,8 @@ def prove(
             env=environment(), start_new_session=True,
         ) as process,
     ):  # fmt: skip
-        heard = bytearray()
         try:
-            for step in STEPS:
-                if step == STEPS[-1]:
-                    _tell(process, rows())
-                said = _read(process, errors, timeout_s, heard)
-                if said.done is None:
-                    raise _refusal(said.failed)
-                told(said.done)
+            yield process, errors
         finally:
             _end(process)
 
