@@ -5,16 +5,15 @@ model has seen such days. kedge is asked why, as it was asked of the leaking mod
 in UTC; and before it snows, whether this endpoint could be taken back at all: readiness, and a drill
 under load.
 
-What days the other acts meet depends on how fast the machine is; so "cannot tell" is an answer, and
-another cause than the one that was injected is a failure of the demo.
+What days the other acts meet depends on how fast the machine is, and with it how much a mistake harms
+and how many labels have come. So a diagnosis that misses what was injected is told and kept in the
+report, and does not end the demo.
 """
 
 from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING, Any
-
-from running import DemoFailed
 
 if TYPE_CHECKING:
     from demo import Demo
@@ -25,11 +24,7 @@ DRILL = "4s"
 
 
 def diagnosed(demo: Demo, injected: str, *more: str) -> dict[str, Any]:
-    """Ask why, show the answer, and keep it for the report.
-
-    Raises:
-        DemoFailed: it names another cause first.
-    """
+    """Ask why, show the answer, and keep it for the report."""
     told = demo.shell("diagnose", "flights", *more).data
     found = told["diagnosis"]
     print(f"  {found['headline']}")
@@ -43,8 +38,8 @@ def diagnosed(demo: Demo, injected: str, *more: str) -> dict[str, Any]:
         "effect": effect.get("value"), "interval": [effect.get("low"), effect.get("high")],
         "labelled": effect.get("n", 0), "action": found["action"]["code"],
     })  # fmt: skip
-    if found["findings"][0]["cause"] not in (injected, "cannot_tell"):
-        raise DemoFailed(f"what was injected is {injected}; kedge says {found['findings']}")
+    if injected not in demo.diagnoses[-1]["found"]:
+        print(f"    NOT what was injected: that is {injected}")
     return dict(told)
 
 
