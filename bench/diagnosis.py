@@ -439,6 +439,22 @@ def flights(bench: Bench) -> None:
         "flights_right", sum(flightcases.right(*each) for each in found.items()) / len(found)
     )
     bench.detail["flights"] = seen
+    days(bench)
+
+
+def days(bench: Bench) -> None:
+    """Days in a row, with the weather that they had: every case in 50 held-out windows."""
+    found = flightcases.by_days(SEED, bench.rounds(len(flightcases.LENGTHS), 1))
+    every = [told for windows in found.values() for told in windows]
+    bench.note("days_false_data", sum(flightcases.false_data(told) for told in found["honest"]))
+    seen = {}
+    for case, windows in found.items():
+        seen[case] = dict(Counter("+".join(told.causes) for told in windows))
+        talk(f"  {case}, by days: {seen[case]}")
+        if flightcases.INJECTED[case] != "noise":
+            named = [flightcases.INJECTED[case] in told.causes for told in windows]
+            bench.note(f"days_{case}_named", sum(named) / len(named))
+    bench.detail["days"] = {"windows": len(every), "found": seen}
 
 
 def main() -> None:

@@ -493,3 +493,46 @@ def test_every_diagnosis_says_what_would_change_it() -> None:
         assert found.would_change
         assert found.headline
         assert found.evidence[0].question == "split"
+
+
+def with_spells(*spells: slice) -> Diagnosis:
+    """The same inputs with other outcomes today, and in some spells of the reference as well."""
+    before = columns(10)
+    truth, other = outcomes(before, 12), outcomes(before, 12, 0.6)
+    for spell in spells:
+        truth[spell] = other[spell]
+    at = np.arange(N) / N
+    return diagnose(facts(
+        concept=0.6, reference=Sample(columns=before, truth=truth, scores=model(before), at=20 * at),
+        current=Sample(columns=columns(11), truth=outcomes(columns(11), 13, 0.6), at=20 + at),
+    ))  # fmt: skip
+
+
+def test_a_spell_that_came_and_went_before_is_noise_and_one_that_lasts_is_the_world() -> None:
+    day = N // 20
+    assert with_spells().causes == ("world",)
+    usual = with_spells(slice(3 * day, 5 * day), slice(9 * day, 11 * day))
+    assert usual.causes == ("noise",)
+    assert (
+        "it comes and goes: 2 of the 20 stretches" in usual.findings[0].statement
+    )  # half, by chance
+    assert "the release by more than" in usual.findings[0].statement
+    assert usual.action.code is Act.NOTHING
+    assert row(usual, "spells").verdict == "yes"
+    lasts = with_spells(slice(17 * day, N))
+    assert lasts.causes == ("world",)
+    assert row(lasts, "spells").verdict == "no"
+
+
+def test_a_mismatch_that_both_releases_had_all_along_is_not_blamed_beside_labels() -> None:
+    before, now = columns(10), columns(11)
+    for each in (before, now):
+        each["a"] = np.where(np.arange(N) % 10 < 3, np.nan, each["a"])
+    known = {"new": trained(0), "old": trained(0)}
+    found = diagnose(facts(
+        served=now, bug=3.0, truth=outcomes(columns(11), 13), changed=frozenset({"features"}),
+        reference=Sample(columns=before, truth=outcomes(columns(10), 12), scores=model(before)),
+        training=known,
+    ))  # fmt: skip
+    assert found.causes == ("features",)
+    assert row(found, "train_serve").verdict == "yes", "it is told all the same"

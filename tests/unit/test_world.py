@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from kedge.core.contrast import Floats, difference, mean_of
 from kedge.core.findings import Kind
-from kedge.core.world import Window, hardest, part, reason
+from kedge.core.world import Window, hardest, part, reason, spells
 
 N = 3_000
 
@@ -123,3 +125,41 @@ def test_the_hardest_are_those_whose_scores_go_with_the_most_loss() -> None:
     loss[:500] = np.nan
     assert not hardest(scores, loss, 0.4)[:500].any()
     assert hardest(scores, loss, 1.0).sum() == 500
+
+
+# ---------------------------------------------------------------- what comes and goes
+
+
+def storms(bad: tuple[int, ...], *, days: int = 20, each: int = 200) -> tuple[Any, Any, Any]:
+    """A loss of 0.2, and of 0.6 on bad days; the times of both windows."""
+    loss = np.full(days * each, 0.2) + np.random.default_rng(1).normal(0, 0.05, days * each)
+    for day in bad:
+        loss[day * each : (day + 1) * each] += 0.4
+    at = np.arange(days * each) / each
+    return loss, at, days + np.arange(each) / each
+
+
+def test_a_day_as_bad_as_some_before_that_ended_is_usual() -> None:
+    loss, at, today = storms((3, 11))
+    found = spells(loss, (at, today), 0.5)
+    assert found == (2, 20)
+    assert found.usual
+    assert "2 of the 20 stretches" in found.text
+    assert not spells(loss, (at, today), 0.8).usual, "none was as bad"
+    order = np.random.default_rng(2).permutation(len(loss))
+    assert spells(loss[order], (at[order], today), 0.5) == (2, 20), "told by time"
+
+
+def test_a_bad_time_that_lasts_until_today_is_its_beginning() -> None:
+    loss, at, today = storms((17, 18, 19))
+    assert spells(loss, (at, today), 0.5) == (0, 17)
+    loss, at, today = storms(tuple(range(20)))
+    assert not spells(loss, (at, today), 0.5).usual
+
+
+def test_one_storm_in_a_long_time_is_not_usual_and_few_labels_say_nothing() -> None:
+    loss, at, today = storms((30,), days=60)
+    assert spells(loss, (at, today), 0.5) == (1, 60)
+    assert not spells(loss, (at, today), 0.5).usual
+    loss[400:] = np.nan
+    assert not spells(loss, (at, today), 0.1).usual, "two stretches"

@@ -70,7 +70,7 @@ def action(
     for finding in sorted(findings, key=lambda f: ORDER.get(f.cause, 0)):
         steps += _elsewhere(finding)
     if Cause.NOISE in causes:
-        steps.append((Act.NOTHING, "do nothing: what was seen is chance"))
+        steps.append((Act.NOTHING, "do nothing: what was seen is what was usual"))
     if not steps:
         logs = "; ".join(lack.log for lack in missing)
         steps.append((Act.HOLD, f"hold: log {logs}" if logs else "hold until more is known"))
@@ -114,6 +114,25 @@ def _elsewhere(finding: Finding) -> list[tuple[Act, str]]:
     if finding.kind is Kind.INSTRUMENTATION:
         return [(Act.HOLD_FIX_LOGGING, "hold every rollout and mend the split or the log")]
     return []
+
+
+def excluded(release: float | None, world: float | None, spell: str) -> str:
+    """What noise excludes, in a sentence.
+
+    Args:
+        release: by what part of the loss the release may have made it worse at most; None: there is
+            no second one.
+        world: the same of the world.
+        spell: how often it was so before, where it was.
+    """
+    tops = [] if release is None else [f"the release by more than {release:.1%}"]
+    if world is not None and not spell:
+        tops.append(f"the world by more than {world:.0%}")
+    said = "nothing made it worse"
+    if tops:
+        are = "is" if len(tops) == 1 else "are"
+        said += f": of its loss, {' and '.join(tops)} {are} excluded"
+    return f"it comes and goes: {spell}; {said}" if spell else said
 
 
 def would_change(findings: tuple[Finding, ...], missing: tuple[Missing, ...]) -> tuple[str, ...]:

@@ -16,12 +16,12 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from kedge.core.stretches import COMMON, LEAST_ROWS, Stretches, stays_away
+
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 Column = NDArray[Any]
 
-LEAST_ROWS = 100
-"""Of either side: below it nothing is said of a column."""
 PROOF = 5.0
 """Standard errors: some twenty columns and eight questions are asked at once, and often."""
 SHARE = 0.01
@@ -36,6 +36,8 @@ SCALE = 5.0
 """A factor of the spread: no season does that, a unit does (cents, grams, milliseconds)."""
 FEW = 20
 """Values up to which a column of numbers is read as a list of kinds: there shares move honestly."""
+STAYS = 0.9
+"""Of the rows since a column left its constant: one that is broken, or filled at last, does not return."""
 COMPLETE = 50
 """Words up to which a summary of the training set names them all."""
 
@@ -103,11 +105,11 @@ def defects(
         reference: columns, (n,) each: numbers with NaN for null, or words with None.
         current: the same, (m,). A column that the reference lacks is passed over.
         ranges: the least and the most that a schema allows, where it does.
-        times: of the rows of both, seconds, (n,) and (m,). With them a column that stood still as
-            long before, such as the month, is not broken when it does.
+        times: of the rows of both, seconds, (n,) and (m,). With them a column may do what it did in
+            a stretch of the reference as long as today (`stretches`): requests of one hour share
+            its weather. Without them each row counts as a draw of its own.
         training: columns of the training set: what it had is in range, whatever the season.
     """
-    length = float(np.ptp(times[1])) if times is not None and len(times[1]) else 0.0
     found = []
     for name, before in reference.items():
         if len(before) < LEAST_ROWS:
@@ -116,26 +118,11 @@ def defects(
         if now is None:
             found.append(Defect(name, Code.MISSING, 0.0, 1.0, f"{name} is gone"))
         elif len(now) >= LEAST_ROWS:
-            faults = _column(
-                name,
-                plain(before),
-                plain(now),
-                (ranges or {}).get(name),
-                (training or {}).get(name),
-            )
-            when = times[0] if times is not None else None
-            if stepped(before, now, when) or stood_still(plain(before), when) >= length > 0:
-                faults = [fault for fault in faults if fault.code is not Code.CONSTANT]
-            if times is not None and len(_runs(plain(now), times[1])) <= STEPS:
-                faults = [fault for fault in faults if fault.code is not Code.LEAVES_CONSTANT]
-            found += faults
+            found += _Comparing(
+                name, plain(before), plain(now), times,
+                (ranges or {}).get(name), (training or {}).get(name),
+            ).faults()  # fmt: skip
     return found
-
-
-def stood_still(column: Column, times: Floats | None) -> float:
-    """The longest time for which a plain column held one value, in seconds; nulls are passed over."""
-    runs = _runs(column, times) if times is not None else []
-    return max((end - begin for begin, end in runs), default=0.0)
 
 
 def _runs(column: Column, times: Floats) -> list[tuple[float, float]]:
@@ -182,12 +169,13 @@ def mismatches(training: Mapping[str, Trained], served: Mapping[str, Column]) ->
         null = nulls(column)
         share, rows = known.nulls / known.count, (known.count, len(column))
         # Whoever learned from many nulls knows what one means, and seasons bring more or fewer.
-        if 3 * share < null.mean() and risen(share, float(null.mean()), rows):
+        few = share < COMMON and 3 * share < null.mean()
+        if few and risen(share, float(null.mean()), rows):
             found.append(_null(name, share, float(null.mean()), "in the training set"))
         if column.dtype.kind == "O":
             if known.values and known.distinct <= min(COMPLETE, len(known.values)):
                 found += _unseen(name, set(known.values), known.count, column)
-        elif known.std and known.distinct > FEW:
+        elif known.std and known.distinct > FEW and not familiar(known, column[~null]):
             spread = float(np.std(column[~null])) if (~null).any() else 0.0
             if spread and not 1 / SCALE < spread / known.std < SCALE:
                 found.append(_scale(name, known.std, spread, "in the training set"))
@@ -236,6 +224,17 @@ def nulls(column: Column) -> Mask:
     return ~np.isfinite(column)
 
 
+def familiar(known: Trained, column: Floats) -> bool:
+    """Whether a model learned from a column that varies, and about as far as today's values, (m,).
+
+    Twice the width on either side, since a record is no fault; another unit leaves that.
+    """
+    if not known.std or known.minimum is None or known.maximum is None or not len(column):
+        return False
+    low, high = _wide(np.array([known.minimum, known.maximum]))
+    return bool(((column >= low) & (column <= high)).mean() > 1 - SHARE)
+
+
 def risen(before: float, now: float, rows: tuple[int, int]) -> bool:
     """Whether a share of rows rose by enough to matter, and surely."""
     rise = now - before
@@ -246,25 +245,130 @@ def risen(before: float, now: float, rows: tuple[int, int]) -> bool:
 # ---------------------------------------------------------------- one column
 
 
-def _column(
-    name: str, before: Column, now: Column, allowed: tuple[float | None, float | None] | None,
-    trained: Trained | None,
-) -> list[Defect]:  # fmt: skip
-    was, null = nulls(before), nulls(now)
-    share, share_now, rows = float(was.mean()), float(null.mean()), (len(before), len(now))
-    found = []
-    twice = share_now > 2 * share or 1 - share_now < (1 - share) / 2
-    if twice and risen(share, share_now, rows):
-        found.append(_null(name, share, share_now, "before"))
-    if null.all() or was.all():
-        return found
-    if (before.dtype.kind == "O") is not (now.dtype.kind == "O"):
-        kinds = ("words", "numbers") if before.dtype.kind == "O" else ("numbers", "words")
-        text = f"{name} was {kinds[0]} and is {kinds[1]}"
-        return [*found, Defect(name, Code.TYPE, 0.0, 1.0, text)]
-    if before.dtype.kind == "O":
-        return found + _unseen(name, set(before[~was].tolist()), len(before), now)
-    return found + _numbers(name, before[~was], now[~null], allowed, trained)
+class _Comparing:
+    """One column of two windows, and the questions that are asked of it."""
+
+    def __init__(
+        self, name: str, before: Column, now: Column, times: tuple[Floats, Floats] | None,
+        allowed: tuple[float | None, float | None] | None, trained: Trained | None,
+    ) -> None:  # fmt: skip
+        self.name, self.before, self.now = name, before, now
+        self.times, self.allowed, self.trained = times, allowed, trained
+        self.stretches = Stretches(times, (len(before), len(now)))
+        self.was, self.null = nulls(before), nulls(now)
+
+    def faults(self) -> list[Defect]:
+        """All that are wrong with it."""
+        before, now = self.before, self.now
+        share, share_now = float(self.was.mean()), float(self.null.mean())
+        found = []
+        twice = share_now > 2 * share or 1 - share_now < (1 - share) / 2
+        if twice and self._risen(self.was, share_now, len(now)):
+            found.append(_null(self.name, share, share_now, "before"))
+        if self.null.all() or self.was.all():
+            return found
+        if (before.dtype.kind == "O") is not (now.dtype.kind == "O"):
+            kinds = ("words", "numbers") if before.dtype.kind == "O" else ("numbers", "words")
+            text = f"{self.name} was {kinds[0]} and is {kinds[1]}"
+            return [*found, Defect(self.name, Code.TYPE, 0.0, 1.0, text)]
+        if before.dtype.kind == "O":
+            return found + _unseen(self.name, set(before[~self.was].tolist()), len(before), now)
+        if stepped(before, now, self.times[0] if self.times is not None else None):
+            return found
+        return found + self._numbers(before[~self.was], now[~self.null])
+
+    def _risen(self, held: Mask, now: float, rows: int) -> bool:
+        """Whether a share rose by enough to matter, and by more than stretches lie apart."""
+        rise, error = self.stretches.rise(held, now, rows)
+        return rise > SHARE and rise / error > PROOF
+
+    def _numbers(self, before: Floats, now: Floats) -> list[Defect]:
+        if before.min() == before.max():
+            return self._leaves(float(before[0]), now)
+        if now.min() == now.max():
+            clump = self.stretches.clump(self.before, float(now[0]), len(now))
+            if clump.usual**clump.draws > 1e-6:  # a rare event that did not happen
+                return []
+            usual = float((before == now[0]).mean())
+            text = f"{self.name} is always {now[0]:g}, which it was in {usual:.1%} before"
+            return [Defect(self.name, Code.CONSTANT, usual, 1.0, text)]
+        spread = self._spreads(before, now)
+        found = []
+        if spread is not None:
+            found.append(_scale(self.name, *spread, "before"))
+        else:
+            found += self._range(before)
+        point = self._mass_point(before, now)
+        return found if point is None else [*found, point]
+
+    def _leaves(self, usual: float, now: Floats) -> list[Defect]:
+        """A column that had one value, and has others."""
+        away = float((now != usual).mean())
+        if not risen(0.0, away, (len(self.before), len(self.now))):
+            return []
+        if self.times is not None:
+            when = self.times[1][~self.null]
+            # A calendar goes by a few steps; an event comes and goes.
+            if len(_runs(self.now, self.times[1])) <= STEPS or stays_away(now, usual, when) < STAYS:
+                return []
+            if self.trained is not None and familiar(self.trained, now):
+                return []
+        text = f"{self.name} was always {usual:g}, and is not in {away:.1%} of the requests"
+        return [Defect(self.name, Code.LEAVES_CONSTANT, 0.0, away, text)]
+
+    def _spreads(self, before: Floats, now: Floats) -> tuple[float, float] | None:
+        """Standard deviations that are a unit apart: from each stretch's, and the training set's.
+
+        The middle half has to say the same, where it has a width: a single row of 10**9 is an
+        outlier and no unit.
+        """
+        one, two = float(np.std(before)), float(np.std(now))
+        least, most = self.stretches.spreads(self.before)
+        if not two or least / SCALE < two < most * SCALE:
+            return None
+        if self.trained is not None and familiar(self.trained, now) and two > most:
+            return None
+        middle = float(np.subtract(*np.quantile(now, (0.75, 0.25))))
+        low, high = self.stretches.middles(self.before)
+        if high and middle and low / SCALE < middle < high * SCALE:
+            return None
+        return one, two
+
+    def _range(self, before: Floats) -> list[Defect]:
+        low, high = _wide(before)
+        known = self.trained
+        if known is not None and known.minimum is not None and known.maximum is not None:
+            low, high = min(low, known.minimum), max(high, known.maximum)
+        if self.allowed is not None:
+            low = low if self.allowed[0] is None else max(low, self.allowed[0])
+            high = high if self.allowed[1] is None else min(high, self.allowed[1])
+        with np.errstate(invalid="ignore"):
+            outside = (self.before < low) | (self.before > high)
+            share = float(((self.now < low) | (self.now > high)).mean())
+        if not self._risen(outside, share, len(self.now)):
+            return []
+        text = (
+            f"{self.name} lies outside {low:g} to {high:g} in {share:.1%} of the requests, "
+            f"{outside.mean():.1%} before"
+        )
+        return [Defect(self.name, Code.RANGE, float(outside.mean()), share, text, (low, high))]
+
+    def _mass_point(self, before: Floats, now: Floats) -> Defect | None:
+        values, counts = np.unique(now, return_counts=True)
+        value, share = float(values[counts.argmax()]), float(counts.max() / len(now))
+        was = float((before == value).mean())
+        usual = self.stretches.clump(self.before, value, len(now)).usual
+        if share <= MASS or usual >= share / 3 or not risen(was, share, (len(before), len(now))):
+            return None
+        # Values that many requests share, such as an hour's weather, come in several large heaps.
+        if len(counts) > 1 and share < ALONE * float(np.sort(counts)[-2]) / len(now):
+            return None
+        if len(np.unique(before[:10_000])) <= FEW and was > 0:
+            return None
+        text = (
+            f"{self.name} has one value in {share:.1%} of the requests, {was:.1%} before: {value:g}"
+        )
+        return Defect(self.name, Code.MASS_POINT, was, share, text, (value, value))
 
 
 def _null(name: str, before: float, now: float, when: str) -> Defect:
@@ -292,88 +396,8 @@ def _scale(name: str, before: float, now: float, when: str) -> Defect:
     return Defect(name, Code.SCALE, before, now, text)
 
 
-def _numbers(
-    name: str, before: Floats, now: Floats, allowed: tuple[float | None, float | None] | None,
-    trained: Trained | None,
-) -> list[Defect]:  # fmt: skip
-    if stepped(before, now):
-        return []
-    low, high = float(before.min()), float(before.max())
-    if low == high:
-        away = float((now != low).mean())
-        if not risen(0.0, away, (len(before), len(now))):
-            return []
-        text = f"{name} was always {low:g}, and is not in {away:.1%} of the requests"
-        return [Defect(name, Code.LEAVES_CONSTANT, 0.0, away, text)]
-    if now.min() == now.max():
-        usual = float((before == now[0]).mean())
-        if usual**LEAST_ROWS > 1e-6:  # a rare event that did not happen
-            return []
-        text = f"{name} is always {now[0]:g}, which it was in {usual:.1%} before"
-        return [Defect(name, Code.CONSTANT, usual, 1.0, text)]
-    spread = _spreads(before, now)
-    found = []
-    if spread is not None:
-        found.append(_scale(name, *spread, "before"))
-    else:
-        found += _range(name, before, now, allowed, trained)
-    point = _mass_point(name, before, now)
-    return found if point is None else [*found, point]
-
-
-def _spreads(before: Floats, now: Floats) -> tuple[float, float] | None:
-    """Standard deviations that are a unit apart.
-
-    The middle half has to say the same, where it has a width: a single row of 10**9 is an outlier
-    and no unit.
-    """
-    one, two = float(np.std(before)), float(np.std(now))
-    if not two or 1 / SCALE < two / one < SCALE:
-        return None
-    middle = [float(np.subtract(*np.quantile(x, (0.75, 0.25)))) for x in (before, now)]
-    if middle[0] and middle[1] and 1 / SCALE < middle[1] / middle[0] < SCALE:
-        return None
-    return one, two
-
-
 def _wide(before: Floats) -> tuple[float, float]:
     """A range that the reference is well inside of: its own, and as much again on either side."""
     seen = before[np.isfinite(before)]
     low, high = float(seen.min()), float(seen.max())
     return low - (high - low), high + (high - low)
-
-
-def _range(
-    name: str, before: Floats, now: Floats, allowed: tuple[float | None, float | None] | None,
-    trained: Trained | None,
-) -> list[Defect]:  # fmt: skip
-    low, high = _wide(before)
-    if trained is not None and trained.minimum is not None and trained.maximum is not None:
-        low, high = min(low, trained.minimum), max(high, trained.maximum)
-    if allowed is not None:
-        low = low if allowed[0] is None else max(low, allowed[0])
-        high = high if allowed[1] is None else min(high, allowed[1])
-    was = float(((before < low) | (before > high)).mean())
-    share = float(((now < low) | (now > high)).mean())
-    if not risen(was, share, (len(before), len(now))):
-        return []
-    text = (
-        f"{name} lies outside {low:g} to {high:g} in {share:.1%} of the requests, {was:.1%} before"
-    )
-    return [Defect(name, Code.RANGE, was, share, text, (low, high))]
-
-
-def _mass_point(name: str, before: Floats, now: Floats) -> Defect | None:
-    values, counts = np.unique(now, return_counts=True)
-    value, share = values[counts.argmax()], float(counts.max() / len(now))
-    was = float((before == value).mean())
-    if share <= MASS or was >= share / 3 or not risen(was, share, (len(before), len(now))):
-        return None
-    # Values that many requests share, such as an hour's weather, come in several large heaps.
-    if len(counts) > 1 and share < ALONE * float(np.sort(counts)[-2]) / len(now):
-        return None
-    few = len(np.unique(before[:10_000])) <= FEW
-    if few and was > 0:
-        return None
-    text = f"{name} has one value in {share:.1%} of the requests, {was:.1%} before: {value:g}"
-    return Defect(name, Code.MASS_POINT, was, share, text, (float(value), float(value)))

@@ -28,7 +28,7 @@ import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from kedge.core.advice import action, headline, would_change
+from kedge.core.advice import action, excluded, headline, would_change
 from kedge.core.contrast import (
     LEAST,
     Floats,
@@ -53,7 +53,7 @@ from kedge.core.defects import (
 )
 from kedge.core.facts import Facts, checked
 from kedge.core.findings import Cause, Diagnosis, Estimate, Evidence, Finding, Kind, Missing
-from kedge.core.world import Window, hardest, part, reason
+from kedge.core.world import Window, hardest, part, reason, spells
 
 Z = 3.5
 """Standard errors from which an effect is believed: once in 4,000 healthy cases, one-sided. The
@@ -114,6 +114,7 @@ class _Case:
         self.broken: list[Defect] = []
         self.contrast: Mean | None = None
         self.rise: Mean | None = None
+        self.spell = ""
         self.uneven = False
         self.ranked: tuple[str, ...] = ()
         self.floor = FLOOR * self._usual()
@@ -389,11 +390,15 @@ class _Case:
             self.tell("train_serve", "production sends what was trained on", "no")
         null = [f for f in found if f.code is Code.NULL and f.column not in explained
                 and not self._explained(served[f.column])]  # fmt: skip
+        before = facts.inputs.get("old", facts.current.columns)
+        shared = {f.column for f in mismatches(facts.training.get("old", {}), before)}
+        # What the reference had as well, and the way back has, made no difference between them.
+        ref = facts.reference if self.contrast is not None else None
+        raw = ref.columns if ref is not None else {}
+        null = [f for f in null if f.column not in shared or f.column not in raw]
         harmless = self.contrast is not None and self.below(self.contrast, FLOOR)
         if not null or harmless:
             return
-        before = facts.inputs.get("old", facts.current.columns)
-        shared = {f.column for f in mismatches(facts.training.get("old", {}), before)}
         text = "; ".join(fault.text for fault in null)
         if all(f.column in shared for f in null):
             text += f"; so it is with {facts.old}"
@@ -439,7 +444,19 @@ class _Case:
         verdict = self.verdict(rise, WORLD_MARGIN)
         self.tell("world", f"the same release, today less the reference, on {rise.n:,} requests",
                   verdict, rise)  # fmt: skip
+        if verdict == "yes" and self._usual_spell(np.where(clean, today, np.nan), now_mean.mean):
+            return
         self._explain(today, clean, verdict)
+
+    def _usual_spell(self, today: Floats, mean: float) -> bool:
+        """Whether the reference had such times as well, and they ended."""
+        ref, now = self.facts.reference, self.facts.current
+        if ref is None or ref.at is None or now.at is None or self.before is None:
+            return False
+        found = spells(self.before, (ref.at, now.at[~np.isnan(today)]), mean)
+        self.tell("spells", found.text, "yes" if found.usual else "no")
+        self.spell = found.text if found.usual else ""
+        return found.usual
 
     def _touched(self) -> NDArray[np.bool_]:
         """Requests that a defect of their row explains; the rest is the world's to explain."""
@@ -553,9 +570,10 @@ class _Case:
         # Without a second release nothing but the world can have changed since its own reference.
         alone = facts.old is None and facts.reference_of == "new"
         well = alone or (release is not None and self.below(release, FLOOR))
-        if well and world is not None and self._harmless(world):
+        if well and world is not None and (self.spell or self._harmless(world)):
             return self._noise(release, world)
         told = "; ".join(f"log {lack.log}" for lack in self.missing.values())
+        told = "; ".join(filter(None, (self.spell, told)))
         return Finding(
             cause=Cause.CANNOT_TELL,
             statement=told or "no cause was found, and none is excluded",
@@ -570,11 +588,9 @@ class _Case:
     def _noise(self, release: Mean | None, world: Mean) -> Finding:
         """Proven: with how much was excluded."""
         usual = self.floor / FLOOR
-        tops = [f"the world by more than {max(world.interval(PROOF_LEVEL)[1] / usual, 0):.0%}"]
-        if release is not None:
-            top = max(release.interval(PROOF_LEVEL)[1] / usual, 0)
-            tops.insert(0, f"the release by more than {top:.1%}")
-        said = f"nothing made it worse: of its loss, {' and '.join(tops)} are excluded"
+        tops = [max(found.interval(PROOF_LEVEL)[1] / usual, 0) if found is not None else None
+                for found in (release, world)]  # fmt: skip
+        said = excluded(tops[0], tops[1], self.spell)
         return Finding(cause=Cause.NOISE, statement=said)
 
 

@@ -21,7 +21,7 @@ class Cause(StrEnum):
     WORLD = "world"
     LABEL_MIX = "label_mix"
     NOISE = "noise"
-    """Proven: neither the release nor the world made it worse."""
+    """Proven: neither the release nor the world made it worse; or it comes and goes, as it did before."""
     CANNOT_TELL = "cannot_tell"
 
 
@@ -95,7 +95,8 @@ class Evidence(Value, frozen=True, kw_only=True):
 
     question: str
     """A code: split, log, labels, defects, train_serve, release, model, features, interaction,
-    swap, back_model, back_features, moved, world, label_mix, concept, inputs."""
+    swap, back_model, back_features, moved, world, spells, label_mix, concept,
+    inputs."""
     answer: str
     figure: float | None = None
     low: float | None = None

@@ -17,6 +17,7 @@ from kedge.core.contrast import LEAST, Floats, Mean, Units, difference, mean_of
 from kedge.core.defects import plain
 from kedge.core.disde import Side, Terms, domain, expected, ks, spaced, terms
 from kedge.core.findings import Estimate, Evidence, Kind
+from kedge.core.stretches import FEWEST, Stretches
 
 SAME = 1e-3
 """The p-value of Kolmogorov and Smirnov above which scores within a class count as unchanged."""
@@ -27,6 +28,11 @@ beyond a fifth."""
 APART = 2.0
 """Standard errors by which concept and inputs must differ to be told apart: the rise itself is
 certain by then, and only its kind is at stake."""
+
+
+SPELL = 0.05
+"""Of a reference's stretches as long as today, from which one so bad is part of what is usual: of
+twenty stormy, rainy or busy days a year says nothing, one in twenty comes every month."""
 
 
 MIX = 1.25
@@ -120,6 +126,44 @@ def _odds(share: float, before: Window) -> float:
     known = before.truth
     was = (known.sum() + 1) / (len(known) - known.sum() + 1)
     return float(share / max(1 - share, 1e-9) / was)
+
+
+class Spells(NamedTuple):
+    """How many stretches of a reference were as bad as today, and ended; of how many."""
+
+    bad: int
+    of: int
+
+    @property
+    def usual(self) -> bool:
+        """Whether such a time comes and goes by itself."""
+        return self.of >= FEWEST and self.bad >= SPELL * self.of
+
+    @property
+    def text(self) -> str:
+        """In words."""
+        return (
+            f"{self.bad} of the {self.of} stretches before that were as long were as bad, and ended"
+        )
+
+
+def spells(loss: Floats, times: tuple[Floats, Floats], today: float) -> Spells:
+    """How often a reference was as bad as today for as long, and was well again.
+
+    A bad stretch that lasted until the reference's end is none of them: it may be the beginning of
+    what is asked about.
+
+    Args:
+        loss: of the reference, (n,); NaN takes no part.
+        times: of the labelled rows of both windows, seconds, (n,) and (m,).
+        today: the mean loss.
+    """
+    known = ~np.isnan(loss)
+    stretches = Stretches((times[0][known], times[1]), (int(known.sum()), len(times[1])))
+    bad = [float(part.mean()) >= today for part in stretches.of(loss[known])]
+    while bad and bad[-1]:
+        bad.pop()
+    return Spells(sum(bad), len(bad))
 
 
 HEAPS = 20
