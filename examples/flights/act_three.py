@@ -13,6 +13,7 @@ report, and does not end the demo.
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,11 +22,28 @@ if TYPE_CHECKING:
 
 SNOW_S, LABELS_S = 12.0, 8.0
 DRILL = "4s"
+AGAIN, WAIT_S = 2, 8.0
+"""How often it is asked again at most, and how long labels are waited for before."""
 
 
-def diagnosed(demo: Demo, injected: str, *more: str) -> dict[str, Any]:
+def asked(demo: Demo, since_s: float) -> dict[str, Any]:
+    """Ask why; and once or twice again while the answer is that more outcomes would tell."""
+    since = (datetime.now(UTC) - timedelta(seconds=since_s)).isoformat()
+    told = demo.shell("diagnose", "flights", "--since", since).data
+    for _ in range(AGAIN):
+        lacking = {lack["code"] for lack in told["diagnosis"]["missing"]}
+        findings = told["diagnosis"]["findings"]
+        if findings[0]["cause"] != "cannot_tell" or not lacking & {"outcomes", "more_outcomes"}:
+            break
+        print(f"  cannot tell yet: {findings[0]['statement'][:100]}; asked again in {WAIT_S:.0f} s")
+        time.sleep(WAIT_S)
+        told = demo.shell("diagnose", "flights", "--since", since).data
+    return dict(told)
+
+
+def diagnosed(demo: Demo, injected: str, since_s: float) -> None:
     """Ask why, show the answer, and keep it for the report."""
-    told = demo.shell("diagnose", "flights", *more).data
+    told = asked(demo, since_s)
     found = told["diagnosis"]
     print(f"  {found['headline']}")
     for finding in found["findings"]:
@@ -40,7 +58,6 @@ def diagnosed(demo: Demo, injected: str, *more: str) -> dict[str, Any]:
     })  # fmt: skip
     if injected not in demo.diagnoses[-1]["found"]:
         print(f"    NOT what was injected: that is {injected}")
-    return dict(told)
 
 
 def ready(demo: Demo, traffic: Traffic) -> None:
@@ -70,7 +87,7 @@ def snow_act(demo: Demo, traffic: Traffic) -> None:
     traffic.let_it_snow()
     demo.watch(traffic, SNOW_S)
     time.sleep(LABELS_S)
-    diagnosed(demo, "world", "--since", f"{SNOW_S + LABELS_S:.0f}s")
+    diagnosed(demo, "world", SNOW_S + LABELS_S)
     after = demo.kedge.status()["production"]["release"]
     print(
         f"  {after} is production, as before: {'nobody took it back' if after == production else 'NO'}"

@@ -55,7 +55,7 @@ def features_act(demo: Demo, traffic: Traffic, work: Path) -> dict[str, Any]:
     wrong = forced.data["release"]
     demo.watch(traffic, FEATURES_S)
     quality = judged(demo)
-    diagnosed(demo, "features", "--since", f"{FEATURES_S:.0f}s")
+    diagnosed(demo, "features", FEATURES_S)
     said = demo.shell("rollback", "flights", "--axis", "features")
     receipt = said.data["receipt"]
     after = held(demo)

@@ -274,7 +274,7 @@ class Demo:
         honest = metrics["agreement_two_honest_by_month"]["7"]
         say(f"  {1 - self.shadow['agreement']:.1%} of the decisions would change; between two honest "
             f"models it is {1 - honest:.1%} (offline, July).\n  No caller has seen any of it.")  # fmt: skip
-        diagnosed(self, "model", "--since", "60s")
+        diagnosed(self, "model", 60.0)
         self.shell("abort", "flights")
         self.watch(traffic, 0.0)
 
