@@ -13,7 +13,6 @@ report, and does not end the demo.
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -28,8 +27,7 @@ AGAIN, WAIT_S = 2, 8.0
 
 def asked(demo: Demo, since_s: float) -> dict[str, Any]:
     """Ask why; and once or twice again while the answer is that more outcomes would tell."""
-    since = (datetime.now(UTC) - timedelta(seconds=since_s)).isoformat()
-    told = demo.shell("diagnose", "flights", "--since", since).data
+    told = demo.shell("diagnose", "flights", "--since", f"{since_s:.0f}s").data
     for _ in range(AGAIN):
         lacking = {lack["code"] for lack in told["diagnosis"]["missing"]}
         findings = told["diagnosis"]["findings"]
@@ -37,7 +35,8 @@ def asked(demo: Demo, since_s: float) -> dict[str, Any]:
             break
         print(f"  cannot tell yet: {findings[0]['statement'][:100]}; asked again in {WAIT_S:.0f} s")
         time.sleep(WAIT_S)
-        told = demo.shell("diagnose", "flights", "--since", since).data
+        since_s += 2 * WAIT_S  # as much again for the diagnosis itself
+        told = demo.shell("diagnose", "flights", "--since", f"{since_s:.0f}s").data
     return dict(told)
 
 
