@@ -12,12 +12,12 @@ import msgspec
 
 from kedge.core.commands import Drill, Return
 from kedge.core.durations import seconds
-from kedge.core.errors import NotAcknowledged, Refused, Unavailable
+from kedge.core.errors import Refused, Unavailable
 from kedge.core.release import decide
 from kedge.core.route import compile_plan
 from kedge.core.speed import SLO_S, Filed, Incident, Line, Machine, Practice, Speed, Spread, speed
 from kedge.core.values import Refusal, State
-from kedge.engine.control import SILENT_S, Control, Say, replicas
+from kedge.engine.control import SILENT_S, Control, Say, Silent, replicas
 from kedge.engine.drills import LONGEST_S
 from kedge.ports import Entry, Note
 from kedge.report import drill_story
@@ -179,8 +179,8 @@ def _submitted(
     """The receipt's parts, and which replica did not acknowledge; empty when all did."""
     try:
         receipt = control.submit(endpoint, command, by=actor(), reason="a drill", expect=expect)
-    except NotAcknowledged as error:
-        return dict(error.details["receipt"]), str(error)  # type: ignore[call-overload]
+    except Silent as error:
+        return error.receipt.parts(), str(error)
     return receipt.parts(), ""
 
 
