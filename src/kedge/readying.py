@@ -30,7 +30,7 @@ from kedge.core.readiness import (
 from kedge.core.values import Contact, Policy, State
 from kedge.engine.control import Gate, Say, replicas
 from kedge.engine.patrol import unwritten
-from kedge.engine.status import way_back
+from kedge.engine.status import WINDOW_OVER, way_back
 from kedge.judging import state_of
 from kedge.materialising import behind, lag_of
 from kedge.ports import Member, Note
@@ -96,7 +96,8 @@ def _facts(
         proven=proof[0] if proof is not None else None,
         proven_at=proof[1] if proof is not None else 0.0,
         replicas=tuple(member.name for member in members),
-        cold=way["cold"] if way is not None else {},
+        cold={m: why for m, why in way["cold"].items() if why != WINDOW_OVER} if way else {},
+        kept=way is None or way["kept"],
         pinned=tuple(m.name for m in members if state.endpoint in m.pinned),
         drill=_filed(place, state, "drill"), runbook=_filed(place, state, "runbook"),
         unwritten=unwritten(place.roster), silence_s=_silence_s(place, state, now),

@@ -18,7 +18,7 @@ from kedge.core.commands import Drill, Freeze, Promote, Return, Rollback, Thaw
 from kedge.core.errors import Refused
 from kedge.core.values import DrillPolicy, LogPolicy, Output, Placement, Stage, State
 from kedge.core.windows import PRODUCTION, Window
-from kedge.drilling import bound_of, may_drill, speed_of, speed_text
+from kedge.drilling import bound_of, may_drill, speed_of, speed_text, usual_bound
 from kedge.engine.drills import CHECK_S, READY_S, Returns, Schedule, due
 from kedge.engine.observe import Recorder
 from kedge.engine.patrol import Patrol
@@ -102,6 +102,19 @@ def test_a_drill_is_bounded(text: str) -> None:
         bound_of(text)
     assert caught.value.code == "bad_duration"
     assert bound_of("1m") == 60
+
+
+def test_a_way_back_that_has_to_be_loaded_gets_the_time_for_it(tmp_path: Path) -> None:
+    row = settled(tmp_path).row()
+    slow = msgspec.structs.replace(row.releases[1], load_s=8.0)
+    row = msgspec.structs.replace(row, releases={**row.releases, 1: slow})
+    flipped = datetime.fromisoformat(row.flipped_at).timestamp()
+    window = 14 * 86_400.0
+    assert usual_bound(row, flipped + window) == 10.0
+    assert usual_bound(row, flipped + window + 1) == 10.0 + 4 * 8.0
+    slower = msgspec.structs.replace(slow, load_s=80.0)
+    row = msgspec.structs.replace(row, releases={**row.releases, 1: slower})
+    assert usual_bound(row, flipped + window + 1) == 60.0
 
 
 # ---------------------------------------------------------------- who ends it

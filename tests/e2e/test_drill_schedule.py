@@ -85,11 +85,14 @@ def test_a_drill_that_is_due_is_started_ends_and_is_filed_while_callers_notice_n
 def test_what_starts_slowly_is_drilled_when_it_is_ready_and_not_filed_as_failed(
     make_site: Callable[..., Site],
 ) -> None:
-    """After a reboot control is there long before the models are."""
-    site = make_site(policy='drill = {every = "1d"}\n', workers=1)
-    place = promoted_long_ago(site, sleep_load_s=12.0)
+    """After a reboot control is there long before the models are; and nothing keeps the way back loaded."""
+    site = make_site(policy='drill = {every = "1d"}\nback_window = "1s"\n', workers=1)
+    place = promoted_long_ago(site, sleep_load_s=8.0)
     site.start()
     by, filed = site.until(lambda: drills(place), "the outcome", 90)[0]
     assert by.startswith("patrol@")
-    assert (filed["ok"], filed["why"]) == (True, "")
+    assert (filed["ok"], filed["why"], filed["for_s"] > 40) == (True, "", True)
     assert site.served() == "r2"
+    checked = {one["name"]: one for one in site.data("check", "flights", check=False)["checks"]}
+    assert [checked[name]["outcome"] for name in ("deployable", "warm", "drill")] == ["pass"] * 3
+    assert "r1 is not kept loaded, since its back_window of 1s is over" in checked["warm"]["why"]
