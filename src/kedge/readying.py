@@ -90,6 +90,7 @@ def _facts(
     now = place.clock.unix()
     way = way_back(state, landing, members, now)
     read = _runs(state, landing)
+    stale, blind = _stale(place, online, read)
     return Facts(
         state=state, now=now, landing=landing, grouped=_grouped(state.policy.owner),
         people_since=_people_since(place, state), tested=_filed(place, state, "alert_tested"),
@@ -101,7 +102,7 @@ def _facts(
         pinned=tuple(m.name for m in members if state.endpoint in m.pinned),
         drill=_filed(place, state, "drill"), runbook=_filed(place, state, "runbook"),
         unwritten=unwritten(place.roster), silence_s=_silence_s(place, state, now),
-        runs=len(read), stale=_stale(place, online, read),
+        runs=len(read), stale=stale, blind=blind,
     )  # fmt: skip
 
 
@@ -163,17 +164,23 @@ def _runs(state: State, landing: int | None) -> tuple[Run, ...]:
     return tuple(dict.fromkeys(run for one in roles if one for run in runs_of(one.generation)))
 
 
-def _stale(place: Workplace, online: Asked, runs: tuple[Run, ...]) -> tuple[str, ...]:
-    found = []
+def _stale(
+    place: Workplace, online: Asked, runs: tuple[Run, ...]
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Which runs are too old, and which cannot be looked at, with what their fault hints at."""
+    found: list[str] = []
+    blind: dict[str, str] = {}
     for run in runs:
         try:
             lag, patience = lag_of(place, online, run)
         except KedgeError as error:
-            found.append(f"{run.label} cannot be looked at: {error}")
+            blind[f"{run.label} cannot be looked at: {error}"] = (
+                error.hint or "kedge features status"
+            )
             continue
         if lag > patience:
             found.append(behind(run, lag, patience))
-    return tuple(found)
+    return tuple(found), blind
 
 
 # ---------------------------------------------------------------- filing

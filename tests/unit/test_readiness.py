@@ -260,6 +260,12 @@ def test_what_is_read_by_key_is_fresh() -> None:
     check = next(c for c in judge(but(stale=stale)) if c.name == "features")
     assert (check.outcome, check.mend) == ("fail", "kedge features materialise carrier_delays")
     assert outcome(but(runs=0), "features")[0] == "not applicable"
+    more = (*stale, "weather/2#1@4 is gone, and may be 60")
+    blind = {"delays/1#1@1 cannot be looked at: redis: refused": "is the server up?"}
+    check = next(c for c in judge(but(stale=more, blind=blind)) if c.name == "features")
+    assert check.mend == "is the server up?; kedge features materialise carrier_delays; kedge features materialise weather"  # fmt: skip
+    assert check.why.startswith("delays/1#1@1 cannot be looked at: redis: refused; carrier_delays")
+    assert outcome(but(blind=blind), "features")[0] == "fail"
 
 
 def test_what_fails_is_told_sooner_where_it_refuses_promotions() -> None:

@@ -115,6 +115,8 @@ class Facts(Value, frozen=True, kw_only=True):
     """How many runs production and the landing read by key."""
     stale: tuple[str, ...] = ()
     """Those that are too old to be read, in words."""
+    blind: Mapping[str, str] = {}
+    """Those that cannot be looked at, in words, each with what to do about it."""
 
 
 def landing_of(state: State, *, promoting: bool = False) -> int | None:
@@ -316,9 +318,11 @@ def _features(facts: Facts) -> Check:
         return _none("features", NO_PRODUCTION)
     if not facts.runs:
         return _none("features", "nothing is read by key")
-    if facts.stale:
-        view = facts.stale[0].partition("/")[0]
-        return _no("features", "; ".join(facts.stale), f"kedge features materialise {view}")
+    if facts.stale or facts.blind:
+        views = dict.fromkeys(words.partition("/")[0] for words in facts.stale)
+        mend = [*facts.blind.values(), *(f"kedge features materialise {view}" for view in views)]
+        return _no("features", "; ".join((*facts.blind, *facts.stale)),
+                   "; ".join(dict.fromkeys(mend)))  # fmt: skip
     return _ok("features", f"{facts.runs} runs that are read by key are fresh")
 
 
