@@ -144,8 +144,10 @@ def _silence_s(place: Workplace, state: State, now: float) -> float | None:
     """
     if state.compared is None:
         return None
+    # A change that lies behind so many notes is an old one; the row itself knows its newest flip.
     changed = next((unix_of(e.at) for e in place.ledger.history(state.endpoint, POLICIES)
-                    if not isinstance(e.event, Note)), 0.0)  # fmt: skip
+                    if not isinstance(e.event, Note)),
+                   unix_of(state.flipped_at) if state.flipped_at else 0.0)  # fmt: skip
     try:
         newest = max(place.windows.newest(state.endpoint) or 0.0, changed)
         if now - newest <= EVIDENCE_S:
