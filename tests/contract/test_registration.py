@@ -74,7 +74,7 @@ class Desk:
 
     def register(self, source: Path, **more: Any) -> tuple[ModelVersion, bool]:
         given = {
-            "model": "m", "loaders": LOADERS, "golden": None, "training": None, "trusted": (),
+            "model": "m", "flavours": LOADERS, "golden": None, "training": None, "trusted": (),
             "by": "ada", "at": "2026-01-01T00:00:00Z", **more,
         }  # fmt: skip
         loader = LOADER if (source / "behave.json").exists() else None
