@@ -292,6 +292,15 @@ def test_a_drill_that_is_due_waits_for_its_replicas_for_a_while(tmp_path: Path) 
     clock.own += READY_S
     own.look()
     assert started == ["flights"] * 2
+    clock.own += CHECK_S
+    own.look()
+    body = {"ok": True, "dry": False}
+    made.ledger.note("flights", Note("drill", body), by="ada", reason="",
+                     at=datetime.fromtimestamp(clock.wall, UTC).isoformat())  # fmt: skip
+    clock.own += READY_S
+    place.roster.publish(whole)
+    own.look()
+    assert started == ["flights"] * 2  # somebody drilled while it waited
 
 
 def replica(row: State) -> Member:

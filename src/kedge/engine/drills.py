@@ -171,19 +171,20 @@ class Schedule:
                 continue
             if now - self._checked.get(name, -CHECK_S) >= CHECK_S:
                 self._checked[name] = now
-                self._ask(state, now)
+                self._due.pop(name, None)
+                if self._is_due(state):  # too much to read at every look
+                    self._due[name] = now
             if name in self._due and (self._ready(state) or now - self._due[name] >= READY_S):
-                del self._due[name]
+                waited = now - self._due.pop(name)
+                if waited and not self._is_due(state):
+                    continue  # somebody drilled, or began something, while it waited
                 log.info("drills.due", endpoint=name)
                 self._running[name] = self._start(name)
 
-    def _ask(self, state: State, now: float) -> None:
-        """Whether a drill is due, which is too much to read at every look."""
-        name = state.endpoint
-        running = self._running.get(name)
-        self._due.pop(name, None)
-        if (running is None or not running()) and due(state, self._last(name), self._clock.unix()):
-            self._due[name] = now
+    def _is_due(self, state: State) -> bool:
+        running = self._running.get(state.endpoint)
+        idle = running is None or not running()
+        return idle and due(state, self._last(state.endpoint), self._clock.unix())
 
     def _ready(self, state: State) -> bool:
         """Whether every replica speaks, serves this row, and holds what it is to hold."""
