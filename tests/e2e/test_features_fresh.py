@@ -21,10 +21,10 @@ class Store:
 
     def __init__(self, kind: str) -> None:
         self.config = ""
-        self.hint = "is the disk full, or the file gone? materialise writes it again"
+        self.hint = "remove the file: kedge features materialise writes it again, from the log"
         self._server = None
         if kind == "redis":
-            port = free_port()
+            self._port = port = free_port()
             self._server = Valkey(port=port)
             self.config = f'[online]\nstore = "redis"\nurl = "redis://127.0.0.1:{port}"\n'
             self.hint = "is the server up, and within reach of this host?"
@@ -39,6 +39,13 @@ class Store:
         for more in ("-wal", "-shm"):
             path.with_name(path.name + more).unlink(missing_ok=True)
         path.write_bytes(b"this is no database" * 1000)
+
+    def again(self, site: Site) -> None:
+        """Do what the check says, before what was lost is written again."""
+        if self._server is not None:
+            self._server = Valkey(port=self._port)
+        else:
+            (site.root / ".kedge" / "online" / "online.db").unlink()
 
 
 @pytest.fixture(params=["sqlite", "redis"])
@@ -82,3 +89,11 @@ def test_what_is_read_by_key_is_judged_by_the_store_itself(
     assert found["outcome"] == "fail"
     assert found["why"].startswith("delays/1#1@1 cannot be looked at: ")
     assert found["mend"] == store.hint
+    store.again(site)
+    found = features(site)
+    assert (found["outcome"], found["why"]) == (
+        "fail",
+        "delays/1#1@1 is gone, and may be 180",
+    )
+    site.run(*shlex.split(found["mend"])[1:])
+    assert features(site)["outcome"] == "pass"
