@@ -76,6 +76,8 @@ def flavours() -> tuple[dict[str, Flavour], dict[str, str]]:
             found[name] = announced[name].load()() if name in announced else points[name]
         except UnfitModel as error:
             missing[name] = f"{error}; {error.hint}"
+        except ImportError as error:
+            missing[name] = str(error)
     return found, missing
 
 

@@ -112,6 +112,10 @@ def test_a_flavour_whose_library_is_missing_is_known_and_says_what_to_install(
     assert (
         "error: the loader for boosted needs no_such_booster, which is not installed" in done.stderr
     )
+    bench.plugin(tmp_path / "plugin", "[kedge.loaders]\nboosted = boosted:Loader\n"
+                 "[kedge.flavours]\nboosted = gone:Flavour\n")  # fmt: skip
+    done = bench.kedge("register", "flights", "model.boost")
+    assert "not installed: boosted (No module named 'gone')" in done.stderr
     bench.plugin(tmp_path / "plugin", "[kedge.loaders]\nboosted = boosted:Loader\n")
     done = bench.kedge("register", "flights", "model.boost")
     assert (done.returncode, "is no model that kedge can load" in done.stderr) == (1, True)

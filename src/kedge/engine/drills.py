@@ -174,7 +174,7 @@ class Schedule:
                 self._due.pop(name, None)
                 if self._is_due(state):  # too much to read at every look
                     self._due[name] = now
-            if name in self._due and (self._ready(state) or now - self._due[name] >= READY_S):
+            if name in self._due and (now - self._due[name] >= READY_S or self._ready(state)):
                 waited = now - self._due.pop(name)
                 if waited and not self._is_due(state):
                     continue  # somebody drilled, or began something, while it waited
