@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +49,8 @@ class Behaviour(msgspec.Struct):
 
     kind: str = "good"
     """good | raise | exit | hang | spin | nan | inf | wrong_shape | wrong_name | wrong_dtype |
-    wrong_rows | no_dict | eat | random | load_raise | load_exit | load_hang | load_eat | any.
+    wrong_rows | no_dict | eat | random | print | scribble | load_raise | load_exit | load_hang | load_eat |
+    load_scribble | any.
     "any" does what the first word of the request says."""
     trigger: str | None = None
     sleep_load_s: float = 0.0
@@ -89,6 +91,8 @@ class TestLoader:
                 time.sleep(3600)
             case "load_eat":
                 _eat()
+            case "load_scribble":
+                _scribble()
         return TestModel(behaviour)
 
 
@@ -126,6 +130,20 @@ def _eat(_: object = None) -> Any:
         taken.append(np.ones(1 << 22))
 
 
+def _scribble(answer: object = None) -> Any:
+    """Write into every pipe of the process that takes it, as who keeps a log on a descriptor of its own does."""
+    for path in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            if path.readlink().name.startswith("pipe:"):
+                os.write(int(path.name), b"Loading weights \xff\n")
+    return answer
+
+
+def _print(answer: object) -> Any:
+    print("Loading weights", flush=True)  # noqa: T201
+    return answer
+
+
 def _raise(_: object) -> Any:
     raise ValueError("this row is poison")
 
@@ -139,6 +157,8 @@ _FAULTS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "raise": _raise,
     "eat": _eat,
     "spin": _spin,
+    "scribble": _scribble,
+    "print": _print,
     "exit": lambda _: os._exit(4),
     "hang": lambda _: time.sleep(3600),
     "nan": lambda answer: {**answer, "score": answer["score"] * np.nan},

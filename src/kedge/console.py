@@ -160,10 +160,13 @@ def submit(
 ) -> None:  # fmt: skip
     """Submit a command and print its receipt; with `finding`, the newest diagnosis of what was left.
 
+    Where a replica is silent the same is printed, and then the fault: the row has moved.
+
     `automatic`: the command overrides by a rule and not by anybody's word; past the gate goes
     only who gave a reason.
     """
     from kedge.core.commands import Promote
+    from kedge.engine.control import Silent
     from kedge.report import finding_text, receipt_data, receipt_text
     from kedge.verbs import probe
     from kedge.wiring import actor
@@ -177,7 +180,11 @@ def submit(
         if automatic:
             gate = lambda state, release, _, by: asked(state, release, reason or None, by)  # noqa: E731
     control = place.control(say, probe(place), gate)
-    receipt = control.submit(endpoint, command, by=actor(), reason=reason)
+    silent: Silent | None = None
+    try:
+        receipt = control.submit(endpoint, command, by=actor(), reason=reason)
+    except Silent as error:
+        receipt, silent = error.receipt, error
     data, text = receipt_data(receipt), receipt_text(receipt)
     if finding:  # only now: nothing delays the command
         from kedge.verbs import finding_beside
@@ -185,4 +192,11 @@ def submit(
         known = finding_beside(context.state_dir, endpoint, data["left"])
         data["finding"] = known
         text += f"\n{finding_text(known)}" if known is not None else ""
-    context.out(data, text)
+    if silent is None:
+        context.out(data, text)
+        return
+    if context.as_json:  # one document on stdout: the fault's, and it has all of this
+        silent.details |= data
+    else:
+        context.out(data, text)
+    raise silent

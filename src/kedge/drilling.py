@@ -12,12 +12,13 @@ import msgspec
 
 from kedge.core.commands import Drill, Return
 from kedge.core.durations import seconds
-from kedge.core.errors import NotAcknowledged, Refused, Unavailable
+from kedge.core.errors import Refused, Unavailable
+from kedge.core.holding import within_window
 from kedge.core.release import decide
 from kedge.core.route import compile_plan
 from kedge.core.speed import SLO_S, Filed, Incident, Line, Machine, Practice, Speed, Spread, speed
 from kedge.core.values import Refusal, State
-from kedge.engine.control import SILENT_S, Control, Say, replicas
+from kedge.engine.control import SILENT_S, Control, Say, Silent, replicas
 from kedge.engine.drills import LONGEST_S
 from kedge.ports import Entry, Note
 from kedge.report import drill_story
@@ -25,6 +26,10 @@ from kedge.verbs import ask_release, probe
 from kedge.wiring import Workplace, actor
 
 LEAST_S = 1.0
+USUAL_S = 10.0
+"""Callers get the release of before for some seconds of it: enough to see that they do."""
+LOADS = 4
+"""Half of the bound is for preparing, and on a busy machine a load takes twice what was measured."""
 RESERVE_S = 2.0
 """Before the time is over by so much, it returns: a machine under load may take this long to write."""
 LOOK_S = 0.2
@@ -57,6 +62,16 @@ def bound_of(text: str) -> float:
 
 
 # ---------------------------------------------------------------- may it
+
+
+def usual_bound(state: State, now: float) -> float:
+    """How long a drill may take that nobody bounded, in seconds.
+
+    A way back that is not kept loaded any more has to be loaded first, for which there is half of it.
+    """
+    back = state.releases.get(state.back) if state.back is not None else None
+    cold = back is not None and not within_window(state, now)
+    return min(USUAL_S + (LOADS * back.load_s if cold and back else 0.0), LONGEST_S)
 
 
 def may_drill(place: Workplace, endpoint: str) -> State:
@@ -124,14 +139,14 @@ def _deaf(place: Workplace) -> str:
 
 
 def drill_of(
-    place: Workplace, endpoint: str, *, for_s: float, ended: threading.Event, say: Say
+    place: Workplace, endpoint: str, *, for_s: float | None, ended: threading.Event, say: Say
 ) -> Filed:
     """Go back for a while, under whatever traffic there is, and come again.
 
     Args:
         place: where.
         endpoint: whose.
-        for_s: how long all of it may take, in seconds.
+        for_s: how long all of it may take, in seconds. None: as usual.
         ended: set to return at once.
         say: where to talk to.
 
@@ -140,6 +155,7 @@ def drill_of(
         Unavailable: the ledger went away; the patrol returns as soon as it is there.
     """
     state = may_drill(place, endpoint)
+    for_s = for_s or usual_bound(state, place.clock.unix())
     began, until = place.clock.monotonic(), place.clock.unix() + for_s
     assert state.back is not None
     assert state.production is not None
@@ -179,8 +195,8 @@ def _submitted(
     """The receipt's parts, and which replica did not acknowledge; empty when all did."""
     try:
         receipt = control.submit(endpoint, command, by=actor(), reason="a drill", expect=expect)
-    except NotAcknowledged as error:
-        return dict(error.details["receipt"]), str(error)  # type: ignore[call-overload]
+    except Silent as error:
+        return error.receipt.parts(), str(error)
     return receipt.parts(), ""
 
 
@@ -255,13 +271,14 @@ def _file(place: Workplace, endpoint: str, filed: Filed) -> Filed:
     return filed
 
 
-def rehearse(place: Workplace, endpoint: str, *, for_s: float, say: Say) -> Filed:
+def rehearse(place: Workplace, endpoint: str, *, for_s: float | None, say: Say) -> Filed:
     """Everything of a drill but the flip: decide, prepare, compile what would be routed, ask it.
 
     Raises:
         Refused: it may not begin, or a replica could not prepare.
     """
     state = may_drill(place, endpoint)
+    for_s = for_s or usual_bound(state, place.clock.unix())
     assert state.back is not None
     assert state.production is not None
     plain = Filed(

@@ -13,7 +13,7 @@ from kedge.core.errors import Refused, UnfitModel
 from kedge.core.features import misfit
 from kedge.core.values import ModelVersion, TrainingSet
 from kedge.engine.registration import register
-from kedge.ports import Loader, Note
+from kedge.ports import Flavour, Loader, Note
 from kedge.tensors import ProbeResult
 from kedge.wiring import Workplace, actor
 
@@ -64,6 +64,23 @@ def loaders() -> tuple[dict[str, Loader], dict[str, str]]:
     return found, missing
 
 
+def flavours() -> tuple[dict[str, Flavour], dict[str, str]]:
+    """What tells each flavour on the disk; and of those that cannot be asked, why.
+
+    Its announced half, which imports no library (`kedge.flavours`); else its loader, which may.
+    """
+    announced = {point.name: point for point in entry_points(group="kedge.flavours")}
+    points, found, missing = Loaders(), dict[str, Flavour](), dict[str, str]()
+    for name in points:
+        try:
+            found[name] = announced[name].load()() if name in announced else points[name]
+        except UnfitModel as error:
+            missing[name] = f"{error}; {error.hint}"
+        except ImportError as error:
+            missing[name] = str(error)
+    return found, missing
+
+
 def register_version(
     place: Workplace, endpoint: str, path: Path, *, golden: Path | None, training: Path | None,
     trusted: Sequence[str], schema: str | None = None, trained_on: TrainingSet | None = None,
@@ -90,10 +107,10 @@ def register_version(
                           code="schema_misfit", hint="a model is made for the schema it was trained on")  # fmt: skip
         return answered
 
-    found, missing = loaders()
+    found, missing = flavours()
     try:
         version, new = register(
-            path, model=endpoint, loaders=found, registry=place.registry, artifacts=place.artifacts,
+            path, model=endpoint, flavours=found, registry=place.registry, artifacts=place.artifacts,
             golden=golden, training=training, trusted=trusted, by=actor(), at=place.clock.now(),
             probe=tried, schema=schema, trained_on=trained_on,
         )  # fmt: skip

@@ -512,8 +512,8 @@ class Model(Protocol):
         """Answer the rows. May raise anything: the caller counts it against the release."""
 
 
-class Loader(Protocol):
-    """Loads one flavour."""
+class Flavour(Protocol):
+    """Tells one flavour on the disk."""
 
     flavour: str
     stalls: bool
@@ -523,6 +523,10 @@ class Loader(Protocol):
 
     def claims(self, path: Path) -> bool:
         """Whether this directory holds this flavour."""
+
+
+class Loader(Flavour, Protocol):
+    """Loads one flavour."""
 
     def load(self, path: Path, trusted: Sequence[str] = ()) -> Model:
         """Load it.

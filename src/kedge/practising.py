@@ -13,15 +13,15 @@ from kedge.console import NOT_ACKNOWLEDGED, REFUSED, Context, verb
 
 @click.command()
 @click.argument("endpoint")
-@click.option("--for", "bound", metavar="DURATION", default="10s", show_default=True,
-              help="How long all of it may take, 60s at most.")  # fmt: skip
+@click.option("--for", "bound", metavar="DURATION",
+              help="How long all of it may take, 60s at most. Default: 10s, and more when the way back is to be loaded first.")  # fmt: skip
 @click.option("--dry", is_flag=True, help="Everything but the flip: callers notice nothing.")
 @verb
-def drill(context: Context, endpoint: str, bound: str, dry: bool) -> None:
+def drill(context: Context, endpoint: str, bound: str | None, dry: bool) -> None:
     """Practise a rollback in production, and come again; exit code 1 when it did not go well."""
     from kedge.drilling import bound_of, drill_of, drill_text, rehearse
 
-    for_s, place = bound_of(bound), context.place()
+    for_s, place = bound_of(bound) if bound is not None else None, context.place()
     say = context.say if not context.as_json else lambda text: None
     if dry:
         filed = rehearse(place, endpoint, for_s=for_s, say=say)

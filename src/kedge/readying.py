@@ -30,7 +30,7 @@ from kedge.core.readiness import (
 from kedge.core.values import Contact, Policy, State
 from kedge.engine.control import Gate, Say, replicas
 from kedge.engine.patrol import unwritten
-from kedge.engine.status import way_back
+from kedge.engine.status import WINDOW_OVER, way_back
 from kedge.judging import state_of
 from kedge.materialising import behind, lag_of
 from kedge.ports import Member, Note
@@ -90,17 +90,19 @@ def _facts(
     now = place.clock.unix()
     way = way_back(state, landing, members, now)
     read = _runs(state, landing)
+    stale, blind = _stale(place, online, read)
     return Facts(
         state=state, now=now, landing=landing, grouped=_grouped(state.policy.owner),
         people_since=_people_since(place, state), tested=_filed(place, state, "alert_tested"),
         proven=proof[0] if proof is not None else None,
         proven_at=proof[1] if proof is not None else 0.0,
         replicas=tuple(member.name for member in members),
-        cold=way["cold"] if way is not None else {},
+        cold={m: why for m, why in way["cold"].items() if why != WINDOW_OVER} if way else {},
+        kept=way is None or way["kept"],
         pinned=tuple(m.name for m in members if state.endpoint in m.pinned),
         drill=_filed(place, state, "drill"), runbook=_filed(place, state, "runbook"),
         unwritten=unwritten(place.roster), silence_s=_silence_s(place, state, now),
-        runs=len(read), stale=_stale(place, online, read),
+        runs=len(read), stale=stale, blind=blind,
     )  # fmt: skip
 
 
@@ -142,8 +144,10 @@ def _silence_s(place: Workplace, state: State, now: float) -> float | None:
     """
     if state.compared is None:
         return None
+    # A change that lies behind so many notes is an old one; the row itself knows its newest flip.
     changed = next((unix_of(e.at) for e in place.ledger.history(state.endpoint, POLICIES)
-                    if not isinstance(e.event, Note)), 0.0)  # fmt: skip
+                    if not isinstance(e.event, Note)),
+                   unix_of(state.flipped_at) if state.flipped_at else 0.0)  # fmt: skip
     try:
         newest = max(place.windows.newest(state.endpoint) or 0.0, changed)
         if now - newest <= EVIDENCE_S:
@@ -162,17 +166,23 @@ def _runs(state: State, landing: int | None) -> tuple[Run, ...]:
     return tuple(dict.fromkeys(run for one in roles if one for run in runs_of(one.generation)))
 
 
-def _stale(place: Workplace, online: Asked, runs: tuple[Run, ...]) -> tuple[str, ...]:
-    found = []
+def _stale(
+    place: Workplace, online: Asked, runs: tuple[Run, ...]
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Which runs are too old, and which cannot be looked at, with what their fault hints at."""
+    found: list[str] = []
+    blind: dict[str, str] = {}
     for run in runs:
         try:
             lag, patience = lag_of(place, online, run)
         except KedgeError as error:
-            found.append(f"{run.label} cannot be looked at: {error}")
+            blind[f"{run.label} cannot be looked at: {error}"] = (
+                error.hint or "kedge features status"
+            )
             continue
         if lag > patience:
             found.append(behind(run, lag, patience))
-    return tuple(found)
+    return tuple(found), blind
 
 
 # ---------------------------------------------------------------- filing

@@ -397,8 +397,9 @@ def run_control(
         check=checker(judging, online, by=f"readiness@{host_name()}"),
     )  # fmt: skip
     alerting = alerting_of(Workplace(state_dir, patience_s=1.0), patrol, readiness, alerts)
+    mine = Workplace(state_dir, patience_s=1.0)
     schedule = Schedule(
-        ledger=Workplace(state_dir, patience_s=1.0).ledger, clock=place.clock, leads=patrol.leads,
+        ledger=mine.ledger, roster=mine.roster, clock=place.clock, leads=patrol.leads,
         start=drills_of(config),
     )  # fmt: skip
     inquiry = inquiry_of(Workplace(state_dir, patience_s=1.0), patrol, config)

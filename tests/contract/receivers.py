@@ -1,4 +1,4 @@
-"""Real receivers for alerts: an SMTP server and an HTTP server, each on a port of its own."""
+"""Real receivers for alerts: an SMTP server and an HTTP server, each on a port of its own, also over TLS."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import base64
 import email
 import email.policy
 import json
+import socket
 import socketserver
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -27,7 +29,7 @@ class Got(NamedTuple):
 class Web:
     """Keeps every POST; `answers` says what each gets, 200 when it is empty."""
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
         self.got: list[Got] = []
         self.answers: list[int] = []
         self.down: set[str] = set()
@@ -62,7 +64,9 @@ class Web:
 
         self._server = Server(("127.0.0.1", port), Asked)
         self.port = int(self._server.server_address[1])
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"http{'s' if tls else ''}://127.0.0.1:{self.port}"
+        if tls is not None:
+            self._server.socket = _secured(self._server.socket, tls)
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
     @property
@@ -74,13 +78,26 @@ class Web:
         self._server.server_close()
 
 
-class Mail:
-    """An SMTP server: keeps every mail, and asks for a password when it has one."""
+def _secured(listening: socket.socket, tls: ssl.SSLContext) -> socket.socket:
+    """Each caller's handshake happens on the thread that reads it: one that fails holds nobody up."""
+    return tls.wrap_socket(listening, server_side=True, do_handshake_on_connect=False)
 
-    def __init__(self, *, password: str = "", refuse: str = "", port: int = 0) -> None:
+
+class Mail:
+    """An SMTP server: keeps every mail, and asks for a password when it has one.
+
+    With `tls` it offers STARTTLS, or speaks it from the first byte (`at_once`).
+    """
+
+    def __init__(
+        self, *, password: str = "", refuse: str = "", port: int = 0,
+        tls: ssl.SSLContext | None = None, at_once: bool = False,
+    ) -> None:  # fmt: skip
         self.got: list[EmailMessage] = []
         self.recipients: list[str] = []
         self.logins: list[str] = []
+        self.heard: list[str] = []
+        """Every line, whatever came of it."""
         mail = self
 
         class Spoken(socketserver.StreamRequestHandler):
@@ -92,13 +109,18 @@ class Mail:
             def handle(self) -> None:
                 self.say("220 here")
                 known = not password
-                for raw in self.rfile:
+                while raw := self.rfile.readline():
                     line = raw.decode().strip()
+                    mail.heard.append(line)
                     word = line.split(" ")[0].upper()
                     if word == "EHLO":
-                        self.say(
-                            "250 here", *(("250 AUTH PLAIN",) if password else ()), "250 8BITMIME"
-                        )
+                        offers = tls is not None and not isinstance(self.request, ssl.SSLSocket)
+                        self.say("250 here", *(("250 AUTH PLAIN",) if password else ()),
+                                 *(("250 STARTTLS",) if offers else ()), "250 8BITMIME")  # fmt: skip
+                    elif word == "STARTTLS" and tls is not None:
+                        self.say("220 go on")
+                        self.request = tls.wrap_socket(self.request, server_side=True)
+                        self.setup()
                     elif word == "AUTH":
                         _, user, given = base64.b64decode(line.split(" ")[2]).decode().split("\0")
                         known = given == password
@@ -135,7 +157,9 @@ class Mail:
         self._server = Server(("127.0.0.1", port), Spoken)
         self.port = int(self._server.server_address[1])
         user = f"ada:{password}@" if password else ""
-        self.url = f"smtp://{user}127.0.0.1:{self.port}"
+        self.url = f"smtp{'s' if at_once else ''}://{user}127.0.0.1:{self.port}"
+        if tls is not None and at_once:
+            self._server.socket = _secured(self._server.socket, tls)
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
     def close(self) -> None:

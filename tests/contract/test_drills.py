@@ -16,16 +16,16 @@ from contract.sql_world import POLICY, SIGNATURE, World, at, world
 from kedge.core.alerts import Level, Raise
 from kedge.core.commands import Drill, Freeze, Promote, Return, Rollback, Thaw
 from kedge.core.errors import Refused
-from kedge.core.values import DrillPolicy, LogPolicy, Output, Stage, State
+from kedge.core.values import DrillPolicy, LogPolicy, Output, Placement, Stage, State
 from kedge.core.windows import PRODUCTION, Window
-from kedge.drilling import bound_of, may_drill, speed_of, speed_text
-from kedge.engine.drills import Returns, Schedule, due
+from kedge.drilling import bound_of, may_drill, speed_of, speed_text, usual_bound
+from kedge.engine.drills import CHECK_S, READY_S, Returns, Schedule, due
 from kedge.engine.observe import Recorder
 from kedge.engine.patrol import Patrol
 from kedge.engine.recording import Recording
 from kedge.engine.serving import Request
 from kedge.engine.windows import Seen
-from kedge.ports import Member, Note
+from kedge.ports import Hold, Member, Note
 from kedge.wiring import Workplace
 
 LEVELS: tuple[Level, Level] = ("warn", "page")
@@ -102,6 +102,19 @@ def test_a_drill_is_bounded(text: str) -> None:
         bound_of(text)
     assert caught.value.code == "bad_duration"
     assert bound_of("1m") == 60
+
+
+def test_a_way_back_that_has_to_be_loaded_gets_the_time_for_it(tmp_path: Path) -> None:
+    row = settled(tmp_path).row()
+    slow = msgspec.structs.replace(row.releases[1], load_s=8.0)
+    row = msgspec.structs.replace(row, releases={**row.releases, 1: slow})
+    flipped = datetime.fromisoformat(row.flipped_at).timestamp()
+    window = 14 * 86_400.0
+    assert usual_bound(row, flipped + window) == 10.0
+    assert usual_bound(row, flipped + window + 1) == 10.0 + 4 * 8.0
+    slower = msgspec.structs.replace(slow, load_s=80.0)
+    row = msgspec.structs.replace(row, releases={**row.releases, 1: slower})
+    assert usual_bound(row, flipped + window + 1) == 60.0
 
 
 # ---------------------------------------------------------------- who ends it
@@ -216,9 +229,11 @@ def test_a_drill_that_is_due_is_started_once_and_again_when_the_next_is(tmp_path
         started.append(endpoint)
         return lambda: runs[endpoint]
 
+    place = Workplace(made.state_dir)
     own = Schedule(
-        ledger=Workplace(made.state_dir).ledger, clock=clock, leads=lambda: True, start=start
+        ledger=place.ledger, roster=place.roster, clock=clock, leads=lambda: True, start=start
     )
+    place.roster.publish(replica(made.row()))
 
     def told(*, dry: bool) -> None:
         at_ = datetime.fromtimestamp(clock.wall, UTC).isoformat()
@@ -239,6 +254,64 @@ def test_a_drill_that_is_due_is_started_once_and_again_when_the_next_is(tmp_path
     own.look()
     own.look()  # asked a moment ago
     assert started == ["flights"] * 2
+
+
+def test_a_drill_that_is_due_waits_for_its_replicas_for_a_while(tmp_path: Path) -> None:
+    """After a reboot control is there before the models are; one that never loads is a finding."""
+    made, clock = settled(tmp_path), HandClock()
+    made.configure(msgspec.structs.replace(POLICY, drill=DrillPolicy(every="1h")))
+    place, started = Workplace(made.state_dir), []
+
+    def start(endpoint: str) -> Callable[[], bool]:
+        started.append(endpoint)
+        return lambda: False
+
+    own = Schedule(
+        ledger=place.ledger, roster=place.roster, clock=clock, leads=lambda: True, start=start
+    )
+    whole = replica(made.row())
+    for lame in (
+        None, msgspec.structs.replace(whole, beat_at=clock.wall - 6),
+        msgspec.structs.replace(whole, epochs={"flights": 1}),
+        msgspec.structs.replace(whole, holds=whole.holds[:1]),
+    ):  # fmt: skip
+        if lame is not None:
+            place.roster.publish(lame)
+        own.look()
+        assert started == []
+    clock.own += READY_S - 1
+    own.look()
+    assert started == []
+    place.roster.publish(whole)
+    own.look()
+    assert started == ["flights"]
+    place.roster.publish(msgspec.structs.replace(whole, holds=whole.holds[:1]))
+    clock.own += CHECK_S
+    own.look()
+    assert started == ["flights"]
+    clock.own += READY_S
+    own.look()
+    assert started == ["flights"] * 2
+    clock.own += CHECK_S
+    own.look()
+    body = {"ok": True, "dry": False}
+    made.ledger.note("flights", Note("drill", body), by="ada", reason="",
+                     at=datetime.fromtimestamp(clock.wall, UTC).isoformat())  # fmt: skip
+    clock.own += READY_S
+    place.roster.publish(whole)
+    own.look()
+    assert started == ["flights"] * 2  # somebody drilled while it waited
+
+
+def replica(row: State) -> Member:
+    """One that speaks for ever, serves this row and holds production and the way back."""
+    holds = tuple(
+        Hold("flights", release, placement, "ready")
+        for release in (1, 2)
+        for placement in Placement
+    )
+    return Member(name="h/w0.1", host="h", pid=1, kind="gateway", address="", started_at="",
+                  beat_at=UNTIL * 2, ledger_at=0.0, epochs={"flights": row.epoch}, holds=holds)  # fmt: skip
 
 
 # ---------------------------------------------------------------- what is compared

@@ -205,6 +205,8 @@ def test_what_the_store_lost_is_found(home: Home, how: str, said: str) -> None:
         ("good", {"scale": 2.5}, "answer: golden rows: golden row 0: score is 2.5"),
         ("raise", {}, "answer: golden rows: the model raised"),
         ("load_exit", {}, "load: the model's process died"),
+        ("load_scribble", {}, "load: the model's process wrote 'Loading weights"),
+        ("scribble", {}, "answer: the model's process wrote 'Loading weights"),
         ("load_hang", {}, "load: the model did not come to an end within 3 s"),
     ],
 )

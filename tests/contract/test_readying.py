@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from kedge.core.alerts import Sight
 from kedge.core.commands import AnyCommand, Canary, Configure, Promote, Rollback, Shadow
 from kedge.core.errors import Refused, Unavailable
 from kedge.core.generations import Online
-from kedge.core.readiness import REFUSING_S, Proven
+from kedge.core.readiness import DAY_S, REFUSING_S, Proven
 from kedge.core.runbook import configuration_digest
 from kedge.core.values import Contact, Escalation, Placement, Policy, State
 from kedge.engine.patrol import Patrol
@@ -183,6 +184,34 @@ def test_what_was_found_is_filed_when_it_is_news(tmp_path: Path) -> None:
     site.file("alert_tested", delivered=True, levels=[])
     assert site.failing() == ["runbook"]
     assert [note.body["failed"] for note in site.notes("readiness")] == [["runbook"], ["notification", "runbook"]]  # fmt: skip
+
+
+def test_a_way_back_that_the_policy_lets_go_of_is_judged_by_how_long_it_loads(
+    tmp_path: Path,
+) -> None:
+    """A quiet endpoint does not carry a warning for ever; whoever is silent is still one."""
+    site = Gated(tmp_path, policy(back_window="1d"))
+    now = site.place.clock.unix()
+    ago = datetime.fromtimestamp(now - 2 * DAY_S, UTC).isoformat().replace("+00:00", "Z")
+    site.world.do(Promote(release=2, override="a test"), at=ago)
+    site.mend()
+    (member,) = site.place.roster.members()
+    site.place.roster.publish(msgspec.structs.replace(
+        member, holds=tuple(hold for hold in member.holds if hold.release == 2)
+    ))  # fmt: skip
+    checks = {one["name"]: one for one in check_of(site.place, "flights", Online, by="test", again=False)["checks"]}  # fmt: skip
+    assert checks["warm"]["outcome"] == "pass"
+    assert "r1 is not kept loaded, since its back_window of 1d is over" in checks["warm"]["why"]
+    assert site.failing() == ["drill"]
+    site.file("proven", **msgspec.to_builtins(Proven(release=1, ok=True, load_s=301.0)))
+    assert site.failing() == ["warm", "drill"]
+    site.file("proven", **msgspec.to_builtins(Proven(release=1, ok=True, load_s=3.0)))
+    site.place.roster.publish(msgspec.structs.replace(member, beat_at=now - 60))
+    assert site.failing() == ["warm", "drill"]
+    site.world.configure(policy(back_window="3d"))
+    site.file("runbook", digest=configuration_digest(site.world.row()))
+    site.place.roster.publish(msgspec.structs.replace(member, holds=()))
+    assert site.failing() == ["warm", "drill"]
 
 
 def test_each_check_is_a_line(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,7 +74,7 @@ class Desk:
 
     def register(self, source: Path, **more: Any) -> tuple[ModelVersion, bool]:
         given = {
-            "model": "m", "loaders": LOADERS, "golden": None, "training": None, "trusted": (),
+            "model": "m", "flavours": LOADERS, "golden": None, "training": None, "trusted": (),
             "by": "ada", "at": "2026-01-01T00:00:00Z", **more,
         }  # fmt: skip
         loader = LOADER if (source / "behave.json").exists() else None
@@ -273,6 +274,12 @@ def test_golden_rows_that_do_not_fit_are_refused_by_name(
         ("exit", "probe_died", "exit code 4"),
         ("load_raise", "no_such_thing", "this model cannot be loaded"),
         ("load_exit", "probe_died", "exit code 3"),
+        ("scribble", "probe_garbled", "wrote 'Loading weights \ufffd' where its answers are read"),
+        (
+            "load_scribble",
+            "probe_garbled",
+            "wrote 'Loading weights \ufffd' where its answers are read",
+        ),
     ],
 )
 def test_a_misbehaving_model_is_refused_in_words(
@@ -281,6 +288,25 @@ def test_a_misbehaving_model_is_refused_in_words(
     refused = desk.refused(misbehaving(desk.root / kind, kind))
     assert refused.code == code
     assert says in str(refused)
+
+
+def test_a_model_that_prints_is_registered(desk: Desk) -> None:
+    """What it prints goes to where its faults go, and not into its answers."""
+    version, new = desk.register(misbehaving(desk.root / "print", "print"))
+    assert (version.label, new) == ("v1", True)
+
+
+def test_what_prints_while_python_starts_is_shown(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = desk.root / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text('print(\'{"welcome": "to this host"}\')\n')
+    monkeypatch.setenv("PYTHONPATH", f"{site}{os.pathsep}{os.environ['PYTHONPATH']}")
+    refused = desk.refused(misbehaving(desk.root / "good"))
+    assert refused.code == "probe_garbled"
+    assert 'wrote \'{"welcome": "to this host"}\'' in str(refused)
+    assert "sitecustomize" in refused.hint
 
 
 @pytest.mark.parametrize("kind", ["load_hang", "hang", "spin"])

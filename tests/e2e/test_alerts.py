@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from contract.certificates import Authority
 from contract.receivers import Mail, Web
 from e2e.place import Site, free_port
 
@@ -83,3 +85,33 @@ def test_a_page_waits_for_dead_channels_survives_kills_climbs_and_ends_with_an_a
     assert not [log.name for log in logs if PASSWORD in log.read_text()]
     files = (site.root / ".kedge" / "ledger").glob("ledger.db*")
     assert not [file.name for file in files if PASSWORD.encode() in file.read_bytes()]
+
+
+def test_over_tls_control_tells_whom_its_environment_trusts_and_nobody_else(
+    make_site: Callable[..., Site], tmp_path: Path
+) -> None:
+    """`kedge up` starts control, which has the environment of who typed it."""
+    trusted, unknown = Authority(tmp_path / "trusted"), Authority(tmp_path / "unknown")
+    web, other = (Web(tls=one.signs("IP:127.0.0.1")) for one in (trusted, unknown))
+    mail = Mail(password=PASSWORD, tls=trusted.signs("IP:127.0.0.1"))
+    site = make_site(workers=1, policy=POLICY + (
+        f'escalation = [{{after = "0s", to = ["{other.url}/x"]}}, '
+        f'{{after = "9m", to = ["owner", "{web.url}/y"]}}]\n'
+    ))  # fmt: skip
+    site.env["KEDGE_SMTP_URL"] = mail.url
+    site.env["SSL_CERT_FILE"] = str(trusted.file)
+    site.start()
+    site.release()
+    tested = site.run("alerts", "test", "flights", check=False)
+    assert (tested.returncode, tested.stdout.count("FAILED")) == (1, 1)
+    assert "its certificate is not trusted" in tested.stdout
+    assert (len(mail.got), len(web.got)) == (1, 1)
+    site.run("promote", "flights", "v2", "--override", "an incident")
+    site.until(lambda: any("overrode" in str(m["Subject"]) for m in mail.got), "the mail", 40)
+    site.until(lambda: "channel" in kinds(site), "an alert about the channel", 60)
+    site.until(lambda: any(str(b["key"]).startswith("channel:") for b in web.bodies),
+               "the next level to hear of it", 40)  # fmt: skip
+    assert other.got == []
+    assert mail.logins.count("ada") == len(mail.logins) >= 2
+    for receiver in (web, other, mail):
+        receiver.close()

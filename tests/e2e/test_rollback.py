@@ -10,9 +10,14 @@ import subprocess
 import time
 from collections.abc import Callable
 
+import msgspec
 import pytest
 
 from e2e.place import KEDGE, Site
+from kedge.core.filed import Filed
+from kedge.core.findings import Act, Cause
+from kedge.ports import Note
+from kedge.wiring import Workplace
 
 pytestmark = pytest.mark.e2e
 
@@ -97,8 +102,9 @@ def test_counts_only_grow_when_a_comparison_comes_back(site: Site) -> None:
 
 
 def test_a_silent_replica_is_named_and_the_exit_code_is_3(site: Site) -> None:
-    """A stopped worker does not acknowledge; the rollback is written all the same."""
+    """A stopped worker does not acknowledge; the rollback is written all the same, and what is known of it is said."""
     site.run("promote", "flights", "v2", "--override", "test")
+    diagnosed(site, Cause.MODEL)
     stopped = site.processes("gateway-worker")[0]
     os.kill(stopped, signal.SIGSTOP)
     try:
@@ -108,8 +114,39 @@ def test_a_silent_replica_is_named_and_the_exit_code_is_3(site: Site) -> None:
     assert done.returncode == 3
     error = json.loads(done.stdout)["error"]
     assert [name.rpartition(".")[2] for name in error["silent"]] == [str(stopped)]
+    assert (error["event"], error["release"], error["left"]) == ("rolled_back", "r1", "r2")
+    assert len(error["receipt"]["acks"]) == 1
+    assert (error["finding"]["headline"], error["finding"]["against"]) == ("it is the model", False)
     site.until(lambda: not site.data("status", "flights")["faults"], "the worker to catch up")
     assert site.served() == "r1"
+
+    site.run("promote", "flights", "v2", "--override", "test")
+    diagnosed(site, Cause.WORLD)
+    os.kill(stopped, signal.SIGSTOP)
+    try:
+        done = site.run("rollback", "flights", check=False)
+    finally:
+        os.kill(stopped, signal.SIGCONT)
+    assert done.returncode == 3
+    assert "production went back from r2 to r1" in done.stdout
+    assert done.stdout.count("  ack ") == 1
+    assert "  finding  0 min ago: world: it is the world" in done.stdout
+    assert "AGAINST  the diagnosis speaks against this rollback: go on" in done.stdout
+    assert done.stderr.startswith("error: epoch ")
+    assert f".{stopped}; acknowledged by" in done.stderr
+    assert "hint: kedge status" in done.stderr
+
+
+def diagnosed(site: Site, cause: Cause) -> None:
+    """File a diagnosis of r2, as `kedge diagnose` and control do."""
+    now = time.time()
+    found = Filed(
+        at=now, since=now - 3600, until=now, requests=500, labelled=400, new=2, old=1, metric="brier",
+        headline=f"it is the {cause}", causes=(cause,), harms=(None,), action=Act.ROLL_BACK, advice="go on",
+    )  # fmt: skip
+    place = Workplace(site.root / ".kedge")
+    place.ledger.note("flights", Note(kind="finding", body=msgspec.to_builtins(found)), by="test",
+                      reason="", at=place.clock.now())  # fmt: skip
 
 
 def test_of_two_operators_at_once_one_wins_and_the_other_is_told_who(site: Site) -> None:

@@ -187,6 +187,28 @@ def test_every_replica_holds_the_way_back(changes: dict[str, Any], said: str) ->
     assert (found, said in why) == ("fail", True)
 
 
+def test_a_way_back_whose_window_is_over_has_to_load_in_time_and_no_replica_has_to_hold_it() -> (
+    None
+):
+    """It is let go of on purpose: that is no fault for ever, while a silent replica is one."""
+    over = but(kept=False)
+    found, why = outcome(over, "warm")
+    assert (found, failed(judge(over))) == ("pass", ())
+    assert why == (
+        "r1 is not kept loaded, since its back_window of 14d is over: a rollback loads it first, 0.7 s "
+        "as proven; with a person's part of the runbook 302 s, of 600 s"
+    )
+    slow = msgspec.structs.replace(PROVEN, load_s=299.0)
+    found, why = outcome(but(kept=False, proven=slow), "warm")
+    assert (found, "600 s are promised" in why) == ("fail", True)
+    for proven in (None, msgspec.structs.replace(PROVEN, release=2),
+                   msgspec.structs.replace(PROVEN, ok=False)):  # fmt: skip
+        found, why = outcome(but(kept=False, proven=proven), "warm")
+        assert (found, "is not proven" in why) == ("fail", True)
+    assert outcome(but(kept=False, cold={"w1": "silent"}), "warm")[0] == "fail"
+    assert outcome(but(kept=False, replicas=()), "warm")[0] == "fail"
+
+
 @pytest.mark.parametrize(
     "drill, said",
     [
@@ -238,6 +260,12 @@ def test_what_is_read_by_key_is_fresh() -> None:
     check = next(c for c in judge(but(stale=stale)) if c.name == "features")
     assert (check.outcome, check.mend) == ("fail", "kedge features materialise carrier_delays")
     assert outcome(but(runs=0), "features")[0] == "not applicable"
+    more = (*stale, "weather/2#1@4 is gone, and may be 60")
+    blind = {"delays/1#1@1 cannot be looked at: redis: refused": "is the server up?"}
+    check = next(c for c in judge(but(stale=more, blind=blind)) if c.name == "features")
+    assert check.mend == "is the server up?; kedge features materialise carrier_delays; kedge features materialise weather"  # fmt: skip
+    assert check.why.startswith("delays/1#1@1 cannot be looked at: redis: refused; carrier_delays")
+    assert outcome(but(blind=blind), "features")[0] == "fail"
 
 
 def test_what_fails_is_told_sooner_where_it_refuses_promotions() -> None:

@@ -11,7 +11,9 @@ import pytest
 
 from kedge.core.commands import Canary, Drill, Promote
 from kedge.core.runbook import (
+    FLIP_S,
     MOST_S,
+    PEOPLE_S,
     Runbook,
     Took,
     configuration_digest,
@@ -60,6 +62,7 @@ def test_a_way_back_that_must_be_loaded_is_counted_with_its_load() -> None:
     slow = msgspec.structs.replace(TWO.releases[1], load_s=90.0)
     state = msgspec.structs.replace(TWO, releases={**TWO.releases, 1: slow})
     assert book(state).expected_s == book(TWO).expected_s + 90.0
+    assert book(TWO).expected_s == PEOPLE_S + FLIP_S + TWO.releases[1].load_s
 
 
 def test_in_a_canary_going_back_ends_the_candidate_and_production_is_a_line_of_its_own() -> None:

@@ -13,7 +13,7 @@ from kedge.core.commands import Canary, Pause, Promote, Rollback, Shadow
 from kedge.core.values import Placement, State
 from kedge.engine.control import SILENT_S
 from kedge.engine.pins import Pin
-from kedge.engine.status import describe
+from kedge.engine.status import WINDOW_OVER, describe
 from kedge.ports import Hold, Member, Tally
 from kedge.report import status_text
 from kedge.testing.samples import AT, endpoint, release, run
@@ -135,9 +135,12 @@ def test_a_way_back_that_failed_to_load_says_why() -> None:
 
 
 def test_after_the_window_the_way_back_is_cold_everywhere() -> None:
-    """Also where it happens to be loaded still: it is not kept any more."""
-    back = told(now=NOW + 15 * 86_400)["back"]
-    assert (back["ready"], back["cold"]) == ([], {"host/w0": "window over"})
+    """Also where it happens to be loaded still: it is not kept any more. A silent replica is worse."""
+    assert told()["back"]["kept"] is True
+    later = NOW + 15 * 86_400
+    back = told(TWO, member(beat_at=later), member("host/w1"), now=later)["back"]
+    assert (back["ready"], back["kept"]) == ([], False)
+    assert back["cold"] == {"host/w0": WINDOW_OVER, "host/w1": "silent"}
 
 
 # ---------------------------------------------------------------- replicas and faults

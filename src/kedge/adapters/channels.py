@@ -8,7 +8,8 @@
 
 `${NAME}` in a channel is filled in from the environment here and nowhere else: what is stored and
 shown has the name. Every attempt has a deadline as a whole, so that an end that drips a byte a
-second holds nobody; none is repeated here. Redirects are not followed.
+second holds nobody; none is repeated here. Redirects are not followed. Over TLS nothing is said to
+an end whose certificate is not trusted, or is another's: that is a failed attempt like any other.
 """
 
 from __future__ import annotations
@@ -233,6 +234,9 @@ def _words(error: Exception) -> str:
         return f"the server answered {error.smtp_code}"
     if isinstance(error, smtplib.SMTPRecipientsRefused):
         return "the server refused the recipient"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        why = error.verify_message.rstrip(".")
+        return f"its certificate is not trusted: {why} (SSL_CERT_FILE names those that are)"
     if isinstance(error, OSError):
         return error.strerror or str(error) or type(error).__name__
     return str(error) if isinstance(error, _Failed) else type(error).__name__

@@ -15,6 +15,7 @@ import onnxruntime as ort
 
 from kedge.core.errors import UnfitModel
 from kedge.core.values import Dtype, Field, Signature
+from kedge.flavours import OnnxFlavour, visible
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,16 +31,8 @@ _DTYPES: dict[str, Dtype] = {
 }  # fmt: skip
 
 
-class OnnxLoader:
-    """Loads a directory that holds one ONNX file, with its external data beside it if any."""
-
-    flavour = "onnx"
-    stalls = False
-    looks_for = "a single *.onnx file"
-
-    def claims(self, path: Path) -> bool:
-        """Whether exactly one *.onnx file lies in the directory itself."""
-        return len(_candidates(path)) == 1
+class OnnxLoader(OnnxFlavour):
+    """Loads what its flavour claims."""
 
     def load(self, path: Path, trusted: Sequence[str] = ()) -> Model:
         """Load it. `trusted` means nothing here: an ONNX file holds no code.
@@ -53,7 +46,7 @@ class OnnxLoader:
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        files = _candidates(path)
+        files = visible(path, "*.onnx")
         if len(files) != 1:
             raise UnfitModel(f"{path} does not hold {self.looks_for}")
         try:
@@ -61,10 +54,6 @@ class OnnxLoader:
         except Exception as error:  # the runtime's errors have no root but Exception
             raise UnfitModel(f"{files[0].name} cannot be loaded: {error}") from error
         return _model(session)
-
-
-def _candidates(path: Path) -> list[Path]:
-    return [file for file in path.glob("*.onnx") if not file.name.startswith(".")]
 
 
 class OnnxModel:

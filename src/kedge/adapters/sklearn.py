@@ -27,6 +27,7 @@ from sklearn.pipeline import Pipeline
 
 from kedge.core.errors import UnfitModel
 from kedge.core.values import Dtype, Field, Signature
+from kedge.flavours import SklearnFlavour, visible
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -54,16 +55,8 @@ OWNED = {
 """Types that skops does not trust by default, and why they are harmless to restore."""
 
 
-class SklearnLoader:
-    """Loads a directory that holds one skops file."""
-
-    flavour = "sklearn"
-    stalls = True
-    looks_for = "a single *.skops file (skops.io.dump)"
-
-    def claims(self, path: Path) -> bool:
-        """Whether exactly one *.skops file lies in the directory itself."""
-        return len(_candidates(path)) == 1
+class SklearnLoader(SklearnFlavour):
+    """Loads what its flavour claims."""
 
     def load(self, path: Path, trusted: Sequence[str] = ()) -> Model:
         """Load it, trusting what scikit-learn owns and what the caller names, nothing else.
@@ -71,7 +64,7 @@ class SklearnLoader:
         Raises:
             UnfitModel: it holds other types (`untrusted_types`), or is no model.
         """
-        files = _candidates(path)
+        files = visible(path, "*.skops")
         if len(files) != 1:
             raise UnfitModel(f"{path} does not hold {self.looks_for}")
         estimator = _restore(files[0], trusted)
@@ -80,10 +73,6 @@ class SklearnLoader:
         _single_threaded(estimator)
         declared = _declared(path / "signature.json")
         return SklearnModel(estimator, declared)
-
-
-def _candidates(path: Path) -> list[Path]:
-    return [file for file in path.glob("*.skops") if not file.name.startswith(".")]
 
 
 def _restore(file: Path, trusted: Sequence[str]) -> Any:

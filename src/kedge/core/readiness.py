@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from kedge.core.alerts import Raise, rungs, url_of
 from kedge.core.policy import guardrails
-from kedge.core.runbook import configuration_digest
+from kedge.core.runbook import FLIP_S, MOST_S, PEOPLE_S, configuration_digest
 from kedge.core.values import NOBODY, State, Value
 
 DAY_S = 86_400.0
@@ -75,6 +75,11 @@ class Proven(Value, frozen=True, kw_only=True):
     load_s: float | None = None
     answer_s: float | None = None
 
+    @property
+    def took_s(self) -> float:
+        """All of its steps."""
+        return sum(t or 0.0 for t in (self.fetch_s, self.verify_s, self.load_s, self.answer_s))
+
 
 class Facts(Value, frozen=True, kw_only=True):
     """Everything that the checks look at."""
@@ -95,7 +100,9 @@ class Facts(Value, frozen=True, kw_only=True):
     proven_at: float = 0.0
     replicas: tuple[str, ...] = ()
     cold: Mapping[str, str] = {}
-    """Replicas that do not hold the landing, and why."""
+    """Replicas that do not hold the landing although they should, or do not speak; and why."""
+    kept: bool = True
+    """The landing is to be loaded everywhere; else `back_window` is over, as the policy has it."""
     pinned: tuple[str, ...] = ()
     """Replicas that follow a pin and no command."""
     drill: Filed | None = None
@@ -108,6 +115,8 @@ class Facts(Value, frozen=True, kw_only=True):
     """How many runs production and the landing read by key."""
     stale: tuple[str, ...] = ()
     """Those that are too old to be read, in words."""
+    blind: Mapping[str, str] = {}
+    """Those that cannot be looked at, in words, each with what to do about it."""
 
 
 def landing_of(state: State, *, promoting: bool = False) -> int | None:
@@ -210,9 +219,8 @@ def _proven(facts: Facts) -> Check:
                    f"mend or register it again, then {mend}")  # fmt: skip
     if facts.now - facts.proven_at > PROOF_S:
         return _no("deployable", f"r{landing} was deployed from nothing {when}", mend)
-    took = sum(t or 0.0 for t in (proven.fetch_s, proven.verify_s, proven.load_s, proven.answer_s))
     more = f" and {proven.sampled} of the log" if proven.sampled else ""
-    return _ok("deployable", f"r{landing} was deployed from nothing {when} in {took:.1f} s and answered "
+    return _ok("deployable", f"r{landing} was deployed from nothing {when} in {proven.took_s:.1f} s and answered "
                f"{proven.rows} golden rows ({proven.golden}){more}")  # fmt: skip
 
 
@@ -229,9 +237,28 @@ def _warm(facts: Facts) -> Check:
     if facts.cold:
         where = "; ".join(f"{replica}: {why}" for replica, why in sorted(facts.cold.items()))
         return _no("warm", f"r{landing} is not ready everywhere: {where}",
-                   f"kedge status {name} shows each replica; one whose window is over needs a longer "
-                   "back_window, then kedge apply")  # fmt: skip
+                   f"kedge status {name} shows each replica")  # fmt: skip
+    if not facts.kept:
+        return _let_go(facts, landing)
     return _ok("warm", f"r{landing} is loaded on {len(facts.replicas)} replicas")
+
+
+def _let_go(facts: Facts, landing: int) -> Check:
+    """Nothing keeps it loaded, on purpose: then it has to load within what the runbook leaves for it."""
+    name, proven, window = facts.state.endpoint, facts.proven, facts.state.policy.back_window
+    cold = f"r{landing} is not kept loaded, since its back_window of {window} is over"
+    if proven is None or proven.release != landing or not proven.ok:
+        return _no("warm", f"{cold}, and that it can be loaded in time is not proven",
+                   f"kedge check {name}")  # fmt: skip
+    all_s = PEOPLE_S + FLIP_S + proven.took_s
+    takes = (
+        f"a rollback loads it first, {proven.took_s:.1f} s as proven; with a person's part of the "
+        f"runbook {all_s:.0f} s"
+    )
+    if all_s > MOST_S:
+        return _no("warm", f"{cold}; {takes}, and {MOST_S:.0f} s are promised",
+                   f"a longer back_window under [endpoints.{name}], then kedge apply")  # fmt: skip
+    return _ok("warm", f"{cold}: {takes}, of {MOST_S:.0f} s")
 
 
 def _drill(facts: Facts) -> Check:
@@ -291,9 +318,11 @@ def _features(facts: Facts) -> Check:
         return _none("features", NO_PRODUCTION)
     if not facts.runs:
         return _none("features", "nothing is read by key")
-    if facts.stale:
-        view = facts.stale[0].partition("/")[0]
-        return _no("features", "; ".join(facts.stale), f"kedge features materialise {view}")
+    if facts.stale or facts.blind:
+        views = dict.fromkeys(words.partition("/")[0] for words in facts.stale)
+        mend = [*facts.blind.values(), *(f"kedge features materialise {view}" for view in views)]
+        return _no("features", "; ".join((*facts.blind, *facts.stale)),
+                   "; ".join(dict.fromkeys(mend)))  # fmt: skip
     return _ok("features", f"{facts.runs} runs that are read by key are fresh")
 
 

@@ -34,6 +34,9 @@ FLIP_S = 1.0
 DIAGNOSE_S = 30.0
 """A hundred thousand requests, on two cores."""
 
+PEOPLE_S = READ_S + DECIDE_S + TYPE_S + READ_S + TYPE_S + DIAGNOSE_S
+"""All of the way back but the rollback itself: see, decide, type, check, ask why."""
+
 # ---------------------------------------------------------------- values
 
 
@@ -175,7 +178,8 @@ def _way_back(state: State, took: Mapping[str, Took]) -> tuple[Step, ...]:
             why="The alerts say what was seen, and `kedge ack` with an alert's number says that you "
             "have it. The status says what is live and what a rollback would land on.",
             commands=(f"kedge alerts {name}", f"kedge status {name}"),
-            after=f"The way back is {_named(state, state.back)}, and ready on every replica.",
+            after=f"The way back is {_named(state, state.back)}, and ready on every replica; where it "
+            "is cold the rollback loads it first.",
         ),
         Step(
             title="Decide", expected_s=DECIDE_S,

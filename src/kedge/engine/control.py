@@ -97,6 +97,21 @@ class Receipt(Value, frozen=True):
         }
 
 
+class Silent(NotAcknowledged):
+    """A replica is silent; what was done all the same is in the receipt."""
+
+    def __init__(self, receipt: Receipt) -> None:
+        acks = ", ".join(sorted(receipt.acks))
+        super().__init__(
+            f"epoch {receipt.epoch} is written, but not acknowledged by {', '.join(receipt.silent)}"
+            + (f"; acknowledged by {acks}" if acks else ""),
+            hint="kedge status shows each replica; a gateway that is gone for good leaves the "
+            "roster when its supervisor restarts, or with kedge doctor --forget NAME",
+            details={"receipt": receipt.parts(), "epoch": receipt.epoch, "silent": list(receipt.silent)},
+        )  # fmt: skip
+        self.receipt = receipt
+
+
 class Control:
     """Submits commands. One instance belongs to one thread."""
 
@@ -137,7 +152,7 @@ class Control:
         Raises:
             Refused: the rules say no, or a replica could not prepare.
             Stale: the row moved on since `expect`, or between deciding and writing.
-            NotAcknowledged: written, but a replica is silent; `details["receipt"]` has the rest.
+            Silent: written, but a replica does not acknowledge it.
             Unavailable: the ledger cannot be reached.
         """
         started = self._clock.monotonic()
@@ -249,7 +264,7 @@ class Control:
         """Wait for the acks of what was written, and store what it took.
 
         Raises:
-            NotAcknowledged: a replica is silent.
+            Silent: a replica does not acknowledge it.
         """
         started, decided, prepared, written = times
         acks = self._await_acks(after.endpoint, after.epoch, members, started)
@@ -269,13 +284,7 @@ class Control:
         if any(isinstance(event, Promoted | RolledBack) for event in events):
             self._file_runbook(after, by)
         if silent:
-            raise NotAcknowledged(
-                f"epoch {after.epoch} is written, but not acknowledged by {', '.join(silent)}"
-                + (f"; acknowledged by {', '.join(sorted(acks))}" if acks else ""),
-                hint="kedge status shows each replica; a gateway that is gone for good leaves the "
-                "roster when its supervisor restarts, or with kedge doctor --forget NAME",
-                details={"receipt": receipt.parts(), "epoch": after.epoch, "silent": list(silent)},
-            )
+            raise Silent(receipt)
         return receipt
 
     def _ask_gate(

@@ -5,6 +5,8 @@ over and the row still stands in the drill, its process died or hangs. The time 
 clocks: the wall, which a jump may set back, and this process's own. The patrol asks, twice a second.
 
 A drill that is due is `kedge drill` in a process of its own, which the patrol ends like any other.
+It is not started before every replica serves the row with all that it is to hold: after a reboot
+control is there long before the models are, and a drill that fails of that says nothing of a rollback.
 """
 
 from __future__ import annotations
@@ -20,10 +22,11 @@ import structlog
 from kedge.core.commands import DrillStarted, Return
 from kedge.core.durations import seconds
 from kedge.core.errors import KedgeError, NotAcknowledged, Refused
+from kedge.core.holding import needs
 from kedge.core.speed import Filed
 from kedge.core.values import Drilling, Stage, State
-from kedge.engine.control import Control
-from kedge.ports import Clock, Entry, Ledger, Note
+from kedge.engine.control import SILENT_S, Control, lacking, replicas
+from kedge.ports import Clock, Entry, Ledger, Note, Roster
 
 LONGEST_S = 60.0
 """No drill lasts longer."""
@@ -36,6 +39,9 @@ CHECK_S = 600.0
 """How often an endpoint is asked whether a drill is due; one that was refused is tried again then."""
 CALM_S = 600.0
 """Not so soon after production changed: people look at that then."""
+READY_S = 300.0
+"""So long a drill that is due waits for replicas that are not ready. Then it begins all the same: what
+does not become ready within two loads and a restart is what a drill is to find."""
 ENTRIES = 20_000
 """Looked through for the last drill, newest first. One that is further back was long ago."""
 
@@ -129,13 +135,17 @@ class Schedule:
     """Starts the drills that policies ask for (`drill.every`), where this control's patrol leads."""
 
     def __init__(
-        self, *, ledger: Ledger, clock: Clock, leads: Callable[[], bool], start: Start
+        self, *, ledger: Ledger, roster: Roster, clock: Clock, leads: Callable[[], bool],
+        start: Start,
     ) -> None:  # fmt: skip
         self._ledger = ledger
+        self._roster = roster
         self._clock = clock
         self._leads = leads
         self._start = start
         self._checked: dict[str, float] = {}
+        self._due: dict[str, float] = {}
+        """By endpoint: since when (monotonic) a drill waits for its replicas."""
         self._running: dict[str, Callable[[], bool]] = {}
         self._stopping = threading.Event()
 
@@ -153,22 +163,38 @@ class Schedule:
                 log.warning("drills.blind", fault=f"{error.code}: {error}")
 
     def look(self) -> None:
-        """Start what is due, and does not run yet."""
+        """Start what is due, does not run yet, and has its replicas ready."""
         now = self._clock.monotonic()
         for state in self._ledger.read().states.values():
             name = state.endpoint
-            if (
-                state.policy.drill.every is None
-                or now - self._checked.get(name, -CHECK_S) < CHECK_S
-            ):
+            if state.policy.drill.every is None:
                 continue
-            self._checked[name] = now
-            running = self._running.get(name)
-            if (running is None or not running()) and due(
-                state, self._last(name), self._clock.unix()
-            ):
+            if now - self._checked.get(name, -CHECK_S) >= CHECK_S:
+                self._checked[name] = now
+                self._due.pop(name, None)
+                if self._is_due(state):  # too much to read at every look
+                    self._due[name] = now
+            if name in self._due and (now - self._due[name] >= READY_S or self._ready(state)):
+                waited = now - self._due.pop(name)
+                if waited and not self._is_due(state):
+                    continue  # somebody drilled, or began something, while it waited
                 log.info("drills.due", endpoint=name)
                 self._running[name] = self._start(name)
+
+    def _is_due(self, state: State) -> bool:
+        running = self._running.get(state.endpoint)
+        idle = running is None or not running()
+        return idle and due(state, self._last(state.endpoint), self._clock.unix())
+
+    def _ready(self, state: State) -> bool:
+        """Whether every replica speaks, serves this row, and holds what it is to hold."""
+        members, now = replicas(self._roster.members()), self._clock.unix()
+        serving = all(
+            now - m.beat_at <= SILENT_S and m.epochs.get(state.endpoint) == state.epoch
+            for m in members
+        )
+        held = not lacking(members, state.endpoint, list(needs(state, now=now)))
+        return bool(members) and serving and held
 
     def _last(self, endpoint: str) -> float | None:
         """When the newest drill was filed that flipped something, well or not; Unix time."""

@@ -17,7 +17,7 @@ import msgspec
 from kedge.core.errors import BadRequest, Refused
 from kedge.core.values import Field, ModelVersion, Signature, TrainingSet
 from kedge.engine.training import read_statistics
-from kedge.ports import Artifacts, ColumnStatistics, Loader, Proof, Registry
+from kedge.ports import Artifacts, ColumnStatistics, Flavour, Proof, Registry
 from kedge.tensors import ProbeResult, columns_of, compare
 
 STALL_S = 0.2
@@ -38,7 +38,7 @@ def register(
     source: Path,
     *,
     model: str,
-    loaders: Mapping[str, Loader],
+    flavours: Mapping[str, Flavour],
     registry: Registry,
     artifacts: Artifacts,
     golden: Path | None,
@@ -64,7 +64,7 @@ def register(
             bytes are a version already that was trained on something else.
         UnfitModel: the loader that claims it cannot load it.
     """
-    loader = claiming(source, loaders)
+    claimed = claiming(source, flavours)
     given = _golden(golden, source)
     digest, files = artifacts.put(source)
     known = next((v for v in registry.versions(model) if v.digest == digest), None)
@@ -73,7 +73,7 @@ def register(
     if known is not None and trained_on is not None:
         _check_trained(known, trained_on)
     statistics: dict[str, ColumnStatistics] = {}
-    result = probe(digest=digest, flavour=loader.flavour, trusted=tuple(trusted),
+    result = probe(digest=digest, flavour=claimed.flavour, trusted=tuple(trusted),
                    rows=lambda signature: _rows(signature, given, training, statistics))  # fmt: skip
     artifacts.write_proof(digest, _proof(result, given, statistics))
     if known is not None:
@@ -83,7 +83,7 @@ def register(
         model=model,
         number=0,  # the registry numbers versions
         digest=digest,
-        flavour=loader.flavour,
+        flavour=claimed.flavour,
         signature=result.signature,
         schema=schema,
         size=sum(entry.size for entry in files),
@@ -91,7 +91,7 @@ def register(
         source=str(source),
         trusted=tuple(trusted),
         load_s=result.load_s,
-        stalls=loader.stalls and result.load_s > STALL_S,
+        stalls=claimed.stalls and result.load_s > STALL_S,
         golden="made" if given is None else "given",
         registered_at=at,
         registered_by=by,
@@ -130,8 +130,8 @@ def _check_trained(known: ModelVersion, now: TrainingSet) -> None:
 # ---------------------------------------------------------------- who claims it
 
 
-def claiming(source: Path, loaders: Mapping[str, Loader]) -> Loader:
-    """The one loader that claims a file or a directory.
+def claiming(source: Path, flavours: Mapping[str, Flavour]) -> Flavour:
+    """The one flavour that claims a file or a directory.
 
     Raises:
         Refused: none does, and what each looks for; or more than one does.
@@ -139,27 +139,25 @@ def claiming(source: Path, loaders: Mapping[str, Loader]) -> Loader:
     if not source.exists():
         raise Refused(f"{source} does not exist", code="no_files")
     if source.is_dir():
-        claims = [loader for loader in loaders.values() if loader.claims(source)]
+        claims = [one for one in flavours.values() if one.claims(source)]
     else:
         with tempfile.TemporaryDirectory() as directory:
-            # A loader judges a directory; this is the one that the store will make of the file.
+            # A directory is what is judged; this is the one that the store will make of the file.
             (Path(directory) / source.name).symlink_to(source.resolve())
-            claims = [loader for loader in loaders.values() if loader.claims(Path(directory))]
+            claims = [one for one in flavours.values() if one.claims(Path(directory))]
     if len(claims) == 1:
         return claims[0]
     if claims:
         raise Refused(
-            f"{source} could be {' or '.join(loader.flavour for loader in claims)}",
+            f"{source} could be {' or '.join(one.flavour for one in claims)}",
             code="ambiguous_model",
             hint="put each model into a directory of its own",
         )
-    raise _unclaimed(source, loaders)
+    raise _unclaimed(source, flavours)
 
 
-def _unclaimed(source: Path, loaders: Mapping[str, Loader]) -> Refused:
-    wanted = "; ".join(
-        f"{loader.looks_for} ({flavour})" for flavour, loader in sorted(loaders.items())
-    )
+def _unclaimed(source: Path, flavours: Mapping[str, Flavour]) -> Refused:
+    wanted = "; ".join(f"{one.looks_for} ({flavour})" for flavour, one in sorted(flavours.items()))
     message = f"{source} is no model that kedge can load. It looks for: {wanted or 'nothing'}"
     inside = [path.name for path in sorted(source.rglob("*"))] if source.is_dir() else [source.name]
     pickles = [name for name in inside if name.endswith(_PICKLES)]

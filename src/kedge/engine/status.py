@@ -14,6 +14,9 @@ from kedge.engine.observe import summary
 from kedge.engine.pins import Pin
 from kedge.ports import Member, Tally
 
+WINDOW_OVER = "window over"
+"""Why a replica is cold that does not hold a way back any more, as the policy has it."""
+
 
 def describe(
     state: State, members: tuple[Member, ...], tallies: tuple[Tally, ...], pins: Mapping[str, Pin],
@@ -102,14 +105,15 @@ def way_back(
     if found is None or number is None:
         return None
     wish = [need for need in needs(state, now=now) if need.release == number and not need.beside]
+    silent = {m.name: "silent" for m in members if now - m.beat_at > SILENT_S}
     cold = (
-        lacking(members, state.endpoint, wish) if wish else {m.name: "window over" for m in members}
+        silent | lacking(members, state.endpoint, wish)
+        if wish
+        else dict.fromkeys((m.name for m in members), WINDOW_OVER) | silent
     )
-    for member in members:
-        if now - member.beat_at > SILENT_S:
-            cold.setdefault(member.name, "silent")
     return {
         **found,
+        "kept": bool(wish),
         "ready": sorted(m.name for m in members if m.name not in cold),
         "cold": cold,
         "load_s": state.releases[number].load_s,

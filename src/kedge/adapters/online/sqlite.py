@@ -125,6 +125,10 @@ def _table(namespace: str) -> str:
     return f'"{namespace}"'
 
 
+LOST = "is the disk full, or the file gone? kedge features materialise writes it again"
+DAMAGED = "remove the file: kedge features materialise writes it again, from the log"
+
+
 class _told:  # noqa: N801 - used as a statement
     """Say what SQLite says, in the house's words."""
 
@@ -138,5 +142,7 @@ class _told:  # noqa: N801 - used as a statement
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, sqlite3.Error | OSError):
+            # That class itself, none below it: the file is no database, or is damaged.
+            damaged = type(error) is sqlite3.DatabaseError
             raise Unavailable(f"{self._path}: {error}", code="online_unavailable",
-                              hint="is the disk full, or the file gone? materialise writes it again") from error  # fmt: skip
+                              hint=DAMAGED if damaged else LOST) from error  # fmt: skip

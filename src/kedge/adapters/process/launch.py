@@ -23,6 +23,8 @@ from kedge.tensors import ProbeResult
 
 PROBE_TIMEOUT_S = 60.0
 _LONGEST_LINE = 64 << 20
+_SHOWN = 200
+"""Bytes shown of a line that is no answer: enough to find who writes it."""
 _MODULE = "kedge.adapters.process"
 
 
@@ -140,16 +142,18 @@ def probe(
     Raises:
         UnfitModel: the loader refused it.
         CorruptArtifact: the bytes are not those of the digest.
-        Refused: it died, hung (`timeout_s` each for loading and answering), or took too much.
+        Refused: it died, hung (`timeout_s` each for loading and answering), took too much, or wrote
+            something else where its answers are read.
     """
     line = [sys.executable, "-m", _MODULE, "probe"]
     line += _arguments(artifacts, digest, flavour, trusted, memory_mb, loader)
     with _started(line) as (process, errors):
-        said = _read(process, errors, timeout_s)
+        heard = bytearray()
+        said = _read(process, errors, timeout_s, heard)
         if said.loaded is None:
             raise _refusal(said.failed)
         _tell(process, rows(said.loaded.signature))
-        more = _read(process, errors, timeout_s)
+        more = _read(process, errors, timeout_s, heard)
         if more.answered is None:
             raise _refusal(more.failed)
     return ProbeResult(
@@ -217,12 +221,10 @@ def _started(line: Sequence[str]) -> Iterator[tuple[subprocess.Popen[bytes], IO[
 
 
 def _read(
-    process: subprocess.Popen[bytes], errors: IO[bytes], timeout_s: float,
-    said: bytearray | None = None,
-) -> _Line:  # fmt: skip
+    process: subprocess.Popen[bytes], errors: IO[bytes], timeout_s: float, said: bytearray
+) -> _Line:
     """The next line. What came of the line after it is left in `said`."""
     assert process.stdout is not None
-    said = bytearray() if said is None else said
     until, whole = perf_counter() + timeout_s, b"\n" in said
     while not whole:
         ready, _, _ = select.select([process.stdout], [], [], max(until - perf_counter(), 0))
@@ -237,7 +239,13 @@ def _read(
         whole = b"\n" in chunk
     line, _, rest = bytes(said).partition(b"\n")
     said[:] = rest
-    return msgspec.json.decode(line, type=_Line)
+    try:
+        found = msgspec.json.decode(line, type=_Line)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise _garbled(line) from error
+    if found == _Line():
+        raise _garbled(line)
+    return found
 
 
 def _tell(process: subprocess.Popen[bytes], rows: dict[str, list[Any]]) -> None:
@@ -264,9 +272,17 @@ def _death(process: subprocess.Popen[bytes], errors: IO[bytes], until: float) ->
     )
 
 
+def _garbled(line: bytes) -> Refused:
+    words = line[:_SHOWN].decode(errors="replace").strip()
+    return Refused(
+        f"the model's process wrote {words!r} where its answers are read", code="probe_garbled",
+        hint="print goes elsewhere; look for what writes to a descriptor, or while Python starts (sitecustomize)",
+    )  # fmt: skip
+
+
 def _refusal(failed: _Failed | None) -> KedgeError:
     if failed is None:
-        return Refused("the model's process said nothing that makes sense", code="probe_died")
+        return Refused("the model's process answered out of turn", code="probe_garbled")
     kinds: dict[str, type[KedgeError]] = {
         "UnfitModel": UnfitModel, "CorruptArtifact": CorruptArtifact,
     }  # fmt: skip
