@@ -19,7 +19,7 @@ from kedge.core.windows import (
     added,
     agreement_sum,
 )
-from kedge.engine import windows
+from kedge.engine import slices, windows
 from kedge.engine.serving import Request
 from kedge.engine.windows import Bounds, Counter, Seen
 from kedge.testing.samples import release
@@ -175,9 +175,9 @@ def test_features_that_break_their_schema_are_bad_and_in_a_pair_only_where_they_
 
 
 def test_segment_values_are_bounded_and_the_rest_is_other() -> None:
-    many = [seen(entity=None, origin=f"A{n}") for n in range(windows.VALUES + 100)]
+    many = [seen(entity=None, origin=f"A{n}") for n in range(slices.VALUES + 100)]
     window = count(*many)
-    assert len(window.exposed) == windows.VALUES + 2
+    assert len(window.exposed) == slices.VALUES + 2
     assert window.exposed["origin=other"] == (100, 0)
     assert window.other == 100
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import floor, isclose, isfinite, isnan
 from math import log as ln
+from operator import eq
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -50,16 +52,88 @@ def said(output: Output, columns: Columns, row: int) -> Said:
     return Said(None, "; ".join(words), yes=False)
 
 
-def all_said(output: Output, columns: Columns, rows: int) -> list[Said]:
-    """Read every row of an answer: as `said`, and a column of numbers in one piece."""
-    column = columns.get(output.score) if output.score is not None else None
-    if column is None or column.ndim != 1 or column.dtype.kind not in NUMBERS:
-        return [said(output, columns, row) for row in range(rows)]
-    values = column.tolist()
+class Sayings(NamedTuple):
+    """What many rows say: `Said`, column by column."""
+
+    scores: Sequence[float | None]
+    decisions: Sequence[str | None]
+    yes: Sequence[bool]
+
+    def row(self, row: int) -> Said:
+        """One of them."""
+        return Said(self.scores[row], self.decisions[row], self.yes[row])
+
+
+SILENCE = (None, None, False)
+"""A row without an answer, among sayings."""
+
+
+def sayings(output: Output, answers: Sequence[Columns | None], rows: Sequence[int]) -> Sayings:
+    """Read every row of many answers, each as `said` does; `rows` is how many each has."""
+    there = [(one, count) for one, count in zip(answers, rows, strict=True) if one is not None]
+    found = _read(output, there)
+    if len(there) == len(answers):
+        return found
+    cells = zip(*found, strict=True)
+    spread = [
+        SILENCE if one is None else next(cells)
+        for one, count in zip(answers, rows, strict=True) for _ in range(count)
+    ]  # fmt: skip
+    return Sayings(*zip(*spread, strict=True))
+
+
+def _read(output: Output, answers: Sequence[tuple[Columns, int]]) -> Sayings:
+    """Read answers; numbers in C's loops, a column of them in one piece."""
+    numbers = _single_numbers(output, answers)
+    if numbers is not None:
+        return _of_numbers(output, numbers)
+    found = Sayings([], [], [])
+    for columns, rows in answers:
+        column = columns.get(output.score) if output.score is not None else None
+        if (
+            column is None
+            or column.ndim != 1
+            or column.dtype.kind not in NUMBERS
+            or len(column) < rows
+        ):
+            more = Sayings(*zip(*(said(output, columns, row) for row in range(rows)), strict=True))
+        else:
+            more = _of_numbers(output, column.tolist()[:rows])
+        for into, some in zip(found, more, strict=True):
+            into.extend(some)
+    return found
+
+
+def _single_numbers(output: Output, answers: Sequence[tuple[Columns, int]]) -> list[Any] | None:
+    """The score of each answer, where all are numbers and of one row; else None."""
+    try:
+        columns = [answer[output.score] for answer, rows in answers if rows == 1]
+        if len(columns) < len(answers) or any(
+            dtype.kind not in NUMBERS for dtype in {column.dtype for column in columns}
+        ):
+            return None
+        return list(map(np.ndarray.item, columns))
+    except (KeyError, ValueError):  # no such output, or of several numbers
+        return None
+
+
+def same_rows(output: Output, ours: Sayings, theirs: Sayings) -> list[bool]:
+    """Whether each row says the same on both sides."""
+    if output.kind == "binary":
+        return list(map(eq, ours.decisions, theirs.decisions))
+    return [
+        one.same(other, output)
+        for one, other in zip(map(Said, *ours), map(Said, *theirs), strict=True)
+    ]
+
+
+def _of_numbers(output: Output, values: Sequence[Any]) -> Sayings:
+    scores = list(map(float, values))
     if output.kind == "binary":
         least = output.threshold
-        return [Said(float(v), "1" if v >= least else "0", v >= least) for v in values]
-    return [Said(float(v), f"{v:.6g}", False) for v in values]  # noqa: FBT003 - two times faster
+        yes = [value >= least for value in values]
+        return Sayings(scores, ["1" if one else "0" for one in yes], yes)
+    return Sayings(scores, [f"{value:.6g}" for value in values], [False] * len(values))
 
 
 LONGEST = 8
