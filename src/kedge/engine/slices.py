@@ -6,7 +6,7 @@ label yet (a new value, nothing, one value too many) is looked at by itself.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, repeat
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from kedge.ports import Columns
 
 VALUES = 200
@@ -23,13 +25,16 @@ window is what a second may cost to write."""
 Names = tuple[str, ...]
 """Segments, such as origin=JFK."""
 
+_ITEM = np.ndarray.item
+
 
 class Slices:
     """The segments of requests."""
 
     def __init__(self, fields: Names) -> None:
-        # Python's own values are hashed several times faster than NumPy's.
         self._known: dict[str, dict[Any, str]] = {field: {} for field in fields}
+        # How a field is found in a request, and a value's label.
+        self._readers = [(field, itemgetter(field), self._known[field].get) for field in fields]
         # One more "=" in a field, and two fields could share a segment.
         self._plain = not any("=" in field for field in fields)
         self.other = 0
@@ -39,13 +44,28 @@ class Slices:
 
         That is everywhere (`""`), then in each of its rows' segments once.
         """
-        labels = [self._labels(field, asked, rows) for field in self._known]
-        whole = all(map(all, labels))
-        segments: list[Names] = list(zip(*labels, strict=True)) if labels else [()] * sum(rows)
+        total = sum(rows)
+        whole, labels = True, []
+        for field, column, label in self._readers:
+            try:
+                columns = map(column, asked)
+                # Python's own values are hashed several times faster than NumPy's.
+                cells = map(_ITEM, columns) if total == len(rows) else _cells(columns, rows)
+                found = list(map(label, cells))
+            except (KeyError, TypeError, ValueError):  # no such field, a list, another shape
+                found = [None] * total
+            if not all(found):
+                self._complete(field, found, asked, rows)
+                whole = whole and all(found)
+            labels.append(found)
+        segments: list[Names] = list(zip(*labels, strict=True)) if labels else [()] * total
         if not whole:  # a request without one of the fields
             segments = [tuple(filter(None, names)) for names in segments]
-        if whole and self._plain and len(segments) == len(rows):
-            return segments, list(zip(repeat("", len(rows)), *labels, strict=True))
+        elif self._plain and total == len(rows):
+            return segments, list(zip(repeat("", total), *labels, strict=True))
+        return segments, self._by_request(segments, rows)
+
+    def _by_request(self, segments: list[Names], rows: Sequence[int]) -> list[Names]:
         slices: list[Names] = []
         end = 0
         for count in rows:
@@ -54,33 +74,19 @@ class Slices:
                 slices.append(("", *segments[begin]))
             else:
                 slices.append(("", *sorted({*chain.from_iterable(segments[begin:end])})))
-        return segments, slices
+        return slices
 
-    def _labels(self, field: str, asked: Sequence[Columns], rows: Sequence[int]) -> list[Any]:
-        """By row the segment of one field; None where a request does not have it."""
-        get = self._known[field].get
-        try:
-            columns = map(itemgetter(field), asked)
-            if max(rows) == 1:
-                found = list(map(get, map(np.ndarray.item, columns)))
-            else:
-                lists = list(map(np.ndarray.tolist, columns))
-                found = list(map(get, chain.from_iterable(lists)))
-                if list(map(len, lists)) != list(rows):
-                    found = [None] * sum(rows)
-        except (KeyError, TypeError, ValueError):  # no such field, a list, more than one number
-            found = [None] * sum(rows)
-        if not all(found):
-            cells = [
-                (one, row) for one, count in zip(asked, rows, strict=True) for row in range(count)
-            ]
-            for at, label in enumerate(found):
-                if label is None:
-                    found[at] = self._label(field, *cells[at])
-        return found
+    def _complete(
+        self, field: str, found: list[Any], asked: Sequence[Columns], rows: Sequence[int]
+    ) -> None:
+        """Look by itself at each row whose segment was not found."""
+        cells = [(one, row) for one, count in zip(asked, rows, strict=True) for row in range(count)]
+        for at, label in enumerate(found):
+            if label is None:
+                found[at] = self._label(field, *cells[at])
 
     def _label(self, field: str, columns: Columns, row: int) -> str | None:
-        """The segment of one field of one row."""
+        """The segment of one field of one row; None where the request does not have it."""
         column, known = columns.get(field), self._known[field]
         if column is None or row >= len(column):
             return None
@@ -101,3 +107,15 @@ class Slices:
             return f"{field}=other"
         known[value] = f"{field}={str(shown)[:64]}"
         return known[value]
+
+
+def _cells(columns: Iterable[NDArray[Any]], rows: Sequence[int]) -> Iterator[Any]:
+    """All values of columns that have so many rows.
+
+    Raises:
+        ValueError: one of them has another number of rows.
+    """
+    lists = [column.tolist() for column in columns]
+    if list(map(len, lists)) != list(rows):
+        raise ValueError(rows)
+    return chain.from_iterable(lists)

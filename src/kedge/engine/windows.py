@@ -114,32 +114,41 @@ class Log:
 
     def __init__(self, state: State) -> None:
         policy = state.policy.log
-        self._below = int(policy.sample / 100 * 2**64)
+        below = int(policy.sample / 100 * 2**64)
+        self._everything = below >= 2**64
+        # Eight bytes of a hash, first byte first, compare as the number that they are.
+        self._below = b"" if self._everything else below.to_bytes(8)
+        self._hash = blake2b(digest_size=8, key=b"log")
         self._hidden = frozenset(policy.redact)
-        self.samples = self._below > 0
+        self.samples = below > 0
         """Whether any unit is."""
 
     def keeps(self, unit: str) -> bool:
         """Whether a unit is sampled: always the same ones, so that all of a unit is there."""
-        if self._below >= 2**64 or self._below <= 0:
-            return self._below > 0
-        digest = blake2b(unit.encode(errors="surrogatepass"), digest_size=8, key=b"log").digest()
-        return int.from_bytes(digest) < self._below
+        if self._everything or not self.samples:
+            return self.samples
+        digest = self._hash.copy()  # a third cheaper than another one made
+        digest.update(unit.encode("utf-8", "surrogatepass"))
+        return digest.digest() < self._below
 
-    def inputs(self, seen: Iterable[Seen]) -> Iterator[bytes]:
-        """The inputs of each row, as `row` gives them; empty where the unit is not sampled."""
-        for one in seen:
-            asked = one.request
-            if self.keeps(asked.entity or asked.id):
-                yield from (self.row(asked.columns, row) for row in range(asked.rows))
+    def inputs(self, asked: Sequence[Request]) -> Iterable[bytes]:
+        """The inputs of each row; empty where the unit is not sampled, or they cannot be written."""
+        if not self.samples:
+            return repeat(b"")
+        found: list[bytes] = []
+        for one in asked:
+            if self.keeps(one.entity or one.id):
+                found += [self._row(one.columns, row) for row in range(one.rows)]
             else:
-                yield from repeat(b"", asked.rows)
+                found += repeat(b"", one.rows)
+        return found
 
-    def row(self, columns: Columns, row: int) -> bytes:
+    def _row(self, columns: Columns, row: int) -> bytes:
         """One row of the inputs, without what is redacted; empty when it cannot be written."""
         try:
             return _pack({
-                name: column[row : row + 1].tolist()[0] for name, column in columns.items()
+                name: column.item(row) if column.ndim == 1 else column[row].tolist()
+                for name, column in columns.items()
                 if name not in self._hidden and row < len(column)
             })  # fmt: skip
         except (TypeError, ValueError):
@@ -190,13 +199,12 @@ class Counter:
         for some in self._parts(self._first(draft, seen)):
             part = _Part(some, self._slices)
             self._spend(draft, part)
-            ours, theirs = part.sayings(self._output)
             if paired:
                 self._pairs(draft, part, bounds)
-                self._agree(draft, part, ours, theirs)
+                self._agree(draft, part)
             else:
                 self._singles(draft, part, bounds)
-            self._record(rows, part, weight, ours, theirs)
+            self._record(rows, part, weight)
         state = self._state
         exposed, answered = draft.met()
         return Window(
@@ -222,7 +230,7 @@ class Counter:
         ]  # fmt: skip
         for some in self._parts(sampled):
             part = _Part(some, self._slices)
-            self._record(rows, part, 0, *part.sayings(self._output))
+            self._record(rows, part, 0)
         return rows, sum(not row.inputs for row in rows)
 
     def _parts(self, seen: Sequence[Seen]) -> Iterator[Sequence[Seen]]:
@@ -393,8 +401,9 @@ class Counter:
 
     # ------------------------------------------------------------ what was said
 
-    def _agree(self, draft: _Draft, part: _Part, ours: Sayings, theirs: Sayings) -> None:
+    def _agree(self, draft: _Draft, part: _Part) -> None:
         """Compare the two answers row by row; a copy that did not answer disagrees."""
+        ours, theirs = part.said(self._output), part.said_by_copy(self._output)
         asked = [not dropped for dropped in part.dropped]
         there = [
             one is not None and other is not None and was
@@ -437,28 +446,29 @@ class Counter:
                 alike += repeat(False, rows)
         return alike
 
-    def _record(
-        self, rows: list[JoinRow], part: _Part, weight: int, ours: Sayings, theirs: Sayings | None
-    ) -> None:
+    def _record(self, rows: list[JoinRow], part: _Part, weight: int) -> None:
         """One join row a prediction, for the outcome that may come in a month."""
-        state, log = self._state, self._log
+        told = [one.ours is not None and bool(one.request.id) for one in part.seen]
+        if not any(told):
+            return
+        ours = part.said(self._output)
+        state = self._state
         arms = [
             ARMS[PRODUCTION] if lost else ARMS[arm]
             for arm, lost in zip(part.arms, part.failed, strict=True)
         ]
         shadow: tuple[Iterable[Any], ...] = (repeat(None), repeat(None), repeat(False))  # noqa: FBT003
-        if theirs is not None:
-            paired = [copy is not None for copy in part.theirs]
-            shadow = theirs.scores, theirs.decisions, part.by_row(paired)
+        if any(copied := [copy is not None for copy in part.theirs]):
+            theirs = part.said_by_copy(self._output)
+            shadow = theirs.scores, theirs.decisions, part.by_row(copied)
         # In the order of the fields: by keyword, a row takes six times as long.
         made = map(
             JoinRow, part.ids(), part.by_row(part.at), part.by_row(part.units),
             repeat(state.endpoint), repeat(state.production or 0), repeat(state.compared),
             repeat(state.salt), repeat(weight), part.by_row(arms), part.by_row(part.failed),
             part.segments, ours.scores, ours.decisions, *shadow,
-            log.inputs(part.seen) if log.samples else repeat(b""),
+            self._log.inputs(part.requests),
         )  # fmt: skip
-        told = [one.ours is not None and bool(one.request.id) for one in part.seen]
         rows += made if all(told) else compress(made, part.by_row(told))
 
 
@@ -466,6 +476,8 @@ class _Part:
     """Observations, column by column; what is by row has as many items as they have rows."""
 
     __slots__ = (
+        "_said",
+        "_said_by_copy",
         "arms", "at", "dropped", "failed", "micros", "ours", "requests", "rows", "seen", "segments", "slices",
         "their_micros", "their_violated", "theirs", "units", "violated",
     )  # fmt: skip
@@ -479,6 +491,8 @@ class _Part:
         self.requests: tuple[Request, ...] = requests
         self.rows = [one.rows for one in requests]
         self.units = [one.entity or "" for one in requests]
+        self._said: Sayings | None = None
+        self._said_by_copy: Sayings | None = None
         self.segments, self.slices = slices.cut([one.columns for one in requests], self.rows)
 
     def by_row(self, column: Sequence[T]) -> Sequence[T]:
@@ -493,10 +507,17 @@ class _Part:
             return [f"{one.id}/0" for one in self.requests]
         return [f"{one.id}/{row}" for one in self.requests for row in range(one.rows)]
 
-    def sayings(self, output: Output) -> tuple[Sayings, Sayings]:
-        """What production and the copy say, by row: for the comparison and for the record."""
-        ours, theirs = (sayings(output, one, self.rows) for one in (self.ours, self.theirs))
-        return ours, theirs
+    def said(self, output: Output) -> Sayings:
+        """What production says, by row: read once, for the comparison and for the record."""
+        if self._said is None:
+            self._said = sayings(output, self.ours, self.rows)
+        return self._said
+
+    def said_by_copy(self, output: Output) -> Sayings:
+        """What the copy says, by row."""
+        if self._said_by_copy is None:
+            self._said_by_copy = sayings(output, self.theirs, self.rows)
+        return self._said_by_copy
 
 
 class _Hits:
@@ -516,9 +537,13 @@ class _Hits:
 
     def cells(self, *, paired: bool) -> Counts:
         """Both arms' counts by slice. The loops are C's. In pairs every unit met both."""
+        if not self.every:
+            return {}
         every = Tally(chain.from_iterable(self.every))
         if paired:
             return {name: (times, times) for name, times in every.items()}
+        if not self.theirs:
+            return {name: (times, 0) for name, times in every.items()}
         theirs = Tally(chain.from_iterable(self.theirs))
         return {
             name: (times - (other := theirs.get(name, 0)), other) for name, times in every.items()
