@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import floor, isclose, isfinite, isnan
 from math import log as ln
-from operator import eq
+from operator import eq, itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -55,9 +55,9 @@ def said(output: Output, columns: Columns, row: int) -> Said:
 class Sayings(NamedTuple):
     """What many rows say: `Said`, column by column."""
 
-    scores: Sequence[float | None]
-    decisions: Sequence[str | None]
-    yes: Sequence[bool]
+    scores: list[float | None]
+    decisions: list[str | None]
+    yes: list[bool]
 
     def row(self, row: int) -> Said:
         """One of them."""
@@ -70,51 +70,54 @@ SILENCE = (None, None, False)
 
 def sayings(output: Output, answers: Sequence[Columns | None], rows: Sequence[int]) -> Sayings:
     """Read every row of many answers, each as `said` does; `rows` is how many each has."""
-    there = [(one, count) for one, count in zip(answers, rows, strict=True) if one is not None]
-    found = _read(output, there)
+    there = [one for one in answers if one is not None]
     if len(there) == len(answers):
-        return found
-    cells = zip(*found, strict=True)
+        return _read(output, there, rows)
+    known = _read(
+        output, there, [n for n, one in zip(rows, answers, strict=True) if one is not None]
+    )
+    cells = zip(*known, strict=True)
     spread = [
         SILENCE if one is None else next(cells)
         for one, count in zip(answers, rows, strict=True) for _ in range(count)
     ]  # fmt: skip
-    return Sayings(*zip(*spread, strict=True))
+    return Sayings(*map(list, zip(*spread, strict=True)))
 
 
-def _read(output: Output, answers: Sequence[tuple[Columns, int]]) -> Sayings:
+def _read(output: Output, answers: Sequence[Columns], rows: Sequence[int]) -> Sayings:
     """Read answers; numbers in C's loops, a column of them in one piece."""
-    numbers = _single_numbers(output, answers)
+    numbers = _single_numbers(output, answers) if sum(rows) == len(answers) else None
     if numbers is not None:
         return _of_numbers(output, numbers)
     found = Sayings([], [], [])
-    for columns, rows in answers:
+    for columns, count in zip(answers, rows, strict=True):
         column = columns.get(output.score) if output.score is not None else None
         if (
             column is None
             or column.ndim != 1
             or column.dtype.kind not in NUMBERS
-            or len(column) < rows
+            or len(column) != count
         ):
-            more = Sayings(*zip(*(said(output, columns, row) for row in range(rows)), strict=True))
+            for row in range(count):
+                for into, one in zip(found, said(output, columns, row), strict=True):
+                    into.append(one)
         else:
-            more = _of_numbers(output, column.tolist()[:rows])
-        for into, some in zip(found, more, strict=True):
-            into.extend(some)
+            for into, some in zip(found, _of_numbers(output, column.tolist()), strict=True):
+                into.extend(some)
     return found
 
 
-def _single_numbers(output: Output, answers: Sequence[tuple[Columns, int]]) -> list[Any] | None:
-    """The score of each answer, where all are numbers and of one row; else None."""
-    try:
-        columns = [answer[output.score] for answer, rows in answers if rows == 1]
-        if len(columns) < len(answers) or any(
-            dtype.kind not in NUMBERS for dtype in {column.dtype for column in columns}
-        ):
-            return None
-        return list(map(np.ndarray.item, columns))
-    except (KeyError, ValueError):  # no such output, or of several numbers
+def _single_numbers(output: Output, answers: Sequence[Columns]) -> list[Any] | None:
+    """The score of each answer of one row, where all are numbers; else None."""
+    if output.score is None:
         return None
+    try:
+        columns = list(map(itemgetter(output.score), answers))
+        if {column.dtype.kind for column in columns} <= _KINDS:
+            return list(map(np.ndarray.item, columns))
+    except (KeyError, ValueError):  # no such output, or of several numbers
+        pass
+    return None
 
 
 def same_rows(output: Output, ours: Sayings, theirs: Sayings) -> list[bool]:
@@ -128,12 +131,16 @@ def same_rows(output: Output, ours: Sayings, theirs: Sayings) -> list[bool]:
 
 
 def _of_numbers(output: Output, values: Sequence[Any]) -> Sayings:
-    scores = list(map(float, values))
+    scores: list[float | None] = list(map(float, values))
+    decisions: list[str | None]
     if output.kind == "binary":
         least = output.threshold
         yes = [value >= least for value in values]
-        return Sayings(scores, ["1" if one else "0" for one in yes], yes)
-    return Sayings(scores, [f"{value:.6g}" for value in values], [False] * len(values))
+        decisions = ["1" if one else "0" for one in yes]
+    else:
+        yes = [False] * len(values)
+        decisions = [f"{value:.6g}" for value in values]
+    return Sayings(scores, decisions, yes)
 
 
 LONGEST = 8
@@ -199,6 +206,7 @@ def bin_of(score: float) -> int:
 
 NUMBERS = "fiub"
 """NumPy's kinds of dtype that have an order and a distance."""
+_KINDS = frozenset(NUMBERS)
 
 
 def agreeing_rows(output: Output, ours: Columns, theirs: Columns, rows: int) -> int:

@@ -68,14 +68,17 @@ SLOW_FLOOR_US = 5_000
 network cannot feel, and a process woken up from sleep already differs from code inline."""
 
 
-PART = 250
+PART = 200
 """Observations counted at once: enough to make little of what each part costs, and half of the
 millisecond after which a thread that counts has to rest."""
-MAX_US = 1 << 62
+NEVER_US = 1 << 62
+"""No request is as slow."""
 VIOLATIONS = METRICS.index("violations")
 ARMS = ("production", "candidate")
 """What the columns of a count are called in a record."""
 
+_NO_COPIES: tuple[Iterable[Any], ...] = (repeat(None), repeat(None), repeat(False))  # noqa: FBT003
+"""What records say of a copy where there is none."""
 _pack = msgspec.msgpack.Encoder().encode
 
 
@@ -178,6 +181,9 @@ class Counter:
         self._owed: dict[str, set[str]] = {}
         """Those of them in which it has no latency yet."""
         self._known: set[str] = set()
+        about = (state.endpoint, state.production or 0, state.compared, state.salt)
+        self._comparison = tuple(repeat(value) for value in about)
+        """What every row says of the comparison."""
 
     def _price(self, release: int | None) -> Prices | None:
         cost = self._state.policy.cost
@@ -295,9 +301,11 @@ class Counter:
         """Requests that one of the releases was asked."""
         self._split(draft, part)
         self._expose(draft, part.units, part.slices, part.arms, part.failed)
-        least = min((bound for bound in bounds if bound), default=MAX_US)
+        slow = bounds.p50 or bounds.p99 or NEVER_US  # the median's bound is never the higher one
+        if not (any(part.failed) or any(part.violated) or max(part.micros) > slow):
+            return
         odd = [
-            lost or wrong or micros > least
+            lost or wrong or micros > slow
             for lost, wrong, micros in zip(part.failed, part.violated, part.micros, strict=True)
         ]
         columns = (part.units, part.slices, part.arms, part.failed, part.micros, part.violated)
@@ -451,23 +459,23 @@ class Counter:
         told = [one.ours is not None and bool(one.request.id) for one in part.seen]
         if not any(told):
             return
-        ours = part.said(self._output)
-        state = self._state
+        ours, shadow = part.said(self._output), _NO_COPIES
+        if any(part.mirrored):
+            theirs, copied = (
+                part.said_by_copy(self._output),
+                [one is not None for one in part.theirs],
+            )
+            shadow = theirs.scores, theirs.decisions, part.by_row(copied)
         arms = [
             ARMS[PRODUCTION] if lost else ARMS[arm]
             for arm, lost in zip(part.arms, part.failed, strict=True)
         ]
-        shadow: tuple[Iterable[Any], ...] = (repeat(None), repeat(None), repeat(False))  # noqa: FBT003
-        if any(copied := [copy is not None for copy in part.theirs]):
-            theirs = part.said_by_copy(self._output)
-            shadow = theirs.scores, theirs.decisions, part.by_row(copied)
+        columns = (part.at, part.units, arms, part.failed)
+        at, units, arms, failed = map(part.by_row, columns)
         # In the order of the fields: by keyword, a row takes six times as long.
         made = map(
-            JoinRow, part.ids(), part.by_row(part.at), part.by_row(part.units),
-            repeat(state.endpoint), repeat(state.production or 0), repeat(state.compared),
-            repeat(state.salt), repeat(weight), part.by_row(arms), part.by_row(part.failed),
-            part.segments, ours.scores, ours.decisions, *shadow,
-            self._log.inputs(part.requests),
+            JoinRow, part.ids(), at, units, *self._comparison, repeat(weight), arms, failed,
+            part.segments, ours.scores, ours.decisions, *shadow, self._log.inputs(part.requests),
         )  # fmt: skip
         rows += made if all(told) else compress(made, part.by_row(told))
 
@@ -478,14 +486,14 @@ class _Part:
     __slots__ = (
         "_said",
         "_said_by_copy",
-        "arms", "at", "dropped", "failed", "micros", "ours", "requests", "rows", "seen", "segments", "slices",
+        "arms", "at", "dropped", "failed", "micros", "mirrored", "ours", "requests", "rows", "seen", "segments", "slices",
         "their_micros", "their_violated", "theirs", "units", "violated",
     )  # fmt: skip
 
     def __init__(self, seen: Sequence[Seen], slices: Slices) -> None:
         self.seen = seen
         (
-            self.at, requests, self.arms, self.micros, self.failed, _, self.ours, _, self.theirs, self.their_micros,
+            self.at, requests, self.arms, self.micros, self.failed, _, self.ours, self.mirrored, self.theirs, self.their_micros,
             self.dropped, _, self.violated, self.their_violated,
         ) = zip(*seen, strict=True)  # fmt: skip
         self.requests: tuple[Request, ...] = requests
@@ -575,11 +583,15 @@ class _Draft:
     def met(self) -> tuple[Counts, Counts]:
         """Units exposed and units answered."""
         both = self.both.cells(paired=self.paired)
-        unanswered, late = (one.cells(paired=self.paired) for one in (self.unanswered, self.late))
-        return _plus(both, unanswered), _plus(both, late)
+        return (
+            _plus(both, self.unanswered.cells(paired=self.paired)),
+            _plus(both, self.late.cells(paired=self.paired)),
+        )
 
 
 def _plus(counts: Counts, more: Counts) -> Counts:
+    if not more:
+        return counts
     found = dict(counts)
     for name, (ours, theirs) in more.items():
         before = found.get(name, (0, 0))
