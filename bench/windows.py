@@ -23,8 +23,9 @@ from kedge.adapters.sql.windows import SqlWindows
 from kedge.core.rollup import HOUR
 from kedge.core.values import Output, Policy, Stage, State
 from kedge.core.windows import CANDIDATE, PRODUCTION
+from kedge.engine.seen import Seen
 from kedge.engine.serving import Request
-from kedge.engine.windows import Bounds, Counter, Seen
+from kedge.engine.windows import Bounds, Counter
 
 FIELDS, VALUES, WORKERS, RATE = 5, 200, 2, 100
 METRICS, BATCH = 3, 1000

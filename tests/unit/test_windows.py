@@ -20,8 +20,9 @@ from kedge.core.windows import (
     agreement_sum,
 )
 from kedge.engine import slices, windows
+from kedge.engine.seen import Seen
 from kedge.engine.serving import Request
-from kedge.engine.windows import Bounds, Counter, Seen
+from kedge.engine.windows import Bounds, Counter
 from kedge.testing.samples import release
 
 POLICY = Policy(segments=("origin",), output=Output(kind="binary", score="p", threshold=0.5))

@@ -92,18 +92,14 @@ def _read(output: Output, answers: Sequence[Columns], rows: Sequence[int]) -> Sa
     found = Sayings([], [], [])
     for columns, count in zip(answers, rows, strict=True):
         column = columns.get(output.score) if output.score is not None else None
-        if (
-            column is None
-            or column.ndim != 1
-            or column.dtype.kind not in NUMBERS
-            or len(column) != count
-        ):
-            for row in range(count):
-                for into, one in zip(found, said(output, columns, row), strict=True):
-                    into.append(one)
+        if column is not None and column.shape == (count,) and column.dtype.kind in NUMBERS:
+            more = _of_numbers(output, column.tolist())
         else:
-            for into, some in zip(found, _of_numbers(output, column.tolist()), strict=True):
-                into.extend(some)
+            each = [said(output, columns, row) for row in range(count)]
+            more = Sayings(*map(list, zip(*each, strict=True)))
+        found.scores.extend(more.scores)
+        found.decisions.extend(more.decisions)
+        found.yes.extend(more.yes)
     return found
 
 

@@ -26,7 +26,7 @@ from kedge.core.values import State
 from kedge.core.windows import Window
 from kedge.engine.observe import Recorder
 from kedge.engine.serving import Live, watched
-from kedge.engine.windows import SLOW_FLOOR_US, Bounds, Counter, Seen
+from kedge.engine.windows import SLOW_FLOOR_US, Bounds, Counter
 from kedge.ports import Clock, EvidenceStore, Tally, WindowStore
 
 log = structlog.get_logger("kedge.recording")

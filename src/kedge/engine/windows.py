@@ -6,7 +6,7 @@ not fit is dropped and counted, never waited for.
 
 Theory of operation
 -------------------
-* Some hundred observations are counted at once (`_Part`), column by column: what is true of all of
+* Some hundred observations are counted at once (`Part`), column by column: what is true of all of
   them is found by loops in C (`map`, `zip`, `compress`, a tally), and only what is not usual (a
   failure, a slow request, a unit met twice) is looked at by itself, in the order in which it came.
 * A unit is looked up once for both of its exposures. What failed has no latency, so its slices are
@@ -17,12 +17,10 @@ Theory of operation
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
-from itertools import chain, compress, islice, repeat
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
-
-import msgspec
+from itertools import chain, compress, islice
+from typing import TYPE_CHECKING, NamedTuple
 
 from kedge.core.costs import cost_of, prices_of
 from kedge.core.records import JoinRow
@@ -39,15 +37,14 @@ from kedge.core.windows import (
     Spent,
     Window,
 )
-from kedge.engine.agreement import NUMBERS, Sayings, bin_of, judge_of, same_rows, sayings
+from kedge.engine.agreement import NUMBERS, Sayings, bin_of, judge_of, same_rows
 from kedge.engine.custom import Agree
+from kedge.engine.predictions import Predictions
+from kedge.engine.seen import Part, Seen
 from kedge.engine.slices import Names, Slices
 
 if TYPE_CHECKING:
-    from kedge.engine.serving import Request
     from kedge.ports import Columns
-
-T = TypeVar("T")
 
 BOUND = 16_384
 """Observations waiting in one worker: more than a second of what one worker can answer."""
@@ -74,35 +71,6 @@ millisecond after which a thread that counts has to rest."""
 NEVER_US = 1 << 62
 """No request is as slow."""
 VIOLATIONS = METRICS.index("violations")
-ARMS = ("production", "candidate")
-"""What the columns of a count are called in a record."""
-
-_NO_COPIES: tuple[Iterable[Any], ...] = (repeat(None), repeat(None), repeat(False))  # noqa: FBT003
-"""What records say of a copy where there is none."""
-_pack = msgspec.msgpack.Encoder().encode
-
-
-class Seen(NamedTuple):
-    """One answered request, as the serving loop saw it."""
-
-    at: float
-    request: Request
-    arm: int
-    micros: int
-    failed: bool
-    weight: int
-    """The stratum it was answered in, in buckets."""
-    ours: Columns | None = None
-    mirrored: bool = False
-    theirs: Columns | None = None
-    their_micros: int = 0
-    dropped: bool = False
-    """The copy was never asked, for our own bounds' sake: nobody's failure, but no coverage."""
-    again: bool = False
-    """`theirs` is production's own second answer: its noise, and nobody's evidence."""
-    violated: bool = False
-    """A feature of it was not as its schema promises."""
-    their_violated: bool = False
 
 
 class Bounds(NamedTuple):
@@ -110,52 +78,6 @@ class Bounds(NamedTuple):
 
     p50: int = 0
     p99: int = 0
-
-
-class Log:
-    """Which predictions are kept with their inputs, for a replay: those of sampled units."""
-
-    def __init__(self, state: State) -> None:
-        policy = state.policy.log
-        below = int(policy.sample / 100 * 2**64)
-        self._everything = below >= 2**64
-        # Eight bytes of a hash, first byte first, compare as the number that they are.
-        self._below = b"" if self._everything else below.to_bytes(8)
-        self._hash = blake2b(digest_size=8, key=b"log")
-        self._hidden = frozenset(policy.redact)
-        self.samples = below > 0
-        """Whether any unit is."""
-
-    def keeps(self, unit: str) -> bool:
-        """Whether a unit is sampled: always the same ones, so that all of a unit is there."""
-        if self._everything or not self.samples:
-            return self.samples
-        digest = self._hash.copy()  # a third cheaper than another one made
-        digest.update(unit.encode("utf-8", "surrogatepass"))
-        return digest.digest() < self._below
-
-    def inputs(self, asked: Sequence[Request]) -> Iterable[bytes]:
-        """The inputs of each row; empty where the unit is not sampled, or they cannot be written."""
-        if not self.samples:
-            return repeat(b"")
-        found: list[bytes] = []
-        for one in asked:
-            if self.keeps(one.entity or one.id):
-                found += [self._row(one.columns, row) for row in range(one.rows)]
-            else:
-                found += repeat(b"", one.rows)
-        return found
-
-    def _row(self, columns: Columns, row: int) -> bytes:
-        """One row of the inputs, without what is redacted; empty when it cannot be written."""
-        try:
-            return _pack({
-                name: column.item(row) if column.ndim == 1 else column[row].tolist()
-                for name, column in columns.items()
-                if name not in self._hidden and row < len(column)
-            })  # fmt: skip
-        except (TypeError, ValueError):
-            return b""
 
 
 class Counter:
@@ -167,7 +89,7 @@ class Counter:
         self._rest = rest
         self._output: Output = state.policy.output
         self._key = key_of(state.salt)
-        self._log = Log(state)
+        self._predictions = Predictions(state)
         self._whole = self._output.kind == "custom" or (
             self._output.kind == "exact" and self._output.score is None
         )
@@ -181,9 +103,6 @@ class Counter:
         self._owed: dict[str, set[str]] = {}
         """Those of them in which it has no latency yet."""
         self._known: set[str] = set()
-        about = (state.endpoint, state.production or 0, state.compared, state.salt)
-        self._comparison = tuple(repeat(value) for value in about)
-        """What every row says of the comparison."""
 
     def _price(self, release: int | None) -> Prices | None:
         cost = self._state.policy.cost
@@ -203,14 +122,14 @@ class Counter:
         rows: list[JoinRow] = []
         before = self._slices.other
         for some in self._parts(self._first(draft, seen)):
-            part = _Part(some, self._slices)
+            part = Part(some, self._slices)
             self._spend(draft, part)
             if paired:
                 self._pairs(draft, part, bounds)
                 self._agree(draft, part)
             else:
                 self._singles(draft, part, bounds)
-            self._record(rows, part, weight)
+            rows += self._predictions.rows(part, weight)
         state = self._state
         exposed, answered = draft.met()
         return Window(
@@ -232,11 +151,11 @@ class Counter:
         rows: list[JoinRow] = []
         sampled = [
             one for one in seen
-            if one.ours is not None and self._log.keeps(one.request.entity or one.request.id)
+            if one.ours is not None and self._predictions.log.keeps(one.request.entity or one.request.id)
         ]  # fmt: skip
         for some in self._parts(sampled):
-            part = _Part(some, self._slices)
-            self._record(rows, part, 0)
+            part = Part(some, self._slices)
+            rows += self._predictions.rows(part, 0)
         return rows, sum(not row.inputs for row in rows)
 
     def _parts(self, seen: Sequence[Seen]) -> Iterator[Sequence[Seen]]:
@@ -249,10 +168,10 @@ class Counter:
                 continue
             part: list[Seen] = []
             rows = 0
-            for one in some:
+            for at, one in enumerate(some, 1):
                 part.append(one)
                 rows += one.request.rows
-                if rows >= PART or one is some[-1]:
+                if rows >= PART or at == len(some):
                     yield part
                     self._rest()
                     part, rows = [], 0
@@ -270,25 +189,26 @@ class Counter:
 
     # ------------------------------------------------------------ what a request met
 
-    def _pairs(self, draft: _Draft, part: _Part, bounds: Bounds) -> None:
+    def _pairs(self, draft: _Draft, part: Part, bounds: Bounds) -> None:
         """Requests that both releases were asked: only what differs between them is bad."""
         draft.mirrored += len(part.seen)
         asked = [not dropped for dropped in part.dropped]
         copied = [copy is not None for copy in part.theirs]
         draft.copied += sum(compress(copied, asked))
-        alone = [lost or not copy for lost, copy in zip(part.failed, copied, strict=True)]
-        columns = (part.units, part.slices, alone, part.failed, copied, part.micros,
-                   part.their_micros, part.violated, part.their_violated)  # fmt: skip
-        if not all(asked):
-            columns = tuple(list(compress(column, asked)) for column in columns)
-        units, slices, alone = columns[:3]
-        self._expose(draft, units, slices, [PRODUCTION] * len(units), alone)
-        for unit, names, single, lost, copy, micros, other, wrong, also in zip(
-            *columns, strict=True
+        untimed = [lost or not copy for lost, copy in zip(part.failed, copied, strict=True)]
+        units, slices = list(compress(part.units, asked)), list(compress(part.slices, asked))
+        nobody = [PRODUCTION] * len(units)
+        self._expose(draft, units, slices, nobody, list(compress(untimed, asked)))
+        columns = zip(
+            part.units, part.slices, untimed, part.failed, copied, part.micros, part.their_micros, part.violated,
+            part.their_violated, strict=True,
+        )  # fmt: skip
+        for unit, names, without, lost, copy, micros, other, wrong, also in compress(
+            columns, asked
         ):
             if lost == copy:
                 self._bad(draft, 0, PRODUCTION if lost else CANDIDATE, unit, names)
-            if single:
+            if without:
                 continue
             for metric, bound in ((1, bounds.p50), (2, bounds.p99)):
                 if bound and (micros > bound) != (other > bound):
@@ -297,7 +217,7 @@ class Counter:
             if wrong != also:
                 self._bad(draft, VIOLATIONS, PRODUCTION if wrong else CANDIDATE, unit, names)
 
-    def _singles(self, draft: _Draft, part: _Part, bounds: Bounds) -> None:
+    def _singles(self, draft: _Draft, part: Part, bounds: Bounds) -> None:
         """Requests that one of the releases was asked."""
         self._split(draft, part)
         self._expose(draft, part.units, part.slices, part.arms, part.failed)
@@ -320,7 +240,7 @@ class Counter:
             if wrong:
                 self._bad(draft, VIOLATIONS, arm, unit, names)
 
-    def _split(self, draft: _Draft, part: _Part) -> None:
+    def _split(self, draft: _Draft, part: Part) -> None:
         """Count a unit's first request: the split is checked on units, each once."""
         known, fresh = self._known, draft.fresh
         for unit, arm in zip(part.units, part.arms, strict=True):
@@ -332,11 +252,11 @@ class Counter:
 
     def _expose(
         self, draft: _Draft, units: Sequence[str], slices: Sequence[Names], arms: Sequence[int],
-        alone: Sequence[bool],
+        untimed: Sequence[bool],
     ) -> None:  # fmt: skip
         """Count units as exposed: once a span where they have a name, else every time.
 
-        `alone`: whose request has no latency to be counted.
+        `untimed`: whose request has no latency to be counted.
         """
         met = self._exposed
         # `setdefault` gives what was there before, or these very slices: one look-up for both.
@@ -345,23 +265,23 @@ class Counter:
             else _further(met, unit, before, names)
             for unit, names in zip(units, slices, strict=True)
         ]  # fmt: skip
-        if self._owed or any(alone):
-            self._owe(draft, units, slices, arms, alone, new)
+        if self._owed or any(untimed):
+            self._owe(draft, units, slices, arms, untimed, new)
         draft.both.add(new, arms)
 
     def _owe(
         self, draft: _Draft, units: Sequence[str], slices: Sequence[Names], arms: Sequence[int],
-        alone: Sequence[bool], new: list[Names],
+        untimed: Sequence[bool], new: list[Names],
     ) -> None:  # fmt: skip
         """Take out of `new` what has no latency, and count what has one at last."""
         owed = self._owed
-        for at, (unit, single) in enumerate(zip(units, alone, strict=True)):
-            if single and new[at]:
+        for at, (unit, without) in enumerate(zip(units, untimed, strict=True)):
+            if without and new[at]:
                 draft.unanswered.add([new[at]], [arms[at]])
                 if unit:
                     owed.setdefault(unit, set()).update(new[at])
                 new[at] = ()
-            elif not single and unit in owed:
+            elif not without and unit in owed:
                 late = owed[unit].intersection(slices[at])
                 draft.late.add([tuple(late)], [arms[at]])
                 owed[unit] -= late
@@ -377,7 +297,7 @@ class Counter:
 
     # ------------------------------------------------------------ what it cost
 
-    def _spend(self, draft: _Draft, part: _Part) -> None:
+    def _spend(self, draft: _Draft, part: Part) -> None:
         """Add what requests cost, to the arm that answered; in pairs where both did."""
         if self._state.policy.cost is None:
             return
@@ -409,7 +329,7 @@ class Counter:
 
     # ------------------------------------------------------------ what was said
 
-    def _agree(self, draft: _Draft, part: _Part) -> None:
+    def _agree(self, draft: _Draft, part: Part) -> None:
         """Compare the two answers row by row; a copy that did not answer disagrees."""
         ours, theirs = part.said(self._output), part.said_by_copy(self._output)
         asked = [not dropped for dropped in part.dropped]
@@ -417,10 +337,8 @@ class Counter:
             one is not None and other is not None and was
             for one, other, was in zip(part.ours, part.theirs, asked, strict=True)
         ]
-        if self._whole:
-            alike = self._alike(part, there)
-        else:
-            alike = same_rows(self._output, ours, theirs)
+        whole = self._alike(part, there) if self._whole else None
+        alike = same_rows(self._output, ours, theirs) if whole is None else whole
         silent = [was and not both for was, both in zip(asked, there, strict=True)]
         if any(silent):
             found = draft.pairs.setdefault(MISSING, [])
@@ -443,7 +361,7 @@ class Counter:
                 _examples(part, compared, alike, ours, theirs), EXAMPLES - len(draft.examples)
             )
 
-    def _alike(self, part: _Part, there: Sequence[bool]) -> list[bool]:
+    def _alike(self, part: Part, there: Sequence[bool]) -> list[bool]:
         """By row whether the whole answers are alike, as somebody's own comparison says."""
         alike: list[bool] = []
         for one, both in zip(part.seen, there, strict=True):
@@ -451,81 +369,8 @@ class Counter:
             if both and one.ours is not None and one.theirs is not None:
                 alike += map(bool, self._agrees(one.ours, one.theirs, rows))
             else:
-                alike += repeat(False, rows)
+                alike += [False] * rows
         return alike
-
-    def _record(self, rows: list[JoinRow], part: _Part, weight: int) -> None:
-        """One join row a prediction, for the outcome that may come in a month."""
-        told = [one.ours is not None and bool(one.request.id) for one in part.seen]
-        if not any(told):
-            return
-        ours, shadow = part.said(self._output), _NO_COPIES
-        if any(part.mirrored):
-            theirs, copied = (
-                part.said_by_copy(self._output),
-                [one is not None for one in part.theirs],
-            )
-            shadow = theirs.scores, theirs.decisions, part.by_row(copied)
-        arms = [
-            ARMS[PRODUCTION] if lost else ARMS[arm]
-            for arm, lost in zip(part.arms, part.failed, strict=True)
-        ]
-        columns = (part.at, part.units, arms, part.failed)
-        at, units, arms, failed = map(part.by_row, columns)
-        # In the order of the fields: by keyword, a row takes six times as long.
-        made = map(
-            JoinRow, part.ids(), at, units, *self._comparison, repeat(weight), arms, failed,
-            part.segments, ours.scores, ours.decisions, *shadow, self._log.inputs(part.requests),
-        )  # fmt: skip
-        rows += made if all(told) else compress(made, part.by_row(told))
-
-
-class _Part:
-    """Observations, column by column; what is by row has as many items as they have rows."""
-
-    __slots__ = (
-        "_said",
-        "_said_by_copy",
-        "arms", "at", "dropped", "failed", "micros", "mirrored", "ours", "requests", "rows", "seen", "segments", "slices",
-        "their_micros", "their_violated", "theirs", "units", "violated",
-    )  # fmt: skip
-
-    def __init__(self, seen: Sequence[Seen], slices: Slices) -> None:
-        self.seen = seen
-        (
-            self.at, requests, self.arms, self.micros, self.failed, _, self.ours, self.mirrored, self.theirs, self.their_micros,
-            self.dropped, _, self.violated, self.their_violated,
-        ) = zip(*seen, strict=True)  # fmt: skip
-        self.requests: tuple[Request, ...] = requests
-        self.rows = [one.rows for one in requests]
-        self.units = [one.entity or "" for one in requests]
-        self._said: Sayings | None = None
-        self._said_by_copy: Sayings | None = None
-        self.segments, self.slices = slices.cut([one.columns for one in requests], self.rows)
-
-    def by_row(self, column: Sequence[T]) -> Sequence[T]:
-        """What holds for a request, for each of its rows."""
-        if len(self.segments) == len(column):
-            return column
-        return list(chain.from_iterable(map(repeat, column, self.rows)))
-
-    def ids(self) -> list[str]:
-        """By row the name of the prediction."""
-        if len(self.segments) == len(self.rows):
-            return [f"{one.id}/0" for one in self.requests]
-        return [f"{one.id}/{row}" for one in self.requests for row in range(one.rows)]
-
-    def said(self, output: Output) -> Sayings:
-        """What production says, by row: read once, for the comparison and for the record."""
-        if self._said is None:
-            self._said = sayings(output, self.ours, self.rows)
-        return self._said
-
-    def said_by_copy(self, output: Output) -> Sayings:
-        """What the copy says, by row."""
-        if self._said_by_copy is None:
-            self._said_by_copy = sayings(output, self.theirs, self.rows)
-        return self._said_by_copy
 
 
 class _Hits:
@@ -623,7 +468,7 @@ def _further(
 
 
 def _examples(
-    part: _Part, compared: Sequence[bool], alike: Sequence[bool], ours: Sayings, theirs: Sayings
+    part: Part, compared: Sequence[bool], alike: Sequence[bool], ours: Sayings, theirs: Sayings
 ) -> Iterator[Example]:
     differs = [there and not same for there, same in zip(compared, alike, strict=True)]
     if any(differs):
