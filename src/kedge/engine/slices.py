@@ -80,10 +80,12 @@ class Slices:
         self, field: str, found: list[Any], asked: Sequence[Columns], rows: Sequence[int]
     ) -> None:
         """Look by itself at each row whose segment was not found."""
-        cells = [(one, row) for one, count in zip(asked, rows, strict=True) for row in range(count)]
-        for at, label in enumerate(found):
-            if label is None:
-                found[at] = self._label(field, *cells[at])
+        at = 0
+        for one, count in zip(asked, rows, strict=True):
+            for row in range(count):
+                if found[at] is None:
+                    found[at] = self._label(field, one, row)
+                at += 1
 
     def _label(self, field: str, columns: Columns, row: int) -> str | None:
         """The segment of one field of one row; None where the request does not have it."""

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 BOUND = 16_384
 """Observations waiting in one worker: more than a second of what one worker can answer."""
 ROWS = 50_000
-"""Rows in them: some 40 MB, and half a second of counting. A batch job would fill the first bound
+"""Rows in them: some 40 MB, and a quarter of a second of counting. A batch job would fill the first bound
 with a thousand times as much."""
 EXPOSURE_S = 10
 """A unit is exposed once in so many seconds: a caller that asks a thousand times a second is one
