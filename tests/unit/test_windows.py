@@ -220,8 +220,8 @@ def test_a_request_without_a_segment_field_counts_in_the_others_and_in_all() -> 
 def test_a_value_that_cannot_be_looked_up_is_its_text(value: Any) -> None:
     column = np.empty(1, dtype=object)
     column[0] = value
-    odd = seen(entity=None)
-    odd.request.columns["origin"] = column
+    wanted = Request(id="q", columns={"origin": column}, rows=1, entity=None, draw=0)
+    odd = seen()._replace(request=wanted)
     assert set(count(odd, seen(entity=None)).exposed) == {"", f"origin={value}", "origin=JFK"}
 
 
@@ -419,11 +419,11 @@ def test_a_second_of_several_parts_is_counted_as_a_whole(seed: int) -> None:
     rests: list[int] = []
     asked: list[Seen] = []
     for _ in range(number):
-        rows = dice.choice([1, 1, 1, 3, 150])
-        one = seen(dice.choice([PRODUCTION, CANDIDATE]), failed=dice.random() < 0.1, rows=rows,
+        size = dice.choice([1, 1, 1, 3, 150])
+        one = seen(dice.choice([PRODUCTION, CANDIDATE]), failed=dice.random() < 0.1, rows=size,
                    entity=dice.choice([None, "a", "b", str(dice.random())]),
                    origin=dice.choice(["JFK", "EWR", None]))  # fmt: skip
-        asked.append(one._replace(ours=answer(*[0.7] * rows)))
+        asked.append(one._replace(ours=answer(*[0.7] * size)))
     plain = [
         (one.request.entity, one.request.columns["origin"], one.arm, None, one.failed)
         for one in asked
