@@ -356,7 +356,7 @@ class Counter:
                 bin_[1] += same
                 bin_[2] += apart
                 bin_[3] += abs(apart)
-        if len(draft.examples) < EXAMPLES:
+        if len(draft.examples) < EXAMPLES and not all(alike):
             draft.examples += islice(
                 _examples(part, compared, alike, ours, theirs), EXAMPLES - len(draft.examples)
             )
