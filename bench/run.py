@@ -68,6 +68,12 @@ AIMS: dict[str, tuple[Aim, ...]] = {
         Aim("minutes_mb_day", "MB"),
         Aim("hours_mb_day", "MB"),
         Aim("count_us", "µs"),
+        Aim("count_batch_us", "µs"),
+        Aim("count_ns_metric", "ns", most=100),
+        Aim("count_ns_cell", "ns"),
+        Aim("count_ns_plain", "ns", most=100),
+        Aim("record_us", "µs"),
+        Aim("offer_us", "µs", most=1),
     ),
     "realdata": (
         Aim("benign_runs", ""),

@@ -3,9 +3,15 @@
 Two workers, 100 requests/s, five segment fields of 200 values each, a canary that fails 1 %. The
 workers' own counter makes the windows; `seconds_mb` is an hour of them on disk, which is all that
 is kept; `minutes_mb_day` and `hours_mb_day` what a day of minutes and of hours takes.
-`count_us` is the counting of one request, in the recording's thread and not in a request's way;
-`count_batch_us` the same in batches of a thousand; `count_ns_cell` that by what it adds to: three
-metrics in six slices.
+`count_us` is the counting of one request, in the recording's thread and not in a request's way.
+
+In batches of a thousand: `count_batch_us` the same; `count_ns_metric` that by its three metrics (errors
+and both latencies), with everything that their slices cost; `count_ns_cell` by what it adds to, the
+three metrics in six slices: all, and one of each field; `count_ns_plain` by three metrics where the
+policy has no segments, so that a metric is one slice. A request here has no id, so nothing of it is
+recorded. `record_us` is what a request with an id costs more: its answer read, its row for the
+outcome, and the inputs of a tenth of the units, which is the prediction log.
+`offer_us` is what a request pays itself: the observation made, and appended to the batch.
 """
 
 from __future__ import annotations
@@ -14,6 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from common import Bench
 
@@ -23,8 +30,10 @@ from kedge.adapters.sql.windows import SqlWindows
 from kedge.core.rollup import HOUR
 from kedge.core.values import Output, Policy, Stage, State
 from kedge.core.windows import CANDIDATE, PRODUCTION
+from kedge.engine.observe import Recorder
+from kedge.engine.seen import Seen
 from kedge.engine.serving import Request
-from kedge.engine.windows import Bounds, Counter, Seen
+from kedge.engine.windows import Bounds, Counter
 
 FIELDS, VALUES, WORKERS, RATE = 5, 200, 2, 100
 METRICS, BATCH = 3, 1000
@@ -35,6 +44,8 @@ STATE = State(
     ),
 )  # fmt: skip
 BEGIN = 1_000_000 * HOUR
+BOUNDS = Bounds(p50=9_000, p99=20_000)
+"""Known, so that every latency is compared; none of the requests is slow."""
 
 
 def size(folder: Path) -> int:
@@ -63,9 +74,13 @@ def main() -> None:
         bench.note("seconds_mb", raw * scale / 1e6)
         bench.note("minutes_mb_day", minutes * scale * 24 / 1e6)
         bench.note("hours_mb_day", hours * 24 / 1e6)
-        batch = batches(bench.rounds(20, 5))
-        bench.note("count_batch_us", batch * 1e6)
-        bench.note("count_ns_cell", batch / (METRICS * (1 + FIELDS)) * 1e9)
+        costs = batches(bench.rounds(20, 5))
+        bench.note("count_batch_us", costs["counted"] * 1e6)
+        bench.note("count_ns_metric", costs["counted"] / METRICS * 1e9)
+        bench.note("count_ns_cell", costs["counted"] / (METRICS * (1 + FIELDS)) * 1e9)
+        bench.note("count_ns_plain", costs["plain"] / METRICS * 1e9)
+        bench.note("record_us", (costs["recorded"] - costs["counted"]) * 1e6)
+        bench.note("offer_us", offers(bench.rounds(20, 5)) * 1e6)
         bench.note("count_us", took / (seconds * RATE) * 1e6)
         bench.detail |= {"windows": taken, "age_s": aged, "segments": FIELDS * VALUES}
 
@@ -93,7 +108,7 @@ def fill(store: SqlWindows, seconds: int) -> float:
             seen = [_seen(dice, second) for _ in range(RATE // WORKERS)]
             began = time.perf_counter()
             window, _ = counter.window(
-                seen, BEGIN + second, Bounds(), number=second, paired=False, weight=500, lost=0,
+                seen, BEGIN + second, BOUNDS, number=second, paired=False, weight=500, lost=0,
                 streak=0, broken=0,
             )  # fmt: skip
             took += time.perf_counter() - began
@@ -102,31 +117,55 @@ def fill(store: SqlWindows, seconds: int) -> float:
     return took
 
 
-def batches(times: int) -> float:
-    """Seconds of counting one request in a batch: the median batch."""
+def batches(times: int) -> dict[str, float]:
+    """Seconds of counting one request in a batch, by what is counted: the median batch."""
     dice = np.random.default_rng(2)
-    counter = Counter("w9", STATE)
-    took = []
+    plain = msgspec.structs.replace(STATE.policy, segments=())
+    counters = {
+        "counted": Counter("w9", STATE),
+        "recorded": Counter("w9", STATE),
+        "plain": Counter("w9", msgspec.structs.replace(STATE, policy=plain)),
+    }
+    took: dict[str, list[float]] = {name: [] for name in counters}
     for second in range(times):
-        seen = [_seen(dice, second) for _ in range(BATCH)]
+        for name, counter in counters.items():  # by turns
+            seen = [_seen(dice, second, named=name == "recorded") for _ in range(BATCH)]
+            began = time.perf_counter()
+            counter.window(
+                seen, BEGIN + second, BOUNDS, number=second, paired=False, weight=500, lost=0,
+                streak=0, broken=0,
+            )  # fmt: skip
+            took[name].append(time.perf_counter() - began)
+    return {name: float(np.median(each)) / BATCH for name, each in took.items()}
+
+
+def offers(times: int) -> float:
+    """Seconds of offering one observation: the median batch."""
+    recorder = Recorder("w9", STATE)
+    request = _seen(np.random.default_rng(3), 0).request
+    outputs = {"p": np.array([0.5])}
+    took = []
+    for _ in range(times):
         began = time.perf_counter()
-        counter.window(
-            seen, BEGIN + second, Bounds(), number=second, paired=False, weight=500, lost=0,
-            streak=0, broken=0,
-        )  # fmt: skip
+        for _ in range(BATCH):
+            recorder.offer(Seen(
+                time.time(), request, PRODUCTION, 900, False, 500, outputs, violated=False  # noqa: FBT003
+            ))  # fmt: skip
         took.append(time.perf_counter() - began)
+        recorder.taken()
     return float(np.median(took)) / BATCH
 
 
-def _seen(dice: np.random.Generator, second: int) -> Seen:
+def _seen(dice: np.random.Generator, second: int, *, named: bool = False) -> Seen:
     values = dice.integers(0, VALUES, FIELDS)
     columns = {f"field{n}": np.array([f"v{value}"], object) for n, value in enumerate(values)}
     candidate = bool(dice.random() < 0.05)
+    name = f"{dice.integers(0, 2**62):032x}" if named else ""
     return Seen(
         float(BEGIN + second),
-        Request(id="", columns=columns, rows=1, entity=f"N{dice.integers(0, 10**6)}", draw=0),
+        Request(id=name, columns=columns, rows=1, entity=f"N{dice.integers(0, 10**6)}", draw=0),
         CANDIDATE if candidate else PRODUCTION, 900, candidate and bool(dice.random() < 0.01), 500,
-        {"p": np.array([0.5])},
+        {"p": np.array([dice.random()])},
     )  # fmt: skip
 
 

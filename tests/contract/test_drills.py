@@ -23,8 +23,8 @@ from kedge.engine.drills import CHECK_S, READY_S, Returns, Schedule, due
 from kedge.engine.observe import Recorder
 from kedge.engine.patrol import Patrol
 from kedge.engine.recording import Recording
+from kedge.engine.seen import Seen
 from kedge.engine.serving import Request
-from kedge.engine.windows import Seen
 from kedge.ports import Hold, Member, Note
 from kedge.wiring import Workplace
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kedge.core.values import Output
-from kedge.engine.agreement import agreeing_rows
+from kedge.engine.agreement import SILENCE, agreeing_rows, said, same_rows, sayings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -173,3 +173,32 @@ def test_a_score_that_is_no_number_or_not_there_is_compared_exactly(output: Outp
     assert agreeing_rows(output, {"q": words("a")}, {"q": words("b")}, 1) == 0
     assert agreeing_rows(output, {"p": np.zeros(1)}, {"q": np.zeros(1)}, 1) == 0
     assert agree(output, np.zeros((2, 0)), np.zeros((2, 0))) == 2
+
+
+# ---------------------------------------------------------------- many answers at once
+
+CELLS = st.one_of(st.floats(width=32), st.booleans(), st.integers(-9, 9))
+COLUMNS = st.one_of(
+    st.lists(CELLS, min_size=1, max_size=3).map(np.array),
+    st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=3).map(np.array),
+    st.lists(st.text("ab"), min_size=1, max_size=3).map(lambda texts: words(*texts)),
+)
+ANSWERS = st.lists(
+    st.one_of(st.none(), st.tuples(st.sampled_from(["p", "q"]), COLUMNS)), min_size=1, max_size=5
+)
+
+
+@given(st.sampled_from([BINARY, SCORE, EXACT]), ANSWERS)
+def test_many_answers_are_read_as_each_row_by_itself(output: Output, answers: Any) -> None:
+    """A request without an answer has one row here, and says nothing."""
+    columns = [None if one is None else {one[0]: one[1]} for one in answers]
+    rows = [1 if one is None else len(one[1]) for one in answers]
+    alone = [
+        SILENCE if one is None else said(output, one, row)
+        for one, count in zip(columns, rows, strict=True)
+        for row in range(count)
+    ]
+    found = sayings(output, columns, rows)
+    together = [tuple(found.row(row)) for row in range(len(alone))]
+    assert repr([tuple(one) for one in alone]) == repr(together)  # NaN is not equal to itself
+    assert same_rows(output, found, found) == [True] * len(alone)

@@ -17,8 +17,9 @@ from kedge.engine.observe import (
     quantile_us,
     summary,
 )
+from kedge.engine.seen import Seen
 from kedge.engine.serving import Request
-from kedge.engine.windows import BOUND, ROWS, Seen
+from kedge.engine.windows import BOUND, ROWS
 from kedge.ports import Tally
 from kedge.testing.samples import endpoint, release, run
 

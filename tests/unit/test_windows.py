@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from hashlib import blake2b
+from random import Random
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kedge.core.values import CostPolicy, Output, Policy, Prices, Stage, State
+from kedge.core.records import JoinRow
+from kedge.core.values import CostPolicy, LogPolicy, Output, Policy, Prices, Stage, State
 from kedge.core.windows import (
     CANDIDATE,
     PRODUCTION,
@@ -19,9 +23,11 @@ from kedge.core.windows import (
     added,
     agreement_sum,
 )
-from kedge.engine import windows
+from kedge.engine import slices, windows
+from kedge.engine.predictions import Log
+from kedge.engine.seen import Seen
 from kedge.engine.serving import Request
-from kedge.engine.windows import Bounds, Counter, Seen
+from kedge.engine.windows import Bounds, Counter
 from kedge.testing.samples import release
 
 POLICY = Policy(segments=("origin",), output=Output(kind="binary", score="p", threshold=0.5))
@@ -133,6 +139,15 @@ def test_a_slow_request_is_bad_only_where_a_bound_is_known() -> None:
     assert window.bad == {"latency.p50": {"": (1, 0), "origin=JFK": (1, 0)}}
 
 
+def test_a_unit_that_failed_has_a_latency_from_its_first_answer_on() -> None:
+    counter = Counter("w0", STATE)
+    first = counted(counter, seen(CANDIDATE, failed=True))
+    assert (first.exposed, first.answered) == ({"": (0, 1), "origin=JFK": (0, 1)}, {})
+    later = counted(counter, seen(failed=True), seen(), seen(origin="LGA"), seen())
+    assert later.exposed == {"origin=LGA": (1, 0)}
+    assert later.answered == {"": (1, 0), "origin=JFK": (1, 0), "origin=LGA": (1, 0)}
+
+
 def test_what_failed_has_no_latency() -> None:
     window = count(seen(failed=True), seen(entity="N2"))
     assert window.exposed[""] == (2, 0)
@@ -175,11 +190,39 @@ def test_features_that_break_their_schema_are_bad_and_in_a_pair_only_where_they_
 
 
 def test_segment_values_are_bounded_and_the_rest_is_other() -> None:
-    many = [seen(entity=None, origin=f"A{n}") for n in range(windows.VALUES + 100)]
+    many = [seen(entity=None, origin=f"A{n}") for n in range(slices.VALUES + 100)]
     window = count(*many)
-    assert len(window.exposed) == windows.VALUES + 2
+    assert len(window.exposed) == slices.VALUES + 2
     assert window.exposed["origin=other"] == (100, 0)
     assert window.other == 100
+
+
+def test_a_million_rows_of_other_values_are_bounded_in_one_request_too() -> None:
+    column = np.array([f"A{n}" for n in range(1_000_000)], dtype=object)
+    wanted = Request(id="", columns={"origin": column}, rows=len(column), entity=None, draw=0)
+    window = count(Seen(1.0, wanted, PRODUCTION, 100, failed=False, weight=0))
+    assert len(window.exposed) == slices.VALUES + 2
+    assert window.other == 1_000_000 - slices.VALUES
+
+
+def test_a_request_without_a_segment_field_counts_in_the_others_and_in_all() -> None:
+    state = State(**{**_fields(STATE), "policy": Policy(segments=("origin", "dest"))})
+    both = {"origin": np.array(["JFK"], object), "dest": np.array([3])}
+    asked = [both, {"dest": both["dest"]}, {"origin": both["origin"]}, {}]
+    wanted = [Request(id="", columns=c, rows=1, entity=None, draw=0) for c in asked]
+    window = counted(
+        Counter("w0", state), *[Seen(1.0, w, PRODUCTION, 1, failed=False, weight=0) for w in wanted]
+    )
+    assert window.exposed == {"": (4, 0), "origin=JFK": (2, 0), "dest=3": (2, 0)}
+
+
+@pytest.mark.parametrize("value", [["a", "list"], [["of"], ["lists"]]])
+def test_a_value_that_cannot_be_looked_up_is_its_text(value: Any) -> None:
+    column = np.empty(1, dtype=object)
+    column[0] = value
+    wanted = Request(id="q", columns={"origin": column}, rows=1, entity=None, draw=0)
+    odd = seen()._replace(request=wanted)
+    assert set(count(odd, seen(entity=None)).exposed) == {"", f"origin={value}", "origin=JFK"}
 
 
 @pytest.mark.parametrize("value", [None, float("nan")])
@@ -195,6 +238,35 @@ def test_each_row_is_a_prediction_with_a_record_of_its_own() -> None:
     assert [(r.id, r.arm, r.score, r.decision) for r in rows] == [
         ("q/0", "candidate", 0.2, "0"), ("q/1", "candidate", 0.9, "1"),
     ]  # fmt: skip
+
+
+def test_a_row_says_what_was_asked_and_what_both_said() -> None:
+    policy = Policy(segments=("origin",), output=POLICY.output, log=LogPolicy(sample=100))
+    state = State(**{**_fields(STATE), "policy": policy})
+    pairs = pair(0.2, 0.9), pair(0.7, None, asked={"entity": None, "origin": None})
+    unanswered = pair()._replace(ours=None, failed=True)
+    _, rows = Counter("w0", state).window(
+        [*pairs, unanswered], 5, NONE, number=1, paired=True, weight=7, lost=0, streak=0, broken=0
+    )
+    common: dict[str, Any] = {
+        "id": "q/0", "at": 1.0, "endpoint": "flights", "production": 1, "candidate": 2,
+        "salt": "flights/3", "weight": 7, "arm": "production", "failed": False,
+    }  # fmt: skip
+    assert rows == [
+        JoinRow(**common, unit="N1", segments=("origin=JFK",), score=0.2, decision="0",
+                shadow_score=0.9, shadow_decision="1", paired=True,
+                inputs=msgspec.msgpack.encode({"origin": "JFK"})),
+        JoinRow(**common, unit="", segments=("origin=null",), score=0.7, decision="1",
+                inputs=msgspec.msgpack.encode({"origin": None})),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("sample", [0, 0.001, 30, 99.9, 100])
+def test_a_unit_is_sampled_by_the_number_that_its_hash_is(sample: float) -> None:
+    log = Log(State(**{**_fields(STATE), "policy": Policy(log=LogPolicy(sample=sample))}))
+    for unit in [*map(str, range(500)), "half a pair \ud800"]:
+        digest = blake2b(unit.encode(errors="surrogatepass"), digest_size=8, key=b"log").digest()
+        assert log.keeps(unit) == (int.from_bytes(digest) < int(sample / 100 * 2**64))
 
 
 def test_the_split_is_checked_on_units_each_once() -> None:
@@ -338,6 +410,31 @@ def _exposures_of_sound(asked: Any) -> dict[str, tuple[int, int]]:
         [(unit or f"#{n}", *rest) for n, (unit, *rest) in enumerate(asked) if not rest[-1]],
         paired=False,
     )
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_second_of_several_parts_is_counted_as_a_whole(seed: int) -> None:
+    dice = Random(seed)
+    number = dice.randrange(windows.PART - 2, 3 * windows.PART)
+    rests: list[int] = []
+    asked: list[Seen] = []
+    for _ in range(number):
+        size = dice.choice([1, 1, 1, 3, 150])
+        one = seen(dice.choice([PRODUCTION, CANDIDATE]), failed=dice.random() < 0.1, rows=size,
+                   entity=dice.choice([None, "a", "b", str(dice.random())]),
+                   origin=dice.choice(["JFK", "EWR", None]))  # fmt: skip
+        asked.append(one._replace(ours=answer(*[0.7] * size)))
+    plain = [
+        (one.request.entity, one.request.columns["origin"], one.arm, None, one.failed)
+        for one in asked
+    ]
+    counter = Counter("w0", STATE, lambda: rests.append(1))
+    window, rows = counter.window(asked, 0, NONE, number=1, paired=False, weight=500, lost=0,
+                                  streak=0, broken=0)  # fmt: skip
+    assert window.exposed == _exposures(plain, paired=False)
+    assert window.answered == _exposures_of_sound(plain)
+    assert len(rows) == sum(one.request.rows for one in asked)
+    assert len(rests) >= len(rows) / (windows.PART + 150)
 
 
 @given(ASKED)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import floor, isclose, isfinite, isnan
 from math import log as ln
+from operator import eq, itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -50,16 +52,91 @@ def said(output: Output, columns: Columns, row: int) -> Said:
     return Said(None, "; ".join(words), yes=False)
 
 
-def all_said(output: Output, columns: Columns, rows: int) -> list[Said]:
-    """Read every row of an answer: as `said`, and a column of numbers in one piece."""
-    column = columns.get(output.score) if output.score is not None else None
-    if column is None or column.ndim != 1 or column.dtype.kind not in NUMBERS:
-        return [said(output, columns, row) for row in range(rows)]
-    values = column.tolist()
+class Sayings(NamedTuple):
+    """What many rows say: `Said`, column by column."""
+
+    scores: list[float | None]
+    decisions: list[str | None]
+    yes: list[bool]
+
+    def row(self, row: int) -> Said:
+        """One of them."""
+        return Said(self.scores[row], self.decisions[row], self.yes[row])
+
+
+SILENCE = (None, None, False)
+"""A row without an answer, among sayings."""
+
+
+def sayings(output: Output, answers: Sequence[Columns | None], rows: Sequence[int]) -> Sayings:
+    """Read every row of many answers, each as `said` does; `rows` is how many each has."""
+    there = [one for one in answers if one is not None]
+    if len(there) == len(answers):
+        return _read(output, there, rows)
+    known = _read(
+        output, there, [n for n, one in zip(rows, answers, strict=True) if one is not None]
+    )
+    cells = zip(*known, strict=True)
+    spread = [
+        SILENCE if one is None else next(cells)
+        for one, count in zip(answers, rows, strict=True) for _ in range(count)
+    ]  # fmt: skip
+    return Sayings(*map(list, zip(*spread, strict=True)))
+
+
+def _read(output: Output, answers: Sequence[Columns], rows: Sequence[int]) -> Sayings:
+    """Read answers; numbers in C's loops, a column of them in one piece."""
+    numbers = _single_numbers(output, answers) if sum(rows) == len(answers) else None
+    if numbers is not None:
+        return _of_numbers(output, numbers)
+    found = Sayings([], [], [])
+    for columns, count in zip(answers, rows, strict=True):
+        column = columns.get(output.score) if output.score is not None else None
+        if column is not None and column.shape == (count,) and column.dtype.kind in NUMBERS:
+            more = _of_numbers(output, column.tolist())
+        else:
+            each = [said(output, columns, row) for row in range(count)]
+            more = Sayings(*map(list, zip(*each, strict=True)))
+        found.scores.extend(more.scores)
+        found.decisions.extend(more.decisions)
+        found.yes.extend(more.yes)
+    return found
+
+
+def _single_numbers(output: Output, answers: Sequence[Columns]) -> list[Any] | None:
+    """The score of each answer of one row, where all are numbers; else None."""
+    if output.score is None:
+        return None
+    try:
+        columns = list(map(itemgetter(output.score), answers))
+        if {column.dtype.kind for column in columns} <= _KINDS:
+            return list(map(np.ndarray.item, columns))
+    except (KeyError, ValueError):  # no such output, or of several numbers
+        pass
+    return None
+
+
+def same_rows(output: Output, ours: Sayings, theirs: Sayings) -> list[bool]:
+    """Whether each row says the same on both sides."""
+    if output.kind == "binary":
+        return list(map(eq, ours.decisions, theirs.decisions))
+    return [
+        one.same(other, output)
+        for one, other in zip(map(Said, *ours), map(Said, *theirs), strict=True)
+    ]
+
+
+def _of_numbers(output: Output, values: Sequence[Any]) -> Sayings:
+    scores: list[float | None] = list(map(float, values))
+    decisions: list[str | None]
     if output.kind == "binary":
         least = output.threshold
-        return [Said(float(v), "1" if v >= least else "0", v >= least) for v in values]
-    return [Said(float(v), f"{v:.6g}", False) for v in values]  # noqa: FBT003 - two times faster
+        yes = [value >= least for value in values]
+        decisions = ["1" if one else "0" for one in yes]
+    else:
+        yes = [False] * len(values)
+        decisions = [f"{value:.6g}" for value in values]
+    return Sayings(scores, decisions, yes)
 
 
 LONGEST = 8
@@ -125,6 +202,7 @@ def bin_of(score: float) -> int:
 
 NUMBERS = "fiub"
 """NumPy's kinds of dtype that have an order and a distance."""
+_KINDS = frozenset(NUMBERS)
 
 
 def agreeing_rows(output: Output, ours: Columns, theirs: Columns, rows: int) -> int:

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from kedge.core.values import State
-from kedge.engine.windows import BOUND, ROWS, Bounds, Seen
+from kedge.engine.seen import Seen
+from kedge.engine.windows import BOUND, ROWS, Bounds
 from kedge.ports import Tally
 
 SUB_BITS = 3

@@ -14,7 +14,8 @@ Theory of operation
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter
 
 import structlog
 
@@ -25,7 +26,7 @@ from kedge.core.values import State
 from kedge.core.windows import Window
 from kedge.engine.observe import Recorder
 from kedge.engine.serving import Live, watched
-from kedge.engine.windows import SLOW_FLOOR_US, Bounds, Counter, Seen
+from kedge.engine.windows import SLOW_FLOOR_US, Bounds, Counter
 from kedge.ports import Clock, EvidenceStore, Tally, WindowStore
 
 log = structlog.get_logger("kedge.recording")
@@ -43,6 +44,8 @@ COUNTERS = 8
 others checks its split from the beginning."""
 TURN_S = 0.001
 """Counting goes on for so long before it rests as long: a request meets at most this beside it."""
+
+_STRATUM = attrgetter("weight", "mirrored")
 
 Spool = Callable[[Sequence[JoinRow]], int]
 Key = tuple[object, ...]
@@ -69,6 +72,7 @@ class Recording:
         self._number = 0
         self._waiting: list[Window] = []
         self._lost = 0
+        self._began = 0.0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="kedge-recording", daemon=True)
         self.unwritten = ""
@@ -145,6 +149,7 @@ class Recording:
 
     def flush(self, pairs: Iterable[tuple[State, Recorder]]) -> None:
         """Count and write what was offered since the last call."""
+        self._began = self._clock.monotonic()
         for state, recorder in pairs:
             rows: list[JoinRow] = []
             self._count(state, recorder, rows)
@@ -164,7 +169,7 @@ class Recording:
         # What could not be written a second ago is told with what can be now.
         lost, self._lost = lost + self._lost, 0
         if not state.divided:
-            logged, torn = counter.logged(self._paced([one for one in seen if not one.mirrored]))
+            logged, torn = counter.logged([one for one in seen if not one.mirrored])
             rows += logged
             self._lost += lost + torn
             lost = 0
@@ -172,14 +177,16 @@ class Recording:
             if state.compared is None or not seen:
                 return
         at = int(self._clock.unix())
-        strata = sorted({(one.weight, one.mirrored) for one in seen})
+        strata = sorted(set(map(_STRATUM, seen)))
         if not strata and (lost or streak or broken):
             strata = [(state.stratum, state.mirrored is not None)]
         for weight, paired in strata:
-            mine = [one for one in seen if (one.weight, one.mirrored) == (weight, paired)]
+            mine = seen if len(strata) == 1 else [
+                one for one in seen if _STRATUM(one) == (weight, paired)
+            ]  # fmt: skip
             self._number += 1
             window, more = counter.window(
-                self._paced(mine), at, bounds, number=self._number, paired=paired, weight=weight,
+                mine, at, bounds, number=self._number, paired=paired, weight=weight,
                 lost=lost, streak=streak, broken=broken,
             )  # fmt: skip
             lost = streak = broken = 0
@@ -197,7 +204,8 @@ class Recording:
         policy = state.policy_digest
         kept = self._counters.pop(key, None)
         if kept is None or kept[0] != policy:
-            kept = (policy, Counter(self._replica, state), kept[2] if kept else Bounds())
+            counter = Counter(self._replica, state, self._rest)
+            kept = (policy, counter, kept[2] if kept else Bounds())
         while len(self._counters) >= COUNTERS:
             self._counters.pop(next(iter(self._counters)))
         _, counter, bounds = kept
@@ -205,15 +213,12 @@ class Recording:
         self._counters[key] = (policy, counter, after)
         return counter, bounds
 
-    def _paced(self, seen: Sequence[Seen]) -> Iterator[Seen]:
-        """The observations, with rests between them that leave others the interpreter."""
-        began = self._clock.monotonic()
-        for one in seen:
-            yield one
-            worked = self._clock.monotonic() - began
-            if worked >= TURN_S:
-                self._stopping.wait(worked)
-                began = self._clock.monotonic()
+    def _rest(self) -> None:
+        """Between two parts of the counting: leave others the interpreter as long as it was ours."""
+        worked = self._clock.monotonic() - self._began
+        if worked >= TURN_S:
+            self._stopping.wait(worked)
+            self._began = self._clock.monotonic()
 
 
 def _count_violations(live: Live) -> None:

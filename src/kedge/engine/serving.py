@@ -19,7 +19,8 @@ from kedge.core.windows import CANDIDATE, PRODUCTION
 from kedge.engine.agreement import agreeing_rows
 from kedge.engine.models import Handle
 from kedge.engine.observe import ANSWERED, Recorder
-from kedge.engine.windows import Log, Seen
+from kedge.engine.predictions import Log
+from kedge.engine.seen import Seen
 from kedge.lookups import EXCUSED
 
 if TYPE_CHECKING:

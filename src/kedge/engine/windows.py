@@ -3,17 +3,24 @@
 The serving loop only appends a tuple to a list (`offer`). A thread of its own takes the list once
 a second and counts: distinct units exposed, units gone bad, pairs that agree, by segment. What does
 not fit is dropped and counted, never waited for.
+
+Theory of operation
+-------------------
+* Some hundred observations are counted at once (`Part`), column by column: what is true of all of
+  them is found by loops in C (`map`, `zip`, `compress`, a tally), and only what is not usual (a
+  failure, a slow request, a unit met twice) is looked at by itself, in the order in which it came.
+* A unit is looked up once for both of its exposures. What failed has no latency, so its slices are
+  exposed and not answered; they are *owed* until the unit is answered there.
+* Between two parts others get the interpreter (`rest`).
 """
 
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
-from itertools import chain
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-import msgspec
+from itertools import chain, compress, islice
+from typing import TYPE_CHECKING, NamedTuple
 
 from kedge.core.costs import cost_of, prices_of
 from kedge.core.records import JoinRow
@@ -25,28 +32,28 @@ from kedge.core.windows import (
     PRODUCTION,
     Agreement,
     BadUnit,
+    Counts,
     Example,
     Spent,
     Window,
 )
-from kedge.engine.agreement import NUMBERS, Said, all_said, bin_of, judge_of
+from kedge.engine.agreement import NUMBERS, Sayings, bin_of, judge_of, same_rows
 from kedge.engine.custom import Agree
+from kedge.engine.predictions import Predictions
+from kedge.engine.seen import Part, Seen
+from kedge.engine.slices import Names, Slices
 
 if TYPE_CHECKING:
-    from kedge.engine.serving import Request
     from kedge.ports import Columns
 
 BOUND = 16_384
 """Observations waiting in one worker: more than a second of what one worker can answer."""
 ROWS = 50_000
-"""Rows in them: some 40 MB, and half a second of counting. A batch job would fill the first bound
+"""Rows in them: some 40 MB, and a quarter of a second of counting. A batch job would fill the first bound
 with a thousand times as much."""
 EXPOSURE_S = 10
 """A unit is exposed once in so many seconds: a caller that asks a thousand times a second is one
 unit at risk, and would otherwise weigh as a thousand against its one possible failure."""
-VALUES = 200
-"""Values of one segment field that a worker tells apart; the rest is `other`. A thousand cells a
-window is what a second may cost to write."""
 UNITS = 512
 """Bad units in one window. Above it the smallest hashes are kept: the same rule for both arms."""
 FRESH = 200_000
@@ -58,34 +65,12 @@ SLOW_FLOOR_US = 5_000
 network cannot feel, and a process woken up from sleep already differs from code inline."""
 
 
+PART = 200
+"""Observations counted at once: enough to make little of what each part costs, and half of the
+millisecond after which a thread that counts has to rest."""
+NEVER_US = 1 << 62
+"""No request is as slow."""
 VIOLATIONS = METRICS.index("violations")
-PAIR = 2
-"""Beside the two arms: a request that counts for both."""
-
-_pack = msgspec.msgpack.Encoder().encode
-
-
-class Seen(NamedTuple):
-    """One answered request, as the serving loop saw it."""
-
-    at: float
-    request: Request
-    arm: int
-    micros: int
-    failed: bool
-    weight: int
-    """The stratum it was answered in, in buckets."""
-    ours: Columns | None = None
-    mirrored: bool = False
-    theirs: Columns | None = None
-    their_micros: int = 0
-    dropped: bool = False
-    """The copy was never asked, for our own bounds' sake: nobody's failure, but no coverage."""
-    again: bool = False
-    """`theirs` is production's own second answer: its noise, and nobody's evidence."""
-    violated: bool = False
-    """A feature of it was not as its schema promises."""
-    their_violated: bool = False
 
 
 class Bounds(NamedTuple):
@@ -95,101 +80,16 @@ class Bounds(NamedTuple):
     p99: int = 0
 
 
-Cut = tuple[list[tuple[str, ...]], tuple[str, ...]]
-"""The segments of each row, and where the request counts."""
-
-Answers = tuple[list[Said] | None, list[Said] | None]
-"""What production and the copy say, by row; None where there is no answer."""
-
-
-class Slices:
-    """The segments of requests, with a bound on how many values each field may have."""
-
-    def __init__(self, fields: tuple[str, ...]) -> None:
-        self._known: dict[str, dict[Any, str]] = {field: {} for field in fields}
-        # One more "=" in a field, and two fields could share a segment.
-        self._plain = not any("=" in field for field in fields)
-        self.other = 0
-
-    def cut(self, columns: Columns, rows: int) -> Cut:
-        """The segments of each row of a request, and where the request counts.
-
-        That is everywhere (`""`), then in each of its rows' segments once.
-        """
-        if rows != 1 or not self._plain:
-            segments = [self.of(columns, row) for row in range(rows)]
-            return segments, ("", *sorted({name for row in segments for name in row}))
-        try:
-            names = tuple([known[columns[field].item()] for field, known in self._known.items()])
-        except (KeyError, TypeError, ValueError):  # a new value, a list, a field that is not there
-            names = self.of(columns, 0)
-        return [names], ("", *names)
-
-    def of(self, columns: Columns, row: int) -> tuple[str, ...]:
-        """The segments of one row, as `field=value`."""
-        found = []
-        for field, known in self._known.items():
-            column = columns.get(field)
-            if column is None or row >= len(column):
-                continue
-            # Python's own values are hashed several times faster than NumPy's.
-            value = column.item(row) if column.ndim == 1 else str(column[row])
-            try:
-                label = known.get(value)
-            except TypeError:  # a list in a column of objects
-                value = str(value)
-                label = known.get(value)
-            if label is None:
-                label = self._learnt(field, value, column[row])
-            found.append(label)
-        return tuple(found)
-
-    def _learnt(self, field: str, value: Any, shown: Any) -> str:
-        known = self._known[field]
-        if value is None or value != value:  # noqa: PLR0124 - NaN, which no dict finds again
-            return f"{field}=null"
-        if len(known) >= VALUES:
-            self.other += 1
-            return f"{field}=other"
-        known[value] = f"{field}={str(shown)[:64]}"
-        return known[value]
-
-
-class Log:
-    """Which predictions are kept with their inputs, for a replay: those of sampled units."""
-
-    def __init__(self, state: State) -> None:
-        policy = state.policy.log
-        self._below = int(policy.sample / 100 * 2**64)
-        self._hidden = frozenset(policy.redact)
-
-    def keeps(self, unit: str) -> bool:
-        """Whether a unit is sampled: always the same ones, so that all of a unit is there."""
-        if self._below >= 2**64 or self._below <= 0:
-            return self._below > 0
-        digest = blake2b(unit.encode(errors="surrogatepass"), digest_size=8, key=b"log").digest()
-        return int.from_bytes(digest) < self._below
-
-    def inputs(self, columns: Columns, row: int) -> bytes:
-        """One row of the inputs, without what is redacted; empty when it cannot be written."""
-        try:
-            return _pack({
-                name: column[row : row + 1].tolist()[0] for name, column in columns.items()
-                if name not in self._hidden and row < len(column)
-            })  # fmt: skip
-        except (TypeError, ValueError):
-            return b""
-
-
 class Counter:
     """Turns the observations of one comparison on one replica into windows."""
 
-    def __init__(self, replica: str, state: State) -> None:
+    def __init__(self, replica: str, state: State, rest: Callable[[], None] = lambda: None) -> None:
         self._replica = replica
         self._state = state
+        self._rest = rest
         self._output: Output = state.policy.output
         self._key = key_of(state.salt)
-        self._log = Log(state)
+        self._predictions = Predictions(state)
         self._whole = self._output.kind == "custom" or (
             self._output.kind == "exact" and self._output.score is None
         )
@@ -198,8 +98,10 @@ class Counter:
         self._prices = tuple(self._price(release) for release in (state.production, state.compared))
         self._slices = Slices(state.policy.segments)
         self._span = -1
-        self._exposed: dict[str, _Names] = {}
-        self._answered: dict[str, _Names] = {}
+        self._exposed: dict[str, Names | set[str]] = {}
+        """By unit the slices in which it was counted in this span."""
+        self._owed: dict[str, set[str]] = {}
+        """Those of them in which it has no latency yet."""
         self._known: set[str] = set()
 
     def _price(self, release: int | None) -> Prices | None:
@@ -208,36 +110,33 @@ class Counter:
         return prices_of(cost, found.version) if cost is not None and found is not None else None
 
     def window(
-        self, seen: Iterable[Seen], at: int, bounds: Bounds, *, number: int, paired: bool, weight: int,
+        self, seen: Sequence[Seen], at: int, bounds: Bounds, *, number: int, paired: bool, weight: int,
         lost: int, streak: int, broken: int,
     ) -> tuple[Window, list[JoinRow]]:  # fmt: skip
         """Count one second's observations. `at` is that second; `weight` the stratum in buckets."""
         if at // EXPOSURE_S != self._span:
             self._span = at // EXPOSURE_S
             self._exposed.clear()
-            self._answered.clear()
+            self._owed.clear()
         draft = _Draft(paired=paired)
         rows: list[JoinRow] = []
         before = self._slices.other
-        for one in seen:
-            if one.again:
-                self._again(draft, one)
-                continue
-            segments, slices = self._slices.cut(one.request.columns, one.request.rows)
-            answers = self._answers(one)
+        for some in self._parts(self._first(draft, seen)):
+            part = Part(some, self._slices)
+            self._spend(draft, part)
             if paired:
-                self._pair(draft, one, slices, bounds)
-                if not one.dropped:
-                    self._agree(draft, one, segments, answers)
+                self._pairs(draft, part, bounds)
+                self._agree(draft, part)
             else:
-                self._single(draft, one, slices, bounds)
-            self._record(rows, one, segments, weight, answers)
+                self._singles(draft, part, bounds)
+            rows += self._predictions.rows(part, weight)
         state = self._state
+        exposed, answered = draft.met()
         return Window(
             replica=self._replica, number=number, endpoint=state.endpoint, production=state.production or 0,
             candidate=state.compared or 0, salt=state.salt, at=at, weight=weight, paired=paired,
             fresh=None if paired else (draft.fresh[0], draft.fresh[1]),
-            exposed=_spread(draft.hits), answered=_spread(draft.timed),
+            exposed=exposed, answered=answered,
             bad={metric: _frozen(cells) for metric, cells in draft.bad.items()},
             units=tuple(sorted(draft.units, key=lambda unit: unit.unit)[:UNITS]),
             agreement=_agreement(draft.pairs),
@@ -247,75 +146,174 @@ class Counter:
             streak=streak, broken=broken, lost=lost, other=self._slices.other - before,
         ), rows  # fmt: skip
 
-    def logged(self, seen: Iterable[Seen]) -> tuple[list[JoinRow], int]:
+    def logged(self, seen: Sequence[Seen]) -> tuple[list[JoinRow], int]:
         """Rows of sampled units while nothing is compared; and how many could not be written."""
         rows: list[JoinRow] = []
-        for one in seen:
-            if one.ours is not None and self._log.keeps(one.request.entity or one.request.id):
-                segments, _ = self._slices.cut(one.request.columns, one.request.rows)
-                self._record(rows, one, segments, 0, self._answers(one))
+        sampled = [
+            one for one in seen
+            if one.ours is not None and self._predictions.log.keeps(one.request.entity or one.request.id)
+        ]  # fmt: skip
+        for some in self._parts(sampled):
+            part = Part(some, self._slices)
+            rows += self._predictions.rows(part, 0)
         return rows, sum(not row.inputs for row in rows)
 
-    def _pair(self, draft: _Draft, one: Seen, slices: tuple[str, ...], bounds: Bounds) -> None:
-        """A request that both releases were asked: only what differs between them is bad."""
-        self._spend(draft, one, slices)
-        draft.mirrored += 1
-        if one.dropped:
-            return
-        copied = one.theirs is not None
-        draft.copied += copied
-        both = copied and not one.failed
-        unit = one.request.entity or ""
-        self._exposure(draft, unit, slices, PAIR, latency=both)
-        if one.failed == copied:
-            self._bad(draft, 0, PRODUCTION if one.failed else CANDIDATE, unit, slices)
-        if both:
+    def _parts(self, seen: Sequence[Seen]) -> Iterator[Sequence[Seen]]:
+        """The observations, as many at once as make some hundred rows; a rest after each part."""
+        for begin in range(0, len(seen), PART):
+            some = seen[begin : begin + PART]
+            if sum([one.request.rows for one in some]) == len(some):
+                yield some
+                self._rest()
+                continue
+            part: list[Seen] = []
+            rows = 0
+            for at, one in enumerate(some, 1):
+                part.append(one)
+                rows += one.request.rows
+                if rows >= PART or at == len(some):
+                    yield part
+                    self._rest()
+                    part, rows = [], 0
+
+    def _first(self, draft: _Draft, seen: Sequence[Seen]) -> Sequence[Seen]:
+        """Take out where production was asked a second time, which is its noise and nothing else."""
+        if not draft.paired:
+            return seen
+        for one in seen:
+            if one.again and one.ours is not None and one.theirs is not None:
+                same = self._agrees(one.ours, one.theirs, one.request.rows)
+                draft.noise[0] += len(same)
+                draft.noise[1] += sum(same)
+        return [one for one in seen if not one.again]
+
+    # ------------------------------------------------------------ what a request met
+
+    def _pairs(self, draft: _Draft, part: Part, bounds: Bounds) -> None:
+        """Requests that both releases were asked: only what differs between them is bad."""
+        draft.mirrored += len(part.seen)
+        asked = [not dropped for dropped in part.dropped]
+        copied = [copy is not None for copy in part.theirs]
+        draft.copied += sum(compress(copied, asked))
+        untimed = [lost or not copy for lost, copy in zip(part.failed, copied, strict=True)]
+        units, slices = list(compress(part.units, asked)), list(compress(part.slices, asked))
+        nobody = [PRODUCTION] * len(units)
+        self._expose(draft, units, slices, nobody, list(compress(untimed, asked)))
+        columns = zip(
+            part.units, part.slices, untimed, part.failed, copied, part.micros, part.their_micros, part.violated,
+            part.their_violated, strict=True,
+        )  # fmt: skip
+        for unit, names, without, lost, copy, micros, other, wrong, also in compress(
+            columns, asked
+        ):
+            if lost == copy:
+                self._bad(draft, 0, PRODUCTION if lost else CANDIDATE, unit, names)
+            if without:
+                continue
             for metric, bound in ((1, bounds.p50), (2, bounds.p99)):
-                if bound and (one.micros > bound) != (one.their_micros > bound):
-                    arm = PRODUCTION if one.micros > bound else CANDIDATE
-                    self._bad(draft, metric, arm, unit, slices)
-            if one.violated != one.their_violated:
-                arm = PRODUCTION if one.violated else CANDIDATE
-                self._bad(draft, VIOLATIONS, arm, unit, slices)
+                if bound and (micros > bound) != (other > bound):
+                    arm = PRODUCTION if micros > bound else CANDIDATE
+                    self._bad(draft, metric, arm, unit, names)
+            if wrong != also:
+                self._bad(draft, VIOLATIONS, PRODUCTION if wrong else CANDIDATE, unit, names)
 
-    def _single(self, draft: _Draft, one: Seen, slices: tuple[str, ...], bounds: Bounds) -> None:
-        """A request that one of the releases was asked."""
-        self._spend(draft, one, slices)
-        unit, arm = one.request.entity or "", one.arm
-        self._split(draft, unit, arm)
-        self._exposure(draft, unit, slices, arm, latency=not one.failed)
-        if one.failed:
-            self._bad(draft, 0, arm, unit, slices)
+    def _singles(self, draft: _Draft, part: Part, bounds: Bounds) -> None:
+        """Requests that one of the releases was asked."""
+        self._split(draft, part)
+        self._expose(draft, part.units, part.slices, part.arms, part.failed)
+        slow = bounds.p50 or bounds.p99 or NEVER_US  # the median's bound is never the higher one
+        if not (any(part.failed) or any(part.violated) or max(part.micros) > slow):
             return
-        if bounds.p50 and one.micros > bounds.p50:
-            self._bad(draft, 1, arm, unit, slices)
-        if bounds.p99 and one.micros > bounds.p99:
-            self._bad(draft, 2, arm, unit, slices)
-        if one.violated:
-            self._bad(draft, VIOLATIONS, arm, unit, slices)
+        odd = [
+            lost or wrong or micros > slow
+            for lost, wrong, micros in zip(part.failed, part.violated, part.micros, strict=True)
+        ]
+        columns = (part.units, part.slices, part.arms, part.failed, part.micros, part.violated)
+        for unit, names, arm, lost, micros, wrong in compress(zip(*columns, strict=True), odd):
+            if lost:
+                self._bad(draft, 0, arm, unit, names)
+                continue
+            if bounds.p50 and micros > bounds.p50:
+                self._bad(draft, 1, arm, unit, names)
+            if bounds.p99 and micros > bounds.p99:
+                self._bad(draft, 2, arm, unit, names)
+            if wrong:
+                self._bad(draft, VIOLATIONS, arm, unit, names)
 
-    def _again(self, draft: _Draft, one: Seen) -> None:
-        if one.ours is not None and one.theirs is not None:
-            same = self._agrees(one.ours, one.theirs, one.request.rows)
-            draft.noise[0] += len(same)
-            draft.noise[1] += sum(same)
+    def _split(self, draft: _Draft, part: Part) -> None:
+        """Count a unit's first request: the split is checked on units, each once."""
+        known, fresh = self._known, draft.fresh
+        for unit, arm in zip(part.units, part.arms, strict=True):
+            if unit:
+                if unit in known or len(known) >= FRESH:
+                    continue
+                known.add(unit)
+            fresh[arm] += 1
 
-    def _spend(self, draft: _Draft, one: Seen, slices: tuple[str, ...]) -> None:
-        """Add what the request cost, to the arm that answered; in pairs where both did."""
-        if self._state.policy.cost is None or one.failed or one.ours is None:
+    def _expose(
+        self, draft: _Draft, units: Sequence[str], slices: Sequence[Names], arms: Sequence[int],
+        untimed: Sequence[bool],
+    ) -> None:  # fmt: skip
+        """Count units as exposed: once a span where they have a name, else every time.
+
+        `untimed`: whose request has no latency to be counted.
+        """
+        met = self._exposed
+        # `setdefault` gives what was there before, or these very slices: one look-up for both.
+        new = [
+            names if not unit or (before := met.setdefault(unit, names)) is names
+            else _further(met, unit, before, names)
+            for unit, names in zip(units, slices, strict=True)
+        ]  # fmt: skip
+        if self._owed or any(untimed):
+            self._owe(draft, units, slices, arms, untimed, new)
+        draft.both.add(new, arms)
+
+    def _owe(
+        self, draft: _Draft, units: Sequence[str], slices: Sequence[Names], arms: Sequence[int],
+        untimed: Sequence[bool], new: list[Names],
+    ) -> None:  # fmt: skip
+        """Take out of `new` what has no latency, and count what has one at last."""
+        owed = self._owed
+        for at, (unit, without) in enumerate(zip(units, untimed, strict=True)):
+            if without and new[at]:
+                draft.unanswered.add([new[at]], [arms[at]])
+                if unit:
+                    owed.setdefault(unit, set()).update(new[at])
+                new[at] = ()
+            elif not without and unit in owed:
+                late = owed[unit].intersection(slices[at])
+                draft.late.add([tuple(late)], [arms[at]])
+                owed[unit] -= late
+
+    def _bad(self, draft: _Draft, metric: int, arm: int, unit: str, slices: Names) -> None:
+        if unit:
+            digest = blake2b(unit.encode(errors="surrogatepass"), digest_size=8, key=self._key)
+            number = int.from_bytes(digest.digest()) >> 1  # a signed 64-bit column holds it
+            draft.units.append(BadUnit(number, metric, arm, slices[1:]))
             return
-        if draft.paired and one.theirs is None:
-            return
-        answers = [(one.arm, one.ours, one.micros)]
-        if draft.paired and one.theirs is not None:
-            answers.append((CANDIDATE, one.theirs, one.their_micros))
-        both = [(0, 0.0, 0.0), (0, 0.0, 0.0)]
-        for arm, columns, micros in answers:
-            cost = self._cost(arm, columns, one.request.rows, micros)
-            both[arm] = (1, cost, cost * cost)
-        spent = Spent(*both)
         for name in slices:
-            draft.costs[name] = draft.costs.get(name, Spent()).plus(spent)
+            draft.bad.setdefault(METRICS[metric], {}).setdefault(name, [0, 0])[arm] += 1
+
+    # ------------------------------------------------------------ what it cost
+
+    def _spend(self, draft: _Draft, part: Part) -> None:
+        """Add what requests cost, to the arm that answered; in pairs where both did."""
+        if self._state.policy.cost is None:
+            return
+        for one, slices in zip(part.seen, part.slices, strict=True):
+            if one.failed or one.ours is None or (draft.paired and one.theirs is None):
+                continue
+            answers = [(one.arm, one.ours, one.micros)]
+            if draft.paired and one.theirs is not None:
+                answers.append((CANDIDATE, one.theirs, one.their_micros))
+            both = [(0, 0.0, 0.0), (0, 0.0, 0.0)]
+            for arm, columns, micros in answers:
+                cost = self._cost(arm, columns, one.request.rows, micros)
+                both[arm] = (1, cost, cost * cost)
+            spent = Spent(*both)
+            for name in slices:
+                draft.costs[name] = draft.costs.get(name, Spent()).plus(spent)
 
     def _cost(self, arm: int, columns: Columns, rows: int, micros: int) -> float:
         cost, prices = self._state.policy.cost, self._prices[arm]
@@ -329,110 +327,95 @@ class Counter:
         ]
         return cost_of(prices, rows=rows, micros=micros, tokens=used[0], reported=used[1])
 
-    def _split(self, draft: _Draft, unit: str, arm: int) -> None:
-        """Count a unit's first request: the split is checked on units, each once."""
-        if unit:
-            if unit in self._known or len(self._known) >= FRESH:
-                return
-            self._known.add(unit)
-        draft.fresh[arm] += 1
+    # ------------------------------------------------------------ what was said
 
-    def _exposure(
-        self, draft: _Draft, unit: str, slices: tuple[str, ...], arm: int, *, latency: bool
-    ) -> None:
-        """Count a unit as exposed: once a span when it has a name, else every time."""
-        new = _unseen(self._exposed, unit, slices) if unit else slices
-        if new:
-            draft.hits[arm].append(new)
-        if latency:
-            new = _unseen(self._answered, unit, slices) if unit else slices
-            if new:
-                draft.timed[arm].append(new)
-
-    def _bad(
-        self, draft: _Draft, metric: int, arm: int, unit: str, slices: tuple[str, ...]
-    ) -> None:
-        if unit:
-            digest = blake2b(unit.encode(errors="surrogatepass"), digest_size=8, key=self._key)
-            number = int.from_bytes(digest.digest()) >> 1  # a signed 64-bit column holds it
-            draft.units.append(BadUnit(number, metric, arm, slices[1:]))
-            return
-        for name in slices:
-            draft.bad.setdefault(METRICS[metric], {}).setdefault(name, [0, 0])[arm] += 1
-
-    def _answers(self, one: Seen) -> Answers:
-        """What both sides say, row by row: read once, for the comparison and for the record."""
-        rows = one.request.rows
-        ours = None if one.ours is None else all_said(self._output, one.ours, rows)
-        if one.theirs is None or one.again:
-            return ours, None
-        return ours, all_said(self._output, one.theirs, rows)
-
-    def _agree(
-        self, draft: _Draft, one: Seen, segments: list[tuple[str, ...]], answers: Answers
-    ) -> None:
+    def _agree(self, draft: _Draft, part: Part) -> None:
         """Compare the two answers row by row; a copy that did not answer disagrees."""
-        alike: Sequence[bool] | None = None
-        if self._whole and one.ours is not None and one.theirs is not None:
-            alike = self._agrees(one.ours, one.theirs, one.request.rows)
-        for row, names in enumerate(segments):
-            if answers[0] is None or answers[1] is None:
-                draft.pairs.setdefault(MISSING, []).append(names)
-                continue
-            ours, theirs = answers[0][row], answers[1][row]
-            same = ours.same(theirs, self._output) if alike is None else bool(alike[row])
-            said_so = (same, ours.yes, theirs.yes)
-            draft.pairs.setdefault(said_so, []).append(names)
-            if ours.score is not None and theirs.score is not None:
-                apart = theirs.score - ours.score
-                bin_ = draft.scores.setdefault(bin_of(ours.score), [0, 0, 0.0, 0.0])
+        ours, theirs = part.said(self._output), part.said_by_copy(self._output)
+        asked = [not dropped for dropped in part.dropped]
+        there = [
+            one is not None and other is not None and was
+            for one, other, was in zip(part.ours, part.theirs, asked, strict=True)
+        ]
+        whole = self._alike(part, there) if self._whole else None
+        alike = same_rows(self._output, ours, theirs) if whole is None else whole
+        silent = [was and not both for was, both in zip(asked, there, strict=True)]
+        if any(silent):
+            found = draft.pairs.setdefault(MISSING, [])
+            found += compress(part.segments, part.by_row(silent))
+        said_so = zip(alike, ours.yes, theirs.yes, strict=True)
+        compared = part.by_row(there)
+        for key, names in compress(zip(said_so, part.segments, strict=True), compared):
+            draft.pairs.setdefault(key, []).append(names)
+        scores = zip(ours.scores, theirs.scores, alike, strict=True)
+        for one, other, same in compress(scores, compared):
+            if one is not None and other is not None:
+                apart = other - one
+                bin_ = draft.scores.setdefault(bin_of(one), [0, 0, 0.0, 0.0])
                 bin_[0] += 1
                 bin_[1] += same
                 bin_[2] += apart
                 bin_[3] += abs(apart)
-            if not same and len(draft.examples) < EXAMPLES:
-                draft.examples.append(Example(
-                    f"{one.request.id}/{row}", names, ours.text(), theirs.text()
-                ))  # fmt: skip
+        if len(draft.examples) < EXAMPLES and not all(alike):
+            draft.examples += islice(
+                _examples(part, compared, alike, ours, theirs), EXAMPLES - len(draft.examples)
+            )
 
-    def _record(
-        self, rows: list[JoinRow], one: Seen, segments: list[tuple[str, ...]], weight: int,
-        answers: Answers,
-    ) -> None:  # fmt: skip
-        """One join row a prediction, for the outcome that may come in a month."""
-        if answers[0] is None or not one.request.id or one.again:
-            return
-        state = self._state
-        keep = self._log.keeps(one.request.entity or one.request.id)
-        for row, names in enumerate(segments):
-            ours = answers[0][row]
-            theirs = answers[1][row] if answers[1] is not None else None
-            rows.append(JoinRow(
-                id=f"{one.request.id}/{row}", at=one.at, unit=one.request.entity or "",
-                endpoint=state.endpoint, production=state.production or 0, candidate=state.compared,
-                salt=state.salt, weight=weight,
-                arm="production" if one.arm == PRODUCTION or one.failed else "candidate",
-                failed=one.failed, segments=names, score=ours.score, decision=ours.decision,
-                shadow_score=theirs.score if theirs else None,
-                shadow_decision=theirs.decision if theirs else None, paired=theirs is not None,
-                inputs=self._log.inputs(one.request.columns, row) if keep else b"",
-            ))  # fmt: skip
+    def _alike(self, part: Part, there: Sequence[bool]) -> list[bool]:
+        """By row whether the whole answers are alike, as somebody's own comparison says."""
+        alike: list[bool] = []
+        for one, both in zip(part.seen, there, strict=True):
+            rows = one.request.rows
+            if both and one.ours is not None and one.theirs is not None:
+                alike += map(bool, self._agrees(one.ours, one.theirs, rows))
+            else:
+                alike += [False] * rows
+        return alike
+
+
+class _Hits:
+    """Slices in which units were met; counted all at once at the end."""
+
+    __slots__ = ("every", "theirs")
+
+    def __init__(self) -> None:
+        self.every: list[Names] = []
+        self.theirs: list[Names] = []
+        """Those that the candidate answered."""
+
+    def add(self, slices: Sequence[Names], arms: Sequence[int]) -> None:
+        """Add the slices of some units; `arms` says who was asked."""
+        self.every += slices
+        self.theirs += compress(slices, arms)
+
+    def cells(self, *, paired: bool) -> Counts:
+        """Both arms' counts by slice. The loops are C's. In pairs every unit met both."""
+        if not self.every:
+            return {}
+        every = Tally(chain.from_iterable(self.every))
+        if paired:
+            return {name: (times, times) for name, times in every.items()}
+        if not self.theirs:
+            return {name: (times, 0) for name, times in every.items()}
+        theirs = Tally(chain.from_iterable(self.theirs))
+        return {
+            name: (times - (other := theirs.get(name, 0)), other) for name, times in every.items()
+        }
 
 
 class _Draft:
     """A window in the making."""
 
-    __slots__ = ("bad", "copied", "costs", "examples", "fresh", "hits", "mirrored", "noise",
-                 "paired", "pairs", "scores", "timed", "units")  # fmt: skip
+    __slots__ = ("bad", "both", "copied", "costs", "examples", "fresh", "late", "mirrored", "noise",
+                 "paired", "pairs", "scores", "unanswered", "units")  # fmt: skip
 
     def __init__(self, *, paired: bool) -> None:
         self.paired = paired
         self.fresh = [0, 0]
         self.noise = [0, 0]
         self.costs: dict[str, Spent] = {}
-        self.hits: _Hits = ([], [], [])
-        """Where units were exposed, by arm and, last, in pairs; counted all at once at the end."""
-        self.timed: _Hits = ([], [], [])
+        self.both, self.unanswered, self.late = _Hits(), _Hits(), _Hits()
+        """Where units were exposed and answered, only exposed, and only answered: exposed before."""
         self.bad: dict[str, dict[str, list[int]]] = {}
         self.units: list[BadUnit] = []
         self.pairs: _Pairs = {}
@@ -442,43 +425,57 @@ class _Draft:
         self.mirrored = 0
         self.copied = 0
 
+    def met(self) -> tuple[Counts, Counts]:
+        """Units exposed and units answered."""
+        both = self.both.cells(paired=self.paired)
+        return (
+            _plus(both, self.unanswered.cells(paired=self.paired)),
+            _plus(both, self.late.cells(paired=self.paired)),
+        )
 
-def _frozen(cells: dict[str, list[int]]) -> dict[str, tuple[int, int]]:
+
+def _plus(counts: Counts, more: Counts) -> Counts:
+    if not more:
+        return counts
+    found = dict(counts)
+    for name, (ours, theirs) in more.items():
+        before = found.get(name, (0, 0))
+        found[name] = (before[0] + ours, before[1] + theirs)
+    return found
+
+
+def _frozen(cells: dict[str, list[int]]) -> Counts:
     return {name: (cell[0], cell[1]) for name, cell in cells.items()}
 
 
-_Names = tuple[str, ...] | set[str]
 MISSING = None
 """The copy of a pair said nothing."""
-_Pairs = dict[tuple[bool, bool, bool] | None, list[tuple[str, ...]]]
+_Pairs = dict[tuple[bool, bool, bool] | None, list[Names]]
 """By (alike, production says yes, the copy says yes)."""
-_Hits = tuple[list[tuple[str, ...]], list[tuple[str, ...]], list[tuple[str, ...]]]
 
 
-def _unseen(known: dict[str, _Names], unit: str, slices: tuple[str, ...]) -> tuple[str, ...]:
-    """Those slices where the unit was not counted in this span; it is now."""
-    before = known.get(unit)
-    if before is None:
-        known[unit] = slices
-        return slices
-    if before is slices or before == slices:
+def _further(
+    met: dict[str, Names | set[str]], unit: str, before: Names | set[str], slices: Names
+) -> Names:
+    """Of the slices of a unit that was met before, those where it was not; now it was."""
+    if before == slices:
         return ()
     names = before if isinstance(before, set) else set(before)
     new = tuple(name for name in slices if name not in names)
     names.update(new)
-    known[unit] = names
+    met[unit] = names
     return new
 
 
-def _spread(hits: _Hits) -> dict[str, tuple[int, int]]:
-    """Count in each slice. The loops are C's: nothing of this module took as long in Python."""
-    ours, theirs, both = (Tally(chain.from_iterable(found)) for found in hits)
-    if both:
-        ours.update(both)
-        theirs.update(both)
-    cells = {name: (times, theirs.get(name, 0)) for name, times in ours.items()}
-    cells.update((name, (0, times)) for name, times in theirs.items() if name not in ours)
-    return cells
+def _examples(
+    part: Part, compared: Sequence[bool], alike: Sequence[bool], ours: Sayings, theirs: Sayings
+) -> Iterator[Example]:
+    differs = [there and not same for there, same in zip(compared, alike, strict=True)]
+    if any(differs):
+        ids = part.ids()
+        for row in compress(range(len(differs)), differs):
+            texts = (one.row(row).text() for one in (ours, theirs))
+            yield Example(ids[row], part.segments[row], *texts)
 
 
 def _agreement(pairs: _Pairs) -> dict[str, Agreement]:
