@@ -263,7 +263,7 @@ class _Comparing:
         share, share_now = float(self.was.mean()), float(self.null.mean())
         found = []
         twice = share_now > 2 * share or 1 - share_now < (1 - share) / 2
-        if twice and self._risen(self.was, share_now, len(now)):
+        if twice and (self._risen(self.was, share_now, len(now)) or self._gone(share_now)):
             found.append(_null(self.name, share, share_now, "before"))
         if self.null.all() or self.was.all():
             return found
@@ -281,6 +281,12 @@ class _Comparing:
         """Whether a share rose by enough to matter, and by more than stretches lie apart."""
         rise, error = self.stretches.rise(held, now, rows)
         return rise > SHARE and rise / error > PROOF
+
+    def _gone(self, share: float) -> bool:
+        """Whether hardly a row holds anything, which was so in no stretch: one outage is no licence."""
+        if share <= 1 - SHARE:
+            return False
+        return all(float(part.mean()) < STAYS for part in self.stretches.of(self.was))
 
     def _numbers(self, before: Floats, now: Floats) -> list[Defect]:
         if before.min() == before.max():
