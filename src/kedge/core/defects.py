@@ -38,6 +38,8 @@ FEW = 20
 """Values up to which a column of numbers is read as a list of kinds: there shares move honestly."""
 STAYS = 0.9
 """Of the rows since a column left its constant: one that is broken, or filled at last, does not return."""
+GONE = 0.9
+"""Of a stretch that is null: where none had as many, a column that holds nothing at all is no such spell."""
 COMPLETE = 50
 """Words up to which a summary of the training set names them all."""
 
@@ -286,7 +288,7 @@ class _Comparing:
         """Whether hardly a row holds anything, which was so in no stretch: one outage is no licence."""
         if share <= 1 - SHARE:
             return False
-        return all(float(part.mean()) < STAYS for part in self.stretches.of(self.was))
+        return all(float(part.mean()) < GONE for part in self.stretches.of(self.was))
 
     def _numbers(self, before: Floats, now: Floats) -> list[Defect]:
         if before.min() == before.max():
