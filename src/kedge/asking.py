@@ -16,7 +16,7 @@ import msgspec
 from numpy.typing import NDArray
 
 from kedge.adapters import process
-from kedge.core.errors import BadRequest, ModelFailure, Unavailable
+from kedge.core.errors import BadRequest, KedgeError, ModelFailure, Unavailable
 from kedge.core.generations import Online
 from kedge.core.records import JoinRow
 from kedge.core.values import Release, Signature, State
@@ -88,30 +88,30 @@ async def _fault(model: process.ProcessModel, child: subprocess.Popen[bytes]) ->
 
 async def answered(
     model: process.ProcessModel, release: Release, rows: Sequence[JoinRow]
-) -> list[tuple[Columns, int] | None]:
-    """The release's answer to each logged row, as (columns, which row); None where it failed.
+) -> list[tuple[Columns, int] | KedgeError]:
+    """The release's answer to each logged row, as (columns, which row); why not, where it failed.
 
     A batch that fails is asked again row by row, so that one poisoned row costs only itself.
     """
     try:
         columns = logged_columns(release, rows)
         answer, *_ = await model.predict(columns, ANSWER_S)
-    except (ModelFailure, BadRequest):
+    except (ModelFailure, BadRequest) as fault:
         if len(rows) == 1:
-            return [None]
+            return [fault]
         return [(await answered(model, release, [row]))[0] for row in rows]
     return [(answer, number) for number in range(len(rows))]
 
 
 async def answers(
     model: process.ProcessModel, columns: Mapping[str, NDArray[Any]], rows: int
-) -> list[tuple[Columns, int] | None]:
+) -> list[tuple[Columns, int] | KedgeError]:
     """The same for rows that are columns already."""
     try:
         answer, *_ = await model.predict(columns, ANSWER_S)
-    except (ModelFailure, BadRequest):
+    except (ModelFailure, BadRequest) as fault:
         if rows == 1:
-            return [None]
+            return [fault]
         parts = [{name: c[n : n + 1] for name, c in columns.items()} for n in range(rows)]
         return [(await answers(model, part, 1))[0] for part in parts]
     return [(answer, number) for number in range(rows)]

@@ -2,6 +2,8 @@
 
 Answers that callers or a shadow got are taken from the log. What is missing is asked again, of as many
 requests as a bound allows. A release that cannot be asked leaves a hole and a reason, never a guess.
+So does a value by key that cannot be read now: whoever serves takes a default then, but what was
+answered at the time was not made from one.
 """
 
 from __future__ import annotations
@@ -13,19 +15,23 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from kedge.adapters.process import ProcessModel
 from kedge.asking import answered, answers, loaded, logged_columns
+from kedge.authoring import spec_of
 from kedge.bundles import Transform
 from kedge.core.contrast import LEAST, Cell, Swap
-from kedge.core.errors import BadRequest, KedgeError, ModelFailure
+from kedge.core.defects import SHARE
+from kedge.core.errors import BadRequest, KedgeError, ModelFailure, Unavailable
+from kedge.core.features import Spec
 from kedge.core.generations import Online
 from kedge.core.values import Release, Signature, State
 from kedge.engine.agreement import said
 from kedge.engine.control import Say
 from kedge.gathering import Floats, Logged, Reading, asked
-from kedge.lookups import lookups_of
+from kedge.lookups import EXCUSED, Lookup, lookups_of
 from kedge.ports import ColumnStatistics
 from kedge.wiring import Workplace
 
@@ -41,6 +47,8 @@ BATCH = 2_048
 """Rows asked at once."""
 BROKEN = 1_000
 """Requests that a transformation may fail before its features are given up."""
+UNREAD = frozenset({"features_expired", "features_outage", EXCUSED})
+"""Failures that say nothing of the release: it would have answered at the time."""
 
 Columns = Mapping[str, NDArray[Any]]
 
@@ -130,7 +138,13 @@ class Contrasting:
                 return
             if release.code is not None:
                 every = np.arange(len(self._today.rows))
-                self.found.inputs[which] = self._features(release, every)[0]
+                made, spoilt = self._features(release, every)
+                if np.isnan(spoilt).mean() > SHARE:  # their nulls are ours, and would be blamed
+                    raise Unavailable(
+                        f"the values by key of {np.isnan(spoilt).sum():,} requests cannot be read",
+                        code="online_unavailable",
+                    )
+                self.found.inputs[which] = made
         except KedgeError as error:
             self._fault(f"what {release.label} was trained on is not compared", error)
             return
@@ -155,22 +169,64 @@ class Contrasting:
         except KedgeError as error:
             self._fault(f"{release.label} could not be replayed", error)
         else:
-            self.found.replayed[which] = len(some)
+            self.found.replayed[which] = int((~np.isnan(into[some])).sum())
 
     async def _replay(self, release: Release, some: list[int]) -> Floats:
-        online = self._online() if release.generation is not None else None
-        found = []
+        """The answers of a release to these requests; NaN where what it reads cannot be read now.
+
+        Raises:
+            KedgeError: it did not come up, or can read nothing.
+        """
+        online = None
+        if release.code is not None and release.generation is not None:
+            self._lookups(spec_of(self._place.artifacts.verify(release.code)), release)
+            online = self._strict()
+        found: list[float] = []
+        unread: list[KedgeError] = []
         async with loaded(self._place, self._state, release, online) as model:
             for start in range(0, len(some), BATCH):
                 rows = [self._today.rows[n] for n in some[start : start + BATCH]]
-                found += [self._read(answer) for answer in await answered(model, release, rows)]
+                got = await answered(model, release, rows)
+                unread += [one for one in got if isinstance(one, KedgeError) and one.code in UNREAD]
+                if unread and (len(unread) == len(some) or unread[-1].code == "features_outage"):
+                    raise unread[-1]
+                found += [self._read(answer) for answer in got]
+        if unread:
+            self._fault(f"{release.label} could not be replayed on {len(unread):,} of {len(some):,} requests",
+                        unread[-1])  # fmt: skip
+        self._as_today(release)
         return np.array(found)
 
-    def _read(self, answer: tuple[Columns, int] | None) -> float:
-        if answer is None:
-            return np.inf
+    def _read(self, answer: tuple[Columns, int] | KedgeError) -> float:
+        if isinstance(answer, KedgeError):
+            return np.nan if answer.code in UNREAD else np.inf
         one = said(self._state.policy.output, *answer)
         return self._reading.answer(one.score, one.decision)
+
+    # ------------------------------------------------------------ values by key
+
+    def _strict(self) -> Online:
+        """The store, where what cannot be read is said and not made up."""
+        online = self._online()
+        return replace(online, rules=replace(online.rules, expired="refuse", outage="refuse"))
+
+    def _lookups(self, spec: Spec, release: Release) -> tuple[Lookup, ...]:
+        """What a release reads by key, as it is now.
+
+        Raises:
+            KedgeError: the store has nothing of it, or cannot be opened.
+        """
+        if not spec.read:
+            return ()
+        return lookups_of(spec, release.generation, self._strict(), alone=True)
+
+    def _as_today(self, release: Release) -> None:
+        """Say that what it was asked again is not quite what it was asked then."""
+        told = (
+            f"the values of then: {release.label} reads {release.generation} by key, as it is now"
+        )
+        if release.generation is not None and told not in self.found.faults:
+            self.found.faults.append(told)
 
     # ------------------------------------------------------------ model x features
 
@@ -205,11 +261,11 @@ class Contrasting:
 
     async def _mixed(
         self, new: Release, old: Release, picked: NDArray[Any],
-        features: Mapping[str, tuple[dict[str, NDArray[Any]], NDArray[np.bool_]]],
+        features: Mapping[str, tuple[dict[str, NDArray[Any]], Floats]],
     ) -> None:  # fmt: skip
         """Ask both models, without their transformations, features made by either."""
         given = {which: columns for which, (columns, _) in features.items()}
-        fine = ~(features["new"][1] | features["old"][1])
+        fine = features["new"][1] + features["old"][1] == 0
         async with AsyncExitStack() as stack:
             models: dict[str, ProcessModel] = {}
             for which, release in (("new", new), ("old", old)):
@@ -224,7 +280,7 @@ class Contrasting:
                 for cell in (("new", "old"), ("old", "new")):
                     found = np.full(len(self._today.rows), np.nan)
                     got = await self._ask(models[cell[0]], given[cell[1]], len(picked))
-                    found[picked] = np.where(features[cell[1]][1], np.inf, got)
+                    found[picked] = got + features[cell[1]][1]
                     self.found.answers[cell] = found
             few = np.flatnonzero(fine)[:SWAPPED]
             small = {
@@ -280,52 +336,57 @@ class Contrasting:
 
     def _features(
         self, release: Release, rows: NDArray[Any]
-    ) -> tuple[dict[str, NDArray[Any]], NDArray[np.bool_]]:
-        """What its transformation makes of these requests, and where it failed.
+    ) -> tuple[dict[str, NDArray[Any]], Floats]:
+        """What its transformation makes of these requests, and where it makes nothing.
+
+        The second is to be added to an answer: 0, infinite where it fails, and NaN where a value by
+        key cannot be read now.
 
         Raises:
             KedgeError: it cannot be loaded, or fails too often.
         """
         assert release.code is not None
-        generation = release.generation
         transform = Transform(
-            self._place.artifacts.verify(release.code),
-            lambda spec: (
-                lookups_of(spec, generation, self._online(), alone=True) if spec.read else ()
-            ),
+            self._place.artifacts.verify(release.code), lambda spec: self._lookups(spec, release)
         )
-        failed = np.zeros(len(rows), np.bool_)
+        spoilt = np.zeros(len(rows))
         parts: list[Mapping[str, NDArray[Any]]] = []
         for start in range(0, len(rows), BATCH):
-            parts.append(self._made(transform, release, rows, start, failed))
-            if failed.sum() > BROKEN:
+            parts.append(self._made(transform, release, rows, start, spoilt))
+            if np.isinf(spoilt).sum() > BROKEN:
                 raise ModelFailure(f"{transform.spec.schema.name} fails for more than {BROKEN:,} requests",
                                    code="transform_raised")  # fmt: skip
+        self._as_today(release)
         names = parts[0] if parts else {}
-        return {name: np.concatenate([part[name] for part in parts]) for name in names}, failed
+        return {name: np.concatenate([part[name] for part in parts]) for name in names}, spoilt
 
     def _made(
         self, transform: Transform, release: Release, rows: NDArray[Any], start: int,
-        failed: NDArray[np.bool_],
+        spoilt: Floats,
     ) -> Mapping[str, NDArray[Any]]:  # fmt: skip
-        """One batch of features; row by row where it fails as a whole, and null where a row does."""
+        """One batch of features; row by row where it fails as a whole, and null where a row does.
+
+        Raises:
+            ModelFailure: the store cannot be asked, or no row has features.
+        """
         logged = [self._today.rows[n] for n in rows[start : start + BATCH]]
         try:
-            columns = logged_columns(release, logged)
-            found = _made(transform, columns)
-        except (ModelFailure, BadRequest):
-            found = None
-        if found is not None:
-            return found
+            return _made(transform, logged_columns(release, logged))
+        except (ModelFailure, BadRequest) as fault:
+            last = fault
         single: list[Mapping[str, NDArray[Any]] | None] = []
         for n, row in enumerate(logged):
             try:
                 single.append(_made(transform, logged_columns(release, [row])))
-            except (ModelFailure, BadRequest):
-                failed[start + n] = True
+            except (ModelFailure, BadRequest) as fault:
+                if fault.code == "features_outage":
+                    raise  # so it would be for every row
+                spoilt[start + n] = np.nan if fault.code in UNREAD else np.inf
                 single.append(None)
         known = next((one for one in single if one is not None), None)
         if known is None:
+            if np.isnan(spoilt[start : start + len(logged)]).all():
+                raise last
             raise ModelFailure(f"{transform.spec.schema.name} fails for every request of a batch",
                                code="transform_raised")  # fmt: skip
         parts = [

@@ -15,7 +15,7 @@ import msgspec
 
 from kedge.asking import BATCH, answered, loaded
 from kedge.core.durations import seconds
-from kedge.core.errors import Refused
+from kedge.core.errors import KedgeError, Refused
 from kedge.core.generations import Online
 from kedge.core.policy import decide
 from kedge.core.records import JoinRow, Labelled
@@ -104,7 +104,7 @@ async def _ask(
 
 
 def _window(
-    state: State, rows: Sequence[JoinRow], theirs: Sequence[tuple[Columns, int] | None],
+    state: State, rows: Sequence[JoinRow], theirs: Sequence[tuple[Columns, int] | KedgeError],
     number: int, answers: dict[str, Said],
 ) -> Window:  # fmt: skip
     """One batch as a shadow's window. Every row is a pair of its own."""
@@ -121,7 +121,7 @@ def _window(
             cell[0] += 1
             cell[1] += 1
             cells.setdefault(name, [0] * 7)[0] += 1
-        if answer is None:
+        if isinstance(answer, KedgeError):
             for name in slices:
                 bad.setdefault(name, [0, 0])[1] += 1
                 cells[name][6] += 1
@@ -147,7 +147,7 @@ def _window(
         bad={"errors": {name: (a, b) for name, (a, b) in bad.items()}},
         agreement={name: Agreement(*cell) for name, cell in cells.items()},
         scores={b: (int(n), int(w), d, a) for b, (n, w, d, a) in scores.items()},
-        examples=tuple(examples), mirrored=len(rows), copied=sum(a is not None for a in theirs),
+        examples=tuple(examples), mirrored=len(rows), copied=sum(not isinstance(a, KedgeError) for a in theirs),
     )  # fmt: skip
 
 

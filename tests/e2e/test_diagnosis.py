@@ -5,9 +5,11 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 import models
@@ -16,8 +18,14 @@ from e2e.place import Site
 from kedge.core.commands import Canary, Promote
 from kedge.core.errors import Refused
 from kedge.core.filed import Filed
+from kedge.core.generations import Online
 from kedge.diagnosing import Asked, accept, diagnosis_of
 from kedge.engine.filing import newest_finding
+from kedge.featuring import apply_file
+from kedge.lookups import open_store
+from kedge.materialising import Feeder
+from kedge.report import diagnosis_text
+from kedge.settings import load
 
 pytestmark = pytest.mark.e2e
 
@@ -45,6 +53,34 @@ def columns(raw: kedge.Columns) -> kedge.Columns:
     return {{"x": raw["minutes"] + {shift}, "word": raw["word"]}}
 """
 
+DELAYS = """
+import kedge
+import numpy as np
+
+delays = kedge.schema("delays/1", keys=["word"], fields={
+    "delay": kedge.Field("float32", unit="h", default=50.0),
+})
+
+
+@kedge.materialise(delays, source="rows.parquet", time="known_at", every="1h", ttl="3h", lookback="1h")
+def by_word(rows, at):
+    words, which = np.unique(rows["word"].astype(str), return_inverse=True)
+    return {"word": words, "delay": np.bincount(which, rows["delay"]) / np.bincount(which)}
+"""
+LOOKING_UP = """
+import kedge
+from delays import delays
+
+view = kedge.schema("view/1", keys=["word"], fields={{
+    "x": kedge.Field("float64", unit="h"), "word": kedge.Field("string", null=True),
+}})
+
+
+@kedge.transform(view, reads=delays)
+def columns(raw, delays):
+    return {{"x": raw["minutes"] + delays["delay"]{more}, "word": raw["word"]}}
+"""
+
 
 def twice(x: Any) -> Any:
     return 2.0 * x
@@ -56,6 +92,14 @@ def thrice(x: Any) -> Any:
 
 def shifted(x: Any) -> Any:
     return 2.0 * (x + 5.0)
+
+
+def added(x: Any) -> Any:
+    return 2.0 * (x + 1.0)
+
+
+def too_late(x: Any) -> Any:
+    return 2.0 * (x + 6.0)
 
 
 @pytest.fixture(scope="module")
@@ -94,12 +138,15 @@ def past(template: Path, make_site: Callable[..., Site]) -> Past:
     return Past(site)
 
 
-def diagnosed(past: Past, **options: Any) -> Any:
+def nothing_looked_up() -> Online:
+    pytest.fail("nothing is looked up")
+
+
+def diagnosed(
+    past: Past, *, online: Callable[[], Online] = nothing_looked_up, **options: Any
+) -> Any:
     asked = Asked(**{"since": "2h", **options})
-    return diagnosis_of(
-        past.place, "flights", asked, online=lambda: pytest.fail("nothing is looked up"),
-        say=lambda text: None,
-    )  # fmt: skip
+    return diagnosis_of(past.place, "flights", asked, online=online, say=lambda text: None)
 
 
 def causes(told: Any) -> list[str]:
@@ -264,7 +311,12 @@ def test_a_segment_without_data_is_no_verdict(past: Past) -> None:
 
 
 def test_what_is_asked_for_is_checked(past: Past) -> None:
-    for options in ({"since": "soon"}, {"until": "2026-13-01"}, {"reference_since": "x"}):
+    every: tuple[dict[str, Any], ...] = (
+        {"since": "soon"},
+        {"until": "2026-13-01"},
+        {"reference_since": "x"},
+    )
+    for options in every:
         with pytest.raises(Refused) as caught:
             diagnosed(past, **options)
         assert caught.value.code == "bad_time"
@@ -272,6 +324,121 @@ def test_what_is_asked_for_is_checked(past: Past) -> None:
     past.given(100, 1.0, production=2, truth=twice, answer=thrice)
     told = diagnosed(past, reference_since="31h", reference_until="29h")
     assert (told["reference"]["rule"], told["reference"]["requests"]) == ("as asked for", 400)
+
+
+# ---------------------------------------------------------------- values by key
+
+
+class Keyed(Past):
+    """Releases that add the delay of a request's word, which was computed ahead."""
+
+    def set_up(self) -> None:
+        """r1 adds the delay, and r2, which is production, 5 more; both read one run, 5 hours old."""
+        super().set_up()
+        with duckdb.connect() as db:  # a has a delay every hour, b had it last five hours ago
+            db.execute(
+                f"COPY (SELECT * FROM (SELECT word, 1.0::DOUBLE AS delay,"
+                f" TIMESTAMP '{_hour(0):%Y-%m-%d %H:%M:%S}' - to_hours(h) - to_minutes(30) AS known_at, h"
+                f" FROM (VALUES ('a'), ('b')) w(word), range(8) s(h)) WHERE word = 'a' OR h >= 5)"
+                f" TO '{self.site.root / 'rows.parquet'}'"
+            )
+        (self.site.root / "delays.py").write_text(DELAYS)
+        apply_file(self.place, self.site.root / "delays.py", golden=None, root=self.site.root)
+        self.feed(5)
+        for more in ("", " + 5.0"):
+            self.apply(LOOKING_UP.format(more=more))
+        self.register("one", schema="view/1", scale=2.0)
+        for number in (1, 2):
+            release = self.release("v1", transformation=number)
+            self.submit(Promote(release=release.number, override="a test"))
+        self.given(400, 30.0, production=1, truth=added, answer=added, column="minutes",
+                   word="b")  # fmt: skip
+        self.requests()
+
+    def requests(self, word: str = "a") -> None:
+        """Requests that the worse release answered; one in five has this word."""
+        self.given(
+            400, 1.0, production=2, truth=added, answer=too_late, column="minutes", word=word
+        )
+
+    def feed(self, hours_ago: int) -> None:
+        """Compute the values up to an hour."""
+        feeder = Feeder(self.place, open_store(self.online()), self.site.root, lambda text: None)
+        feeder.materialise("delays", _hour(hours_ago).timestamp())
+
+    def online(self) -> Online:
+        """The store, as kedge.toml says."""
+        settings = load(self.site.root / "kedge.toml")
+        return settings.online.opened(self.site.root, self.site.root / ".kedge")
+
+
+def _hour(back: int) -> datetime:
+    now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    return now - timedelta(hours=back)
+
+
+@pytest.fixture
+def keyed(environment: pytest.MonkeyPatch, make_site: Callable[..., Site]) -> Keyed:
+    """A past with look-ups."""
+    past = Keyed(make_site(policy=FEATURES))
+    past.set_up()
+    return past
+
+
+def test_features_that_are_looked_up_by_key_are_replayed_from_the_store(keyed: Keyed) -> None:
+    """Both read one run; the newer transformation is wrong. By defaults the older one would be."""
+    keyed.feed(0)
+    told = diagnosed(keyed, online=keyed.online)
+    assert causes(told) == ["features"]
+    assert told["diagnosis"]["findings"][0]["columns"] == ("x",)
+    assert told["diagnosis"]["effect"]["value"] == pytest.approx(-9.6, abs=0.4)
+    assert told["replayed"] == {"old": 400}
+    assert told["faults"] == [
+        f"the values of then: r{n} reads delays/1#1@1 by key, as it is now" for n in (1, 2)
+    ]
+    assert "without    the values of then: r1 reads delays/1#1@1 by key" in diagnosis_text(told)
+
+
+def test_requests_whose_values_by_key_are_too_old_are_left_out_and_counted(keyed: Keyed) -> None:
+    """b has not been seen for five hours: what it was then is not known."""
+    keyed.feed(0)
+    keyed.requests(word="b")
+    told = diagnosed(keyed, online=keyed.online)
+    assert causes(told) == ["features"]
+    assert told["diagnosis"]["effect"]["n"] == told["replayed"]["old"] == 720
+    assert told["diagnosis"]["effect"]["value"] == pytest.approx(-9.6, abs=0.4)
+    (fault,) = (fault for fault in told["faults"] if "could not" in fault)
+    assert fault.startswith("r1 could not be replayed on 80 of 800 requests: ")
+    assert fault.endswith("delays/1#1@1: 1 key has a value that is too old")
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        ("gone", "the online store has nothing of delays/1#1@1"),
+        ("unreadable", "the online store cannot be asked"),
+        ("stale", "has a value that is too old"),
+    ],
+)
+def test_a_store_that_is_lost_or_stale_leaves_a_hole_with_its_reason(
+    keyed: Keyed, how: str, reason: str
+) -> None:
+    """By the rule for callers it would be asked with defaults, and be to blame for them."""
+    if how != "stale":
+        keyed.feed(0)
+    store = keyed.site.root / ".kedge" / "online"
+    if how != "stale":
+        shutil.rmtree(store)
+    if how == "unreadable":
+        store.write_text("no store can be here")
+    told = diagnosed(keyed, online=keyed.online)
+    assert causes(told) == ["cannot_tell"]
+    assert told["diagnosis"]["findings"][0]["statement"].startswith("log the answers of r1 (v1)")
+    assert told["diagnosis"]["effect"] is None
+    assert "old_answers" in missing(told)
+    (fault,) = told["faults"]
+    assert fault.startswith("r1 could not be replayed: ")
+    assert reason in fault
 
 
 # ---------------------------------------------------------------- by itself

@@ -335,3 +335,14 @@ def test_what_the_training_set_had_is_in_range_in_any_season() -> None:
     year = ColumnStatistics(count=9_000, nulls=0, minimum=5.0, maximum=101.0, std=20.0, distinct=90)
     assert found(summer, winter) == [Code.RANGE]
     assert found(summer, winter, training={"x": year}) == []
+
+
+def test_an_outage_in_the_reference_is_no_licence_for_a_column_that_is_gone() -> None:
+    """One day of seven lacked 60 %, so days lie far apart; none lacked all of it."""
+    n = 7 * 3_000
+    at, later = np.linspace(0, 7 * 86_400, n), np.linspace(8 * 86_400, 9 * 86_400, 2_000)
+    lost = (at // 86_400 == 2) & (rng(3).random(n) < 0.6)
+    before = np.where(lost, np.nan, amounts(1, n))
+    assert found(before, np.full(2_000, np.nan), times=(at, later)) == [Code.NULL]
+    calm = np.where(at // 86_400 == 2, np.nan, amounts(1, n))
+    assert found(calm, np.full(2_000, np.nan), times=(at, later)) == [], "as on that day"

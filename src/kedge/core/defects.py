@@ -38,6 +38,8 @@ FEW = 20
 """Values up to which a column of numbers is read as a list of kinds: there shares move honestly."""
 STAYS = 0.9
 """Of the rows since a column left its constant: one that is broken, or filled at last, does not return."""
+GONE = 0.9
+"""Of a stretch that is null: where none had as many, a column that holds nothing at all is no such spell."""
 COMPLETE = 50
 """Words up to which a summary of the training set names them all."""
 
@@ -263,7 +265,7 @@ class _Comparing:
         share, share_now = float(self.was.mean()), float(self.null.mean())
         found = []
         twice = share_now > 2 * share or 1 - share_now < (1 - share) / 2
-        if twice and self._risen(self.was, share_now, len(now)):
+        if twice and (self._risen(self.was, share_now, len(now)) or self._gone(share_now)):
             found.append(_null(self.name, share, share_now, "before"))
         if self.null.all() or self.was.all():
             return found
@@ -281,6 +283,12 @@ class _Comparing:
         """Whether a share rose by enough to matter, and by more than stretches lie apart."""
         rise, error = self.stretches.rise(held, now, rows)
         return rise > SHARE and rise / error > PROOF
+
+    def _gone(self, share: float) -> bool:
+        """Whether hardly a row holds anything, which was so in no stretch: one outage is no licence."""
+        if share <= 1 - SHARE:
+            return False
+        return all(float(part.mean()) < GONE for part in self.stretches.of(self.was))
 
     def _numbers(self, before: Floats, now: Floats) -> list[Defect]:
         if before.min() == before.max():
