@@ -285,6 +285,13 @@ def test_a_fault_among_shared_values_is_found_all_the_same(seed: int) -> None:
     assert found(before, np.where(late, np.nan, now), times=times) == [Code.NULL], "since lately"
 
 
+def test_a_count_that_is_stuck_at_its_usual_value_is_found() -> None:
+    at, later = np.linspace(0, 10.0, 2 * N), np.linspace(10, 11.0, N // 5)
+    counts = rng(1).poisson(1, 2 * N) * 1.0
+    assert found(counts, np.ones(N // 5), times=(at, later)) == [Code.CONSTANT]
+    assert found(counts, rng(2).poisson(1, N // 5) * 1.0, times=(at, later)) == []
+
+
 def test_rain_after_a_drought_is_none_and_a_column_that_is_filled_at_last_is_one() -> None:
     at, later = np.linspace(0, 10.0, N), np.linspace(10, 11.0, N)
     dry, shower = np.zeros(N), np.where((later > 10.3) & (later < 10.5), amounts(1), 0.0)

@@ -79,6 +79,13 @@ def test_a_clump_is_what_an_hour_shares_and_no_common_value() -> None:
     assert stretches.clump(hours * np.nan, 5.0, 400) == Clump(0.0, 0.0, LEAST_ROWS)
 
 
+def test_what_a_stretch_has_more_of_by_chance_is_no_clump() -> None:
+    counts: Any = rng(1).poisson(1, N) * 1.0
+    found = Stretches(lined(N), (N, 400)).clump(counts, 0.0, 400)
+    assert found.shared == 0.0
+    assert found.draws > 60
+
+
 def test_spreads_and_middles_are_those_of_the_calmest_and_the_wildest_stretch() -> None:
     times = lined(N)
     x: Any = rng(1).normal(0, 1, N) * np.repeat([1.0, 3.0], N // 2)

@@ -25,6 +25,8 @@ FEWEST = 5
 """Stretches of a reference that is not much longer than today: fewer say nothing of a spread."""
 MOST = 200
 """Stretches of one that is much longer: more cost time, and say no more."""
+CHANCE = 4.0
+"""Standard errors from which a heap of one value is no chance: a stretch has some hundred values."""
 COMMON = 0.05
 """Of all rows on one value, from which it is a value by itself and no reading that an hour shares."""
 
@@ -130,13 +132,16 @@ class Stretches:
         """
         known = np.isfinite(column)
         values, counts = np.unique(column[known], return_counts=True)
-        common = values[counts > COMMON * known.sum()]
+        overall = counts / max(known.sum(), 1)
         parts = self.of(column, known, rows)
         own = [(float((part == value).mean()), len(part)) for part in parts if len(part)]
         shared = 0.0
         for part in parts if len(parts) > 1 else ():
             seen, of = np.unique(part, return_counts=True)
-            shared = max(shared, float(of[~np.isin(seen, common)].max(initial=0)) / len(part))
+            usual = overall[np.searchsorted(values, seen)]
+            by_chance = usual + CHANCE * np.sqrt(usual * (1 - usual) / len(part))
+            heaps = np.where((usual <= COMMON) & (of > len(part) * by_chance), of, 0)
+            shared = max(shared, float(heaps.max(initial=0)) / len(part))
         if not own:
             return Clump(0.0, 0.0, float(LEAST_ROWS))
         mean = float(np.mean([share for share, _ in own]))
