@@ -224,6 +224,12 @@ def test_going_back_was_practised_lately_and_fast(drill: Filed | None, said: str
     assert outcome(but(drill=filed(ok=True, total_s=DRILL_MOST_S, release=7)), "drill")[0] == "pass"
 
 
+@pytest.mark.parametrize(("took", "shown"), [(0.0121, "in 12 ms"), (3.04, "in 3.0 s")])
+def test_how_long_a_drill_took_is_told_in_its_own_unit(took: float, shown: str) -> None:
+    found, why = outcome(but(drill=filed(ok=True, total_s=took, release=7)), "drill")
+    assert (found, why.endswith(shown)) == ("pass", True)
+
+
 def test_nothing_is_practised_before_there_is_a_way_back() -> None:
     rollout = run(FIRST, Canary(release=2, weight=100))
     facts = but(state=rollout, landing=landing_of(rollout), drill=None)

@@ -281,7 +281,8 @@ def _drill(facts: Facts) -> Check:
         )
     if facts.now - drill.at > DRILL_S:
         return _no("drill", f"the last drill was {when}", mend)
-    return _ok("drill", f"practised {when}, in {took:.1f} s")
+    shown = f"{took:.1f} s" if took >= 1 else f"{1000 * took:.0f} ms"
+    return _ok("drill", f"practised {when}, in {shown}")
 
 
 # ---------------------------------------------------------------- production
