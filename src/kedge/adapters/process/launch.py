@@ -226,8 +226,10 @@ def _read(
     """The next line. What came of the line after it is left in `said`."""
     assert process.stdout is not None
     until, whole = perf_counter() + timeout_s, b"\n" in said
+    heard = select.poll()  # no select(): it takes no descriptor beyond 1,023
+    heard.register(process.stdout, select.POLLIN)
     while not whole:
-        ready, _, _ = select.select([process.stdout], [], [], max(until - perf_counter(), 0))
+        ready = heard.poll(1000 * max(until - perf_counter(), 0))
         if not ready:
             raise Refused(
                 f"the model did not come to an end within {timeout_s:g} s", code="probe_hung"
