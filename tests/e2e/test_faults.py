@@ -13,9 +13,11 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from e2e.place import Site
+from kedge.wiring import Workplace
 
 pytestmark = pytest.mark.e2e
 
@@ -49,6 +51,26 @@ def test_a_killed_worker_is_replaced_and_its_requests_are_the_only_ones_lost(sit
     assert load.ok > 30
     site.run("canary", "flights", "v2", "--weight", "5")
     assert len(site.data("rollback", "flights")["receipt"]["acks"]) == 2
+
+
+def test_a_worker_that_died_unseen_is_waited_for_by_no_rollback(site: Site) -> None:
+    """Its supervisor was dead too, or the ledger was away when it would have been struck off."""
+    place = Workplace(site.root / ".kedge")
+    one = next(member for member in place.roster.members() if member.kind == "gateway")
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    dead = msgspec.structs.replace(one, name="vm/w9.dead", pid=gone.pid, beat_at=one.beat_at - 60)
+    place.roster.publish(dead)
+    foreign = msgspec.structs.replace(dead, name="vm/w9.other", host="elsewhere")
+    place.roster.publish(foreign)
+    site.until(
+        lambda: (
+            {m.name for m in place.roster.members()} & {dead.name, foreign.name} == {foreign.name}
+        ),
+        "the dead to be struck off, and nobody of another host",
+    )
+    place.roster.leave(foreign.name)
+    site.until(lambda: _all_serve(site), "all to serve")
 
 
 def test_a_killed_supervisor_is_no_outage_and_the_next_one_takes_over(site: Site) -> None:

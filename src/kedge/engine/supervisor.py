@@ -20,6 +20,7 @@ import structlog
 from kedge.core.errors import KedgeError, Refused, Stale, Unavailable
 from kedge.core.holding import copies, needs
 from kedge.core.values import Placement, State
+from kedge.engine.control import SILENT_S
 from kedge.engine.models import socket_of
 from kedge.engine.pins import HostDisk
 from kedge.ports import Book, Clock, Ledger, Member, Note, Roster, Signal
@@ -40,6 +41,16 @@ LOG_BYTES = 16 << 20
 
 Command = tuple[str, ...]
 HostCommand = Callable[[State, int, Path], Command]
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # somebody else's
+    return True
 
 
 class Child:
@@ -316,8 +327,21 @@ class Supervisor:
             self._roster.publish(
                 msgspec.structs.replace(self._member, beat_at=now, ledger_at=self._contact)
             )
+            for member in self._roster.members():
+                if self._died(member, now):
+                    self._roster.leave(member.name)
         except KedgeError as error:
             log.warning("supervisor.roster_lost", fault=str(error))
+
+    def _died(self, member: Member, now: float) -> bool:
+        """Whether a worker died unseen: while the ledger was away, or no supervisor was there.
+
+        It would be waited for at every rollback. Where two containers have one name, those of the
+        other have no process here; but they speak.
+        """
+        if (member.kind, member.host) != ("gateway", self._member.host):
+            return False
+        return now - member.beat_at > SILENT_S and not _alive(member.pid)
 
     # ------------------------------------------------------------ stopping
 
