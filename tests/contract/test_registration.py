@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import resource
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -126,6 +127,21 @@ GOLDEN = {
 }
 
 # ---------------------------------------------------------------- it works
+
+
+def test_a_process_with_many_descriptors_tries_a_model_out(desk: Desk, onnx_file: Path) -> None:
+    """A gateway under load has them; select() takes none beyond 1,023."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4_096)), hard))
+    held: list[int] = []
+    try:
+        while not held or held[-1] < 1_024:
+            held.append(os.open(os.devnull, os.O_RDONLY))
+        assert desk.register(onnx_file)[1]
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_an_onnx_file_becomes_a_version_whose_proof_holds(desk: Desk, onnx_file: Path) -> None:
