@@ -139,7 +139,9 @@ class Contrasting:
             if release.code is not None:
                 every = np.arange(len(self._today.rows))
                 made, spoilt = self._features(release, every)
-                if np.isnan(spoilt).mean() > SHARE:  # their nulls are ours, and would be blamed
+                if np.isnan(spoilt).sum() > SHARE * len(
+                    spoilt
+                ):  # their nulls are ours, and would be blamed
                     raise Unavailable(
                         f"the values by key of {np.isnan(spoilt).sum():,} requests cannot be read",
                         code="online_unavailable",
@@ -179,6 +181,7 @@ class Contrasting:
         """
         online = None
         if release.code is not None and release.generation is not None:
+            # Asked here for its refusal: of the model's process only its end would be heard.
             self._lookups(spec_of(self._place.artifacts.verify(release.code)), release)
             online = self._strict()
         found: list[float] = []

@@ -23,7 +23,7 @@ from kedge.core.windows import (
     added,
     agreement_sum,
 )
-from kedge.engine import slices, windows
+from kedge.engine import segments, windows
 from kedge.engine.predictions import Log
 from kedge.engine.seen import Seen
 from kedge.engine.serving import Request
@@ -190,9 +190,9 @@ def test_features_that_break_their_schema_are_bad_and_in_a_pair_only_where_they_
 
 
 def test_segment_values_are_bounded_and_the_rest_is_other() -> None:
-    many = [seen(entity=None, origin=f"A{n}") for n in range(slices.VALUES + 100)]
+    many = [seen(entity=None, origin=f"A{n}") for n in range(segments.VALUES + 100)]
     window = count(*many)
-    assert len(window.exposed) == slices.VALUES + 2
+    assert len(window.exposed) == segments.VALUES + 2
     assert window.exposed["origin=other"] == (100, 0)
     assert window.other == 100
 
@@ -201,8 +201,8 @@ def test_a_million_rows_of_other_values_are_bounded_in_one_request_too() -> None
     column = np.array([f"A{n}" for n in range(1_000_000)], dtype=object)
     wanted = Request(id="", columns={"origin": column}, rows=len(column), entity=None, draw=0)
     window = count(Seen(1.0, wanted, PRODUCTION, 100, failed=False, weight=0))
-    assert len(window.exposed) == slices.VALUES + 2
-    assert window.other == 1_000_000 - slices.VALUES
+    assert len(window.exposed) == segments.VALUES + 2
+    assert window.other == 1_000_000 - segments.VALUES
 
 
 def test_a_request_without_a_segment_field_counts_in_the_others_and_in_all() -> None:

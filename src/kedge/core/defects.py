@@ -11,16 +11,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 from math import nan, sqrt
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kedge.core.stretches import COMMON, LEAST_ROWS, Stretches, stays_away
+from kedge.core.stretches import COMMON, LEAST_ROWS, Column, Floats, Stretches, stays_away
 
-Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
-Column = NDArray[Any]
 
 PROOF = 5.0
 """Standard errors: some twenty columns and eight questions are asked at once, and often."""
@@ -113,6 +111,7 @@ def defects(
         training: columns of the training set: what it had is in range, whatever the season.
     """
     found = []
+    stretches: Stretches | None = None
     for name, before in reference.items():
         if len(before) < LEAST_ROWS:
             continue
@@ -120,8 +119,10 @@ def defects(
         if now is None:
             found.append(Defect(name, Code.MISSING, 0.0, 1.0, f"{name} is gone"))
         elif len(now) >= LEAST_ROWS:
+            # Every column has the same rows.
+            stretches = stretches or Stretches(times, (len(before), len(now)))
             found += _Comparing(
-                name, plain(before), plain(now), times,
+                name, plain(before), plain(now), times, stretches,
                 (ranges or {}).get(name), (training or {}).get(name),
             ).faults()  # fmt: skip
     return found
@@ -252,11 +253,11 @@ class _Comparing:
 
     def __init__(
         self, name: str, before: Column, now: Column, times: tuple[Floats, Floats] | None,
-        allowed: tuple[float | None, float | None] | None, trained: Trained | None,
+        stretches: Stretches, allowed: tuple[float | None, float | None] | None, trained: Trained | None,
     ) -> None:  # fmt: skip
         self.name, self.before, self.now = name, before, now
         self.times, self.allowed, self.trained = times, allowed, trained
-        self.stretches = Stretches(times, (len(before), len(now)))
+        self.stretches = stretches
         self.was, self.null = nulls(before), nulls(now)
 
     def faults(self) -> list[Defect]:

@@ -105,8 +105,8 @@ class Silent(NotAcknowledged):
         super().__init__(
             f"epoch {receipt.epoch} is written, but not acknowledged by {', '.join(receipt.silent)}"
             + (f"; acknowledged by {acks}" if acks else ""),
-            hint="kedge status shows each replica; a gateway that is gone for good leaves the "
-            "roster when its supervisor restarts, or with kedge doctor --forget NAME",
+            hint="kedge status shows each replica; a worker whose process died leaves the roster within "
+            "seconds, one that is gone with its host by kedge doctor --forget NAME",
             details={"receipt": receipt.parts(), "epoch": receipt.epoch, "silent": list(receipt.silent)},
         )  # fmt: skip
         self.receipt = receipt

@@ -43,7 +43,8 @@ COUNTERS = 8
 """Comparisons whose units are remembered, 20 MB each at most. One that comes back after so many
 others checks its split from the beginning."""
 TURN_S = 0.001
-"""Counting goes on for so long before it rests as long: a request meets at most this beside it."""
+"""Counting goes on for so long before it rests as long: a request meets at most this and one part of
+the counting (`windows.PART`) beside it."""
 
 _STRATUM = attrgetter("weight", "mirrored")
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from kedge.core.values import Output
 from kedge.engine.agreement import Sayings, sayings
-from kedge.engine.slices import Slices
+from kedge.engine.segments import Segments
 
 if TYPE_CHECKING:
     from kedge.engine.serving import Request
@@ -52,7 +52,7 @@ class Part:
         "their_micros", "their_violated", "theirs", "units", "violated",
     )  # fmt: skip
 
-    def __init__(self, seen: Sequence[Seen], slices: Slices) -> None:
+    def __init__(self, seen: Sequence[Seen], slices: Segments) -> None:
         self.seen = seen
         (
             self.at, requests, self.arms, self.micros, self.failed, _, self.ours, self.mirrored, self.theirs, self.their_micros,

@@ -6,7 +6,7 @@ not fit is dropped and counted, never waited for.
 
 Theory of operation
 -------------------
-* Some hundred observations are counted at once (`Part`), column by column: what is true of all of
+* Some dozens of observations are counted at once (`Part`), column by column: what is true of all of
   them is found by loops in C (`map`, `zip`, `compress`, a tally), and only what is not usual (a
   failure, a slow request, a unit met twice) is looked at by itself, in the order in which it came.
 * A unit is looked up once for both of its exposures. What failed has no latency, so its slices are
@@ -41,7 +41,7 @@ from kedge.engine.agreement import NUMBERS, Sayings, bin_of, judge_of, same_rows
 from kedge.engine.custom import Agree
 from kedge.engine.predictions import Predictions
 from kedge.engine.seen import Part, Seen
-from kedge.engine.slices import Names, Slices
+from kedge.engine.segments import Names, Segments
 
 if TYPE_CHECKING:
     from kedge.ports import Columns
@@ -65,9 +65,9 @@ SLOW_FLOOR_US = 5_000
 network cannot feel, and a process woken up from sleep already differs from code inline."""
 
 
-PART = 200
-"""Observations counted at once: enough to make little of what each part costs, and half of the
-millisecond after which a thread that counts has to rest."""
+PART = 50
+"""Observations counted at once: at 8 us each, recorded, less than half of the millisecond after which
+a thread that counts has to rest. In parts of 200 one costs no less (`bench/windows.py`, by turns)."""
 NEVER_US = 1 << 62
 """No request is as slow."""
 VIOLATIONS = METRICS.index("violations")
@@ -96,7 +96,7 @@ class Counter:
         """Whether all outputs are compared, and not one score or decision."""
         self._agrees: Agree = judge_of(self._output)
         self._prices = tuple(self._price(release) for release in (state.production, state.compared))
-        self._slices = Slices(state.policy.segments)
+        self._slices = Segments(state.policy.segments)
         self._span = -1
         self._exposed: dict[str, Names | set[str]] = {}
         """By unit the slices in which it was counted in this span."""
@@ -149,17 +149,18 @@ class Counter:
     def logged(self, seen: Sequence[Seen]) -> tuple[list[JoinRow], int]:
         """Rows of sampled units while nothing is compared; and how many could not be written."""
         rows: list[JoinRow] = []
-        sampled = [
-            one for one in seen
-            if one.ours is not None and self._predictions.log.keeps(one.request.entity or one.request.id)
-        ]  # fmt: skip
-        for some in self._parts(sampled):
-            part = Part(some, self._slices)
-            rows += self._predictions.rows(part, 0)
+        keeps = self._predictions.log.keeps
+        for some in self._parts(seen):
+            sampled = [
+                one for one in some
+                if one.ours is not None and keeps(one.request.entity or one.request.id)
+            ]  # fmt: skip
+            if sampled:
+                rows += self._predictions.rows(Part(sampled, self._slices), 0)
         return rows, sum(not row.inputs for row in rows)
 
     def _parts(self, seen: Sequence[Seen]) -> Iterator[Sequence[Seen]]:
-        """The observations, as many at once as make some hundred rows; a rest after each part."""
+        """The observations, as many at once as make `PART` rows or a few more; a rest after each part."""
         for begin in range(0, len(seen), PART):
             some = seen[begin : begin + PART]
             if sum([one.request.rows for one in some]) == len(some):
@@ -374,7 +375,7 @@ class Counter:
 
 
 class _Hits:
-    """Slices in which units were met; counted all at once at the end."""
+    """Segments in which units were met; counted all at once at the end."""
 
     __slots__ = ("every", "theirs")
 

@@ -28,8 +28,8 @@ Names = tuple[str, ...]
 _ITEM = np.ndarray.item
 
 
-class Slices:
-    """The segments of requests."""
+class Segments:
+    """The segments of requests, for the fields of a policy."""
 
     def __init__(self, fields: Names) -> None:
         self._known: dict[str, dict[Any, str]] = {field: {} for field in fields}
