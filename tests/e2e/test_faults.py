@@ -17,6 +17,7 @@ import msgspec
 import pytest
 
 from e2e.place import Site
+from kedge.engine.pins import HostDisk
 from kedge.wiring import Workplace
 
 pytestmark = pytest.mark.e2e
@@ -31,6 +32,12 @@ def replaced(site: Site, victim: int) -> bool:
 def doctor_is_happy(site: Site) -> bool:
     """Whether the chain, the artifacts and the replicas are as they should be."""
     return bool(site.data("doctor", check=False)["ok"])
+
+
+def _host_knows(site: Site, production: int) -> bool:
+    """Whether a break-glass rollback would start from this production: soon after the swap."""
+    known = HostDisk(site.root / ".kedge").remembered().get(site.endpoint)
+    return known is not None and known.production == production
 
 
 def _all_serve(site: Site) -> bool:
@@ -194,6 +201,7 @@ def test_break_glass_pins_a_host_and_hands_the_command_in_when_the_ledger_is_bac
     site.start()
     site.release()
     site.run("promote", "flights", "v2", "--override", "test")
+    site.until(lambda: _host_knows(site, 2), "the host to remember it")
     saved = site.root / "saved"
     (site.root / ".kedge/ledger").rename(saved)
     assert site.run("rollback", "flights", check=False).returncode == 4
@@ -217,6 +225,7 @@ def test_a_stale_pin_stays_is_shown_as_drift_and_ends_with_unpin(
     site.start()
     site.release()
     site.run("promote", "flights", "v2", "--override", "test")
+    site.until(lambda: _host_knows(site, 2), "the host to remember it")
     ledger, saved = site.root / ".kedge/ledger", site.root / "saved"
     ledger.rename(saved)
     site.run("rollback", "flights", "--local")

@@ -42,6 +42,9 @@ LEASE_S = 30.0
 BEAT_S = 1.0
 PENDING_S = 0.02
 """How often to look while a model is being loaded."""
+REMEMBER_S = 0.05
+"""How long after a swap it is kept on disk, however often we are woken: other replicas have
+swapped by then (all of a host take some 25 ms), and `rollback --local` goes by what is there."""
 LAST_WORDS_S = 3.0
 """How long the recording may take to write what is left when this process ends."""
 
@@ -76,6 +79,7 @@ class Replica:
         self._contact = clock.unix() - 2 * lease_s
         self._fault = ""
         self._unremembered: list[Live] = []
+        self._remember_at = 0.0
         self._published = Member(**{**msgspec.structs.asdict(member), "beat_at": 0.0})
         self._stopping = threading.Event()
         self._due = 0.0
@@ -93,12 +97,13 @@ class Replica:
         while not self._stopping.is_set():
             try:
                 woken = self._signal.wait(PENDING_S if self._pending() else BEAT_S / 4)
+                if self._unremembered and self._clock.monotonic() >= self._remember_at:
+                    self._remember()
                 # Whoever reads the ledger wakes us too, and may do so all the time.
                 due = not woken or self._clock.monotonic() >= self._due
                 if self._read() or due or self._unsaid():
                     self._step()
                 if due:
-                    self._remember()
                     self._due = self._clock.monotonic() + BEAT_S / 4
             except Exception as error:  # noqa: BLE001 - the thread must live; the fault is published and logged
                 self._note_fault(f"{type(error).__name__}: {error}")
@@ -265,10 +270,12 @@ class Replica:
         except KedgeError as error:
             log.warning("replica.roster_lost", fault=str(error), replica=self._member.name)
         if swapped:
+            if not self._unremembered:
+                self._remember_at = self._clock.monotonic() + REMEMBER_S
             self._unremembered = [live for live in lives if not live.pinned]
 
     def _remember(self) -> None:
-        """Keep what is served on this host's disk: when it is quiet, not while others swap."""
+        """Keep what is served on this host's disk: soon, but not while others swap."""
         for live in self._unremembered:
             try:
                 self._disk.remember(self._slot, live.state)
