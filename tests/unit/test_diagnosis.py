@@ -356,6 +356,16 @@ def test_without_labels_it_is_told_what_moved_and_not_whether_to_the_worse() -> 
     assert (moved.verdict, row(found, "release").verdict) == ("unclear", "not asked")
 
 
+def test_where_every_request_of_few_units_is_labelled_more_units_are_asked_for() -> None:
+    """A log that keeps a tenth of 178 bottles has 18 of them, however often they are asked about."""
+    one = facts(worse=0.6, labelled=N)
+    few = replace(one, current=replace(one.current, units=np.arange(N) % 18))
+    found = diagnose(few)
+    assert found.causes == ("cannot_tell",)
+    assert "more_units" in codes(found)
+    assert "outcomes" not in codes(found)
+
+
 def test_a_broken_column_needs_no_labels() -> None:
     served = columns(11)
     served["a"] = np.where(np.arange(N) % 10 < 3, np.nan, served["a"])

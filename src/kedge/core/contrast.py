@@ -118,6 +118,10 @@ class Mean(NamedTuple):
         half = t_quantile(0.5 + level / 2, max(self.df, 9)) * self.se
         return self.mean - half, self.mean + half
 
+    def wanted(self, se: float) -> int:
+        """About how many requests would bring the standard error down to `se`."""
+        return int(min(round(self.n * max((self.se / se) ** 2, 1.5), -2), 10**9))
+
     def estimate(self) -> Estimate:
         """For showing: the 95 % interval."""
         low, high = self.interval()

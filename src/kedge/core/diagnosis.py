@@ -51,7 +51,7 @@ from kedge.core.defects import (
     risen,
     stepped,
 )
-from kedge.core.facts import Facts, checked
+from kedge.core.facts import Facts, Sample, checked
 from kedge.core.findings import Cause, Diagnosis, Estimate, Evidence, Finding, Kind, Missing
 from kedge.core.world import Window, hardest, part, reason, spells
 
@@ -69,7 +69,7 @@ error is about 4 % of the loss (an outcome's own chance, which no adjustment rem
 them and room for an estimate that is 3.5 off make 24 %. The release's contrast is paired, has a
 tenth of that error, and is held to the floor."""
 HINT = 3.0
-"""Standard errors from which a rise by the world is no noise, unless it is surely below the floor."""
+"""Standard errors from which a rise by the world is no noise, unless surely below the floor."""
 LOST = 0.05
 """Of the log: with more torn or dropped, what is left may be what was easy to write."""
 
@@ -258,8 +258,7 @@ class _Case:
 
     def _few(self, known: int) -> None:
         """Too few labels: what moved can still be told."""
-        self.lack("outcomes", f"outcomes: {known} units that both releases answered have one, "
-                              f"{LEAST} are needed")  # fmt: skip
+        self._short(f"{known} units that both releases answered have one", self.facts.current)
         self.tell("release", f"{known} labelled units", "not asked")
         answers = self.facts.answers
         top, bottom = answers[("new", "new")], answers[("old", "old")]
@@ -276,13 +275,17 @@ class _Case:
                 text = f"how far the {name} moved the answers; not whether to the worse"
                 self.tell(name, text, "unclear", mean_of(_finite(values)))
 
+    def _short(self, known: str, *of: Sample) -> None:
+        """Say what is too few: labels, or units that could have one."""
+        units = min(mean_of(np.zeros(len(sample.truth)), sample.units).units for sample in of)
+        code, what = ("outcomes", "outcomes") if units >= LEAST else (
+            "more_units", "more units (`log.sample`, or a longer window), with outcomes")  # fmt: skip
+        self.lack(code, f"{what}: {known}, {LEAST} are needed")
+
     def _want(self, found: Mean, margin: float) -> None:
         """Say how many labels would decide it."""
-        aim = margin * self.floor / FLOOR / (3 * 2)
-        if aim > 0 and np.isfinite(found.se):
-            factor = max((found.se / aim) ** 2, 1.5)
-            wanted = min(round(found.n * factor, -2), 10**9)
-            self.lack("more_outcomes", f"outcomes of about {wanted:,.0f} requests "
+        if (aim := margin * self.floor / FLOOR / (3 * 2)) > 0 and np.isfinite(found.se):
+            self.lack("more_outcomes", f"outcomes of about {found.wanted(aim):,} requests "
                                        f"({found.n:,} are known)")  # fmt: skip
 
     def _divide(self, paired: Mean) -> None:
@@ -436,8 +439,7 @@ class _Case:
         now_mean = mean_of(np.where(clean, today, np.nan), now.units)
         rise = difference(now_mean, mean_of(self.before, ref.units))
         if not rise.enough:
-            self.lack("outcomes", f"outcomes: {rise.units} units of one window have one, {LEAST} "
-                                  "are needed")  # fmt: skip
+            self._short(f"{rise.units} units of one window have one", now, ref)
             self.tell("world", f"{rise.units} labelled units", "not asked")
             return
         self.rise = rise

@@ -116,8 +116,8 @@ class Missing(Value, frozen=True):
     """What was not there: a code, and what to log so that it will be."""
 
     code: str
-    """outcomes, more_outcomes, old_answers, new_answers, reference, replay, previous, split, log,
-    scores, overlap."""
+    """outcomes, more_outcomes, more_units, old_answers, new_answers, reference, replay, previous,
+    split, log, scores, overlap."""
     log: str
 
 
