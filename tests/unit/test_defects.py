@@ -320,11 +320,30 @@ def test_what_goes_by_a_few_steps_is_a_calendar_whatever_value_it_stands_at() ->
     for value in (3.0, 12.0):
         assert found(months, np.full(N, value)) == [Code.CONSTANT]
         assert found(months, np.full(N, value), times=(at, later)) == []
-        assert stepped(months, np.full(N, value), at)
+        assert stepped(months, np.full(N, value), (at, later))
     assert found(np.full(N, 3.0), np.floor(at / 90), times=(at, later)) == []
     assert found(np.full(N, 3.0), amounts(3).round(), times=(at, later)) == [Code.LEAVES_CONSTANT]
-    assert not stepped(months, amounts(1), at)
-    assert not stepped(amounts(2), np.full(N, 3.0), at)
+    assert not stepped(months, amounts(1), (at, later))
+    assert not stepped(amounts(2), np.full(N, 3.0), (at, later))
+
+
+def test_a_window_over_the_end_of_a_month_is_no_fault() -> None:
+    """Also where production changed long ago, so that its reference is of other months."""
+    at, later = np.linspace(0, 60.0, N), np.linspace(200, 201.0, N)
+    months, turn = np.floor(at / 30), np.where(later < 200.4, 6.0, 7.0)
+    assert found(months, turn) == [Code.RANGE]
+    assert found(months, turn, times=(at, later)) == []
+    assert stepped(months, turn, (at, later))
+    mixed = np.where(rng(1).random(N) < 0.4, 6.0, 7.0)
+    assert found(months, mixed, times=(at, later)) == [Code.RANGE]
+
+
+def test_a_flag_that_was_seldom_set_is_no_calendar() -> None:
+    """It changes as seldom, and does not stay: always set is a fault."""
+    at, later = np.linspace(0, 60.0, N), np.linspace(60, 61.0, N)
+    seldom = np.where(np.arange(N) % (N // 3) == N // 5, 1.0, 0.0)
+    assert found(seldom, np.ones(N), times=(at, later)) == [Code.CONSTANT]
+    assert not stepped(seldom, np.ones(N), (at, later))
 
 
 def test_values_that_many_requests_share_are_no_default_that_fills_in() -> None:

@@ -128,34 +128,40 @@ def defects(
     return found
 
 
-def _runs(column: Column, times: Floats) -> list[tuple[float, float]]:
-    """When each stretch of one value began and ended, in the order of time."""
+def _runs(column: Column, times: Floats) -> NDArray[np.intp]:
+    """How many rows each stretch of one value has, in the order of time; nulls are left out."""
     known = ~nulls(column)
-    if not known.any():
-        return []
-    order = np.argsort(times[known], kind="stable")
-    values, when = column[known][order], times[known][order]
+    values = column[known][np.argsort(times[known], kind="stable")]
     begins = np.flatnonzero(np.concatenate(([True], values[1:] != values[:-1])))
-    ends = np.append(begins[1:], len(when)) - 1
-    return list(zip(when[begins].tolist(), when[ends].tolist(), strict=True))
+    return np.diff(np.append(begins, len(values)))
 
 
-def stepped(before: Column, now: Column, times: Floats | None = None) -> bool:
-    """Whether a column is one that goes by steps, and stands still now.
+def stepped(
+    before: Column, now: Column, times: tuple[Floats | None, Floats | None] = (None, None)
+) -> bool:
+    """Whether a column is one that goes by steps, and stands elsewhere now.
 
     It had one value all the time and has another one; or, where the times of its rows are known,
-    it changed a few times only. A calendar does that at midnight and at New Year, so it is no
-    fault; and where the value is new, nothing is alike in the two windows.
+    it changed a few times only, and does so now. A calendar does that at midnight and at New Year,
+    so it is no fault; and where the value is new, nothing is alike in the two windows.
     """
     one, two = plain(before), plain(now)
     if one.dtype.kind == "O" or two.dtype.kind == "O":
         return False
     held, holds = one[~nulls(one)], two[~nulls(two)]
-    if not len(held) or not len(holds) or holds.min() != holds.max():
+    if not len(held) or not len(holds) or (held.min() == held.max() == holds.min() == holds.max()):
         return False
+    return _by_steps(one, held, times[0]) and _by_steps(two, holds, times[1])
+
+
+def _by_steps(column: Column, held: Floats, times: Floats | None) -> bool:
+    """Whether it changed a few times and stayed each time: a rare flag does not stay."""
     if held.min() == held.max():
-        return bool(held[0] != holds[0])
-    return times is not None and len(_runs(one, times)) <= STEPS
+        return True
+    if times is None:
+        return False
+    runs = _runs(column, times)
+    return len(runs) <= STEPS and bool((runs[1:-1] >= SHARE * len(held)).all())
 
 
 def mismatches(training: Mapping[str, Trained], served: Mapping[str, Column]) -> list[Defect]:
@@ -276,7 +282,7 @@ class _Comparing:
             return [*found, Defect(self.name, Code.TYPE, 0.0, 1.0, text)]
         if before.dtype.kind == "O":
             return found + _unseen(self.name, set(before[~self.was].tolist()), len(before), now)
-        if stepped(before, now, self.times[0] if self.times is not None else None):
+        if stepped(before, now, self.times or (None, None)):
             return found
         return found + self._numbers(before[~self.was], now[~self.null])
 
@@ -317,8 +323,8 @@ class _Comparing:
             return []
         if self.times is not None:
             when = self.times[1][~self.null]
-            # A calendar goes by a few steps; an event comes and goes.
-            if len(_runs(self.now, self.times[1])) <= STEPS or stays_away(now, usual, when) < STAYS:
+            # A calendar was asked for before; an event comes and goes.
+            if stays_away(now, usual, when) < STAYS:
                 return []
             if self.trained is not None and familiar(self.trained, now):
                 return []

@@ -481,7 +481,7 @@ class _Case:
         columns = [
             name for name, before_ in ref.columns.items()
             if name in now.columns and name not in gone
-            and not stepped(before_, now.columns[name], ref.at)
+            and not stepped(before_, now.columns[name], (ref.at, now.at))
         ]  # fmt: skip
         before = Window.of(ref.columns, columns, ref.scores, ref.truth, self.before, ref.units)
         scores, loss = facts.answers[which, which], np.where(clean, today, np.nan)
