@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from demo import Demo
     from running import Traffic
 
-SNOW_S, LABELS_S = 12.0, 8.0
+SNOWED, LABELS_S = 1_600, 8.0
+"""How many flights of those days, and how long their outcomes are waited for."""
 DRILL = "4s"
 AGAIN, WAIT_S = 2, 8.0
 """How often it is asked again at most, and how long labels are waited for before."""
@@ -84,9 +85,10 @@ def snow_act(demo: Demo, traffic: Traffic) -> None:
     demo.step("act three: 9, 10, 14 and 17 December as they were. No model has seen such days")
     production = demo.kedge.status()["production"]["release"]
     traffic.let_it_snow()
-    demo.watch(traffic, SNOW_S)
+    snows = SNOWED / demo.rate
+    demo.watch(traffic, snows)
     time.sleep(LABELS_S)
-    diagnosed(demo, "world", SNOW_S + LABELS_S)
+    diagnosed(demo, "world", snows + LABELS_S)
     after = demo.kedge.status()["production"]["release"]
     print(
         f"  {after} is production, as before: {'nobody took it back' if after == production else 'NO'}"

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from demo import Demo
     from running import Traffic
 
-FEATURES_S = 16.0
-"""How long the mistake is in production: some 2,400 flights, and the outcomes of most of them."""
+LABELLED, LATE_S = 1_250, 7.0
+"""How long the mistake is in production: until so many outcomes are there, which come late."""
 CAP = -log(1e-3)
 """kedge judges log loss over this cap, so that it lies in [0, 1]."""
 AFTER_S = 4.0
@@ -53,9 +53,10 @@ def features_act(demo: Demo, traffic: Traffic, work: Path) -> dict[str, Any]:
         "features", "roll", "flights", number, "--force", "demo: so that you see it"
     )
     wrong = forced.data["release"]
-    demo.watch(traffic, FEATURES_S)
+    lasts = LABELLED / demo.rate + LATE_S
+    demo.watch(traffic, lasts)
     quality = judged(demo)
-    diagnosed(demo, "features", FEATURES_S)
+    diagnosed(demo, "features", lasts)
     said = demo.shell("rollback", "flights", "--axis", "features")
     receipt = said.data["receipt"]
     after = held(demo)

@@ -44,7 +44,7 @@ SEED = 7
 SNOW = (9, 10, 14, 17)
 """Days of December on which 61 to 77 % of the flights were late; 24 % are over the year."""
 SNOW_ROWS = 1_800
-"""Of their 3,464 flights: twelve seconds of the demo's traffic."""
+"""Of their 3,464 flights: about what the demo sends before it asks why; then they come again."""
 TIMEOUT_S = 2.0
 LATE_S, TELL_EVERY_S = 4.0, 3
 """How late outcomes come, and how often: hours in life, seconds in a demo."""
