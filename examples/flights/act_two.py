@@ -21,7 +21,7 @@ LABELLED, LATE_S = 1_250, 7.0
 """How long the mistake is in production: until so many outcomes are there, which come late."""
 CAP = -log(1e-3)
 """kedge judges log loss over this cap, so that it lies in [0, 1]."""
-AFTER_S = 4.0
+AFTER_S = 2.0
 
 
 def apply(demo: Demo, work: Path, *, wrong: bool) -> dict[str, Any]:

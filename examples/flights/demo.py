@@ -47,9 +47,9 @@ from running import (
 WORK = Path(".kedge/demo")
 CACHE = Path(".kedge/demo-cache")
 OURS = "made-by-the-kedge-demo"
-PRODUCTION_S, AFTER_S, LOOK_S = 5.0, 2.0, 4.0
-SHARE_OF_CORE, LEAST_RATE, MOST_RATE = 0.2, 120.0, 180.0
-"""Requests a second: as many as take v1 a fifth of one core, for the machine has also its shadow, the
+PRODUCTION_S, AFTER_S, LOOK_S = 4.0, 2.0, 4.0
+SHARE_OF_CORE, LEAST_RATE, MOST_RATE = 0.22, 120.0, 190.0
+"""Requests a second: as many as take v1 that share of one core, for the machine has also its shadow, the
 gateway, the caller and whoever asks `kedge` something. Proof takes requests; the more, the sooner."""
 JUDGED_WITHIN_S = 120.0
 """A verdict that has not come by then will not come: the demo says so and fails."""
