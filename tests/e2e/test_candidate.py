@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from e2e.place import Site
+from kedge.engine.models import host_status
 
 pytestmark = pytest.mark.e2e
 
@@ -156,6 +159,18 @@ def test_a_tester_reaches_the_candidate_by_header_and_by_path(site: Site) -> Non
     assert site.infer(headers={"kedge-release": "r9"})[0] == 404
 
 
+def _two_loaded(site: Site, victim: int = 0) -> bool:
+    """Whether two model processes have their model, neither of them the victim."""
+    found = site.processes("adapters.process")
+    try:
+        lines = [Path(f"/proc/{pid}/cmdline").read_text().split("\0") for pid in found]
+    except OSError:  # it ended in between
+        return False
+    told = [host_status(Path(line[line.index("--socket") + 1])) for line in lines]
+    loaded = {status.pid for status in told if status.state == "ready"}
+    return len(found) == 2 and victim not in found and loaded == set(found)
+
+
 def test_a_killed_model_process_of_production_fails_no_request(
     make_site: Callable[..., Site],
 ) -> None:
@@ -163,18 +178,16 @@ def test_a_killed_model_process_of_production_fails_no_request(
     site = make_site(policy='runtime = "process"')
     site.start(patrol=False)
     site.release()
-    hosts = site.until(
-        lambda: len(found := site.processes("adapters.process")) == 2 and found, "two"
-    )
+    # The second is started when the first has become production, and is no help before it has loaded.
+    site.until(functools.partial(_two_loaded, site), "two that have loaded")
+    hosts = site.processes("adapters.process")
+    time.sleep(1.5)
     with site.load(rate=200) as load:
-        for victim in (hosts[0], hosts[1]):
+        for victim in hosts:
             time.sleep(0.5)
             os.kill(victim, signal.SIGKILL)
-            site.until(
-                lambda: len(set(site.processes("adapters.process")) - set(hosts[:1])) >= 2,
-                "a new one",
-            )
-            time.sleep(1.5)
+            site.until(functools.partial(_two_loaded, site, victim), "a new one that has loaded")
+            time.sleep(1.5)  # and both workers to have found it
     assert load.failures == []
     assert load.ok > 200
 

@@ -32,7 +32,9 @@ IN_FLIGHT = 64
 SWEEP_S = 0.02
 """How often overdue questions are looked for: one timer for all, since a timer a question
 would cost more than the question."""
-BACKOFF_S = (0.05, 2.0)
+BACKOFF_S = (0.05, 0.25)
+"""Between dials, the first and the longest: a socket that is not there is told at once, and until it is
+found a second process of production does not stand in for the first."""
 UNREAD_SHADOW = 256 << 10
 """Unsent bytes above which no question without a waiter is taken on: the host lags behind."""
 UNREAD_LIMIT = 16 << 20
