@@ -50,7 +50,8 @@ OURS = "made-by-the-kedge-demo"
 PRODUCTION_S, AFTER_S, LOOK_S = 4.0, 2.0, 4.0
 SHARE_OF_CORE, LEAST_RATE, MOST_RATE = 0.22, 120.0, 190.0
 """Requests a second: as many as take v1 that share of one core, for the machine has also its shadow, the
-gateway, the caller and whoever asks `kedge` something. Proof takes requests; the more, the sooner."""
+gateway, the caller and whoever asks `kedge` something. Proof takes requests; the more, the sooner: with
+fewer than the least no verdict would come in time, and more than the most was not tried on two cores."""
 JUDGED_WITHIN_S = 120.0
 """A verdict that has not come by then will not come: the demo says so and fails."""
 OVERRIDE = "demo: to show a canary"

@@ -139,11 +139,10 @@ class Contrasting:
             if release.code is not None:
                 every = np.arange(len(self._today.rows))
                 made, spoilt = self._features(release, every)
-                if np.isnan(spoilt).sum() > SHARE * len(
-                    spoilt
-                ):  # their nulls are ours, and would be blamed
+                unread = int(np.isnan(spoilt).sum())
+                if unread > SHARE * len(spoilt):  # their nulls are ours, and would be blamed
                     raise Unavailable(
-                        f"the values by key of {np.isnan(spoilt).sum():,} requests cannot be read",
+                        f"the values by key of {unread:,} requests cannot be read",
                         code="online_unavailable",
                     )
                 self.found.inputs[which] = made

@@ -151,7 +151,8 @@ def stepped(
     held, holds = one[~nulls(one)], two[~nulls(two)]
     if not len(held) or not len(holds) or (held.min() == held.max() == holds.min() == holds.max()):
         return False
-    return _by_steps(one, held, times[0]) and _by_steps(two, holds, times[1])
+    # Today first: it has fewer rows to sort, and is what most columns fail at.
+    return _by_steps(two, holds, times[1]) and _by_steps(one, held, times[0])
 
 
 def _by_steps(column: Column, held: Floats, times: Floats | None) -> bool:
@@ -323,7 +324,7 @@ class _Comparing:
             return []
         if self.times is not None:
             when = self.times[1][~self.null]
-            # A calendar was asked for before; an event comes and goes.
+            # An event comes and goes; a calendar did not come here (`stepped`).
             if stays_away(now, usual, when) < STAYS:
                 return []
             if self.trained is not None and familiar(self.trained, now):

@@ -52,7 +52,7 @@ class Part:
         "their_micros", "their_violated", "theirs", "units", "violated",
     )  # fmt: skip
 
-    def __init__(self, seen: Sequence[Seen], slices: Segments) -> None:
+    def __init__(self, seen: Sequence[Seen], segments: Segments) -> None:
         self.seen = seen
         (
             self.at, requests, self.arms, self.micros, self.failed, _, self.ours, self.mirrored, self.theirs, self.their_micros,
@@ -63,7 +63,7 @@ class Part:
         self.units = [one.entity or "" for one in requests]
         self._said: Sayings | None = None
         self._said_by_copy: Sayings | None = None
-        self.segments, self.slices = slices.cut([one.columns for one in requests], self.rows)
+        self.segments, self.slices = segments.cut([one.columns for one in requests], self.rows)
 
     def by_row(self, column: Sequence[T]) -> Sequence[T]:
         """What holds for a request, for each of its rows."""

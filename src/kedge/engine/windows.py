@@ -66,8 +66,8 @@ network cannot feel, and a process woken up from sleep already differs from code
 
 
 PART = 50
-"""Observations counted at once: at 8 us each, recorded, less than half of the millisecond after which
-a thread that counts has to rest. In parts of 200 one costs no less (`bench/windows.py`, by turns)."""
+"""Observations counted at once: at 6 to 9 us each, recorded, less than half of the millisecond after
+which a thread that counts has to rest. In parts of 200 one costs no less (`count_batch_us`, by turns)."""
 NEVER_US = 1 << 62
 """No request is as slow."""
 VIOLATIONS = METRICS.index("violations")
@@ -96,7 +96,7 @@ class Counter:
         """Whether all outputs are compared, and not one score or decision."""
         self._agrees: Agree = judge_of(self._output)
         self._prices = tuple(self._price(release) for release in (state.production, state.compared))
-        self._slices = Segments(state.policy.segments)
+        self._segments = Segments(state.policy.segments)
         self._span = -1
         self._exposed: dict[str, Names | set[str]] = {}
         """By unit the slices in which it was counted in this span."""
@@ -120,9 +120,9 @@ class Counter:
             self._owed.clear()
         draft = _Draft(paired=paired)
         rows: list[JoinRow] = []
-        before = self._slices.other
+        before = self._segments.other
         for some in self._parts(self._first(draft, seen)):
-            part = Part(some, self._slices)
+            part = Part(some, self._segments)
             self._spend(draft, part)
             if paired:
                 self._pairs(draft, part, bounds)
@@ -143,7 +143,7 @@ class Counter:
             scores={bin_: (int(n), int(w), d, a) for bin_, (n, w, d, a) in draft.scores.items()},
             examples=tuple(draft.examples), costs=draft.costs, noise=(draft.noise[0], draft.noise[1]),
             mirrored=draft.mirrored, copied=draft.copied,
-            streak=streak, broken=broken, lost=lost, other=self._slices.other - before,
+            streak=streak, broken=broken, lost=lost, other=self._segments.other - before,
         ), rows  # fmt: skip
 
     def logged(self, seen: Sequence[Seen]) -> tuple[list[JoinRow], int]:
@@ -156,7 +156,7 @@ class Counter:
                 if one.ours is not None and keeps(one.request.entity or one.request.id)
             ]  # fmt: skip
             if sampled:
-                rows += self._predictions.rows(Part(sampled, self._slices), 0)
+                rows += self._predictions.rows(Part(sampled, self._segments), 0)
         return rows, sum(not row.inputs for row in rows)
 
     def _parts(self, seen: Sequence[Seen]) -> Iterator[Sequence[Seen]]:
@@ -375,7 +375,7 @@ class Counter:
 
 
 class _Hits:
-    """Segments in which units were met; counted all at once at the end."""
+    """Slices in which units were met; counted all at once at the end."""
 
     __slots__ = ("every", "theirs")
 
