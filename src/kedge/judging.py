@@ -6,13 +6,15 @@ Apart from `verbs`, because it needs NumPy, and a rollback must not wait for tha
 from __future__ import annotations
 
 import time
+from itertools import islice
 from typing import Any
 
 import msgspec
 
 from kedge.core.durations import seconds
 from kedge.core.errors import Refused, Unavailable
-from kedge.core.forecast import detection
+from kedge.core.evidence.verdicts import PROVABLE
+from kedge.core.forecast import Traffic, detection
 from kedge.core.policy import decide, rules
 from kedge.core.values import BUCKETS, State
 from kedge.engine.control import Say
@@ -23,6 +25,9 @@ from kedge.engine.watch import Watch, comparison_of
 from kedge.wiring import Workplace
 
 BATCH = 5_000
+DAY_S = 86_400
+LOGGED = 200_000
+"""Predictions of the log in which callers are counted: some seconds of reading."""
 MEASURED_S = 5.0
 """How long `plan` watches the traffic: five beats of every worker."""
 
@@ -93,9 +98,12 @@ def state_of(place: Workplace, endpoint: str) -> State:
 
 
 def plan_of(
-    place: Workplace, endpoint: str, *, rate: float | None, errors: float | None, times: float, say: Say
+    place: Workplace, endpoint: str, *, rate: float | None, errors: float | None, times: float,
+    callers: int | None, say: Say,
 ) -> dict[str, Any]:  # fmt: skip
     """How soon a worse candidate would be found at each canary step.
+
+    `callers`: how many different callers there are; None: counted in the prediction log of the last day.
 
     Raises:
         Refused: there is no traffic to plan from, and none was given.
@@ -113,14 +121,36 @@ def plan_of(
     # Half a failure is added: what has not been seen in n requests may still happen once in 2n.
     share = errors / 100 if errors is not None else (failed + 0.5) / (requests + 1)
     asked = rules(state.policy, paired=False)
+    if callers is None:
+        callers = _callers(place, state)
+    traffic = Traffic(rate=rate, errors=share, callers=callers)
     steps = [
-        detection(asked, rate=rate, errors=share, times=times, weight=round(step * BUCKETS / 100))
+        detection(asked, traffic, times=times, weight=round(step * BUCKETS / 100))
         for step in state.policy.canary.steps
     ]
     return {
         "endpoint": endpoint, "rate": round(rate, 2), "errors": share, "counted": requests,
-        "times": times, "alpha": asked.alpha, "steps": msgspec.to_builtins(steps),
+        "times": times, "alpha": asked.alpha, "callers": callers, "provable": PROVABLE, "steps": msgspec.to_builtins(steps),
     }  # fmt: skip
+
+
+def _callers(place: Workplace, state: State) -> int | None:
+    """Return how many callers asked within a day, by the sampled log; None: most have no entity."""
+    share = state.policy.log.sample / 100
+    if share <= 0:
+        return None
+    now = place.clock.unix()
+    units: set[str] = set()
+    rows = keyless = 0
+    for row in islice(place.records.rows(state.endpoint, now - DAY_S, now), LOGGED):
+        if not row.inputs:
+            continue  # not of the sample
+        rows += 1
+        keyless += not row.unit
+        units.add(row.unit)
+    if not rows or keyless * 2 > rows:
+        return None
+    return max(round(len(units) / share), 1)
 
 
 def _answered(place: Workplace, endpoint: str) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -16,11 +16,13 @@ import msgspec
 from kedge.asking import BATCH, answered, loaded
 from kedge.core.durations import seconds
 from kedge.core.errors import KedgeError, Refused
+from kedge.core.evidence.judge import METHOD
 from kedge.core.generations import Online
 from kedge.core.policy import decide
 from kedge.core.records import JoinRow, Labelled
+from kedge.core.route import key_of, unit_of
 from kedge.core.values import Release, Stage, State
-from kedge.core.windows import Agreement, Example, Window
+from kedge.core.windows import CANDIDATE, Agreement, BadUnit, Example, FirstAsk, Window
 from kedge.engine.agreement import Said, bin_of, said
 from kedge.engine.control import Say
 from kedge.engine.evidence import describe
@@ -93,37 +95,53 @@ async def _ask(
     if not batch:
         return
     async with loaded(place, state, release, online) as model:
-        number = 0
+        number = batches = 0
         while batch:
-            number += 1
+            batches += 1
             theirs = await answered(model, release, batch)
-            watch.fold(_window(state, batch, theirs, number, answers))
-            if number % 40 == 0:
-                say(f"{number * BATCH:,} predictions asked again")
+            paired = zip(batch, theirs, strict=True)
+            # A second is what the judge takes for one event when much fails in it: so its own window.
+            for _, second in groupby(paired, key=lambda pair: int(pair[0].at)):
+                number += 1
+                watch.fold(_window(state, list(second), number, answers))
+            if batches % 40 == 0:
+                say(f"{batches * BATCH:,} predictions asked again")
             batch = list(islice(source, BATCH))
 
 
 def _window(
-    state: State, rows: Sequence[JoinRow], theirs: Sequence[tuple[Columns, int] | KedgeError],
+    state: State, pairs: Sequence[tuple[JoinRow, tuple[Columns, int] | KedgeError]],
     number: int, answers: dict[str, Said],
 ) -> Window:  # fmt: skip
-    """One batch as a shadow's window. Every row is a pair of its own."""
-    output = state.policy.output
+    """One second of the log as a shadow's window. Every row is a pair of its own."""
+    output, key = state.policy.output, key_of(state.salt)
     exposed: dict[str, list[int]] = {}
+    named: dict[str, list[int]] = {}
     bad: dict[str, list[int]] = {}
+    units: dict[int, BadUnit] = {}
+    first: dict[int, FirstAsk] = {}
     cells: dict[str, list[int]] = {}
     scores: dict[int, list[float]] = {}
     examples: list[Example] = []
-    for row, answer in zip(rows, theirs, strict=True):
+    for row, answer in pairs:
         slices = ("", *row.segments)
+        failed = isinstance(answer, KedgeError)
+        unit, bucket = unit_of(key, row.unit) if row.unit else (None, -1)
         for name in slices:
-            cell = exposed.setdefault(name, [0, 0])
-            cell[0] += 1
-            cell[1] += 1
+            for into in (exposed, named) if row.unit else (exposed,):
+                cell = into.setdefault(name, [0, 0])
+                cell[0] += 1
+                cell[1] += 1
             cells.setdefault(name, [0] * 7)[0] += 1
-        if isinstance(answer, KedgeError):
-            for name in slices:
+            if failed and unit is None:
                 bad.setdefault(name, [0, 0])[1] += 1
+        if unit is not None:
+            first.setdefault(unit, FirstAsk(unit, bucket, 0, int(failed), row.segments))
+        if isinstance(answer, KedgeError):
+            if unit is not None:
+                times = units[unit].times + 1 if unit in units else 1
+                units[unit] = BadUnit(unit, 0, CANDIDATE, row.segments, bucket, times)
+            for name in slices:
                 cells[name][6] += 1
             continue
         new = answers[row.id] = said(output, *answer)
@@ -142,12 +160,14 @@ def _window(
             examples.append(Example(row.id, row.segments, old.text(), new.text()))
     return Window(
         replica="replay", number=number, endpoint=state.endpoint, production=state.production or 0,
-        candidate=state.candidate or 0, salt=state.salt, at=int(rows[-1].at), weight=0, paired=True,
+        candidate=state.candidate or 0, salt=state.salt, at=int(pairs[-1][0].at), weight=0, paired=True,
         exposed={name: (a, b) for name, (a, b) in exposed.items()},
+        named={name: (a, b) for name, (a, b) in named.items()},
+        units=tuple(units.values()), first=tuple(first.values()), method=METHOD,
         bad={"errors": {name: (a, b) for name, (a, b) in bad.items()}},
         agreement={name: Agreement(*cell) for name, cell in cells.items()},
         scores={b: (int(n), int(w), d, a) for b, (n, w, d, a) in scores.items()},
-        examples=tuple(examples), mirrored=len(rows), copied=sum(not isinstance(a, KedgeError) for a in theirs),
+        examples=tuple(examples), mirrored=len(pairs), copied=sum(not isinstance(a, KedgeError) for _, a in pairs),
     )  # fmt: skip
 
 

@@ -391,16 +391,25 @@ def _label_lines(found: dict[str, Any]) -> list[str]:
 
 def plan_text(found: dict[str, Any]) -> str:
     """How soon a worse candidate would be found, for people."""
-    traffic = f"{found['rate']:g} requests a second, {found['errors']:.3%} of them fail"
+    callers = found["callers"]
+    by = "" if callers is None else f" by about {callers:,} callers"
+    traffic = f"{found['rate']:g} requests a second{by}, {found['errors']:.3%} of them fail"
     asked = f"a candidate that fails {found['times']:g} times as often would be found"
+    own = "" if callers is None else f"  {'callers of it':>14}"
     lines = [
         f"{found['endpoint']}: {traffic}; {asked}",
-        f"  {'at':>6}  {'after':>12}  {'failures of it':>15}  {'of them its own':>16}",
+        f"  {'at':>6}  {'after':>14}  {'failures of it':>15}  {'of them its own':>16}{own}",
     ]
     for step in found["steps"]:
         after = "not in a month" if step["seconds"] is None else _span(step["seconds"])
+        own = "" if callers is None else f"  {step['callers']:14,}"
         lines.append(
-            f"  {step['weight']:5g}%  {after:>12}  {step['harmed']:15,}  {step['excess']:16,}"
+            f"  {step['weight']:5g}%  {after:>14}  {step['harmed']:15,}  {step['excess']:16,}{own}"
+        )
+    if callers is not None and min(step["callers"] for step in found["steps"]) < found["provable"]:
+        lines.append(
+            f"  Evidence counts callers. Fewer than about {found['provable']} callers of the candidate cannot prove a "
+            "candidate without failures: promote it by hand."
         )
     return "\n".join(lines)
 

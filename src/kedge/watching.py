@@ -115,16 +115,26 @@ def log_forget(context: Context, unit: str, endpoint: str | None) -> None:
 @click.option(
     "--times", default=2.0, show_default=True, help="How many times that rate is to be found."
 )
+@click.option(
+    "--callers", type=click.IntRange(1), help="How many different callers; default: by the log."
+)
 @verb
 def plan(
-    context: Context, endpoint: str, rate: float | None, errors: float | None, times: float
-) -> None:
+    context: Context, endpoint: str, rate: float | None, errors: float | None, times: float,
+    callers: int | None,
+) -> None:  # fmt: skip
     """Say how soon a worse candidate would be found at each step, and how many would meet it."""
     from kedge.judging import plan_of
     from kedge.report import plan_text
 
     found = plan_of(
-        context.place(), endpoint, rate=rate, errors=errors, times=times, say=context.say
+        context.place(),
+        endpoint,
+        rate=rate,
+        errors=errors,
+        times=times,
+        callers=callers,
+        say=context.say,
     )
     context.out(found, plan_text(found))
 

@@ -2,17 +2,20 @@
 
 The judge is asked about the counts that are to be expected: the same mixture of bets, the same
 stake, on mean counts instead of drawn ones. The instant at which they suffice is close to the
-median of the real delays (`bench/detection` measures both).
+median of the real delays (`bench/detection` measures both). Callers count once, so few of them can
+show only so much, however often they ask.
 """
 
 from __future__ import annotations
 
-from math import ceil, log
+from math import ceil, exp, log
 
 import numpy as np
 
 from kedge.core import stats
-from kedge.core.monitor import Rules
+from kedge.core.evidence import bets
+from kedge.core.evidence.judge import DECLARED, LABELS_PART, SEGMENT_STAKE, Rules
+from kedge.core.evidence.step import Span, span
 from kedge.core.values import BUCKETS, Value
 
 LONGEST_S = 30 * 86_400
@@ -29,37 +32,69 @@ class Step(Value, frozen=True):
     """Failures of the candidate before it is found."""
     excess: int
     """Of these, those that production would not have had."""
+    callers: int | None = None
+    """Callers of the candidate whose arm this step decides; None: requests have no entity."""
 
 
-def detection(rules: Rules, *, rate: float, errors: float, times: float, weight: int) -> Step:
-    """When errors `times` as frequent as production's would be found at a weight.
+class Traffic(Value, frozen=True, kw_only=True):
+    """What is known of an endpoint's requests."""
+
+    rate: float
+    """Requests a second, both arms together."""
+    errors: float
+    """Production's share of failures, 0 to 1."""
+    callers: int | None = None
+    """Callers, taken as asking alike; None: requests without an entity."""
+
+
+def detection(rules: Rules, traffic: Traffic, *, times: float, weight: int) -> Step:
+    """Return when errors `times` as frequent as production's would be found at a weight.
 
     Args:
         rules: what the judge is asked (alpha, the share of errors in the alarm, least failures).
-        rate: requests a second, both arms together.
-        errors: production's share of failures, 0 to 1.
+        traffic: of the endpoint.
         times: how many times that rate the candidate fails.
         weight: the candidate's share in buckets.
     """
+    of = span(weight, [step for step in rules.steps if step < weight], paired=False)
+    shown = weight * 100 / BUCKETS
+    callers = (
+        None if traffic.callers is None else round(traffic.callers * (weight - of.low) / BUCKETS)
+    )
+    worse = min(traffic.errors * times, 1.0)
     share = weight / BUCKETS
-    worse = min(errors * times, 1.0)
-    bad, good = rate * share * worse, rate * (1 - share) * errors
-    if bad <= 0 or times <= 1:
-        return Step(weight * 100 / BUCKETS, None, 0, 0)
-    a, b = stats.label_increments(share, stats.ALARM_GRID)
-    stake = rules.rails["errors"].weight * (1 - rules.segment_stake) * stats.stake(0)
-    target = log(1 / (rules.alpha * stake))
+    if worse <= 0 or times <= 1:
+        return Step(shown, None, 0, 0, callers)
+    part = rules.rails["errors"].weight * (1 - SEGMENT_STAKE) * LABELS_PART
+    target = log(1 / (rules.alpha * part * DECLARED / len(rules.steps) * stats.stake(0)))
     low, high = 0.0, float(LONGEST_S)
-    drift = np.asarray(bad * a + good * b)
 
     def found(seconds: float) -> bool:
-        return bool(stats.log_mixture(drift * seconds) >= target)
+        counts = _expected(traffic, of, worse, seconds)
+        return counts[bets.CANDIDATE] >= rules.min_bad and bool(
+            bets.label_wealth(counts, of.callers, of.keyless)[0] >= target
+        )
 
     if not found(high):
-        return Step(weight * 100 / BUCKETS, None, 0, 0)
+        return Step(shown, None, 0, 0, callers)
     while high - low > 0.5:
         middle = (low + high) / 2
         low, high = (low, middle) if found(middle) else (middle, high)
-    seconds = max(high, rules.min_bad / bad)
-    harmed = bad * seconds
-    return Step(weight * 100 / BUCKETS, ceil(seconds), ceil(harmed), ceil(harmed * (1 - 1 / times)))
+    harmed = traffic.rate * share * worse * high
+    return Step(shown, ceil(high), ceil(harmed), ceil(harmed * (1 - 1 / times)), callers)
+
+
+def _expected(traffic: Traffic, of: Span, worse: float, seconds: float) -> stats.Floats:
+    """Return the mean counts of a label process after so many seconds, (LABELS,)."""
+    found = np.zeros(bets.LABELS)
+    if traffic.callers is None:
+        bad = traffic.rate * of.keyless * worse * seconds
+        found[bets.CANDIDATE] = bad
+        found[bets.KEYLESS] = bad + traffic.rate * (1 - of.keyless) * traffic.errors * seconds
+        return found
+    decided = traffic.callers * (of.high - of.low) / BUCKETS
+    each = traffic.rate / max(traffic.callers, 1) * seconds
+    bad = decided * of.callers * -np.expm1(-each * worse)
+    found[bets.CANDIDATE] = bad
+    found[bets.CALLERS] = bad + decided * (1 - of.callers) * (1 - exp(-each * traffic.errors))
+    return found

@@ -22,8 +22,9 @@ import msgspec
 
 from kedge.core.commands import AnyCommand, Certify, Pause, Promote, Rollback
 from kedge.core.durations import seconds
+from kedge.core.evidence.judge import QUALITY, Overall, Rail, Rules, Verdict
+from kedge.core.evidence.verdicts import PROVABLE
 from kedge.core.filed import Filed, holds
-from kedge.core.monitor import Overall, Rail, Rules, Verdict
 from kedge.core.release import next_step
 from kedge.core.values import BUCKETS, Guardrail, Policy, Stage, State, Value
 
@@ -49,8 +50,11 @@ EARLY = "errors.doubled"
 EARLY_STEP = 0.05 * BUCKETS
 """Up to this share a step is left on that proof; above it, on the guardrail's own margin."""
 EARLY_FLOOR = 0.01
-"""A small step is also left when fewer than one in a hundred is proven to fail, which takes 530
+"""A small step is also left when fewer than one in a hundred is proven to fail, which takes 620 to 730
 units: at 5 % of the callers that is one caller in 2,000, and production answers for it."""
+SILENT_S = 3_600.0
+"""A small step whose callers are too few to prove anything is left after an hour without an alarm: six
+restarts of the bets. What no step can show of ten callers is left to the next one, which has more."""
 ALPHA = 0.01
 """Wrong rollbacks of a healthy release, in total and for ever."""
 KILL_STREAK = 20
@@ -61,8 +65,8 @@ HELD = frozenset({"guardrail", "late_regression"})
 """Failures that a diagnosis may hold; a hard kill is the candidate's own."""
 MIN_COVERAGE = 0.95
 """Of the mirrored requests, those the copy answered. A silent shadow proves nothing."""
-MIN_UNITS = 100
-"""Units of the candidate before a step is left."""
+MIN_REQUESTS = 100
+"""Requests of each arm before a step is left."""
 RARE = 0.01
 """A segment with less of the traffic than this is named as unproven and does not hold up a pass."""
 
@@ -74,6 +78,11 @@ class Facts(Value, frozen=True, kw_only=True):
     verdicts: tuple[Verdict, ...] = ()
     """Of everything (segment ""), and those of segments that fail."""
     units: tuple[int, int] = (0, 0)
+    """Requests of the whole comparison, by arm; in pairs, pairs twice."""
+    requests: tuple[int, int] = (0, 0)
+    """Requests at the present step, by arm."""
+    callers: tuple[int, int] = (0, 0)
+    """Callers whose arm the present step decides, by arm: those that asked."""
     pairs: int = 0
     mirrored: int = 0
     copied: int = 0
@@ -87,6 +96,10 @@ class Facts(Value, frozen=True, kw_only=True):
     """Why the ratio of the arms cannot be chance; empty when it can."""
     stale_s: float = 0.0
     """Seconds since the newest window."""
+    uneven: str = ""
+    """Why the arms' labels cannot be compared; empty when they can."""
+    restarted: str = ""
+    """Why the evidence was begun anew; empty when it was not."""
     unread: str = ""
     """Why the evidence cannot be read; empty when it can."""
     unwritten: str = ""
@@ -117,17 +130,29 @@ def tolerated_latency(policy: Policy) -> float:
     return 1.0 + guardrails(policy)["latency"].worse_by
 
 
-def rules(policy: Policy, *, paired: bool) -> Rules:
-    """What the judge is asked to prove."""
+def canary_steps(policy: Policy) -> tuple[int, ...]:
+    """Return the declared steps in buckets."""
+    return tuple(round(step * BUCKETS / 100) for step in policy.canary.steps)
+
+
+def rules(policy: Policy, *, paired: bool, held: int = 0) -> Rules:
+    """Return what the judge is asked to prove.
+
+    Args:
+        policy: of the endpoint.
+        paired: both releases answer the same requests.
+        held: buckets that are held back after a promotion; 0: none.
+    """
     rails = guardrails(policy)
     twice = tolerated_latency(policy)
-    errors = rails["errors"].worse_by
+    errors, quality = rails["errors"].worse_by, rails[QUALITY]
+    losses = (quality.metric or "error_rate") != "error_rate"
     found = {
         "errors": Rail(worse_by=errors, weight=WEIGHTS["errors"]),
-        EARLY: Rail(worse_by=max(1.0, errors), floor=EARLY_FLOOR),
+        EARLY: Rail(worse_by=max(1.0, errors), floor=EARLY_FLOOR, of="errors"),
         "latency.p50": Rail(worse_by=twice - 1, r0=twice, weight=WEIGHTS["latency.p50"]),
         "latency.p99": Rail(worse_by=twice - 1, r0=twice, weight=WEIGHTS["latency.p99"]),
-        "quality": Rail(worse_by=rails["quality"].worse_by, weight=WEIGHTS["quality"], mean=True),
+        QUALITY: Rail(worse_by=quality.worse_by, weight=WEIGHTS[QUALITY], mean=losses),
     }
     if VIOLATIONS in policy.guardrails:
         found = {
@@ -136,10 +161,10 @@ def rules(policy: Policy, *, paired: bool) -> Rules:
         }
         worse_by = policy.guardrails[VIOLATIONS].worse_by
         found[VIOLATIONS] = Rail(worse_by=worse_by, weight=VIOLATIONS_WEIGHT)
-    least = policy.shadow.min_pairs_per_segment
+    steps = (0,) if paired else (BUCKETS - held,) if held else canary_steps(policy)
     return Rules(
-        alpha=ALPHA, min_units=policy.shadow.min_pairs if paired else MIN_UNITS,
-        min_units_per_segment=least, rails=found,
+        alpha=ALPHA, min_units=policy.shadow.min_pairs if paired else MIN_REQUESTS,
+        min_units_per_segment=policy.shadow.min_pairs_per_segment, rails=found, steps=steps,
     )  # fmt: skip
 
 
@@ -245,6 +270,11 @@ def _canary(state: State, facts: Facts) -> Decision:
     last = step is None
     share = state.weight * 100 / BUCKETS
     reason = f"proven at {share:g} %: {facts.overall.reason}"
+    if _unproven(facts, (EARLY if state.weight <= EARLY_STEP else "errors",)):
+        reason = (
+            f"left unproven at {share:g} %: {facts.callers[1]} callers of the candidate cannot prove it, "
+            "and no alarm sounded"
+        )
     allowed = state.automation.auto and (not last or state.policy.canary.on_pass == "promote")
     if not allowed:
         return Decision("pass", "ask", f"{reason}; kedge promote {state.endpoint} goes on")
@@ -256,10 +286,18 @@ def _unproven_step(state: State, facts: Facts) -> str:
     dwell = seconds(state.policy.canary.dwell)
     if facts.step_s < dwell:
         return f"{facts.step_s:.0f} of {dwell:.0f} s at this step"
-    if min(facts.units) < MIN_UNITS:
-        return f"{min(facts.units)} of {MIN_UNITS} units on the smaller arm"
-    wanted = EARLY if state.weight <= EARLY_STEP else "errors"
-    return _unproven(facts, (wanted, *_declared(state.policy)))
+    if min(facts.requests) < MIN_REQUESTS:
+        return f"{min(facts.requests)} of {MIN_REQUESTS} requests on the smaller arm"
+    if state.weight > EARLY_STEP:
+        return _unproven(facts, ("errors", *_declared(state.policy)))
+    missing = _unproven(facts, (EARLY, *_declared(state.policy)))
+    return "" if missing and too_small(facts) else missing
+
+
+def too_small(facts: Facts) -> bool:
+    """Whether a small step showed what it can: no alarm, and too few callers to prove anything."""
+    by_callers = any(verdict.callers for verdict in facts.verdicts if not verdict.segment)
+    return by_callers and 0 < facts.callers[1] < PROVABLE and facts.step_s >= SILENT_S
 
 
 def _declared(policy: Policy) -> tuple[str, ...]:
@@ -283,6 +321,8 @@ def _unproven(facts: Facts, metrics: tuple[str, ...]) -> str:
         verdict = of.get(metric)
         if verdict is None:
             return f"{metric}: no data"
+        if metric == QUALITY and facts.uneven:
+            return f"{metric}: {facts.uneven}"
         if verdict.verdict != "pass":
             return f"{metric}: {verdict.reason}"
     return ""

@@ -1,30 +1,20 @@
 """What labels say about two releases: who was wrong, by how much, and in which slice.
 
-A unit counts once a day, however many of its predictions were labelled: twenty late flights of
-one aircraft are one aircraft. Predictions without an entity are each their own unit.
+Each labelled prediction is handed to the judge by itself, which counts a caller once in each restart:
+twenty late flights of one aircraft are one aircraft. Predictions without an entity are each their own unit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from hashlib import blake2b
 from math import isfinite, log
 
 from kedge.core.errors import BadRequest, Refused
-from kedge.core.records import (
-    Cell,
-    JoinRow,
-    Known,
-    Labelled,
-    Quality,
-    Stratum,
-    delay_bin,
-    live_version,
-)
-from kedge.core.values import Arm, Output
+from kedge.core.evidence.judge import Label
+from kedge.core.records import Known, Labelled, delay_bin
+from kedge.core.route import unit_of
+from kedge.core.values import BUCKETS, Arm, Output, Value
 
-DAY_S = 86_400
-"""How long a unit counts once: the horizon that errors have too."""
 LEAST_PROBABILITY = 1e-3
 """A probability is read as at least this, and at most one less it: the cap of `log_loss`."""
 LOG_LOSS_CAP = -log(LEAST_PROBABILITY)
@@ -156,172 +146,100 @@ def loss_of(metric: str, output: Output) -> Loss:
 # ---------------------------------------------------------------- many
 
 
-class Seen:
-    """Which units were counted already today, for all batches of one comparison.
+class Judged(Value, frozen=True, kw_only=True):
+    """What a batch of labelled predictions of one comparison says."""
 
-    Bounded: beyond `limit` a unit is passed over and counted in `passed`, since one that is
-    counted twice would count as two.
-    """
-
-    def __init__(self, keys: Iterable[int] = (), limit: int = 200_000) -> None:
-        self._keys = set(keys)
-        self._limit = limit
-        self.passed = 0
-
-    def first(self, *key: object) -> bool:
-        """Whether this is new; it is not any more."""
-        digest = blake2b(repr(key).encode(errors="surrogatepass"), digest_size=8).digest()
-        hashed = int.from_bytes(digest) >> 1
-        if hashed in self._keys:
-            return False
-        if len(self._keys) >= self._limit:
-            self.passed += 1
-            return False
-        self._keys.add(hashed)
-        return True
-
-    def keys(self) -> tuple[int, ...]:
-        """What is remembered, each a 63-bit number."""
-        return tuple(sorted(self._keys))
+    labels: tuple[tuple[int, str, Label], ...] = ()
+    """In the order of the predictions: the weight in buckets, the label version, and the label."""
+    delays: dict[int, int] = {}
+    """By log-bin of the delay (`delay_bin`)."""
+    arms: dict[int, tuple[int, int]] = {}
+    """By weight: labelled predictions of production and of the candidate, whatever they say."""
+    versions: dict[str, int] = {}
+    declined: int = 0
+    failed: int = 0
+    """Predictions whose candidate failed: production answered, so they say nothing of either."""
+    unfit: int = 0
+    """Outcomes that do not fit the endpoint's output (a word where a number is due)."""
 
 
-class _Building:
-    """One stratum while it is counted."""
-
-    __slots__ = ("cells", "key", "losses", "paired")
-
-    def __init__(self, key: tuple[int, int | None, str, str, int]) -> None:
-        self.key = key
-        self.cells: dict[str, list[int]] = {}
-        self.losses: dict[tuple[str, int], list[float]] = {}
-        self.paired: dict[str, tuple[list[float], list[float]]] = {}
-
-    def done(self) -> Stratum:
-        production, candidate, salt, version, weight = self.key
-        return Stratum(
-            production=production, candidate=candidate, salt=salt, weight=weight,
-            label_version=version,
-            cells={name: _cell(counts) for name, counts in self.cells.items()},
-            losses={
-                name: (tuple(self.losses.get((name, 0), ())), tuple(self.losses.get((name, 1), ())))
-                for name in self.cells
-            },
-            paired={name: (tuple(ours), tuple(theirs)) for name, (ours, theirs) in self.paired.items()},
-        )  # fmt: skip
-
-
-def tally(
-    rows: Iterable[Labelled | JoinRow], output: Output, metric: str, seen: Seen | None = None
-) -> Quality:
-    """Count labelled predictions, comparison by comparison and stratum by stratum.
-
-    A unit counts once a day per arm and segment, with the first of its predictions: what it did
-    later that day adds nothing. The same holds for pairs. A prediction without an entity is its
-    own unit.
+def judged(
+    rows: Iterable[Labelled],
+    output: Output,
+    metric: str,
+    key: bytes,
+    *,
+    paired: bool,
+    reverse: bool,
+) -> Judged:
+    """Turn labelled predictions into labels for the judge.
 
     Args:
-        rows: labelled predictions, and, to have them in the coverage, those without a label.
+        rows: of one comparison.
         output: how the endpoint's answers are read.
         metric: which loss (`LOSSES`).
-        seen: the units counted by earlier batches; without it, this batch stands alone.
+        key: the rollout's, under which callers are hashed.
+        paired: only predictions that both releases answered say something, and of both.
+        reverse: the release that was left has production's part.
 
     Raises:
         Refused: `metric_unfit`.
     """
-    loss, seen = loss_of(metric, output), seen or Seen()
-    waiting, labelled = _sorted(rows)
-    building: dict[tuple[int, int | None, str, str, int], _Building] = {}
+    loss = loss_of(metric, output)
+    found: list[tuple[int, str, Label]] = []
     delays: dict[int, int] = {}
-    by_version: dict[str, dict[str, int]] = {}
+    arms: dict[int, tuple[int, int]] = {}
+    versions: dict[str, int] = {}
     declined = failed = unfit = 0
-    for one in labelled:
+    for one in sorted(rows, key=lambda one: (one.row.at, one.row.id, one.outcome.label_version)):
         row, outcome = one.row, one.outcome
+        versions[outcome.label_version] = versions.get(outcome.label_version, 0) + 1
         if outcome.value is None:
             declined += 1
-            continue
-        if not fits(output, outcome.value):
+        elif not fits(output, outcome.value):
             unfit += 1
+        if outcome.value is None or not fits(output, outcome.value):
             continue
         index = delay_bin(one.delay_s)
         delays[index] = delays.get(index, 0) + 1
-        arms = by_version.setdefault(outcome.label_version, {})
-        arms[row.arm] = arms.get(row.arm, 0) + 1
-        key = (row.production, row.candidate, row.salt, outcome.label_version, row.weight)
-        stratum = building.get(key) or building.setdefault(key, _Building(key))
-        if row.failed:
-            failed += 1
-        else:
-            _count_arm(stratum, one, output, loss, seen)
-        if row.paired:
-            _count_pair(stratum, one, output, loss, seen)
-    live = live_version({name: sum(arms.values()) for name, arms in by_version.items()})
-    return Quality(
-        metric=metric,
-        strata=tuple(
-            building[key].done() for key in sorted(building, key=lambda k: (k[0], k[1] or 0, k[2:]))
-        ),
-        live=live,
-        delays=delays,
-        coverage=_coverage(waiting, labelled, by_version.get(live, {})),
-        declined=declined,
-        failed=failed,
-        unfit=unfit,
+        failed += row.failed
+        label = _pair(one, output, loss, key) if paired else _arm(one, output, loss, key)
+        if label is None:
+            continue
+        if reverse:
+            label = label._replace(arm=1 - label.arm, ours=label.theirs, theirs=label.ours)
+        weight = BUCKETS - row.weight if reverse and not paired else row.weight
+        before = arms.get(weight, (0, 0))
+        arms[weight] = (before[0] + 1 - label.arm, before[1] + label.arm)
+        found.append((weight, outcome.label_version, label))
+    return Judged(
+        labels=tuple(found), delays=delays, arms=arms, versions=versions, declined=declined,
+        failed=failed, unfit=unfit,
+    )  # fmt: skip
+
+
+def _arm(one: Labelled, output: Output, loss: Loss, key: bytes) -> Label | None:
+    """Return what the answer was that the caller got; None where the candidate failed."""
+    row = one.row
+    if row.failed:
+        return None
+    arm = 1 if row.arm == Arm.CANDIDATE else 0
+    lost = loss(output, row.score, row.decision, one.outcome.value)
+    unit, bucket = unit_of(key, row.unit) if row.unit else (None, -1)
+    return Label(
+        unit, bucket, arm, 0.0 if arm else lost, lost if arm else 0.0, row.at, row.segments
     )
 
 
-def _sorted(rows: Iterable[Labelled | JoinRow]) -> tuple[list[JoinRow], list[Labelled]]:
-    waiting: list[JoinRow] = []
-    labelled: list[Labelled] = []
-    for row in rows:
-        if isinstance(row, Labelled):
-            labelled.append(row)
-        else:
-            waiting.append(row)
-    labelled.sort(key=lambda one: (one.row.at, one.row.id, one.outcome.label_version))
-    return waiting, labelled
-
-
-def _coverage(
-    waiting: list[JoinRow], labelled: list[Labelled], live: dict[str, int]
-) -> dict[str, tuple[int, int]]:
-    """By arm: with a label under the live version, and all. A row may have several versions."""
-    given: dict[str, set[tuple[str, float]]] = {}
-    for row in waiting:
-        given.setdefault(row.arm, set()).add((row.id, row.at))
-    for one in labelled:
-        given.setdefault(one.row.arm, set()).add((one.row.id, one.row.at))
-    return {arm: (live.get(arm, 0), len(rows)) for arm, rows in sorted(given.items())}
-
-
-def _count_arm(into: _Building, one: Labelled, output: Output, loss: Loss, seen: Seen) -> None:
+def _pair(one: Labelled, output: Output, loss: Loss, key: bytes) -> Label | None:
+    """Return what both answers were worth; None where there was no copy."""
     row, value = one.row, one.outcome.value
-    arm = 1 if row.arm == Arm.CANDIDATE else 0
-    wrong = bad(output, row.score, row.decision, value)
-    lost = loss(output, row.score, row.decision, value)
-    for segment in ("", *row.segments):
-        if row.unit and not seen.first(*into.key[:4], row.unit, int(row.at // DAY_S), segment, arm):
-            continue
-        cell = into.cells.get(segment) or into.cells.setdefault(segment, [0, 0, 0, 0])
-        cell[arm] += 1
-        cell[2 + arm] += wrong
-        into.losses.setdefault((segment, arm), []).append(lost)
-
-
-def _count_pair(into: _Building, one: Labelled, output: Output, loss: Loss, seen: Seen) -> None:
-    row, value = one.row, one.outcome.value
+    if not row.paired:
+        return None
     old, new = (row.score, row.decision), (row.shadow_score, row.shadow_decision)
     if row.arm == Arm.CANDIDATE and not row.failed:  # a reverse shadow: the copy is the old one
         old, new = new, old
-    lost_old, lost_new = loss(output, *old, value), loss(output, *new, value)
-    for segment in ("", *row.segments):
-        day = int(row.at // DAY_S)
-        if row.unit and not seen.first(*into.key[:4], row.unit, day, segment, "pair"):
-            continue
-        ours, theirs = into.paired.setdefault(segment, ([], []))
-        ours.append(lost_old)
-        theirs.append(lost_new)
-
-
-def _cell(counts: list[int]) -> Cell:
-    old, new, old_bad, new_bad = counts
-    return old, new, old_bad, new_bad
+    unit, bucket = unit_of(key, row.unit) if row.unit else (None, -1)
+    return Label(
+        unit, bucket, 0, loss(output, *old, value), loss(output, *new, value), row.at, row.segments
+    )

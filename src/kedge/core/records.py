@@ -21,8 +21,6 @@ PARKED_S = 24 * HOUR_S
 
 Known = float | str | bool | None
 """What was true. None: no label will ever come (a cancelled flight)."""
-Cell = tuple[int, int, int, int]
-"""Production's and the candidate's labelled units, then which of them were wrong."""
 
 
 class JoinRow(Value, frozen=True, array_like=True):
@@ -163,47 +161,6 @@ class Coverage(Value, frozen=True, kw_only=True):
     labelled: dict[str, int] = {}
     """By label version; without the declined."""
     declined: dict[str, int] = {}
-
-
-class Stratum(Value, frozen=True, kw_only=True):
-    """What labels say of one comparison at one weight, under one version of the labels.
-
-    Every dictionary is by segment; "" is everything.
-    """
-
-    production: int
-    candidate: int | None
-    salt: str
-    weight: int
-    label_version: str
-    cells: dict[str, Cell] = {}
-    """By the arm that answered."""
-    losses: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {}
-    """Losses in [0, 1] of the units of each arm; one value a unit."""
-    paired: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {}
-    """Losses of production and of the candidate on the same predictions, where a copy answered."""
-
-    @property
-    def comparison(self) -> tuple[int, int | None, str]:
-        """Which comparison it belongs to."""
-        return self.production, self.candidate, self.salt
-
-
-class Quality(Value, frozen=True, kw_only=True):
-    """What labelled predictions say, comparison by comparison, never across label versions."""
-
-    metric: str
-    strata: tuple[Stratum, ...] = ()
-    live: str = ""
-    """The label version that a verdict may use (`live_version`)."""
-    delays: dict[int, int] = {}
-    coverage: dict[str, tuple[int, int]] = {}
-    """By arm: predictions with a label under the live version, and predictions that were given."""
-    declined: int = 0
-    failed: int = 0
-    """Predictions whose candidate failed: production answered, so they say nothing of either."""
-    unfit: int = 0
-    """Outcomes that do not fit the endpoint's output (a word where a number is due)."""
 
 
 # ---------------------------------------------------------------- ids

@@ -109,9 +109,20 @@ class Plan(Value, frozen=True):
 
 def bucket(key: bytes, entity: str) -> int:
     """The entity's bucket, 0..9,999, under a rollout's key."""
+    return hashed(key, entity) % BUCKETS
+
+
+def hashed(key: bytes, entity: str) -> int:
+    """Return the entity's 64-bit hash under a rollout's key."""
     # A broken surrogate (a header may hold one) must not fail a request: it has a bucket too.
     digest = blake2b(entity.encode(errors="surrogatepass"), digest_size=8, key=key).digest()
-    return int.from_bytes(digest) % BUCKETS
+    return int.from_bytes(digest)
+
+
+def unit_of(key: bytes, entity: str) -> tuple[int, int]:
+    """Return what stands for a caller in evidence: 63 bits of its hash, and its bucket."""
+    found = hashed(key, entity)
+    return found >> 1, found % BUCKETS  # a signed 64-bit column holds the first
 
 
 def key_of(salt: str) -> bytes:

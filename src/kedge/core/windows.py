@@ -1,9 +1,10 @@
 """What one worker counted in one second of a comparison: written once, folded once.
 
 A window is closed before it is written and never changed after, so a repeated write changes
-nothing and a late one is as good as a punctual one: it holds both its exposure and what went
-bad in it. Units that went bad travel as hashes, so that a unit whose requests reached several
-workers is still counted once (`unseen`).
+nothing, and a late one is folded when it comes. Callers travel as hashes, so that a caller whose
+requests reached several workers is still counted once. Requests are counted for what is shown and
+for coverage; what the judge divides by is units: callers by their first request, and requests
+without an entity.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ METRICS = ("errors", "latency.p50", "latency.p99", "violations")
 PRODUCTION, CANDIDATE = 0, 1
 """Columns of every count. In a paired window: production bad and the copy not, and the reverse."""
 
+OURS = 8
+"""Where production's bits begin in `FirstAsk.bad`."""
+
 Counts = dict[str, tuple[int, int]]
 """By segment ("" is everything): production's and the candidate's."""
 Growing = dict[str, list[int]]
@@ -24,12 +28,28 @@ Growing = dict[str, list[int]]
 
 
 class BadUnit(Value, frozen=True, array_like=True):
-    """A unit that went bad in this window, and which slices it was seen in."""
+    """A caller that went bad in this window, and which segments it was seen in."""
 
     unit: int
-    """64-bit hash under the comparison's salt."""
+    """63-bit hash under the comparison's salt."""
     metric: int
     arm: int
+    segments: tuple[str, ...]
+    bucket: int = -1
+    """What its arm follows from; -1 where it was written by an older version."""
+    times: int = 1
+    """Bad requests in this window."""
+
+
+class FirstAsk(Value, frozen=True, array_like=True):
+    """A caller's first request that this worker saw at this weight."""
+
+    unit: int
+    bucket: int
+    arm: int
+    bad: int
+    """The metrics in which it went bad: bit n is METRICS[n]. In pairs, bit n is the candidate's and bit
+    n + `OURS` production's."""
     segments: tuple[str, ...]
 
 
@@ -93,11 +113,23 @@ class Window(Value, frozen=True, kw_only=True):
     fresh: tuple[int, int] | None = None
     """Units that this replica saw for the first time, by arm: what the split is checked with."""
     exposed: Counts = {}
+    """Requests."""
     answered: Counts = {}
-    """Exposed units that have a latency."""
+    """Requests that have a latency."""
+    named: Counts = {}
+    """Of `exposed`, those with an entity."""
+    named_answered: Counts = {}
+    """Of `answered`, the same."""
     bad: dict[str, Counts] = {}
-    """By metric: bad requests that no entity names; each is its own unit."""
+    """By metric: bad requests without an entity; each is its own unit."""
     units: tuple[BadUnit, ...] = ()
+    """Callers that went bad: those with the smallest `pick`, at most 512."""
+    first: tuple[FirstAsk, ...] = ()
+    """Callers new to this worker at this weight, the same way."""
+    cut: int = 0
+    """Callers beyond these bounds."""
+    predictions: tuple[int, int] = (0, 0)
+    """Rows that were answered, by arm: what labels are a share of."""
     agreement: dict[str, Agreement] = {}
     scores: dict[int, tuple[int, int, float, float]] = {}
     """By bin of production's score: pairs, within tolerance, sum of differences, of absolute ones."""
@@ -116,6 +148,8 @@ class Window(Value, frozen=True, kw_only=True):
     """Observations that were dropped because the recorder was full."""
     other: int = 0
     """Segment values beyond the bound, counted as `other`."""
+    method: int = 1
+    """Which version of counting wrote it; `judge.METHOD` is today's."""
 
     @property
     def comparison(self) -> tuple[int, int, str]:

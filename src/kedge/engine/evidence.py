@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from kedge.core.monitor import Verdict
+from kedge.core.evidence.judge import Verdict
 from kedge.core.policy import EARLY, Decision, Facts
 from kedge.core.rollup import Roll
 from kedge.core.values import BUCKETS, State
@@ -52,6 +52,9 @@ def describe(
         "metrics": [_verdict(v) for v in whole],
         "segments": [_verdict(v) for v in slices[: WORST if segment is None else len(slices)]],
         "units": list(facts.units),
+        "requests": list(facts.requests),
+        "callers": list(facts.callers),
+        "restarted": facts.restarted,
         "healthy_s": facts.healthy_s,
         "step_s": facts.step_s,
         "stale_s": round(facts.stale_s, 1),
@@ -62,6 +65,7 @@ def describe(
             "share": facts.copied / facts.mirrored if facts.mirrored else None,
             "lost": watch.counted.get("lost", 0),
             "other": watch.counted.get("other", 0),
+            "cut": watch.counted.get("cut", 0),
         },
         "labels": watch.label_summary(),
         "cost": _cost(state, watch),

@@ -11,7 +11,7 @@ Theory of operation
 * Backward moves are made at once, on this thread. Forward moves wait for replicas to load, so
   they are made on another: watching never waits for them.
 * A fault of one endpoint is logged and shown, and does not stop the others.
-* Deliberately absent: any judgement. `core.monitor` and `core.policy` judge.
+* Deliberately absent: any judgement. `core.evidence` and `core.policy` judge.
 """
 
 from __future__ import annotations
@@ -278,6 +278,8 @@ def figures(state: State, decision: Decision, facts: Facts) -> dict[str, Any]:
         "overall": msgspec.to_builtins(facts.overall),
         "verdicts": [msgspec.to_builtins(verdict) for verdict in facts.verdicts],
         "units": list(facts.units),
+        "requests": list(facts.requests),
+        "callers": list(facts.callers),
         "pairs": facts.pairs,
         "mirrored": facts.mirrored,
         "copied": facts.copied,

@@ -1,28 +1,47 @@
-"""What is known of one comparison: windows gathered into intervals, and the judge's state.
+"""What is known of one comparison: windows gathered into seconds, and the judge's state.
 
 The patrol keeps one per rollout; `kedge evidence` makes one for a look. Both fold the same
 windows in the same order, so both know the same. Everything here is a fold over windows: no
 clock but the seconds in them.
+
+A second is judged when a window of a later one came, or two seconds later: many failures in one
+second are one event, so the windows of all workers are needed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from math import inf, sqrt
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
 
-from kedge.core import costs, monitor, stats
-from kedge.core.monitor import Interval, Judge
-from kedge.core.policy import EARLY, Facts, guardrails, rules
-from kedge.core.quality import Seen, tally
-from kedge.core.records import Labelled, Stratum, delay_upper_s
+from kedge.core import costs, stats
+from kedge.core.evidence.judge import (
+    METHOD,
+    QUALITY,
+    Caller,
+    First,
+    Judge,
+    Label,
+    Second,
+    Verdict,
+    load_judge,
+)
+from kedge.core.evidence.verdicts import overall, verdicts
+from kedge.core.policy import Facts, canary_steps, guardrails, rules
+from kedge.core.quality import judged as judged_labels
+from kedge.core.records import Labelled, delay_upper_s, live_version
+from kedge.core.route import key_of
 from kedge.core.values import BUCKETS, State, Value
 from kedge.core.windows import (
     METRICS,
+    OURS,
     Agreement,
+    Counts,
     Example,
+    FirstAsk,
     Growing,
     Spent,
     Window,
@@ -30,13 +49,14 @@ from kedge.core.windows import (
     agreement_sum,
 )
 
-UNITS = 200_000
-"""Bad units remembered a day: 16 MB at most. Beyond it they are no longer told apart, and counted."""
-DAY_S = 86_400
-"""A unit that went bad counts once a day, the horizon of the judge's first stake."""
 EXAMPLES = 20
 SEGMENTS = 2_000
-"""Segments judged in one comparison; the rest is left to `other`, and counted."""
+"""Segments counted in one comparison; the rest is left to `other`, and counted."""
+HELD_S = 2.0
+"""How long a second waits for the windows of all workers: each writes once a second."""
+UNEVEN_Z, UNEVEN_RATIO = 2.0, 0.9
+"""Labels come unevenly when the arms' labelled shares differ by so many standard errors, and one is less
+than so much of the other: two standard errors alone are met once in twenty even comparisons."""
 LULL_S = 5
 """A second without a window within so many seconds of one still counts as watched."""
 
@@ -55,6 +75,10 @@ class Labels(Value, frozen=True, kw_only=True):
     declined: int = 0
     unfit: int = 0
     delays: dict[int, int] = {}
+    arms: dict[int, tuple[int, int]] = {}
+    """By weight: labelled predictions by arm."""
+    given: dict[int, tuple[int, int]] = {}
+    """By weight: predictions by arm."""
 
 
 class Snapshot(Value, frozen=True, kw_only=True):
@@ -63,15 +87,19 @@ class Snapshot(Value, frozen=True, kw_only=True):
     cursor: int
     judge: bytes
     policy: str
-    units: bytes = b""
-    day: int = 0
-    open: dict[str, dict[str, list[int]]] = {}
-    exposed: dict[str, list[int]] = {}
-    answered: dict[str, list[int]] = {}
+    method: int = 1
+    spent: tuple[int, tuple[int, ...]] = (0, ())
+    """What other policies, or another method, used up of the promise: further steps, and weights."""
+    restarted: str = ""
+    """Why the evidence was begun anew; empty when it was not."""
+    waiting: tuple[Window, ...] = ()
+    """Windows of seconds that are not judged yet."""
+    requests: dict[str, list[int]] = {}
     began: int = 0
     step: tuple[int, int] = (0, 0)
     healthy_s: float = 0.0
     last: int = 0
+    failed: int = 0
     facts: dict[str, int] = {}
     totals: dict[str, list[int]] = {}
     agreement: dict[str, Agreement] = {}
@@ -79,7 +107,6 @@ class Snapshot(Value, frozen=True, kw_only=True):
     examples: tuple[Example, ...] = ()
     arms: dict[str, dict[int, tuple[int, int]]] = {}
     labels: Labels = Labels()
-    labelled: bytes = b""
     costs: dict[str, Spent] = {}
     noise: tuple[int, int] = (0, 0)
 
@@ -103,17 +130,20 @@ class Watch:
         self.reverse = state.candidate is None
         """After a promotion: the release that was left has production's part, and is the measure."""
         self._policy = state.policy_digest
-        self.rules = rules(state.policy, paired=self.paired)
+        self.rules = rules(
+            state.policy, paired=self.paired, held=state.holdback if state.held is not None else 0
+        )
         self.cursor = 0
-        self._judge: Judge | None = None
-        self._units: set[tuple[int, int]] = set()
-        self._day = 0
-        self._open: dict[str, Growing] = {}
-        self._exposed: Growing = {}
-        self._answered: Growing = {}
+        # Who is held back after a promotion had an arm before it, at the canary's steps.
+        before = canary_steps(state.policy) if state.held is not None else ()
+        self._judge = Judge(self.rules, paired=self.paired, known=before)
+        self._waiting: list[Window] = []
         self._began = self._last = 0
         self._step = (state.weight if state.held is None else BUCKETS - state.holdback, 0)
+        self._requests: Growing = {}
         self.healthy_s = 0.0
+        self.restarted = ""
+        self._failed = 0
         self.counted: dict[str, int] = {}
         self.totals: dict[str, list[int]] = {}
         self.agreement: dict[str, Agreement] = {}
@@ -124,8 +154,8 @@ class Watch:
         self.costs: dict[str, Spent] = {}
         self.noise = (0, 0)
         self._dearer = state.policy.guardrails.get("cost")
-        self._labelled = Seen()
         self._output = state.policy.output
+        self._salt = key_of(state.salt)
         self._metric = guardrails(state.policy)["quality"].metric or "error_rate"
         self.label_coverage: dict[str, tuple[int, int]] = {}
         """By arm: labelled, and predictions that were given. Told by the patrol, not kept."""
@@ -140,30 +170,32 @@ class Watch:
 
     def snapshot(self) -> bytes:
         """Everything, as bytes."""
-        units = np.array(sorted(self._units), dtype=np.int64).tobytes()
         return _pack(Snapshot(
-            cursor=self.cursor, judge=monitor.save(self._judge) if self._judge else b"",
-            policy=self._policy, units=units, day=self._day, open=self._open, exposed=self._exposed,
-            answered=self._answered, began=self._began, step=self._step, healthy_s=self.healthy_s,
-            last=self._last, facts=self.counted, totals=self.totals, agreement=self.agreement,
-            scores=self.scores, examples=self.examples, arms=self._arms, labels=self.labels,
-            labelled=np.array(self._labelled.keys(), dtype=np.int64).tobytes(), costs=self.costs,
-            noise=self.noise,
+            cursor=self.cursor, judge=self._judge.save(), policy=self._policy, method=METHOD,
+            spent=self._judge.spent(), restarted=self.restarted, waiting=tuple(self._waiting),
+            requests=self._requests, began=self._began, step=self._step, healthy_s=self.healthy_s,
+            last=self._last, failed=self._failed, facts=self.counted, totals=self.totals,
+            agreement=self.agreement, scores=self.scores, examples=self.examples, arms=self._arms,
+            labels=self.labels, costs=self.costs, noise=self.noise,
         ))  # fmt: skip
 
     def _restore(self, kept: Snapshot) -> None:
-        if kept.policy != self._policy:
-            return  # another policy asks other questions: they are asked from the beginning
-        pairs = np.frombuffer(kept.units, dtype=np.int64).reshape(-1, 2)
-        self._units = {(int(metric), int(unit)) for metric, unit in pairs}
-        self._judge = monitor.load(kept.judge) if kept.judge else None
-        self.cursor, self._day, self._began = kept.cursor, kept.day, kept.began
-        self._open, self._exposed, self._answered = kept.open, kept.exposed, kept.answered
+        self.restarted = kept.restarted
+        if kept.method != METHOD:
+            self.restarted = "kedge was upgraded: units are counted differently now"
+            self.cursor = kept.cursor
+            return
+        if kept.policy != self._policy:  # another policy asks other questions, from the beginning
+            self.restarted = "the policy changed"
+            self._judge.go_on(*kept.spent)
+            return
+        self._judge = load_judge(kept.judge, self.rules)
+        self.cursor, self._began, self._waiting = kept.cursor, kept.began, list(kept.waiting)
         self._step, self.healthy_s, self._last = kept.step, kept.healthy_s, kept.last
+        self._requests, self._failed = kept.requests, kept.failed
         self.counted, self.totals, self.agreement = kept.facts, kept.totals, kept.agreement
         self.scores, self.examples, self._arms = kept.scores, kept.examples, kept.arms
         self.labels, self.costs, self.noise = kept.labels, kept.costs, kept.noise
-        self._labelled = Seen(np.frombuffer(kept.labelled, dtype=np.int64).tolist())
 
     # ------------------------------------------------------------ folding
 
@@ -171,16 +203,43 @@ class Watch:
         """Take one window in. Those of other comparisons, or of the other stage, are passed over."""
         if window.comparison != self.comparison or window.paired != self.paired:
             return
+        if window.method != METHOD:
+            self._count("older_windows")
+            return
         if self.reverse:
             window = turned(window)
         if window.weight != self._step[0]:
-            self._close(window.at)
+            self.settle(inf)
             self._step = (window.weight, window.at)
+            self._requests = {}
         self._pass_time(window.at)
         self._add(window)
-        production, candidate = self._exposed.get("", [0, 0])
-        if monitor.closes(candidate, production, float(window.at - self._began)):
-            self._close(window.at)
+        self._judge.begin(window.weight, float(window.at))
+        self._waiting.append(window)
+        self._judge_before(window.at)
+
+    def settle(self, now: float) -> None:
+        """Judge the seconds that have waited long enough for the windows of all workers."""
+        self._judge_before(now - HELD_S)
+
+    def _judge_before(self, at: float) -> None:
+        """Judge the seconds before this one, oldest first."""
+        due = [window for window in self._waiting if window.at < at]
+        if not due:
+            return
+        self._waiting = [window for window in self._waiting if window.at >= at]
+        seconds: dict[tuple[int, int], list[Window]] = {}
+        for window in due:
+            seconds.setdefault((window.at, window.weight), []).append(window)
+        for (_, weight), windows in sorted(seconds.items()):
+            self._judge.fold(weight, second_of(windows))
+        self._unhealthy()
+
+    def _unhealthy(self) -> None:
+        """Begin the healthy window again when something failed."""
+        if len(self._judge.failures) > self._failed and overall(self._judge).verdict == "fail":
+            self.healthy_s = 0.0
+        self._failed = len(self._judge.failures)
 
     def _pass_time(self, at: int) -> None:
         """Healthy seconds: those with traffic. A clock that jumps adds none."""
@@ -193,33 +252,25 @@ class Watch:
         elif at < self._last:
             self._began = min(self._began, at)
         self._last = at
-        if at // DAY_S != self._day:
-            self._day = at // DAY_S
-            self._units.clear()
 
     def _add(self, window: Window) -> None:
-        added(self._exposed, self._bounded(window.exposed))
-        added(self._answered, self._bounded(window.answered))
-        for metric, cells in window.bad.items():
-            added(self._open.setdefault(metric, {}), self._bounded(cells))
-        for unit in window.units:
-            key = (unit.metric, unit.unit)
-            if key in self._units:
-                continue
-            if len(self._units) < UNITS:
-                self._units.add(key)
-            else:
-                self._count("forgotten_units")
-            slices = self._open.setdefault(METRICS[unit.metric], {})
-            for name in ("", *unit.segments):
-                slices.setdefault(name, [0, 0])[unit.arm] += 1
+        """Count what is shown, and what coverage rests on."""
+        cells = self._bounded(window.exposed)
+        added(self.totals, cells)
+        added(self._requests, cells)
+        if not self.paired:
+            before = self.labels.given.get(window.weight, (0, 0))
+            more = window.predictions
+            self.labels = msgspec.structs.replace(self.labels, given={
+                **self.labels.given, window.weight: (before[0] + more[0], before[1] + more[1]),
+            })  # fmt: skip
         for name, cell in window.agreement.items():
             if name in self.agreement or len(self.agreement) < SEGMENTS:
                 old = self.agreement.get(name, Agreement())
                 self.agreement[name] = agreement_sum(old, cell)
-        for bin_, more in window.scores.items():
+        for bin_, more_ in window.scores.items():
             n, within, apart, size = self.scores.get(bin_, (0, 0, 0.0, 0.0))
-            self.scores[bin_] = (n + more[0], within + more[1], apart + more[2], size + more[3])
+            self.scores[bin_] = (n + more_[0], within + more_[1], apart + more_[2], size + more_[3])
         for name, spent in window.costs.items():
             if name in self.costs or len(self.costs) < SEGMENTS:
                 self.costs[name] = self.costs.get(name, Spent()).plus(spent)
@@ -229,7 +280,7 @@ class Watch:
             mine = self._arms.setdefault(window.replica, {})
             before = mine.get(window.weight, (0, 0))
             mine[window.weight] = (before[0] + window.fresh[0], before[1] + window.fresh[1])
-        for name in ("mirrored", "copied", "broken", "lost", "other"):
+        for name in ("mirrored", "copied", "broken", "lost", "other", "cut"):
             self._count(name, getattr(window, name))
         self.counted["streak"] = max(self.counted.get("streak", 0), window.streak)
 
@@ -243,44 +294,9 @@ class Watch:
         self._count("segments_left_out", len(cells) - len(kept))
         return kept
 
-    def _close(self, at: int) -> None:
-        """End the interval: what was gathered becomes evidence."""
-        keys: list[tuple[str, str]] = []
-        counts: list[list[int]] = []
-        for metric in METRICS:
-            if metric not in self.rules.rails:
-                continue
-            exposed = self._exposed if metric == "errors" else self._answered
-            bad = self._open.get(metric, {})
-            for name, (production, candidate) in exposed.items():
-                row = [production, candidate, *bad.get(name, [0, 0])]
-                keys.append((metric, name))
-                counts.append(row)
-                if metric == "errors" and not name:
-                    keys.append((EARLY, name))
-                    counts.append(row)
-        for name, (production, candidate) in self._exposed.items():
-            cell = self.totals.setdefault(name, [0, 0])
-            cell[0] += production
-            cell[1] += candidate
-        self._open, self._exposed, self._answered = {}, {}, {}
-        self._began = at
-        if keys:
-            self._judged(Interval(
-                at=float(at), keys=tuple(keys), counts=np.array(counts, dtype=np.int64),
-                paired=self.paired,
-            ))  # fmt: skip
-
-    def _judged(self, interval: Interval) -> None:
-        if self._judge is None:
-            self._judge = monitor.begin(interval.at, self.rules.rails)
-        self._judge = monitor.fold(self._judge, interval)
-        if monitor.overall(self._judge, self.rules).verdict == "fail":
-            self.healthy_s = 0.0
-
     def end(self) -> None:
         """Judge what is still open: nothing more will come."""
-        self._close(self._last)
+        self._judge_before(inf)
 
     # ------------------------------------------------------------ labels
 
@@ -296,48 +312,61 @@ class Watch:
             Refused: `metric_unfit`: the declared quality metric cannot judge this output.
         """
         mine = [one for one in rows if one.row.comparison == self.comparison]
-        of = tally(mine, self._output, self._metric, self._labelled)
+        of = judged_labels(
+            mine, self._output, self._metric, self._salt, paired=self.paired, reverse=self.reverse
+        )
         known = self.labels
-        version = known.version if known.version is not None or not of.strata else of.live
-        versions, delays = dict(known.versions), dict(known.delays)
-        for one in mine:
-            name = one.outcome.label_version
-            versions[name] = versions.get(name, 0) + 1
-        for index, count in of.delays.items():
-            delays[index] = delays.get(index, 0) + count
+        seen = {version: n for _, version, _ in of.labels for n in [of.versions[version]]}
+        version = known.version if known.version is not None or not seen else live_version(seen)
         units, loss = list(known.units), list(known.loss)
-        for stratum in of.strata:
-            if stratum.label_version == version:
-                self._judge_labels(stratum, at, units, loss)
+        by_weight: dict[int, list[Label]] = {}
+        for weight, named, label in of.labels:
+            if named != version:
+                continue
+            by_weight.setdefault(weight, []).append(label)
+            for arm, lost in enumerate((label.ours, label.theirs)):
+                if self.paired or arm == label.arm:
+                    units[arm] += 1
+                    loss[arm] += lost
+        for weight, labels in by_weight.items():
+            self._judge.fold_labels(weight, labels, at)
+        self._unhealthy()
         self.labels = Labels(
-            cursor=cursor, version=version, versions=versions, units=(units[0], units[1]),
-            loss=(loss[0], loss[1]), declined=known.declined + of.declined,
-            unfit=known.unfit + of.unfit, delays=delays,
+            cursor=cursor, version=version, versions=_summed(known.versions, of.versions),
+            units=(units[0], units[1]), loss=(loss[0], loss[1]), declined=known.declined + of.declined,
+            unfit=known.unfit + of.unfit, delays=_summed(known.delays, of.delays), given=known.given,
+            arms={
+                weight: (before[0] + more[0], before[1] + more[1])
+                for weight in {*known.arms, *of.arms}
+                for before in [known.arms.get(weight, (0, 0))]
+                for more in [of.arms.get(weight, (0, 0))]
+            },
         )  # fmt: skip
 
-    def _judge_labels(
-        self, stratum: Stratum, at: float, units: list[int], loss: list[float]
-    ) -> None:
-        """Labels of one stratum are one interval: the labelled shares are the exposure."""
-        found = stratum.paired if self.paired else stratum.losses
-        if self.reverse:
-            found = {name: (theirs, ours) for name, (ours, theirs) in found.items()}
-        for arm, losses in enumerate(found.get("", ((), ()))):
-            units[arm] += len(losses)
-            loss[arm] += sum(losses)
-        names = [name for name in found if not name or name in self.totals]
-        cells = stratum.cells
-        if self.reverse:
-            cells = {name: (b, a, d, c) for name, (a, b, c, d) in cells.items()}
-        counts = [_discordant(*found[n]) if self.paired else cells[n] for n in names]
-        margin = self.rules.rails["quality"].worse_by
-        add_up = stats.paired_sums if self.paired else stats.arm_sums
-        sums = np.array([add_up(*found[n], margin) for n in names])
-        if names:
-            self._judged(Interval(
-                at=at, keys=tuple(("quality", name) for name in names),
-                counts=np.array(counts, dtype=np.int64), paired=self.paired, sums=sums,
-            ))  # fmt: skip
+    def uneven_labels(self) -> str:
+        """Say why the arms' labels cannot be compared; empty when they can.
+
+        Labels whose delay or presence depends on the arm look like a difference between releases.
+        """
+        failed = [one.weight for one in self._judge.failures.values() if one.metric == QUALITY]
+        weights = (self._step[0], *failed)
+        return next(filter(None, map(self._uneven, weights)), "")
+
+    def _uneven(self, weight: int) -> str:
+        (n0, n1), (given0, given1) = (
+            of.get(weight, (0, 0)) for of in (self.labels.arms, self.labels.given)
+        )
+        if self.paired or min(given0, given1) == 0 or n0 + n1 == 0:
+            return ""
+        p0, p1 = min(n0 / given0, 1.0), min(n1 / given1, 1.0)
+        both = min((n0 + n1) / (given0 + given1), 1.0)
+        spread = sqrt(both * (1 - both) * (1 / given0 + 1 / given1))
+        if abs(p0 - p1) <= UNEVEN_Z * spread or min(p0, p1) >= UNEVEN_RATIO * max(p0, p1):
+            return ""
+        return (
+            f"labels come unevenly: {p0:.1%} of production's predictions have one, and {p1:.1%} of the "
+            "candidate's"
+        )
 
     def label_summary(self) -> dict[str, Any]:
         """Coverage, delay and the declared loss by arm, as plain values."""
@@ -361,36 +390,39 @@ class Watch:
             "unfit": known.unfit,
             "delay_s": shown,
             "coverage": {arm: list(counts) for arm, counts in self.label_coverage.items()},
-            "passed_over": self._labelled.passed,
+            "uneven": self.uneven_labels(),
         }
 
     # ------------------------------------------------------------ telling
 
     def facts(self, now: float) -> Facts:
         """What is known, for the policy to decide on."""
-        judge = self._judge or monitor.begin(now, self.rules.rails)
-        overall = monitor.overall(judge, self.rules)
-        whole = {key for key in judge.keys if key[1] == ""}
+        self.settle(now)
+        uneven = self.uneven_labels()
+        whole = {(name, "") for name in self.rules.rails}
         production, candidate = self.totals.get("", [0, 0])
-        pairs = candidate if self.paired else 0
+        step = self._requests.get("", [0, 0])
         return Facts(
-            overall=overall,
-            verdicts=(*monitor.verdicts(judge, self.rules, only=whole), *self._costly({""})),
-            units=(production, candidate), pairs=pairs,
+            overall=overall(self._judge, aside={QUALITY} if uneven else frozenset()),
+            verdicts=(*verdicts(self._judge, self._shown(), only=whole), *self._costly({""})),
+            units=(production, candidate), pairs=candidate if self.paired else 0,
+            requests=(step[0], step[1]), callers=self._judge.callers(),
             mirrored=self.counted.get("mirrored", 0), copied=self.counted.get("copied", 0),
             segments={name: cell[1] for name, cell in self.totals.items() if name},
             healthy_s=self.healthy_s, step_s=float(max(self._last - self._step[1], 0)),
             streak=self.counted.get("streak", 0), broken=self.counted.get("broken", 0),
             mismatch=self._mismatch(), stale_s=max(now - self._last, 0.0) if self._last else 0.0,
+            uneven=uneven, restarted=self.restarted,
         )  # fmt: skip
 
-    def verdicts(self, only: set[tuple[str, str]] | None = None) -> tuple[monitor.Verdict, ...]:
+    def verdicts(self, only: set[tuple[str, str]] | None = None) -> tuple[Verdict, ...]:
         """Every verdict, or those of some (metric, segment)."""
-        if self._judge is None:
-            return ()
-        return (*monitor.verdicts(self._judge, self.rules, only=only), *self._costly())
+        return (*verdicts(self._judge, self._shown(), only=only), *self._costly())
 
-    def _costly(self, only: set[str] | None = None) -> tuple[monitor.Verdict, ...]:
+    def _shown(self) -> dict[str, tuple[int, int]]:
+        return {name: (cell[0], cell[1]) for name, cell in self._requests.items()}
+
+    def _costly(self, only: set[str] | None = None) -> tuple[Verdict, ...]:
         """Verdicts on cost. Without a guardrail they are figures, judged at a margin of none."""
         margin = self._dearer.worse_by if self._dearer else 0.0
         return tuple(
@@ -429,10 +461,60 @@ class Watch:
         return f"the share of the candidate is not what was set, and not by chance: {told}"
 
 
-def _discordant(ours: Sequence[float], theirs: Sequence[float]) -> tuple[int, int, int, int]:
-    """Pairs twice, then those in which only production lost more, and only the candidate."""
-    apart = [p - c for p, c in zip(ours, theirs, strict=True)]
-    return len(apart), len(apart), sum(d > 0 for d in apart), sum(d < 0 for d in apart)
+def second_of(windows: Sequence[Window]) -> Second:
+    """Return what all workers counted in one second."""
+    keyless: dict[str, Growing] = {}
+    met: Growing = {}
+    timed: Growing = {}
+    callers: list[Caller] = []
+    first: list[First] = []
+    for window in windows:
+        for metric, cells in window.bad.items():
+            added(keyless.setdefault(metric, {}), cells)
+        added(met, _less(window.exposed, window.named))
+        added(timed, _less(window.answered, window.named_answered))
+        callers += [
+            Caller(one.unit, one.bucket, METRICS[one.metric], one.arm, one.times, one.segments)
+            for one in window.units
+        ]
+        first += [
+            First(one.unit, one.bucket, one.arm, _metrics(one.bad), one.segments)
+            for one in window.first
+        ]
+    return Second(
+        at=float(windows[0].at), callers=callers, met=_fixed(met), timed=_fixed(timed), first=first,
+        keyless={metric: _fixed(cells) for metric, cells in keyless.items()},
+    )  # fmt: skip
+
+
+def _less(counts: Mapping[str, Sequence[int]], named: Counts) -> Mapping[str, Sequence[int]]:
+    """Return the requests without an entity."""
+    if not named:
+        return counts
+    found = {}
+    for name, (ours, theirs) in counts.items():
+        less = named.get(name, (0, 0))
+        if ours - less[0] or theirs - less[1]:
+            found[name] = (ours - less[0], theirs - less[1])
+    return found
+
+
+def _metrics(bits: int) -> frozenset[str]:
+    """Return the metrics of `FirstAsk.bad` in which the candidate, or the one arm, went bad."""
+    return (
+        frozenset(name for n, name in enumerate(METRICS) if bits >> n & 1) if bits else frozenset()
+    )
+
+
+def _fixed(cells: Growing) -> Counts:
+    return {name: (cell[0], cell[1]) for name, cell in cells.items()}
+
+
+_K = TypeVar("_K")
+
+
+def _summed(one: Mapping[_K, int], other: Mapping[_K, int]) -> dict[_K, int]:
+    return {key: one.get(key, 0) + other.get(key, 0) for key in {**one, **other}}
 
 
 def judged(state: State) -> tuple[int | None, int | None]:
@@ -445,6 +527,11 @@ def judged(state: State) -> tuple[int | None, int | None]:
     return state.production, state.candidate
 
 
+def _turned(one: FirstAsk, *, paired: bool) -> FirstAsk:
+    bad = one.bad >> OURS | (one.bad & (1 << OURS) - 1) << OURS if paired else one.bad
+    return msgspec.structs.replace(one, arm=1 - one.arm, bad=bad)
+
+
 def turned(window: Window) -> Window:
     """The same window with the arms exchanged."""
     return msgspec.structs.replace(
@@ -453,6 +540,10 @@ def turned(window: Window) -> Window:
         fresh=None if window.fresh is None else (window.fresh[1], window.fresh[0]),
         exposed={name: (c, p) for name, (p, c) in window.exposed.items()},
         answered={name: (c, p) for name, (p, c) in window.answered.items()},
+        named={name: (c, p) for name, (p, c) in window.named.items()},
+        named_answered={name: (c, p) for name, (p, c) in window.named_answered.items()},
+        first=tuple(_turned(one, paired=window.paired) for one in window.first),
+        predictions=(window.predictions[1], window.predictions[0]),
         bad={metric: {name: (c, p) for name, (p, c) in cells.items()}
              for metric, cells in window.bad.items()},
         units=tuple(msgspec.structs.replace(unit, arm=1 - unit.arm) for unit in window.units),

@@ -9,8 +9,8 @@ Theory of operation
 * Some dozens of observations are counted at once (`Part`), column by column: what is true of all of
   them is found by loops in C (`map`, `zip`, `compress`, a tally), and only what is not usual (a
   failure, a slow request, a unit met twice) is looked at by itself, in the order in which it came.
-* A unit is looked up once for both of its exposures. What failed has no latency, so its slices are
-  exposed and not answered; they are *owed* until the unit is answered there.
+* Requests are counted by segment, and those with an entity apart. A caller is reported with its
+  first request at a weight, and with each second in which it went bad.
 * Between two parts others get the interpreter (`rest`).
 """
 
@@ -18,22 +18,25 @@ from __future__ import annotations
 
 from collections import Counter as Tally
 from collections.abc import Callable, Iterator, Sequence
-from hashlib import blake2b
 from itertools import chain, compress, islice
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kedge.core.costs import cost_of, prices_of
+from kedge.core.evidence.judge import METHOD
+from kedge.core.evidence.units import pick
 from kedge.core.records import JoinRow
-from kedge.core.route import key_of
+from kedge.core.route import key_of, unit_of
 from kedge.core.values import Output, Prices, State
 from kedge.core.windows import (
     CANDIDATE,
     METRICS,
+    OURS,
     PRODUCTION,
     Agreement,
     BadUnit,
     Counts,
     Example,
+    FirstAsk,
     Spent,
     Window,
 )
@@ -51,13 +54,11 @@ BOUND = 16_384
 ROWS = 50_000
 """Rows in them: some 40 MB, and a quarter of a second of counting. A batch job would fill the first bound
 with a thousand times as much."""
-EXPOSURE_S = 10
-"""A unit is exposed once in so many seconds: a caller that asks a thousand times a second is one
-unit at risk, and would otherwise weigh as a thousand against its one possible failure."""
 UNITS = 512
-"""Bad units in one window. Above it the smallest hashes are kept: the same rule for both arms."""
+"""Callers of one kind in one window. Above it those with the smallest `pick` are kept, which knows
+nothing of the arm."""
 FRESH = 200_000
-"""Units whose first request is remembered for checking the split: 20 MB at most, then it rests."""
+"""Callers whose first request is remembered: 20 MB at most, then nobody is new any more."""
 EXAMPLES = 3
 """Disagreements kept as examples in one window."""
 SLOW_FLOOR_US = 5_000
@@ -97,12 +98,11 @@ class Counter:
         self._agrees: Agree = judge_of(self._output)
         self._prices = tuple(self._price(release) for release in (state.production, state.compared))
         self._segments = Segments(state.policy.segments)
-        self._span = -1
-        self._exposed: dict[str, Names | set[str]] = {}
-        """By unit the slices in which it was counted in this span."""
-        self._owed: dict[str, set[str]] = {}
-        """Those of them in which it has no latency yet."""
         self._known: set[str] = set()
+        """Callers whose arm was counted for the check of the split."""
+        self._step = (-1, False)
+        self._asked: set[str] = set()
+        """Callers whose first request at this weight was reported."""
 
     def _price(self, release: int | None) -> Prices | None:
         cost = self._state.policy.cost
@@ -114,10 +114,9 @@ class Counter:
         lost: int, streak: int, broken: int,
     ) -> tuple[Window, list[JoinRow]]:  # fmt: skip
         """Count one second's observations. `at` is that second; `weight` the stratum in buckets."""
-        if at // EXPOSURE_S != self._span:
-            self._span = at // EXPOSURE_S
-            self._exposed.clear()
-            self._owed.clear()
+        if (weight, paired) != self._step:
+            self._step = (weight, paired)
+            self._asked.clear()
         draft = _Draft(paired=paired)
         rows: list[JoinRow] = []
         before = self._segments.other
@@ -132,13 +131,17 @@ class Counter:
             rows += self._predictions.rows(part, weight)
         state = self._state
         exposed, answered = draft.met()
+        named, named_answered = draft.named.met(paired=paired)
+        units, first = draft.callers()
         return Window(
             replica=self._replica, number=number, endpoint=state.endpoint, production=state.production or 0,
             candidate=state.compared or 0, salt=state.salt, at=at, weight=weight, paired=paired,
             fresh=None if paired else (draft.fresh[0], draft.fresh[1]),
-            exposed=exposed, answered=answered,
+            exposed=exposed, answered=answered, named=named, named_answered=named_answered,
             bad={metric: _frozen(cells) for metric, cells in draft.bad.items()},
-            units=tuple(sorted(draft.units, key=lambda unit: unit.unit)[:UNITS]),
+            units=units[:UNITS], first=first[:UNITS],
+            cut=max(len(units) - UNITS, 0) + max(len(first) - UNITS, 0),
+            predictions=(draft.predictions[0], draft.predictions[1]), method=METHOD,
             agreement=_agreement(draft.pairs),
             scores={bin_: (int(n), int(w), d, a) for bin_, (n, w, d, a) in draft.scores.items()},
             examples=tuple(draft.examples), costs=draft.costs, noise=(draft.noise[0], draft.noise[1]),
@@ -198,30 +201,37 @@ class Counter:
         draft.copied += sum(compress(copied, asked))
         untimed = [lost or not copy for lost, copy in zip(part.failed, copied, strict=True)]
         units, slices = list(compress(part.units, asked)), list(compress(part.slices, asked))
-        nobody = [PRODUCTION] * len(units)
-        self._expose(draft, units, slices, nobody, list(compress(untimed, asked)))
+        arms = [PRODUCTION] * len(units)
+        self._met(draft, units, slices, arms, list(compress(untimed, asked)))
+        new = self._newcomers(draft, units, slices, arms)
         columns = zip(
             part.units, part.slices, untimed, part.failed, copied, part.micros, part.their_micros, part.violated,
             part.their_violated, strict=True,
         )  # fmt: skip
-        for unit, names, without, lost, copy, micros, other, wrong, also in compress(
-            columns, asked
+        for place, (unit, names, without, lost, copy, micros, other, wrong, also) in enumerate(
+            compress(columns, asked)
         ):
+            first = new.get(place)
             if lost == copy:
-                self._bad(draft, 0, PRODUCTION if lost else CANDIDATE, unit, names)
+                self._bad(draft, 0, PRODUCTION if lost else CANDIDATE, unit, names, first)
             if without:
                 continue
             for metric, bound in ((1, bounds.p50), (2, bounds.p99)):
                 if bound and (micros > bound) != (other > bound):
                     arm = PRODUCTION if micros > bound else CANDIDATE
-                    self._bad(draft, metric, arm, unit, names)
+                    self._bad(draft, metric, arm, unit, names, first)
             if wrong != also:
-                self._bad(draft, VIOLATIONS, PRODUCTION if wrong else CANDIDATE, unit, names)
+                arm = PRODUCTION if wrong else CANDIDATE
+                self._bad(draft, VIOLATIONS, arm, unit, names, first)
 
     def _singles(self, draft: _Draft, part: Part, bounds: Bounds) -> None:
         """Requests that one of the releases was asked."""
         self._split(draft, part)
-        self._expose(draft, part.units, part.slices, part.arms, part.failed)
+        self._met(draft, part.units, part.slices, part.arms, part.failed)
+        new = self._newcomers(draft, part.units, part.slices, part.arms)
+        for rows, arm, lost in zip(part.rows, part.arms, part.failed, strict=True):
+            if not lost:
+                draft.predictions[arm] += rows
         slow = bounds.p50 or bounds.p99 or NEVER_US  # the median's bound is never the higher one
         if not (any(part.failed) or any(part.violated) or max(part.micros) > slow):
             return
@@ -229,17 +239,22 @@ class Counter:
             lost or wrong or micros > slow
             for lost, wrong, micros in zip(part.failed, part.violated, part.micros, strict=True)
         ]
-        columns = (part.units, part.slices, part.arms, part.failed, part.micros, part.violated)
-        for unit, names, arm, lost, micros, wrong in compress(zip(*columns, strict=True), odd):
+        columns = (
+            range(len(odd)), part.units, part.slices, part.arms, part.failed, part.micros, part.violated,
+        )  # fmt: skip
+        for place, unit, names, arm, lost, micros, wrong in compress(
+            zip(*columns, strict=True), odd
+        ):
+            first = new.get(place)
             if lost:
-                self._bad(draft, 0, arm, unit, names)
+                self._bad(draft, 0, arm, unit, names, first)
                 continue
             if bounds.p50 and micros > bounds.p50:
-                self._bad(draft, 1, arm, unit, names)
+                self._bad(draft, 1, arm, unit, names, first)
             if bounds.p99 and micros > bounds.p99:
-                self._bad(draft, 2, arm, unit, names)
+                self._bad(draft, 2, arm, unit, names, first)
             if wrong:
-                self._bad(draft, VIOLATIONS, arm, unit, names)
+                self._bad(draft, VIOLATIONS, arm, unit, names, first)
 
     def _split(self, draft: _Draft, part: Part) -> None:
         """Count a unit's first request: the split is checked on units, each once."""
@@ -251,47 +266,49 @@ class Counter:
                 known.add(unit)
             fresh[arm] += 1
 
-    def _expose(
+    def _met(
         self, draft: _Draft, units: Sequence[str], slices: Sequence[Names], arms: Sequence[int],
         untimed: Sequence[bool],
     ) -> None:  # fmt: skip
-        """Count units as exposed: once a span where they have a name, else every time.
+        """Count requests by segment, those with an entity apart. `untimed`: it has no latency."""
+        named = [bool(unit) for unit in units]
+        timed = [not without for without in untimed]
+        whole = all(timed)
+        draft.every.add(slices, arms, None if whole else timed)
+        if any(named):
+            its, whose = list(compress(slices, named)), list(compress(arms, named))
+            draft.named.add(its, whose, None if whole else list(compress(timed, named)))
 
-        `untimed`: whose request has no latency to be counted.
-        """
-        met = self._exposed
-        # `setdefault` gives what was there before, or these very slices: one look-up for both.
-        new = [
-            names if not unit or (before := met.setdefault(unit, names)) is names
-            else _further(met, unit, before, names)
-            for unit, names in zip(units, slices, strict=True)
-        ]  # fmt: skip
-        if self._owed or any(untimed):
-            self._owe(draft, units, slices, arms, untimed, new)
-        draft.both.add(new, arms)
+    def _newcomers(
+        self, draft: _Draft, units: Sequence[str], slices: Sequence[Names], arms: Sequence[int]
+    ) -> dict[int, list[Any]]:
+        """Report callers that are new at this weight: by their place, so that its faults are theirs."""
+        asked, found = self._asked, {}
+        for place, unit in enumerate(units):
+            if unit and unit not in asked and len(asked) < FRESH:
+                asked.add(unit)
+                number, bucket = unit_of(self._key, unit)
+                found[place] = [number, bucket, arms[place], 0, slices[place][1:]]
+        draft.first += found.values()
+        return found
 
-    def _owe(
-        self, draft: _Draft, units: Sequence[str], slices: Sequence[Names], arms: Sequence[int],
-        untimed: Sequence[bool], new: list[Names],
-    ) -> None:  # fmt: skip
-        """Take out of `new` what has no latency, and count what has one at last."""
-        owed = self._owed
-        for at, (unit, without) in enumerate(zip(units, untimed, strict=True)):
-            if without and new[at]:
-                draft.unanswered.add([new[at]], [arms[at]])
-                if unit:
-                    owed.setdefault(unit, set()).update(new[at])
-                new[at] = ()
-            elif not without and unit in owed:
-                late = owed[unit].intersection(slices[at])
-                draft.late.add([tuple(late)], [arms[at]])
-                owed[unit] -= late
-
-    def _bad(self, draft: _Draft, metric: int, arm: int, unit: str, slices: Names) -> None:
+    def _bad(
+        self,
+        draft: _Draft,
+        metric: int,
+        arm: int,
+        unit: str,
+        slices: Names,
+        first: list[Any] | None,
+    ) -> None:
+        if first is not None:
+            first[3] |= 1 << (metric + (OURS if draft.paired and arm == PRODUCTION else 0))
         if unit:
-            digest = blake2b(unit.encode(errors="surrogatepass"), digest_size=8, key=self._key)
-            number = int.from_bytes(digest.digest()) >> 1  # a signed 64-bit column holds it
-            draft.units.append(BadUnit(number, metric, arm, slices[1:]))
+            number, bucket = unit_of(self._key, unit)
+            of = draft.units.setdefault((number, metric, arm), [bucket, 0, ()])
+            of[1] += 1
+            if of[2] != slices[1:]:
+                of[2] = tuple(sorted({*of[2], *slices[1:]}))
             return
         for name in slices:
             draft.bad.setdefault(METRICS[metric], {}).setdefault(name, [0, 0])[arm] += 1
@@ -404,21 +421,49 @@ class _Hits:
         }
 
 
+class _Met:
+    """Requests that were met: those that have a latency, and those that have none."""
+
+    __slots__ = ("timed", "untimed")
+
+    def __init__(self) -> None:
+        self.timed, self.untimed = _Hits(), _Hits()
+
+    def add(
+        self, slices: Sequence[Names], arms: Sequence[int], timed: Sequence[bool] | None
+    ) -> None:
+        """Add some; `timed` None: all of them have a latency."""
+        if timed is None:
+            self.timed.add(slices, arms)
+            return
+        without = [not one for one in timed]
+        self.timed.add(list(compress(slices, timed)), list(compress(arms, timed)))
+        self.untimed.add(list(compress(slices, without)), list(compress(arms, without)))
+
+    def met(self, *, paired: bool) -> tuple[Counts, Counts]:
+        """Return all requests, and those that have a latency."""
+        timed = self.timed.cells(paired=paired)
+        return _plus(timed, self.untimed.cells(paired=paired)), timed
+
+
 class _Draft:
     """A window in the making."""
 
-    __slots__ = ("bad", "both", "copied", "costs", "examples", "fresh", "late", "mirrored", "noise",
-                 "paired", "pairs", "scores", "unanswered", "units")  # fmt: skip
+    __slots__ = ("bad", "copied", "costs", "every", "examples", "first", "fresh", "mirrored", "named", "noise",
+                 "paired", "pairs", "predictions", "scores", "units")  # fmt: skip
 
     def __init__(self, *, paired: bool) -> None:
         self.paired = paired
         self.fresh = [0, 0]
         self.noise = [0, 0]
+        self.predictions = [0, 0]
         self.costs: dict[str, Spent] = {}
-        self.both, self.unanswered, self.late = _Hits(), _Hits(), _Hits()
-        """Where units were exposed and answered, only exposed, and only answered: exposed before."""
+        self.every, self.named = _Met(), _Met()
         self.bad: dict[str, dict[str, list[int]]] = {}
-        self.units: list[BadUnit] = []
+        self.units: dict[tuple[int, int, int], list[Any]] = {}
+        """By caller, metric and arm: its bucket, how often, and its segments."""
+        self.first: list[list[Any]] = []
+        """What makes a `FirstAsk`."""
         self.pairs: _Pairs = {}
         """By what the two said: the segments of each row. Counted all at once at the end."""
         self.scores: dict[int, list[float]] = {}
@@ -427,12 +472,21 @@ class _Draft:
         self.copied = 0
 
     def met(self) -> tuple[Counts, Counts]:
-        """Units exposed and units answered."""
-        both = self.both.cells(paired=self.paired)
-        return (
-            _plus(both, self.unanswered.cells(paired=self.paired)),
-            _plus(both, self.late.cells(paired=self.paired)),
-        )
+        """Requests, and those that have a latency."""
+        return self.every.met(paired=self.paired)
+
+    def callers(self) -> tuple[tuple[BadUnit, ...], tuple[FirstAsk, ...]]:
+        """Callers that went bad and callers that are new, in the order in which a bound keeps them."""
+        bad = [
+            BadUnit(unit, metric, arm, segments, bucket, times)
+            for (unit, metric, arm), (bucket, times, segments) in self.units.items()
+        ]
+        first = [FirstAsk(*of) for of in self.first]
+        if len(bad) > UNITS:
+            bad.sort(key=lambda one: pick(one.unit))
+        if len(first) > UNITS:
+            first.sort(key=lambda one: pick(one.unit))
+        return tuple(bad), tuple(first)
 
 
 def _plus(counts: Counts, more: Counts) -> Counts:
@@ -453,19 +507,6 @@ MISSING = None
 """The copy of a pair said nothing."""
 _Pairs = dict[tuple[bool, bool, bool] | None, list[Names]]
 """By (alike, production says yes, the copy says yes)."""
-
-
-def _further(
-    met: dict[str, Names | set[str]], unit: str, before: Names | set[str], slices: Names
-) -> Names:
-    """Of the slices of a unit that was met before, those where it was not; now it was."""
-    if before == slices:
-        return ()
-    names = before if isinstance(before, set) else set(before)
-    new = tuple(name for name in slices if name not in names)
-    names.update(new)
-    met[unit] = names
-    return new
 
 
 def _examples(

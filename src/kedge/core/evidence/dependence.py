@@ -1,0 +1,66 @@
+"""How much outcomes stick together in time, and so how much less they say than their number.
+
+Batch means (Flegal and Jones, Annals of Statistics 2010): where outcomes are independent, the
+variance of the sum of b of them is b times that of one. Where it is more, b of them say as much as
+fewer would, and evidence is divided by how much more.
+"""
+
+from __future__ import annotations
+
+from math import sqrt
+
+import numpy as np
+
+from kedge.core.stats import Floats
+
+SIZES = np.array([1, 2, 5, 10, 20, 50, 100, 200, 500])
+"""Outcomes in a batch: they may stick for hours, and hours have so many."""
+BATCHES = 20
+"""Batches of one size from which their variance is worth anything."""
+DOUBT = 1.0
+"""Standard errors of a variance that are taken off: by chance alone the largest of nine ratios is
+above 1, and independent outcomes would lose a third of their evidence."""
+
+
+class Dependence:
+    """Batches of one step's outcomes, in the order of the predictions."""
+
+    def __init__(self, kept: bytes = b"") -> None:
+        self._sums: Floats = np.zeros((len(SIZES), 4))
+        """By size: outcomes in the open batch, their sum, closed batches, sum of their squares."""
+        self._total = 0.0
+        if kept:
+            self._sums = np.frombuffer(kept[:-8]).reshape(len(SIZES), 4).copy()
+            self._total = float(np.frombuffer(kept[-8:])[0])
+
+    def add(self, value: float) -> None:
+        """Take one outcome in: what it says of the candidate, 0 where it says nothing."""
+        sums = self._sums
+        self._total += value
+        sums[:, 0] += 1
+        sums[:, 1] += value
+        full = sums[:, 0] >= SIZES
+        sums[full, 2] += 1
+        sums[full, 3] += np.square(sums[full, 1])
+        sums[full, :2] = 0
+
+    def times(self) -> float:
+        """Return by how much evidence is to be divided, at least 1."""
+        batches = self._sums[:, 2]
+        if batches[0] < BATCHES:
+            return 1.0
+        mean = self._total / batches[0]
+        single = self._sums[0, 3] / batches[0] - mean * mean
+        if single <= 0:
+            return 1.0
+        most = 1.0
+        for size, count, squares in zip(SIZES[1:], batches[1:], self._sums[1:, 3], strict=True):
+            if count < BATCHES:
+                break
+            ratio = (squares / count - (mean * size) ** 2) / (size * single)
+            most = max(most, ratio * (1 - DOUBT * sqrt(2 / count)))
+        return float(most)
+
+    def save(self) -> bytes:
+        """Return it as bytes."""
+        return self._sums.tobytes() + np.array([self._total]).tobytes()

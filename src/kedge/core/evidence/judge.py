@@ -1,0 +1,778 @@
+"""The judge: what went bad goes in, verdicts come out. Pure: no clock, disk or dice.
+
+Theory of operation
+-------------------
+* One row for each (metric, segment). Each row is judged in each step by itself, and in each step by
+  many restarts, so that a regression that begins late meets bets that have not spent its callers.
+* A *unit* is a caller, or a request without an entity. A caller counts once in each restart, with
+  its first bad event in it; a request once. The share is the designed one (`bets`).
+* Rows, steps, restarts and parts have their own part of alpha each, and the parts sum to alpha (a
+  union bound: they share callers, and an average of e-values of different filtrations is none at a
+  stopping time; Choe and Ramdas 2024). A row fails by itself, and a failure stays.
+* A row's alarm has two parts: the labels of first bad events, looked at each second, and the
+  callers' counts, at fixed looks, which find what is small among callers that ask often.
+* Many bad units in one second of one arm are one event: a paused process is one fault.
+* A pass needs its certificate, in this step. Absence of an alarm is none. Where almost nothing ever
+  goes bad no ratio can be proven; then it is enough that fewer of the candidate's units than a
+  floor went bad with their first request.
+* Time is that of folding, and never goes back.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from math import floor, inf, log, sqrt
+from typing import Literal, NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from kedge.core import stats
+from kedge.core.evidence import bets
+from kedge.core.evidence.step import SECONDS, TAIL, Ints, KeptStep, Step, load, span
+from kedge.core.stats import ALARM_GRID, LAMBDAS, Floats
+from kedge.core.values import Value
+
+QUALITY = "quality"
+"""The metric that labels judge; the others are seen by the workers themselves."""
+METHOD = 2
+"""The version of counting and judging. Evidence of another version is never added to this one's."""
+SHOWN_ALPHA = 0.05
+"""Of the intervals and suspicions that are shown; nothing is done on them."""
+SEGMENTS = 2_000
+"""Segments of a metric that are judged; the rest is counted in the whole only."""
+SEGMENT_STAKE = 0.2
+"""Share of each metric's weight that its segments have together: the i-th to appear gets 1/(i (i + 1))
+of it, so that however many appear it is never more."""
+LABELS_PART, COUNTS_PART = 0.8, 0.2
+"""Of a whole row's promise: bets on first bad events, and bets on counts at looks."""
+DECLARED = 0.9
+"""Of alpha, what the declared steps share in equal parts; weights set by hand and changed policies take
+the rest, 1/(i (i + 1)) of it each."""
+STEPS = 8
+"""Steps of one comparison that are kept, each with its table. The oldest beyond is forgotten."""
+HISTORY_S = 600
+"""Production's own bad units of so many seconds say what a burst is."""
+SETTLED_S, STEADY_S = 10, 30
+"""Seconds after which such a mean is worth anything."""
+SPREAD = 3.5
+"""Standard deviations above its mean at which a second is a burst: 1 of 4,000 by chance."""
+
+Key = tuple[str, str]
+"""(metric, segment); segment "" is everything."""
+Word = Literal["pass", "fail", "inconclusive", "broken input"]
+Cells = Mapping[str, tuple[int, int]]
+"""By segment ("" is everything): production's and the candidate's."""
+
+
+class Rail(Value, frozen=True):
+    """One guardrail.
+
+    The alarm bets that the rate ratio is above `r0`; a pass needs the proof that it is below
+    1 + `worse_by`.
+    """
+
+    worse_by: float
+    r0: float = 1.0
+    weight: float = 0.0
+    """Its share of the alarm; 0: never alarms."""
+    floor: float = 0.001
+    """A rate of bad requests proven to be below this passes without a ratio: one in a thousand."""
+    mean: bool = False
+    """Judged by losses instead of counts of bad units."""
+    of: str = ""
+    """The metric whose events it judges, where it has none of its own."""
+
+
+class Rules(Value, frozen=True, kw_only=True):
+    """What the judge is asked to prove."""
+
+    rails: dict[str, Rail]
+    alpha: float = 0.01
+    steps: tuple[int, ...] = (0,)
+    """The declared weights, in buckets."""
+    callers_floor: float = 0.01
+    """The floor where the units are callers: a thousandth of them would need 5,300."""
+    min_bad: int = 8
+    """Bad units of the candidate before an alarm: a handful can be one cause outside the model."""
+    min_units: int = 100
+    """Pairs in a shadow, and requests of the candidate in a canary, before a verdict passes."""
+    min_units_per_segment: int = 100
+
+
+class Verdict(Value, frozen=True, kw_only=True):
+    """What is known of one metric in one segment. Pairs are (production, candidate)."""
+
+    metric: str
+    segment: str
+    verdict: Word
+    reason: str
+    units: tuple[int, int]
+    """Callers that asked in this step, and requests without an entity."""
+    bad: tuple[int, int]
+    """Of them, those that went bad. In pairs: where only one of the two was bad (or lost more)."""
+    ratio: float | None = None
+    """Of the rates, candidate over production, in this step."""
+    interval: tuple[float, float | None] | None = None
+    """95 %; None above: no bound yet. Of the mean difference, in losses."""
+    difference: float | None = None
+    """Mean loss, the candidate's less production's."""
+    log_e: float = 0.0
+    """Evidence that it is worse, scaled so that it fails at 1/alpha."""
+    log_e_pass: float = 0.0
+    """Evidence that it is not worse than the margin, scaled so that it passes at 1/alpha."""
+    suspect: bool = False
+    """Stands out now (e-BH over all segments); nothing follows from it."""
+    callers: bool = False
+    """Some of its units are callers."""
+    provable: bool = True
+    """False: so few callers belong to the candidate at this step that no certificate can be had."""
+    method: int = METHOD
+
+
+class Overall(Value, frozen=True):
+    """The alarm over everything."""
+
+    verdict: Word
+    reason: str
+    log_e: float = 0.0
+    needed: float = 0.0
+    """It sounds at this."""
+    metric: str = ""
+    segment: str = ""
+    method: int = METHOD
+
+
+class Caller(NamedTuple):
+    """A caller that went bad in one second."""
+
+    unit: int
+    bucket: int
+    metric: str
+    arm: int
+    times: int
+    segments: Sequence[str]
+
+
+class First(NamedTuple):
+    """A caller's first request in a step, as one worker saw it."""
+
+    unit: int
+    bucket: int
+    arm: int
+    bad: frozenset[str]
+    """The metrics in which it went bad."""
+    segments: Sequence[str]
+
+
+class Second(NamedTuple):
+    """What all workers counted in one second of one step."""
+
+    at: float
+    callers: Sequence[Caller] = ()
+    keyless: Mapping[str, Cells] = {}
+    """By metric: bad requests without an entity."""
+    met: Cells = {}
+    """Requests without an entity."""
+    timed: Cells = {}
+    """Of these, those that have a latency."""
+    first: Sequence[First] = ()
+
+
+class Label(NamedTuple):
+    """What one outcome says: losses in [0, 1]."""
+
+    unit: int | None
+    """None: a prediction without an entity."""
+    bucket: int
+    arm: int
+    ours: float
+    """Production's loss; in arms 0 where the candidate answered."""
+    theirs: float
+    second: float
+    """When it was predicted, Unix seconds."""
+    segments: Sequence[str]
+
+
+class Failure(Value, frozen=True):
+    """An alarm that sounded. It stays."""
+
+    metric: str
+    segment: str
+    weight: int
+    at: float
+    ratio: float
+    """Of the richest bet when it sounded."""
+    part: Literal["labels", "counts"] = "labels"
+    bad: tuple[int, int] = (0, 0)
+    """Units that went bad, of production and of the candidate, as of then."""
+    seconds: int = 0
+    """Separate seconds in which the candidate's did, as far as they are kept."""
+
+
+class Judge:
+    """Everything that is remembered of one comparison. Its owner folds seconds and labels into it."""
+
+    def __init__(self, rules: Rules, *, paired: bool, known: Sequence[int] = ()) -> None:
+        self.rules = rules
+        self.paired = paired
+        self._known = tuple(known)
+        """Weights at which callers were assigned before this comparison began."""
+        self._extras = 0
+        self.now = -inf
+        self.steps: dict[int, Step] = {}
+        self.weight: int | None = None
+        self.keys: list[Key] = []
+        self._place: dict[Key, int] = {}
+        self._log_part: list[float] = []
+        """By row: the logarithm of its part of alpha."""
+        self._segments: dict[str, int] = {}
+        self.failures: dict[Key, Failure] = {}
+        self._history: dict[str, deque[tuple[float, int, int]]] = {}
+        self.left_out = 0
+        """Segments beyond the bound."""
+        self.misrouted = 0
+        """Bad events of callers whose arm is not the one that their bucket says."""
+
+    # ------------------------------------------------------------ steps
+
+    @property
+    def step(self) -> Step | None:
+        """The present step."""
+        return None if self.weight is None else self.steps.get(self.weight)
+
+    def begin(self, weight: int, at: float) -> Step:
+        """Go on with the step of this weight, or begin it."""
+        self.now = max(self.now, at)
+        if self.weight != weight:
+            self.weight = weight
+        found = self.steps.get(weight)
+        if found is not None:
+            return found
+        known = [*self._known, *self.steps]
+        step = Step(weight, span(weight, known, paired=self.paired), self.now, self._share(weight))
+        step.grow(len(self.keys))
+        self.steps[weight] = step
+        while len(self.steps) > STEPS:
+            oldest = next(iter(self.steps))
+            self._known = (*self._known, oldest)
+            del self.steps[oldest]
+        return step
+
+    def _share(self, weight: int) -> float:
+        if weight in self.rules.steps and weight not in self._known and not self._extras:
+            return DECLARED / len(self.rules.steps)
+        self._extras += 1
+        return (1 - DECLARED) / (self._extras * (self._extras + 1))
+
+    def judges_of(self, metric: str) -> list[tuple[str, Rail]]:
+        """Return the guardrails that judge a metric's events."""
+        return [
+            (name, rail) for name, rail in self.rules.rails.items() if (rail.of or name) == metric
+        ]
+
+    def _restore(self, kept: _Kept) -> None:
+        self._extras, self.now, self.weight = kept.extras, kept.now, kept.weight
+        self.keys = list(kept.keys)
+        self._place = {key: row for row, key in enumerate(self.keys)}
+        self._log_part = list(kept.parts)
+        self._segments = dict(kept.segments)
+        self.failures = {(one.metric, one.segment): one for one in kept.failures}
+        self._history = {metric: deque(past) for metric, past in kept.history.items()}
+        self.left_out, self.misrouted = kept.left_out, kept.misrouted
+        for one, proofs in zip(kept.steps, kept.proofs, strict=True):
+            step = self.steps[one.weight] = load(one)
+            step.proof = {(name, row): value for name, row, value in proofs}
+
+    # ------------------------------------------------------------ rows
+
+    def _row(self, metric: str, segment: str) -> int:
+        """Return the row of a key, made where it is new; -1 beyond the bound."""
+        found = self._place.get((metric, segment))
+        if found is not None:
+            return found
+        rail = self.rules.rails.get(metric)
+        if rail is None:
+            return -1
+        part = 1 - SEGMENT_STAKE
+        if segment:
+            ordinal = self._segments.get(metric, 0) + 1
+            if ordinal > SEGMENTS:
+                self.left_out += 1
+                return -1
+            self._segments[metric] = ordinal
+            part = SEGMENT_STAKE / (ordinal * (ordinal + 1))
+        row = self._place[metric, segment] = len(self.keys)
+        self.keys.append((metric, segment))
+        self._log_part.append(log(part * rail.weight) if rail.weight else -inf)
+        return row
+
+    def _rows(self, metric: str, segments: Iterable[str]) -> list[int]:
+        found = [self._row(metric, name) for name in ("", *segments)]
+        self._grow()
+        return [row for row in found if row >= 0]
+
+    def _grow(self) -> None:
+        for step in self.steps.values():
+            step.grow(len(self.keys))
+
+    # ------------------------------------------------------------ seconds
+
+    def fold(self, weight: int, second: Second) -> None:
+        """Take one second of one step in. Metrics without a guardrail are passed over."""
+        step = self.begin(weight, second.at)
+        step.advance(self.now)
+        by_metric: dict[str, list[Caller]] = {}
+        for one in second.callers:
+            by_metric.setdefault(one.metric, []).append(one)
+        changed: set[int] = set()
+        for metric, rail in self.rules.rails.items():
+            if rail.of or rail.mean or metric == QUALITY:
+                continue
+            self._fold_bad(step, metric, by_metric.get(metric, []), second, changed)
+            met = second.timed if metric.startswith("latency") else second.met
+            if met:
+                rows, cells = self._cells(metric, met)
+                step.arrays["met"][rows] += cells
+        self._fold_first(step, second.first)
+        self._test(step, changed)
+        self._look_at(step)
+
+    def _fold_first(self, step: Step, first: Sequence[First]) -> None:
+        for one in first:
+            if not step.track(one.unit):
+                continue
+            for metric, rail in self.rules.rails.items():
+                if not (rail.of or rail.mean or metric == QUALITY):
+                    rows = self._rows(metric, one.segments)
+                    step.ask(rows, one.bucket, one.arm, bad=metric in one.bad)
+
+    def _cells(self, metric: str, cells: Cells) -> tuple[NDArray[np.intp], Ints]:
+        """Return the rows of segments, and their counts; segments beyond the bound are left out."""
+        place = self._place
+        found = [place.get((metric, name), -1) for name in cells]
+        if -1 in found:
+            found = [self._row(metric, name) for name in cells]
+            self._grow()
+        rows = np.array(found, dtype=np.intp)
+        counts = np.array(list(cells.values()), dtype=np.int64).reshape(-1, 2)
+        kept = rows >= 0
+        return rows[kept], counts[kept]
+
+    def _fold_bad(
+        self, step: Step, metric: str, callers: list[Caller], second: Second, changed: set[int]
+    ) -> None:
+        """Count what went bad in one metric in one second, bursts as one event."""
+        cells = second.keyless.get(metric, {})
+        keyless = cells.get("", (0, 0))
+        mine = [one for one in callers if self._decided(step, one)]
+        units = [len({one.unit for one in mine if one.arm == arm}) for arm in (0, 1)]
+        expected, usual = self._usual(step, metric, second.at)
+        self._remember(metric, second.at, units[0], keyless[0])
+        burst = units[1] + keyless[1] > 1 + floor(3 * expected + SPREAD * sqrt(3 * expected))
+        theirs_too = step.span.paired and units[0] + keyless[0] > 1 + floor(
+            3 * expected + SPREAD * sqrt(3 * expected)
+        )
+        steady = units[0] + keyless[0] <= 1 + floor(usual + SPREAD * sqrt(usual))
+        if cells:
+            self._fold_keyless(step, metric, cells, changed, (theirs_too, burst), steady=steady)
+        first = [True, True]
+        for one in mine:
+            rows = self._rows(metric, one.segments)
+            ours = one.times if steady and not one.arm else 0
+            theirs = one.times if one.arm else 0
+            thinned = burst if one.arm else theirs_too
+            if thinned and one.arm and first[1]:
+                step.burst(rows, one.unit, self.now, theirs)
+            else:
+                # What a burst leaves out of the alarm still counts against a certificate.
+                alone = not thinned or first[one.arm]
+                step.caller(
+                    rows, one.unit, one.arm, self.now, ours=ours, theirs=theirs, labelled=alone
+                )
+            if one.arm:
+                step.spread(rows, self.now)
+            first[one.arm] = False
+            changed.update(rows)
+        if burst and keyless[1] and first[1] and not step.span.paired:
+            rows = self._rows(metric, ())
+            step.burst(rows, None, self.now, 1)
+            step.spread(rows, self.now)
+            changed.update(rows)
+
+    def _decided(self, step: Step, one: Caller) -> bool:
+        """Whether a caller's arm was decided by this step, and is the one that its bucket says."""
+        if step.span.paired:
+            return True
+        if not step.span.decides(one.bucket):
+            return False
+        if (one.bucket < step.weight) != bool(one.arm):
+            self.misrouted += 1
+            return False
+        return True
+
+    def _fold_keyless(
+        self, step: Step, metric: str, cells: Cells, changed: set[int], thinned: tuple[bool, bool], *,
+        steady: bool,
+    ) -> None:  # fmt: skip
+        rows, counts = self._cells(metric, cells)
+        step.arrays["bad"][rows] += counts
+        sure = counts.copy()
+        if not steady:
+            sure[:, 0] = 0
+        step.arrays["steady"][rows] += sure
+        told = counts.copy()
+        for arm in (0, 1):
+            if thinned[arm]:  # in pairs one event with the pairs' own share; else see the caller
+                told[:, arm] = np.minimum(counts[:, arm], 1) if step.span.paired else 0
+        kept = told.any(axis=1)
+        step.keyless(rows[kept], told[kept])
+        if told[:, 1].any():
+            step.spread(rows[told[:, 1] > 0].tolist(), self.now)
+        changed.update(rows[kept].tolist())
+
+    # ------------------------------------------------------------ bursts
+
+    def _usual(self, step: Step, metric: str, at: float) -> tuple[float, float]:
+        """Return how many bad units a second production lets expect: of the candidate, of production."""
+        past = self._history.setdefault(metric, deque())
+        while past and past[0][0] < at - HISTORY_S:
+            past.popleft()
+        callers = sum(units for then, units, _ in past if then < at)
+        keyless = sum(units for then, _, units in past if then < at)
+        since = at - step.began
+
+        def odds(share: float) -> float:
+            return share / (1 - share) if 0 < share < 1 else 0.0
+
+        expected = callers * odds(step.span.callers) + keyless * odds(step.span.keyless)
+        return (
+            expected / min(max(since, SETTLED_S), HISTORY_S),
+            (callers + keyless) / min(max(since, STEADY_S), HISTORY_S),
+        )
+
+    def _remember(self, metric: str, at: float, callers: int, keyless: int) -> None:
+        if callers or keyless:
+            self._history.setdefault(metric, deque()).append((at, callers, keyless))
+
+    # ------------------------------------------------------------ labels
+
+    def fold_labels(self, weight: int, labels: Sequence[Label], at: float) -> None:
+        """Take outcomes of predictions of one step in, in the order of the predictions.
+
+        Each wrong one is an event when it comes; nothing waits for the other arm.
+        """
+        rail = self.rules.rails.get(QUALITY)
+        if rail is None or not labels:
+            return
+        present = self.weight
+        step = self.begin(weight, at)
+        self.weight = present if present is not None else weight
+        step.advance(self.now)
+        changed: set[int] = set()
+        for one in labels:
+            rows = self._rows(QUALITY, one.segments)
+            self._fold_label(step, rail, one, rows)
+            changed.update(rows)
+        self._test(step, changed)
+        self._look_at(step)
+
+    def _fold_label(self, step: Step, rail: Rail, one: Label, rows: list[int]) -> None:
+        of = step.span
+        share = of.keyless if one.unit is None else of.callers
+        if one.unit is not None and not of.decides(one.bucket):
+            return
+        if not 0 < share < 1:
+            return
+        step.dependence.add(
+            one.theirs - one.ours if of.paired else one.theirs * (1 - share) - one.ours * share
+        )
+        step.answer(rows, one.arm, one.ours, one.theirs)
+        arm = one.arm
+        if of.paired:
+            arm = int(one.theirs > one.ours)
+        event = one.theirs != one.ours if of.paired else one.theirs + one.ours > 0
+        if rail.mean:
+            step.loss(rows, one.unit, arm, self.now, one.ours, one.theirs, share, rail.worse_by)
+        elif event and one.unit is not None:
+            step.caller(rows, one.unit, arm, self.now, ours=one.ours, theirs=one.theirs)
+        elif event:
+            cells = np.zeros((len(rows), 2), dtype=np.int64)
+            cells[:, arm] = 1
+            at = np.array(rows, dtype=np.intp)
+            step.keyless(at, cells)
+            step.arrays["steady"][at] += cells
+        if arm and event:
+            step.spread(rows, one.second)
+
+    # ------------------------------------------------------------ the alarm
+
+    def _scaled(self, step: Step, rows: NDArray[np.intp]) -> tuple[Floats, NDArray[np.intp]]:
+        """Return evidence of every restart, (m, K), scaled to sound at 1/alpha; and the richest bet."""
+        metric = self.keys[int(rows[0])][0]
+        rail = self.rules.rails[metric]
+        if rail.mean:
+            wealth = np.stack([step.wealth_of(int(row)) for row in rows])
+            log_e, best = stats.log_mixture(wealth), wealth.argmax(axis=-1)
+        else:
+            log_e, best = bets.label_wealth(
+                step.counts[rows].astype(np.int64), step.span.callers, step.span.keyless, rail.r0
+            )
+        if metric == QUALITY and step.span.paired:
+            log_e = log_e / step.dependence.times()
+        part = np.array([self._log_part[int(row)] for row in rows]) + log(step.share)
+        whole = np.array([not self.keys[int(row)][1] for row in rows])
+        if not step.span.paired and not rail.mean:
+            part = part + np.where(whole, log(LABELS_PART), 0.0)
+        return log_e + part[:, None] + step.log_stakes, best
+
+    def _test(self, step: Step, changed: Iterable[int]) -> None:
+        """Look whether an alarm sounds in the rows that changed."""
+        by_metric: dict[str, list[int]] = {}
+        for row in changed:
+            by_metric.setdefault(self.keys[row][0], []).append(row)
+        for metric, found in by_metric.items():
+            rail = self.rules.rails[metric]
+            if not rail.weight:
+                continue
+            rows = np.array(sorted(found), dtype=np.intp)
+            theirs = self._theirs(step, rows, rail)
+            able = theirs.max(axis=1) >= self.rules.min_bad
+            rows, theirs = rows[able], theirs[able]
+            if not len(rows):
+                continue
+            log_e, best = self._scaled(step, rows)
+            step.arrays["best"][rows] = log_e.max(axis=1)
+            since = step.begins if metric != QUALITY else np.full(len(step.begins), -inf)
+            spread = step.arrays["seconds"][rows, SECONDS - 1]
+            enough = (
+                (theirs >= self.rules.min_bad)
+                & (spread[:, None] >= since)
+                & (spread[:, None] > -inf)
+            )
+            sounds = enough & (log_e >= -log(self.rules.alpha))
+            for at in np.flatnonzero(sounds.any(axis=1)):
+                place = int(np.argmax(np.where(sounds[at], log_e[at], -inf)))
+                self._fails(
+                    step, int(rows[at]), self._ratio(step, int(rows[at]), int(best[at, place]))
+                )
+
+    @staticmethod
+    def _theirs(step: Step, rows: NDArray[np.intp], rail: Rail) -> NDArray[np.int64]:
+        """Return the candidate's bad units by row and restart."""
+        if rail.mean:
+            asked = step.arrays["met"][rows, 1].astype(np.int64)
+            return np.repeat(asked[:, None], len(step.restarts), axis=1)
+        return step.counts[rows, :, bets.CANDIDATE].astype(np.int64)
+
+    def _ratio(self, step: Step, row: int, best: int) -> float:
+        """Return how many times as bad the richest bet says that the candidate is."""
+        rail = self.rules.rails[self.keys[row][0]]
+        if not rail.mean:
+            return float(ALARM_GRID[best] * rail.r0)
+        # A bet of lambda grows best where the mean is lambda times the mean square.
+        n0, s0, q0, n1, _, q1, pairs, _, squares = step.sums_of(row)[-TAIL:].tolist()
+        share = n1 / (n0 + n1) if n0 + n1 else 0.5
+        spread = (
+            squares / pairs if pairs else (q1 / max(n1, 1)) / max(share, 1e-9) + q0 / max(n0, 1)
+        )
+        ours = s0 / max(n0, 1)
+        return 1 + float(LAMBDAS[best]) * spread / ours if ours else inf
+
+    def _fails(
+        self, step: Step, row: int, ratio: float, part: Literal["labels", "counts"] = "labels"
+    ) -> None:
+        key = self.keys[row]
+        if key in self.failures:
+            return
+        bad = self.bad(step, row)
+        seconds = int(np.isfinite(step.arrays["seconds"][row]).sum())
+        self.failures[key] = Failure(
+            *key, weight=step.weight, at=self.now, ratio=ratio, part=part, bad=bad, seconds=seconds
+        )
+
+    # ------------------------------------------------------------ looks
+
+    def _look_at(self, step: Step) -> None:
+        """Look at the callers' counts, where it is time: certificates, and the alarm's second part."""
+        if not step.look_due(self.now):
+            return
+        of = step.span
+        if not 0 < of.callers < 1:
+            return
+        rows = step.units.column("row")
+        for row in np.unique(rows).tolist():
+            metric, segment = self.keys[row]
+            found = step.units.of_row(row)
+            known = step.known(row)
+            for name, rail in self.judges_of(metric):
+                step.proof[name, row] = _certificate(step, found, rail, known)
+            rail = self.rules.rails[metric]
+            if not segment and not of.paired and not rail.mean and rail.weight:
+                self._count(step, row, rail, found, known)
+        step.units.looked()
+
+    def _count(
+        self,
+        step: Step,
+        row: int,
+        rail: Rail,
+        found: dict[str, Floats],
+        known: tuple[int, int] | None,
+    ) -> None:
+        """Bet on the counts of each caller, since the step began and since the look before the last."""
+        if rail.r0 != 1 or row >= step.rows:
+            return  # counts are exchangeable between arms only where the hypothesis is "the same"
+        needed = -log(self.rules.alpha) + log(2 * bets.LOOKS)
+        part = self._log_part[row] + log(step.share) + log(COUNTS_PART)
+        theirs, ours = found["arm"] == 1, found["arm"] == 0
+        for late in (False, True) if step.looks > 2 else (False,):
+            x1 = found["theirs"][theirs] - (found["theirs_2"][theirs] if late else 0.0)
+            x0 = found["ours"][ours] - (found["ours_2"][ours] if late else 0.0)
+            if len(x1) < self.rules.min_bad:
+                continue
+            log_e = bets.counts_log_e(x1, x0, step.span.callers, None if late else known) + part
+            scaled = log_e - log(2 * bets.LOOKS)
+            step.arrays["best"][row] = max(float(step.arrays["best"][row]), scaled)
+            if log_e >= needed:
+                n0, n1 = known or (len(x0), len(x1))
+                mean = (x0.sum() / max(n0, 1), x1.sum() / max(n1, 1))
+                self._fails(step, row, float(mean[1] / mean[0]) if mean[0] else inf, "counts")
+
+    # ------------------------------------------------------------ reading
+
+    def bad(self, step: Step, row: int) -> tuple[int, int]:
+        """Return how many units went bad: callers once, requests without an entity each."""
+        name = "bad" if self.keys[row][0] == QUALITY else "all"
+        found = step.arrays["bad"][row]
+        if name == "all":
+            found = found + step.arrays["went"][row]
+        return int(found[0]), int(found[1])
+
+    def units(self, step: Step, row: int) -> tuple[int, int]:
+        """Return how many units asked: callers once, requests without an entity each."""
+        found = step.arrays["met"][row]
+        if self.keys[row][0] != QUALITY:
+            found = found + step.arrays["asked"][row]
+        return int(found[0]), int(found[1])
+
+    def callers(self) -> tuple[int, int]:
+        """Return how many callers this step decides on asked, by arm."""
+        step, row = self.step, self.row("errors", "")
+        if step is None or row < 0:
+            return 0, 0
+        ours, theirs = step.arrays["asked"][row].tolist()
+        return ours, theirs
+
+    def row(self, metric: str, segment: str) -> int:
+        """Return the row of a key; -1: there is none."""
+        return self._place.get((metric, segment), -1)
+
+    def proof(self, step: Step, name: str, row: int) -> float:
+        """Return the certificate of a guardrail in one row, scaled to pass at 1/alpha."""
+        metric = self.keys[row][0]
+        rail = self.rules.rails[name]
+        found = _keyless_proof(step, row, rail)
+        callers = step.proof.get((name, row))
+        if callers is not None:
+            found += callers - bets.LOG_LOOKS
+        if metric == QUALITY:
+            return found / step.dependence.times()
+        first, bad = step.arrays["first"][row].tolist()
+        floor_ = max(rail.floor, self.rules.callers_floor) if first else rail.floor
+        below = float(
+            stats.below_log_e(
+                bad + int(step.arrays["bad"][row, 1]),
+                first + int(step.arrays["met"][row, 1]),
+                floor_,
+            )
+        )
+        # Two chances to be proven: each has half of the budget.
+        return max(found, below) - log(2)
+
+    # ------------------------------------------------------------ keeping
+
+    def save(self) -> bytes:
+        """Return the judge as bytes; `load_judge` gives back exactly this one."""
+        return msgspec.msgpack.encode(_Kept(
+            method=METHOD, paired=self.paired, known=self._known, extras=self._extras, now=self.now,
+            weight=self.weight, keys=tuple(self.keys), parts=tuple(self._log_part),
+            segments=self._segments, failures=tuple(self.failures.values()),
+            history={m: tuple(past) for m, past in self._history.items()},
+            left_out=self.left_out, misrouted=self.misrouted,
+            steps=tuple(step.save() for step in self.steps.values()),
+            proofs=tuple(
+                tuple((name, row, value) for (name, row), value in step.proof.items())
+                for step in self.steps.values()
+            ),
+        ))  # fmt: skip
+
+    def spent(self) -> tuple[int, tuple[int, ...]]:
+        """Return how many further steps were begun, and every weight that there was."""
+        return self._extras, (*self._known, *self.steps)
+
+    def go_on(self, extras: int, known: Sequence[int]) -> None:
+        """Begin anew after another policy: no promise is given twice, and no caller assigned twice."""
+        self._extras = extras + 1
+        self._known = tuple(known)
+
+
+class _Kept(Value, frozen=True, kw_only=True):
+    method: int
+    paired: bool
+    known: tuple[int, ...]
+    extras: int
+    now: float
+    weight: int | None
+    keys: tuple[Key, ...]
+    parts: tuple[float, ...]
+    segments: dict[str, int]
+    failures: tuple[Failure, ...]
+    history: dict[str, tuple[tuple[float, int, int], ...]]
+    left_out: int
+    misrouted: int
+    steps: tuple[KeptStep, ...]
+    proofs: tuple[tuple[tuple[str, int, float], ...], ...]
+
+
+def load_judge(raw: bytes, rules: Rules) -> Judge:
+    """Return the judge that was saved.
+
+    Raises:
+        ValueError: it was saved by another version of the method.
+    """
+    kept = msgspec.msgpack.decode(raw, type=_Kept)
+    if kept.method != METHOD:
+        raise ValueError(f"evidence of method {kept.method}, and this is method {METHOD}")
+    judge = Judge(rules, paired=kept.paired, known=kept.known)
+    judge._restore(kept)  # noqa: SLF001 - its own module
+    return judge
+
+
+def _certificate(
+    step: Step, found: dict[str, Floats], rail: Rail, known: tuple[int, int] | None
+) -> float:
+    """Return the callers' certificate of one guardrail from the counts of one row."""
+    if step.span.paired:
+        return bets.pairs_certificate(found["theirs"], found["ours"], rail.worse_by, bets.CAPS)
+    theirs, ours = found["theirs"][found["arm"] == 1], found["ours"][found["arm"] == 0]
+    return bets.callers_certificate(theirs, ours, step.span.callers, rail.worse_by, known)
+
+
+def _keyless_proof(step: Step, row: int, rail: Rail) -> float:
+    """Return the certificate from requests without an entity."""
+    share = step.span.keyless
+    if rail.mean:
+        return float(stats.log_mixture(step.sums_of(row)[:-TAIL]))
+    ours, theirs = step.arrays["steady"][row].tolist()
+    if step.span.paired:
+        y1, y0 = bets.capped(np.ones(1), np.ones(1), rail.worse_by, 1)
+        more = ours * np.log1p(bets.CERTIFICATE_BETS * y0) + theirs * np.log1p(
+            -bets.CERTIFICATE_BETS * y1
+        )
+        return float(stats.log_mixture(more))
+    if not 0 < share < 1:
+        return 0.0
+    return bets.keyless_certificate(theirs, ours, share, rail.worse_by)

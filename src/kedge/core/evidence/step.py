@@ -1,0 +1,374 @@
+"""One step of a comparison: its restarts, its counts, its certificates.
+
+A step is the time at one weight. Only callers whose assignment it decides count in it: those whose
+bucket lies between the next smaller and the next larger weight that there was (`low`, `high`).
+Their designed share is (weight - low) / (high - low). Requests without an entity are assigned anew
+each time, with the weight itself; in pairs both releases answer, and the share is one half.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import inf
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kedge.core import stats
+from kedge.core.evidence import bets
+from kedge.core.evidence.dependence import Dependence
+from kedge.core.evidence.units import Units
+from kedge.core.stats import BETS, Floats
+from kedge.core.values import BUCKETS, Value
+
+HOUR, DAY = 6, stats.DAY_RESTARTS
+"""Restarts in an hour, in a day."""
+DAYS = 60
+"""Restarts on a full day that are kept: twice the longest time that a label takes."""
+TRACKED = 100_000
+"""Callers of one step whose first request is known: 8 bytes each, and the realised share is not
+used beyond. Those who ask later are not tracked, whatever their arm."""
+SECONDS = 3
+"""Separate seconds with a bad unit of the candidate before an alarm."""
+
+Ints = NDArray[np.int64]
+
+
+TAIL = 9
+"""The last places of a row of `means`: units, losses and squares of production, of the candidate, and
+of the pairs' differences."""
+
+
+class Span(NamedTuple):
+    """Which callers a step decides on, in buckets, and the designed shares."""
+
+    low: int
+    high: int
+    callers: float
+    """Of callers in [low, high); 0 or 1: none is decided on."""
+    keyless: float
+    paired: bool = False
+
+    def decides(self, bucket: int) -> bool:
+        """Whether the arm of a caller with this bucket was decided by this step."""
+        return self.paired or self.low <= bucket < self.high
+
+
+def span(weight: int, known: Sequence[int], *, paired: bool) -> Span:
+    """Return what a step at this weight decides, given the other weights that there were."""
+    if paired:
+        return Span(0, BUCKETS, 0.5, 0.5, paired=True)
+    low = max((w for w in known if w < weight), default=0)
+    high = min((w for w in known if w > weight), default=BUCKETS)
+    share = (weight - low) / (high - low) if high > low else 0.0
+    return Span(low, high, share, weight / BUCKETS)
+
+
+def live(elapsed: float) -> list[int]:
+    """Return which restarts are alive after so many seconds, in order.
+
+    Those on ten minutes live an hour, those on a full hour a day, those on a full day for ever (the
+    newest `DAYS`). So a regression that comes late is found by bets that are a sixth of its age.
+    """
+    newest = stats.restarts(elapsed)
+    found = set(range(0, newest + 1, DAY)[-DAYS:])
+    found |= {0}
+    found |= {k for k in range(max(newest - DAY + 1, 0), newest + 1) if k % HOUR == 0}
+    found |= set(range(max(newest - HOUR + 1, 0), newest + 1))
+    return sorted(found)
+
+
+class KeptStep(Value, frozen=True, kw_only=True):
+    """A step as it is kept."""
+
+    weight: int
+    span: tuple[int, int, float, float, bool]
+    began: float
+    share: float
+    looks: int
+    restarts: tuple[int, ...]
+    rows: int
+    arrays: dict[str, bytes]
+    units: dict[str, bytes]
+    sigma: float
+    dropped: int
+    tracked: bytes
+    wealth: dict[int, bytes]
+    means: dict[int, bytes]
+    dependence: bytes
+
+
+_ARRAYS: dict[str, tuple[tuple[int, ...], type[Any]]] = {
+    "seconds": ((SECONDS,), np.float64),
+    "bad": ((2,), np.int64),
+    "steady": ((2,), np.int64),
+    "met": ((2,), np.int64),
+    "asked": ((2,), np.int64),
+    "first": ((2,), np.int64),
+    "went": ((2,), np.int64),
+    "best": ((), np.float64),
+    "mild": ((), np.float64),
+}
+"""One row each (metric, segment):
+seconds -- the newest separate seconds in which a unit of the candidate went bad
+bad     -- bad requests without an entity, by arm
+steady  -- the same without production's bursts, for the certificate
+met     -- requests without an entity, by arm
+asked   -- callers that the step decides on and that asked, by arm
+first   -- all callers of the candidate that asked, and those whose first request went bad
+went    -- callers that went bad at least once, by arm
+best    -- the alarm's evidence, scaled so that it sounds at 1/alpha: its logarithm
+mild    -- the ratio that the richest bet of that process bets on
+"""
+
+
+class Step:
+    """Everything known of one step."""
+
+    def __init__(
+        self, weight: int, of: Span, began: float, share: float, tracked: int = TRACKED
+    ) -> None:
+        self.weight = weight
+        self.span = of
+        self.began = began
+        self.share = share
+        """Its part of alpha."""
+        self.looks = 0
+        self.restarts: list[int] = [0]
+        self.rows = 0
+        self.counts: NDArray[np.int32] = np.zeros((0, 1, bets.LABELS), np.int32)
+        self.arrays: dict[str, NDArray[Any]] = {
+            name: np.zeros((0, *shape), dtype) for name, (shape, dtype) in _ARRAYS.items()
+        }
+        self.units = Units()
+        self._room = tracked
+        self._tracked: set[int] = set()
+        self.wealth: dict[int, Floats] = {}
+        """By row of losses: log-wealth of the bets of each restart, (K, BETS)."""
+        self.means: dict[int, Floats] = {}
+        """By row of labels: the certificate's log-wealth of requests without an entity, then sums
+        of every label (`TAIL`)."""
+        self.dependence = Dependence()
+        self.proof: dict[tuple[str, int], float] = {}
+        """By guardrail and row: the callers' certificate at the newest look."""
+        self._ticks()
+
+    # ------------------------------------------------------------ time
+
+    def _ticks(self) -> None:
+        self.begins = self.began + stats.RESTART_S * np.array(self.restarts, dtype=np.float64)
+        self.log_stakes = np.log([stats.stake(k) for k in self.restarts])
+
+    def advance(self, at: float) -> None:
+        """Begin the restarts that are due and drop those that are too old."""
+        if at - self.began < (self.restarts[-1] + 1) * stats.RESTART_S:
+            return
+        now = live(at - self.began)
+        old = {k: place for place, k in enumerate(self.restarts)}
+        kept = [(new, old[k]) for new, k in enumerate(now) if k in old]
+        to, of = [new for new, _ in kept], [before for _, before in kept]
+        counts = np.zeros((self.rows, len(now), bets.LABELS), np.int32)
+        counts[:, to] = self.counts[:, of]
+        for row, wealth in self.wealth.items():
+            more = np.zeros((len(now), BETS))
+            more[to] = wealth[of]
+            self.wealth[row] = more
+        self.counts, self.restarts = counts, now
+        self._ticks()
+
+    def look_due(self, at: float) -> bool:
+        """Whether callers' counts are to be looked at now. Looks that were missed are one."""
+        due = self.looks
+        while due < bets.LOOKS and at - self.began >= bets.FIRST_LOOK_S * 2 ** (due / 2):
+            due += 1
+        if due == self.looks:
+            return False
+        self.looks = due
+        return True
+
+    # ------------------------------------------------------------ rows
+
+    def grow(self, rows: int) -> None:
+        """Make room for rows that are new."""
+        more = rows - self.rows
+        if more <= 0:
+            return
+        self.counts = np.concatenate(
+            [self.counts, np.zeros((more, len(self.restarts), bets.LABELS), np.int32)]
+        )
+        for name, (shape, dtype) in _ARRAYS.items():
+            new: NDArray[Any] = np.full(
+                (more, *shape), -inf if name in ("seconds", "best") else 0, dtype
+            )
+            self.arrays[name] = np.concatenate([self.arrays[name], new])
+        self.rows = rows
+
+    def fresh_from(self, before: float) -> int:
+        """Return the first restart in which a caller counts that was counted before at this time."""
+        return int(np.searchsorted(self.begins, before, side="right"))
+
+    def caller(
+        self, rows: Sequence[int], unit: int, arm: int, at: float, *, ours: float, theirs: float,
+        labelled: bool = True,
+    ) -> None:  # fmt: skip
+        """Count a caller's badness in some rows; `labelled`: it is an event of the alarm."""
+        if self.units.ignored(unit):
+            return
+        for row in rows:
+            if not labelled:
+                self.units.add(row, unit, arm, ours, theirs)
+                continue
+            before = self.units.count(row, unit, arm, at, ours, theirs)
+            if before == -inf:
+                self.arrays["went"][row, arm] += 1
+            begin = self.fresh_from(before)
+            self.counts[row, begin:, bets.CALLERS] += 1
+            if arm:
+                self.counts[row, begin:, bets.CANDIDATE] += 1
+
+    def burst(self, rows: Sequence[int], unit: int | None, at: float, times: float) -> None:
+        """Count many bad units of the candidate in one second as one event with a share of a half."""
+        for row in rows:
+            begin = 0
+            if unit is not None and not self.units.ignored(unit):
+                before = self.units.count(row, unit, 1, at, 0.0, times)
+                self.arrays["went"][row, 1] += before == -inf
+                begin = self.fresh_from(before)
+            self.counts[row, begin:, bets.BURSTS] += 1
+            self.counts[row, begin:, bets.CANDIDATE] += 1
+
+    def spread(self, rows: Sequence[int], at: float) -> None:
+        """Remember the second in which a unit of the candidate went bad."""
+        seconds = self.arrays["seconds"]
+        for row in rows:
+            if seconds[row, 0] != at:
+                seconds[row, 1:] = seconds[row, :-1].copy()
+                seconds[row, 0] = at
+
+    def keyless(self, rows: NDArray[np.intp], cells: Ints) -> None:
+        """Count bad requests without an entity: rows (n,), cells (n, 2) by arm."""
+        self.counts[rows, :, bets.KEYLESS] += cells.sum(axis=1).astype(np.int32)[:, None]
+        self.counts[rows, :, bets.CANDIDATE] += cells[:, 1].astype(np.int32)[:, None]
+
+    def track(self, unit: int) -> bool:
+        """Take a caller in whose first request in this step is known; False: it was, or none fits."""
+        if unit in self._tracked or len(self._tracked) >= self._room:
+            return False
+        self._tracked.add(unit)
+        return True
+
+    def ask(self, rows: Sequence[int], bucket: int, arm: int, *, bad: bool) -> None:
+        """Count a tracked caller's first request in some rows of one metric."""
+        decided, theirs = self.span.decides(bucket), bool(arm) or self.span.paired
+        for row in rows:
+            if self.span.paired:
+                self.arrays["asked"][row] += 1
+            elif decided:
+                self.arrays["asked"][row, arm] += 1
+            if theirs:
+                self.arrays["first"][row, 0] += 1
+                self.arrays["first"][row, 1] += bad
+
+    @property
+    def tracked(self) -> int:
+        """Callers whose first request is known."""
+        return len(self._tracked)
+
+    def known(self, row: int) -> tuple[int, int] | None:
+        """Return how many callers asked by arm; None where not all of them are known."""
+        if self.units.sigma < 1 or len(self._tracked) >= self._room:
+            return None
+        ours, theirs = self.arrays["asked"][row].tolist()
+        return ours, theirs
+
+    # ------------------------------------------------------------ losses
+
+    def wealth_of(self, row: int) -> Floats:
+        """Return the log-wealth of the bets on losses of a row, (K, BETS)."""
+        if row not in self.wealth:
+            self.wealth[row] = np.zeros((len(self.restarts), BETS))
+        return self.wealth[row]
+
+    def sums_of(self, row: int) -> Floats:
+        """Return the sums of a row that is judged by labels."""
+        if row not in self.means:
+            self.means[row] = np.zeros(len(bets.CERTIFICATE_BETS) + TAIL)
+        return self.means[row]
+
+    def answer(self, rows: Sequence[int], arm: int, ours: float, theirs: float) -> None:
+        """Count one labelled prediction for the figures that are shown."""
+        more = np.zeros(TAIL)
+        if self.span.paired:
+            apart = theirs - ours
+            more[:] = 1, ours, ours * ours, 1, theirs, theirs * theirs, 1, apart, apart * apart
+            wrong = (int(ours > theirs), int(theirs > ours))
+            labels = (1, 1)
+        else:
+            loss = theirs if arm else ours
+            more[3 * arm : 3 * arm + 3] = 1, loss, loss * loss
+            wrong = (int(not arm and loss > 0), int(arm and loss > 0))
+            labels = (1 - arm, arm)
+        for row in rows:
+            self.sums_of(row)[-TAIL:] += more
+            self.arrays["met"][row] += labels
+            self.arrays["bad"][row] += wrong
+
+    def loss(
+        self, rows: Sequence[int], unit: int | None, arm: int, at: float, ours: float, theirs: float,
+        share: float, worse_by: float,
+    ) -> None:  # fmt: skip
+        """Bet on one unit's loss: on its first label in each restart."""
+        paired = self.span.paired
+        more = (
+            bets.pair_steps(theirs - ours)
+            if paired
+            else bets.mean_steps(theirs if arm else ours, arm, share)
+        )
+        for row in rows:
+            wealth, means = self.wealth_of(row), self.sums_of(row)
+            if unit is None:
+                wealth += more
+                means[:-TAIL] += bets.mean_certificate(ours, theirs, share, worse_by, paired=paired)
+                continue
+            if self.units.ignored(unit):
+                return
+            wealth[self.fresh_from(self.units.count(row, unit, arm, at, ours, theirs)) :] += more
+
+    # ------------------------------------------------------------ keeping
+
+    def save(self) -> KeptStep:
+        """Return everything as bytes and numbers."""
+        arrays = {name: self.arrays[name].tobytes() for name in _ARRAYS}
+        return KeptStep(
+            weight=self.weight, span=(*self.span,), began=self.began, share=self.share,
+            looks=self.looks, restarts=tuple(self.restarts), rows=self.rows,
+            arrays={**arrays, "counts": self.counts.tobytes()},
+            units=self.units.save(), sigma=self.units.sigma, dropped=self.units.dropped,
+            tracked=np.array(sorted(self._tracked), dtype=np.uint64).tobytes(),
+            wealth={row: found.tobytes() for row, found in self.wealth.items()},
+            means={row: found.tobytes() for row, found in self.means.items()},
+            dependence=self.dependence.save(),
+        )  # fmt: skip
+
+
+def load(kept: KeptStep) -> Step:
+    """Return the step that was saved."""
+    step = Step(kept.weight, Span(*kept.span), kept.began, kept.share)
+    step.looks, step.restarts, step.rows = kept.looks, list(kept.restarts), kept.rows
+    count = len(step.restarts)
+    step.counts = (
+        np.frombuffer(kept.arrays["counts"], np.int32).reshape(kept.rows, count, bets.LABELS).copy()
+    )
+    for name, (shape, dtype) in _ARRAYS.items():
+        found: NDArray[Any] = np.frombuffer(kept.arrays[name], dtype)
+        step.arrays[name] = found.reshape(kept.rows, *shape).copy()
+    step.units.load(kept.units, kept.sigma, kept.dropped)
+    step._tracked = set(np.frombuffer(kept.tracked, np.uint64).tolist())  # noqa: SLF001 - its own module
+    step.wealth = {
+        row: np.frombuffer(found).reshape(count, BETS).copy() for row, found in kept.wealth.items()
+    }
+    step.means = {row: np.frombuffer(found).copy() for row, found in kept.means.items()}
+    step.dependence = Dependence(kept.dependence)
+    step._ticks()  # noqa: SLF001 - its own module
+    return step

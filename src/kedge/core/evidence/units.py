@@ -1,0 +1,135 @@
+"""Callers that went bad: when each was counted last in each row, and how often it failed.
+
+One table for all rows of a step. The time of a caller's last bad event is the whole memory of
+"already counted": an event counts in a restart if and only if the last one lies before that restart
+began.
+"""
+
+from __future__ import annotations
+
+from math import inf
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kedge.core.stats import Floats
+
+UNITS = 200_000
+"""Callers (in all rows) of one step: 8 MB of numbers. Beyond, half of the callers are dropped and
+ignored from then on, chosen by a hash that knows nothing of the arm."""
+_FIELDS = {
+    "unit": np.uint64, "row": np.int32, "arm": np.int8, "last": np.float64,
+    "ours": np.float32, "theirs": np.float32, "ours_1": np.float32, "ours_2": np.float32,
+    "theirs_1": np.float32, "theirs_2": np.float32,
+}  # fmt: skip
+"""`last`: when it was counted, Unix seconds. `ours`, `theirs`: badness on production and on the
+candidate since the step began; _1 and _2 as they were at the last look and at the one before."""
+_MASK = (1 << 64) - 1
+
+
+def pick(unit: int) -> float:
+    """Return a number in [0, 1) from a caller's hash, independent of its bucket (splitmix64)."""
+    z = (unit + 0x9E3779B97F4A7C15) & _MASK
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
+    return float((z ^ (z >> 31)) >> 11) / float(1 << 53)
+
+
+class Units:
+    """The table. Bounded; what a bound drops is counted in `dropped`."""
+
+    def __init__(self, limit: int = UNITS) -> None:
+        self._limit = limit
+        self._place: dict[tuple[int, int], int] = {}
+        self._size = 0
+        self._columns = {name: np.zeros(64, dtype) for name, dtype in _FIELDS.items()}
+        self.sigma = 1.0
+        """Callers whose `pick` is below it are counted."""
+        self.dropped = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def column(self, name: str) -> NDArray[np.generic]:
+        """Return one column of every caller."""
+        return self._columns[name][: self._size]
+
+    def ignored(self, unit: int) -> bool:
+        """Whether this caller was dropped for want of room."""
+        return self.sigma < 1 and pick(unit) >= self.sigma
+
+    def count(self, row: int, unit: int, arm: int, at: float, ours: float, theirs: float) -> float:
+        """Count a bad event and return when the caller was counted before in this row; -inf: never."""
+        place = self.add(row, unit, arm, ours, theirs)
+        if place < 0:
+            return -inf
+        last = self._columns["last"]
+        before = float(last[place])
+        last[place] = at
+        return before
+
+    def add(self, row: int, unit: int, arm: int, ours: float, theirs: float) -> int:
+        """Add to a caller's badness and return its place; -1: it was dropped for want of room."""
+        place = self._place.get((row, unit), -1)
+        if place < 0:
+            if self._size >= self._limit:
+                self._thin()
+                if self.ignored(unit):
+                    self.dropped += 1
+                    return -1
+            place = self._place[row, unit] = self._size
+            self._size += 1
+            if place == len(self._columns["unit"]):
+                self._columns = {
+                    name: np.concatenate([old, np.zeros_like(old)])
+                    for name, old in self._columns.items()
+                }
+            columns = self._columns
+            columns["unit"][place], columns["row"][place], columns["arm"][place] = unit, row, arm
+            columns["last"][place] = -inf
+            for name in ("ours", "theirs", "ours_1", "ours_2", "theirs_1", "theirs_2"):
+                columns[name][place] = 0
+        self._columns["ours"][place] += ours
+        self._columns["theirs"][place] += theirs
+        return place
+
+    def of_row(self, row: int) -> dict[str, Floats]:
+        """Return the counts of one row's callers, as columns of float64, with their arms."""
+        mine = np.flatnonzero(self.column("row") == row)
+        return {
+            name: self.column(name)[mine].astype(np.float64)
+            for name in ("arm", "ours", "theirs", "ours_1", "ours_2", "theirs_1", "theirs_2")
+        }
+
+    def looked(self) -> None:
+        """Remember the counts as they are at a look."""
+        for name in ("ours", "theirs"):
+            self._columns[f"{name}_2"] = self._columns[f"{name}_1"]
+            self._columns[f"{name}_1"] = self._columns[name].copy()
+
+    def _thin(self) -> None:
+        while self._size > self._limit // 2 and self.sigma > 1e-6:
+            self.sigma /= 2
+            picks = np.array([pick(int(unit)) for unit in self.column("unit")])
+            kept = np.flatnonzero(picks < self.sigma)
+            self.dropped += self._size - len(kept)
+            self._fill({name: self.column(name)[kept].copy() for name in _FIELDS})
+
+    def _fill(self, columns: dict[str, NDArray[np.generic]]) -> None:
+        self._columns = columns
+        self._size = len(columns["unit"])
+        rows, units = columns["row"].tolist(), columns["unit"].tolist()
+        self._place = {key: at for at, key in enumerate(zip(rows, units, strict=True))}
+        if not self._size:
+            self._columns = {name: np.zeros(64, dtype) for name, dtype in _FIELDS.items()}
+
+    def save(self) -> dict[str, bytes]:
+        """Return the columns as bytes."""
+        return {name: self.column(name).tobytes() for name in _FIELDS}
+
+    def load(self, kept: dict[str, bytes], sigma: float, dropped: int) -> None:
+        """Take columns that were saved."""
+        self._fill({
+            name: np.frombuffer(kept[name], dtype).copy() for name, dtype in _FIELDS.items()
+        })  # fmt: skip
+        self.sigma, self.dropped = sigma, dropped

@@ -1,0 +1,272 @@
+"""Verdicts: what a judge knows, in words and figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from math import exp, inf, log, sqrt
+from typing import NamedTuple
+
+import numpy as np
+
+from kedge.core import stats
+from kedge.core.evidence import bets
+from kedge.core.evidence.judge import (
+    QUALITY,
+    SHOWN_ALPHA,
+    Cells,
+    Failure,
+    Judge,
+    Key,
+    Overall,
+    Rail,
+    Verdict,
+    Word,
+)
+from kedge.core.evidence.step import TAIL, Step
+
+PROVABLE = 700
+"""Callers of the candidate that prove that fewer than one in a hundred fail, without a failure: 620
+to 730, by how the bets fall."""
+
+
+def overall(judge: Judge, *, aside: AbstractSet[str] = frozenset()) -> Overall:
+    """Say whether an alarm sounds, and which; `aside` are metrics that cannot be trusted now."""
+    rules = judge.rules
+    needed = -log(rules.alpha)
+    step = judge.step
+    heard = [one for one in judge.failures.values() if one.metric not in aside]
+    failed = [one for one in heard if not _excused(judge, one)]
+    if failed:
+        first = min(failed, key=lambda one: one.at)
+        name = _name(first.metric, first.segment)
+        reason = f"{name}: {_figures(judge, first)}"
+        return Overall("fail", reason, needed, needed, first.metric, first.segment)
+    if heard:
+        one = heard[0]
+        reason = f"{_name(one.metric, one.segment)} is worse, within margin"
+        return Overall("pass", reason, needed, needed, one.metric, one.segment)
+    if step is None or not judge.keys:
+        return Overall("inconclusive", "no data", needed=needed)
+    weights = [rules.rails[metric].weight > 0 for metric, _ in judge.keys]
+    able = np.flatnonzero(np.array(weights))
+    bad = {int(row): judge.bad(step, int(row))[1] for row in able if not judge.keys[int(row)][1]}
+    if max(bad.values(), default=0) < rules.min_bad:
+        most = max(bad.values(), default=0)
+        return Overall(
+            "inconclusive", f"{most} of {rules.min_bad} bad units of the candidate", needed=needed
+        )
+    best = step.arrays["best"][able]
+    top = int(able[int(np.argmax(best))])
+    metric, segment = judge.keys[top]
+    log_e = float(best.max())
+    reason = f"no harm proven: evidence {exp(min(log_e, 700)):.3g} of {exp(needed):.3g}"
+    return Overall("inconclusive", reason, log_e, needed, metric, segment)
+
+
+def _excused(judge: Judge, failure: Failure) -> bool:
+    """Whether a failure is proven to be within its margin, in its own step, and bets on no more.
+
+    The certificate is about the whole step; a regression that came late is not excused by the good
+    hours before it. The bets that were placed since then know how large it is.
+    """
+    step = judge.steps.get(failure.weight)
+    row = judge.row(failure.metric, failure.segment)
+    rail = judge.rules.rails.get(failure.metric)
+    if step is None or row < 0 or rail is None:
+        return False
+    mild = failure.ratio <= (1 + rail.worse_by) * 1.001
+    return mild and judge.proof(step, failure.metric, row) >= -log(judge.rules.alpha)
+
+
+def verdicts(
+    judge: Judge, requests: Mapping[str, tuple[int, int]], *, only: AbstractSet[Key] | None = None
+) -> tuple[Verdict, ...]:
+    """Say what is known of every (metric, segment), or of some, in the present step.
+
+    Args:
+        judge: what was folded.
+        requests: by segment, requests that each arm was asked in this step; in pairs, pairs twice.
+        only: these keys, where given.
+    """
+    step = judge.step
+    if step is None:
+        return ()
+    found = []
+    suspects = _suspects(judge, step) if only is None else frozenset()
+    for name, rail in judge.rules.rails.items():
+        metric = rail.of or name
+        for row, (of, segment) in enumerate(judge.keys):
+            if of == metric and (only is None or (name, segment) in only):
+                suspect = row in suspects and not rail.of
+                found.append(_verdict(judge, step, name, row, requests, suspect=suspect))
+    return tuple(found)
+
+
+def _suspects(judge: Judge, step: Step) -> frozenset[int]:
+    """Return the rows that stand out now (e-BH); nothing follows from it."""
+    if not len(judge.keys):
+        return frozenset()
+    found = stats.e_bh(step.arrays["best"].astype(np.float64), SHOWN_ALPHA)
+    return frozenset(np.flatnonzero(found).tolist())
+
+
+class _Known(NamedTuple):
+    """What one verdict is made of."""
+
+    metric: str
+    segment: str
+    rail: Rail
+    units: tuple[int, int]
+    bad: tuple[int, int]
+    asked: tuple[int, int]
+    """Requests, or labels."""
+    log_e: float
+    proof: float
+    callers: int
+    """Of the candidate that this step decides on."""
+    named: bool
+
+
+def _verdict(
+    judge: Judge, step: Step, name: str, row: int, requests: Cells, *, suspect: bool
+) -> Verdict:
+    metric, segment = judge.keys[row]
+    rail = judge.rules.rails[name]
+    units, bad = judge.units(step, row), judge.bad(step, row)
+    callers = int(step.arrays["asked"][row, 1])
+    named = bool(step.arrays["asked"][row].any() or step.arrays["went"][row].any())
+    asked = units if metric == QUALITY else requests.get(segment, (0, 0))
+    best = float(step.arrays["best"][row])
+    of = _Known(
+        name, segment, rail, units, bad, asked, log_e=best if best > -inf else 0.0,
+        proof=judge.proof(step, name, row), callers=callers, named=named,
+    )  # fmt: skip
+    word, reason = _word(judge, of)
+    ratio, interval, difference = _estimate(step, row, rail, metric)
+    return Verdict(
+        metric=name, segment=segment, verdict=word, reason=reason, units=units, bad=bad, ratio=ratio,
+        interval=interval, difference=difference, log_e=of.log_e, log_e_pass=of.proof, suspect=suspect,
+        callers=named, provable=not named or callers >= PROVABLE or callers == 0,
+    )  # fmt: skip
+
+
+def _word(judge: Judge, of: _Known) -> tuple[Word, str]:
+    rules = judge.rules
+    least = rules.min_units_per_segment if of.segment else rules.min_units
+    failure = judge.failures.get((of.metric, of.segment))
+    if failure is not None and not _excused(judge, failure):
+        return "fail", f"worse, proven: {_figures(judge, failure)}"
+    told = _told(of)
+    if not of.asked[1] and not of.units[1]:
+        return "inconclusive", "no data"
+    if of.proof >= -log(rules.alpha) and of.asked[1] >= least:
+        if failure is not None:
+            return "pass", f"worse, within margin: {told}"
+        return "pass", f"not {of.rail.worse_by:.0%} worse, proven: {told}"
+    if of.asked[1] < least:
+        kind = "labels" if of.metric == QUALITY else "pairs" if judge.paired else "requests"
+        return "inconclusive", f"{of.asked[1]} of {least} {kind}"
+    few = ""
+    if of.named and of.metric != QUALITY and 0 < of.callers < PROVABLE and not of.bad[0]:
+        few = f"; {of.callers} callers of the candidate, and about {PROVABLE} prove that fewer than 1 in 100 fail"
+    return "inconclusive", (
+        f"neither proven: worse {exp(min(of.log_e, 700)):.2g}, not {of.rail.worse_by:.0%} worse "
+        f"{exp(min(of.proof, 700)):.2g}, of {1 / rules.alpha:.0f}; {told}{few}"
+    )
+
+
+def _told(of: _Known) -> str:
+    kind = "labels" if of.metric == QUALITY else "units"
+    if of.named and of.metric != QUALITY:
+        kind = "callers" if not of.asked[1] else "units"
+    return (
+        f"candidate {of.bad[1]} bad of {of.units[1]} {kind} ({_share(of.bad[1], of.units[1])}), "
+        f"production {of.bad[0]} of {of.units[0]} ({_share(of.bad[0], of.units[0])})"
+    )
+
+
+def _share(bad: int, units: int) -> str:
+    return f"{bad / units:.2%}" if units else "-"
+
+
+def _name(metric: str, segment: str) -> str:
+    return f"{metric} in {segment}" if segment else metric
+
+
+def _figures(judge: Judge, failure: Failure) -> str:
+    """Say how many units of each arm went bad, over how many seconds, and where."""
+    step, row = judge.steps.get(failure.weight), judge.row(failure.metric, failure.segment)
+    old, new = failure.bad
+    if failure.metric == QUALITY:
+        units = judge.units(step, row) if step is not None and row >= 0 else (0, 0)
+        return f"wrong {new} times on the candidate of {units[1]} labels, {old} on production of {units[0]}"
+    spread = (
+        f"in at least {failure.seconds} separate seconds"
+        if failure.seconds > 1
+        else "in one second"
+    )
+    where = "" if judge.paired else f" at {failure.weight / 100:g} %"
+    return f"{new} bad units of the candidate {spread}, {old} of production{where}"
+
+
+# ---------------------------------------------------------------- estimates
+
+
+def _estimate(
+    step: Step, row: int, rail: Rail, metric: str
+) -> tuple[float | None, tuple[float, float | None] | None, float | None]:
+    """Return a ratio, an interval and a difference to be shown."""
+    if metric == QUALITY:
+        return _difference(step, row)
+    first = step.counts[row, 0].astype(np.int64)
+    if first[bets.CALLERS] == 0:
+        grid = stats.ratio_grid(rail.worse_by)
+        of = bets.label_likelihood(first, step.span.callers, step.span.keyless, grid)
+        ratio, low, high = stats.rate_ratio_interval(of, grid, SHOWN_ALPHA)
+        shown = ratio if ratio is not None and ratio < inf else None
+        return shown, (low, high if high < inf else None), None
+    return (*_caller_ratio(step, row), None)
+
+
+def _caller_ratio(step: Step, row: int) -> tuple[float | None, tuple[float, float | None] | None]:
+    """Return the ratio of bad requests a caller, and its interval by the callers' own spread.
+
+    For showing only: an asymptotic confidence sequence of the difference of the means (Waudby-Smith
+    et al., Annals of Statistics 2024), as a multiple of production's mean.
+    """
+    found, known = step.units.of_row(row), step.known(row)
+    if known is None or min(known) < 2:
+        return None, None
+    if step.span.paired:
+        x1, x0 = found["theirs"], found["ours"]
+    else:
+        x1, x0 = found["theirs"][found["arm"] == 1], found["ours"][found["arm"] == 0]
+    n0, n1 = max(known[0], len(x0)), max(known[1], len(x1))
+    m0, m1 = x0.sum() / n0, x1.sum() / n1
+    if not m0:
+        return None, (0.0, None)
+    spread = (np.square(x1).sum() / n1 - m1 * m1) / n1 + (np.square(x0).sum() / n0 - m0 * m0) / n0
+    n = n0 * n1 / (n0 + n1)
+    half = stats.asymptotic_half_width(
+        n, sqrt(max(spread, 0.0) * n), stats.rho_for(1000, SHOWN_ALPHA), SHOWN_ALPHA
+    )
+    ratio = float(m1 / m0)
+    return ratio, (max(float(ratio - half / m0), 0.0), float(ratio + half / m0))
+
+
+def _difference(
+    step: Step, row: int
+) -> tuple[float | None, tuple[float, float | None] | None, float | None]:
+    n0, s0, q0, n1, s1, q1, pairs, apart, squares = step.sums_of(row)[-TAIL:].tolist()
+    if pairs:
+        return None, stats.mean_interval(pairs, apart, squares, SHOWN_ALPHA), apart / pairs
+    if min(n0, n1) < 2:
+        return None, None, s1 / n1 - s0 / n0 if min(n0, n1) else None
+    difference = s1 / n1 - s0 / n0
+    n = n0 * n1 / (n0 + n1)
+    spread = max(q1 / n1 - (s1 / n1) ** 2, 1 / n1) / n1 + max(q0 / n0 - (s0 / n0) ** 2, 1 / n0) / n0
+    half = stats.asymptotic_half_width(
+        n, sqrt(spread * n), stats.rho_for(1000, SHOWN_ALPHA), SHOWN_ALPHA
+    )
+    return None, (max(difference - half, -1.0), min(difference + half, 1.0)), difference
