@@ -9,7 +9,7 @@ import pytest
 
 from kedge.core.commands import Certify, Pause, Promote, Rollback
 from kedge.core.findings import Cause
-from kedge.core.monitor import Overall, Verdict, Word
+from kedge.core.evidence.judge import Overall, Verdict, Word
 from kedge.core.policy import (
     DEFAULTS,
     KILL_BROKEN,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kedge.core.commands import Rollback
-from kedge.core.monitor import Overall, Verdict
+from kedge.core.evidence.judge import Overall, Verdict
 from kedge.core.policy import Facts, decide
 from kedge.core.records import JoinRow, Labelled, Outcome
 from kedge.core.values import (

@@ -153,8 +153,6 @@ class Judged(Value, frozen=True, kw_only=True):
     """In the order of the predictions: the weight in buckets, the label version, and the label."""
     delays: dict[int, int] = {}
     """By log-bin of the delay (`delay_bin`)."""
-    arms: dict[int, tuple[int, int]] = {}
-    """By weight: labelled predictions of production and of the candidate, whatever they say."""
     versions: dict[str, int] = {}
     declined: int = 0
     failed: int = 0
@@ -188,7 +186,6 @@ def judged(
     loss = loss_of(metric, output)
     found: list[tuple[int, str, Label]] = []
     delays: dict[int, int] = {}
-    arms: dict[int, tuple[int, int]] = {}
     versions: dict[str, int] = {}
     declined = failed = unfit = 0
     for one in sorted(rows, key=lambda one: (one.row.at, one.row.id, one.outcome.label_version)):
@@ -209,11 +206,9 @@ def judged(
         if reverse:
             label = label._replace(arm=1 - label.arm, ours=label.theirs, theirs=label.ours)
         weight = BUCKETS - row.weight if reverse and not paired else row.weight
-        before = arms.get(weight, (0, 0))
-        arms[weight] = (before[0] + 1 - label.arm, before[1] + label.arm)
         found.append((weight, outcome.label_version, label))
     return Judged(
-        labels=tuple(found), delays=delays, arms=arms, versions=versions, declined=declined,
+        labels=tuple(found), delays=delays, versions=versions, declined=declined,
         failed=failed, unfit=unfit,
     )  # fmt: skip
 

@@ -11,7 +11,7 @@ second are one event, so the windows of all workers are needed.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import inf, sqrt
+from math import inf
 from typing import Any, TypeVar
 
 import msgspec
@@ -20,7 +20,6 @@ import numpy as np
 from kedge.core import costs, stats
 from kedge.core.evidence.judge import (
     METHOD,
-    QUALITY,
     Caller,
     First,
     Judge,
@@ -54,9 +53,6 @@ SEGMENTS = 2_000
 """Segments counted in one comparison; the rest is left to `other`, and counted."""
 HELD_S = 2.0
 """How long a second waits for the windows of all workers: each writes once a second."""
-UNEVEN_Z, UNEVEN_RATIO = 2.0, 0.9
-"""Labels come unevenly when the arms' labelled shares differ by so many standard errors, and one is less
-than so much of the other: two standard errors alone are met once in twenty even comparisons."""
 LULL_S = 5
 """A second without a window within so many seconds of one still counts as watched."""
 
@@ -75,10 +71,6 @@ class Labels(Value, frozen=True, kw_only=True):
     declined: int = 0
     unfit: int = 0
     delays: dict[int, int] = {}
-    arms: dict[int, tuple[int, int]] = {}
-    """By weight: labelled predictions by arm."""
-    given: dict[int, tuple[int, int]] = {}
-    """By weight: predictions by arm."""
 
 
 class Snapshot(Value, frozen=True, kw_only=True):
@@ -258,12 +250,6 @@ class Watch:
         cells = self._bounded(window.exposed)
         added(self.totals, cells)
         added(self._requests, cells)
-        if not self.paired:
-            before = self.labels.given.get(window.weight, (0, 0))
-            more = window.predictions
-            self.labels = msgspec.structs.replace(self.labels, given={
-                **self.labels.given, window.weight: (before[0] + more[0], before[1] + more[1]),
-            })  # fmt: skip
         for name, cell in window.agreement.items():
             if name in self.agreement or len(self.agreement) < SEGMENTS:
                 old = self.agreement.get(name, Agreement())
@@ -334,38 +320,21 @@ class Watch:
         self.labels = Labels(
             cursor=cursor, version=version, versions=_summed(known.versions, of.versions),
             units=(units[0], units[1]), loss=(loss[0], loss[1]), declined=known.declined + of.declined,
-            unfit=known.unfit + of.unfit, delays=_summed(known.delays, of.delays), given=known.given,
-            arms={
-                weight: (before[0] + more[0], before[1] + more[1])
-                for weight in {*known.arms, *of.arms}
-                for before in [known.arms.get(weight, (0, 0))]
-                for more in [of.arms.get(weight, (0, 0))]
-            },
+            unfit=known.unfit + of.unfit, delays=_summed(known.delays, of.delays),
         )  # fmt: skip
 
     def uneven_labels(self) -> str:
-        """Say why the arms' labels cannot be compared; empty when they can.
-
-        Labels whose delay or presence depends on the arm look like a difference between releases.
-        """
-        failed = [one.weight for one in self._judge.failures.values() if one.metric == QUALITY]
-        weights = (self._step[0], *failed)
-        return next(filter(None, map(self._uneven, weights)), "")
-
-    def _uneven(self, weight: int) -> str:
-        (n0, n1), (given0, given1) = (
-            of.get(weight, (0, 0)) for of in (self.labels.arms, self.labels.given)
-        )
-        if self.paired or min(given0, given1) == 0 or n0 + n1 == 0:
+        """Say that the arms' labels do not come alike, where a verdict waits for that; else empty."""
+        step = self._judge.step
+        if step is None or not step.uneven:
             return ""
-        p0, p1 = min(n0 / given0, 1.0), min(n1 / given1, 1.0)
-        both = min((n0 + n1) / (given0 + given1), 1.0)
-        spread = sqrt(both * (1 - both) * (1 / given0 + 1 / given1))
-        if abs(p0 - p1) <= UNEVEN_Z * spread or min(p0, p1) >= UNEVEN_RATIO * max(p0, p1):
-            return ""
+        shares = [
+            labelled / given if given else 0.0
+            for labelled, given in zip(step.labelled.tolist(), step.given.tolist(), strict=True)
+        ]
         return (
-            f"labels come unevenly: {p0:.1%} of production's predictions have one, and {p1:.1%} of the "
-            "candidate's"
+            f"labels come unevenly: {shares[0]:.1%} of production's predictions have one, and {shares[1]:.1%} of "
+            "the candidate's"
         )
 
     def label_summary(self) -> dict[str, Any]:
@@ -398,12 +367,11 @@ class Watch:
     def facts(self, now: float) -> Facts:
         """What is known, for the policy to decide on."""
         self.settle(now)
-        uneven = self.uneven_labels()
         whole = {(name, "") for name in self.rules.rails}
         production, candidate = self.totals.get("", [0, 0])
         step = self._requests.get("", [0, 0])
         return Facts(
-            overall=overall(self._judge, aside={QUALITY} if uneven else frozenset()),
+            overall=overall(self._judge),
             verdicts=(*verdicts(self._judge, self._shown(), only=whole), *self._costly({""})),
             units=(production, candidate), pairs=candidate if self.paired else 0,
             requests=(step[0], step[1]), callers=self._judge.callers(),
@@ -412,7 +380,7 @@ class Watch:
             healthy_s=self.healthy_s, step_s=float(max(self._last - self._step[1], 0)),
             streak=self.counted.get("streak", 0), broken=self.counted.get("broken", 0),
             mismatch=self._mismatch(), stale_s=max(now - self._last, 0.0) if self._last else 0.0,
-            uneven=uneven, restarted=self.restarted,
+            uneven=self.uneven_labels(), restarted=self.restarted,
         )  # fmt: skip
 
     def verdicts(self, only: set[tuple[str, str]] | None = None) -> tuple[Verdict, ...]:
@@ -466,6 +434,7 @@ def second_of(windows: Sequence[Window]) -> Second:
     keyless: dict[str, Growing] = {}
     met: Growing = {}
     timed: Growing = {}
+    given = [0, 0]
     callers: list[Caller] = []
     first: list[First] = []
     for window in windows:
@@ -473,6 +442,7 @@ def second_of(windows: Sequence[Window]) -> Second:
             added(keyless.setdefault(metric, {}), cells)
         added(met, _less(window.exposed, window.named))
         added(timed, _less(window.answered, window.named_answered))
+        given = [a + b for a, b in zip(given, window.predictions, strict=True)]
         callers += [
             Caller(one.unit, one.bucket, METRICS[one.metric], one.arm, one.times, one.segments)
             for one in window.units
@@ -483,7 +453,7 @@ def second_of(windows: Sequence[Window]) -> Second:
         ]
     return Second(
         at=float(windows[0].at), callers=callers, met=_fixed(met), timed=_fixed(timed), first=first,
-        keyless={metric: _fixed(cells) for metric, cells in keyless.items()},
+        keyless={metric: _fixed(cells) for metric, cells in keyless.items()}, given=(given[0], given[1]),
     )  # fmt: skip
 
 

@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from math import floor, inf, log, sqrt
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -179,6 +179,8 @@ class Second(NamedTuple):
     timed: Cells = {}
     """Of these, those that have a latency."""
     first: Sequence[First] = ()
+    given: tuple[int, int] = (0, 0)
+    """Predictions that were answered, by arm: what labels are a share of."""
 
 
 class Label(NamedTuple):
@@ -324,6 +326,7 @@ class Judge:
         """Take one second of one step in. Metrics without a guardrail are passed over."""
         step = self.begin(weight, second.at)
         step.advance(self.now)
+        step.given += second.given
         by_metric: dict[str, list[Caller]] = {}
         for one in second.callers:
             by_metric.setdefault(one.metric, []).append(one)
@@ -371,36 +374,42 @@ class Judge:
         units = [len({one.unit for one in mine if one.arm == arm}) for arm in (0, 1)]
         expected, usual = self._usual(step, metric, second.at)
         self._remember(metric, second.at, units[0], keyless[0])
-        burst = units[1] + keyless[1] > 1 + floor(3 * expected + SPREAD * sqrt(3 * expected))
-        theirs_too = step.span.paired and units[0] + keyless[0] > 1 + floor(
-            3 * expected + SPREAD * sqrt(3 * expected)
-        )
+        allowed = [_allowed(units[arm] + keyless[arm], expected) for arm in (0, 1)]
+        if not step.span.paired:
+            allowed[0] = None  # thinning production's would make its share of the bad ones smaller
         steady = units[0] + keyless[0] <= 1 + floor(usual + SPREAD * sqrt(usual))
+        left = self._fold_callers(step, metric, mine, allowed, changed, steady=steady)
         if cells:
-            self._fold_keyless(step, metric, cells, changed, (theirs_too, burst), steady=steady)
-        first = [True, True]
+            self._fold_keyless(step, metric, cells, changed, left, steady=steady)
+
+    def _fold_callers(
+        self, step: Step, metric: str, mine: list[Caller], allowed: list[int | None], changed: set[int], *,
+        steady: bool,
+    ) -> list[int | None]:  # fmt: skip
+        """Count callers that went bad; return what a burst still allows, -1: its event was counted."""
+        left = list(allowed)
+        counted: set[tuple[int, int]] = set()
         for one in mine:
             rows = self._rows(metric, one.segments)
             ours = one.times if steady and not one.arm else 0
             theirs = one.times if one.arm else 0
-            thinned = burst if one.arm else theirs_too
-            if thinned and one.arm and first[1]:
-                step.burst(rows, one.unit, self.now, theirs)
-            else:
-                # What a burst leaves out of the alarm still counts against a certificate.
-                alone = not thinned or first[one.arm]
+            room = left[one.arm]
+            new = (one.arm, one.unit) not in counted
+            if room is None or room > 0 or not new:
+                step.caller(rows, one.unit, one.arm, self.now, ours=ours, theirs=theirs)
+            elif room == 0:
+                step.burst(rows, one.unit, one.arm, self.now, ours, theirs)
+            else:  # what a burst leaves out of the alarm still counts against a certificate
                 step.caller(
-                    rows, one.unit, one.arm, self.now, ours=ours, theirs=theirs, labelled=alone
+                    rows, one.unit, one.arm, self.now, ours=ours, theirs=theirs, labelled=False
                 )
+            if room is not None and new and room >= 0:
+                left[one.arm] = room - 1
+            counted.add((one.arm, one.unit))
             if one.arm:
                 step.spread(rows, self.now)
-            first[one.arm] = False
             changed.update(rows)
-        if burst and keyless[1] and first[1] and not step.span.paired:
-            rows = self._rows(metric, ())
-            step.burst(rows, None, self.now, 1)
-            step.spread(rows, self.now)
-            changed.update(rows)
+        return left
 
     def _decided(self, step: Step, one: Caller) -> bool:
         """Whether a caller's arm was decided by this step, and is the one that its bucket says."""
@@ -414,23 +423,27 @@ class Judge:
         return True
 
     def _fold_keyless(
-        self, step: Step, metric: str, cells: Cells, changed: set[int], thinned: tuple[bool, bool], *,
+        self, step: Step, metric: str, cells: Cells, changed: set[int], left: list[int | None], *,
         steady: bool,
     ) -> None:  # fmt: skip
         rows, counts = self._cells(metric, cells)
         step.arrays["bad"][rows] += counts
-        sure = counts.copy()
+        sure, told = counts.copy(), counts.copy()
         if not steady:
             sure[:, 0] = 0
         step.arrays["steady"][rows] += sure
-        told = counts.copy()
-        for arm in (0, 1):
-            if thinned[arm]:  # in pairs one event with the pairs' own share; else see the caller
-                told[:, arm] = np.minimum(counts[:, arm], 1) if step.span.paired else 0
+        whole = rows == self._place.get((metric, ""), -1)
+        for arm, room in enumerate(left):
+            if room is None:
+                continue
+            over = counts[:, arm] > max(room, 0)
+            told[over, arm] = max(room, 0)
+            if room >= 0 and over[whole].any():
+                step.bursts(rows[whole], arm)
+                changed.update(rows[whole].tolist())
         kept = told.any(axis=1)
         step.keyless(rows[kept], told[kept])
-        if told[:, 1].any():
-            step.spread(rows[told[:, 1] > 0].tolist(), self.now)
+        step.spread(rows[counts[:, 1] > 0].tolist(), self.now)
         changed.update(rows[kept].tolist())
 
     # ------------------------------------------------------------ bursts
@@ -482,6 +495,7 @@ class Judge:
     def _fold_label(self, step: Step, rail: Rail, one: Label, rows: list[int]) -> None:
         of = step.span
         share = of.keyless if one.unit is None else of.callers
+        step.labelled[one.arm] += 1
         if one.unit is not None and not of.decides(one.bucket):
             return
         if not 0 < share < 1:
@@ -509,17 +523,34 @@ class Judge:
 
     # ------------------------------------------------------------ the alarm
 
-    def _scaled(self, step: Step, rows: NDArray[np.intp]) -> tuple[Floats, NDArray[np.intp]]:
-        """Return evidence of every restart, (m, K), scaled to sound at 1/alpha; and the richest bet."""
+    @staticmethod
+    def _credit(step: Step, rows: NDArray[np.intp]) -> Floats:
+        """Return how many of production's labels are missing by row, were it covered as the candidate is.
+
+        Each is taken as wrong. Labels that come later, or never, by arm and outcome look like a
+        difference between releases; so nothing fails for the want of labels.
+        """
+        return step.missing(0) * step.part_of_labels(rows, 0)
+
+    def _scaled(
+        self, step: Step, rows: NDArray[np.intp], *, credit: bool = True
+    ) -> tuple[Floats, NDArray[np.intp]]:
+        """Return evidence of every restart, (m, K), scaled to sound at 1/alpha; and the richest bet.
+
+        `credit`: labels that production lacks count as wrong.
+        """
         metric = self.keys[int(rows[0])][0]
         rail = self.rules.rails[metric]
         if rail.mean:
             wealth = np.stack([step.wealth_of(int(row)) for row in rows])
+            if not step.span.paired and credit:
+                wealth += self._credit(step, rows)[:, None, None] * np.log1p(-LAMBDAS)
             log_e, best = stats.log_mixture(wealth), wealth.argmax(axis=-1)
         else:
-            log_e, best = bets.label_wealth(
-                step.counts[rows].astype(np.int64), step.span.callers, step.span.keyless, rail.r0
-            )
+            counts: NDArray[Any] = step.counts[rows].astype(np.float64)
+            if metric == QUALITY and not step.span.paired and credit:
+                counts[..., step.kind] += self._credit(step, rows)[:, None]
+            log_e, best = bets.label_wealth(counts, step.span.callers, step.span.keyless, rail.r0)
         if metric == QUALITY and step.span.paired:
             log_e = log_e / step.dependence.times()
         part = np.array([self._log_part[int(row)] for row in rows]) + log(step.share)
@@ -553,6 +584,9 @@ class Judge:
                 & (spread[:, None] > -inf)
             )
             sounds = enough & (log_e >= -log(self.rules.alpha))
+            if metric == QUALITY and not step.span.paired:
+                plain = self._scaled(step, rows, credit=False)[0]
+                step.uneven = bool((enough & (plain >= -log(self.rules.alpha)))[~sounds].any())
             for at in np.flatnonzero(sounds.any(axis=1)):
                 place = int(np.argmax(np.where(sounds[at], log_e[at], -inf)))
                 self._fails(
@@ -633,7 +667,7 @@ class Judge:
             x0 = found["ours"][ours] - (found["ours_2"][ours] if late else 0.0)
             if len(x1) < self.rules.min_bad:
                 continue
-            log_e = bets.counts_log_e(x1, x0, step.span.callers, None if late else known) + part
+            log_e = bets.counts_log_e(x1, x0, step.span.callers, known) + part
             scaled = log_e - log(2 * bets.LOOKS)
             step.arrays["best"][row] = max(float(step.arrays["best"][row]), scaled)
             if log_e >= needed:
@@ -679,6 +713,10 @@ class Judge:
         if callers is not None:
             found += callers - bets.LOG_LOOKS
         if metric == QUALITY:
+            if not step.span.paired:
+                lacking = step.missing(1) * float(step.part_of_labels(np.array([row]), 1)[0])
+                y1, _ = bets.capped(np.ones(1), np.ones(1), rail.worse_by, 1)
+                found += float(lacking * np.log1p(-bets.CERTIFICATE_BETS.max() * y1[0]))
             return found / step.dependence.times()
         first, bad = step.arrays["first"][row].tolist()
         floor_ = max(rail.floor, self.rules.callers_floor) if first else rail.floor
@@ -717,6 +755,16 @@ class Judge:
         """Begin anew after another policy: no promise is given twice, and no caller assigned twice."""
         self._extras = extras + 1
         self._known = tuple(known)
+
+
+def _allowed(bad: int, expected: float) -> int | None:
+    """Return how many of one second's bad units count by themselves; None: all, for it is no burst.
+
+    A burst is more than production's own bad units make likely even for a candidate three times as
+    bad. So many as would be expected of that one count as usual, and one more stands for the rest.
+    """
+    mean = 3 * expected
+    return floor(mean) if bad > 1 + floor(mean + SPREAD * sqrt(mean)) else None
 
 
 class _Kept(Value, frozen=True, kw_only=True):

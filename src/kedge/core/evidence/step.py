@@ -97,6 +97,9 @@ class KeptStep(Value, frozen=True, kw_only=True):
     wealth: dict[int, bytes]
     means: dict[int, bytes]
     dependence: bytes
+    given: tuple[int, int]
+    labelled: tuple[int, int]
+    uneven: bool
 
 
 _ARRAYS: dict[str, tuple[tuple[int, ...], type[Any]]] = {
@@ -150,6 +153,12 @@ class Step:
         """By row of labels: the certificate's log-wealth of requests without an entity, then sums
         of every label (`TAIL`)."""
         self.dependence = Dependence()
+        self.given: Ints = np.zeros(2, dtype=np.int64)
+        """Predictions that were answered, by arm."""
+        self.labelled: Ints = np.zeros(2, dtype=np.int64)
+        """Of them, those that have a label."""
+        self.uneven = False
+        """An alarm of labels does not sound only because production's have not all come."""
         self.proof: dict[tuple[str, int], float] = {}
         """By guardrail and row: the callers' certificate at the newest look."""
         self._ticks()
@@ -227,16 +236,23 @@ class Step:
             if arm:
                 self.counts[row, begin:, bets.CANDIDATE] += 1
 
-    def burst(self, rows: Sequence[int], unit: int | None, at: float, times: float) -> None:
-        """Count many bad units of the candidate in one second as one event with a share of a half."""
+    def burst(
+        self, rows: Sequence[int], unit: int, arm: int, at: float, ours: float, theirs: float
+    ) -> None:
+        """Count many bad units of one arm in one second as one event with a share of a half."""
+        if self.units.ignored(unit):
+            return
         for row in rows:
-            begin = 0
-            if unit is not None and not self.units.ignored(unit):
-                before = self.units.count(row, unit, 1, at, 0.0, times)
-                self.arrays["went"][row, 1] += before == -inf
-                begin = self.fresh_from(before)
+            before = self.units.count(row, unit, arm, at, ours, theirs)
+            self.arrays["went"][row, arm] += before == -inf
+            begin = self.fresh_from(before)
             self.counts[row, begin:, bets.BURSTS] += 1
-            self.counts[row, begin:, bets.CANDIDATE] += 1
+            self.counts[row, begin:, bets.CANDIDATE] += arm
+
+    def bursts(self, rows: NDArray[np.intp], arm: int) -> None:
+        """Count the same of requests without an entity."""
+        self.counts[rows, :, bets.BURSTS] += 1
+        self.counts[rows, :, bets.CANDIDATE] += arm
 
     def spread(self, rows: Sequence[int], at: float) -> None:
         """Remember the second in which a unit of the candidate went bad."""
@@ -283,6 +299,25 @@ class Step:
         return ours, theirs
 
     # ------------------------------------------------------------ losses
+
+    @property
+    def kind(self) -> int:
+        """Which count takes labels of unknown units: of callers where there are any."""
+        return bets.CALLERS if len(self.units) else bets.KEYLESS
+
+    def missing(self, arm: int) -> float:
+        """Return how many labels one arm would have more, were it covered as the other one is."""
+        other = 1 - arm
+        if not self.given[other]:
+            return 0.0
+        covered = self.labelled[other] / self.given[other] * self.given[arm]
+        return max(0.0, float(min(covered, self.given[arm]) - self.labelled[arm]))
+
+    def part_of_labels(self, rows: NDArray[np.intp], arm: int) -> Floats:
+        """Return which part of an arm's labels each row has, (n,); 1 where there are none yet."""
+        if not self.labelled[arm]:
+            return np.ones(len(rows))
+        return np.asarray(np.minimum(self.arrays["met"][rows, arm] / self.labelled[arm], 1.0))
 
     def wealth_of(self, row: int) -> Floats:
         """Return the log-wealth of the bets on losses of a row, (K, BETS)."""
@@ -348,7 +383,8 @@ class Step:
             tracked=np.array(sorted(self._tracked), dtype=np.uint64).tobytes(),
             wealth={row: found.tobytes() for row, found in self.wealth.items()},
             means={row: found.tobytes() for row, found in self.means.items()},
-            dependence=self.dependence.save(),
+            dependence=self.dependence.save(), given=(int(self.given[0]), int(self.given[1])),
+            labelled=(int(self.labelled[0]), int(self.labelled[1])), uneven=self.uneven,
         )  # fmt: skip
 
 
@@ -370,5 +406,7 @@ def load(kept: KeptStep) -> Step:
     }
     step.means = {row: np.frombuffer(found).copy() for row, found in kept.means.items()}
     step.dependence = Dependence(kept.dependence)
+    step.given, step.labelled = np.array(kept.given), np.array(kept.labelled)
+    step.uneven = kept.uneven
     step._ticks()  # noqa: SLF001 - its own module
     return step

@@ -30,12 +30,12 @@ PROVABLE = 700
 to 730, by how the bets fall."""
 
 
-def overall(judge: Judge, *, aside: AbstractSet[str] = frozenset()) -> Overall:
-    """Say whether an alarm sounds, and which; `aside` are metrics that cannot be trusted now."""
+def overall(judge: Judge) -> Overall:
+    """Say whether an alarm sounds, and which."""
     rules = judge.rules
     needed = -log(rules.alpha)
     step = judge.step
-    heard = [one for one in judge.failures.values() if one.metric not in aside]
+    heard = list(judge.failures.values())
     failed = [one for one in heard if not _excused(judge, one)]
     if failed:
         first = min(failed, key=lambda one: one.at)
