@@ -50,6 +50,8 @@ WIDE_BETS: Floats = np.array([0.05, 0.2, 0.8])
 CAPS = (1, 5, 25)
 """Caps of a certificate, in multiples of (1 + d) / d, which is best for arms that are alike."""
 CERTIFICATE_BETS: Floats = np.array([0.15, 0.4, 0.9])
+MEANS = 2 * len(CERTIFICATE_BETS)
+"""Places of a certificate on losses: in pairs, bets at two caps."""
 CENTRE = 0.3
 """What the realised-share bets subtract: they then lose little where most callers have some
 failures. A constant, so that it depends on nothing that was seen."""
@@ -151,20 +153,24 @@ def keyless_certificate(theirs: float, ours: float, share: float, worse_by: floa
 
 
 def pairs_certificate(
-    theirs: Floats, ours: Floats, worse_by: float, caps: tuple[int, ...]
+    theirs: Floats, ours: Floats, worse_by: float, times: Floats | None = None
 ) -> float:
     """Return the log e-value of "not `worse_by` worse" from units that both releases answered.
+
+    Both answers are of one unit, so what they have in common cancels, and a cap of 1 + d is a better
+    bet where they hardly differ. Beside it stand the caps of arms, for units that differ by much.
 
     Args:
         theirs: the candidate's badness of each unit, (n,).
         ours: production's of the same units, (n,).
         worse_by: the margin, above 0.
-        caps: as multiples of (1 + d) / d.
+        times: how many units are alike, (n,); None: each is one.
     """
     rows = []
-    for cap in caps:
+    for cap in (worse_by, *CAPS):
         y1, y0 = capped(theirs, ours, worse_by, cap)
-        rows.append(_logs(y0 - y1, CERTIFICATE_BETS))
+        more = np.log1p(np.outer(y0 - y1, CERTIFICATE_BETS))
+        rows.append(more.sum(axis=0) if times is None else times @ more)
     return float(log_mixture(np.concatenate(rows)))
 
 
@@ -197,12 +203,15 @@ def mean_steps(loss: float, arm: int, share: float) -> Floats:
 def mean_certificate(
     ours: float, theirs: float, share: float, worse_by: float, *, paired: bool
 ) -> Floats:
-    """Return what one request's losses add to the certificate's log-wealth, (bets,)."""
-    y1, y0 = capped(np.array([theirs]), np.array([ours]), worse_by, 1)
+    """Return what one request's losses add to the certificate's log-wealth, (MEANS,)."""
+    p, c = np.array([ours]), np.array([theirs])
     if paired:
-        return np.asarray(np.log1p(CERTIFICATE_BETS * (y0[0] - y1[0])))
+        found = [capped(c, p, worse_by, cap) for cap in (worse_by, 1)]
+        return np.concatenate([np.log1p(CERTIFICATE_BETS * (y0[0] - y1[0])) for y1, y0 in found])
+    y1, y0 = capped(c, p, worse_by, 1)
     more = np.log1p(CERTIFICATE_BETS * y0[0] * share / (1 - share))
-    return np.asarray(more + np.log1p(-CERTIFICATE_BETS * y1[0]))
+    more += np.log1p(-CERTIFICATE_BETS * y1[0])
+    return np.concatenate([more, more])
 
 
 def pair_steps(difference: float) -> Floats:

@@ -804,7 +804,7 @@ def _certificate(
 ) -> float:
     """Return the callers' certificate of one guardrail from the counts of one row."""
     if step.span.paired:
-        return bets.pairs_certificate(found["theirs"], found["ours"], rail.worse_by, bets.CAPS)
+        return bets.pairs_certificate(found["theirs"], found["ours"], rail.worse_by)
     theirs, ours = found["theirs"][found["arm"] == 1], found["ours"][found["arm"] == 0]
     return bets.callers_certificate(theirs, ours, step.span.callers, rail.worse_by, known)
 
@@ -816,11 +816,8 @@ def _keyless_proof(step: Step, row: int, rail: Rail) -> float:
         return float(stats.log_mixture(step.sums_of(row)[:-TAIL]))
     ours, theirs = step.arrays["steady"][row].tolist()
     if step.span.paired:
-        y1, y0 = bets.capped(np.ones(1), np.ones(1), rail.worse_by, 1)
-        more = ours * np.log1p(bets.CERTIFICATE_BETS * y0) + theirs * np.log1p(
-            -bets.CERTIFICATE_BETS * y1
-        )
-        return float(stats.log_mixture(more))
+        one, none = np.array([1.0, 0.0]), np.array([0.0, 1.0])
+        return bets.pairs_certificate(one, none, rail.worse_by, np.array([theirs, ours]))
     if not 0 < share < 1:
         return 0.0
     return bets.keyless_certificate(theirs, ours, share, rail.worse_by)

@@ -328,7 +328,7 @@ class Step:
     def sums_of(self, row: int) -> Floats:
         """Return the sums of a row that is judged by labels."""
         if row not in self.means:
-            self.means[row] = np.zeros(len(bets.CERTIFICATE_BETS) + TAIL)
+            self.means[row] = np.zeros(bets.MEANS + TAIL)
         return self.means[row]
 
     def answer(self, rows: Sequence[int], arm: int, ours: float, theirs: float) -> None:
