@@ -198,6 +198,35 @@ class Label(NamedTuple):
     segments: Sequence[str]
 
 
+class History:
+    """Production's bad units of the last ten minutes: callers, and requests without an entity."""
+
+    def __init__(self, kept: Iterable[tuple[float, int, int]] = ()) -> None:
+        self._past: deque[tuple[float, int, int]] = deque()
+        self._callers = self._keyless = 0
+        for one in kept:
+            self.add(one)
+
+    def add(self, one: tuple[float, int, int]) -> None:
+        """Take a second in: when, and how many of each."""
+        self._past.append(one)
+        self._callers += one[1]
+        self._keyless += one[2]
+
+    def recent(self, at: float) -> tuple[int, int]:
+        """Return how many of each there were in the ten minutes before."""
+        past = self._past
+        while past and past[0][0] < at - HISTORY_S:
+            _, callers, keyless = past.popleft()
+            self._callers -= callers
+            self._keyless -= keyless
+        return self._callers, self._keyless
+
+    def kept(self) -> tuple[tuple[float, int, int], ...]:
+        """Return every second, oldest first."""
+        return tuple(self._past)
+
+
 class Failure(Value, frozen=True):
     """An alarm that sounded. It stays."""
 
@@ -232,7 +261,7 @@ class Judge:
         """By row: the logarithm of its part of alpha."""
         self._segments: dict[str, int] = {}
         self.failures: dict[Key, Failure] = {}
-        self._history: dict[str, deque[tuple[float, int, int]]] = {}
+        self._history: dict[str, History] = {}
         self.left_out = 0
         """Segments beyond the bound."""
         self.misrouted = 0
@@ -282,7 +311,7 @@ class Judge:
         self._log_part = list(kept.parts)
         self._segments = dict(kept.segments)
         self.failures = {(one.metric, one.segment): one for one in kept.failures}
-        self._history = {metric: deque(past) for metric, past in kept.history.items()}
+        self._history = {metric: History(past) for metric, past in kept.history.items()}
         self.left_out, self.misrouted = kept.left_out, kept.misrouted
         for one, proofs in zip(kept.steps, kept.proofs, strict=True):
             step = self.steps[one.weight] = load(one)
@@ -450,11 +479,8 @@ class Judge:
 
     def _usual(self, step: Step, metric: str, at: float) -> tuple[float, float]:
         """Return how many bad units a second production lets expect: of the candidate, of production."""
-        past = self._history.setdefault(metric, deque())
-        while past and past[0][0] < at - HISTORY_S:
-            past.popleft()
-        callers = sum(units for then, units, _ in past if then < at)
-        keyless = sum(units for then, _, units in past if then < at)
+        past = self._history.setdefault(metric, History())
+        callers, keyless = past.recent(at)
         since = at - step.began
 
         def odds(share: float) -> float:
@@ -468,7 +494,7 @@ class Judge:
 
     def _remember(self, metric: str, at: float, callers: int, keyless: int) -> None:
         if callers or keyless:
-            self._history.setdefault(metric, deque()).append((at, callers, keyless))
+            self._history.setdefault(metric, History()).add((at, callers, keyless))
 
     # ------------------------------------------------------------ labels
 
@@ -738,7 +764,7 @@ class Judge:
             method=METHOD, paired=self.paired, known=self._known, extras=self._extras, now=self.now,
             weight=self.weight, keys=tuple(self.keys), parts=tuple(self._log_part),
             segments=self._segments, failures=tuple(self.failures.values()),
-            history={m: tuple(past) for m, past in self._history.items()},
+            history={metric: past.kept() for metric, past in self._history.items()},
             left_out=self.left_out, misrouted=self.misrouted,
             steps=tuple(step.save() for step in self.steps.values()),
             proofs=tuple(
