@@ -17,6 +17,7 @@ from kedge.core.alerts import Level, Raise
 from kedge.core.commands import Drill, Freeze, Promote, Return, Rollback, Thaw
 from kedge.core.errors import Refused
 from kedge.core.values import DrillPolicy, LogPolicy, Output, Placement, Stage, State
+from kedge.core.evidence.judge import METHOD
 from kedge.core.windows import PRODUCTION, Window
 from kedge.drilling import bound_of, may_drill, speed_of, speed_text, usual_bound
 from kedge.engine.drills import CHECK_S, READY_S, Returns, Schedule, due
@@ -341,6 +342,7 @@ def test_after_a_drill_the_comparison_goes_on_where_it_was_and_holds_nothing_of_
         for second in range(first, first + 5):
             number += 1
             place.windows.write([Window(
+                method=METHOD,
                 replica="w0", number=number, endpoint="flights", production=production,
                 candidate=candidate, salt="", at=1_000_000 + second, weight=0, paired=True,
                 exposed={"": (10, 10)}, answered={"": (10, 10)}, mirrored=10, copied=10,

@@ -14,6 +14,7 @@ from kedge.core.commands import Canary, Freeze, Pause, Promote, Rollback, Shadow
 from kedge.core.findings import Cause
 from kedge.core.records import JoinRow, Outcome
 from kedge.core.values import CanaryPolicy, Output, ShadowPolicy, Stage
+from kedge.core.evidence.judge import METHOD
 from kedge.core.windows import Window
 from kedge.engine.patrol import Patrol
 from kedge.judging import evidence_of
@@ -59,6 +60,7 @@ class Watched:
             self.at += 1
             self.number += 1
             self.place.windows.write([Window(
+                method=METHOD,
                 replica="w0", number=self.number, endpoint="flights", production=1, candidate=2,
                 salt=state.salt, at=self.at, weight=state.weight, paired=paired,
                 exposed={"": exposed}, answered={"": exposed}, bad={"errors": {"": bad}},

@@ -15,6 +15,7 @@ from contract.test_readying import Gated, policy
 from kedge.core.commands import Promote
 from kedge.core.generations import Online
 from kedge.core.readiness import EVIDENCE_S
+from kedge.core.evidence.judge import METHOD
 from kedge.core.windows import Window
 from kedge.ports import Tally
 from kedge.readying import check_of
@@ -37,6 +38,7 @@ class Counted(Gated):
         """What a worker counted in that second."""
         self.number += 1
         self.place.windows.write([Window(
+                method=METHOD,
             replica="w0", number=self.number, endpoint="flights", production=2, candidate=1, salt="",
             at=int(self.now - ago_s), weight=0, paired=True, exposed={"": (9, 9)}, answered={"": (9, 9)},
         )])  # fmt: skip

@@ -14,7 +14,7 @@ from kedge.core.policy import (
     DEFAULTS,
     KILL_BROKEN,
     KILL_STREAK,
-    MIN_UNITS,
+    MIN_REQUESTS,
     Decision,
     Facts,
     decide,
@@ -63,7 +63,7 @@ def proven(*metrics: str, verdict: Word = "pass") -> tuple[Verdict, ...]:
 
 def facts(**known: Any) -> Facts:
     usual: dict[str, Any] = {
-        "overall": overall(), "units": (5_000, 400), "step_s": 700.0,
+        "overall": overall(), "units": (5_000, 400), "requests": (5_000, 400), "step_s": 700.0,
         "verdicts": proven("errors", "errors.doubled", "latency.p99"),
     }  # fmt: skip
     return Facts(**{**usual, **known})
@@ -114,6 +114,44 @@ def test_a_proven_step_goes_on_when_the_patrol_walks() -> None:
     assert decide(CANARY, facts()).command == Promote(release=2)
 
 
+def by_callers(word: Word = "inconclusive") -> tuple[Verdict, ...]:
+    return tuple(
+        msgspec.structs.replace(verdict, callers=True, verdict=word)
+        for verdict in proven("errors", "errors.doubled")
+    )
+
+
+def test_a_small_step_whose_callers_prove_nothing_is_left_after_a_silent_hour() -> None:
+    few = facts(verdicts=by_callers(), callers=(990, 10), step_s=3_700.0)
+    said = decide(CANARY, few)
+    assert (said.verdict, said.command) == ("pass", Promote(release=2))
+    assert "left unproven at 5 %: 10 callers" in said.reason
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        {"step_s": 3_500.0}, {"callers": (10_000, 800)}, {"callers": (990, 0)},
+        {"verdicts": proven("errors.doubled", verdict="inconclusive")}, {"overall": overall("fail")},
+    ],
+)  # fmt: skip
+def test_but_not_sooner_nor_with_callers_enough_nor_without_any(known: dict[str, Any]) -> None:
+    usual = {"verdicts": by_callers(), "callers": (990, 10), "step_s": 3_700.0, **known}
+    assert not isinstance(decide(CANARY, facts(**usual)).command, Promote)
+
+
+def test_a_large_step_is_never_left_unproven() -> None:
+    state = change(CANARY, weight=2_500)
+    few = facts(verdicts=by_callers(), callers=(990, 10), step_s=3_700.0)
+    assert decide(state, few).command is None
+
+
+def test_labels_that_come_unevenly_prove_no_quality() -> None:
+    policy = msgspec.structs.replace(CANARY.policy, guardrails={"quality": Guardrail(worse_by=0.05)})
+    known = facts(verdicts=proven("errors", "errors.doubled", "quality"), uneven="labels come unevenly")
+    assert decide(change(CANARY, policy=policy), known).reason == "quality: labels come unevenly"
+
+
 def test_without_auto_it_asks() -> None:
     said = decide(change(CANARY, automation=Automation()), facts())
     assert (said.verdict, said.code, said.command) == ("pass", "ask", None)
@@ -130,7 +168,7 @@ def test_the_last_step_asks_unless_told_to_promote() -> None:
     "known",
     [
         {"step_s": 10.0},
-        {"units": (5_000, MIN_UNITS - 1)},
+        {"requests": (5_000, MIN_REQUESTS - 1)},
         {"verdicts": ()},
         {"verdicts": proven("errors.doubled", verdict="inconclusive")},
     ],

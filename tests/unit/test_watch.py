@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kedge.core.commands import Rollback
-from kedge.core.evidence.judge import Overall, Verdict
+from kedge.core.evidence.judge import METHOD, Overall, Verdict
 from kedge.core.policy import Facts, decide
 from kedge.core.records import JoinRow, Labelled, Outcome
 from kedge.core.values import (
@@ -39,7 +39,7 @@ SHADOW = State(
 def window(at: int, **more: Any) -> Window:
     known: dict[str, Any] = {
         "replica": "w0", "number": at, "endpoint": "flights", "production": 1, "candidate": 2,
-        "salt": "s", "at": at, "weight": 5_000, "paired": False, "exposed": {"": (10, 10)},
+        "salt": "s", "at": at, "weight": 5_000, "paired": False, "exposed": {"": (10, 10)}, "method": METHOD,
     }  # fmt: skip
     return Window(**{**known, **more})
 
@@ -61,8 +61,8 @@ def test_windows_become_evidence_and_a_failing_candidate_fails() -> None:
     watch = Watch(CANARY)
     for at in range(100, 130):
         watch.fold(failing(at))
+    assert watch.facts(132.0).overall.verdict == "fail"
     assert errors(watch) == (0, 30)
-    assert watch.facts(130.0).overall.verdict == "fail"
 
 
 def test_a_candidate_whose_features_break_their_schema_fails_where_a_guardrail_says_so() -> None:
@@ -75,9 +75,9 @@ def test_a_candidate_whose_features_break_their_schema_fails_where_a_guardrail_s
 
 def failed_by(state: State) -> Facts:
     watch = Watch(state)
-    for at in range(100, 130):
-        watch.fold(window(at, answered={"": (10, 10)}, bad={"violations": {"": (0, 2)}}))
-    return watch.facts(130.0)
+    for at in range(100, 140):
+        watch.fold(window(at, answered={"": (10, 10)}, bad={"violations": {"": (0, 1)}}))
+    return watch.facts(142.0)
 
 
 @pytest.mark.parametrize("foreign", [{"candidate": 3}, {"salt": "t"}, {"paired": True}])
@@ -88,31 +88,64 @@ def test_windows_of_another_comparison_are_passed_over(foreign: dict[str, Any]) 
 
 
 def test_a_late_window_counts_as_much_as_a_punctual_one() -> None:
-    """It holds both its exposure and what went bad in it."""
     ordered, late = Watch(CANARY), Watch(CANARY)
     windows = [failing(at) for at in range(100, 120)]
     for one in windows:
         ordered.fold(one)
     for one in [*windows[:5], *windows[6:], windows[5]]:
         late.fold(one)
-    assert errors(ordered) == errors(late)
-    assert ordered.facts(120.0).units == late.facts(120.0).units
+    assert ordered.facts(122.0).units == late.facts(122.0).units
+    assert errors(ordered) == errors(late) == (0, 20)
 
 
-def test_a_unit_that_went_bad_on_eight_workers_is_one() -> None:
+def test_a_second_waits_for_the_windows_of_all_workers() -> None:
+    """Forty failures of one instant on two workers are one event, and not two."""
+    watch = Watch(CANARY)
+    for number in range(2):
+        watch.fold(window(100, replica=f"w{number}", bad={"errors": {"": (0, 20)}}))
+    assert watch.facts(101.0).overall.reason == "no data"
+    watch.settle(102.5)
+    step = watch._judge.step
+    assert step is not None
+    assert step.counts[watch._judge.row("errors", ""), 0].tolist() == [1, 0, 0, 1]
+
+
+def test_a_caller_that_went_bad_on_eight_workers_is_one() -> None:
     watch = Watch(CANARY)
     for number in range(8):
-        unit = BadUnit(42, 0, CANDIDATE, ("origin=JFK",))
+        unit = BadUnit(42, 0, CANDIDATE, ("origin=JFK",), 100)
         watch.fold(window(100 + number, replica=f"w{number}", units=(unit,)))
+    watch.end()
     assert errors(watch) == (0, 1)
 
 
-def test_it_may_go_bad_again_on_another_day() -> None:
+def test_windows_of_an_older_version_are_counted_and_not_judged() -> None:
     watch = Watch(CANARY)
-    unit = BadUnit(42, 0, PRODUCTION, ())
-    for at in (100, 200, 86_500):
-        watch.fold(window(at, units=(unit,)))
-    assert errors(watch) == (2, 0)
+    for at in range(100, 130):
+        watch.fold(change(failing(at), method=1))
+    assert watch.counted["older_windows"] == 30
+    assert watch.facts(140.0).units == (0, 0)
+
+
+def test_an_upgrade_begins_the_evidence_anew_and_says_so() -> None:
+    kept = {"cursor": 9, "judge": b"what another version kept", "policy": "", "labels": {"cursor": 4}}
+    watch = Watch(CANARY, msgspec.msgpack.encode(kept))
+    assert watch.cursor == 9
+    assert "upgraded" in watch.facts(100.0).restarted
+    assert "upgraded" in Watch(CANARY, watch.snapshot()).facts(100.0).restarted
+
+
+def test_another_policy_is_not_given_the_promise_anew() -> None:
+    watch = Watch(CANARY)
+    watch.fold(failing(100))
+    changed = change(CANARY, policy_digest="sha256:other")
+    again = Watch(changed, watch.snapshot())
+    again.fold(failing(101))
+    assert again.restarted == "the policy changed"
+    steps = (watch._judge.step, again._judge.step)
+    assert steps[0] is not None
+    assert steps[1] is not None
+    assert steps[1].share < steps[0].share
 
 
 def test_another_weight_begins_another_interval_and_another_step() -> None:
@@ -146,8 +179,9 @@ def test_a_pause_in_traffic_pauses_the_healthy_window() -> None:
 def test_a_failure_begins_the_healthy_window_again() -> None:
     watch = Watch(SHADOW)
     for at in range(100, 160):
-        watch.fold(paired(at, bad={"errors": {"": (0, 3)}}))
-    assert watch.facts(160.0).healthy_s <= 1.0
+        watch.fold(paired(at, bad={"errors": {"": (0, 1)}}))
+    failed = watch._judge.failures["errors", ""].at
+    assert watch.facts(160.0).healthy_s == pytest.approx(159 - failed, abs=2)
 
 
 def test_segments_beyond_the_bound_are_counted_not_kept() -> None:
@@ -173,6 +207,7 @@ def test_after_a_promotion_the_release_that_was_left_is_the_measure() -> None:
     watch = Watch(SETTLED)
     for at in range(100, 130):
         watch.fold(after(at, bad={"errors": {"": (1, 0)}}))
+    watch.end()
     assert errors(watch) == (0, 30)
     said = decide(SETTLED, watch.facts(130.0))
     assert (said.verdict, said.code, said.command) == ("fail", "late_regression", None)
@@ -217,7 +252,7 @@ def test_whoever_takes_over_knows_the_same() -> None:
     """Kept in the middle of anything, and gone on with elsewhere."""
     windows = [
         window(100 + n, weight=5_000 if n < 30 else 100, fresh=(3, 4), mirrored=1,
-               bad={"errors": {"": (n % 3 == 0, n % 2)}}, units=(BadUnit(n % 7, 1, CANDIDATE, ("a=b",)),),
+               bad={"errors": {"": (int(n % 3 == 0), n % 2)}}, units=(BadUnit(n % 7, 1, CANDIDATE, ("a=b",), 50),),
                agreement={"": Agreement(3, 2)}, scores={7: (1, 1, 0.5, 0.5)})
         for n in range(60)
     ]  # fmt: skip
@@ -248,8 +283,9 @@ def test_another_policy_asks_from_the_beginning() -> None:
 
 def label(
     number: int, *, score: float, shadow: float | None = None, value: float | None = 1.0,
-    arm: str = "production", version: str = "", at: float = 100.0, segments: tuple[str, ...] = (),
+    arm: str = "production", version: str = "", at: float | None = None, segments: tuple[str, ...] = (),
 ) -> Labelled:  # fmt: skip
+    at = 100.0 + number if at is None else at
     row = JoinRow(
         id=f"{number}/0", at=at, unit="", endpoint="flights", production=1, candidate=2, salt="s",
         weight=0 if shadow is not None else 5_000, arm=arm, failed=False, segments=segments,
@@ -349,10 +385,10 @@ def held(at: int, **more: Any) -> Window:
 def test_a_late_regression_is_found_against_the_callers_that_were_held_back() -> None:
     """The release that was left is the measure, and production is what is judged."""
     watch = Watch(HOLDING)
-    for at in range(100, 200):
+    for at in range(100, 300):
         watch.fold(held(at, bad={"errors": {"": (6 if at >= 130 else 0, 0)}}))
-    facts = watch.facts(200.0)
-    assert facts.units == (1_000, 9_000)
+    facts = watch.facts(302.0)
+    assert facts.units == (2_000, 18_000)
     assert (facts.overall.verdict, facts.mismatch) == ("fail", "")
     told = decide(HOLDING, facts)
     assert (told.verdict, told.code, told.command) == ("fail", "late_regression", None)

@@ -22,6 +22,10 @@ LONGEST_S = 30 * 86_400
 """Beyond a month the answer is "not from this traffic"."""
 
 
+TRIED = 300
+"""Instants that are tried, 5 % apart."""
+
+
 class Step(Value, frozen=True):
     """One canary step: seconds until found (None: not within a month), callers who meet it."""
 
@@ -67,7 +71,6 @@ def detection(rules: Rules, traffic: Traffic, *, times: float, weight: int) -> S
         return Step(shown, None, 0, 0, callers)
     part = rules.rails["errors"].weight * (1 - SEGMENT_STAKE) * LABELS_PART
     target = log(1 / (rules.alpha * part * DECLARED / len(rules.steps) * stats.stake(0)))
-    low, high = 0.0, float(LONGEST_S)
 
     def found(seconds: float) -> bool:
         counts = _expected(traffic, of, worse, seconds)
@@ -75,8 +78,12 @@ def detection(rules: Rules, traffic: Traffic, *, times: float, weight: int) -> S
             bets.label_wealth(counts, of.callers, of.keyless)[0] >= target
         )
 
-    if not found(high):
+    # Not the longest time: when all callers are spent the arms look alike again.
+    times_tried = np.geomspace(1.0, LONGEST_S, TRIED)
+    high = next((float(t) for t in times_tried if found(float(t))), 0.0)
+    if not high:
         return Step(shown, None, 0, 0, callers)
+    low = max(0.0, high / float(times_tried[1]))
     while high - low > 0.5:
         middle = (low + high) / 2
         low, high = (low, middle) if found(middle) else (middle, high)

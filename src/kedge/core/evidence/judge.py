@@ -536,8 +536,10 @@ class Judge:
         event = one.theirs != one.ours if of.paired else one.theirs + one.ours > 0
         if rail.mean:
             step.loss(rows, one.unit, arm, self.now, one.ours, one.theirs, share, rail.worse_by)
-        elif event and one.unit is not None:
-            step.caller(rows, one.unit, arm, self.now, ours=one.ours, theirs=one.theirs)
+        elif one.unit is not None and one.ours + one.theirs > 0:  # of pairs also what both had wrong
+            step.caller(rows, one.unit, arm, self.now, ours=one.ours, theirs=one.theirs, labelled=event)
+        elif one.unit is None and one.ours + one.theirs > 0 and not event:
+            step.arrays["both"][rows] += 1
         elif event:
             cells = np.zeros((len(rows), 2), dtype=np.int64)
             cells[:, arm] = 1
@@ -842,8 +844,9 @@ def _keyless_proof(step: Step, row: int, rail: Rail) -> float:
         return float(stats.log_mixture(step.sums_of(row)[:-TAIL]))
     ours, theirs = step.arrays["steady"][row].tolist()
     if step.span.paired:
-        one, none = np.array([1.0, 0.0]), np.array([0.0, 1.0])
-        return bets.pairs_certificate(one, none, rail.worse_by, np.array([theirs, ours]))
+        p, c = np.array([0.0, 1.0, 1.0]), np.array([1.0, 0.0, 1.0])
+        times = np.array([theirs, ours, step.arrays["both"][row]])
+        return bets.pairs_certificate(c, p, rail.worse_by, times)
     if not 0 < share < 1:
         return 0.0
     return bets.keyless_certificate(theirs, ours, share, rail.worse_by)

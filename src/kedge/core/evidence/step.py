@@ -106,6 +106,7 @@ _ARRAYS: dict[str, tuple[tuple[int, ...], type[Any]]] = {
     "seconds": ((SECONDS,), np.float64),
     "bad": ((2,), np.int64),
     "steady": ((2,), np.int64),
+    "both": ((), np.int64),
     "met": ((2,), np.int64),
     "asked": ((2,), np.int64),
     "first": ((2,), np.int64),
@@ -117,6 +118,7 @@ _ARRAYS: dict[str, tuple[tuple[int, ...], type[Any]]] = {
 seconds -- the newest separate seconds in which a unit of the candidate went bad
 bad     -- bad requests without an entity, by arm
 steady  -- the same without production's bursts, for the certificate
+both    -- labelled pairs without an entity that both releases had wrong
 met     -- requests without an entity, by arm
 asked   -- callers that the step decides on and that asked, by arm
 first   -- all callers of the candidate that asked, and those whose first request went bad
