@@ -13,10 +13,10 @@ from math import inf, log, sqrt
 from typing import NamedTuple
 
 import numpy as np
+from kedge.core.monitor import Interval, Rules
 from numpy.typing import NDArray
 
 from kedge.core import monitor, stats
-from kedge.core.monitor import Interval, Rules
 from kedge.core.stats import ALARM_GRID, Floats
 
 RATE = 100

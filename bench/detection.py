@@ -16,10 +16,10 @@ import msgspec
 import numpy as np
 from canaries import P0, RATE, Oracle, Product, Second, real_judge, second
 from common import Bench, talk
+from kedge.core.monitor import Interval, Key, Rules
 from numpy.typing import NDArray
 
 from kedge.core import monitor, stats
-from kedge.core.monitor import Interval, Key, Rules
 from kedge.core.policy import rules
 from kedge.core.stats import ALARM_GRID
 from kedge.core.values import Policy

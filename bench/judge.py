@@ -11,9 +11,9 @@ import time
 
 import numpy as np
 from common import SERVER_CPU, Bench, on
+from kedge.core.monitor import Interval, Key
 
 from kedge.core import monitor
-from kedge.core.monitor import Interval, Key
 from kedge.core.policy import rules
 from kedge.core.values import Policy
 

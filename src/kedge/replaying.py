@@ -16,7 +16,7 @@ import msgspec
 from kedge.asking import BATCH, answered, loaded
 from kedge.core.durations import seconds
 from kedge.core.errors import KedgeError, Refused
-from kedge.core.evidence.judge import METHOD
+from kedge.core.evidence.rules import METHOD
 from kedge.core.generations import Online
 from kedge.core.policy import decide
 from kedge.core.records import JoinRow, Labelled

@@ -16,8 +16,8 @@ from contract.sql_world import POLICY, SIGNATURE, World, at, world
 from kedge.core.alerts import Level, Raise
 from kedge.core.commands import Drill, Freeze, Promote, Return, Rollback, Thaw
 from kedge.core.errors import Refused
+from kedge.core.evidence.rules import METHOD
 from kedge.core.values import DrillPolicy, LogPolicy, Output, Placement, Stage, State
-from kedge.core.evidence.judge import METHOD
 from kedge.core.windows import PRODUCTION, Window
 from kedge.drilling import bound_of, may_drill, speed_of, speed_text, usual_bound
 from kedge.engine.drills import CHECK_S, READY_S, Returns, Schedule, due

@@ -11,10 +11,10 @@ import pytest
 from contract.sql_world import POLICY, World, world
 from kedge.adapters.records.spool import Spool
 from kedge.core.commands import Canary, Freeze, Pause, Promote, Rollback, Shadow
+from kedge.core.evidence.rules import METHOD
 from kedge.core.findings import Cause
 from kedge.core.records import JoinRow, Outcome
 from kedge.core.values import CanaryPolicy, Output, ShadowPolicy, Stage
-from kedge.core.evidence.judge import METHOD
 from kedge.core.windows import Window
 from kedge.engine.patrol import Patrol
 from kedge.judging import evidence_of
@@ -143,7 +143,7 @@ def test_two_at_once_act_once(tmp_path: Path) -> None:
     site = Watched(tmp_path)
     one, two = site.fresh("patrol@one"), site.fresh("patrol@two")
     site.world.do(Canary(release=2, weight=500))
-    site.pass_time(20, bad=(1, 4))
+    site.pass_time(45, bad=(1, 4))
     site.look(one)
     site.look(two)
     assert site.told() == ["CandidateRolledBack"]
@@ -153,7 +153,7 @@ def test_somebody_who_was_faster_is_not_overruled(tmp_path: Path) -> None:
     """It decided on a row that has moved: the ledger refuses, and it looks again."""
     site = Watched(tmp_path)
     site.world.do(Canary(release=2, weight=500))
-    site.pass_time(20, bad=(1, 4))
+    site.pass_time(45, bad=(1, 4))
     state = site.world.row()
     site.world.do(Freeze())
     site.patrol._submit(state, Rollback(), "late")
@@ -165,7 +165,7 @@ def test_a_paused_canary_is_taken_back_all_the_same(tmp_path: Path) -> None:
     site = Watched(tmp_path)
     site.world.do(Canary(release=2, weight=500))
     site.world.do(Pause())
-    site.pass_time(20, bad=(1, 4))
+    site.pass_time(45, bad=(1, 4))
     site.look()
     assert site.told() == ["CandidateRolledBack"]
 
@@ -174,7 +174,7 @@ def test_frozen_it_says_what_it_would_have_done(tmp_path: Path) -> None:
     site = Watched(tmp_path)
     site.world.do(Canary(release=2, weight=500))
     site.world.do(Freeze())
-    site.pass_time(20, bad=(1, 4))
+    site.pass_time(45, bad=(1, 4))
     site.look()
     assert site.told() == ["verdict"]
     assert site.world.row().stage is Stage.CANARY
@@ -245,7 +245,7 @@ def test_outcomes_that_fail_a_canary_take_it_back_unless_the_world_is_to_blame(
     state, now = site.world.row(), site.place.clock.unix()
     rows = [
         JoinRow(
-            id=f"q{n}/0", at=now - 60, unit="", endpoint="flights", production=1, candidate=2,
+            id=f"q{n}/0", at=now - 60 - n / 100, unit="", endpoint="flights", production=1, candidate=2,
             salt=state.salt, weight=state.weight, arm=("production", "candidate")[n % 2],
             failed=False, segments=(), score=float(5 * (n % 2)), decision=None,
         )

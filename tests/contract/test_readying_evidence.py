@@ -13,9 +13,9 @@ import pytest
 
 from contract.test_readying import Gated, policy
 from kedge.core.commands import Promote
+from kedge.core.evidence.rules import METHOD
 from kedge.core.generations import Online
 from kedge.core.readiness import EVIDENCE_S
-from kedge.core.evidence.judge import METHOD
 from kedge.core.windows import Window
 from kedge.ports import Tally
 from kedge.readying import check_of

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kedge.core.evidence.judge import Judge, Second
+from kedge.core.evidence.events import Second
+from kedge.core.evidence.judge import Judge
 from kedge.core.forecast import Traffic, detection
 from kedge.core.policy import rules
 from kedge.core.values import Policy
@@ -51,7 +52,10 @@ def test_few_callers_show_only_so_much_however_often_they_ask() -> None:
 
 
 def test_more_callers_are_found_sooner() -> None:
-    known = [detection(RULES, traffic(100.0, 0.01, callers=n), times=2.0, weight=2_500).seconds for n in (500, 5_000)]
+    known = [
+        detection(RULES, traffic(100.0, 0.01, callers=n), times=2.0, weight=2_500).seconds
+        for n in (500, 5_000)
+    ]
     assert known[1] is not None
     assert known[0] is None or known[0] > known[1]
 

@@ -12,17 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kedge.core.evidence import bets
-from kedge.core.evidence.judge import (
-    Caller,
-    First,
-    Judge,
-    Label,
-    Rail,
-    Rules,
-    Second,
-    Verdict,
-    load_judge,
-)
+from kedge.core.evidence.events import Caller, First, Label, Second
+from kedge.core.evidence.judge import Judge, load_judge
+from kedge.core.evidence.rules import Rail, Rules, Verdict
 from kedge.core.evidence.step import live, span
 from kedge.core.evidence.units import Units, pick
 from kedge.core.evidence.verdicts import overall, verdicts
@@ -313,7 +305,7 @@ def test_first_requests_that_do_not_fail_prove_a_floor() -> None:
 
 
 def test_a_pause_is_one_event_however_many_it_hits() -> None:
-    made = fold(judge(), range(0, 7_200), met=(75, 25), weight=2_500)
+    made = fold(judge(), range(7_200), met=(75, 25), weight=2_500)
     for n in range(7):
         fold(made, [7_200 + 300 * n], bad={"": (0, 40)}, met=(75, 25), weight=2_500)
     assert overall(made).verdict != "fail"

@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from kedge.core.commands import Certify, Pause, Promote, Rollback
+from kedge.core.evidence.rules import Overall, Verdict, Word
 from kedge.core.findings import Cause
-from kedge.core.evidence.judge import Overall, Verdict, Word
 from kedge.core.policy import (
     DEFAULTS,
     KILL_BROKEN,
@@ -147,8 +147,12 @@ def test_a_large_step_is_never_left_unproven() -> None:
 
 
 def test_labels_that_come_unevenly_prove_no_quality() -> None:
-    policy = msgspec.structs.replace(CANARY.policy, guardrails={"quality": Guardrail(worse_by=0.05)})
-    known = facts(verdicts=proven("errors", "errors.doubled", "quality"), uneven="labels come unevenly")
+    policy = msgspec.structs.replace(
+        CANARY.policy, guardrails={"quality": Guardrail(worse_by=0.05)}
+    )
+    known = facts(
+        verdicts=proven("errors", "errors.doubled", "quality"), uneven="labels come unevenly"
+    )
     assert decide(change(CANARY, policy=policy), known).reason == "quality: labels come unevenly"
 
 

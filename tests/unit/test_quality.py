@@ -1,15 +1,17 @@
-"""Who was wrong, by how much, counted once a unit and day, and never across versions."""
+"""Who was wrong, by how much, in the order of the predictions, and never across versions."""
 
 from __future__ import annotations
 
+from functools import partial
 from math import log
 from typing import Any
 
 import pytest
 
 from kedge.core.errors import BadRequest, Refused
-from kedge.core.quality import LOSSES, Seen, bad, loss_of, tally
+from kedge.core.quality import LOSSES, Judged, bad, judged, loss_of
 from kedge.core.records import JoinRow, Labelled, Outcome
+from kedge.core.route import key_of, unit_of
 from kedge.core.values import Output
 
 BINARY = Output(kind="binary", score="p", threshold=0.5)
@@ -85,75 +87,59 @@ def one(
     return Labelled(row, Outcome(row.id, value, None, version), at + 10.0)
 
 
-def test_cells_are_by_arm_and_segment() -> None:
-    rows = [
-        one(1, segments=("a=x",)), one(2, value=0, segments=("a=y",)),
-        one(3, arm="candidate", value=0, segments=("a=x",)),
-    ]  # fmt: skip
-    (stratum,) = tally(rows, BINARY, "error_rate").strata
-    assert stratum.cells == {"": (2, 1, 1, 1), "a=x": (1, 1, 0, 1), "a=y": (1, 0, 1, 0)}
-    assert stratum.losses[""] == ((0.0, 1.0), (1.0,))
+def judged_of(rows: list[Labelled], *, paired: bool = False, reverse: bool = False) -> Judged:
+    return judged(
+        rows, BINARY, "error_rate", partial(unit_of, key_of("s")), paired=paired, reverse=reverse
+    )
 
 
-def test_a_unit_counts_once_a_day_across_batches() -> None:
-    """Twenty late flights of one aircraft are one aircraft; tomorrow is another day."""
-    seen = Seen()
-    batches = [[one(n, unit="N1", value=0, at=60.0 * n)] for n in range(5)]
-    batches.append([one(9, unit="N1", value=0, at=90_000.0)])
-    cells = [
-        stratum.cells[""]
-        for batch in batches
-        for stratum in tally(batch, BINARY, "error_rate", seen).strata
-        if stratum.cells
+def test_a_label_carries_the_loss_of_the_arm_that_answered() -> None:
+    rows = [one(1, segments=("a=x",)), one(2, value=0), one(3, arm="candidate", value=0, at=7.0)]
+    found = [label for _, _, label in judged_of(rows).labels]
+    assert [(x.arm, x.ours, x.theirs) for x in found] == [
+        (0, 0.0, 0.0),
+        (0, 1.0, 0.0),
+        (1, 0.0, 1.0),
     ]
-    assert cells == [(1, 0, 1, 0), (1, 0, 1, 0)]
+    assert found[0].segments == ("a=x",)
+    assert found[2].second == 7.0
 
 
-def test_without_an_entity_each_prediction_is_its_own_unit() -> None:
-    (stratum,) = tally([one(n) for n in range(4)], BINARY, "error_rate").strata
-    assert stratum.cells[""] == (4, 0, 0, 0)
+def test_labels_come_in_the_order_of_the_predictions() -> None:
+    rows = [one(n, at=float(10 - n)) for n in range(5)]
+    seconds = [label.second for _, _, label in judged_of(rows).labels]
+    assert seconds == sorted(seconds)
+
+
+def test_a_caller_is_the_same_unit_as_in_the_windows() -> None:
+    (_, _, label), (_, _, keyless) = judged_of([one(1, unit="N1"), one(2)]).labels
+    assert (label.unit, label.bucket) == unit_of(key_of("s"), "N1")
+    assert keyless.unit is None
 
 
 def test_pairs_carry_both_losses() -> None:
-    rows = [one(1, shadow=0.1), one(2, shadow=0.9), one(3, shadow=0.2, value=0)]
-    (stratum,) = tally(rows, BINARY, "error_rate").strata
-    assert stratum.paired[""] == ((0.0, 0.0, 1.0), (1.0, 0.0, 0.0))
+    rows = [one(1, shadow=0.1), one(2, shadow=0.9), one(3, shadow=0.2, value=0), one(4)]
+    found = [label for _, _, label in judged_of(rows, paired=True).labels]
+    assert [(x.ours, x.theirs) for x in found] == [(0.0, 1.0), (0.0, 0.0), (1.0, 0.0)]
 
 
-def test_weights_and_versions_are_strata_of_their_own() -> None:
+def test_after_a_promotion_the_arms_change_sides() -> None:
+    ((weight, _, label),) = judged_of([one(1, value=0, weight=1_000)], reverse=True).labels
+    assert (weight, label.arm, label.ours, label.theirs) == (9_000, 1, 0.0, 1.0)
+
+
+def test_weights_and_versions_are_told_apart() -> None:
     rows = [one(1), one(2, weight=2_500), one(3, version="v2"), one(3)]
-    found = tally(rows, BINARY, "error_rate")
-    assert [(s.weight, s.label_version) for s in found.strata] == [
+    found = judged_of(rows)
+    assert [(weight, version) for weight, version, _ in found.labels] == [
         (500, ""),
         (2_500, ""),
+        (500, ""),
         (500, "v2"),
     ]
-    assert found.live == ""
+    assert found.versions == {"": 3, "v2": 1}
 
 
 def test_what_says_nothing_is_counted_apart() -> None:
-    rows: list[Labelled | JoinRow] = [
-        one(1, value=None),
-        one(2, value="maybe"),
-        one(3, failed=True),
-        one(4).row,
-    ]
-    found = tally(rows, BINARY, "error_rate")
-    assert (found.declined, found.unfit, found.failed) == (1, 1, 1)
-    assert found.coverage["production"] == (1, 4)
-
-
-def test_a_full_memory_passes_units_over_rather_than_counting_them_twice() -> None:
-    seen = Seen(limit=2)
-    rows = [one(n, unit=f"N{n}") for n in range(5)]
-    (stratum,) = tally(rows, BINARY, "error_rate", seen).strata
-    assert stratum.cells[""][0] == 2
-    assert seen.passed == 3
-
-
-def test_what_was_seen_can_be_kept_and_gone_on_with() -> None:
-    seen = Seen()
-    assert seen.first("a", 1)
-    again = Seen(seen.keys())
-    assert not again.first("a", 1)
-    assert again.first("a", 2)
+    found = judged_of([one(1, value=None), one(2, value="maybe"), one(3, failed=True)])
+    assert (found.declined, found.unfit, found.failed, found.labels) == (1, 1, 1, ())

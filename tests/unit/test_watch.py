@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kedge.core.commands import Rollback
-from kedge.core.evidence.judge import METHOD, Overall, Verdict
+from kedge.core.evidence.rules import METHOD, Overall, Verdict
 from kedge.core.policy import Facts, decide
 from kedge.core.records import JoinRow, Labelled, Outcome
 from kedge.core.values import (
@@ -21,7 +21,7 @@ from kedge.core.values import (
     Stage,
     State,
 )
-from kedge.core.windows import CANDIDATE, PRODUCTION, Agreement, BadUnit, Spent, Window
+from kedge.core.windows import CANDIDATE, Agreement, BadUnit, Spent, Window
 from kedge.engine.watch import SEGMENTS, Watch
 
 change = msgspec.structs.replace
@@ -128,7 +128,12 @@ def test_windows_of_an_older_version_are_counted_and_not_judged() -> None:
 
 
 def test_an_upgrade_begins_the_evidence_anew_and_says_so() -> None:
-    kept = {"cursor": 9, "judge": b"what another version kept", "policy": "", "labels": {"cursor": 4}}
+    kept = {
+        "cursor": 9,
+        "judge": b"what another version kept",
+        "policy": "",
+        "labels": {"cursor": 4},
+    }
     watch = Watch(CANARY, msgspec.msgpack.encode(kept))
     assert watch.cursor == 9
     assert "upgraded" in watch.facts(100.0).restarted

@@ -12,10 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kedge.core.evidence.units import pick
 from kedge.core.records import JoinRow
+from kedge.core.route import key_of, unit_of
 from kedge.core.values import CostPolicy, LogPolicy, Output, Policy, Prices, Stage, State
 from kedge.core.windows import (
     CANDIDATE,
+    OURS,
     PRODUCTION,
     Agreement,
     Spent,
@@ -81,25 +84,50 @@ def counted(
     )[0]
 
 
-def test_a_unit_is_exposed_once_however_often_it_asks() -> None:
-    window = count(*[seen() for _ in range(50)], seen(CANDIDATE, entity="N2"))
-    assert window.exposed == {"": (1, 1), "origin=JFK": (1, 1)}
+def test_requests_are_counted_and_those_with_an_entity_apart() -> None:
+    window = count(*[seen() for _ in range(3)], seen(CANDIDATE, entity=None, origin="LGA"))
+    assert window.exposed == {"": (3, 1), "origin=JFK": (3, 0), "origin=LGA": (0, 1)}
+    assert window.named == {"": (3, 0), "origin=JFK": (3, 0)}
+    assert count(seen(entity=None)).named == {}
+
+
+def test_a_caller_is_reported_with_its_first_request_at_a_weight() -> None:
+    counter = Counter("w0", STATE)
+    first = counted(counter, seen(failed=True), seen(), seen(CANDIDATE, entity="N2", origin="LGA"))
+    assert [(one.arm, one.bad, one.segments) for one in first.first] == [
+        (PRODUCTION, 1, ("origin=JFK",)),
+        (CANDIDATE, 0, ("origin=LGA",)),
+    ]
+    assert counted(counter, seen(failed=True), at=5).first == ()
+    again = counter.window(
+        [seen()], 9, NONE, number=3, paired=False, weight=2_500, lost=0, streak=0, broken=0
+    )[0]
+    assert len(again.first) == 1
+
+
+def test_a_caller_that_fails_often_in_a_second_is_one_with_its_times_and_segments() -> None:
+    window = count(*[seen(failed=True) for _ in range(5)], seen(failed=True, origin="LGA"))
+    (unit,) = window.units
+    assert (unit.times, unit.segments) == (6, ("origin=JFK", "origin=LGA"))
+    assert unit.bucket == unit_of(key_of(STATE.salt), "N1")[1]
+
+
+def test_in_pairs_a_first_request_says_whose_fault_it_was() -> None:
+    window = count(
+        pair(0.7, None, asked={"entity": "A"}), pair(failed=True, ours=0.7, asked={"entity": "B"})._replace(ours=None),
+        pair(asked={"entity": "C"}), paired=True,
+    )  # fmt: skip
+    assert [one.bad for one in window.first] == [1, 1 << OURS, 0]
+
+
+def test_predictions_are_rows_that_were_answered() -> None:
+    three = seen(rows=3)._replace(ours=answer(0.1, 0.2, 0.3))
+    window = count(three, seen(CANDIDATE, entity=None), seen(CANDIDATE, failed=True))
+    assert window.predictions == (3, 1)
 
 
 def test_a_request_without_a_unit_is_its_own() -> None:
     assert count(*[seen(entity=None) for _ in range(3)]).exposed[""] == (3, 0)
-
-
-def test_a_unit_is_exposed_again_in_the_next_span() -> None:
-    counter = Counter("w0", STATE)
-    assert counted(counter, seen(), at=0).exposed[""] == (1, 0)
-    assert counted(counter, seen(), at=9).exposed == {}
-    assert counted(counter, seen(), at=10).exposed[""] == (1, 0)
-
-
-def test_a_unit_seen_in_two_segments_is_exposed_in_both_and_once_in_all() -> None:
-    window = count(seen(), seen(origin="LGA"))
-    assert window.exposed == {"": (1, 0), "origin=JFK": (1, 0), "origin=LGA": (1, 0)}
 
 
 def test_a_failure_of_a_named_unit_travels_as_its_hash() -> None:
@@ -121,31 +149,25 @@ def _fields(state: State) -> dict[str, Any]:
     return {name: getattr(state, name) for name in state.__struct_fields__}
 
 
-def test_too_many_bad_units_keep_the_smallest_hashes_of_both_arms() -> None:
+def test_too_many_callers_are_cut_by_a_hash_that_is_blind_to_the_arm() -> None:
     many = [
         seen(CANDIDATE if n % 2 else PRODUCTION, entity=f"N{n}", failed=True)
         for n in range(2 * windows.UNITS)
     ]
-    units = count(*many).units
-    assert len(units) == windows.UNITS
-    kept = {unit.unit for unit in units}
-    everything = {u.unit for n in many for u in count(n).units}
-    assert kept == set(sorted(everything)[: windows.UNITS])
+    found = count(*many)
+    assert (len(found.units), len(found.first), found.cut) == (
+        windows.UNITS,
+        windows.UNITS,
+        2 * windows.UNITS,
+    )
+    everything = [u.unit for n in many for u in count(n).units]
+    assert {unit.unit for unit in found.units} == set(sorted(everything, key=pick)[: windows.UNITS])
 
 
 def test_a_slow_request_is_bad_only_where_a_bound_is_known() -> None:
     assert count(seen(micros=10_000, entity=None)).bad == {}
     window = count(seen(micros=10_000, entity=None), bounds=Bounds(p50=9_000, p99=20_000))
     assert window.bad == {"latency.p50": {"": (1, 0), "origin=JFK": (1, 0)}}
-
-
-def test_a_unit_that_failed_has_a_latency_from_its_first_answer_on() -> None:
-    counter = Counter("w0", STATE)
-    first = counted(counter, seen(CANDIDATE, failed=True))
-    assert (first.exposed, first.answered) == ({"": (0, 1), "origin=JFK": (0, 1)}, {})
-    later = counted(counter, seen(failed=True), seen(), seen(origin="LGA"), seen())
-    assert later.exposed == {"origin=LGA": (1, 0)}
-    assert later.answered == {"": (1, 0), "origin=JFK": (1, 0), "origin=LGA": (1, 0)}
 
 
 def test_what_failed_has_no_latency() -> None:
@@ -380,17 +402,14 @@ def _names(origins: list[Any]) -> list[str]:
 
 
 def _exposures(asked: Any, *, paired: bool) -> dict[str, tuple[int, int]]:
-    """Distinct units by segment, as one would count them by hand."""
-    met: set[tuple[Any, str]] = set()
+    """Plain counting: each request in everything and once in each of its rows' segments."""
     cells: dict[str, list[int]] = {}
-    for number, (unit, origins, arm, _, _) in enumerate(asked):
-        for name in {"", *_names(origins)}:
-            if (unit or number, name) not in met:
-                met.add((unit or number, name))
-                cell = cells.setdefault(name, [0, 0])
-                for one in (PRODUCTION, CANDIDATE) if paired else (arm,):
-                    cell[one] += 1
-    return {name: (a, b) for name, (a, b) in cells.items()}
+    for _, origins, arm, *_ in asked:
+        for name in {"", *_names(list(origins))}:
+            cell = cells.setdefault(name, [0, 0])
+            for place in (0, 1) if paired else (arm,):
+                cell[place] += 1
+    return {name: (cell[0], cell[1]) for name, cell in cells.items()}
 
 
 @given(ASKED)

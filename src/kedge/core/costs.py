@@ -10,7 +10,7 @@ from __future__ import annotations
 from math import isfinite, sqrt
 from typing import Any
 
-from kedge.core.evidence.judge import Verdict
+from kedge.core.evidence.rules import Verdict
 from kedge.core.stats import asymptotic_half_width, rho_for
 from kedge.core.values import CostPolicy, Prices
 from kedge.core.windows import Spent

@@ -22,7 +22,7 @@ import msgspec
 
 from kedge.core.commands import AnyCommand, Certify, Pause, Promote, Rollback
 from kedge.core.durations import seconds
-from kedge.core.evidence.judge import QUALITY, Overall, Rail, Rules, Verdict
+from kedge.core.evidence.rules import QUALITY, Overall, Rail, Rules, Verdict
 from kedge.core.evidence.verdicts import PROVABLE
 from kedge.core.filed import Filed, holds
 from kedge.core.release import next_step

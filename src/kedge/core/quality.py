@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterable
 from math import isfinite, log
 
 from kedge.core.errors import BadRequest, Refused
-from kedge.core.evidence.judge import Label
+from kedge.core.evidence.events import Label
 from kedge.core.records import Known, Labelled, delay_bin
-from kedge.core.route import unit_of
 from kedge.core.values import BUCKETS, Arm, Output, Value
 
 LEAST_PROBABILITY = 1e-3
@@ -146,6 +145,9 @@ def loss_of(metric: str, output: Output) -> Loss:
 # ---------------------------------------------------------------- many
 
 
+UnitOf = Callable[[str], tuple[int, int]]
+
+
 class Judged(Value, frozen=True, kw_only=True):
     """What a batch of labelled predictions of one comparison says."""
 
@@ -176,7 +178,7 @@ def judged(
         rows: of one comparison.
         output: how the endpoint's answers are read.
         metric: which loss (`LOSSES`).
-        key: the rollout's, under which callers are hashed.
+        unit_of: gives a caller's hash and bucket under the rollout's salt.
         paired: only predictions that both releases answered say something, and of both.
         reverse: the release that was left has production's part.
 
@@ -200,7 +202,7 @@ def judged(
         index = delay_bin(one.delay_s)
         delays[index] = delays.get(index, 0) + 1
         failed += row.failed
-        label = _pair(one, output, loss, key) if paired else _arm(one, output, loss, key)
+        label = _pair(one, output, loss, unit_of) if paired else _arm(one, output, loss, unit_of)
         if label is None:
             continue
         if reverse:
@@ -213,20 +215,20 @@ def judged(
     )  # fmt: skip
 
 
-def _arm(one: Labelled, output: Output, loss: Loss, key: bytes) -> Label | None:
+def _arm(one: Labelled, output: Output, loss: Loss, unit_of: UnitOf) -> Label | None:
     """Return what the answer was that the caller got; None where the candidate failed."""
     row = one.row
     if row.failed:
         return None
     arm = 1 if row.arm == Arm.CANDIDATE else 0
     lost = loss(output, row.score, row.decision, one.outcome.value)
-    unit, bucket = unit_of(key, row.unit) if row.unit else (None, -1)
+    unit, bucket = unit_of(row.unit) if row.unit else (None, -1)
     return Label(
         unit, bucket, arm, 0.0 if arm else lost, lost if arm else 0.0, row.at, row.segments
     )
 
 
-def _pair(one: Labelled, output: Output, loss: Loss, key: bytes) -> Label | None:
+def _pair(one: Labelled, output: Output, loss: Loss, unit_of: UnitOf) -> Label | None:
     """Return what both answers were worth; None where there was no copy."""
     row, value = one.row, one.outcome.value
     if not row.paired:
@@ -234,7 +236,7 @@ def _pair(one: Labelled, output: Output, loss: Loss, key: bytes) -> Label | None
     old, new = (row.score, row.decision), (row.shadow_score, row.shadow_decision)
     if row.arm == Arm.CANDIDATE and not row.failed:  # a reverse shadow: the copy is the old one
         old, new = new, old
-    unit, bucket = unit_of(key, row.unit) if row.unit else (None, -1)
+    unit, bucket = unit_of(row.unit) if row.unit else (None, -1)
     return Label(
         unit, bucket, 0, loss(output, *old, value), loss(output, *new, value), row.at, row.segments
     )

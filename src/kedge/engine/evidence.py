@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from kedge.core.evidence.judge import Verdict
+from kedge.core.evidence.rules import Verdict
 from kedge.core.policy import EARLY, Decision, Facts
 from kedge.core.rollup import Roll
 from kedge.core.values import BUCKETS, State

@@ -11,6 +11,7 @@ second are one event, so the windows of all workers are needed.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from math import inf
 from typing import Any, TypeVar
 
@@ -18,21 +19,14 @@ import msgspec
 import numpy as np
 
 from kedge.core import costs, stats
-from kedge.core.evidence.judge import (
-    METHOD,
-    Caller,
-    First,
-    Judge,
-    Label,
-    Second,
-    Verdict,
-    load_judge,
-)
+from kedge.core.evidence.events import Caller, First, Label, Second
+from kedge.core.evidence.judge import Judge, load_judge
+from kedge.core.evidence.rules import METHOD, Verdict
 from kedge.core.evidence.verdicts import overall, verdicts
 from kedge.core.policy import Facts, canary_steps, guardrails, rules
 from kedge.core.quality import judged as judged_labels
 from kedge.core.records import Labelled, delay_upper_s, live_version
-from kedge.core.route import key_of
+from kedge.core.route import key_of, unit_of
 from kedge.core.values import BUCKETS, State, Value
 from kedge.core.windows import (
     METRICS,
@@ -147,7 +141,7 @@ class Watch:
         self.noise = (0, 0)
         self._dearer = state.policy.guardrails.get("cost")
         self._output = state.policy.output
-        self._salt = key_of(state.salt)
+        self._unit_of = partial(unit_of, key_of(state.salt))
         self._metric = guardrails(state.policy)["quality"].metric or "error_rate"
         self.label_coverage: dict[str, tuple[int, int]] = {}
         """By arm: labelled, and predictions that were given. Told by the patrol, not kept."""
@@ -299,7 +293,12 @@ class Watch:
         """
         mine = [one for one in rows if one.row.comparison == self.comparison]
         of = judged_labels(
-            mine, self._output, self._metric, self._salt, paired=self.paired, reverse=self.reverse
+            mine,
+            self._output,
+            self._metric,
+            self._unit_of,
+            paired=self.paired,
+            reverse=self.reverse,
         )
         known = self.labels
         seen = {version: n for _, version, _ in of.labels for n in [of.versions[version]]}

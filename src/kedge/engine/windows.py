@@ -22,7 +22,7 @@ from itertools import chain, compress, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kedge.core.costs import cost_of, prices_of
-from kedge.core.evidence.judge import METHOD
+from kedge.core.evidence.rules import METHOD
 from kedge.core.evidence.units import pick
 from kedge.core.records import JoinRow
 from kedge.core.route import key_of, unit_of

@@ -20,10 +20,9 @@ Theory of operation
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from math import floor, inf, log, sqrt
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -31,16 +30,15 @@ from numpy.typing import NDArray
 
 from kedge.core import stats
 from kedge.core.evidence import bets
+from kedge.core.evidence.bursts import HISTORY_S, SETTLED_S, SPREAD, STEADY_S, History
+from kedge.core.evidence.bursts import allowed as allowed_in
+from kedge.core.evidence.certificates import callers_proof, proof
+from kedge.core.evidence.events import Caller, First, Label, Second
+from kedge.core.evidence.rules import METHOD, QUALITY, Cells, Failure, Key, Rail, Rules
 from kedge.core.evidence.step import SECONDS, TAIL, Ints, KeptStep, Step, load, span
 from kedge.core.stats import ALARM_GRID, LAMBDAS, Floats
 from kedge.core.values import Value
 
-QUALITY = "quality"
-"""The metric that labels judge; the others are seen by the workers themselves."""
-METHOD = 2
-"""The version of counting and judging. Evidence of another version is never added to this one's."""
-SHOWN_ALPHA = 0.05
-"""Of the intervals and suspicions that are shown; nothing is done on them."""
 SEGMENTS = 2_000
 """Segments of a metric that are judged; the rest is counted in the whole only."""
 SEGMENT_STAKE = 0.2
@@ -53,194 +51,6 @@ DECLARED = 0.9
 the rest, 1/(i (i + 1)) of it each."""
 STEPS = 8
 """Steps of one comparison that are kept, each with its table. The oldest beyond is forgotten."""
-HISTORY_S = 600
-"""Production's own bad units of so many seconds say what a burst is."""
-SETTLED_S, STEADY_S = 10, 30
-"""Seconds after which such a mean is worth anything."""
-SPREAD = 3.5
-"""Standard deviations above its mean at which a second is a burst: 1 of 4,000 by chance."""
-
-Key = tuple[str, str]
-"""(metric, segment); segment "" is everything."""
-Word = Literal["pass", "fail", "inconclusive", "broken input"]
-Cells = Mapping[str, tuple[int, int]]
-"""By segment ("" is everything): production's and the candidate's."""
-
-
-class Rail(Value, frozen=True):
-    """One guardrail.
-
-    The alarm bets that the rate ratio is above `r0`; a pass needs the proof that it is below
-    1 + `worse_by`.
-    """
-
-    worse_by: float
-    r0: float = 1.0
-    weight: float = 0.0
-    """Its share of the alarm; 0: never alarms."""
-    floor: float = 0.001
-    """A rate of bad requests proven to be below this passes without a ratio: one in a thousand."""
-    mean: bool = False
-    """Judged by losses instead of counts of bad units."""
-    of: str = ""
-    """The metric whose events it judges, where it has none of its own."""
-
-
-class Rules(Value, frozen=True, kw_only=True):
-    """What the judge is asked to prove."""
-
-    rails: dict[str, Rail]
-    alpha: float = 0.01
-    steps: tuple[int, ...] = (0,)
-    """The declared weights, in buckets."""
-    callers_floor: float = 0.01
-    """The floor where the units are callers: a thousandth of them would need 5,300."""
-    min_bad: int = 8
-    """Bad units of the candidate before an alarm: a handful can be one cause outside the model."""
-    min_units: int = 100
-    """Pairs in a shadow, and requests of the candidate in a canary, before a verdict passes."""
-    min_units_per_segment: int = 100
-
-
-class Verdict(Value, frozen=True, kw_only=True):
-    """What is known of one metric in one segment. Pairs are (production, candidate)."""
-
-    metric: str
-    segment: str
-    verdict: Word
-    reason: str
-    units: tuple[int, int]
-    """Callers that asked in this step, and requests without an entity."""
-    bad: tuple[int, int]
-    """Of them, those that went bad. In pairs: where only one of the two was bad (or lost more)."""
-    ratio: float | None = None
-    """Of the rates, candidate over production, in this step."""
-    interval: tuple[float, float | None] | None = None
-    """95 %; None above: no bound yet. Of the mean difference, in losses."""
-    difference: float | None = None
-    """Mean loss, the candidate's less production's."""
-    log_e: float = 0.0
-    """Evidence that it is worse, scaled so that it fails at 1/alpha."""
-    log_e_pass: float = 0.0
-    """Evidence that it is not worse than the margin, scaled so that it passes at 1/alpha."""
-    suspect: bool = False
-    """Stands out now (e-BH over all segments); nothing follows from it."""
-    callers: bool = False
-    """Some of its units are callers."""
-    provable: bool = True
-    """False: so few callers belong to the candidate at this step that no certificate can be had."""
-    method: int = METHOD
-
-
-class Overall(Value, frozen=True):
-    """The alarm over everything."""
-
-    verdict: Word
-    reason: str
-    log_e: float = 0.0
-    needed: float = 0.0
-    """It sounds at this."""
-    metric: str = ""
-    segment: str = ""
-    method: int = METHOD
-
-
-class Caller(NamedTuple):
-    """A caller that went bad in one second."""
-
-    unit: int
-    bucket: int
-    metric: str
-    arm: int
-    times: int
-    segments: Sequence[str]
-
-
-class First(NamedTuple):
-    """A caller's first request in a step, as one worker saw it."""
-
-    unit: int
-    bucket: int
-    arm: int
-    bad: frozenset[str]
-    """The metrics in which it went bad."""
-    segments: Sequence[str]
-
-
-class Second(NamedTuple):
-    """What all workers counted in one second of one step."""
-
-    at: float
-    callers: Sequence[Caller] = ()
-    keyless: Mapping[str, Cells] = {}
-    """By metric: bad requests without an entity."""
-    met: Cells = {}
-    """Requests without an entity."""
-    timed: Cells = {}
-    """Of these, those that have a latency."""
-    first: Sequence[First] = ()
-    given: tuple[int, int] = (0, 0)
-    """Predictions that were answered, by arm: what labels are a share of."""
-
-
-class Label(NamedTuple):
-    """What one outcome says: losses in [0, 1]."""
-
-    unit: int | None
-    """None: a prediction without an entity."""
-    bucket: int
-    arm: int
-    ours: float
-    """Production's loss; in arms 0 where the candidate answered."""
-    theirs: float
-    second: float
-    """When it was predicted, Unix seconds."""
-    segments: Sequence[str]
-
-
-class History:
-    """Production's bad units of the last ten minutes: callers, and requests without an entity."""
-
-    def __init__(self, kept: Iterable[tuple[float, int, int]] = ()) -> None:
-        self._past: deque[tuple[float, int, int]] = deque()
-        self._callers = self._keyless = 0
-        for one in kept:
-            self.add(one)
-
-    def add(self, one: tuple[float, int, int]) -> None:
-        """Take a second in: when, and how many of each."""
-        self._past.append(one)
-        self._callers += one[1]
-        self._keyless += one[2]
-
-    def recent(self, at: float) -> tuple[int, int]:
-        """Return how many of each there were in the ten minutes before."""
-        past = self._past
-        while past and past[0][0] < at - HISTORY_S:
-            _, callers, keyless = past.popleft()
-            self._callers -= callers
-            self._keyless -= keyless
-        return self._callers, self._keyless
-
-    def kept(self) -> tuple[tuple[float, int, int], ...]:
-        """Return every second, oldest first."""
-        return tuple(self._past)
-
-
-class Failure(Value, frozen=True):
-    """An alarm that sounded. It stays."""
-
-    metric: str
-    segment: str
-    weight: int
-    at: float
-    ratio: float
-    """Of the richest bet when it sounded."""
-    part: Literal["labels", "counts"] = "labels"
-    bad: tuple[int, int] = (0, 0)
-    """Units that went bad, of production and of the candidate, as of then."""
-    seconds: int = 0
-    """Separate seconds in which the candidate's did, as far as they are kept."""
 
 
 class Judge:
@@ -403,7 +213,7 @@ class Judge:
         units = [len({one.unit for one in mine if one.arm == arm}) for arm in (0, 1)]
         expected, usual = self._usual(step, metric, second.at)
         self._remember(metric, second.at, units[0], keyless[0])
-        allowed = [_allowed(units[arm] + keyless[arm], expected) for arm in (0, 1)]
+        allowed = [allowed_in(units[arm] + keyless[arm], expected) for arm in (0, 1)]
         if not step.span.paired:
             allowed[0] = None  # thinning production's would make its share of the bad ones smaller
         steady = units[0] + keyless[0] <= 1 + floor(usual + SPREAD * sqrt(usual))
@@ -536,8 +346,12 @@ class Judge:
         event = one.theirs != one.ours if of.paired else one.theirs + one.ours > 0
         if rail.mean:
             step.loss(rows, one.unit, arm, self.now, one.ours, one.theirs, share, rail.worse_by)
-        elif one.unit is not None and one.ours + one.theirs > 0:  # of pairs also what both had wrong
-            step.caller(rows, one.unit, arm, self.now, ours=one.ours, theirs=one.theirs, labelled=event)
+        elif (
+            one.unit is not None and one.ours + one.theirs > 0
+        ):  # of pairs also what both had wrong
+            step.caller(
+                rows, one.unit, arm, self.now, ours=one.ours, theirs=one.theirs, labelled=event
+            )
         elif one.unit is None and one.ours + one.theirs > 0 and not event:
             step.arrays["both"][rows] += 1
         elif event:
@@ -597,7 +411,7 @@ class Judge:
             if not rail.weight:
                 continue
             rows = np.array(sorted(found), dtype=np.intp)
-            theirs = self._theirs(step, rows, rail)
+            theirs = step.theirs(rows, losses=rail.mean)
             able = theirs.max(axis=1) >= self.rules.min_bad
             rows, theirs = rows[able], theirs[able]
             if not len(rows):
@@ -620,14 +434,6 @@ class Judge:
                 self._fails(
                     step, int(rows[at]), self._ratio(step, int(rows[at]), int(best[at, place]))
                 )
-
-    @staticmethod
-    def _theirs(step: Step, rows: NDArray[np.intp], rail: Rail) -> NDArray[np.int64]:
-        """Return the candidate's bad units by row and restart."""
-        if rail.mean:
-            asked = step.arrays["met"][rows, 1].astype(np.int64)
-            return np.repeat(asked[:, None], len(step.restarts), axis=1)
-        return step.counts[rows, :, bets.CANDIDATE].astype(np.int64)
 
     def _ratio(self, step: Step, row: int, best: int) -> float:
         """Return how many times as bad the richest bet says that the candidate is."""
@@ -670,7 +476,7 @@ class Judge:
             found = step.units.of_row(row)
             known = step.known(row)
             for name, rail in self.judges_of(metric):
-                step.proof[name, row] = _certificate(step, found, rail, known)
+                step.proof[name, row] = callers_proof(step, found, rail, known)
             rail = self.rules.rails[metric]
             if not segment and not of.paired and not rail.mean and rail.weight:
                 self._count(step, row, rail, found, known)
@@ -728,35 +534,14 @@ class Judge:
         ours, theirs = step.arrays["asked"][row].tolist()
         return ours, theirs
 
+    def proof(self, step: Step, name: str, row: int) -> float:
+        """Return the certificate of a guardrail in one row, scaled to pass at 1/alpha."""
+        rail = self.rules.rails[name]
+        return proof(step, self.keys[row][0], name, rail, row, self.rules.callers_floor)
+
     def row(self, metric: str, segment: str) -> int:
         """Return the row of a key; -1: there is none."""
         return self._place.get((metric, segment), -1)
-
-    def proof(self, step: Step, name: str, row: int) -> float:
-        """Return the certificate of a guardrail in one row, scaled to pass at 1/alpha."""
-        metric = self.keys[row][0]
-        rail = self.rules.rails[name]
-        found = _keyless_proof(step, row, rail)
-        callers = step.proof.get((name, row))
-        if callers is not None:
-            found += callers - bets.LOG_LOOKS
-        if metric == QUALITY:
-            if not step.span.paired:
-                lacking = step.missing(1) * float(step.part_of_labels(np.array([row]), 1)[0])
-                y1, _ = bets.capped(np.ones(1), np.ones(1), rail.worse_by, 1)
-                found += float(lacking * np.log1p(-bets.CERTIFICATE_BETS.max() * y1[0]))
-            return found / step.dependence.times()
-        first, bad = step.arrays["first"][row].tolist()
-        floor_ = max(rail.floor, self.rules.callers_floor) if first else rail.floor
-        below = float(
-            stats.below_log_e(
-                bad + int(step.arrays["bad"][row, 1]),
-                first + int(step.arrays["met"][row, 1]),
-                floor_,
-            )
-        )
-        # Two chances to be proven: each has half of the budget.
-        return max(found, below) - log(2)
 
     # ------------------------------------------------------------ keeping
 
@@ -783,16 +568,6 @@ class Judge:
         """Begin anew after another policy: no promise is given twice, and no caller assigned twice."""
         self._extras = extras + 1
         self._known = tuple(known)
-
-
-def _allowed(bad: int, expected: float) -> int | None:
-    """Return how many of one second's bad units count by themselves; None: all, for it is no burst.
-
-    A burst is more than production's own bad units make likely even for a candidate three times as
-    bad. So many as would be expected of that one count as usual, and one more stands for the rest.
-    """
-    mean = 3 * expected
-    return floor(mean) if bad > 1 + floor(mean + SPREAD * sqrt(mean)) else None
 
 
 class _Kept(Value, frozen=True, kw_only=True):
@@ -825,28 +600,3 @@ def load_judge(raw: bytes, rules: Rules) -> Judge:
     judge = Judge(rules, paired=kept.paired, known=kept.known)
     judge._restore(kept)  # noqa: SLF001 - its own module
     return judge
-
-
-def _certificate(
-    step: Step, found: dict[str, Floats], rail: Rail, known: tuple[int, int] | None
-) -> float:
-    """Return the callers' certificate of one guardrail from the counts of one row."""
-    if step.span.paired:
-        return bets.pairs_certificate(found["theirs"], found["ours"], rail.worse_by)
-    theirs, ours = found["theirs"][found["arm"] == 1], found["ours"][found["arm"] == 0]
-    return bets.callers_certificate(theirs, ours, step.span.callers, rail.worse_by, known)
-
-
-def _keyless_proof(step: Step, row: int, rail: Rail) -> float:
-    """Return the certificate from requests without an entity."""
-    share = step.span.keyless
-    if rail.mean:
-        return float(stats.log_mixture(step.sums_of(row)[:-TAIL]))
-    ours, theirs = step.arrays["steady"][row].tolist()
-    if step.span.paired:
-        p, c = np.array([0.0, 1.0, 1.0]), np.array([1.0, 0.0, 1.0])
-        times = np.array([theirs, ours, step.arrays["both"][row]])
-        return bets.pairs_certificate(c, p, rail.worse_by, times)
-    if not 0 < share < 1:
-        return 0.0
-    return bets.keyless_certificate(theirs, ours, share, rail.worse_by)

@@ -300,6 +300,13 @@ class Step:
         ours, theirs = self.arrays["asked"][row].tolist()
         return ours, theirs
 
+    def theirs(self, rows: NDArray[np.intp], *, losses: bool) -> Ints:
+        """Return the candidate's bad units by row and restart, (n, K); of losses, its labels."""
+        if losses:
+            labels = self.arrays["met"][rows, 1].astype(np.int64)
+            return np.repeat(labels[:, None], len(self.restarts), axis=1)
+        return self.counts[rows, :, bets.CANDIDATE].astype(np.int64)
+
     # ------------------------------------------------------------ losses
 
     @property

@@ -11,12 +11,12 @@ import numpy as np
 
 from kedge.core import stats
 from kedge.core.evidence import bets
-from kedge.core.evidence.judge import (
+from kedge.core.evidence.judge import Judge
+from kedge.core.evidence.rules import (
     QUALITY,
     SHOWN_ALPHA,
     Cells,
     Failure,
-    Judge,
     Key,
     Overall,
     Rail,

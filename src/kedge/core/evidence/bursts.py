@@ -1,0 +1,57 @@
+"""Bursts: many bad units in one second are one event.
+
+A process that pauses for a moment fails everything that is under way. As if each of those requests
+were news, a healthy candidate whose process pauses every two hours would be rolled back in most days.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from math import floor, sqrt
+
+HISTORY_S = 600
+"""Production's own bad units of so many seconds say what a burst is."""
+SETTLED_S, STEADY_S = 10, 30
+"""Seconds after which such a mean is worth anything."""
+SPREAD = 3.5
+"""Standard deviations above its mean at which a second is a burst: 1 of 4,000 by chance."""
+
+
+class History:
+    """Production's bad units of the last ten minutes: callers, and requests without an entity."""
+
+    def __init__(self, kept: Iterable[tuple[float, int, int]] = ()) -> None:
+        self._past: deque[tuple[float, int, int]] = deque()
+        self._callers = self._keyless = 0
+        for one in kept:
+            self.add(one)
+
+    def add(self, one: tuple[float, int, int]) -> None:
+        """Take a second in: when, and how many of each."""
+        self._past.append(one)
+        self._callers += one[1]
+        self._keyless += one[2]
+
+    def recent(self, at: float) -> tuple[int, int]:
+        """Return how many of each there were in the ten minutes before."""
+        past = self._past
+        while past and past[0][0] < at - HISTORY_S:
+            _, callers, keyless = past.popleft()
+            self._callers -= callers
+            self._keyless -= keyless
+        return self._callers, self._keyless
+
+    def kept(self) -> tuple[tuple[float, int, int], ...]:
+        """Return every second, oldest first."""
+        return tuple(self._past)
+
+
+def allowed(bad: int, expected: float) -> int | None:
+    """Return how many of one second's bad units count by themselves; None: all, for it is no burst.
+
+    A burst is more than production's own bad units make likely even for a candidate three times as
+    bad. So many as would be expected of that one count as usual, and one more stands for the rest.
+    """
+    mean = 3 * expected
+    return floor(mean) if bad > 1 + floor(mean + SPREAD * sqrt(mean)) else None
