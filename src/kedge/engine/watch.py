@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from kedge.core import costs, monitor, stats
+from kedge.core import monitor, stats
+from kedge.core.evidence.cost_judge import CostJudge, figure
 from kedge.core.monitor import Interval, Judge
 from kedge.core.policy import EARLY, Facts, guardrails, rules
 from kedge.core.quality import Seen, tally
@@ -81,6 +82,7 @@ class Snapshot(Value, frozen=True, kw_only=True):
     labels: Labels = Labels()
     labelled: bytes = b""
     costs: dict[str, Spent] = {}
+    cost_judge: bytes = b""
     noise: tuple[int, int] = (0, 0)
 
 
@@ -123,14 +125,14 @@ class Watch:
         self.labels = Labels()
         self.costs: dict[str, Spent] = {}
         self.noise = (0, 0)
-        self._dearer = state.policy.guardrails.get("cost")
+        self._dearer = _cost_judge(state, b"")
         self._labelled = Seen()
         self._output = state.policy.output
         self._metric = guardrails(state.policy)["quality"].metric or "error_rate"
         self.label_coverage: dict[str, tuple[int, int]] = {}
         """By arm: labelled, and predictions that were given. Told by the patrol, not kept."""
         if kept is not None:
-            self._restore(_unpack(kept))
+            self._restore(state, _unpack(kept))
 
     def fits(self, state: State) -> bool:
         """Whether this is the watch of the row as it is now."""
@@ -148,10 +150,10 @@ class Watch:
             last=self._last, facts=self.counted, totals=self.totals, agreement=self.agreement,
             scores=self.scores, examples=self.examples, arms=self._arms, labels=self.labels,
             labelled=np.array(self._labelled.keys(), dtype=np.int64).tobytes(), costs=self.costs,
-            noise=self.noise,
+            cost_judge=self._dearer.save() if self._dearer else b"", noise=self.noise,
         ))  # fmt: skip
 
-    def _restore(self, kept: Snapshot) -> None:
+    def _restore(self, state: State, kept: Snapshot) -> None:
         if kept.policy != self._policy:
             return  # another policy asks other questions: they are asked from the beginning
         pairs = np.frombuffer(kept.units, dtype=np.int64).reshape(-1, 2)
@@ -163,6 +165,7 @@ class Watch:
         self.counted, self.totals, self.agreement = kept.facts, kept.totals, kept.agreement
         self.scores, self.examples, self._arms = kept.scores, kept.examples, kept.arms
         self.labels, self.costs, self.noise = kept.labels, kept.costs, kept.noise
+        self._dearer = _cost_judge(state, kept.cost_judge)
         self._labelled = Seen(np.frombuffer(kept.labelled, dtype=np.int64).tolist())
 
     # ------------------------------------------------------------ folding
@@ -173,6 +176,8 @@ class Watch:
             return
         if self.reverse:
             window = turned(window)
+        if self._dearer:
+            self._dearer.fold(window)
         if window.weight != self._step[0]:
             self._close(window.at)
             self._step = (window.weight, window.at)
@@ -281,6 +286,8 @@ class Watch:
     def end(self) -> None:
         """Judge what is still open: nothing more will come."""
         self._close(self._last)
+        if self._dearer:
+            self._dearer.end()
 
     # ------------------------------------------------------------ labels
 
@@ -391,13 +398,19 @@ class Watch:
         return (*monitor.verdicts(self._judge, self.rules, only=only), *self._costly())
 
     def _costly(self, only: set[str] | None = None) -> tuple[monitor.Verdict, ...]:
-        """Verdicts on cost. Without a guardrail they are figures, judged at a margin of none."""
-        margin = self._dearer.worse_by if self._dearer else 0.0
+        """Verdicts on cost: of the whole, where it is guarded. The rest are figures."""
+        judge = self._dearer
         return tuple(
-            costs.verdict(name, spent, margin)
+            judge.verdict(spent)
+            if judge and not name
+            else figure(name, spent, guarded=judge is not None)
             for name, spent in self.costs.items()
             if only is None or name in only
         )
+
+    def cost_figures(self) -> dict[str, Any] | None:
+        """Return what the judge of cost clipped and left out; None where cost is not guarded."""
+        return self._dearer.figures() if self._dearer else None
 
     def _mismatch(self) -> str:
         """Whether the arms have the shares they were told: per replica, averaged."""
@@ -435,6 +448,20 @@ def _discordant(ours: Sequence[float], theirs: Sequence[float]) -> tuple[int, in
     return len(apart), len(apart), sum(d > 0 for d in apart), sum(d < 0 for d in apart)
 
 
+def _cost_judge(state: State, kept: bytes) -> CostJudge | None:
+    """Begin or continue the judge of cost, where the policy guards cost."""
+    policy = state.policy
+    rail, cost = policy.guardrails.get("cost"), policy.cost
+    if rail is None or cost is None:
+        return None
+    canary = state.mirrored is None and state.candidate is not None
+    steps = [round(step * BUCKETS / 100) for step in policy.canary.steps] if canary else []
+    return CostJudge(
+        worse_by=rail.worse_by, largest=cost.max, paired=state.mirrored is not None, declared=steps,
+        keyed=policy.entity is not None, kept=kept,
+    )  # fmt: skip
+
+
 def judged(state: State) -> tuple[int | None, int | None]:
     """Which release is the measure and which is judged by it.
 
@@ -463,6 +490,17 @@ def turned(window: Window) -> Window:
             for name, cell in window.agreement.items()
         },
         costs={name: Spent(of.candidate, of.production) for name, of in window.costs.items()},
+        callers=tuple(
+            msgspec.structs.replace(of, requests=of.requests[::-1], cost=of.cost[::-1])
+            for of in window.callers
+        ),
+        cells=tuple(
+            msgspec.structs.replace(
+                of, bins=of.bins[::-1], requests=of.requests[::-1], cost=of.cost[::-1]
+            )
+            for of in window.cells
+        ),
+        clips=window.clips[::-1],
         scores={bin_: (n, w, -apart, size) for bin_, (n, w, apart, size) in window.scores.items()},
         examples=tuple(
             msgspec.structs.replace(one, production=one.candidate, candidate=one.production)

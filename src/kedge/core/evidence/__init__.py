@@ -1,0 +1,1 @@
+"""Evidence of a comparison: what is counted, and how it is judged."""
