@@ -47,7 +47,7 @@ def bin_of(cost: float) -> int:
     """Return the bin of a cost: 0 below `SMALLEST`, then `BIN_RATIO` wide each."""
     if cost < SMALLEST:
         return 0
-    return min(1 + floor(log(cost / SMALLEST) / log(BIN_RATIO)), LARGEST_BIN)
+    return min(1 + floor((log(cost) - log(SMALLEST)) / log(BIN_RATIO)), LARGEST_BIN)
 
 
 def pick(units: Iterable[int]) -> NDArray[np.uint64]:
@@ -69,6 +69,11 @@ def fewest(callers: Sequence[CallerCost], most: int) -> tuple[CallerCost, ...]:
     return tuple(callers[int(at)] for at in kept)
 
 
+def learns(units: Ints) -> NDArray[np.bool_]:
+    """Return which callers the cap and the centre are learned from; they are not bet on."""
+    return np.asarray((pick(units) & np.uint64(255)) < np.uint64(LEARNERS))
+
+
 class Table:
     """Callers of one step: arrays, sorted by unit."""
 
@@ -80,19 +85,29 @@ class Table:
         self.below = WHOLE
         """Callers whose `pick` is not below this are left out."""
         self.pending: list[tuple[int, int, int, float, float]] = []
+        self.waiting: set[int] = set()
+        """Callers in `pending`."""
 
     def add(self, unit: int, arm: int, times: int, sums: tuple[float, float]) -> None:
         """Add requests of one caller: how many, and the sums of their costs by arm."""
         self.pending.append((unit, arm, times, *sums))
+        self.waiting.add(unit)
         if len(self.pending) >= PENDING:
             self.settle()
+
+    def new(self, units: Ints) -> NDArray[np.bool_]:
+        """Return which callers were not met in this step; those that are left out count as met."""
+        at = np.searchsorted(self.units, units).clip(0, max(len(self.units) - 1, 0))
+        met = self.units[at] == units if len(self.units) else np.zeros(len(units), bool)
+        late = np.array([unit in self.waiting for unit in units.tolist()], dtype=bool)
+        return np.asarray(~met & ~late & (pick(units) < np.uint64(self.below)))
 
     def settle(self) -> None:
         """Sort what is pending into the arrays, and leave out what is beyond the bound."""
         if not self.pending:
             return
         units, arms, times, zero, one = (np.array(part) for part in zip(*self.pending, strict=True))
-        self.pending = []
+        self.pending, self.waiting = [], set()
         every = np.concatenate([self.units, units])
         self.units, first, place = np.unique(every, return_index=True, return_inverse=True)
         self.arms = np.concatenate([self.arms, arms.astype(np.int8)])[first]
@@ -140,14 +155,16 @@ def learned(costs: Floats, times: Floats, worse_by: float, cap: float) -> Scale:
         costs: of units, or means of bins.
         times: how many units each stands for.
         worse_by: the margin.
-        cap: the one that is settled already; 0: twice the 95th percentile, dearer by the margin.
-            Costs within it decide nearly all of an ordinary mean, and no single unit much.
+        cap: the one that is settled already; 0: the 95th percentile, dearer by the margin, or twice
+            the median where that is more, so that a fixed price has room above it. A lower cap says
+            less of the mean; a higher one lets single units decide and takes longer.
     """
     if not cap:
         order = np.argsort(costs)
         part = np.cumsum(times[order]) / times.sum()
-        at = min(int(np.searchsorted(part, 0.95)), len(costs) - 1)
-        cap = max(2 * (1 + worse_by) * float(costs[order][at]), SMALLEST)
+        at = np.searchsorted(part, (0.5, 0.95)).clip(0, len(costs) - 1)
+        median, high = costs[order][at]
+        cap = max((1 + worse_by) * float(max(2 * median, high)), SMALLEST)
     scale = Scale(worse_by, cap)
     mean = float(np.average(scale.ours(costs), weights=times))
     return Scale(worse_by, cap, min(max(mean, 0.01), 0.99))

@@ -12,10 +12,12 @@ Theory of operation
   split and does not matter for validity.
 * Requests without a caller: each was assigned by itself with the share w of the design, so the
   product is an e-process and is looked at after every window.
-* Callers: each bets once, with its mean so far, and w is the realised share of callers. Given the
-  numbers on both arms, the product's mean is at most exp(N b (E y0 - E y1)) <= 1. It is not a
-  martingale in time, so it is looked at at `LOOKS` only, and needs log(len(LOOKS)) more. Where
-  there are callers, the requests without one are multiplied in at the same looks.
+* Callers bet in two ways, each with half of the promise. `firsts`: a caller's first window in the
+  step; its arm is still as the hash gave it, so these are an e-process like the requests, and what
+  is much dearer is found in seconds. `callers`: each bets once with its mean so far, and w is the
+  realised share. Given the numbers on both arms, the product's mean is at most
+  exp(N b (E y0 - E y1)) <= 1. It is no martingale in time, so it is looked at at `LOOKS` only, and
+  needs log(len(LOOKS)) more. The requests without a caller are multiplied into both.
 * Pairs: both releases cost something for one request, so a unit is a factor 1 -+ b (y1 - y0).
 * A step (weight) has bets of its own. Only callers whose arm was not known in an earlier, smaller
   step count in it. Of `fail`, the steps share `ALPHA`; the certificate of a step has `ALPHA`, since
@@ -41,21 +43,21 @@ import numpy as np
 from kedge.core.evidence.cost_bets import (
     BETS,
     EDGES,
-    LEARNERS,
     WHOLE,
     Cells,
     Scale,
     Table,
+    bin_of,
     callers_log_e,
     learned,
+    learns,
     pairs_log_e,
-    pick,
     requests_growth,
 )
 from kedge.core.monitor import Verdict
 from kedge.core.stats import log_mixture
 from kedge.core.values import BUCKETS, Value
-from kedge.core.windows import CANDIDATE, PRODUCTION, Spent, Window
+from kedge.core.windows import CANDIDATE, PRODUCTION, CallerCost, CostCell, Spent, Window
 
 ALPHA = 0.001
 """Of wrong verdicts on cost, for `pass` and for `fail` each, beside the alarm's one per cent: it is
@@ -68,12 +70,19 @@ LOOKS = tuple(600.0 * 2 ** (k / 2) for k in range(23))
 """When callers are looked at: seconds since the step began, from 10 minutes to 14 days."""
 LEARN_CALLERS = 3
 """Callers of production among them, without which a look is passed over."""
-LEARN_REQUESTS = 200
-"""Requests of production that the cap and the centre are learned from: ten above the 95th percentile."""
+LEARN_UNITS = 100
+"""Units of production that the scale of bets in time is learned from: five above the 95th percentile."""
 LATE_S = 60
 """Windows of the previous weight that come so long after a new one are late, not a step back."""
 FIRST_SHARE, FURTHER_SHARE = 0.9, 0.1
 """Of `fail`'s `ALPHA`: what the declared steps share, and what further ones do."""
+
+
+Pair = tuple[int, int]
+"""Of production and of the candidate."""
+Evidence = tuple[float, float]
+"""For `pass` and for `fail`."""
+Wealth = tuple[tuple[float, ...], ...]
 
 
 class Kept(Value, frozen=True, kw_only=True):
@@ -91,9 +100,14 @@ class Kept(Value, frozen=True, kw_only=True):
     share: float = 0.0
     look: int = 0
     wealth: tuple[tuple[float, ...], ...] = ()
+    """By `pass` and `fail`, the logarithm of each bet on requests without a caller."""
+    first_wealth: tuple[tuple[float, ...], ...] = ()
+    """The same of the bets on callers' first windows."""
     bins: dict[int, tuple[int, float]] = {}
     requests: tuple[int, int] = (0, 0)
     above: tuple[int, int] = (0, 0)
+    firsts: tuple[int, int] = (0, 0)
+    firsts_above: tuple[int, int] = (0, 0)
     callers: tuple[int, int] = (0, 0)
     callers_above: tuple[int, int] = (0, 0)
     of_callers: tuple[float, float] = (0.0, 0.0)
@@ -178,16 +192,38 @@ class CostJudge:
         while self._is.look < len(LOOKS) and window.at >= self._is.began + LOOKS[self._is.look]:
             self._look()
         if window.cells:
-            self._take(Cells(window.cells))
-        floor_ = self._known_below()
-        for one in window.callers:
-            if not self._paired:
-                arm = CANDIDATE if one.bucket < window.weight else PRODUCTION
-                if one.bucket < floor_ or one.requests[1 - arm] or not one.requests[arm]:
-                    continue
-                self._table.add(one.unit, arm, one.requests[arm], one.cost)
-            elif one.requests[0]:
-                self._table.add(one.unit, CANDIDATE, one.requests[0], one.cost)
+            cells = Cells(window.cells)
+            self._is = self._bet_requests(cells)
+            self._learn_from(cells)
+        if window.callers:
+            self._meet(window.callers)
+        if self._scale() is None:
+            self._learn()
+        else:
+            self._latch(self._in_time(), looks=1)
+
+    def _meet(self, callers: Sequence[CallerCost]) -> None:
+        """Bet on the first window of callers that are new in this step, and add them all up."""
+        below, weight = self._known_below(), self._is.weight
+        found = []
+        for one in callers:
+            arm = CANDIDATE if self._paired or one.bucket < weight else PRODUCTION
+            other = 0 if self._paired else one.requests[1 - arm]
+            # A request of another arm than its bucket's is a failover's, or an operator's.
+            if one.requests[arm] and not other and (self._paired or one.bucket >= below):
+                found.append((one, arm))
+        units = np.array([one.unit for one, _ in found], dtype=np.int64)
+        new, teach = self._table.new(units), learns(units)
+        cells: tuple[list[CostCell], list[CostCell]] = ([], [])
+        for at, (one, arm) in enumerate(found):
+            if new[at]:
+                cells[int(teach[at])].append(_first(one))
+            self._table.add(one.unit, arm, one.requests[arm], one.cost)
+        if cells[0]:
+            share = (weight - below) / (BUCKETS - below)
+            self._is = self._bet_firsts(Cells(cells[0]), share)
+        if cells[1]:
+            self._learn_from(Cells(cells[1]))
 
     def end(self) -> None:
         """Look once more: nothing comes any more. It stands for the next look."""
@@ -211,8 +247,7 @@ class CostJudge:
             before=was.weight, weight=weight, began=at, taken=(*was.taken, weight)[-256:],
             further=further, share=share,
         ))  # fmt: skip
-        if self._is.bins:
-            self._learn()  # an earlier step's requests: known before this one
+        self._learn()  # from an earlier step's requests: known before this one
         self._is = self._but(bins={}, above=(0, 0))
         below, self._table = self._table.below, Table()
         self._table.below = below
@@ -225,6 +260,9 @@ class CostJudge:
             kept,
             look=0,
             wealth=(zeros, zeros),
+            first_wealth=(zeros, zeros),
+            firsts=(0, 0),
+            firsts_above=(0, 0),
             centre=0.0,
             requests=(0, 0),
             callers=(0, 0),
@@ -233,53 +271,60 @@ class CostJudge:
             passed=False,
         )
 
-    # ------------------------------------------------------------ requests without a caller
+    # ------------------------------------------------------------ bets in time
 
-    def _take(self, cells: Cells) -> None:
-        """Bet on the requests of a window, or learn from them."""
-        known = self._is
-        share = known.weight / BUCKETS
-        if not self._paired and not 0 < share < 1:
-            return
-        n0, n1 = (int(n) for n in cells.times.sum(axis=0))
-        if known.cap and (known.centre or self._paired):
-            scale = Scale(self._worse_by, known.cap, known.centre)
-            seen = known.requests[0] + sum(n for n, _ in known.bins.values())
-            often = known.above[0] / seen if seen else 0.0
-            grown = requests_growth(cells, scale, share, often, paired=self._paired)
-            wealth = tuple(
-                tuple((np.array(before) + more).tolist())
-                for before, more in zip(known.wealth, grown, strict=True)
-            )
-            self._is = self._but(
-                wealth=wealth, requests=(known.requests[0] + n0, known.requests[1] + n1)
-            )
-        self._count(cells)
-        if not (known.cap and (known.centre or self._paired)):
-            if sum(n for n, _ in self._is.bins.values()) >= LEARN_REQUESTS:
-                self._learn()
-        elif not known.keyed:
-            self._latch(log_e=self._log_e(), looks=1)
+    def _scale(self) -> Scale | None:
+        """Return the scale of bets in time, once it is known."""
+        of = self._is
+        known = of.cap and (of.centre or self._paired)
+        return Scale(self._worse_by, of.cap, 0.0 if self._paired else of.centre) if known else None
 
-    def _count(self, cells: Cells) -> None:
-        """Note what production's requests cost, by bin, and how many of both arms are at the cap."""
+    def _bet_requests(self, cells: Cells) -> Kept:
+        of = self._is
+        wealth, units, above = self._bet(cells, of.weight / BUCKETS, of.wealth)
+        return self._but(
+            wealth=wealth, requests=_plus(of.requests, units), above=_plus(of.above, above)
+        )
+
+    def _bet_firsts(self, cells: Cells, share: float) -> Kept:
+        of = self._is
+        wealth, units, above = self._bet(cells, share, of.first_wealth)
+        return self._but(
+            first_wealth=wealth, firsts=_plus(of.firsts, units),
+            firsts_above=_plus(of.firsts_above, above),
+        )  # fmt: skip
+
+    def _bet(self, cells: Cells, share: float, before: Wealth) -> tuple[Wealth, Pair, Pair]:
+        """Return the wealth after some units, how many were bet on, and how many are at the cap."""
+        scale, of = self._scale(), self._is
+        if scale is None or not (self._paired or 0 < share < 1):
+            return before, (0, 0), (0, 0)
+        seen = of.requests[0] + of.firsts[0]
+        often = (of.above[0] + of.firsts_above[0]) / seen if seen else 0.0
+        grown = requests_growth(cells, scale, share, often, paired=self._paired)
+        wealth = tuple(
+            tuple((np.array(had) + more).tolist()) for had, more in zip(before, grown, strict=True)
+        )
+        units = cells.times.sum(axis=0)
+        above = ((cells.mean >= scale.cap) * cells.times).sum(axis=0)
+        return wealth, (int(units[0]), int(units[1])), (int(above[0]), int(above[1]))
+
+    def _learn_from(self, cells: Cells) -> None:
+        """Note what production's units cost, by bin, for the scale of later units and of later steps."""
         bins = dict(self._is.bins)
         places = np.searchsorted(EDGES, cells.low[:, 0], side="right") - 1
         for place, n, mean in zip(places, cells.times[:, 0], cells.mean[:, 0], strict=True):
             if n:
-                before = bins.get(int(place), (0, 0.0))
-                bins[int(place)] = (before[0] + int(n), before[1] + float(n * mean))
+                had = bins.get(int(place), (0, 0.0))
+                bins[int(place)] = (had[0] + int(n), had[1] + float(n * mean))
         self._is = self._but(bins=bins)
-        if self._is.cap:
-            more = ((cells.mean >= self._is.cap) * cells.times).sum(axis=0)
-            above = self._is.above
-            self._is = self._but(above=(above[0] + int(more[0]), above[1] + int(more[1])))
 
     def _learn(self) -> None:
+        """Settle the scale of the units that follow, once enough are noted."""
         cells = [self._is.bins[place] for place in sorted(self._is.bins)]
         times = np.array([n for n, _ in cells], dtype=np.float64)
-        means = np.array([total for _, total in cells]) / times
-        if times.sum() >= LEARN_REQUESTS:
+        if times.sum() >= LEARN_UNITS:
+            means = np.array([total for _, total in cells]) / times
             scale = learned(means, times, self._worse_by, self._is.cap)
             self._is = self._but(cap=scale.cap, centre=scale.centre)
 
@@ -293,48 +338,57 @@ class CostJudge:
         table = self._table
         table.settle()
         means = table.sums / np.maximum(table.times, 1)[:, None]
-        learns = (pick(table.units) & np.uint64(255)) < np.uint64(LEARNERS)
-        ours = means[table.arms == PRODUCTION, 0] if not self._paired else means[:, 0]
-        first = learns[table.arms == PRODUCTION] if not self._paired else learns
+        teach = learns(table.units)
+        ours = (table.arms == PRODUCTION) | self._paired
+        theirs = table.arms == CANDIDATE
         if self._paired and self._is.cap:
-            learns = np.zeros(len(learns), bool)
             scale = Scale(self._worse_by, self._is.cap)
-        elif first.sum() < LEARN_CALLERS:
-            self._latch(log_e=self._log_e(), looks=len(LOOKS))
+        elif (ours & teach).sum() < LEARN_CALLERS:
             return
         else:
-            teachers = ours[first]
-            scale = learned(teachers, np.ones(len(teachers)), self._worse_by, self._is.cap)
+            costs = means[ours & teach, 0]
+            scale = learned(costs, np.ones(len(costs)), self._worse_by, self._is.cap)
             if self._paired:
                 scale = Scale(self._worse_by, scale.cap)
-        zero = means[~learns & ((table.arms == PRODUCTION) | self._paired), 0]
-        one = means[~learns & (table.arms == CANDIDATE), 1]
+        zero, one = means[ours & ~teach, 0], means[theirs & ~teach, 1]
         found = (pairs_log_e if self._paired else callers_log_e)(zero, one, scale)
         self._is = self._but(
-            cap=scale.cap,
-            callers=(len(zero), len(one)),
-            of_callers=found,
+            cap=scale.cap, callers=(len(zero), len(one)), of_callers=found,
             callers_above=(int((zero >= scale.cap).sum()), int((one >= scale.cap).sum())),
-        )
-        self._latch(log_e=self._log_e(), looks=len(LOOKS))
+        )  # fmt: skip
+        self._latch(self._at_look(), looks=len(LOOKS))
 
     # ------------------------------------------------------------ telling
 
-    def _log_e(self) -> tuple[float, float]:
-        """Return the log-evidence for `pass` and for `fail`: callers' times that of requests."""
-        passing, failing = (float(log_mixture(np.array(one))) for one in self._is.wealth)
-        return passing + self._is.of_callers[0], failing + self._is.of_callers[1]
+    def _in_time(self) -> Evidence:
+        """Return the log-evidence for `pass` and for `fail` of what is looked at at any time."""
+        of = self._is
+        logs = [
+            float(log_mixture(np.array(requests)) + log_mixture(np.array(firsts)))
+            for requests, firsts in zip(of.wealth, of.first_wealth, strict=True)
+        ]
+        return logs[0], logs[1]
+
+    def _at_look(self) -> Evidence:
+        """Return the same of callers' means at the last look, times that of requests."""
+        of = self._is
+        logs = [
+            float(log_mixture(np.array(requests))) + means
+            for requests, means in zip(of.wealth, of.of_callers, strict=True)
+        ]
+        return logs[0], logs[1]
 
     @property
     def units(self) -> tuple[int, int]:
-        """Units that were bet on in this step, by arm: callers at the last look, and requests."""
+        """Units that were bet on in this step, by arm: requests, and callers so far."""
         of = self._is
-        return of.callers[0] + of.requests[0], of.callers[1] + of.requests[1]
+        production, candidate = (max(pair) for pair in zip(of.callers, of.firsts, strict=True))
+        return of.requests[0] + production, of.requests[1] + candidate
 
-    def _latch(self, log_e: tuple[float, float], looks: int) -> None:
+    def _latch(self, log_e: Evidence, looks: int) -> None:
         if min(self.units) < LEAST:
             return
-        needed = log(looks / ALPHA)
+        needed = log(looks * (2 if self._is.keyed else 1) / ALPHA)
         self._is = self._but(
             passed=self._is.passed or log_e[0] >= needed,
             failed=self._is.failed or log_e[1] >= needed - log(self._is.share),
@@ -346,7 +400,9 @@ class CostJudge:
         return {
             "cap": of.cap or None,
             "clipped": list(of.clips),
-            "at_cap": [a + b for a, b in zip(of.above, of.callers_above, strict=True)],
+            "at_cap": list(
+                _plus(of.above, of.callers_above if any(of.callers) else of.firsts_above)
+            ),
             "units": list(self.units),
             "left_out": of.left_out,
         }
@@ -354,7 +410,7 @@ class CostJudge:
     def verdict(self, spent: Spent) -> Verdict:
         """Return what is proven at this step, beside what both arms spent."""
         known = _known("", spent)
-        passing, failing = self._log_e()
+        passing, failing = map(max, zip(self._in_time(), self._at_look(), strict=True))
         known |= {"units": self.units, "log_e": failing, "log_e_pass": passing}
         told = _told(spent)
         if self._is.failed:
@@ -376,19 +432,27 @@ class CostJudge:
         of = self._is
         if of.weight < 0:
             return "no cost of a unit was reported"
-        if of.keyed and not sum(of.callers) and of.look < len(LOOKS):
-            if of.look:
-                return (f"fewer than {LEARN_CALLERS} callers to learn the cap from; next look "
-                        f"{LOOKS[of.look] / 60:.0f} min after the step began")  # fmt: skip
-            return f"callers are looked at {LOOKS[0] / 60:.0f} min after the step began"
-        if not of.keyed and not (of.cap and (of.centre or self._paired)):
-            seen = sum(n for n, _ in of.bins.values())
-            return (
-                f"{seen} of {LEARN_REQUESTS} requests of production that the scale is learned from"
-            )
+        known = sum(n for n, _ in of.bins.values())
+        if not any(self.units) and self._scale() is None:
+            what = "callers and requests" if of.keyed else "requests"
+            told = f"{known} of {LEARN_UNITS} {what} of production that the scale is learned from"
+            due = f"; callers are looked at {LOOKS[of.look % len(LOOKS)] / 60:.0f} min after the step began"
+            return told + (due if of.keyed else "")
         if min(self.units) < LEAST:
             return f"{min(self.units)} of {LEAST} units on the smaller arm"
         return ""
+
+
+def _first(one: CallerCost) -> CostCell:
+    """Return a caller's first window as a unit: its mean cost there."""
+    means = [total / n if n else 0.0 for n, total in zip(one.requests, one.cost, strict=True)]
+    bins = [bin_of(mean) for mean in means]
+    times = int(one.requests[0] > 0), int(one.requests[1] > 0)
+    return CostCell((bins[0], bins[1]), times, (means[0], means[1]))
+
+
+def _plus(one: Pair, other: Pair) -> Pair:
+    return one[0] + other[0], one[1] + other[1]
 
 
 def figure(segment: str, spent: Spent, *, guarded: bool) -> Verdict:
