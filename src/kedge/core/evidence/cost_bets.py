@@ -77,7 +77,8 @@ def learns(units: Ints) -> NDArray[np.bool_]:
 class Table:
     """Callers of one step: arrays, sorted by unit."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int = TRACKED) -> None:
+        self._limit = limit
         self.units: Ints = np.empty(0, np.int64)
         self.arms: NDArray[np.int8] = np.empty(0, np.int8)
         self.times: Ints = np.empty(0, np.int64)
@@ -116,7 +117,7 @@ class Table:
         self.sums = np.column_stack([_totals(place, sums[:, 0]), _totals(place, sums[:, 1])])
         picks = pick(self.units)
         kept = picks < np.uint64(self.below)
-        while kept.sum() > TRACKED:
+        while kept.sum() > self._limit:
             self.below //= 2
             kept = picks < np.uint64(self.below)
         if not kept.all():
