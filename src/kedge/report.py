@@ -299,7 +299,28 @@ def evidence_text(found: dict[str, Any]) -> str:
         lines.append(
             f"  cost an inference, in {found['cost']['currency']}: {arms[0]} and {arms[1]}"
         )
+        lines += _clip_lines(found["cost"])
     return "\n".join(lines)
+
+
+def _clip_lines(cost: dict[str, Any]) -> list[str]:
+    """What the judge of cost clipped and left out. Pairs are production, candidate."""
+    lines = []
+    if cost.get("cap") is not None and any(cost["at_cap"]):
+        at_cap, units = cost["at_cap"], cost["units"]
+        lines.append(
+            f"  judged up to {cost['cap']:.4g}: {at_cap[0]:,} of {units[0]:,} units of production cost "
+            f"that or more, {at_cap[1]:,} of {units[1]:,} of the candidate"
+        )
+    if any(cost.get("clipped", ())):
+        lines.append(
+            f"  clipped at cost.max: {cost['clipped'][0]:,} and {cost['clipped'][1]:,} requests"
+        )
+    if cost.get("left_out"):
+        lines.append(
+            f"  {cost['left_out']:,} costs were left out: more callers than a window holds"
+        )
+    return lines
 
 
 def course_text(course: list[dict[str, Any]], segment: str | None = None) -> str:

@@ -383,6 +383,8 @@ def _judge_cost(policy: Policy, place: str, faults: list[str]) -> None:
             faults.append(
                 f"{place}.cost{name}.per_token: needs cost.tokens, the output that counts them"
             )
+    if cost.max is not None and not 0 < cost.max < _LARGEST:
+        faults.append(f"{place}.cost.max: must be a number above 0; got {cost.max}")
     faults.extend(
         f"{place}.cost.versions.{name}: a version is written v3"
         for name in cost.versions

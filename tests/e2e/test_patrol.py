@@ -235,7 +235,10 @@ def test_cost_noise_and_a_comparison_of_ones_own_are_in_the_evidence(
             lambda: (e := evidence(site))["decision"]["code"] == "guardrail" and e, "a verdict", 60
         )
     assert load.failures == []
-    assert found["cost"] == {"currency": "USD", "per_inference": [0.5, 2.0]}
+    cost = found["cost"]
+    assert (cost["currency"], cost["per_inference"]) == ("USD", [0.5, 2.0])
+    assert cost["cap"] == 1.1, "twice production's price, dearer by the margin"
+    assert cost["at_cap"] == [0, cost["units"][1]]
     assert "dearer" in found["decision"]["reason"]
     assert found["agreement"]["raw"] == 1.0
     noise = found["agreement"]["noise"]

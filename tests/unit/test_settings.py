@@ -403,6 +403,8 @@ def test_whatever_a_file_holds_is_settings_that_can_be_stored_or_faults(
     [
         ("cost = {per_call = -1}", "cost.per_call"),
         ("cost = {per_token = 0.1}", "cost.per_token"),
+        ("cost = {max = 0}", "cost.max"),
+        ("cost = {max = nan}", "cost.max"),
         ("cost = {versions = {3 = {per_call = 1}}}", "cost.versions.3"),
         ("cost = {versions = {v3 = {per_call = nan}}}", "cost.versions.v3.per_call"),
         ("guardrails = {cost = {worse_by = 0.1}}", "guardrails.cost"),

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from kedge.core.commands import Rollback
+from kedge.core.evidence.cost_bets import bin_of
 from kedge.core.evidence.rules import METHOD, Overall, Verdict
 from kedge.core.policy import Facts, decide
 from kedge.core.records import JoinRow, Labelled, Outcome
@@ -21,8 +22,16 @@ from kedge.core.values import (
     Stage,
     State,
 )
-from kedge.core.windows import CANDIDATE, Agreement, BadUnit, Spent, Window
-from kedge.engine.watch import SEGMENTS, Watch
+from kedge.core.windows import (
+    CANDIDATE,
+    Agreement,
+    BadUnit,
+    CallerCost,
+    CostCell,
+    Spent,
+    Window,
+)
+from kedge.engine.watch import SEGMENTS, Watch, turned
 
 change = msgspec.structs.replace
 POLICY = Policy(output=Output(kind="binary", score="p", threshold=0.5))
@@ -424,7 +433,17 @@ GUARDED = msgspec.structs.replace(
 
 
 def spent(at: int, theirs: float) -> Window:
-    return window(at, costs={"": Spent((100, 100.0, 101.0), (100, 100 * theirs, 101 * theirs**2))})
+    """A second in which 100 requests without a caller cost 1 on each arm."""
+    cells = tuple(
+        CostCell((bin_of(cost), bin_of(cost)), (100 - 100 * arm, 100 * arm), (
+            100.0 * (1 - arm), 100 * arm * cost
+        ))
+        for arm, cost in enumerate((1.0, theirs))
+    )  # fmt: skip
+    return window(
+        at, cells=cells,
+        costs={"": Spent((100, 100.0, 101.0), (100, 100 * theirs, 101 * theirs**2))},
+    )  # fmt: skip
 
 
 def test_a_dearer_candidate_is_taken_back_where_cost_is_guarded_and_only_there() -> None:
@@ -438,7 +457,8 @@ def test_a_dearer_candidate_is_taken_back_where_cost_is_guarded_and_only_there()
             watch.fold(spent(at, 1.5))
         told = decide(state, watch.facts(130.0))
         assert (told.verdict, told.code) == (verdict, code)
-        assert "dearer" in next(v.reason for v in watch.verdicts() if v.metric == "cost")
+        reason = next(v.reason for v in watch.verdicts() if v.metric == "cost")
+        assert ("dearer" in reason) == (policy is GUARDED), reason
 
 
 def test_a_guarded_cost_must_be_proven_before_anything_goes_forward() -> None:
@@ -465,5 +485,45 @@ def test_costs_and_noise_survive_the_patrol() -> None:
 
 def test_after_a_promotion_costs_change_sides_too() -> None:
     watch = Watch(HOLDING)
-    watch.fold(held(100, costs={"": Spent((1, 2.0, 4.0), (1, 3.0, 9.0))}))
+    caller = CallerCost(5, 9_900, (0, 1), (0.0, 3.0))
+    window_ = held(
+        100, costs={"": Spent((1, 2.0, 4.0), (1, 3.0, 9.0))}, callers=(caller,), clips=(1, 2),
+        cells=(CostCell((7, 7), (1, 0), (2.0, 0.0)),),
+    )  # fmt: skip
+    watch.fold(window_)
     assert watch.costs[""] == Spent((1, 3.0, 9.0), (1, 2.0, 4.0))
+    other = turned(window_)
+    assert other.callers == (CallerCost(5, 9_900, (1, 0), (3.0, 0.0)),)
+    assert other.cells == (CostCell((7, 7), (0, 1), (0.0, 2.0)),)
+    assert other.clips == (2, 1)
+
+
+def test_the_judge_of_cost_survives_the_patrol_and_a_segment_has_figures_only() -> None:
+    state = msgspec.structs.replace(CANARY, policy=GUARDED)
+    watch = Watch(state)
+    for at in range(100, 130):
+        watch.fold(spent(at, 1.5))
+    watch.fold(window(130, costs={"country=CH": Spent((1, 1.0, 1.0), (1, 9.0, 81.0))}))
+    again = Watch(state, watch.snapshot())
+    assert again.verdicts() == watch.verdicts()
+    assert again.cost_figures() == watch.cost_figures()
+    costs = {v.segment: v for v in watch.facts(131.0).verdicts if v.metric == "cost"}
+    assert costs[""].verdict == "fail"
+    sliced = next(v for v in watch.verdicts() if v.segment == "country=CH")
+    assert (sliced.verdict, sliced.reason.split(":")[0]) == (
+        "inconclusive", "cost is judged as a whole",
+    )  # fmt: skip
+
+
+def test_cost_evidence_of_an_older_patrol_is_not_continued() -> None:
+    """Its snapshot has sums of requests and no units: they stay figures."""
+    state = msgspec.structs.replace(CANARY, policy=GUARDED)
+    watch = Watch(state)
+    for at in range(100, 130):
+        watch.fold(spent(at, 1.5))
+    kept = msgspec.msgpack.decode(watch.snapshot())
+    del kept["cost_judge"]
+    again = Watch(state, msgspec.msgpack.encode(kept))
+    assert again.costs == watch.costs
+    found = next(v for v in again.facts(131.0).verdicts if v.metric == "cost")
+    assert (found.verdict, found.reason) == ("inconclusive", "no cost of a unit was reported")

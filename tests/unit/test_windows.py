@@ -12,21 +12,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kedge.core.evidence.cost_bets import bin_of
 from kedge.core.evidence.units import pick
 from kedge.core.records import JoinRow
-from kedge.core.route import key_of, unit_of
-from kedge.core.values import CostPolicy, LogPolicy, Output, Policy, Prices, Stage, State
+from kedge.core.route import bucket, key_of, unit_of
+from kedge.core.values import CostPolicy, Guardrail, LogPolicy, Output, Policy, Prices, Stage, State
 from kedge.core.windows import (
     CANDIDATE,
     OURS,
     PRODUCTION,
     Agreement,
+    CostCell,
     Spent,
     Window,
     added,
     agreement_sum,
 )
-from kedge.engine import segments, windows
+from kedge.engine import segments, spending, windows
 from kedge.engine.predictions import Log
 from kedge.engine.seen import Seen
 from kedge.engine.serving import Request
@@ -341,6 +343,54 @@ def test_a_pair_costs_something_on_both_sides_or_on_none() -> None:
     pairs = [pair(), pair(theirs=None), pair(dropped=True, theirs=None)]
     found = counted(Counter("w0", PRICED), *pairs, paired=True)
     assert found.costs[""] == Spent((1, 1.0, 1.0), (1, 3.0, 9.0))
+
+
+def priced(**changed: Any) -> State:
+    policy = msgspec.structs.replace(
+        PRICED.policy, guardrails={"cost": Guardrail(worse_by=0.2)}, **changed
+    )
+    return msgspec.structs.replace(PRICED, policy=policy)
+
+
+def test_a_caller_s_costs_are_reported_by_its_hash_and_bucket_and_others_by_bin() -> None:
+    ours = [
+        seen(entity="anna"),
+        seen(entity="anna"),
+        seen(entity=None),
+        seen(CANDIDATE, entity=None),
+    ]
+    found = counted(Counter("w0", priced()), *ours)
+    (caller,) = found.callers
+    assert caller.bucket == bucket(key_of(PRICED.salt), "anna")
+    assert (caller.requests, caller.cost) == ((2, 0), (2.0, 0.0))
+    assert [(cell.requests, cell.cost) for cell in found.cells] == [
+        ((1, 0), (1.0, 0.0)), ((0, 1), (0.0, 3.0)),
+    ]  # fmt: skip
+    assert counted(Counter("w0", PRICED), *ours).callers == (), "nobody guards cost"
+
+
+def test_pairs_without_a_caller_are_reported_by_pairs_of_bins() -> None:
+    found = counted(Counter("w0", priced()), *[pair(asked={"entity": None})] * 2, paired=True)
+    (cell,) = found.cells
+    assert cell == CostCell((bin_of(1.0), bin_of(3.0)), (2, 2), (2.0, 6.0))
+
+
+def test_costs_above_the_largest_are_clipped_and_counted() -> None:
+    capped = CostPolicy(per_call=1.0, max=2.0, versions={"v2": Prices(per_call=3.0)})
+    found = counted(Counter("w0", priced(cost=capped)), seen(), seen(CANDIDATE))
+    assert found.clips == (0, 1)
+    assert found.costs[""].candidate == (1, 2.0, 4.0)
+
+
+def test_callers_and_pairs_beyond_the_bound_are_left_out_and_counted() -> None:
+    found = spending.Spending(paired=True)
+    for at in range(spending.PAIRS + 10):
+        found.add("", (1, 1), (1.1 ** (at % 40), 1.1 ** (at // 40)))
+    assert len(found.cells()) == spending.PAIRS
+    for at in range(spending.CALLERS + 5):
+        found.add(f"c{at}", (1, 1), (1.0, 1.0))
+    callers, left_out = found.callers(b"k")
+    assert (len(callers), left_out) == (spending.CALLERS, 15)
 
 
 def test_without_prices_nothing_is_counted() -> None:

@@ -167,7 +167,7 @@ def judged(
     rows: Iterable[Labelled],
     output: Output,
     metric: str,
-    key: bytes,
+    unit_of: UnitOf,
     *,
     paired: bool,
     reverse: bool,

@@ -135,6 +135,8 @@ class CostPolicy(Prices, frozen=True):
     reported: str | None = None
     """The output that holds what a row cost, as the model itself knows it."""
     currency: str = "USD"
+    max: float | None = None
+    """The largest cost of an inference that counts; larger ones are clipped. None: learned."""
     versions: dict[str, Prices] = {}
     """Prices of one model version (v3), instead of the endpoint's."""
 

@@ -87,6 +87,26 @@ def _sums(one: Sums, other: Sums) -> Sums:
     return one[0] + other[0], one[1] + other[1], one[2] + other[2]
 
 
+class CallerCost(Value, frozen=True, array_like=True):
+    """What one caller's requests cost in this window. Pairs are (production, candidate)."""
+
+    unit: int
+    """64-bit hash under the comparison's salt."""
+    bucket: int
+    requests: tuple[int, int]
+    cost: tuple[float, float]
+    """Sums of the cost per inference, each clipped at the declared `cost.max`."""
+
+
+class CostCell(Value, frozen=True, array_like=True):
+    """Requests without a caller that cost about as much: a bin of both arms, or a pair of bins."""
+
+    bins: tuple[int, int]
+    requests: tuple[int, int]
+    cost: tuple[float, float]
+    """Sums, as of `CallerCost`."""
+
+
 class Example(Value, frozen=True, array_like=True):
     """A pair that disagrees."""
 
@@ -135,6 +155,13 @@ class Window(Value, frozen=True, kw_only=True):
     """By bin of production's score: pairs, within tolerance, sum of differences, of absolute ones."""
     examples: tuple[Example, ...] = ()
     costs: dict[str, Spent] = {}
+    """Figures by segment, for display. The judge of cost reads the next four."""
+    callers: tuple[CallerCost, ...] = ()
+    cells: tuple[CostCell, ...] = ()
+    clips: tuple[int, int] = (0, 0)
+    """Costs outside 0 to `cost.max`, by arm."""
+    uncosted: int = 0
+    """Callers' and requests' costs that are not in `callers` and `cells`, which are bounded."""
     noise: tuple[int, int] = (0, 0)
     """Rows that production was asked twice, and how many of them it answered alike."""
     mirrored: int = 0

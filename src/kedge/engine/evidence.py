@@ -87,7 +87,8 @@ def _cost(state: State, watch: Watch) -> dict[str, Any] | None:
     if spent is None or state.policy.cost is None:
         return None
     means = [sums[1] / sums[0] if sums[0] else None for sums in (spent.production, spent.candidate)]
-    return {"currency": state.policy.cost.currency, "per_inference": means}
+    figures = watch.cost_figures() or {}
+    return {"currency": state.policy.cost.currency, "per_inference": means, **figures}
 
 
 def course(roll: Roll) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from typing import Any, TypeVar
 import msgspec
 import numpy as np
 
-from kedge.core import costs, stats
+from kedge.core import stats
+from kedge.core.evidence.cost_judge import CostJudge, figure
 from kedge.core.evidence.events import Caller, First, Label, Second
 from kedge.core.evidence.judge import Judge, load_judge
 from kedge.core.evidence.rules import METHOD, Verdict
@@ -94,6 +95,7 @@ class Snapshot(Value, frozen=True, kw_only=True):
     arms: dict[str, dict[int, tuple[int, int]]] = {}
     labels: Labels = Labels()
     costs: dict[str, Spent] = {}
+    cost_judge: bytes = b""
     noise: tuple[int, int] = (0, 0)
 
 
@@ -139,14 +141,14 @@ class Watch:
         self.labels = Labels()
         self.costs: dict[str, Spent] = {}
         self.noise = (0, 0)
-        self._dearer = state.policy.guardrails.get("cost")
+        self._dearer = _cost_judge(state, b"")
         self._output = state.policy.output
         self._unit_of = partial(unit_of, key_of(state.salt))
         self._metric = guardrails(state.policy)["quality"].metric or "error_rate"
         self.label_coverage: dict[str, tuple[int, int]] = {}
         """By arm: labelled, and predictions that were given. Told by the patrol, not kept."""
         if kept is not None:
-            self._restore(_unpack(kept))
+            self._restore(state, _unpack(kept))
 
     def fits(self, state: State) -> bool:
         """Whether this is the watch of the row as it is now."""
@@ -162,10 +164,11 @@ class Watch:
             requests=self._requests, began=self._began, step=self._step, healthy_s=self.healthy_s,
             last=self._last, failed=self._failed, facts=self.counted, totals=self.totals,
             agreement=self.agreement, scores=self.scores, examples=self.examples, arms=self._arms,
-            labels=self.labels, costs=self.costs, noise=self.noise,
+            labels=self.labels, costs=self.costs,
+            cost_judge=self._dearer.save() if self._dearer else b"", noise=self.noise,
         ))  # fmt: skip
 
-    def _restore(self, kept: Snapshot) -> None:
+    def _restore(self, state: State, kept: Snapshot) -> None:
         self.restarted = kept.restarted
         if kept.method != METHOD:
             self.restarted = "kedge was upgraded: units are counted differently now"
@@ -182,6 +185,7 @@ class Watch:
         self.counted, self.totals, self.agreement = kept.facts, kept.totals, kept.agreement
         self.scores, self.examples, self._arms = kept.scores, kept.examples, kept.arms
         self.labels, self.costs, self.noise = kept.labels, kept.costs, kept.noise
+        self._dearer = _cost_judge(state, kept.cost_judge)
 
     # ------------------------------------------------------------ folding
 
@@ -194,6 +198,8 @@ class Watch:
             return
         if self.reverse:
             window = turned(window)
+        if self._dearer:
+            self._dearer.fold(window)
         if window.weight != self._step[0]:
             self.settle(inf)
             self._step = (window.weight, window.at)
@@ -277,6 +283,8 @@ class Watch:
     def end(self) -> None:
         """Judge what is still open: nothing more will come."""
         self._judge_before(inf)
+        if self._dearer:
+            self._dearer.end()
 
     # ------------------------------------------------------------ labels
 
@@ -390,13 +398,19 @@ class Watch:
         return {name: (cell[0], cell[1]) for name, cell in self._requests.items()}
 
     def _costly(self, only: set[str] | None = None) -> tuple[Verdict, ...]:
-        """Verdicts on cost. Without a guardrail they are figures, judged at a margin of none."""
-        margin = self._dearer.worse_by if self._dearer else 0.0
+        """Verdicts on cost: of the whole, where it is guarded. The rest are figures."""
+        judge = self._dearer
         return tuple(
-            costs.verdict(name, spent, margin)
+            judge.verdict(spent)
+            if judge and not name
+            else figure(name, spent, guarded=judge is not None)
             for name, spent in self.costs.items()
             if only is None or name in only
         )
+
+    def cost_figures(self) -> dict[str, Any] | None:
+        """Return what the judge of cost clipped and left out; None where cost is not guarded."""
+        return self._dearer.figures() if self._dearer else None
 
     def _mismatch(self) -> str:
         """Whether the arms have the shares they were told: per replica, averaged."""
@@ -486,6 +500,20 @@ def _summed(one: Mapping[_K, int], other: Mapping[_K, int]) -> dict[_K, int]:
     return {key: one.get(key, 0) + other.get(key, 0) for key in {**one, **other}}
 
 
+def _cost_judge(state: State, kept: bytes) -> CostJudge | None:
+    """Begin or continue the judge of cost, where the policy guards cost."""
+    policy = state.policy
+    rail, cost = policy.guardrails.get("cost"), policy.cost
+    if rail is None or cost is None:
+        return None
+    canary = state.mirrored is None and state.candidate is not None
+    steps = [round(step * BUCKETS / 100) for step in policy.canary.steps] if canary else []
+    return CostJudge(
+        worse_by=rail.worse_by, largest=cost.max, paired=state.mirrored is not None, declared=steps,
+        keyed=policy.entity is not None, kept=kept,
+    )  # fmt: skip
+
+
 def judged(state: State) -> tuple[int | None, int | None]:
     """Which release is the measure and which is judged by it.
 
@@ -523,6 +551,17 @@ def turned(window: Window) -> Window:
             for name, cell in window.agreement.items()
         },
         costs={name: Spent(of.candidate, of.production) for name, of in window.costs.items()},
+        callers=tuple(
+            msgspec.structs.replace(of, requests=of.requests[::-1], cost=of.cost[::-1])
+            for of in window.callers
+        ),
+        cells=tuple(
+            msgspec.structs.replace(
+                of, bins=of.bins[::-1], requests=of.requests[::-1], cost=of.cost[::-1]
+            )
+            for of in window.cells
+        ),
+        clips=window.clips[::-1],
         scores={bin_: (n, w, -apart, size) for bin_, (n, w, apart, size) in window.scores.items()},
         examples=tuple(
             msgspec.structs.replace(one, production=one.candidate, candidate=one.production)

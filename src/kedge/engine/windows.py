@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, compress, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kedge.core.costs import cost_of, prices_of
+from kedge.core.costs import clipped, cost_of, prices_of
 from kedge.core.evidence.rules import METHOD
 from kedge.core.evidence.units import pick
 from kedge.core.records import JoinRow
@@ -45,6 +45,7 @@ from kedge.engine.custom import Agree
 from kedge.engine.predictions import Predictions
 from kedge.engine.seen import Part, Seen
 from kedge.engine.segments import Names, Segments
+from kedge.engine.spending import Spending
 
 if TYPE_CHECKING:
     from kedge.ports import Columns
@@ -97,6 +98,7 @@ class Counter:
         """Whether all outputs are compared, and not one score or decision."""
         self._agrees: Agree = judge_of(self._output)
         self._prices = tuple(self._price(release) for release in (state.production, state.compared))
+        self._dearer = "cost" in state.policy.guardrails
         self._segments = Segments(state.policy.segments)
         self._known: set[str] = set()
         """Callers whose arm was counted for the check of the split."""
@@ -133,6 +135,7 @@ class Counter:
         exposed, answered = draft.met()
         named, named_answered = draft.named.met(paired=paired)
         units, first = draft.callers()
+        callers, uncosted = draft.spent.callers(self._key)
         return Window(
             replica=self._replica, number=number, endpoint=state.endpoint, production=state.production or 0,
             candidate=state.compared or 0, salt=state.salt, at=at, weight=weight, paired=paired,
@@ -144,7 +147,9 @@ class Counter:
             predictions=(draft.predictions[0], draft.predictions[1]), method=METHOD,
             agreement=_agreement(draft.pairs),
             scores={bin_: (int(n), int(w), d, a) for bin_, (n, w, d, a) in draft.scores.items()},
-            examples=tuple(draft.examples), costs=draft.costs, noise=(draft.noise[0], draft.noise[1]),
+            examples=tuple(draft.examples), costs=draft.costs, callers=callers, uncosted=uncosted,
+            cells=draft.spent.cells(), clips=(draft.spent.clips[0], draft.spent.clips[1]),
+            noise=(draft.noise[0], draft.noise[1]),
             mirrored=draft.mirrored, copied=draft.copied,
             streak=streak, broken=broken, lost=lost, other=self._segments.other - before,
         ), rows  # fmt: skip
@@ -319,7 +324,8 @@ class Counter:
         """Add what requests cost, to the arm that answered; in pairs where both did."""
         if self._state.policy.cost is None:
             return
-        for one, slices in zip(part.seen, part.slices, strict=True):
+        largest = self._state.policy.cost.max
+        for one, unit, slices in zip(part.seen, part.units, part.slices, strict=True):
             if one.failed or one.ours is None or (draft.paired and one.theirs is None):
                 continue
             answers = [(one.arm, one.ours, one.micros)]
@@ -327,11 +333,15 @@ class Counter:
                 answers.append((CANDIDATE, one.theirs, one.their_micros))
             both = [(0, 0.0, 0.0), (0, 0.0, 0.0)]
             for arm, columns, micros in answers:
-                cost = self._cost(arm, columns, one.request.rows, micros)
+                told = self._cost(arm, columns, one.request.rows, micros)
+                cost = clipped(told, largest)
+                draft.spent.clips[arm] += cost != told
                 both[arm] = (1, cost, cost * cost)
             spent = Spent(*both)
             for name in slices:
                 draft.costs[name] = draft.costs.get(name, Spent()).plus(spent)
+            if self._dearer:
+                draft.spent.add(unit, (both[0][0], both[1][0]), (both[0][1], both[1][1]))
 
     def _cost(self, arm: int, columns: Columns, rows: int, micros: int) -> float:
         cost, prices = self._state.policy.cost, self._prices[arm]
@@ -450,7 +460,7 @@ class _Draft:
     """A window in the making."""
 
     __slots__ = ("bad", "copied", "costs", "every", "examples", "first", "fresh", "mirrored", "named", "noise",
-                 "paired", "pairs", "predictions", "scores", "units")  # fmt: skip
+                 "paired", "pairs", "predictions", "scores", "spent", "units")  # fmt: skip
 
     def __init__(self, *, paired: bool) -> None:
         self.paired = paired
@@ -458,6 +468,7 @@ class _Draft:
         self.noise = [0, 0]
         self.predictions = [0, 0]
         self.costs: dict[str, Spent] = {}
+        self.spent = Spending(paired=paired)
         self.every, self.named = _Met(), _Met()
         self.bad: dict[str, dict[str, list[int]]] = {}
         self.units: dict[tuple[int, int, int], list[Any]] = {}

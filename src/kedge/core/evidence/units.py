@@ -7,6 +7,7 @@ began.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from math import inf
 
 import numpy as np
@@ -25,14 +26,25 @@ _FIELDS = {
 """`last`: when it was counted, Unix seconds. `ours`, `theirs`: badness on production and on the
 candidate since the step began; _1 and _2 as they were at the last look and at the one before."""
 _MASK = (1 << 64) - 1
+_ONE, _TWO = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
 
 def pick(unit: int) -> float:
-    """Return a number in [0, 1) from a caller's hash, independent of its bucket (splitmix64)."""
-    z = (unit + 0x9E3779B97F4A7C15) & _MASK
-    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
+    """Return a number in [0, 1) from a caller's hash, independent of its bucket (splitmix64).
+
+    Every cut among callers is by it, so it is blind to the arm.
+    """
+    z = ((unit ^ (unit >> 30)) * _ONE) & _MASK
+    z = ((z ^ (z >> 27)) * _TWO) & _MASK
     return float((z ^ (z >> 31)) >> 11) / float(1 << 53)
+
+
+def picks(units: Iterable[int]) -> NDArray[np.uint64]:
+    """Return the same of many callers, as 64-bit numbers."""
+    z = np.fromiter(units, dtype=np.int64).astype(np.uint64)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(_ONE)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(_TWO)
+    return np.asarray(z ^ (z >> np.uint64(31)))
 
 
 class Units:
@@ -110,8 +122,8 @@ class Units:
     def _thin(self) -> None:
         while self._size > self._limit // 2 and self.sigma > 1e-6:
             self.sigma /= 2
-            picks = np.array([pick(int(unit)) for unit in self.column("unit")])
-            kept = np.flatnonzero(picks < self.sigma)
+            places = picks(self.column("unit").tolist()) >> np.uint64(11)
+            kept = np.flatnonzero(places < np.uint64(int(self.sigma * (1 << 53))))
             self.dropped += self._size - len(kept)
             self._fill({name: self.column(name)[kept].copy() for name in _FIELDS})
 

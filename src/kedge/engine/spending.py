@@ -1,0 +1,67 @@
+"""Costs of one window by unit: callers, and requests without one. Bounded, and what is left out is counted."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+from kedge.core.evidence.cost_bets import bin_of, fewest
+from kedge.core.values import BUCKETS
+from kedge.core.windows import CallerCost, CostCell
+
+CALLERS = 512
+"""Callers in one window: 20 kB. Above it those with the smallest second hash are kept."""
+PAIRS = 1_024
+"""Cells in one window: 40 kB. Without pairs there are fewer bins; of pairs, those that come later are
+left out together, whatever they cost."""
+
+
+class Spending:
+    """What the units of one window cost, while it is counted."""
+
+    __slots__ = ("_callers", "_cells", "_left_out", "_paired", "clips")
+
+    def __init__(self, *, paired: bool) -> None:
+        self._paired = paired
+        self._callers: dict[str, list[float]] = {}
+        self._cells: dict[tuple[int, int], list[float]] = {}
+        self._left_out = 0
+        self.clips = [0, 0]
+        """Costs that were clipped, by arm."""
+
+    def add(self, unit: str, requests: tuple[int, int], cost: tuple[float, float]) -> None:
+        """Add one request: by arm whether it was answered, and its cost per inference."""
+        if unit:
+            cell = self._callers.setdefault(unit, [0, 0, 0.0, 0.0])
+        elif self._paired:
+            if len(self._cells) >= PAIRS:
+                self._left_out += 1
+                return
+            cell = self._cells.setdefault((bin_of(cost[0]), bin_of(cost[1])), [0, 0, 0.0, 0.0])
+        else:
+            place = bin_of(cost[0] if requests[0] else cost[1])
+            cell = self._cells.setdefault((place, place), [0, 0, 0.0, 0.0])
+        for at, more in enumerate((*requests, *cost)):
+            cell[at] += more
+
+    def cells(self) -> tuple[CostCell, ...]:
+        """Return the requests without a caller, by bin."""
+        return tuple(
+            CostCell(bins, (int(n0), int(n1)), (s0, s1))
+            for bins, (n0, n1, s0, s1) in self._cells.items()
+        )
+
+    def callers(self, key: bytes) -> tuple[tuple[CallerCost, ...], int]:
+        """Return the callers, and how many costs of callers and requests were left out.
+
+        Args:
+            key: of the comparison's salt, under which callers are hashed and assigned.
+        """
+        every = []
+        for unit, (n0, n1, s0, s1) in self._callers.items():
+            digest = blake2b(unit.encode(errors="surrogatepass"), digest_size=8, key=key).digest()
+            number = int.from_bytes(digest)
+            every.append(
+                CallerCost(number >> 1, number % BUCKETS, (int(n0), int(n1)), (s0, s1))
+            )  # a signed 64-bit column holds the unit
+        kept = fewest(every, CALLERS)
+        return kept, self._left_out + len(every) - len(kept)
