@@ -69,7 +69,7 @@ async def loaded(
                 fault = await _fault(model, child)
                 if fault:
                     raise Unavailable(f"r{release.number} did not load: {fault}", code="model_down",
-                                      hint="kedge doctor checks its files; .kedge/logs has its last words")  # fmt: skip
+                                      hint="kedge doctor checks its files; the output of its process is above, on stderr")  # fmt: skip
                 yield model
             finally:
                 model.hang_up()

@@ -144,7 +144,9 @@ def test_an_override_goes_past_it_and_is_kept(tmp_path: Path) -> None:
     assert (entry.by, entry.reason, entry.event.body["promoting"]) == ("ada", "an incident", "r2")
     assert "deployable" in entry.event.body["failed"]
     promoted = site.place.ledger.entries("flights", "promoted")[0]
-    assert conditions.happened(promoted.event, by="ada", reason="") is not None  # type: ignore[arg-type]
+    assert not isinstance(promoted.event, Note)
+    told = conditions.happened(promoted.event, by="ada", actor=promoted.actor, reason="")
+    assert told is not None
 
 
 def test_the_patrol_passes_the_same_gate_and_goes_on_when_it_is_mended(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from kedge.core.alerts import Alert
+from kedge.core.alerts import Alert, Topic
 from kedge.core.commands import Canary, Pause, Promote, Rollback, Shadow
 from kedge.core.values import Placement, State
 from kedge.engine.control import SILENT_S
@@ -140,7 +140,7 @@ def test_after_the_window_the_way_back_is_cold_everywhere() -> None:
     later = NOW + 15 * 86_400
     back = told(TWO, member(beat_at=later), member("host/w1"), now=later)["back"]
     assert (back["ready"], back["kept"]) == ([], False)
-    assert back["cold"] == {"host/w0": WINDOW_OVER, "host/w1": "silent"}
+    assert back["cold"] == {"host/w0": WINDOW_OVER.text, "host/w1": "silent"}
 
 
 # ---------------------------------------------------------------- replicas and faults
@@ -224,7 +224,7 @@ def test_counts_are_those_of_this_comparison_on_all_replicas() -> None:
 def test_open_alerts_are_counted_and_the_newest_three_named() -> None:
     """Whoever looks at an endpoint sees that somebody is needed."""
     found = [
-        Alert(number=n, endpoint="flights", key=f"k{n}", level="page" if n == 4 else "warn",
+        Alert(number=n, endpoint="flights", key=f"k{n}", topic=Topic.OTHER, level="page" if n == 4 else "warn",
               lasts="condition", summary=f"thing {n}", opened_at=AT, acknowledged_by="ada" * (n == 1))
         for n in (4, 3, 2, 1)
     ]  # fmt: skip
