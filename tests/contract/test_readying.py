@@ -19,7 +19,7 @@ from kedge.core.errors import Refused, Unavailable
 from kedge.core.generations import Online
 from kedge.core.readiness import DAY_S, REFUSING_S, Proven
 from kedge.core.runbook import configuration_digest
-from kedge.core.values import Contact, Escalation, Placement, Policy, State
+from kedge.core.values import ActorKind, Contact, Escalation, Placement, Policy, State
 from kedge.engine.patrol import Patrol
 from kedge.engine.readiness import Readiness
 from kedge.ports import Hold, Member, Note
@@ -45,12 +45,12 @@ class Gated(Watched):
         super().__init__(tmp_path, of)
 
     def control(self) -> Any:
-        place = Workplace(self.world.state_dir)
+        place = Workplace(self.world.state_dir, actor=ActorKind.PATROL)
         gate = gate_of(place, Online, loopback=self.loopback, say=self.said.append)
         return place.control(self.said.append, None, gate)
 
     def fresh(self, by: str = "patrol@here") -> Patrol:
-        place = Workplace(self.world.state_dir)
+        place = Workplace(self.world.state_dir, actor=ActorKind.PATROL)
         return Patrol(
             ledger=place.ledger, store=place.windows, records=place.records, roster=place.roster,
             clock=place.clock, control=self.control, leads=lambda: True, by=by,

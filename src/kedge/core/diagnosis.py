@@ -402,10 +402,9 @@ class _Case:
         harmless = self.contrast is not None and self.below(self.contrast, FLOOR)
         if not null or harmless:
             return
-        text = "; ".join(fault.text for fault in null)
         is_shared = all(f.column in shared for f in null)
-        if is_shared:
-            text += f"; so it is with {facts.old}"
+        text = "; ".join(fault.text for fault in null)
+        text += f"; so it is with {facts.old}" if is_shared else ""
         self.findings = [f for f in self.findings if f.cause is not Cause.MODEL]
         effect = self.contrast.estimate() if self.contrast is not None else None
         self.findings.append(Finding(
