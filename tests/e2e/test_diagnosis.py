@@ -19,6 +19,7 @@ from kedge.core.commands import Canary, Promote
 from kedge.core.errors import Refused
 from kedge.core.filed import Filed
 from kedge.core.generations import Online
+from kedge.core.values import ActorKind
 from kedge.diagnosing import Asked, accept, diagnosis_of
 from kedge.engine.filing import newest_finding
 from kedge.featuring import apply_file
@@ -456,7 +457,8 @@ def test_production_that_became_worse_is_diagnosed_by_itself_and_somebody_is_tol
     found = _filed(past)
     assert found is not None
     assert found.causes == ("world",)
-    assert past.place.ledger.entries("flights", "finding")[0].by.startswith("patrol@")
+    (entry,) = past.place.ledger.entries("flights", "finding")
+    assert entry.actor is ActorKind.CONTROL
     told = past.site.until(lambda: _told(past), "an alert of it", 20)
     assert (told["level"], told["summary"]) == ("page", "r2 answers worse: world")
     assert past.site.data("status", "flights")["production"]["release"] == "r2"

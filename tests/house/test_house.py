@@ -188,7 +188,7 @@ def prose_read(tree: ast.AST) -> list[int]:
                 reads = any(is_prose(a, errors) and is_words(b) for a, b in sides)
             case _:
                 reads = False
-        if reads:
+        if reads and isinstance(node, ast.expr):
             found.append(node.lineno)
     return found
 

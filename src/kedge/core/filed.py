@@ -105,8 +105,8 @@ def about(found: Filed, left: int | None, now: float, within_s: float = SHOWN_S)
 def holds(found: Filed | None, new: int, old: int, failing: Collection[str], now: float) -> str:
     """Why a failing release is not taken back by itself; empty when it is.
 
-    Only soft guardrails are held, only by a fresh finding about these two releases that blames the
-    world or the data and neither of them, and only where both answered the same requests and
+    Only soft guardrails are held, only by a fresh finding about these two releases that blames
+    what a rollback does not undo and neither of them, and only where both answered the same requests and
     rolling back is not shown to help. Without that contrast the release could still be at fault.
 
     Args:
