@@ -362,7 +362,7 @@ def inquiry_of(place: Workplace, patrol: Patrol, config: Path) -> Inquiry:
 def _own_command(config: Path) -> tuple[str, ...]:
     """A command that control starts by itself, and whose entries say so."""
     return (sys.executable, "-m", "kedge", "--config", str(config),
-            "--acting-as", ActorKind.CONTROL.value)  # fmt: skip
+            f"--acting-as={ActorKind.CONTROL}")  # fmt: skip
 
 
 def drills_of(config: Path) -> Start:
