@@ -304,7 +304,7 @@ class Demo:
         found = self.judged(said.data["release"], over=over)
         self.note("canary", found)
         entry = self.written("candidate_rolled_back")
-        if not entry["by"].startswith("patrol@"):
+        if entry["actor"] != "patrol":
             raise DemoFailed(f"the canary was taken back by {entry['by']}")
         began = next(e for e in self.history() if e["event"]["event"] == "canary_started")
         self.receipts["canary"] = self.receipt_of(entry)
@@ -353,9 +353,7 @@ class Demo:
         release = said.data["release"]
         found = self.judged(release, over=lambda _: self.kedge.status()["stage"] == "settled")
         promoted = self.written("promoted")
-        if f"r{promoted['event']['release']}" != release or not promoted["by"].startswith(
-            "patrol@"
-        ):
+        if f"r{promoted['event']['release']}" != release or promoted["actor"] != "patrol":
             raise DemoFailed(f"{release} was not promoted by the patrol: {promoted}")
         began = self.written("shadow_started")
         self.note("shadow", found)

@@ -9,7 +9,7 @@ import msgspec
 
 from kedge.adapters.channels import Outgoing
 from kedge.core import alerts
-from kedge.core.alerts import Alert, Message, Rung
+from kedge.core.alerts import Alert, Message, Rung, Topic
 from kedge.core.durations import seconds
 from kedge.core.errors import KedgeError, Refused
 from kedge.core.runbook import Runbook
@@ -132,7 +132,7 @@ def test_of(place: Workplace, endpoint: str, outgoing_: Outgoing, *, by: str) ->
                       code="no_escalation", hint=f"add [[endpoints.{endpoint}.escalation]], kedge apply; "
                       "docs/howto/alerts.md")  # fmt: skip
     message = Message(
-        status="test", number=0, endpoint=endpoint, key="test", level="warn", opened_at=place.clock.now(),
+        status="test", number=0, endpoint=endpoint, key="test", topic=Topic.TEST, level="warn", opened_at=place.clock.now(),
         summary="a test of the alerts", detail=f"{by} tries every channel; nothing is wrong",
     )  # fmt: skip
     found = []
@@ -162,7 +162,7 @@ def _mended(place: Workplace, endpoint: str, levels: list[dict[str, Any]], by: s
     works = {c["channel"] for level in levels for c in level["channels"] if c["delivered"]}
     at = place.clock.now()
     for alert in place.alerts.listed(endpoint, over=False, limit=LISTED):
-        if alert.lasts == "channel" and alert.key.partition(":")[2] in works:
+        if alert.lasts == "channel" and alert.channel in works:
             place.alerts.change(
                 alert.number, lambda a: alerts.resolve(a, reason="it delivered a test", at=at),
                 by=by, at=at,

@@ -20,6 +20,7 @@ from kedge.core.errors import BadRequest, KedgeError, ModelFailure, Unavailable
 from kedge.core.generations import Online
 from kedge.core.records import JoinRow
 from kedge.core.values import Release, Signature, State
+from kedge.engine.models import host_status
 from kedge.tensors import columns_of
 from kedge.wiring import Workplace
 
@@ -66,23 +67,26 @@ async def loaded(
         ) as child:
             model = process.ProcessModel(path, bare or release.signature)
             try:
-                fault = await _fault(model, child)
+                fault = await _fault(model, child, path)
                 if fault:
                     raise Unavailable(f"r{release.number} did not load: {fault}", code="model_down",
-                                      hint="kedge doctor checks its files; .kedge/logs has its last words")  # fmt: skip
+                                      hint="kedge doctor checks its files")  # fmt: skip
                 yield model
             finally:
                 model.hang_up()
                 child.kill()
 
 
-async def _fault(model: process.ProcessModel, child: subprocess.Popen[bytes]) -> str:
-    """Why it did not come up; empty when it did. One that ended is not waited for."""
+async def _fault(model: process.ProcessModel, child: subprocess.Popen[bytes], socket: Path) -> str:
+    """Why it did not come up; empty when it did. One that ended is not waited for.
+
+    A process that cannot load says why in the file beside its socket.
+    """
     for _ in range(int(LOAD_S * 4)):
         if await model.wait_ready(0.25):
             return ""
         if child.poll() is not None:
-            return "its process ended"
+            return host_status(socket).detail or f"its process ended with code {child.returncode}"
     return f"it took longer than {LOAD_S:g} s"
 
 

@@ -30,11 +30,13 @@ if TYPE_CHECKING:
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option("--config", "-c", type=click.Path(path_type=Path), default=Path("kedge.toml"),
               envvar="KEDGE_CONFIG", show_default=True, help="The configuration file.")  # fmt: skip
+@click.option("--acting-as", type=click.Choice(["person", "control"]), default="person", hidden=True,
+              help="Which component runs the command; control names itself.")  # fmt: skip
 @click.version_option(package_name="kedge")
 @click.pass_context
-def main(context: click.Context, config: Path) -> None:
+def main(context: click.Context, config: Path, acting_as: str) -> None:
     """Ship model versions safely, and take them back in seconds."""
-    context.obj = Context(config.absolute())
+    context.obj = Context(config.absolute(), acting_as)
 
 
 # ---------------------------------------------------------------- setting up

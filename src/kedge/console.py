@@ -28,8 +28,10 @@ DONE, REFUSED, USAGE, NOT_ACKNOWLEDGED, UNAVAILABLE = 0, 1, 2, 3, 4
 class Context:
     """What every verb knows: where the configuration is, and how to print."""
 
-    def __init__(self, config: Path) -> None:
+    def __init__(self, config: Path, acting_as: str = "person") -> None:
         self.config = config
+        self.acting_as = acting_as
+        """A value of `ActorKind`: what the entries of this command say of who wrote them."""
         self.as_json = False
 
     @functools.cached_property
@@ -62,9 +64,11 @@ class Context:
 
     def place(self, *, patience_s: float = 5.0) -> Workplace:
         """The state directory, opened."""
+        from kedge.core.values import ActorKind
         from kedge.wiring import Workplace
 
-        return Workplace(self.state_dir, patience_s=patience_s)
+        kind = ActorKind(self.acting_as)
+        return Workplace(self.state_dir, patience_s=patience_s, actor=kind)
 
     def say(self, text: str) -> None:
         """Talk: to stderr, so that stdout stays data."""

@@ -93,9 +93,9 @@ def diagnosis_of(
     reading.outcomes(known)  # words or numbers: the same for both windows
     cells = Contrasting(place, state, today, reading, online, say).gather(new, old)
     found = diagnose(_facts(place, state, (new, old), today, reference, reading, cells))
-    short = filed(found, at=now, since=since, until=until, requests=len(today.rows),
-                  labelled=today.labelled, segment=options.segment or "",
-                  took_s=round(place.clock.monotonic() - began, 3))  # fmt: skip
+    short = filed(found, new=new.number, old=old.number if old is not None else None, at=now,
+                  since=since, until=until, requests=len(today.rows), labelled=today.labelled,
+                  segment=options.segment or "", took_s=round(place.clock.monotonic() - began, 3))  # fmt: skip
     told = {
         "endpoint": endpoint, "diagnosis": msgspec.to_builtins(found),
         "window": {**today.told(), "segment": options.segment},

@@ -335,8 +335,9 @@ def line_of(entry: Entry) -> Line:
     """An entry of the ledger as the core reads it."""
     at = datetime.fromisoformat(entry.at).timestamp()
     if isinstance(entry.event, Note):
-        return Line(entry.seq, at, entry.by, kind=entry.event.kind, body=entry.event.body)
-    return Line(entry.seq, at, entry.by, event=entry.event)
+        return Line(entry.seq, at, entry.by, kind=entry.event.kind, body=entry.event.body,
+                    actor=entry.actor)  # fmt: skip
+    return Line(entry.seq, at, entry.by, event=entry.event, actor=entry.actor)
 
 
 def speed_data(found: dict[str, tuple[Speed, int | None]]) -> list[dict[str, Any]]:

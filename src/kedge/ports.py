@@ -15,6 +15,7 @@ from kedge.core.commands import AnyEvent
 from kedge.core.records import Coverage, Ingested, Labelled
 from kedge.core.rollup import Roll
 from kedge.core.values import (
+    ActorKind,
     Field,
     FileEntry,
     ModelVersion,
@@ -73,6 +74,8 @@ class Entry(Value, frozen=True):
     event: AnyEvent | Note
     previous_hash: str
     hash: str
+    actor: ActorKind = ActorKind.PERSON
+    """What `by` is. Derived from `by` in entries that were written before this was stored."""
 
 
 class Wanted(Value, frozen=True):
@@ -122,8 +125,11 @@ class Ledger(Protocol):
         by: str,
         reason: str,
         at: str,
+        actor: ActorKind | None = None,
     ) -> tuple[Entry, ...]:
         """Append the events and move the row, in one durable transaction.
+
+        `actor` is what `by` is; None: the component that this ledger was opened for.
 
         Raises:
             Stale: the row is not at `expect` any more; says at which epoch, by whom and why.

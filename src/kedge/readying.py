@@ -28,9 +28,9 @@ from kedge.core.readiness import (
     landing_of,
 )
 from kedge.core.values import Contact, Policy, State
-from kedge.engine.control import Gate, Say, replicas
+from kedge.engine.control import Gate, Say, Unready, replicas
 from kedge.engine.patrol import unwritten
-from kedge.engine.status import WINDOW_OVER, way_back
+from kedge.engine.status import lacks_of
 from kedge.judging import state_of
 from kedge.materialising import behind, lag_of
 from kedge.ports import Member, Note
@@ -88,7 +88,7 @@ def _facts(
 ) -> Facts:  # fmt: skip
     members = replicas(place.roster.members())
     now = place.clock.unix()
-    way = way_back(state, landing, members, now)
+    kept, cold = (True, {}) if landing is None else lacks_of(state, landing, members, now)
     read = _runs(state, landing)
     stale, blind = _stale(place, online, read)
     return Facts(
@@ -97,8 +97,8 @@ def _facts(
         proven=proof[0] if proof is not None else None,
         proven_at=proof[1] if proof is not None else 0.0,
         replicas=tuple(member.name for member in members),
-        cold={m: why for m, why in way["cold"].items() if why != WINDOW_OVER} if way else {},
-        kept=way is None or way["kept"],
+        cold={name: lack.text for name, lack in cold.items() if lack.code is not Unready.WINDOW_OVER},
+        kept=kept,
         pinned=tuple(m.name for m in members if state.endpoint in m.pinned),
         drill=_filed(place, state, "drill"), runbook=_filed(place, state, "runbook"),
         unwritten=unwritten(place.roster), silence_s=_silence_s(place, state, now),
@@ -168,9 +168,9 @@ def _runs(state: State, landing: int | None) -> tuple[Run, ...]:
 
 def _stale(
     place: Workplace, online: Asked, runs: tuple[Run, ...]
-) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Which runs are too old, and which cannot be looked at, with what their fault hints at."""
-    found: list[str] = []
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Which runs are too old, by view, and which cannot be looked at, with what their fault hints at."""
+    found: dict[str, str] = {}
     blind: dict[str, str] = {}
     for run in runs:
         try:
@@ -181,8 +181,8 @@ def _stale(
             )
             continue
         if lag > patience:
-            found.append(behind(run, lag, patience))
-    return tuple(found), blind
+            found[behind(run, lag, patience)] = run.view
+    return found, blind
 
 
 # ---------------------------------------------------------------- filing

@@ -554,9 +554,7 @@ def diagnosis_text(told: dict[str, Any]) -> str:
               for which, count in told["replayed"].items()]  # fmt: skip
     lines += [f"  without    {fault}" for fault in told["faults"]]
     lines += [f"  missing    {lack['log']}" for lack in found["missing"]]
-    lines += [
-        f"  otherwise  {text}" for text in found["would_change"] if not text.startswith("log ")
-    ]
+    lines += [f"  otherwise  {text}" for text in found["would_change"]]
     return "\n".join(lines)
 
 

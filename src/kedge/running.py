@@ -16,6 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -32,7 +33,7 @@ from kedge.core.codec import encode
 from kedge.core.errors import BadConfig, Refused, Unavailable
 from kedge.core.generations import Online
 from kedge.core.records import JoinRow
-from kedge.core.values import Release, Stage, State
+from kedge.core.values import ActorKind, Release, Stage, State
 from kedge.engine.clerk import Clerk
 from kedge.engine.control import Control, Say
 from kedge.engine.drills import Schedule, Start
@@ -172,7 +173,7 @@ def run_supervisor(
     """
     log_to_stderr()
     refuse_open_bind(server.host, "server.host")
-    place = Workplace(state_dir, patience_s=1.0)
+    place = Workplace(state_dir, patience_s=1.0, actor=ActorKind.SUPERVISOR)
     place.disk.pins_dir.mkdir(parents=True, exist_ok=True)
     with one_supervisor(state_dir):
         orphans, listener = inherit(place, server)
@@ -320,10 +321,10 @@ def host_command(state_dir: Path, online: Online) -> HostCommand:
 
 def patrol_of(state_dir: Path, online: Callable[[], Online], *, loopback: bool) -> Patrol:
     """What watches every rollout, with connections of its own."""
-    place = Workplace(state_dir, patience_s=1.0)
+    place = Workplace(state_dir, patience_s=1.0, actor=ActorKind.PATROL)
 
     def control() -> Control:
-        mine = Workplace(state_dir, patience_s=5.0)
+        mine = Workplace(state_dir, patience_s=5.0, actor=ActorKind.PATROL)
         say = lambda text: log.warning("patrol.warned", told=text)  # noqa: E731 - as a gate takes it
         return mine.control(say, None, gate_of(mine, online, loopback=loopback, say=say))
 
@@ -347,7 +348,7 @@ def inquiry_of(place: Workplace, patrol: Patrol, config: Path) -> Inquiry:
     """What has production diagnosed, with this place's connections for its thread alone."""
 
     def command(state: State, within_s: float) -> Command:
-        line = (sys.executable, "-m", "kedge", "--config", str(config), "diagnose", state.endpoint)
+        line = (*_own_command(config), "diagnose", state.endpoint)
         # Of a candidate that no caller meets the patrol says enough.
         about = () if state.stage is Stage.CANARY else ("--production",)
         return (*line, *about, "--within", f"{within_s:g}", "--json")
@@ -358,12 +359,18 @@ def inquiry_of(place: Workplace, patrol: Patrol, config: Path) -> Inquiry:
     )  # fmt: skip
 
 
+def _own_command(config: Path) -> tuple[str, ...]:
+    """A command that control starts by itself, and whose entries say so."""
+    return (sys.executable, "-m", "kedge", "--config", str(config),
+            f"--acting-as={ActorKind.CONTROL}")  # fmt: skip
+
+
 def drills_of(config: Path) -> Start:
     """How a drill that is due is started: as a person would, in a process of its own."""
 
     def start(endpoint: str) -> Callable[[], bool]:
         child = subprocess.Popen(  # noqa: S603 - our own command
-            [sys.executable, "-m", "kedge", "--config", str(config), "drill", endpoint, "--json"],
+            [*_own_command(config), "drill", endpoint, "--json"],
             env={**os.environ, "KEDGE_ACTOR": f"patrol@{host_name()}"}, stdin=subprocess.DEVNULL,
             stdout=sys.stderr, start_new_session=True,
         )  # fmt: skip
@@ -391,18 +398,19 @@ def run_control(
     server = uvicorn.Server(served)
     patrol = patrol_of(state_dir, online, loopback=loopback)
     clerk = Clerk(ledger=place.ledger, records=place.records, rolls=place.rolls, clock=place.clock)
-    judging = Workplace(state_dir, patience_s=1.0)
+    own = partial(Workplace, state_dir, patience_s=1.0, actor=ActorKind.CONTROL)
+    judging = own()
     readiness = Readiness(
         ledger=judging.ledger, leads=patrol.leads,
         check=checker(judging, online, by=f"readiness@{host_name()}"),
     )  # fmt: skip
-    alerting = alerting_of(Workplace(state_dir, patience_s=1.0), patrol, readiness, alerts)
-    mine = Workplace(state_dir, patience_s=1.0)
+    alerting = alerting_of(own(), patrol, readiness, alerts)
+    mine = own()
     schedule = Schedule(
         ledger=mine.ledger, roster=mine.roster, clock=place.clock, leads=patrol.leads,
         start=drills_of(config),
     )  # fmt: skip
-    inquiry = inquiry_of(Workplace(state_dir, patience_s=1.0), patrol, config)
+    inquiry = inquiry_of(own(), patrol, config)
     parts = (("patrol", patrol.run, patrol.stop), ("clerk", clerk.run, clerk.stop),
              ("alerting", alerting.run, alerting.stop), ("drills", schedule.run, schedule.stop),
              ("inquiry", inquiry.run, inquiry.stop))  # fmt: skip

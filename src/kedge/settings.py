@@ -170,7 +170,7 @@ def parse(raw: dict[str, Any], *, where: str = CONFIG_NAME) -> Settings:
         if "fields" in spec:
             spec["fields"] = _fields(spec["fields"], place, faults)
         policy = _struct(spec, Policy, place, faults)
-        _judge(policy, table.get("fields"), place, faults)
+        _judge(policy, table, place, faults)
         endpoints[name] = policy
     if faults:
         raise BadConfig(
@@ -319,7 +319,7 @@ def _judge_online(online: OnlineStore, faults: list[str]) -> None:
         faults.append("online.url: begins with redis://, rediss:// or unix://")
 
 
-def _judge(policy: Policy, declared: Any, place: str, faults: list[str]) -> None:
+def _judge(policy: Policy, table: dict[str, Any], place: str, faults: list[str]) -> None:
     """What types alone do not say."""
     steps = policy.canary.steps
     if not steps or list(steps) != sorted(set(steps)) or not 0 < min(steps) <= max(steps) <= 100:
@@ -353,9 +353,9 @@ def _judge(policy: Policy, declared: Any, place: str, faults: list[str]) -> None
         except ValueError as error:
             faults.append(f"{place}.{name}: {error}")
     judge_people(policy, place, faults)
-    _judge_output(policy.output, f"{place}.output", faults)
+    _judge_output(policy.output, table.get("output"), f"{place}.output", faults)
     _judge_guardrails(policy, f"{place}.guardrails", faults)
-    _judge_routing(policy, declared, place, faults)
+    _judge_routing(policy, table.get("fields"), place, faults)
     limits = policy.limits
     for name, limit in (("rows", limits.rows), ("timeout_ms", limits.timeout_ms),
                         ("shadow_in_flight", limits.shadow_in_flight),
@@ -412,14 +412,13 @@ def _judge_guardrails(policy: Policy, place: str, faults: list[str]) -> None:
             )
 
 
-def _judge_output(output: Output, place: str, faults: list[str]) -> None:
-    noted = any(fault.startswith(f"{place}.score:") for fault in faults)
-    if output.kind in ("binary", "score") and output.score is None and not noted:
+def _judge_output(output: Output, given: object, place: str, faults: list[str]) -> None:
+    # A score that was given and does not fit has its fault already.
+    named = isinstance(given, dict) and "score" in given
+    if output.kind in ("binary", "score") and output.score is None and not named:
         faults.append(f'{place}.score: kind "{output.kind}" needs the name of an output')
-    named = re.fullmatch(r"[\w.]+:\w+", output.function or "")
-    if (output.kind == "custom") != (output.function is not None) or (
-        output.function and not named
-    ):
+    fits = re.fullmatch(r"[\w.]+:\w+", output.function or "")
+    if (output.kind == "custom") != (output.function is not None) or (output.function and not fits):
         faults.append(
             f'{place}.function: MODULE:NAME, for kind "custom" and no other; got {output.function!r}'
         )

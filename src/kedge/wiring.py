@@ -24,6 +24,7 @@ from kedge.adapters.sql.rolls import SqlRolls
 from kedge.adapters.sql.roster import SqlEvidence, SqlRoster
 from kedge.adapters.sql.signal import DirectorySignal
 from kedge.adapters.sql.windows import SqlWindows
+from kedge.core.values import ActorKind
 from kedge.engine.control import PREPARE_S, Control, Gate, Probe, Say
 from kedge.engine.pins import HostDisk
 
@@ -41,11 +42,15 @@ def actor() -> str:
 class Workplace:
     """A state directory and its adapters, opened as they are needed."""
 
-    def __init__(self, state_dir: Path, *, patience_s: float = 5.0) -> None:
+    def __init__(
+        self, state_dir: Path, *, patience_s: float = 5.0, actor: ActorKind = ActorKind.PERSON
+    ) -> None:
+        """Open what opens at once; `actor` is the component that writes entries from here."""
         self.state_dir = state_dir
+        self._actor = actor
         self.clock = SystemClock()
         self.database = open_ledger(state_dir, patience_s=patience_s)
-        self.ledger = SqlLedger(self.database, unix=self.clock.unix)
+        self.ledger = SqlLedger(self.database, unix=self.clock.unix, actor=actor)
         self.roster = SqlRoster(open_roster(state_dir))
         self.evidence = SqlEvidence(open_evidence(state_dir))
         self.windows = SqlWindows(open_evidence(state_dir))
@@ -67,7 +72,7 @@ class Workplace:
     @property
     def alerts(self) -> SqlAlerts:
         """What somebody is to know."""
-        return SqlAlerts(self.database)
+        return SqlAlerts(self.database, actor=self._actor)
 
     @property
     def generations(self) -> SqlGenerations:

@@ -17,11 +17,11 @@ from kedge.adapters.channels import Outgoing
 from kedge.adapters.sql.alerts import SqlAlerts
 from kedge.alarming import acknowledge, alerts_of, alerts_text, outgoing, test_of, test_text
 from kedge.core import alerts
-from kedge.core.alerts import Alert, Message, Raise, Sight
+from kedge.core.alerts import Alert, Message, Raise, Sight, Topic
 from kedge.core.commands import Canary, Drill, Promote, Return, Rollback
 from kedge.core.errors import Refused, Unavailable
 from kedge.core.policy import Decision
-from kedge.core.values import Contact, Escalation, Policy, Rota, Stage
+from kedge.core.values import ActorKind, Contact, Escalation, Policy, Rota, Stage
 from kedge.engine.alerting import BLIND_S, Alerting
 from kedge.ports import Note
 from kedge.settings import Alerts
@@ -29,7 +29,14 @@ from kedge.wiring import Workplace
 
 test_of.__test__ = test_text.__test__ = False  # type: ignore[attr-defined]
 
-PAGE = Raise(key="failing:r2", level="page", lasts="condition", summary="r2 fails", subject=2)
+PAGE = Raise(
+    key="failing:r2",
+    topic=Topic.FAILING,
+    level="page",
+    lasts="condition",
+    summary="r2 fails",
+    subject=2,
+)
 FAIL = Decision("fail", "guardrail", "errors: 3 times")
 WELL = Decision("inconclusive", "waiting", "100 of 1000 pairs")
 AT = "2026-11-23T12:00:00.000000Z"
@@ -75,7 +82,7 @@ class Place:
 
     def fresh(self, by: str, timeout_s: float = 2.0) -> Alerting:
         """Another control on the same files: what takes over when one has died."""
-        place = Workplace(self.world.state_dir, patience_s=0.2)
+        place = Workplace(self.world.state_dir, patience_s=0.2, actor=ActorKind.CONTROL)
         return Alerting(
             store=place.alerts, ledger=place.ledger, stamp=place.ledger.stamp, clock=self.clock,
             channels=Outgoing(smtp=None, sender="kedge@x.org", timeout_s=timeout_s, environ={}),
@@ -252,7 +259,7 @@ def test_a_page_is_told_and_its_end_too_with_its_reason(place: Place, web: Web) 
 
 
 def test_what_the_patrol_took_back_is_told_though_it_died_right_after(place: Place, web: Web) -> None:  # fmt: skip
-    place.world.do(Rollback(), by="patrol@here", reason="errors: 3 times")
+    place.world.do(Rollback(), by="patrol@here", actor=ActorKind.PATROL, reason="errors: 3 times")
     place.look(place.fresh("another"))
     place.look(place.fresh("third"))
     assert heard(web) == [("/0", "rolled_back:r2")]

@@ -13,19 +13,19 @@ from msgspec.structs import replace
 
 from contract.receivers import Mail, Web
 from kedge.adapters.channels import Outgoing
-from kedge.core.alerts import Message
+from kedge.core.alerts import Message, Topic
 from kedge.core.errors import BadConfig, KedgeError, Unavailable
 
 # Apprise 2 imports what Python 3.13 drops, where it is there.
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
 
 FIRING = Message(
-    status="firing", number=17, endpoint="flights", key="rolled_back:r2", level="page",
+    status="firing", number=17, endpoint="flights", key="rolled_back:r2", topic=Topic.ROLLED_BACK, level="page",
     summary="r2 failed and was taken back", detail="errors: 3 times production's",
     opened_at="2026-11-26T10:00:00.000000Z",
 )  # fmt: skip
 OVER = Message(
-    status="resolved", number=17, endpoint="flights", key="rolled_back:r2", level="page",
+    status="resolved", number=17, endpoint="flights", key="rolled_back:r2", topic=Topic.ROLLED_BACK, level="page",
     summary="r2 failed and was taken back", detail="errors: 3 times production's",
     opened_at="2026-11-26T10:00:00.000000Z", resolved_at="2026-11-26T10:05:00.000000Z",
     reason="ada has seen it",

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from contract.sql_world import POLICY, SIGNATURE, World, at, world
-from kedge.core.alerts import Level, Raise
+from kedge.core.alerts import Level, Raise, Topic
 from kedge.core.commands import Drill, Freeze, Promote, Return, Rollback, Thaw
 from kedge.core.errors import Refused
 from kedge.core.evidence.rules import METHOD
-from kedge.core.values import DrillPolicy, LogPolicy, Output, Placement, Stage, State
+from kedge.core.values import ActorKind, DrillPolicy, LogPolicy, Output, Placement, Stage, State
 from kedge.core.windows import PRODUCTION, Window
 from kedge.drilling import bound_of, may_drill, speed_of, speed_text, usual_bound
 from kedge.engine.drills import CHECK_S, READY_S, Returns, Schedule, due
@@ -87,7 +87,8 @@ def test_a_drill_begins_only_where_nothing_is_wrong_and_somebody_would_end_it(
         assert refused(place) == "host_pinned"
         place.roster.leave(member.name)
         warning, page = (
-            Raise(key=level, level=level, lasts="event", summary="it fails") for level in LEVELS
+            Raise(key=level, topic=Topic.OTHER, level=level, lasts="event", summary="it fails")
+            for level in LEVELS
         )
         place.alerts.raise_all([("flights", warning)], by="test", at=at(), now=0.0)
         may_drill(place, "flights")
@@ -416,7 +417,7 @@ def test_speed_is_read_out_of_the_ledger_and_told(tmp_path: Path) -> None:
     made.do(Return())
     note = {"ok": False, "release": 1, "left": 2, "why": "r1 was slow", "dry": False}
     made.ledger.note("flights", Note(kind="drill", body=note), by="ada", reason="", at=at(9))
-    made.do(Rollback(), by="patrol@here")
+    made.do(Rollback(), by="patrol@here", actor=ActorKind.PATROL)
     found = speed_of(Workplace(made.state_dir), "flights")
     speed, cut = found["flights"]
     assert (len(speed.incidents), len(speed.drills), speed.unreceipted, cut) == (1, 1, 3, None)

@@ -14,7 +14,7 @@ from kedge.core.commands import Canary, Freeze, Pause, Promote, Rollback, Shadow
 from kedge.core.evidence.rules import METHOD
 from kedge.core.findings import Cause
 from kedge.core.records import JoinRow, Outcome
-from kedge.core.values import CanaryPolicy, Output, ShadowPolicy, Stage
+from kedge.core.values import ActorKind, CanaryPolicy, Output, ShadowPolicy, Stage
 from kedge.core.windows import Window
 from kedge.engine.patrol import Patrol
 from kedge.judging import evidence_of
@@ -45,7 +45,7 @@ class Watched:
 
     def fresh(self, by: str = "patrol@here") -> Patrol:
         """Another patrol on the same files: what takes over when one has died."""
-        place = Workplace(self.world.state_dir)
+        place = Workplace(self.world.state_dir, actor=ActorKind.PATROL)
         return Patrol(
             ledger=place.ledger, store=place.windows, records=place.records, roster=place.roster, clock=place.clock,
             control=lambda: place.control(lambda text: None, None), leads=lambda: True, by=by,
@@ -81,7 +81,7 @@ class Watched:
         return [
             type(e.event).__name__ if not hasattr(e.event, "kind") else e.event.kind
             for e in sorted(entries, key=lambda e: e.seq)
-            if e.by.startswith("patrol@")
+            if e.actor is ActorKind.PATROL
             and getattr(e.event, "kind", "") not in ("receipt", "runbook")
         ]
 
@@ -260,6 +260,6 @@ def test_outcomes_that_fail_a_canary_take_it_back_unless_the_world_is_to_blame(
     site.look()
     assert site.told() == (["verdict"] if held else ["CandidateRolledBack"])
     newest = [
-        e.event for e in site.world.ledger.history("flights", 5) if e.by.startswith("patrol@")
+        e.event for e in site.world.ledger.history("flights", 5) if e.actor is ActorKind.PATROL
     ]
     assert (getattr(newest[0], "body", {}).get("code") == "not_the_release") is held

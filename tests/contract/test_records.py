@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -348,6 +350,16 @@ def test_damaged_pages_are_found_while_reading(records: Records) -> None:
     path.write_bytes(raw[: len(raw) // 2] + b"\xff" * (len(raw) // 2))
     assert len(list(records.rows("flights", 0, NOW + 1))) < 2000
     assert records.ingest(NOW).damaged == 1
+
+
+@pytest.mark.parametrize("table", ["prediction", "logged", "tally"])
+def test_a_partition_that_lacks_a_table_is_a_damaged_one(records: Records, table: str) -> None:
+    given(records, row("a/0"))
+    with closing(sqlite3.connect(hour_file(records))) as partition:
+        partition.execute(f"DROP TABLE {table}")
+    assert list(records.rows("flights", 0, NOW + 1)) == []
+    assert records.ingest(NOW).damaged == 1
+    assert given(records, row("b/0")).count == 1
 
 
 def test_damaged_labels_are_said_to_be(records: Records) -> None:

@@ -451,7 +451,17 @@ def test_a_rewritten_entry_with_a_hash_to_match_breaks_the_chain(made: World) ->
     made.do(Promote(release=1))
     with made.raw() as raw:
         raw.execute("DROP TRIGGER ledger_no_update")
-        columns = ("seq", "endpoint", "epoch", "at", "by", "reason", "event", "previous_hash")
+        columns = (
+            "seq",
+            "endpoint",
+            "epoch",
+            "at",
+            "by",
+            "reason",
+            "event",
+            "previous_hash",
+            "actor",
+        )
         row = raw.execute(f"SELECT {', '.join(columns)} FROM ledger WHERE seq = 1").fetchone()
         entry = {**dict(zip(columns, row, strict=True)), "by": "bob"}
         forged = codec.chain(entry["previous_hash"], entry)

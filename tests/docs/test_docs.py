@@ -232,6 +232,11 @@ def test_every_event_and_every_kind_of_note_is_documented_and_no_other() -> None
     assert sorted(of_the_ledger) == sorted([*tags, *notes])
 
 
+def test_every_kind_of_actor_is_documented_and_no_other() -> None:
+    cells = first_cells("docs/reference/events.md", "Who wrote an entry")
+    assert cells == [str(kind) for kind in values.ActorKind]
+
+
 def test_every_event_of_the_logs_is_documented_and_no_other() -> None:
     levels = ("info", "warning", "exception", "error")
     said = {text for level in levels for call in calls(level) for text in told(call.args[0])}

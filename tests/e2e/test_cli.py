@@ -181,6 +181,23 @@ def test_the_walk_in_json(served: Fresh) -> None:
     assert ask("init", "flights")["created"] is False
 
 
+def test_a_person_who_calls_themselves_a_patrol_is_a_person(empty: Fresh) -> None:
+    """KEDGE_ACTOR is a name; what wrote an entry is stated beside it."""
+    empty.init()
+    empty.run("apply")
+    empty.env["KEDGE_ACTOR"] = "patrol@here"
+    empty.release(promote=False)
+    empty.run("promote", "flights", "v1", "--override", "a test")
+    empty.run("promote", "flights", "v2", "--override", "a test")
+    empty.run("rollback", "flights")
+    entries = empty.data("history", "flights", "--limit", "50")
+    mine = [entry["actor"] for entry in entries if entry["by"] == "patrol@here"]
+    assert len(mine) > 3
+    assert set(mine) == {"person"}
+    (told,) = empty.data("speed", "flights")["incidents"]
+    assert (told["by"], told["automatic"], told["sign"]) == ("patrol@here", False, "command")
+
+
 def test_status_can_be_watched_until_ctrl_c(served: Fresh) -> None:
     """It shows it again and again, and ends with 0."""
     watching = subprocess.Popen(

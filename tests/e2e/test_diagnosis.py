@@ -19,6 +19,7 @@ from kedge.core.commands import Canary, Promote
 from kedge.core.errors import Refused
 from kedge.core.filed import Filed
 from kedge.core.generations import Online
+from kedge.core.values import ActorKind
 from kedge.diagnosing import Asked, accept, diagnosis_of
 from kedge.engine.filing import newest_finding
 from kedge.featuring import apply_file
@@ -283,7 +284,9 @@ def test_a_previous_release_that_cannot_be_loaded_leaves_a_hole_with_its_reason(
     past.lose("v1")
     told = diagnosed(past)
     assert causes(told) == ["cannot_tell"]
-    assert told["faults"] == ["r1 could not be replayed: r1 did not load: its process ended"]
+    (fault,) = told["faults"]
+    assert fault.startswith("r1 could not be replayed: r1 did not load: CorruptArtifact: ")
+    assert fault.endswith("behave.json was changed")
     assert "old_answers" in missing(told)
 
 
@@ -456,7 +459,8 @@ def test_production_that_became_worse_is_diagnosed_by_itself_and_somebody_is_tol
     found = _filed(past)
     assert found is not None
     assert found.causes == ("world",)
-    assert past.place.ledger.entries("flights", "finding")[0].by.startswith("patrol@")
+    (entry,) = past.place.ledger.entries("flights", "finding")
+    assert entry.actor is ActorKind.CONTROL
     told = past.site.until(lambda: _told(past), "an alert of it", 20)
     assert (told["level"], told["summary"]) == ("page", "r2 answers worse: world")
     assert past.site.data("status", "flights")["production"]["release"] == "r2"

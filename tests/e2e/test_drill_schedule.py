@@ -12,7 +12,7 @@ import pytest
 from e2e.place import Site
 from kedge.core.commands import Promote
 from kedge.core.release import decide
-from kedge.core.values import Refusal, State
+from kedge.core.values import ActorKind, Refusal, State
 from kedge.ports import Note
 from kedge.verbs import create_workplace, release_of
 from kedge.wiring import Workplace
@@ -46,10 +46,10 @@ def row(place: Workplace) -> State:
     return place.ledger.read().states["flights"]
 
 
-def drills(place: Workplace) -> list[tuple[str, dict[str, Any]]]:
-    """By whom each was filed, and its body; newest first."""
+def drills(place: Workplace) -> list[tuple[ActorKind, dict[str, Any]]]:
+    """What filed each, and its body; newest first."""
     entries = place.ledger.entries("flights", "drill", limit=20)
-    return [(e.by, e.event.body) for e in entries if isinstance(e.event, Note)]
+    return [(e.actor, e.event.body) for e in entries if isinstance(e.event, Note)]
 
 
 @pytest.mark.parametrize("last_h", [None, 25.0], ids=["never", "a day ago"])
@@ -70,8 +70,8 @@ def test_a_drill_that_is_due_is_started_ends_and_is_filed_while_callers_notice_n
         site.until(lambda: load.releases.get("r1"), "an old answer")
         site.until(lambda: len(drills(place)) > known, "its outcome", 60)
     assert load.failures == []
-    by, filed = drills(place)[0]
-    assert by.startswith("patrol@")
+    actor, filed = drills(place)[0]
+    assert actor is ActorKind.CONTROL
     assert (filed["ok"], filed["why"], filed["release"], filed["left"]) == (True, "", 1, 2)
     assert (filed["failed"], filed["answered"] > 0) == (0, True)
     assert load.releases["r1"] > 100
@@ -89,8 +89,8 @@ def test_what_starts_slowly_is_drilled_when_it_is_ready_and_not_filed_as_failed(
     site = make_site(policy='drill = {every = "1d"}\nback_window = "1s"\n', workers=1)
     place = promoted_long_ago(site, sleep_load_s=8.0)
     site.start()
-    by, filed = site.until(lambda: drills(place), "the outcome", 90)[0]
-    assert by.startswith("patrol@")
+    actor, filed = site.until(lambda: drills(place), "the outcome", 90)[0]
+    assert actor is ActorKind.CONTROL
     assert (filed["ok"], filed["why"], filed["for_s"] > 40) == (True, "", True)
     assert site.served() == "r2"
     checked = {one["name"]: one for one in site.data("check", "flights", check=False)["checks"]}

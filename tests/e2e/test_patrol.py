@@ -25,9 +25,9 @@ QUICK = BINARY + (
 def told(site: Site, kind: str | None = None) -> list[dict[str, Any]]:
     """What the patrol wrote, oldest first: receipts, and what it warns of, are left out."""
     entries = [e for e in site.data("history", site.endpoint, "--limit", "300")
-               if e["by"].startswith("patrol@")]  # fmt: skip
+               if e["actor"] == "patrol"]  # fmt: skip
     named = [{**e["event"], "kind": e["event"].get("kind") or e["event"]["event"]} for e in entries]
-    aside = ("receipt", "readiness")
+    aside = ("receipt", "readiness", "runbook")
     return [e for e in reversed(named) if e["kind"] not in aside and kind in (None, e["kind"])]
 
 

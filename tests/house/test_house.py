@@ -56,6 +56,28 @@ BROAD_EXCEPT = {
 }
 """Where everything is caught, and why. What only cleans up and raises again need not be here."""
 
+PROSE = {
+    "advice", "answer", "by", "detail", "fault", "faults", "headline", "hint", "message", "reason",
+    "resolved", "said", "sentence", "statement", "summary", "title", "why", "words",
+}  # fmt: skip
+"""What holds words for people, or a name that anybody may choose: never what a branch needs."""
+IDENTITIES = {"key", "label"}
+"""What is made of fields to be one word: those fields stand beside it."""
+CUTS = {
+    "casefold", "count", "endswith", "find", "fullmatch", "index", "lower", "match", "partition",
+    "removeprefix", "removesuffix", "rfind", "rindex", "rpartition", "rsplit", "search", "split",
+    "startswith", "upper",
+}  # fmt: skip
+PATTERNS = {"findall", "finditer", "fullmatch", "match", "search", "split"}
+READS_PROSE = {
+    "adapters/channels.py": "the subject of a mail is one line",
+    "adapters/offline.py": "the first line of what DuckDB says is shown",
+    "core/stored/upcast.py": "an entry from before the field has nothing else",
+    "engine/training.py": "the cells of a CSV file",
+    "settings.py": "msgspec's words are shown, in lower case",
+}
+"""Where text is taken apart that one of these names holds, and why."""
+
 NO_UNIT_TEST = {"__init__", "values", "errors"}
 """Nouns without behaviour."""
 
@@ -113,6 +135,72 @@ def raises_again(handler: ast.ExceptHandler) -> bool:
     return isinstance(last, ast.Raise) and last.exc is None
 
 
+def caught(tree: ast.AST) -> set[str]:
+    """The names that exceptions are bound to."""
+    handlers = (node for node in ast.walk(tree) if isinstance(node, ast.ExceptHandler))
+    return {handler.name for handler in handlers if handler.name}
+
+
+def is_prose(node: ast.expr, errors: set[str]) -> bool:
+    """Whether an expression is words for people: by its name, or as what an exception says."""
+    match node:
+        case ast.Name(id=called):
+            return called in PROSE
+        case ast.Attribute(attr=called):
+            return called in PROSE | IDENTITIES
+        case ast.Subscript(slice=ast.Constant(value=called)) if isinstance(called, str):
+            return called in PROSE | IDENTITIES
+        case ast.Call(func=ast.Name(id="str"), args=[told]) | ast.FormattedValue(value=told):
+            return is_prose(told, errors) or is_fault(told, errors)
+        case ast.JoinedStr(values=parts):
+            return any(
+                isinstance(part, ast.FormattedValue) and is_prose(part, errors) for part in parts
+            )
+        case ast.Call(func=ast.Attribute(value=inner)) | ast.Subscript(value=inner):
+            return is_prose(inner, errors) or is_fault(inner, errors)
+    return False
+
+
+def is_fault(node: ast.expr, errors: set[str]) -> bool:
+    """Whether it is a caught exception, or what one carries without a type: `orig`, `args`."""
+    match node:
+        case ast.Name(id=called):
+            return called in errors
+        case ast.Attribute(value=inner, attr="orig" | "args" | "msg"):
+            return is_fault(inner, errors)
+    return False
+
+
+def prose_read(tree: ast.AST) -> list[int]:
+    """The lines at which a branch could depend on words: they are cut, searched, or compared."""
+    errors, found = caught(tree), []
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=ast.Attribute(value=ast.Name(id="re"), attr=how), args=args):
+                reads = how in PATTERNS and any(is_prose(arg, errors) for arg in args)
+            case ast.Call(func=ast.Attribute(value=of, attr=how)):
+                reads = how in CUTS and is_prose(of, errors)
+            case ast.Compare(left=left, ops=[ast.In() | ast.NotIn()], comparators=[right]):
+                looked_for = isinstance(left, ast.JoinedStr) or is_words(left)
+                reads = looked_for and is_prose(right, errors)
+            case ast.Compare(left=left, ops=[ast.Eq() | ast.NotEq()], comparators=[right]):
+                sides = (left, right), (right, left)
+                reads = any(is_prose(a, errors) and is_words(b) for a, b in sides)
+            case _:
+                reads = False
+        if reads and isinstance(node, ast.expr):
+            found.append(node.lineno)
+    return found
+
+
+def is_words(node: ast.expr) -> bool:
+    """A literal that is not empty, or a constant of the module."""
+    if isinstance(node, ast.Constant):
+        return isinstance(node.value, str) and node.value != ""
+    named = node.id if isinstance(node, ast.Name) else getattr(node, "attr", "")
+    return named.isupper()
+
+
 @pytest.mark.parametrize("path", FILES, ids=name)
 def test_a_file_can_be_read_in_one_sitting(path: Path) -> None:
     assert len(path.read_text("utf-8").splitlines()) <= FILE_LINES
@@ -137,6 +225,55 @@ def test_exceptions_are_caught_narrowly(path: Path) -> None:
 
 def test_the_allow_list_holds_no_file_that_does_not_need_it() -> None:
     assert set(BROAD_EXCEPT) <= {name(path) for path, tree in TREES.items() if broad(tree)}
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_no_branch_depends_on_words_for_people(path: Path) -> None:
+    """What a branch needs is a field, an enum or a code: a message may be reworded at any time."""
+    assert not prose_read(TREES[path]) or name(path) in READS_PROSE
+
+
+def test_no_file_is_allowed_to_read_words_that_reads_none() -> None:
+    assert set(READS_PROSE) <= {name(path) for path, tree in TREES.items() if prose_read(tree)}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        'line.by.startswith("patrol@")',
+        'str(line.body["key"]).startswith("failing:r")',
+        'what = alert.key.partition(":")[0]',
+        'x = "so it is with" not in f.statement',
+        'z = {n for n, why in left.items() if why.startswith("failed")}',
+        "z = {n for n, why in cold.items() if why != WINDOW_OVER}",
+        'str(entry.body["reason"]).removeprefix("failing:r")',
+        'any(fault.startswith(f"{place}.score:") for fault in faults)',
+        'dict.fromkeys(words.partition("/")[0] for words in facts.stale)',
+        'try:\n    f()\nexcept E as error:\n    code = "no such table" in str(error)',
+        'try:\n    f()\nexcept E as error:\n    pin = str(error.orig).startswith("pin")',
+        'try:\n    f()\nexcept E as error:\n    busy = error.args[0].startswith("busy")',
+        'try:\n    f()\nexcept E as inner:\n    late = re.search("timed out", f"{inner}")',
+        'if decision.reason.lower() == "late":\n    go()',
+        'if "late" in f"{decision.reason}":\n    go()',
+    ],
+)
+def test_the_rule_about_words_sees_what_it_is_about(source: str) -> None:
+    assert prose_read(ast.parse(source))
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "if decision.reason:\n    say(decision.reason)",
+        'if error.code == "not_ready":\n    wait()',
+        'if reason == "":\n    go()',
+        'words = f"{path.name.partition(chr(46))[0]}"',
+        "if known.summary != one.summary:\n    write(one)",
+        "try:\n    f()\nexcept E as error:\n    log(fault=str(error))",
+    ],
+)
+def test_the_rule_about_words_leaves_alone_what_is_none_of_it(source: str) -> None:
+    assert not prose_read(ast.parse(source))
 
 
 @pytest.mark.parametrize("path", FILES, ids=name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from kedge.core.advice import action, headline, would_change
 from kedge.core.findings import Act, Cause, Estimate, Finding, Kind, Missing
 
@@ -55,6 +57,21 @@ def test_whoever_cannot_tell_holds() -> None:
     assert action("r3", "r2", HELPS, of(Cause.NOISE), ()).code is Act.NOTHING
 
 
-def test_what_would_change_the_verdict_names_what_is_missing() -> None:
+def test_what_would_change_the_verdict_is_told_for_every_cause() -> None:
     for cause in Cause:
-        assert would_change(of(cause), OUTCOMES)[-2] == "log outcomes"
+        assert would_change(of(cause))
+
+
+@pytest.mark.parametrize(
+    "statement", ["the model was not trained for it: x", "it is so: so it is with r2"]
+)
+@pytest.mark.parametrize("is_shared", [True, False])
+def test_a_fault_that_the_way_back_shares_is_no_reason_to_go_back(
+    statement: str, is_shared: bool
+) -> None:
+    """By the field: the statement may be in any words."""
+    found = Finding(
+        cause=Cause.MODEL, kind=Kind.TRAIN_SERVE, statement=statement, is_shared=is_shared
+    )
+    told = action("r3", "r2", None, (found,), ())
+    assert told.code is (Act.GO_FORWARD if is_shared else Act.ROLL_BACK_MODEL)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kedge.core import alerts
-from kedge.core.alerts import Alert, Delivery, Raise, Rung, Target
+from kedge.core.alerts import Alert, Delivery, Raise, Rung, Target, Topic
 from kedge.core.commands import Canary, Promote, Rollback
 from kedge.core.policy import Decision
 from kedge.core.values import Contact, Escalation, Policy, Rota
@@ -32,7 +32,14 @@ LEVELS = alerts.rungs(POLICY, NOW)
 ONE = run(endpoint(release(1), release(2)), Promote(1))
 CANARY = run(ONE, Canary(2, 100, override="a test"))
 FAIL = Decision("fail", "guardrail", "errors: 3 times", Rollback())
-PAGE = Raise(key="failing:r2", level="page", lasts="condition", summary="r2 fails", subject=2)
+PAGE = Raise(
+    key="failing:r2",
+    topic=Topic.FAILING,
+    level="page",
+    lasts="condition",
+    summary="r2 fails",
+    subject=2,
+)
 
 
 def alert(found: Raise = PAGE, **changes: Any) -> Alert:

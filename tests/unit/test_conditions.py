@@ -8,12 +8,12 @@ import msgspec
 import pytest
 
 from kedge.core import conditions
-from kedge.core.alerts import Raise
+from kedge.core.alerts import Raise, Topic
 from kedge.core.commands import Canary, Freeze, Pause, Promote, Rollback, Shadow
 from kedge.core.findings import Cause
 from kedge.core.policy import Decision
 from kedge.core.release import decide
-from kedge.core.values import State
+from kedge.core.values import ActorKind, State
 from kedge.testing.samples import AT, run
 from unit.test_alerts import CANARY, FAIL, ONE, alert
 from unit.test_filed import finding
@@ -67,20 +67,23 @@ def test_a_patrol_that_cannot_see_is_told_where_something_is_compared() -> None:
     assert conditions.conditions(ONE, None, fault="evidence_locked") == ()
 
 
-def events(state: State, command: Any, by: str, why: str = "") -> list[Raise | None]:
+def events(
+    state: State, command: Any, by: str, why: str = "", actor: ActorKind = ActorKind.PERSON
+) -> list[Raise | None]:
     found = decide(state, command, AT)
     assert isinstance(found, tuple | list)
-    return [conditions.happened(event, by=by, reason=why) for event in found]
+    return [conditions.happened(event, by=by, actor=actor, reason=why) for event in found]
 
 
 def test_what_the_patrol_took_back_is_a_page_and_what_a_person_did_is_none() -> None:
-    (found,) = events(CANARY, Rollback(), "patrol@host", "errors")
+    (found,) = events(CANARY, Rollback(), "p", "errors", ActorKind.PATROL)
     assert found is not None
     assert (found.key, found.level, found.detail) == ("rolled_back:r2", "page", "errors")
-    (late,) = events(run(CANARY, Promote(2, full=True)), Rollback(), "patrol@host")
+    (late,) = events(run(CANARY, Promote(2, full=True)), Rollback(), "p", "", ActorKind.PATROL)
     assert late is not None
     assert late.summary == "production went back from r2 to r1"
     assert events(CANARY, Rollback(), "ada@host") == [None]
+    assert events(CANARY, Rollback(), "patrol@host") == [None], "a name says nothing"
 
 
 def test_an_override_is_a_warning_and_an_ordinary_step_is_none() -> None:
@@ -102,14 +105,14 @@ def test_a_condition_is_over_with_its_reason() -> None:
     assert conditions.settled(alert(subject=3), promoted, well, ()) == "r3 left the rollout"
     found = conditions.settled(alert(), CANARY, well, ())
     assert found == "the verdict is inconclusive now: 100 of 1000 pairs"
-    broken = alert(key="broken", subject=None)
+    broken = alert(key="broken", topic=Topic.BROKEN, subject=None)
     assert conditions.settled(broken, CANARY, well, ()) == "it can be judged again: inconclusive"
     assert conditions.settled(broken, ONE, None, ()) == "nothing is compared any more"
     assert conditions.ends_after_s(broken) > conditions.ends_after_s(alert())
 
 
 def test_what_waits_for_a_person_waits_though_the_verdict_wavers() -> None:
-    waiting = alert(key="waiting:r2@1 %")
+    waiting = alert(key="k", topic=Topic.WAITING, step="1 %")
     assert conditions.settled(waiting, CANARY, Decision("inconclusive", "", ""), ()) == ""
     gone = conditions.settled(
         waiting, run(CANARY, Promote(2)), Decision("inconclusive", "", ""), ()

@@ -375,6 +375,10 @@ def test_nested_data_is_read_as_the_shape_says() -> None:
     [
         ([[1.0, "a"]], "wrong_dtype"),
         ([[1.0, None], [2.0, 3.0]], "null_value"),
+        ([[None, "a"]], "null_value"),
+        ([["a", None]], "wrong_dtype"),
+        ([["got `null` - at", 1.0]], "wrong_dtype"),
+        (None, "wrong_dtype"),
         ([[1.0], 2.0], "wrong_dtype"),
         ([[1.0], {"a": 2.0}], "wrong_dtype"),
         ([[1.0], "ab"], "wrong_dtype"),

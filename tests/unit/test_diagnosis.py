@@ -451,6 +451,7 @@ def test_a_null_that_the_model_never_saw_is_the_model() -> None:
     assert found.findings[0].kind is Kind.TRAIN_SERVE
     assert found.action.code is Act.ROLL_BACK_MODEL
     alike = diagnose(replace(given, training={"new": trained(0), "old": trained(0)}))
+    assert [f.is_shared for f in (*found.findings, *alike.findings)] == [False, True]
     assert alike.action.code is Act.GO_FORWARD, "the old model was not trained for them either"
     well = diagnose(replace(given, training={"new": trained(3 * N // 10)}))
     assert well.causes == ("cannot_tell",)

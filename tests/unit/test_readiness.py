@@ -262,15 +262,15 @@ def test_evidence_is_written_while_callers_come() -> None:
 
 
 def test_what_is_read_by_key_is_fresh() -> None:
-    stale = ("carrier_delays/1#2@1 is 90 minutes behind, and may be 60",)
+    stale = {"its values are 90 minutes behind, and may be 60": "carrier_delays"}
     check = next(c for c in judge(but(stale=stale)) if c.name == "features")
     assert (check.outcome, check.mend) == ("fail", "kedge features materialise carrier_delays")
     assert outcome(but(runs=0), "features")[0] == "not applicable"
-    more = (*stale, "weather/2#1@4 is gone, and may be 60")
+    more = {**stale, "weather/2#1@4 is gone": "weather"}
     blind = {"delays/1#1@1 cannot be looked at: redis: refused": "is the server up?"}
     check = next(c for c in judge(but(stale=more, blind=blind)) if c.name == "features")
     assert check.mend == "is the server up?; kedge features materialise carrier_delays; kedge features materialise weather"  # fmt: skip
-    assert check.why.startswith("delays/1#1@1 cannot be looked at: redis: refused; carrier_delays")
+    assert check.why.startswith("delays/1#1@1 cannot be looked at: redis: refused; its values")
     assert outcome(but(blind=blind), "features")[0] == "fail"
 
 

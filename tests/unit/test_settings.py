@@ -221,6 +221,13 @@ def test_an_output_that_is_compared_by_score_names_it(kind: str) -> None:
     assert policy(f'output = {{kind = "{kind}", score = "p"}}').output.score == "p"
 
 
+def test_a_score_of_another_type_is_one_fault_and_not_a_missing_one() -> None:
+    """What is missing is read from the file, not from the faults that were written before."""
+    assert fault('output = {kind = "binary", score = 5}').startswith(
+        "output.score: expected `str | null`"
+    )
+
+
 def test_an_entity_is_a_declared_field_of_one_value() -> None:
     """What routes a request must be in it; without declared fields nothing can be said."""
     fields = 'fields = {x = {dtype = "float32", shape = [4]}, y = {dtype = "string"}}\n'

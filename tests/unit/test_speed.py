@@ -19,9 +19,11 @@ from kedge.core.commands import (
     WeightSet,
 )
 from kedge.core.speed import Line, Speed, Spread, machine_of, speed, spread
+from kedge.core.values import ActorKind
 from kedge.testing.samples import AT
 
-PATROL, ADA = "patrol@here", "ada"
+PATROL, ADA, MALLORY = "p", "ada", "patrol@here"
+KINDS = {PATROL: ActorKind.PATROL, ADA: ActorKind.PERSON, MALLORY: ActorKind.PERSON}
 DAY = 86_400.0
 PARTS = {"decide_ms": 1.0, "prepare_ms": 2.0, "write_ms": 3.0, "last_ack_ms": 10.0,
          "first_old_answer_ms": 20.0, "total_ms": 25.0}  # fmt: skip
@@ -38,7 +40,7 @@ class Book:
     ) -> Book:
         first = len(self.lines) + 1
         for event in events:
-            self.lines.append(Line(len(self.lines) + 1, at, by, event=event))
+            self.lines.append(Line(len(self.lines) + 1, at, by, event=event, actor=KINDS[by]))
         if receipt:
             self.note(at + 0.5, by, "receipt", **{"of": first, "command": "any", **PARTS, **parts})
         return self
@@ -87,19 +89,24 @@ def test_an_automatic_rollback_is_detected_by_itself_and_decided_at_once() -> No
     assert one.total_s == pytest.approx(30 + 0.020)
 
 
+def test_a_name_does_not_make_a_rollback_automatic() -> None:
+    (one,) = two().did(200, ADA, canary(3)).did(230, MALLORY, gone(3)).read().incidents
+    assert (one.by, one.automatic, one.sign) == ("patrol@here", False, "command")
+
+
 def test_a_person_decides_after_the_first_alert_about_the_release() -> None:
     book = two()
-    book.note(150, PATROL, "alert_opened", alert=1, key="failing:r9", level="page", summary="")
-    book.note(160, PATROL, "alert_opened", alert=2, key="failing:r2", level="page", summary="")
-    book.note(170, PATROL, "verdict", verdict="fail", candidate="r2")
+    book.note(150, PATROL, "alert_opened", alert=1, topic="failing", subject=9)
+    book.note(160, PATROL, "alert_opened", alert=2, topic="failing", subject=2)
+    book.note(170, PATROL, "verdict", verdict="fail", subject=2)
     (one,) = book.did(400, ADA, back(1, 2)).read().incidents
     assert (one.sign, one.detect_s, one.decide_s) == ("alert", 60, 240)
     assert one.total_s == pytest.approx(300.020)
 
 
 def test_a_failed_verdict_is_a_sign_and_another_verdict_is_none() -> None:
-    book = two().note(150, PATROL, "verdict", verdict="inconclusive", candidate="r2")
-    book.note(180, PATROL, "verdict", verdict="fail", candidate="r2")
+    book = two().note(150, PATROL, "verdict", verdict="inconclusive", subject=2)
+    book.note(180, PATROL, "verdict", verdict="fail", subject=2)
     (one,) = book.did(190, ADA, back(1, 2)).read().incidents
     assert (one.sign, one.detect_s, one.decide_s) == ("verdict", 80, 10)
 
@@ -113,7 +120,7 @@ def test_without_any_sign_the_command_is_the_sign_and_nothing_is_known_of_decidi
 def test_a_sign_before_any_caller_met_it_does_not_count() -> None:
     """A failed shadow harmed nobody."""
     book = two().did(150, ADA, ShadowStarted(release=3, sample=1, salt="s"))
-    book.note(160, PATROL, "verdict", verdict="fail", candidate="r3")
+    book.note(160, PATROL, "verdict", verdict="fail", subject=3)
     (one,) = book.did(200, ADA, canary(3)).did(210, ADA, gone(3)).read().incidents
     assert (one.sign, one.detect_s) == ("command", 10)
 

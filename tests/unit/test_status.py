@@ -8,12 +8,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from kedge.core.alerts import Alert
+from kedge.core.alerts import Alert, Topic
 from kedge.core.commands import Canary, Pause, Promote, Rollback, Shadow
+from kedge.core.holding import Need
 from kedge.core.values import Placement, State
-from kedge.engine.control import SILENT_S
+from kedge.engine.control import SILENT_S, Unready, lacking
 from kedge.engine.pins import Pin
-from kedge.engine.status import WINDOW_OVER, describe
+from kedge.engine.status import WINDOW_OVER, describe, lacks_of
 from kedge.ports import Hold, Member, Tally
 from kedge.report import status_text
 from kedge.testing.samples import AT, endpoint, release, run
@@ -134,13 +135,35 @@ def test_a_way_back_that_failed_to_load_says_why() -> None:
     assert item["faults"] == ["host/w0 cannot load r1 (inline): odd"]
 
 
+def test_what_a_replica_lacks_is_a_code_and_a_failure_is_not_hidden_by_what_comes_after() -> None:
+    """Whatever the loader said: control gives up on what failed, and readiness on nothing that is over."""
+    holds = (
+        Hold(endpoint="flights", release=1, placement=Placement.INLINE, state="failed", detail="x"),
+        Hold(endpoint="flights", release=2, placement=Placement.INLINE, state="loading",
+             detail="failed: once, and tries again"),
+    )  # fmt: skip
+    (one, two) = (Need(n, Placement.INLINE) for n in (1, 2))
+    absent = Need(3, Placement.INLINE)
+    for serves, code in (
+        ([one], Unready.FAILED), ([two], Unready.LOADING), ([absent], Unready.NOT_LOADED),
+        ([one, two], Unready.FAILED), ([two, absent, one], Unready.FAILED),
+    ):  # fmt: skip
+        found = lacking((member(holds=holds),), "flights", serves)
+        assert {name: lack.code for name, lack in found.items()} == {"host/w0": code}
+    members = (member("silent"), member(beat_at=NOW + 15 * 86_400))
+    kept, lacks = lacks_of(TWO, 1, members, NOW + 15 * 86_400)
+    assert (kept, {name: lack.code for name, lack in lacks.items()}) == (
+        False, {"silent": Unready.SILENT, "host/w0": Unready.WINDOW_OVER},
+    )  # fmt: skip
+
+
 def test_after_the_window_the_way_back_is_cold_everywhere() -> None:
     """Also where it happens to be loaded still: it is not kept any more. A silent replica is worse."""
     assert told()["back"]["kept"] is True
     later = NOW + 15 * 86_400
     back = told(TWO, member(beat_at=later), member("host/w1"), now=later)["back"]
     assert (back["ready"], back["kept"]) == ([], False)
-    assert back["cold"] == {"host/w0": WINDOW_OVER, "host/w1": "silent"}
+    assert back["cold"] == {"host/w0": WINDOW_OVER.text, "host/w1": "silent"}
 
 
 # ---------------------------------------------------------------- replicas and faults
@@ -224,7 +247,7 @@ def test_counts_are_those_of_this_comparison_on_all_replicas() -> None:
 def test_open_alerts_are_counted_and_the_newest_three_named() -> None:
     """Whoever looks at an endpoint sees that somebody is needed."""
     found = [
-        Alert(number=n, endpoint="flights", key=f"k{n}", level="page" if n == 4 else "warn",
+        Alert(number=n, endpoint="flights", key=f"k{n}", topic=Topic.OTHER, level="page" if n == 4 else "warn",
               lasts="condition", summary=f"thing {n}", opened_at=AT, acknowledged_by="ada" * (n == 1))
         for n in (4, 3, 2, 1)
     ]  # fmt: skip

@@ -268,7 +268,7 @@ def _alertmanager(message: Message) -> dict[str, Any]:
     stands = TEST_FOR if message.status == "test" else FIRING_FOR
     ends = message.resolved_at or (begun + stands).isoformat()
     return {
-        "labels": {"alertname": f"kedge_{message.key.partition(':')[0]}", "endpoint": message.endpoint,
+        "labels": {"alertname": f"kedge_{message.topic}", "endpoint": message.endpoint,
                    "severity": severity, "alert": str(message.number), "key": message.key},
         "annotations": {"summary": message.summary, "description": message.text},
         "startsAt": message.opened_at, "endsAt": ends,

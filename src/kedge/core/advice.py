@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from kedge.core.findings import Act, Action, Cause, Estimate, Finding, Kind, Missing
-
-RELEASE = frozenset({Cause.MODEL, Cause.FEATURES, Cause.RELEASE})
-"""What a rollback undoes."""
-ELSEWHERE = frozenset({Cause.DATA, Cause.WORLD, Cause.LABEL_MIX})
-"""What it does not."""
+from kedge.core.findings import (
+    ELSEWHERE,
+    RELEASE,
+    Act,
+    Action,
+    Cause,
+    Estimate,
+    Finding,
+    Kind,
+    Missing,
+)
 
 ORDER = {Cause.DATA: 1, Cause.LABEL_MIX: 2, Cause.WORLD: 3}
 """Of what is to be done: a source is mended in hours, a model is trained in days."""
@@ -80,8 +85,7 @@ def action(
 def _only_it(findings: tuple[Finding, ...]) -> bool:
     """Without labels: the new model alone was not trained for what it is sent."""
     return any(
-        f.kind is Kind.TRAIN_SERVE and f.effect is None and "so it is with" not in f.statement
-        for f in findings
+        f.kind is Kind.TRAIN_SERVE and f.effect is None and not f.is_shared for f in findings
     )
 
 
@@ -135,8 +139,8 @@ def excluded(release: float | None, world: float | None, spell: str) -> str:
     return f"it comes and goes: {spell}; {said}" if spell else said
 
 
-def would_change(findings: tuple[Finding, ...], missing: tuple[Missing, ...]) -> tuple[str, ...]:
-    """What would make another verdict of it."""
+def would_change(findings: tuple[Finding, ...]) -> tuple[str, ...]:
+    """What would make another verdict of it, beside what is missing."""
     said = []
     causes = {finding.cause for finding in findings}
     if causes & RELEASE:
@@ -149,6 +153,5 @@ def would_change(findings: tuple[Finding, ...], missing: tuple[Missing, ...]) ->
         )
     if Cause.NOISE in causes:
         said.append("a rise of either contrast beyond what the labels so far exclude")
-    said += [f"log {lack.log}" for lack in missing]
     said.append("labels that differ from those that came so far: only labelled requests are judged")
     return tuple(said)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from enum import StrEnum
 from math import inf
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -45,10 +46,33 @@ WORDS = ("owner", "rota")
 # ---------------------------------------------------------------- values
 
 
+class Topic(StrEnum):
+    """What an alert is about. The first word of its key, and the name Alertmanager gets."""
+
+    FAILING = "failing"
+    BROKEN = "broken"
+    BLIND = "blind"
+    WAITING = "waiting"
+    ROLLED_BACK = "rolled_back"
+    OVERRIDE = "override"
+    FINDING = "finding"
+    CHANNEL = "channel"
+    LEDGER = "ledger"
+    UNREADY = "unready"
+    TEST = "test"
+    OTHER = "other"
+    """Stored by a kedge that knew a topic which this one does not know."""
+
+
 class Raise(Value, frozen=True, kw_only=True):
-    """Something that is wrong, before it is an alert."""
+    """Something that is wrong, before it is an alert.
+
+    `key` is its identity and is never taken apart; `topic`, `subject`, `step` and `channel` say
+    what it is about.
+    """
 
     key: str
+    topic: Topic
     level: Level
     lasts: Literal["condition", "event", "channel"]
     summary: str
@@ -56,6 +80,10 @@ class Raise(Value, frozen=True, kw_only=True):
     detail: str = ""
     subject: int | None = None
     """The release that it is about."""
+    step: str = ""
+    """Where in a rollout that release waits, such as "25 %"."""
+    channel: str = ""
+    """The channel that does not deliver."""
     after_s: float = 0.0
     """For how long it has to last before it is told."""
 
@@ -86,11 +114,14 @@ class Alert(Value, frozen=True, kw_only=True):
     number: int
     endpoint: str
     key: str
+    topic: Topic
     level: Level
     lasts: Literal["condition", "event", "channel"]
     summary: str
     detail: str = ""
     subject: int | None = None
+    step: str = ""
+    channel: str = ""
     times: int = 1
     opened_at: str
     elapsed_s: float = 0.0
@@ -151,6 +182,7 @@ class Message(Value, frozen=True, kw_only=True):
     number: int
     endpoint: str
     key: str
+    topic: Topic
     level: Level
     summary: str
     detail: str
@@ -179,9 +211,15 @@ class Message(Value, frozen=True, kw_only=True):
 # ---------------------------------------------------------------- an alert's life
 
 
+def channel_key(channel: str) -> str:
+    """The key of the alert about a channel."""
+    return f"{Topic.CHANNEL}:{channel}"
+
+
 def dead_channel(endpoint: str, delivery: Delivery) -> Raise:
     """The alert about a channel that does not deliver."""
-    return Raise(key=f"channel:{delivery.channel}", level="warn", lasts="channel",
+    return Raise(key=channel_key(delivery.channel), topic=Topic.CHANNEL, channel=delivery.channel,
+                 level="warn", lasts="channel",
                  summary=f"the channel {delivery.channel} of {endpoint} does not deliver",
                  detail=f"{delivery.failures} attempts failed: {delivery.fault}")  # fmt: skip
 
@@ -189,8 +227,9 @@ def dead_channel(endpoint: str, delivery: Delivery) -> Raise:
 def opened(found: Raise, endpoint: str, *, at: str, now: float, number: int = 0) -> Alert:
     """A new alert. `at` is RFC 3339, `now` Unix time of the same instant."""
     return Alert(
-        number=number, endpoint=endpoint, key=found.key, level=found.level, lasts=found.lasts,
-        summary=found.summary, detail=found.detail, subject=found.subject, opened_at=at, seen=now,
+        number=number, endpoint=endpoint, key=found.key, topic=found.topic, level=found.level,
+        lasts=found.lasts, summary=found.summary, detail=found.detail, subject=found.subject,
+        step=found.step, channel=found.channel, opened_at=at, seen=now,
     )  # fmt: skip
 
 
@@ -222,7 +261,7 @@ def message(alert: Alert, kind: Kind) -> Message:
     """What is said of it."""
     return Message(
         status="firing" if kind == "told" else "resolved", number=alert.number, endpoint=alert.endpoint,
-        key=alert.key, level=alert.level, summary=alert.summary, detail=alert.detail,
+        key=alert.key, topic=alert.topic, level=alert.level, summary=alert.summary, detail=alert.detail,
         opened_at=alert.opened_at, resolved_at=alert.resolved_at, reason=alert.resolved,
     )  # fmt: skip
 
@@ -361,7 +400,7 @@ def _reached(alert: Alert, levels: Sequence[Rung], elapsed_s: float, kind: str) 
         climbs = number == 0 or (alert.level == "page" and alert.open)
         if not fell and not (climbs and elapsed_s >= rung.after_s):
             break
-        mine = [t for t in rung.targets if alert.key != f"channel:{t.channel}"]
+        mine = [t for t in rung.targets if alert.channel != t.channel]
         found += mine
         fell = all(_is_dead(_of(alert, target, kind)) for target in mine)
     return found

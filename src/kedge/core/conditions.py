@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from kedge.core.alerts import Alert, Raise
+from kedge.core.alerts import Alert, Raise, Topic
 from kedge.core.commands import (
     AnyEvent,
     CanaryStarted,
@@ -19,7 +19,7 @@ from kedge.core.commands import (
     ShadowStarted,
 )
 from kedge.core.filed import Filed
-from kedge.core.values import Stage, State
+from kedge.core.values import ActorKind, Stage, State
 
 if TYPE_CHECKING:  # it needs NumPy, and a rollback must not wait for that
     from kedge.core.policy import Decision
@@ -43,7 +43,8 @@ def conditions(state: State, decision: Decision | None, *, fault: str = "") -> t
     if state.compared is None:
         return ()
     if fault:
-        return (Raise(key="blind", level="warn", lasts="condition", after_s=BROKEN_S, detail=fault,
+        return (Raise(key="blind", topic=Topic.BLIND, level="warn", lasts="condition",
+                      after_s=BROKEN_S, detail=fault,
                       summary="the patrol cannot see: nothing is judged, nothing taken back"),)  # fmt: skip
     if decision is None:
         return ()
@@ -51,12 +52,12 @@ def conditions(state: State, decision: Decision | None, *, fault: str = "") -> t
     if decision.verdict == "fail":
         return (_failing(state, decision, subject),)
     if decision.verdict == "broken input":
-        return (Raise(key="broken", level="warn", lasts="condition", after_s=BROKEN_S,
-                      detail=decision.reason, subject=subject,
+        return (Raise(key="broken", topic=Topic.BROKEN, level="warn", lasts="condition",
+                      after_s=BROKEN_S, detail=decision.reason, subject=subject,
                       summary="the input is broken: no verdict can be given"),)  # fmt: skip
     if decision.code == "ask":
-        return (Raise(key=f"waiting:r{subject}@{_step(state)}", level="warn", lasts="condition",
-                      detail=decision.reason, subject=subject,
+        return (Raise(key=f"waiting:r{subject}@{_step(state)}", topic=Topic.WAITING,
+                      step=_step(state), level="warn", lasts="condition", detail=decision.reason, subject=subject,
                       summary=f"r{subject} passed at {_step(state)} and waits for a person"),)  # fmt: skip
     return ()
 
@@ -85,18 +86,25 @@ def _failing(state: State, decision: Decision, subject: int | None) -> Raise:
         done = "it is production, and nothing was done"
     else:
         done = "the rollout is held"
-    return Raise(key=f"failing:r{subject}", level="page", lasts="condition", subject=subject,
+    return Raise(key=f"failing:r{subject}", topic=Topic.FAILING, level="page", lasts="condition", subject=subject,
                  summary=f"r{subject} fails; {done}", detail=decision.reason, after_s=after_s)  # fmt: skip
 
 
-def happened(event: AnyEvent, *, by: str, reason: str) -> Raise | None:
-    """What an entry of the ledger gives somebody to know, if anything."""
+def happened(event: AnyEvent, *, by: str, actor: ActorKind, reason: str) -> Raise | None:
+    """What an entry of the ledger gives somebody to know, if anything.
+
+    Args:
+        event: what happened.
+        by: the name of the actor, for the summary.
+        actor: what that is: an automatic rollback is told, a person's own command is not.
+        reason: why, for the detail.
+    """
     match event:
-        case CandidateRolledBack(release=left) if by.startswith("patrol@"):
-            return Raise(key=f"rolled_back:r{left}", level="page", lasts="event", subject=left,
+        case CandidateRolledBack(release=left) if actor.is_automatic:
+            return Raise(key=f"rolled_back:r{left}", topic=Topic.ROLLED_BACK, level="page", lasts="event", subject=left,
                          summary=f"r{left} failed and was taken back", detail=reason)  # fmt: skip
-        case RolledBack(release=number, left=left) if by.startswith("patrol@"):
-            return Raise(key=f"rolled_back:r{left}", level="page", lasts="event", subject=left,
+        case RolledBack(release=number, left=left) if actor.is_automatic:
+            return Raise(key=f"rolled_back:r{left}", topic=Topic.ROLLED_BACK, level="page", lasts="event", subject=left,
                          summary=f"production went back from r{left} to r{number}", detail=reason)  # fmt: skip
         case (
             Promoted(release=number, override=why)
@@ -104,7 +112,7 @@ def happened(event: AnyEvent, *, by: str, reason: str) -> Raise | None:
             | CanaryStarted(release=number, override=why)
         ) if why is not None:
             word = str(event.__struct_config__.tag).replace("_started", "")
-            return Raise(key=f"override:r{number}", level="warn", lasts="event", subject=number,
+            return Raise(key=f"override:r{number}", topic=Topic.OVERRIDE, level="warn", lasts="event", subject=number,
                          summary=f"{by} overrode the rules: r{number}, {word}", detail=why)  # fmt: skip
     return None
 
@@ -114,7 +122,7 @@ def found_by(finding: Filed) -> Raise | None:
     if (level := finding.harm) is None:
         return None
     causes = ", ".join(dict.fromkeys(str(c).replace("_", " ") for c in finding.causes))
-    return Raise(key=f"finding:r{finding.new}:{causes}:{level}", level=level, lasts="event", subject=finding.new,
+    return Raise(key=f"finding:r{finding.new}:{causes}:{level}", topic=Topic.FINDING, level=level, lasts="event", subject=finding.new,
                  summary=f"r{finding.new} answers worse: {causes}", detail=f"{finding.headline}; {finding.advice}")  # fmt: skip
 
 
@@ -131,7 +139,6 @@ def settled(
     """
     if alert.lasts != "condition" or alert.key in raised:
         return ""
-    what = alert.key.partition(":")[0]
     if alert.subject is not None and (state.compared is None or judged(state) != alert.subject):
         word = "is production" if state.production == alert.subject else "left the rollout"
         return f"r{alert.subject} {word}"
@@ -139,15 +146,15 @@ def settled(
         return "nothing is compared any more"
     if decision is None:
         return ""
-    if what == "waiting" and not alert.key.endswith(f"@{_step(state)}"):
+    if alert.topic is Topic.WAITING and alert.step != _step(state):
         return f"r{alert.subject} went on to {_step(state)}"
-    if what == "waiting" and decision.verdict != "fail":
+    if alert.topic is Topic.WAITING and decision.verdict != "fail":
         return ""  # a verdict wavers; what was proven waits all the same
-    if what in ("broken", "blind"):
+    if alert.topic in (Topic.BROKEN, Topic.BLIND):
         return f"it can be judged again: {decision.verdict}"
     return f"the verdict is {decision.verdict} now: {decision.reason}"
 
 
 def ends_after_s(alert: Alert) -> float:
     """For how long a condition has to be over before its alert is."""
-    return MENDED_S if alert.key in ("broken", "blind") else 0.0
+    return MENDED_S if alert.topic in (Topic.BROKEN, Topic.BLIND) else 0.0

@@ -402,15 +402,15 @@ class _Case:
         harmless = self.contrast is not None and self.below(self.contrast, FLOOR)
         if not null or harmless:
             return
+        is_shared = all(f.column in shared for f in null)
         text = "; ".join(fault.text for fault in null)
-        if all(f.column in shared for f in null):
-            text += f"; so it is with {facts.old}"
+        text += f"; so it is with {facts.old}" if is_shared else ""
         self.findings = [f for f in self.findings if f.cause is not Cause.MODEL]
         effect = self.contrast.estimate() if self.contrast is not None else None
         self.findings.append(Finding(
             cause=Cause.MODEL, kind=Kind.TRAIN_SERVE, effect=effect,
             statement=f"the model of {facts.new} was not trained for what it is sent: {text}",
-            columns=tuple(fault.column for fault in null),
+            columns=tuple(fault.column for fault in null), is_shared=is_shared,
         ))  # fmt: skip
 
     def _explained(self, column: NDArray[Any]) -> bool:
@@ -551,7 +551,7 @@ class _Case:
             headline=headline(facts.new, facts.old, facts.metric, effect, every, missing),
             effect=effect, findings=every, evidence=tuple(self.evidence),
             action=action(facts.new, facts.old, effect, every, missing),
-            would_change=would_change(every, missing), missing=missing,
+            would_change=would_change(every), missing=missing,
         )  # fmt: skip
 
     def _whole(self) -> float | None:

@@ -9,12 +9,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Literal
 
-from kedge.core.findings import Act, Cause, Diagnosis, Estimate
+from kedge.core.findings import ELSEWHERE, RELEASE, Act, Cause, Diagnosis, Estimate
 from kedge.core.values import Value
 
-RELEASE = frozenset({Cause.MODEL, Cause.FEATURES, Cause.RELEASE})
-ELSEWHERE = frozenset({Cause.WORLD, Cause.DATA})
-"""What a rollback does not undo, and both arms meet alike."""
 SHOWN_S = 24 * 3600.0
 """So old a finding is still shown beside a rollback: an incident is seldom longer."""
 FRESH_S = 2 * 3600.0
@@ -61,7 +58,7 @@ class Filed(Value, frozen=True, kw_only=True):
 
     @property
     def elsewhere(self) -> bool:
-        """Whether the world or the data is a cause."""
+        """Whether a cause is one that a rollback does not undo."""
         return bool(ELSEWHERE & set(self.causes))
 
     @property
@@ -75,7 +72,7 @@ class Filed(Value, frozen=True, kw_only=True):
         """How loudly somebody should hear of it: harm is proven, a cause has unknown effect, not at all."""
         named = [
             harm for cause, harm in zip(self.causes, self.harms, strict=True)
-            if cause in RELEASE | ELSEWHERE | {Cause.LABEL_MIX}
+            if cause in RELEASE | ELSEWHERE
         ]  # fmt: skip
         if any(harm is not None and harm.low > 0 for harm in named):
             return "page"
@@ -83,13 +80,13 @@ class Filed(Value, frozen=True, kw_only=True):
 
 
 def filed(
-    found: Diagnosis, *, at: float, since: float, until: float, requests: int, labelled: int,
-    segment: str = "", took_s: float | None = None,
+    found: Diagnosis, *, new: int, old: int | None, at: float, since: float, until: float,
+    requests: int, labelled: int, segment: str = "", took_s: float | None = None,
 ) -> Filed:  # fmt: skip
-    """A diagnosis in short."""
+    """A diagnosis in short; `new` and `old` are the numbers of its releases."""
     return Filed(
         at=min(at, until), since=since, until=until, requests=requests, labelled=labelled,
-        new=number(found.new), old=number(found.old) if found.old else None,
+        new=new, old=old,
         metric=found.metric, headline=found.headline,
         causes=tuple(f.cause for f in found.findings),
         kinds=tuple(f.kind.value if f.kind is not None else "" for f in found.findings),
@@ -100,11 +97,6 @@ def filed(
     )  # fmt: skip
 
 
-def number(label: str) -> int:
-    """The number of a release's label: 3 of r3, and of r3 (v3)."""
-    return int(label.removeprefix("r").partition(" ")[0])
-
-
 def about(found: Filed, left: int | None, now: float, within_s: float = SHOWN_S) -> bool:
     """Whether it is about the release that is left, or would be, and young enough."""
     return found.new == left and now - found.at <= within_s
@@ -113,8 +105,8 @@ def about(found: Filed, left: int | None, now: float, within_s: float = SHOWN_S)
 def holds(found: Filed | None, new: int, old: int, failing: Collection[str], now: float) -> str:
     """Why a failing release is not taken back by itself; empty when it is.
 
-    Only soft guardrails are held, only by a fresh finding about these two releases that blames the
-    world or the data and neither of them, and only where both answered the same requests and
+    Only soft guardrails are held, only by a fresh finding about these two releases that blames
+    what a rollback does not undo and neither of them, and only where both answered the same requests and
     rolling back is not shown to help. Without that contrast the release could still be at fault.
 
     Args:

@@ -42,6 +42,12 @@ class Kind(StrEnum):
     """Cannot tell, since the figures cannot be trusted."""
 
 
+RELEASE = frozenset({Cause.MODEL, Cause.FEATURES, Cause.RELEASE})
+"""What a rollback undoes."""
+ELSEWHERE = frozenset({Cause.DATA, Cause.WORLD, Cause.LABEL_MIX})
+"""What a rollback does not undo: both releases meet it alike."""
+
+
 class Act(StrEnum):
     """What to do."""
 
@@ -88,6 +94,8 @@ class Finding(Value, frozen=True, kw_only=True):
     share: float | None = None
     columns: tuple[str, ...] = ()
     """The columns that it is about, the worst first."""
+    is_shared: bool = False
+    """The way back has the same fault, so that a rollback does not undo it."""
 
 
 class Evidence(Value, frozen=True, kw_only=True):

@@ -39,6 +39,11 @@ class Run(Value, frozen=True, order=True):
         return f"{self.schema}#{self.transformation}@{self.number}"
 
     @property
+    def view(self) -> str:
+        """The view that it is a run of, without its number: carrier_delays."""
+        return self.schema.partition("/")[0]
+
+    @property
     def namespace(self) -> str:
         """Where its values lie: carrier_delays/1/2/1."""
         return f"{self.schema}/{self.transformation}/{self.number}"

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from kedge.core.alerts import Raise, rungs, url_of
+from kedge.core.alerts import Raise, Topic, rungs, url_of
 from kedge.core.policy import guardrails
 from kedge.core.runbook import FLIP_S, MOST_S, PEOPLE_S, configuration_digest
 from kedge.core.values import NOBODY, State, Value
@@ -113,8 +113,8 @@ class Facts(Value, frozen=True, kw_only=True):
     """The age of the newest window while callers come. None: nobody comes, or nothing is compared."""
     runs: int = 0
     """How many runs production and the landing read by key."""
-    stale: tuple[str, ...] = ()
-    """Those that are too old to be read, in words."""
+    stale: Mapping[str, str] = {}
+    """Those that are too old to be read, in words, each with the view to materialise."""
     blind: Mapping[str, str] = {}
     """Those that cannot be looked at, in words, each with what to do about it."""
 
@@ -320,7 +320,7 @@ def _features(facts: Facts) -> Check:
     if not facts.runs:
         return _none("features", "nothing is read by key")
     if facts.stale or facts.blind:
-        views = dict.fromkeys(words.partition("/")[0] for words in facts.stale)
+        views = dict.fromkeys(facts.stale.values())
         mend = [*facts.blind.values(), *(f"kedge features materialise {view}" for view in views)]
         return _no("features", "; ".join((*facts.blind, *facts.stale)),
                    "; ".join(dict.fromkeys(mend)))  # fmt: skip
@@ -334,8 +334,6 @@ CHECKS: tuple[Callable[[Facts], Check], ...] = (
 
 # ---------------------------------------------------------------- an alert
 
-UNREADY = "unready"
-"""The key of the alert about it."""
 UNREADY_S = 3600.0
 """Not ready for so long before it is told: after a promotion somebody makes a runbook and a drill."""
 REFUSING_S = 60.0
@@ -347,7 +345,7 @@ def raised(state: State, unready: Sequence[str]) -> tuple[Raise, ...]:
     if not unready:
         return ()
     after_s = REFUSING_S if state.policy.readiness == "refuse" else UNREADY_S
-    return (Raise(key=UNREADY, level="warn", lasts="condition", after_s=after_s,
+    return (Raise(key=Topic.UNREADY.value, topic=Topic.UNREADY, level="warn", lasts="condition", after_s=after_s,
                   detail=f"kedge check {state.endpoint} says how to mend each",
                   summary=f"it is not ready to be taken back: {', '.join(unready)}"),)  # fmt: skip
 

@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 from msgspec.structs import replace
 
+from kedge.core.alerts import Topic
 from kedge.core.commands import (
     Aborted,
     AnyEvent,
@@ -25,7 +26,7 @@ from kedge.core.commands import (
     RolledBack,
     WeightSet,
 )
-from kedge.core.values import Value
+from kedge.core.values import ActorKind, Value
 
 SLO_S = 600.0
 """From the first caller to the first old answer: the aim of most teams that have one."""
@@ -45,6 +46,7 @@ class Line(NamedTuple):
     event: AnyEvent | None = None
     kind: str = ""
     body: Mapping[str, Any] = {}
+    actor: ActorKind = ActorKind.PERSON
 
 
 class Filed(Value, frozen=True, kw_only=True):
@@ -251,12 +253,10 @@ class _Reader:
             self._event(line, line.event)
         elif line.kind == "receipt":
             self._receipts[line.body["of"]] = machine_of(line.body)
-        elif line.kind == "alert_opened" and str(line.body["key"]).startswith("failing:r"):
-            self._sign(int(str(line.body["key"]).removeprefix("failing:r")), line.at, "alert")
+        elif line.kind == "alert_opened" and line.body["topic"] == Topic.FAILING:
+            self._sign(line.body["subject"], line.at, "alert")
         elif line.kind == "verdict" and line.body.get("verdict") == "fail":
-            named = str(line.body.get("candidate", "")).removeprefix("r")
-            if named.isdigit():
-                self._sign(int(named), line.at, "verdict")
+            self._sign(line.body["subject"], line.at, "verdict")
         elif line.kind == "drill":
             self._filed(line)
 
@@ -298,8 +298,8 @@ class _Reader:
             case DrillEnded():
                 self._drill_over(line, returned=True)
 
-    def _sign(self, release: int, at: float, sign: Sign) -> None:
-        if release in self._reached:
+    def _sign(self, release: int | None, at: float, sign: Sign) -> None:
+        if release is not None and release in self._reached:
             self._signs.setdefault(release, (at, sign))
 
     def _gone(self, release: int | None) -> None:
@@ -310,7 +310,7 @@ class _Reader:
     def _incident(
         self, line: Line, release: int, event: Literal["rolled_back", "candidate_rolled_back"]
     ) -> None:
-        automatic = line.by.startswith("patrol@")
+        automatic = line.actor.is_automatic
         own: Sign = "patrol" if automatic else "command"
         seen, sign = self._signs.get(release, (line.at, own))
         reached = self._reached.get(release)

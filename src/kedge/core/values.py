@@ -33,6 +33,25 @@ class Arm(StrEnum):
     PREVIOUS = "previous"
 
 
+class ActorKind(StrEnum):
+    """What wrote a ledger entry, stated by the component that wrote it.
+
+    The name beside it is free text: KEDGE_ACTOR may be anything.
+    """
+
+    PERSON = "person"
+    """A command of the operator, or of a script: whatever kedge did not start by itself."""
+    PATROL = "patrol"
+    CONTROL = "control"
+    """Another loop of the control process, or a command that it started."""
+    SUPERVISOR = "supervisor"
+
+    @property
+    def is_automatic(self) -> bool:
+        """Whether kedge acted by itself."""
+        return self is not ActorKind.PERSON
+
+
 class Placement(StrEnum):
     """Where a release runs on a replica's host."""
 

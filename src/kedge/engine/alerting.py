@@ -24,7 +24,7 @@ import structlog
 from msgspec.structs import replace
 
 from kedge.core import alerts, conditions, readiness
-from kedge.core.alerts import Alert, Kind, Raise, Rung, Sight, Target
+from kedge.core.alerts import Alert, Kind, Raise, Rung, Sight, Target, Topic
 from kedge.core.errors import KedgeError
 from kedge.core.policy import Decision
 from kedge.core.values import State
@@ -241,11 +241,11 @@ class Alerting:
         here = [a for a in self._live.values() if a.open and a.endpoint == state.endpoint]
         for alert in here:
             reason = conditions.settled(alert, state, decision, raised)
-            if alert.key == readiness.UNREADY:
+            if alert.topic is Topic.UNREADY:
                 reason = readiness.settled(unready)
             if alert.lasts == "channel":
                 known = {t.channel for rung in self._levels(state.endpoint) for t in rung.targets}
-                reason = "" if alert.key.partition(":")[2] in known else "no level names it now"
+                reason = "" if alert.channel in known else "no level names it now"
             if not reason:
                 continue
             key = (state.endpoint, f"over {alert.key}")
@@ -265,7 +265,7 @@ class Alerting:
         if now - self._lost_at < BLIND_S or self._lost:
             return
         self._states = self._states or self._remembered()
-        found = Raise(key="ledger", level="page", lasts="condition", detail=fault,
+        found = Raise(key="ledger", topic=Topic.LEDGER, level="page", lasts="condition", detail=fault,
                       summary="the ledger cannot be reached: no verdict, no rollback but --local")  # fmt: skip
         at, unix = self._clock.now(), self._clock.unix()
         self._lost = {
@@ -381,7 +381,7 @@ class Alerting:
         dead = next(
             (d for d in after.deliveries if alerts.is_dead(d) and d.channel == sent.target.channel), None
         )  # fmt: skip
-        key = (after.endpoint, f"channel:{sent.target.channel}")
+        key = (after.endpoint, alerts.channel_key(sent.target.channel))
         if dead is not None and key not in {(a.endpoint, a.key) for a in self._live.values()}:
             self._raise([(after.endpoint, alerts.dead_channel(after.endpoint, dead))])
 
@@ -395,15 +395,15 @@ class Alerting:
     def _delivers(self, sent: _Sent) -> None:
         """A channel that delivers is not dead."""
         for alert in tuple(self._live.values()):
-            mine = (sent.alert.endpoint, f"channel:{sent.target.channel}")
-            if alert.open and (alert.endpoint, alert.key) == mine:
+            mine = (sent.alert.endpoint, sent.target.channel)
+            if alert.open and (alert.endpoint, alert.channel) == mine:
                 self._resolve(alert, "it delivers again")
 
 
 def _told_by(entry: Entry) -> Raise | None:
     """What an entry of the ledger gives somebody to know."""
     if not isinstance(entry.event, Note):
-        return conditions.happened(entry.event, by=entry.by, reason=entry.reason)
+        return conditions.happened(entry.event, by=entry.by, actor=entry.actor, reason=entry.reason)
     try:
         finding = finding_of(entry)
     except KedgeError as error:

@@ -20,7 +20,8 @@ Theory of operation
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from enum import StrEnum
+from typing import Any, NamedTuple
 
 from kedge.core.commands import (
     AnyCommand,
@@ -63,6 +64,27 @@ Gate = Callable[[State, int, "str | None", str], None]
 """Asked before a release becomes production: the row, the release, the reason for which somebody
 overrides it, and who asks. Raises `Refused` when it may not."""
 Probe = Callable[[Member, str, int], "int | None"]
+
+
+class Unready(StrEnum):
+    """Why a replica could not serve a release now."""
+
+    NOT_LOADED = "not_loaded"
+    LOADING = "loading"
+    FAILED = "failed"
+    SILENT = "silent"
+    WINDOW_OVER = "window_over"
+    """`back_window` is over: the way back is not held any more, as the policy has it."""
+
+
+class Lack(NamedTuple):
+    """What keeps one replica from serving a release: the code, and the words for people."""
+
+    code: Unready
+    text: str
+
+
+SILENT = Lack(Unready.SILENT, "silent")
 
 
 class Receipt(Value, frozen=True):
@@ -326,9 +348,10 @@ class Control:
             return {}
         serves = [need for need in needs(after, now=self._clock.unix())
                   if need.release in (after.production, after.candidate)]  # fmt: skip
-        missing = lacking(members, state.endpoint, serves)
-        if not missing:
+        lacks = lacking(members, state.endpoint, serves)
+        if not lacks:
             return {}
+        missing = {name: lack.text for name, lack in lacks.items()}
         rollback = isinstance(command, ALWAYS)
         self._announce(missing, after, rollback=rollback)
         patience = self._cold_s if rollback else self._prepare_s
@@ -336,10 +359,10 @@ class Control:
         if left and not rollback:
             raise Refused(
                 "not every replica could prepare: "
-                + "; ".join(f"{name}: {why}" for name, why in sorted(left.items())),
+                + "; ".join(f"{name}: {lack.text}" for name, lack in sorted(left.items())),
                 code="not_prepared",
                 hint="production was not touched; mend what is named and try again",
-                details={"replicas": left},
+                details={"replicas": {name: lack.text for name, lack in left.items()}},
             )
         return missing
 
@@ -356,7 +379,7 @@ class Control:
     def _await_ready(
         self, endpoint: str, serves: list[Need], members: tuple[Member, ...], patience: float,
         by: str, *, rollback: bool,
-    ) -> dict[str, str]:  # fmt: skip
+    ) -> dict[str, Lack]:  # fmt: skip
         """Wish, wait, and say who is still not ready and why."""
         started = self._clock.monotonic()
         deadline = started + patience
@@ -374,14 +397,10 @@ class Control:
             known = {m.name: m for m in replicas(self._roster.members())}
             present = tuple(known[m.name] for m in members if m.name in known)
             left = lacking(present, endpoint, serves)
-            silent = {
-                m.name: "silent" for m in present if self._clock.unix() - m.beat_at > SILENT_S
-            }
+            silent = {m.name: SILENT for m in present if self._clock.unix() - m.beat_at > SILENT_S}
             # What had failed before this command is tried again: it may have been mended.
             again = now < started + RETRIED_S and old & attempts(present, endpoint, serves)
-            failed = (
-                {} if again else {n: why for n, why in left.items() if why.startswith("failed")}
-            )
+            failed = {n for n, lack in left.items() if lack.code is Unready.FAILED and not again}
             if (
                 not left
                 or now >= deadline
@@ -389,7 +408,7 @@ class Control:
                 or (silent and not rollback)
             ):
                 return left | (silent if not rollback else {})
-            if rollback and left.keys() <= failed.keys() | silent.keys():
+            if rollback and left.keys() <= failed | silent.keys():
                 return left
             self._signal.wait(0.05)
 
@@ -470,18 +489,30 @@ def replicas(members: tuple[Member, ...]) -> tuple[Member, ...]:
     return tuple(member for member in members if member.kind == "gateway")
 
 
-def lacking(members: tuple[Member, ...], endpoint: str, serves: list[Need]) -> dict[str, str]:
-    """Which replicas do not hold what is to be served, and in which state it is there."""
-    found: dict[str, str] = {}
+def lacking(members: tuple[Member, ...], endpoint: str, serves: list[Need]) -> dict[str, Lack]:
+    """Which replicas do not hold what is to be served, and in which state it is there.
+
+    Where a replica lacks several releases, one that failed to load is named.
+    """
+    found: dict[str, Lack] = {}
     for member in members:
         for need in serves:
             hold = _hold(member, endpoint, need.release, need.placement)
-            if hold is None or hold.state != "ready":
-                state = "not loaded" if hold is None else f"{hold.state} {hold.detail}".strip()
-                found[member.name] = f"{state} (r{need.release}, {need.placement})"
-                if hold is not None and hold.state == "failed":
-                    found[member.name] = f"failed: {hold.detail} (r{need.release})"
+            if hold is not None and hold.state == "ready":
+                continue
+            known = found.get(member.name)
+            if known is None or known.code is not Unready.FAILED:
+                found[member.name] = _lack(hold, need)
     return found
+
+
+def _lack(hold: Hold | None, need: Need) -> Lack:
+    where = f"(r{need.release}, {need.placement})"
+    if hold is None:
+        return Lack(Unready.NOT_LOADED, f"not loaded {where}")
+    if hold.state == "failed":
+        return Lack(Unready.FAILED, f"failed: {hold.detail} (r{need.release})")
+    return Lack(Unready.LOADING, f"{f'{hold.state} {hold.detail}'.strip()} {where}")
 
 
 def attempts(

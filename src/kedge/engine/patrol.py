@@ -272,6 +272,7 @@ def figures(state: State, decision: Decision, facts: Facts) -> dict[str, Any]:
         "verdict": decision.verdict,
         "code": decision.code,
         "candidate": f"r{judged(state)[1]}",
+        "subject": judged(state)[1],
         "production": f"r{judged(state)[0]}",
         "stage": state.stage.value,
         "weight": state.weight / 100 if state.stage is Stage.CANARY else None,

@@ -9,12 +9,12 @@ from kedge.core.alerts import Alert
 from kedge.core.holding import needs
 from kedge.core.release import next_step
 from kedge.core.values import BUCKETS, Release, Stage, State
-from kedge.engine.control import SILENT_S, lacking, replicas
+from kedge.engine.control import SILENT, SILENT_S, Lack, Unready, lacking, replicas
 from kedge.engine.observe import summary
 from kedge.engine.pins import Pin
 from kedge.ports import Member, Tally
 
-WINDOW_OVER = "window over"
+WINDOW_OVER = Lack(Unready.WINDOW_OVER, "window over")
 """Why a replica is cold that does not hold a way back any more, as the policy has it."""
 
 
@@ -104,20 +104,25 @@ def way_back(
     found = _release(state, number)
     if found is None or number is None:
         return None
-    wish = [need for need in needs(state, now=now) if need.release == number and not need.beside]
-    silent = {m.name: "silent" for m in members if now - m.beat_at > SILENT_S}
-    cold = (
-        silent | lacking(members, state.endpoint, wish)
-        if wish
-        else dict.fromkeys((m.name for m in members), WINDOW_OVER) | silent
-    )
+    kept, cold = lacks_of(state, number, members, now)
     return {
         **found,
-        "kept": bool(wish),
+        "kept": kept,
         "ready": sorted(m.name for m in members if m.name not in cold),
-        "cold": cold,
+        "cold": {name: lack.text for name, lack in cold.items()},
         "load_s": state.releases[number].load_s,
     }
+
+
+def lacks_of(
+    state: State, number: int, members: tuple[Member, ...], now: float
+) -> tuple[bool, dict[str, Lack]]:
+    """Return whether replicas are to hold a way back, and what each that is not ready lacks."""
+    wish = [need for need in needs(state, now=now) if need.release == number and not need.beside]
+    silent = {m.name: SILENT for m in members if now - m.beat_at > SILENT_S}
+    if wish:
+        return True, silent | lacking(members, state.endpoint, wish)
+    return False, dict.fromkeys((m.name for m in members), WINDOW_OVER) | silent
 
 
 def _drill(state: State, now: float) -> dict[str, Any] | None:

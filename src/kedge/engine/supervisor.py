@@ -19,7 +19,7 @@ import structlog
 
 from kedge.core.errors import KedgeError, Refused, Stale, Unavailable
 from kedge.core.holding import copies, needs
-from kedge.core.values import Placement, State
+from kedge.core.values import ActorKind, Placement, State
 from kedge.engine.control import SILENT_S
 from kedge.engine.models import socket_of
 from kedge.engine.pins import HostDisk
@@ -273,7 +273,8 @@ class Supervisor:
                     raise Stale(f"the row moved from epoch {pin.left} to {row.epoch} meanwhile")
                 at = self._clock.now()
                 self._ledger.append(endpoint, pin.events(row, at), expect=pin.left, by=pin.by,
-                                    reason=f"pinned by hand at {pin.at}: {pin.reason}", at=at)  # fmt: skip
+                                    reason=f"pinned by hand at {pin.at}: {pin.reason}", at=at,
+                                    actor=ActorKind.PERSON)  # fmt: skip
                 self._disk.unpin(endpoint)
                 log.info("supervisor.pin_handed_in", endpoint=endpoint, epoch=pin.left)
             except Refused as error:

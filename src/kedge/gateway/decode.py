@@ -214,8 +214,9 @@ class _Reader:
 
     def _nested_data(self, tensor: Tensor, error: msgspec.ValidationError) -> list[Any]:
         """The protocol also allows data nested as the shape is; anything else is a fault."""
+        data: Any = None
         try:
-            data: Any = _nested.decode(tensor.data)
+            data = _nested.decode(tensor.data)
             while isinstance(data, list) and data and isinstance(data[0], list):
                 if not all(isinstance(part, list) for part in data):
                     raise TypeError("lists beside what is none")
@@ -225,7 +226,7 @@ class _Reader:
             raise _bad(self.field.name, "is not UTF-8", "wrong_dtype") from None
         except (msgspec.DecodeError, TypeError, RecursionError) as inner:
             error = inner if isinstance(inner, msgspec.ValidationError) else error
-            null = "got `null` - at" in str(error)
+            null = self._null_is_first(data)
             raise _bad(
                 self.field.name,
                 "is null in a row, and is not nullable" if null else f"does not fit: {error}",
@@ -233,6 +234,16 @@ class _Reader:
                 "declare it nullable in kedge.toml if callers may leave it out" if null else "",
             ) from None
         return flat
+
+    def _null_is_first(self, data: object) -> bool:
+        """Whether the first value of a flat list that does not fit is a null."""
+        if self.field.nullable or not isinstance(data, list) or None not in data:
+            return False
+        try:
+            msgspec.convert(data[: data.index(None)], self._flat)
+        except msgspec.ValidationError:
+            return False
+        return True
 
     def _array(self, data: list[Any], shape: tuple[int, ...]) -> Array:
         size = 1

@@ -58,8 +58,17 @@ def told() -> Iterator[None]:
         ) from error  # fmt: skip
 
 
-def opened(path: Path, *, cache_kb: int = 16_000) -> sqlite3.Connection:
-    """Open an existing database, and look whether it is one of ours."""
+class Incomplete(sqlite3.DatabaseError):
+    """A file of the records lacks a table: it was cut off, or something else wrote it."""
+
+
+def opened(path: Path, tables: frozenset[str], *, cache_kb: int = 16_000) -> sqlite3.Connection:
+    """Open an existing database, and look whether it has these tables.
+
+    Raises:
+        Incomplete: it lacks one.
+        sqlite3.Error: it cannot be opened or read.
+    """
     connection = sqlite3.connect(
         f"file:{quote(str(path.absolute()))}?mode=rw", uri=True, timeout=BUSY_S,
         isolation_level=None, check_same_thread=False,
@@ -67,7 +76,9 @@ def opened(path: Path, *, cache_kb: int = 16_000) -> sqlite3.Connection:
     try:
         connection.execute(f"PRAGMA cache_size = -{cache_kb}")
         connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute("SELECT 1 FROM tally LIMIT 1").fetchone()
+        query = "SELECT name FROM sqlite_schema WHERE type = 'table'"
+        if missing := tables - {name for (name,) in connection.execute(query)}:
+            raise Incomplete(f"{path.name} lacks {', '.join(sorted(missing))}")
     except sqlite3.Error:
         connection.close()
         raise
@@ -97,7 +108,7 @@ def make(path: Path, tables: str) -> None:
 def damaged(error: sqlite3.DatabaseError) -> bool:
     """Whether the file is at fault, and not the disk or another process."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB} or "no such table" in str(error)
+    return isinstance(error, Incomplete) or code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
 def inode(path: Path) -> int:

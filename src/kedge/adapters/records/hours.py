@@ -40,6 +40,7 @@ CREATE TABLE tally (
   salt TEXT NOT NULL, arm TEXT NOT NULL, told INTEGER NOT NULL, n INTEGER NOT NULL,
   PRIMARY KEY (endpoint, production, candidate, salt, arm, told)) WITHOUT ROWID;
 """
+NAMES = frozenset({"prediction", "logged", "tally"})
 _COUNT = """INSERT INTO tally VALUES (?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET n = n + excluded.n"""
 _OLDEST = """SELECT body, inputs FROM prediction LEFT JOIN logged USING (id, endpoint)
@@ -216,7 +217,7 @@ class Hours:
         path = self._path(hour)
         connection: sqlite3.Connection | None = None
         try:
-            connection = opened(path) if path.exists() else None
+            connection = opened(path, NAMES) if path.exists() else None
         except sqlite3.DatabaseError as error:
             if not damaged(error):
                 raise
@@ -238,7 +239,7 @@ class Hours:
         path = self._path(hour)
         before = inode(path)
         try:
-            with closing(opened(path)) as connection:
+            with closing(opened(path, NAMES)) as connection:
                 connection.execute("PRAGMA query_only = ON")
                 yield from connection.execute(query, given)
         except sqlite3.DatabaseError as error:
@@ -258,7 +259,7 @@ def _insert(path: Path, batch: list[Given]) -> int:
     """Store rows in one partition, in one transaction; how many were new."""
     if not path.exists():
         make(path, _TABLES)
-    with closing(opened(path)) as connection, begun(connection):
+    with closing(opened(path, NAMES)) as connection, begun(connection):
         kept = [(each.row.id, each.row.endpoint, each.row.unit, _body(each)) for each in batch]
         fresh = batch
         connection.execute("SAVEPOINT fast")

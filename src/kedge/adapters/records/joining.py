@@ -55,6 +55,7 @@ CREATE TABLE conflict (
 CREATE TABLE forgotten (hash BLOB PRIMARY KEY, until REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE aside (name TEXT PRIMARY KEY) WITHOUT ROWID;
 """
+NAMES = frozenset({"label", "tally", "parked", "conflict", "forgotten", "aside"})
 _COUNT = """INSERT INTO tally VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET n = n + excluded.n"""
 _LABEL = """INSERT OR IGNORE INTO label

@@ -25,7 +25,7 @@ import msgspec
 
 from kedge.adapters.records.files import begun, damaged, locked, make, opened, told
 from kedge.adapters.records.hours import NOBODY, Given, Hours
-from kedge.adapters.records.joining import TABLES, Joining, forget, hashed, names_of, unpark
+from kedge.adapters.records.joining import NAMES, TABLES, Joining, forget, hashed, names_of, unpark
 from kedge.adapters.records.spool import frames, takeable
 from kedge.core.errors import BadRequest, Unavailable
 from kedge.core.records import (
@@ -325,7 +325,7 @@ class Records:
     def _present_labels(self) -> Iterator[sqlite3.Connection]:
         """labels.db as it is."""
         try:
-            with closing(opened(self._labels_path, cache_kb=CACHE_KB)) as connection:
+            with closing(opened(self._labels_path, NAMES, cache_kb=CACHE_KB)) as connection:
                 yield connection
         except sqlite3.DatabaseError as error:
             if not damaged(error):

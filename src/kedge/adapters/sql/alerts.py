@@ -18,10 +18,11 @@ from kedge.adapters.sql.ledger import noted
 from kedge.adapters.sql.rows import entries_of
 from kedge.core import codec
 from kedge.core.alerts import Alert, Raise, again, opened
+from kedge.core.stored.upcast import decode_alert as _decode
+from kedge.core.values import ActorKind
 from kedge.ports import Entry, Note
 
 _alert, _cursor, _ledger = tables.alert, tables.alert_cursor, tables.ledger
-_decode = msgspec.json.Decoder(Alert).decode
 
 _NEWS = (
     select(_ledger)
@@ -44,9 +45,10 @@ _FINISH = _alert.update().where(_alert.c.number == bindparam("which")).values(li
 class SqlAlerts:
     """On a database from `open_ledger`."""
 
-    def __init__(self, database: Database) -> None:
-        """Read from and write to this database."""
+    def __init__(self, database: Database, *, actor: ActorKind = ActorKind.PERSON) -> None:
+        """Read from and write to this database; `actor` is the component that writes."""
         self._database = database
+        self._actor = actor
 
     def news(self, after: int, limit: int) -> tuple[Entry, ...]:
         """The ledger's entries after this one that nobody raised an alert of yet, oldest first."""
@@ -68,7 +70,10 @@ class SqlAlerts:
                 moved = connection.execute(_SEEN, {"upto": seen})
                 if not moved.rowcount:
                     return ()  # somebody else looked at these
-            new = (_raise(connection, endpoint, one, by, at, now) for endpoint, one in found)
+            new = (
+                _raise(connection, endpoint, one, by, at, now, self._actor)
+                for endpoint, one in found
+            )
             return tuple(alert for alert in new if alert is not None)
 
         return self._database.write(work)
@@ -78,7 +83,9 @@ class SqlAlerts:
 
         def work(connection: Connection) -> Alert:
             row = connection.execute(_OPEN, {"of": alert.endpoint, "what": alert.key}).first()
-            return _decode(row.body) if row is not None else _insert(connection, alert, by)
+            if row is not None:
+                return _decode(row.body)
+            return _insert(connection, alert, by, self._actor)
 
         return self._database.write(work)
 
@@ -95,7 +102,7 @@ class SqlAlerts:
             after = edit(before)
             if after != before:
                 _write(connection, after)
-                _note_change(connection, before, after, by, at)
+                _note_change(connection, before, after, by, at, self._actor)
             return after
 
         return self._database.write(work)
@@ -128,12 +135,13 @@ class SqlAlerts:
 
 
 def _raise(
-    connection: Connection, endpoint: str, found: Raise, by: str, at: str, now: float
-) -> Alert | None:
+    connection: Connection, endpoint: str, found: Raise, by: str, at: str, now: float,
+    actor: ActorKind,
+) -> Alert | None:  # fmt: skip
     """Open it, or say it again to the one that is open; the new one, if any."""
     row = connection.execute(_OPEN, {"of": endpoint, "what": found.key}).first()
     if row is None:
-        return _insert(connection, opened(found, endpoint, at=at, now=now), by)
+        return _insert(connection, opened(found, endpoint, at=at, now=now), by, actor)
     before = _decode(row.body)
     after = again(before, found)
     if after != before:
@@ -141,16 +149,17 @@ def _raise(
     return None
 
 
-def _insert(connection: Connection, alert: Alert, by: str) -> Alert:
+def _insert(connection: Connection, alert: Alert, by: str, actor: ActorKind) -> Alert:
     row = {"endpoint": alert.endpoint, "key": alert.key, "open": 1, "live": 1, "body": b""}
     key = connection.execute(_alert.insert(), row).inserted_primary_key
     assert key is not None, "a row that was inserted has its number"
     number = key[0]
     numbered = msgspec.structs.replace(alert, number=number)
     _write(connection, numbered)
-    body = {"alert": number, "level": alert.level, "key": alert.key, "summary": alert.summary}
+    body = {"alert": number, "level": alert.level, "key": alert.key, "summary": alert.summary,
+            "topic": alert.topic.value, "subject": alert.subject}  # fmt: skip
     note = Note(kind="alert_opened", body=body)
-    noted(connection, alert.endpoint, note, by=by, reason=alert.detail, at=alert.opened_at)
+    noted(connection, alert.endpoint, note, by=by, reason=alert.detail, at=alert.opened_at, actor=actor)  # fmt: skip
     return numbered
 
 
@@ -159,11 +168,13 @@ def _write(connection: Connection, alert: Alert) -> None:
     connection.execute(mine.values(open=int(alert.open), body=codec.encode(alert)))
 
 
-def _note_change(connection: Connection, before: Alert, after: Alert, by: str, at: str) -> None:
+def _note_change(
+    connection: Connection, before: Alert, after: Alert, by: str, at: str, actor: ActorKind
+) -> None:
     body = {"alert": after.number, "key": after.key}
     if after.acknowledged_by and not before.acknowledged_by:
         note = Note(kind="alert_acknowledged", body=body)
-        noted(connection, after.endpoint, note, by=after.acknowledged_by, reason="", at=at)
+        noted(connection, after.endpoint, note, by=after.acknowledged_by, reason="", at=at, actor=actor)  # fmt: skip
     if before.open and not after.open:
         note = Note(kind="alert_resolved", body=body)
-        noted(connection, after.endpoint, note, by=by, reason=after.resolved, at=at)
+        noted(connection, after.endpoint, note, by=by, reason=after.resolved, at=at, actor=actor)

@@ -80,7 +80,7 @@ class Database:
         change anything but the database.
 
         Raises:
-            Refused: the database's own rules (a pin, append-only) forbid it.
+            Refused: `constraint`: the database's own rules (append-only) forbid it.
         """
         try:
             result = self._mended(lambda: self._transaction("BEGIN IMMEDIATE", work))
@@ -122,8 +122,7 @@ class Database:
                 result = work(connection)
         except IntegrityError as error:
             raise Refused(
-                f"the {self._name} refuses it: {error.orig}",
-                code="pin" if str(error.orig).startswith("pin") else "constraint",
+                f"the {self._name} refuses it: {error.orig}", code="constraint"
             ) from error
         except (DBAPIError, dbapi.Error, MsgspecError) as error:
             raise self._fault(error) from error

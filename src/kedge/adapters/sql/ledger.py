@@ -26,7 +26,7 @@ from kedge.core.codec import GENESIS
 from kedge.core.commands import AnyEvent, Configured
 from kedge.core.errors import Refused, Stale
 from kedge.core.release import apply
-from kedge.core.values import Placement, Policy, Release, State
+from kedge.core.values import ActorKind, Placement, Policy, Release, State
 from kedge.ports import Book, Change, Entry, Note, Wanted
 
 _ledger, _endpoint, _release = tables.ledger, tables.endpoint, tables.release
@@ -96,9 +96,20 @@ class SqlLedger:
     call opens the file again.
     """
 
-    def __init__(self, database: Database, *, unix: Callable[[], float] = time.time) -> None:  # noqa: TID251 - for who has no Clock
-        """Follow a database from `open_ledger`; `unix` tells when a wish has run out."""
+    def __init__(
+        self, database: Database, *,
+        unix: Callable[[], float] = time.time,  # noqa: TID251 - for who has no Clock
+        actor: ActorKind = ActorKind.PERSON,
+    ) -> None:  # fmt: skip
+        """Follow a database from `open_ledger`.
+
+        Args:
+            database: the file.
+            unix: tells when a wish has run out.
+            actor: the component that writes through this ledger.
+        """
         self._database = database
+        self._actor = actor
         self._unix = unix
         self._incarnation = 0
         self._policies: dict[str, Policy] = {}
@@ -132,15 +143,20 @@ class SqlLedger:
         by: str,
         reason: str,
         at: str,
+        actor: ActorKind | None = None,
     ) -> tuple[Entry, ...]:
         """Append the events and move the row, in one durable transaction.
+
+        `actor` is what `by` is; None: the component that this ledger was opened for.
 
         Raises:
             Stale: the row is not at `expect` any more; says at which epoch, by whom and why.
             Refused: the events name what the endpoint does not have.
         """
-        change = Change(endpoint, tuple(events), expect)
-        (entries,) = self.append_all((change,), by=by, reason=reason, at=at) if events else ((),)
+        if not events:
+            return ()
+        change, who = Change(endpoint, tuple(events), expect), actor or self._actor
+        (entries,) = self._append_all((change,), by, reason, at, who)
         return entries
 
     def append_all(
@@ -160,7 +176,12 @@ class SqlLedger:
             Stale: one of the rows is not at its `expect` any more.
             Refused: the events name what the endpoint does not have.
         """
+        return self._append_all(changes, by, reason, at, self._actor, head)
 
+    def _append_all(
+        self, changes: Sequence[Change], by: str, reason: str, at: str, actor: ActorKind,
+        head: tuple[str, int] | None = None,
+    ) -> tuple[tuple[Entry, ...], ...]:  # fmt: skip
         def work(connection: Connection) -> tuple[tuple[Entry, ...], ...]:
             for change in changes:
                 self._unchanged(connection, change.endpoint, change.expect)
@@ -169,14 +190,17 @@ class SqlLedger:
                 connection.execute(moves.where(tables.feature_schema.c.schema_id == head[0]))
             states = self._states(connection)
             return tuple(
-                self._append(connection, states, change, by, reason, at) for change in changes
+                self._append(connection, states, change, by, reason, at, actor)
+                for change in changes
             )
 
         return self._database.write(work)
 
     def note(self, endpoint: str, note: Note, *, by: str, reason: str, at: str) -> Entry:
         """Append an entry that changes no row; it carries the epoch the endpoint is at."""
-        return self._database.write(lambda c: noted(c, endpoint, note, by=by, reason=reason, at=at))
+        return self._database.write(
+            lambda c: noted(c, endpoint, note, by=by, reason=reason, at=at, actor=self._actor)
+        )
 
     def want(self, wanted: Wanted) -> None:
         """Write (or renew) a wish; drops wishes that ran out."""
@@ -328,12 +352,13 @@ class SqlLedger:
 
     def _append(
         self, connection: Connection, states: dict[str, State], change: Change, by: str,
-        reason: str, at: str,
+        reason: str, at: str, actor: ActorKind,
     ) -> tuple[Entry, ...]:  # fmt: skip
         before = states.get(change.endpoint, State(endpoint=change.endpoint))
         entries: list[Entry] = []
         after = before
-        for event, columns in self._chained(connection, before, change.events, by, reason, at):
+        chained = self._chained(connection, before, change.events, by, reason, at, actor)
+        for event, columns in chained:
             after = apply(after, event)
             if isinstance(event, Configured):
                 self._keep_policy(connection, event)
@@ -351,13 +376,14 @@ class SqlLedger:
         by: str,
         reason: str,
         at: str,
+        actor: ActorKind,
     ) -> Iterator[tuple[AnyEvent, dict[str, Any]]]:
         seq, previous = _head(connection)
         for epoch, event in enumerate(events, start=before.epoch + 1):
             seq += 1
             columns = columns_of(
                 seq=seq, endpoint=before.endpoint, epoch=epoch, at=at, by=by, reason=reason,
-                event=event, previous_hash=previous,
+                event=event, previous_hash=previous, actor=actor,
             )  # fmt: skip
             previous = columns["hash"]
             yield event, columns
@@ -372,14 +398,15 @@ class SqlLedger:
 
 
 def noted(
-    connection: Connection, endpoint: str, note: Note, *, by: str, reason: str, at: str
-) -> Entry:
+    connection: Connection, endpoint: str, note: Note, *, by: str, reason: str, at: str,
+    actor: ActorKind,
+) -> Entry:  # fmt: skip
     """Append a note; part of a transaction."""
     seq, previous = _head(connection)
     epoch = connection.execute(_EPOCH, {"of": endpoint}).scalar() or 0
     columns = columns_of(
         seq=seq + 1, endpoint=endpoint, epoch=epoch, at=at, by=by, reason=reason,
-        event=note, previous_hash=previous,
+        event=note, previous_hash=previous, actor=actor,
     )  # fmt: skip
     connection.execute(_ledger.insert(), columns)
     return entry_of(columns)

@@ -120,6 +120,7 @@ class SqlRegistry:
             if code is not None:
                 taken = Signature(inputs=raw, outputs=version.signature.outputs)
                 release = msgspec.structs.replace(release, signature=taken, code=code)
+            _refuse_unpinned(connection, bundle, version)
             if bundle.generation is not None:
                 runs = runs_of(bundle.generation)
                 note_read(connection, bundle.schema, bundle.transformation, runs)
@@ -182,6 +183,30 @@ def _registered(connection: Connection, bundle: Bundle) -> ModelVersion:
             code="digest_mismatch",
         )
     return version
+
+
+def _refuse_unpinned(connection: Connection, bundle: Bundle, version: ModelVersion) -> None:
+    """Refuse a release whose parts were not made for each other; the database would, too.
+
+    Raises:
+        Refused: `pin`.
+    """
+    if version.schema != bundle.schema:
+        raise Refused(
+            f"{bundle.model} {version.label} was made for feature schema {version.schema}, "
+            f"and the release names {bundle.schema}", code="pin",
+        )  # fmt: skip
+    table = tables.transform_version
+    known = select(table.c.version).where(
+        table.c.schema_id == bundle.schema, table.c.version == bundle.transformation
+    )
+    if bundle.transformation is not None and connection.execute(known).first() is None:
+        raise Refused(
+            f"feature schema {bundle.schema} has no transformation {bundle.transformation}",
+            code="pin", hint="kedge features status lists them",
+        )  # fmt: skip
+    if bundle.generation is not None and bundle.transformation is None:
+        raise Refused(f"generation {bundle.generation} needs a transformation", code="pin")
 
 
 def _made(bundle: Bundle, version: ModelVersion, number: int, digest: str) -> Release:

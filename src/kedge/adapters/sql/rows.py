@@ -11,7 +11,8 @@ from kedge.adapters.sql.tables import POINTERS
 from kedge.core import codec
 from kedge.core.commands import AnyEvent
 from kedge.core.errors import Unavailable
-from kedge.core.values import Automation, Field, Policy, Release, Stage, State
+from kedge.core.stored.upcast import derive_actor, upcast_body
+from kedge.core.values import ActorKind, Automation, Field, Policy, Release, Stage, State
 from kedge.ports import Entry, Note
 
 Row = Mapping[Any, Any]
@@ -110,7 +111,7 @@ def state_of(
 
 def columns_of(
     *, seq: int, endpoint: str, epoch: int, at: str, by: str, reason: str,
-    event: AnyEvent | Note, previous_hash: str,
+    event: AnyEvent | Note, previous_hash: str, actor: ActorKind,
 ) -> dict[str, Any]:  # fmt: skip
     """The columns of a new entry, chained to the one before it."""
     columns: dict[str, Any] = {
@@ -122,19 +123,30 @@ def columns_of(
         "reason": reason,
         "event": codec.encode(event).decode(),
         "previous_hash": previous_hash,
+        "actor": actor.value,
     }
     return {**columns, "hash": codec.chain(previous_hash, columns)}
 
 
 def hash_of(row: Row) -> str:
-    """What the hash of a stored entry ought to be: over every column but itself."""
+    """What the hash of a stored entry ought to be: over every column but itself.
+
+    An entry from before revision 0005 has no actor, and its hash covers none.
+    """
     columns = {name: value for name, value in row.items() if name != "hash"}
+    if columns["actor"] is None:
+        del columns["actor"]
     return codec.chain(row["previous_hash"], columns)
 
 
 def entry_of(row: Row) -> Entry:
-    """Read an entry back."""
-    return Entry(**{**row, "event": _EVENT.decode(row["event"])})
+    """Read an entry back; one that was stored in an earlier spelling reads like a new one."""
+    event = _EVENT.decode(row["event"])
+    if isinstance(event, Note):
+        event = Note(event.kind, upcast_body(event.kind, event.body))
+    stored = row["actor"]
+    actor = derive_actor(row["by"]) if stored is None else msgspec.convert(stored, ActorKind)
+    return Entry(**{**row, "event": event, "actor": actor})
 
 
 def entries_of(rows: Sequence[Row]) -> tuple[Entry, ...]:

@@ -170,7 +170,9 @@ ledger = Table(
     Column("event", String, nullable=False),
     Column("previous_hash", String, nullable=False),
     Column("hash", String, nullable=False),
+    Column("actor", String),
 )
+"""`actor` is NULL in entries that were written before revision 0005; `rows` derives it."""
 Index("ledger_by_endpoint", ledger.c.endpoint, ledger.c.epoch, ledger.c.seq)
 
 condemned = Table(
