@@ -116,7 +116,7 @@ def test_a_second_waits_for_the_windows_of_all_workers() -> None:
     watch.settle(102.5)
     step = watch._judge.step
     assert step is not None
-    assert step.counts[watch._judge.row("errors", ""), 0].tolist() == [1, 0, 0, 1]
+    assert step.counts[watch._judge.rows.find("errors", ""), 0].tolist() == [1, 0, 0, 1]
 
 
 def test_a_caller_that_went_bad_on_eight_workers_is_one() -> None:

@@ -14,7 +14,8 @@ import numpy as np
 
 from kedge.core import stats
 from kedge.core.evidence import bets
-from kedge.core.evidence.judge import DECLARED, LABELS_PART, SEGMENT_STAKE
+from kedge.core.evidence.judge import DECLARED, LABELS_PART
+from kedge.core.evidence.rows import SEGMENT_STAKE
 from kedge.core.evidence.rules import Rules
 from kedge.core.evidence.step import Span, span
 from kedge.core.values import BUCKETS, Value

@@ -21,6 +21,7 @@ Theory of operation
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from math import floor, inf, log, sqrt
 from typing import Any, Literal
 
@@ -34,16 +35,12 @@ from kedge.core.evidence.bursts import HISTORY_S, SETTLED_S, SPREAD, STEADY_S, H
 from kedge.core.evidence.bursts import allowed as allowed_in
 from kedge.core.evidence.certificates import callers_proof, proof
 from kedge.core.evidence.events import Caller, First, Label, Second
+from kedge.core.evidence.rows import Rows
 from kedge.core.evidence.rules import METHOD, QUALITY, Cells, Failure, Key, Rail, Rules
 from kedge.core.evidence.step import SECONDS, TAIL, Ints, KeptStep, Step, load, span
 from kedge.core.stats import ALARM_GRID, LAMBDAS, Floats
 from kedge.core.values import Value
 
-SEGMENTS = 2_000
-"""Segments of a metric that are judged; the rest is counted in the whole only."""
-SEGMENT_STAKE = 0.2
-"""Share of each metric's weight that its segments have together: the i-th to appear gets 1/(i (i + 1))
-of it, so that however many appear it is never more."""
 LABELS_PART, COUNTS_PART = 0.8, 0.2
 """Of a whole row's promise: bets on first bad events, and bets on counts at looks."""
 DECLARED = 0.9
@@ -51,6 +48,13 @@ DECLARED = 0.9
 the rest, 1/(i (i + 1)) of it each."""
 STEPS = 8
 """Steps of one comparison that are kept, each with its table. The oldest beyond is forgotten."""
+
+
+FEWEST = 8
+"""Callers of a row that went bad before it is certified at a look: fewer cannot earn what that takes."""
+
+Changed = list[NDArray[np.intp]]
+"""Rows in which something went bad."""
 
 
 class Judge:
@@ -65,15 +69,9 @@ class Judge:
         self.now = -inf
         self.steps: dict[int, Step] = {}
         self.weight: int | None = None
-        self.keys: list[Key] = []
-        self._place: dict[Key, int] = {}
-        self._log_part: list[float] = []
-        """By row: the logarithm of its part of alpha."""
-        self._segments: dict[str, int] = {}
+        self.rows = Rows(rules)
         self.failures: dict[Key, Failure] = {}
         self._history: dict[str, History] = {}
-        self.left_out = 0
-        """Segments beyond the bound."""
         self.misrouted = 0
         """Bad events of callers whose arm is not the one that their bucket says."""
 
@@ -94,7 +92,7 @@ class Judge:
             return found
         known = [*self._known, *self.steps]
         step = Step(weight, span(weight, known, paired=self.paired), self.now, self._share(weight))
-        step.grow(len(self.keys))
+        step.grow(len(self.rows.keys))
         self.steps[weight] = step
         while len(self.steps) > STEPS:
             oldest = next(iter(self.steps))
@@ -116,48 +114,24 @@ class Judge:
 
     def _restore(self, kept: _Kept) -> None:
         self._extras, self.now, self.weight = kept.extras, kept.now, kept.weight
-        self.keys = list(kept.keys)
-        self._place = {key: row for row, key in enumerate(self.keys)}
-        self._log_part = list(kept.parts)
-        self._segments = dict(kept.segments)
+        self.rows.load(kept.keys, kept.left_out)
         self.failures = {(one.metric, one.segment): one for one in kept.failures}
         self._history = {metric: History(past) for metric, past in kept.history.items()}
-        self.left_out, self.misrouted = kept.left_out, kept.misrouted
+        self.misrouted = kept.misrouted
         for one, proofs in zip(kept.steps, kept.proofs, strict=True):
             step = self.steps[one.weight] = load(one)
             step.proof = {(name, row): value for name, row, value in proofs}
 
     # ------------------------------------------------------------ rows
 
-    def _row(self, metric: str, segment: str) -> int:
-        """Return the row of a key, made where it is new; -1 beyond the bound."""
-        found = self._place.get((metric, segment))
-        if found is not None:
-            return found
-        rail = self.rules.rails.get(metric)
-        if rail is None:
-            return -1
-        part = 1 - SEGMENT_STAKE
-        if segment:
-            ordinal = self._segments.get(metric, 0) + 1
-            if ordinal > SEGMENTS:
-                self.left_out += 1
-                return -1
-            self._segments[metric] = ordinal
-            part = SEGMENT_STAKE / (ordinal * (ordinal + 1))
-        row = self._place[metric, segment] = len(self.keys)
-        self.keys.append((metric, segment))
-        self._log_part.append(log(part * rail.weight) if rail.weight else -inf)
-        return row
-
     def _rows(self, metric: str, segments: Iterable[str]) -> list[int]:
-        found = [self._row(metric, name) for name in ("", *segments)]
+        found = [self.rows.make(metric, name) for name in ("", *segments)]
         self._grow()
         return [row for row in found if row >= 0]
 
     def _grow(self) -> None:
         for step in self.steps.values():
-            step.grow(len(self.keys))
+            step.grow(len(self.rows.keys))
 
     # ------------------------------------------------------------ seconds
 
@@ -169,7 +143,7 @@ class Judge:
         by_metric: dict[str, list[Caller]] = {}
         for one in second.callers:
             by_metric.setdefault(one.metric, []).append(one)
-        changed: set[int] = set()
+        changed: Changed = []
         for metric, rail in self.rules.rails.items():
             if rail.of or rail.mean or metric == QUALITY:
                 continue
@@ -193,18 +167,18 @@ class Judge:
 
     def _cells(self, metric: str, cells: Cells) -> tuple[NDArray[np.intp], Ints]:
         """Return the rows of segments, and their counts; segments beyond the bound are left out."""
-        place = self._place
-        found = [place.get((metric, name), -1) for name in cells]
-        if -1 in found:
-            found = [self._row(metric, name) for name in cells]
+        found = list(map(self.rows.place[metric].get, cells))
+        if None in found:
+            found = [self.rows.make(metric, name) for name in cells]
             self._grow()
         rows = np.array(found, dtype=np.intp)
-        counts = np.array(list(cells.values()), dtype=np.int64).reshape(-1, 2)
+        flat = chain.from_iterable(cells.values())
+        counts = np.fromiter(flat, np.int64, 2 * len(cells)).reshape(-1, 2)
         kept = rows >= 0
         return rows[kept], counts[kept]
 
     def _fold_bad(
-        self, step: Step, metric: str, callers: list[Caller], second: Second, changed: set[int]
+        self, step: Step, metric: str, callers: list[Caller], second: Second, changed: Changed
     ) -> None:
         """Count what went bad in one metric in one second, bursts as one event."""
         cells = second.keyless.get(metric, {})
@@ -222,7 +196,7 @@ class Judge:
             self._fold_keyless(step, metric, cells, changed, left, steady=steady)
 
     def _fold_callers(
-        self, step: Step, metric: str, mine: list[Caller], allowed: list[int | None], changed: set[int], *,
+        self, step: Step, metric: str, mine: list[Caller], allowed: list[int | None], changed: Changed, *,
         steady: bool,
     ) -> list[int | None]:  # fmt: skip
         """Count callers that went bad; return what a burst still allows, -1: its event was counted."""
@@ -247,7 +221,7 @@ class Judge:
             counted.add((one.arm, one.unit))
             if one.arm:
                 step.spread(rows, self.now)
-            changed.update(rows)
+            changed.append(np.array(rows, dtype=np.intp))
         return left
 
     def _decided(self, step: Step, one: Caller) -> bool:
@@ -262,7 +236,7 @@ class Judge:
         return True
 
     def _fold_keyless(
-        self, step: Step, metric: str, cells: Cells, changed: set[int], left: list[int | None], *,
+        self, step: Step, metric: str, cells: Cells, changed: Changed, left: list[int | None], *,
         steady: bool,
     ) -> None:  # fmt: skip
         rows, counts = self._cells(metric, cells)
@@ -271,7 +245,7 @@ class Judge:
         if not steady:
             sure[:, 0] = 0
         step.arrays["steady"][rows] += sure
-        whole = rows == self._place.get((metric, ""), -1)
+        whole = rows == self.rows.find(metric, "")
         for arm, room in enumerate(left):
             if room is None:
                 continue
@@ -279,11 +253,11 @@ class Judge:
             told[over, arm] = max(room, 0)
             if room >= 0 and over[whole].any():
                 step.bursts(rows[whole], arm)
-                changed.update(rows[whole].tolist())
+                changed.append(rows[whole])
         kept = told.any(axis=1)
         step.keyless(rows[kept], told[kept])
-        step.spread(rows[counts[:, 1] > 0].tolist(), self.now)
-        changed.update(rows[kept].tolist())
+        step.spread(rows[counts[:, 1] > 0], self.now)
+        changed.append(rows[kept])
 
     # ------------------------------------------------------------ bursts
 
@@ -320,11 +294,11 @@ class Judge:
         step = self.begin(weight, at)
         self.weight = present if present is not None else weight
         step.advance(self.now)
-        changed: set[int] = set()
+        changed: Changed = []
         for one in labels:
             rows = self._rows(QUALITY, one.segments)
             self._fold_label(step, rail, one, rows)
-            changed.update(rows)
+            changed.append(np.array(rows, dtype=np.intp))
         self._test(step, changed)
         self._look_at(step)
 
@@ -381,7 +355,7 @@ class Judge:
 
         `credit`: labels that production lacks count as wrong.
         """
-        metric = self.keys[int(rows[0])][0]
+        metric = self.rows.keys[int(rows[0])][0]
         rail = self.rules.rails[metric]
         if rail.mean:
             wealth = np.stack([step.wealth_of(int(row)) for row in rows])
@@ -395,22 +369,25 @@ class Judge:
             log_e, best = bets.label_wealth(counts, step.span.callers, step.span.keyless, rail.r0)
         if metric == QUALITY and step.span.paired:
             log_e = log_e / step.dependence.times()
-        part = np.array([self._log_part[int(row)] for row in rows]) + log(step.share)
-        whole = np.array([not self.keys[int(row)][1] for row in rows])
+        known = self.rows.columns()
+        part, whole = known.log_part[rows] + log(step.share), known.whole[rows]
         if not step.span.paired and not rail.mean:
             part = part + np.where(whole, log(LABELS_PART), 0.0)
         return log_e + part[:, None] + step.log_stakes, best
 
-    def _test(self, step: Step, changed: Iterable[int]) -> None:
+    def _test(self, step: Step, changed: Changed) -> None:
         """Look whether an alarm sounds in the rows that changed."""
-        by_metric: dict[str, list[int]] = {}
-        for row in changed:
-            by_metric.setdefault(self.keys[row][0], []).append(row)
-        for metric, found in by_metric.items():
+        if not changed:
+            return
+        every = np.unique(np.concatenate(changed))
+        known = self.rows.columns()
+        numbers = known.metric[every]
+        for number in np.unique(numbers):
+            rows = every[numbers == number]
+            metric = self.rows.keys[int(rows[0])][0]
             rail = self.rules.rails[metric]
             if not rail.weight:
                 continue
-            rows = np.array(sorted(found), dtype=np.intp)
             theirs = step.theirs(rows, losses=rail.mean)
             able = theirs.max(axis=1) >= self.rules.min_bad
             rows, theirs = rows[able], theirs[able]
@@ -437,7 +414,7 @@ class Judge:
 
     def _ratio(self, step: Step, row: int, best: int) -> float:
         """Return how many times as bad the richest bet says that the candidate is."""
-        rail = self.rules.rails[self.keys[row][0]]
+        rail = self.rules.rails[self.rows.keys[row][0]]
         if not rail.mean:
             return float(ALARM_GRID[best] * rail.r0)
         # A bet of lambda grows best where the mean is lambda times the mean square.
@@ -452,7 +429,7 @@ class Judge:
     def _fails(
         self, step: Step, row: int, ratio: float, part: Literal["labels", "counts"] = "labels"
     ) -> None:
-        key = self.keys[row]
+        key = self.rows.keys[row]
         if key in self.failures:
             return
         bad = self.bad(step, row)
@@ -470,11 +447,11 @@ class Judge:
         of = step.span
         if not 0 < of.callers < 1:
             return
-        rows = step.units.column("row")
-        for row in np.unique(rows).tolist():
-            metric, segment = self.keys[row]
-            found = step.units.of_row(row)
+        for row, found in step.units.by_row():
+            metric, segment = self.rows.keys[row]
             known = step.known(row)
+            if len(found["arm"]) < FEWEST:
+                continue
             for name, rail in self.judges_of(metric):
                 step.proof[name, row] = callers_proof(step, found, rail, known)
             rail = self.rules.rails[metric]
@@ -494,7 +471,7 @@ class Judge:
         if rail.r0 != 1 or row >= step.rows:
             return  # counts are exchangeable between arms only where the hypothesis is "the same"
         needed = -log(self.rules.alpha) + log(2 * bets.LOOKS)
-        part = self._log_part[row] + log(step.share) + log(COUNTS_PART)
+        part = float(self.rows.columns().log_part[row]) + log(step.share) + log(COUNTS_PART)
         theirs, ours = found["arm"] == 1, found["arm"] == 0
         for late in (False, True) if step.looks > 2 else (False,):
             x1 = found["theirs"][theirs] - (found["theirs_2"][theirs] if late else 0.0)
@@ -513,7 +490,7 @@ class Judge:
 
     def bad(self, step: Step, row: int) -> tuple[int, int]:
         """Return how many units went bad: callers once, requests without an entity each."""
-        name = "bad" if self.keys[row][0] == QUALITY else "all"
+        name = "bad" if self.rows.keys[row][0] == QUALITY else "all"
         found = step.arrays["bad"][row]
         if name == "all":
             found = found + step.arrays["went"][row]
@@ -522,13 +499,17 @@ class Judge:
     def units(self, step: Step, row: int) -> tuple[int, int]:
         """Return how many units asked: callers once, requests without an entity each."""
         found = step.arrays["met"][row]
-        if self.keys[row][0] != QUALITY:
+        if self.rows.keys[row][0] != QUALITY:
             found = found + step.arrays["asked"][row]
         return int(found[0]), int(found[1])
 
+    def alarms(self) -> NDArray[np.bool_]:
+        """Return which rows have a part of the alarm, (rows,)."""
+        return self.rows.columns().log_part > -inf
+
     def callers(self) -> tuple[int, int]:
         """Return how many callers this step decides on asked, by arm."""
-        step, row = self.step, self.row("errors", "")
+        step, row = self.step, self.rows.find("errors", "")
         if step is None or row < 0:
             return 0, 0
         ours, theirs = step.arrays["asked"][row].tolist()
@@ -537,11 +518,7 @@ class Judge:
     def proof(self, step: Step, name: str, row: int) -> float:
         """Return the certificate of a guardrail in one row, scaled to pass at 1/alpha."""
         rail = self.rules.rails[name]
-        return proof(step, self.keys[row][0], name, rail, row, self.rules.callers_floor)
-
-    def row(self, metric: str, segment: str) -> int:
-        """Return the row of a key; -1: there is none."""
-        return self._place.get((metric, segment), -1)
+        return proof(step, self.rows.keys[row][0], name, rail, row, self.rules.callers_floor)
 
     # ------------------------------------------------------------ keeping
 
@@ -549,10 +526,10 @@ class Judge:
         """Return the judge as bytes; `load_judge` gives back exactly this one."""
         return msgspec.msgpack.encode(_Kept(
             method=METHOD, paired=self.paired, known=self._known, extras=self._extras, now=self.now,
-            weight=self.weight, keys=tuple(self.keys), parts=tuple(self._log_part),
-            segments=self._segments, failures=tuple(self.failures.values()),
+            weight=self.weight, keys=tuple(self.rows.keys),
+            failures=tuple(self.failures.values()),
             history={metric: past.kept() for metric, past in self._history.items()},
-            left_out=self.left_out, misrouted=self.misrouted,
+            left_out=self.rows.left_out, misrouted=self.misrouted,
             steps=tuple(step.save() for step in self.steps.values()),
             proofs=tuple(
                 tuple((name, row, value) for (name, row), value in step.proof.items())
@@ -578,8 +555,6 @@ class _Kept(Value, frozen=True, kw_only=True):
     now: float
     weight: int | None
     keys: tuple[Key, ...]
-    parts: tuple[float, ...]
-    segments: dict[str, int]
     failures: tuple[Failure, ...]
     history: dict[str, tuple[tuple[float, int, int], ...]]
     left_out: int

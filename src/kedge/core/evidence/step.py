@@ -256,13 +256,13 @@ class Step:
         self.counts[rows, :, bets.BURSTS] += 1
         self.counts[rows, :, bets.CANDIDATE] += arm
 
-    def spread(self, rows: Sequence[int], at: float) -> None:
+    def spread(self, rows: Sequence[int] | NDArray[np.intp], at: float) -> None:
         """Remember the second in which a unit of the candidate went bad."""
         seconds = self.arrays["seconds"]
-        for row in rows:
-            if seconds[row, 0] != at:
-                seconds[row, 1:] = seconds[row, :-1].copy()
-                seconds[row, 0] = at
+        of = np.asarray(rows, dtype=np.intp)
+        of = of[seconds[of, 0] != at]
+        seconds[of, 1:] = seconds[of, :-1]
+        seconds[of, 0] = at
 
     def keyless(self, rows: NDArray[np.intp], cells: Ints) -> None:
         """Count bad requests without an entity: rows (n,), cells (n, 2) by arm."""

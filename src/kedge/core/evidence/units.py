@@ -7,7 +7,7 @@ began.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from math import inf
 
 import numpy as np
@@ -25,6 +25,7 @@ _FIELDS = {
 }  # fmt: skip
 """`last`: when it was counted, Unix seconds. `ours`, `theirs`: badness on production and on the
 candidate since the step began; _1 and _2 as they were at the last look and at the one before."""
+_COUNTS = ("arm", "ours", "theirs", "ours_1", "ours_2", "theirs_1", "theirs_2")
 _MASK = (1 << 64) - 1
 _ONE, _TWO = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
@@ -99,7 +100,7 @@ class Units:
             columns = self._columns
             columns["unit"][place], columns["row"][place], columns["arm"][place] = unit, row, arm
             columns["last"][place] = -inf
-            for name in ("ours", "theirs", "ours_1", "ours_2", "theirs_1", "theirs_2"):
+            for name in _COUNTS[1:]:
                 columns[name][place] = 0
         self._columns["ours"][place] += ours
         self._columns["theirs"][place] += theirs
@@ -107,11 +108,20 @@ class Units:
 
     def of_row(self, row: int) -> dict[str, Floats]:
         """Return the counts of one row's callers, as columns of float64, with their arms."""
-        mine = np.flatnonzero(self.column("row") == row)
-        return {
-            name: self.column(name)[mine].astype(np.float64)
-            for name in ("arm", "ours", "theirs", "ours_1", "ours_2", "theirs_1", "theirs_2")
-        }
+        return self._taken(np.flatnonzero(self.column("row") == row))
+
+    def by_row(self) -> Iterator[tuple[int, dict[str, Floats]]]:
+        """Yield each row that has callers, with their counts."""
+        rows = self.column("row")
+        if not self._size:
+            return
+        order = np.argsort(rows, kind="stable")
+        found, begins = np.unique(rows[order], return_index=True)
+        for row, mine in zip(found.tolist(), np.split(order, begins[1:]), strict=True):
+            yield row, self._taken(mine)
+
+    def _taken(self, places: NDArray[np.intp]) -> dict[str, Floats]:
+        return {name: self.column(name)[places].astype(np.float64) for name in _COUNTS}
 
     def looked(self) -> None:
         """Remember the counts as they are at a look."""

@@ -46,19 +46,20 @@ def overall(judge: Judge) -> Overall:
         one = heard[0]
         reason = f"{_name(one.metric, one.segment)} is worse, within margin"
         return Overall("pass", reason, needed, needed, one.metric, one.segment)
-    if step is None or not judge.keys:
+    if step is None or not judge.rows.keys:
         return Overall("inconclusive", "no data", needed=needed)
-    weights = [rules.rails[metric].weight > 0 for metric, _ in judge.keys]
-    able = np.flatnonzero(np.array(weights))
-    bad = {int(row): judge.bad(step, int(row))[1] for row in able if not judge.keys[int(row)][1]}
-    if max(bad.values(), default=0) < rules.min_bad:
-        most = max(bad.values(), default=0)
-        return Overall(
-            "inconclusive", f"{most} of {rules.min_bad} bad units of the candidate", needed=needed
-        )
+    bad = [
+        judge.bad(step, row)[1]
+        for metric, rail in rules.rails.items()
+        if rail.weight and (row := judge.rows.find(metric, "")) >= 0
+    ]
+    if max(bad, default=0) < rules.min_bad:
+        reason = f"{max(bad, default=0)} of {rules.min_bad} bad units of the candidate"
+        return Overall("inconclusive", reason, needed=needed)
+    able = np.flatnonzero(judge.alarms())
     best = step.arrays["best"][able]
     top = int(able[int(np.argmax(best))])
-    metric, segment = judge.keys[top]
+    metric, segment = judge.rows.keys[top]
     log_e = float(best.max())
     reason = f"no harm proven: evidence {exp(min(log_e, 700)):.3g} of {exp(needed):.3g}"
     return Overall("inconclusive", reason, log_e, needed, metric, segment)
@@ -71,7 +72,7 @@ def _excused(judge: Judge, failure: Failure) -> bool:
     hours before it. The bets that were placed since then know how large it is.
     """
     step = judge.steps.get(failure.weight)
-    row = judge.row(failure.metric, failure.segment)
+    row = judge.rows.find(failure.metric, failure.segment)
     rail = judge.rules.rails.get(failure.metric)
     if step is None or row < 0 or rail is None:
         return False
@@ -96,8 +97,12 @@ def verdicts(
     suspects = _suspects(judge, step) if only is None else frozenset()
     for name, rail in judge.rules.rails.items():
         metric = rail.of or name
-        for row, (of, segment) in enumerate(judge.keys):
-            if of == metric and (only is None or (name, segment) in only):
+        if only is None:
+            rows = [row for row, (of, _) in enumerate(judge.rows.keys) if of == metric]
+        else:
+            rows = [judge.rows.find(metric, segment) for of, segment in only if of == name]
+        for row in rows:
+            if row >= 0:
                 suspect = row in suspects and not rail.of
                 found.append(_verdict(judge, step, name, row, requests, suspect=suspect))
     return tuple(found)
@@ -105,7 +110,7 @@ def verdicts(
 
 def _suspects(judge: Judge, step: Step) -> frozenset[int]:
     """Return the rows that stand out now (e-BH); nothing follows from it."""
-    if not len(judge.keys):
+    if not len(judge.rows.keys):
         return frozenset()
     found = stats.e_bh(step.arrays["best"].astype(np.float64), SHOWN_ALPHA)
     return frozenset(np.flatnonzero(found).tolist())
@@ -131,7 +136,7 @@ class _Known(NamedTuple):
 def _verdict(
     judge: Judge, step: Step, name: str, row: int, requests: Cells, *, suspect: bool
 ) -> Verdict:
-    metric, segment = judge.keys[row]
+    metric, segment = judge.rows.keys[row]
     rail = judge.rules.rails[name]
     units, bad = judge.units(step, row), judge.bad(step, row)
     callers = int(step.arrays["asked"][row, 1])
@@ -196,7 +201,7 @@ def _name(metric: str, segment: str) -> str:
 
 def _figures(judge: Judge, failure: Failure) -> str:
     """Say how many units of each arm went bad, over how many seconds, and where."""
-    step, row = judge.steps.get(failure.weight), judge.row(failure.metric, failure.segment)
+    step, row = judge.steps.get(failure.weight), judge.rows.find(failure.metric, failure.segment)
     old, new = failure.bad
     if failure.metric == QUALITY:
         units = judge.units(step, row) if step is not None and row >= 0 else (0, 0)
