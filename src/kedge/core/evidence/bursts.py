@@ -12,10 +12,13 @@ from math import floor, sqrt
 
 HISTORY_S = 600
 """Production's own bad units of so many seconds say what a burst is."""
-SETTLED_S, STEADY_S = 10, 30
-"""Seconds after which such a mean is worth anything."""
-SPREAD = 3.5
-"""Standard deviations above its mean at which a second is a burst: 1 of 4,000 by chance."""
+SETTLED_S, STEADY_S = 1, 30
+"""Least seconds that such a mean is taken over: for the candidate's bursts, and for production's own.
+With ten, the first seconds of a step would know of no failures, and call each two of them a burst."""
+SPREAD = 4.5
+"""Standard deviations above its mean at which a second is a burst: 1 of 300,000 by chance. With 3.5 a
+candidate with five times the errors loses a tenth of its evidence; with two units more allowed instead,
+pauses of a process roll 3 % of identical candidates back (`bench/detection.py`)."""
 
 
 class History:

@@ -9,7 +9,7 @@ each time, with the weight itself; in pairs both releases answer, and the share 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import inf
+from math import inf, sqrt
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -315,12 +315,19 @@ class Step:
         return bets.CALLERS if len(self.units) else bets.KEYLESS
 
     def missing(self, arm: int) -> float:
-        """Return how many labels one arm would have more, were it covered as the other one is."""
+        """Return how many labels one arm would have more, were it covered as the other one is.
+
+        One standard error is added: by chance alone half of the arms that lack labels look covered, and
+        production's wrong labels that come two hours late would then still fail in 4 % of days.
+        """
         other = 1 - arm
-        if not self.given[other]:
-            return 0.0
-        covered = self.labelled[other] / self.given[other] * self.given[arm]
-        return max(0.0, float(min(covered, self.given[arm]) - self.labelled[arm]))
+        given, labelled = self.given.astype(np.float64), self.labelled.astype(np.float64)
+        if not given.all():
+            return float(given[arm] - labelled[arm]) if given[arm] else 0.0
+        both = min(float(labelled.sum() / given.sum()), 1.0)
+        spread = float(given[arm]) * sqrt(both * (1 - both) * float((1 / given).sum()))
+        covered = float(labelled[other] / given[other] * given[arm]) + spread
+        return max(0.0, min(covered, float(given[arm])) - float(labelled[arm]))
 
     def part_of_labels(self, rows: NDArray[np.intp], arm: int) -> Floats:
         """Return which part of an arm's labels each row has, (n,); 1 where there are none yet."""
