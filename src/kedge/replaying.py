@@ -16,6 +16,7 @@ import msgspec
 from kedge.asking import BATCH, answered, loaded
 from kedge.core.durations import seconds
 from kedge.core.errors import KedgeError, Refused
+from kedge.core.evidence.answers import get_target
 from kedge.core.generations import Online
 from kedge.core.policy import decide
 from kedge.core.records import JoinRow, Labelled
@@ -108,7 +109,7 @@ def _window(
     number: int, answers: dict[str, Said],
 ) -> Window:  # fmt: skip
     """One batch as a shadow's window. Every row is a pair of its own."""
-    output = state.policy.output
+    output = get_target(state)
     exposed: dict[str, list[int]] = {}
     bad: dict[str, list[int]] = {}
     cells: dict[str, list[int]] = {}

@@ -14,6 +14,8 @@ import msgspec
 import numpy as np
 
 from kedge.core import costs, monitor, stats
+from kedge.core.evidence.answers import get_target
+from kedge.core.evidence.labels import Matching, matched, reason, told
 from kedge.core.monitor import Interval, Judge
 from kedge.core.policy import EARLY, Facts, guardrails, rules
 from kedge.core.quality import Seen, tally
@@ -55,6 +57,8 @@ class Labels(Value, frozen=True, kw_only=True):
     declined: int = 0
     unfit: int = 0
     delays: dict[int, int] = {}
+    matching: Matching = Matching()
+    """What labels and answers have in common: without it nothing is proven about quality."""
 
 
 class Snapshot(Value, frozen=True, kw_only=True):
@@ -125,7 +129,7 @@ class Watch:
         self.noise = (0, 0)
         self._dearer = state.policy.guardrails.get("cost")
         self._labelled = Seen()
-        self._output = state.policy.output
+        self._output = get_target(state)
         self._metric = guardrails(state.policy)["quality"].metric or "error_rate"
         self.label_coverage: dict[str, tuple[int, int]] = {}
         """By arm: labelled, and predictions that were given. Told by the patrol, not kept."""
@@ -313,6 +317,11 @@ class Watch:
             cursor=cursor, version=version, versions=versions, units=(units[0], units[1]),
             loss=(loss[0], loss[1]), declined=known.declined + of.declined,
             unfit=known.unfit + of.unfit, delays=delays,
+            matching=matched(
+                known.matching,
+                (one for one in mine if version is None or one.outcome.label_version == version),
+                self._output, self._metric,
+            ),
         )  # fmt: skip
 
     def _judge_labels(
@@ -359,6 +368,15 @@ class Watch:
             "loss": [s / n if n else None for s, n in zip(known.loss, known.units, strict=True)],
             "declined": known.declined,
             "unfit": known.unfit,
+            "output": self._output.name,
+            "reads": self._output.reads,
+            "unfit_because": [
+                {"code": why, "count": count,
+                 "reason": reason(why, known.matching.examples.get(why, ""), self._output)}
+                for why, count in known.matching.unfit.items()
+            ],
+            "matched": list(self._arms_turned(known.matching.matched)),
+            "fault": told(known.matching, self._output),
             "delay_s": shown,
             "coverage": {arm: list(counts) for arm, counts in self.label_coverage.items()},
             "passed_over": self._labelled.passed,
@@ -375,12 +393,15 @@ class Watch:
         pairs = candidate if self.paired else 0
         return Facts(
             overall=overall,
-            verdicts=(*monitor.verdicts(judge, self.rules, only=whole), *self._costly({""})),
+            verdicts=(*self._believed(monitor.verdicts(judge, self.rules, only=whole)),
+                      *self._costly({""})),
             units=(production, candidate), pairs=pairs,
             mirrored=self.counted.get("mirrored", 0), copied=self.counted.get("copied", 0),
             segments={name: cell[1] for name, cell in self.totals.items() if name},
             healthy_s=self.healthy_s, step_s=float(max(self._last - self._step[1], 0)),
             streak=self.counted.get("streak", 0), broken=self.counted.get("broken", 0),
+            unfit_labels=told(self.labels.matching, self._output),
+            labels_broken=self.labels.matching.state == "broken",
             mismatch=self._mismatch(), stale_s=max(now - self._last, 0.0) if self._last else 0.0,
         )  # fmt: skip
 
@@ -388,7 +409,24 @@ class Watch:
         """Every verdict, or those of some (metric, segment)."""
         if self._judge is None:
             return ()
-        return (*monitor.verdicts(self._judge, self.rules, only=only), *self._costly())
+        return (*self._believed(monitor.verdicts(self._judge, self.rules, only=only)), *self._costly())
+
+    def _believed(self, verdicts: Sequence[monitor.Verdict]) -> tuple[monitor.Verdict, ...]:
+        """Take back a pass of quality while no label equals any answer: both are wrong in every row."""
+        why = told(self.labels.matching, self._output)
+        if not why:
+            return tuple(verdicts)
+        word: monitor.Word = (
+            "broken input" if self.labels.matching.state == "broken" else "inconclusive"
+        )
+        return tuple(
+            msgspec.structs.replace(one, verdict=word, reason=why)
+            if one.metric == "quality" and one.verdict == "pass" else one for one in verdicts
+        )  # fmt: skip
+
+    def _arms_turned(self, arms: tuple[int, int]) -> tuple[int, int]:
+        """Production first: after a promotion the release that was left has its part."""
+        return (arms[1], arms[0]) if self.reverse else arms
 
     def _costly(self, only: set[str] | None = None) -> tuple[monitor.Verdict, ...]:
         """Verdicts on cost. Without a guardrail they are figures, judged at a margin of none."""

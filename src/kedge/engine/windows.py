@@ -23,6 +23,7 @@ from itertools import chain, compress, islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from kedge.core.costs import cost_of, prices_of
+from kedge.core.evidence.answers import get_target
 from kedge.core.records import JoinRow
 from kedge.core.route import key_of
 from kedge.core.values import Output, Prices, State
@@ -87,7 +88,7 @@ class Counter:
         self._replica = replica
         self._state = state
         self._rest = rest
-        self._output: Output = state.policy.output
+        self._output: Output = get_target(state)
         self._key = key_of(state.salt)
         self._predictions = Predictions(state)
         self._whole = self._output.kind == "custom" or (

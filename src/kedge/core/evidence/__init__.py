@@ -1,0 +1,1 @@
+"""Evidence about a comparison: what counts, and how it is judged. Pure."""
