@@ -206,15 +206,17 @@ def register(
     schema: str | None,
 ) -> None:
     """Register the model in PATH as a version of ENDPOINT's model."""
-    from kedge.enrol import register_version
+    from kedge.enrol import label_reading, register_version
+    from kedge.report import label_reading_text
 
     trained_on = None
     if training_set is not None:
         from kedge.datasets import read_training_set
 
         trained_on = read_training_set(training_set)
+    place = context.place()
     version, new = register_version(
-        context.place(),
+        place,
         endpoint,
         path,
         golden=golden,
@@ -223,6 +225,7 @@ def register(
         schema=schema,
         trained_on=trained_on,
     )
+    labels = label_reading(place, endpoint, version)
     fields = ", ".join(f"{f.name}:{f.dtype}{list(f.shape) or ''}" for f in version.signature.inputs)
     outputs = ", ".join(
         f"{f.name}:{f.dtype}{list(f.shape) or ''}" for f in version.signature.outputs
@@ -231,12 +234,13 @@ def register(
         {"endpoint": endpoint, "version": version.label, "new": new, "flavour": version.flavour,
          "digest": version.digest, "size": version.size, "load_s": version.load_s,
          "golden": version.golden, "signature": version.signature, "schema": version.schema,
-         "trained_on": version.trained_on},
+         "trained_on": version.trained_on, "labels": labels},
         f"{endpoint} {version.label}" + ("" if new else " (registered before: the same bytes)") +
         f"\n  flavour   {version.flavour}\n  takes     {fields}\n  gives     {outputs}\n"
         f"  size      {version.size:,} bytes\n  digest    {version.digest}\n"
         f"  loads in  {version.load_s:.2f} s, answers its golden rows ({version.golden})" +
-        (f"\n  trained   on {version.trained_on.label}" if version.trained_on else ""),
+        (f"\n  trained   on {version.trained_on.label}" if version.trained_on else "") +
+        f"\n{label_reading_text(labels)}",
     )  # fmt: skip
 
 

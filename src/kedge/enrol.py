@@ -10,8 +10,9 @@ from typing import Any
 
 from kedge.adapters import process
 from kedge.core.errors import Refused, UnfitModel
+from kedge.core.evidence.answers import line, proposed, spare_outputs, target
 from kedge.core.features import misfit
-from kedge.core.values import ModelVersion, TrainingSet
+from kedge.core.values import ModelVersion, State, TrainingSet
 from kedge.engine.registration import register
 from kedge.ports import Flavour, Loader, Note
 from kedge.tensors import ProbeResult
@@ -128,3 +129,21 @@ def register_version(
         place.ledger.note(endpoint, Note(kind="registered", body=body), by=actor(), reason="",
                           at=place.clock.now())  # fmt: skip
     return version, new
+
+
+def label_reading(place: Workplace, endpoint: str, version: ModelVersion) -> dict[str, Any]:
+    """Return which output of a version labels are compared with, and what to declare where none is.
+
+    Returns:
+        The output, how it is read, whether the policy declares it, why it cannot be read, and lines
+        for kedge.toml, the likeliest first.
+    """
+    state = place.ledger.read().states.get(endpoint, State(endpoint=endpoint))
+    gives, spare = version.signature.outputs, spare_outputs(state)
+    found = target(state.policy.output, gives, spare)
+    undecided = found.chosen or bool(found.unread)
+    return {
+        "output": found.name, "dtype": found.dtype, "reads": found.reads,
+        "declared": not found.chosen, "fault": found.unread, "tolerance": found.tolerance,
+        "proposed": [line(each) for each in proposed(gives, spare)] if undecided else [],
+    }  # fmt: skip

@@ -70,7 +70,7 @@ class Reading:
         found = number(value)
         return nan if found is None else found
 
-    def _spelled(self, value: str | float | bool) -> str:  # noqa: FBT001 - an outcome may be one
+    def _spelled(self, value: str | float | bool) -> str:
         """Return an outcome as the answers spell it: whole numbers in one way, words as they are."""
         known = normal(self.output if isinstance(self.output, Target) else None, value)
         return spelled(value if known is None else known)

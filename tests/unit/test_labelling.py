@@ -14,6 +14,7 @@ import pytest
 from kedge import labelling
 from kedge.core.errors import Refused
 from kedge.core.records import Ingested, Joined, Outcome
+from kedge.core.values import State
 from kedge.labelling import BATCH, FAULTS, hand_in, hand_in_lines, read
 
 AT = 1_767_600_000.0
@@ -22,7 +23,7 @@ AT = 1_767_600_000.0
 class Ledger:
     """Knows one endpoint."""
 
-    states = {"flights": object()}
+    states = {"flights": State(endpoint="flights")}
 
     def read(self) -> Ledger:
         return self
@@ -182,7 +183,8 @@ def test_every_line_is_in_one_count_and_what_waits_is_taken_first(tmp_path: Path
     assert there.records.asked == ["ingest", "ingest", BATCH, 5]
     assert found == {
         "joined": BATCH + 5, "declined": 0, "duplicates": 0, "conflicts": 0, "parked": 0,
-        "unknown": 0, "ambiguous": 0, "unreadable": 2, "faults": found["faults"],
+        "unknown": 0, "ambiguous": 0, "unreadable": 2, "unfit": 0, "unfit_because": [],
+        "faults": found["faults"],
     }  # fmt: skip
     assert [fault.split(": ")[0] for fault in found["faults"]] == [
         f"a.jsonl:{BATCH + 6}", f"a.jsonl:{BATCH + 7}",

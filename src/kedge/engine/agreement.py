@@ -107,6 +107,13 @@ def _named(of: Target, place: int) -> Said:
     return Said(None if isinstance(name, str) else float(name), spelled(name), yes=False)
 
 
+def row_text(columns: Columns, row: int) -> str:
+    """Every output of a row with its name, for people."""
+    return "; ".join(f"{name}={_text(columns[name][row])}" for name in sorted(columns))[
+        :LONGEST_ROW
+    ]
+
+
 class Sayings(NamedTuple):
     """What many rows say: `Said`, column by column."""
 
@@ -219,6 +226,8 @@ def _word(value: Any) -> str:
     return spelled(value) if isinstance(value, str | bytes | int | float) else _text(value)
 
 
+LONGEST_ROW = 200
+"""Characters of a row in an example."""
 LONGEST = 8
 """Elements of a vector that its text shows; the comparison looks at all of them."""
 
@@ -296,8 +305,8 @@ def agreeing_rows(output: Output, ours: Columns, theirs: Columns, rows: int) -> 
     """
     score = output.score or (output.value if output.kind == "score" else None)
     if output.kind == "class":
-        one, other = sayings(output, [ours], [rows]), sayings(output, [theirs], [rows])
-        return sum(same_rows(output, one, other))
+        said_both = (sayings(output, [each], [rows]) for each in (ours, theirs))
+        return sum(same_rows(output, *said_both))
     if output.kind != "exact" and score is not None and score in ours and score in theirs:
         mine, other = ours[score], theirs[score]
         if mine.dtype.kind in NUMBERS and other.dtype.kind in NUMBERS and mine.size and other.size:

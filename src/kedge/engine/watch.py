@@ -371,8 +371,11 @@ class Watch:
             "output": self._output.name,
             "reads": self._output.reads,
             "unfit_because": [
-                {"code": why, "count": count,
-                 "reason": reason(why, known.matching.examples.get(why, ""), self._output)}
+                {
+                    "code": why,
+                    "count": count,
+                    "reason": reason(why, known.matching.examples.get(why, ""), self._output),
+                }
                 for why, count in known.matching.unfit.items()
             ],
             "matched": list(self._arms_turned(known.matching.matched)),
@@ -409,7 +412,10 @@ class Watch:
         """Every verdict, or those of some (metric, segment)."""
         if self._judge is None:
             return ()
-        return (*self._believed(monitor.verdicts(self._judge, self.rules, only=only)), *self._costly())
+        return (
+            *self._believed(monitor.verdicts(self._judge, self.rules, only=only)),
+            *self._costly(),
+        )
 
     def _believed(self, verdicts: Sequence[monitor.Verdict]) -> tuple[monitor.Verdict, ...]:
         """Take back a pass of quality while no label equals any answer: both are wrong in every row."""

@@ -476,8 +476,10 @@ def _examples(
     if any(differs):
         ids = part.ids()
         for row in compress(range(len(differs)), differs):
-            texts = (one.row(row).text() for one in (ours, theirs))
-            yield Example(ids[row], part.segments[row], *texts)
+            old, new = (one.row(row).text() for one in (ours, theirs))
+            if old == new:  # what differs is another output than the one that is read
+                old, new = part.whole(row)
+            yield Example(ids[row], part.segments[row], old, new)
 
 
 def _agreement(pairs: _Pairs) -> dict[str, Agreement]:

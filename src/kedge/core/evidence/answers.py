@@ -161,7 +161,7 @@ def _too_many(known: Field, reads: Reads) -> bool:
 # ---------------------------------------------------------------- what a label says
 
 
-def spelled(value: str | float | bytes | bool) -> str:  # noqa: FBT001 - a class may be a truth value
+def spelled(value: str | float | bytes | bool) -> str:
     """Return a class in its one spelling: whole numbers without a point, truth values as 1 and 0."""
     if isinstance(value, str):
         return value
@@ -201,7 +201,7 @@ def number(value: Known) -> float | None:
     return found if isfinite(found) else None
 
 
-def _whole(value: str | float | bool) -> str:  # noqa: FBT001 - a class may be a truth value
+def _whole(value: str | float | bool) -> str:
     """Return the spelling of a whole number however it was written; other text as it is."""
     if isinstance(value, str):
         text = value.strip()
@@ -220,9 +220,7 @@ def normal(target: Target | None, value: Known) -> Known:
     """
     if target is None or target.unread or value is None or isinstance(value, bool):
         return value
-    words = target.dtype == "string" or (
-        target.reads == "place" and any(isinstance(each, str) for each in target.classes)
-    )
+    words = target.dtype == "string" or any(isinstance(each, str) for each in target.classes)
     if words:
         return spelled(value) if target.reads in ("class", "place") else value
     known = number(value)
@@ -253,17 +251,23 @@ def unfit(output: Output, value: Known, *, measured: bool = False) -> Unfit | No
     if not isinstance(output, Target):
         return "text" if measured and number(value) is None and output.kind != "binary" else None
     if output.unread in ("ambiguous", "missing", "unreadable"):
-        return output.unread  # type: ignore[return-value]
+        return output.unread
     if measured and output.dtype in ("string", "bool"):
         return "no_number"
     if output.kind == "binary" or value is None:
         return None
     if output.reads == "number":
-        return "no_number" if output.dtype == "string" else None if number(value) is not None else "text"
+        return (
+            "no_number"
+            if output.dtype == "string"
+            else None
+            if number(value) is not None
+            else "text"
+        )
     return _unfit_class(output, value)
 
 
-def _unfit_class(target: Target, value: str | float | bool) -> Unfit | None:  # noqa: FBT001
+def _unfit_class(target: Target, value: str | float | bool) -> Unfit | None:
     """Return why a label is none of the classes that an output can give."""
     if target.classes and target.reads in ("class", "place"):
         words = any(isinstance(each, str) for each in target.classes)
@@ -271,7 +275,15 @@ def _unfit_class(target: Target, value: str | float | bool) -> Unfit | None:  # 
         return None if text in set(map(spelled, target.classes)) else "not_a_class"
     if target.reads == "place":
         known = number(value)
-        return "text" if known is None else "fraction" if known != int(known) else "range" if known < 0 else None
+        return (
+            "text"
+            if known is None
+            else "fraction"
+            if known != int(known)
+            else "range"
+            if known < 0
+            else None
+        )
     if target.dtype in (None, "string"):
         return None
     if target.dtype == "bool":
@@ -298,7 +310,9 @@ def equal(output: Output, score: float | None, decision: str | None, value: Know
     if score is not None:
         known = number(value)
         if known is None:
-            known_truth = truth(value) if isinstance(output, Target) and output.dtype == "bool" else None
+            known_truth = (
+                truth(value) if isinstance(output, Target) and output.dtype == "bool" else None
+            )
             return known_truth is not None and score == known_truth
         if abs(known) > EXACT_BELOW and decision is not None and decision.lstrip("-").isdecimal():
             return decision == _whole(value)
@@ -317,3 +331,46 @@ def decided(output: Output, score: float | None, decision: str | None) -> bool |
     if said is None and score is not None and isfinite(score):
         return score >= output.threshold
     return said
+
+
+# ---------------------------------------------------------------- what to declare
+
+
+def proposed(gives: Sequence[Field], spare: Collection[str] = ()) -> tuple[Output, ...]:
+    """Return the outputs that a policy could declare for a signature, the likeliest first.
+
+    One where the signature leaves one choice. A number alone may be a value or a probability, and a
+    vector may be the chances of classes: those are for a person to choose.
+    """
+    fields = [each for each in gives if each.name not in spare]
+    name = undeclared_name(fields)
+    known = next((each for each in fields if each.name == name), None)
+    if known is not None and not known.dtype.startswith("float"):
+        return (Output(kind="class", label=known.name),)
+    found: list[Output] = []
+    for each in [known] if known is not None else fields:
+        if not each.dtype.startswith("float"):
+            found.append(Output(kind="class", label=each.name))
+        elif each.shape in ((), (1,)):
+            found.append(Output(kind="score", value=each.name, tolerance=0.5))
+            found.append(Output(kind="binary", score=each.name))
+        elif each.shape == (2,):
+            found.append(Output(kind="binary", score=each.name))
+        elif len(each.shape) == 1:
+            found.append(Output(kind="class", label=each.name))
+    return tuple(found)
+
+
+def line(output: Output) -> str:
+    """Return an output as it is written in kedge.toml: what differs from the defaults."""
+    parts = [f'kind = "{output.kind}"']
+    for key in ("score", "label", "value"):
+        name = getattr(output, key)
+        if name is not None:
+            quoted = name.replace("\\", "\\\\").replace('"', '\\"')
+            parts.append(f'{key} = "{quoted}"')
+    if output.kind == "binary":
+        parts.append(f"threshold = {output.threshold:g}")
+    if output.kind == "score":
+        parts.append(f"tolerance = {output.tolerance:g}")
+    return f"output = {{{', '.join(parts)}}}"

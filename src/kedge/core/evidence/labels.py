@@ -28,7 +28,7 @@ from kedge.core.evidence.answers import (
     spelled,
     unfit,
 )
-from kedge.core.records import JoinRow, Known, Labelled
+from kedge.core.records import JoinRow, Labelled
 from kedge.core.values import Arm, Output, Value
 
 ENOUGH = 100
@@ -156,7 +156,7 @@ def _said(row: JoinRow) -> list[tuple[int, float | None, str | None]]:
     return found
 
 
-def _label(value: str | float | bool, *, words: bool) -> str | float:  # noqa: FBT001
+def _label(value: str | float | bool, *, words: bool) -> str | float:
     """Return a label as it is kept: a number where the answers are, otherwise a word."""
     known = number(value)
     if known is not None and not words:
