@@ -206,8 +206,7 @@ def register(
     schema: str | None,
 ) -> None:
     """Register the model in PATH as a version of ENDPOINT's model."""
-    from kedge.enrol import label_reading, register_version
-    from kedge.report import label_reading_text
+    from kedge.enrol import label_reading, label_reading_text, register_version
 
     trained_on = None
     if training_set is not None:

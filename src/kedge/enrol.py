@@ -147,3 +147,20 @@ def label_reading(place: Workplace, endpoint: str, version: ModelVersion) -> dic
         "declared": not found.chosen, "fault": found.unread, "tolerance": found.tolerance,
         "proposed": [line(each) for each in proposed(gives, spare)] if undecided else [],
     }  # fmt: skip
+
+
+def label_reading_text(found: dict[str, Any]) -> str:
+    """Which output labels are compared with, and what to declare, for people."""
+    if found["fault"] == "ambiguous":
+        head = "cannot be compared: several outputs could be meant"
+    elif found["fault"] == "missing":
+        head = f"cannot be compared: the version gives no output {found['output']}, which kedge.toml declares"
+    elif found["fault"] == "unreadable":
+        head = f"cannot be compared: output {found['output']} is not one class or number a row"
+    else:
+        head = f"are compared with output {found['output']}:{found['dtype']}"
+        if found["reads"] == "number":
+            head += f", right within {found['tolerance']:g}"
+    choose = "; declare one in kedge.toml:" if len(found["proposed"]) > 1 else "; to declare it:"
+    lines = [f"  labels    {head}{choose if found['proposed'] else ''}"]
+    return "\n".join([*lines, *(f"            {line}" for line in found["proposed"])])

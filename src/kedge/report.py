@@ -373,23 +373,6 @@ def _agreement_lines(found: dict[str, Any]) -> list[str]:
     return lines
 
 
-def label_reading_text(found: dict[str, Any]) -> str:
-    """Which output labels are compared with, and what to declare, for people."""
-    if found["fault"] == "ambiguous":
-        head = "cannot be compared: several outputs could be meant"
-    elif found["fault"] == "missing":
-        head = f"cannot be compared: the version gives no output {found['output']}, which kedge.toml declares"
-    elif found["fault"] == "unreadable":
-        head = f"cannot be compared: output {found['output']} is not one class or number a row"
-    else:
-        head = f"are compared with output {found['output']}:{found['dtype']}"
-        if found["reads"] == "number":
-            head += f", right within {found['tolerance']:g}"
-    choose = "; declare one in kedge.toml:" if len(found["proposed"]) > 1 else "; to declare it:"
-    lines = [f"  labels    {head}{choose if found['proposed'] else ''}"]
-    return "\n".join([*lines, *(f"            {line}" for line in found["proposed"])])
-
-
 def _label_lines(found: dict[str, Any]) -> list[str]:
     arms = [
         f"{arm} {labelled:,} of {predictions:,}"

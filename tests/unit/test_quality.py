@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from kedge.core.errors import BadRequest, Refused
+from kedge.core.evidence.answers import target
 from kedge.core.quality import LOSSES, Seen, bad, loss_of, tally
 from kedge.core.records import JoinRow, Labelled, Outcome
-from kedge.core.values import Output
+from kedge.core.values import Field, Output
 
 BINARY = Output(kind="binary", score="p", threshold=0.5)
 SCORE = Output(kind="score", score="y", tolerance=2.0)
@@ -157,3 +158,36 @@ def test_what_was_seen_can_be_kept_and_gone_on_with() -> None:
     again = Seen(seen.keys())
     assert not again.first("a", 1)
     assert again.first("a", 2)
+
+
+# ---------------------------------------------------------------- labels that cannot be judged
+
+
+def test_a_custom_output_is_judged_by_labels_too() -> None:
+    """The function compares two answers; a label meets the class or the number."""
+    custom = Output(kind="custom", function="m:f", label="label")
+    assert bad(custom, None, "cat", "dog") is True
+    found = tally([one(1, score=1.0), one(2, score=0.0)], custom, "error_rate")
+    assert found.strata[0].cells[""] == (2, 0, 1, 0)
+
+
+@pytest.mark.parametrize("output", [Output(kind="class"), Output(label="label")])
+@pytest.mark.parametrize("metric", ["absolute_error", "log_loss", "brier"])
+def test_a_class_has_no_distance_and_no_probability(output: Output, metric: str) -> None:
+    with pytest.raises(Refused) as caught:
+        loss_of(metric, output)
+    assert (caught.value.code, caught.value.hint) == ("metric_unfit", "one of: error_rate")
+
+
+def test_a_label_that_fits_nothing_is_unfit_and_not_wrong() -> None:
+    whole = target(Output(), [Field("label", "int64"), Field("p", "float64", (3,))])
+    rows = [one(n, value=value, score=1.0) for n, value in enumerate(["yes", 1.5, 1, "1", 2])]
+    found = tally(rows, whole, "error_rate")
+    assert (found.unfit, found.strata[0].cells[""]) == (2, (3, 0, 1, 0))
+    assert tally(rows, Output(), "absolute_error").unfit == 1
+
+
+def test_probabilities_of_named_classes_are_losses() -> None:
+    named = Output(kind="binary", score="p", classes=("stay", "churn"))
+    assert loss_of("brier", named)(named, 0.9, "1", "stay") == pytest.approx(0.81)
+    assert loss_of("log_loss", named)(named, 0.9, "1", "churn") < 0.02

@@ -23,7 +23,7 @@ from kedge.core.values import Dtype, Field, Output, State
 YES = frozenset({"1", "true", "yes", "t", "y"})
 NO = frozenset({"0", "false", "no", "f", "n"})
 EXACT_BELOW = 2**53
-"""Whole numbers up to here are exact as floats; larger ones are compared digit by digit."""
+"""Whole numbers below are exact as floats; larger ones are compared digit by digit."""
 LABEL_NAMES = frozenset({
     "label", "labels", "output_label", "predicted_label", "class", "class_label", "predicted_class",
     "prediction", "target", "y_pred",
@@ -229,7 +229,7 @@ def normal(target: Target | None, value: Known) -> Known:
         return value if said is None else float(said)
     if known is None:
         return value
-    if target.reads == "number" or abs(known) <= EXACT_BELOW or not isinstance(value, str):
+    if target.reads == "number" or abs(known) < EXACT_BELOW or not isinstance(value, str):
         return known
     return _whole(value)
 
@@ -314,7 +314,7 @@ def equal(output: Output, score: float | None, decision: str | None, value: Know
                 truth(value) if isinstance(output, Target) and output.dtype == "bool" else None
             )
             return known_truth is not None and score == known_truth
-        if abs(known) > EXACT_BELOW and decision is not None and decision.lstrip("-").isdecimal():
+        if abs(known) >= EXACT_BELOW and decision is not None and decision.lstrip("-").isdecimal():
             return decision == _whole(value)
         tolerance = 0.0 if output.kind == "class" else output.tolerance
         return abs(score - known) <= tolerance  # a NaN is wrong
