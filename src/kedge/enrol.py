@@ -145,6 +145,7 @@ def label_reading(place: Workplace, endpoint: str, version: ModelVersion) -> dic
     return {
         "output": found.name, "dtype": found.dtype, "reads": found.reads,
         "declared": not found.chosen, "fault": found.unread, "tolerance": found.tolerance,
+        "threshold": found.threshold,
         "proposed": [line(each) for each in proposed(gives, spare)] if undecided else [],
     }  # fmt: skip
 
@@ -161,6 +162,8 @@ def label_reading_text(found: dict[str, Any]) -> str:
         head = f"are compared with output {found['output']}:{found['dtype']}"
         if found["reads"] == "number":
             head += f", right within {found['tolerance']:g}"
+        elif found["reads"] == "yes":
+            head += f", yes from {found['threshold']:g} on"
     choose = "; declare one in kedge.toml:" if len(found["proposed"]) > 1 else "; to declare it:"
     lines = [f"  labels    {head}{choose if found['proposed'] else ''}"]
     return "\n".join([*lines, *(f"            {line}" for line in found["proposed"])])
