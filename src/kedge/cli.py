@@ -47,7 +47,8 @@ def main(context: click.Context, config: Path) -> None:
 def init(context: Context, endpoint: str, port: int) -> None:
     """Write kedge.toml for ENDPOINT and create its ledger."""
     from kedge.core.errors import Refused
-    from kedge.settings import TEMPLATE, owner_from_git, read
+    from kedge.enrol import proposed_line
+    from kedge.settings import OUTPUT_LINE, TEMPLATE, owner_from_git, read
     from kedge.verbs import create_workplace
 
     if context.config.exists():
@@ -57,6 +58,7 @@ def init(context: Context, endpoint: str, port: int) -> None:
     else:
         name, contact = owner_from_git()
         text = TEMPLATE.format(name=endpoint, port=port, owner=name, contact=contact)
+        text = text.replace(OUTPUT_LINE, proposed_line(context.state_dir, endpoint) or OUTPUT_LINE)
         read(text, where=context.config.name)
         context.config.write_text(text, encoding="utf-8")
     made = create_workplace(context.state_dir)

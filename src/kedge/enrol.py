@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kedge.adapters import process
-from kedge.core.errors import Refused, UnfitModel
+from kedge.core.errors import KedgeError, Refused, UnfitModel
 from kedge.core.evidence.answers import line, proposed, spare_outputs, target
 from kedge.core.features import misfit
 from kedge.core.values import ModelVersion, State, TrainingSet
@@ -150,6 +150,21 @@ def label_reading(place: Workplace, endpoint: str, version: ModelVersion) -> dic
     }  # fmt: skip
 
 
+def proposed_line(state_dir: Path, endpoint: str) -> str:
+    """Return the line for kedge.toml that the newest registered version leaves one choice for.
+
+    Empty where there is no ledger, no version, or more than one choice.
+    """
+    if not (state_dir / "ledger").exists():
+        return ""
+    try:
+        versions = Workplace(state_dir).registry.versions(endpoint)
+    except KedgeError:  # init writes the configuration anyway; the next command names the fault
+        return ""
+    lines = [line(each) for each in proposed(versions[-1].signature.outputs)] if versions else []
+    return lines[0] if len(lines) == 1 else ""
+
+
 def label_reading_text(found: dict[str, Any]) -> str:
     """Which output labels are compared with, and what to declare, for people."""
     if found["fault"] == "ambiguous":
@@ -157,7 +172,7 @@ def label_reading_text(found: dict[str, Any]) -> str:
     elif found["fault"] == "missing":
         head = f"cannot be compared: the version gives no output {found['output']}, which kedge.toml declares"
     elif found["fault"] == "unreadable":
-        head = f"cannot be compared: output {found['output']} is not one class or number a row"
+        head = f"cannot be compared: output {found['output']} holds more than one class or number a row"
     else:
         head = f"are compared with output {found['output']}:{found['dtype']}"
         if found["reads"] == "number":

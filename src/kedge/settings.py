@@ -482,6 +482,8 @@ def _judge_routing(policy: Policy, declared: Any, place: str, faults: list[str])
     )
 
 
+OUTPUT_LINE = 'output = {kind = "exact", tolerance = 1e-6}'
+"""The output that `kedge init` writes while no version is registered."""
 TEMPLATE = """\
 # kedge.toml: what this machine serves and how its releases are rolled out.
 # Bring a change into force with `kedge apply`; every key is explained in docs/reference/config.md.

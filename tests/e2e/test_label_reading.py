@@ -107,3 +107,16 @@ def test_labels_in_another_vocabulary_are_broken_input(make_site: Callable[..., 
     text = site.run("evidence", "flights").stdout
     assert "none equals any answer of either release" in text
     assert "'SETOSA'" in text
+
+
+def test_init_writes_the_output_of_a_version_that_is_registered(
+    make_site: Callable[..., Site],
+) -> None:
+    """The configuration was lost, and is written anew beside its ledger."""
+    site = make_site(policy=QUALITY)
+    site.run("init", "flights")
+    told = site.run("register", "flights", classifier(site.root / "one", [0, 1, 2, 3])).stdout
+    assert f"are compared with output label:string; to declare it:\n            {PROPOSED}" in told
+    (site.root / "kedge.toml").unlink()
+    site.run("init", "flights")
+    assert f"\n{PROPOSED}\n" in (site.root / "kedge.toml").read_text()

@@ -244,14 +244,14 @@ def unfit(output: Output, value: Known, *, measured: bool = False) -> Unfit | No
     """
     if isinstance(value, float) and not isfinite(value):
         return "not_finite"
+    if isinstance(output, Target) and output.unread in ("ambiguous", "missing", "unreadable"):
+        return output.unread
     if output.kind == "binary" and truth(value, output.classes) is None:
         return "not_yes_or_no"
     if output.kind == "score" and number(value) is None:
         return "text"
     if not isinstance(output, Target):
         return "text" if measured and number(value) is None and output.kind != "binary" else None
-    if output.unread in ("ambiguous", "missing", "unreadable"):
-        return output.unread
     if measured and output.dtype in ("string", "bool"):
         return "no_number"
     if output.kind == "binary" or value is None:

@@ -235,7 +235,7 @@ def reason(why: str, example: str, output: Output) -> str:
     return {
         "ambiguous": f"no output is declared for labels, and the release gives {among}",
         "missing": f"the release gives no output {name}, but {among}",
-        "unreadable": f"output {name} is not one class or number a row",
+        "unreadable": f"output {name} holds more than one class or number a row",
         "text": f"label {example!r} is text, output{of} gives {gives}",
         "fraction": f"label {example} is not a whole number, output{of} gives {gives}",
         "range": f"label {example} is outside the range of {gives}, which output{of} gives",
