@@ -49,7 +49,8 @@ def main(context: click.Context, config: Path, acting_as: str) -> None:
 def init(context: Context, endpoint: str, port: int) -> None:
     """Write kedge.toml for ENDPOINT and create its ledger."""
     from kedge.core.errors import Refused
-    from kedge.settings import TEMPLATE, owner_from_git, read
+    from kedge.enrol import proposed_line
+    from kedge.settings import OUTPUT_LINE, TEMPLATE, owner_from_git, read
     from kedge.verbs import create_workplace
 
     if context.config.exists():
@@ -59,6 +60,7 @@ def init(context: Context, endpoint: str, port: int) -> None:
     else:
         name, contact = owner_from_git()
         text = TEMPLATE.format(name=endpoint, port=port, owner=name, contact=contact)
+        text = text.replace(OUTPUT_LINE, proposed_line(context.state_dir, endpoint) or OUTPUT_LINE)
         read(text, where=context.config.name)
         context.config.write_text(text, encoding="utf-8")
     made = create_workplace(context.state_dir)
@@ -208,15 +210,16 @@ def register(
     schema: str | None,
 ) -> None:
     """Register the model in PATH as a version of ENDPOINT's model."""
-    from kedge.enrol import register_version
+    from kedge.enrol import label_reading, label_reading_text, register_version
 
     trained_on = None
     if training_set is not None:
         from kedge.datasets import read_training_set
 
         trained_on = read_training_set(training_set)
+    place = context.place()
     version, new = register_version(
-        context.place(),
+        place,
         endpoint,
         path,
         golden=golden,
@@ -225,6 +228,7 @@ def register(
         schema=schema,
         trained_on=trained_on,
     )
+    labels = label_reading(place, endpoint, version)
     fields = ", ".join(f"{f.name}:{f.dtype}{list(f.shape) or ''}" for f in version.signature.inputs)
     outputs = ", ".join(
         f"{f.name}:{f.dtype}{list(f.shape) or ''}" for f in version.signature.outputs
@@ -233,12 +237,13 @@ def register(
         {"endpoint": endpoint, "version": version.label, "new": new, "flavour": version.flavour,
          "digest": version.digest, "size": version.size, "load_s": version.load_s,
          "golden": version.golden, "signature": version.signature, "schema": version.schema,
-         "trained_on": version.trained_on},
+         "trained_on": version.trained_on, "labels": labels},
         f"{endpoint} {version.label}" + ("" if new else " (registered before: the same bytes)") +
         f"\n  flavour   {version.flavour}\n  takes     {fields}\n  gives     {outputs}\n"
         f"  size      {version.size:,} bytes\n  digest    {version.digest}\n"
         f"  loads in  {version.load_s:.2f} s, answers its golden rows ({version.golden})" +
-        (f"\n  trained   on {version.trained_on.label}" if version.trained_on else ""),
+        (f"\n  trained   on {version.trained_on.label}" if version.trained_on else "") +
+        f"\n{label_reading_text(labels)}",
     )  # fmt: skip
 
 

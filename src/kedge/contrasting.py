@@ -25,6 +25,7 @@ from kedge.bundles import Transform
 from kedge.core.contrast import LEAST, Cell, Swap
 from kedge.core.defects import SHARE
 from kedge.core.errors import BadRequest, KedgeError, ModelFailure, Unavailable
+from kedge.core.evidence.answers import get_target
 from kedge.core.features import Spec
 from kedge.core.generations import Online
 from kedge.core.values import Release, Signature, State
@@ -84,6 +85,7 @@ class Contrasting:
         """
         self._place = place
         self._state = state
+        self._target = get_target(state)
         self._today = today
         self._reading = reading
         self._online = online
@@ -202,7 +204,7 @@ class Contrasting:
     def _read(self, answer: tuple[Columns, int] | KedgeError) -> float:
         if isinstance(answer, KedgeError):
             return np.nan if answer.code in UNREAD else np.inf
-        one = said(self._state.policy.output, *answer)
+        one = said(self._target, *answer)
         return self._reading.answer(one.score, one.decision)
 
     # ------------------------------------------------------------ values by key

@@ -14,6 +14,7 @@ from kedge.core.contrast import LEAST
 from kedge.core.diagnosis import diagnose
 from kedge.core.durations import seconds
 from kedge.core.errors import KedgeError, Refused
+from kedge.core.evidence.answers import get_target
 from kedge.core.facts import Facts, Instruments, Sample
 from kedge.core.filed import Filed, filed
 from kedge.core.generations import Online
@@ -88,7 +89,7 @@ def diagnosis_of(
     )  # fmt: skip
     reference = _Referring(place, state, new, old, today, options, now).found(accepted)
     read_columns(state, today, *((reference.logged,) if reference is not None else ()))
-    reading = Reading(state.policy.output)
+    reading = Reading(get_target(state), _metric(state))
     known = [*today.outcomes, *(reference.logged.outcomes if reference is not None else ())]
     reading.outcomes(known)  # words or numbers: the same for both windows
     cells = Contrasting(place, state, today, reading, online, say).gather(new, old)
@@ -133,6 +134,11 @@ def _releases(state: State, *, production: bool = False) -> tuple[Release, Relea
     return live, state.releases[back] if back is not None else None
 
 
+def _metric(state: State) -> str:
+    """Return the loss that the policy judges quality by."""
+    return guardrails(state.policy)["quality"].metric or "error_rate"
+
+
 def _label(release: Release) -> str:
     return f"{release.label} (v{release.version})"
 
@@ -145,7 +151,7 @@ def _facts(
     cells: Cells,
 ) -> Facts:  # fmt: skip
     new, old = releases
-    metric = guardrails(state.policy)["quality"].metric or "error_rate"
+    metric = _metric(state)
     parts = frozenset(changed(new, old)) if old is not None else frozenset()
     divided = len(cells.answers) == 4 or not parts
     both = frozenset({"model", "features"})

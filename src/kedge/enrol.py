@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from kedge.adapters import process
-from kedge.core.errors import Refused, UnfitModel
+from kedge.core.errors import KedgeError, Refused, UnfitModel
+from kedge.core.evidence.answers import line, proposed, spare_outputs, target
 from kedge.core.features import misfit
-from kedge.core.values import ModelVersion, TrainingSet
+from kedge.core.values import ModelVersion, State, TrainingSet
 from kedge.engine.registration import register
 from kedge.ports import Flavour, Loader, Note
 from kedge.tensors import ProbeResult
@@ -128,3 +129,56 @@ def register_version(
         place.ledger.note(endpoint, Note(kind="registered", body=body), by=actor(), reason="",
                           at=place.clock.now())  # fmt: skip
     return version, new
+
+
+def label_reading(place: Workplace, endpoint: str, version: ModelVersion) -> dict[str, Any]:
+    """Return which output of a version labels are compared with, and what to declare where none is.
+
+    Returns:
+        The output, how it is read, whether the policy declares it, why it cannot be read, and lines
+        for kedge.toml, the likeliest first.
+    """
+    state = place.ledger.read().states.get(endpoint, State(endpoint=endpoint))
+    gives, spare = version.signature.outputs, spare_outputs(state)
+    found = target(state.policy.output, gives, spare)
+    undecided = found.chosen or bool(found.unread)
+    return {
+        "output": found.name, "dtype": found.dtype, "reads": found.reads,
+        "declared": not found.chosen, "code": found.unread, "tolerance": found.tolerance,
+        "threshold": found.threshold,
+        "proposed": [line(each) for each in proposed(gives, spare)] if undecided else [],
+    }  # fmt: skip
+
+
+def proposed_line(state_dir: Path, endpoint: str) -> str:
+    """Return the line for kedge.toml that the newest registered version leaves one choice for.
+
+    Empty where there is no ledger, no version, or more than one choice.
+    """
+    if not (state_dir / "ledger").exists():
+        return ""
+    try:
+        versions = Workplace(state_dir).registry.versions(endpoint)
+    except KedgeError:  # init writes the configuration anyway; the next command names the fault
+        return ""
+    lines = [line(each) for each in proposed(versions[-1].signature.outputs)] if versions else []
+    return lines[0] if len(lines) == 1 else ""
+
+
+def label_reading_text(found: dict[str, Any]) -> str:
+    """Which output labels are compared with, and what to declare, for people."""
+    if found["code"] == "ambiguous":
+        head = "cannot be compared: several outputs could be meant"
+    elif found["code"] == "missing":
+        head = f"cannot be compared: the version gives no output {found['output']}, which kedge.toml declares"
+    elif found["code"] == "unreadable":
+        head = f"cannot be compared: output {found['output']} holds more than one class or number a row"
+    else:
+        head = f"are compared with output {found['output']}:{found['dtype']}"
+        if found["reads"] == "number":
+            head += f", right within {found['tolerance']:g}"
+        elif found["reads"] == "yes":
+            head += f", yes from {found['threshold']:g} on"
+    choose = "; declare one in kedge.toml:" if len(found["proposed"]) > 1 else "; to declare it:"
+    lines = [f"  labels    {head}{choose if found['proposed'] else ''}"]
+    return "\n".join([*lines, *(f"            {line}" for line in found["proposed"])])

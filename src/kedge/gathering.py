@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from kedge.asking import decoded
 from kedge.core.contrast import LEAST
-from kedge.core.quality import number, truth
+from kedge.core.evidence.answers import Target, normal, number, spelled, truth, unfit
+from kedge.core.evidence.labels import MEASURED
 from kedge.core.records import HOUR_S, JoinRow, Known, live_version
 from kedge.core.values import Arm, Field, Output, State
 from kedge.wiring import Workplace
@@ -40,29 +41,39 @@ Floats = NDArray[np.float64]
 
 
 class Reading:
-    """How answers and outcomes are read as numbers; words are numbered, in both the same way."""
+    """How answers and outcomes are read as numbers; classes are numbered, in both the same way."""
 
-    def __init__(self, output: Output) -> None:
+    def __init__(self, output: Output, metric: str = "error_rate") -> None:
         self.output = output
+        self._measured = metric in MEASURED
         self._words: dict[str, float] = {}
-        self._in_words = False
+        self._in_words = isinstance(output, Target) and output.reads in ("class", "place")
+        self._in_words = self._in_words and not self._measured
+        self._apart = 1.0 + 2.0 * output.tolerance
+        """Between the numbers of two classes: no tolerance makes two classes one."""
 
     def outcomes(self, values: Sequence[Known]) -> Floats:
         """Outcomes, NaN where there is none or it does not fit."""
         if self.output.kind not in ("binary", "score") and not self._in_words:
-            self._in_words = any(isinstance(v, str) and number(v) is None for v in values)
+            self._in_words = not self._measured and any(
+                isinstance(v, str) and number(v) is None for v in values
+            )
         return np.array([self._outcome(value) for value in values], np.float64)
 
     def _outcome(self, value: Known) -> float:
-        if value is None:
+        if value is None or unfit(self.output, value, measured=self._measured) is not None:
             return nan
         if self._in_words:
-            return self._word(str(value))
+            return self._word(self._spelled(value))
         if self.output.kind == "binary":
-            said = truth(value)
-            return nan if said is None else float(said)
+            return float(bool(truth(value, self.output.classes)))
         found = number(value)
         return nan if found is None else found
+
+    def _spelled(self, value: str | float | bool) -> str:
+        """Return an outcome as the answers spell it: whole numbers in one way, words as they are."""
+        known = normal(self.output if isinstance(self.output, Target) else None, value)
+        return spelled(value if known is None else known)
 
     def answer(self, score: float | None, decision: str | None) -> float:
         """An answer; infinite where it says nothing that can be read."""
@@ -74,7 +85,7 @@ class Reading:
         return np.inf if said is None else float(said)
 
     def _word(self, text: str) -> float:
-        return self._words.setdefault(text, float(len(self._words)))
+        return self._words.setdefault(text, len(self._words) * self._apart)
 
 
 @dataclass

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import csv
 import difflib
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from decimal import Decimal
@@ -18,6 +20,8 @@ from typing import Any
 import msgspec
 
 from kedge.core.errors import Refused
+from kedge.core.evidence.answers import EXACT_BELOW, Target, get_target, normal, unfit
+from kedge.core.evidence.labels import reason
 from kedge.core.records import COUNTS, Ingested, Joined, Outcome
 from kedge.judging import state_of
 from kedge.wiring import Workplace
@@ -26,6 +30,8 @@ BATCH = 20_000
 """Outcomes joined in one transaction: a kill loses one batch, whole, and it can be handed in again."""
 FAULTS = 100
 """Faulty lines that are named; beyond it they are only counted."""
+SHOWN = 64
+"""Characters of a label in a message."""
 LONGEST = 1024
 """Characters of an id or a word: longer ones are somebody's document."""
 KNOWN = frozenset({"id", "value", "at", "label_version"})
@@ -45,66 +51,94 @@ def hand_in(place: Workplace, endpoint: str, path: Path) -> dict[str, Any]:
 
     Returns:
         How many were joined, declined, duplicates, conflicts, parked, unknown, ambiguous and
-        unreadable, and the first faults in words.
+        unreadable, and the first faults in words; how many are unfit, by reason: those are kept,
+        and not judged while the output stays as it is.
 
     Raises:
         Refused: no such endpoint; `needs_analytics` for Parquet; `unknown_format`.
         Unavailable: the records cannot be written.
     """
-    return _join(place, endpoint, read(path))
+    target = _target(place, endpoint)
+    return _join(place, endpoint, read(path, target), target)
 
 
 def hand_in_lines(place: Workplace, endpoint: str, lines: Iterable[bytes]) -> dict[str, Any]:
     """Join outcomes that came as JSON lines; see `hand_in`."""
-    return _join(place, endpoint, _json_lines(lines, "line "))
+    target = _target(place, endpoint)
+    return _join(place, endpoint, _json_lines(lines, "line ", target), target)
 
 
-def _join(place: Workplace, endpoint: str, found: Iterator[Outcome | Fault]) -> dict[str, Any]:
-    state_of(place, endpoint)
+def _target(place: Workplace, endpoint: str) -> Target:
+    """Return what labels of an endpoint are compared with.
+
+    Raises:
+        Refused: `unknown_endpoint`.
+    """
+    return get_target(state_of(place, endpoint))
+
+
+def _join(
+    place: Workplace, endpoint: str, found: Iterator[Outcome | Fault], target: Target
+) -> dict[str, Any]:
     now = place.clock.unix()
     # What was answered a moment ago may be asked for already.
     while place.records.waiting() and place.records.ingest(now) != Ingested():
         pass
     total, faults, unreadable = Joined(), list[str](), 0
+    reasons: Counter[str] = Counter()
+    examples: dict[str, str] = {}
     while batch := list(islice(found, BATCH)):
         outcomes = [one for one in batch if isinstance(one, Outcome)]
         bad = [one for one in batch if isinstance(one, Fault)]
         unreadable += len(bad)
         faults += [str(one) for one in bad][: FAULTS - len(faults)]
+        for one in outcomes:
+            why = None if one.value is None else unfit(target, one.value)
+            if why is not None:
+                reasons[why] += 1
+                examples.setdefault(why, str(one.value)[:SHOWN])
         done = place.records.join(endpoint, outcomes, now)
         total = total.plus(msgspec.structs.replace(done, labelled=()))
     return {**{name: getattr(total, name) for name in COUNTS},
-            "unreadable": unreadable, "faults": faults}  # fmt: skip
+            "unreadable": unreadable, "unfit": reasons.total(), "faults": faults,
+            "unfit_because": [
+                {"code": why, "count": count, "reason": reason(why, examples[why], target)}
+                for why, count in reasons.items()
+            ]}  # fmt: skip
 
 
 # ---------------------------------------------------------------- reading
 
 
-def read(path: Path) -> Iterator[Outcome | Fault]:
-    """The outcomes of a file, and its faults, in order.
+def read(path: Path, target: Target | None = None) -> Iterator[Outcome | Fault]:
+    """Return the outcomes of a file, and its faults, in order.
+
+    `target` says what a value is: to an output of words, 007 in a CSV is a word.
 
     Raises:
         Refused: `unknown_format`, `needs_analytics`.
     """
     match path.suffix.lower():
         case ".jsonl" | ".ndjson" | ".json":
-            return _json_file(path)
+            return _json_file(path, target)
         case ".csv":
-            return _csv(path)
+            return _csv(path, target)
         case ".parquet":
-            return _parquet(path)
+            return _parquet(path, target)
     raise Refused(
         f"{path.name}: outcomes are read from .jsonl, .csv or .parquet", code="unknown_format",
         hint='one JSON object a line: {"id": "...", "value": 1, "at": 1767600000, "label_version": "v1"}',
     )  # fmt: skip
 
 
-def _json_file(path: Path) -> Iterator[Outcome | Fault]:
+def _json_file(path: Path, target: Target | None) -> Iterator[Outcome | Fault]:
     with path.open("rb") as lines:
-        yield from _json_lines(lines, f"{path.name}:")
+        yield from _json_lines(lines, f"{path.name}:", target)
 
 
-def _json_lines(lines: Iterable[bytes], place: str) -> Iterator[Outcome | Fault]:
+def _json_lines(
+    lines: Iterable[bytes], place: str, target: Target | None
+) -> Iterator[Outcome | Fault]:
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -113,10 +147,10 @@ def _json_lines(lines: Iterable[bytes], place: str) -> Iterator[Outcome | Fault]
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             yield Fault(f"{place}{number}: not a JSON object: {error}")
             continue
-        yield _outcome(raw, f"{place}{number}")
+        yield _outcome(raw, f"{place}{number}", target)
 
 
-def _csv(path: Path) -> Iterator[Outcome | Fault]:
+def _csv(path: Path, target: Target | None) -> Iterator[Outcome | Fault]:
     with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
         reader = csv.DictReader(file)
         if not {"id", "value"} <= set(reader.fieldnames or ()):
@@ -134,25 +168,34 @@ def _csv(path: Path) -> Iterator[Outcome | Fault]:
                 yield Fault(f"{path.name}:{reader.line_num + 1}: {error}")
                 continue
             given: dict[str, Any] = {k: v for k, v in row.items() if k is not None and v}
-            yield _outcome(
-                {"value": None, **given, **_typed(given)}, f"{path.name}:{reader.line_num}"
-            )
+            place = f"{path.name}:{reader.line_num}"
+            yield _outcome({"value": None, **given, **_typed(given, target)}, place, target)
 
 
-def _typed(given: dict[str, Any]) -> dict[str, Any]:
-    """A CSV has only text: a number in it is meant as one."""
+def _typed(given: dict[str, Any], target: Target | None) -> dict[str, Any]:
+    """Return the numbers of a CSV, which has only text.
+
+    What a value is, the output says. Where none is known yet, text that a number would not be
+    written as (007, 1_000, more digits than a float holds) stays a word.
+    """
     typed = {}
-    for name in ("value", "at"):
-        if "_" in given.get(name, "_"):
+    known = target is not None and not target.unread
+    for name in ("at",) if known else ("value", "at"):
+        text = given.get(name, "_")
+        if "_" in text or (name == "value" and PADDED.match(text)):
             continue  # Python would read 1_000 as a number
         try:
-            typed[name] = float(given[name])
+            typed[name] = float(text)
         except ValueError:
             continue
     return typed
 
 
-def _parquet(path: Path) -> Iterator[Outcome | Fault]:
+PADDED = re.compile(r"\s*[+-]?(0\d|\d{17})")
+"""Digits that begin with a zero, or are more than a float holds: a code, and no number."""
+
+
+def _parquet(path: Path, target: Target | None) -> Iterator[Outcome | Fault]:
     try:
         import duckdb  # noqa: PLC0415 - the extra `analytics`: heavy, and only for those who have Parquet
     except ImportError:
@@ -176,7 +219,7 @@ def _parquet(path: Path) -> Iterator[Outcome | Fault]:
                 when = given.get("at")
                 if isinstance(when, datetime):
                     given["at"] = when.isoformat()
-                yield _outcome(given, f"{path.name}: row {number}")
+                yield _outcome(given, f"{path.name}: row {number}", target)
 
 
 def _columns(connection: Any, path: Path) -> str:
@@ -186,7 +229,7 @@ def _columns(connection: Any, path: Path) -> str:
     return '* REPLACE (epoch("at") AS "at")' if zoned else "*"
 
 
-def _outcome(raw: Any, place: str) -> Outcome | Fault:
+def _outcome(raw: Any, place: str, target: Target | None) -> Outcome | Fault:
     if not isinstance(raw, dict):
         return Fault(f'{place}: not an object; write {{"id": "...", "value": 1}}')
     name, value, when = raw.get("id"), raw.get("value"), raw.get("at")
@@ -200,7 +243,8 @@ def _outcome(raw: Any, place: str) -> Outcome | Fault:
     if "value" not in raw:
         return Fault(f"{place}: value is missing; null says that no label will ever come")
     if isinstance(value, int | Decimal) and not isinstance(value, bool):
-        value = _float(value)
+        large = isinstance(value, int) and EXACT_BELOW < abs(value) < 2**64
+        value = str(value) if large else _float(value)  # as a float it would be another number
     if not (value is None or isinstance(value, bool | float | str)) or (
         isinstance(value, float) and not isfinite(value)
     ):
@@ -212,7 +256,7 @@ def _outcome(raw: Any, place: str) -> Outcome | Fault:
     at = _instant(when)
     if isinstance(at, Fault):
         return Fault(f"{place}: {at}")
-    return Outcome(name, value, at, version)
+    return Outcome(name, normal(target, value), at, version)
 
 
 def _float(number: float | Decimal) -> float:

@@ -16,6 +16,7 @@ import msgspec
 from kedge.asking import BATCH, answered, loaded
 from kedge.core.durations import seconds
 from kedge.core.errors import KedgeError, Refused
+from kedge.core.evidence.answers import get_target
 from kedge.core.evidence.rules import METHOD
 from kedge.core.generations import Online
 from kedge.core.policy import decide
@@ -114,7 +115,7 @@ def _window(
     number: int, answers: dict[str, Said],
 ) -> Window:  # fmt: skip
     """One second of the log as a shadow's window. Every row is a pair of its own."""
-    output, key = state.policy.output, key_of(state.salt)
+    output, key = get_target(state), key_of(state.salt)
     exposed: dict[str, list[int]] = {}
     named: dict[str, list[int]] = {}
     bad: dict[str, list[int]] = {}

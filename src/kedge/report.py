@@ -399,14 +399,22 @@ def _label_lines(found: dict[str, Any]) -> list[str]:
         f"{arm} {labelled:,} of {predictions:,}"
         for arm, (labelled, predictions) in sorted(found["coverage"].items(), reverse=True)
     ]
+    unfit = [
+        f"  {item['count']:,} labels are unfit and not judged: {item['reason']}"
+        for item in found["unfit_because"]
+    ]
+    if found["fault"]:
+        unfit.append(f"  quality cannot be judged: {found['fault']}")
     if not any(found["units"]):
-        return []
+        return ["", *unfit] if unfit else []
     delay = f", half within {found['delay_s']['p50']:.0f} s" if found["delay_s"]["p50"] else ""
     declined = f", {found['declined']:,} will never have one" if found["declined"] else ""
     loss = " and ".join("-" if one is None else f"{one:.4f}" for one in found["loss"])
     return [
         "", f"  labels: {'; '.join(arms)}{delay}{declined}",
-        f"  {found['metric']} {loss} (production and candidate) over {found['units'][0]:,} and {found['units'][1]:,}",
+        f"  {found['metric']} {loss} (production and candidate) over {found['units'][0]:,} and {found['units'][1]:,}"
+        + (f", compared with output {found['output']}" if found["output"] else ""),
+        *unfit,
     ]  # fmt: skip
 
 

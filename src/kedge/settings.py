@@ -291,6 +291,7 @@ GUARDRAILS: dict[str, dict[str, tuple[str, ...]]] = {
     "quality": {
         "binary": ("error_rate", "log_loss", "brier"),
         "score": ("error_rate", "absolute_error"),
+        "class": ("error_rate",),
         "exact": ("error_rate", "absolute_error"),
         "custom": ("error_rate", "absolute_error"),
     },
@@ -404,6 +405,8 @@ def _judge_guardrails(policy: Policy, place: str, faults: list[str]) -> None:
                 f"got {rail.worse_by}"
             )
         metrics = GUARDRAILS[name].get(policy.output.kind, ())
+        if policy.output.label is not None:  # a class has no distance, and no probability
+            metrics = tuple(metric for metric in metrics if metric == "error_rate")
         if rail.metric is not None and rail.metric not in metrics:
             fit = f"one of {', '.join(metrics)}" if metrics else "not given"
             faults.append(
@@ -414,16 +417,55 @@ def _judge_guardrails(policy: Policy, place: str, faults: list[str]) -> None:
 
 def _judge_output(output: Output, given: object, place: str, faults: list[str]) -> None:
     # A score that was given and does not fit has its fault already.
-    named = isinstance(given, dict) and "score" in given
-    if output.kind in ("binary", "score") and output.score is None and not named:
+    noted = isinstance(given, dict) and "score" in given
+    named_value = output.kind == "score" and output.value is not None
+    if output.kind in ("binary", "score") and output.score is None and not (noted or named_value):
         faults.append(f'{place}.score: kind "{output.kind}" needs the name of an output')
-    fits = re.fullmatch(r"[\w.]+:\w+", output.function or "")
-    if (output.kind == "custom") != (output.function is not None) or (output.function and not fits):
+    _judge_labels(output, place, faults)
+    named = re.fullmatch(r"[\w.]+:\w+", output.function or "")
+    if (output.kind == "custom") != (output.function is not None) or (
+        output.function and not named
+    ):
         faults.append(
             f'{place}.function: MODULE:NAME, for kind "custom" and no other; got {output.function!r}'
         )
     if output.tolerance < 0:
         faults.append(f"{place}.tolerance: cannot be negative; got {output.tolerance}")
+
+
+NAMES = {
+    "binary": ("score",), "score": ("score", "value"), "class": ("label",),
+    "exact": ("score", "label", "value"), "custom": ("score", "label", "value"),
+}  # fmt: skip
+"""The keys that name the output that labels are compared with, by kind of output."""
+
+
+def _judge_labels(output: Output, place: str, faults: list[str]) -> None:
+    """The output that labels are about: one, named by a key that its kind reads."""
+    keys = NAMES[output.kind]
+    given = [name for name in ("score", "label", "value") if getattr(output, name) is not None]
+    faults.extend(
+        f'{place}.{name}: kind "{output.kind}" reads {" or ".join(keys)}'
+        for name in given
+        if name not in keys
+    )
+    if len(given) > 1 and all(name in keys for name in given):
+        faults.append(
+            f"{place}: name one of {', '.join(given)}: labels are compared with one output"
+        )
+    classes = output.classes
+    if not classes:
+        return
+    if output.kind == "score" or output.value is not None:
+        faults.append(f"{place}.classes: a number has none")
+    elif output.kind == "binary" and len(classes) != 2:
+        faults.append(f'{place}.classes: are [NO, YES] for kind "binary"; got {list(classes)}')
+    elif len(classes) < 2 or len({str(each) for each in classes}) < len(classes):
+        faults.append(f"{place}.classes: must be two or more, each once; got {list(classes)}")
+    elif len({type(each) for each in classes}) > 1:
+        faults.append(
+            f"{place}.classes: must be all words or all whole numbers; got {list(classes)}"
+        )
 
 
 def _judge_routing(policy: Policy, declared: Any, place: str, faults: list[str]) -> None:
@@ -443,6 +485,8 @@ def _judge_routing(policy: Policy, declared: Any, place: str, faults: list[str])
     )
 
 
+OUTPUT_LINE = 'output = {kind = "exact", tolerance = 1e-6}'
+"""The output that `kedge init` writes while no version is registered."""
 TEMPLATE = """\
 # kedge.toml: what this machine serves and how its releases are rolled out.
 # Bring a change into force with `kedge apply`; every key is explained in docs/reference/config.md.
@@ -467,8 +511,12 @@ owner = {{name = {owner}, contact = {contact}}}
 # Who is routed as one unit: a field, or the header kedge-entity.
 # entity = "customer_id"
 
-# How two answers are compared. "exact" works for any model; a classifier says more with
-# output = {{kind = "binary", score = "score", threshold = 0.5}}
+# How two answers are compared, and which output a label (kedge outcomes) is about. "exact" compares
+# every output and reads the class or the value that the signature leaves no doubt about;
+# `kedge register` prints what it read, and the line to declare. The other forms:
+# output = {{kind = "class", label = "label"}}                         # a class: words or whole numbers
+# output = {{kind = "binary", score = "score", threshold = 0.5}}       # yes or no by a probability
+# output = {{kind = "score", value = "prediction", tolerance = 0.5}}   # a number
 output = {{kind = "exact", tolerance = 1e-6}}
 
 [endpoints.{name}.canary]

@@ -51,11 +51,13 @@ def outcomes(context: Context, endpoint: str, path: Path) -> None:
     from kedge.labelling import hand_in
 
     found = hand_in(context.place(), endpoint, path)
-    faults = found.pop("faults")
+    faults, because = found.pop("faults"), found.pop("unfit_because")
     for fault in faults[:20]:
         context.say(f"warning: {fault}")
+    for item in because:
+        context.say(f"warning: {item['count']:,} are unfit and not judged: {item['reason']}")
     text = ", ".join(f"{name} {count:,}" for name, count in found.items() if count)
-    context.out({**found, "faults": faults}, text or "nothing to join")
+    context.out({**found, "faults": faults, "unfit_because": because}, text or "nothing to join")
 
 
 @click.command()

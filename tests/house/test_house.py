@@ -17,7 +17,7 @@ SOURCE = ROOT / "src" / "kedge"
 FILES = sorted(SOURCE.rglob("*.py"))
 TREES = {path: ast.parse(path.read_text("utf-8")) for path in FILES}
 
-FILE_LINES = 600
+FILE_LINES = 700
 FUNCTION_LINES = 70
 
 IMPORTS_INSIDE = {

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kedge.core.values import Output
-from kedge.engine.agreement import SILENCE, agreeing_rows, said, same_rows, sayings
+from kedge.engine.agreement import SILENCE, agreeing_rows, row_text, said, same_rows, sayings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -202,3 +202,69 @@ def test_many_answers_are_read_as_each_row_by_itself(output: Output, answers: An
     together = [tuple(found.row(row)) for row in range(len(alone))]
     assert repr([tuple(one) for one in alone]) == repr(together)  # NaN is not equal to itself
     assert same_rows(output, found, found) == [True] * len(alone)
+
+
+# ---------------------------------------------------------------- what a label is about
+
+CHANCES = np.array([[0.8, 0.1, 0.1], [0.2, 0.1, 0.7]])
+KINDS = [np.array(["cat", "dog"]), words("cat", "dog"), np.array([b"cat", b"dog"])]
+
+
+@pytest.mark.parametrize("label", KINDS)
+@pytest.mark.parametrize("output", [
+    Output(tolerance=1e-6), Output(kind="class", label="label"), Output(kind="exact", score="label"),
+    Output(kind="exact", label="label"), Output(kind="custom", function="m:f", label="label"),
+])  # fmt: skip
+def test_the_class_is_read_beside_its_probabilities(output: Output, label: Any) -> None:
+    """As NumPy's text, bytes or objects. The whole row as text equals no label."""
+    answer = {"probabilities": CHANCES, "label": label}
+    found = sayings(output, [answer], [2])
+    assert (found.scores, found.decisions) == ([None, None], ["cat", "dog"])
+    assert said(output, answer, 1) == found.row(1)
+
+
+@pytest.mark.parametrize("label, decisions", [
+    (np.array([3, 1234567]), ["3", "1234567"]), (np.array([True, False]), ["1", "0"]),
+    (np.array([2**53 + 1, -4]), [str(2**53 + 1), "-4"]), (np.array([1.0, 2.5]), ["1", "2.5"]),
+])  # fmt: skip
+def test_a_class_that_is_a_number_has_one_spelling(label: Any, decisions: list[str]) -> None:
+    output = Output(kind="class", label="label")
+    found = sayings(output, [{"p": CHANCES, "label": label}], [2])
+    assert found.decisions == decisions
+    assert found.scores == [float(each) for each in label.tolist()]
+
+
+def test_the_largest_place_of_a_vector_is_a_class() -> None:
+    named: tuple[str | int, ...] = ("cat", "dog", "owl")
+    for classes, decisions in (((), ["0", "2"]), (named, ["cat", "owl"]), ((7, 8, 9), ["7", "9"])):
+        output = Output(kind="class", label="p", classes=classes)
+        assert sayings(output, [{"p": CHANCES}], [2]).decisions == decisions
+    moved = CHANCES * 0.9 + 0.01
+    assert agreeing_rows(Output(kind="class", label="p"), {"p": CHANCES}, {"p": moved}, 2) == 2
+
+
+@pytest.mark.parametrize("column, classes, decisions", [
+    (words("stay", "churn"), ("stay", "churn"), ["0", "1"]),
+    (words("no", "yes"), (), ["0", "1"]), (np.array([1, 2]), (1, 2), ["0", "1"]),
+    (np.array([0.2, 0.9]), ("stay", "churn"), ["0", "1"]), (np.array([False, True]), (), ["0", "1"]),
+    (words("a", "b"), (), ["a", "b"]),
+])  # fmt: skip
+def test_yes_and_no_may_be_named(column: Any, classes: Any, decisions: list[str]) -> None:
+    output = Output(kind="binary", score="p", classes=classes)
+    found = sayings(output, [{"p": column, "more": column}], [2])
+    assert found.decisions == decisions
+    assert found.yes == [one == "1" for one in decisions]
+
+
+def test_classes_agree_by_class_and_a_missing_one_agrees_with_nothing() -> None:
+    output = Output(kind="class", label="label")
+    ours = {"p": CHANCES, "label": words("cat", "dog")}
+    theirs = {"p": CHANCES / 2, "label": np.array(["cat", "owl"])}
+    assert agreeing_rows(output, ours, theirs, 2) == 1
+    assert agreeing_rows(output, ours, {"p": CHANCES}, 2) == 0
+    assert agreeing_rows(output, {"label": np.array([1])}, {"label": np.array([True])}, 1) == 1
+
+
+def test_an_example_shows_every_output_with_its_name() -> None:
+    answer = {"p": np.array([[0.5, 0.25]]), "label": words("cat")}
+    assert row_text(answer, 0) == "label=cat; p=[0.5, 0.25]"

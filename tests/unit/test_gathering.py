@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from kedge.core.errors import Refused
+from kedge.core.evidence.answers import target
 from kedge.core.records import JoinRow, Known
 from kedge.core.values import Field, LogPolicy, Output, Policy, State
 from kedge.diagnosing import instant
@@ -105,3 +106,20 @@ def test_a_time_is_a_duration_back_or_an_instant() -> None:
     with pytest.raises(Refused) as caught:
         instant("yesterday", NOW)
     assert caught.value.code == "bad_time"
+
+
+def test_classes_are_told_apart_whatever_the_tolerance() -> None:
+    """ "007" and "7" are two words; numbered, two words are further apart than any tolerance."""
+    output = target(Output(tolerance=3.0), [Field("label", "string")])
+    reading = Reading(output)
+    told = reading.outcomes(["007", "7", "late"])
+    assert [reading.answer(None, word) for word in ("007", "7", "late")] == told.tolist()
+    assert np.abs(np.diff(told)).min() > 3.0
+
+
+def test_a_class_that_is_a_number_is_one_however_it_is_written() -> None:
+    whole = Reading(target(Output(kind="class", label="label"), [Field("label", "int64")]))
+    told = whole.outcomes([42.0, "42", "yes", 1.5])
+    assert told[0] == told[1] == whole.answer(42.0, "42")
+    assert np.isnan(told[2:]).all()
+    assert np.isnan(Reading(Output(), "absolute_error").outcomes(["late"])).all()

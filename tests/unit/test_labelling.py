@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import msgspec
 import pytest
 
 from kedge import labelling
 from kedge.core.errors import Refused
+from kedge.core.evidence.answers import target
 from kedge.core.records import Ingested, Joined, Outcome
+from kedge.core.values import Field, Output, Signature, State
 from kedge.labelling import BATCH, FAULTS, hand_in, hand_in_lines, read
+from kedge.testing.samples import release
 
 AT = 1_767_600_000.0
 
@@ -22,7 +26,7 @@ AT = 1_767_600_000.0
 class Ledger:
     """Knows one endpoint."""
 
-    states = {"flights": object()}
+    states = {"flights": State(endpoint="flights")}
 
     def read(self) -> Ledger:
         return self
@@ -182,7 +186,8 @@ def test_every_line_is_in_one_count_and_what_waits_is_taken_first(tmp_path: Path
     assert there.records.asked == ["ingest", "ingest", BATCH, 5]
     assert found == {
         "joined": BATCH + 5, "declined": 0, "duplicates": 0, "conflicts": 0, "parked": 0,
-        "unknown": 0, "ambiguous": 0, "unreadable": 2, "faults": found["faults"],
+        "unknown": 0, "ambiguous": 0, "unreadable": 2, "unfit": 0, "unfit_because": [],
+        "faults": found["faults"],
     }  # fmt: skip
     assert [fault.split(": ")[0] for fault in found["faults"]] == [
         f"a.jsonl:{BATCH + 6}", f"a.jsonl:{BATCH + 7}",
@@ -223,3 +228,51 @@ def test_a_misspelt_column_is_a_fault_and_somebodys_own_is_not(tmp_path: Path, l
     fault, fine = read(file(tmp_path, "a.jsonl", [line, '{"id": "b", "value": 1, "comment": "x"}']))
     assert "did you mean" in str(fault)
     assert fine == Outcome("b", 1.0)
+
+
+# ---------------------------------------------------------------- what a value is, the output says
+
+WORDS = target(Output(), [Field("label", "string"), Field("p", "float64", (3,))])
+WHOLE = target(Output(), [Field("label", "int64"), Field("p", "float64", (3,))])
+CODES = ["007", "042", "12345678", "7.0", "1e3"]
+
+
+def test_digits_in_a_csv_are_words_where_the_output_gives_words(tmp_path: Path) -> None:
+    path = file(tmp_path, "a.csv", ["id,value", *(f"{n},{code}" for n, code in enumerate(CODES))])
+    assert [one.value for one in read(path, WORDS) if isinstance(one, Outcome)] == CODES
+    numbers = [one.value for one in read(path, WHOLE) if isinstance(one, Outcome)]
+    assert numbers == [7.0, 42.0, 12345678.0, 7.0, 1000.0]
+    unknown = [one.value for one in read(path) if isinstance(one, Outcome)]
+    assert unknown == ["007", "042", 12345678.0, 7.0, 1000.0]
+
+
+def test_one_label_is_one_value_whichever_file_it_came_in(tmp_path: Path) -> None:
+    lines = ['{"id": "a", "value": 42}', '{"id": "a", "value": 42.0}', '{"id": "a", "value": "42"}']
+    for known, value in ((WHOLE, 42.0), (WORDS, "42")):
+        found = read(file(tmp_path, "a.jsonl", lines), known)
+        assert set(found) == {Outcome("a", value)}
+        (found_csv,) = read(file(tmp_path, "a.csv", ["id,value", "a,42"]), known)
+        assert found_csv == Outcome("a", value)
+
+
+def test_whole_numbers_that_no_float_holds_stay_as_they_are(tmp_path: Path) -> None:
+    number = 2**53 + 1
+    for name, lines in (("a.jsonl", [f'{{"id": "a", "value": {number}}}']),
+                        ("a.csv", ["id,value", f"a,{number}"])):  # fmt: skip
+        (found,) = read(file(tmp_path, name, lines), WHOLE)
+        assert found == Outcome("a", str(number))
+
+
+def test_labels_that_can_equal_no_answer_are_joined_and_said(tmp_path: Path) -> None:
+    there = place()
+    there.ledger.states = {"flights": State(
+        endpoint="flights", production=1, releases={1: msgspec.structs.replace(
+            release(1), signature=Signature(inputs=(), outputs=(Field("label", "int64"),)))},
+    )}  # fmt: skip
+    lines = [json.dumps({"id": "a", "value": value}) for value in ("yes", "no", 1.5, 1, None)]
+    found = hand_in_lines(there, "flights", [line.encode() for line in lines])
+    assert (found["joined"], found["unfit"]) == (5, 3)
+    assert found["unfit_because"] == [
+        {"code": "text", "count": 2, "reason": "label 'yes' is text, output label gives int64"},
+        {"code": "fraction", "count": 1, "reason": "label 1.5 is not a whole number, output label gives int64"},
+    ]  # fmt: skip

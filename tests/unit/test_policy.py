@@ -315,3 +315,24 @@ def test_a_soft_failure_that_a_fresh_diagnosis_calls_the_worlds_is_told_and_not_
 def test_a_hard_kill_is_never_held() -> None:
     known = facts(streak=KILL_STREAK, finding=finding(Cause.WORLD, new=2, old=1), now=NOW)
     assert isinstance(decide(CANARY, known).command, Rollback)
+
+
+def test_labels_that_equal_no_answer_stop_a_pass_and_never_a_failure() -> None:
+    declared = msgspec.structs.replace(CANARY.policy, guardrails={"quality": Guardrail(0.05)})
+    state = change(CANARY, policy=declared)
+    known = {
+        "verdicts": proven("errors", "errors.doubled", "quality"),
+        "unfit_labels": "none equals",
+    }
+    early = decide(state, facts(**known))
+    assert (early.verdict, early.reason) == ("inconclusive", "quality: none equals")
+    for each in (state, CANARY, change(CANARY, paused=True)):
+        broken = decide(each, facts(**known, labels_broken=True))
+        assert (broken.verdict, broken.code, broken.command) == (
+            "broken input",
+            "labels_unfit",
+            None,
+        )
+    left = decide(state, facts(**known, labels_broken=True, overall=overall("fail")))
+    assert (left.verdict, left.command) == ("fail", Rollback())
+    assert decide(state, facts(streak=KILL_STREAK, labels_broken=True)).command == Rollback()

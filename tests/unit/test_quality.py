@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from kedge.core.errors import BadRequest, Refused
+from kedge.core.evidence.answers import target
 from kedge.core.quality import LOSSES, Judged, bad, judged, loss_of
 from kedge.core.records import JoinRow, Labelled, Outcome
 from kedge.core.route import key_of, unit_of
-from kedge.core.values import Output
+from kedge.core.values import Field, Output
 
 BINARY = Output(kind="binary", score="p", threshold=0.5)
 SCORE = Output(kind="score", score="y", tolerance=2.0)
@@ -87,10 +88,12 @@ def one(
     return Labelled(row, Outcome(row.id, value, None, version), at + 10.0)
 
 
-def judged_of(rows: list[Labelled], *, paired: bool = False, reverse: bool = False) -> Judged:
-    return judged(
-        rows, BINARY, "error_rate", partial(unit_of, key_of("s")), paired=paired, reverse=reverse
-    )
+def judged_of(
+    rows: list[Labelled], *, paired: bool = False, reverse: bool = False, output: Output = BINARY,
+    metric: str = "error_rate",
+) -> Judged:  # fmt: skip
+    hashed = partial(unit_of, key_of("s"))
+    return judged(rows, output, metric, hashed, paired=paired, reverse=reverse)
 
 
 def test_a_label_carries_the_loss_of_the_arm_that_answered() -> None:
@@ -143,3 +146,36 @@ def test_weights_and_versions_are_told_apart() -> None:
 def test_what_says_nothing_is_counted_apart() -> None:
     found = judged_of([one(1, value=None), one(2, value="maybe"), one(3, failed=True)])
     assert (found.declined, found.unfit, found.failed, found.labels) == (1, 1, 1, ())
+
+
+# ---------------------------------------------------------------- labels that cannot be judged
+
+
+def test_a_custom_output_is_judged_by_labels_too() -> None:
+    """The function compares two answers; a label meets the class or the number."""
+    custom = Output(kind="custom", function="m:f", label="label")
+    assert bad(custom, None, "cat", "dog") is True
+    found = judged_of([one(1, score=1.0), one(2, score=0.0)], output=custom)
+    assert [label.ours for _, _, label in found.labels] == [0.0, 1.0]
+
+
+@pytest.mark.parametrize("output", [Output(kind="class"), Output(label="label")])
+@pytest.mark.parametrize("metric", ["absolute_error", "log_loss", "brier"])
+def test_a_class_has_no_distance_and_no_probability(output: Output, metric: str) -> None:
+    with pytest.raises(Refused) as caught:
+        loss_of(metric, output)
+    assert (caught.value.code, caught.value.hint) == ("metric_unfit", "one of: error_rate")
+
+
+def test_a_label_that_fits_nothing_is_unfit_and_not_wrong() -> None:
+    whole = target(Output(), [Field("label", "int64"), Field("p", "float64", (3,))])
+    rows = [one(n, value=value, score=1.0) for n, value in enumerate(["yes", 1.5, 1, "1", 2])]
+    found = judged_of(rows, output=whole)
+    assert (found.unfit, [label.ours for _, _, label in found.labels]) == (2, [0.0, 0.0, 1.0])
+    assert judged_of(rows, output=Output(), metric="absolute_error").unfit == 1
+
+
+def test_probabilities_of_named_classes_are_losses() -> None:
+    named = Output(kind="binary", score="p", classes=("stay", "churn"))
+    assert loss_of("brier", named)(named, 0.9, "1", "stay") == pytest.approx(0.81)
+    assert loss_of("log_loss", named)(named, 0.9, "1", "churn") < 0.02

@@ -425,3 +425,39 @@ def test_whatever_a_file_holds_is_settings_that_can_be_stored_or_faults(
 def test_prices_shares_and_functions_are_checked(line: str, place: str) -> None:
     (found,) = faults(ENDPOINT + line)
     assert found.startswith(f"endpoints.flights.{place}")
+
+
+@pytest.mark.parametrize(
+    "line, place",
+    [
+        ('output = {kind = "class", score = "p"}', "output.score"),
+        ('output = {kind = "binary", score = "p", label = "label"}', "output.label"),
+        ('output = {kind = "class", value = "y"}', "output.value"),
+        ('output = {kind = "exact", label = "label", value = "y"}', "output"),
+        ('output = {kind = "binary", score = "p", classes = ["a", "b", "c"]}', "output.classes"),
+        ('output = {kind = "class", classes = ["a", "a"]}', "output.classes"),
+        ('output = {kind = "class", classes = ["a", 1]}', "output.classes"),
+        ('output = {kind = "score", value = "y", classes = ["a", "b"]}', "output.classes"),
+        ('output = {kind = "exact", label = "l"}\nguardrails = {quality = {worse_by = 0.1, metric = "absolute_error"}}',
+         "guardrails.quality.metric"),
+        ('output = {kind = "class"}\nguardrails = {quality = {worse_by = 0.1, metric = "log_loss"}}',
+         "guardrails.quality.metric"),
+    ],
+)  # fmt: skip
+def test_what_labels_are_about_is_one_output_of_the_right_form(line: str, place: str) -> None:
+    (found,) = faults(ENDPOINT + line)
+    assert found.startswith(f"endpoints.flights.{place}")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'output = {kind = "class", label = "label", classes = ["a", "b", "c"]}',
+        'output = {kind = "class"}',
+        'output = {kind = "binary", score = "p", classes = [1, 2]}',
+        'output = {kind = "score", value = "y", tolerance = 0.5}',
+        'output = {kind = "exact", value = "y"}',
+    ],
+)
+def test_every_form_of_output_that_the_template_shows_is_accepted(line: str) -> None:
+    assert policy(line).output is not None

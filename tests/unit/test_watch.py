@@ -16,9 +16,12 @@ from kedge.core.records import JoinRow, Labelled, Outcome
 from kedge.core.values import (
     AfterPolicy,
     CostPolicy,
+    Field,
     Guardrail,
     Output,
     Policy,
+    ShadowPolicy,
+    Signature,
     Stage,
     State,
 )
@@ -32,6 +35,7 @@ from kedge.core.windows import (
     Window,
 )
 from kedge.engine.watch import SEGMENTS, Watch, turned
+from kedge.testing.samples import release
 
 change = msgspec.structs.replace
 POLICY = Policy(output=Output(kind="binary", score="p", threshold=0.5))
@@ -527,3 +531,69 @@ def test_cost_evidence_of_an_older_patrol_is_not_continued() -> None:
     assert again.costs == watch.costs
     found = next(v for v in again.facts(131.0).verdicts if v.metric == "cost")
     assert (found.verdict, found.reason) == ("inconclusive", "no cost of a unit was reported")
+
+
+# ---------------------------------------------------------------- labels that equal no answer
+
+IRIS = ["setosa", "versicolor", "virginica"]
+NAMED = change(
+    SHADOW,
+    policy=Policy(
+        guardrails={"quality": Guardrail(worse_by=0.05)},
+        shadow=ShadowPolicy(window="1s", min_pairs=10, min_pairs_per_segment=1),
+    ),
+    releases={
+        number: change(
+            release(number),
+            signature=Signature(inputs=(), outputs=(Field("p", "float64", (3,)), Field("label", "string"))),
+        )
+        for number in (1, 2)
+    },
+)  # fmt: skip
+
+
+def named(number: int, ours: str, theirs: str, value: str) -> Labelled:
+    one = label(number, score=0.0, shadow=0.0)
+    row = change(one.row, score=None, decision=ours, shadow_score=None, shadow_decision=theirs)
+    return Labelled(row, Outcome(row.id, value), 1_000.0)
+
+
+def seen(watch: Watch) -> Watch:
+    for at in range(100, 400):
+        watch.fold(paired(at, exposed={"": (100, 100)}, answered={"": (100, 100)}))
+    return watch
+
+
+def test_labels_that_equal_no_answer_are_no_proof_and_said_to_be_broken() -> None:
+    """Wrong in every row on both sides: no difference, and once a proof of it."""
+    watch = seen(Watch(NAMED))
+    rows = [named(n, f"0; {n % 3}", f"1; {n % 3}", IRIS[n % 3]) for n in range(2_000)]
+    watch.fold_labels(rows[:60], 60, 1_000.0)
+    early = watch.facts(1_000.0)
+    assert early.unfit_labels
+    assert not early.labels_broken
+    watch.fold_labels(rows[60:], 2_000, 1_100.0)
+    found = Watch(NAMED, watch.snapshot())
+    assert quality(found).verdict == "broken input"
+    said = decide(NAMED, found.facts(1_100.0))
+    assert (said.verdict, said.code, said.command) == ("broken input", "labels_unfit", None)
+    assert said.reason.startswith("2,000 labels, none equals any answer of either release")
+    assert found.label_summary()["fault"] == said.reason
+    killed = msgspec.structs.replace(found.facts(1_100.0), overall=Overall("fail", "errors: worse"))
+    assert decide(NAMED, killed).verdict == "fail"
+
+
+def test_labels_of_named_classes_are_judged() -> None:
+    watch = seen(Watch(NAMED))
+    rows = [named(n, IRIS[n % 3], IRIS[(n + (n % 5 > 1)) % 3], IRIS[n % 3]) for n in range(2_000)]
+    watch.fold_labels(rows, 2_000, 1_000.0)
+    found = watch.label_summary()
+    assert found["loss"] == [0.0, 0.6]
+    assert (found["output"], found["matched"], found["fault"]) == ("label", [2_000, 800], "")
+    assert quality(watch).verdict == "fail"
+
+
+def test_a_snapshot_of_before_has_no_matching() -> None:
+    kept = msgspec.msgpack.decode(Watch(NAMED).snapshot())
+    del kept["labels"]["matching"]
+    assert Watch(NAMED, msgspec.msgpack.encode(kept)).facts(1.0).unfit_labels == ""

@@ -8,7 +8,8 @@ Theory of operation
   the way forward, never the way back.
 * Forward needs proof. In a canary: the certificate at the present step, the least units and the
   dwell. In a shadow: the healthy window, the pairs, the coverage, and every declared guardrail.
-* Broken input (no windows, a ratio of arms that cannot be chance) stops judging and blames nobody.
+* Broken input (no windows, a ratio of arms that cannot be chance, labels none of which equals an
+  answer) stops a pass and blames no release.
 * A fresh diagnosis that blames the world or the data, and neither release, holds an automatic rollback
   for a soft guardrail: a person is told the way forward instead. Nothing waits for a diagnosis.
 * Frozen: nothing is done, and it says what would have been.
@@ -94,6 +95,11 @@ class Facts(Value, frozen=True, kw_only=True):
     broken: int = 0
     mismatch: str = ""
     """Why the ratio of the arms cannot be chance; empty when it can."""
+    unfit_labels: str = ""
+    """Why no label equals any answer of either release; empty when one does, or there is none. Then
+    quality proves nothing."""
+    labels_broken: bool = False
+    """There are labels enough to call that broken input."""
     stale_s: float = 0.0
     """Seconds since the newest window."""
     uneven: str = ""
@@ -196,6 +202,8 @@ def decide(state: State, facts: Facts) -> Decision:
         found = _held(state, facts, found)
     if facts.unwritten and found.verdict != "fail":
         return Decision("broken input", "unwritten", facts.unwritten)
+    if facts.labels_broken and found.verdict not in ("fail", "broken input"):
+        return Decision("broken input", "labels_unfit", facts.unfit_labels)
     if state.automation.frozen and found.command is not None:
         why = f"frozen: would {_word(found.command)}, because {found.reason}"
         return Decision(found.verdict, "frozen", why)
@@ -321,8 +329,8 @@ def _unproven(facts: Facts, metrics: tuple[str, ...]) -> str:
         verdict = of.get(metric)
         if verdict is None:
             return f"{metric}: no data"
-        if metric == QUALITY and facts.uneven:
-            return f"{metric}: {facts.uneven}"
+        if metric == QUALITY and (facts.unfit_labels or facts.uneven):
+            return f"{metric}: {facts.unfit_labels or facts.uneven}"
         if verdict.verdict != "pass":
             return f"{metric}: {verdict.reason}"
     return ""

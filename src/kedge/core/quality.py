@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterable
 from math import isfinite, log
 
 from kedge.core.errors import BadRequest, Refused
+from kedge.core.evidence.answers import equal, number, truth, unfit
 from kedge.core.evidence.events import Label
+from kedge.core.evidence.labels import MEASURED
 from kedge.core.records import Known, Labelled, delay_bin
 from kedge.core.values import BUCKETS, Arm, Output, Value
 
@@ -21,47 +23,21 @@ LOG_LOSS_CAP = -log(LEAST_PROBABILITY)
 ERROR_CAP = 10.0
 """`absolute_error` is divided by so many tolerances (by 1 without one), and stops at 1."""
 
-YES = frozenset({"1", "true", "yes", "t", "y"})
-NO = frozenset({"0", "false", "no", "f", "n"})
-
 
 # ---------------------------------------------------------------- one prediction
 
 
-def fits(output: Output, value: Known) -> bool:
-    """Whether an outcome can be compared with what the endpoint says."""
-    if value is None:
-        return False
-    if output.kind == "binary":
-        return truth(value) is not None
-    if output.kind == "score":
-        return number(value) is not None
-    return isinstance(value, str) or isfinite(value)
-
-
-def truth(value: Known) -> bool | None:
-    """An outcome as yes or no; None when it is neither."""
-    if isinstance(value, str):
-        word = value.strip().lower()
-        return True if word in YES else False if word in NO else None
-    return bool(value) if value in {0, 1} else None
-
-
-def number(value: Known) -> float | None:
-    """An outcome as a number; None when it is none."""
-    try:
-        found = float(value) if value is not None else None
-    except ValueError:
-        return None
-    return found if found is not None and isfinite(found) else None
+def fits(output: Output, value: Known, *, measured: bool = False) -> bool:
+    """Return whether an outcome can be compared with what the endpoint says (`answers.unfit`)."""
+    return value is not None and unfit(output, value, measured=measured) is None
 
 
 def bad(output: Output, score: float | None, decision: str | None, value: Known) -> bool:
-    """Whether an answer was wrong. No answer, or one that is not a number, is wrong.
+    """Return whether an answer was wrong. No answer, or one that is not a number, is wrong.
 
     `binary`: the decision is not what was true (the score decides where no decision was kept).
-    `score`: further from the truth than the tolerance. `exact`: not equal; numbers within the
-    tolerance, words letter by letter.
+    `score`: further from the truth than the tolerance. `class`: another class. `exact`: not equal;
+    numbers within the tolerance, words letter by letter.
 
     Raises:
         BadRequest: `unfit_outcome`: the value cannot be compared with this output.
@@ -70,21 +46,9 @@ def bad(output: Output, score: float | None, decision: str | None, value: Known)
         raise BadRequest(
             f"an outcome of {value!r} does not fit an output of kind {output.kind}",
             code="unfit_outcome",
-            hint="binary takes 0 or 1, score takes a number, exact takes a number or a word",
+            hint="binary takes 0 or 1, score takes a number, class and exact take what the output gives",
         )
-    if output.kind == "binary":
-        said = truth(decision)
-        if said is None and score is not None and isfinite(score):
-            said = score >= output.threshold
-        return said is None or said is not truth(value)
-    known = number(value)
-    if score is not None and known is not None:
-        return not abs(score - known) <= output.tolerance  # a NaN is wrong
-    if output.kind == "score" or decision is None:
-        return True
-    if isinstance(value, bool):
-        return truth(decision) is not value
-    return decision != (value if isinstance(value, str) else f"{value:.6g}")
+    return not equal(output, score, decision, value)
 
 
 def error_rate(output: Output, score: float | None, decision: str | None, value: Known) -> float:
@@ -92,19 +56,19 @@ def error_rate(output: Output, score: float | None, decision: str | None, value:
     return float(bad(output, score, decision, value))
 
 
-def log_loss(_: Output, score: float | None, _decision: str | None, value: Known) -> float:
+def log_loss(output: Output, score: float | None, _decision: str | None, value: Known) -> float:
     """-ln of the probability that was given to what came true, over its cap: 0 to 1."""
     if score is None or not isfinite(score):
         return 1.0
-    given = score if truth(value) else 1.0 - score
+    given = score if truth(value, output.classes) else 1.0 - score
     return -log(min(max(given, LEAST_PROBABILITY), 1.0 - LEAST_PROBABILITY)) / LOG_LOSS_CAP
 
 
-def brier(_: Output, score: float | None, _decision: str | None, value: Known) -> float:
+def brier(output: Output, score: float | None, _decision: str | None, value: Known) -> float:
     """The squared distance of the probability from what came true: 0 to 1."""
     if score is None or not isfinite(score):
         return 1.0
-    return (min(max(score, 0.0), 1.0) - float(bool(truth(value)))) ** 2
+    return (min(max(score, 0.0), 1.0) - float(bool(truth(value, output.classes)))) ** 2
 
 
 def absolute_error(output: Output, score: float | None, _: str | None, value: Known) -> float:
@@ -117,10 +81,10 @@ def absolute_error(output: Output, score: float | None, _: str | None, value: Kn
 
 Loss = Callable[[Output, float | None, str | None, Known], float]
 LOSSES: dict[str, tuple[Loss, frozenset[str]]] = {
-    "error_rate": (error_rate, frozenset({"binary", "score", "exact"})),
+    "error_rate": (error_rate, frozenset({"binary", "score", "class", "exact", "custom"})),
     "log_loss": (log_loss, frozenset({"binary"})),
     "brier": (brier, frozenset({"binary"})),
-    "absolute_error": (absolute_error, frozenset({"score", "exact"})),
+    "absolute_error": (absolute_error, frozenset({"score", "exact", "custom"})),
 }
 """Each in [0, 1], and the kinds of output that it can judge. 1 where there is no answer."""
 
@@ -132,10 +96,14 @@ def loss_of(metric: str, output: Output) -> Loss:
         Refused: `metric_unfit`: there is none, or it cannot judge this output.
     """
     loss, kinds = LOSSES.get(metric, (error_rate, frozenset()))
-    if output.kind not in kinds:
-        fit = ", ".join(name for name, (_, fitting) in LOSSES.items() if output.kind in fitting)
+    if output.kind not in kinds or (metric in MEASURED and output.label is not None):
+        fit = ", ".join(
+            name for name, (_, fitting) in LOSSES.items()
+            if output.kind in fitting and not (name in MEASURED and output.label is not None)
+        )  # fmt: skip
+        what = "a class" if output.label is not None else f"an output of kind {output.kind}"
         raise Refused(
-            f"{metric} cannot judge an output of kind {output.kind}",
+            f"{metric} cannot judge {what}",
             code="metric_unfit",
             hint=f"one of: {fit}",
         )
@@ -189,15 +157,15 @@ def judged(
     found: list[tuple[int, str, Label]] = []
     delays: dict[int, int] = {}
     versions: dict[str, int] = {}
-    declined = failed = unfit = 0
+    declined = failed = unfits = 0
     for one in sorted(rows, key=lambda one: (one.row.at, one.row.id, one.outcome.label_version)):
         row, outcome = one.row, one.outcome
         versions[outcome.label_version] = versions.get(outcome.label_version, 0) + 1
         if outcome.value is None:
             declined += 1
-        elif not fits(output, outcome.value):
-            unfit += 1
-        if outcome.value is None or not fits(output, outcome.value):
+            continue
+        if not fits(output, outcome.value, measured=metric in MEASURED):
+            unfits += 1
             continue
         index = delay_bin(one.delay_s)
         delays[index] = delays.get(index, 0) + 1
@@ -211,7 +179,7 @@ def judged(
         found.append((weight, outcome.label_version, label))
     return Judged(
         labels=tuple(found), delays=delays, versions=versions, declined=declined,
-        failed=failed, unfit=unfit,
+        failed=failed, unfit=unfits,
     )  # fmt: skip
 
 

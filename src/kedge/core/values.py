@@ -82,17 +82,25 @@ class Signature(Value, frozen=True):
 
 
 class Output(Value, frozen=True):
-    """How an endpoint's answer is read when two releases are compared.
+    """How an endpoint's answer is read when two releases are compared, and what a label is about.
 
-    `binary` and `score` compare the output named `score`; `binary` decides at `threshold`.
-    `exact` compares every output for equality. `custom` asks `function`, "module:name".
+    `binary` decides at `threshold` of the output `score`. `score` compares one number, the output
+    `value` or `score`. `class` compares the class in the output `label`. `exact` compares every
+    output for equality. `custom` asks `function`, "module:name". In `exact` and `custom`, `label`
+    or `value` says which output a label is compared with.
     """
 
-    kind: Literal["binary", "score", "exact", "custom"] = "exact"
+    kind: Literal["binary", "score", "class", "exact", "custom"] = "exact"
     score: str | None = None
     threshold: float = 0.5
     tolerance: float = 0.0
     function: str | None = None
+    label: str | None = None
+    """The output that holds the class: words, whole numbers, or a vector whose largest place it is."""
+    value: str | None = None
+    """The output that holds the number."""
+    classes: tuple[str | int, ...] = ()
+    """The classes in the order of a vector of probabilities. In `binary`: no, then yes."""
 
 
 class Contact(Value, frozen=True):

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from kedge.core.values import Output
+from kedge.core.evidence.answers import Target, spelled, target, truth
+from kedge.core.values import Dtype, Field, Output
 from kedge.engine.custom import Agree, Custom
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class Said(NamedTuple):
 
     def same(self, other: Said, output: Output) -> bool:
         """Whether the other says the same: side of the threshold, tolerance, or equal words."""
-        if output.kind == "binary" or self.score is None or other.score is None:
+        if output.kind in DECIDED or self.score is None or other.score is None:
             return self.decision == other.decision
         if isnan(self.score) or isnan(other.score):
             return isnan(self.score) and isnan(other.score)
@@ -37,19 +38,80 @@ class Said(NamedTuple):
         return f"{self.score:.4g}" if self.score is not None else (self.decision or "")[:80]
 
 
+DECIDED = frozenset({"binary", "class"})
+"""Kinds of output whose answers are the same when their decisions are."""
+
+
+def read_as(output: Output, columns: Columns) -> Target:
+    """Return how an answer is read; where no release told it, by the columns themselves."""
+    if isinstance(output, Target):
+        return output
+    return target(output, [Field(name=name, dtype=_dtype(column), shape=column.shape[1:])
+                           for name, column in columns.items()])  # fmt: skip
+
+
+def _dtype(column: Any) -> Dtype:
+    """Return a dtype of the same kind as a column's: only the kind is read."""
+    kinds: dict[str, Dtype] = {"f": "float64", "i": "int64", "u": "int64", "b": "bool"}
+    return kinds.get(column.dtype.kind, "string")
+
+
 def said(output: Output, columns: Columns, row: int) -> Said:
-    """Read one row of an answer. Without a numeric score, the decision is the whole row as text."""
-    column = columns.get(output.score) if output.score is not None else None
-    if column is None and len(columns) == 1:
+    """Read one row of an answer. Where no output is known, the decision is the whole row as text."""
+    of = read_as(output, columns)
+    column = columns.get(of.name) if of.name is not None else None
+    if column is None and len(columns) == 1 and of.reads in ("yes", "number"):
         (column,) = columns.values()
-    if column is not None and column.dtype.kind in NUMBERS and column.size:
-        value = float(column[row] if column.ndim == 1 else column[row].flat[-1])
-        if output.kind == "binary":
-            yes = value >= output.threshold
-            return Said(value, "1" if yes else "0", yes)
-        return Said(value, f"{value:.6g}", yes=False)
+    if column is not None and of.reads != "row" and column[row : row + 1].size:
+        return _cell(of, column, row)
     words = [_text(columns[name][row]) for name in sorted(columns)]
     return Said(None, "; ".join(words), yes=False)
+
+
+def _cell(of: Target, column: Any, row: int) -> Said:
+    """Read one row of the output that is compared."""
+    numeric = column.dtype.kind in NUMBERS
+    if of.reads == "place" and numeric and column.ndim > 1:
+        place = int(np.argmax(column[row]))
+        return _named(of, place)
+    value = column[row] if column.ndim == 1 else column[row].flat[-1]
+    plain = value.item() if hasattr(value, "item") else value
+    if of.reads == "yes":
+        return _yes(of, plain, numeric=numeric)
+    if not numeric:
+        return Said(None, _word(plain), yes=False)
+    if of.reads == "number":
+        return Said(float(plain), f"{float(plain):.6g}", yes=False)
+    return Said(float(plain), spelled(plain), yes=False)
+
+
+def _yes(of: Target, value: Any, *, numeric: bool) -> Said:
+    """Read a score or a class as yes or no."""
+    by_class = bool(of.classes) and not isinstance(value, float)
+    if numeric and not by_class:
+        yes = value >= of.threshold
+        return Said(float(value), "1" if yes else "0", yes=bool(yes))
+    known = truth(value if numeric else _word(value), of.classes)
+    score = float(known) if numeric and known is not None else None
+    decision = _word(value) if known is None else "1" if known else "0"
+    return Said(score, decision, yes=bool(known))
+
+
+def _named(of: Target, place: int) -> Said:
+    """Return the class at a place of a vector: its name where the policy has one, else its number."""
+    if not of.classes:
+        return Said(float(place), str(place), yes=False)
+    if place >= len(of.classes):
+        return Said(None, f"#{place}", yes=False)
+    name = of.classes[place]
+    return Said(None if isinstance(name, str) else float(name), spelled(name), yes=False)
+
+
+def row_text(columns: Columns, row: int) -> str:
+    """Every output of a row with its name, for people."""
+    return "; ".join(f"{name}={_text(columns[name][row])}" for name in sorted(columns))[
+        :LONGEST_ROW
+    ]
 
 
 class Sayings(NamedTuple):
@@ -91,11 +153,15 @@ def _read(output: Output, answers: Sequence[Columns], rows: Sequence[int]) -> Sa
         return _of_numbers(output, numbers)
     found = Sayings([], [], [])
     for columns, count in zip(answers, rows, strict=True):
-        column = columns.get(output.score) if output.score is not None else None
-        if column is not None and column.shape == (count,) and column.dtype.kind in NUMBERS:
-            more = _of_numbers(output, column.tolist())
+        of = read_as(output, columns)
+        column = columns.get(of.name) if of.name is not None else None
+        fast = column is not None and column.shape == (count,) and count
+        if fast and column.dtype.kind in NUMBERS and _plain(of):  # type: ignore[union-attr]
+            more = _of_numbers(of, column.tolist())  # type: ignore[union-attr]
+        elif fast and of.reads == "class":
+            more = _of_classes(column)
         else:
-            each = [said(output, columns, row) for row in range(count)]
+            each = [said(of, columns, row) for row in range(count)]
             more = Sayings(*map(list, zip(*each, strict=True)))
         found.scores.extend(more.scores)
         found.decisions.extend(more.decisions)
@@ -103,12 +169,20 @@ def _read(output: Output, answers: Sequence[Columns], rows: Sequence[int]) -> Sa
     return found
 
 
+def _plain(of: Output) -> bool:
+    """Whether the output is read as a number: a value, or a score on a side of the threshold."""
+    if not isinstance(of, Target):
+        return of.score is not None and of.kind in ("binary", "score") and not of.classes
+    return of.reads == "number" or (of.reads == "yes" and not of.classes)
+
+
 def _single_numbers(output: Output, answers: Sequence[Columns]) -> list[Any] | None:
     """The score of each answer of one row, where all are numbers; else None."""
-    if output.score is None:
+    name = output.name if isinstance(output, Target) else output.score
+    if name is None or not _plain(output):
         return None
     try:
-        columns = list(map(itemgetter(output.score), answers))
+        columns = list(map(itemgetter(name), answers))
         if {column.dtype.kind for column in columns} <= _KINDS:
             return list(map(np.ndarray.item, columns))
     except (KeyError, ValueError):  # no such output, or of several numbers
@@ -118,7 +192,7 @@ def _single_numbers(output: Output, answers: Sequence[Columns]) -> list[Any] | N
 
 def same_rows(output: Output, ours: Sayings, theirs: Sayings) -> list[bool]:
     """Whether each row says the same on both sides."""
-    if output.kind == "binary":
+    if output.kind in DECIDED:
         return list(map(eq, ours.decisions, theirs.decisions))
     return [
         one.same(other, output)
@@ -135,10 +209,25 @@ def _of_numbers(output: Output, values: Sequence[Any]) -> Sayings:
         decisions = ["1" if one else "0" for one in yes]
     else:
         yes = [False] * len(values)
-        decisions = [f"{value:.6g}" for value in values]
+        decisions = [f"{value:.6g}" for value in scores]
     return Sayings(scores, decisions, yes)
 
 
+def _of_classes(column: Any) -> Sayings:
+    values = column.tolist()
+    none = [False] * len(values)
+    if column.dtype.kind in NUMBERS:
+        return Sayings(list(map(float, values)), list(map(spelled, values)), none)
+    return Sayings([None] * len(values), list(map(_word, values)), none)
+
+
+def _word(value: Any) -> str:
+    """A class in words: NumPy's text and bytes are text."""
+    return spelled(value) if isinstance(value, str | bytes | int | float) else _text(value)
+
+
+LONGEST_ROW = 200
+"""Characters of a row in an example."""
 LONGEST = 8
 """Elements of a vector that its text shows; the comparison looks at all of them."""
 
@@ -149,6 +238,8 @@ def _text(value: Any) -> str:
     if isinstance(plain, list):
         more = ", ..." if len(plain) > LONGEST else ""
         return f"[{', '.join(map(_text, plain[:LONGEST]))}{more}]"
+    if isinstance(plain, bytes):
+        return spelled(plain)
     return f"{plain:.6g}" if isinstance(plain, float) else str(plain)
 
 
@@ -208,11 +299,14 @@ _KINDS = frozenset(NUMBERS)
 def agreeing_rows(output: Output, ours: Columns, theirs: Columns, rows: int) -> int:
     """How many rows of two answers say the same, in the endpoint's own sense.
 
-    binary: the same side of the threshold. score: within the tolerance. exact: every output
-    equal, floats within the tolerance; an output that one of them lacks is a disagreement.
+    binary: the same side of the threshold. score: within the tolerance. class: the same class.
+    exact: every output equal, floats within the tolerance; an output that one of them lacks is a disagreement.
     NaN says the same as NaN, and as nothing else. A score that is no number is compared exactly.
     """
-    score = output.score
+    score = output.score or (output.value if output.kind == "score" else None)
+    if output.kind == "class":
+        said_both = (sayings(output, [each], [rows]) for each in (ours, theirs))
+        return sum(same_rows(output, *said_both))
     if output.kind != "exact" and score is not None and score in ours and score in theirs:
         mine, other = ours[score], theirs[score]
         if mine.dtype.kind in NUMBERS and other.dtype.kind in NUMBERS and mine.size and other.size:

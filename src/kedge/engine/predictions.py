@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from kedge.core.evidence.answers import get_target
 from kedge.core.records import JoinRow
 from kedge.core.values import State
 from kedge.core.windows import PRODUCTION
@@ -79,7 +80,7 @@ class Predictions:
     """Makes the rows of one comparison on one replica."""
 
     def __init__(self, state: State) -> None:
-        self._output = state.policy.output
+        self._output = get_target(state)
         self.log = Log(state)
         about = (state.endpoint, state.production or 0, state.compared, state.salt)
         self._comparison = tuple(repeat(value) for value in about)

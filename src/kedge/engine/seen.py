@@ -11,7 +11,7 @@ from itertools import chain, repeat
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from kedge.core.values import Output
-from kedge.engine.agreement import Sayings, sayings
+from kedge.engine.agreement import Sayings, row_text, sayings
 from kedge.engine.segments import Segments
 
 if TYPE_CHECKING:
@@ -76,6 +76,14 @@ class Part:
         if len(self.segments) == len(self.rows):
             return [f"{one.id}/0" for one in self.requests]
         return [f"{one.id}/{row}" for one in self.requests for row in range(one.rows)]
+
+    def whole(self, row: int) -> tuple[str, str]:
+        """Every output of one row, of production and of the copy, with the names."""
+        for rows, ours, theirs in zip(self.rows, self.ours, self.theirs, strict=True):
+            if row < rows:
+                return row_text(ours or {}, row), row_text(theirs or {}, row)
+            row -= rows
+        return "", ""
 
     def said(self, output: Output) -> Sayings:
         """What production says, by row: read once, for the comparison and for the record."""

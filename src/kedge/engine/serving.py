@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from kedge.core.errors import BadRequest, ModelFailure, Unavailable
+from kedge.core.evidence.answers import get_target
 from kedge.core.route import Choice, Plan, Reason
 from kedge.core.values import BUCKETS, Arm, Stage, State
 from kedge.core.windows import CANDIDATE, PRODUCTION
@@ -82,7 +83,7 @@ class Live:
     """What an endpoint serves at one epoch. Immutable but for the deadline and the answered mark."""
 
     __slots__ = ("answered", "compares", "contract", "deadline_s", "first_answer", "handles", "heads", "instead",
-                 "lease", "log", "names", "noise", "pinned", "plan", "recorder", "sampled", "state", "troubled", "watched")  # fmt: skip
+                 "lease", "log", "names", "noise", "output", "pinned", "plan", "recorder", "sampled", "state", "troubled", "watched")  # fmt: skip
 
     def __init__(
         self, *, state: State, plan: Plan, handles: dict[int, Handle], contract: object,
@@ -94,6 +95,7 @@ class Live:
         self.watched = watched(state)
         self.log = Log(state)
         self.sampled = not state.divided
+        self.output = get_target(state)
         self.compares = state.policy.output.kind != "custom"  # that is somebody's code: not here
         self.noise = state.policy.shadow.noise / 100 if state.stage is Stage.SHADOW else 0.0
         self.plan = plan
@@ -348,7 +350,7 @@ class Serving:
             recorder.latency("shadow", micros)
             recorder.count("shadow.pairs", rows)
             if ours is not None and live.compares:
-                same = agreeing_rows(live.state.policy.output, ours, theirs, rows)
+                same = agreeing_rows(live.output, ours, theirs, rows)
                 recorder.count("shadow.agreeing", same)
             pair(theirs, micros, bad=bad)
 

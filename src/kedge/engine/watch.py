@@ -19,10 +19,12 @@ import msgspec
 import numpy as np
 
 from kedge.core import stats
+from kedge.core.evidence.answers import get_target
 from kedge.core.evidence.cost_judge import CostJudge, figure
 from kedge.core.evidence.events import Caller, First, Label, Second
 from kedge.core.evidence.judge import Judge, load_judge
-from kedge.core.evidence.rules import METHOD, Verdict
+from kedge.core.evidence.labels import Matching, matched, reason, told
+from kedge.core.evidence.rules import METHOD, QUALITY, Verdict, Word
 from kedge.core.evidence.verdicts import overall, verdicts
 from kedge.core.policy import Facts, canary_steps, guardrails, rules
 from kedge.core.quality import judged as judged_labels
@@ -66,6 +68,8 @@ class Labels(Value, frozen=True, kw_only=True):
     declined: int = 0
     unfit: int = 0
     delays: dict[int, int] = {}
+    matching: Matching = Matching()
+    """What labels and answers have in common: without it nothing is proven about quality."""
 
 
 class Snapshot(Value, frozen=True, kw_only=True):
@@ -142,7 +146,7 @@ class Watch:
         self.costs: dict[str, Spent] = {}
         self.noise = (0, 0)
         self._dearer = _cost_judge(state, b"")
-        self._output = state.policy.output
+        self._output = get_target(state)
         self._unit_of = partial(unit_of, key_of(state.salt))
         self._metric = guardrails(state.policy)["quality"].metric or "error_rate"
         self.label_coverage: dict[str, tuple[int, int]] = {}
@@ -328,6 +332,11 @@ class Watch:
             cursor=cursor, version=version, versions=_summed(known.versions, of.versions),
             units=(units[0], units[1]), loss=(loss[0], loss[1]), declined=known.declined + of.declined,
             unfit=known.unfit + of.unfit, delays=_summed(known.delays, of.delays),
+            matching=matched(
+                known.matching,
+                (one for one in mine if version is None or one.outcome.label_version == version),
+                self._output, self._metric,
+            ),
         )  # fmt: skip
 
     def uneven_labels(self) -> str:
@@ -364,6 +373,18 @@ class Watch:
             "loss": [s / n if n else None for s, n in zip(known.loss, known.units, strict=True)],
             "declined": known.declined,
             "unfit": known.unfit,
+            "output": self._output.name,
+            "reads": self._output.reads,
+            "unfit_because": [
+                {
+                    "code": why,
+                    "count": count,
+                    "reason": reason(why, known.matching.examples.get(why, ""), self._output),
+                }
+                for why, count in known.matching.unfit.items()
+            ],
+            "matched": list(self._arms_turned(known.matching.matched)),
+            "fault": told(known.matching, self._output),
             "delay_s": shown,
             "coverage": {arm: list(counts) for arm, counts in self.label_coverage.items()},
             "uneven": self.uneven_labels(),
@@ -379,20 +400,41 @@ class Watch:
         step = self._requests.get("", [0, 0])
         return Facts(
             overall=overall(self._judge),
-            verdicts=(*verdicts(self._judge, self._shown(), only=whole), *self._costly({""})),
+            verdicts=(
+                *self._believed(verdicts(self._judge, self._shown(), only=whole)), *self._costly({""}),
+            ),
             units=(production, candidate), pairs=candidate if self.paired else 0,
             requests=(step[0], step[1]), callers=self._judge.callers(),
             mirrored=self.counted.get("mirrored", 0), copied=self.counted.get("copied", 0),
             segments={name: cell[1] for name, cell in self.totals.items() if name},
             healthy_s=self.healthy_s, step_s=float(max(self._last - self._step[1], 0)),
             streak=self.counted.get("streak", 0), broken=self.counted.get("broken", 0),
+            unfit_labels=told(self.labels.matching, self._output),
+            labels_broken=self.labels.matching.state == "broken",
             mismatch=self._mismatch(), stale_s=max(now - self._last, 0.0) if self._last else 0.0,
             uneven=self.uneven_labels(), restarted=self.restarted,
         )  # fmt: skip
 
     def verdicts(self, only: set[tuple[str, str]] | None = None) -> tuple[Verdict, ...]:
         """Every verdict, or those of some (metric, segment)."""
-        return (*verdicts(self._judge, self._shown(), only=only), *self._costly())
+        found = verdicts(self._judge, self._shown(), only=only)
+        return (*self._believed(found), *self._costly())
+
+    def _believed(self, found: Sequence[Verdict]) -> tuple[Verdict, ...]:
+        """Take back a pass of quality while no label equals any answer: both are wrong in every row."""
+        why = told(self.labels.matching, self._output)
+        if not why:
+            return tuple(found)
+        broken = self.labels.matching.state == "broken"
+        word: Word = "broken input" if broken else "inconclusive"
+        return tuple(
+            msgspec.structs.replace(one, verdict=word, reason=why)
+            if one.metric == QUALITY and one.verdict == "pass" else one for one in found
+        )  # fmt: skip
+
+    def _arms_turned(self, arms: tuple[int, int]) -> tuple[int, int]:
+        """Production first: after a promotion the release that was left has its part."""
+        return (arms[1], arms[0]) if self.reverse else arms
 
     def _shown(self) -> dict[str, tuple[int, int]]:
         return {name: (cell[0], cell[1]) for name, cell in self._requests.items()}

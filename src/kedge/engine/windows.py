@@ -22,6 +22,7 @@ from itertools import chain, compress, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kedge.core.costs import clipped, cost_of, prices_of
+from kedge.core.evidence.answers import get_target
 from kedge.core.evidence.rules import METHOD
 from kedge.core.evidence.units import pick
 from kedge.core.records import JoinRow
@@ -89,7 +90,7 @@ class Counter:
         self._replica = replica
         self._state = state
         self._rest = rest
-        self._output: Output = state.policy.output
+        self._output: Output = get_target(state)
         self._key = key_of(state.salt)
         self._predictions = Predictions(state)
         self._whole = self._output.kind == "custom" or (
@@ -527,8 +528,10 @@ def _examples(
     if any(differs):
         ids = part.ids()
         for row in compress(range(len(differs)), differs):
-            texts = (one.row(row).text() for one in (ours, theirs))
-            yield Example(ids[row], part.segments[row], *texts)
+            old, new = (one.row(row).text() for one in (ours, theirs))
+            if old == new:  # what differs is another output than the one that is read
+                old, new = part.whole(row)
+            yield Example(ids[row], part.segments[row], old, new)
 
 
 def _agreement(pairs: _Pairs) -> dict[str, Agreement]:
