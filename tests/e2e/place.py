@@ -193,13 +193,14 @@ class Site:
         return self.infer()[1]["kedge-release"]
 
     @contextlib.contextmanager
-    def load(self, *, rate: float = 100.0, connections: int = 4, boom: int = 0,
-             column: str = "x") -> Iterator[Load]:  # fmt: skip
+    def load(self, *, rate: float = 100.0, connections: int = 4, boom: int = 0, column: str = "x",
+             entity: Callable[[int, int], str] | None = None) -> Iterator[Load]:  # fmt: skip
         """Keep callers asking while something happens; every request is counted, none is repeated.
 
-        Every `boom`-th request of a caller carries the word that triggers a model's fault.
+        Every `boom`-th request of a connection carries the word that triggers a model's fault. `entity` names
+        the caller by connection and number of the request; without it each request is another caller's.
         """
-        load = Load(self, rate, connections, boom, column)
+        load = Load(self, rate, connections, boom, column, entity)
         try:
             yield load
         finally:
@@ -210,11 +211,13 @@ class Load:
     """Callers on kept-alive connections, each at its own pace."""
 
     def __init__(
-        self, site: Site, rate: float, connections: int, boom: int = 0, column: str = "x"
-    ) -> None:
+        self, site: Site, rate: float, connections: int, boom: int = 0, column: str = "x",
+        entity: Callable[[int, int], str] | None = None,
+    ) -> None:  # fmt: skip
         self.site = site
         self.boom = boom
         self.column = column
+        self.entity = entity or (lambda connection, number: f"caller-{connection}-{number}")
         self.ok = 0
         self.failures: list[str] = []
         self.releases: dict[str, int] = {}
@@ -244,7 +247,7 @@ class Load:
             try:
                 if connection is None:
                     connection = http.client.HTTPConnection("127.0.0.1", self.site.port, timeout=5)
-                headers = {"kedge-entity": f"caller-{caller}-{number}"}
+                headers = {"kedge-entity": self.entity(caller, number)}
                 connection.request("POST", f"/v2/models/{self.site.endpoint}/infer", raw, headers)
                 answer = connection.getresponse()
                 answer.read()
