@@ -276,6 +276,7 @@ def evidence_text(found: dict[str, Any]) -> str:
         f"{found['endpoint']}: {found['candidate']} against {found['production']}, {found['stage']}{share}"
         + (", frozen" if found["frozen"] else ""),
         f"verdict: {decision['verdict']} ({decision['code']}): {decision['reason']}",
+        *([f"evidence began anew: {found['restarted']}"] if found["restarted"] else []),
         "",
         f"  {'metric':<13}{'production':>20}{'candidate':>20}{'ratio':>8}{'interval':>16}  verdict",
         *(_verdict_line(item) for item in found["metrics"]),
