@@ -32,6 +32,8 @@ WORKERS = 2
 BEGAN = 1_000 * int(DAY_S)
 BOUNDS = Bounds(7_000, 12_800)
 MICROS = 2_000
+SALT = "3f92940a"
+"""Of every simulated rollout: a caller's place follows from it, and both judges must see the same."""
 COLUMNS, ANSWER = {"x": np.zeros(1)}, {"p": np.zeros(1)}
 
 
@@ -54,7 +56,7 @@ def state_of(weight: float) -> State:
         Promote(1),
         Canary(2, round(weight * BUCKETS)),
     )
-    return msgspec.structs.replace(state, automation=Automation(auto=True))
+    return msgspec.structs.replace(state, automation=Automation(auto=True), salt=SALT)
 
 
 class Placed(Traffic):
@@ -63,7 +65,8 @@ class Placed(Traffic):
     def __init__(self, seed: tuple[int, int], case: Case, salt: str) -> None:
         rng = np.random.Generator(np.random.SFC64(seed))
         most = case.held if case.held is not None else max(Policy().steps)
-        super().__init__(rng, case.world, ratio=case.ratio, onset=case.onset, most=most)
+        world = replace(case.world, days=case.seconds / DAY_S)
+        super().__init__(rng, world, ratio=case.ratio, onset=case.onset, most=most)
         self.names = [f"caller-{seed[1]}-{number}" for number in range(case.world.callers)]
         if self.names:
             key = key_of(salt)
@@ -154,9 +157,9 @@ def run_product(case: Case, seed: tuple[int, int]) -> Outcome:
 
 def run_units(case: Case, seed: tuple[int, int], design: Design | None = None) -> Outcome:
     """Play the same stream with the judge of `units.py`."""
-    world = replace(case.world, days=case.seconds / DAY_S)
     first = case.held if case.held is not None else Policy().steps[0]
-    traffic = Placed(seed, replace(case, world=world), state_of(first).salt)
+    traffic = Placed(seed, case, state_of(first).salt)
+    traffic.until(case.seconds)  # drawn before anything else, as for the product
     return play(traffic, design or Design(), Policy(held=case.held))
 
 

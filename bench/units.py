@@ -318,7 +318,8 @@ def alarm(design: Design, seen: Seen, needed: float, end: float, r0: float = 1.0
 def certificate(design: Design, seen: Seen, margin: float, end: float) -> float:
     """Return when "not `margin` worse" is proven; infinite if never."""
     seen = proving(seen)
-    needed, bets, small = log(1 / design.alpha), np.array(design.proof_bets), (1 + margin) / margin
+    # A ratio and a floor are two chances: each has half of alpha.
+    needed, bets, small = log(2 / design.alpha), np.array(design.proof_bets), (1 + margin) / margin
     w, side = seen.share, seen.side
     if side is None or seen.first is None:
         up = np.log1p(bets * w / (1 - w) * min((1 + margin) / small, 1.0))
