@@ -34,6 +34,7 @@ from simulated import (
     late,
 )
 from units import Design, Seen
+from worlds import World
 
 ALPHA = Design().alpha
 HOUR_S = 3_600.0
@@ -89,7 +90,7 @@ def test_what_is_promised_to_be_found_is_found_within_a_day(scenario: Scenario) 
 
 @pytest.mark.parametrize("world", [SLOW, C1000], ids=lambda world: world.name)
 def test_a_ramp_promotes_an_identical_candidate_and_none_at_the_margin(
-    world: simulated.World,
+    world: World,
 ) -> None:
     runs = 20
     assert lines(Scenario(world), runs)["promoted"] >= 0.9
