@@ -34,7 +34,7 @@ class Design:
     segment_stake: float = 0.2
     ramp: float = 0.9
     """Of the promise, what the declared steps have together."""
-    firsts: float = 0.8
+    firsts: float = 0.9
     """Of a row's promise: bets on first bad events; the rest has the counts."""
     min_bad: int = 8
     seconds: int = 3
