@@ -19,13 +19,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
-import canaries
 import numpy as np
 from common import LOAD_CPU, Bench, interval, on, quantile, talk
 from kedge_site import Site, until
-
-from kedge.core.policy import rules
-from kedge.core.values import Policy
+from rollouts import Policy, play
+from units import Design
+from worlds import DAY_S, Traffic, World
 
 ENDPOINT = "flights"
 RATE, CALLERS, SHARE = 100.0, 4, 5.0
@@ -187,17 +186,16 @@ def main() -> None:
 
 def simulate(runs: int) -> list[float]:
     """Seconds from the first bad answer to the alarm, in the simulation of the same rates."""
-    dice = np.random.Generator(np.random.SFC64(1))
-    product = canaries.Product(runs, rules(Policy(), paired=False))
-    first, found = np.full(runs, np.inf), np.full(runs, np.inf)
-    at = 0
-    while not np.isfinite(found).all() and at < LONGEST_S:
-        at += 1
-        now = canaries.second(dice, runs, SHARE / 100, BOTH, BOTH + ITS_OWN)
-        first = np.where(np.isinf(first) & (now.bad[:, 1] > 0), at - 0.5, first)
-        hit = product.take(float(at), now)
-        found = np.where(np.isinf(found) & hit, at, found)
-    return [float(seconds) for seconds in found - first]
+    world = World("autopilot", rps=float(RATE), p=BOTH, days=LONGEST_S / DAY_S)
+    took = []
+    for number in range(runs):
+        dice = np.random.Generator(np.random.SFC64((1, number)))
+        traffic = Traffic(dice, world, ratio=(BOTH + ITS_OWN) / BOTH, most=SHARE / 100)
+        found = play(traffic, Design(), Policy(held=SHARE / 100))
+        events = traffic.until(LONGEST_S)[0]
+        seen, arm = events.seen(SHARE / 100)
+        took.append(found.at - float(events.t[seen & (arm == 1)][0]))
+    return took
 
 
 if __name__ == "__main__":

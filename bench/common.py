@@ -208,14 +208,21 @@ class Phase(NamedTuple):
 class Bench:
     """One run of one script: its options, its conditions, its result."""
 
-    def __init__(self, name: str, doc: str | None, *, seed: int | None = None) -> None:
+    def __init__(
+        self, name: str, doc: str | None, *, seed: int | None = None, workers: int | None = None
+    ) -> None:
         parser = argparse.ArgumentParser(description=(doc or "").split("\n", maxsplit=1)[0])
         parser.add_argument("--quick", action="store_true",
                             help="few rounds, at most 30 s: does it work? Not a measurement.")  # fmt: skip
         parser.add_argument("--json", action="store_true", help="print the result as JSON")
         if seed is not None:
             parser.add_argument("--seed", type=int, default=seed, help="of everything drawn")
+        if workers is not None:
+            parser.add_argument(
+                "--workers", type=int, default=workers, help="processes that simulate"
+            )
         given = parser.parse_args()
+        self.workers: int = 1 if workers is None else given.workers
         self.seed: int = 0 if seed is None else given.seed
         self.name = name
         self.quick: bool = given.quick

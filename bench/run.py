@@ -59,6 +59,13 @@ AIMS: dict[str, tuple[Aim, ...]] = {
     ),
     "detection": (
         Aim("false_rollback", "× alpha", most=1.5),
+        Aim("false_promotion", "", most=0.01),
+        Aim("found_24h", "", least=0.9),
+        Aim("promoted_aa", "", least=0.9),
+        Aim("labels_false_fail", "", most=0.015),
+        Aim("cost_false", "", most=0.01),
+        Aim("product_runs", "", least=20),
+        Aim("product_agrees", "", least=1),
         Aim("errors_vs_oracle", "×", most=2),
         Aim("errors_vs_oracle_lab", "×", most=1.5),
         Aim("detection_s", "s", most=45),

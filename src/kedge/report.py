@@ -436,6 +436,10 @@ def plan_text(found: dict[str, Any]) -> str:
         lines.append(
             f"  {step['weight']:5g}%  {after:>14}  {step['harmed']:15,}  {step['excess']:16,}{own}"
         )
+    if callers is not None and not min(step["callers"] for step in found["steps"]):
+        lines.append(
+            "  At a step without callers nothing can be shown, and it is not left by itself."
+        )
     if callers is not None and min(step["callers"] for step in found["steps"]) < found["provable"]:
         lines.append(
             f"  Evidence counts callers. Fewer than about {found['provable']} callers of the candidate cannot prove a "

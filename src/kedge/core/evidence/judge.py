@@ -41,8 +41,9 @@ from kedge.core.evidence.step import SECONDS, TAIL, Ints, KeptStep, Step, load, 
 from kedge.core.stats import ALARM_GRID, LAMBDAS, Floats
 from kedge.core.values import Value
 
-LABELS_PART, COUNTS_PART = 0.8, 0.2
-"""Of a whole row's promise: bets on first bad events, and bets on counts at looks."""
+LABELS_PART, COUNTS_PART = 0.9, 0.1
+"""Of a whole row's promise: bets on first bad events, and bets on counts at looks. The counts lose ln 2
+against a fifth, and find the same in every simulated world; requests without an entity gain a tenth."""
 DECLARED = 0.9
 """Of alpha, what the declared steps share in equal parts; weights set by hand and changed policies take
 the rest, 1/(i (i + 1)) of it each."""
