@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 
 from kedge.core import costs, monitor, stats
+from kedge.core.evidence.faults import Faults, folded
 from kedge.core.monitor import Interval, Judge
 from kedge.core.policy import EARLY, Facts, guardrails, rules
 from kedge.core.quality import Seen, tally
@@ -82,6 +83,7 @@ class Snapshot(Value, frozen=True, kw_only=True):
     labelled: bytes = b""
     costs: dict[str, Spent] = {}
     noise: tuple[int, int] = (0, 0)
+    faults: Faults = Faults()
 
 
 _pack = msgspec.msgpack.Encoder().encode
@@ -123,6 +125,7 @@ class Watch:
         self.labels = Labels()
         self.costs: dict[str, Spent] = {}
         self.noise = (0, 0)
+        self.faults = Faults()
         self._dearer = state.policy.guardrails.get("cost")
         self._labelled = Seen()
         self._output = state.policy.output
@@ -148,7 +151,7 @@ class Watch:
             last=self._last, facts=self.counted, totals=self.totals, agreement=self.agreement,
             scores=self.scores, examples=self.examples, arms=self._arms, labels=self.labels,
             labelled=np.array(self._labelled.keys(), dtype=np.int64).tobytes(), costs=self.costs,
-            noise=self.noise,
+            noise=self.noise, faults=self.faults,
         ))  # fmt: skip
 
     def _restore(self, kept: Snapshot) -> None:
@@ -163,6 +166,7 @@ class Watch:
         self.counted, self.totals, self.agreement = kept.facts, kept.totals, kept.agreement
         self.scores, self.examples, self._arms = kept.scores, kept.examples, kept.arms
         self.labels, self.costs, self.noise = kept.labels, kept.costs, kept.noise
+        self.faults = kept.faults
         self._labelled = Seen(np.frombuffer(kept.labelled, dtype=np.int64).tolist())
 
     # ------------------------------------------------------------ folding
@@ -178,6 +182,7 @@ class Watch:
             self._step = (window.weight, window.at)
         self._pass_time(window.at)
         self._add(window)
+        self.faults = folded(self.faults, window, own=not self.reverse)
         production, candidate = self._exposed.get("", [0, 0])
         if monitor.closes(candidate, production, float(window.at - self._began)):
             self._close(window.at)
@@ -231,7 +236,6 @@ class Watch:
             mine[window.weight] = (before[0] + window.fresh[0], before[1] + window.fresh[1])
         for name in ("mirrored", "copied", "broken", "lost", "other"):
             self._count(name, getattr(window, name))
-        self.counted["streak"] = max(self.counted.get("streak", 0), window.streak)
 
     def _count(self, name: str, by: int = 1) -> None:
         self.counted[name] = self.counted.get(name, 0) + by
@@ -380,7 +384,10 @@ class Watch:
             mirrored=self.counted.get("mirrored", 0), copied=self.counted.get("copied", 0),
             segments={name: cell[1] for name, cell in self.totals.items() if name},
             healthy_s=self.healthy_s, step_s=float(max(self._last - self._step[1], 0)),
-            streak=self.counted.get("streak", 0), broken=self.counted.get("broken", 0),
+            streak=self.faults.streak, broken=self.counted.get("broken", 0),
+            crashes=self.faults.crashes, silent_s=self.faults.silence_s,
+            routed=self.faults.routed, unasked=self.faults.unasked,
+            spread={metric: self.faults.spread(metric) for metric in METRICS},
             mismatch=self._mismatch(), stale_s=max(now - self._last, 0.0) if self._last else 0.0,
         )  # fmt: skip
 

@@ -18,13 +18,11 @@ from __future__ import annotations
 
 from collections import Counter as Tally
 from collections.abc import Callable, Iterator, Sequence
-from hashlib import blake2b
 from itertools import chain, compress, islice
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kedge.core.costs import cost_of, prices_of
 from kedge.core.records import JoinRow
-from kedge.core.route import key_of
 from kedge.core.values import Output, Prices, State
 from kedge.core.windows import (
     CANDIDATE,
@@ -32,12 +30,14 @@ from kedge.core.windows import (
     PRODUCTION,
     Agreement,
     BadUnit,
+    Conduct,
     Counts,
     Example,
     Spent,
     Window,
 )
 from kedge.engine.agreement import NUMBERS, Sayings, bin_of, judge_of, same_rows
+from kedge.engine.conduct import Units
 from kedge.engine.custom import Agree
 from kedge.engine.predictions import Predictions
 from kedge.engine.seen import Part, Seen
@@ -71,6 +71,8 @@ which a thread that counts has to rest. In parts of 200 one costs no less (`coun
 NEVER_US = 1 << 62
 """No request is as slow."""
 VIOLATIONS = METRICS.index("violations")
+QUIET = Conduct()
+"""Of a candidate that nothing is to be told of."""
 
 
 class Bounds(NamedTuple):
@@ -88,7 +90,7 @@ class Counter:
         self._state = state
         self._rest = rest
         self._output: Output = state.policy.output
-        self._key = key_of(state.salt)
+        self._hashes = Units(state.salt)
         self._predictions = Predictions(state)
         self._whole = self._output.kind == "custom" or (
             self._output.kind == "exact" and self._output.score is None
@@ -111,7 +113,7 @@ class Counter:
 
     def window(
         self, seen: Sequence[Seen], at: int, bounds: Bounds, *, number: int, paired: bool, weight: int,
-        lost: int, streak: int, broken: int,
+        lost: int, streak: int, broken: int, conduct: Conduct = QUIET,
     ) -> tuple[Window, list[JoinRow]]:  # fmt: skip
         """Count one second's observations. `at` is that second; `weight` the stratum in buckets."""
         if at // EXPOSURE_S != self._span:
@@ -143,7 +145,7 @@ class Counter:
             scores={bin_: (int(n), int(w), d, a) for bin_, (n, w, d, a) in draft.scores.items()},
             examples=tuple(draft.examples), costs=draft.costs, noise=(draft.noise[0], draft.noise[1]),
             mirrored=draft.mirrored, copied=draft.copied,
-            streak=streak, broken=broken, lost=lost, other=self._segments.other - before,
+            streak=streak, broken=broken, conduct=conduct, lost=lost, other=self._segments.other - before,
         ), rows  # fmt: skip
 
     def logged(self, seen: Sequence[Seen]) -> tuple[list[JoinRow], int]:
@@ -221,15 +223,23 @@ class Counter:
     def _singles(self, draft: _Draft, part: Part, bounds: Bounds) -> None:
         """Requests that one of the releases was asked."""
         self._split(draft, part)
-        self._expose(draft, part.units, part.slices, part.arms, part.failed)
+        columns: tuple[Sequence[Any], ...] = (
+            part.units, part.slices, part.arms, part.failed, part.micros, part.violated
+        )  # fmt: skip
+        if any(part.dropped):  # what was never asked is no unit
+            asked = [not dropped for dropped in part.dropped]
+            columns = tuple(list(compress(column, asked)) for column in columns)
+        units, all_slices, arms, failed, took, violated = columns
+        if not units:
+            return
+        self._expose(draft, units, all_slices, arms, failed)
         slow = bounds.p50 or bounds.p99 or NEVER_US  # the median's bound is never the higher one
-        if not (any(part.failed) or any(part.violated) or max(part.micros) > slow):
+        if not (any(failed) or any(violated) or max(took) > slow):
             return
         odd = [
             lost or wrong or micros > slow
-            for lost, wrong, micros in zip(part.failed, part.violated, part.micros, strict=True)
+            for lost, wrong, micros in zip(failed, violated, took, strict=True)
         ]
-        columns = (part.units, part.slices, part.arms, part.failed, part.micros, part.violated)
         for unit, names, arm, lost, micros, wrong in compress(zip(*columns, strict=True), odd):
             if lost:
                 self._bad(draft, 0, arm, unit, names)
@@ -244,7 +254,9 @@ class Counter:
     def _split(self, draft: _Draft, part: Part) -> None:
         """Count a unit's first request: the split is checked on units, each once."""
         known, fresh = self._known, draft.fresh
-        for unit, arm in zip(part.units, part.arms, strict=True):
+        for unit, arm, again in zip(part.units, part.arms, part.settles, strict=True):
+            if again:
+                continue
             if unit:
                 if unit in known or len(known) >= FRESH:
                     continue
@@ -289,9 +301,7 @@ class Counter:
 
     def _bad(self, draft: _Draft, metric: int, arm: int, unit: str, slices: Names) -> None:
         if unit:
-            digest = blake2b(unit.encode(errors="surrogatepass"), digest_size=8, key=self._key)
-            number = int.from_bytes(digest.digest()) >> 1  # a signed 64-bit column holds it
-            draft.units.append(BadUnit(number, metric, arm, slices[1:]))
+            draft.units.append(BadUnit(self._hashes.number(unit), metric, arm, slices[1:]))
             return
         for name in slices:
             draft.bad.setdefault(METRICS[metric], {}).setdefault(name, [0, 0])[arm] += 1
@@ -303,9 +313,10 @@ class Counter:
         if self._state.policy.cost is None:
             return
         for one, slices in zip(part.seen, part.slices, strict=True):
-            if one.failed or one.ours is None or (draft.paired and one.theirs is None):
+            ours = one.theirs if one.settles else one.ours
+            if one.failed or ours is None or (draft.paired and one.theirs is None):
                 continue
-            answers = [(one.arm, one.ours, one.micros)]
+            answers = [(one.arm, ours, one.micros)]
             if draft.paired and one.theirs is not None:
                 answers.append((CANDIDATE, one.theirs, one.their_micros))
             both = [(0, 0.0, 0.0), (0, 0.0, 0.0)]

@@ -1,0 +1,1 @@
+"""What is known of a comparison, and what follows from it."""
