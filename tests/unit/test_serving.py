@@ -22,19 +22,16 @@ from kedge.core.values import (
     Signature,
     State,
 )
-from kedge.core.windows import CANDIDATE
-from kedge.engine.models import Breaker, Handle
-from kedge.engine.observe import Recorder
-from kedge.engine.serving import (
+from kedge.core.windows import CANDIDATE, INSTANT_S
+from kedge.engine.deadlines import (
     DEADLINE_CEILING_S,
     DEADLINE_FLOOR_S,
     DEADLINE_MIN_ANSWERS,
     UNKNOWN_DEADLINE_S,
-    Answer,
-    Live,
-    Request,
-    Serving,
 )
+from kedge.engine.models import Breaker, Handle
+from kedge.engine.observe import Recorder
+from kedge.engine.serving import Answer, Live, Request, Serving
 from kedge.ports import Predicted
 from kedge.testing.samples import endpoint, release, run
 
@@ -78,12 +75,19 @@ class Remote:
         self.alone: list[bool] = []
         """Whether nobody else could answer it."""
         self.waiting: list[tuple[Columns, OnDone]] = []
+        self.late: list[OnDone] = []
+        """What waits for an answer that was late."""
+        self.patience: list[float] = []
 
     async def predict(
-        self, columns: Columns, deadline_s: float, *, alone: bool = False
-    ) -> Predicted:
+        self, columns: Columns, deadline_s: float, *, alone: bool = False,
+        patience_s: float = 0.0, on_late: OnDone | None = None,
+    ) -> Predicted:  # fmt: skip
         self.asked.append(deadline_s)
         self.alone.append(alone)
+        self.patience.append(patience_s)
+        if self.answer == "model_late" and on_late is not None:
+            self.late.append(on_late)
         if isinstance(self.answer, Exception):
             raise self.answer
         if isinstance(self.answer, str):
@@ -91,10 +95,7 @@ class Remote:
         return Predicted({"p": np.full(len(columns["x"]), self.answer)}, 7, self.violated)
 
     def submit(
-        self,
-        columns: Columns,
-        on_done: OnDone,
-        deadline_s: float,
+        self, columns: Columns, on_done: OnDone, deadline_s: float, *, patience_s: float = 0.0
     ) -> bool:
         if len(self.waiting) >= self.room:
             return False
@@ -350,14 +351,17 @@ def test_a_question_that_only_the_candidate_cannot_take_is_answered_by_productio
 
 
 def test_a_candidate_that_keeps_failing_is_spared_and_tried_again() -> None:
-    """Five in a row open the breaker; one question is let through when its time is over."""
+    """Twenty in a row open the breaker; one question is let through when its time is over."""
     candidate = Remote("model_raised")
     place = Place(CANARY, Inline(3.0), (candidate,))
-    reasons = [place.ask().choice.reason for _ in range(Breaker.FAILURES + 3)]
+    reasons = []
+    for _ in range(Breaker.FAILURES + 3):
+        place.now += INSTANT_S * 1.01
+        reasons.append(place.ask().choice.reason)
     assert reasons == [Reason.FAILOVER] * Breaker.FAILURES + [Reason.BREAKER] * 3
     assert len(candidate.asked) == Breaker.FAILURES
     assert place.counts["failover.breaker_open"] == 3
-    place.now = Breaker.FIRST_S
+    place.now += Breaker.FIRST_S
     candidate.answer = 9.0
     assert [place.ask().choice.arm for _ in range(2)] == [Arm.CANDIDATE] * 2
 
@@ -389,9 +393,10 @@ def test_an_outage_of_both_is_a_failure_of_both_and_no_streak_of_the_candidate()
     for _ in range(30):
         with pytest.raises(ModelFailure):
             place.ask()
-    seen, _, streak, broken = place.live.recorder.taken()
-    assert [(one.arm, one.failed) for one in seen] == [(CANDIDATE, True)] * 30
-    assert (streak, broken) == (0, 0)
+    taken = place.live.recorder.taken()
+    assert [(one.arm, one.failed) for one in taken.seen] == [(CANDIDATE, True)] * 30
+    assert (taken.streak, taken.broken) == (0, 0)
+    assert taken.conduct.answered == 30, "it is alive"
     assert not place.live.handles[2].breaker.open
 
 
@@ -501,15 +506,16 @@ def test_a_shadow_that_is_not_there_is_dropped_and_counted(
 
 
 def test_a_shadow_that_fails_is_counted_by_its_cause_and_then_spared() -> None:
-    """Five in a row; then it is dropped until its time is over."""
-    candidate = Remote("model_late")
+    """Twenty in a row; then it is dropped until its time is over."""
+    candidate = Remote("model_raised")
     place = Place(SHADOW, Inline(), (candidate,))
     for _ in range(Breaker.FAILURES + 2):
+        place.now += INSTANT_S * 1.01
         place.ask()
         candidate.settle()
-    assert place.counts["shadow.failed.model_late"] == Breaker.FAILURES
+    assert place.counts["shadow.failed.model_raised"] == Breaker.FAILURES
     assert place.counts["shadow.dropped.breaker_open"] == 2
-    place.now = Breaker.FIRST_S
+    place.now += Breaker.FIRST_S
     candidate.answer = 1.0
     place.ask()
     candidate.settle()
@@ -566,7 +572,7 @@ def test_the_shadow_gets_the_candidates_deadline() -> None:
     """The same clock for both arms of its life."""
     candidate = Remote()
     place = Place(SHADOW, Inline(), (candidate,))
-    place.live.deadline_s = 0.25
+    place.live.deadlines.single_s = 0.25
     place.ask()
     assert candidate.asked == [0.25]
 
@@ -576,7 +582,7 @@ def test_production_in_a_process_is_not_held_to_the_candidates_deadline() -> Non
     apart = endpoint(release(1, placement=Placement.PROCESS), release(2), policy=POLICY)
     remote = Remote()
     place = Place(run(apart, Promote(1), Canary(2, 1)), (remote,), (Remote(),))
-    place.live.deadline_s = 0.01
+    place.live.deadlines.single_s = 0.01
     place.ask(request(asked=1))
     assert remote.asked == [POLICY.limits.timeout_ms / 1e3]
 

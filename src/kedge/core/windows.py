@@ -108,6 +108,9 @@ class Conduct(Value, frozen=True, kw_only=True):
 CALLERS = 3
 """Distinct callers, or seconds where callers have no name, that an automatic verdict needs: what one
 caller sends, or what happens in one instant, is one cause."""
+INSTANT_S = 0.1
+"""Failures within a tenth of a second are one event: a pause or a lost connection takes many requests
+with it. Twenty events still take only two seconds."""
 
 
 class Window(Value, frozen=True, kw_only=True):

@@ -9,11 +9,8 @@ from __future__ import annotations
 from hashlib import blake2b
 
 from kedge.core.route import key_of
-from kedge.core.windows import CALLERS, Conduct
+from kedge.core.windows import CALLERS, INSTANT_S, Conduct
 
-INSTANT_S = 0.1
-"""Failures within a tenth of a second are one event: a pause or a lost connection takes many requests
-with it. Twenty events still take only two seconds."""
 CRASH_S = 1.0
 """Questions that died within a second died of one crash."""
 
@@ -102,7 +99,7 @@ class Tracker:
         """Note that the process died with a question under way."""
         if now - self._crashed_at >= CRASH_S:
             self._crashes += 1
-        self._crashed_at = now
+            self._crashed_at = now
 
     def failed(self, entity: str | None, now: float) -> None:
         """Note a request that the candidate failed and production answered."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Mapping
+from math import inf
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -22,7 +23,7 @@ from kedge.core.errors import KedgeError
 from kedge.core.generations import Online
 from kedge.core.holding import Need, copies
 from kedge.core.values import Placement, Release, State
-from kedge.core.windows import CALLERS
+from kedge.core.windows import CALLERS, INSTANT_S
 from kedge.lookups import lookups_of
 from kedge.ports import Artifacts, Clock, Hold, Loader, Model, RemoteModel
 from kedge.tensors import check_proof
@@ -84,7 +85,7 @@ class Breaker:
     """Spares a candidate that keeps failing or is silent, and tries it again, ever more rarely."""
 
     FAILURES = 20
-    """Answers in a row that are failures: as many as end a rollout. Fewer would spare one of two
+    """In a row, those of one instant as one: as many as end a rollout. Fewer would spare one of two
     identical releases that fail a third of their requests."""
     OVERDUE = 5
     """Questions that wait for a silent process, before callers are spared the wait."""
@@ -93,13 +94,14 @@ class Breaker:
     def __init__(self) -> None:
         self.silence = Silence()
         self._failures = 0
+        self._failed_at = -INSTANT_S
         self._wait_s = self.FIRST_S
         self._until: float | None = None
         self._trying = False
         self._silent = False
         """Whether it opened for silence."""
 
-    def allows(self, now: float, deadline_s: float) -> bool:
+    def allows(self, now: float, deadline_s: float = inf) -> bool:
         """Whether a request may go to the candidate. One trial is let through an open breaker."""
         if self._until is None:
             if not self.silence.overdue(now, deadline_s):
@@ -137,11 +139,12 @@ class Breaker:
     def failed(self, now: float) -> None:
         """The candidate answered with a failure, or died.
 
-        What fails while the breaker is open, and was not its trial, was under way when it
-        opened: one death takes many questions with it, and counts once.
+        What fails while the breaker is open, and was not its trial, was under way when it opened.
         """
         if self._until is None:
-            self._failures += 1
+            if now - self._failed_at < INSTANT_S:
+                return
+            self._failures, self._failed_at = self._failures + 1, now
             if self._failures >= self.FAILURES:
                 self._until = now + self._wait_s
         elif self._trying:

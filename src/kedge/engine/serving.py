@@ -19,8 +19,9 @@ from kedge.core.route import Choice, Plan, Reason
 from kedge.core.values import BUCKETS, Arm, Stage, State
 from kedge.core.windows import CANDIDATE, PRODUCTION
 from kedge.engine.agreement import agreeing_rows
+from kedge.engine.deadlines import DEADLINE_RATIO, Deadlines
 from kedge.engine.models import Handle
-from kedge.engine.observe import ANSWERED, UNASKED, Recorder, size_of
+from kedge.engine.observe import ANSWERED, UNASKED, Recorder
 from kedge.engine.predictions import Log
 from kedge.engine.seen import Seen
 from kedge.lookups import EXCUSED
@@ -30,18 +31,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("kedge.serving")
 
-UNKNOWN_DEADLINE_S = 1.0
-"""A candidate's deadline until production's own p99 is known."""
-DEADLINE_FLOOR_S, DEADLINE_CEILING_S = 0.05, 2.0
-"""The ceiling is for a single row, and for sizes that production has not answered yet."""
-DEADLINE_RATIO = 2.0
-DEADLINE_MIN_ANSWERS = 200
-"""Production answers from which a p99 is worth a deadline: two of them lie above it."""
-SILENT_S = 3.0
-"""The shortest silence that is no response: a process that is paused, or pages in, is back before."""
-SILENT_RATIO = 4.0
-"""How many times production's own slowest answer a candidate may be silent: it works on one batch at
-a time, which may hold several requests."""
 BROKEN = ("model_nonsense", "transform_nonsense")
 """Failures that say an answer did not fit the signature."""
 LATE, DIED = "model_late", "model_died"
@@ -98,9 +87,9 @@ def watched(state: State) -> bool:
 class Live:
     """What an endpoint serves at one epoch. Immutable but for the deadline and the answered mark."""
 
-    __slots__ = ("answered", "compares", "contract", "deadline_s", "first_answer", "handles", "heads", "instead",
-                 "lease", "log", "names", "noise", "pinned", "plan", "recorder", "sampled", "sizes", "slowest_s",
-                 "state", "timeout_s", "troubled", "watched")  # fmt: skip
+    __slots__ = ("answered", "compares", "contract", "deadlines", "first_answer", "handles", "heads", "instead",
+                 "lease", "log", "names", "noise", "pinned", "plan", "recorder", "sampled", "state",
+                 "troubled", "watched")  # fmt: skip
 
     def __init__(
         self, *, state: State, plan: Plan, handles: dict[int, Handle], contract: object,
@@ -127,65 +116,21 @@ class Live:
         }
         self.heads: dict[int, object] = {}
         self.names: dict[int, tuple[str, str, str]] = {}
-        self.timeout_s = state.policy.limits.timeout_ms / 1e3
-        self.deadline_s = UNKNOWN_DEADLINE_S
-        """Of a request with a single row; `deadline` has that of others."""
-        self.sizes: dict[int, float] = {}
-        """Deadlines by the size of a request, of sizes that production has answered."""
-        self.slowest_s = self.timeout_s
-        """How long production's slowest answer took; its timeout until that is known."""
+        self.deadlines = Deadlines(state.policy.limits)
         self.answered = False
         self.troubled = False
 
     def refresh_deadline(self) -> None:
-        """Set the candidate's deadlines, and its patience, from production's own latency."""
-        slowest, n = self.recorder.quantile_us(Arm.PRODUCTION, 1.0)
-        if slowest is not None and n >= DEADLINE_MIN_ANSWERS:
-            self.slowest_s = slowest / 1e6
+        """Set the candidate's deadlines, and how long it may be silent, from production's latency."""
+        self.deadlines.refresh(self.recorder)
         handle = self.handles.get(self.state.compared or 0)
         rows = handle.largest[0] if handle is not None else 1
-        self.recorder.conduct.patience_s = self.patience(rows)
-        own = self.state.policy.limits.candidate_deadline_ms
-        if own is not None:
-            self.deadline_s = own / 1e3
-            return
-        p99, _ = self.recorder.quantile_us(Arm.PRODUCTION, 0.99)
-        if p99 is not None and n >= DEADLINE_MIN_ANSWERS:
-            wished = DEADLINE_RATIO * p99 / 1e6
-            self.deadline_s = min(max(wished, DEADLINE_FLOOR_S), DEADLINE_CEILING_S)
-        self.sizes = {
-            size: self._sized(size, *known) for size, known in self.recorder.sized().items()
-        }
+        self.recorder.conduct.patience_s = self.deadlines.patience(rows)
 
-    def _sized(self, size: int, p99: int, slowest: int, n: int) -> float:
-        """The deadline of a size that production has answered: no ceiling but its own timeout."""
-        if n >= DEADLINE_MIN_ANSWERS:
-            wished = DEADLINE_RATIO * p99 / 1e6
-        else:
-            wished = max(self._grown(size), DEADLINE_RATIO * slowest / 1e6)
-        return min(max(wished, DEADLINE_FLOOR_S), self.timeout_s)
-
-    def _grown(self, size: int) -> float:
-        """The deadline of a size that is not known: as if every row took as long as a single one."""
-        return min(self.deadline_s * (1 << size), max(DEADLINE_CEILING_S, self.deadline_s))
-
-    def deadline(self, rows: int) -> float:
-        """How long a caller waits for the candidate's answer to so many rows."""
-        if rows <= 1 or self.state.policy.limits.candidate_deadline_ms is not None:
-            return self.deadline_s
-        size = size_of(rows)
-        return self.sizes.get(size) or self._grown(size)
-
-    def waits(self, handle: Handle, rows: int, now: float) -> float:
-        """The deadline of a request that may have a larger one before it."""
-        return max(self.deadline(rows), self.deadline(handle.before(now)))
-
-    def patience(self, rows: int) -> float:
-        """How long a candidate may be silent over so many rows before that is no response."""
-        longest = max(
-            SILENT_S, SILENT_RATIO * self.slowest_s, self.deadline_s * (1 << size_of(rows))
-        )
-        return min(longest, self.timeout_s)
+    @property
+    def deadline_s(self) -> float:
+        """The candidate's deadline for a request with a single row."""
+        return self.deadlines.single_s
 
 
 class Serving:
@@ -296,7 +241,7 @@ class Serving:
             if handle.met:
                 self._waits(live, handle, now)
             return "model_down"
-        if not breaker.allows(now, live.waits(handle, request.rows, now)):
+        if not breaker.allows(now, live.deadlines.behind(handle, request.rows, now)):
             self._waits(live, handle, now, asks=False)
             return Reason.BREAKER.value
         handle.asks(request.rows, now)
@@ -318,10 +263,10 @@ class Serving:
     ) -> Predicted:
         """Ask the candidate for a caller, or for a probe, which waits in a lane of its own."""
         remote = handle.remotes[0]
-        deadline_s = live.waits(handle, request.rows, self._monotonic())
+        deadline_s = live.deadlines.behind(handle, request.rows, self._monotonic())
         if late is not None:
             return await remote.predict(
-                request.columns, deadline_s, patience_s=live.timeout_s, on_late=late
+                request.columns, deadline_s, patience_s=live.deadlines.timeout_s, on_late=late
             )
         async with self._lane(live, handle, request):
             return await remote.predict(request.columns, deadline_s)
@@ -335,7 +280,7 @@ class Serving:
         """
         handle.asks(request.rows, self._monotonic())
         try:
-            async with asyncio.timeout(live.timeout_s):
+            async with asyncio.timeout(live.deadlines.timeout_s):
                 await handle.lane.acquire()
         except TimeoutError:
             raise ModelFailure("requests of other testers are before it",
@@ -438,7 +383,7 @@ class Serving:
         failure = ModelFailure(f"r{choice.release} has no process", code="model_down")
         for remote in sorted(handle.remotes, key=lambda r: not r.ready):
             try:
-                found = await remote.predict(request.columns, live.timeout_s, alone=True)
+                found = await remote.predict(request.columns, live.deadlines.timeout_s, alone=True)
             except ModelFailure as caught:
                 failure = caught
                 if failure.code not in ("model_died", "model_down"):
@@ -517,7 +462,9 @@ class Serving:
             return
         # Production has just answered this very request: a copy may take as long as that allows.
         now = self._monotonic()
-        deadline_s = max(live.waits(handle, request.rows, now), DEADLINE_RATIO * our_micros / 1e6)
+        deadline_s = max(
+            live.deadlines.behind(handle, request.rows, now), DEADLINE_RATIO * our_micros / 1e6
+        )
         due = now + deadline_s
 
         def done(theirs: Columns | None, micros: int, error: str | None, bad: bool) -> None:
@@ -538,7 +485,7 @@ class Serving:
             pair(theirs, micros, bad=bad)
 
         if not handle.remotes[0].submit(
-            request.columns, done, deadline_s, patience_s=live.timeout_s
+            request.columns, done, deadline_s, patience_s=live.deadlines.timeout_s
         ):
             recorder.count("shadow.dropped.full")
             recorder.conduct.unasked("full")
@@ -572,7 +519,7 @@ class Serving:
         if handle.inline is not None:
             done(handle.inline.predict(request.columns), 0, None, False)  # noqa: FBT003
         else:
-            handle.remotes[0].submit(request.columns, done, live.deadline(request.rows))
+            handle.remotes[0].submit(request.columns, done, live.deadlines.by_rows(request.rows))
 
 
 class Late:

@@ -23,7 +23,9 @@ ERRORS = METRICS[0]
 BEATS_S = 2
 """A window is written up to a second after what it holds, and names whole seconds."""
 PATIENCE_S = 60
-"""A worker's patience is remembered for so long: it depends on the largest request under way."""
+"""A worker that told nothing for so long serves no more: its patience is not waited for."""
+WORKERS = 64
+"""Workers whose patience is remembered before those that are gone are forgotten."""
 
 
 class Spread(Value, frozen=True):
@@ -89,8 +91,14 @@ class Faults(Value, frozen=True, kw_only=True):
     heard_at: int = 0
     silent_s: float = 0.0
     silent_at: int = 0
-    patience_s: float = 0.0
-    patience_at: int = 0
+    patience: dict[str, tuple[int, float]] = {}
+    """By worker, when it told its patience last, and what it was."""
+
+    @property
+    def patience_s(self) -> float:
+        """The longest patience of a worker that told one lately."""
+        since = self.silent_at - PATIENCE_S
+        return max((length for at, length in self.patience.values() if at >= since), default=0.0)
 
     @property
     def needed(self) -> int:
@@ -153,8 +161,11 @@ def folded(faults: Faults, window: Window, *, own: bool = True) -> Faults:
         more["heard_at"] = max(faults.heard_at, at)
     if conduct.silent_s:
         more |= {"silent_s": conduct.silent_s, "silent_at": at}
-    if conduct.patience_s >= faults.patience_s or at - faults.patience_at > PATIENCE_S:
-        more |= {"patience_s": conduct.patience_s, "patience_at": at}
+    if conduct.patience_s:
+        others = faults.patience
+        if len(others) >= WORKERS and window.replica not in others:
+            others = {name: told for name, told in others.items() if told[0] >= at - PATIENCE_S}
+        more["patience"] = {**others, window.replica: (at, conduct.patience_s)}
     return msgspec.structs.replace(faults, **more)
 
 
