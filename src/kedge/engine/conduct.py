@@ -7,6 +7,7 @@ that a count which is read while it is written is at worst told a second later.
 from __future__ import annotations
 
 from hashlib import blake2b
+from math import inf
 
 from kedge.core.route import key_of
 from kedge.core.windows import CALLERS, INSTANT_S, Conduct
@@ -35,7 +36,7 @@ class Run:
 
     def __init__(self) -> None:
         self.events = 0
-        self.at = -INSTANT_S
+        self.at = -inf
         """When the newest event began."""
         self.callers: tuple[int, ...] = ()
         self.seconds: tuple[int, ...] = ()
@@ -64,7 +65,7 @@ class Tracker:
         self._unasked: dict[str, int] = {}
         self._callers: tuple[int, ...] = ()
         self._failing: tuple[int, ...] = ()
-        self._crashed_at = -CRASH_S
+        self._crashed_at = -inf
         self._told: tuple[int, ...] = (0,) * 5
         self._told_unasked: dict[str, int] = {}
         self.silent_s = 0.0

@@ -94,7 +94,7 @@ class Breaker:
     def __init__(self) -> None:
         self.silence = Silence()
         self._failures = 0
-        self._failed_at = -INSTANT_S
+        self._failed_at = -inf
         self._wait_s = self.FIRST_S
         self._until: float | None = None
         self._trying = False
