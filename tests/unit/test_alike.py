@@ -285,7 +285,8 @@ def test_large_requests_of_one_caller_end_no_rollout(how: str) -> None:
         found = await rollout.traffic(30, 100, each=lambda n: {"entity": f"c{n % 500}"})
         for _ in range(12):
             more: dict[str, Any] = {"entity": None if how == "keyless" else caller}
-            more |= {"probe": {"probe": True}, "asked": {"asked": 2}}.get(how, {})
+            if how in ("probe", "asked"):
+                more[how] = True if how == "probe" else 2
             for _ in range(6):
                 await rollout.ask(1_024, **more)
             found = await rollout.traffic(10, 100, each=lambda n: {"entity": f"c{n % 500}"})

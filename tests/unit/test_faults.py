@@ -30,7 +30,7 @@ def fold(*windows: Window, own: bool = True) -> Faults:
 
 
 def test_a_run_of_one_caller_is_no_streak_and_one_of_three_is() -> None:
-    known = {"callers": (1, 2, 3)}
+    known: dict[str, Any] = {"callers": (1, 2, 3)}
     one = window(1, more={"streak": 50}, streak_callers=(1,), **known)
     three = window(2, more={"streak": 20}, streak_callers=(1, 2, 3), **known)
     assert fold(one).streak == 0

@@ -30,7 +30,7 @@ from kedge.engine.deadlines import (
     UNKNOWN_DEADLINE_S,
 )
 from kedge.engine.models import Breaker, Handle
-from kedge.engine.observe import Recorder
+from kedge.engine.observe import UNASKED, Recorder
 from kedge.engine.serving import Answer, Live, Request, Serving
 from kedge.ports import Predicted
 from kedge.testing.samples import endpoint, release, run
@@ -283,6 +283,103 @@ def test_when_the_previous_release_fails_production_answers(
     assert (answer.choice.arm, answer.choice.reason) == (Arm.PRODUCTION, Reason.FAILOVER)
     (seen,) = place.live.recorder.taken()[0]
     assert (seen.arm, seen.failed) == (CANDIDATE, True)
+    assert seen.dropped == (answer.failover in UNASKED), "what was never asked failed nobody"
+
+
+# ---------------------------------------------------------------- what comes late
+
+
+def test_a_late_answer_is_latency_and_no_failure() -> None:
+    """Production answers the caller; the candidate is held to production's own timeout."""
+    candidate = Remote("model_late")
+    place = Place(CANARY, Inline(3.0), (candidate,))
+    answer = place.ask()
+    assert (answer.failover, answer.outputs["p"].tolist()) == ("model_late", [3.0])
+    assert candidate.patience == [POLICY.limits.timeout_ms / 1e3]
+    (kept,) = place.live.recorder.taken().seen
+    assert (kept.failed, kept.dropped, kept.ours is None) == (True, True, False), "for the log only"
+    (late,) = candidate.late
+    late({"p": np.full(1, 9.0)}, 70_000, None, False)  # noqa: FBT003
+    taken = place.live.recorder.taken()
+    (seen,) = taken.seen
+    assert (seen.arm, seen.micros, seen.failed, seen.settles) == (CANDIDATE, 70_000, False, True)
+    assert seen.ours is None, "no caller got it"
+    assert (taken.streak, taken.conduct.late, taken.conduct.unasked) == (0, 1, {})
+    assert place.counts["late.candidate"] == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "streak", "broken", "crashes"),
+    [("model_late", 1, 0, 0), ("model_raised", 1, 0, 0), ("model_nonsense", 1, 1, 0),
+     ("model_died", 1, 0, 1)],
+)  # fmt: skip
+def test_what_fails_late_or_never_comes_is_a_failure(
+    error: str, streak: int, broken: int, crashes: int
+) -> None:
+    """No answer within production's own timeout is what production's would be."""
+    candidate = Remote("model_late")
+    place = Place(CANARY, Inline(3.0), (candidate,))
+    place.ask()
+    place.live.recorder.taken()
+    candidate.late[0](None, 0, error, False)  # noqa: FBT003
+    taken = place.live.recorder.taken()
+    (seen,) = taken.seen
+    assert (seen.arm, seen.failed, seen.dropped, seen.settles) == (CANDIDATE, True, False, True)
+    assert (taken.streak, taken.broken, taken.conduct.crashes) == (streak, broken, crashes)
+
+
+@pytest.mark.parametrize("error", ["model_expired", "model_unasked", "features_unread"])
+def test_what_was_dropped_before_its_turn_is_neither_a_failure_nor_a_unit(error: str) -> None:
+    candidate = Remote("model_late")
+    place = Place(CANARY, Inline(3.0), (candidate,))
+    place.ask()
+    place.live.recorder.taken()
+    candidate.late[0](None, 0, error, False)  # noqa: FBT003
+    taken = place.live.recorder.taken()
+    assert (taken.seen, taken.streak, taken.conduct.unasked) == ([], 0, {error: 1})
+    assert taken.conduct.answered == (error != "model_unasked"), "the process said so itself"
+
+
+def test_a_late_failure_of_what_production_failed_too_is_no_streak() -> None:
+    candidate = Remote("model_late")
+    place = Place(CANARY, Inline(ValueError("poison")), (candidate,))
+    with pytest.raises(ModelFailure):
+        place.ask()
+    assert place.live.recorder.taken().seen == []
+    candidate.late[0](None, 0, "model_raised", False)  # noqa: FBT003
+    taken = place.live.recorder.taken()
+    assert [(one.arm, one.failed) for one in taken.seen] == [(CANDIDATE, True)]
+    assert taken.streak == 0
+
+
+@pytest.mark.parametrize("cause", ["model_down", "breaker_open"])
+def test_what_was_never_sent_is_no_failure_and_is_counted_as_unasked(cause: str) -> None:
+    candidate = Remote("model_down" if cause == "model_down" else 1.0)
+    place = Place(CANARY, Inline(3.0), (candidate,))
+    if cause == "breaker_open":
+        for number in range(Breaker.FAILURES):
+            place.handles[2].breaker.failed(float(number))
+        place.now = float(Breaker.FAILURES) - 1
+    for _ in range(30):
+        assert place.ask().failover == cause
+    taken = place.live.recorder.taken()
+    assert all(one.dropped for one in taken.seen)
+    assert (taken.streak, taken.conduct.routed, taken.conduct.unasked) == (0, 30, {cause: 30})
+    assert candidate.asked == []
+
+
+@pytest.mark.parametrize(
+    ("error", "dropped"), [("model_late", False), ("model_expired", True), ("model_unasked", True)]
+)
+def test_a_copy_that_was_never_put_to_the_candidate_is_lost_coverage_and_no_failure(
+    error: str, dropped: bool
+) -> None:
+    candidate = Remote(error)
+    place = Place(SHADOW, Inline(3.0), (candidate,))
+    place.ask()
+    candidate.settle()
+    (seen,) = place.live.recorder.taken().seen
+    assert (seen.theirs, seen.dropped) == (None, dropped)
 
 
 # ---------------------------------------------------------------- canary

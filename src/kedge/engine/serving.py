@@ -487,7 +487,7 @@ class Serving:
         if not handle.remotes[0].submit(
             request.columns, done, deadline_s, patience_s=live.deadlines.timeout_s
         ):
-            recorder.count("shadow.dropped.full")
+            recorder.count(f"shadow.dropped.{DROPPED['model_unasked']}")
             recorder.conduct.unasked("full")
             pair(None, dropped=True)
         elif live.noise and ours is not None and request.draw < live.noise * BUCKETS:
@@ -497,9 +497,10 @@ class Serving:
         self, live: Live, handle: Handle, request: Request, error: str, *, answered: bool
     ) -> None:
         """Count a copy that was not answered. What production failed too says nothing of it."""
-        nobodys = error in UNASKED or error == EXCUSED
-        name = f"dropped.{DROPPED.get(error, error)}" if nobodys else f"failed.{error}"
-        live.recorder.count(f"shadow.{name}")
+        if error in UNASKED or error == EXCUSED:
+            live.recorder.count(f"shadow.dropped.{DROPPED.get(error, error)}")
+        else:
+            live.recorder.count(f"shadow.failed.{error}")
         self._heard(live, handle, error)
         if answered:
             self._failed_alone(live, handle, request, error)
