@@ -77,6 +77,15 @@ def test_a_small_request_may_wait_for_a_large_one_before_it_for_a_minute() -> No
     assert handle.before(6.0 + LARGEST_S) == 2
 
 
+def test_the_answer_to_a_copy_is_waited_for_as_long_as_production_was_ever_seen_to_take() -> None:
+    """Also while few answers are known; and as long as this very request took."""
+    assert known((3, 1, 100)).copy_patience(0.0, 0.05) == SILENT_S
+    assert 8 <= known((3, 1, 2_000_000)).copy_patience(0.0, 0.05) <= 9
+    assert known((3, 1, 100)).copy_patience(5.0, 10.0) == SILENT_RATIO * 5
+    assert known((3, 1, 100)).copy_patience(0.0, 12.0) == 12.0
+    assert known((3, 1, 20_000_000)).copy_patience(0.0, 0.05) == 30.0
+
+
 def test_a_silence_is_no_response_when_production_was_never_silent_for_so_long() -> None:
     assert known().patience(1) == 30.0, "production's own timeout, until it is known"
     assert known((1_000, 1, 100)).patience(1) == SILENT_S

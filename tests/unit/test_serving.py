@@ -369,7 +369,13 @@ def test_what_was_never_sent_is_no_failure_and_is_counted_as_unasked(cause: str)
 
 
 @pytest.mark.parametrize(
-    ("error", "dropped"), [("model_late", False), ("model_expired", True), ("model_unasked", True)]
+    ("error", "dropped"),
+    [
+        ("model_raised", False),
+        ("model_late", True),
+        ("model_expired", True),
+        ("model_unasked", True),
+    ],
 )
 def test_a_copy_that_was_never_put_to_the_candidate_is_lost_coverage_and_no_failure(
     error: str, dropped: bool
@@ -378,8 +384,10 @@ def test_a_copy_that_was_never_put_to_the_candidate_is_lost_coverage_and_no_fail
     place = Place(SHADOW, Inline(3.0), (candidate,))
     place.ask()
     candidate.settle()
-    (seen,) = place.live.recorder.taken().seen
+    taken = place.live.recorder.taken()
+    (seen,) = taken.seen
     assert (seen.theirs, seen.dropped) == (None, dropped)
+    assert taken.streak == 1 - dropped
 
 
 # ---------------------------------------------------------------- canary

@@ -31,7 +31,7 @@ a time, which may hold several requests."""
 class Deadlines:
     """Deadlines of one snapshot. `refresh` is called once a second."""
 
-    __slots__ = ("_declared_s", "_slowest_s", "single_s", "sizes", "timeout_s")
+    __slots__ = ("_declared_s", "_seen_s", "_slowest_s", "single_s", "sizes", "timeout_s")
 
     def __init__(self, limits: Limits) -> None:
         own = limits.candidate_deadline_ms
@@ -43,11 +43,14 @@ class Deadlines:
         """By the size of a request, of sizes that production has answered."""
         self._slowest_s = self.timeout_s
         """How long production's slowest answer took; its timeout until that is known."""
+        self._seen_s = 0.0
+        """The same, of however few answers."""
 
     def refresh(self, recorder: Recorder) -> None:
         """Take them from what production's answers took so far."""
         slowest, n = recorder.quantile_us(Arm.PRODUCTION, 1.0)
         p99, _ = recorder.quantile_us(Arm.PRODUCTION, 0.99)
+        self._seen_s = (slowest or 0) / 1e6
         if slowest is None or p99 is None or n < DEADLINE_MIN_ANSWERS:
             return
         self._slowest_s = slowest / 1e6
@@ -83,4 +86,12 @@ class Deadlines:
     def patience(self, rows: int) -> float:
         """How long a candidate may be silent over so many rows before that is no response."""
         usual = max(SILENT_RATIO * self._slowest_s, self.single_s * (1 << size_of(rows)))
+        return min(max(SILENT_S, usual), self.timeout_s)
+
+    def copy_patience(self, ours_s: float, deadline_s: float) -> float:
+        """How long the answer to a copy is waited for, of a request that took production so long.
+
+        What comes later is lost coverage and no failure, so a few answers of production will do.
+        """
+        usual = max(SILENT_RATIO * max(self._seen_s, ours_s), deadline_s)
         return min(max(SILENT_S, usual), self.timeout_s)

@@ -466,11 +466,13 @@ class Serving:
             live.deadlines.behind(handle, request.rows, now), DEADLINE_RATIO * our_micros / 1e6
         )
         due = now + deadline_s
+        patience_s = live.deadlines.copy_patience(our_micros / 1e6, deadline_s)
 
         def done(theirs: Columns | None, micros: int, error: str | None, bad: bool) -> None:
             if theirs is None:
-                self._copy_failed(live, handle, request, error or LATE, answered=ours is not None)
-                pair(None, dropped=error in UNASKED or error == EXCUSED)
+                error = error or LATE
+                self._copy_failed(live, handle, request, error, answered=ours is not None)
+                pair(None, dropped=error in UNASKED or error in (EXCUSED, LATE))
                 return
             self._succeeded(live, handle)
             if self._monotonic() > due:
@@ -484,9 +486,7 @@ class Serving:
                 recorder.count("shadow.agreeing", same)
             pair(theirs, micros, bad=bad)
 
-        if not handle.remotes[0].submit(
-            request.columns, done, deadline_s, patience_s=live.deadlines.timeout_s
-        ):
+        if not handle.remotes[0].submit(request.columns, done, deadline_s, patience_s=patience_s):
             recorder.count(f"shadow.dropped.{DROPPED['model_unasked']}")
             recorder.conduct.unasked("full")
             pair(None, dropped=True)
@@ -496,13 +496,17 @@ class Serving:
     def _copy_failed(
         self, live: Live, handle: Handle, request: Request, error: str, *, answered: bool
     ) -> None:
-        """Count a copy that was not answered. What production failed too says nothing of it."""
+        """Count a copy that was not answered. What production failed too says nothing of it.
+
+        One that is late beyond all patience is lost coverage: that the process is silent is told
+        by its silence.
+        """
         if error in UNASKED or error == EXCUSED:
             live.recorder.count(f"shadow.dropped.{DROPPED.get(error, error)}")
         else:
             live.recorder.count(f"shadow.failed.{error}")
         self._heard(live, handle, error)
-        if answered:
+        if answered and error != LATE:
             self._failed_alone(live, handle, request, error)
 
     def _again(self, live: Live, request: Request, ours: Columns) -> None:
