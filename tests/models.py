@@ -55,6 +55,8 @@ class Behaviour(msgspec.Struct):
     trigger: str | None = None
     sleep_load_s: float = 0.0
     sleep_s: float = 0.0
+    row_s: float = 0.0
+    """For each row."""
     scale: float = 2.0
     log: str | None = None
     """A file that gets one line a call: the number of rows."""
@@ -111,7 +113,7 @@ class TestModel:
         if self._behaviour.log is not None:
             with Path(self._behaviour.log).open("a", encoding="ascii") as log:
                 log.write(f"{len(x)}\n")
-        time.sleep(self._behaviour.sleep_s)
+        time.sleep(self._behaviour.sleep_s + self._behaviour.row_s * len(x))
         label = np.array(["none" if word is None else word for word in words], dtype=object)
         answer: dict[str, Any] = {"score": x * self._behaviour.scale, "label": label}
         trigger = self._behaviour.trigger

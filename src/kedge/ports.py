@@ -566,24 +566,31 @@ class RemoteModel(Protocol):
         """Whether somebody answers at the other end."""
 
     async def predict(
-        self, columns: Columns, deadline_s: float, *, alone: bool = False
-    ) -> Predicted:
+        self, columns: Columns, deadline_s: float, *, alone: bool = False,
+        patience_s: float = 0.0, on_late: OnDone | None = None,
+    ) -> Predicted:  # fmt: skip
         """Answer the rows; with the microseconds spent inside the model.
 
-        `alone`: nobody else can answer them, so what is looked up by key has to make do.
+        Args:
+            columns: the rows.
+            deadline_s: how long the caller waits. The process drops the request when it has not
+                begun with it by then.
+            alone: nobody else can answer them, so what is looked up by key has to make do.
+            patience_s: how long, from the question on, its outcome is of interest to `on_late`.
+            on_late: called once after the deadline, with what came within the patience: the
+                answer and its microseconds, or the code of the failure (`model_late`: nothing came).
 
         Raises:
-            ModelFailure: it raised, died, was late, or there is nobody.
+            ModelFailure: it raised, died, was late, was never asked, or there is nobody.
         """
 
     def submit(
-        self,
-        columns: Columns,
-        on_done: OnDone,
-        deadline_s: float,
+        self, columns: Columns, on_done: OnDone, deadline_s: float, *, patience_s: float = 0.0
     ) -> bool:
         """Ask without waiting: `on_done(answer, microseconds, error code, violated)` is called once.
 
+        The process drops the request when it has not begun with it by the deadline; its answer
+        is waited for as long as `patience_s` when that is longer.
         Returns False, and never calls back, when the bound on questions under way is reached.
         """
 

@@ -249,6 +249,10 @@ def _counts(counts: dict[str, Any], stage: str) -> list[str]:
     if stage == "canary" or counts["failovers"]:
         lines.append(f"  canary      {counts['canary']['requests']:,} requests, {counts['failovers']:,} failed over "
                      f"to production{_causes(counts['failovers_by_cause'])}")  # fmt: skip
+        if counts["canary"]["unasked"]:
+            lines.append(
+                f"  never asked {counts['canary']['unasked']:,} of them: no failures, and no evidence"
+            )
     shadow = counts["shadow"]
     if shadow["requests"]:
         agreement = "-" if shadow["agreement"] is None else f"{shadow['agreement']:.2%}"
@@ -256,6 +260,20 @@ def _counts(counts: dict[str, Any], stage: str) -> list[str]:
         lines.append(f"  shadow      {shadow['pairs']:,} pairs, agreement {agreement}; coverage {coverage} "
                      f"(dropped {shadow['dropped']:,}{_causes(shadow['dropped_by_cause'])}, "
                      f"timed out {shadow['timed_out']:,}, failed {shadow['failed']:,})")  # fmt: skip
+    return lines
+
+
+def _unasked_lines(coverage: dict[str, Any]) -> list[str]:
+    """What the candidate was never asked, and what it answered too late for its caller."""
+    unasked = sum(coverage["unasked"].values())
+    lines = []
+    if unasked:
+        lines.append(f"  never asked {unasked:,} of the candidate's {coverage['routed']:,} requests"
+                     f"{_causes(coverage['unasked'])}: no failures, and no evidence")  # fmt: skip
+    if coverage["late"]:
+        lines.append(
+            f"  {coverage['late']:,} answers came after their deadline: latency, no errors"
+        )
     return lines
 
 
@@ -290,6 +308,7 @@ def evidence_text(found: dict[str, Any]) -> str:
             "",
             f"  coverage {coverage['share']:.1%} of {coverage['mirrored']:,} mirrored requests",
         ]
+    lines += _unasked_lines(coverage)
     if coverage["lost"]:
         lines.append(
             f"  {coverage['lost']:,} observations were dropped: a worker's recorder was full"

@@ -105,9 +105,11 @@ async def reach(home: Home, **more: Any) -> ProcessModel:
     return model
 
 
-async def failure(model: ProcessModel, asked: dict[str, Any], deadline_s: float = 5) -> str:
+async def failure(
+    model: ProcessModel, asked: dict[str, Any], deadline_s: float = 5, **more: Any
+) -> str:
     with pytest.raises(ModelFailure) as caught:
-        await model.predict(asked, deadline_s)
+        await model.predict(asked, deadline_s, **more)
     return caught.value.code
 
 

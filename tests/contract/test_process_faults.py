@@ -223,6 +223,74 @@ def test_a_host_does_not_work_on_what_nobody_waits_for_any_more(home: Home) -> N
     assert log.read_text().split() == ["2", "3"]  # the golden rows, and the one that was waited for
 
 
+def test_a_late_answer_is_told_to_who_counts_and_its_caller_was_told_in_time(home: Home) -> None:
+    """A pause of the process: what it had begun with comes late, the rest was never put to it."""
+    process = home.start(sleep_s=0.3)
+
+    async def story() -> None:
+        model = await reach(home)
+        late = Told()
+
+        async def ask(after_s: float) -> None:
+            await asyncio.sleep(after_s)
+            started = time.monotonic()
+            code = await failure(model, columns(1.0, 2.0), 0.1, patience_s=5, on_late=late)
+            assert code == "model_late"
+            assert time.monotonic() - started < 0.25
+
+        await asyncio.gather(ask(0.0), ask(0.05), ask(0.05))
+        await late.all(3)
+        codes = [code for _, _, code in late.answers]
+        assert codes == [None, "model_expired", "model_expired"]
+        answer, micros, _ = late.answers[0]
+        assert answer["score"].tolist() == [2.0, 4.0]
+        assert micros > 250_000
+        process.send_signal(signal.SIGSTOP)
+        assert (
+            await failure(model, columns(1.0), 0.05, patience_s=0.3, on_late=late) == "model_late"
+        )
+        await late.all(4)
+        assert late.answers[3][2] == "model_late", "its patience is over"
+        process.send_signal(signal.SIGCONT)
+
+    run(story())
+
+
+def test_late_answers_that_are_waited_for_are_bounded(home: Home) -> None:
+    process = home.start()
+
+    async def story() -> None:
+        model = await reach(home, in_flight=3)
+        process.send_signal(signal.SIGSTOP)
+        late = Told()
+        await asyncio.gather(*(
+            failure(model, columns(1.0), 0.05, patience_s=0.4, on_late=late) for _ in range(8)
+        ))  # fmt: skip
+        await late.all(8)
+        codes = sorted(str(code) for _, _, code in late.answers)
+        assert codes == ["model_late"] * 3 + ["model_unasked"] * 5
+        process.send_signal(signal.SIGCONT)
+
+    run(story())
+
+
+def test_a_copy_that_was_begun_with_is_waited_for_and_one_that_was_not_is_dropped(
+    home: Home,
+) -> None:
+    home.start(sleep_s=0.3)
+
+    async def story() -> None:
+        model = await reach(home)
+        told = Told()
+        assert model.submit(columns(1.0, 2.0), told, 0.1, patience_s=5)
+        await asyncio.sleep(0.05)
+        assert model.submit(columns(1.0, 2.0), told, 0.1, patience_s=5)
+        await told.all(2)
+        assert [code for _, _, code in told.answers] == [None, "model_expired"]
+
+    run(story())
+
+
 def test_memory_does_not_grow_before_a_host_that_has_stopped_reading(home: Home) -> None:
     process = home.start()
 
@@ -234,7 +302,7 @@ def test_memory_does_not_grow_before_a_host_that_has_stopped_reading(home: Home)
         taken = sum(model.submit(wide, told, 30) for _ in range(2000))
         assert taken < 60  # of 32 MB
         codes = await asyncio.gather(*(failure(model, wide, 0.3) for _ in range(3000)))
-        assert set(codes) == {"model_late"}
+        assert set(codes) == {"model_late", "model_unasked"}  # the kernel took some of them
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         for _ in range(3):
             await asyncio.gather(*(failure(model, wide, 0.05) for _ in range(1000)))
@@ -255,7 +323,7 @@ def test_a_hang_up_from_another_thread_ends_everything(home: Home) -> None:
         asked = asyncio.create_task(failure(model, columns(1.0, word="now"), 60))
         await asyncio.sleep(0.05)
         await loop.run_in_executor(None, model.hang_up)
-        assert await asked == "model_died"
+        assert await asked == "model_unasked"
         await asyncio.sleep(0.2)
         assert not model.ready
 

@@ -214,7 +214,8 @@ def test_parsed_paths_are_kept_and_bounded() -> None:
         (BadRequest(code="body_too_slow"), 408), (BadRequest(code="body_too_large"), 413),
         (BadRequest(code="too_many_rows"), 413), (Overloaded(code="queue_full"), 503),
         (Unavailable(code="not_loaded"), 503), (ModelFailure(code="model_raised"), 500),
-        (ModelFailure(code="model_late"), 504), (CorruptArtifact(), 500), (KedgeError(), 500),
+        (ModelFailure(code="model_late"), 504), (ModelFailure(code="model_expired"), 504),
+        (ModelFailure(code="model_unasked"), 504), (CorruptArtifact(), 500), (KedgeError(), 500),
     ],
 )  # fmt: skip
 def test_every_error_has_its_status(error: KedgeError, status: int) -> None:

@@ -13,7 +13,8 @@ import pytest
 from kedge.core.errors import CorruptArtifact
 from kedge.core.holding import Need
 from kedge.core.values import FileEntry, Placement, Release, State
-from kedge.engine.models import GRACE_S, RETRY_S, Breaker, Pool, host_status, socket_of
+from kedge.core.windows import INSTANT_S
+from kedge.engine.models import GRACE_S, RETRY_S, Breaker, Pool, Silence, host_status, socket_of
 from kedge.ports import Hold, Proof
 from kedge.testing.samples import endpoint, release
 
@@ -33,14 +34,23 @@ ROW = endpoint(ONE, TWO)
 
 
 def failing(times: int, at: float = 0.0) -> Breaker:
+    """A breaker after so many failures in a row, the last of them at this time."""
     breaker = Breaker()
-    for _ in range(times):
-        breaker.failed(at)
+    for number in range(times):
+        breaker.failed(at + (number + 1 - times) * INSTANT_S * 1.01)
     return breaker
 
 
-def test_five_failures_in_a_row_open_it_and_four_do_not() -> None:
-    """One failure may be the request's; five are the model's."""
+def test_failures_of_one_instant_are_one() -> None:
+    """A death takes what is under way with it."""
+    breaker = Breaker()
+    for _ in range(10 * Breaker.FAILURES):
+        breaker.failed(5.0)
+    assert not breaker.open
+
+
+def test_twenty_failures_in_a_row_open_it_and_nineteen_do_not() -> None:
+    """As many as end a rollout: fewer would spare a release that fails as often as production."""
     assert failing(Breaker.FAILURES - 1).allows(0.0)
     assert not failing(Breaker.FAILURES - 1).open
     assert not failing(Breaker.FAILURES).allows(0.0)
@@ -60,9 +70,9 @@ def test_an_answer_closes_it_and_the_count_begins_again() -> None:
     breaker.succeeded()
     assert breaker.allows(0.0)
     assert not breaker.open
-    for _ in range(Breaker.FAILURES - 1):
-        breaker.failed(1.0)
-    assert breaker.allows(1.0)
+    for number in range(Breaker.FAILURES - 1):
+        breaker.failed(1.0 + number)
+    assert breaker.allows(30.0)
 
 
 def test_a_candidate_that_stays_broken_is_tried_ever_more_rarely_and_never_given_up() -> None:
@@ -78,8 +88,58 @@ def test_a_candidate_that_stays_broken_is_tried_ever_more_rarely_and_never_given
 
 def test_questions_that_were_under_way_when_it_opened_do_not_lengthen_the_wait() -> None:
     """A process dies under twenty of them: that is one death, not sixteen failed trials."""
-    breaker = failing(20)
+    breaker = failing(Breaker.FAILURES)
+    for _ in range(16):
+        breaker.failed(0.05)
     assert breaker.allows(Breaker.FIRST_S)
+
+
+# ---------------------------------------------------------------- silence
+
+
+def silent(until: float) -> Breaker:
+    """Asked ten times a second, and no answer to anything."""
+    breaker, at = Breaker(), 0.0
+    while at < until:
+        if breaker.allows(at, 0.05):
+            breaker.silence.asked(at)
+        at += 0.1
+    return breaker
+
+
+def test_a_silent_process_is_spared_after_five_questions_and_tried_again() -> None:
+    """Callers would wait for each; one of them tries whether it is back."""
+    breaker = silent(1.0)
+    assert breaker.open
+    assert [breaker.allows(1.6, 0.05) for _ in range(2)] == [True, False]
+
+
+def test_a_sign_of_life_closes_a_breaker_that_silence_opened_at_once() -> None:
+    """A pause of half a second costs half a second."""
+    breaker = silent(0.8)
+    assert breaker.open
+    breaker.heard()
+    assert breaker.allows(0.8, 0.05)
+    assert not breaker.open
+
+
+def test_a_sign_of_life_does_not_close_one_that_failures_opened() -> None:
+    breaker = failing(Breaker.FAILURES)
+    breaker.heard()
+    assert breaker.open
+
+
+def test_a_silence_is_one_only_over_several_seconds_in_which_it_was_asked() -> None:
+    """Twenty questions of one instant may wait for one heavy request before them."""
+    silence = Silence()
+    for _ in range(20):
+        silence.asked(10.1)
+    assert silence.lasts_s(14.0) == 0.0
+    silence.asked(11.0)
+    silence.asked(13.0)
+    assert silence.lasts_s(14.0) == pytest.approx(3.9)
+    silence.heard()
+    assert silence.lasts_s(15.0) == 0.0
 
 
 # ---------------------------------------------------------------- the pool
@@ -178,15 +238,13 @@ class Line:
         self.open = True
 
     async def predict(
-        self, columns: Columns, deadline_s: float, *, alone: bool = False
-    ) -> Predicted:
+        self, columns: Columns, deadline_s: float, *, alone: bool = False,
+        patience_s: float = 0.0, on_late: OnDone | None = None,
+    ) -> Predicted:  # fmt: skip
         raise NotImplementedError
 
     def submit(
-        self,
-        columns: Columns,
-        on_done: OnDone,
-        deadline_s: float,
+        self, columns: Columns, on_done: OnDone, deadline_s: float, *, patience_s: float = 0.0
     ) -> bool:
         return False
 

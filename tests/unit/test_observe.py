@@ -15,6 +15,7 @@ from kedge.engine.observe import (
     bin_upper_us,
     latency_bin,
     quantile_us,
+    size_of,
     summary,
 )
 from kedge.engine.seen import Seen
@@ -167,7 +168,7 @@ def test_a_shadow_that_is_dropped_late_or_failing_is_told_apart() -> None:
     )])  # fmt: skip
     assert told["shadow"] == {
         "requests": 10, "answered": 4, "pairs": 8, "agreeing": 6, "agreement": 0.75, "coverage": 0.4,
-        "dropped": 3, "dropped_by_cause": {"down": 1, "full": 2}, "timed_out": 2, "failed": 1,
+        "dropped": 3, "dropped_by_cause": {"down": 1, "full": 2}, "late": 0, "timed_out": 2, "failed": 1,
         "failed_by_cause": {"model_died": 1, "model_late": 2},
     }  # fmt: skip
 
@@ -178,7 +179,7 @@ def test_a_canary_was_asked_also_when_production_answered_instead() -> None:
         requests__candidate=5, requests__production=9, failover__model_late=2,
         failover__breaker_open=1,
     )])  # fmt: skip
-    assert told["canary"] == {"requests": 8, "failovers": 3}
+    assert told["canary"] == {"requests": 8, "failovers": 3, "unasked": 1}
     assert told["failovers_by_cause"] == {"breaker_open": 1, "model_late": 2}
 
 
@@ -188,6 +189,27 @@ def test_refusals_and_errors_are_counted_by_their_code() -> None:
     assert told["refused"] == {"wrong_dtype": 2}
     assert told["errors"] == {"production": 1}
     assert told["asked"] == 4
+
+
+def test_production_is_timed_by_the_size_of_the_request() -> None:
+    """Each size is twice the one before; a single row is in the whole."""
+    recorder = Recorder("w0", ROW)
+    for rows, micros in ((1, 5), (2, 50), (3, 70), (4, 80), (1_024, 9_000)):
+        recorder.answered(("production", "r", "w"), rows, micros, keyless=False)
+    recorder.answered(("candidate", "r", "w"), 1_024, 90_000, keyless=False)
+    sized = recorder.sized()
+    assert {size: n for size, (_, _, n) in sized.items()} == {1: 1, 2: 2, 10: 1}
+    assert 9_000 <= sized[10][1] < 10_200
+    assert [size_of(rows) for rows in (0, 1, 2, 3, 4, 5, 1_024, 1_025)] == [
+        0,
+        0,
+        1,
+        2,
+        2,
+        3,
+        10,
+        11,
+    ]
 
 
 def seen_of(rows: int) -> Seen:
@@ -201,7 +223,7 @@ def test_what_waits_is_bounded_by_requests_and_by_rows_and_the_rest_is_counted()
         recorder = Recorder("w0", endpoint())
         for _ in range(kept + 7):
             recorder.offer(seen_of(rows))
-        waiting, lost, _, _ = recorder.taken()
+        waiting, lost, *_ = recorder.taken()
         assert (len(waiting), lost) == (kept, 7)
         recorder.offer(seen_of(rows))
         assert len(recorder.taken()[0]) == 1

@@ -8,11 +8,13 @@ import msgspec
 import pytest
 
 from kedge.core.commands import Certify, Pause, Promote, Rollback
+from kedge.core.evidence.faults import Spread
 from kedge.core.evidence.rules import Overall, Verdict, Word
 from kedge.core.findings import Cause
 from kedge.core.policy import (
     DEFAULTS,
     KILL_BROKEN,
+    KILL_CRASHES,
     KILL_STREAK,
     MIN_REQUESTS,
     Decision,
@@ -95,15 +97,54 @@ def test_on_fail_pause_holds_and_holds_only_once() -> None:
     assert decide(change(state, paused=True), failing).command is None
 
 
-@pytest.mark.parametrize("known", [{"streak": KILL_STREAK}, {"broken": KILL_BROKEN}])
+@pytest.mark.parametrize(
+    "known",
+    [
+        {"streak": KILL_STREAK}, {"broken": KILL_BROKEN}, {"crashes": KILL_CRASHES}, {"silent_s": 3.2},
+    ],
+)  # fmt: skip
 def test_hard_kills_need_no_statistics(known: dict[str, Any]) -> None:
     said = decide(CANARY, facts(overall=overall(), units=(3, 3), **known))
     assert (said.code, said.command) == ("hard_kill", Rollback())
 
 
-def test_a_split_that_cannot_be_chance_stops_judging_and_blames_nobody() -> None:
-    said = decide(CANARY, facts(overall=overall("fail"), mismatch="6 % instead of 5 %"))
-    assert (said.verdict, said.command) == ("broken input", None)
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_split_that_cannot_be_chance_stops_a_pass_and_never_a_proven_failure(number: int) -> None:
+    """Callers choose their entity, and could switch the guardrails off by it."""
+    state = (CANARY, AFTER)[number]
+    good = facts(mismatch="6 % instead of 5 %")
+    said = decide(state, good)
+    assert (said.verdict, said.code, said.command) == ("broken input", "sample_ratio", None)
+    said = decide(state, msgspec.structs.replace(good, overall=overall("fail")))
+    assert (said.verdict, said.command) == ("fail", Rollback())
+    assert "6 % instead of 5 %" in said.reason
+
+
+@pytest.mark.parametrize("state", [CANARY, SHADOW])
+def test_an_alarm_of_one_caller_or_one_instant_is_not_acted_on_and_says_so(state: State) -> None:
+    failing = Overall("fail", "errors: 9 bad", metric="errors")
+    for spread in (Spread(callers=1), Spread(seconds=2), Spread(callers=1, needed=2)):
+        said = decide(state, shadowed(overall=failing, spread={"errors": spread}))
+        assert (said.verdict, said.code, said.command) == ("inconclusive", "few_callers", None)
+        assert f"bad units of {spread.text}" in said.reason
+    for spread in (Spread(callers=3), Spread(seconds=3), Spread(callers=1, needed=1)):
+        said = decide(state, shadowed(overall=failing, spread={"errors": spread}))
+        assert said.verdict == "fail"
+        assert f"bad units of {spread.text}" in said.reason
+
+
+def test_a_step_is_not_left_when_more_than_a_twentieth_of_the_share_was_never_asked() -> None:
+    """What the breaker spared proves nothing; it has its own reason."""
+    said = decide(CANARY, facts(routed=400, unasked={"breaker_open": 15, "model_down": 6}))
+    assert (said.verdict, said.code, said.command) == ("inconclusive", "unasked", None)
+    assert "breaker_open 15" in said.reason
+    assert decide(CANARY, facts(routed=400, unasked={"breaker_open": 20})).command is not None
+
+
+@pytest.mark.parametrize("known", [{"broken": KILL_BROKEN}, {"silent_s": 4.0}])
+def test_what_a_shadow_does_by_itself_fails_it_too(known: dict[str, Any]) -> None:
+    said = decide(SHADOW, shadowed(**known))
+    assert (said.verdict, said.code, said.command) == ("fail", "hard_kill", None)
 
 
 def test_but_a_candidate_that_fails_every_request_is_left_all_the_same() -> None:

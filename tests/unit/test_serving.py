@@ -22,19 +22,16 @@ from kedge.core.values import (
     Signature,
     State,
 )
-from kedge.core.windows import CANDIDATE
-from kedge.engine.models import Breaker, Handle
-from kedge.engine.observe import Recorder
-from kedge.engine.serving import (
+from kedge.core.windows import CANDIDATE, INSTANT_S
+from kedge.engine.deadlines import (
     DEADLINE_CEILING_S,
     DEADLINE_FLOOR_S,
     DEADLINE_MIN_ANSWERS,
     UNKNOWN_DEADLINE_S,
-    Answer,
-    Live,
-    Request,
-    Serving,
 )
+from kedge.engine.models import Breaker, Handle
+from kedge.engine.observe import UNASKED, Recorder
+from kedge.engine.serving import Answer, Live, Request, Serving
 from kedge.ports import Predicted
 from kedge.testing.samples import endpoint, release, run
 
@@ -78,12 +75,19 @@ class Remote:
         self.alone: list[bool] = []
         """Whether nobody else could answer it."""
         self.waiting: list[tuple[Columns, OnDone]] = []
+        self.late: list[OnDone] = []
+        """What waits for an answer that was late."""
+        self.patience: list[float] = []
 
     async def predict(
-        self, columns: Columns, deadline_s: float, *, alone: bool = False
-    ) -> Predicted:
+        self, columns: Columns, deadline_s: float, *, alone: bool = False,
+        patience_s: float = 0.0, on_late: OnDone | None = None,
+    ) -> Predicted:  # fmt: skip
         self.asked.append(deadline_s)
         self.alone.append(alone)
+        self.patience.append(patience_s)
+        if self.answer == "model_late" and on_late is not None:
+            self.late.append(on_late)
         if isinstance(self.answer, Exception):
             raise self.answer
         if isinstance(self.answer, str):
@@ -91,10 +95,7 @@ class Remote:
         return Predicted({"p": np.full(len(columns["x"]), self.answer)}, 7, self.violated)
 
     def submit(
-        self,
-        columns: Columns,
-        on_done: OnDone,
-        deadline_s: float,
+        self, columns: Columns, on_done: OnDone, deadline_s: float, *, patience_s: float = 0.0
     ) -> bool:
         if len(self.waiting) >= self.room:
             return False
@@ -282,6 +283,111 @@ def test_when_the_previous_release_fails_production_answers(
     assert (answer.choice.arm, answer.choice.reason) == (Arm.PRODUCTION, Reason.FAILOVER)
     (seen,) = place.live.recorder.taken()[0]
     assert (seen.arm, seen.failed) == (CANDIDATE, True)
+    assert seen.dropped == (answer.failover in UNASKED), "what was never asked failed nobody"
+
+
+# ---------------------------------------------------------------- what comes late
+
+
+def test_a_late_answer_is_latency_and_no_failure() -> None:
+    """Production answers the caller; the candidate is held to production's own timeout."""
+    candidate = Remote("model_late")
+    place = Place(CANARY, Inline(3.0), (candidate,))
+    answer = place.ask()
+    assert (answer.failover, answer.outputs["p"].tolist()) == ("model_late", [3.0])
+    assert candidate.patience == [POLICY.limits.timeout_ms / 1e3]
+    (kept,) = place.live.recorder.taken().seen
+    assert (kept.failed, kept.dropped, kept.ours is None) == (True, True, False), "for the log only"
+    (late,) = candidate.late
+    late({"p": np.full(1, 9.0)}, 70_000, None, False)  # noqa: FBT003
+    taken = place.live.recorder.taken()
+    (seen,) = taken.seen
+    assert (seen.arm, seen.micros, seen.failed, seen.settles) == (CANDIDATE, 70_000, False, True)
+    assert seen.ours is None, "no caller got it"
+    assert (taken.streak, taken.conduct.late, taken.conduct.unasked) == (0, 1, {})
+    assert place.counts["late.candidate"] == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "streak", "broken", "crashes"),
+    [("model_late", 1, 0, 0), ("model_raised", 1, 0, 0), ("model_nonsense", 1, 1, 0),
+     ("model_died", 1, 0, 1)],
+)  # fmt: skip
+def test_what_fails_late_or_never_comes_is_a_failure(
+    error: str, streak: int, broken: int, crashes: int
+) -> None:
+    """No answer within production's own timeout is what production's would be."""
+    candidate = Remote("model_late")
+    place = Place(CANARY, Inline(3.0), (candidate,))
+    place.ask()
+    place.live.recorder.taken()
+    candidate.late[0](None, 0, error, False)  # noqa: FBT003
+    taken = place.live.recorder.taken()
+    (seen,) = taken.seen
+    assert (seen.arm, seen.failed, seen.dropped, seen.settles) == (CANDIDATE, True, False, True)
+    assert (taken.streak, taken.broken, taken.conduct.crashes) == (streak, broken, crashes)
+
+
+@pytest.mark.parametrize("error", ["model_expired", "model_unasked", "features_unread"])
+def test_what_was_dropped_before_its_turn_is_neither_a_failure_nor_a_unit(error: str) -> None:
+    candidate = Remote("model_late")
+    place = Place(CANARY, Inline(3.0), (candidate,))
+    place.ask()
+    place.live.recorder.taken()
+    candidate.late[0](None, 0, error, False)  # noqa: FBT003
+    taken = place.live.recorder.taken()
+    assert (taken.seen, taken.streak, taken.conduct.unasked) == ([], 0, {error: 1})
+    assert taken.conduct.answered == (error != "model_unasked"), "the process said so itself"
+
+
+def test_a_late_failure_of_what_production_failed_too_is_no_streak() -> None:
+    candidate = Remote("model_late")
+    place = Place(CANARY, Inline(ValueError("poison")), (candidate,))
+    with pytest.raises(ModelFailure):
+        place.ask()
+    assert place.live.recorder.taken().seen == []
+    candidate.late[0](None, 0, "model_raised", False)  # noqa: FBT003
+    taken = place.live.recorder.taken()
+    assert [(one.arm, one.failed) for one in taken.seen] == [(CANDIDATE, True)]
+    assert taken.streak == 0
+
+
+@pytest.mark.parametrize("cause", ["model_down", "breaker_open"])
+def test_what_was_never_sent_is_no_failure_and_is_counted_as_unasked(cause: str) -> None:
+    candidate = Remote("model_down" if cause == "model_down" else 1.0)
+    place = Place(CANARY, Inline(3.0), (candidate,))
+    if cause == "breaker_open":
+        for number in range(Breaker.FAILURES):
+            place.handles[2].breaker.failed(float(number))
+        place.now = float(Breaker.FAILURES) - 1
+    for _ in range(30):
+        assert place.ask().failover == cause
+    taken = place.live.recorder.taken()
+    assert all(one.dropped for one in taken.seen)
+    assert (taken.streak, taken.conduct.routed, taken.conduct.unasked) == (0, 30, {cause: 30})
+    assert candidate.asked == []
+
+
+@pytest.mark.parametrize(
+    ("error", "dropped"),
+    [
+        ("model_raised", False),
+        ("model_late", True),
+        ("model_expired", True),
+        ("model_unasked", True),
+    ],
+)
+def test_a_copy_that_was_never_put_to_the_candidate_is_lost_coverage_and_no_failure(
+    error: str, dropped: bool
+) -> None:
+    candidate = Remote(error)
+    place = Place(SHADOW, Inline(3.0), (candidate,))
+    place.ask()
+    candidate.settle()
+    taken = place.live.recorder.taken()
+    (seen,) = taken.seen
+    assert (seen.theirs, seen.dropped) == (None, dropped)
+    assert taken.streak == 1 - dropped
 
 
 # ---------------------------------------------------------------- canary
@@ -350,14 +456,17 @@ def test_a_question_that_only_the_candidate_cannot_take_is_answered_by_productio
 
 
 def test_a_candidate_that_keeps_failing_is_spared_and_tried_again() -> None:
-    """Five in a row open the breaker; one question is let through when its time is over."""
+    """Twenty in a row open the breaker; one question is let through when its time is over."""
     candidate = Remote("model_raised")
     place = Place(CANARY, Inline(3.0), (candidate,))
-    reasons = [place.ask().choice.reason for _ in range(Breaker.FAILURES + 3)]
+    reasons = []
+    for _ in range(Breaker.FAILURES + 3):
+        place.now += INSTANT_S * 1.01
+        reasons.append(place.ask().choice.reason)
     assert reasons == [Reason.FAILOVER] * Breaker.FAILURES + [Reason.BREAKER] * 3
     assert len(candidate.asked) == Breaker.FAILURES
     assert place.counts["failover.breaker_open"] == 3
-    place.now = Breaker.FIRST_S
+    place.now += Breaker.FIRST_S
     candidate.answer = 9.0
     assert [place.ask().choice.arm for _ in range(2)] == [Arm.CANDIDATE] * 2
 
@@ -389,9 +498,10 @@ def test_an_outage_of_both_is_a_failure_of_both_and_no_streak_of_the_candidate()
     for _ in range(30):
         with pytest.raises(ModelFailure):
             place.ask()
-    seen, _, streak, broken = place.live.recorder.taken()
-    assert [(one.arm, one.failed) for one in seen] == [(CANDIDATE, True)] * 30
-    assert (streak, broken) == (0, 0)
+    taken = place.live.recorder.taken()
+    assert [(one.arm, one.failed) for one in taken.seen] == [(CANDIDATE, True)] * 30
+    assert (taken.streak, taken.broken) == (0, 0)
+    assert taken.conduct.answered == 30, "it is alive"
     assert not place.live.handles[2].breaker.open
 
 
@@ -501,15 +611,16 @@ def test_a_shadow_that_is_not_there_is_dropped_and_counted(
 
 
 def test_a_shadow_that_fails_is_counted_by_its_cause_and_then_spared() -> None:
-    """Five in a row; then it is dropped until its time is over."""
-    candidate = Remote("model_late")
+    """Twenty in a row; then it is dropped until its time is over."""
+    candidate = Remote("model_raised")
     place = Place(SHADOW, Inline(), (candidate,))
     for _ in range(Breaker.FAILURES + 2):
+        place.now += INSTANT_S * 1.01
         place.ask()
         candidate.settle()
-    assert place.counts["shadow.failed.model_late"] == Breaker.FAILURES
+    assert place.counts["shadow.failed.model_raised"] == Breaker.FAILURES
     assert place.counts["shadow.dropped.breaker_open"] == 2
-    place.now = Breaker.FIRST_S
+    place.now += Breaker.FIRST_S
     candidate.answer = 1.0
     place.ask()
     candidate.settle()
@@ -566,7 +677,7 @@ def test_the_shadow_gets_the_candidates_deadline() -> None:
     """The same clock for both arms of its life."""
     candidate = Remote()
     place = Place(SHADOW, Inline(), (candidate,))
-    place.live.deadline_s = 0.25
+    place.live.deadlines.single_s = 0.25
     place.ask()
     assert candidate.asked == [0.25]
 
@@ -576,7 +687,7 @@ def test_production_in_a_process_is_not_held_to_the_candidates_deadline() -> Non
     apart = endpoint(release(1, placement=Placement.PROCESS), release(2), policy=POLICY)
     remote = Remote()
     place = Place(run(apart, Promote(1), Canary(2, 1)), (remote,), (Remote(),))
-    place.live.deadline_s = 0.01
+    place.live.deadlines.single_s = 0.01
     place.ask(request(asked=1))
     assert remote.asked == [POLICY.limits.timeout_ms / 1e3]
 

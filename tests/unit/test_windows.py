@@ -54,8 +54,14 @@ def answer(*scores: float) -> dict[str, Any]:
     return {"p": np.array(scores or (0.7,))}
 
 
-def seen(arm: int = PRODUCTION, *, failed: bool = False, micros: int = 100, **asked: Any) -> Seen:
-    return Seen(1.0, request(**asked), arm, micros, failed, 500, answer())
+def seen(
+    arm: int = PRODUCTION, *, failed: bool = False, micros: int = 100, dropped: bool = False,
+    settles: bool = False, **asked: Any,
+) -> Seen:  # fmt: skip
+    return Seen(
+        1.0, request(**asked), arm, micros, failed, 500, None if settles else answer(),
+        dropped=dropped, settles=settles,
+    )  # fmt: skip
 
 
 def pair(ours: float = 0.7, theirs: float | None = 0.7, **more: Any) -> Seen:
@@ -532,3 +538,33 @@ def test_pairs_are_those_that_plain_counting_finds(asked: Any) -> None:
     window = count(*pairs, paired=True)
     assert window.agreement == {name: Agreement(*cell) for name, cell in cells.items()}
     assert window.exposed == _exposures(asked, paired=True)
+
+
+def test_what_was_never_asked_is_no_unit_and_still_in_the_split_and_in_the_log() -> None:
+    """The assignment is what the split is checked with; the caller was answered by production."""
+    spared = seen(CANDIDATE, entity="N2", failed=True, dropped=True)
+    window, rows = Counter("w0", STATE).window(
+        [seen(), spared], 0, NONE, number=1, paired=False, weight=500, lost=0, streak=0, broken=0
+    )
+    assert (window.exposed[""], window.fresh) == ((1, 0), (1, 1))
+    assert (window.units, window.bad) == ((), {})
+    assert [row.arm for row in rows] == ["production", "production"]
+    alone = count(spared)
+    assert (alone.exposed, alone.fresh) == ({}, (0, 1))
+
+
+def test_how_a_release_fared_is_counted_when_it_is_known_and_no_second_time_in_the_split() -> None:
+    bounds = Bounds(10_000, 50_000)
+    window, rows = Counter("w0", STATE).window(
+        [
+            seen(CANDIDATE, entity=None, failed=True, dropped=True),
+            seen(CANDIDATE, entity=None, micros=80_000, settles=True),
+            seen(CANDIDATE, entity=None, failed=True, settles=True),
+        ],
+        0, bounds, number=1, paired=False, weight=500, lost=0, streak=0, broken=0,
+    )  # fmt: skip
+    assert (window.exposed[""], window.answered[""], window.fresh) == ((0, 2), (0, 1), (0, 1))
+    assert {metric: cells[""] for metric, cells in window.bad.items()} == {
+        "errors": (0, 1), "latency.p50": (0, 1), "latency.p99": (0, 1),
+    }  # fmt: skip
+    assert len(rows) == 1

@@ -9,7 +9,11 @@ Theory of operation
 * Forward needs proof. In a canary: the certificate at the present step, the least units and the
   dwell. In a shadow: the healthy window, the pairs, the coverage, and every declared guardrail.
 * Broken input (no windows, a ratio of arms that cannot be chance, labels none of which equals an
-  answer) stops a pass and blames no release.
+  answer) stops a pass. A failure that is proven stays one: callers may choose their entity, and with it
+  the ratio.
+* An alarm needs bad units of several callers, or of several seconds where they have no name. In a canary
+  an error counts for that only when production answered the very request. What a candidate does by
+  itself (it crashes, does not respond, or answers nonsense) needs no number of callers.
 * A fresh diagnosis that blames the world or the data, and neither release, holds an automatic rollback
   for a soft guardrail: a person is told the way forward instead. Nothing waits for a diagnosis.
 * Frozen: nothing is done, and it says what would have been.
@@ -23,11 +27,13 @@ import msgspec
 
 from kedge.core.commands import AnyCommand, Certify, Pause, Promote, Rollback
 from kedge.core.durations import seconds
+from kedge.core.evidence.faults import Spread
 from kedge.core.evidence.rules import QUALITY, Overall, Rail, Rules, Verdict
 from kedge.core.evidence.verdicts import PROVABLE
 from kedge.core.filed import Filed, holds
 from kedge.core.release import next_step
 from kedge.core.values import BUCKETS, Guardrail, Policy, Stage, State, Value
+from kedge.core.windows import CALLERS
 
 DEFAULTS = {
     "errors": Guardrail(worse_by=0.5),
@@ -59,13 +65,18 @@ restarts of the bets. What no step can show of ten callers is left to the next o
 ALPHA = 0.01
 """Wrong rollbacks of a healthy release, in total and for ever."""
 KILL_STREAK = 20
-"""Failures in a row, each of which production answered: at a healthy 1 % it is 1e-40."""
+"""Failures in a row, each of which was sent, and production answered: in a release that fails as often as
+production, a third of its requests at random, it is 1e-13 a request."""
 KILL_BROKEN = 3
 """Answers that do not fit the signature: one might be a strange input, three are the model."""
+KILL_CRASHES = 3
+"""Crashes of its process under questions: one may be the machine's, three are the model's."""
 HELD = frozenset({"guardrail", "late_regression"})
 """Failures that a diagnosis may hold; a hard kill is the candidate's own."""
 MIN_COVERAGE = 0.95
 """Of the mirrored requests, those the copy answered. A silent shadow proves nothing."""
+MAX_UNASKED = 0.05
+"""Of the candidate's share at a step, what it may not have been asked: the rest of a shadow's coverage."""
 MIN_REQUESTS = 100
 """Requests of each arm before a step is left."""
 RARE = 0.01
@@ -92,7 +103,17 @@ class Facts(Value, frozen=True, kw_only=True):
     healthy_s: float = 0.0
     step_s: float = 0.0
     streak: int = 0
+    """Failures in a row, of several callers or seconds, that production answered."""
     broken: int = 0
+    crashes: int = 0
+    silent_s: float = 0.0
+    """How long the candidate did not respond to any worker; 0 while that is usual."""
+    routed: int = 0
+    """Requests of the candidate's share at this step."""
+    unasked: dict[str, int] = {}
+    """Those of them that it was never asked, by cause."""
+    spread: dict[str, Spread] = {}
+    """By metric: over how many callers and seconds its bad units are spread, where that is known."""
     mismatch: str = ""
     """Why the ratio of the arms cannot be chance; empty when it can."""
     unfit_labels: str = ""
@@ -180,6 +201,10 @@ def hard_kill(facts: Facts) -> str:
         return f"{facts.streak} requests in a row failed on the candidate, and production answered"
     if facts.broken >= KILL_BROKEN:
         return f"{facts.broken} answers of the candidate do not fit its signature"
+    if facts.crashes >= KILL_CRASHES:
+        return f"the candidate's process died {facts.crashes} times under requests"
+    if facts.silent_s:
+        return f"the candidate did not respond for {facts.silent_s:.0f} s, and production answered"
     return ""
 
 
@@ -235,10 +260,25 @@ def _left(state: State, code: str, reason: str) -> Decision:
     return Decision("fail", code, reason, Rollback())
 
 
+def _few(facts: Facts) -> str:
+    """Why an alarm is not acted on: its bad units are those of too few; empty when they are not."""
+    overall = facts.overall
+    spread = facts.spread.get(overall.metric)
+    if overall.verdict != "fail" or spread is None or spread.enough:
+        return ""
+    return (
+        f"{overall.reason}; bad units of {spread.text}, "
+        f"and {spread.needed} or {CALLERS} separate seconds are needed"
+    )
+
+
 def _failed(policy: Policy, facts: Facts) -> str:
     """Which guardrail failed, and how; empty when none did."""
-    if facts.overall.verdict == "fail":
-        return facts.overall.reason
+    if facts.overall.verdict == "fail" and not _few(facts):
+        spread = facts.spread.get(facts.overall.metric)
+        whose = f"; bad units of {spread.text}" if spread is not None else ""
+        split = f"; {facts.mismatch}" if facts.mismatch else ""
+        return f"{facts.overall.reason}{whose}{split}"
     if COST not in policy.guardrails:
         return ""
     return next(
@@ -249,11 +289,11 @@ def _failed(policy: Policy, facts: Facts) -> str:
 
 def _after(state: State, facts: Facts) -> Decision:
     """Production against the release that was left: late regressions."""
-    if facts.mismatch:
-        return Decision("broken input", "sample_ratio", facts.mismatch)
     failed = _failed(state.policy, facts)
+    if not failed and facts.mismatch:
+        return Decision("broken input", "sample_ratio", facts.mismatch)
     if not failed:
-        return Decision("inconclusive", "watched", facts.overall.reason)
+        return Decision("inconclusive", "watched", _few(facts) or facts.overall.reason)
     if state.policy.after.on_fail == "rollback":
         return Decision("fail", "late_regression", failed, Rollback())
     reason = f"{failed}; kedge rollback {state.endpoint} takes it back"
@@ -264,11 +304,17 @@ def _canary(state: State, facts: Facts) -> Decision:
     killed = hard_kill(facts)
     if killed:
         return _left(state, "hard_kill", killed)
-    if facts.mismatch:
-        return Decision("broken input", "sample_ratio", facts.mismatch)
     failed = _failed(state.policy, facts)
     if failed:
         return _left(state, "guardrail", failed)
+    if facts.mismatch:
+        return Decision("broken input", "sample_ratio", facts.mismatch)
+    few = _few(facts)
+    if few:
+        return Decision("inconclusive", "few_callers", few)
+    unasked = _unasked(facts)
+    if unasked:
+        return Decision("inconclusive", "unasked", unasked)
     missing = _unproven_step(state, facts)
     if missing:
         return Decision("inconclusive", "waiting", missing)
@@ -287,6 +333,20 @@ def _canary(state: State, facts: Facts) -> Decision:
     if not allowed:
         return Decision("pass", "ask", f"{reason}; kedge promote {state.endpoint} goes on")
     return Decision("pass", "advance", reason, Promote(release=state.candidate))
+
+
+def _unasked(facts: Facts) -> str:
+    """Why the step proves nothing of what the candidate was not asked; empty when that is little."""
+    number = sum(facts.unasked.values())
+    if facts.routed < MIN_REQUESTS or number <= MAX_UNASKED * facts.routed:
+        return ""
+    causes = ", ".join(
+        f"{cause} {count}" for cause, count in sorted(facts.unasked.items(), key=lambda i: -i[1])
+    )
+    return (
+        f"{number / facts.routed:.1%} of the candidate's {facts.routed} requests were never put to it "
+        f"(limit {MAX_UNASKED:.0%}): {causes}"
+    )
 
 
 def _unproven_step(state: State, facts: Facts) -> str:
@@ -338,9 +398,15 @@ def _unproven(facts: Facts, metrics: tuple[str, ...]) -> str:
 
 def _shadow(state: State, facts: Facts) -> Decision:
     policy = state.policy.shadow
+    killed = hard_kill(facts)
+    if killed:
+        return Decision("fail", "hard_kill", killed)
     failed = _failed(state.policy, facts)
     if failed:
         return Decision("fail", "guardrail", failed)
+    few = _few(facts)
+    if few:
+        return Decision("inconclusive", "few_callers", few)
     missing = _unproven_window(state, facts)
     if missing:
         return Decision("inconclusive", "waiting", missing)

@@ -116,6 +116,43 @@ class Example(Value, frozen=True, array_like=True):
     candidate: str
 
 
+class Conduct(Value, frozen=True, kw_only=True):
+    """What the candidate did by itself toward one worker in one second, and what it was not asked."""
+
+    routed: int = 0
+    """Requests that were the candidate's to answer, or of which it was to get a copy."""
+    unasked: dict[str, int] = {}
+    """Those of them that never reached it, by cause: no failure, and no unit."""
+    answered: int = 0
+    """Answers of it, late ones and failures too: it is alive."""
+    late: int = 0
+    """Answers that came after the deadline: production answered the caller, and they are latency."""
+    callers: tuple[int, ...] = ()
+    """Hashes of callers that it was asked by, `CALLERS` at most."""
+    failed: int = 0
+    """Requests without an entity that it failed and production answered."""
+    failed_callers: tuple[int, ...] = ()
+    """Hashes of callers whose request it failed and production answered, `CALLERS` at most."""
+    streak_callers: tuple[int, ...] = ()
+    """Callers in the longest run of failures, `CALLERS` at most."""
+    streak_seconds: int = 0
+    """Seconds in which requests without an entity failed in it, `CALLERS` at most are counted."""
+    crashes: int = 0
+    """How often its process died with questions under way."""
+    silent_s: float = 0.0
+    """How long nothing was heard of it, though it was asked in several seconds; 0: no silence."""
+    patience_s: float = 0.0
+    """A silence of this length is no response: production was never silent for so long."""
+
+
+CALLERS = 3
+"""Distinct callers, or seconds where callers have no name, that an automatic verdict needs: what one
+caller sends, or what happens in one instant, is one cause."""
+INSTANT_S = 0.1
+"""Failures within a tenth of a second are one event: a pause or a lost connection takes many requests
+with it. Twenty events still take only two seconds."""
+
+
 class Window(Value, frozen=True, kw_only=True):
     """One second of one worker. `at` is Unix time, whole seconds."""
 
@@ -168,7 +205,8 @@ class Window(Value, frozen=True, kw_only=True):
     copied: int = 0
     """Of the mirrored, those that the copy answered."""
     streak: int = 0
-    """Longest run of requests that the candidate failed and production answered."""
+    """Longest run of failures of the candidate that production answered; those of one instant are one."""
+    conduct: Conduct = Conduct()
     broken: int = 0
     """Answers of the candidate that do not fit its signature."""
     lost: int = 0

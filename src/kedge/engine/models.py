@@ -9,8 +9,10 @@ under way keeps the model it was given.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable, Mapping
+from math import inf
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -21,6 +23,7 @@ from kedge.core.errors import KedgeError
 from kedge.core.generations import Online
 from kedge.core.holding import Need, copies
 from kedge.core.values import Placement, Release, State
+from kedge.core.windows import CALLERS, INSTANT_S
 from kedge.lookups import lookups_of
 from kedge.ports import Artifacts, Clock, Hold, Loader, Model, RemoteModel
 from kedge.tensors import check_proof
@@ -30,6 +33,9 @@ GRACE_S = 5.0
 RETRY_S = (5.0, 10.0, 30.0, 60.0)
 """After a failed load: a damaged artifact may be mended while the replica runs."""
 
+LARGEST_S = 60.0
+"""How long a large request is remembered: twice the longest that production may take for one."""
+
 NOWHERE = Online()
 """Of releases that read nothing by key."""
 
@@ -37,26 +43,75 @@ Key = tuple[str, int, Placement]
 Connect = Callable[[Path, Release, int], RemoteModel]
 
 
-class Breaker:
-    """Spares a candidate that keeps failing, and tries it again, ever more rarely."""
+class Silence:
+    """How long nothing was heard of a process that is being asked."""
 
-    FAILURES = 5
-    """In a row. One failure may be the request's; five in a row are the model's."""
+    __slots__ = ("_asked", "_seconds", "_since")
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+        self._asked = 0
+        self._seconds: tuple[int, ...] = ()
+
+    def asked(self, now: float) -> None:
+        """A question goes out, or would if anybody were there."""
+        if self._since is None:
+            self._since = now
+        self._asked += 1
+        if len(self._seconds) < CALLERS and int(now) not in self._seconds:
+            self._seconds = (*self._seconds, int(now))
+
+    def heard(self) -> None:
+        """The process answered something: it is alive."""
+        if self._since is not None:
+            self._since, self._asked, self._seconds = None, 0, ()
+
+    def overdue(self, now: float, deadline_s: float) -> bool:
+        """Whether several questions wait, and the first of them for longer than its deadline."""
+        return (
+            self._since is not None
+            and self._asked >= Breaker.OVERDUE
+            and now - self._since > deadline_s
+        )
+
+    def lasts_s(self, now: float) -> float:
+        """How long it lasts; 0 while it was not asked in several seconds."""
+        if self._since is None or len(self._seconds) < CALLERS:
+            return 0.0
+        return now - self._since
+
+
+class Breaker:
+    """Spares a candidate that keeps failing or is silent, and tries it again, ever more rarely."""
+
+    FAILURES = 20
+    """In a row, those of one instant as one: as many as end a rollout. Fewer would spare one of two
+    identical releases that fail a third of their requests."""
+    OVERDUE = 5
+    """Questions that wait for a silent process, before callers are spared the wait."""
     FIRST_S, LONGEST_S = 1.0, 30.0
 
     def __init__(self) -> None:
+        self.silence = Silence()
         self._failures = 0
+        self._failed_at = -inf
         self._wait_s = self.FIRST_S
         self._until: float | None = None
         self._trying = False
+        self._silent = False
+        """Whether it opened for silence."""
 
-    def allows(self, now: float) -> bool:
+    def allows(self, now: float, deadline_s: float = inf) -> bool:
         """Whether a request may go to the candidate. One trial is let through an open breaker."""
         if self._until is None:
-            return True
+            if not self.silence.overdue(now, deadline_s):
+                return True
+            self._silent, self._until = True, now + self._wait_s
         if now < self._until:
             return False
         self._trying = True
+        if self._silent:  # nothing will say that a trial failed: another one is the sign
+            self._wait_s = min(self._wait_s * 2, self.LONGEST_S)
         self._until = now + self._wait_s
         return True
 
@@ -65,20 +120,31 @@ class Breaker:
         """Whether it is sparing the candidate now."""
         return self._until is not None
 
+    def heard(self) -> None:
+        """The process gave a sign of life: one that was spared for its silence is asked again."""
+        self.silence.heard()
+        if self._silent:
+            self._close()
+
     def succeeded(self) -> None:
         """The candidate answered."""
+        self.heard()
         if self._failures:
-            self._failures, self._wait_s = 0, self.FIRST_S
-            self._until, self._trying = None, False
+            self._close()
+
+    def _close(self) -> None:
+        self._failures, self._wait_s = 0, self.FIRST_S
+        self._until, self._trying, self._silent = None, False, False
 
     def failed(self, now: float) -> None:
-        """The candidate failed, was late, or was not there.
+        """The candidate answered with a failure, or died.
 
-        What fails while the breaker is open, and was not its trial, was under way when it
-        opened: one death takes many questions with it, and counts once.
+        What fails while the breaker is open, and was not its trial, was under way when it opened.
         """
         if self._until is None:
-            self._failures += 1
+            if now - self._failed_at < INSTANT_S:
+                return
+            self._failures, self._failed_at = self._failures + 1, now
             if self._failures >= self.FAILURES:
                 self._until = now + self._wait_s
         elif self._trying:
@@ -90,7 +156,7 @@ class Breaker:
 class Handle:
     """One release, ready to answer on this replica."""
 
-    __slots__ = ("breaker", "inline", "release", "remotes", "told")
+    __slots__ = ("breaker", "inline", "lane", "largest", "met", "release", "remotes", "told")
 
     def __init__(
         self, release: Release, inline: Model | None = None, remotes: tuple[RemoteModel, ...] = ()
@@ -99,7 +165,23 @@ class Handle:
         self.inline = inline
         self.remotes = remotes
         self.breaker = Breaker()
+        self.lane = asyncio.Lock()
+        """Of requests of testers and probes at a candidate: one at a time, so that they do not fill
+        the process that answers callers."""
+        self.largest = (0, 0.0)
+        """The most rows of one request lately, and when: a process is silent while it works on it."""
+        self.met = False
+        """Whether its process was ever there: one that has not come yet is no failure."""
         self.told: dict[str, int] = {}
+
+    def asks(self, rows: int, now: float) -> None:
+        """Note a request that goes to its process."""
+        if rows >= self.largest[0] or now - self.largest[1] > LARGEST_S:
+            self.largest = rows, now
+
+    def before(self, now: float) -> int:
+        """How many rows may be before a request, in a process that answers one batch at a time."""
+        return self.largest[0] if now - self.largest[1] <= LARGEST_S else 0
 
     def violated(self) -> bool:
         """Whether a feature of its last answer inline was not as its schema promises."""

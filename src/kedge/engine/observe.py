@@ -8,8 +8,11 @@ serving loop); the recording's thread reads a copy once a second.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
-from kedge.core.values import State
+from kedge.core.values import Arm, State
+from kedge.core.windows import Conduct
+from kedge.engine.conduct import Tracker
 from kedge.engine.seen import Seen
 from kedge.engine.windows import BOUND, ROWS, Bounds
 from kedge.ports import Tally
@@ -46,6 +49,26 @@ def quantile_us(bins: Mapping[int, int], q: float) -> int | None:
     return None
 
 
+UNASKED = ("breaker_open", "model_down", "not_loaded", "model_expired", "model_unasked")
+"""Why a request never reached the release that was to answer it: no failure of it, and no unit."""
+PRODUCTION_ARM = Arm.PRODUCTION.value
+
+
+def size_of(rows: int) -> int:
+    """The size of a request: each is twice the one before, 0 is a single row."""
+    return max(rows - 1, 0).bit_length()
+
+
+class Taken(NamedTuple):
+    """What a recorder gathered in a second."""
+
+    seen: list[Seen]
+    lost: int
+    broken: int
+    streak: int
+    conduct: Conduct
+
+
 ANSWERED = ("requests.", "rows.", "keyless")
 """What `Recorder.answered` counts: the first two by arm."""
 
@@ -71,8 +94,10 @@ class Recorder:
         self._latency: dict[str, dict[int, int]] = {}
         self._batch = _Batch()
         self._lost = 0
-        self._run = self._streak = 0
         self._broken = 0
+        self.conduct = Tracker(state.salt)
+        self._sized: dict[int, dict[int, int]] = {}
+        """Latencies of production by the size of the request (`size_of`); not of single rows."""
 
     def count(self, name: str, by: int = 1) -> None:
         """Add to a count. Names come from a closed set (docs/reference/counts.md)."""
@@ -88,6 +113,20 @@ class Recorder:
         if keyless:
             counts[ANSWERED[2]] = counts.get(ANSWERED[2], 0) + 1
         self.latency(arm, micros)
+        if rows > 1 and arm == PRODUCTION_ARM:
+            bins = self._sized.setdefault(size_of(rows), {})
+            index = latency_bin(micros)
+            bins[index] = bins.get(index, 0) + 1
+
+    def sized(self) -> dict[int, tuple[int, int, int]]:
+        """By size of the request: production's p99, its slowest in microseconds, and how many."""
+        found: dict[int, tuple[int, int, int]] = {}
+        for size, bins in list(self._sized.items()):
+            copy = dict(bins)
+            p99, slowest = quantile_us(copy, 0.99), quantile_us(copy, 1.0)
+            if p99 is not None and slowest is not None:
+                found[size] = p99, slowest, sum(copy.values())
+        return found
 
     def offer(self, seen: Seen) -> None:
         """Hand an observation over to be counted by segment; dropped and counted when full."""
@@ -98,27 +137,20 @@ class Recorder:
         else:
             self._lost += 1
 
-    def candidate_failed(self, *, broken: bool) -> None:
-        """Count a request that the candidate failed and production answered."""
-        self._run += 1
-        self._streak = max(self._streak, self._run)
-        self._broken += broken
-
-    def candidate_answered(self) -> None:
-        """End the run of failures."""
-        self._run = 0
-
-    def taken(self) -> tuple[list[Seen], int, int, int]:
-        """Take what was offered: observations, how many were lost, the longest run, the broken.
+    def taken(self) -> Taken:
+        """Take what was offered since the last time.
 
         Called by the other thread: each assignment is atomic, and what arrives in between is
         taken the next time.
         """
         batch, self._batch = self._batch, _Batch()
         lost, self._lost = self._lost, 0
-        streak, self._streak = max(self._streak, self._run), 0
         broken, self._broken = self._broken, 0
-        return batch.seen, lost, streak, broken
+        return Taken(batch.seen, lost, broken, *self.conduct.taken())
+
+    def nonsense(self) -> None:
+        """Count an answer of the candidate that does not fit its signature."""
+        self._broken += 1
 
     def bounds(self, ratio: float, floor_us: int, least: int) -> Bounds:
         """Above which latency a request is slow: production's quantiles, `ratio` times.
@@ -179,6 +211,7 @@ def summary(tallies: list[Tally]) -> dict[str, object]:
     pairs = counts.get("shadow.pairs", 0)
     agreeing = counts.get("shadow.agreeing", 0)
     failovers = group("failover.")
+    spared = sum(failovers.get(cause, 0) for cause in UNASKED)
     return {
         "requests": group("requests."),
         "rows": group("rows."),
@@ -202,6 +235,7 @@ def summary(tallies: list[Tally]) -> dict[str, object]:
             "coverage": answered / mirrored if mirrored else None,
             "dropped": sum(dropped.values()),
             "dropped_by_cause": dropped,
+            "late": counts.get("shadow.late", 0),
             "timed_out": failed.get("model_late", 0),
             "failed": sum(failed.values()) - failed.get("model_late", 0),
             "failed_by_cause": failed,
@@ -209,5 +243,6 @@ def summary(tallies: list[Tally]) -> dict[str, object]:
         "canary": {
             "requests": counts.get("requests.candidate", 0) + sum(failovers.values()),
             "failovers": sum(failovers.values()),
+            "unasked": spared,
         },
     }

@@ -288,4 +288,9 @@ def figures(state: State, decision: Decision, facts: Facts) -> dict[str, Any]:
         "step_s": facts.step_s,
         "streak": facts.streak,
         "broken": facts.broken,
+        "crashes": facts.crashes,
+        "silent_s": facts.silent_s,
+        "routed": facts.routed,
+        "unasked": facts.unasked,
+        "spread": {metric: msgspec.to_builtins(of) for metric, of in facts.spread.items()},
     }

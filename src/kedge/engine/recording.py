@@ -26,7 +26,7 @@ from kedge.core.values import State
 from kedge.core.windows import Window
 from kedge.engine.observe import Recorder
 from kedge.engine.serving import Live, watched
-from kedge.engine.windows import SLOW_FLOOR_US, Bounds, Counter
+from kedge.engine.windows import QUIET, SLOW_FLOOR_US, Bounds, Counter
 from kedge.ports import Clock, EvidenceStore, Tally, WindowStore
 
 log = structlog.get_logger("kedge.recording")
@@ -166,7 +166,7 @@ class Recording:
 
     def _count(self, state: State, recorder: Recorder, rows: list[JoinRow]) -> None:
         counter, bounds = self._counter(state, recorder)
-        seen, lost, streak, broken = recorder.taken()
+        seen, lost, broken, streak, conduct = recorder.taken()
         # What could not be written a second ago is told with what can be now.
         lost, self._lost = lost + self._lost, 0
         if not state.divided:
@@ -179,7 +179,7 @@ class Recording:
                 return
         at = int(self._clock.unix())
         strata = sorted(set(map(_STRATUM, seen)))
-        if not strata and (lost or streak or broken):
+        if not strata and (lost or streak or broken or conduct.routed or conduct.crashes):
             strata = [(state.stratum, state.mirrored is not None)]
         for weight, paired in strata:
             mine = seen if len(strata) == 1 else [
@@ -188,9 +188,10 @@ class Recording:
             self._number += 1
             window, more = counter.window(
                 mine, at, bounds, number=self._number, paired=paired, weight=weight,
-                lost=lost, streak=streak, broken=broken,
+                lost=lost, streak=streak, broken=broken, conduct=conduct,
             )  # fmt: skip
             lost = streak = broken = 0
+            conduct = QUIET
             self._waiting.append(window)
             rows += more
 

@@ -36,19 +36,22 @@ class Seen(NamedTuple):
     theirs: Columns | None = None
     their_micros: int = 0
     dropped: bool = False
-    """The copy was never asked, for our own bounds' sake: nobody's failure, but no coverage."""
+    """The release, or the copy, was never asked, or how it fared is told apart (`settles`):
+    nobody's failure, but no coverage."""
     again: bool = False
     """`theirs` is production's own second answer: its noise, and nobody's evidence."""
     violated: bool = False
     """A feature of it was not as its schema promises."""
     their_violated: bool = False
+    settles: bool = False
+    """How a release fared with a request whose caller was answered, and seen, before."""
 
 
 class Part:
     """Observations, column by column; what is by row has as many items as they have rows."""
 
     __slots__ = (
-        "_said", "_said_by_copy", "arms", "at", "dropped", "failed", "micros", "mirrored", "ours", "requests", "rows", "seen", "segments", "slices",
+        "_said", "_said_by_copy", "arms", "at", "dropped", "failed", "micros", "mirrored", "ours", "requests", "rows", "seen", "segments", "settles", "slices",
         "their_micros", "their_violated", "theirs", "units", "violated",
     )  # fmt: skip
 
@@ -56,7 +59,7 @@ class Part:
         self.seen = seen
         (
             self.at, requests, self.arms, self.micros, self.failed, _, self.ours, self.mirrored, self.theirs, self.their_micros,
-            self.dropped, _, self.violated, self.their_violated,
+            self.dropped, _, self.violated, self.their_violated, self.settles,
         ) = zip(*seen, strict=True)  # fmt: skip
         self.requests: tuple[Request, ...] = requests
         self.rows = [one.rows for one in requests]

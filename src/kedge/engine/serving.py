@@ -6,7 +6,9 @@ mirrors and counts, and nothing in it can reach the caller any more. A swap is o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from time import perf_counter_ns, time
 from typing import TYPE_CHECKING
 
@@ -18,25 +20,27 @@ from kedge.core.route import Choice, Plan, Reason
 from kedge.core.values import BUCKETS, Arm, Stage, State
 from kedge.core.windows import CANDIDATE, PRODUCTION
 from kedge.engine.agreement import agreeing_rows
+from kedge.engine.deadlines import DEADLINE_RATIO, Deadlines
 from kedge.engine.models import Handle
-from kedge.engine.observe import ANSWERED, Recorder
+from kedge.engine.observe import ANSWERED, UNASKED, Recorder
 from kedge.engine.predictions import Log
 from kedge.engine.seen import Seen
 from kedge.lookups import EXCUSED
 
 if TYPE_CHECKING:
-    from kedge.ports import Columns
+    from kedge.ports import Columns, Predicted
 
 log = structlog.get_logger("kedge.serving")
 
-UNKNOWN_DEADLINE_S = 1.0
-"""A candidate's deadline until production's own p99 is known."""
-DEADLINE_FLOOR_S, DEADLINE_CEILING_S = 0.05, 2.0
-DEADLINE_RATIO = 2.0
 BROKEN = ("model_nonsense", "transform_nonsense")
 """Failures that say an answer did not fit the signature."""
-DEADLINE_MIN_ANSWERS = 200
-"""Production answers from which a p99 is worth a deadline: two of them lie above it."""
+LATE, DIED = "model_late", "model_died"
+MUTE = (LATE, DIED, "model_down", "model_unasked", "bad_column", "too_large")
+"""Failures that are no sign of life: nothing came from the process."""
+DROPPED = {
+    "model_down": "down", "model_expired": "expired", "model_unasked": "full", EXCUSED: "unread",
+}  # fmt: skip
+"""What counts of copies call these causes."""
 
 
 class Request:
@@ -60,7 +64,7 @@ class Request:
 class Answer:
     """What goes back, which release gave it, at which epoch, and why that one."""
 
-    __slots__ = ("choice", "failover", "micros", "outputs", "violated")
+    __slots__ = ("choice", "failover", "micros", "outputs", "unknown", "violated")
 
     def __init__(
         self, choice: Choice, outputs: Columns, micros: int, violated: bool = False
@@ -72,6 +76,8 @@ class Answer:
         """Whether a feature of it was not as its schema promises."""
         self.failover: str | None = None
         """Why the candidate's answer was not used; None when it was, or was not asked."""
+        self.unknown = False
+        """Whether the candidate was not asked, or may still answer: nothing is known of it yet."""
 
 
 def watched(state: State) -> bool:
@@ -82,8 +88,9 @@ def watched(state: State) -> bool:
 class Live:
     """What an endpoint serves at one epoch. Immutable but for the deadline and the answered mark."""
 
-    __slots__ = ("answered", "compares", "contract", "deadline_s", "first_answer", "handles", "heads", "instead",
-                 "lease", "log", "names", "noise", "output", "pinned", "plan", "recorder", "sampled", "state", "troubled", "watched")  # fmt: skip
+    __slots__ = ("answered", "compares", "contract", "deadlines", "first_answer", "handles", "heads", "instead",
+                 "lease", "log", "names", "noise", "output", "pinned", "plan", "recorder", "sampled", "state",
+                 "troubled", "watched")  # fmt: skip
 
     def __init__(
         self, *, state: State, plan: Plan, handles: dict[int, Handle], contract: object,
@@ -111,20 +118,21 @@ class Live:
         }
         self.heads: dict[int, object] = {}
         self.names: dict[int, tuple[str, str, str]] = {}
-        self.deadline_s = UNKNOWN_DEADLINE_S
+        self.deadlines = Deadlines(state.policy.limits)
         self.answered = False
         self.troubled = False
 
     def refresh_deadline(self) -> None:
-        """Set the candidate's deadline from production's own latency."""
-        own = self.state.policy.limits.candidate_deadline_ms
-        if own is not None:
-            self.deadline_s = own / 1e3
-            return
-        p99, n = self.recorder.quantile_us(Arm.PRODUCTION, 0.99)
-        if p99 is not None and n >= DEADLINE_MIN_ANSWERS:
-            wished = DEADLINE_RATIO * p99 / 1e6
-            self.deadline_s = min(max(wished, DEADLINE_FLOOR_S), DEADLINE_CEILING_S)
+        """Set the candidate's deadlines, and how long it may be silent, from production's latency."""
+        self.deadlines.refresh(self.recorder)
+        handle = self.handles.get(self.state.compared or 0)
+        rows = handle.largest[0] if handle is not None else 1
+        self.recorder.conduct.patience_s = self.deadlines.patience(rows)
+
+    @property
+    def deadline_s(self) -> float:
+        """The candidate's deadline for a request with a single row."""
+        return self.deadlines.single_s
 
 
 class Serving:
@@ -186,40 +194,155 @@ class Serving:
     async def _canary(self, live: Live, choice: Choice, request: Request) -> Answer:
         """Ask the candidate; production answers when it fails, is late, or is spared."""
         handle = live.handles.get(choice.release)
-        now = self._monotonic()
-        if handle is None or not handle.remotes:
-            cause, reason = "model_down", Reason.FAILOVER
-        elif not handle.breaker.allows(now):
-            cause, reason = "breaker_open", Reason.BREAKER
-        else:
+        counts = not request.probe  # a probe moves neither the breaker nor a count
+        if counts:
+            live.recorder.conduct.routed(request.entity)
+        cause = self._unasked(live, handle, request)
+        late: Late | None = None
+        if not cause:
+            assert handle is not None
+            late = Late(self, live, handle, request) if counts else None
             try:
-                found = await handle.remotes[0].predict(request.columns, live.deadline_s)
+                found = await self._asked(live, handle, request, late)
             except (ModelFailure, BadRequest) as failure:
-                cause, reason = failure.code, Reason.FAILOVER
+                cause = failure.code
             else:
-                handle.breaker.succeeded()
-                live.recorder.candidate_answered()
+                if counts:
+                    self._succeeded(live, handle)
                 return Answer(choice, *found)
-        answer = await self._instead(live, reason, cause, request)
-        if cause == EXCUSED:  # what it reads by key is not there: nobody's failure
-            return answer
-        # Only now: what production fails too says nothing about the candidate alone.
-        if handle is not None and handle.remotes and reason is Reason.FAILOVER:
-            handle.breaker.failed(self._monotonic())
-        live.recorder.candidate_failed(broken=cause in BROKEN)
+            if counts:
+                self._heard(live, handle, cause)
+        reason = Reason.BREAKER if cause == Reason.BREAKER.value else Reason.FAILOVER
+        unknown = cause in UNASKED or cause == LATE
+        if counts and late is None:
+            live.recorder.conduct.unasked(cause)
+        try:
+            answer = await self._instead(live, reason, cause, request, unknown=unknown)
+        except (ModelFailure, Unavailable):
+            # What production fails too says nothing about the candidate alone.
+            if late is not None:
+                late.answered = False
+            raise
+        if late is not None:
+            late.answered = True
+            if cause != LATE:
+                self._failed_alone(live, late.handle, request, cause)
         return answer
 
-    async def _instead(self, live: Live, reason: Reason, cause: str, request: Request) -> Answer:
+    def _unasked(self, live: Live, handle: Handle | None, request: Request) -> str:
+        """Why a request does not go to the candidate; empty when it goes."""
+        now = self._monotonic()
+        if handle is None or not handle.remotes:
+            return "model_down"
+        there = handle.remotes[0].ready
+        handle.met = handle.met or there
+        breaker = handle.breaker
+        if request.probe:
+            return Reason.BREAKER.value if breaker.open else "" if there else "model_down"
+        if not there:
+            if handle.met:
+                self._waits(live, handle, now)
+            return "model_down"
+        if not breaker.allows(now, live.deadlines.behind(handle, request.rows, now)):
+            self._waits(live, handle, now, asks=False)
+            return Reason.BREAKER.value
+        handle.asks(request.rows, now)
+        self._waits(live, handle, now)
+        return ""
+
+    @staticmethod
+    def _waits(live: Live, handle: Handle, now: float, *, asks: bool = True) -> None:
+        """Note that the candidate is asked, and for how long nothing was heard of it."""
+        silence = handle.breaker.silence
+        if asks:
+            silence.asked(now)
+        lasts_s = silence.lasts_s(now)
+        if lasts_s:
+            live.recorder.conduct.silent_s = lasts_s
+
+    async def _asked(
+        self, live: Live, handle: Handle, request: Request, late: Late | None
+    ) -> Predicted:
+        """Ask the candidate for a caller, or for a probe, which waits in a lane of its own."""
+        remote = handle.remotes[0]
+        deadline_s = live.deadlines.behind(handle, request.rows, self._monotonic())
+        if late is not None:
+            return await remote.predict(
+                request.columns, deadline_s, patience_s=live.deadlines.timeout_s, on_late=late
+            )
+        async with self._lane(live, handle, request):
+            return await remote.predict(request.columns, deadline_s)
+
+    @asynccontextmanager
+    async def _lane(self, live: Live, handle: Handle, request: Request) -> AsyncIterator[None]:
+        """Let one request of a tester, or of a probe, at a candidate at a time.
+
+        Raises:
+            ModelFailure: `model_unasked`: those before it took all the time it has.
+        """
+        handle.asks(request.rows, self._monotonic())
+        try:
+            async with asyncio.timeout(live.deadlines.timeout_s):
+                await handle.lane.acquire()
+        except TimeoutError:
+            raise ModelFailure("requests of other testers are before it",
+                               code="model_unasked") from None  # fmt: skip
+        try:
+            yield
+        finally:
+            handle.lane.release()
+
+    @staticmethod
+    def _succeeded(live: Live, handle: Handle) -> None:
+        """Note an answer of the candidate that fits."""
+        handle.breaker.succeeded()
+        live.recorder.conduct.answered()
+        live.recorder.conduct.silent_s = 0.0
+
+    def _heard(self, live: Live, handle: Handle, cause: str) -> None:
+        """Note what a failure says of the candidate's process, whatever production does."""
+        conduct = live.recorder.conduct
+        if cause == DIED:
+            conduct.crashed(self._monotonic())
+        elif cause not in MUTE:
+            handle.breaker.heard()
+            conduct.alive()
+            conduct.silent_s = 0.0
+        if cause in UNASKED or cause == EXCUSED:
+            conduct.unasked(cause)
+
+    def _failed_alone(self, live: Live, handle: Handle, request: Request, cause: str) -> None:
+        """Count a failure of the candidate where production answered."""
+        if cause in UNASKED or cause == EXCUSED:
+            return
+        now = self._monotonic()
+        handle.breaker.failed(now)
+        live.recorder.conduct.failed(request.entity, now)
+        if cause in BROKEN:
+            live.recorder.nonsense()
+
+    def settle(self, late: Late, answered: bool, cause: str) -> None:
+        """Note what came of a request after its deadline."""
+        if answered:
+            self._succeeded(late.live, late.handle)
+            return
+        self._heard(late.live, late.handle, cause)
+        if late.answered:
+            self._failed_alone(late.live, late.handle, late.request, cause)
+
+    async def _instead(
+        self, live: Live, reason: Reason, cause: str, request: Request, *, unknown: bool
+    ) -> Answer:
         """Let production answer for the release that was asked. When it fails too, both arms have."""
         try:
             answer = await self._trusted(live, live.instead[reason], request)
         except (ModelFailure, Unavailable):
-            if live.watched and not request.probe:
+            if live.watched and not request.probe and not unknown and cause != EXCUSED:
                 live.recorder.offer(Seen(
                     time(), request, CANDIDATE, 0, True, live.state.stratum  # noqa: FBT003
                 ))  # fmt: skip
             raise
-        answer.failover = cause
+        answer.failover, answer.unknown = cause, unknown
         return answer
 
     async def _held_back(self, live: Live, choice: Choice, request: Request) -> Answer:
@@ -227,7 +350,10 @@ class Serving:
         try:
             return await self._trusted(live, choice, request)
         except (ModelFailure, Unavailable) as failure:
-            return await self._instead(live, Reason.FAILOVER, failure.code, request)
+            unknown = failure.code in UNASKED
+            return await self._instead(
+                live, Reason.FAILOVER, failure.code, request, unknown=unknown
+            )
 
     async def _trusted(self, live: Live, choice: Choice, request: Request) -> Answer:
         """Ask a release that has no other behind it."""
@@ -249,11 +375,17 @@ class Serving:
 
     async def _remote(self, live: Live, handle: Handle, choice: Choice, request: Request) -> Answer:
         """Ask the process; when it dies under the question, ask the one beside it, once."""
-        deadline_s = live.state.policy.limits.timeout_ms / 1e3
+        if choice.release == live.state.candidate:  # only a tester gets here
+            async with self._lane(live, handle, request):
+                return await self._one_of(live, handle, choice, request)
+        return await self._one_of(live, handle, choice, request)
+
+    @staticmethod
+    async def _one_of(live: Live, handle: Handle, choice: Choice, request: Request) -> Answer:
         failure = ModelFailure(f"r{choice.release} has no process", code="model_down")
         for remote in sorted(handle.remotes, key=lambda r: not r.ready):
             try:
-                found = await remote.predict(request.columns, deadline_s, alone=True)
+                found = await remote.predict(request.columns, live.deadlines.timeout_s, alone=True)
             except ModelFailure as caught:
                 failure = caught
                 if failure.code not in ("model_died", "model_down"):
@@ -299,7 +431,7 @@ class Serving:
             side = PRODUCTION if not failed and choice.arm is Arm.PRODUCTION else CANDIDATE
             recorder.offer(Seen(
                 time(), request, side, answer.micros, failed, live.state.stratum, answer.outputs,
-                violated=answer.violated and not failed,
+                dropped=answer.unknown, violated=answer.violated and not failed,
             ))  # fmt: skip
 
     def _shadow(self, live: Live, release: int, request: Request, answer: Answer | None) -> None:
@@ -310,7 +442,6 @@ class Serving:
         recorder = live.recorder
         recorder.count("shadow.requests")
         handle = live.handles.get(release)
-        now = self._monotonic()
         ours, our_micros = (None, 0) if answer is None else (answer.outputs, answer.micros)
         violated = answer is not None and answer.violated
 
@@ -324,41 +455,61 @@ class Serving:
                     violated=violated, their_violated=bad,
                 ))  # fmt: skip
 
-        if handle is None or not handle.remotes or not handle.remotes[0].ready:
-            recorder.count("shadow.dropped.down")
-            pair(None)
+        recorder.conduct.routed(request.entity)
+        cause = self._unasked(live, handle, request)
+        if cause or handle is None:
+            recorder.count(f"shadow.dropped.{DROPPED.get(cause, cause)}")
+            recorder.conduct.unasked(cause)
+            pair(None, dropped=True)
             return
-        if not handle.breaker.allows(now):
-            recorder.count("shadow.dropped.breaker_open")
-            pair(None)
-            return
-        rows = request.rows
+        # Production has just answered this very request: a copy may take as long as that allows.
+        now = self._monotonic()
+        deadline_s = max(
+            live.deadlines.behind(handle, request.rows, now), DEADLINE_RATIO * our_micros / 1e6
+        )
+        due = now + deadline_s
+        patience_s = live.deadlines.copy_patience(our_micros / 1e6, deadline_s)
 
         def done(theirs: Columns | None, micros: int, error: str | None, bad: bool) -> None:
-            if theirs is None and error == EXCUSED:
-                recorder.count("shadow.dropped.unread")
-                pair(None, dropped=True)
-                return
             if theirs is None:
-                if ours is not None:  # what production failed too says nothing about the copy
-                    handle.breaker.failed(self._monotonic())
-                recorder.count(f"shadow.failed.{error}")
-                pair(None)
+                error = error or LATE
+                self._copy_failed(live, handle, request, error, answered=ours is not None)
+                pair(None, dropped=error in UNASKED or error in (EXCUSED, LATE))
                 return
-            handle.breaker.succeeded()
+            self._succeeded(live, handle)
+            if self._monotonic() > due:
+                recorder.conduct.late()
+                recorder.count("shadow.late")
             recorder.count("shadow.answered")
             recorder.latency("shadow", micros)
-            recorder.count("shadow.pairs", rows)
+            recorder.count("shadow.pairs", request.rows)
             if ours is not None and live.compares:
-                same = agreeing_rows(live.output, ours, theirs, rows)
+                same = agreeing_rows(live.output, ours, theirs, request.rows)
                 recorder.count("shadow.agreeing", same)
             pair(theirs, micros, bad=bad)
 
-        if not handle.remotes[0].submit(request.columns, done, live.deadline_s):
-            recorder.count("shadow.dropped.full")
+        if not handle.remotes[0].submit(request.columns, done, deadline_s, patience_s=patience_s):
+            recorder.count(f"shadow.dropped.{DROPPED['model_unasked']}")
+            recorder.conduct.unasked("full")
             pair(None, dropped=True)
         elif live.noise and ours is not None and request.draw < live.noise * BUCKETS:
             self._again(live, request, ours)
+
+    def _copy_failed(
+        self, live: Live, handle: Handle, request: Request, error: str, *, answered: bool
+    ) -> None:
+        """Count a copy that was not answered. What production failed too says nothing of it.
+
+        One that is late beyond all patience is lost coverage: that the process is silent is told
+        by its silence.
+        """
+        if error in UNASKED or error == EXCUSED:
+            live.recorder.count(f"shadow.dropped.{DROPPED.get(error, error)}")
+        else:
+            live.recorder.count(f"shadow.failed.{error}")
+        self._heard(live, handle, error)
+        if answered and error != LATE:
+            self._failed_alone(live, handle, request, error)
 
     def _again(self, live: Live, request: Request, ours: Columns) -> None:
         """Ask production a second time, after its answer went out: how much is its own noise."""
@@ -375,4 +526,43 @@ class Serving:
         if handle.inline is not None:
             done(handle.inline.predict(request.columns), 0, None, False)  # noqa: FBT003
         else:
-            handle.remotes[0].submit(request.columns, done, live.deadline_s)
+            handle.remotes[0].submit(request.columns, done, live.deadlines.by_rows(request.rows))
+
+
+class Late:
+    """A request whose caller was answered by production while the candidate still works on it.
+
+    It is called once, with what came of it. The candidate is held to production's own timeout: an
+    answer within it is latency, and none, or a failure, is an error, as production's would be.
+    """
+
+    __slots__ = ("answered", "handle", "live", "request", "serving")
+
+    def __init__(self, serving: Serving, live: Live, handle: Handle, request: Request) -> None:
+        self.serving = serving
+        self.live = live
+        self.handle = handle
+        self.request = request
+        self.answered: bool | None = None
+        """Whether production answered the caller; None while it has not yet."""
+
+    def __call__(
+        self, theirs: Columns | None, micros: int, error: str | None, violated: bool
+    ) -> None:
+        """Count what came."""
+        live = self.live
+        self.serving.settle(self, theirs is not None, error or LATE)
+        if theirs is not None:
+            live.recorder.conduct.late()
+            live.recorder.count("late.candidate")
+            live.recorder.latency(Arm.CANDIDATE, micros)
+        elif error in UNASKED or error == EXCUSED:
+            return
+        if not live.watched or (
+            live.sampled and not live.log.keeps(self.request.entity or self.request.id)
+        ):
+            return
+        live.recorder.offer(Seen(
+            time(), self.request, CANDIDATE, micros, theirs is None, live.state.stratum,
+            theirs=theirs, violated=violated, settles=True,
+        ))  # fmt: skip

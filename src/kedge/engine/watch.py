@@ -22,6 +22,7 @@ from kedge.core import stats
 from kedge.core.evidence.answers import get_target
 from kedge.core.evidence.cost_judge import CostJudge, figure
 from kedge.core.evidence.events import Caller, First, Label, Second
+from kedge.core.evidence.faults import Faults, folded
 from kedge.core.evidence.judge import Judge, load_judge
 from kedge.core.evidence.labels import Matching, matched, reason, told
 from kedge.core.evidence.rules import METHOD, QUALITY, Verdict, Word
@@ -101,6 +102,7 @@ class Snapshot(Value, frozen=True, kw_only=True):
     costs: dict[str, Spent] = {}
     cost_judge: bytes = b""
     noise: tuple[int, int] = (0, 0)
+    faults: Faults = Faults()
 
 
 _pack = msgspec.msgpack.Encoder().encode
@@ -145,6 +147,7 @@ class Watch:
         self.labels = Labels()
         self.costs: dict[str, Spent] = {}
         self.noise = (0, 0)
+        self.faults = Faults()
         self._dearer = _cost_judge(state, b"")
         self._output = get_target(state)
         self._unit_of = partial(unit_of, key_of(state.salt))
@@ -169,7 +172,7 @@ class Watch:
             last=self._last, failed=self._failed, facts=self.counted, totals=self.totals,
             agreement=self.agreement, scores=self.scores, examples=self.examples, arms=self._arms,
             labels=self.labels, costs=self.costs,
-            cost_judge=self._dearer.save() if self._dearer else b"", noise=self.noise,
+            cost_judge=self._dearer.save() if self._dearer else b"", noise=self.noise, faults=self.faults,
         ))  # fmt: skip
 
     def _restore(self, state: State, kept: Snapshot) -> None:
@@ -190,6 +193,7 @@ class Watch:
         self.scores, self.examples, self._arms = kept.scores, kept.examples, kept.arms
         self.labels, self.costs, self.noise = kept.labels, kept.costs, kept.noise
         self._dearer = _cost_judge(state, kept.cost_judge)
+        self.faults = kept.faults
 
     # ------------------------------------------------------------ folding
 
@@ -210,6 +214,7 @@ class Watch:
             self._requests = {}
         self._pass_time(window.at)
         self._add(window)
+        self.faults = folded(self.faults, window, own=not self.reverse)
         self._judge.begin(window.weight, float(window.at))
         self._waiting.append(window)
         self._judge_before(window.at)
@@ -272,7 +277,6 @@ class Watch:
             mine[window.weight] = (before[0] + window.fresh[0], before[1] + window.fresh[1])
         for name in ("mirrored", "copied", "broken", "lost", "other", "cut"):
             self._count(name, getattr(window, name))
-        self.counted["streak"] = max(self.counted.get("streak", 0), window.streak)
 
     def _count(self, name: str, by: int = 1) -> None:
         self.counted[name] = self.counted.get(name, 0) + by
@@ -408,7 +412,10 @@ class Watch:
             mirrored=self.counted.get("mirrored", 0), copied=self.counted.get("copied", 0),
             segments={name: cell[1] for name, cell in self.totals.items() if name},
             healthy_s=self.healthy_s, step_s=float(max(self._last - self._step[1], 0)),
-            streak=self.counted.get("streak", 0), broken=self.counted.get("broken", 0),
+            streak=self.faults.streak, broken=self.counted.get("broken", 0),
+            crashes=self.faults.crashes, silent_s=self.faults.silence_s,
+            routed=self.faults.routed, unasked=self.faults.unasked,
+            spread={metric: self.faults.spread(metric) for metric in METRICS},
             unfit_labels=told(self.labels.matching, self._output),
             labels_broken=self.labels.matching.state == "broken",
             mismatch=self._mismatch(), stale_s=max(now - self._last, 0.0) if self._last else 0.0,

@@ -35,6 +35,7 @@ from kedge.core.windows import (
     PRODUCTION,
     Agreement,
     BadUnit,
+    Conduct,
     Counts,
     Example,
     FirstAsk,
@@ -74,6 +75,8 @@ which a thread that counts has to rest. In parts of 200 one costs no less (`coun
 NEVER_US = 1 << 62
 """No request is as slow."""
 VIOLATIONS = METRICS.index("violations")
+QUIET = Conduct()
+"""Of a candidate that nothing is to be told of."""
 
 
 class Bounds(NamedTuple):
@@ -114,7 +117,7 @@ class Counter:
 
     def window(
         self, seen: Sequence[Seen], at: int, bounds: Bounds, *, number: int, paired: bool, weight: int,
-        lost: int, streak: int, broken: int,
+        lost: int, streak: int, broken: int, conduct: Conduct = QUIET,
     ) -> tuple[Window, list[JoinRow]]:  # fmt: skip
         """Count one second's observations. `at` is that second; `weight` the stratum in buckets."""
         if (weight, paired) != self._step:
@@ -152,7 +155,7 @@ class Counter:
             cells=draft.spent.cells(), clips=(draft.spent.clips[0], draft.spent.clips[1]),
             noise=(draft.noise[0], draft.noise[1]),
             mirrored=draft.mirrored, copied=draft.copied,
-            streak=streak, broken=broken, lost=lost, other=self._segments.other - before,
+            streak=streak, broken=broken, conduct=conduct, lost=lost, other=self._segments.other - before,
         ), rows  # fmt: skip
 
     def logged(self, seen: Sequence[Seen]) -> tuple[list[JoinRow], int]:
@@ -233,23 +236,29 @@ class Counter:
     def _singles(self, draft: _Draft, part: Part, bounds: Bounds) -> None:
         """Requests that one of the releases was asked."""
         self._split(draft, part)
-        self._met(draft, part.units, part.slices, part.arms, part.failed)
-        new = self._newcomers(draft, part.units, part.slices, part.arms)
-        for rows, arm, lost in zip(part.rows, part.arms, part.failed, strict=True):
-            if not lost:
-                draft.predictions[arm] += rows
+        columns: tuple[Sequence[Any], ...] = (
+            part.units, part.slices, part.arms, part.failed, part.micros, part.violated
+        )  # fmt: skip
+        if any(part.dropped):  # what was never asked is no unit
+            asked = [not dropped for dropped in part.dropped]
+            columns = tuple(list(compress(column, asked)) for column in columns)
+        units, all_slices, arms, failed, took, violated = columns
+        if not units:
+            return
+        self._met(draft, units, all_slices, arms, failed)
+        new = self._newcomers(draft, units, all_slices, arms)
+        for one in part.seen:
+            if not (one.failed or one.dropped or one.settles):
+                draft.predictions[one.arm] += one.request.rows
         slow = bounds.p50 or bounds.p99 or NEVER_US  # the median's bound is never the higher one
-        if not (any(part.failed) or any(part.violated) or max(part.micros) > slow):
+        if not (any(failed) or any(violated) or max(took) > slow):
             return
         odd = [
             lost or wrong or micros > slow
-            for lost, wrong, micros in zip(part.failed, part.violated, part.micros, strict=True)
+            for lost, wrong, micros in zip(failed, violated, took, strict=True)
         ]
-        columns = (
-            range(len(odd)), part.units, part.slices, part.arms, part.failed, part.micros, part.violated,
-        )  # fmt: skip
-        for place, unit, names, arm, lost, micros, wrong in compress(
-            zip(*columns, strict=True), odd
+        for place, (unit, names, arm, lost, micros, wrong) in compress(
+            enumerate(zip(*columns, strict=True)), odd
         ):
             first = new.get(place)
             if lost:
@@ -265,7 +274,9 @@ class Counter:
     def _split(self, draft: _Draft, part: Part) -> None:
         """Count a unit's first request: the split is checked on units, each once."""
         known, fresh = self._known, draft.fresh
-        for unit, arm in zip(part.units, part.arms, strict=True):
+        for unit, arm, again in zip(part.units, part.arms, part.settles, strict=True):
+            if again:
+                continue
             if unit:
                 if unit in known or len(known) >= FRESH:
                     continue
@@ -327,9 +338,10 @@ class Counter:
             return
         largest = self._state.policy.cost.max
         for one, unit, slices in zip(part.seen, part.units, part.slices, strict=True):
-            if one.failed or one.ours is None or (draft.paired and one.theirs is None):
+            ours = one.theirs if one.settles else one.ours
+            if one.failed or one.dropped or ours is None or (draft.paired and one.theirs is None):
                 continue
-            answers = [(one.arm, one.ours, one.micros)]
+            answers = [(one.arm, ours, one.micros)]
             if draft.paired and one.theirs is not None:
                 answers.append((CANDIDATE, one.theirs, one.their_micros))
             both = [(0, 0.0, 0.0), (0, 0.0, 0.0)]

@@ -27,6 +27,8 @@ STATUS: dict[str, int] = {
     "unknown_path": 404,
     "wrong_method": 405,
     "model_late": 504,
+    "model_expired": 504,
+    "model_unasked": 504,
 }
 CLASS_STATUS: dict[type[KedgeError], int] = {
     BadRequest: 400,

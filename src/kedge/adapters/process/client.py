@@ -40,6 +40,11 @@ UNREAD_SHADOW = 256 << 10
 UNREAD_LIMIT = 16 << 20
 """Unsent bytes above which nothing is sent: the host has stopped reading."""
 
+UNASKED = "model_unasked"
+"""The code of a question that never reached the model, or of which nothing will be known. What the
+host dropped, since its deadline was over before its turn, is `model_expired` and a sign of life."""
+LATE = "the model did not answer in time"
+
 
 class _Call(NamedTuple):
     expires: float
@@ -96,14 +101,16 @@ class ProcessModel:
         return self.ready
 
     async def predict(
-        self, columns: Columns, deadline_s: float, *, alone: bool = False
-    ) -> Predicted:
+        self, columns: Columns, deadline_s: float, *, alone: bool = False,
+        patience_s: float = 0.0, on_late: OnDone | None = None,
+    ) -> Predicted:  # fmt: skip
         """Answer the rows; with the microseconds spent inside the model.
 
-        `alone`: nobody else can answer them.
+        `alone`: nobody else can answer them. `on_late`: see `ports.RemoteModel`.
 
         Raises:
-            ModelFailure: model_down, model_died, model_late, model_raised or model_nonsense.
+            ModelFailure: model_down, model_died, model_late, model_expired, model_unasked,
+                model_raised or model_nonsense.
             BadRequest: the request is longer than a frame may be.
         """
         future: asyncio.Future[tuple[Columns | None, int, str | None, str, bool]]
@@ -118,19 +125,28 @@ class ProcessModel:
         expires = perf_counter() + deadline_s
         number = self._send(columns, expires, None, told, alone=alone)
         if number is None:
-            raise ModelFailure("the model process does not read its requests", code="model_late")
-        timer = self._loop.call_later(deadline_s, self._late, number)
+            raise ModelFailure("the model process does not read its requests", code=UNASKED)
+        timer = self._loop.call_later(
+            deadline_s, self._overdue, number, max(patience_s - deadline_s, 0.0), on_late
+        )
         try:
             answer, micros, code, text, violated = await future
         finally:
             timer.cancel()
-            self._calls.pop(number, None)
+            call = self._calls.get(number)
+            if call is not None and call.told is told:
+                del self._calls[number]
         if answer is None:
             raise ModelFailure(text, code=code)
         return Predicted(answer, micros, violated)
 
-    def submit(self, columns: Columns, on_done: OnDone, deadline_s: float) -> bool:
+    def submit(
+        self, columns: Columns, on_done: OnDone, deadline_s: float, *, patience_s: float = 0.0
+    ) -> bool:
         """Ask without waiting: `on_done(answer, microseconds, error code)` is called once.
+
+        The host drops the question when it has not begun with it by the deadline. What it has
+        begun with is waited for as long as `patience_s`, when that is longer.
 
         Returns False, and never calls back, when the bound on questions under way is reached,
         the host lags behind with reading, or nobody is there.
@@ -139,16 +155,23 @@ class ProcessModel:
         if link is None or self._shadows >= self._limit or link.lags:
             return False
         try:
-            number = self._send(columns, perf_counter() + deadline_s, on_done, None)
+            number = self._send(
+                columns, perf_counter() + deadline_s, on_done, None,
+                patience_s=patience_s - deadline_s,
+            )  # fmt: skip
         except (BadRequest, ModelFailure):
             return False
         if number is None:
             return False
+        self._under_way()
+        return True
+
+    def _under_way(self) -> None:
+        """Count a question without a waiter, and look for overdue ones from now on."""
         self._shadows += 1
         if not self._sweeping:
             self._sweeping = True
             self._loop.call_later(SWEEP_S, self._sweep)
-        return True
 
     def hang_up(self) -> None:
         """Close the connection; may be called from any thread, and more than once."""
@@ -164,7 +187,7 @@ class ProcessModel:
 
     def _send(
         self, columns: Columns, expires: float, shadow: OnDone | None, told: OnTold | None, *,
-        alone: bool = False,
+        alone: bool = False, patience_s: float = 0.0,
     ) -> int | None:  # fmt: skip
         """Send one request; returns its number, or None when the host does not read."""
         link = self._link
@@ -186,7 +209,7 @@ class ProcessModel:
                              code="too_large")  # fmt: skip
         if not link.send(raw):
             return None
-        self._calls[number] = _Call(expires, rows, shadow, told)
+        self._calls[number] = _Call(expires + max(patience_s, 0.0), rows, shadow, told)
         return number
 
     # ------------------------------------------------------------ answers
@@ -226,10 +249,29 @@ class ProcessModel:
                     {"message": "on_done of a submitted question raised", "exception": error}
                 )
 
+    def _overdue(self, number: int, longer_s: float, on_late: OnDone | None) -> None:
+        """Tell the asker that its deadline is over, and wait on for what the answer will be.
+
+        Late answers that are waited for share the bound on questions without a waiter.
+        """
+        call = self._calls.get(number)
+        if call is None or call.told is None:
+            return
+        if on_late is None:
+            self._late(number)
+            return
+        if self._shadows < self._limit:
+            self._calls[number] = _Call(call.expires + longer_s, call.rows, on_late, None)
+            self._under_way()
+        else:
+            del self._calls[number]
+            on_late(None, 0, UNASKED, False)  # noqa: FBT003 - nothing will be known of it
+        call.told(None, 0, "model_late", LATE, False)  # noqa: FBT003
+
     def _late(self, number: int) -> None:
         call = self._calls.pop(number, None)
         if call is not None:
-            self._settle(call, None, 0, "model_late", "the model did not answer in time")
+            self._settle(call, None, 0, "model_late", LATE)
 
     def _sweep(self) -> None:
         now = perf_counter()
@@ -275,8 +317,10 @@ class ProcessModel:
         if self._link is link:
             self._link = None
             calls, self._calls = list(self._calls.values()), {}
+            # A line that we cut ourselves is no death: the release is not needed any more.
+            code = UNASKED if self._closed else "model_died"
             for call in calls:
-                self._settle(call, None, 0, "model_died", "the model process died")
+                self._settle(call, None, 0, code, "the model process died")
         self._dial_later()
 
 

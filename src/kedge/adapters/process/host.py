@@ -299,6 +299,8 @@ class Host:
             if live:
                 batch.append((client, request))
                 rows += request.rows
+            elif client in self._clients:
+                client.send(_dropped(request))
         if self._full and self._queued_bytes <= QUEUE_BYTES // 2 and not self._stopping:
             self._full = False
             for each in self._clients:
@@ -347,6 +349,12 @@ class Host:
                 raise
             fault = ("model_nonsense", f"an answer that cannot be sent: {error}"[:2000])
             return [wire.frame(wire.Answer(requests[0].id, micros, None, fault))]
+
+
+def _dropped(request: wire.Request) -> bytes:
+    """Say that a question was never put to the model, so that nobody takes it for a failure."""
+    fault = ("model_expired", "its deadline was over before its turn")
+    return wire.frame(wire.Answer(request.id, 0, None, fault))
 
 
 def _cut(

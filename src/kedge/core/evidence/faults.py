@@ -1,0 +1,209 @@
+"""Faults of the candidate alone: runs of failures, crashes, silence, and what it was never asked.
+
+Windows of all workers are folded into one value. Nothing here compares the two releases.
+
+* A run counts only requests that were sent and that production answered. It needs several callers,
+  or several seconds where requests have no entity, so that one caller is not taken for the model.
+* Two workers see one crash, perhaps in neighbouring seconds: it counts once.
+* A silence counts when the longest patience of the workers is over, and no worker heard anything
+  since it began.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from kedge.core.values import Value
+from kedge.core.windows import CALLERS, CANDIDATE, METRICS, Window
+
+ERRORS = METRICS[0]
+BEATS_S = 2
+"""A window is written up to a second after what it holds, and names whole seconds."""
+PATIENCE_S = 60
+"""A worker that told nothing for so long serves no more: its patience is not waited for."""
+WORKERS = 64
+"""Workers whose patience is remembered before those that are gone are forgotten."""
+
+
+class Spread(Value, frozen=True):
+    """Over how many callers and seconds bad units are spread; each is counted up to `CALLERS`."""
+
+    callers: int = 0
+    seconds: int = 0
+    """Of requests without an entity."""
+    needed: int = CALLERS
+    """Callers that are needed: all of them when there are fewer than `CALLERS`."""
+
+    @property
+    def enough(self) -> bool:
+        """Whether they are no single cause outside the candidate."""
+        return self.callers >= self.needed or self.seconds >= CALLERS
+
+    @property
+    def text(self) -> str:
+        """How many, as a verdict states it."""
+        parts = [
+            f"{_at_least(number)} {one if number == 1 else many}"
+            for number, one, many in (
+                (self.callers, "caller", "callers"),
+                (self.seconds, "second without a caller's name", "seconds without callers' names"),
+            )
+            if number
+        ]
+        return " and ".join(parts) or "no caller"
+
+
+def _at_least(number: int) -> str:
+    return f"at least {number}" if number >= CALLERS else str(number)
+
+
+class Sources(Value, frozen=True):
+    """Where bad units of one metric came from, as far as it is counted."""
+
+    callers: tuple[int, ...] = ()
+    seconds: tuple[int, ...] = ()
+
+    def plus(self, callers: Iterable[int], seconds: Iterable[int]) -> Sources:
+        """With more of them."""
+        return Sources(_some(self.callers, callers), _some(self.seconds, seconds))
+
+
+class Faults(Value, frozen=True, kw_only=True):
+    """What is known of the candidate by itself in one comparison."""
+
+    weight: int = -1
+    """The stratum that `routed` and `unasked` are of."""
+    routed: int = 0
+    unasked: dict[str, int] = {}
+    late: int = 0
+    callers: tuple[int, ...] = ()
+    sources: dict[str, Sources] = {}
+    """By metric."""
+    by_callers: tuple[int, ...] = (0,) * (CALLERS + 1)
+    """At n: the longest run of failures over at least n callers."""
+    by_seconds: int = 0
+    """The longest run over `CALLERS` seconds."""
+    crashes: int = 0
+    crashed_at: int = 0
+    heard_at: int = 0
+    silent_s: float = 0.0
+    silent_at: int = 0
+    patience: dict[str, tuple[int, float]] = {}
+    """By worker, when it told its patience last, and what it was."""
+
+    @property
+    def patience_s(self) -> float:
+        """The longest patience of a worker that told one lately."""
+        since = self.silent_at - PATIENCE_S
+        return max((length for at, length in self.patience.values() if at >= since), default=0.0)
+
+    @property
+    def needed(self) -> int:
+        """Callers that a verdict needs: three, or all when there are fewer."""
+        return len(self.callers) or CALLERS
+
+    @property
+    def streak(self) -> int:
+        """The longest run of failures that is not one caller's, or one instant's."""
+        return max(self.by_callers[self.needed], self.by_seconds)
+
+    @property
+    def silence_s(self) -> float:
+        """How long the candidate did not respond; 0 when the silence is within what is usual."""
+        began = self.silent_at - self.silent_s
+        if not self.silent_s or self.silent_s < self.patience_s or self.heard_at > began + BEATS_S:
+            return 0.0
+        return self.silent_s
+
+    def spread(self, metric: str) -> Spread:
+        """Over how many callers and seconds the bad units of a metric are spread."""
+        found = self.sources.get(metric, Sources())
+        return Spread(len(found.callers), len(found.seconds), self.needed)
+
+
+def folded(faults: Faults, window: Window, *, own: bool = True) -> Faults:
+    """Take one window in.
+
+    Args:
+        faults: what was known.
+        window: one second of one worker.
+        own: whether its conduct is that of the release that is judged. After a promotion it is
+            of the release that was left.
+    """
+    conduct, at = window.conduct, window.at
+    faults = _sourced(faults, window, own=own)
+    if conduct.callers and len(faults.callers) < CALLERS:
+        faults = msgspec.structs.replace(faults, callers=_some(faults.callers, conduct.callers))
+    if not own:
+        return faults
+    if window.weight != faults.weight:  # what an earlier step was not asked is not this one's lack
+        faults = msgspec.structs.replace(faults, weight=window.weight, routed=0, unasked={})
+    unasked = faults.unasked
+    if conduct.unasked:
+        unasked = dict(unasked)
+        for cause, number in conduct.unasked.items():
+            unasked[cause] = unasked.get(cause, 0) + number
+    more: dict[str, Any] = {
+        "routed": faults.routed + conduct.routed, "unasked": unasked, "late": faults.late + conduct.late,
+        "by_callers": tuple(
+            max(longest, window.streak) if least <= len(conduct.streak_callers) else longest
+            for least, longest in enumerate(faults.by_callers)
+        ),
+    }  # fmt: skip
+    if conduct.streak_seconds >= CALLERS:
+        more["by_seconds"] = max(faults.by_seconds, window.streak)
+    if conduct.crashes and not 0 <= at - faults.crashed_at <= 1:
+        more |= {"crashes": faults.crashes + conduct.crashes, "crashed_at": at}
+    if conduct.answered:
+        more["heard_at"] = max(faults.heard_at, at)
+    if conduct.silent_s:
+        more |= {"silent_s": conduct.silent_s, "silent_at": at}
+    if conduct.patience_s:
+        others = faults.patience
+        if len(others) >= WORKERS and window.replica not in others:
+            others = {name: told for name, told in others.items() if told[0] >= at - PATIENCE_S}
+        more["patience"] = {**others, window.replica: (at, conduct.patience_s)}
+    return msgspec.structs.replace(faults, **more)
+
+
+def _sourced(faults: Faults, window: Window, *, own: bool) -> Faults:
+    """Where the candidate's bad units of this window came from.
+
+    In a canary an error counts here when production answered the very request: what both fail is
+    the request's, and whoever sends such requests to chosen callers condemns nobody.
+    """
+    callers: dict[str, set[int]] = {}
+    alone: set[str] = set()
+    for unit in window.units:
+        if unit.arm == CANDIDATE:
+            callers.setdefault(METRICS[unit.metric], set()).add(unit.unit)
+    for metric, cells in window.bad.items():
+        if cells.get("", (0, 0))[CANDIDATE]:
+            alone.add(metric)
+    if own and not window.paired:
+        callers[ERRORS] = set(window.conduct.failed_callers)
+        alone.discard(ERRORS)
+        if window.conduct.failed:
+            alone.add(ERRORS)
+    if not alone and not any(callers.values()):
+        return faults
+    sources = dict(faults.sources)
+    for metric in alone.union(callers):
+        seconds = (window.at,) if metric in alone else ()
+        sources[metric] = sources.get(metric, Sources()).plus(
+            sorted(callers.get(metric, ())), seconds
+        )
+    return msgspec.structs.replace(faults, sources=sources)
+
+
+def _some(known: tuple[int, ...], more: Iterable[int]) -> tuple[int, ...]:
+    """The first `CALLERS` distinct ones."""
+    for one in more:
+        if len(known) >= CALLERS:
+            break
+        if one not in known:
+            known = (*known, one)
+    return known

@@ -1,0 +1,135 @@
+"""Conduct of the candidate at one worker: runs of failures, crashes, and what it was not asked.
+
+The serving loop writes; the recording's thread takes what is new once a second. Counts only grow, so
+that a count which is read while it is written is at worst told a second later.
+"""
+
+from __future__ import annotations
+
+from math import inf
+
+from kedge.core.route import key_of, unit_of
+from kedge.core.windows import CALLERS, INSTANT_S, Conduct
+
+CRASH_S = 1.0
+"""Questions that died within a second died of one crash."""
+
+
+class Run:
+    """Failures in a row."""
+
+    __slots__ = ("at", "callers", "events", "seconds")
+
+    def __init__(self) -> None:
+        self.events = 0
+        self.at = -inf
+        """When the newest event began."""
+        self.callers: tuple[int, ...] = ()
+        self.seconds: tuple[int, ...] = ()
+        """In which requests without an entity failed."""
+
+    def failed(self, caller: int | None, now: float) -> None:
+        """Take one failure in."""
+        if now - self.at >= INSTANT_S:
+            self.events += 1
+            self.at = now
+        if caller is None:
+            self.seconds = _with(self.seconds, int(now))
+        else:
+            self.callers = _with(self.callers, caller)
+
+
+class Tracker:
+    """What the candidate of one comparison did by itself, as one worker saw it."""
+
+    def __init__(self, salt: str) -> None:
+        self._key = key_of(salt)
+        self._run = Run()
+        self._longest = Run()
+        """The longest run that ended since the last look."""
+        self._routed = self._answered = self._late = self._failed = self._crashes = 0
+        self._unasked: dict[str, int] = {}
+        self._callers: tuple[int, ...] = ()
+        self._failing: tuple[int, ...] = ()
+        self._crashed_at = -inf
+        self._told: tuple[int, ...] = (0,) * 5
+        self._told_unasked: dict[str, int] = {}
+        self.silent_s = 0.0
+        """The silence at the newest question; told once."""
+        self.patience_s = 0.0
+
+    def routed(self, entity: str | None) -> None:
+        """Count a request that is the candidate's to answer, or to get a copy of."""
+        self._routed += 1
+        if entity and len(self._callers) < CALLERS:
+            self._callers = _with(self._callers, unit_of(self._key, entity)[0])
+
+    def unasked(self, cause: str) -> None:
+        """Count one of them that never reached it."""
+        self._unasked[cause] = self._unasked.get(cause, 0) + 1
+
+    def answered(self) -> None:
+        """Count an answer that fits; it ends the run of failures."""
+        self._answered += 1
+        if self._run.events:
+            self._end_run()
+
+    def alive(self) -> None:
+        """Count a sign of life that is no answer of use."""
+        self._answered += 1
+
+    def late(self) -> None:
+        """Count an answer that came after its deadline."""
+        self._late += 1
+
+    def crashed(self, now: float) -> None:
+        """Note that the process died with a question under way."""
+        if now - self._crashed_at >= CRASH_S:
+            self._crashes += 1
+            self._crashed_at = now
+
+    def failed(self, entity: str | None, now: float) -> None:
+        """Note a request that the candidate failed and production answered."""
+        caller = unit_of(self._key, entity)[0] if entity else None
+        self._run.failed(caller, now)
+        if caller is None:
+            self._failed += 1
+        else:
+            self._failing = _with(self._failing, caller)
+
+    def _end_run(self) -> None:
+        run, self._run = self._run, Run()
+        if run.events > self._longest.events:
+            self._longest = run
+
+    def taken(self) -> tuple[int, Conduct]:
+        """Take the longest run of failures, and what is new beside it."""
+        counts = (self._routed, self._answered, self._late, self._failed, self._crashes)
+        before, self._told = self._told, counts
+        routed, answered, late, failed, crashes = (
+            now - was for now, was in zip(counts, before, strict=True)
+        )
+        causes = dict(self._unasked)
+        unasked = {
+            cause: number - self._told_unasked.get(cause, 0)
+            for cause, number in causes.items()
+            if number > self._told_unasked.get(cause, 0)
+        }
+        self._told_unasked = causes
+        longest, self._longest = self._longest, Run()
+        run = self._run
+        if run.events >= longest.events:
+            longest = run
+        failing, self._failing = self._failing, ()
+        silent_s, self.silent_s = self.silent_s, 0.0
+        return longest.events, Conduct(
+            routed=routed, unasked=unasked, answered=answered, late=late, callers=self._callers,
+            failed=failed, failed_callers=failing, streak_callers=longest.callers,
+            streak_seconds=len(longest.seconds), crashes=crashes, silent_s=silent_s,
+            patience_s=self.patience_s,
+        )  # fmt: skip
+
+
+def _with(known: tuple[int, ...], one: int) -> tuple[int, ...]:
+    """The first `CALLERS` distinct ones."""
+    return known if one in known or len(known) >= CALLERS else (*known, one)
