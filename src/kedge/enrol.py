@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from kedge.adapters import process
+from kedge.authoring import spec_of
 from kedge.core.errors import Refused, UnfitModel
 from kedge.core.features import misfit
-from kedge.core.values import ModelVersion, TrainingSet
+from kedge.core.values import Field, ModelVersion, TrainingSet
 from kedge.engine.registration import register
 from kedge.ports import Flavour, Loader, Note
 from kedge.tensors import ProbeResult
@@ -113,6 +114,7 @@ def register_version(
             path, model=endpoint, flavours=found, registry=place.registry, artifacts=place.artifacts,
             golden=golden, training=training, trusted=trusted, by=actor(), at=place.clock.now(),
             probe=tried, schema=schema, trained_on=trained_on,
+            features=fits.fields if fits is not None else None, raw=_raw(place, schema),
         )  # fmt: skip
     except Refused as error:
         if missing:
@@ -128,3 +130,9 @@ def register_version(
         place.ledger.note(endpoint, Note(kind="registered", body=body), by=actor(), reason="",
                           at=place.clock.now())  # fmt: skip
     return version, new
+
+
+def _raw(place: Workplace, schema: str | None) -> tuple[Field, ...]:
+    """What the newest transformation of a schema takes: columns of a training set before it."""
+    known = place.features.versions(schema) if schema is not None else ()
+    return spec_of(place.artifacts.verify(known[-1].digest)).raw if known else ()

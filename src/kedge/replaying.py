@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from kedge.asking import BATCH, answered, loaded
+from kedge.asking import BATCH, INCOMPLETE, answered, batches, loaded, merges
 from kedge.core.durations import seconds
 from kedge.core.errors import KedgeError, Refused
 from kedge.core.generations import Online
@@ -88,19 +87,31 @@ async def _ask(
     place: Workplace, state: State, release: Release, logged: Iterable[JoinRow], watch: Watch,
     answers: dict[str, Said], say: Say, online: Online,
 ) -> None:  # fmt: skip
-    source = iter(logged)
-    batch = list(islice(source, BATCH))
-    if not batch:
+    source = batches(logged, BATCH)
+    batch = next(source, None)
+    if batch is None:
         return
+    as_sent = not merges(place, release)
     async with loaded(place, state, release, online) as model:
-        number = 0
-        while batch:
-            number += 1
-            theirs = await answered(model, release, batch)
-            watch.fold(_window(state, batch, theirs, number, answers))
+        number = asked = 0
+        while batch is not None:
+            number, asked = number + 1, asked + len(batch)
+            theirs = await answered(model, release, batch, as_sent=as_sent)
+            rows, theirs = _complete(batch, theirs)
+            if rows:
+                watch.fold(_window(state, rows, theirs, number, answers))
             if number % 40 == 0:
-                say(f"{number * BATCH:,} predictions asked again")
-            batch = list(islice(source, BATCH))
+                say(f"{asked:,} predictions asked again")
+            batch = next(source, None)
+
+
+def _complete(
+    rows: Sequence[JoinRow], theirs: Sequence[tuple[Columns, int] | KedgeError]
+) -> tuple[list[JoinRow], list[tuple[Columns, int] | KedgeError]]:
+    """Leave out what could not be asked as it was sent: that is no failure of the release."""
+    kept = [n for n, one in enumerate(theirs)
+            if not (isinstance(one, KedgeError) and one.code == INCOMPLETE)]  # fmt: skip
+    return [rows[n] for n in kept], [theirs[n] for n in kept]
 
 
 def _window(

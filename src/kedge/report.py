@@ -420,20 +420,38 @@ def applied_text(found: dict[str, Any]) -> str:
     for told in found["transformations"]:
         if not told["new"]:
             lines.append(f"{told['version']}: unchanged")
-            continue
-        against = f", {told['outcome']} against {told['against']}" if told["against"] else ""
-        takes = f"takes {', '.join(told['raw'])}" if not told["materialised"] else (
-            f"to be computed: kedge features materialise {told['version'].partition('/')[0]}"
-        )  # fmt: skip
-        reads = f", reads {', '.join(told['reads'])} by key" if told["reads"] else ""
-        lines.append(f"{told['version']}: new{against}; {takes}{reads}")
-        lines.append(differences_text(told["columns"]))
+        else:
+            takes = f"takes {', '.join(told['raw'])}" if not told["materialised"] else (
+                f"to be computed: kedge features materialise {told['version'].partition('/')[0]}"
+            )  # fmt: skip
+            reads = f", reads {', '.join(told['reads'])} by key" if told["reads"] else ""
+            lines.append(f"{told['version']}: new; {takes}{reads}")
+        if told["rows"] == "dependent":
+            lines.append(
+                "  its answers depend on the rows that are asked together: requests are never merged"
+            )
+        if told["against"]:
+            lines.append(f"  {comparison_text(told, told['against'])}")
         lines += [
             f"  {item['endpoint']} is on {item['production'] or 'none'} and "
             + ("follows" if item["follows"] else "holds")
-            for item in told["endpoints"]
-        ]
+            for item in told["endpoints"] if told["new"]
+        ]  # fmt: skip
     return "\n".join(line for line in lines if line)
+
+
+def comparison_text(told: dict[str, Any], against: str) -> str:
+    """How a transformation compares, on which rows, and the columns that differ, for people."""
+    on = ", ".join(f"{number} {ORIGINS[origin]}" for origin, number in told["compared_on"].items())
+    lines = [f"{told['outcome']} against {against}, on {on or 'no rows'}"]
+    if told["made"]:
+        lines.append(f"  values by key were made: {', '.join(told['made'])}")
+    return "\n".join([*lines, *filter(None, [differences_text(told["columns"])])])
+
+
+ORIGINS = {"given": "given", "training": "of the training set", "log": "of the prediction log",
+           "made": "made", "unknown": "kept by an earlier version"}  # fmt: skip
+"""Where rows come from, after their number."""
 
 
 def differences_text(columns: list[dict[str, Any]]) -> str:
@@ -443,7 +461,7 @@ def differences_text(columns: list[dict[str, Any]]) -> str:
         + (f", by {one['largest']:.6g} at most" if one["largest"] is not None else "")
         + f", for example {one['example'][0]} -> {one['example'][1]}"
         for one in columns
-        if one["outcome"] != "bit-equal"
+        if one["example"] is not None
     )
 
 
@@ -491,6 +509,10 @@ def training_set_text(found: dict[str, Any]) -> str:
         for label, count in found["missing"].items()
     ]
     lines += [f"  {name}: {count:,} values" for name, count in found["violations"].items()]
+    if found["by_row"]:
+        lines.append(
+            "  each row was transformed by itself: its features depend on the rows beside it"
+        )
     if found["left_out"]:
         lines.append(f"  left out of the spine, named as a feature: {', '.join(found['left_out'])}")
     return "\n".join([*lines, f"  data {found['data']}"])
