@@ -16,11 +16,11 @@ import msgspec
 from numpy.typing import NDArray
 
 from kedge.adapters import process
-from kedge.core.errors import BadRequest, CorruptArtifact, KedgeError, ModelFailure, Unavailable
+from kedge.core.errors import BadRequest, KedgeError, ModelFailure, Unavailable
 from kedge.core.generations import Online
-from kedge.core.golden import RowsMark
 from kedge.core.records import JoinRow
 from kedge.core.values import Release, Signature, State
+from kedge.independence import release_mark
 from kedge.tensors import columns_of
 from kedge.wiring import Workplace
 
@@ -149,16 +149,7 @@ def batches(rows: Iterable[JoinRow], size: int) -> Iterator[list[JoinRow]]:
 
 def merges(place: Workplace, release: Release) -> bool:
     """Whether a release may be asked rows of several requests together: its proofs say so."""
-    digests = [release.model_digest, *([release.code] if release.code is not None else [])]
-    return all(mark_of(place, digest) == "independent" for digest in digests)
-
-
-def mark_of(place: Workplace, digest: str) -> RowsMark:
-    """The batch mark of a model or a transformation; `unknown` where its proof cannot be read."""
-    try:
-        return place.artifacts.proof(digest).rows
-    except CorruptArtifact:
-        return "unknown"
+    return release_mark(place.artifacts, release) == "independent"
 
 
 async def answers(

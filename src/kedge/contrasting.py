@@ -25,7 +25,6 @@ from kedge.asking import (
     answers,
     loaded,
     logged_columns,
-    mark_of,
     merges,
     requests,
 )
@@ -40,6 +39,7 @@ from kedge.core.values import Release, Signature, State
 from kedge.engine.agreement import said
 from kedge.engine.control import Say
 from kedge.gathering import Floats, Logged, Reading, asked
+from kedge.independence import mark_of
 from kedge.lookups import EXCUSED, Lookup, lookups_of
 from kedge.ports import ColumnStatistics
 from kedge.wiring import Workplace
@@ -424,7 +424,7 @@ class Contrasting:
         """
         logged = [self._today.rows[n] for n in rows[start : start + BATCH]]
         assert release.code is not None
-        together = mark_of(self._place, release.code) == "independent"
+        together = mark_of(self._place.artifacts, release.code) == "independent"
         last: KedgeError = ModelFailure("no request has all its rows in the log", code=INCOMPLETE)
         if together:
             try:

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from kedge.core.errors import BadRequest, KedgeError, ModelFailure
-from kedge.core.golden import Lists, count, distinct, joined, spread, taken
-from kedge.ports import Model, Proof
+from kedge.core.errors import BadRequest, CorruptArtifact, KedgeError, ModelFailure
+from kedge.core.golden import Lists, RowsMark, count, distinct, joined, spread, taken
+from kedge.core.values import Release
+from kedge.ports import Artifacts, Model, Proof
 from kedge.tensors import Grouped, check_answer, columns_of, compare, lists_of
 
 MOST = 256
@@ -99,6 +100,22 @@ def merges(model: Model, proof: Proof, clock: Clock, budget_s: float = BUDGET_S)
     return mark == "independent"
 
 
+def mark_of(artifacts: Artifacts, digest: str) -> RowsMark:
+    """Return the batch mark of a model or a transformation; `unknown` where its proof cannot be read."""
+    try:
+        return artifacts.proof(digest).rows
+    except CorruptArtifact:
+        return "unknown"
+
+
+def release_mark(artifacts: Artifacts, release: Release) -> RowsMark:
+    """Return the batch mark of a release: the worse of its model's and its transformation's."""
+    digests = [release.model_digest, *([release.code] if release.code is not None else [])]
+    marks = [mark_of(artifacts, digest) for digest in digests]
+    worse: tuple[RowsMark, ...] = ("dependent", "unknown")
+    return next((mark for mark in worse if mark in marks), "independent")
+
+
 class _Differs(Exception):
     """A row's answer is another one in company; carries it in words."""
 
@@ -153,9 +170,11 @@ class _Test:
         if len(answered) > 2:
             self._compare([answered[-1], answered[0]])
             self._compare(answered)
+        if not answered and len(failed) > 1:
+            self._fails_in_company([*failed], failed[min(failed)])
         for row, failure in failed.items():
             if answered and self._clock() < self._until:
-                self._fails_in_company(answered[0], row, failure)
+                self._fails_in_company([answered[0], row], failure)
 
     def _compare(self, which: Sequence[int]) -> None:
         """Ask these rows together.
@@ -190,10 +209,14 @@ class _Test:
         if differs is not None:
             raise _Random(differs)
 
-    def _fails_in_company(self, good: int, bad: int, failure: ModelFailure) -> None:
-        """Ask a row that fails alone together with one that does not: it must fail there too."""
+    def _fails_in_company(self, which: Sequence[int], failure: ModelFailure) -> None:
+        """Ask a row that fails alone together with others: it must fail there too.
+
+        Raises:
+            _Differs: it does not.
+        """
         try:
-            ask(self._model, taken(self._rows, [good, bad]))
+            ask(self._model, taken(self._rows, which))
         except ModelFailure:
             return
-        raise _Differs(f"a row that fails alone is answered with another one: {failure}")
+        raise _Differs(f"a row that fails alone is answered with others: {failure}")

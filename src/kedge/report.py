@@ -151,6 +151,14 @@ def history_text(entries: Sequence[Entry]) -> str:
     )
 
 
+MARKS = {
+    "independent": "independent of each other",
+    "dependent": "dependent on each other: requests are never merged",
+    "unknown": "not known to be independent: requests are never merged",
+}
+"""Batch marks, for people."""
+
+
 def status_text(item: dict[str, Any]) -> str:
     """One endpoint's status."""
     lines = [
@@ -162,6 +170,11 @@ def status_text(item: dict[str, Any]) -> str:
             f"shadowed with {item['sample']:g} % of the inputs"  # fmt: skip
         after = f", next step {item['next_weight']:g} %" if item["next_weight"] else ""
         lines.append(f"  candidate   {_release(item['candidate'])}: {share}{after}")
+    lines += [
+        f"  rows        of {part['release']} {MARKS[part['rows']]}"
+        for part in (item["production"], item["candidate"])
+        if part and part.get("rows", "independent") != "independent"
+    ]
     none = "none: this is the first good release" if item["production"] else "none yet"
     lines.append(f"  way back    {_way_back(item['back']) or none}")
     if item["drill"]:
