@@ -31,7 +31,7 @@ def features_apply(
 ) -> None:
     """Make versions of the transformations in PATH, by content; nothing moves by that."""
     from kedge.featuring import apply_file, note_applied
-    from kedge.report import applied_text
+    from kedge.operations.features.text import applied_text
 
     place = context.place()
     found = apply_file(place, path, golden=golden, root=context.config.parent, training=training)
@@ -75,7 +75,7 @@ def features_diff(context: Context, old: str, new: str) -> None:
     """Compare two transformations, such as flight/1#4 and flight/1#5, on their golden rows and on logged rows."""
     from kedge.featuring import version_of
     from kedge.operations.features.compare import comparison_of
-    from kedge.report import comparison_text
+    from kedge.operations.features.text import comparison_text
 
     place = context.place()
     told = comparison_of(place, version_of(place, old), version_of(place, new)).told()
