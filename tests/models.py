@@ -50,7 +50,7 @@ class Behaviour(msgspec.Struct):
 
     kind: str = "good"
     """good | raise | exit | hang | spin | nan | inf | wrong_shape | wrong_name | wrong_dtype |
-    centred | filled | running | needs_two | seldom_random | wrong_rows | no_dict | eat | random | print | scribble | load_raise | load_exit | load_hang | load_eat |
+    centred | filled | running | needs_two | one_only | seldom_random | wrong_rows | no_dict | eat | random | print | scribble | load_raise | load_exit | load_hang | load_eat |
     load_scribble | any.
     "any" does what the first word of the request says."""
     trigger: str | None = None
@@ -169,6 +169,12 @@ def _needs_two(answer: dict[str, Any]) -> Any:
     return answer
 
 
+def _one_only(answer: dict[str, Any]) -> Any:
+    if len(answer["score"]) > 1:
+        raise ValueError("one row at most")
+    return answer
+
+
 _calls = count()
 
 
@@ -197,6 +203,7 @@ _FAULTS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "filled": _filled,
     "running": lambda answer: {**answer, "score": np.cumsum(answer["score"])},
     "needs_two": _needs_two,
+    "one_only": _one_only,
     "seldom_random": _seldom_random,
     "random": lambda answer: {**answer, "score": np.random.default_rng().random(
         len(answer["score"]))},

@@ -284,6 +284,13 @@ def test_a_model_that_refuses_a_single_row_depends_on_its_batch(desk: Desk) -> N
     assert (proof.rows, "two rows at least" in proof.why) == ("dependent", True)
 
 
+def test_a_model_that_takes_single_rows_only_is_registered_and_marked(desk: Desk) -> None:
+    version, _ = desk.register(misbehaving(desk.root / "one", "one_only"))
+    proof = desk.store.proof(version.digest)
+    assert (proof.rows, "fail together" in proof.why) == ("dependent", True)
+    assert len(proof.inputs["x"]) == 1
+
+
 def test_noise_within_the_tolerance_is_no_dependence_and_beyond_it_is_refused(desk: Desk) -> None:
     wide = {"inputs": GOLDEN["inputs"], "atol": 2.0}
     version, _ = desk.register(

@@ -19,7 +19,7 @@ import msgspec
 
 from kedge.adapters.process.host import confine, load, prove, serve
 from kedge.bundles import Bare, Composed, Transform
-from kedge.core.errors import KedgeError, Refused, UnfitModel
+from kedge.core.errors import KedgeError, ModelFailure, Refused, UnfitModel
 from kedge.core.generations import Online
 from kedge.core.golden import blank_rows, count, joined, taken, whole
 from kedge.independence import answerable, ask, grouped
@@ -197,13 +197,22 @@ def _chosen(model: Model, offered: Offered) -> tuple[str, dict[str, list[Any]]]:
     for used, rows in (("sample", offered.sample), ("made", whole(offered.made))):
         kept, failed = answerable(model, rows)
         if kept and count(kept):
-            return used, kept
+            return used, _together(model, kept)
         failure = failed or failure
     if failure is None:
         raise _raised("there are no rows to ask")
     if failure.code == "model_nonsense":  # its form is judged where all answers are
         return "made", blank_rows(model.signature.inputs)
     raise _raised(str(failure)) if failure.code == "model_raised" else failure
+
+
+def _together(model: Model, rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """The rows; only the first where they fail together although each is answered alone."""
+    try:
+        ask(model, rows)
+    except ModelFailure:
+        return taken(rows, [0])
+    return rows
 
 
 def _raised(said: str) -> Refused:
