@@ -43,6 +43,7 @@ def moves_of(place: Workplace, head: TransformVersion, force: str | None) -> lis
         force: why it may move although its answers changed, or a rollback left them behind.
     """
     versions = {one.number: one for one in place.features.versions(head.schema)}
+    compared: dict[int, Outcome] = {}
     found = []
     for state in place.ledger.read().states.values():
         live = state.releases.get(state.production) if state.production is not None else None
@@ -52,7 +53,11 @@ def moves_of(place: Workplace, head: TransformVersion, force: str | None) -> lis
         if today == head:
             found.append(Move(state, None, today, "bit-equal", None))
             continue
-        outcome = comparison_of(place, today, head).outcome if today else "changed"
+        outcome: Outcome = "changed"
+        if today is not None:  # most followers are on the same version: compared once
+            if today.number not in compared:
+                compared[today.number] = comparison_of(place, today, head).outcome
+            outcome = compared[today.number]
         release = release_of(place, state.endpoint, f"v{live.version}", transformation=head.number)
         found.append(
             Move(state, release, today, outcome, _obstacle(place, state, release, outcome, force))
