@@ -155,9 +155,9 @@ def distinct(rows: Lists) -> int:
     return len({repr(row) for row in zip(*rows.values(), strict=True)})
 
 
-def telling(rows: Lists, origin: Origin) -> bool:
-    """Return whether equal answers to these rows are evidence: they are real, and not all the same."""
-    return origin != "made" and distinct(rows) > 1
+def is_real(rows: Lists, origin: Origin) -> bool:
+    """Return whether rows are not made. Those that earlier versions of kedge made were all the same."""
+    return count(rows) > 0 and (distinct(rows) > 1 if origin == "unknown" else origin != "made")
 
 
 def joined(parts: Sequence[Lists]) -> dict[str, list[Any]]:
@@ -167,6 +167,23 @@ def joined(parts: Sequence[Lists]) -> dict[str, list[Any]]:
     return (
         {name: [value for part in same for value in part[name]] for name in some[0]} if some else {}
     )
+
+
+def unlike(rows: Lists, known: Lists) -> dict[str, list[Any]]:
+    """Return each of the rows once, without those that are known; all have the same columns."""
+    order = tuple(rows)
+    met = (
+        {repr(row) for row in zip(*(known[name] for name in order), strict=True)}
+        if known
+        else set()
+    )
+    fresh = []
+    for n, row in enumerate(zip(*rows.values(), strict=True)):
+        said = repr(row)
+        if said not in met:
+            met.add(said)
+            fresh.append(n)
+    return taken(rows, fresh)
 
 
 def taken(rows: Lists, which: Sequence[int]) -> dict[str, list[Any]]:

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from kedge.authoring import spec_of
-from kedge.core.errors import Refused
+from kedge.core.errors import KedgeError, Refused
 from kedge.core.features import Difference, Outcome, TransformVersion, compared, outcome_of, worst
-from kedge.core.golden import Origin, count, distinct, joined, made_rows, telling
+from kedge.core.golden import Origin, count, distinct, is_real, joined, made_rows, unlike, whole
 from kedge.core.values import Signature
 from kedge.operations.features.golden import GoldenRows, answers, by_key, real_rows
 from kedge.wiring import Workplace
@@ -55,33 +55,45 @@ def comparison_of(place: Workplace, old: TransformVersion, new: TransformVersion
         GoldenRows({name: one.inputs[name] for name in fields}, one.origin)
         for one in proofs if fields.keys() <= one.inputs.keys()
     ]  # fmt: skip
-    real = [one for one in kept if telling(one.rows, one.origin)]
-    real += real_rows(place, old.schema, both)
-    rows = joined([one.rows for one in real])
+    found = [one for one in kept if is_real(one.rows, one.origin)]
+    rows, real = _each_once([*found, *real_rows(place, old.schema, both)])
     tested = distinct(rows) > 1
+    why = ""
     if not tested:
-        spare = [one.rows for one in kept] or [made_rows(both.inputs, {})]
-        rows, real = joined([rows, *spare]), [*real, *(kept or [GoldenRows(spare[0], "made")])]
+        why = "all rows to compare them on are the same" if real else "there are only made rows to compare them on"  # fmt: skip
+        spare = [one for one in kept if one.origin in ("made", "unknown")]
+        spare = spare or [GoldenRows(whole(made_rows(both.inputs, {})), "made")]
+        rows, real = joined([rows, *(one.rows for one in spare)]), [*real, *spare]
     # Where an answer depends on the rows beside it, most callers ask one row by itself.
     groupings = (False,) if all(one.rows == "independent" for one in proofs) else (False, True)
+    names = list(specs[0].schema.fields)
     columns: tuple[Difference, ...] = ()
-    for single in groupings:
-        before, after = (
-            answers(place, one.digest, one.label, {f.name: rows[f.name] for f in spec.bare.inputs},
-                    single=single)
-            for one, spec in zip((old, new), specs, strict=True)
-        )  # fmt: skip
-        found = compared(before, after, list(specs[0].schema.fields), tested=tested)
-        columns = worst(columns, found) if columns else found
+    try:
+        for single in groupings:
+            before, after = (
+                answers(place, one.digest, one.label,
+                        {f.name: rows[f.name] for f in spec.bare.inputs}, single=single)
+                for one, spec in zip((old, new), specs, strict=True)
+            )  # fmt: skip
+            differ = compared(before, after, names, tested=tested)
+            columns = worst(columns, differ) if columns else differ
+    except KedgeError:
+        if tested:
+            raise
+        # Rows that are made for want of others may be senseless to either.
+        columns = tuple(Difference(name, "untested", 0, None, None) for name in names)
     on: dict[Origin, int] = {}
     for one in real:
         on[one.origin] = on.get(one.origin, 0) + count(one.rows)
-    why = "" if tested else _why(rows, on)
     return Comparison(outcome_of(columns), columns, on, by_key(both), why)
 
 
-def _why(rows: dict[str, list[Any]], on: dict[Origin, int]) -> str:
-    real = sum(number for origin, number in on.items() if origin != "made")
-    if not real:
-        return f"there are only {count(rows)} made rows to compare them on"
-    return f"all {real} rows to compare them on are the same"
+def _each_once(parts: list[GoldenRows]) -> tuple[dict[str, list[Any]], list[GoldenRows]]:
+    """Join real rows, each once: what is in the log today may be a golden row already."""
+    rows: dict[str, list[Any]] = {}
+    found = []
+    for one in parts:
+        fresh = unlike(one.rows, rows)
+        found.append(GoldenRows(fresh, one.origin))
+        rows = joined([rows, fresh])
+    return rows, [one for one in found if count(one.rows)]
