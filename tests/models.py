@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +50,7 @@ class Behaviour(msgspec.Struct):
 
     kind: str = "good"
     """good | raise | exit | hang | spin | nan | inf | wrong_shape | wrong_name | wrong_dtype |
-    wrong_rows | no_dict | eat | random | print | scribble | load_raise | load_exit | load_hang | load_eat |
+    centred | filled | running | needs_two | one_only | seldom_random | wrong_rows | no_dict | eat | random | print | scribble | load_raise | load_exit | load_hang | load_eat |
     load_scribble | any.
     "any" does what the first word of the request says."""
     trigger: str | None = None
@@ -155,6 +156,35 @@ def _spin(_: object) -> Any:
         pass
 
 
+def _filled(answer: dict[str, Any]) -> Any:
+    score = answer["score"]
+    gaps = np.isnan(score)
+    return {
+        **answer,
+        "score": np.where(gaps, np.mean(score, where=~gaps) if not gaps.all() else -1.0, score),
+    }
+
+
+def _needs_two(answer: dict[str, Any]) -> Any:
+    if len(answer["score"]) < 2:
+        raise ValueError("two rows at least")
+    return answer
+
+
+def _one_only(answer: dict[str, Any]) -> Any:
+    if len(answer["score"]) > 1:
+        raise ValueError("one row at most")
+    return answer
+
+
+_calls = count()
+
+
+def _seldom_random(answer: dict[str, Any]) -> Any:
+    """The same for the first two calls, and another answer each time from then on."""
+    return {**answer, "score": answer["score"] + max(next(_calls) - 1, 0)}
+
+
 _FAULTS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "raise": _raise,
     "eat": _eat,
@@ -170,6 +200,53 @@ _FAULTS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "wrong_name": lambda answer: {"points": answer["score"], "label": answer["label"]},
     "wrong_dtype": lambda answer: {**answer, "score": np.zeros(len(answer["score"]), np.int64)},
     "no_dict": lambda _: 42,
+    "centred": lambda answer: {**answer, "score": answer["score"] - np.nanmean(answer["score"])
+                               if not np.isnan(answer["score"]).all() else answer["score"]},
+    "filled": _filled,
+    "running": lambda answer: {**answer, "score": np.cumsum(answer["score"])},
+    "needs_two": _needs_two,
+    "one_only": _one_only,
+    "seldom_random": _seldom_random,
     "random": lambda answer: {**answer, "score": np.random.default_rng().random(
         len(answer["score"]))},
 }  # fmt: skip
+
+
+def quantised(path: Path, *, dynamic: bool = True, note: str = "") -> Path:
+    """Write an ONNX network of 8 inputs, X, and one output, p; `dynamic`: quantised by ONNX Runtime's tool.
+
+    Its activations are then scaled by the whole batch. `note` makes other bytes of the same network.
+    """
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    dice = np.random.default_rng(5)
+    weights = [
+        numpy_helper.from_array(dice.normal(0, 1, shape).astype(np.float32), name)
+        for name, shape in (("w1", (8, 16)), ("w2", (16, 1)))
+    ]
+    nodes = [
+        helper.make_node(kind, ins, outs)
+        for kind, ins, outs in (
+            ("MatMul", ["X", "w1"], ["h"]), ("Relu", ["h"], ["r"]), ("MatMul", ["r", "w2"], ["z"]),
+            ("Sigmoid", ["z"], ["q"]), ("Squeeze", ["q", "axis"], ["p"]),
+        )
+    ]  # fmt: skip
+    graph = helper.make_graph(
+        nodes, "g", [helper.make_tensor_value_info("X", TensorProto.FLOAT, ["n", 8])],
+        [helper.make_tensor_value_info("p", TensorProto.FLOAT, ["n"])],
+        [*weights, numpy_helper.from_array(np.array([1], np.int64), "axis")],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 9
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if dynamic:
+        plain = path.with_suffix(".plain")
+        onnx.save(model, str(plain))
+        quantize_dynamic(str(plain), str(path), weight_type=QuantType.QInt8)
+        plain.unlink()
+        model = onnx.load(str(path))
+    model.doc_string = note
+    onnx.save(model, str(path))
+    return path

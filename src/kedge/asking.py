@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from kedge.core.generations import Online
 from kedge.core.records import JoinRow
 from kedge.core.values import Release, Signature, State
 from kedge.engine.models import host_status
+from kedge.independence import release_mark
 from kedge.tensors import columns_of
 from kedge.wiring import Workplace
 
@@ -90,21 +91,69 @@ async def _fault(model: process.ProcessModel, child: subprocess.Popen[bytes], so
     return f"it took longer than {LOAD_S:g} s"
 
 
+INCOMPLETE = "request_incomplete"
+"""The code of a failure that says nothing of the release: some rows of the request are not in the log."""
+
+
 async def answered(
-    model: process.ProcessModel, release: Release, rows: Sequence[JoinRow]
+    model: process.ProcessModel, release: Release, rows: Sequence[JoinRow], *, as_sent: bool = False
 ) -> list[tuple[Columns, int] | KedgeError]:
     """The release's answer to each logged row, as (columns, which row); why not, where it failed.
 
-    A batch that fails is asked again row by row, so that one poisoned row costs only itself.
+    A batch that fails is asked again row by row, so that one poisoned row costs only itself. What is
+    asked `as_sent` goes request by request, and one that fails does so as a whole, as for its caller.
     """
+    if not as_sent:
+        return await _answered(model, release, rows, whole=False)
+    lost = ModelFailure("some rows of its request were not logged", code=INCOMPLETE)
+    found: list[tuple[Columns, int] | KedgeError] = [lost] * len(rows)
+    for part in requests(rows):
+        got = await _answered(model, release, [rows[n] for n in part], whole=True)
+        for n, one in zip(part, got, strict=True):
+            found[n] = one
+    return found
+
+
+async def _answered(
+    model: process.ProcessModel, release: Release, rows: Sequence[JoinRow], *, whole: bool
+) -> list[tuple[Columns, int] | KedgeError]:
     try:
         columns = logged_columns(release, rows)
         answer, *_ = await model.predict(columns, ANSWER_S)
     except (ModelFailure, BadRequest) as fault:
-        if len(rows) == 1:
-            return [fault]
-        return [(await answered(model, release, [row]))[0] for row in rows]
+        if len(rows) == 1 or whole:
+            return [fault] * len(rows)
+        return [(await _answered(model, release, [row], whole=True))[0] for row in rows]
     return [(answer, number) for number in range(len(rows))]
+
+
+def requests(rows: Sequence[JoinRow]) -> list[list[int]]:
+    """Which rows came in one request, each request's in their order; those that are whole in the log."""
+    found: dict[str, list[tuple[int, int]]] = {}
+    for n, row in enumerate(rows):
+        name, _, number = row.id.rpartition("/")
+        found.setdefault(name, []).append((int(number), n))
+    parts = [sorted(part) for part in found.values()]
+    return [
+        [n for _, n in part] for part in parts if [m for m, _ in part] == list(range(len(part)))
+    ]
+
+
+def batches(rows: Iterable[JoinRow], size: int) -> Iterator[list[JoinRow]]:
+    """Rows in batches of about `size`, none of which ends within a request."""
+    batch: list[JoinRow] = []
+    for row in rows:
+        if len(batch) >= size and row.id.rpartition("/")[0] != batch[-1].id.rpartition("/")[0]:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+def merges(place: Workplace, release: Release) -> bool:
+    """Whether a release may be asked rows of several requests together: its proofs say so."""
+    return release_mark(place.artifacts, release) == "independent"
 
 
 async def answers(

@@ -229,6 +229,9 @@ def register(
         trained_on=trained_on,
     )
     labels = label_reading(place, endpoint, version)
+    from kedge.report import MARKS
+
+    proof = place.artifacts.proof(version.digest)
     fields = ", ".join(f"{f.name}:{f.dtype}{list(f.shape) or ''}" for f in version.signature.inputs)
     outputs = ", ".join(
         f"{f.name}:{f.dtype}{list(f.shape) or ''}" for f in version.signature.outputs
@@ -237,11 +240,13 @@ def register(
         {"endpoint": endpoint, "version": version.label, "new": new, "flavour": version.flavour,
          "digest": version.digest, "size": version.size, "load_s": version.load_s,
          "golden": version.golden, "signature": version.signature, "schema": version.schema,
-         "trained_on": version.trained_on, "labels": labels},
+         "trained_on": version.trained_on, "rows": proof.rows, "rows_tested": proof.tested,
+         "rows_why": proof.why, "labels": labels},
         f"{endpoint} {version.label}" + ("" if new else " (registered before: the same bytes)") +
         f"\n  flavour   {version.flavour}\n  takes     {fields}\n  gives     {outputs}\n"
         f"  size      {version.size:,} bytes\n  digest    {version.digest}\n"
         f"  loads in  {version.load_s:.2f} s, answers its golden rows ({version.golden})" +
+        f"\n  rows      {MARKS[proof.rows]}, on {proof.tested} rows" + (f": {proof.why}" if proof.why else "") +
         (f"\n  trained   on {version.trained_on.label}" if version.trained_on else "") +
         f"\n{label_reading_text(labels)}",
     )  # fmt: skip
@@ -252,6 +257,9 @@ def register(
 @verb
 def versions(context: Context, endpoint: str) -> None:
     """List the registered versions of ENDPOINT's model."""
+    from kedge.independence import mark_of
+    from kedge.report import MARKS
+
     place = context.place()
     state = _state(place, endpoint)
     rows: list[dict[str, Any]] = []
@@ -261,12 +269,14 @@ def versions(context: Context, endpoint: str) -> None:
             "version": version.label, "flavour": version.flavour, "size": version.size,
             "digest": version.digest, "registered_at": version.registered_at,
             "schema": version.schema, "trained_on": version.trained_on,
+            "rows": mark_of(place.artifacts, version.digest),
             "releases": [r.label for r in mine],
             "roles": [_role(state, r.number) for r in mine if state and _role(state, r.number)],
         })  # fmt: skip
     text = "\n".join(
         f"{r['version']:>5}  {r['flavour']:8} {r['size']:>12,} B  {str(r['digest'])[:19]}…  "
         f"{', '.join(r['releases']) or '-':8} {', '.join(r['roles'])}".rstrip()
+        + (f"\n       rows {MARKS[r['rows']]}" if r["rows"] != "independent" else "")
         + (
             f"\n       trained on {r['trained_on'].label}: {r['trained_on'].rows:,} rows"
             if r["trained_on"]

@@ -9,7 +9,7 @@ answered at the time was not made from one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +19,15 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from kedge.adapters.process import ProcessModel
-from kedge.asking import answered, answers, loaded, logged_columns
+from kedge.asking import (
+    INCOMPLETE,
+    answered,
+    answers,
+    loaded,
+    logged_columns,
+    merges,
+    requests,
+)
 from kedge.authoring import spec_of
 from kedge.bundles import Transform
 from kedge.core.contrast import LEAST, Cell, Swap
@@ -32,6 +40,7 @@ from kedge.core.values import Release, Signature, State
 from kedge.engine.agreement import said
 from kedge.engine.control import Say
 from kedge.gathering import Floats, Logged, Reading, asked
+from kedge.independence import mark_of
 from kedge.lookups import EXCUSED, Lookup, lookups_of
 from kedge.ports import ColumnStatistics
 from kedge.wiring import Workplace
@@ -48,7 +57,7 @@ BATCH = 2_048
 """Rows asked at once."""
 BROKEN = 1_000
 """Requests that a transformation may fail before its features are given up."""
-UNREAD = frozenset({"features_expired", "features_outage", EXCUSED})
+UNREAD = frozenset({"features_expired", "features_outage", EXCUSED, INCOMPLETE})
 """Failures that say nothing of the release: it would have answered at the time."""
 
 Columns = Mapping[str, NDArray[Any]]
@@ -90,6 +99,9 @@ class Contrasting:
         self._reading = reading
         self._online = online
         self._say = say
+        self._sent: list[list[int]] | None = None
+        self._step = BATCH
+        self._request_of: dict[int, list[int]] | None = None
         self.found = Cells()
 
     def gather(self, new: Release, old: Release | None) -> Cells:
@@ -185,21 +197,45 @@ class Contrasting:
             # Asked here for its refusal: of the model's process only its end would be heard.
             self._lookups(spec_of(self._place.artifacts.verify(release.code)), release)
             online = self._strict()
-        found: list[float] = []
+        found = dict.fromkeys(some, np.nan)
         unread: list[KedgeError] = []
+        as_sent = not merges(self._place, release)
         async with loaded(self._place, self._state, release, online) as model:
-            for start in range(0, len(some), BATCH):
-                rows = [self._today.rows[n] for n in some[start : start + BATCH]]
-                got = await answered(model, release, rows)
+            for part in self._parts(some, as_sent=as_sent):
+                rows = [self._today.rows[n] for n in part]
+                got = await answered(model, release, rows, as_sent=as_sent)
                 unread += [one for one in got if isinstance(one, KedgeError) and one.code in UNREAD]
                 if unread and (len(unread) == len(some) or unread[-1].code == "features_outage"):
                     raise unread[-1]
-                found += [self._read(answer) for answer in got]
+                found |= {
+                    n: self._read(one) for n, one in zip(part, got, strict=True) if n in found
+                }
         if unread:
             self._fault(f"{release.label} could not be replayed on {len(unread):,} of {len(some):,} requests",
                         unread[-1])  # fmt: skip
         self._as_today(release)
-        return np.array(found)
+        return np.array([found[n] for n in some])
+
+    def _parts(self, some: Sequence[int], *, as_sent: bool) -> Iterator[list[int]]:
+        """Requests to ask at once; `as_sent` with all rows that came with them, in whole requests."""
+        if not as_sent:
+            yield from (list(some[start : start + BATCH]) for start in range(0, len(some), BATCH))
+            return
+        wanted, part = set(some), list[int]()
+        for one in self._requests():
+            if wanted.intersection(one):
+                part += one
+            if len(part) >= BATCH:
+                yield part
+                part = []
+        if part:
+            yield part
+
+    def _requests(self) -> list[list[int]]:
+        """The rows of each request that the log has whole; looked for once."""
+        if self._sent is None:
+            self._sent = requests(self._today.rows)
+        return self._sent
 
     def _read(self, answer: tuple[Columns, int] | KedgeError) -> float:
         if isinstance(answer, KedgeError):
@@ -249,9 +285,10 @@ class Contrasting:
         both = ~np.isnan(cells["new", "new"]) & ~np.isnan(cells["old", "old"])
         labelled = np.array([value is not None for value in self._today.outcomes])
         some = both & labelled if (both & labelled).sum() >= LEAST else both
-        picked = np.array(
-            [n for n in np.flatnonzero(some).tolist() if self._today.rows[n].inputs][:REPLAYED], int
-        )
+        fit = [n for n in np.flatnonzero(some).tolist() if self._today.rows[n].inputs]
+        if not (merges(self._place, new) and merges(self._place, old)):
+            fit = self._lone(fit, new, old)
+        picked = np.array(fit[:REPLAYED], int)
         if not len(picked):
             return
         self._say(f"{new.label} and {old.label} are divided on {len(picked):,} requests")
@@ -263,12 +300,24 @@ class Contrasting:
         except KedgeError as error:
             self._fault(f"{new.label} and {old.label} could not be divided", error)
 
+    def _lone(self, some: list[int], new: Release, old: Release) -> list[int]:
+        """Those that came alone in their request: others would be asked with a part of their rows."""
+        lone = {part[0] for part in self._requests() if len(part) == 1}
+        found = [n for n in some if n in lone]
+        if len(found) < len(some):
+            self.found.faults.append(
+                f"{new.label} and {old.label} are divided on {len(found):,} of {len(some):,} requests: "
+                "an answer may depend on the rows that are asked together, and these were sent alone"
+            )
+        return found
+
     async def _mixed(
         self, new: Release, old: Release, picked: NDArray[Any],
         features: Mapping[str, tuple[dict[str, NDArray[Any]], Floats]],
     ) -> None:  # fmt: skip
         """Ask both models, without their transformations, features made by either."""
         given = {which: columns for which, (columns, _) in features.items()}
+        self._step = BATCH if merges(self._place, new) and merges(self._place, old) else 1
         fine = features["new"][1] + features["old"][1] == 0
         async with AsyncExitStack() as stack:
             models: dict[str, ProcessModel] = {}
@@ -308,9 +357,9 @@ class Contrasting:
 
     async def _ask(self, model: ProcessModel, columns: Columns, rows: int) -> Floats:
         found: list[float] = []
-        for start in range(0, rows, BATCH):
-            part = {name: column[start : start + BATCH] for name, column in columns.items()}
-            size = min(BATCH, rows - start)
+        for start in range(0, rows, self._step):
+            part = {name: column[start : start + self._step] for name, column in columns.items()}
+            size = min(self._step, rows - start)
             found += [self._read(answer) for answer in await answers(model, part, size)]
         return np.array(found)
 
@@ -370,18 +419,27 @@ class Contrasting:
     ) -> Mapping[str, NDArray[Any]]:  # fmt: skip
         """One batch of features; row by row where it fails as a whole, and null where a row does.
 
+        Where a feature may depend on the rows beside it, they are made request by request.
+
         Raises:
             ModelFailure: the store cannot be asked, or no row has features.
         """
         logged = [self._today.rows[n] for n in rows[start : start + BATCH]]
-        try:
-            return _made(transform, logged_columns(release, logged))
-        except (ModelFailure, BadRequest) as fault:
-            last = fault
+        assert release.code is not None
+        together = mark_of(self._place.artifacts, release.code) == "independent"
+        last: KedgeError = ModelFailure("no request has all its rows in the log", code=INCOMPLETE)
+        if together:
+            try:
+                return _made(transform, logged_columns(release, logged))
+            except (ModelFailure, BadRequest) as fault:
+                last = fault
         single: list[Mapping[str, NDArray[Any]] | None] = []
         for n, row in enumerate(logged):
             try:
-                single.append(_made(transform, logged_columns(release, [row])))
+                single.append(
+                    _made(transform, logged_columns(release, [row])) if together
+                    else self._as_sent(transform, release, int(rows[start + n]))
+                )  # fmt: skip
             except (ModelFailure, BadRequest) as fault:
                 if fault.code == "features_outage":
                     raise  # so it would be for every row
@@ -397,6 +455,23 @@ class Contrasting:
             one if one is not None else {k: _null(c) for k, c in known.items()} for one in single
         ]
         return {name: np.concatenate([part[name] for part in parts]) for name in known}
+
+    def _as_sent(
+        self, transform: Transform, release: Release, n: int
+    ) -> Mapping[str, NDArray[Any]]:
+        """The features of one row, made with the rows that came with it.
+
+        Raises:
+            ModelFailure: `request_incomplete`, or it fails.
+        """
+        if self._request_of is None:
+            self._request_of = {n: part for part in self._requests() for n in part}
+        part = self._request_of.get(n)
+        if part is None:
+            raise ModelFailure("some rows of its request were not logged", code=INCOMPLETE)
+        made = _made(transform, logged_columns(release, [self._today.rows[m] for m in part]))
+        at = part.index(n)
+        return {name: column[at : at + 1] for name, column in made.items()}
 
     def _fault(self, what: str, error: KedgeError) -> None:
         self.found.faults.append(f"{what}: {error}")

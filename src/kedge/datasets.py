@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
@@ -34,13 +34,14 @@ from kedge.adapters.offline import (
     selected,
 )
 from kedge.authoring import spec_of
-from kedge.bundles import Transform
+from kedge.bundles import Bare, Transform
 from kedge.core import codec
 from kedge.core.durations import seconds
 from kedge.core.errors import KedgeError, ModelFailure, Refused
 from kedge.core.features import Schema, Spec, TransformVersion
 from kedge.core.generations import Run, run_of, runs_of, width_of
 from kedge.core.values import Field, Release, TrainingSet
+from kedge.independence import merges
 from kedge.judging import state_of
 from kedge.tensors import DTYPES
 from kedge.verbs import transform_of
@@ -105,15 +106,20 @@ def make(
         ModelFailure: `transform_nonsense`: the features break what their schema promises.
     """
     live, code = _code(place, endpoint, schema, transformation)
-    transform = Transform(place.artifacts.verify(code.digest))
+    bundle = place.artifacts.verify(code.digest)
+    transform = Transform(bundle)
     log = OfflineLog(place.state_dir / OFFLINE_DIR)
     reads = _reads(place, log, transform.spec, generation, live)
     if out.absolute() == spine.absolute():
         raise Refused(f"{out} is the spine itself", code="bad_source", hint="name another --out")
     features = transform.spec.schema
+    # Another one than makes the features: what it counts is not of the training set.
+    apart = Bare(Transform(bundle))
+    together = merges(apart, place.artifacts.proof(code.digest), place.clock.monotonic)
     with database() as db, _reading(spine):
         names, rows = _load(db, spine, time, transform.spec)
-        made = _features(db, transform, features, names, Spine(spine, time, rows), log, reads)
+        made = _features(db, transform, features, names, Spine(spine, time, rows), log, reads,
+                         together=together)  # fmt: skip
         kept = _kept(list(features.fields), list(names))
         told = TrainingSet(
             schema=code.schema, transformation=code.number, code=code.digest,
@@ -122,7 +128,7 @@ def make(
         )  # fmt: skip
         told = _write(db, out, told, _picked(features, names, kept))
     return {
-        **msgspec.to_builtins(told), "out": str(out), "missing": made.missing,
+        **msgspec.to_builtins(told), "out": str(out), "by_row": not together, "missing": made.missing,
         "violations": made.violations, "left_out": [name for name in names if name not in kept],
     }  # fmt: skip
 
@@ -313,10 +319,14 @@ def _stacked(field: Field, rows: NDArray[Any], path: Path) -> NDArray[Any]:
 
 def _features(
     db: Any, transform: Transform, schema: Schema, names: Mapping[str, str], spine: Spine, log: OfflineLog,
-    reads: list[Read],
+    reads: list[Read], *, together: bool,
 ) -> Made:  # fmt: skip
-    """Fill the table `features` with columns f0, f1, ..., a row for each of the spine."""
+    """Fill the table `features` with columns f0, f1, ..., a row for each of the spine.
+
+    Not `together`: an answer depends on the rows that are asked with it, so that each is asked alone.
+    """
     spec = transform.spec
+    answer = _answer if together else _by_row
     fields = list(schema.fields.values())
     kinds = ", ".join(
         f"f{n} {SQL[feature.dtype]}{'[]' if feature.shape else ''}" for n, feature in enumerate(fields)
@@ -341,7 +351,7 @@ def _features(
             raw, _ = _taken(db, list(spec.raw), names, spine, first, last)
             part = [{name: column[first - start : last - start] for name, column in columns.items()}
                     for columns in looked]  # fmt: skip
-            _insert(db, schema, _answer(transform, raw, part, first))
+            _insert(db, schema, answer(transform, raw, part, first))
     return Made(missing, dict(transform.checks.violations))
 
 
@@ -354,7 +364,23 @@ def _defaulted(schema: Schema, values: Columns, gone: NDArray[np.bool_]) -> dict
     return found
 
 
-def _answer(transform: Transform, raw: Columns, looked: list[Any], first: int) -> Columns:
+def _by_row(transform: Transform, raw: Columns, looked: Sequence[Columns], first: int) -> Columns:
+    """The features of some rows, each made by itself: as a caller gets them who asks one row."""
+    rows = len(next(iter(raw.values()), ()))
+    if not rows:
+        return _answer(transform, raw, looked, first)
+    parts = [
+        _answer(transform, _row(raw, n), [_row(columns, n) for columns in looked], first + n)
+        for n in range(rows)
+    ]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _row(columns: Columns, n: int) -> Columns:
+    return {name: column[n : n + 1] for name, column in columns.items()}
+
+
+def _answer(transform: Transform, raw: Columns, looked: Sequence[Columns], first: int) -> Columns:
     """The features of some rows.
 
     Raises:

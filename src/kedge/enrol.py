@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from kedge.adapters import process
+from kedge.authoring import spec_of
 from kedge.core.errors import KedgeError, Refused, UnfitModel
 from kedge.core.evidence.answers import line, proposed, spare_outputs, target
 from kedge.core.features import misfit
-from kedge.core.values import ModelVersion, State, TrainingSet
+from kedge.core.values import Field, ModelVersion, State, TrainingSet
 from kedge.engine.registration import register
 from kedge.ports import Flavour, Loader, Note
 from kedge.tensors import ProbeResult
@@ -114,6 +115,7 @@ def register_version(
             path, model=endpoint, flavours=found, registry=place.registry, artifacts=place.artifacts,
             golden=golden, training=training, trusted=trusted, by=actor(), at=place.clock.now(),
             probe=tried, schema=schema, trained_on=trained_on,
+            features=fits.fields if fits is not None else None, raw=_raw(place, schema),
         )  # fmt: skip
     except Refused as error:
         if missing:
@@ -182,3 +184,9 @@ def label_reading_text(found: dict[str, Any]) -> str:
     choose = "; declare one in kedge.toml:" if len(found["proposed"]) > 1 else "; to declare it:"
     lines = [f"  labels    {head}{choose if found['proposed'] else ''}"]
     return "\n".join([*lines, *(f"            {line}" for line in found["proposed"])])
+
+
+def _raw(place: Workplace, schema: str | None) -> tuple[Field, ...]:
+    """What the newest transformation of a schema takes: columns of a training set before it."""
+    known = place.features.versions(schema) if schema is not None else ()
+    return spec_of(place.artifacts.verify(known[-1].digest)).raw if known else ()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import functools
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -14,32 +13,22 @@ from typing import Any
 
 import msgspec
 
-from kedge.adapters import process
-from kedge.authoring import MARK, SPEC, Declared, spec_of
+from kedge.authoring import MARK, SPEC, Declared
 from kedge.bundles import Namespace
 from kedge.core import codec
-from kedge.core.errors import BadRequest, KedgeError, Refused
-from kedge.core.features import (
-    Difference,
-    Outcome,
-    Schema,
-    Spec,
-    TransformVersion,
-    compared,
-    outcome_of,
-)
+from kedge.core.errors import KedgeError, Refused
+from kedge.core.features import EQUAL, Schema, Spec, TransformVersion
+from kedge.core.golden import blank_rows
 from kedge.core.values import Field, Release, Signature, State
-from kedge.engine.registration import Golden, filled, made_rows
 from kedge.judging import state_of
 from kedge.materialising import try_view
-from kedge.ports import Note, Proof
-from kedge.tensors import columns_of, compare
+from kedge.operations.features.compare import comparison_of
+from kedge.operations.features.golden import GoldenRows, given_rows, golden_rows, kept_proof, tried
+from kedge.ports import Note
+from kedge.tensors import columns_of
 from kedge.verbs import release_of
 from kedge.wiring import Workplace, actor
 
-LOGGED = 200
-"""Golden rows taken from the prediction log: enough for every category that is not rare."""
-DAY_S = 86_400.0
 FREE = frozenset({"numpy", "kedge"})
 """What every transformation may import beyond the standard library and its own files."""
 
@@ -47,7 +36,9 @@ FREE = frozenset({"numpy", "kedge"})
 # ---------------------------------------------------------------- applying
 
 
-def apply_file(place: Workplace, path: Path, *, golden: Path | None, root: Path) -> dict[str, Any]:
+def apply_file(
+    place: Workplace, path: Path, *, golden: Path | None, root: Path, training: Path | None = None
+) -> dict[str, Any]:
     """Make versions of every transformation in a file; the same content is the same version.
 
     Args:
@@ -55,6 +46,7 @@ def apply_file(place: Workplace, path: Path, *, golden: Path | None, root: Path)
         path: the file.
         golden: raw rows that request-time transformations are tried on.
         root: what the sources of materialised ones are relative to.
+        training: a training set with raw columns, of which rows are taken instead.
 
     Raises:
         Refused: `bad_features`: it cannot be run, or declares nothing; `schema_changed`;
@@ -64,17 +56,18 @@ def apply_file(place: Workplace, path: Path, *, golden: Path | None, root: Path)
     if not found:
         raise Refused(f"{path} declares no transformation", code="bad_features",
                       hint="decorate a function with @kedge.transform(schema)")  # fmt: skip
-    given = _given(golden)
+    given = given_rows(golden)
     # What is materialised comes first: what reads it names it.
     order = sorted(found.items(), key=lambda item: (item[1].view is None, item[0]))
     return {"transformations": [
-        _apply_one(place, path.parent, root, entry, declared, given) for entry, declared in order
+        _apply_one(place, path.parent, root, entry, declared, given, training)
+        for entry, declared in order
     ]}  # fmt: skip
 
 
 def _apply_one(
     place: Workplace, folder: Path, root: Path, entry: str, declared: Declared,
-    given: dict[str, list[Any]] | None,
+    given: dict[str, list[Any]] | None, training: Path | None,
 ) -> dict[str, Any]:  # fmt: skip
     """Make a version of one function: its bundle is its own file's and what that imports."""
     schema = declared.schema
@@ -93,23 +86,46 @@ def _apply_one(
         (Path(scratch) / SPEC).write_bytes(codec.encode(spec))
         digest, _ = place.artifacts.put(Path(scratch))
     known = next((one for one in before if one.digest == digest), None)
-    if known is None and spec.view is msgspec.UNSET:
-        rows = given or _golden_rows(place, schema.name, spec.bare)
-        place.artifacts.write_proof(digest, _tried(place, digest, rows))
+    retried = False
+    if spec.view is msgspec.UNSET:
+        retried = _prove(place, digest, spec, given, training, known=known is not None)
     elif known is None:
         try_view(place, root, TransformVersion(schema.name, len(before) + 1, digest))
     version, new = place.features.add(schema, digest)
-    head = before[-1] if before else None
+    head = next((one for one in reversed(before) if one.number < version.number), None)
     told: dict[str, Any] = {
         "version": version.label, "new": new, "digest": digest, "raw": [f.name for f in spec.raw],
         "reads": [one.name for one in spec.read], "materialised": declared.view is not None,
-        "against": None, "outcome": None, "columns": [], "endpoints": on_schema(place, schema.name),
+        "against": None, "outcome": None, "columns": [], "rows": None, "compared_on": {}, "made": [],
+        "endpoints": on_schema(place, schema.name),
     }  # fmt: skip
-    if new and head is not None and declared.view is None:
-        columns = differences_of(place, head, version)
-        told |= {"against": head.label, "outcome": outcome_of(columns),
-                 "columns": [msgspec.to_builtins(one) for one in columns]}  # fmt: skip
+    if declared.view is None:
+        told["rows"] = place.artifacts.proof(digest).rows
+    if (new or retried) and head is not None and declared.view is None:
+        found = comparison_of(place, head, version)
+        told |= {"against": head.label, **found.told()}
     return told
+
+
+def _prove(
+    place: Workplace, digest: str, spec: Spec, given: dict[str, list[Any]] | None,
+    training: Path | None, *, known: bool,
+) -> bool:  # fmt: skip
+    """Try a bundle on golden rows and keep what it answered; whether the rows are other ones now.
+
+    One that is known keeps its golden rows, unless others are given. It is tried again when nothing is
+    known of how its answers depend on the rows beside it.
+    """
+    kept = kept_proof(place, digest) if known else None
+    named = given is not None or training is not None
+    if kept is not None and not named and kept.rows != "unknown":
+        return False
+    if kept is not None and not named:
+        golden = GoldenRows(kept.inputs, kept.origin)
+    else:
+        golden = golden_rows(place, spec, given=given, training=training)
+    place.artifacts.write_proof(digest, tried(place, digest, spec, golden))
+    return named
 
 
 def _sources(path: Path) -> dict[str, bytes]:
@@ -229,7 +245,7 @@ def _raw(
         )
     else:
         fields = _contract(place, declared.schema.name, name)
-        read = _Reading(columns_of(made_rows(Signature(fields, ()), {}), Signature(fields, ())))
+        read = _Reading(columns_of(blank_rows(fields), Signature(fields, ())))
         with _unpacked(sources) as names:
             try:
                 getattr(names.module(module), name)(read, *map(_blank, declared.reads))
@@ -251,7 +267,7 @@ def _raw(
 def _blank(schema: Schema) -> dict[str, Any]:
     """Columns of a materialised schema where nobody has a value, as many rows as are made up."""
     fields = schema.columns()
-    return dict(columns_of(made_rows(Signature(fields, ()), {}), Signature(fields, ())))
+    return dict(columns_of(blank_rows(fields), Signature(fields, ())))
 
 
 def _contract(place: Workplace, schema: str, name: str) -> tuple[Field, ...]:
@@ -289,109 +305,6 @@ class _Reading(dict[str, Any]):
     def get(self, name: str, default: Any = None) -> Any:
         self.names.add(name)
         return super().get(name, default)
-
-
-# ---------------------------------------------------------------- golden rows
-
-
-def _given(golden: Path | None) -> dict[str, list[Any]] | None:
-    if golden is None:
-        return None
-    try:
-        return msgspec.json.decode(golden.read_bytes(), type=Golden).inputs
-    except (OSError, msgspec.DecodeError) as error:
-        raise Refused(f"{golden}: {error}", code="bad_golden",
-                      hint='{"inputs": {"sched_hour": [8, 17]}}') from error  # fmt: skip
-
-
-def _golden_rows(place: Workplace, schema: str, signature: Signature) -> dict[str, list[Any]]:
-    """Rows out of the prediction log of endpoints on this schema; else made ones.
-
-    What is looked up by key is not in the log: such columns are filled with a few numbers.
-    """
-    names = [field.name for field in signature.inputs if "." not in field.name]
-    looked = [field for field in signature.inputs if "." in field.name]
-    now = place.clock.unix()
-    for endpoint in [item["endpoint"] for item in on_schema(place, schema)]:
-        rows: list[dict[str, Any]] = []
-        for row in place.records.rows(endpoint, now - DAY_S, now + 1):
-            inputs = msgspec.msgpack.decode(row.inputs) if row.inputs else {}
-            if all(name in inputs for name in names):
-                rows.append(inputs)
-            if len(rows) >= LOGGED:
-                break
-        columns = {name: [row[name] for row in rows] for name in names}
-        for field in looked:
-            columns[field.name] = [filled(field.shape, float(n % 7)) for n in range(len(rows))]
-        if rows and _fits(columns, signature):
-            return columns
-    return made_rows(signature, {})
-
-
-def _fits(columns: dict[str, list[Any]], signature: Signature) -> bool:
-    try:
-        columns_of(columns, signature)
-    except BadRequest:
-        return False
-    return True
-
-
-def _tried(place: Workplace, digest: str, rows: dict[str, list[Any]]) -> Proof:
-    """Answer the rows twice, in a process that may die of it.
-
-    Raises:
-        Refused: `golden_mismatch`, `not_deterministic`, or what the process died of.
-    """
-    answer = functools.partial(process.probe, artifacts=place.state_dir / "artifacts")
-    found = answer(digest=digest, rows=lambda _: rows)
-    if found.fault is not None:
-        raise Refused(found.fault, code="golden_mismatch",
-                      hint="the answer must be what the schema promises")  # fmt: skip
-    differs = compare(found.again, found.outputs, rtol=0.0, atol=0.0)
-    if differs is not None:
-        raise Refused(f"asked the same rows twice, it gave two answers: {differs}",
-                      code="not_deterministic", hint="no clock, no random numbers")  # fmt: skip
-    return Proof(inputs=found.inputs, outputs=found.outputs)
-
-
-def differences_of(
-    place: Workplace, old: TransformVersion, new: TransformVersion
-) -> tuple[Difference, ...]:
-    """How two versions differ on the golden rows of both; on rows of the log where they take others.
-
-    Raises:
-        Refused: `raw_differs`: one takes a column as something else than the other.
-    """
-    specs = [spec_of(place.artifacts.verify(one.digest)) for one in (old, new)]
-    fields = {field.name: field for spec in specs for field in spec.bare.inputs}
-    clash = [f.name for spec in specs for f in spec.bare.inputs if fields[f.name] != f]
-    if clash:
-        raise Refused(
-            f"{old.label} and {new.label} take {', '.join(clash)} as different types",
-            code="raw_differs", hint="shadow it: what callers send decides",
-        )  # fmt: skip
-    golden = [place.artifacts.proof(one.digest).inputs for one in (old, new)]
-    if golden[0].keys() == golden[1].keys():
-        rows = {name: [*golden[0][name], *golden[1][name]] for name in golden[0]}
-    else:
-        rows = _golden_rows(place, old.schema, Signature(tuple(fields.values()), ()))
-    before, after = (
-        _answers(place, one, {f.name: rows[f.name] for f in spec.bare.inputs})
-        for one, spec in zip((old, new), specs, strict=True)
-    )
-    return compared(before, after, list(specs[0].schema.fields))
-
-
-def _answers(
-    place: Workplace, version: TransformVersion, rows: dict[str, list[Any]]
-) -> dict[str, list[Any]]:
-    """What a version makes of the rows."""
-    found = process.probe(
-        artifacts=place.state_dir / "artifacts", digest=version.digest, rows=lambda _: rows
-    )
-    if found.fault is not None:
-        raise Refused(f"{version.label}: {found.fault}", code="golden_mismatch")
-    return found.outputs
 
 
 # ---------------------------------------------------------------- who is on what
@@ -457,17 +370,14 @@ def may_roll(
     """Whether a transformation may reach production at once, and why.
 
     Raises:
-        Refused: `transformation_changed`: its answers differ from today's, and nobody said why.
+        Refused: `transformation_changed`: its answers differ from today's, and nobody said why;
+            `transformation_untested`: there are no real rows to compare them on.
     """
     state, release, today = target_of(place, endpoint, number, generation)
     if force is not None:
         return release, force
     wanted = version_of(place, f"{release.schema}#{number}")
-    outcome: Outcome = "changed"
-    columns: tuple[Difference, ...] = ()
-    if today is not None:
-        columns = differences_of(place, today, wanted)
-        outcome = outcome_of(columns)
+    found = comparison_of(place, today, wanted) if today is not None else None
     assert state.production is not None
     read = state.releases[state.production].generation
     if read != release.generation:
@@ -475,16 +385,26 @@ def may_roll(
             f"{wanted.label} would read {release.generation or 'nothing'}, and not {read or 'nothing'}",
             code="generation_changed",
             hint=f"kedge features shadow {endpoint} {number} --generation ..., then canary and promote; "
-            "or --force REASON",
+            "or --override REASON",
         )  # fmt: skip
-    if outcome == "changed":
-        named = ", ".join(one.column for one in columns if one.outcome == "changed")
+    if found is not None and found.outcome == "untested":
+        raise Refused(
+            f"{wanted.label} is untested against {today.label if today else ''}: {found.why}",
+            code="transformation_untested",
+            hint="kedge features apply FILE --golden ROWS, or roll it when the prediction log has rows; "
+            f"else kedge features shadow {endpoint} {number}, then canary and promote; or --override REASON",
+        )  # fmt: skip
+    if found is None or found.outcome not in EQUAL:
+        named = ", ".join(one.column for one in found.columns if one.outcome == "changed") if found else ""  # fmt: skip
         raise Refused(
             f"{wanted.label} answers otherwise than {today.label if today else 'no transformation'}"
             + (f": {named}" if named else ""), code="transformation_changed",
-            hint=f"kedge features shadow {endpoint} {number}, then canary and promote; or --force REASON",
+            hint=f"kedge features shadow {endpoint} {number}, then canary and promote; or --override REASON",
         )  # fmt: skip
-    return release, f"{wanted.label} is {outcome} to {today.label if today else ''} on golden rows"
+    return (
+        release,
+        f"{wanted.label} is {found.outcome} to {today.label if today else ''} on golden rows",
+    )
 
 
 def note_applied(place: Workplace, told: dict[str, Any]) -> None:

@@ -9,11 +9,12 @@ import msgspec
 from kedge.core.back import condemned_as
 from kedge.core.commands import Promote
 from kedge.core.errors import Refused
-from kedge.core.features import TransformVersion, outcome_of
+from kedge.core.features import EQUAL, Outcome, TransformVersion
 from kedge.core.release import decide
 from kedge.core.values import Refusal, Release, State
 from kedge.engine.control import Gate, Receipt, Say
-from kedge.featuring import differences_of, version_of
+from kedge.featuring import version_of
+from kedge.operations.features.compare import comparison_of
 from kedge.verbs import probe, release_of
 from kedge.wiring import Workplace, actor
 
@@ -25,7 +26,7 @@ class Move(NamedTuple):
     release: Release | None
     """None: it is there already."""
     today: TransformVersion | None
-    outcome: str
+    outcome: Outcome
     """How the head answers on golden rows, against what the follower is on."""
     obstacle: str | None
     """Why it cannot."""
@@ -42,6 +43,7 @@ def moves_of(place: Workplace, head: TransformVersion, force: str | None) -> lis
         force: why it may move although its answers changed, or a rollback left them behind.
     """
     versions = {one.number: one for one in place.features.versions(head.schema)}
+    compared: dict[int, Outcome] = {}
     found = []
     for state in place.ledger.read().states.values():
         live = state.releases.get(state.production) if state.production is not None else None
@@ -51,7 +53,11 @@ def moves_of(place: Workplace, head: TransformVersion, force: str | None) -> lis
         if today == head:
             found.append(Move(state, None, today, "bit-equal", None))
             continue
-        outcome = outcome_of(differences_of(place, today, head)) if today else "changed"
+        outcome: Outcome = "changed"
+        if today is not None:  # most followers are on the same version: compared once
+            if today.number not in compared:
+                compared[today.number] = comparison_of(place, today, head).outcome
+            outcome = compared[today.number]
         release = release_of(place, state.endpoint, f"v{live.version}", transformation=head.number)
         found.append(
             Move(state, release, today, outcome, _obstacle(place, state, release, outcome, force))
@@ -60,7 +66,7 @@ def moves_of(place: Workplace, head: TransformVersion, force: str | None) -> lis
 
 
 def _obstacle(
-    place: Workplace, state: State, release: Release, outcome: str, force: str | None
+    place: Workplace, state: State, release: Release, outcome: Outcome, force: str | None
 ) -> str | None:
     """Why a follower cannot move; None when it can."""
     if state.candidate is not None:
@@ -70,8 +76,9 @@ def _obstacle(
     left = condemned_as(known, release.number)
     if left is not None and force is None:
         return f"{state.endpoint} was taken back from it (r{left}): kedge features hold {state.endpoint}"
-    if outcome == "changed" and force is None:
-        return f"{state.endpoint} would get other answers: shadow it there first"
+    if outcome not in EQUAL and force is None:
+        gets = "answers that nothing was compared on" if outcome == "untested" else "other answers"
+        return f"{state.endpoint} would get {gets}: shadow it there first"
     said = decide(known, _command(release, force), place.clock.now())
     return f"{state.endpoint}: {said.message}" if isinstance(said, Refusal) else None
 
@@ -111,7 +118,7 @@ def move_head(
     if obstacles:
         raise Refused(
             f"{head.label} cannot become the head: {'; '.join(obstacles)}", code="head_refused",
-            hint="nobody has moved; kedge features head --dry-run shows each; --force REASON for changed answers",
+            hint="nobody has moved; kedge features head --dry-run shows each; --override REASON for changed or untested answers",
             details={"followers": told["followers"]},
         )  # fmt: skip
     commands = {

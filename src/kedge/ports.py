@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from kedge.core.alerts import Alert, Message, Raise
 from kedge.core.commands import AnyEvent
+from kedge.core.golden import Origin, RowsMark
 from kedge.core.records import Coverage, Ingested, Labelled
 from kedge.core.rollup import Roll
 from kedge.core.values import (
@@ -248,6 +249,18 @@ class Proof(Value, frozen=True):
     rtol: float = 1e-4
     atol: float = 1e-6
     statistics: dict[str, ColumnStatistics] = {}
+    origin: Origin = "unknown"
+    """Where the rows come from."""
+    rows: RowsMark = "unknown"
+    """The batch mark: whether answers depend on the rows that are asked together. Anything but
+    `independent` is never merged across requests: that is right for every model."""
+    tested: int = 0
+    """Rows that were asked alone, in pairs and all together for it."""
+    why: str = ""
+    """The first answer that differed, or why nothing was tested; in words, for people."""
+    raw: dict[str, list[Any]] = {}
+    """Rows of its training set before their transformation: what a newer transformation of the
+    same schema is compared on. Of models only."""
 
 
 class Artifacts(Protocol):

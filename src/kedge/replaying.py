@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby, islice
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from kedge.asking import BATCH, answered, loaded
+from kedge.asking import BATCH, INCOMPLETE, answered, batches, loaded, merges
 from kedge.core.durations import seconds
 from kedge.core.errors import KedgeError, Refused
 from kedge.core.evidence.answers import get_target
@@ -91,23 +91,33 @@ async def _ask(
     place: Workplace, state: State, release: Release, logged: Iterable[JoinRow], watch: Watch,
     answers: dict[str, Said], say: Say, online: Online,
 ) -> None:  # fmt: skip
-    source = iter(logged)
-    batch = list(islice(source, BATCH))
-    if not batch:
+    source = batches(logged, BATCH)
+    batch = next(source, None)
+    if batch is None:
         return
+    as_sent = not merges(place, release)
     async with loaded(place, state, release, online) as model:
-        number = batches = 0
-        while batch:
-            batches += 1
-            theirs = await answered(model, release, batch)
-            paired = zip(batch, theirs, strict=True)
+        number = asked = 0
+        while batch is not None:
+            asked += len(batch)
+            theirs = await answered(model, release, batch, as_sent=as_sent)
             # A second is what the judge takes for one event when much fails in it: so its own window.
-            for _, second in groupby(paired, key=lambda pair: int(pair[0].at)):
+            for _, second in groupby(_complete(batch, theirs), key=lambda pair: int(pair[0].at)):
                 number += 1
                 watch.fold(_window(state, list(second), number, answers))
-            if batches % 40 == 0:
-                say(f"{batches * BATCH:,} predictions asked again")
-            batch = list(islice(source, BATCH))
+            if asked % (40 * BATCH) < len(batch):
+                say(f"{asked:,} predictions asked again")
+            batch = next(source, None)
+
+
+def _complete(
+    rows: Sequence[JoinRow], theirs: Sequence[tuple[Columns, int] | KedgeError]
+) -> list[tuple[JoinRow, tuple[Columns, int] | KedgeError]]:
+    """Leave out what could not be asked as it was sent: that is no failure of the release."""
+    return [
+        (row, one) for row, one in zip(rows, theirs, strict=True)
+        if not (isinstance(one, KedgeError) and one.code == INCOMPLETE)
+    ]  # fmt: skip
 
 
 def _window(

@@ -151,6 +151,14 @@ def history_text(entries: Sequence[Entry]) -> str:
     )
 
 
+MARKS = {
+    "independent": "independent of each other",
+    "dependent": "dependent on each other: requests are never merged",
+    "unknown": "not known to be independent: requests are never merged",
+}
+"""Batch marks, for people."""
+
+
 def status_text(item: dict[str, Any]) -> str:
     """One endpoint's status."""
     lines = [
@@ -162,6 +170,11 @@ def status_text(item: dict[str, Any]) -> str:
             f"shadowed with {item['sample']:g} % of the inputs"  # fmt: skip
         after = f", next step {item['next_weight']:g} %" if item["next_weight"] else ""
         lines.append(f"  candidate   {_release(item['candidate'])}: {share}{after}")
+    lines += [
+        f"  rows        of {part['release']} {MARKS[part['rows']]}"
+        for part in (item["production"], item["candidate"])
+        if part and part.get("rows", "independent") != "independent"
+    ]
     none = "none: this is the first good release" if item["production"] else "none yet"
     lines.append(f"  way back    {_way_back(item['back']) or none}")
     if item["drill"]:
@@ -476,39 +489,6 @@ def _span(seconds: float) -> str:
 # ---------------------------------------------------------------- features
 
 
-def applied_text(found: dict[str, Any]) -> str:
-    """What applying a features file did, for people."""
-    lines = []
-    for told in found["transformations"]:
-        if not told["new"]:
-            lines.append(f"{told['version']}: unchanged")
-            continue
-        against = f", {told['outcome']} against {told['against']}" if told["against"] else ""
-        takes = f"takes {', '.join(told['raw'])}" if not told["materialised"] else (
-            f"to be computed: kedge features materialise {told['version'].partition('/')[0]}"
-        )  # fmt: skip
-        reads = f", reads {', '.join(told['reads'])} by key" if told["reads"] else ""
-        lines.append(f"{told['version']}: new{against}; {takes}{reads}")
-        lines.append(differences_text(told["columns"]))
-        lines += [
-            f"  {item['endpoint']} is on {item['production'] or 'none'} and "
-            + ("follows" if item["follows"] else "holds")
-            for item in told["endpoints"]
-        ]
-    return "\n".join(line for line in lines if line)
-
-
-def differences_text(columns: list[dict[str, Any]]) -> str:
-    """Columns that differ, for people."""
-    return "\n".join(
-        f"  {one['column']:<20} {one['outcome']:<17} {one['rows']:,} rows"
-        + (f", by {one['largest']:.6g} at most" if one["largest"] is not None else "")
-        + f", for example {one['example'][0]} -> {one['example'][1]}"
-        for one in columns
-        if one["outcome"] != "bit-equal"
-    )
-
-
 def fed_text(found: list[dict[str, Any]]) -> str:
     """What materialising did, for people."""
     return "\n".join(
@@ -553,6 +533,10 @@ def training_set_text(found: dict[str, Any]) -> str:
         for label, count in found["missing"].items()
     ]
     lines += [f"  {name}: {count:,} values" for name, count in found["violations"].items()]
+    if found["by_row"]:
+        lines.append(
+            "  each row was transformed by itself: its features depend on the rows beside it"
+        )
     if found["left_out"]:
         lines.append(f"  left out of the spine, named as a feature: {', '.join(found['left_out'])}")
     return "\n".join([*lines, f"  data {found['data']}"])

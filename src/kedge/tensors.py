@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite, isnan, nan, sqrt
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from kedge.core.errors import BadRequest
+from kedge.core.golden import RowsMark
 from kedge.core.values import Field, Signature, Value
 from kedge.ports import ColumnStatistics, Model, Proof
 
@@ -38,6 +39,35 @@ _SMALL = 64
 """Up to here a Python loop tests finiteness faster than a NumPy call."""
 
 
+class Offered(Value, frozen=True):
+    """Rows that a model is tried out on."""
+
+    golden: dict[str, list[Any]] = {}
+    """Must be answered."""
+    sample: dict[str, list[Any]] = {}
+    """Without `golden`: those that the model answers become its golden rows."""
+    made: dict[str, list[Any]] = {}
+    """Without either: as `sample`, but for rows with nulls. Always asked beside the golden rows to see
+    whether an answer depends on the rows beside it."""
+    rtol: float = Proof({}, {}).rtol
+    atol: float = Proof({}, {}).atol
+    grouped: bool = True
+    """Whether the rows are also asked alone, in pairs and all together."""
+    single: bool = False
+    """Whether `golden` is answered row by row, each as a request of its own."""
+
+
+class Grouped(Value, frozen=True):
+    """What asking the same rows alone, in pairs and all together showed."""
+
+    rows: RowsMark = "unknown"
+    tested: int = 0
+    why: str = ""
+    """The first answer that differed, or why nothing was tested; in words, for people."""
+    random: bool = False
+    """The same rows in the same grouping got two answers: no mark can be given."""
+
+
 class ProbeResult(Value, frozen=True):
     """What a model said of itself and of its golden rows when it was tried out."""
 
@@ -49,6 +79,9 @@ class ProbeResult(Value, frozen=True):
     """The answer to the same rows, asked a second time."""
     fault: str | None = None
     """What is wrong with the answer's form, in words: see `check_answer`."""
+    used: Literal["golden", "sample", "made"] = "golden"
+    """Which of the rows that were offered became the golden rows."""
+    grouped: Grouped = Grouped()
 
 
 # ---------------------------------------------------------------- conversion

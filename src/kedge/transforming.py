@@ -23,14 +23,18 @@ def features() -> None:
 @click.argument("path", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--golden", type=click.Path(exists=True, path_type=Path),
               help="Raw rows it is tried on, as JSON; default: of the prediction log.")  # fmt: skip
+@click.option("--training", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="A training set with raw columns, of which some rows are tried.")  # fmt: skip
 @verb
-def features_apply(context: Context, path: Path, golden: Path | None) -> None:
+def features_apply(
+    context: Context, path: Path, golden: Path | None, training: Path | None
+) -> None:
     """Make versions of the transformations in PATH, by content; nothing moves by that."""
     from kedge.featuring import apply_file, note_applied
-    from kedge.report import applied_text
+    from kedge.operations.features.text import applied_text
 
     place = context.place()
-    found = apply_file(place, path, golden=golden, root=context.config.parent)
+    found = apply_file(place, path, golden=golden, root=context.config.parent, training=training)
     for told in found["transformations"]:
         if told["new"]:
             note_applied(place, told)
@@ -68,19 +72,14 @@ def features_list(context: Context, schema: str | None) -> None:
 @click.argument("new")
 @verb
 def features_diff(context: Context, old: str, new: str) -> None:
-    """Compare two transformations, such as flight/1#4 and flight/1#5, on the golden rows of both."""
-    import msgspec
-
-    from kedge.core.features import outcome_of
-    from kedge.featuring import differences_of, version_of
-    from kedge.report import differences_text
+    """Compare two transformations, such as flight/1#4 and flight/1#5, on their golden rows and on logged rows."""
+    from kedge.featuring import version_of
+    from kedge.operations.features.compare import comparison_of
+    from kedge.operations.features.text import comparison_text
 
     place = context.place()
-    found = differences_of(place, version_of(place, old), version_of(place, new))
-    columns = [msgspec.to_builtins(one) for one in found]
-    outcome = outcome_of(found)
-    context.out({"old": old, "new": new, "outcome": outcome, "columns": columns},
-                f"{new} is {outcome} to {old}\n{differences_text(columns)}".rstrip())  # fmt: skip
+    told = comparison_of(place, version_of(place, old), version_of(place, new)).told()
+    context.out({"old": old, "new": new, **told}, f"{new}: {comparison_text(told, old)}")
 
 
 @features.command("impact")
@@ -156,7 +155,8 @@ def features_canary(
 @features.command("roll")
 @click.argument("endpoint")
 @click.argument("number", type=int)
-@click.option("--force", metavar="REASON", help="Do it although its answers changed; logged.")
+@click.option("--override", "--force", "force", metavar="REASON",
+              help="Do it although its answers changed or are untested; logged.")  # fmt: skip
 @_generation
 @verb
 def features_roll(
@@ -175,7 +175,8 @@ def features_roll(
 
 @features.command("head")
 @click.argument("version")
-@click.option("--force", metavar="REASON", help="Move although answers changed; logged.")
+@click.option("--override", "--force", "force", metavar="REASON",
+              help="Move although answers changed or are untested; logged.")  # fmt: skip
 @click.option("--dry-run", "dry", is_flag=True, help="Only say who would move.")
 @verb
 def features_head(context: Context, version: str, force: str | None, dry: bool) -> None:

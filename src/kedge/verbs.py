@@ -25,6 +25,7 @@ from kedge.engine.custom import function_of
 from kedge.engine.filing import newest_finding
 from kedge.engine.pins import HostDisk
 from kedge.engine.status import describe
+from kedge.independence import release_mark
 from kedge.ports import Bundle, Member, Note
 from kedge.settings import Settings
 from kedge.wiring import Workplace, actor
@@ -376,6 +377,10 @@ def status_of(place: Workplace, endpoint: str | None) -> list[dict[str, Any]]:
         open_ = place.alerts.listed(name, over=False, limit=OPEN_ALERTS) if not lost else ()
         item = describe(states[name], members, tallies, place.disk.pins(), now=place.clock.unix(),
                         alerts=open_)  # fmt: skip
+        for part, number in (("production", states[name].production),
+                             ("candidate", states[name].candidate)):  # fmt: skip
+            if item[part] is not None and number is not None:
+                item[part]["rows"] = release_mark(place.artifacts, states[name].releases[number])
         item["readiness"] = None if lost else _readiness(place, name)
         if lost:
             item["faults"].insert(

@@ -22,8 +22,9 @@ from kedge.ports import Proof
 from models import LOADER, SIGNATURE, environment, misbehaving
 
 PROOF = Proof(
-    {"x": [1.0, -2.5], "word": ["a", None]}, {"score": [2.0, -5.0], "label": ["a", "none"]}
-)
+    {"x": [1.0, -2.5], "word": ["a", None]}, {"score": [2.0, -5.0], "label": ["a", "none"]},
+    rows="independent",
+)  # fmt: skip
 
 
 class Home:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import numpy as np
 import pytest
 
 from contract.process_world import (
+    PROOF,
     Home,
     Told,
     columns,
@@ -17,7 +19,12 @@ from contract.process_world import (
     wait_until,
 )
 from kedge.adapters.process import ProcessModel
-from kedge.core.errors import BadRequest, ModelFailure
+from kedge.asking import INCOMPLETE, answered, batches
+from kedge.core.errors import BadRequest, KedgeError, ModelFailure
+from kedge.core.golden import RowsMark
+from kedge.core.records import JoinRow
+from kedge.core.values import Placement, Release
+from models import SIGNATURE
 
 __all__ = ["home"]  # a fixture
 
@@ -73,6 +80,87 @@ def test_many_clients_get_each_their_own_answers(home: Home) -> None:
     calls = [int(line) for line in log.read_text().split()[1:]]
     assert sum(calls) == 8 * 30 * 2
     assert len(calls) < 8 * 30  # waiting requests were answered together
+
+
+@pytest.mark.parametrize("mark", ["dependent", "unknown"])
+def test_a_model_whose_rows_depend_on_each_other_is_asked_request_by_request(
+    home: Home, mark: RowsMark
+) -> None:
+    """Each answer is less the mean of the rows of its own request; also where that is only found here."""
+    proof = msgspec.structs.replace(
+        PROOF, outputs={**PROOF.outputs, "score": [3.5, -3.5]}, rows=mark
+    )
+    home.start("centred", proof=proof, sleep_s=0.002)
+
+    async def ask(model: ProcessModel, number: int) -> None:
+        for i in range(20):
+            value = 10.0**number
+            answer, *_ = await model.predict(columns(value, 3 * value), 5)
+            assert answer["score"].tolist() == [-2 * value, 2 * value], i
+            (one, *_) = await model.predict(columns(value), 5)
+            assert one["score"].tolist() == [0.0]
+
+    async def story() -> None:
+        model = await reach(home)
+        told = Told()
+        assert all(model.submit(columns(1.0, 5.0), told, 10) for _ in range(20))
+        await asyncio.gather(*(ask(model, number) for number in range(8)))
+        await told.all(20)
+        assert {tuple(answer["score"].tolist()) for answer, _, _ in told.answers} == {(-4.0, 4.0)}
+
+    run(story())
+
+
+def test_a_model_of_an_older_kedge_is_tested_when_it_is_loaded(home: Home) -> None:
+    log = home.root / "calls"
+    home.start(proof=msgspec.structs.replace(PROOF, rows="unknown"), sleep_s=0.02, log=str(log))
+
+    async def story() -> None:
+        model = await reach(home)
+        told = Told()
+        assert all(model.submit(columns(1.0), told, 10) for _ in range(40))
+        await told.all(40)
+
+    run(story())
+    assert max(int(line) for line in log.read_text().split()) > 10
+
+
+def test_logged_rows_are_asked_as_they_were_sent(home: Home) -> None:
+    """Whatever order the log has them in; a request of which rows are missing is no failure."""
+    proof = msgspec.structs.replace(
+        PROOF, outputs={**PROOF.outputs, "score": [3.5, -3.5]}, rows="dependent"
+    )
+    home.start("centred", proof=proof)
+    release = Release(
+        endpoint="flights", number=1, digest="", model="flights", version=1, model_digest="",
+        flavour="test", signature=SIGNATURE, placement=Placement.PROCESS,
+    )  # fmt: skip
+
+    def row(name: str, x: float) -> JoinRow:
+        inputs = msgspec.msgpack.encode({"x": x, "word": "a"})
+        return JoinRow(
+            id=name, at=0.0, unit="", endpoint="flights", production=1, candidate=None, salt="",
+            weight=0, arm="production", failed=False, segments=(), score=None, decision=None,
+            inputs=inputs,
+        )  # fmt: skip
+
+    rows = [row("a/0", 1.0), *(row(f"b/{n}", float(n)) for n in (0, 1, 10, 2, 3, 4, 5, 6, 7, 8, 9)),
+            row("c/1", 5.0), row("a/1", 3.0)]  # fmt: skip
+
+    async def story() -> None:
+        model = await reach(home)
+        found = await answered(model, release, rows, as_sent=True)
+        scores = [
+            one.code if isinstance(one, KedgeError) else float(one[0]["score"][one[1]])
+            for one in found
+        ]
+        assert scores[0] == -2.0
+        assert scores[1:12] == [2.0 * (n - 5) for n in (0, 1, 10, 2, 3, 4, 5, 6, 7, 8, 9)]
+        assert scores[12:] == [INCOMPLETE, 2.0]
+
+    run(story())
+    assert [len(part) for part in batches(rows[:12], 3)] == [12]
+    assert [len(part) for part in batches(rows[:1] * 3 + rows[12:], 3)] == [3, 2]
 
 
 def test_a_batch_ends_at_256_rows(home: Home) -> None:

@@ -24,12 +24,13 @@ from kedge.adapters.artifacts import DirectoryArtifacts
 from kedge.adapters.onnx import OnnxLoader
 from kedge.adapters.sklearn import SklearnLoader
 from kedge.core.errors import CorruptArtifact, KedgeError, Refused, UnfitModel
+from kedge.core.golden import MADE
 from kedge.core.values import Field, ModelVersion, Release, Signature
-from kedge.engine.registration import made_rows, register
-from kedge.engine.training import read_statistics
+from kedge.engine.registration import register
+from kedge.engine.training import SAMPLE, read_training
 from kedge.ports import Bundle, Loader
 from kedge.tensors import check_proof
-from models import LOADER, SIGNATURE, TestLoader, environment, misbehaving
+from models import LOADER, SIGNATURE, TestLoader, environment, misbehaving, quantised
 
 LOADERS: dict[str, Loader] = {
     "onnx": OnnxLoader(), "sklearn": SklearnLoader(), "test": TestLoader(),
@@ -199,7 +200,7 @@ def test_a_load_that_stalls_the_interpreter_for_long_is_marked(desk: Desk) -> No
     assert slow.load_s >= 0.3
 
 
-def test_the_training_set_gives_statistics_and_typical_rows(desk: Desk) -> None:
+def test_the_training_set_gives_statistics_and_rows_that_the_model_answers(desk: Desk) -> None:
     source = skops_directory(desk.root, LogisticRegression().fit(X, Y))
     lines = ["label,a,b,c"] + [f"x,{i},{i / 2},{'' if i % 2 else -i}" for i in range(10)]
     version, _ = desk.register(source, training=desk.write("t.csv", "\n".join(lines)))
@@ -208,7 +209,134 @@ def test_the_training_set_gives_statistics_and_typical_rows(desk: Desk) -> None:
     assert proof.statistics["c"].nulls == 5
     assert proof.statistics["a"].maximum == 9
     assert "label" not in proof.statistics
-    assert proof.inputs["a"] == [4.5, 0.0, 9.0]
+    assert (version.golden, proof.origin) == ("training", "training")
+    assert proof.inputs["a"] == [
+        0.0,
+        2.0,
+        4.0,
+        6.0,
+        8.0,
+    ]  # the others have a null, which it refuses
+    assert proof.inputs["c"] == [0.0, -2.0, -4.0, -6.0, -8.0]
+
+
+def test_rows_of_a_long_training_set_are_spread_over_all_of_it(desk: Desk) -> None:
+    lines = "\n".join(json.dumps({"x": float(n), "word": "ab"[n % 2]}) for n in range(25_000))
+    kept = read_training(desk.write("t.jsonl", lines), SIGNATURE).rows
+    assert len(kept["x"]) == SAMPLE
+    assert kept["x"] == sorted(set(kept["x"]))
+    assert (kept["x"][0], kept["x"][-1] > 24_000) == (0.0, True)
+
+
+def test_raw_columns_of_a_training_set_are_kept_where_all_of_them_are_there(desk: Desk) -> None:
+    file = desk.write("t.csv", "x,word,minutes\n1,a,60\n2,b,\n3,c,180\n")
+    kept = read_training(file, SIGNATURE, [Field("minutes", "int64")])
+    assert kept.rows["x"] == [1.0, 2.0, 3.0]
+    assert kept.raw == {"minutes": [60, 180]}
+    assert read_training(file, SIGNATURE, [Field("hours", "float64")]).raw == {}
+
+
+# ---------------------------------------------------------------- rows that depend on each other
+
+
+def test_a_model_that_scales_by_its_whole_batch_is_marked(desk: Desk) -> None:
+    """Quantised dynamically, as ONNX Runtime's own tool does it."""
+    version, _ = desk.register(quantised(desk.root / "q.onnx"))
+    proof = desk.store.proof(version.digest)
+    assert proof.rows == "dependent"
+    assert "p is" in proof.why
+    assert "alone it is" in proof.why
+    assert version.golden == "made"
+    assert check_proof(OnnxLoader().load(desk.store.verify(version.digest)), proof) is None
+
+
+def test_the_same_model_without_quantisation_is_not(desk: Desk) -> None:
+    version, _ = desk.register(quantised(desk.root / "f.onnx", dynamic=False))
+    proof = desk.store.proof(version.digest)
+    assert (proof.rows, proof.why) == ("independent", "")
+    assert proof.tested >= MADE
+
+
+@pytest.mark.parametrize("golden", [None, {"inputs": {"x": [3.0, 1.0], "word": ["a", "b"]}},
+                                    {"inputs": {"x": [3.0], "word": ["a"]}}])  # fmt: skip
+@pytest.mark.parametrize(
+    "kind, mark",
+    [
+        ("good", "independent"),
+        ("centred", "dependent"),
+        ("filled", "dependent"),
+        ("running", "dependent"),
+    ],
+)
+def test_whatever_rows_there_are_the_mark_is_found(
+    desk: Desk, kind: str, mark: str, golden: Any
+) -> None:
+    """Less the batch's mean; gaps filled with it; sums so far."""
+    given = None if golden is None else desk.write("g.json", golden)
+    version, _ = desk.register(misbehaving(desk.root / kind, kind), golden=given)
+    assert desk.store.proof(version.digest).rows == mark
+
+
+def test_a_model_that_refuses_a_single_row_depends_on_its_batch(desk: Desk) -> None:
+    source = misbehaving(desk.root / "two", "needs_two")
+    version, _ = desk.register(source, golden=desk.write("g.json", {"inputs": GOLDEN["inputs"]}))
+    proof = desk.store.proof(version.digest)
+    assert (proof.rows, "two rows at least" in proof.why) == ("dependent", True)
+
+
+def test_a_model_that_takes_single_rows_only_is_registered_and_marked(desk: Desk) -> None:
+    version, _ = desk.register(misbehaving(desk.root / "one", "one_only"))
+    proof = desk.store.proof(version.digest)
+    assert (proof.rows, "fail together" in proof.why) == ("dependent", True)
+    assert len(proof.inputs["x"]) == 1
+
+
+def test_noise_within_the_tolerance_is_no_dependence_and_beyond_it_is_refused(desk: Desk) -> None:
+    wide = {"inputs": GOLDEN["inputs"], "atol": 2.0}
+    version, _ = desk.register(
+        misbehaving(desk.root / "r", "random"), golden=desk.write("g.json", wide)
+    )
+    assert desk.store.proof(version.digest).rows == "independent"
+    seldom = misbehaving(desk.root / "s", "seldom_random")
+    with pytest.raises(Refused) as caught:
+        desk.register(seldom, golden=desk.write("h.json", {"inputs": GOLDEN["inputs"]}))
+    assert caught.value.code == "not_deterministic"
+
+
+def test_a_slow_model_is_tested_on_fewer_rows_and_not_refused(desk: Desk) -> None:
+    rows = {"inputs": {"x": [float(n) for n in range(200)], "word": ["a"] * 200}}
+    version, _ = desk.register(
+        misbehaving(desk.root / "slow", sleep_s=0.2), golden=desk.write("g.json", rows)
+    )
+    proof = desk.store.proof(version.digest)
+    assert proof.rows == "independent"
+    assert 2 <= proof.tested < 100
+
+
+def test_made_rows_that_a_model_dies_of_are_taken_back(desk: Desk) -> None:
+    version, _ = desk.register(misbehaving(desk.root / "exit", "exit", trigger="b"))
+    proof = desk.store.proof(version.digest)
+    assert (version.golden, proof.rows) == ("made", "unknown")
+    assert proof.inputs["x"] == [0.0, 0.0, 0.0]
+
+
+def test_a_version_of_an_older_kedge_gets_its_mark_when_it_is_registered_again(desk: Desk) -> None:
+    source = misbehaving(desk.root / "centred", "centred")
+    version, _ = desk.register(
+        source, golden=desk.write("g.json", {"inputs": GOLDEN["inputs"], "rtol": 0.01})
+    )
+    before = desk.store.proof(version.digest)
+    old = msgspec.structs.replace(before, rows="unknown", tested=0, why="", origin="unknown")
+    raw = msgspec.json.decode(msgspec.json.encode(old))
+    for name in ("rows", "tested", "why", "origin", "raw"):
+        del raw[name]
+    file = desk.store.path(version.digest).parent / "proof.json"
+    file.write_bytes(msgspec.json.encode(raw))
+    assert desk.store.proof(version.digest).rows == "unknown"
+    again, new = desk.register(source)
+    after = desk.store.proof(version.digest)
+    assert (again.number, new) == (version.number, False)
+    assert (after.rows, after.rtol, after.inputs) == ("dependent", 0.01, before.inputs)
 
 
 def test_registered_again_with_golden_rows_the_proof_is_new_and_the_version_is_not(
@@ -376,7 +504,7 @@ def test_a_training_set_that_does_not_fit_is_refused_by_line_or_name(
 ) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(Refused) as caught:
-        read_statistics(tmp_path / name, SIGNATURE)
+        read_training(tmp_path / name, SIGNATURE)
     assert caught.value.code == "bad_training"
     assert says in str(caught.value)
 
@@ -396,23 +524,9 @@ def test_csv_and_json_lines_say_the_same(tmp_path: Path) -> None:
     text = "\n".join(json.dumps(row) for row in rows)
     (tmp_path / "t.jsonl").write_text(text)
     (tmp_path / "t.csv").write_text("f,i,s,b\n1.5,2,a,true\n,NaN,,null\n-1,4,a,FALSE\n")
-    found = read_statistics(tmp_path / "t.jsonl", signature)
-    assert found == read_statistics(tmp_path / "t.csv", signature)
+    kept = read_training(tmp_path / "t.jsonl", signature)
+    assert kept == read_training(tmp_path / "t.csv", signature)
+    found = kept.statistics
     assert [each.nulls for each in found.values()] == [1, 1, 1, 1]
     assert found["i"].mean == 3
     assert found["b"].values == {"false": 1, "true": 1}
-
-
-def test_rows_made_without_a_training_set_fit_every_signature() -> None:
-    signature = Signature(
-        inputs=(
-            Field("t", "float32", (2, -1)), Field("i", "int8"), Field("s", "string"),
-            Field("b", "bool"),
-        ),
-        outputs=(),
-    )  # fmt: skip
-    made = made_rows(signature, {})
-    assert made["t"] == [[[0.0], [0.0]]] * 3
-    assert made["i"] == [0, 0, 0]
-    assert made["s"] == [""] * 3
-    assert made["b"] == [False] * 3

@@ -51,8 +51,14 @@ def write(site: Site, *, shift: str = "0.0", units: str = UNITS) -> str:
     return str(path)
 
 
-def apply(site: Site, **source: str) -> Any:
-    (told,) = site.data("features", "apply", write(site, **source))["transformations"]
+def apply(site: Site, *, golden: bool = True, **source: str) -> Any:
+    """Apply it: with golden rows, or on what else there is."""
+    path, rows = write(site, **source), site.root / "golden.json"
+    rows.write_text(
+        json.dumps({"inputs": {"minutes": [60.0, 75.0, 900.0], "word": ["a", "c", "b"]}})
+    )
+    given = ("--golden", str(rows)) if golden else ()
+    (told,) = site.data("features", "apply", path, *given)["transformations"]
     return told
 
 
@@ -82,7 +88,7 @@ def rolling(make_site: Callable[..., Site]) -> Site:
 def test_the_same_content_is_the_same_version_and_another_says_how_it_differs(
     rolling: Site,
 ) -> None:
-    again = apply(rolling)
+    again = apply(rolling, golden=False)
     assert (again["version"], again["new"], again["raw"]) == (
         "view/1#1",
         False,
@@ -115,7 +121,7 @@ def test_a_transformation_is_rolled_and_taken_back_without_touching_the_model(
         refused = rolling.data("features", "roll", "flights", "3", check=False)
         assert refused["error"]["code"] == "transformation_changed"
         assert "x" in refused["error"]["message"]
-        rolling.run("features", "roll", "flights", "3", "--force", "a drill")
+        rolling.run("features", "roll", "flights", "3", "--override", "a drill")
         assert answered(rolling) == 14.0
         found = rolling.data("rollback", "flights", "--axis", "features")
         assert answered(rolling) == 4.0
@@ -170,7 +176,7 @@ def test_versions_that_read_other_columns_are_compared_on_what_callers_sent(roll
         assert rolling.infer(body)[0] == 200
     log = rolling.root / ".kedge" / "records" / "hours"
     rolling.until(lambda: list(log.glob("*.db")), "the log", 30)
-    told = apply(rolling, shift="np.nan_to_num(raw['unread'])")
+    told = apply(rolling, shift="np.nan_to_num(raw['unread'])", golden=False)
     assert (told["outcome"], told["raw"]) == ("changed", ["minutes", "word", "unread"])
     assert 20 <= next(c for c in told["columns"] if c["column"] == "x")["rows"] <= 30
 
@@ -267,6 +273,101 @@ def test_a_transformation_that_fails_in_a_canary_is_answered_for_by_production(
         lambda: rolling.data("status", "flights")["counts"]["failovers_by_cause"], "the count", 10
     )
     assert cause in found
+
+
+LOGS = """
+import kedge
+import numpy as np
+
+risk = kedge.schema("risk/1", fields={{"x": kedge.Field("float64"), "word": kedge.Field("string", null=True)}})
+
+
+@kedge.transform(risk, raw={{"minutes": kedge.Field("float64"), "word": kedge.Field("string", null=True)}})
+def columns(raw: kedge.Columns) -> kedge.Columns:
+    return {{"x": np.log1p(raw["minutes"] * {by}), "word": raw["word"]}}
+"""
+
+
+def logs(site: Site, by: str, *words: str) -> Any:
+    """Apply log1p(minutes * by): 0 for a row of zeros, whatever `by` is."""
+    path = site.root / "logs.py"
+    path.write_text(LOGS.format(by=by))
+    (told,) = site.data("features", "apply", str(path), *words)["transformations"]
+    return told
+
+
+@pytest.fixture
+def untried(make_site: Callable[..., Site]) -> Site:
+    """flights serves risk/1#1; risk/1#2 answers otherwise, but to zeros. No caller has asked yet."""
+    site = make_site(policy=POLICY.replace("view/1", "risk/1"))
+    site.start()
+    assert logs(site, "1.0")["rows"] == "independent"
+    site.run("register", "flights", site.model("one"), "--schema", "risk/1")
+    site.run("promote", "flights", "v1")
+    told = logs(site, "1.1")
+    assert (told["version"], told["outcome"]) == ("risk/1#2", "untested")
+    assert set(told["compared_on"]) == {"made"}
+    return site
+
+
+def sent(site: Site, minutes: float) -> int:
+    """The status of one request."""
+    return site.infer({"minutes": ("FP64", [minutes]), "word": ("BYTES", ["a"])})[0]
+
+
+def rolled(site: Site) -> str:
+    """The code of the refusal to roll."""
+    refused = site.data("features", "roll", "flights", "2", check=False)
+    assert site.data("status", "flights")["production"]["features"] == "risk/1#1"
+    return str(refused["error"]["code"])
+
+
+def test_without_real_rows_nothing_is_equal_and_nothing_rolls(untried: Site) -> None:
+    assert rolled(untried) == "transformation_untested"
+    assert untried.data("features", "diff", "risk/1#1", "risk/1#2")["outcome"] == "untested"
+    untried.run("features", "follow", "flights")
+    head = untried.data("features", "head", "risk/1#2", check=False)["error"]
+    assert "nothing was compared on" in head["message"]
+    zeros = untried.root / "zeros.json"
+    zeros.write_text('{"inputs": {"minutes": [0.0, 0.0], "word": ["a", "a"]}}')
+    assert logs(untried, "1.1", "--golden", str(zeros))["outcome"] == "untested"
+    assert rolled(untried) == "transformation_untested"
+    untried.run("features", "roll", "flights", "2", "--override", "a test")
+    assert untried.data("status", "flights")["production"]["features"] == "risk/1#2"
+
+
+def test_golden_rows_show_what_zeros_hide_also_of_a_version_that_is_there(untried: Site) -> None:
+    rows = untried.root / "rows.json"
+    rows.write_text('{"inputs": {"minutes": [0.0, 20.0], "word": ["a", "b"]}}')
+    told = logs(untried, "1.1", "--golden", str(rows))
+    assert (told["new"], told["outcome"], told["compared_on"]) == (False, "changed", {"given": 2})
+    assert rolled(untried) == "transformation_changed"
+    assert logs(untried, "(0.5 * 2.2)", "--golden", str(rows))["outcome"] != "changed"
+
+
+def test_logged_rows_show_it_at_the_roll(untried: Site) -> None:
+    for minutes in (5.0, 20.0):
+        untried.until(lambda m=minutes: sent(untried, m) == 200, "an answer")  # type: ignore[misc]
+    untried.until(lambda: rolled(untried) == "transformation_changed", "rows in the log", 30)
+
+
+def test_rows_of_a_training_set_show_it(untried: Site) -> None:
+    """Raw columns beside the features; kept when a model is registered, or named."""
+    lines = [f"{n / 10},w,{n},{n % 2}" for n in range(1, 9)]
+    (untried.root / "set.csv").write_text("\n".join(["x,word,minutes,late", *lines]))
+    untried.run("register", "flights", untried.model("two", scale=3.0), "--schema", "risk/1",
+                "--training", str(untried.root / "set.csv"))  # fmt: skip
+    diff = untried.data("features", "diff", "risk/1#1", "risk/1#2")
+    assert (diff["outcome"], diff["compared_on"]) == ("changed", {"training": 8})
+    named = logs(untried, "1.2", "--training", str(untried.root / "set.csv"))
+    assert (named["outcome"], named["compared_on"]["training"]) == ("changed", 8)
+
+
+def test_a_transformation_that_depends_on_its_batch_is_marked(untried: Site) -> None:
+    told = logs(untried, "(1 / (1 + np.abs(raw['minutes']).mean()))")
+    assert told["rows"] == "dependent"
+    text = untried.run("features", "apply", str(untried.root / "logs.py")).stdout
+    assert "never merged" in text
 
 
 class Asking:

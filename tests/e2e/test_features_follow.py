@@ -43,7 +43,9 @@ def columns(raw: kedge.Columns) -> kedge.Columns:
 def apply(site: Site, shift: str) -> str:
     path = site.root / "features.py"
     path.write_text(FEATURES.format(shift=shift))
-    (told,) = site.data("features", "apply", str(path))["transformations"]
+    rows = site.root / "golden.json"
+    rows.write_text('{"inputs": {"minutes": [60.0, 90.0], "word": ["a", null]}}')
+    (told,) = site.data("features", "apply", str(path), "--golden", str(rows))["transformations"]
     return str(told["version"])
 
 

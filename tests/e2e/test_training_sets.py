@@ -142,6 +142,19 @@ def test_a_row_has_what_was_known_at_its_time_and_the_labels_that_it_came_with(s
     assert other["data"] != found["data"]
 
 
+def test_a_feature_of_the_whole_batch_is_made_row_by_row(site: Site) -> None:
+    """As a caller gets it who asks one row: less its own mean, which is nothing."""
+    text = FEATURES.replace('raw["minutes"] / 60.0', 'raw["minutes"] - raw["minutes"].mean()')
+    (site.root / "features.py").write_text(text)
+    (_, told) = site.data("features", "apply", "features.py")["transformations"]
+    assert told["rows"] == "dependent"
+    found = made(site, "--transformation", "2")
+    assert found["by_row"]
+    path = site.root / "train.parquet"
+    assert duckdb.execute(f"SELECT count(*), max(abs(x)) FROM '{path}'").fetchone() == (5, 0.0)
+    assert not made(site, "--transformation", "1")["by_row"]
+
+
 def test_features_are_those_of_the_bundle_bit_by_bit_over_many_batches(site: Site) -> None:
     """And the digest is of the content: who made it, and in what pieces, has no part in it."""
     rows = 2 * BATCH + 17

@@ -44,6 +44,7 @@ BROAD_EXCEPT = {
     "contrasting.py": "a transformation may raise anything at work; it becomes one refusal",
     "datasets.py": "a transformation may raise anything at work; it becomes one refusal",
     "featuring.py": "somebody's features file may raise anything; it becomes one refusal",
+    "independence.py": ANYTHING,
     "engine/custom.py": "somebody's own comparison may raise anything; it becomes a disagreement",
     "engine/models.py": ANYTHING,
     "engine/readiness.py": "the supervisor of a thread: the fault is logged, and control goes on",

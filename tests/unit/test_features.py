@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 
 from kedge.authoring import Field, schema
 from kedge.core.errors import BadConfig, Refused
-from kedge.core.features import compared, differences, misfit, outcome_of, refuse_change
+from kedge.core.features import (
+    EQUAL,
+    compared,
+    differences,
+    misfit,
+    outcome_of,
+    refuse_change,
+    worst,
+)
 from kedge.core.values import Field as Column
 from kedge.core.values import Signature
 
@@ -93,6 +101,23 @@ def test_columns_are_bit_equal_close_or_changed() -> None:
     assert (d.outcome, d.example) == ("bit-equal", None)
     assert outcome_of([a, d]) == "within tolerance"
     assert outcome_of([a, b, d]) == "changed"
+
+
+def test_on_rows_that_prove_nothing_no_outcome_is_given() -> None:
+    """What differs is still named: it shows that the code is another."""
+    old, new = {"a": [0.0, 0.0], "b": [1.0, 2.0]}, {"a": [0.0, 0.0], "b": [1.0, 3.0]}
+    found = compared(old, new, ["a", "b"], tested=False)
+    assert [(one.outcome, one.rows) for one in found] == [("untested", 0), ("untested", 1)]
+    assert outcome_of(found) == "untested"
+    assert {"bit-equal", "within tolerance"} == EQUAL
+
+
+def test_of_two_comparisons_the_worse_counts_column_by_column() -> None:
+    equal = compared({"a": [1.0], "b": [1.0]}, {"a": [1.0], "b": [1.0]}, ["a", "b"])
+    close = compared({"a": [1.0], "b": [1.0]}, {"a": [1.0 + 1e-9], "b": [1.0]}, ["a", "b"])
+    apart = compared({"a": [1.0], "b": [1.0]}, {"a": [1.0], "b": [2.0]}, ["a", "b"])
+    assert [one.outcome for one in worst(equal, apart)] == ["bit-equal", "changed"]
+    assert [one.outcome for one in worst(apart, close)] == ["within tolerance", "changed"]
 
 
 def test_a_number_that_became_null_has_changed() -> None:

@@ -14,6 +14,7 @@ from math import isfinite, isnan
 from typing import Any, Literal
 
 import msgspec
+from msgspec.structs import replace
 
 from kedge.core import codec
 from kedge.core.contract import unmet
@@ -26,7 +27,10 @@ _COLUMN = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 RTOL, ATOL = 1e-6, 1e-9
 """Within these, two answers differ by the order of a sum and not in what they mean."""
 
-Outcome = Literal["bit-equal", "within tolerance", "changed"]
+Outcome = Literal["bit-equal", "within tolerance", "changed", "untested"]
+"""`untested`: there were no real rows to compare on, or all were the same."""
+EQUAL: frozenset[Outcome] = frozenset({"bit-equal", "within tolerance"})
+"""Outcomes that let a transformation reach production at once."""
 
 
 class Feature(Value, frozen=True):
@@ -264,10 +268,24 @@ def misfit(signature: Signature, schema: Schema) -> tuple[str, ...]:
 
 
 def compared(
-    old: Mapping[str, Sequence[Any]], new: Mapping[str, Sequence[Any]], columns: Sequence[str]
-) -> tuple[Difference, ...]:
-    """How two answers to the same rows differ, column by column."""
-    return tuple(_difference(name, old[name], new[name]) for name in columns)
+    old: Mapping[str, Sequence[Any]], new: Mapping[str, Sequence[Any]], columns: Sequence[str],
+    *, tested: bool = True,
+) -> tuple[Difference, ...]:  # fmt: skip
+    """How two answers to the same rows differ, column by column.
+
+    Not `tested`: on rows that prove nothing. What differs is still named, and no outcome is given.
+    """
+    found = tuple(_difference(name, old[name], new[name]) for name in columns)
+    return found if tested else tuple(replace(one, outcome="untested") for one in found)
+
+
+def worst(one: Sequence[Difference], other: Sequence[Difference]) -> tuple[Difference, ...]:
+    """The worse of two comparisons of the same columns, column by column."""
+    rank = (*_WORST, "bit-equal")
+    return tuple(
+        min(pair, key=lambda each: (rank.index(each.outcome), -each.rows))
+        for pair in zip(one, other, strict=True)
+    )
 
 
 def outcome_of(found: Sequence[Difference]) -> Outcome:
@@ -276,7 +294,7 @@ def outcome_of(found: Sequence[Difference]) -> Outcome:
     return next((kind for kind in _WORST if kind in kinds), "bit-equal")
 
 
-_WORST: tuple[Outcome, ...] = ("changed", "within tolerance")
+_WORST: tuple[Outcome, ...] = ("changed", "untested", "within tolerance")
 
 
 def _difference(name: str, old: Sequence[Any], new: Sequence[Any]) -> Difference:

@@ -65,7 +65,7 @@ class Proven(Value, frozen=True, kw_only=True):
     ok: bool
     why: str = ""
     """The step that failed, and its fault."""
-    golden: Literal["given", "made"] = "made"
+    golden: Literal["given", "training", "made"] = "made"
     rows: int = 0
     """Golden rows that were answered, the transformation's among them."""
     sampled: int = 0

@@ -309,7 +309,7 @@ class ModelVersion(Value, kw_only=True, frozen=True):
     load_s: float = 0.0
     stalls: bool = False
     """Loading it holds the interpreter lock, so loading it inline would stall a worker."""
-    golden: Literal["given", "made"] = "made"
+    golden: Literal["given", "training", "made"] = "made"
     registered_at: str = ""
     registered_by: str = ""
     trained_on: TrainingSet | None = None

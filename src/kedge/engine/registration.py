@@ -7,21 +7,26 @@ in the store, where nothing names them.
 
 from __future__ import annotations
 
+import functools
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
-from kedge.core.errors import BadRequest, Refused
+from kedge.core.errors import BadRequest, CorruptArtifact, Refused
+from kedge.core.features import Feature
+from kedge.core.golden import Known, Lists, Origin, blank_rows, made_rows, seen
 from kedge.core.values import Field, ModelVersion, Signature, TrainingSet
-from kedge.engine.training import read_statistics
-from kedge.ports import Artifacts, ColumnStatistics, Flavour, Proof, Registry
-from kedge.tensors import ProbeResult, columns_of, compare
+from kedge.engine.training import Training, read_training
+from kedge.ports import Artifacts, Flavour, Proof, Registry
+from kedge.tensors import Offered, ProbeResult, columns_of, compare
 
 STALL_S = 0.2
 """A load that holds the interpreter lock for longer would be felt by callers (policy: p99)."""
+DEATHS = frozenset({"probe_died", "probe_hung"})
+"""Ends of a probe that a row may have caused."""
 _PICKLES = (".pkl", ".pickle", ".joblib")
 
 
@@ -49,15 +54,20 @@ def register(
     probe: Callable[..., ProbeResult],
     schema: str | None = None,
     trained_on: TrainingSet | None = None,
+    features: Mapping[str, Feature] | None = None,
+    raw: Sequence[Field] = (),
 ) -> tuple[ModelVersion, bool]:
     """Register a file or a directory as a version of a model; says whether it is new.
 
-    The same bytes are the same version. Registered again, they are tried out again only when
-    golden rows or a training set are given, which then replace those that were kept.
+    The same bytes are the same version. Registered again, they are tried out again when golden
+    rows or a training set are given, which then replace those that were kept; or when it is not
+    known yet whether their answers depend on the rows that are asked together.
 
     Args:
         probe: loads the artifact where it can do no harm, asks `rows(signature)` for rows and
-            answers them twice: called with digest, flavour, trusted and rows.
+            answers them twice and in groupings: called with digest, flavour, trusted and rows.
+        features: what its schema promises of its inputs, for rows that are made.
+        raw: columns of the training set before their transformation, of which some rows are kept.
 
     Raises:
         Refused: nothing claims it, it cannot be tried out, or it breaks its golden rows; or these
@@ -68,17 +78,21 @@ def register(
     given = _golden(golden, source)
     digest, files = artifacts.put(source)
     known = next((v for v in registry.versions(model) if v.digest == digest), None)
-    if known is not None and golden is None and training is None:
+    kept = _kept(artifacts, digest) if known is not None else None
+    again = golden is None and training is None
+    if known is not None and again and kept is not None and kept.rows != "unknown":
         return known, False
     if known is not None and trained_on is not None:
         _check_trained(known, trained_on)
-    statistics: dict[str, ColumnStatistics] = {}
-    result = probe(digest=digest, flavour=claimed.flavour, trusted=tuple(trusted),
-                   rows=lambda signature: _rows(signature, given, training, statistics))  # fmt: skip
-    artifacts.write_proof(digest, _proof(result, given, statistics))
+    desk = _Desk(given, training, features or {}, raw, kept if again else None)
+    result = desk.tried(functools.partial(
+        probe, digest=digest, flavour=claimed.flavour, trusted=tuple(trusted)
+    ))  # fmt: skip
+    proof = desk.proof(result)
+    artifacts.write_proof(digest, proof)
+    origin = told(proof.origin)
     if known is not None:
-        given_now = "made" if given is None else "given"
-        return msgspec.structs.replace(known, golden=given_now), False
+        return msgspec.structs.replace(known, golden=origin), False
     version = ModelVersion(
         model=model,
         number=0,  # the registry numbers versions
@@ -92,7 +106,7 @@ def register(
         trusted=tuple(trusted),
         load_s=result.load_s,
         stalls=claimed.stalls and result.load_s > STALL_S,
-        golden="made" if given is None else "given",
+        golden=origin,
         registered_at=at,
         registered_by=by,
         trained_on=trained_on,
@@ -100,17 +114,109 @@ def register(
     return registry.add(version), True
 
 
-def _rows(
-    signature: Signature, given: Golden | None, training: Path | None,
-    statistics: dict[str, ColumnStatistics],
-) -> dict[str, list[Any]]:  # fmt: skip
-    """The rows that a probe asks; what the training set says of its columns goes into `statistics`."""
-    if training is not None:
-        statistics.update(read_statistics(training, signature))
-    if given is None:
-        return made_rows(signature, statistics)
-    _check_given(given, signature)
-    return given.inputs
+def told(origin: Origin) -> Literal["given", "training", "made"]:
+    """Return an origin as a version names it: models have no golden rows out of the log."""
+    return origin if origin in ("given", "training") else "made"
+
+
+def _kept(artifacts: Artifacts, digest: str) -> Proof | None:
+    try:
+        return artifacts.proof(digest)
+    except CorruptArtifact:
+        return None
+
+
+class _Desk:
+    """The rows of one registration, and what its answers prove."""
+
+    def __init__(
+        self, given: Golden | None, training: Path | None, features: Mapping[str, Feature],
+        raw: Sequence[Field], kept: Proof | None,
+    ) -> None:  # fmt: skip
+        self._given = given
+        self._file = training
+        self._features = features
+        self._raw = raw
+        self._kept = kept
+        self._training = Training({}, {}, {})
+        self._plain = False
+        self._asked = False
+
+    def tried(self, probe: Callable[..., ProbeResult]) -> ProbeResult:
+        """Try the model out. Made rows that it dies of are taken back: nobody asked for them."""
+        try:
+            return probe(rows=self._rows)
+        except Refused as error:
+            if not self._asked or self._given is not None or error.code not in DEATHS:
+                raise
+            self._plain = True
+            return probe(rows=self._rows)
+
+    def _rows(self, signature: Signature) -> Offered:
+        """The rows that a probe asks."""
+        self._asked = True
+        fields = signature.inputs
+        if self._file is not None:
+            self._training = read_training(self._file, signature, self._raw)
+        if self._kept is not None:
+            return Offered(golden=self._kept.inputs, rtol=self._kept.rtol, atol=self._kept.atol,
+                           made=self._made(fields, self._kept.inputs))  # fmt: skip
+        if self._given is not None:
+            _check_given(self._given, signature)
+            rows = self._given.inputs
+            return Offered(golden=rows, made=self._made(fields, rows), rtol=self._given.rtol,
+                           atol=self._given.atol)  # fmt: skip
+        if self._plain:
+            return Offered(golden=blank_rows(fields))
+        sample = self._training.rows
+        return Offered(sample=sample, made=self._made(fields, sample))
+
+    def _made(self, fields: Sequence[Field], rows: Lists) -> dict[str, list[Any]]:
+        """Made rows: within what the training set, the schema or other rows say of each column."""
+        known = {**seen(rows), **promised(self._features)}
+        statistics = self._kept.statistics if self._kept is not None else self._training.statistics
+        for name, one in statistics.items():
+            if one.values or one.minimum is not None:
+                known[name] = Known(one.minimum, one.maximum, tuple(sorted(one.values)))
+        return made_rows(fields, known, rows)
+
+    def proof(self, result: ProbeResult) -> Proof:
+        """Judge the two answers; what is kept is what the model said, not what was expected.
+
+        Raises:
+            Refused: `bad_answer`, `not_deterministic`, `golden_mismatch`.
+        """
+        proof = Proof(
+            inputs=result.inputs, outputs=result.outputs, statistics=self._training.statistics,
+            origin=self._origin(result), rows=result.grouped.rows, tested=result.grouped.tested,
+            why=result.grouped.why, raw=self._training.raw,
+        )  # fmt: skip
+        source = self._given or self._kept
+        if source is not None:
+            proof = msgspec.structs.replace(proof, rtol=source.rtol, atol=source.atol)
+        if self._kept is not None:
+            proof = msgspec.structs.replace(
+                proof, statistics=self._kept.statistics, raw=self._kept.raw
+            )
+        _judge(result, proof, self._given)
+        return proof
+
+    def _origin(self, result: ProbeResult) -> Origin:
+        if self._kept is not None:
+            return self._kept.origin
+        if self._given is not None:
+            return "given"
+        return "training" if result.used == "sample" else "made"
+
+
+def promised(features: Mapping[str, Feature]) -> dict[str, Known]:
+    """Return what a schema says of its columns: ranges and categories."""
+    found = {}
+    for name, feature in features.items():
+        if feature.range is not None or feature.categories:
+            low, high = feature.range or (None, None)
+            found[name] = Known(low, high, tuple(feature.categories))
+    return found
 
 
 def _check_trained(known: ModelVersion, now: TrainingSet) -> None:
@@ -214,17 +320,13 @@ def _check_given(given: Golden, signature: Signature) -> None:
             )
 
 
-def _proof(
-    result: ProbeResult, given: Golden | None, statistics: dict[str, ColumnStatistics]
-) -> Proof:
-    """Judge the two answers; what is kept is what the model said, not what was expected."""
-    proof = Proof(inputs=result.inputs, outputs=result.outputs, statistics=statistics)
-    if given is not None:
-        proof = msgspec.structs.replace(proof, rtol=given.rtol, atol=given.atol)
+def _judge(result: ProbeResult, proof: Proof, given: Golden | None) -> None:
     if result.fault is not None:
         raise Refused(f"golden rows: {result.fault}", code="bad_answer")
     rtol, atol = proof.rtol, proof.atol
     differs = compare(result.again, result.outputs, rtol=rtol, atol=atol)
+    if differs is None and result.grouped.random:
+        differs = result.grouped.why
     if differs is not None:
         raise Refused(
             f"asked the same rows twice, the model gave two answers: {differs}",
@@ -234,44 +336,11 @@ def _proof(
     if given is not None and given.outputs is not None:
         fault = compare(result.outputs, given.outputs, rtol=rtol, atol=atol)
         if fault is not None:
+            batch = "; its answers depend on the rows that are asked together, and golden rows are asked all at once"
             raise Refused(
                 fault,
                 code="golden_mismatch",
                 hint="it is not the model you think it is, or its libraries changed; "
-                f"tolerance: rtol {rtol:g}, atol {atol:g}",
+                f"tolerance: rtol {rtol:g}, atol {atol:g}"
+                + (batch if result.grouped.rows == "dependent" else ""),
             )
-    return proof
-
-
-def made_rows(
-    signature: Signature, statistics: Mapping[str, ColumnStatistics]
-) -> dict[str, list[Any]]:
-    """Rows for a model that came without: typical and extreme values, else zeros and blanks."""
-    return {
-        field.name: [filled(field.shape, value) for value in _values(field, statistics)]
-        for field in signature.inputs
-    }
-
-
-def _values(field: Field, statistics: Mapping[str, ColumnStatistics]) -> list[Any]:
-    """Three values of a field. The same number for each, so that they make rows."""
-    known = statistics.get(field.name)
-    if field.dtype in ("string", "bool"):
-        blank: Any = "" if field.dtype == "string" else False
-        top: list[Any] = list(known.values) if known is not None else []
-        if field.dtype == "bool":
-            top = [value == "true" for value in top]
-        return [top[i % len(top)] if top else blank for i in range(3)]
-    numbers: list[float] = [0.0, 0.0, 0.0]
-    if known is not None and known.mean is not None:
-        assert known.minimum is not None
-        assert known.maximum is not None
-        numbers = [known.mean, known.minimum, known.maximum]
-    return numbers if field.dtype.startswith("float") else [round(value) for value in numbers]
-
-
-def filled(shape: tuple[int, ...], value: Any) -> Any:
-    """One row of this shape, the value in every place."""
-    if not shape:
-        return value
-    return [filled(shape[1:], value) for _ in range(abs(shape[0]))]

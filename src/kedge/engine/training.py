@@ -1,11 +1,11 @@
-"""What the training set looked like, column by column: read once, in bounded memory."""
+"""The training set: statistics of its columns and some of its rows, read once in bounded memory."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from math import nan
+from math import nan, prod
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +13,39 @@ import msgspec
 import numpy as np
 
 from kedge.core.errors import BadRequest, Refused
-from kedge.core.values import Dtype, Field, Signature
+from kedge.core.golden import spread
+from kedge.core.values import Dtype, Field, Signature, Value
 from kedge.ports import ColumnStatistics
 from kedge.tensors import Summary, column_of
 
 MAX_ROWS = 1_000_000
 """Read no further: a million rows describe a column, and the reader may be waiting."""
 _CHUNK = 10_000
+SAMPLE = 32
+"""Rows that are kept, evenly spread over the file: enough to meet most categories, and few enough to be
+asked by every replica before a model may serve."""
+NUMBERS = 200_000
+"""Numbers that the kept rows may hold together: a few megabytes as JSON."""
 _NULLS = frozenset({"", "na", "n/a", "nan", "null", "none"})
 _BOOLS = {"true": "true", "false": "false", "1": "true", "0": "false", "t": "true", "f": "false"}
 
 _Rows = Iterator[tuple[int, dict[str, Any]]]
 
 
-def read_statistics(file: Path, signature: Signature) -> dict[str, ColumnStatistics]:
-    """Summarise the columns that the signature asks for. Others (the label, an id) are passed over.
+class Training(Value, frozen=True):
+    """What is kept of a training set."""
+
+    statistics: dict[str, ColumnStatistics]
+    rows: dict[str, list[Any]]
+    """Rows as a model of the signature takes them; those that it could not be sent are left out."""
+    raw: dict[str, list[Any]]
+    """Rows of further columns, those before a transformation; {} where one of them is not there."""
+
+
+def read_training(file: Path, signature: Signature, raw: Sequence[Field] = ()) -> Training:
+    """Summarise the columns that the signature asks for, and keep some rows of them and of `raw`.
+
+    Others (the label, an id) are passed over.
 
     Raises:
         Refused: it cannot be read, a column is missing, or a value is not of its dtype.
@@ -38,18 +56,79 @@ def read_statistics(file: Path, signature: Signature) -> dict[str, ColumnStatist
         raise Refused(
             f"{file.name}: a training set is one of {', '.join(_READERS)}", code="bad_training"
         )
+    kept = _Sample(signature.inputs)
     try:
         rows = islice(reader(file), MAX_ROWS)
         while chunk := list(islice(rows, _CHUNK)):
             for field in signature.inputs:
                 column = _column(field, chunk, file, text=reader is _csv)
                 summaries[field.name].add(column)
+            kept.add(chunk)
     except (OSError, UnicodeDecodeError, csv.Error, msgspec.DecodeError) as error:
         raise Refused(f"{file}: {error}", code="bad_training") from error
     found = {name: summary.done() for name, summary in summaries.items()}
     if not all(each.count for each in found.values()):
         raise Refused(f"{file} holds no rows", code="bad_training")
-    return found
+    text = reader is _csv
+    return Training(
+        found, kept.rows(signature.inputs, file, text=text), kept.rows(raw, file, text=text)
+    )
+
+
+class _Sample:
+    """Rows evenly spread over a file whose length is not known: every n-th, n doubled when they are many."""
+
+    def __init__(self, fields: Sequence[Field]) -> None:
+        width = sum(prod(map(abs, field.shape)) for field in fields)
+        self._most = max(2, min(SAMPLE, NUMBERS // max(width, 1)))
+        self._every, self._seen = 1, 0
+        self._kept: list[tuple[int, dict[str, Any]]] = []
+
+    def add(self, chunk: Sequence[tuple[int, dict[str, Any]]]) -> None:
+        for row in chunk:
+            if self._seen % self._every == 0:
+                self._kept.append(row)
+                if len(self._kept) > 2 * self._most:
+                    self._kept, self._every = self._kept[::2], 2 * self._every
+            self._seen += 1
+
+    def rows(self, fields: Sequence[Field], file: Path, *, text: bool) -> dict[str, list[Any]]:
+        """These columns of the kept rows; {} where one is missing or of another dtype."""
+        some = [self._kept[n] for n in spread(len(self._kept), self._most)]
+        if not fields or any(field.name not in row for field in fields for _, row in some):
+            return {}
+        try:
+            columns = [_plain(f, _column(f, some, file, text=text).tolist()) for f in fields]
+        except Refused:  # raw columns may be of another time; statistics have refused the others
+            return {}
+        found: dict[str, list[Any]] = {field.name: [] for field in fields}
+        for values in zip(*columns, strict=True):
+            try:
+                for field, value in zip(fields, values, strict=True):
+                    column_of(field, [value])
+            except BadRequest:  # a null, where callers may send none
+                continue
+            for field, value in zip(fields, values, strict=True):
+                found[field.name].append(value)
+        return found
+
+
+def _plain(field: Field, values: list[Any]) -> list[Any]:
+    """Values of a column of statistics as callers send them."""
+    if field.dtype == "string":
+        return values
+    if field.dtype == "bool":
+        return [None if value is None else value == "true" for value in values]
+    whole = not field.dtype.startswith("float")
+    return [_number_of(value, whole=whole) for value in values]
+
+
+def _number_of(value: Any, *, whole: bool) -> Any:
+    if isinstance(value, list):
+        return [_number_of(each, whole=whole) for each in value]
+    if value is None or value != value:  # noqa: PLR0124 - NaN
+        return None
+    return int(value) if whole and float(value).is_integer() else value
 
 
 def _column(

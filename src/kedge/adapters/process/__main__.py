@@ -19,11 +19,13 @@ import msgspec
 
 from kedge.adapters.process.host import confine, load, prove, serve
 from kedge.bundles import Bare, Composed, Transform
-from kedge.core.errors import KedgeError, Refused, UnfitModel
+from kedge.core.errors import KedgeError, ModelFailure, Refused, UnfitModel
 from kedge.core.generations import Online
+from kedge.core.golden import blank_rows, count, joined, taken, whole
+from kedge.independence import answerable, ask, grouped
 from kedge.lookups import lookups_of
 from kedge.ports import Artifacts, Loader, Model
-from kedge.tensors import check_answer, columns_of, lists_of
+from kedge.tensors import Offered, check_answer, columns_of, lists_of
 
 STORE = "kedge.adapters.artifacts:DirectoryArtifacts"
 """Where the bytes are, unless another store is named: by its name, as an adapter knows no other."""
@@ -134,7 +136,7 @@ def _failure(error: KedgeError) -> dict[str, Any]:
 
 
 def _probe(given: argparse.Namespace) -> int:
-    """Load, say the signature, read rows, answer them twice."""
+    """Load, say the signature, read rows, answer them twice and in groupings."""
     say = _voice()
     try:
         path = _store(given).verify(given.digest)
@@ -144,31 +146,80 @@ def _probe(given: argparse.Namespace) -> int:
             else (Bare(Transform(path)), 0.0)
         )
         say({"loaded": {"signature": model.signature, "load_s": load_s}})
-        say({"answered": _ask(model, msgspec.json.decode(sys.stdin.buffer.read()))})
+        say({"answered": _ask(model, msgspec.json.decode(sys.stdin.buffer.read(), type=Offered))})
     except KedgeError as error:
         say(_failure(error))
         return 1
     return 0
 
 
-def _ask(model: Model, rows: dict[str, list[Any]]) -> dict[str, Any]:
+def _ask(model: Model, offered: Offered) -> dict[str, Any]:
+    """Answer the golden rows twice, and all that is offered in groupings."""
+    used, rows = _chosen(model, offered)
     columns = columns_of(rows, model.signature)
-    count = len(next(iter(columns.values())))
+    asked = len(next(iter(columns.values())))
     try:
         first = model.predict(columns)
-        fault = check_answer(first, model.signature, count, nan_allowed=True)
+        fault = check_answer(first, model.signature, asked, nan_allowed=True)
         if fault is not None:
             return {"inputs": rows, "outputs": {}, "again": {}, "fault": fault}
         again = model.predict(columns_of(rows, model.signature))
-        return {"inputs": rows, "outputs": lists_of(first), "again": lists_of(again)}
     except KedgeError:
         raise
     except Exception as error:
-        raise Refused(
-            f"golden rows: the model raised {type(error).__name__}: {error}",
-            code="golden_raised",
-            hint="give it rows that it can answer: --golden FILE, or --training FILE",
-        ) from error
+        raise _raised(f"the model raised {type(error).__name__}: {error}") from error
+    found: dict[str, Any] = {
+        "inputs": rows,
+        "outputs": lists_of(first),
+        "again": lists_of(again),
+        "used": used,
+    }
+    if offered.single:
+        found["outputs"] = joined([ask(model, taken(rows, [row])) for row in range(asked)])
+    if offered.grouped:
+        # Made rows that became golden ones are asked once; those with nulls are still beside them.
+        golden = rows if used != "made" else {}
+        found["grouped"] = grouped(model, golden, offered.made, rtol=offered.rtol, atol=offered.atol,
+                                   clock=perf_counter)  # fmt: skip
+    return found
+
+
+def _chosen(model: Model, offered: Offered) -> tuple[str, dict[str, list[Any]]]:
+    """The golden rows: those that must be answered, else those of the others that are.
+
+    Raises:
+        Refused: `golden_raised`: the model answers none.
+        ModelFailure: as a transformation says it.
+    """
+    if offered.golden:
+        return "golden", offered.golden
+    failure: KedgeError | None = None
+    for used, rows in (("sample", offered.sample), ("made", whole(offered.made))):
+        kept, failed = answerable(model, rows)
+        if kept and count(kept):
+            return used, _together(model, kept)
+        failure = failed or failure
+    if failure is None:
+        raise _raised("there are no rows to ask")
+    if failure.code == "model_nonsense":  # its form is judged where all answers are
+        return "made", blank_rows(model.signature.inputs)
+    raise _raised(str(failure)) if failure.code == "model_raised" else failure
+
+
+def _together(model: Model, rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """The rows; only the first where they fail together although each is answered alone."""
+    try:
+        ask(model, rows)
+    except ModelFailure:
+        return taken(rows, [0])
+    return rows
+
+
+def _raised(said: str) -> Refused:
+    return Refused(
+        f"golden rows: {said}", code="golden_raised",
+        hint="give it rows that it can answer: --golden FILE, or --training FILE",
+    )  # fmt: skip
 
 
 def _prove(given: argparse.Namespace) -> int:

@@ -2,6 +2,8 @@
 
 The model runs on the loop's own thread. While it works, questions gather in the sockets; what
 has gathered is answered in one batch: batching without a timer, and none when traffic is low.
+A model whose answer to a row depends on the rows beside it, or of which that is not known, is
+asked request by request: what others ask must not change an answer.
 A hanging model therefore hangs the host. Its clients see lateness, and an alarm that only a
 living loop puts off ends the process, whatever holds the interpreter.
 """
@@ -29,6 +31,7 @@ from kedge.adapters.process import wire
 from kedge.bundles import Bare, Composed, Transform
 from kedge.core.errors import KedgeError, ModelFailure, UnfitModel
 from kedge.core.generations import Online
+from kedge.independence import merges
 from kedge.lookups import lookups_of
 from kedge.ports import Artifacts, Loader, Model, Proof
 from kedge.tensors import check_proof
@@ -46,6 +49,8 @@ FLUSH_S = 2.0
 OOM_SCORE = 500
 """When memory runs out the kernel shall take a model, not a gateway."""
 LOAD_NICE = 5
+UNTESTED_S = 2.0
+"""For testing a model whose proof has no batch mark: it delays its readiness by as much at most."""
 Marks = NDArray[np.bool_] | None
 """Which rows had a feature that was not as its schema promises; None when none had."""
 NOWHERE = Online()
@@ -134,26 +139,27 @@ def serve(
     status.write("loading")
     try:
         model, load_s = load(loader, artifacts.verify(digest), trusted, memory_mb=memory_mb)
-        prove(model, artifacts.proof(digest))
+        together = prove(model, artifacts.proof(digest))
         if code is not None:
             transform = Transform(
                 artifacts.verify(code),
                 lambda spec: lookups_of(spec, generation, online, alone=False),
             )
-            prove(Bare(transform), artifacts.proof(code))
+            together = prove(Bare(transform), artifacts.proof(code)) and together
             model = Composed(transform, model)
         listener = _listen(path)
     except (KedgeError, OSError, MemoryError) as error:
         status.write("failed", f"{type(error).__name__}: {error}")
         return 1
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(Host(model).run(listener, parent, lambda: status.write("ready", "", load_s)))
+        host = Host(model, merges=together)
+        runner.run(host.run(listener, parent, lambda: status.write("ready", "", load_s)))
     status.gone()
     return 0
 
 
-def prove(model: Model, proof: Proof) -> None:
-    """Ask the golden rows.
+def prove(model: Model, proof: Proof) -> bool:
+    """Ask the golden rows. Returns whether rows of several requests may be asked together.
 
     Raises:
         UnfitModel: `golden_mismatch`.
@@ -161,6 +167,7 @@ def prove(model: Model, proof: Proof) -> None:
     fault = check_proof(model, proof)
     if fault is not None:
         raise UnfitModel(f"golden rows: {fault}", code="golden_mismatch")
+    return merges(model, proof, perf_counter, UNTESTED_S)
 
 
 class _Status:
@@ -205,10 +212,12 @@ def _listen(path: Path) -> socket.socket:
 
 
 class Host:
-    """Answers all clients, in batches of what has gathered."""
+    """Answers all clients: in batches of what has gathered, or request by request."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, *, merges: bool) -> None:
+        """Hold a model; without `merges` each request is asked as it was sent, and by itself."""
         self._model = model
+        self._merges = merges
         self._inputs = wire.Inputs(model.signature.inputs)
         self._hello = wire.frame(wire.greeting(model.signature))
         self._queue: deque[tuple[_Client, wire.Request, int]] = deque()
@@ -290,7 +299,8 @@ class Host:
             if (
                 live
                 and batch
-                and (rows + request.rows > BATCH_ROWS or request.shapes != batch[0][1].shapes
+                and (not self._merges
+                     or rows + request.rows > BATCH_ROWS or request.shapes != batch[0][1].shapes
                      or request.alone != batch[0][1].alone)
             ):  # fmt: skip
                 break

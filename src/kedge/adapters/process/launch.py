@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import perf_counter
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import msgspec
 
 from kedge.core.errors import CorruptArtifact, KedgeError, Refused, UnfitModel
 from kedge.core.generations import Online
 from kedge.core.values import Signature
-from kedge.tensors import ProbeResult
+from kedge.tensors import Grouped, Offered, ProbeResult
 
 PROBE_TIMEOUT_S = 60.0
 _LONGEST_LINE = 64 << 20
@@ -92,6 +92,8 @@ class _Answered(msgspec.Struct):
     outputs: dict[str, list[Any]]
     again: dict[str, list[Any]]
     fault: str | None = None
+    used: Literal["golden", "sample", "made"] = "golden"
+    grouped: Grouped = Grouped()
 
 
 class _Failed(msgspec.Struct):
@@ -126,13 +128,13 @@ def probe(
     artifacts: Path,
     digest: str,
     flavour: str = "",
-    rows: Callable[[Signature], dict[str, list[Any]]],
+    rows: Callable[[Signature], Offered],
     trusted: Sequence[str] = (),
     memory_mb: int = 4096,
     timeout_s: float = PROBE_TIMEOUT_S,
     loader: str | None = None,
 ) -> ProbeResult:
-    """Load a model in a process that may die of it, and ask it some rows, twice.
+    """Load a model in a process that may die of it, and ask it some rows, twice and in groupings.
 
     Without a flavour the digest is that of a transformation's bundle.
 
@@ -159,6 +161,7 @@ def probe(
     return ProbeResult(
         signature=said.loaded.signature, load_s=said.loaded.load_s, inputs=more.answered.inputs,
         outputs=more.answered.outputs, again=more.answered.again, fault=more.answered.fault,
+        used=more.answered.used, grouped=more.answered.grouped,
     )  # fmt: skip
 
 
@@ -250,7 +253,7 @@ def _read(
     return found
 
 
-def _tell(process: subprocess.Popen[bytes], rows: dict[str, list[Any]]) -> None:
+def _tell(process: subprocess.Popen[bytes], rows: Offered | dict[str, list[Any]]) -> None:
     """Hand the rows over. The child reads to the end before it touches the model."""
     assert process.stdin is not None
     with suppress(BrokenPipeError):  # it died: reading its answer will say of what

@@ -1,0 +1,232 @@
+"""Golden rows: where they come from, what they can show, and rows that are made where there are none.
+
+A comparison on rows that somebody sent or trained on is evidence. One on made rows is not: a function
+of zeros says little of the function. Made rows still differ from each other in every column, because
+only rows that differ can show that an answer depends on the rows beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import floor, isfinite, prod
+from typing import Any, Literal
+
+from kedge.core.values import Field, Value
+
+Origin = Literal["given", "training", "log", "made", "unknown"]
+"""`given`: by a person. `training`: rows of the training set. `log`: of the prediction log. `made`: by
+kedge. `unknown`: kept by a version of kedge that did not note it."""
+RowsMark = Literal["independent", "dependent", "unknown"]
+"""Whether an answer to a row is the same whatever rows are asked with it. `unknown`: not tested."""
+
+Lists = Mapping[str, Sequence[Any]]
+
+MADE = 8
+"""Made rows. Scales repeat after four rows, so each scale meets a row of either sign."""
+ROOM = 200_000
+"""Numbers that all made rows may hold together: a few megabytes as JSON."""
+LEAST = 3
+"""Made rows at least, however wide they are: one pair and one more."""
+SCALES = (1.0, 10.0, 0.1, 100.0)
+"""Of made floats of which no range is known. Rows of several magnitudes reveal a scale that is taken
+over the whole batch, as a dynamically quantised model takes it."""
+COUNTS = (2, 4, 2, 11)
+"""As many whole numbers from 0 are made where no range is known: small ones are likely to be known to
+a model that looks a code up."""
+WORDS = ("", "a", "b")
+_ROW, _COLUMN, _ITEM = 0.6180339887498949, 0.7548776662466927, 0.5698402909980532
+"""Steps of an additive sequence: values spread evenly, and are the same in every process."""
+
+
+class Known(Value, frozen=True):
+    """What is known of a column: its least and its largest number, or words that it has."""
+
+    low: float | None = None
+    high: float | None = None
+    words: tuple[str, ...] = ()
+
+
+def made_rows(
+    fields: Sequence[Field], known: Mapping[str, Known], like: Lists | None = None
+) -> dict[str, list[Any]]:
+    """Return rows that differ in every column; the last ones have nulls, where a column may have them.
+
+    Args:
+        fields: the columns.
+        known: the ranges and words to stay within.
+        like: rows whose first one says how long an open length is.
+    """
+    shapes = {field.name: _shape(field, like) for field in fields}
+    width = sum(prod(shape) for shape in shapes.values())
+    count = max(LEAST, min(MADE, ROOM // max(width, 1)))
+    found = {
+        field.name: [
+            _filled(field, shapes[field.name], known.get(field.name), row, column, [0])
+            for row in range(count)
+        ]
+        for column, field in enumerate(fields)
+    }
+    _add_nulls(fields, found)
+    return found
+
+
+def blank_rows(fields: Sequence[Field]) -> dict[str, list[Any]]:
+    """Return `LEAST` rows of zeros and blanks: no evidence, but what most code can be run on."""
+    return {
+        field.name: [
+            _blank(field, _shape(field, None)) for _ in range(LEAST)
+        ]
+        for field in fields
+    }  # fmt: skip
+
+
+def _blank(field: Field, shape: tuple[int, ...]) -> Any:
+    if shape:
+        return [_blank(field, shape[1:]) for _ in range(shape[0])]
+    if field.dtype in ("string", "bool"):
+        return "" if field.dtype == "string" else False
+    return 0.0 if field.dtype.startswith("float") else 0
+
+
+def _shape(field: Field, like: Lists | None) -> tuple[int, ...]:
+    value = like[field.name][0] if like and like.get(field.name) else None
+    shape = []
+    for size in field.shape:
+        held = len(value) if isinstance(value, list | tuple) else None
+        shape.append(size if size >= 0 else held or 1)
+        value = value[0] if isinstance(value, list | tuple) and value else None
+    return tuple(shape)
+
+
+def _filled(
+    field: Field,
+    shape: tuple[int, ...],
+    known: Known | None,
+    row: int,
+    column: int,
+    item: list[int],
+) -> Any:
+    """Return one row of this shape; `item` counts the places that are filled already."""
+    if not shape:
+        item[0] += 1
+        return _scalar(field, known or Known(), row, column, item[0] - 1)
+    return [_filled(field, shape[1:], known, row, column, item) for _ in range(shape[0])]
+
+
+def _scalar(field: Field, known: Known, row: int, column: int, item: int) -> Any:
+    at = (0.5 + row * _ROW + column * _COLUMN + item * _ITEM) % 1.0
+    if field.dtype == "bool":
+        return row > 0 and at >= 0.5  # row 0 is blank where nothing is known
+    if field.dtype == "string":
+        words = known.words or WORDS
+        return words[floor(at * len(words))] if known.words else words[row % len(words)]
+    whole = not field.dtype.startswith("float")
+    if known.low is not None and known.high is not None:
+        value = known.low + at * (known.high - known.low)
+    elif row == 0:
+        value = 0.0  # what most models can answer, whatever their columns mean
+    elif whole:
+        value = floor(at * COUNTS[row % len(COUNTS)])
+    else:
+        value = SCALES[row % len(SCALES)] * (at if row % 2 else 2 * at - 1)
+    return round(value) if whole else float(f"{value:.6g}")  # short as text
+
+
+def _add_nulls(fields: Sequence[Field], rows: dict[str, list[Any]]) -> None:
+    """Repeat two rows with nulls: in every column that may have one, then in every second one."""
+    may = [f.name for f in fields
+           if not f.shape and (f.dtype.startswith("float") or (f.dtype == "string" and f.nullable))]  # fmt: skip
+    for step in (1, 2) if len(may) > 1 else (1,) if may else ():
+        gone = set(may[::step])
+        for name, values in rows.items():
+            values.append(None if name in gone else values[step])
+
+
+# ---------------------------------------------------------------- what rows can show
+
+
+def count(rows: Lists) -> int:
+    """Return how many rows there are."""
+    return len(next(iter(rows.values()), ()))
+
+
+def distinct(rows: Lists) -> int:
+    """Return how many different rows there are."""
+    return len({repr(row) for row in zip(*rows.values(), strict=True)})
+
+
+def is_real(rows: Lists, origin: Origin) -> bool:
+    """Return whether rows are not made. Those that earlier versions of kedge made were all the same."""
+    return count(rows) > 0 and (distinct(rows) > 1 if origin == "unknown" else origin != "made")
+
+
+def joined(parts: Sequence[Lists]) -> dict[str, list[Any]]:
+    """Return the rows of all parts that have the same columns as the first."""
+    some = [part for part in parts if count(part)]
+    same = [part for part in some if part.keys() == some[0].keys()]
+    return (
+        {name: [value for part in same for value in part[name]] for name in some[0]} if some else {}
+    )
+
+
+def unlike(rows: Lists, known: Lists) -> dict[str, list[Any]]:
+    """Return each of the rows once, without those that are known; all have the same columns."""
+    order = tuple(rows)
+    met = (
+        {repr(row) for row in zip(*(known[name] for name in order), strict=True)}
+        if known
+        else set()
+    )
+    fresh = []
+    for n, row in enumerate(zip(*rows.values(), strict=True)):
+        said = repr(row)
+        if said not in met:
+            met.add(said)
+            fresh.append(n)
+    return taken(rows, fresh)
+
+
+def taken(rows: Lists, which: Sequence[int]) -> dict[str, list[Any]]:
+    """Return these of the rows."""
+    return {name: [values[n] for n in which] for name, values in rows.items()}
+
+
+def whole(rows: Lists) -> dict[str, list[Any]]:
+    """Return the rows that have no null."""
+    full = [n for n, row in enumerate(zip(*rows.values(), strict=True)) if None not in row]
+    return taken(rows, full)
+
+
+def spread(total: int, most: int) -> list[int]:
+    """Return at most `most` of the numbers below `total`, evenly spread."""
+    if total <= most:
+        return list(range(total))
+    return [n * total // most for n in range(most)]
+
+
+def seen(rows: Lists) -> dict[str, Known]:
+    """Return what rows tell of their columns. A column of one number is widened around it."""
+    found = {}
+    for name, values in rows.items():
+        flat = _flat(values)
+        words = tuple(sorted({value for value in flat if isinstance(value, str)}))
+        numbers = [
+            float(value) for value in flat
+            if isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+        ]  # fmt: skip
+        if words:
+            found[name] = Known(words=words)
+        elif numbers:
+            low, high = min(numbers), max(numbers)
+            if low == high:
+                low, high = low - abs(low or 1.0), high + abs(high or 1.0)
+                low = max(low, 0.0) if min(numbers) >= 0 else low
+            found[name] = Known(low, high)
+    return found
+
+
+def _flat(values: Sequence[Any]) -> list[Any]:
+    found: list[Any] = []
+    for value in values:
+        found.extend(_flat(value) if isinstance(value, list | tuple) else (value,))
+    return found

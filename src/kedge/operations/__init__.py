@@ -1,0 +1,1 @@
+"""Operations: what the verbs do, one package or module a noun."""

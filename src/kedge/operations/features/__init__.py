@@ -1,0 +1,1 @@
+"""Operations on features: golden rows of transformations, and comparisons on them."""

@@ -1,0 +1,99 @@
+"""Comparisons of two transformations: on real rows, or said to be untested."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import msgspec
+
+from kedge.authoring import spec_of
+from kedge.core.errors import KedgeError, Refused
+from kedge.core.features import Difference, Outcome, TransformVersion, compared, outcome_of, worst
+from kedge.core.golden import Origin, count, distinct, is_real, joined, made_rows, unlike, whole
+from kedge.core.values import Signature
+from kedge.operations.features.golden import GoldenRows, answers, by_key, real_rows
+from kedge.wiring import Workplace
+
+
+class Comparison(NamedTuple):
+    """How two transformations answer the same rows."""
+
+    outcome: Outcome
+    columns: tuple[Difference, ...]
+    on: dict[Origin, int]
+    """Rows that it was made on, by where they come from."""
+    made: list[str]
+    """Columns that were filled with made numbers: what is read by key."""
+    why: str
+    """Why it is untested; empty when it is not."""
+
+    def told(self) -> dict[str, Any]:
+        """As plain values."""
+        return {"outcome": self.outcome, "columns": [msgspec.to_builtins(one) for one in self.columns],
+                "compared_on": self.on, "made": self.made}  # fmt: skip
+
+
+def comparison_of(place: Workplace, old: TransformVersion, new: TransformVersion) -> Comparison:
+    """Compare two versions on the golden rows of both, on logged rows and on rows of a training set.
+
+    Without any of these, or when all rows are the same, the outcome is `untested`.
+
+    Raises:
+        Refused: `raw_differs`: one takes a column as something else than the other.
+    """
+    specs = [spec_of(place.artifacts.verify(one.digest)) for one in (old, new)]
+    fields = {field.name: field for spec in specs for field in spec.bare.inputs}
+    clash = [f.name for spec in specs for f in spec.bare.inputs if fields[f.name] != f]
+    if clash:
+        raise Refused(
+            f"{old.label} and {new.label} take {', '.join(clash)} as different types",
+            code="raw_differs", hint="shadow it: what callers send decides",
+        )  # fmt: skip
+    both = Signature(tuple(fields.values()), ())
+    proofs = [place.artifacts.proof(one.digest) for one in (old, new)]
+    kept = [
+        GoldenRows({name: one.inputs[name] for name in fields}, one.origin)
+        for one in proofs if fields.keys() <= one.inputs.keys()
+    ]  # fmt: skip
+    found = [one for one in kept if is_real(one.rows, one.origin)]
+    rows, real = _each_once([*found, *real_rows(place, old.schema, both)])
+    tested = distinct(rows) > 1
+    why = ""
+    if not tested:
+        why = "all rows to compare them on are the same" if real else "there are only made rows to compare them on"  # fmt: skip
+        spare = [one for one in kept if one.origin in ("made", "unknown")]
+        spare = spare or [GoldenRows(whole(made_rows(both.inputs, {})), "made")]
+        rows, real = joined([rows, *(one.rows for one in spare)]), [*real, *spare]
+    # Where an answer depends on the rows beside it, most callers ask one row by itself.
+    groupings = (False,) if all(one.rows == "independent" for one in proofs) else (False, True)
+    names = list(specs[0].schema.fields)
+    columns: tuple[Difference, ...] = ()
+    try:
+        for single in groupings:
+            before, after = (
+                answers(place, one.digest, one.label,
+                        {f.name: rows[f.name] for f in spec.bare.inputs}, single=single)
+                for one, spec in zip((old, new), specs, strict=True)
+            )  # fmt: skip
+            differ = compared(before, after, names, tested=tested)
+            columns = worst(columns, differ) if columns else differ
+    except KedgeError:
+        if tested:
+            raise
+        # Rows that are made for want of others may be senseless to either.
+        columns = tuple(Difference(name, "untested", 0, None, None) for name in names)
+    on: dict[Origin, int] = {}
+    for one in real:
+        on[one.origin] = on.get(one.origin, 0) + count(one.rows)
+    return Comparison(outcome_of(columns), columns, on, by_key(both), why)
+
+
+def _each_once(parts: list[GoldenRows]) -> tuple[dict[str, list[Any]], list[GoldenRows]]:
+    """Join real rows, each once: what is in the log today may be a golden row already."""
+    rows: dict[str, list[Any]] = {}
+    found = []
+    for one in parts:
+        fresh = unlike(one.rows, rows)
+        found.append(GoldenRows(fresh, one.origin))
+        rows = joined([rows, fresh])
+    return rows, [one for one in found if count(one.rows)]
