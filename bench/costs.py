@@ -163,12 +163,13 @@ def keyless(rng: np.random.Generator, world: World) -> dict[str, Times]:
         fewest = np.cumsum(arm[begin:]) >= LEAST
         needed = log(1 / ALPHA)
         more = needed - log(FIRST_SHARE / (1 if world.paired else STEPS))
-        found[name] = tuple(
+        hours = [
             (begin + int(hit[0])) / n * 24
             if len(hit := np.flatnonzero(fewest & (of >= level)))
             else inf
             for of, level in zip(logs, (needed, more), strict=True)
-        )
+        ]
+        found[name] = hours[0], hours[1]
     return found
 
 

@@ -34,7 +34,7 @@ from kedge.core.windows import (
     Spent,
     Window,
 )
-from kedge.engine.watch import SEGMENTS, Watch, turned
+from kedge.engine.watch import SEGMENTS, UNREADABLE, Watch, turned
 from kedge.testing.samples import release
 
 change = msgspec.structs.replace
@@ -151,6 +151,22 @@ def test_an_upgrade_begins_the_evidence_anew_and_says_so() -> None:
     assert watch.cursor == 9
     assert "upgraded" in watch.facts(100.0).restarted
     assert "upgraded" in Watch(CANARY, watch.snapshot()).facts(100.0).restarted
+
+
+@pytest.mark.parametrize("harm", ["cut", "swapped", "other"])
+def test_what_was_kept_and_cannot_be_read_is_begun_anew_and_said(harm: str) -> None:
+    watch = Watch(CANARY)
+    for at in range(100, 110):
+        watch.fold(failing(at))
+    kept = msgspec.msgpack.decode(watch.snapshot())
+    raw = {
+        "cut": watch.snapshot()[:-40],
+        "swapped": msgspec.msgpack.encode({**kept, "judge": b"\x00" + kept["judge"]}),
+        "other": msgspec.msgpack.encode({**kept, "totals": "none"}),
+    }[harm]
+    again = Watch(CANARY, raw)
+    assert again.restarted == UNREADABLE
+    assert again.facts(200.0).units == (0, 0)
 
 
 def test_another_policy_is_not_given_the_promise_anew() -> None:

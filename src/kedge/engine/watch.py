@@ -49,6 +49,8 @@ from kedge.core.windows import (
 EXAMPLES = 20
 SEGMENTS = 2_000
 """Segments counted in one comparison; the rest is left to `other`, and counted."""
+UNREADABLE = "what was kept of it cannot be read"
+"""Damaged, or written by a kedge that counts differently: never a reason to stop judging."""
 HELD_S = 2.0
 """How long a second waits for the windows of all workers: each writes once a second."""
 LULL_S = 5
@@ -155,7 +157,11 @@ class Watch:
         self.label_coverage: dict[str, tuple[int, int]] = {}
         """By arm: labelled, and predictions that were given. Told by the patrol, not kept."""
         if kept is not None:
-            self._restore(state, _unpack(kept))
+            try:
+                self._restore(state, _unpack(kept))
+            except (msgspec.MsgspecError, ValueError, KeyError, TypeError):
+                self.__init__(state)  # type: ignore[misc]
+                self.restarted = UNREADABLE
 
     def fits(self, state: State) -> bool:
         """Whether this is the watch of the row as it is now."""
