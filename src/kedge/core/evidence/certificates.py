@@ -43,7 +43,7 @@ def proof(step: Step, metric: str, name: str, rail: Rail, row: int, floor: float
             lacking = step.missing(1) * float(step.part_of_labels(np.array([row]), 1)[0])
             y1, _ = bets.capped(np.ones(1), np.ones(1), rail.worse_by, 1)
             found += float(lacking * np.log1p(-bets.CERTIFICATE_BETS.max() * y1[0]))
-        return found / step.dependence.times()
+        return found / step.dependence.times(careful=True)
     asked, bad = step.arrays["first"][row].tolist()
     bad += int(step.arrays["bad"][row, 1])
     units = asked + int(step.arrays["met"][row, 1])
