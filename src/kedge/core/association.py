@@ -10,6 +10,7 @@ twenty columns cost one inversion a fold.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from math import inf, isfinite, sqrt
 from typing import Any, NamedTuple
 
@@ -115,6 +116,12 @@ class Relations:
         self.x = np.concatenate([one for one, _ in parts], axis=1)
         self.x_now = np.concatenate([two for _, two in parts], axis=1)
 
+    def rows(self, before: Ints, now: Ints) -> Relations:
+        """Return the same of some rows of either window."""
+        found = copy(self)
+        found.x, found.x_now = self.x[before], self.x_now[now]
+        return found
+
     def split(self, names: Iterable[str]) -> tuple[Ints, Ints]:
         """Return the inputs of these columns, and those of the others, in their order."""
         own = np.sort(np.concatenate([np.empty(0, np.intp), *(self.at[name] for name in names)]))
@@ -135,6 +142,9 @@ class Structure:
         self._fold = np.arange(rows) % FOLDS
         grams = [known.x[self._fold == k].T @ known.x[self._fold == k] for k in range(FOLDS)]
         self._grams = [sum(grams) - gram for gram in grams]
+        self.predicted: dict[str, tuple[Floats, Floats]] = {}
+        """Each column's inputs as the others have them, of both windows; (n, k) and (m, k)."""
+        self.whole = self.held()
 
     def held(self, without: Iterable[str] = ()) -> dict[str, Held]:
         """Return how much of each column's relation to the others is left.
@@ -142,8 +152,7 @@ class Structure:
         Args:
             without: columns that take no part.
         """
-        known = self.known
-        gone = set(without)
+        known, gone = self.known, set(without)
         _, kept = known.split(gone)
         place = np.full(known.x.shape[1], -1)
         place[kept] = np.arange(len(kept))
@@ -156,6 +165,8 @@ class Structure:
             weights = _each_by_the_others(gram[np.ix_(kept, kept)], list(own.values()))
             before[self._fold == k] = x[self._fold == k] @ weights
             after += now @ weights / FOLDS
+        if not gone:
+            self.predicted = {name: (before[:, at], after[:, at]) for name, at in own.items()}
         return {name: self._held(x[:, at], before[:, at], now[:, at], after[:, at])
                 for name, at in own.items()}  # fmt: skip
 
@@ -262,7 +273,14 @@ class Outcomes:
         slope = now / usual
         return Effect(slope, sqrt(error_now**2 + (slope * error) ** 2) / usual, usual / error)
 
-    def changed(self, without: Iterable[str] = ()) -> float:
+    def left(self, names: Iterable[str]) -> tuple[Floats, Floats]:
+        """Return what is left of the outcomes, less what the columns but these say of them."""
+        rest, weights = self.without(names)
+        known = self.known
+        return (self.truth[0] - self._mean - known.x[:, rest] @ weights,
+                self.truth[1] - self._mean - known.x_now[:, rest] @ weights)  # fmt: skip
+
+    def changed(self, without: Iterable[str] = (), most: float = inf) -> float:
         """Return whether the outcomes go with the columns in another way, as a normal quantile.
 
         If some columns are false in any way, and nothing else happened, then the outcomes go with
@@ -271,27 +289,34 @@ class Outcomes:
 
         Args:
             without: columns that take no part.
+            most: beyond this, how large it is does not matter.
         """
         gone = set(without)
-        rest, weights = self.without(gone)
-        left = [self.truth[0] - self._mean - self.known.x[:, rest] @ weights,
-                self.truth[1] - self._mean - self.known.x_now[:, rest] @ weights]  # fmt: skip
-        said = [self._said(name) for name in self.known.names if name not in gone]
-        tests = []
+        _, rest = self.known.split(gone)
+        left = self.left(gone)
+        found = 0.0
         for fine in (False, True):
-            moments = []
-            for side, x in enumerate((self.known.x, self.known.x_now)):
-                one = np.ones((len(x), 1))
-                for output in range(left[0].shape[1]):
-                    by = x[:, rest] if fine else np.stack(
-                        [each[side][:, output] for each in said], axis=1
-                    ) if said else np.empty((len(x), 0))  # fmt: skip
-                    moments.append(left[side][:, output, None] * np.concatenate([one, by], axis=1))
-            half = len(moments) // 2
-            pair = [np.concatenate(moments[:half], axis=1), np.concatenate(moments[half:], axis=1)]
+            pair = [self._moments(side, left[side], gone, rest if fine else None)
+                    for side in (0, 1)]  # fmt: skip
             if pair[0].shape[1] * ROWS_EACH < min(len(pair[0]), len(pair[1])):
-                tests.append(_quantile(*_distance(pair, self.units)))
-        return max(tests, default=0.0)
+                found = max(found, _quantile(*_distance(pair, self.units)))
+            if found > most:
+                break
+        return found
+
+    def _moments(self, side: int, left: Floats, gone: set[str], fine: Ints | None) -> Floats:
+        """By row, what is left times 1 and times the inputs, or times what each column says."""
+        x = self.known.x if side == 0 else self.known.x_now
+        one = np.ones((len(x), 1))
+        parts = []
+        for output in range(left.shape[1]):
+            if fine is not None:
+                by = [x[:, fine]]
+            else:
+                by = [x[:, at] @ self._weights[at, output, None]
+                      for name, at in self.known.at.items() if name not in gone]  # fmt: skip
+            parts.append(left[:, output, None] * np.concatenate([one, *by], axis=1))
+        return np.concatenate(parts, axis=1)
 
 
 def _partial(truth: Floats, rest: Floats, own: Floats) -> tuple[float, float]:

@@ -53,6 +53,8 @@ from kedge.core.defects import (
 )
 from kedge.core.facts import Facts, Sample, checked
 from kedge.core.findings import Cause, Diagnosis, Estimate, Evidence, Finding, Kind, Missing
+from kedge.core.hidden import hidden
+from kedge.core.suspects import NOTHING
 from kedge.core.world import Window, hardest, part, reason, spells
 
 Z = 3.5
@@ -85,6 +87,7 @@ def diagnose(facts: Facts) -> Diagnosis:
     case = _Case(facts)
     trusted = case.instruments()
     case.data()
+    case.hidden()
     if trusted:
         case.release()
         case.serving()
@@ -112,6 +115,7 @@ class _Case:
         self.evidence: list[Evidence] = []
         self.missing: dict[str, Missing] = {}
         self.broken: list[Defect] = []
+        self.judged = NOTHING
         self.contrast: Mean | None = None
         self.rise: Mean | None = None
         self.spell = ""
@@ -212,6 +216,20 @@ class _Case:
         self.findings.append(Finding(
             cause=Cause.DATA, statement=text + more, effect=self._added(),
             columns=tuple(dict.fromkeys(fault.column for fault in self.broken)),
+        ))  # fmt: skip
+
+    def hidden(self) -> None:
+        """Is a column stale or recoded? Its values are plausible; what they go with is not."""
+        if self.facts.reference is None or any(fault.code in WHOLE for fault in self.broken):
+            return
+        self.judged = hidden(self.facts, {fault.column for fault in self.broken})
+        proven = self.judged.proven
+        if not proven:
+            return
+        self.tell("hidden", self.judged.text, "yes")
+        self.findings.append(Finding(
+            cause=Cause.DATA, kind=Kind(proven[0].kind), statement=self.judged.text,
+            columns=tuple(each.column for each in proven), suspects=proven,
         ))  # fmt: skip
 
     def _added(self) -> Estimate | None:
@@ -433,7 +451,7 @@ class _Case:
             self.tell("world", "the release of the reference did not answer today", "not asked")
             return
         clean = ~self._touched()
-        if any(fault.code in WHOLE for fault in self.broken) or not clean.any():
+        if self._every() or not clean.any():
             self.tell("world", "every request is touched by a broken column", "not asked")
             return
         now_mean = mean_of(np.where(clean, today, np.nan), now.units)
@@ -449,6 +467,10 @@ class _Case:
         if verdict == "yes" and self._usual_spell(np.where(clean, today, np.nan), now_mean.mean):
             return
         self._explain(today, clean, verdict)
+
+    def _every(self) -> bool:
+        """Whether a broken column touches every request."""
+        return bool(self.judged.proven) or any(fault.code in WHOLE for fault in self.broken)
 
     def _usual_spell(self, today: Floats, mean: float) -> bool:
         """Whether the reference had such times as well, and they ended."""
@@ -497,7 +519,7 @@ class _Case:
                 return
         if verdict == "unclear":
             self._want(self.rise, WORLD_MARGIN)
-        if verdict != "yes":
+        if verdict != "yes" or self._alike():
             return
         for kind, statement, effect, rows in reason(
             before, after, self.rise, self.floor, Z, binary=binary
@@ -514,6 +536,22 @@ class _Case:
             self.findings.append(
                 Finding(cause=Cause.WORLD, kind=kind, statement=statement, effect=effect)
             )
+
+    def _alike(self) -> bool:
+        """Whether a stale or recoded column would look like the changed world."""
+        suspects = self.judged.alike
+        if not suspects:
+            self.tell("hidden", "no column that is stale or recoded would look like it", "no")
+            return False
+        assert self.rise is not None
+        self.tell("hidden", self.judged.text, "unclear")
+        names = ", ".join(each.column for each in suspects)
+        self.findings.append(Finding(
+            cause=Cause.CANNOT_TELL, kind=Kind.WORLD_OR_DATA, effect=self.rise.estimate(),
+            statement=f"world or data: cannot tell; check {names}: {self.judged.text}",
+            columns=tuple(each.column for each in suspects), suspects=suspects,
+        ))  # fmt: skip
+        return True
 
     def _beyond(self, today: Floats, clean: NDArray[np.bool_]) -> bool:
         """Whether requests without a fault lose more than the hardest ones ever did.

@@ -6,6 +6,7 @@ Codes are part of the interface: they never change their meaning. Sentences may.
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Literal
 
 from kedge.core.values import Value
 
@@ -40,6 +41,12 @@ class Kind(StrEnum):
     """Of the world: hardly any input is like one of the reference."""
     INSTRUMENTATION = "instrumentation"
     """Cannot tell, since the figures cannot be trusted."""
+    STALE = "stale"
+    """Of the data: values that were right for an earlier request."""
+    RECODED = "recoded"
+    """Of the data: codes that have changed places."""
+    WORLD_OR_DATA = "world_or_data"
+    """Cannot tell: a changed world and a stale or recoded column would look the same."""
 
 
 class Act(StrEnum):
@@ -78,6 +85,14 @@ class Estimate(Value, frozen=True):
         return f"{self.value:+.3g} [{self.low:+.3g}, {self.high:+.3g}]"
 
 
+class Suspect(Value, frozen=True):
+    """A column that may be false although its values are plausible, and why."""
+
+    column: str
+    kind: Literal["stale", "recoded"]
+    text: str
+
+
 class Finding(Value, frozen=True, kw_only=True):
     """One cause. `share` is its part of the whole rise since the reference, where both are known."""
 
@@ -88,6 +103,8 @@ class Finding(Value, frozen=True, kw_only=True):
     share: float | None = None
     columns: tuple[str, ...] = ()
     """The columns that it is about, the worst first."""
+    suspects: tuple[Suspect, ...] = ()
+    """Of `stale` and `recoded`, the columns that are; of `world_or_data`, those to check."""
 
 
 class Evidence(Value, frozen=True, kw_only=True):
