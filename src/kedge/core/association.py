@@ -134,8 +134,16 @@ class Relations:
 class Structure:
     """How the columns of either window hang together."""
 
-    def __init__(self, known: Relations, times: tuple[Floats, Floats] | None) -> None:
-        """Add up the reference's Gram matrices, a fold each."""
+    def __init__(
+        self, known: Relations, times: tuple[Floats, Floats] | None, without: Iterable[str] = ()
+    ) -> None:
+        """Add up the reference's Gram matrices, a fold each.
+
+        Args:
+            known: the columns.
+            times: of the rows, Unix seconds; None: they are independent.
+            without: columns that take no part in `whole`.
+        """
         self.known = known
         rows = len(known.x)
         self._stretches = Stretches(times, (rows, len(known.x_now)))
@@ -144,13 +152,14 @@ class Structure:
         self._grams = [sum(grams) - gram for gram in grams]
         self.predicted: dict[str, tuple[Floats, Floats]] = {}
         """Each column's inputs as the others have them, of both windows; (n, k) and (m, k)."""
-        self.whole = self.held()
+        self.whole = self.held(without, keep=True)
 
-    def held(self, without: Iterable[str] = ()) -> dict[str, Held]:
+    def held(self, without: Iterable[str] = (), *, keep: bool = False) -> dict[str, Held]:
         """Return how much of each column's relation to the others is left.
 
         Args:
             without: columns that take no part.
+            keep: remember what the others say of each column, in `predicted`.
         """
         known, gone = self.known, set(without)
         _, kept = known.split(gone)
@@ -165,7 +174,7 @@ class Structure:
             weights = _each_by_the_others(gram[np.ix_(kept, kept)], list(own.values()))
             before[self._fold == k] = x[self._fold == k] @ weights
             after += now @ weights / FOLDS
-        if not gone:
+        if keep:
             self.predicted = {name: (before[:, at], after[:, at]) for name, at in own.items()}
         return {name: self._held(x[:, at], before[:, at], now[:, at], after[:, at])
                 for name, at in own.items()}  # fmt: skip

@@ -451,6 +451,9 @@ class _Case:
             self.tell("world", "the release of the reference did not answer today", "not asked")
             return
         clean = ~self._touched()
+        if self.judged.explained:
+            self.tell("world", "without the broken columns, outcomes go with all else as they did", "no")
+            return
         if self._every() or not clean.any():
             self.tell("world", "every request is touched by a broken column", "not asked")
             return

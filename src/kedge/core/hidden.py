@@ -35,12 +35,11 @@ def hidden(facts: Facts, broken: Collection[str]) -> Judged:
     times = None if ref.at is None or now.at is None else (ref.at, now.at)
     names = [
         name for name, one in before.items()
-        if name in after and name not in broken
-        and (one.dtype.kind == "O") is (after[name].dtype.kind == "O")
+        if name in after and (one.dtype.kind == "O") is (after[name].dtype.kind == "O")
         and not stepped(one, after[name], (ref.at, now.at))
     ]  # fmt: skip
     repeats = Windows((ref.units, now.units), times).repeats(
-        {name: before[name] for name in names}, after
+        {name: before[name] for name in names if name not in broken}, after
     )
     if repeats:
         proven = tuple(Suspect(name, "stale", f"{name}: {told.text}") for name, told in repeats.items())
@@ -48,7 +47,7 @@ def hidden(facts: Facts, broken: Collection[str]) -> Judged:
     truth, truth_now = _numbers(facts, ref, now)
     ordered = sorted(names, key=lambda name: -_says(before[name], ref.scores))
     return judged(
-        Side(before, truth, ref.units, ref.at), Side(after, truth_now, now.units, now.at), ordered
+        Side(before, truth, ref.units, ref.at), Side(after, truth_now, now.units, now.at), ordered, broken
     )
 
 

@@ -94,7 +94,7 @@ class Windows:
     ) -> dict[str, Repeats]:
         """Return the columns that repeat earlier values more often than they did.
 
-        Requests that are sent twice repeat every column. So what half of the columns do that could
+        Requests that are sent twice repeat every column. So what most of the columns do that could
         is a change of the traffic, and no column's fault.
 
         Args:
@@ -108,7 +108,7 @@ class Windows:
             able = {name: pair for name, pair in shares.items()
                     if min(pair.rows) >= LEAST_PAIRS and pair.before <= OFTEN}  # fmt: skip
             risen = {name: pair for name, pair in able.items() if pair.risen}
-            if len(risen) * 2 < len(able) or len(able) == 1:
+            if len(risen) * 2 <= len(able) or len(able) == 1:
                 found = {**risen, **found}
         return found
 

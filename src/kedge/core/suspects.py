@@ -10,7 +10,8 @@ Then the column is a suspect, and neither the world nor the data is named.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from itertools import combinations
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -38,10 +39,16 @@ CHANGED = 4.0
 """From here on (a normal quantile), outcomes go with the columns in another way than they did."""
 SAME = 3.0
 """Up to here they go with the other columns as they did."""
+EXPLAINED = 1 / 3
+"""Of the change, what may be left without the broken columns: values that are fitted in a curve leave some."""
+GONE = 0.4
+"""Of a column's relation to the others, what may be left of it where no outcome can confirm that it is broken."""
 KNOWN = 4.0
 """Standard errors of a column's effect on the outcome, from which it is known to have one."""
 LEAST_LABELS = 4 * LEAST
 """Labelled rows of either window: a regression on a dozen columns says nothing with fewer."""
+ASKED = 8
+"""Broken columns of which each two are tried together, those that lost the most: 28 pairs."""
 MOST = 4
 """Columns that may be broken at once, as those of one source; where more are, the world is another."""
 
@@ -55,6 +62,8 @@ class Judged(NamedTuple):
     """Columns that may be, where a changed world would look the same."""
     text: str
     """In words, for the table of evidence."""
+    explained: bool = False
+    """Whether columns that are broken in another way account for all that changed."""
 
 
 NOTHING = Judged((), (), "")
@@ -70,85 +79,136 @@ class Side(NamedTuple):
     at: Floats | None
 
 
-def judged(before: Side, now: Side, names: Sequence[str]) -> Judged:
+def judged(before: Side, now: Side, names: Sequence[str], broken: Collection[str] = ()) -> Judged:
     """Return which columns are stale or recoded, and which may be.
 
     Args:
         before: the reference.
         now: today.
-        names: columns to look at, the most important first; without those known to be broken.
+        names: columns to look at, the most important first.
+        broken: those of them that are known to be broken in another way.
     """
     if not names:
         return NOTHING
-    return _Judging(before, now, names).judged()
+    return _Judging(before, now, names, broken).judged()
 
 
 class _Judging:
     """One look at all columns."""
 
-    def __init__(self, before: Side, now: Side, names: Sequence[str]) -> None:
-        sides = [_spaced(side) for side in (before, now)]
-        self.sides = sides
-        times = None if before.at is None or now.at is None else (sides[0].at, sides[1].at)
-        self.relations = Relations(sides[0].columns, sides[1].columns, names)
-        self.structure = Structure(self.relations, times)  # type: ignore[arg-type]
-        self.names = [name for name in self.relations.names if len(self.relations.at[name])]
+    def __init__(
+        self, before: Side, now: Side, names: Sequence[str], broken: Collection[str]
+    ) -> None:
+        self.sides = [_spaced(side) for side in (before, now)]
+        one, two = self.sides
+        times = None if one.at is None or two.at is None else (one.at, two.at)
+        self.relations = Relations(one.columns, two.columns, names)
+        self.known = [name for name in self.relations.names if name in broken]
+        self.names = [name for name in self.relations.names
+                      if name not in broken and len(self.relations.at[name])]  # fmt: skip
+        self.structure = Structure(self.relations, times, self.known)
         self.outcomes: Outcomes | None = None
         self.changed = 0.0
-        self.labelled = [np.flatnonzero(~np.isnan(side.truth).any(axis=1)) for side in sides]
+        self.explained = False
+        self.labelled = [np.flatnonzero(~np.isnan(side.truth).any(axis=1)) for side in self.sides]
         if min(len(rows) for rows in self.labelled) >= LEAST_LABELS:
-            self.outcomes = Outcomes(
-                self.relations.rows(*self.labelled),
-                (sides[0].truth[self.labelled[0]], sides[1].truth[self.labelled[1]]),
-                (_of(sides[0].units, self.labelled[0]), _of(sides[1].units, self.labelled[1])),
-            )
-            self.changed = self.outcomes.changed()
+            self._with_outcomes()
+
+    def _with_outcomes(self) -> None:
+        (one, two), (rows, rows_now) = self.sides, self.labelled
+        self.outcomes = Outcomes(
+            self.relations.rows(rows, rows_now), (one.truth[rows], two.truth[rows_now]),
+            (_of(one.units, rows), _of(two.units, rows_now)),
+        )  # fmt: skip
+        self.changed = self._changed()
+        if self.known:
+            whole = self.outcomes.changed()
+            self.explained = whole >= CHANGED and self.changed <= max(SAME, EXPLAINED * whole)
+
+    def _changed(self, without: Sequence[str] = (), most: float = np.inf) -> float:
+        assert self.outcomes is not None
+        return self.outcomes.changed([*self.known, *without], most)
 
     def judged(self) -> Judged:
         """Ask the columns among themselves first, then with the outcomes."""
-        broken = self._broken()
-        proven = [found for name in broken if (found := self._proven(name, broken)) is not None]
+        proven = self._proven()
         if not proven:
             proven = [found for name in self.names if (found := self._moved(name)) is not None][:1]
-        if proven:
-            return Judged(tuple(proven), (), "; ".join(each.text for each in proven))
-        alike = self._alike(broken)
-        return Judged((), tuple(alike), "; ".join(each.text for each in alike))
+        alike = [] if proven else self._alike()
+        told = "; ".join(each.text for each in proven or alike)
+        return Judged(tuple(proven), tuple(alike), told, self.explained)
 
     # ------------------------------------------------------------ among the columns
 
     def _broken(self) -> list[str]:
-        """The fewest columns without which the others hang together as they did."""
+        """The fewest columns without which the others hang together as they did.
+
+        Where several would do, as one of two columns that go with each other only, the outcomes
+        decide: without those that are false they go with all else as they did.
+        """
+        fallen = sorted((name for name, one in self.structure.whole.items() if _fallen(one)),
+                        key=lambda name: self.structure.whole[name].slope)[:ASKED]  # fmt: skip
+        if self.outcomes is not None and self.changed >= CHANGED:
+            most = max(SAME, EXPLAINED * self.changed)
+            for size in (1, 2):
+                left = {some: self._changed(some, most) for some in combinations(fallen, size)}
+                for some in sorted(left, key=lambda some: left[some]):
+                    if left[some] <= most and not self._fallen(some):
+                        return list(some)
         gone: list[str] = []
-        held = self.structure.whole
-        while True:
-            fallen = sorted((name for name, one in held.items() if _fallen(one)),
-                            key=lambda name: held[name].slope)  # fmt: skip
-            if not fallen:
-                return gone
+        while fallen:
             if len(gone) == MOST:
                 return []
-            left = {name: self.structure.held([*gone, name]) for name in fallen[:MOST]}
-            best = min(left, key=lambda name: (_misfit(left[name]), held[name].slope))
-            gone.append(best)
-            held = left[best]
+            left_ = {name: self._misfit([*gone, name]) for name in fallen[:MOST]}
+            gone.append(min(left_, key=lambda name: left_[name]))
+            fallen = self._fallen(gone)
+        return gone
 
-    def _proven(self, name: str, broken: Sequence[str]) -> Suspect | None:
-        """A column that no longer goes with the others; nor with the outcome, where that is known."""
-        held = self.structure.held([each for each in broken if each != name]).get(name)
-        if held is None or not _fallen(held):
-            return None
-        moved = self._recoded(name)
-        if self.outcomes is not None:
-            effect = self.outcomes.effect(name)
-            if effect.size < KNOWN:
-                return None  # it says nothing of the outcome, so it can do no harm
-            if self.changed < CHANGED or not _less(effect):
-                return None
-        kind: Literal["stale", "recoded"] = "recoded" if moved is not None else "stale"
-        text = (f"{name} goes with the other columns of its request {max(held.slope, 0):.0%} as much as it did, "
-                "and these with each other as they did")  # fmt: skip
-        return Suspect(name, kind, text + (f": {_said(moved)}" if moved is not None else ""))
+    def _fallen(self, without: Sequence[str]) -> list[str]:
+        held = self.structure.held([*self.known, *without])
+        return sorted((n for n, one in held.items() if _fallen(one)), key=lambda n: held[n].slope)
+
+    def _misfit(self, without: Sequence[str]) -> float:
+        """How much is broken still, in squared standard errors."""
+        held = self.structure.held([*self.known, *without]).values()
+        return float(sum(np.square((1 - one.slope) / one.se) for one in held if _fallen(one)))
+
+    def _proven(self) -> list[Suspect]:
+        """Columns that no longer go with the others; nor with the outcome, where that is known."""
+        broken = self._broken()
+        if not broken or not self._harm(broken):
+            return []
+        found = []
+        for name in broken:
+            slope = self._held(name, broken).slope
+            moved = self._recoded(name)
+            text = (f"{name} goes with the other columns of its request {max(slope, 0):.0%} as much as it did, "
+                    "and these with each other as they did")  # fmt: skip
+            text += f": {_said(moved)}" if moved is not None else ""
+            found.append(Suspect(name, "recoded" if moved is not None else "stale", text))
+        return found
+
+    def _held(self, name: str, broken: Sequence[str]) -> Held:
+        """How a broken column goes with those that are not."""
+        others = [each for each in broken if each != name]
+        return self.structure.held([*self.known, *others]).get(name, Held(0.0, 0.0, np.inf, 1.0))
+
+    def _harm(self, broken: Sequence[str]) -> bool:
+        """Whether the outcomes say that these columns are false: without them all is as it was.
+
+        Where labels are too few to ask, or something else changed as well, the columns themselves
+        must be surer.
+        """
+        held = [self._held(name, broken) for name in broken]
+        surely = all(one.slope < GONE for one in held)
+        if self.outcomes is None:
+            return surely
+        if self.changed < CHANGED:
+            return False
+        if self._changed(broken) <= max(SAME, EXPLAINED * self.changed):
+            return True
+        effects = [self.outcomes.effect(name) for name in broken]
+        return surely and all(effect.size > KNOWN and _less(effect) for effect in effects)
 
     def _moved(self, name: str) -> Suspect | None:
         """A column whose codes have changed places, by two of the three things that go with them."""
@@ -163,19 +223,19 @@ class _Judging:
             return None
         left = None
         if self.outcomes is not None:
-            left = (*self.outcomes.left([name]), *self.labelled)
+            left = (*self.outcomes.left([*self.known, name]), *self.labelled)
         columns = self.sides[0].columns[name], self.sides[1].columns[name]
         return recoded(coding, columns, self.structure.predicted.get(name), left)  # type: ignore[arg-type]
 
     # ------------------------------------------------------------ with the outcomes
 
-    def _alike(self, broken: Sequence[str]) -> list[Suspect]:
+    def _alike(self) -> list[Suspect]:
         """Columns without which the outcomes go with everything as they did."""
         if self.outcomes is None or self.changed < CHANGED:
             return []
         found = []
         for name in self.names:
-            if self.outcomes.changed([name], SAME) > SAME:
+            if self._changed([name], SAME) > SAME:
                 continue
             suspect = self._suspect(name)
             if suspect is not None:
@@ -207,14 +267,9 @@ def _fallen(held: Held) -> bool:
     )
 
 
-def _misfit(held: Mapping[str, Held]) -> float:
-    """How much is broken still, in squared standard errors."""
-    return float(sum(np.square((1 - one.slope) / one.se) for one in held.values() if _fallen(one)))
-
-
 def _less(effect: Effect) -> bool:
     """Whether a column says less of the outcome than it did."""
-    return 1 - effect.slope > 2 * effect.se
+    return effect.slope < 0.5 and 1 - effect.slope > PROOF * effect.se
 
 
 def _said(moved: Recoded) -> str:
