@@ -99,9 +99,13 @@ def factors(rng: Rng, n: int, day: int) -> Rows:
     x[:, 2] = np.exp(x[:, 2])
     columns = {f"m{k}": x[:, k] for k in range(10)}
     columns["grade"] = code(z[:, 0] + 0.6 * rng.normal(size=n), (5, 3, 2, 4, 1))
-    columns["zone"] = np.random.default_rng(12).permutation(8)[
-        code(z[:, 1] + 0.8 * rng.normal(size=n), (4, 3, 5, 2, 1, 6, 2, 1)).astype(int)
-    ].astype(np.float64)
+    columns["zone"] = (
+        np.random.default_rng(12)
+        .permutation(8)[
+            code(z[:, 1] + 0.8 * rng.normal(size=n), (4, 3, 5, 2, 1, 6, 2, 1)).astype(int)
+        ]
+        .astype(np.float64)
+    )
     effect = np.random.default_rng(13).normal(size=8)
     eta = (1.2 * x[:, 0] - 0.8 * x[:, 1] + 0.9 * np.log(x[:, 2]) + effect[columns["zone"].astype(int)]
            + 0.5 * (columns["grade"] - 2) - 0.3)  # fmt: skip
@@ -176,7 +180,10 @@ def chained(rng: Rng, n: int, day: int) -> Rows:
 def shops(rng: Rng, n: int, day: int) -> Rows:
     """Shops that report by the hour: readings that all requests of an hour share, a number."""
     fixed = np.random.default_rng(41)
-    size, city = fixed.lognormal(0, 0.5, 300), fixed.choice(7, 300, p=(0.3, 0.2, 0.15, 0.12, 0.1, 0.08, 0.05))
+    size, city = (
+        fixed.lognormal(0, 0.5, 300),
+        fixed.choice(7, 300, p=(0.3, 0.2, 0.15, 0.12, 0.1, 0.08, 0.05)),
+    )
     shop = rng.integers(0, 300, n)
     at = np.sort(rng.uniform(0, 86_400, n)) + 86_400 * day
     hour = np.floor(at % 86_400 / 3_600).astype(int)
@@ -188,7 +195,10 @@ def shops(rng: Rng, n: int, day: int) -> Rows:
         "weekday": rng.choice(7, n).astype(np.float64), "promo": (rng.random(n) < 0.2).astype(np.float64),
         "basket": rng.gamma(2, 5, n),
     }  # fmt: skip
-    by, on = np.array([0.0, 0.8, -0.5, 1.0, -1.2, 0.4, 1.5]), np.array([0, 0.2, -0.3, 0.6, 1.2, 2.0, -0.8])
+    by, on = (
+        np.array([0.0, 0.8, -0.5, 1.0, -1.2, 0.4, 1.5]),
+        np.array([0, 0.2, -0.3, 0.6, 1.2, 2.0, -0.8]),
+    )
     y = (1.2 * np.log1p(stock) - 1.5 * np.log(price) + by[city[shop]] - 0.3 * columns["queue"] + on[columns["weekday"].astype(int)]
          + 1.0 * columns["promo"] + 0.5 * np.log(columns["basket"]) + 0.7 * rng.normal(size=n))  # fmt: skip
     return Rows(columns, y, shop.astype(object), at)
@@ -442,7 +452,9 @@ def spoilt(
         columns[name] = columns[name] * float(rng.choice([0.001, 0.01, 100.0, 1000.0]))
         return columns
     if fault.startswith("recoded"):
-        pool = [name for name in few if fault != "recoded_rotated" or len(codes_of(columns[name])) > 2]
+        pool = [
+            name for name in few if fault != "recoded_rotated" or len(codes_of(columns[name])) > 2
+        ]
         if not pool:
             return None
         name = str(rng.choice(pool))
@@ -517,7 +529,11 @@ def made(name: str, family: Family, cause: str, seed: tuple[int, ...]) -> Case |
     if cause == "features":
         worst = max(matter, key=lambda each: matter[each])
         bug[worst] = rng.permutation(bug[worst])
-    output = Output(kind="binary", score="p") if binary else Output(kind="score", score="y", tolerance=1.0)
+    output = (
+        Output(kind="binary", score="p")
+        if binary
+        else Output(kind="score", score="y", tolerance=1.0)
+    )
     a, b = coder.matrix(served), coder.matrix(bug)
     case = Case(
         cause, output, "log_loss" if binary and seed[-1] % 2 else "brier" if binary else "absolute_error",

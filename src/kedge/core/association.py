@@ -70,7 +70,10 @@ class Coding:
 
     def _raw(self, column: Column) -> Floats:
         if self.few:
-            return (self.place(column)[:, None] == np.arange(len(self.codes))).astype(np.float64)
+            one: Floats = (self.place(column)[:, None] == np.arange(len(self.codes))).astype(
+                np.float64
+            )
+            return one
         if len(self.knots) < 2:
             return np.empty((len(column), 0))
         filled = np.where(np.isfinite(column), column, np.median(self.knots))
@@ -79,7 +82,8 @@ class Coding:
 
     def inputs(self, column: Column) -> Floats:
         """A column as inputs, (n, k), less the reference's mean."""
-        return self._raw(column) - self.mean
+        found: Floats = self._raw(column) - self.mean
+        return found
 
 
 class Held(NamedTuple):
@@ -240,7 +244,9 @@ class Effect(NamedTuple):
 class Outcomes:
     """What the columns say of the outcomes, in both windows; labelled rows only."""
 
-    def __init__(self, known: Relations, truth: tuple[Floats, Floats], units: tuple[Units, Units]) -> None:
+    def __init__(
+        self, known: Relations, truth: tuple[Floats, Floats], units: tuple[Units, Units]
+    ) -> None:
         """Fit the reference.
 
         Args:

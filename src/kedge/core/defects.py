@@ -8,7 +8,7 @@ nothing; a change below it is left to the questions after this one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from math import nan, sqrt
 from typing import NamedTuple, Protocol
@@ -211,6 +211,17 @@ def affected(defect: Defect, column: Column, reference: Column) -> Mask:
         with np.errstate(invalid="ignore"):
             return np.asarray((now < low) | (now > high))
     return np.zeros(len(now), dtype=np.bool_)
+
+
+def touched(
+    found: Sequence[Defect], current: Mapping[str, Column], reference: Mapping[str, Column], rows: int
+) -> Mask:  # fmt: skip
+    """Which rows any of these defects explains, (m,)."""
+    every = np.zeros(rows, dtype=np.bool_)
+    for fault in found:
+        if fault.column in current and fault.column in reference:
+            every |= affected(fault, current[fault.column], reference[fault.column])
+    return every
 
 
 # ---------------------------------------------------------------- columns

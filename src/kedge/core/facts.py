@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from numpy.typing import NDArray
 
 from kedge.core.contrast import Cell, Floats, Swap
-from kedge.core.defects import Trained
+from kedge.core.defects import Trained, risen
 from kedge.core.values import Output
 
 
@@ -35,6 +35,13 @@ class Sample:
     """When each was asked, Unix seconds: only how long a column stood still is read from it."""
 
 
+class Labelled(NamedTuple):
+    """Whether one arm has surely fewer labels than the other, and the shares in words."""
+
+    uneven: bool
+    text: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Instruments:
     """What is known of the log itself."""
@@ -45,6 +52,15 @@ class Instruments:
     """Share of the log that was torn or dropped, 0 to 1."""
     coverage: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     """By arm: requests with a label, and all."""
+
+    def labelled(self) -> Labelled | None:
+        """Return whether labels come for both arms alike; None where no arm had a request."""
+        shares = {arm: (known / rows, rows) for arm, (known, rows) in self.coverage.items() if rows}
+        if not shares:
+            return None
+        (less, rows), (more, others) = min(shares.values()), max(shares.values())
+        text = ", ".join(f"{arm} {share:.0%}" for arm, (share, _) in sorted(shares.items()))
+        return Labelled(less < 0.9 * more and risen(less, more, (rows, others)), text)
 
 
 @dataclass(frozen=True, kw_only=True)

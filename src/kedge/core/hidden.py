@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kedge.core.defects import plain, stepped
 from kedge.core.disde import ranked
 from kedge.core.facts import Facts, Sample
-from kedge.core.findings import Suspect
-from kedge.core.stretches import LEAST_ROWS, Column, Floats
+from kedge.core.findings import Cause, Estimate, Finding, Kind, Suspect
 from kedge.core.staleness import Windows
+from kedge.core.stretches import LEAST_ROWS, Column, Floats
 from kedge.core.suspects import NOTHING, Judged, Side, judged
 
 CLASSES = 5
@@ -20,12 +21,12 @@ NAMES = 20
 """Values up to which outcomes that are compared for equality are names."""
 
 
-def hidden(facts: Facts, broken: Collection[str]) -> Judged:
+def hidden(facts: Facts, known: Collection[str]) -> Judged:
     """Return which columns are stale or recoded, and which may be.
 
     Args:
         facts: of the diagnosis.
-        broken: columns that are known to be broken in another way.
+        known: columns that are known to be broken in another way.
     """
     ref, now = facts.reference, facts.current
     if ref is None or min(len(ref.truth), len(now.truth)) < LEAST_ROWS:
@@ -39,16 +40,39 @@ def hidden(facts: Facts, broken: Collection[str]) -> Judged:
         and not stepped(one, after[name], (ref.at, now.at))
     ]  # fmt: skip
     repeats = Windows((ref.units, now.units), times).repeats(
-        {name: before[name] for name in names if name not in broken}, after
+        {name: before[name] for name in names if name not in known}, after
     )
     if repeats:
-        proven = tuple(Suspect(name, "stale", f"{name}: {told.text}") for name, told in repeats.items())
+        proven = tuple(
+            Suspect(name, "stale", f"{name}: {told.text}") for name, told in repeats.items()
+        )
         return Judged(proven, (), "; ".join(each.text for each in proven))
     truth, truth_now = _numbers(facts, ref, now)
     ordered = sorted(names, key=lambda name: -_says(before[name], ref.scores))
     return judged(
-        Side(before, truth, ref.units, ref.at), Side(after, truth_now, now.units, now.at), ordered, broken
+        Side(before, truth, ref.units, ref.at),
+        Side(after, truth_now, now.units, now.at),
+        ordered,
+        known,
     )
+
+
+def broken(found: Judged) -> Finding:
+    """Return the finding that columns are stale or recoded."""
+    return Finding(
+        cause=Cause.DATA, kind=Kind(found.proven[0].kind), statement=found.text,
+        columns=tuple(each.column for each in found.proven), suspects=found.proven,
+    )  # fmt: skip
+
+
+def alike(found: Judged, effect: Estimate) -> Finding:
+    """Return the finding that a changed world and such columns would look the same."""
+    names = tuple(each.column for each in found.alike)
+    return Finding(
+        cause=Cause.CANNOT_TELL, kind=Kind.WORLD_OR_DATA, effect=effect, columns=names,
+        statement=f"world or data: cannot tell; check {', '.join(names)}: {found.text}",
+        suspects=found.alike,
+    )  # fmt: skip
 
 
 def _numbers(facts: Facts, ref: Sample, now: Sample) -> tuple[Floats, Floats]:
@@ -57,7 +81,9 @@ def _numbers(facts: Facts, ref: Sample, now: Sample) -> tuple[Floats, Floats]:
     if facts.output.kind == "binary":
         return ref.truth[:, None], now.truth[:, None]
     if facts.output.kind == "score" or len(values) > NAMES:
-        return _ranks(values, counts, ref.truth)[:, None], _ranks(values, counts, now.truth)[:, None]
+        return _ranks(values, counts, ref.truth)[:, None], _ranks(values, counts, now.truth)[
+            :, None
+        ]
     top = values[np.argsort(-counts, kind="stable")[:CLASSES]]
     found = [
         np.where(np.isnan(side.truth)[:, None], np.nan, side.truth[:, None] == top)
@@ -66,7 +92,7 @@ def _numbers(facts: Facts, ref: Sample, now: Sample) -> tuple[Floats, Floats]:
     return found[0], found[1]
 
 
-def _ranks(values: Floats, counts: Floats, truth: Floats) -> Floats:
+def _ranks(values: Floats, counts: NDArray[np.intp], truth: Floats) -> Floats:
     """The place of each outcome among the reference's, 0 to 1: one that is far off weighs no more."""
     ends = np.concatenate([[0.0], np.cumsum(counts)]) / max(counts.sum(), 1)
     at = np.searchsorted(values, truth), np.searchsorted(values, truth, side="right")

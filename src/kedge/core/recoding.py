@@ -54,7 +54,9 @@ def recoded(
     if not coding.few or codes < 2:
         return None
     places = [coding.place(column) for column in columns]
-    counts = [np.bincount(place, minlength=codes + 1)[:codes].astype(np.float64) for place in places]
+    counts = [
+        np.bincount(place, minlength=codes + 1)[:codes].astype(np.float64) for place in places
+    ]
     if counts[1].sum() < 0.9 * len(places[1]) * (counts[0].sum() / len(places[0])):
         return None  # many values are new: that is another question
     parts = {"frequency": _frequency(*counts)}

@@ -69,9 +69,7 @@ class Repeats(NamedTuple):
 class Windows:
     """Whose and when the rows of two windows were, and the order that follows from it."""
 
-    def __init__(
-        self, units: tuple[Units, Units], times: tuple[Floats, Floats] | None
-    ) -> None:
+    def __init__(self, units: tuple[Units, Units], times: tuple[Floats, Floats] | None) -> None:
         """Sort the rows once: by time, and each unit's by time.
 
         Args:
@@ -108,7 +106,7 @@ class Windows:
             able = {name: pair for name, pair in shares.items()
                     if min(pair.rows) >= LEAST_PAIRS and pair.before <= OFTEN}  # fmt: skip
             risen = {name: pair for name, pair in able.items() if pair.risen}
-            if len(risen) * 2 <= len(able) or len(able) == 1:
+            if len(risen) * 2 <= len(able):
                 found = {**risen, **found}
         return found
 
@@ -137,7 +135,9 @@ class Windows:
         """A unit's first value of today against its last of the reference."""
         if not self._pairs:
             return None
-        return _repeats("last", _equal(before, self._pairs[0], before), _equal(before, self._met, now))
+        return _repeats(
+            "last", _equal(before, self._pairs[0], before), _equal(before, self._met, now)
+        )
 
     def _standing(self, before: Column, now: Column) -> Repeats | None:
         if self._order is None or not _measured(before):
@@ -150,7 +150,9 @@ class Windows:
         if not _measured(before):
             return None
         one, two = before[0::2], before[1::2]
-        was, is_ = (np.where(np.isfinite(asked), np.isin(asked, two), np.nan) for asked in (one, now))
+        was, is_ = (
+            np.where(np.isfinite(asked), np.isin(asked, two), np.nan) for asked in (one, now)
+        )
         return _repeats("reference", was, is_)
 
 
@@ -192,4 +194,6 @@ def _repeats(of: Of, before: Floats, now: Floats) -> Repeats | None:
     sides = [each[~np.isnan(each)] for each in (before, now)]
     if not len(sides[0]) or not len(sides[1]):
         return None
-    return Repeats(of, float(sides[0].mean()), float(sides[1].mean()), (len(sides[0]), len(sides[1])))
+    return Repeats(
+        of, float(sides[0].mean()), float(sides[1].mean()), (len(sides[0]), len(sides[1]))
+    )

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from itertools import combinations
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from kedge.core.association import Effect, Held, Outcomes, Relations, Structure, Units
 from kedge.core.contrast import LEAST
 from kedge.core.defects import PROOF
-from kedge.core.disde import spaced
+from kedge.core.disde import MOST_ROWS, spaced
 from kedge.core.findings import Suspect
 from kedge.core.recoding import Recoded, recoded
 from kedge.core.stretches import Column, Floats
@@ -110,7 +110,7 @@ class _Judging:
         self.outcomes: Outcomes | None = None
         self.changed = 0.0
         self.explained = False
-        self.labelled = [np.flatnonzero(~np.isnan(side.truth).any(axis=1)) for side in self.sides]
+        self.labelled = [np.flatnonzero(_labelled(side)) for side in self.sides]
         if min(len(rows) for rows in self.labelled) >= LEAST_LABELS:
             self._with_outcomes()
 
@@ -244,7 +244,11 @@ class _Judging:
 
     def _suspect(self, name: str) -> Suspect | None:
         assert self.outcomes is not None
-        held, effect, moved = self.structure.whole.get(name), self.outcomes.effect(name), self._recoded(name)
+        held, effect, moved = (
+            self.structure.whole.get(name),
+            self.outcomes.effect(name),
+            self._recoded(name),
+        )
         if moved is not None:
             return Suspect(name, "recoded", f"{name}: {_said(moved)}, or the world changed alike")
         if held is not None and held.strength > RELATED and held.slope - 3 * held.se > HOLDS:
@@ -282,13 +286,17 @@ def _of(units: Units, rows: NDArray[np.intp]) -> Units:
     return None if units is None else units[rows]
 
 
+def _labelled(side: Side) -> NDArray[np.bool_]:
+    return np.asarray(~np.isnan(side.truth).any(axis=1))
+
+
 def _spaced(side: Side) -> Side:
     """At most as many rows as are looked at; first those with a label."""
-    known = ~np.isnan(side.truth).any(axis=1)
+    known = _labelled(side)
     with_, without = np.flatnonzero(known), np.flatnonzero(~known)
     rows = with_[spaced(len(with_))]
-    room = len(spaced(len(known))) - len(rows)
-    rows = np.sort(np.concatenate([rows, without[spaced(len(without), room)]])) if room else rows
+    room = min(MOST_ROWS, len(known)) - len(rows)
+    rows = np.sort(np.concatenate([rows, without[spaced(len(without), max(room, 0))]]))
     return Side(
         {name: column[rows] for name, column in side.columns.items()}, side.truth[rows],
         _of(side.units, rows), None if side.at is None else side.at[rows],
