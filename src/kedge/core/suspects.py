@@ -146,12 +146,17 @@ class _Judging:
         Where several would do, as one of two columns that go with each other only, the outcomes
         decide: without those that are false they go with all else as they did.
         """
-        fallen = sorted((name for name, one in self.structure.whole.items() if _fallen(one)),
-                        key=lambda name: self.structure.whole[name].slope)[:ASKED]  # fmt: skip
-        if self.outcomes is not None and self.changed >= CHANGED:
+        whole = self.structure.whole
+        fallen = self._fallen(())
+        if fallen and self.outcomes is not None and self.changed >= CHANGED:
             most = max(SAME, EXPLAINED * self.changed)
+            weaker = sorted(
+                (n for n, one in whole.items() if _weaker(one)), key=lambda n: whole[n].slope
+            )
             for size in (1, 2):
-                left = {some: self._changed(some, most) for some in combinations(fallen, size)}
+                left = {
+                    some: self._changed(some, most) for some in combinations(weaker[:ASKED], size)
+                }
                 for some in sorted(left, key=lambda some: left[some]):
                     if left[some] <= most and not self._fallen(some):
                         return list(some)
@@ -269,6 +274,11 @@ def _fallen(held: Held) -> bool:
         and held.slope < min(BROKEN, held.least - SPARE)
         and (1 - held.slope) > PROOF * held.se
     )
+
+
+def _weaker(held: Held) -> bool:
+    """Whether a column's relation to the others is surely weaker than it was."""
+    return held.strength > RELATED and (1 - held.slope) > PROOF * held.se
 
 
 def _less(effect: Effect) -> bool:
