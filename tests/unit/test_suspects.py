@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from kedge.core.contrast import Floats
 from kedge.core.diagnosis import diagnose
-from kedge.core.facts import Facts, Sample
+from kedge.core.facts import Facts, Sample, Source
 from kedge.core.findings import Act, Diagnosis, Kind
 from kedge.core.values import Output
 
@@ -166,6 +167,20 @@ def test_harder_inputs_are_no_broken_columns() -> None:
     now = {name: column[kept] for name, column in many.items()}
     found = diagnose(facts(now, drawn(p[kept], 3)))
     assert found.causes == ("world",)
+
+
+def test_a_source_that_is_late_is_a_suspect_where_the_world_would_be_named() -> None:
+    now = columns(11)
+    given = facts(now, drawn(chance(now, weights=(0.2, -0.5, 0.6)), 3))
+    late = Source("delays/1#2@1", 5_400.0, 1_800.0)
+    found = diagnose(replace(given, sources=(late, Source("seats/1#1@1", 60.0, 1_800.0))))
+    assert named(found) == ("cannot_tell", "world_or_data", ("delays/1#2@1",))
+    assert "delays/1#2@1 is 90 min behind (limit 30 min)" in found.findings[0].statement
+    fresh = diagnose(replace(given, sources=(late._replace(lag_s=60.0),)))
+    assert fresh.causes == ("world",)
+    assert [e.verdict for e in fresh.evidence if e.question == "freshness"] == ["no"]
+    healthy = facts(now, drawn(chance(now), 3))
+    assert diagnose(replace(healthy, sources=(late,))).causes == ("noise",), "late, and no harm"
 
 
 def test_a_stale_column_is_found_without_labels_where_it_is_plain() -> None:

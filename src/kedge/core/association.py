@@ -123,7 +123,8 @@ class Relations:
     def rows(self, before: Ints, now: Ints) -> Relations:
         """Return the same of some rows of either window."""
         found = copy(self)
-        found.x, found.x_now = self.x[before], self.x_now[now]
+        found.x = self.x if len(before) == len(self.x) else self.x[before]
+        found.x_now = self.x_now if len(now) == len(self.x_now) else self.x_now[now]
         return found
 
     def split(self, names: Iterable[str]) -> tuple[Ints, Ints]:

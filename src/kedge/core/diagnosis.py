@@ -51,7 +51,7 @@ from kedge.core.defects import (
 )
 from kedge.core.facts import Facts, Sample, checked
 from kedge.core.findings import Cause, Diagnosis, Estimate, Evidence, Finding, Kind, Missing
-from kedge.core.hidden import alike, broken, hidden
+from kedge.core.hidden import alike, broken, freshness, hidden
 from kedge.core.proof import FLOOR, HINT, LOST, PROOF_LEVEL, WORLD_MARGIN, Z
 from kedge.core.suspects import NOTHING
 from kedge.core.world import Window, beyond, part, reason, spells
@@ -194,6 +194,7 @@ class _Case:
 
     def hidden(self) -> None:
         """Is a column stale or recoded? Its values are plausible; what they go with is not."""
+        self.evidence += freshness(self.facts)
         if any(fault.code in WHOLE for fault in self.broken):
             return
         self.judged = hidden(self.facts, {fault.column for fault in self.broken})

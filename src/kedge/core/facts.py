@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, Literal, NamedTuple
 
 from numpy.typing import NDArray
@@ -63,6 +64,28 @@ class Instruments:
         return Labelled(less < 0.9 * more and risen(less, more, (rows, others)), text)
 
 
+class Source(NamedTuple):
+    """How far the values lag that a release reads by key."""
+
+    name: str
+    """Of the run, such as carrier_delays/1#2@1."""
+    lag_s: float
+    """Seconds behind; infinite where nothing of it is there."""
+    limit_s: float
+    """How far it may be behind."""
+
+    @property
+    def late(self) -> bool:
+        """Whether it is further behind than it may be."""
+        return self.lag_s > self.limit_s
+
+    @property
+    def text(self) -> str:
+        """In words."""
+        far = f"{self.lag_s / 60:.0f} min behind" if self.lag_s < inf else "gone"
+        return f"{self.name} is {far} (limit {self.limit_s / 60:g} min)"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Facts:
     """All that a diagnosis is made from. Only `output`, `metric`, `new` and `current` must be there.
@@ -81,6 +104,7 @@ class Facts:
     training: by release ("new", "old"), its training set's columns.
     inputs: by release, what its model was given today; without, `current.columns`.
     ranges: the least and the most that the schema allows a column.
+    sources: what the release that answers now reads by key, and how old it is.
     """
 
     output: Output
@@ -97,6 +121,7 @@ class Facts:
     inputs: Mapping[str, Mapping[str, NDArray[Any]]] = field(default_factory=dict)
     ranges: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
     instruments: Instruments = Instruments()
+    sources: tuple[Source, ...] = ()
 
 
 def checked(facts: Facts) -> None:

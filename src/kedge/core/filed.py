@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Literal
 
-from kedge.core.findings import Act, Cause, Diagnosis, Estimate
+from kedge.core.findings import Act, Cause, Diagnosis, Estimate, Kind
 from kedge.core.values import Value
 
 RELEASE = frozenset({Cause.MODEL, Cause.FEATURES, Cause.RELEASE})
@@ -71,11 +71,21 @@ class Filed(Value, frozen=True, kw_only=True):
         return helps or bool(RELEASE & set(self.causes))
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """What is to blame, in words; of a look-alike, both."""
+        found = ("world or data" if self._kind(n) == Kind.WORLD_OR_DATA else str(cause).replace("_", " ")
+                 for n, cause in enumerate(self.causes))  # fmt: skip
+        return tuple(dict.fromkeys(found))
+
+    def _kind(self, number: int) -> str:
+        return self.kinds[number] if number < len(self.kinds) else ""
+
+    @property
     def harm(self) -> Literal["page", "warn"] | None:
         """How loudly somebody should hear of it: harm is proven, a cause has unknown effect, not at all."""
         named = [
-            harm for cause, harm in zip(self.causes, self.harms, strict=True)
-            if cause in RELEASE | ELSEWHERE | {Cause.LABEL_MIX}
+            harm for n, (cause, harm) in enumerate(zip(self.causes, self.harms, strict=True))
+            if cause in RELEASE | ELSEWHERE | {Cause.LABEL_MIX} or self._kind(n) == Kind.WORLD_OR_DATA
         ]  # fmt: skip
         if any(harm is not None and harm.low > 0 for harm in named):
             return "page"
@@ -114,7 +124,8 @@ def holds(found: Filed | None, new: int, old: int, failing: Collection[str], now
     """Why a failing release is not taken back by itself; empty when it is.
 
     Only soft guardrails are held, only by a fresh finding about these two releases that blames the
-    world or the data and neither of them, and only where both answered the same requests and
+    world or the data and neither of them (not by one that cannot tell which: what is not known
+    stops nothing), and only where both answered the same requests and
     rolling back is not shown to help. Without that contrast the release could still be at fault.
 
     Args:

@@ -111,7 +111,7 @@ class Evidence(Value, frozen=True, kw_only=True):
     """One row of the table: what was asked, what was found, what follows from it."""
 
     question: str
-    """A code: split, log, labels, defects, train_serve, release, model, features, interaction,
+    """A code: split, log, labels, defects, hidden, freshness, train_serve, release, model, features, interaction,
     swap, back_model, back_features, moved, world, spells, label_mix, concept,
     inputs."""
     answer: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from kedge.core.defects import plain, stepped
 from kedge.core.disde import ranked
 from kedge.core.facts import Facts, Sample
-from kedge.core.findings import Cause, Estimate, Finding, Kind, Suspect
+from kedge.core.findings import Cause, Estimate, Evidence, Finding, Kind, Suspect
 from kedge.core.staleness import Windows
 from kedge.core.stretches import LEAST_ROWS, Column, Floats
 from kedge.core.suspects import NOTHING, Judged, Side, judged
@@ -28,6 +29,27 @@ def hidden(facts: Facts, known: Collection[str]) -> Judged:
         facts: of the diagnosis.
         known: columns that are known to be broken in another way.
     """
+    found = _columns(facts, known)
+    late = tuple(
+        Suspect(source.name, "stale", source.text) for source in facts.sources if source.late
+    )
+    if found.proven or not late:
+        return found
+    told = "; ".join(each.text for each in (*found.alike, *late))
+    return found._replace(alike=(*found.alike, *late), text=told)
+
+
+def freshness(facts: Facts) -> list[Evidence]:
+    """Return how old the values are that are read by key, a row of evidence for each source."""
+    return [
+        Evidence(question="freshness", answer=source.text, verdict="yes" if source.late else "no",
+                 figure=source.lag_s if source.lag_s < inf else None)
+        for source in facts.sources
+    ]  # fmt: skip
+
+
+def _columns(facts: Facts, known: Collection[str]) -> Judged:
+    """The same of the columns of the requests."""
     ref, now = facts.reference, facts.current
     if ref is None or min(len(ref.truth), len(now.truth)) < LEAST_ROWS:
         return NOTHING

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from kedge.core.association import Effect, Held, Outcomes, Relations, Structure, Units
 from kedge.core.contrast import LEAST
 from kedge.core.defects import PROOF
-from kedge.core.disde import MOST_ROWS, spaced
+from kedge.core.disde import spaced
 from kedge.core.findings import Suspect
 from kedge.core.recoding import Recoded, recoded
 from kedge.core.stretches import Column, Floats
@@ -45,8 +45,12 @@ GONE = 0.4
 """Of a column's relation to the others, what may be left of it where no outcome can confirm that it is broken."""
 KNOWN = 4.0
 """Standard errors of a column's effect on the outcome, from which it is known to have one."""
+FADED = 0.85
+"""Of a column's effect on the outcome, what a stale one has left at most: where fewer rows are stale, little is lost."""
 LEAST_LABELS = 4 * LEAST
 """Labelled rows of either window: a regression on a dozen columns says nothing with fewer."""
+MOST_ROWS = 10_000
+"""Of either window, those with a label first: they show a relation of half a per cent, and take 30 MB."""
 ASKED = 8
 """Broken columns of which each two are tried together, those that lost the most: 28 pairs."""
 MOST = 4
@@ -258,7 +262,7 @@ class _Judging:
             return Suspect(name, "recoded", f"{name}: {_said(moved)}, or the world changed alike")
         if held is not None and held.strength > RELATED and held.slope - 3 * held.se > HOLDS:
             return None
-        if effect.slope + 3 * effect.se < 0 or effect.size < KNOWN:
+        if effect.slope + 3 * effect.se < 0 or effect.slope > FADED or effect.size < KNOWN:
             return None  # an old value says nothing of the outcome, and never the opposite
         return Suspect(
             name, "stale",
@@ -304,7 +308,7 @@ def _spaced(side: Side) -> Side:
     """At most as many rows as are looked at; first those with a label."""
     known = _labelled(side)
     with_, without = np.flatnonzero(known), np.flatnonzero(~known)
-    rows = with_[spaced(len(with_))]
+    rows = with_[spaced(len(with_), MOST_ROWS)]
     room = min(MOST_ROWS, len(known)) - len(rows)
     rows = np.sort(np.concatenate([rows, without[spaced(len(without), max(room, 0))]]))
     return Side(
