@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
 from kedge.core.contrast import losses
-from kedge.core.facts import Facts, Sample
+from kedge.core.facts import Sample
+from kedge.core.findings import Diagnosis
 from kedge.core.values import Output
 
 Floats = NDArray[np.float64]
@@ -69,7 +70,7 @@ class Rows(NamedTuple):
 
 @dataclass(frozen=True)
 class Family:
-    """A population. `draw(rng, n, day)` gives rows of a day; the same day's number, the same time."""
+    """A population. `draw(rng, n, day)` gives rows of a day: 0 to train on, 1 the reference, 8 today."""
 
     draw: Callable[[Rng, int, int], Rows]
     binary: bool
@@ -91,7 +92,7 @@ def code(values: Any, weights: Any) -> Any:
 # ---------------------------------------------------------------- generated: development
 
 
-def factors(rng: Rng, n: int, day: int) -> Rows:
+def factors(rng: Rng, n: int, _day: int) -> Rows:
     """Ten numbers and two codes that hang on three hidden factors."""
     z = rng.normal(size=(n, 3))
     mixing = np.random.default_rng(11).normal(size=(3, 10))
@@ -112,7 +113,7 @@ def factors(rng: Rng, n: int, day: int) -> Rows:
     return Rows(columns, (rng.random(n) < logistic(eta)).astype(np.float64))
 
 
-def tree(rng: Rng, n: int, day: int) -> Rows:
+def tree(rng: Rng, n: int, _day: int) -> Rows:
     """Words that depend on each other, and numbers that depend on the words; a rare yes."""
     region = rng.choice(6, n, p=(0.34, 0.25, 0.16, 0.12, 0.08, 0.05))
     shift = (region + rng.choice(4, n, p=(0.6, 0.2, 0.1, 0.1))) % 7
@@ -157,7 +158,7 @@ def visits(rng: Rng, n: int, day: int) -> Rows:
 # ---------------------------------------------------------------- generated: held out
 
 
-def chained(rng: Rng, n: int, day: int) -> Rows:
+def chained(rng: Rng, n: int, _day: int) -> Rows:
     """Each column is made from the ones before by a bend; heavy tails, flags, counts."""
     a = rng.standard_t(4, n)
     b = np.abs(a) * 0.8 + rng.exponential(0.7, n)
@@ -280,21 +281,21 @@ def _table(name: str) -> Rows:
 
 def _drawing(name: str) -> Callable[[Rng, int, int], Rows]:
     def draw(rng: Rng, n: int, day: int) -> Rows:
-        """Rows of one third of the table: training, reference and day share none."""
+        """Rows of a part of the table: training, reference and day share none."""
         rows = _table(name)
-        third = np.random.default_rng(7).permutation(len(rows.truth)) % 4
-        there = np.flatnonzero(third == {0: 0, 1: 1}.get(day, 2) if day < 2 else third >= 2)
+        part = np.random.default_rng(7).permutation(len(rows.truth)) % 4
+        there = np.flatnonzero(part == day if day < 2 else part >= 2)
         return rows.take(rng.choice(there, n, replace=n > len(there)))
 
     return draw
 
 
 GENERATED = {
-    "factors": Family(factors, True, ("m0", "m1", "zone")),
-    "tree": Family(tree, True, ("income", "items")),
-    "visits": Family(visits, False, ("balance", "count")),
-    "chained": Family(chained, True, ("c", "kind")),
-    "shops": Family(shops, False, ("stock", "price")),
+    "factors": Family(factors, binary=True, source=("m0", "m1", "zone")),
+    "tree": Family(tree, binary=True, source=("income", "items")),
+    "visits": Family(visits, binary=False, source=("balance", "count")),
+    "chained": Family(chained, binary=True, source=("c", "kind")),
+    "shops": Family(shops, binary=False, source=("stock", "price")),
 }
 DEVELOPMENT = ("factors", "tree", "visits", "census", "diamonds", "computers")
 HELD_OUT = ("chained", "shops", "digits", "flights", "vietnam", "budget", "hi")
@@ -496,7 +497,7 @@ def _concept(rng: Rng, rows: Rows, cause: str, matter: dict[str, float], binary:
     return y + y.std() * (1.0 * one - 0.8 * two)
 
 
-def made(name: str, family: Family, cause: str, seed: tuple[int, ...]) -> Case | None:
+def made(family: Family, cause: str, seed: tuple[int, ...]) -> Case | None:
     """A case; None where the family has none of this cause."""
     rng = np.random.default_rng(seed)
     binary = family.binary
@@ -583,6 +584,20 @@ HARM = 0.1
 """Of the reference's loss: a change that adds less is nobody's incident, and no case."""
 
 
-def facts_of(case: Case, labelled: int, rng: Rng) -> Facts:
-    """With so many labels, wherever they fall."""
-    return case.facts(labelled, rng)
+def graded(cause: str, found: Diagnosis) -> str:
+    """How a diagnosis of an injected cause did.
+
+    right: it names the cause and no other. beside: another one beside it. alike: it cannot tell,
+    and names the column to check. cannot_tell. wrong: it names another cause, or noise.
+    """
+    expected, causes = EXPECTED[cause], {finding.cause.value for finding in found.findings}
+    if causes == {expected}:
+        return "right"
+    if expected in causes:
+        return "beside"
+    if causes == {"cannot_tell"}:
+        return "alike" if any(f.kind == "world_or_data" for f in found.findings) else "cannot_tell"
+    return "wrong"
+
+
+GRADES = ("right", "beside", "alike", "cannot_tell", "wrong")

@@ -29,9 +29,15 @@ from numpy.typing import NDArray
 
 from kedge.core.advice import action, excluded, headline, would_change
 from kedge.core.contrast import (
+    FLOOR,
+    HINT,
     LEAST,
+    LOST,
+    PROOF_LEVEL,
+    WORLD_MARGIN,
     Floats,
     Mean,
+    Z,
     difference,
     losses,
     mean_of,
@@ -52,7 +58,6 @@ from kedge.core.defects import (
 from kedge.core.facts import Facts, Sample, checked
 from kedge.core.findings import Cause, Diagnosis, Estimate, Evidence, Finding, Kind, Missing
 from kedge.core.hidden import alike, broken, freshness, hidden
-from kedge.core.proof import FLOOR, HINT, LOST, PROOF_LEVEL, WORLD_MARGIN, Z
 from kedge.core.suspects import NOTHING
 from kedge.core.world import Window, beyond, part, reason, spells
 
@@ -297,9 +302,7 @@ class _Case:
         model = mean_of(parts.model, units, counts=self.counts)
         features = mean_of(parts.features, units, counts=self.counts)
         for part_, found in (("model", model), ("features", features)):
-            way = (
-                "its share (Shapley)" if parts.both_paths else "its share, on the one way replayed"
-            )
+            way = "its share" + (" (Shapley)" if parts.both_paths else ", on the one way replayed")
             self.tell(part_, way, "yes" if self.real(found) else "no", found)
         for values, what in ((parts.alone_model, "model"), (parts.alone_features, "features")):
             alone = mean_of(values, units, counts=self.counts)
@@ -341,9 +344,8 @@ class _Case:
             if cell in self.cells:
                 found = mean_of(self.cells[cell] - top, units, counts=self.counts)
                 verdict = "yes" if found.interval()[1] < 0 else "unclear"
-                self.tell(
-                    question, "rolled back alone, it would change the loss by", verdict, found
-                )
+                text = "rolled back alone, it would change the loss by"
+                self.tell(question, text, verdict, found)
 
     def _swaps(self) -> None:
         """Which feature it is."""
@@ -454,9 +456,7 @@ class _Case:
     def _touched(self) -> NDArray[np.bool_]:
         """Requests that a defect of their row explains; the rest is the world's to explain."""
         ref, now = self.facts.reference, self.facts.current
-        return touched(
-            self.broken, now.columns, ref.columns if ref is not None else {}, len(now.truth)
-        )
+        return touched(self.broken, now.columns, ref.columns if ref else {}, len(now.truth))
 
     def _explain(self, today: Floats, clean: NDArray[np.bool_], verdict: str) -> None:
         """What about the world changed."""
@@ -576,12 +576,10 @@ class _Case:
         well = alone or (release is not None and self.below(release, FLOOR))
         if well and world is not None and (self.spell or self._harmless(world)):
             return self._noise(release, world)
-        told = "; ".join(f"log {lack.log}" for lack in self.missing.values())
-        told = "; ".join(filter(None, (self.spell, told)))
-        return Finding(
-            cause=Cause.CANNOT_TELL,
-            statement=told or "no cause was found, and none is excluded",
-        )
+        logs = (f"log {lack.log}" for lack in self.missing.values())
+        told = "; ".join(filter(None, (self.spell, *logs)))
+        said = told or "no cause was found, and none is excluded"
+        return Finding(cause=Cause.CANNOT_TELL, statement=said)
 
     def _harmless(self, world: Mean) -> bool:
         """Whether the world made nothing worse, as far as two windows can prove it."""
