@@ -285,7 +285,7 @@ def _drawing(name: str) -> Callable[[Rng, int, int], Rows]:
         rows = _table(name)
         part = np.random.default_rng(7).permutation(len(rows.truth)) % 4
         there = np.flatnonzero(part == day if day < 2 else part >= 2)
-        return rows.take(rng.choice(there, n, replace=n > len(there)))
+        return rows.take(rng.choice(there, min(n, len(there)), replace=False))
 
     return draw
 

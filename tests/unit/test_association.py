@@ -77,7 +77,10 @@ def test_stretches_of_the_reference_say_what_is_usual() -> None:
     before, now = columns(1), columns(3)
     days = np.repeat(np.arange(10), N // 10)
     before["a"] = np.where(days % 2 == 0, before["a"], shuffled(before["a"]))
-    times = days * 86_400.0, 86_400.0 * 10 + np.arange(N) * 20.0
+    times = (
+        days.astype(np.float64) * 86_400.0,
+        86_400.0 * 10 + np.arange(N, dtype=np.float64) * 20.0,
+    )
     now["a"] = shuffled(now["a"])
     held = Structure(Relations(before, now, list(now)), times).whole["a"]
     assert held.least < 0.2

@@ -9,7 +9,7 @@ import pytest
 from scipy.optimize import linear_sum_assignment
 
 from kedge.core.association import Coding
-from kedge.core.recoding import assigned, recoded
+from kedge.core.recoding import assigned, recoded, shifted
 
 N = 4_000
 SHARES = (0.4, 0.25, 0.15, 0.12, 0.08)
@@ -105,3 +105,9 @@ def test_what_the_other_columns_say_tells_as_well() -> None:
 def test_measurements_and_new_values_are_another_question() -> None:
     assert asked(rng(1).normal(size=N), rng(2).normal(size=N)) is None
     assert asked(codes(1), codes(2) + 10) is None
+
+
+def test_frequencies_that_moved_are_told_from_chance() -> None:
+    assert not shifted(Coding(codes(1)), (codes(1), codes(2)))
+    assert shifted(Coding(codes(1)), (codes(1), turned(codes(2), {0.0: 3.0, 3.0: 0.0})))
+    assert not shifted(Coding(rng(1).normal(size=N)), (rng(1).normal(size=N), codes(2)))

@@ -83,6 +83,16 @@ def recoded(
     return Recoded(moved, by) if by else None
 
 
+def shifted(coding: Coding, columns: tuple[Column, Column]) -> bool:
+    """Return whether the codes of a column have surely other frequencies than they had."""
+    codes = len(coding.codes)
+    if not coding.few or not codes:
+        return False
+    counts = [np.bincount(coding.place(column), minlength=codes + 1)[:codes].astype(np.float64)
+              for column in columns]  # fmt: skip
+    return bool(np.diag(_frequency(*counts)).max() > SURE)
+
+
 def _frequency(before: Floats, now: Floats) -> Floats:
     """Chi-square of each of today's values for each of the reference's, (k, k)."""
     p, q = before / max(before.sum(), 1), now / max(now.sum(), 1)

@@ -22,7 +22,7 @@ from kedge.core.contrast import LEAST
 from kedge.core.defects import PROOF
 from kedge.core.disde import spaced
 from kedge.core.findings import Suspect
-from kedge.core.recoding import Recoded, recoded
+from kedge.core.recoding import Recoded, recoded, shifted
 from kedge.core.stretches import Column, Floats
 
 BROKEN = 0.65
@@ -154,12 +154,15 @@ class _Judging:
         fallen = self._fallen(())
         if fallen and self.outcomes is not None and self.changed >= CHANGED:
             most = max(SAME, EXPLAINED * self.changed)
-            weaker = sorted(
+            pool = sorted(
                 (n for n, one in whole.items() if _weaker(one)), key=lambda n: whole[n].slope
-            )
+            )[:ASKED]
+            # A column of a source may go with another one of it, and be no weaker for that.
+            pool += [n for n in self.names if n not in pool and self._changed([n], most) <= most]
             for size in (1, 2):
                 left = {
-                    some: self._changed(some, most) for some in combinations(weaker[:ASKED], size)
+                    some: self._changed(some, most)
+                    for some in combinations(pool[: ASKED + 2], size)
                 }
                 for some in sorted(left, key=lambda some: left[some]):
                     if left[some] <= most and not self._fallen(some):
@@ -242,7 +245,13 @@ class _Judging:
         """Columns without which the outcomes go with everything as they did."""
         if self.outcomes is None or self.changed < CHANGED:
             return []
-        found = []
+        found = [
+            Suspect(name, "stale", f"{name} no longer goes with the other columns of its request, but outcomes "
+                                   "do not go with these as they did")
+            for name in self._broken()
+        ]  # fmt: skip
+        if found:
+            return found
         for name in self.names:
             if self._changed([name], SAME) > SAME:
                 continue
@@ -262,6 +271,11 @@ class _Judging:
             return Suspect(name, "recoded", f"{name}: {_said(moved)}, or the world changed alike")
         if held is not None and held.strength > RELATED and held.slope - 3 * held.se > HOLDS:
             return None
+        coding = self.relations.codings[name]
+        columns = self.sides[0].columns[name], self.sides[1].columns[name]
+        if effect.size > KNOWN and _less(effect) and shifted(coding, columns):
+            return Suspect(name, "recoded", f"{name}: its codes have other frequencies, and say something else of the "
+                                            "outcome, while all else says what it did")  # fmt: skip
         if effect.slope + 3 * effect.se < 0 or effect.slope > FADED or effect.size < KNOWN:
             return None  # an old value says nothing of the outcome, and never the opposite
         return Suspect(
