@@ -35,6 +35,8 @@ class Case:
     truth: Floats
     answers: dict[tuple[str, str], Floats]
     swaps: dict[str, tuple[Floats | None, Floats | None]] = field(default_factory=dict)
+    units: NDArray[Any] | None = None
+    at: Floats | None = None
 
     def facts(self, labelled: int, rng: Rng) -> Facts:
         """With so many labels, wherever they fall."""
@@ -43,7 +45,7 @@ class Case:
         truth[known] = self.truth[known]
         return Facts(
             output=self.output, metric=self.metric, new="r3", old="r2",
-            current=Sample(columns=self.columns, truth=truth), answers=self.answers,
+            current=Sample(columns=self.columns, truth=truth, units=self.units, at=self.at), answers=self.answers,
             reference=self.reference, swaps=self.swaps,
         )  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
@@ -15,9 +16,9 @@ from kedge.core.diagnosis import diagnose
 from kedge.core.durations import seconds
 from kedge.core.errors import KedgeError, Refused
 from kedge.core.evidence.answers import get_target
-from kedge.core.facts import Facts, Instruments, Sample
+from kedge.core.facts import Facts, Instruments, Sample, Source
 from kedge.core.filed import Filed, filed
-from kedge.core.generations import Online
+from kedge.core.generations import Online, runs_of
 from kedge.core.policy import guardrails
 from kedge.core.records import JoinRow
 from kedge.core.values import Arm, Release, State
@@ -25,6 +26,7 @@ from kedge.engine.control import Say
 from kedge.engine.watch import Watch, comparison_of
 from kedge.gathering import Logged, Reading, asked, read_columns, window
 from kedge.judging import state_of
+from kedge.materialising import lag_of
 from kedge.ports import Note
 from kedge.wiring import Workplace, actor
 
@@ -93,7 +95,8 @@ def diagnosis_of(
     known = [*today.outcomes, *(reference.logged.outcomes if reference is not None else ())]
     reading.outcomes(known)  # words or numbers: the same for both windows
     cells = Contrasting(place, state, today, reading, online, say).gather(new, old)
-    found = diagnose(_facts(place, state, (new, old), today, reference, reading, cells))
+    facts = _facts(place, state, (new, old), today, reference, reading, cells)
+    found = diagnose(replace(facts, sources=_sources(place, new, online)))
     short = filed(found, new=new.number, old=old.number if old is not None else None, at=now,
                   since=since, until=until, requests=len(today.rows), labelled=today.labelled,
                   segment=options.segment or "", took_s=round(place.clock.monotonic() - began, 3))  # fmt: skip
@@ -166,6 +169,18 @@ def _facts(
         swaps=cells.swaps, training=cells.training, inputs=cells.inputs,
         instruments=_instruments(place, state, today),
     )  # fmt: skip
+
+
+def _sources(place: Workplace, new: Release, online: Callable[[], Online]) -> tuple[Source, ...]:
+    """How old the values are that a release reads by key; what cannot be asked is left out."""
+    found = []
+    for run in runs_of(new.generation):
+        try:
+            lag, limit = lag_of(place, online, run)
+        except KedgeError:
+            continue  # the replay of the cells meets the same fault, and prints it
+        found.append(Source(run.label, lag, limit))
+    return tuple(found)
 
 
 def _sample(reference: Reference | None, reading: Reading) -> Sample | None:

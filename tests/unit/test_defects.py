@@ -372,3 +372,26 @@ def test_an_outage_in_the_reference_is_no_licence_for_a_column_that_is_gone() ->
     assert found(before, np.full(2_000, np.nan), times=(at, later)) == [Code.NULL]
     calm = np.where(at // 86_400 == 2, np.nan, amounts(1, n))
     assert found(calm, np.full(2_000, np.nan), times=(at, later)) == [], "as on that day"
+
+
+@pytest.mark.parametrize("value", [-1.0, 99.0])
+@pytest.mark.parametrize("share", [0.2, 0.5])
+@pytest.mark.parametrize(
+    "column",
+    ["flag", "count", "code", "zero inflated"],
+)
+def test_a_sentinel_is_found_beside_values_that_come_in_heaps(
+    column: str, share: float, value: float
+) -> None:
+    """The reference never had it; the other heaps of such a column are no reason to overlook it."""
+    rng = np.random.default_rng(17)
+    made = {
+        "flag": lambda n: (rng.random(n) < 0.3).astype(float),
+        "count": lambda n: rng.poisson(1, n).astype(float),
+        "code": lambda n: rng.integers(0, 7, n).astype(float),
+        "zero inflated": lambda n: np.where(rng.random(n) < 0.5, 0.0, np.exp(rng.normal(3, 1, n))),
+    }[column]
+    before, today = made(4_000), made(4_000)
+    assert not defects({"c": before}, {"c": made(4_000)})
+    today[rng.random(4_000) < share] = value
+    assert defects({"c": before}, {"c": today})

@@ -81,6 +81,18 @@ def test_somebody_hears_of_harm_only(
     assert finding(*causes, harms=harms).harm == harm
 
 
+def test_a_look_alike_is_heard_of_and_holds_nothing() -> None:
+    """Neither the world nor the data is named, so a rollback that is due is not held by it."""
+    known = finding(Cause.CANNOT_TELL, kinds=(Kind.WORLD_OR_DATA.value,))
+    assert known.harm == "page"
+    assert known.names == ("world or data",)
+    assert not known.elsewhere
+    assert not known.against
+    assert holds(known, 3, 2, {"quality"}, NOW) == ""
+    assert finding(Cause.CANNOT_TELL, kinds=("",)).harm is None
+    assert finding(Cause.CANNOT_TELL).names == ("cannot tell",)
+
+
 def test_it_is_about_the_release_that_is_left_for_a_day() -> None:
     found = finding(Cause.MODEL)
     assert about(found, 3, NOW + SHOWN_S)

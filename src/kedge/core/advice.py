@@ -115,6 +115,9 @@ def _elsewhere(finding: Finding) -> list[tuple[Act, str]]:
         }
         other = "go forward: train on recent requests, or accept a new reference"
         return [(Act.GO_FORWARD, forward.get(finding.kind, other) if finding.kind else other)]
+    if finding.kind is Kind.WORLD_OR_DATA:
+        columns = ", ".join(finding.columns[:5])
+        return [(Act.HOLD, f"hold every rollout, and compare {columns} with where it comes from")]
     if finding.kind is Kind.INSTRUMENTATION:
         return [(Act.HOLD_FIX_LOGGING, "hold every rollout and mend the split or the log")]
     return []
@@ -153,5 +156,7 @@ def would_change(findings: tuple[Finding, ...]) -> tuple[str, ...]:
         )
     if Cause.NOISE in causes:
         said.append("a rise of either contrast beyond what the labels so far exclude")
+    if any(f.kind is Kind.WORLD_OR_DATA for f in findings):
+        said.append("the values of these columns at their source, beside those that were served")
     said.append("labels that differ from those that came so far: only labelled requests are judged")
     return tuple(said)

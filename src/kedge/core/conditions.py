@@ -121,7 +121,7 @@ def found_by(finding: Filed) -> Raise | None:
     """What a diagnosis gives somebody to know; nothing where it knows of no harm."""
     if (level := finding.harm) is None:
         return None
-    causes = ", ".join(dict.fromkeys(str(c).replace("_", " ") for c in finding.causes))
+    causes = ", ".join(finding.names)
     return Raise(key=f"finding:r{finding.new}:{causes}:{level}", topic=Topic.FINDING, level=level, lasts="event", subject=finding.new,
                  summary=f"r{finding.new} answers worse: {causes}", detail=f"{finding.headline}; {finding.advice}")  # fmt: skip
 

@@ -8,7 +8,7 @@ nothing; a change below it is left to the questions after this one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from math import nan, sqrt
 from typing import NamedTuple, Protocol
@@ -27,7 +27,8 @@ SHARE = 0.01
 MASS = 0.05
 """Of the rows on one value, for it to be a new mass point; three times what it had."""
 ALONE = 2.0
-"""Times the next value's share: a default that fills in for what is lost stands alone."""
+"""Times the next heap's share: a default that fills in for what is lost stands alone. Only heaps that
+are as new count: zeros that half the rows always had say nothing against a sentinel beside them."""
 STEPS = 12
 """Stretches of one value in a whole reference: a month has as many in a year."""
 SCALE = 5.0
@@ -212,6 +213,17 @@ def affected(defect: Defect, column: Column, reference: Column) -> Mask:
     return np.zeros(len(now), dtype=np.bool_)
 
 
+def touched(
+    found: Sequence[Defect], current: Mapping[str, Column], reference: Mapping[str, Column], rows: int
+) -> Mask:  # fmt: skip
+    """Which rows any of these defects explains, (m,)."""
+    every = np.zeros(rows, dtype=np.bool_)
+    for fault in found:
+        if fault.column in current and fault.column in reference:
+            every |= affected(fault, current[fault.column], reference[fault.column])
+    return every
+
+
 # ---------------------------------------------------------------- columns
 
 
@@ -371,13 +383,16 @@ class _Comparing:
 
     def _mass_point(self, before: Floats, now: Floats) -> Defect | None:
         values, counts = np.unique(now, return_counts=True)
-        value, share = float(values[counts.argmax()]), float(counts.max() / len(now))
-        was = float((before == value).mean())
-        usual = self.stretches.clump(self.before, value, len(now)).usual
-        if share <= MASS or usual >= share / 3 or not risen(was, share, (len(before), len(now))):
+        shares, usual = counts / len(now), _shares(before, values)
+        # The heap that grew most: the largest may be one that was always there, as zeros are.
+        most = int((shares - usual).argmax())
+        value, share, was = float(values[most]), float(shares[most]), float(usual[most])
+        common = self.stretches.clump(self.before, value, len(now)).usual
+        if share <= MASS or common >= share / 3 or not risen(was, share, (len(before), len(now))):
             return None
         # Values that many requests share, such as an hour's weather, come in several large heaps.
-        if len(counts) > 1 and share < ALONE * float(np.sort(counts)[-2]) / len(now):
+        grown = np.delete(shares - usual, most)
+        if share < ALONE * float(grown.max(initial=0.0)):
             return None
         if len(np.unique(before[:10_000])) <= FEW and was > 0:
             return None
@@ -385,6 +400,13 @@ class _Comparing:
             f"{self.name} has one value in {share:.1%} of the requests, {was:.1%} before: {value:g}"
         )
         return Defect(self.name, Code.MASS_POINT, was, share, text, (value, value))
+
+
+def _shares(column: Floats, values: Floats) -> Floats:
+    """The part of a column that each of some values has, (k,)."""
+    known, counts = np.unique(column, return_counts=True)
+    at = np.minimum(np.searchsorted(known, values), len(known) - 1)
+    return np.where(known[at] == values, counts[at] / len(column), 0.0)
 
 
 def _null(name: str, before: float, now: float, when: str) -> Defect:

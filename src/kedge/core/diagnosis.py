@@ -6,7 +6,7 @@ Questions are asked in a fixed order, each answered from what was logged, and an
 cannot be given is a hole with a name, never a guess:
 
 0. Can the figures be trusted? Nobody is blamed on a broken split or a torn log.
-1. Is a column broken? Needs no labels, so it is always asked.
+1. Is a column broken? Needs no labels, so it is always asked. Is one stale or recoded (`suspects`)?
 2. Is the newer release worse than the older one *on the same requests*? Paired, so that what is
    hard about today is hard for both and cancels.
 3. If so: its model or its features? From the replays that there are (`contrast.shares`).
@@ -21,7 +21,6 @@ below what is tolerated. Whatever is neither proven nor refuted is `cannot_tell`
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -30,9 +29,15 @@ from numpy.typing import NDArray
 
 from kedge.core.advice import action, excluded, headline, would_change
 from kedge.core.contrast import (
+    FLOOR,
+    HINT,
     LEAST,
+    LOST,
+    PROOF_LEVEL,
+    WORLD_MARGIN,
     Floats,
     Mean,
+    Z,
     difference,
     losses,
     mean_of,
@@ -43,35 +48,18 @@ from kedge.core.defects import (
     WHOLE,
     Code,
     Defect,
-    affected,
     defects,
     mismatches,
     nulls,
     plain,
-    risen,
     stepped,
+    touched,
 )
 from kedge.core.facts import Facts, Sample, checked
 from kedge.core.findings import Cause, Diagnosis, Estimate, Evidence, Finding, Kind, Missing
-from kedge.core.world import Window, hardest, part, reason, spells
-
-Z = 3.5
-"""Standard errors from which an effect is believed: once in 4,000 healthy cases, one-sided. The
-judge has spent its error already, and a diagnosis asks five questions."""
-FLOOR = 0.05
-"""Of the reference's loss: a smaller change is nobody's incident."""
-PROOF_LEVEL = 0.99
-"""Of the intervals whose upper end must be below what is tolerated, for noise to be proven."""
-WORLD_MARGIN = 0.25
-"""Of the reference's loss: the rise by the world that noise has to exclude. Five times the floor,
-since two windows hold different requests: with 2,000 labels now and 4,000 before the standard
-error is about 4 % of the loss (an outcome's own chance, which no adjustment removes), so 2.6 of
-them and room for an estimate that is 3.5 off make 24 %. The release's contrast is paired, has a
-tenth of that error, and is held to the floor."""
-HINT = 3.0
-"""Standard errors from which a rise by the world is no noise, unless surely below the floor."""
-LOST = 0.05
-"""Of the log: with more torn or dropped, what is left may be what was easy to write."""
+from kedge.core.hidden import alike, broken, freshness, hidden
+from kedge.core.suspects import NOTHING
+from kedge.core.world import Window, beyond, part, reason, spells
 
 
 def diagnose(facts: Facts) -> Diagnosis:
@@ -85,6 +73,7 @@ def diagnose(facts: Facts) -> Diagnosis:
     case = _Case(facts)
     trusted = case.instruments()
     case.data()
+    case.hidden()
     if trusted:
         case.release()
         case.serving()
@@ -112,6 +101,7 @@ class _Case:
         self.evidence: list[Evidence] = []
         self.missing: dict[str, Missing] = {}
         self.broken: list[Defect] = []
+        self.judged = NOTHING
         self.contrast: Mean | None = None
         self.rise: Mean | None = None
         self.spell = ""
@@ -169,24 +159,17 @@ class _Case:
             faults.append(f"{told.lost:.0%} of the log is lost")
             self.lack("log", "every sampled request: free the disk, or sample less")
         self.tell("log", f"{told.lost:.1%} of it is lost", "yes" if told.lost > LOST else "no")
-        self._coverage(told.coverage)
+        labelled = told.labelled()
+        if labelled is not None:
+            # Labels that come for one arm more than for the other: unpaired figures are worth nothing.
+            self.uneven = labelled.uneven
+            self.tell("labels", f"labelled: {labelled.text}", "yes" if labelled.uneven else "no")
         if faults:
             self.findings.append(Finding(
                 cause=Cause.CANNOT_TELL, kind=Kind.INSTRUMENTATION,
                 statement=f"the figures cannot be trusted: {'; '.join(faults)}",
             ))  # fmt: skip
         return not faults
-
-    def _coverage(self, coverage: Mapping[str, tuple[int, int]]) -> None:
-        """Do labels come for both arms alike? If not, unpaired figures are worth nothing."""
-        shares_of = {arm: (n / all_, all_) for arm, (n, all_) in coverage.items() if all_}
-        if not shares_of:
-            return
-        (less, rows), (more, others) = min(shares_of.values()), max(shares_of.values())
-        uneven = less < 0.9 * more and risen(less, more, (rows, others))
-        text = ", ".join(f"{arm} {share:.0%}" for arm, (share, _) in sorted(shares_of.items()))
-        self.tell("labels", f"labelled: {text}", "yes" if uneven else "no")
-        self.uneven = uneven
 
     def data(self) -> None:
         """Is a column broken?"""
@@ -214,13 +197,23 @@ class _Case:
             columns=tuple(dict.fromkeys(fault.column for fault in self.broken)),
         ))  # fmt: skip
 
+    def hidden(self) -> None:
+        """Is a column stale or recoded? Its values are plausible; what they go with is not."""
+        self.evidence += freshness(self.facts)
+        if any(fault.code in WHOLE for fault in self.broken):
+            return
+        self.judged = hidden(self.facts, {fault.column for fault in self.broken})
+        if self.judged.proven:
+            self.tell("hidden", self.judged.text, "yes")
+            self.findings.append(broken(self.judged))
+
     def _added(self) -> Estimate | None:
         """What the touched requests add to today's loss, by what they lose more than the others."""
-        today, touched = self.cells.get(("new", "new")), self._touched()
-        if today is None or not touched.any() or touched.all():
+        today, faulty = self.cells.get(("new", "new")), self._touched()
+        if today is None or not faulty.any() or faulty.all():
             return None
-        others = mean_of(np.where(touched, np.nan, today))
-        added = mean_of(np.where(touched, today - others.mean, today * 0), self.facts.current.units)
+        others = mean_of(np.where(faulty, np.nan, today))
+        added = mean_of(np.where(faulty, today - others.mean, today * 0), self.facts.current.units)
         return added.estimate() if others.enough and added.enough else None
 
     def release(self) -> None:
@@ -273,7 +266,9 @@ class _Case:
         if parts is not None:
             for name, values in (("model", parts.model), ("features", parts.features)):
                 text = f"how far the {name} moved the answers; not whether to the worse"
-                self.tell(name, text, "unclear", mean_of(_finite(values)))
+                self.tell(
+                    name, text, "unclear", mean_of(np.where(np.isfinite(values), values, np.nan))
+                )
 
     def _short(self, known: str, *of: Sample) -> None:
         """Say what is too few: labels, or units that could have one."""
@@ -307,9 +302,7 @@ class _Case:
         model = mean_of(parts.model, units, counts=self.counts)
         features = mean_of(parts.features, units, counts=self.counts)
         for part_, found in (("model", model), ("features", features)):
-            way = (
-                "its share (Shapley)" if parts.both_paths else "its share, on the one way replayed"
-            )
+            way = "its share" + (" (Shapley)" if parts.both_paths else ", on the one way replayed")
             self.tell(part_, way, "yes" if self.real(found) else "no", found)
         for values, what in ((parts.alone_model, "model"), (parts.alone_features, "features")):
             alone = mean_of(values, units, counts=self.counts)
@@ -351,9 +344,8 @@ class _Case:
             if cell in self.cells:
                 found = mean_of(self.cells[cell] - top, units, counts=self.counts)
                 verdict = "yes" if found.interval()[1] < 0 else "unclear"
-                self.tell(
-                    question, "rolled back alone, it would change the loss by", verdict, found
-                )
+                text = "rolled back alone, it would change the loss by"
+                self.tell(question, text, verdict, found)
 
     def _swaps(self) -> None:
         """Which feature it is."""
@@ -415,8 +407,8 @@ class _Case:
 
     def _explained(self, column: NDArray[Any]) -> bool:
         """Whether a model's input is null where a raw column is broken, and hardly elsewhere."""
-        null, touched = nulls(plain(column)), self._touched()
-        return bool((null & touched).sum() > 0.9 * null.sum())
+        null, faulty = nulls(plain(column)), self._touched()
+        return bool((null & faulty).sum() > 0.9 * null.sum())
 
     def world(self) -> None:
         """Is the same release worse than it was?"""
@@ -433,7 +425,8 @@ class _Case:
             self.tell("world", "the release of the reference did not answer today", "not asked")
             return
         clean = ~self._touched()
-        if any(fault.code in WHOLE for fault in self.broken) or not clean.any():
+        whole = bool(self.judged.proven) or any(fault.code in WHOLE for fault in self.broken)
+        if whole or not clean.any():
             self.tell("world", "every request is touched by a broken column", "not asked")
             return
         now_mean = mean_of(np.where(clean, today, np.nan), now.units)
@@ -462,12 +455,8 @@ class _Case:
 
     def _touched(self) -> NDArray[np.bool_]:
         """Requests that a defect of their row explains; the rest is the world's to explain."""
-        columns, ref = self.facts.current.columns, self.facts.reference
-        found = np.zeros(len(self.facts.current.truth), dtype=np.bool_)
-        for fault in self.broken:
-            if ref is not None and fault.column in columns:
-                found |= affected(fault, columns[fault.column], ref.columns[fault.column])
-        return found
+        ref, now = self.facts.reference, self.facts.current
+        return touched(self.broken, now.columns, ref.columns if ref else {}, len(now.truth))
 
     def _explain(self, today: Floats, clean: NDArray[np.bool_], verdict: str) -> None:
         """What about the world changed."""
@@ -497,7 +486,7 @@ class _Case:
                 return
         if verdict == "unclear":
             self._want(self.rise, WORLD_MARGIN)
-        if verdict != "yes":
+        if verdict != "yes" or self._alike():
             return
         for kind, statement, effect, rows in reason(
             before, after, self.rise, self.floor, Z, binary=binary
@@ -507,6 +496,11 @@ class _Case:
                 text = f"{statement}; it may be that the broken requests were the easier ones"
                 self.tell("inputs", text, "unclear")
                 continue
+            if self.judged.explained:
+                self.tell(
+                    "hidden", "beside the broken columns, outcomes go with all as they did", "no"
+                )
+                continue
             if kind is Kind.UNDIVIDED:
                 self._want(self.rise, FLOOR)
             elif kind is Kind.NO_OVERLAP:
@@ -514,6 +508,15 @@ class _Case:
             self.findings.append(
                 Finding(cause=Cause.WORLD, kind=kind, statement=statement, effect=effect)
             )
+
+    def _alike(self) -> bool:
+        """Whether a stale or recoded column would look like the changed world."""
+        told, unclear = self.judged.text, bool(self.judged.alike)
+        none = "no column that is stale or recoded would look like it"
+        self.tell("hidden", told if unclear else none, "unclear" if unclear else "no")
+        if unclear and self.rise is not None:
+            self.findings.append(alike(self.judged, self.rise.estimate()))
+        return unclear
 
     def _beyond(self, today: Floats, clean: NDArray[np.bool_]) -> bool:
         """Whether requests without a fault lose more than the hardest ones ever did.
@@ -527,9 +530,8 @@ class _Case:
         assert ref is not None
         assert ref.scores is not None
         assert self.before is not None
-        hard = hardest(ref.scores, self.before, float(clean.mean()))
-        now = mean_of(np.where(clean, today, np.nan), self.facts.current.units)
-        return self.real(difference(now, mean_of(np.where(hard, self.before, np.nan), ref.units)))
+        return self.real(beyond(
+            (ref.scores, self.before, ref.units), (today, self.facts.current.units), clean))  # fmt: skip
 
     # ------------------------------------------------------------ the end
 
@@ -574,12 +576,10 @@ class _Case:
         well = alone or (release is not None and self.below(release, FLOOR))
         if well and world is not None and (self.spell or self._harmless(world)):
             return self._noise(release, world)
-        told = "; ".join(f"log {lack.log}" for lack in self.missing.values())
-        told = "; ".join(filter(None, (self.spell, told)))
-        return Finding(
-            cause=Cause.CANNOT_TELL,
-            statement=told or "no cause was found, and none is excluded",
-        )
+        logs = (f"log {lack.log}" for lack in self.missing.values())
+        told = "; ".join(filter(None, (self.spell, *logs)))
+        said = told or "no cause was found, and none is excluded"
+        return Finding(cause=Cause.CANNOT_TELL, statement=said)
 
     def _harmless(self, world: Mean) -> bool:
         """Whether the world made nothing worse, as far as two windows can prove it."""
@@ -594,7 +594,3 @@ class _Case:
                 for found in (release, world)]  # fmt: skip
         said = excluded(tops[0], tops[1], self.spell)
         return Finding(cause=Cause.NOISE, statement=said)
-
-
-def _finite(values: Floats) -> Floats:
-    return np.where(np.isfinite(values), values, np.nan)

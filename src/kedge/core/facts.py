@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from math import inf
+from typing import Any, Literal, NamedTuple
 
 from numpy.typing import NDArray
 
 from kedge.core.contrast import Cell, Floats, Swap
-from kedge.core.defects import Trained
+from kedge.core.defects import Trained, risen
 from kedge.core.values import Output
 
 
@@ -35,6 +36,13 @@ class Sample:
     """When each was asked, Unix seconds: only how long a column stood still is read from it."""
 
 
+class Labelled(NamedTuple):
+    """Whether one arm has surely fewer labels than the other, and the shares in words."""
+
+    uneven: bool
+    text: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Instruments:
     """What is known of the log itself."""
@@ -45,6 +53,37 @@ class Instruments:
     """Share of the log that was torn or dropped, 0 to 1."""
     coverage: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     """By arm: requests with a label, and all."""
+
+    def labelled(self) -> Labelled | None:
+        """Return whether labels come for both arms alike; None where no arm had a request."""
+        shares = {arm: (known / rows, rows) for arm, (known, rows) in self.coverage.items() if rows}
+        if not shares:
+            return None
+        (less, rows), (more, others) = min(shares.values()), max(shares.values())
+        text = ", ".join(f"{arm} {share:.0%}" for arm, (share, _) in sorted(shares.items()))
+        return Labelled(less < 0.9 * more and risen(less, more, (rows, others)), text)
+
+
+class Source(NamedTuple):
+    """How far the values lag that a release reads by key."""
+
+    name: str
+    """Of the run, such as carrier_delays/1#2@1."""
+    lag_s: float
+    """Seconds behind; infinite where nothing of it is there."""
+    limit_s: float
+    """How far it may be behind."""
+
+    @property
+    def late(self) -> bool:
+        """Whether it is further behind than it may be."""
+        return self.lag_s > self.limit_s
+
+    @property
+    def text(self) -> str:
+        """In words."""
+        far = f"{self.lag_s / 60:.0f} min behind" if self.lag_s < inf else "gone"
+        return f"{self.name} is {far} (limit {self.limit_s / 60:g} min)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +104,7 @@ class Facts:
     training: by release ("new", "old"), its training set's columns.
     inputs: by release, what its model was given today; without, `current.columns`.
     ranges: the least and the most that the schema allows a column.
+    sources: what the release that answers now reads by key, and how old it is.
     """
 
     output: Output
@@ -81,6 +121,7 @@ class Facts:
     inputs: Mapping[str, Mapping[str, NDArray[Any]]] = field(default_factory=dict)
     ranges: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
     instruments: Instruments = Instruments()
+    sources: tuple[Source, ...] = ()
 
 
 def checked(facts: Facts) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Literal
 
-from kedge.core.findings import ELSEWHERE, RELEASE, Act, Cause, Diagnosis, Estimate
+from kedge.core.findings import ELSEWHERE, RELEASE, Act, Cause, Diagnosis, Estimate, Kind
 from kedge.core.values import Value
 
 SHOWN_S = 24 * 3600.0
@@ -68,11 +68,21 @@ class Filed(Value, frozen=True, kw_only=True):
         return helps or bool(RELEASE & set(self.causes))
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """What is to blame, in words; of a look-alike, both."""
+        found = ("world or data" if self._kind(n) == Kind.WORLD_OR_DATA else str(cause).replace("_", " ")
+                 for n, cause in enumerate(self.causes))  # fmt: skip
+        return tuple(dict.fromkeys(found))
+
+    def _kind(self, number: int) -> str:
+        return self.kinds[number] if number < len(self.kinds) else ""
+
+    @property
     def harm(self) -> Literal["page", "warn"] | None:
         """How loudly somebody should hear of it: harm is proven, a cause has unknown effect, not at all."""
         named = [
-            harm for cause, harm in zip(self.causes, self.harms, strict=True)
-            if cause in RELEASE | ELSEWHERE
+            harm for n, (cause, harm) in enumerate(zip(self.causes, self.harms, strict=True))
+            if cause in RELEASE | ELSEWHERE or self._kind(n) == Kind.WORLD_OR_DATA
         ]  # fmt: skip
         if any(harm is not None and harm.low > 0 for harm in named):
             return "page"
@@ -106,7 +116,8 @@ def holds(found: Filed | None, new: int, old: int, failing: Collection[str], now
     """Why a failing release is not taken back by itself; empty when it is.
 
     Only soft guardrails are held, only by a fresh finding about these two releases that blames
-    what a rollback does not undo and neither of them, and only where both answered the same requests and
+    what a rollback does not undo and neither of them (not by one that cannot tell which: what is not
+    known stops nothing), and only where both answered the same requests and
     rolling back is not shown to help. Without that contrast the release could still be at fault.
 
     Args:

@@ -6,6 +6,7 @@ Codes are part of the interface: they never change their meaning. Sentences may.
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Literal
 
 from kedge.core.values import Value
 
@@ -40,6 +41,12 @@ class Kind(StrEnum):
     """Of the world: hardly any input is like one of the reference."""
     INSTRUMENTATION = "instrumentation"
     """Cannot tell, since the figures cannot be trusted."""
+    STALE = "stale"
+    """Of the data: values that were right for an earlier request."""
+    RECODED = "recoded"
+    """Of the data: codes that have changed places."""
+    WORLD_OR_DATA = "world_or_data"
+    """Cannot tell: a changed world and a stale or recoded column would look the same."""
 
 
 RELEASE = frozenset({Cause.MODEL, Cause.FEATURES, Cause.RELEASE})
@@ -84,6 +91,14 @@ class Estimate(Value, frozen=True):
         return f"{self.value:+.3g} [{self.low:+.3g}, {self.high:+.3g}]"
 
 
+class Suspect(Value, frozen=True):
+    """A column that may be false although its values are plausible, and why."""
+
+    column: str
+    kind: Literal["stale", "recoded"]
+    text: str
+
+
 class Finding(Value, frozen=True, kw_only=True):
     """One cause. `share` is its part of the whole rise since the reference, where both are known."""
 
@@ -96,13 +111,15 @@ class Finding(Value, frozen=True, kw_only=True):
     """The columns that it is about, the worst first."""
     is_shared: bool = False
     """The way back has the same fault, so that a rollback does not undo it."""
+    suspects: tuple[Suspect, ...] = ()
+    """Of `stale` and `recoded`, the columns that are; of `world_or_data`, those to check."""
 
 
 class Evidence(Value, frozen=True, kw_only=True):
     """One row of the table: what was asked, what was found, what follows from it."""
 
     question: str
-    """A code: split, log, labels, defects, train_serve, release, model, features, interaction,
+    """A code: split, log, labels, defects, hidden, freshness, train_serve, release, model, features, interaction,
     swap, back_model, back_features, moved, world, spells, label_mix, concept,
     inputs."""
     answer: str

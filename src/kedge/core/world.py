@@ -187,6 +187,22 @@ def hardest(scores: Floats, loss: Floats, share: float) -> NDArray[np.bool_]:
     return found
 
 
+def beyond(
+    before: tuple[Floats, Floats, Units], now: tuple[Floats, Units], clean: NDArray[np.bool_]
+) -> Mean:
+    """How much more requests without a fault lose than as large a part of the reference, its hardest.
+
+    Args:
+        before: the reference's scores, losses and units, (n,).
+        now: today's losses and units, (m,).
+        clean: which of today's rows have no fault, (m,).
+    """
+    scores, loss, units = before
+    hard = hardest(scores, loss, float(clean.mean()))
+    today = mean_of(np.where(clean, now[0], np.nan), now[1])
+    return difference(today, mean_of(np.where(hard, loss, np.nan), units))
+
+
 Reason = tuple[Kind, str, Estimate | None, list[Evidence]]
 
 

@@ -1,0 +1,330 @@
+"""Suspects: columns that may be stale or recoded, where a changed world would look the same.
+
+Values that are plausible hide a fault. Three kinds of evidence betray it, from the surest to the
+weakest: a column repeats earlier values (`staleness`); it went with the other columns of its
+request and does no more, while those go with each other as they did (`association`), or does so
+again once its codes change places (`recoding`); the outcomes go with everything but this column as
+they did. The last alone proves nothing: a world in which one column means less looks like that too.
+Then the column is a suspect, and neither the world nor the data is named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kedge.core.association import Effect, Held, Outcomes, Relations, Structure, Units
+from kedge.core.contrast import LEAST
+from kedge.core.defects import PROOF
+from kedge.core.disde import spaced
+from kedge.core.findings import Suspect
+from kedge.core.recoding import Recoded, recoded, shifted
+from kedge.core.stretches import Column, Floats
+
+BROKEN = 0.65
+"""Of a column's relation to the others, what is left of it when it is called broken. Harder inputs
+alone left three quarters and more."""
+HALF = 0.5
+"""Of the relation, what is left at most of the worst of such columns when the data is to blame: at 0.56 other
+callers had come, and no column was broken."""
+SPARE = 0.15
+"""By how much more it must have fallen than in any stretch of the reference."""
+RELATED = 0.005
+"""Of a column's variance, what the others have to explain: of less, chance makes a relation."""
+HOLDS = 0.8
+"""Of the relation, what is surely left when a column is neither stale nor recoded: less than a
+fifth of the rows can be."""
+CHANGED = 4.0
+"""From here on (a normal quantile), outcomes go with the columns in another way than they did."""
+SAME = 3.0
+"""Up to here they go with the other columns as they did."""
+EXPLAINED = 1 / 3
+"""Of the change, what may be left without the broken columns: values that are fitted in a curve leave some."""
+GONE = 0.4
+"""Of a column's relation to the others, what may be left of it where no outcome can confirm that it is broken."""
+KNOWN = 4.0
+"""Standard errors of a column's effect on the outcome, from which it is known to have one."""
+FADED = 0.85
+"""Of a column's effect on the outcome, what a stale one has left at most: where fewer rows are stale, little is lost."""
+LEAST_LABELS = 4 * LEAST
+"""Labelled rows of either window: a regression on a dozen columns says nothing with fewer."""
+MOST_ROWS = 10_000
+"""Of either window, those with a label first: they show a relation of half a per cent, and take 30 MB."""
+ASKED = 8
+"""Broken columns of which each two are tried together, those that lost the most: 28 pairs."""
+MOST = 4
+"""Columns that may be broken at once, as those of one source; where more are, the world is another."""
+
+
+class Judged(NamedTuple):
+    """What was found."""
+
+    proven: tuple[Suspect, ...]
+    """Columns that are stale or recoded."""
+    alike: tuple[Suspect, ...]
+    """Columns that may be, where a changed world would look the same."""
+    text: str
+    """In words, for the table of evidence."""
+    explained: bool = False
+    """Whether columns that are broken in another way account for all that changed."""
+
+
+NOTHING = Judged((), (), "")
+
+
+class Side(NamedTuple):
+    """One window: its columns as `defects.plain` has them, (n,) each, and its outcomes."""
+
+    columns: Mapping[str, Column]
+    truth: Floats
+    """(n, q); NaN where no label came."""
+    units: Units
+    at: Floats | None
+
+
+def judged(before: Side, now: Side, names: Sequence[str], broken: Collection[str] = ()) -> Judged:
+    """Return which columns are stale or recoded, and which may be.
+
+    Args:
+        before: the reference.
+        now: today.
+        names: columns to look at, the most important first.
+        broken: those of them that are known to be broken in another way.
+    """
+    if not names:
+        return NOTHING
+    return _Judging(before, now, names, broken).judged()
+
+
+class _Judging:
+    """One look at all columns."""
+
+    def __init__(
+        self, before: Side, now: Side, names: Sequence[str], broken: Collection[str]
+    ) -> None:
+        self.sides = [_spaced(side) for side in (before, now)]
+        one, two = self.sides
+        times = None if one.at is None or two.at is None else (one.at, two.at)
+        self.relations = Relations(one.columns, two.columns, names)
+        self.known = [name for name in self.relations.names if name in broken]
+        self.names = [name for name in self.relations.names
+                      if name not in broken and len(self.relations.at[name])]  # fmt: skip
+        self.structure = Structure(self.relations, times, self.known)
+        self.outcomes: Outcomes | None = None
+        self.changed = 0.0
+        self.explained = False
+        self.labelled = [np.flatnonzero(_labelled(side)) for side in self.sides]
+        if min(len(rows) for rows in self.labelled) >= LEAST_LABELS:
+            self._with_outcomes()
+
+    def _with_outcomes(self) -> None:
+        (one, two), (rows, rows_now) = self.sides, self.labelled
+        self.outcomes = Outcomes(
+            self.relations.rows(rows, rows_now), (one.truth[rows], two.truth[rows_now]),
+            (_of(one.units, rows), _of(two.units, rows_now)),
+        )  # fmt: skip
+        self.changed = self._changed()
+        if self.known:
+            whole = self.outcomes.changed()
+            self.explained = whole >= CHANGED and self.changed <= max(SAME, EXPLAINED * whole)
+
+    def _changed(self, without: Sequence[str] = (), most: float = np.inf) -> float:
+        assert self.outcomes is not None
+        return self.outcomes.changed([*self.known, *without], most)
+
+    def judged(self) -> Judged:
+        """Ask the columns among themselves first, then with the outcomes."""
+        proven = self._proven()
+        if not proven:
+            proven = [found for name in self.names if (found := self._moved(name)) is not None][:1]
+        alike = [] if proven else self._alike()
+        told = "; ".join(each.text for each in proven or alike)
+        return Judged(tuple(proven), tuple(alike), told, self.explained)
+
+    # ------------------------------------------------------------ among the columns
+
+    def _broken(self) -> list[str]:
+        """The fewest columns without which the others hang together as they did.
+
+        Where several would do, as one of two columns that go with each other only, the outcomes
+        decide: without those that are false they go with all else as they did.
+        """
+        whole = self.structure.whole
+        fallen = self._fallen(())
+        if fallen and self.outcomes is not None and self.changed >= CHANGED:
+            most = max(SAME, EXPLAINED * self.changed)
+            pool = sorted(
+                (n for n, one in whole.items() if _weaker(one)), key=lambda n: whole[n].slope
+            )[:ASKED]
+            # A column of a source may go with another one of it, and be no weaker for that.
+            pool += [n for n in self.names if n not in pool and self._changed([n], most) <= most]
+            for size in (1, 2):
+                left = {
+                    some: self._changed(some, most)
+                    for some in combinations(pool[: ASKED + 2], size)
+                }
+                for some in sorted(left, key=lambda some: left[some]):
+                    if left[some] <= most and not self._fallen(some):
+                        return list(some)
+        gone: list[str] = []
+        while fallen:
+            if len(gone) == MOST:
+                return []
+            left_ = {name: self._misfit([*gone, name]) for name in fallen[:MOST]}
+            gone.append(min(left_, key=lambda name: left_[name]))
+            fallen = self._fallen(gone)
+        return gone
+
+    def _fallen(self, without: Sequence[str]) -> list[str]:
+        held = self.structure.held([*self.known, *without])
+        return sorted((n for n, one in held.items() if _fallen(one)), key=lambda n: held[n].slope)
+
+    def _misfit(self, without: Sequence[str]) -> float:
+        """How much is broken still, in squared standard errors."""
+        held = self.structure.held([*self.known, *without]).values()
+        return float(sum(np.square((1 - one.slope) / one.se) for one in held if _fallen(one)))
+
+    def _proven(self) -> list[Suspect]:
+        """Columns that no longer go with the others; nor with the outcome, where that is known."""
+        broken = self._broken()
+        if not broken or not self._harm(broken):
+            return []
+        found = []
+        for name in broken:
+            slope = self._held(name, broken).slope
+            moved = self._recoded(name)
+            text = (f"{name} goes with the other columns of its request {max(slope, 0):.0%} as much as it did, "
+                    "and these with each other as they did")  # fmt: skip
+            text += f": {_said(moved)}" if moved is not None else ""
+            found.append(Suspect(name, "recoded" if moved is not None else "stale", text))
+        return found
+
+    def _held(self, name: str, broken: Sequence[str]) -> Held:
+        """How a broken column goes with those that are not."""
+        others = [each for each in broken if each != name]
+        return self.structure.held([*self.known, *others]).get(name, Held(0.0, 0.0, np.inf, 1.0))
+
+    def _harm(self, broken: Sequence[str]) -> bool:
+        """Whether the outcomes say that these columns are false: without them all is as it was.
+
+        Where labels are too few to ask, or something else changed as well, the columns themselves
+        must be surer.
+        """
+        held = [self._held(name, broken) for name in broken]
+        if min(one.slope for one in held) > HALF:
+            return False
+        surely = all(one.slope < GONE for one in held)
+        if self.outcomes is None:
+            return surely
+        if self.changed < CHANGED:
+            return False
+        if self._changed(broken) <= max(SAME, EXPLAINED * self.changed):
+            return True
+        effects = [self.outcomes.effect(name) for name in broken]
+        return surely and all(effect.size > KNOWN and _less(effect) for effect in effects)
+
+    def _moved(self, name: str) -> Suspect | None:
+        """A column whose codes have changed places, by two of the three things that go with them."""
+        moved = self._recoded(name)
+        if moved is None or len(moved.by) < 2:
+            return None
+        return Suspect(name, "recoded", f"{name}: {_said(moved)}")
+
+    def _recoded(self, name: str) -> Recoded | None:
+        coding = self.relations.codings[name]
+        if not coding.few:
+            return None
+        left = None
+        if self.outcomes is not None:
+            left = (*self.outcomes.left([*self.known, name]), *self.labelled)
+        columns = self.sides[0].columns[name], self.sides[1].columns[name]
+        return recoded(coding, columns, self.structure.predicted.get(name), left)  # type: ignore[arg-type]
+
+    # ------------------------------------------------------------ with the outcomes
+
+    def _alike(self) -> list[Suspect]:
+        """Columns without which the outcomes go with everything as they did."""
+        if self.outcomes is None or self.changed < CHANGED:
+            return []
+        found = []
+        for name in self.names:
+            if self._changed([name], SAME) > SAME:
+                continue
+            suspect = self._suspect(name)
+            if suspect is not None:
+                found.append(suspect)
+        return found
+
+    def _suspect(self, name: str) -> Suspect | None:
+        assert self.outcomes is not None
+        held, effect, moved = (
+            self.structure.whole.get(name),
+            self.outcomes.effect(name),
+            self._recoded(name),
+        )
+        if moved is not None:
+            return Suspect(name, "recoded", f"{name}: {_said(moved)}, or the world changed alike")
+        if held is not None and held.strength > RELATED and held.slope - 3 * held.se > HOLDS:
+            return None
+        coding = self.relations.codings[name]
+        columns = self.sides[0].columns[name], self.sides[1].columns[name]
+        if effect.size > KNOWN and _less(effect) and shifted(coding, columns):
+            return Suspect(name, "recoded", f"{name}: its codes have other frequencies, and say something else of the "
+                                            "outcome, while all else says what it did")  # fmt: skip
+        if effect.slope + 3 * effect.se < 0 or effect.slope > FADED or effect.size < KNOWN:
+            return None  # an old value says nothing of the outcome, and never the opposite
+        return Suspect(
+            name, "stale",
+            f"{name} says {max(effect.slope, 0):.0%} of what it said of the outcome, and all else as much as it "
+            "did: so would old values",
+        )  # fmt: skip
+
+
+def _fallen(held: Held) -> bool:
+    """Whether a column's relation to the others is broken."""
+    return (
+        held.strength > RELATED
+        and held.slope < min(BROKEN, held.least - SPARE)
+        and (1 - held.slope) > PROOF * held.se
+    )
+
+
+def _weaker(held: Held) -> bool:
+    """Whether a column's relation to the others is surely weaker than it was."""
+    return held.strength > RELATED and (1 - held.slope) > PROOF * held.se
+
+
+def _less(effect: Effect) -> bool:
+    """Whether a column says less of the outcome than it did."""
+    return effect.slope < 0.5 and 1 - effect.slope > PROOF * effect.se
+
+
+def _said(moved: Recoded) -> str:
+    shown = ", ".join(f"{now} was {was}" for now, was in moved.moved[:3])
+    more = f" and {len(moved.moved) - 3} more" if len(moved.moved) > 3 else ""
+    return f"its codes have changed places, by {' and '.join(moved.by)} ({shown}{more})"
+
+
+def _of(units: Units, rows: NDArray[np.intp]) -> Units:
+    return None if units is None else units[rows]
+
+
+def _labelled(side: Side) -> NDArray[np.bool_]:
+    return np.asarray(~np.isnan(side.truth).any(axis=1))
+
+
+def _spaced(side: Side) -> Side:
+    """At most as many rows as are looked at; first those with a label."""
+    known = _labelled(side)
+    with_, without = np.flatnonzero(known), np.flatnonzero(~known)
+    rows = with_[spaced(len(with_), MOST_ROWS)]
+    room = min(MOST_ROWS, len(known)) - len(rows)
+    rows = np.sort(np.concatenate([rows, without[spaced(len(without), max(room, 0))]]))
+    return Side(
+        {name: column[rows] for name, column in side.columns.items()}, side.truth[rows],
+        _of(side.units, rows), None if side.at is None else side.at[rows],
+    )  # fmt: skip

@@ -1,0 +1,80 @@
+"""Which outcomes and columns of the facts are asked for hidden faults."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kedge.core.facts import Facts, Sample
+from kedge.core.findings import Cause, Estimate, Kind, Suspect
+from kedge.core.hidden import alike, broken, hidden
+from kedge.core.suspects import NOTHING, Judged
+from kedge.core.values import Output
+
+N = 3_000
+
+
+def rng(seed: int) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def columns(seed: int) -> dict[str, Any]:
+    z = rng(seed).normal(size=(N, 3))
+    return {"a": z[:, 0] + z[:, 1], "b": z[:, 0] + z[:, 2], "c": rng(seed + 50).normal(size=N)}
+
+
+def truth(kind: str, c: dict[str, Any], seed: int) -> Any:
+    y = 1.5 * c["a"] + c["b"] + rng(seed).normal(size=N)
+    if kind == "binary":
+        return (y > 0).astype(np.float64)
+    return np.digitize(y, [-1.5, 0.0, 1.5]).astype(np.float64) if kind == "exact" else np.exp(y)
+
+
+def facts(kind: Any, now: dict[str, Any], outcomes: Any) -> Facts:
+    before = columns(1)
+    return Facts(
+        output=Output(kind=kind), metric="error_rate", new="r1", reference_of="new",
+        current=Sample(columns=now, truth=outcomes),
+        reference=Sample(columns=before, truth=truth(kind, before, 2), scores=before["a"]),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["binary", "score", "exact"])
+def test_every_kind_of_outcome_is_looked_at(kind: str) -> None:
+    true = columns(11)
+    known = truth(kind, true, 12)
+    assert hidden(facts(kind, true, known), set()) == NOTHING
+    found = hidden(facts(kind, {**true, "a": rng(5).permutation(true["a"])}, known), set())
+    assert [each.column for each in found.proven] == ["a"]
+
+
+def test_what_is_known_to_be_broken_explains_what_changed() -> None:
+    true = columns(11)
+    known = truth("binary", true, 12)
+    found = hidden(facts("binary", {**true, "a": rng(5).permutation(true["a"])}, known), {"a"})
+    assert found.explained
+    assert not found.proven
+    assert not found.alike
+
+
+def test_without_a_reference_or_with_few_rows_nothing_is_said() -> None:
+    true = columns(11)
+    given = facts("binary", true, truth("binary", true, 12))
+    few = {name: column[:50] for name, column in true.items()}
+    assert hidden(facts("binary", few, truth("binary", true, 12)[:50]), set()) == NOTHING
+    alone = Facts(output=given.output, metric="error_rate", new="r1", current=given.current)
+    assert hidden(alone, set()) == NOTHING
+
+
+def test_findings_carry_the_suspects_as_fields() -> None:
+    suspects = (Suspect("a", "stale", "a is old"), Suspect("b", "recoded", "b is turned"))
+    told = broken(Judged(suspects, (), "said"))
+    assert (told.cause, told.kind, told.columns) == (Cause.DATA, Kind.STALE, ("a", "b"))
+    effect = Estimate(0.1, 0.05, 0.15, 500)
+    unclear = alike(Judged((), suspects, "said"), effect)
+    assert (unclear.cause, unclear.kind) == (Cause.CANNOT_TELL, Kind.WORLD_OR_DATA)
+    assert unclear.statement == "world or data: cannot tell; check a, b: said"
+    assert unclear.suspects == suspects
+    assert unclear.effect == effect
