@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -385,12 +386,13 @@ def test_a_sentinel_is_found_beside_values_that_come_in_heaps(
 ) -> None:
     """The reference never had it; the other heaps of such a column are no reason to overlook it."""
     rng = np.random.default_rng(17)
-    made = {
+    kinds: dict[str, Callable[[int], Any]] = {
         "flag": lambda n: (rng.random(n) < 0.3).astype(float),
         "count": lambda n: rng.poisson(1, n).astype(float),
         "code": lambda n: rng.integers(0, 7, n).astype(float),
         "zero inflated": lambda n: np.where(rng.random(n) < 0.5, 0.0, np.exp(rng.normal(3, 1, n))),
-    }[column]
+    }
+    made = kinds[column]
     before, today = made(4_000), made(4_000)
     assert not defects({"c": before}, {"c": made(4_000)})
     today[rng.random(4_000) < share] = value
