@@ -452,16 +452,19 @@ def target_of(
 
 
 def may_roll(
-    place: Workplace, endpoint: str, number: int, force: str | None, generation: str | None = None
-) -> tuple[Release, str]:
-    """Whether a transformation may reach production at once, and why.
+    place: Workplace, endpoint: str, number: int, override: str | None,
+    generation: str | None = None,
+) -> tuple[Release, str | None]:  # fmt: skip
+    """Whether a transformation may reach production at once, and by which evidence.
+
+    With an `override` there is none.
 
     Raises:
         Refused: `transformation_changed`: its answers differ from today's, and nobody said why.
     """
     state, release, today = target_of(place, endpoint, number, generation)
-    if force is not None:
-        return release, force
+    if override is not None:
+        return release, None
     wanted = version_of(place, f"{release.schema}#{number}")
     outcome: Outcome = "changed"
     columns: tuple[Difference, ...] = ()
@@ -475,14 +478,15 @@ def may_roll(
             f"{wanted.label} would read {release.generation or 'nothing'}, and not {read or 'nothing'}",
             code="generation_changed",
             hint=f"kedge features shadow {endpoint} {number} --generation ..., then canary and promote; "
-            "or --force REASON",
+            'or say why not with --override "reason"',
         )  # fmt: skip
     if outcome == "changed":
         named = ", ".join(one.column for one in columns if one.outcome == "changed")
         raise Refused(
             f"{wanted.label} answers otherwise than {today.label if today else 'no transformation'}"
             + (f": {named}" if named else ""), code="transformation_changed",
-            hint=f"kedge features shadow {endpoint} {number}, then canary and promote; or --force REASON",
+            hint=f"kedge features shadow {endpoint} {number}, then canary and promote; or say why not with "
+            '--override "reason"',
         )  # fmt: skip
     return release, f"{wanted.label} is {outcome} to {today.label if today else ''} on golden rows"
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from kedge.core import commands as r
-from kedge.core.values import BUCKETS
+from kedge.core.values import BUCKETS, Policy
 from kedge.engine.control import Receipt
 from kedge.ports import Entry, Note
 
@@ -19,6 +19,8 @@ def story(event: r.AnyEvent | Note) -> str:
             return "policy in force" + (f" ({'; '.join(diff)})" if diff else "")
         case r.ContractAdopted(fields=fields):
             return f"contract taken from the first release: {', '.join(f.name for f in fields)}"
+        case r.AnswersAdopted(fields=fields):
+            return f"contract of answers taken from production: {', '.join(f.name for f in fields)}"
         case r.Promoted(release=number, replaced=old):
             return f"r{number} is production" + (f", r{old} is the way back" if old else "")
         case r.ShadowStarted(release=number, sample=sample):
@@ -37,6 +39,8 @@ def story(event: r.AnyEvent | Note) -> str:
             return "the rollout goes on"
         case r.ShadowPassed(release=number, production=production):
             return f"r{number} passed its shadow window against r{production}"
+        case r.ComparisonFailed(release=number, production=production, reason=reason):
+            return f"r{number} failed against r{production}: {reason}"
         case r.Frozen():
             return "automation is stopped"
         case r.Thawed():
@@ -94,6 +98,20 @@ def _noted(note: Note) -> str:
                     "are the reference from now on")  # fmt: skip
         case Note(kind=kind, body=body):
             return f"{kind}: {', '.join(f'{k} {v}' for k, v in body.items())}"
+
+
+def audience_text(policy: Policy) -> str:
+    """Say what an endpoint's audience asks of a candidate, and how to choose otherwise."""
+    window, pairs = policy.shadow.window, policy.shadow.min_pairs
+    if policy.audience == "customer":
+        return (
+            f"audience customer: a canary is refused until the candidate passed its shadow window "
+            f'({window}, {pairs:,} pairs); audience = "internal" lets a canary come first'
+        )
+    return (
+        "audience internal: a canary may come before a passed shadow window; "
+        f'audience = "customer" refuses that until one passed ({window}, {pairs:,} pairs)'
+    )
 
 
 def drill_story(body: dict[str, Any]) -> str:

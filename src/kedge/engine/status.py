@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kedge.core.alerts import Alert
+from kedge.core.guards import next_step
 from kedge.core.holding import needs
-from kedge.core.release import next_step
 from kedge.core.values import BUCKETS, Release, Stage, State
 from kedge.engine.control import SILENT_S, lacking, replicas
 from kedge.engine.observe import summary
