@@ -17,10 +17,11 @@ def story(event: r.AnyEvent | Note) -> str:
     match event:
         case r.Configured(diff=diff):
             return "policy in force" + (f" ({'; '.join(diff)})" if diff else "")
-        case r.ContractAdopted(fields=fields):
+        case r.ContractAdopted(fields=fields, answers=None):
             return f"contract taken from the first release: {', '.join(f.name for f in fields)}"
-        case r.AnswersAdopted(fields=fields):
-            return f"contract of answers taken from production: {', '.join(f.name for f in fields)}"
+        case r.ContractAdopted(fields=fields, answers=answers):
+            takes, gives = (", ".join(f.name for f in part) for part in (fields, answers or ()))
+            return f"contract: callers send {takes}, and get {gives or 'no promised output'}"
         case r.Promoted(release=number, replaced=old):
             return f"r{number} is production" + (f", r{old} is the way back" if old else "")
         case r.ShadowStarted(release=number, sample=sample):

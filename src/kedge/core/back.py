@@ -97,17 +97,21 @@ def condemned_as(state: State, number: int | None) -> int | None:
 def failed_as(state: State, number: int | None) -> Failure | None:
     """Return the failed verdict on this release against today's production, if any.
 
-    A verdict on the same bundle placed elsewhere is one on this release.
+    A verdict on the same bundle placed elsewhere is one on this release, until this one has passed.
     """
     if number is None:
         return None
     production = returned(state).production
+    passed = state.automation.proven == (number, production)
     return next(
         (
             failure
             for failure in reversed(state.automation.failures)
             if failure.production == production
-            and (failure.candidate == number or _same_bundle(state, failure.candidate, number))
+            and (
+                failure.candidate == number
+                or (not passed and _same_bundle(state, failure.candidate, number))
+            )
         ),
         None,
     )

@@ -155,15 +155,12 @@ class Configured(Event, tag="configured", frozen=True):
 
 
 class ContractAdopted(Event, tag="contract_adopted", frozen=True):
-    """The endpoint had declared no fields; it took those of its first production release."""
+    """The endpoint had declared no contract; it took what its production release takes and gives."""
 
     fields: tuple[Field, ...]
-
-
-class AnswersAdopted(Event, tag="answers_adopted", frozen=True):
-    """The endpoint had no contract of answers; it took what its production release gives."""
-
-    fields: tuple[Field, ...]
+    """What callers promise to send."""
+    answers: tuple[Field, ...] | None = None
+    """What callers are promised to get. None: written before there was such a contract."""
 
 
 class Promoted(Event, tag="promoted", frozen=True):
@@ -293,7 +290,7 @@ class DrillEnded(Event, tag="drill_ended", frozen=True):
 
 
 AnyEvent = (
-    Configured | ContractAdopted | AnswersAdopted | Promoted | ShadowStarted | SampleSet | CanaryStarted
+    Configured | ContractAdopted | Promoted | ShadowStarted | SampleSet | CanaryStarted
     | WeightSet | Paused | Resumed | Aborted | ShadowPassed | ComparisonFailed | Frozen | Thawed
     | Followed | Held | CandidateRolledBack | RolledBack | DrillStarted | DrillEnded
 )  # fmt: skip

@@ -234,9 +234,7 @@ GUARDS: dict[str, Guard] = {
     "of the candidate": lambda s, c: (
         not c.production and c.to is None and c.axis is None  # type: ignore[union-attr]
     ),
-    "no contract": lambda s, c: not s.fields and s.answers is None,
-    "no request contract": lambda s, c: not s.fields,
-    "no contract of answers": lambda s, c: s.answers is None,
+    "no contract": lambda s, c: not s.fields or s.answers is None,
     "for a failure": lambda s, c: c.failure is not None and latched(s) is None,  # type: ignore[union-attr]
     "no way back": lambda s, c: s.back is None,
     "another drill": lambda s, c: c.until not in (None, s.drill.until),  # type: ignore[union-attr]

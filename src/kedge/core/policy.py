@@ -204,10 +204,14 @@ def _latched(state: State, found: Decision) -> Decision:
     return Decision("fail", "latched", f"{known.reason}; since then: {found.reason}")
 
 
+PERSONS = frozenset({"condemned", "verdict_fail", "answers_missing", "undeclared_field"})
+"""Refusals that only a person can deal with, by an override or a change of the contract."""
+
+
 def _permitted(state: State, found: Decision, command: Promote) -> Decision:
     """Leave to a person what the rules refuse to the patrol."""
     said = allowed(state, command, "")
-    if not isinstance(said, Refusal):
+    if not isinstance(said, Refusal) or said.code not in PERSONS:
         return found
     return Decision(found.verdict, "ask", f"{found.reason}; {said.message}: {said.hint}")
 
@@ -234,7 +238,7 @@ def _left(state: State, code: str, reason: str) -> Decision:
     if state.policy.canary.on_fail == "pause":
         # Once: somebody who goes on against the verdict is not held again for the same one.
         known = state.paused or latched(state) is not None
-        held = None if known else Pause(failure=reason)
+        held = None if known else Pause()
         return Decision("fail", code, reason, held)
     return Decision("fail", code, reason, Rollback())
 

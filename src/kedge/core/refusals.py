@@ -37,7 +37,7 @@ REFUSALS: dict[str, tuple[str, str]] = {
     ),
     "verdict_fail": (
         "the verdict on {release} against {production} is fail: {failure}",
-        'kedge shadow {endpoint} VERSION judges it anew, or say why with --override "reason"',
+        'kedge shadow {endpoint} VERSION must pass its window first, or say why not with --override "reason"',
     ),
     "answers_missing": (
         "{release} does not give what callers of {endpoint} get: {answers}",

@@ -31,7 +31,6 @@ from kedge.core.back import drilled, returned, ways_back
 from kedge.core.commands import (
     Abort,
     Aborted,
-    AnswersAdopted,
     AnyCommand,
     AnyEvent,
     Canary,
@@ -86,7 +85,7 @@ from kedge.core.guards import (
     unmet,
 )
 from kedge.core.refusals import REFUSALS
-from kedge.core.values import Drilling, Failure, Refusal, Stage, State, Value
+from kedge.core.values import Drilling, Failure, Refusal, Release, Stage, State, Value
 
 FAILURES = 100
 """Failed pairs that are remembered: a year of two failed rollouts a week. The oldest is dropped."""
@@ -157,9 +156,7 @@ TABLE: dict[tuple[Stage, type[Command]], tuple[Rule, ...]] = {
         no("unknown", "unknown_release"),
         no("undeclared field", "undeclared_field"),
         _LACKS,
-        yes("no contract", "contract_adopted", "answers_adopted", "promoted", to=S),
-        yes("no request contract", "contract_adopted", "promoted", to=S),
-        yes("no contract of answers", "answers_adopted", "promoted", to=S),
+        yes("no contract", "contract_adopted", "promoted", to=S),
         yes("always", "promoted", to=S),
     ),
     (E_, Shadow): (no("always", "nothing_in_production"),),
@@ -323,9 +320,13 @@ def decide(state: State, command: AnyCommand, at: str) -> tuple[AnyEvent, ...] |
 def _adopted(state: State) -> tuple[AnyEvent, ...]:
     """The contract of answers, for an endpoint that was promoted before there was one."""
     live = state.releases.get(returned(state).production or 0)
-    if state.answers is not None or live is None:
-        return ()
-    return (AnswersAdopted(fields=live.signature.outputs),)
+    return () if state.answers is not None or live is None else (_contract(state, live),)
+
+
+def _contract(state: State, release: Release) -> ContractAdopted:
+    """What is declared stays; the rest is what the release takes and gives."""
+    answers = release.signature.outputs if state.answers is None else state.answers
+    return ContractAdopted(fields=state.fields or release.signature.inputs, answers=answers)
 
 
 def _refusal(code: str, state: State, command: AnyCommand) -> Refusal:
@@ -408,12 +409,7 @@ def _rolled_back(state: State, command: AnyCommand, at: str) -> AnyEvent:
 
 EVENTS: dict[str, Callable[[State, AnyCommand, str], AnyEvent]] = {
     "configured": lambda s, c, at: Configured(policy=c.policy, digest=c.digest, diff=c.diff),  # type: ignore[union-attr]
-    "contract_adopted": lambda s, c, at: ContractAdopted(
-        fields=s.releases[c.release].signature.inputs  # type: ignore[union-attr, index]
-    ),
-    "answers_adopted": lambda s, c, at: AnswersAdopted(
-        fields=s.releases[c.release].signature.outputs  # type: ignore[union-attr, index]
-    ),
+    "contract_adopted": lambda s, c, at: _contract(s, s.releases[c.release]),  # type: ignore[union-attr, index]
     "promoted": _promoted,
     "shadow_started": lambda s, c, at: ShadowStarted(
         release=c.release, sample=c.sample, salt=_salt(s, c), override=c.override  # type: ignore[union-attr, arg-type]
@@ -457,22 +453,10 @@ def _apply(state: State, event: AnyEvent) -> State:
     change = msgspec.structs.replace
     match event:
         case Configured():
-            fields = event.policy.fields or state.fields
-            # A running holdback can be made smaller and ended, and never begins by a new policy.
-            held = min(state.holdback, buckets(event.policy.canary.holdback))
-            # Only a changed word counts: whoever held after a rollback goes on holding.
-            follow = event.policy.features.follow
-            if follow == state.policy.features.follow:
-                follow = state.follow
-            answers = state.answers if event.policy.answers is None else event.policy.answers
-            return change(
-                state, policy=event.policy, policy_digest=event.digest, fields=fields,
-                answers=answers, holdback=held, follow=follow,
-            )  # fmt: skip
+            return _configured(state, event)
         case ContractAdopted():
-            return change(state, fields=event.fields)
-        case AnswersAdopted():
-            return change(state, answers=event.fields)
+            answers = state.answers if event.answers is None else event.answers
+            return change(state, fields=event.fields, answers=answers)
         case Promoted():
             salt = state.salt or f"{state.endpoint}/{state.epoch + 1}"
             held = 0 if event.replaced is None else buckets(state.policy.canary.holdback)
@@ -530,6 +514,21 @@ def _apply(state: State, event: AnyEvent) -> State:
             if state.holdback:
                 state = change(state, holdback=0, salt="")
             return change(state, condemned=pardoned)
+
+
+def _configured(state: State, event: Configured) -> State:
+    policy = event.policy
+    answers = state.answers if policy.answers is None else policy.answers
+    # A running holdback can be made smaller and ended, and never begins by a new policy.
+    held = min(state.holdback, buckets(policy.canary.holdback))
+    # Only a changed word counts: whoever held after a rollback goes on holding.
+    follow = policy.features.follow
+    if follow == state.policy.features.follow:
+        follow = state.follow
+    return msgspec.structs.replace(
+        state, policy=policy, policy_digest=event.digest, fields=policy.fields or state.fields,
+        answers=answers, holdback=held, follow=follow,
+    )  # fmt: skip
 
 
 def _failed(state: State, event: ComparisonFailed) -> State:

@@ -184,6 +184,8 @@ class Patrol:
         if command is None:
             return
         carried = msgspec.structs.replace(command, evidence=figures(state, decision, facts))
+        if isinstance(carried, Pause):
+            carried = msgspec.structs.replace(carried, failure=decision.reason)
         if isinstance(command, Rollback | Pause):
             self._submit(state, carried, decision.reason)
             return

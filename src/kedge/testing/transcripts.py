@@ -330,6 +330,7 @@ SHOWN: dict[str, Callable[..., str]] = {
     "equivalence": repr,
     "reason": repr,
     "fields": _named,
+    "answers": _named,
     "diff": " ".join,
 }
 """Which fields of an event a trace shows, and how. Instants, digests and policies are noise."""
