@@ -17,13 +17,13 @@ def story(event: r.AnyEvent | Note) -> str:
     match event:
         case r.Configured(diff=diff):
             return "policy in force" + (f" ({'; '.join(diff)})" if diff else "")
-        case r.ContractAdopted(fields=fields, answers=None):
+        case r.ContractAdopted(fields=fields):
             return f"contract taken from the first release: {', '.join(f.name for f in fields)}"
-        case r.ContractAdopted(fields=fields, answers=answers):
-            takes, gives = (", ".join(f.name for f in part) for part in (fields, answers or ()))
-            return f"contract: callers send {takes}, and get {gives or 'no promised output'}"
-        case r.Promoted(release=number, replaced=old):
-            return f"r{number} is production" + (f", r{old} is the way back" if old else "")
+        case r.Promoted(release=number, replaced=old, answers=answers):
+            taken = (
+                f"; callers are promised {', '.join(f.name for f in answers)}" if answers else ""
+            )
+            return f"r{number} is production" + (f", r{old} is the way back" if old else "") + taken
         case r.ShadowStarted(release=number, sample=sample):
             return f"r{number} is shadowed with {sample / 100:g} % of the inputs"
         case r.SampleSet(sample=sample):

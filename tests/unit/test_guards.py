@@ -83,17 +83,13 @@ def test_more_outputs_are_no_breach_and_no_promise() -> None:
     assert ungiven(wider, Shadow(2)) == ()
 
 
-def test_an_older_row_promises_what_production_gives_and_its_next_change_writes_that_down() -> None:
+def test_an_older_row_promises_what_production_gives_and_its_next_promotion_takes_that() -> None:
     assert promised(OLD) == fields(BOTH)
-    events = decide(OLD, Shadow(2), AT)
-    assert not isinstance(events, Refusal)
-    assert [event.__struct_config__.tag for event in events] == [
-        "contract_adopted",
-        "shadow_started",
-    ]
-    after = run(OLD, Shadow(2))
-    assert (after.answers, after.fields) == (fields(BOTH), ONE.fields)
     assert promised(endpoint(*RELEASES)) == ()
+    canary = run(OLD, Canary(4, 100))
+    assert (canary.answers, promised(canary)) == (None, fields(BOTH))
+    assert run(canary, Promote(full=True)).answers == fields(BOTH)
+    assert run(OLD, configured(answers=())).answers == ()
 
 
 def test_an_older_row_is_rolled_back_as_ever() -> None:
@@ -169,7 +165,7 @@ def test_failures_are_bounded_and_so_are_their_reasons() -> None:
     )
     state = msgspec.structs.replace(run(ONE, Shadow(2)), automation=Automation(failures=many))
     (event,) = decide(state, Fail(2, reason="x" * 2 * REASON), AT)  # type: ignore[misc]
-    after = apply(state, event).automation.failures  # type: ignore[arg-type]
+    after = apply(state, event).automation.failures
     assert len(after) == FAILURES
     assert (after[-1].candidate, len(after[-1].reason)) == (2, REASON)
     assert after[0].candidate == 1

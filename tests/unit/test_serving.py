@@ -260,7 +260,7 @@ HELD = run(
     Promote(2), Promote(1, override="a test"),
 )  # fmt: skip
 """Production is release 1, and half of the callers stay on release 2."""
-STAYS = "N2"
+STAYS = "N5"
 
 
 def test_who_is_held_back_is_answered_by_the_previous_release() -> None:

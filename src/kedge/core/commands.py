@@ -155,12 +155,9 @@ class Configured(Event, tag="configured", frozen=True):
 
 
 class ContractAdopted(Event, tag="contract_adopted", frozen=True):
-    """The endpoint had declared no contract; it took what its production release takes and gives."""
+    """The endpoint had declared no fields; it took those of its first production release."""
 
     fields: tuple[Field, ...]
-    """What callers promise to send."""
-    answers: tuple[Field, ...] | None = None
-    """What callers are promised to get. None: written before there was such a contract."""
 
 
 class Promoted(Event, tag="promoted", frozen=True):
@@ -172,6 +169,8 @@ class Promoted(Event, tag="promoted", frozen=True):
     override: str | None = None
     equivalence: str | None = None
     """The evidence that it answers as production did, where it came without a rollout."""
+    answers: tuple[Field, ...] | None = None
+    """The contract of answers, where the endpoint had none yet and took it with this promotion."""
 
 
 class ShadowStarted(Event, tag="shadow_started", frozen=True):

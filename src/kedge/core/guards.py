@@ -67,7 +67,7 @@ def promised(state: State) -> tuple[Field, ...]:
     """Return the outputs that callers are promised.
 
     An endpoint that was promoted before there was such a contract promises what its production
-    release gives; its next change writes that down.
+    release gives, until its next promotion or `kedge apply` writes a contract down.
     """
     if state.answers is not None:
         return state.answers
@@ -234,7 +234,7 @@ GUARDS: dict[str, Guard] = {
     "of the candidate": lambda s, c: (
         not c.production and c.to is None and c.axis is None  # type: ignore[union-attr]
     ),
-    "no contract": lambda s, c: not s.fields or s.answers is None,
+    "no contract": lambda s, c: not s.fields,
     "for a failure": lambda s, c: c.failure is not None and latched(s) is None,  # type: ignore[union-attr]
     "no way back": lambda s, c: s.back is None,
     "another drill": lambda s, c: c.until not in (None, s.drill.until),  # type: ignore[union-attr]

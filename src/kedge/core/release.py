@@ -79,13 +79,14 @@ from kedge.core.guards import (
     failure,
     next_step,
     overpromised,
+    promised,
     subject,
     target,
     ungiven,
     unmet,
 )
 from kedge.core.refusals import REFUSALS
-from kedge.core.values import Drilling, Failure, Refusal, Release, Stage, State, Value
+from kedge.core.values import Drilling, Failure, Field, Refusal, Stage, State, Value
 
 FAILURES = 100
 """Failed pairs that are remembered: a year of two failed rollouts a week. The oldest is dropped."""
@@ -306,7 +307,7 @@ def decide(state: State, command: AnyCommand, at: str) -> tuple[AnyEvent, ...] |
         if GUARDS[rule.when](state, command):
             if rule.refuse is not None:
                 return _refusal(rule.refuse, state, command)
-            events = _adopted(state) + tuple(EVENTS[kind](state, command, at) for kind in rule.then)
+            events = tuple(EVENTS[kind](state, command, at) for kind in rule.then)
             return (
                 events
                 if command.evidence is None
@@ -315,18 +316,6 @@ def decide(state: State, command: AnyCommand, at: str) -> tuple[AnyEvent, ...] |
                 )
             )
     raise AssertionError(f"the table has no last word on {state.stage}, {type(command).__name__}")
-
-
-def _adopted(state: State) -> tuple[AnyEvent, ...]:
-    """The contract of answers, for an endpoint that was promoted before there was one."""
-    live = state.releases.get(returned(state).production or 0)
-    return () if state.answers is not None or live is None else (_contract(state, live),)
-
-
-def _contract(state: State, release: Release) -> ContractAdopted:
-    """What is declared stays; the rest is what the release takes and gives."""
-    answers = release.signature.outputs if state.answers is None else state.answers
-    return ContractAdopted(fields=state.fields or release.signature.inputs, answers=answers)
 
 
 def _refusal(code: str, state: State, command: AnyCommand) -> Refusal:
@@ -363,13 +352,27 @@ def _salt(state: State, command: AnyCommand) -> str:
 
 
 def _promoted(state: State, command: AnyCommand, at: str) -> AnyEvent:
+    number = subject(state, command)
+    assert number is not None
     return Promoted(
-        release=subject(state, command),  # type: ignore[arg-type]
+        release=number,
         replaced=state.production,
         at=at,
         override=getattr(command, "override", None),
         equivalence=getattr(command, "equivalence", None),
+        answers=_taken(state, number),
     )
+
+
+def _taken(state: State, number: int) -> tuple[Field, ...] | None:
+    """The contract of answers that a promotion takes: what the first production release gives.
+
+    An endpoint that was promoted before there was such a contract takes what production gives.
+    """
+    if state.answers is not None:
+        return None
+    live = state.production is not None
+    return promised(state) if live else state.releases[number].signature.outputs
 
 
 def _weight_set(state: State, command: AnyCommand, at: str) -> AnyEvent:
@@ -409,7 +412,9 @@ def _rolled_back(state: State, command: AnyCommand, at: str) -> AnyEvent:
 
 EVENTS: dict[str, Callable[[State, AnyCommand, str], AnyEvent]] = {
     "configured": lambda s, c, at: Configured(policy=c.policy, digest=c.digest, diff=c.diff),  # type: ignore[union-attr]
-    "contract_adopted": lambda s, c, at: _contract(s, s.releases[c.release]),  # type: ignore[union-attr, index]
+    "contract_adopted": lambda s, c, at: ContractAdopted(
+        fields=s.releases[c.release].signature.inputs  # type: ignore[union-attr, index]
+    ),
     "promoted": _promoted,
     "shadow_started": lambda s, c, at: ShadowStarted(
         release=c.release, sample=c.sample, salt=_salt(s, c), override=c.override  # type: ignore[union-attr, arg-type]
@@ -455,9 +460,10 @@ def _apply(state: State, event: AnyEvent) -> State:
         case Configured():
             return _configured(state, event)
         case ContractAdopted():
-            answers = state.answers if event.answers is None else event.answers
-            return change(state, fields=event.fields, answers=answers)
+            return change(state, fields=event.fields)
         case Promoted():
+            if event.answers is not None:
+                state = change(state, answers=event.answers)
             salt = state.salt or f"{state.endpoint}/{state.epoch + 1}"
             held = 0 if event.replaced is None else buckets(state.policy.canary.holdback)
             state = _in_production(state, event.release, event.at)

@@ -10,6 +10,6 @@ down_revision = "0004"
 
 
 def upgrade() -> None:
-    """Add it; an endpoint that is there already takes its contract at its next change."""
+    """Add it; an endpoint that is there already takes its contract at its next promotion."""
     column = sa.Column("answers", sa.LargeBinary, nullable=False, server_default=sa.text("'null'"))
     op.add_column("endpoint", column)
