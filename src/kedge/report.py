@@ -191,6 +191,7 @@ def status_text(item: dict[str, Any]) -> str:
         lines.append(f"  readiness   {_readiness(item)}")
     if item["condemned"]:
         lines.append(f"  condemned   {', '.join(item['condemned'])}")
+    lines += [f"  failed      {release}: {why}" for release, why in item["failed"].items()]
     lines += [f"  replica     {_replica(replica)}" for replica in item["replicas"]]
     lines += _counts(item["counts"], item["stage"])
     if item["pin"]:

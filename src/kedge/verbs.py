@@ -115,7 +115,9 @@ def _as_shown(state: State, policy: Policy) -> tuple[dict[str, Any], dict[str, A
 
 
 def _by_name(fields: tuple[Field, ...]) -> dict[str, Any]:
-    return {field.name: msgspec.to_builtins(field) for field in fields}
+    return {
+        f.name: f"{f.dtype}{list(f.shape) or ''}{', or null' if f.nullable else ''}" for f in fields
+    }
 
 
 def difference(old: Any, new: Any, place: str = "") -> list[str]:

@@ -267,10 +267,10 @@ def test_outcomes_that_fail_a_canary_take_it_back_unless_the_world_is_to_blame(
     assert site.patrol.sight.decisions["flights"][1].verdict == "fail"
     site.look()
     assert site.told() == (["verdict", "ComparisonFailed"] if held else ["CandidateRolledBack"])
-    known = [
+    codes = [
         getattr(e.event, "body", {}).get("code") for e in site.world.ledger.history("flights", 9)
     ]
-    assert ("not_the_release" in known) is held
+    assert ("not_the_release" in codes) is held
 
 
 # ---------------------------------------------------------------- a failure that binds

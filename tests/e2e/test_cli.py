@@ -22,7 +22,7 @@ pytestmark = pytest.mark.e2e
 
 
 class Fresh(Site):
-    """An empty directory. `init` writes the configuration; nobody edits it."""
+    """An empty directory. `init` writes the configuration; only the audience is changed."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
@@ -30,6 +30,9 @@ class Fresh(Site):
 
     def init(self) -> None:
         self.run("init", "flights", "--port", str(self.port))
+        config = self.root / "kedge.toml"
+        safe, quick = (f'audience = "{word}"' for word in ("customer", "internal"))
+        config.write_text(config.read_text().replace(safe, quick))
 
     def edit(self, text: str) -> None:
         """Add lines to kedge.toml."""
