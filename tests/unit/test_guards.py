@@ -122,7 +122,9 @@ def test_a_smaller_contract_is_always_taken_and_none_declared_changes_nothing() 
 
 
 @pytest.mark.parametrize("audience", ["internal", "customer"])
-@pytest.mark.parametrize("command", [Canary(2, 100), Promote(2), Promote(full=True)])
+@pytest.mark.parametrize(
+    "command", [Canary(2, 100), Promote(2), Promote(full=True), Promote(2, equivalence="bit-equal")]
+)
 def test_forward_against_a_failed_verdict_takes_an_override(
     audience: str, command: AnyCommand
 ) -> None:
