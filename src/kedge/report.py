@@ -107,11 +107,11 @@ def audience_text(policy: Policy) -> str:
     if policy.audience == "customer":
         return (
             f"audience customer: a canary is refused until the candidate passed its shadow window "
-            f'({window}, {pairs:,} pairs); audience = "internal" lets a canary come first'
+            f'(shadow.window {window}, shadow.min_pairs {pairs:,}); audience = "internal" lets a canary come first'
         )
     return (
         "audience internal: a canary may come before a passed shadow window; "
-        f'audience = "customer" refuses that until one passed ({window}, {pairs:,} pairs)'
+        f'audience = "customer" refuses that until one passed (shadow.window {window}, shadow.min_pairs {pairs:,})'
     )
 
 

@@ -456,6 +456,9 @@ workers = 2
 # "customer": a candidate needs a passed shadow window before any caller sees it, unless
 # --override "reason" says why not. "internal": a canary may come first.
 audience = "customer"
+# It passes after so much healthy time and so many compared answers. A week holds every weekday; an
+# hour is enough to try kedge out.
+# shadow = {{window = "7d", min_pairs = 1000}}
 owner = {{name = {owner}, contact = {contact}}}
 # Who is told when something is wrong, and who next: docs/howto/alerts.md. Until then, nobody.
 # escalation = [{{after = "0s", to = ["owner"]}}]
@@ -473,12 +476,6 @@ owner = {{name = {owner}, contact = {contact}}}
 # How two answers are compared. "exact" works for any model; a classifier says more with
 # output = {{kind = "binary", score = "score", threshold = 0.5}}
 output = {{kind = "exact", tolerance = 1e-6}}
-
-# A candidate passes its shadow after so much healthy time and so many compared answers. An hour
-# is enough to try kedge out; where the traffic of a Sunday is not that of a Monday, write "7d".
-[endpoints.{name}.shadow]
-window = "1h"
-min_pairs = 1000
 
 [endpoints.{name}.canary]
 steps = [1, 5, 25, 50]   # per cent; `kedge promote` walks them

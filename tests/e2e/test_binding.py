@@ -144,9 +144,9 @@ def test_init_writes_the_safe_audience_and_says_so(make_site: Callable[..., Site
     config.unlink()
     said = site.run("init", "flights").stdout
     assert "audience customer: a canary is refused until the candidate passed its shadow" in said
-    assert "(1h, 1,000 pairs)" in said
-    assert 'window = "1h"' in config.read_text()
+    assert "(shadow.window 7d, shadow.min_pairs 1,000)" in said
+    assert '\n# shadow = {window = "7d", min_pairs = 1000}\n' in config.read_text()
     found = site.data("init", "flights")
-    assert (found["audience"], found["shadow"]["window"]) == ("customer", "1h")
+    assert (found["audience"], found["shadow"]["window"]) == ("customer", "7d")
     config.write_text(config.read_text().replace('audience = "customer"', 'audience = "internal"'))
     assert "audience internal: a canary may come before" in site.run("init", "flights").stdout
