@@ -50,7 +50,7 @@ def features_act(demo: Demo, traffic: Traffic, work: Path) -> dict[str, Any]:
     print(f"  refused ({refused['code']}): {refused['message']}")
     before = held(demo)
     forced = demo.shell(
-        "features", "roll", "flights", number, "--force", "demo: so that you see it"
+        "features", "roll", "flights", number, "--override", "demo: so that you see it"
     )
     wrong = forced.data["release"]
     lasts = LABELLED / demo.rate + LATE_S

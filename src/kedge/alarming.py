@@ -66,7 +66,7 @@ def described(alert: Alert, levels: tuple[Rung, ...]) -> dict[str, Any]:
     """One alert as plain values; `standing` says in a few words how it stands."""
     failing = [d for d in alert.deliveries if d.state != "delivered" and d.failures]
     if not alert.open:
-        standing = f"resolved: {alert.resolved}"
+        standing = alert.resolved if alert.ended == "continued" else f"resolved: {alert.resolved}"
     elif alert.acknowledged_by:
         standing = f"acknowledged by {alert.acknowledged_by}"
     elif alert.told:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kedge.checking import check
-from kedge.console import REFUSED, Context, repeat, submit, verb
+from kedge.console import REFUSED, Context, override, repeat, submit, verb
 from kedge.explaining import accept, diagnose
 from kedge.paging import ack, alerts, runbook
 from kedge.practising import drill, speed
@@ -50,6 +50,7 @@ def init(context: Context, endpoint: str, port: int) -> None:
     """Write kedge.toml for ENDPOINT and create its ledger."""
     from kedge.core.errors import Refused
     from kedge.enrol import proposed_line
+    from kedge.report import audience_text
     from kedge.settings import OUTPUT_LINE, TEMPLATE, owner_from_git, read
     from kedge.verbs import create_workplace
 
@@ -64,9 +65,17 @@ def init(context: Context, endpoint: str, port: int) -> None:
         read(text, where=context.config.name)
         context.config.write_text(text, encoding="utf-8")
     made = create_workplace(context.state_dir)
+    policy = context.settings.endpoints[endpoint]
     context.out(
-        {"config": str(context.config), "state_dir": str(context.state_dir), "created": made},
+        {
+            "config": str(context.config),
+            "state_dir": str(context.state_dir),
+            "created": made,
+            "audience": policy.audience,
+            "shadow": policy.shadow,
+        },
         f"{context.config.name} describes {endpoint}; the ledger is in {context.state_dir.name}/\n"
+        f"{audience_text(policy)}\n"
         f"next: kedge up, then kedge register {endpoint} PATH and kedge promote {endpoint} v1",
     )
 
@@ -304,7 +313,7 @@ def _state(place: Workplace, endpoint: str) -> Any:
 @click.argument("endpoint")
 @click.argument("version", required=False)
 @click.option("--full", is_flag=True, help="Skip the remaining canary steps.")
-@click.option("--override", metavar="REASON", help="Do it although the rules say no; logged.")
+@override
 @verb
 def promote(
     context: Context, endpoint: str, version: str | None, full: bool, override: str | None
@@ -324,14 +333,14 @@ def promote(
 @click.argument("endpoint")
 @click.argument("version")
 @click.option("--sample", type=float, help="Per cent of the units; default: the policy's.")
-@click.option("--override", metavar="REASON", help="Do it although the rules say no; logged.")
+@override
 @verb
 def shadow(
     context: Context, endpoint: str, version: str, sample: float | None, override: str | None
 ) -> None:
     """Silently give VERSION the inputs that production gets."""
     from kedge.core.commands import Shadow
-    from kedge.core.release import buckets
+    from kedge.core.guards import buckets
     from kedge.verbs import release_of
 
     def make(place: Workplace) -> AnyCommand:
@@ -350,7 +359,7 @@ def shadow(
     "--weight", type=float, help="Per cent of the callers; default: the policy's first step."
 )
 @click.option("--auto", is_flag=True, help="The patrol walks the steps, each by proof.")
-@click.option("--override", metavar="REASON", help="Do it although the rules say no; logged.")
+@override
 @verb
 def canary(
     context: Context,
@@ -362,7 +371,7 @@ def canary(
 ) -> None:
     """Let VERSION answer a share of the callers."""
     from kedge.core.commands import Canary
-    from kedge.core.release import buckets
+    from kedge.core.guards import buckets
     from kedge.verbs import release_of
 
     def make(place: Workplace) -> AnyCommand:
@@ -377,34 +386,52 @@ def canary(
 @main.command("set-weight")
 @click.argument("endpoint")
 @click.argument("weight", type=float)
+@override
 @verb
-def set_weight(context: Context, endpoint: str, weight: float) -> None:
+def set_weight(context: Context, endpoint: str, weight: float, override: str | None) -> None:
     """Change the candidate's share to WEIGHT per cent."""
     from kedge.core.commands import SetWeight
-    from kedge.core.release import buckets
+    from kedge.core.guards import buckets
 
-    submit(context, endpoint, lambda place: SetWeight(weight=buckets(weight)))
-
-
-def _plain(name: str, help_text: str) -> None:
-    @main.command(name, help=help_text)
-    @click.argument("endpoint")
-    @click.option("--reason", default="", help="Why, for the ledger.")
-    @verb
-    def command(context: Context, endpoint: str, reason: str) -> None:
-        from kedge.core import commands
-
-        asked: dict[str, AnyCommand] = {
-            "pause": commands.Pause(),
-            "resume": commands.Resume(),
-            "abort": commands.Abort(),
-        }
-        submit(context, endpoint, lambda _: asked[name], reason)
+    submit(context, endpoint, lambda _: SetWeight(weight=buckets(weight), override=override),
+           override or "")  # fmt: skip
 
 
-_plain("pause", "Hold the rollout where it is.")
-_plain("resume", "Let a held rollout go on.")
-_plain("abort", "End a candidate without condemning it.")
+_why = click.option("--reason", default="", help="Why, for the ledger.")
+
+
+@main.command()
+@click.argument("endpoint")
+@_why
+@verb
+def pause(context: Context, endpoint: str, reason: str) -> None:
+    """Hold the rollout where it is."""
+    from kedge.core.commands import Pause
+
+    submit(context, endpoint, lambda _: Pause(), reason)
+
+
+@main.command()
+@click.argument("endpoint")
+@_why
+@override
+@verb
+def resume(context: Context, endpoint: str, reason: str, override: str | None) -> None:
+    """Let a held rollout go on."""
+    from kedge.core.commands import Resume
+
+    submit(context, endpoint, lambda _: Resume(override=override), reason or override or "")
+
+
+@main.command()
+@click.argument("endpoint")
+@_why
+@verb
+def abort(context: Context, endpoint: str, reason: str) -> None:
+    """End a candidate without condemning it."""
+    from kedge.core.commands import Abort
+
+    submit(context, endpoint, lambda _: Abort(), reason)
 
 
 @main.command()

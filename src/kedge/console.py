@@ -123,6 +123,25 @@ def verb(function: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
+def override(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a verb --override REASON; --force is its older spelling, and hidden."""
+
+    @click.option("--override", metavar="REASON", callback=_reason,
+                  help="Do it although the rules say no; logged.")  # fmt: skip
+    @click.option("--force", metavar="REASON", callback=_reason, hidden=True)
+    @functools.wraps(function)
+    def run(*args: Any, override: str | None, force: str | None, **kwargs: Any) -> None:
+        function(*args, override=force if override is None else override, **kwargs)
+
+    return run
+
+
+def _reason(_: click.Context, parameter: click.Parameter, given: str | None) -> str | None:
+    if given is not None and not given.strip():
+        raise click.BadParameter("a reason is needed: it stands in the ledger", param=parameter)
+    return given
+
+
 def repeat(show: Callable[[], None], *, again: bool) -> None:
     """Show something once, or each second until Ctrl-C."""
     import contextlib
@@ -160,14 +179,11 @@ def gate_before(context: Context, place: Workplace, say: Callable[[str], None]) 
 
 def submit(
     context: Context, endpoint: str, make: Callable[[Workplace], AnyCommand], reason: str = "", *,
-    automatic: bool = False, finding: bool = False,
+    finding: bool = False,
 ) -> None:  # fmt: skip
     """Submit a command and print its receipt; with `finding`, the newest diagnosis of what was left.
 
     Where a replica is silent the same is printed, and then the fault: the row has moved.
-
-    `automatic`: the command overrides by a rule and not by anybody's word; past the gate goes
-    only who gave a reason.
     """
     from kedge.core.commands import Promote
     from kedge.engine.control import Silent
@@ -180,9 +196,7 @@ def submit(
     say = context.say if not context.as_json else lambda text: None
     gate = None
     if isinstance(command, Promote):  # no other command waits for its imports
-        asked = gate = gate_before(context, place, say)
-        if automatic:
-            gate = lambda state, release, _, by: asked(state, release, reason or None, by)  # noqa: E731
+        gate = gate_before(context, place, say)
     control = place.control(say, probe(place), gate)
     silent: Silent | None = None
     try:

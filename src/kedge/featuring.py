@@ -365,17 +365,20 @@ def target_of(
 
 
 def may_roll(
-    place: Workplace, endpoint: str, number: int, force: str | None, generation: str | None = None
-) -> tuple[Release, str]:
-    """Whether a transformation may reach production at once, and why.
+    place: Workplace, endpoint: str, number: int, override: str | None,
+    generation: str | None = None,
+) -> tuple[Release, str | None]:  # fmt: skip
+    """Whether a transformation may reach production at once, and by which evidence.
+
+    With an `override` there is none.
 
     Raises:
         Refused: `transformation_changed`: its answers differ from today's, and nobody said why;
             `transformation_untested`: there are no real rows to compare them on.
     """
     state, release, today = target_of(place, endpoint, number, generation)
-    if force is not None:
-        return release, force
+    if override is not None:
+        return release, None
     wanted = version_of(place, f"{release.schema}#{number}")
     found = comparison_of(place, today, wanted) if today is not None else None
     assert state.production is not None
@@ -385,7 +388,7 @@ def may_roll(
             f"{wanted.label} would read {release.generation or 'nothing'}, and not {read or 'nothing'}",
             code="generation_changed",
             hint=f"kedge features shadow {endpoint} {number} --generation ..., then canary and promote; "
-            "or --override REASON",
+            'or say why not with --override "reason"',
         )  # fmt: skip
     if found is not None and found.outcome == "untested":
         raise Refused(
@@ -399,7 +402,8 @@ def may_roll(
         raise Refused(
             f"{wanted.label} answers otherwise than {today.label if today else 'no transformation'}"
             + (f": {named}" if named else ""), code="transformation_changed",
-            hint=f"kedge features shadow {endpoint} {number}, then canary and promote; or --override REASON",
+            hint=f"kedge features shadow {endpoint} {number}, then canary and promote; or say why not with "
+            '--override "reason"',
         )  # fmt: skip
     return (
         release,

@@ -32,7 +32,7 @@ class Move(NamedTuple):
     """Why it cannot."""
 
 
-def moves_of(place: Workplace, head: TransformVersion, force: str | None) -> list[Move]:
+def moves_of(place: Workplace, head: TransformVersion, override: str | None) -> list[Move]:
     """What every follower of the schema would do, were this its head.
 
     No row is touched; a release that one would need gets its number.
@@ -40,7 +40,7 @@ def moves_of(place: Workplace, head: TransformVersion, force: str | None) -> lis
     Args:
         place: where.
         head: the transformation version.
-        force: why it may move although its answers changed, or a rollback left them behind.
+        override: why it may move although its answers changed, or a rollback left them behind.
     """
     versions = {one.number: one for one in place.features.versions(head.schema)}
     compared: dict[int, Outcome] = {}
@@ -60,13 +60,15 @@ def moves_of(place: Workplace, head: TransformVersion, force: str | None) -> lis
             outcome = compared[today.number]
         release = release_of(place, state.endpoint, f"v{live.version}", transformation=head.number)
         found.append(
-            Move(state, release, today, outcome, _obstacle(place, state, release, outcome, force))
+            Move(
+                state, release, today, outcome, _obstacle(place, state, release, outcome, override)
+            )
         )
     return found
 
 
 def _obstacle(
-    place: Workplace, state: State, release: Release, outcome: Outcome, force: str | None
+    place: Workplace, state: State, release: Release, outcome: Outcome, override: str | None
 ) -> str | None:
     """Why a follower cannot move; None when it can."""
     if state.candidate is not None:
@@ -74,21 +76,22 @@ def _obstacle(
     # The release may just have been made, and the row was read before.
     known = msgspec.structs.replace(state, releases={**state.releases, release.number: release})
     left = condemned_as(known, release.number)
-    if left is not None and force is None:
+    if left is not None and override is None:
         return f"{state.endpoint} was taken back from it (r{left}): kedge features hold {state.endpoint}"
-    if outcome not in EQUAL and force is None:
+    if outcome not in EQUAL and override is None:
         gets = "answers that nothing was compared on" if outcome == "untested" else "other answers"
         return f"{state.endpoint} would get {gets}: shadow it there first"
-    said = decide(known, _command(release, force), place.clock.now())
+    said = decide(known, _command(release, override), place.clock.now())
     return f"{state.endpoint}: {said.message}" if isinstance(said, Refusal) else None
 
 
-def _command(release: Release, force: str | None) -> Promote:
-    return Promote(release=release.number, override=force or "the head of its feature schema moved")
+def _command(release: Release, override: str | None) -> Promote:
+    moved = None if override is not None else "the head of its feature schema moved"
+    return Promote(release=release.number, override=override, equivalence=moved)
 
 
 def move_head(
-    place: Workplace, text: str, *, force: str | None, dry: bool, say: Say, gate: Gate
+    place: Workplace, text: str, *, override: str | None, dry: bool, say: Say, gate: Gate
 ) -> dict[str, Any]:
     """Make a transformation version the head of its schema, and move whoever follows.
 
@@ -98,11 +101,11 @@ def move_head(
     Raises:
         Refused: `unknown_transformation`; `head_refused`: names everybody that cannot move, and why;
             `not_prepared`: a replica could not load what it needs. Nobody has moved then.
-            `not_ready`: a follower could not be taken back, and nobody said `force`.
+            `not_ready`: a follower could not be taken back, and nobody gave an `override`.
         Stale: a follower's row moved meanwhile; nobody has moved then.
     """
     head = version_of(place, text)
-    moves = moves_of(place, head, force)
+    moves = moves_of(place, head, override)
     obstacles = [move.obstacle for move in moves if move.obstacle is not None]
     told: dict[str, Any] = {
         "head": head.label, "was": place.features.heads().get(head.schema), "moved": False,
@@ -122,15 +125,15 @@ def move_head(
             details={"followers": told["followers"]},
         )  # fmt: skip
     commands = {
-        move.state.endpoint: _command(move.release, force)
+        move.state.endpoint: _command(move.release, override)
         for move in moves if move.release is not None
     }  # fmt: skip
     receipts = place.control(say, probe(place), gate).together(
         commands,
         by=actor(),
-        reason=force or f"head {head.label}",
+        reason=override or f"head {head.label}",
         head=(head.schema, head.number),
-        override=force,
+        override=override,
     )
     return {**told, "moved": True, "receipts": [_receipt(one) for one in receipts]}
 

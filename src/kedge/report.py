@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from kedge.core import commands as r
-from kedge.core.values import BUCKETS
+from kedge.core.values import BUCKETS, Policy
 from kedge.engine.control import Receipt
 from kedge.ports import Entry, Note
 
@@ -19,8 +19,11 @@ def story(event: r.AnyEvent | Note) -> str:
             return "policy in force" + (f" ({'; '.join(diff)})" if diff else "")
         case r.ContractAdopted(fields=fields):
             return f"contract taken from the first release: {', '.join(f.name for f in fields)}"
-        case r.Promoted(release=number, replaced=old):
-            return f"r{number} is production" + (f", r{old} is the way back" if old else "")
+        case r.Promoted(release=number, replaced=old, answers=answers):
+            taken = (
+                f"; callers are promised {', '.join(f.name for f in answers)}" if answers else ""
+            )
+            return f"r{number} is production" + (f", r{old} is the way back" if old else "") + taken
         case r.ShadowStarted(release=number, sample=sample):
             return f"r{number} is shadowed with {sample / 100:g} % of the inputs"
         case r.SampleSet(sample=sample):
@@ -37,6 +40,8 @@ def story(event: r.AnyEvent | Note) -> str:
             return "the rollout goes on"
         case r.ShadowPassed(release=number, production=production):
             return f"r{number} passed its shadow window against r{production}"
+        case r.ComparisonFailed(release=number, production=production, reason=reason):
+            return f"r{number} failed against r{production}: {reason}"
         case r.Frozen():
             return "automation is stopped"
         case r.Thawed():
@@ -94,6 +99,20 @@ def _noted(note: Note) -> str:
                     "are the reference from now on")  # fmt: skip
         case Note(kind=kind, body=body):
             return f"{kind}: {', '.join(f'{k} {v}' for k, v in body.items())}"
+
+
+def audience_text(policy: Policy) -> str:
+    """Say what an endpoint's audience asks of a candidate, and how to choose otherwise."""
+    window, pairs = policy.shadow.window, policy.shadow.min_pairs
+    if policy.audience == "customer":
+        return (
+            f"audience customer: a canary is refused until the candidate passed its shadow window "
+            f'(shadow.window {window}, shadow.min_pairs {pairs:,}); audience = "internal" lets a canary come first'
+        )
+    return (
+        "audience internal: a canary may come before a passed shadow window; "
+        f'audience = "customer" refuses that until one passed (shadow.window {window}, shadow.min_pairs {pairs:,})'
+    )
 
 
 def drill_story(body: dict[str, Any]) -> str:
@@ -185,6 +204,7 @@ def status_text(item: dict[str, Any]) -> str:
         lines.append(f"  readiness   {_readiness(item)}")
     if item["condemned"]:
         lines.append(f"  condemned   {', '.join(item['condemned'])}")
+    lines += [f"  failed      {release}: {why}" for release, why in item["failed"].items()]
     lines += [f"  replica     {_replica(replica)}" for replica in item["replicas"]]
     lines += _counts(item["counts"], item["stage"])
     if item["pin"]:

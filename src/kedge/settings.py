@@ -167,8 +167,9 @@ def parse(raw: dict[str, Any], *, where: str = CONFIG_NAME) -> Settings:
             faults.append(f"{place}: expected a table, got {table!r}")
             continue
         spec = dict(table)
-        if "fields" in spec:
-            spec["fields"] = _fields(spec["fields"], place, faults)
+        for contract in ("fields", "answers"):
+            if contract in spec:
+                spec[contract] = _fields(spec[contract], f"{place}.{contract}", faults)
         policy = _struct(spec, Policy, place, faults)
         _judge(policy, table, place, faults)
         endpoints[name] = policy
@@ -250,13 +251,13 @@ def _value(given: Any, wanted: Any, place: str, faults: list[str]) -> Any:
 
 
 def _fields(table: Any, place: str, faults: list[str]) -> list[Field]:
-    """`fields = {name = {dtype = ...}}`, in the order in which they are written."""
+    """`{name = {dtype = ...}}` of `fields` or `answers`, in the order in which they are written."""
     if not isinstance(table, dict):
-        faults.append(f"{place}.fields: expected a table of fields, got {table!r}")
+        faults.append(f"{place}: expected a table of fields, got {table!r}")
         return []
     found = []
     for name, spec in table.items():
-        at = f"{place}.fields.{name}"
+        at = f"{place}.{name}"
         if not isinstance(spec, dict):
             faults.append(f'{at}: expected a table such as {{dtype = "float32"}}, got {spec!r}')
             continue
@@ -497,12 +498,18 @@ port = {port}
 workers = 2
 
 [endpoints.{name}]
-# "internal": a canary may come first. "customer": a candidate needs a passed shadow window
-# before any caller sees it, unless somebody says why not (--override "reason").
-audience = "internal"
+# "customer": a candidate needs a passed shadow window before any caller sees it, unless
+# --override "reason" says why not. "internal": a canary may come first.
+audience = "customer"
+# It passes after so much healthy time and so many compared answers. A week holds every weekday; an
+# hour is enough to try kedge out.
+# shadow = {{window = "7d", min_pairs = 1000}}
 owner = {{name = {owner}, contact = {contact}}}
 # Who is told when something is wrong, and who next: docs/howto/alerts.md. Until then, nobody.
 # escalation = [{{after = "0s", to = ["owner"]}}]
+
+# What callers are promised to get. Left out, it is what the first production release gives.
+# answers = {{score = {{dtype = "float64"}}, label = {{dtype = "int64"}}}}
 
 # The request contract. Left out, it is taken from the first production release; write it here
 # to let callers send more than today's model needs.

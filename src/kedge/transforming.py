@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kedge.console import Context, gate_before, submit, verb
+from kedge.console import Context, gate_before, override, submit, verb
 
 if TYPE_CHECKING:
     from kedge.materialising import Feeder
@@ -110,21 +110,23 @@ _generation = click.option(
 @click.argument("number", type=int)
 @click.option("--sample", type=float, help="Per cent of the units; default: the policy's.")
 @_generation
+@override
 @verb
 def features_shadow(
-    context: Context, endpoint: str, number: int, sample: float | None, generation: str | None
-) -> None:
+    context: Context, endpoint: str, number: int, sample: float | None, generation: str | None,
+    override: str | None,
+) -> None:  # fmt: skip
     """Silently ask production's model with transformation NUMBER beside today's."""
     from kedge.core.commands import AnyCommand, Shadow
-    from kedge.core.release import buckets
+    from kedge.core.guards import buckets
     from kedge.featuring import target_of
 
     def make(place: Workplace) -> AnyCommand:
         state, release, _ = target_of(place, endpoint, number, generation)
         share = state.policy.shadow.sample if sample is None else sample
-        return Shadow(release=release.number, sample=buckets(share))
+        return Shadow(release=release.number, sample=buckets(share), override=override)
 
-    submit(context, endpoint, make)
+    submit(context, endpoint, make, override or "")
 
 
 @features.command("canary")
@@ -132,8 +134,8 @@ def features_shadow(
 @click.argument("number", type=int)
 @click.option("--weight", type=float, help="Per cent of the callers; default: the first step.")
 @click.option("--auto", is_flag=True, help="The patrol walks the steps, each by proof.")
-@click.option("--override", metavar="REASON", help="Do it although the rules say no; logged.")
 @_generation
+@override
 @verb
 def features_canary(
     context: Context, endpoint: str, number: int, weight: float | None, auto: bool, override: str | None,
@@ -141,7 +143,7 @@ def features_canary(
 ) -> None:  # fmt: skip
     """Let transformation NUMBER answer a share of the callers, with production's model."""
     from kedge.core.commands import AnyCommand, Canary
-    from kedge.core.release import buckets
+    from kedge.core.guards import buckets
     from kedge.featuring import target_of
 
     def make(place: Workplace) -> AnyCommand:
@@ -155,38 +157,36 @@ def features_canary(
 @features.command("roll")
 @click.argument("endpoint")
 @click.argument("number", type=int)
-@click.option("--override", "--force", "force", metavar="REASON",
-              help="Do it although its answers changed or are untested; logged.")  # fmt: skip
 @_generation
+@override
 @verb
 def features_roll(
-    context: Context, endpoint: str, number: int, force: str | None, generation: str | None
+    context: Context, endpoint: str, number: int, generation: str | None, override: str | None
 ) -> None:
     """Bring transformation NUMBER into production: at once where it answers as today's does."""
     from kedge.core.commands import AnyCommand, Promote
     from kedge.featuring import may_roll
 
     def make(place: Workplace) -> AnyCommand:
-        release, why = may_roll(place, endpoint, number, force, generation)
-        return Promote(release=release.number, override=why)
+        release, why = may_roll(place, endpoint, number, override, generation)
+        return Promote(release=release.number, override=override, equivalence=why)
 
-    submit(context, endpoint, make, force or "", automatic=True)
+    submit(context, endpoint, make, override or "")
 
 
 @features.command("head")
 @click.argument("version")
-@click.option("--override", "--force", "force", metavar="REASON",
-              help="Move although answers changed or are untested; logged.")  # fmt: skip
 @click.option("--dry-run", "dry", is_flag=True, help="Only say who would move.")
+@override
 @verb
-def features_head(context: Context, version: str, force: str | None, dry: bool) -> None:
+def features_head(context: Context, version: str, override: str | None, dry: bool) -> None:
     """Make VERSION, such as flight/1#5, the head of its schema; whoever follows moves, all or nobody."""
     from kedge.heading import head_text, move_head
 
     say = context.say if not context.as_json else lambda text: None
     place = context.place()
     gate = gate_before(context, place, say)
-    found = move_head(place, version, force=force, dry=dry, say=say, gate=gate)
+    found = move_head(place, version, override=override, dry=dry, say=say, gate=gate)
     context.out(found, head_text(found))
 
 

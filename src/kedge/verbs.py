@@ -18,8 +18,9 @@ from kedge.core.errors import KedgeError, Refused, Unavailable
 from kedge.core.features import Spec, TransformVersion
 from kedge.core.filed import about
 from kedge.core.generations import Run, generation_of, runs_of
+from kedge.core.guards import promised
 from kedge.core.release import apply, decide
-from kedge.core.values import ModelVersion, Placement, Policy, Refusal, Release, State
+from kedge.core.values import Field, ModelVersion, Placement, Policy, Refusal, Release, State
 from kedge.engine.control import SILENT_S, Probe, replicas
 from kedge.engine.custom import function_of
 from kedge.engine.filing import newest_finding
@@ -84,8 +85,7 @@ def apply_policies(place: Workplace, settings: Settings) -> dict[str, list[str]]
             continue
         if policy.output.function is not None:
             function_of(policy.output)
-        old = state.policy if state.policy_digest else Policy()
-        diff = tuple(difference(msgspec.to_builtins(old), msgspec.to_builtins(policy)))
+        diff = tuple(difference(*_as_shown(state, policy)))
         at = place.clock.now()
         events = decide(state, Configure(policy=policy, digest=digest, diff=diff), at)
         if isinstance(events, Refusal):
@@ -93,8 +93,32 @@ def apply_policies(place: Workplace, settings: Settings) -> dict[str, list[str]]
         place.ledger.append(
             name, events, expect=state.epoch, by=actor(), reason="kedge apply", at=at
         )
-        changed[name] = list(diff) or ["first policy"]
+        changed[name] = list(diff) or [
+            "spelled anew, with the same meaning" if state.policy_digest else "first policy"
+        ]
     return changed
+
+
+def _as_shown(state: State, policy: Policy) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The policies before and after as plain values, with both contracts by the name of a field.
+
+    A contract that is left out stays what it is, so it is no difference.
+    """
+    old = state.policy if state.policy_digest else Policy()
+    return tuple(
+        msgspec.to_builtins(one)
+        | {
+            "fields": _by_name(one.fields or state.fields),
+            "answers": _by_name(promised(state) if one.answers is None else one.answers),
+        }
+        for one in (old, policy)
+    )
+
+
+def _by_name(fields: tuple[Field, ...]) -> dict[str, Any]:
+    return {
+        f.name: f"{f.dtype}{list(f.shape) or ''}{', or null' if f.nullable else ''}" for f in fields
+    }
 
 
 def difference(old: Any, new: Any, place: str = "") -> list[str]:

@@ -18,7 +18,7 @@ from kedge.adapters.sql.alerts import SqlAlerts
 from kedge.alarming import acknowledge, alerts_of, alerts_text, outgoing, test_of, test_text
 from kedge.core import alerts
 from kedge.core.alerts import Alert, Message, Raise, Sight, Topic
-from kedge.core.commands import Canary, Drill, Promote, Return, Rollback
+from kedge.core.commands import Canary, Drill, Promote, Return, Rollback, Shadow
 from kedge.core.errors import Refused, Unavailable
 from kedge.core.policy import Decision
 from kedge.core.values import ActorKind, Contact, Escalation, Policy, Rota, Stage
@@ -256,6 +256,27 @@ def test_a_page_is_told_and_its_end_too_with_its_reason(place: Place, web: Web) 
     assert web.bodies[-1]["reason"] == "r2 left the rollout"
     assert place.open() == {}
     assert place.store.live() == ()
+
+
+def test_a_page_of_a_failed_shadow_ends_with_who_went_on_and_never_as_resolved(
+    tmp_path: Path, web: Web
+) -> None:
+    place = Place(tmp_path, policy_of(web))
+    place.world.do(Shadow(release=2))
+    place.sees(FAIL)
+    place.look()
+    assert heard(web) == [("/0", "failing:r2")]
+    place.world.do(Canary(release=2, weight=500, override="an incident"))
+    place.sees(Decision("inconclusive", "waiting", "0 of 10 s at this step"))
+    another = place.fresh("another")
+    place.look(another)
+    assert heard(web, "continued") == [("/0", "failing:r2")]
+    (end,) = (body for body in web.bodies if body["status"] == "continued")
+    assert end["reason"] == "continued by ada: an incident"
+    assert heard(web, "resolved") == []
+    assert place.notes()[-1] == "alert_continued"
+    (over,) = (a for a in place.store.listed("flights", over=True, limit=9) if not a.open)
+    assert (over.ended, over.resolved) == ("continued", "continued by ada: an incident")
 
 
 def test_what_the_patrol_took_back_is_told_though_it_died_right_after(place: Place, web: Web) -> None:  # fmt: skip

@@ -10,11 +10,21 @@ import pytest
 
 from contract.sql_world import POLICY, World, world
 from kedge.adapters.records.spool import Spool
-from kedge.core.commands import Canary, Freeze, Pause, Promote, Rollback, Shadow
+from kedge.core.codec import fingerprint
+from kedge.core.commands import (
+    Canary,
+    Configured,
+    Freeze,
+    Pause,
+    Promote,
+    Resume,
+    Rollback,
+    Shadow,
+)
 from kedge.core.evidence.rules import METHOD
 from kedge.core.findings import Cause
 from kedge.core.records import JoinRow, Outcome
-from kedge.core.values import ActorKind, CanaryPolicy, Output, ShadowPolicy, Stage
+from kedge.core.values import ActorKind, CanaryPolicy, Field, Output, ShadowPolicy, Stage
 from kedge.core.windows import Window
 from kedge.engine.patrol import Patrol
 from kedge.judging import evidence_of
@@ -176,7 +186,7 @@ def test_frozen_it_says_what_it_would_have_done(tmp_path: Path) -> None:
     site.world.do(Freeze())
     site.pass_time(45, bad=(1, 4))
     site.look()
-    assert site.told() == ["verdict"]
+    assert site.told() == ["verdict", "ComparisonFailed"]
     assert site.world.row().stage is Stage.CANARY
 
 
@@ -258,8 +268,78 @@ def test_outcomes_that_fail_a_canary_take_it_back_unless_the_world_is_to_blame(
     site.look()
     assert site.patrol.sight.decisions["flights"][1].verdict == "fail"
     site.look()
-    assert site.told() == (["verdict"] if held else ["CandidateRolledBack"])
-    newest = [
-        e.event for e in site.world.ledger.history("flights", 5) if e.actor is ActorKind.PATROL
+    assert site.told() == (["verdict", "ComparisonFailed"] if held else ["CandidateRolledBack"])
+    codes = [
+        getattr(e.event, "body", {}).get("code") for e in site.world.ledger.history("flights", 9)
     ]
-    assert (getattr(newest[0], "body", {}).get("code") == "not_the_release") is held
+    assert ("not_the_release" in codes) is held
+
+
+# ---------------------------------------------------------------- a failure that binds
+
+
+def test_a_failed_shadow_binds_and_is_written_once(tmp_path: Path) -> None:
+    """The row has it, whoever leads: going on against it takes a reason."""
+    site = Watched(tmp_path)
+    site.world.do(Shadow(release=2))
+    for _ in range(8):
+        site.pass_time(3, bad=(1, 40))
+        site.patrol = site.fresh()
+        site.look()
+    assert site.told().count("ComparisonFailed") == 1
+    (failure,) = site.world.row().automation.failures
+    assert (failure.candidate, failure.production) == (2, 1)
+    with pytest.raises(AssertionError, match="the verdict on r2 against r1 is fail"):
+        site.world.do(Canary(release=2, weight=500))
+    site.world.do(Canary(release=2, weight=500, override="an incident"))
+    assert site.world.ledger.verify() == []
+
+
+def test_a_failed_shadow_never_passes_however_well_it_goes_on(tmp_path: Path) -> None:
+    site = Watched(tmp_path)
+    site.world.do(Shadow(release=2))
+    site.pass_time(6, bad=(1, 200))
+    site.look()
+    site.look()
+    for _ in range(5):
+        site.pass_time(10)
+        site.look()
+    assert "ShadowPassed" not in site.told()
+    assert site.patrol.sight.decisions["flights"][1].verdict == "fail"
+
+
+def test_a_canary_that_is_held_for_a_failure_is_held_once(tmp_path: Path) -> None:
+    """Whoever goes on for a reason is not held again for the same failure."""
+    held = msgspec.structs.replace(
+        QUICK, canary=CanaryPolicy(steps=(5, 50), dwell="1s", on_fail="pause")
+    )
+    site = Watched(tmp_path, held)
+    site.world.do(Canary(release=2, weight=500))
+    site.pass_time(20, bad=(1, 4))
+    site.look()
+    assert site.told() == ["ComparisonFailed", "Paused"]
+    with pytest.raises(AssertionError, match="the verdict on r2 against r1 is fail"):
+        site.world.do(Resume())
+    site.world.do(Resume(override="the load test did it"))
+    for _ in range(3):
+        site.pass_time(5, bad=(1, 4))
+        site.look()
+    assert not site.world.row().paused
+    assert site.told().count("Paused") == 1
+
+
+def test_a_step_that_takes_an_override_waits_for_a_person(tmp_path: Path) -> None:
+    """A canary that lacks a promised output was let in for a reason; the patrol has none."""
+    site = Watched(tmp_path)
+    more = (*site.world.row().releases[1].signature.outputs, Field("why", "string"))
+    policy = msgspec.structs.replace(QUICK, answers=more)
+    event = Configured(policy=policy, digest=fingerprint(policy))
+    site.world.ledger.append("flights", [event], expect=site.world.row().epoch, by="me", reason="",
+                             at=site.place.clock.now())  # fmt: skip
+    site.world.do(Canary(release=2, weight=500, auto=True, override="a test"))
+    for _ in range(30):
+        site.pass_time(2)
+        site.look()
+    assert site.told() == ["verdict"]
+    assert site.world.row().weight == 500
+    assert "why (not given)" in site.patrol.sight.decisions["flights"][1].reason

@@ -21,6 +21,7 @@ from contract.sql_world import (
     version,
     world,
 )
+from kedge.adapters.sql import engine
 from kedge.adapters.sql.dialect import dbapi
 from kedge.adapters.sql.features import SqlFeatures
 from kedge.adapters.sql.ledger import SqlLedger
@@ -90,6 +91,31 @@ def test_what_is_read_is_what_was_folded(made: World) -> None:
         assert World(made.state_dir).row() == folded
     assert folded.condemned == (2, 3)
     assert folded.policy == POLICY
+
+
+def test_a_ledger_of_before_the_contract_of_answers_takes_one_at_its_next_promotion(
+    tmp_path: Path,
+) -> None:
+    """Its bytes stay; the row's new column begins empty, and the fold agrees with it."""
+    made = world(tmp_path)
+    old = Promoted(release=1, replaced=None, at=at())  # as it was written then
+    made.ledger.append("flights", [old], expect=1, by="ada", reason="", at=at())
+    made.close()
+    with made.raw() as raw:
+        before = raw.execute("SELECT event, hash FROM ledger ORDER BY seq").fetchall()
+        raw.execute("ALTER TABLE endpoint DROP COLUMN answers")
+        raw.execute("UPDATE alembic_version SET version_num = '0004'")
+    engine.migrate(made.state_dir)
+    own = World(made.state_dir)
+    assert own.row().answers is None
+    assert own.ledger.verify() == []
+    own.do(Promote(release=2, override="a test"))
+    assert own.row().answers == own.row().releases[1].signature.outputs
+    assert own.ledger.verify() == []
+    with own.raw() as raw:
+        after = raw.execute("SELECT event, hash FROM ledger ORDER BY seq").fetchall()
+    assert after[: len(before)] == before
+    assert b"answers" not in str(before[-1]).encode()
 
 
 def test_an_append_of_several_events_is_one_step(made: World) -> None:

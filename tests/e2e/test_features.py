@@ -68,6 +68,11 @@ def answered(site: Site, minutes: float = 120.0) -> float:
     return float(body["outputs"][0]["data"][0])
 
 
+def alerts(site: Site) -> list[dict[str, Any]]:
+    found = site.data("alerts", "flights", "--all")
+    return [alert for alert in found if alert["key"].startswith("override:")]
+
+
 def workers(site: Site) -> dict[int, dict[str, int]]:
     return {r["pid"]: r["loads"] for r in site.data("status", "flights")["replicas"]}
 
@@ -118,10 +123,18 @@ def test_a_transformation_is_rolled_and_taken_back_without_touching_the_model(
     with Asking(rolling) as asking:
         rolling.run("features", "roll", "flights", "2")
         assert answered(rolling) == 4.0
+        (promoted,) = (e["event"] for e in rolling.data("history", "flights", "--limit", "3")
+                       if e["event"]["event"] == "promoted")  # fmt: skip
+        assert promoted["equivalence"].startswith("view/1#2 is bit-equal")
+        assert "override" not in promoted
         refused = rolling.data("features", "roll", "flights", "3", check=False)
         assert refused["error"]["code"] == "transformation_changed"
         assert "x" in refused["error"]["message"]
         rolling.run("features", "roll", "flights", "3", "--override", "a drill")
+        rolling.until(lambda: alerts(rolling), "the alert about the override")
+        assert [a["summary"] for a in alerts(rolling)] == [
+            "tester overrode the rules: r3, promoted"
+        ]
         assert answered(rolling) == 14.0
         found = rolling.data("rollback", "flights", "--axis", "features")
         assert answered(rolling) == 4.0
@@ -136,7 +149,7 @@ def test_a_transformation_is_rolled_and_taken_back_without_touching_the_model(
 
 def test_applying_and_rolling_back_at_once_disturb_neither(rolling: Site) -> None:
     apply(rolling, shift="5.0")
-    rolling.run("features", "roll", "flights", "2", "--force", "a test")
+    rolling.run("features", "roll", "flights", "2", "--override", "a test")
     applying = []
     for number in (7, 9):
         path = rolling.root / f"features{number}.py"
@@ -158,7 +171,7 @@ def test_applying_and_rolling_back_at_once_disturb_neither(rolling: Site) -> Non
 def test_features_and_model_are_taken_back_each_by_itself(rolling: Site) -> None:
     """Both moved; the model's way back keeps the features, and the other way round."""
     apply(rolling, shift="5.0")
-    rolling.run("features", "roll", "flights", "2", "--force", "a test")
+    rolling.run("features", "roll", "flights", "2", "--override", "a test")
     rolling.run("register", "flights", rolling.model("two", scale=3.0), "--schema", "view/1")
     rolling.run("promote", "flights", "v2", "--override", "a test")
     assert answered(rolling) == 21.0

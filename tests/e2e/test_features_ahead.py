@@ -202,7 +202,7 @@ def test_a_new_run_is_rolled_and_taken_back_and_both_stay_fed(ahead: Site) -> No
     ahead.run("abort", "flights")
     before = {r["pid"]: r["loads"] for r in ahead.data("status", "flights")["replicas"]}
     ahead.run(
-        "features", "roll", "flights", "1", "--generation", "delays/1#2@1", "--force", "a drill"
+        "features", "roll", "flights", "1", "--generation", "delays/1#2@1", "--override", "a drill"
     )
     assert answered(ahead) == old + 10
     with ahead.load(rate=50, column="minutes"):
@@ -227,7 +227,7 @@ def test_a_rollback_to_old_values_is_refused_with_their_age_or_taken_all_the_sam
     site.run("promote", "flights", "v1")
     site.run("features", "backfill", "delays")
     site.run(
-        "features", "roll", "flights", "1", "--generation", "newest", "--force", "fresh values"
+        "features", "roll", "flights", "1", "--generation", "newest", "--override", "fresh values"
     )
     refused = site.data("rollback", "flights", check=False)["error"]
     assert refused["code"] == "stale_generation"
@@ -237,7 +237,7 @@ def test_a_rollback_to_old_values_is_refused_with_their_age_or_taken_all_the_sam
         == "stale_generation"
     )
     assert site.data("rollback", "flights", "--accept-stale", "7h")["release"] == "r1"
-    site.run("features", "roll", "flights", "1", "--generation", "newest", "--force", "again")
+    site.run("features", "roll", "flights", "1", "--generation", "newest", "--override", "again")
     shutil.rmtree(site.root / ".kedge" / "online")
     (site.root / ".kedge" / "online").write_text("no store can be here")
     assert site.data("rollback", "flights")["release"] == "r1", "a store that is gone delays nobody"

@@ -91,18 +91,18 @@ def test_followers_move_together_and_who_went_back_holds(following: Site) -> Non
     assert refused["code"] == "head_refused"
     assert "flights would get other answers" in refused["message"]
     assert "trips would get other answers" in refused["message"]
-    site.run("features", "head", "view/1#3", "--force", "a test")
+    site.run("features", "head", "view/1#3", "--override", "a test")
     receipt = site.data("rollback", "flights")
     assert (receipt["release"], receipt["events"][-1]["event"]) == ("r2", "held")
     assert on(site) == {"flights": "view/1#2", "trips": "view/1#3", "quiet": "view/1#1"}
-    site.run("features", "head", "view/1#2", "--force", "a test")
+    site.run("features", "head", "view/1#2", "--override", "a test")
     assert on(site)["trips"] == "view/1#2"
     assert "flights" in site.data("features", "head", "view/1#2", "--dry-run")["holding"]
     site.run("features", "follow", "flights")
     again = site.data("features", "head", "view/1#3", check=False)["error"]
     assert "flights was taken back from it" in again["message"]
     for number, wait_s in ((3, 0.7), (2, 1.0), (3, 1.3)):
-        line = [*KEDGE, "features", "head", f"view/1#{number}", "--force", "killed on the way"]
+        line = [*KEDGE, "features", "head", f"view/1#{number}", "--override", "killed on the way"]
         with subprocess.Popen(line, cwd=site.root, env=site.env, stdout=subprocess.DEVNULL,
                               stderr=subprocess.DEVNULL) as moving:  # fmt: skip
             time.sleep(wait_s)

@@ -14,8 +14,10 @@ from kedge.core.commands import (
     AnyCommand,
     AnyEvent,
     Canary,
+    Certify,
     Configure,
     Drill,
+    Fail,
     Pause,
     Promote,
     Resume,
@@ -24,12 +26,15 @@ from kedge.core.commands import (
     SetWeight,
     Shadow,
 )
+from kedge.core.contract import lacking
+from kedge.core.guards import GUARDS
 from kedge.core.refusals import REFUSALS
-from kedge.core.release import GUARDS, TABLE, Rule, apply, decide
+from kedge.core.release import TABLE, Rule, apply, decide
 from kedge.core.values import BUCKETS, CanaryPolicy, Placement, Policy, Refusal, Stage, State
 from kedge.testing.samples import AT, endpoint, fields, release, run
 
 NEEDS = ("dep_delay:float32", "dep_delay:float64,origin:string", "dep_delay:float32?,seats:int64")
+GIVES = ("p_late:float32", "p_late:float32,why:string", "p_late:float64", "late:float32")
 EVERYTHING = "dep_delay:float32,origin:string,seats:int64"
 CONTRACTS = ("", *NEEDS, EVERYTHING, EVERYTHING)
 # Four versions times three transformations, and 13 to 16: four of them placed elsewhere.
@@ -39,6 +44,7 @@ RELEASES = tuple(
         version=1 + number % 4,
         transformation=1 + number % 3,
         needs=NEEDS[number % 4 % 3],
+        gives=GIVES[number % 4],
         placement=Placement.PROCESS if number > 12 else Placement.INLINE,
     )
     for number in range(1, 17)
@@ -52,8 +58,13 @@ policies = st.builds(
     Policy,
     audience=st.sampled_from(("customer", "internal", "internal")),
     fields=st.sampled_from(CONTRACTS).map(fields),
+    answers=st.sampled_from((None, None, (), *map(fields, GIVES))),
     canary=st.builds(CanaryPolicy, steps=st.lists(st.floats(0, 101), max_size=4).map(tuple)),
 )
+
+
+def failed_pairs(state: State) -> set[tuple[int, int]]:
+    return {(f.candidate, f.production) for f in state.automation.failures}
 
 
 def refused(outcome: tuple[AnyEvent, ...] | Refusal) -> bool:
@@ -76,6 +87,7 @@ class Machine(RuleBasedStateMachine):
     def submit(self, command: AnyCommand) -> tuple[AnyEvent, ...] | Refusal:
         before, said = self.state, rule_of(self.state, command)
         outcome = decide(before, command, AT)
+        self.nobody_goes_forward_untold(command, outcome)
         if isinstance(outcome, Refusal):
             assert outcome.code in REFUSALS
             assert "None" not in outcome.message
@@ -89,6 +101,25 @@ class Machine(RuleBasedStateMachine):
         assert self.state.epoch == before.epoch + len(outcome)
         assert self.state.stage is (said.to or before.stage)
         return outcome
+
+    def nobody_goes_forward_untold(
+        self, command: AnyCommand, outcome: tuple[AnyEvent, ...] | Refusal
+    ) -> None:
+        """Without an override no caller gets less than was promised, or what a verdict failed."""
+        if isinstance(outcome, Refusal) or getattr(command, "override", None) is not None:
+            return
+        before, after = self.state, self.state
+        for event in outcome:
+            after = apply(after, event)
+        moved = after.production if after.production != before.production else after.candidate
+        further = (after.production, after.candidate) != (before.production, before.candidate)
+        further = further or after.weight > before.weight
+        if isinstance(command, Rollback | Drill | Return | Abort) or not further or moved is None:
+            return
+        signature = before.releases[moved].signature
+        assert lacking(signature, after.answers or ()) == ()
+        if before.stage in (Stage.SETTLED, Stage.SHADOW) and not isinstance(command, Shadow):
+            assert (moved, before.production) not in failed_pairs(before)
 
     @initialize(first=st.permutations(range(1, 17)), many=st.sampled_from((0, 1, 3, 6)))
     def some_served_before(self, first: list[int], many: int) -> None:
@@ -121,9 +152,34 @@ class Machine(RuleBasedStateMachine):
         if not refused(outcome) and before.stage is Stage.SHADOW:
             assert self.state.salt == before.salt
 
+    @rule(weight=weights, override=overrides)
+    def set_weight(self, **asked: Any) -> None:
+        self.submit(SetWeight(**asked))
+
+    @rule(release=numbers)
+    def certify(self, release: int) -> None:
+        if not refused(self.submit(Certify(release))):
+            assert (release, self.state.production) not in failed_pairs(self.state)
+
+    @rule(release=numbers, pausing=st.booleans())
+    def fail(self, release: int, *, pausing: bool) -> None:
+        before = self.state
+        command = Pause(failure="quality") if pausing else Fail(release, reason="quality")
+        self.submit(command)
+        assert (self.state.production, self.state.candidate) == (
+            before.production,
+            before.candidate,
+        )
+        assert (self.state.weight, self.state.condemned) == (before.weight, before.condemned)
+
+    @rule(override=overrides)
+    def resume(self, override: str | None) -> None:
+        self.submit(Resume(override=override))
+
     @rule(weight=weights)
-    def set_weight(self, weight: int) -> None:
-        self.submit(SetWeight(weight))
+    def a_smaller_share_is_never_refused(self, weight: int) -> None:
+        if self.state.stage is Stage.CANARY and 0 <= weight < self.state.weight:
+            assert not refused(self.submit(SetWeight(weight)))
 
     @rule(command=st.sampled_from((Pause(), Resume(), Abort(), SetWeight(100))))
     def hold(self, command: AnyCommand) -> None:

@@ -95,6 +95,11 @@ def test_a_message_says_what_whom_and_how_to_stop_it() -> None:
     over = alerts.message(alerts.resolve(alert(), reason="r2 left", at=AT), "resolved")
     assert over.title == "[kedge resolved] flights: r2 fails (#17)"
     assert f"resolved: {AT}: r2 left" in over.text
+    gone = alerts.resolve(alert(), reason="continued by ada: hurry", at=AT, ended="continued")
+    on = alerts.message(gone, "resolved")
+    assert (on.status, on.title) == ("continued", "[kedge continued] flights: r2 fails (#17)")
+    assert f"{AT}: continued by ada: hurry" in on.text
+    assert "resolved" not in on.text + on.title
 
 
 # ---------------------------------------------------------------- whom

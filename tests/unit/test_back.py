@@ -3,8 +3,16 @@
 import msgspec
 import pytest
 
-from kedge.core.back import condemned_as, drilled, first_starved, returned, starved, ways_back
-from kedge.core.values import Drilling, Placement, Stage, State
+from kedge.core.back import (
+    condemned_as,
+    drilled,
+    failed_as,
+    first_starved,
+    returned,
+    starved,
+    ways_back,
+)
+from kedge.core.values import Automation, Drilling, Failure, Placement, Stage, State
 from kedge.testing.samples import endpoint, fields, release
 
 WIDE = "dep_delay:float32,origin:string"
@@ -92,3 +100,15 @@ def test_what_returns_from_a_drill_is_as_it_was_and_without_one_nothing_changes(
     state = msgspec.structs.replace(served(1, 2), stage=Stage.SETTLED)
     assert returned(drilled(state, 1, Drilling(left=2, until=9.0))) == state
     assert returned(state) is state
+
+
+def test_a_failed_verdict_is_on_a_bundle_and_against_one_production() -> None:
+    failed = Failure(
+        candidate=2, production=1, reason="quality", salt="s", stage=Stage.SHADOW, policy="p"
+    )
+    state = msgspec.structs.replace(served(1), automation=Automation(failures=(failed,)))
+    assert [failed_as(state, n) for n in (2, 5, 3, 4, None)] == [failed, failed, None, None, None]
+    assert failed_as(msgspec.structs.replace(state, production=4), 2) is None
+    passed = Automation(failures=(failed,), proven=(5, 1))
+    assert failed_as(msgspec.structs.replace(state, automation=passed), 5) is None
+    assert failed_as(msgspec.structs.replace(state, automation=passed), 2) == failed

@@ -9,7 +9,19 @@ import pytest
 
 from kedge.core import conditions
 from kedge.core.alerts import Raise, Topic
-from kedge.core.commands import Canary, Freeze, Pause, Promote, Rollback, Shadow
+from kedge.core.commands import (
+    Abort,
+    AnyCommand,
+    AnyEvent,
+    Canary,
+    Freeze,
+    Pause,
+    Promote,
+    Resume,
+    Rollback,
+    SetWeight,
+    Shadow,
+)
 from kedge.core.findings import Cause
 from kedge.core.policy import Decision
 from kedge.core.release import decide
@@ -94,6 +106,21 @@ def test_an_override_is_a_warning_and_an_ordinary_step_is_none() -> None:
     assert events(CANARY, Promote(2), "ada@host") == [None]
 
 
+def test_every_command_that_overrides_is_told_and_evidence_is_no_override() -> None:
+    """A roll of features that answer as today's do overrides nothing."""
+    held = run(CANARY, Pause())
+    for state, command, word in (
+        (CANARY, SetWeight(200, override="hurry"), "set-weight"),
+        (CANARY, Promote(override="hurry"), "promote"),
+        (held, Resume(override="hurry"), "resume"),
+    ):
+        (found,) = events(state, command, "ada@host")
+        assert found is not None, word
+        assert (found.key, found.subject, found.detail) == ("override:r2", 2, "hurry")
+    rolled = events(ONE, Promote(2, equivalence="view/1#2 is bit-equal"), "ada@host")
+    assert rolled == [None]
+
+
 # ---------------------------------------------------------------- when it is over
 
 
@@ -146,3 +173,38 @@ def test_a_failure_that_is_not_the_releases_says_so() -> None:
     (one,) = conditions.conditions(CANARY, held)
     assert (one.level, one.after_s) == ("page", 0.0)
     assert "it is not the release" in one.summary
+
+
+def since(state: State, *commands: tuple[AnyCommand, str, str]) -> list[tuple[AnyEvent, str, str]]:
+    """What the commands write, newest first."""
+    told: list[tuple[AnyEvent, str, str]] = []
+    for command, by, reason in commands:
+        found = decide(state, command, AT)
+        assert isinstance(found, tuple)
+        told += [(event, by, reason) for event in found]
+        state = run(state, command)
+    return told[::-1]
+
+
+def test_who_went_on_against_a_failure_and_why_ends_its_page() -> None:
+    shadow = run(ONE, Shadow(2))
+    page = alert()
+    went = since(shadow, (Canary(2, 100, override="an incident"), "ada@host", ""))
+    assert conditions.continued(page, went) == "continued by ada@host: an incident"
+    went = since(shadow, (Promote(2, override="it is better"), "ada@host", ""))
+    assert conditions.continued(page, went) == "continued by ada@host: it is better"
+    raced = since(shadow, (Canary(2, 100), "ada@host", ""))
+    assert conditions.continued(page, raced) == "continued by ada@host: no reason given"
+
+
+def test_a_failure_that_ended_otherwise_is_resolved() -> None:
+    shadow = run(ONE, Shadow(2))
+    on = (Canary(2, 100, override="an incident"), "ada@host", "")
+    assert conditions.continued(alert(), since(shadow, (Abort(), "ada@host", ""))) == ""
+    assert conditions.continued(alert(), since(shadow, on, (Rollback(), "patrol@h", ""))) == ""
+    assert conditions.continued(alert(subject=3), since(shadow, on)) == ""
+    assert (
+        conditions.continued(alert(key="waiting:r2@shadow", topic=Topic.WAITING), since(shadow, on))
+        == ""
+    )
+    assert conditions.continued(alert(), []) == ""

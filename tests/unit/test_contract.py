@@ -5,6 +5,7 @@ from typing import get_args
 import pytest
 
 from kedge.core.contract import FROM_OIP, OIP_DTYPES, unmet
+from kedge.core.contract import lacking as answers_lacking
 from kedge.core.values import Dtype, Field, Signature
 from kedge.testing.samples import fields
 
@@ -85,3 +86,50 @@ def test_a_shape_fits_when_each_length_is_the_same_or_any(
 def test_every_dtype_has_its_open_inference_name_and_back() -> None:
     assert set(OIP_DTYPES) == set(get_args(Dtype))
     assert {FROM_OIP[theirs]: theirs for theirs in OIP_DTYPES.values()} == OIP_DTYPES
+
+
+def missing(gives: tuple[Field, ...], promised: tuple[Field, ...]) -> tuple[str, ...]:
+    return answers_lacking(Signature(inputs=(), outputs=gives), promised)
+
+
+def test_an_output_that_is_not_given_is_named_and_more_is_no_less() -> None:
+    promised = fields("score:float64,label:int64")
+    assert missing(fields("score:float64"), promised) == ("label (not given)",)
+    assert missing(fields("why:string,label:int64,score:float64"), promised) == ()
+    assert missing(fields(""), ()) == ()
+
+
+@pytest.mark.parametrize(
+    ("gives", "promised"),
+    [("float32", "float64"), ("float64", "float32"), ("int64", "int32"), ("int64", "float64")],
+)
+def test_an_answer_in_another_dtype_is_another_answer(gives: str, promised: str) -> None:
+    told = missing(fields(f"x:{gives}"), fields(f"x:{promised}"))
+    assert told == (f"x (gives {gives}, promised {promised})",)
+
+
+@pytest.mark.parametrize(
+    ("gives", "promised", "fits"),
+    [
+        ((), (), True),
+        ((3,), (3,), True),
+        ((3,), (-1,), True),
+        ((-1,), (-1,), True),
+        ((-1,), (3,), False),
+        ((1,), (), False),
+        ((), (1,), False),
+        ((2, 3), (2, -1), True),
+    ],
+)
+def test_a_fixed_length_is_given_where_any_was_promised_and_not_the_reverse(
+    gives: tuple[int, ...], promised: tuple[int, ...], *, fits: bool
+) -> None:
+    told = missing((Field("x", "float32", gives),), (Field("x", "float32", promised),))
+    assert told == (() if fits else (f"x (gives shape {list(gives)}, promised {list(promised)})",))
+
+
+def test_null_is_given_only_where_it_was_promised() -> None:
+    assert missing(fields("x:string?"), fields("x:string")) == (
+        "x (may be null, promised without null)",
+    )
+    assert missing(fields("x:string"), fields("x:string?")) == ()

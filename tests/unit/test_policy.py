@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from kedge.core.commands import Certify, Pause, Promote, Rollback
+from kedge.core.commands import Certify, Fail, Pause, Promote, Rollback
 from kedge.core.evidence.faults import Spread
 from kedge.core.evidence.rules import Overall, Verdict, Word
 from kedge.core.findings import Cause
@@ -19,6 +19,7 @@ from kedge.core.policy import (
     MIN_REQUESTS,
     Decision,
     Facts,
+    binding,
     decide,
     guardrails,
     rules,
@@ -28,12 +29,14 @@ from kedge.core.values import (
     AfterPolicy,
     Automation,
     CanaryPolicy,
+    Failure,
     Guardrail,
     Policy,
     ShadowPolicy,
     Stage,
     State,
 )
+from kedge.testing.samples import release
 from unit.test_filed import NOW, finding
 
 CANARY = State(
@@ -377,3 +380,67 @@ def test_labels_that_equal_no_answer_stop_a_pass_and_never_a_failure() -> None:
     left = decide(state, facts(**known, labels_broken=True, overall=overall("fail")))
     assert (left.verdict, left.command) == ("fail", Rollback())
     assert decide(state, facts(streak=KILL_STREAK, labels_broken=True)).command == Rollback()
+
+
+# ---------------------------------------------------------------- a failure that binds
+
+FAILED = Failure(
+    candidate=2, production=1, reason="quality", salt="", stage=Stage.SHADOW, policy=""
+)
+FAILED_SHADOW = change(SHADOW, automation=Automation(failures=(FAILED,)))
+
+
+def test_a_failed_shadow_is_written_into_the_row_once_and_also_while_frozen() -> None:
+    failing = facts(overall=overall("fail"))
+    wanted = Fail(release=2, reason="it is fail")
+    assert binding(SHADOW, decide(SHADOW, failing)) == wanted
+    frozen = change(SHADOW, automation=Automation(frozen=True))
+    assert binding(frozen, decide(frozen, failing)) == wanted
+    assert binding(FAILED_SHADOW, decide(FAILED_SHADOW, failing)) is None
+    assert binding(SHADOW, decide(SHADOW, facts())) is None
+
+
+def test_what_is_taken_back_or_has_no_candidate_is_not_written() -> None:
+    failing = facts(overall=overall("fail"))
+    assert binding(CANARY, decide(CANARY, failing)) is None
+    settled = change(CANARY, stage=Stage.SETTLED, candidate=None, back=1, production=2)
+    assert binding(settled, decide(settled, failing)) is None
+
+
+@pytest.mark.parametrize("known", [{}, {"mismatch": "6 %"}, {"pairs": 3}])
+def test_a_failure_stands_while_its_comparison_does(known: dict[str, Any]) -> None:
+    said = decide(FAILED_SHADOW, shadowed(**known))
+    assert (said.verdict, said.code, said.command) == ("fail", "latched", None)
+    assert said.reason.startswith("quality; since then: ")
+
+
+@pytest.mark.parametrize("change_", [{"salt": "flights/9"}, {"policy_digest": "sha256:other"}])
+def test_another_comparison_is_judged_for_itself(change_: dict[str, Any]) -> None:
+    assert decide(change(FAILED_SHADOW, **change_), shadowed()).command == Certify(release=2)
+
+
+def test_on_fail_pause_leaves_alone_who_went_on_against_the_verdict() -> None:
+    policy = msgspec.structs.replace(CANARY.policy, canary=CanaryPolicy(on_fail="pause"))
+    known = msgspec.structs.replace(FAILED, stage=Stage.CANARY)
+    state = change(CANARY, policy=policy, automation=Automation(failures=(known,)))
+    said = decide(state, facts(overall=overall("fail")))
+    assert (said.verdict, said.command) == ("fail", None)
+
+
+@pytest.mark.parametrize("stage", [Stage.SHADOW, Stage.CANARY])
+def test_the_patrol_leaves_to_a_person_what_takes_an_override(stage: Stage) -> None:
+    """It would be refused at every look, twice a second."""
+    releases = {1: release(1), 2: release(2, gives="other:float32")}
+    if stage is Stage.CANARY:
+        state, known = CANARY, facts()
+    else:
+        policy = msgspec.structs.replace(
+            SHADOW.policy, shadow=msgspec.structs.replace(SHADOW.policy.shadow, on_pass="promote")
+        )
+        state = change(SHADOW, policy=policy, automation=Automation(proven=(2, 1)))
+        known = shadowed()
+    assert decide(state, known).command == Promote(release=2)
+    said = decide(change(state, releases=releases), known)
+    assert (said.verdict, said.code, said.command) == ("pass", "ask", None)
+    assert "p_late (not given)" in said.reason
+    assert "--override" in said.reason

@@ -7,7 +7,10 @@ import pytest
 
 from kedge.core.refusals import REFUSALS
 
-KNOWN = {"endpoint", "stage", "release", "candidate", "fields", "share", "left", "drilled"}
+KNOWN = {
+    "endpoint", "stage", "release", "candidate", "production", "fields", "answers", "failure",
+    "share", "left", "drilled",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("code", REFUSALS)

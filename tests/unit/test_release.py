@@ -15,6 +15,7 @@ from kedge.core.commands import (
     Certify,
     Configure,
     Drill,
+    Fail,
     Follow,
     Freeze,
     Hold,
@@ -30,17 +31,9 @@ from kedge.core.commands import (
     Thaw,
 )
 from kedge.core.errors import Refused
+from kedge.core.guards import GUARDS, buckets, next_step, per_cent
 from kedge.core.refusals import REFUSALS
-from kedge.core.release import (
-    EVENTS,
-    GUARDS,
-    TABLE,
-    apply,
-    buckets,
-    decide,
-    next_step,
-    per_cent,
-)
+from kedge.core.release import EVENTS, TABLE, apply, decide
 from kedge.core.values import (
     BUCKETS,
     CanaryPolicy,
@@ -66,6 +59,7 @@ RELEASES = (
     release(5, needs=WIDE),
     release(6, version=4, placement=Placement.PROCESS),
     release(7, version=3, transformation=2),
+    release(8, gives="label:int64"),
 )
 EMPTY = endpoint(*RELEASES)
 FIRST = run(EMPTY, Promote(1))
@@ -116,6 +110,12 @@ EVERY_COMMAND: tuple[AnyCommand, ...] = (
     Certify(4),
     Certify(99),
     Freeze(),
+    Fail(4, reason="quality"),
+    Fail(99, reason="quality"),
+    Pause(failure="errors"),
+    Resume(override=WHY),
+    SetWeight(500, override=WHY),
+    Promote(4, equivalence="bit-equal"),
     Follow(),
     Hold(),
     Thaw(),
@@ -247,7 +247,7 @@ def test_to_an_unknown_release_names_it() -> None:
 
 
 def test_to_the_shadowed_candidate_lands_on_it_when_it_served_before() -> None:
-    state = run(SETTLED, Rollback(), Shadow(3))
+    state = run(SETTLED, Rollback(), Shadow(3, override=WHY))
     after = run(state, Rollback(to=3))
     assert (after.production, after.candidate, after.stage) == (3, None, Stage.SETTLED)
 
@@ -351,12 +351,15 @@ def test_a_promotion_pardons() -> None:
 def test_the_first_promotion_adopts_its_inputs_as_the_contract() -> None:
     assert kinds(EMPTY, Promote(1)) == ["contract_adopted", "promoted"]
     assert fields("dep_delay:float32") == FIRST.fields
+    assert fields("p_late:float32") == FIRST.answers
 
 
 def test_a_declared_contract_is_not_overwritten_by_the_first_promotion() -> None:
     declared = run(EMPTY, configure(fields=fields(WIDE)))
-    assert kinds(declared, Promote(1)) == ["promoted"]
-    assert run(declared, Promote(1)).fields == fields(WIDE)
+    first = run(declared, Promote(1))
+    assert (first.fields, first.answers) == (fields(WIDE), fields("p_late:float32"))
+    both = run(declared, configure(fields=fields(WIDE), answers=()))
+    assert run(both, Promote(1)).answers == ()
 
 
 def test_the_first_promotion_needs_no_override() -> None:
@@ -621,8 +624,10 @@ def test_a_condemned_release_is_not_promoted_without_a_reason() -> None:
     assert code(run(CANARY, Rollback()), Promote(4)) == "condemned"
 
 
-def test_a_condemned_release_may_be_shadowed_but_that_is_no_pardon() -> None:
-    state = run(CANARY, Rollback(), Shadow(4))
+def test_a_condemned_release_is_shadowed_for_a_reason_and_that_is_no_pardon() -> None:
+    left = run(CANARY, Rollback())
+    assert code(left, Shadow(4)) == "condemned"
+    state = run(left, Shadow(4, override=WHY))
     assert state.condemned == (4,)
     assert code(state, Canary(4, 100)) == "condemned"
 
@@ -781,6 +786,9 @@ REFUSED: dict[str, tuple[State, AnyCommand]] = {
     "undeclared_field": (SETTLED, Shadow(5)),
     "rollout_running": (CANARY, Shadow(2)),
     "condemned": (run(CANARY, Rollback()), Canary(4, 1)),
+    "verdict_fail": (run(SHADOW, Fail(4, reason="quality")), Canary(4, 100)),
+    "answers_missing": (SETTLED, Shadow(8)),
+    "answers_break_live": (SETTLED, configure(answers=fields("label:int64"))),
     "shadow_first": (run(SETTLED, configure(audience="customer")), Canary(4, 1)),
     "rollout_first": (SETTLED, Promote(4)),
     "canary_first": (SHADOW, Promote()),

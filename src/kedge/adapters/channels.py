@@ -211,7 +211,7 @@ class Outgoing:
         # What a plug-in logs may hold its URL.
         logging.getLogger("apprise").disabled = True
         kinds = {"firing": apprise.NotifyType.FAILURE, "resolved": apprise.NotifyType.SUCCESS,
-                 "test": apprise.NotifyType.INFO}  # fmt: skip
+                 "continued": apprise.NotifyType.WARNING, "test": apprise.NotifyType.INFO}  # fmt: skip
         try:
             one = apprise.Apprise()
             known = one.add(url)
@@ -276,9 +276,13 @@ def _alertmanager(message: Message) -> dict[str, Any]:
 
 
 def _alertmanager_webhook(message: Message) -> dict[str, Any]:
-    """What Alertmanager POSTs to a webhook_config, version 4; a test fires."""
+    """What Alertmanager POSTs to a webhook_config, version 4; a test fires.
+
+    The format knows two statuses only: an alert in spite of which somebody went on ends as
+    "resolved" there, and its description says who and why.
+    """
     one = _alertmanager(message)
-    status = "resolved" if message.status == "resolved" else "firing"
+    status = "resolved" if message.resolved_at else "firing"
     if status == "firing":
         one["endsAt"] = "0001-01-01T00:00:00Z"
     return {

@@ -40,6 +40,8 @@ NOTICES = 12
 
 Level = Literal["warn", "page"]
 Kind = Literal["told", "resolved"]
+Ending = Literal["resolved", "continued"]
+"""How an alert ends: the thing is over, or an operator went on in spite of it."""
 WORDS = ("owner", "rota")
 """Of an escalation's `to`: whoever that is."""
 
@@ -133,6 +135,7 @@ class Alert(Value, frozen=True, kw_only=True):
     resolved_at: str = ""
     resolved: str = ""
     """Why it is over."""
+    ended: Ending = "resolved"
     deliveries: tuple[Delivery, ...] = ()
 
     @property
@@ -178,7 +181,7 @@ class Sight(NamedTuple):
 class Message(Value, frozen=True, kw_only=True):
     """What a channel is given to say."""
 
-    status: Literal["firing", "resolved", "test"]
+    status: Literal["firing", "resolved", "continued", "test"]
     number: int
     endpoint: str
     key: str
@@ -193,7 +196,7 @@ class Message(Value, frozen=True, kw_only=True):
     @property
     def title(self) -> str:
         """One line."""
-        word = {"firing": self.level, "resolved": "resolved", "test": "test"}[self.status]
+        word = self.level if self.status == "firing" else self.status
         number = f" (#{self.number})" if self.number else ""
         return f"[kedge {word}] {self.endpoint}: {self.summary}{number}"
 
@@ -203,6 +206,8 @@ class Message(Value, frozen=True, kw_only=True):
         lines = [self.detail or self.summary, f"opened: {self.opened_at}"]
         if self.status == "resolved":
             lines.append(f"resolved: {self.resolved_at}: {self.reason}")
+        elif self.status == "continued":
+            lines.append(f"{self.resolved_at}: {self.reason}")
         elif self.status == "firing" and self.number:
             lines.append(f"kedge ack {self.number} --by NAME says that somebody has it")
         return "\n".join(lines)
@@ -252,15 +257,17 @@ def acknowledge(alert: Alert, *, by: str, at: str) -> Alert:
     return known
 
 
-def resolve(alert: Alert, *, reason: str, at: str) -> Alert:
+def resolve(alert: Alert, *, reason: str, at: str, ended: Ending = "resolved") -> Alert:
     """It is over."""
-    return replace(alert, resolved=reason, resolved_at=at) if alert.open else alert
+    if not alert.open:
+        return alert
+    return replace(alert, resolved=reason, resolved_at=at, ended=ended)
 
 
 def message(alert: Alert, kind: Kind) -> Message:
     """What is said of it."""
     return Message(
-        status="firing" if kind == "told" else "resolved", number=alert.number, endpoint=alert.endpoint,
+        status="firing" if kind == "told" else alert.ended, number=alert.number, endpoint=alert.endpoint,
         key=alert.key, topic=alert.topic, level=alert.level, summary=alert.summary, detail=alert.detail,
         opened_at=alert.opened_at, resolved_at=alert.resolved_at, reason=alert.resolved,
     )  # fmt: skip

@@ -9,7 +9,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from kedge.core.contract import unmet
-from kedge.core.values import Drilling, Field, Release, Stage, State
+from kedge.core.values import Drilling, Failure, Field, Release, Stage, State
 
 
 def returned(state: State) -> State:
@@ -91,18 +91,37 @@ def condemned_as(state: State, number: int | None) -> int | None:
     """
     if number is None or number in state.condemned or number in state.served:
         return number if number in state.condemned else None
-    release = state.releases.get(number)
-    if release is None:
+    return next((other for other in state.condemned if _same_bundle(state, other, number)), None)
+
+
+def failed_as(state: State, number: int | None) -> Failure | None:
+    """Return the failed verdict on this release against today's production, if any.
+
+    A verdict on the same bundle placed elsewhere is one on this release, until this one has passed.
+    """
+    if number is None:
         return None
+    production = returned(state).production
+    passed = state.automation.proven == (number, production)
     return next(
         (
-            other
-            for other in state.condemned
-            if other in state.releases
-            and _model(state.releases[other]) == _model(release)
-            and _features(state.releases[other]) == _features(release)
+            failure
+            for failure in reversed(state.automation.failures)
+            if failure.production == production
+            and (
+                failure.candidate == number
+                or (not passed and _same_bundle(state, failure.candidate, number))
+            )
         ),
         None,
+    )
+
+
+def _same_bundle(state: State, one: int, other: int) -> bool:
+    """Whether two releases have the same model and features."""
+    a, b = state.releases.get(one), state.releases.get(other)
+    return (
+        a is not None and b is not None and _model(a) == _model(b) and _features(a) == _features(b)
     )
 
 

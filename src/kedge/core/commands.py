@@ -34,6 +34,8 @@ class Promote(Command, frozen=True):
     release: int | None = None
     full: bool = False
     override: str | None = None
+    equivalence: str | None = None
+    """Why it needs no rollout: the evidence that it answers as production does. Not an override."""
 
 
 class Shadow(Command, frozen=True):
@@ -58,14 +60,20 @@ class SetWeight(Command, frozen=True):
     """Change the candidate's share."""
 
     weight: int
+    override: str | None = None
 
 
 class Pause(Command, frozen=True):
     """Hold the rollout where it is."""
 
+    failure: str | None = None
+    """Why the candidate failed, where the patrol holds the rollout for that."""
+
 
 class Resume(Command, frozen=True):
     """Let a held rollout go on."""
+
+    override: str | None = None
 
 
 class Abort(Command, frozen=True):
@@ -76,6 +84,13 @@ class Certify(Command, frozen=True):
     """Say that the candidate passed its shadow window. The patrol's word, with its evidence."""
 
     release: int
+
+
+class Fail(Command, frozen=True):
+    """Record the verdict `fail` on the candidate, so that it binds. The patrol's word."""
+
+    release: int
+    reason: str
 
 
 class Freeze(Command, frozen=True):
@@ -117,8 +132,8 @@ class Return(Command, frozen=True):
 
 
 AnyCommand = (
-    Configure | Promote | Shadow | Canary | SetWeight | Pause | Resume | Abort | Certify | Freeze
-    | Thaw | Follow | Hold | Rollback | Drill | Return
+    Configure | Promote | Shadow | Canary | SetWeight | Pause | Resume | Abort | Certify | Fail
+    | Freeze | Thaw | Follow | Hold | Rollback | Drill | Return
 )  # fmt: skip
 
 # ---------------------------------------------------------------- events
@@ -152,6 +167,10 @@ class Promoted(Event, tag="promoted", frozen=True):
     replaced: int | None
     at: str
     override: str | None = None
+    equivalence: str | None = None
+    """The evidence that it answers as production did, where it came without a rollout."""
+    answers: tuple[Field, ...] | None = None
+    """The contract of answers, where the endpoint had none yet and took it with this promotion."""
 
 
 class ShadowStarted(Event, tag="shadow_started", frozen=True):
@@ -185,6 +204,9 @@ class WeightSet(Event, tag="weight_set", frozen=True):
 
     weight: int
     previously: int
+    override: str | None = None
+    release: int | None = None
+    """The candidate, where rules were overridden for it."""
 
 
 class Paused(Event, tag="paused", frozen=True):
@@ -193,6 +215,10 @@ class Paused(Event, tag="paused", frozen=True):
 
 class Resumed(Event, tag="resumed", frozen=True):
     """The rollout goes on."""
+
+    override: str | None = None
+    release: int | None = None
+    """The candidate, where rules were overridden for it."""
 
 
 class Aborted(Event, tag="aborted", frozen=True):
@@ -206,6 +232,14 @@ class ShadowPassed(Event, tag="shadow_passed", frozen=True):
 
     release: int
     production: int
+
+
+class ComparisonFailed(Event, tag="comparison_failed", frozen=True):
+    """The verdict on the candidate against this production release is `fail`. Nothing moved."""
+
+    release: int
+    production: int
+    reason: str
 
 
 class Frozen(Event, tag="frozen", frozen=True):
@@ -256,6 +290,6 @@ class DrillEnded(Event, tag="drill_ended", frozen=True):
 
 AnyEvent = (
     Configured | ContractAdopted | Promoted | ShadowStarted | SampleSet | CanaryStarted
-    | WeightSet | Paused | Resumed | Aborted | ShadowPassed | Frozen | Thawed
+    | WeightSet | Paused | Resumed | Aborted | ShadowPassed | ComparisonFailed | Frozen | Thawed
     | Followed | Held | CandidateRolledBack | RolledBack | DrillStarted | DrillEnded
 )  # fmt: skip

@@ -6,17 +6,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
 from kedge.core.alerts import Alert, Raise, Topic
 from kedge.core.commands import (
+    Aborted,
     AnyEvent,
     CanaryStarted,
     CandidateRolledBack,
     Promoted,
+    Resumed,
     RolledBack,
     ShadowStarted,
+    WeightSet,
 )
 from kedge.core.filed import Filed
 from kedge.core.values import ActorKind, Stage, State
@@ -110,8 +113,10 @@ def happened(event: AnyEvent, *, by: str, actor: ActorKind, reason: str) -> Rais
             Promoted(release=number, override=why)
             | ShadowStarted(release=number, override=why)
             | CanaryStarted(release=number, override=why)
+            | WeightSet(release=number, override=why)
+            | Resumed(release=number, override=why)
         ) if why is not None:
-            word = str(event.__struct_config__.tag).replace("_started", "")
+            word = str(event.__struct_config__.tag).replace("_started", "").replace("_", " ")
             return Raise(key=f"override:r{number}", topic=Topic.OVERRIDE, level="warn", lasts="event", subject=number,
                          summary=f"{by} overrode the rules: r{number}, {word}", detail=why)  # fmt: skip
     return None
@@ -153,6 +158,29 @@ def settled(
     if alert.topic in (Topic.BROKEN, Topic.BLIND):
         return f"it can be judged again: {decision.verdict}"
     return f"the verdict is {decision.verdict} now: {decision.reason}"
+
+
+def continued(alert: Alert, since: Iterable[tuple[AnyEvent, str, str]]) -> str:
+    """Return who took a failing release further, and why; empty when the failure ended otherwise.
+
+    Args:
+        alert: one that is about to end.
+        since: what moved the row since it was opened, newest first: event, who, and why.
+    """
+    if alert.topic is not Topic.FAILING:
+        return ""
+    for event, by, reason in since:
+        match event:
+            case (
+                CandidateRolledBack(release=number) | Aborted(release=number)
+                | RolledBack(left=number)
+            ) if number == alert.subject:  # fmt: skip
+                return ""
+            case (
+                CanaryStarted(release=number, override=why) | Promoted(release=number, override=why)
+            ) if number == alert.subject:
+                return f"continued by {by}: {why or reason or 'no reason given'}"
+    return ""
 
 
 def ends_after_s(alert: Alert) -> float:

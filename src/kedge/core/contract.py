@@ -1,8 +1,14 @@
-"""The request contract: what callers promise an endpoint, and what a release may need.
+"""The two contracts of an endpoint: what callers promise to send, and what they are promised to get.
 
-The contract belongs to the endpoint, not to a model: callers do not know which release will
-answer. So a release whose input is not promised, or is promised with another dtype or shape,
-or may be null where the model never saw a null, is told apart *before* it gets a request.
+Both belong to the endpoint, not to a model: callers do not know which release will answer.
+
+* The request contract: a release whose input is not promised, or is promised with another dtype
+  or shape, or may be null where the model never saw a null, is told apart *before* it gets a
+  request (`unmet`).
+* The contract of answers: a release that lacks an output which callers are promised, or gives it
+  in another dtype or shape, is refused before a caller gets it (`lacking`). Wider is allowed:
+  more outputs, and a fixed length where any length was promised. A wider *dtype* is not wider
+  for a caller: an answer carries its dtype, and a client that reads FP32 does not read FP64.
 """
 
 from __future__ import annotations
@@ -48,6 +54,28 @@ def _unmet(needed: Field, field: Field | None) -> str | None:
         return f"{needed.name} (needs shape {list(needed.shape)}, declared {list(field.shape)})"
     if field.nullable and not needed.nullable and needed.dtype not in _FLOATS:
         return f"{needed.name} (may be null, but the model takes no null {needed.dtype})"
+    return None
+
+
+def lacking(signature: Signature, answers: tuple[Field, ...]) -> tuple[str, ...]:
+    """Return what the answers promise and the signature does not give; () when it gives all."""
+    given = {field.name: field for field in signature.outputs}
+    return tuple(
+        text
+        for promised in answers
+        if (text := _ungiven(promised, given.get(promised.name))) is not None
+    )
+
+
+def _ungiven(promised: Field, given: Field | None) -> str | None:
+    if given is None:
+        return f"{promised.name} (not given)"
+    if given.dtype != promised.dtype:
+        return f"{promised.name} (gives {given.dtype}, promised {promised.dtype})"
+    if not _fits(promised.shape, given.shape):
+        return f"{promised.name} (gives shape {list(given.shape)}, promised {list(promised.shape)})"
+    if given.nullable and not promised.nullable:
+        return f"{promised.name} (may be null, promised without null)"
     return None
 
 

@@ -17,6 +17,9 @@ Theory of operation
 * A fresh diagnosis that blames the world or the data, and neither release, holds an automatic rollback
   for a soft guardrail: a person is told the way forward instead. Nothing waits for a diagnosis.
 * Frozen: nothing is done, and it says what would have been.
+* A verdict `fail` on a candidate stands until the comparison begins anew, and binds (`binding`):
+  the patrol writes it into the row, where the release machine sees it.
+* A forward step that the rules refuse waits for a person: the patrol overrides nothing.
 """
 
 from __future__ import annotations
@@ -25,14 +28,15 @@ from typing import Literal
 
 import msgspec
 
-from kedge.core.commands import AnyCommand, Certify, Pause, Promote, Rollback
+from kedge.core.commands import AnyCommand, Certify, Fail, Pause, Promote, Rollback
 from kedge.core.durations import seconds
 from kedge.core.evidence.faults import Spread
 from kedge.core.evidence.rules import QUALITY, Overall, Rail, Rules, Verdict
 from kedge.core.evidence.verdicts import PROVABLE
 from kedge.core.filed import Filed, holds
-from kedge.core.release import next_step
-from kedge.core.values import BUCKETS, Guardrail, Policy, Stage, State, Value
+from kedge.core.guards import latched, next_step
+from kedge.core.release import decide as allowed
+from kedge.core.values import BUCKETS, Guardrail, Policy, Refusal, Stage, State, Value
 from kedge.core.windows import CALLERS
 
 DEFAULTS = {
@@ -228,11 +232,46 @@ def decide(state: State, facts: Facts) -> Decision:
     if facts.unwritten and found.verdict != "fail":
         return Decision("broken input", "unwritten", facts.unwritten)
     if facts.labels_broken and found.verdict not in ("fail", "broken input"):
-        return Decision("broken input", "labels_unfit", facts.unfit_labels)
+        found = Decision("broken input", "labels_unfit", facts.unfit_labels)
+    found = _latched(state, found)
+    if isinstance(found.command, Promote):
+        found = _permitted(state, found, found.command)
     if state.automation.frozen and found.command is not None:
         why = f"frozen: would {_word(found.command)}, because {found.reason}"
         return Decision(found.verdict, "frozen", why)
     return found
+
+
+def binding(state: State, decision: Decision) -> Fail | None:
+    """Return the command that writes a failed verdict into the row; None where none is needed.
+
+    A candidate that is taken back is condemned, which binds too. A frozen endpoint gets it as
+    well: a verdict moves nothing.
+    """
+    failed = decision.verdict == "fail" and decision.command is None
+    if not failed or state.candidate is None or latched(state) is not None:
+        return None
+    return Fail(release=state.candidate, reason=decision.reason)
+
+
+def _latched(state: State, found: Decision) -> Decision:
+    """Keep a failure of this very comparison: more data of the same comparison does not undo it."""
+    known = latched(state)
+    if known is None or found.verdict == "fail":
+        return found
+    return Decision("fail", "latched", f"{known.reason}; since then: {found.reason}")
+
+
+PERSONS = frozenset({"condemned", "verdict_fail", "answers_missing", "undeclared_field"})
+"""Refusals that only a person can deal with, by an override or a change of the contract."""
+
+
+def _permitted(state: State, found: Decision, command: Promote) -> Decision:
+    """Leave to a person what the rules refuse to the patrol."""
+    said = allowed(state, command, "")
+    if not isinstance(said, Refusal) or said.code not in PERSONS:
+        return found
+    return Decision(found.verdict, "ask", f"{found.reason}; {said.message}: {said.hint}")
 
 
 def _held(state: State, facts: Facts, found: Decision) -> Decision:
@@ -255,7 +294,9 @@ def _word(command: AnyCommand) -> str:
 def _left(state: State, code: str, reason: str) -> Decision:
     """The candidate failed while callers saw it."""
     if state.policy.canary.on_fail == "pause":
-        held = None if state.paused else Pause()
+        # Once: somebody who goes on against the verdict is not held again for the same one.
+        known = state.paused or latched(state) is not None
+        held = None if known else Pause()
         return Decision("fail", code, reason, held)
     return Decision("fail", code, reason, Rollback())
 

@@ -35,6 +35,18 @@ REFUSALS: dict[str, tuple[str, str]] = {
         "{release} is condemned: a rollback left {left}",
         'kedge register {endpoint} takes a mended version, or say why with --override "reason"',
     ),
+    "verdict_fail": (
+        "the verdict on {release} against {production} is fail: {failure}",
+        'kedge shadow {endpoint} VERSION must pass its window first, or say why not with --override "reason"',
+    ),
+    "answers_missing": (
+        "{release} does not give what callers of {endpoint} get: {answers}",
+        'change [endpoints.{endpoint}.answers] and run kedge apply, or say why with --override "reason"',
+    ),
+    "answers_break_live": (
+        "{release} is live on {endpoint} or a way back, and does not give the new answers: {answers}",
+        "promise it once {endpoint} no longer serves or goes back to {release}",
+    ),
     "shadow_first": (
         "{endpoint} serves customers: a candidate needs a passed shadow window before a canary",
         'kedge shadow {endpoint} VERSION, or say why not with --override "reason"',

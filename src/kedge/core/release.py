@@ -23,11 +23,11 @@ Theory of operation
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import isfinite
+from typing import Any
 
 import msgspec
 
-from kedge.core.back import condemned_as, drilled, first_starved, returned, starved, ways_back
+from kedge.core.back import drilled, returned, ways_back
 from kedge.core.commands import (
     Abort,
     Aborted,
@@ -38,12 +38,14 @@ from kedge.core.commands import (
     CandidateRolledBack,
     Certify,
     Command,
+    ComparisonFailed,
     Configure,
     Configured,
     ContractAdopted,
     Drill,
     DrillEnded,
     DrillStarted,
+    Fail,
     Follow,
     Followed,
     Freeze,
@@ -68,134 +70,29 @@ from kedge.core.commands import (
     Thawed,
     WeightSet,
 )
+from kedge.core.guards import (
+    GUARDS,
+    bad_shares,
+    broken,
+    buckets,
+    condemned,
+    failure,
+    next_step,
+    overpromised,
+    promised,
+    subject,
+    target,
+    ungiven,
+    unmet,
+)
 from kedge.core.refusals import REFUSALS
-from kedge.core.values import BUCKETS, Drilling, Refusal, Stage, State, Value
+from kedge.core.values import Drilling, Failure, Field, Refusal, Stage, State, Value
 
-# ---------------------------------------------------------------- guards: questions with a name
-
-
-def _release(command: AnyCommand) -> int | None:
-    return getattr(command, "release", None)
-
-
-def _target(state: State, command: AnyCommand) -> int | None:
-    """Where this rollback of production would land."""
-    assert isinstance(command, Rollback)
-    if command.to is not None:
-        return command.to
-    return {None: state.back, "model": state.back_model, "features": state.back_features}[
-        command.axis
-    ]
-
-
-def _subject(state: State, command: AnyCommand) -> int | None:
-    """The release a command is about: the one it names or lands on, else the candidate."""
-    if isinstance(command, Rollback):
-        return _target(state, command)
-    number = _release(command)
-    return state.candidate if number is None else number
-
-
-def _unmet(state: State, command: AnyCommand) -> tuple[str, ...]:
-    return starved(state, _subject(state, command), state.fields)
-
-
-def _broken(state: State, command: AnyCommand) -> tuple[int, tuple[str, ...]] | None:
-    assert isinstance(command, Configure)
-    return first_starved(state, command.policy.fields)
-
-
-def _condemned(state: State, command: AnyCommand) -> int | None:
-    return condemned_as(state, _subject(state, command))
-
-
-def _shares(command: AnyCommand) -> tuple[float, ...]:
-    """The shares of callers that a command speaks of, in per cent."""
-    match command:
-        case Configure():
-            steps = command.policy.canary
-            return (command.policy.shadow.sample, *steps.steps, steps.holdback)
-        case Shadow():
-            return (per_cent(command.sample),)
-        case Canary() | SetWeight():
-            return (per_cent(command.weight),)
-        case _:
-            return ()
-
-
-def _bad_shares(command: AnyCommand) -> tuple[float, ...]:
-    return tuple(share for share in _shares(command) if not 0 <= share <= 100)
-
-
-def next_step(state: State) -> int | None:
-    """The next canary weight in buckets, or None after the last step."""
-    steps = sorted(buckets(step) for step in state.policy.canary.steps)
-    return next((step for step in steps if step > state.weight), None)
-
-
-def _proven(state: State, command: AnyCommand) -> bool:
-    """Whether the release passed a shadow window against what is in production now."""
-    return (_subject(state, command), state.production) == state.automation.proven
-
-
-def _untold(command: AnyCommand) -> bool:
-    return getattr(command, "override", None) is None
-
-
-def _changes_features(state: State, command: AnyCommand) -> bool:
-    """Whether this rollback lands on another transformation than production's."""
-    ends = (_target(state, command), returned(state).production)
-    found = {
-        (release.schema, release.transformation)
-        for number, release in state.releases.items()
-        if number in ends
-    }
-    return len(found) > 1
-
-
-Guard = Callable[[State, AnyCommand], bool]
-GUARDS: dict[str, Guard] = {
-    "always": lambda s, c: True,
-    "unknown": lambda s, c: _release(c) is not None and _release(c) not in s.releases,
-    "unknown target": lambda s, c: c.to is not None and c.to not in s.releases,  # type: ignore[union-attr]
-    "unserved target": lambda s, c: c.to is not None and c.to not in s.served,  # type: ignore[union-attr]
-    "target is production": lambda s, c: _target(s, c) == returned(s).production,
-    "nobody named": lambda s, c: _subject(s, c) is None,
-    "in production": lambda s, c: _release(c) == s.production,
-    "other candidate": lambda s, c: _release(c) not in (None, s.candidate),
-    "undeclared field": lambda s, c: bool(_unmet(s, c)),
-    "condemned": lambda s, c: _untold(c) and _condemned(s, c) is not None,
-    "shadow first": lambda s, c: (
-        _untold(c) and s.policy.audience == "customer" and not _proven(s, c)
-    ),
-    "not told": lambda s, c: _untold(c),
-    "not proven": lambda s, c: _untold(c) and not _proven(s, c),
-    "proven already": _proven,
-    "frozen": lambda s, c: s.automation.frozen,
-    "not frozen": lambda s, c: not s.automation.frozen,
-    "follows": lambda s, c: s.follow,
-    "holds": lambda s, c: not s.follow,
-    "leaves the head": lambda s, c: s.follow and _changes_features(s, c),
-    "same share, other hand": lambda s, c: (
-        c.weight == s.weight and c.auto and not s.automation.auto  # type: ignore[union-attr]
-    ),
-    "bad share": lambda s, c: bool(_bad_shares(c)),
-    "starves a live release": lambda s, c: _broken(s, c) is not None,
-    "same sample": lambda s, c: c.sample == s.sample,  # type: ignore[union-attr]
-    "same weight": lambda s, c: c.weight == s.weight,  # type: ignore[union-attr]
-    "same policy": lambda s, c: c.digest == s.policy_digest,  # type: ignore[union-attr]
-    "paused": lambda s, c: s.paused,
-    "not paused": lambda s, c: not s.paused,
-    "a step is left": lambda s, c: not c.full and next_step(s) is not None,  # type: ignore[union-attr]
-    "a step is left, paused": lambda s, c: s.paused and GUARDS["a step is left"](s, c),
-    "nothing to go back to": lambda s, c: _target(s, c) is None,
-    "of the candidate": lambda s, c: (
-        not c.production and c.to is None and c.axis is None  # type: ignore[union-attr]
-    ),
-    "no contract": lambda s, c: not s.fields,
-    "no way back": lambda s, c: s.back is None,
-    "another drill": lambda s, c: c.until not in (None, s.drill.until),  # type: ignore[union-attr]
-}
+FAILURES = 100
+"""Failed pairs that are remembered: a year of two failed rollouts a week. The oldest is dropped."""
+REASON = 300
+"""Characters of a failure's reason in the row, which each process reads twice a second. The event
+has all of it."""
 
 # ---------------------------------------------------------------- the table
 
@@ -223,6 +120,7 @@ _CONFIGURE = (
     no("same policy", "unchanged"),
     no("bad share", "bad_weight"),
     no("starves a live release", "contract_breaks_live"),
+    no("promises too much", "answers_break_live"),
     yes("always", "configured"),
 )
 _CANDIDATE = (
@@ -235,12 +133,20 @@ _SAME = (
     no("other candidate", "rollout_running"),
     no("undeclared field", "undeclared_field"),
 )
+_LACKS = no("lacks an answer", "answers_missing")
+_FORWARD = (no("condemned", "condemned"), no("failed", "verdict_fail"), _LACKS)
 _BACK = (
     no("unknown target", "unknown_release"),
     no("unserved target", "never_in_production"),
     no("nothing to go back to", "nothing_to_go_back_to"),
     no("target is production", "already_production"),
     no("undeclared field", "undeclared_field"),
+)
+_FAIL = (*_SAME[:2], no("failed already", "unchanged"), yes("always", "comparison_failed"))
+_RESUME = (
+    no("not paused", "unchanged"),
+    no("failed", "verdict_fail"),
+    yes("always", "resumed"),
 )
 E_, S, W, C, D = Stage.EMPTY, Stage.SETTLED, Stage.SHADOW, Stage.CANARY, Stage.DRILL
 
@@ -250,6 +156,7 @@ TABLE: dict[tuple[Stage, type[Command]], tuple[Rule, ...]] = {
         no("nobody named", "no_rollout"),
         no("unknown", "unknown_release"),
         no("undeclared field", "undeclared_field"),
+        _LACKS,
         yes("no contract", "contract_adopted", "promoted", to=S),
         yes("always", "promoted", to=S),
     ),
@@ -260,19 +167,21 @@ TABLE: dict[tuple[Stage, type[Command]], tuple[Rule, ...]] = {
     (S, Shadow): (
         *_CANDIDATE,
         no("bad share", "bad_weight"),
+        no("condemned", "condemned"),
+        _LACKS,
         yes("always", "shadow_started", to=W),
     ),
     (S, Canary): (
         *_CANDIDATE,
         no("bad share", "bad_weight"),
-        no("condemned", "condemned"),
+        *_FORWARD,
         no("shadow first", "shadow_first"),
         yes("always", "canary_started", to=C),
     ),
     (S, Promote): (
         no("nobody named", "no_rollout"),
         *_CANDIDATE,
-        no("condemned", "condemned"),
+        *_FORWARD,
         no("not told", "rollout_first"),
         yes("always", "promoted", to=S),
     ),
@@ -291,14 +200,14 @@ TABLE: dict[tuple[Stage, type[Command]], tuple[Rule, ...]] = {
     (W, Canary): (
         *_SAME,
         no("bad share", "bad_weight"),
-        no("condemned", "condemned"),
+        *_FORWARD,
         no("shadow first", "shadow_first"),
         yes("always", "canary_started", to=C),
     ),
     (W, SetWeight): (no("always", "canary_first"),),
     (W, Promote): (
         *_SAME,
-        no("condemned", "condemned"),
+        *_FORWARD,
         no("not proven", "canary_first"),
         yes("always", "promoted", to=S),
     ),
@@ -307,8 +216,9 @@ TABLE: dict[tuple[Stage, type[Command]], tuple[Rule, ...]] = {
         no("proven already", "unchanged"),
         yes("always", "shadow_passed"),
     ),
+    (W, Fail): _FAIL,
     (W, Pause): (no("paused", "unchanged"), yes("always", "paused")),
-    (W, Resume): (no("not paused", "unchanged"), yes("always", "resumed")),
+    (W, Resume): _RESUME,
     (W, Abort): (yes("always", "aborted", to=S),),
     (W, Rollback): (
         *_BACK,
@@ -319,25 +229,36 @@ TABLE: dict[tuple[Stage, type[Command]], tuple[Rule, ...]] = {
     (C, Canary): (
         *_SAME,
         no("bad share", "bad_weight"),
+        no("failed", "verdict_fail"),
+        _LACKS,
         yes("same share, other hand", "canary_started", to=C),
         no("same weight", "unchanged"),
         yes("always", "weight_set", to=C),
     ),
     (C, Shadow): (no("always", "rollout_running"),),
     (C, Certify): (no("always", "not_shadowed"),),
+    (C, Fail): _FAIL,
     (C, SetWeight): (
         no("bad share", "bad_weight"),
         no("same weight", "unchanged"),
+        no("failed", "verdict_fail"),
+        _LACKS,
         yes("always", "weight_set", to=C),
     ),
     (C, Promote): (
         *_SAME,
+        no("failed", "verdict_fail"),
+        _LACKS,
         yes("a step is left, paused", "resumed", "weight_set", to=C),
         yes("a step is left", "weight_set", to=C),
         yes("always", "promoted", to=S),
     ),
-    (C, Pause): (no("paused", "unchanged"), yes("always", "paused")),
-    (C, Resume): (no("not paused", "unchanged"), yes("always", "resumed")),
+    (C, Pause): (
+        no("paused", "unchanged"),
+        yes("for a failure", "comparison_failed", "paused"),
+        yes("always", "paused"),
+    ),
+    (C, Resume): _RESUME,
     (C, Abort): (yes("always", "aborted", to=S),),
     (C, Rollback): (
         yes("of the candidate", "candidate_rolled_back", to=S),
@@ -362,7 +283,7 @@ TABLE: dict[tuple[Stage, type[Command]], tuple[Rule, ...]] = {
     ),
 }
 
-for _command in (Shadow, Canary, Promote, SetWeight, Pause, Resume, Abort, Certify, Drill):
+for _command in (Shadow, Canary, Promote, SetWeight, Pause, Resume, Abort, Certify, Fail, Drill):
     TABLE[D, _command] = (no("always", "drill_running"),)
 for _stage in Stage:
     TABLE.setdefault((_stage, Return), (no("always", "no_drill"),))
@@ -399,17 +320,23 @@ def decide(state: State, command: AnyCommand, at: str) -> tuple[AnyEvent, ...] |
 
 def _refusal(code: str, state: State, command: AnyCommand) -> Refusal:
     message, hint = REFUSALS[code]
-    number, starved = _subject(state, command), _unmet(state, command)
-    if isinstance(command, Configure) and (broken := _broken(state, command)) is not None:
-        number, starved = broken
-    left = _condemned(state, command)
+    number, starved = subject(state, command), unmet(state, command)
+    lacked = ungiven(state, command)
+    if isinstance(command, Configure):
+        number, starved = broken(state, command) or (number, starved)
+        if code == "answers_break_live":
+            number, lacked = overpromised(state, command) or (number, lacked)
+    left, bound = condemned(state, command), failure(state, command)
     known = {
         "endpoint": state.endpoint,
         "stage": state.stage.value,
         "release": f"r{number}",
         "candidate": f"r{state.candidate}",
         "fields": ", ".join(starved),
-        "share": ", ".join(f"{share:g} %" for share in _bad_shares(command)),
+        "answers": ", ".join(lacked),
+        "production": f"r{returned(state).production}",
+        "failure": bound.reason if bound is not None else "",
+        "share": ", ".join(f"{share:g} %" for share in bad_shares(command)),
         "drilled": f"r{returned(state).production}",
         "left": "it behind" if left == number else f"r{left} behind, and it answers the same",
     }
@@ -425,26 +352,62 @@ def _salt(state: State, command: AnyCommand) -> str:
 
 
 def _promoted(state: State, command: AnyCommand, at: str) -> AnyEvent:
+    number = subject(state, command)
+    assert number is not None
     return Promoted(
-        release=_subject(state, command),  # type: ignore[arg-type]
+        release=number,
         replaced=state.production,
         at=at,
         override=getattr(command, "override", None),
+        equivalence=getattr(command, "equivalence", None),
+        answers=_taken(state, number),
     )
+
+
+def _taken(state: State, number: int) -> tuple[Field, ...] | None:
+    """The contract of answers that a promotion takes: what the first production release gives.
+
+    An endpoint that was promoted before there was such a contract takes what production gives.
+    """
+    if state.answers is not None:
+        return None
+    live = state.production is not None
+    return promised(state) if live else state.releases[number].signature.outputs
 
 
 def _weight_set(state: State, command: AnyCommand, at: str) -> AnyEvent:
     weight = next_step(state) if isinstance(command, Promote) else command.weight  # type: ignore[union-attr]
-    return WeightSet(weight=weight, previously=state.weight)  # type: ignore[arg-type]
+    return WeightSet(weight=weight, previously=state.weight, **_overridden(state, command))  # type: ignore[arg-type]
+
+
+def _resumed(state: State, command: AnyCommand, at: str) -> AnyEvent:
+    return Resumed(**_overridden(state, command))
+
+
+def _overridden(state: State, command: AnyCommand) -> dict[str, Any]:
+    """The override of a command that names no release, and of whose rules; nothing without one."""
+    why = getattr(command, "override", None)
+    return {} if why is None else {"override": why, "release": state.candidate}
+
+
+def _comparison_failed(state: State, command: AnyCommand, at: str) -> AnyEvent:
+    reason = command.failure if isinstance(command, Pause) else command.reason  # type: ignore[union-attr]
+    assert state.candidate is not None
+    assert state.production is not None
+    return ComparisonFailed(
+        release=state.candidate,
+        production=state.production,
+        reason=reason,  # type: ignore[arg-type]
+    )
 
 
 def _rolled_back(state: State, command: AnyCommand, at: str) -> AnyEvent:
     assert isinstance(command, Rollback)
-    target = _target(state, command)
+    landing = target(state, command)
     left = returned(state).production
-    assert target is not None
+    assert landing is not None
     assert left is not None
-    return RolledBack(release=target, left=left, at=at, axis=command.axis)
+    return RolledBack(release=landing, left=left, at=at, axis=command.axis)
 
 
 EVENTS: dict[str, Callable[[State, AnyCommand, str], AnyEvent]] = {
@@ -463,13 +426,14 @@ EVENTS: dict[str, Callable[[State, AnyCommand, str], AnyEvent]] = {
     "shadow_passed": lambda s, c, at: ShadowPassed(
         release=s.candidate, production=s.production  # type: ignore[arg-type]
     ),
+    "comparison_failed": _comparison_failed,
     "frozen": lambda s, c, at: Frozen(),
     "thawed": lambda s, c, at: Thawed(),
     "followed": lambda s, c, at: Followed(),
     "held": lambda s, c, at: Held(),
     "weight_set": _weight_set,
     "paused": lambda s, c, at: Paused(),
-    "resumed": lambda s, c, at: Resumed(),
+    "resumed": _resumed,
     "aborted": lambda s, c, at: Aborted(release=s.candidate),  # type: ignore[arg-type]
     "candidate_rolled_back": lambda s, c, at: CandidateRolledBack(
         release=s.candidate, weight=s.weight  # type: ignore[arg-type]
@@ -494,20 +458,12 @@ def _apply(state: State, event: AnyEvent) -> State:
     change = msgspec.structs.replace
     match event:
         case Configured():
-            fields = event.policy.fields or state.fields
-            # A running holdback can be made smaller and ended, and never begins by a new policy.
-            held = min(state.holdback, buckets(event.policy.canary.holdback))
-            # Only a changed word counts: whoever held after a rollback goes on holding.
-            follow = event.policy.features.follow
-            if follow == state.policy.features.follow:
-                follow = state.follow
-            return change(
-                state, policy=event.policy, policy_digest=event.digest, fields=fields,
-                holdback=held, follow=follow,
-            )  # fmt: skip
+            return _configured(state, event)
         case ContractAdopted():
             return change(state, fields=event.fields)
         case Promoted():
+            if event.answers is not None:
+                state = change(state, answers=event.answers)
             salt = state.salt or f"{state.endpoint}/{state.epoch + 1}"
             held = 0 if event.replaced is None else buckets(state.policy.canary.holdback)
             state = _in_production(state, event.release, event.at)
@@ -535,7 +491,12 @@ def _apply(state: State, event: AnyEvent) -> State:
             return change(state, paused=False)
         case ShadowPassed():
             proven = (event.release, event.production)
-            return change(state, automation=change(state.automation, proven=proven))
+            failures = _without(state.automation.failures, *proven)
+            return change(
+                state, automation=change(state.automation, proven=proven, failures=failures)
+            )
+        case ComparisonFailed():
+            return _failed(state, event)
         case Frozen():
             return change(state, automation=change(state.automation, frozen=True))
         case Thawed():
@@ -561,6 +522,42 @@ def _apply(state: State, event: AnyEvent) -> State:
             return change(state, condemned=pardoned)
 
 
+def _configured(state: State, event: Configured) -> State:
+    policy = event.policy
+    answers = state.answers if policy.answers is None else policy.answers
+    # A running holdback can be made smaller and ended, and never begins by a new policy.
+    held = min(state.holdback, buckets(policy.canary.holdback))
+    # Only a changed word counts: whoever held after a rollback goes on holding.
+    follow = policy.features.follow
+    if follow == state.policy.features.follow:
+        follow = state.follow
+    return msgspec.structs.replace(
+        state, policy=policy, policy_digest=event.digest, fields=policy.fields or state.fields,
+        answers=answers, holdback=held, follow=follow,
+    )  # fmt: skip
+
+
+def _failed(state: State, event: ComparisonFailed) -> State:
+    """Remember the failed pair; what it may have passed before no longer counts."""
+    pair = (event.release, event.production)
+    failure = Failure(
+        candidate=event.release, production=event.production, reason=event.reason[:REASON],
+        salt=state.salt, stage=state.stage, policy=state.policy_digest,
+    )  # fmt: skip
+    known = state.automation
+    failures = (*_without(known.failures, *pair), failure)[-FAILURES:]
+    proven = None if known.proven == pair else known.proven
+    return msgspec.structs.replace(
+        state, automation=msgspec.structs.replace(known, proven=proven, failures=failures)
+    )
+
+
+def _without(
+    failures: tuple[Failure, ...], candidate: int, production: int
+) -> tuple[Failure, ...]:  # fmt: skip
+    return tuple(f for f in failures if (f.candidate, f.production) != (candidate, production))
+
+
 def _in_production(state: State, release: int, at: str) -> State:
     served = (*(r for r in state.served if r != release), release)
     return msgspec.structs.replace(
@@ -580,13 +577,3 @@ def _condemn(state: State, release: int) -> State:
     if release in state.condemned:
         return state
     return msgspec.structs.replace(state, condemned=(*state.condemned, release))
-
-
-def buckets(per_cent: float) -> int:
-    """Per cent, as people write a weight, in buckets; what is no number is no share either."""
-    return round(per_cent * BUCKETS / 100) if isfinite(per_cent) else -1
-
-
-def per_cent(weight: int) -> float:
-    """Buckets, in per cent as people read them."""
-    return weight * 100 / BUCKETS

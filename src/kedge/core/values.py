@@ -245,6 +245,8 @@ class Policy(Value, frozen=True):
     entity: str | None = None
     segments: tuple[str, ...] = ()
     fields: tuple[Field, ...] = ()
+    answers: tuple[Field, ...] | None = None
+    """What callers are promised to get. None: what the first production release gives."""
     output: Output = Output()
     guardrails: dict[str, Guardrail] = {}
     shadow: ShadowPolicy = ShadowPolicy()
@@ -355,6 +357,19 @@ class Drilling(Value, frozen=True):
     """Unix time. Whoever started it returns before; after it the patrol does."""
 
 
+class Failure(Value, frozen=True):
+    """A verdict `fail` on a candidate. It binds until the pair passes a shadow window."""
+
+    candidate: int
+    production: int
+    reason: str
+    salt: str
+    """Of the rollout in which it failed; with stage and policy, of the comparison."""
+    stage: Stage
+    policy: str
+    """The digest of the policy that it was judged by."""
+
+
 class Automation(Value, frozen=True):
     """What the patrol may do on an endpoint, what it has proven, and what it has to end."""
 
@@ -366,6 +381,8 @@ class Automation(Value, frozen=True):
     """(candidate, production): the pair whose shadow window passed last."""
     drill: Drilling | None = None
     """The drill under way, which ends however the process that started it does."""
+    failures: tuple[Failure, ...] = ()
+    """Verdicts `fail` that bind: at most one for each pair of releases, oldest first."""
 
 
 class State(Value, frozen=True):
@@ -386,6 +403,9 @@ class State(Value, frozen=True):
     policy: Policy = Policy()
     policy_digest: str = ""
     fields: tuple[Field, ...] = ()
+    """The request contract: what callers promise to send."""
+    answers: tuple[Field, ...] | None = None
+    """The contract of answers: the outputs that callers are promised. None: not taken yet."""
     served: tuple[int, ...] = ()
     """Every release that was production, in the order in which it last became so."""
     condemned: tuple[int, ...] = ()

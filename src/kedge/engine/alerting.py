@@ -17,14 +17,15 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import structlog
 from msgspec.structs import replace
 
 from kedge.core import alerts, conditions, readiness
-from kedge.core.alerts import Alert, Kind, Raise, Rung, Sight, Target, Topic
+from kedge.core.alerts import Alert, Ending, Kind, Raise, Rung, Sight, Target, Topic
+from kedge.core.commands import AnyEvent
 from kedge.core.errors import KedgeError
 from kedge.core.policy import Decision
 from kedge.core.values import State
@@ -37,6 +38,9 @@ NEWS = 500
 IN_FLIGHT = 8
 BLIND_S = 10.0
 """Without the ledger for so long before it is told: a restore from a copy takes seconds."""
+SINCE = 200
+"""Entries looked through for who took a failing release further. It happened within this look or
+the one before, and each move writes two or three entries."""
 WRITE_S = 60.0
 """How often an alert's own time is written while it waits: the most that a restart forgets when
 a clock was set back meanwhile."""
@@ -179,12 +183,25 @@ class Alerting:
 
     def _resolve(self, alert: Alert, reason: str) -> None:
         at = self._clock.now()
+        went_on = conditions.continued(alert, self._since_opened(alert))
+        ended: Ending = "continued" if went_on else "resolved"
+        reason = went_on or reason
         after = self._store.change(
-            alert.number, lambda a: alerts.resolve(a, reason=reason, at=at), by=self._by, at=at
-        )
+            alert.number, lambda a: alerts.resolve(a, reason=reason, at=at, ended=ended),
+            by=self._by, at=at,
+        )  # fmt: skip
         if after is not None:
             self._live[alert.number] = after
-        log.info("alerting.resolved", endpoint=alert.endpoint, alert=alert.number, reason=reason)
+        log.info("alerting.resolved", endpoint=alert.endpoint, alert=alert.number, ended=ended,
+                 reason=reason)  # fmt: skip
+
+    def _since_opened(self, alert: Alert) -> Iterator[tuple[AnyEvent, str, str]]:
+        """What moved the row since an alert was opened, newest first."""
+        for entry in self._ledger.history(alert.endpoint, SINCE):
+            if not isinstance(entry.event, Note):
+                yield entry.event, entry.by, entry.reason
+            elif entry.event.kind == "alert_opened" and entry.event.body["alert"] == alert.number:
+                return
 
     def _raise_news(self) -> None:
         """What has happened since: entries of the ledger."""

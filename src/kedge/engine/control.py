@@ -24,10 +24,13 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from kedge.core.commands import (
+    Abort,
     AnyCommand,
     AnyEvent,
     Configure,
     Drill,
+    Fail,
+    Pause,
     Promote,
     Promoted,
     Return,
@@ -56,6 +59,9 @@ command was written, so twenty in a row is a machine fighting us, not an operato
 
 ALWAYS = (Rollback, Return)
 """What flips whatever happens: nothing delays it for long, and a lost race is run again."""
+UNPREPARED = (Configure, Pause, Abort, Fail)
+"""What needs no replica to load anything: callers are answered by nothing new after it. A replica
+that is silent or cannot load a candidate must not keep a rollout from being held or ended."""
 MEASURED = (Rollback, Drill, Return)
 """What a caller's first answer is waited for."""
 
@@ -344,7 +350,7 @@ class Control:
         self, state: State, after: State, command: AnyCommand, members: tuple[Member, ...], by: str
     ) -> dict[str, str]:
         """Wait until every replica holds what the new row serves. Returns who was cold, and why."""
-        if isinstance(command, Configure) or after.stage is Stage.EMPTY or not members:
+        if isinstance(command, UNPREPARED) or after.stage is Stage.EMPTY or not members:
             return {}
         serves = [need for need in needs(after, now=self._clock.unix())
                   if need.release in (after.production, after.candidate)]  # fmt: skip

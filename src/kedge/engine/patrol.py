@@ -26,7 +26,7 @@ import structlog
 from kedge.core.alerts import Sight
 from kedge.core.commands import AnyCommand, Pause, Rollback
 from kedge.core.errors import KedgeError, Stale
-from kedge.core.policy import Decision, Facts, decide
+from kedge.core.policy import Decision, Facts, binding, decide
 from kedge.core.values import Stage, State
 from kedge.engine.control import Control
 from kedge.engine.drills import Returns
@@ -180,9 +180,12 @@ class Patrol:
                     state.endpoint, Note(kind="verdict", body=figures(state, decision, facts)),
                     by=self._by, reason=decision.reason, at=self._clock.now(),
                 )  # fmt: skip
+        command = command or binding(state, decision)
         if command is None:
             return
         carried = msgspec.structs.replace(command, evidence=figures(state, decision, facts))
+        if isinstance(carried, Pause):
+            carried = msgspec.structs.replace(carried, failure=decision.reason)
         if isinstance(command, Rollback | Pause):
             self._submit(state, carried, decision.reason)
             return

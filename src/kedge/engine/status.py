@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kedge.core.alerts import Alert
+from kedge.core.back import returned
+from kedge.core.guards import next_step, promised
 from kedge.core.holding import needs
-from kedge.core.release import next_step
 from kedge.core.values import BUCKETS, Release, Stage, State
 from kedge.engine.control import SILENT, SILENT_S, Lack, Unready, lacking, replicas
 from kedge.engine.observe import summary
@@ -55,6 +56,12 @@ def describe(
         "back_features": way_back(state, state.back_features, serving, now),
         "drill": _drill(state, now),
         "condemned": [f"r{number}" for number in state.condemned],
+        "failed": {
+            f"r{one.candidate}": one.reason
+            for one in state.automation.failures
+            if one.production == returned(state).production
+        },
+        "answers": promised(state),
         "policy": state.policy_digest,
         "replicas": [_replica(member, state, now) for member in serving],
         "pin": _pin(pins.get(state.endpoint), state),

@@ -11,6 +11,7 @@ from kedge.core.values import Field, Placement, Policy, Refusal, Release, Signat
 
 AT = "2026-01-05T08:00:00.000000Z"
 NEEDS = "dep_delay:float32"
+GIVES = "p_late:float32"
 
 
 def fields(text: str) -> tuple[Field, ...]:
@@ -28,6 +29,7 @@ def release(
     *,
     version: int | None = None,
     needs: str = NEEDS,
+    gives: str = GIVES,
     transformation: int = 1,
     placement: Placement = Placement.INLINE,
 ) -> Release:
@@ -41,7 +43,7 @@ def release(
         version=version,
         model_digest=f"sha256:model-{version}",
         flavour="onnx",
-        signature=Signature(inputs=fields(needs), outputs=fields("p_late:float32")),
+        signature=Signature(inputs=fields(needs), outputs=fields(gives)),
         placement=placement,
         schema="flight/1",
         transformation=transformation,

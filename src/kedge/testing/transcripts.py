@@ -9,8 +9,8 @@ A transcript is a text file of blocks with a blank line between them, as in etcd
     [3] canary production=r1 candidate=r2 weight=1% back=-
 
 Commands are the CLI's words, without the endpoint. Some set the scene and change no row:
-`register v2 --needs dep_delay:float32,origin:string?` and `transformation 2` (what a release
-is made with from now on). A trace is the events or the refusal, then the row in one line.
+`register v2 --needs dep_delay:float32,origin:string? --gives p_late:float32` and
+`transformation 2` (what a release is made with from now on). A trace is the events or the refusal, then the row in one line.
 `replay` writes every trace anew: when the text comes back unchanged, the story still holds.
 """
 
@@ -31,6 +31,7 @@ from kedge.core.commands import (
     Certify,
     Configure,
     Drill,
+    Fail,
     Follow,
     Freeze,
     Hold,
@@ -43,15 +44,16 @@ from kedge.core.commands import (
     Shadow,
     Thaw,
 )
-from kedge.core.release import apply, buckets, decide, per_cent
+from kedge.core.guards import buckets, per_cent
+from kedge.core.release import apply, decide
 from kedge.core.route import bucket, compile_plan, key_of
 from kedge.core.values import BUCKETS, Field, Placement, Policy, Refusal, Release, State
-from kedge.testing.samples import AT, NEEDS, endpoint, fields, release
+from kedge.testing.samples import AT, GIVES, NEEDS, endpoint, fields, release
 
 RULE = "----"
 FLAGS = ("full", "production", "no-lease", "auto")
-BARE: dict[str, type[Pause | Resume | Abort | Freeze | Thaw | Follow | Hold | Return]] = {
-    "pause": Pause, "resume": Resume, "abort": Abort, "freeze": Freeze, "thaw": Thaw,
+BARE: dict[str, type[Pause | Abort | Freeze | Thaw | Follow | Hold | Return]] = {
+    "pause": Pause, "abort": Abort, "freeze": Freeze, "thaw": Thaw,
     "follow": Follow, "hold": Hold, "return": Return,
 }  # fmt: skip
 
@@ -110,6 +112,7 @@ class Story:
     def __init__(self) -> None:
         self.state: State = endpoint()
         self._needs: dict[int, str] = {}
+        self._gives: dict[int, str] = {}
         self._transformation = 1
         self._verbs: dict[str, Callable[[Line], Iterator[str]]] = {
             "register": self._register,
@@ -126,7 +129,9 @@ class Story:
     def _register(self, line: Line) -> Iterator[str]:
         number = int(line.word.removeprefix("v"))
         self._needs[number] = line.options.get("needs", NEEDS)
-        yield f"{line.word} needs {self._needs[number]}"
+        self._gives[number] = line.options.get("gives", GIVES)
+        told = f" and gives {self._gives[number]}" if "gives" in line.options else ""
+        yield f"{line.word} needs {self._needs[number]}{told}"
 
     def _transform(self, line: Line) -> Iterator[str]:
         self._transformation = int(line.word)
@@ -152,7 +157,10 @@ class Story:
                 return self._configure(line.words)
             case "promote":
                 named = self._release(line.word) if line.words else None
-                return Promote(release=named, full="full" in line.options, override=override)
+                return Promote(
+                    release=named, full="full" in line.options, override=override,
+                    equivalence=line.options.get("equivalence"),
+                )  # fmt: skip
             case "shadow":
                 sample = buckets(float(line.options.get("sample", "100")))
                 return Shadow(release=self._release(line.word), sample=sample, override=override)
@@ -167,7 +175,13 @@ class Story:
             case "drill":
                 return Drill(until=float(line.options.get("until", "10")))
             case "set-weight":
-                return SetWeight(weight=buckets(float(line.word)))
+                return SetWeight(weight=buckets(float(line.word)), override=override)
+            case "resume":
+                return Resume(override=override)
+            case "fail":
+                return Fail(release=self._release(line.word), reason=line.options["reason"])
+            case "pause" if "failure" in line.options:
+                return Pause(failure=line.options["failure"])
             case "rollback":
                 to = line.options.get("to")
                 return msgspec.convert(
@@ -198,6 +212,7 @@ class Story:
             len(self.state.releases) + 1,
             version=version,
             needs=self._needs[version],
+            gives=self._gives[version],
             transformation=self._transformation,
             placement=self._placement,
         )
@@ -212,12 +227,12 @@ class Story:
         return Placement.PROCESS if declared == "process" else Placement.INLINE
 
     def _configure(self, words: list[str]) -> Configure:
-        """`apply audience=customer steps=1,5 fields=dep_delay:float32 runtime=process`."""
+        """`apply audience=customer steps=1,5 fields=x:float32 answers=y:float32 runtime=process`."""
         raw = msgspec.to_builtins(self.state.policy)
         for word in words:
             key, _, value = word.partition("=")
-            if key == "fields":
-                raw["fields"] = msgspec.to_builtins(fields(value))
+            if key in ("fields", "answers"):
+                raw[key] = msgspec.to_builtins(fields(value))
             elif key == "steps":
                 raw["canary"]["steps"] = [float(step) for step in value.split(",")]
             else:
@@ -230,7 +245,7 @@ class Story:
         yield row(state)
         yield f"back_model={_label(state.back_model)} back_features={_label(state.back_features)}"
         yield f"served={_labels(state.served)} condemned={_labels(state.condemned)}"
-        yield f"fields={_named(state.fields)}"
+        yield f"fields={_named(state.fields)} answers={_named(state.answers or ())}"
 
     def _route(self, line: Line) -> Iterator[str]:
         """`route N14228 - --draw 17 --asked r1 --no-lease`; a dash is a request without entity."""
@@ -268,6 +283,10 @@ def row(state: State) -> str:
     parts += [f"left={_label(state.drill.left)}"] if state.drill is not None else []
     parts.append(f"back={_label(state.back)}")
     parts += [f"condemned={_labels(state.condemned)}"] if state.condemned else []
+    failed = state.automation.failures
+    parts += (
+        [f"failed={','.join(f'r{f.candidate}/r{f.production}' for f in failed)}"] if failed else []
+    )
     return " ".join(parts)
 
 
@@ -308,7 +327,10 @@ SHOWN: dict[str, Callable[..., str]] = {
     "salt": str,
     "axis": str,
     "override": repr,
+    "equivalence": repr,
+    "reason": repr,
     "fields": _named,
+    "answers": _named,
     "diff": " ".join,
 }
 """Which fields of an event a trace shows, and how. Instants, digests and policies are noise."""

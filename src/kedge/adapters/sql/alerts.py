@@ -177,4 +177,6 @@ def _note_change(
         noted(connection, after.endpoint, note, by=after.acknowledged_by, reason="", at=at, actor=actor)  # fmt: skip
     if before.open and not after.open:
         note = Note(kind="alert_resolved", body=body)
+        if after.ended == "continued":
+            note = Note(kind="alert_continued", body=body)
         noted(connection, after.endpoint, note, by=by, reason=after.resolved, at=at, actor=actor)

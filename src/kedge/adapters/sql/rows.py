@@ -20,6 +20,7 @@ Row = Mapping[Any, Any]
 
 _EVENT = msgspec.json.Decoder(AnyEvent | Note)
 _FIELDS = msgspec.json.Decoder(tuple[Field, ...])
+_ANSWERS = msgspec.json.Decoder(tuple[Field, ...] | None)
 _AUTOMATION = msgspec.json.Decoder(Automation)
 _NUMBERS = msgspec.json.Decoder(tuple[int, ...])
 _RELEASE = msgspec.json.Decoder(Release)
@@ -65,6 +66,7 @@ def row_of(state: State) -> dict[str, Any]:
         "follow": int(state.follow),
         "policy_digest": state.policy_digest or None,
         "fields": codec.encode(state.fields),
+        "answers": codec.encode(state.answers),
         "served": codec.encode(state.served),
         "automation": codec.encode(state.automation),
         "flipped_at": state.flipped_at,
@@ -97,6 +99,7 @@ def state_of(
         policy=policy,
         policy_digest=row["policy_digest"] or "",
         fields=_FIELDS.decode(row["fields"]),
+        answers=_ANSWERS.decode(row["answers"]),
         served=_NUMBERS.decode(row["served"]),
         condemned=condemned,
         automation=automation_of(row["automation"]),

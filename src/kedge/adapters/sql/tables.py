@@ -152,6 +152,7 @@ endpoint = Table(
     Column("served", LargeBinary, nullable=False),
     Column("flipped_at", String, nullable=False),
     Column("automation", LargeBinary, nullable=False, server_default=text("'{}'")),
+    Column("answers", LargeBinary, nullable=False, server_default=text("'null'")),
     *(
         ForeignKeyConstraint(["endpoint", name], ["release.endpoint", "release.number"])
         for name in POINTERS

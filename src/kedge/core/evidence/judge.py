@@ -36,7 +36,7 @@ from kedge.core.evidence.bursts import allowed as allowed_in
 from kedge.core.evidence.certificates import callers_proof, proof
 from kedge.core.evidence.events import Caller, First, Label, Second
 from kedge.core.evidence.rows import Rows
-from kedge.core.evidence.rules import METHOD, QUALITY, Cells, Failure, Key, Rail, Rules
+from kedge.core.evidence.rules import METHOD, QUALITY, Alarm, Cells, Key, Rail, Rules
 from kedge.core.evidence.step import SECONDS, TAIL, Ints, KeptStep, Step, load, span
 from kedge.core.stats import ALARM_GRID, LAMBDAS, Floats
 from kedge.core.values import Value
@@ -71,7 +71,7 @@ class Judge:
         self.steps: dict[int, Step] = {}
         self.weight: int | None = None
         self.rows = Rows(rules)
-        self.failures: dict[Key, Failure] = {}
+        self.failures: dict[Key, Alarm] = {}
         self._history: dict[str, History] = {}
         self.misrouted = 0
         """Bad events of callers whose arm is not the one that their bucket says."""
@@ -435,7 +435,7 @@ class Judge:
             return
         bad = self.bad(step, row)
         seconds = int(np.isfinite(step.arrays["seconds"][row]).sum())
-        self.failures[key] = Failure(
+        self.failures[key] = Alarm(
             *key, weight=step.weight, at=self.now, ratio=ratio, part=part, bad=bad, seconds=seconds
         )
 
@@ -556,7 +556,7 @@ class _Kept(Value, frozen=True, kw_only=True):
     now: float
     weight: int | None
     keys: tuple[Key, ...]
-    failures: tuple[Failure, ...]
+    failures: tuple[Alarm, ...]
     history: dict[str, tuple[tuple[float, int, int], ...]]
     left_out: int
     misrouted: int

@@ -98,7 +98,7 @@ class Overall(Value, frozen=True):
     method: int = METHOD
 
 
-class Failure(Value, frozen=True):
+class Alarm(Value, frozen=True):
     """An alarm that sounded. It stays."""
 
     metric: str

@@ -15,8 +15,8 @@ from kedge.core.evidence.judge import Judge
 from kedge.core.evidence.rules import (
     QUALITY,
     SHOWN_ALPHA,
+    Alarm,
     Cells,
-    Failure,
     Key,
     Overall,
     Rail,
@@ -65,7 +65,7 @@ def overall(judge: Judge) -> Overall:
     return Overall("inconclusive", reason, log_e, needed, metric, segment)
 
 
-def _excused(judge: Judge, failure: Failure) -> bool:
+def _excused(judge: Judge, failure: Alarm) -> bool:
     """Whether a failure is proven to be within its margin, in its own step, and bets on no more.
 
     The certificate is about the whole step; a regression that came late is not excused by the good
@@ -199,7 +199,7 @@ def _name(metric: str, segment: str) -> str:
     return f"{metric} in {segment}" if segment else metric
 
 
-def _figures(judge: Judge, failure: Failure) -> str:
+def _figures(judge: Judge, failure: Alarm) -> str:
     """Say how many units of each arm went bad, over how many seconds, and where."""
     step, row = judge.steps.get(failure.weight), judge.rows.find(failure.metric, failure.segment)
     old, new = failure.bad
