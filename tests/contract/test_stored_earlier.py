@@ -48,10 +48,16 @@ def migrated_to(path: Path, revision: str) -> None:
 
 
 def chained_without_actor(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Entries as they were before there was an actor: every column but the hash is hashed."""
+    """Entries as they were before there was an actor or a contract of answers.
+
+    Every column but the hash is hashed.
+    """
     found, previous = [], codec.GENESIS
     for row in rows:
         old = {name: value for name, value in row.items() if name not in ("hash", "actor")}
+        body = msgspec.json.decode(old["body"])
+        if body.pop("answers", None) is not None:
+            old["body"] = msgspec.json.encode(body)
         old["previous_hash"] = previous
         previous = codec.chain(previous, old)
         found.append({**old, "hash": previous})
@@ -81,7 +87,8 @@ def earlier(tmp_path: Path) -> World:
     raw.execute("ATTACH ? AS made", (str(made.path),))
     for name in ("artifact", "feature_schema", "model_version", "release", "policy", "endpoint",
                  "condemned"):  # fmt: skip
-        raw.execute(f"INSERT INTO {name} SELECT * FROM made.{name}")
+        names = ", ".join(f'"{row[1]}"' for row in raw.execute(f"PRAGMA main.table_info({name})"))
+        raw.execute(f"INSERT INTO main.{name} ({names}) SELECT {names} FROM made.{name}")
     entries = [dict(row) for row in raw.execute("SELECT * FROM made.ledger ORDER BY seq")]
     for row in chained_without_actor(entries):
         names = ", ".join(f'"{name}"' for name in row)
