@@ -55,9 +55,9 @@ def chained_without_actor(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     found, previous = [], codec.GENESIS
     for row in rows:
         old = {name: value for name, value in row.items() if name not in ("hash", "actor")}
-        body = msgspec.json.decode(old["body"])
+        body = msgspec.json.decode(old["event"])
         if body.pop("answers", None) is not None:
-            old["body"] = msgspec.json.encode(body)
+            old["event"] = msgspec.json.encode(body).decode()
         old["previous_hash"] = previous
         previous = codec.chain(previous, old)
         found.append({**old, "hash": previous})
