@@ -22,6 +22,7 @@ from kedge.core.commands import Canary, Promote, Rollback
 from kedge.core.policy import decide
 from kedge.core.route import bucket, key_of
 from kedge.core.values import BUCKETS, Automation, CanaryPolicy, State
+from kedge.engine.conduct import Tracker
 from kedge.engine.seen import Seen
 from kedge.engine.serving import Request
 from kedge.engine.watch import Watch
@@ -120,6 +121,7 @@ def run_product(case: Case, seed: tuple[int, int]) -> Outcome:
     rng = np.random.Generator(np.random.SFC64((seed[1], 2)))
     worker = rng.integers(0, WORKERS, len(requests.t))
     counters = [Counter(f"w{n}", state) for n in range(WORKERS)]
+    trackers = [Tracker(state.salt) for _ in range(WORKERS)]
     watch, number, step = Watch(state), 0, 0
     reached, begin = [0.0], 0
     seen, _ = events.seen(steps[0])
@@ -133,14 +135,25 @@ def run_product(case: Case, seed: tuple[int, int]) -> Outcome:
                 continue  # the other arm's own failure
             entity = traffic.names[requests.unit[n]] if traffic.names else None
             asked = Request(id="r", columns=COLUMNS, rows=1, entity=entity, draw=0)
+            if (
+                mine
+            ):  # what the serving loop tells of the candidate: production answers where it fails
+                trackers[worker[n]].routed(entity)
+                if event >= 0:
+                    trackers[worker[n]].failed(entity, BEGAN + float(requests.t[n]))
+                else:
+                    trackers[worker[n]].answered()
             rows[worker[n]].append(Seen(
                 BEGAN + second, asked, int(mine), MICROS, bool(event >= 0), state.weight, ANSWER,
             ))  # fmt: skip
         begin = end
         for n, counter in enumerate(counters):
             number += 1
-            window, _ = counter.window(rows[n], BEGAN + second, BOUNDS, number=number, paired=False,
-                                       weight=state.weight, lost=0, streak=0, broken=0)  # fmt: skip
+            streak, conduct = trackers[n].taken()
+            window, _ = counter.window(
+                rows[n], BEGAN + second, BOUNDS, number=number, paired=False, weight=state.weight, lost=0,
+                streak=streak, broken=0, conduct=conduct,
+            )  # fmt: skip
             watch.fold(window)
         told = decide(state, watch.facts(BEGAN + second + 1.0))
         if isinstance(told.command, Rollback):
