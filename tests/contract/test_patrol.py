@@ -25,7 +25,7 @@ from kedge.core.evidence.rules import METHOD
 from kedge.core.findings import Cause
 from kedge.core.records import JoinRow, Outcome
 from kedge.core.values import ActorKind, CanaryPolicy, Field, Output, ShadowPolicy, Stage
-from kedge.core.windows import Window
+from kedge.core.windows import Conduct, Window
 from kedge.engine.patrol import Patrol
 from kedge.judging import evidence_of
 from kedge.ports import Entry, Note
@@ -74,6 +74,7 @@ class Watched:
                 replica="w0", number=self.number, endpoint="flights", production=1, candidate=2,
                 salt=state.salt, at=self.at, weight=state.weight, paired=paired,
                 exposed={"": exposed}, answered={"": exposed}, bad={"errors": {"": bad}},
+                conduct=Conduct(failed=bad[1]),
                 mirrored=units if paired else 0, copied=units if paired else 0,
             )])  # fmt: skip
 
@@ -298,7 +299,7 @@ def test_a_failed_shadow_binds_and_is_written_once(tmp_path: Path) -> None:
 def test_a_failed_shadow_never_passes_however_well_it_goes_on(tmp_path: Path) -> None:
     site = Watched(tmp_path)
     site.world.do(Shadow(release=2))
-    site.pass_time(6, bad=(1, 200))
+    site.pass_time(25, bad=(1, 200))
     site.look()
     site.look()
     for _ in range(5):
@@ -315,7 +316,7 @@ def test_a_canary_that_is_held_for_a_failure_is_held_once(tmp_path: Path) -> Non
     )
     site = Watched(tmp_path, held)
     site.world.do(Canary(release=2, weight=500))
-    site.pass_time(20, bad=(1, 4))
+    site.pass_time(45, bad=(1, 4))
     site.look()
     assert site.told() == ["ComparisonFailed", "Paused"]
     with pytest.raises(AssertionError, match="the verdict on r2 against r1 is fail"):
