@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import log
 from typing import Any
 
 import msgspec
@@ -598,3 +599,52 @@ def test_the_default_rules_ask_of_every_part_of_the_policy() -> None:
     asked = rules(Policy(), paired=False)
     assert asked.steps == (100, 500, 2_500, 5_000)
     assert asked.rails["errors.doubled"].of == "errors"
+
+
+def test_callers_prove_by_their_first_request_before_the_first_look() -> None:
+    rng = np.random.default_rng(41)
+    made = judge()
+    for at in range(300):
+        first = []
+        for n in range(40):
+            unit, arm = at * 40 + n, int(rng.random() < 0.5)
+            bad = frozenset({"errors"}) if rng.random() < 0.1 else frozenset()
+            first.append(First(unit, 100 if arm else 9_000, arm, bad, ()))
+        made.fold(5_000, Second(at=float(at), first=first))
+    assert made.steps[5_000].looks == 0
+    assert verdict(made).verdict == "pass"
+
+
+@pytest.mark.parametrize("losses", [False, True])
+def test_callers_of_a_shadow_prove_by_their_first_label(*, losses: bool) -> None:
+    """Identical releases, wrong in a third: labels of 3,000 callers within a minute."""
+    made, rng = judge(LOSSES if losses else RULES, paired=True), np.random.default_rng(43)
+    for begin in range(0, 6_000, 200):
+        labels = []
+        for n in range(begin, begin + 200):
+            lost = float(rng.random() < 1 / 3)
+            labels.append(label(ours=lost, theirs=lost, at=n / 100, unit=n % 3_000))
+        made.fold_labels(0, labels, begin / 100)
+    assert made.steps[0].looks == 0
+    assert verdict(made, "quality").verdict == "pass"
+
+
+def test_callers_at_the_margin_are_rarely_certified_by_their_first_request() -> None:
+    """Looked at every second; at most alpha plus two standard errors of 200 runs (1.4 %)."""
+    rng, certified = np.random.default_rng(47), 0
+    for _ in range(200):
+        made = judge()
+        for at in range(40):
+            arms = rng.random(100) < 0.5
+            bad = rng.random(100) < np.where(arms, 0.15, 0.1)
+            first = [
+                First(at * 100 + n, 100 if arms[n] else 9_000, int(arms[n]),
+                      frozenset({"errors"}) if bad[n] else frozenset(), ())
+                for n in range(100)
+            ]  # fmt: skip
+            made.fold(5_000, Second(at=float(at), first=first))
+            row = made.rows.find("errors", "")
+            if made.proof(made.steps[5_000], "errors", row) >= -log(RULES.alpha):
+                certified += 1
+                break
+    assert certified / 200 <= 0.01 + 2 * 0.007

@@ -516,7 +516,14 @@ def second_of(windows: Sequence[Window]) -> Second:
             for one in window.units
         ]
         first += [
-            First(one.unit, one.bucket, one.arm, _metrics(one.bad), one.segments)
+            First(
+                one.unit,
+                one.bucket,
+                one.arm,
+                _metrics(one.bad),
+                one.segments,
+                _metrics(one.bad >> OURS),
+            )
             for one in window.first
         ]
     return Second(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from math import log
+from math import inf, log
 
 import numpy as np
 
 from kedge.core import stats
 from kedge.core.evidence import bets
 from kedge.core.evidence.rules import QUALITY, Rail
-from kedge.core.evidence.step import TAIL, Step
+from kedge.core.evidence.step import Step
 from kedge.core.stats import Floats
 
 
@@ -26,6 +26,10 @@ def callers_proof(
 def proof(step: Step, metric: str, name: str, rail: Rail, row: int, floor: float) -> float:
     """Return the certificate of a guardrail in one row, scaled to pass at 1/alpha.
 
+    Requests without an entity, and callers by their first request (or label) in the step, are units that
+    are known once and for all: their product may be looked at whenever. Callers' counts since the step
+    began say more of each caller, at the looks only. Each of the two has half of the budget.
+
     Args:
         step: where it is proven.
         metric: whose row it is.
@@ -34,10 +38,14 @@ def proof(step: Step, metric: str, name: str, rail: Rail, row: int, floor: float
         row: of the metric and segment.
         floor: the least floor where the units are callers.
     """
-    found = _keyless_proof(step, row, rail)
+    alone = _proof_of(step, row, rail, _counts(step, "steady", row), step.span.keyless, step.means)
+    lead = step.arrays["lead"][row]
+    found = alone
     callers = step.proof.get((name, row))
-    if callers is not None:
-        found += callers - bets.LOG_LOOKS
+    if callers is not None or lead.any() or row in step.leads:
+        ours, theirs, both = lead.tolist()
+        first = _proof_of(step, row, rail, (ours, theirs, both), step.span.callers, step.leads)
+        found = alone + max(first, -inf if callers is None else callers - bets.LOG_LOOKS) - log(2)
     if metric == QUALITY:
         if not step.span.paired:  # labels that the candidate lacks count as wrong
             lacking = step.missing(1) * float(step.part_of_labels(np.array([row]), 1)[0])
@@ -52,16 +60,36 @@ def proof(step: Step, metric: str, name: str, rail: Rail, row: int, floor: float
     return max(found, below) - log(2)
 
 
-def _keyless_proof(step: Step, row: int, rail: Rail) -> float:
-    """Return the certificate from requests without an entity."""
-    share = step.span.keyless
+def _counts(step: Step, name: str, row: int) -> tuple[int, int, int]:
+    ours, theirs = step.arrays[name][row].tolist()
+    return ours, theirs, int(step.arrays["both"][row])
+
+
+def _proof_of(
+    step: Step,
+    row: int,
+    rail: Rail,
+    bad: tuple[int, int, int],
+    share: float,
+    losses: dict[int, Floats],
+) -> float:
+    """Return the certificate of units that are known once and for all.
+
+    Args:
+        step: where it is proven.
+        row: of the metric and segment.
+        rail: the guardrail.
+        bad: units that went bad: of production, of the candidate, in pairs of both.
+        share: the designed share of these units.
+        losses: by row, the log-wealth where the guardrail judges losses.
+    """
+    ours, theirs, both = bad
     if rail.mean:
-        return float(stats.log_mixture(step.sums_of(row)[:-TAIL]))
-    ours, theirs = step.arrays["steady"][row].tolist()
+        found = losses.get(row)
+        return 0.0 if found is None else float(stats.log_mixture(found[: bets.MEANS]))
     if step.span.paired:
         p, c = np.array([0.0, 1.0, 1.0]), np.array([1.0, 0.0, 1.0])
-        times = np.array([theirs, ours, step.arrays["both"][row]])
-        return bets.pairs_certificate(c, p, rail.worse_by, times)
+        return bets.pairs_certificate(c, p, rail.worse_by, np.array([theirs, ours, both]))
     if not 0 < share < 1:
         return 0.0
     return bets.keyless_certificate(theirs, ours, share, rail.worse_by)

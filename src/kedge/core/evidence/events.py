@@ -26,8 +26,10 @@ class First(NamedTuple):
     bucket: int
     arm: int
     bad: frozenset[str]
-    """The metrics in which it went bad."""
+    """The metrics in which it went bad; in pairs, only the candidate's answer."""
     segments: Sequence[str]
+    ours: frozenset[str] = frozenset()
+    """In pairs, the metrics in which only production's answer was bad."""
 
 
 class Second(NamedTuple):

@@ -73,6 +73,8 @@ class Judge:
         self.rows = Rows(rules)
         self.failures: dict[Key, Alarm] = {}
         self._history: dict[str, History] = {}
+        self._steady: dict[str, bool] = {}
+        """By metric, whether the present second is no burst of production's."""
         self.misrouted = 0
         """Bad events of callers whose arm is not the one that their bucket says."""
 
@@ -164,7 +166,10 @@ class Judge:
             for metric, rail in self.rules.rails.items():
                 if not (rail.of or rail.mean or metric == QUALITY):
                     rows = self._rows(metric, one.segments)
-                    step.ask(rows, one.bucket, one.arm, bad=metric in one.bad)
+                    step.ask(
+                        rows, one.bucket, one.arm, bad=metric in one.bad, ours=metric in one.ours,
+                        steady=self._steady.get(metric, True),
+                    )  # fmt: skip
 
     def _cells(self, metric: str, cells: Cells) -> tuple[NDArray[np.intp], Ints]:
         """Return the rows of segments, and their counts; segments beyond the bound are left out."""
@@ -192,6 +197,7 @@ class Judge:
         if not step.span.paired:
             allowed[0] = None  # thinning production's would make its share of the bad ones smaller
         steady = units[0] + keyless[0] <= 1 + floor(usual + SPREAD * sqrt(usual))
+        self._steady[metric] = steady
         left = self._fold_callers(step, metric, mine, allowed, changed, steady=steady)
         if cells:
             self._fold_keyless(step, metric, cells, changed, left, steady=steady)
@@ -319,8 +325,21 @@ class Judge:
         if of.paired:
             arm = int(one.theirs > one.ours)
         event = one.theirs != one.ours if of.paired else one.theirs + one.ours > 0
+        first = one.unit is not None and step.heard(one.unit)
+        if first and not rail.mean:
+            self._lead(step, rows, one)
         if rail.mean:
-            step.loss(rows, one.unit, arm, self.now, one.ours, one.theirs, share, rail.worse_by)
+            step.loss(
+                rows,
+                one.unit,
+                arm,
+                self.now,
+                one.ours,
+                one.theirs,
+                share,
+                rail.worse_by,
+                first=first,
+            )
         elif (
             one.unit is not None and one.ours + one.theirs > 0
         ):  # of pairs also what both had wrong
@@ -337,6 +356,14 @@ class Judge:
             step.arrays["steady"][at] += cells
         if arm and event:
             step.spread(rows, one.second)
+
+    @staticmethod
+    def _lead(step: Step, rows: list[int], one: Label) -> None:
+        """Count a caller's first label in this step, for the certificate that may be looked at whenever."""
+        if step.span.paired and one.ours and one.theirs:
+            step.arrays["lead"][rows, 2] += 1
+        elif one.theirs != one.ours:
+            step.arrays["lead"][rows, int(one.theirs > one.ours)] += 1
 
     # ------------------------------------------------------------ the alarm
 

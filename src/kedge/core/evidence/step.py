@@ -94,6 +94,8 @@ class KeptStep(Value, frozen=True, kw_only=True):
     sigma: float
     dropped: int
     tracked: bytes
+    heard: bytes
+    leads: dict[int, bytes]
     wealth: dict[int, bytes]
     means: dict[int, bytes]
     dependence: bytes
@@ -111,6 +113,7 @@ _ARRAYS: dict[str, tuple[tuple[int, ...], type[Any]]] = {
     "asked": ((2,), np.int64),
     "first": ((2,), np.int64),
     "went": ((2,), np.int64),
+    "lead": ((3,), np.int64),
     "best": ((), np.float64),
     "mild": ((), np.float64),
 }
@@ -123,6 +126,8 @@ met     -- requests without an entity, by arm
 asked   -- callers that the step decides on and that asked, by arm
 first   -- all callers of the candidate that asked, and those whose first request went bad
 went    -- callers that went bad at least once, by arm
+lead    -- callers that the step decides on whose first request, or first label, was bad: of production, of
+           the candidate, and in pairs of both
 best    -- the alarm's evidence, scaled so that it sounds at 1/alpha: its logarithm
 mild    -- the ratio that the richest bet of that process bets on
 """
@@ -149,6 +154,9 @@ class Step:
         self.units = Units()
         self._room = tracked
         self._tracked: set[int] = set()
+        self._heard: set[int] = set()
+        self.leads: dict[int, Floats] = {}
+        """By row of losses: the certificate's log-wealth of callers' first labels, (MEANS,)."""
         self.wealth: dict[int, Floats] = {}
         """By row of losses: log-wealth of the bets of each restart, (K, BETS)."""
         self.means: dict[int, Floats] = {}
@@ -276,10 +284,28 @@ class Step:
         self._tracked.add(unit)
         return True
 
-    def ask(self, rows: Sequence[int], bucket: int, arm: int, *, bad: bool) -> None:
-        """Count a tracked caller's first request in some rows of one metric."""
+    def ask(
+        self,
+        rows: Sequence[int],
+        bucket: int,
+        arm: int,
+        *,
+        bad: bool,
+        ours: bool = False,
+        steady: bool = True,
+    ) -> None:
+        """Count a tracked caller's first request in some rows of one metric.
+
+        `ours`: in a pair, that production's answer was bad; `steady`: it was no burst of production's.
+        """
         decided, theirs = self.span.decides(bucket), bool(arm) or self.span.paired
+        leads = self.arrays["lead"]
         for row in rows:
+            if self.span.paired:
+                leads[row, 0] += ours and steady
+                leads[row, 1] += bad
+            elif decided and bad and (arm or steady):
+                leads[row, arm] += 1
             if self.span.paired:
                 self.arrays["asked"][row] += 1
             elif decided:
@@ -287,6 +313,13 @@ class Step:
             if theirs:
                 self.arrays["first"][row, 0] += 1
                 self.arrays["first"][row, 1] += bad
+
+    def heard(self, unit: int) -> bool:
+        """Whether this is a caller's first label in this step; beyond the bound none is."""
+        if unit in self._heard or len(self._heard) >= self._room:
+            return False
+        self._heard.add(unit)
+        return True
 
     @property
     def tracked(self) -> int:
@@ -367,9 +400,9 @@ class Step:
 
     def loss(
         self, rows: Sequence[int], unit: int | None, arm: int, at: float, ours: float, theirs: float,
-        share: float, worse_by: float,
+        share: float, worse_by: float, *, first: bool = False,
     ) -> None:  # fmt: skip
-        """Bet on one unit's loss: on its first label in each restart."""
+        """Bet on one unit's loss: on its first label in each restart; `first`: it is its first in the step."""
         paired = self.span.paired
         more = (
             bets.pair_steps(theirs - ours)
@@ -382,8 +415,11 @@ class Step:
                 wealth += more
                 means[:-TAIL] += bets.mean_certificate(ours, theirs, share, worse_by, paired=paired)
                 continue
+            if first:
+                lead = self.leads.setdefault(row, np.zeros(bets.MEANS))
+                lead += bets.mean_certificate(ours, theirs, share, worse_by, paired=paired)
             if self.units.ignored(unit):
-                return
+                continue
             wealth[self.fresh_from(self.units.count(row, unit, arm, at, ours, theirs)) :] += more
 
     # ------------------------------------------------------------ keeping
@@ -397,6 +433,8 @@ class Step:
             arrays={**arrays, "counts": self.counts.tobytes()},
             units=self.units.save(), sigma=self.units.sigma, dropped=self.units.dropped,
             tracked=np.array(sorted(self._tracked), dtype=np.uint64).tobytes(),
+            heard=np.array(sorted(self._heard), dtype=np.uint64).tobytes(),
+            leads={row: found.tobytes() for row, found in self.leads.items()},
             wealth={row: found.tobytes() for row, found in self.wealth.items()},
             means={row: found.tobytes() for row, found in self.means.items()},
             dependence=self.dependence.save(), given=(int(self.given[0]), int(self.given[1])),
@@ -417,6 +455,8 @@ def load(kept: KeptStep) -> Step:
         step.arrays[name] = found.reshape(kept.rows, *shape).copy()
     step.units.load(kept.units, kept.sigma, kept.dropped)
     step._tracked = set(np.frombuffer(kept.tracked, np.uint64).tolist())  # noqa: SLF001 - its own module
+    step._heard = set(np.frombuffer(kept.heard, np.uint64).tolist())  # noqa: SLF001 - its own module
+    step.leads = {row: np.frombuffer(found).copy() for row, found in kept.leads.items()}
     step.wealth = {
         row: np.frombuffer(found).reshape(count, BETS).copy() for row, found in kept.wealth.items()
     }
