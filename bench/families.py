@@ -445,7 +445,7 @@ def spoilt(
     columns, n = dict(rows.columns), len(rows.truth)
     if fault == "nulls":
         name = str(rng.choice(top))
-        empty = None if columns[name].dtype == object else np.nan
+        empty: Any = None if columns[name].dtype == object else np.nan
         columns[name] = np.where(rng.random(n) < 0.3, empty, columns[name])
         return columns
     if fault == "sentinel":
@@ -507,7 +507,8 @@ def _concept(rng: Rng, rows: Rows, cause: str, matter: dict[str, float], binary:
         up = (one & (y < 0.5) & (rng.random(len(y)) < 0.5)).astype(np.float64)
         down = (two & ~one & (y > 0.5) & (rng.random(len(y)) < 0.6)).astype(np.float64)
         return y + up - down
-    return y + y.std() * (1.0 * one - 0.8 * two)
+    moved: Floats = y + y.std() * (1.0 * one - 0.8 * two)
+    return moved
 
 
 def made(family: Family, cause: str, seed: tuple[int, ...]) -> Case | None:
@@ -527,9 +528,10 @@ def made(family: Family, cause: str, seed: tuple[int, ...]) -> Case | None:
     day = family.draw(rng, 6 * N if hard else N, 8)
     matter = influence(old, coder, reference, rng)
     if hard:
-        day = _chosen(rng, day, cause, binary, _difficulty(old, coder, train, day, binary))
-        if day is None:
+        chosen = _chosen(rng, day, cause, binary, _difficulty(old, coder, train, day, binary))
+        if chosen is None:
             return None
+        day = chosen
     truth = day.truth
     if cause.startswith("concept"):
         truth = _concept(rng, day, cause, matter, binary)
@@ -564,7 +566,8 @@ def made(family: Family, cause: str, seed: tuple[int, ...]) -> Case | None:
 def _difficulty(model: Any, coder: Coder, train: Rows, day: Rows, binary: bool) -> Floats:
     """How much is lost on rows of such inputs."""
     if binary:
-        return -np.abs(model(coder.matrix(day.columns)) - 0.5)
+        unsure: Floats = -np.abs(model(coder.matrix(day.columns)) - 0.5)
+        return unsure
     x = coder.matrix(train.columns)
     half = np.arange(len(x)) % 2 == 0
     lost = np.abs(fitted(x[half], train.truth[half], binary=False)(x) - train.truth)
@@ -588,7 +591,9 @@ def _chosen(rng: Rng, day: Rows, cause: str, binary: bool, difficulty: Floats) -
 
 def harm(case: Case) -> float:
     """How much more the old release loses than in the reference, as a part of that."""
-    before = losses(case.metric, case.output, case.reference.scores, case.reference.truth)
+    known = case.reference.truth
+    assert known is not None, "the reference of a case is labelled"
+    before = losses(case.metric, case.output, case.reference.scores, known)
     now = losses(case.metric, case.output, case.answers["old", "old"], case.truth)
     return float(now.mean() / before.mean() - 1)
 

@@ -141,6 +141,17 @@ def test_a_shared_incident_moves_nothing() -> None:
     assert overall(made).verdict != "fail"
 
 
+def test_a_share_that_is_not_the_one_set_blames_no_candidate() -> None:
+    """Seven per cent are given where five were set, and both releases fail alike."""
+    rng, made = np.random.default_rng(53), judge()
+    for at in range(3_600):
+        theirs = int(rng.binomial(200, 0.07))
+        bad = int(rng.binomial(200 - theirs, 0.05)), int(rng.binomial(theirs, 0.05))
+        cells = {"": (200 - theirs, theirs)}
+        made.fold(500, Second(at=float(at), keyless={"errors": {"": bad}}, met=cells, timed=cells))
+    assert overall(made).verdict != "fail"
+
+
 def test_a_ramp_into_a_bad_night_does_not_fool_it() -> None:
     """Simpson: pooled, the candidate has twice production's rate; at each step the same."""
     made = fold(judge(), range(50), bad={"": (19, 1)}, met=(950, 50), weight=500)

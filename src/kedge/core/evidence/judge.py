@@ -51,6 +51,8 @@ STEPS = 8
 """Steps of one comparison that are kept, each with its table. The oldest beyond is forgotten."""
 
 
+APART = 3.0
+"""Standard errors by which the given share must exceed the set one before it is used instead."""
 FEWEST = 8
 """Callers of a row that went bad before it is certified at a look: fewer cannot earn what that takes."""
 
@@ -394,7 +396,9 @@ class Judge:
             counts: NDArray[Any] = step.counts[rows].astype(np.float64)
             if metric == QUALITY and not step.span.paired and credit:
                 counts[..., step.kind] += self._credit(step, rows)[:, None]
-            log_e, best = bets.label_wealth(counts, step.span.callers, step.span.keyless, rail.r0)
+            log_e, best = bets.label_wealth(
+                counts, step.span.callers, self._keyless_share(step), rail.r0
+            )
         if metric == QUALITY and step.span.paired:
             log_e = log_e / step.dependence.times()
         known = self.rows.columns()
@@ -402,6 +406,22 @@ class Judge:
         if not step.span.paired and not rail.mean:
             part = part + np.where(whole, log(LABELS_PART), 0.0)
         return log_e + part[:, None] + step.log_stakes, best
+
+    def _keyless_share(self, step: Step) -> float:
+        """Return the share of requests without an entity: the designed one, or more where more was given.
+
+        A router that gives six per cent where five were set gives the candidate a fifth more of all
+        failures. The check of the split says so; the alarm must not blame the candidate meanwhile.
+        """
+        share, row = step.span.keyless, self.rows.find("errors", "")
+        if step.span.paired or row < 0 or not 0 < share < 1:
+            return share
+        ours, theirs = step.arrays["met"][row].tolist()
+        n = ours + theirs
+        if not n:
+            return share
+        given = theirs / n - APART * sqrt(share * (1 - share) / n)
+        return float(min(max(share, given), 1 - 1 / (n + 2)))
 
     def _test(self, step: Step, changed: Changed) -> None:
         """Look whether an alarm sounds in the rows that changed."""
