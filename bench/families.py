@@ -591,8 +591,9 @@ def _chosen(rng: Rng, day: Rows, cause: str, binary: bool, difficulty: Floats) -
 
 def harm(case: Case) -> float:
     """How much more the old release loses than in the reference, as a part of that."""
-    assert case.truth is not None, "every case of these families is labelled"
-    before = losses(case.metric, case.output, case.reference.scores, case.reference.truth)
+    scores = case.reference.scores
+    assert scores is not None, "the reference of these families is scored"
+    before = losses(case.metric, case.output, scores, case.reference.truth)
     now = losses(case.metric, case.output, case.answers["old", "old"], case.truth)
     return float(now.mean() / before.mean() - 1)
 
