@@ -26,7 +26,7 @@ from units import Design
 RUNS, QUICK_RUNS = 1_000, 3
 PRODUCT_RUNS = 20
 APART_S = 5.0
-"""The product looks once a second and holds seconds back for two."""
+"""For each step: the product looks once a second and holds seconds back for two."""
 SEED = 100
 CASES = (
     Case(KEYLESS, 5.0, held=0.05, seconds=900),

@@ -177,8 +177,11 @@ def run_units(case: Case, seed: tuple[int, int], design: Design | None = None) -
 
 
 def agree(ours: Outcome, theirs: Outcome, seconds: float) -> bool:
-    """Return whether two judges ended the same run alike: the same end, and at about the same time."""
-    return ours.end == theirs.end and (ours.end == "waiting" or abs(ours.at - theirs.at) <= seconds)
+    """Return whether two judges ended the same run alike: the same end, and within `seconds` for each step."""
+    apart = abs(ours.at - theirs.at)
+    return ours.end == theirs.end and (
+        ours.end == "waiting" or apart <= seconds * len(theirs.reached)
+    )
 
 
 def compare(case: Case, runs: int, seed: int, seconds: float) -> dict[str, Any]:
