@@ -57,11 +57,10 @@ def register(
     features: Mapping[str, Feature] | None = None,
     raw: Sequence[Field] = (),
 ) -> tuple[ModelVersion, bool]:
-    """Register a file or a directory as a version of a model; says whether it is new.
+    """Register a file or a directory as a version of a model, and return whether it is new.
 
-    The same bytes are the same version. Registered again, they are tried out again when golden
-    rows or a training set are given, which then replace those that were kept; or when it is not
-    known yet whether their answers depend on the rows that are asked together.
+    The same bytes are the same version. It is tested again when golden rows or a training set are
+    given, which replace the stored ones, or when it is unknown whether answers depend on the batch.
 
     Args:
         probe: loads the artifact where it can do no harm, asks `rows(signature)` for rows and
@@ -82,18 +81,16 @@ def register(
     again = golden is None and training is None
     if known is not None and again and kept is not None and kept.rows != "unknown":
         return known, False
-    if known is not None and trained_on is not None:
-        _check_trained(known, trained_on)
+    _check_trained(known, trained_on)
     desk = _Desk(given, training, features or {}, raw, kept if again else None)
-    result = desk.tried(functools.partial(
-        probe, digest=digest, flavour=claimed.flavour, trusted=tuple(trusted)
-    ))  # fmt: skip
+    ask = functools.partial(probe, digest=digest, flavour=claimed.flavour, trusted=tuple(trusted))
+    result = desk.tried(ask)
     proof = desk.proof(result)
     artifacts.write_proof(digest, proof)
     origin = told(proof.origin)
     if known is not None:
         return msgspec.structs.replace(known, golden=origin), False
-    version = ModelVersion(
+    new = ModelVersion(
         model=model,
         number=0,  # the registry numbers versions
         digest=digest,
@@ -111,7 +108,7 @@ def register(
         registered_by=by,
         trained_on=trained_on,
     )
-    return registry.add(version), True
+    return registry.add(new), True
 
 
 def told(origin: Origin) -> Literal["given", "training", "made"]:
@@ -219,7 +216,9 @@ def promised(features: Mapping[str, Feature]) -> dict[str, Known]:
     return found
 
 
-def _check_trained(known: ModelVersion, now: TrainingSet) -> None:
+def _check_trained(known: ModelVersion | None, now: TrainingSet | None) -> None:
+    if known is None or now is None:
+        return
     before = known.trained_on
     if before is None or before.data != now.data:
         was = (
