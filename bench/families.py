@@ -599,7 +599,7 @@ def harm(case: Case) -> float:
 
 
 HARM = 0.1
-"""Of the reference's loss: a change that adds less is nobody's incident, and no case."""
+"""Part of the reference's loss. A change that adds less is no incident, and so no case."""
 
 
 def graded(cause: str, found: Diagnosis) -> str:

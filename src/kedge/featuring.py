@@ -373,7 +373,7 @@ def may_roll(
     With an `override` there is none.
 
     Raises:
-        Refused: `transformation_changed`: its answers differ from today's, and nobody said why;
+        Refused: `transformation_changed`: its answers differ from today's, and no reason was given;
             `transformation_untested`: there are no real rows to compare them on.
     """
     state, release, today = target_of(place, endpoint, number, generation)

@@ -280,7 +280,7 @@ def test_outcomes_that_fail_a_canary_take_it_back_unless_the_world_is_to_blame(
 
 
 def test_a_failed_shadow_binds_and_is_written_once(tmp_path: Path) -> None:
-    """The row has it, whoever leads: going on against it takes a reason."""
+    """The row has it under every leader: continuing against it takes a reason."""
     site = Watched(tmp_path)
     site.world.do(Shadow(release=2))
     for _ in range(8):
@@ -310,7 +310,7 @@ def test_a_failed_shadow_never_passes_however_well_it_goes_on(tmp_path: Path) ->
 
 
 def test_a_canary_that_is_held_for_a_failure_is_held_once(tmp_path: Path) -> None:
-    """Whoever goes on for a reason is not held again for the same failure."""
+    """An operator who continues with a reason is not held again for the same failure."""
     held = msgspec.structs.replace(
         QUICK, canary=CanaryPolicy(steps=(5, 50), dwell="1s", on_fail="pause")
     )

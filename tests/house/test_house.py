@@ -61,7 +61,7 @@ PROSE = {
     "advice", "answer", "by", "detail", "fault", "faults", "headline", "hint", "message", "reason",
     "resolved", "said", "sentence", "statement", "summary", "title", "why", "words",
 }  # fmt: skip
-"""What holds words for people, or a name that anybody may choose: never what a branch needs."""
+"""What holds words for people, or a name that a user may choose: never what a branch needs."""
 IDENTITIES = {"key", "label"}
 """What is made of fields to be one word: those fields stand beside it."""
 CUTS = {

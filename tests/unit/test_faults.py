@@ -103,7 +103,7 @@ def bad(unit: int, arm: int = 1, metric: int = 0) -> BadUnit:
 
 
 def test_in_a_canary_an_error_is_a_callers_only_when_production_answered_it() -> None:
-    """What both fail is the request's: chosen callers who send it condemn nobody."""
+    """What both fail is the request's: chosen callers who send it condemn no release."""
     poison = window(1, more={"units": (bad(1), bad(2), bad(3))}, callers=(1, 2, 3))
     assert fold(poison).spread("errors") == Spread(0, 0, 3)
     real = window(2, failed_callers=(1, 2, 3), callers=(1, 2, 3))

@@ -283,7 +283,7 @@ def test_when_the_previous_release_fails_production_answers(
     assert (answer.choice.arm, answer.choice.reason) == (Arm.PRODUCTION, Reason.FAILOVER)
     (seen,) = place.live.recorder.taken()[0]
     assert (seen.arm, seen.failed) == (CANDIDATE, True)
-    assert seen.dropped == (answer.failover in UNASKED), "what was never asked failed nobody"
+    assert seen.dropped == (answer.failover in UNASKED), "what was never asked is no failure"
 
 
 # ---------------------------------------------------------------- what comes late

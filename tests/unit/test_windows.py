@@ -372,7 +372,7 @@ def test_a_caller_s_costs_are_reported_by_its_hash_and_bucket_and_others_by_bin(
     assert [(cell.requests, cell.cost) for cell in found.cells] == [
         ((1, 0), (1.0, 0.0)), ((0, 1), (0.0, 3.0)),
     ]  # fmt: skip
-    assert counted(Counter("w0", PRICED), *ours).callers == (), "nobody guards cost"
+    assert counted(Counter("w0", PRICED), *ours).callers == (), "no guardrail on cost"
 
 
 def test_pairs_without_a_caller_are_reported_by_pairs_of_bins() -> None:

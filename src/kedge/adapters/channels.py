@@ -278,7 +278,7 @@ def _alertmanager(message: Message) -> dict[str, Any]:
 def _alertmanager_webhook(message: Message) -> dict[str, Any]:
     """What Alertmanager POSTs to a webhook_config, version 4; a test fires.
 
-    The format knows two statuses only: an alert in spite of which somebody went on ends as
+    The format knows two statuses only: an alert in spite of which an operator continued ends as
     "resolved" there, and its description says who and why.
     """
     one = _alertmanager(message)

@@ -94,7 +94,7 @@ def _failing(state: State, decision: Decision, subject: int | None) -> Raise:
 
 
 def happened(event: AnyEvent, *, by: str, actor: ActorKind, reason: str) -> Raise | None:
-    """What an entry of the ledger gives somebody to know, if anything.
+    """Return the alert that an entry of the ledger opens, if any.
 
     Args:
         event: what happened.

@@ -33,7 +33,7 @@ Z = 3.5
 """Standard errors from which an effect is believed: once in 4,000 healthy cases, one-sided. The
 judge has spent its error already, and a diagnosis asks five questions."""
 FLOOR = 0.05
-"""Of the reference's loss: a smaller change is nobody's incident."""
+"""Part of the reference's loss. A smaller change is no incident."""
 PROOF_LEVEL = 0.99
 """Of the intervals whose upper end must be below what is tolerated, for noise to be proven."""
 WORLD_MARGIN = 0.25

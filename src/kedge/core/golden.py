@@ -1,6 +1,6 @@
 """Golden rows: where they come from, what they can show, and rows that are made where there are none.
 
-A comparison on rows that somebody sent or trained on is evidence. One on made rows is not: a function
+A comparison on rows from the log or a training set is evidence. One on made rows is not: a function
 of zeros says little of the function. Made rows still differ from each other in every column, because
 only rows that differ can show that an answer depends on the rows beside it.
 """

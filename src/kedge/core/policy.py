@@ -294,7 +294,7 @@ def _word(command: AnyCommand) -> str:
 def _left(state: State, code: str, reason: str) -> Decision:
     """The candidate failed while callers saw it."""
     if state.policy.canary.on_fail == "pause":
-        # Once: somebody who goes on against the verdict is not held again for the same one.
+        # Once: an operator who continues against the verdict is not held again for the same one.
         known = state.paused or latched(state) is not None
         held = None if known else Pause()
         return Decision("fail", code, reason, held)

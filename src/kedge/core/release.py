@@ -527,7 +527,7 @@ def _configured(state: State, event: Configured) -> State:
     answers = state.answers if policy.answers is None else policy.answers
     # A running holdback can be made smaller and ended, and never begins by a new policy.
     held = min(state.holdback, buckets(policy.canary.holdback))
-    # Only a changed word counts: whoever held after a rollback goes on holding.
+    # Only a changed word counts: a hold set after a rollback stays.
     follow = policy.features.follow
     if follow == state.policy.features.follow:
         follow = state.follow

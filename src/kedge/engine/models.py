@@ -54,7 +54,7 @@ class Silence:
         self._seconds: tuple[int, ...] = ()
 
     def asked(self, now: float) -> None:
-        """A question goes out, or would if anybody were there."""
+        """A question goes out, or would if a process were there."""
         if self._since is None:
             self._since = now
         self._asked += 1

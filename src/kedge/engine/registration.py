@@ -140,7 +140,7 @@ class _Desk:
         self._asked = False
 
     def tried(self, probe: Callable[..., ProbeResult]) -> ProbeResult:
-        """Try the model out. Made rows that it dies of are taken back: nobody asked for them."""
+        """Try the model out. Made rows that kill it are dropped: no caller sent them."""
         try:
             return probe(rows=self._rows)
         except Refused as error:

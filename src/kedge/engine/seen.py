@@ -37,7 +37,7 @@ class Seen(NamedTuple):
     their_micros: int = 0
     dropped: bool = False
     """The release, or the copy, was never asked, or how it fared is told apart (`settles`):
-    nobody's failure, but no coverage."""
+    no release's failure, but no coverage."""
     again: bool = False
     """`theirs` is production's own second answer: its noise, and nobody's evidence."""
     violated: bool = False

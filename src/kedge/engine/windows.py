@@ -61,7 +61,7 @@ UNITS = 512
 """Callers of one kind in one window. Above it those with the smallest `pick` are kept, which knows
 nothing of the arm."""
 FRESH = 200_000
-"""Callers whose first request is remembered: 20 MB at most, then nobody is new any more."""
+"""Callers whose first request is remembered: 20 MB at most. Beyond it no caller counts as new."""
 EXAMPLES = 3
 """Disagreements kept as examples in one window."""
 SLOW_FLOOR_US = 5_000

@@ -106,7 +106,7 @@ class ProcessModel:
     ) -> Predicted:  # fmt: skip
         """Answer the rows; with the microseconds spent inside the model.
 
-        `alone`: nobody else can answer them. `on_late`: see `ports.RemoteModel`.
+        `alone`: no other process can answer them. `on_late`: see `ports.RemoteModel`.
 
         Raises:
             ModelFailure: model_down, model_died, model_late, model_expired, model_unasked,

@@ -362,7 +362,7 @@ class Host:
 
 
 def _dropped(request: wire.Request) -> bytes:
-    """Say that a question was never put to the model, so that nobody takes it for a failure."""
+    """Say that a question was never put to the model, so that it does not count as a failure."""
     fault = ("model_expired", "its deadline was over before its turn")
     return wire.frame(wire.Answer(request.id, 0, None, fault))
 

@@ -3,7 +3,7 @@
 Theory of operation
 -------------------
 * The hash that assigns callers is the experiment. A caller that was not counted yet is the
-  candidate's with the *designed* share w, whoever it is and however often it asks. No exposure is
+  candidate's with the *designed* share w, for every caller and every request rate. No exposure is
   needed for an alarm, so nothing is divided by a number of another horizon.
 * Given a bad unit and the rate ratio r, it is the candidate's with probability
   w r / (1 + w (r - 1)) (Lindon and Malek, NeurIPS 2022). The base rate cancels. A grid of ratios is

@@ -173,7 +173,7 @@ def _sourced(faults: Faults, window: Window, *, own: bool) -> Faults:
     """Where the candidate's bad units of this window came from.
 
     In a canary an error counts here when production answered the very request: what both fail is
-    the request's, and whoever sends such requests to chosen callers condemns nobody.
+    the request's, and sending such requests as chosen callers condemns no release.
     """
     callers: dict[str, set[int]] = {}
     alone: set[str] = set()
