@@ -65,8 +65,15 @@ class World:
 WORLDS = (
     *(
         World(f"{n:,} callers, Zipf {z:g}, level {lev:g}", w, n, z, lev)
-        for n, z, lev in ((5_000, 0.0, 0.5), (1_000, 1.0, 0.5), (1_000, 1.0, 1.0), (10_000, 1.1, 1.0),
-                          (200, 0.0, 0.5), (200, 1.0, 0.5), (20_000, 0.0, 0.5))
+        for n, z, lev in (
+            (5_000, 0.0, 0.5),
+            (1_000, 1.0, 0.5),
+            (1_000, 1.0, 1.0),
+            (10_000, 1.1, 1.0),
+            (200, 0.0, 0.5),
+            (200, 1.0, 0.5),
+            (20_000, 0.0, 0.5),
+        )
         for w in (0.05, 0.25)
     ),
     World("20,000 callers, lognormal 2.5 each", 0.01, 20_000, 0.0, 2.5, 0.1),
@@ -77,13 +84,19 @@ WORLDS = (
         for w, n in ((0.01, 400_000), (0.05, 200_000), (0.5, 40_000))
     ),
     *(
-        World(f"keyless, lognormal {sigma:g}, max {cap:g}", 0.01, sigma=sigma, requests=400_000, cap=cap)
+        World(
+            f"keyless, lognormal {sigma:g}, max {cap:g}",
+            0.01,
+            sigma=sigma,
+            requests=400_000,
+            cap=cap,
+        )
         for sigma, cap in ((0.5, 10.0), (2.5, 10.0), (2.5, 1_000.0))
     ),
     World("pairs, 1,000 callers, Zipf 1, level 1", 0.5, 1_000, 1.0, 1.0, paired=True),
     World("pairs, keyless, lognormal 1", 0.5, sigma=1.0, requests=20_000, paired=True),
     World("pairs, keyless, lognormal 2.5", 0.5, sigma=2.5, requests=20_000, paired=True),
-)  # fmt: skip
+)
 Times = tuple[float, float]
 """When `pass` and `fail` were proven, in hours since the step began; inf: not."""
 

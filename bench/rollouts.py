@@ -85,8 +85,9 @@ def play(traffic: Traffic, design: Design, policy: Policy) -> Outcome:
     return _outcome(traffic, steps, "promoted", at, len(steps) - 1, reached)
 
 
-def _outcome(traffic: Traffic, steps: tuple[float, ...], end: End, at: float, step: int,
-             reached: list[float]) -> Outcome:  # fmt: skip
+def _outcome(
+    traffic: Traffic, steps: tuple[float, ...], end: End, at: float, step: int, reached: list[float]
+) -> Outcome:
     """Say how it ended, and count what the candidate failed."""
     failed = 0
     events = traffic.until(at)[0]
@@ -100,8 +101,15 @@ def _outcome(traffic: Traffic, steps: tuple[float, ...], end: End, at: float, st
 class Step:
     """One weight of one rollout."""
 
-    def __init__(self, traffic: Traffic, design: Design, policy: Policy, begin: float, weight: float,
-                 before: float) -> None:  # fmt: skip
+    def __init__(
+        self,
+        traffic: Traffic,
+        design: Design,
+        policy: Policy,
+        begin: float,
+        weight: float,
+        before: float,
+    ) -> None:
         self._traffic, self._design, self._policy = traffic, design, policy
         self._begin, self._weight, self._before = begin, weight, before
         self._share = (weight - before) / (1 - before)
@@ -154,8 +162,14 @@ class Step:
                 more = log((1 - stake) / (stake / ((n + 1) * (n + 2))))
                 if part.side is not None and part.first is not None:
                     inside = np.arange(len(part.side)) % self._traffic.world.segments == n
-                    part = Seen(part.t, part.unit, part.arm, part.share, side=part.side,
-                                first=np.where(inside, part.first, inf))  # fmt: skip
+                    part = Seen(
+                        part.t,
+                        part.unit,
+                        part.arm,
+                        part.share,
+                        side=part.side,
+                        first=np.where(inside, part.first, inf),
+                    )
                 found = min(
                     found, units.alarm(self._design, part, need + more, min(length, found), row.r0)
                 )

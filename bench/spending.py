@@ -110,9 +110,16 @@ def table(runs: int, seed: int) -> list[dict[str, Any]]:
             for ratio, found in got.items():
                 found[run] = judged(case, base, cand, prior, ratio)
         edge, same, twice = (got[ratio].mean(axis=0) for ratio in (1 + MARGIN, 1.0, 2.0))
-        lines.append({
-            "scenario": case.name, "runs": runs, "false_pass": float(edge[0]), "se": error(float(edge[0]), runs),
-            "false_fail": float(same[1]), "false_pass_asymptotic": float(edge[2]),
-            "passed_if_alike": float(same[0]), "failed_if_twice": float(twice[1]),
-        })  # fmt: skip
+        lines.append(
+            {
+                "scenario": case.name,
+                "runs": runs,
+                "false_pass": float(edge[0]),
+                "se": error(float(edge[0]), runs),
+                "false_fail": float(same[1]),
+                "false_pass_asymptotic": float(edge[2]),
+                "passed_if_alike": float(same[0]),
+                "failed_if_twice": float(twice[1]),
+            }
+        )
     return lines

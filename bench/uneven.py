@@ -82,8 +82,15 @@ def credit(predicted: list[Ints], labelled: list[Ints]) -> Floats:
     return np.asarray(np.maximum(labelled[1] / g1 * g0 - labelled[0] + spread, 0.0))
 
 
-def _first(design: Design, events: Floats, theirs: Floats, looks: Floats, extra: Floats, share: float,
-           need: float) -> float:  # fmt: skip
+def _first(
+    design: Design,
+    events: Floats,
+    theirs: Floats,
+    looks: Floats,
+    extra: Floats,
+    share: float,
+    need: float,
+) -> float:
     """Return the first look at which a restart's bets on wrong labels reach their promise."""
     found = inf
     c: Ints = np.searchsorted(theirs, looks)
@@ -106,15 +113,24 @@ def table(runs: int, seed: int) -> list[dict[str, Any]]:
     """Return one line for each way in which labels come."""
     lines = []
     for number, case in enumerate(CASES):
-        times = np.array([
-            sounds(np.random.Generator(np.random.SFC64((seed, number, run))), case, Design())
-            for run in range(runs)
-        ])  # fmt: skip
+        times = np.array(
+            [
+                sounds(np.random.Generator(np.random.SFC64((seed, number, run))), case, Design())
+                for run in range(runs)
+            ]
+        )
         failed = np.isfinite(times)
-        lines.append({
-            "scenario": case.name, "kind": "identical" if case.ratio == 1 else "worse", "runs": runs,
-            "rolled_back": float(failed[:, 1].mean()), "se": error(float(failed[:, 1].mean()), runs),
-            "plain": float(failed[:, 0].mean()),
-            "median_s": float(np.median(times[failed[:, 1], 1])) if failed[:, 1].any() else None,
-        })  # fmt: skip
+        lines.append(
+            {
+                "scenario": case.name,
+                "kind": "identical" if case.ratio == 1 else "worse",
+                "runs": runs,
+                "rolled_back": float(failed[:, 1].mean()),
+                "se": error(float(failed[:, 1].mean()), runs),
+                "plain": float(failed[:, 0].mean()),
+                "median_s": float(np.median(times[failed[:, 1], 1]))
+                if failed[:, 1].any()
+                else None,
+            }
+        )
     return lines

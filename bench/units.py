@@ -73,9 +73,14 @@ class Seen:
     def only(self, keep: Mask) -> Seen:
         """Return the same with these events only."""
         return Seen(
-            self.t[keep], self.unit[keep], self.arm[keep], self.share,
-            None if self.burst is None else self.burst[keep], self.side, self.first,
-        )  # fmt: skip
+            self.t[keep],
+            self.unit[keep],
+            self.arm[keep],
+            self.share,
+            None if self.burst is None else self.burst[keep],
+            self.side,
+            self.first,
+        )
 
 
 def stake(k: int) -> float:
@@ -283,8 +288,10 @@ def _counted(design: Design, seen: Seen, begin: float, look: float) -> float:
             h1 @ np.log1p(np.outer(y1, lam * (1 - w) / w)) + h0 @ np.log1p(-np.outer(y0, lam))
         )
         if realised:
-            rows.append(p1 @ np.log1p(np.outer(y1 - centre, bet / v))
-                        + p0 @ np.log1p(-np.outer(y0 - centre, bet / (1 - v))))  # fmt: skip
+            rows.append(
+                p1 @ np.log1p(np.outer(y1 - centre, bet / v))
+                + p0 @ np.log1p(-np.outer(y0 - centre, bet / (1 - v)))
+            )
     return float(log_mean(np.concatenate(rows)))
 
 
@@ -357,8 +364,10 @@ def _certified(design: Design, seen: Seen, margin: float, look: float) -> float:
             h0 @ np.log1p(np.outer(y0, bets * w / (1 - w))) + h1 @ np.log1p(-np.outer(y1, bets))
         )
         if realised:
-            rows.append(p0 @ np.log1p(np.outer(y0 - centre, bet / (1 - v)))
-                        + p1 @ np.log1p(-np.outer(y1 - centre, bet / v)))  # fmt: skip
+            rows.append(
+                p0 @ np.log1p(np.outer(y0 - centre, bet / (1 - v)))
+                + p1 @ np.log1p(-np.outer(y1 - centre, bet / v))
+            )
     return float(log_mean(np.concatenate(rows)))
 
 

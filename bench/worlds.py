@@ -112,9 +112,11 @@ class Events(NamedTuple):
 def joined(parts: Sequence[Events]) -> Events:
     """Return events one part after the other."""
     return Events(
-        np.concatenate([part.t for part in parts]), np.concatenate([part.unit for part in parts]),
-        np.concatenate([part.draw for part in parts]), np.concatenate([part.kind for part in parts]),
-    )  # fmt: skip
+        np.concatenate([part.t for part in parts]),
+        np.concatenate([part.unit for part in parts]),
+        np.concatenate([part.draw for part in parts]),
+        np.concatenate([part.kind for part in parts]),
+    )
 
 
 NO_EVENTS = Events(
@@ -125,8 +127,15 @@ NO_EVENTS = Events(
 class Traffic:
     """One run of a world, drawn as far as it is looked at."""
 
-    def __init__(self, rng: np.random.Generator, world: World, *, ratio: float = 1.0,
-                 onset: float = 0.0, most: float = 1.0) -> None:  # fmt: skip
+    def __init__(
+        self,
+        rng: np.random.Generator,
+        world: World,
+        *,
+        ratio: float = 1.0,
+        onset: float = 0.0,
+        most: float = 1.0,
+    ) -> None:
         """Draw the callers.
 
         Args:

@@ -37,8 +37,9 @@ def ask(model: Model, rows: Lists) -> Answer:
     except KedgeError as error:
         raise ModelFailure(str(error), code=error.code) from error
     except Exception as error:  # a model may raise anything; it becomes one failure
-        raise ModelFailure(f"the model raised {type(error).__name__}: {error}",
-                           code="model_raised") from error  # fmt: skip
+        raise ModelFailure(
+            f"the model raised {type(error).__name__}: {error}", code="model_raised"
+        ) from error
     fault = check_answer(answer, model.signature, count(rows), nan_allowed=True)
     if fault is not None:
         raise ModelFailure(fault, code="model_nonsense")
@@ -60,9 +61,15 @@ def answerable(model: Model, rows: Lists) -> tuple[dict[str, list[Any]], KedgeEr
 
 
 def grouped(
-    model: Model, golden: Lists, made: Lists, *, rtol: float, atol: float, clock: Clock,
+    model: Model,
+    golden: Lists,
+    made: Lists,
+    *,
+    rtol: float,
+    atol: float,
+    clock: Clock,
     budget_s: float = BUDGET_S,
-) -> Grouped:  # fmt: skip
+) -> Grouped:
     """Ask rows alone, in pairs and all together, and compare each row's answers.
 
     Args:
@@ -95,8 +102,15 @@ def merges(model: Model, proof: Proof, clock: Clock, budget_s: float = BUDGET_S)
     """
     mark = proof.rows
     if mark == "unknown":
-        mark = grouped(model, proof.inputs, {}, rtol=proof.rtol, atol=proof.atol, clock=clock,
-                       budget_s=budget_s).rows  # fmt: skip
+        mark = grouped(
+            model,
+            proof.inputs,
+            {},
+            rtol=proof.rtol,
+            atol=proof.atol,
+            clock=clock,
+            budget_s=budget_s,
+        ).rows
     return mark == "independent"
 
 

@@ -27,12 +27,23 @@ NUMBERS = (5.0, 7.0, 9.0, 1.0, 4.0)
 def contrasting(home: Home) -> Contrasting:
     rows = [
         JoinRow(
-            id=name, at=0.0, unit=name, endpoint="flights", production=1, candidate=None, salt="",
-            weight=0, arm="production", failed=False, segments=(), score=None, decision=None,
+            id=name,
+            at=0.0,
+            unit=name,
+            endpoint="flights",
+            production=1,
+            candidate=None,
+            salt="",
+            weight=0,
+            arm="production",
+            failed=False,
+            segments=(),
+            score=None,
+            decision=None,
             inputs=msgspec.msgpack.encode({"n": number, "w": "a"}),
         )
         for name, number in zip(NAMES, NUMBERS, strict=True)
-    ]  # fmt: skip
+    ]
     state = State(endpoint="flights", policy=Policy(output=OUTPUT))
     today = Logged(0.0, 1.0, rows, [None] * len(rows))
     return Contrasting(home.place, state, today, Reading(OUTPUT), Online, lambda text: None)

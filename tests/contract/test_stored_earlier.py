@@ -23,9 +23,15 @@ from kedge.ports import Note
 from kedge.wiring import Workplace
 
 ALERT = {
-    "number": 1, "endpoint": "flights", "key": "failing:r2", "level": "page", "lasts": "condition",
-    "summary": "r2 fails", "opened_at": at(2), "subject": 2,
-}  # fmt: skip
+    "number": 1,
+    "endpoint": "flights",
+    "key": "failing:r2",
+    "level": "page",
+    "lasts": "condition",
+    "summary": "r2 fails",
+    "opened_at": at(2),
+    "subject": 2,
+}
 
 
 def migrated_to(path: Path, revision: str) -> None:
@@ -71,10 +77,14 @@ def earlier(tmp_path: Path) -> World:
     made.do(Promote(release=1))
     made.do(Promote(release=2, override="a test"))
     for by, kind, body in (
-        ("alerting@host.7", "alert_opened", {"alert": 1, "level": "page", "key": "failing:r2", "summary": "x"}),
+        (
+            "alerting@host.7",
+            "alert_opened",
+            {"alert": 1, "level": "page", "key": "failing:r2", "summary": "x"},
+        ),
         ("patrol@host", "verdict", {"verdict": "fail", "candidate": "r2"}),
         ("supervisor", "pin_drifts", {"host": "host", "why": "x"}),
-    ):  # fmt: skip
+    ):
         note = Note(kind=kind, body=body)
         made.ledger.note("flights", note, by=by, reason="", at=at(made.row().epoch))
     made.do(Rollback(), by="patrol@host")
@@ -85,16 +95,27 @@ def earlier(tmp_path: Path) -> World:
     raw.row_factory = sqlite3.Row
     raw.execute("PRAGMA foreign_keys = OFF")
     raw.execute("ATTACH ? AS made", (str(made.path),))
-    for name in ("artifact", "feature_schema", "model_version", "release", "policy", "endpoint",
-                 "condemned"):  # fmt: skip
+    for name in (
+        "artifact",
+        "feature_schema",
+        "model_version",
+        "release",
+        "policy",
+        "endpoint",
+        "condemned",
+    ):
         names = ", ".join(f'"{row[1]}"' for row in raw.execute(f"PRAGMA main.table_info({name})"))
         raw.execute(f"INSERT INTO main.{name} ({names}) SELECT {names} FROM made.{name}")
     entries = [dict(row) for row in raw.execute("SELECT * FROM made.ledger ORDER BY seq")]
     for row in chained_without_actor(entries):
         names = ", ".join(f'"{name}"' for name in row)
-        raw.execute(f"INSERT INTO ledger ({names}) VALUES ({', '.join('?' * len(row))})", [*row.values()])  # fmt: skip
-    raw.execute('INSERT INTO alert VALUES (1, "flights", "failing:r2", 1, 1, ?)',
-                (msgspec.json.encode(ALERT),))  # fmt: skip
+        raw.execute(
+            f"INSERT INTO ledger ({names}) VALUES ({', '.join('?' * len(row))})", [*row.values()]
+        )
+    raw.execute(
+        'INSERT INTO alert VALUES (1, "flights", "failing:r2", 1, 1, ?)',
+        (msgspec.json.encode(ALERT),),
+    )
     raw.close()
     for suffix in ("-wal", "-shm"):
         Path(f"{made.path}{suffix}").unlink(missing_ok=True)
@@ -117,9 +138,11 @@ def test_a_stored_entry_gets_its_actor_when_it_is_read_and_keeps_its_bytes(earli
     assert earlier.ledger.verify() == []
     kinds = {e.by: e.actor for e in earlier.ledger.history("flights", 99)}
     assert kinds == {
-        "ada": ActorKind.PERSON, "alerting@host.7": ActorKind.CONTROL, "patrol@host": ActorKind.PATROL,
+        "ada": ActorKind.PERSON,
+        "alerting@host.7": ActorKind.CONTROL,
+        "patrol@host": ActorKind.PATROL,
         "supervisor": ActorKind.SUPERVISOR,
-    }  # fmt: skip
+    }
     assert stored(earlier) == before
 
 

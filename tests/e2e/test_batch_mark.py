@@ -108,14 +108,19 @@ def test_as_its_own_shadow_and_in_a_replay_it_agrees_with_itself(serving: Site) 
     serving.until(lambda: serving.data("status", "flights")["replicas"][0]["holds"], "the copy", 30)
     assert all_at_once(serving) == {"production"}
     found = serving.until(
-        lambda: (e := serving.data("evidence", "flights"))["agreement"]["pairs"] >= 200 and e, "pairs", 60
-    )  # fmt: skip
+        lambda: (e := serving.data("evidence", "flights"))["agreement"]["pairs"] >= 200 and e,
+        "pairs",
+        60,
+    )
     assert found["agreement"]["raw"] == 1.0
     log = serving.root / ".kedge" / "records" / "hours"
     serving.until(lambda: list(log.glob("*.db")), "the log", 30)
     serving.run("abort", "flights")
     again = serving.until(
-        lambda: (r := serving.data("replay", "flights", "v2", "--since", "1h"))["replayed"] >= 200 and r,
-        "a replay", 60,
-    )  # fmt: skip
+        lambda: (
+            (r := serving.data("replay", "flights", "v2", "--since", "1h"))["replayed"] >= 200 and r
+        ),
+        "a replay",
+        60,
+    )
     assert again["agreement"]["raw"] == 1.0

@@ -27,9 +27,10 @@ def written(site: Site, name: str, **gives: str) -> str:
     """Write an ONNX model of x that gives x under each of these names, as these dtypes."""
     graph = helper.make_graph(
         [helper.make_node("Cast", ["x"], [one], to=DTYPES[dtype]) for one, dtype in gives.items()],
-        "g", [helper.make_tensor_value_info("x", TensorProto.DOUBLE, ["N"])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.DOUBLE, ["N"])],
         [helper.make_tensor_value_info(one, DTYPES[dtype], ["N"]) for one, dtype in gives.items()],
-    )  # fmt: skip
+    )
     path = site.root / f"{name}.onnx"
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     onnx.save(model, str(path))
@@ -109,8 +110,11 @@ def test_a_failed_shadow_binds_and_its_page_ends_with_who_went_on(
     with site.load(rate=200, boom=3):
         site.run("shadow", "flights", "v2")
         site.until(lambda: pages(web, "firing"), "the page", 60)
-        for words in (("canary", "flights", "v2"), ("promote", "flights"),
-                      ("promote", "flights", "--full")):  # fmt: skip
+        for words in (
+            ("canary", "flights", "v2"),
+            ("promote", "flights"),
+            ("promote", "flights", "--full"),
+        ):
             code, message = refused(site, *words)
             assert code == "verdict_fail"
             assert message.startswith("the verdict on r2 against r1 is fail: errors: ")

@@ -53,10 +53,18 @@ def shadowed(site: Site) -> list[str]:
         assert first["labels"]["proposed"] == [PROPOSED]
     rows = np.random.default_rng(0).permutation(np.tile(np.arange(150), ROWS // 150))
     for n, at in enumerate(rows):
-        body = {"id": f"q{n}", "inputs": [
-            {"name": "X", "datatype": "FP32", "shape": [1, 4], "data": IRIS.data[at].tolist()}]}  # fmt: skip
-        status, *_ = site.request("POST", "/v2/models/flights/infer", json.dumps(body).encode(),
-                                  {"kedge-entity": f"caller-{n}"})  # fmt: skip
+        body = {
+            "id": f"q{n}",
+            "inputs": [
+                {"name": "X", "datatype": "FP32", "shape": [1, 4], "data": IRIS.data[at].tolist()}
+            ],
+        }
+        status, *_ = site.request(
+            "POST",
+            "/v2/models/flights/infer",
+            json.dumps(body).encode(),
+            {"kedge-entity": f"caller-{n}"},
+        )
         assert status == 200
     site.until(lambda: site.data("evidence", "flights")["units"][1] >= ROWS - 10, "the pairs", 60)
     return [str(NAMES[at]) for at in rows]

@@ -57,10 +57,14 @@ class Callers:
 
 
 def post(wire: http.client.HTTPConnection, entity: str, rows: int, **headers: str) -> int:
-    body = json.dumps({"inputs": [
-        {"name": "x", "datatype": "FP64", "shape": [rows], "data": [1.0] * rows},
-        {"name": "word", "datatype": "BYTES", "shape": [rows], "data": ["fine"] * rows},
-    ]}).encode()  # fmt: skip
+    body = json.dumps(
+        {
+            "inputs": [
+                {"name": "x", "datatype": "FP64", "shape": [rows], "data": [1.0] * rows},
+                {"name": "word", "datatype": "BYTES", "shape": [rows], "data": ["fine"] * rows},
+            ]
+        }
+    ).encode()
     named = {"kedge-entity": entity, **{k.replace("_", "-"): v for k, v in headers.items()}}
     wire.request("POST", "/v2/models/flights/infer", body, named)
     answer = wire.getresponse()
@@ -167,19 +171,23 @@ def test_large_requests_of_one_caller_condemn_no_candidate(
         site.run("canary", "flights", "v2", "--weight", "25")
         time.sleep(4)
         mine = next(
-            name for name in (f"job-{n}" for n in range(200))
+            name
+            for name in (f"job-{n}" for n in range(200))
             if site.infer(headers={"kedge-entity": name})[1]["kedge-arm"] == "candidate"
-        )  # fmt: skip
+        )
         headers = {"probe": {"kedge_probe": "1"}, "asked": {"kedge_release": "r2"}}.get(how, {})
         for _ in range(2):
             six = [
                 threading.Thread(
                     target=lambda: post(
-                        http.client.HTTPConnection("127.0.0.1", site.port, timeout=30), mine, 1_024, **headers
+                        http.client.HTTPConnection("127.0.0.1", site.port, timeout=30),
+                        mine,
+                        1_024,
+                        **headers,
                     )
                 )
                 for _ in range(6)
-            ]  # fmt: skip
+            ]
             for one in six:
                 one.start()
             for one in six:
@@ -206,15 +214,16 @@ def test_a_caller_that_chooses_its_entities_does_not_save_a_bad_candidate(
             site.infer(headers={"kedge-entity": f"m{n}", "kedge-probe": "1"})[1]["kedge-arm"]
             == "candidate"
         ):
-            chosen.append(f"m{n}")  # fmt: skip
+            chosen.append(f"m{n}")
         if len(chosen) >= 90:
             break
     for name in chosen:
         site.infer(headers={"kedge-entity": name})
     site.until(
         lambda: site.data("evidence", "flights")["decision"]["code"] == "sample_ratio",
-        "the split to be noticed", 20,
-    )  # fmt: skip
+        "the split to be noticed",
+        20,
+    )
     with site.load(rate=200, boom=10) as load:
         site.until(lambda: state(site)["stage"] == "settled", "the candidate to be taken back", 40)
     assert load.failures == []

@@ -117,9 +117,14 @@ class Process:
         return self.free_at, self.free_at - begin, self.world.fails()
 
     async def predict(
-        self, columns: Columns, deadline_s: float, *, alone: bool = False,
-        patience_s: float = 0.0, on_late: OnDone | None = None,
-    ) -> Predicted:  # fmt: skip
+        self,
+        columns: Columns,
+        deadline_s: float,
+        *,
+        alone: bool = False,
+        patience_s: float = 0.0,
+        on_late: OnDone | None = None,
+    ) -> Predicted:
         asked_at = self.world.now
         done_at, took_s, cause = self._work(len(columns["x"]), deadline_s)
         if done_at > asked_at + deadline_s:
@@ -131,9 +136,15 @@ class Process:
         return Predicted(answer(columns), int(took_s * 1e6))
 
     def _later(
-        self, told: OnDone, columns: Columns, asked_at: float, done_at: float, took_s: float,
-        cause: str, patience_s: float,
-    ) -> None:  # fmt: skip
+        self,
+        told: OnDone,
+        columns: Columns,
+        asked_at: float,
+        done_at: float,
+        took_s: float,
+        cause: str,
+        patience_s: float,
+    ) -> None:
         if done_at > asked_at + patience_s:
             done_at, cause = asked_at + patience_s, "model_late"
         found = None if cause else answer(columns)
@@ -165,9 +176,14 @@ class Rollout:
             2: Handle(state.releases[2], remotes=(self.process,)),
         }
         self.live = Live(
-            state=state, plan=compile_plan(state), handles=handles, contract=None,
-            recorder=self.recorder, lease=True, pinned=False,
-        )  # fmt: skip
+            state=state,
+            plan=compile_plan(state),
+            handles=handles,
+            contract=None,
+            recorder=self.recorder,
+            lease=True,
+            pinned=False,
+        )
         self.counter, self.watch = Counter("w0", state), Watch(state)
         self.number = 0
         self.decisions: list[Decision] = []
@@ -175,9 +191,13 @@ class Rollout:
     async def ask(self, rows: int = 1, entity: str | None = None, **more: Any) -> None:
         self.number += 1
         request = Request(
-            id=str(self.number), columns={"x": np.zeros(rows)}, rows=rows, entity=entity,
-            draw=int(self.rng.integers(10_000)), **more,
-        )  # fmt: skip
+            id=str(self.number),
+            columns={"x": np.zeros(rows)},
+            rows=rows,
+            entity=entity,
+            draw=int(self.rng.integers(10_000)),
+            **more,
+        )
         try:
             found = await self.serving.answer(self.live, request)
         except ModelFailure:
@@ -191,10 +211,17 @@ class Rollout:
         bounds = self.recorder.bounds(2.0, 5_000, 200)
         taken = self.recorder.taken()
         window, _ = self.counter.window(
-            taken.seen, second, bounds, number=second, paired=self.state.mirrored is not None,
-            weight=self.state.stratum, lost=taken.lost, streak=taken.streak, broken=taken.broken,
+            taken.seen,
+            second,
+            bounds,
+            number=second,
+            paired=self.state.mirrored is not None,
+            weight=self.state.stratum,
+            lost=taken.lost,
+            streak=taken.streak,
+            broken=taken.broken,
             conduct=taken.conduct,
-        )  # fmt: skip
+        )
         self.watch.fold(window)
         self.live.refresh_deadline()
         decision = decide(self.state, self.watch.facts(float(second)))

@@ -43,7 +43,10 @@ def of(dtype: Dtype, output: Output = Output(), shape: tuple[int, ...] = ()) -> 
         ([Field("p_churn", "float64"), Field("churn", "bool")], "churn"),
         ([SCORE], "score"),
         ([Field("y", "float32"), Field("interval", "float32", (2,))], "y"),
-        ([Field("prediction", "float64"), Field("low", "float64"), Field("high", "float64")], "prediction"),
+        (
+            [Field("prediction", "float64"), Field("low", "float64"), Field("high", "float64")],
+            "prediction",
+        ),
         ([Field("label", "int64"), Field("model_age", "int64"), SCORE], "label"),
         # several could be meant, or none
         ([CHANCES], None),
@@ -52,7 +55,7 @@ def of(dtype: Dtype, output: Output = Output(), shape: tuple[int, ...] = ()) -> 
         ([Field("embedding", "float32", (768,)), Field("words", "string", (-1,))], None),
         ([], None),
     ],
-)  # fmt: skip
+)
 def test_the_signature_decides_where_it_leaves_one_choice(
     gives: list[Field], name: str | None
 ) -> None:
@@ -77,13 +80,18 @@ def test_what_a_row_cost_is_no_class() -> None:
         (Output(kind="class", label="label"), SCORE, "class", "missing"),
         (Output(kind="class"), LABEL, "class", ""),
         (Output(kind="binary", score="label"), Field("label", "float64", (2,)), "yes", ""),
-        (Output(kind="binary", score="label"), Field("label", "float64", (3,)), "yes", "unreadable"),
+        (
+            Output(kind="binary", score="label"),
+            Field("label", "float64", (3,)),
+            "yes",
+            "unreadable",
+        ),
         (Output(kind="score", value="label"), Field("label", "float64"), "number", ""),
         (Output(kind="exact", score="label"), LABEL, "class", ""),
         (Output(kind="exact", value="label"), Field("label", "int64"), "number", ""),
         (Output(kind="custom", function="m:f", label="label"), LABEL, "class", ""),
     ],
-)  # fmt: skip
+)
 def test_how_an_output_is_read(output: Output, gives: Field, reads: str, unread: str) -> None:
     found = target(output, [gives])
     assert (found.reads, found.unread) == (reads, unread)
@@ -132,9 +140,14 @@ def test_a_truth_value_is_one_label_however_it_is_written(value: Any) -> None:
 @pytest.mark.parametrize(
     ("known", "value", "why"),
     [
-        (of("int64"), "yes", "text"), (of("int64"), 1.5, "fraction"), (of("uint8"), 300, "range"),
-        (of("uint8"), -1, "range"), (of("bool"), 3, "range"), (of("bool"), "maybe", "text"),
-        (of("float64"), "late", "text"), (of("float64"), float("inf"), "not_finite"),
+        (of("int64"), "yes", "text"),
+        (of("int64"), 1.5, "fraction"),
+        (of("uint8"), 300, "range"),
+        (of("uint8"), -1, "range"),
+        (of("bool"), 3, "range"),
+        (of("bool"), "maybe", "text"),
+        (of("float64"), "late", "text"),
+        (of("float64"), float("inf"), "not_finite"),
         (of("string", Output(kind="class", label="label", classes=("a", "b"))), "c", "not_a_class"),
         (of("int64", Output(kind="class", label="label", classes=(1, 2))), 3, "not_a_class"),
         (of("float64", Output(kind="class", label="label"), (3,)), "setosa", "text"),
@@ -142,9 +155,10 @@ def test_a_truth_value_is_one_label_however_it_is_written(value: Any) -> None:
         (of("string", Output(kind="score", value="label")), 3.0, "no_number"),
         (target(Output(kind="score", score="p"), [SCORE]), 1.0, "missing"),
         (target(Output(), [CHANCES]), 1.0, "ambiguous"),
-        (Output(kind="score"), "late", "text"), (Output(kind="binary"), 2, "not_yes_or_no"),
+        (Output(kind="score"), "late", "text"),
+        (Output(kind="binary"), 2, "not_yes_or_no"),
     ],
-)  # fmt: skip
+)
 def test_a_label_that_can_equal_no_answer_says_why(known: Output, value: Any, why: str) -> None:
     assert unfit(known, value) == why
 
@@ -152,12 +166,17 @@ def test_a_label_that_can_equal_no_answer_says_why(known: Output, value: Any, wh
 @pytest.mark.parametrize(
     ("known", "value"),
     [
-        (of("int64"), 7), (of("int64"), True), (of("string"), "yes"), (of("string"), 3), (of("float64"), "2.5"),
+        (of("int64"), 7),
+        (of("int64"), True),
+        (of("string"), "yes"),
+        (of("string"), 3),
+        (of("float64"), "2.5"),
         (of("int64", Output(kind="class", label="label", classes=(1, 2))), "2.0"),
         (of("float64", Output(kind="class", label="label"), (3,)), 2),
-        (target(Output(), None), "anything"), (Output(), "anything"),
+        (target(Output(), None), "anything"),
+        (Output(), "anything"),
     ],
-)  # fmt: skip
+)
 def test_a_label_that_can_equal_an_answer_fits(known: Output, value: Any) -> None:
     assert unfit(known, value) is None
 
@@ -178,18 +197,32 @@ def test_the_classes_of_a_yes_or_no_are_declared() -> None:
     assert normal(churn, "churn") == "churn"
     numbered: tuple[str | int, ...] = (1, 2)
     assert [truth(value, numbered) for value in (1, "2", 2.0, 0, "yes")] == [
-        False, True, True, None, None,
-    ]  # fmt: skip
+        False,
+        True,
+        True,
+        None,
+        None,
+    ]
     assert truth("007", ("042", "007")) is True
 
 
 def test_numbers_are_what_people_write_and_nothing_else() -> None:
     assert [number(v) for v in ("1_000", "nan", "", None, "1e3", True)] == [
-        None, None, None, None, 1000.0, 1.0,
-    ]  # fmt: skip
+        None,
+        None,
+        None,
+        None,
+        1000.0,
+        1.0,
+    ]
     assert [spelled(v) for v in (1.0, 1.5, True, b"cat", "07", -0.0)] == [
-        "1", "1.5", "1", "cat", "07", "0",
-    ]  # fmt: skip
+        "1",
+        "1.5",
+        "1",
+        "cat",
+        "07",
+        "0",
+    ]
 
 
 # ---------------------------------------------------------------- what to declare
@@ -200,12 +233,17 @@ def test_numbers_are_what_people_write_and_nothing_else() -> None:
     [
         ([CHANCES, LABEL], ['output = {kind = "class", label = "label"}']),
         ([SCORE, Field("label", "int64")], ['output = {kind = "class", label = "label"}']),
-        ([SCORE], ['output = {kind = "score", value = "score", tolerance = 0.5}',
-                   'output = {kind = "binary", score = "score", threshold = 0.5}']),
+        (
+            [SCORE],
+            [
+                'output = {kind = "score", value = "score", tolerance = 0.5}',
+                'output = {kind = "binary", score = "score", threshold = 0.5}',
+            ],
+        ),
         ([Field('a "b"', "float32", (10,))], ['output = {kind = "class", label = "a \\"b\\""}']),
         ([Field("embedding", "float32", (4, 4))], []),
     ],
-)  # fmt: skip
+)
 def test_a_proposal_can_be_pasted_and_reads_what_it_says(
     gives: list[Field], lines: list[str]
 ) -> None:

@@ -56,9 +56,14 @@ def test_what_is_told_is_what_is_new() -> None:
     tracker.silent_s, tracker.patience_s = 4.0, 3.0
     _, first = tracker.taken()
     assert first == Conduct(
-        routed=6, unasked={"breaker_open": 1}, answered=1, late=1, silent_s=4.0, patience_s=3.0,
+        routed=6,
+        unasked={"breaker_open": 1},
+        answered=1,
+        late=1,
+        silent_s=4.0,
+        patience_s=3.0,
         callers=tuple(number("s", name) for name in "abc"),
-    )  # fmt: skip
+    )
     tracker.unasked("model_down")
     _, second = tracker.taken()
     assert second == Conduct(unasked={"model_down": 1}, callers=first.callers, patience_s=3.0), (

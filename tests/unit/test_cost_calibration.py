@@ -53,13 +53,20 @@ def looked_at(n: int, zipf: float, share: float, paired: bool, seed: int) -> dic
 
 @pytest.mark.parametrize(
     ("n", "zipf", "share", "paired"),
-    [(200, 0.0, 0.05, False), (200, 1.0, 0.25, False), (1_000, 1.0, 0.05, False),
-     (1_000, 1.0, 0.25, False), (5_000, 0.0, 0.25, False), (10_000, 1.1, 0.05, False),
-     (10_000, 1.1, 0.25, False), (1_000, 1.0, 0.5, True)],
-)  # fmt: skip
+    [
+        (200, 0.0, 0.05, False),
+        (200, 1.0, 0.25, False),
+        (1_000, 1.0, 0.05, False),
+        (1_000, 1.0, 0.25, False),
+        (5_000, 0.0, 0.25, False),
+        (10_000, 1.1, 0.05, False),
+        (10_000, 1.1, 0.25, False),
+        (1_000, 1.0, 0.5, True),
+    ],
+)
 def test_sticky_callers_of_unequal_size_fail_nobody_and_certify_nothing_dearer(
     n: int, zipf: float, share: float, paired: bool
-) -> None:  # fmt: skip
+) -> None:
     runs = [looked_at(n, zipf, share, paired, seed) for seed in range(60)]
     assert sum("fail" in run[1.0] for run in runs) == 0
     for ratio in (1.2, 1.4):

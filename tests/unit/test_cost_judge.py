@@ -22,17 +22,28 @@ WEIGHT = 2_500
 
 def judge(kept: bytes = b"", **changed: Any) -> CostJudge:
     asked: dict[str, Any] = {
-        "worse_by": 0.2, "largest": None, "paired": False, "declared": (500, WEIGHT),
+        "worse_by": 0.2,
+        "largest": None,
+        "paired": False,
+        "declared": (500, WEIGHT),
         "keyed": False,
-    }  # fmt: skip
+    }
     return CostJudge(**(asked | changed), kept=kept)
 
 
 def window(at: int, weight: int = WEIGHT, *, paired: bool = False, **found: Any) -> Window:
     return Window(
-        replica="w0", number=at, endpoint="e", production=1, candidate=2, salt="s", at=at,
-        weight=weight, paired=paired, **found,
-    )  # fmt: skip
+        replica="w0",
+        number=at,
+        endpoint="e",
+        production=1,
+        candidate=2,
+        salt="s",
+        at=at,
+        weight=weight,
+        paired=paired,
+        **found,
+    )
 
 
 def arms(ours: Sequence[float], theirs: Sequence[float]) -> tuple[CostCell, ...]:
@@ -192,18 +203,23 @@ def test_a_request_of_the_other_arm_than_its_bucket_s_is_no_unit() -> None:
 def test_what_is_much_dearer_is_found_by_the_first_windows_of_callers() -> None:
     """Each second 200 callers who ask for the first time; no look is due."""
     for paired, ratio, verdict in (
-        (False, 1.0, "pass"), (False, 3.0, "fail"), (True, 1.0, "pass"), (True, 3.0, "fail"),
-    ):  # fmt: skip
+        (False, 1.0, "pass"),
+        (False, 3.0, "fail"),
+        (True, 1.0, "pass"),
+        (True, 3.0, "fail"),
+    ):
         one, dice = judge(keyed=True, paired=paired, declared=()), np.random.default_rng(9)
         for at in range(60):
             every = callers([0.5] * 200, dice.integers(0, BUCKETS, 200).tolist(), ratio)
             fresh = tuple(
                 CallerCost(
-                    int(dice.integers(0, 1 << 62)), of.bucket, (1, 1) if paired else of.requests,
+                    int(dice.integers(0, 1 << 62)),
+                    of.bucket,
+                    (1, 1) if paired else of.requests,
                     (0.5, 0.5 * ratio) if paired else of.cost,
                 )
                 for of in every
-            )  # fmt: skip
+            )
             one.fold(window(1_000 + at, 0 if paired else WEIGHT, paired=paired, callers=fresh))
             if at == 30:
                 units = one.units
@@ -265,8 +281,11 @@ def test_the_largest_cost_is_the_cap_and_clips_are_counted() -> None:
     one.fold(window(1_300, clips=(3, 2), uncosted=4, cells=arms([20.0], [20.0] * 2)))
     found = one.figures()
     assert (found["cap"], found["clipped"], found["at_cap"], found["left_out"]) == (
-        20.0, [3, 2], [1, 2], 4,
-    )  # fmt: skip
+        20.0,
+        [3, 2],
+        [1, 2],
+        4,
+    )
 
 
 def test_one_pause_of_a_process_decides_nothing() -> None:

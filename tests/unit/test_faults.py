@@ -11,12 +11,28 @@ from kedge.core.evidence.faults import Faults, Sources, Spread, folded
 from kedge.core.windows import BadUnit, Conduct, Window
 
 
-def window(at: int, *, replica: str = "w0", weight: int = 500, paired: bool = False,
-           more: dict[str, Any] | None = None, **conduct: Any) -> Window:  # fmt: skip
+def window(
+    at: int,
+    *,
+    replica: str = "w0",
+    weight: int = 500,
+    paired: bool = False,
+    more: dict[str, Any] | None = None,
+    **conduct: Any,
+) -> Window:
     return Window(
-        replica=replica, number=at, endpoint="flights", production=1, candidate=2, salt="s", at=at,
-        weight=weight, paired=paired, conduct=Conduct(**conduct), **(more or {}),
-    )  # fmt: skip
+        replica=replica,
+        number=at,
+        endpoint="flights",
+        production=1,
+        candidate=2,
+        salt="s",
+        at=at,
+        weight=weight,
+        paired=paired,
+        conduct=Conduct(**conduct),
+        **(more or {}),
+    )
 
 
 def fold(*windows: Window, own: bool = True) -> Faults:
@@ -138,10 +154,12 @@ def test_the_conduct_of_the_release_that_was_left_is_not_productions() -> None:
 @pytest.mark.parametrize(
     ("spread", "text"),
     [
-        (Spread(), "no caller"), (Spread(1), "1 caller"), (Spread(3), "at least 3 callers"),
+        (Spread(), "no caller"),
+        (Spread(1), "1 caller"),
+        (Spread(3), "at least 3 callers"),
         (Spread(2, 1), "2 callers and 1 second without a caller's name"),
         (Spread(0, 3), "at least 3 seconds without callers' names"),
     ],
-)  # fmt: skip
+)
 def test_it_says_how_many(spread: Spread, text: str) -> None:
     assert spread.text == text

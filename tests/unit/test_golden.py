@@ -24,9 +24,13 @@ from kedge.core.golden import (
 from kedge.core.values import Field
 
 FIELDS = (
-    Field("f", "float32"), Field("i", "int8"), Field("u", "uint64"), Field("s", "string", nullable=True),
-    Field("b", "bool"), Field("t", "float64", (2, -1)),
-)  # fmt: skip
+    Field("f", "float32"),
+    Field("i", "int8"),
+    Field("u", "uint64"),
+    Field("s", "string", nullable=True),
+    Field("b", "bool"),
+    Field("t", "float64", (2, -1)),
+)
 
 
 def test_made_rows_differ_in_every_column_and_are_the_same_in_every_process() -> None:
@@ -69,9 +73,13 @@ def test_open_lengths_follow_rows_that_are_there_and_wide_rows_are_few() -> None
 
 def test_blank_rows_fit_every_field() -> None:
     assert blank_rows(FIELDS) == {
-        "f": [0.0] * 3, "i": [0] * 3, "u": [0] * 3, "s": [""] * 3, "b": [False] * 3,
+        "f": [0.0] * 3,
+        "i": [0] * 3,
+        "u": [0] * 3,
+        "s": [""] * 3,
+        "b": [False] * 3,
         "t": [[[0.0], [0.0]]] * 3,
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize(
@@ -94,8 +102,9 @@ def test_rows_are_real_that_nobody_made_up(
 
 def test_rows_are_joined_by_the_columns_of_the_first_that_has_any() -> None:
     assert joined([{}, {"x": [1], "y": [2]}, {"x": [3]}, {"y": [4], "x": [5]}]) == {
-        "x": [1, 5], "y": [2, 4],
-    }  # fmt: skip
+        "x": [1, 5],
+        "y": [2, 4],
+    }
     assert joined([]) == {}
 
 

@@ -35,10 +35,13 @@ def truth(kind: str, c: dict[str, Any], seed: int) -> Any:
 def facts(kind: Any, now: dict[str, Any], outcomes: Any) -> Facts:
     before = columns(1)
     return Facts(
-        output=Output(kind=kind), metric="error_rate", new="r1", reference_of="new",
+        output=Output(kind=kind),
+        metric="error_rate",
+        new="r1",
+        reference_of="new",
         current=Sample(columns=now, truth=outcomes),
         reference=Sample(columns=before, truth=truth(kind, before, 2), scores=before["a"]),
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("kind", ["binary", "score", "exact"])

@@ -67,10 +67,17 @@ def fails_in_company(x: Any, _: Any) -> Any:
 
 @pytest.mark.parametrize(
     "function",
-    [lambda x, _: x - x.mean(), lambda x, _: x / np.abs(x).max(), ranks, position, by_key,
-     lambda x, _: np.round(x * 127 / np.abs(x).max()) * np.abs(x).max() / 127,
-     needs_company, fails_in_company],
-)  # fmt: skip
+    [
+        lambda x, _: x - x.mean(),
+        lambda x, _: x / np.abs(x).max(),
+        ranks,
+        position,
+        by_key,
+        lambda x, _: np.round(x * 127 / np.abs(x).max()) * np.abs(x).max() / 127,
+        needs_company,
+        fails_in_company,
+    ],
+)
 def test_a_function_of_the_batch_is_found(function: Any) -> None:
     found = tried(function)
     assert found.rows == "dependent"
@@ -79,9 +86,13 @@ def test_a_function_of_the_batch_is_found(function: Any) -> None:
 
 @pytest.mark.parametrize(
     "function",
-    [lambda x, _: np.exp(-x), lambda x, _: x * (1 + 1e-7 * len(x)), lambda x, k: np.sqrt(x),
-     lambda x, _: np.full(len(x), np.nan)],
-)  # fmt: skip
+    [
+        lambda x, _: np.exp(-x),
+        lambda x, _: x * (1 + 1e-7 * len(x)),
+        lambda x, k: np.sqrt(x),
+        lambda x, _: np.full(len(x), np.nan),
+    ],
+)
 def test_a_function_of_the_row_is_independent_up_to_the_tolerance(function: Any) -> None:
     with np.errstate(invalid="ignore"):
         assert tried(function).rows == "independent"

@@ -25,10 +25,23 @@ def one(n: int, value: Any, said: Any, copy: Any = None) -> Labelled:
     scores = [float(each) if isinstance(each, int | float) else None for each in (said, copy)]
     words = [None if each is None else str(each) for each in (said, copy)]
     row = JoinRow(
-        id=f"{n}/0", at=0.0, unit="", endpoint="e", production=1, candidate=2, salt="s", weight=0,
-        arm="production", failed=False, segments=(), score=scores[0], decision=words[0],
-        shadow_score=scores[1], shadow_decision=words[1], paired=copy is not None,
-    )  # fmt: skip
+        id=f"{n}/0",
+        at=0.0,
+        unit="",
+        endpoint="e",
+        production=1,
+        candidate=2,
+        salt="s",
+        weight=0,
+        arm="production",
+        failed=False,
+        segments=(),
+        score=scores[0],
+        decision=words[0],
+        shadow_score=scores[1],
+        shadow_decision=words[1],
+        paired=copy is not None,
+    )
     return Labelled(row, Outcome(row.id, value), 1.0)
 
 
@@ -64,9 +77,15 @@ def test_one_label_that_either_release_ever_gave_is_enough() -> None:
     assert told(found, of("string")) == ""
 
 
-@pytest.mark.parametrize("dtype, values", [
-    ("int64", (0, 1)), ("bool", (0, 1)), ("int64", (-1, 1)), ("string", ("stay", "churn")),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "dtype, values",
+    [
+        ("int64", (0, 1)),
+        ("bool", (0, 1)),
+        ("int64", (-1, 1)),
+        ("string", ("stay", "churn")),
+    ],
+)
 def test_a_model_that_is_always_wrong_in_a_binary_task_is_not_broken_input(
     dtype: Dtype, values: tuple[Any, Any]
 ) -> None:
@@ -100,11 +119,17 @@ def test_unfit_labels_are_counted_by_reason_and_named() -> None:
     assert "'yes' is text, output label gives int64" in told(alone, known)
 
 
-@pytest.mark.parametrize("output, gives", [
-    (Output(kind="score", score="p", tolerance=0.1), [Field("score", "float64"), Field("label", "int64")]),
-    (Output(), [Field("probabilities", "float64", (3,))]),
-    (Output(kind="binary", score="p"), [Field("score", "float64"), Field("label", "string")]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "output, gives",
+    [
+        (
+            Output(kind="score", score="p", tolerance=0.1),
+            [Field("score", "float64"), Field("label", "int64")],
+        ),
+        (Output(), [Field("probabilities", "float64", (3,))]),
+        (Output(kind="binary", score="p"), [Field("score", "float64"), Field("label", "string")]),
+    ],
+)
 def test_an_output_that_is_not_there_or_not_known_judges_nothing(
     output: Output, gives: list[Field]
 ) -> None:
@@ -116,7 +141,10 @@ def test_an_output_that_is_not_there_or_not_known_judges_nothing(
 
 def test_numbers_meet_within_the_tolerance_and_a_distance_needs_no_match() -> None:
     dice = random.Random(1)
-    rows = [(float(round(dice.random() * 1e9)) + 0.5, float(round(dice.random() * 1e9))) for _ in range(400)]  # fmt: skip
+    rows = [
+        (float(round(dice.random() * 1e9)) + 0.5, float(round(dice.random() * 1e9)))
+        for _ in range(400)
+    ]
     gives = [Field("y", "float64")]
     exact = target(Output(tolerance=1e-6), gives)
     assert after(rows, exact).state == "broken"
@@ -138,7 +166,9 @@ def test_many_values_stay_bounded_and_a_value_of_both_sides_is_still_found() -> 
 
 
 def test_classes_that_are_declared_are_the_domain() -> None:
-    declared = target(Output(kind="class", label="label", classes=("a", "b", "c")), [Field("label", "string")])  # fmt: skip
+    declared = target(
+        Output(kind="class", label="label", classes=("a", "b", "c")), [Field("label", "string")]
+    )
     assert after([("c", "a", "b")] * 120, declared).state == "sound"
     assert after([("c", "A", "B")] * 120, declared).state == "broken"
 

@@ -20,9 +20,12 @@ def columns(seed: int) -> dict[str, Any]:
     """Two measurements, one that is fixed for a caller, and the callers."""
     who = rng(seed).integers(0, 400, N)
     return {
-        "who": who.astype(object), "a": rng(seed + 1).normal(size=N), "b": rng(seed + 2).gamma(2, 1, N),
-        "c": rng(seed + 4).normal(size=N), "born": rng(0).normal(size=400)[who],
-    }  # fmt: skip
+        "who": who.astype(object),
+        "a": rng(seed + 1).normal(size=N),
+        "b": rng(seed + 2).gamma(2, 1, N),
+        "c": rng(seed + 4).normal(size=N),
+        "born": rng(0).normal(size=400)[who],
+    }
 
 
 def repeats(before: dict[str, Any], now: dict[str, Any], *, times: bool = True) -> dict[str, str]:

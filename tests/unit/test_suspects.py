@@ -27,9 +27,11 @@ def columns(seed: int, *, alone: bool = False, n: int = N) -> Columns:
     tie = 0.0 if alone else 1.0
     kind = np.clip(np.floor(2.5 + tie * z + rng.normal(size=n)), 0, 5)
     return {
-        "a": tie * z + rng.normal(size=n), "b": tie * z + rng.normal(size=n),
-        "c": rng.normal(size=n), "kind": rng.integers(0, 6, n).astype(float) if alone else kind,
-    }  # fmt: skip
+        "a": tie * z + rng.normal(size=n),
+        "b": tie * z + rng.normal(size=n),
+        "c": rng.normal(size=n),
+        "kind": rng.integers(0, 6, n).astype(float) if alone else kind,
+    }
 
 
 def chance(c: Columns, *, weights: tuple[float, ...] = (1.2, 0.7, 0.6), by: Any = BY) -> Floats:
@@ -48,10 +50,14 @@ def facts(served: Columns, truth: Floats, *, alone: bool = False, labelled: int 
     known[labelled:] = np.nan
     answers = chance(served)
     return Facts(
-        output=OUTPUT, metric="brier", new="r3", old="r2", current=Sample(columns=served, truth=known),
+        output=OUTPUT,
+        metric="brier",
+        new="r3",
+        old="r2",
+        current=Sample(columns=served, truth=known),
         answers={("new", "new"): answers, ("old", "old"): answers},
         reference=Sample(columns=before, truth=drawn(chance(before), 2), scores=chance(before)),
-    )  # fmt: skip
+    )
 
 
 def stale(column: Any, share: float = 1.0) -> Any:

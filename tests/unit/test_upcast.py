@@ -12,9 +12,13 @@ from kedge.core.stored.upcast import decode_alert, derive_actor, upcast_body
 from kedge.core.values import ActorKind
 
 OLD: dict[str, Any] = {
-    "number": 4, "endpoint": "flights", "level": "page", "lasts": "condition", "summary": "it fails",
+    "number": 4,
+    "endpoint": "flights",
+    "level": "page",
+    "lasts": "condition",
+    "summary": "it fails",
     "opened_at": "2026-01-05T08:00:00.000000Z",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(

@@ -113,8 +113,10 @@ class Relations:
         """
         self.names = list(names)[:MOST_COLUMNS]
         self.codings = {name: Coding(before[name]) for name in self.names}
-        parts = [(self.codings[name].inputs(before[name]), self.codings[name].inputs(now[name]))
-                 for name in self.names]  # fmt: skip
+        parts = [
+            (self.codings[name].inputs(before[name]), self.codings[name].inputs(now[name]))
+            for name in self.names
+        ]
         ends = np.cumsum([0, *(part.shape[1] for part, _ in parts)])
         self.at = {name: np.arange(ends[k], ends[k + 1]) for k, name in enumerate(self.names)}
         self.x = np.concatenate([one for one, _ in parts], axis=1)
@@ -181,8 +183,10 @@ class Structure:
             after += now @ weights / FOLDS
         if keep:
             self.predicted = {name: (before[:, at], after[:, at]) for name, at in own.items()}
-        return {name: self._held(x[:, at], before[:, at], now[:, at], after[:, at])
-                for name, at in own.items()}  # fmt: skip
+        return {
+            name: self._held(x[:, at], before[:, at], now[:, at], after[:, at])
+            for name, at in own.items()
+        }
 
     def _held(self, x: Floats, before: Floats, now: Floats, after: Floats) -> Held:
         top, bottom = _products(x, before)
@@ -195,9 +199,11 @@ class Structure:
         parts = [_ratio(top[some], bottom[some])[0] / usual for some in self._stretches.of(rows)]
         apart = float(np.std(parts, ddof=1)) if len(parts) > 2 else 0.0
         return Held(
-            max(1 - float(np.square(x - before).sum()) / whole, 0.0), slope / usual,
-            sqrt((error_now / usual) ** 2 + max(error / usual, apart) ** 2), min(parts),
-        )  # fmt: skip
+            max(1 - float(np.square(x - before).sum()) / whole, 0.0),
+            slope / usual,
+            sqrt((error_now / usual) ** 2 + max(error / usual, apart) ** 2),
+            min(parts),
+        )
 
 
 def _each_by_the_others(gram: Floats, own: Sequence[Ints]) -> Floats:
@@ -280,8 +286,10 @@ class Outcomes:
         rest, weights = self.without([name])
         said = self._said(name)
         found = []
-        for x, own, truth in ((self.known.x, said[0], self.truth[0]),
-                              (self.known.x_now, said[1], self.truth[1])):  # fmt: skip
+        for x, own, truth in (
+            (self.known.x, said[0], self.truth[0]),
+            (self.known.x_now, said[1], self.truth[1]),
+        ):
             found.append(_partial(truth, x[:, rest] @ weights, own))
         (usual, error), (now, error_now) = found
         if usual <= 0 or not isfinite(error):
@@ -293,8 +301,10 @@ class Outcomes:
         """Return what is left of the outcomes, less what the columns but these say of them."""
         rest, weights = self.without(names)
         known = self.known
-        return (self.truth[0] - self._mean - known.x[:, rest] @ weights,
-                self.truth[1] - self._mean - known.x_now[:, rest] @ weights)  # fmt: skip
+        return (
+            self.truth[0] - self._mean - known.x[:, rest] @ weights,
+            self.truth[1] - self._mean - known.x_now[:, rest] @ weights,
+        )
 
     def changed(self, without: Iterable[str] = (), most: float = inf) -> float:
         """Return whether the outcomes go with the columns in another way, as a normal quantile.
@@ -312,8 +322,9 @@ class Outcomes:
         left = self.left(gone)
         found = 0.0
         for fine in (False, True):
-            pair = [self._moments(side, left[side], gone, rest if fine else None)
-                    for side in (0, 1)]  # fmt: skip
+            pair = [
+                self._moments(side, left[side], gone, rest if fine else None) for side in (0, 1)
+            ]
             if pair[0].shape[1] * ROWS_EACH < min(len(pair[0]), len(pair[1])):
                 found = max(found, _quantile(*_distance(pair, self.units)))
             if found > most:
@@ -329,8 +340,11 @@ class Outcomes:
             if fine is not None:
                 by = [x[:, fine]]
             else:
-                by = [x[:, at] @ self._weights[at, output, None]
-                      for name, at in self.known.at.items() if name not in gone]  # fmt: skip
+                by = [
+                    x[:, at] @ self._weights[at, output, None]
+                    for name, at in self.known.at.items()
+                    if name not in gone
+                ]
             parts.append(left[:, output, None] * np.concatenate([one, *by], axis=1))
         return np.concatenate(parts, axis=1)
 
@@ -371,8 +385,13 @@ def _distance(pair: Sequence[Floats], units: tuple[Units, Units]) -> tuple[float
 def _by_unit(rows: Floats, units: NDArray[Any]) -> Floats:
     """Sums of a unit's rows; a row without a unit is its own."""
     places: dict[Any, int] = {}
-    at = np.array([places.setdefault(unit if unit not in (None, "") else ("", n), len(places))
-                   for n, unit in enumerate(units.tolist())], dtype=np.intp)  # fmt: skip
+    at = np.array(
+        [
+            places.setdefault(unit if unit not in (None, "") else ("", n), len(places))
+            for n, unit in enumerate(units.tolist())
+        ],
+        dtype=np.intp,
+    )
     found = np.zeros((len(places), rows.shape[1]))
     np.add.at(found, at, rows)
     return found

@@ -73,11 +73,8 @@ def made_rows(
 def blank_rows(fields: Sequence[Field]) -> dict[str, list[Any]]:
     """Return `LEAST` rows of zeros and blanks: no evidence, but what most code can be run on."""
     return {
-        field.name: [
-            _blank(field, _shape(field, None)) for _ in range(LEAST)
-        ]
-        for field in fields
-    }  # fmt: skip
+        field.name: [_blank(field, _shape(field, None)) for _ in range(LEAST)] for field in fields
+    }
 
 
 def _blank(field: Field, shape: tuple[int, ...]) -> Any:
@@ -134,8 +131,11 @@ def _scalar(field: Field, known: Known, row: int, column: int, item: int) -> Any
 
 def _add_nulls(fields: Sequence[Field], rows: dict[str, list[Any]]) -> None:
     """Repeat two rows with nulls: in every column that may have one, then in every second one."""
-    may = [f.name for f in fields
-           if not f.shape and (f.dtype.startswith("float") or (f.dtype == "string" and f.nullable))]  # fmt: skip
+    may = [
+        f.name
+        for f in fields
+        if not f.shape and (f.dtype.startswith("float") or (f.dtype == "string" and f.nullable))
+    ]
     for step in (1, 2) if len(may) > 1 else (1,) if may else ():
         gone = set(may[::step])
         for name, values in rows.items():
@@ -211,9 +211,10 @@ def seen(rows: Lists) -> dict[str, Known]:
         flat = _flat(values)
         words = tuple(sorted({value for value in flat if isinstance(value, str)}))
         numbers = [
-            float(value) for value in flat
+            float(value)
+            for value in flat
             if isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
-        ]  # fmt: skip
+        ]
         if words:
             found[name] = Known(words=words)
         elif numbers:

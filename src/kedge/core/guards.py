@@ -92,8 +92,14 @@ def overpromised(state: State, command: Configure) -> tuple[int, tuple[str, ...]
     """
     known = promised(state)
     new = tuple(field for field in command.policy.answers or () if field not in known)
-    live = (state.production, returned(state).production, state.candidate, state.back,
-            state.back_model, state.back_features)  # fmt: skip
+    live = (
+        state.production,
+        returned(state).production,
+        state.candidate,
+        state.back,
+        state.back_model,
+        state.back_features,
+    )
     for number in live:
         if found := _ungiven(state, number, new):
             return number, found  # type: ignore[return-value]
@@ -115,9 +121,13 @@ def failed_here(state: State) -> Failure | None:
     """Return the failed verdict of the rollout and stage under way, if any."""
     here = (state.candidate, state.production, state.salt, state.stage)
     return next(
-        (f for f in state.automation.failures
-         if (f.candidate, f.production, f.salt, f.stage) == here), None,
-    )  # fmt: skip
+        (
+            f
+            for f in state.automation.failures
+            if (f.candidate, f.production, f.salt, f.stage) == here
+        ),
+        None,
+    )
 
 
 def latched(state: State) -> Failure | None:

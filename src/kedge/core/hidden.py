@@ -42,10 +42,14 @@ def hidden(facts: Facts, known: Collection[str]) -> Judged:
 def freshness(facts: Facts) -> list[Evidence]:
     """Return how old the values are that are read by key, a row of evidence for each source."""
     return [
-        Evidence(question="freshness", answer=source.text, verdict="yes" if source.late else "no",
-                 figure=source.lag_s if source.lag_s < inf else None)
+        Evidence(
+            question="freshness",
+            answer=source.text,
+            verdict="yes" if source.late else "no",
+            figure=source.lag_s if source.lag_s < inf else None,
+        )
         for source in facts.sources
-    ]  # fmt: skip
+    ]
 
 
 def _columns(facts: Facts, known: Collection[str]) -> Judged:
@@ -57,10 +61,12 @@ def _columns(facts: Facts, known: Collection[str]) -> Judged:
     after = {name: plain(column) for name, column in now.columns.items()}
     times = None if ref.at is None or now.at is None else (ref.at, now.at)
     names = [
-        name for name, one in before.items()
-        if name in after and (one.dtype.kind == "O") is (after[name].dtype.kind == "O")
+        name
+        for name, one in before.items()
+        if name in after
+        and (one.dtype.kind == "O") is (after[name].dtype.kind == "O")
         and not stepped(one, after[name], (ref.at, now.at))
-    ]  # fmt: skip
+    ]
     repeats = Windows((ref.units, now.units), times).repeats(
         {name: before[name] for name in names if name not in known}, after
     )
@@ -82,19 +88,25 @@ def _columns(facts: Facts, known: Collection[str]) -> Judged:
 def broken(found: Judged) -> Finding:
     """Return the finding that columns are stale or recoded."""
     return Finding(
-        cause=Cause.DATA, kind=Kind(found.proven[0].kind), statement=found.text,
-        columns=tuple(each.column for each in found.proven), suspects=found.proven,
-    )  # fmt: skip
+        cause=Cause.DATA,
+        kind=Kind(found.proven[0].kind),
+        statement=found.text,
+        columns=tuple(each.column for each in found.proven),
+        suspects=found.proven,
+    )
 
 
 def alike(found: Judged, effect: Estimate) -> Finding:
     """Return the finding that a changed world and such columns would look the same."""
     names = tuple(each.column for each in found.alike)
     return Finding(
-        cause=Cause.CANNOT_TELL, kind=Kind.WORLD_OR_DATA, effect=effect, columns=names,
+        cause=Cause.CANNOT_TELL,
+        kind=Kind.WORLD_OR_DATA,
+        effect=effect,
+        columns=names,
         statement=f"world or data: cannot tell; check {', '.join(names)}: {found.text}",
         suspects=found.alike,
-    )  # fmt: skip
+    )
 
 
 def _numbers(facts: Facts, ref: Sample, now: Sample) -> tuple[Floats, Floats]:

@@ -38,9 +38,11 @@ class Recoded(NamedTuple):
 
 
 def recoded(
-    coding: Coding, columns: tuple[Column, Column], predicted: tuple[Floats, Floats] | None,
+    coding: Coding,
+    columns: tuple[Column, Column],
+    predicted: tuple[Floats, Floats] | None,
     left: tuple[Floats, Floats, Ints, Ints] | None,
-) -> Recoded | None:  # fmt: skip
+) -> Recoded | None:
     """Whether the values of a column have changed places.
 
     Args:
@@ -88,8 +90,10 @@ def shifted(coding: Coding, columns: tuple[Column, Column]) -> bool:
     codes = len(coding.codes)
     if not coding.few or not codes:
         return False
-    counts = [np.bincount(coding.place(column), minlength=codes + 1)[:codes].astype(np.float64)
-              for column in columns]  # fmt: skip
+    counts = [
+        np.bincount(coding.place(column), minlength=codes + 1)[:codes].astype(np.float64)
+        for column in columns
+    ]
     return bool(np.diag(_frequency(*counts)).max() > SURE)
 
 

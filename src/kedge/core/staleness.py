@@ -101,10 +101,16 @@ class Windows:
         """
         found: dict[str, Repeats] = {}
         for ask in (self._by_unit, self._last, self._standing, self._copied):
-            shares = {name: pair for name, one in before.items()
-                      if name in now and (pair := ask(one, now[name])) is not None}  # fmt: skip
-            able = {name: pair for name, pair in shares.items()
-                    if min(pair.rows) >= LEAST_PAIRS and pair.before <= OFTEN}  # fmt: skip
+            shares = {
+                name: pair
+                for name, one in before.items()
+                if name in now and (pair := ask(one, now[name])) is not None
+            }
+            able = {
+                name: pair
+                for name, pair in shares.items()
+                if min(pair.rows) >= LEAST_PAIRS and pair.before <= OFTEN
+            }
             risen = {name: pair for name, pair in able.items() if pair.risen}
             if len(risen) * 2 <= len(able):
                 found = {**risen, **found}
@@ -114,10 +120,14 @@ class Windows:
         """Of two successive requests of a unit, at such distances in time as today's have."""
         if not self._pairs or self._times is None:
             return None
-        same = [_equal(column, pairs, column)
-                for column, pairs in zip((before, now), self._pairs, strict=True)]  # fmt: skip
-        gaps = [at[pairs[:, 1]] - at[pairs[:, 0]]
-                for at, pairs in zip(self._times, self._pairs, strict=True)]  # fmt: skip
+        same = [
+            _equal(column, pairs, column)
+            for column, pairs in zip((before, now), self._pairs, strict=True)
+        ]
+        gaps = [
+            at[pairs[:, 1]] - at[pairs[:, 0]]
+            for at, pairs in zip(self._times, self._pairs, strict=True)
+        ]
         known = [~np.isnan(each) for each in same]
         if not known[0].any() or not known[1].any():
             return None
@@ -128,8 +138,9 @@ class Windows:
             here = same[0][known[0] & (of[0] == part)]
             weight = float((of[1][known[1]] == part).mean())
             was += weight * float(here.mean() if len(here) else same[0][known[0]].mean())
-        return Repeats("unit", was, float(same[1][known[1]].mean()),
-                       (int(known[0].sum()), int(known[1].sum())))  # fmt: skip
+        return Repeats(
+            "unit", was, float(same[1][known[1]].mean()), (int(known[0].sum()), int(known[1].sum()))
+        )
 
     def _last(self, before: Column, now: Column) -> Repeats | None:
         """A unit's first value of today against its last of the reference."""
@@ -157,9 +168,11 @@ class Windows:
 
 
 def _successive(
-    units: NDArray[Any], order: NDArray[np.intp], last: dict[Any, int],
+    units: NDArray[Any],
+    order: NDArray[np.intp],
+    last: dict[Any, int],
     earlier: Mapping[Any, int] | None = None,
-) -> tuple[Pairs, Pairs]:  # fmt: skip
+) -> tuple[Pairs, Pairs]:
     """Pairs of rows of one unit that follow each other; and of `earlier` rows and a unit's first."""
     pairs, met = [], []
     whose = units.tolist()

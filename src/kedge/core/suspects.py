@@ -111,8 +111,11 @@ class _Judging:
         times = None if one.at is None or two.at is None else (one.at, two.at)
         self.relations = Relations(one.columns, two.columns, names)
         self.known = [name for name in self.relations.names if name in broken]
-        self.names = [name for name in self.relations.names
-                      if name not in broken and len(self.relations.at[name])]  # fmt: skip
+        self.names = [
+            name
+            for name in self.relations.names
+            if name not in broken and len(self.relations.at[name])
+        ]
         self.structure = Structure(self.relations, times, self.known)
         self.outcomes: Outcomes | None = None
         self.changed = 0.0
@@ -124,9 +127,10 @@ class _Judging:
     def _with_outcomes(self) -> None:
         (one, two), (rows, rows_now) = self.sides, self.labelled
         self.outcomes = Outcomes(
-            self.relations.rows(rows, rows_now), (one.truth[rows], two.truth[rows_now]),
+            self.relations.rows(rows, rows_now),
+            (one.truth[rows], two.truth[rows_now]),
             (_of(one.units, rows), _of(two.units, rows_now)),
-        )  # fmt: skip
+        )
         self.changed = self._changed()
         if self.known:
             whole = self.outcomes.changed()
@@ -197,8 +201,10 @@ class _Judging:
         for name in broken:
             slope = self._held(name, broken).slope
             moved = self._recoded(name)
-            text = (f"{name} goes with the other columns of its request {max(slope, 0):.0%} as much as it did, "
-                    "and these with each other as they did")  # fmt: skip
+            text = (
+                f"{name} goes with the other columns of its request {max(slope, 0):.0%} as much as it did, "
+                "and these with each other as they did"
+            )
             text += f": {_said(moved)}" if moved is not None else ""
             found.append(Suspect(name, "recoded" if moved is not None else "stale", text))
         return found
@@ -273,15 +279,20 @@ class _Judging:
         coding = self.relations.codings[name]
         columns = self.sides[0].columns[name], self.sides[1].columns[name]
         if effect.size > KNOWN and _less(effect) and shifted(coding, columns):
-            return Suspect(name, "recoded", f"{name}: its codes have other frequencies, and say something else of the "
-                                            "outcome, while all else says what it did")  # fmt: skip
+            return Suspect(
+                name,
+                "recoded",
+                f"{name}: its codes have other frequencies, and say something else of the "
+                "outcome, while all else says what it did",
+            )
         if effect.slope + 3 * effect.se < 0 or effect.slope > FADED or effect.size < KNOWN:
             return None  # an old value says nothing of the outcome, and never the opposite
         return Suspect(
-            name, "stale",
+            name,
+            "stale",
             f"{name} says {max(effect.slope, 0):.0%} of what it said of the outcome, and all else as much as it "
             "did: so would old values",
-        )  # fmt: skip
+        )
 
 
 def _fallen(held: Held) -> bool:
@@ -325,6 +336,8 @@ def _spaced(side: Side) -> Side:
     room = min(MOST_ROWS, len(known)) - len(rows)
     rows = np.sort(np.concatenate([rows, without[spaced(len(without), max(room, 0))]]))
     return Side(
-        {name: column[rows] for name, column in side.columns.items()}, side.truth[rows],
-        _of(side.units, rows), None if side.at is None else side.at[rows],
-    )  # fmt: skip
+        {name: column[rows] for name, column in side.columns.items()},
+        side.truth[rows],
+        _of(side.units, rows),
+        None if side.at is None else side.at[rows],
+    )

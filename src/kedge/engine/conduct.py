@@ -123,11 +123,19 @@ class Tracker:
         failing, self._failing = self._failing, ()
         silent_s, self.silent_s = self.silent_s, 0.0
         return longest.events, Conduct(
-            routed=routed, unasked=unasked, answered=answered, late=late, callers=self._callers,
-            failed=failed, failed_callers=failing, streak_callers=longest.callers,
-            streak_seconds=len(longest.seconds), crashes=crashes, silent_s=silent_s,
+            routed=routed,
+            unasked=unasked,
+            answered=answered,
+            late=late,
+            callers=self._callers,
+            failed=failed,
+            failed_callers=failing,
+            streak_callers=longest.callers,
+            streak_seconds=len(longest.seconds),
+            crashes=crashes,
+            silent_s=silent_s,
             patience_s=self.patience_s,
-        )  # fmt: skip
+        )
 
 
 def _with(known: tuple[int, ...], one: int) -> tuple[int, ...]:

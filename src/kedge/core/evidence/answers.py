@@ -24,17 +24,32 @@ YES = frozenset({"1", "true", "yes", "t", "y"})
 NO = frozenset({"0", "false", "no", "f", "n"})
 EXACT_BELOW = 2**53
 """Whole numbers below are exact as floats; larger ones are compared digit by digit."""
-LABEL_NAMES = frozenset({
-    "label", "labels", "output_label", "predicted_label", "class", "class_label", "predicted_class",
-    "prediction", "target", "y_pred",
-})  # fmt: skip
+LABEL_NAMES = frozenset(
+    {
+        "label",
+        "labels",
+        "output_label",
+        "predicted_label",
+        "class",
+        "class_label",
+        "predicted_class",
+        "prediction",
+        "target",
+        "y_pred",
+    }
+)
 """Names that exporters give to the output with the class (skl2onnx, XGBoost, LightGBM, CatBoost):
 they decide where several outputs could hold it."""
 INTEGERS = {
-    "int8": (-(2**7), 2**7 - 1), "int16": (-(2**15), 2**15 - 1), "int32": (-(2**31), 2**31 - 1),
-    "int64": (-(2**63), 2**63 - 1), "uint8": (0, 2**8 - 1), "uint16": (0, 2**16 - 1),
-    "uint32": (0, 2**32 - 1), "uint64": (0, 2**64 - 1),
-}  # fmt: skip
+    "int8": (-(2**7), 2**7 - 1),
+    "int16": (-(2**15), 2**15 - 1),
+    "int32": (-(2**31), 2**31 - 1),
+    "int64": (-(2**63), 2**63 - 1),
+    "uint8": (0, 2**8 - 1),
+    "uint16": (0, 2**16 - 1),
+    "uint32": (0, 2**32 - 1),
+    "uint64": (0, 2**64 - 1),
+}
 """The least and the most of each whole dtype."""
 
 Reads = Literal["yes", "class", "place", "number", "row"]
@@ -44,9 +59,17 @@ Unread = Literal["", "unknown", "ambiguous", "missing", "unreadable"]
 """Why no output is read: no release is known yet; several could be meant; the release does not give
 the one that is declared; it gives it in a form that is not one class or number a row."""
 Unfit = Literal[
-    "ambiguous", "missing", "unreadable", "text", "fraction", "range", "not_a_class",
-    "not_yes_or_no", "no_number", "not_finite",
-]  # fmt: skip
+    "ambiguous",
+    "missing",
+    "unreadable",
+    "text",
+    "fraction",
+    "range",
+    "not_a_class",
+    "not_yes_or_no",
+    "no_number",
+    "not_finite",
+]
 """Why a label can equal no answer."""
 
 
@@ -106,11 +129,21 @@ def target(output: Output, gives: Sequence[Field] | None, spare: Collection[str]
     if known is not None and (reads == "row" or _too_many(known, reads)):
         unread = "unreadable"
     return Target(
-        kind=output.kind, score=output.score, threshold=output.threshold, label=output.label,
-        tolerance=output.tolerance, function=output.function, value=output.value,
-        classes=output.classes, name=name, reads=reads, unread=unread, chosen=chosen,
-        dtype=known.dtype if known is not None else None, among=tuple(fields),
-    )  # fmt: skip
+        kind=output.kind,
+        score=output.score,
+        threshold=output.threshold,
+        label=output.label,
+        tolerance=output.tolerance,
+        function=output.function,
+        value=output.value,
+        classes=output.classes,
+        name=name,
+        reads=reads,
+        unread=unread,
+        chosen=chosen,
+        dtype=known.dtype if known is not None else None,
+        among=tuple(fields),
+    )
 
 
 def declared_name(output: Output) -> str | None:

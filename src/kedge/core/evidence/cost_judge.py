@@ -130,9 +130,15 @@ class CostJudge:
     """Evidence on the cost of one comparison, folded from its windows."""
 
     def __init__(
-        self, *, worse_by: float, largest: float | None, paired: bool, declared: Sequence[int],
-        keyed: bool, kept: bytes = b"",
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        worse_by: float,
+        largest: float | None,
+        paired: bool,
+        declared: Sequence[int],
+        keyed: bool,
+        kept: bytes = b"",
+    ) -> None:
         """Begin, or continue.
 
         Args:
@@ -155,10 +161,15 @@ class CostJudge:
         """Return everything, as bytes."""
         table = self._table
         table.settle()
-        return _pack(self._but(
-            units=table.units.tobytes(), arms=table.arms.tobytes(), times=table.times.tobytes(),
-            sums=table.sums.tobytes(), below=table.below,
-        ))  # fmt: skip
+        return _pack(
+            self._but(
+                units=table.units.tobytes(),
+                arms=table.arms.tobytes(),
+                times=table.times.tobytes(),
+                sums=table.sums.tobytes(),
+                below=table.below,
+            )
+        )
 
     def _restore(self, kept: Kept) -> None:
         if kept.method != METHOD:
@@ -243,10 +254,16 @@ class CostJudge:
         else:
             further = was.further + 1
             share = FURTHER_SHARE / (further * (further + 1))
-        self._is = self._fresh(self._but(
-            before=was.weight, weight=weight, began=at, taken=(*was.taken, weight)[-256:],
-            further=further, share=share,
-        ))  # fmt: skip
+        self._is = self._fresh(
+            self._but(
+                before=was.weight,
+                weight=weight,
+                began=at,
+                taken=(*was.taken, weight)[-256:],
+                further=further,
+                share=share,
+            )
+        )
         self._learn()  # from an earlier step's requests: known before this one
         self._is = self._but(bins={}, above=(0, 0))
         below, self._table = self._table.below, Table()
@@ -290,9 +307,10 @@ class CostJudge:
         of = self._is
         wealth, units, above = self._bet(cells, share, of.first_wealth)
         return self._but(
-            first_wealth=wealth, firsts=_plus(of.firsts, units),
+            first_wealth=wealth,
+            firsts=_plus(of.firsts, units),
             firsts_above=_plus(of.firsts_above, above),
-        )  # fmt: skip
+        )
 
     def _bet(self, cells: Cells, share: float, before: Wealth) -> tuple[Wealth, Pair, Pair]:
         """Return the wealth after some units, how many were bet on, and how many are at the cap."""
@@ -353,9 +371,11 @@ class CostJudge:
         zero, one = means[ours & ~teach, 0], means[theirs & ~teach, 1]
         found = (pairs_log_e if self._paired else callers_log_e)(zero, one, scale)
         self._is = self._but(
-            cap=scale.cap, callers=(len(zero), len(one)), of_callers=found,
+            cap=scale.cap,
+            callers=(len(zero), len(one)),
+            of_callers=found,
             callers_above=(int((zero >= scale.cap).sum()), int((one >= scale.cap).sum())),
-        )  # fmt: skip
+        )
         self._latch(self._at_look(), looks=len(LOOKS))
 
     # ------------------------------------------------------------ telling
@@ -419,8 +439,9 @@ class CostJudge:
         if self._is.passed:
             reason = f"not {self._worse_by:.0%} dearer, proven: {told}"
             return Verdict(verdict="pass", reason=f"{reason}{self._capped()}", **known)
-        return Verdict(verdict="inconclusive", reason=self._lacks() or f"neither proven: {told}",
-                       **known)  # fmt: skip
+        return Verdict(
+            verdict="inconclusive", reason=self._lacks() or f"neither proven: {told}", **known
+        )
 
     def _capped(self) -> str:
         """Return which costs the verdict is of."""

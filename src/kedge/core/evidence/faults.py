@@ -147,12 +147,14 @@ def folded(faults: Faults, window: Window, *, own: bool = True) -> Faults:
         for cause, number in conduct.unasked.items():
             unasked[cause] = unasked.get(cause, 0) + number
     more: dict[str, Any] = {
-        "routed": faults.routed + conduct.routed, "unasked": unasked, "late": faults.late + conduct.late,
+        "routed": faults.routed + conduct.routed,
+        "unasked": unasked,
+        "late": faults.late + conduct.late,
         "by_callers": tuple(
             max(longest, window.streak) if least <= len(conduct.streak_callers) else longest
             for least, longest in enumerate(faults.by_callers)
         ),
-    }  # fmt: skip
+    }
     if conduct.streak_seconds >= CALLERS:
         more["by_seconds"] = max(faults.by_seconds, window.streak)
     if conduct.crashes and not 0 <= at - faults.crashed_at <= 1:

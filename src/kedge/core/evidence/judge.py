@@ -169,9 +169,13 @@ class Judge:
                 if not (rail.of or rail.mean or metric == QUALITY):
                     rows = self._rows(metric, one.segments)
                     step.ask(
-                        rows, one.bucket, one.arm, bad=metric in one.bad, ours=metric in one.ours,
+                        rows,
+                        one.bucket,
+                        one.arm,
+                        bad=metric in one.bad,
+                        ours=metric in one.ours,
                         steady=self._steady.get(metric, True),
-                    )  # fmt: skip
+                    )
 
     def _cells(self, metric: str, cells: Cells) -> tuple[NDArray[np.intp], Ints]:
         """Return the rows of segments, and their counts; segments beyond the bound are left out."""
@@ -205,9 +209,15 @@ class Judge:
             self._fold_keyless(step, metric, cells, changed, left, steady=steady)
 
     def _fold_callers(
-        self, step: Step, metric: str, mine: list[Caller], allowed: list[int | None], changed: Changed, *,
+        self,
+        step: Step,
+        metric: str,
+        mine: list[Caller],
+        allowed: list[int | None],
+        changed: Changed,
+        *,
         steady: bool,
-    ) -> list[int | None]:  # fmt: skip
+    ) -> list[int | None]:
         """Count callers that went bad; return what a burst still allows, -1: its event was counted."""
         left = list(allowed)
         counted: set[tuple[int, int]] = set()
@@ -245,9 +255,15 @@ class Judge:
         return True
 
     def _fold_keyless(
-        self, step: Step, metric: str, cells: Cells, changed: Changed, left: list[int | None], *,
+        self,
+        step: Step,
+        metric: str,
+        cells: Cells,
+        changed: Changed,
+        left: list[int | None],
+        *,
         steady: bool,
-    ) -> None:  # fmt: skip
+    ) -> None:
         rows, counts = self._cells(metric, cells)
         step.arrays["bad"][rows] += counts
         sure, told = counts.copy(), counts.copy()
@@ -572,18 +588,26 @@ class Judge:
 
     def save(self) -> bytes:
         """Return the judge as bytes; `load_judge` gives back exactly this one."""
-        return msgspec.msgpack.encode(_Kept(
-            method=METHOD, paired=self.paired, known=self._known, extras=self._extras, now=self.now,
-            weight=self.weight, keys=tuple(self.rows.keys),
-            failures=tuple(self.failures.values()),
-            history={metric: past.kept() for metric, past in self._history.items()},
-            left_out=self.rows.left_out, misrouted=self.misrouted,
-            steps=tuple(step.save() for step in self.steps.values()),
-            proofs=tuple(
-                tuple((name, row, value) for (name, row), value in step.proof.items())
-                for step in self.steps.values()
-            ),
-        ))  # fmt: skip
+        return msgspec.msgpack.encode(
+            _Kept(
+                method=METHOD,
+                paired=self.paired,
+                known=self._known,
+                extras=self._extras,
+                now=self.now,
+                weight=self.weight,
+                keys=tuple(self.rows.keys),
+                failures=tuple(self.failures.values()),
+                history={metric: past.kept() for metric, past in self._history.items()},
+                left_out=self.rows.left_out,
+                misrouted=self.misrouted,
+                steps=tuple(step.save() for step in self.steps.values()),
+                proofs=tuple(
+                    tuple((name, row, value) for (name, row), value in step.proof.items())
+                    for step in self.steps.values()
+                ),
+            )
+        )
 
     def spent(self) -> tuple[int, tuple[int, ...]]:
         """Return how many further steps were begun, and every weight that there was."""

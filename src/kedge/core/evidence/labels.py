@@ -121,10 +121,15 @@ def matched(known: Matching, rows: Iterable[Labelled], output: Output, metric: s
             answers.update(new)
     met = met or _met(output, labels, answers, measured=measured)
     return Matching(
-        joined=joined, unfit=reasons, examples=examples, matched=(equals[0], equals[1]), met=met,
-        labels=() if met else _kept(labels), answers=() if met else _kept(answers),
+        joined=joined,
+        unfit=reasons,
+        examples=examples,
+        matched=(equals[0], equals[1]),
+        met=met,
+        labels=() if met else _kept(labels),
+        answers=() if met else _kept(answers),
         bounded=not met and (known.bounded or len(labels) > KEPT or len(answers) > KEPT),
-    )  # fmt: skip
+    )
 
 
 def _met(
@@ -214,13 +219,18 @@ def told(found: Matching, output: Output) -> str:
 def advice(output: Output) -> str:
     """Return which output labels are compared with, and what to declare instead."""
     name = output.name if isinstance(output, Target) else None
-    key = "label" if output.label or not (output.score or output.value) else (
-        "value" if output.value else "score")  # fmt: skip
+    key = (
+        "label"
+        if output.label or not (output.score or output.value)
+        else ("value" if output.value else "score")
+    )
     if name is None:
         return "no output is declared for labels: set output.label or output.value"
     if isinstance(output, Target) and output.reads == "number" and output.unread == "":
-        return (f"they are compared with output {name} within {output.tolerance:g}: widen "
-                'output.tolerance, judge by absolute_error, or set output.kind = "binary"')  # fmt: skip
+        return (
+            f"they are compared with output {name} within {output.tolerance:g}: widen "
+            'output.tolerance, judge by absolute_error, or set output.kind = "binary"'
+        )
     if isinstance(output, Target) and output.chosen:
         return f"they are compared with output {name}, since none is declared: set output.label"
     return f"the output declared for labels is probably wrong: output.{key} is {name}"

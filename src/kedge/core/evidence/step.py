@@ -228,9 +228,16 @@ class Step:
         return int(np.searchsorted(self.begins, before, side="right"))
 
     def caller(
-        self, rows: Sequence[int], unit: int, arm: int, at: float, *, ours: float, theirs: float,
+        self,
+        rows: Sequence[int],
+        unit: int,
+        arm: int,
+        at: float,
+        *,
+        ours: float,
+        theirs: float,
         labelled: bool = True,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Count a caller's badness in some rows; `labelled`: it is an event of the alarm."""
         if self.units.ignored(unit):
             return
@@ -399,9 +406,18 @@ class Step:
             self.arrays["bad"][row] += wrong
 
     def loss(
-        self, rows: Sequence[int], unit: int | None, arm: int, at: float, ours: float, theirs: float,
-        share: float, worse_by: float, *, first: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        rows: Sequence[int],
+        unit: int | None,
+        arm: int,
+        at: float,
+        ours: float,
+        theirs: float,
+        share: float,
+        worse_by: float,
+        *,
+        first: bool = False,
+    ) -> None:
         """Bet on one unit's loss: on its first label in each restart; `first`: it is its first in the step."""
         paired = self.span.paired
         more = (
@@ -428,18 +444,27 @@ class Step:
         """Return everything as bytes and numbers."""
         arrays = {name: self.arrays[name].tobytes() for name in _ARRAYS}
         return KeptStep(
-            weight=self.weight, span=(*self.span,), began=self.began, share=self.share,
-            looks=self.looks, restarts=tuple(self.restarts), rows=self.rows,
+            weight=self.weight,
+            span=(*self.span,),
+            began=self.began,
+            share=self.share,
+            looks=self.looks,
+            restarts=tuple(self.restarts),
+            rows=self.rows,
             arrays={**arrays, "counts": self.counts.tobytes()},
-            units=self.units.save(), sigma=self.units.sigma, dropped=self.units.dropped,
+            units=self.units.save(),
+            sigma=self.units.sigma,
+            dropped=self.units.dropped,
             tracked=np.array(sorted(self._tracked), dtype=np.uint64).tobytes(),
             heard=np.array(sorted(self._heard), dtype=np.uint64).tobytes(),
             leads={row: found.tobytes() for row, found in self.leads.items()},
             wealth={row: found.tobytes() for row, found in self.wealth.items()},
             means={row: found.tobytes() for row, found in self.means.items()},
-            dependence=self.dependence.save(), given=(int(self.given[0]), int(self.given[1])),
-            labelled=(int(self.labelled[0]), int(self.labelled[1])), uneven=self.uneven,
-        )  # fmt: skip
+            dependence=self.dependence.save(),
+            given=(int(self.given[0]), int(self.given[1])),
+            labelled=(int(self.labelled[0]), int(self.labelled[1])),
+            uneven=self.uneven,
+        )
 
 
 def load(kept: KeptStep) -> Step:

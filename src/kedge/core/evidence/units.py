@@ -19,10 +19,17 @@ UNITS = 200_000
 """Callers (in all rows) of one step: 8 MB of numbers. Beyond, half of the callers are dropped and
 ignored from then on, chosen by a hash that knows nothing of the arm."""
 _FIELDS = {
-    "unit": np.uint64, "row": np.int32, "arm": np.int8, "last": np.float64,
-    "ours": np.float32, "theirs": np.float32, "ours_1": np.float32, "ours_2": np.float32,
-    "theirs_1": np.float32, "theirs_2": np.float32,
-}  # fmt: skip
+    "unit": np.uint64,
+    "row": np.int32,
+    "arm": np.int8,
+    "last": np.float64,
+    "ours": np.float32,
+    "theirs": np.float32,
+    "ours_1": np.float32,
+    "ours_2": np.float32,
+    "theirs_1": np.float32,
+    "theirs_2": np.float32,
+}
 """`last`: when it was counted, Unix seconds. `ours`, `theirs`: badness on production and on the
 candidate since the step began; _1 and _2 as they were at the last look and at the one before."""
 _COUNTS = ("arm", "ours", "theirs", "ours_1", "ours_2", "theirs_1", "theirs_2")
@@ -151,7 +158,7 @@ class Units:
 
     def load(self, kept: dict[str, bytes], sigma: float, dropped: int) -> None:
         """Take columns that were saved."""
-        self._fill({
-            name: np.frombuffer(kept[name], dtype).copy() for name, dtype in _FIELDS.items()
-        })  # fmt: skip
+        self._fill(
+            {name: np.frombuffer(kept[name], dtype).copy() for name, dtype in _FIELDS.items()}
+        )
         self.sigma, self.dropped = sigma, dropped

@@ -144,16 +144,35 @@ def _verdict(
     asked = units if metric == QUALITY else requests.get(segment, (0, 0))
     best = float(step.arrays["best"][row])
     of = _Known(
-        name, segment, rail, units, bad, asked, log_e=best if best > -inf else 0.0,
-        proof=judge.proof(step, name, row), callers=callers, named=named,
-    )  # fmt: skip
+        name,
+        segment,
+        rail,
+        units,
+        bad,
+        asked,
+        log_e=best if best > -inf else 0.0,
+        proof=judge.proof(step, name, row),
+        callers=callers,
+        named=named,
+    )
     word, reason = _word(judge, of)
     ratio, interval, difference = _estimate(step, row, rail, metric)
     return Verdict(
-        metric=name, segment=segment, verdict=word, reason=reason, units=units, bad=bad, ratio=ratio,
-        interval=interval, difference=difference, log_e=of.log_e, log_e_pass=of.proof, suspect=suspect,
-        callers=named, provable=not named or callers >= PROVABLE or callers == 0,
-    )  # fmt: skip
+        metric=name,
+        segment=segment,
+        verdict=word,
+        reason=reason,
+        units=units,
+        bad=bad,
+        ratio=ratio,
+        interval=interval,
+        difference=difference,
+        log_e=of.log_e,
+        log_e_pass=of.proof,
+        suspect=suspect,
+        callers=named,
+        provable=not named or callers >= PROVABLE or callers == 0,
+    )
 
 
 def _word(judge: Judge, of: _Known) -> tuple[Word, str]:

@@ -29,8 +29,12 @@ class Comparison(NamedTuple):
 
     def told(self) -> dict[str, Any]:
         """As plain values."""
-        return {"outcome": self.outcome, "columns": [msgspec.to_builtins(one) for one in self.columns],
-                "compared_on": self.on, "made": self.made}  # fmt: skip
+        return {
+            "outcome": self.outcome,
+            "columns": [msgspec.to_builtins(one) for one in self.columns],
+            "compared_on": self.on,
+            "made": self.made,
+        }
 
 
 def comparison_of(place: Workplace, old: TransformVersion, new: TransformVersion) -> Comparison:
@@ -47,20 +51,26 @@ def comparison_of(place: Workplace, old: TransformVersion, new: TransformVersion
     if clash:
         raise Refused(
             f"{old.label} and {new.label} take {', '.join(clash)} as different types",
-            code="raw_differs", hint="shadow it: what callers send decides",
-        )  # fmt: skip
+            code="raw_differs",
+            hint="shadow it: what callers send decides",
+        )
     both = Signature(tuple(fields.values()), ())
     proofs = [place.artifacts.proof(one.digest) for one in (old, new)]
     kept = [
         GoldenRows({name: one.inputs[name] for name in fields}, one.origin)
-        for one in proofs if fields.keys() <= one.inputs.keys()
-    ]  # fmt: skip
+        for one in proofs
+        if fields.keys() <= one.inputs.keys()
+    ]
     found = [one for one in kept if is_real(one.rows, one.origin)]
     rows, real = _each_once([*found, *real_rows(place, old.schema, both)])
     tested = distinct(rows) > 1
     why = ""
     if not tested:
-        why = "all rows to compare them on are the same" if real else "there are only made rows to compare them on"  # fmt: skip
+        why = (
+            "all rows to compare them on are the same"
+            if real
+            else "there are only made rows to compare them on"
+        )
         spare = [one for one in kept if one.origin in ("made", "unknown")]
         spare = spare or [GoldenRows(whole(made_rows(both.inputs, {})), "made")]
         rows, real = joined([rows, *(one.rows for one in spare)]), [*real, *spare]
@@ -71,10 +81,15 @@ def comparison_of(place: Workplace, old: TransformVersion, new: TransformVersion
     try:
         for single in groupings:
             before, after = (
-                answers(place, one.digest, one.label,
-                        {f.name: rows[f.name] for f in spec.bare.inputs}, single=single)
+                answers(
+                    place,
+                    one.digest,
+                    one.label,
+                    {f.name: rows[f.name] for f in spec.bare.inputs},
+                    single=single,
+                )
                 for one, spec in zip((old, new), specs, strict=True)
-            )  # fmt: skip
+            )
             differ = compared(before, after, names, tested=tested)
             columns = worst(columns, differ) if columns else differ
     except KedgeError:

@@ -43,8 +43,9 @@ def given_rows(golden: Path | None) -> dict[str, list[Any]] | None:
     try:
         return msgspec.json.decode(golden.read_bytes(), type=Golden).inputs
     except (OSError, msgspec.DecodeError) as error:
-        raise Refused(f"{golden}: {error}", code="bad_golden",
-                      hint='{"inputs": {"sched_hour": [8, 17]}}') from error  # fmt: skip
+        raise Refused(
+            f"{golden}: {error}", code="bad_golden", hint='{"inputs": {"sched_hour": [8, 17]}}'
+        ) from error
 
 
 def golden_rows(
@@ -60,8 +61,11 @@ def golden_rows(
     if training is not None:
         rows = read_training(training, Signature(spec.raw, ())).rows
         if not count(rows):
-            raise Refused(f"{training} has no row that {spec.schema.name} could be asked",
-                          code="bad_training", hint="leave rows with nulls out, or give --golden")  # fmt: skip
+            raise Refused(
+                f"{training} has no row that {spec.schema.name} could be asked",
+                code="bad_training",
+                hint="leave rows with nulls out, or give --golden",
+            )
         return GoldenRows(_with_values(rows, spec.bare), "training")
     real = real_rows(place, spec.schema.name, spec.bare)
     return real[0] if real else GoldenRows({}, "made")
@@ -72,8 +76,10 @@ def real_rows(place: Workplace, schema: str, signature: Signature) -> list[Golde
 
     What is read by key stands in neither: such columns are filled with made numbers.
     """
-    found = [GoldenRows(_logged(place, schema, signature), "log"),
-             GoldenRows(_trained_on(place, schema, signature), "training")]  # fmt: skip
+    found = [
+        GoldenRows(_logged(place, schema, signature), "log"),
+        GoldenRows(_trained_on(place, schema, signature), "training"),
+    ]
     return [one for one in found if count(one.rows)]
 
 
@@ -175,23 +181,34 @@ def tried(place: Workplace, digest: str, spec: Spec, golden: GoldenRows) -> Proo
     probe = functools.partial(process.probe, artifacts=place.state_dir / "artifacts", digest=digest)
     found = probe(rows=lambda _: Offered(golden=golden.rows, made=made))
     if found.fault is not None:
-        raise Refused(found.fault, code="golden_mismatch",
-                      hint="the answer must be what the schema promises")  # fmt: skip
+        raise Refused(
+            found.fault, code="golden_mismatch", hint="the answer must be what the schema promises"
+        )
     differs = compare(found.again, found.outputs, rtol=0.0, atol=0.0)
     if differs is None and found.grouped.random:
         differs = found.grouped.why
     if differs is not None:
-        raise Refused(f"asked the same rows twice, it gave two answers: {differs}",
-                      code="not_deterministic", hint="no clock, no random numbers")  # fmt: skip
-    return Proof(inputs=found.inputs, outputs=found.outputs, origin=golden.origin,
-                 rows=found.grouped.rows, tested=found.grouped.tested, why=found.grouped.why)  # fmt: skip
+        raise Refused(
+            f"asked the same rows twice, it gave two answers: {differs}",
+            code="not_deterministic",
+            hint="no clock, no random numbers",
+        )
+    return Proof(
+        inputs=found.inputs,
+        outputs=found.outputs,
+        origin=golden.origin,
+        rows=found.grouped.rows,
+        tested=found.grouped.tested,
+        why=found.grouped.why,
+    )
 
 
 def _promised_by_key(spec: Spec) -> dict[str, Any]:
     return {
         f"{schema.name}.{name}": known
-        for schema in spec.read for name, known in promised(schema.fields).items()
-    }  # fmt: skip
+        for schema in spec.read
+        for name, known in promised(schema.fields).items()
+    }
 
 
 def answers(
@@ -203,9 +220,10 @@ def answers(
         Refused: `golden_mismatch`, or what its process died of.
     """
     found = process.probe(
-        artifacts=place.state_dir / "artifacts", digest=digest,
+        artifacts=place.state_dir / "artifacts",
+        digest=digest,
         rows=lambda _: Offered(golden=rows, grouped=False, single=single),
-    )  # fmt: skip
+    )
     if found.fault is not None:
         raise Refused(f"{label}: {found.fault}", code="golden_mismatch")
     return found.outputs

@@ -12,9 +12,13 @@ def applied_text(found: dict[str, Any]) -> str:
         if not told["new"]:
             lines.append(f"{told['version']}: unchanged")
         else:
-            takes = f"takes {', '.join(told['raw'])}" if not told["materialised"] else (
-                f"to be computed: kedge features materialise {told['version'].partition('/')[0]}"
-            )  # fmt: skip
+            takes = (
+                f"takes {', '.join(told['raw'])}"
+                if not told["materialised"]
+                else (
+                    f"to be computed: kedge features materialise {told['version'].partition('/')[0]}"
+                )
+            )
             reads = f", reads {', '.join(told['reads'])} by key" if told["reads"] else ""
             lines.append(f"{told['version']}: new; {takes}{reads}")
         if told["rows"] == "dependent":
@@ -26,8 +30,9 @@ def applied_text(found: dict[str, Any]) -> str:
         lines += [
             f"  {item['endpoint']} is on {item['production'] or 'none'} and "
             + ("follows" if item["follows"] else "holds")
-            for item in told["endpoints"] if told["new"]
-        ]  # fmt: skip
+            for item in told["endpoints"]
+            if told["new"]
+        ]
     return "\n".join(line for line in lines if line)
 
 
@@ -40,8 +45,13 @@ def comparison_text(told: dict[str, Any], against: str) -> str:
     return "\n".join([*lines, *filter(None, [differences_text(told["columns"])])])
 
 
-ORIGINS = {"given": "given", "training": "of the training set", "log": "of the prediction log",
-           "made": "made", "unknown": "kept by an earlier version"}  # fmt: skip
+ORIGINS = {
+    "given": "given",
+    "training": "of the training set",
+    "log": "of the prediction log",
+    "made": "made",
+    "unknown": "kept by an earlier version",
+}
 """Where rows come from, after their number."""
 
 
