@@ -65,6 +65,11 @@ class Topic(StrEnum):
     OTHER = "other"
     """Stored by a kedge that knew a topic which this one does not know."""
 
+    @classmethod
+    def _missing_(cls, value: object) -> Topic:
+        """Read a later version's topic, so that one unknown alert does not hide the others."""
+        return cls.OTHER
+
 
 class Raise(Value, frozen=True, kw_only=True):
     """Something that is wrong, before it is an alert.

@@ -128,11 +128,8 @@ _CANDIDATE = (
     no("in production", "already_production"),
     no("undeclared field", "undeclared_field"),
 )
-_SAME = (
-    no("unknown", "unknown_release"),
-    no("other candidate", "rollout_running"),
-    no("undeclared field", "undeclared_field"),
-)
+_NAMED = (no("unknown", "unknown_release"), no("other candidate", "rollout_running"))
+_SAME = (*_NAMED, no("undeclared field", "undeclared_field"))
 _LACKS = no("lacks an answer", "answers_missing")
 _FORWARD = (no("condemned", "condemned"), no("failed", "verdict_fail"), _LACKS)
 _BACK = (
@@ -142,7 +139,7 @@ _BACK = (
     no("target is production", "already_production"),
     no("undeclared field", "undeclared_field"),
 )
-_FAIL = (*_SAME[:2], no("failed already", "unchanged"), yes("always", "comparison_failed"))
+_FAIL = (*_NAMED, no("failed already", "unchanged"), yes("always", "comparison_failed"))
 _RESUME = (
     no("not paused", "unchanged"),
     no("failed", "verdict_fail"),
