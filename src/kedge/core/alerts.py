@@ -66,7 +66,7 @@ class Topic(StrEnum):
     """Stored by a kedge that knew a topic which this one does not know."""
 
     @classmethod
-    def _missing_(cls, value: object) -> Topic:
+    def _missing_(cls, _value: object) -> Topic:
         """Read a later version's topic, so that one unknown alert does not hide the others."""
         return cls.OTHER
 

@@ -228,7 +228,9 @@ class Judge:
             room = left[one.arm]
             new = (one.arm, one.unit) not in counted
             if room is None or room > 0 or not new:
-                step.caller(rows, one.unit, one.arm, self.now, ours=ours, theirs=theirs)
+                step.caller(
+                    rows, one.unit, one.arm, self.now, ours=ours, theirs=theirs, alarm=one.times
+                )
             elif room == 0:
                 step.burst(rows, one.unit, one.arm, self.now, ours, theirs)
             else:  # what a burst leaves out of the alarm still counts against a certificate
@@ -538,9 +540,9 @@ class Judge:
         part = float(self.rows.columns().log_part[row]) + log(step.share) + log(COUNTS_PART)
         theirs, ours = found["arm"] == 1, found["arm"] == 0
         for late in (False, True) if step.looks > 2 else (False,):
-            x1 = found["theirs"][theirs] - (found["theirs_2"][theirs] if late else 0.0)
-            x0 = found["ours"][ours] - (found["ours_2"][ours] if late else 0.0)
-            if len(x1) < self.rules.min_bad:
+            bad = found["alarm"] - (found["alarm_2"] if late else 0.0)
+            x1, x0 = bad[theirs], bad[ours]
+            if np.count_nonzero(x1) < self.rules.min_bad:
                 continue
             log_e = bets.counts_log_e(x1, x0, step.span.callers, known) + part
             scaled = log_e - log(2 * bets.LOOKS)

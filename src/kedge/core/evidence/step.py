@@ -237,15 +237,29 @@ class Step:
         ours: float,
         theirs: float,
         labelled: bool = True,
+        alarm: float | None = None,
     ) -> None:
-        """Count a caller's badness in some rows; `labelled`: it is an event of the alarm."""
+        """Count a caller's badness in some rows.
+
+        Args:
+            rows: of the metric.
+            unit: the caller.
+            arm: its arm.
+            at: when.
+            ours: badness on production, for the certificate.
+            theirs: badness on the candidate.
+            labelled: whether it is an event of the alarm.
+            alarm: badness for the alarm, by default both.
+        """
         if self.units.ignored(unit):
             return
         for row in rows:
             if not labelled:
                 self.units.add(row, unit, arm, ours, theirs)
                 continue
-            before = self.units.count(row, unit, arm, at, ours, theirs)
+            before = self.units.count(
+                row, unit, arm, at, ours, theirs, ours + theirs if alarm is None else alarm
+            )
             if before == -inf:
                 self.arrays["went"][row, arm] += 1
             begin = self.fresh_from(before)
@@ -260,7 +274,7 @@ class Step:
         if self.units.ignored(unit):
             return
         for row in rows:
-            before = self.units.count(row, unit, arm, at, ours, theirs)
+            before = self.units.count(row, unit, arm, at, ours, theirs, 0.0)
             self.arrays["went"][row, arm] += before == -inf
             begin = self.fresh_from(before)
             self.counts[row, begin:, bets.BURSTS] += 1
@@ -436,7 +450,9 @@ class Step:
                 lead += bets.mean_certificate(ours, theirs, share, worse_by, paired=paired)
             if self.units.ignored(unit):
                 continue
-            wealth[self.fresh_from(self.units.count(row, unit, arm, at, ours, theirs)) :] += more
+            wealth[self.fresh_from(self.units.count(row, unit, arm, at, ours, theirs, 0.0)) :] += (
+                more
+            )
 
     # ------------------------------------------------------------ keeping
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from kedge.core.stats import Floats
 
 UNITS = 200_000
-"""Callers (in all rows) of one step: 8 MB of numbers. Beyond, half of the callers are dropped and
+"""Callers (in all rows) of one step: 12 MB of numbers. Beyond, half of the callers are dropped and
 ignored from then on, chosen by a hash that knows nothing of the arm."""
 _FIELDS = {
     "unit": np.uint64,
@@ -29,10 +29,17 @@ _FIELDS = {
     "ours_2": np.float32,
     "theirs_1": np.float32,
     "theirs_2": np.float32,
+    "alarm": np.float32,
+    "alarm_1": np.float32,
+    "alarm_2": np.float32,
 }
 """`last`: when it was counted, Unix seconds. `ours`, `theirs`: badness on production and on the
-candidate since the step began; _1 and _2 as they were at the last look and at the one before."""
-_COUNTS = ("arm", "ours", "theirs", "ours_1", "ours_2", "theirs_1", "theirs_2")
+candidate since the step began, as a certificate counts it: without production's bursts. `alarm`: on
+the caller's arm, as an alarm counts it: all of production's, and the candidate's without its bursts.
+One cut for both would make an outage that both arms share look like the candidate's. _1 and _2 as
+they were at the last look and at the one before."""
+_SUMS = ("ours", "theirs", "alarm")
+_COUNTS = ("arm", *(f"{name}{when}" for name in _SUMS for when in ("", "_1", "_2")))
 _MASK = (1 << 64) - 1
 _ONE, _TWO = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
@@ -78,9 +85,18 @@ class Units:
         """Whether this caller was dropped for want of room."""
         return self.sigma < 1 and pick(unit) >= self.sigma
 
-    def count(self, row: int, unit: int, arm: int, at: float, ours: float, theirs: float) -> float:
+    def count(
+        self,
+        row: int,
+        unit: int,
+        arm: int,
+        at: float,
+        ours: float,
+        theirs: float,
+        alarm: float = 0.0,
+    ) -> float:
         """Count a bad event and return when the caller was counted before in this row; -inf: never."""
-        place = self.add(row, unit, arm, ours, theirs)
+        place = self.add(row, unit, arm, ours, theirs, alarm)
         if place < 0:
             return -inf
         last = self._columns["last"]
@@ -88,7 +104,9 @@ class Units:
         last[place] = at
         return before
 
-    def add(self, row: int, unit: int, arm: int, ours: float, theirs: float) -> int:
+    def add(
+        self, row: int, unit: int, arm: int, ours: float, theirs: float, alarm: float = 0.0
+    ) -> int:
         """Add to a caller's badness and return its place; -1: it was dropped for want of room."""
         place = self._place.get((row, unit), -1)
         if place < 0:
@@ -111,6 +129,7 @@ class Units:
                 columns[name][place] = 0
         self._columns["ours"][place] += ours
         self._columns["theirs"][place] += theirs
+        self._columns["alarm"][place] += alarm
         return place
 
     def of_row(self, row: int) -> dict[str, Floats]:
@@ -132,7 +151,7 @@ class Units:
 
     def looked(self) -> None:
         """Remember the counts as they are at a look."""
-        for name in ("ours", "theirs"):
+        for name in _SUMS:
             self._columns[f"{name}_2"] = self._columns[f"{name}_1"]
             self._columns[f"{name}_1"] = self._columns[name].copy()
 
