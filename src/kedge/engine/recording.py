@@ -179,7 +179,8 @@ class Recording:
                 return
         at = int(self._clock.unix())
         strata = sorted(set(map(_STRATUM, seen)))
-        if not strata and (lost or streak or broken or conduct.routed or conduct.crashes):
+        done = conduct.routed or conduct.crashes or conduct.unasked or conduct.answered
+        if not strata and (lost or streak or broken or done or conduct.late):
             strata = [(state.stratum, state.mirrored is not None)]
         for weight, paired in strata:
             mine = seen if len(strata) == 1 else [

@@ -186,6 +186,7 @@ class Watch:
         if kept.method != METHOD:
             self.restarted = "kedge was upgraded: units are counted differently now"
             self.cursor = kept.cursor
+            self._judge.go_on(*kept.spent)
             return
         if kept.policy != self._policy:  # another policy asks other questions, from the beginning
             self.restarted = "the policy changed"

@@ -264,8 +264,11 @@ class ProcessModel:
             self._calls[number] = _Call(call.expires + longer_s, call.rows, on_late, None)
             self._under_way()
         else:
-            del self._calls[number]
-            on_late(None, 0, UNASKED, False)  # noqa: FBT003 - nothing will be known of it
+            # Through the guard of every callback: the caller is answered below in any case.
+            self._shadows += 1
+            self._settle(
+                self._calls.pop(number)._replace(told=None, shadow=on_late), None, 0, UNASKED, ""
+            )
         call.told(None, 0, "model_late", LATE, False)  # noqa: FBT003
 
     def _late(self, number: int) -> None:
