@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from kedge.core.evidence.bets import LOOK_S, LOOKS
 from kedge.core.evidence.cost_bets import (
     BETS,
     Scale,
@@ -33,7 +34,6 @@ from kedge.core.evidence.cost_judge import (
     LEARN_CALLERS,
     LEARN_UNITS,
     LEAST,
-    LOOKS,
 )
 from kedge.core.stats import log_mixture
 
@@ -108,7 +108,7 @@ def callers(rng: np.random.Generator, world: World) -> dict[str, Times]:
     arm = rng.random(n) < world.share
     teach = rng.random(n) < LEARNERS
     own = np.exp(rng.normal(0, world.level, n))
-    at = [look for look in LOOKS if look <= 86_400]
+    at = [look for look in LOOK_S if look <= 86_400]
     times, sums = np.zeros(n), np.zeros((2, n))
     found = dict.fromkeys(RATIOS, (inf, inf))
     caps = dict.fromkeys(RATIOS, world.cap)
@@ -136,7 +136,7 @@ def callers(rng: np.random.Generator, world: World) -> dict[str, Times]:
                 ours, theirs = mean[0][kept & ~arm], ratio * mean[0][kept & arm]
                 log_e = callers_log_e(ours, theirs, scale)
             if min(len(ours), len(theirs)) >= LEAST:
-                found[name] = _first(found[name], log_e, look / 3600, 2 * len(LOOKS), world.paired)
+                found[name] = _first(found[name], log_e, look / 3600, 2 * LOOKS, world.paired)
     return found
 
 

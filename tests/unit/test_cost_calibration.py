@@ -11,12 +11,13 @@ from math import log
 import numpy as np
 import pytest
 
+from kedge.core.evidence.bets import LOOKS
 from kedge.core.evidence.cost_bets import BETS, Scale, callers_log_e, learned, pairs_log_e
-from kedge.core.evidence.cost_judge import ALPHA, LEARN_UNITS, LOOKS
+from kedge.core.evidence.cost_judge import ALPHA, LEARN_UNITS
 from kedge.core.stats import log_mixture
 
 WORSE_BY = 0.2
-AT_LOOKS = log(2 * len(LOOKS) / ALPHA)
+AT_LOOKS = log(2 * LOOKS / ALPHA)
 RATIOS = (1.0, 1.2, 1.4, 2.0)
 
 

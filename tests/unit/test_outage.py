@@ -43,3 +43,15 @@ def test_a_second_in_which_half_of_both_arms_fail_condemns_no_release(seed: int)
     assert overall(made).verdict != "fail"
     assert made.step is not None
     assert made.step.looks > 0, "the counts were looked at"
+
+
+def test_the_present_step_and_that_of_a_failure_are_never_forgotten() -> None:
+    made = Judge(RULES, paired=False)
+    for weight in (100, 200, 300, 400, 500, 600, 700, 800):
+        made.begin(weight, 0.0)
+    made.begin(100, 1.0)  # back at the oldest
+    made.begin(900, 2.0)
+    made.weight = 100
+    made.begin(1_000, 3.0)
+    assert 100 in made.steps
+    assert len(made.steps) == 8

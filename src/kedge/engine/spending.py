@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from hashlib import blake2b
-
 from kedge.core.evidence.cost_bets import bin_of, fewest
-from kedge.core.values import BUCKETS
+from kedge.core.route import unit_of
 from kedge.core.windows import CallerCost, CostCell
 
 CALLERS = 512
@@ -58,10 +56,6 @@ class Spending:
         """
         every = []
         for unit, (n0, n1, s0, s1) in self._callers.items():
-            digest = blake2b(unit.encode(errors="surrogatepass"), digest_size=8, key=key).digest()
-            number = int.from_bytes(digest)
-            every.append(
-                CallerCost(number >> 1, number % BUCKETS, (int(n0), int(n1)), (s0, s1))
-            )  # a signed 64-bit column holds the unit
+            every.append(CallerCost(*unit_of(key, unit), (int(n0), int(n1)), (s0, s1)))
         kept = fewest(every, CALLERS)
         return kept, self._left_out + len(every) - len(kept)

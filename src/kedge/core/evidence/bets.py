@@ -35,10 +35,10 @@ LABELS = 4
 without an entity of both arms; bursts."""
 CANDIDATE, CALLERS, KEYLESS, BURSTS = range(LABELS)
 
-FIRST_LOOK_S = 600.0
 LOOKS = 23
-"""The looks at callers' counts, at 600 s times 2^(i/2): the last one is after 14 days, the longest
-healthy window."""
+LOOK_S = tuple(600.0 * 2 ** (k / 2) for k in range(LOOKS))
+"""The looks at callers' counts, seconds since the step began: the first after the shortest dwell, the
+last after 14 days, the longest healthy window."""
 LOG_LOOKS = log(LOOKS)
 
 COUNT_CAPS = (1, 4, 16, 64, 256, 1024)

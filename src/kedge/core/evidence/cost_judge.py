@@ -16,8 +16,8 @@ Theory of operation
   step; its arm is still as the hash gave it, so these are an e-process like the requests, and what
   is much dearer is found in seconds. `callers`: each bets once with its mean so far, and w is the
   realised share. Given the numbers on both arms, the product's mean is at most
-  exp(N b (E y0 - E y1)) <= 1. It is no martingale in time, so it is looked at at `LOOKS` only, and
-  needs log(len(LOOKS)) more. The requests without a caller are multiplied into both.
+  exp(N b (E y0 - E y1)) <= 1. It is no martingale in time, so it is looked at at `bets.LOOK_S` only, and
+  needs log(bets.LOOKS) more. The requests without a caller are multiplied into both.
 * Pairs: both releases cost something for one request, so a unit is a factor 1 -+ b (y1 - y0).
 * A step (weight) has bets of its own. Only callers whose arm was not known in an earlier, smaller
   step count in it. Of `fail`, the steps share `ALPHA`; the certificate of a step has `ALPHA`, since
@@ -40,6 +40,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from kedge.core.evidence.bets import LOOK_S, LOOKS
 from kedge.core.evidence.cost_bets import (
     BETS,
     EDGES,
@@ -66,8 +67,6 @@ METHOD = 1
 """Version of this method. Evidence of another version is not continued."""
 LEAST = 5
 """Units on the smaller arm before a verdict: fewer are single callers, whatever the bets say."""
-LOOKS = tuple(600.0 * 2 ** (k / 2) for k in range(23))
-"""When callers are looked at: seconds since the step began, from 10 minutes to 14 days."""
 LEARN_CALLERS = 3
 """Callers of production among them, without which a look is passed over."""
 LEARN_UNITS = 100
@@ -200,7 +199,7 @@ class CostJudge:
         if window.callers and not self._is.keyed:
             self._is = self._but(keyed=True)
             self._begin(window.weight, window.at)
-        while self._is.look < len(LOOKS) and window.at >= self._is.began + LOOKS[self._is.look]:
+        while self._is.look < LOOKS and window.at >= self._is.began + LOOK_S[self._is.look]:
             self._look()
         if window.cells:
             cells = Cells(window.cells)
@@ -238,7 +237,7 @@ class CostJudge:
 
     def end(self) -> None:
         """Look once more: nothing comes any more. It stands for the next look."""
-        if self._is.keyed and self._is.weight >= 0 and self._is.look < len(LOOKS):
+        if self._is.keyed and self._is.weight >= 0 and self._is.look < LOOKS:
             self._look()
 
     def _known_below(self) -> int:
@@ -376,7 +375,7 @@ class CostJudge:
             of_callers=found,
             callers_above=(int((zero >= scale.cap).sum()), int((one >= scale.cap).sum())),
         )
-        self._latch(self._at_look(), looks=len(LOOKS))
+        self._latch(self._at_look(), looks=LOOKS)
 
     # ------------------------------------------------------------ telling
 
@@ -457,7 +456,7 @@ class CostJudge:
         if not any(self.units) and self._scale() is None:
             what = "callers and requests" if of.keyed else "requests"
             told = f"{known} of {LEARN_UNITS} {what} of production that the scale is learned from"
-            due = f"; callers are looked at {LOOKS[of.look % len(LOOKS)] / 60:.0f} min after the step began"
+            due = f"; callers are looked at {LOOK_S[of.look % LOOKS] / 60:.0f} min after the step began"
             return told + (due if of.keyed else "")
         if min(self.units) < LEAST:
             return f"{min(self.units)} of {LEAST} units on the smaller arm"

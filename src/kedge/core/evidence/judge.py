@@ -90,8 +90,7 @@ class Judge:
     def begin(self, weight: int, at: float) -> Step:
         """Go on with the step of this weight, or begin it."""
         self.now = max(self.now, at)
-        if self.weight != weight:
-            self.weight = weight
+        present, self.weight = self.weight, weight
         found = self.steps.get(weight)
         if found is not None:
             return found
@@ -100,7 +99,10 @@ class Judge:
         step.grow(len(self.rows.keys))
         self.steps[weight] = step
         while len(self.steps) > STEPS:
-            oldest = next(iter(self.steps))
+            # Late labels begin an old step again; a failure is excused by its own step only.
+            spared = {failure.weight for failure in self.failures.values()}
+            others = [one for one in self.steps if one not in (weight, present)]
+            oldest = next((one for one in others if one not in spared), others[0])
             self._known = (*self._known, oldest)
             del self.steps[oldest]
         return step
@@ -471,7 +473,8 @@ class Judge:
             sounds = enough & (log_e >= -log(self.rules.alpha))
             if metric == QUALITY and not step.span.paired:
                 plain = self._scaled(step, rows, credit=False)[0]
-                step.uneven = bool((enough & (plain >= -log(self.rules.alpha)))[~sounds].any())
+                unsure = enough & ~sounds & (plain >= -log(self.rules.alpha))
+                step.arrays["uneven"][rows] = unsure.any(axis=1)
             for at in np.flatnonzero(sounds.any(axis=1)):
                 place = int(np.argmax(np.where(sounds[at], log_e[at], -inf)))
                 self._fails(

@@ -63,7 +63,7 @@ class Rows:
             ordinal = self._segments.get(metric, 0) + 1
             if ordinal > SEGMENTS:
                 self.left_out += 1
-                if self.left_out <= REFUSED:
+                if len(self.place[metric]) - SEGMENTS < REFUSED:
                     self.place[metric][segment] = -1
                 return -1
             self._segments[metric] = ordinal

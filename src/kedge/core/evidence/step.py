@@ -101,7 +101,6 @@ class KeptStep(Value, frozen=True, kw_only=True):
     dependence: bytes
     given: tuple[int, int]
     labelled: tuple[int, int]
-    uneven: bool
 
 
 _ARRAYS: dict[str, tuple[tuple[int, ...], type[Any]]] = {
@@ -115,7 +114,7 @@ _ARRAYS: dict[str, tuple[tuple[int, ...], type[Any]]] = {
     "went": ((2,), np.int64),
     "lead": ((3,), np.int64),
     "best": ((), np.float64),
-    "mild": ((), np.float64),
+    "uneven": ((), np.bool_),
 }
 """One row each (metric, segment):
 seconds -- the newest separate seconds in which a unit of the candidate went bad
@@ -129,7 +128,7 @@ went    -- callers that went bad at least once, by arm
 lead    -- callers that the step decides on whose first request, or first label, was bad: of production, of
            the candidate, and in pairs of both
 best    -- the alarm's evidence, scaled so that it sounds at 1/alpha: its logarithm
-mild    -- the ratio that the richest bet of that process bets on
+uneven  -- whether labels that come by arm and outcome could explain what the alarm would say of this row
 """
 
 
@@ -167,8 +166,6 @@ class Step:
         """Predictions that were answered, by arm."""
         self.labelled: Ints = np.zeros(2, dtype=np.int64)
         """Of them, those that have a label."""
-        self.uneven = False
-        """An alarm of labels does not sound only because production's have not all come."""
         self.proof: dict[tuple[str, int], float] = {}
         """By guardrail and row: the callers' certificate at the newest look."""
         self._ticks()
@@ -199,7 +196,7 @@ class Step:
     def look_due(self, at: float) -> bool:
         """Whether callers' counts are to be looked at now. Looks that were missed are one."""
         due = self.looks
-        while due < bets.LOOKS and at - self.began >= bets.FIRST_LOOK_S * 2 ** (due / 2):
+        while due < bets.LOOKS and at - self.began >= bets.LOOK_S[due]:
             due += 1
         if due == self.looks:
             return False
@@ -343,9 +340,9 @@ class Step:
         return True
 
     @property
-    def tracked(self) -> int:
-        """Callers whose first request is known."""
-        return len(self._tracked)
+    def uneven(self) -> bool:
+        """Whether an alarm of labels does not sound only because production's have not all come."""
+        return bool(self.arrays["uneven"].any())
 
     def known(self, row: int) -> tuple[int, int] | None:
         """Return how many callers asked by arm; None where not all of them are known."""
@@ -479,7 +476,6 @@ class Step:
             dependence=self.dependence.save(),
             given=(int(self.given[0]), int(self.given[1])),
             labelled=(int(self.labelled[0]), int(self.labelled[1])),
-            uneven=self.uneven,
         )
 
 
@@ -504,6 +500,5 @@ def load(kept: KeptStep) -> Step:
     step.means = {row: np.frombuffer(found).copy() for row, found in kept.means.items()}
     step.dependence = Dependence(kept.dependence)
     step.given, step.labelled = np.array(kept.given), np.array(kept.labelled)
-    step.uneven = kept.uneven
     step._ticks()  # noqa: SLF001 - its own module
     return step
