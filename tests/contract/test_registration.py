@@ -318,6 +318,15 @@ def test_made_rows_that_a_model_dies_of_are_taken_back(desk: Desk) -> None:
     proof = desk.store.proof(version.digest)
     assert (version.golden, proof.rows) == ("made", "unknown")
     assert proof.inputs["x"] == [0.0, 0.0, 0.0]
+    again, new = desk.register(desk.root / "exit")
+    assert (again.label, new) == ("v1", False), "what is registered stays so"
+
+
+def test_made_rows_that_a_model_dies_of_do_not_refuse_its_golden_rows(desk: Desk) -> None:
+    rows = {"inputs": {"x": [1.0], "word": [None]}}
+    source = misbehaving(desk.root / "exit", "exit", trigger="b")
+    version, _ = desk.register(source, golden=desk.write("g.json", rows))
+    assert (version.golden, desk.store.proof(version.digest).rows) == ("given", "unknown")
 
 
 def test_a_version_of_an_older_kedge_gets_its_mark_when_it_is_registered_again(desk: Desk) -> None:

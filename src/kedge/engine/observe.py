@@ -49,8 +49,17 @@ def quantile_us(bins: Mapping[int, int], q: float) -> int | None:
     return None
 
 
-UNASKED = ("breaker_open", "model_down", "not_loaded", "model_expired", "model_unasked")
-"""Why a request never reached the release that was to answer it: no failure of it, and no unit."""
+UNASKED = (
+    "breaker_open",
+    "model_down",
+    "not_loaded",
+    "model_expired",
+    "model_unasked",
+    "bad_column",
+    "too_large",
+)
+"""Why a request never reached the release that was to answer it: no failure of it, and no unit. The
+last two are the bounds of the frame to its process, which a caller can break and no release."""
 PRODUCTION_ARM = Arm.PRODUCTION.value
 
 

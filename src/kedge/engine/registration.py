@@ -144,7 +144,7 @@ class _Desk:
         try:
             return probe(rows=self._rows)
         except Refused as error:
-            if not self._asked or self._given is not None or error.code not in DEATHS:
+            if not self._asked or self._plain or error.code not in DEATHS:
                 raise
             self._plain = True
             return probe(rows=self._rows)
@@ -155,14 +155,13 @@ class _Desk:
         fields = signature.inputs
         if self._file is not None:
             self._training = read_training(self._file, signature, self._raw)
-        if self._kept is not None:
-            return Offered(golden=self._kept.inputs, rtol=self._kept.rtol, atol=self._kept.atol,
-                           made=self._made(fields, self._kept.inputs))  # fmt: skip
+        source = self._kept or self._given
         if self._given is not None:
             _check_given(self._given, signature)
-            rows = self._given.inputs
-            return Offered(golden=rows, made=self._made(fields, rows), rtol=self._given.rtol,
-                           atol=self._given.atol)  # fmt: skip
+        if source is not None:
+            rows = source.inputs
+            made = {} if self._plain else self._made(fields, rows)
+            return Offered(golden=rows, made=made, rtol=source.rtol, atol=source.atol)
         if self._plain:
             return Offered(golden=blank_rows(fields))
         sample = self._training.rows

@@ -388,7 +388,7 @@ class Serving:
                 found = await remote.predict(request.columns, live.deadlines.timeout_s, alone=True)
             except ModelFailure as caught:
                 failure = caught
-                if failure.code not in ("model_died", "model_down"):
+                if failure.code not in ("model_died", "model_down", "model_unasked"):
                     break
             else:
                 return Answer(choice, *found)
