@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kedge.core.association import MOST_COLUMNS, MOST_INPUTS, Relations
 from kedge.core.facts import Facts, Sample
 from kedge.core.findings import Cause, Estimate, Kind, Suspect
 from kedge.core.hidden import alike, broken, hidden
@@ -48,7 +49,7 @@ def facts(kind: Any, now: dict[str, Any], outcomes: Any) -> Facts:
 def test_every_kind_of_outcome_is_looked_at(kind: str) -> None:
     true = columns(11)
     known = truth(kind, true, 12)
-    assert hidden(facts(kind, true, known), set()) == NOTHING
+    assert hidden(facts(kind, true, known), set()) == NOTHING._replace(asked=True)
     found = hidden(facts(kind, {**true, "a": rng(5).permutation(true["a"])}, known), set())
     assert [each.column for each in found.proven] == ["a"]
 
@@ -81,3 +82,16 @@ def test_findings_carry_the_suspects_as_fields() -> None:
     assert unclear.statement == "world or data: cannot tell; check a, b: said"
     assert unclear.suspects == suspects
     assert unclear.effect == effect
+
+
+def test_what_was_not_looked_at_is_said() -> None:
+    """Too few labels, or more columns and codes than a regression holds: no column is cleared."""
+    true = columns(11)
+    few = np.where(np.arange(N) < 150, truth("binary", true, 12), np.nan)
+    assert not hidden(facts("binary", true, few), set()).asked
+    many = {f"c{n}": rng(n).normal(size=500) for n in range(MOST_COLUMNS + 10)}
+    assert Relations(many, many, list(many)).left_out == 10
+    codes = {f"c{n}": rng(n).integers(0, 40, 500).astype(float) for n in range(MOST_COLUMNS)}
+    wide = Relations(codes, codes, list(codes))
+    assert wide.x.shape[1] <= MOST_INPUTS
+    assert wide.left_out == MOST_COLUMNS - len(wide.names) > 0

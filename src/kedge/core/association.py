@@ -34,6 +34,8 @@ RIDGE = 3.0
 MOST_COLUMNS = 60
 """Columns that are compared, the first in the order that is given: 60 make some 400 weights, and
 their inversion takes a fifth of a second."""
+MOST_INPUTS = 1_000
+"""Inputs that those columns become: a column of codes is up to `CODES` of them. 80 MB a window."""
 ROWS_EACH = 8
 """Labelled rows for each dimension of a test: with fewer its chi-square is no chi-square."""
 
@@ -111,12 +113,20 @@ class Relations:
             now: today's, (m,) each.
             names: which of them, the most important first.
         """
-        self.names = list(names)[:MOST_COLUMNS]
-        self.codings = {name: Coding(before[name]) for name in self.names}
-        parts = [
-            (self.codings[name].inputs(before[name]), self.codings[name].inputs(now[name]))
-            for name in self.names
-        ]
+        self.names: list[str] = []
+        self.codings: dict[str, Coding] = {}
+        parts: list[tuple[Floats, Floats]] = []
+        width = 0
+        for name in names[:MOST_COLUMNS]:
+            coding = Coding(before[name])
+            width += len(coding.mean)
+            if width > MOST_INPUTS:
+                break
+            self.names.append(name)
+            self.codings[name] = coding
+            parts.append((coding.inputs(before[name]), coding.inputs(now[name])))
+        self.left_out = len(names) - len(self.names)
+        """Columns beyond the two bounds: nothing is known of them."""
         ends = np.cumsum([0, *(part.shape[1] for part, _ in parts)])
         self.at = {name: np.arange(ends[k], ends[k + 1]) for k, name in enumerate(self.names)}
         self.x = np.concatenate([one for one, _ in parts], axis=1)
@@ -321,12 +331,15 @@ class Outcomes:
         _, rest = self.known.split(gone)
         left = self.left(gone)
         found = 0.0
+        rows = min(len(side) for side in left)
         for fine in (False, True):
+            width = len(rest) if fine else sum(name not in gone for name in self.known.at)
+            if left[0].shape[1] * (1 + width) * ROWS_EACH >= rows:
+                continue
             pair = [
                 self._moments(side, left[side], gone, rest if fine else None) for side in (0, 1)
             ]
-            if pair[0].shape[1] * ROWS_EACH < min(len(pair[0]), len(pair[1])):
-                found = max(found, _quantile(*_distance(pair, self.units)))
+            found = max(found, _quantile(*_distance(pair, self.units)))
             if found > most:
                 break
         return found

@@ -512,8 +512,14 @@ class _Case:
     def _alike(self) -> bool:
         """Whether a stale or recoded column would look like the changed world."""
         told, unclear = self.judged.text, bool(self.judged.alike)
-        none = "no column that is stale or recoded would look like it"
-        self.tell("hidden", told if unclear else none, "unclear" if unclear else "no")
+        if not unclear:
+            told = "no column that is stale or recoded would look like it"
+            if not self.judged.asked:
+                told = "too few labelled rows to look for columns that are stale or recoded"
+            elif self.judged.left_out:
+                told += f", of all but {self.judged.left_out} columns, which were not looked at"
+        sure = self.judged.asked and not self.judged.left_out and not unclear
+        self.tell("hidden", told, "no" if sure else "unclear")
         if unclear and self.rise is not None:
             self.findings.append(alike(self.judged, self.rise.estimate()))
         return unclear

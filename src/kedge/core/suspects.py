@@ -71,6 +71,10 @@ class Judged(NamedTuple):
     """In words, for the table of evidence."""
     explained: bool = False
     """Whether columns that are broken in another way account for all that changed."""
+    asked: bool = False
+    """Whether the outcomes were asked: it takes `LEAST_LABELS` labelled rows of either window."""
+    left_out: int = 0
+    """Columns that were not looked at: more than a regression holds."""
 
 
 NOTHING = Judged((), (), "")
@@ -147,7 +151,14 @@ class _Judging:
             proven = [found for name in self.names if (found := self._moved(name)) is not None][:1]
         alike = [] if proven else self._alike()
         told = "; ".join(each.text for each in proven or alike)
-        return Judged(tuple(proven), tuple(alike), told, self.explained)
+        return Judged(
+            tuple(proven),
+            tuple(alike),
+            told,
+            self.explained,
+            asked=self.outcomes is not None,
+            left_out=self.relations.left_out,
+        )
 
     # ------------------------------------------------------------ among the columns
 
