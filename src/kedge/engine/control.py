@@ -23,19 +23,24 @@ from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from kedge.core import commands
 from kedge.core.commands import (
     Abort,
     AnyCommand,
     AnyEvent,
+    Certify,
     Configure,
     Drill,
     Fail,
+    Follow,
+    Freeze,
     Pause,
     Promote,
     Promoted,
     Return,
     Rollback,
     RolledBack,
+    Thaw,
 )
 from kedge.core.errors import KedgeError, NotAcknowledged, Refused, Stale
 from kedge.core.holding import Need, needs
@@ -59,7 +64,7 @@ command was written, so twenty in a row is a machine fighting us, not an operato
 
 ALWAYS = (Rollback, Return)
 """What flips whatever happens: nothing delays it for long, and a lost race is run again."""
-UNPREPARED = (Configure, Pause, Abort, Fail)
+UNPREPARED = (Configure, Pause, Abort, Certify, Fail, Freeze, Thaw, Follow, commands.Hold)
 """What needs no replica to load anything: callers are answered by nothing new after it. A replica
 that is silent or cannot load a candidate must not keep a rollout from being held or ended."""
 MEASURED = (Rollback, Drill, Return)
