@@ -75,7 +75,13 @@ def replay_of(
               if row.inputs and row.production == state.production and row.arm == "production")  # fmt: skip
     watch = Watch(asked)
     answers: dict[str, Said] = {}
-    asyncio.run(_ask(place, asked, release, logged, watch, answers, say, online))
+    incomplete = asyncio.run(_ask(place, asked, release, logged, watch, answers, say, online))
+    if incomplete and not answers:
+        raise Refused(
+            f"none of the {incomplete:,} predictions logged within {since} is of a request that was logged whole",
+            code="nothing_logged",
+            hint=f"answers of {release.label} depend on the rows of a request: set log.sample of {endpoint} to 100",
+        )
     if not answers and not watch.totals:
         raise Refused(
             f"no prediction of r{state.production} was logged within {since}", code="nothing_logged",
@@ -84,30 +90,39 @@ def replay_of(
     _fold_labels(place, asked, watch, answers, now)
     watch.end()
     facts = watch.facts(now)
-    return {**describe(asked, watch, decide(asked, facts), facts), "replayed": len(answers)}
+    return {
+        **describe(asked, watch, decide(asked, facts), facts),
+        "replayed": len(answers),
+        "incomplete": incomplete,
+    }
 
 
 async def _ask(
     place: Workplace, state: State, release: Release, logged: Iterable[JoinRow], watch: Watch,
     answers: dict[str, Said], say: Say, online: Online,
-) -> None:  # fmt: skip
+) -> int:  # fmt: skip
+    """Ask and fold; return how many predictions could not be asked as they were sent."""
     source = batches(logged, BATCH)
     batch = next(source, None)
+    incomplete = 0
     if batch is None:
-        return
+        return incomplete
     as_sent = not merges(place, release)
     async with loaded(place, state, release, online) as model:
         number = asked = 0
         while batch is not None:
             asked += len(batch)
             theirs = await answered(model, release, batch, as_sent=as_sent)
+            pairs = _complete(batch, theirs)
+            incomplete += len(batch) - len(pairs)
             # A second is what the judge takes for one event when much fails in it: so its own window.
-            for _, second in groupby(_complete(batch, theirs), key=lambda pair: int(pair[0].at)):
+            for _, second in groupby(pairs, key=lambda pair: int(pair[0].at)):
                 number += 1
                 watch.fold(_window(state, list(second), number, answers))
             if asked % (40 * BATCH) < len(batch):
                 say(f"{asked:,} predictions asked again")
             batch = next(source, None)
+    return incomplete
 
 
 def _complete(

@@ -73,7 +73,11 @@ def replay(context: Context, endpoint: str, release: str, since: str) -> None:
     found = replay_of(
         context.place(), endpoint, release, since, online=context.online, say=context.say
     )
-    context.out(found, f"{found['replayed']:,} predictions asked again\n{evidence_text(found)}")
+    left = found["incomplete"]
+    more = f"; {left:,} left out, of requests that were not logged whole" if left else ""
+    context.out(
+        found, f"{found['replayed']:,} predictions asked again{more}\n{evidence_text(found)}"
+    )
 
 
 @click.group()

@@ -124,3 +124,4 @@ def test_as_its_own_shadow_and_in_a_replay_it_agrees_with_itself(serving: Site) 
         60,
     )
     assert again["agreement"]["raw"] == 1.0
+    assert again["incomplete"] == 0, "one row a request: each was logged whole"
