@@ -102,6 +102,8 @@ class Contrasting:
         self._sent: list[list[int]] | None = None
         self._step = BATCH
         self._request_of: dict[int, list[int]] | None = None
+        self._computed: tuple[Transform, list[int], Mapping[str, NDArray[Any]]] | None = None
+        """The request whose features were computed last, with them."""
         self.found = Cells()
 
     def gather(self, new: Release, old: Release | None) -> Cells:
@@ -199,17 +201,25 @@ class Contrasting:
             online = self._strict()
         found = dict.fromkeys(some, np.nan)
         unread: list[KedgeError] = []
+        unasked = set(some)
         as_sent = not merges(self._place, release)
         async with loaded(self._place, self._state, release, online) as model:
             for part in self._parts(some, as_sent=as_sent):
                 rows = [self._today.rows[n] for n in part]
                 got = await answered(model, release, rows, as_sent=as_sent)
-                unread += [one for one in got if isinstance(one, KedgeError) and one.code in UNREAD]
+                unasked.difference_update(part)
+                unread += [
+                    one
+                    for n, one in zip(part, got, strict=True)
+                    if n in found and isinstance(one, KedgeError) and one.code in UNREAD
+                ]
                 if unread and (len(unread) == len(some) or unread[-1].code == "features_outage"):
                     raise unread[-1]
                 found |= {
                     n: self._read(one) for n, one in zip(part, got, strict=True) if n in found
                 }
+        whole = ModelFailure("some rows of its request were not logged", code=INCOMPLETE)
+        unread += [whole] * len(unasked)
         if unread:
             self._fault(f"{release.label} could not be replayed on {len(unread):,} of {len(some):,} requests",
                         unread[-1])  # fmt: skip
@@ -469,8 +479,12 @@ class Contrasting:
         part = self._request_of.get(n)
         if part is None:
             raise ModelFailure("some rows of its request were not logged", code=INCOMPLETE)
-        made = _made(transform, logged_columns(release, [self._today.rows[m] for m in part]))
-        at = part.index(n)
+        # Rows of a request come one after another: each request is computed once, not once a row.
+        last = self._computed
+        if last is None or last[0] is not transform or last[1] is not part:
+            rows = [self._today.rows[m] for m in part]
+            last = self._computed = transform, part, _made(transform, logged_columns(release, rows))
+        made, at = last[2], part.index(n)
         return {name: column[at : at + 1] for name, column in made.items()}
 
     def _fault(self, what: str, error: KedgeError) -> None:
