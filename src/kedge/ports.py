@@ -319,6 +319,20 @@ class Hold(Value, frozen=True):
     """Grows with each try, so that an old failure can be told from a new one."""
 
 
+class ProcessFault(Value, frozen=True):
+    """A fault that one part of a process survived, counted since the process started."""
+
+    place: str
+    """What failed, as a dotted name: `replica.step`, `supervisor.start.w0`."""
+    text: str
+    """The newest error: its class and its message."""
+    count: int
+    at: str
+    """When it last happened."""
+    standing: bool = True
+    """Whether it still stands: its step has not succeeded since."""
+
+
 class Member(Value, frozen=True):
     """What a replica says of itself. Written whole, so that it can never be half true."""
 
@@ -345,6 +359,10 @@ class Member(Value, frozen=True):
     without a load."""
     unwritten: str = ""
     """Why what it counted cannot be written; empty when it can."""
+    faults: tuple[ProcessFault, ...] = ()
+    """Faults that its loops survived."""
+    limited: dict[str, int] = {}
+    """How often each bound refused or dropped something since it started, by the bound's name."""
 
 
 class Roster(Protocol):

@@ -218,7 +218,25 @@ def status_text(item: dict[str, Any]) -> str:
             )
     lines += _alert_lines(item["alerts"])
     lines += [f"  !           {fault}" for fault in item["faults"]]
+    lines += _process_lines(item["processes"])
     return "\n".join(lines)
+
+
+def _process_lines(processes: list[dict[str, Any]]) -> list[str]:
+    """What the processes of the roster survived, and what their bounds refused."""
+    lines = []
+    for process in processes:
+        lines += [
+            f"  {'!' if fault['standing'] else 'past fault':11} {process['name']}: {fault['place']} failed "
+            f"{fault['count']} times, last at {fault['at']}: {fault['text']}"
+            for fault in process["faults"]
+        ]
+        if process["limited"]:
+            counts = ", ".join(
+                f"{bound} {count}" for bound, count in sorted(process["limited"].items())
+            )
+            lines.append(f"  refused     {process['name']}: {counts}")
+    return lines
 
 
 def _readiness(item: dict[str, Any]) -> str:

@@ -40,6 +40,7 @@ from kedge.engine.drills import Schedule, Start
 from kedge.engine.inquiry import Inquiry
 from kedge.engine.models import Pool
 from kedge.engine.patrol import Patrol
+from kedge.engine.process_faults import ProcessFaults
 from kedge.engine.readiness import Readiness
 from kedge.engine.recording import Recording
 from kedge.engine.replica import Replica
@@ -103,6 +104,7 @@ def run_worker(
     )  # fmt: skip
     serving = Serving(place.clock.monotonic)
     signal_ = place.ledger_signal()
+    faults = ProcessFaults(place.clock, signal_.wake)
     spool = Spool(state_dir / RECORDS_DIR / SPOOL, member.name.replace("/", "."))
 
     def spooled(rows: Sequence[JoinRow]) -> int:
@@ -115,7 +117,7 @@ def run_worker(
     replica = Replica(
         member=member, slot=slot, ledger=place.ledger, stamp=place.ledger.stamp, roster=place.roster,
         disk=place.disk, pool=pool, serving=serving, signal=signal_,
-        contract=contract_of, clock=place.clock, lease_s=server.lease_s,
+        contract=contract_of, clock=place.clock, lease_s=server.lease_s, faults=faults,
         recording=Recording(member.name, windows=place.windows, evidence=place.evidence,
                             spool=spooled, lives=serving.lives, clock=place.clock),
     )  # fmt: skip
@@ -191,7 +193,7 @@ def run_supervisor(
             workers=worker_commands(server, online, run_dir, state_dir, listener.fileno()),
             listener_fd=listener.fileno(), host_command=host_command(state_dir, online),
             others=control_command(config) if with_control else {}, orphans=orphans,
-            environment=process.environment(),
+            environment=process.environment(), faults=ProcessFaults(place.clock, signal_.wake),
         )  # fmt: skip
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: supervisor.stop())

@@ -33,6 +33,7 @@ from kedge.core.route import Plan, Reason, compile_plan
 from kedge.core.values import Placement, Stage, State
 from kedge.engine.models import Handle, Pool
 from kedge.engine.pins import HostDisk, Pin
+from kedge.engine.process_faults import ProcessFaults
 from kedge.engine.recording import Recording
 from kedge.engine.serving import Live, Serving
 from kedge.ports import Book, Clock, Ledger, Member, Roster, Signal
@@ -57,7 +58,7 @@ class Replica:
     def __init__(
         self, *, member: Member, slot: str, ledger: Ledger, stamp: Callable[[], object], roster: Roster,
         disk: HostDisk, recording: Recording, pool: Pool, serving: Serving, signal: Signal,
-        contract: Callable[[State], object], clock: Clock,
+        contract: Callable[[State], object], clock: Clock, faults: ProcessFaults,
         lease_s: float = LEASE_S,
     ) -> None:  # fmt: skip
         self._member = member
@@ -72,6 +73,7 @@ class Replica:
         self._signal = signal
         self._contract = contract
         self._clock = clock
+        self._faults = faults
         self._lease_s = lease_s
         self._book = Book(states=disk.remembered())
         self._pins: dict[str, Pin] = {}
@@ -105,8 +107,9 @@ class Replica:
                     self._step()
                 if due:
                     self._due = self._clock.monotonic() + BEAT_S / 4
+                self._faults.clear("replica.step")
             except Exception as error:  # noqa: BLE001 - the thread must live; the fault is published and logged
-                self._note_fault(f"{type(error).__name__}: {error}")
+                self._faults.note("replica.step", error)
                 self._stopping.wait(0.1)
         self._remember()
         self._last_words()
@@ -255,9 +258,16 @@ class Replica:
             "holds": self._pool.holds(),
             "lease": lease,
             "unwritten": self._recording.unwritten,
+            "faults": self._faults.faults,
+            "limited": self._faults.limited,
             "loads": self._pool.loads,
         }  # fmt: skip
-        changed = any(getattr(self._member, name) != value for name, value in said.items())
+        # Counts move all the time: they are written with the next beat.
+        changed = any(
+            getattr(self._member, name) != value
+            for name, value in said.items()
+            if name != "limited"
+        )
         if not changed and now - self._published.beat_at < BEAT_S:
             return
         swapped = said["epochs"] != self._member.epochs or said["pinned"] != self._member.pinned

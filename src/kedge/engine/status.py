@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from kedge.core.alerts import Alert
 from kedge.core.back import returned
 from kedge.core.guards import next_step, promised
@@ -79,6 +81,16 @@ def describe(
             for alert in alerts
         ],
         "faults": _faults(state, serving, pins, now),
+        "processes": [
+            {
+                "name": member.name,
+                "kind": member.kind,
+                "faults": [msgspec.structs.asdict(fault) for fault in member.faults],
+                "limited": member.limited,
+            }
+            for member in members
+            if member.faults or member.limited
+        ],
     }
 
 

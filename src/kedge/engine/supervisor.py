@@ -23,6 +23,7 @@ from kedge.core.values import ActorKind, Placement, State
 from kedge.engine.control import SILENT_S
 from kedge.engine.models import socket_of
 from kedge.engine.pins import HostDisk
+from kedge.engine.process_faults import ProcessFaults
 from kedge.ports import Book, Clock, Ledger, Member, Note, Roster, Signal
 
 log = structlog.get_logger("kedge.supervisor")
@@ -110,7 +111,8 @@ class Supervisor:
         self, *, member: Member, ledger: Ledger, stamp: Callable[[], object], roster: Roster,
         disk: HostDisk, signal_: Signal, clock: Clock, run_dir: Path, log_dir: Path,
         workers: Mapping[str, Command], listener_fd: int | None, host_command: HostCommand,
-        others: Mapping[str, Command], environment: Mapping[str, str], orphans: tuple[Member, ...] = (),
+        others: Mapping[str, Command], environment: Mapping[str, str], faults: ProcessFaults,
+        orphans: tuple[Member, ...] = (),
     ) -> None:  # fmt: skip
         self._member = member
         self._ledger = ledger
@@ -119,6 +121,7 @@ class Supervisor:
         self._disk = disk
         self._signal = signal_
         self._clock = clock
+        self._faults = faults
         self._run_dir = run_dir
         self._log_dir = log_dir
         self._host_command = host_command
@@ -326,7 +329,13 @@ class Supervisor:
         self._beat_at = now
         try:
             self._roster.publish(
-                msgspec.structs.replace(self._member, beat_at=now, ledger_at=self._contact)
+                msgspec.structs.replace(
+                    self._member,
+                    beat_at=now,
+                    ledger_at=self._contact,
+                    faults=self._faults.faults,
+                    limited=self._faults.limited,
+                )
             )
             for member in self._roster.members():
                 if self._died(member, now):
