@@ -30,7 +30,7 @@ from kedge.adapters.records.store import SPOOL
 from kedge.adapters.sql.signal import DirectorySignal
 from kedge.alarming import alerting_of
 from kedge.core.codec import encode
-from kedge.core.errors import BadConfig, Refused, Unavailable
+from kedge.core.errors import BadConfig, KedgeError, Refused, Unavailable
 from kedge.core.generations import Online
 from kedge.core.records import JoinRow
 from kedge.core.values import ActorKind, Release, Stage, State
@@ -52,7 +52,7 @@ from kedge.gateway.app import Gateway
 from kedge.gateway.decode import Contract
 from kedge.gateway.infer import Bounds
 from kedge.gateway.worker import serve, take_over
-from kedge.ports import Member
+from kedge.ports import Member, Roster
 from kedge.readying import checker, gate_of
 from kedge.settings import Alerts, Server, is_loopback
 from kedge.wiring import Workplace, host_name
@@ -124,14 +124,28 @@ def run_worker(
     bounds = Bounds(
         body=int(server.max_body_mb * 2**20), requests=server.max_in_flight, body_s=30.0
     )
-    gateway = Gateway(
-        serving, bounds, ready=lambda: replica.started.is_set() and bool(serving.lives())
-    )
+    gateway = Gateway(serving, bounds, ready=lambda: bool(serving.lives()))
     try:
         serve(gateway, replica, listener, drain_s=server.drain_s,
-              handoff=run_dir / f"{slot}.handoff", on_loop=links.bind)  # fmt: skip
+              handoff=run_dir / f"{slot}.handoff", on_loop=links.bind,
+              served=lambda: served_beside(place.roster, member))  # fmt: skip
     finally:
         pool.close()
+
+
+def served_beside(roster: Roster, own: Member) -> set[str]:
+    """The endpoints that the other living workers of this host serve."""
+    try:
+        members = roster.members()
+    except KedgeError:
+        return set()
+    return {
+        endpoint
+        for member in members
+        if (member.kind, member.host) == ("gateway", own.host) and member.pid != own.pid
+        and is_worker(member.pid)
+        for endpoint in (*member.epochs, *member.pinned)
+    }  # fmt: skip
 
 
 class Links:
@@ -193,6 +207,7 @@ def run_supervisor(
             workers=worker_commands(server, online, run_dir, state_dir, listener.fileno()),
             listener_fd=listener.fileno(), host_command=host_command(state_dir, online),
             others=control_command(config) if with_control else {}, orphans=orphans,
+            drain_s=server.drain_s, close_door=listener.close,
             environment=process.environment(), faults=ProcessFaults(place.clock, signal_.wake),
         )  # fmt: skip
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -45,7 +45,7 @@ class Server(Value, frozen=True):
     lease_s: float = 30.0
     """How long a gateway that cannot hear from the ledger gives a candidate its share."""
     drain_s: float = 1.0
-    """How long a stopping worker goes on answering on open connections."""
+    """How long a stopping worker goes on answering on open connections; what it accepted is answered after that."""
 
     @property
     def loopback(self) -> bool:

@@ -87,6 +87,8 @@ class Replica:
         self._due = 0.0
         self.started = threading.Event()
         """Set once everything that can be served from what is known is served."""
+        self.missing: dict[str, bool] = {}
+        """Endpoints that should be served and are not yet, each with whether its load has failed."""
 
     def stop(self) -> None:
         """End the thread after its present step."""
@@ -179,14 +181,18 @@ class Replica:
         for name, state in states.items():
             self._serve(state, wishes[name], lease=lease, pinned=name in self._pins)
         self._publish(states, lease)
-        if not self.started.is_set() and self._all_served(states):
-            self.started.set()
+        if not self.started.is_set():
+            self.missing = self._missing(states)
+            if not self.missing:
+                self.started.set()
 
-    def _all_served(self, states: dict[str, State]) -> bool:
-        return all(
-            state.production is None or self._serving.live(name) is not None
+    def _missing(self, states: dict[str, State]) -> dict[str, bool]:
+        failed = {(h.endpoint, h.release) for h in self._pool.holds() if h.state == "failed"}
+        return {
+            name: (name, state.production) in failed
             for name, state in states.items()
-        )
+            if state.production is not None and self._serving.live(name) is None
+        }
 
     def _serve(self, state: State, wishes: tuple[Need, ...], *, lease: bool, pinned: bool) -> None:
         """Swap the row in if it is not served yet and what it needs is ready."""

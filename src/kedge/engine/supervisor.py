@@ -32,6 +32,7 @@ BACKOFF_S = (0.0, 0.2, 1.0, 5.0, 15.0, 30.0)
 """Before the n-th start in a row of something that lived for less than `STEADY_S`."""
 STEADY_S = 10.0
 STOP_S = 15.0
+"""How long a child has to end after SIGTERM; workers have the time of their drain besides."""
 BEAT_S = 1.0
 LINGER_S = 10.0
 """How long a model process stays after the last row that needed it: in-flight requests of
@@ -112,7 +113,7 @@ class Supervisor:
         disk: HostDisk, signal_: Signal, clock: Clock, run_dir: Path, log_dir: Path,
         workers: Mapping[str, Command], listener_fd: int | None, host_command: HostCommand,
         others: Mapping[str, Command], environment: Mapping[str, str], faults: ProcessFaults,
-        orphans: tuple[Member, ...] = (),
+        drain_s: float, close_door: Callable[[], None], orphans: tuple[Member, ...] = (),
     ) -> None:  # fmt: skip
         self._member = member
         self._ledger = ledger
@@ -126,6 +127,8 @@ class Supervisor:
         self._log_dir = log_dir
         self._host_command = host_command
         self._environment = environment
+        self._drain_s = drain_s
+        self._close_door = close_door
         self._orphans = list(orphans)
         self._book = Book(states=disk.remembered())
         self._seen: object = None
@@ -357,17 +360,20 @@ class Supervisor:
 
     def _stop_all(self) -> None:
         """Workers first, so that their models outlive their last request."""
-        self._stop_some(list(self.children.values()))
-        self._stop_some(list(self.hosts.values()))
+        self._stop_some(list(self.children.values()), STOP_S + self._drain_s)
+        self._stop_some(list(self.hosts.values()), STOP_S)
         try:
             self._roster.leave(self._member.name)
         except KedgeError as error:
             log.warning("supervisor.roster_lost", fault=str(error))
 
-    def _stop_some(self, children: list[Child]) -> None:
+    def _stop_some(self, children: list[Child], within_s: float) -> None:
         for child in children:
             child.tell(signal.SIGTERM)
-        deadline = self._clock.monotonic() + STOP_S
+        # The workers answer who waits in the socket; while it is open here, more would come and
+        # be cut off at the end.
+        self._close_door()
+        deadline = self._clock.monotonic() + within_s
         for child in children:
             if child.process is None:
                 continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from importlib.metadata import version as distribution_version
 from typing import Any
@@ -36,6 +37,8 @@ CLASS_STATUS: dict[type[KedgeError], int] = {
     Unavailable: 503,
     ModelFailure: 500,
 }
+STOPPED = "the worker stops"
+"""Why a request was cancelled at the end of a drain."""
 PATHS_KEPT = 1024
 """Parsed paths kept; a scanner that asks for more only parses again."""
 
@@ -88,6 +91,8 @@ class Gateway:
         self._routes: dict[str, Route] = {}
         self.draining = False
         """Set when the worker is about to stop: answers then ask callers to hang up."""
+        self.refusing = False
+        """Set near the end of a drain: what comes now is refused."""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer one request; whatever goes wrong becomes an answer from the table."""
@@ -95,6 +100,9 @@ class Gateway:
             return
         live = None
         try:
+            if self.refusing:
+                await _discard(receive)
+                raise _stopping()
             path = scope["path"]
             route = self._routes.get(path) or self._remember(path)
             if route.kind == "model/infer":
@@ -107,6 +115,10 @@ class Gateway:
             await self._answer(send, *self._look_up(route))
         except KedgeError as error:
             await self._refuse(send, live, error)
+        except asyncio.CancelledError as error:
+            if error.args != (STOPPED,):
+                raise
+            await self._refuse(send, live, _stopping())
         except Exception as error:  # the caller gets an answer, the log gets the trace
             log.exception("gateway.failed", path=scope["path"])
             await self._refuse(send, live, KedgeError(f"{type(error).__name__}", code="internal"))
@@ -162,7 +174,8 @@ class Gateway:
             case "live":
                 return 200, {"live": True}
             case "ready":
-                return (200, {"ready": True}) if self._ready() else (503, {"ready": False})
+                ready = self._ready() and not self.draining
+                return (200 if ready else 503), {"ready": ready}
             case "index":
                 return 200, [entry for live in self._serving.lives() for entry in _index(live)]
         live = self._live(route.endpoint)
@@ -174,6 +187,16 @@ class Gateway:
             ready = release.number in live.handles
             return (200 if ready else 503), {"name": route.endpoint, "ready": ready}
         return 200, _metadata(live, release.signature, release.flavour)
+
+
+def _stopping() -> Overloaded:
+    return Overloaded("this worker is stopping", code="stopping")
+
+
+async def _discard(receive: Any) -> None:
+    """Read a body to its end: a caller that still sends would see a reset instead of the answer."""
+    while (message := await receive())["type"] == "http.request" and message.get("more_body"):
+        pass
 
 
 def _metadata(live: Live, signature: Signature, flavour: str) -> dict[str, object]:

@@ -12,15 +12,15 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
-from types import FrameType
 
 import structlog
 import uvicorn
 
 from kedge.engine.replica import Replica
 from kedge.gateway.app import Gateway
+from kedge.gateway.http.server import RELIEVE, Server
 
 log = structlog.get_logger("kedge.worker")
 
@@ -29,36 +29,16 @@ KEEP_ALIVE_S = 75
 is they who close an idle connection and no request meets a closing one."""
 START_S = 60.0
 """How long a worker waits for its models before it opens with what it has."""
+LOOK_S = 0.5
+"""How often a worker that waits looks whether other workers serve what it lacks."""
 SWITCH_S = 0.0002
 """A twenty-fifth of Python's default: while another thread loads, reads or counts, a request
 waits at most this long for the interpreter, which is less than the network's own jitter."""
 
 
-class Server(uvicorn.Server):
-    """uvicorn, with a drain: stop accepting, answer on open connections, then close them."""
-
-    def __init__(self, config: uvicorn.Config, gateway: Gateway, drain_s: float) -> None:
-        super().__init__(config)
-        self._gateway = gateway
-        self._drain_s = drain_s
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's
-        """Begin the drain; a second signal ends it at once."""
-        if self._gateway.draining:
-            self.should_exit = True
-            return
-        self._gateway.draining = True
-        threading.Timer(self._drain_s, self._end).start()
-        for server in getattr(self, "servers", ()):
-            server.get_loop().call_soon_threadsafe(server.close)
-
-    def _end(self) -> None:
-        self.should_exit = True
-
-
 def serve(
     gateway: Gateway, replica: Replica, listener: socket.socket, *, drain_s: float,
-    handoff: Path, on_loop: Callable[[], None],
+    handoff: Path, on_loop: Callable[[], None], served: Callable[[], Collection[str]],
 ) -> None:  # fmt: skip
     """Serve until a signal says to stop. Blocks.
 
@@ -70,6 +50,7 @@ def serve(
         handoff: where another supervisor may ask for the listening socket.
         on_loop: called on the serving loop before anything else, so that what belongs to the
             loop can be bound to it.
+        served: the endpoints that other workers of this host serve.
     """
     import uvloop  # noqa: PLC0415 - only a worker needs it, and it is not on every platform
 
@@ -78,34 +59,49 @@ def serve(
     config = uvicorn.Config(
         gateway, loop="uvloop", http="httptools", ws="none", lifespan="off", log_config=None,
         access_log=False, server_header=False, proxy_headers=False, date_header=False,
-        timeout_keep_alive=KEEP_ALIVE_S, timeout_graceful_shutdown=10,
+        timeout_keep_alive=KEEP_ALIVE_S,
     )  # fmt: skip
     server = Server(config, gateway, drain_s)
+    for sig in (signal.SIGTERM, RELIEVE):
+        signal.signal(sig, server.handle_exit)
 
     async def main() -> None:
         on_loop()
         thread = threading.Thread(target=replica.run, name="kedge-replica", daemon=True)
         thread.start()
-        await _wait(replica, server)
+        await _wait(replica, server, served)
         # What is loaded stays: the collector need not look at it again at each pass.
         gc.collect()
         gc.freeze()
-        _offer(listener, handoff)
-        await server.serve(sockets=[listener])
+        if not server.should_exit:
+            _offer(listener, handoff)
+            await server.serve(sockets=[listener])
         replica.stop()
         thread.join(5)
 
     uvloop.run(main())
 
 
-async def _wait(replica: Replica, server: Server) -> None:
+async def _wait(replica: Replica, server: Server, served: Callable[[], Collection[str]]) -> None:
+    """Wait until this worker serves everything, or everything that anyone could.
+
+    It stays closed while it lacks an endpoint that other workers serve: it would take their
+    callers and answer "unknown". One endpoint that cannot be loaded keeps no other waiting.
+    """
     import asyncio  # noqa: PLC0415 - kept beside its only use
 
-    for _ in range(int(START_S / 0.02)):
-        if replica.started.is_set() or server.should_exit:
-            return
+    loop = asyncio.get_running_loop()
+    began = looked = loop.time()
+    while not (replica.started.is_set() or server.should_exit):
         await asyncio.sleep(0.02)
-    log.warning("worker.started_incomplete", after_s=START_S)
+        if loop.time() - looked < LOOK_S:
+            continue
+        looked = loop.time()
+        missing = replica.missing
+        late = looked - began > START_S
+        if (late or (missing and all(missing.values()))) and not missing.keys() & served():
+            log.warning("worker.started_incomplete", missing=sorted(missing))
+            return
 
 
 def _offer(listener: socket.socket, path: Path) -> None:

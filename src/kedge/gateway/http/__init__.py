@@ -1,0 +1,1 @@
+"""HTTP at the callers' side."""

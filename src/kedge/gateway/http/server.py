@@ -1,0 +1,142 @@
+"""The HTTP server of one worker: uvicorn with a drain of its own.
+
+A drain answers every connection that the kernel accepted before it began, within bounds:
+
+1. `drain_s`: every request is answered, and each answer asks its caller to hang up. The listening
+   socket is closed as soon as no connection waits in it.
+2. `REST_S` more: idle connections are closed; requests that are under way, or that wait unread in
+   their socket, are answered.
+3. `REFUSE_S` more: requests that come late are refused with a 503, the last ones under way too.
+
+It ends as soon as no connection is left. uvicorn alone closes connections whose request it has not
+read yet, and their callers see a reset.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import select
+import signal
+import socket
+import struct
+import termios
+from types import FrameType
+from typing import Any
+
+import structlog
+import uvicorn
+
+from kedge.gateway.app import STOPPED, Gateway
+
+log = structlog.get_logger("kedge.worker")
+
+REST_S = 5.0
+"""How long requests that came in time are answered after `drain_s`: two at their usual bound."""
+REFUSE_S = 3.0
+"""How long late requests are refused in words before the process ends."""
+RELIEVED_S = 30.0
+"""How long a relieved worker waits for its idle connections: other workers serve, and a client
+that keeps a connection for longer than this between two requests expects to find it closed."""
+TICK_S = 0.02
+RELIEVE = signal.SIGUSR1
+"""What tells a worker that others serve in its place; SIGTERM tells it to stop."""
+
+
+class Server(uvicorn.Server):
+    """uvicorn, with a drain: stop accepting, answer on open connections, then close them."""
+
+    def __init__(self, config: uvicorn.Config, gateway: Gateway, drain_s: float) -> None:
+        super().__init__(config)
+        self._gateway = gateway
+        self._drain_s = drain_s
+        self._draining: asyncio.Task[None] | None = None
+        self._relieved = False
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's
+        """Begin the drain. A signal to stop shortens the drain of a relieved worker."""
+        if self._gateway.draining:
+            self._relieved = self._relieved and sig == RELIEVE
+            return
+        self._relieved = sig == RELIEVE
+        self._gateway.draining = True
+        servers = getattr(self, "servers", None)
+        if not servers:  # it accepts nothing yet
+            self.should_exit = True
+            return
+        servers[0].get_loop().call_soon_threadsafe(self._begin)
+
+    def _begin(self) -> None:
+        if self._draining is None:
+            self._draining = asyncio.get_running_loop().create_task(self._drain())
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002 - uvicorn's
+        """Close what the drain left."""
+        self._close_door()
+        for connection in list(self.server_state.connections):
+            connection.transport.close()
+        await asyncio.sleep(TICK_S)
+
+    async def _drain(self) -> None:
+        """Drain, then let `main_loop` end."""
+        loop = asyncio.get_running_loop()
+        began, connections = loop.time(), self.server_state.connections
+        while not self.should_exit:
+            bound = RELIEVED_S if self._relieved else self._drain_s
+            late = loop.time() - began - bound
+            if self._relieved or not self._awaited() or late > REST_S + REFUSE_S:
+                self._close_door()
+            if not connections and not self.servers:
+                break
+            open_now: list[Any] = [*connections]
+            for connection in open_now:
+                if busy(connection):
+                    if connection.cycle is not None:
+                        connection.cycle.keep_alive = False
+                elif late >= 0 and not unread(connection):
+                    connection.transport.close()
+            self._gateway.refusing = late > REST_S
+            if late > REST_S + REFUSE_S:
+                log.warning("worker.cut", requests=len(self.server_state.tasks))
+                await self._cut()
+                break
+            await asyncio.sleep(TICK_S)
+        self.should_exit = True
+
+    async def _cut(self) -> None:
+        """Refuse what is still under way."""
+        for task in list(self.server_state.tasks):
+            task.cancel(STOPPED)
+        await asyncio.sleep(TICK_S * 5)
+
+    def _awaited(self) -> bool:
+        """Whether a connection waits to be accepted."""
+        poll = select.poll()
+        for server in self.servers:
+            for listener in server.sockets:
+                poll.register(listener.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
+
+    def _close_door(self) -> None:
+        for server in self.servers:
+            server.close()
+        self.servers = []
+
+
+def busy(connection: Any) -> bool:
+    """Whether a request is under way on a connection, or its head has begun."""
+    cycle = connection.cycle
+    if cycle is not None and not cycle.response_complete:
+        return True
+    scope = connection.scope
+    return scope is not None and (cycle is None or cycle.scope is not scope)
+
+
+def unread(connection: Any) -> bool:
+    """Whether a connection's socket holds bytes that nobody has read yet."""
+    handle = connection.transport.get_extra_info("socket")
+    try:
+        raw = fcntl.ioctl(handle.fileno(), termios.FIONREAD, b"\0" * 4)
+    except (OSError, AttributeError, ValueError):
+        return False  # it is closed already
+    return bool(struct.unpack("i", raw)[0])
