@@ -7,6 +7,7 @@ must be importable there: start them with `--loader models:TestLoader` and `ENVI
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -51,7 +52,7 @@ class Behaviour(msgspec.Struct):
     kind: str = "good"
     """good | raise | exit | hang | spin | nan | inf | wrong_shape | wrong_name | wrong_dtype |
     centred | filled | running | needs_two | one_only | seldom_random | wrong_rows | no_dict | eat | random | print | scribble | load_raise | load_exit | load_hang | load_eat |
-    load_scribble | any.
+    load_scribble | load_second | any.
     "any" does what the first word of the request says."""
     trigger: str | None = None
     sleep_load_s: float = 0.0
@@ -96,6 +97,8 @@ class TestLoader:
                 _eat()
             case "load_scribble":
                 _scribble()
+            case "load_second" if any(word.endswith("-1.sock") for word in sys.argv):
+                raise UnfitModel("a second one does not fit", code="no_such_thing")
         return TestModel(behaviour)
 
 

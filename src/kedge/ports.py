@@ -90,6 +90,8 @@ class Wanted(Value, frozen=True):
     placement: Placement
     until: float
     by: str
+    copies: int = 1
+    """How many processes of it a host should run, where it runs in one."""
 
 
 class Book(Value, frozen=True):
@@ -317,6 +319,8 @@ class Hold(Value, frozen=True):
     detail: str = ""
     attempt: int = 0
     """Grows with each try, so that an old failure can be told from a new one."""
+    copies: int = 0
+    """How many processes of it answer; 0 inline, and from a replica that does not tell."""
 
 
 class ProcessFault(Value, frozen=True):

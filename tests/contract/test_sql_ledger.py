@@ -104,6 +104,7 @@ def test_a_ledger_of_before_the_contract_of_answers_takes_one_at_its_next_promot
     with made.raw() as raw:
         before = raw.execute("SELECT event, hash FROM ledger ORDER BY seq").fetchall()
         raw.execute("ALTER TABLE endpoint DROP COLUMN answers")
+        raw.execute("ALTER TABLE wanted DROP COLUMN copies")
         raw.execute("UPDATE alembic_version SET version_num = '0005'")
     engine.migrate(made.state_dir)
     own = World(made.state_dir)

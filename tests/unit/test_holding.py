@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from kedge.core.commands import Canary, Configure, Drill, Promote, Return, Rollback, Shadow
-from kedge.core.holding import Need, copies, needs, within_window
+from kedge.core.holding import Need, needs, within_window
 from kedge.core.values import AfterPolicy, Placement, Policy, State
 from kedge.testing.samples import AT, endpoint, release, run
 
@@ -23,7 +23,7 @@ SECOND = run(FIRST, Promote(2, override="a test"))
 def held(
     state: State, *wanted: tuple[int, Placement], now: float = NOW
 ) -> list[tuple[int, Placement]]:
-    found = needs(state, wanted, now=now)
+    found = needs(state, tuple((*wish, 1) for wish in wanted), now=now)
     return [(need.release, need.placement) for need in found if not need.beside]
 
 
@@ -47,7 +47,7 @@ def test_production_is_needed_where_its_release_says_and_nothing_is_served_witho
     """It is the only essential one."""
     assert needs(FIRST, now=NOW) == (Need(release=1, placement=INLINE, essential=True),)
     apart = run(endpoint(release(1, placement=PROCESS)), Promote(1))
-    assert needs(apart, now=NOW) == (Need(release=1, placement=PROCESS, essential=True),)
+    assert needs(apart, now=NOW) == (Need(release=1, placement=PROCESS, essential=True, copies=2),)
 
 
 def test_the_way_back_is_held_beside_production() -> None:
@@ -88,7 +88,7 @@ def test_what_a_command_wishes_for_is_held_before_the_ways_back() -> None:
 def test_what_is_needed_for_two_reasons_is_held_once() -> None:
     """And stays essential."""
     assert held(SECOND, (1, INLINE), (2, INLINE)) == [(2, INLINE), (1, INLINE)]
-    assert needs(SECOND, ((2, INLINE),), now=NOW)[0].essential
+    assert needs(SECOND, ((2, INLINE, 1),), now=NOW)[0].essential
 
 
 def test_a_wish_for_a_release_that_is_not_known_yet_is_passed_over() -> None:
@@ -137,10 +137,34 @@ def test_the_three_ways_back_are_held_when_they_differ() -> None:
     assert held(state) == [(1, INLINE), (2, INLINE), (3, INLINE)]
 
 
-def test_only_production_has_a_second_process() -> None:
-    """The death of one must not be an outage; a candidate's death is its own affair."""
-    state = run(SECOND, Canary(3, 100))
-    assert [copies(state, number) for number in (1, 2, 3)] == [1, 2, 1]
+APART = endpoint(*(release(number, placement=PROCESS) for number in (1, 2, 3)))
+
+
+def two(state: State, *wanted: tuple[int, Placement, int], now: float = NOW) -> list[int]:
+    """Which releases one host runs two processes for."""
+    return [need.release for need in needs(state, wanted, now=now) if need.copies == 2]
+
+
+def test_production_and_every_way_back_have_a_second_process_and_a_candidate_has_none() -> None:
+    """What one command makes production has both of its processes before it is."""
+    state = run(APART, Promote(1), Promote(2, override="a test"), Canary(3, 100))
+    assert two(state) == [2, 1]
+    assert two(run(state, Promote(full=True))) == [3, 2]
+    axes = msgspec.structs.replace(state, candidate=None, back=1, back_model=3, back_features=1)
+    assert two(axes) == [2, 1, 3]
+    assert two(state, now=NOW + 15 * DAY) == [2]
+    inline = run(SECOND, Canary(3, 100))
+    assert two(inline) == []
+    assert {need.copies for need in needs(SECOND, now=NOW) if need.beside} == {1}
+
+
+def test_a_wish_says_how_many_processes_a_command_needs() -> None:
+    """A candidate that becomes production gets its second process while it is still a candidate."""
+    state = run(APART, Promote(1), Canary(3, 100))
+    assert two(state) == [1]
+    assert two(state, (3, PROCESS, 2)) == [1, 3]
+    assert [need.release for need in needs(state, ((3, PROCESS, 2),), now=NOW)] == [1, 3]
+    assert two(run(SECOND, Canary(3, 100)), (3, INLINE, 2)) == []
 
 
 @pytest.mark.parametrize("where", [INLINE, PROCESS])
@@ -154,7 +178,8 @@ def test_a_drill_holds_all_that_was_held_before_it(where: Placement) -> None:
     assert {(n.release, n.placement, n.beside) for n in needs(drill, now=NOW)} == {
         (n.release, n.placement, n.beside) for n in needs(three, now=NOW)
     }
-    assert needs(drill, now=NOW)[0] == Need(2, where, essential=True)
+    copies = 2 if where is PROCESS else 1
+    assert needs(drill, now=NOW)[0] == Need(2, where, essential=True, copies=copies)
     late = needs(drill, now=NOW + 15 * DAY)
     assert [(n.release, n.placement) for n in late] == [(2, where), (3, where)]
     assert needs(run(drill, Return()), now=NOW) == needs(three, now=NOW)
@@ -162,8 +187,7 @@ def test_a_drill_holds_all_that_was_held_before_it(where: Placement) -> None:
 
 def test_in_a_drill_both_ends_have_a_process_beside_them_where_they_run_in_one() -> None:
     """Of what is loaded inline there is one process, to be compared with, as before."""
-    apart = endpoint(release(1, placement=PROCESS), release(2, placement=PROCESS))
     inline = endpoint(release(1), release(2))
-    for state, two in ((apart, [1, 2]), (inline, [2])):
+    for state, expected in ((APART, [1, 2]), (inline, [])):
         drill = run(state, Promote(1), Promote(2, override="a test"), Drill(until=9.0))
-        assert [number for number in (1, 2) if copies(drill, number) == 2] == two
+        assert sorted(two(drill)) == expected

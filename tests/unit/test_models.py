@@ -270,9 +270,9 @@ class Place:
         self.lines.append(line)
         return line
 
-    def keep(self, *needs: tuple[int, Placement], state: State = ROW) -> None:
+    def keep(self, *needs: tuple[int, Placement], state: State = ROW, copies: int = 1) -> None:
         """Need exactly this from now on."""
-        wishes = tuple(Need(release=number, placement=at) for number, at in needs)
+        wishes = tuple(Need(release=number, placement=at, copies=copies) for number, at in needs)
         self.pool.keep({"flights": state}, {"flights": wishes})
 
     def loaded(self) -> None:
@@ -452,19 +452,54 @@ def test_a_process_is_connected_to_when_its_socket_is_there_and_ready_when_it_an
 
 
 def test_production_in_a_process_has_a_second_one_beside_it(place: Place) -> None:
-    """Each is connected to as it comes; one is enough to be ready."""
-    production = msgspec.structs.replace(ROW, production=2)
+    """Each is connected to as it comes; one is enough to be ready, and it is told how many are."""
     place.says(0)
-    place.keep((2, PROCESS), state=production)
+    place.keep((2, PROCESS), copies=2)
     place.lines[0].ready = True
-    place.keep((2, PROCESS), state=production)
-    assert place.state(2, PROCESS) == "ready"
+    place.keep((2, PROCESS), copies=2)
+    hold = place.hold(2, PROCESS)
+    assert hold is not None
+    assert (hold.state, hold.copies) == ("ready", 1)
+    assert not place.pool.settled, "the second is still to come"
     place.says(1)
-    place.keep((2, PROCESS), state=production)
+    place.keep((2, PROCESS), copies=2)
     assert [line.path.name for line in place.lines] == ["flights-r2-0.sock", "flights-r2-1.sock"]
+    place.lines[1].ready = True
+    place.keep((2, PROCESS), copies=2)
+    hold = place.hold(2, PROCESS)
+    assert hold is not None
+    assert (hold.state, hold.copies) == ("ready", 2)
+    assert place.pool.settled
+
+
+def test_a_second_process_that_cannot_load_says_why_while_the_first_answers(place: Place) -> None:
+    """A promotion that waits for it must not wait for two minutes."""
+    place.says(0)
+    place.keep((2, PROCESS), copies=2)
+    place.lines[0].ready = True
+    place.says(1, state="failed", detail="no memory", pid=7)
+    place.keep((2, PROCESS), copies=2)
+    hold = place.hold(2, PROCESS)
+    assert hold is not None
+    assert (hold.state, hold.copies, hold.detail, hold.attempt) == ("ready", 1, "no memory", 7)
+    assert place.pool.settled
+
+
+def test_a_second_process_that_is_not_wanted_any_more_is_hung_up_on_after_a_while(
+    place: Place,
+) -> None:
+    """A promotion was refused: the candidate has one process again, and nobody dials the other."""
+    place.says(0)
+    place.says(1)
+    place.keep((2, PROCESS), copies=2)
+    place.keep((2, PROCESS))
+    assert [line.open for line in place.lines] == [True, True]
+    place.clock.at = GRACE_S + 0.1
+    place.keep((2, PROCESS))
+    assert [line.open for line in place.lines] == [True, False]
     handle = place.pool.handle("flights", 2, PROCESS)
     assert handle is not None
-    assert len(handle.remotes) == 2
+    assert len(handle.remotes) == 1
 
 
 def test_a_process_that_cannot_load_says_why(place: Place) -> None:

@@ -4,10 +4,11 @@ Theory of operation
 -------------------
 * `decide` is asked about the row as it stands; a "no" is raised before anything is touched.
 * Two-phase: what the row would need is wished for (`want`), every replica known loads it,
-  answers its golden rows and says it is ready; only then the row moves. A forward move, and
-  the start of a drill, are refused when a replica fails or is silent. A rollback, and the return
-  from a drill, are never refused for that: they say which replica is cold and for how long, give
-  it time to load, and flip in any case.
+  answers its golden rows and says it is ready; only then the row moves. What becomes production
+  in a process has both of its processes by then. A forward move, and the start of a drill, are
+  refused when a replica fails or is silent. A rollback, and the return from a drill, are never
+  refused for that: they say which replica is cold and for how long, give it time to load, and
+  flip in any case. They never wait for a second process where the first is warm.
 * The row moves by compare-and-set with the epoch that was decided on. Losing the race is an
   answer ("stale: now at epoch N, by X"), except for a rollback, which always means "back" and
   decides again, and a return, which means "as before the drill".
@@ -22,6 +23,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any, NamedTuple
+
+from msgspec.structs import replace
 
 from kedge.core import commands
 from kedge.core.commands import (
@@ -55,6 +58,9 @@ PREPARE_S = 120.0
 """How long a forward move waits for the slowest replica to load."""
 COLD_S = 60.0
 """How long a cold rollback waits for a replica to load before it flips all the same."""
+SECOND_S = 5.0
+"""How long a cold rollback waits for a second process once each replica has a first: both load at
+the same time, and production is wrong as long as it waits."""
 RETRIED_S = 10.0
 """How long an old failure may stand before it counts as the answer to a new command."""
 ACK_S = 10.0
@@ -271,6 +277,8 @@ class Control:
             name: self._prepare(states[name], after, commands[name], members, by)
             for name, (_, after) in moves.items()
         }
+        for name, (_, after) in moves.items():  # a wish of the first may have run out meanwhile
+            self._prepare(states[name], after, commands[name], members, by)
         prepared = self._clock.monotonic()
         changes = [Change(name, events, states[name].epoch) for name, (events, _) in moves.items()]
         entries = self._ledger.append_all(changes, by=by, reason=reason, at=at, head=head)
@@ -357,13 +365,21 @@ class Control:
         """Wait until every replica holds what the new row serves. Returns who was cold, and why."""
         if isinstance(command, UNPREPARED) or after.stage is Stage.EMPTY or not members:
             return {}
-        serves = [need for need in needs(after, now=self._clock.unix())
-                  if need.release in (after.production, after.candidate)]  # fmt: skip
+        # Of what is production already, one process is enough here: it does not become it.
+        serves = [
+            first_of(need) if need.release == state.production else need
+            for need in needs(after, now=self._clock.unix())
+            if need.release in (after.production, after.candidate)
+        ]
         lacks = lacking(members, state.endpoint, serves)
         if not lacks:
             return {}
         missing = {name: lack.text for name, lack in lacks.items()}
         rollback = isinstance(command, ALWAYS)
+        if rollback and not lacking(members, state.endpoint, [*map(first_of, serves)]):
+            self._say("a rollback does not wait for a second process: "
+                      + "; ".join(f"{name}: {text}" for name, text in sorted(missing.items())))  # fmt: skip
+            return {}
         self._announce(missing, after, rollback=rollback)
         patience = self._cold_s if rollback else self._prepare_s
         left = self._await_ready(state.endpoint, serves, members, patience, by, rollback=rollback)
@@ -394,7 +410,8 @@ class Control:
         """Wish, wait, and say who is still not ready and why."""
         started = self._clock.monotonic()
         deadline = started + patience
-        renew = 0.0
+        renew, first_at = 0.0, None
+        firsts = [*map(first_of, serves)]
         old = attempts(members, endpoint, serves)
         while True:
             now = self._clock.monotonic()
@@ -403,7 +420,7 @@ class Control:
                 for need in serves:
                     self._ledger.want(Wanted(
                         endpoint=endpoint, release=need.release, placement=need.placement,
-                        until=self._clock.unix() + 15.0, by=by,
+                        until=self._clock.unix() + 15.0, by=by, copies=need.copies,
                     ))  # fmt: skip
             known = {m.name: m for m in replicas(self._roster.members())}
             present = tuple(known[m.name] for m in members if m.name in known)
@@ -421,6 +438,10 @@ class Control:
                 return left | (silent if not rollback else {})
             if rollback and left.keys() <= failed | silent.keys():
                 return left
+            if rollback and not lacking(present, endpoint, firsts):
+                first_at = now if first_at is None else first_at
+                if now - first_at >= SECOND_S:
+                    return left
             self._signal.wait(0.05)
 
     # ------------------------------------------------------------ after the flip
@@ -509,12 +530,22 @@ def lacking(members: tuple[Member, ...], endpoint: str, serves: list[Need]) -> d
     for member in members:
         for need in serves:
             hold = _hold(member, endpoint, need.release, need.placement)
-            if hold is not None and hold.state == "ready":
+            if hold is not None and hold.state == "ready" and not _is_short(hold, need):
                 continue
             known = found.get(member.name)
             if known is None or known.code is not Unready.FAILED:
                 found[member.name] = _lack(hold, need)
     return found
+
+
+def first_of(need: Need) -> Need:
+    """The same need, met by one process: enough to answer, until that one dies."""
+    return replace(need, copies=1)
+
+
+def _is_short(hold: Hold, need: Need) -> bool:
+    """Whether some of its processes answer and not all; a replica that does not tell has all."""
+    return 0 < hold.copies < need.copies
 
 
 def _lack(hold: Hold | None, need: Need) -> Lack:
@@ -523,6 +554,11 @@ def _lack(hold: Hold | None, need: Need) -> Lack:
         return Lack(Unready.NOT_LOADED, f"not loaded {where}")
     if hold.state == "failed":
         return Lack(Unready.FAILED, f"failed: {hold.detail} (r{need.release})")
+    if _is_short(hold, need):
+        text = f"{hold.copies} of {need.copies} processes ready"
+        if hold.detail:
+            return Lack(Unready.FAILED, f"{text}, failed: {hold.detail} (r{need.release})")
+        return Lack(Unready.LOADING, f"{text} {where}")
     return Lack(Unready.LOADING, f"{f'{hold.state} {hold.detail}'.strip()} {where}")
 
 
@@ -536,7 +572,7 @@ def attempts(
         for member in members
         for hold in member.holds
         if hold.endpoint == endpoint
-        and hold.state == "failed"
+        and (hold.state == "failed" or (hold.state == "ready" and hold.detail))
         and (hold.release, hold.placement) in needed
     }
 

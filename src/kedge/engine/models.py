@@ -21,7 +21,7 @@ import msgspec
 from kedge.bundles import Bare, Composed, Transform
 from kedge.core.errors import KedgeError
 from kedge.core.generations import Online
-from kedge.core.holding import Need, copies
+from kedge.core.holding import Need
 from kedge.core.values import Placement, Release, State
 from kedge.core.windows import CALLERS, INSTANT_S
 from kedge.lookups import lookups_of
@@ -211,6 +211,19 @@ class _Slot:
         self.unneeded_at: float | None = None
         self.attempts = 0
         self.retry_at: float | None = None
+        self.copies = 0
+        """How many processes of it answer."""
+        self.wanted = 0
+        """How many should; 0 inline."""
+        self.spare_at: float | None = None
+        """Since when it has more connections than are wanted."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether something of it is still to come, and has not failed."""
+        return self.state == "loading" or (
+            self.state == "ready" and self.copies < self.wanted and not self.detail
+        )
 
 
 class HostStatus(msgspec.Struct):
@@ -281,7 +294,7 @@ class Pool:
             for need in wishes:
                 key = (endpoint, need.release, need.placement)
                 needed.add(key)
-                self._ensure(key, states[endpoint], now)
+                self._ensure(key, states[endpoint], now, need.copies)
         for key, slot in list(self._slots.items()):
             if key in needed:
                 slot.unneeded_at = None
@@ -291,7 +304,7 @@ class Pool:
                 del self._slots[key]
                 self._close(slot)
 
-    def _ensure(self, key: Key, state: State, now: float) -> None:
+    def _ensure(self, key: Key, state: State, now: float, copies: int) -> None:
         _, number, placement = key
         slot = self._slots.get(key)
         release = state.releases[number]
@@ -303,7 +316,8 @@ class Pool:
             slot.retry_at = None
             self._queue.put((key, slot))
         if placement is Placement.PROCESS:
-            self._attach(slot, state, copies(state, number))
+            self._attach(slot, state, copies)
+            self._detach(slot, copies, now)
 
     def _attach(self, slot: _Slot, state: State, wanted: int) -> None:
         """Connect to the host's processes; a production release has a second one beside it."""
@@ -321,13 +335,33 @@ class Pool:
             if slot.handle is None:
                 slot.handle = Handle(slot.release)
             slot.handle.remotes = tuple(remotes)
-        if any(remote.ready for remote in remotes):
+        there = [remote.ready for remote in remotes[:wanted]]
+        slot.copies, slot.wanted = sum(there), wanted
+        if slot.copies:
             slot.state, slot.detail = "ready", ""
-            return
-        status = host_status(socket_of(self._run_dir, endpoint, number, 0))
-        slot.state = "failed" if status.state == "failed" else "loading"
-        slot.detail = status.detail
-        slot.attempts = status.pid
+            missing = [n for n in range(wanted) if n >= len(there) or not there[n]]
+        else:
+            missing = [0]
+        for copy in missing:
+            status = host_status(socket_of(self._run_dir, endpoint, number, copy))
+            if not slot.copies:
+                slot.state = "failed" if status.state == "failed" else "loading"
+                slot.detail, slot.attempts = status.detail, status.pid
+            elif status.state == "failed":  # the others answer; it is told what this one lacks
+                slot.detail, slot.attempts = status.detail, status.pid
+
+    @staticmethod
+    def _detach(slot: _Slot, wanted: int, now: float) -> None:
+        """Hang up on processes that are not wanted any more: a wish for production's second."""
+        handle = slot.handle
+        if handle is None or len(handle.remotes) <= wanted:
+            slot.spare_at = None
+        elif slot.spare_at is None:
+            slot.spare_at = now
+        elif now - slot.spare_at > GRACE_S:
+            spare, handle.remotes = handle.remotes[wanted:], handle.remotes[:wanted]
+            for remote in spare:
+                remote.hang_up()
 
     def handle(self, endpoint: str, release: int, placement: Placement) -> Handle | None:
         """A release that is ready, or None."""
@@ -340,6 +374,7 @@ class Pool:
             Hold(
                 endpoint=endpoint, release=number, placement=placement,
                 state=slot.state, load_s=slot.load_s, detail=slot.detail, attempt=slot.attempts,
+                copies=slot.copies,
             )
             for (endpoint, number, placement), slot in sorted(self._slots.items())
         )  # fmt: skip
@@ -347,7 +382,7 @@ class Pool:
     @property
     def settled(self) -> bool:
         """Whether nothing is being loaded or waited for."""
-        return all(slot.state != "loading" for slot in self._slots.values())
+        return not any(slot.waits for slot in self._slots.values())
 
     def close(self) -> None:
         """Stop loading and hang up."""

@@ -165,7 +165,7 @@ class Replica:
         wishes = {
             name: needs(
                 state,
-                tuple((w.release, w.placement) for w in wanted if w.endpoint == name),
+                tuple((w.release, w.placement, w.copies) for w in wanted if w.endpoint == name),
                 now=now,
             )
             for name, state in states.items()

@@ -12,7 +12,7 @@ from kedge.core.back import returned
 from kedge.core.guards import next_step, promised
 from kedge.core.holding import needs
 from kedge.core.values import BUCKETS, Release, Stage, State
-from kedge.engine.control import SILENT, SILENT_S, Lack, Unready, lacking, replicas
+from kedge.engine.control import SILENT, SILENT_S, Lack, Unready, first_of, lacking, replicas
 from kedge.engine.observe import summary
 from kedge.engine.pins import Pin
 from kedge.ports import Member, Tally
@@ -137,7 +137,12 @@ def lacks_of(
     state: State, number: int, members: tuple[Member, ...], now: float
 ) -> tuple[bool, dict[str, Lack]]:
     """Return whether replicas are to hold a way back, and what each that is not ready lacks."""
-    wish = [need for need in needs(state, now=now) if need.release == number and not need.beside]
+    # One process makes it warm: a rollback does not wait for the second.
+    wish = [
+        first_of(need)
+        for need in needs(state, now=now)
+        if need.release == number and not need.beside
+    ]
     silent = {m.name: SILENT for m in members if now - m.beat_at > SILENT_S}
     if wish:
         return True, silent | lacking(members, state.endpoint, wish)
@@ -165,7 +170,8 @@ def _replica(member: Member, state: State, now: float) -> dict[str, Any]:
         "loads": member.loads,
         "pinned": f"r{member.pinned[state.endpoint]}" if state.endpoint in member.pinned else None,
         "holds": [
-            {"release": f"r{h.release}", "placement": h.placement.value, "state": h.state, "detail": h.detail}
+            {"release": f"r{h.release}", "placement": h.placement.value, "state": h.state, "detail": h.detail,
+             "processes": h.copies}
             for h in member.holds if h.endpoint == state.endpoint
         ],
     }  # fmt: skip
@@ -208,6 +214,11 @@ def _faults(
             f"{member.name} cannot load r{hold.release} ({hold.placement}): {hold.detail}"
             for hold in member.holds
             if hold.endpoint == state.endpoint and hold.state == "failed"
+        )
+        found.extend(
+            f"{member.name} has only {hold.copies} process of r{hold.release}, the other cannot load: {hold.detail}"
+            for hold in member.holds
+            if hold.endpoint == state.endpoint and hold.state == "ready" and hold.detail
         )
     pin = pins.get(state.endpoint)
     if pin is not None:

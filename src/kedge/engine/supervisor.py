@@ -18,7 +18,7 @@ import msgspec
 import structlog
 
 from kedge.core.errors import KedgeError, Refused, Stale, Unavailable
-from kedge.core.holding import copies, needs
+from kedge.core.holding import needs
 from kedge.core.values import ActorKind, Placement, State
 from kedge.engine.control import SILENT_S
 from kedge.engine.models import socket_of
@@ -198,12 +198,12 @@ class Supervisor:
         for name, row in self._book.states.items():
             state = pins[name].state if name in pins else row
             wanted = tuple(
-                (w.release, w.placement) for w in self._book.wanted
+                (w.release, w.placement, w.copies) for w in self._book.wanted
                 if w.endpoint == name and w.until > unix
             )  # fmt: skip
             for need in needs(state, wanted, now=unix):
                 if need.placement is Placement.PROCESS:
-                    for copy in range(copies(state, need.release)):
+                    for copy in range(need.copies):
                         wished.add((name, need.release, copy))
                         self._host(state, need.release, copy)
         for key, child in list(self.hosts.items()):

@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 LEDGER_DIR, ROSTER_DIR, EVIDENCE_DIR = "ledger", "roster", "evidence"
-REVISION = "0006"
+REVISION = "0007"
 """The newest revision in `migrations/`; kept here so that opening need not import Alembic."""
 COMMAND_PATIENCE_S = 5.0
 """How long a command waits for a lock: a person would rather wait than try again."""

@@ -207,7 +207,7 @@ class SqlLedger:
         table = tables.wanted
         upsert = insert(table).on_conflict_do_update(
             index_elements=list(table.primary_key.columns),
-            set_={"until": wanted.until, "by": wanted.by},
+            set_={"until": wanted.until, "by": wanted.by, "copies": wanted.copies},
         )
         row = {
             "endpoint": wanted.endpoint,
@@ -215,6 +215,7 @@ class SqlLedger:
             "placement": wanted.placement.value,
             "until": wanted.until,
             "by": wanted.by,
+            "copies": wanted.copies,
         }
 
         def work(connection: Connection) -> None:
@@ -273,7 +274,7 @@ class SqlLedger:
         wanted = tuple(
             Wanted(
                 endpoint=row.endpoint, release=row.release, placement=Placement(row.placement),
-                until=row.until, by=row.by,
+                until=row.until, by=row.by, copies=row.copies,
             )
             for row in connection.execute(_WANTED, {"now": self._unix()})
         )  # fmt: skip

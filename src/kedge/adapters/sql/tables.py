@@ -193,6 +193,7 @@ wanted = Table(
     Column("placement", String, primary_key=True),
     Column("until", Double, nullable=False),
     Column("by", String, nullable=False),
+    Column("copies", Integer, nullable=False, server_default=text("1")),
 )
 
 alert = Table(
