@@ -24,6 +24,7 @@ from kedge.watching import evidence, freeze, log, outcomes, plan, replay, thaw
 
 if TYPE_CHECKING:
     from kedge.core.commands import AnyCommand
+    from kedge.runtime.restart import Handover
     from kedge.wiring import Workplace
 
 
@@ -84,39 +85,70 @@ def init(context: Context, endpoint: str, port: int) -> None:
 @click.option("--port", type=int, help="Override [server] port.")
 @click.option("--workers", type=int, help="Override [server] workers.")
 @click.option("--run-for", type=float, hidden=True, help="Stop by itself after so many seconds.")
+@click.option("--trial", hidden=True, help="Only check that it could go on from what stands.")
 @verb
-def up(context: Context, port: int | None, workers: int | None, run_for: float | None) -> None:
+def up(
+    context: Context,
+    port: int | None,
+    workers: int | None,
+    run_for: float | None,
+    trial: str | None,
+) -> None:
     """Run everything on this machine: gateway workers, model processes, control. Ctrl-C stops it."""
-    _supervise(context, port, workers, with_control=True, run_for=run_for)
+    _supervise(context, port, workers, with_control=True, run_for=run_for, trial=trial)
 
 
 @main.command()
 @click.option("--port", type=int, help="Override [server] port.")
 @click.option("--workers", type=int, help="Override [server] workers.")
+@click.option("--trial", hidden=True, help="Only check that it could go on from what stands.")
 @verb
-def gateway(context: Context, port: int | None, workers: int | None) -> None:
+def gateway(context: Context, port: int | None, workers: int | None, trial: str | None) -> None:
     """Run only the gateway workers and their model processes."""
-    _supervise(context, port, workers, with_control=False)
+    _supervise(context, port, workers, with_control=False, trial=trial)
 
 
 def _supervise(
-    context: Context,
-    port: int | None,
-    workers: int | None,
-    *,
-    with_control: bool,
+    context: Context, port: int | None, workers: int | None, *, with_control: bool, trial: str | None,
     run_for: float | None = None,
-) -> None:
+) -> None:  # fmt: skip
+    """Run a supervisor; one that was executed again and cannot start keeps what runs."""
+    import signal
+
+    # Process 1 of a container has no default for it, and the imports take a while.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    from kedge.runtime.restart import hold, take_handover
+
+    handed = take_handover()
+    try:
+        _start(context, port, workers, with_control, trial, run_for, handed)
+    except Exception as error:
+        if handed is None or handed.taken:
+            raise
+        sys.exit(hold(handed, error))
+
+
+def _start(
+    context: Context, port: int | None, workers: int | None, with_control: bool, trial: str | None,
+    run_for: float | None, handed: Handover | None,
+) -> None:  # fmt: skip
     import msgspec
 
     from kedge.core.errors import Refused, Unavailable
-    from kedge.running import run_supervisor
+    from kedge.running import run_supervisor, try_out
     from kedge.settings import check_server
     from kedge.verbs import ensure_ledger
 
     changes = {k: v for k, v in {"port": port, "workers": workers}.items() if v is not None}
     server = msgspec.structs.replace(context.settings.server, **changes)
     check_server(server)
+    if trial is not None:
+        from kedge.runtime.restart import Standing
+
+        _import_control()
+        assert context.online is not None
+        try_out(server, context.state_dir, msgspec.json.decode(trial, type=Standing))
+        return
     context.state_dir.mkdir(exist_ok=True)
 
     def ready() -> None:
@@ -132,7 +164,28 @@ def _supervise(
             )
 
     run_supervisor(server, context.online, config=context.config, state_dir=context.state_dir, with_control=with_control,
-                   run_for=run_for, say=context.say, ready=ready)  # fmt: skip
+                   run_for=run_for, say=context.say, ready=ready, handed=handed)  # fmt: skip
+
+
+@main.command()
+@click.option("--within", default="120s", show_default=True, metavar="DURATION",
+              help="How long to wait until the new workers serve.")  # fmt: skip
+@verb
+def restart(context: Context, within: str) -> None:
+    """Replace the code and settings of the running kedge up without an outage."""
+    import time
+
+    from kedge.core.durations import seconds
+    from kedge.runtime.restart import restart as replace
+
+    began, within_s = time.monotonic(), seconds(within)
+    done = replace(context.state_dir, within_s)
+    took = time.monotonic() - began
+    context.out(
+        {"pid": done.pid, "version": done.version, "workers": done.workers, "seconds": took},
+        f"restarted in {took:.1f} s: process {done.pid} runs kedge {done.version}, and {done.workers} new workers "
+        "serve; those before them answer what they have, and end",
+    )  # fmt: skip
 
 
 @main.command("gateway-worker", hidden=True)
@@ -158,16 +211,21 @@ def gateway_worker(
                run_dir=run_dir, state_dir=state_dir)  # fmt: skip
 
 
-@main.command()
-@click.option("--port", type=int, help="Override [server] control_port.")
-@verb
-def control(context: Context, port: int | None) -> None:
-    """Run only control: the patrol, and the API on loopback."""
+def _import_control() -> tuple[Any, Any, Any, Any]:
     from kedge.judging import evidence_of
     from kedge.labelling import hand_in_lines
     from kedge.running import run_control
     from kedge.verbs import status_of
 
+    return evidence_of, hand_in_lines, run_control, status_of
+
+
+@main.command()
+@click.option("--port", type=int, help="Override [server] control_port.")
+@verb
+def control(context: Context, port: int | None) -> None:
+    """Run only control: the patrol, and the API on loopback."""
+    evidence_of, hand_in_lines, run_control, status_of = _import_control()
     server = context.settings.server
     run_control(
         server.control_port if port is None else port, config=context.config,

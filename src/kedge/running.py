@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import fcntl
 import hashlib
+import importlib
 import os
 import shutil
 import signal
@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -40,9 +40,11 @@ from kedge.engine.drills import Schedule, Start
 from kedge.engine.inquiry import Inquiry
 from kedge.engine.models import Pool
 from kedge.engine.patrol import Patrol
+from kedge.engine.pins import HostDisk
 from kedge.engine.process_faults import ProcessFaults
 from kedge.engine.readiness import Readiness
 from kedge.engine.recording import Recording
+from kedge.engine.relief import Generation, Relief, process_of
 from kedge.engine.replica import Replica
 from kedge.engine.serving import Serving
 from kedge.engine.supervisor import Command, HostCommand, Supervisor
@@ -54,6 +56,8 @@ from kedge.gateway.infer import Bounds
 from kedge.gateway.worker import serve, take_over
 from kedge.ports import Member, Roster
 from kedge.readying import checker, gate_of
+from kedge.runtime.lock import SupervisorLock, one_supervisor
+from kedge.runtime.restart import ASK, Handover, Restart, Standing, obey, reap
 from kedge.settings import Alerts, Server, is_loopback
 from kedge.wiring import Workplace, host_name
 
@@ -182,21 +186,34 @@ def run_supervisor(
     run_for: float | None,
     say: Say,
     ready: Callable[[], None],
+    handed: Handover | None = None,
 ) -> None:
     """Run everything on this host until a signal says to stop; then stop it in order.
 
     `ready` is called when nothing can refuse any more: the lock is held, the port is ours.
+    `handed` is what the image before this one left, when the process has executed itself again.
     """
     log_to_stderr()
     refuse_open_bind(server.host, "server.host")
     place = Workplace(state_dir, patience_s=1.0, actor=ActorKind.SUPERVISOR)
     place.disk.pins_dir.mkdir(parents=True, exist_ok=True)
-    with one_supervisor(state_dir):
-        orphans, listener = inherit(place, server)
+    with one_supervisor(state_dir, handed.lock if handed else None) as lock:
+        if handed is None:
+            orphans, listener = inherit(place, server)
+            generations = (
+                [Generation(workers=tuple(process_of(o.pid) for o in orphans))] if orphans else []
+            )
+        else:
+            generations, listener = (
+                handed.generations,
+                socket.socket(fileno=os.dup(handed.listener)),
+            )
         ready()
-        run_dir = run_dir_of(state_dir) / str(os.getpid())
+        image = handed.image if handed else 0
+        run_dir = run_dir_of(state_dir) / (f"{os.getpid()}-{image}" if image else str(os.getpid()))
         run_dir.mkdir(mode=0o700, exist_ok=True)
         signal_ = DirectorySignal(state_dir / "ledger", place.disk.pins_dir)
+        relief = Relief(generations, partial(shutil.rmtree, ignore_errors=True))
         supervisor = Supervisor(
             member=Member(
                 name=f"{host_name()}/supervisor.{os.getpid()}", host=host_name(), pid=os.getpid(),
@@ -206,12 +223,18 @@ def run_supervisor(
             signal_=signal_, clock=place.clock, run_dir=run_dir, log_dir=state_dir / "logs",
             workers=worker_commands(server, online, run_dir, state_dir, listener.fileno()),
             listener_fd=listener.fileno(), host_command=host_command(state_dir, online),
-            others=control_command(config) if with_control else {}, orphans=orphans,
-            drain_s=server.drain_s, close_door=listener.close,
+            others=control_command(config) if with_control else {},
+            drain_s=server.drain_s, close_door=listener.close, relief=relief, reap=reap,
             environment=process.environment(), faults=ProcessFaults(place.clock, signal_.wake),
         )  # fmt: skip
+        restart = restart_of(supervisor, relief, lock, listener, server, state_dir, image)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: supervisor.stop())
+        signal.signal(ASK, lambda *_: restart.ask())
+        restart.started(waiting=relief.waiting)
+        if handed is not None:
+            handed.take()
+        obey()
         if run_for is not None:
             threading.Timer(run_for, supervisor.stop).start()
         host, port = listener.getsockname()[:2]
@@ -219,7 +242,8 @@ def run_supervisor(
             "Ctrl-C stops")  # fmt: skip
         supervisor.run()
         shutil.rmtree(run_dir, ignore_errors=True)
-        say("stopped")
+        say("stopped: callers are refused until kedge up runs again; kedge restart replaces code and settings "
+            "without an outage")  # fmt: skip
 
 
 def refuse_open_bind(host: str, what: str) -> None:
@@ -235,21 +259,55 @@ def refuse_open_bind(host: str, what: str) -> None:
         )
 
 
-@contextlib.contextmanager
-def one_supervisor(state_dir: Path) -> Iterator[None]:
-    """Hold the host's lock; the kernel lets go of it however this process ends.
+def restart_of(
+    supervisor: Supervisor, relief: Relief, lock: SupervisorLock, listener: socket.socket, server: Server,
+    state_dir: Path, image: int,
+) -> Restart:  # fmt: skip
+    """Build what executes this process again, with everything that the next image needs."""
+    host, port = listener.getsockname()[:2]
+
+    def handover() -> Handover:
+        return Handover(
+            listener=listener.fileno(), lock=lock.descriptor, image=image + 1,
+            generations=[*relief.generations, supervisor.generation()],
+        )  # fmt: skip
+
+    standing = Standing(host=host, port=port, state_dir=str(state_dir))
+    restart = Restart(lock, standing, workers=server.workers, image=image, handover=handover)
+    supervisor.restart = restart
+    relief.relieved = restart.relieved
+    return restart
+
+
+def try_out(server: Server, state_dir: Path, standing: Standing) -> None:
+    """Raise if this code with these settings could not go on where another image stands.
 
     Raises:
-        Refused: another supervisor runs on this state directory.
+        Refused: the listening socket or the state directory would be another, or a loader is missing.
     """
-    path = state_dir / "supervisor.lock"
-    with path.open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Refused(f"kedge up already runs on {state_dir}", code="already_running",
-                          hint="kedge status shows what it serves") from None  # fmt: skip
-        yield
+    importlib.import_module("kedge.adapters.process.__main__")
+    refuse_open_bind(server.host, "server.host")
+    if server.port not in (0, standing.port) or not _means(server.host, standing.host):
+        raise Refused(f"[server] says {server.host}:{server.port}, and a restart keeps the socket {standing.host}:{standing.port}",
+                      code="socket_changed", hint="stop kedge up and start it again to move: callers are refused meanwhile")  # fmt: skip
+    if state_dir.resolve() != Path(standing.state_dir).resolve():
+        raise Refused(f"the state directory is {standing.state_dir}, and would be {state_dir}",
+                      code="state_dir_changed", hint="stop kedge up and start it again to move")  # fmt: skip
+    loaders = Loaders()
+    for state in HostDisk(state_dir).remembered().values():
+        for release in (state.production, state.candidate, state.back):
+            flavour = state.releases[release].flavour if release in state.releases else None
+            if flavour is not None and loaders.get(flavour) is None:
+                raise Refused(f"{state.endpoint} has a {flavour} model, and no loader for it is installed",
+                              code="loader_missing", hint=f"pip install 'kedge[{flavour}]'")  # fmt: skip
+
+
+def _means(host: str, address: str) -> bool:
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError:
+        return False
+    return address in {entry[4][0] for entry in found}
 
 
 def inherit(place: Workplace, server: Server) -> tuple[tuple[Member, ...], socket.socket]:

@@ -16,10 +16,11 @@ import pytest
 import uvicorn
 import uvloop
 
+from kedge.engine.relief import RELIEVE
 from kedge.engine.serving import Serving
 from kedge.gateway.app import Gateway
 from kedge.gateway.http import server as drains
-from kedge.gateway.http.server import RELIEVE, Server
+from kedge.gateway.http.server import Server
 from kedge.gateway.infer import Bounds
 
 

@@ -41,6 +41,7 @@ BROAD_EXCEPT = {
     "adapters/process/host.py": ANYTHING,
     "adapters/sklearn.py": ANYTHING,
     "bundles.py": "a transformation may raise anything when it is loaded; it becomes one refusal",
+    "cli.py": "an image that cannot start keeps the process, whatever its code raises",
     "contrasting.py": "a transformation may raise anything at work; it becomes one refusal",
     "datasets.py": "a transformation may raise anything at work; it becomes one refusal",
     "featuring.py": "somebody's features file may raise anything; it becomes one refusal",

@@ -2,8 +2,8 @@
 
 What should run is derived, never remembered: workers from the settings, model processes from
 the ledger's rows and wishes. What dies is started again, ever more slowly when it dies at
-once. A process that this supervisor's predecessor left behind (it was killed) goes on serving
-until the new workers are ready, and is then asked to drain: a killed supervisor is no outage.
+once. A process that an earlier image left behind (it was killed, or executed itself again) goes on
+serving until the new workers are ready, and is then asked to drain: neither is an outage.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 import structlog
@@ -24,6 +25,7 @@ from kedge.engine.control import SILENT_S
 from kedge.engine.models import socket_of
 from kedge.engine.pins import HostDisk
 from kedge.engine.process_faults import ProcessFaults
+from kedge.engine.relief import Generation, Process, Relief, process_of
 from kedge.ports import Book, Clock, Ledger, Member, Note, Roster, Signal
 
 log = structlog.get_logger("kedge.supervisor")
@@ -105,6 +107,17 @@ class Child:
             self.process.send_signal(sig)
 
 
+class Restarting(Protocol):
+    """What makes this process execute itself again, when it was asked to."""
+
+    @property
+    def known(self) -> set[int]:
+        """The children that it waits for itself."""
+
+    def step(self, now: float) -> None:
+        """Do what is due."""
+
+
 class Supervisor:
     """Runs what should run on this host until told to stop."""
 
@@ -113,7 +126,7 @@ class Supervisor:
         disk: HostDisk, signal_: Signal, clock: Clock, run_dir: Path, log_dir: Path,
         workers: Mapping[str, Command], listener_fd: int | None, host_command: HostCommand,
         others: Mapping[str, Command], environment: Mapping[str, str], faults: ProcessFaults,
-        drain_s: float, close_door: Callable[[], None], orphans: tuple[Member, ...] = (),
+        drain_s: float, close_door: Callable[[], None], relief: Relief, reap: Callable[[set[int]], list[int]],
     ) -> None:  # fmt: skip
         self._member = member
         self._ledger = ledger
@@ -129,7 +142,9 @@ class Supervisor:
         self._environment = environment
         self._drain_s = drain_s
         self._close_door = close_door
-        self._orphans = list(orphans)
+        self._relief = relief
+        self._reap_others = reap
+        self.restart: Restarting | None = None
         self._book = Book(states=disk.remembered())
         self._seen: object = None
         self._contact = 0.0
@@ -155,7 +170,7 @@ class Supervisor:
         try:
             while not self._stopping:
                 self._step()
-                self._signal.wait(0.05 if self._orphans or self._starting() else 0.2)
+                self._signal.wait(0.05 if self._relief.generations or self._starting() else 0.2)
         finally:
             self._stop_all()
             self._signal.close()
@@ -172,9 +187,13 @@ class Supervisor:
         self._read()
         self._plan_hosts(now)
         for child in (*self.hosts.values(), *self.children.values()):
-            self._tend(child, now)
+            if child.fds or child.memory_limit is not None or not self._relief.others_alive(now):
+                self._tend(child, now)
+        self._reap()
         self._hand_in_pins()
-        self._relieve()
+        self._relief.step(now, ready=self._all_ready)
+        if self.restart is not None:
+            self.restart.step(now)
         self._beat()
 
     def _read(self) -> None:
@@ -297,33 +316,45 @@ class Supervisor:
         except KedgeError as error:
             log.warning("supervisor.ledger_lost", fault=str(error))
 
-    def _relieve(self) -> None:
-        """Once the new workers serve, ask those of a killed predecessor to drain."""
-        if not self._orphans or not self._all_ready():
-            return
-        for orphan in self._orphans:
-            log.info("supervisor.relieved", replica=orphan.name, pid=orphan.pid)
-            try:
-                os.kill(orphan.pid, signal.SIGTERM)
-            except ProcessLookupError:
-                self._roster.leave(orphan.name)
-        self._orphans.clear()
+    def _reap(self) -> None:
+        """Wait for processes that an earlier image started, and orphans of the whole namespace."""
+        mine = (*self.children.values(), *self.hosts.values())
+        known = {child.process.pid for child in mine if child.process is not None}
+        for pid in self._reap_others(known | (self.restart.known if self.restart else set())):
+            self._forget(pid)
 
     def _all_ready(self) -> bool:
+        """Whether each new worker is open, and serves what those serve that it relieves."""
+        workers = [child for child in self.children.values() if child.fds]
+        if not all((self._run_dir / f"{child.name}.handoff").exists() for child in workers):
+            return False
         try:
             members = {m.pid: m for m in self._roster.members() if m.kind == "gateway"}
         except KedgeError:
-            return False
-        for child in self.children.values():
-            if not child.fds:
-                continue
-            member = members.get(child.process.pid if child.process else -1)
-            if member is None:
-                return False
-            served = (e for e, s in self._book.states.items() if s.production is not None)
-            if any(endpoint not in member.epochs for endpoint in served):
+            return True  # a worker that is open has waited for its models
+        old, due = self._relief.workers, set[str]()
+        for pid, member in members.items():
+            if pid in old:
+                due.update(member.epochs, member.pinned)
+        due &= {name for name, state in self._book.states.items() if state.production is not None}
+        for child in workers:
+            new = members.get(child.process.pid) if child.process is not None else None
+            if new is None or due - {*new.epochs, *new.pinned}:
                 return False
         return True
+
+    def generation(self) -> Generation:
+        """What this image has started, as the next one has to know it."""
+
+        def running(children: Iterable[Child]) -> tuple[Process, ...]:
+            return tuple(process_of(c.process.pid) for c in children if c.process is not None)
+
+        return Generation(
+            folder=str(self._run_dir),
+            workers=running(c for c in self.children.values() if c.fds),
+            hosts=running(self.hosts.values()),
+            others=running(c for c in self.children.values() if not c.fds),
+        )
 
     def _beat(self) -> None:
         now = self._clock.unix()
@@ -360,8 +391,10 @@ class Supervisor:
 
     def _stop_all(self) -> None:
         """Workers first, so that their models outlive their last request."""
+        self._relief.stop_workers()
         self._stop_some(list(self.children.values()), STOP_S + self._drain_s)
         self._stop_some(list(self.hosts.values()), STOP_S)
+        self._relief.finish(STOP_S, self._clock.sleep)
         try:
             self._roster.leave(self._member.name)
         except KedgeError as error:

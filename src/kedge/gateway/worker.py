@@ -18,9 +18,10 @@ from pathlib import Path
 import structlog
 import uvicorn
 
+from kedge.engine.relief import RELIEVE
 from kedge.engine.replica import Replica
 from kedge.gateway.app import Gateway
-from kedge.gateway.http.server import RELIEVE, Server
+from kedge.gateway.http.server import Server
 
 log = structlog.get_logger("kedge.worker")
 

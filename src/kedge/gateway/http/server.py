@@ -17,7 +17,6 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import select
-import signal
 import socket
 import struct
 import termios
@@ -27,6 +26,7 @@ from typing import Any
 import structlog
 import uvicorn
 
+from kedge.engine.relief import RELIEVE
 from kedge.gateway.app import STOPPED, Gateway
 
 log = structlog.get_logger("kedge.worker")
@@ -39,8 +39,6 @@ RELIEVED_S = 30.0
 """How long a relieved worker waits for its idle connections: other workers serve, and a client
 that keeps a connection for longer than this between two requests expects to find it closed."""
 TICK_S = 0.02
-RELIEVE = signal.SIGUSR1
-"""What tells a worker that others serve in its place; SIGTERM tells it to stop."""
 
 
 class Server(uvicorn.Server):

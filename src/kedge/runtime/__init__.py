@@ -1,0 +1,1 @@
+"""Runtime: what runs as a process of its own."""

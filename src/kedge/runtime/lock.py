@@ -1,0 +1,126 @@
+"""The supervisor's lock: who runs on a state directory, and what its last restart came to.
+
+The kernel lets go of the lock however the process ends. The file holds a record of a fixed size,
+which is written in place: that needs no room on a full disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+
+import msgspec
+
+from kedge.core.errors import Refused
+
+NAME = "supervisor.lock"
+SIZE = 4096
+"""Bytes of the record: one block of a file system."""
+TEXT = 1500
+"""Characters of a fault that are kept."""
+
+
+class Phase(StrEnum):
+    """Where a supervisor is."""
+
+    SERVING = "serving"
+    CHECKING = "checking"
+    """It tries the new code and kedge.toml out in a child."""
+    REFUSED = "refused"
+    """They are not good; nothing was touched."""
+    STARTING = "starting"
+    """The new image starts workers; those before them serve."""
+    FAILED = "failed"
+    """The new image cannot start; the workers before it serve."""
+
+
+class Record(msgspec.Struct):
+    """What the file says."""
+
+    pid: int = 0
+    version: str = ""
+    number: int = 0
+    """Restarts that were asked for since the process started."""
+    phase: Phase = Phase.SERVING
+    told: str = ""
+    """Why it was refused, or failed, or what it waits for."""
+    hint: str = ""
+    workers: int = 0
+
+
+class SupervisorLock:
+    """The open and locked file."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self.record = _read(descriptor)
+
+    def write(self, **changes: object) -> None:
+        """Change the record.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        for name in ("told", "hint"):
+            if name in changes:
+                changes[name] = str(changes[name])[:TEXT]
+        self.record = msgspec.structs.replace(self.record, **changes)
+        raw = msgspec.json.encode(self.record)
+        os.pwrite(self.descriptor, raw[: SIZE - 1].ljust(SIZE - 1) + b"\n", 0)
+
+    def close(self) -> None:
+        """Let go of it."""
+        os.close(self.descriptor)
+
+
+@contextlib.contextmanager
+def one_supervisor(state_dir: Path, inherited: int | None = None) -> Iterator[SupervisorLock]:
+    """Hold the host's lock, which the image before this one may have left open.
+
+    Raises:
+        Refused: another supervisor runs on this state directory.
+    """
+    if inherited is None:
+        descriptor = os.open(state_dir / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    else:
+        descriptor = os.dup(inherited)
+    lock = SupervisorLock(descriptor)
+    try:
+        if not _take(descriptor, fcntl.LOCK_EX):
+            raise Refused(f"kedge up already runs on {state_dir}", code="already_running",
+                          hint="kedge restart replaces it without an outage; kedge status shows what it serves")  # fmt: skip
+        yield lock
+    finally:
+        lock.close()
+
+
+def read(state_dir: Path) -> Record | None:
+    """Return what the running supervisor says; None when none runs."""
+    try:
+        descriptor = os.open(state_dir / NAME, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        return None if _take(descriptor, fcntl.LOCK_SH) else _read(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _take(descriptor: int, how: int) -> bool:
+    try:
+        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _read(descriptor: int) -> Record:
+    raw = os.pread(descriptor, SIZE, 0)
+    try:
+        return msgspec.json.decode(raw, type=Record)
+    except msgspec.DecodeError:
+        return Record()

@@ -1,0 +1,355 @@
+"""The restart of a supervisor without an outage: it executes itself again.
+
+Process id, cgroup, lock and listening socket stay. The new image has fresh code and settings, starts
+workers and model processes in a folder of its own, and relieves the earlier ones when its own serve.
+
+1. `kedge restart` sends `ASK` to the process that the lock's record names.
+2. The supervisor tries the new code and kedge.toml out in a child. What fails there is a refusal.
+3. It hands over in the environment what cannot be derived, and executes itself.
+4. An image that cannot start keeps the process and its children, says why, and tries again.
+
+Signals are blocked from the exec until the new image has its functions for them: a stop that comes
+in between is obeyed, and a second restart does not end the process.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from importlib.metadata import version as distribution_version
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from kedge.core.errors import KedgeError, NotAcknowledged, Refused
+from kedge.engine.relief import Generation, Relief, process_of, takes
+from kedge.runtime.lock import Phase, Record, SupervisorLock, read
+
+log = structlog.get_logger("kedge.supervisor")
+
+ASK = signal.SIGUSR2
+"""Asks a supervisor to restart. Not SIGHUP, which a terminal that is closed sends."""
+VARIABLE = "KEDGE_HANDOVER"
+"""Where an image finds what the one before it handed over."""
+TRIAL_S = 60.0
+"""How long the new code may take to be imported and checked."""
+TRIAL_NICE = 10
+"""The trial imports everything, on a machine that serves."""
+AGAIN_S = (2.0, 5.0, 15.0, 30.0)
+"""Before the n-th attempt in a row of an image that cannot start."""
+IN_CHILDREN = False
+"""What is handed over is for this process alone."""
+BLOCKED = (signal.SIGTERM, signal.SIGINT, ASK)
+HELD_STOP_S = 30.0
+"""How long workers may drain while no supervisor's settings are known."""
+LOOK_S = 0.05
+
+
+class Standing(msgspec.Struct):
+    """What a restart cannot change: the new configuration must agree with it."""
+
+    host: str
+    port: int
+    state_dir: str
+
+
+class Handover(msgspec.Struct):
+    """What an image leaves to the next one."""
+
+    listener: int
+    lock: int
+    image: int
+    """How often this process has executed itself."""
+    generations: list[Generation]
+    failures: int = 0
+    """Images in a row that could not start."""
+    taken: bool = False
+    """Whether an image has started and owns all of this."""
+
+    def take(self) -> None:
+        """Let go of the descriptors, of which the image has its own copies by now."""
+        self.taken = True
+        os.close(self.listener)
+        os.close(self.lock)
+
+
+def command_line() -> tuple[str, ...]:
+    """Return how this process was started, with the interpreter's full path."""
+    return (sys.executable, *sys.orig_argv[1:])
+
+
+def take_handover() -> Handover | None:
+    """Return what the image before this one left, once; no child gets to see it."""
+    raw = os.environ.pop(VARIABLE, None)
+    if raw is None:
+        return None
+    handed = msgspec.json.decode(raw, type=Handover)
+    for descriptor in (handed.listener, handed.lock):
+        os.set_inheritable(descriptor, IN_CHILDREN)
+    return handed
+
+
+def obey() -> None:
+    """Let signals in again: there are functions for them now."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, BLOCKED)
+
+
+def execute(handed: Handover) -> None:
+    """Become the next image.
+
+    Raises:
+        OSError: the interpreter cannot be started; nothing has changed.
+    """
+    kept = (handed.listener, handed.lock)
+    for path in [*Path("/proc/self/fd").iterdir()]:
+        with suppress(OSError):  # the listing's own
+            if int(path.name) > 2:
+                os.set_inheritable(int(path.name), int(path.name) in kept)
+    environment = {**os.environ, VARIABLE: msgspec.json.encode(handed).decode()}
+    signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)
+    try:
+        line = command_line()
+        os.execve(line[0], line, environment)  # noqa: S606 - ourselves
+    finally:
+        obey()
+        for descriptor in kept:
+            os.set_inheritable(descriptor, IN_CHILDREN)
+
+
+class Restart:
+    """The supervisor's side. `ask` may come from a signal, `step` belongs to its loop."""
+
+    def __init__(
+        self, lock: SupervisorLock, standing: Standing, *, workers: int, image: int,
+        handover: Callable[[], Handover],
+    ) -> None:  # fmt: skip
+        self._lock = lock
+        self._standing = standing
+        self._workers = workers
+        self._handover = handover
+        self._asked = False
+        self._trial: subprocess.Popen[bytes] | None = None
+        self._answer = -1
+        self._began = 0.0
+        self.image = image
+
+    def ask(self) -> None:
+        """Restart at the next step."""
+        self._asked = True
+
+    @property
+    def known(self) -> set[int]:
+        """The process id of the trial, which is waited for here."""
+        return {self._trial.pid} if self._trial is not None else set()
+
+    def started(self, *, waiting: bool) -> None:
+        """Note who runs, in the lock's record."""
+        self._write(pid=os.getpid(), version=distribution_version("kedge"), workers=self._workers, hint="",
+                    number=self._lock.record.number if self.image else 0, told="",
+                    phase=Phase.STARTING if waiting else Phase.SERVING)  # fmt: skip
+
+    def relieved(self) -> None:
+        """Note that the new workers serve."""
+        self._write(phase=Phase.SERVING, told="", hint="")
+
+    def step(self, now: float) -> None:
+        """Begin a trial that was asked for; act on one that has ended."""
+        if self._trial is not None:
+            self._judge(self._trial, now)
+        elif self._asked:
+            self._asked = False
+            self._write(number=self._lock.record.number + 1, phase=Phase.CHECKING, told="", hint="")
+            self._begin(now)
+
+    def _begin(self, now: float) -> None:
+        line = (*command_line(), "--json", "--trial", msgspec.json.encode(self._standing).decode())
+        self._answer = os.memfd_create("kedge-trial")
+        try:
+            self._trial = subprocess.Popen(  # noqa: S603 - our own command
+                line, stdin=subprocess.DEVNULL, stdout=self._answer, stderr=self._answer, start_new_session=True,
+            )  # fmt: skip
+        except OSError as error:
+            os.close(self._answer)
+            self._refuse(f"the trial cannot be started: {error}", "")
+            return
+        self._began = now
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, self._trial.pid, TRIAL_NICE)
+
+    def _judge(self, trial: subprocess.Popen[bytes], now: float) -> None:
+        if trial.poll() is None:
+            if now - self._began > TRIAL_S:
+                trial.kill()
+            return
+        self._trial = None
+        raw = os.pread(self._answer, 1 << 20, 0)
+        os.close(self._answer)
+        if trial.returncode == 0:
+            self._execute()
+        elif trial.returncode == -signal.SIGKILL:
+            self._refuse(f"the new code did not start within {TRIAL_S:g} s", "")
+        else:
+            self._refuse(*words_of(raw, trial.returncode))
+
+    def _execute(self) -> None:
+        self._write(phase=Phase.STARTING)
+        log.info("supervisor.restarts", command=" ".join(command_line()))
+        try:
+            execute(self._handover())
+        except OSError as error:
+            self._refuse(f"{sys.executable} cannot be executed: {error}", "")
+
+    def _refuse(self, told: str, hint: str) -> None:
+        log.error("supervisor.restart_refused", fault=told)
+        self._write(phase=Phase.REFUSED, told=told, hint=hint)
+
+    def _write(self, **changes: object) -> None:
+        try:
+            self._lock.write(**changes)
+        except OSError as error:
+            log.warning("supervisor.record_lost", fault=str(error))
+
+
+class _Fault(msgspec.Struct):
+    message: str = ""
+    hint: str = ""
+
+
+class _Answer(msgspec.Struct):
+    error: _Fault
+
+
+def words_of(raw: bytes, code: int) -> tuple[str, str]:
+    """Return message and hint of a command that failed: its JSON, or the last line of its trace."""
+    for line in raw.splitlines():
+        with suppress(msgspec.DecodeError):
+            fault = msgspec.json.decode(line, type=_Answer).error
+            return fault.message, fault.hint
+    lines = raw.decode(errors="replace").strip().splitlines()
+    last = lines[-1] if lines else f"it ended with code {code} and no word"
+    return f"the new code does not start: {last}", ""
+
+
+# ---------------------------------------------------------------- an image that cannot start
+
+
+def hold(handed: Handover, error: BaseException) -> int:
+    """Keep the process and its children while the new image cannot start; return an exit code.
+
+    What was handed over goes on serving. A signal to stop stops it in order; a request to restart, or
+    some seconds, make another attempt.
+    """
+    told = f"{type(error).__name__}: {error}"
+    lock = SupervisorLock(handed.lock)
+    with suppress(OSError):
+        lock.write(phase=Phase.FAILED, told=told, hint=getattr(error, "hint", ""))
+    log.error("supervisor.cannot_start", fault=told, exc_info=error)
+    stopped, asked = threading.Event(), threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    signal.signal(ASK, lambda *_: asked.set())
+    while not _stopped_within(AGAIN_S[min(handed.failures, len(AGAIN_S) - 1)], stopped, asked):
+        with suppress(OSError):
+            lock.write(number=lock.record.number + asked.is_set(), phase=Phase.STARTING)
+        handed.failures += 1
+        try:
+            execute(handed)
+        except OSError as fault:
+            with suppress(OSError):
+                lock.write(phase=Phase.FAILED, told=str(fault), hint="")
+        asked.clear()
+    relief = Relief(handed.generations, remove=lambda _: None)
+    relief.stop_workers()
+    os.close(handed.listener)
+    relief.finish(HELD_STOP_S, time.sleep)
+    return 1
+
+
+def _stopped_within(seconds: float, stopped: threading.Event, asked: threading.Event) -> bool:
+    obey()
+    deadline = time.monotonic() + seconds
+    while not (stopped.is_set() or asked.is_set()) and time.monotonic() < deadline:
+        time.sleep(LOOK_S)
+        reap(set())
+    return stopped.is_set()
+
+
+def reap(known: set[int]) -> list[int]:
+    """Wait for children that nobody else waits for, as process 1 and an image after another must."""
+    found: list[int] = []
+    while True:
+        try:
+            one = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if one is None or one.si_pid in known:
+                return found
+            os.waitpid(one.si_pid, 0)
+        except ChildProcessError:
+            return found
+        found.append(one.si_pid)
+
+
+# ---------------------------------------------------------------- the command
+
+
+def restart(state_dir: Path, within_s: float) -> Record:
+    """Ask the supervisor of a state directory to restart, and wait until its new workers serve.
+
+    Raises:
+        Refused: there is none, it cannot be asked, or the new code or kedge.toml is not good.
+        NotAcknowledged: the new workers do not serve (yet); those before them do.
+    """
+    before = _find(state_dir)
+    try:
+        os.kill(before.pid, ASK)
+    except OSError as error:
+        raise Refused(f"process {before.pid} cannot be asked: {error.strerror}", code="not_asked",
+                      hint="run it as the user of kedge up") from None  # fmt: skip
+    deadline = time.monotonic() + within_s
+    while True:
+        now = read(state_dir)
+        if now is None or now.pid != before.pid:
+            raise NotAcknowledged(
+                f"process {before.pid} ended during the restart; its workers go on serving without it",
+                code="restart_failed", hint=f"look at its log and {state_dir / 'logs'}; kedge up takes over from them",
+            )  # fmt: skip
+        if now.number > before.number and now.phase is Phase.SERVING:
+            return now
+        if now.number > before.number and now.phase is Phase.REFUSED:
+            raise Refused(f"nothing was changed: {now.told}", code="restart_refused", hint=now.hint)
+        if now.number > before.number and now.phase is Phase.FAILED:
+            raise _unconfirmed(f"the new kedge cannot start, and the workers before it go on serving: {now.told}",
+                               now.hint or "mend it, then kedge restart")  # fmt: skip
+        if time.monotonic() > deadline:
+            raise _unconfirmed(
+                f"the new workers do not serve after {within_s:g} s; those before them go on serving",
+                f"it goes on trying; {state_dir / 'logs'} says why, kedge status what is loaded",
+            )
+        time.sleep(LOOK_S)
+
+
+def _unconfirmed(message: str, hint: str) -> KedgeError:
+    return NotAcknowledged(message, code="restart_unconfirmed", hint=hint)
+
+
+def _find(state_dir: Path) -> Record:
+    """Return the record of a supervisor that can be asked."""
+    found = read(state_dir)
+    if found is None:
+        raise Refused(
+            f"no kedge up runs on {state_dir}", code="not_running", hint="kedge up starts it"
+        )
+    if found.pid == 0 or not takes(process_of(found.pid), ASK):
+        raise Refused(
+            f"the kedge up on {state_dir} cannot be asked: it is older than this command, starts just now, or runs in "
+            "another container", code="not_asked", hint="run the command where kedge up runs, once it serves",
+        )  # fmt: skip
+    if found.phase is Phase.CHECKING:
+        raise Refused("a restart is under way", code="restart_under_way", hint="wait for it")
+    return found
