@@ -264,6 +264,8 @@ def _apply(context: Context) -> dict[str, list[str]]:
 @click.option("--training-set", type=click.Path(exists=True, dir_okay=False, path_type=Path),
               help="As --training, one that kedge made: it says the schema, and what it was made of.")  # fmt: skip
 @click.option("--trust", multiple=True, help="A Python type that this version may load.")
+@click.option("--trust-inline", metavar="REASON", default="",
+              help="Let it run inside the gateway's workers although it is not proven plain.")  # fmt: skip
 @click.option("--schema", metavar="VIEW/N", help="The feature schema that it was trained on.")
 @verb
 def register(
@@ -274,6 +276,7 @@ def register(
     training: Path | None,
     training_set: Path | None,
     trust: tuple[str, ...],
+    trust_inline: str,
     schema: str | None,
 ) -> None:
     """Register the model in PATH as a version of ENDPOINT's model."""
@@ -294,9 +297,10 @@ def register(
         trusted=trust,
         schema=schema,
         trained_on=trained_on,
+        inline=trust_inline,
     )
     labels = label_reading(place, endpoint, version)
-    from kedge.report import MARKS
+    from kedge.report import MARKS, placing
 
     proof = place.artifacts.proof(version.digest)
     fields = ", ".join(f"{f.name}:{f.dtype}{list(f.shape) or ''}" for f in version.signature.inputs)
@@ -308,12 +312,13 @@ def register(
          "digest": version.digest, "size": version.size, "load_s": version.load_s,
          "golden": version.golden, "signature": version.signature, "schema": version.schema,
          "trained_on": version.trained_on, "rows": proof.rows, "rows_tested": proof.tested,
-         "rows_why": proof.why, "labels": labels},
+         "rows_why": proof.why, "plain": proof.plain, "inline": proof.inline, "labels": labels},
         f"{endpoint} {version.label}" + ("" if new else " (registered before: the same bytes)") +
         f"\n  flavour   {version.flavour}\n  takes     {fields}\n  gives     {outputs}\n"
         f"  size      {version.size:,} bytes\n  digest    {version.digest}\n"
         f"  loads in  {version.load_s:.2f} s, answers its golden rows ({version.golden})" +
         f"\n  rows      {MARKS[proof.rows]}, on {proof.tested} rows" + (f": {proof.why}" if proof.why else "") +
+        f"\n  runs      {placing(proof)}" +
         (f"\n  trained   on {version.trained_on.label}" if version.trained_on else "") +
         f"\n{label_reading_text(labels)}",
     )  # fmt: skip

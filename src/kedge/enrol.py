@@ -86,10 +86,12 @@ def flavours() -> tuple[dict[str, Flavour], dict[str, str]]:
 def register_version(
     place: Workplace, endpoint: str, path: Path, *, golden: Path | None, training: Path | None,
     trusted: Sequence[str], schema: str | None = None, trained_on: TrainingSet | None = None,
+    inline: str = "",
 ) -> tuple[ModelVersion, bool]:  # fmt: skip
     """Register what stands in `path`; True when it is new.
 
-    With `trained_on`, what its training set says of itself, it is for that set's schema.
+    With `trained_on`, what its training set says of itself, it is for that set's schema. With `inline`, a reason,
+    it may run inline although it is not proven plain.
 
     Raises:
         Refused: also `schema_misfit`: the model needs what its feature schema does not give.
@@ -116,6 +118,7 @@ def register_version(
             golden=golden, training=training, trusted=trusted, by=actor(), at=place.clock.now(),
             probe=tried, schema=schema, trained_on=trained_on,
             features=fits.fields if fits is not None else None, raw=_raw(place, schema),
+            inline=f"{actor()}: {inline}" if inline else "",
         )  # fmt: skip
     except Refused as error:
         if missing:
@@ -126,11 +129,24 @@ def register_version(
             f"these bytes are {version.label} already, for {version.schema or 'no schema'}, not for {schema}",
             code="schema_misfit", hint="a version is made for one schema; train and register another",
         )  # fmt: skip
+    if inline:
+        _note_inline(place, endpoint, version, inline)
     if new:
         body = {"version": version.label, "digest": version.digest, "flavour": version.flavour}
         place.ledger.note(endpoint, Note(kind="registered", body=body), by=actor(), reason="",
                           at=place.clock.now())  # fmt: skip
     return version, new
+
+
+def _note_inline(place: Workplace, endpoint: str, version: ModelVersion, why: str) -> None:
+    """Record who lets a version run inline unproven, and let its releases do so on this host."""
+    body = {"version": version.label, "digest": version.digest}
+    place.ledger.note(endpoint, Note(kind="inline_trusted", body=body), by=actor(), reason=why,
+                      at=place.clock.now())  # fmt: skip
+    for state in place.ledger.read().states.values():
+        for number, release in state.releases.items():
+            if release.model_digest == version.digest:
+                place.disk.forgive(state.endpoint, number, "not_plain")
 
 
 def label_reading(place: Workplace, endpoint: str, version: ModelVersion) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from kedge.core.values import (
     FileEntry,
     ModelVersion,
     Placement,
+    Plainness,
     Release,
     Signature,
     State,
@@ -263,6 +264,10 @@ class Proof(Value, frozen=True):
     raw: dict[str, list[Any]] = {}
     """Rows of its training set before their transformation: what a newer transformation of the
     same schema is compared on. Of models only."""
+    plain: Plainness | None = None
+    """What the walk over the loaded model found. None: nobody walked it yet."""
+    inline: str = ""
+    """Who let it run inline although it was not proven plain, and why."""
 
 
 class Artifacts(Protocol):

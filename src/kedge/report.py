@@ -9,7 +9,7 @@ from typing import Any
 from kedge.core import commands as r
 from kedge.core.values import BUCKETS, Policy
 from kedge.engine.control import Receipt
-from kedge.ports import Entry, Note
+from kedge.ports import Entry, Note, Proof
 
 
 def story(event: r.AnyEvent | Note) -> str:
@@ -657,3 +657,12 @@ def _window_line(window: dict[str, Any]) -> str:
 def _between(window: dict[str, Any]) -> str:
     begin, end = (datetime.fromtimestamp(window[key], UTC) for key in ("since", "until"))
     return f"{begin:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC"
+
+
+def placing(proof: Proof) -> str:
+    """Where a version may run, for people."""
+    if proof.inline:
+        return f"inline, as {proof.inline}"
+    if proof.plain is None or not proof.plain.proven:
+        return f"in a process: {proof.plain.why if proof.plain is not None else 'nobody walked it yet'}"
+    return f"inline: proven plain ({', '.join(proof.plain.found)})"

@@ -40,7 +40,7 @@ from kedge.engine.drills import Schedule, Start
 from kedge.engine.inquiry import Inquiry
 from kedge.engine.models import Pool
 from kedge.engine.patrol import Patrol
-from kedge.engine.pins import HostDisk
+from kedge.engine.pins import Apart, HostDisk
 from kedge.engine.process_faults import ProcessFaults
 from kedge.engine.readiness import Readiness
 from kedge.engine.recording import Recording
@@ -117,7 +117,8 @@ def run_worker(
 
     links = Links()
     pool = Pool(loaders=Loaders(), artifacts=place.artifacts, connect=links.connect, run_dir=run_dir,
-                clock=place.clock, changed=signal_.wake, online=online)  # fmt: skip
+                clock=place.clock, changed=signal_.wake, online=online,
+                apart=place.disk.apart, set_apart=partial(set_apart, place))  # fmt: skip
     replica = Replica(
         member=member, slot=slot, ledger=place.ledger, stamp=place.ledger.stamp, roster=place.roster,
         disk=place.disk, pool=pool, serving=serving, signal=signal_,
@@ -150,6 +151,13 @@ def served_beside(roster: Roster, own: Member) -> set[str]:
         and is_worker(member.pid)
         for endpoint in (*member.epochs, *member.pinned)
     }  # fmt: skip
+
+
+def set_apart(place: Workplace, release: Release, why: str) -> None:
+    """Have a release that is not proven plain run in a process on this host."""
+    log.warning("replica.not_plain", endpoint=release.endpoint, release=release.label, why=why)
+    place.disk.set_apart(Apart(endpoint=release.endpoint, release=release.number, code="not_plain",
+                               why=why, at=place.clock.now()))  # fmt: skip
 
 
 class Links:

@@ -14,7 +14,7 @@ import numpy as np
 
 from kedge.core.errors import BadRequest
 from kedge.core.golden import RowsMark
-from kedge.core.values import Field, Signature, Value
+from kedge.core.values import Field, Plainness, Signature, Value
 from kedge.ports import ColumnStatistics, Model, Proof
 
 if TYPE_CHECKING:
@@ -82,6 +82,8 @@ class ProbeResult(Value, frozen=True):
     used: Literal["golden", "sample", "made"] = "golden"
     """Which of the rows that were offered became the golden rows."""
     grouped: Grouped = Grouped()
+    plain: Plainness | None = None
+    """What the walk over the loaded model found; None: it is a transformation."""
 
 
 # ---------------------------------------------------------------- conversion

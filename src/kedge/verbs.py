@@ -27,8 +27,9 @@ from kedge.engine.filing import newest_finding
 from kedge.engine.pins import HostDisk
 from kedge.engine.status import describe
 from kedge.independence import release_mark
-from kedge.ports import Bundle, Member, Note
+from kedge.ports import Bundle, Member, Note, Proof
 from kedge.settings import Settings
+from kedge.walk import RULE
 from kedge.wiring import Workplace, actor
 
 PROBE_TIMEOUT_S = 2.0
@@ -164,11 +165,13 @@ def release_of(
     if version is None:
         raise Refused(f"no version v{digits} of {endpoint} is registered", code="unknown_version",
                       hint=f"kedge register {endpoint} PATH; kedge versions {endpoint} lists them")  # fmt: skip
+    code = transform_of(place, state, version.schema, transformation)
+    proof = place.artifacts.proof(version.digest)
     bundle = Bundle(
         endpoint=endpoint, model=version.model, version=version.number, model_digest=version.digest,
-        placement=placement_of(state.policy, version), schema=version.schema,
+        placement=placement_of(state.policy, version, proof, transformed=code is not None),
+        schema=version.schema,
     )  # fmt: skip
-    code = transform_of(place, state, version.schema, transformation)
     if code is None:
         return place.registry.release(bundle)
     spec = spec_of(place.artifacts.verify(code.digest))
@@ -252,11 +255,39 @@ def landing_reads(place: Workplace, endpoint: str, command: Rollback) -> tuple[R
     return tuple(run for run in landing if run not in today)
 
 
-def placement_of(policy: Policy, version: ModelVersion) -> Placement:
-    """Where a release runs in production: inline, unless loading it would stall a worker."""
+def placement_of(
+    policy: Policy, version: ModelVersion, proof: Proof, *, transformed: bool
+) -> Placement:
+    """Where a release runs in production.
+
+    Inline: what is proven plain, has no transformation, and stalls no worker while it loads; and what somebody
+    lets run there.
+
+    Raises:
+        Refused: `not_plain`: `runtime = "inline"`, and neither holds.
+    """
+    if policy.runtime == "process":
+        return Placement.PROCESS
+    why = inline_fault(proof, transformed=transformed)
     if policy.runtime == "auto":
-        return Placement.PROCESS if version.stalls else Placement.INLINE
-    return Placement(policy.runtime)
+        return Placement.PROCESS if why or version.stalls else Placement.INLINE
+    if why:
+        raise Refused(
+            f"{version.label} may not run inline: {why}", code="not_plain",
+            hint='runtime = "auto" runs it in a process; kedge register --trust-inline REASON lets it run inline',
+        )  # fmt: skip
+    return Placement.INLINE
+
+
+def inline_fault(proof: Proof, *, transformed: bool) -> str:
+    """Why a version may not run inline, in words; empty when it may."""
+    if proof.inline:
+        return ""
+    if proof.plain is None or proof.plain.rule != RULE:
+        return "it was not walked yet: register it again"
+    if not proof.plain.proven:
+        return proof.plain.why
+    return "a transformation runs before it" if transformed else ""
 
 
 # ---------------------------------------------------------------- asking a gateway

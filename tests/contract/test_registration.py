@@ -13,8 +13,10 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import onnx
 import pytest
 import skops.io
+from onnx import TensorProto, helper
 from skl2onnx import to_onnx
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
@@ -166,6 +168,60 @@ def test_the_same_bytes_are_the_same_version_and_are_not_tried_out_again(
     other, new = desk.register(onnx_file, model="other")
     assert new
     assert other.digest == version.digest
+
+
+def test_the_verdict_of_the_walk_is_kept_with_the_bytes_and_found_again(
+    desk: Desk, onnx_file: Path
+) -> None:
+    """Where an earlier kedge registered it, or other tables judged it, it is judged again."""
+    version, _ = desk.register(onnx_file)
+    kept = desk.store.proof(version.digest)
+    assert kept.plain is not None
+    assert kept.plain.proven, kept.plain.why
+    desk.store.write_proof(version.digest, msgspec.structs.replace(kept, plain=None))
+    assert desk.register(onnx_file) == (version, False)
+    assert desk.store.proof(version.digest).plain == kept.plain
+
+
+def test_who_lets_a_version_run_inline_is_kept_also_for_bytes_that_are_known(desk: Desk) -> None:
+    source = misbehaving(desk.root / "good")
+    version, _ = desk.register(source)
+    kept = desk.store.proof(version.digest)
+    assert kept.plain is not None
+    assert not kept.plain.proven
+    assert kept.inline == ""
+    assert desk.register(source, inline="ada: ours") == (version, False)
+    desk.register(source, golden=desk.write("g.json", GOLDEN))
+    assert desk.store.proof(version.digest).inline == "ada: ours"
+
+
+def test_shapes_that_multiply_with_the_rows_are_not_plain(desk: Desk) -> None:
+    """[n] and [n, 1] are added: [n, n]; each step squares it, and no operator shows it."""
+    nodes, at = [], "x"
+    for step in range(3):
+        nodes += [
+            helper.make_node("ReduceMax", [at], [f"m{step}"], axes=[1], keepdims=0),
+            helper.make_node("Add", [f"m{step}", at], [f"s{step}"]),
+            helper.make_node("Reshape", [f"s{step}", "flat"], [f"f{step}"]),
+        ]
+        at = f"f{step}"
+    nodes += [
+        helper.make_node("ReduceMax", [at], ["most"], axes=[0], keepdims=1),
+        helper.make_node("Add", ["x", "most"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes, "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 1])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 1])],
+        [onnx.numpy_helper.from_array(np.array([-1, 1], np.int64), "flat")],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    file = desk.root / "model.onnx"
+    onnx.save(model, str(file))
+    version, _ = desk.register(file, golden=desk.write("g.json", {"inputs": {"x": [1.0, 2.0]}}))
+    found = desk.store.proof(version.digest).plain
+    assert found is not None
+    assert not found.proven
+    assert "1024 rows at once" in found.why
 
 
 def test_given_golden_rows_are_kept_with_the_models_own_answers(desk: Desk) -> None:
@@ -400,6 +456,9 @@ def test_what_two_claim_is_refused(desk: Desk, onnx_file: Path) -> None:
         ({"input": {}}, "bad_golden", "input"),
         ({**GOLDEN, "outputs": {"points": [1, 2]}}, "bad_golden", "points is not an output"),
         ({**GOLDEN, "outputs": {"score": [1.0]}}, "bad_golden", "1 answers for 2 rows"),
+        ({**GOLDEN, "rtol": 1e300}, "bad_golden", "rtol must be 0 to 1, got 1e+300"),
+        ({**GOLDEN, "atol": 1e300}, "bad_golden", "atol must be 0 to 1e+06, got 1e+300"),
+        ({**GOLDEN, "atol": -1}, "bad_golden", "atol must be 0 to 1e+06, got -1"),
         (
             {**GOLDEN, "outputs": {"score": [2.0, -4.5]}},
             "golden_mismatch",

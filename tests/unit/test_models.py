@@ -12,11 +12,12 @@ import pytest
 
 from kedge.core.errors import CorruptArtifact
 from kedge.core.holding import Need
-from kedge.core.values import FileEntry, Placement, Release, State
+from kedge.core.values import FileEntry, Placement, Plainness, Release, State
 from kedge.core.windows import INSTANT_S
 from kedge.engine.models import GRACE_S, RETRY_S, Breaker, Pool, Silence, host_status, socket_of
 from kedge.ports import Hold, Proof
 from kedge.testing.samples import endpoint, release
+from kedge.walk import RULE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -197,6 +198,9 @@ class Doubles:
 
     signature = ONE.signature
 
+    def __init__(self, why: str = "") -> None:
+        self.plainness = Plainness(proven=not why, rule=RULE, why=why)
+
     def predict(self, columns: Columns) -> Columns:
         x: NDArray[Any] = columns["dep_delay"]
         return {"p_late": x * np.float32(2)}
@@ -215,6 +219,7 @@ class Loads:
         self.go_on = threading.Event()
         self.go_on.set()
         self.fault: Exception | None = None
+        self.unknown = ""
 
     def claims(self, path: Path) -> bool:
         return True
@@ -225,7 +230,7 @@ class Loads:
         assert self.go_on.wait(10)
         if self.fault is not None:
             raise self.fault
-        return Doubles()
+        return Doubles(self.unknown)
 
 
 class Line:
@@ -259,11 +264,16 @@ class Place:
         self.run_dir = run_dir
         self.clock, self.shelf, self.loader = StoodStill(), Shelf(), Loads()
         self.lines: list[Line] = []
+        self.apart: dict[tuple[str, int], str] = {}
         self.changed = threading.Semaphore(0)
         self.pool = Pool(
             loaders={"onnx": self.loader}, artifacts=self.shelf, connect=self._connect,
             run_dir=run_dir, clock=self.clock, changed=self.changed.release,
+            apart=lambda: self.apart, set_apart=self._set_apart,
         )  # fmt: skip
+
+    def _set_apart(self, of: Release, why: str) -> None:
+        self.apart[of.endpoint, of.number] = why
 
     def _connect(self, path: Path, of: Release, in_flight: int) -> RemoteModel:
         line = Line(path)
@@ -319,6 +329,64 @@ def test_a_release_is_loaded_beside_and_ready_when_it_answered_its_golden_rows(
     handle = place.pool.handle("flights", 1, INLINE)
     assert handle is not None
     assert handle.inline is not None
+
+
+def test_a_release_that_is_not_proven_plain_is_never_asked_here_and_served_by_its_process(
+    place: Place,
+) -> None:
+    """One from before the walk was made to run inline: it is judged when it is loaded."""
+    place.loader.unknown = "a Loop"
+    place.keep((2, INLINE))
+    place.loaded()
+    assert place.apart == {("flights", 2): "a Loop"}
+    assert place.pool.handle("flights", 2, INLINE) is None
+    place.says(0, state="ready")
+    place.keep((2, INLINE))
+    place.lines[0].ready = True
+    place.keep((2, INLINE))
+    assert place.state(2) == "ready"
+    handle = place.pool.handle("flights", 2, INLINE)
+    assert handle is not None
+    assert handle.inline is None
+    assert handle.remotes == (place.lines[0],)
+
+
+def test_a_verdict_that_was_stored_spares_the_load(place: Place) -> None:
+    refuted = Plainness(proven=False, rule=RULE, why="a Loop")
+    place.shelf.golden = msgspec.structs.replace(place.shelf.golden, plain=refuted)
+    place.keep((2, INLINE))
+    place.loaded()
+    assert place.apart == {("flights", 2): "a Loop"}
+    assert not place.loader.loaded
+
+
+def test_what_somebody_lets_run_inline_runs_inline(place: Place) -> None:
+    refuted = Plainness(proven=False, rule=RULE, why="a Loop")
+    place.shelf.golden = msgspec.structs.replace(
+        place.shelf.golden, plain=refuted, inline="ada: ours"
+    )
+    place.loader.unknown = "a Loop"
+    place.keep((2, INLINE))
+    place.loaded()
+    assert place.state(2) == "ready"
+    assert not place.apart
+
+
+def test_a_release_that_is_moved_answers_inline_until_its_process_is_there(place: Place) -> None:
+    place.keep((2, INLINE))
+    place.loaded()
+    place.apart["flights", 2] = "it hung"
+    place.keep((2, INLINE))
+    handle = place.pool.handle("flights", 2, INLINE)
+    assert handle is not None
+    assert handle.inline is not None
+    place.says(0, state="ready")
+    place.keep((2, INLINE))
+    place.lines[0].ready = True
+    place.keep((2, INLINE))
+    moved = place.pool.handle("flights", 2, INLINE)
+    assert moved is not None
+    assert moved.inline is None
 
 
 def test_what_is_needed_again_and_again_is_loaded_once(place: Place) -> None:

@@ -14,8 +14,9 @@ import numpy as np
 import onnxruntime as ort
 
 from kedge.core.errors import UnfitModel
-from kedge.core.values import Dtype, Field, Signature
+from kedge.core.values import Dtype, Field, Plainness, Signature
 from kedge.flavours import OnnxFlavour, visible
+from kedge.walk.graphs import judge
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -53,11 +54,16 @@ class OnnxLoader(OnnxFlavour):
             session = ort.InferenceSession(files[0], options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the runtime's errors have no root but Exception
             raise UnfitModel(f"{files[0].name} cannot be loaded: {error}") from error
-        return _model(session)
+        model = _model(session)
+        model.plainness = judge(files[0])
+        return model
 
 
 class OnnxModel:
     """A session whose inputs take any number of rows."""
+
+    plainness: Plainness | None = None
+    """What the walk over its file found."""
 
     def __init__(self, session: ort.InferenceSession, signature: Signature) -> None:
         self.signature = signature
@@ -100,6 +106,8 @@ class OnnxModel:
 class SingleRowModel:
     """A model exported for one row at a time: asked once a row."""
 
+    plainness: Plainness | None = None
+
     def __init__(self, inner: OnnxModel) -> None:
         self.signature = inner.signature
         self._inner = inner
@@ -116,7 +124,7 @@ class SingleRowModel:
         return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
 
 
-def _model(session: ort.InferenceSession) -> Model:
+def _model(session: ort.InferenceSession) -> OnnxModel | SingleRowModel:
     inputs = session.get_inputs()
     ones = [arg for arg in inputs if arg.shape and arg.shape[0] == 1]
     for arg in inputs:

@@ -26,8 +26,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 
 from kedge.core.errors import UnfitModel
-from kedge.core.values import Dtype, Field, Signature
+from kedge.core.values import Dtype, Field, Plainness, Signature
 from kedge.flavours import SklearnFlavour, visible
+from kedge.walk.objects import attributes, judge, reachable, refusal
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,9 +40,9 @@ if TYPE_CHECKING:
     """From the model's input to its outputs, in the signature's order."""
 
 OWNED = {
-    "sklearn.tree._tree.Tree": "every tree and forest; checks its node array when it is restored",
+    "sklearn.tree._tree.Tree": "every tree and forest; `walk.trees` follows its indices once restored",
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor":
-        "every histogram gradient boosting model; plain attributes, no code when restored",
+        "every histogram gradient boosting model; plain attributes, whose indices `walk.trees` follows",
     "sklearn._loss.loss.HalfTweedieLossIdentity": "TweedieRegressor; a loss without state",
     "sklearn.calibration._CalibratedClassifier": "CalibratedClassifierCV; plain attributes",
     "sklearn.calibration._SigmoidCalibration": "CalibratedClassifierCV; two floats",
@@ -68,11 +69,18 @@ class SklearnLoader(SklearnFlavour):
         if len(files) != 1:
             raise UnfitModel(f"{path} does not hold {self.looks_for}")
         estimator = _restore(files[0], trusted)
+        fault = refusal(estimator)
+        if fault is not None:
+            raise UnfitModel(
+                f"{files[0].name}: {fault}", code="unsafe_model",
+                hint="a model that was fitted holds nothing of the kind: ask whoever made this file",
+            )  # fmt: skip
         if not hasattr(estimator, "predict"):
             raise UnfitModel(f"{type(estimator).__name__} has no predict: it is no model")
         _single_threaded(estimator)
+        found = judge(estimator, trusted)
         declared = _declared(path / "signature.json")
-        return SklearnModel(estimator, declared)
+        return SklearnModel(estimator, declared, found)
 
 
 def _restore(file: Path, trusted: Sequence[str]) -> Any:
@@ -96,13 +104,9 @@ def _restore(file: Path, trusted: Sequence[str]) -> Any:
 
 def _single_threaded(estimator: Any) -> None:
     """Make it answer on the thread that asks: a pool a request costs more than it gives."""
-    own = {
-        name: 1
-        for name, value in estimator.get_params().items()
-        if name.split("__")[-1] == "n_jobs" and value not in (None, 1)
-    }
-    if own:
-        estimator.set_params(**own)
+    for one in reachable(estimator):
+        if attributes(one).get("n_jobs") not in (None, 1):
+            one.n_jobs = 1
 
 
 # ---------------------------------------------------------------- signature
@@ -140,7 +144,8 @@ def _declared(file: Path) -> _Declared | None:
 class SklearnModel:
     """An estimator with named inputs and outputs."""
 
-    def __init__(self, estimator: Any, declared: _Declared | None) -> None:
+    def __init__(self, estimator: Any, declared: _Declared | None, found: Plainness) -> None:
+        self.plainness = found
         names = getattr(estimator, "feature_names_in_", None)
         columns = [str(name) for name in names] if names is not None else None
         inputs = _inputs(estimator, declared, columns)

@@ -295,6 +295,18 @@ class TrainingSet(Value, kw_only=True, frozen=True):
         return ", ".join((f"{self.schema}#{self.transformation}", *self.generations))
 
 
+class Plainness(Value, kw_only=True, frozen=True):
+    """What the walk over a loaded model found: whether it holds only what is known to be harmless inline."""
+
+    proven: bool
+    rule: int
+    """The number of the tables that it was walked by."""
+    why: str = ""
+    """The first thing that is not known, in words, for people."""
+    found: tuple[str, ...] = ()
+    """The estimators or operators that it is made of."""
+
+
 class ModelVersion(Value, kw_only=True, frozen=True):
     """An immutable artifact and what is known of it."""
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from math import inf
 from pathlib import Path
 from queue import SimpleQueue
@@ -21,12 +21,13 @@ import msgspec
 from kedge.bundles import Bare, Composed, Transform
 from kedge.core.errors import KedgeError
 from kedge.core.generations import Online
-from kedge.core.holding import Need
+from kedge.core.holding import PRODUCTION_COPIES, Need
 from kedge.core.values import Placement, Release, State
 from kedge.core.windows import CALLERS, INSTANT_S
 from kedge.lookups import lookups_of
 from kedge.ports import Artifacts, Clock, Hold, Loader, Model, RemoteModel
 from kedge.tensors import check_proof
+from kedge.walk import RULE, plainness
 
 GRACE_S = 5.0
 """How long a release stays loaded after the last row that needed it."""
@@ -202,8 +203,10 @@ class Handle:
 
 
 class _Slot:
-    def __init__(self, release: Release) -> None:
+    def __init__(self, release: Release, *, moved: bool = False) -> None:
         self.release = release
+        self.moved = moved
+        """Whether it was made to run inline, and runs in a process on this host."""
         self.state = "loading"
         self.detail = ""
         self.load_s = release.load_s
@@ -224,6 +227,10 @@ class _Slot:
         return self.state == "loading" or (
             self.state == "ready" and self.copies < self.wanted and not self.detail
         )
+
+
+class NotPlain(Exception):
+    """A release was made to run inline, and is not proven plain: it runs in a process."""
 
 
 class HostStatus(msgspec.Struct):
@@ -256,7 +263,22 @@ class Pool:
     def __init__(
         self, *, loaders: Mapping[str, Loader], artifacts: Artifacts, connect: Connect, run_dir: Path,
         clock: Clock, changed: Callable[[], None], online: Online = NOWHERE,
+        apart: Callable[[], Collection[tuple[str, int]]] = tuple,
+        set_apart: Callable[[Release, str], None] = lambda *_: None,
     ) -> None:  # fmt: skip
+        """Hold nothing yet.
+
+        Args:
+            loaders: by flavour.
+            artifacts: where the models lie.
+            connect: to a model process.
+            run_dir: where those have their sockets.
+            clock: the time.
+            changed: called when a load ended.
+            online: what releases read by key.
+            apart: releases that run in a process on this host, whatever they were made for.
+            set_apart: adds one to them, with the reason.
+        """
         self._loaders = loaders
         self._artifacts = artifacts
         self._connect = connect
@@ -264,6 +286,9 @@ class Pool:
         self._clock = clock
         self._changed = changed
         self._online = online
+        self._apart = apart
+        self._set_apart = set_apart
+        self._moved: Collection[tuple[str, int]] = ()
         self._slots: dict[Key, _Slot] = {}
         self._wished: frozenset[tuple[Key, float]] = frozenset()
         self.loads: dict[str, int] = {}
@@ -284,6 +309,7 @@ class Pool:
         tries a failed load again at once, since somebody may have mended what it failed of.
         """
         now = self._clock.monotonic()
+        self._moved = self._apart()
         for key, _ in wished - self._wished:
             slot = self._slots.get(key)
             if slot is not None and slot.retry_at is not None:
@@ -308,14 +334,20 @@ class Pool:
         _, number, placement = key
         slot = self._slots.get(key)
         release = state.releases[number]
-        if slot is None or slot.release.digest != release.digest:
-            slot = self._slots[key] = _Slot(release)
-            if placement is Placement.INLINE:
+        moved = placement is Placement.INLINE and key[:2] in self._moved
+        if slot is None or slot.release.digest != release.digest or slot.moved != moved:
+            held, slot = slot, _Slot(release, moved=moved)
+            if moved and held is not None:
+                slot.handle = held.handle  # it goes on answering until its process does
+            self._slots[key] = slot
+            if placement is Placement.INLINE and not moved:
                 self._queue.put((key, slot))
         elif slot.retry_at is not None and now >= slot.retry_at:
             slot.retry_at = None
             self._queue.put((key, slot))
-        if placement is Placement.PROCESS:
+        if moved:
+            copies = PRODUCTION_COPIES
+        if moved or placement is Placement.PROCESS:
             self._attach(slot, state, copies)
             self._detach(slot, copies, now)
 
@@ -338,6 +370,8 @@ class Pool:
         there = [remote.ready for remote in remotes[:wanted]]
         slot.copies, slot.wanted = sum(there), wanted
         if slot.copies:
+            if slot.handle is not None and slot.handle.inline is not None:
+                slot.handle = Handle(slot.release, remotes=tuple(remotes))
             slot.state, slot.detail = "ready", ""
             missing = [n for n in range(wanted) if n >= len(there) or not there[n]]
         else:
@@ -408,15 +442,36 @@ class Pool:
 
         A transformation is rolled either way without loading the model again.
         """
+        if release.code is not None:
+            self._may_be_inline(release)
         for slot in list(self._slots.values()):
             held = slot.handle.inline if slot.handle is not None else None
             if held is not None and slot.release.model_digest == release.model_digest:
                 return held.model if isinstance(held, Composed) else held
+        trusted = self._may_be_inline(release)
         model = loader.load(self._artifacts.verify(release.model_digest), release.trusted)
+        found = plainness(model)
+        if not trusted and not found.proven:
+            raise NotPlain(found.why)
         self._prove(model, release.model_digest)
         loaded = self.loads.get(release.model_digest, 0)
         self.loads = {**self.loads, release.model_digest: loaded + 1}  # another thread reads it
         return model
+
+    def _may_be_inline(self, release: Release) -> bool:
+        """Whether somebody lets a release run inline without a proof.
+
+        Raises:
+            NotPlain: nobody does, and it is known already to be none that may.
+        """
+        proof = self._artifacts.proof(release.model_digest)
+        if proof.inline:
+            return True
+        if release.code is not None:
+            raise NotPlain("a transformation runs before it")
+        if proof.plain is not None and proof.plain.rule == RULE and not proof.plain.proven:
+            raise NotPlain(proof.plain.why)
+        return False
 
     def _prove(self, model: Model, digest: str) -> None:
         fault = check_proof(model, self._artifacts.proof(digest))
@@ -440,6 +495,10 @@ class Pool:
                 )
                 self._prove(Bare(transform), slot.release.code)
                 model = Composed(transform, model)
+        except NotPlain as error:
+            slot.detail = str(error)
+            self._set_apart(slot.release, str(error))
+            return
         except Exception as error:  # noqa: BLE001 - a loader may raise anything; see house test's allow-list
             slot.detail = f"{type(error).__name__}: {error}"
             slot.state = "failed"

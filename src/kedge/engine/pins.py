@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -59,12 +60,23 @@ def write_atomically(path: Path, raw: bytes, *, durable: bool = True) -> None:
     temporary.replace(path)
 
 
+class Apart(Value, frozen=True):
+    """A release that runs in a process on this host, although it was made to run inline."""
+
+    endpoint: str
+    release: int
+    code: Literal["not_plain", "hung"]
+    why: str
+    at: str
+
+
 class HostDisk:
-    """The directory of a host: `replicas/NAME/ENDPOINT.json` and `pins/ENDPOINT.json`."""
+    """The directory of a host: `replicas/NAME/ENDPOINT.json`, `pins/ENDPOINT.json` and `apart/`."""
 
     def __init__(self, state_dir: Path) -> None:
         self._replicas = state_dir / "replicas"
         self.pins_dir = state_dir / "pins"
+        self._apart_dir = state_dir / "apart"
 
     def remember(self, replica: str, state: State) -> None:
         """Keep the last state a replica served.
@@ -89,6 +101,32 @@ class HostDisk:
             if state.endpoint not in newest or newest[state.endpoint].epoch < state.epoch:
                 newest[state.endpoint] = state
         return newest
+
+    def set_apart(self, one: Apart) -> None:
+        """Have a release run in a process on this host from now on, whatever it was made for."""
+        write_atomically(self._apart_dir / f"{one.endpoint}-r{one.release}.json", encode(one))
+
+    def forgive(self, endpoint: str, release: int, code: str) -> None:
+        """Let a release run where it was made to run, when it was set apart for this reason."""
+        found = self.apart().get((endpoint, release))
+        if found is not None and found.code == code:
+            (self._apart_dir / f"{endpoint}-r{release}.json").unlink(missing_ok=True)
+
+    def apart(self) -> dict[tuple[str, int], Apart]:
+        """The releases that run in a process on this host although they were made to run inline."""
+        try:
+            names = os.listdir(self._apart_dir)  # noqa: PTH208 - asked at each wake-up, as pins are
+        except OSError:
+            return {}
+        found = {}
+        for name in names:
+            if name.endswith(".json") and name[0] != ".":
+                try:
+                    one = decode((self._apart_dir / name).read_bytes(), Apart)
+                except (OSError, msgspec.DecodeError):
+                    continue
+                found[one.endpoint, one.release] = one
+        return found
 
     def pins(self) -> dict[str, Pin]:
         """The pins in force on this host."""

@@ -22,6 +22,7 @@ from kedge.core.values import Field, ModelVersion, Signature, TrainingSet
 from kedge.engine.training import Training, read_training
 from kedge.ports import Artifacts, Flavour, Proof, Registry
 from kedge.tensors import Offered, ProbeResult, columns_of, compare
+from kedge.walk import RULE
 
 STALL_S = 0.2
 """A load that holds the interpreter lock for longer would be felt by callers (policy: p99)."""
@@ -37,6 +38,11 @@ class Golden(msgspec.Struct, forbid_unknown_fields=True):
     outputs: dict[str, list[Any]] | None = None
     rtol: float = Proof({}, {}).rtol
     atol: float = Proof({}, {}).atol
+
+
+MOST_RTOL, MOST_ATOL = 1.0, 1e6
+"""Largest tolerances of golden rows: twice the answer, and the error of a prediction in millions. With more,
+the rows would be answered whatever the model says."""
 
 
 def register(
@@ -56,6 +62,7 @@ def register(
     trained_on: TrainingSet | None = None,
     features: Mapping[str, Feature] | None = None,
     raw: Sequence[Field] = (),
+    inline: str = "",
 ) -> tuple[ModelVersion, bool]:
     """Register a file or a directory as a version of a model, and return whether it is new.
 
@@ -67,6 +74,7 @@ def register(
             answers them twice and in groupings: called with digest, flavour, trusted and rows.
         features: what its schema promises of its inputs, for rows that are made.
         raw: columns of the training set before their transformation, of which some rows are kept.
+        inline: who lets it run inline although it may not be proven plain, and why.
 
     Raises:
         Refused: nothing claims it, it cannot be tried out, or it breaks its golden rows; or these
@@ -79,13 +87,16 @@ def register(
     known = next((v for v in registry.versions(model) if v.digest == digest), None)
     kept = _kept(artifacts, digest) if known is not None else None
     again = golden is None and training is None
-    if known is not None and again and kept is not None and kept.rows != "unknown":
+    if known is not None and again and kept is not None and _is_judged(kept):
+        if inline:
+            artifacts.write_proof(digest, msgspec.structs.replace(kept, inline=inline))
         return known, False
     _check_trained(known, trained_on)
     desk = _Desk(given, training, features or {}, raw, kept if again else None)
+    inline = inline or (kept.inline if kept is not None else "")
     ask = functools.partial(probe, digest=digest, flavour=claimed.flavour, trusted=tuple(trusted))
     result = desk.tried(ask)
-    proof = desk.proof(result)
+    proof = msgspec.structs.replace(desk.proof(result), plain=result.plain, inline=inline)
     artifacts.write_proof(digest, proof)
     origin = told(proof.origin)
     if known is not None:
@@ -114,6 +125,11 @@ def register(
 def told(origin: Origin) -> Literal["given", "training", "made"]:
     """Return an origin as a version names it: models have no golden rows out of the log."""
     return origin if origin in ("given", "training") else "made"
+
+
+def _is_judged(proof: Proof) -> bool:
+    """Whether it has a batch mark, and was walked by the tables of today."""
+    return proof.rows != "unknown" and proof.plain is not None and proof.plain.rule == RULE
 
 
 def _kept(artifacts: Artifacts, digest: str) -> Proof | None:
@@ -304,6 +320,12 @@ def _check_given(given: Golden, signature: Signature) -> None:
     rows = len(next(iter(columns.values())))
     if not rows:
         raise Refused("there are no golden rows in it", code="bad_golden")
+    for name, told, most in (("rtol", given.rtol, MOST_RTOL), ("atol", given.atol, MOST_ATOL)):
+        if not 0 <= told <= most:
+            raise Refused(
+                f"golden rows: {name} must be 0 to {most:g}, got {told:g}", code="bad_golden",
+                hint="with more, the rows would be answered whatever the model says",
+            )  # fmt: skip
     outputs = {field.name for field in signature.outputs}
     for name, values in (given.outputs or {}).items():
         if name not in outputs:

@@ -19,7 +19,7 @@ import msgspec
 import structlog
 
 from kedge.core.errors import KedgeError, Refused, Stale, Unavailable
-from kedge.core.holding import needs
+from kedge.core.holding import PRODUCTION_COPIES, needs
 from kedge.core.values import ActorKind, Placement, State
 from kedge.engine.control import SILENT_S
 from kedge.engine.models import socket_of
@@ -212,7 +212,7 @@ class Supervisor:
         """Derive which model processes should run; start the new, let the old linger."""
         unix = self._clock.unix()
         self._renew()
-        pins = self._disk.pins()
+        pins, apart = self._disk.pins(), self._disk.apart()
         wished: set[tuple[str, int, int]] = set()
         for name, row in self._book.states.items():
             state = pins[name].state if name in pins else row
@@ -221,8 +221,9 @@ class Supervisor:
                 if w.endpoint == name and w.until > unix
             )  # fmt: skip
             for need in needs(state, wanted, now=unix):
-                if need.placement is Placement.PROCESS:
-                    for copy in range(need.copies):
+                moved = need.placement is Placement.INLINE and (name, need.release) in apart
+                if moved or need.placement is Placement.PROCESS:
+                    for copy in range(PRODUCTION_COPIES if moved else need.copies):
                         wished.add((name, need.release, copy))
                         self._host(state, need.release, copy)
         for key, child in list(self.hosts.items()):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -12,25 +13,32 @@ from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any, cast
 
 import msgspec
+import numpy as np
 
 from kedge.adapters.process.host import confine, load, prove, serve
 from kedge.bundles import Bare, Composed, Transform
 from kedge.core.errors import KedgeError, ModelFailure, Refused, UnfitModel
 from kedge.core.generations import Online
 from kedge.core.golden import blank_rows, count, joined, taken, whole
+from kedge.core.values import Plainness
 from kedge.independence import answerable, ask, grouped
 from kedge.lookups import lookups_of
 from kedge.ports import Artifacts, Loader, Model
 from kedge.tensors import Offered, check_answer, columns_of, lists_of
+from kedge.walk import plainness
 
 STORE = "kedge.adapters.artifacts:DirectoryArtifacts"
 """Where the bytes are, unless another store is named: by its name, as an adapter knows no other."""
 
 PR_SET_PDEATHSIG = 1
+MANY_ROWS = 1024
+"""Rows of the largest request by default (`limits.rows`)."""
+MANY_S, MANY_KB = 1.0, 512 << 10
+"""What that many may take of a processor and of memory inline: nobody else is answered meanwhile."""
 PROOF_NICE = 10
 """A proof takes what is left over: it may be made beside traffic, and nobody waits for it there."""
 
@@ -146,7 +154,11 @@ def _probe(given: argparse.Namespace) -> int:
             else (Bare(Transform(path)), 0.0)
         )
         say({"loaded": {"signature": model.signature, "load_s": load_s}})
-        say({"answered": _ask(model, msgspec.json.decode(sys.stdin.buffer.read(), type=Offered))})
+        offered = msgspec.json.decode(sys.stdin.buffer.read(), type=Offered)
+        answered = _ask(model, offered)
+        if given.flavour and "fault" not in answered:
+            answered["plain"] = _plain(model, answered["inputs"])
+        say({"answered": answered})
     except KedgeError as error:
         say(_failure(error))
         return 1
@@ -182,6 +194,33 @@ def _ask(model: Model, offered: Offered) -> dict[str, Any]:
         found["grouped"] = grouped(model, golden, offered.made, rtol=offered.rtol, atol=offered.atol,
                                    clock=perf_counter)  # fmt: skip
     return found
+
+
+def _plain(model: Model, rows: dict[str, list[Any]]) -> Plainness:
+    """What the walk found; and, where that is nothing, whether many rows cost what they should.
+
+    Shapes that multiply with the number of rows show in no operator and no attribute.
+    """
+    found = plainness(model)
+    if not found.proven:
+        return found
+    columns = {
+        name: np.resize(column, (MANY_ROWS, *column.shape[1:]))
+        for name, column in columns_of(rows, model.signature).items()
+    }
+    began, before = process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    try:
+        model.predict(columns)
+        why = ""
+    except Exception as error:  # noqa: BLE001 - a model may raise anything
+        why = f"{MANY_ROWS} rows at once raised {type(error).__name__}"
+    took_s = process_time() - began
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    if took_s > MANY_S:
+        why = f"{MANY_ROWS} rows at once took {took_s:.1f} s of a processor, more than {MANY_S:g}"
+    elif grown > MANY_KB:
+        why = f"{MANY_ROWS} rows at once took {grown >> 10} MB, more than {MANY_KB >> 10}"
+    return msgspec.structs.replace(found, proven=False, why=why) if why else found
 
 
 def _chosen(model: Model, offered: Offered) -> tuple[str, dict[str, list[Any]]]:

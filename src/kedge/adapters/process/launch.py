@@ -18,7 +18,7 @@ import msgspec
 
 from kedge.core.errors import CorruptArtifact, KedgeError, Refused, UnfitModel
 from kedge.core.generations import Online
-from kedge.core.values import Signature
+from kedge.core.values import Plainness, Signature
 from kedge.tensors import Grouped, Offered, ProbeResult
 
 PROBE_TIMEOUT_S = 60.0
@@ -94,6 +94,7 @@ class _Answered(msgspec.Struct):
     fault: str | None = None
     used: Literal["golden", "sample", "made"] = "golden"
     grouped: Grouped = Grouped()
+    plain: Plainness | None = None
 
 
 class _Failed(msgspec.Struct):
@@ -161,7 +162,7 @@ def probe(
     return ProbeResult(
         signature=said.loaded.signature, load_s=said.loaded.load_s, inputs=more.answered.inputs,
         outputs=more.answered.outputs, again=more.answered.again, fault=more.answered.fault,
-        used=more.answered.used, grouped=more.answered.grouped,
+        used=more.answered.used, grouped=more.answered.grouped, plain=more.answered.plain,
     )  # fmt: skip
 
 
