@@ -5,14 +5,21 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from e2e.place import Site
+import kedge
+from e2e.place import KEDGE, Site, free_port
 from kedge.running import run_dir_of
 
 pytestmark = pytest.mark.e2e
@@ -109,3 +116,216 @@ def test_a_restart_fails_no_request_and_keeps_the_process(site: Site) -> None:
     site.until(lambda: len(folders(site)) == 1, "their folders to go", 30)
     assert site.stop() == 0
     assert site.processes("kedge") == []
+
+
+def own_code(site: Site) -> Path:
+    """Run this site from a copy of the source, which can become a new version of it."""
+    code = site.root / "code"
+    shutil.copytree(Path(kedge.__file__).parent, code / "kedge")
+    site.env["PYTHONPATH"] = f"{code}{os.pathsep}{site.env['PYTHONPATH']}"
+    return code / "kedge"
+
+
+def test_new_code_answers_after_a_restart_and_broken_code_never_does(
+    make_site: Callable[..., Site],
+) -> None:
+    """What the trial finds is refused; what it cannot find leaves the old workers serving."""
+    site = make_site()
+    code = own_code(site)
+    site.start(patrol=False)
+    site.release()
+    assert site.up is not None
+    workers = site.processes("gateway-worker")
+    app, running = code / "gateway/app.py", code / "running.py"
+    good = running.read_text()
+    with site.load(rate=50) as load:
+        running.write_text("def broken(:\n")
+        refused = site.data("restart", check=False)["error"]
+        assert refused["code"] == "restart_refused"
+        assert "SyntaxError" in refused["message"]
+        assert site.processes("gateway-worker") == workers
+
+        running.write_text(
+            f"{good}\n\ndef run_supervisor(*_, **__):\n    raise OSError('not today')\n"
+        )
+        failed = site.run("restart", check=False)
+        assert failed.returncode == 3
+        assert "not today" in failed.stderr
+        assert site.processes("gateway-worker") == workers
+        assert site.up.poll() is None
+
+        running.write_text(good)
+        app.write_text(app.read_text().replace('"name": "kedge"', '"name": "kedge, newer"'))
+        done = site.until(lambda: site.run("restart", check=False).returncode == 0, "it to recover")
+        assert done
+        site.until(lambda: b"newer" in site.request("GET", "/v2")[2], "new code to answer")
+    assert load.failures == []
+    assert site.stop() == 0
+    assert site.processes("kedge") == []
+
+
+def test_a_stop_is_obeyed_by_an_image_that_cannot_start(make_site: Callable[..., Site]) -> None:
+    """It has no settings, and still ends its workers in order."""
+    site = make_site()
+    code = own_code(site)
+    site.start(patrol=False)
+    site.release()
+    running = code / "running.py"
+    running.write_text(
+        f"{running.read_text()}\n\ndef run_supervisor(*_, **__):\n    raise OSError('not today')\n"
+    )
+    assert site.run("restart", check=False).returncode == 3
+    assert site.up is not None
+    site.up.terminate()
+    assert site.up.wait(20) == 1
+    site.until(lambda: site.processes("kedge") == [], "nothing to run", 10)
+
+
+def test_what_kedge_toml_says_applies_or_is_refused_and_never_breaks_what_runs(site: Site) -> None:
+    """Workers and policies apply; a socket that would move and a file with faults are refused."""
+    config = site.root / "kedge.toml"
+    good = config.read_text()
+    workers = site.processes("gateway-worker")
+    for text, word in (
+        (good.replace("workers = 2", "workers = many"), "kedge.toml"),
+        (good.replace(f"port = {site.port}\n", f"port = {free_port()}\n", 1), "socket"),
+        (f"state_dir = 'other'\n{good}".replace("[server]\n", "[server]\nworkers = 0\n"), ""),
+    ):
+        config.write_text(text)
+        refused = site.run("restart", check=False)
+        assert refused.returncode == 1, refused.stderr
+        assert word in refused.stderr
+        assert site.processes("gateway-worker") == workers
+    config.write_text(good.replace("workers = 2", "workers = 3"))
+    with site.load(rate=100) as load:
+        assert site.data("restart")["workers"] == 3
+        assert len(set(site.processes("gateway-worker")) - set(workers)) == 3
+    assert load.failures == []
+
+
+def test_new_workers_that_cannot_load_a_model_relieve_nobody(site: Site) -> None:
+    """They stay closed, so their callers are the old ones'; mended, they take over."""
+    digest = site.data("versions", "flights")[0]["digest"].removeprefix("sha256:")
+    (path,) = (site.root / ".kedge/artifacts" / digest / "files").iterdir()
+    good = path.read_bytes()
+    workers = set(site.processes("gateway-worker"))
+    path.chmod(0o600)
+    with site.load(rate=100) as load:
+        path.write_bytes(b"{}")
+        unconfirmed = site.run("restart", "--within", "8s", check=False)
+        assert unconfirmed.returncode == 3
+        assert workers <= set(site.processes("gateway-worker"))
+        path.write_bytes(good)
+        site.run("restart")
+        site.until(
+            lambda: len(now := site.processes("gateway-worker")) == 2 and not workers & set(now),
+            "those of both images before to end",
+            60,
+        )
+    assert load.failures == []
+
+
+def test_without_a_running_kedge_up_a_restart_is_refused(make_site: Callable[..., Site]) -> None:
+    """And beside a running one `kedge up` is, with the command that was meant."""
+    site = make_site()
+    site.run("init", "flights")
+    assert site.data("restart", check=False)["error"]["code"] == "not_running"
+    site.start(patrol=False)
+    beside = site.run("up", check=False)
+    assert beside.returncode == 1
+    assert "kedge restart" in beside.stderr
+    assert site.stop() == 0
+    assert "kedge restart" in (site.root / "up.log").read_text()
+    assert site.data("restart", check=False)["error"]["code"] == "not_running"
+
+
+MANAGER = """
+import os, signal, subprocess, sys
+child = subprocess.Popen(sys.argv[1:])
+signal.signal(signal.SIGTERM, lambda *_: child.terminate())
+print(child.pid, flush=True)
+code = child.wait()
+print("ended with", code, flush=True)
+sys.exit(code)
+"""
+
+
+def test_a_process_manager_sees_one_process_that_never_ended(
+    make_site: Callable[..., Site],
+) -> None:
+    """Same process id, same cgroup; its SIGTERM ends everything with code 0."""
+    site = make_site()
+    manager = subprocess.Popen(
+        [sys.executable, "-c", MANAGER, *KEDGE, "--config", str(site.root / "kedge.toml"), "gateway"],
+        cwd=site.root, env=site.env, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert manager.stdout is not None
+    pid = int(manager.stdout.readline())
+    site.until(lambda: site.answers("/v2/health/live"), "the gateway to answer")
+    site.release()
+    group = Path(f"/proc/{pid}/cgroup").read_text()
+    for _ in range(2):
+        assert site.data("restart")["pid"] == pid
+    assert Path(f"/proc/{pid}/cgroup").read_text() == group
+    assert site.infer()[0] == 200
+    manager.terminate()
+    assert manager.stdout.readline() == "ended with 0\n"
+    assert manager.wait(30) == 0
+    site.until(lambda: site.processes("kedge") == [], "nothing to be left", 10)
+
+
+def inside(pid: int, *words: str, site: Site) -> subprocess.CompletedProcess[str]:
+    """Run a command in the process id namespace of another process."""
+    return subprocess.run(
+        ["nsenter", "--target", str(pid), "--pid", "--mount", "--wd=" + str(site.root), *words],
+        check=False, env=site.env, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+
+
+def zombies_of(pid: int) -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = path.read_text().rpartition(")")[2].split()
+            if fields[0] == "Z" and int(fields[1]) == pid:
+                found.append(int(path.parent.name))
+    return found
+
+
+def test_process_1_of_a_namespace_reaps_restarts_and_ends_in_time(
+    make_site: Callable[..., Site],
+) -> None:
+    """As in a container: orphans are waited for, and SIGTERM answers what it was asked."""
+    own = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
+    if subprocess.run([*own, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("this user may not make process id namespaces")
+    site = make_site(workers=1)
+    log = (site.root / "up.log").open("ab")
+    line = [*own, *KEDGE, "--config", str(site.root / "kedge.toml"), "gateway"]
+    site.up = subprocess.Popen(line, cwd=site.root, env=site.env, stdout=log, stderr=log)
+    site.until(lambda: site.answers("/v2/health/live"), "the gateway to answer")
+    slow = site.model("slow", sleep_s=0.4)
+    site.run("register", "flights", slow)
+    site.run("promote", "flights", "v1")
+    site.until(lambda: site.infer()[0] == 200, "the first answer")
+    (first,) = (
+        int(word)
+        for word in Path(f"/proc/{site.up.pid}/task/{site.up.pid}/children").read_text().split()
+    )
+
+    assert inside(first, "sh", "-c", "(sleep 0.2 &) ; (exit 3 &)", site=site).returncode == 0
+    # From outside its number is another process's, and nothing is sent to that.
+    assert site.data("restart", check=False)["error"]["code"] == "not_asked"
+    restarted = inside(first, *KEDGE, "restart", "--json", site=site)
+    assert restarted.returncode == 0, restarted.stderr
+    assert json.loads(restarted.stdout)["pid"] == 1
+    site.until(lambda: zombies_of(first) == [], "everything to be reaped", 10)
+
+    with ThreadPoolExecutor(8) as callers:
+        asked = [callers.submit(site.infer) for _ in range(8)]
+        time.sleep(0.2)
+        os.kill(first, signal.SIGTERM)
+        began = time.monotonic()
+        assert [future.result()[0] for future in asked] == [200] * 8
+        assert site.up.wait(30) == 0
+    assert time.monotonic() - began < 15

@@ -42,6 +42,10 @@ class Record(msgspec.Struct):
     """What the file says."""
 
     pid: int = 0
+    started: str = ""
+    """When, in the clock ticks of /proc: another process may have the number by now."""
+    namespace: int = 0
+    """In which the number means this process: containers have their own."""
     version: str = ""
     number: int = 0
     """Restarts that were asked for since the process started."""

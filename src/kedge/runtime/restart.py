@@ -85,6 +85,11 @@ def command_line() -> tuple[str, ...]:
     return (sys.executable, *sys.orig_argv[1:])
 
 
+def _namespace() -> int:
+    """Return which process ids are meant."""
+    return os.stat("/proc/self/ns/pid").st_ino  # noqa: PTH116 - a link of the kernel's
+
+
 def take_handover() -> Handover | None:
     """Return what the image before this one left, once; no child gets to see it."""
     raw = os.environ.pop(VARIABLE, None)
@@ -151,7 +156,7 @@ class Restart:
 
     def started(self, *, waiting: bool) -> None:
         """Note who runs, in the lock's record."""
-        self._write(pid=os.getpid(), version=distribution_version("kedge"), workers=self._workers, hint="",
+        self._write(pid=os.getpid(), started=process_of(os.getpid()).started, namespace=_namespace(), version=distribution_version("kedge"), workers=self._workers, hint="",
                     number=self._lock.record.number if self.image else 0, told="",
                     phase=Phase.STARTING if waiting else Phase.SERVING)  # fmt: skip
 
@@ -345,7 +350,9 @@ def _find(state_dir: Path) -> Record:
         raise Refused(
             f"no kedge up runs on {state_dir}", code="not_running", hint="kedge up starts it"
         )
-    if found.pid == 0 or not takes(process_of(found.pid), ASK):
+    process = process_of(found.pid)
+    same = (found.started, found.namespace) == (process.started, _namespace())
+    if found.pid == 0 or not same or not takes(process, ASK):
         raise Refused(
             f"the kedge up on {state_dir} cannot be asked: it is older than this command, starts just now, or runs in "
             "another container", code="not_asked", hint="run the command where kedge up runs, once it serves",
