@@ -44,7 +44,7 @@ from kedge.engine.pins import Apart, HostDisk
 from kedge.engine.process_faults import ProcessFaults
 from kedge.engine.readiness import Readiness
 from kedge.engine.recording import Recording
-from kedge.engine.relief import Generation, Relief, process_of
+from kedge.engine.relief import Predecessor, Relief, process_of
 from kedge.engine.replica import Replica
 from kedge.engine.serving import Serving
 from kedge.engine.supervisor import Command, HostCommand, Supervisor
@@ -57,7 +57,7 @@ from kedge.gateway.worker import serve, take_over
 from kedge.ports import Member, Roster
 from kedge.readying import checker, gate_of
 from kedge.runtime.lock import SupervisorLock, one_supervisor
-from kedge.runtime.restart import ASK, Handover, Restart, Standing, obey, reap
+from kedge.runtime.restart import ASK, PROTOCOL, Handover, Restart, Standing, obey, reap
 from kedge.settings import Alerts, Server, is_loopback
 from kedge.wiring import Workplace, host_name
 
@@ -208,12 +208,12 @@ def run_supervisor(
     with one_supervisor(state_dir, handed.lock if handed else None) as lock:
         if handed is None:
             orphans, listener = inherit(place, server)
-            generations = (
-                [Generation(workers=tuple(process_of(o.pid) for o in orphans))] if orphans else []
+            predecessors = (
+                [Predecessor(workers=tuple(process_of(o.pid) for o in orphans))] if orphans else []
             )
         else:
-            generations, listener = (
-                handed.generations,
+            predecessors, listener = (
+                handed.predecessors,
                 socket.socket(fileno=os.dup(handed.listener)),
             )
         ready()
@@ -221,7 +221,7 @@ def run_supervisor(
         run_dir = run_dir_of(state_dir) / (f"{os.getpid()}-{image}" if image else str(os.getpid()))
         run_dir.mkdir(mode=0o700, exist_ok=True)
         signal_ = DirectorySignal(state_dir / "ledger", place.disk.pins_dir)
-        relief = Relief(generations, partial(shutil.rmtree, ignore_errors=True))
+        relief = Relief(predecessors, partial(shutil.rmtree, ignore_errors=True))
         supervisor = Supervisor(
             member=Member(
                 name=f"{host_name()}/supervisor.{os.getpid()}", host=host_name(), pid=os.getpid(),
@@ -277,7 +277,7 @@ def restart_of(
     def handover() -> Handover:
         return Handover(
             listener=listener.fileno(), lock=lock.descriptor, image=image + 1,
-            generations=[*relief.generations, supervisor.generation()],
+            predecessors=[*relief.predecessors, supervisor.as_predecessor()],
         )  # fmt: skip
 
     standing = Standing(host=host, port=port, state_dir=str(state_dir))
@@ -295,6 +295,9 @@ def try_out(server: Server, state_dir: Path, standing: Standing) -> None:
     """
     importlib.import_module("kedge.adapters.process.__main__")
     refuse_open_bind(server.host, "server.host")
+    if standing.protocol != PROTOCOL:
+        raise Refused("this version cannot take over from the one that runs", code="handover_unknown",
+                      hint="stop kedge up and start it again; callers are refused meanwhile")  # fmt: skip
     if server.port not in (0, standing.port) or not _means(server.host, standing.host):
         raise Refused(f"[server] says {server.host}:{server.port}, and a restart keeps the socket {standing.host}:{standing.port}",
                       code="socket_changed", hint="stop kedge up and start it again to move: callers are refused meanwhile")  # fmt: skip

@@ -329,3 +329,33 @@ def test_process_1_of_a_namespace_reaps_restarts_and_ends_in_time(
         assert [future.result()[0] for future in asked] == [200] * 8
         assert site.up.wait(30) == 0
     assert time.monotonic() - began < 15
+
+
+def test_a_stop_in_the_middle_of_a_restart_ends_both_images(site: Site) -> None:
+    """However far it has come: nothing is left, and nobody was cut off before."""
+    assert site.up is not None
+    for pause_s in (0.2, 1.5, 3.0):
+        asking = site.spawn("restart")
+        time.sleep(pause_s)
+        site.up.terminate()
+        assert site.up.wait(40) == 0
+        asking.wait(30)
+        site.until(lambda: site.processes("kedge") == [], "nothing to run", 10)
+        site.start(patrol=False)
+        site.until(lambda: site.answers("/v2/models/flights/ready"), "it to serve")
+
+
+def test_an_image_that_was_never_ready_is_not_kept_beside_the_next(site: Site) -> None:
+    """Restarts that do not come to an end do not fill the memory with workers."""
+    digest = site.data("versions", "flights")[0]["digest"].removeprefix("sha256:")
+    (path,) = (site.root / ".kedge/artifacts" / digest / "files").iterdir()
+    good = path.read_bytes()
+    path.chmod(0o600)
+    path.write_bytes(b"{}")
+    with site.load(rate=50) as load:
+        for _ in range(3):
+            assert site.run("restart", "--within", "5s", check=False).returncode == 3
+        site.until(lambda: len(site.processes("gateway-worker")) == 4, "two images to be left", 20)
+        path.write_bytes(good)
+        site.run("restart")
+    assert load.failures == []

@@ -1,8 +1,8 @@
 """The relief of earlier workers: they serve until new ones do, then drain and end.
 
 What an earlier supervisor started, or this process before it executed itself again, is a
-generation: workers, the model processes that they ask, and the folder of their sockets. A
-generation ends in this order: the new workers are ready; its workers drain; its model processes
+predecessor: workers, the model processes that they ask, and the folder of their sockets. A
+predecessor ends in this order: the new workers are ready; its workers drain; its model processes
 end; its folder is removed. What is running before the new workers are ready is never touched.
 """
 
@@ -13,9 +13,12 @@ import signal
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import structlog
+
+from kedge.ports import Clock
 
 log = structlog.get_logger("kedge.supervisor")
 
@@ -74,7 +77,7 @@ def takes(process: Process, sig: signal.Signals) -> bool:
     return bool(int(masks.get("SigCgt", "0"), 16) >> (sig - 1) & 1)
 
 
-class Generation(msgspec.Struct):
+class Predecessor(msgspec.Struct):
     """What one image of a supervisor started."""
 
     folder: str = ""
@@ -82,36 +85,39 @@ class Generation(msgspec.Struct):
     hosts: tuple[Process, ...] = ()
     others: tuple[Process, ...] = ()
     """Control: only one can run, so it ends before the new one starts."""
+    served: bool = True
+    """Whether its workers were ever ready. Those that were not are not waited for."""
     relieved_at: float | None = None
     ended_at: float | None = None
 
 
 class Relief:
-    """Takes care of earlier generations, one small step at a time."""
+    """Takes care of earlier predecessors, one small step at a time."""
 
-    def __init__(self, generations: list[Generation], remove: Callable[[Path], None]) -> None:
+    def __init__(self, predecessors: list[Predecessor], remove: Callable[[Path], None]) -> None:
         """Start with what runs, oldest first; `remove` removes the folder of what has ended."""
-        self._generations = generations
+        self._predecessors = predecessors
         self._remove = remove
         self.relieved: Callable[[], None] = lambda: None
         """Called once the new workers serve."""
         self._others_at: float | None = None
-        self.waiting = bool(generations)
+        self._began = False
+        self.waiting = bool(predecessors)
         """Whether the new workers are not ready yet."""
 
     @property
-    def generations(self) -> list[Generation]:
+    def predecessors(self) -> list[Predecessor]:
         """What has not ended yet."""
-        return self._generations
+        return self._predecessors
 
     @property
     def workers(self) -> set[int]:
         """The process ids of the workers that still run."""
-        return {w.pid for one in self._generations for w in one.workers if w.alive}
+        return {w.pid for one in self._predecessors for w in one.workers if w.alive}
 
     def others_alive(self, now: float) -> bool:
         """Return whether an earlier control still runs, and end it: there can be only one."""
-        alive = [other for one in self._generations for other in one.others if other.alive]
+        alive = [other for one in self._predecessors for other in one.others if other.alive]
         if alive and self._others_at is None:
             self._others_at = now
             for other in alive:
@@ -123,18 +129,28 @@ class Relief:
 
     def step(self, now: float, *, ready: Callable[[], bool]) -> None:
         """Relieve what can be relieved, end what has drained, forget what is gone."""
+        if self.waiting and not self._began:
+            self._began = True
+            self._tell_useless(now)
         if self.waiting and ready():
             self.waiting = False
-            for one in self._generations:
+            for one in self._predecessors:
                 self._tell(one, now)
             self.relieved()
-        for one in list(self._generations):
+        for one in list(self._predecessors):
             if one.relieved_at is not None and self._end(one, now):
-                self._generations.remove(one)
+                self._predecessors.remove(one)
                 if one.folder:
                     self._remove(Path(one.folder))
 
-    def _tell(self, one: Generation, now: float) -> None:
+    def _tell_useless(self, now: float) -> None:
+        """Relieve at once what was never ready, while what it should have relieved still serves."""
+        if any(one.served and any(w.alive for w in one.workers) for one in self._predecessors):
+            for one in self._predecessors:
+                if not one.served:
+                    self._tell(one, now)
+
+    def _tell(self, one: Predecessor, now: float) -> None:
         again = one.relieved_at is not None  # it has had its time
         for worker in one.workers:
             gently = not again and takes(worker, RELIEVE)
@@ -143,8 +159,8 @@ class Relief:
         one.relieved_at = now
 
     @staticmethod
-    def _end(one: Generation, now: float) -> bool:
-        """Return whether nothing of a relieved generation runs any more; end what has served its turn."""
+    def _end(one: Predecessor, now: float) -> bool:
+        """Return whether nothing of a relieved predecessor runs any more; end what has served its turn."""
         left = [worker for worker in one.workers if worker.alive]
         if left:
             if one.relieved_at is not None and now - one.relieved_at > DRAIN_S:
@@ -163,26 +179,27 @@ class Relief:
 
     # ------------------------------------------------------------ stopping
 
-    def stop_workers(self) -> None:
-        """Tell every earlier worker and control to stop."""
-        for one in self._generations:
-            for process in (*one.workers, *one.others):
-                process.tell(signal.SIGTERM)
+    def stop(self, kind: Literal["workers", "hosts"]) -> None:
+        """Tell every earlier worker, or every earlier model process, to stop."""
+        for process in self._all(kind):
+            process.tell(signal.SIGTERM)
 
-    def finish(self, within_s: float, sleep: Callable[[float], None]) -> None:
-        """Wait until they have, then end their model processes; what does not end is killed."""
-        for kind in ("workers", "hosts"):
-            left = [p for one in self._generations for p in getattr(one, kind)]
-            if kind == "hosts":
-                for process in left:
-                    process.tell(signal.SIGTERM)
-            waited = 0.0
-            while waited < within_s and any(process.alive for process in left):
-                sleep(0.05)
-                waited += 0.05
-            for process in left:
-                process.tell(signal.SIGKILL)
-        for one in self._generations:
+    def wait(self, kind: Literal["workers", "hosts"], clock: Clock, until: float) -> None:
+        """Wait until they have; kill what has not."""
+        left = self._all(kind)
+        while clock.monotonic() < until and any(process.alive for process in left):
+            clock.sleep(0.05)
+        for process in left:
+            process.tell(signal.SIGKILL)
+
+    def _all(self, kind: Literal["workers", "hosts"]) -> list[Process]:
+        if kind == "hosts":
+            return [process for one in self._predecessors for process in one.hosts]
+        return [p for one in self._predecessors for p in (*one.workers, *one.others)]
+
+    def clear(self) -> None:
+        """Remove the folders of what was stopped."""
+        for one in self._predecessors:
             if one.folder:
                 self._remove(Path(one.folder))
-        self._generations.clear()
+        self._predecessors.clear()

@@ -25,7 +25,7 @@ from kedge.engine.control import SILENT_S
 from kedge.engine.models import socket_of
 from kedge.engine.pins import HostDisk
 from kedge.engine.process_faults import ProcessFaults
-from kedge.engine.relief import Generation, Process, Relief, process_of
+from kedge.engine.relief import Predecessor, Process, Relief, process_of
 from kedge.ports import Book, Clock, Ledger, Member, Note, Roster, Signal
 
 log = structlog.get_logger("kedge.supervisor")
@@ -117,6 +117,9 @@ class Restarting(Protocol):
     def step(self, now: float) -> None:
         """Do what is due."""
 
+    def stop(self) -> None:
+        """End what is under way."""
+
 
 class Supervisor:
     """Runs what should run on this host until told to stop."""
@@ -170,7 +173,7 @@ class Supervisor:
         try:
             while not self._stopping:
                 self._step()
-                self._signal.wait(0.05 if self._relief.generations or self._starting() else 0.2)
+                self._signal.wait(0.05 if self._relief.predecessors or self._starting() else 0.2)
         finally:
             self._stop_all()
             self._signal.close()
@@ -344,17 +347,18 @@ class Supervisor:
                 return False
         return True
 
-    def generation(self) -> Generation:
+    def as_predecessor(self) -> Predecessor:
         """What this image has started, as the next one has to know it."""
 
         def running(children: Iterable[Child]) -> tuple[Process, ...]:
             return tuple(process_of(c.process.pid) for c in children if c.process is not None)
 
-        return Generation(
+        return Predecessor(
             folder=str(self._run_dir),
             workers=running(c for c in self.children.values() if c.fds),
             hosts=running(self.hosts.values()),
             others=running(c for c in self.children.values() if not c.fds),
+            served=not self._relief.waiting,
         )
 
     def _beat(self) -> None:
@@ -392,10 +396,17 @@ class Supervisor:
 
     def _stop_all(self) -> None:
         """Workers first, so that their models outlive their last request."""
-        self._relief.stop_workers()
+        began = self._clock.monotonic()
+        if self.restart is not None:
+            self.restart.stop()
+        self._relief.stop("workers")
         self._stop_some(list(self.children.values()), STOP_S + self._drain_s)
+        self._relief.wait("workers", self._clock, began + STOP_S + self._drain_s)
+        began = self._clock.monotonic()
+        self._relief.stop("hosts")
         self._stop_some(list(self.hosts.values()), STOP_S)
-        self._relief.finish(STOP_S, self._clock.sleep)
+        self._relief.wait("hosts", self._clock, began + STOP_S)
+        self._relief.clear()
         try:
             self._roster.leave(self._member.name)
         except KedgeError as error:

@@ -28,14 +28,17 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from kedge.adapters.clock import SystemClock
 from kedge.core.errors import KedgeError, NotAcknowledged, Refused
-from kedge.engine.relief import Generation, Relief, process_of, takes
+from kedge.engine.relief import Predecessor, Relief, process_of, takes
 from kedge.runtime.lock import Phase, Record, SupervisorLock, read
 
 log = structlog.get_logger("kedge.supervisor")
 
 ASK = signal.SIGUSR2
 """Asks a supervisor to restart. Not SIGHUP, which a terminal that is closed sends."""
+PROTOCOL = 1
+"""Of what is handed over; an image refuses another one's before anything is touched."""
 VARIABLE = "KEDGE_HANDOVER"
 """Where an image finds what the one before it handed over."""
 TRIAL_S = 60.0
@@ -58,6 +61,7 @@ class Standing(msgspec.Struct):
     host: str
     port: int
     state_dir: str
+    protocol: int = PROTOCOL
 
 
 class Handover(msgspec.Struct):
@@ -67,7 +71,7 @@ class Handover(msgspec.Struct):
     lock: int
     image: int
     """How often this process has executed itself."""
-    generations: list[Generation]
+    predecessors: list[Predecessor]
     failures: int = 0
     """Images in a row that could not start."""
     taken: bool = False
@@ -173,6 +177,12 @@ class Restart:
             self._write(number=self._lock.record.number + 1, phase=Phase.CHECKING, told="", hint="")
             self._begin(now)
 
+    def stop(self) -> None:
+        """End a trial that is under way: the process stops."""
+        self._asked = False
+        if self._trial is not None:
+            self._trial.kill()
+
     def _begin(self, now: float) -> None:
         line = (*command_line(), "--json", "--trial", msgspec.json.encode(self._standing).decode())
         self._answer = os.memfd_create("kedge-trial")
@@ -270,10 +280,13 @@ def hold(handed: Handover, error: BaseException) -> int:
             with suppress(OSError):
                 lock.write(phase=Phase.FAILED, told=str(fault), hint="")
         asked.clear()
-    relief = Relief(handed.generations, remove=lambda _: None)
-    relief.stop_workers()
+    relief = Relief(handed.predecessors, remove=lambda _: None)
+    clock = SystemClock()
+    relief.stop("workers")
     os.close(handed.listener)
-    relief.finish(HELD_STOP_S, time.sleep)
+    relief.wait("workers", clock, clock.monotonic() + HELD_STOP_S)
+    relief.stop("hosts")
+    relief.wait("hosts", clock, clock.monotonic() + HELD_STOP_S)
     return 1
 
 
