@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from decimal import Decimal
+from functools import lru_cache
 from itertools import islice
 from math import inf, isfinite
 from pathlib import Path
@@ -34,6 +35,10 @@ SHOWN = 64
 """Characters of a label in a message."""
 LONGEST = 1024
 """Characters of an id or a word: longer ones are somebody's document."""
+LINE = 64 << 10
+"""Bytes of a JSON line: three words of `LONGEST` and what else a table has."""
+COLUMNS = 1_000
+"""Columns of a JSON line: each is compared with the known ones."""
 KNOWN = frozenset({"id", "value", "at", "label_version"})
 """What is read. Other columns are somebody's own, unless they look like one of these misspelt."""
 MILLISECONDS = 1e11
@@ -142,12 +147,17 @@ def _json_lines(
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
+        if len(line) > LINE:
+            yield Fault(f"{place}{number}: has {len(line):,} bytes (limit {LINE:,})")
+            continue
         try:
             raw = msgspec.json.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            yield Fault(f"{place}{number}: not a JSON object: {error}")
-            continue
-        yield _outcome(raw, f"{place}{number}", target)
+            one = _outcome(raw, f"{place}{number}", target)
+        except (msgspec.DecodeError, ValueError, ArithmeticError, RecursionError) as error:
+            # Whatever stands in a line (data nested a thousand deep, a number of 5,000 digits):
+            # it costs this line, and never the rest.
+            one = Fault(f"{place}{number}: not a JSON object: {error}")
+        yield one
 
 
 def _csv(path: Path, target: Target | None) -> Iterator[Outcome | Fault]:
@@ -234,10 +244,12 @@ def _outcome(raw: Any, place: str, target: Target | None) -> Outcome | Fault:
         return Fault(f'{place}: not an object; write {{"id": "...", "value": 1}}')
     name, value, when = raw.get("id"), raw.get("value"), raw.get("at")
     version = raw.get("label_version") or ""
+    if len(raw) > COLUMNS:
+        return Fault(f"{place}: has {len(raw):,} columns (limit {COLUMNS:,})")
     for key in raw.keys() - KNOWN:
-        near = difflib.get_close_matches(str(key), KNOWN, n=1, cutoff=0.8)
-        if near:
-            return Fault(f"{place}: {key} is unknown, did you mean {near[0]}?")
+        near = _known_beside(str(key))
+        if near is not None:
+            return Fault(f"{place}: {key} is unknown, did you mean {near}?")
     if not isinstance(name, str) or not 0 < len(name) <= LONGEST:
         return Fault(f"{place}: id must be the id of a prediction, as the gateway gave it")
     if "value" not in raw:
@@ -259,6 +271,14 @@ def _outcome(raw: Any, place: str, target: Target | None) -> Outcome | Fault:
     return Outcome(name, normal(target, value), at, version)
 
 
+@lru_cache(4096)  # the same columns stand in every line
+def _known_beside(key: str) -> str | None:
+    """Return the known column that a name looks like, if any."""
+    if len(key) > 2 * max(map(len, KNOWN)):
+        return None
+    return next(iter(difflib.get_close_matches(key, KNOWN, n=1, cutoff=0.8)), None)
+
+
 def _float(number: float | Decimal) -> float:
     """A number of any size; one that is too large is not finite."""
     try:
@@ -271,12 +291,12 @@ def _instant(when: Any) -> float | Fault | None:
     if when is None or (isinstance(when, int | float) and not isinstance(when, bool)):
         seconds = None if when is None else _float(when)
         if seconds is not None and not 0 <= seconds < MILLISECONDS:
-            return Fault(f"at must be Unix seconds or ISO 8601; got {str(when)[:40]}")
+            return Fault(f"at must be Unix seconds or ISO 8601; got {seconds}")
         return seconds
     try:
         read_at = datetime.fromisoformat(when)
     except (TypeError, ValueError):
-        return Fault(f"at must be Unix seconds or ISO 8601; got {when!r}")
+        return Fault(f"at must be Unix seconds or ISO 8601; got {repr(when)[:SHOWN]}")
     if read_at.tzinfo is None:
-        return Fault(f"at has no time zone: {when}; end it with Z or +01:00")
+        return Fault(f"at has no time zone: {str(when)[:SHOWN]}; end it with Z or +01:00")
     return read_at.timestamp()

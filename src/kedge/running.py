@@ -57,8 +57,10 @@ from kedge.gateway.worker import serve, take_over
 from kedge.ports import Member, Roster
 from kedge.readying import checker, gate_of
 from kedge.runtime.lock import SupervisorLock, one_supervisor
+from kedge.runtime.outcomes import OutcomesJoiner
 from kedge.runtime.restart import ASK, PROTOCOL, Handover, Restart, Standing, obey, reap
 from kedge.settings import Alerts, Server, is_loopback
+from kedge.web import server as web
 from kedge.wiring import Workplace, host_name
 
 log = structlog.get_logger("kedge.running")
@@ -471,17 +473,22 @@ def run_control(
     evidence: Callable[[Workplace, str], object],
     hand_in: Callable[[Workplace, str, list[bytes]], object],
 ) -> None:  # fmt: skip
-    """Watch every rollout, tell people, and serve the API on loopback, until a signal says to stop."""
+    """Watch every rollout, tell people, and serve the API on loopback, until a signal says to stop.
+
+    Raises:
+        Unavailable: `port_taken`; nothing was started.
+    """
     log_to_stderr()
-    place = Workplace(state_dir, patience_s=1.0)
-    served = uvicorn.Config(
-        Admin(
-            lambda endpoint: status(place, endpoint), lambda endpoint: evidence(place, endpoint),
-            lambda endpoint, lines: hand_in(place, endpoint, lines),
-        ),
-        host="127.0.0.1", port=port, log_config=None, access_log=False, lifespan="off", ws="none",
-    )  # fmt: skip
-    server = uvicorn.Server(served)
+    listener = web.listen(port)
+    place, joining = (Workplace(state_dir, patience_s=1.0) for _ in range(2))
+    faults = ProcessFaults(place.clock)
+    joiner = OutcomesJoiner(
+        partial(hand_in, joining),
+        lambda endpoint: (*_own_command(config), "outcomes", endpoint, "--file", "-", "--json"),
+    )
+    server = web.make_server(
+        Admin(partial(status, place), partial(evidence, place), joiner.join, faults), faults
+    )
     patrol = patrol_of(state_dir, online, loopback=loopback)
     clerk = Clerk(ledger=place.ledger, records=place.records, rolls=place.rolls, clock=place.clock)
     own = partial(Workplace, state_dir, patience_s=1.0, actor=ActorKind.CONTROL)
@@ -505,7 +512,7 @@ def run_control(
     # A daemon: control does not wait for a proof when it is told to stop, and the proof dies with it.
     threading.Thread(target=readiness.run, name="readiness", daemon=True).start()
     threading.Thread(target=_end_with_parent, args=(server, os.getppid()), daemon=True).start()
-    server.run()
+    server.run(sockets=[listener])
     for _, _, stop in (*parts, ("readiness", readiness.run, readiness.stop)):
         stop()
 

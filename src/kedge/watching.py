@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,8 @@ from kedge.console import Context, repeat, submit, verb
 
 if TYPE_CHECKING:
     from kedge.wiring import Workplace
+
+STDIN = Path("-")
 
 
 @click.command()
@@ -43,14 +46,18 @@ def evidence(
 
 @click.command()
 @click.argument("endpoint")
-@click.option("--file", "path", type=click.Path(exists=True, dir_okay=False, path_type=Path),
-              required=True, help="JSON lines, CSV or Parquet: id, value, at, label_version.")  # fmt: skip
+@click.option("--file", "path", required=True,
+              type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
+              help="JSON lines, CSV or Parquet: id, value, at, label_version. A dash reads JSON lines from standard input.")  # fmt: skip
 @verb
 def outcomes(context: Context, endpoint: str, path: Path) -> None:
     """Hand in what was true: late labels, joined to the predictions by id."""
-    from kedge.labelling import hand_in
+    from kedge.labelling import hand_in, hand_in_lines
 
-    found = hand_in(context.place(), endpoint, path)
+    if path == STDIN:
+        found = hand_in_lines(context.place(), endpoint, sys.stdin.buffer)
+    else:
+        found = hand_in(context.place(), endpoint, path)
     faults, because = found.pop("faults"), found.pop("unfit_because")
     for fault in faults[:20]:
         context.say(f"warning: {fault}")

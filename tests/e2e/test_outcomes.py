@@ -115,7 +115,9 @@ def test_outcomes_may_be_posted(make_site: Callable[..., Site]) -> None:
 def post(site: Site, endpoint: str, body: bytes) -> tuple[int, Any]:
     connection = http.client.HTTPConnection("127.0.0.1", site.control_port, timeout=20)
     try:
-        connection.request("POST", f"/api/outcomes/{endpoint}", body)
+        connection.request(
+            "POST", f"/api/outcomes/{endpoint}", body, {"content-type": "application/x-ndjson"}
+        )
         answer = connection.getresponse()
         return answer.status, json.loads(answer.read())
     finally:

@@ -53,6 +53,7 @@ BROAD_EXCEPT = {
     "engine/replica.py": "the supervisor of a thread: the fault is published and logged",
     "engine/serving.py": ANYTHING,
     "materialising.py": "somebody's view may raise anything; it becomes one refusal",
+    "gateway/admin.py": "the caller gets an answer whatever happens; status shows the fault",
     "gateway/app.py": "a caller gets an answer whatever happens; the log gets the trace",
     "tensors.py": ANYTHING,
 }

@@ -6,87 +6,154 @@ Commands go through the ledger, not through here: the CLI needs no server to rol
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import msgspec
+import structlog
 
-from kedge.core.errors import KedgeError, Overloaded
+from kedge.core.errors import BadRequest, KedgeError, Overloaded
+from kedge.engine.process_faults import ProcessFaults
+from kedge.web.bodies import Bodies, HungUp
+from kedge.web.origin import check_content, check_origin, values_of
+
+log = structlog.get_logger("kedge.control")
 
 Status = Callable[[str | None], object]
 Evidence = Callable[[str], object]
-HandIn = Callable[[str, list[bytes]], object]
+Join = Callable[[str, bytearray], Awaitable[object]]
 
-LONGEST = 16 << 20
-"""Bytes of outcomes in one request: about 200,000 of them. A larger batch is a file, for the CLI."""
+WAITING = 32
+"""Requests that wait for a batch to be joined, or for a figure to be read: a minute's worth."""
+READS = ("GET", "HEAD")
+
+STATUS = {
+    "malformed_head": 400,
+    "foreign_host": 403,
+    "foreign_origin": 403,
+    "unknown_endpoint": 404,
+    "unknown_path": 404,
+    "no_rollout": 404,
+    "wrong_method": 405,
+    "body_too_slow": 408,
+    "too_large": 413,
+    "too_many_lines": 413,
+    "wrong_content_type": 415,
+    "internal": 500,
+}
+"""By code; what is not here is 503."""
+
+GUARDS = [
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"x-content-type-options", b"nosniff"),
+]
+"""Headers of every answer: a page of another site can neither frame, read nor reuse it."""
 
 
 class Admin:
     """A raw ASGI app: GET /health, /api/status, /api/evidence; POST /api/outcomes/ENDPOINT."""
 
-    def __init__(self, status: Status, evidence: Evidence, hand_in: HandIn) -> None:
+    def __init__(
+        self, status: Status, evidence: Evidence, join: Join, faults: ProcessFaults,
+        bodies: Bodies | None = None,
+    ) -> None:  # fmt: skip
+        """Serve what these say; `faults` counts what is refused, and what failed."""
         self._status = status
         self._evidence = evidence
-        self._hand_in = hand_in
+        self._join = join
+        self._faults = faults
+        self._bodies = bodies or Bodies()
         self._joining = asyncio.Lock()
+        self._waiting = 0
+        self._looks: dict[object, asyncio.Future[object]] = {}
+        # One thread: the connections behind it are those of a single thread, and a flood of
+        # questions takes no more of the interpreter than one does.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="api")
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer one request. What reads disks runs beside the loop, so that health is answered."""
         if scope["type"] != "http":
             return
-        path = scope["path"].strip("/").split("/")
+        reads = scope["method"] in READS
         try:
-            match scope["method"], path:
-                case "POST", ["api", "outcomes", endpoint]:
-                    body = await _body(receive)
-                    async with (
-                        self._joining
-                    ):  # one batch at a time: a flood waits, and costs no memory
-                        found = await asyncio.to_thread(self._hand_in, endpoint, body.splitlines())
-                    code, answer = 200, found
-                case "GET", ["health"]:
-                    code, answer = 200, {"live": True}
-                case "GET", ["api", "status"]:
-                    code, answer = 200, await asyncio.to_thread(self._status, None)
-                case "GET", ["api", "status", endpoint]:
-                    code, answer = 200, await asyncio.to_thread(self._status, endpoint)
-                case "GET", ["api", "evidence", endpoint]:
-                    code, answer = 200, await asyncio.to_thread(self._evidence, endpoint)
-                case "GET", _:
-                    code, answer = _problem(404, "unknown_path", "/".join(path))
-                case _:
-                    code, answer = _problem(405, "read-only", "use the kedge command")
-        except KedgeError as error:
-            code, answer = _problem(_STATUS.get(error.code, 503), error.code, str(error))
-        raw = msgspec.json.encode(answer)
-        kind = b"application/json" if code == 200 else b"application/problem+json"
+            check_origin(scope["headers"])
+            path = scope["path"].strip("/").split("/")
+            raw = msgspec.json.encode(await self._answer(scope, path, receive, reads=reads))
+            self._faults.clear("control.api")
+            code, kind, more = 200, b"application/json", []
+        except HungUp:
+            self._faults.limit("control.hung_up")
+            return
+        except Exception as error:  # noqa: BLE001 - the caller gets an answer, status shows the fault
+            code, raw = self._problem(error)
+            kind = b"application/problem+json"
+            # The rest of a body that was refused is not read: the connection cannot be kept.
+            more = [] if reads else [(b"connection", b"close")]
+            more += [(b"allow", b"GET, HEAD, POST")] if code == 405 else []
         await send({"type": "http.response.start", "status": code, "headers": [
-            (b"content-type", kind), (b"content-length", b"%d" % len(raw)),
+            (b"content-type", kind), (b"content-length", b"%d" % len(raw)), *GUARDS, *more,
         ]})  # fmt: skip
         await send({"type": "http.response.body", "body": raw})
 
+    async def _answer(self, scope: Any, path: list[str], receive: Any, *, reads: bool) -> object:
+        match scope["method"], path:
+            case "POST", ["api", "outcomes", endpoint]:
+                return await self._outcomes(endpoint, scope["headers"], receive)
+            case _, ["health"] if reads:
+                return {"live": True}
+            case _, ["api", "status"] if reads:
+                return await self._look(("status",), partial(self._status, None))
+            case _, ["api", "status", endpoint] if reads:
+                return await self._look(("status", endpoint), partial(self._status, endpoint))
+            case _, ["api", "evidence", endpoint] if reads:
+                return await self._look(("evidence", endpoint), partial(self._evidence, endpoint))
+            case _ if reads:
+                raise BadRequest(f"no such path: {'/'.join(path)}", code="unknown_path",
+                                 hint="docs/reference/http.md lists them")  # fmt: skip
+        raise BadRequest("the API only reads, but for POST /api/outcomes/ENDPOINT",
+                         code="wrong_method", hint="use the kedge command")  # fmt: skip
 
-_STATUS = {"unknown_endpoint": 404, "no_rollout": 404, "too_large": 413}
+    async def _outcomes(self, endpoint: str, headers: Any, receive: Any) -> object:
+        declared = next(iter(values_of(headers, b"content-length")), None)
+        refusal: KedgeError | None = None
+        try:
+            check_content(headers)
+        except BadRequest as error:
+            refusal = error
+        async with self._bodies.whole(receive, declared, refusal) as body:
+            if self._waiting >= WAITING:
+                raise Overloaded(f"{WAITING} batches wait to be joined", code="queue_full")
+            self._waiting += 1
+            try:
+                async with self._joining:  # one batch at a time: a flood waits
+                    return await self._join(endpoint, body)
+            finally:
+                self._waiting -= 1
 
+    async def _look(self, what: object, work: Callable[[], object]) -> object:
+        """Read figures; who asks for the same while they are read gets the same answer."""
+        under_way = self._looks.get(what)
+        if under_way is None:
+            if len(self._looks) >= WAITING:
+                raise Overloaded(f"{WAITING} other figures are being read", code="queue_full")
+            under_way = asyncio.get_running_loop().run_in_executor(self._thread, work)
+            self._looks[what] = under_way
+            under_way.add_done_callback(lambda _: self._looks.pop(what, None))
+        return await asyncio.shield(under_way)
 
-def _problem(status: int, title: str, detail: str) -> tuple[int, object]:
-    return status, {"title": title, "status": status, "detail": detail}
-
-
-async def _body(receive: Any) -> bytes:
-    """The body of a request.
-
-    Raises:
-        Overloaded: `too_large`.
-    """
-    parts: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
-        if size > LONGEST:
-            raise Overloaded(f"more than {LONGEST} bytes of outcomes", code="too_large",
-                             hint="hand in less at once, or a file: kedge outcomes")  # fmt: skip
-        if not message.get("more_body"):
-            return b"".join(parts)
+    def _problem(self, error: Exception) -> tuple[int, bytes]:
+        """Return a fault as problem+json, and count it."""
+        if isinstance(error, KedgeError):
+            self._faults.limit(f"control.{error.code}")
+        else:
+            self._faults.note("control.api", error)
+            error = KedgeError(type(error).__name__, code="internal")
+        status = STATUS.get(error.code, 503)
+        return status, msgspec.json.encode({
+            "title": error.code, "code": error.code, "status": status, "detail": str(error),
+            "hint": error.hint,
+        })  # fmt: skip

@@ -1,0 +1,101 @@
+"""Outcomes that were posted to control: joined off the patrol's way.
+
+Threads of one process share its interpreter. A small batch costs some milliseconds of it; a large
+one would slow the patrol for seconds, so it is joined by a process of its own, as
+`kedge outcomes` would, with a low priority and a limit in time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import IO, Any
+
+import msgspec
+
+from kedge.core.errors import Refused, Unavailable
+
+SMALL = 64 << 10
+"""Bytes that are joined in a thread: some hundred outcomes, in less than a process takes to start."""
+SMALL_LINES = 1_000
+WITHIN_S = 120.0
+"""Seconds a process may take. 250,000 outcomes take some ten."""
+NICENESS = 10
+
+HandIn = Callable[[str, list[bytes]], object]
+OwnCommand = Callable[[str], Sequence[str]]
+"""Builds the command that joins what stands on its standard input, for an endpoint."""
+
+
+class OutcomesJoiner:
+    """Joins one batch at a time; for one event loop."""
+
+    def __init__(self, hand_in: HandIn, command: OwnCommand) -> None:
+        """Keep how a small batch is joined, and what joins a large one."""
+        self._hand_in = hand_in
+        self._command = command
+        # One thread: the connections of the store behind it are those of a single thread.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="outcomes")
+
+    async def join(self, endpoint: str, body: bytearray) -> object:
+        """Join a batch.
+
+        Raises:
+            Refused: as `kedge outcomes`.
+            Unavailable: the records cannot be written; `outcomes_late`, `outcomes_failed`.
+        """
+        if len(body) > SMALL or body.count(b"\n") > SMALL_LINES:
+            return await self._in_process(endpoint, body)
+        loop = asyncio.get_running_loop()
+        given = bytes(body).split(b"\n")
+        return await loop.run_in_executor(self._thread, self._hand_in, endpoint, given)
+
+    async def _in_process(self, endpoint: str, body: bytearray) -> object:
+        # A file without a name: nothing is left of it, however the processes end.
+        with tempfile.TemporaryFile() as batch:
+            await asyncio.to_thread(_fill, batch, body)
+            child = await asyncio.create_subprocess_exec(
+                *self._command(endpoint), stdin=batch, stdout=asyncio.subprocess.PIPE
+            )
+        try:
+            with contextlib.suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, child.pid, NICENESS)
+            async with asyncio.timeout(WITHIN_S):
+                raw, _ = await child.communicate()
+        except TimeoutError:
+            raise Unavailable(
+                f"the batch was not joined within {WITHIN_S:g} s", code="outcomes_late",
+                hint="hand in less at once; what was joined already counts as duplicate",
+            ) from None  # fmt: skip
+        finally:
+            if child.returncode is None:
+                child.kill()
+        return read_report(raw, child.returncode)
+
+
+def _fill(file: IO[bytes], body: bytearray) -> None:
+    file.write(body)
+    file.flush()
+    file.seek(0)
+
+
+def read_report(raw: bytes, exit_code: int | None) -> dict[str, Any]:
+    """Read what the process printed.
+
+    Raises:
+        Refused, Unavailable: what it says; `outcomes_failed` where it says nothing.
+    """
+    try:
+        found = msgspec.json.decode(raw, type=dict[str, Any])
+    except msgspec.DecodeError:
+        raise Unavailable(f"the process that joins outcomes ended with exit code {exit_code}",
+                          code="outcomes_failed", hint="its error is in control's log") from None  # fmt: skip
+    error = found.get("error")
+    if not isinstance(error, dict):
+        return found
+    kind = Refused if exit_code == 1 else Unavailable
+    raise kind(str(error["message"]), code=str(error["code"]), hint=str(error["hint"]))

@@ -1,0 +1,1 @@
+"""Control's HTTP side: who may ask, what a request may occupy, and the server."""

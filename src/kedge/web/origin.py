@@ -1,0 +1,109 @@
+"""Origin checks: whether a request comes from this machine, or from a page of another site.
+
+Control has no login: what protects it is that it listens on loopback only. A browser on this
+machine is on loopback too, and it carries out what any page asks of it: a form or script can send
+a request to 127.0.0.1, and a name of the page's own can be made to resolve to it (DNS rebinding).
+The head of such a request gives it away, and that is what is checked here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from ipaddress import IPv6Address, ip_address
+
+from kedge.core.errors import BadRequest
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+OWN_SITES = frozenset({"same-origin", "none"})
+"""Values of Sec-Fetch-Site that are taken: a page of control's own, or the address bar."""
+JSON_LINES = frozenset({
+    "application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines",
+    "application/json",
+})  # fmt: skip
+"""Content types of a batch. None is one that a page may send without asking first (CORS)."""
+PORTS = 65_536
+
+
+def check_origin(headers: Headers, bound: str = "127.0.0.1") -> None:
+    """Raise if a request is not addressed to this machine, or comes from a page of another site.
+
+    Args:
+        headers: those of the request, with their names in lower case.
+        bound: the address that control listens on.
+
+    Raises:
+        BadRequest: `malformed_head`, `foreign_host`, `foreign_origin`.
+    """
+    hosts = values_of(headers, b"host")
+    if len(hosts) != 1:
+        raise BadRequest(f"a request must have one Host header, got {len(hosts)}",
+                         code="malformed_head")  # fmt: skip
+    host = hosts[0].lower()
+    if not is_own_host(host, bound):
+        raise BadRequest(f"Host must be a loopback address or localhost, got {host!r}",
+                         code="foreign_host", hint="ask 127.0.0.1")  # fmt: skip
+    origins = [value.lower() for value in values_of(headers, b"origin")]
+    if any(origin not in (f"http://{host}", f"https://{host}") for origin in origins):
+        raise BadRequest(f"Origin must be that of control, got {', '.join(origins)!r}",
+                         code="foreign_origin")  # fmt: skip
+    sites = [value.lower() for value in values_of(headers, b"sec-fetch-site")]
+    if any(site not in OWN_SITES for site in sites):
+        raise BadRequest(f"Sec-Fetch-Site must be same-origin or none, got {', '.join(sites)!r}",
+                         code="foreign_origin")  # fmt: skip
+
+
+def check_content(headers: Headers) -> None:
+    """Raise if a body is not declared as JSON lines, or is compressed.
+
+    Raises:
+        BadRequest: `wrong_content_type`.
+    """
+    types = values_of(headers, b"content-type")
+    essence, *parameters = types[0].lower().split(";") if len(types) == 1 else [""]
+    charsets = [
+        p.split("=", 1)[1].strip(' "') for p in parameters if p.strip().startswith("charset=")
+    ]
+    if essence.strip() not in JSON_LINES or any(c not in ("utf-8", "utf8") for c in charsets):
+        raise BadRequest(
+            f"Content-Type must be application/x-ndjson, got {', '.join(types) or 'none'!r}",
+            code="wrong_content_type", hint="curl -H 'content-type: application/x-ndjson'",
+        )  # fmt: skip
+    codings = values_of(headers, b"content-encoding")
+    if any(coding.lower() != "identity" for coding in codings):
+        raise BadRequest(f"a body must not be compressed, got {', '.join(codings)!r}",
+                         code="wrong_content_type")  # fmt: skip
+
+
+def is_own_host(host: str, bound: str) -> bool:
+    """Return whether the value of a Host header names this machine's loopback."""
+    if host.startswith("["):
+        name, bracket, port = host[1:].partition("]")
+        if not bracket or (port and not port.startswith(":")) or ":" not in name:
+            return False
+        port = port[1:] if port else "0"
+    else:
+        name, colon, port = host.partition(":")
+        port = port if colon else "0"
+    if not (
+        port.isascii() and port.isdigit() and len(port) <= len(str(PORTS)) and int(port) < PORTS
+    ):
+        return False
+    name = name.removesuffix(".")
+    return name in ("localhost", bound) or _is_loopback(name)
+
+
+def _is_loopback(name: str) -> bool:
+    try:
+        address = ip_address(name)
+    except ValueError:
+        return False
+    if isinstance(address, IPv6Address):
+        mapped = address.ipv4_mapped
+        return address.scope_id is None and (mapped.is_loopback if mapped else address.is_loopback)
+    return address.is_loopback
+
+
+def values_of(headers: Headers, wanted: bytes) -> list[str]:
+    """Return every value that a header is given with."""
+    return [value.decode("latin-1").strip() for name, value in headers if name == wanted]

@@ -1,0 +1,177 @@
+"""Control's HTTP server: its socket, and bounds of connections and heads."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Any
+
+import msgspec
+import structlog
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
+
+from kedge.core.errors import Unavailable
+from kedge.engine.process_faults import ProcessFaults
+
+log = structlog.get_logger("kedge.control")
+
+ADDRESS = "127.0.0.1"
+"""Control listens on loopback only: it has no login."""
+CONNECTIONS = 128
+"""Connections at once: pages and scripts of one machine. Each may hold 64 kB in the server."""
+HEAD_BYTES = 32 << 10
+HEADERS = 100
+HEAD_S = 10.0
+"""Seconds from the first byte of a head (or from the connection) to its end."""
+ANSWER_S = 30.0
+"""Seconds an answer may wait for its reader, before the connection is cut."""
+
+
+def listen(port: int) -> socket.socket:
+    """Bind control's port.
+
+    Raises:
+        Unavailable: `port_taken`.
+    """
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((ADDRESS, port))
+        listener.listen(CONNECTIONS)
+    except OSError as error:
+        listener.close()
+        raise Unavailable(f"cannot listen on {ADDRESS}:{port}: {error.strerror}", code="port_taken",
+                          hint="kedge control --port N, or [server] control_port") from error  # fmt: skip
+    return listener
+
+
+def make_server(app: Any, faults: ProcessFaults) -> uvicorn.Server:
+    """Make the server of an app; `run(sockets=[...])` serves."""
+    return uvicorn.Server(uvicorn.Config(
+        app, http=protocol_of(faults), ws="none", lifespan="off", log_config=None, log_level="error",
+        access_log=False, server_header=False, proxy_headers=False, date_header=False,
+        timeout_graceful_shutdown=10,
+    ))  # fmt: skip
+
+
+def protocol_of(faults: ProcessFaults) -> type[HttpToolsProtocol]:
+    """Return the bounded protocol, with what its bounds refuse counted here."""
+    return type("CountedProtocol", (BoundedProtocol,), {"faults": faults})
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """uvicorn's protocol with a bound on connections, heads, trailers and waiting answers."""
+
+    faults: ProcessFaults
+
+    _begun: asyncio.TimerHandle | None = None
+    """Runs out when a head takes too long."""
+    _unread: asyncio.TimerHandle | None = None
+    """Runs out when an answer is not read."""
+    _complete = False
+    """Whether the head of the present request is complete: what comes then is body or trailer."""
+    _head = 0
+    """Bytes received of a head that is not complete."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Start the clock of the first head; cut a connection beyond the bound."""
+        super().connection_made(transport)
+        if len(self.connections) > CONNECTIONS:
+            self._cut("connections")
+            return
+        self._start_clock()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop every clock."""
+        for clock in (self._begun, self._unread):
+            if clock is not None:
+                clock.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came, and cut a connection whose head has no end."""
+        if self._begun is None and not self._is_busy():
+            self._start_clock()  # uvicorn's own clock stops at the first byte, whatever it is
+        super().data_received(data)
+        if self._complete or self.transport.is_closing():
+            return
+        self._head += len(data)
+        if self._head > HEAD_BYTES:
+            self._refuse_head(431, code="head_too_large")
+
+    def on_message_begin(self) -> None:
+        """Begin a head."""
+        super().on_message_begin()
+        self._complete, self._head = False, 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header; trailers are none, and are dropped."""
+        if not self._complete and len(self.headers) <= HEADERS:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """Start the request, if its head is within bounds and asks for a path of this server."""
+        self._complete = True
+        if self._begun is not None:
+            self._begun.cancel()
+            self._begun = None
+        size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        if size > HEAD_BYTES or len(self.headers) > HEADERS:
+            self._refuse_head(431, code="head_too_large")
+        elif not self.url.startswith(b"/"):  # absolute form: it names a host beside Host
+            self._refuse_head(400, code="foreign_host")
+        if not self.transport.is_closing():
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of a body, unless its head was refused."""
+        if not self.transport.is_closing():
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Note the end of a body, unless its head was refused."""
+        if not self.transport.is_closing():
+            super().on_message_complete()
+
+    def pause_writing(self) -> None:
+        """Start the clock of an answer that its reader does not take."""
+        super().pause_writing()
+        if self._unread is None:
+            self._unread = self.loop.call_later(ANSWER_S, self._abort)
+
+    def resume_writing(self) -> None:
+        """Stop the clock: the reader took something."""
+        super().resume_writing()
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+
+    def _is_busy(self) -> bool:
+        cycle: RequestResponseCycle | None = self.cycle  # uvicorn's type leaves None out
+        return cycle is not None and not cycle.response_complete
+
+    def _start_clock(self) -> None:
+        self._begun = self.loop.call_later(HEAD_S, self._cut, "head_too_slow")
+
+    def _refuse_head(self, status: int, *, code: str) -> None:
+        body = msgspec.json.encode({"title": code, "code": code, "status": status})
+        self.transport.write(
+            STATUS_LINE[status] + b"content-type: application/problem+json\r\n"
+            b"content-length: %d\r\nconnection: close\r\n\r\n%s" % (len(body), body)
+        )
+        self._cut(code)
+
+    def _cut(self, bound: str) -> None:
+        self._begun = None
+        self.faults.limit(f"control.{bound}")
+        if not self.transport.is_closing():
+            self.transport.close()
+
+    def _abort(self) -> None:
+        self.faults.limit("control.answer_too_slow")
+        self.transport.abort()

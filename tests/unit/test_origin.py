@@ -1,0 +1,98 @@
+"""Who may ask control: hosts, origins and content types, in every spelling."""
+
+from __future__ import annotations
+
+import pytest
+
+from kedge.core.errors import BadRequest
+from kedge.web.origin import check_content, check_origin, is_own_host
+
+OWN = (b"host", b"127.0.0.1:8081")
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.0.1", "127.0.0.1:8081", "localhost", "localhost:9", "localhost.:9", "[::1]", "[::1]:8081",
+     "127.9.9.9:1", "[::ffff:127.0.0.1]:80", "[0:0:0:0:0:0:0:1]"],
+)  # fmt: skip
+def test_loopback_is_ours(host: str) -> None:
+    assert is_own_host(host, "127.0.0.1")
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["", "evil.example", "evil.example:8081", "localhost.evil.example", "x.localhost", "127.0.0.1.evil.example",
+     "127.0.0.1@evil.example", "evil.example#127.0.0.1", "127.1", "2130706433", "0x7f.0.0.1", "0177.0.0.1",
+     "0.0.0.0", "[::]", "[::1", "::1", "[127.0.0.1]", "[::1]x", "[::1]:x", "[fe80::1]", "[::ffff:8.8.8.8]",
+     "localhost:", "localhost:99999", "localhost:-1", "localhost:8081:1", "localhost..", "%6cocalhost",
+     "127.0.0.1, evil.example", "127.0.0.1 ", "192.168.0.1", "localhost:\u0661", "[::1%25lo]"],
+)  # fmt: skip
+def test_anything_else_is_not(host: str) -> None:
+    assert not is_own_host(host, "127.0.0.1")
+
+
+@pytest.mark.parametrize(
+    ("headers", "code"),
+    [
+        ([], "malformed_head"),
+        ([OWN, OWN], "malformed_head"),
+        ([OWN, (b"host", b"evil.example")], "malformed_head"),
+        ([(b"host", b"evil.example:8081")], "foreign_host"),
+        ([OWN, (b"origin", b"https://evil.example")], "foreign_origin"),
+        ([OWN, (b"origin", b"null")], "foreign_origin"),
+        ([OWN, (b"origin", b"")], "foreign_origin"),
+        ([OWN, (b"origin", b"http://127.0.0.1:3000")], "foreign_origin"),
+        ([OWN, (b"origin", b"http://localhost:8081")], "foreign_origin"),
+        ([OWN, (b"origin", b"http://127.0.0.1:8081.evil.example")], "foreign_origin"),
+        ([OWN, (b"origin", b"http://127.0.0.1:8081"), (b"origin", b"null")], "foreign_origin"),
+        ([OWN, (b"sec-fetch-site", b"cross-site")], "foreign_origin"),
+        ([OWN, (b"sec-fetch-site", b"same-site")], "foreign_origin"),
+        ([OWN, (b"sec-fetch-site", b"none"), (b"sec-fetch-site", b"cross-site")], "foreign_origin"),
+    ],
+)
+def test_a_page_of_another_site_is_refused(headers: list[tuple[bytes, bytes]], code: str) -> None:
+    with pytest.raises(BadRequest) as refused:
+        check_origin(headers)
+    assert refused.value.code == code
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [OWN],
+        [(b"host", b"LOCALHOST:8081")],
+        [OWN, (b"origin", b"http://127.0.0.1:8081"), (b"sec-fetch-site", b"same-origin")],
+        [OWN, (b"sec-fetch-site", b"none")],
+    ],
+)
+def test_tools_and_pages_of_its_own_are_taken(headers: list[tuple[bytes, bytes]]) -> None:
+    check_origin(headers)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b"application/x-ndjson", b"Application/X-NDJSON; charset=UTF-8", b"application/jsonl", b"application/json"],
+)  # fmt: skip
+def test_json_lines_are_taken(value: bytes) -> None:
+    check_content([(b"content-type", value)])
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [],
+        [(b"content-type", b"")],
+        [(b"content-type", b"text/plain")],
+        [(b"content-type", b"application/x-www-form-urlencoded")],
+        [(b"content-type", b"multipart/form-data; boundary=application/x-ndjson")],
+        [(b"content-type", b"text/plain; application/x-ndjson")],
+        [(b"content-type", b"text/plain, application/x-ndjson")],
+        [(b"content-type", b"application/x-ndjson"), (b"content-type", b"text/plain")],
+        [(b"content-type", b"application/x-ndjson; charset=utf-7")],
+        [(b"content-type", b"application/x-ndjson"), (b"content-encoding", b"gzip")],
+    ],
+)
+def test_what_a_page_may_send_without_asking_is_not(headers: list[tuple[bytes, bytes]]) -> None:
+    with pytest.raises(BadRequest) as refused:
+        check_content(headers)
+    assert refused.value.code == "wrong_content_type"
