@@ -1,5 +1,9 @@
 """kedge: ships a model version safely, and takes it back in seconds, with proof."""
 
-from kedge.authoring import Columns, Field, materialise, schema, transform
+from kedge.interpreter import drop_working_directory
+
+drop_working_directory()
+
+from kedge.authoring import Columns, Field, materialise, schema, transform  # noqa: E402 - the path first
 
 __all__ = ["Columns", "Field", "materialise", "schema", "transform"]

@@ -54,6 +54,7 @@ from kedge.gateway.app import Gateway
 from kedge.gateway.decode import Contract
 from kedge.gateway.infer import Bounds
 from kedge.gateway.worker import serve, take_over
+from kedge.interpreter import kedge_command, safe_environment
 from kedge.ports import Member, Roster
 from kedge.readying import checker, gate_of
 from kedge.runtime.lock import SupervisorLock, one_supervisor
@@ -376,18 +377,18 @@ def worker_commands(
 ) -> dict[str, Command]:
     """How each gateway worker is started."""
     return {
-        f"w{number}": (
-            sys.executable, "-m", "kedge", "gateway-worker", "--slot", f"w{number}", "--fd", str(fd),
+        f"w{number}": tuple(kedge_command(
+            "gateway-worker", "--slot", f"w{number}", "--fd", str(fd),
             "--run-dir", str(run_dir), "--server", encode(server).decode(),
             "--online", encode(online).decode(), "--state-dir", str(state_dir),
-        )
+        ))
         for number in range(server.workers)
     }  # fmt: skip
 
 
 def control_command(config: Path) -> dict[str, Command]:
     """How control is started."""
-    return {"control": (sys.executable, "-m", "kedge", "--config", str(config), "control")}
+    return {"control": tuple(kedge_command("--config", str(config), "control"))}
 
 
 def host_command(state_dir: Path, online: Online) -> HostCommand:
@@ -449,8 +450,7 @@ def inquiry_of(place: Workplace, patrol: Patrol, config: Path) -> Inquiry:
 
 def _own_command(config: Path) -> tuple[str, ...]:
     """A command that control starts by itself, and whose entries say so."""
-    return (sys.executable, "-m", "kedge", "--config", str(config),
-            f"--acting-as={ActorKind.CONTROL}")  # fmt: skip
+    return tuple(kedge_command("--config", str(config), f"--acting-as={ActorKind.CONTROL}"))
 
 
 def drills_of(config: Path) -> Start:
@@ -459,7 +459,7 @@ def drills_of(config: Path) -> Start:
     def start(endpoint: str) -> Callable[[], bool]:
         child = subprocess.Popen(  # noqa: S603 - our own command
             [*_own_command(config), "drill", endpoint, "--json"],
-            env={**os.environ, "KEDGE_ACTOR": f"patrol@{host_name()}"}, stdin=subprocess.DEVNULL,
+            env={**safe_environment(), "KEDGE_ACTOR": f"patrol@{host_name()}"}, stdin=subprocess.DEVNULL,
             stdout=sys.stderr, start_new_session=True,
         )  # fmt: skip
         return lambda: child.poll() is None

@@ -126,7 +126,7 @@ sys.exit(main())
 
 def impatient(command: list[str]) -> list[str]:
     """The same host, with shorter patience, so that a test need not wait for minutes."""
-    return [sys.executable, "-c", IMPATIENT, *command[3:]]
+    return [sys.executable, "-c", IMPATIENT, *command[command.index("-m") + 2 :]]
 
 
 def test_an_orphan_serves_its_clients_and_goes_when_it_has_none(home: Home) -> None:

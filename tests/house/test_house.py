@@ -313,3 +313,10 @@ def test_importing_kedge_is_light() -> None:
     foreign = {m for m in loaded if m.split(".")[0] not in sys.stdlib_module_names | {"kedge"}}
     assert not foreign & {"numpy", "sqlalchemy"}
     assert len(foreign) < 60
+
+
+def test_python_is_started_in_one_place() -> None:
+    """Each process of kedge's own is started with a path that lacks the working directory."""
+    naming = [path.name for path in FILES if "sys.executable" in path.read_text("utf-8")]
+    # A restart executes the supervisor as it was started.
+    assert naming == ["interpreter.py", "restart.py"]

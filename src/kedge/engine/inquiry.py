@@ -28,6 +28,7 @@ from kedge.core.alerts import Sight
 from kedge.core.errors import KedgeError, Refused
 from kedge.core.values import Stage, State
 from kedge.engine.filing import newest_finding
+from kedge.interpreter import safe_environment
 from kedge.ports import Clock, Ledger, RecordStore
 
 TICK_S = 2.0
@@ -164,7 +165,7 @@ class Inquiry:
         child = subprocess.Popen(  # noqa: S603 - our own interpreter
             self._command(state, WITHIN_S), stdin=subprocess.DEVNULL, stdout=said,
             stderr=subprocess.STDOUT, start_new_session=True,
-            env={**os.environ, "KEDGE_ACTOR": self._by},
+            env={**safe_environment(), "KEDGE_ACTOR": self._by},
         )  # fmt: skip
         self._running = _Running(endpoint, child, said, self._clock.monotonic() + WITHIN_S)
         log.info("inquiry.begun", endpoint=endpoint)

@@ -6,7 +6,6 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -19,6 +18,7 @@ import msgspec
 from kedge.core.errors import CorruptArtifact, KedgeError, Refused, UnfitModel
 from kedge.core.generations import Online
 from kedge.core.values import Plainness, Signature
+from kedge.interpreter import module_command, safe_environment
 from kedge.tensors import Grouped, Offered, ProbeResult
 
 PROBE_TIMEOUT_S = 60.0
@@ -46,7 +46,7 @@ def command(
     `loader` ("module:Class") names a loader that is not installed as an entry point, `code` the
     bundle of the transformation before the model, `generation` what that reads by key, `online` where.
     """
-    line = [sys.executable, "-m", _MODULE, "serve", "--socket", str(socket)]
+    line = module_command(_MODULE, "serve", "--socket", str(socket))
     line += _before(code, generation, online)
     return line + _arguments(artifacts, digest, flavour, trusted, memory_mb, loader)
 
@@ -79,7 +79,7 @@ def environment() -> dict[str, str]:
     They read it once, when they are loaded; and two pools on one core only fight.
     """
     threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    return {**dict.fromkeys(threads, "1"), **os.environ}
+    return {**dict.fromkeys(threads, "1"), **safe_environment()}
 
 
 class _Loaded(msgspec.Struct):
@@ -148,7 +148,7 @@ def probe(
         Refused: it died, hung (`timeout_s` each for loading and answering), took too much, or wrote
             something else where its answers are read.
     """
-    line = [sys.executable, "-m", _MODULE, "probe"]
+    line = module_command(_MODULE, "probe")
     line += _arguments(artifacts, digest, flavour, trusted, memory_mb, loader)
     with _started(line) as (process, errors):
         heard = bytearray()
@@ -193,7 +193,7 @@ def prove(
     Raises:
         KedgeError: as `probe`, of the step that was not told.
     """
-    line = [sys.executable, "-m", _MODULE, "prove"]
+    line = module_command(_MODULE, "prove")
     line += ["--into", str(into), "--parent", str(os.getpid())]
     line += _before(code, generation, online)
     line += _arguments(artifacts, digest, flavour, trusted, memory_mb, loader)

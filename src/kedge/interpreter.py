@@ -1,0 +1,57 @@
+"""Interpreter start: the command lines and the environment of kedge's own Python processes.
+
+Python puts the working directory, or an empty entry of PYTHONPATH, before the standard library. A
+downloaded folder with a `numpy.py` would then run as the operator. Every process that kedge starts
+is therefore started with `-P`, and its environment says the same to what it starts itself.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+
+SAFE_PATH = "PYTHONSAFEPATH"
+SEARCH_PATH = "PYTHONPATH"
+
+
+def module_command(module: str, *words: str) -> list[str]:
+    """Return the command line that runs a module; start it with `safe_environment`."""
+    return [sys.executable, "-P", "-m", module, *words]
+
+
+def kedge_command(*words: str) -> list[str]:
+    """Return the command line of a kedge command."""
+    return module_command("kedge", *words)
+
+
+def safe_environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return an environment in which no Python searches the working directory by accident.
+
+    An empty entry of PYTHONPATH, as `PYTHONPATH=$PYTHONPATH:lib` leaves it, is the working directory.
+    An entry that names a folder is a decision and stays.
+    """
+    found = {**(os.environ if base is None else base), SAFE_PATH: "1"}
+    if SEARCH_PATH in found:
+        found[SEARCH_PATH] = os.pathsep.join(filter(None, found[SEARCH_PATH].split(os.pathsep)))
+    return found
+
+
+def drop_working_directory() -> None:
+    """Take the working directory off the path of a kedge program, before anything else is imported.
+
+    It stays where kedge is imported as a library, and where PYTHONPATH names it.
+    """
+    started = sys.orig_argv
+    by_module = sys.argv[:1] == ["-m"] and "-m" in started
+    if by_module and started[started.index("-m") + 1].partition(".")[0] != "kedge":
+        return
+    if not by_module and os.path.basename(sys.argv[0] if sys.argv else "") != "kedge":  # noqa: PTH119
+        return
+    if by_module and not sys.flags.safe_path:
+        del sys.path[0]
+    named = os.environ.get(SEARCH_PATH, "").split(os.pathsep)
+    if "" in named[1:] or (named[0] == "" and len(named) > 1):
+        here = os.getcwd()  # noqa: PTH109 - pathlib is not imported yet
+        if here not in map(os.path.abspath, filter(None, named)):
+            sys.path[:] = [entry for entry in sys.path if entry not in ("", here)]
