@@ -24,7 +24,5 @@ def check(context: Context, endpoint: str, *, no_proof: bool) -> None:
     )
     context.out(found, check_text(found))
     if not found["ready"]:
-        click.echo(
-            f"hint: {found['failed'][0]} first; docs/howto/readiness.md explains each", err=True
-        )
+        context.say(f"hint: {found['failed'][0]} first; docs/howto/readiness.md explains each")
         sys.exit(REFUSED)

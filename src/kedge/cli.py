@@ -19,6 +19,7 @@ from kedge.console import REFUSED, Context, override, repeat, submit, verb
 from kedge.explaining import accept, diagnose
 from kedge.paging import ack, alerts, runbook
 from kedge.practising import drill, speed
+from kedge.terminal import clear, one_line
 from kedge.transforming import features
 from kedge.watching import evidence, freeze, log, outcomes, plan, replay, thaw
 
@@ -590,9 +591,9 @@ def status(context: Context, endpoint: str | None, watch: bool) -> None:
     def show() -> None:
         found = status_of(place, endpoint)
         if watch and not context.as_json:
-            click.clear()
+            clear()
         data = found[0] if endpoint is not None else found
-        text = "\n\n".join(status_text(item) for item in found)
+        text = "\n\n".join(status_text(one_line(item)) for item in found)
         context.out(data, text or "no endpoint yet: kedge apply")
 
     repeat(show, again=watch)
@@ -624,10 +625,12 @@ def doctor(context: Context, forget: str | None) -> None:
         forget_replica(context.place(), forget)
     findings = examine(context.state_dir, context.config)
     bad = [finding for finding in findings if not finding["ok"]]
-    lines = [f"{'ok  ' if f['ok'] else 'BAD '} {f['check']}: {f['detail']}" for f in findings]
+    lines = [
+        f"{'ok  ' if f['ok'] else 'BAD '} {f['check']}: {f['detail']}" for f in one_line(findings)
+    ]
     context.out({"ok": not bad, "findings": findings}, "\n".join(lines))
     if bad:
-        click.echo("hint: docs/howto/repair.md says what to do about each finding", err=True)
+        context.say("hint: docs/howto/repair.md says what to do about each finding")
         sys.exit(REFUSED)
 
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kedge.terminal import show, show_json
+
 if TYPE_CHECKING:
     from kedge.core.commands import AnyCommand
     from kedge.core.errors import KedgeError
@@ -72,16 +74,16 @@ class Context:
 
     def say(self, text: str) -> None:
         """Talk: to stderr, so that stdout stays data."""
-        click.echo(text, err=True)
+        show(text, err=True)
 
     def out(self, data: object, text: str) -> None:
         """Data: as JSON when asked, else as text for people."""
         if self.as_json:
             import msgspec
 
-            click.echo(msgspec.json.encode(data))
+            show_json(msgspec.json.encode(data))
         elif text:
-            click.echo(text)
+            show(text)
 
 
 def _exit_code(error: KedgeError) -> int:
@@ -113,11 +115,11 @@ def verb(function: Callable[..., None]) -> Callable[..., None]:
                     "hint": error.hint,
                     **error.details,
                 }
-                click.echo(msgspec.json.encode({"error": body}))
+                show_json(msgspec.json.encode({"error": body}))
             else:
-                click.echo(f"error: {error}", err=True)
+                show(f"error: {error}", err=True)
             if error.hint:
-                click.echo(f"hint: {error.hint}", err=True)
+                show(f"hint: {error.hint}", err=True)
             sys.exit(_exit_code(error))
 
     return run

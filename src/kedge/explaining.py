@@ -8,6 +8,7 @@ import signal
 import click
 
 from kedge.console import Context, verb
+from kedge.terminal import one_line
 
 
 @click.command()
@@ -39,7 +40,7 @@ def diagnose(
     found = diagnosis_of(context.place(), endpoint, options, online=lambda: context.online, say=say)
     if found["not_filed"]:
         context.say(f"warning: it is not filed: {found['not_filed']}")
-    context.out(found, diagnosis_text(found))
+    context.out(found, diagnosis_text(one_line(found)))
 
 
 @click.command()

@@ -7,6 +7,7 @@ import sys
 import click
 
 from kedge.console import REFUSED, Context, verb
+from kedge.terminal import one_line
 
 
 class _Alerts(click.Group):
@@ -30,7 +31,7 @@ def alerts(context: Context, endpoint: str | None, *, over: bool) -> None:
     from kedge.alarming import alerts_of, alerts_text
 
     found = alerts_of(context.place(), endpoint, over=over)
-    context.out(found, alerts_text(found) or "no alert is open")
+    context.out(found, alerts_text(one_line(found)) or "no alert is open")
 
 
 @alerts.command("test")
@@ -44,7 +45,7 @@ def alerts_test(context: Context, endpoint: str) -> None:
     found = test_of(context.place(), endpoint, outgoing(context.settings.alerts), by=actor())
     context.out(found, test_text(found))
     if not found["delivered"]:
-        click.echo("hint: a level without a channel that works reaches nobody", err=True)
+        context.say("hint: a level without a channel that works reaches nobody")
         sys.exit(REFUSED)
 
 

@@ -32,7 +32,7 @@ def drill(context: Context, endpoint: str, bound: str | None, dry: bool) -> None
         filed = drill_of(place, endpoint, for_s=for_s, ended=ended, say=say)
     context.out(filed, drill_text(endpoint, filed))
     if not filed.ok:
-        click.echo(f"hint: {filed.why}", err=True)
+        context.say(f"hint: {filed.why}")
         silent = any(flip is not None and flip["silent"] for flip in (filed.back, filed.forward))
         sys.exit(NOT_ACKNOWLEDGED if silent else REFUSED)
 

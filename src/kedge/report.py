@@ -10,6 +10,7 @@ from kedge.core import commands as r
 from kedge.core.values import BUCKETS, Policy
 from kedge.engine.control import Receipt
 from kedge.ports import Entry, Note, Proof
+from kedge.terminal import one_line
 
 
 def story(event: r.AnyEvent | Note) -> str:
@@ -164,8 +165,10 @@ def receipt_text(receipt: Receipt) -> str:
 def history_text(entries: Sequence[Entry]) -> str:
     """The ledger's lines, newest first."""
     return "\n".join(
-        f"{entry.at[:23]}Z  epoch {entry.epoch:<4} {entry.by}: {story(entry.event)}"
-        + (f" — {entry.reason}" if entry.reason else "")
+        one_line(
+            f"{entry.at[:23]}Z  epoch {entry.epoch:<4} {entry.by}: {story(entry.event)}"
+            + (f" — {entry.reason}" if entry.reason else "")
+        )
         for entry in entries
     )
 

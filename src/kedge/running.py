@@ -61,6 +61,7 @@ from kedge.runtime.lock import SupervisorLock, one_supervisor
 from kedge.runtime.outcomes import OutcomesJoiner
 from kedge.runtime.restart import ASK, PROTOCOL, Handover, Restart, Standing, obey, reap
 from kedge.settings import Alerts, Server, is_loopback
+from kedge.terminal import clean_event
 from kedge.web import server as web
 from kedge.wiring import Workplace, host_name
 
@@ -88,7 +89,8 @@ def log_to_stderr() -> None:
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            *(() if people else (structlog.processors.format_exc_info,)),
+            structlog.processors.format_exc_info,
+            *((clean_event,) if people else ()),
             structlog.dev.ConsoleRenderer() if people else structlog.processors.JSONRenderer(),
         ],
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),

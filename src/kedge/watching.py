@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kedge.console import Context, repeat, submit, verb
+from kedge.terminal import clear, one_line
 
 if TYPE_CHECKING:
     from kedge.wiring import Workplace
@@ -32,14 +33,14 @@ def evidence(
     place = context.place()
     if since is not None:
         course = course_of(place, endpoint, since)
-        context.out(course, course_text(course, segment))
+        context.out(course, course_text(one_line(course), segment))
         return
 
     def show() -> None:
         found = evidence_of(place, endpoint, segment)
         if watch and not context.as_json:
-            click.clear()
-        context.out(found, evidence_text(found))
+            clear()
+        context.out(found, evidence_text(one_line(found)))
 
     repeat(show, again=watch)
 
@@ -60,7 +61,7 @@ def outcomes(context: Context, endpoint: str, path: Path) -> None:
         found = hand_in(context.place(), endpoint, path)
     faults, because = found.pop("faults"), found.pop("unfit_because")
     for fault in faults[:20]:
-        context.say(f"warning: {fault}")
+        context.say(f"warning: {one_line(fault)}")
     for item in because:
         context.say(f"warning: {item['count']:,} are unfit and not judged: {item['reason']}")
     text = ", ".join(f"{name} {count:,}" for name, count in found.items() if count)
@@ -83,7 +84,8 @@ def replay(context: Context, endpoint: str, release: str, since: str) -> None:
     left = found["incomplete"]
     more = f"; {left:,} left out, of requests that were not logged whole" if left else ""
     context.out(
-        found, f"{found['replayed']:,} predictions asked again{more}\n{evidence_text(found)}"
+        found,
+        f"{found['replayed']:,} predictions asked again{more}\n{evidence_text(one_line(found))}",
     )
 
 

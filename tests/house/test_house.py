@@ -286,6 +286,35 @@ def test_nothing_is_left_to_do_in_a_comment(path: Path) -> None:
     assert not [c for c in comments if re.search(r"\b(TODO|FIXME|XXX)\b", c)]
 
 
+PRINTS = {
+    "terminal.py": "the one place that prints: it escapes control characters",
+    "testing/diagram.py": "writes a page of the docs; nothing in it comes from outside",
+}
+
+
+def prints(tree: ast.AST) -> list[int]:
+    """The lines that write to standard output or error by themselves."""
+    found = []
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=ast.Name(id="print")):
+                found.append(node.lineno)
+            case ast.Attribute(value=ast.Name(id="click"), attr="echo" | "secho" | "clear"):
+                found.append(node.lineno)
+            case ast.Attribute(
+                value=ast.Attribute(value=ast.Name(id="sys"), attr="stdout" | "stderr"),
+                attr="write" | "buffer" | "writelines",
+            ):
+                found.append(node.lineno)
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_only_one_place_prints(path: Path) -> None:
+    """What comes from callers must not control the operator's terminal."""
+    assert not prints(TREES[path]) or name(path) in PRINTS
+
+
 @pytest.mark.parametrize("path", FILES, ids=name)
 def test_one_noun_a_concept(path: Path) -> None:
     defined = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)

@@ -1,0 +1,66 @@
+"""The terminal: the one place that prints, and nothing it prints can control a terminal.
+
+Ids, segment values and reasons are words of other people. As they stand, they could set the
+title, clear the screen, hide text, or write lines that look like kedge's own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import MutableMapping
+from typing import Any
+
+import click
+
+_INVISIBLE = "\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
+"""DEL and C1, soft hyphen, marks and overrides of direction, zero width, separators, surrogates."""
+_CONTROL = re.compile(f"[\x00-\x08\x0b-\x1f{_INVISIBLE}]")
+"""What no text may hold; tabs and line ends are kedge's own."""
+_IN_VALUE = re.compile(f"[\x00-\x1f{_INVISIBLE}]")
+"""What no value may hold within a line."""
+
+
+def printable(text: str) -> str:
+    """Return a text with every control character spelled out, as JSON spells it."""
+    return _CONTROL.sub(_spelled, text)
+
+
+def one_line(value: Any) -> Any:
+    """Return plain values with control characters spelled out in every string, line ends too."""
+    match value:
+        case str():
+            return _IN_VALUE.sub(_spelled, value)
+        case dict():
+            return {one_line(key): one_line(item) for key, item in value.items()}
+        case list():
+            return [one_line(item) for item in value]
+        case tuple() if type(value) is tuple:
+            return tuple(one_line(item) for item in value)
+    return value
+
+
+def show(text: str, *, err: bool = False) -> None:
+    """Print a text for people; to stderr with `err`."""
+    click.echo(printable(text), err=err)
+
+
+def show_json(raw: bytes) -> None:
+    """Print a JSON document: it stays the same document, with C1 and the like escaped too."""
+    click.echo(printable(raw.decode()))
+
+
+def clear() -> None:
+    """Clear the screen, when it is a terminal."""
+    click.clear()
+
+
+def clean_event(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Spell out control characters in a log event that is rendered for a terminal."""
+    for key, value in event.items():
+        text = value if isinstance(value, str) else repr(value)
+        event[key] = printable(text) if key == "exception" else one_line(text)
+    return event
+
+
+def _spelled(found: re.Match[str]) -> str:
+    return f"\\u{ord(found[0]):04x}"
