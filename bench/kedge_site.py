@@ -174,7 +174,6 @@ class Site:
         for pid in self._left():
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
-        shutil.rmtree(self.run_dir, ignore_errors=True)
         shutil.rmtree(self.root, ignore_errors=True)
 
     def _left(self) -> list[int]:
@@ -298,9 +297,9 @@ class Site:
     @functools.cached_property
     def run_dir(self) -> Path:
         """Where its sockets are."""
-        from kedge.running import run_dir_of  # noqa: PLC0415 - as above
+        from kedge.runtime.paths import RUN_DIR  # noqa: PLC0415 - as above
 
-        return run_dir_of(self.root / ".kedge")
+        return self.root / ".kedge" / RUN_DIR
 
     def held(self, endpoint: str, release: int) -> set[str]:
         """In which states the workers hold a release: empty when none does."""

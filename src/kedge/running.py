@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import hashlib
 import importlib
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -53,12 +50,14 @@ from kedge.gateway.admin import Admin
 from kedge.gateway.app import Gateway
 from kedge.gateway.decode import Contract
 from kedge.gateway.infer import Bounds
-from kedge.gateway.worker import serve, take_over
+from kedge.gateway.worker import Handoff, serve, take_over
 from kedge.interpreter import kedge_command, safe_environment
 from kedge.ports import Member, Roster
 from kedge.readying import checker, gate_of
+from kedge.runtime.announcement import Announcement, get_url, is_answered
 from kedge.runtime.lock import SupervisorLock, one_supervisor
 from kedge.runtime.outcomes import OutcomesJoiner
+from kedge.runtime.paths import choose_folder, find_doors, remove_folder, sweep
 from kedge.runtime.restart import ASK, PROTOCOL, Handover, Restart, Standing, obey, reap
 from kedge.settings import Alerts, Server, is_loopback
 from kedge.terminal import clean_event
@@ -67,19 +66,10 @@ from kedge.wiring import Workplace, host_name
 
 log = structlog.get_logger("kedge.running")
 
-
-def run_dir_of(state_dir: Path) -> Path:
-    """Where a supervisor's sockets live: short, since a Unix socket's path has 107 bytes at most.
-
-    It is derived from the state directory, private to its user, and has one folder a supervisor.
-    """
-    name = hashlib.sha256(str(state_dir.resolve()).encode()).hexdigest()[:12]
-    base = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
-    path = base / f"kedge-{os.getuid()}-{name}"
-    path.mkdir(mode=0o700, exist_ok=True)
-    if path.stat().st_uid != os.getuid():
-        raise PermissionError(f"{path} belongs to somebody else")
-    return path
+DOOR_S = 3.0
+"""How long living workers without a door are waited for: they put a deleted one back each second."""
+LAST_WORDS = 300
+"""Characters shown of the last line of a worker's log."""
 
 
 def log_to_stderr() -> None:
@@ -137,7 +127,7 @@ def run_worker(
     gateway = Gateway(serving, bounds, ready=lambda: bool(serving.lives()))
     try:
         serve(gateway, replica, listener, drain_s=server.drain_s,
-              handoff=run_dir / f"{slot}.handoff", on_loop=links.bind,
+              handoff=Handoff(listener, run_dir / f"{slot}.handoff", faults), on_loop=links.bind,
               served=lambda: served_beside(place.roster, member))  # fmt: skip
     finally:
         pool.close()
@@ -211,8 +201,10 @@ def run_supervisor(
     place = Workplace(state_dir, patience_s=1.0, actor=ActorKind.SUPERVISOR)
     place.disk.pins_dir.mkdir(parents=True, exist_ok=True)
     with one_supervisor(state_dir, handed.lock if handed else None) as lock:
+        image = handed.image if handed else 0
+        run_dir = choose_folder(state_dir, f"{os.getpid()}-{image}" if image else str(os.getpid()))
         if handed is None:
-            orphans, listener = inherit(place, server)
+            orphans, listener = inherit(place, server, run_dir)
             predecessors = (
                 [Predecessor(workers=tuple(process_of(o.pid) for o in orphans))] if orphans else []
             )
@@ -222,11 +214,8 @@ def run_supervisor(
                 socket.socket(fileno=os.dup(handed.listener)),
             )
         ready()
-        image = handed.image if handed else 0
-        run_dir = run_dir_of(state_dir) / (f"{os.getpid()}-{image}" if image else str(os.getpid()))
-        run_dir.mkdir(mode=0o700, exist_ok=True)
         signal_ = DirectorySignal(state_dir / "ledger", place.disk.pins_dir)
-        relief = Relief(predecessors, partial(shutil.rmtree, ignore_errors=True))
+        relief = Relief(predecessors, remove_folder)
         supervisor = Supervisor(
             member=Member(
                 name=f"{host_name()}/supervisor.{os.getpid()}", host=host_name(), pid=os.getpid(),
@@ -250,13 +239,38 @@ def run_supervisor(
         obey()
         if run_for is not None:
             threading.Timer(run_for, supervisor.stop).start()
-        host, port = listener.getsockname()[:2]
-        say(f"serving on http://{host}:{port} with {server.workers} workers; logs in {state_dir / 'logs'}; "
-            "Ctrl-C stops")  # fmt: skip
+        announcement = announcement_of(supervisor, server, listener, state_dir / "logs", say)
+        announcement.start()
         supervisor.run()
-        shutil.rmtree(run_dir, ignore_errors=True)
+        announcement.stop()
+        remove_folder(run_dir)
         say("stopped: callers are refused until kedge up runs again; kedge restart replaces code and settings "
             "without an outage")  # fmt: skip
+
+
+def announcement_of(
+    supervisor: Supervisor, server: Server, listener: socket.socket, logs: Path, say: Say
+) -> Announcement:
+    """Build what says "serving" once a worker answers."""
+    host, port = listener.getsockname()[:2]
+
+    def last_words(worker: str) -> str:
+        try:
+            lines = (logs / f"{worker}.log").read_text(errors="replace").strip().splitlines()
+        except OSError as error:
+            return str(error)
+        return printable((lines or ["it said nothing"])[-1])
+
+    return Announcement(
+        answered=lambda: is_answered(host, port), say=say, last_words=last_words,
+        deaths=lambda: {n: c.deaths for n, c in supervisor.children.items() if c.fds},
+        serving=f"serving on {get_url(host, port)} with {server.workers} workers; logs in {logs}; Ctrl-C stops",
+    )  # fmt: skip
+
+
+def printable(line: str) -> str:
+    """Return a line of a log as a terminal may have it: short, and without control characters."""
+    return "".join(c if c.isprintable() else "?" for c in line[-LAST_WORDS:])
 
 
 def refuse_open_bind(host: str, what: str) -> None:
@@ -326,8 +340,13 @@ def _means(host: str, address: str) -> bool:
     return address in {entry[4][0] for entry in found}
 
 
-def inherit(place: Workplace, server: Server) -> tuple[tuple[Member, ...], socket.socket]:
-    """The workers that a killed predecessor left behind, and the socket on which they listen."""
+def inherit(
+    place: Workplace, server: Server, run_dir: Path
+) -> tuple[tuple[Member, ...], socket.socket]:
+    """The workers that a killed predecessor left behind, and the socket on which they listen.
+
+    Where workers live but no door is found, they are given the time to make theirs again.
+    """
     orphans = []
     for member in place.roster.members():
         if member.host != host_name():
@@ -336,15 +355,20 @@ def inherit(place: Workplace, server: Server) -> tuple[tuple[Member, ...], socke
             orphans.append(member)
         else:
             place.roster.leave(member.name)
-    for door in run_dir_of(place.state_dir).glob("*/*.handoff"):
-        listener = take_over(door)
-        if listener is not None and listener.getsockname()[1] == (
-            server.port or listener.getsockname()[1]
-        ):
-            log.info("supervisor.took_over", orphans=len(orphans))
-            return tuple(orphans), listener
-    for left in run_dir_of(place.state_dir).iterdir():
-        shutil.rmtree(left, ignore_errors=True)
+    until = place.clock.monotonic() + (DOOR_S if orphans else 0.0)
+    while True:
+        for door in find_doors(place.state_dir):
+            listener = take_over(door)
+            if listener is None:
+                continue
+            if server.port in (0, listener.getsockname()[1]):
+                log.info("supervisor.took_over", orphans=len(orphans))
+                return tuple(orphans), listener
+            listener.close()
+        if place.clock.monotonic() >= until:
+            break
+        place.clock.sleep(0.1)
+    sweep(place.state_dir, keep=run_dir)
     return tuple(orphans), listen(server)
 
 

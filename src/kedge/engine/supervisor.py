@@ -26,6 +26,7 @@ from kedge.engine.models import socket_of
 from kedge.engine.pins import HostDisk
 from kedge.engine.process_faults import ProcessFaults
 from kedge.engine.relief import Predecessor, Process, Relief, process_of
+from kedge.files import keep_folder
 from kedge.ports import Book, Clock, Ledger, Member, Note, Roster, Signal
 
 log = structlog.get_logger("kedge.supervisor")
@@ -187,6 +188,7 @@ class Supervisor:
 
     def _step(self) -> None:
         now = self._clock.monotonic()
+        self._keep_run_dir()
         self._read()
         self._plan_hosts(now)
         for child in (*self.hosts.values(), *self.children.values()):
@@ -198,6 +200,14 @@ class Supervisor:
         if self.restart is not None:
             self.restart.step(now)
         self._beat()
+
+    def _keep_run_dir(self) -> None:
+        """Make the run directory again where a cleanup job has deleted it."""
+        try:
+            keep_folder(self._run_dir)
+            self._faults.clear("supervisor.run_directory")
+        except OSError as error:
+            self._faults.note("supervisor.run_directory", error)
 
     def _read(self) -> None:
         try:

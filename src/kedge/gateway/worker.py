@@ -12,14 +12,17 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
 import structlog
 import uvicorn
 
+from kedge.engine.process_faults import ProcessFaults
 from kedge.engine.relief import RELIEVE
 from kedge.engine.replica import Replica
+from kedge.files import Door, connect_to
 from kedge.gateway.app import Gateway
 from kedge.gateway.http.server import Server
 
@@ -32,6 +35,8 @@ START_S = 60.0
 """How long a worker waits for its models before it opens with what it has."""
 LOOK_S = 0.5
 """How often a worker that waits looks whether other workers serve what it lacks."""
+DOOR_S = 1.0
+"""How often a worker looks whether its door is still there."""
 SWITCH_S = 0.0002
 """A twenty-fifth of Python's default: while another thread loads, reads or counts, a request
 waits at most this long for the interpreter, which is less than the network's own jitter."""
@@ -39,7 +44,7 @@ waits at most this long for the interpreter, which is less than the network's ow
 
 def serve(
     gateway: Gateway, replica: Replica, listener: socket.socket, *, drain_s: float,
-    handoff: Path, on_loop: Callable[[], None], served: Callable[[], Collection[str]],
+    handoff: Handoff, on_loop: Callable[[], None], served: Callable[[], Collection[str]],
 ) -> None:  # fmt: skip
     """Serve until a signal says to stop. Blocks.
 
@@ -48,7 +53,7 @@ def serve(
         replica: its follower; started and stopped here.
         listener: the shared listening socket.
         drain_s: how long open connections are answered after the signal.
-        handoff: where another supervisor may ask for the listening socket.
+        handoff: gives the listening socket to another supervisor that asks.
         on_loop: called on the serving loop before anything else, so that what belongs to the
             loop can be bound to it.
         served: the endpoints that other workers of this host serve.
@@ -75,7 +80,7 @@ def serve(
         gc.collect()
         gc.freeze()
         if not server.should_exit:
-            _offer(listener, handoff)
+            handoff.start()
             await server.serve(sockets=[listener])
         replica.stop()
         thread.join(5)
@@ -105,34 +110,59 @@ async def _wait(replica: Replica, server: Server, served: Callable[[], Collectio
             return
 
 
-def _offer(listener: socket.socket, path: Path) -> None:
-    """Give the listening socket to whoever asks on a Unix socket of this state directory."""
-    path.unlink(missing_ok=True)
-    door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    door.bind(str(path))
-    path.chmod(0o600)
-    door.listen(4)
+class Handoff:
+    """Gives the listening socket to whoever asks on a Unix socket of this state directory.
 
-    def give() -> None:
-        while True:
+    The door is put back when its file was deleted: without it a successor of a killed supervisor
+    could not take over.
+    """
+
+    def __init__(self, listener: socket.socket, path: Path, faults: ProcessFaults) -> None:
+        """Prepare it; `start` begins to give."""
+        self._listener = listener
+        self._door = Door(path, backlog=4)
+        self._faults = faults
+        self._asked: socket.socket | None = None
+
+    def start(self) -> None:
+        """Begin, in a thread of its own."""
+        self._tend()
+        threading.Thread(target=self._give_all, name="kedge-handoff", daemon=True).start()
+
+    def _tend(self) -> None:
+        """Open the door, and again when it is gone."""
+        if self._asked is not None and not self._door.is_lost:
+            return
+        try:
+            asked, self._asked = self._asked, self._door.open()
+            self._asked.settimeout(DOOR_S)
+            if asked is not None:
+                asked.close()
+            self._faults.clear("worker.takeover")
+        except OSError as error:
+            self._faults.note("worker.takeover", error)
+
+    def _give_all(self) -> None:
+        while self._listener.fileno() >= 0:
+            self._tend()
             try:
-                asking, _ = door.accept()
+                if self._asked is None:
+                    time.sleep(DOOR_S)
+                    continue
+                asking, _ = self._asked.accept()
                 with asking:
-                    socket.send_fds(asking, [b"kedge"], [listener.fileno()])
+                    socket.send_fds(asking, [b"kedge"], [self._listener.fileno()])
+            except TimeoutError:
+                continue
             except OSError as error:
-                log.warning("worker.handoff_failed", fault=str(error))
-                if listener.fileno() < 0:
-                    return
-
-    threading.Thread(target=give, name="kedge-handoff", daemon=True).start()
+                self._faults.note("worker.takeover", error)
+                time.sleep(0.1)  # without descriptors accept fails at once
 
 
 def take_over(path: Path) -> socket.socket | None:
     """Ask a worker that outlived its supervisor for the listening socket."""
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
-            asking.settimeout(2)
-            asking.connect(str(path))
+        with connect_to(path, timeout_s=2.0) as asking:
             _, fds, _, _ = socket.recv_fds(asking, 16, 1)
     except OSError:
         return None

@@ -19,6 +19,7 @@ import msgspec
 from kedge.adapters.process import wire
 from kedge.core.errors import BadRequest, ModelFailure
 from kedge.core.values import Signature
+from kedge.files import connect_to
 from kedge.ports import Predicted
 from kedge.tensors import check_answer
 
@@ -65,7 +66,7 @@ class ProcessModel:
         in_flight: int = IN_FLIGHT,
     ) -> None:
         """Start connecting. From another thread than the loop's, name the loop."""
-        self._path = str(socket_path)
+        self._path = socket_path
         self._signature = signature
         self._greeting = wire.greeting(signature)
         self._inputs = wire.Inputs(signature.inputs)
@@ -293,8 +294,14 @@ class ProcessModel:
 
     async def _connect(self) -> None:
         try:
-            await self._loop.create_unix_connection(lambda: _Link(self), self._path)
+            line = connect_to(self._path)
         except OSError:
+            self._dial_later()
+            return
+        try:
+            await self._loop.create_unix_connection(lambda: _Link(self), sock=line)
+        except OSError:
+            line.close()
             self._dial_later()
 
     def _dial_later(self) -> None:

@@ -15,6 +15,7 @@ import os
 import resource
 import signal
 import socket
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -31,11 +32,13 @@ from kedge.adapters.process import wire
 from kedge.bundles import Bare, Composed, Transform
 from kedge.core.errors import KedgeError, ModelFailure, UnfitModel
 from kedge.core.generations import Online
+from kedge.files import Door
 from kedge.independence import merges
 from kedge.lookups import lookups_of
 from kedge.ports import Artifacts, Loader, Model, Proof
 from kedge.tensors import check_proof
 
+BACKLOG = 128
 BATCH_ROWS = 256
 """Where a batch ends: beyond it small models gain nothing, and the first row waits for the last."""
 ORPHAN_S = 5.0
@@ -135,7 +138,7 @@ def serve(
     The socket exists only while a proven model stands behind it.
     """
     parent = os.getppid()
-    status = _Status(path)
+    status, door = _Status(path), Door(path, BACKLOG)
     status.write("loading")
     try:
         model, load_s = load(loader, artifacts.verify(digest), trusted, memory_mb=memory_mb)
@@ -147,14 +150,15 @@ def serve(
             )
             together = prove(Bare(transform), artifacts.proof(code)) and together
             model = Composed(transform, model)
-        listener = _listen(path)
+        listener = door.open()
     except (KedgeError, OSError, MemoryError) as error:
         status.write("failed", f"{type(error).__name__}: {error}")
         return 1
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         host = Host(model, merges=together)
-        runner.run(host.run(listener, parent, lambda: status.write("ready", "", load_s)))
-    status.gone()
+        ready = lambda: status.write("ready", "", load_s)  # noqa: E731 - as `run` calls it
+        runner.run(host.run(listener, parent, ready, door))
+    door.close()
     return 0
 
 
@@ -175,40 +179,17 @@ class _Status:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._inode = 0
 
     def write(self, state: str, detail: str = "", load_s: float = 0.0) -> None:
-        """Say it, in one piece."""
+        """Say it, in one piece. Where it cannot be written the model is served all the same."""
         said = {"state": state, "detail": detail, "load_s": load_s, "pid": os.getpid()}
         temporary = self._path.with_name(f"{self._path.name}.json.{os.getpid()}")
-        temporary.write_bytes(msgspec.json.encode(said))
-        temporary.replace(self._path.with_name(self._path.name + ".json"))
-        if state == "ready":
-            self._inode = self._path.stat().st_ino
-
-    def gone(self) -> None:
-        """Take the socket away, unless a successor has already put its own there."""
-        with suppress(OSError):
-            if self._path.stat().st_ino == self._inode:
-                self._path.unlink()
-
-
-def _listen(path: Path) -> socket.socket:
-    """Listen under a temporary name, then take the name over: no client finds nobody there."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        listener.bind(str(temporary))
-    except OSError as error:
-        raise UnfitModel(
-            f"cannot listen at {temporary}: {error}", code="bad_socket",
-            hint="a Unix socket's path may have 107 bytes: use a shorter state directory",
-        ) from error  # fmt: skip
-    temporary.chmod(0o600)
-    listener.listen(128)
-    listener.setblocking(False)  # noqa: FBT003 - the standard library's own signature
-    temporary.replace(path)
-    return listener
+        try:
+            temporary.write_bytes(msgspec.json.encode(said))
+            temporary.replace(self._path.with_name(self._path.name + ".json"))
+        except OSError as error:
+            with suppress(OSError):  # the log may be on the same disk
+                sys.stderr.write(f"{state} {detail}; status file: {error}\n")
 
 
 class Host:
@@ -230,12 +211,14 @@ class Host:
         self._stop: asyncio.Event
         self._loop: asyncio.AbstractEventLoop
 
-    async def run(self, listener: socket.socket, parent: int, ready: Callable[[], None]) -> None:
-        """Serve until SIGTERM, or until orphaned and unused."""
+    async def run(
+        self, listener: socket.socket, parent: int, ready: Callable[[], None], door: Door
+    ) -> None:
+        """Serve until SIGTERM, or until orphaned and unused; a deleted socket is put back."""
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         self._loop.add_signal_handler(signal.SIGTERM, self._stop.set)
-        server = await self._loop.create_unix_server(lambda: _Client(self), sock=listener)
+        server = await self._listen(listener)
         ready()
         while not self._stop.is_set():
             signal.alarm(HANG_S)
@@ -243,6 +226,9 @@ class Host:
                 await asyncio.wait_for(self._stop.wait(), 1.0)
             if os.getppid() != parent and self._unused():
                 break
+            if door.is_lost:
+                server = await self._listen_again(server, door)
+                ready()
         server.close()
         self._stopping = True
         for client in self._clients:
@@ -254,6 +240,21 @@ class Host:
         until = perf_counter() + FLUSH_S
         while self._clients and perf_counter() < until:  # noqa: ASYNC110 - once in a life
             await asyncio.sleep(0.005)
+
+    async def _listen(self, listener: socket.socket) -> asyncio.AbstractServer:
+        listener.setblocking(False)  # noqa: FBT003 - the standard library's own signature
+        return await self._loop.create_unix_server(lambda: _Client(self), sock=listener)
+
+    async def _listen_again(
+        self, server: asyncio.AbstractServer, door: Door
+    ) -> asyncio.AbstractServer:
+        """Listen at the same path; where that fails, the connections there are go on."""
+        try:
+            fresh = await self._listen(door.open())
+        except OSError:
+            return server
+        server.close()
+        return fresh
 
     def _unused(self) -> bool:
         return not self._clients and perf_counter() - self._alone_since > ORPHAN_S
