@@ -20,7 +20,7 @@ import pytest
 
 import kedge
 from e2e.place import KEDGE, Site, free_port
-from kedge.running import run_dir_of
+from kedge.runtime.paths import RUN_DIR
 
 pytestmark = pytest.mark.e2e
 
@@ -69,7 +69,7 @@ def strangers(site: Site) -> Iterator[Strangers]:
 
 
 def folders(site: Site) -> list[Path]:
-    return [path for path in run_dir_of(site.root / ".kedge").iterdir() if path.is_dir()]
+    return [path for path in (site.root / ".kedge" / RUN_DIR).iterdir() if path.is_dir()]
 
 
 def test_one_endpoint_that_cannot_be_loaded_makes_no_other_unready(
