@@ -15,7 +15,6 @@ import os
 import resource
 import signal
 import socket
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -37,6 +36,7 @@ from kedge.independence import merges
 from kedge.lookups import lookups_of
 from kedge.ports import Artifacts, Loader, Model, Proof
 from kedge.tensors import check_proof
+from kedge.terminal import show
 
 BACKLOG = 128
 BATCH_ROWS = 256
@@ -189,7 +189,7 @@ class _Status:
             temporary.replace(self._path.with_name(self._path.name + ".json"))
         except OSError as error:
             with suppress(OSError):  # the log may be on the same disk
-                sys.stderr.write(f"{state} {detail}; status file: {error}\n")
+                show(f"{state} {detail}; status file: {error}", err=True)
 
 
 class Host:
