@@ -615,7 +615,8 @@ class RemoteModel(Protocol):
             columns: the rows.
             deadline_s: how long the caller waits. The process drops the request when it has not
                 begun with it by then.
-            alone: no other process can answer them, so what is looked up by key has to make do.
+            alone: no other process can answer them, so what is looked up by key has to make do, and
+                NaN is an answer.
             patience_s: how long, from the question on, its outcome is of interest to `on_late`.
             on_late: called once after the deadline, with what came within the patience: the
                 answer and its microseconds, or the code of the failure (`model_late`: nothing came).

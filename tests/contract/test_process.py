@@ -13,6 +13,7 @@ from contract.process_world import (
     Home,
     Told,
     columns,
+    failure,
     home,
     reach,
     run,
@@ -161,6 +162,19 @@ def test_logged_rows_are_asked_as_they_were_sent(home: Home) -> None:
     run(story())
     assert [len(part) for part in batches(rows[:12], 3)] == [12]
     assert [len(part) for part in batches(rows[:1] * 3 + rows[12:], 3)] == [3, 2]
+
+
+def test_nan_is_an_answer_of_who_is_alone_and_a_failure_of_a_candidate(home: Home) -> None:
+    """As it is inline: production moves between the two, and callers get null from both."""
+    home.start("nan", trigger="gap")
+
+    async def story() -> None:
+        model = await reach(home)
+        answer, *_ = await model.predict(columns(1.0, word="gap"), 5, alone=True)
+        assert np.isnan(answer["score"]).all()
+        assert await failure(model, columns(1.0, word="gap")) == "model_nonsense"
+
+    run(story())
 
 
 def test_a_batch_ends_at_256_rows(home: Home) -> None:

@@ -52,6 +52,7 @@ class _Call(NamedTuple):
     rows: int
     shadow: OnDone | None
     told: OnTold | None
+    alone: bool = False
 
 
 class ProcessModel:
@@ -210,7 +211,7 @@ class ProcessModel:
                              code="too_large")  # fmt: skip
         if not link.send(raw):
             return None
-        self._calls[number] = _Call(expires + max(patience_s, 0.0), rows, shadow, told)
+        self._calls[number] = _Call(expires + max(patience_s, 0.0), rows, shadow, told, alone)
         return number
 
     # ------------------------------------------------------------ answers
@@ -227,7 +228,8 @@ class ProcessModel:
             return
         try:
             columns = wire.unpack_outputs(answer.outputs)
-            fault = check_answer(columns, self._signature, call.rows)
+            # Of production a NaN is an answer, as it is inline: callers get null.
+            fault = check_answer(columns, self._signature, call.rows, nan_allowed=call.alone)
         except (ValueError, KeyError, TypeError) as error:
             columns, fault = {}, f"an answer that cannot be read: {error}"
         if fault is not None:
