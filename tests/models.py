@@ -115,8 +115,7 @@ class TestModel:
         x: NDArray[Any] = columns["x"]
         words: NDArray[Any] = columns["word"]
         if self._behaviour.log is not None:
-            with Path(self._behaviour.log).open("a", encoding="ascii") as log:
-                log.write(f"{len(x)}\n")
+            _note(Path(self._behaviour.log), len(x))
         time.sleep(self._behaviour.sleep_s + self._behaviour.row_s * len(x))
         label = np.array(["none" if word is None else word for word in words], dtype=object)
         answer: dict[str, Any] = {"score": x * self._behaviour.scale, "label": label}
@@ -128,6 +127,14 @@ class TestModel:
             return answer
         given: Columns = _FAULTS[kind](answer)
         return given
+
+
+def _note(log: Path, rows: int) -> None:
+    """Write a line; behind the fence of a probe or a proof, in the process's own directory."""
+    with suppress(PermissionError), log.open("a", encoding="ascii") as file:
+        file.write(f"{rows}\n")
+        return
+    (Path(os.environ["TMPDIR"]) / log.name).write_text("asked", encoding="ascii")
 
 
 def _eat(_: object = None) -> Any:

@@ -15,14 +15,16 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import msgspec
 import numpy as np
 
+from kedge.adapters.process import fence
 from kedge.adapters.process.host import confine, load, prove, serve
 from kedge.bundles import Bare, Composed, Transform
 from kedge.core.errors import KedgeError, ModelFailure, Refused, UnfitModel
-from kedge.core.generations import Online
+from kedge.core.generations import URL_VARIABLE, Online
 from kedge.core.golden import blank_rows, count, joined, taken, whole
 from kedge.core.values import Plainness
 from kedge.independence import answerable, ask, grouped
@@ -68,6 +70,8 @@ def _parser() -> argparse.ArgumentParser:
     for name, does in (("serve", "serve a model on a socket"), ("probe", "try a model out"),
                        ("prove", "deploy a release from nothing")):  # fmt: skip
         sub = runs.add_parser(name, help=does)
+        if name != "serve":
+            sub.add_argument("--own", type=Path, required=True, help="a directory to write")
         if name == "serve":
             sub.add_argument("--socket", type=Path, required=True)
         if name == "prove":
@@ -86,6 +90,31 @@ def _parser() -> argparse.ArgumentParser:
             "--loader", help="module:Class of a loader that is not installed as an entry point"
         )
     return parser
+
+
+def _enter_fence(
+    given: argparse.Namespace, read: tuple[Path, ...] = (), online: Online | None = None
+) -> None:
+    """Enter the fence: from here on there is the artifact, and what every model may have.
+
+    What this machine lacks of it is not applied.
+    """
+    own: Path = given.own
+    own.mkdir(mode=0o700, exist_ok=True)
+    os.environ.update(TMPDIR=str(own), HOME=str(own))
+    homes = read or (given.artifacts / given.digest.removeprefix("sha256:"),)
+    write: tuple[Path, ...] = (own,)
+    port, unix = None, False
+    if online is not None and online.store == "redis":
+        url = urlsplit(online.where or os.environ.get(URL_VARIABLE, ""))
+        unix = url.scheme == "unix"
+        port = None if unix else url.port or 6379
+    elif online is not None:
+        write = (own, Path(online.where).parent)
+    fence.enter(fence.Openings(
+        read=homes, write=write, hidden=given.artifacts.parent, port=port, unix=unix,
+        cpu_s=fence.PROBE_CPU_S,
+    ))  # fmt: skip
 
 
 def _online(text: str) -> Online:
@@ -147,6 +176,7 @@ def _probe(given: argparse.Namespace) -> int:
     """Load, say the signature, read rows, answer them twice and in groupings."""
     say = _voice()
     try:
+        _enter_fence(given)
         path = _store(given).verify(given.digest)
         model, load_s = (
             load(lambda: _loader(given), path, tuple(given.trusted), memory_mb=given.memory_mb)
@@ -279,6 +309,7 @@ def _prove(given: argparse.Namespace) -> int:
         for digest in digests:
             _store(given).fetch(digest, given.into)
         done("fetch")
+        _enter_fence(given, (given.into,), given.online if given.generation is not None else None)
         copy = cast("Artifacts", _named(given.store)(given.into))
         paths = [copy.verify(digest) for digest in digests]
         done("verify")

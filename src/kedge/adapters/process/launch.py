@@ -16,7 +16,7 @@ from typing import IO, Any, Literal
 import msgspec
 
 from kedge.core.errors import CorruptArtifact, KedgeError, Refused, UnfitModel
-from kedge.core.generations import Online
+from kedge.core.generations import URL_VARIABLE, Online
 from kedge.core.values import Plainness, Signature
 from kedge.interpreter import module_command, safe_environment
 from kedge.tensors import Grouped, Offered, ProbeResult
@@ -80,6 +80,44 @@ def environment() -> dict[str, str]:
     """
     threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     return {**dict.fromkeys(threads, "1"), **safe_environment()}
+
+
+PASSED = frozenset(
+    {"PATH", "LANG", "LANGUAGE", "TZ", "LD_LIBRARY_PATH", "LD_PRELOAD", "VIRTUAL_ENV"}
+)
+PASSED_PREFIXES = (
+    "LC_",
+    "PYTHON",
+    "OMP_",
+    "GOMP_",
+    "KMP_",
+    "OPENBLAS_",
+    "MKL_",
+    "BLIS_",
+    "NUMEXPR_",
+    "ORT_",
+    "MALLOC_",
+)
+"""Variables that a probe or a proof gets of ours: where Python, its libraries and their threads look. Passwords and
+tokens of this machine stay outside."""
+
+
+def fenced_environment(url: str = "", *, own: bool = False) -> dict[str, str]:
+    """Return the environment of a probe or a proof.
+
+    Args:
+        url: of the online store, where the release reads one over the network: in no command line.
+        own: whether it may be the URL of our own environment.
+    """
+    found = {
+        name: value
+        for name, value in environment().items()
+        if name in PASSED or name.startswith(PASSED_PREFIXES)
+    }
+    told = url or (os.environ.get(URL_VARIABLE, "") if own else "")
+    # joblib would count cores by a program and make semaphores: behind the fence neither is there.
+    silent = {"LOKY_MAX_CPU_COUNT": "1", "JOBLIB_MULTIPROCESSING": "0"}
+    return {**found, **silent, **({URL_VARIABLE: told} if told else {})}
 
 
 class _Loaded(msgspec.Struct):
@@ -150,7 +188,7 @@ def probe(
     """
     line = module_command(_MODULE, "probe")
     line += _arguments(artifacts, digest, flavour, trusted, memory_mb, loader)
-    with _started(line) as (process, errors):
+    with tempfile.TemporaryDirectory() as own, _started(line, Path(own)) as (process, errors):
         heard = bytearray()
         said = _read(process, errors, timeout_s, heard)
         if said.loaded is None:
@@ -197,7 +235,8 @@ def prove(
     line += ["--into", str(into), "--parent", str(os.getpid())]
     line += _before(code, generation, online)
     line += _arguments(artifacts, digest, flavour, trusted, memory_mb, loader)
-    with _started(line) as (process, errors):
+    url = _remote(online) if generation is not None else None
+    with _started(line, into / "own", url or "", own=url is not None) as (process, errors):
         heard = bytearray()
         for step in STEPS:
             if step == STEPS[-1]:
@@ -208,14 +247,25 @@ def prove(
             told(said.done)
 
 
+def _remote(online: Online | None) -> str | None:
+    """The URL of an online store that is reached over the network, empty where our environment has it."""
+    return online.where if online is not None and online.store == "redis" else None
+
+
 @contextmanager
-def _started(line: Sequence[str]) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
-    """A process that is asked over its pipes, and ended with us; and what it says on stderr."""
+def _started(
+    line: Sequence[str], directory: Path, url: str = "", *, own: bool = False
+) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
+    """A process that is asked over its pipes, and ended with us; and what it says on stderr.
+
+    `directory` is the one that it may write, made by it; `url` where values by key are, of Redis, and `own` whether
+    that of our environment may do.
+    """
     with (
         tempfile.TemporaryFile() as errors,
         subprocess.Popen(  # noqa: S603 - our own interpreter and module
-            line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
-            env=environment(), start_new_session=True,
+            [*line, "--own", str(directory)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
+            env=fenced_environment(url, own=own), start_new_session=True,
         ) as process,
     ):  # fmt: skip
         try:
