@@ -215,6 +215,7 @@ def run_supervisor(
             )
         ready()
         signal_ = DirectorySignal(state_dir / "ledger", place.disk.pins_dir)
+        faults = ProcessFaults(place.clock, signal_.wake)
         relief = Relief(predecessors, remove_folder)
         supervisor = Supervisor(
             member=Member(
@@ -227,9 +228,9 @@ def run_supervisor(
             listener_fd=listener.fileno(), host_command=host_command(state_dir, online),
             others=control_command(config) if with_control else {},
             drain_s=server.drain_s, close_door=listener.close, relief=relief, reap=reap,
-            environment=process.environment(), faults=ProcessFaults(place.clock, signal_.wake),
+            environment=process.environment(), faults=faults,
         )  # fmt: skip
-        restart = restart_of(supervisor, relief, lock, listener, server, state_dir, image)
+        restart = restart_of(supervisor, relief, lock, listener, server, state_dir, image, faults)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: supervisor.stop())
         signal.signal(ASK, lambda *_: restart.ask())
@@ -288,7 +289,7 @@ def refuse_open_bind(host: str, what: str) -> None:
 
 def restart_of(
     supervisor: Supervisor, relief: Relief, lock: SupervisorLock, listener: socket.socket, server: Server,
-    state_dir: Path, image: int,
+    state_dir: Path, image: int, faults: ProcessFaults,
 ) -> Restart:  # fmt: skip
     """Build what executes this process again, with everything that the next image needs."""
     host, port = listener.getsockname()[:2]
@@ -300,7 +301,8 @@ def restart_of(
         )  # fmt: skip
 
     standing = Standing(host=host, port=port, state_dir=str(state_dir))
-    restart = Restart(lock, standing, workers=server.workers, image=image, handover=handover)
+    restart = Restart(lock, standing, workers=server.workers, image=image, handover=handover,
+                      relief=relief, faults=faults)  # fmt: skip
     supervisor.restart = restart
     relief.relieved = restart.relieved
     return restart

@@ -30,6 +30,7 @@ import structlog
 
 from kedge.adapters.clock import SystemClock
 from kedge.core.errors import KedgeError, NotAcknowledged, Refused
+from kedge.engine.process_faults import ProcessFaults
 from kedge.engine.relief import Predecessor, Relief, process_of, takes
 from kedge.runtime.lock import Phase, Record, SupervisorLock, read
 
@@ -49,6 +50,10 @@ AGAIN_S = (2.0, 5.0, 15.0, 30.0)
 """Before the n-th attempt in a row of an image that cannot start."""
 IN_CHILDREN = False
 """What is handed over is for this process alone."""
+SLOW_S = 60.0
+"""After this long, `kedge status` says that the new workers do not serve yet."""
+PLACE = "supervisor.restart"
+"""Under which status shows what keeps a restart from its end."""
 BLOCKED = (signal.SIGTERM, signal.SIGINT, ASK)
 HELD_STOP_S = 30.0
 """How long workers may drain while no supervisor's settings are known."""
@@ -137,12 +142,16 @@ class Restart:
 
     def __init__(
         self, lock: SupervisorLock, standing: Standing, *, workers: int, image: int,
-        handover: Callable[[], Handover],
+        handover: Callable[[], Handover], relief: Relief, faults: ProcessFaults,
     ) -> None:  # fmt: skip
         self._lock = lock
         self._standing = standing
         self._workers = workers
         self._handover = handover
+        self._faults = faults
+        self._waits_since: float | None = None
+        """When the wait for the new workers began; None before."""
+        self._waiting = relief.waiting
         self._asked = False
         self._trial: subprocess.Popen[bytes] | None = None
         self._answer = -1
@@ -166,10 +175,13 @@ class Restart:
 
     def relieved(self) -> None:
         """Note that the new workers serve."""
+        self._waiting = False
+        self._faults.clear(PLACE)
         self._write(phase=Phase.SERVING, told="", hint="")
 
     def step(self, now: float) -> None:
-        """Begin a trial that was asked for; act on one that has ended."""
+        """Begin a trial that was asked for; act on one that has ended; tell of a long wait."""
+        self._watch(now)
         if self._trial is not None:
             self._judge(self._trial, now)
         elif self._asked:
@@ -182,6 +194,17 @@ class Restart:
         self._asked = False
         if self._trial is not None:
             self._trial.kill()
+
+    def _watch(self, now: float) -> None:
+        if not self._waiting:
+            return
+        if self._waits_since is None:
+            self._waits_since = now
+        elif now - self._waits_since > SLOW_S:
+            self._waiting = False
+            self._faults.note(
+                PLACE, NotAcknowledged("the new workers do not serve yet; those before them do")
+            )
 
     def _begin(self, now: float) -> None:
         line = (*command_line(), "--json", "--trial", msgspec.json.encode(self._standing).decode())
@@ -223,6 +246,7 @@ class Restart:
 
     def _refuse(self, told: str, hint: str) -> None:
         log.error("supervisor.restart_refused", fault=told)
+        self._faults.note(PLACE, Refused(told))
         self._write(phase=Phase.REFUSED, told=told, hint=hint)
 
     def _write(self, **changes: object) -> None:

@@ -1,0 +1,181 @@
+"""Earlier workers are relieved in order, and no process is taken for another."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from kedge.adapters.clock import SystemClock
+from kedge.engine import relief as reliefs
+from kedge.engine.relief import Predecessor, Process, Relief, process_of, takes
+from kedge.runtime.restart import reap, words_of
+
+STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
+"""A process that hears no SIGTERM."""
+Start = Callable[..., Process]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    made: list[subprocess.Popen[bytes]] = []
+
+    def begin(code: str = "import time; time.sleep(60)") -> Process:
+        script = f"print(flush=True); {code}"
+        made.append(subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE))
+        assert made[-1].stdout is not None
+        made[-1].stdout.readline()
+        return process_of(made[-1].pid)
+
+    yield begin
+    for one in made:
+        one.kill()
+        one.wait()
+
+
+def ended(process: Process) -> bool:
+    """Whether it ends soon; as in a supervisor nobody has waited for it yet."""
+    for _ in range(100):
+        if not process.alive:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_nothing_is_touched_before_the_new_workers_are_ready(start: Start) -> None:
+    """Then the workers, then their models, then the folder."""
+    worker, host = start(), start()
+    removed: list[Path] = []
+    told: list[str] = []
+    relief = Relief([Predecessor("folder", (worker,), (host,))], removed.append)
+    relief.relieved = lambda: told.append("relieved")
+    relief.step(0.0, ready=lambda: False)
+    assert relief.waiting
+    assert relief.workers == {worker.pid}
+    assert (worker.alive, host.alive, told) == (True, True, [])
+
+    relief.step(1.0, ready=lambda: True)
+    assert told == ["relieved"]
+    assert not relief.waiting
+    assert ended(worker)
+    relief.step(2.0, ready=lambda: True)
+    assert ended(host)
+    assert removed == []
+    relief.step(3.0, ready=lambda: True)
+    assert removed == [Path("folder")]
+    assert relief.predecessors == []
+
+
+def test_what_does_not_end_is_killed_after_its_time(start: Start) -> None:
+    """A worker and a model process that hang do not stay for ever."""
+    worker, host = start(STUBBORN), start(STUBBORN)
+    relief = Relief([Predecessor("", (worker,), (host,))], lambda _: None)
+    relief.step(0.0, ready=lambda: True)
+    relief.step(reliefs.DRAIN_S - 1, ready=lambda: True)
+    assert worker.alive
+    relief.step(reliefs.DRAIN_S + 1, ready=lambda: True)
+    assert ended(worker)
+    relief.step(100.0, ready=lambda: True)
+    assert host.alive
+    relief.step(100.0 + reliefs.END_S + 1, ready=lambda: True)
+    assert ended(host)
+
+
+def test_what_was_never_ready_ends_at_once_while_what_it_should_relieve_serves(
+    start: Start,
+) -> None:
+    """But not when nothing else is left."""
+    old, useless = start(), start()
+    relief = Relief(
+        [Predecessor("", (old,)), Predecessor("", (useless,), served=False)], lambda _: None
+    )
+    relief.step(0.0, ready=lambda: False)
+    assert ended(useless)
+    assert old.alive
+    only = start()
+    alone = Relief([Predecessor("", (only,), served=False)], lambda _: None)
+    alone.step(0.0, ready=lambda: False)
+    assert only.alive
+
+
+def test_control_ends_before_another_starts(start: Start) -> None:
+    """It holds the port."""
+    control = start()
+    relief = Relief([Predecessor("", (), (), (control,))], lambda _: None)
+    assert relief.others_alive(0.0)
+    assert ended(control)
+    assert not relief.others_alive(0.1)
+
+
+def test_a_process_with_the_number_of_another_is_never_told(start: Start) -> None:
+    """Numbers come again; the start time tells them apart."""
+    running = start()
+    gone = Process(running.pid, "1")
+    relief = Relief([Predecessor("", (gone,), (gone,))], lambda _: None)
+    relief.step(0.0, ready=lambda: True)
+    relief.stop("workers")
+    relief.wait("workers", SystemClock(), 0.0)
+    assert running.alive
+
+
+def test_a_stop_tells_all_and_kills_what_does_not_hear(start: Start) -> None:
+    """Within one deadline."""
+    polite, deaf = start(), start(STUBBORN)
+    relief = Relief([Predecessor("", (polite, deaf))], lambda _: None)
+    clock = SystemClock()
+    relief.stop("workers")
+    assert ended(polite)
+    relief.wait("workers", clock, clock.monotonic() + 0.2)
+    assert ended(deaf)
+
+
+def test_a_signal_is_sent_only_to_who_has_a_function_for_it(start: Start) -> None:
+    """A worker of an older kedge would die of it."""
+    hears = start(
+        "import signal, time; signal.signal(12, print); print(flush=True); time.sleep(60)"
+    )
+    assert ended_up(lambda: takes(hears, signal.SIGUSR2))
+    assert not takes(hears, signal.SIGUSR1)
+    assert not takes(Process(0), signal.SIGUSR1)
+
+
+def ended_up(true: Callable[[], bool]) -> bool:
+    for _ in range(100):
+        if true():
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_only_children_that_nobody_knows_are_reaped() -> None:
+    """The others have somebody who wants their exit code."""
+    known, unknown = subprocess.Popen(["false"]), subprocess.Popen(["true"])
+    assert ended_up(lambda: not process_of(known.pid).alive and not process_of(unknown.pid).alive)
+    found = reap({known.pid})
+    assert known.wait() == 1
+    found += reap(set())
+    assert unknown.pid in found
+    assert known.pid not in found
+
+
+@pytest.mark.parametrize(
+    "raw, told",
+    [
+        (
+            b'{"error": {"code": "x", "message": "port taken", "hint": "move"}}\nhint: move\n',
+            ("port taken", "move"),
+        ),
+        (
+            b"Traceback\n  File\nImportError: no kedge\n",
+            ("the new code does not start: ImportError: no kedge", ""),
+        ),
+        (b"", ("the new code does not start: it ended with code 7 and no word", "")),
+    ],
+)
+def test_why_a_trial_failed_is_told_in_its_own_words(raw: bytes, told: tuple[str, str]) -> None:
+    assert words_of(raw, 7) == told
