@@ -13,7 +13,7 @@ import pytest
 
 from kedge.adapters.clock import SystemClock
 from kedge.engine import relief as reliefs
-from kedge.engine.relief import Predecessor, Process, Relief, process_of, takes
+from kedge.engine.relief import Predecessor, Process, Relief, defers, process_of, takes
 from kedge.runtime.restart import reap, words_of
 
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
@@ -142,6 +142,15 @@ def test_a_signal_is_sent_only_to_who_has_a_function_for_it(start: Start) -> Non
     assert ended_up(lambda: takes(hears, signal.SIGUSR2))
     assert not takes(hears, signal.SIGUSR1)
     assert not takes(Process(0), signal.SIGUSR1)
+
+
+def test_a_signal_that_waits_is_not_lost_on_an_image_that_starts(start: Start) -> None:
+    """It is blocked from the exec on until there is a function for it."""
+    block = "import signal, time; signal.pthread_sigmask(signal.SIG_BLOCK, [12]); time.sleep(60)"
+    blocking = start(block)
+    assert ended_up(lambda: defers(blocking, signal.SIGUSR2))
+    assert not takes(blocking, signal.SIGUSR2)
+    assert not defers(blocking, signal.SIGUSR1)
 
 
 def ended_up(true: Callable[[], bool]) -> bool:

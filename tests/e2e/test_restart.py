@@ -213,7 +213,7 @@ def test_new_workers_that_cannot_load_a_model_relieve_nobody(site: Site) -> None
     path.chmod(0o600)
     with site.load(rate=100) as load:
         path.write_bytes(b"{}")
-        unconfirmed = site.run("restart", "--within", "8s", check=False)
+        unconfirmed = site.run("restart", "--within", "12s", check=False)
         assert unconfirmed.returncode == 3
         assert workers <= set(site.processes("gateway-worker"))
         path.write_bytes(good)
@@ -355,7 +355,7 @@ def test_an_image_that_was_never_ready_is_not_kept_beside_the_next(site: Site) -
     path.write_bytes(b"{}")
     with site.load(rate=50) as load:
         for _ in range(3):
-            assert site.run("restart", "--within", "5s", check=False).returncode == 3
+            assert site.run("restart", "--within", "12s", check=False).returncode == 3
         site.until(lambda: len(site.processes("gateway-worker")) == 4, "two images to be left", 20)
         path.write_bytes(good)
         site.run("restart")

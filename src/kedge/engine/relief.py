@@ -69,12 +69,21 @@ def _stat(pid: int) -> tuple[str, str] | None:
 
 def takes(process: Process, sig: signal.Signals) -> bool:
     """Return whether a process has a function for a signal; a worker of an older kedge has none."""
+    return _has(process, "SigCgt", sig)
+
+
+def defers(process: Process, sig: signal.Signals) -> bool:
+    """Return whether a signal waits: an image that starts obeys it once it has its function for it."""
+    return _has(process, "SigBlk", sig)
+
+
+def _has(process: Process, mask: str, sig: signal.Signals) -> bool:
     try:
         raw = Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return False
     masks = dict(line.split(":", 1) for line in raw.splitlines() if ":" in line)
-    return bool(int(masks.get("SigCgt", "0"), 16) >> (sig - 1) & 1)
+    return bool(int(masks.get(mask, "0"), 16) >> (sig - 1) & 1)
 
 
 class Predecessor(msgspec.Struct):

@@ -31,7 +31,7 @@ import structlog
 from kedge.adapters.clock import SystemClock
 from kedge.core.errors import KedgeError, NotAcknowledged, Refused
 from kedge.engine.process_faults import ProcessFaults
-from kedge.engine.relief import Predecessor, Relief, process_of, takes
+from kedge.engine.relief import Predecessor, Relief, defers, process_of, takes
 from kedge.runtime.lock import Phase, Record, SupervisorLock, read
 
 log = structlog.get_logger("kedge.supervisor")
@@ -347,13 +347,18 @@ def restart(state_dir: Path, within_s: float) -> Record:
         Refused: there is none, it cannot be asked, or the new code or kedge.toml is not good.
         NotAcknowledged: the new workers do not serve (yet); those before them do.
     """
+    deadline = time.monotonic() + within_s
     before = _find(state_dir)
+    while before.phase is Phase.CHECKING:  # another one's, of settings that may be older
+        if time.monotonic() > deadline:
+            raise Refused("a restart is under way", code="restart_under_way", hint="wait for it")
+        time.sleep(LOOK_S)
+        before = _find(state_dir)
     try:
         os.kill(before.pid, ASK)
     except OSError as error:
         raise Refused(f"process {before.pid} cannot be asked: {error.strerror}", code="not_asked",
                       hint="run it as the user of kedge up") from None  # fmt: skip
-    deadline = time.monotonic() + within_s
     while True:
         now = read(state_dir)
         if now is None or now.pid != before.pid:
@@ -389,11 +394,9 @@ def _find(state_dir: Path) -> Record:
         )
     process = process_of(found.pid)
     same = (found.started, found.namespace) == (process.started, _namespace())
-    if found.pid == 0 or not same or not takes(process, ASK):
+    if found.pid == 0 or not same or not (takes(process, ASK) or defers(process, ASK)):
         raise Refused(
             f"the kedge up on {state_dir} cannot be asked: it is older than this command, starts just now, or runs in "
             "another container", code="not_asked", hint="run the command where kedge up runs, once it serves",
         )  # fmt: skip
-    if found.phase is Phase.CHECKING:
-        raise Refused("a restart is under way", code="restart_under_way", hint="wait for it")
     return found
