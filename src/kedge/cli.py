@@ -110,9 +110,14 @@ def gateway(context: Context, port: int | None, workers: int | None, trial: str 
 
 
 def _supervise(
-    context: Context, port: int | None, workers: int | None, *, with_control: bool, trial: str | None,
+    context: Context,
+    port: int | None,
+    workers: int | None,
+    *,
+    with_control: bool,
+    trial: str | None,
     run_for: float | None = None,
-) -> None:  # fmt: skip
+) -> None:
     """Run a supervisor; one that was executed again and cannot start keeps what runs."""
     import signal
 
@@ -130,9 +135,14 @@ def _supervise(
 
 
 def _start(
-    context: Context, port: int | None, workers: int | None, with_control: bool, trial: str | None,
-    run_for: float | None, handed: Handover | None,
-) -> None:  # fmt: skip
+    context: Context,
+    port: int | None,
+    workers: int | None,
+    with_control: bool,
+    trial: str | None,
+    run_for: float | None,
+    handed: Handover | None,
+) -> None:
     import msgspec
 
     from kedge.core.errors import Refused, Unavailable
@@ -164,13 +174,27 @@ def _start(
                 f"warning: {error}\nwarning: serving under the policy that is in force; {error.hint}"
             )
 
-    run_supervisor(server, context.online, config=context.config, state_dir=context.state_dir, with_control=with_control,
-                   run_for=run_for, say=context.say, ready=ready, handed=handed)  # fmt: skip
+    run_supervisor(
+        server,
+        context.online,
+        config=context.config,
+        state_dir=context.state_dir,
+        with_control=with_control,
+        run_for=run_for,
+        say=context.say,
+        ready=ready,
+        handed=handed,
+    )
 
 
 @main.command()
-@click.option("--within", default="120s", show_default=True, metavar="DURATION",
-              help="How long to wait until the new workers serve.")  # fmt: skip
+@click.option(
+    "--within",
+    default="120s",
+    show_default=True,
+    metavar="DURATION",
+    help="How long to wait until the new workers serve.",
+)
 @verb
 def restart(context: Context, within: str) -> None:
     """Replace the code and settings of the running kedge up without an outage."""
@@ -186,7 +210,7 @@ def restart(context: Context, within: str) -> None:
         {"pid": done.pid, "version": done.version, "workers": done.workers, "seconds": took},
         f"restarted in {took:.1f} s: process {done.pid} runs kedge {done.version}, and {done.workers} new workers "
         "serve; those before them answer what they have, and end",
-    )  # fmt: skip
+    )
 
 
 @main.command("gateway-worker", hidden=True)
@@ -265,8 +289,12 @@ def _apply(context: Context) -> dict[str, list[str]]:
 @click.option("--training-set", type=click.Path(exists=True, dir_okay=False, path_type=Path),
               help="As --training, one that kedge made: it says the schema, and what it was made of.")  # fmt: skip
 @click.option("--trust", multiple=True, help="A Python type that this version may load.")
-@click.option("--trust-inline", metavar="REASON", default="",
-              help="Let it run inside the gateway's workers although it is not proven plain.")  # fmt: skip
+@click.option(
+    "--trust-inline",
+    metavar="REASON",
+    default="",
+    help="Let it run inside the gateway's workers although it is not proven plain.",
+)
 @click.option("--schema", metavar="VIEW/N", help="The feature schema that it was trained on.")
 @verb
 def register(

@@ -141,8 +141,13 @@ def register_version(
 def _note_inline(place: Workplace, endpoint: str, version: ModelVersion, why: str) -> None:
     """Record who lets a version run inline unproven, and let its releases do so on this host."""
     body = {"version": version.label, "digest": version.digest}
-    place.ledger.note(endpoint, Note(kind="inline_trusted", body=body), by=actor(), reason=why,
-                      at=place.clock.now())  # fmt: skip
+    place.ledger.note(
+        endpoint,
+        Note(kind="inline_trusted", body=body),
+        by=actor(),
+        reason=why,
+        at=place.clock.now(),
+    )
     for state in place.ledger.read().states.values():
         for number, release in state.releases.items():
             if release.model_digest == version.digest:

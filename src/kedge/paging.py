@@ -45,7 +45,7 @@ def alerts_test(context: Context, endpoint: str) -> None:
     found = test_of(context.place(), endpoint, outgoing(context.settings.alerts), by=actor())
     context.out(found, test_text(found))
     if not found["delivered"]:
-        context.say("hint: a level without a channel that works reaches nobody")
+        context.say("hint: a level without a working channel reaches no recipient")
         sys.exit(REFUSED)
 
 

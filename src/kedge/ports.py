@@ -265,7 +265,7 @@ class Proof(Value, frozen=True):
     """Rows of its training set before their transformation: what a newer transformation of the
     same schema is compared on. Of models only."""
     plain: Plainness | None = None
-    """What the walk over the loaded model found. None: nobody walked it yet."""
+    """What the walk over the loaded model found. None: not walked yet."""
     inline: str = ""
     """Who let it run inline although it was not proven plain, and why."""
 

@@ -667,5 +667,5 @@ def placing(proof: Proof) -> str:
     if proof.inline:
         return f"inline, as {proof.inline}"
     if proof.plain is None or not proof.plain.proven:
-        return f"in a process: {proof.plain.why if proof.plain is not None else 'nobody walked it yet'}"
+        return f"in a process: {proof.plain.why if proof.plain is not None else 'not walked yet'}"
     return f"inline: proven plain ({', '.join(proof.plain.found)})"

@@ -111,9 +111,17 @@ def run_worker(
         return spool.append(rows)
 
     links = Links()
-    pool = Pool(loaders=Loaders(), artifacts=place.artifacts, connect=links.connect, run_dir=run_dir,
-                clock=place.clock, changed=signal_.wake, online=online,
-                apart=place.disk.apart, set_apart=partial(set_apart, place))  # fmt: skip
+    pool = Pool(
+        loaders=Loaders(),
+        artifacts=place.artifacts,
+        connect=links.connect,
+        run_dir=run_dir,
+        clock=place.clock,
+        changed=signal_.wake,
+        online=online,
+        apart=place.disk.apart,
+        set_apart=partial(set_apart, place),
+    )
     replica = Replica(
         member=member, slot=slot, ledger=place.ledger, stamp=place.ledger.stamp, roster=place.roster,
         disk=place.disk, pool=pool, serving=serving, signal=signal_,
@@ -126,9 +134,15 @@ def run_worker(
     )
     gateway = Gateway(serving, bounds, ready=lambda: bool(serving.lives()))
     try:
-        serve(gateway, replica, listener, drain_s=server.drain_s,
-              handoff=Handoff(listener, run_dir / f"{slot}.handoff", faults), on_loop=links.bind,
-              served=lambda: served_beside(place.roster, member))  # fmt: skip
+        serve(
+            gateway,
+            replica,
+            listener,
+            drain_s=server.drain_s,
+            handoff=Handoff(listener, run_dir / f"{slot}.handoff", faults),
+            on_loop=links.bind,
+            served=lambda: served_beside(place.roster, member),
+        )
     finally:
         pool.close()
 
@@ -142,17 +156,25 @@ def served_beside(roster: Roster, own: Member) -> set[str]:
     return {
         endpoint
         for member in members
-        if (member.kind, member.host) == ("gateway", own.host) and member.pid != own.pid
+        if (member.kind, member.host) == ("gateway", own.host)
+        and member.pid != own.pid
         and is_worker(member.pid)
         for endpoint in (*member.epochs, *member.pinned)
-    }  # fmt: skip
+    }
 
 
 def set_apart(place: Workplace, release: Release, why: str) -> None:
     """Have a release that is not proven plain run in a process on this host."""
     log.warning("replica.not_plain", endpoint=release.endpoint, release=release.label, why=why)
-    place.disk.set_apart(Apart(endpoint=release.endpoint, release=release.number, code="not_plain",
-                               why=why, at=place.clock.now()))  # fmt: skip
+    place.disk.set_apart(
+        Apart(
+            endpoint=release.endpoint,
+            release=release.number,
+            code="not_plain",
+            why=why,
+            at=place.clock.now(),
+        )
+    )
 
 
 class Links:
@@ -245,8 +267,10 @@ def run_supervisor(
         supervisor.run()
         announcement.stop()
         remove_folder(run_dir)
-        say("stopped: callers are refused until kedge up runs again; kedge restart replaces code and settings "
-            "without an outage")  # fmt: skip
+        say(
+            "stopped: callers are refused until kedge up runs again; kedge restart replaces code and settings "
+            "without an outage"
+        )
 
 
 def announcement_of(
@@ -263,10 +287,12 @@ def announcement_of(
         return printable((lines or ["it said nothing"])[-1])
 
     return Announcement(
-        answered=lambda: is_answered(host, port), say=say, last_words=last_words,
+        answered=lambda: is_answered(host, port),
+        say=say,
+        last_words=last_words,
         deaths=lambda: {n: c.deaths for n, c in supervisor.children.items() if c.fds},
         serving=f"serving on {get_url(host, port)} with {server.workers} workers; logs in {logs}; Ctrl-C stops",
-    )  # fmt: skip
+    )
 
 
 def printable(line: str) -> str:
@@ -288,21 +314,36 @@ def refuse_open_bind(host: str, what: str) -> None:
 
 
 def restart_of(
-    supervisor: Supervisor, relief: Relief, lock: SupervisorLock, listener: socket.socket, server: Server,
-    state_dir: Path, image: int, faults: ProcessFaults,
-) -> Restart:  # fmt: skip
+    supervisor: Supervisor,
+    relief: Relief,
+    lock: SupervisorLock,
+    listener: socket.socket,
+    server: Server,
+    state_dir: Path,
+    image: int,
+    faults: ProcessFaults,
+) -> Restart:
     """Build what executes this process again, with everything that the next image needs."""
     host, port = listener.getsockname()[:2]
 
     def handover() -> Handover:
         return Handover(
-            listener=listener.fileno(), lock=lock.descriptor, image=image + 1,
+            listener=listener.fileno(),
+            lock=lock.descriptor,
+            image=image + 1,
             predecessors=[*relief.predecessors, supervisor.as_predecessor()],
-        )  # fmt: skip
+        )
 
     standing = Standing(host=host, port=port, state_dir=str(state_dir))
-    restart = Restart(lock, standing, workers=server.workers, image=image, handover=handover,
-                      relief=relief, faults=faults)  # fmt: skip
+    restart = Restart(
+        lock,
+        standing,
+        workers=server.workers,
+        image=image,
+        handover=handover,
+        relief=relief,
+        faults=faults,
+    )
     supervisor.restart = restart
     relief.relieved = restart.relieved
     return restart
@@ -317,21 +358,33 @@ def try_out(server: Server, state_dir: Path, standing: Standing) -> None:
     importlib.import_module("kedge.adapters.process.__main__")
     refuse_open_bind(server.host, "server.host")
     if standing.protocol != PROTOCOL:
-        raise Refused("this version cannot take over from the one that runs", code="handover_unknown",
-                      hint="stop kedge up and start it again; callers are refused meanwhile")  # fmt: skip
+        raise Refused(
+            "this version cannot take over from the one that runs",
+            code="handover_unknown",
+            hint="stop kedge up and start it again; callers are refused meanwhile",
+        )
     if server.port not in (0, standing.port) or not _means(server.host, standing.host):
-        raise Refused(f"[server] says {server.host}:{server.port}, and a restart keeps the socket {standing.host}:{standing.port}",
-                      code="socket_changed", hint="stop kedge up and start it again to move: callers are refused meanwhile")  # fmt: skip
+        raise Refused(
+            f"[server] says {server.host}:{server.port}, and a restart keeps the socket {standing.host}:{standing.port}",
+            code="socket_changed",
+            hint="stop kedge up and start it again to move: callers are refused meanwhile",
+        )
     if state_dir.resolve() != Path(standing.state_dir).resolve():
-        raise Refused(f"the state directory is {standing.state_dir}, and would be {state_dir}",
-                      code="state_dir_changed", hint="stop kedge up and start it again to move")  # fmt: skip
+        raise Refused(
+            f"the state directory is {standing.state_dir}, and would be {state_dir}",
+            code="state_dir_changed",
+            hint="stop kedge up and start it again to move",
+        )
     loaders = Loaders()
     for state in HostDisk(state_dir).remembered().values():
         for release in (state.production, state.candidate, state.back):
             flavour = state.releases[release].flavour if release in state.releases else None
             if flavour is not None and loaders.get(flavour) is None:
-                raise Refused(f"{state.endpoint} has a {flavour} model, and no loader for it is installed",
-                              code="loader_missing", hint=f"pip install 'kedge[{flavour}]'")  # fmt: skip
+                raise Refused(
+                    f"{state.endpoint} has a {flavour} model, and no loader for it is installed",
+                    code="loader_missing",
+                    hint=f"pip install 'kedge[{flavour}]'",
+                )
 
 
 def _means(host: str, address: str) -> bool:

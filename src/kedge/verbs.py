@@ -260,7 +260,7 @@ def placement_of(
 ) -> Placement:
     """Where a release runs in production.
 
-    Inline: what is proven plain, has no transformation, and stalls no worker while it loads; and what somebody
+    Inline: what is proven plain, has no transformation, and stalls no worker while it loads; and what an operator
     lets run there.
 
     Raises:
@@ -273,9 +273,10 @@ def placement_of(
         return Placement.PROCESS if why or version.stalls else Placement.INLINE
     if why:
         raise Refused(
-            f"{version.label} may not run inline: {why}", code="not_plain",
+            f"{version.label} may not run inline: {why}",
+            code="not_plain",
             hint='runtime = "auto" runs it in a process; kedge register --trust-inline REASON lets it run inline',
-        )  # fmt: skip
+        )
     return Placement.INLINE
 
 

@@ -47,9 +47,13 @@ def evidence(
 
 @click.command()
 @click.argument("endpoint")
-@click.option("--file", "path", required=True,
-              type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
-              help="JSON lines, CSV or Parquet: id, value, at, label_version. A dash reads JSON lines from standard input.")  # fmt: skip
+@click.option(
+    "--file",
+    "path",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
+    help="JSON lines, CSV or Parquet: id, value, at, label_version. A dash reads JSON lines from standard input.",
+)
 @verb
 def outcomes(context: Context, endpoint: str, path: Path) -> None:
     """Hand in what was true: late labels, joined to the predictions by id."""

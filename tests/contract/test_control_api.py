@@ -49,8 +49,12 @@ class Api:
             partial(hand_in_lines, Workplace(self.place.state_dir)), partial(_command, root)
         )
         app = Admin(
-            partial(status_of, self.place), partial(evidence_of, self.place), joiner.join, self.faults, self.bodies
-        )  # fmt: skip
+            partial(status_of, self.place),
+            partial(evidence_of, self.place),
+            joiner.join,
+            self.faults,
+            self.bodies,
+        )
         self.listener = server.listen(0)
         self.port = int(self.listener.getsockname()[1])
         self.server: uvicorn.Server = server.make_server(app, self.faults)
@@ -60,8 +64,12 @@ class Api:
         self.thread.start()
 
     def ask(
-        self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
-    ) -> tuple[int, Any, http.client.HTTPMessage]:  # fmt: skip
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> tuple[int, Any, http.client.HTTPMessage]:
         """One request on a connection of its own."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
@@ -85,8 +93,18 @@ class Api:
 
 
 def _command(root: Path, endpoint: str) -> tuple[str, ...]:
-    return (sys.executable, "-m", "kedge", "--config", str(root / "kedge.toml"),
-            "outcomes", endpoint, "--file", "-", "--json")  # fmt: skip
+    return (
+        sys.executable,
+        "-m",
+        "kedge",
+        "--config",
+        str(root / "kedge.toml"),
+        "outcomes",
+        endpoint,
+        "--file",
+        "-",
+        "--json",
+    )
 
 
 @pytest.fixture
@@ -194,9 +212,11 @@ def test_half_a_batch_is_discarded(api: Api, shape: str) -> None:
 
 def test_trailers_are_no_headers(api: Api) -> None:
     connection = api.open(
-        f"POST {LINES} HTTP/1.1", "Host: localhost", "Transfer-Encoding: chunked",
+        f"POST {LINES} HTTP/1.1",
+        "Host: localhost",
+        "Transfer-Encoding: chunked",
         body=b"2\r\n{}\r\n0\r\nContent-Type: application/x-ndjson\r\n\r\n",
-    )  # fmt: skip
+    )
     assert b"HTTP/1.1 415" in rest_of(connection)
 
 
@@ -231,8 +251,12 @@ def test_connections_are_bounded(api: Api, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_bodies_under_way_are_bounded_in_all(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     api.bodies._under_way, api.bodies._slowest_s = 1 << 20, 3.0
-    heads = (f"POST {LINES} HTTP/1.1", "Host: localhost", "Content-Type: application/x-ndjson",
-             f"Content-Length: {1 << 20}")  # fmt: skip
+    heads = (
+        f"POST {LINES} HTTP/1.1",
+        "Host: localhost",
+        "Content-Type: application/x-ndjson",
+        f"Content-Length: {1 << 20}",
+    )
     first = api.open(*heads, body=b"x" * (900 << 10))
     until(lambda: api.bodies.held >= 900 << 10)
     assert b'"bodies_full"' in rest_of(api.open(*heads, body=b"x" * (1 << 20)))
@@ -253,11 +277,16 @@ def test_16_mb_of_newlines_cost_next_to_nothing(api: Api) -> None:
 
 def test_what_is_wrong_with_a_line_costs_that_line_only(api: Api) -> None:
     odd = [
-        b"[" * 3000, b'{"id": "a", "value": ' + b"[" * 3000, b'{"id": "a", "value": ' + b"9" * 5000 + b"}",
-        b'{"id": "a", "value": 1, "at": ' + b"9" * 5000 + b"}", b'{"id": "a", "value": 1, "at": [[[1]]]}',
-        b'{"id": "a", "value": "\\ud800"}', b"\xff\xfe", b"x" * 100_000,
+        b"[" * 3000,
+        b'{"id": "a", "value": ' + b"[" * 3000,
+        b'{"id": "a", "value": ' + b"9" * 5000 + b"}",
+        b'{"id": "a", "value": 1, "at": ' + b"9" * 5000 + b"}",
+        b'{"id": "a", "value": 1, "at": [[[1]]]}',
+        b'{"id": "a", "value": "\\ud800"}',
+        b"\xff\xfe",
+        b"x" * 100_000,
         b"{" + b",".join(b'"k%d": 1' % n for n in range(2000)) + b"}",
-    ]  # fmt: skip
+    ]
     code, found = post(api, b"\n".join([*odd, batch(7)]))
     assert code == 200
     assert (found["parked"], found["unreadable"]) == (7, len(odd))
@@ -304,7 +333,10 @@ def test_random_requests_never_break_it(api: Api) -> None:
         if time.monotonic() > end:
             break
         method = dice.choice(["POST"] * 6 + ["GET", "HEAD", "OPTIONS", "BREW", "CONNECT"])
-        path = dice.choice([LINES] * 6 + ["/api/status/%00", "/api/outcomes/..%2fflights", "/%ff", "//", "/api/outcomes/e'--"])  # fmt: skip
+        path = dice.choice(
+            [LINES] * 6
+            + ["/api/status/%00", "/api/outcomes/..%2fflights", "/%ff", "//", "/api/outcomes/e'--"]
+        )
         body = random_batch(dice)
         heads = [
             f"{method} {path} HTTP/1.1",
@@ -313,7 +345,16 @@ def test_random_requests_never_break_it(api: Api) -> None:
         heads.append(
             dice.choice(["Content-Type: application/x-ndjson"] * 9 + ["Content-Type: \x07", "X: y"])
         )
-        heads.append(dice.choice([f"Content-Length: {len(body)}"] * 9 + ["Content-Length: -1", "Transfer-Encoding: chunked", "Content-Length: 99999999999999999999"]))  # fmt: skip
+        heads.append(
+            dice.choice(
+                [f"Content-Length: {len(body)}"] * 9
+                + [
+                    "Content-Length: -1",
+                    "Transfer-Encoding: chunked",
+                    "Content-Length: 99999999999999999999",
+                ]
+            )
+        )
         connection = api.open(*heads, "Connection: close", body=body)
         answer = rest_of(connection)
         seen[int(answer[9:12]) if answer.startswith(b"HTTP/1.1 ") else 0] += 1
@@ -324,15 +365,36 @@ def test_random_requests_never_break_it(api: Api) -> None:
 
 
 def random_batch(dice: random.Random) -> bytes:
-    values = ["1", "0", "1e308", "1e400", "-1", "NaN", "null", "true", '"yes"', '"' + "y" * 2000 + '"', "[1]", "{}",
-              "9" * 5000, '"\\ud800"', "[" * 3000, '"\\u0000"', '"2026-01-01T00:00:00Z"', '"0001-01-01T00:00:00+23:59"']  # fmt: skip
+    values = [
+        "1",
+        "0",
+        "1e308",
+        "1e400",
+        "-1",
+        "NaN",
+        "null",
+        "true",
+        '"yes"',
+        '"' + "y" * 2000 + '"',
+        "[1]",
+        "{}",
+        "9" * 5000,
+        '"\\ud800"',
+        "[" * 3000,
+        '"\\u0000"',
+        '"2026-01-01T00:00:00Z"',
+        '"0001-01-01T00:00:00+23:59"',
+    ]
     ids = ["7", '"id1"', '"x/0"', '""', '"\\u0000"', '"\\u001b[2J"']
     lines = []
     for _ in range(dice.randint(1, 12)):
         if dice.random() < 0.1:
             lines.append(dice.randbytes(40).replace(b"\n", b""))
             continue
-        more = "".join(f', "{name}": {dice.choice(values)}' for name in ("at", "label_version", "valu")
-                       if dice.random() < 0.25)  # fmt: skip
+        more = "".join(
+            f', "{name}": {dice.choice(values)}'
+            for name in ("at", "label_version", "valu")
+            if dice.random() < 0.25
+        )
         lines.append(f'{{"id": {dice.choice(ids)}, "value": {dice.choice(values)}{more}}}'.encode())
     return b"\n".join(lines)

@@ -210,10 +210,12 @@ def test_shapes_that_multiply_with_the_rows_are_not_plain(desk: Desk) -> None:
         helper.make_node("Add", ["x", "most"], ["y"]),
     ]
     graph = helper.make_graph(
-        nodes, "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 1])],
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 1])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 1])],
         [onnx.numpy_helper.from_array(np.array([-1, 1], np.int64), "flat")],
-    )  # fmt: skip
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     file = desk.root / "model.onnx"
     onnx.save(model, str(file))

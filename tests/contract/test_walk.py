@@ -98,8 +98,11 @@ def test_attributes_that_python_acts_on_are_refused(tmp_path: Path) -> None:
     """NumPy reads memory by `__array_interface__`, and compares its shape with nothing."""
     inner = LinearRegression().fit(X, NUMBER)
     inner.__dict__["__array_interface__"] = {
-        "version": 3, "data": b"short", "shape": (40_000,), "typestr": "<u4",
-    }  # fmt: skip
+        "version": 3,
+        "data": b"short",
+        "shape": (40_000,),
+        "typestr": "<u4",
+    }
     outer = LinearRegression().fit(X, NUMBER)
     outer.intercept_ = inner
     assert "__array_interface__" in refused(tmp_path, outer)
@@ -159,10 +162,14 @@ def wide_words() -> Any:
     [
         KNeighborsRegressor().fit(X, NUMBER),
         make_pipeline(PolynomialFeatures(2), LinearRegression()).fit(X, NUMBER),
-        shared(40), gluttonous(), overlong(), narrow(), wide_words(),
+        shared(40),
+        gluttonous(),
+        overlong(),
+        narrow(),
+        wide_words(),
     ],
     ids=["neighbours", "polynomials", "shared", "classes", "boosted", "narrow", "words"],
-)  # fmt: skip
+)
 def test_what_the_tables_do_not_know_or_what_contradicts_itself_is_not_plain(model: Any) -> None:
     found = judge(model)
     assert not found.proven
@@ -213,12 +220,19 @@ def test_a_model_of_a_loader_that_walks_nothing_is_not_plain() -> None:
 # ---------------------------------------------------------------- ONNX
 
 
-def written(path: Path, nodes: list[Any], takes: Any = ("x", TensorProto.FLOAT, ["n", 4]),
-            weights: list[Any] | None = None) -> Path:  # fmt: skip
+def written(
+    path: Path,
+    nodes: list[Any],
+    takes: Any = ("x", TensorProto.FLOAT, ["n", 4]),
+    weights: list[Any] | None = None,
+) -> Path:
     graph = helper.make_graph(
-        nodes, "g", [helper.make_tensor_value_info(*takes)],
-        [helper.make_tensor_value_info("y", takes[1], None)], weights or [],
-    )  # fmt: skip
+        nodes,
+        "g",
+        [helper.make_tensor_value_info(*takes)],
+        [helper.make_tensor_value_info("y", takes[1], None)],
+        weights or [],
+    )
     sets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
     path.write_bytes(helper.make_model(graph, opset_imports=sets, ir_version=9).SerializeToString())
     return path
@@ -233,13 +247,18 @@ def weight(name: str, values: Any, dtype: Any = np.int64) -> Any:
 
 
 BODY = helper.make_graph(
-    [node("Identity", ["c"], ["d"]), node("Identity", ["v"], ["w"])], "body",
-    [helper.make_tensor_value_info("i", TensorProto.INT64, []),
-     helper.make_tensor_value_info("c", TensorProto.BOOL, []),
-     helper.make_tensor_value_info("v", TensorProto.FLOAT, None)],
-    [helper.make_tensor_value_info("d", TensorProto.BOOL, []),
-     helper.make_tensor_value_info("w", TensorProto.FLOAT, None)],
-)  # fmt: skip
+    [node("Identity", ["c"], ["d"]), node("Identity", ["v"], ["w"])],
+    "body",
+    [
+        helper.make_tensor_value_info("i", TensorProto.INT64, []),
+        helper.make_tensor_value_info("c", TensorProto.BOOL, []),
+        helper.make_tensor_value_info("v", TensorProto.FLOAT, None),
+    ],
+    [
+        helper.make_tensor_value_info("d", TensorProto.BOOL, []),
+        helper.make_tensor_value_info("w", TensorProto.FLOAT, None),
+    ],
+)
 
 
 @pytest.mark.parametrize(
@@ -265,18 +284,23 @@ def test_operators_whose_time_or_size_callers_decide_are_not_plain(
 
 
 def test_a_second_open_axis_is_not_plain(tmp_path: Path) -> None:
-    path = written(tmp_path / "m.onnx", [node("Relu", ["x"], ["y"])],
-                   ("x", TensorProto.FLOAT, ["n", "m"]))  # fmt: skip
+    path = written(
+        tmp_path / "m.onnx", [node("Relu", ["x"], ["y"])], ("x", TensorProto.FLOAT, ["n", "m"])
+    )
     assert "axis" in judge_graph(path).why
 
 
 def test_functions_and_external_weights_are_not_plain(tmp_path: Path) -> None:
-    path = written(tmp_path / "m.onnx", [node("MatMul", ["x", "w"], ["y"])],
-                   weights=[weight("w", np.ones((4, 2)), np.float32)])  # fmt: skip
+    path = written(
+        tmp_path / "m.onnx",
+        [node("MatMul", ["x", "w"], ["y"])],
+        weights=[weight("w", np.ones((4, 2)), np.float32)],
+    )
     assert judge_graph(path).proven
     model = onnx.load(path)
-    onnx.save_model(model, str(path), save_as_external_data=True, location="w.data",
-                    size_threshold=0)  # fmt: skip
+    onnx.save_model(
+        model, str(path), save_as_external_data=True, location="w.data", size_threshold=0
+    )
     assert "another file" in judge_graph(path).why
     model = onnx.load(path)
     model.functions.add(name="f", domain="d")
@@ -286,25 +310,36 @@ def test_functions_and_external_weights_are_not_plain(tmp_path: Path) -> None:
 
 def trees(**changed: Any) -> Any:
     given: dict[str, Any] = {
-        "nodes_treeids": [0, 0, 0], "nodes_nodeids": [0, 1, 2], "nodes_featureids": [3, 0, 0],
-        "nodes_modes": ["BRANCH_LEQ", "LEAF", "LEAF"], "nodes_values": [0.5, 0.0, 0.0],
-        "nodes_truenodeids": [1, 0, 0], "nodes_falsenodeids": [2, 0, 0],
-        "target_ids": [0, 0], "target_nodeids": [1, 2], "target_treeids": [0, 0],
-        "target_weights": [1.0, 2.0], "n_targets": 1,
-    }  # fmt: skip
+        "nodes_treeids": [0, 0, 0],
+        "nodes_nodeids": [0, 1, 2],
+        "nodes_featureids": [3, 0, 0],
+        "nodes_modes": ["BRANCH_LEQ", "LEAF", "LEAF"],
+        "nodes_values": [0.5, 0.0, 0.0],
+        "nodes_truenodeids": [1, 0, 0],
+        "nodes_falsenodeids": [2, 0, 0],
+        "target_ids": [0, 0],
+        "target_nodeids": [1, 2],
+        "target_treeids": [0, 0],
+        "target_weights": [1.0, 2.0],
+        "n_targets": 1,
+    }
     return node("TreeEnsembleRegressor", ["x"], ["y"], domain="ai.onnx.ml", **{**given, **changed})
 
 
 @pytest.mark.parametrize(
     "changed",
     [
-        {"nodes_truenodeids": [0, 0, 0]}, {"nodes_falsenodeids": [9, 0, 0]},
-        {"nodes_featureids": [4, 0, 0]}, {"nodes_featureids": [-1, 0, 0]},
-        {"nodes_nodeids": [0, 1, 1]}, {"nodes_truenodeids": [1, 0]}, {"target_nodeids": [1, 7]},
+        {"nodes_truenodeids": [0, 0, 0]},
+        {"nodes_falsenodeids": [9, 0, 0]},
+        {"nodes_featureids": [4, 0, 0]},
+        {"nodes_featureids": [-1, 0, 0]},
+        {"nodes_nodeids": [0, 1, 1]},
+        {"nodes_truenodeids": [1, 0]},
+        {"target_nodeids": [1, 7]},
         {"nodes_modes": ["BRANCH_FAR", "LEAF", "LEAF"]},
     ],
     ids=lambda c: next(iter(c)),
-)  # fmt: skip
+)
 def test_a_tree_ensemble_is_followed(tmp_path: Path, changed: dict[str, Any]) -> None:
     assert judge_graph(written(tmp_path / "good.onnx", [trees()])).proven
     assert not judge_graph(written(tmp_path / "m.onnx", [trees(**changed)])).proven
@@ -313,13 +348,14 @@ def test_a_tree_ensemble_is_followed(tmp_path: Path, changed: dict[str, Any]) ->
 @pytest.mark.parametrize(
     "model, options",
     [
-        (LogisticRegression(), {"zipmap": False}), (LinearRegression(), None),
+        (LogisticRegression(), {"zipmap": False}),
+        (LinearRegression(), None),
         (RandomForestClassifier(3), {"zipmap": False}),
         (make_pipeline(StandardScaler(), LogisticRegression()), {"zipmap": False}),
         (GradientBoostingClassifier(n_estimators=3), {"zipmap": False}),
     ],
     ids=lambda m: type(m).__name__,
-)  # fmt: skip
+)
 def test_ordinary_exports_are_proven_plain(tmp_path: Path, model: Any, options: Any) -> None:
     model.fit(X, NUMBER if isinstance(model, LinearRegression) else BINARY)
     raw = to_onnx(model, X[:1].astype(np.float32), options=options).SerializeToString()

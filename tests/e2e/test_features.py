@@ -83,8 +83,15 @@ def rolling(make_site: Callable[..., Site]) -> Site:
     site = make_site(policy=POLICY)
     site.start()
     assert apply(site)["version"] == "view/1#1"
-    site.run("register", "flights", site.model("one"), "--schema", "view/1",
-             "--trust-inline", "the transformation is ours")  # fmt: skip
+    site.run(
+        "register",
+        "flights",
+        site.model("one"),
+        "--schema",
+        "view/1",
+        "--trust-inline",
+        "the transformation is ours",
+    )
     site.run("promote", "flights", "v1")
     site.until(lambda: site.infer({"minutes": ("FP64", [60.0]), "word": ("BYTES", ["a"])})[0] == 200,
                "the first answer")  # fmt: skip

@@ -257,9 +257,20 @@ def test_a_process_manager_sees_one_process_that_never_ended(
     """Same process id, same cgroup; its SIGTERM ends everything with code 0."""
     site = make_site()
     manager = subprocess.Popen(
-        [sys.executable, "-c", MANAGER, *KEDGE, "--config", str(site.root / "kedge.toml"), "gateway"],
-        cwd=site.root, env=site.env, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-c",
+            MANAGER,
+            *KEDGE,
+            "--config",
+            str(site.root / "kedge.toml"),
+            "gateway",
+        ],
+        cwd=site.root,
+        env=site.env,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     assert manager.stdout is not None
     pid = int(manager.stdout.readline())
     site.until(lambda: site.answers("/v2/health/live"), "the gateway to answer")
@@ -279,8 +290,12 @@ def inside(pid: int, *words: str, site: Site) -> subprocess.CompletedProcess[str
     """Run a command in the process id namespace of another process."""
     return subprocess.run(
         ["nsenter", "--target", str(pid), "--pid", "--mount", "--wd=" + str(site.root), *words],
-        check=False, env=site.env, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+        check=False,
+        env=site.env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
 
 
 def zombies_of(pid: int) -> list[int]:

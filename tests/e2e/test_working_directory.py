@@ -86,17 +86,26 @@ def test_a_rollout_from_such_a_folder_runs_none_of_them(
 
     def kedge(*words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            [KEDGE, "--config", str(site.root / "kedge.toml"), *words], check=False,
-            cwd=mark.parent, env=environment, capture_output=True, text=True, timeout=60,
-        )  # fmt: skip
+            [KEDGE, "--config", str(site.root / "kedge.toml"), *words],
+            check=False,
+            cwd=mark.parent,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
         assert done.returncode == code, (words, done.stdout, done.stderr)
         return done
 
     with (site.root / "up.log").open("ab") as log:
         site.up = subprocess.Popen(
             [KEDGE, "--config", str(site.root / "kedge.toml"), "up"],
-            cwd=mark.parent, env=environment, stdout=log, stderr=log, start_new_session=True,
-        )  # fmt: skip
+            cwd=mark.parent,
+            env=environment,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
     site.until(lambda: site.answers("/v2/health/live"), "the gateway to answer")
     kedge("register", site.endpoint, site.model("one"))
     kedge("register", site.endpoint, site.model("two", scale=3.0))

@@ -30,8 +30,11 @@ def spoken(answers: list[bool], deaths: dict[str, int]) -> list[str]:
     said: list[str] = []
     announcement = Announcement(
         answered=lambda: answers.pop(0) if len(answers) > 1 else answers[0],
-        deaths=lambda: deaths, last_words=lambda name: f"{name} says no", serving="serving", say=said.append,
-    )  # fmt: skip
+        deaths=lambda: deaths,
+        last_words=lambda name: f"{name} says no",
+        serving="serving",
+        say=said.append,
+    )
     announcement.start()
     end = time.monotonic() + 5
     while "serving" not in said and time.monotonic() < end and (answers[0] or not said):

@@ -12,21 +12,60 @@ OWN = (b"host", b"127.0.0.1:8081")
 
 @pytest.mark.parametrize(
     "host",
-    ["127.0.0.1", "127.0.0.1:8081", "localhost", "localhost:9", "localhost.:9", "[::1]", "[::1]:8081",
-     "127.9.9.9:1", "[::ffff:127.0.0.1]:80", "[0:0:0:0:0:0:0:1]"],
-)  # fmt: skip
+    [
+        "127.0.0.1",
+        "127.0.0.1:8081",
+        "localhost",
+        "localhost:9",
+        "localhost.:9",
+        "[::1]",
+        "[::1]:8081",
+        "127.9.9.9:1",
+        "[::ffff:127.0.0.1]:80",
+        "[0:0:0:0:0:0:0:1]",
+    ],
+)
 def test_loopback_is_ours(host: str) -> None:
     assert is_own_host(host, "127.0.0.1")
 
 
 @pytest.mark.parametrize(
     "host",
-    ["", "evil.example", "evil.example:8081", "localhost.evil.example", "x.localhost", "127.0.0.1.evil.example",
-     "127.0.0.1@evil.example", "evil.example#127.0.0.1", "127.1", "2130706433", "0x7f.0.0.1", "0177.0.0.1",
-     "0.0.0.0", "[::]", "[::1", "::1", "[127.0.0.1]", "[::1]x", "[::1]:x", "[fe80::1]", "[::ffff:8.8.8.8]",
-     "localhost:", "localhost:99999", "localhost:-1", "localhost:8081:1", "localhost..", "%6cocalhost",
-     "127.0.0.1, evil.example", "127.0.0.1 ", "192.168.0.1", "localhost:\u0661", "[::1%25lo]"],
-)  # fmt: skip
+    [
+        "",
+        "evil.example",
+        "evil.example:8081",
+        "localhost.evil.example",
+        "x.localhost",
+        "127.0.0.1.evil.example",
+        "127.0.0.1@evil.example",
+        "evil.example#127.0.0.1",
+        "127.1",
+        "2130706433",
+        "0x7f.0.0.1",
+        "0177.0.0.1",
+        "0.0.0.0",
+        "[::]",
+        "[::1",
+        "::1",
+        "[127.0.0.1]",
+        "[::1]x",
+        "[::1]:x",
+        "[fe80::1]",
+        "[::ffff:8.8.8.8]",
+        "localhost:",
+        "localhost:99999",
+        "localhost:-1",
+        "localhost:8081:1",
+        "localhost..",
+        "%6cocalhost",
+        "127.0.0.1, evil.example",
+        "127.0.0.1 ",
+        "192.168.0.1",
+        "localhost:\u0661",
+        "[::1%25lo]",
+    ],
+)
 def test_anything_else_is_not(host: str) -> None:
     assert not is_own_host(host, "127.0.0.1")
 
@@ -71,8 +110,13 @@ def test_tools_and_pages_of_its_own_are_taken(headers: list[tuple[bytes, bytes]]
 
 @pytest.mark.parametrize(
     "value",
-    [b"application/x-ndjson", b"Application/X-NDJSON; charset=UTF-8", b"application/jsonl", b"application/json"],
-)  # fmt: skip
+    [
+        b"application/x-ndjson",
+        b"Application/X-NDJSON; charset=UTF-8",
+        b"application/jsonl",
+        b"application/json",
+    ],
+)
 def test_json_lines_are_taken(value: bytes) -> None:
     check_content([(b"content-type", value)])
 

@@ -72,9 +72,10 @@ class SklearnLoader(SklearnFlavour):
         fault = refusal(estimator)
         if fault is not None:
             raise UnfitModel(
-                f"{files[0].name}: {fault}", code="unsafe_model",
-                hint="a model that was fitted holds nothing of the kind: ask whoever made this file",
-            )  # fmt: skip
+                f"{files[0].name}: {fault}",
+                code="unsafe_model",
+                hint="a fitted model holds nothing of the kind: ask the author of this file",
+            )
         if not hasattr(estimator, "predict"):
             raise UnfitModel(f"{type(estimator).__name__} has no predict: it is no model")
         _single_threaded(estimator)

@@ -377,8 +377,10 @@ class Control:
         missing = {name: lack.text for name, lack in lacks.items()}
         rollback = isinstance(command, ALWAYS)
         if rollback and not lacking(members, state.endpoint, [*map(first_of, serves)]):
-            self._say("a rollback does not wait for a second process: "
-                      + "; ".join(f"{name}: {text}" for name, text in sorted(missing.items())))  # fmt: skip
+            self._say(
+                "a rollback does not wait for a second process: "
+                + "; ".join(f"{name}: {text}" for name, text in sorted(missing.items()))
+            )
             return {}
         self._announce(missing, after, rollback=rollback)
         patience = self._cold_s if rollback else self._prepare_s

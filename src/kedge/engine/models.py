@@ -459,10 +459,10 @@ class Pool:
         return model
 
     def _may_be_inline(self, release: Release) -> bool:
-        """Whether somebody lets a release run inline without a proof.
+        """Whether an operator lets a release run inline without a proof.
 
         Raises:
-            NotPlain: nobody does, and it is known already to be none that may.
+            NotPlain: no operator does, and the release is already known not to be plain.
         """
         proof = self._artifacts.proof(release.model_digest)
         if proof.inline:

@@ -323,9 +323,10 @@ def _check_given(given: Golden, signature: Signature) -> None:
     for name, told, most in (("rtol", given.rtol, MOST_RTOL), ("atol", given.atol, MOST_ATOL)):
         if not 0 <= told <= most:
             raise Refused(
-                f"golden rows: {name} must be 0 to {most:g}, got {told:g}", code="bad_golden",
+                f"golden rows: {name} must be 0 to {most:g}, got {told:g}",
+                code="bad_golden",
                 hint="with more, the rows would be answered whatever the model says",
-            )  # fmt: skip
+            )
     outputs = {field.name for field in signature.outputs}
     for name, values in (given.outputs or {}).items():
         if name not in outputs:

@@ -58,9 +58,13 @@ class Admin:
     """A raw ASGI app: GET /health, /api/status, /api/evidence; POST /api/outcomes/ENDPOINT."""
 
     def __init__(
-        self, status: Status, evidence: Evidence, join: Join, faults: ProcessFaults,
+        self,
+        status: Status,
+        evidence: Evidence,
+        join: Join,
+        faults: ProcessFaults,
         bodies: Bodies | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Serve what these say; `faults` counts what is refused, and what failed."""
         self._status = status
         self._evidence = evidence
@@ -112,10 +116,16 @@ class Admin:
             case _, ["api", "evidence", endpoint] if reads:
                 return await self._look(("evidence", endpoint), partial(self._evidence, endpoint))
             case _ if reads:
-                raise BadRequest(f"no such path: {'/'.join(path)}", code="unknown_path",
-                                 hint="docs/reference/http.md lists them")  # fmt: skip
-        raise BadRequest("the API only reads, but for POST /api/outcomes/ENDPOINT",
-                         code="wrong_method", hint="use the kedge command")  # fmt: skip
+                raise BadRequest(
+                    f"no such path: {'/'.join(path)}",
+                    code="unknown_path",
+                    hint="docs/reference/http.md lists them",
+                )
+        raise BadRequest(
+            "the API only reads, but for POST /api/outcomes/ENDPOINT",
+            code="wrong_method",
+            hint="use the kedge command",
+        )
 
     async def _outcomes(self, endpoint: str, headers: Any, receive: Any) -> object:
         declared = next(iter(values_of(headers, b"content-length")), None)
@@ -153,7 +163,12 @@ class Admin:
             self._faults.note("control.api", error)
             error = KedgeError(type(error).__name__, code="internal")
         status = STATUS.get(error.code, 503)
-        return status, msgspec.json.encode({
-            "title": error.code, "code": error.code, "status": status, "detail": str(error),
-            "hint": error.hint,
-        })  # fmt: skip
+        return status, msgspec.json.encode(
+            {
+                "title": error.code,
+                "code": error.code,
+                "status": status,
+                "detail": str(error),
+                "hint": error.hint,
+            }
+        )

@@ -111,7 +111,7 @@ async def _wait(replica: Replica, server: Server, served: Callable[[], Collectio
 
 
 class Handoff:
-    """Gives the listening socket to whoever asks on a Unix socket of this state directory.
+    """Gives the listening socket to each process that asks on a Unix socket of this state directory.
 
     The door is put back when its file was deleted: without it a successor of a killed supervisor
     could not take over.

@@ -48,9 +48,14 @@ class Announcement:
     """A thread that asks until a worker answers, says so, and ends."""
 
     def __init__(
-        self, *, answered: Callable[[], bool], deaths: Callable[[], dict[str, int]],
-        last_words: Callable[[str], str], serving: str, say: Say,
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        answered: Callable[[], bool],
+        deaths: Callable[[], dict[str, int]],
+        last_words: Callable[[str], str],
+        serving: str,
+        say: Say,
+    ) -> None:
         """Prepare it.
 
         Args:

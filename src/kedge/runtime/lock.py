@@ -95,8 +95,11 @@ def one_supervisor(state_dir: Path, inherited: int | None = None) -> Iterator[Su
     lock = SupervisorLock(descriptor)
     try:
         if not _take(descriptor, fcntl.LOCK_EX):
-            raise Refused(f"kedge up already runs on {state_dir}", code="already_running",
-                          hint="kedge restart replaces it without an outage; kedge status shows what it serves")  # fmt: skip
+            raise Refused(
+                f"kedge up already runs on {state_dir}",
+                code="already_running",
+                hint="kedge restart replaces it without an outage; kedge status shows what it serves",
+            )
         yield lock
     finally:
         lock.close()

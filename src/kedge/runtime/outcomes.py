@@ -68,9 +68,10 @@ class OutcomesJoiner:
                 raw, _ = await child.communicate()
         except TimeoutError:
             raise Unavailable(
-                f"the batch was not joined within {WITHIN_S:g} s", code="outcomes_late",
+                f"the batch was not joined within {WITHIN_S:g} s",
+                code="outcomes_late",
                 hint="hand in less at once; what was joined already counts as duplicate",
-            ) from None  # fmt: skip
+            ) from None
         finally:
             if child.returncode is None:
                 child.kill()
@@ -92,8 +93,11 @@ def read_report(raw: bytes, exit_code: int | None) -> dict[str, Any]:
     try:
         found = msgspec.json.decode(raw, type=dict[str, Any])
     except msgspec.DecodeError:
-        raise Unavailable(f"the process that joins outcomes ended with exit code {exit_code}",
-                          code="outcomes_failed", hint="its error is in control's log") from None  # fmt: skip
+        raise Unavailable(
+            f"the process that joins outcomes ended with exit code {exit_code}",
+            code="outcomes_failed",
+            hint="its error is in control's log",
+        ) from None
     error = found.get("error")
     if not isinstance(error, dict):
         return found

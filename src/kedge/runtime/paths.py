@@ -56,9 +56,10 @@ def choose_folder(state_dir: Path, name: str) -> Path:
             return root / name
         faults.append(f"{root}: {fault}")
     raise Unavailable(
-        "there is no directory for Unix sockets: " + "; ".join(faults), code="no_run_dir",
+        "there is no directory for Unix sockets: " + "; ".join(faults),
+        code="no_run_dir",
         hint="remove what stands there, or set XDG_RUNTIME_DIR to a private directory with a short path",
-    )  # fmt: skip
+    )
 
 
 def _try(root: Path, name: str) -> str | None:

@@ -141,9 +141,16 @@ class Restart:
     """The supervisor's side. `ask` may come from a signal, `step` belongs to its loop."""
 
     def __init__(
-        self, lock: SupervisorLock, standing: Standing, *, workers: int, image: int,
-        handover: Callable[[], Handover], relief: Relief, faults: ProcessFaults,
-    ) -> None:  # fmt: skip
+        self,
+        lock: SupervisorLock,
+        standing: Standing,
+        *,
+        workers: int,
+        image: int,
+        handover: Callable[[], Handover],
+        relief: Relief,
+        faults: ProcessFaults,
+    ) -> None:
         self._lock = lock
         self._standing = standing
         self._workers = workers
@@ -169,9 +176,17 @@ class Restart:
 
     def started(self, *, waiting: bool) -> None:
         """Note who runs, in the lock's record."""
-        self._write(pid=os.getpid(), started=process_of(os.getpid()).started, namespace=_namespace(), version=distribution_version("kedge"), workers=self._workers, hint="",
-                    number=self._lock.record.number if self.image else 0, told="",
-                    phase=Phase.STARTING if waiting else Phase.SERVING)  # fmt: skip
+        self._write(
+            pid=os.getpid(),
+            started=process_of(os.getpid()).started,
+            namespace=_namespace(),
+            version=distribution_version("kedge"),
+            workers=self._workers,
+            hint="",
+            number=self._lock.record.number if self.image else 0,
+            told="",
+            phase=Phase.STARTING if waiting else Phase.SERVING,
+        )
 
     def relieved(self) -> None:
         """Note that the new workers serve."""
@@ -211,8 +226,12 @@ class Restart:
         self._answer = os.memfd_create("kedge-trial")
         try:
             self._trial = subprocess.Popen(  # noqa: S603 - our own command
-                line, stdin=subprocess.DEVNULL, stdout=self._answer, stderr=self._answer, start_new_session=True,
-            )  # fmt: skip
+                line,
+                stdin=subprocess.DEVNULL,
+                stdout=self._answer,
+                stderr=self._answer,
+                start_new_session=True,
+            )
         except OSError as error:
             os.close(self._answer)
             self._refuse(f"the trial cannot be started: {error}", "")
@@ -324,7 +343,7 @@ def _stopped_within(seconds: float, stopped: threading.Event, asked: threading.E
 
 
 def reap(known: set[int]) -> list[int]:
-    """Wait for children that nobody else waits for, as process 1 and an image after another must."""
+    """Reap children that no other part waits for, as process 1 and an image after another must."""
     found: list[int] = []
     while True:
         try:
@@ -357,22 +376,28 @@ def restart(state_dir: Path, within_s: float) -> Record:
     try:
         os.kill(before.pid, ASK)
     except OSError as error:
-        raise Refused(f"process {before.pid} cannot be asked: {error.strerror}", code="not_asked",
-                      hint="run it as the user of kedge up") from None  # fmt: skip
+        raise Refused(
+            f"process {before.pid} cannot be asked: {error.strerror}",
+            code="not_asked",
+            hint="run it as the user of kedge up",
+        ) from None
     while True:
         now = read(state_dir)
         if now is None or now.pid != before.pid:
             raise NotAcknowledged(
                 f"process {before.pid} ended during the restart; its workers go on serving without it",
-                code="restart_failed", hint=f"look at its log and {state_dir / 'logs'}; kedge up takes over from them",
-            )  # fmt: skip
+                code="restart_failed",
+                hint=f"look at its log and {state_dir / 'logs'}; kedge up takes over from them",
+            )
         if now.number > before.number and now.phase is Phase.SERVING:
             return now
         if now.number > before.number and now.phase is Phase.REFUSED:
             raise Refused(f"nothing was changed: {now.told}", code="restart_refused", hint=now.hint)
         if now.number > before.number and now.phase is Phase.FAILED:
-            raise _unconfirmed(f"the new kedge cannot start, and the workers before it go on serving: {now.told}",
-                               now.hint or "mend it, then kedge restart")  # fmt: skip
+            raise _unconfirmed(
+                f"the new kedge cannot start, and the workers before it go on serving: {now.told}",
+                now.hint or "fix it, then kedge restart",
+            )
         if time.monotonic() > deadline:
             raise _unconfirmed(
                 f"the new workers do not serve after {within_s:g} s; those before them go on serving",
@@ -397,6 +422,8 @@ def _find(state_dir: Path) -> Record:
     if found.pid == 0 or not same or not (takes(process, ASK) or defers(process, ASK)):
         raise Refused(
             f"the kedge up on {state_dir} cannot be asked: it is older than this command, starts just now, or runs in "
-            "another container", code="not_asked", hint="run the command where kedge up runs, once it serves",
-        )  # fmt: skip
+            "another container",
+            code="not_asked",
+            hint="run the command where kedge up runs, once it serves",
+        )
     return found

@@ -19,10 +19,16 @@ COMMON = {"n_features_in_": NUMBER, "feature_names_in_": CLASSES, "_sklearn_outp
 
 PARTS = frozenset(
     {
-        "estimator", "estimators", "init", "regressor", "remainder", "steps", "transformer",
+        "estimator",
+        "estimators",
+        "init",
+        "regressor",
+        "remainder",
+        "steps",
+        "transformer",
         "transformers",
     }
-)  # fmt: skip
+)
 """Constructor parameters that may hold estimators. All others hold settings."""
 
 _LINEAR = "coef_:a intercept_:f n_iter_:s solver_:w dual_gap_:f"
@@ -59,7 +65,8 @@ _BY_MODULE = {
     "sklearn.linear_model._logistic": {"LogisticRegression": f"classes_:c {_LINEAR}"},
     "sklearn.linear_model._base": {"LinearRegression": f"rank_:n singular_:a {_LINEAR}"},
     "sklearn.linear_model._ridge": {
-        "Ridge": _LINEAR, "RidgeClassifier": f"_label_binarizer:p classes_:c {_LINEAR}",
+        "Ridge": _LINEAR,
+        "RidgeClassifier": f"_label_binarizer:p classes_:c {_LINEAR}",
     },
     "sklearn.linear_model._coordinate_descent": {"Lasso": _LINEAR, "ElasticNet": _LINEAR},
     "sklearn.linear_model._glm.glm": dict.fromkeys(
@@ -79,11 +86,21 @@ _BY_MODULE = {
         "DummyRegressor": "n_outputs_:n constant_:a",
     },
     "sklearn.tree._classes": dict.fromkeys(
-        ("DecisionTreeClassifier", "DecisionTreeRegressor", "ExtraTreeClassifier", "ExtraTreeRegressor"),
+        (
+            "DecisionTreeClassifier",
+            "DecisionTreeRegressor",
+            "ExtraTreeClassifier",
+            "ExtraTreeRegressor",
+        ),
         _TREE,
     ),
     "sklearn.ensemble._forest": dict.fromkeys(
-        ("RandomForestClassifier", "RandomForestRegressor", "ExtraTreesClassifier", "ExtraTreesRegressor"),
+        (
+            "RandomForestClassifier",
+            "RandomForestRegressor",
+            "ExtraTreesClassifier",
+            "ExtraTreesRegressor",
+        ),
         _FOREST,
     ),
     "sklearn.ensemble._gb": dict.fromkeys(
@@ -149,17 +166,26 @@ _BY_MODULE = {
     },
     "sklearn._loss.link": {
         "Interval": "low:n high:n low_inclusive:n high_inclusive:n",
-        **dict.fromkeys(("IdentityLink", "LogLink", "LogitLink", "MultinomialLogit"), "interval_y_pred:p"),
+        **dict.fromkeys(
+            ("IdentityLink", "LogLink", "LogitLink", "MultinomialLogit"), "interval_y_pred:p"
+        ),
     },
     "sklearn._loss.loss": dict.fromkeys(
         (
-            "AbsoluteError", "HalfBinomialLoss", "HalfGammaLoss", "HalfMultinomialLoss",
-            "HalfPoissonLoss", "HalfSquaredError", "HalfTweedieLoss", "HalfTweedieLossIdentity",
-            "HuberLoss", "PinballLoss",
+            "AbsoluteError",
+            "HalfBinomialLoss",
+            "HalfGammaLoss",
+            "HalfMultinomialLoss",
+            "HalfPoissonLoss",
+            "HalfSquaredError",
+            "HalfTweedieLoss",
+            "HalfTweedieLossIdentity",
+            "HuberLoss",
+            "PinballLoss",
         ),
         _LOSS,
     ),
-}  # fmt: skip
+}
 
 KNOWN: dict[str, dict[str, str]] = {
     f"{module}.{name}": dict(pair.split(":") for pair in text.split())

@@ -121,7 +121,7 @@ def judge(root: Any, trusted: Sequence[str] = ()) -> Plainness:
 
     Args:
         root: the estimator.
-        trusted: types that somebody let it load: what they do is not known here.
+        trusted: types that an operator trusts by name: what they do is not known here.
     """
     if trusted:
         return Plainness(proven=False, rule=RULE, why=f"it may load {', '.join(trusted)}")
@@ -201,8 +201,9 @@ class _Walk:
                 good = is_numbers(value) or is_words(value)
             case _ if kind == DICE:
                 good = value is None or type(value) in (
-                    np.random.RandomState, np.random.Generator,
-                )  # fmt: skip
+                    np.random.RandomState,
+                    np.random.Generator,
+                )
             case _ if kind == NOTHING:
                 good = value is None
             case "nodes":
@@ -232,10 +233,16 @@ class _Walk:
         elif kind is np.ndarray and value.dtype.kind == "O" and not is_words(value):
             self._setting(value.tolist(), place, depth + 1)
         elif not (
-            is_number(value) or is_numbers(value) or is_words(value) or isinstance(value, np.dtype)
+            is_number(value)
+            or is_numbers(value)
+            or is_words(value)
+            or isinstance(value, np.dtype)
             or (kind is str and len(value) <= LONGEST)
-            or (kind is type and (issubclass(value, np.generic) or value in (bool, float, int, object, str)))
-        ):  # fmt: skip
+            or (
+                kind is type
+                and (issubclass(value, np.generic) or value in (bool, float, int, object, str))
+            )
+        ):
             raise _Unproven(f"{place}: a {full_name(kind)}, which is not known there")
 
     def _tree(self, tree: Any, place: str) -> None:
@@ -274,9 +281,11 @@ _PARAMETERS: dict[type, frozenset[str]] = {}
 
 def is_number(value: Any) -> bool:
     """Whether it is a number, a truth value or None."""
-    return value is None or type(value) in (bool, int, float) or (
-        isinstance(value, np.bool_ | np.number) and type(value).__module__ == "numpy"
-    )  # fmt: skip
+    return (
+        value is None
+        or type(value) in (bool, int, float)
+        or (isinstance(value, np.bool_ | np.number) and type(value).__module__ == "numpy")
+    )
 
 
 def is_numbers(value: Any) -> bool:
@@ -299,9 +308,10 @@ def is_words(value: Any) -> bool:
 def predictor_nodes_plain(nodes: Any) -> bool:
     """Whether nodes of a histogram predictor split by numbers only: its bit sets are followed unseen."""
     return (
-        type(nodes) is np.ndarray and "is_categorical" in (nodes.dtype.names or ())
+        type(nodes) is np.ndarray
+        and "is_categorical" in (nodes.dtype.names or ())
         and not nodes["is_categorical"].any()
-    )  # fmt: skip
+    )
 
 
 # ---------------------------------------------------------------- sizes

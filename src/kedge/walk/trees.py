@@ -1,6 +1,6 @@
 """Trees: where their indices lead. A compiled loop follows them without looking.
 
-A child that is its own parent never ends, and one outside of the array is read all the same. So each child
+A child that is its own parent never ends, and one outside of the array is still read. So each child
 must lie after its parent and within the array, and each feature within the width of the rows.
 """
 
@@ -34,8 +34,13 @@ def predictor_fault(predictor: Any) -> str | None:
     if any(name not in (nodes.dtype.names or ()) for name in _RECORD):
         return f"a predictor whose nodes are {nodes.dtype}"
     leaf = nodes["is_leaf"] != 0
-    fault = _fault(nodes["left"].astype(np.int64), nodes["right"].astype(np.int64),
-                   nodes["feature_idx"], leaf, None)  # fmt: skip
+    fault = _fault(
+        nodes["left"].astype(np.int64),
+        nodes["right"].astype(np.int64),
+        nodes["feature_idx"],
+        leaf,
+        None,
+    )
     sets: Any = getattr(predictor, "raw_left_cat_bitsets", None)
     categorical = nodes["bitset_idx"][~leaf & (nodes["is_categorical"] != 0)]
     if fault is None and categorical.size:

@@ -24,7 +24,7 @@ DIGITS = 18
 
 
 class HungUp(Exception):
-    """The caller is gone before its body was complete: there is nobody to answer."""
+    """The caller left before its body was complete: no answer can be sent."""
 
 
 class Bodies:
@@ -99,14 +99,21 @@ class Bodies:
         if size > LONGEST:
             return _too_large()
         if lines > LINES:
-            return Overloaded(f"a request has at most {LINES:,} lines", code="too_many_lines",
-                              hint="hand in less at once, or a file: kedge outcomes")  # fmt: skip
+            return Overloaded(
+                f"a request has at most {LINES:,} lines",
+                code="too_many_lines",
+                hint="hand in less at once, or a file: kedge outcomes",
+            )
         if self.held + more > self._under_way:
-            return Overloaded(f"requests hold {self.held:,} bytes (limit {self._under_way:,})",
-                              code="bodies_full")  # fmt: skip
+            return Overloaded(
+                f"requests hold {self.held:,} bytes (limit {self._under_way:,})", code="bodies_full"
+            )
         return None
 
 
 def _too_large() -> Overloaded:
-    return Overloaded(f"more than {LONGEST} bytes of outcomes", code="too_large",
-                      hint="hand in less at once, or a file: kedge outcomes")  # fmt: skip
+    return Overloaded(
+        f"more than {LONGEST} bytes of outcomes",
+        code="too_large",
+        hint="hand in less at once, or a file: kedge outcomes",
+    )

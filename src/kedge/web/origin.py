@@ -17,10 +17,15 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 OWN_SITES = frozenset({"same-origin", "none"})
 """Values of Sec-Fetch-Site that are taken: a page of control's own, or the address bar."""
-JSON_LINES = frozenset({
-    "application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines",
-    "application/json",
-})  # fmt: skip
+JSON_LINES = frozenset(
+    {
+        "application/x-ndjson",
+        "application/ndjson",
+        "application/jsonl",
+        "application/x-jsonlines",
+        "application/json",
+    }
+)
 """Content types of a batch. None is one that a page may send without asking first (CORS)."""
 PORTS = 65_536
 
@@ -37,20 +42,27 @@ def check_origin(headers: Headers, bound: str = "127.0.0.1") -> None:
     """
     hosts = values_of(headers, b"host")
     if len(hosts) != 1:
-        raise BadRequest(f"a request must have one Host header, got {len(hosts)}",
-                         code="malformed_head")  # fmt: skip
+        raise BadRequest(
+            f"a request must have one Host header, got {len(hosts)}", code="malformed_head"
+        )
     host = hosts[0].lower()
     if not is_own_host(host, bound):
-        raise BadRequest(f"Host must be a loopback address or localhost, got {host!r}",
-                         code="foreign_host", hint="ask 127.0.0.1")  # fmt: skip
+        raise BadRequest(
+            f"Host must be a loopback address or localhost, got {host!r}",
+            code="foreign_host",
+            hint="ask 127.0.0.1",
+        )
     origins = [value.lower() for value in values_of(headers, b"origin")]
     if any(origin not in (f"http://{host}", f"https://{host}") for origin in origins):
-        raise BadRequest(f"Origin must be that of control, got {', '.join(origins)!r}",
-                         code="foreign_origin")  # fmt: skip
+        raise BadRequest(
+            f"Origin must be that of control, got {', '.join(origins)!r}", code="foreign_origin"
+        )
     sites = [value.lower() for value in values_of(headers, b"sec-fetch-site")]
     if any(site not in OWN_SITES for site in sites):
-        raise BadRequest(f"Sec-Fetch-Site must be same-origin or none, got {', '.join(sites)!r}",
-                         code="foreign_origin")  # fmt: skip
+        raise BadRequest(
+            f"Sec-Fetch-Site must be same-origin or none, got {', '.join(sites)!r}",
+            code="foreign_origin",
+        )
 
 
 def check_content(headers: Headers) -> None:
@@ -67,12 +79,14 @@ def check_content(headers: Headers) -> None:
     if essence.strip() not in JSON_LINES or any(c not in ("utf-8", "utf8") for c in charsets):
         raise BadRequest(
             f"Content-Type must be application/x-ndjson, got {', '.join(types) or 'none'!r}",
-            code="wrong_content_type", hint="curl -H 'content-type: application/x-ndjson'",
-        )  # fmt: skip
+            code="wrong_content_type",
+            hint="curl -H 'content-type: application/x-ndjson'",
+        )
     codings = values_of(headers, b"content-encoding")
     if any(coding.lower() != "identity" for coding in codings):
-        raise BadRequest(f"a body must not be compressed, got {', '.join(codings)!r}",
-                         code="wrong_content_type")  # fmt: skip
+        raise BadRequest(
+            f"a body must not be compressed, got {', '.join(codings)!r}", code="wrong_content_type"
+        )
 
 
 def is_own_host(host: str, bound: str) -> bool:

@@ -45,18 +45,31 @@ def listen(port: int) -> socket.socket:
         listener.listen(CONNECTIONS)
     except OSError as error:
         listener.close()
-        raise Unavailable(f"cannot listen on {ADDRESS}:{port}: {error.strerror}", code="port_taken",
-                          hint="kedge control --port N, or [server] control_port") from error  # fmt: skip
+        raise Unavailable(
+            f"cannot listen on {ADDRESS}:{port}: {error.strerror}",
+            code="port_taken",
+            hint="kedge control --port N, or [server] control_port",
+        ) from error
     return listener
 
 
 def make_server(app: Any, faults: ProcessFaults) -> uvicorn.Server:
     """Make the server of an app; `run(sockets=[...])` serves."""
-    return uvicorn.Server(uvicorn.Config(
-        app, http=protocol_of(faults), ws="none", lifespan="off", log_config=None, log_level="error",
-        access_log=False, server_header=False, proxy_headers=False, date_header=False,
-        timeout_graceful_shutdown=10,
-    ))  # fmt: skip
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            http=protocol_of(faults),
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            log_level="error",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            date_header=False,
+            timeout_graceful_shutdown=10,
+        )
+    )
 
 
 def protocol_of(faults: ProcessFaults) -> type[HttpToolsProtocol]:

@@ -40,7 +40,7 @@ PR_SET_PDEATHSIG = 1
 MANY_ROWS = 1024
 """Rows of the largest request by default (`limits.rows`)."""
 MANY_S, MANY_KB = 1.0, 512 << 10
-"""What that many may take of a processor and of memory inline: nobody else is answered meanwhile."""
+"""Most processor time and memory that so many rows may take inline: the worker answers no other request meanwhile."""
 PROOF_NICE = 10
 """A proof takes what is left over: it may be made beside traffic, and nobody waits for it there."""
 
@@ -111,10 +111,16 @@ def _enter_fence(
         port = None if unix else url.port or 6379
     elif online is not None:
         write = (own, Path(online.where).parent)
-    fence.enter(fence.Openings(
-        read=homes, write=write, hidden=given.artifacts.parent, port=port, unix=unix,
-        cpu_s=fence.PROBE_CPU_S,
-    ))  # fmt: skip
+    fence.enter(
+        fence.Openings(
+            read=homes,
+            write=write,
+            hidden=given.artifacts.parent,
+            port=port,
+            unix=unix,
+            cpu_s=fence.PROBE_CPU_S,
+        )
+    )
 
 
 def _online(text: str) -> Online:

@@ -25,25 +25,36 @@ from pathlib import Path
 from kedge.adapters.process.syscalls import ABSENT, NEVER, NUMBERS
 
 READ: dict[str, str] = {
-    "/lib": "shared libraries", "/lib64": "shared libraries", "/usr/lib": "shared libraries",
-    "/usr/lib64": "shared libraries", "/usr/local/lib": "shared libraries",
+    "/lib": "shared libraries",
+    "/lib64": "shared libraries",
+    "/usr/lib": "shared libraries",
+    "/usr/lib64": "shared libraries",
+    "/usr/local/lib": "shared libraries",
     "/etc/ld.so.cache": "where shared libraries are",
-    "/etc/localtime": "the time zone", "/usr/share/zoneinfo": "time zones",
-    "/dev/urandom": "seeds", "/dev/random": "seeds",
+    "/etc/localtime": "the time zone",
+    "/usr/share/zoneinfo": "time zones",
+    "/dev/urandom": "seeds",
+    "/dev/random": "seeds",
     "/proc/self": "its own memory and processor figures",
-    "/proc/cpuinfo": "ONNX Runtime picks its kernels by it", "/proc/meminfo": "how much memory there is",
+    "/proc/cpuinfo": "ONNX Runtime picks its kernels by it",
+    "/proc/meminfo": "how much memory there is",
     "/proc/stat": "how many processors there are",
     "/sys/devices/system": "processors and caches: OpenMP, OpenBLAS and ONNX Runtime count them",
     "/sys/fs/cgroup": "the limits of its group",
-}  # fmt: skip
+}
 """What every model process may read, beside the interpreter's paths, its artifact and its directory."""
 WRITE: dict[str, str] = {"/dev/null": "nothing"}
 """What every model process may write, beside its own directory."""
 RESOLVER: dict[str, str] = {
-    "/etc/hosts": "names", "/etc/resolv.conf": "names", "/etc/nsswitch.conf": "names",
-    "/etc/host.conf": "names", "/etc/gai.conf": "names", "/etc/services": "names",
-    "/etc/ssl": "certificates of an online store", "/usr/share/ca-certificates": "the same",
-}  # fmt: skip
+    "/etc/hosts": "names",
+    "/etc/resolv.conf": "names",
+    "/etc/nsswitch.conf": "names",
+    "/etc/host.conf": "names",
+    "/etc/gai.conf": "names",
+    "/etc/services": "names",
+    "/etc/ssl": "certificates of an online store",
+    "/usr/share/ca-certificates": "the same",
+}
 """What a release that reads an online store over the network may read as well."""
 
 FILES = 1024
@@ -139,9 +150,11 @@ def enter(openings: Openings) -> tuple[str, ...]:
 
 def _limit(openings: Openings) -> None:
     bounds = {
-        resource.RLIMIT_CORE: 0, resource.RLIMIT_NOFILE: FILES, resource.RLIMIT_FSIZE: FILE_BYTES,
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_NOFILE: FILES,
+        resource.RLIMIT_FSIZE: FILE_BYTES,
         **({resource.RLIMIT_CPU: openings.cpu_s} if openings.cpu_s is not None else {}),
-    }  # fmt: skip
+    }
     for which, most in bounds.items():
         _, hard = resource.getrlimit(which)
         least = most if hard == resource.RLIM_INFINITY else min(most, hard)
@@ -310,9 +323,12 @@ def _seccomp(openings: Openings) -> bool:
         to.add(_JUMP_GREATER, 0x40000000, 0, 1)
         to.add(_RETURN, _ERRNO | errno.ENOSYS)
     reached = (
-        (int(socket.AF_INET), int(socket.AF_INET6)) if openings.port is not None
-        else (int(socket.AF_UNIX),) if openings.unix else ()
-    )  # fmt: skip
+        (int(socket.AF_INET), int(socket.AF_INET6))
+        if openings.port is not None
+        else (int(socket.AF_UNIX),)
+        if openings.unix
+        else ()
+    )
     for names in NEVER.values():
         for name in names:
             if not (reached and name in ("socket", "connect")):

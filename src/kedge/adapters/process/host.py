@@ -181,7 +181,7 @@ class _Status:
         self._path = path
 
     def write(self, state: str, detail: str = "", load_s: float = 0.0) -> None:
-        """Say it, in one piece. Where it cannot be written the model is served all the same."""
+        """Say it, in one piece. Where it cannot be written the model is still served."""
         said = {"state": state, "detail": detail, "load_s": load_s, "pid": os.getpid()}
         temporary = self._path.with_name(f"{self._path.name}.json.{os.getpid()}")
         try:

@@ -131,7 +131,7 @@ def busy(connection: Any) -> bool:
 
 
 def unread(connection: Any) -> bool:
-    """Whether a connection's socket holds bytes that nobody has read yet."""
+    """Whether a connection's socket holds unread bytes."""
     handle = connection.transport.get_extra_info("socket")
     try:
         raw = fcntl.ioctl(handle.fileno(), termios.FIONREAD, b"\0" * 4)
