@@ -8,6 +8,7 @@ Imports of the house stand inside the verbs: `kedge --help` must not pay for SQL
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -247,8 +248,9 @@ def _import_control() -> tuple[Any, Any, Any, Any]:
 
 @main.command()
 @click.option("--port", type=int, help="Override [server] control_port.")
+@click.option("--parent", type=int, hidden=True, help="The supervisor to end with.")
 @verb
-def control(context: Context, port: int | None) -> None:
+def control(context: Context, port: int | None, parent: int | None) -> None:
     """Run only control: the patrol, and the API on loopback."""
     evidence_of, hand_in_lines, run_control, status_of = _import_control()
     server = context.settings.server
@@ -256,6 +258,7 @@ def control(context: Context, port: int | None) -> None:
         server.control_port if port is None else port, config=context.config,
         state_dir=context.state_dir, alerts=context.settings.alerts, online=lambda: context.online,
         loopback=server.loopback, status=status_of, evidence=evidence_of, hand_in=hand_in_lines,
+        parent=parent or os.getppid(),
     )  # fmt: skip
 
 

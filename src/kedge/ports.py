@@ -349,7 +349,7 @@ class Member(Value, frozen=True):
     host: str
     pid: int
     kind: str
-    """gateway | supervisor"""
+    """gateway | supervisor | control"""
     address: str
     started_at: str
     beat_at: float

@@ -58,6 +58,7 @@ from kedge.runtime.announcement import Announcement, get_url, is_answered
 from kedge.runtime.lock import SupervisorLock, one_supervisor
 from kedge.runtime.outcomes import OutcomesJoiner
 from kedge.runtime.paths import choose_folder, find_doors, remove_folder, sweep
+from kedge.runtime.presence import Presence
 from kedge.runtime.restart import ASK, PROTOCOL, Handover, Restart, Standing, obey, reap
 from kedge.settings import Alerts, Server, is_loopback
 from kedge.terminal import clean_event
@@ -248,7 +249,7 @@ def run_supervisor(
             signal_=signal_, clock=place.clock, run_dir=run_dir, log_dir=state_dir / "logs",
             workers=worker_commands(server, online, run_dir, state_dir, listener.fileno()),
             listener_fd=listener.fileno(), host_command=host_command(state_dir, online),
-            others=control_command(config) if with_control else {},
+            others=control_command(config, os.getpid()) if with_control else {},
             drain_s=server.drain_s, close_door=listener.close, relief=relief, reap=reap,
             environment=process.environment(), faults=faults,
         )  # fmt: skip
@@ -467,9 +468,10 @@ def worker_commands(
     }  # fmt: skip
 
 
-def control_command(config: Path) -> dict[str, Command]:
-    """How control is started."""
-    return {"control": tuple(kedge_command("--config", str(config), "control"))}
+def control_command(config: Path, parent: int) -> dict[str, Command]:
+    """How control is started; it ends with its parent, even one that dies while control imports."""
+    line = kedge_command("--config", str(config), "control", "--parent", str(parent))
+    return {"control": tuple(line)}
 
 
 def host_command(state_dir: Path, online: Online) -> HostCommand:
@@ -552,9 +554,11 @@ def run_control(
     port: int, *, config: Path, state_dir: Path, alerts: Alerts, online: Callable[[], Online],
     loopback: bool, status: Callable[[Workplace, str | None], object],
     evidence: Callable[[Workplace, str], object],
-    hand_in: Callable[[Workplace, str, list[bytes]], object],
+    hand_in: Callable[[Workplace, str, list[bytes]], object], parent: int,
 ) -> None:  # fmt: skip
     """Watch every rollout, tell people, and serve the API on loopback, until a signal says to stop.
+
+    It also stops when `parent` is no longer its parent process.
 
     Raises:
         Unavailable: `port_taken`; nothing was started.
@@ -592,10 +596,15 @@ def run_control(
         threading.Thread(target=_run_or_end, args=(run, server), name=name).start()
     # A daemon: control does not wait for a proof when it is told to stop, and the proof dies with it.
     threading.Thread(target=readiness.run, name="readiness", daemon=True).start()
-    threading.Thread(target=_end_with_parent, args=(server, os.getppid()), daemon=True).start()
-    server.run(sockets=[listener])
-    for _, _, stop in (*parts, ("readiness", readiness.run, readiness.stop)):
-        stop()
+    threading.Thread(target=_end_with_parent, args=(server, parent), daemon=True).start()
+    watched = own()
+    presence = Presence(host_name(), watched.roster, watched.clock, faults)
+    threading.Thread(target=presence.run, name="presence").start()
+    try:
+        server.run(sockets=[listener])
+    finally:
+        for stop in (*(stop for _, _, stop in parts), readiness.stop, presence.stop):
+            stop()
 
 
 def _run_or_end(run: Callable[[], None], server: uvicorn.Server) -> None:

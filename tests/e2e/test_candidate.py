@@ -242,4 +242,4 @@ def test_a_hung_candidate_that_is_no_longer_needed_is_ended(make_site: Callable[
     site.run("canary", "flights", "v2", "--weight", "100")
     assert ask(site, 1)[1]["kedge-reason"] == "failover"
     site.run("rollback", "flights")
-    site.until(lambda: not site.processes("adapters.process"), "the hung process to be gone", 45)
+    site.until(lambda: not site.processes("flights-r2-"), "the hung process to be gone", 45)

@@ -139,7 +139,7 @@ def test_a_short_pause_of_its_process_condemns_no_candidate(make_site: Callable[
     try:
         site.run("canary", "flights", "v2", "--weight", "25")
         time.sleep(5)
-        (process,) = site.processes("adapters.process")
+        (process,) = site.processes("flights-r2-")
         for _ in range(3):
             os.kill(process, signal.SIGSTOP)
             time.sleep(0.4)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import http.client
 import json
+import subprocess
 from collections.abc import Callable
 from typing import Any
 
 import duckdb
 import pytest
 
-from e2e.place import Site
+from e2e.place import Site, free_port
 
 pytestmark = pytest.mark.e2e
 
@@ -110,6 +111,25 @@ def test_outcomes_may_be_posted(make_site: Callable[..., Site]) -> None:
     code, problem = post(site, "flights", b"x" * (17 << 20))
     assert (code, problem["title"]) == (413, "too_large")
     assert site.answers("/v2/health/live")
+
+    def refused() -> list[dict[str, int]]:
+        processes = site.data("status", "flights")["processes"]
+        return [each["limited"] for each in processes if each["kind"] == "control"]
+
+    site.until(refused, "status to show what control refused", 10)
+    assert sum(sum(limited.values()) for limited in refused()) >= 1
+
+
+def test_control_without_its_parent_ends(make_site: Callable[..., Site]) -> None:
+    """Its supervisor may die while control is still being imported: then its parent is another."""
+    site = make_site(policy=POLICY)
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    site.run("apply")
+    ended = site.run(
+        "control", "--port", str(site.control_port), "--parent", str(gone.pid), check=False
+    )
+    assert ended.returncode == 0
 
 
 def post(site: Site, endpoint: str, body: bytes) -> tuple[int, Any]:

@@ -56,6 +56,7 @@ def test_a_deleted_run_directory_comes_back_with_everything_in_it(
         site.until(
             lambda: len(now := site.processes("gateway-worker")) == 2 and not set(now) & set(old),
             "new workers instead of the old",
+            60,  # the old ones wait up to 30 s for idle connections
         )
     assert load.failures == []
     site.run("rollback", "flights", check=False)

@@ -289,10 +289,10 @@ class Supervisor:
             child.start(now)
 
     def _forget(self, pid: int) -> None:
-        """A worker that this supervisor saw die is no replica any more."""
+        """Remove the row of a child that this supervisor saw die: a worker's, or control's."""
         try:
             for member in self._roster.members():
-                if (member.kind, member.host, member.pid) == ("gateway", self._member.host, pid):
+                if (member.host, member.pid) == (self._member.host, pid):
                     self._roster.leave(member.name)
         except KedgeError as error:
             log.warning("supervisor.roster_lost", fault=str(error))

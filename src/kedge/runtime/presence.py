@@ -1,0 +1,64 @@
+"""Control's presence in the roster: a row with its faults and what its bounds refused."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from functools import partial
+
+import msgspec
+import structlog
+
+from kedge.core.errors import KedgeError
+from kedge.engine.process_faults import ProcessFaults
+from kedge.ports import Clock, Member, Roster
+
+log = structlog.get_logger("kedge.control")
+
+BEAT_S = 1.0
+"""As often as the other processes write theirs."""
+
+
+class Presence:
+    """Control's row in the roster: `kedge status` shows its faults and what its bounds refused."""
+
+    def __init__(self, host: str, roster: Roster, clock: Clock, faults: ProcessFaults) -> None:
+        """Write to a roster that no other thread uses."""
+        self._roster = roster
+        self._clock = clock
+        self._faults = faults
+        self._stopping = threading.Event()
+        self._member = Member(
+            name=f"{host}/control.{os.getpid()}",
+            host=host,
+            pid=os.getpid(),
+            kind="control",
+            address="",
+            started_at=clock.now(),
+            beat_at=0.0,
+            ledger_at=0.0,
+        )
+
+    def stop(self) -> None:
+        """Leave the roster, and end the thread."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Write the row once a second until stopped."""
+        while not self._stopping.wait(BEAT_S):
+            member = msgspec.structs.replace(
+                self._member,
+                beat_at=self._clock.unix(),
+                faults=self._faults.faults,
+                limited=self._faults.limited,
+            )
+            self._try(partial(self._roster.publish, member))
+        self._try(partial(self._roster.leave, self._member.name))
+
+    @staticmethod
+    def _try(write: Callable[[], None]) -> None:
+        try:
+            write()
+        except KedgeError as error:
+            log.warning("control.roster_lost", fault=str(error))
