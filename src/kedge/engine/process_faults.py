@@ -48,7 +48,7 @@ class ProcessFaults:
                 at=self._clock.now(),
             )
         if before is None or not before.standing or before.text != text:
-            log.error("fault", place=place, fault=text, exc_info=error)
+            log.error("process.fault", place=place, fault=text, exc_info=error)
             self._changed()
 
     def clear(self, place: str) -> None:
@@ -59,7 +59,7 @@ class ProcessFaults:
             before = self._faults[place]
             self._faults[place] = msgspec.structs.replace(before, standing=False)
         if before.standing:
-            log.info("fault_ended", place=place, count=before.count)
+            log.info("process.fault_ended", place=place, count=before.count)
             self._changed()
 
     def limit(self, bound: str, count: int = 1) -> None:
