@@ -229,7 +229,8 @@ def gateway_worker(
     """Be one gateway worker (started by the supervisor)."""
     from kedge.core.codec import decode
     from kedge.core.generations import Online
-    from kedge.running import log_to_stderr, run_worker
+    from kedge.running import run_worker
+    from kedge.runtime.logs import log_to_stderr
     from kedge.settings import Server
 
     log_to_stderr()

@@ -56,12 +56,12 @@ from kedge.ports import Member, Roster
 from kedge.readying import checker, gate_of
 from kedge.runtime.announcement import Announcement, get_url, is_answered
 from kedge.runtime.lock import SupervisorLock, one_supervisor
+from kedge.runtime.logs import log_to_stderr
 from kedge.runtime.outcomes import OutcomesJoiner
 from kedge.runtime.paths import choose_folder, find_doors, remove_folder, sweep
 from kedge.runtime.presence import Presence
 from kedge.runtime.restart import ASK, PROTOCOL, Handover, Restart, Standing, obey, reap
 from kedge.settings import Alerts, Server, is_loopback
-from kedge.terminal import clean_event
 from kedge.web import server as web
 from kedge.wiring import Workplace, host_name
 
@@ -71,21 +71,6 @@ DOOR_S = 3.0
 """How long living workers without a door are waited for: they put a deleted one back each second."""
 LAST_WORDS = 300
 """Characters shown of the last line of a worker's log."""
-
-
-def log_to_stderr() -> None:
-    """Write events to stderr: as text at a terminal, else as JSON lines for the log files."""
-    people = sys.stderr.isatty()
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            *((clean_event,) if people else ()),
-            structlog.dev.ConsoleRenderer() if people else structlog.processors.JSONRenderer(),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
 
 
 # ---------------------------------------------------------------- a worker
@@ -265,6 +250,7 @@ def run_supervisor(
             threading.Timer(run_for, supervisor.stop).start()
         announcement = announcement_of(supervisor, server, listener, state_dir / "logs", say)
         announcement.start()
+        # An exception leaves it with the children alive: the next supervisor takes them over.
         supervisor.run()
         announcement.stop()
         remove_folder(run_dir)

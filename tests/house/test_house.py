@@ -48,6 +48,7 @@ BROAD_EXCEPT = {
     "independence.py": ANYTHING,
     "engine/custom.py": "somebody's own comparison may raise anything; it becomes a disagreement",
     "engine/models.py": ANYTHING,
+    "engine/process_faults.py": "the net of every loop: the fault is published and logged",
     "engine/readiness.py": "the supervisor of a thread: the fault is logged, and control goes on",
     "engine/recording.py": "the supervisor of a thread: the fault is published and logged",
     "engine/replica.py": "the supervisor of a thread: the fault is published and logged",
@@ -55,6 +56,7 @@ BROAD_EXCEPT = {
     "materialising.py": "somebody's view may raise anything; it becomes one refusal",
     "gateway/admin.py": "the caller gets an answer whatever happens; status shows the fault",
     "gateway/app.py": "a caller gets an answer whatever happens; the log gets the trace",
+    "runtime/logs.py": "a value may raise anything when it is rendered; its event is logged without it",
     "tensors.py": ANYTHING,
 }
 """Where everything is caught, and why. What only cleans up and raises again need not be here."""

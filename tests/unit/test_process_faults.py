@@ -1,7 +1,10 @@
 """What a process says of the faults that its loops survived."""
 
+import sys
+import time
+
 from kedge.adapters.clock import SystemClock
-from kedge.engine.process_faults import OTHER, PLACES, ProcessFaults
+from kedge.engine.process_faults import OTHER, PLACES, WAITS_S, Net, ProcessFaults
 
 
 def test_a_fault_is_counted_at_its_place_and_stands_until_its_step_succeeds() -> None:
@@ -26,3 +29,35 @@ def test_places_and_bounds_do_not_grow() -> None:
     assert len(faults.faults) == PLACES + 1
     assert faults.limited[OTHER] == 10
     assert {fault.place: fault.count for fault in faults.faults}[OTHER] == 10
+
+
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+def test_a_fault_whose_text_cannot_be_made_is_counted_too() -> None:
+    faults = ProcessFaults(SystemClock(), lambda: 1 / 0)
+    faults.note("somewhere", Unspeakable())
+    assert faults.faults[0].text == "Unspeakable"
+
+
+def test_a_net_costs_a_step_its_fault_and_waits_before_the_next_try() -> None:
+    faults = ProcessFaults(SystemClock())
+    net = Net(faults, SystemClock())
+    tries = []
+
+    def ends() -> None:
+        tries.append(1)
+        sys.exit("a library ends the process")
+
+    assert not net.run("part", ends)
+    assert not net.run("part", ends)
+    assert len(tries) == 1
+    assert net.run("another", lambda: None)
+    time.sleep(WAITS_S[0])
+    assert not net.run("part", ends)
+    assert faults.faults[0].count == len(tries) == 2
+    net.forget("part")
+    assert net.run("part", lambda: None)
+    assert [fault.standing for fault in faults.faults] == [False]

@@ -1,13 +1,15 @@
 """Process faults: what failed in the loops of this process, and what its bounds refused.
 
-A loop that survives an exception notes it here; the process publishes the notes with its row in
-the roster, and `kedge status` shows them. Nothing in here raises, and nothing grows.
+A loop runs its steps in a `Net`: an exception costs its step, which waits before it is tried again,
+and is noted here. The process publishes the notes with its row in the roster, and `kedge status`
+shows them. Nothing in here raises, and nothing grows.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 import msgspec
 import structlog
@@ -21,6 +23,9 @@ PLACES = 64
 OTHER = "other"
 TEXT = 500
 """Characters of an error's text that are kept."""
+WAITS_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+"""Before a step that failed so many times in a row is tried again. Short at first: most faults pass
+(a full table of processes, a locked file); bounded, so that production waits 5 s at most after it."""
 
 
 class ProcessFaults:
@@ -36,7 +41,7 @@ class ProcessFaults:
 
     def note(self, place: str, error: BaseException) -> None:
         """Count a fault of a step, and log the first of a series."""
-        text = f"{type(error).__name__}: {error}"[:TEXT]
+        text = _text(error)
         with self._lock:
             if place not in self._faults and len(self._faults) >= PLACES:
                 place = OTHER
@@ -48,8 +53,10 @@ class ProcessFaults:
                 at=self._clock.now(),
             )
         if before is None or not before.standing or before.text != text:
-            log.error("process.fault", place=place, fault=text, exc_info=error)
-            self._changed()
+            with suppress(Exception):
+                log.error("process.fault", place=place, fault=text, exc_info=error)
+            with suppress(Exception):
+                self._changed()
 
     def clear(self, place: str) -> None:
         """Note that a step succeeded: its fault is history, and its count stays."""
@@ -59,8 +66,10 @@ class ProcessFaults:
             before = self._faults[place]
             self._faults[place] = msgspec.structs.replace(before, standing=False)
         if before.standing:
-            log.info("process.fault_ended", place=place, count=before.count)
-            self._changed()
+            with suppress(Exception):
+                log.info("process.fault_ended", place=place, count=before.count)
+            with suppress(Exception):
+                self._changed()
 
     def limit(self, bound: str, count: int = 1) -> None:
         """Count what a bound refused or dropped."""
@@ -80,3 +89,46 @@ class ProcessFaults:
         """How often each bound refused or dropped something."""
         with self._lock:
             return dict(self._limited)
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"[:TEXT]
+    except Exception:  # noqa: BLE001 - the text of another library's error may raise anything
+        return type(error).__name__
+
+
+class Net:
+    """Runs the steps of one loop; it belongs to one thread."""
+
+    def __init__(self, faults: ProcessFaults, clock: Clock) -> None:
+        """Note faults there, and take the time from this clock."""
+        self._faults = faults
+        self._clock = clock
+        self._failed: dict[str, tuple[int, float]] = {}
+        """By place: how often in a row its step failed, and when it is due again (monotonic)."""
+
+    def run(self, place: str, step: Callable[[], object]) -> bool:
+        """Run a step, unless it waits after a fault; return whether it was run and succeeded.
+
+        Also what is no `Exception` costs the step only: a library's `sys.exit` ends no loop.
+        """
+        count, due = self._failed.get(place, (0, 0.0))
+        if count and self._clock.monotonic() < due:
+            return False
+        try:
+            step()
+        except BaseException as error:  # noqa: BLE001 - that is what a net is for; the fault is published
+            wait = WAITS_S[min(count, len(WAITS_S) - 1)]
+            self._failed[place] = (count + 1, self._clock.monotonic() + wait)
+            self._faults.note(place, error)
+            return False
+        if count:
+            del self._failed[place]
+        self._faults.clear(place)
+        return True
+
+    def forget(self, place: str) -> None:
+        """Let a step be tried at once, or be gone: its fault does not stand any more."""
+        self._failed.pop(place, None)
+        self._faults.clear(place)

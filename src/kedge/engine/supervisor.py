@@ -4,16 +4,22 @@ What should run is derived, never remembered: workers from the settings, model p
 the ledger's rows and wishes. What dies is started again, ever more slowly when it dies at
 once. A process that an earlier image left behind (it was killed, or executed itself again) goes on
 serving until the new workers are ready, and is then asked to drain: neither is an outage.
+
+A fault costs its step: each part of a step, and each child in it, has a net of its own. Children
+are stopped by `stop` alone. What ends `run` in any other way leaves them serving.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 import structlog
@@ -23,11 +29,12 @@ from kedge.core.holding import PRODUCTION_COPIES, needs
 from kedge.core.values import ActorKind, Placement, State
 from kedge.engine.control import SILENT_S
 from kedge.engine.models import socket_of
-from kedge.engine.pins import HostDisk
-from kedge.engine.process_faults import ProcessFaults
+from kedge.engine.pins import HostDisk, Pin
+from kedge.engine.process_faults import Net, ProcessFaults
 from kedge.engine.relief import Predecessor, Process, Relief, process_of
 from kedge.files import keep_folder
 from kedge.ports import Book, Clock, Ledger, Member, Note, Roster, Signal
+from kedge.streams import LogFile, lost
 
 log = structlog.get_logger("kedge.supervisor")
 
@@ -40,9 +47,8 @@ BEAT_S = 1.0
 LINGER_S = 10.0
 """How long a model process stays after the last row that needed it: in-flight requests of
 workers that have not swapped yet."""
-
-LOG_BYTES = 16 << 20
-"""A log that is larger when its process starts is put aside; the one put aside before goes."""
+SPARE = 16
+"""Descriptors kept for the start of a child when no others are left: it takes about eight."""
 
 Command = tuple[str, ...]
 HostCommand = Callable[[State, int, Path], Command]
@@ -56,6 +62,29 @@ def _alive(pid: int) -> bool:
     except OSError:
         pass  # somebody else's
     return True
+
+
+class Died(Exception):
+    """What stands in `status` of a child that ended by itself."""
+
+
+class Spare:
+    """Descriptors that are kept open, to be let go when no others are left."""
+
+    def __init__(self) -> None:
+        self._held: list[int] = []
+        self.take()
+
+    def take(self) -> None:
+        """Take as many as there are, up to `SPARE`."""
+        with suppress(OSError):
+            while len(self._held) < SPARE:
+                self._held.append(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))
+
+    def release(self) -> None:
+        """Let all go."""
+        while self._held:
+            os.close(self._held.pop())
 
 
 class Child:
@@ -73,20 +102,39 @@ class Child:
         self.deaths = 0
         self.unneeded_at: float | None = None
         self.memory_limit: int | None = None
-        self._log_path = log_path
+        self.log = LogFile(log_path)
+        self.log_fault: OSError | None = None
+        """Why its output does not go to the file of its name; None when it does."""
         self._environment = environment
+        self._open_log()  # while it is possible: a later start can go on with it
 
-    def start(self, now: float) -> None:
-        """Start it; its talk goes to a file of its own."""
-        self._log_path.parent.mkdir(parents=True, exist_ok=True)
-        if self._log_path.exists() and self._log_path.stat().st_size > LOG_BYTES:
-            self._log_path.replace(self._log_path.with_suffix(".log.1"))
-        with self._log_path.open("ab") as out:
-            self.process = subprocess.Popen(  # noqa: S603 - our own command
-                self.command, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
-                pass_fds=self.fds, start_new_session=True, env=self._environment,
-            )  # fmt: skip
+    def _open_log(self) -> int:
+        out, self.log_fault = self.log.descriptor()
+        return out
+
+    def start(self, now: float, spare: Spare) -> None:
+        """Start it; its output goes to a file of its own, or, if need be, nowhere.
+
+        Raises:
+            OSError: there are no processes, memory or descriptors left.
+        """
+        try:
+            self._start(self._open_log())
+        except OSError as error:
+            if error.errno not in {errno.EMFILE, errno.ENFILE}:
+                raise
+            spare.release()
+            try:
+                self._start(self._open_log())
+            finally:
+                spare.take()
         self.started_at = now
+
+    def _start(self, out: int) -> None:
+        self.process = subprocess.Popen(  # noqa: S603 - our own command
+            self.command, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+            pass_fds=self.fds, start_new_session=True, env=self._environment,
+        )  # fmt: skip
 
     def due(self, now: float) -> bool:
         """Whether it should be started now."""
@@ -140,6 +188,9 @@ class Supervisor:
         self._signal = signal_
         self._clock = clock
         self._faults = faults
+        self._net = Net(faults, clock)
+        self._spare = Spare()
+        self._lost = 0
         self._run_dir = run_dir
         self._log_dir = log_dir
         self._host_command = host_command
@@ -167,17 +218,21 @@ class Supervisor:
     def stop(self) -> None:
         """Ask `run` to end."""
         self._stopping = True
-        self._signal.wake()
+        with suppress(OSError):  # it looks by itself soon
+            self._signal.wake()
 
     def run(self) -> None:
         """Supervise until stopped, then stop everything in order: workers drain first."""
-        try:
-            while not self._stopping:
-                self._step()
-                self._signal.wait(0.05 if self._relief.predecessors or self._starting() else 0.2)
-        finally:
-            self._stop_all()
-            self._signal.close()
+        while not self._stopping:
+            self._step()
+            self._wait()
+        self._stop_all()
+        self._signal.close()
+
+    def _wait(self) -> None:
+        pause = 0.05 if self._relief.predecessors or self._starting() else 0.2
+        if not self._net.run("supervisor.wait", partial(self._signal.wait, pause)):
+            self._clock.sleep(pause)
 
     def _starting(self) -> bool:
         now = self._clock.monotonic()
@@ -188,18 +243,18 @@ class Supervisor:
 
     def _step(self) -> None:
         now = self._clock.monotonic()
-        self._keep_run_dir()
-        self._read()
-        self._plan_hosts(now)
+        self._net.run("supervisor.run_dir", self._keep_run_dir)
+        self._net.run("supervisor.read", self._read)
+        self._net.run("supervisor.plan", partial(self._plan_hosts, now))
         for child in (*self.hosts.values(), *self.children.values()):
-            if child.fds or child.memory_limit is not None or not self._relief.others_alive(now):
-                self._tend(child, now)
-        self._reap()
-        self._hand_in_pins()
-        self._relief.step(now, ready=self._all_ready)
+            self._net.run(f"supervisor.tend.{child.name}", partial(self._tend_due, child, now))
+            self._net.run(f"supervisor.log.{child.name}", partial(self._tend_log, child))
+        self._net.run("supervisor.reap", self._reap)
+        self._net.run("supervisor.pins", self._hand_in_pins)
+        self._net.run("supervisor.relieve", partial(self._relief.step, now, ready=self._all_ready))
         if self.restart is not None:
-            self.restart.step(now)
-        self._beat()
+            self._net.run("supervisor.restart", partial(self.restart.step, now))
+        self._net.run("supervisor.beat", self._beat)
 
     def _keep_run_dir(self) -> None:
         """Make the run directory again where a cleanup job has deleted it."""
@@ -210,37 +265,30 @@ class Supervisor:
             self._faults.note("supervisor.run_directory", error)
 
     def _read(self) -> None:
-        try:
+        before, self._seen = self._seen, None  # whatever is raised, the ledger was not read
+        with suppress(Unavailable):
             stamp = self._stamp()
-            if stamp != self._seen or self._clock.unix() - self._contact > BEAT_S:
+            if stamp != before or self._clock.unix() - self._contact > BEAT_S:
                 self._book = self._ledger.read()
-                self._seen = stamp
+            self._seen = stamp
             self._contact = self._clock.unix()
-        except Unavailable:
-            self._seen = None
 
     # ------------------------------------------------------------ model processes
 
     def _plan_hosts(self, now: float) -> None:
         """Derive which model processes should run; start the new, let the old linger."""
-        unix = self._clock.unix()
         self._renew()
         pins, apart = self._disk.pins(), self._disk.apart()
         wished: set[tuple[str, int, int]] = set()
+        unplanned: set[str] = set()
         for name, row in self._book.states.items():
             state = pins[name].state if name in pins else row
-            wanted = tuple(
-                (w.release, w.placement, w.copies) for w in self._book.wanted
-                if w.endpoint == name and w.until > unix
-            )  # fmt: skip
-            for need in needs(state, wanted, now=unix):
-                moved = need.placement is Placement.INLINE and (name, need.release) in apart
-                if moved or need.placement is Placement.PROCESS:
-                    for copy in range(PRODUCTION_COPIES if moved else need.copies):
-                        wished.add((name, need.release, copy))
-                        self._host(state, need.release, copy)
+            if not self._net.run(
+                f"supervisor.plan.{name}", partial(self._wish, state, apart, wished)
+            ):
+                unplanned.add(name)
         for key, child in list(self.hosts.items()):
-            if key in wished:
+            if key in wished or key[0] in unplanned:
                 child.unneeded_at = None
             elif child.unneeded_at is None:
                 child.unneeded_at = now
@@ -249,7 +297,33 @@ class Supervisor:
                 late = now - child.unneeded_at > LINGER_S + STOP_S
                 child.tell(signal.SIGKILL if late else signal.SIGTERM)
                 if child.process is None or child.process.poll() is not None:
-                    del self.hosts[key]
+                    self._drop(key, child)
+
+    def _wish(
+        self,
+        state: State,
+        apart: Mapping[tuple[str, int], object],
+        wished: set[tuple[str, int, int]],
+    ) -> None:
+        """Add what one endpoint needs."""
+        unix, name = self._clock.unix(), state.endpoint
+        wanted = tuple(
+            (w.release, w.placement, w.copies) for w in self._book.wanted
+            if w.endpoint == name and w.until > unix
+        )  # fmt: skip
+        for need in needs(state, wanted, now=unix):
+            moved = need.placement is Placement.INLINE and (name, need.release) in apart
+            if moved or need.placement is Placement.PROCESS:
+                for copy in range(PRODUCTION_COPIES if moved else need.copies):
+                    wished.add((name, need.release, copy))
+                    self._host(state, need.release, copy)
+
+    def _drop(self, key: tuple[str, int, int], child: Child) -> None:
+        """Forget a model process that is gone and not needed, and its faults with it."""
+        del self.hosts[key]
+        child.log.close()
+        for part in ("tend", "start", "log", "child"):
+            self._net.forget(f"supervisor.{part}.{child.name}")
 
     def _renew(self) -> None:
         """A new wish starts what failed at once: somebody may have mended what it failed of."""
@@ -258,6 +332,7 @@ class Supervisor:
             for key, child in self.hosts.items():
                 if key[:2] == (endpoint, release):
                     child.deaths = 0
+                    self._net.forget(f"supervisor.start.{child.name}")
         self._wished = wishes
 
     def _host(self, state: State, release: int, copy: int) -> None:
@@ -271,22 +346,38 @@ class Supervisor:
             child.memory_limit = state.policy.memory_mb << 20
             self.hosts[key] = child
 
+    def _tend_due(self, child: Child, now: float) -> None:
+        """Tend it, unless an earlier image's process of its kind must end first."""
+        if child.fds or child.memory_limit is not None or not self._relief.others_alive(now):
+            self._tend(child, now)
+
     def _tend(self, child: Child, now: float) -> None:
         """Start it when it is due; note its death; end it when it eats too much."""
-        process = child.process
-        if process is not None and process.poll() is not None and child.started_at:
+        process, place = child.process, f"supervisor.child.{child.name}"
+        if process is not None and process.poll() is not None:
             steady = now - child.started_at > STEADY_S
             child.deaths = 1 if steady else child.deaths + 1
+            child.process = None
+            how = f"it ended with code {process.returncode}, {child.deaths} times in a row"
+            self._faults.note(place, Died(f"{how}; its log: {child.log.path}"))
             log.warning(
                 "supervisor.died", child=child.name, code=process.returncode, deaths=child.deaths
             )
-            child.process = None
             self._forget(process.pid)
+        elif process is not None and now - child.started_at > STEADY_S:
+            self._faults.clear(place)
         if child.memory_limit is not None and child.memory() > child.memory_limit:
             log.warning("supervisor.too_much_memory", child=child.name, limit=child.memory_limit)
             child.tell(signal.SIGKILL)
         if child.unneeded_at is None and child.process is None and child.due(now):
-            child.start(now)
+            start = partial(child.start, now, self._spare)
+            self._net.run(f"supervisor.start.{child.name}", start)
+
+    def _tend_log(self, child: Child) -> None:
+        """Keep its log bounded; raise what keeps its output from it."""
+        child.log.bound()
+        if child.log_fault is not None:
+            raise child.log_fault
 
     def _forget(self, pid: int) -> None:
         """Remove the row of a child that this supervisor saw die: a worker's, or control's."""
@@ -305,23 +396,26 @@ class Supervisor:
             return
         for endpoint, pin in self._disk.pins().items():
             row = self._book.states.get(endpoint)
-            if row is None or pin.drift:
-                continue
-            try:
-                if row.epoch != pin.left:
-                    raise Stale(f"the row moved from epoch {pin.left} to {row.epoch} meanwhile")
-                at = self._clock.now()
-                self._ledger.append(endpoint, pin.events(row, at), expect=pin.left, by=pin.by,
-                                    reason=f"pinned by hand at {pin.at}: {pin.reason}", at=at,
-                                    actor=ActorKind.PERSON)  # fmt: skip
-                self._disk.unpin(endpoint)
-                log.info("supervisor.pin_handed_in", endpoint=endpoint, epoch=pin.left)
-            except Refused as error:
-                self._disk.write(msgspec.structs.replace(pin, drift=str(error)))
-                log.warning("supervisor.pin_drifts", endpoint=endpoint, fault=str(error))
-                self._note_drift(endpoint, str(error))
-            except Unavailable:
-                return
+            if row is not None and not pin.drift:
+                self._net.run(f"supervisor.pin.{endpoint}", partial(self._hand_in, pin, row))
+
+    def _hand_in(self, pin: Pin, row: State) -> None:
+        endpoint = row.endpoint
+        try:
+            if row.epoch != pin.left:
+                raise Stale(f"the row moved from epoch {pin.left} to {row.epoch} meanwhile")
+            at = self._clock.now()
+            self._ledger.append(endpoint, pin.events(row, at), expect=pin.left, by=pin.by,
+                                reason=f"pinned by hand at {pin.at}: {pin.reason}", at=at,
+                                actor=ActorKind.PERSON)  # fmt: skip
+            self._disk.unpin(endpoint)
+            log.info("supervisor.pin_handed_in", endpoint=endpoint, epoch=pin.left)
+        except Refused as error:
+            self._disk.write(msgspec.structs.replace(pin, drift=str(error)))
+            log.warning("supervisor.pin_drifts", endpoint=endpoint, fault=str(error))
+            self._note_drift(endpoint, str(error))
+        except Unavailable:
+            return
 
     def _note_drift(self, endpoint: str, fault: str) -> None:
         try:
@@ -376,21 +470,22 @@ class Supervisor:
         if now - self._beat_at < BEAT_S:
             return
         self._beat_at = now
-        try:
-            self._roster.publish(
-                msgspec.structs.replace(
-                    self._member,
-                    beat_at=now,
-                    ledger_at=self._contact,
-                    faults=self._faults.faults,
-                    limited=self._faults.limited,
-                )
+        fresh = lost() - self._lost
+        if fresh:
+            self._lost += fresh
+            self._faults.limit("log_writes", fresh)
+        self._roster.publish(
+            msgspec.structs.replace(
+                self._member,
+                beat_at=now,
+                ledger_at=self._contact,
+                faults=self._faults.faults,
+                limited=self._faults.limited,
             )
-            for member in self._roster.members():
-                if self._died(member, now):
-                    self._roster.leave(member.name)
-        except KedgeError as error:
-            log.warning("supervisor.roster_lost", fault=str(error))
+        )
+        for member in self._roster.members():
+            if self._died(member, now):
+                self._roster.leave(member.name)
 
     def _died(self, member: Member, now: float) -> bool:
         """Whether a worker died unseen: while the ledger was away, or no supervisor was there.
@@ -406,35 +501,43 @@ class Supervisor:
 
     def _stop_all(self) -> None:
         """Workers first, so that their models outlive their last request."""
-        began = self._clock.monotonic()
         if self.restart is not None:
-            self.restart.stop()
-        self._relief.stop("workers")
-        self._stop_some(list(self.children.values()), STOP_S + self._drain_s)
-        self._relief.wait("workers", self._clock, began + STOP_S + self._drain_s)
-        began = self._clock.monotonic()
-        self._relief.stop("hosts")
-        self._stop_some(list(self.hosts.values()), STOP_S)
-        self._relief.wait("hosts", self._clock, began + STOP_S)
-        self._relief.clear()
-        try:
-            self._roster.leave(self._member.name)
-        except KedgeError as error:
-            log.warning("supervisor.roster_lost", fault=str(error))
+            self._net.run("supervisor.stop.restart", self.restart.stop)
+        self._stop_kind("workers", list(self.children.values()), STOP_S + self._drain_s)
+        self._stop_kind("hosts", list(self.hosts.values()), STOP_S)
+        self._net.run("supervisor.stop.relief", self._relief.clear)
+        self._net.run("supervisor.leave", partial(self._roster.leave, self._member.name))
+
+    def _stop_kind(
+        self, kind: Literal["workers", "hosts"], children: list[Child], within_s: float
+    ) -> None:
+        """Stop one kind of children, and what earlier images left of it."""
+        began, place = self._clock.monotonic(), f"supervisor.stop.{kind}"
+        self._net.run(f"{place}.ask", partial(self._relief.stop, kind))
+        self._stop_some(children, within_s)
+        wait = partial(self._relief.wait, kind, self._clock, began + within_s)
+        self._net.run(f"{place}.wait", wait)
 
     def _stop_some(self, children: list[Child], within_s: float) -> None:
         for child in children:
-            child.tell(signal.SIGTERM)
+            with suppress(OSError):
+                child.tell(signal.SIGTERM)
         # The workers answer who waits in the socket; while it is open here, more would come and
         # be cut off at the end.
-        self._close_door()
+        with suppress(OSError):
+            self._close_door()
         deadline = self._clock.monotonic() + within_s
         for child in children:
-            if child.process is None:
-                continue
-            try:
-                child.process.wait(max(0.1, deadline - self._clock.monotonic()))
-            except subprocess.TimeoutExpired:
-                log.warning("supervisor.killed", child=child.name)
-                child.tell(signal.SIGKILL)
-                child.process.wait(5)
+            with suppress(OSError, subprocess.TimeoutExpired):
+                self._stop_one(child, max(0.1, deadline - self._clock.monotonic()))
+
+    @staticmethod
+    def _stop_one(child: Child, patience_s: float) -> None:
+        if child.process is None:
+            return
+        try:
+            child.process.wait(patience_s)
+        except subprocess.TimeoutExpired:
+            log.warning("supervisor.killed", child=child.name)
+            child.tell(signal.SIGKILL)
+            child.process.wait(5)

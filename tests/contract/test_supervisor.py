@@ -1,0 +1,187 @@
+"""The supervisor's loop: a fault costs its step, and children stop on command only."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import models
+from kedge.adapters.sql.signal import DirectorySignal
+from kedge.engine.process_faults import ProcessFaults
+from kedge.engine.relief import Relief
+from kedge.engine.supervisor import Supervisor
+from kedge.ports import Member, ProcessFault
+from kedge.verbs import create_workplace
+from kedge.wiring import Workplace
+
+SLEEPS = ("/bin/sleep", "1000")
+
+
+def build(root: Path, workers: dict[str, tuple[str, ...]], **other: Any) -> Supervisor:
+    """A supervisor over a real state directory, with these children."""
+    state_dir = root / ".kedge"
+    if not state_dir.exists():
+        create_workplace(state_dir)
+    place = Workplace(state_dir, patience_s=1.0)
+    place.disk.pins_dir.mkdir(parents=True, exist_ok=True)
+    signal_ = DirectorySignal(state_dir / "ledger")
+    member = Member(name="here/supervisor", host="here", pid=os.getpid(), kind="supervisor", address="",
+                    started_at=place.clock.now(), beat_at=0.0, ledger_at=0.0)  # fmt: skip
+    given = {
+        "ledger": place.ledger, "stamp": place.ledger.stamp, "roster": place.roster, "disk": place.disk,
+        "faults": ProcessFaults(place.clock, signal_.wake),
+        "relief": Relief([], lambda _: None), "reap": lambda _: [], "drain_s": 1.0, "close_door": lambda: None,
+    }  # fmt: skip
+    return Supervisor(
+        member=member, signal_=signal_, clock=place.clock, run_dir=root, log_dir=root / "logs", workers=workers,
+        listener_fd=None, host_command=lambda state, release, path: SLEEPS, others={}, environment=os.environ,
+        **(given | other),
+    )  # fmt: skip
+
+
+@contextmanager
+def running(supervisor: Supervisor) -> Iterator[Supervisor]:
+    thread = threading.Thread(target=supervisor.run)
+    thread.start()
+    try:
+        yield supervisor
+    finally:
+        supervisor.stop()
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+def until(true: Callable[[], Any], within_s: float = 10.0) -> Any:
+    end = time.monotonic() + within_s
+    while time.monotonic() < end:
+        found = true()
+        if found:
+            return found
+        time.sleep(0.02)
+    raise AssertionError("it did not become true")
+
+
+def pid(supervisor: Supervisor, name: str) -> int:
+    process = supervisor.children[name].process
+    return process.pid if process is not None and process.poll() is None else 0
+
+
+def told(supervisor: Supervisor) -> dict[str, ProcessFault]:
+    return {fault.place: fault for fault in supervisor._faults.faults}
+
+
+def test_a_child_that_cannot_be_started_costs_the_others_nothing(tmp_path: Path) -> None:
+    missing = tmp_path / "missing"
+    supervisor = build(tmp_path, {"w0": (str(missing),), "w1": SLEEPS})
+    with running(supervisor):
+        until(lambda: pid(supervisor, "w1"))
+        fault = until(lambda: told(supervisor).get("supervisor.start.w0"))
+        assert "missing" in fault.text
+        first = pid(supervisor, "w1")
+        os.kill(first, signal.SIGKILL)
+        until(lambda: pid(supervisor, "w1") not in {0, first})
+        assert "code -9" in told(supervisor)["supervisor.child.w1"].text
+        missing.symlink_to("/bin/yes")
+        until(lambda: pid(supervisor, "w0"))
+        assert not told(supervisor)["supervisor.start.w0"].standing
+
+
+def test_without_a_file_for_its_log_a_child_is_started_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "logs" / "w0.log").mkdir(parents=True)
+    supervisor = build(tmp_path, {"w0": SLEEPS})
+    with running(supervisor):
+        until(lambda: pid(supervisor, "w0"))
+        assert "directory" in until(lambda: told(supervisor).get("supervisor.log.w0")).text
+
+
+def test_without_descriptors_a_child_is_started_with_the_spare_ones(tmp_path: Path) -> None:
+    """In a process of its own, whose limit is the number of files that it has open."""
+    program = """
+        import os, resource, signal, sys, time
+        from pathlib import Path
+        from contract.test_supervisor import SLEEPS, build, pid, running, until
+
+        supervisor = build(Path(sys.argv[1]), {"w0": SLEEPS})
+        with running(supervisor):
+            first = until(lambda: pid(supervisor, "w0"))
+            time.sleep(1)
+            limit = max(map(int, os.listdir("/proc/self/fd"))) + 1
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+            held = []
+            try:
+                while True:
+                    held.append(os.open("/dev/null", os.O_RDONLY))
+            except OSError:
+                pass
+            os.kill(first, signal.SIGKILL)
+            until(lambda: pid(supervisor, "w0") not in (0, first))
+    """
+    script = [sys.executable, "-c", textwrap.dedent(program), str(tmp_path)]
+    subprocess.run(script, check=True, timeout=60, env=models.environment())
+
+
+class Raising:
+    """A part of the outside whose every call raises what no kedge code expects."""
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        def call(*_: object, **__: object) -> None:
+            raise SystemExit(f"{name} was called")
+
+        return call
+
+
+@pytest.mark.parametrize(
+    "part, place",
+    [("ledger", "supervisor.read"), ("roster", "supervisor.beat"), ("stamp", "supervisor.read")],
+)
+def test_whatever_a_part_raises_children_are_tended(tmp_path: Path, part: str, place: str) -> None:
+    broken: Any = Raising()
+    supervisor = build(tmp_path, {"w0": SLEEPS}, **{part: broken.stamp if part == "stamp" else broken})  # fmt: skip
+    with running(supervisor):
+        first = until(lambda: pid(supervisor, "w0"))
+        assert "was called" in until(lambda: told(supervisor).get(place)).text
+        os.kill(first, signal.SIGKILL)
+        until(lambda: pid(supervisor, "w0") not in {0, first})
+
+
+def test_an_exception_out_of_the_loop_leaves_the_children_and_a_code(tmp_path: Path) -> None:
+    program = """
+        import sys
+        from pathlib import Path
+        from contract.test_supervisor import SLEEPS, build, pid
+
+        supervisor = build(Path(sys.argv[1]), {"w0": SLEEPS})
+        supervisor._wait = lambda: (print(pid(supervisor, "w0"), flush=True), sys.exit("a bug"))
+        supervisor.run()
+    """
+    script = [sys.executable, "-c", textwrap.dedent(program), str(tmp_path)]
+    ended = subprocess.run(script, stdout=subprocess.PIPE, text=True, check=False, timeout=60,
+                           env=models.environment())  # fmt: skip
+    child = int(ended.stdout.split()[-1])
+    try:
+        assert ended.returncode != 0
+        os.kill(child, 0)  # it lives
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+
+
+def test_a_log_is_rotated_while_the_child_writes(tmp_path: Path) -> None:
+    """Six megabytes a second: what is on the disk is bounded."""
+    supervisor = build(tmp_path, {"w0": ("/bin/sh", "-c", "while :; do head -c 300000 /dev/zero; sleep 0.05; done")})  # fmt: skip
+    supervisor.children["w0"].log._limit = 1_000_000
+    with running(supervisor):
+        until((tmp_path / "logs" / "w0.log.2").exists, 30)
+        sizes = [path.stat().st_size for path in (tmp_path / "logs").iterdir()]
+        assert sum(sizes) < 12_000_000
