@@ -38,7 +38,7 @@ def build(root: Path, workers: dict[str, tuple[str, ...]], **other: Any) -> Supe
     signal_ = DirectorySignal(state_dir / "ledger")
     member = Member(name="here/supervisor", host="here", pid=os.getpid(), kind="supervisor", address="",
                     started_at=place.clock.now(), beat_at=0.0, ledger_at=0.0)  # fmt: skip
-    given = {
+    given: dict[str, Any] = {
         "ledger": place.ledger, "stamp": place.ledger.stamp, "roster": place.roster, "disk": place.disk,
         "faults": ProcessFaults(place.clock, signal_.wake),
         "relief": Relief([], lambda _: None), "reap": lambda _: [], "drain_s": 1.0, "close_door": lambda: None,

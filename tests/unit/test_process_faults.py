@@ -37,7 +37,10 @@ class Unspeakable(Exception):
 
 
 def test_a_fault_whose_text_cannot_be_made_is_counted_too() -> None:
-    faults = ProcessFaults(SystemClock(), lambda: 1 / 0)
+    def breaks() -> None:
+        raise ValueError
+
+    faults = ProcessFaults(SystemClock(), breaks)
     faults.note("somewhere", Unspeakable())
     assert faults.faults[0].text == "Unspeakable"
 
