@@ -1,7 +1,6 @@
 """What a process says of the faults that its loops survived."""
 
 import sys
-import time
 
 from kedge.adapters.clock import SystemClock
 from kedge.engine.process_faults import OTHER, PLACES, WAITS_S, Net, ProcessFaults
@@ -45,9 +44,19 @@ def test_a_fault_whose_text_cannot_be_made_is_counted_too() -> None:
     assert faults.faults[0].text == "Unspeakable"
 
 
+class Hand(SystemClock):
+    """A clock whose hand the test moves."""
+
+    at = 0.0
+
+    def monotonic(self) -> float:
+        return self.at
+
+
 def test_a_net_costs_a_step_its_fault_and_waits_before_the_next_try() -> None:
-    faults = ProcessFaults(SystemClock())
-    net = Net(faults, SystemClock())
+    clock = Hand()
+    faults = ProcessFaults(clock)
+    net = Net(faults, clock)
     tries = []
 
     def ends() -> None:
@@ -58,7 +67,7 @@ def test_a_net_costs_a_step_its_fault_and_waits_before_the_next_try() -> None:
     assert not net.run("part", ends)
     assert len(tries) == 1
     assert net.run("another", lambda: None)
-    time.sleep(WAITS_S[0])
+    clock.at += WAITS_S[0]
     assert not net.run("part", ends)
     assert faults.faults[0].count == len(tries) == 2
     net.forget("part")
