@@ -7,6 +7,7 @@ must be importable there: start them with `--loader models:TestLoader` and `ENVI
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -50,7 +51,7 @@ class Behaviour(msgspec.Struct):
     """
 
     kind: str = "good"
-    """good | raise | exit | hang | spin | nan | inf | wrong_shape | wrong_name | wrong_dtype |
+    """good | raise | exit | hang | grip (holds the interpreter) | spin | nan | inf | wrong_shape | wrong_name | wrong_dtype |
     centred | filled | running | needs_two | one_only | seldom_random | wrong_rows | no_dict | eat | random | print | scribble | load_raise | load_exit | load_hang | load_eat |
     load_scribble | load_second | any.
     "any" does what the first word of the request says."""
@@ -203,6 +204,7 @@ _FAULTS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "print": _print,
     "exit": lambda _: os._exit(4),
     "hang": lambda _: time.sleep(3600),
+    "grip": lambda _: re.match(r"^(a+)+$", "a" * 64 + "!"),
     "nan": lambda answer: {**answer, "score": answer["score"] * np.nan},
     "inf": lambda answer: {**answer, "score": answer["score"] + np.inf},
     "wrong_shape": lambda answer: {**answer, "score": np.zeros((len(answer["score"]), 3))},

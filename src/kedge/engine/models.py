@@ -157,7 +157,17 @@ class Breaker:
 class Handle:
     """One release, ready to answer on this replica."""
 
-    __slots__ = ("breaker", "inline", "lane", "largest", "met", "release", "remotes", "told")
+    __slots__ = (
+        "breaker",
+        "inline",
+        "lane",
+        "largest",
+        "mark",
+        "met",
+        "release",
+        "remotes",
+        "told",
+    )
 
     def __init__(
         self, release: Release, inline: Model | None = None, remotes: tuple[RemoteModel, ...] = ()
@@ -174,6 +184,8 @@ class Handle:
         self.met = False
         """Whether its process was ever there: one that has not come yet is no failure."""
         self.told: dict[str, int] = {}
+        self.mark = 0
+        """What stands for it in the note of the release asked last; 0 while it has none."""
 
     def asks(self, rows: int, now: float) -> None:
         """Note a request that goes to its process."""

@@ -21,6 +21,7 @@ from kedge.core.values import BUCKETS, Arm, Stage, State
 from kedge.core.windows import CANDIDATE, PRODUCTION
 from kedge.engine.agreement import agreeing_rows
 from kedge.engine.deadlines import DEADLINE_RATIO, Deadlines
+from kedge.engine.last_asked import LastAsked
 from kedge.engine.models import Handle
 from kedge.engine.observe import ANSWERED, UNASKED, Recorder
 from kedge.engine.predictions import Log
@@ -138,9 +139,11 @@ class Live:
 class Serving:
     """What this worker serves now."""
 
-    def __init__(self, monotonic: Callable[[], float]) -> None:
+    def __init__(self, monotonic: Callable[[], float], last_asked: LastAsked | None = None) -> None:
         self._lives: dict[str, Live] = {}
         self._monotonic = monotonic
+        self._last_asked = last_asked or LastAsked()
+        self._note = self._last_asked.note
 
     def swap(self, live: Live) -> None:
         """Serve this from now on. One assignment: a request sees the old or the new, whole."""
@@ -362,6 +365,9 @@ class Serving:
             raise Unavailable(f"r{choice.release} is not loaded on this replica", code="not_loaded")
         if handle.inline is not None:
             started = perf_counter_ns()
+            if not handle.mark:
+                handle.mark = self._last_asked.mark(handle.release)
+            self._note[0] = handle.mark
             try:
                 outputs = handle.inline.predict(request.columns)
             except Exception as error:  # a model may raise anything; it becomes one kind of failure
@@ -369,6 +375,8 @@ class Serving:
                 code = error.code if isinstance(error, ModelFailure) else "model_raised"
                 raise ModelFailure(f"r{choice.release} raised {type(error).__name__}: {error}",
                                    code=code) from error  # fmt: skip
+            finally:
+                self._note[0] = 0
             micros = (perf_counter_ns() - started) // 1000
             return Answer(choice, outputs, micros, violated=handle.violated())
         return await self._remote(live, handle, choice, request)
@@ -524,7 +532,10 @@ class Serving:
         handle = live.handles[live.plan.outside.release]
         live.recorder.count("shadow.asked_again")
         if handle.inline is not None:
-            done(handle.inline.predict(request.columns), 0, None, False)  # noqa: FBT003
+            self._note[0] = handle.mark  # it has just answered this request
+            again = handle.inline.predict(request.columns)
+            self._note[0] = 0
+            done(again, 0, None, False)  # noqa: FBT003
         else:
             handle.remotes[0].submit(request.columns, done, live.deadlines.by_rows(request.rows))
 

@@ -28,8 +28,9 @@ from kedge.core.errors import KedgeError, Refused, Stale, Unavailable
 from kedge.core.holding import PRODUCTION_COPIES, needs
 from kedge.core.values import ActorKind, Placement, State
 from kedge.engine.control import SILENT_S
+from kedge.engine.last_asked import path_of, read_last_asked
 from kedge.engine.models import socket_of
-from kedge.engine.pins import HostDisk, Pin
+from kedge.engine.pins import Apart, HostDisk, Pin
 from kedge.engine.process_faults import Net, ProcessFaults
 from kedge.engine.relief import Predecessor, Process, Relief, process_of
 from kedge.files import keep_folder
@@ -85,6 +86,10 @@ class Spare:
         """Let all go."""
         while self._held:
             os.close(self._held.pop())
+
+
+class WorkerHung(Exception):
+    """The kernel ended a worker whose serving loop stood still."""
 
 
 class Child:
@@ -363,6 +368,8 @@ class Supervisor:
             log.warning(
                 "supervisor.died", child=child.name, code=process.returncode, deaths=child.deaths
             )
+            if child.fds and process.returncode == -signal.SIGALRM:
+                self._net.run(f"supervisor.move.{child.name}", partial(self._move_hung, child.name))
             self._forget(process.pid)
         elif process is not None and now - child.started_at > STEADY_S:
             self._faults.clear(place)
@@ -378,6 +385,22 @@ class Supervisor:
         child.log.bound()
         if child.log_fault is not None:
             raise child.log_fault
+
+    def _move_hung(self, worker: str) -> None:
+        """Have the release that a hung worker was asking run in a process on this host."""
+        asked = read_last_asked(path_of(self._run_dir, worker))
+        what = "no model was being asked" if asked is None else f"{asked[0]} r{asked[1]} was asked"
+        log.error("worker.hung", worker=worker, told=what)
+        self._faults.note(f"{worker}.loop", WorkerHung(f"its serving loop stood still: {what}"))
+        self._faults.clear(f"{worker}.loop")  # the worker is gone; its count stays
+        if asked is None or asked[0] not in self._book.states:
+            return
+        try:
+            self._disk.set_apart(Apart(endpoint=asked[0], release=asked[1], code="hung",
+                                       why=f"the serving loop of {worker} stood still in it",
+                                       at=self._clock.now()))  # fmt: skip
+        except OSError as error:
+            self._faults.note("supervisor.set_apart", error)
 
     def _forget(self, pid: int) -> None:
         """Remove the row of a child that this supervisor saw die: a worker's, or control's."""

@@ -25,6 +25,7 @@ from kedge.engine.replica import Replica
 from kedge.files import Door, connect_to
 from kedge.gateway.app import Gateway
 from kedge.gateway.http.server import Server
+from kedge.gateway.watchdog import watched_loop
 
 log = structlog.get_logger("kedge.worker")
 
@@ -81,7 +82,8 @@ def serve(
         gc.freeze()
         if not server.should_exit:
             handoff.start()
-            await server.serve(sockets=[listener])
+            async with watched_loop():
+                await server.serve(sockets=[listener])
         replica.stop()
         thread.join(5)
 
