@@ -22,7 +22,7 @@ from kedge.core.guards import promised
 from kedge.core.release import apply, decide
 from kedge.core.values import Field, ModelVersion, Placement, Policy, Refusal, Release, State
 from kedge.engine.control import SILENT_S, Probe, replicas
-from kedge.engine.custom import function_of
+from kedge.engine.custom import check_function
 from kedge.engine.filing import newest_finding
 from kedge.engine.pins import HostDisk
 from kedge.engine.status import describe
@@ -85,7 +85,7 @@ def apply_policies(place: Workplace, settings: Settings) -> dict[str, list[str]]
         if digest == state.policy_digest:
             continue
         if policy.output.function is not None:
-            function_of(policy.output)
+            check_function(policy.output)
         diff = tuple(difference(*_as_shown(state, policy)))
         at = place.clock.now()
         events = decide(state, Configure(policy=policy, digest=digest, diff=diff), at)

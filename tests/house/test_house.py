@@ -46,7 +46,7 @@ BROAD_EXCEPT = {
     "datasets.py": "a transformation may raise anything at work; it becomes one refusal",
     "featuring.py": "somebody's features file may raise anything; it becomes one refusal",
     "independence.py": ANYTHING,
-    "engine/custom.py": "somebody's own comparison may raise anything; it becomes a disagreement",
+    "engine/custom.py": "somebody's own comparison may raise anything; it becomes a pair that is not compared",
     "engine/models.py": ANYTHING,
     "engine/process_faults.py": "the net of every loop: the fault is published and logged",
     "engine/readiness.py": "the supervisor of a thread: the fault is logged, and control goes on",

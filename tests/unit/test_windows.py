@@ -410,31 +410,6 @@ def test_productions_second_answer_is_its_noise_and_nobodys_evidence() -> None:
     assert (found.mirrored, found.agreement, found.exposed) == (0, {}, {})
 
 
-def near(ours: dict[str, Any], theirs: dict[str, Any]) -> list[bool]:
-    """Somebody's own comparison."""
-    return [abs(a - b) < 0.3 for a, b in zip(ours["p"], theirs["p"], strict=True)]
-
-
-def broken(_: dict[str, Any], __: dict[str, Any]) -> list[bool]:
-    raise RuntimeError("somebody's code")
-
-
-def short(_: dict[str, Any], __: dict[str, Any]) -> list[bool]:
-    return []
-
-
-@pytest.mark.parametrize(
-    "function, agreeing", [("near", 1), ("broken", 0), ("short", 0), ("absent", 0)]
-)
-def test_somebodys_own_comparison_decides_and_its_faults_are_disagreements(
-    function: str, agreeing: int
-) -> None:
-    output = Output(kind="custom", function=f"{__name__}:{function}")
-    state = State(**{**_fields(STATE), "policy": Policy(output=output)})
-    found = counted(Counter("w0", state), pair(0.4, 0.6), pair(0.1, 0.9), paired=True)
-    assert (found.agreement[""].pairs, found.agreement[""].agreeing) == (2, agreeing)
-
-
 # ---------------------------------------------------------------- against plain counting
 
 ASKED = st.lists(

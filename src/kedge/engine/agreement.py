@@ -12,7 +12,7 @@ import numpy as np
 
 from kedge.core.evidence.answers import Target, spelled, target, truth
 from kedge.core.values import Dtype, Field, Output
-from kedge.engine.custom import Agree, Custom
+from kedge.engine.custom import Agree
 
 if TYPE_CHECKING:
     from kedge.ports import Columns
@@ -261,10 +261,7 @@ def _alike(one: Any, other: Any, tolerance: float) -> bool:
 
 
 def judge_of(output: Output) -> Agree:
-    """How the rows of two answers are compared, in the endpoint's own sense."""
-    if output.kind == "custom":
-        return Custom(output)
-
+    """How the rows of two answers are compared, in the endpoint's own sense; not of kind "custom"."""
     if output.kind == "exact" and output.score is None:
         return lambda ours, theirs, rows: [
             same_row(output, ours, theirs, row) for row in range(rows)

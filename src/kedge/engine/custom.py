@@ -1,73 +1,284 @@
-"""Somebody's own sense of when two answers say the same: a function that the policy names.
+"""Custom comparison: whether two answers say the same, as a function that the policy names says it.
 
-It runs beside the counting, once a second, and never on the way of a request. What it raises, or
-says in another shape, is a disagreement: a broken comparison may not look like a good candidate.
+The function is other people's code. It runs in a child of its own, never in a worker: it may hold the
+interpreter, exit, print or eat memory there. What the child does not answer within its time is not
+compared, which is counted, and is neither an agreement nor a disagreement.
 """
 
 from __future__ import annotations
 
+import ctypes
+import os
+import pickle
+import resource
+import signal
+import socket
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import import_module
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import structlog
 
 from kedge.core.errors import BadConfig
 from kedge.core.values import Output
+from kedge.interpreter import module_command, safe_environment
 
 if TYPE_CHECKING:
     from kedge.ports import Columns
 
 log = structlog.get_logger("kedge.custom")
 
-Agree = Callable[["Columns", "Columns", int], Sequence[bool]]
-"""(production's answer, the other one, rows) to whether each row says the same."""
+Agree = Callable[["Columns", "Columns", int], Sequence[bool | None]]
+"""(production's answer, the other one, rows) to whether each row says the same; None: not compared."""
+Pair = tuple["Columns", "Columns", int]
+
+START_S = 30.0
+"""For importing the function's module; nothing waits for it but `kedge apply`."""
+ANSWER_S = 2.0
+"""For some dozens of pairs, of which one takes a fraction of a millisecond. The recording waits for
+it, and is a fault when it has not written for 5 s."""
+BACKOFF_S = (1.0, 5.0, 15.0, 60.0)
+"""Before the next child, after as many that failed in a row."""
+MEMORY_BYTES = 1 << 30
+"""A batch of pairs is some megabytes; the rest is for the libraries that a function imports."""
+LONGEST_FRAME = 16 << 20
+PR_SET_PDEATHSIG = 1
 
 
-def function_of(output: Output) -> Callable[..., Any]:
-    """The function that an output of kind "custom" names.
+class _Said(msgspec.Struct):
+    """What the child says: ready, the answers to a batch, or a fault."""
+
+    ready: bool = False
+    same: list[list[bool] | None] | None = None
+    fault: str = ""
+
+
+def check_function(output: Output) -> None:
+    """Raise if the function that an output of kind "custom" names cannot be used.
 
     Raises:
-        BadConfig: it cannot be imported, or is no function.
+        BadConfig: it cannot be imported, is no function, or its module does not load in time.
     """
-    module, _, name = (output.function or "").partition(":")
+    compare = Custom(output, logs=False)  # a command says it itself
     try:
-        found = getattr(import_module(module), name)
-    except Exception as error:  # importing runs somebody's code, which may raise anything
+        fault = compare.wait(START_S)
+    finally:
+        compare.close()
+    if fault:
         raise BadConfig(
-            [
-                f"output.function: {output.function} cannot be imported: {type(error).__name__}: {error}"
-            ],
-            hint="MODULE:NAME of a function that kedge's own Python can import; PYTHONPATH adds a folder",
-        ) from error
-    if not callable(found):
-        raise BadConfig([f"output.function: {output.function} is no function"],
-                        hint="it is called with two answers, and gives one bool a row")  # fmt: skip
-    return found  # type: ignore[no-any-return]
+            [f"output.function: {output.function} cannot be imported: {fault}"],
+            hint="MODULE:NAME of a function that kedge's own Python can import; PYTHONPATH adds a folder. "
+            "It is called with two answers, and gives one bool a row",
+        )
 
 
 class Custom:
-    """The function, with its faults told once."""
+    """The function, in a child that is started again after it failed; used by one thread."""
 
-    def __init__(self, output: Output) -> None:
-        self._output = output
-        self._function: Callable[..., Any] | None = None
-        self._told = False
+    def __init__(self, output: Output, *, logs: bool = True) -> None:
+        self._logs = logs
+        self._function = output.function or ""
+        self._child: subprocess.Popen[bytes] | None = None
+        self._line: socket.socket | None = None
+        self._ready = False
+        self._started_at = 0.0
+        self._retry_at = 0.0
+        self._failures = 0
+        self._fault = ""
 
-    def __call__(self, ours: Columns, theirs: Columns, rows: int) -> Sequence[bool]:
-        """Whether each row says the same."""
+    def __del__(self) -> None:
+        self.close()
+
+    def __call__(self, ours: Columns, theirs: Columns, rows: int) -> Sequence[bool | None]:
+        """Return whether each row says the same."""
+        return self.compare([(ours, theirs, rows)])[0]
+
+    def compare(self, pairs: Sequence[Pair]) -> list[Sequence[bool | None]]:
+        """Return for each pair whether each of its rows says the same; None where it is not compared."""
+        said = self._ask(pairs) if pairs and self._starts() else None
+        same = said.same if said is not None and said.same is not None else []
+        found: list[Sequence[bool | None]] = []
+        for (_, _, rows), each in zip(
+            pairs, [*same, *[None] * (len(pairs) - len(same))], strict=False
+        ):
+            found.append(each if each is not None and len(each) == rows else [None] * rows)
+        return found
+
+    def wait(self, patience_s: float) -> str:
+        """Wait until the child is ready. Returns its fault; empty when it is."""
+        until = monotonic() + patience_s
+        while not self._starts() and self._child is not None and monotonic() < until:
+            with suppress(subprocess.TimeoutExpired):
+                self._child.wait(0.02)
+        return "" if self._ready else self._fault or f"it took longer than {patience_s:g} s"
+
+    def close(self) -> None:
+        """End the child."""
+        if self._line is not None:
+            self._line.close()
+        if self._child is not None:
+            with suppress(ProcessLookupError):
+                self._child.kill()
+            with suppress(subprocess.TimeoutExpired):
+                self._child.wait(1.0)
+        self._child = self._line = None
+        self._ready = False
+
+    # ------------------------------------------------------------ the child, from outside
+
+    def _starts(self) -> bool:
+        """Start the child where it is due. Returns whether it is ready; never waits."""
+        if self._ready:
+            return True
+        now = monotonic()
+        if self._child is None:
+            if now >= self._retry_at:
+                self._start(now)
+            return False
+        if self._line is None:
+            return False
         try:
-            if self._function is None:
-                self._function = function_of(self._output)
-            found = [bool(one) for one in self._function(ours, theirs)]
-        except Exception as error:  # noqa: BLE001 - somebody's code may raise anything
-            return self._none(rows, f"{type(error).__name__}: {error}")
-        return (
-            found if len(found) == rows else self._none(rows, f"gave {len(found)} for {rows} rows")
-        )
+            said = _hear(self._line, 0.001)
+        except TimeoutError:
+            if now - self._started_at > START_S:
+                self._failed(f"its module took longer than {START_S:g} s to load")
+        except (OSError, EOFError, msgspec.MsgspecError) as error:
+            self._failed(str(error) or "its process ended while it was loaded")
+        else:
+            self._ready = said.ready
+            if not said.ready:
+                self._failed(said.fault)
+        return self._ready
 
-    def _none(self, rows: int, fault: str) -> Sequence[bool]:
-        if not self._told:
-            log.warning("custom.failed", function=self._output.function, fault=fault)
-        self._told = True
-        return [False] * rows
+    def _start(self, now: float) -> None:
+        mine, theirs = socket.socketpair()
+        try:
+            environment = safe_environment(
+                {name: value for name, value in os.environ.items() if not name.startswith("KEDGE_")}
+            )
+            self._child = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+                module_command("kedge.engine.custom", str(theirs.fileno()), self._function, str(os.getpid())),
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),), start_new_session=True, env=environment,
+            )  # fmt: skip
+        except OSError as error:
+            mine.close()
+            self._failed(str(error))
+            return
+        finally:
+            theirs.close()
+        self._line, self._started_at = mine, now
+
+    def _ask(self, pairs: Sequence[Pair]) -> _Said | None:
+        assert self._line is not None
+        until = monotonic() + ANSWER_S
+        try:
+            self._line.settimeout(ANSWER_S)
+            _send(
+                self._line, pickle.dumps([(dict(ours), dict(theirs)) for ours, theirs, _ in pairs])
+            )
+            said = _hear(self._line, max(until - monotonic(), 0.001))
+        except TimeoutError:
+            self._failed(f"it did not answer within {ANSWER_S:g} s")
+            return None
+        except (OSError, EOFError, msgspec.MsgspecError, pickle.PicklingError) as error:
+            self._failed(str(error) or "its process ended")
+            return None
+        if said.fault:
+            self._tell(said.fault)
+        else:
+            self._failures = 0
+        return said
+
+    def _failed(self, fault: str) -> None:
+        """Kill the child; the next one is started after a while."""
+        self._tell(fault)
+        self.close()
+        self._retry_at = monotonic() + BACKOFF_S[min(self._failures, len(BACKOFF_S) - 1)]
+        self._failures += 1
+
+    def _tell(self, fault: str) -> None:
+        if self._logs and fault != self._fault:
+            log.warning("custom.failed", function=self._function, fault=fault)
+        self._fault = fault
+
+
+def _send(line: socket.socket, raw: bytes) -> None:
+    line.sendall(len(raw).to_bytes(8) + raw)
+
+
+def _hear(line: socket.socket, patience_s: float) -> _Said:
+    """Return what the child says next.
+
+    Raises:
+        TimeoutError: it says nothing in time.
+        EOFError: it hung up, or says too much.
+    """
+    line.settimeout(patience_s)
+    size = int.from_bytes(line.recv(8, socket.MSG_WAITALL))
+    if not 0 < size <= LONGEST_FRAME:
+        raise EOFError("its process ended")
+    until, raw = monotonic() + max(patience_s, 0.1), bytearray()
+    while len(raw) < size:
+        line.settimeout(max(until - monotonic(), 0.001))
+        more = line.recv(min(size - len(raw), 1 << 20))
+        if not more:
+            raise EOFError("its process ended")
+        raw += more
+    return msgspec.json.decode(bytes(raw), type=_Said)
+
+
+# ---------------------------------------------------------------- in the child
+
+
+def function_of(named: str) -> Callable[..., Any]:
+    """Return the function that MODULE:NAME names. Raises whatever importing it raises."""
+    module, _, name = named.partition(":")
+    found = getattr(import_module(module), name)
+    if not callable(found):
+        raise TypeError(f"{named} is no function")
+    return found  # type: ignore[no-any-return]
+
+
+def _same(function: Callable[..., Any], pairs: list[tuple[Columns, Columns]]) -> _Said:
+    said = _Said(same=[])
+    assert said.same is not None
+    for ours, theirs in pairs:
+        try:
+            said.same.append([bool(one) for one in function(ours, theirs)])
+        except BaseException as error:  # noqa: BLE001 - other people's code may even exit
+            said.same.append(None)
+            said.fault = f"{type(error).__name__}: {error}"[:500]
+    return said
+
+
+def main(words: Sequence[str]) -> int:
+    """Answer batches of pairs until the worker hangs up."""
+    line = socket.socket(fileno=int(words[0]))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with suppress(AttributeError):  # no Linux
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != int(words[2]):
+        return 1
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    try:
+        function = function_of(words[1])
+    except BaseException as error:  # noqa: BLE001 - importing runs other people's code
+        _send(line, msgspec.json.encode(_Said(fault=f"{type(error).__name__}: {error}"[:500])))
+        return 1
+    _send(line, msgspec.json.encode(_Said(ready=True)))
+    with line.makefile("rb") as asked:
+        while head := asked.read(8):
+            pairs = pickle.loads(asked.read(int.from_bytes(head)))  # noqa: S301 - of our own worker
+            _send(line, msgspec.json.encode(_same(function, pairs)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -194,6 +194,9 @@ class Recording:
             lost = streak = broken = 0
             conduct = QUIET
             self._waiting.append(window)
+            if counter.uncompared:
+                recorder.count("shadow.not_compared", counter.uncompared)
+                counter.uncompared = 0
             rows += more
 
     def _counter(self, state: State, recorder: Recorder) -> tuple[Counter, Bounds]:

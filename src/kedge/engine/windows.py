@@ -43,7 +43,7 @@ from kedge.core.windows import (
     Window,
 )
 from kedge.engine.agreement import NUMBERS, Sayings, bin_of, judge_of, same_rows
-from kedge.engine.custom import Agree
+from kedge.engine.custom import Agree, Custom, Pair
 from kedge.engine.predictions import Predictions
 from kedge.engine.seen import Part, Seen
 from kedge.engine.segments import Names, Segments
@@ -100,7 +100,10 @@ class Counter:
             self._output.kind == "exact" and self._output.score is None
         )
         """Whether all outputs are compared, and not one score or decision."""
-        self._agrees: Agree = judge_of(self._output)
+        self._custom = Custom(self._output) if self._output.kind == "custom" else None
+        self._agrees: Agree = self._custom or judge_of(self._output)
+        self.uncompared = 0
+        """Rows of pairs that the policy's own function was not heard on: neither alike nor not."""
         self._prices = tuple(self._price(release) for release in (state.production, state.compared))
         self._dearer = "cost" in state.policy.guardrails
         self._segments = Segments(state.policy.segments)
@@ -195,7 +198,9 @@ class Counter:
             return seen
         for one in seen:
             if one.again and one.ours is not None and one.theirs is not None:
-                same = self._agrees(one.ours, one.theirs, one.request.rows)
+                answers = self._agrees(one.ours, one.theirs, one.request.rows)
+                same = [alike for alike in answers if alike is not None]
+                self.uncompared += len(answers) - len(same)
                 draft.noise[0] += len(same)
                 draft.noise[1] += sum(same)
         return [one for one in seen if not one.again]
@@ -379,13 +384,19 @@ class Counter:
             for one, other, was in zip(part.ours, part.theirs, asked, strict=True)
         ]
         whole = self._alike(part, there) if self._whole else None
-        alike = same_rows(self._output, ours, theirs) if whole is None else whole
+        alike: list[bool] = (
+            same_rows(self._output, ours, theirs) if whole is None else list(map(bool, whole))
+        )
         silent = [was and not both for was, both in zip(asked, there, strict=True)]
         if any(silent):
             found = draft.pairs.setdefault(MISSING, [])
             found += compress(part.segments, part.by_row(silent))
         said_so = zip(alike, ours.yes, theirs.yes, strict=True)
         compared = part.by_row(there)
+        if whole is not None and None in whole:
+            known = [same is not None for same in whole]
+            self.uncompared += sum(compared) - sum(compress(compared, known))
+            compared = [was and is_known for was, is_known in zip(compared, known, strict=True)]
         for key, names in compress(zip(said_so, part.segments, strict=True), compared):
             draft.pairs.setdefault(key, []).append(names)
         scores = zip(ours.scores, theirs.scores, alike, strict=True)
@@ -402,15 +413,21 @@ class Counter:
                 _examples(part, compared, alike, ours, theirs), EXAMPLES - len(draft.examples)
             )
 
-    def _alike(self, part: Part, there: Sequence[bool]) -> list[bool]:
-        """By row whether the whole answers are alike, as somebody's own comparison says."""
-        alike: list[bool] = []
+    def _alike(self, part: Part, there: Sequence[bool]) -> list[bool | None]:
+        """Return by row whether the whole answers are alike; None where they are not compared."""
+        pairs: list[Pair] = [
+            (one.ours, one.theirs, one.request.rows)
+            for one, both in zip(part.seen, there, strict=True)
+            if both and one.ours is not None and one.theirs is not None
+        ]
+        said = iter(
+            self._custom.compare(pairs)
+            if self._custom is not None
+            else [self._agrees(*pair) for pair in pairs]
+        )
+        alike: list[bool | None] = []
         for one, both in zip(part.seen, there, strict=True):
-            rows = one.request.rows
-            if both and one.ours is not None and one.theirs is not None:
-                alike += map(bool, self._agrees(one.ours, one.theirs, rows))
-            else:
-                alike += [False] * rows
+            alike += next(said) if both else [False] * one.request.rows
         return alike
 
 
