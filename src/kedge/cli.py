@@ -151,7 +151,12 @@ def _start(
     from kedge.settings import check_server
     from kedge.verbs import ensure_ledger
 
-    changes = {k: v for k, v in {"port": port, "workers": workers}.items() if v is not None}
+    tokens = context.settings.server.tester_token_file
+    changes = {
+        "port": port, "workers": workers,
+        "tester_token_file": tokens and str((context.config.parent / tokens).absolute()),
+    }  # fmt: skip
+    changes = {name: value for name, value in changes.items() if value is not None}
     server = msgspec.structs.replace(context.settings.server, **changes)
     check_server(server)
     if trial is not None:

@@ -50,6 +50,9 @@ from kedge.enrol import Loaders
 from kedge.gateway.admin import Admin
 from kedge.gateway.app import Gateway
 from kedge.gateway.decode import Contract
+from kedge.gateway.http.connections import Connections, http_limits, raise_open_files
+from kedge.gateway.http.peers import Peers
+from kedge.gateway.http.testers import SECRET, Testers, make_secret, read_tokens
 from kedge.gateway.infer import Bounds
 from kedge.gateway.worker import Handoff, serve, take_over
 from kedge.interpreter import kedge_command, safe_environment
@@ -62,7 +65,7 @@ from kedge.runtime.outcomes import OutcomesJoiner
 from kedge.runtime.paths import choose_folder, find_doors, remove_folder, sweep
 from kedge.runtime.presence import Presence
 from kedge.runtime.restart import ASK, PROTOCOL, Handover, Restart, Standing, obey, reap
-from kedge.settings import Alerts, Server, is_loopback
+from kedge.settings import ANYONE, Alerts, Server, is_loopback
 from kedge.web import server as web
 from kedge.wiring import Workplace, host_name
 
@@ -81,6 +84,7 @@ def run_worker(
     server: Server, online: Online, *, slot: str, fd: int, run_dir: Path, state_dir: Path
 ) -> None:
     """Be one gateway worker. Returns when it was told to stop."""
+    raise_open_files()
     listener = socket.socket(fileno=fd)
     place = Workplace(state_dir, patience_s=0.2)
     host, port = listener.getsockname()[:2]
@@ -116,13 +120,20 @@ def run_worker(
         recording=Recording(member.name, windows=place.windows, evidence=place.evidence,
                             spool=spooled, lives=serving.lives, clock=place.clock),
     )  # fmt: skip
+    anyone = server.entity_from == ANYONE
+    peers = Peers(server.trusted_peers, None if anyone else server.entity_from)
+    body = int(server.max_body_mb * 2**20)
+    tokens = [Path(server.tester_token_file)] if server.tester_token_file else []
     bounds = Bounds(
-        body=int(server.max_body_mb * 2**20), requests=server.max_in_flight, body_s=30.0
-    )
-    gateway = Gateway(serving, bounds, ready=lambda: bool(serving.lives()))
+        body=body, requests=server.max_in_flight, testers=Testers(state_dir / SECRET, *tokens),
+        peers=peers,
+    )  # fmt: skip
+    connections = Connections(http_limits(body), peers=peers, count=faults.limit)
+    gateway = Gateway(serving, bounds, ready=lambda: bool(serving.lives()), count=faults.limit)
     try:
         serve(
             gateway,
+            connections,
             replica,
             listener,
             drain_s=server.drain_s,
@@ -207,7 +218,11 @@ def run_supervisor(
     """
     log_to_stderr()
     refuse_open_bind(server.host, "server.host")
+    raise_open_files()
     place = Workplace(state_dir, patience_s=1.0, actor=ActorKind.SUPERVISOR)
+    if server.tester_token_file:
+        read_tokens(Path(server.tester_token_file))
+    make_secret(state_dir)
     place.disk.pins_dir.mkdir(parents=True, exist_ok=True)
     with one_supervisor(state_dir, handed.lock if handed else None) as lock:
         image = handed.image if handed else 0

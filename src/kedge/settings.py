@@ -13,6 +13,7 @@ import re
 import subprocess
 import tomllib
 from collections.abc import Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -26,6 +27,8 @@ from kedge.core.values import NOBODY, Field, Output, Policy, Value
 
 CONFIG_NAME = "kedge.toml"
 STATE_DIR = ".kedge"
+ANYONE = "anyone"
+"""`entity_from` without a restriction."""
 ONLINE_DIR = "online"
 """Within the state directory: what is looked up by key."""
 
@@ -46,6 +49,12 @@ class Server(Value, frozen=True):
     """How long a gateway that cannot hear from the ledger gives a candidate its share."""
     drain_s: float = 1.0
     """How long a stopping worker goes on answering on open connections; what it accepted is answered after that."""
+    trusted_peers: tuple[str, ...] = ()
+    """Proxies of ours, as addresses or CIDR ranges: what they forward for counts as the caller."""
+    entity_from: Literal["anyone"] | tuple[str, ...] = "anyone"
+    """Which addresses may send `kedge-entity`; a list of addresses or CIDR ranges restricts it."""
+    tester_token_file: str | None = None
+    """Tokens of testers, one a line, beside kedge.toml unless absolute; its mode must be 0600."""
 
     @property
     def loopback(self) -> bool:
@@ -310,6 +319,18 @@ def _judge_server(server: Server, faults: list[str]) -> None:
         for name, bound in least.items()
         if getattr(server, name) < bound
     )
+    _judge_peers(server, faults)
+
+
+def _judge_peers(server: Server, faults: list[str]) -> None:
+    """Addresses and ranges must be readable before a worker needs them."""
+    entity_from = () if server.entity_from == ANYONE else server.entity_from
+    for name, listed in (("trusted_peers", server.trusted_peers), ("entity_from", entity_from)):
+        for text in listed:
+            try:
+                ip_network(text, strict=False)
+            except ValueError:
+                faults.append(f"server.{name}: must be addresses such as 10.0.0.0/8; got {text!r}")
 
 
 def _judge_online(online: OnlineStore, faults: list[str]) -> None:

@@ -26,6 +26,7 @@ from kedge.engine.custom import check_function
 from kedge.engine.filing import newest_finding
 from kedge.engine.pins import HostDisk
 from kedge.engine.status import describe
+from kedge.gateway.http.testers import make_secret, read_secret
 from kedge.independence import release_mark
 from kedge.ports import Bundle, Member, Note, Proof
 from kedge.settings import Settings
@@ -59,6 +60,7 @@ def create_workplace(state_dir: Path) -> bool:
         if error.code != "ledger_exists":
             raise
         return False
+    make_secret(state_dir)
     return True
 
 
@@ -296,6 +298,7 @@ def inline_fault(proof: Proof, *, transformed: bool) -> str:
 
 def probe(place: Workplace) -> Probe:
     """Asks a replica's gateway one marked golden row: which release answers now?"""
+    token = read_secret(place.state_dir)
 
     def ask(member: Member, endpoint: str, epoch: int) -> int | None:
         state = place.ledger.read().states[endpoint]
@@ -304,7 +307,7 @@ def probe(place: Workplace) -> Probe:
             return None
         deadline = time.monotonic() + PROBE_TIMEOUT_S
         while time.monotonic() < deadline:
-            number, at = _post(member.address, endpoint, body)
+            number, at = _post(member.address, endpoint, body, token)
             if number is None or at >= epoch:
                 return number
         return None
@@ -316,8 +319,9 @@ def ask_release(place: Workplace, endpoint: str, number: int) -> bool:
     """Whether a gateway answers a marked golden row from this release, asked for by its number."""
     state = place.ledger.read().states[endpoint]
     body = _golden_row(place, state, number)
+    token, asked = read_secret(place.state_dir), {"kedge-release": f"r{number}"}
     return body is not None and any(
-        _post(member.address, endpoint, body, {"kedge-release": f"r{number}"})[0] == number
+        _post(member.address, endpoint, body, token, asked)[0] == number
         for member in replicas(place.roster.members())
     )
 
@@ -353,7 +357,7 @@ def _first_row(state: State, inputs: dict[str, list[Any]]) -> list[dict[str, Any
 
 
 def _post(
-    address: str, endpoint: str, body: bytes, more: dict[str, str] | None = None
+    address: str, endpoint: str, body: bytes, token: str, more: dict[str, str] | None = None
 ) -> tuple[int | None, int]:  # fmt: skip
     """The release that answered, and its epoch; None when nobody did."""
     host, _, port = address.rpartition(":")
@@ -361,7 +365,8 @@ def _post(
         host = "127.0.0.1"
     connection = http.client.HTTPConnection(host, int(port), timeout=PROBE_TIMEOUT_S)
     try:
-        headers = {"content-type": "application/json", "kedge-probe": "1", **(more or {})}
+        headers = {"content-type": "application/json", "authorization": f"Bearer {token}",
+                   "kedge-probe": "1", **(more or {})}  # fmt: skip
         connection.request("POST", f"/v2/models/{endpoint}/infer", body, headers)
         answer = connection.getresponse()
         answer.read()

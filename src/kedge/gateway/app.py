@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from importlib.metadata import version as distribution_version
 from typing import Any
 
@@ -22,6 +24,13 @@ STATUS: dict[str, int] = {
     # by code, first; a code that is not here takes its class's
     "body_too_large": 413,
     "body_too_slow": 408,
+    "head_too_slow": 408,
+    "head_too_large": 431,
+    "too_many_headers": 431,
+    "peer_busy": 429,
+    "token_missing": 401,
+    "token_refused": 403,
+    "entity_refused": 403,
     "too_many_rows": 413,
     "release_not_live": 404,
     "unknown_endpoint": 404,
@@ -39,6 +48,8 @@ CLASS_STATUS: dict[type[KedgeError], int] = {
 }
 STOPPED = "the worker stops"
 """Why a request was cancelled at the end of a drain."""
+BOUNDS = ("queue_full", "id_too_long", "entity_too_long", "too_many_rows", "too_many_values")
+"""Refusals of a bound that is checked in the app; `kedge status` shows how many there were."""
 PATHS_KEPT = 1024
 """Parsed paths kept; a scanner that asks for more only parses again."""
 
@@ -84,10 +95,14 @@ def parse_path(path: str) -> Route:
 class Gateway:
     """The ASGI app of one worker."""
 
-    def __init__(self, serving: Serving, bounds: Bounds, ready: Callable[[], bool]) -> None:
+    def __init__(
+        self, serving: Serving, bounds: Bounds, ready: Callable[[], bool],
+        count: Callable[[str], None] = lambda bound: None,
+    ) -> None:  # fmt: skip
         self._serving = serving
         self._bounds = bounds
         self._ready = ready
+        self._count = count
         self._routes: dict[str, Route] = {}
         self.draining = False
         """Set when the worker is about to stop: answers then ask callers to hang up."""
@@ -109,7 +124,7 @@ class Gateway:
                 if scope["method"] != "POST":
                     raise BadRequest("infer is a POST", code="wrong_method")
                 live = self._live(route.endpoint)
-                await infer(self._serving, self._bounds, live, scope["headers"], receive, send,
+                await infer(self._serving, self._bounds, live, scope, receive, send,
                             route.version, self.draining)  # fmt: skip
                 return
             await self._answer(send, *self._look_up(route))
@@ -138,10 +153,39 @@ class Gateway:
                              hint=f"served are: {known or 'none yet'}")  # fmt: skip
         return live
 
+    def refusing(self, error: KedgeError) -> Callable[[Any, Any, Any], Awaitable[None]]:
+        """Return an app that answers any request with an error that the connection's bounds found."""
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG001 - ASGI's
+            live = None
+            with contextlib.suppress(BadRequest):
+                live = self._serving.live(parse_path(scope["path"]).endpoint)
+            await self._refuse(send, live, error)
+
+        return app
+
+    def refusal(self, error: KedgeError) -> bytes:
+        """Return a whole answer to what is no request yet."""
+        status, body, extra = self._told(error)
+        raw = msgspec.json.encode(body)
+        head = [
+            b"HTTP/1.1 %d %s" % (status, HTTPStatus(status).phrase.encode()),
+            b"content-type: application/json",
+            b"content-length: %d" % len(raw),
+            *(b"%s: %s" % pair for pair in extra),
+        ]
+        return b"\r\n".join([*head, b"", raw])
+
     async def _refuse(self, send: Any, live: Live | None, error: KedgeError) -> None:
         # A model's failure is counted as an error where it happens: nobody refused anything.
         if live is not None and not isinstance(error, ModelFailure):
             live.recorder.count(f"refused.{error.code}")
+        if error.code in BOUNDS:
+            self._count(error.code)
+        await self._answer(send, *self._told(error))
+
+    def _told(self, error: KedgeError) -> tuple[int, dict[str, object], Headers]:
+        """The status, the body and further headers of an answer to an error."""
         body: dict[str, object] = {"error": str(error), "code": error.code}
         if error.hint:
             body["hint"] = error.hint
@@ -151,9 +195,11 @@ class Gateway:
         extra: Headers = [(b"retry-after", b"1")] if error.retryable else []
         if status == 405:
             extra.append((b"allow", b"POST"))
+        if status == 401:
+            extra.append((b"www-authenticate", b"Bearer"))
         if error.details.get(UNREAD) and not self.draining:
             extra.append((b"connection", b"close"))
-        await self._answer(send, status, body, extra)
+        return status, body, extra
 
     async def _answer(
         self, send: Any, status: int, body: object, extra: Headers | None = None

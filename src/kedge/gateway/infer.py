@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from random import getrandbits
 from time import time
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,9 @@ from kedge.core.errors import BadRequest, Overloaded
 from kedge.core.values import BUCKETS
 from kedge.engine.serving import Answer, Live, Request, Serving
 from kedge.gateway.decode import Contract, parse
+from kedge.gateway.http.connections import too_large
+from kedge.gateway.http.peers import Peers
+from kedge.gateway.http.testers import Testers
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,69 +44,39 @@ class InferAnswer(msgspec.Struct, omit_defaults=True):
     id: str = ""
 
 
-DISCARDED = 8
-"""How many times the bound of a body is read and thrown away before the caller is cut off."""
 DIGITS = 18
 """Longest length that is read as a number."""
+NAME_BYTES = 256
+"""Longest id and entity, in bytes of UTF-8: they are kept in memory and in records."""
 UNREAD = "unread"
 """In an error's details: the body was not read to its end, so the connection cannot be kept."""
-
-_SLOW = "the body is slow"
-"""Why the wait for a body was cancelled."""
 
 _encode = msgspec.json.Encoder().encode
 _DATATYPES = {np.dtype(ours): theirs for ours, theirs in OIP_DTYPES.items() if ours != "string"}
 
 
 class Bounds:
-    """What one worker takes at once, and how long it waits for a body."""
+    """What one worker works on at once, and whom it believes."""
 
-    __slots__ = ("_sweeping", "_waiting", "body", "body_s", "in_flight", "requests")
+    __slots__ = ("body", "in_flight", "peers", "requests", "testers")
 
-    def __init__(self, *, body: int, requests: int, body_s: float) -> None:
+    def __init__(
+        self,
+        *,
+        body: int,
+        requests: int,
+        testers: Testers | None = None,
+        peers: Peers | None = None,
+    ) -> None:
         self.body = body
         self.requests = requests
-        self.body_s = body_s
+        self.testers = testers or Testers()
+        self.peers = peers or Peers()
         self.in_flight = 0
-        self._waiting: dict[asyncio.Task[Any], float] = {}
-        self._sweeping = False
-
-    async def first(self, receive: Receive) -> Any:
-        """Receive the first part of a body, nearly always the whole: bounded in time.
-
-        One sweep a second serves all who wait: a timer for each would cost every request ten
-        times as much.
-        """
-        loop, task = asyncio.get_running_loop(), asyncio.current_task()
-        assert task is not None
-        self._waiting[task] = loop.time()
-        if not self._sweeping:
-            self._sweeping = True
-            loop.call_later(min(1.0, self.body_s), self._sweep, loop)
-        try:
-            return await receive()
-        except asyncio.CancelledError as error:
-            if error.args != (_SLOW,):
-                raise  # by somebody else
-            task.uncancel()
-            raise _too_slow(self) from None
-        finally:
-            self._waiting.pop(task, None)
-
-    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Cancel who has waited too long; the first in the dict has waited longest."""
-        began = loop.time() - self.body_s
-        for task, at in list(self._waiting.items()):
-            if at > began:
-                break
-            task.cancel(_SLOW)
-        self._sweeping = bool(self._waiting)
-        if self._sweeping:
-            loop.call_later(min(1.0, self.body_s), self._sweep, loop)
 
 
 async def infer(
-    serving: Serving, bounds: Bounds, live: Live, headers: Headers, receive: Receive, send: Send,
+    serving: Serving, bounds: Bounds, live: Live, scope: Any, receive: Receive, send: Send,
     version: int | None, drain: bool,
 ) -> None:  # fmt: skip
     """Answer one infer call; mirroring and counting come after the answer was sent.
@@ -112,43 +84,44 @@ async def infer(
     Raises:
         BadRequest, Overloaded, ModelFailure: the app's error table turns them into an answer.
     """
-    entity, asked, probe, json_length = _told(headers, version, bounds.body)
-    message = await bounds.first(receive)
-    # Counted from here: a caller who has sent no body yet must not take another's place.
+    entity, asked, probe, json_length = _told(scope, version, bounds)
+    message = await receive()
+    body = message.get("body", b"")
+    if message.get("more_body"):
+        body = await _rest(body, bounds, receive)
+    elif message["type"] == "http.disconnect":
+        return
+    if len(body) > bounds.body:
+        raise too_large(bounds.body)
+    # Counted from here: a caller whose body is not whole must not take another's place.
     if bounds.in_flight >= bounds.requests:
         raise Overloaded(
             f"{bounds.requests} requests are under way in this worker", code="queue_full"
         )
     bounds.in_flight += 1
     try:
-        body = message.get("body", b"")
-        if message.get("more_body"):
-            body = await _rest(body, bounds, receive)
-        elif message["type"] == "http.disconnect":
-            return
-        if len(body) > bounds.body:
-            raise _too_large(bounds.body)
         parsed, binary = parse(body, json_length)
         contract: Contract = live.contract  # type: ignore[assignment]
         columns, rows = contract.columns(parsed, binary)
         if parsed.outputs:
             _check_outputs(live, asked, parsed.outputs)
         request = Request(
-            id=parsed.id or fresh_id(), columns=columns, rows=rows,
-            entity=entity or contract.entity(columns, rows),
+            id=_checked("id", parsed.id) if parsed.id else fresh_id(), columns=columns, rows=rows,
+            entity=entity or _checked("entity", contract.entity(columns, rows)),
             draw=getrandbits(48) % BUCKETS, asked=asked, probe=probe,
         )  # fmt: skip
         answer = await serving.answer(live, request)
         payload = render(live, request, answer, parsed.outputs)
-        head = _head(live, answer)
-        await send({"type": "http.response.start", "status": 200, "headers": [
-            *head, (b"content-length", b"%d" % len(payload)),
-            *(((b"connection", b"close"),) if drain else ()),
-        ]})  # fmt: skip
-        await send({"type": "http.response.body", "body": payload})
-        serving.finish(live, request, answer)
     finally:
+        # Given back before the answer leaves: a caller that does not read takes no other's place.
         bounds.in_flight -= 1
+    head = _head(live, answer)
+    await send({"type": "http.response.start", "status": 200, "headers": [
+        *head, (b"content-length", b"%d" % len(payload)),
+        *(((b"connection", b"close"),) if drain else ()),
+    ]})  # fmt: skip
+    await send({"type": "http.response.body", "body": payload})
+    serving.finish(live, request, answer)
 
 
 def fresh_id() -> str:
@@ -159,27 +132,52 @@ def fresh_id() -> str:
 
 
 def _told(
-    headers: Headers, version: int | None, limit: int
+    scope: Any, version: int | None, bounds: Bounds
 ) -> tuple[str | None, int | None, bool, int | None]:
     """What the headers say: the entity, the release a tester asks for, a probe, the JSON's length."""
     entity, asked, probe, json_length = None, version, False, None
-    for name, value in headers:
+    for name, value in scope["headers"]:
         if name == b"kedge-entity":
-            entity = value.decode("latin-1")
+            entity = _entity(value, scope, bounds.peers)
         elif name == b"kedge-release":
             asked = release_number(value.decode("latin-1"))
         elif name == b"kedge-probe":
             probe = True
-        elif name == b"content-length":
-            if len(value) > DIGITS or (value.isdigit() and int(value) > limit * DISCARDED):
-                raise _too_large(limit, unread=True)
         elif name == b"inference-header-content-length":
             if not value.isdigit() or len(value) > DIGITS:
                 raise BadRequest(
                     "Inference-Header-Content-Length is not a number", code="malformed_body"
                 )
             json_length = int(value)
+    if probe or asked is not None:
+        bounds.testers.check(scope["headers"])
     return entity, asked, probe, json_length
+
+
+def _entity(value: bytes, scope: Any, peers: Peers) -> str:
+    """The entity of the header, when this caller may name one."""
+    if not peers.may_name_entity(scope.get("client")):
+        raise BadRequest(
+            "this caller may not send kedge-entity",
+            code="entity_refused",
+            hint="[server] entity_from in kedge.toml lists who may",
+        )
+    if len(value) > NAME_BYTES:
+        raise _too_long("entity", len(value))
+    return value.decode("latin-1")
+
+
+def _checked(what: str, name: str | None) -> str | None:
+    """A name that came in a body, bounded in bytes; no character takes more than four."""
+    if name is not None and len(name) > NAME_BYTES // 4:
+        size = len(name.encode("utf-8", "surrogatepass"))
+        if size > NAME_BYTES:
+            raise _too_long(what, size)
+    return name
+
+
+def _too_long(what: str, size: int) -> BadRequest:
+    return BadRequest(f"the {what} has {size} bytes (limit {NAME_BYTES})", code=f"{what}_too_long")
 
 
 def release_number(text: str) -> int:
@@ -194,42 +192,19 @@ def release_number(text: str) -> int:
     return int(digits)
 
 
-def _too_large(limit: int, *, unread: bool = False) -> BadRequest:
-    return BadRequest(f"the body is larger than {limit} bytes", code="body_too_large",
-                      hint="[server] max_body_mb in kedge.toml", details={UNREAD: unread})  # fmt: skip
-
-
-def _too_slow(bounds: Bounds) -> BadRequest:
-    return BadRequest(f"the body took longer than {bounds.body_s:g} s", code="body_too_slow",
-                      details={UNREAD: True})  # fmt: skip
-
-
 async def _rest(body: bytes, bounds: Bounds, receive: Receive) -> bytes:
-    """The rest of a body that came in parts: bounded in size and in time.
-
-    What is too large is read on and thrown away: a caller who is still sending when the
-    connection is closed would see a broken pipe and never the answer.
-    """
-    parts, size = [body], len(body)
-    try:
-        async with asyncio.timeout(bounds.body_s):
-            while size <= bounds.body * DISCARDED:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise BadRequest("the caller hung up within its body", code="malformed_body")
-                part = message.get("body", b"")
-                size += len(part)
-                if size > bounds.body:
-                    parts.clear()
-                else:
-                    parts.append(part)
-                if not message.get("more_body"):
-                    if size > bounds.body:
-                        raise _too_large(bounds.body)
-                    return b"".join(parts)
-    except TimeoutError:
-        raise _too_slow(bounds) from None
-    raise _too_large(bounds.body, unread=True)
+    """The rest of a body, from a server that gives it in parts; the worker's own gives it whole."""
+    parts, size, more = [body], len(body), True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise BadRequest("the caller hung up within its body", code="malformed_body")
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > bounds.body:
+            raise too_large(bounds.body, unread=True)
+        more = message.get("more_body", False)
+    return b"".join(parts)
 
 
 def _check_outputs(live: Live, asked: int | None, wanted: list[dict[str, Any]]) -> None:

@@ -14,7 +14,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import structlog
 import uvicorn
@@ -24,6 +26,8 @@ from kedge.engine.relief import RELIEVE
 from kedge.engine.replica import Replica
 from kedge.files import Door, connect_to
 from kedge.gateway.app import Gateway
+from kedge.gateway.http.connections import Connections
+from kedge.gateway.http.protocol import BoundedProtocol
 from kedge.gateway.http.server import Server
 from kedge.gateway.watchdog import watched_loop
 
@@ -44,13 +48,15 @@ waits at most this long for the interpreter, which is less than the network's ow
 
 
 def serve(
-    gateway: Gateway, replica: Replica, listener: socket.socket, *, drain_s: float,
-    handoff: Handoff, on_loop: Callable[[], None], served: Callable[[], Collection[str]],
+    gateway: Gateway, connections: Connections, replica: Replica, listener: socket.socket, *,
+    drain_s: float, handoff: Handoff, on_loop: Callable[[], None],
+    served: Callable[[], Collection[str]],
 ) -> None:  # fmt: skip
     """Serve until a signal says to stop. Blocks.
 
     Args:
         gateway: the app.
+        connections: the bounds of what callers may hold.
         replica: its follower; started and stopped here.
         listener: the shared listening socket.
         drain_s: how long open connections are answered after the signal.
@@ -63,8 +69,14 @@ def serve(
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.setswitchinterval(SWITCH_S)
+    protocol: Any = partial(
+        BoundedProtocol,
+        connections=connections,
+        refusing=gateway.refusing,
+        refusal=gateway.refusal,
+    )
     config = uvicorn.Config(
-        gateway, loop="uvloop", http="httptools", ws="none", lifespan="off", log_config=None,
+        gateway, loop="uvloop", http=protocol, ws="none", lifespan="off", log_config=None,
         access_log=False, server_header=False, proxy_headers=False, date_header=False,
         timeout_keep_alive=KEEP_ALIVE_S,
     )  # fmt: skip

@@ -1,1 +1,1 @@
-"""HTTP at the callers' side."""
+"""The callers' side over HTTP: bounded connections and who is believed."""

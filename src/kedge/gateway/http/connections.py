@@ -1,0 +1,397 @@
+"""Connections: what all callers of one worker may hold at once, and for how long.
+
+A worker is occupied by heads and bodies that are under way, by answers that their callers do not
+read, and by open connections. Each of them is bounded in bytes or in number, and in time. One
+sweep a second serves all of them: a timer for each connection would cost every request more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from kedge.core.errors import BadRequest, KedgeError, Overloaded
+from kedge.gateway.http.peers import Peers
+
+MB = 2**20
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """The bounds of one worker, with their reasons."""
+
+    body: int = 8 * MB
+    """Bytes of one body: the setting `max_body_mb`."""
+    head: int = 32 * 1024
+    """Bytes of one head. Proxies allow 8 to 32 kB, so that no head which passed one is refused."""
+    headers: int = 100
+    """Headers of one request, as most servers have it."""
+    head_s: float = 10.0
+    """From the first byte of a head to its last. A head fits in a few packets."""
+    body_s: float = 30.0
+    """From the head to the last byte of a body."""
+    grace_s: float = 5.0
+    """After it, a body or an answer must move at `rate`: a lost packet may take seconds."""
+    rate: float = 1000.0
+    """Least bytes a second; a slow mobile connection has ten times as many."""
+    bodies: int = 128 * MB
+    """Bytes of all bodies under way: sixteen of the largest."""
+    peer_bodies: int = 128
+    """Bodies under way of one caller: more than a browser or an office has at once."""
+    peer_bytes: int = 32 * MB
+    """Bytes of bodies under way of one caller: a quarter of all."""
+    answer_s: float = 30.0
+    """From the moment an answer waits for its caller to read until all of it has left."""
+    answers: int = 128 * MB
+    """Bytes of answers that wait for their callers."""
+    peer_answers: int = 32 * MB
+    """The same of one caller."""
+    silent_s: float = 75.0
+    """A connection without a complete head: as long as one between two requests."""
+    linger_s: float = 2.0
+    """After a refusal, what is still sent is read and dropped, so that the answer arrives."""
+    pipelined: int = 256
+    """Requests that wait on one connection for the answer to the first."""
+
+
+def http_limits(body: int) -> Limits:
+    """Return the bounds of a worker that takes bodies of this size."""
+    return Limits(body=body, bodies=max(128 * MB, 16 * body), peer_bytes=max(32 * MB, 4 * body))
+
+
+PARTS = 8
+"""How many times the bound of a body is read and thrown away before the caller is cut off."""
+SHARE = 0.9
+"""Share of the descriptors that connections may take; the rest is for files and models."""
+RESERVE = 24
+"""Descriptors that are left for files and models in any case."""
+UNLIMITED = 1_000_000
+"""Connections where open files have no limit."""
+SWEEP_S = 1.0
+
+
+class Connection(Protocol):
+    """What is bounded: one connection of a caller."""
+
+    caller: str | None
+    """Under which key its bounds count; None where bounds by caller do not apply."""
+    held: int
+    """Bytes of its body that are counted."""
+    unsent: int
+    """Bytes of its answers that are counted."""
+
+    def refuse_head(self, error: KedgeError) -> None:
+        """Answer before the head is whole, and close."""
+
+    def refuse_body(self, error: KedgeError) -> None:
+        """Answer before the body is whole, and close."""
+
+    def received(self) -> int:
+        """Return the bytes of its body so far."""
+
+    def waiting(self) -> int:
+        """Return the bytes of answers that have not left."""
+
+    def idle_since(self) -> float | None:
+        """Return when its last answer left, or None when it is not between two requests."""
+
+    def hang_up(self) -> None:
+        """Close without a word."""
+
+
+class Connections:
+    """All connections of one worker; belongs to its event loop."""
+
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        *,
+        peers: Peers | None = None,
+        count: Callable[[str], None] = lambda bound: None,
+        most: int | None = None,
+    ) -> None:
+        """Start empty; `count` is told which bound was reached, `most` is the connections at once."""
+        self.limits = limits or Limits()
+        self.peers = peers or Peers()
+        self.count = count
+        self._most = most if most is not None else most_connections()
+        self._open: set[Connection] = set()
+        # Each in the order in which it began, so that a look at the first few is enough.
+        self._silent: dict[Connection, float] = {}
+        self._heads: dict[Connection, float] = {}
+        self._bodies: dict[Connection, float] = {}
+        self._readers: dict[Connection, float] = {}
+        self._lingering: dict[Connection, float] = {}
+        self.body_bytes = 0
+        self.answer_bytes = 0
+        self._peer_bodies: Counter[str] = Counter()
+        self._peer_bytes: Counter[str] = Counter()
+        self._peer_answers: Counter[str] = Counter()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    # ------------------------------------------------------------ connections
+
+    def opened(self, each: Connection, loop: asyncio.AbstractEventLoop) -> None:
+        """Take a new connection in; where there are too many, another one goes."""
+        if self._loop is None:
+            self._loop = loop
+            loop.call_later(SWEEP_S, self._sweep)
+        self._open.add(each)
+        self._silent[each] = loop.time()
+        if len(self._open) > self._most:
+            self._make_room(each)
+
+    def closed(self, each: Connection) -> None:
+        """Forget a connection and all that it held."""
+        self._open.discard(each)
+        self._silent.pop(each, None)
+        self._lingering.pop(each, None)
+        self.head_ended(each)
+        self.body_left(each)
+        self.read(each)
+
+    def asked(self, each: Connection) -> None:
+        """Note the first whole head of a connection."""
+        self._silent.pop(each, None)
+
+    def _make_room(self, newest: Connection) -> None:
+        """Close the connection that is least missed: never asked before idle, longest idle first."""
+        self.count("connections")
+        victim = next(iter(self._silent), newest)
+        if victim is not newest:
+            victim.hang_up()
+            self.closed(victim)
+            return
+        # Scanning all is paid for once for every hundredth part that is closed.
+        idle = sorted(
+            (since, number, each)
+            for number, each in enumerate(self._open)
+            if (since := each.idle_since()) is not None
+        )
+        for _, _, each in idle[: 1 + self._most // 100]:
+            each.hang_up()
+            self.closed(each)
+        if not idle:
+            newest.hang_up()
+            self.closed(newest)
+
+    def lingers(self, each: Connection) -> None:
+        """Note a connection that was refused and is only read to its end."""
+        assert self._loop is not None
+        self.head_ended(each)
+        self._silent.pop(each, None)
+        self._lingering[each] = self._loop.time()
+
+    # ------------------------------------------------------------ heads
+
+    def head_began(self, each: Connection) -> None:
+        """Note a head that has not come whole."""
+        assert self._loop is not None
+        self._heads.setdefault(each, self._loop.time())
+
+    def head_ended(self, each: Connection) -> None:
+        """Note its end."""
+        self._heads.pop(each, None)
+
+    # ------------------------------------------------------------ bodies
+
+    def counts(self, each: Connection) -> bool:
+        """Whether something of a connection is counted, so that its caller must stay the same."""
+        return bool(each in self._bodies or each.held or each in self._readers)
+
+    def body_began(self, each: Connection) -> None:
+        """Note a body that has not come whole."""
+        assert self._loop is not None
+        if each in self._bodies:
+            return
+        self._bodies[each] = self._loop.time()
+        if each.caller is not None:
+            self._peer_bodies[each.caller] += 1
+            if self._peer_bodies[each.caller] > self.limits.peer_bodies:
+                each.refuse_body(peer_busy(f"{self.limits.peer_bodies} bodies are under way"))
+
+    def body_grew(self, each: Connection, size: int) -> None:
+        """Note how many bytes of a body are held; where that is too much, one body goes."""
+        delta, each.held = size - each.held, size
+        self.body_bytes += delta
+        if each.caller is not None:
+            self._peer_bytes[each.caller] += delta
+            if self._peer_bytes[each.caller] > self.limits.peer_bytes:
+                each.refuse_body(peer_busy(f"{self.limits.peer_bytes} bytes are under way"))
+                return
+        # The oldest goes: who fills the bound slowly loses to who sends at an ordinary pace.
+        while self.body_bytes > self.limits.bodies:
+            oldest = next((other for other in self._bodies if other.held), each)
+            oldest.refuse_body(
+                Overloaded(
+                    f"{self.limits.bodies} bytes of bodies are under way in this worker",
+                    code="bodies_full",
+                    details={"unread": True},
+                )
+            )
+            self.body_left(oldest)
+            if oldest is each:
+                return
+
+    def body_ended(self, each: Connection) -> None:
+        """Note a body that is whole; its bytes count until they are let go."""
+        if self._bodies.pop(each, None) is not None and each.caller is not None:
+            _take(self._peer_bodies, each.caller, 1)
+
+    def body_left(self, each: Connection) -> None:
+        """Let go of the bytes of a body."""
+        self.body_ended(each)
+        if each.held:
+            self.body_bytes -= each.held
+            if each.caller is not None:
+                _take(self._peer_bytes, each.caller, each.held)
+            each.held = 0
+
+    # ------------------------------------------------------------ answers
+
+    def unread(self, each: Connection, size: int) -> None:
+        """Note an answer that waits for its caller; where that is too much, one caller goes."""
+        assert self._loop is not None
+        self._readers.setdefault(each, self._loop.time())
+        delta, each.unsent = size - each.unsent, size
+        self.answer_bytes += delta
+        if each.caller is not None:
+            self._peer_answers[each.caller] += delta
+            if self._peer_answers[each.caller] > self.limits.peer_answers:
+                self._cut(each)
+        while self.answer_bytes > self.limits.answers:
+            self._cut(next(iter(self._readers)))
+
+    def read(self, each: Connection) -> None:
+        """Note that a caller has read its answer, or is gone."""
+        if self._readers.pop(each, None) is None:
+            return
+        self.answer_bytes -= each.unsent
+        if each.caller is not None:
+            _take(self._peer_answers, each.caller, each.unsent)
+        each.unsent = 0
+
+    def _cut(self, each: Connection) -> None:
+        self.count("answers_unread")
+        self.read(each)
+        each.hang_up()
+
+    # ------------------------------------------------------------ time
+
+    def _sweep(self) -> None:
+        """End what has taken too long; the first of each has taken longest."""
+        assert self._loop is not None
+        self._loop.call_later(SWEEP_S, self._sweep)
+        now = self._loop.time()
+        self.sweep(now)
+
+    def sweep(self, now: float) -> None:
+        """End what has taken too long at this moment."""
+        limits = self.limits
+        for each in _older(self._heads, now - limits.head_s):
+            self.head_ended(each)
+            each.refuse_head(
+                BadRequest(
+                    f"the head took longer than {limits.head_s:g} s",
+                    code="head_too_slow",
+                    details={"unread": True},
+                )
+            )
+        for each, since in list(self._bodies.items()):
+            took = now - since
+            if took <= min(limits.grace_s, limits.body_s):
+                break
+            if took > limits.body_s or each.received() < (took - limits.grace_s) * limits.rate:
+                each.refuse_body(too_slow(limits))
+                self.body_left(each)
+        for each, since in list(self._readers.items()):
+            took = now - since
+            if took <= min(limits.grace_s, limits.answer_s):
+                break
+            left = each.waiting()
+            gone = max(each.unsent - left, 0)
+            if took > limits.answer_s or gone < (took - limits.grace_s) * limits.rate:
+                self._cut(each)
+        for each in _older(self._silent, now - limits.silent_s):
+            self.count("silent_connections")
+            each.hang_up()
+            self._silent.pop(each, None)
+        for each in _older(self._lingering, now - limits.linger_s):
+            self._lingering.pop(each, None)
+            each.hang_up()
+
+
+def _older(began: dict[Connection, float], then: float) -> list[Connection]:
+    """Those that began before a moment."""
+    found = []
+    for each, since in began.items():
+        if since > then:
+            break
+        found.append(each)
+    return found
+
+
+def _take(counts: Counter[str], key: str, size: int) -> None:
+    """Subtract, and keep no zero: callers come and go for ever."""
+    counts[key] -= size
+    if counts[key] <= 0:
+        del counts[key]
+
+
+def peer_busy(what: str) -> KedgeError:
+    """What a caller is told that holds more than its part."""
+    return Overloaded(
+        f"too much at once from one caller: {what}", code="peer_busy", details={"unread": True}
+    )
+
+
+def too_slow(limits: Limits) -> KedgeError:
+    """What a caller is told whose body does not come."""
+    return BadRequest(
+        f"the body took longer than {limits.body_s:g} s, or came slower than "
+        f"{limits.rate:g} bytes/s after {limits.grace_s:g} s",
+        code="body_too_slow",
+        details={"unread": True},
+    )
+
+
+def too_large(limit: int, *, unread: bool = False) -> KedgeError:
+    """What a caller is told whose body is larger than the bound."""
+    return BadRequest(
+        f"the body is larger than {limit} bytes",
+        code="body_too_large",
+        hint="[server] max_body_mb in kedge.toml",
+        details={"unread": unread},
+    )
+
+
+def raise_open_files() -> int:
+    """Raise the soft limit of open files to the hard one; return what holds now.
+
+    The soft limit of a login or a service is commonly 1,024, for programs that use select().
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (OSError, ValueError):
+            return soft
+        return hard
+    return soft
+
+
+def most_connections() -> int:
+    """Connections that this process may hold by its limit of open files."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return UNLIMITED
+    try:
+        used = sum(1 for _ in Path("/proc/self/fd").iterdir())
+    except OSError:
+        used = RESERVE
+    return max(min(int(soft * SHARE) - used, soft - used - RESERVE), 8)

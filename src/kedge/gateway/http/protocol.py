@@ -1,0 +1,410 @@
+"""HTTP protocol of the gateway: uvicorn's, with every part of a request bounded before it is parsed.
+
+A request is given to the app when its body is whole, so that a caller who sends slowly occupies
+nothing but its own connection. What is refused here never reaches the app's working path.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import httptools
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from kedge.core.errors import BadRequest, KedgeError
+from kedge.gateway.http.connections import PARTS, Connections, too_large
+
+PIECE = 16 * 1024
+"""Most bytes that the parser is given at once while a head may be in them."""
+DIGITS = 18
+"""Longest length that is read as a number."""
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+NOTED = (b"content-length", b"expect")
+"""Headers that matter before the body comes."""
+
+App = Any
+"""An ASGI application."""
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """One connection of a caller."""
+
+    def __init__(
+        self,
+        *,
+        connections: Connections,
+        refusing: Callable[[KedgeError], App],
+        refusal: Callable[[KedgeError], bytes],
+        **uvicorns: Any,
+    ) -> None:
+        """Serve one connection.
+
+        Args:
+            connections: all connections of this worker.
+            refusing: makes an app that answers a request with an error.
+            refusal: makes the bytes of an answer to what is no request yet.
+            uvicorns: what uvicorn gives every protocol.
+        """
+        super().__init__(**uvicorns)
+        self._connections = connections
+        self._limits = connections.limits
+        self._refusing = refusing
+        self._refusal = refusal
+        self.caller: str | None = None
+        self.held = 0
+        self.unsent = 0
+        self._active: RequestResponseCycle | None = None
+        """The request that is answered now."""
+        self._held: tuple[RequestResponseCycle, App] | None = None
+        """The request whose body is under way."""
+        self._stalled: tuple[RequestResponseCycle, App] | None = None
+        """A whole request whose caller has not read the answer before."""
+        self._refused: RequestResponseCycle | None = None
+        """The request that was refused before its body was whole."""
+        self._reading_head = True
+        self._ended = False
+        """Whether a message ended within the piece that was parsed last."""
+        self._head = 0
+        """Bytes of the head that is under way, without the piece that ends it."""
+        self._length = -1
+        """What the caller says of the length of the body; -1 without a word."""
+        self._dropped = 0
+        """Bytes of a body beyond the bound, read and thrown away."""
+        self._stray = 0
+        """Bytes in a row that belong to no body: chunk extensions, trailers."""
+        self._lingering = False
+
+    # ------------------------------------------------------------ the connection
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take the connection in."""
+        super().connection_made(transport)
+        self.flow = _Flow(transport)
+        self._connections.opened(self, self.loop)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let go of everything; whoever works on an answer learns that nobody waits for it."""
+        for cycle in (self._active, self._held and self._held[0]):
+            if cycle is not None and not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
+        self.pipeline.clear()
+        self._held = self._stalled = None
+        self._connections.closed(self)
+        super().connection_lost(exc)
+
+    def hang_up(self) -> None:
+        """Close without a word."""
+        self.transport.abort()
+
+    def idle_since(self) -> float | None:
+        """Return when its last answer left, or None when it is not between two requests."""
+        timer = self.timeout_keep_alive_task
+        return None if timer is None or self._head else timer.when() - self.timeout_keep_alive
+
+    # ------------------------------------------------------------ what comes in
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came, piece by piece, and stop at the first bound that is reached."""
+        if self.timeout_keep_alive_task is not None:
+            self._unset_keepalive_if_required()
+        if len(data) <= PIECE:
+            self._parse(data)
+            return
+        view = memoryview(data)
+        for at in range(0, len(data), PIECE):
+            self._parse(view[at : at + PIECE])
+            if self.transport.is_closing():
+                return
+
+    def _parse(self, piece: bytes | memoryview) -> None:
+        if self._lingering:
+            self._stray += len(piece)
+            if self._stray > self._limits.body:
+                self.hang_up()
+            return
+        self._ended = False
+        try:
+            self.parser.feed_data(piece)
+        except httptools.HttpParserUpgrade:
+            # There is no other protocol to speak, and the parser reads no further.
+            self.cycle.keep_alive = False
+            if self._held is not None:
+                self.on_message_complete()
+            return
+        except httptools.HttpParserError as error:
+            told = "the request is not HTTP"
+            self.refuse_head(_bad(told if error.__context__ else f"{told}: {error}", "not_http"))
+            return
+        if not self._ended:
+            self._partial(len(piece))
+        if len(self.pipeline) > self._limits.pipelined:
+            self._connections.count("pipelined")
+            self._lingering = True
+            self.hang_up()
+
+    def _partial(self, size: int) -> None:
+        """Bound what has not come whole; most requests come in one piece and never get here."""
+        if self._reading_head:
+            self._head += size
+            if self._head > self._limits.head:
+                self.refuse_head(_too_large_head(self._limits.head))
+            else:
+                self._connections.head_began(self)
+            return
+        held = self._held
+        if held is None:
+            return
+        body = held[0].body
+        if not self._connections.counts(self):
+            self._name_caller()
+        self._connections.body_began(self)
+        if self._held is None:
+            return
+        if len(body) == self.held:
+            self._stray += size
+            if self._stray > self._limits.head:
+                self.refuse_body(_too_large_head(self._limits.head))
+            return
+        self._stray = 0
+        if self._dropped or len(body) > self._limits.body:
+            self._dropped += len(body)
+            body.clear()
+            self._connections.body_grew(self, 0)
+            if self._dropped > self._limits.body * PARTS:
+                self.refuse_body(too_large(self._limits.body, unread=True))
+            return
+        self._connections.body_grew(self, len(body))
+
+    def received(self) -> int:
+        """Return the bytes of its body so far."""
+        return self._dropped + (len(self._held[0].body) if self._held is not None else 0)
+
+    # ------------------------------------------------------------ the parser's calls
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header, and note those that matter before the body comes."""
+        name = name.lower()
+        if name in NOTED:
+            if name == b"expect":
+                self.expect_100_continue = value.lower() == b"100-continue"
+            elif value.isdigit() and len(value) <= DIGITS:
+                self._length = int(value)
+            elif value.isdigit():
+                self._length = 10**DIGITS
+        self.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        """Decide by the head alone whether the body is wanted."""
+        self._reading_head = False
+        head, self._head = self._head, 0
+        if head:
+            self._connections.head_ended(self)
+        if self.cycle is None:
+            self._connections.asked(self)
+        super().on_headers_complete()
+        length, self._length = self._length, -1
+        error = None
+        if len(self.headers) > self._limits.headers:
+            error = _too_many(self._limits.headers)
+        elif head > self._limits.head - PIECE and self._size() > self._limits.head:
+            error = _too_large_head(self._limits.head)
+        elif length > self._limits.body and (
+            length > self._limits.body * PARTS or self.expect_100_continue
+        ):
+            error = too_large(self._limits.body, unread=True)
+        # A trailer is no header: what comes after the body stands in a list that nobody reads.
+        self.headers = []
+        if error is not None:
+            self.refuse_body(error)
+
+    def _size(self) -> int:
+        """The size of a whole head: names, values, and what stands between them."""
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+
+    def on_body(self, body: bytes) -> None:
+        """Keep a part of a body."""
+        cycle = self.cycle
+        if cycle is not self._refused and not cycle.response_complete:
+            cycle.body += body
+
+    def on_message_complete(self) -> None:
+        """Give the app a request whose body is whole."""
+        self._ended = self._reading_head = True
+        if self.headers:
+            self._connections.count("trailers")
+        cycle = self.cycle
+        if cycle is self._refused or cycle.response_complete:
+            return
+        cycle.more_body = False
+        cycle.message_event.set()
+        held = self._held
+        if held is None or held[0] is not cycle:
+            return  # it waits for the answer to the request before it
+        self._held = None
+        self._connections.body_ended(self)
+        app = held[1]
+        if self._dropped or len(cycle.body) > self._limits.body:
+            self._dropped = 0
+            cycle.body = bytearray()
+            self._connections.body_left(self)
+            app = self._refusing(too_large(self._limits.body))
+            self._connections.count("body_too_large")
+        self._begin(cycle, app)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: App) -> None:
+        """Hold a request back until its body is whole."""
+        if cycle.more_body:
+            self._held = (cycle, app)
+            self._dropped = self._stray = 0
+            if cycle.waiting_for_100_continue:
+                self._continue(cycle)
+        else:
+            self._begin(cycle, app)
+
+    def _continue(self, cycle: RequestResponseCycle) -> None:
+        """Ask for a body that waits to be asked for, unless it is too large anyway."""
+        cycle.waiting_for_100_continue = False
+        if self._length <= self._limits.body and not self.transport.is_closing():
+            self.transport.write(CONTINUE)
+
+    def _begin(self, cycle: RequestResponseCycle, app: App) -> None:
+        """Start the app, but not for a caller that has not read its last answer."""
+        if self.flow.write_paused:
+            self._stalled = (cycle, app)
+            self.flow.pause_reading()
+            return
+        self._active = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def on_response_complete(self) -> None:
+        """Let go of the body, and go on with the next request."""
+        if self.held:
+            self._connections.body_left(self)
+        if self._lingering:
+            self.server_state.total_requests += 1
+            self.pipeline.clear()
+            return
+        super().on_response_complete()
+        if self._held is not None:  # the next one, whose body began to come meanwhile
+            self._partial(0)
+
+    # ------------------------------------------------------------ answers that wait
+
+    def pause_writing(self) -> None:
+        """Begin to wait for a caller that does not read."""
+        super().pause_writing()
+        if not self._connections.counts(self):
+            self._name_caller()
+        self._connections.unread(self, self.waiting())
+
+    def resume_writing(self) -> None:
+        """Go on: the caller has read."""
+        super().resume_writing()
+        self._connections.read(self)
+        if self._stalled is not None:
+            (cycle, app), self._stalled = self._stalled, None
+            self.flow.resume_reading()
+            self._begin(cycle, app)
+
+    def waiting(self) -> int:
+        """Return the bytes of answers that have not left."""
+        return self.transport.get_write_buffer_size()
+
+    def _name_caller(self) -> None:
+        """Find out whose bounds count: behind a proxy each request may be of another caller."""
+        headers = self.scope["headers"] if self.scope else ()
+        self.caller = self._connections.peers.caller(self.client, headers)
+
+    # ------------------------------------------------------------ refusals
+
+    def refuse_head(self, error: KedgeError) -> None:
+        """Answer what is no request yet, and close."""
+        self._connections.count(error.code)
+        if self._active is not None and not self._active.response_complete:
+            # The answer to an earlier request of this connection goes before; then it is closed.
+            self._active.keep_alive = False
+            self._lingering = True
+            self._connections.head_ended(self)
+            return
+        self.transport.write(self._refusal(error))
+        self.linger()
+
+    def refuse_body(self, error: KedgeError) -> None:
+        """Answer a request whose body is not whole, and close."""
+        cycle = self.cycle
+        if cycle is None or cycle is self._refused or cycle.response_complete:
+            return
+        self._connections.count(error.code)
+        self._connections.body_left(self)
+        self._refused = cycle
+        cycle.body = bytearray()
+        cycle.keep_alive = False
+        cycle.waiting_for_100_continue = False
+        cycle.transport = _Lingering(self)  # type: ignore[assignment]
+        if self._held is not None and self._held[0] is cycle:
+            self._held = None
+            cycle.more_body = False
+            self._begin(cycle, self._refusing(error))
+        else:
+            # It waits for the answer to the request before it.
+            cycle.more_body = False
+            self.pipeline[0] = (cycle, self._refusing(error))
+
+    def linger(self) -> None:
+        """Close after the caller had time to read the answer.
+
+        Closing while bytes are unread resets the connection, and the answer would be lost.
+        """
+        self._lingering = True
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self._connections.lingers(self)
+
+
+class _Lingering:
+    """A transport whose closing waits for the caller to read."""
+
+    def __init__(self, protocol: BoundedProtocol) -> None:
+        self._protocol = protocol
+        self.write = protocol.transport.write
+        self.is_closing = protocol.transport.is_closing
+
+    def close(self) -> None:
+        """Close later."""
+        self._protocol.linger()
+
+
+class _Flow(FlowControl):
+    """Flow control of a connection that may be closed by the other side at any time."""
+
+    def pause_reading(self) -> None:
+        """Stop reading, unless nothing comes any more."""
+        if not self._transport.is_closing():
+            super().pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read on, unless nothing comes any more."""
+        if not self._transport.is_closing():
+            super().resume_reading()
+
+
+def _bad(told: str, code: str) -> KedgeError:
+    return BadRequest(told, code=code, details={"unread": True})
+
+
+def _too_large_head(limit: int) -> KedgeError:
+    return _bad(
+        f"the head, or what stands outside of the body, is larger than {limit} bytes",
+        "head_too_large",
+    )
+
+
+def _too_many(limit: int) -> KedgeError:
+    return _bad(f"the request has more than {limit} headers", "too_many_headers")

@@ -1,0 +1,136 @@
+"""Testers: the tokens that allow asking a certain release, or a request that is not counted.
+
+A tester shows `Authorization: Bearer TOKEN`. Tokens stand in the file of the setting
+`tester_token_file`, one a line. kedge's own commands show the secret of the state directory, which
+only the user of `kedge up` can read.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import stat
+from collections.abc import Iterable
+from hashlib import sha256
+from pathlib import Path
+
+from kedge.core.errors import BadConfig, BadRequest
+
+SECRET = "secret"
+"""File in the state directory, of mode 0600: one token, for kedge's own commands."""
+LEAST = 16
+"""Characters of the shortest token that is taken: a shorter one can be guessed."""
+MOST_BYTES = 64 * 1024
+"""Of the file of tokens: some thousand of them."""
+BEARER = b"bearer "
+
+
+class Testers:
+    """Who may ask a certain release; keeps digests of tokens only."""
+
+    def __init__(self, *files: Path) -> None:
+        """Believe the tokens of these files, which are read again when they change."""
+        self._files = [_Tokens(path) for path in files]
+
+    def check(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Check that a request comes from a tester.
+
+        Raises:
+            BadRequest: it does not.
+        """
+        shown = next((value for name, value in headers if name == b"authorization"), None)
+        if shown is None:
+            raise BadRequest(
+                "only a tester may ask a certain release, or mark a probe",
+                code="token_missing",
+                hint="Authorization: Bearer TOKEN, from [server] tester_token_file",
+            )
+        given = _digest(shown[len(BEARER) :].strip())
+        good = shown[: len(BEARER)].lower() == BEARER
+        # Every token is compared, and in constant time: neither which nor how far it fits is told.
+        known = False
+        for each in (digest for file in self._files for digest in file.digests()):
+            known |= hmac.compare_digest(given, each)
+        if not (good and known):
+            raise BadRequest(
+                "the token is not known",
+                code="token_refused",
+                hint="[server] tester_token_file lists the tokens of testers",
+            )
+
+
+class _Tokens:
+    """The tokens of one file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._mark: tuple[int, int, int] | None = None
+        self._digests: tuple[bytes, ...] = ()
+
+    def digests(self) -> tuple[bytes, ...]:
+        """Return their digests; none while the file cannot be read, or other users can read it."""
+        try:
+            found = self._path.stat()
+            mark = (found.st_ctime_ns, found.st_size, found.st_ino)
+            if mark != self._mark:
+                self._digests = tuple(_digest(token) for token in read_tokens(self._path))
+                self._mark = mark
+        except (OSError, BadConfig):
+            self._digests, self._mark = (), None
+        return self._digests
+
+
+def make_secret(state_dir: Path) -> None:
+    """Make the secret of a state directory, unless there is one that is whole."""
+    path = state_dir / SECRET
+    if read_secret(state_dir):
+        return
+    made = path.with_name(f".{SECRET}-{os.getpid()}")
+    made.unlink(missing_ok=True)
+    with os.fdopen(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(os.urandom(32).hex().encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    made.replace(path)
+
+
+def read_secret(state_dir: Path) -> str:
+    """Return the secret of a state directory; empty where there is none, or it is not ours to read."""
+    try:
+        found = read_tokens(state_dir / SECRET)
+    except BadConfig:
+        return ""
+    return found[0].decode("latin-1") if found else ""
+
+
+def read_tokens(path: Path) -> list[bytes]:
+    """Read the tokens of a file: one a line, empty lines and lines with # are passed over.
+
+    Raises:
+        BadConfig: it cannot be read, others can read it, or a token is too short.
+    """
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            text = file.read(MOST_BYTES + 1)
+    except OSError as error:
+        raise BadConfig([f"server.tester_token_file: {path}: {error.strerror}"]) from error
+    if stat.S_IMODE(mode) & 0o077:
+        raise BadConfig(
+            [f"server.tester_token_file: {path} can be read by other users"],
+            hint=f"chmod 600 {path}",
+        )
+    if len(text) > MOST_BYTES:
+        raise BadConfig([f"server.tester_token_file: {path} is larger than {MOST_BYTES} bytes"])
+    tokens = [line.strip() for line in text.splitlines()]
+    tokens = [token for token in tokens if token and not token.startswith(b"#")]
+    if any(len(token) < LEAST for token in tokens):
+        raise BadConfig(
+            [f"server.tester_token_file: a token in {path} is shorter than {LEAST} characters"],
+            hint="openssl rand -hex 32",
+        )
+    return tokens
+
+
+def _digest(token: bytes) -> bytes:
+    return sha256(token).digest()
