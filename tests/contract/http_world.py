@@ -126,7 +126,7 @@ class World:
         )  # fmt: skip
         config.load()
         make = partial(
-            BoundedProtocol, connections=self.connections, refusing=self.gateway.refusing,
+            BoundedProtocol, connections=self.connections, refusing=self.gateway.refuse_with,
             refusal=self.gateway.refusal, config=config, server_state=state, app_state={},
         )  # fmt: skip
 
@@ -136,15 +136,21 @@ class World:
                 _rename(made, self._as_peer)
             return made
 
+        started = threading.Event()
+
         def work() -> None:
             asyncio.set_event_loop(self._loop)
             self._server = self._loop.run_until_complete(
                 self._loop.create_server(protocol, sock=self._listener)
             )
+            self._loop.call_soon(started.set)
             self._loop.run_forever()
+            self._loop.run_until_complete(self._server.wait_closed())
+            self._loop.close()
 
         self._thread = threading.Thread(target=work, daemon=True)
         self._thread.start()
+        assert started.wait(5)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -157,7 +163,6 @@ class World:
         self._loop.call_soon_threadsafe(end)
         self._thread.join(5)
         assert not self._thread.is_alive(), self.problems
-        self._loop.close()
         self._listener.close()
 
     def on_loop(self, function: Callable[[], Any]) -> Any:

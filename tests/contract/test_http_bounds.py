@@ -109,7 +109,7 @@ def test_a_body_beyond_the_bound_is_dropped_and_its_connection_is_kept(chunked: 
 
 def test_a_body_without_end_is_cut_off() -> None:
     with World(Limits(body=20_000)) as world, world.line(head(None)) as line:
-        with pytest.raises(OSError):
+        with pytest.raises((ConnectionError, TimeoutError)):
             for _ in range(1000):
                 line.sendall(b"2710\r\n" + b" " * 10_000 + b"\r\n")
         assert world.counted["body_too_large"] == 1
@@ -406,7 +406,7 @@ def test_requests_in_a_row_are_bounded_and_answered_in_order() -> None:
             places = [got.index(b'"n%d"' % n) for n in range(50)]
             assert places == sorted(places)
         line = world.line()
-        with pytest.raises(OSError):
+        with pytest.raises((ConnectionError, TimeoutError)):
             for _ in range(200):
                 line.sendall(b"GET /v2/health/live HTTP/1.1\r\nhost: x\r\n\r\n" * 2000)
         assert world.counted["pipelined"] == 1

@@ -153,7 +153,7 @@ class Gateway:
                              hint=f"served are: {known or 'none yet'}")  # fmt: skip
         return live
 
-    def refusing(self, error: KedgeError) -> Callable[[Any, Any, Any], Awaitable[None]]:
+    def refuse_with(self, error: KedgeError) -> Callable[[Any, Any, Any], Awaitable[None]]:
         """Return an app that answers any request with an error that the connection's bounds found."""
 
         async def app(scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG001 - ASGI's

@@ -72,7 +72,7 @@ def serve(
     protocol: Any = partial(
         BoundedProtocol,
         connections=connections,
-        refusing=gateway.refusing,
+        refusing=gateway.refuse_with,
         refusal=gateway.refusal,
     )
     config = uvicorn.Config(

@@ -7,6 +7,9 @@ nothing but its own connection. What is refused here never reaches the app's wor
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -363,9 +366,21 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         self.flow.resume_reading()
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
         self._connections.lingers(self)
+        self.loop.call_soon(self._end_output)
+
+    def _end_output(self) -> None:
+        """Say that nothing follows, so that a caller need not wait for the connection to close.
+
+        uvloop's own `write_eof` is not used: a loop that is closed soon after it never returns.
+        """
+        if self.transport.is_closing() or self.waiting():
+            return
+        with (
+            contextlib.suppress(OSError),
+            socket.socket(fileno=os.dup(self.transport.get_extra_info("socket").fileno())) as line,
+        ):
+            line.shutdown(socket.SHUT_WR)
 
 
 class _Lingering:
