@@ -71,7 +71,7 @@ def gateway_of(model: Model, *, canary: bool = False) -> tuple[floor_app.App, Se
     """The gateway's app over it."""
     serving, live = Serving(time.monotonic), live_of(model, canary=canary)
     serving.swap(live)
-    bounds = Bounds(body=8 << 20, requests=256, body_s=30.0)
+    bounds = Bounds(body=8 << 20, requests=256)
     return Gateway(serving, bounds, ready=lambda: True), serving, live
 
 

@@ -49,11 +49,11 @@ from kedge.engine.supervisor import Command, HostCommand, Supervisor
 from kedge.enrol import Loaders
 from kedge.gateway.admin import Admin
 from kedge.gateway.app import Gateway
+from kedge.gateway.auth import SECRET, Tokens, make_secret, read_tokens
 from kedge.gateway.decode import Contract
 from kedge.gateway.http.connections import Connections, http_limits, raise_open_files
-from kedge.gateway.http.peers import Peers
-from kedge.gateway.http.testers import SECRET, Testers, make_secret, read_tokens
 from kedge.gateway.infer import Bounds
+from kedge.gateway.peers import Peers
 from kedge.gateway.worker import Handoff, serve, take_over
 from kedge.interpreter import kedge_command, safe_environment
 from kedge.ports import Member, Roster
@@ -125,11 +125,11 @@ def run_worker(
     body = int(server.max_body_mb * 2**20)
     tokens = [Path(server.tester_token_file)] if server.tester_token_file else []
     bounds = Bounds(
-        body=body, requests=server.max_in_flight, testers=Testers(state_dir / SECRET, *tokens),
+        body=body, requests=server.max_in_flight, testers=Tokens(state_dir / SECRET, *tokens),
         peers=peers,
     )  # fmt: skip
-    connections = Connections(http_limits(body), peers=peers, count=faults.limit)
-    gateway = Gateway(serving, bounds, ready=lambda: bool(serving.lives()), count=faults.limit)
+    connections = Connections(http_limits(body), peers=peers, limit=faults.limit)
+    gateway = Gateway(serving, bounds, ready=lambda: bool(serving.lives()), limit=faults.limit)
     try:
         serve(
             gateway,

@@ -26,7 +26,7 @@ from kedge.engine.custom import check_function
 from kedge.engine.filing import newest_finding
 from kedge.engine.pins import HostDisk
 from kedge.engine.status import describe
-from kedge.gateway.http.testers import make_secret, read_secret
+from kedge.gateway.auth import make_secret, read_secret
 from kedge.independence import release_mark
 from kedge.ports import Bundle, Member, Note, Proof
 from kedge.settings import Settings

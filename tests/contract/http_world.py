@@ -25,12 +25,12 @@ from kedge.engine.models import Handle
 from kedge.engine.observe import Recorder
 from kedge.engine.serving import Live, Serving
 from kedge.gateway.app import Gateway
+from kedge.gateway.auth import Tokens
 from kedge.gateway.decode import Contract
 from kedge.gateway.http.connections import Connections, Limits
-from kedge.gateway.http.peers import Peers
 from kedge.gateway.http.protocol import BoundedProtocol
-from kedge.gateway.http.testers import Testers
 from kedge.gateway.infer import Bounds
+from kedge.gateway.peers import Peers
 from kedge.testing.samples import endpoint, release, run
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Doubles:
     signature = ROW.releases[1].signature
 
     def predict(self, columns: Columns) -> Columns:
-        return {"p_late": columns["x"] * np.float32(2)}
+        return {"p_late": np.asarray(columns["x"], np.float32) * np.float32(2)}
 
 
 class Wide:
@@ -94,11 +94,11 @@ class World:
         peers = peers or Peers()
         self.limits = limits or Limits(body=1_000_000)
         self.connections = Connections(
-            self.limits, peers=peers, most=most, count=lambda bound: self.counted.update([bound])
+            self.limits, peers=peers, most=most, limit=lambda bound: self.counted.update([bound])
         )
         self.bounds = Bounds(
             body=self.limits.body, requests=requests, peers=peers,
-            testers=Testers(*([tokens] if tokens else [])),
+            testers=Tokens(*([tokens] if tokens else [])),
         )  # fmt: skip
         serving = Serving(time.monotonic)
         handles = {n: Handle(ROW.releases[n], inline=model or Doubles()) for n in (1, 2)}
@@ -109,7 +109,7 @@ class World:
         )  # fmt: skip
         serving.swap(self.live)
         self.gateway = Gateway(
-            serving, self.bounds, lambda: True, count=lambda bound: self.counted.update([bound])
+            serving, self.bounds, lambda: True, limit=lambda bound: self.counted.update([bound])
         )
         self.problems: list[Any] = []
         self._as_peer = as_peer

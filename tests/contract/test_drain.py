@@ -28,7 +28,7 @@ class Slow(Gateway):
     """A gateway whose every answer holds the loop, as a model within the worker does."""
 
     def __init__(self, busy_s: float, waits_s: float) -> None:
-        bounds = Bounds(body=1000, requests=256, body_s=30)
+        bounds = Bounds(body=1000, requests=256)
         super().__init__(Serving(time.monotonic), bounds, lambda: True)
         self.busy_s, self.waits_s = busy_s, waits_s
         self.asked = threading.Event()

@@ -20,10 +20,20 @@ from contract.http_world import (
     request,
 )
 from kedge.gateway.http.connections import Limits
-from kedge.gateway.http.peers import Peers
+from kedge.gateway.peers import Peers
 
 ELSEWHERE = ("192.0.2.7", 1234)
 TOKEN = "0123456789abcdef-tester"
+
+
+def is_cut_off(line: socket.socket, part: bytes, times: int = 1000) -> bool:
+    """Whether a connection breaks while the same part is sent again and again."""
+    try:
+        for _ in range(times):
+            line.sendall(part)
+    except (ConnectionError, TimeoutError):
+        return True
+    return False
 
 
 # ---------------------------------------------------------------- bodies
@@ -109,9 +119,7 @@ def test_a_body_beyond_the_bound_is_dropped_and_its_connection_is_kept(chunked: 
 
 def test_a_body_without_end_is_cut_off() -> None:
     with World(Limits(body=20_000)) as world, world.line(head(None)) as line:
-        with pytest.raises((ConnectionError, TimeoutError)):
-            for _ in range(1000):
-                line.sendall(b"2710\r\n" + b" " * 10_000 + b"\r\n")
+        assert is_cut_off(line, b"2710\r\n" + b" " * 10_000 + b"\r\n")
         assert world.counted["body_too_large"] == 1
 
 
@@ -406,9 +414,7 @@ def test_requests_in_a_row_are_bounded_and_answered_in_order() -> None:
             places = [got.index(b'"n%d"' % n) for n in range(50)]
             assert places == sorted(places)
         line = world.line()
-        with pytest.raises((ConnectionError, TimeoutError)):
-            for _ in range(200):
-                line.sendall(b"GET /v2/health/live HTTP/1.1\r\nhost: x\r\n\r\n" * 2000)
+        assert is_cut_off(line, b"GET /v2/health/live HTTP/1.1\r\nhost: x\r\n\r\n" * 2000)
         assert world.counted["pipelined"] == 1
 
 

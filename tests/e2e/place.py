@@ -19,6 +19,7 @@ from typing import Any
 
 import models
 from e2e.zygote import Zygote
+from kedge.gateway.auth import read_secret
 
 KEDGE = [sys.executable, "-m", "kedge"]
 
@@ -154,6 +155,11 @@ class Site:
             return answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read()
         finally:
             connection.close()
+
+    @property
+    def tester(self) -> dict[str, str]:
+        """The headers with which this site's own secret makes a request a tester's."""
+        return {"authorization": f"Bearer {read_secret(self.root / '.kedge')}"}
 
     def answers(self, path: str) -> bool:
         """Whether a GET is answered with 200."""

@@ -153,10 +153,10 @@ def test_callers_without_an_entity_are_split_at_random_and_counted(site: Site) -
 def test_a_tester_reaches_the_candidate_by_header_and_by_path(site: Site) -> None:
     """Also in a shadow, where no caller does; a release that is not live is a 404."""
     site.run("shadow", "flights", "v2")
-    assert site.infer(headers={"kedge-release": "r2"})[1]["kedge-arm"] == "candidate"
-    status, head, body = site.infer(path="/v2/models/flights/versions/2/infer")
+    assert site.infer(headers={"kedge-release": "r2", **site.tester})[1]["kedge-arm"] == "candidate"
+    status, head, body = site.infer(path="/v2/models/flights/versions/2/infer", headers=site.tester)
     assert (status, head["kedge-reason"], body["model_version"]) == (200, "asked", "r2")
-    assert site.infer(headers={"kedge-release": "r9"})[0] == 404
+    assert site.infer(headers={"kedge-release": "r9", **site.tester})[0] == 404
 
 
 def _two_loaded(site: Site, victim: int = 0) -> bool:

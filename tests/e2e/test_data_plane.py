@@ -188,7 +188,9 @@ def test_tritons_client_chooses_an_output_and_a_version(plane: Plane, binary: bo
     x = np.ones((1, 3), np.float32)
     wanted = [triton.InferRequestedOutput("y", binary_data=binary)]
     inputs = linear_inputs(x, ["a"], binary=binary)
-    answer = plane.client.infer("linear", inputs, model_version="r1", outputs=wanted)
+    answer = plane.client.infer(
+        "linear", inputs, model_version="r1", outputs=wanted, headers=plane.site.tester
+    )
     assert answer.as_numpy("y").tolist() == [1.5]
     assert answer.as_numpy("said") is None
     later = plane.client.async_infer("linear", inputs, outputs=wanted)
@@ -216,7 +218,7 @@ def test_tritons_client_is_told_which_field_is_wrong(plane: Plane) -> None:
     assert "x has a value that is not finite" in refused(nan)
     fine = linear_inputs(good, ["a"], binary=True)
     assert "z is not an output" in refused(fine, outputs=[triton.InferRequestedOutput("z")])
-    assert "r9 is not live" in refused(fine, model_version="9")
+    assert "r9 is not live" in refused(fine, model_version="9", headers=plane.site.tester)
     rows = np.ones((1025, 3), np.float32)
     assert "1025 rows; at most 1024" in refused(linear_inputs(rows, ["a"] * 1025, binary=True))
 
@@ -445,10 +447,10 @@ def test_the_entity_decides_the_arm_by_header_or_by_field_and_never_changes_it(
                 assert answer["model_version"] == head["kedge-release"]
             arms.add(wanted)
         assert arms == {"candidate", "production"}
-        _, head, _ = site.infer(headers={"kedge-release": "r2"})
+        _, head, _ = site.infer(headers={"kedge-release": "r2", **site.tester})
         assert (head["kedge-release"], head["kedge-reason"]) == ("r2", "asked")
         path = "/v2/models/words/versions/r1/infer"
-        assert site.infer(path=path)[1]["kedge-release"] == "r1"
+        assert site.infer(path=path, headers=site.tester)[1]["kedge-release"] == "r1"
     finally:
         site.run("abort", "words")
 

@@ -197,7 +197,7 @@ def test_a_new_run_is_rolled_and_taken_back_and_both_stay_fed(ahead: Site) -> No
         "minutes": ("FP64", [60.0]),
         "word": ("BYTES", ["w0"]),
     }
-    _, _, candidate = ahead.infer(body, headers={"kedge-release": "r2"})
+    _, _, candidate = ahead.infer(body, headers={"kedge-release": "r2", **ahead.tester})
     assert candidate["outputs"][0]["data"][0] / 2 == old + 10, "in a process of its own"
     ahead.run("abort", "flights")
     before = {r["pid"]: r["loads"] for r in ahead.data("status", "flights")["replicas"]}

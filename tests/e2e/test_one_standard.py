@@ -211,7 +211,9 @@ def test_a_caller_that_chooses_its_entities_does_not_save_a_bad_candidate(
     chosen: list[str] = []
     for n in range(2_000):
         if (
-            site.infer(headers={"kedge-entity": f"m{n}", "kedge-probe": "1"})[1]["kedge-arm"]
+            site.infer(headers={"kedge-entity": f"m{n}", "kedge-probe": "1", **site.tester})[1][
+                "kedge-arm"
+            ]
             == "candidate"
         ):
             chosen.append(f"m{n}")

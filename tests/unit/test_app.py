@@ -27,12 +27,14 @@ from kedge.engine.models import Handle
 from kedge.engine.observe import Recorder
 from kedge.engine.serving import Answer, Live, Request, Serving
 from kedge.gateway.app import PATHS_KEPT, STATUS, Gateway, Route, parse_path, status_of
+from kedge.gateway.auth import SECRET, Tokens, make_secret, read_secret
 from kedge.gateway.decode import Contract
 from kedge.gateway.infer import Bounds
 from kedge.testing.samples import endpoint, fields, release, run
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -90,9 +92,10 @@ class Place:
     def __init__(
         self, state: State = ROW, meanwhile: Callable[[], object] = lambda: None, *,
         ready: bool = True, requests: int = 2, serving: Serving | None = None,
+        testers: Tokens | None = None,
     ) -> None:  # fmt: skip
         self.serving = serving or Serving(lambda: 0.0)
-        self.bounds = Bounds(body=LIMIT, requests=requests)
+        self.bounds = Bounds(body=LIMIT, requests=requests, testers=testers)
         self.gateway = Gateway(self.serving, self.bounds, lambda: ready)
         handles = {n: Handle(state.releases[n], inline=Doubles(meanwhile)) for n in (1, 2)}
         self.live = Live(
@@ -212,6 +215,10 @@ def test_parsed_paths_are_kept_and_bounded() -> None:
         (BadRequest(code="release_not_live"), 404), (BadRequest(code="wrong_method"), 405),
         (BadRequest(code="body_too_slow"), 408), (BadRequest(code="body_too_large"), 413),
         (BadRequest(code="too_many_rows"), 413), (Overloaded(code="queue_full"), 503),
+        (BadRequest(code="head_too_slow"), 408), (BadRequest(code="head_too_large"), 431),
+        (BadRequest(code="too_many_headers"), 431), (Overloaded(code="peer_busy"), 429),
+        (BadRequest(code="token_missing"), 401), (BadRequest(code="token_refused"), 403),
+        (BadRequest(code="entity_refused"), 403), (Overloaded(code="bodies_full"), 503),
         (Unavailable(code="not_loaded"), 503), (ModelFailure(code="model_raised"), 500),
         (ModelFailure(code="model_late"), 504), (ModelFailure(code="model_expired"), 504),
         (ModelFailure(code="model_unasked"), 504), (CorruptArtifact(), 500), (KedgeError(), 500),
@@ -274,14 +281,16 @@ def test_a_caller_may_choose_among_the_outputs() -> None:
 
 
 @pytest.mark.parametrize("asked", ["header", "path"])
-def test_a_tester_gets_the_release_that_was_asked_for(asked: str) -> None:
+def test_a_tester_gets_the_release_that_was_asked_for(asked: str, tmp_path: Path) -> None:
     """By header or by path; any other is not found."""
-    place = Place()
+    make_secret(tmp_path)
+    place = Place(testers=Tokens(tmp_path / SECRET))
+    shown = f"Bearer {read_secret(tmp_path)}"
 
     def ask(number: int) -> Answered:
         if asked == "header":
-            return place.ask(kedge_release=f"r{number}")
-        return place.ask(f"/v2/models/flights/versions/r{number}/infer")
+            return place.ask(kedge_release=f"r{number}", authorization=shown)
+        return place.ask(f"/v2/models/flights/versions/r{number}/infer", authorization=shown)
 
     found = ask(1)
     assert found.json["model_version"] == found.headers["kedge-release"] == "r1"
@@ -301,10 +310,12 @@ def test_the_entity_header_routes_and_wins_over_the_field() -> None:
     assert place.ask(kedge_entity="å\x80").status == 200
 
 
-def test_a_probe_is_answered_and_not_counted() -> None:
+def test_a_probe_is_answered_and_not_counted(tmp_path: Path) -> None:
     """It is kedge's own."""
-    place = Place()
-    assert place.ask(kedge_probe="1").status == 200
+    make_secret(tmp_path)
+    place = Place(testers=Tokens(tmp_path / SECRET))
+    shown = f"Bearer {read_secret(tmp_path)}"
+    assert place.ask(kedge_probe="1", authorization=shown).status == 200
     assert place.counts == {}
 
 

@@ -97,12 +97,12 @@ class Gateway:
 
     def __init__(
         self, serving: Serving, bounds: Bounds, ready: Callable[[], bool],
-        count: Callable[[str], None] = lambda bound: None,
+        limit: Callable[[str], None] = lambda bound: None,
     ) -> None:  # fmt: skip
         self._serving = serving
         self._bounds = bounds
         self._ready = ready
-        self._count = count
+        self._limit = limit
         self._routes: dict[str, Route] = {}
         self.draining = False
         """Set when the worker is about to stop: answers then ask callers to hang up."""
@@ -181,7 +181,7 @@ class Gateway:
         if live is not None and not isinstance(error, ModelFailure):
             live.recorder.count(f"refused.{error.code}")
         if error.code in BOUNDS:
-            self._count(error.code)
+            self._limit(error.code)
         await self._answer(send, *self._told(error))
 
     def _told(self, error: KedgeError) -> tuple[int, dict[str, object], Headers]:

@@ -13,10 +13,9 @@ from kedge.core.contract import OIP_DTYPES
 from kedge.core.errors import BadRequest, Overloaded
 from kedge.core.values import BUCKETS
 from kedge.engine.serving import Answer, Live, Request, Serving
+from kedge.gateway.auth import Tokens
 from kedge.gateway.decode import Contract, parse
-from kedge.gateway.http.connections import too_large
-from kedge.gateway.http.peers import Peers
-from kedge.gateway.http.testers import Testers
+from kedge.gateway.peers import Peers
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -65,12 +64,12 @@ class Bounds:
         *,
         body: int,
         requests: int,
-        testers: Testers | None = None,
+        testers: Tokens | None = None,
         peers: Peers | None = None,
     ) -> None:
         self.body = body
         self.requests = requests
-        self.testers = testers or Testers()
+        self.testers = testers or Tokens()
         self.peers = peers or Peers()
         self.in_flight = 0
 
@@ -106,7 +105,7 @@ async def infer(
         if parsed.outputs:
             _check_outputs(live, asked, parsed.outputs)
         request = Request(
-            id=_checked("id", parsed.id) if parsed.id else fresh_id(), columns=columns, rows=rows,
+            id=_checked("id", parsed.id) or fresh_id(), columns=columns, rows=rows,
             entity=entity or _checked("entity", contract.entity(columns, rows)),
             draw=getrandbits(48) % BUCKETS, asked=asked, probe=probe,
         )  # fmt: skip
@@ -190,6 +189,16 @@ def release_number(text: str) -> int:
     if not digits.isascii() or not digits.isdigit() or len(digits) > 9:
         raise BadRequest(f"{text!r} is not a release; write r7", code="release_not_live")
     return int(digits)
+
+
+def too_large(limit: int, *, unread: bool = False) -> BadRequest:
+    """What a caller is told whose body is larger than the bound."""
+    return BadRequest(
+        f"the body is larger than {limit} bytes",
+        code="body_too_large",
+        hint="[server] max_body_mb in kedge.toml",
+        details={"unread": unread},
+    )
 
 
 async def _rest(body: bytes, bounds: Bounds, receive: Receive) -> bytes:

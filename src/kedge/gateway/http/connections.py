@@ -17,7 +17,7 @@ from typing import Protocol
 import msgspec
 
 from kedge.core.errors import BadRequest, KedgeError, Overloaded
-from kedge.gateway.http.peers import Peers
+from kedge.gateway.peers import Peers
 
 MB = 2**20
 
@@ -112,13 +112,13 @@ class Connections:
         limits: Limits | None = None,
         *,
         peers: Peers | None = None,
-        count: Callable[[str], None] = lambda bound: None,
+        limit: Callable[[str], None] = lambda bound: None,
         most: int | None = None,
     ) -> None:
-        """Start empty; `count` is told which bound was reached, `most` is the connections at once."""
+        """Start empty; `limit` is told which bound was reached, `most` is the connections at once."""
         self.limits = limits or Limits()
         self.peers = peers or Peers()
-        self.count = count
+        self.limit = limit
         self._most = most if most is not None else most_connections()
         self._open: set[Connection] = set()
         # Each in the order in which it began, so that a look at the first few is enough.
@@ -161,7 +161,7 @@ class Connections:
 
     def _make_room(self, newest: Connection) -> None:
         """Close the connection that is least missed: never asked before idle, longest idle first."""
-        self.count("connections")
+        self.limit("connections")
         victim = next(iter(self._silent), newest)
         if victim is not newest:
             victim.hang_up()
@@ -277,7 +277,7 @@ class Connections:
         each.unsent = 0
 
     def _cut(self, each: Connection) -> None:
-        self.count("answers_unread")
+        self.limit("answers_unread")
         self.read(each)
         each.hang_up()
 
@@ -318,7 +318,7 @@ class Connections:
             if took > limits.answer_s or gone < (took - limits.grace_s) * limits.rate:
                 self._cut(each)
         for each in _older(self._silent, now - limits.silent_s):
-            self.count("silent_connections")
+            self.limit("silent_connections")
             each.hang_up()
             self._silent.pop(each, None)
         for each in _older(self._lingering, now - limits.linger_s):
@@ -357,16 +357,6 @@ def too_slow(limits: Limits) -> KedgeError:
         f"{limits.rate:g} bytes/s after {limits.grace_s:g} s",
         code="body_too_slow",
         details={"unread": True},
-    )
-
-
-def too_large(limit: int, *, unread: bool = False) -> KedgeError:
-    """What a caller is told whose body is larger than the bound."""
-    return BadRequest(
-        f"the body is larger than {limit} bytes",
-        code="body_too_large",
-        hint="[server] max_body_mb in kedge.toml",
-        details={"unread": unread},
     )
 
 

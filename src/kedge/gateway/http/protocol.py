@@ -18,7 +18,8 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from kedge.core.errors import BadRequest, KedgeError
-from kedge.gateway.http.connections import PARTS, Connections, too_large
+from kedge.gateway.http.connections import PARTS, Connections
+from kedge.gateway.infer import too_large
 
 PIECE = 16 * 1024
 """Most bytes that the parser is given at once while a head may be in them."""
@@ -145,7 +146,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if not self._ended:
             self._partial(len(piece))
         if len(self.pipeline) > self._limits.pipelined:
-            self._connections.count("pipelined")
+            self._connections.limit("pipelined")
             self._lingering = True
             self.hang_up()
 
@@ -238,7 +239,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Give the app a request whose body is whole."""
         self._ended = self._reading_head = True
         if self.headers:
-            self._connections.count("trailers")
+            self._connections.limit("trailers")
         cycle = self.cycle
         if cycle is self._refused or cycle.response_complete:
             return
@@ -255,7 +256,7 @@ class BoundedProtocol(HttpToolsProtocol):
             cycle.body = bytearray()
             self._connections.body_left(self)
             app = self._refusing(too_large(self._limits.body))
-            self._connections.count("body_too_large")
+            self._connections.limit("body_too_large")
         self._begin(cycle, app)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: App) -> None:
@@ -319,14 +320,13 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _name_caller(self) -> None:
         """Find out whose bounds count: behind a proxy each request may be of another caller."""
-        headers = self.scope["headers"] if self.scope else ()
-        self.caller = self._connections.peers.caller(self.client, headers)
+        self.caller = self._connections.peers.caller(self.client, self.scope["headers"])
 
     # ------------------------------------------------------------ refusals
 
     def refuse_head(self, error: KedgeError) -> None:
         """Answer what is no request yet, and close."""
-        self._connections.count(error.code)
+        self._connections.limit(error.code)
         if self._active is not None and not self._active.response_complete:
             # The answer to an earlier request of this connection goes before; then it is closed.
             self._active.keep_alive = False
@@ -339,9 +339,9 @@ class BoundedProtocol(HttpToolsProtocol):
     def refuse_body(self, error: KedgeError) -> None:
         """Answer a request whose body is not whole, and close."""
         cycle = self.cycle
-        if cycle is None or cycle is self._refused or cycle.response_complete:
+        if cycle is self._refused or cycle.response_complete:
             return
-        self._connections.count(error.code)
+        self._connections.limit(error.code)
         self._connections.body_left(self)
         self._refused = cycle
         cycle.body = bytearray()

@@ -96,7 +96,7 @@ def _address(text: str) -> Address | None:
     """Read an address, with or without a port, as a socket or a header has it."""
     if text.startswith("["):
         text = text[1:].partition("]")[0]
-    elif text.count(":") == 1:
+    elif "." in text and not text.startswith(":"):
         text = text.partition(":")[0]
     try:
         address = ip_address(text)

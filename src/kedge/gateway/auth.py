@@ -1,4 +1,4 @@
-"""Testers: the tokens that allow asking a certain release, or a request that is not counted.
+"""Auth of testers: the tokens that allow asking a certain release, or a request that is not counted.
 
 A tester shows `Authorization: Bearer TOKEN`. Tokens stand in the file of the setting
 `tester_token_file`, one a line. kedge's own commands show the secret of the state directory, which
@@ -25,12 +25,12 @@ MOST_BYTES = 64 * 1024
 BEARER = b"bearer "
 
 
-class Testers:
+class Tokens:
     """Who may ask a certain release; keeps digests of tokens only."""
 
     def __init__(self, *files: Path) -> None:
         """Believe the tokens of these files, which are read again when they change."""
-        self._files = [_Tokens(path) for path in files]
+        self._files = [_TokenFile(path) for path in files]
 
     def check(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """Check that a request comes from a tester.
@@ -59,7 +59,7 @@ class Testers:
             )
 
 
-class _Tokens:
+class _TokenFile:
     """The tokens of one file."""
 
     def __init__(self, path: Path) -> None:
