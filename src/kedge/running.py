@@ -121,7 +121,7 @@ def run_worker(
                             spool=spooled, lives=serving.lives, clock=place.clock),
     )  # fmt: skip
     anyone = server.entity_from == ANYONE
-    peers = Peers(server.trusted_peers, None if anyone else server.entity_from)
+    peers = Peers(server.trusted_peers, None if anyone else tuple(server.entity_from))
     body = int(server.max_body_mb * 2**20)
     tokens = [Path(server.tester_token_file)] if server.tester_token_file else []
     bounds = Bounds(

@@ -51,7 +51,7 @@ class Server(Value, frozen=True):
     """How long a stopping worker goes on answering on open connections; what it accepted is answered after that."""
     trusted_peers: tuple[str, ...] = ()
     """Proxies of ours, as addresses or CIDR ranges: what they forward for counts as the caller."""
-    entity_from: Literal["anyone"] | tuple[str, ...] = "anyone"
+    entity_from: str | tuple[str, ...] = "anyone"
     """Which addresses may send `kedge-entity`; a list of addresses or CIDR ranges restricts it."""
     tester_token_file: str | None = None
     """Tokens of testers, one a line, beside kedge.toml unless absolute; its mode must be 0600."""
@@ -324,7 +324,9 @@ def _judge_server(server: Server, faults: list[str]) -> None:
 
 def _judge_peers(server: Server, faults: list[str]) -> None:
     """Addresses and ranges must be readable before a worker needs them."""
-    entity_from = () if server.entity_from == ANYONE else server.entity_from
+    entity_from = server.entity_from
+    if isinstance(entity_from, str):
+        entity_from = () if entity_from == ANYONE else (entity_from,)
     for name, listed in (("trusted_peers", server.trusted_peers), ("entity_from", entity_from)):
         for text in listed:
             try:

@@ -461,3 +461,18 @@ def test_what_labels_are_about_is_one_output_of_the_right_form(line: str, place:
 )
 def test_every_form_of_output_that_the_template_shows_is_accepted(line: str) -> None:
     assert policy(line).output is not None
+
+
+@pytest.mark.parametrize(
+    "line", ['trusted_peers = ["10.0.0.0/33"]', 'entity_from = ["nowhere"]', 'entity_from = "none"']
+)
+def test_peers_are_addresses(line: str) -> None:
+    """A proxy that cannot be read is found before a worker starts."""
+    with pytest.raises(BadConfig, match=r"server\.(trusted_peers|entity_from)"):
+        read(f"[server]\n{line}\n")
+
+
+def test_peers_are_read() -> None:
+    """As lists of ranges."""
+    server = read('[server]\ntrusted_peers = ["10.0.0.0/8"]\nentity_from = ["::1"]\n').server
+    assert (server.trusted_peers, server.entity_from) == (("10.0.0.0/8",), ("::1",))

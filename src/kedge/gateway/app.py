@@ -48,7 +48,7 @@ CLASS_STATUS: dict[type[KedgeError], int] = {
 }
 STOPPED = "the worker stops"
 """Why a request was cancelled at the end of a drain."""
-BOUNDS = ("queue_full", "id_too_long", "entity_too_long", "too_many_rows", "too_many_values")
+BOUNDS = ("queue_full", "id_too_long", "entity_too_long", "too_many_rows")
 """Refusals of a bound that is checked in the app; `kedge status` shows how many there were."""
 PATHS_KEPT = 1024
 """Parsed paths kept; a scanner that asks for more only parses again."""

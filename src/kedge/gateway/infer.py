@@ -105,8 +105,8 @@ async def infer(
         if parsed.outputs:
             _check_outputs(live, asked, parsed.outputs)
         request = Request(
-            id=_checked("id", parsed.id) or fresh_id(), columns=columns, rows=rows,
-            entity=entity or _checked("entity", contract.entity(columns, rows)),
+            id=_checked("id", parsed.id, code="id_too_long") or fresh_id(), columns=columns, rows=rows,
+            entity=entity or _checked("entity", contract.entity(columns, rows), code="entity_too_long"),
             draw=getrandbits(48) % BUCKETS, asked=asked, probe=probe,
         )  # fmt: skip
         answer = await serving.answer(live, request)
@@ -162,21 +162,21 @@ def _entity(value: bytes, scope: Any, peers: Peers) -> str:
             hint="[server] entity_from in kedge.toml lists who may",
         )
     if len(value) > NAME_BYTES:
-        raise _too_long("entity", len(value))
+        raise _too_long("entity", len(value), code="entity_too_long")
     return value.decode("latin-1")
 
 
-def _checked(what: str, name: str | None) -> str | None:
+def _checked(what: str, name: str | None, *, code: str) -> str | None:
     """A name that came in a body, bounded in bytes; no character takes more than four."""
     if name is not None and len(name) > NAME_BYTES // 4:
         size = len(name.encode("utf-8", "surrogatepass"))
         if size > NAME_BYTES:
-            raise _too_long(what, size)
+            raise _too_long(what, size, code=code)
     return name
 
 
-def _too_long(what: str, size: int) -> BadRequest:
-    return BadRequest(f"the {what} has {size} bytes (limit {NAME_BYTES})", code=f"{what}_too_long")
+def _too_long(what: str, size: int, *, code: str) -> BadRequest:
+    return BadRequest(f"the {what} has {size} bytes (limit {NAME_BYTES})", code=code)
 
 
 def release_number(text: str) -> int:

@@ -19,7 +19,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from kedge.core.errors import BadRequest, KedgeError
 from kedge.gateway.http.connections import PARTS, Connections
-from kedge.gateway.infer import too_large
+from kedge.gateway.infer import UNREAD, too_large
 
 PIECE = 16 * 1024
 """Most bytes that the parser is given at once while a head may be in them."""
@@ -141,7 +141,13 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         except httptools.HttpParserError as error:
             told = "the request is not HTTP"
-            self.refuse_head(_bad(told if error.__context__ else f"{told}: {error}", "not_http"))
+            self.refuse_head(
+                BadRequest(
+                    told if error.__context__ else f"{told}: {error}",
+                    code="not_http",
+                    details={UNREAD: True},
+                )
+            )
             return
         if not self._ended:
             self._partial(len(piece))
@@ -410,16 +416,17 @@ class _Flow(FlowControl):
             super().resume_reading()
 
 
-def _bad(told: str, code: str) -> KedgeError:
-    return BadRequest(told, code=code, details={"unread": True})
-
-
 def _too_large_head(limit: int) -> KedgeError:
-    return _bad(
+    return BadRequest(
         f"the head, or what stands outside of the body, is larger than {limit} bytes",
-        "head_too_large",
+        code="head_too_large",
+        details={UNREAD: True},
     )
 
 
 def _too_many(limit: int) -> KedgeError:
-    return _bad(f"the request has more than {limit} headers", "too_many_headers")
+    return BadRequest(
+        f"the request has more than {limit} headers",
+        code="too_many_headers",
+        details={UNREAD: True},
+    )
