@@ -418,6 +418,21 @@ def test_requests_in_a_row_are_bounded_and_answered_in_order() -> None:
         assert world.counted["pipelined"] == 1
 
 
+def test_a_body_behind_another_request_is_bounded_in_time_too() -> None:
+    with World() as world, world.line(request() + head(5000) + b"{") as line:
+        assert answer(line).status == 200
+        world.settle(lambda: world.connections._bodies, "the body to be under way")
+        world.later(8.0)
+        assert answer(line).code == "body_too_slow"
+
+
+def test_a_request_to_upgrade_is_answered_and_its_connection_closed() -> None:
+    with World() as world, world.line(request(None, "connection: upgrade", "upgrade: h2c")) as line:
+        assert answer(line).status in {200, 400}
+        assert closed(line)
+        assert world.problems == []
+
+
 # ---------------------------------------------------------------- names and who is believed
 
 

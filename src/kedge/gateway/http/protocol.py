@@ -21,6 +21,7 @@ from kedge.core.errors import BadRequest, KedgeError
 from kedge.gateway.http.connections import PARTS, Connections
 from kedge.gateway.infer import UNREAD, too_large
 
+UNPARSED = (httptools.HttpParserError, httptools.HttpParserUpgrade)
 PIECE = 16 * 1024
 """Most bytes that the parser is given at once while a head may be in them."""
 DIGITS = 18
@@ -29,6 +30,8 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 NOTED = (b"content-length", b"expect")
 """Headers that matter before the body comes."""
 
+_headers_complete = HttpToolsProtocol.on_headers_complete
+_start = HttpToolsProtocol._start_asgi_task  # noqa: SLF001 - the subclass's own; super() costs more
 App = Any
 """An ASGI application."""
 
@@ -115,8 +118,16 @@ class BoundedProtocol(HttpToolsProtocol):
         """Parse what came, piece by piece, and stop at the first bound that is reached."""
         if self.timeout_keep_alive_task is not None:
             self._unset_keepalive_if_required()
-        if len(data) <= PIECE:
-            self._parse(data)
+        if len(data) <= PIECE and not self._lingering:
+            # As `_parse`, in place: nearly every request comes in one piece.
+            self._ended = False
+            try:
+                self.parser.feed_data(data)
+            except UNPARSED as error:
+                self._fail(error)
+                return
+            if not self._ended or self.pipeline:
+                self._partial(len(data))
             return
         view = memoryview(data)
         for at in range(0, len(data), PIECE):
@@ -133,31 +144,33 @@ class BoundedProtocol(HttpToolsProtocol):
         self._ended = False
         try:
             self.parser.feed_data(piece)
-        except httptools.HttpParserUpgrade:
+        except UNPARSED as error:
+            self._fail(error)
+            return
+        if not self._ended or self.pipeline:
+            self._partial(len(piece))
+
+    def _fail(self, error: Exception) -> None:
+        """Answer what the parser does not read."""
+        if isinstance(error, httptools.HttpParserUpgrade):
             # There is no other protocol to speak, and the parser reads no further.
             self.cycle.keep_alive = False
             if self._held is not None:
                 self.on_message_complete()
             return
-        except httptools.HttpParserError as error:
-            told = "the request is not HTTP"
-            self.refuse_head(
-                BadRequest(
-                    told if error.__context__ else f"{told}: {error}",
-                    code="not_http",
-                    details={UNREAD: True},
-                )
-            )
-            return
-        if not self._ended:
-            self._partial(len(piece))
+        told = "the request is not HTTP"
+        told = told if error.__context__ else f"{told}: {error}"
+        self.refuse_head(BadRequest(told, code="not_http", details={UNREAD: True}))
+
+    def _partial(self, size: int) -> None:
+        """Bound what has not come whole; most requests come in one piece and never get here."""
         if len(self.pipeline) > self._limits.pipelined:
             self._connections.limit("pipelined")
             self._lingering = True
             self.hang_up()
-
-    def _partial(self, size: int) -> None:
-        """Bound what has not come whole; most requests come in one piece and never get here."""
+            return
+        if self._ended:
+            return
         if self._reading_head:
             self._head += size
             if self._head > self._limits.head:
@@ -165,6 +178,10 @@ class BoundedProtocol(HttpToolsProtocol):
             else:
                 self._connections.head_began(self)
             return
+        self._body_grew(size)
+
+    def _body_grew(self, size: int) -> None:
+        """Bound a body that has not come whole."""
         held = self._held
         if held is None:
             return
@@ -215,25 +232,19 @@ class BoundedProtocol(HttpToolsProtocol):
             self._connections.head_ended(self)
         if self.cycle is None:
             self._connections.asked(self)
-        super().on_headers_complete()
-        length, self._length = self._length, -1
-        error = None
-        if len(self.headers) > self._limits.headers:
-            error = _too_many(self._limits.headers)
-        elif head > self._limits.head - PIECE and self._size() > self._limits.head:
-            error = _too_large_head(self._limits.head)
-        elif length > self._limits.body and (
-            length > self._limits.body * PARTS or self.expect_100_continue
-        ):
-            error = too_large(self._limits.body, unread=True)
+        _headers_complete(self)
+        headers, limits = self.headers, self._limits
         # A trailer is no header: what comes after the body stands in a list that nobody reads.
         self.headers = []
-        if error is not None:
-            self.refuse_body(error)
-
-    def _size(self) -> int:
-        """The size of a whole head: names, values, and what stands between them."""
-        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if len(headers) > limits.headers:
+            self.refuse_body(_too_many(limits.headers))
+        elif head > limits.head - PIECE and _size(self.url, headers) > limits.head:
+            self.refuse_body(_too_large_head(limits.head))
+        elif self._length > limits.body and (
+            self._length > limits.body * PARTS or self.expect_100_continue
+        ):
+            self.refuse_body(too_large(limits.body, unread=True))
+        self._length = -1
 
     def on_body(self, body: bytes) -> None:
         """Keep a part of a body."""
@@ -288,7 +299,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.flow.pause_reading()
             return
         self._active = cycle
-        super()._start_asgi_task(cycle, app)
+        _start(self, cycle, app)
 
     def on_response_complete(self) -> None:
         """Let go of the body, and go on with the next request."""
@@ -300,7 +311,7 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         super().on_response_complete()
         if self._held is not None:  # the next one, whose body began to come meanwhile
-            self._partial(0)
+            self._body_grew(0)
 
     # ------------------------------------------------------------ answers that wait
 
@@ -407,13 +418,18 @@ class _Flow(FlowControl):
 
     def pause_reading(self) -> None:
         """Stop reading, unless nothing comes any more."""
-        if not self._transport.is_closing():
+        if not self.read_paused and not self._transport.is_closing():
             super().pause_reading()
 
     def resume_reading(self) -> None:
         """Read on, unless nothing comes any more."""
-        if not self._transport.is_closing():
+        if self.read_paused and not self._transport.is_closing():
             super().resume_reading()
+
+
+def _size(url: bytes, headers: list[tuple[bytes, bytes]]) -> int:
+    """The size of a whole head: names, values, and what stands between them."""
+    return len(url) + sum(len(name) + len(value) + 4 for name, value in headers)
 
 
 def _too_large_head(limit: int) -> KedgeError:
