@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from kedge.core.contract import OIP_DTYPES
 from kedge.core.errors import BadRequest
 from kedge.core.values import Field
 from kedge.gateway.app import status_of
-from kedge.gateway.decode import Contract, parse
+from kedge.gateway.decode import Contract, exceeds, parse
 from kedge.testing.samples import fields
 
 if TYPE_CHECKING:
@@ -625,3 +626,54 @@ def test_a_valid_tensor_arrives_as_it_was_sent(
         columns, _ = read(*packed(("v", OIP_DTYPES[dtype], [rows, wide], raw)), contract=contract)
         assert columns["v"].tolist() == array.tolist()
         assert columns["v"].shape == shape
+
+
+# ---------------------------------------------------------------- bounds before anything is built
+
+
+def large(text: str, *, shape: str = "[4]", name: str = "x", datatype: str = "FP64") -> bytes:
+    return (
+        f'{{"inputs": [{{"name": "{name}", "datatype": "{datatype}", "shape": {shape}, "data": {text}}}]}}'
+    ).encode()
+
+
+@pytest.mark.parametrize(
+    "raw, code",
+    [
+        (large("[" * 200 + "1" + "]" * 200 + " " * 1_000_000), "wrong_dtype"),
+        (large("[" + "[]," * 1_000_000 + "[]]"), "wrong_shape"),
+        (large("[" + "1," * 1_000_000 + "1]"), "wrong_shape"),
+        (large("[" + "1," * 1_000_000 + "1]", shape="[1000001]"), "too_many_rows"),
+        (large("[" + '"",' * 1_000_000 + '""]', name="word", datatype="BYTES"), "wrong_shape"),
+        (large("[1]", shape="[" + "1," * 1_000_000 + "1]"), "wrong_shape"),
+        (b'{"inputs": [' + b"{}," * 1_000_000 + b"{}]}", "malformed_body"),
+        (b'{"inputs": [], "outputs": [' + b"{}," * 1_000_000 + b"{}]}", "malformed_body"),
+    ],
+)
+def test_more_than_the_contract_allows_is_refused_before_it_is_built(raw: bytes, code: str) -> None:
+    """In less time than building it would take, whatever the list is called."""
+    tracemalloc.start()
+    try:
+        assert refused(raw).code == code
+        assert tracemalloc.get_traced_memory()[1] < 5 * len(raw)
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_large_body_is_read_as_a_small_one() -> None:
+    """Blanks, commas, braces and brackets in strings are no values."""
+    words = ['a, "b" {[' * 1000, "c\\", "[{,", ""]
+    text = json.dumps(words)
+    raw = large(text, name="word", datatype="BYTES")
+    both = json.loads(raw)
+    both["inputs"].append(X | {"shape": [4], "data": [1.0, 2.0, 3.0, 4.0]})
+    columns, rows = read(both)
+    assert rows == 4
+    assert columns["word"].tolist() == words
+
+
+def test_characters_in_strings_do_not_count() -> None:
+    assert not exceeds(b'["[[[[", "a\\"[["]', b"[", 1)
+    assert exceeds(b'["[", [[1]]]', b"[", 2)
+    assert not exceeds(b'[1, ",,,"]', b",", 1)
+    assert exceeds(b"[1, 2, 3]", b",", 1)

@@ -8,6 +8,7 @@ them by default.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable
 from math import isfinite, isnan, prod
@@ -28,6 +29,25 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 
+class TensorParameters(msgspec.Struct):
+    """What a tensor's parameters say that is read here; other members are passed over unbuilt."""
+
+    binary_data_size: msgspec.Raw = msgspec.Raw(b"null")
+
+    def size(self) -> int | None:
+        """Return the number of bytes; None without one, -1 for what is no such number."""
+        text = bytes(self.binary_data_size)
+        if text == b"null":
+            return None
+        return int(text) if text.isdigit() and len(text) <= DIGITS else -1
+
+
+class WantedOutput(msgspec.Struct):
+    """An output that a caller asks for."""
+
+    name: str = ""
+
+
 class Tensor(msgspec.Struct):
     """One input as it stands in the request."""
 
@@ -35,7 +55,7 @@ class Tensor(msgspec.Struct):
     datatype: str
     shape: list[int]
     data: msgspec.Raw = msgspec.Raw()
-    parameters: dict[str, Any] | None = None
+    parameters: TensorParameters | None = None
 
 
 class InferRequest(msgspec.Struct):
@@ -43,14 +63,63 @@ class InferRequest(msgspec.Struct):
 
     inputs: list[Tensor]
     id: str | None = None
-    parameters: dict[str, Any] | None = None
-    outputs: list[dict[str, Any]] | None = None
+    outputs: list[WantedOutput] | None = None
+
+
+class _LargeTensor(msgspec.Struct):
+    """An input of a large body: the shape too is bounded before it is built."""
+
+    name: str
+    datatype: str
+    shape: msgspec.Raw
+    data: msgspec.Raw = msgspec.Raw()
+    parameters: TensorParameters | None = None
+
+
+class _LargeRequest(msgspec.Struct):
+    inputs: list[_LargeTensor]
+    id: str | None = None
+    outputs: list[WantedOutput] | None = None
 
 
 _body: msgspec.json.Decoder[InferRequest] = msgspec.json.Decoder(InferRequest)
+_large_body: msgspec.json.Decoder[_LargeRequest] = msgspec.json.Decoder(_LargeRequest)
+_shape_of: msgspec.json.Decoder[list[int]] = msgspec.json.Decoder(list[int])
 _nested: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 SMALL = 64
 """Up to here a Python loop tests finiteness faster than a NumPy call."""
+
+
+DIGITS = 18
+"""Longest length that is read as a number."""
+SCANNED = 16 * 1024
+"""From so many bytes on, what a body would become is counted before it is built. Below it, a body
+cannot hold enough to occupy a worker."""
+OBJECTS = 10_000
+"""Objects of a body: its tensors, its outputs and their parameters."""
+SHAPE_BYTES = 1024
+"""Text of a shape: more than the dimensions of any array."""
+_STRING_OR = {
+    mark: re.compile(rb'"(?:[^"\\]|\\.)*+"|' + re.escape(mark), re.DOTALL)
+    for mark in (b"{", b"[", b",")
+}
+
+
+def exceeds(raw: bytes, mark: bytes, most: int) -> bool:
+    """Whether a character stands in JSON more often than this, without those in strings.
+
+    The plain count is enough nearly always. The walk ends at the first one too many, so that it is
+    bounded by what is allowed and not by what was sent.
+    """
+    if raw.count(mark) <= most:
+        return False
+    found = 0
+    for match in _STRING_OR[mark].finditer(raw):
+        if match.end() - match.start() == 1:
+            found += 1
+            if found > most:
+                return True
+    return False
 
 
 def parse(body: bytes, json_length: int | None) -> tuple[InferRequest, memoryview | None]:
@@ -67,12 +136,27 @@ def parse(body: bytes, json_length: int | None) -> tuple[InferRequest, memoryvie
         binary = memoryview(body)[json_length:]
         body = body[:json_length]
     try:
+        if len(body) > SCANNED:
+            return _parse_large(bytes(body)), binary
         return _body.decode(body), binary
     except msgspec.ValidationError as error:
         raise BadRequest(f"not an infer request: {error}", code="malformed_body") from None
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise BadRequest(f"not JSON: {error}", code="malformed_body",
                          hint="NaN and Infinity are not JSON; send null in a nullable field") from None  # fmt: skip
+
+
+def _parse_large(body: bytes) -> InferRequest:
+    if exceeds(body, b"{", OBJECTS):
+        raise BadRequest(f"the body has more than {OBJECTS} objects", code="malformed_body")
+    large = _large_body.decode(body)
+    inputs = []
+    for each in large.inputs:
+        if len(memoryview(each.shape)) > SHAPE_BYTES:
+            raise _bad(each.name, f"has a shape of more than {SHAPE_BYTES} bytes", "wrong_shape")
+        shape = _shape_of.decode(each.shape)
+        inputs.append(Tensor(each.name, each.datatype, shape, each.data, each.parameters))
+    return InferRequest(inputs, large.id, large.outputs)
 
 
 class Contract:
@@ -100,11 +184,11 @@ class Contract:
                            f"fields are {', '.join(self._readers)}")  # fmt: skip
             if tensor.name in found:
                 raise _bad(tensor.name, "is given twice", "duplicate_field")
-            size = tensor.parameters.get("binary_data_size") if tensor.parameters else None
+            size = tensor.parameters.size() if tensor.parameters else None
             if size is None:
-                array = reader.read(tensor)
+                array = reader.read(tensor, self._rows)
             else:
-                if binary is None or type(size) is not int or not 0 <= size <= len(binary) - at:
+                if binary is None or not 0 <= size <= len(binary) - at:
                     raise _bad(
                         tensor.name, "names more binary data than the body has", "wrong_shape"
                     )
@@ -123,8 +207,7 @@ class Contract:
         if rows < 1:
             raise BadRequest("the request has no rows", code="wrong_shape")
         if rows > self._rows:
-            raise BadRequest(f"{rows} rows; at most {self._rows} are taken in one request",
-                             code="too_many_rows", hint="split the request")  # fmt: skip
+            raise _too_many_rows(rows, self._rows)
         if len(found) < len(self._fields):
             self._absent(found, rows)
         return found, rows
@@ -145,6 +228,11 @@ class Contract:
         value = column.ravel()[0] if column.size else None
         null = value is None or (isinstance(value, float | np.floating) and isnan(value))
         return None if null else str(value)
+
+
+def _too_many_rows(rows: int, most: int) -> BadRequest:
+    return BadRequest(f"{rows} rows; at most {most} are taken in one request",
+                      code="too_many_rows", hint="split the request")  # fmt: skip
 
 
 def _bad(field: str, what: str, code: str, hint: str = "") -> BadRequest:
@@ -172,8 +260,11 @@ class _Reader:
         if field.nullable and not self._float:
             self._dtype = object
 
-    def read(self, tensor: Tensor) -> Array:
+    def read(self, tensor: Tensor, most_rows: int) -> Array:
+        """Read JSON values, flat or nested."""
         shape = self._shape(tensor)
+        if len(memoryview(tensor.data)) > SCANNED:
+            self._scan(bytes(tensor.data), shape, most_rows)
         try:
             data = self._decode(tensor.data)
         except msgspec.ValidationError as error:
@@ -183,6 +274,22 @@ class _Reader:
         except msgspec.DecodeError:
             raise _bad(self.field.name, "has no data", "malformed_body") from None
         return self._array(data, shape)
+
+    def _scan(self, raw: bytes, shape: tuple[int, ...], most_rows: int) -> None:
+        """Refuse more values or lists than the shape holds, before any of them is built."""
+        if shape[0] > most_rows:
+            raise _too_many_rows(shape[0], most_rows)
+        size, lists = 1, 1
+        for length in shape:
+            size *= length
+            lists += size
+        if exceeds(raw, b",", max(size - 1, 0)):
+            raise _bad(self.field.name, f"has more than {size} values; its shape is {list(shape)}",
+                       "wrong_shape")  # fmt: skip
+        if exceeds(raw, b"[", lists):
+            raise _bad(
+                self.field.name, f"has more lists than its shape {list(shape)}", "wrong_shape"
+            )
 
     def _shape(self, tensor: Tensor) -> tuple[int, ...]:
         """The array's shape: rows first, then the declared shape of one row."""
@@ -217,7 +324,9 @@ class _Reader:
         data: Any = None
         try:
             data = _nested.decode(tensor.data)
-            while isinstance(data, list) and data and isinstance(data[0], list):
+            for _ in range(len(tensor.shape) + 1):
+                if not (isinstance(data, list) and data and isinstance(data[0], list)):
+                    break
                 if not all(isinstance(part, list) for part in data):
                     raise TypeError("lists beside what is none")
                 data = [value for part in data for value in part]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from random import getrandbits
 from time import time
 from typing import TYPE_CHECKING, Any
@@ -14,11 +16,13 @@ from kedge.core.errors import BadRequest, Overloaded
 from kedge.core.values import BUCKETS
 from kedge.engine.serving import Answer, Live, Request, Serving
 from kedge.gateway.auth import Tokens
-from kedge.gateway.decode import Contract, parse
+from kedge.gateway.decode import DIGITS, Contract, InferRequest, WantedOutput, parse
 from kedge.gateway.peers import Peers
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from kedge.ports import Columns
 
 Receive = Any
 Send = Any
@@ -43,8 +47,8 @@ class InferAnswer(msgspec.Struct, omit_defaults=True):
     id: str = ""
 
 
-DIGITS = 18
-"""Longest length that is read as a number."""
+BESIDE = 256 * 1024
+"""Bodies above it are decoded beside the event loop; they take more than a millisecond."""
 NAME_BYTES = 256
 """Longest id and entity, in bytes of UTF-8: they are kept in memory and in records."""
 UNREAD = "unread"
@@ -57,7 +61,7 @@ _DATATYPES = {np.dtype(ours): theirs for ours, theirs in OIP_DTYPES.items() if o
 class Bounds:
     """What one worker works on at once, and whom it believes."""
 
-    __slots__ = ("body", "in_flight", "peers", "requests", "testers")
+    __slots__ = ("beside", "body", "in_flight", "peers", "requests", "testers")
 
     def __init__(
         self,
@@ -72,6 +76,8 @@ class Bounds:
         self.testers = testers or Tokens()
         self.peers = peers or Peers()
         self.in_flight = 0
+        self.beside = ThreadPoolExecutor(1, "kedge-decode")
+        """One thread: large bodies wait for each other, and small ones for none of them."""
 
 
 async def infer(
@@ -99,9 +105,13 @@ async def infer(
         )
     bounds.in_flight += 1
     try:
-        parsed, binary = parse(body, json_length)
         contract: Contract = live.contract  # type: ignore[assignment]
-        columns, rows = contract.columns(parsed, binary)
+        if len(body) > BESIDE:
+            parsed, columns, rows = await asyncio.get_running_loop().run_in_executor(
+                bounds.beside, _decode, contract, body, json_length
+            )
+        else:
+            parsed, columns, rows = _decode(contract, body, json_length)
         if parsed.outputs:
             _check_outputs(live, asked, parsed.outputs)
         request = Request(
@@ -121,6 +131,14 @@ async def infer(
     ]})  # fmt: skip
     await send({"type": "http.response.body", "body": payload})
     serving.finish(live, request, answer)
+
+
+def _decode(
+    contract: Contract, body: bytes, json_length: int | None
+) -> tuple[InferRequest, Columns, int]:
+    """Turn a body into columns that fit the contract."""
+    parsed, binary = parse(body, json_length)
+    return parsed, *contract.columns(parsed, binary)
 
 
 def fresh_id() -> str:
@@ -216,12 +234,12 @@ async def _rest(body: bytes, bounds: Bounds, receive: Receive) -> bytes:
     return b"".join(parts)
 
 
-def _check_outputs(live: Live, asked: int | None, wanted: list[dict[str, Any]]) -> None:
+def _check_outputs(live: Live, asked: int | None, wanted: list[WantedOutput]) -> None:
     """What a caller asks for must be an output of production (or of the release that is asked)."""
     release = live.state.releases.get(asked or live.state.production or 0)
     known = [field.name for field in release.signature.outputs] if release is not None else []
     for output in wanted:
-        name = output.get("name")
+        name = output.name
         if name not in known and release is not None:
             raise BadRequest(f"{name} is not an output", code="unknown_output",
                              hint=f"outputs are {', '.join(known)}", details={"field": name})  # fmt: skip
@@ -244,10 +262,10 @@ def _head(live: Live, answer: Answer) -> Headers:
 
 
 def render(
-    live: Live, request: Request, answer: Answer, wanted: list[dict[str, Any]] | None
+    live: Live, request: Request, answer: Answer, wanted: list[WantedOutput] | None
 ) -> bytes:
     """Encode an answer as the protocol's JSON. A value that is not finite is null, as JSON has none."""
-    names = {output.get("name") for output in wanted} if wanted else None
+    names = {output.name for output in wanted} if wanted else None
     return _encode(InferAnswer(
         model_name=live.state.endpoint,
         model_version=f"r{answer.choice.release}",
