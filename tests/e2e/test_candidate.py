@@ -229,6 +229,8 @@ def test_a_candidate_that_cannot_be_loaded_is_refused_and_production_keeps_servi
     assert site.data("status", "flights")["stage"] == "settled"
     bad = [f for f in site.data("doctor", check=False)["findings"] if not f["ok"]]
     assert any("behave.json" in finding["detail"] for finding in bad)
+    # An attempt that read the changed file would be the answer to the next command.
+    site.until(lambda: not site.processes("flights-r2-"), "no attempt to be under way")
     changed.write_bytes(changed.read_bytes().replace(b"3.1", b"3.0"))
     assert site.data("shadow", "flights", "v2")["event"] == "shadow_started"
 

@@ -368,7 +368,7 @@ class Supervisor:
             log.warning(
                 "supervisor.died", child=child.name, code=process.returncode, deaths=child.deaths
             )
-            if child.fds and process.returncode == -signal.SIGALRM:
+            if child.fds and process.returncode == -signal.SIGPROF:
                 self._net.run(f"supervisor.move.{child.name}", partial(self._move_hung, child.name))
             self._forget(process.pid)
         elif process is not None and now - child.started_at > STEADY_S:

@@ -25,7 +25,7 @@ LONGEST_NAME = f"{'e' * 40}-r{10**9}-{10**3}.sock"
 """The longest name of a socket: an endpoint has 40 letters, and its numbers never so many digits."""
 FOLDER = re.compile(r"[1-9][0-9]*(?:[.-][0-9]+)?")
 """A supervisor's own folder: its process id, with a number where it has several."""
-OURS = re.compile(r".*\.(?:sock|handoff)(?:\.json)?(?:\.[0-9]+)?")
+OURS = re.compile(r".*\.(?:sock|handoff|asked)(?:\.json)?(?:\.[0-9]+)?")
 """What kedge puts into such a folder."""
 
 
