@@ -7,9 +7,11 @@ go round kept-alive connections, are never repeated, and each leaves one record.
 allowed to, the generator runs at real-time priority: what shares its CPU must not look like
 lateness of the server.
 
-Closed loop: a fixed number of connections, each asking again as soon as it is answered.
+Closed loop: a fixed number of connections, each asking again as soon as it is answered; or a
+single one that leaves a record of each request.
 
-Run as a script it is the generator; `OpenLoad` and `closed_loop` start one and read its records.
+Run as a script it is the generator; `OpenLoad`, `OneCaller` and `closed_loop` start one and read
+its records.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import ctypes
 import gc
 import os
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -27,6 +30,7 @@ import tempfile
 import time
 from array import array
 from collections import deque
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
@@ -380,6 +384,35 @@ class Closed:
         }  # fmt: skip
 
 
+def one_caller(given: argparse.Namespace, body: bytes) -> list[Record]:
+    """Ask again as soon as it is answered, on one connection, until SIGTERM."""
+    over: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: over.append(number))
+    raws = [request_bytes(given.port, given.path, body, f"caller-{n}") for n in range(ENTITIES)]
+    records: list[Record] = []
+    gc.disable()
+    with socket.create_connection(("127.0.0.1", given.port), PATIENCE_S) as line:
+        line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        print(
+            msgspec.json.encode({"began": time.monotonic(), "realtime": False}).decode(), flush=True
+        )
+        while not over:
+            record = Record(time.monotonic())
+            records.append(record)
+            line.sendall(raws[len(records) % ENTITIES])
+            data = line.recv(1 << 16)
+            while data and whole(data) is None:
+                data += line.recv(1 << 16)
+            record.done = time.monotonic()
+            found = whole(data)
+            if found is None:
+                record.error = "reset"
+                break
+            record.status, head, _, _ = found
+            record.release = field(head, b"kedge-release")
+    return records
+
+
 # ---------------------------------------------------------------- the driver's side
 
 
@@ -412,26 +445,20 @@ def closed_loop(
     return found
 
 
-class OpenLoad:
+class Generator:
     """A generator that runs beside what is measured; `stop` gives its records."""
 
     def __init__(
-        self,
-        port: int,
-        path: str,
-        body: bytes,
-        *,
-        rate: float,
-        mark: bytes = b"",
-        connections: int = 32,
-    ) -> None:
+        self, mode: str, port: int, path: str, body: bytes, *, cpu: int, connections: int = 1,
+        more: Sequence[str] = (),
+    ) -> None:  # fmt: skip
         self._folder = tempfile.TemporaryDirectory(prefix="load-")
         folder = Path(self._folder.name)
         (folder / "body").write_bytes(body)
         self._out = folder / "records"
-        command = _command("open", port, path, connections, folder / "body")
-        command += ["--rate", str(rate), "--mark", mark.decode(), "--out", str(self._out)]
-        with on({LOAD_CPU}):
+        command = _command(mode, port, path, connections, folder / "body")
+        command += ["--out", str(self._out), *more]
+        with on({cpu}):
             self.process = subprocess.Popen(command, stdout=subprocess.PIPE)
         assert self.process.stdout is not None
         said = msgspec.json.decode(self.process.stdout.readline())
@@ -452,6 +479,24 @@ class OpenLoad:
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(PATIENCE_S + 30)
         return msgspec.json.decode(self._out.read_bytes(), type=list[Record])
+
+
+class OpenLoad(Generator):
+    """Requests at a steady rate."""
+
+    def __init__(
+        self, port: int, path: str, body: bytes, *, rate: float, mark: bytes = b"",
+        connections: int = 32, cpu: int = LOAD_CPU,
+    ) -> None:  # fmt: skip
+        super().__init__("open", port, path, body, cpu=cpu, connections=connections,
+                         more=("--rate", str(rate), "--mark", mark.decode()))  # fmt: skip
+
+
+class OneCaller(Generator):
+    """One caller that asks again as soon as it is answered."""
+
+    def __init__(self, port: int, path: str, body: bytes, *, cpu: int) -> None:
+        super().__init__("one", port, path, body, cpu=cpu)
 
 
 def within(records: list[Record], begin: float, end: float) -> list[Record]:
@@ -479,7 +524,7 @@ def longest_gap_ms(records: list[Record], begin: float, end: float) -> float:
 def main() -> None:
     """Be the generator."""
     parser = argparse.ArgumentParser(description="The load generator of the benches.")
-    parser.add_argument("mode", choices=["open", "closed"])
+    parser.add_argument("mode", choices=["open", "closed", "one"])
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--path", required=True)
     parser.add_argument("--body", type=Path, required=True)
@@ -490,6 +535,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     body = given.body.read_bytes()
+    if given.mode == "one":
+        given.out.write_bytes(msgspec.json.encode(one_caller(given, body)))
+        return
 
     async def go() -> None:
         if given.mode == "closed":

@@ -626,10 +626,12 @@ class RemoteModel(Protocol):
         """
 
     def submit(
-        self, columns: Columns, on_done: OnDone, deadline_s: float, *, patience_s: float = 0.0
-    ) -> bool:
+        self, columns: Columns, on_done: OnDone, deadline_s: float, *, patience_s: float = 0.0,
+        apart: bool = False,
+    ) -> bool:  # fmt: skip
         """Ask without waiting: `on_done(answer, microseconds, error code, violated)` is called once.
 
+        Callers' questions go first in the process. With `apart` it is merged with no other one.
         The process drops the request when it has not begun with it by the deadline; its answer
         is waited for as long as `patience_s` when that is longer.
         Returns False, and never calls back, when the bound on questions under way is reached.

@@ -33,6 +33,7 @@ from kedge.core.records import JoinRow
 from kedge.core.values import ActorKind, Release, Stage, State
 from kedge.engine.clerk import Clerk
 from kedge.engine.control import Control, Say
+from kedge.engine.copies import Copies
 from kedge.engine.drills import Schedule, Start
 from kedge.engine.inquiry import Inquiry
 from kedge.engine.last_asked import LastAsked, path_of
@@ -92,7 +93,7 @@ def run_worker(
         name=f"{host_name()}/{slot}.{os.getpid()}", host=host_name(), pid=os.getpid(), kind="gateway",
         address=f"{host}:{port}", started_at=place.clock.now(), beat_at=0.0, ledger_at=0.0,
     )  # fmt: skip
-    serving = Serving(place.clock.monotonic, LastAsked(path_of(run_dir, slot)))
+    serving = Serving(place.clock.monotonic, LastAsked(path_of(run_dir, slot)), Copies())
     signal_ = place.ledger_signal()
     faults = ProcessFaults(place.clock, signal_.wake)
     spool = Spool(state_dir / RECORDS_DIR / SPOOL, member.name.replace("/", "."))

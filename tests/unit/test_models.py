@@ -249,8 +249,9 @@ class Line:
         raise NotImplementedError
 
     def submit(
-        self, columns: Columns, on_done: OnDone, deadline_s: float, *, patience_s: float = 0.0
-    ) -> bool:
+        self, columns: Columns, on_done: OnDone, deadline_s: float, *, patience_s: float = 0.0,
+        apart: bool = False,
+    ) -> bool:  # fmt: skip
         return False
 
     def hang_up(self) -> None:

@@ -20,6 +20,7 @@ from kedge.core.route import Choice, Plan, Reason
 from kedge.core.values import BUCKETS, Arm, Stage, State
 from kedge.core.windows import CANDIDATE, PRODUCTION
 from kedge.engine.agreement import agreeing_rows
+from kedge.engine.copies import Copies
 from kedge.engine.deadlines import DEADLINE_RATIO, Deadlines
 from kedge.engine.last_asked import LastAsked
 from kedge.engine.models import Handle
@@ -89,8 +90,8 @@ def watched(state: State) -> bool:
 class Live:
     """What an endpoint serves at one epoch. Immutable but for the deadline and the answered mark."""
 
-    __slots__ = ("answered", "compares", "contract", "deadlines", "first_answer", "handles", "heads", "instead",
-                 "lease", "log", "names", "noise", "output", "pinned", "plan", "recorder", "sampled", "state",
+    __slots__ = ("answered", "compares", "contract", "deadlines", "first_answer", "gathers", "handles", "heads", "instead",
+                 "lease", "log", "names", "noise", "output", "pinned", "plan", "recorder", "reverse", "sampled", "state",
                  "troubled", "watched")  # fmt: skip
 
     def __init__(
@@ -106,6 +107,10 @@ class Live:
         self.output = get_target(state)
         self.compares = state.policy.output.kind != "custom"  # that is somebody's code: not here
         self.noise = state.policy.shadow.noise / 100 if state.stage is Stage.SHADOW else 0.0
+        self.reverse = state.candidate is None
+        """Whether what is copied goes to the release that was left."""
+        # A candidate is judged by how long each copy takes by itself.
+        self.gathers = state.policy.limits.shadow_in_flight if self.reverse else 1
         self.plan = plan
         self.handles = handles
         self.contract = contract
@@ -139,9 +144,16 @@ class Live:
 class Serving:
     """What this worker serves now."""
 
-    def __init__(self, monotonic: Callable[[], float], last_asked: LastAsked | None = None) -> None:
+    def __init__(
+        self,
+        monotonic: Callable[[], float],
+        last_asked: LastAsked | None = None,
+        copies: Copies | None = None,
+    ) -> None:
+        """Serve nothing yet. Without `copies` each copy is given away within `finish`."""
         self._lives: dict[str, Live] = {}
         self._monotonic = monotonic
+        self._copies = copies
         self._last_asked = last_asked or LastAsked()
         self._note = self._last_asked.note
 
@@ -188,7 +200,7 @@ class Serving:
     def _failed(self, live: Live, choice: Choice, request: Request) -> None:
         """Note that production failed a caller, and see whether the copy would have."""
         if choice.shadow is not None:
-            self._shadow(live, choice.shadow, request, None)
+            self._copy(live, choice.shadow, request, None)
         elif live.watched:
             live.recorder.offer(Seen(
                 time(), request, PRODUCTION, 0, True, live.state.stratum  # noqa: FBT003
@@ -410,10 +422,7 @@ class Serving:
         try:
             self._finish(live, request, answer)
         except Exception as error:  # noqa: BLE001 - a second answer would break the connection
-            live.recorder.count("errors.after_answer")
-            if not live.troubled:  # once a snapshot: the count has the rest
-                live.troubled = True
-                log.warning("serving.after_answer", fault=f"{type(error).__name__}: {error}")
+            self._trouble(live, error)
 
     def _finish(self, live: Live, request: Request, answer: Answer) -> None:
         recorder, choice = live.recorder, answer.choice
@@ -431,7 +440,7 @@ class Serving:
         if answer.failover is not None:
             recorder.count(f"failover.{answer.failover}")
         if choice.shadow is not None:
-            self._shadow(live, choice.shadow, request, answer)
+            self._copy(live, choice.shadow, request, answer)
         elif live.watched and answer.failover != EXCUSED:
             if live.sampled and not live.log.keeps(request.entity or request.id):
                 return  # held for a second, a request costs more than this hash
@@ -441,6 +450,29 @@ class Serving:
                 time(), request, side, answer.micros, failed, live.state.stratum, answer.outputs,
                 dropped=answer.unknown, violated=answer.violated and not failed,
             ))  # fmt: skip
+
+    def _copy(self, live: Live, release: int, request: Request, answer: Answer | None) -> None:
+        """Have a copy given away once the answer has left this process."""
+        if self._copies is None:
+            self._shadow(live, release, request, answer)
+            return
+
+        def give() -> None:
+            try:
+                self._shadow(live, release, request, answer)
+            except Exception as error:  # noqa: BLE001 - one copy's fault must not cost the others
+                self._trouble(live, error)
+
+        size = sum(column.nbytes for column in request.columns.values())
+        self._copies.add(give, size, most=live.gathers)
+
+    @staticmethod
+    def _trouble(live: Live, error: Exception) -> None:
+        """Count what went wrong after an answer."""
+        live.recorder.count("errors.after_answer")
+        if not live.troubled:  # once a snapshot: the count has the rest
+            live.troubled = True
+            log.warning("serving.after_answer", fault=f"{type(error).__name__}: {error}")
 
     def _shadow(self, live: Live, release: int, request: Request, answer: Answer | None) -> None:
         """Give a release a copy: bounded, with a deadline, dropped and counted when full.
@@ -496,7 +528,10 @@ class Serving:
                 recorder.count("shadow.agreeing", same)
             pair(theirs, micros, bad=bad)
 
-        if not handle.remotes[0].submit(request.columns, done, deadline_s, patience_s=patience_s):
+        taken = handle.remotes[0].submit(
+            request.columns, done, deadline_s, patience_s=patience_s, apart=live.reverse
+        )
+        if not taken:
             recorder.count(f"shadow.dropped.{DROPPED['model_unasked']}")
             recorder.conduct.unasked("full")
             pair(None, dropped=True)

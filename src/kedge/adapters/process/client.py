@@ -143,11 +143,12 @@ class ProcessModel:
         return Predicted(answer, micros, violated)
 
     def submit(
-        self, columns: Columns, on_done: OnDone, deadline_s: float, *, patience_s: float = 0.0
-    ) -> bool:
+        self, columns: Columns, on_done: OnDone, deadline_s: float, *, patience_s: float = 0.0,
+        apart: bool = False,
+    ) -> bool:  # fmt: skip
         """Ask without waiting: `on_done(answer, microseconds, error code)` is called once.
 
-        The host drops the question when it has not begun with it by the deadline. What it has
+        Callers' questions go first. With `apart` it is merged with no other question. The host drops the question when it has not begun with it by the deadline. What it has
         begun with is waited for as long as `patience_s`, when that is longer.
 
         Returns False, and never calls back, when the bound on questions under way is reached,
@@ -159,7 +160,7 @@ class ProcessModel:
         try:
             number = self._send(
                 columns, perf_counter() + deadline_s, on_done, None,
-                patience_s=patience_s - deadline_s,
+                patience_s=patience_s - deadline_s, copy=True, apart=apart,
             )  # fmt: skip
         except (BadRequest, ModelFailure):
             return False
@@ -189,7 +190,7 @@ class ProcessModel:
 
     def _send(
         self, columns: Columns, expires: float, shadow: OnDone | None, told: OnTold | None, *,
-        alone: bool = False, patience_s: float = 0.0,
+        alone: bool = False, patience_s: float = 0.0, copy: bool = False, apart: bool = False,
     ) -> int | None:  # fmt: skip
         """Send one request; returns its number, or None when the host does not read."""
         link = self._link
@@ -205,7 +206,7 @@ class ProcessModel:
                 f"the columns do not fit the model: {type(error).__name__}: {error}",
                 code="bad_column",
             ) from error
-        raw = wire.frame(wire.Request(number, rows, expires, packed, shapes, alone))
+        raw = wire.frame(wire.Request(number, rows, expires, packed, shapes, alone, copy, apart))
         if len(raw) > wire.MAX_FRAME:
             raise BadRequest(f"{len(raw)} bytes are more than a model process takes at once",
                              code="too_large")  # fmt: skip

@@ -52,6 +52,10 @@ FLUSH_S = 2.0
 OOM_SCORE = 500
 """When memory runs out the kernel shall take a model, not a gateway."""
 LOAD_NICE = 5
+COPIES_S = 0.005
+"""How long copies are answered before callers' questions are looked for again."""
+CALM_S = 1.0
+"""Without a caller's question for this long, the process is one that answers copies only."""
 UNTESTED_S = 2.0
 """For testing a model whose proof has no batch mark: it delays its readiness by as much at most."""
 Marks = NDArray[np.bool_] | None
@@ -192,6 +196,39 @@ class _Status:
                 show(f"{state} {detail}; status file: {error}", err=True)
 
 
+class Priority:
+    """How the kernel schedules the thread that asks the model.
+
+    While only copies are asked it is a batch job, which never preempts what serves callers. The
+    first question of a caller makes it a usual one again. Any user may do both; what is niced, or
+    idle, cannot be raised again without rights, and would answer callers late after a rollback.
+    """
+
+    def __init__(self) -> None:
+        self._asked_at = perf_counter()
+        self._batch = False
+        self._usual = os.sched_getscheduler(0) == os.SCHED_OTHER
+        """Whether it is ours to change: nobody chose another policy for this process."""
+
+    def asked(self) -> None:
+        """A caller's question came."""
+        self._asked_at = perf_counter()
+        if self._batch:
+            self._set(os.SCHED_OTHER)
+
+    def copies(self) -> float:
+        """Copies are answered now; returns the time."""
+        now = perf_counter()
+        if self._usual and not self._batch and now - self._asked_at > CALM_S:
+            self._set(os.SCHED_BATCH)
+        return now
+
+    def _set(self, policy: int) -> None:
+        with suppress(OSError):
+            os.sched_setscheduler(0, policy, os.sched_param(0))
+            self._batch = policy == os.SCHED_BATCH
+
+
 class Host:
     """Answers all clients: in batches of what has gathered, or request by request."""
 
@@ -202,6 +239,9 @@ class Host:
         self._inputs = wire.Inputs(model.signature.inputs)
         self._hello = wire.frame(wire.greeting(model.signature))
         self._queue: deque[tuple[_Client, wire.Request, int]] = deque()
+        self._copies: deque[tuple[_Client, wire.Request, int]] = deque()
+        """Questions for which no caller waits: answered when no other is there."""
+        self._priority = Priority()
         self._queued_bytes = 0
         self._draining = False
         self._full = False
@@ -233,7 +273,7 @@ class Host:
         self._stopping = True
         for client in self._clients:
             client.pause()  # what was not read yet is asked elsewhere by its asker
-        while self._queue:  # noqa: ASYNC110 - the queue drains in the loop's next turns
+        while self._queue or self._copies:  # noqa: ASYNC110 - the queue drains in the loop's next turns
             await asyncio.sleep(0)
         for client in list(self._clients):
             client.close()
@@ -271,7 +311,11 @@ class Host:
 
     def offer(self, client: _Client, request: wire.Request, size: int) -> None:
         """Put a question into the queue."""
-        self._queue.append((client, request, size))
+        if request.copy:
+            self._copies.append((client, request, size))
+        else:
+            self._priority.asked()
+            self._queue.append((client, request, size))
         self._queued_bytes += size
         if self._queued_bytes > QUEUE_BYTES and not self._full:
             self._full = True
@@ -282,30 +326,44 @@ class Host:
             self._loop.call_soon(self._drain)
 
     def _drain(self) -> None:
-        """Answer one batch, then let the loop read what has come in meanwhile."""
-        batch = self._take()
-        if batch:
-            self._answer(batch)
+        """Answer one batch, then let the loop read what has come in meanwhile.
+
+        Copies are answered for a while: all that is sent in one turn of the loop is one write,
+        which wakes the worker once.
+        """
         if self._queue:
+            if batch := self._take(self._queue):
+                self._answer(batch)
+        else:
+            until = self._priority.copies() + COPIES_S
+            while self._copies:
+                if batch := self._take(self._copies):
+                    self._answer(batch)
+                if perf_counter() >= until:
+                    break
+        if self._queue or self._copies:
             self._loop.call_soon(self._drain)
         else:
             self._draining = False
 
-    def _take(self) -> list[tuple[_Client, wire.Request]]:
+    def _take(
+        self, queue: deque[tuple[_Client, wire.Request, int]]
+    ) -> list[tuple[_Client, wire.Request]]:
         batch: list[tuple[_Client, wire.Request]] = []
         rows, now = 0, perf_counter()
-        while self._queue:
-            client, request, size = self._queue[0]
+        while queue:
+            client, request, size = queue[0]
             live = client in self._clients and request.expires > now
             if (
                 live
                 and batch
                 and (not self._merges
                      or rows + request.rows > BATCH_ROWS or request.shapes != batch[0][1].shapes
-                     or request.alone != batch[0][1].alone)
+                     or request.alone != batch[0][1].alone
+                     or request.apart or batch[0][1].apart)
             ):  # fmt: skip
                 break
-            self._queue.popleft()
+            queue.popleft()
             self._queued_bytes -= size
             if live:
                 batch.append((client, request))

@@ -42,6 +42,10 @@ class Request(msgspec.Struct, array_like=True, gc=False):
     """The shape of one row of each column; only when the signature leaves a length open."""
     alone: bool = False
     """Nobody else can answer it: see `lookups`."""
+    copy: bool = False
+    """No caller waits for it: callers' questions go first."""
+    apart: bool = False
+    """It is asked by itself, so that the time it takes is its own."""
 
 
 class Output(msgspec.Struct, array_like=True, gc=False):
