@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 @click.pass_context
 def main(context: click.Context, config: Path, acting_as: str) -> None:
     """Ship model versions safely, and take them back in seconds."""
+    from kedge.files import set_umask
+
+    set_umask()
     context.obj = Context(config.absolute(), acting_as)
 
 
@@ -147,6 +150,7 @@ def _start(
     import msgspec
 
     from kedge.core.errors import Refused, Unavailable
+    from kedge.files import tighten
     from kedge.running import run_supervisor, try_out
     from kedge.settings import check_server
     from kedge.verbs import ensure_ledger
@@ -167,10 +171,14 @@ def _start(
         try_out(server, context.state_dir, msgspec.json.decode(trial, type=Standing))
         return
     context.state_dir.mkdir(exist_ok=True)
+    if tighten(context.state_dir):
+        context.say(f"{context.state_dir} was open to other users of this machine; closed (0700)")
 
     def ready() -> None:
         try:
-            ensure_ledger(context.state_dir)
+            if ensure_ledger(context.state_dir):
+                context.say(f"made a new ledger in {context.state_dir}: nothing is served yet\nnext: kedge register ENDPOINT PATH "
+                            "and kedge promote ENDPOINT v1; if there was a state directory, stop and restore it")  # fmt: skip
             _apply(context)
         except Unavailable as error:
             context.say(f"warning: {error}\nwarning: serving the last known state from this host's own disk; "

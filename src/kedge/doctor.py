@@ -8,6 +8,7 @@ from typing import Any
 from kedge.adapters.sql.engine import sqlite_version_fault
 from kedge.core.errors import CorruptArtifact, KedgeError, Unavailable
 from kedge.enrol import loaders
+from kedge.files import find_open
 from kedge.settings import load
 from kedge.verbs import status_of
 from kedge.wiring import Workplace
@@ -29,6 +30,9 @@ def examine(state_dir: Path, config: Path) -> list[dict[str, Any]]:
     installed, missing = loaders()
     found("loaders", None if installed else "none is installed",
           ", ".join([*installed, *(f"without {name}" for name in missing)]))  # fmt: skip
+    wider = find_open(state_dir)
+    found("permissions", f"{len(wider)} files and directories are open to other users, such as {wider[0]}; "
+          f"fix: chmod -R go= {state_dir}" if wider else None, "for this user alone")  # fmt: skip
     place = Workplace(state_dir)
     try:
         faults = place.ledger.verify()

@@ -20,6 +20,34 @@ def set_umask() -> None:
     os.umask(PRIVATE_UMASK)
 
 
+def tighten(directory: Path) -> bool:
+    """Close a directory of this user's to others; return whether it was open to them."""
+    try:
+        found = directory.stat()
+        if found.st_uid != os.geteuid() or not stat.S_IMODE(found.st_mode) & PRIVATE_UMASK:
+            return False
+        directory.chmod(0o700)
+    except OSError:
+        return False
+    return True
+
+
+def find_open(directory: Path) -> list[Path]:
+    """Return what in a directory, and it itself, other users may read or change. Links are not followed."""
+    found = [directory]
+    for top, folders, files in os.walk(directory):
+        found += [Path(top, name) for name in (*folders, *files)]
+    return [path for path in found if _is_open(path)]
+
+
+def _is_open(path: Path) -> bool:
+    try:
+        mode = path.lstat().st_mode
+    except OSError:
+        return False  # gone meanwhile
+    return not stat.S_ISLNK(mode) and bool(stat.S_IMODE(mode) & PRIVATE_UMASK)
+
+
 def open_private(path: Path | str, *, within: int | None = None, tighten: bool = False) -> int:
     """Return a descriptor of a directory that only this user may change; never through a link.
 

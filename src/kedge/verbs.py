@@ -64,17 +64,18 @@ def create_workplace(state_dir: Path) -> bool:
     return True
 
 
-def ensure_ledger(state_dir: Path) -> None:
-    """Make the ledger at the very first start; bring an older one up to date.
+def ensure_ledger(state_dir: Path) -> bool:
+    """Make the ledger at the very first start; bring an older one up to date; True when it was made.
 
     Raises:
         Unavailable: there was one, and it is gone. It is never silently made again.
     """
     try:
-        create_workplace(state_dir)
+        made = create_workplace(state_dir)
     except Refused as error:
         raise Unavailable(str(error), code="ledger_gone", hint=error.hint) from error
     migrate(state_dir)
+    return made
 
 
 def apply_policies(place: Workplace, settings: Settings) -> dict[str, list[str]]:

@@ -73,7 +73,7 @@ class DirectoryArtifacts:
             except CorruptArtifact:
                 self._replace(home, temporary)
             return
-        temporary.chmod(0o755)
+        temporary.chmod(0o700)
         try:
             temporary.rename(home)
         except OSError:
@@ -86,7 +86,7 @@ class DirectoryArtifacts:
         if (home / "proof.json").is_file():
             shutil.copyfile(home / "proof.json", temporary / "proof.json")
             _sync_tree(temporary)
-        temporary.chmod(0o755)
+        temporary.chmod(0o700)
         home.rename(damaged)
         temporary.rename(home)
         _sync(self._root)
@@ -266,7 +266,7 @@ def _copy(path: Path, into: Path, name: str) -> FileEntry:
             size += len(chunk)
         writer.flush()
         os.fsync(writer.fileno())
-    target.chmod(0o444)
+    target.chmod(0o400)
     return FileEntry(path=name, size=size, sha256=sha.hexdigest())
 
 

@@ -27,6 +27,7 @@ from kedge.core.errors import KedgeError, ModelFailure, Refused, UnfitModel
 from kedge.core.generations import URL_VARIABLE, Online
 from kedge.core.golden import blank_rows, count, joined, taken, whole
 from kedge.core.values import Plainness
+from kedge.files import set_umask
 from kedge.independence import answerable, ask, grouped
 from kedge.lookups import lookups_of
 from kedge.ports import Artifacts, Loader, Model
@@ -48,6 +49,7 @@ PROOF_NICE = 10
 def main() -> int:
     """Run one of the three commands; returns the exit code."""
     given = _parser().parse_args()
+    set_umask()
     confine(given.memory_mb)
     if given.run == "probe":
         return _probe(given)
