@@ -449,9 +449,16 @@ class Generator:
     """A generator that runs beside what is measured; `stop` gives its records."""
 
     def __init__(
-        self, mode: str, port: int, path: str, body: bytes, *, cpu: int, connections: int = 1,
+        self,
+        mode: str,
+        port: int,
+        path: str,
+        body: bytes,
+        *,
+        cpu: int,
+        connections: int = 1,
         more: Sequence[str] = (),
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="load-")
         folder = Path(self._folder.name)
         (folder / "body").write_bytes(body)
@@ -485,11 +492,25 @@ class OpenLoad(Generator):
     """Requests at a steady rate."""
 
     def __init__(
-        self, port: int, path: str, body: bytes, *, rate: float, mark: bytes = b"",
-        connections: int = 32, cpu: int = LOAD_CPU,
-    ) -> None:  # fmt: skip
-        super().__init__("open", port, path, body, cpu=cpu, connections=connections,
-                         more=("--rate", str(rate), "--mark", mark.decode()))  # fmt: skip
+        self,
+        port: int,
+        path: str,
+        body: bytes,
+        *,
+        rate: float,
+        mark: bytes = b"",
+        connections: int = 32,
+        cpu: int = LOAD_CPU,
+    ) -> None:
+        super().__init__(
+            "open",
+            port,
+            path,
+            body,
+            cpu=cpu,
+            connections=connections,
+            more=("--rate", str(rate), "--mark", mark.decode()),
+        )
 
 
 class OneCaller(Generator):

@@ -90,11 +90,12 @@ def blocks(
         for (first_on, first), (_, second) in zip(each[::2], each[1::2], strict=True):
             ratios.append(first / second if first_on else second / first)
         found[name] = {
-            "ratio": statistics.median(ratios), "interval": interval(ratios),
+            "ratio": statistics.median(ratios),
+            "interval": interval(ratios),
             "off_us": statistics.median(1e3 * value for on_, value in each if not on_),
             "on_us": statistics.median(1e3 * value for on_, value in each if on_),
             "ratios": spread(ratios),
-        }  # fmt: skip
+        }
     for name, wanted in (("off_ms", False), ("on_ms", True)):
         found[name] = spread([r.ms for on_, part in parts for r in part if on_ is wanted])
     return found
@@ -122,8 +123,9 @@ def measure(bench: Bench, site: Site, folder: Path, body: bytes) -> None:
     found: dict[str, Any] = {}
     for kind in ("closed", "open"):
         before = counted(site)
-        found[kind] = blocks(bench, site, body, kind, pairs=bench.rounds(24, 1),
-                             seconds=bench.seconds(1.2, 0.4))  # fmt: skip
+        found[kind] = blocks(
+            bench, site, body, kind, pairs=bench.rounds(24, 1), seconds=bench.seconds(1.2, 0.4)
+        )
         time.sleep(TOLD_S)
         after = counted(site)
         found[kind]["copies"] = difference(after, before)

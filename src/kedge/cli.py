@@ -157,9 +157,10 @@ def _start(
 
     tokens = context.settings.server.tester_token_file
     changes = {
-        "port": port, "workers": workers,
+        "port": port,
+        "workers": workers,
         "tester_token_file": tokens and str((context.config.parent / tokens).absolute()),
-    }  # fmt: skip
+    }
     changes = {name: value for name, value in changes.items() if value is not None}
     server = msgspec.structs.replace(context.settings.server, **changes)
     check_server(server)
@@ -177,8 +178,10 @@ def _start(
     def ready() -> None:
         try:
             if ensure_ledger(context.state_dir):
-                context.say(f"made a new ledger in {context.state_dir}: nothing is served yet\nnext: kedge register ENDPOINT PATH "
-                            "and kedge promote ENDPOINT v1; if there was a state directory, stop and restore it")  # fmt: skip
+                context.say(
+                    f"made a new ledger in {context.state_dir}: nothing is served yet\nnext: kedge register ENDPOINT PATH "
+                    "and kedge promote ENDPOINT v1; if there was a state directory, stop and restore it"
+                )
             _apply(context)
         except Unavailable as error:
             context.say(f"warning: {error}\nwarning: serving the last known state from this host's own disk; "

@@ -31,8 +31,14 @@ def examine(state_dir: Path, config: Path) -> list[dict[str, Any]]:
     found("loaders", None if installed else "none is installed",
           ", ".join([*installed, *(f"without {name}" for name in missing)]))  # fmt: skip
     wider = find_open(state_dir)
-    found("permissions", f"{len(wider)} files and directories are open to other users, such as {wider[0]}; "
-          f"fix: chmod -R go= {state_dir}" if wider else None, "for this user alone")  # fmt: skip
+    found(
+        "permissions",
+        f"{len(wider)} files and directories are open to other users, such as {wider[0]}; "
+        f"fix: chmod -R go= {state_dir}"
+        if wider
+        else None,
+        "for this user alone",
+    )
     place = Workplace(state_dir)
     try:
         faults = place.ledger.verify()

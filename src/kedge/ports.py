@@ -626,9 +626,14 @@ class RemoteModel(Protocol):
         """
 
     def submit(
-        self, columns: Columns, on_done: OnDone, deadline_s: float, *, patience_s: float = 0.0,
+        self,
+        columns: Columns,
+        on_done: OnDone,
+        deadline_s: float,
+        *,
+        patience_s: float = 0.0,
         apart: bool = False,
-    ) -> bool:  # fmt: skip
+    ) -> bool:
         """Ask without waiting: `on_done(answer, microseconds, error code, violated)` is called once.
 
         Callers' questions go first in the process. With `apart` it is merged with no other one.

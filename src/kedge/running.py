@@ -126,9 +126,11 @@ def run_worker(
     body = int(server.max_body_mb * 2**20)
     tokens = [Path(server.tester_token_file)] if server.tester_token_file else []
     bounds = Bounds(
-        body=body, requests=server.max_in_flight, testers=Tokens(state_dir / SECRET, *tokens),
+        body=body,
+        requests=server.max_in_flight,
+        testers=Tokens(state_dir / SECRET, *tokens),
         peers=peers,
-    )  # fmt: skip
+    )
     connections = Connections(http_limits(body), peers=peers, limit=faults.limit)
     gateway = Gateway(serving, bounds, ready=lambda: bool(serving.lives()), limit=faults.limit)
     try:

@@ -111,9 +111,11 @@ def guard() -> None:
                 os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
     for name, number in (("stdout", 1), ("stderr", 2)):
         stream = io.TextIOWrapper(
-            io.BufferedWriter(Unfailing(number)), encoding="utf-8", errors="backslashreplace",
+            io.BufferedWriter(Unfailing(number)),
+            encoding="utf-8",
+            errors="backslashreplace",
             line_buffering=True,
-        )  # fmt: skip
+        )
         setattr(sys, name, stream)
 
 

@@ -366,8 +366,12 @@ def _post(
         host = "127.0.0.1"
     connection = http.client.HTTPConnection(host, int(port), timeout=PROBE_TIMEOUT_S)
     try:
-        headers = {"content-type": "application/json", "authorization": f"Bearer {token}",
-                   "kedge-probe": "1", **(more or {})}  # fmt: skip
+        headers = {
+            "content-type": "application/json",
+            "authorization": f"Bearer {token}",
+            "kedge-probe": "1",
+            **(more or {}),
+        }
         connection.request("POST", f"/v2/models/{endpoint}/infer", body, headers)
         answer = connection.getresponse()
         answer.read()

@@ -43,8 +43,9 @@ NEEDS = "x:float32,word:string?"
 POLICY = Policy(audience="internal", entity="word", limits=RowLimits(rows=1000))
 ROW = run(
     endpoint(release(1, needs=NEEDS), release(2, needs=NEEDS), policy=POLICY),
-    Promote(1), Promote(2, override="a test"),
-)  # fmt: skip
+    Promote(1),
+    Promote(2, override="a test"),
+)
 INFER = "/v2/models/flights/infer"
 
 
@@ -86,10 +87,16 @@ class World:
     """The server, on a loop of its own thread."""
 
     def __init__(
-        self, limits: Limits | None = None, *, requests: int = 8, peers: Peers | None = None,
-        most: int | None = None, tokens: Path | None = None, model: Any = None,
+        self,
+        limits: Limits | None = None,
+        *,
+        requests: int = 8,
+        peers: Peers | None = None,
+        most: int | None = None,
+        tokens: Path | None = None,
+        model: Any = None,
         as_peer: tuple[str, int] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.counted: Counter[str] = Counter()
         peers = peers or Peers()
         self.limits = limits or Limits(body=1_000_000)
@@ -97,16 +104,22 @@ class World:
             self.limits, peers=peers, most=most, limit=lambda bound: self.counted.update([bound])
         )
         self.bounds = Bounds(
-            body=self.limits.body, requests=requests, peers=peers,
+            body=self.limits.body,
+            requests=requests,
+            peers=peers,
             testers=Tokens(*([tokens] if tokens else [])),
-        )  # fmt: skip
+        )
         serving = Serving(time.monotonic)
         handles = {n: Handle(ROW.releases[n], inline=model or Doubles()) for n in (1, 2)}
         self.live = Live(
-            state=ROW, plan=compile_plan(ROW), handles=handles,
+            state=ROW,
+            plan=compile_plan(ROW),
+            handles=handles,
             contract=Contract(ROW.fields, rows=POLICY.limits.rows, entity=POLICY.entity),
-            recorder=Recorder("w0", ROW), lease=True, pinned=False,
-        )  # fmt: skip
+            recorder=Recorder("w0", ROW),
+            lease=True,
+            pinned=False,
+        )
         serving.swap(self.live)
         self.gateway = Gateway(
             serving, self.bounds, lambda: True, limit=lambda bound: self.counted.update([bound])
@@ -121,14 +134,26 @@ class World:
     def __enter__(self) -> Self:
         state = ServerState()
         config = uvicorn.Config(
-            self.gateway, ws="none", lifespan="off", log_config=None, access_log=False,
-            server_header=False, date_header=False, proxy_headers=False, timeout_keep_alive=75,
-        )  # fmt: skip
+            self.gateway,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=75,
+        )
         config.load()
         make = partial(
-            BoundedProtocol, connections=self.connections, refusing=self.gateway.refuse_with,
-            refusal=self.gateway.refusal, config=config, server_state=state, app_state={},
-        )  # fmt: skip
+            BoundedProtocol,
+            connections=self.connections,
+            refusing=self.gateway.refuse_with,
+            refusal=self.gateway.refusal,
+            config=config,
+            server_state=state,
+            app_state={},
+        )
 
         def protocol() -> BoundedProtocol:
             made = make(_loop=self._loop)

@@ -119,15 +119,28 @@ def test_what_is_not_compared_is_counted_and_neither_alike_nor_not(
     output = Output(kind="custom", function=function)
     word = "sys.exit"
     ones = [seen(*pair(word, apart)) for apart in (0.1, 0.5)]
-    state = State(endpoint="e", stage=Stage.SHADOW, production=1, candidate=2, salt="e/1",
-                  policy=Policy(output=output))  # fmt: skip
+    state = State(
+        endpoint="e",
+        stage=Stage.SHADOW,
+        production=1,
+        candidate=2,
+        salt="e/1",
+        policy=Policy(output=output),
+    )
     counter = Counter("w0", state)
     assert counter._custom is not None
     counter._custom.wait(30.0)
     window, _ = counter.window(
-        ones, 0, Bounds(), number=1, paired=True, weight=0,
-        lost=0, streak=0, broken=0,
-    )  # fmt: skip
+        ones,
+        0,
+        Bounds(),
+        number=1,
+        paired=True,
+        weight=0,
+        lost=0,
+        streak=0,
+        broken=0,
+    )
     assert counter.uncompared == 2 - pairs
     assert (window.mirrored, window.copied) == (2, 2)
     if not pairs:

@@ -36,18 +36,40 @@ def build(root: Path, workers: dict[str, tuple[str, ...]], **other: Any) -> Supe
     place = Workplace(state_dir, patience_s=1.0)
     place.disk.pins_dir.mkdir(parents=True, exist_ok=True)
     signal_ = DirectorySignal(state_dir / "ledger")
-    member = Member(name="here/supervisor", host="here", pid=os.getpid(), kind="supervisor", address="",
-                    started_at=place.clock.now(), beat_at=0.0, ledger_at=0.0)  # fmt: skip
+    member = Member(
+        name="here/supervisor",
+        host="here",
+        pid=os.getpid(),
+        kind="supervisor",
+        address="",
+        started_at=place.clock.now(),
+        beat_at=0.0,
+        ledger_at=0.0,
+    )
     given: dict[str, Any] = {
-        "ledger": place.ledger, "stamp": place.ledger.stamp, "roster": place.roster, "disk": place.disk,
+        "ledger": place.ledger,
+        "stamp": place.ledger.stamp,
+        "roster": place.roster,
+        "disk": place.disk,
         "faults": ProcessFaults(place.clock, signal_.wake),
-        "relief": Relief([], lambda _: None), "reap": lambda _: [], "drain_s": 1.0, "close_door": lambda: None,
-    }  # fmt: skip
+        "relief": Relief([], lambda _: None),
+        "reap": lambda _: [],
+        "drain_s": 1.0,
+        "close_door": lambda: None,
+    }
     return Supervisor(
-        member=member, signal_=signal_, clock=place.clock, run_dir=root, log_dir=root / "logs", workers=workers,
-        listener_fd=None, host_command=lambda state, release, path: SLEEPS, others={}, environment=os.environ,
+        member=member,
+        signal_=signal_,
+        clock=place.clock,
+        run_dir=root,
+        log_dir=root / "logs",
+        workers=workers,
+        listener_fd=None,
+        host_command=lambda state, release, path: SLEEPS,
+        others={},
+        environment=os.environ,
         **(given | other),
-    )  # fmt: skip
+    )
 
 
 @contextmanager
@@ -147,7 +169,9 @@ class Raising:
 )
 def test_whatever_a_part_raises_children_are_tended(tmp_path: Path, part: str, place: str) -> None:
     broken: Any = Raising()
-    supervisor = build(tmp_path, {"w0": SLEEPS}, **{part: broken.stamp if part == "stamp" else broken})  # fmt: skip
+    supervisor = build(
+        tmp_path, {"w0": SLEEPS}, **{part: broken.stamp if part == "stamp" else broken}
+    )
     with running(supervisor):
         first = until(lambda: pid(supervisor, "w0"))
         assert "was called" in until(lambda: told(supervisor).get(place)).text
@@ -166,8 +190,9 @@ def test_an_exception_out_of_the_loop_leaves_the_children_and_a_code(tmp_path: P
         supervisor.run()
     """
     script = [sys.executable, "-c", textwrap.dedent(program), str(tmp_path)]
-    ended = subprocess.run(script, stdout=subprocess.PIPE, text=True, check=False, timeout=60,
-                           env=models.environment())  # fmt: skip
+    ended = subprocess.run(
+        script, stdout=subprocess.PIPE, text=True, check=False, timeout=60, env=models.environment()
+    )
     child = int(ended.stdout.split()[-1])
     try:
         assert ended.returncode != 0
@@ -179,7 +204,10 @@ def test_an_exception_out_of_the_loop_leaves_the_children_and_a_code(tmp_path: P
 
 def test_a_log_is_rotated_while_the_child_writes(tmp_path: Path) -> None:
     """Six megabytes a second: what is on the disk is bounded."""
-    supervisor = build(tmp_path, {"w0": ("/bin/sh", "-c", "while :; do head -c 300000 /dev/zero; sleep 0.05; done")})  # fmt: skip
+    supervisor = build(
+        tmp_path,
+        {"w0": ("/bin/sh", "-c", "while :; do head -c 300000 /dev/zero; sleep 0.05; done")},
+    )
     supervisor.children["w0"].log._limit = 1_000_000
     with running(supervisor):
         until((tmp_path / "logs" / "w0.log.2").exists, 30)

@@ -73,8 +73,14 @@ def test_a_supervisor_without_descriptors_stops_nothing(beside: Site) -> None:
 def test_a_terminal_that_went_away_stops_nothing(make_site: Callable[..., Site]) -> None:
     """`kedge up | tee` whose tee died, a closed ssh session."""
     site = make_site()
-    site.up = subprocess.Popen([*KEDGE, "up"], cwd=site.root, env=site.env, stdout=subprocess.DEVNULL,
-                               stderr=subprocess.PIPE, start_new_session=True)  # fmt: skip
+    site.up = subprocess.Popen(
+        [*KEDGE, "up"],
+        cwd=site.root,
+        env=site.env,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
     site.until(lambda: site.answers("/v2/health/live"), "the gateway to answer")
     site.release()
     assert site.up.stderr is not None

@@ -151,9 +151,14 @@ class Process:
         self.world.due(done_at, lambda: told(found, int(took_s * 1e6), cause or None, False))  # noqa: FBT003
 
     def submit(
-        self, columns: Columns, on_done: OnDone, deadline_s: float, *, patience_s: float = 0.0,
+        self,
+        columns: Columns,
+        on_done: OnDone,
+        deadline_s: float,
+        *,
+        patience_s: float = 0.0,
         apart: bool = False,
-    ) -> bool:  # fmt: skip
+    ) -> bool:
         done_at, took_s, cause = self._work(len(columns["x"]), deadline_s)
         patience_s = max(patience_s, deadline_s)
         self._later(on_done, columns, self.world.now, done_at, took_s, cause, patience_s)

@@ -249,9 +249,14 @@ class Line:
         raise NotImplementedError
 
     def submit(
-        self, columns: Columns, on_done: OnDone, deadline_s: float, *, patience_s: float = 0.0,
+        self,
+        columns: Columns,
+        on_done: OnDone,
+        deadline_s: float,
+        *,
+        patience_s: float = 0.0,
         apart: bool = False,
-    ) -> bool:  # fmt: skip
+    ) -> bool:
         return False
 
     def hang_up(self) -> None:

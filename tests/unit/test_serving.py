@@ -95,9 +95,14 @@ class Remote:
         return Predicted({"p": np.full(len(columns["x"]), self.answer)}, 7, self.violated)
 
     def submit(
-        self, columns: Columns, on_done: OnDone, deadline_s: float, *, patience_s: float = 0.0,
+        self,
+        columns: Columns,
+        on_done: OnDone,
+        deadline_s: float,
+        *,
+        patience_s: float = 0.0,
         apart: bool = False,
-    ) -> bool:  # fmt: skip
+    ) -> bool:
         if len(self.waiting) >= self.room:
             return False
         self.asked.append(deadline_s)

@@ -162,10 +162,16 @@ class Custom:
                 {name: value for name, value in os.environ.items() if not name.startswith("KEDGE_")}
             )
             self._child = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-                module_command("kedge.engine.custom", str(theirs.fileno()), self._function, str(os.getpid())),
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),), start_new_session=True, env=environment,
-            )  # fmt: skip
+                module_command(
+                    "kedge.engine.custom", str(theirs.fileno()), self._function, str(os.getpid())
+                ),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,
+                env=environment,
+            )
         except OSError as error:
             mine.close()
             self._failed(str(error))

@@ -137,9 +137,14 @@ class Child:
 
     def _start(self, out: int) -> None:
         self.process = subprocess.Popen(  # noqa: S603 - our own command
-            self.command, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
-            pass_fds=self.fds, start_new_session=True, env=self._environment,
-        )  # fmt: skip
+            self.command,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            pass_fds=self.fds,
+            start_new_session=True,
+            env=self._environment,
+        )
 
     def due(self, now: float) -> bool:
         """Whether it should be started now."""
@@ -313,9 +318,10 @@ class Supervisor:
         """Add what one endpoint needs."""
         unix, name = self._clock.unix(), state.endpoint
         wanted = tuple(
-            (w.release, w.placement, w.copies) for w in self._book.wanted
+            (w.release, w.placement, w.copies)
+            for w in self._book.wanted
             if w.endpoint == name and w.until > unix
-        )  # fmt: skip
+        )
         for need in needs(state, wanted, now=unix):
             moved = need.placement is Placement.INLINE and (name, need.release) in apart
             if moved or need.placement is Placement.PROCESS:
@@ -396,9 +402,15 @@ class Supervisor:
         if asked is None or asked[0] not in self._book.states:
             return
         try:
-            self._disk.set_apart(Apart(endpoint=asked[0], release=asked[1], code="hung",
-                                       why=f"the serving loop of {worker} stood still in it",
-                                       at=self._clock.now()))  # fmt: skip
+            self._disk.set_apart(
+                Apart(
+                    endpoint=asked[0],
+                    release=asked[1],
+                    code="hung",
+                    why=f"the serving loop of {worker} stood still in it",
+                    at=self._clock.now(),
+                )
+            )
         except OSError as error:
             self._faults.note("supervisor.set_apart", error)
 
@@ -428,9 +440,15 @@ class Supervisor:
             if row.epoch != pin.left:
                 raise Stale(f"the row moved from epoch {pin.left} to {row.epoch} meanwhile")
             at = self._clock.now()
-            self._ledger.append(endpoint, pin.events(row, at), expect=pin.left, by=pin.by,
-                                reason=f"pinned by hand at {pin.at}: {pin.reason}", at=at,
-                                actor=ActorKind.PERSON)  # fmt: skip
+            self._ledger.append(
+                endpoint,
+                pin.events(row, at),
+                expect=pin.left,
+                by=pin.by,
+                reason=f"pinned by hand at {pin.at}: {pin.reason}",
+                at=at,
+                actor=ActorKind.PERSON,
+            )
             self._disk.unpin(endpoint)
             log.info("supervisor.pin_handed_in", endpoint=endpoint, epoch=pin.left)
         except Refused as error:

@@ -96,9 +96,12 @@ class Gateway:
     """The ASGI app of one worker."""
 
     def __init__(
-        self, serving: Serving, bounds: Bounds, ready: Callable[[], bool],
+        self,
+        serving: Serving,
+        bounds: Bounds,
+        ready: Callable[[], bool],
         limit: Callable[[str], None] = lambda bound: None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._serving = serving
         self._bounds = bounds
         self._ready = ready

@@ -231,8 +231,11 @@ class Contract:
 
 
 def _too_many_rows(rows: int, most: int) -> BadRequest:
-    return BadRequest(f"{rows} rows; at most {most} are taken in one request",
-                      code="too_many_rows", hint="split the request")  # fmt: skip
+    return BadRequest(
+        f"{rows} rows; at most {most} are taken in one request",
+        code="too_many_rows",
+        hint="split the request",
+    )
 
 
 def _bad(field: str, what: str, code: str, hint: str = "") -> BadRequest:
@@ -284,8 +287,11 @@ class _Reader:
             size *= length
             lists += size
         if exceeds(raw, b",", max(size - 1, 0)):
-            raise _bad(self.field.name, f"has more than {size} values; its shape is {list(shape)}",
-                       "wrong_shape")  # fmt: skip
+            raise _bad(
+                self.field.name,
+                f"has more than {size} values; its shape is {list(shape)}",
+                "wrong_shape",
+            )
         if exceeds(raw, b"[", lists):
             raise _bad(
                 self.field.name, f"has more lists than its shape {list(shape)}", "wrong_shape"

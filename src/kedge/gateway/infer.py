@@ -125,10 +125,17 @@ async def infer(
         # Given back before the answer leaves: a caller that does not read takes no other's place.
         bounds.in_flight -= 1
     head = _head(live, answer)
-    await send({"type": "http.response.start", "status": 200, "headers": [
-        *head, (b"content-length", b"%d" % len(payload)),
-        *(((b"connection", b"close"),) if drain else ()),
-    ]})  # fmt: skip
+    await send(
+        {
+            "type": "http.response.start",
+            "status": 200,
+            "headers": [
+                *head,
+                (b"content-length", b"%d" % len(payload)),
+                *(((b"connection", b"close"),) if drain else ()),
+            ],
+        }
+    )
     await send({"type": "http.response.body", "body": payload})
     serving.finish(live, request, answer)
 

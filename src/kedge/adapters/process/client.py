@@ -143,9 +143,14 @@ class ProcessModel:
         return Predicted(answer, micros, violated)
 
     def submit(
-        self, columns: Columns, on_done: OnDone, deadline_s: float, *, patience_s: float = 0.0,
+        self,
+        columns: Columns,
+        on_done: OnDone,
+        deadline_s: float,
+        *,
+        patience_s: float = 0.0,
         apart: bool = False,
-    ) -> bool:  # fmt: skip
+    ) -> bool:
         """Ask without waiting: `on_done(answer, microseconds, error code)` is called once.
 
         Callers' questions go first. With `apart` it is merged with no other question. The host drops the question when it has not begun with it by the deadline. What it has

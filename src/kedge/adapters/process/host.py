@@ -208,7 +208,7 @@ class Priority:
         self._asked_at = perf_counter()
         self._batch = False
         self._usual = os.sched_getscheduler(0) == os.SCHED_OTHER
-        """Whether it is ours to change: nobody chose another policy for this process."""
+        """Whether it is ours to change: no other policy was chosen for this process."""
 
     def asked(self) -> None:
         """A caller's question came."""

@@ -93,7 +93,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._connections.opened(self, self.loop)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Let go of everything; whoever works on an answer learns that nobody waits for it."""
+        """Let go of everything; the app learns that its answer is not awaited any more."""
         for cycle in (self._active, self._held and self._held[0]):
             if cycle is not None and not cycle.response_complete:
                 cycle.disconnected = True
@@ -234,7 +234,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._connections.asked(self)
         _headers_complete(self)
         headers, limits = self.headers, self._limits
-        # A trailer is no header: what comes after the body stands in a list that nobody reads.
+        # A trailer is no header: what comes after the body stands in a list that is never read.
         self.headers = []
         if len(headers) > limits.headers:
             self.refuse_body(_too_many(limits.headers))
