@@ -19,7 +19,7 @@ from common import BENCH, RESULTS, ROOT
 DOCS = ROOT / "docs" / "reference" / "benchmarks.md"
 MARK, END = "<!-- figures -->", "<!-- /figures -->"
 SCRIPTS = ("choose", "cli", "judge", "labels", "windows", "detection", "realdata", "diagnosis", "diagnose", "autopilot",
-           "features", "axes", "gateway", "rollback", "drill")  # fmt: skip
+           "features", "axes", "gateway", "reverse", "rollback", "drill")  # fmt: skip
 
 
 class Aim(NamedTuple):
@@ -168,6 +168,11 @@ AIMS: dict[str, tuple[Aim, ...]] = {
         Aim("shadow_p99_ratio_low_dead", "×", most=1.05),
         Aim("shadow_p99_excess_ms_dead", "ms", most=0.3),
         Aim("promote_p99_ratio", "×", most=1.2),
+    ),
+    "reverse": (
+        Aim("reverse_shadow_p90_ratio", "×", most=1.1),
+        Aim("reverse_shadow_p99_ratio", "×", most=1.1),
+        Aim("reverse_shadow_coverage", "", least=0.95),
     ),
     "rollback": (
         Aim("rollback_ack_ms_p50", "ms", most=15),
