@@ -23,6 +23,7 @@ from kedge.contacts import is_group, judge_alerts, judge_people
 from kedge.core.durations import seconds
 from kedge.core.errors import BadConfig
 from kedge.core.generations import URL_VARIABLE, Online, Rule, Rules
+from kedge.core.names import RULE, is_name
 from kedge.core.values import NOBODY, Field, Output, Policy, Value
 
 CONFIG_NAME = "kedge.toml"
@@ -169,9 +170,8 @@ def parse(raw: dict[str, Any], *, where: str = CONFIG_NAME) -> Settings:
         tables = {}
     for name, table in tables.items():
         place = f"endpoints.{name}"
-        if _NAME.fullmatch(name) is None:
-            faults.append(f"{place}: a name starts with a letter, has letters, digits, - and _, "
-                          "and at most 40 of them")  # fmt: skip
+        if not is_name(name):
+            faults.append(f"{place}: {RULE}")
         if not isinstance(table, dict):
             faults.append(f"{place}: expected a table, got {table!r}")
             continue
@@ -190,7 +190,6 @@ def parse(raw: dict[str, Any], *, where: str = CONFIG_NAME) -> Settings:
     return Settings(server=server, online=online, alerts=alerts, endpoints=endpoints)
 
 
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
 """It becomes part of a path, a URL, a command line, and of a Unix socket's 107 bytes."""
 _LARGEST = 2**53
 """Above it JSON readers disagree about integers."""

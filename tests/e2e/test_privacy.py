@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
@@ -29,3 +30,15 @@ def test_everything_in_the_state_directory_is_for_its_user_alone(
     told = site.run("doctor", check=False)
     assert "ledger.db" in told.stdout
     assert f"chmod -R go= {state}" in told.stdout
+
+
+@pytest.mark.parametrize("name", ["../../../x", "a\tb", "x" * 300])
+def test_a_name_that_is_a_path_registers_nothing(make_site: Callable[..., Site], name: str) -> None:
+    site = make_site()
+    site.run("up", "--run-for", "5", check=False)
+    before = sorted(path for path in site.root.parent.glob("x*"))
+    refused = site.run("register", name, str(site.model("one")), "--json", check=False)
+    assert refused.returncode == 1
+    assert json.loads(refused.stdout)["error"]["code"] == "bad_name"
+    assert not list((site.root / ".kedge/artifacts").glob("*/files"))
+    assert sorted(path for path in site.root.parent.glob("x*")) == before

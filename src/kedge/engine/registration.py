@@ -18,6 +18,7 @@ import msgspec
 from kedge.core.errors import BadRequest, CorruptArtifact, Refused
 from kedge.core.features import Feature
 from kedge.core.golden import Known, Lists, Origin, blank_rows, made_rows, seen
+from kedge.core.names import check_name
 from kedge.core.values import Field, ModelVersion, Signature, TrainingSet
 from kedge.engine.training import Training, read_training
 from kedge.ports import Artifacts, Flavour, Proof, Registry
@@ -81,6 +82,7 @@ def register(
             bytes are a version already that was trained on something else.
         UnfitModel: the loader that claims it cannot load it.
     """
+    check_name(model)
     claimed = claiming(source, flavours)
     given = _golden(golden, source)
     digest, files = artifacts.put(source)

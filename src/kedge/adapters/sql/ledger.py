@@ -25,6 +25,7 @@ from kedge.core import codec
 from kedge.core.codec import GENESIS
 from kedge.core.commands import AnyEvent, Configured
 from kedge.core.errors import Refused, Stale
+from kedge.core.names import check_name
 from kedge.core.release import apply
 from kedge.core.values import ActorKind, Placement, Policy, Release, State
 from kedge.ports import Book, Change, Entry, Note, Wanted
@@ -182,6 +183,10 @@ class SqlLedger:
         self, changes: Sequence[Change], by: str, reason: str, at: str, actor: ActorKind,
         head: tuple[str, int] | None = None,
     ) -> tuple[tuple[Entry, ...], ...]:  # fmt: skip
+        for change in changes:
+            if change.expect == 0:  # one from before the rule can still be rolled back
+                check_name(change.endpoint)
+
         def work(connection: Connection) -> tuple[tuple[Entry, ...], ...]:
             for change in changes:
                 self._unchanged(connection, change.endpoint, change.expect)

@@ -19,6 +19,7 @@ from kedge.core.commands import Promoted, RolledBack
 from kedge.core.durations import seconds
 from kedge.core.errors import Refused
 from kedge.core.generations import runs_of
+from kedge.core.names import check_name
 from kedge.core.values import Field, ModelVersion, Policy, Release, Signature
 from kedge.ports import Bundle
 
@@ -41,7 +42,11 @@ class SqlRegistry:
         Returns the one that exists when its model has its digest already, unless that one was
         removed: then it is a new version. A feature schema is known from the first version
         that names it.
+
+        Raises:
+            Refused: `bad_name`.
         """
+        check_name(version.model)
 
         def work(connection: Connection) -> ModelVersion:
             known = connection.execute(
