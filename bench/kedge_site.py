@@ -93,14 +93,14 @@ class Site:
     def __init__(self, endpoints: Mapping[str, str], *, workers: int) -> None:
         """Write its kedge.toml; `endpoints` are names and what stands in their tables."""
         self.root = Path(tempfile.mkdtemp(prefix="kedge-bench-"))
-        self.port = free_port()
+        self.port, self.control_port = free_port(), free_port()
         self.up: subprocess.Popen[bytes] | None = None
         tables = "\n".join(
             f'[endpoints.{name}]\naudience = "internal"\n{text}\n'
             for name, text in endpoints.items()
         )
         (self.root / "kedge.toml").write_text(
-            f"[server]\nport = {self.port}\ncontrol_port = {free_port()}\nworkers = {workers}\n"
+            f"[server]\nport = {self.port}\ncontrol_port = {self.control_port}\nworkers = {workers}\n"
             f"drain_s = {DRAIN_S}\n{tables}"
         )
 

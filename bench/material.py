@@ -64,6 +64,34 @@ def write_onnx(folder: Path, *, flip: bool, variant: int = 0) -> Path:
     return folder
 
 
+def write_graph(
+    folder: Path, *, word: bool = False, wide: int = 0, expand: int = 0, scale: float = 1.0
+) -> Path:
+    """A line as ONNX, with a word that comes back, or `wide` values, or `expand` times its one."""
+    import onnx  # noqa: PLC0415 - as above
+    from onnx import TensorProto, helper  # noqa: PLC0415
+
+    folder.mkdir(parents=True)
+    width = wide or 1
+    weights = np.full((FEATURES, width), scale, np.float32)
+    nodes = [helper.make_node("MatMul", ["X", "w"], ["y"])]
+    constants = [helper.make_tensor("w", TensorProto.FLOAT, weights.shape, weights.ravel())]
+    inputs = [helper.make_tensor_value_info("X", TensorProto.FLOAT, [None, FEATURES])]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, width])]
+    if word:
+        nodes.append(helper.make_node("Identity", ["word"], ["said"]))
+        inputs.append(helper.make_tensor_value_info("word", TensorProto.STRING, [None]))
+        outputs.append(helper.make_tensor_value_info("said", TensorProto.STRING, [None]))
+    if expand:
+        constants.append(helper.make_tensor("n", TensorProto.INT64, [2], [1, expand]))
+        nodes.append(helper.make_node("Expand", ["y", "n"], ["fat"]))
+        outputs.append(helper.make_tensor_value_info("fat", TensorProto.FLOAT, [None, expand]))
+    graph = helper.make_graph(nodes, "line", inputs, outputs, constants)
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.save(made, folder / "model.onnx")
+    return folder
+
+
 def write_sklearn(folder: Path, *, flip: bool, variant: int = 0, ballast: int = 0) -> Path:
     """The model as scikit-learn; takes X as FP64. `ballast` is dead weight, loaded item by item."""
     folder.mkdir(parents=True)

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
+from attackers import KINDS
 from common import BENCH, RESULTS, ROOT
 
 DOCS = ROOT / "docs" / "reference" / "benchmarks.md"
 MARK, END = "<!-- figures -->", "<!-- /figures -->"
 SCRIPTS = ("choose", "cli", "judge", "labels", "windows", "detection", "realdata", "diagnosis", "diagnose", "autopilot",
-           "features", "axes", "gateway", "reverse", "rollback", "drill")  # fmt: skip
+           "features", "axes", "gateway", "attacks", "reverse", "rollback", "drill")  # fmt: skip
 
 
 class Aim(NamedTuple):
@@ -168,6 +169,11 @@ AIMS: dict[str, tuple[Aim, ...]] = {
         Aim("shadow_p99_ratio_low_dead", "×", most=1.05),
         Aim("shadow_p99_excess_ms_dead", "ms", most=0.3),
         Aim("promote_p99_ratio", "×", most=1.2),
+    ),
+    "attacks": (
+        Aim("attack_p99_ratio", "×", most=3),
+        Aim("attack_failed", "", most=0),
+        *(Aim(f"attack_p99_ratio_{kind}", "×", most=3) for kind in KINDS),
     ),
     "reverse": (
         Aim("reverse_shadow_p90_ratio", "×", most=1.1),
