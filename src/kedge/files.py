@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -30,6 +31,43 @@ def tighten(directory: Path) -> bool:
     except OSError:
         return False
     return True
+
+
+def walk(
+    top: Path, *, skip: Callable[[str], bool] = lambda name: False
+) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Yield every entry below a directory with its name relative to it; never through a link.
+
+    It does not recurse, so that no depth is too much for it. What `skip` says of a name is left out, with all below.
+
+    Raises:
+        OSError: a directory cannot be read.
+    """
+    pending = [("", str(top))]
+    while pending:
+        prefix, folder = pending.pop()
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if skip(entry.name):
+                    continue
+                yield f"{prefix}{entry.name}", entry
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append((f"{prefix}{entry.name}/", entry.path))
+
+
+def read_bounded(path: Path, most: int) -> bytes:
+    """Return the bytes of a file or pipe that a user names; a pipe that nothing writes to is empty.
+
+    Raises:
+        OSError: it cannot be read, or has more than `most` bytes: a device may never end.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(handle, "rb") as file:
+        os.set_blocking(handle, True)
+        found = file.read(most + 1)
+    if len(found) > most:
+        raise OSError(errno.EFBIG, f"more than {most:,} bytes", str(path))
+    return found
 
 
 def find_open(directory: Path) -> list[Path]:

@@ -227,6 +227,7 @@ def run_supervisor(
         read_tokens(Path(server.tester_token_file))
     make_secret(state_dir)
     place.disk.pins_dir.mkdir(parents=True, exist_ok=True)
+    place.artifacts.sweep()
     with one_supervisor(state_dir, handed.lock if handed else None) as lock:
         image = handed.image if handed else 0
         run_dir = choose_folder(state_dir, f"{os.getpid()}-{image}" if image else str(os.getpid()))

@@ -8,12 +8,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from kedge.adapters.artifacts import DirectoryArtifacts
+from kedge.adapters.artifacts import MOST_BYTES, MOST_DEPTH, MOST_FILES, RESERVE, DirectoryArtifacts
 from kedge.core.errors import CorruptArtifact, Refused, Unavailable
 from kedge.ports import Proof
 
@@ -198,39 +199,170 @@ def test_a_disk_that_cannot_be_written_is_unavailable_and_leaves_nothing(
         DirectoryArtifacts(tmp_path / "file" / "store").put(source)
 
 
-COPY = """
-import sys, pathlib, kedge.adapters.artifacts as a
-real = a._copy
-def slow(path, into, name):
-    entry = real(path, into, name)
-    print("copied", flush=True)
-    sys.stdin.read(1) if name == "model.bin" else None
-    return entry
-a._copy = slow
-a.DirectoryArtifacts(pathlib.Path(sys.argv[1])).put(pathlib.Path(sys.argv[2]))
+PUT = """
+import pathlib, sys
+from kedge.adapters.artifacts import DirectoryArtifacts
+DirectoryArtifacts(pathlib.Path(sys.argv[1])).put(pathlib.Path(sys.argv[2]))
 """
 
 
-def test_a_copy_that_was_killed_half_way_is_never_visible(source: Path, tmp_path: Path) -> None:
+def left_by_a_killed_copy(root: Path, tmp_path: Path, number: int) -> Path:
+    """Kill a process while it copies, and return what it leaves."""
+    large = tmp_path / "large"
+    large.mkdir()
+    (large / "small.bin").write_bytes(b"x")
+    os.truncate(large / "small.bin", 2)
+    (large / "holes.bin").touch()
+    os.truncate(large / "holes.bin", 4 << 30)
+    copying = subprocess.Popen([sys.executable, "-c", PUT, str(root), str(large)])
+    until = time.monotonic() + 30
+    while not any(path.stat().st_size > 1 << 20 for path in root.glob(".tmp-*/*/files/*")):
+        assert time.monotonic() < until
+        assert copying.poll() is None
+        time.sleep(0.01)
+    (left,) = root.glob(".tmp-*")
+    DirectoryArtifacts(root).put(large / "small.bin")
+    assert left.exists(), "the copy of a process that lives is not touched"
+    copying.send_signal(number)
+    assert copying.wait(10) == -number
+    return left
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_copy_that_was_killed_half_way_is_never_visible_and_swept_by_the_next(
+    source: Path, tmp_path: Path, number: signal.Signals
+) -> None:
     root = tmp_path / "store"
-    copying = subprocess.Popen(
-        [sys.executable, "-c", COPY, str(root), str(source)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    )  # fmt: skip
-    assert copying.stdout is not None
-    copying.stdout.readline()
-    copying.stdout.readline()
-    copying.send_signal(signal.SIGKILL)
-    copying.communicate()
-    left = list(root.iterdir())
-    assert [path.name.startswith(".tmp-") for path in left] == [True]
+    left = left_by_a_killed_copy(root, tmp_path, number)
+    assert left.exists()
     store = DirectoryArtifacts(root)
+    assert len([path for path in root.iterdir() if not path.name.startswith(".")]) == 1
     store.verify(store.put(source)[0])
-    assert left[0].exists()
-    old = time.time() - 2 * 86_400
-    os.utime(left[0], (old, old))
+    assert list(root.glob(".tmp-*")) == []
+
+
+def test_a_sweep_removes_what_was_left_and_nothing_of_a_living_process(tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    left = left_by_a_killed_copy(root, tmp_path, signal.SIGKILL)
+    empty = root / ".tmp-empty"
+    empty.mkdir()
+    old, young = root / ".tmp-old", root / ".tmp-young"
+    for path in (old, young):  # of an earlier kedge: there is no lock
+        (path / "files").mkdir(parents=True)
+    past = time.time() - 2 * 86_400
+    os.utime(old, (past, past))
+    DirectoryArtifacts(root).sweep()
+    assert [path.exists() for path in (left, empty, old, young)] == [False, False, False, True]
+
+
+def make_deep(source: Path) -> str:
+    handle = os.open(source, os.O_RDONLY)
+    for _ in range(1_500):
+        os.mkdir("d", dir_fd=handle)
+        inner = os.open("d", os.O_RDONLY, dir_fd=handle)
+        os.close(handle)
+        handle = inner
+    os.close(handle)
+    return "artifact_too_deep"
+
+
+def make_many(source: Path) -> str:
+    for number in range(MOST_FILES):
+        (source / f"f{number}").touch()
+    return "artifact_too_many_files"
+
+
+def make_large(source: Path) -> str:
+    for number in range(MOST_BYTES // (10 << 40) + 2):
+        (source / f"holes{number}").touch()
+        os.truncate(source / f"holes{number}", min(MOST_BYTES, 10 << 40))
+    return "artifact_too_large"
+
+
+def make_long(source: Path) -> str:
+    folder = source.joinpath(*["d" * 200] * 5)
+    folder.mkdir(parents=True)
+    (folder / "file").touch()
+    return "bad_file_name"
+
+
+@pytest.mark.parametrize("make", [make_deep, make_many, make_large, make_long])
+def test_a_tree_beyond_a_bound_is_refused_within_seconds_and_nothing_is_written(
+    store: DirectoryArtifacts, source: Path, tmp_path: Path, make
+) -> None:
+    code = make(source)
+    began = time.monotonic()
+    with pytest.raises(Refused) as caught:
+        store.put(source)
+    assert caught.value.code == code
+    assert time.monotonic() - began < 5
+    assert not (tmp_path / "store").exists()
+    subprocess.run(["rm", "-rf", str(source)], check=True)  # shutil recurses
+
+
+def test_the_deepest_tree_and_the_most_files_are_taken(
+    store: DirectoryArtifacts, source: Path
+) -> None:
+    folder = source.joinpath(*["d"] * MOST_DEPTH)
+    folder.mkdir(parents=True)
+    for number in range(MOST_FILES - 2):
+        (folder / f"f{number}").write_bytes(b"some bytes")
+    began = time.monotonic()
+    digest, files = store.put(source)
+    took = time.monotonic() - began
+    assert len(files) == MOST_FILES
+    store.verify(digest)
+    assert took < 20, "one after the other, they would wait for the disk 10,000 times"
+
+
+def test_a_copy_that_would_take_the_ledgers_reserve_is_refused_before_it_begins(
+    store: DirectoryArtifacts, source: Path, tmp_path: Path
+) -> None:
     store.put(source)
-    assert not left[0].exists()
+    disk = os.statvfs(tmp_path)
+    free = disk.f_bavail * disk.f_frsize
+    holes = source / "holes.bin"
+    holes.touch()
+    try:
+        os.truncate(holes, free - RESERVE // 2)
+    except OSError:
+        pytest.skip("the file system has more space than its largest file may have")
+    with pytest.raises((Refused, Unavailable)) as caught:
+        store.put(source)
+    assert caught.value.code == ("no_room" if free < MOST_BYTES else "artifact_too_large")
+    assert list((tmp_path / "store").glob(".tmp-*")) == []
+
+
+def test_a_file_that_grows_while_it_is_copied_is_refused(
+    store: DirectoryArtifacts, source: Path, tmp_path: Path
+) -> None:
+    def grow() -> None:
+        while not list((tmp_path / "store").glob(".tmp-*/*/files/model.bin")):
+            time.sleep(0.001)
+        os.truncate(source / "model.bin", (2 << 30) + 1)
+
+    os.truncate(source / "model.bin", 2 << 30)
+    growing = threading.Thread(target=grow, daemon=True)
+    growing.start()
+    with pytest.raises(Refused) as caught:
+        store.put(source)
+    growing.join(10)
+    assert caught.value.code == "source_changed"
+    assert list((tmp_path / "store").glob("*")) == []
+
+
+def test_a_file_of_the_kernel_that_has_no_size_is_refused(store: DirectoryArtifacts) -> None:
+    with pytest.raises(Refused) as caught:
+        store.put(Path("/proc/self/maps"))
+    assert caught.value.code == "source_changed"
+
+
+def test_a_file_that_cannot_be_read_is_named_and_the_store_is_not_blamed(
+    store: DirectoryArtifacts,
+) -> None:
+    with pytest.raises(Refused, match="/proc/self/mem cannot be read") as caught:
+        store.put(Path("/proc/self/mem"))
+    assert caught.value.code == "source_unreadable"
 
 
 def put_again(root: Path, source: Path) -> str:

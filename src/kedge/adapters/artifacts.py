@@ -3,35 +3,59 @@
     <root>/<hex>/files/...       the bytes, read-only
     <root>/<hex>/manifest.json   path, size and sha256 of each file
     <root>/<hex>/proof.json      the golden rows
-    <root>/.tmp-*                a copy under way, or what a crash left of one
+    <root>/.tmp-*                a copy under way, or what a crash left of one; `lock` in it is its owner's
 
 The digest is that of the sorted manifest. A copy becomes visible by one rename, after every
-byte of it is on the disk: a crash leaves a `.tmp-` directory, never half an artifact.
+byte of it is on the disk: a crash leaves a `.tmp-` directory, never half an artifact. The kernel
+releases the lock of an owner that has ended, and the next copy removes what it left.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
 from kedge.core import codec
 from kedge.core.errors import CorruptArtifact, Refused, Unavailable
 from kedge.core.values import FileEntry
+from kedge.files import walk
 from kedge.ports import Proof
 
+MOST_FILES = 10_000
+"""Files of one artifact. Its manifest is a part of its version, which commands read: about a megabyte."""
+MOST_ENTRIES = 100_000
+"""Files and folders that are looked at to find them, hidden ones too."""
+MOST_DEPTH = 32
+"""Folders above a file: four times those of a Hugging Face cache, and no path is too long for the kernel."""
+MOST_NAME = 1_000
+"""Bytes of a file's name with its folders: below the store, it fits into a path of 4,096."""
+MOST_BYTES = 256 << 30
+"""Bytes of one artifact: more than a host can load, and minutes to hash."""
+RESERVE = 64 << 20
+"""Free bytes that a copy leaves to the ledger, so that a rollback can be written."""
+
 _CHUNK = 1 << 20
+_BLOCK = 4096
+"""Bytes by which a file system gives space away."""
+_LOOK = 64 << 20
+"""Bytes that are copied between two looks at the free space."""
+_SYNCERS = 16
+"""Threads that wait for the disk: it writes what many of them wait for at once."""
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 _LEFTOVER_S = 86_400
-"""A temporary copy older than a day belongs to nobody: no copy takes so long."""
+"""A temporary copy without a lock is of an earlier kedge, and removed after a day: no copy takes so long."""
 
 
 class DirectoryArtifacts:
@@ -47,50 +71,78 @@ class DirectoryArtifacts:
         replaced if it is damaged. The golden rows survive that.
 
         Raises:
-            Refused: there is nothing to copy, or a symbolic link or special file among it.
-            Unavailable: the disk is full or cannot be written.
+            Refused: there is nothing to copy, it has a symbolic link or special file in it, it is beyond
+                `MOST_FILES`, `MOST_DEPTH` or `MOST_BYTES`, or it grew meanwhile.
+            Unavailable: `no_room`: it would take the ledger's reserve of free space; the disk cannot be written.
         """
         found = _find(source)
-        with self._writing():
-            self._root.mkdir(parents=True, exist_ok=True)
-            temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=self._root))
-            self._sweep(temporary.stat().st_mtime)
-            try:
-                files = tuple(_copy(path, temporary / "files", name) for name, path in found)
-                digest = codec.fingerprint(files)
-                _write(temporary / "manifest.json", codec.canonical(files))
-                _sync_tree(temporary)
-                self._install(temporary, digest)
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
+        with self._writing(), self._temporary() as temporary:
+            self._check_room(found)
+            copy = temporary / "artifact"
+            files = tuple(_Copying(self._root, found).run(copy / "files"))
+            digest = codec.fingerprint(files)
+            _write(copy / "manifest.json", codec.canonical(files))
+            _sync_files(copy / "files" / entry.path for entry in files)
+            _sync_tree(copy)
+            copy.chmod(0o700)
+            self._install(copy, digest)
         return digest, files
 
-    def _install(self, temporary: Path, digest: str) -> None:
+    def sweep(self) -> None:
+        """Remove the temporary copies of processes that have ended.
+
+        Raises:
+            Unavailable: the disk cannot be written.
+        """
+        with self._writing(), self._temporary():
+            pass
+
+    @contextmanager
+    def _temporary(self) -> Iterator[Path]:
+        """Yield a directory that is this copy's alone; those of owners that have ended are removed."""
+        self._root.mkdir(parents=True, exist_ok=True)
+        while True:
+            made = Path(tempfile.mkdtemp(prefix=".tmp-", dir=self._root))
+            lock = _lock(made)
+            if lock is not None:
+                break
+        try:
+            self._sweep(made)
+            yield made
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+            os.close(lock)
+
+    def _check_room(self, found: list[_Found]) -> None:
+        """Refuse a copy that would leave too little for the ledger. Holes in a file count: they are copied."""
+        size = sum(_BLOCK + -(-each.size // _BLOCK) * _BLOCK for each in found)
+        free = _free(self._root)
+        if free < size + RESERVE:
+            raise _no_room(self._root, size, free)
+
+    def _install(self, copy: Path, digest: str) -> None:
         home = self._home(digest)
         if home.exists():
             try:
                 self.verify(digest)
             except CorruptArtifact:
-                self._replace(home, temporary)
+                self._replace(home, copy)
             return
-        temporary.chmod(0o700)
         try:
-            temporary.rename(home)
+            copy.rename(home)
         except OSError:
             self.verify(digest)  # another process was first with the same bytes
         _sync(self._root)
 
-    def _replace(self, home: Path, temporary: Path) -> None:
+    def _replace(self, home: Path, copy: Path) -> None:
         """Swap damaged bytes for sound ones. For an instant there are none: also a failure."""
-        damaged = Path(tempfile.mkdtemp(prefix=".tmp-", dir=self._root)) / "damaged"
         if (home / "proof.json").is_file():
-            shutil.copyfile(home / "proof.json", temporary / "proof.json")
-            _sync_tree(temporary)
-        temporary.chmod(0o700)
-        home.rename(damaged)
-        temporary.rename(home)
+            shutil.copyfile(home / "proof.json", copy / "proof.json")
+            _sync_files([copy / "proof.json"])
+            _sync(copy)
+        home.rename(copy.with_name("damaged"))
+        copy.rename(home)
         _sync(self._root)
-        shutil.rmtree(damaged.parent, ignore_errors=True)
 
     def path(self, digest: str) -> Path:
         """Where the files are, unverified.
@@ -116,9 +168,9 @@ class DirectoryArtifacts:
             manifest = self._manifest(digest)
             wanted = {entry.path: entry for entry in manifest}
             there = {
-                path.relative_to(files).as_posix(): path
-                for path in sorted(files.rglob("*"))
-                if path.is_symlink() or not path.is_dir()
+                name: Path(entry.path)
+                for name, entry in sorted(walk(files), key=lambda each: each[0])
+                if not entry.is_dir(follow_symlinks=False)
             }
             faults = [f"{name} is missing" for name in wanted if name not in there]
             faults += [f"{name} was added" for name in there if name not in wanted]
@@ -157,11 +209,9 @@ class DirectoryArtifacts:
     def write_proof(self, digest: str, proof: Proof) -> None:
         """Keep the golden rows beside the files; replaces those that are there, whole."""
         home = self.path(digest).parent
-        with self._writing():
-            handle, name = tempfile.mkstemp(prefix=".tmp-", dir=home)
-            os.close(handle)
-            _write(Path(name), codec.encode(proof))
-            Path(name).replace(home / "proof.json")
+        with self._writing(), self._temporary() as temporary:
+            _write(temporary / "proof.json", codec.encode(proof))
+            (temporary / "proof.json").replace(home / "proof.json")
             _sync(home)
 
     def proof(self, digest: str) -> Proof:
@@ -194,14 +244,31 @@ class DirectoryArtifacts:
             raise CorruptArtifact(f"{digest}: manifest.json was changed")
         return manifest
 
-    def _sweep(self, now: float) -> None:
-        """Take away what crashes left. `now` is the file system's: it may be another host's."""
+    def _sweep(self, own: Path) -> None:
+        """Remove what owners that have ended left; a lock that can be taken has none."""
+        now = own.stat().st_mtime  # the file system's time: it may be another host's
         for path in self._root.glob(".tmp-*"):
+            if path == own:
+                continue
             try:
-                old = now - path.stat().st_mtime > _LEFTOVER_S
+                handle = os.open(path / "lock", os.O_RDWR | os.O_CLOEXEC)
             except OSError:
-                continue  # its owner was faster
-            if old:
+                self._sweep_unlocked(path, now)
+                continue
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path, ignore_errors=True)
+            except BlockingIOError:
+                continue  # its owner lives
+            finally:
+                os.close(handle)
+
+    def _sweep_unlocked(self, path: Path, now: float) -> None:
+        with suppress(OSError):
+            path.rmdir()  # its owner ended before it took its lock, or finds out and makes another
+            return
+        with suppress(OSError):
+            if now - path.stat().st_mtime > _LEFTOVER_S:
                 shutil.rmtree(path, ignore_errors=True)
 
     @contextmanager
@@ -216,58 +283,182 @@ class DirectoryArtifacts:
             ) from error
 
 
-def _find(source: Path) -> list[tuple[str, Path]]:
-    """List the files to copy, by name inside the artifact, sorted."""
+class _Found(NamedTuple):
+    """A file to copy: its name inside the artifact, where it is, and its size with its holes."""
+
+    name: str
+    path: Path
+    size: int
+
+
+def _find(source: Path) -> list[_Found]:
+    """List the files to copy, sorted by name inside the artifact."""
     if source.is_symlink():
         raise Refused(
             f"{source} is a symbolic link", code="symlink", hint=f"name it: {source.resolve()}"
         )
-    if not source.exists():
-        raise Refused(f"{source} does not exist", code="no_files")
-    if source.is_dir():
-        found = [(path.relative_to(source).as_posix(), path) for path in _walk(source)]
-    else:
-        found = [(source.name, source)]
+    try:
+        if not source.exists():
+            raise Refused(f"{source} does not exist", code="no_files")
+        if source.is_dir():
+            found = list(_below(source))
+        else:
+            found = [_checked(source.name, source, source.lstat())]
+    except OSError as error:
+        raise Refused(
+            f"{source} cannot be read: {error.strerror or error}", code="source_unreadable"
+        ) from error
     if not found:
         raise Refused(f"{source} holds no files", code="no_files")
-    for name, path in found:
-        if path.is_symlink():
-            raise Refused(
-                f"{name} is a symbolic link", code="symlink",
-                hint="put a copy of what it points to in its place",
-            )  # fmt: skip
-        if not path.is_file():
-            raise Refused(f"{name} is neither a file nor a directory", code="special_file")
-        if not name.isprintable():
-            raise Refused(f"{name!a} is not a printable name", code="bad_file_name")
+    size = sum(each.size for each in found)
+    if size > MOST_BYTES:
+        raise Refused(
+            f"{source} has {size:,} bytes (limit {MOST_BYTES:,})", code="artifact_too_large",
+            hint="holes of a sparse file count",
+        )  # fmt: skip
     return sorted(found)
 
 
-def _walk(directory: Path) -> Iterator[Path]:
-    for path in directory.iterdir():
-        if path.name.startswith(".") or path.name == "__pycache__":
+def _below(directory: Path) -> Iterator[_Found]:
+    """Find the files below a directory. It is left at the first fault, however many entries it has."""
+    files = 0
+    for entries, (name, entry) in enumerate(walk(directory, skip=_is_skipped), 1):
+        if entries > MOST_ENTRIES:
+            raise _too_many(directory, f"{MOST_ENTRIES:,} files and folders")
+        folder = entry.is_dir(follow_symlinks=False)
+        if len(name.split("/")) - 1 + folder > MOST_DEPTH:
+            raise Refused(
+                f"{directory} has folders more than {MOST_DEPTH} deep",
+                code="artifact_too_deep",
+                hint="register the folder that holds the model",
+            )
+        if folder:
             continue
-        if path.is_dir() and not path.is_symlink():
-            yield from _walk(path)
-        else:
-            yield path
+        files += 1
+        if files > MOST_FILES:
+            raise _too_many(directory, f"{MOST_FILES:,} files")
+        yield _checked(name, Path(entry.path), entry.stat(follow_symlinks=False))
 
 
-def _copy(path: Path, into: Path, name: str) -> FileEntry:
-    """Copy one file durably; the entry says what was written, not what the source is by now."""
-    target = into / name
-    target.parent.mkdir(parents=True, exist_ok=True)
-    sha, size = hashlib.sha256(), 0
-    source = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-    with os.fdopen(source, "rb") as reader, target.open("xb") as writer:
-        while chunk := reader.read(_CHUNK):
-            sha.update(chunk)
-            writer.write(chunk)
-            size += len(chunk)
-        writer.flush()
-        os.fsync(writer.fileno())
-    target.chmod(0o400)
-    return FileEntry(path=name, size=size, sha256=sha.hexdigest())
+def _is_skipped(name: str) -> bool:
+    return name.startswith(".") or name == "__pycache__"
+
+
+def _too_many(directory: Path, limit: str) -> Refused:
+    return Refused(
+        f"{directory} has more than {limit}",
+        code="artifact_too_many_files",
+        hint="register the folder that holds the model and nothing else",
+    )
+
+
+def _checked(name: str, path: Path, found: os.stat_result) -> _Found:
+    if stat.S_ISLNK(found.st_mode):
+        raise Refused(
+            f"{name} is a symbolic link", code="symlink",
+            hint="put a copy of what it points to in its place",
+        )  # fmt: skip
+    if not stat.S_ISREG(found.st_mode):
+        raise Refused(f"{name} is neither a file nor a directory", code="special_file")
+    if not name.isprintable():
+        raise Refused(f"{name!a} is not a printable name", code="bad_file_name")
+    if len(os.fsencode(name)) > MOST_NAME:
+        raise Refused(
+            f"{name[:60]}... has a name of more than {MOST_NAME:,} bytes", code="bad_file_name"
+        )
+    return _Found(name, path, found.st_size)
+
+
+class _Copying:
+    """Copies files and hashes them; ends where a file grows, or the disk fills meanwhile."""
+
+    def __init__(self, root: Path, found: list[_Found]) -> None:
+        self._root = root
+        self._found = found
+        self._unseen = 0
+
+    def run(self, into: Path) -> Iterator[FileEntry]:
+        """Copy all of them; each entry says what was written, not what the source is by now."""
+        into.mkdir(parents=True)
+        folders = {""}
+        for each in self._found:
+            folder = each.name.rpartition("/")[0]
+            if folder not in folders:
+                (into / folder).mkdir(parents=True, exist_ok=True)
+                folders.add(folder)
+            yield self._copy(each, into / each.name)
+
+    def _copy(self, each: _Found, target: Path) -> FileEntry:
+        sha, size = hashlib.sha256(), 0
+        with target.open("xb", buffering=0) as writer:
+            for chunk in _read(each):
+                size += len(chunk)
+                if size > each.size:
+                    raise Refused(
+                        f"{each.name} grew while it was copied: more than {each.size:,} bytes",
+                        code="source_changed",
+                        hint="copy it to a place where nothing writes, and register that",
+                    )
+                sha.update(chunk)
+                self._look(len(chunk))
+                writer.write(chunk)
+            os.fchmod(writer.fileno(), 0o400)
+        return FileEntry(path=each.name, size=size, sha256=sha.hexdigest())
+
+    def _look(self, more: int) -> None:
+        self._unseen += more
+        if self._unseen >= _LOOK:
+            self._unseen = 0
+            free = _free(self._root)
+            if free < RESERVE:
+                raise _no_room(self._root, _LOOK, free)
+
+
+def _read(each: _Found) -> Iterator[bytes]:
+    """Yield the bytes of a source file; its faults are not those of the store."""
+    try:
+        source = os.open(each.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(source, "rb", buffering=0) as reader:
+            if not stat.S_ISREG(os.fstat(source).st_mode):
+                raise Refused(f"{each.name} is not a file any more", code="special_file")
+            while chunk := reader.read(_CHUNK):
+                yield chunk
+    except OSError as error:
+        raise Refused(
+            f"{each.path} cannot be read: {error.strerror or error}", code="source_unreadable"
+        ) from error
+
+
+def _free(directory: Path) -> int:
+    disk = os.statvfs(directory)
+    return disk.f_bavail * disk.f_frsize
+
+
+def _no_room(root: Path, size: int, free: int) -> Unavailable:
+    return Unavailable(
+        f"a copy of {size:,} bytes into {root} would leave too little of the {free:,} that are free",
+        code="no_room",
+        hint=f"free some disk space: {RESERVE >> 20} MB stay free, so that a rollback can be written",
+    )
+
+
+def _lock(directory: Path) -> int | None:
+    """Take the owner's lock of a new temporary directory; None where a sweep was faster."""
+    try:
+        handle = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(handle), (directory / "lock").stat()):
+            return handle
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    except BaseException:
+        os.close(handle)
+        raise
+    os.close(handle)
+    return None
 
 
 def _is(path: Path, entry: FileEntry) -> bool:
@@ -285,15 +476,22 @@ def _write(path: Path, raw: bytes) -> None:
         os.fsync(writer.fileno())
 
 
+def _sync_files(paths: Iterable[Path]) -> None:
+    """Make files durable. One after the other, 20,000 of them would wait for the disk 20,000 times."""
+    with ThreadPoolExecutor(_SYNCERS) as pool:
+        for _ in pool.map(_sync, paths):
+            pass
+
+
 def _sync_tree(directory: Path) -> None:
-    for path in directory.rglob("*"):
-        if path.is_dir():
-            _sync(path)
+    for _, entry in walk(directory):
+        if entry.is_dir(follow_symlinks=False):
+            _sync(Path(entry.path))
     _sync(directory)
 
 
-def _sync(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         os.fsync(handle)
     finally:

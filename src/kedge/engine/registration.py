@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ from kedge.core.golden import Known, Lists, Origin, blank_rows, made_rows, seen
 from kedge.core.names import check_name
 from kedge.core.values import Field, ModelVersion, Signature, TrainingSet
 from kedge.engine.training import Training, read_training
+from kedge.files import read_bounded, walk
 from kedge.ports import Artifacts, Flavour, Proof, Registry
 from kedge.tensors import Offered, ProbeResult, columns_of, compare
 from kedge.walk import RULE
@@ -29,6 +31,10 @@ STALL_S = 0.2
 """A load that holds the interpreter lock for longer would be felt by callers (policy: p99)."""
 DEATHS = frozenset({"probe_died", "probe_hung"})
 """Ends of a probe that a row may have caused."""
+GOLDEN_BYTES = 64 << 20
+"""Bytes of golden rows as people write them: hundreds of rows of the widest models."""
+LOOKED_AT = 10_000
+"""Entries of a directory that are looked at for a better hint."""
 _PICKLES = (".pkl", ".pickle", ".joblib")
 
 
@@ -281,8 +287,7 @@ def claiming(source: Path, flavours: Mapping[str, Flavour]) -> Flavour:
 def _unclaimed(source: Path, flavours: Mapping[str, Flavour]) -> Refused:
     wanted = "; ".join(f"{one.looks_for} ({flavour})" for flavour, one in sorted(flavours.items()))
     message = f"{source} is no model that kedge can load. It looks for: {wanted or 'nothing'}"
-    inside = [path.name for path in sorted(source.rglob("*"))] if source.is_dir() else [source.name]
-    pickles = [name for name in inside if name.endswith(_PICKLES)]
+    pickles = sorted(name for name in _inside(source) if name.endswith(_PICKLES))
     if not pickles:
         hint = "" if wanted else "pip install 'kedge[onnx]' or 'kedge[sklearn]'"
         return Refused(message, code="unknown_model", hint=hint)
@@ -295,6 +300,16 @@ def _unclaimed(source: Path, flavours: Mapping[str, Flavour]) -> Refused:
     )
 
 
+def _inside(source: Path) -> list[str]:
+    """The names of some files in a directory that no flavour claims; its own name if it is a file."""
+    if not source.is_dir():
+        return [source.name]
+    try:
+        return [entry.name for _, entry in islice(walk(source), LOOKED_AT)]
+    except OSError:
+        return []  # it only makes the hint better
+
+
 # ---------------------------------------------------------------- golden rows
 
 
@@ -305,8 +320,8 @@ def _golden(file: Path | None, source: Path) -> Golden | None:
             return None
         file = inside
     try:
-        return msgspec.json.decode(file.read_bytes(), type=Golden)
-    except (OSError, msgspec.DecodeError) as error:
+        return msgspec.json.decode(read_bounded(file, GOLDEN_BYTES), type=Golden)
+    except (OSError, msgspec.DecodeError, RecursionError) as error:
         raise Refused(
             f"{file}: {error}",
             code="bad_golden",

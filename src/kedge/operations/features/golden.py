@@ -13,8 +13,9 @@ from kedge.core.errors import BadRequest, CorruptArtifact, KedgeError, Refused
 from kedge.core.features import Spec
 from kedge.core.golden import Lists, Origin, count, made_rows, seen, taken, whole
 from kedge.core.values import Field, Signature
-from kedge.engine.registration import Golden, promised
+from kedge.engine.registration import GOLDEN_BYTES, Golden, promised
 from kedge.engine.training import read_training
+from kedge.files import read_bounded
 from kedge.ports import Proof
 from kedge.tensors import Offered, columns_of, compare
 from kedge.wiring import Workplace
@@ -41,8 +42,8 @@ def given_rows(golden: Path | None) -> dict[str, list[Any]] | None:
     if golden is None:
         return None
     try:
-        return msgspec.json.decode(golden.read_bytes(), type=Golden).inputs
-    except (OSError, msgspec.DecodeError) as error:
+        return msgspec.json.decode(read_bounded(golden, GOLDEN_BYTES), type=Golden).inputs
+    except (OSError, msgspec.DecodeError, RecursionError) as error:
         raise Refused(
             f"{golden}: {error}", code="bad_golden", hint='{"inputs": {"sched_hour": [8, 17]}}'
         ) from error
