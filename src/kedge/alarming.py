@@ -16,6 +16,7 @@ from kedge.core.runbook import Runbook
 from kedge.core.values import State
 from kedge.engine.alerting import Alerting
 from kedge.engine.patrol import Patrol
+from kedge.engine.process_faults import ProcessFaults
 from kedge.engine.readiness import Readiness
 from kedge.engine.runbooks import filed
 from kedge.ports import Note
@@ -34,14 +35,14 @@ def outgoing(alerts_: Alerts) -> Outgoing:
 
 
 def alerting_of(
-    place: Workplace, patrol: Patrol, readiness: Readiness, alerts_: Alerts
+    place: Workplace, patrol: Patrol, readiness: Readiness, alerts_: Alerts, faults: ProcessFaults
 ) -> Alerting:
     """What raises and sends, with this place's connections for its thread alone."""
     return Alerting(
         store=place.alerts, ledger=place.ledger, stamp=place.ledger.stamp,
         channels=outgoing(alerts_), sight=lambda: patrol.sight._replace(unready=readiness.unready), clock=place.clock,
         leads=patrol.leads, by=f"alerting@{host_name()}.{os.getpid()}",
-        timeout_s=seconds(alerts_.timeout), remembered=place.disk.remembered,
+        timeout_s=seconds(alerts_.timeout), remembered=place.disk.remembered, faults=faults,
     )  # fmt: skip
 
 

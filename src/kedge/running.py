@@ -63,6 +63,7 @@ from kedge.runtime.announcement import Announcement, get_url, is_answered
 from kedge.runtime.lock import SupervisorLock, one_supervisor
 from kedge.runtime.logs import log_to_stderr
 from kedge.runtime.outcomes import OutcomesJoiner
+from kedge.runtime.parts import Parts
 from kedge.runtime.paths import choose_folder, find_doors, remove_folder, sweep
 from kedge.runtime.presence import Presence
 from kedge.runtime.restart import ASK, PROTOCOL, Handover, Restart, Standing, obey, reap
@@ -497,7 +498,9 @@ def host_command(state_dir: Path, online: Online) -> HostCommand:
 # ---------------------------------------------------------------- control
 
 
-def patrol_of(state_dir: Path, online: Callable[[], Online], *, loopback: bool) -> Patrol:
+def patrol_of(
+    state_dir: Path, online: Callable[[], Online], faults: ProcessFaults, *, loopback: bool
+) -> Patrol:
     """What watches every rollout, with connections of its own."""
     place = Workplace(state_dir, patience_s=1.0, actor=ActorKind.PATROL)
 
@@ -517,12 +520,12 @@ def patrol_of(state_dir: Path, online: Callable[[], Online], *, loopback: bool) 
 
     return Patrol(
         ledger=place.ledger, store=place.windows, clock=place.clock, leads=leads,
-        control=control,
+        control=control, faults=faults,
         by=f"patrol@{host_name()}", records=place.records, roster=place.roster,
     )  # fmt: skip
 
 
-def inquiry_of(place: Workplace, patrol: Patrol, config: Path) -> Inquiry:
+def inquiry_of(place: Workplace, patrol: Patrol, config: Path, faults: ProcessFaults) -> Inquiry:
     """What has production diagnosed, with this place's connections for its thread alone."""
 
     def command(state: State, within_s: float) -> Command:
@@ -533,7 +536,7 @@ def inquiry_of(place: Workplace, patrol: Patrol, config: Path) -> Inquiry:
 
     return Inquiry(
         ledger=place.ledger, records=place.records, sight=lambda: patrol.sight, clock=place.clock,
-        leads=patrol.leads, command=command, by=f"patrol@{host_name()}",
+        leads=patrol.leads, command=command, by=f"patrol@{host_name()}", faults=faults,
     )  # fmt: skip
 
 
@@ -580,49 +583,36 @@ def run_control(
     server = web.make_server(
         Admin(partial(status, place), partial(evidence, place), joiner.join, faults), faults
     )
-    patrol = patrol_of(state_dir, online, loopback=loopback)
-    clerk = Clerk(ledger=place.ledger, records=place.records, rolls=place.rolls, clock=place.clock)
+    patrol = patrol_of(state_dir, online, faults, loopback=loopback)
+    clerk = Clerk(ledger=place.ledger, records=place.records, rolls=place.rolls, clock=place.clock,
+                  faults=faults)  # fmt: skip
     own = partial(Workplace, state_dir, patience_s=1.0, actor=ActorKind.CONTROL)
-    judging = own()
+    judging, mine, watched = own(), own(), own()
     readiness = Readiness(
-        ledger=judging.ledger, leads=patrol.leads,
+        ledger=judging.ledger, leads=patrol.leads, clock=place.clock, faults=faults,
         check=checker(judging, online, by=f"readiness@{host_name()}"),
     )  # fmt: skip
-    alerting = alerting_of(own(), patrol, readiness, alerts)
-    mine = own()
+    alerting = alerting_of(own(), patrol, readiness, alerts, faults)
     schedule = Schedule(
         ledger=mine.ledger, roster=mine.roster, clock=place.clock, leads=patrol.leads,
-        start=drills_of(config),
+        start=drills_of(config), faults=faults,
     )  # fmt: skip
-    inquiry = inquiry_of(own(), patrol, config)
-    parts = (("patrol", patrol.run, patrol.stop), ("clerk", clerk.run, clerk.stop),
-             ("alerting", alerting.run, alerting.stop), ("drills", schedule.run, schedule.stop),
-             ("inquiry", inquiry.run, inquiry.stop))  # fmt: skip
-    for name, run, _ in parts:
-        threading.Thread(target=_run_or_end, args=(run, server), name=name).start()
-    # A daemon: control does not wait for a proof when it is told to stop, and the proof dies with it.
-    threading.Thread(target=readiness.run, name="readiness", daemon=True).start()
-    threading.Thread(target=_end_with_parent, args=(server, parent), daemon=True).start()
-    watched = own()
+    inquiry = inquiry_of(own(), patrol, config, faults)
     presence = Presence(host_name(), watched.roster, watched.clock, faults)
-    threading.Thread(target=presence.run, name="presence").start()
+    threading.Thread(target=_end_with_parent, args=(server, parent), daemon=True).start()
+    parts = Parts(place.clock, faults)
     try:
+        for name, part in (("patrol", patrol), ("clerk", clerk), ("alerting", alerting),
+                           ("drills", schedule), ("inquiry", inquiry), ("presence", presence)):  # fmt: skip
+            parts.start(name, part.run, part.stop)
+        # Control does not wait for a proof when it is told to stop, and the proof dies with it.
+        parts.start("readiness", readiness.run, readiness.stop, waits=False)
         server.run(sockets=[listener])
     finally:
-        for stop in (*(stop for _, _, stop in parts), readiness.stop, presence.stop):
-            stop()
-
-
-def _run_or_end(run: Callable[[], None], server: uvicorn.Server) -> None:
-    """Run a part of control; when it ends for whatever reason, all of control does.
-
-    A patrol that died of a fault nobody thought of would look like one that sees no harm. The
-    supervisor starts control again, and the trace is in its log.
-    """
-    try:
-        run()
-    finally:
-        server.should_exit = True
+        parts.stop()
+    if not server.should_exit:
+        log.error("control.ended", fault="the server of the status API ended by itself")
+        sys.exit(1)
 
 
 def _end_with_parent(server: uvicorn.Server, parent: int) -> None:

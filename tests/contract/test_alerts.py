@@ -23,6 +23,7 @@ from kedge.core.errors import Refused, Unavailable
 from kedge.core.policy import Decision
 from kedge.core.values import ActorKind, Contact, Escalation, Policy, Rota, Stage
 from kedge.engine.alerting import BLIND_S, Alerting
+from kedge.engine.process_faults import ProcessFaults
 from kedge.ports import Note
 from kedge.settings import Alerts
 from kedge.wiring import Workplace
@@ -87,7 +88,7 @@ class Place:
             store=place.alerts, ledger=place.ledger, stamp=place.ledger.stamp, clock=self.clock,
             channels=Outgoing(smtp=None, sender="kedge@x.org", timeout_s=timeout_s, environ={}),
             sight=lambda: self.sight, leads=lambda: self.leads, by=f"alerting@{by}",
-            timeout_s=timeout_s, remembered=dict,
+            timeout_s=timeout_s, remembered=dict, faults=ProcessFaults(self.clock),
         )  # fmt: skip
 
     def sees(self, decision: Decision) -> None:

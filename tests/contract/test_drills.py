@@ -23,6 +23,7 @@ from kedge.drilling import bound_of, may_drill, speed_of, speed_text, usual_boun
 from kedge.engine.drills import CHECK_S, READY_S, Returns, Schedule, due
 from kedge.engine.observe import Recorder
 from kedge.engine.patrol import Patrol
+from kedge.engine.process_faults import ProcessFaults
 from kedge.engine.recording import Recording
 from kedge.engine.seen import Seen
 from kedge.engine.serving import Request
@@ -233,7 +234,12 @@ def test_a_drill_that_is_due_is_started_once_and_again_when_the_next_is(tmp_path
 
     place = Workplace(made.state_dir)
     own = Schedule(
-        ledger=place.ledger, roster=place.roster, clock=clock, leads=lambda: True, start=start
+        ledger=place.ledger,
+        roster=place.roster,
+        clock=clock,
+        leads=lambda: True,
+        start=start,
+        faults=ProcessFaults(clock),
     )
     place.roster.publish(replica(made.row()))
 
@@ -269,7 +275,12 @@ def test_a_drill_that_is_due_waits_for_its_replicas_for_a_while(tmp_path: Path) 
         return lambda: False
 
     own = Schedule(
-        ledger=place.ledger, roster=place.roster, clock=clock, leads=lambda: True, start=start
+        ledger=place.ledger,
+        roster=place.roster,
+        clock=clock,
+        leads=lambda: True,
+        start=start,
+        faults=ProcessFaults(clock),
     )
     whole = replica(made.row())
     for lame in (
@@ -324,7 +335,7 @@ def patrol_on(made: World) -> Patrol:
     return Patrol(
         ledger=place.ledger, store=place.windows, records=place.records, roster=place.roster,
         clock=place.clock, control=lambda: place.control(lambda text: None, None),
-        leads=lambda: True, by="patrol@here",
+        leads=lambda: True, by="patrol@here", faults=ProcessFaults(place.clock),
     )  # fmt: skip
 
 

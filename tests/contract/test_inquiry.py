@@ -22,6 +22,7 @@ from kedge.core.policy import Decision
 from kedge.core.records import Outcome
 from kedge.core.values import State
 from kedge.engine.inquiry import AGAIN_S, EVERY_S, LABELS, LOOK_S, WITHIN_S, Inquiry
+from kedge.engine.process_faults import ProcessFaults
 from kedge.ports import Note
 from kedge.wiring import Workplace
 from unit.test_filed import finding
@@ -51,6 +52,7 @@ class Place:
         return Inquiry(
             ledger=place.ledger, records=place.records, sight=lambda: self.sight, clock=self.clock,
             leads=lambda: self.leads, command=self.command, by="patrol@here",
+            faults=ProcessFaults(self.clock),
         )  # fmt: skip
 
     def command(self, state: State, within_s: float) -> Sequence[str]:

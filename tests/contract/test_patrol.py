@@ -27,6 +27,7 @@ from kedge.core.records import JoinRow, Outcome
 from kedge.core.values import ActorKind, CanaryPolicy, Field, Output, ShadowPolicy, Stage
 from kedge.core.windows import Conduct, Window
 from kedge.engine.patrol import Patrol
+from kedge.engine.process_faults import ProcessFaults
 from kedge.judging import evidence_of
 from kedge.ports import Entry, Note
 from kedge.wiring import Workplace
@@ -59,6 +60,7 @@ class Watched:
         return Patrol(
             ledger=place.ledger, store=place.windows, records=place.records, roster=place.roster, clock=place.clock,
             control=lambda: place.control(lambda text: None, None), leads=lambda: True, by=by,
+            faults=ProcessFaults(place.clock),
         )  # fmt: skip
 
     def pass_time(self, seconds: int, *, bad: tuple[int, int] = (0, 0), units: int = 1_000) -> None:

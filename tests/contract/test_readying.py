@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from contract.sql_world import POLICY, at
-from contract.test_alerts import Place
+from contract.test_alerts import HandClock, Place
 from contract.test_patrol import QUICK, Watched
 from kedge.core import conditions
 from kedge.core.alerts import Sight
@@ -21,7 +21,8 @@ from kedge.core.readiness import DAY_S, REFUSING_S, Proven
 from kedge.core.runbook import configuration_digest
 from kedge.core.values import ActorKind, Contact, Escalation, Placement, Policy, State
 from kedge.engine.patrol import Patrol
-from kedge.engine.readiness import Readiness
+from kedge.engine.process_faults import ProcessFaults
+from kedge.engine.readiness import EVERY_S, Readiness
 from kedge.ports import Hold, Member, Note
 from kedge.readying import check_of, check_text, gate_of
 from kedge.wiring import Workplace
@@ -54,6 +55,7 @@ class Gated(Watched):
         return Patrol(
             ledger=place.ledger, store=place.windows, records=place.records, roster=place.roster,
             clock=place.clock, control=self.control, leads=lambda: True, by=by,
+            faults=ProcessFaults(place.clock),
         )  # fmt: skip
 
     def file(self, kind: str, **body: Any) -> None:
@@ -243,7 +245,9 @@ class Asked:
 
 def test_control_looks_at_what_stood_still_and_keeps_its_last_word(tmp_path: Path) -> None:
     site, asked, leads = Gated(tmp_path, policy()), Asked(), [True]
-    readiness = Readiness(ledger=site.place.ledger, check=asked, leads=lambda: leads[0])
+    clock = HandClock()
+    readiness = Readiness(ledger=site.place.ledger, check=asked, leads=lambda: leads[0],
+                          clock=clock, faults=ProcessFaults(clock))  # fmt: skip
     readiness.look()
     assert (asked.epochs, readiness.unready) == ([], {})
     readiness.look()
@@ -253,6 +257,7 @@ def test_control_looks_at_what_stood_still_and_keeps_its_last_word(tmp_path: Pat
     assert len(asked.epochs) == 1
     asked.names = ("fault",)
     readiness.look()
+    clock.go(EVERY_S)
     assert (len(asked.epochs), readiness.unready) == (2, {"flights": ("drill",)})
     asked.names = ()
     readiness.look()

@@ -181,6 +181,12 @@ class Sight(NamedTuple):
     """Why it could not look; empty when it could."""
     unready: Mapping[str, tuple[str, ...]] = {}
     """By endpoint: the checks of its readiness that fail; without those that nobody looked at."""
+    faults: Mapping[str, str] = {}
+    """By endpoint: why it alone could not be looked at."""
+
+    def fault_at(self, endpoint: str) -> str:
+        """Why an endpoint could not be looked at; empty when it could."""
+        return self.fault or self.faults.get(endpoint, "")
 
 
 class Message(Value, frozen=True, kw_only=True):

@@ -10,6 +10,8 @@ Theory of operation
   A claim is written before and the outcome after; a claim that runs out is sent again.
 * Without the ledger nothing can be written, and that is itself told: from memory, by the policies
   that were read last. It becomes an alert with a number when the ledger is back.
+* Each part of a look, each entry and each message has a net of its own: what cannot be raised holds
+  no message back, and one message no other.
 * Deliberately absent: whom and when. `core.alerts` says.
 """
 
@@ -18,6 +20,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import structlog
@@ -30,6 +33,7 @@ from kedge.core.errors import KedgeError
 from kedge.core.policy import Decision
 from kedge.core.values import State
 from kedge.engine.filing import finding_of
+from kedge.engine.process_faults import Net, ProcessFaults
 from kedge.ports import AlertStore, Channels, Clock, Entry, Ledger, Note
 
 TICK_S = 0.5
@@ -61,7 +65,7 @@ class Alerting:
     def __init__(
         self, *, store: AlertStore, ledger: Ledger, stamp: Callable[[], object], channels: Channels,
         sight: Callable[[], Sight], clock: Clock, leads: Callable[[], bool], by: str,
-        timeout_s: float, remembered: Callable[[], Mapping[str, State]],
+        timeout_s: float, remembered: Callable[[], Mapping[str, State]], faults: ProcessFaults,
     ) -> None:  # fmt: skip
         """Remember what it works with.
 
@@ -76,7 +80,10 @@ class Alerting:
             by: who, for the ledger; another one for each process.
             timeout_s: of one attempt at sending.
             remembered: the rows as this host knows them, when there is no ledger.
+            faults: where faults of parts are noted.
         """
+        self._faults = faults
+        self._net = Net(faults, clock)
         self._store = store
         self._ledger = ledger
         self._stamp = stamp
@@ -111,25 +118,31 @@ class Alerting:
     def run(self) -> None:
         """Look until stopped."""
         while not self._stopping.is_set():
-            if self._leads():
-                self.look()
-            else:
-                self._forget()
+            self._net.run("alerting.look", self._look_if_leading)
             self._stopping.wait(TICK_S)
+
+    def _look_if_leading(self) -> None:
+        if self._leads():
+            self.look()
+        else:
+            self._forget()
 
     def look(self) -> None:
         """Look once: what is wrong, what is over, and what must be sent."""
         try:
-            self._read()
-            self._found_again()
-            self._write_outcomes()
-            self._raise_news()
-            self._raise_conditions()
+            for name, part in (
+                ("read", self._read),
+                ("found_again", self._found_again),
+                ("outcomes", self._write_outcomes),
+                ("news", self._raise_news),
+                ("conditions", self._raise_conditions),
+            ):
+                self._net.run(f"alerting.{name}", part, passing=(KedgeError,))
         except KedgeError as error:
             self._stamped = None
             self._is_lost(f"{error.code}: {error}")
             self._write_outcomes_of_the_lost()
-        self._pass_time()
+        self._net.run("alerting.time", self._pass_time)
         try:
             self._send_due()
         except KedgeError:
@@ -206,11 +219,9 @@ class Alerting:
     def _raise_news(self) -> None:
         """What has happened since: entries of the ledger."""
         while entries := self._store.news(self._seen, NEWS):
-            told = [
-                (entry.endpoint, found)
-                for entry in entries
-                if (found := _told_by(entry)) is not None
-            ]
+            told: list[tuple[str, Raise]] = []
+            for entry in entries:
+                self._faults.attempt("alerting.entry", partial(_tell, entry, told))
             self._seen = entries[-1].seq
             self._marked = self._marked or entries[0].seq
             if told or self._seen - self._marked >= NEWS:
@@ -220,34 +231,44 @@ class Alerting:
 
     def _raise_conditions(self) -> None:
         """What lasts: begun for long enough it is raised, over for long enough it is resolved."""
-        sight, now = self._sight(), self._clock.monotonic()
-        standing: set[tuple[str, str]] = set()
+        sight, standing = self._sight(), set[tuple[str, str]]()
         fresh: list[tuple[str, Raise]] = []
-        open_ = {(a.endpoint, a.key): a for a in self._live.values() if a.open}
         for state in self._states.values():
-            epoch, decision = sight.decisions.get(state.endpoint, (state.epoch, None))
-            unseen = epoch != state.epoch or (state.compared is not None and decision is None)
-            # A drill pauses what is compared: nothing is over because of it.
-            if (unseen or state.drill is not None) and not sight.fault:
+            at_one = partial(self._raise_at, state, sight, standing, fresh)
+            place = f"alerting.conditions.{state.endpoint}"
+            if not self._net.run(place, at_one, passing=(KedgeError,)):
                 standing |= {key for key in self._since if key[0] == state.endpoint}
-                continue  # the patrol has not looked at this row yet
-            unready = sight.unready.get(state.endpoint)
-            found = (*conditions.conditions(state, decision, fault=sight.fault),
-                     *readiness.raised(state, unready or ()))  # fmt: skip
-            for one in found:
-                key = (state.endpoint, one.key)
-                standing.add(key)
-                since = self._since.setdefault(key, now)
-                known = open_.get(key)
-                new = known is None and now - since >= one.after_s
-                if new or (known is not None and known.summary != one.summary):
-                    fresh.append((state.endpoint, one))
-            if not sight.fault:
-                keys = {one.key for one in found}
-                standing |= self._resolve_conditions(state, decision, keys, now, unready=unready)
         if fresh:
             self._raise(fresh)
         self._since = {key: since for key, since in self._since.items() if key in standing}
+
+    def _raise_at(
+        self, state: State, sight: Sight, standing: set[tuple[str, str]],
+        fresh: list[tuple[str, Raise]],
+    ) -> None:  # fmt: skip
+        """Find what lasts at one endpoint: what is fresh of it, and whose timers go on."""
+        now, fault = self._clock.monotonic(), sight.fault_at(state.endpoint)
+        epoch, decision = sight.decisions.get(state.endpoint, (state.epoch, None))
+        unseen = epoch != state.epoch or (state.compared is not None and decision is None)
+        # A drill pauses what is compared: nothing is over because of it.
+        if (unseen or state.drill is not None) and not fault:
+            standing |= {key for key in self._since if key[0] == state.endpoint}
+            return  # the patrol has not looked at this row yet
+        open_ = {a.key: a for a in self._live.values() if a.open and a.endpoint == state.endpoint}
+        unready = sight.unready.get(state.endpoint)
+        found = (*conditions.conditions(state, decision, fault=fault),
+                 *readiness.raised(state, unready or ()))  # fmt: skip
+        for one in found:
+            key = (state.endpoint, one.key)
+            standing.add(key)
+            since = self._since.setdefault(key, now)
+            known = open_.get(one.key)
+            new = known is None and now - since >= one.after_s
+            if new or (known is not None and known.summary != one.summary):
+                fresh.append((state.endpoint, one))
+        if not fault:
+            keys = {one.key for one in found}
+            standing |= self._resolve_conditions(state, decision, keys, now, unready=unready)
 
     def _resolve_conditions(
         self, state: State, decision: Decision | None, raised: set[str], now: float, *,
@@ -306,23 +327,32 @@ class Alerting:
     # ------------------------------------------------------------ sending
 
     def _send_due(self) -> None:
-        for alert in (*self._lost.values(), *self._live.values()):
-            levels = self._levels(alert.endpoint)
-            elapsed = self._elapsed.get((alert.endpoint, alert.number), 0.0)
-            now = self._clock.unix()
-            anew = (alert.endpoint, alert.number) in self._anew
-            for target, kind in alerts.due(
-                alert, levels, elapsed, now=now, lease_s=self._lease_s, anew=anew
-            ):
-                if len(self._flying) >= IN_FLIGHT:
-                    return
-                self._send(alert, target, kind, elapsed, now)
-            flies = any(flight[1] == alert.number for flight in self._flying)
-            if alert.number and not flies and alerts.finished(alert, levels, elapsed):
-                self._store.finish(alert.number)
-                self._live.pop(alert.number, None)
-            elif alert.open and not alert.acknowledged_by and elapsed - alert.elapsed_s >= WRITE_S:
-                self._change(alert, lambda a, e=elapsed, n=now: replace(a, elapsed_s=e, seen=n))  # type: ignore[misc]
+        alerts_ = (*self._lost.values(), *self._live.values())
+        sent = [
+            self._faults.attempt("alerting.send", partial(self._send_one, alert), (KedgeError,))
+            for alert in alerts_
+        ]
+        if all(sent):
+            self._faults.clear("alerting.send")
+
+    def _send_one(self, alert: Alert) -> None:
+        """Send what is due of one alert, while a thread for it is left."""
+        levels = self._levels(alert.endpoint)
+        elapsed = self._elapsed.get((alert.endpoint, alert.number), 0.0)
+        now = self._clock.unix()
+        anew = (alert.endpoint, alert.number) in self._anew
+        for target, kind in alerts.due(
+            alert, levels, elapsed, now=now, lease_s=self._lease_s, anew=anew
+        ):
+            if len(self._flying) >= IN_FLIGHT:
+                return
+            self._send(alert, target, kind, elapsed, now)
+        flies = any(flight[1] == alert.number for flight in self._flying)
+        if alert.number and not flies and alerts.finished(alert, levels, elapsed):
+            self._store.finish(alert.number)
+            self._live.pop(alert.number, None)
+        elif alert.open and not alert.acknowledged_by and elapsed - alert.elapsed_s >= WRITE_S:
+            self._change(alert, lambda a: replace(a, elapsed_s=elapsed, seen=now))
 
     def _send(self, alert: Alert, target: Target, kind: Kind, elapsed: float, now: float) -> None:
         flight = (alert.endpoint, alert.number, target, kind)
@@ -338,17 +368,26 @@ class Alerting:
         self._flying.add(flight)
         # A daemon: control does not wait for a mail server when it is told to stop. The claim
         # runs out, and whoever leads then sends it again.
-        threading.Thread(target=self._fly, args=(after, target, kind), daemon=True).start()
+        thread = threading.Thread(target=self._fly, args=(after, target, kind), daemon=True)
+        try:
+            thread.start()
+        except BaseException:
+            self._flying.discard(flight)
+            raise
 
     def _fly(self, alert: Alert, target: Target, kind: Kind) -> None:
         fault = "it could not be sent"
-        try:
-            self._channels.send(target.url, alerts.message(alert, kind))
-            fault = ""
-        except KedgeError as error:
-            fault = str(error)
-        finally:
-            self._landed.put(_Sent(alert, target, kind, fault))
+
+        def send() -> None:
+            nonlocal fault
+            try:
+                self._channels.send(target.url, alerts.message(alert, kind))
+                fault = ""
+            except KedgeError as error:
+                fault = str(error)
+
+        self._faults.attempt("alerting.channel", send)
+        self._landed.put(_Sent(alert, target, kind, fault))
 
     def _change(self, alert: Alert, edit: Callable[[Alert], Alert]) -> Alert | None:
         """Change an alert where it is kept: in the store, or for want of a ledger in memory."""
@@ -378,7 +417,8 @@ class Alerting:
         """Record what came of messages; what cannot be written now waits, eight at most."""
         self._land()
         while self._unwritten:
-            self._write_outcome(self._unwritten[0])
+            write = partial(self._write_outcome, self._unwritten[0])
+            self._faults.attempt("alerting.outcome", write, (KedgeError,))
             self._unwritten.pop(0)
 
     def _write_outcomes_of_the_lost(self) -> None:
@@ -415,6 +455,13 @@ class Alerting:
             mine = (sent.alert.endpoint, sent.target.channel)
             if alert.open and (alert.endpoint, alert.channel) == mine:
                 self._resolve(alert, "it delivers again")
+
+
+def _tell(entry: Entry, told: list[tuple[str, Raise]]) -> None:
+    """Add what an entry gives to know."""
+    found = _told_by(entry)
+    if found is not None:
+        told.append((entry.endpoint, found))
 
 
 def _told_by(entry: Entry) -> Raise | None:

@@ -6,11 +6,13 @@ Runs beside the patrol, so that a flood of outcomes or a slow disk holds no verd
 from __future__ import annotations
 
 import threading
+from functools import partial
 
 import structlog
 
 from kedge.core.durations import seconds
-from kedge.core.errors import KedgeError
+from kedge.core.values import State
+from kedge.engine.process_faults import Net, ProcessFaults
 from kedge.ports import Clock, Ledger, RecordStore, RollStore
 
 TICK_S = 2.0
@@ -25,7 +27,13 @@ class Clerk:
     """One host's clerk. Several may run: the store lets one write at a time."""
 
     def __init__(
-        self, *, ledger: Ledger, records: RecordStore, rolls: RollStore, clock: Clock
+        self,
+        *,
+        ledger: Ledger,
+        records: RecordStore,
+        rolls: RollStore,
+        clock: Clock,
+        faults: ProcessFaults,
     ) -> None:
         self._ledger = ledger
         self._rolls = rolls
@@ -34,7 +42,7 @@ class Clerk:
         self._stopping = threading.Event()
         self._pruned_at = -PRUNE_S
         self._aged_at = -AGE_S
-        self._fault = ""
+        self._net = Net(faults, clock)
 
     def stop(self) -> None:
         """End after the present look."""
@@ -43,31 +51,36 @@ class Clerk:
     def run(self) -> None:
         """Look until stopped."""
         while not self._stopping.is_set():
-            try:
-                self.look()
-            except KedgeError as error:
-                if str(error) != self._fault:
-                    log.warning("clerk.records_lost", fault=f"{error.code}: {error}")
-                self._fault = str(error)
-            else:
-                self._fault = ""
+            self.look()
             self._stopping.wait(TICK_S)
 
     def look(self) -> None:
-        """Take in everything that waits; once an hour, drop what is too old."""
+        """Take in everything that waits; once an hour, drop what is too old.
+
+        Each part has a net of its own: what cannot be taken in keeps nothing from being dropped.
+        """
+        self._net.run("clerk.ingest", self._ingest)
+        now = self._clock.monotonic()
+        if now - self._aged_at >= AGE_S:
+            self._aged_at = now
+            self._net.run("clerk.age", lambda: self._rolls.age(self._clock.unix()))
+        if now - self._pruned_at >= PRUNE_S:
+            self._pruned_at = now
+            self._net.run("clerk.prune", lambda: self._records.prune(self._clock.unix()))
+            self._net.run("clerk.strip", self._strip_all)
+
+    def _ingest(self) -> None:
         while self._records.waiting() and not self._stopping.is_set():
             taken = self._records.ingest(self._clock.unix())
             if taken.torn or taken.damaged:
                 log.warning("clerk.damaged", torn=taken.torn, damaged=taken.damaged)
             if not taken.count + taken.duplicates + taken.forgotten:
                 break
-        now = self._clock.monotonic()
-        if now - self._aged_at >= AGE_S:
-            self._aged_at = now
-            self._rolls.age(self._clock.unix())
-        if now - self._pruned_at >= PRUNE_S:
-            self._pruned_at = now
-            self._records.prune(self._clock.unix())
-            for state in self._ledger.read().states.values():
-                kept_s = seconds(state.policy.log.retention)
-                self._records.strip(self._clock.unix(), kept_s, state.endpoint)
+
+    def _strip_all(self) -> None:
+        for state in self._ledger.read().states.values():
+            self._net.run(f"clerk.strip.{state.endpoint}", partial(self._strip, state))
+
+    def _strip(self, state: State) -> None:
+        kept_s = seconds(state.policy.log.retention)
+        self._records.strip(self._clock.unix(), kept_s, state.endpoint)

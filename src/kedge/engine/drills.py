@@ -14,6 +14,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -26,6 +27,7 @@ from kedge.core.holding import needs
 from kedge.core.speed import Filed
 from kedge.core.values import Drilling, Stage, State
 from kedge.engine.control import SILENT_S, Control, lacking, replicas
+from kedge.engine.process_faults import Net, ProcessFaults
 from kedge.ports import Clock, Entry, Ledger, Note, Roster
 
 LONGEST_S = 60.0
@@ -136,13 +138,14 @@ class Schedule:
 
     def __init__(
         self, *, ledger: Ledger, roster: Roster, clock: Clock, leads: Callable[[], bool],
-        start: Start,
+        start: Start, faults: ProcessFaults,
     ) -> None:  # fmt: skip
         self._ledger = ledger
         self._roster = roster
         self._clock = clock
         self._leads = leads
         self._start = start
+        self._net = Net(faults, clock)
         self._checked: dict[str, float] = {}
         self._due: dict[str, float] = {}
         """By endpoint: since when (monotonic) a drill waits for its replicas."""
@@ -156,30 +159,32 @@ class Schedule:
     def run(self) -> None:
         """Look until stopped."""
         while not self._stopping.wait(TICK_S):
-            try:
-                if self._leads():
-                    self.look()
-            except KedgeError as error:
-                log.warning("drills.blind", fault=f"{error.code}: {error}")
+            self._net.run("drills.look", self._look_if_leading)
+
+    def _look_if_leading(self) -> None:
+        if self._leads():
+            self.look()
 
     def look(self) -> None:
         """Start what is due, does not run yet, and has its replicas ready."""
-        now = self._clock.monotonic()
         for state in self._ledger.read().states.values():
-            name = state.endpoint
-            if state.policy.drill.every is None:
-                continue
-            if now - self._checked.get(name, -CHECK_S) >= CHECK_S:
-                self._checked[name] = now
-                self._due.pop(name, None)
-                if self._is_due(state):  # too much to read at every look
-                    self._due[name] = now
-            if name in self._due and (now - self._due[name] >= READY_S or self._ready(state)):
-                waited = now - self._due.pop(name)
-                if waited and not self._is_due(state):
-                    continue  # somebody drilled, or began something, while it waited
+            if state.policy.drill.every is not None:
+                self._net.run(f"drills.look.{state.endpoint}", partial(self._look_at, state))
+
+    def _look_at(self, state: State) -> None:
+        name, now = state.endpoint, self._clock.monotonic()
+        if now - self._checked.get(name, -CHECK_S) >= CHECK_S:
+            self._checked[name] = now
+            self._due.pop(name, None)
+            if self._is_due(state):  # too much to read at every look
+                self._due[name] = now
+        if name in self._due and (now - self._due[name] >= READY_S or self._ready(state)):
+            waited = now - self._due[name]
+            if not waited or self._is_due(state):
                 log.info("drills.due", endpoint=name)
                 self._running[name] = self._start(name)
+            # Otherwise an operator drilled, or began something, while it waited. A start that fails stays due.
+            del self._due[name]
 
     def _is_due(self, state: State) -> bool:
         running = self._running.get(state.endpoint)

@@ -20,14 +20,16 @@ import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import IO, NamedTuple
 
 import structlog
 
 from kedge.core.alerts import Sight
-from kedge.core.errors import KedgeError, Refused
+from kedge.core.errors import Refused
 from kedge.core.values import Stage, State
 from kedge.engine.filing import newest_finding
+from kedge.engine.process_faults import Net, ProcessFaults
 from kedge.interpreter import safe_environment
 from kedge.ports import Clock, Ledger, RecordStore
 
@@ -62,7 +64,7 @@ class Inquiry:
 
     def __init__(
         self, *, ledger: Ledger, records: RecordStore, sight: Callable[[], Sight], clock: Clock,
-        leads: Callable[[], bool], command: Command, by: str,
+        leads: Callable[[], bool], command: Command, by: str, faults: ProcessFaults,
     ) -> None:  # fmt: skip
         self._ledger = ledger
         self._records = records
@@ -78,7 +80,7 @@ class Inquiry:
         self._failed: dict[str, int] = {}
         """By endpoint: the epoch whose failure was diagnosed."""
         self._looked: dict[str, float] = {}
-        self._fault = ""
+        self._net = Net(faults, clock)
         self._stopping = threading.Event()
 
     def stop(self) -> None:
@@ -89,31 +91,37 @@ class Inquiry:
         """Look until stopped."""
         try:
             while not self._stopping.is_set():
-                if self._leads():
-                    self.look()
-                else:
-                    self._end("another control leads")
+                self._net.run("inquiry.look", self._look_if_leading)
                 self._stopping.wait(TICK_S)
         finally:
             self._end("control stops")
 
+    def _look_if_leading(self) -> None:
+        if self._leads():
+            self.look()
+        else:
+            self._end("another control leads")
+
     def look(self) -> None:
         """Look once: is one done or overdue, and is another one due?"""
-        self._reap()
-        if self._running is not None:
+        self._net.run("inquiry.reap", self._reap)
+        if self._running is None:
+            self._net.run("inquiry.read", self._look_at_all)
+
+    def _look_at_all(self) -> None:
+        for state in self._ledger.read().states.values():
+            if state.production is not None and state.drill is None and self._running is None:
+                self._net.run(f"inquiry.look.{state.endpoint}", partial(self._look_at, state))
+
+    def _look_at(self, state: State) -> None:
+        if not self._due(state):
             return
         try:
-            for state in self._ledger.read().states.values():
-                ready = state.production is not None and state.drill is None
-                if ready and self._due(state):
-                    self._begin(state)
-                    return
-        except (KedgeError, OSError) as error:
-            if str(error) != self._fault:
-                log.warning("inquiry.blind", fault=str(error))
-            self._fault = str(error)
-        else:
-            self._fault = ""
+            self._begin(state)
+        except BaseException:
+            self._begun.pop(state.endpoint, None)  # it is due still
+            self._failed.pop(state.endpoint, None)
+            raise
 
     # ------------------------------------------------------------ when
 
@@ -162,11 +170,15 @@ class Inquiry:
         self._begun[endpoint] = self._clock.unix()
         self._labels[endpoint] = self._records.newest_label(endpoint)
         said = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the process has ended
-        child = subprocess.Popen(  # noqa: S603 - our own interpreter
-            self._command(state, WITHIN_S), stdin=subprocess.DEVNULL, stdout=said,
-            stderr=subprocess.STDOUT, start_new_session=True,
-            env={**safe_environment(), "KEDGE_ACTOR": self._by},
-        )  # fmt: skip
+        try:
+            child = subprocess.Popen(  # noqa: S603 - our own interpreter
+                self._command(state, WITHIN_S), stdin=subprocess.DEVNULL, stdout=said,
+                stderr=subprocess.STDOUT, start_new_session=True,
+                env={**safe_environment(), "KEDGE_ACTOR": self._by},
+            )  # fmt: skip
+        except BaseException:
+            said.close()
+            raise
         self._running = _Running(endpoint, child, said, self._clock.monotonic() + WITHIN_S)
         log.info("inquiry.begun", endpoint=endpoint)
 
@@ -179,14 +191,14 @@ class Inquiry:
             if self._clock.monotonic() >= running.until:
                 self._end(f"it took longer than {WITHIN_S:g} s")
             return
-        if code:
-            running.said.seek(max(running.said.seek(0, os.SEEK_END) - 500, 0))
-            words = running.said.read().decode(errors="replace")
-            log.warning("inquiry.failed", endpoint=running.endpoint, exit=code, said=words)
-        else:
-            log.info("inquiry.done", endpoint=running.endpoint)
-        running.said.close()
         self._running = None
+        with running.said as said:
+            if code:
+                said.seek(max(said.seek(0, os.SEEK_END) - 500, 0))
+                words = said.read().decode(errors="replace")
+                log.warning("inquiry.failed", endpoint=running.endpoint, exit=code, said=words)
+            else:
+                log.info("inquiry.done", endpoint=running.endpoint)
 
     def _end(self, why: str) -> None:
         running = self._running

@@ -10,7 +10,8 @@ Theory of operation
   was decided but not written is decided again.
 * Backward moves are made at once, on this thread. Forward moves wait for replicas to load, so
   they are made on another: watching never waits for them.
-* A fault of one endpoint is logged and shown, and does not stop the others.
+* A fault of one endpoint is counted and shown, and does not stop the others. What was folded of its
+  windows until then is dropped: the next look begins with what is kept, so that none counts twice.
 * Deliberately absent: any judgement. `core.evidence` and `core.policy` judge.
 """
 
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -31,6 +33,7 @@ from kedge.core.values import Stage, State
 from kedge.engine.control import Control
 from kedge.engine.drills import Returns
 from kedge.engine.filing import newest_finding
+from kedge.engine.process_faults import Net, ProcessFaults
 from kedge.engine.watch import Watch, comparison_of, judged
 from kedge.ports import Clock, Ledger, Note, RecordStore, Roster, WindowStore
 
@@ -58,7 +61,7 @@ class Patrol:
 
     def __init__(
         self, *, ledger: Ledger, store: WindowStore, control: Callable[[], Control], clock: Clock,
-        leads: Callable[[], bool], by: str,
+        leads: Callable[[], bool], by: str, faults: ProcessFaults,
         records: RecordStore, roster: Roster,
     ) -> None:  # fmt: skip
         self._ledger = ledger
@@ -78,6 +81,10 @@ class Patrol:
         self._unready: dict[str, tuple[int, float]] = {}
         """By endpoint: the epoch of a promotion that was refused, and until when."""
         self._fault = ""
+        self._faults = faults
+        self._net = Net(faults, clock)
+        self._behind = False
+        """Whether the last look left something to fold at once."""
         self.sight = Sight()
         """What it saw last; replaced whole, so that another thread may read it."""
         self._stopping = threading.Event()
@@ -89,44 +96,62 @@ class Patrol:
     def run(self) -> None:
         """Look until stopped."""
         while not self._stopping.is_set():
-            more = False
-            try:
-                if self.leads():
-                    more = self.look()
-                else:
-                    self._watches.clear()
-                self._note_fault("")
-            except KedgeError as error:
-                self._note_fault(f"{error.code}: {error}")
-            self._stopping.wait(0.0 if more else TICK_S)
-        self._keep(force=True)
+            self._behind = False
+            self._net.run("patrol.look", self._look_if_leading)
+            self._note_fault(self._faults.standing("patrol.look"))
+            self._stopping.wait(0.0 if self._behind else TICK_S)
+        self._faults.attempt("patrol.keep", partial(self._keep, force=True))
+
+    def _look_if_leading(self) -> None:
+        if self.leads():
+            self.look()
+        else:
+            self._watches.clear()
 
     def look(self) -> bool:
         """Look once at every rollout. True when there is more to fold at once."""
-        more = False
+        self._behind = False
         decisions: dict[str, tuple[int, Decision]] = {}
-        states = self._ledger.read().states
-        for state in states.values():
-            self._returns.look(state)
+        faults: dict[str, str] = {}
+        for state in self._ledger.read().states.values():
+            name = state.endpoint
+            self._net.run(f"patrol.return.{name}", partial(self._returns.look, state))
+            place = f"patrol.look.{name}"
             if state.compared is None:
-                self._watches.pop(state.endpoint, None)
-                continue
-            watch = self._watch(state)
-            behind = self._gather(state, watch)
-            more = more or behind
-            more = self._gather_labels(state, watch) or more
-            facts = msgspec.structs.replace(
-                watch.facts(self._clock.unix()), unwritten=unwritten(self._roster)
-            )
-            decision = decide(state, facts)
-            if isinstance(decision.command, Rollback | Pause):
-                facts = self._known(state, facts)
-                decision = decide(state, facts)
-            decisions[state.endpoint] = (state.epoch, decision)
-            self._act(state, decision, facts)
-        self.sight = Sight(decisions)
+                self._watches.pop(name, None)
+                self._net.forget(place)
+            elif not self._net.run(place, partial(self._look_at, state, decisions)):
+                faults[name] = self._faults.standing(place)
+        self.sight = Sight(decisions, faults=faults)
         self._keep()
-        return more
+        return self._behind
+
+    def _look_at(self, state: State, decisions: dict[str, tuple[int, Decision]]) -> None:
+        """Look at one rollout, decide and act."""
+        try:
+            decision, facts = self._judge(state)
+        except KedgeError:
+            raise  # nothing was folded
+        except BaseException:
+            self._watches.pop(state.endpoint, None)
+            raise
+        decisions[state.endpoint] = (state.epoch, decision)
+        place = f"patrol.act.{state.endpoint}"
+        self._net.run(place, partial(self._act, state, decision, facts))
+
+    def _judge(self, state: State) -> tuple[Decision, Facts]:
+        watch = self._watch(state)
+        behind = self._gather(state, watch)
+        behind = self._gather_labels(state, watch) or behind
+        self._behind = self._behind or behind
+        facts = msgspec.structs.replace(
+            watch.facts(self._clock.unix()), unwritten=unwritten(self._roster)
+        )
+        decision = decide(state, facts)
+        if isinstance(decision.command, Rollback | Pause):
+            facts = self._known(state, facts)
+            decision = decide(state, facts)
+        return decision, facts
 
     def _watch(self, state: State) -> Watch:
         """The watch of this rollout: the one at hand, the kept one, or a new one."""
@@ -194,8 +219,10 @@ class Patrol:
             return
         under_way = self._forward.get(state.endpoint)
         if under_way is None or not under_way.is_alive():
+            submit = partial(self._submit, state, carried, decision.reason)
+            place = f"patrol.submit.{state.endpoint}"
             thread = threading.Thread(
-                target=self._submit, args=(state, carried, decision.reason), daemon=True
+                target=self._faults.attempt, args=(place, submit), daemon=True
             )
             self._forward[state.endpoint] = thread
             thread.start()
@@ -221,14 +248,14 @@ class Patrol:
     def _keep(self, *, force: bool = False) -> None:
         now = self._clock.monotonic()
         for endpoint, watch in self._watches.items():
-            if not force and now < self._kept_at.get(endpoint, 0.0):
-                continue
-            body = watch.snapshot()
-            self._kept_at[endpoint] = now + (LARGE_KEEP_S if len(body) > LARGE else KEEP_S)
-            try:
-                self._store.keep(endpoint, watch.key, body)
-            except KedgeError as error:
-                log.warning("patrol.evidence_lost", endpoint=endpoint, fault=str(error))
+            if force or now >= self._kept_at.get(endpoint, 0.0):
+                keep = partial(self._keep_one, endpoint, watch, now)
+                self._net.run(f"patrol.keep.{endpoint}", keep)
+
+    def _keep_one(self, endpoint: str, watch: Watch, now: float) -> None:
+        body = watch.snapshot()
+        self._kept_at[endpoint] = now + (LARGE_KEEP_S if len(body) > LARGE else KEEP_S)
+        self._store.keep(endpoint, watch.key, body)
 
     def _note_fault(self, fault: str) -> None:
         if fault != self._fault:

@@ -15,9 +15,12 @@ import msgspec
 import structlog
 
 from kedge.ports import Clock, ProcessFault
+from kedge.streams import lost
 
 log = structlog.get_logger("kedge.faults")
 
+LOG_WRITES = "log_writes"
+"""The bound that counts what standard output and error could not take."""
 PLACES = 64
 """Most places and bounds that are kept; further ones are counted under `OTHER`."""
 OTHER = "other"
@@ -58,6 +61,34 @@ class ProcessFaults:
             with suppress(Exception):
                 self._changed()
 
+    def attempt(
+        self,
+        place: str,
+        step: Callable[[], object],
+        passing: tuple[type[BaseException], ...] = (),
+    ) -> bool:
+        """Run a step, and note what it raises; return whether it succeeded.
+
+        Also what is no `Exception` costs the step only: a library's `sys.exit` ends no loop.
+        Exceptions of the types in `passing` are raised to the caller, which expects them.
+        """
+        try:
+            step()
+        except passing:
+            raise
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 - that is what a net is for; the fault is published
+            self.note(place, error)
+            return False
+        return True
+
+    def standing(self, place: str) -> str:
+        """Return the text of the fault that stands at a place; empty when none does."""
+        with self._lock:
+            fault = self._faults.get(place)
+        return fault.text if fault is not None and fault.standing else ""
+
     def clear(self, place: str) -> None:
         """Note that a step succeeded: its fault is history, and its count stays."""
         if place not in self._faults:
@@ -86,9 +117,12 @@ class ProcessFaults:
 
     @property
     def limited(self) -> dict[str, int]:
-        """How often each bound refused or dropped something."""
+        """How often each bound refused or dropped something, and how many log writes were lost."""
         with self._lock:
-            return dict(self._limited)
+            found = dict(self._limited)
+        if lost():
+            found[LOG_WRITES] = lost()
+        return found
 
 
 def _text(error: BaseException) -> str:
@@ -108,20 +142,22 @@ class Net:
         self._failed: dict[str, tuple[int, float]] = {}
         """By place: how often in a row its step failed, and when it is due again (monotonic)."""
 
-    def run(self, place: str, step: Callable[[], object]) -> bool:
+    def run(
+        self,
+        place: str,
+        step: Callable[[], object],
+        passing: tuple[type[BaseException], ...] = (),
+    ) -> bool:
         """Run a step, unless it waits after a fault; return whether it was run and succeeded.
 
-        Also what is no `Exception` costs the step only: a library's `sys.exit` ends no loop.
+        `passing`: see `ProcessFaults.attempt`.
         """
         count, due = self._failed.get(place, (0, 0.0))
         if count and self._clock.monotonic() < due:
             return False
-        try:
-            step()
-        except BaseException as error:  # noqa: BLE001 - that is what a net is for; the fault is published
+        if not self._faults.attempt(place, step, passing):
             wait = WAITS_S[min(count, len(WAITS_S) - 1)]
             self._failed[place] = (count + 1, self._clock.monotonic() + wait)
-            self._faults.note(place, error)
             return False
         if count:
             del self._failed[place]

@@ -5,19 +5,20 @@ Theory of operation
 * A thread of its own, once a minute: it may wait for a proof, and no look of the patrol waits for it.
 * A row that has moved within the minute is left alone: what stands for seconds is nobody's business.
 * What a check costs and what is filed is `check`'s affair; this says when, and keeps the newest word.
-* A fault costs this look. The endpoint's last word stands, and the next look is another.
+* A fault costs the look at one endpoint. Its last word stands, and the next look is another.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import structlog
 
-from kedge.core.errors import KedgeError
 from kedge.core.values import State
-from kedge.ports import Ledger
+from kedge.engine.process_faults import Net, ProcessFaults
+from kedge.ports import Clock, Ledger
 
 EVERY_S = 60.0
 """How often it looks: a person who mended something looks again after about as long."""
@@ -30,12 +31,13 @@ class Readiness:
 
     def __init__(
         self, *, ledger: Ledger, check: Callable[[State], tuple[str, ...]],
-        leads: Callable[[], bool],
+        leads: Callable[[], bool], clock: Clock, faults: ProcessFaults,
     ) -> None:  # fmt: skip
         """Judge by `check`, which names the checks that fail; only while this one leads."""
         self._ledger = ledger
         self._check = check
         self._leads = leads
+        self._net = Net(faults, clock)
         self._epochs: dict[str, int] = {}
         self._stopping = threading.Event()
         self.unready: Mapping[str, tuple[str, ...]] = {}
@@ -48,10 +50,7 @@ class Readiness:
     def run(self) -> None:
         """Look until stopped."""
         while not self._stopping.wait(EVERY_S):
-            try:
-                self.look()
-            except Exception as error:  # noqa: BLE001 - control must live; the fault is logged
-                log.warning("readiness.lost", fault=f"{type(error).__name__}: {error}")
+            self._net.run("readiness.look", self.look)
 
     def look(self) -> None:
         """Look once at every endpoint that stood still since the last look."""
@@ -63,12 +62,11 @@ class Readiness:
         for name, state in states.items():
             if state.production is None or before.get(name) != state.epoch:
                 continue
-            try:
-                names = self._check(state)
-            except KedgeError as error:
-                log.warning("readiness.lost", endpoint=name, fault=f"{error.code}: {error}")
-                continue
-            if self.unready.get(name) != names:
-                log.info("readiness.judged", endpoint=name, failed=list(names))
-            self.unready = {**self.unready, name: names}
+            self._net.run(f"readiness.check.{name}", partial(self._judge, state))
         self.unready = {name: names for name, names in self.unready.items() if name in states}
+
+    def _judge(self, state: State) -> None:
+        name, names = state.endpoint, self._check(state)
+        if self.unready.get(name) != names:
+            log.info("readiness.judged", endpoint=name, failed=list(names))
+        self.unready = {**self.unready, name: names}

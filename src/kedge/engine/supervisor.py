@@ -35,7 +35,7 @@ from kedge.engine.process_faults import Net, ProcessFaults
 from kedge.engine.relief import Predecessor, Process, Relief, process_of
 from kedge.files import keep_folder
 from kedge.ports import Book, Clock, Ledger, Member, Note, Roster, Signal
-from kedge.streams import LogFile, lost
+from kedge.streams import LogFile
 
 log = structlog.get_logger("kedge.supervisor")
 
@@ -200,7 +200,6 @@ class Supervisor:
         self._faults = faults
         self._net = Net(faults, clock)
         self._spare = Spare()
-        self._lost = 0
         self._run_dir = run_dir
         self._log_dir = log_dir
         self._host_command = host_command
@@ -511,10 +510,6 @@ class Supervisor:
         if now - self._beat_at < BEAT_S:
             return
         self._beat_at = now
-        fresh = lost() - self._lost
-        if fresh:
-            self._lost += fresh
-            self._faults.limit("log_writes", fresh)
         self._roster.publish(
             msgspec.structs.replace(
                 self._member,

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
 from functools import partial
 
 import msgspec
-import structlog
 
-from kedge.core.errors import KedgeError
-from kedge.engine.process_faults import ProcessFaults
+from kedge.engine.process_faults import Net, ProcessFaults
 from kedge.ports import Clock, Member, Roster
-
-log = structlog.get_logger("kedge.control")
 
 BEAT_S = 1.0
 """As often as the other processes write theirs."""
@@ -28,6 +23,7 @@ class Presence:
         self._roster = roster
         self._clock = clock
         self._faults = faults
+        self._net = Net(faults, clock)
         self._stopping = threading.Event()
         self._member = Member(
             name=f"{host}/control.{os.getpid()}",
@@ -47,18 +43,15 @@ class Presence:
     def run(self) -> None:
         """Write the row once a second until stopped."""
         while not self._stopping.wait(BEAT_S):
-            member = msgspec.structs.replace(
+            self._net.run("control.roster", self._beat)
+        self._faults.attempt("control.roster", partial(self._roster.leave, self._member.name))
+
+    def _beat(self) -> None:
+        self._roster.publish(
+            msgspec.structs.replace(
                 self._member,
                 beat_at=self._clock.unix(),
                 faults=self._faults.faults,
                 limited=self._faults.limited,
             )
-            self._try(partial(self._roster.publish, member))
-        self._try(partial(self._roster.leave, self._member.name))
-
-    @staticmethod
-    def _try(write: Callable[[], None]) -> None:
-        try:
-            write()
-        except KedgeError as error:
-            log.warning("control.roster_lost", fault=str(error))
+        )
