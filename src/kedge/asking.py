@@ -64,8 +64,11 @@ async def loaded(
             online=online if whole else None,
         )  # fmt: skip
         with subprocess.Popen(  # noqa: S603, ASYNC220 - our own interpreter, nothing else runs here
-            command, env=process.environment(), stdin=subprocess.DEVNULL
+            command, env=process.model_environment(), stdin=subprocess.PIPE
         ) as child:
+            assert child.stdin is not None
+            child.stdin.write(process.first_words(release.generation if whole else None, online))
+            child.stdin.close()
             model = process.ProcessModel(path, bare or release.signature)
             try:
                 fault = await _fault(model, child, path)

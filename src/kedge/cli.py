@@ -235,14 +235,12 @@ def restart(context: Context, within: str) -> None:
 @click.option("--fd", type=int, required=True)
 @click.option("--run-dir", type=click.Path(path_type=Path), required=True)
 @click.option("--server", "server_json", required=True)
-@click.option("--online", "online_json", required=True)
 @click.option("--state-dir", type=click.Path(path_type=Path), required=True)
 @verb
 def gateway_worker(
-    _context: Context, slot: str, fd: int, run_dir: Path, server_json: str, online_json: str,
-    state_dir: Path,
-) -> None:  # fmt: skip
-    """Be one gateway worker (started by the supervisor)."""
+    _context: Context, slot: str, fd: int, run_dir: Path, server_json: str, state_dir: Path
+) -> None:
+    """Be one gateway worker, started by the supervisor; standard input says where the online store is."""
     from kedge.core.codec import decode
     from kedge.core.generations import Online
     from kedge.running import run_worker
@@ -250,8 +248,9 @@ def gateway_worker(
     from kedge.settings import Server
 
     log_to_stderr()
-    run_worker(decode(server_json, Server), decode(online_json, Online), slot=slot, fd=fd,
-               run_dir=run_dir, state_dir=state_dir)  # fmt: skip
+    online = decode(sys.stdin.buffer.read().decode(), Online)
+    server = decode(server_json, Server)
+    run_worker(server, online, slot=slot, fd=fd, run_dir=run_dir, state_dir=state_dir)
 
 
 def _import_control() -> tuple[Any, Any, Any, Any]:

@@ -2,7 +2,8 @@
 
 Python puts the working directory, or an empty entry of PYTHONPATH, before the standard library. A
 downloaded folder with a `numpy.py` would then run as the operator. Every process that kedge starts
-is therefore started with `-P`, and its environment says the same to what it starts itself.
+is therefore started with `-P`, and its environment says the same to what it starts itself. A process
+that runs other people's code gets the variables of one table, and no password or token of this machine.
 """
 
 from __future__ import annotations
@@ -13,6 +14,30 @@ from collections.abc import Mapping
 
 SAFE_PATH = "PYTHONSAFEPATH"
 SEARCH_PATH = "PYTHONPATH"
+
+PASSED: dict[str, str] = {
+    "PATH": "where libraries look for their own tools",
+    "LD_LIBRARY_PATH": "where shared libraries are",
+    "LD_PRELOAD": "an allocator or a clock that was put in for all processes",
+    "VIRTUAL_ENV": "which environment Python runs in",
+    "PYTHON*": "where Python finds modules, and how it reads and hashes text",
+    "LANG": "how text is read",
+    "LANGUAGE": "how text is read",
+    "LC_*": "how text is read",
+    "TZ": "the time zone",
+    "OMP_*": "threads of OpenMP",
+    "GOMP_*": "threads of GNU's OpenMP",
+    "KMP_*": "threads of Intel's OpenMP",
+    "OPENBLAS_*": "threads and kernels of OpenBLAS",
+    "MKL_*": "threads and kernels of MKL",
+    "BLIS_*": "threads of BLIS",
+    "NUMEXPR_*": "threads of numexpr",
+    "ORT_*": "ONNX Runtime's switches",
+    "MALLOC_*": "the C library's allocator",
+    "SSL_CERT_*": "certificates of an online store",
+}
+"""The variables that a process with other people's code gets of ours, each with its reason; `*` stands for
+any ending. Nothing else passes: KEDGE_* holds passwords, and an alert's channel may read any name."""
 
 
 def module_command(module: str, *words: str) -> list[str]:
@@ -35,6 +60,16 @@ def safe_environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
     if SEARCH_PATH in found:
         found[SEARCH_PATH] = os.pathsep.join(filter(None, found[SEARCH_PATH].split(os.pathsep)))
     return found
+
+
+def bare_environment() -> dict[str, str]:
+    """Return the environment of a process with other people's code: what `PASSED` names of ours."""
+    whole = {name for name in PASSED if not name.endswith("*")}
+    starts = tuple(name.removesuffix("*") for name in PASSED if name.endswith("*"))
+    found = safe_environment()
+    return {
+        name: value for name, value in found.items() if name in whole or name.startswith(starts)
+    }
 
 
 def drop_working_directory() -> None:

@@ -46,7 +46,7 @@ from kedge.engine.recording import Recording
 from kedge.engine.relief import Predecessor, Relief, process_of
 from kedge.engine.replica import Replica
 from kedge.engine.serving import Serving
-from kedge.engine.supervisor import Command, HostCommand, Supervisor
+from kedge.engine.supervisor import Command, HostLaunch, Launch, Supervisor
 from kedge.enrol import Loaders
 from kedge.gateway.admin import Admin
 from kedge.gateway.app import Gateway
@@ -254,10 +254,11 @@ def run_supervisor(
             ledger=place.ledger, stamp=place.ledger.stamp, roster=place.roster, disk=place.disk,
             signal_=signal_, clock=place.clock, run_dir=run_dir, log_dir=state_dir / "logs",
             workers=worker_commands(server, online, run_dir, state_dir, listener.fileno()),
-            listener_fd=listener.fileno(), host_command=host_command(state_dir, online),
+            listener_fd=listener.fileno(), host_launch=host_launch(state_dir, online),
             others=control_command(config, os.getpid()) if with_control else {},
             drain_s=server.drain_s, close_door=listener.close, relief=relief, reap=reap,
-            environment=process.environment(), faults=faults,
+            environment=process.environment(), host_environment=process.model_environment(),
+            faults=faults,
         )  # fmt: skip
         restart = restart_of(supervisor, relief, lock, listener, server, state_dir, image, faults)
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -463,34 +464,48 @@ def is_worker(pid: int) -> bool:
 
 def worker_commands(
     server: Server, online: Online, run_dir: Path, state_dir: Path, fd: int
-) -> dict[str, Command]:
-    """How each gateway worker is started."""
+) -> dict[str, Launch]:
+    """How each gateway worker is started; it reads what is said of the online store on its standard input."""
     return {
-        f"w{number}": tuple(kedge_command(
-            "gateway-worker", "--slot", f"w{number}", "--fd", str(fd),
-            "--run-dir", str(run_dir), "--server", encode(server).decode(),
-            "--online", encode(online).decode(), "--state-dir", str(state_dir),
-        ))
+        f"w{number}": Launch(
+            tuple(
+                kedge_command(
+                    "gateway-worker",
+                    "--slot",
+                    f"w{number}",
+                    "--fd",
+                    str(fd),
+                    "--run-dir",
+                    str(run_dir),
+                    "--server",
+                    encode(server).decode(),
+                    "--state-dir",
+                    str(state_dir),
+                )
+            ),
+            encode(online),
+        )
         for number in range(server.workers)
-    }  # fmt: skip
+    }
 
 
-def control_command(config: Path, parent: int) -> dict[str, Command]:
+def control_command(config: Path, parent: int) -> dict[str, Launch]:
     """How control is started; it ends with its parent, even one that dies while control imports."""
     line = kedge_command("--config", str(config), "control", "--parent", str(parent))
-    return {"control": tuple(line)}
+    return {"control": Launch(tuple(line))}
 
 
-def host_command(state_dir: Path, online: Online) -> HostCommand:
+def host_launch(state_dir: Path, online: Online) -> HostLaunch:
     """How the model process of a release is started."""
 
-    def build(state: State, release: int, path: Path) -> Command:
+    def build(state: State, release: int, path: Path) -> Launch:
         chosen = state.releases[release]
-        return tuple(process.command(
+        command = tuple(process.command(
             socket=path, artifacts=state_dir / "artifacts", digest=chosen.model_digest, flavour=chosen.flavour,
             trusted=chosen.trusted, memory_mb=state.policy.memory_mb, code=chosen.code,
             generation=chosen.generation, online=online,
         ))  # fmt: skip
+        return Launch(command, process.first_words(chosen.generation, online))
 
     return build
 

@@ -86,8 +86,7 @@ class OnlineStore(Value, frozen=True):
     ) -> Online:
         """As processes are told: with an absolute place, relative to where kedge.toml is.
 
-        A URL of the environment is not among it: everybody can read a command line, and a process
-        finds it in its own environment.
+        A URL of the environment is not among it.
 
         Raises:
             BadConfig: Redis without a URL.

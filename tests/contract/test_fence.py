@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from kedge.adapters.process import fence
-from kedge.adapters.process.launch import fenced_environment
+from kedge.adapters.process import command, fence, first_words
+from kedge.adapters.process.launch import model_environment
+from kedge.core.generations import Online
 
 TRIES = {
     "read": "open({secret!r}).read()",
@@ -33,7 +34,7 @@ TRIES = {
 CHILD = """
 import ctypes, os, signal, socket, subprocess, threading
 from pathlib import Path
-from kedge.adapters.process import fence
+from kedge.adapters.process import command, fence, first_words
 libc = ctypes.CDLL(None)
 own = Path({own!r})
 print(fence.enter(fence.Openings(write=(own,), hidden=own.parent)))
@@ -61,7 +62,7 @@ def test_what_a_model_may_not_do_is_refused(tmp_path: Path, what: str) -> None:
     ran = subprocess.run(
         [sys.executable, "-c", script],
         check=False,
-        env=fenced_environment(),
+        env=model_environment(),
         capture_output=True,
         text=True,
     )
@@ -75,5 +76,25 @@ def test_passwords_of_this_machine_are_not_in_its_environment(
     monkeypatch.setenv("KEDGE_SMTP_URL", "smtp://ada:hunter2@mail")
     monkeypatch.setenv("KEDGE_ONLINE_URL", "redis://:hunter2@cache")
     monkeypatch.setenv("HOOK_TOKEN", "hunter2")
-    assert "hunter2" not in str(fenced_environment())
-    assert fenced_environment(own=True)["KEDGE_ONLINE_URL"] == "redis://:hunter2@cache"
+    assert "hunter2" not in str(model_environment())
+
+
+def test_the_url_of_a_store_is_told_and_stands_on_no_command_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whether it is kedge.toml's or the environment's; only a release that reads by key is told."""
+    url = "redis://:hunter2@cache"
+    for where in (url, ""):
+        monkeypatch.setenv("KEDGE_ONLINE_URL", "" if where else url)
+        online = Online("redis", where)
+        line = command(
+            socket=tmp_path / "m.sock",
+            artifacts=tmp_path,
+            digest="sha256:0",
+            flavour="test",
+            generation="delays/1#1@1",
+            online=online,
+        )
+        assert "hunter2" not in str(line)
+        assert first_words("delays/1#1@1", online) == f"{url}\n".encode()
+        assert first_words(None, online) == b"\n"

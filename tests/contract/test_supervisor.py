@@ -20,7 +20,7 @@ import models
 from kedge.adapters.sql.signal import DirectorySignal
 from kedge.engine.process_faults import ProcessFaults
 from kedge.engine.relief import Relief
-from kedge.engine.supervisor import Supervisor
+from kedge.engine.supervisor import Launch, Supervisor
 from kedge.ports import Member, ProcessFault
 from kedge.verbs import create_workplace
 from kedge.wiring import Workplace
@@ -63,11 +63,12 @@ def build(root: Path, workers: dict[str, tuple[str, ...]], **other: Any) -> Supe
         clock=place.clock,
         run_dir=root,
         log_dir=root / "logs",
-        workers=workers,
+        workers={name: Launch(line) for name, line in workers.items()},
         listener_fd=None,
-        host_command=lambda state, release, path: SLEEPS,
+        host_launch=lambda state, release, path: Launch(SLEEPS),
         others={},
         environment=os.environ,
+        host_environment=os.environ,
         **(given | other),
     )
 

@@ -26,7 +26,7 @@ import structlog
 
 from kedge.core.errors import BadConfig
 from kedge.core.values import Output
-from kedge.interpreter import module_command, safe_environment
+from kedge.interpreter import bare_environment, module_command
 
 if TYPE_CHECKING:
     from kedge.ports import Columns
@@ -158,9 +158,6 @@ class Custom:
     def _start(self, now: float) -> None:
         mine, theirs = socket.socketpair()
         try:
-            environment = safe_environment(
-                {name: value for name, value in os.environ.items() if not name.startswith("KEDGE_")}
-            )
             self._child = subprocess.Popen(  # noqa: S603 - our own interpreter and module
                 module_command(
                     "kedge.engine.custom", str(theirs.fileno()), self._function, str(os.getpid())
@@ -170,7 +167,7 @@ class Custom:
                 stderr=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
-                env=environment,
+                env=bare_environment(),
             )
         except OSError as error:
             mine.close()

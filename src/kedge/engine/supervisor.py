@@ -15,11 +15,11 @@ import errno
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import msgspec
 import structlog
@@ -52,7 +52,17 @@ SPARE = 16
 """Descriptors kept for the start of a child when no others are left: it takes about eight."""
 
 Command = tuple[str, ...]
-HostCommand = Callable[[State, int, Path], Command]
+
+
+class Launch(NamedTuple):
+    """How a process is started."""
+
+    command: Command
+    told: bytes = b""
+    """What it reads on its standard input: a command line is no place for a URL with a password."""
+
+
+HostLaunch = Callable[[State, int, Path], Launch]
 
 
 def _alive(pid: int) -> bool:
@@ -96,11 +106,11 @@ class Child:
     """A process that should run."""
 
     def __init__(
-        self, name: str, command: Command, *, log_path: Path, environment: Mapping[str, str],
+        self, name: str, launch: Launch, *, log_path: Path, environment: Mapping[str, str],
         fds: tuple[int, ...] = (),
     ) -> None:  # fmt: skip
         self.name = name
-        self.command = command
+        self.command, self._told = launch
         self.fds = fds
         self.process: subprocess.Popen[bytes] | None = None
         self.started_at = 0.0
@@ -118,7 +128,7 @@ class Child:
         return out
 
     def start(self, now: float, spare: Spare) -> None:
-        """Start it; its output goes to a file of its own, or, if need be, nowhere.
+        """Launch it; its output goes to a file of its own, or, if need be, nowhere.
 
         Raises:
             OSError: there are no processes, memory or descriptors left.
@@ -136,15 +146,16 @@ class Child:
         self.started_at = now
 
     def _start(self, out: int) -> None:
-        self.process = subprocess.Popen(  # noqa: S603 - our own command
-            self.command,
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=out,
-            pass_fds=self.fds,
-            start_new_session=True,
-            env=self._environment,
-        )
+        with telling(self._told) as heard:
+            self.process = subprocess.Popen(  # noqa: S603 - our own command
+                self.command,
+                stdin=heard,
+                stdout=out,
+                stderr=out,
+                pass_fds=self.fds,
+                start_new_session=True,
+                env=self._environment,
+            )
 
     def due(self, now: float) -> bool:
         """Whether it should be started now."""
@@ -164,6 +175,20 @@ class Child:
         """Send a signal, if it still runs."""
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(sig)
+
+
+@contextmanager
+def telling(words: bytes) -> Iterator[int]:
+    """Yield the end of a pipe at which a child reads these words, and then the end."""
+    heard, told = os.pipe2(os.O_CLOEXEC)
+    try:
+        os.write(told, words)  # far less than a pipe holds
+    finally:
+        os.close(told)
+    try:
+        yield heard
+    finally:
+        os.close(heard)
 
 
 class Restarting(Protocol):
@@ -186,8 +211,9 @@ class Supervisor:
     def __init__(
         self, *, member: Member, ledger: Ledger, stamp: Callable[[], object], roster: Roster,
         disk: HostDisk, signal_: Signal, clock: Clock, run_dir: Path, log_dir: Path,
-        workers: Mapping[str, Command], listener_fd: int | None, host_command: HostCommand,
-        others: Mapping[str, Command], environment: Mapping[str, str], faults: ProcessFaults,
+        workers: Mapping[str, Launch], listener_fd: int | None, host_launch: HostLaunch,
+        others: Mapping[str, Launch], environment: Mapping[str, str],
+        host_environment: Mapping[str, str], faults: ProcessFaults,
         drain_s: float, close_door: Callable[[], None], relief: Relief, reap: Callable[[set[int]], list[int]],
     ) -> None:  # fmt: skip
         self._member = member
@@ -202,8 +228,8 @@ class Supervisor:
         self._spare = Spare()
         self._run_dir = run_dir
         self._log_dir = log_dir
-        self._host_command = host_command
-        self._environment = environment
+        self._host_start = host_launch
+        self._host_environment = host_environment
         self._drain_s = drain_s
         self._close_door = close_door
         self._relief = relief
@@ -218,9 +244,9 @@ class Supervisor:
         self.hosts: dict[tuple[str, int, int], Child] = {}
         self._wished: set[tuple[str, int, float]] = set()
         fds = () if listener_fd is None else (listener_fd,)
-        for name, command in {**workers, **others}.items():
+        for name, launch in {**workers, **others}.items():
             self.children[name] = Child(
-                name, command, fds=fds if name in workers else (), environment=environment,
+                name, launch, fds=fds if name in workers else (), environment=environment,
                 log_path=log_dir / f"{name}.log",
             )  # fmt: skip
 
@@ -350,8 +376,8 @@ class Supervisor:
         if key not in self.hosts:
             socket = socket_of(self._run_dir, *key)
             child = Child(
-                f"{state.endpoint}-r{release}-{copy}", self._host_command(state, release, socket),
-                environment=self._environment, log_path=self._log_dir / f"{state.endpoint}-r{release}.log",
+                f"{state.endpoint}-r{release}-{copy}", self._host_start(state, release, socket),
+                environment=self._host_environment, log_path=self._log_dir / f"{state.endpoint}-r{release}.log",
             )  # fmt: skip
             child.memory_limit = state.policy.memory_mb << 20
             self.hosts[key] = child
@@ -362,7 +388,7 @@ class Supervisor:
             self._tend(child, now)
 
     def _tend(self, child: Child, now: float) -> None:
-        """Start it when it is due; note its death; end it when it eats too much."""
+        """Launch it when it is due; note its death; end it when it eats too much."""
         process, place = child.process, f"supervisor.child.{child.name}"
         if process is not None and process.poll() is not None:
             steady = now - child.started_at > STEADY_S

@@ -7,6 +7,25 @@ release, from nothing.
 """
 
 from kedge.adapters.process.client import ProcessModel
-from kedge.adapters.process.launch import STEPS, Step, command, environment, probe, prove
+from kedge.adapters.process.launch import (
+    STEPS,
+    Step,
+    command,
+    environment,
+    first_words,
+    model_environment,
+    probe,
+    prove,
+)
 
-__all__ = ["STEPS", "ProcessModel", "Step", "command", "environment", "probe", "prove"]
+__all__ = [
+    "STEPS",
+    "ProcessModel",
+    "Step",
+    "command",
+    "environment",
+    "first_words",
+    "model_environment",
+    "probe",
+    "prove",
+]

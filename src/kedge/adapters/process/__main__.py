@@ -24,7 +24,7 @@ from kedge.adapters.process import fence
 from kedge.adapters.process.host import confine, load, prove, serve
 from kedge.bundles import Bare, Composed, Transform
 from kedge.core.errors import KedgeError, ModelFailure, Refused, UnfitModel
-from kedge.core.generations import URL_VARIABLE, Online
+from kedge.core.generations import Online
 from kedge.core.golden import blank_rows, count, joined, taken, whole
 from kedge.core.values import Plainness
 from kedge.files import set_umask
@@ -51,6 +51,8 @@ def main() -> int:
     given = _parser().parse_args()
     set_umask()
     confine(given.memory_mb)
+    if given.run != "probe":
+        _hear_url(given)
     if given.run == "probe":
         return _probe(given)
     if given.run == "prove":
@@ -94,6 +96,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _hear_url(given: argparse.Namespace) -> None:
+    """Read the URL of the online store from the first line of standard input."""
+    url = sys.stdin.buffer.readline().decode().strip()
+    if url:
+        given.online = msgspec.structs.replace(given.online, where=url)
+
+
 def _enter_fence(
     given: argparse.Namespace, read: tuple[Path, ...] = (), online: Online | None = None
 ) -> None:
@@ -108,7 +117,7 @@ def _enter_fence(
     write: tuple[Path, ...] = (own,)
     port, unix = None, False
     if online is not None and online.store == "redis":
-        url = urlsplit(online.where or os.environ.get(URL_VARIABLE, ""))
+        url = urlsplit(online.where)
         unix = url.scheme == "unix"
         port = None if unix else url.port or 6379
     elif online is not None:

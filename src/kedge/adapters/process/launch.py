@@ -18,7 +18,7 @@ import msgspec
 from kedge.core.errors import CorruptArtifact, KedgeError, Refused, UnfitModel
 from kedge.core.generations import URL_VARIABLE, Online
 from kedge.core.values import Plainness, Signature
-from kedge.interpreter import module_command, safe_environment
+from kedge.interpreter import bare_environment, module_command, safe_environment
 from kedge.tensors import Grouped, Offered, ProbeResult
 
 PROBE_TIMEOUT_S = 60.0
@@ -41,10 +41,11 @@ def command(
     generation: str | None = None,
     online: Online | None = None,
 ) -> list[str]:
-    """The command line of a model process; start it with `environment()`.
+    """The command line of a model process; start it with `model_environment()`.
 
     `loader` ("module:Class") names a loader that is not installed as an entry point, `code` the
     bundle of the transformation before the model, `generation` what that reads by key, `online` where.
+    It reads `first_words` on its standard input.
     """
     line = module_command(_MODULE, "serve", "--socket", str(socket))
     line += _before(code, generation, online)
@@ -55,8 +56,15 @@ def _before(code: str | None, generation: str | None, online: Online | None) -> 
     """What stands before the model: its transformation, and what that reads."""
     line = ["--code", code] if code is not None else []
     if generation is not None and online is not None:
-        line += ["--generation", generation, "--online", msgspec.json.encode(online).decode()]
+        told = msgspec.json.encode(without_url(online)[0]).decode()
+        line += ["--generation", generation, "--online", told]
     return line
+
+
+def first_words(generation: str | None, online: Online | None) -> bytes:
+    """Return what a model process reads first on its standard input: the URL of the store it reads, if any."""
+    url = "" if generation is None or online is None else without_url(online)[1]
+    return url.encode() + b"\n"
 
 
 def _arguments(
@@ -74,7 +82,7 @@ def _arguments(
 
 
 def environment() -> dict[str, str]:
-    """The environment of a model process: ours, with one thread for each numeric library.
+    """The environment of a worker and of control: ours, with one thread for each numeric library.
 
     They read it once, when they are loaded; and two pools on one core only fight.
     """
@@ -82,42 +90,28 @@ def environment() -> dict[str, str]:
     return {**dict.fromkeys(threads, "1"), **safe_environment()}
 
 
-PASSED = frozenset(
-    {"PATH", "LANG", "LANGUAGE", "TZ", "LD_LIBRARY_PATH", "LD_PRELOAD", "VIRTUAL_ENV"}
-)
-PASSED_PREFIXES = (
-    "LC_",
-    "PYTHON",
-    "OMP_",
-    "GOMP_",
-    "KMP_",
-    "OPENBLAS_",
-    "MKL_",
-    "BLIS_",
-    "NUMEXPR_",
-    "ORT_",
-    "MALLOC_",
-)
-"""Variables that a probe or a proof gets of ours: where Python, its libraries and their threads look. Passwords and
-tokens of this machine stay outside."""
+def model_environment() -> dict[str, str]:
+    """Return the environment of a process that runs a model: what one table names of ours.
 
-
-def fenced_environment(url: str = "", *, own: bool = False) -> dict[str, str]:
-    """Return the environment of a probe or a proof.
-
-    Args:
-        url: of the online store, where the release reads one over the network: in no command line.
-        own: whether it may be the URL of our own environment.
+    OpenBLAS starts its threads while NumPy is imported, before the fence, which only binds the thread
+    that enters it. So it has one thread, whatever ours says; OpenMP's start later.
     """
-    found = {
-        name: value
-        for name, value in environment().items()
-        if name in PASSED or name.startswith(PASSED_PREFIXES)
-    }
-    told = url or (os.environ.get(URL_VARIABLE, "") if own else "")
+    found = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", **bare_environment()}
     # joblib would count cores by a program and make semaphores: behind the fence neither is there.
     silent = {"LOKY_MAX_CPU_COUNT": "1", "JOBLIB_MULTIPROCESSING": "0"}
-    return {**found, **silent, **({URL_VARIABLE: told} if told else {})}
+    return {**found, **silent, "OPENBLAS_NUM_THREADS": "1"}
+
+
+def without_url(online: Online) -> tuple[Online, str]:
+    """Return what a command line may say of an online store, and its URL, which may hold a password.
+
+    Every user of the machine can read a command line. The URL is that of our environment where
+    kedge.toml has none.
+    """
+    if online.store != "redis":
+        return online, ""
+    url = online.where or os.environ.get(URL_VARIABLE, "")
+    return msgspec.structs.replace(online, where=""), url
 
 
 class _Loaded(msgspec.Struct):
@@ -193,7 +187,7 @@ def probe(
         said = _read(process, errors, timeout_s, heard)
         if said.loaded is None:
             raise _refusal(said.failed)
-        _tell(process, rows(said.loaded.signature))
+        _tell_rows(process, rows(said.loaded.signature))
         more = _read(process, errors, timeout_s, heard)
         if more.answered is None:
             raise _refusal(more.failed)
@@ -235,37 +229,31 @@ def prove(
     line += ["--into", str(into), "--parent", str(os.getpid())]
     line += _before(code, generation, online)
     line += _arguments(artifacts, digest, flavour, trusted, memory_mb, loader)
-    url = _remote(online) if generation is not None else None
-    with _started(line, into / "own", url or "", own=url is not None) as (process, errors):
+    with _started(line, into / "own") as (process, errors):
+        _tell(process, first_words(generation, online))
         heard = bytearray()
         for step in STEPS:
             if step == STEPS[-1]:
-                _tell(process, rows())
+                _tell_rows(process, rows())
             said = _read(process, errors, timeout_s, heard)
             if said.done is None:
                 raise _refusal(said.failed)
             told(said.done)
 
 
-def _remote(online: Online | None) -> str | None:
-    """The URL of an online store that is reached over the network, empty where our environment has it."""
-    return online.where if online is not None and online.store == "redis" else None
-
-
 @contextmanager
 def _started(
-    line: Sequence[str], directory: Path, url: str = "", *, own: bool = False
+    line: Sequence[str], directory: Path
 ) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
     """A process that is asked over its pipes, and ended with us; and what it says on stderr.
 
-    `directory` is the one that it may write, made by it; `url` where values by key are, of Redis, and `own` whether
-    that of our environment may do.
+    `directory` is the one that it may write, made by it.
     """
     with (
         tempfile.TemporaryFile() as errors,
         subprocess.Popen(  # noqa: S603 - our own interpreter and module
             [*line, "--own", str(directory)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
-            env=fenced_environment(url, own=own), start_new_session=True,
+            env=model_environment(), start_new_session=True,
         ) as process,
     ):  # fmt: skip
         try:
@@ -304,11 +292,18 @@ def _read(
     return found
 
 
-def _tell(process: subprocess.Popen[bytes], rows: Offered | dict[str, list[Any]]) -> None:
-    """Hand the rows over. The child reads to the end before it touches the model."""
+def _tell(process: subprocess.Popen[bytes], words: bytes) -> None:
     assert process.stdin is not None
     with suppress(BrokenPipeError):  # it died: reading its answer will say of what
-        process.stdin.write(msgspec.json.encode(rows))
+        process.stdin.write(words)
+        process.stdin.flush()
+
+
+def _tell_rows(process: subprocess.Popen[bytes], rows: Offered | dict[str, list[Any]]) -> None:
+    """Hand the rows over. The child reads to the end before it touches the model."""
+    assert process.stdin is not None
+    _tell(process, msgspec.json.encode(rows))
+    with suppress(BrokenPipeError):
         process.stdin.close()
 
 
