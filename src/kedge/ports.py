@@ -605,6 +605,10 @@ class RemoteModel(Protocol):
     def ready(self) -> bool:
         """Whether somebody answers at the other end."""
 
+    @property
+    def stalled(self) -> bool:
+        """Whether it is asked, and has said nothing for a while."""
+
     async def predict(
         self, columns: Columns, deadline_s: float, *, alone: bool = False,
         patience_s: float = 0.0, on_late: OnDone | None = None,

@@ -118,15 +118,20 @@ time.sleep(3600)
 IMPATIENT = """
 import sys
 from kedge.adapters.process import host
-host.ORPHAN_S, host.HANG_S = 1.0, 2
+host.ORPHAN_S, host.HANG_S, host.CPU_S = 1.0, {hang_s}, {cpu_s}
 from kedge.adapters.process.__main__ import main
 sys.exit(main())
 """
 
 
-def impatient(command: list[str]) -> list[str]:
+def impatient(command: list[str], *, hang_s: int = 2, cpu_s: float = 10.0) -> list[str]:
     """The same host, with shorter patience, so that a test need not wait for minutes."""
-    return [sys.executable, "-c", IMPATIENT, *command[command.index("-m") + 2 :]]
+    return [
+        sys.executable,
+        "-c",
+        IMPATIENT.format(hang_s=hang_s, cpu_s=cpu_s),
+        *command[command.index("-m") + 2 :],
+    ]
 
 
 def test_an_orphan_serves_its_clients_and_goes_when_it_has_none(home: Home) -> None:
@@ -169,6 +174,48 @@ def test_a_host_whose_model_hangs_for_too_long_ends_and_a_busy_one_does_not(home
 
     run(story())
     assert process.wait(5) == -signal.SIGALRM
+
+
+def test_a_request_that_computes_for_ever_ends_its_process_and_many_in_a_row_do_not(
+    home: Home,
+) -> None:
+    """More processor time than its caller waits: it is late for that one, and no other process is asked it."""
+    line = impatient(home.command(home.put("spin", trigger="now")), hang_s=60, cpu_s=0.4)
+    process = subprocess.Popen(line, env={**one_thread(), **environment()})
+    home.processes.append(process)
+
+    async def story() -> None:
+        model = await reach(home)
+        until = time.process_time() + 1.0
+        while time.process_time() < until:
+            await asyncio.gather(
+                *(model.predict(columns(*map(float, range(256))), 5) for _ in range(20))
+            )
+        assert not model.stalled
+        asked = time.monotonic()
+        assert await failure(model, columns(1.0, word="now"), 0.8) == "model_late"
+        assert process.poll() is None
+        assert await failure(model, columns(1.0), 20) == "model_died"
+        assert time.monotonic() - asked < 20
+
+    run(story())
+    assert process.wait(5) == -signal.SIGPROF
+
+
+def test_a_process_that_says_nothing_is_stalled_until_it_does(home: Home) -> None:
+    home.start(sleep_s=1.3)
+
+    async def story() -> None:
+        model = await reach(home)
+        asked = asyncio.create_task(model.predict(columns(1.0), 5))
+        await asyncio.sleep(0.5)
+        assert not model.stalled
+        await asyncio.sleep(0.6)
+        assert model.stalled
+        await asked
+        assert not model.stalled
+
+    run(story())
 
 
 def alive(pid: int) -> bool:

@@ -92,6 +92,7 @@ class Process:
     def __init__(self, world: World) -> None:
         self.world = world
         self.ready = True
+        self.stalled = False
         self.violations: dict[str, int] = {}
         self.free_at = 0.0
         self.stopped: list[tuple[float, float]] = []

@@ -240,6 +240,7 @@ class Line:
         self.path = path
         self.violations: dict[str, int] = {}
         self.ready = False
+        self.stalled = False
         self.open = True
 
     async def predict(

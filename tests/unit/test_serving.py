@@ -67,6 +67,7 @@ class Remote:
     def __init__(self, answer: float | str | Exception = 1.0, *, room: int = 64) -> None:
         self.answer = answer
         self.ready = answer != "model_down"
+        self.stalled = False
         self.room = room
         self.violations: dict[str, int] = {}
         self.violated = False
@@ -219,6 +220,14 @@ def test_the_process_that_is_there_is_asked_first() -> None:
     gone, there = Remote("model_down"), Remote(5.0)
     assert Place(ROW, (gone, there)).ask().outputs["p"].tolist() == [5.0]
     assert gone.asked == []
+
+
+def test_a_process_that_says_nothing_is_asked_last() -> None:
+    """One request that computes for ever holds up no other one."""
+    stalled, other = Remote(4.0), Remote(5.0)
+    stalled.stalled = True
+    assert Place(ROW, (stalled, other)).ask().outputs["p"].tolist() == [5.0]
+    assert stalled.asked == []
 
 
 @pytest.mark.parametrize("code", ["model_late", "model_raised", "model_nonsense"])

@@ -403,7 +403,7 @@ class Serving:
     @staticmethod
     async def _one_of(live: Live, handle: Handle, choice: Choice, request: Request) -> Answer:
         failure = ModelFailure(f"r{choice.release} has no process", code="model_down")
-        for remote in sorted(handle.remotes, key=lambda r: not r.ready):
+        for remote in sorted(handle.remotes, key=lambda r: (not r.ready, r.stalled)):
             try:
                 found = await remote.predict(request.columns, live.deadlines.timeout_s, alone=True)
             except ModelFailure as caught:

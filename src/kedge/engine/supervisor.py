@@ -79,6 +79,13 @@ class Died(Exception):
     """What stands in `status` of a child that ended by itself."""
 
 
+CAUSES: dict[int, str] = {
+    -signal.SIGPROF: "cpu_exceeded: a request used more processor time than its caller waits, and than 10 s",
+    -signal.SIGALRM: "hung: it was busy with one request for 120 s",
+}
+"""Why a model process ended, by its exit code: the kernel's timers in it name the fault."""
+
+
 class Spare:
     """Descriptors that are kept open, to be let go when no others are left."""
 
@@ -395,6 +402,8 @@ class Supervisor:
             child.deaths = 1 if steady else child.deaths + 1
             child.process = None
             how = f"it ended with code {process.returncode}, {child.deaths} times in a row"
+            if child.memory_limit is not None and process.returncode in CAUSES:
+                how = f"{CAUSES[process.returncode]}; {how}"
             self._faults.note(place, Died(f"{how}; its log: {child.log.path}"))
             log.warning(
                 "supervisor.died", child=child.name, code=process.returncode, deaths=child.deaths

@@ -45,6 +45,9 @@ UNASKED = "model_unasked"
 """The code of a question that never reached the model, or of which nothing will be known. What the
 host dropped, since its deadline was over before its turn, is `model_expired` and a sign of life."""
 LATE = "the model did not answer in time"
+STALL_S = 1.0
+"""Without a word for this long while it is asked, the process beside it is asked first: most models
+answer a thousand rows in less, and one that computes for ever holds up nothing else meanwhile."""
 
 
 class _Call(NamedTuple):
@@ -80,6 +83,8 @@ class ProcessModel:
         self._shadows = 0
         self._next = 0
         self._sweeping = False
+        self._waiting_since: float | None = None
+        """Since when it is asked and says nothing."""
         self._closed = False
         self._line: _Link | None = None
         self._link: _Link | None = None
@@ -91,6 +96,12 @@ class ProcessModel:
     def ready(self) -> bool:
         """Whether a host with this signature has greeted us and the line still stands."""
         return self._link is not None
+
+    @property
+    def stalled(self) -> bool:
+        """Whether it is asked, and has said nothing for a while."""
+        since = self._waiting_since
+        return since is not None and perf_counter() - since > STALL_S
 
     async def wait_ready(self, timeout_s: float) -> bool:
         """Wait until somebody answers at the other end; False when nobody does in time.
@@ -218,6 +229,8 @@ class ProcessModel:
         if not link.send(raw):
             return None
         self._calls[number] = _Call(expires + max(patience_s, 0.0), rows, shadow, told, alone)
+        if self._waiting_since is None:
+            self._waiting_since = perf_counter()
         return number
 
     # ------------------------------------------------------------ answers
@@ -226,6 +239,7 @@ class ProcessModel:
         for name, count in (answer.violations or {}).items():
             self.violations[name] = self.violations.get(name, 0) + count
         call = self._calls.pop(answer.id, None)
+        self._waiting_since = perf_counter() if self._calls else None
         if call is None:
             return  # it was late, and its asker has been told so
         if answer.outputs is None:
@@ -333,7 +347,7 @@ class ProcessModel:
     def _lost(self, link: _Link) -> None:
         self._line = None
         if self._link is link:
-            self._link = None
+            self._link = self._waiting_since = None
             calls, self._calls = list(self._calls.values()), {}
             # A line that we cut ourselves is no death: the release is not needed any more.
             code = UNASKED if self._closed else "model_died"

@@ -5,7 +5,8 @@ has gathered is answered in one batch: batching without a timer, and none when t
 A model whose answer to a row depends on the rows beside it, or of which that is not known, is
 asked request by request: what others ask must not change an answer.
 A hanging model therefore hangs the host. Its clients see lateness, and an alarm that only a
-living loop puts off ends the process, whatever holds the interpreter.
+living loop puts off ends the process, whatever holds the interpreter. So does a timer of processor
+time that each question sets anew: one that computes for ever costs its process, and not two minutes.
 """
 
 from __future__ import annotations
@@ -45,6 +46,13 @@ ORPHAN_S = 5.0
 """An orphan without clients ends after this long; with clients it serves on: they come first."""
 HANG_S = 120
 """No request may wait for longer than 30 s, so a model that is busy for this long hangs."""
+CPU_S = 10.0
+"""Processor time that one question may take, or as much as its caller waits if that is more: no answer
+that takes longer is of use. Ten seconds are what a worker's watchdog allows a model inside it."""
+LOAD_CPU_S = 900.0
+"""Processor time of loading and golden rows, as in a probe."""
+THREADS = "OMP_NUM_THREADS"
+"""Processor time is that of all threads, and this many may work on a question."""
 QUEUE_BYTES = 64 << 20
 UNREAD_BYTES = 64 << 20
 FLUSH_S = 2.0
@@ -141,7 +149,8 @@ def serve(
 
     The socket exists only while a proven model stands behind it.
     """
-    parent = os.getppid()
+    parent, watch = os.getppid(), CpuWatch()
+    watch.allow(LOAD_CPU_S)
     status, door = _Status(path), Door(path, BACKLOG)
     status.write("loading")
     try:
@@ -159,7 +168,7 @@ def serve(
         status.write("failed", f"{type(error).__name__}: {error}")
         return 1
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        host = Host(model, merges=together)
+        host = Host(model, watch, merges=together)
         ready = lambda: status.write("ready", "", load_s)  # noqa: E731 - as `run` calls it
         runner.run(host.run(listener, parent, ready, door))
     door.close()
@@ -229,12 +238,30 @@ class Priority:
             self._batch = policy == os.SCHED_BATCH
 
 
+class CpuWatch:
+    """The kernel ends this process when it uses more processor time than was allowed.
+
+    The signal keeps its default action: it works while code in C holds the interpreter.
+    """
+
+    def __init__(self) -> None:
+        """Read how many threads may work on a question."""
+        signal.signal(signal.SIGPROF, signal.SIG_DFL)
+        threads = os.environ.get(THREADS, "")
+        self._threads = int(threads) if threads.isdecimal() and int(threads) else 1
+
+    def allow(self, seconds: float) -> None:
+        """Allow so much for each thread from now on; what was allowed before is over."""
+        signal.setitimer(signal.ITIMER_PROF, seconds * self._threads)
+
+
 class Host:
     """Answers all clients: in batches of what has gathered, or request by request."""
 
-    def __init__(self, model: Model, *, merges: bool) -> None:
+    def __init__(self, model: Model, watch: CpuWatch, *, merges: bool) -> None:
         """Hold a model; without `merges` each request is asked as it was sent, and by itself."""
         self._model = model
+        self._watch = watch
         self._merges = merges
         self._inputs = wire.Inputs(model.signature.inputs)
         self._hello = wire.frame(wire.greeting(model.signature))
@@ -262,6 +289,7 @@ class Host:
         ready()
         while not self._stop.is_set():
             signal.alarm(HANG_S)
+            self._watch.allow(CPU_S)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), 1.0)
             if os.getppid() != parent and self._unused():
@@ -379,6 +407,8 @@ class Host:
     def _answer(self, batch: list[tuple[_Client, wire.Request]]) -> None:
         """Predict once. When that fails, each alone: a poisoned request fails by itself."""
         requests = [request for _, request in batch]
+        waited_s = max([request.expires for request in requests]) - perf_counter()
+        self._watch.allow(max(CPU_S, waited_s))
         started = perf_counter_ns()
         if isinstance(self._model, Composed):
             self._model.transform.stands_alone(requests[0].alone)
