@@ -64,7 +64,7 @@ async def loaded(
             online=online if whole else None,
         )  # fmt: skip
         with subprocess.Popen(  # noqa: S603, ASYNC220 - our own interpreter, nothing else runs here
-            command, env=process.model_environment(), stdin=subprocess.PIPE
+            command, env=process.fenced_environment(), stdin=subprocess.PIPE
         ) as child:
             assert child.stdin is not None
             child.stdin.write(process.first_words(release.generation if whole else None, online))

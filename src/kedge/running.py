@@ -257,7 +257,7 @@ def run_supervisor(
             listener_fd=listener.fileno(), host_launch=host_launch(state_dir, online),
             others=control_command(config, os.getpid()) if with_control else {},
             drain_s=server.drain_s, close_door=listener.close, relief=relief, reap=reap,
-            environment=process.environment(), host_environment=process.model_environment(),
+            environment=process.environment(), host_environment=process.fenced_environment(),
             faults=faults,
         )  # fmt: skip
         restart = restart_of(supervisor, relief, lock, listener, server, state_dir, image, faults)

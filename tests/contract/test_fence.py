@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kedge.adapters.process import command, fence, first_words
-from kedge.adapters.process.launch import model_environment
+from kedge.adapters.process.launch import fenced_environment
 from kedge.core.generations import Online
 
 TRIES = {
@@ -62,7 +62,7 @@ def test_what_a_model_may_not_do_is_refused(tmp_path: Path, what: str) -> None:
     ran = subprocess.run(
         [sys.executable, "-c", script],
         check=False,
-        env=model_environment(),
+        env=fenced_environment(),
         capture_output=True,
         text=True,
     )
@@ -76,7 +76,7 @@ def test_passwords_of_this_machine_are_not_in_its_environment(
     monkeypatch.setenv("KEDGE_SMTP_URL", "smtp://ada:hunter2@mail")
     monkeypatch.setenv("KEDGE_ONLINE_URL", "redis://:hunter2@cache")
     monkeypatch.setenv("HOOK_TOKEN", "hunter2")
-    assert "hunter2" not in str(model_environment())
+    assert "hunter2" not in str(fenced_environment())
 
 
 def test_the_url_of_a_store_is_told_and_stands_on_no_command_line(

@@ -12,8 +12,8 @@ from kedge.adapters.process.launch import (
     Step,
     command,
     environment,
+    fenced_environment,
     first_words,
-    model_environment,
     probe,
     prove,
 )
@@ -24,8 +24,8 @@ __all__ = [
     "Step",
     "command",
     "environment",
+    "fenced_environment",
     "first_words",
-    "model_environment",
     "probe",
     "prove",
 ]

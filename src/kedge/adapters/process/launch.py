@@ -41,7 +41,7 @@ def command(
     generation: str | None = None,
     online: Online | None = None,
 ) -> list[str]:
-    """The command line of a model process; start it with `model_environment()`.
+    """The command line of a model process; start it with `fenced_environment()`.
 
     `loader` ("module:Class") names a loader that is not installed as an entry point, `code` the
     bundle of the transformation before the model, `generation` what that reads by key, `online` where.
@@ -90,7 +90,7 @@ def environment() -> dict[str, str]:
     return {**dict.fromkeys(threads, "1"), **safe_environment()}
 
 
-def model_environment() -> dict[str, str]:
+def fenced_environment() -> dict[str, str]:
     """Return the environment of a process that runs a model: what one table names of ours.
 
     OpenBLAS starts its threads while NumPy is imported, before the fence, which only binds the thread
@@ -253,7 +253,7 @@ def _started(
         tempfile.TemporaryFile() as errors,
         subprocess.Popen(  # noqa: S603 - our own interpreter and module
             [*line, "--own", str(directory)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
-            env=model_environment(), start_new_session=True,
+            env=fenced_environment(), start_new_session=True,
         ) as process,
     ):  # fmt: skip
         try:
