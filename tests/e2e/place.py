@@ -200,13 +200,13 @@ class Site:
 
     @contextlib.contextmanager
     def load(self, *, rate: float = 100.0, connections: int = 4, boom: int = 0, column: str = "x",
-             entity: Callable[[int, int], str] | None = None) -> Iterator[Load]:  # fmt: skip
+             entity: Callable[[int, int], str] | None = None, within_s: float = 5.0) -> Iterator[Load]:  # fmt: skip
         """Keep callers asking while something happens; every request is counted, none is repeated.
 
         Every `boom`-th request of a connection carries the word that triggers a model's fault. `entity` names
         the caller by connection and number of the request; without it each request is another caller's.
         """
-        load = Load(self, rate, connections, boom, column, entity)
+        load = Load(self, rate, connections, boom, column, entity, within_s)
         try:
             yield load
         finally:
@@ -218,9 +218,10 @@ class Load:
 
     def __init__(
         self, site: Site, rate: float, connections: int, boom: int = 0, column: str = "x",
-        entity: Callable[[int, int], str] | None = None,
+        entity: Callable[[int, int], str] | None = None, within_s: float = 5.0,
     ) -> None:  # fmt: skip
         self.site = site
+        self.within_s = within_s
         self.boom = boom
         self.column = column
         self.entity = entity or (lambda connection, number: f"caller-{connection}-{number}")
@@ -252,7 +253,9 @@ class Load:
             raw = boom if self.boom and number % self.boom == 0 else plain
             try:
                 if connection is None:
-                    connection = http.client.HTTPConnection("127.0.0.1", self.site.port, timeout=5)
+                    connection = http.client.HTTPConnection(
+                        "127.0.0.1", self.site.port, timeout=self.within_s
+                    )
                 headers = {"kedge-entity": self.entity(caller, number)}
                 connection.request("POST", f"/v2/models/{self.site.endpoint}/infer", raw, headers)
                 answer = connection.getresponse()
@@ -278,7 +281,7 @@ class Load:
         """End the load; what is under way is waited for."""
         self._ending.set()
         for thread in self._threads:
-            thread.join(10)
+            thread.join(self.within_s + 5)
 
 
 def free_port() -> int:

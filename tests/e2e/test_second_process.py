@@ -113,3 +113,23 @@ def test_a_second_process_that_does_not_fit_refuses_the_promotion(place: Site) -
     assert refused["code"] == "not_prepared"
     assert "1 of 2 processes ready, failed:" in refused["message"]
     assert place.served() == "r1"
+
+
+@pytest.mark.parametrize("apart_s", [0.2, 1.0])
+def test_requests_wait_when_both_processes_of_production_are_killed(
+    place: Site, apart_s: float
+) -> None:
+    """The second is killed while the first is being loaded again.
+
+    Not at the same instant: what both died under may be what they died of, and is not asked again.
+    """
+    place.until(lambda: both(place, "r1"), "both processes")
+    with place.load(rate=40, within_s=30) as load:
+        time.sleep(0.5)
+        for victim in (place.processes("flights-r1-0.sock"), place.processes("flights-r1-1.sock")):
+            os.kill(victim[0], signal.SIGKILL)
+            time.sleep(apart_s)
+        place.until(lambda: both(place, "r1"), "both processes again", within_s=60)
+        time.sleep(0.5)
+    assert load.failures == []
+    assert load.ok > 40

@@ -23,6 +23,7 @@ from kedge.core.values import (
     State,
 )
 from kedge.core.windows import CANDIDATE, INSTANT_S
+from kedge.engine.absence import LASTS_S, MOST
 from kedge.engine.deadlines import (
     DEADLINE_CEILING_S,
     DEADLINE_FLOOR_S,
@@ -250,6 +251,82 @@ def test_when_both_processes_are_dead_production_has_failed() -> None:
         place.ask()
     assert [len(remote.asked) for remote in both] == [1, 1]
     assert place.counts == {"errors.production": 1}
+
+
+class Returning(Remote):
+    """A process that is down, and there again after some looks at it."""
+
+    def __init__(self, looks: int, answer: float | str = 5.0) -> None:
+        self.looks = looks
+        super().__init__(answer)
+
+    @property
+    def ready(self) -> bool:
+        self.looks -= 1
+        return self.looks < 0
+
+    @ready.setter
+    def ready(self, value: bool) -> None: ...
+
+    async def predict(self, columns: Columns, deadline_s: float, **more: Any) -> Predicted:
+        if self.looks >= 0:
+            self.asked.append(deadline_s)
+            raise ModelFailure("no process", code="model_down")
+        return await super().predict(columns, deadline_s, **more)
+
+
+def absent(place: Place) -> Place:
+    """The same place, whose production was there before."""
+    place.handles[1].met = True
+    return place
+
+
+def test_a_request_waits_for_a_process_when_both_are_gone() -> None:
+    """A kill of both costs callers time, and no answer."""
+    died = Remote("model_died")
+    died.ready = False
+    place = absent(Place(ROW, (died, Returning(4))))
+    assert place.ask().outputs["p"].tolist() == [5.0]
+    assert "errors.production" not in place.counts
+
+
+def test_a_request_that_two_processes_died_of_is_not_sent_to_a_third() -> None:
+    """It may be what they died of, however long it waited in between."""
+    first, second = Remote("model_died"), Returning(4, "model_died")
+    first.ready = False
+    place = absent(Place(ROW, (first, second)))
+    with pytest.raises(ModelFailure) as caught:
+        place.ask()
+    assert caught.value.code == "model_died"
+    assert len(first.asked) == 1
+    assert place.counts == {"errors.production": 1}
+
+
+def test_no_request_waits_longer_than_an_absence_is_waited_out() -> None:
+    """A release whose processes keep dying fails at once, after a while."""
+    place = absent(Place(ROW, (Remote("model_down"),)))
+    place.handles[1].absence._since = -LASTS_S
+    with pytest.raises(ModelFailure) as caught:
+        place.ask()
+    assert caught.value.code == "model_down"
+
+
+def test_a_probe_and_a_request_too_many_do_not_wait() -> None:
+    """Those that wait hold places of the worker."""
+    place = absent(Place(ROW, (Remote("model_down"),)))
+    with pytest.raises(ModelFailure):
+        place.ask(request(probe=True))
+    place.handles[1].absence._waiting = MOST
+    with pytest.raises(ModelFailure):
+        place.ask()
+
+
+def test_the_end_of_an_absence_is_forgotten() -> None:
+    """The next one is waited out again."""
+    place = absent(Place(ROW, (Returning(2),)))
+    place.handles[1].absence._since = -1.0
+    place.ask()
+    assert place.handles[1].absence._since is None
 
 
 def test_no_process_at_all_is_a_failure_too() -> None:

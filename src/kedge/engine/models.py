@@ -24,6 +24,7 @@ from kedge.core.generations import Online
 from kedge.core.holding import PRODUCTION_COPIES, Need
 from kedge.core.values import Placement, Release, State
 from kedge.core.windows import CALLERS, INSTANT_S
+from kedge.engine.absence import Absence
 from kedge.lookups import lookups_of
 from kedge.ports import Artifacts, Clock, Hold, Loader, Model, RemoteModel
 from kedge.tensors import check_proof
@@ -158,6 +159,7 @@ class Handle:
     """One release, ready to answer on this replica."""
 
     __slots__ = (
+        "absence",
         "breaker",
         "inline",
         "lane",
@@ -175,6 +177,7 @@ class Handle:
         self.release = release
         self.inline = inline
         self.remotes = remotes
+        self.absence = Absence()
         self.breaker = Breaker()
         self.lane = asyncio.Lock()
         """Of requests of testers and probes at a candidate: one at a time, so that they do not fill
@@ -385,6 +388,8 @@ class Pool:
             if slot.handle is not None and slot.handle.inline is not None:
                 slot.handle = Handle(slot.release, remotes=tuple(remotes))
             slot.state, slot.detail = "ready", ""
+            if slot.handle is not None:
+                slot.handle.met = True
             missing = [n for n in range(wanted) if n >= len(there) or not there[n]]
         else:
             missing = [0]

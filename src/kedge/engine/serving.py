@@ -39,6 +39,10 @@ BROKEN = ("model_nonsense", "transform_nonsense")
 LATE, DIED = "model_late", "model_died"
 MUTE = (LATE, DIED, "model_down", "model_unasked", "bad_column", "too_large")
 """Failures that are no sign of life: nothing came from the process."""
+GONE = (DIED, "model_down", "model_unasked")
+"""Failures after which another process of the release is asked."""
+MOST_ASKED = 2
+"""Processes that one request is sent to: it may be what they die of."""
 DROPPED = {
     "model_down": "down", "model_expired": "expired", "model_unasked": "full", EXCUSED: "unread",
 }  # fmt: skip
@@ -400,18 +404,36 @@ class Serving:
                 return await self._one_of(live, handle, choice, request)
         return await self._one_of(live, handle, choice, request)
 
-    @staticmethod
-    async def _one_of(live: Live, handle: Handle, choice: Choice, request: Request) -> Answer:
+    async def _one_of(self, live: Live, handle: Handle, choice: Choice, request: Request) -> Answer:
+        """Ask its processes, at most two of them: a request may be what kills them.
+
+        A request for production has no other release behind it: while none of its processes is
+        there, it waits for one that is started again.
+        """
         failure = ModelFailure(f"r{choice.release} has no process", code="model_down")
-        for remote in sorted(handle.remotes, key=lambda r: (not r.ready, r.stalled)):
-            try:
-                found = await remote.predict(request.columns, live.deadlines.timeout_s, alone=True)
-            except ModelFailure as caught:
-                failure = caught
-                if failure.code not in ("model_died", "model_down", "model_unasked"):
-                    break
-            else:
-                return Answer(choice, *found)
+        waits = choice.release == live.state.production and handle.met and not request.probe
+        began, left_s, asked = self._monotonic(), live.deadlines.timeout_s, 0
+        while True:
+            for remote in sorted(handle.remotes, key=lambda r: (not r.ready, r.stalled)):
+                try:
+                    found = await remote.predict(request.columns, left_s, alone=True)
+                except ModelFailure as caught:
+                    failure = caught
+                    if caught.code not in GONE:
+                        asked = MOST_ASKED  # the other one would answer the same
+                    elif caught.code != "model_down":
+                        asked += 1
+                    if asked >= MOST_ASKED:
+                        break
+                else:
+                    handle.absence.over()
+                    return Answer(choice, *found)
+            until = began + live.deadlines.timeout_s
+            if not waits or asked >= MOST_ASKED or not await handle.absence.wait(
+                lambda: any(remote.ready for remote in handle.remotes), self._monotonic, until
+            ):  # fmt: skip
+                break
+            left_s = max(until - self._monotonic(), 0.0)
         live.recorder.count(f"errors.{choice.arm}")
         raise failure
 
