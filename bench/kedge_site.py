@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -112,12 +112,12 @@ class Site:
 
     # ------------------------------------------------------------ starting and stopping
 
-    def launch(self) -> float:
-        """Start `kedge up` where its parent is; returns when it was started."""
+    def launch(self, before: Sequence[str] = ()) -> float:
+        """Start `kedge up` where its parent is, by what stands before it; returns when."""
         began = time.perf_counter()
         with (self.root / "up.log").open("ab") as log:
             self.up = subprocess.Popen(
-                [*kedge_command(), "up"], cwd=self.root, env=environment(), stdin=subprocess.DEVNULL,
+                [*before, *kedge_command(), "up"], cwd=self.root, env=environment(), stdin=subprocess.DEVNULL,
                 stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         return began
@@ -133,10 +133,10 @@ class Site:
             raise RuntimeError(f"kedge up ended with {self.up.returncode}\n{said}")
         return get(self.port, "/v2/health/live") == 200
 
-    def start(self, *, gathered: bool = True) -> None:
+    def start(self, *, gathered: bool = True, before: Sequence[str] = ()) -> None:
         """Start it on every CPU, which is faster, then put all of it on the server's."""
         with on(CPUS):
-            self.launch()
+            self.launch(before)
         until(self.live, "the gateway")
         if gathered:
             self.gather()

@@ -20,7 +20,7 @@ from common import BENCH, RESULTS, ROOT
 DOCS = ROOT / "docs" / "reference" / "benchmarks.md"
 MARK, END = "<!-- figures -->", "<!-- /figures -->"
 SCRIPTS = ("choose", "cli", "judge", "labels", "windows", "detection", "realdata", "diagnosis", "diagnose", "autopilot",
-           "features", "axes", "gateway", "attacks", "reverse", "rollback", "drill")  # fmt: skip
+           "features", "axes", "gateway", "attacks", "reverse", "wayback", "rollback", "drill")  # fmt: skip
 
 
 class Aim(NamedTuple):
@@ -179,6 +179,11 @@ AIMS: dict[str, tuple[Aim, ...]] = {
         Aim("reverse_shadow_p90_ratio", "×", most=1.1),
         Aim("reverse_shadow_p99_ratio", "×", most=1.1),
         Aim("reverse_shadow_coverage", "", least=0.95),
+    ),
+    "wayback": (
+        Aim("rollback_busy_p99_ratio", "×", most=1.2),
+        Aim("rollback_busy_failed", "", most=0),
+        Aim("rollback_busy_stuck", "", most=0),
     ),
     "rollback": (
         Aim("rollback_ack_ms_p50", "ms", most=15),
