@@ -1,4 +1,4 @@
-"""Files: private directories, opened by descriptor, and Unix sockets whatever the length of their path."""
+"""Files: private directories, Unix sockets whatever the length of their path, and what is set aside."""
 
 from __future__ import annotations
 
@@ -8,10 +8,15 @@ import socket
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 PRIVATE_UMASK = 0o077
 """For every process: predictions, labels and the ledger are for the user that runs kedge alone."""
+ASIDE = ".unreadable-"
+"""Between the name of what could not be read, and when it was set aside."""
+ASIDE_COUNT = 5
+"""Files of one name that are kept: whatever damages one again and again must not fill the disk."""
 SOCKET_BYTES = 107
 """Bytes of a Unix socket's address on Linux, without the zero byte at its end."""
 
@@ -228,3 +233,35 @@ class Door:
             found = self.path.lstat()
             if (found.st_dev, found.st_ino) == self._seen:
                 self.path.unlink()
+
+
+def name_aside(name: str) -> str:
+    """Return the name under which something unreadable is kept from now on."""
+    now = datetime.now(UTC)  # noqa: TID251 - only to name it; nothing is decided by it
+    return f"{name}{ASIDE}{now.strftime('%Y%m%dT%H%M%S.%fZ')}"
+
+
+def set_aside(path: Path, *companions: str) -> str:
+    """Rename a file that cannot be read, and return the name under which it is kept.
+
+    `companions` are suffixes of files that belong to it: they are renamed first, so that what
+    takes the file's place never meets them.
+
+    Raises:
+        OSError: it cannot be renamed.
+    """
+    kept = name_aside(path.name)
+    for suffix in (*companions, ""):
+        with suppress(FileNotFoundError):
+            path.with_name(f"{path.name}{suffix}").rename(path.with_name(f"{kept}{suffix}"))
+    for old in list_aside(path)[:-ASIDE_COUNT]:
+        for suffix in (*companions, ""):
+            with suppress(OSError):
+                old.with_name(f"{old.name}{suffix}").unlink()
+    return kept
+
+
+def list_aside(path: Path) -> list[Path]:
+    """Return what was set aside under a file's name, the oldest first."""
+    found = (one for one in path.parent.glob(f"{path.name}{ASIDE}*"))
+    return sorted(one for one in found if one.name.endswith("Z"))

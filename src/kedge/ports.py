@@ -374,6 +374,17 @@ class Member(Value, frozen=True):
     """How often each bound refused or dropped something since it started, by the bound's name."""
 
 
+class Beginning(Value, frozen=True):
+    """When a telemetry database was made, and why there is no earlier one."""
+
+    at: float
+    """Unix time."""
+    why: str = ""
+    """What was wrong with the one before it; empty when there was none."""
+    kept: str = ""
+    """The name under which that one is kept; empty when there is nothing to keep."""
+
+
 class Roster(Protocol):
     """The replicas that are known. One stays known until it leaves or is declared gone."""
 
@@ -385,6 +396,9 @@ class Roster(Protocol):
 
     def members(self) -> tuple[Member, ...]:
         """Everyone known, by name."""
+
+    def beginning(self) -> Beginning | None:
+        """When the roster was made; None where that is not known."""
 
 
 class Tally(Value, frozen=True):
@@ -427,6 +441,15 @@ class WindowStore(Protocol):
 
     def kept(self, endpoint: str, comparison: str) -> bytes | None:
         """What was kept, if anything."""
+
+    def set_aside(self, endpoint: str, comparison: str, body: bytes) -> str:
+        """Rename what was kept and cannot be read, and keep `body` in its place; its new name."""
+
+    def beginning(self) -> Beginning | None:
+        """When the store was made; None where that is not known."""
+
+    def skipped(self, endpoint: str) -> int:
+        """Windows that this reader passed over, because they cannot be read."""
 
 
 class RollStore(Protocol):

@@ -442,7 +442,7 @@ def status_of(place: Workplace, endpoint: str | None) -> list[dict[str, Any]]:
         tallies = place.evidence.tallies(name)
         open_ = place.alerts.listed(name, over=False, limit=OPEN_ALERTS) if not lost else ()
         item = describe(states[name], members, tallies, place.disk.pins(), now=place.clock.unix(),
-                        alerts=open_)  # fmt: skip
+                        alerts=open_, aside=place.list_aside(states[name]))  # fmt: skip
         for part, number in (("production", states[name].production),
                              ("candidate", states[name].candidate)):  # fmt: skip
             if item[part] is not None and number is not None:

@@ -15,7 +15,13 @@ from kedge.adapters.clock import SystemClock
 from kedge.adapters.records import RECORDS_DIR
 from kedge.adapters.records.store import Records
 from kedge.adapters.sql.alerts import SqlAlerts
-from kedge.adapters.sql.engine import open_evidence, open_ledger, open_roster
+from kedge.adapters.sql.engine import (
+    EVIDENCE_DIR,
+    ROSTER_DIR,
+    open_evidence,
+    open_ledger,
+    open_roster,
+)
 from kedge.adapters.sql.features import SqlFeatures
 from kedge.adapters.sql.generations import SqlGenerations
 from kedge.adapters.sql.ledger import SqlLedger
@@ -24,9 +30,10 @@ from kedge.adapters.sql.rolls import SqlRolls
 from kedge.adapters.sql.roster import SqlEvidence, SqlRoster
 from kedge.adapters.sql.signal import DirectorySignal
 from kedge.adapters.sql.windows import SqlWindows
-from kedge.core.values import ActorKind
+from kedge.core.values import ActorKind, State
 from kedge.engine.control import PREPARE_S, Control, Gate, Probe, Say
 from kedge.engine.pins import HostDisk
+from kedge.files import list_aside
 
 
 def host_name() -> str:
@@ -78,6 +85,19 @@ class Workplace:
     def generations(self) -> SqlGenerations:
         """What was computed ahead."""
         return SqlGenerations(self.database)
+
+    def list_aside(self, state: State) -> list[str]:
+        """The names under which an endpoint's state is kept that could not be read, or that of all."""
+        files = [
+            *list_aside(self.state_dir / EVIDENCE_DIR / "evidence.db"),
+            *list_aside(self.state_dir / ROSTER_DIR / "roster.db"),
+            *self.disk.list_aside(state.endpoint),
+        ]
+        comparison = f"{state.production}/{state.compared}/{state.salt}/{state.stage}"
+        rows = [*self.roster.list_aside()]
+        if state.compared is not None:
+            rows += self.windows.list_aside(state.endpoint, comparison)
+        return [*(str(f.relative_to(self.state_dir)) for f in files), *rows]
 
     def ledger_signal(self) -> DirectorySignal:
         """Wakes when the ledger or a pin changes."""

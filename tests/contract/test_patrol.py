@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -200,9 +201,8 @@ def test_a_store_that_is_no_database_is_broken_input_for_whoever_looks(tmp_path:
     site.pass_time(5)
     place = Workplace(site.world.state_dir)
     folder = site.world.state_dir / "evidence"
-    for path in folder.glob("*"):
-        path.unlink()
-    (folder / "evidence.db").mkdir()
+    shutil.rmtree(folder)
+    folder.write_text("a file where a directory should be")
     found = evidence_of(place, "flights")
     assert (found["decision"]["verdict"], found["decision"]["code"]) == ("broken input", "unread")
 

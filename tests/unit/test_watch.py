@@ -542,7 +542,7 @@ def test_cost_evidence_of_an_older_patrol_is_not_continued() -> None:
     for at in range(100, 130):
         watch.fold(spent(at, 1.5))
     kept = msgspec.msgpack.decode(watch.snapshot())
-    del kept["cost_judge"]
+    del kept["cost_judge"], kept["check"]
     again = Watch(state, msgspec.msgpack.encode(kept))
     assert again.costs == watch.costs
     found = next(v for v in again.facts(131.0).verdicts if v.metric == "cost")

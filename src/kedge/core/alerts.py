@@ -61,6 +61,7 @@ class Topic(StrEnum):
     CHANNEL = "channel"
     LEDGER = "ledger"
     UNREADY = "unready"
+    EVIDENCE = "evidence"
     TEST = "test"
     OTHER = "other"
     """Stored by a kedge that knew a topic which this one does not know."""

@@ -122,6 +122,13 @@ def happened(event: AnyEvent, *, by: str, actor: ActorKind, reason: str) -> Rais
     return None
 
 
+def lost_evidence(subject: int | None, reason: str, detail: str) -> Raise:
+    """Return the alert of evidence that was lost in a rollout."""
+    return Raise(key=f"evidence:r{subject}", topic=Topic.EVIDENCE, level="warn", lasts="event", subject=subject,
+                 summary=f"what was known of r{subject} was lost and began anew; its rollout is paused",
+                 detail=f"{reason}; {detail}" if detail else reason)  # fmt: skip
+
+
 def found_by(finding: Filed) -> Raise | None:
     """What a diagnosis gives somebody to know; nothing where it knows of no harm."""
     if (level := finding.harm) is None:

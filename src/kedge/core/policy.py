@@ -16,6 +16,7 @@ Theory of operation
   itself (it crashes, does not respond, or answers nonsense) needs no number of callers.
 * A fresh diagnosis that blames the world or the data, and neither release, holds an automatic rollback
   for a soft guardrail: a person is told the way forward instead. Nothing waits for a diagnosis.
+* Evidence that was lost in a rollout pauses it: what began anew promotes nothing before a person resumes.
 * Frozen: nothing is done, and it says what would have been.
 * A verdict `fail` on a candidate stands until the comparison begins anew, and binds (`binding`):
   the patrol writes it into the row, where the release machine sees it.
@@ -131,6 +132,8 @@ class Facts(Value, frozen=True, kw_only=True):
     """Why the arms' labels cannot be compared; empty when they can."""
     restarted: str = ""
     """Why the evidence was begun anew; empty when it was not."""
+    begun_anew: str = ""
+    """Why evidence was lost, as long as the rollout is not paused for it."""
     unread: str = ""
     """Why the evidence cannot be read; empty when it can."""
     unwritten: str = ""
@@ -229,7 +232,9 @@ def decide(state: State, facts: Facts) -> Decision:
         found = _canary(state, facts)
     if isinstance(found.command, Rollback | Pause) and found.code in HELD:
         found = _held(state, facts, found)
-    if facts.unwritten and found.verdict != "fail":
+    if facts.begun_anew and found.verdict != "fail":
+        found = Decision("broken input", "begun_anew", facts.begun_anew, _paused(state))
+    elif facts.unwritten and found.verdict != "fail":
         return Decision("broken input", "unwritten", facts.unwritten)
     if facts.labels_broken and found.verdict not in ("fail", "broken input"):
         found = Decision("broken input", "labels_unfit", facts.unfit_labels)
@@ -240,6 +245,11 @@ def decide(state: State, facts: Facts) -> Decision:
         why = f"frozen: would {_word(found.command)}, because {found.reason}"
         return Decision(found.verdict, "frozen", why)
     return found
+
+
+def _paused(state: State) -> Pause | None:
+    """Pause a rollout that is not; what was promoted has nowhere to go forward to."""
+    return None if state.paused or state.stage is Stage.SETTLED else Pause()
 
 
 def binding(state: State, decision: Decision) -> Fail | None:

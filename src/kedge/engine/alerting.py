@@ -468,6 +468,9 @@ def _told_by(entry: Entry) -> Raise | None:
     """What an entry of the ledger gives somebody to know."""
     if not isinstance(entry.event, Note):
         return conditions.happened(entry.event, by=entry.by, actor=entry.actor, reason=entry.reason)
+    if entry.event.kind == "evidence_lost":
+        told = entry.event.body
+        return conditions.lost_evidence(told.get("subject"), entry.reason, told.get("detail", ""))
     try:
         finding = finding_of(entry)
     except KedgeError as error:

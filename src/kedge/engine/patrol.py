@@ -30,11 +30,12 @@ from kedge.core.commands import AnyCommand, Pause, Rollback
 from kedge.core.errors import KedgeError, Stale
 from kedge.core.policy import Decision, Facts, binding, decide
 from kedge.core.values import Stage, State
+from kedge.engine.continuity import Continuity
 from kedge.engine.control import Control
 from kedge.engine.drills import Returns
 from kedge.engine.filing import newest_finding
 from kedge.engine.process_faults import Net, ProcessFaults
-from kedge.engine.watch import Watch, comparison_of, judged
+from kedge.engine.watch import Watch, judged
 from kedge.ports import Clock, Ledger, Note, RecordStore, Roster, WindowStore
 
 TICK_S = 0.5
@@ -72,6 +73,7 @@ class Patrol:
         self._by = by
         self._records = records
         self._roster = roster
+        self._continuity = Continuity(store=store, ledger=ledger, roster=roster, clock=clock, by=by)
         self._returns = Returns(ledger=ledger, control=control, clock=clock, by=by)
         self._covered_at: dict[str, float] = {}
         self._watches: dict[str, Watch] = {}
@@ -113,7 +115,9 @@ class Patrol:
         self._behind = False
         decisions: dict[str, tuple[int, Decision]] = {}
         faults: dict[str, str] = {}
-        for state in self._ledger.read().states.values():
+        states = self._ledger.read().states
+        self._net.run("patrol.continuity", partial(self._continuity.look, states, self._watches))
+        for state in states.values():
             name = state.endpoint
             self._net.run(f"patrol.return.{name}", partial(self._returns.look, state))
             place = f"patrol.look.{name}"
@@ -144,8 +148,10 @@ class Patrol:
         behind = self._gather(state, watch)
         behind = self._gather_labels(state, watch) or behind
         self._behind = self._behind or behind
+        self._continuity.check(state, watch)
         facts = msgspec.structs.replace(
-            watch.facts(self._clock.unix()), unwritten=unwritten(self._roster)
+            watch.facts(self._clock.unix()),
+            unwritten=unwritten(self._roster) or self._continuity.hold(state.endpoint),
         )
         decision = decide(state, facts)
         if isinstance(decision.command, Rollback | Pause):
@@ -157,7 +163,7 @@ class Patrol:
         """The watch of this rollout: the one at hand, the kept one, or a new one."""
         watch = self._watches.get(state.endpoint)
         if watch is None or not watch.fits(state):
-            watch = Watch(state, self._store.kept(state.endpoint, comparison_of(state)))
+            watch = self._continuity.open(state)
             self._watches[state.endpoint] = watch
         return watch
 
@@ -209,7 +215,7 @@ class Patrol:
         if command is None:
             return
         carried = msgspec.structs.replace(command, evidence=figures(state, decision, facts))
-        if isinstance(carried, Pause):
+        if isinstance(carried, Pause) and decision.verdict == "fail":
             carried = msgspec.structs.replace(carried, failure=decision.reason)
         if isinstance(command, Rollback | Pause):
             self._submit(state, carried, decision.reason)

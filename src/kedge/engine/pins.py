@@ -10,6 +10,7 @@ only `kedge unpin` ends it.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +21,7 @@ from kedge.core.commands import AnyEvent, Rollback
 from kedge.core.errors import Refused, Unavailable
 from kedge.core.release import apply, decide
 from kedge.core.values import Refusal, State, Value
+from kedge.files import list_aside, set_aside
 
 
 class Pin(Value, frozen=True):
@@ -86,6 +88,22 @@ class HostDisk:
         """
         path = self._replicas / replica / f"{state.endpoint}.json"
         write_atomically(path, encode(state), durable=False)
+
+    def set_aside_unreadable(self, replica: str) -> list[str]:
+        """Rename what this replica keeps and cannot be read; the new names. Its writer calls it."""
+        found = []
+        for path in sorted((self._replicas / replica).glob("*.json")):
+            try:
+                decode(path.read_bytes(), State)
+            except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+                with suppress(OSError):
+                    found.append(set_aside(path))
+        return found
+
+    def list_aside(self, endpoint: str) -> list[Path]:
+        """What replicas of this host kept of an endpoint, and could not be read."""
+        folders = sorted(self._replicas.glob("*/"))
+        return [one for folder in folders for one in list_aside(folder / f"{endpoint}.json")]
 
     def remembered(self) -> dict[str, State]:
         """The newest state of every endpoint that any replica of this host has served.

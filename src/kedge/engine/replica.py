@@ -75,6 +75,8 @@ class Replica:
         self._clock = clock
         self._faults = faults
         self._lease_s = lease_s
+        for name in disk.set_aside_unreadable(slot):
+            log.warning("replica.state_unreadable", kept=name, replica=member.name)
         self._book = Book(states=disk.remembered())
         self._pins: dict[str, Pin] = {}
         self._seen: object = None

@@ -23,7 +23,7 @@ WINDOW_OVER = Lack(Unready.WINDOW_OVER, "window over")
 
 def describe(
     state: State, members: tuple[Member, ...], tallies: tuple[Tally, ...], pins: Mapping[str, Pin],
-    *, now: float, alerts: Sequence[Alert] = (),
+    *, now: float, alerts: Sequence[Alert] = (), aside: Sequence[str] = (),
 ) -> dict[str, Any]:  # fmt: skip
     """Everything `kedge status` says of one endpoint.
 
@@ -34,6 +34,7 @@ def describe(
         pins: the pins of this host.
         now: Unix time.
         alerts: those of the endpoint that are open, newest first.
+        aside: names under which state is kept that could not be read.
     """
     serving = replicas(members)
     mine = [t for t in tallies
@@ -80,7 +81,7 @@ def describe(
             }
             for alert in alerts
         ],
-        "faults": _faults(state, serving, pins, now),
+        "faults": [*_faults(state, serving, pins, now), *map(_unreadable, aside)],
         "processes": [
             {
                 "name": member.name,
@@ -189,6 +190,10 @@ def _pin(pin: Pin | None, state: State) -> dict[str, Any] | None:
         "at": pin.at,
         "drift": pin.drift,
     }
+
+
+def _unreadable(name: str) -> str:
+    return f"it could not be read, was begun anew, and is kept: {name} (delete it when it is not needed)"
 
 
 def _faults(

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from math import inf
 from typing import Any, TypeVar
+from zlib import crc32
 
 import msgspec
 import numpy as np
@@ -86,6 +87,8 @@ class Snapshot(Value, frozen=True, kw_only=True):
     """What other policies, or another method, used up of the promise: further steps, and weights."""
     restarted: str = ""
     """Why the evidence was begun anew; empty when it was not."""
+    held: str = ""
+    """Why the rollout is to be paused, because evidence was lost; empty when it is, or need not be."""
     waiting: tuple[Window, ...] = ()
     """Windows of seconds that are not judged yet."""
     requests: dict[str, list[int]] = {}
@@ -105,10 +108,27 @@ class Snapshot(Value, frozen=True, kw_only=True):
     cost_judge: bytes = b""
     noise: tuple[int, int] = (0, 0)
     faults: Faults = Faults()
+    check: bytes = b""
+    """CRC-32 of all bytes before it. It is the last field, and of a fixed length: a damaged figure
+    may still be a figure, and must prove nothing."""
 
 
+CHECK = 4
+"""Bytes of `Snapshot.check`."""
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(Snapshot).decode
+
+
+def _checked(kept: bytes) -> Snapshot:
+    """Read a snapshot back; one of before has no check.
+
+    Raises:
+        ValueError, msgspec.MsgspecError: it is damaged, or of a newer kedge.
+    """
+    found = _unpack(kept)
+    if found.check and found.check != crc32(kept[:-CHECK]).to_bytes(CHECK):
+        raise ValueError("the checksum differs")
+    return found
 
 
 def comparison_of(state: State) -> str:
@@ -156,22 +176,34 @@ class Watch:
         self._metric = guardrails(state.policy)["quality"].metric or "error_rate"
         self.label_coverage: dict[str, tuple[int, int]] = {}
         """By arm: labelled, and predictions that were given. Told by the patrol, not kept."""
+        self.held = ""
         if kept is not None:
             try:
-                self._restore(state, _unpack(kept))
-            except (msgspec.MsgspecError, ValueError, KeyError, TypeError):
+                self._restore(state, _checked(kept))
+            except (
+                msgspec.MsgspecError,
+                ValueError,
+                ArithmeticError,
+                LookupError,
+                TypeError,
+                AttributeError,
+            ):
                 self.__init__(state)  # type: ignore[misc]
-                self.restarted = UNREADABLE
+                self.begin_anew(UNREADABLE)
 
     def fits(self, state: State) -> bool:
         """Whether this is the watch of the row as it is now."""
         return self.key == comparison_of(state) and self._policy == state.policy_digest
 
+    def begin_anew(self, why: str) -> None:
+        """Note that evidence was lost: the rollout is to be paused."""
+        self.restarted = self.held = why
+
     # ------------------------------------------------------------ keeping
 
     def snapshot(self) -> bytes:
         """Everything, as bytes."""
-        return _pack(Snapshot(
+        raw = _pack(Snapshot(
             cursor=self.cursor, judge=self._judge.save(), policy=self._policy, method=METHOD,
             spent=self._judge.spent(), restarted=self.restarted, waiting=tuple(self._waiting),
             requests=self._requests, began=self._began, step=self._step, healthy_s=self.healthy_s,
@@ -179,10 +211,12 @@ class Watch:
             agreement=self.agreement, scores=self.scores, examples=self.examples, arms=self._arms,
             labels=self.labels, costs=self.costs,
             cost_judge=self._dearer.save() if self._dearer else b"", noise=self.noise, faults=self.faults,
-        ))  # fmt: skip
+            held=self.held, check=bytes(CHECK),
+        ))[:-CHECK]  # fmt: skip
+        return raw + crc32(raw).to_bytes(CHECK)
 
     def _restore(self, state: State, kept: Snapshot) -> None:
-        self.restarted = kept.restarted
+        self.restarted, self.held = kept.restarted, kept.held
         if kept.method != METHOD:
             self.restarted = "kedge was upgraded: units are counted differently now"
             self.cursor = kept.cursor
@@ -426,7 +460,7 @@ class Watch:
             unfit_labels=told(self.labels.matching, self._output),
             labels_broken=self.labels.matching.state == "broken",
             mismatch=self._mismatch(), stale_s=max(now - self._last, 0.0) if self._last else 0.0,
-            uneven=self.uneven_labels(), restarted=self.restarted,
+            uneven=self.uneven_labels(), restarted=self.restarted, begun_anew=self.held,
         )  # fmt: skip
 
     def verdicts(self, only: set[tuple[str, str]] | None = None) -> tuple[Verdict, ...]:

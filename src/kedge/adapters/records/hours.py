@@ -156,7 +156,10 @@ class Hours:
         query = _NEWEST if newest else _OLDEST
         for hour in self._within(since, until, newest=newest):
             for body, inputs in self._read(hour, query, (endpoint,)):
-                row = _row(body)
+                try:
+                    row = _row(body)
+                except msgspec.MsgspecError:
+                    continue  # damaged, or of a newer kedge: it stays where it is
                 if since <= row.at < until:
                     yield row if inputs is None else msgspec.structs.replace(row, inputs=inputs)
 

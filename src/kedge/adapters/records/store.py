@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from math import inf
@@ -173,10 +173,7 @@ class Records:
             " WHERE endpoint = ? AND seq > ? ORDER BY seq LIMIT ?",
             (endpoint, after, limit),
         )
-        return rows[-1][0] if rows else after, tuple(
-            Labelled(_row(body), Outcome(name, _value(value), at, version), joined_at)
-            for _, name, version, value, at, joined_at, body in rows
-        )
+        return rows[-1][0] if rows else after, tuple(_readable(row[1:] for row in rows))
 
     def coverage(self, endpoint: str) -> tuple[Coverage, ...]:
         """How many predictions of each arm have a label, comparison by comparison."""
@@ -248,10 +245,7 @@ class Records:
                 " WHERE hour BETWEEN ? AND ? AND endpoint = ? ORDER BY hour DESC",
                 (*hours, endpoint),
             )
-            found = (
-                Labelled(_row(body), Outcome(name, _value(value), at, version), joined_at)
-                for name, version, value, at, joined_at, body in rows
-            )
+            found = _readable(rows)
             return tuple(islice((one for one in found if since <= one.row.at < until), limit))
 
     def newest_label(self, endpoint: str) -> int:
@@ -341,6 +335,13 @@ class Records:
             return []
         with told(), self._present_labels() as labels:
             return labels.execute(query, given).fetchall()
+
+
+def _readable(rows: Iterable[tuple[Any, ...]]) -> Iterator[Labelled]:
+    """Labels as values; what is damaged, or of a newer kedge, stays where it is and is passed over."""
+    for name, version, value, at, joined_at, body in rows:
+        with suppress(msgspec.MsgspecError):
+            yield Labelled(_row(body), Outcome(name, _value(value), at, version), joined_at)
 
 
 # ---------------------------------------------------------------- taking

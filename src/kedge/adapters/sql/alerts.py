@@ -15,11 +15,12 @@ from sqlalchemy import Connection, bindparam, select
 from kedge.adapters.sql import tables
 from kedge.adapters.sql.database import Database
 from kedge.adapters.sql.ledger import noted
-from kedge.adapters.sql.rows import entries_of
+from kedge.adapters.sql.rows import entries_of, read_all
 from kedge.core import codec
 from kedge.core.alerts import Alert, Raise, again, opened
 from kedge.core.stored.upcast import decode_alert as _decode
 from kedge.core.values import ActorKind
+from kedge.files import name_aside
 from kedge.ports import Entry, Note
 
 _alert, _cursor, _ledger = tables.alert, tables.alert_cursor, tables.ledger
@@ -37,6 +38,13 @@ _SEEN = _cursor.update().where(_cursor.c.seq < bindparam("upto")).values(seq=bin
 _FIND = select(_alert.c.body).where(_alert.c.number == bindparam("which"))
 _OPEN = select(_alert.c.body).where(
     _alert.c.endpoint == bindparam("of"), _alert.c.key == bindparam("what"), _alert.c.open == 1
+)
+_ASIDE = (
+    _alert.update()
+    .where(
+        _alert.c.endpoint == bindparam("of"), _alert.c.key == bindparam("what"), _alert.c.open == 1
+    )
+    .values(key=bindparam("kept"), live=0)
 )
 _LIVE = select(_alert.c.body).where(_alert.c.live == 1).order_by(_alert.c.number)
 _FINISH = _alert.update().where(_alert.c.number == bindparam("which")).values(live=0)
@@ -113,7 +121,7 @@ class SqlAlerts:
 
     def live(self) -> tuple[Alert, ...]:
         """Every alert about which something may be left to do, in order of number."""
-        return self._database.read(lambda c: tuple(_decode(r.body) for r in c.execute(_LIVE)))
+        return read_all(_decode, self._database.read(lambda c: list(c.execute(_LIVE).scalars())))
 
     def listed(self, endpoint: str | None, *, over: bool, limit: int) -> tuple[Alert, ...]:
         """Alerts, newest first: the open ones, or with `over` all of them."""
@@ -122,7 +130,7 @@ class SqlAlerts:
             query = query.where(_alert.c.endpoint == endpoint)
         if not over:
             query = query.where(_alert.c.open == 1)
-        return self._database.read(lambda c: tuple(_decode(r.body) for r in c.execute(query)))
+        return read_all(_decode, self._database.read(lambda c: list(c.execute(query).scalars())))
 
     def find(self, number: int) -> Alert | None:
         """The alert of this number."""
@@ -140,9 +148,13 @@ def _raise(
 ) -> Alert | None:  # fmt: skip
     """Open it, or say it again to the one that is open; the new one, if any."""
     row = connection.execute(_OPEN, {"of": endpoint, "what": found.key}).first()
-    if row is None:
+    known = read_all(_decode, [row.body]) if row is not None else ()
+    if row is not None and not known:  # it must not keep this one from being told
+        asked = {"of": endpoint, "what": found.key, "kept": name_aside(found.key)}
+        connection.execute(_ASIDE, asked)
+    if not known:
         return _insert(connection, opened(found, endpoint, at=at, now=now), by, actor)
-    before = _decode(row.body)
+    before = known[0]
     after = again(before, found)
     if after != before:
         _write(connection, after)

@@ -20,6 +20,10 @@ from kedge.core.errors import Refused, Unavailable
 
 T = TypeVar("T")
 
+_REMADE = ("_gone", "_damaged", "_read_only")
+"""Faults of telemetry after which it is made anew: a file that this user may not write helps nobody
+but the command of another user that left it."""
+
 
 class Database:
     """Short transactions on one file. Used from one thread at a time, and never across a fork.
@@ -139,8 +143,10 @@ class Database:
         try:
             return attempt()
         except Unavailable as error:
-            if self._remake is None or not error.code.endswith(("_gone", "_damaged")):
+            if self._remake is None or not error.code.endswith(_REMADE):
                 raise
+            if error.code.endswith("_read_only") and not os.access(self.path.parent, os.W_OK):
+                raise  # nothing can be put in its place
         self._remake(self.path)
         return attempt()
 

@@ -5,6 +5,10 @@
              /ledger/CREATED        says that there was a ledger, should it go missing
              /roster/roster.db      telemetry: may be lost, is made again
              /evidence/evidence.db  telemetry: may be lost, is made again
+             /evidence/BEGINNING    when it was made, and what could not be read before; /roster too
+
+What cannot be read of the telemetry is renamed and kept (`NAME.unreadable-TIME`). The ledger is never
+made again.
 
 Each has a directory of its own, so that a watch on one wakes nobody for another.
 """
@@ -21,12 +25,16 @@ from pathlib import Path
 from sqlalchemy import Connection, MetaData, text
 
 from kedge.adapters.sql.ballast import Ballast
+from kedge.adapters.sql.beginning import read_beginning, write_beginning
 from kedge.adapters.sql.database import Database
 from kedge.adapters.sql.dialect import dbapi, sqlite_version_fault
 from kedge.adapters.sql.tables import EVIDENCE, ROSTER
 from kedge.core.errors import Refused, Unavailable
+from kedge.files import set_aside
+from kedge.ports import Beginning
 
 __all__ = [
+    "EVIDENCE_DIR",
     "LEDGER_DIR",
     "ROSTER_DIR",
     "create",
@@ -182,10 +190,10 @@ def _telemetry(path: Path, name: str, metadata: MetaData, patience_s: float) -> 
 
 
 def _remake(path: Path, *, name: str, metadata: MetaData) -> None:
-    """Put an empty database in the place of one that is missing or broken.
+    """Put an empty database in the place of one that is missing or broken, which is kept.
 
-    Whoever comes second finds it mended. The file appears whole, by a rename; the broken one's
-    WAL goes first, because SQLite would otherwise play it into the new file.
+    A process that comes second finds it repaired. The new file appears whole, by a rename; the WAL of
+    the broken one goes first, because SQLite would otherwise play it into the new file.
     """
     try:
         _remake_locked(path, name, metadata)
@@ -200,33 +208,44 @@ def _remake_locked(path: Path, name: str, metadata: MetaData) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with (path.parent / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if path.exists() and _sound(path, name, metadata):
-            return
+        why = kept = ""
+        if os.path.lexists(path):
+            why = _find_fault(path, name, metadata)
+            if not why:
+                return
+        elif read_beginning(path) is not None:
+            why = "it was gone"
         new = path.with_suffix(".new")
         new.unlink(missing_ok=True)
         _blank(new)
         database = Database(new, name=name, patience_s=TELEMETRY_PATIENCE_S, synchronous="NORMAL")
         database.write(metadata.create_all)
         database.close()
+        if os.path.lexists(path):
+            kept = set_aside(path, "-wal", "-shm")
         for suffix in ("-wal", "-shm"):
             Path(f"{path}{suffix}").unlink(missing_ok=True)
+        write_beginning(path, Beginning(at=new.stat().st_mtime, why=why, kept=kept))
         new.replace(path)
 
 
-def _sound(path: Path, name: str, metadata: MetaData) -> bool:
+def _find_fault(path: Path, name: str, metadata: MetaData) -> str:
+    """Return why a database cannot be used; empty when it can, or when that passes."""
     database = Database(path, name=name, patience_s=TELEMETRY_PATIENCE_S, synchronous="NORMAL")
 
-    def look(connection: Connection) -> bool:
+    def look(connection: Connection) -> str:
         for table in metadata.sorted_tables:
             connection.execute(table.select().limit(1)).all()
-        return connection.execute(text("PRAGMA quick_check(1)")).scalar() == "ok"
+        return str(connection.execute(text("PRAGMA quick_check(1)")).scalar())
 
     try:
-        return database.read(look)
+        told = database.read(look)
+        database.write(lambda _: None)
     except Unavailable as error:
-        return not error.code.endswith("_damaged")
+        return str(error) if error.code.endswith(("_damaged", "_read_only")) else ""
     finally:
         database.close()
+    return "" if told == "ok" else told
 
 
 # ---------------------------------------------------------------- files

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, bindparam, delete, insert, select
 
 from kedge.adapters.sql import tables
 from kedge.adapters.sql.database import Database
+from kedge.adapters.sql.rows import read_all
 from kedge.core.rollup import HOUR, MINUTE, Roll, roll_of, rolled
 from kedge.core.windows import Window
 
@@ -40,6 +41,17 @@ _READ = (
     .where(_roll.c.endpoint == bindparam("of"), _roll.c.at >= bindparam("since"))
     .order_by(_roll.c.at)
 )
+
+
+def _window_as_roll(body: bytes) -> Roll:
+    return roll_of(_as_window(body))
+
+
+def _unpack(body: bytes) -> Roll:
+    try:
+        return _as_roll(zlib.decompress(body))
+    except zlib.error as error:
+        raise ValueError(str(error)) from None
 
 
 class SqlRolls:
@@ -79,16 +91,14 @@ class SqlRolls:
                 if not found:
                     return
                 bodies = [row.body for row in found]
-                rolls = (
-                    [roll_of(_as_window(body)) for body in bodies] if span == MINUTE
-                    else [_as_roll(zlib.decompress(body)) for body in bodies]
-                )  # fmt: skip
+                rolls = read_all(_window_as_roll if span == MINUTE else _unpack, bodies)
                 rows = [
                     {"endpoint": roll.endpoint, "span": span, "at": roll.at,
                      "body": zlib.compress(_encode(roll), 1)}
                     for roll in rolled(rolls, span)
                 ]  # fmt: skip
-                connection.execute(insert(_roll), rows)
+                if rows:
+                    connection.execute(insert(_roll), rows)
                 table = _window if span == MINUTE else _roll
                 connection.execute(delete(table).where(column.in_([row[0] for row in found])))  # type: ignore[attr-defined]
 
@@ -100,11 +110,11 @@ class SqlRolls:
     def read(self, endpoint: str, since: float) -> Sequence[Roll]:
         """The rolls of an endpoint that began at `since` (Unix seconds) or later, oldest first."""
 
-        def work(connection: Connection) -> list[Roll]:
-            found = connection.execute(_READ, {"of": endpoint, "since": int(since)})
-            return [_as_roll(zlib.decompress(row.body)) for row in found]
+        def work(connection: Connection) -> list[bytes]:
+            asked = {"of": endpoint, "since": int(since)}
+            return list(connection.execute(_READ, asked).scalars())
 
-        found = self._database.read(work)
+        found = read_all(_unpack, self._database.read(work))
         return [
             part for span in (HOUR, MINUTE)
             for part in rolled((roll for roll in found if roll.span == span), span)

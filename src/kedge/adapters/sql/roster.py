@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -10,13 +11,19 @@ from sqlalchemy import Connection, Executable, bindparam, select, text
 from sqlalchemy.dialects.sqlite import insert
 
 from kedge.adapters.sql import tables
+from kedge.adapters.sql.beginning import read_beginning
 from kedge.adapters.sql.database import Database
+from kedge.adapters.sql.rows import read_all
 from kedge.core import codec
-from kedge.ports import Member, Tally
+from kedge.core.errors import Unavailable
+from kedge.files import ASIDE, ASIDE_COUNT, name_aside
+from kedge.ports import Beginning, Hold, Member, Tally
 
 _replica, _tally = tables.replica, tables.tally
 _member = msgspec.json.Decoder(Member)
 _counted = msgspec.json.Decoder(Tally)
+_MEMBER_FIELDS = frozenset(Member.__struct_fields__)
+_HOLD_FIELDS = frozenset(Hold.__struct_fields__)
 
 _insert_member = insert(_replica)
 _PUBLISH = _insert_member.on_conflict_do_update(
@@ -24,7 +31,12 @@ _PUBLISH = _insert_member.on_conflict_do_update(
     set_={"beat_at": _insert_member.excluded.beat_at, "body": _insert_member.excluded.body},
 )
 _LEAVE = _replica.delete().where(_replica.c.name == bindparam("whom"))
-_MEMBERS = select(_replica.c.body).order_by(_replica.c.name)
+_MEMBERS = select(_replica.c.name, _replica.c.body).order_by(_replica.c.name)
+_ASIDE = text("UPDATE replica SET name = :kept WHERE name = :whom AND body = :body")
+_DROP_ASIDE = text(
+    "DELETE FROM replica WHERE rowid IN (SELECT rowid FROM replica"
+    " WHERE instr(name, :mark) ORDER BY rowid DESC LIMIT -1 OFFSET :most)"
+)
 
 _insert_tally = insert(_tally)
 _COUNT = _insert_tally.on_conflict_do_update(
@@ -36,6 +48,20 @@ _TALLIES = (
     .where(_tally.c.endpoint == bindparam("of"))
     .order_by(*_tally.primary_key.columns)
 )
+
+
+def _read_member(body: bytes) -> Member:
+    """Read a row back. Of a newer kedge's, what this one knows: it may still acknowledge commands."""
+    try:
+        return _member.decode(body)
+    except msgspec.ValidationError:
+        known = {k: v for k, v in msgspec.json.decode(body).items() if k in _MEMBER_FIELDS}
+        known["holds"] = [
+            {k: v for k, v in hold.items() if k in _HOLD_FIELDS} for hold in known.get("holds", ())
+        ]
+        for name in ("faults", "limited"):  # for people; they are with the process that has them
+            known.pop(name, None)
+        return msgspec.convert(known, Member)
 
 
 TALLIES_KEPT = 2000
@@ -85,12 +111,39 @@ class SqlRoster(_Telemetry):
         self._run(_LEAVE, {"whom": name})
 
     def members(self) -> tuple[Member, ...]:
-        """Everyone known, by name."""
+        """Everyone known, by name. A row that cannot be read is renamed, and its replica writes another."""
 
-        def work(connection: Connection) -> tuple[Member, ...]:
-            return tuple(_member.decode(body) for body in connection.execute(_MEMBERS).scalars())
+        def work(connection: Connection) -> list[tuple[str, bytes]]:
+            return [(row.name, row.body) for row in connection.execute(_MEMBERS)]
 
-        return self._database.read(work)
+        found, unreadable = [], []
+        for name, body in self._database.read(work):
+            if ASIDE in name:
+                continue
+            try:
+                found.append(_read_member(body))
+            except (msgspec.MsgspecError, ValueError, TypeError, AttributeError):
+                unreadable.append({"whom": name, "body": body, "kept": name_aside(name)})
+        if unreadable:
+            self._set_aside(unreadable)
+        return tuple(found)
+
+    def _set_aside(self, rows: list[dict[str, Any]]) -> None:
+        def work(connection: Connection) -> None:
+            connection.execute(_ASIDE, rows)
+            connection.execute(_DROP_ASIDE, {"mark": ASIDE, "most": ASIDE_COUNT})
+
+        with suppress(Unavailable):  # whatever keeps it from being renamed, the others were read
+            self._database.write(work)
+
+    def list_aside(self) -> tuple[str, ...]:
+        """The names under which rows that could not be read are kept."""
+        names = self._database.read(lambda c: [row.name for row in c.execute(_MEMBERS)])
+        return tuple(name for name in names if ASIDE in name)
+
+    def beginning(self) -> Beginning | None:
+        """When the database was made; None where that is not known."""
+        return read_beginning(self._database.path)
 
 
 class SqlEvidence(_Telemetry):
@@ -127,10 +180,9 @@ class SqlEvidence(_Telemetry):
                 self._pruned = True
 
     def tallies(self, endpoint: str) -> tuple[Tally, ...]:
-        """Everything counted for an endpoint."""
+        """Everything counted for an endpoint; without what a newer kedge counted, or what is damaged."""
 
-        def work(connection: Connection) -> tuple[Tally, ...]:
-            bodies = connection.execute(_TALLIES, {"of": endpoint}).scalars()
-            return tuple(_counted.decode(body) for body in bodies)
+        def work(connection: Connection) -> list[bytes]:
+            return list(connection.execute(_TALLIES, {"of": endpoint}).scalars())
 
-        return self._database.read(work)
+        return read_all(_counted.decode, self._database.read(work))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -17,6 +17,7 @@ from kedge.ports import Entry, Note
 
 Row = Mapping[Any, Any]
 """A stored row, by column name."""
+T = TypeVar("T")
 
 _EVENT = msgspec.json.Decoder(AnyEvent | Note)
 _FIELDS = msgspec.json.Decoder(tuple[Field, ...])
@@ -34,6 +35,17 @@ def damaged(what: str) -> Unavailable:
         code="ledger_damaged",
         hint="kedge doctor says what is wrong with it; restore it from a backup",
     )
+
+
+def read_all(decode: Callable[[bytes], T], bodies: Iterable[bytes]) -> tuple[T, ...]:
+    """Read telemetry back; a body that is damaged, or of a newer kedge, is passed over."""
+    found = []
+    for body in bodies:
+        try:
+            found.append(decode(body))
+        except (msgspec.MsgspecError, ValueError, TypeError):  # also damaged text
+            continue
+    return tuple(found)
 
 
 def release_of(body: bytes) -> Release:

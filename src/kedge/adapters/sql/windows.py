@@ -9,8 +9,12 @@ from sqlalchemy import Connection, bindparam, select, text
 from sqlalchemy.dialects.sqlite import insert
 
 from kedge.adapters.sql import tables
+from kedge.adapters.sql.beginning import read_beginning
 from kedge.adapters.sql.database import Database
+from kedge.adapters.sql.rows import read_all
 from kedge.core.windows import Window
+from kedge.files import ASIDE, ASIDE_COUNT, name_aside
+from kedge.ports import Beginning
 
 _window, _judged = tables.window, tables.judged
 _decode = msgspec.msgpack.Decoder(Window).decode
@@ -37,6 +41,15 @@ _KEEP = _insert_judged.on_conflict_do_update(
 _KEPT = select(_judged.c.body).where(
     _judged.c.endpoint == bindparam("of"), _judged.c.comparison == bindparam("which")
 )
+_ASIDE = text("UPDATE judged SET comparison = :kept WHERE endpoint = :of AND comparison = :which")
+_LIST_ASIDE = text(
+    "SELECT comparison FROM judged WHERE endpoint = :of"
+    " AND substr(comparison, 1, length(:like)) = :like ORDER BY rowid"
+)
+_DROP_ASIDE = text(
+    "DELETE FROM judged WHERE rowid IN (SELECT rowid FROM judged WHERE endpoint = :of"
+    " AND instr(comparison, :mark) ORDER BY rowid DESC LIMIT -1 OFFSET :most)"
+)
 _HIGHEST = text("SELECT seq FROM sqlite_sequence WHERE name = 'window'")
 
 
@@ -46,6 +59,7 @@ class SqlWindows:
     def __init__(self, database: Database) -> None:
         """Read from and write to this database."""
         self._database = database
+        self._skipped: dict[str, int] = {}
 
     def write(self, windows: Sequence[Window]) -> None:
         """Write the windows in one transaction; one that is there already stays as it is."""
@@ -60,14 +74,26 @@ class SqlWindows:
     def read(self, endpoint: str, after: int, limit: int) -> tuple[int, tuple[Window, ...]]:
         """The windows that were written after a position, oldest first, and the last position."""
 
-        def work(connection: Connection) -> tuple[int, tuple[Window, ...]]:
+        def work(connection: Connection) -> tuple[int, tuple[bytes, ...]]:
             found = connection.execute(_READ, {"of": endpoint, "after": after, "most": limit}).all()
             if not found and (connection.execute(_HIGHEST).scalar() or 0) < after:
                 return 0, ()  # the database was made again: from the beginning
             last = found[-1].seq if found else after
-            return last, tuple(_decode(row.body) for row in found)
+            return last, tuple(row.body for row in found)
 
-        return self._database.read(work)
+        last, bodies = self._database.read(work)
+        windows = read_all(_decode, bodies)
+        if len(windows) < len(bodies):
+            self._skipped[endpoint] = self.skipped(endpoint) + len(bodies) - len(windows)
+        return last, windows
+
+    def skipped(self, endpoint: str) -> int:
+        """Windows that this reader passed over, because they cannot be read."""
+        return self._skipped.get(endpoint, 0)
+
+    def beginning(self) -> Beginning | None:
+        """When the database was made; None where that is not known."""
+        return read_beginning(self._database.path)
 
     def newest(self, endpoint: str) -> float | None:
         """The second, Unix time, of the window that was written last; None when there is none."""
@@ -85,6 +111,24 @@ class SqlWindows:
             return connection.execute(_KEPT, {"of": endpoint, "which": comparison}).scalar()
 
         return self._database.read(work)
+
+    def set_aside(self, endpoint: str, comparison: str, body: bytes) -> str:
+        """Rename what was kept and cannot be read, and keep `body` in its place; its new name."""
+        kept = name_aside(comparison)
+        row = {"endpoint": endpoint, "comparison": comparison, "body": body}
+
+        def work(connection: Connection) -> None:
+            connection.execute(_ASIDE, {"of": endpoint, "which": comparison, "kept": kept})
+            connection.execute(_KEEP, row)
+            connection.execute(_DROP_ASIDE, {"of": endpoint, "mark": ASIDE, "most": ASIDE_COUNT})
+
+        self._write(work)
+        return kept
+
+    def list_aside(self, endpoint: str, comparison: str) -> tuple[str, ...]:
+        """The names under which unreadable knowledge of a comparison is kept, the oldest first."""
+        asked = {"of": endpoint, "like": f"{comparison}{ASIDE}"}
+        return self._database.read(lambda c: tuple(c.execute(_LIST_ASIDE, asked).scalars()))
 
     def _write(self, work: object) -> None:
         def once(connection: Connection) -> None:
