@@ -80,12 +80,19 @@ Lookups = Callable[[Spec], Sequence[Lookup]]
 class Transform:
     """An implementation of a schema: raw columns in, features out. Checked each time."""
 
-    def __init__(self, root: Path, lookups: Lookups | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        lookups: Lookups | None = None,
+        function: Callable[..., Columns] | None = None,
+    ) -> None:
         """Load it from a verified directory.
 
         Args:
             root: the directory.
             lookups: opens what it reads by key. None: it can only be asked by `applied`.
+            function: its function in another process. None: it is loaded into this one, which must be a
+                model's, a probe's or a features process: its code may do anything there.
 
         Raises:
             CorruptArtifact: it has no spec.
@@ -93,14 +100,7 @@ class Transform:
         """
         self.spec = spec_of(root)
         self.signature: Signature = self.spec.signature
-        module, _, name = self.spec.entry.partition(":")
-        try:
-            self._function: Callable[..., Columns] = getattr(Namespace(root).module(module), name)
-        except Exception as error:  # somebody's code; it becomes one refusal
-            raise UnfitModel(
-                f"{self.spec.schema.name}: {self.spec.entry} cannot be loaded: "
-                f"{type(error).__name__}: {error}", code="transform_broken",
-            ) from error  # fmt: skip
+        self._function = function if function is not None else _loaded(root, self.spec)
         self.checks = Checks(self.spec.schema.fields)
         self._told: dict[str, int] = {}
         self.marks: NDArray[np.bool_] | None = None
@@ -161,6 +161,23 @@ class Transform:
             raise ModelFailure(f"{self.spec.schema.name}: {fault}", code="transform_nonsense")
         self.marks = self.checks.marks
         return found
+
+
+def _loaded(root: Path, spec: Spec) -> Callable[..., Columns]:
+    """The bundle's function, loaded into this process.
+
+    Raises:
+        UnfitModel: `transform_broken`.
+    """
+    module, _, name = spec.entry.partition(":")
+    try:
+        found: Callable[..., Columns] = getattr(Namespace(root).module(module), name)
+    except BaseException as error:  # its code may even exit; it becomes one refusal
+        raise UnfitModel(
+            f"{spec.schema.name}: {spec.entry} cannot be loaded: {type(error).__name__}: {error}",
+            code="transform_broken",
+        ) from error
+    return found
 
 
 class Bare:

@@ -240,17 +240,14 @@ def restart(context: Context, within: str) -> None:
 def gateway_worker(
     _context: Context, slot: str, fd: int, run_dir: Path, server_json: str, state_dir: Path
 ) -> None:
-    """Be one gateway worker, started by the supervisor; standard input says where the online store is."""
+    """Be one gateway worker, started by the supervisor."""
     from kedge.core.codec import decode
-    from kedge.core.generations import Online
     from kedge.running import run_worker
     from kedge.runtime.logs import log_to_stderr
     from kedge.settings import Server
 
     log_to_stderr()
-    online = decode(sys.stdin.buffer.read().decode(), Online)
-    server = decode(server_json, Server)
-    run_worker(server, online, slot=slot, fd=fd, run_dir=run_dir, state_dir=state_dir)
+    run_worker(decode(server_json, Server), slot=slot, fd=fd, run_dir=run_dir, state_dir=state_dir)
 
 
 def _import_control() -> tuple[Any, Any, Any, Any]:

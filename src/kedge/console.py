@@ -19,6 +19,7 @@ from kedge.terminal import show, show_json
 if TYPE_CHECKING:
     from kedge.core.commands import AnyCommand
     from kedge.core.errors import KedgeError
+    from kedge.core.features import FeatureLimits
     from kedge.core.generations import Online
     from kedge.engine.control import Gate
     from kedge.settings import Settings
@@ -64,13 +65,26 @@ class Context:
         """
         return self.settings.online.opened(self.config.parent, self.state_dir)
 
+    @property
+    def feature_limits(self) -> FeatureLimits:
+        """Of the process in which features files run; a damaged kedge.toml sets none."""
+        from kedge.core.errors import BadConfig
+        from kedge.core.features import FeatureLimits
+
+        try:
+            return self.settings.features.limits
+        except BadConfig:
+            return FeatureLimits()
+
     def place(self, *, patience_s: float = 5.0) -> Workplace:
         """The state directory, opened."""
         from kedge.core.values import ActorKind
         from kedge.wiring import Workplace
 
         kind = ActorKind(self.acting_as)
-        return Workplace(self.state_dir, patience_s=patience_s, actor=kind)
+        return Workplace(
+            self.state_dir, patience_s=patience_s, actor=kind, limits=self.feature_limits
+        )
 
     def say(self, text: str) -> None:
         """Talk: to stderr, so that stdout stays data."""

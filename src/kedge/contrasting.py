@@ -18,7 +18,7 @@ import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from kedge.adapters.process import ProcessModel
+from kedge.adapters.process import FeaturesProcess, ProcessModel
 from kedge.asking import (
     INCOMPLETE,
     answered,
@@ -409,9 +409,18 @@ class Contrasting:
             KedgeError: it cannot be loaded, or fails too often.
         """
         assert release.code is not None
-        transform = Transform(
-            self._place.artifacts.verify(release.code), lambda spec: self._lookups(spec, release)
-        )
+        root = self._place.artifacts.verify(release.code)
+        limits, hidden = self._place.limits, self._place.state_dir
+        with FeaturesProcess(root, limits, hidden=hidden) as work:
+            transform = Transform(
+                root, lambda spec: self._lookups(spec, release), work.transformation()
+            )
+            return self._features_by(transform, release, rows)
+
+    def _features_by(
+        self, transform: Transform, release: Release, rows: NDArray[Any]
+    ) -> tuple[dict[str, NDArray[Any]], Floats]:
+        """As `_features`, with the transformation at work."""
         spoilt = np.zeros(len(rows))
         parts: list[Mapping[str, NDArray[Any]]] = []
         for start in range(0, len(rows), BATCH):
@@ -440,14 +449,14 @@ class Contrasting:
         last: KedgeError = ModelFailure("no request has all its rows in the log", code=INCOMPLETE)
         if together:
             try:
-                return _made(transform, logged_columns(release, logged))
+                return transform.predict(logged_columns(release, logged))
             except (ModelFailure, BadRequest) as fault:
                 last = fault
         single: list[Mapping[str, NDArray[Any]] | None] = []
         for n, row in enumerate(logged):
             try:
                 single.append(
-                    _made(transform, logged_columns(release, [row])) if together
+                    transform.predict(logged_columns(release, [row])) if together
                     else self._as_sent(transform, release, int(rows[start + n]))
                 )  # fmt: skip
             except (ModelFailure, BadRequest) as fault:
@@ -483,7 +492,11 @@ class Contrasting:
         last = self._computed
         if last is None or last[0] is not transform or last[1] is not part:
             rows = [self._today.rows[m] for m in part]
-            last = self._computed = transform, part, _made(transform, logged_columns(release, rows))
+            last = self._computed = (
+                transform,
+                part,
+                transform.predict(logged_columns(release, rows)),
+            )
         made, at = last[2], part.index(n)
         return {name: column[at : at + 1] for name, column in made.items()}
 
@@ -497,15 +510,6 @@ def changed(new: Release, old: Release) -> set[str]:
     if (new.code, new.generation) != (old.code, old.generation):
         found.add("features")
     return found
-
-
-def _made(transform: Transform, columns: Columns) -> Mapping[str, NDArray[Any]]:
-    try:
-        return transform.predict(columns)
-    except ModelFailure:
-        raise
-    except Exception as error:  # somebody's code; it becomes one refusal
-        raise ModelFailure(f"{type(error).__name__}: {error}", code="transform_raised") from error
 
 
 def _null(column: NDArray[Any]) -> NDArray[Any]:

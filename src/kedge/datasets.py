@@ -33,11 +33,12 @@ from kedge.adapters.offline import (
     reader_of,
     selected,
 )
+from kedge.adapters.process import FeaturesProcess
 from kedge.authoring import spec_of
 from kedge.bundles import Bare, Transform
 from kedge.core import codec
 from kedge.core.durations import seconds
-from kedge.core.errors import KedgeError, ModelFailure, Refused
+from kedge.core.errors import ModelFailure, Refused
 from kedge.core.features import Schema, Spec, TransformVersion
 from kedge.core.generations import Run, run_of, runs_of, width_of
 from kedge.core.values import Field, Release, TrainingSet
@@ -102,24 +103,37 @@ def make(
     Raises:
         Refused: `bad_source`: of the spine; `no_features`, `unknown_schema`,
             `unknown_transformation`, `no_generation`; `transform_raised`; `export_failed`: `out`
-            cannot be written; `needs_analytics`.
+            cannot be written; `needs_analytics`; or what the process of the transformation ended of.
         ModelFailure: `transform_nonsense`: the features break what their schema promises.
     """
     live, code = _code(place, endpoint, schema, transformation)
     bundle = place.artifacts.verify(code.digest)
-    transform = Transform(bundle)
+    spec = spec_of(bundle)
     log = OfflineLog(place.state_dir / OFFLINE_DIR)
-    reads = _reads(place, log, transform.spec, generation, live)
+    reads = _reads(place, log, spec, generation, live)
     if out.absolute() == spine.absolute():
         raise Refused(f"{out} is the spine itself", code="bad_source", hint="name another --out")
-    features = transform.spec.schema
-    # Another one than makes the features: what it counts is not of the training set.
-    apart = Bare(Transform(bundle))
-    together = merges(apart, place.artifacts.proof(code.digest), place.clock.monotonic)
-    with database() as db, _reading(spine):
-        names, rows = _load(db, spine, time, transform.spec)
-        made = _features(db, transform, features, names, Spine(spine, time, rows), log, reads,
-                         together=together)  # fmt: skip
+    features = spec.schema
+    with (
+        FeaturesProcess(bundle, place.limits, hidden=place.state_dir) as work,
+        database() as db,
+        _reading(spine),
+    ):
+        function = work.transformation()
+        # Another one than makes the features: what it counts is not of the training set.
+        apart = Bare(Transform(bundle, function=function))
+        together = merges(apart, place.artifacts.proof(code.digest), place.clock.monotonic)
+        names, rows = _load(db, spine, time, spec)
+        made = _features(
+            db,
+            Transform(bundle, function=function),
+            features,
+            names,
+            Spine(spine, time, rows),
+            log,
+            reads,
+            together=together,
+        )
         kept = _kept(list(features.fields), list(names))
         told = TrainingSet(
             schema=code.schema, transformation=code.number, code=code.digest,
@@ -391,12 +405,11 @@ def _answer(transform: Transform, raw: Columns, looked: Sequence[Columns], first
     try:
         return transform.applied(raw, looked)
     except ModelFailure as error:
+        if error.code == "transform_raised":
+            raise Refused(f"{where}: it raised {error}", code=error.code) from error
         raise ModelFailure(f"{where}: {error}", code=error.code, hint=error.hint) from error
-    except KedgeError:
-        raise
-    except Exception as error:  # somebody's code; it becomes one refusal
-        raise Refused(f"{where}: it raised {type(error).__name__}: {error}",
-                      code="transform_raised") from error  # fmt: skip
+    except Refused as error:
+        raise Refused(f"{where}: {error}", code=error.code, hint=error.hint) from error
 
 
 def _insert(db: Any, schema: Schema, found: Columns) -> None:

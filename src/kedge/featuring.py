@@ -13,10 +13,10 @@ from typing import Any
 
 import msgspec
 
-from kedge.authoring import MARK, SPEC, Declared
-from kedge.bundles import Namespace
+from kedge.adapters.process import FeaturesProcess
+from kedge.authoring import SPEC, Declared
 from kedge.core import codec
-from kedge.core.errors import KedgeError, Refused
+from kedge.core.errors import ModelFailure, Refused
 from kedge.core.features import EQUAL, Schema, Spec, TransformVersion
 from kedge.core.golden import blank_rows
 from kedge.core.values import Field, Release, Signature, State
@@ -52,7 +52,7 @@ def apply_file(
         Refused: `bad_features`: it cannot be run, or declares nothing; `schema_changed`;
             `missing_requirement`; `golden_mismatch`: an answer is not what the schema promises.
     """
-    found = _declared(path, _sources(path))
+    found = _declared(place, path, _sources(path))
     if not found:
         raise Refused(f"{path} declares no transformation", code="bad_features",
                       hint="decorate a function with @kedge.transform(schema)")  # fmt: skip
@@ -191,25 +191,17 @@ def _requirements(sources: dict[str, bytes]) -> dict[str, str]:
     return found
 
 
-def _declared(path: Path, sources: dict[str, bytes]) -> dict[str, Declared]:
+def _declared(place: Workplace, path: Path, sources: dict[str, bytes]) -> dict[str, Declared]:
     """The decorated functions of a file and of what it imports, by MODULE:NAME.
 
     Raises:
-        Refused: `bad_features`: running it raises, or two implement one schema.
+        Refused: `bad_features`: running it raises, or two implement one schema; or what its process ended of.
     """
-    with _unpacked(sources) as names:
+    with _at_work(place, sources) as work:
         try:
-            module = names.module(path.stem)
-        except KedgeError:
-            raise
-        except Exception as error:  # somebody's code; it becomes one refusal
-            raise Refused(f"{path}: running it raised {type(error).__name__}: {error}",
-                          code="bad_features") from error  # fmt: skip
-    found = {
-        f"{value.__module__}:{value.__name__}": getattr(value, MARK)
-        for value in vars(module).values()
-        if callable(value) and isinstance(getattr(value, MARK, None), Declared)
-    }
+            found = work.declared(path.stem)
+        except ModelFailure as error:
+            raise Refused(f"{path}: running it raised {error}", code="bad_features") from error
     schemas = [declared.schema.name for declared in found.values()]
     for schema in schemas:
         if schemas.count(schema) > 1:
@@ -220,12 +212,13 @@ def _declared(path: Path, sources: dict[str, bytes]) -> dict[str, Declared]:
 
 
 @contextmanager
-def _unpacked(sources: dict[str, bytes]) -> Iterator[Namespace]:
-    """The sources as modules of their own, while it lasts."""
+def _at_work(place: Workplace, sources: dict[str, bytes]) -> Iterator[FeaturesProcess]:
+    """A process that runs these sources, while it lasts."""
     with tempfile.TemporaryDirectory(prefix="kedge-") as folder:
         for file, source in sources.items():
             (Path(folder) / file).write_bytes(source)
-        yield Namespace(Path(folder))
+        with FeaturesProcess(Path(folder), place.limits, hidden=place.state_dir) as work:
+            yield work
 
 
 def _raw(
@@ -245,16 +238,17 @@ def _raw(
         )
     else:
         fields = _contract(place, declared.schema.name, name)
-        read = _Reading(columns_of(blank_rows(fields), Signature(fields, ())))
-        with _unpacked(sources) as names:
+        blank = columns_of(blank_rows(fields), Signature(fields, ()))
+        with _at_work(place, sources) as work:
             try:
-                getattr(names.module(module), name)(read, *map(_blank, declared.reads))
-            except Exception as error:  # somebody's code, on rows that were made up
+                read = work.read(f"{module}:{name}", blank, [*map(_blank, declared.reads)])
+            except ModelFailure as error:
                 raise Refused(
-                    f"{name} raised {type(error).__name__}: {error} on rows of the contract",
-                    code="raw_unknown", hint="declare raw={...} in the decorator",
-                ) from error  # fmt: skip
-        taken = tuple(field for field in fields if field.name in read.names | keys)
+                    f"{name} raised {error} on rows of the contract",
+                    code="raw_unknown",
+                    hint="declare raw={...} in the decorator",
+                ) from error
+        taken = tuple(field for field in fields if field.name in read | keys)
     missing = keys - {field.name for field in taken}
     if missing:
         raise Refused(
@@ -289,22 +283,6 @@ def _contract(place: Workplace, schema: str, name: str) -> tuple[Field, ...]:
             "and its fields",
         )  # fmt: skip
     return fields
-
-
-class _Reading(dict[str, Any]):
-    """Columns that remember which of them were read."""
-
-    def __init__(self, columns: Any) -> None:
-        super().__init__(columns)
-        self.names: set[str] = set()
-
-    def __getitem__(self, name: str) -> Any:
-        self.names.add(name)
-        return super().__getitem__(name)
-
-    def get(self, name: str, default: Any = None) -> Any:
-        self.names.add(name)
-        return super().get(name, default)
 
 
 # ---------------------------------------------------------------- who is on what

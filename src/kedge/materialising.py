@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from kedge.adapters.offline import OFFLINE_DIR, OfflineLog, source_rows, source_span
+from kedge.adapters.process import FeaturesProcess
 from kedge.authoring import spec_of
-from kedge.bundles import Namespace
 from kedge.core.durations import seconds
-from kedge.core.errors import KedgeError, Refused
+from kedge.core.errors import KedgeError, ModelFailure, Refused
 from kedge.core.features import Spec, TransformVersion, View
 from kedge.core.generations import (
     META,
@@ -53,6 +53,7 @@ class Materialised(NamedTuple):
     spec: Spec
     view: View
     function: Callable[[Columns, float], Mapping[str, Any]]
+    """Called in a process of its own."""
 
 
 class Feeder:
@@ -96,7 +97,8 @@ class Feeder:
                     mine = [self._place.generations.begin(version.schema, version.number)]
                 for run in mine:
                     try:
-                        told.append(self._feed(run, load(self._place, version), until))
+                        with loaded(self._place, version) as made:
+                            told.append(self._feed(run, made, until))
                     except Refused as fault:  # the other runs are fed all the same
                         faults.append(fault)
             if faults:
@@ -120,7 +122,8 @@ class Feeder:
             begun = [r for r, standing in runs.items()
                      if standing == "building" and code_of(r) == code_of(version)]  # fmt: skip
             run = begun[-1] if begun else self._place.generations.begin(*code_of(version))
-            return self._feed(run, load(self._place, version), until, since)
+            with loaded(self._place, version) as made:
+                return self._feed(run, made, until, since)
 
     def _until(self, at: float | None) -> float:
         now = self._place.clock.unix()
@@ -224,20 +227,25 @@ def computed(made: Materialised, source: Path, end: float) -> Columns:
     """What the function makes of the rows that are known at a slice's end; {} when there is none.
 
     Raises:
-        Refused: `bad_view`: it raised, or gave what its schema does not promise; `bad_source`.
+        Refused: `bad_view`: it raised, or gave what its schema does not promise; `bad_source`; or what its process
+            ended of.
     """
     back_s = seconds(made.view.lookback) if made.view.lookback else float("inf")
     rows = source_rows(source, made.view.time, end - back_s, end)
     if not len(next(iter(rows.values()), ())):
         return {}
-    for column in rows.values():
-        column.flags.writeable = False
     name = made.version.label
     try:
         found = made.function(rows, end)
-    except Exception as error:  # somebody's code; it becomes one refusal
-        raise Refused(f"{name} raised {type(error).__name__}: {error} on the slice that ends {iso(end)}",
-                      code="bad_view") from error  # fmt: skip
+    except ModelFailure as error:
+        said = f"raised {error}" if error.code == "transform_raised" else f"failed: {error}"
+        raise Refused(
+            f"{name} {said} on the slice that ends {iso(end)}", code="bad_view"
+        ) from error
+    except Refused as error:
+        raise Refused(
+            f"{name}, on the slice that ends {iso(end)}: {error}", code=error.code, hint=error.hint
+        ) from error
     fault = misfit(found, made.spec)
     if fault is not None:
         raise Refused(f"{name}, on the slice that ends {iso(end)}: {fault}", code="bad_view",
@@ -312,22 +320,22 @@ def versions_of(place: Workplace, name: str) -> list[TransformVersion]:
     return found
 
 
-def load(place: Workplace, version: TransformVersion) -> Materialised:
-    """A version's code, out of its verified bundle.
+@contextmanager
+def loaded(place: Workplace, version: TransformVersion) -> Iterator[Materialised]:
+    """A version's code, out of its verified bundle, in a process of its own while it lasts.
 
     Raises:
-        Refused: `bad_view`: it cannot be run.
+        Refused: `bad_view`: it cannot be run; or what its process ended of.
     """
     root = place.artifacts.verify(version.digest)
     spec = spec_of(root)
-    module, _, name = spec.entry.partition(":")
-    try:
-        function = getattr(Namespace(root).module(module), name)
-    except Exception as error:  # somebody's code; it becomes one refusal
-        raise Refused(f"{version.label} cannot be loaded: {type(error).__name__}: {error}",
-                      code="bad_view") from error  # fmt: skip
     assert spec.view
-    return Materialised(version, spec, spec.view, function)
+    with FeaturesProcess(root, place.limits, hidden=place.state_dir) as work:
+        try:
+            function = work.view(spec.entry)
+        except ModelFailure as error:
+            raise Refused(f"{version.label} cannot be loaded: {error}", code="bad_view") from error
+        yield Materialised(version, spec, spec.view, function)
 
 
 def try_view(place: Workplace, root: Path, version: TransformVersion) -> None:
@@ -336,8 +344,11 @@ def try_view(place: Workplace, root: Path, version: TransformVersion) -> None:
     Raises:
         Refused: `bad_view`; `bad_source`; `not_deterministic`.
     """
-    made = load(place, version)
-    source = root / made.view.source
+    with loaded(place, version) as made:
+        _try(made, root / made.view.source)
+
+
+def _try(made: Materialised, source: Path) -> None:
     _, last = span_of(source, made.view.time)
     every_s = seconds(made.view.every)
     end = last_end(last, every_s) + (every_s if last % every_s else 0.0)

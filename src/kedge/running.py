@@ -82,9 +82,7 @@ LAST_WORDS = 300
 # ---------------------------------------------------------------- a worker
 
 
-def run_worker(
-    server: Server, online: Online, *, slot: str, fd: int, run_dir: Path, state_dir: Path
-) -> None:
+def run_worker(server: Server, *, slot: str, fd: int, run_dir: Path, state_dir: Path) -> None:
     """Be one gateway worker. Returns when it was told to stop."""
     raise_open_files()
     listener = socket.socket(fileno=fd)
@@ -111,7 +109,6 @@ def run_worker(
         run_dir=run_dir,
         clock=place.clock,
         changed=signal_.wake,
-        online=online,
         apart=place.disk.apart,
         set_apart=partial(set_apart, place),
     )
@@ -253,7 +250,7 @@ def run_supervisor(
             ),
             ledger=place.ledger, stamp=place.ledger.stamp, roster=place.roster, disk=place.disk,
             signal_=signal_, clock=place.clock, run_dir=run_dir, log_dir=state_dir / "logs",
-            workers=worker_commands(server, online, run_dir, state_dir, listener.fileno()),
+            workers=worker_commands(server, run_dir, state_dir, listener.fileno()),
             listener_fd=listener.fileno(), host_launch=host_launch(state_dir, online),
             others=control_command(config, os.getpid()) if with_control else {},
             drain_s=server.drain_s, close_door=listener.close, relief=relief, reap=reap,
@@ -462,10 +459,8 @@ def is_worker(pid: int) -> bool:
         return False
 
 
-def worker_commands(
-    server: Server, online: Online, run_dir: Path, state_dir: Path, fd: int
-) -> dict[str, Launch]:
-    """How each gateway worker is started; it reads what is said of the online store on its standard input."""
+def worker_commands(server: Server, run_dir: Path, state_dir: Path, fd: int) -> dict[str, Launch]:
+    """How each gateway worker is started."""
     return {
         f"w{number}": Launch(
             tuple(
@@ -482,8 +477,7 @@ def worker_commands(
                     "--state-dir",
                     str(state_dir),
                 )
-            ),
-            encode(online),
+            )
         )
         for number in range(server.workers)
     }

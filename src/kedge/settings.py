@@ -22,6 +22,7 @@ import msgspec
 from kedge.contacts import is_group, judge_alerts, judge_people
 from kedge.core.durations import seconds
 from kedge.core.errors import BadConfig
+from kedge.core.features import FeatureLimits
 from kedge.core.generations import URL_VARIABLE, Online, Rule, Rules
 from kedge.core.names import RULE, is_name
 from kedge.core.values import NOBODY, Field, Output, Policy, Value
@@ -100,6 +101,19 @@ class OnlineStore(Value, frozen=True):
         return Online(self.store, where, Rules(self.missing, self.expired, self.outage))
 
 
+class Features(Value, frozen=True):
+    """Bounds of the process in which features files run; this machine's own."""
+
+    timeout: str = "60s"
+    """For loading the file, and for each call: a slice of a view, or 50,000 rows of a training set."""
+    memory_mb: int = 4096
+
+    @property
+    def limits(self) -> FeatureLimits:
+        """As the process is told."""
+        return FeatureLimits(seconds(self.timeout), self.memory_mb)
+
+
 class Alerts(Value, frozen=True):
     """How this house sends mail, and how long it waits for a channel."""
 
@@ -115,6 +129,7 @@ class Settings(Value, frozen=True):
 
     server: Server = Server()
     online: OnlineStore = OnlineStore()
+    features: Features = Features()
     alerts: Alerts = Alerts()
     endpoints: dict[str, Policy] = {}
 
@@ -152,13 +167,16 @@ def read(text: str, *, where: str = CONFIG_NAME) -> Settings:
 def parse(raw: dict[str, Any], *, where: str = CONFIG_NAME) -> Settings:
     """Check a configuration that was read already."""
     faults: list[str] = []
-    _unknown(raw, ("server", "online", "alerts", "endpoints"), "", faults)
+    _unknown(raw, ("server", "online", "features", "alerts", "endpoints"), "", faults)
     server = _struct(raw.get("server", {}), Server, "server", faults)
     if server is not None:
         _judge_server(server, faults)
     online = _struct(raw.get("online", {}), OnlineStore, "online", faults)
     if online is not None:
         _judge_online(online, faults)
+    features = _struct(raw.get("features", {}), Features, "features", faults)
+    if features is not None:
+        _judge_features(features, faults)
     alerts = _struct(raw.get("alerts", {}), Alerts, "alerts", faults)
     if alerts is not None:
         judge_alerts(alerts, faults)
@@ -186,7 +204,19 @@ def parse(raw: dict[str, Any], *, where: str = CONFIG_NAME) -> Settings:
             [f"{where}: {fault}" for fault in faults],
             hint="nothing was changed; docs/reference/config.md explains every key",
         )
-    return Settings(server=server, online=online, alerts=alerts, endpoints=endpoints)
+    return Settings(
+        server=server, online=online, features=features, alerts=alerts, endpoints=endpoints
+    )
+
+
+def _judge_features(features: Features, faults: list[str]) -> None:
+    try:
+        if not 1 <= seconds(features.timeout) <= 86_400:
+            faults.append(f"features.timeout: must be 1s to 1d; got {features.timeout}")
+    except ValueError as error:
+        faults.append(f"features.timeout: {error}")
+    if features.memory_mb < 256:
+        faults.append(f"features.memory_mb: must be 256 or more; got {features.memory_mb}")
 
 
 """It becomes part of a path, a URL, a command line, and of a Unix socket's 107 bytes."""

@@ -263,8 +263,8 @@ def placement_of(
 ) -> Placement:
     """Where a release runs in production.
 
-    Inline: what is proven plain, has no transformation, and stalls no worker while it loads; and what an operator
-    lets run there.
+    Inline: what has no transformation, stalls no worker while it loads, and is proven plain or let run there by an
+    operator.
 
     Raises:
         Refused: `not_plain`: `runtime = "inline"`, and neither holds.
@@ -285,13 +285,13 @@ def placement_of(
 
 def inline_fault(proof: Proof, *, transformed: bool) -> str:
     """Why a version may not run inline, in words; empty when it may."""
+    if transformed:
+        return "a transformation runs before it"
     if proof.inline:
         return ""
     if proof.plain is None or proof.plain.rule != RULE:
         return "it was not walked yet: register it again"
-    if not proof.plain.proven:
-        return proof.plain.why
-    return "a transformation runs before it" if transformed else ""
+    return "" if proof.plain.proven else proof.plain.why
 
 
 # ---------------------------------------------------------------- asking a gateway

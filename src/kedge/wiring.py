@@ -30,10 +30,13 @@ from kedge.adapters.sql.rolls import SqlRolls
 from kedge.adapters.sql.roster import SqlEvidence, SqlRoster
 from kedge.adapters.sql.signal import DirectorySignal
 from kedge.adapters.sql.windows import SqlWindows
+from kedge.core.features import FeatureLimits
 from kedge.core.values import ActorKind, State
 from kedge.engine.control import PREPARE_S, Control, Gate, Probe, Say
 from kedge.engine.pins import HostDisk
 from kedge.files import list_aside
+
+DEFAULT_LIMITS = FeatureLimits()
 
 
 def host_name() -> str:
@@ -50,10 +53,23 @@ class Workplace:
     """A state directory and its adapters, opened as they are needed."""
 
     def __init__(
-        self, state_dir: Path, *, patience_s: float = 5.0, actor: ActorKind = ActorKind.PERSON
+        self,
+        state_dir: Path,
+        *,
+        patience_s: float = 5.0,
+        actor: ActorKind = ActorKind.PERSON,
+        limits: FeatureLimits = DEFAULT_LIMITS,
     ) -> None:
-        """Open what opens at once; `actor` is the component that writes entries from here."""
+        """Open what opens at once.
+
+        Args:
+            state_dir: the state directory.
+            patience_s: how long a write waits for another one.
+            actor: the component that writes entries from here.
+            limits: of the process in which features files run.
+        """
         self.state_dir = state_dir
+        self.limits = limits
         self._actor = actor
         self.clock = SystemClock()
         self.database = open_ledger(state_dir, patience_s=patience_s)

@@ -131,6 +131,13 @@ class Spec(Value, frozen=True, kw_only=True):
         return Signature(inputs=(*self.raw, *looked), outputs=self.schema.columns())
 
 
+class FeatureLimits(Value, frozen=True):
+    """How long one call of a features file may take, and how much memory its process may have."""
+
+    timeout_s: float = 60.0
+    memory_mb: int = 4096
+
+
 class TransformVersion(Value, frozen=True):
     """An immutable implementation of a schema."""
 

@@ -18,14 +18,11 @@ from queue import SimpleQueue
 
 import msgspec
 
-from kedge.bundles import Bare, Composed, Transform
 from kedge.core.errors import KedgeError
-from kedge.core.generations import Online
 from kedge.core.holding import PRODUCTION_COPIES, Need
 from kedge.core.values import Placement, Release, State
 from kedge.core.windows import CALLERS, INSTANT_S
 from kedge.engine.absence import Absence
-from kedge.lookups import lookups_of
 from kedge.ports import Artifacts, Clock, Hold, Loader, Model, RemoteModel
 from kedge.tensors import check_proof
 from kedge.walk import RULE, plainness
@@ -37,9 +34,6 @@ RETRY_S = (5.0, 10.0, 30.0, 60.0)
 
 LARGEST_S = 60.0
 """How long a large request is remembered: twice the longest that production may take for one."""
-
-NOWHERE = Online()
-"""Of releases that read nothing by key."""
 
 Key = tuple[str, int, Placement]
 Connect = Callable[[Path, Release, int], RemoteModel]
@@ -199,18 +193,11 @@ class Handle:
         """How many rows may be before a request, in a process that answers one batch at a time."""
         return self.largest[0] if now - self.largest[1] <= LARGEST_S else 0
 
-    def violated(self) -> bool:
-        """Whether a feature of its last answer inline was not as its schema promises."""
-        return isinstance(self.inline, Composed) and self.inline.transform.marks is not None
-
     def violations(self) -> dict[str, int]:
         """What its transformation gave out of range or unseen since the last call."""
-        sources = [remote.violations for remote in self.remotes]
-        if isinstance(self.inline, Composed):
-            sources.append(self.inline.transform.violations())
         total: dict[str, int] = {}
-        for source in sources:
-            for name, count in list(source.items()):
+        for remote in self.remotes:
+            for name, count in list(remote.violations.items()):
                 total[name] = total.get(name, 0) + count
         found = {name: count - self.told.get(name, 0) for name, count in total.items()}
         self.told = total
@@ -277,7 +264,7 @@ class Pool:
 
     def __init__(
         self, *, loaders: Mapping[str, Loader], artifacts: Artifacts, connect: Connect, run_dir: Path,
-        clock: Clock, changed: Callable[[], None], online: Online = NOWHERE,
+        clock: Clock, changed: Callable[[], None],
         apart: Callable[[], Collection[tuple[str, int]]] = tuple,
         set_apart: Callable[[Release, str], None] = lambda *_: None,
     ) -> None:  # fmt: skip
@@ -290,7 +277,6 @@ class Pool:
             run_dir: where those have their sockets.
             clock: the time.
             changed: called when a load ended.
-            online: what releases read by key.
             apart: releases that run in a process on this host, whatever they were made for.
             set_apart: adds one to them, with the reason.
         """
@@ -300,7 +286,6 @@ class Pool:
         self._run_dir = run_dir
         self._clock = clock
         self._changed = changed
-        self._online = online
         self._apart = apart
         self._set_apart = set_apart
         self._moved: Collection[tuple[str, int]] = ()
@@ -455,17 +440,16 @@ class Pool:
                 slot.retry_at = 0.0  # nobody needs it now; whoever does again asks again
 
     def _model(self, loader: Loader, release: Release) -> Model:
-        """The model itself: the one that is held already, whatever features it was given.
+        """The model itself: the one that is held already, or loaded.
 
-        A transformation is rolled either way without loading the model again.
+        Raises:
+            NotPlain: it may not run here.
         """
-        if release.code is not None:
-            self._may_be_inline(release)
+        trusted = self._may_be_inline(release)
         for slot in list(self._slots.values()):
             held = slot.handle.inline if slot.handle is not None else None
             if held is not None and slot.release.model_digest == release.model_digest:
-                return held.model if isinstance(held, Composed) else held
-        trusted = self._may_be_inline(release)
+                return held
         model = loader.load(self._artifacts.verify(release.model_digest), release.trusted)
         found = plainness(model)
         if not trusted and not found.proven:
@@ -479,13 +463,14 @@ class Pool:
         """Whether an operator lets a release run inline without a proof.
 
         Raises:
-            NotPlain: no operator does, and the release is already known not to be plain.
+            NotPlain: a transformation runs before it, whatever an operator said of the model; or no operator lets
+                it, and the release is already known not to be plain.
         """
+        if release.code is not None:
+            raise NotPlain("a transformation runs before it")
         proof = self._artifacts.proof(release.model_digest)
         if proof.inline:
             return True
-        if release.code is not None:
-            raise NotPlain("a transformation runs before it")
         if proof.plain is not None and proof.plain.rule == RULE and not proof.plain.proven:
             raise NotPlain(proof.plain.why)
         return False
@@ -504,14 +489,6 @@ class Pool:
             if loader is None:
                 raise KedgeError(f"no loader for flavour {slot.release.flavour} is installed")
             model = self._model(loader, slot.release)
-            if slot.release.code is not None:
-                generation = slot.release.generation
-                transform = Transform(
-                    self._artifacts.verify(slot.release.code),
-                    lambda spec: lookups_of(spec, generation, self._online, alone=True),
-                )
-                self._prove(Bare(transform), slot.release.code)
-                model = Composed(transform, model)
         except NotPlain as error:
             slot.detail = str(error)
             self._set_apart(slot.release, str(error))

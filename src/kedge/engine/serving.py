@@ -394,7 +394,7 @@ class Serving:
             finally:
                 self._note[0] = 0
             micros = (perf_counter_ns() - started) // 1000
-            return Answer(choice, outputs, micros, violated=handle.violated())
+            return Answer(choice, outputs, micros)
         return await self._remote(live, handle, choice, request)
 
     async def _remote(self, live: Live, handle: Handle, choice: Choice, request: Request) -> Answer:

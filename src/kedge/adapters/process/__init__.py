@@ -3,10 +3,11 @@
 A model there can hang, crash, leak or answer nonsense without touching a gateway worker, and
 one copy serves all workers of a host. `command` starts one (`serve`), `ProcessModel` asks it,
 and `probe` tries an unknown file out in a process that may die of it; `prove` does so with a whole
-release, from nothing.
+release, from nothing. `FeaturesProcess` runs features files.
 """
 
 from kedge.adapters.process.client import ProcessModel
+from kedge.adapters.process.features import FeaturesProcess
 from kedge.adapters.process.launch import (
     STEPS,
     Step,
@@ -20,6 +21,7 @@ from kedge.adapters.process.launch import (
 
 __all__ = [
     "STEPS",
+    "FeaturesProcess",
     "ProcessModel",
     "Step",
     "command",

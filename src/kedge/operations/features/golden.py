@@ -179,7 +179,13 @@ def tried(place: Workplace, digest: str, spec: Spec, golden: GoldenRows) -> Proo
     """
     fields = spec.bare.inputs
     made = made_rows(fields, {**seen(golden.rows), **_promised_by_key(spec)}, golden.rows)
-    probe = functools.partial(process.probe, artifacts=place.state_dir / "artifacts", digest=digest)
+    probe = functools.partial(
+        process.probe,
+        artifacts=place.state_dir / "artifacts",
+        digest=digest,
+        timeout_s=place.limits.timeout_s,
+        memory_mb=place.limits.memory_mb,
+    )
     found = probe(rows=lambda _: Offered(golden=golden.rows, made=made))
     if found.fault is not None:
         raise Refused(
@@ -223,6 +229,8 @@ def answers(
     found = process.probe(
         artifacts=place.state_dir / "artifacts",
         digest=digest,
+        timeout_s=place.limits.timeout_s,
+        memory_mb=place.limits.memory_mb,
         rows=lambda _: Offered(golden=rows, grouped=False, single=single),
     )
     if found.fault is not None:
