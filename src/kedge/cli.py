@@ -309,7 +309,7 @@ def _apply(context: Context) -> dict[str, list[str]]:
     "--trust-inline",
     metavar="REASON",
     default="",
-    help="Let it run inside the gateway's workers although it is not proven plain.",
+    help="Let it run inside the gateway's workers although it is not proven plain, where no transformation runs before it.",
 )
 @click.option("--schema", metavar="VIEW/N", help="The feature schema that it was trained on.")
 @verb

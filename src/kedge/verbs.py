@@ -278,7 +278,8 @@ def placement_of(
         raise Refused(
             f"{version.label} may not run inline: {why}",
             code="not_plain",
-            hint='runtime = "auto" runs it in a process; kedge register --trust-inline REASON lets it run inline',
+            hint='runtime = "auto" runs it in a process'
+            + ("" if transformed else "; kedge register --trust-inline REASON lets it run inline"),
         )
     return Placement.INLINE
 

@@ -40,11 +40,9 @@ BROAD_EXCEPT = {
     "adapters/process/client.py": "one asker's fault must not cost the others their answer",
     "adapters/process/host.py": ANYTHING,
     "adapters/sklearn.py": ANYTHING,
+    "adapters/process/features_child.py": "a features file may raise anything; it becomes one answer",
     "bundles.py": "a transformation may raise anything when it is loaded; it becomes one refusal",
     "cli.py": "an image that cannot start keeps the process, whatever its code raises",
-    "contrasting.py": "a transformation may raise anything at work; it becomes one refusal",
-    "datasets.py": "a transformation may raise anything at work; it becomes one refusal",
-    "featuring.py": "somebody's features file may raise anything; it becomes one refusal",
     "independence.py": ANYTHING,
     "engine/custom.py": "somebody's own comparison may raise anything; it becomes a pair that is not compared",
     "engine/models.py": ANYTHING,
@@ -52,7 +50,6 @@ BROAD_EXCEPT = {
     "engine/recording.py": "the supervisor of a thread: the fault is published and logged",
     "engine/replica.py": "the supervisor of a thread: the fault is published and logged",
     "engine/serving.py": ANYTHING,
-    "materialising.py": "somebody's view may raise anything; it becomes one refusal",
     "gateway/admin.py": "the caller gets an answer whatever happens; status shows the fault",
     "gateway/app.py": "a caller gets an answer whatever happens; the log gets the trace",
     "runtime/logs.py": "a value may raise anything when it is rendered; its event is logged without it",
@@ -343,6 +340,34 @@ def test_importing_kedge_is_light() -> None:
     foreign = {m for m in loaded if m.split(".")[0] not in sys.stdlib_module_names | {"kedge"}}
     assert not foreign & {"numpy", "sqlalchemy"}
     assert len(foreign) < 60
+
+
+RUNS_FEATURES = {
+    "adapters/process/__main__.py": "a probe or a proof, behind the fence",
+    "adapters/process/features_child.py": "the child of a command, behind the fence",
+    "adapters/process/host.py": "the process of the release's model",
+    "bundles.py": "defines it",
+}
+"""Where a features file is loaded into the own process, and which process that is."""
+
+
+def loads_features(tree: ast.AST) -> list[int]:
+    """The lines that execute code or load a transformation without a function of another process."""
+    found = []
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=ast.Name(id="exec" | "eval" | "Namespace" | "run_path")):
+                found.append(node.lineno)
+            case ast.Call(func=ast.Name(id="Transform"), args=given, keywords=named):
+                if len(given) < 3 and not any(word.arg == "function" for word in named):
+                    found.append(node.lineno)
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_features_files_run_in_processes_of_their_own(path: Path) -> None:
+    """Their code may do anything: no command, control or worker loads it."""
+    assert not loads_features(TREES[path]) or name(path) in RUNS_FEATURES
 
 
 def test_python_is_started_in_one_place() -> None:
