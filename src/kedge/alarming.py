@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from kedge.adapters.channels import Outgoing
 from kedge.core import alerts
-from kedge.core.alerts import Alert, Message, Rung, Topic
+from kedge.core.alerts import Alert, Message, Rung, Sight, Topic
 from kedge.core.durations import seconds
 from kedge.core.errors import KedgeError, Refused
 from kedge.core.runbook import Runbook
 from kedge.core.values import State
 from kedge.engine.alerting import Alerting
-from kedge.engine.patrol import Patrol
 from kedge.engine.process_faults import ProcessFaults
-from kedge.engine.readiness import Readiness
 from kedge.engine.runbooks import filed
 from kedge.ports import Note
 from kedge.settings import Alerts
@@ -35,14 +34,16 @@ def outgoing(alerts_: Alerts) -> Outgoing:
 
 
 def alerting_of(
-    place: Workplace, patrol: Patrol, readiness: Readiness, alerts_: Alerts, faults: ProcessFaults
-) -> Alerting:
+    place: Workplace, sight: Callable[[], Sight], leads: Callable[[], bool], alerts_: Alerts,
+    faults: ProcessFaults, *, stands_in: bool = False,
+) -> Alerting:  # fmt: skip
     """What raises and sends, with this place's connections for its thread alone."""
     return Alerting(
         store=place.alerts, ledger=place.ledger, stamp=place.ledger.stamp,
-        channels=outgoing(alerts_), sight=lambda: patrol.sight._replace(unready=readiness.unready), clock=place.clock,
-        leads=patrol.leads, by=f"alerting@{host_name()}.{os.getpid()}",
+        channels=outgoing(alerts_), sight=sight, clock=place.clock,
+        leads=leads, by=f"alerting@{host_name()}.{os.getpid()}",
         timeout_s=seconds(alerts_.timeout), remembered=place.disk.remembered, faults=faults,
+        stands_in=stands_in,
     )  # fmt: skip
 
 

@@ -194,6 +194,7 @@ def _start(
     run_supervisor(
         server,
         context.online,
+        alerts=context.settings.alerts,
         config=context.config,
         state_dir=context.state_dir,
         with_control=with_control,

@@ -67,6 +67,7 @@ from kedge.runtime.parts import Parts
 from kedge.runtime.paths import choose_folder, find_doors, remove_folder, sweep
 from kedge.runtime.presence import Presence
 from kedge.runtime.restart import ASK, PROTOCOL, Handover, Restart, Standing, obey, reap
+from kedge.runtime.stand_in import stand_in_command
 from kedge.settings import ANYONE, Alerts, Server, is_loopback
 from kedge.web import server as web
 from kedge.wiring import Workplace, host_name
@@ -204,6 +205,7 @@ def run_supervisor(
     server: Server,
     online: Online,
     *,
+    alerts: Alerts,
     config: Path,
     state_dir: Path,
     with_control: bool,
@@ -253,6 +255,7 @@ def run_supervisor(
             workers=worker_commands(server, run_dir, state_dir, listener.fileno()),
             listener_fd=listener.fileno(), host_launch=host_launch(state_dir, online),
             others=control_command(config, os.getpid()) if with_control else {},
+            stand_in=Launch(stand_in_command(state_dir, os.getpid()), encode(alerts)) if with_control else None,
             drain_s=server.drain_s, close_door=listener.close, relief=relief, reap=reap,
             environment=process.environment(), host_environment=process.fenced_environment(),
             faults=faults,
@@ -601,7 +604,8 @@ def run_control(
         ledger=judging.ledger, leads=patrol.leads, clock=place.clock, faults=faults,
         check=checker(judging, online, by=f"readiness@{host_name()}"),
     )  # fmt: skip
-    alerting = alerting_of(own(), patrol, readiness, alerts, faults)
+    sight = lambda: patrol.sight._replace(unready=readiness.unready)  # noqa: E731 - as it takes it
+    alerting = alerting_of(own(), sight, patrol.leads, alerts, faults)
     schedule = Schedule(
         ledger=mine.ledger, roster=mine.roster, clock=place.clock, leads=patrol.leads,
         start=drills_of(config), faults=faults,

@@ -81,14 +81,14 @@ class Place:
         self.one = self.fresh("one")
         self.store = Workplace(self.world.state_dir).alerts
 
-    def fresh(self, by: str, timeout_s: float = 2.0) -> Alerting:
+    def fresh(self, by: str, timeout_s: float = 2.0, *, stands_in: bool = False) -> Alerting:
         """Another control on the same files: what takes over when one has died."""
         place = Workplace(self.world.state_dir, patience_s=0.2, actor=ActorKind.CONTROL)
         return Alerting(
             store=place.alerts, ledger=place.ledger, stamp=place.ledger.stamp, clock=self.clock,
             channels=Outgoing(smtp=None, sender="kedge@x.org", timeout_s=timeout_s, environ={}),
             sight=lambda: self.sight, leads=lambda: self.leads, by=f"alerting@{by}",
-            timeout_s=timeout_s, remembered=dict, faults=ProcessFaults(self.clock),
+            timeout_s=timeout_s, remembered=dict, faults=ProcessFaults(self.clock), stands_in=stands_in,
         )  # fmt: skip
 
     def sees(self, decision: Decision) -> None:

@@ -18,21 +18,23 @@ import models
 from contract.receivers import Web, until
 from contract.sql_world import World, world
 from contract.test_alerts import FAIL as FAILS
-from contract.test_alerts import HandClock, Place, heard, policy_of
+from contract.test_alerts import WELL, HandClock, Place, heard, policy_of
 from contract.test_drills import replica, settled
 from contract.test_inquiry import LATE
 from contract.test_inquiry import Place as Diagnosed
 from contract.test_patrol import QUICK
 from kedge.adapters.clock import SystemClock
-from kedge.core.alerts import Message, Sight
+from kedge.core.alerts import Message, Sight, Topic
 from kedge.core.commands import Canary, Promote
 from kedge.core.evidence.rules import METHOD
 from kedge.core.values import ActorKind, DrillPolicy, Stage
 from kedge.core.windows import Conduct, Window
+from kedge.engine.alerting import STEADY_S
 from kedge.engine.clerk import Clerk
 from kedge.engine.drills import Schedule
 from kedge.engine.patrol import Patrol
 from kedge.engine.process_faults import WAITS_S, ProcessFaults
+from kedge.engine.stand_in import ALIVE_S, WITHIN_S, Endings
 from kedge.runtime.parts import Parts
 from kedge.wiring import Workplace
 
@@ -248,6 +250,47 @@ def test_an_endpoint_that_could_not_be_looked_at_is_told_alone(tmp_path: Path, w
     place.clock.go(61)
     place.look()
     assert ("/0", "blind") in heard(web)
+
+
+# ---------------------------------------------------------------- the stand-in
+
+
+def test_the_third_end_within_ten_minutes_calls_for_a_stand_in_until_control_lives() -> None:
+    endings = Endings()
+    for at in (50.0, 100.0):
+        endings.note(at)
+        assert not endings.calls_for_stand_in(at, None)
+    endings.note(WITHIN_S)
+    assert endings.calls_for_stand_in(WITHIN_S, None)
+    assert endings.calls_for_stand_in(WITHIN_S + ALIVE_S, WITHIN_S + 1)
+    assert not endings.calls_for_stand_in(WITHIN_S + 1 + ALIVE_S, WITHIN_S + 1)
+    assert not endings.calls_for_stand_in(2 * WITHIN_S, None)
+    endings.note(WITHIN_S + 50)
+    assert endings.calls_for_stand_in(WITHIN_S + 50, None)
+
+
+def test_the_stand_in_pages_that_control_keeps_ending_and_control_ends_that(
+    tmp_path: Path, web: Web
+) -> None:
+    place = Place(tmp_path, policy_of(web))
+    place.canary()
+    web.got.clear()
+    instead = place.fresh("stand-in", stands_in=True)
+    for _ in range(2):
+        place.look(instead)
+    assert heard(web) == [("/0", "control")]
+    (alert,) = place.open().values()
+    assert (alert.level, alert.topic) == ("page", Topic.CONTROL)
+    place.clock.go(301)
+    place.look(instead)
+    assert heard(web) == [("/0", "control"), ("/1", "control")]
+    control = place.fresh("control")
+    place.sees(WELL)
+    place.look(control)
+    assert heard(web, "resolved") == []
+    place.clock.go(STEADY_S)
+    place.look(control)
+    assert sorted(heard(web, "resolved")) == [("/0", "control"), ("/1", "control")]
 
 
 # ---------------------------------------------------------------- the others

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from contract.receivers import Web
 from e2e.place import KEDGE, Site
 
 pytestmark = pytest.mark.e2e
@@ -94,3 +96,23 @@ def test_a_terminal_that_went_away_stops_nothing(make_site: Callable[..., Site])
     assert len(load.failures) <= 4, load.failures  # those that the killed worker had
     assert other in site.processes("gateway-worker")
     assert site.stop() == 0
+
+
+def test_a_control_that_keeps_ending_is_told_in_its_place(make_site: Callable[..., Site]) -> None:
+    """Its port is taken: it ends each time. The supervisor's stand-in sends, and goes when it lives."""
+    web = Web()
+    site = make_site(workers=1, policy=f'escalation = [{{after = "0s", to = ["{web.url}/0"]}}]\n')
+    taken = socket.create_server(("127.0.0.1", site.control_port))
+    try:
+        site.start()
+        site.release()
+        site.until(lambda: [b for b in web.bodies if b["key"] == "control"], "the page", 60)
+        assert "supervisor.child.control" in faults(site)
+        assert "control keeps ending" in site.run("status", "flights").stdout
+        taken.close()
+        site.until(lambda: not site.processes("kedge.runtime.stand_in"), "the stand-in to end", 90)
+        assert len(site.processes("\0control")) == 1
+        assert len([b for b in web.bodies if b["key"] == "control"]) == 1
+    finally:
+        taken.close()
+        web.close()

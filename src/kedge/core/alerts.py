@@ -60,6 +60,7 @@ class Topic(StrEnum):
     FINDING = "finding"
     CHANNEL = "channel"
     LEDGER = "ledger"
+    CONTROL = "control"
     UNREADY = "unready"
     EVIDENCE = "evidence"
     TEST = "test"

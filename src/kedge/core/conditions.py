@@ -65,6 +65,14 @@ def conditions(state: State, decision: Decision | None, *, fault: str = "") -> t
     return ()
 
 
+def control_down(state: State) -> Raise:
+    """What the stand-in of control raises: a page where a release is being judged."""
+    return Raise(key="control", topic=Topic.CONTROL, lasts="condition",
+                 level="warn" if state.compared is None else "page",
+                 summary="control keeps ending: nothing is judged, nothing taken back",
+                 detail="the supervisor starts it again and again; logs/control.log says why it ends")  # fmt: skip
+
+
 def judged(state: State) -> int | None:
     """The release that a verdict is about: the candidate, or after a promotion production."""
     return state.candidate if state.candidate is not None else state.production
@@ -149,7 +157,7 @@ def settled(
         decision: the patrol's on this row; None when it compares nothing.
         raised: the keys of the conditions that hold now.
     """
-    if alert.lasts != "condition" or alert.key in raised:
+    if alert.lasts != "condition" or alert.key in raised or alert.topic is Topic.CONTROL:
         return ""
     if alert.subject is not None and (state.compared is None or judged(state) != alert.subject):
         word = "is production" if state.production == alert.subject else "left the rollout"

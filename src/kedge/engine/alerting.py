@@ -45,6 +45,8 @@ BLIND_S = 10.0
 SINCE = 200
 """Entries looked through for who took a failing release further. It happened within this look or
 the one before, and each move writes two or three entries."""
+STEADY_S = 600.0
+"""After so long control is said to run again: as long as its ends are remembered."""
 WRITE_S = 60.0
 """How often an alert's own time is written while it waits: the most that a restart forgets when
 a clock was set back meanwhile."""
@@ -66,6 +68,7 @@ class Alerting:
         self, *, store: AlertStore, ledger: Ledger, stamp: Callable[[], object], channels: Channels,
         sight: Callable[[], Sight], clock: Clock, leads: Callable[[], bool], by: str,
         timeout_s: float, remembered: Callable[[], Mapping[str, State]], faults: ProcessFaults,
+        stands_in: bool = False,
     ) -> None:  # fmt: skip
         """Remember what it works with.
 
@@ -81,7 +84,10 @@ class Alerting:
             timeout_s: of one attempt at sending.
             remembered: the rows as this host knows them, when there is no ledger.
             faults: where faults of parts are noted.
+            stands_in: it is not control's, and says that control keeps ending.
         """
+        self._stands_in = stands_in
+        self._began = clock.monotonic()
         self._faults = faults
         self._net = Net(faults, clock)
         self._store = store
@@ -247,6 +253,12 @@ class Alerting:
         fresh: list[tuple[str, Raise]],
     ) -> None:  # fmt: skip
         """Find what lasts at one endpoint: what is fresh of it, and whose timers go on."""
+        if self._stands_in:
+            told = {a.endpoint for a in self._live.values() if a.open and a.topic is Topic.CONTROL}
+            if state.endpoint not in told:
+                fresh.append((state.endpoint, conditions.control_down(state)))
+            return
+        self._resolve_control(state.endpoint)
         now, fault = self._clock.monotonic(), sight.fault_at(state.endpoint)
         epoch, decision = sight.decisions.get(state.endpoint, (state.epoch, None))
         unseen = epoch != state.epoch or (state.compared is not None and decision is None)
@@ -269,6 +281,14 @@ class Alerting:
         if not fault:
             keys = {one.key for one in found}
             standing |= self._resolve_conditions(state, decision, keys, now, unready=unready)
+
+    def _resolve_control(self, endpoint: str) -> None:
+        """End what the stand-in raised, once control has run for long enough."""
+        if self._clock.monotonic() - self._began < STEADY_S:
+            return
+        for alert in tuple(self._live.values()):
+            if alert.open and alert.topic is Topic.CONTROL and alert.endpoint == endpoint:
+                self._resolve(alert, f"control has run for {STEADY_S / 60:g} minutes")
 
     def _resolve_conditions(
         self, state: State, decision: Decision | None, raised: set[str], now: float, *,

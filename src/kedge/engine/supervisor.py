@@ -33,6 +33,7 @@ from kedge.engine.models import socket_of
 from kedge.engine.pins import Apart, HostDisk, Pin
 from kedge.engine.process_faults import Net, ProcessFaults
 from kedge.engine.relief import Predecessor, Process, Relief, process_of
+from kedge.engine.stand_in import Endings
 from kedge.files import keep_folder
 from kedge.ports import Book, Clock, Ledger, Member, Note, Roster, Signal
 from kedge.streams import LogFile
@@ -50,6 +51,9 @@ LINGER_S = 10.0
 workers that have not swapped yet."""
 SPARE = 16
 """Descriptors kept for the start of a child when no others are left: it takes about eight."""
+
+CONTROL = "control"
+"""The child that judges, takes back and sends alerts."""
 
 Command = tuple[str, ...]
 
@@ -222,6 +226,7 @@ class Supervisor:
         others: Mapping[str, Launch], environment: Mapping[str, str],
         host_environment: Mapping[str, str], faults: ProcessFaults,
         drain_s: float, close_door: Callable[[], None], relief: Relief, reap: Callable[[set[int]], list[int]],
+        stand_in: Launch | None = None,
     ) -> None:  # fmt: skip
         self._member = member
         self._ledger = ledger
@@ -257,6 +262,14 @@ class Supervisor:
                 log_path=log_dir / f"{name}.log",
             )  # fmt: skip
 
+        self._endings = Endings()
+        self._stand_in: Child | None = None
+        """Sends alerts while control keeps ending; wanted as long as `unneeded_at` is None."""
+        if stand_in is not None:
+            self._stand_in = Child("stand-in", stand_in, environment=environment,
+                                   log_path=log_dir / "stand-in.log")  # fmt: skip
+            self._stand_in.unneeded_at = 0.0
+
     def stop(self) -> None:
         """Ask `run` to end."""
         self._stopping = True
@@ -291,6 +304,7 @@ class Supervisor:
         for child in (*self.hosts.values(), *self.children.values()):
             self._net.run(f"supervisor.tend.{child.name}", partial(self._tend_due, child, now))
             self._net.run(f"supervisor.log.{child.name}", partial(self._tend_log, child))
+        self._net.run("supervisor.stand_in", partial(self._tend_stand_in, now))
         self._net.run("supervisor.reap", self._reap)
         self._net.run("supervisor.pins", self._hand_in_pins)
         self._net.run("supervisor.relieve", partial(self._relief.step, now, ready=self._all_ready))
@@ -408,6 +422,8 @@ class Supervisor:
             log.warning(
                 "supervisor.died", child=child.name, code=process.returncode, deaths=child.deaths
             )
+            if child.name == CONTROL:
+                self._endings.note(now)
             if child.fds and process.returncode == -signal.SIGPROF:
                 self._net.run(f"supervisor.move.{child.name}", partial(self._move_hung, child.name))
             self._forget(process.pid)
@@ -419,6 +435,25 @@ class Supervisor:
         if child.unneeded_at is None and child.process is None and child.due(now):
             start = partial(child.start, now, self._spare)
             self._net.run(f"supervisor.start.{child.name}", start)
+
+    def _tend_stand_in(self, now: float) -> None:
+        """Run the stand-in while control keeps ending."""
+        child, control = self._stand_in, self.children.get(CONTROL)
+        if child is None or control is None:
+            return
+        alive = control.process is not None and control.process.poll() is None
+        wanted = self._endings.calls_for_stand_in(now, control.started_at if alive else None)
+        if wanted and child.unneeded_at is not None:
+            log.error("supervisor.control_keeps_ending", log=str(control.log.path))
+        child.unneeded_at = None if wanted else child.unneeded_at or now
+        if wanted:
+            self._tend(child, now)
+        elif child.process is not None:
+            child.tell(signal.SIGTERM)
+            if child.process.poll() is not None:
+                child.process, child.deaths = None, 0
+                self._net.forget(f"supervisor.child.{child.name}")
+        self._net.run(f"supervisor.log.{child.name}", partial(self._tend_log, child))
 
     def _tend_log(self, child: Child) -> None:
         """Keep its log bounded; raise what keeps its output from it."""
@@ -501,10 +536,14 @@ class Supervisor:
 
     def _reap(self) -> None:
         """Wait for processes that an earlier image started, and orphans of the whole namespace."""
-        mine = (*self.children.values(), *self.hosts.values())
+        mine = (*self.children.values(), *self.hosts.values(), *self._beside())
         known = {child.process.pid for child in mine if child.process is not None}
         for pid in self._reap_others(known | (self.restart.known if self.restart else set())):
             self._forget(pid)
+
+    def _beside(self) -> tuple[Child, ...]:
+        """The stand-in, where there is one."""
+        return () if self._stand_in is None else (self._stand_in,)
 
     def _all_ready(self) -> bool:
         """Whether each new worker is open, and serves what those serve that it relieves."""
@@ -536,7 +575,7 @@ class Supervisor:
             folder=str(self._run_dir),
             workers=running(c for c in self.children.values() if c.fds),
             hosts=running(self.hosts.values()),
-            others=running(c for c in self.children.values() if not c.fds),
+            others=running((*(c for c in self.children.values() if not c.fds), *self._beside())),
             served=not self._relief.waiting,
         )
 
@@ -574,7 +613,8 @@ class Supervisor:
         """Workers first, so that their models outlive their last request."""
         if self.restart is not None:
             self._net.run("supervisor.stop.restart", self.restart.stop)
-        self._stop_kind("workers", list(self.children.values()), STOP_S + self._drain_s)
+        beside = [*self.children.values(), *self._beside()]
+        self._stop_kind("workers", beside, STOP_S + self._drain_s)
         self._stop_kind("hosts", list(self.hosts.values()), STOP_S)
         self._net.run("supervisor.stop.relief", self._relief.clear)
         self._net.run("supervisor.leave", partial(self._roster.leave, self._member.name))

@@ -1,0 +1,59 @@
+"""Stand-in of control: raises that control keeps ending, and sends alerts meanwhile.
+
+The supervisor starts it. It leads no patrol and takes no lock: where control runs too, the store lets
+one of them claim each message. It needs no kedge.toml, which may be what control fails on.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+from kedge.alarming import alerting_of
+from kedge.core.alerts import Sight
+from kedge.core.codec import decode
+from kedge.core.values import ActorKind
+from kedge.engine.process_faults import ProcessFaults
+from kedge.interpreter import module_command
+from kedge.runtime.logs import log_to_stderr
+from kedge.settings import Alerts
+from kedge.wiring import Workplace
+
+Command = tuple[str, ...]
+
+
+def stand_in_command(state_dir: Path, parent: int) -> Command:
+    """Return how it is started; it reads its settings on standard input, for a URL has a password."""
+    return tuple(module_command("kedge.runtime.stand_in", str(state_dir), str(parent)))
+
+
+def run_stand_in(state_dir: Path, alerts: Alerts, parent: int) -> None:
+    """Send alerts until told to stop, or until the parent is gone."""
+    log_to_stderr()
+    place = Workplace(state_dir, patience_s=1.0, actor=ActorKind.SUPERVISOR)
+    alerting = alerting_of(
+        place,
+        Sight,
+        lambda: True,
+        alerts,
+        ProcessFaults(place.clock),
+        stands_in=True,
+    )
+
+    def end_with_parent() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        alerting.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: alerting.stop())
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    alerting.run()
+
+
+if __name__ == "__main__":
+    run_stand_in(Path(sys.argv[1]), decode(sys.stdin.buffer.read(), Alerts), int(sys.argv[2]))
