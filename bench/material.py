@@ -103,6 +103,46 @@ def write_sklearn(folder: Path, *, flip: bool, variant: int = 0, ballast: int = 
     return folder
 
 
+def write_layers(folder: Path, widths: tuple[int, ...]) -> Path:
+    """Fully connected layers as ONNX; takes X as FP32."""
+    import onnx  # noqa: PLC0415 - as above
+    from onnx import TensorProto, helper  # noqa: PLC0415
+
+    folder.mkdir(parents=True)
+    dice = np.random.default_rng(7)
+    nodes, constants, before, name = [], [], FEATURES, "X"
+    for number, width in enumerate((*widths, 1)):
+        weights = (dice.normal(size=(before, width)) / np.sqrt(before)).astype(np.float32)
+        constants.append(
+            helper.make_tensor(f"w{number}", TensorProto.FLOAT, weights.shape, weights.tobytes(), raw=True)
+        )  # fmt: skip
+        last = number == len(widths)
+        made = "y" if last else f"m{number}"
+        nodes.append(helper.make_node("MatMul", [name, f"w{number}"], [made]))
+        if not last:
+            nodes.append(helper.make_node("Relu", [made], [f"r{number}"]))
+        before, name = width, f"r{number}"
+    graph = helper.make_graph(
+        nodes, "layers",
+        [helper.make_tensor_value_info("X", TensorProto.FLOAT, [None, FEATURES])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 1])], constants,
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.save(model, folder / "model.onnx")
+    return folder
+
+
+def write_forest(folder: Path, trees: int) -> Path:
+    """Trees as scikit-learn; takes X as FP64."""
+    from sklearn.ensemble import RandomForestClassifier  # noqa: PLC0415 - only some need it
+
+    folder.mkdir(parents=True)
+    rows, labels = training()
+    model = RandomForestClassifier(n_estimators=trees, max_depth=8, random_state=7)
+    skops.io.dump(model.fit(rows, labels), folder / "model.skops")
+    return folder
+
+
 def write_golden(folder: Path, outputs: dict[str, list[Any]]) -> None:
     """The row that the model must answer before it serves."""
     golden = {"inputs": {"X": [row()]}, "outputs": outputs}

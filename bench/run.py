@@ -20,7 +20,12 @@ from common import BENCH, RESULTS, ROOT
 DOCS = ROOT / "docs" / "reference" / "benchmarks.md"
 MARK, END = "<!-- figures -->", "<!-- /figures -->"
 SCRIPTS = ("choose", "cli", "judge", "labels", "windows", "detection", "realdata", "diagnosis", "diagnose", "autopilot",
-           "features", "axes", "gateway", "attacks", "reverse", "wayback", "rollback", "drill")  # fmt: skip
+           "features", "axes", "gateway", "attacks", "runtimes", "reverse", "wayback", "rollback", "drill")  # fmt: skip
+
+MODELS = [
+    f"{library}_{size}" for library in ("onnx", "sklearn") for size in ("small", "medium", "large")
+]
+"""What `runtimes` compares."""
 
 
 class Aim(NamedTuple):
@@ -174,6 +179,19 @@ AIMS: dict[str, tuple[Aim, ...]] = {
         Aim("attack_p99_ratio", "×", most=3),
         Aim("attack_failed", "", most=0),
         *(Aim(f"attack_p99_ratio_{kind}", "×", most=3) for kind in KINDS),
+    ),
+    "runtimes": (
+        *(
+            Aim(f"process_{figure}_{kind}", unit)
+            for kind in MODELS
+            for figure, unit in (
+                ("p50_ratio", "×"),
+                ("p99_ratio", "×"),
+                ("rps_ratio", "×"),
+                ("mb", "MB"),
+            )
+        ),
+        Aim("process_failed", "", most=0),
     ),
     "reverse": (
         Aim("reverse_shadow_p90_ratio", "×", most=1.1),
