@@ -80,6 +80,7 @@ def _fold_all(place: Workplace, state: State, watch: Watch) -> None:
     while fold_labels(place.records, state, watch, place.clock.unix()):
         continue
     watch.label_coverage = covered(place.records, watch, state)
+    watch.reused = place.records.reused(state.endpoint)
 
 
 def state_of(place: Workplace, endpoint: str) -> State:

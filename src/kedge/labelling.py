@@ -55,8 +55,8 @@ def hand_in(place: Workplace, endpoint: str, path: Path) -> dict[str, Any]:
     """Join the outcomes in a file.
 
     Returns:
-        How many were joined, declined, duplicates, conflicts, parked, unknown, ambiguous and
-        unreadable, and the first faults in words; how many are unfit, by reason: those are kept,
+        How many were joined, declined, duplicates, conflicts, parked, unknown, ambiguous (also by
+        cause) and unreadable, and the first faults in words; how many are unfit, by reason: those are kept,
         and not judged while the output stays as it is.
 
     Raises:
@@ -105,7 +105,7 @@ def _join(
         done = place.records.join(endpoint, outcomes, now)
         total = total.plus(msgspec.structs.replace(done, labelled=()))
     return {**{name: getattr(total, name) for name in COUNTS},
-            "unreadable": unreadable, "unfit": reasons.total(), "faults": faults,
+            "ambiguous_because": total.ambiguous_because, "unreadable": unreadable, "unfit": reasons.total(), "faults": faults,
             "unfit_because": [
                 {"code": why, "count": count, "reason": reason(why, examples[why], target)}
                 for why, count in reasons.items()

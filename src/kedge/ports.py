@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from kedge.core.alerts import Alert, Message, Raise
 from kedge.core.commands import AnyEvent
 from kedge.core.golden import Origin, RowsMark
-from kedge.core.records import Coverage, Ingested, Labelled
+from kedge.core.records import Coverage, Ingested, Labelled, Reused
 from kedge.core.rollup import Roll
 from kedge.core.values import (
     ActorKind,
@@ -476,6 +476,9 @@ class RecordStore(Protocol):
 
     def coverage(self, endpoint: str) -> tuple[Coverage, ...]:
         """How many predictions of each arm have a label, comparison by comparison."""
+
+    def reused(self, endpoint: str) -> Reused:
+        """How many ids more than one request used, and the labels that are not joined for it."""
 
     def newest_label(self, endpoint: str) -> int:
         """The cursor after the newest label; 0 when there is none."""

@@ -7,10 +7,17 @@ from datetime import UTC, datetime
 from typing import Any
 
 from kedge.core import commands as r
+from kedge.core.records import ID_REUSED, SEVERAL_ROWS
 from kedge.core.values import BUCKETS, Policy
 from kedge.engine.control import Receipt
 from kedge.ports import Entry, Note, Proof
 from kedge.terminal import one_line
+
+AMBIGUOUS = {
+    SEVERAL_ROWS: "the request has several rows; write REQUEST/ROW",
+    ID_REUSED: "more than one request used the id",
+}
+"""What is said of labels that are ambiguous for this cause."""
 
 
 def story(event: r.AnyEvent | Note) -> str:
@@ -479,6 +486,12 @@ def _label_lines(found: dict[str, Any]) -> list[str]:
     ]
     if found["fault"]:
         unfit.append(f"  quality cannot be judged: {found['fault']}")
+    reused = found["reused"]
+    if reused["ids"]:
+        unfit.append(
+            f"  {reused['ids']:,} ids were used by more than one request: {reused['refused']:,} labels are "
+            f"not joined, {reused['withdrawn']:,} were joined before and are withdrawn"
+        )
     if not any(found["units"]):
         return ["", *unfit] if unfit else []
     delay = f", half within {found['delay_s']['p50']:.0f} s" if found["delay_s"]["p50"] else ""

@@ -58,18 +58,23 @@ def evidence(
 def outcomes(context: Context, endpoint: str, path: Path) -> None:
     """Hand in what was true: late labels, joined to the predictions by id."""
     from kedge.labelling import hand_in, hand_in_lines
+    from kedge.report import AMBIGUOUS
 
     if path == STDIN:
         found = hand_in_lines(context.place(), endpoint, sys.stdin.buffer)
     else:
         found = hand_in(context.place(), endpoint, path)
     faults, because = found.pop("faults"), found.pop("unfit_because")
+    several = found.pop("ambiguous_because")
     for fault in faults[:20]:
         context.say(f"warning: {one_line(fault)}")
     for item in because:
         context.say(f"warning: {item['count']:,} are unfit and not judged: {item['reason']}")
+    for cause, count in several.items():
+        context.say(f"warning: {count:,} are ambiguous and not joined: {AMBIGUOUS[cause]}")
     text = ", ".join(f"{name} {count:,}" for name, count in found.items() if count)
-    context.out({**found, "faults": faults, "unfit_because": because}, text or "nothing to join")
+    told = {"faults": faults, "unfit_because": because, "ambiguous_because": several}
+    context.out({**found, **told}, text or "nothing to join")
 
 
 @click.command()

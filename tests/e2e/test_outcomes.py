@@ -145,3 +145,49 @@ def post(site: Site, endpoint: str, body: bytes) -> tuple[int, Any]:
 def _a_unit_is_forgotten(site: Site) -> None:
     assert site.data("log", "forget", "caller-7")["removed"] >= 1
     assert site.data("log", "forget", "caller-7")["removed"] == 0
+
+
+def named(site: Site, name: str, x: float, who: str) -> None:
+    """Ask under an id, over a connection of its own: any of the two workers may answer."""
+    status, _, _ = site.infer({"x": ("FP64", [x])}, headers={"kedge-entity": who}, id=name)
+    assert status == 200
+
+
+def test_an_id_that_two_requests_use_takes_no_label(make_site: Callable[..., Site]) -> None:
+    """Whichever came first, in either worker, before or after a restart, and after its label came."""
+    site = make_site(policy=POLICY, workers=2)
+    site.start()
+    site.release(scale=3.0)
+    names = [f"order-{number}" for number in range(12)]
+    for number, name in enumerate(names):
+        callers = [("mallory", 9.0), ("alice", 1.0)]
+        for who, x in callers if number % 2 else callers[::-1]:
+            named(site, name, x, who)
+    for who in ("alice", "alice"):
+        named(site, "retried", 2.0, who)
+    for name in ("late", "next"):
+        named(site, name, 3.0, "alice")
+
+    labels = [{"id": name, "value": 2.0} for name in (*names, "retried", "late", "next")]
+
+    def reused() -> dict[str, int]:
+        counts: dict[str, int] = site.data("evidence", "flights")["labels"]["reused"]
+        return counts
+
+    site.run("shadow", "flights", "v2")
+    site.until(lambda: reused()["ids"] == 12, "both requests to come out of the spools", 40)
+    found = hand_in(site, labels)
+    assert (found["joined"], found["ambiguous"]) == (3, 12)
+    assert found["ambiguous_because"] == {"id_reused": 12}
+    assert reused() == {"ids": 12, "refused": 12, "withdrawn": 0}
+
+    named(site, "late", 9.0, "mallory")
+    site.stop()
+    site.start()
+    site.until(lambda: site.infer()[0] == 200, "the first answer after the restart")
+    named(site, "next", 9.0, "mallory")
+    site.until(lambda: reused()["withdrawn"] == 2, "their labels to be withdrawn", 40)
+    told = site.run("outcomes", "flights", "--file", str(site.root / "labels.jsonl"))
+    assert "14 are ambiguous and not joined: more than one request used the id" in told.stderr
+    shown = site.run("evidence", "flights").stdout
+    assert "14 ids were used by more than one request" in shown

@@ -186,7 +186,7 @@ def test_every_line_is_in_one_count_and_what_waits_is_taken_first(tmp_path: Path
     assert there.records.asked == ["ingest", "ingest", BATCH, 5]
     assert found == {
         "joined": BATCH + 5, "declined": 0, "duplicates": 0, "conflicts": 0, "parked": 0,
-        "unknown": 0, "ambiguous": 0, "unreadable": 2, "unfit": 0, "unfit_because": [],
+        "unknown": 0, "ambiguous": 0, "ambiguous_because": {}, "unreadable": 2, "unfit": 0, "unfit_because": [],
         "faults": found["faults"],
     }  # fmt: skip
     assert [fault.split(": ")[0] for fault in found["faults"]] == [

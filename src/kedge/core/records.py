@@ -11,6 +11,8 @@ import re
 from collections.abc import Mapping
 from math import log2
 
+import msgspec
+
 from kedge.core.values import Value
 
 HOUR_S = 3600
@@ -18,6 +20,9 @@ HORIZON_S = 30 * 24 * HOUR_S
 """How long a prediction waits for its label."""
 PARKED_S = 24 * HOUR_S
 """How long a label waits for its prediction."""
+
+DIGEST_BYTES = 8
+"""Length of `JoinRow.digest`: enough for equality, and too short to hold anything of the inputs."""
 
 Known = float | str | bool | None
 """What was true. None: no label will ever come (a cancelled flight)."""
@@ -55,6 +60,18 @@ class JoinRow(Value, frozen=True, array_like=True):
     """The request was mirrored, and the copy answered: `shadow_*` is what it said."""
     inputs: bytes = b""
     """The raw inputs as a msgpack map, of sampled units only: what a replay asks a model again."""
+    digest: bytes = b""
+    """Of the inputs, where the caller chose the id: tells a retry from another request under one id."""
+
+    @property
+    def request(self) -> str:
+        """The id of its request."""
+        return self.id.rpartition("/")[0] or self.id
+
+    @property
+    def release(self) -> int | None:
+        """The release that answered the caller."""
+        return self.candidate if self.arm == "candidate" else self.production
 
     @property
     def comparison(self) -> tuple[int, int | None, str]:
@@ -116,7 +133,9 @@ class Joined(Value, frozen=True, kw_only=True):
     unknown: int = 0
     """Waited in vain, or the prediction is beyond the horizon, or too many are waiting."""
     ambiguous: int = 0
-    """Names a request of several rows without saying which."""
+    """Names more than one prediction: `ambiguous_because` says why."""
+    ambiguous_because: dict[str, int] = {}
+    """By cause: `SEVERAL_ROWS` or `ID_REUSED`."""
     delays: dict[int, int] = {}
     """Of those joined, by log-bin of the delay (`delay_bin`)."""
     labelled: tuple[Labelled, ...] = ()
@@ -127,9 +146,21 @@ class Joined(Value, frozen=True, kw_only=True):
         delays = dict(self.delays)
         for index, count in other.delays.items():
             delays[index] = delays.get(index, 0) + count
-        return Joined(**counts, delays=delays, labelled=self.labelled + other.labelled)
+        because = dict(self.ambiguous_because)
+        for cause, count in other.ambiguous_because.items():
+            because[cause] = because.get(cause, 0) + count
+        return Joined(
+            **counts,
+            ambiguous_because=because,
+            delays=delays,
+            labelled=self.labelled + other.labelled,
+        )
 
 
+SEVERAL_ROWS = "several_rows"
+"""Why a label is ambiguous: it names a request of several rows without saying which."""
+ID_REUSED = "id_reused"
+"""Why a label is ambiguous: more than one request used its id."""
 COUNTS = ("joined", "declined", "duplicates", "conflicts", "parked", "unknown", "ambiguous")
 """The counts of a `Joined`."""
 
@@ -141,13 +172,28 @@ class Ingested(Value, frozen=True, kw_only=True):
     torn: int = 0
     """Frames that a crash left half written, or that cannot be read."""
     duplicates: int = 0
-    """Rows that were there already: a crash came between storing and removing the file."""
+    """Rows that were there already: a crash came between storing and removing the file, or the caller
+    sent the same request again."""
+    reused: int = 0
+    """Rows of another request under an id that was used before: they are not stored."""
+    withdrawn: int = 0
+    """Labels that were joined before another request used their id."""
     forgotten: int = 0
     """Rows of units that asked to be forgotten meanwhile."""
     damaged: int = 0
     """Partitions that could not be read; each was set aside and begun anew."""
     adopted: Joined = Joined()
     """Outcomes that had come before their predictions."""
+
+
+class Reused(Value, frozen=True, kw_only=True):
+    """Ids of one endpoint that more than one request used, within the horizon."""
+
+    ids: int = 0
+    refused: int = 0
+    """Labels that were not joined for it."""
+    withdrawn: int = 0
+    """Labels that had been joined before the id was used again. A verdict may have used them."""
 
 
 class Coverage(Value, frozen=True, kw_only=True):
@@ -188,6 +234,33 @@ def row_hour(row: JoinRow) -> tuple[int, bool]:
     """
     given, named = int(row.at // HOUR_S), id_hour(row.id)
     return (named, True) if named is not None and abs(named - given) <= 1 else (given, False)
+
+
+def is_same(one: JoinRow, other: JoinRow) -> bool:
+    """Whether two rows under one id are one prediction: read twice, or asked again by a retry.
+
+    A retry has the same entity, the same inputs and the same release. An id that the gateway made
+    belongs to one request, so rows without a digest are no retries of each other.
+    """
+    if one.at == other.at and bare(one) == bare(other):
+        return True
+    return (
+        len(one.digest) == DIGEST_BYTES
+        and one.digest == other.digest
+        and one.unit == other.unit
+        and one.release == other.release
+    )
+
+
+def bare(row: JoinRow) -> JoinRow:
+    """Return the row without its inputs, which are kept apart."""
+    return msgspec.structs.replace(row, inputs=b"") if row.inputs else row
+
+
+def requests_of(name: str) -> tuple[str, ...]:
+    """Return the ids of requests that a label may mean: the name, or what is before its row."""
+    request = name.rpartition("/")[0]
+    return (name, request) if request else (name,)
 
 
 def spellings(name: str) -> tuple[str, str]:

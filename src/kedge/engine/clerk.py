@@ -74,7 +74,9 @@ class Clerk:
             taken = self._records.ingest(self._clock.unix())
             if taken.torn or taken.damaged:
                 log.warning("clerk.damaged", torn=taken.torn, damaged=taken.damaged)
-            if not taken.count + taken.duplicates + taken.forgotten:
+            if taken.reused:
+                log.warning("clerk.ids_reused", rows=taken.reused, withdrawn=taken.withdrawn)
+            if not taken.count + taken.duplicates + taken.forgotten + taken.reused:
                 break
 
     def _strip_all(self) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from kedge.core.evidence.answers import get_target
-from kedge.core.records import JoinRow
+from kedge.core.records import DIGEST_BYTES, JoinRow
 from kedge.core.values import State
 from kedge.core.windows import PRODUCTION
 from kedge.engine.seen import Part
@@ -27,7 +27,11 @@ ARMS = ("production", "candidate")
 NO_COPIES: tuple[Iterable[Any], ...] = (repeat(None), repeat(None), repeat(False))  # noqa: FBT003
 """What rows say of a copy where there is none."""
 
-_pack = msgspec.msgpack.Encoder().encode
+UNKNOWN = b"-"
+"""The digest of inputs that cannot be written: equal to no other one (`records.is_same`)."""
+
+_pack = msgspec.msgpack.Encoder(order="sorted").encode
+"""Sorted by name, so that a retry has the same digest in whatever order it names its inputs."""
 
 
 class Log:
@@ -62,6 +66,26 @@ class Log:
                 found += [self._row(one.columns, row) for row in range(one.rows)]
             else:
                 found += repeat(b"", one.rows)
+        return found
+
+    def digests(self, asked: Sequence[Request], inputs: Iterable[bytes]) -> Iterable[bytes]:
+        """By row a digest of its inputs, where the caller chose the id; else empty.
+
+        Columns that are redacted are left out: nothing of them is kept.
+        """
+        if not any(one.chosen for one in asked):
+            return repeat(b"")
+        found: list[bytes] = []
+        kept = iter(inputs)
+        for one in asked:
+            for row in range(one.rows):
+                packed = next(kept)
+                if one.chosen:
+                    packed = packed or self._row(one.columns, row)
+                    digest = blake2b(packed, digest_size=DIGEST_BYTES, key=b"same").digest()
+                    found.append(digest if packed else UNKNOWN)
+                else:
+                    found.append(b"")
         return found
 
     def _row(self, columns: Columns, row: int) -> bytes:
@@ -102,9 +126,10 @@ class Predictions:
         ]
         by_request: tuple[Sequence[Any], ...] = (part.at, part.units, arms, part.failed)
         at, units, answered_by, failed = map(part.by_row, by_request)
+        inputs = self.log.inputs(part.requests)
         # In the order of the fields: by keyword, a row takes six times as long.
         made = map(
             JoinRow, part.ids(), at, units, *self._comparison, repeat(weight), answered_by, failed,
-            part.segments, ours.scores, ours.decisions, *shadow, self.log.inputs(part.requests),
+            part.segments, ours.scores, ours.decisions, *shadow, inputs, self.log.digests(part.requests, inputs),
         )  # fmt: skip
         return made if all(told) else compress(made, part.by_row(told))

@@ -52,12 +52,14 @@ DROPPED = {
 class Request:
     """One parsed request. Routed whole; each row is one prediction."""
 
-    __slots__ = ("asked", "columns", "draw", "entity", "id", "probe", "rows")
+    __slots__ = ("asked", "chosen", "columns", "draw", "entity", "id", "probe", "rows")
 
     def __init__(
         self, *, id: str, columns: Columns, rows: int, entity: str | None, draw: int,  # noqa: A002
-        asked: int | None = None, probe: bool = False,
+        asked: int | None = None, probe: bool = False, chosen: bool = False,
     ) -> None:  # fmt: skip
+        self.chosen = chosen
+        """Whether the caller chose the id; else the gateway made it."""
         self.id = id
         self.columns = columns
         self.rows = rows

@@ -30,7 +30,7 @@ from kedge.core.evidence.rules import METHOD, QUALITY, Verdict, Word
 from kedge.core.evidence.verdicts import overall, verdicts
 from kedge.core.policy import Facts, canary_steps, guardrails, rules
 from kedge.core.quality import judged as judged_labels
-from kedge.core.records import Labelled, delay_upper_s, live_version
+from kedge.core.records import Labelled, Reused, delay_upper_s, live_version
 from kedge.core.route import key_of, unit_of
 from kedge.core.values import BUCKETS, State, Value
 from kedge.core.windows import (
@@ -177,6 +177,8 @@ class Watch:
         self.label_coverage: dict[str, tuple[int, int]] = {}
         """By arm: labelled, and predictions that were given. Told by the patrol, not kept."""
         self.held = ""
+        self.reused = Reused()
+        """Ids of the endpoint that more than one request used. Told by who shows it, not kept."""
         if kept is not None:
             try:
                 self._restore(state, _checked(kept))
@@ -433,6 +435,7 @@ class Watch:
             "delay_s": shown,
             "coverage": {arm: list(counts) for arm, counts in self.label_coverage.items()},
             "uneven": self.uneven_labels(),
+            "reused": msgspec.structs.asdict(self.reused),
         }
 
     # ------------------------------------------------------------ telling

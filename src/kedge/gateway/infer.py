@@ -115,7 +115,8 @@ async def infer(
         if parsed.outputs:
             _check_outputs(live, asked, parsed.outputs)
         request = Request(
-            id=_checked("id", parsed.id, code="id_too_long") or fresh_id(), columns=columns, rows=rows,
+            id=_checked("id", parsed.id, code="id_too_long") or fresh_id(), chosen=bool(parsed.id),
+            columns=columns, rows=rows,
             entity=entity or _checked("entity", contract.entity(columns, rows), code="entity_too_long"),
             draw=getrandbits(48) % BUCKETS, asked=asked, probe=probe,
         )  # fmt: skip

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from kedge.adapters.records import strays
 from kedge.adapters.records.files import (
     begun,
     damaged,
@@ -23,7 +24,17 @@ from kedge.adapters.records.files import (
     opened,
     set_aside,
 )
-from kedge.core.records import HOUR_S, JoinRow, id_hour, row_hour, spellings
+from kedge.adapters.records.strays import Asked
+from kedge.core.records import (
+    HOUR_S,
+    ID_REUSED,
+    SEVERAL_ROWS,
+    JoinRow,
+    id_hour,
+    is_same,
+    row_hour,
+    spellings,
+)
 
 NOBODY = -1
 """How a comparison without a candidate is kept: SQLite has no NULL in a primary key."""
@@ -40,6 +51,7 @@ CREATE TABLE tally (
   salt TEXT NOT NULL, arm TEXT NOT NULL, told INTEGER NOT NULL, n INTEGER NOT NULL,
   PRIMARY KEY (endpoint, production, candidate, salt, arm, told)) WITHOUT ROWID;
 """
+_ALL_TABLES = _TABLES + strays.TABLE
 NAMES = frozenset({"prediction", "logged", "tally"})
 _COUNT = """INSERT INTO tally VALUES (?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET n = n + excluded.n"""
@@ -54,6 +66,29 @@ _row = msgspec.msgpack.Decoder(JoinRow).decode
 
 Named = tuple[str, bytes]
 """A prediction that was found: its id, and the prediction."""
+
+
+class Several(NamedTuple):
+    """What a label may mean, where that is more than one prediction."""
+
+    cause: str
+    rows: tuple[JoinRow, ...] = ()
+    """Of requests that used one id."""
+
+
+class Stored(NamedTuple):
+    """What became of predictions out of the spool."""
+
+    new: int = 0
+    duplicates: int = 0
+    second: tuple[JoinRow, ...] = ()
+    """Rows that are not stored: another request used their id before."""
+
+    def plus(self, other: Stored) -> Stored:
+        """Two batches as one."""
+        return Stored(
+            self.new + other.new, self.duplicates + other.duplicates, self.second + other.second
+        )
 
 
 class Given(NamedTuple):
@@ -88,14 +123,17 @@ class Hours:
         for path in self._directory.glob("*.damaged*"):
             path.unlink(missing_ok=True)
 
-    def store(self, given: list[Given]) -> int:
-        """Keep predictions; how many were new. A damaged partition is begun anew."""
+    def store(self, given: list[Given]) -> Stored:
+        """Keep predictions. A damaged partition is begun anew."""
         hours: dict[int, list[Given]] = {}
         for each in given:
             hours.setdefault(each.hour, []).append(each)
-        return sum(self._store(hour, batch) for hour, batch in hours.items())
+        done = Stored()
+        for hour, batch in hours.items():
+            done = done.plus(self._store(hour, batch))
+        return done
 
-    def _store(self, hour: int, batch: list[Given]) -> int:
+    def _store(self, hour: int, batch: list[Given]) -> Stored:
         path = self._path(hour)
         try:
             return _insert(path, batch)
@@ -105,34 +143,27 @@ class Hours:
         set_aside(path)
         return _insert(path, batch)
 
-    def find(self, endpoint: str, names: Iterable[str]) -> dict[str, Named | None]:
-        """The predictions that are asked for; None where a request has several rows.
+    def find(self, endpoint: str, names: Iterable[str]) -> dict[str, Named | Several]:
+        """The predictions that are asked for. For one who holds the lock.
 
-        For one who holds the lock.
+        Every hour is searched, also when an earlier one had it: an id that a caller chose may have
+        been used by another request too.
         """
-        found: dict[str, Named | None] = {}
+        wanted = sorted(set(names))
         named: dict[int, list[str]] = {}
-        rest: list[str] = []
-        for name in sorted(set(names)):
+        for name in wanted:
             hour = id_hour(name)
-            if hour is None:
-                rest.append(name)
-            else:
+            if hour is not None:
                 named.setdefault(hour, []).append(name)
-        for hour, some in named.items():
+        asked = Asked(wanted)
+        found: dict[str, list[Named]] = {}
+        several: set[str] = set()
+        for hour in self.numbers():
             with self._held(hour) as connection:
                 if connection is not None:
-                    _look(connection, endpoint, some, found)
-        # An id of ours that is not in its own hour was used again, or made by somebody else.
-        rest += [name for some in named.values() for name in some if name not in found]
-        for hour in reversed(self.numbers()):
-            if not rest:
-                break
-            with self._held(hour) as connection:
-                if connection is not None and _has_strays(connection, endpoint):
-                    _look(connection, endpoint, rest, found)
-                    rest = [name for name in rest if name not in found]
-        return found
+                    here = {*named.get(hour, ()), *_strays(connection, endpoint, wanted, asked)}
+                    _look(connection, endpoint, sorted(here), found, several)
+        return {name: _meant(rows, several=name in several) for name, rows in found.items()}
 
     def coverage(self, endpoint: str) -> Counter[tuple[int, int, str, str]]:
         """How many predictions of (production, candidate, salt, arm)."""
@@ -258,31 +289,64 @@ class Hours:
         return self._directory / f"{hour}.db"
 
 
-def _insert(path: Path, batch: list[Given]) -> int:
-    """Store rows in one partition, in one transaction; how many were new."""
+def _insert(path: Path, batch: list[Given]) -> Stored:
+    """Store rows in one partition, in one transaction."""
     if not path.exists():
-        make(path, _TABLES)
+        make(path, _ALL_TABLES)
     with closing(opened(path, NAMES)) as connection, begun(connection):
         kept = [(each.row.id, each.row.endpoint, each.row.unit, _body(each)) for each in batch]
-        fresh = batch
+        fresh, second = batch, list[JoinRow]()
         connection.execute("SAVEPOINT fast")
         try:
             connection.executemany("INSERT INTO prediction VALUES (?, ?, ?, ?)", kept)
         except sqlite3.IntegrityError:  # some are there already: find out which
             connection.execute("ROLLBACK TO fast")
-            one = "INSERT OR IGNORE INTO prediction VALUES (?, ?, ?, ?)"
-            fresh = [
-                each
-                for each, values in zip(batch, kept, strict=True)
-                if connection.execute(one, values).rowcount
-            ]
+            fresh, second = _insert_new(connection, batch, kept)
         connection.executemany(
             "INSERT INTO logged VALUES (?, ?, ?, ?)",
             [(row.id, row.endpoint, row.at, row.inputs) for row, *_ in fresh if row.inputs],
         )
         tally = Counter(arm_of(each.row, told=each.told) for each in fresh)
         connection.executemany(_COUNT, [(*key, n) for key, n in tally.items()])
-    return len(fresh)
+        _keep_strays(connection, fresh)
+    return Stored(len(fresh), len(batch) - len(fresh) - len(second), tuple(second))
+
+
+def _keep_strays(connection: sqlite3.Connection, fresh: list[Given]) -> None:
+    """Keep the hashes of ids that do not say that they are here, in files that have them all."""
+    requests: dict[str, list[str]] = {}
+    for each in fresh:
+        if not each.told:
+            requests.setdefault(each.row.endpoint, []).append(each.row.request)
+    if requests and _has_table(connection):
+        connection.executemany(
+            "INSERT INTO stray VALUES (?, ?)",
+            [(endpoint, strays.pack(some)) for endpoint, some in requests.items()],
+        )
+
+
+def _has_table(connection: sqlite3.Connection) -> bool:
+    """Whether the file has the hashes of its strays: an earlier kedge kept none."""
+    there = "SELECT 1 FROM sqlite_schema WHERE name = 'stray'"
+    return connection.execute(there).fetchone() is not None
+
+
+def _insert_new(
+    connection: sqlite3.Connection, batch: list[Given], kept: list[tuple[str, str, str, bytes]]
+) -> tuple[list[Given], list[JoinRow]]:
+    """Store the rows whose id is not there yet; return them, and those of other requests."""
+    fresh: list[Given] = []
+    second: list[JoinRow] = []
+    one = "INSERT OR IGNORE INTO prediction VALUES (?, ?, ?, ?)"
+    there = "SELECT body FROM prediction WHERE id = ? AND endpoint = ?"
+    for each, values in zip(batch, kept, strict=True):
+        if connection.execute(one, values).rowcount:
+            fresh.append(each)
+            continue
+        (body,) = connection.execute(there, values[:2]).fetchone()
+        if body != values[3] and not is_same(_row(body), each.row):
+            second.append(each.row)
+    return fresh, second
 
 
 def _body(given: Given) -> bytes:
@@ -298,26 +362,47 @@ def arm_of(row: JoinRow, *, told: bool) -> tuple[str, int, int, str, str, bool]:
 
 
 def _look(
-    connection: sqlite3.Connection, endpoint: str, names: list[str], found: dict[str, Named | None]
-) -> None:
-    """Look for these in one partition, in order: neighbours lie on one page."""
-    query = "SELECT body FROM prediction WHERE id = ? AND endpoint = ?"
+    connection: sqlite3.Connection, endpoint: str, names: list[str],
+    found: dict[str, list[Named]], several: set[str],
+) -> None:  # fmt: skip
+    """Look for these in one partition, in order: neighbours lie on one page.
+
+    Adds to `found` every row that a name may mean, and to `several` the names of whole requests
+    that have more than one row.
+    """
+    query = "SELECT id, body FROM prediction WHERE endpoint = ? AND id IN (?, ?)"
+    more = "SELECT 1 FROM prediction WHERE endpoint = ? AND id = ?"
     read = connection.execute
     for name in names:
-        for spelling in spellings(name):
-            got = read(query, (spelling, endpoint)).fetchone()
-            if got is None:
-                continue
+        for spelling, body in read(query, (endpoint, *spellings(name))).fetchall():
+            found.setdefault(name, []).append((spelling, body))
             by_request = len(spelling) > len(name)
-            several = by_request and read(query, (f"{name}/1", endpoint)).fetchone() is not None
-            found[name] = None if several else (spelling, got[0])
-            break
+            if by_request and read(more, (endpoint, f"{name}/1")).fetchone() is not None:
+                several.add(name)
 
 
-def _has_strays(connection: sqlite3.Connection, endpoint: str) -> bool:
-    """Whether some ids in this partition do not say that they are here."""
+def _meant(rows: list[Named], *, several: bool) -> Named | Several:
+    """What a label means that these rows were found for."""
+    if len(rows) > 1:
+        known = [_row(body) for _, body in rows]
+        first = min(known, key=lambda row: row.at)
+        if not all(row.id == first.id and is_same(row, first) for row in known):
+            return Several(ID_REUSED, tuple(known))
+        rows = [rows[known.index(first)]]
+    return Several(SEVERAL_ROWS) if several else rows[0]
+
+
+def _strays(
+    connection: sqlite3.Connection, endpoint: str, wanted: list[str], asked: Asked
+) -> Iterable[str]:
+    """The names that may be in this partition although they do not say so."""
     query = "SELECT 1 FROM tally WHERE endpoint = ? AND NOT told AND n > 0 LIMIT 1"
-    return connection.execute(query, (endpoint,)).fetchone() is not None
+    if connection.execute(query, (endpoint,)).fetchone() is None:
+        return ()
+    if not _has_table(connection):
+        return wanted
+    query = "SELECT hashes FROM stray WHERE endpoint = ?"
+    return asked.among(packed for (packed,) in connection.execute(query, (endpoint,)))
 
 
 def _forget(

@@ -25,6 +25,7 @@ from kedge.core.records import (
     Outcome,
     delay_bin,
     id_hour,
+    requests_of,
     row_hour,
 )
 
@@ -56,7 +57,7 @@ CREATE TABLE forgotten (hash BLOB PRIMARY KEY, until REAL NOT NULL) WITHOUT ROWI
 CREATE TABLE aside (name TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 NAMES = frozenset({"label", "tally", "parked", "conflict", "forgotten", "aside"})
-_COUNT = """INSERT INTO tally VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+COUNT = """INSERT INTO tally VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET n = n + excluded.n"""
 _LABEL = """INSERT OR IGNORE INTO label
 (endpoint, id, label_version, value, at, joined_at, hour, unit, body)
@@ -76,16 +77,19 @@ class Joining:
         self._endpoint = endpoint
         self._now = now
         self._counts = dict.fromkeys(COUNTS, 0)
+        self._because: Counter[str] = Counter()
         self._delays: Counter[int] = Counter()
         self._labelled: list[Labelled] = []
         self._tally: Counter[tuple[int | str | bool, ...]] = Counter()
         self._room: int | None = None
 
-    def join(self, outcome: Outcome, named: Named | None) -> None:
-        """The outcome's prediction was found, or (None) several were."""
-        if named is None:
-            self._counts["ambiguous"] += 1
-            return
+    def refuse(self, cause: str) -> None:
+        """Count an outcome that names more than one prediction."""
+        self._counts["ambiguous"] += 1
+        self._because[cause] += 1
+
+    def join(self, outcome: Outcome, named: Named) -> None:
+        """Join an outcome to the prediction that was found for it."""
         name, body = named
         row, version = _row(body), outcome.label_version
         value, hour = _encode(outcome.value), row_hour(row)[0]
@@ -150,14 +154,13 @@ class Joining:
 
     def done(self) -> Joined:
         """Write the sums; what became of the batch."""
-        self._executemany(_COUNT, [(*key, n) for key, n in self._tally.items()])
-        return Joined(**self._counts, delays=dict(self._delays), labelled=tuple(self._labelled))
-
-
-def names_of(name: str) -> tuple[str, ...]:
-    """How somebody may have asked for this prediction: by its id, or by its request's."""
-    request = name.rpartition("/")[0]
-    return (name, request) if request else (name,)
+        self._executemany(COUNT, [(*key, n) for key, n in self._tally.items()])
+        return Joined(
+            **self._counts,
+            ambiguous_because=dict(self._because),
+            delays=dict(self._delays),
+            labelled=tuple(self._labelled),
+        )
 
 
 def unpark(labels: sqlite3.Connection, names: Iterable[tuple[str, str]]) -> None:
@@ -187,8 +190,8 @@ def forget(
             gone.add((row.endpoint, row.id))
             key = (hour, *arm_of(row, told=True)[:5], version, _value(value) is None)
             tally[key] += 1
-        labels.executemany(_COUNT, [(*key, -n) for key, n in tally.items()])
+        labels.executemany(COUNT, [(*key, -n) for key, n in tally.items()])
         labels.executemany("DELETE FROM conflict WHERE endpoint = ? AND id = ?", gone)
-        unpark(labels, [(where, each) for where, name in gone for each in names_of(name)])
+        unpark(labels, [(where, each) for where, name in gone for each in requests_of(name)])
     labels.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return len(found)

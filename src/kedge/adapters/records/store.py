@@ -23,14 +23,16 @@ from typing import Any
 
 import msgspec
 
+from kedge.adapters.records import reuse
 from kedge.adapters.records.files import begun, damaged, locked, make, opened, told
-from kedge.adapters.records.hours import NOBODY, Given, Hours
-from kedge.adapters.records.joining import NAMES, TABLES, Joining, forget, hashed, names_of, unpark
+from kedge.adapters.records.hours import NOBODY, Given, Hours, Several
+from kedge.adapters.records.joining import NAMES, TABLES, Joining, forget, hashed, unpark
 from kedge.adapters.records.spool import frames, takeable
 from kedge.core.errors import BadRequest, Unavailable
 from kedge.core.records import (
     HORIZON_S,
     HOUR_S,
+    ID_REUSED,
     PARKED_S,
     Conflict,
     Coverage,
@@ -40,6 +42,8 @@ from kedge.core.records import (
     Known,
     Labelled,
     Outcome,
+    Reused,
+    requests_of,
     row_hour,
 )
 
@@ -99,10 +103,14 @@ class Records:
             taking.forgotten = dict(labels.execute("SELECT hash, until FROM forgotten"))
             for piece in _pieces(path, taking):
                 stored = self._hours.store(piece)
-                taking.count += stored
-                taking.duplicates += len(piece) - stored
+                taking.count += stored.new
+                taking.duplicates += stored.duplicates
+                taking.reused += len(stored.second)
+                rows = [each.row for each in piece]
                 with begun(labels):
-                    self._adopt(labels, [each.row for each in piece], taking)
+                    again = reuse.second(labels, rows)
+                    taking.withdrawn += reuse.mark(labels, [*stored.second, *again])
+                    self._adopt(labels, rows, taking)
                     unpark(labels, taking.dropped)
                 taking.dropped.clear()
         path.unlink(missing_ok=True)
@@ -111,7 +119,7 @@ class Records:
         """Join what was parked for these rows. They need not be new: a crash may have come."""
         if labels.execute("SELECT 1 FROM parked LIMIT 1").fetchone() is None:
             return
-        asked = dict.fromkeys((row.endpoint, name) for row in rows for name in names_of(row.id))
+        asked = dict.fromkeys((row.endpoint, name) for row in rows for name in requests_of(row.id))
         parked: dict[str, list[tuple[float, Outcome]]] = {}
         query = (
             "SELECT id, label_version, value, at, parked_at FROM parked"
@@ -124,13 +132,41 @@ class Records:
                 parked.setdefault(key[0], []).append((since, one))
         for endpoint, some in parked.items():
             some.sort(key=lambda each: each[0])
-            found = self._hours.find(endpoint, (one.id for _, one in some))
-            joining = Joining(labels, endpoint, taking.now)
-            for _, one in some:
-                if one.id in found:
-                    joining.unpark(one)
-                    joining.join(one, found[one.id])
-            taking.adopted = taking.adopted.plus(joining.done())
+            waiting = [one for _, one in some]
+            taking.adopted = taking.adopted.plus(
+                self._join(labels, endpoint, waiting, taking.now, parked=True)
+            )
+
+    def _join(
+        self,
+        labels: sqlite3.Connection,
+        endpoint: str,
+        outcomes: list[Outcome],
+        now: float,
+        *,
+        parked: bool = False,
+    ) -> Joined:
+        """Join what has one prediction, refuse what may mean several, and park the rest."""
+        found = self._hours.find(endpoint, (one.id for one in outcomes))
+        reuse.mark(labels, [
+            row for named in found.values() if isinstance(named, Several) for row in named.rows
+        ])  # fmt: skip
+        twice = reuse.marked(labels, endpoint, (one.id for one in outcomes))
+        joining = Joining(labels, endpoint, now)
+        for one in outcomes:
+            named = found.get(one.id)
+            if parked and (named is not None or one.id in twice):
+                joining.unpark(one)
+            if one.id in twice:
+                reuse.refuse(labels, endpoint, one.id)
+                joining.refuse(ID_REUSED)
+            elif isinstance(named, Several):
+                joining.refuse(named.cause)
+            elif named is not None:
+                joining.join(one, named)
+            elif not parked:
+                joining.park(one)
+        return joining.done()
 
     def _count_damaged(self) -> int:
         """Partitions that were set aside, by whomever, since they were last counted."""
@@ -153,15 +189,8 @@ class Records:
         if not batch:
             return Joined()
         with told(), locked(self._lock), self._made_labels() as labels:
-            found = self._hours.find(endpoint, (one.id for one in batch))
             with begun(labels):
-                joining = Joining(labels, endpoint, now)
-                for one in batch:
-                    if one.id in found:
-                        joining.join(one, found[one.id])
-                    else:
-                        joining.park(one)
-                return joining.done()
+                return self._join(labels, endpoint, batch, now)
 
     # ------------------------------------------------------------ reading
 
@@ -196,6 +225,16 @@ class Records:
                 salt=salt, arm=arm, predictions=given[key], labelled=known, declined=declined,
             ))  # fmt: skip
         return tuple(found)
+
+    def reused(self, endpoint: str) -> Reused:
+        """How many ids more than one request used, and the labels that are not joined for it."""
+        if not self._labels_path.exists():
+            return Reused()
+        with told(), self._present_labels() as labels:
+            there = "SELECT 1 FROM sqlite_schema WHERE name = 'reused'"
+            if labels.execute(there).fetchone() is None:
+                return Reused()  # an earlier kedge made the file, and nothing came in since
+            return reuse.counted(labels, endpoint)
 
     def conflicts(self, endpoint: str, limit: int) -> tuple[Conflict, ...]:
         """At most `limit` values that were refused, the newest first."""
@@ -295,6 +334,7 @@ class Records:
                 labels.execute("DELETE FROM label WHERE hour < ?", (first,))
                 labels.execute("DELETE FROM tally WHERE hour < ?", (first,))
                 labels.execute("DELETE FROM conflict WHERE joined_at < ?", (now - HORIZON_S,))
+                labels.execute("DELETE FROM reused WHERE hour < ?", (first,))
                 labels.execute("DELETE FROM forgotten WHERE until < ?", (now - HORIZON_S,))
                 return labels.execute(
                     "DELETE FROM parked WHERE parked_at < ?", (now - PARKED_S,)
@@ -313,6 +353,7 @@ class Records:
         if not self._labels_path.exists():
             make(self._labels_path, TABLES)
         with self._present_labels() as connection:
+            connection.executescript(reuse.TABLE)
             yield connection
 
     @contextmanager
@@ -355,6 +396,8 @@ class _Taking:
     count: int = 0
     torn: int = 0
     duplicates: int = 0
+    reused: int = 0
+    withdrawn: int = 0
     dropped_rows: int = 0
     damaged: int = 0
     adopted: Joined = field(default_factory=Joined)
@@ -369,13 +412,14 @@ class _Taking:
         if row.at >= max(self.forgotten.get(each, -inf) for each in hashes):
             return False
         self.dropped_rows += 1
-        self.dropped += ((row.endpoint, name) for name in names_of(row.id))
+        self.dropped += ((row.endpoint, name) for name in requests_of(row.id))
         return True
 
     def done(self) -> Ingested:
         """As a value."""
         return Ingested(
             count=self.count, torn=self.torn, duplicates=self.duplicates,
+            reused=self.reused, withdrawn=self.withdrawn,
             forgotten=self.dropped_rows, damaged=self.damaged, adopted=self.adopted,
         )  # fmt: skip
 
