@@ -660,15 +660,22 @@ def history(context: Context, endpoint: str, limit: int) -> None:
 @click.option(
     "--forget", metavar="REPLICA", help="Take a replica that is gone for good off the roster."
 )
+@click.option("--head", "heads", multiple=True, metavar="NUMBER:HASH",
+              help="A head of the ledger's chain, from an alert: is it still in the history?")  # fmt: skip
+@click.option("--accept-ledger", metavar="REASON",
+              help="Follow a ledger whose history lacks heads, such as a restored copy, from now on.")  # fmt: skip
 @verb
-def doctor(context: Context, forget: str | None) -> None:
+def doctor(
+    context: Context, forget: str | None, heads: tuple[str, ...], accept_ledger: str | None
+) -> None:
     """Check the ledger's chain, every artifact's bytes, the replicas and this machine."""
-    from kedge.doctor import examine
+    from kedge.doctor import examine, read_head
     from kedge.verbs import forget_replica
 
     if forget is not None:
         forget_replica(context.place(), forget)
-    findings = examine(context.state_dir, context.config)
+    known = [read_head(text) for text in heads]
+    findings = examine(context.state_dir, context.config, known, accept_ledger)
     bad = [finding for finding in findings if not finding["ok"]]
     lines = [
         f"{'ok  ' if f['ok'] else 'BAD '} {f['check']}: {f['detail']}" for f in one_line(findings)

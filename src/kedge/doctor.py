@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from kedge.adapters.sql.chain_heads import ACCEPTED
 from kedge.adapters.sql.engine import sqlite_version_fault
-from kedge.core.errors import CorruptArtifact, KedgeError, Unavailable
+from kedge.core.errors import CorruptArtifact, KedgeError, Refused, Unavailable
 from kedge.enrol import loaders
 from kedge.files import find_open
+from kedge.ports import SHORT, Head, Note
 from kedge.settings import load
 from kedge.verbs import status_of
-from kedge.wiring import Workplace
+from kedge.wiring import Workplace, actor
 
 
-def examine(state_dir: Path, config: Path) -> list[dict[str, Any]]:
-    """Everything `kedge doctor` looks at; each finding says what was checked and what was seen."""
+ALERTS = 1_000
+"""The newest alerts whose heads are compared."""
+
+
+def examine(
+    state_dir: Path, config: Path, heads: Sequence[Head] = (), accept: str | None = None
+) -> list[dict[str, Any]]:
+    """Everything `kedge doctor` looks at; each finding says what was checked and what was seen.
+
+    Args:
+        state_dir: what is looked at.
+        config: its kedge.toml.
+        heads: of the ledger's chain, such as an alert has them.
+        accept: why a history that lacks heads is accepted from now on; None: it is not.
+    """
     findings: list[dict[str, Any]] = []
 
     def found(check: str, fault: str | None, fine: str = "as it should be") -> None:
@@ -45,6 +62,12 @@ def examine(state_dir: Path, config: Path) -> list[dict[str, Any]]:
         found(
             "ledger chain", "; ".join(faults) or None, "every entry follows from the one before it"
         )
+        lost = missing_heads(place, heads)
+        if lost and accept is not None:
+            accept_history(place, [head for head, *_ in lost], accept)
+            lost = missing_heads(place, heads)
+        found("ledger heads", "; ".join(f"{where} saw entry {head.short}, and {text}" for head, where, text in lost)
+              or None, "the history has every entry that replicas and alerts saw as its newest")  # fmt: skip
         states = place.ledger.read().states
     except Unavailable as error:
         found("ledger", f"{error.code}: {error}")
@@ -61,3 +84,50 @@ def examine(state_dir: Path, config: Path) -> list[dict[str, Any]]:
     for endpoint, pin in place.disk.pins().items():
         found(f"pin {endpoint}", f"pinned to r{pin.state.production} since {pin.at}")
     return findings
+
+
+def missing_heads(place: Workplace, given: Sequence[Head] = ()) -> list[tuple[Head, str, str]]:
+    """Return the heads that the ledger's history lacks: who saw each, and what there is instead.
+
+    Heads are those of replicas that are alive, of files of this host, of alerts, and given ones.
+    """
+    seen: dict[Head, str] = {}
+    with suppress(KedgeError):
+        for member in place.roster.members():
+            if member.head is not None:
+                seen.setdefault(member.head, member.name)
+    for name, head in place.disk.heads().items():
+        seen.setdefault(head, f"replicas/{name}")
+    for alert in place.alerts.listed(None, over=True, limit=ALERTS):
+        if alert.head:
+            seen.setdefault(read_head(alert.head), f"alert {alert.number}")
+    for head in given:
+        seen.setdefault(head, "--head")
+    lacking = place.ledger.missing(seen)
+    return [(head, seen[head], text) for head, text in lacking.items()]
+
+
+def accept_history(place: Workplace, heads: Sequence[Head], reason: str) -> None:
+    """Write into the ledger that these heads are lost, at every endpoint: replicas follow it then."""
+    body = {"heads": [[head.seq, head.hash] for head in heads]}
+    for endpoint in place.ledger.read().states or ("",):
+        place.ledger.note(
+            endpoint, Note(kind=ACCEPTED, body=body), by=actor(), reason=reason,
+            at=place.clock.now(),
+        )  # fmt: skip
+
+
+def read_head(text: str) -> Head:
+    """Read a head as alerts have it.
+
+    Raises:
+        Refused: `bad_head`.
+    """
+    seq, _, of = text.partition(":")
+    if not seq.isdecimal() or len(of) < SHORT or set(of) - set("0123456789abcdef"):
+        raise Refused(
+            f"{text!r} is not a head of the ledger",
+            code="bad_head",
+            hint="an alert has it: NUMBER:HASH",
+        )
+    return Head(int(seq), of)

@@ -95,11 +95,31 @@ class Wanted(Value, frozen=True):
     """How many processes of it a host should run, where it runs in one."""
 
 
+class Head(Value, frozen=True):
+    """The newest entry of the ledger as a process knew it: its hash stands for all before it."""
+
+    seq: int
+    hash: str
+
+    @property
+    def short(self) -> str:
+        """As alerts and people have it."""
+        return f"{self.seq}:{self.hash[:SHORT]}"
+
+
+SHORT = 12
+"""Digits of a hash that are shown: an entry that is made to begin with them takes 2**48 attempts."""
+
+
 class Book(Value, frozen=True):
     """All rows and wishes, read in one transaction."""
 
     states: dict[str, State]
     wanted: tuple[Wanted, ...] = ()
+    head: Head | None = None
+    """The newest entry; None: there is none."""
+    follows: bool = True
+    """Whether the history has the head that the reader knew, or an operator accepted that it has not."""
 
 
 class Change(Value, frozen=True):
@@ -117,8 +137,8 @@ class Ledger(Protocol):
     its patience, read-only, or full.
     """
 
-    def read(self) -> Book:
-        """Read every endpoint's row."""
+    def read(self, known: Head | None = None) -> Book:
+        """Read every endpoint's row, and whether the history still has the entry that is known."""
 
     def append(
         self,
@@ -368,6 +388,10 @@ class Member(Value, frozen=True):
     without a load."""
     unwritten: str = ""
     """Why what it counted cannot be written; empty when it can."""
+    head: Head | None = None
+    """The newest entry of the ledger that it followed."""
+    astray: str = ""
+    """Why it does not follow the ledger that is there: its history lacks `head`. Empty when it does."""
     faults: tuple[ProcessFault, ...] = ()
     """Faults that its loops survived."""
     limited: dict[str, int] = {}

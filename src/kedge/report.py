@@ -10,7 +10,7 @@ from kedge.core import commands as r
 from kedge.core.records import ID_REUSED, SEVERAL_ROWS
 from kedge.core.values import BUCKETS, Policy
 from kedge.engine.control import Receipt
-from kedge.ports import Entry, Note, Proof
+from kedge.ports import SHORT, Entry, Note, Proof
 from kedge.terminal import one_line
 
 AMBIGUOUS = {
@@ -100,6 +100,9 @@ def _noted(note: Note) -> str:
             passes = f"{body['promoting']} passes all the same; " if "promoting" in body else ""
             standing = "ready" if body["ready"] else f"not ready: {', '.join(body['failed'])}"
             return passes + standing
+        case Note(kind="ledger_accepted", body=body):
+            lost = ", ".join(f"{seq}:{of[:SHORT]}" for seq, of in body["heads"])
+            return f"the ledger is followed although its history lacks {lost}"
         case Note(kind="finding", body=body):
             return f"found {', '.join(body['causes'])}: {body['headline']}; {body['advice']}"
         case Note(kind="accepted", body=body):

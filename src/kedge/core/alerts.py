@@ -61,6 +61,8 @@ class Topic(StrEnum):
     CHANNEL = "channel"
     LEDGER = "ledger"
     CONTROL = "control"
+    HISTORY = "history"
+    RECORDING = "recording"
     UNREADY = "unready"
     EVIDENCE = "evidence"
     TEST = "test"
@@ -143,6 +145,8 @@ class Alert(Value, frozen=True, kw_only=True):
     resolved: str = ""
     """Why it is over."""
     ended: Ending = "resolved"
+    head: str = ""
+    """The newest entry of the ledger when it was opened, shortened: NUMBER:HASH."""
     deliveries: tuple[Delivery, ...] = ()
 
     @property
@@ -181,6 +185,8 @@ class Sight(NamedTuple):
     """By endpoint: the epoch that it decided on, and what."""
     fault: str = ""
     """Why it could not look; empty when it could."""
+    replicas: tuple[Raise, ...] = ()
+    """What replicas say is wrong with them, for every endpoint."""
     unready: Mapping[str, tuple[str, ...]] = {}
     """By endpoint: the checks of its readiness that fail; without those that nobody looked at."""
     faults: Mapping[str, str] = {}
@@ -205,6 +211,8 @@ class Message(Value, frozen=True, kw_only=True):
     opened_at: str
     resolved_at: str = ""
     reason: str = ""
+    head: str = ""
+    """The ledger's newest entry when it was opened: a copy outside, that `kedge doctor --head` compares."""
 
     @property
     def title(self) -> str:
@@ -222,7 +230,9 @@ class Message(Value, frozen=True, kw_only=True):
         elif self.status == "continued":
             lines.append(f"{self.resolved_at}: {self.reason}")
         elif self.status == "firing" and self.number:
-            lines.append(f"kedge ack {self.number} --by NAME says that somebody has it")
+            lines.append(f"kedge ack {self.number} --by NAME acknowledges it")
+        if self.head:
+            lines.append(f"ledger head: {self.head}")
         return "\n".join(lines)
 
 
@@ -282,7 +292,7 @@ def message(alert: Alert, kind: Kind) -> Message:
     return Message(
         status="firing" if kind == "told" else alert.ended, number=alert.number, endpoint=alert.endpoint,
         key=alert.key, topic=alert.topic, level=alert.level, summary=alert.summary, detail=alert.detail,
-        opened_at=alert.opened_at, resolved_at=alert.resolved_at, reason=alert.resolved,
+        opened_at=alert.opened_at, resolved_at=alert.resolved_at, reason=alert.resolved, head=alert.head,
     )  # fmt: skip
 
 

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from kedge.core.alerts import Alert, Raise, Topic
@@ -31,8 +31,14 @@ BROKEN_S = 60.0
 """Input is broken for so long before anybody is told: a worker that is started again takes seconds."""
 MENDED_S = 10.0
 """And sound for so long before that ends, so that a flicker is one alert."""
+UNWRITTEN_S = 10.0
+"""A replica cannot write for so long before it is told: a locked file passes by itself."""
 UNDER_WAY_S = 5.0
 """A rollback that the patrol submitted has landed by then; otherwise the failure itself is told."""
+
+
+OF_REPLICAS = (Topic.HISTORY, Topic.RECORDING)
+"""Topics of what replicas say is wrong with them."""
 
 
 def conditions(state: State, decision: Decision | None, *, fault: str = "") -> tuple[Raise, ...]:
@@ -71,6 +77,29 @@ def control_down(state: State) -> Raise:
                  level="warn" if state.compared is None else "page",
                  summary="control keeps ending: nothing is judged, nothing taken back",
                  detail="the supervisor starts it again and again; logs/control.log says why it ends")  # fmt: skip
+
+
+def of_replicas(astray: Mapping[str, str], unwritten: Mapping[str, str]) -> tuple[Raise, ...]:
+    """What replicas say is wrong with them for as long as it lasts, at every endpoint alike.
+
+    Args:
+        astray: by name, why a replica does not follow the ledger that is there.
+        unwritten: by name, why one cannot write what it counts.
+    """
+    found = []
+    if astray:
+        found.append(Raise(key=Topic.HISTORY.value, topic=Topic.HISTORY, level="page", lasts="condition",
+                           detail=f"{_each(astray)}; kedge doctor compares all heads",
+                           summary="the ledger is not the one that replicas followed: they keep what they serve"))  # fmt: skip
+    if unwritten:
+        found.append(Raise(key=Topic.RECORDING.value, topic=Topic.RECORDING, level="warn", lasts="condition",
+                           after_s=UNWRITTEN_S, detail=_each(unwritten),
+                           summary="requests are not counted: a replica cannot write, and no verdict is safe"))  # fmt: skip
+    return tuple(found)
+
+
+def _each(texts: Mapping[str, str]) -> str:
+    return "; ".join(f"{name}: {text}" for name, text in sorted(texts.items()))
 
 
 def judged(state: State) -> int | None:
@@ -159,6 +188,8 @@ def settled(
     """
     if alert.lasts != "condition" or alert.key in raised or alert.topic is Topic.CONTROL:
         return ""
+    if alert.topic in OF_REPLICAS:
+        return "no replica says so any more"
     if alert.subject is not None and (state.compared is None or judged(state) != alert.subject):
         word = "is production" if state.production == alert.subject else "left the rollout"
         return f"r{alert.subject} {word}"

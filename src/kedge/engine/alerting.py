@@ -269,7 +269,7 @@ class Alerting:
         open_ = {a.key: a for a in self._live.values() if a.open and a.endpoint == state.endpoint}
         unready = sight.unready.get(state.endpoint)
         found = (*conditions.conditions(state, decision, fault=fault),
-                 *readiness.raised(state, unready or ()))  # fmt: skip
+                 *sight.replicas, *readiness.raised(state, unready or ()))  # fmt: skip
         for one in found:
             key = (state.endpoint, one.key)
             standing.add(key)

@@ -172,6 +172,11 @@ class Recorder:
             return Bounds()
         return Bounds(*(max(int(q * ratio), q + floor_us) for q in (p50, p99)))
 
+    def requests(self) -> int:
+        """How many requests were answered so far; for another thread to ask."""
+        counts = list(self._counts.items())
+        return sum(number for name, number in counts if name.startswith(ANSWERED[0]))
+
     def latency(self, arm: str, us: int) -> None:
         """Note how long a model took."""
         bins = self._latency.setdefault(arm, {})

@@ -25,8 +25,9 @@ from typing import Any
 import msgspec
 import structlog
 
-from kedge.core.alerts import Sight
+from kedge.core.alerts import Raise, Sight
 from kedge.core.commands import AnyCommand, Pause, Rollback
+from kedge.core.conditions import of_replicas
 from kedge.core.errors import KedgeError, Stale
 from kedge.core.policy import Decision, Facts, binding, decide
 from kedge.core.values import Stage, State
@@ -126,7 +127,7 @@ class Patrol:
                 self._net.forget(place)
             elif not self._net.run(place, partial(self._look_at, state, decisions)):
                 faults[name] = self._faults.standing(place)
-        self.sight = Sight(decisions, faults=faults)
+        self.sight = Sight(decisions, faults=faults, replicas=self._replicas())
         self._keep()
         return self._behind
 
@@ -158,6 +159,17 @@ class Patrol:
             facts = self._known(state, facts)
             decision = decide(state, facts)
         return decision, facts
+
+    def _replicas(self) -> tuple[Raise, ...]:
+        """What replicas say is wrong with them."""
+        try:
+            members = self._roster.members()
+        except KedgeError:
+            return self.sight.replicas  # nothing is over because the roster cannot be read
+        return of_replicas(
+            {member.name: member.astray for member in members if member.astray},
+            {member.name: member.unwritten for member in members if member.unwritten},
+        )
 
     def _watch(self, state: State) -> Watch:
         """The watch of this rollout: the one at hand, the kept one, or a new one."""

@@ -22,6 +22,7 @@ from kedge.core.errors import Refused, Unavailable
 from kedge.core.release import apply, decide
 from kedge.core.values import Refusal, State, Value
 from kedge.files import list_aside, set_aside
+from kedge.ports import Head
 
 
 class Pin(Value, frozen=True):
@@ -72,6 +73,10 @@ class Apart(Value, frozen=True):
     at: str
 
 
+HEAD = "ledger.head"
+"""The file of a replica with the head of the ledger's chain. Not `.json`: that is an endpoint's row."""
+
+
 class HostDisk:
     """The directory of a host: `replicas/NAME/ENDPOINT.json`, `pins/ENDPOINT.json` and `apart/`."""
 
@@ -104,6 +109,20 @@ class HostDisk:
         """What replicas of this host kept of an endpoint, and could not be read."""
         folders = sorted(self._replicas.glob("*/"))
         return [one for folder in folders for one in list_aside(folder / f"{endpoint}.json")]
+
+    def remember_head(self, replica: str, head: Head) -> None:
+        """Keep the newest entry of the ledger that a replica followed."""
+        write_atomically(self._replicas / replica / HEAD, encode(head), durable=False)
+
+    def heads(self) -> dict[str, Head]:
+        """The newest entry that each replica of this host followed; without files that cannot be read."""
+        found = {}
+        for path in sorted(self._replicas.glob(f"*/{HEAD}")):
+            try:
+                found[path.parent.name] = decode(path.read_bytes(), Head)
+            except (OSError, msgspec.DecodeError):
+                continue
+        return found
 
     def remembered(self) -> dict[str, State]:
         """The newest state of every endpoint that any replica of this host has served.

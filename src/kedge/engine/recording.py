@@ -32,6 +32,9 @@ from kedge.ports import Clock, EvidenceStore, Tally, WindowStore
 log = structlog.get_logger("kedge.recording")
 
 BEAT_S = 1.0
+SILENT_S = 5.0
+"""Without a finished beat for so long while requests come the recording is silent: five were due."""
+SILENT = f"nothing was written for more than {SILENT_S:g} s while requests came"
 LEAST = 200
 """Production answers from which its quantiles are worth a bound: two lie above the p99."""
 WAITING = 120
@@ -76,11 +79,14 @@ class Recording:
         self._began = 0.0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="kedge-recording", daemon=True)
+        self._told_at: float | None = None
+        self._told_requests = 0
         self.unwritten = ""
         """Why windows cannot be written; empty when they can."""
 
     def start(self) -> None:
         """Begin to write, once a second."""
+        self._told_at = self._clock.monotonic()
         self._thread.start()
 
     def close(self, patience_s: float) -> None:
@@ -106,6 +112,18 @@ class Recording:
 
     # ------------------------------------------------------------ the thread
 
+    def fault(self) -> str:
+        """Why what is counted is not written; empty when it is. For another thread to ask."""
+        if self.unwritten or self._told_at is None:
+            return self.unwritten
+        silent = self._clock.monotonic() - self._told_at > SILENT_S
+        return SILENT if silent and self._requests() > self._told_requests else ""
+
+    def _requests(self) -> int:
+        with self._lock:
+            recorders = list(self._recorders.values())
+        return sum(recorder.requests() for recorder in recorders)
+
     def _run(self) -> None:
         while not self._stopping.wait(BEAT_S):
             self._beat()
@@ -113,10 +131,12 @@ class Recording:
 
     def _beat(self) -> None:
         """Tell one second. A fault costs what was being told, and the next second is another."""
+        before = self._requests()
         try:
             self._tell()
-        except Exception as error:  # noqa: BLE001 - the thread must live; the fault is published and logged
+        except BaseException as error:  # noqa: BLE001 - the thread must live, whatever a library raises; the fault is published
             self._blotted(f"{type(error).__name__}: {error}")
+        self._told_at, self._told_requests = self._clock.monotonic(), before
 
     def _blotted(self, fault: str) -> None:
         if not self.unwritten:

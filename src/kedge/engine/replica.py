@@ -36,7 +36,7 @@ from kedge.engine.pins import HostDisk, Pin
 from kedge.engine.process_faults import ProcessFaults
 from kedge.engine.recording import Recording
 from kedge.engine.serving import Live, Serving
-from kedge.ports import Book, Clock, Ledger, Member, Roster, Signal
+from kedge.ports import Book, Clock, Head, Ledger, Member, Roster, Signal
 
 LEASE_S = 30.0
 """How long a gateway gives a candidate its share without having heard from the ledger."""
@@ -46,6 +46,10 @@ PENDING_S = 0.02
 REMEMBER_S = 0.05
 """How long after a swap it is kept on disk, however often we are woken: other replicas have
 swapped by then (all of a host take some 25 ms), and `rollback --local` goes by what is there."""
+ASTRAY = "replica.ledger_history"
+"""The place of the fault that the ledger is not the one that was followed before."""
+NO_EPOCH = -1
+"""What a replica says that it serves of a ledger which it does not follow."""
 LAST_WORDS_S = 3.0
 """How long the recording may take to write what is left when this process ends."""
 
@@ -78,6 +82,9 @@ class Replica:
         for name in disk.set_aside_unreadable(slot):
             log.warning("replica.state_unreadable", kept=name, replica=member.name)
         self._book = Book(states=disk.remembered())
+        self._head = max(disk.heads().values(), key=lambda head: head.seq, default=None)
+        self._kept_head: Head | None = None
+        self._astray = ""
         self._pins: dict[str, Pin] = {}
         self._seen: object = None
         self._contact = clock.unix() - 2 * lease_s
@@ -103,7 +110,7 @@ class Replica:
         while not self._stopping.is_set():
             try:
                 woken = self._signal.wait(PENDING_S if self._pending() else BEAT_S / 4)
-                if self._unremembered and self._clock.monotonic() >= self._remember_at:
+                if self._to_remember() and self._clock.monotonic() >= self._remember_at:
                     self._remember()
                 # Whoever reads the ledger wakes us too, and may do so all the time.
                 due = not woken or self._clock.monotonic() >= self._due
@@ -121,7 +128,10 @@ class Replica:
 
     def _pending(self) -> bool:
         """Whether something is under way that no signal tells of: a load, or a file to write."""
-        return bool(self._unremembered) or not self._pool.settled
+        return self._to_remember() or not self._pool.settled
+
+    def _to_remember(self) -> bool:
+        return bool(self._unremembered) or self._kept_head != self._head
 
     def _unsaid(self) -> bool:
         """Whether a load ended, or an epoch had its first answer, and the roster has not heard."""
@@ -138,15 +148,40 @@ class Replica:
         try:
             stamp = self._stamp()
             if stamp != self._seen:
-                self._book = self._ledger.read()
+                moved = self._follow(self._ledger.read(self._head)) or moved
                 self._seen = stamp
-                moved = True
-            self._contact = self._clock.unix()
+            if not self._astray:
+                self._contact = self._clock.unix()
             self._note_fault("")
         except Unavailable as error:
             self._seen = None
             self._note_fault(f"{error.code}: {error}")
         return moved
+
+    def _follow(self, book: Book) -> bool:
+        """Follow what was read, unless its history is not the one that was followed before.
+
+        A ledger that lacks the newest entry that was seen was replaced by an older copy, or rewritten.
+        Until an operator accepts it, it is as a lost one: what is served stays, and a candidate's share ends.
+        """
+        if not book.follows:
+            assert self._head is not None
+            if not self._astray:
+                self._remember_at = self._clock.monotonic()
+            self._astray = (
+                f"the ledger's history lacks entry {self._head.short}, which was its newest: an older "
+                "copy was put in its place, or it was rewritten"
+            )
+            self._faults.note(ASTRAY, RuntimeError(self._astray))
+            return True
+        self._astray = ""
+        self._faults.clear(ASTRAY)
+        self._book = book
+        if book.head is not None and book.head != self._head:
+            if not self._to_remember():
+                self._remember_at = self._clock.monotonic() + REMEMBER_S
+            self._head = book.head
+        return True
 
     def _note_fault(self, fault: str) -> None:
         if fault != self._fault:
@@ -256,7 +291,11 @@ class Replica:
             for live in lives
         }  # fmt: skip
         said: dict[str, Any] = {
-            "epochs": {live.state.endpoint: live.state.epoch for live in lives if not live.pinned}
+            # An epoch of another history acknowledges nothing of this one.
+            "epochs": {
+                live.state.endpoint: NO_EPOCH if self._astray else live.state.epoch
+                for live in lives if not live.pinned
+            }
             | {n: s.epoch for n, s in states.items() if s.stage is Stage.EMPTY and n not in self._pins},
             "answered": answered,
             "pinned": {
@@ -265,7 +304,9 @@ class Replica:
             },
             "holds": self._pool.holds(),
             "lease": lease,
-            "unwritten": self._recording.unwritten,
+            "unwritten": self._recording.fault(),
+            "head": self._head,
+            "astray": self._astray,
             "faults": self._faults.faults,
             "limited": self._faults.limited,
             "loads": self._pool.loads,
@@ -274,7 +315,7 @@ class Replica:
         changed = any(
             getattr(self._member, name) != value
             for name, value in said.items()
-            if name != "limited"
+            if name not in ("limited", "head")
         )
         if not changed and now - self._published.beat_at < BEAT_S:
             return
@@ -300,6 +341,12 @@ class Replica:
             except OSError as error:
                 log.warning("replica.disk_full", fault=str(error), endpoint=live.state.endpoint)
         self._unremembered = []
+        if self._head is not None and self._kept_head != self._head:
+            try:
+                self._disk.remember_head(self._slot, self._head)
+            except OSError as error:
+                log.warning("replica.disk_full", fault=str(error), endpoint="")
+        self._kept_head = self._head
 
     def _last_words(self) -> None:
         self._recording.close(LAST_WORDS_S)

@@ -166,6 +166,7 @@ def _replica(member: Member, state: State, now: float) -> dict[str, Any]:
         "epoch": member.epochs.get(state.endpoint),
         "silent": now - member.beat_at > SILENT_S,
         "beat_age_s": round(now - member.beat_at, 2),
+        "head": member.head.short if member.head is not None else None,
         "ledger_age_s": round(now - member.ledger_at, 2),
         "lease": member.lease,
         "loads": member.loads,
@@ -202,11 +203,14 @@ def _faults(
     """What somebody should look at, in words."""
     found = []
     for member in members:
+        if member.astray:
+            found.append(f"{member.name} does not follow this ledger: {member.astray}")
         if now - member.beat_at > SILENT_S:
             found.append(f"{member.name} is silent since {now - member.beat_at:.0f} s")
         elif (
             member.epochs.get(state.endpoint, -1) < state.epoch
             and state.endpoint not in member.pinned
+            and not member.astray
         ):
             found.append(
                 f"{member.name} serves epoch {member.epochs.get(state.endpoint)}, not {state.epoch}"

@@ -21,7 +21,7 @@ from kedge.core.alerts import Alert, Raise, again, opened
 from kedge.core.stored.upcast import decode_alert as _decode
 from kedge.core.values import ActorKind
 from kedge.files import name_aside
-from kedge.ports import Entry, Note
+from kedge.ports import Entry, Head, Note
 
 _alert, _cursor, _ledger = tables.alert, tables.alert_cursor, tables.ledger
 
@@ -166,7 +166,9 @@ def _insert(connection: Connection, alert: Alert, by: str, actor: ActorKind) -> 
     key = connection.execute(_alert.insert(), row).inserted_primary_key
     assert key is not None, "a row that was inserted has its number"
     number = key[0]
-    numbered = msgspec.structs.replace(alert, number=number)
+    seq, newest = chain_head(connection)
+    head = Head(seq, newest).short if seq else ""
+    numbered = msgspec.structs.replace(alert, number=number, head=head)
     _write(connection, numbered)
     body = {"alert": number, "level": alert.level, "key": alert.key, "summary": alert.summary,
             "topic": alert.topic.value, "subject": alert.subject}  # fmt: skip

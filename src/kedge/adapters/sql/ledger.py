@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, func, select
 from sqlalchemy.dialects.sqlite import insert
 
-from kedge.adapters.sql import tables, verify
+from kedge.adapters.sql import chain_heads, tables, verify
 from kedge.adapters.sql.database import Database
 from kedge.adapters.sql.rows import (
     columns_of,
@@ -28,7 +28,7 @@ from kedge.core.errors import Refused, Stale
 from kedge.core.names import check_name
 from kedge.core.release import apply
 from kedge.core.values import ActorKind, Placement, Policy, Release, State
-from kedge.ports import Book, Change, Entry, Note, Wanted
+from kedge.ports import Book, Change, Entry, Head, Note, Wanted
 
 _ledger, _endpoint, _release = tables.ledger, tables.endpoint, tables.release
 
@@ -117,13 +117,15 @@ class SqlLedger:
         self._releases: dict[str, dict[int, Release]] = {}
         self._known = 0
 
-    def read(self) -> Book:
+    def read(self, known: Head | None = None) -> Book:
         """Read every endpoint's row, and the wishes that have not run out.
 
         An endpoint that has releases but was never changed is there too, at epoch 0. The
         releases of a removed model version are not: nothing may go to them any more.
+
+        `known` is the newest entry that the reader saw before: `Book.follows` says whether the history has it.
         """
-        return self._database.read(self._read)
+        return self._database.read(lambda connection: self._read(connection, known))
 
     def stamp(self) -> tuple[int, int, int]:
         """A value that differs when anything was committed since, by anybody.
@@ -255,6 +257,13 @@ class SqlLedger:
 
         return self._database.read(work)
 
+    def missing(self, heads: Iterable[Head]) -> dict[Head, str]:
+        """Return the heads that the history lacks, each with what it has instead, in words.
+
+        Those that an operator accepted are not among them.
+        """
+        return self._database.read(lambda connection: chain_heads.missing(connection, heads))
+
     def verify(self) -> list[str]:
         """Check everything against everything; the faults, in words. Reads the whole ledger.
 
@@ -274,7 +283,7 @@ class SqlLedger:
 
     # ------------------------------------------------------------ reading
 
-    def _read(self, connection: Connection) -> Book:
+    def _read(self, connection: Connection, known: Head | None) -> Book:
         states = self._states(connection)
         wanted = tuple(
             Wanted(
@@ -283,7 +292,13 @@ class SqlLedger:
             )
             for row in connection.execute(_WANTED, {"now": self._unix()})
         )  # fmt: skip
-        return Book(states=states, wanted=wanted)
+        seq, newest = chain_head(connection)
+        return Book(
+            states=states,
+            wanted=wanted,
+            head=Head(seq, newest) if seq else None,
+            follows=known is None or not chain_heads.missing(connection, (known,)),
+        )
 
     def _states(self, connection: Connection) -> dict[str, State]:
         releases = self._all_releases(connection)
@@ -384,7 +399,7 @@ class SqlLedger:
         at: str,
         actor: ActorKind,
     ) -> Iterator[tuple[AnyEvent, dict[str, Any]]]:
-        seq, previous = _head(connection)
+        seq, previous = chain_head(connection)
         for epoch, event in enumerate(events, start=before.epoch + 1):
             seq += 1
             columns = columns_of(
@@ -408,7 +423,7 @@ def noted(
     actor: ActorKind,
 ) -> Entry:  # fmt: skip
     """Append a note; part of a transaction."""
-    seq, previous = _head(connection)
+    seq, previous = chain_head(connection)
     epoch = connection.execute(_EPOCH, {"of": endpoint}).scalar() or 0
     columns = columns_of(
         seq=seq + 1, endpoint=endpoint, epoch=epoch, at=at, by=by, reason=reason,
@@ -418,7 +433,7 @@ def noted(
     return entry_of(columns)
 
 
-def _head(connection: Connection) -> tuple[int, str]:
+def chain_head(connection: Connection) -> tuple[int, str]:
     """The newest entry's number and hash; what the next one is chained to."""
     head = connection.execute(_HEAD).first()
     return (head.seq, head.hash) if head is not None else (0, GENESIS)

@@ -1,0 +1,63 @@
+"""Chain heads: whether a history has the entries that others saw at its end.
+
+Whoever can write the ledger's file can compute its chain again, or put an older copy in its place,
+and the chain is whole. So its newest hash is kept outside of it as well, and compared here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from sqlalchemy import Connection, bindparam, func, select
+
+from kedge.adapters.sql import tables
+from kedge.adapters.sql.rows import entry_of
+from kedge.ports import Head, Note
+
+ACCEPTED = "ledger_accepted"
+"""The note by which an operator accepts a history that lacks some heads."""
+
+_ledger = tables.ledger
+_HASH = select(_ledger.c.hash).where(_ledger.c.seq == bindparam("at"))
+_NEWEST = select(func.max(_ledger.c.seq))
+_BEGINS = f'{{"event":"noted","kind":"{ACCEPTED}"'
+_NOTES = select(_ledger).where(func.substr(_ledger.c.event, 1, len(_BEGINS)) == _BEGINS)
+
+
+def missing(connection: Connection, heads: Iterable[Head]) -> dict[Head, str]:
+    """Return the heads that the history lacks, each with what it has instead, in words.
+
+    A head may have the first digits of its hash only. Those that an operator accepted are left out.
+    """
+    found: dict[Head, str] = {}
+    for head in heads:
+        there = connection.execute(_HASH, {"at": head.seq}).scalar()
+        if there is None:
+            newest = connection.execute(_NEWEST).scalar() or 0
+            found[head] = f"the history ends at entry {newest}"
+        elif not _same(there, head.hash):
+            found[head] = f"entry {head.seq} is {Head(head.seq, there).short}"
+    if not found:
+        return found
+    known = _accepted(connection)
+    return {
+        head: text
+        for head, text in found.items()
+        if not any(head.seq == one.seq and _same(head.hash, one.hash) for one in known)
+    }
+
+
+def _accepted(connection: Connection) -> list[Head]:
+    """Return the heads that operators said are lost."""
+    found: list[Head] = []
+    for row in connection.execute(_NOTES).mappings():
+        event = entry_of(row).event
+        if isinstance(event, Note):
+            found += [Head(int(seq), str(of)) for seq, of in event.body.get("heads", ())]
+    return found
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether two hashes are one, as far as the shorter one says."""
+    length = min(len(one), len(other))
+    return length > 0 and one[:length] == other[:length]
