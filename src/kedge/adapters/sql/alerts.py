@@ -14,7 +14,7 @@ from sqlalchemy import Connection, bindparam, select
 
 from kedge.adapters.sql import tables
 from kedge.adapters.sql.database import Database
-from kedge.adapters.sql.ledger import noted
+from kedge.adapters.sql.ledger import chain_head, noted
 from kedge.adapters.sql.rows import entries_of, read_all
 from kedge.core import codec
 from kedge.core.alerts import Alert, Raise, again, opened
