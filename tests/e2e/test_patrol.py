@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from e2e.place import Site
-from kedge.engine.segments import VALUES
+from kedge.engine.segments import AT_ONCE
 
 pytestmark = pytest.mark.e2e
 
@@ -177,7 +177,7 @@ def test_a_segment_with_a_million_values_costs_nobody_anything(
     for number in range(20):
         words = [f"w{number}-{row}" for row in range(100)]
         site.infer({"x": ("FP64", [1.0] * 100), "word": ("BYTES", words)})
-    beyond = 20 * 100 - VALUES
+    beyond = 20 * 100 - AT_ONCE
     found = site.until(
         lambda: (e := evidence(site))["coverage"]["other"] >= beyond and e, "all counts", 15
     )

@@ -220,19 +220,25 @@ def test_features_that_break_their_schema_are_bad_and_in_a_pair_only_where_they_
 
 
 def test_segment_values_are_bounded_and_the_rest_is_other() -> None:
-    many = [seen(entity=None, origin=f"A{n}") for n in range(segments.VALUES + 100)]
+    many = [
+        seen(entity=None, origin=f"A{n}")
+        for _ in range(segments.LEAST)
+        for n in range(segments.VALUES + 100)
+    ]
     window = count(*many)
+    told = segments.VALUES - segments.AT_ONCE
     assert len(window.exposed) == segments.VALUES + 2
-    assert window.exposed["origin=other"] == (100, 0)
-    assert window.other == 100
+    beyond = told * (segments.LEAST - 1) + 100 * segments.LEAST
+    assert window.exposed["origin=other"] == (beyond, 0)
+    assert window.other == beyond
 
 
 def test_a_million_rows_of_other_values_are_bounded_in_one_request_too() -> None:
     column = np.array([f"A{n}" for n in range(1_000_000)], dtype=object)
     wanted = Request(id="", columns={"origin": column}, rows=len(column), entity=None, draw=0)
     window = count(Seen(1.0, wanted, PRODUCTION, 100, failed=False, weight=0))
-    assert len(window.exposed) == segments.VALUES + 2
-    assert window.other == 1_000_000 - segments.VALUES
+    assert len(window.exposed) == segments.AT_ONCE + 2
+    assert window.other == 1_000_000 - segments.AT_ONCE
 
 
 def test_a_request_without_a_segment_field_counts_in_the_others_and_in_all() -> None:

@@ -2,11 +2,29 @@
 
 A column of labels is read in C's loops: the cell of each request, then its label. Only what has no
 label yet (a new value, nothing, one value too many) is looked at by itself.
+
+Theory of operation
+-------------------
+* A field's first `AT_ONCE` values are told apart at once. A further one is `other` until it was met
+  `LEAST` times, so that values which a caller invents get no part of a judge's alpha.
+* When `VALUES` are told apart, one takes the place of the lightest when it is met twice as often as
+  that one: the heaviest are told apart, in whatever order values come. Each change of a place doubles
+  its weight, so names grow with the logarithm of the requests.
+* What was not told apart is counted in a frequent-items sketch: Misra and Gries, "Finding repeated
+  elements" (1982), purged in batches (Anderson et al., "A High-Performance Algorithm for Identifying
+  Frequent Items in Data Streams", 2017). Its counts are never too high, and too low by less than a
+  `SKETCH`-th of the requests.
+* Whether a request is counted under its segment follows from the requests before it and from its own
+  value, never from its answer. So a segment's evidence is that of the requests since it is told apart,
+  and a judge may use it; what came before stays in `other` and in the whole.
+* Each worker decides by what it met; a judge adds what they report.
 """
 
 from __future__ import annotations
 
+from collections import _count_elements  # type: ignore[attr-defined]
 from collections.abc import Iterable, Iterator, Sequence
+from hashlib import blake2b
 from itertools import chain, repeat
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
@@ -21,6 +39,15 @@ if TYPE_CHECKING:
 VALUES = 200
 """Values of one segment field that a worker tells apart; the rest is `other`. A thousand cells a
 window is what a second may cost to write."""
+AT_ONCE = 20
+"""Values told apart from their first request on: fields such as a country or a device have no more, and
+lose nothing."""
+LEAST = 10
+"""Requests of a further value before it is told apart: a judge says nothing of a segment below a hundred."""
+SKETCH = 1_000
+"""Values counted while they are not told apart, twice as many between two purges."""
+LONG = 64
+"""Characters of a value in its label. A longer value is kept as a digest."""
 
 Names = tuple[str, ...]
 """Segments, such as origin=JFK."""
@@ -33,6 +60,7 @@ class Segments:
 
     def __init__(self, fields: Names) -> None:
         self._known: dict[str, dict[Any, str]] = {field: {} for field in fields}
+        self._places: dict[str, _Places] = {field: _Places() for field in fields}
         # How a field is found in a request, and a value's label.
         self._readers = [(field, itemgetter(field), self._known[field].get) for field in fields]
         # One more "=" in a field, and two fields could share a segment.
@@ -54,6 +82,7 @@ class Segments:
                 found = list(map(label, cells))
             except (KeyError, TypeError, ValueError):  # no such field, a list, another shape
                 found = [None] * total
+            _count_elements(self._places[field].met, found)
             if not all(found):
                 self._complete(field, found, asked, rows)
                 whole = whole and all(found)
@@ -94,21 +123,98 @@ class Segments:
             return None
         value = column.item(row) if column.ndim == 1 else str(column[row])
         try:
-            label = known.get(value)
+            hash(value)
         except TypeError:  # a list in a column of objects
             value = str(value)
-            label = known.get(value)
-        return label or self._learnt(field, value, column[row])
+        key = value
+        if isinstance(value, str | bytes) and len(value) > LONG:
+            raw = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
+            key = blake2b(raw, digest_size=16).digest()
+        label = known.get(key)
+        if label is not None:
+            met = self._places[field].met
+            met[label] = met.get(label, 0) + 1
+            return label
+        return self._learnt(field, key, column[row])
 
     def _learnt(self, field: str, value: Any, shown: Any) -> str:
         known = self._known[field]
         if value is None or value != value:  # noqa: PLR0124 - NaN, which no dict finds again
             return f"{field}=null"
-        if len(known) >= VALUES:
+        places = self._places[field]
+        if len(known) >= AT_ONCE and not self._enters(field, places.sketch.add(value)):
             self.other += 1
             return f"{field}=other"
-        known[value] = f"{field}={str(shown)[:64]}"
-        return known[value]
+        label = known[value] = f"{field}={str(shown)[:LONG]}"
+        places.met[label] = places.met.get(label, 0) + max(places.sketch.pop(value), 1)
+        return label
+
+    def _enters(self, field: str, times: int) -> bool:
+        """Whether a value that was met so often is told apart from now on; one may lose its place."""
+        known, places = self._known[field], self._places[field]
+        if times < LEAST:
+            return False
+        if len(known) < VALUES:
+            return True
+        if times <= places.bar:
+            return False
+        lightest = min(known.values(), key=lambda label: places.met.get(label, 0))
+        weight = places.met.get(lightest, 0)
+        places.bar = 2 * weight
+        if times <= places.bar:
+            return False
+        for value in [value for value, label in known.items() if label == lightest]:
+            del known[value]
+            places.sketch.set(value, weight)
+        places.met.pop(lightest, None)
+        return True
+
+
+class _Places:
+    """How often the values of one field were met."""
+
+    __slots__ = ("bar", "met", "sketch")
+
+    def __init__(self) -> None:
+        self.met: dict[Any, int] = {}
+        """By label. Under None: what was looked at by itself."""
+        self.bar = 0
+        """At most this often: no value takes a place. It only grows, as the weights do."""
+        self.sketch = Sketch(SKETCH)
+
+
+class Sketch:
+    """Counts of the most frequent values of a stream; none is too high."""
+
+    def __init__(self, size: int) -> None:
+        """Keep so many values, and twice as many between two purges."""
+        self._size = size
+        self._counts: dict[Any, int] = {}
+
+    def add(self, value: Any) -> int:
+        """Count a value; how often it was met at least."""
+        times = self._counts[value] = self._counts.get(value, 0) + 1
+        if len(self._counts) > 2 * self._size:
+            self._purge()
+            times = self._counts.get(value, 0)
+        return times
+
+    def set(self, value: Any, times: int) -> None:
+        """Give a value this count."""
+        self._counts[value] = times
+
+    def pop(self, value: Any) -> int:
+        """Count a value no longer; how often it was met at least."""
+        return self._counts.pop(value, 0)
+
+    def __len__(self) -> int:
+        """How many values it keeps."""
+        return len(self._counts)
+
+    def _purge(self) -> None:
+        """Take the count of the first value that is too many from all, and drop those with none left."""
+        less = sorted(self._counts.values(), reverse=True)[self._size]
+        self._counts = {value: n - less for value, n in self._counts.items() if n > less}
 
 
 def _cells(columns: Iterable[NDArray[Any]], rows: Sequence[int]) -> Iterator[Any]:
