@@ -668,7 +668,7 @@ def history(context: Context, endpoint: str, limit: int) -> None:
 def doctor(
     context: Context, forget: str | None, heads: tuple[str, ...], accept_ledger: str | None
 ) -> None:
-    """Check the ledger's chain, every artifact's bytes, the replicas and this machine."""
+    """Check the ledger's chain and its heads, every artifact's bytes, the replicas and this machine."""
     from kedge.doctor import examine, read_head
     from kedge.verbs import forget_replica
 

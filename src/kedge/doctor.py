@@ -7,7 +7,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from kedge.adapters.sql.chain_heads import ACCEPTED
 from kedge.adapters.sql.engine import sqlite_version_fault
 from kedge.core.errors import CorruptArtifact, KedgeError, Refused, Unavailable
 from kedge.enrol import loaders
@@ -16,7 +15,6 @@ from kedge.ports import SHORT, Head, Note
 from kedge.settings import load
 from kedge.verbs import status_of
 from kedge.wiring import Workplace, actor
-
 
 ALERTS = 1_000
 """The newest alerts whose heads are compared."""
@@ -112,7 +110,7 @@ def accept_history(place: Workplace, heads: Sequence[Head], reason: str) -> None
     body = {"heads": [[head.seq, head.hash] for head in heads]}
     for endpoint in place.ledger.read().states or ("",):
         place.ledger.note(
-            endpoint, Note(kind=ACCEPTED, body=body), by=actor(), reason=reason,
+            endpoint, Note(kind="ledger_accepted", body=body), by=actor(), reason=reason,
             at=place.clock.now(),
         )  # fmt: skip
 

@@ -53,7 +53,7 @@ ALICE = row("order-7/0", "alice", NOW + 1)
 LATER = row("order-7/0", "alice", NOW + 5 * HOUR_S)
 EARLIER = row("order-7/0", "mallory", NOW - 400 * HOUR_S)
 
-Play = Callable[[Records], None]
+Play = Callable[[Records], object]
 BEFORE: dict[str, Play] = {
     "in one file": lambda r: answered(r, MALLORY, ALICE),
     "the other way round": lambda r: answered(r, ALICE, MALLORY),

@@ -23,7 +23,10 @@ def ledger_of(site: Site) -> Path:
 
 def copy(site: Site, to: Path) -> Path:
     """A consistent copy, as the docs say."""
-    with closing(sqlite3.connect(ledger_of(site))) as source, closing(sqlite3.connect(to)) as target:
+    with (
+        closing(sqlite3.connect(ledger_of(site))) as source,
+        closing(sqlite3.connect(to)) as target,
+    ):
         source.backup(target)
     return to
 
@@ -41,7 +44,9 @@ def rewrite(path: Path, old: str, new: str) -> int:
     """Another reason, and every later hash made anew with kedge's own code; how many entries."""
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
         db.row_factory = sqlite3.Row
-        triggers = db.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
+        triggers = db.execute(
+            "SELECT name, sql FROM sqlite_master WHERE type = 'trigger'"
+        ).fetchall()
         for trigger in triggers:
             db.execute(f"DROP TRIGGER {trigger['name']}")
         previous, changed = GENESIS, 0
@@ -122,7 +127,9 @@ def test_an_older_copy_is_found_and_not_followed_until_it_is_accepted(
     put_back(site, old)
     site.until(lambda: not follows(site), "replicas to see the older copy again")
     moved = site.run("promote", "flights", "v2", "--full", "--override", "x", check=False)
-    assert moved.returncode == 3, "a command on a ledger that no replica follows is not acknowledged"
+    assert moved.returncode == 3, (
+        "a command on a ledger that no replica follows is not acknowledged"
+    )
     site.stop()
     site.start()
     site.until(lambda: site.infer()[0] == 200, "the first answer after a restart")
@@ -135,7 +142,9 @@ def test_an_older_copy_is_found_and_not_followed_until_it_is_accepted(
     assert (note["reason"], note["by"]) == ("the backup of Monday was restored", "tester")
     site.stop()
     site.start()
-    site.until(lambda: follows(site) and site.infer()[0] == 200, "it to be followed after a restart")
+    site.until(
+        lambda: follows(site) and site.infer()[0] == 200, "it to be followed after a restart"
+    )
 
 
 def test_a_rewritten_chain_is_found_by_workers_files_and_an_alerts_head(

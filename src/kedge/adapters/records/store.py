@@ -188,9 +188,8 @@ class Records:
         batch = list(outcomes)
         if not batch:
             return Joined()
-        with told(), locked(self._lock), self._made_labels() as labels:
-            with begun(labels):
-                return self._join(labels, endpoint, batch, now)
+        with told(), locked(self._lock), self._made_labels() as labels, begun(labels):
+            return self._join(labels, endpoint, batch, now)
 
     # ------------------------------------------------------------ reading
 
