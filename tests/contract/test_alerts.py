@@ -16,9 +16,10 @@ from contract.sql_world import POLICY, World, world
 from kedge.adapters.channels import Outgoing
 from kedge.adapters.sql.alerts import SqlAlerts
 from kedge.alarming import acknowledge, alerts_of, alerts_text, outgoing, test_of, test_text
-from kedge.core import alerts
+from kedge.core import alerts, conditions
 from kedge.core.alerts import Alert, Message, Raise, Sight, Topic
 from kedge.core.commands import Canary, Drill, Promote, Return, Rollback, Shadow
+from kedge.core.conditions import of_replicas
 from kedge.core.errors import Refused, Unavailable
 from kedge.core.policy import Decision
 from kedge.core.values import ActorKind, Contact, Escalation, Policy, Rota, Stage
@@ -651,3 +652,33 @@ def test_a_drill_ends_no_alert_and_begins_none(tmp_path: Path, web: Web) -> None
     assert place.open()["broken"].number == opened.number
     pass_time(WELL)
     assert "broken" not in place.open()
+
+
+def test_what_replicas_say_is_wrong_is_told_at_an_endpoint_that_compares_nothing(
+    place: Place, web: Web
+) -> None:
+    """A worker that follows no ledger, and one that counts nothing: by name, until neither says so."""
+    place.world.do(Rollback())
+    place.sight = Sight(replicas=of_replicas({"w0": "an older copy"}, {"w1": "it is silent"}))
+    place.look()
+    assert set(place.open()) == {"history"}
+    place.clock.go(conditions.UNWRITTEN_S)
+    place.look()
+    assert set(place.open()) == {"history", "recording"}
+    assert "w1: it is silent" in place.open()["recording"].detail
+    told = next(body for body in web.bodies if body["key"] == "history")
+    assert "w0: an older copy" in told["detail"]
+    place.sight = Sight()
+    place.look()
+    assert place.open() == {}
+
+
+def test_an_alert_carries_the_ledgers_head_from_before_it(place: Place, web: Web) -> None:
+    """So a mail holds a copy of it that cannot be changed with the ledger."""
+    head = place.world.ledger.read().head
+    assert head is not None
+    place.sees(FAIL)
+    place.look()
+    assert place.open()["failing:r2"].head == head.short
+    assert web.bodies[-1]["head"] == head.short
+    assert f"ledger head: {head.short}" in web.bodies[-1]["text"]

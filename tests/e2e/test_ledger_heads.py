@@ -126,7 +126,7 @@ def test_an_older_copy_is_found_and_not_followed_until_it_is_accepted(
 
     put_back(site, old)
     site.until(lambda: not follows(site), "replicas to see the older copy again")
-    moved = site.run("promote", "flights", "v2", "--full", "--override", "x", check=False)
+    moved = site.run("freeze", "flights", check=False)
     assert moved.returncode == 3, (
         "a command on a ledger that no replica follows is not acknowledged"
     )

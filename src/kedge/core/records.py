@@ -18,6 +18,11 @@ from kedge.core.values import Value
 HOUR_S = 3600
 HORIZON_S = 30 * 24 * HOUR_S
 """How long a prediction waits for its label."""
+KEEP_GB = 50.0
+"""Most gigabytes of predictions on a host: thirty days of fifty a second, at some 400 bytes each."""
+HOUR_PART = 48
+"""One hour may take this part of them, fifteen times its even share: a burst passes, and what callers
+send within an hour can push out no more than that."""
 PARKED_S = 24 * HOUR_S
 """How long a label waits for its prediction."""
 
@@ -178,6 +183,12 @@ class Ingested(Value, frozen=True, kw_only=True):
     """Rows of another request under an id that was used before: they are not stored."""
     withdrawn: int = 0
     """Labels that were joined before another request used their id."""
+    bare: int = 0
+    """Rows that were stored without their inputs, because their hour has its share of bytes."""
+    over: int = 0
+    """Rows that were not stored, because their hour has more than its share."""
+    hours: int = 0
+    """Hours that were dropped before their time, because all together had too many bytes."""
     forgotten: int = 0
     """Rows of units that asked to be forgotten meanwhile."""
     damaged: int = 0

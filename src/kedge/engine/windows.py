@@ -61,7 +61,7 @@ UNITS = 512
 """Callers of one kind in one window. Above it those with the smallest `pick` are kept, which knows
 nothing of the arm."""
 FRESH = 200_000
-"""Callers whose first request is remembered: 20 MB at most. Beyond it no caller counts as new."""
+"""Callers whose first request is remembered: 64 bytes each, 13 MB, however long their names are. Beyond it no caller counts as new."""
 EXAMPLES = 3
 """Disagreements kept as examples in one window."""
 SLOW_FLOOR_US = 5_000
@@ -107,11 +107,12 @@ class Counter:
         self._prices = tuple(self._price(release) for release in (state.production, state.compared))
         self._dearer = "cost" in state.policy.guardrails
         self._segments = Segments(state.policy.segments)
-        self._known: set[str] = set()
-        """Callers whose arm was counted for the check of the split."""
+        self._known: set[int] = set()
+        """Callers whose arm was counted for the check of the split, as Python's hashes: 64 bits under a
+        secret of this process, so that no caller can collide with another."""
         self._step = (-1, False)
-        self._asked: set[str] = set()
-        """Callers whose first request at this weight was reported."""
+        self._asked: set[int] = set()
+        """Callers whose first request at this weight was reported, the same way."""
 
     def _price(self, release: int | None) -> Prices | None:
         cost = self._state.policy.cost
@@ -283,9 +284,10 @@ class Counter:
             if again:
                 continue
             if unit:
-                if unit in known or len(known) >= FRESH:
+                name = hash(unit)
+                if name in known or len(known) >= FRESH:
                     continue
-                known.add(unit)
+                known.add(name)
             fresh[arm] += 1
 
     def _met(
@@ -307,8 +309,8 @@ class Counter:
         """Report callers that are new at this weight: by their place, so that its faults are theirs."""
         asked, found = self._asked, {}
         for place, unit in enumerate(units):
-            if unit and unit not in asked and len(asked) < FRESH:
-                asked.add(unit)
+            if unit and (name := hash(unit)) not in asked and len(asked) < FRESH:
+                asked.add(name)
                 number, bucket = unit_of(self._key, unit)
                 found[place] = [number, bucket, arms[place], 0, slices[place][1:]]
         draft.first += found.values()

@@ -23,11 +23,14 @@ from kedge.adapters.records.files import (
     make,
     opened,
     set_aside,
+    size_of,
 )
 from kedge.adapters.records.strays import Asked
 from kedge.core.records import (
+    HOUR_PART,
     HOUR_S,
     ID_REUSED,
+    KEEP_GB,
     SEVERAL_ROWS,
     JoinRow,
     id_hour,
@@ -83,12 +86,14 @@ class Stored(NamedTuple):
     duplicates: int = 0
     second: tuple[JoinRow, ...] = ()
     """Rows that are not stored: another request used their id before."""
+    bare: int = 0
+    """Of the new ones, those that lost their inputs to the bound on an hour's bytes."""
+    over: int = 0
+    """Rows that are not stored, for the same reason."""
 
     def plus(self, other: Stored) -> Stored:
         """Two batches as one."""
-        return Stored(
-            self.new + other.new, self.duplicates + other.duplicates, self.second + other.second
-        )
+        return Stored(*(mine + others for mine, others in zip(self, other, strict=True)))
 
 
 class Given(NamedTuple):
@@ -108,6 +113,8 @@ class Hours:
         """Remember where they are, and which lock belongs to them."""
         self._directory = directory
         self._lock = lock
+        self.keep_bytes = int(KEEP_GB * 2**30)
+        """Most bytes of all hours together."""
 
     def numbers(self) -> list[int]:
         """The hours that there are, the oldest first."""
@@ -130,8 +137,36 @@ class Hours:
             hours.setdefault(each.hour, []).append(each)
         done = Stored()
         for hour, batch in hours.items():
-            done = done.plus(self._store(hour, batch))
+            done = done.plus(self._bounded(hour, batch))
         return done
+
+    def _bounded(self, hour: int, batch: list[Given]) -> Stored:
+        """Store what an hour has room for: beyond its share no inputs, and then no rows."""
+        size, share = size_of(self._path(hour)), self.keep_bytes // HOUR_PART
+        if size <= share:
+            return self._store(hour, batch)
+        if size > share + share // 4:
+            return Stored(over=len(batch))
+        bare = sum(bool(each.row.inputs) for each in batch)
+        batch = [
+            each._replace(row=(row := msgspec.structs.replace(each.row, inputs=b"")), raw=_encode(row))
+            if each.row.inputs else each for each in batch
+        ]  # fmt: skip
+        return self._store(hour, batch)._replace(bare=bare)
+
+    def shrink(self) -> int:
+        """Drop the oldest hours while all together have too many bytes; how many. Never the newest."""
+        total = dropped = 0
+        for age, hour in enumerate(reversed(self.numbers())):
+            total += size_of(self._path(hour))
+            if age and total > self.keep_bytes:
+                self._remove(hour)
+                dropped += 1
+        return dropped
+
+    def _remove(self, hour: int) -> None:
+        for path in self._directory.glob(f"{hour}.db*"):
+            path.unlink(missing_ok=True)
 
     def _store(self, hour: int, batch: list[Given]) -> Stored:
         path = self._path(hour)

@@ -76,6 +76,10 @@ class Records:
         self._hours = Hours(directory / "hours", self._lock)
         self.spool = directory / SPOOL
 
+    def keep(self, gigabytes: float) -> None:
+        """Bound the predictions of this host to so many bytes, instead of `KEEP_GB`."""
+        self._hours.keep_bytes = int(gigabytes * 2**30)
+
     # ------------------------------------------------------------ predictions come in
 
     def waiting(self) -> int:
@@ -93,6 +97,7 @@ class Records:
             for path in takeable(self.spool)[:FILES]:
                 with locked(self._lock):
                     self._take(path, taking)
+                    taking.hours += self._hours.shrink()
             taking.damaged = self._count_damaged()
         return taking.done()
 
@@ -106,6 +111,8 @@ class Records:
                 taking.count += stored.new
                 taking.duplicates += stored.duplicates
                 taking.reused += len(stored.second)
+                taking.bare += stored.bare
+                taking.over += stored.over
                 rows = [each.row for each in piece]
                 with begun(labels):
                     again = reuse.second(labels, rows)
@@ -397,6 +404,9 @@ class _Taking:
     duplicates: int = 0
     reused: int = 0
     withdrawn: int = 0
+    bare: int = 0
+    over: int = 0
+    hours: int = 0
     dropped_rows: int = 0
     damaged: int = 0
     adopted: Joined = field(default_factory=Joined)
@@ -418,7 +428,8 @@ class _Taking:
         """As a value."""
         return Ingested(
             count=self.count, torn=self.torn, duplicates=self.duplicates,
-            reused=self.reused, withdrawn=self.withdrawn,
+            reused=self.reused, withdrawn=self.withdrawn, bare=self.bare, over=self.over,
+            hours=self.hours,
             forgotten=self.dropped_rows, damaged=self.damaged, adopted=self.adopted,
         )  # fmt: skip
 
