@@ -575,7 +575,7 @@ def run_control(
     port: int, *, config: Path, state_dir: Path, alerts: Alerts, online: Callable[[], Online],
     loopback: bool, status: Callable[[Workplace, str | None], object],
     evidence: Callable[[Workplace, str], object],
-    hand_in: Callable[[Workplace, str, list[bytes]], object], parent: int,
+    hand_in: Callable[[Workplace, str, list[bytes]], object], parent: int, records_gb: float,
 ) -> None:  # fmt: skip
     """Watch every rollout, tell people, and serve the API on loopback, until a signal says to stop.
 
@@ -587,6 +587,8 @@ def run_control(
     log_to_stderr()
     listener = web.listen(port)
     place, joining = (Workplace(state_dir, patience_s=1.0) for _ in range(2))
+    for each in (place, joining):
+        each.records.keep(records_gb)
     faults = ProcessFaults(place.clock)
     joiner = OutcomesJoiner(
         partial(hand_in, joining),

@@ -25,6 +25,7 @@ from kedge.core.errors import BadConfig
 from kedge.core.features import FeatureLimits
 from kedge.core.generations import URL_VARIABLE, Online, Rule, Rules
 from kedge.core.names import RULE, is_name
+from kedge.core.records import KEEP_GB
 from kedge.core.values import NOBODY, Field, Output, Policy, Value
 
 CONFIG_NAME = "kedge.toml"
@@ -55,6 +56,8 @@ class Server(Value, frozen=True):
     """Proxies of ours, as addresses or CIDR ranges: what they forward for counts as the caller."""
     entity_from: str | tuple[str, ...] = "anyone"
     """Which addresses may send `kedge-entity`; a list of addresses or CIDR ranges restricts it."""
+    records_gb: float = KEEP_GB
+    """Most gigabytes of predictions that wait for their labels: thirty days of fifty a second."""
     tester_token_file: str | None = None
     """Tokens of testers, one a line, beside kedge.toml unless absolute; its mode must be 0600."""
 
@@ -341,7 +344,14 @@ def _judge_server(server: Server, faults: list[str]) -> None:
     for name, port in (("port", server.port), ("control_port", server.control_port)):
         if not 0 <= port <= 65535:
             faults.append(f"server.{name}: is 0 to 65535; got {port}")
-    least = {"workers": 1, "max_in_flight": 1, "max_body_mb": 0.001, "lease_s": 0.001, "drain_s": 0}
+    least = {
+        "workers": 1,
+        "max_in_flight": 1,
+        "max_body_mb": 0.001,
+        "lease_s": 0.001,
+        "drain_s": 0,
+        "records_gb": 0.001,
+    }
     faults.extend(
         f"server.{name}: must be at least {bound}; got {getattr(server, name)}"
         for name, bound in least.items()

@@ -60,10 +60,12 @@ def outcomes(context: Context, endpoint: str, path: Path) -> None:
     from kedge.labelling import hand_in, hand_in_lines
     from kedge.report import AMBIGUOUS
 
+    place = context.place()
+    place.records.keep(context.settings.server.records_gb)
     if path == STDIN:
-        found = hand_in_lines(context.place(), endpoint, sys.stdin.buffer)
+        found = hand_in_lines(place, endpoint, sys.stdin.buffer)
     else:
-        found = hand_in(context.place(), endpoint, path)
+        found = hand_in(place, endpoint, path)
     faults, because = found.pop("faults"), found.pop("unfit_because")
     several = found.pop("ambiguous_because")
     for fault in faults[:20]:

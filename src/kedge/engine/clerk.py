@@ -11,6 +11,7 @@ from functools import partial
 import structlog
 
 from kedge.core.durations import seconds
+from kedge.core.records import Ingested
 from kedge.core.values import State
 from kedge.engine.process_faults import Net, ProcessFaults
 from kedge.ports import Clock, Ledger, RecordStore, RollStore
@@ -43,6 +44,7 @@ class Clerk:
         self._pruned_at = -PRUNE_S
         self._aged_at = -AGE_S
         self._net = Net(faults, clock)
+        self._limit = faults.limit
 
     def stop(self) -> None:
         """End after the present look."""
@@ -76,7 +78,17 @@ class Clerk:
                 log.warning("clerk.damaged", torn=taken.torn, damaged=taken.damaged)
             if taken.reused:
                 log.warning("clerk.ids_reused", rows=taken.reused, withdrawn=taken.withdrawn)
-            if not taken.count + taken.duplicates + taken.forgotten + taken.reused:
+            if taken.bare or taken.over or taken.hours:
+                log.warning("clerk.records_full", without_inputs=taken.bare, rows=taken.over,
+                            hours=taken.hours)  # fmt: skip
+            bounded = {
+                "records.id_reused": taken.reused, "records.hour_inputs": taken.bare,
+                "records.hour_rows": taken.over, "records.oldest_hours": taken.hours,
+            }  # fmt: skip
+            for bound, count in bounded.items():
+                if count:
+                    self._limit(bound, count)
+            if taken == Ingested():
                 break
 
     def _strip_all(self) -> None:

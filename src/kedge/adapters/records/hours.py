@@ -93,7 +93,13 @@ class Stored(NamedTuple):
 
     def plus(self, other: Stored) -> Stored:
         """Two batches as one."""
-        return Stored(*(mine + others for mine, others in zip(self, other, strict=True)))
+        return Stored(
+            self.new + other.new,
+            self.duplicates + other.duplicates,
+            self.second + other.second,
+            self.bare + other.bare,
+            self.over + other.over,
+        )
 
 
 class Given(NamedTuple):
