@@ -49,7 +49,8 @@ def priorities(pids: list[int]) -> list[tuple[int, int]]:
 
 def lowered(found: list[tuple[int, int]]) -> int:
     """How many of them come after ordinary ones."""
-    return sum(policy != os.SCHED_OTHER or nice > 0 for policy, nice in found)
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    return sum(policy != os.SCHED_OTHER or nice > own for policy, nice in found)
 
 
 class Round:

@@ -109,6 +109,10 @@ def load(
     finally:
         if polite:
             os.setpriority(os.PRIO_PROCESS, 0, own)
+            if os.getpgrp() == os.getpid():
+                # Threads that the load started, too: they were born with its niceness, and
+                # would answer callers with it. The fence lets this process name no thread.
+                os.setpriority(os.PRIO_PGRP, 0, own)
 
 
 def _may_return_from_nice() -> bool:
