@@ -8,7 +8,7 @@ Theory of operation
 * Only the newest row is served: epochs in between are passed over, never replayed.
 * A row is swapped in when what it needs to *serve* is ready. Two-phase commands make sure it
   is before they flip; if it is not (a cold rollback), the old snapshot goes on serving and the
-  ack waits. So no request ever waits for a load.
+  ack waits. So no swap makes a request wait for a load.
 * The ack is the replica's published word, written after the swap, whole, by one writer.
 * Without contact for `LEASE_S` the candidate's share is dropped: a gateway that cannot hear
   that a candidate was rolled back may not go on serving it.
