@@ -105,7 +105,9 @@ class Attack:
         door = socket.socket()
         door.setblocking(False)  # noqa: FBT003 - the standard library's own signature
         if deaf:
+            # Packets as they are elsewhere: loopback's would let the kernel hold megabytes of each answer.
             door.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            door.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
         try:
             await loop.sock_connect(door, ("127.0.0.1", port or self.port))
             made: Line = (await loop.create_connection(lambda: Line(self, deaf=deaf), sock=door))[1]

@@ -363,6 +363,87 @@ def test_an_answer_that_is_not_read_takes_no_place_and_is_cut_in_time() -> None:
         assert world.problems == []
 
 
+def distant_reader(world: World, *last: str) -> socket.socket:
+    """Ask five answers of 30 kB, over packets as they are elsewhere, and read none.
+
+    The kernel holds some 100 kB of them. What is left is too little to stop the app.
+    """
+    line = socket.socket()
+    line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    line.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
+    line.settimeout(5)
+    line.connect(("127.0.0.1", world.port))
+    for headers in ((), (), (), (), last):
+        line.sendall(request(None, *headers))
+        time.sleep(0.05)
+    return line
+
+
+def unsent(world: World) -> int:
+    """Bytes that all connections hold in this process, counted or not."""
+    return int(world.on_loop(lambda: sum(each.waiting() for each in world.connections._open)))
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_a_connection_that_ends_with_an_unread_answer_is_closed_in_time(last: bool) -> None:
+    """It would hold its descriptor for as long as its caller does not read."""
+    with World(model=Wide(7_500)) as world:
+        line = distant_reader(world, *(["connection: close"] if last else []))
+        world.settle(lambda: 0 < unsent(world) < 64 * 1024, "a part of the answer to wait")
+        if not last:
+            (each,) = world.connections._open
+            world.on_loop(each.timeout_keep_alive_handler)  # type: ignore[attr-defined]
+        assert world.connections.answer_bytes == unsent(world)
+        world.later(10.0)
+        world.settle(lambda: not world.connections._open, "the connection to be gone")
+        assert world.counted == {"answers_unread": 1}
+        assert world.connections.answer_bytes == 0
+        line.close()
+
+
+@pytest.mark.parametrize("headers", [[], ["connection: close"]])
+def test_answers_that_nobody_reads_keep_no_new_connection_out(headers: list[str]) -> None:
+    with World(most=4, model=Wide(7_500)) as world:
+        lines = [distant_reader(world, *headers) for _ in range(4)]
+        world.settle(lambda: unsent(world) > 4 * 16_000, "the answers to wait")
+        for _ in range(4):
+            assert world.ask(request()).status == 200
+        for line in lines:
+            line.close()
+
+
+@pytest.mark.parametrize("what", ["answers", "heads", "bodies"])
+def test_slow_callers_keep_no_new_connection_out(what: str) -> None:
+    """Every place is taken, and none is idle: who has waited for his caller for longest goes."""
+    raw = body()
+    with World(
+        Limits(body=1_000_000, grace_s=0.3, linger_s=0.3), most=4, model=Wide(1_000_000)
+    ) as world:
+        lines = [slow_reader(world) for _ in range(4)]
+        for line in lines:
+            if what == "answers":
+                line.sendall(request() * 2)
+            elif what == "bodies":
+                line.sendall(head(len(raw)) + raw[:1])
+            else:
+                line.sendall(request(b"", path="/v2"))
+                answer(line)
+                line.sendall(b"POST")
+        slow = {
+            "answers": world.connections._readers,
+            "heads": world.connections._heads,
+            "bodies": world.connections._bodies,
+        }[what]
+        world.settle(lambda: len(slow) == 4, "all to be slow")
+        if what != "answers":
+            assert closed(world.line()), "a young one is no slow one"
+            time.sleep(0.4)
+        assert world.ask(request()).status == 200
+        assert len(slow) == 3
+        for each in lines:
+            each.close()
+
+
 def test_a_slow_reader_that_reads_on_gets_all_of_its_answers() -> None:
     with World(model=Wide(60_000)) as world:
         line = world.line()

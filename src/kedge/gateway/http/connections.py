@@ -160,7 +160,7 @@ class Connections:
         self._silent.pop(each, None)
 
     def _make_room(self, newest: Connection) -> None:
-        """Close the connection that is least missed: never asked before idle, longest idle first."""
+        """Close the connection that is least missed: never asked, then longest idle, then slowest."""
         self.limit("connections")
         victim = next(iter(self._silent), newest)
         if victim is not newest:
@@ -177,8 +177,24 @@ class Connections:
             each.hang_up()
             self.closed(each)
         if not idle:
-            newest.hang_up()
-            self.closed(newest)
+            slowest = self._slowest() or newest
+            slowest.hang_up()
+            self.closed(slowest)
+
+    def _slowest(self) -> Connection | None:
+        """Return what has waited for its caller for longest: who is slow loses to who is new."""
+        assert self._loop is not None
+        now = self._loop.time()
+        for began, least_s in (
+            (self._readers, 0.0),
+            (self._heads, self.limits.linger_s),
+            (self._bodies, self.limits.grace_s),
+        ):
+            for each, since in began.items():
+                if now - since >= least_s:
+                    return each
+                break
+        return None
 
     def lingers(self, each: Connection) -> None:
         """Note a connection that was refused and is only read to its end."""

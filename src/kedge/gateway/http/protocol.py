@@ -83,6 +83,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._stray = 0
         """Bytes in a row that belong to no body: chunk extensions, trailers."""
         self._lingering = False
+        self.timeout_keep_alive_handler = self._end_idle  # type: ignore[method-assign]
 
     # ------------------------------------------------------------ the connection
 
@@ -310,10 +311,26 @@ class BoundedProtocol(HttpToolsProtocol):
             self.pipeline.clear()
             return
         super().on_response_complete()
+        if self.transport.is_closing():
+            self._outlive()
         if self._held is not None:  # the next one, whose body began to come meanwhile
             self._body_grew(0)
 
     # ------------------------------------------------------------ answers that wait
+
+    def _end_idle(self) -> None:
+        """Close a connection that is idle for too long."""
+        if not self.transport.is_closing():
+            self.transport.close()
+        self._outlive()
+
+    def _outlive(self) -> None:
+        """Bound in time what is left of an answer: a closed transport waits for its caller to read.
+
+        Too little of it is left to have paused the app, so that it was not counted before.
+        """
+        if self.waiting():
+            self._connections.unread(self, self.waiting())
 
     def pause_writing(self) -> None:
         """Begin to wait for a caller that does not read."""
