@@ -51,8 +51,8 @@ class Behaviour(msgspec.Struct):
     """
 
     kind: str = "good"
-    """good | raise | exit | hang | grip (holds the interpreter) | spin | nan | inf | wrong_shape | wrong_name | wrong_dtype |
-    centred | filled | running | needs_two | one_only | seldom_random | wrong_rows | no_dict | eat | random | print | scribble | load_raise | load_exit | load_hang | load_eat |
+    """good | raise | exit | quit (raises SystemExit) | hang | grip (holds the interpreter) | spin | nan | inf | wrong_shape | wrong_name | wrong_dtype |
+    centred | filled | running | needs_two | one_only | seldom_random | wrong_rows | no_dict | eat | random | print | scribble | load_raise | load_exit | load_quit | load_hang | load_eat |
     load_scribble | load_second | any.
     "any" does what the first word of the request says."""
     trigger: str | None = None
@@ -92,6 +92,8 @@ class TestLoader:
                 raise UnfitModel("this model cannot be loaded", code="no_such_thing")
             case "load_exit":
                 os._exit(3)
+            case "load_quit":
+                sys.exit("a library ends the process")
             case "load_hang":
                 time.sleep(3600)
             case "load_eat":
@@ -203,6 +205,7 @@ _FAULTS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "scribble": _scribble,
     "print": _print,
     "exit": lambda _: os._exit(4),
+    "quit": lambda _: sys.exit("a library ends the process"),
     "hang": lambda _: time.sleep(3600),
     "grip": lambda _: re.match(r"^(a+)+$", "a" * 64 + "!"),
     "nan": lambda answer: {**answer, "score": answer["score"] * np.nan},

@@ -36,7 +36,7 @@ def ask(model: Model, rows: Lists) -> Answer:
         answer = model.predict(columns)
     except KedgeError as error:
         raise ModelFailure(str(error), code=error.code) from error
-    except Exception as error:  # a model may raise anything; it becomes one failure
+    except BaseException as error:  # a model may raise anything, and may even exit: one failure
         raise ModelFailure(
             f"the model raised {type(error).__name__}: {error}", code="model_raised"
         ) from error

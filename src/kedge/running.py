@@ -110,6 +110,7 @@ def run_worker(server: Server, *, slot: str, fd: int, run_dir: Path, state_dir: 
         run_dir=run_dir,
         clock=place.clock,
         changed=signal_.wake,
+        faults=faults,
         apart=place.disk.apart,
         set_apart=partial(set_apart, place),
     )
@@ -118,7 +119,8 @@ def run_worker(server: Server, *, slot: str, fd: int, run_dir: Path, state_dir: 
         disk=place.disk, pool=pool, serving=serving, signal=signal_,
         contract=contract_of, clock=place.clock, lease_s=server.lease_s, faults=faults,
         recording=Recording(member.name, windows=place.windows, evidence=place.evidence,
-                            spool=spooled, lives=serving.lives, clock=place.clock),
+                            spool=spooled, lives=serving.lives, clock=place.clock,
+                            faults=faults),
     )  # fmt: skip
     anyone = server.entity_from == ANYONE
     peers = Peers(server.trusted_peers, None if anyone else tuple(server.entity_from))

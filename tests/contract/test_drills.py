@@ -394,7 +394,7 @@ def test_what_is_counted_after_a_rollback_within_a_drill_is_of_the_new_compariso
     place = Workplace(made.state_dir)
     recording = Recording(
         "w0", windows=place.windows, evidence=place.evidence, spool=lambda rows: 0,
-        lives=list, clock=place.clock,
+        lives=list, clock=place.clock, faults=ProcessFaults(place.clock),
     )  # fmt: skip
 
     def flush(state: State, *, mirrored: bool) -> Recorder:

@@ -62,6 +62,44 @@ def test_when_the_process_dies_everything_under_way_fails_at_once(home: Home, ki
     run(story())
 
 
+def test_a_model_that_would_end_its_process_fails_that_answer_alone(home: Home) -> None:
+    """A library's `sys.exit`."""
+    process = home.start("quit", trigger="now")
+
+    async def story() -> None:
+        model = await reach(home)
+        assert await failure(model, columns(1.0, word="now")) == "model_raised"
+        assert (await model.predict(columns(1.0), 5))[0]["score"].tolist() == [2.0]
+
+    run(story())
+    assert process.poll() is None
+
+
+def test_a_loader_that_would_end_the_process_is_said_to_have_failed(home: Home) -> None:
+    process = home.start("load_quit")
+    assert process.wait(20) == 1
+    assert "SystemExit" in home.says()["detail"]
+
+
+def test_a_model_that_prints_answers_although_nothing_reads_its_log(home: Home) -> None:
+    line = home.command(home.put("print"))
+    process = subprocess.Popen(
+        line, env={**one_thread(), **environment()}, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    home.processes.append(process)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    process.stderr.close()
+
+    async def story() -> None:
+        model = await reach(home)
+        for _ in range(3):
+            assert (await model.predict(columns(1.0), 5))[0]["score"].tolist() == [2.0]
+
+    run(story())
+
+
 def test_a_successor_takes_the_name_over_and_the_old_one_leaves_it_alone(home: Home) -> None:
     old = home.start()
     assert wait_until(lambda: home.says().get("state") == "ready")

@@ -16,6 +16,7 @@ from kedge.core.records import JoinRow
 from kedge.core.values import LogPolicy, Policy, Stage, State
 from kedge.core.windows import PRODUCTION
 from kedge.engine import recording as recording_file
+from kedge.engine.process_faults import ProcessFaults
 from kedge.engine.recording import SILENT, Recording
 from kedge.engine.seen import Seen
 from kedge.engine.serving import Request
@@ -45,7 +46,7 @@ class Pen:
         place = Workplace(tmp_path)
         self.recording = Recording(
             "w0", windows=place.windows, evidence=place.evidence, spool=self.spool, lives=list,
-            clock=self.clock,
+            clock=self.clock, faults=ProcessFaults(self.clock),
         )  # fmt: skip
         self.recorder = self.recording.recorder(STATE, "w0")
 

@@ -47,8 +47,6 @@ BROAD_EXCEPT = {
     "engine/custom.py": "somebody's own comparison may raise anything; it becomes a pair that is not compared",
     "engine/models.py": ANYTHING,
     "engine/process_faults.py": "the net of every loop: the fault is published and logged",
-    "engine/recording.py": "the supervisor of a thread: the fault is published and logged",
-    "engine/replica.py": "the supervisor of a thread: the fault is published and logged",
     "engine/serving.py": ANYTHING,
     "gateway/admin.py": "the caller gets an answer whatever happens; status shows the fault",
     "gateway/app.py": "a caller gets an answer whatever happens; the log gets the trace",

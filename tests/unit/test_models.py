@@ -15,6 +15,7 @@ from kedge.core.holding import Need
 from kedge.core.values import FileEntry, Placement, Plainness, Release, State
 from kedge.core.windows import INSTANT_S
 from kedge.engine.models import GRACE_S, RETRY_S, Breaker, Pool, Silence, host_status, socket_of
+from kedge.engine.process_faults import ProcessFaults
 from kedge.ports import Hold, Proof
 from kedge.testing.samples import endpoint, release
 from kedge.walk import RULE
@@ -218,7 +219,7 @@ class Loads:
         self.begun = threading.Event()
         self.go_on = threading.Event()
         self.go_on.set()
-        self.fault: Exception | None = None
+        self.fault: BaseException | None = None
         self.unknown = ""
 
     def claims(self, path: Path) -> bool:
@@ -272,14 +273,19 @@ class Place:
         self.clock, self.shelf, self.loader = StoodStill(), Shelf(), Loads()
         self.lines: list[Line] = []
         self.apart: dict[tuple[str, int], str] = {}
+        self.full = False
+        """Whether nothing can be set apart: the disk is full."""
         self.changed = threading.Semaphore(0)
         self.pool = Pool(
             loaders={"onnx": self.loader}, artifacts=self.shelf, connect=self._connect,
             run_dir=run_dir, clock=self.clock, changed=self.changed.release,
+            faults=ProcessFaults(self.clock),
             apart=lambda: self.apart, set_apart=self._set_apart,
         )  # fmt: skip
 
     def _set_apart(self, of: Release, why: str) -> None:
+        if self.full:
+            raise OSError(28, "No space left on device")
         self.apart[of.endpoint, of.number] = why
 
     def _connect(self, path: Path, of: Release, in_flight: int) -> RemoteModel:
@@ -356,6 +362,32 @@ def test_a_release_that_is_not_proven_plain_is_never_asked_here_and_served_by_it
     assert handle is not None
     assert handle.inline is None
     assert handle.remotes == (place.lines[0],)
+
+
+def test_a_loader_that_ends_its_thread_costs_one_load(place: Place) -> None:
+    place.loader.fault = SystemExit("a library")
+    place.keep((1, INLINE))
+    place.loaded()
+    hold = place.hold(1)
+    assert hold is not None
+    assert (hold.state, hold.detail) == ("failed", "SystemExit: a library")
+    place.loader.fault = None
+    place.clock.at += RETRY_S[0]
+    place.keep((1, INLINE))
+    place.loaded()
+    assert place.state(1) == "ready"
+
+
+def test_a_release_that_cannot_be_set_apart_is_tried_again(place: Place) -> None:
+    place.loader.unknown, place.full = "a Loop", True
+    place.keep((2, INLINE))
+    place.loaded()
+    assert place.state(2) == "failed"
+    place.full = False
+    place.clock.at += RETRY_S[0]
+    place.keep((2, INLINE))
+    place.loaded()
+    assert place.apart == {("flights", 2): "a Loop"}
 
 
 def test_a_verdict_that_was_stored_spares_the_load(place: Place) -> None:

@@ -51,13 +51,13 @@ class Inline:
 
     signature = SIGNATURE
 
-    def __init__(self, answer: float | Exception = 1.0) -> None:
+    def __init__(self, answer: float | BaseException = 1.0) -> None:
         self.answer = answer
         self.asked = 0
 
     def predict(self, columns: Columns) -> Columns:
         self.asked += 1
-        if isinstance(self.answer, Exception):
+        if isinstance(self.answer, BaseException):
             raise self.answer
         return {"p": np.full(len(columns["x"]), self.answer)}
 
@@ -188,10 +188,11 @@ def test_a_request_reads_one_snapshot_whatever_is_swapped_meanwhile() -> None:
     assert place.serving.live("elsewhere") is None
 
 
-def test_what_a_model_raises_becomes_one_failure_and_is_counted() -> None:
-    """With its type and its words."""
-    place = Place(ROW, Inline(ValueError("poison")))
-    with pytest.raises(ModelFailure, match="r1 raised ValueError: poison") as caught:
+@pytest.mark.parametrize("fault", [ValueError("poison"), SystemExit("poison")])
+def test_what_a_model_raises_becomes_one_failure_and_is_counted(fault: BaseException) -> None:
+    """With its type and its words; one that would end the process ends nothing."""
+    place = Place(ROW, Inline(fault))
+    with pytest.raises(ModelFailure, match=f"r1 raised {type(fault).__name__}: poison") as caught:
         place.ask()
     assert caught.value.code == "model_raised"
     assert place.counts == {"errors.production": 1}

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from math import inf
 from pathlib import Path
 from queue import SimpleQueue
@@ -23,6 +24,7 @@ from kedge.core.holding import PRODUCTION_COPIES, Need
 from kedge.core.values import Placement, Release, State
 from kedge.core.windows import CALLERS, INSTANT_S
 from kedge.engine.absence import Absence
+from kedge.engine.process_faults import Net, ProcessFaults
 from kedge.ports import Artifacts, Clock, Hold, Loader, Model, RemoteModel
 from kedge.tensors import check_proof
 from kedge.walk import RULE, plainness
@@ -264,7 +266,7 @@ class Pool:
 
     def __init__(
         self, *, loaders: Mapping[str, Loader], artifacts: Artifacts, connect: Connect, run_dir: Path,
-        clock: Clock, changed: Callable[[], None],
+        clock: Clock, changed: Callable[[], None], faults: ProcessFaults,
         apart: Callable[[], Collection[tuple[str, int]]] = tuple,
         set_apart: Callable[[Release, str], None] = lambda *_: None,
     ) -> None:  # fmt: skip
@@ -277,6 +279,7 @@ class Pool:
             run_dir: where those have their sockets.
             clock: the time.
             changed: called when a load ended.
+            faults: where faults of its parts are noted.
             apart: releases that run in a process on this host, whatever they were made for.
             set_apart: adds one to them, with the reason.
         """
@@ -286,6 +289,8 @@ class Pool:
         self._run_dir = run_dir
         self._clock = clock
         self._changed = changed
+        self._faults = faults
+        self._net = Net(faults, clock)
         self._apart = apart
         self._set_apart = set_apart
         self._moved: Collection[tuple[str, int]] = ()
@@ -309,7 +314,7 @@ class Pool:
         tries a failed load again at once, since somebody may have mended what it failed of.
         """
         now = self._clock.monotonic()
-        self._moved = self._apart()
+        self._net.run("replica.apart", self._read_apart)
         for key, _ in wished - self._wished:
             slot = self._slots.get(key)
             if slot is not None and slot.retry_at is not None:
@@ -320,7 +325,8 @@ class Pool:
             for need in wishes:
                 key = (endpoint, need.release, need.placement)
                 needed.add(key)
-                self._ensure(key, states[endpoint], now, need.copies)
+                ensure = partial(self._ensure, key, states[endpoint], now, need.copies)
+                self._net.run(f"replica.hold.{endpoint}", ensure)
         for key, slot in list(self._slots.items()):
             if key in needed:
                 slot.unneeded_at = None
@@ -329,6 +335,9 @@ class Pool:
             elif now - slot.unneeded_at > GRACE_S:
                 del self._slots[key]
                 self._close(slot)
+
+    def _read_apart(self) -> None:
+        self._moved = self._apart()
 
     def _ensure(self, key: Key, state: State, now: float, copies: int) -> None:
         _, number, placement = key
@@ -432,12 +441,15 @@ class Pool:
 
     def _load_all(self) -> None:
         while (job := self._queue.get()) is not None:
-            _, slot = job
-            if slot.unneeded_at is None:
-                self._load(slot)
-                self._changed()
-            else:
-                slot.retry_at = 0.0  # nobody needs it now; whoever does again asks again
+            if self._faults.attempt("replica.loader", partial(self._load_next, job[1])):
+                self._faults.clear("replica.loader")
+
+    def _load_next(self, slot: _Slot) -> None:
+        if slot.unneeded_at is None:
+            self._load(slot)
+            self._changed()
+        else:
+            slot.retry_at = 0.0  # nothing needs it now; what does again asks again
 
     def _model(self, loader: Loader, release: Release) -> Model:
         """The model itself: the one that is held already, or loaded.
@@ -485,22 +497,29 @@ class Pool:
         started = self._clock.monotonic()
         slot.attempts += 1
         try:
-            loader = self._loaders.get(slot.release.flavour)
-            if loader is None:
-                raise KedgeError(f"no loader for flavour {slot.release.flavour} is installed")
-            model = self._model(loader, slot.release)
-        except NotPlain as error:
-            slot.detail = str(error)
-            self._set_apart(slot.release, str(error))
-            return
-        except Exception as error:  # noqa: BLE001 - a loader may raise anything; see house test's allow-list
+            model = self._loaded(slot)
+        except BaseException as error:  # noqa: BLE001 - a loader may raise anything, and may even exit
             slot.detail = f"{type(error).__name__}: {error}"
             slot.state = "failed"
             wait_s = RETRY_S[min(slot.attempts, len(RETRY_S)) - 1]
             slot.retry_at = self._clock.monotonic() + wait_s
+            return
+        if model is None:
             return
         # A model that was there already says nothing of how long a cold one takes.
         slot.load_s = max(self._clock.monotonic() - started, slot.release.load_s)
         slot.handle = Handle(slot.release, inline=model)
         slot.detail = ""
         slot.state = "ready"
+
+    def _loaded(self, slot: _Slot) -> Model | None:
+        """Return the model; None where it is not plain, and runs in a process from now on."""
+        loader = self._loaders.get(slot.release.flavour)
+        if loader is None:
+            raise KedgeError(f"no loader for flavour {slot.release.flavour} is installed")
+        try:
+            return self._model(loader, slot.release)
+        except NotPlain as error:
+            slot.detail = str(error)
+            self._set_apart(slot.release, str(error))
+            return None

@@ -10,9 +10,10 @@ only `kedge unpin` ends it.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -23,6 +24,8 @@ from kedge.core.release import apply, decide
 from kedge.core.values import Refusal, State, Value
 from kedge.files import list_aside, set_aside
 from kedge.ports import Head
+
+_Kept = TypeVar("_Kept")
 
 
 class Pin(Value, frozen=True):
@@ -100,9 +103,11 @@ class HostDisk:
         for path in sorted((self._replicas / replica).glob("*.json")):
             try:
                 decode(path.read_bytes(), State)
-            except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+            except (PermissionError, IsADirectoryError, msgspec.DecodeError, UnicodeDecodeError):
                 with suppress(OSError):
                     found.append(set_aside(path))
+            except OSError:
+                continue  # no descriptors, a failed read: it may be whole
         return found
 
     def list_aside(self, endpoint: str) -> list[Path]:
@@ -150,37 +155,29 @@ class HostDisk:
             (self._apart_dir / f"{endpoint}-r{release}.json").unlink(missing_ok=True)
 
     def apart(self) -> dict[tuple[str, int], Apart]:
-        """The releases that run in a process on this host although they were made to run inline."""
-        try:
-            names = os.listdir(self._apart_dir)  # noqa: PTH208 - asked at each wake-up, as pins are
-        except OSError:
-            return {}
+        """The releases that run in a process on this host although they were made to run inline.
+
+        Raises:
+            OSError: as `pins`.
+        """
         found = {}
-        for name in names:
-            if name.endswith(".json") and name[0] != ".":
-                try:
-                    one = decode((self._apart_dir / name).read_bytes(), Apart)
-                except (OSError, msgspec.DecodeError):
-                    continue
+        for path in _named_files(self._apart_dir):
+            one = _read(path, Apart)
+            if one is not None:
                 found[one.endpoint, one.release] = one
         return found
 
     def pins(self) -> dict[str, Pin]:
-        """The pins in force on this host."""
-        # Asked at each wake-up: listing an empty directory costs a third of what a glob does.
-        try:
-            names = os.listdir(self.pins_dir)  # noqa: PTH208
-        except OSError:
-            return {}
+        """The pins in force on this host.
+
+        Raises:
+            OSError: they cannot be read. That is not the same as none: what is pinned stays pinned.
+        """
         found = {}
-        for path in (
-            self.pins_dir / name for name in names if name.endswith(".json") and name[0] != "."
-        ):
-            try:
-                pin = decode(path.read_bytes(), Pin)
-            except (OSError, msgspec.DecodeError):
-                continue
-            found[pin.endpoint] = pin
+        for path in _named_files(self.pins_dir):
+            pin = _read(path, Pin)
+            if pin is not None:
+                found[pin.endpoint] = pin
         return found
 
     def pin(self, endpoint: str, command: Rollback, *, by: str, reason: str, at: str) -> Pin:
@@ -215,6 +212,26 @@ class HostDisk:
             return False
         path.unlink()
         return True
+
+
+def _named_files(folder: Path) -> Iterator[Path]:
+    """The files of a folder; none where it is missing."""
+    # Asked at each wake-up: listing an empty directory costs a third of what a glob does.
+    try:
+        names = os.listdir(folder)  # noqa: PTH208
+    except FileNotFoundError:
+        return
+    for name in names:
+        if name.endswith(".json") and name[0] != ".":
+            yield folder / name
+
+
+def _read(path: Path, kind: type[_Kept]) -> _Kept | None:
+    """Read one; None where it is no such value, or was deleted meanwhile."""
+    try:
+        return decode(path.read_bytes(), kind)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
 
 
 def _decided(state: State, command: Rollback, at: str) -> tuple[AnyEvent, ...]:

@@ -76,8 +76,6 @@ class ProcessFaults:
             step()
         except passing:
             raise
-        except (KeyboardInterrupt, GeneratorExit):
-            raise
         except BaseException as error:  # noqa: BLE001 - that is what a net is for; the fault is published
             self.note(place, error)
             return False

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from operator import attrgetter
 
 import structlog
@@ -24,7 +25,8 @@ from kedge.core.policy import tolerated_latency
 from kedge.core.records import JoinRow
 from kedge.core.values import State
 from kedge.core.windows import Window
-from kedge.engine.observe import Recorder
+from kedge.engine.observe import Recorder, Taken
+from kedge.engine.process_faults import Net, ProcessFaults
 from kedge.engine.serving import Live, watched
 from kedge.engine.windows import QUIET, SLOW_FLOOR_US, Bounds, Counter
 from kedge.ports import Clock, EvidenceStore, Tally, WindowStore
@@ -60,7 +62,7 @@ class Recording:
 
     def __init__(
         self, replica: str, *, windows: WindowStore, evidence: EvidenceStore, spool: Spool,
-        lives: Callable[[], list[Live]], clock: Clock,
+        lives: Callable[[], list[Live]], clock: Clock, faults: ProcessFaults,
     ) -> None:  # fmt: skip
         self._replica = replica
         self._windows = windows
@@ -68,6 +70,8 @@ class Recording:
         self._spool = spool
         self._lives = lives
         self._clock = clock
+        self._faults = faults
+        self._net = Net(faults, clock)
         self._lock = threading.Lock()
         self._recorders: dict[Key, Recorder] = {}
         self._watched: dict[Key, tuple[State, Recorder]] = {}
@@ -85,9 +89,10 @@ class Recording:
         """Why windows cannot be written; empty when they can."""
 
     def start(self) -> None:
-        """Begin to write, once a second."""
-        self._told_at = self._clock.monotonic()
-        self._thread.start()
+        """Begin to write, once a second; nothing where it has begun."""
+        if self._thread.ident is None:
+            self._told_at = self._clock.monotonic()
+            self._thread.start()
 
     def close(self, patience_s: float) -> None:
         """Write what is left and end; what takes longer than the patience is lost."""
@@ -126,16 +131,14 @@ class Recording:
 
     def _run(self) -> None:
         while not self._stopping.wait(BEAT_S):
-            self._beat()
-        self._beat()
+            self._faults.attempt("recording.beat", self._beat)
+        self._faults.attempt("recording.beat", self._beat)
 
     def _beat(self) -> None:
         """Tell one second. A fault costs what was being told, and the next second is another."""
         before = self._requests()
-        try:
-            self._tell()
-        except BaseException as error:  # noqa: BLE001 - the thread must live, whatever a library raises; the fault is published
-            self._blotted(f"{type(error).__name__}: {error}")
+        if not self._net.run("recording.tell", self._tell):
+            self._blotted(self._faults.standing("recording.tell"))
         self._told_at, self._told_requests = self._clock.monotonic(), before
 
     def _blotted(self, fault: str) -> None:
@@ -146,49 +149,69 @@ class Recording:
     def _tell(self) -> None:
         lives = self._lives()
         for live in lives:
-            live.refresh_deadline()
-            _count_violations(live)
+            place = f"recording.deadline.{live.state.endpoint}"
+            self._net.run(place, partial(_look_at, live))
         with self._lock:
             pairs = dict(self._watched)
             recorders = list(self._recorders.values())
-        self._publish([recorder.tally() for recorder in recorders])
-        self.flush(pairs.values())
+        self._net.run("recording.counts", partial(self._publish, recorders))
+        failed = self.flush(pairs.values())
         current = {id(live.recorder) for live in lives}
         with self._lock:
             for key, pair in pairs.items():
-                if id(pair[1]) not in current and self._watched.get(key) is pair:
+                gone = id(pair[1]) not in current and pair[1] not in failed
+                if gone and self._watched.get(key) is pair:
                     del self._watched[key]
 
-    def _publish(self, tallies: list[Tally]) -> None:
-        """Write the counts that changed; losing them is allowed, and is logged."""
+    def _publish(self, recorders: list[Recorder]) -> None:
+        """Write the counts that changed; what is not written now is written with the next."""
+        tallies = [recorder.tally() for recorder in recorders]
         fresh = [t for t in tallies if self._told.get((t.endpoint, t.replica)) != t]
-        try:
-            self._evidence.publish(fresh)
-            self._told = {(tally.endpoint, tally.replica): tally for tally in tallies}
-        except KedgeError as error:
-            log.warning("replica.evidence_lost", fault=str(error), replica=self._replica)
+        self._evidence.publish(fresh)
+        self._told = {(tally.endpoint, tally.replica): tally for tally in tallies}
 
-    def flush(self, pairs: Iterable[tuple[State, Recorder]]) -> None:
-        """Count and write what was offered since the last call."""
+    def flush(self, pairs: Iterable[tuple[State, Recorder]]) -> list[Recorder]:
+        """Count and write what was offered since the last call; each comparison has its own net.
+
+        Returns those that could not be counted: they are tried again.
+        """
         self._began = self._clock.monotonic()
+        fault, failed = "", list[Recorder]()
         for state, recorder in pairs:
-            rows: list[JoinRow] = []
-            self._count(state, recorder, rows)
-            self._lost += self._spool(rows)
+            place = f"recording.count.{state.endpoint}"
+            if not self._net.run(place, partial(self._count_one, state, recorder)):
+                fault = self._faults.standing(place)
+                failed.append(recorder)
         self._waiting, over = self._waiting[-WAITING:], self._waiting[:-WAITING]
         self._lost += len(over)
         try:
             self._windows.write(self._waiting)
         except KedgeError as error:
-            self._blotted(str(error))
+            fault = str(error)
         else:
-            self._waiting, self.unwritten = [], ""
+            self._waiting = []
+        if fault:
+            self._blotted(fault)
+        self.unwritten = fault
+        return failed
 
-    def _count(self, state: State, recorder: Recorder, rows: list[JoinRow]) -> None:
+    def _count_one(self, state: State, recorder: Recorder) -> None:
+        """Count what one comparison has gathered; where that fails, it is lost and counted as lost."""
+        taken, rows = recorder.taken(), list[JoinRow]()
+        lost, self._lost = self._lost, 0
+        try:
+            self._count(state, recorder, taken, lost, rows)
+            self._lost += self._spool(rows)
+        except BaseException:
+            self._lost += lost + len(taken[0]) + taken[1]
+            raise
+
+    def _count(
+        self, state: State, recorder: Recorder, taken: Taken, unwritten: int, rows: list[JoinRow]
+    ) -> None:
         counter, bounds = self._counter(state, recorder)
-        seen, lost, broken, streak, conduct = recorder.taken()
-        # What could not be written a second ago is told with what can be now.
-        lost, self._lost = lost + self._lost, 0
+        seen, lost, broken, streak, conduct = taken
+        lost += unwritten  # what could not be written a second ago is told with what can be now
         if not state.divided:
             logged, torn = counter.logged([one for one in seen if not one.mirrored])
             rows += logged
@@ -245,6 +268,12 @@ class Recording:
         if worked >= TURN_S:
             self._stopping.wait(worked)
             self._began = self._clock.monotonic()
+
+
+def _look_at(live: Live) -> None:
+    """Refresh what callers wait for at most, and count what transformations gave."""
+    live.refresh_deadline()
+    _count_violations(live)
 
 
 def _count_violations(live: Live) -> None:

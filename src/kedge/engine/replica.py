@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -33,10 +34,10 @@ from kedge.core.route import Plan, Reason, compile_plan
 from kedge.core.values import Placement, Stage, State
 from kedge.engine.models import Handle, Pool
 from kedge.engine.pins import HostDisk, Pin
-from kedge.engine.process_faults import ProcessFaults
+from kedge.engine.process_faults import Net, ProcessFaults
 from kedge.engine.recording import Recording
 from kedge.engine.serving import Live, Serving
-from kedge.ports import Book, Clock, Head, Ledger, Member, Roster, Signal
+from kedge.ports import Book, Clock, Head, Ledger, Member, Roster, Signal, Wanted
 
 LEASE_S = 30.0
 """How long a gateway gives a candidate its share without having heard from the ledger."""
@@ -50,6 +51,8 @@ ASTRAY = "replica.ledger_history"
 """The place of the fault that the ledger is not the one that was followed before."""
 NO_EPOCH = -1
 """What a replica says that it serves of a ledger which it does not follow."""
+PAUSE_S = 0.1
+"""After a fault of the whole step."""
 LAST_WORDS_S = 3.0
 """How long the recording may take to write what is left when this process ends."""
 
@@ -78,6 +81,8 @@ class Replica:
         self._contract = contract
         self._clock = clock
         self._faults = faults
+        self._net = Net(faults, clock)
+        self._wishes: dict[str, tuple[Need, ...]] = {}
         self._lease_s = lease_s
         for name in disk.set_aside_unreadable(slot):
             log.warning("replica.state_unreadable", kept=name, replica=member.name)
@@ -106,25 +111,24 @@ class Replica:
 
     def run(self) -> None:
         """Follow until stopped."""
-        self._recording.start()
         while not self._stopping.is_set():
-            try:
-                woken = self._signal.wait(PENDING_S if self._pending() else BEAT_S / 4)
-                if self._to_remember() and self._clock.monotonic() >= self._remember_at:
-                    self._remember()
-                # Whoever reads the ledger wakes us too, and may do so all the time.
-                due = not woken or self._clock.monotonic() >= self._due
-                if self._read() or due or self._unsaid():
-                    self._step()
-                if due:
-                    self._due = self._clock.monotonic() + BEAT_S / 4
-                self._faults.clear("replica.step")
-            except Exception as error:  # noqa: BLE001 - the thread must live; the fault is published and logged
-                self._faults.note("replica.step", error)
-                self._stopping.wait(0.1)
-        self._remember()
-        self._last_words()
-        self._signal.close()
+            self._net.run("replica.recording", self._recording.start)
+            if not self._net.run("replica.step", self._turn):
+                self._stopping.wait(PAUSE_S)
+        for part in (self._remember, self._last_words, self._signal.close):
+            self._faults.attempt("replica.stop", part)
+
+    def _turn(self) -> None:
+        """Wait for something to do, and do it."""
+        woken = self._signal.wait(PENDING_S if self._pending() else BEAT_S / 4)
+        if self._to_remember() and self._clock.monotonic() >= self._remember_at:
+            self._net.run("replica.remember", self._remember)
+        # Every reader of the ledger wakes this thread too, and may do so all the time.
+        due = not woken or self._clock.monotonic() >= self._due
+        if self._read() or due or self._unsaid():
+            self._step()
+        if due:
+            self._due = self._clock.monotonic() + BEAT_S / 4
 
     def _pending(self) -> bool:
         """Whether something is under way that no signal tells of: a load, or a file to write."""
@@ -142,9 +146,9 @@ class Replica:
 
     def _read(self) -> bool:
         """Read the ledger if it moved. True when there is something new to act on."""
-        pins = self._disk.pins()
-        moved = pins != self._pins
-        self._pins = pins
+        before = self._pins
+        self._net.run("replica.pins", self._read_pins)
+        moved = before != self._pins
         try:
             stamp = self._stamp()
             if stamp != self._seen:
@@ -183,6 +187,9 @@ class Replica:
             self._head = book.head
         return True
 
+    def _read_pins(self) -> None:
+        self._pins = self._disk.pins()
+
     def _note_fault(self, fault: str) -> None:
         if fault != self._fault:
             self._fault = fault
@@ -199,29 +206,36 @@ class Replica:
             for name, state in self._book.states.items()
         }
         wanted = [w for w in self._book.wanted if w.until > now]
-        wishes = {
-            name: needs(
-                state,
-                tuple((w.release, w.placement, w.copies) for w in wanted if w.endpoint == name),
-                now=now,
-            )
-            for name, state in states.items()
-        }
+        self._wishes = {name: wish for name, wish in self._wishes.items() if name in states}
+        for state in states.values():
+            place = f"replica.needs.{state.endpoint}"
+            self._net.run(place, partial(self._wish, state, wanted, now))
         lease = now - self._contact <= self._lease_s
-        for name, state in states.items():
-            self._serve(state, wishes[name], lease=lease, pinned=name in self._pins)
+        self._serve_all(states, lease=lease)
         self._pool.keep(
             states,
-            wishes,
+            self._wishes,
             frozenset(((w.endpoint, w.release, w.placement), w.until) for w in wanted),
         )
-        for name, state in states.items():
-            self._serve(state, wishes[name], lease=lease, pinned=name in self._pins)
+        self._serve_all(states, lease=lease)
         self._publish(states, lease)
         if not self.started.is_set():
             self.missing = self._missing(states)
             if not self.missing:
                 self.started.set()
+
+    def _wish(self, state: State, wanted: list[Wanted], now: float) -> None:
+        """Derive what one endpoint needs; where that fails, what it needed before stays."""
+        mine = tuple(
+            (w.release, w.placement, w.copies) for w in wanted if w.endpoint == state.endpoint
+        )
+        self._wishes[state.endpoint] = needs(state, mine, now=now)
+
+    def _serve_all(self, states: dict[str, State], *, lease: bool) -> None:
+        for name, state in states.items():
+            wishes, pinned = self._wishes.get(name, ()), name in self._pins
+            serve = partial(self._serve, state, wishes, lease=lease, pinned=pinned)
+            self._net.run(f"replica.serve.{name}", serve)
 
     def _missing(self, states: dict[str, State]) -> dict[str, bool]:
         failed = {(h.endpoint, h.release) for h in self._pool.holds() if h.state == "failed"}
@@ -335,18 +349,19 @@ class Replica:
 
     def _remember(self) -> None:
         """Keep what is served on this host's disk: soon, but not while others swap."""
-        for live in self._unremembered:
-            try:
-                self._disk.remember(self._slot, live.state)
-            except OSError as error:
-                log.warning("replica.disk_full", fault=str(error), endpoint=live.state.endpoint)
-        self._unremembered = []
-        if self._head is not None and self._kept_head != self._head:
-            try:
-                self._disk.remember_head(self._slot, self._head)
-            except OSError as error:
-                log.warning("replica.disk_full", fault=str(error), endpoint="")
-        self._kept_head = self._head
+        lives, self._unremembered = self._unremembered, []
+        for live in lives:
+            place = f"replica.remember.{live.state.endpoint}"
+            self._keep(place, partial(self._disk.remember, self._slot, live.state))
+        head, before, self._kept_head = self._head, self._kept_head, self._head
+        if head is not None and before != head:
+            place = "replica.remember_head"
+            self._keep(place, partial(self._disk.remember_head, self._slot, head))
+
+    def _keep(self, place: str, write: Callable[[], None]) -> None:
+        """Write a file; where that fails, the next swap writes the next one."""
+        if self._faults.attempt(place, write):
+            self._faults.clear(place)
 
     def _last_words(self) -> None:
         self._recording.close(LAST_WORDS_S)

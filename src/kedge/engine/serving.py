@@ -388,7 +388,9 @@ class Serving:
             self._note[0] = handle.mark
             try:
                 outputs = handle.inline.predict(request.columns)
-            except Exception as error:  # a model may raise anything; it becomes one kind of failure
+            except (
+                BaseException
+            ) as error:  # a model may raise anything, and may even exit: one kind of failure
                 live.recorder.count(f"errors.{choice.arm}")
                 code = error.code if isinstance(error, ModelFailure) else "model_raised"
                 raise ModelFailure(f"r{choice.release} raised {type(error).__name__}: {error}",
@@ -445,7 +447,7 @@ class Serving:
             return
         try:
             self._finish(live, request, answer)
-        except Exception as error:  # noqa: BLE001 - a second answer would break the connection
+        except BaseException as error:  # noqa: BLE001 - a second answer would break the connection
             self._trouble(live, error)
 
     def _finish(self, live: Live, request: Request, answer: Answer) -> None:
@@ -484,14 +486,14 @@ class Serving:
         def give() -> None:
             try:
                 self._shadow(live, release, request, answer)
-            except Exception as error:  # noqa: BLE001 - one copy's fault must not cost the others
+            except BaseException as error:  # noqa: BLE001 - one copy's fault must not cost the others
                 self._trouble(live, error)
 
         size = sum(column.nbytes for column in request.columns.values())
         self._copies.add(give, size, most=live.gathers)
 
     @staticmethod
-    def _trouble(live: Live, error: Exception) -> None:
+    def _trouble(live: Live, error: BaseException) -> None:
         """Count what went wrong after an answer."""
         live.recorder.count("errors.after_answer")
         if not live.troubled:  # once a snapshot: the count has the rest
@@ -592,8 +594,10 @@ class Serving:
         live.recorder.count("shadow.asked_again")
         if handle.inline is not None:
             self._note[0] = handle.mark  # it has just answered this request
-            again = handle.inline.predict(request.columns)
-            self._note[0] = 0
+            try:
+                again = handle.inline.predict(request.columns)
+            finally:
+                self._note[0] = 0
             done(again, 0, None, False)  # noqa: FBT003
         else:
             handle.remotes[0].submit(request.columns, done, live.deadlines.by_rows(request.rows))

@@ -158,19 +158,21 @@ class Handoff:
 
     def _give_all(self) -> None:
         while self._listener.fileno() >= 0:
-            self._tend()
-            try:
-                if self._asked is None:
-                    time.sleep(DOOR_S)
-                    continue
-                asking, _ = self._asked.accept()
-                with asking:
-                    socket.send_fds(asking, [b"kedge"], [self._listener.fileno()])
-            except TimeoutError:
-                continue
-            except OSError as error:
-                self._faults.note("worker.takeover", error)
+            if not self._faults.attempt("worker.takeover", self._give_one):
                 time.sleep(0.1)  # without descriptors accept fails at once
+
+    def _give_one(self) -> None:
+        self._tend()
+        if self._asked is None:
+            time.sleep(DOOR_S)
+            return
+        try:
+            asking, _ = self._asked.accept()
+        except TimeoutError:
+            return
+        with asking:
+            socket.send_fds(asking, [b"kedge"], [self._listener.fileno()])
+        self._faults.clear("worker.takeover")
 
 
 def take_over(path: Path) -> socket.socket | None:

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import msgspec
 import numpy as np
 
+from kedge import streams
 from kedge.adapters.process import fence
 from kedge.adapters.process.host import confine, load, prove, serve
 from kedge.bundles import Bare, Composed, Transform
@@ -50,6 +51,7 @@ def main() -> int:
     """Run one of the three commands; returns the exit code."""
     given = _parser().parse_args()
     set_umask()
+    streams.guard()  # what a model prints must not end it: its log may be gone, or the disk full
     confine(given.memory_mb)
     if given.run != "probe":
         _hear_url(given)

@@ -267,7 +267,7 @@ class ProcessModel:
             self._shadows -= 1
             try:
                 call.shadow(columns, micros, code, violated)
-            except Exception as error:  # noqa: BLE001 - the asker's fault must not cost others
+            except BaseException as error:  # noqa: BLE001 - the asker's fault must not cost others
                 self._loop.call_exception_handler(
                     {"message": "on_done of a submitted question raised", "exception": error}
                 )
@@ -301,12 +301,14 @@ class ProcessModel:
 
     def _sweep(self) -> None:
         now = perf_counter()
-        for number, call in list(self._calls.items()):
-            if call.shadow is not None and call.expires <= now:
-                self._late(number)
-        self._sweeping = self._shadows > 0
-        if self._sweeping:
-            self._loop.call_later(SWEEP_S, self._sweep)
+        try:
+            for number, call in list(self._calls.items()):
+                if call.shadow is not None and call.expires <= now:
+                    self._late(number)
+        finally:
+            self._sweeping = self._shadows > 0
+            if self._sweeping:
+                self._loop.call_later(SWEEP_S, self._sweep)
 
     # ------------------------------------------------------------ connection
 
@@ -317,13 +319,15 @@ class ProcessModel:
     async def _connect(self) -> None:
         try:
             line = connect_to(self._path)
+            try:
+                await self._loop.create_unix_connection(lambda: _Link(self), sock=line)
+            except BaseException:
+                line.close()
+                raise
         except OSError:
             self._dial_later()
-            return
-        try:
-            await self._loop.create_unix_connection(lambda: _Link(self), sock=line)
-        except OSError:
-            line.close()
+        except Exception as error:  # noqa: BLE001 - whatever keeps it from a process, it dials again
+            self._loop.call_exception_handler({"message": "dialling raised", "exception": error})
             self._dial_later()
 
     def _dial_later(self) -> None:

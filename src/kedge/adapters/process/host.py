@@ -104,7 +104,7 @@ def load(
             f"it needs more than {memory_mb} MB to load", code="out_of_memory",
             hint="raise memory_mb",
         ) from error  # fmt: skip
-    except Exception as error:  # a loader may raise anything; it becomes one refusal
+    except BaseException as error:  # a loader may raise anything, and may even exit: one refusal
         raise UnfitModel(f"loading raised {type(error).__name__}: {error}") from error
     finally:
         if polite:
@@ -420,7 +420,7 @@ class Host:
             columns = self._model.predict(self._inputs.unpack(requests))
             micros = (perf_counter_ns() - started) // 1000
             frames = self._split(requests, columns, micros, *self._violations())
-        except Exception as error:  # noqa: BLE001 - a model may raise anything
+        except BaseException as error:  # noqa: BLE001 - a model may raise anything, and may even exit
             if len(batch) > 1:
                 for one in batch:
                     self._answer([one])

@@ -1,0 +1,198 @@
+"""The threads of a worker: a fault of one endpoint costs no other its swap or its counts."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from contract.receivers import until
+from contract.sql_world import World, world
+from contract.test_control_loops import Faulty, standing
+from kedge.core.commands import Promote, Rollback
+from kedge.core.values import ActorKind, State
+from kedge.core.windows import PRODUCTION
+from kedge.engine.models import Pool
+from kedge.engine.observe import Recorder
+from kedge.engine.process_faults import ProcessFaults
+from kedge.engine.recording import Recording
+from kedge.engine.replica import Replica
+from kedge.engine.seen import Seen
+from kedge.engine.serving import Request, Serving
+from kedge.ports import Member, RemoteModel
+from kedge.wiring import Workplace
+from unit.test_models import Loads, Shelf
+
+
+def never(*_: object) -> RemoteModel:
+    raise AssertionError("nothing runs in a process here")
+
+
+class Worker:
+    """The follower of two endpoints, flights and taxis, each with r1 in production."""
+
+    def __init__(self, tmp_path: Path, broken: set[str] | None = None) -> None:
+        self.world: World = world(tmp_path, releases=2, configured=False)
+        for number in (1, 2):
+            self.world.release(number, "taxis")
+        for endpoint in ("flights", "taxis"):
+            self.world.configure(endpoint=endpoint)
+            self.world.do(Promote(release=1), endpoint)
+        place = Workplace(self.world.state_dir, patience_s=0.2, actor=ActorKind.PERSON)
+        self.place, self.faults = place, ProcessFaults(place.clock)
+        self.broken = broken or set()
+        """Endpoints whose contract cannot be compiled."""
+        self.disk = Faulty(place.disk, lambda name, given: False)
+        signal = place.ledger_signal()
+        self.serving = Serving(place.clock.monotonic)
+        self.pool = Pool(
+            loaders={"onnx": Loads()},
+            artifacts=Shelf(),
+            connect=never,
+            run_dir=tmp_path,
+            clock=place.clock,
+            changed=signal.wake,
+            faults=self.faults,
+        )
+        self.recording = Recording(
+            "here/w0",
+            windows=place.windows,
+            evidence=place.evidence,
+            spool=lambda rows: 0,
+            lives=self.serving.lives,
+            clock=place.clock,
+            faults=self.faults,
+        )
+        member = Member(
+            name="here/w0",
+            host="here",
+            pid=1,
+            kind="gateway",
+            address="",
+            started_at=place.clock.now(),
+            beat_at=0.0,
+            ledger_at=0.0,
+        )
+        self.replica = Replica(
+            member=member,
+            slot="w0",
+            ledger=place.ledger,
+            stamp=place.ledger.stamp,
+            roster=place.roster,
+            disk=cast("Any", self.disk),
+            recording=self.recording,
+            pool=self.pool,
+            serving=self.serving,
+            signal=signal,
+            contract=self.contract,
+            clock=place.clock,
+            faults=self.faults,
+        )
+        self.thread = threading.Thread(target=self.replica.run)
+        self.thread.start()
+
+    def contract(self, state: State) -> object:
+        if state.endpoint in self.broken:
+            raise SystemExit(f"no contract of {state.endpoint}")
+        return object()
+
+    def epochs(self) -> dict[str, int]:
+        members = Workplace(self.world.state_dir).roster.members()
+        return {name: epoch for member in members for name, epoch in member.epochs.items()}
+
+    def end(self) -> None:
+        self.replica.stop()
+        self.thread.join(10)
+        self.pool.close()
+        assert not self.thread.is_alive()
+
+
+@pytest.fixture
+def worker(tmp_path: Path) -> Iterator[Worker]:
+    made = Worker(tmp_path)
+    yield made
+    made.end()
+
+
+def test_an_endpoint_that_cannot_be_swapped_keeps_no_other_from_it(tmp_path: Path) -> None:
+    worker = Worker(tmp_path, broken={"flights"})
+    try:
+        row = worker.world.row("taxis").epoch
+        until(lambda: worker.epochs() == {"taxis": row}, "taxis to be followed", 10)
+        until(lambda: "replica.serve.flights" in standing(worker.faults), "the fault", 10)
+        worker.world.do(Promote(release=2, override="a test"), "taxis")
+        until(lambda: worker.epochs().get("taxis") == row + 1, "taxis to be followed", 10)
+        worker.broken = set()
+        until(lambda: len(worker.epochs()) == 2, "flights to be followed", 20)
+        until(lambda: not standing(worker.faults), "the fault to be over", 10)
+    finally:
+        worker.end()
+
+
+def test_pins_that_cannot_be_listed_stay_as_they_were(worker: Worker) -> None:
+    until(lambda: len(worker.serving.lives()) == 2, "both to be served", 10)
+    worker.world.do(Promote(release=2, override="a test"))
+    row = worker.world.row().epoch
+    until(lambda: worker.epochs().get("flights") == row, "flights to follow", 10)
+    disk, at = worker.place.disk, worker.place.clock.now()
+    until(
+        lambda: (disk.remembered().get("flights") or worker.world.row("none")).epoch == row,
+        "it to be kept",
+        10,
+    )
+    disk.pin("flights", Rollback(), by="ada", reason="an incident", at=at)
+    until(lambda: pinned(worker) == 1, "the pin", 10)
+    worker.disk.raises = lambda name, given: name == "pins"
+    until(lambda: "replica.pins" in standing(worker.faults), "the fault", 10)
+    assert pinned(worker) == 1
+    worker.disk.raises = lambda name, given: False
+    until(lambda: not standing(worker.faults), "the fault to be over", 10)
+    assert pinned(worker) == 1
+
+
+def pinned(worker: Worker) -> int | None:
+    live = worker.serving.live("flights")
+    return live.state.production if live is not None and live.pinned else None
+
+
+def test_a_comparison_that_cannot_be_counted_costs_no_other_its_count(tmp_path: Path) -> None:
+    made = world(tmp_path, releases=2)
+    made.do(Promote(release=1))
+    for number in (1, 2):
+        made.release(number, "taxis")
+    made.configure(endpoint="taxis")
+    made.do(Promote(release=1), "taxis")
+    place = Workplace(made.state_dir)
+    faults, spooled = ProcessFaults(place.clock), []
+
+    def spool(rows: Any) -> int:
+        spooled.append(rows)
+        if len(spooled) == 1:
+            raise SystemExit("the first")
+        return 0
+
+    recording = Recording(
+        "w0",
+        windows=place.windows,
+        evidence=place.evidence,
+        spool=spool,
+        lives=list,
+        clock=place.clock,
+        faults=faults,
+    )
+    pairs = []
+    for endpoint in ("flights", "taxis"):
+        state = made.row(endpoint)
+        recorder = Recorder("w0", state)
+        asked = Request(id="a", columns={"x": np.zeros(1)}, rows=1, entity="N1", draw=0)
+        recorder.offer(Seen(place.clock.unix(), asked, PRODUCTION, 10, False, state.stratum))  # noqa: FBT003
+        pairs.append((state, recorder))
+    recording.flush(pairs)
+    assert len(spooled) == 2
+    assert standing(faults) == {"recording.count.flights"}
+    assert "the first" in recording.unwritten
+    assert recording._lost == 1
