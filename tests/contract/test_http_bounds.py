@@ -363,16 +363,19 @@ def test_an_answer_that_is_not_read_takes_no_place_and_is_cut_in_time() -> None:
         assert world.problems == []
 
 
-def distant_reader(world: World, *last: str) -> socket.socket:
-    """Ask five answers of 30 kB, over packets as they are elsewhere, and read none.
-
-    The kernel holds some 100 kB of them. What is left is too little to stop the app.
-    """
+def distant(world: World) -> socket.socket:
+    """A slow reader over packets as they are elsewhere: the kernel holds some 100 kB for it."""
     line = socket.socket()
     line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     line.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
     line.settimeout(5)
     line.connect(("127.0.0.1", world.port))
+    return line
+
+
+def distant_reader(world: World, *last: str) -> socket.socket:
+    """Ask five answers of 30 kB, and read none; what is left is too little to stop the app."""
+    line = distant(world)
     for headers in ((), (), (), (), last):
         line.sendall(request(None, *headers))
         time.sleep(0.05)
@@ -417,9 +420,9 @@ def test_slow_callers_keep_no_new_connection_out(what: str) -> None:
     """Every place is taken, and none is idle: who has waited for his caller for longest goes."""
     raw = body()
     with World(
-        Limits(body=1_000_000, grace_s=0.3, linger_s=0.3), most=4, model=Wide(1_000_000)
+        Limits(body=1_000_000, grace_s=0.3, linger_s=0.3), most=4, model=Wide(60_000)
     ) as world:
-        lines = [slow_reader(world) for _ in range(4)]
+        lines = [distant(world) for _ in range(4)]
         for line in lines:
             if what == "answers":
                 line.sendall(request() * 2)
