@@ -502,6 +502,23 @@ def test_requests_in_a_row_are_bounded_and_answered_in_order() -> None:
         assert world.counted["pipelined"] == 1
 
 
+def test_requests_that_wait_on_all_connections_are_bounded_together() -> None:
+    """Behind an answer that is not read, each of them keeps its memory."""
+    small = b"GET /v2 HTTP/1.1\r\nhost: x\r\n\r\n"
+    with World(Limits(all_pipelined=100), model=Wide(60_000)) as world:
+        lines = [distant(world) for _ in range(6)]
+        for line in lines:
+            line.sendall(request() + small * 30)
+        world.settle(lambda: world.counted["pipelined"] == 3, "the last ones to be closed")
+        world.settle(lambda: 80 < world.connections.pipelined <= 90, "theirs to be let go")
+        for line in lines:
+            line.close()
+        world.settle(lambda: not world.connections._open, "all to be gone")
+        assert world.connections.pipelined == 0
+        assert world.ask(request() + small * 3).status == 200
+        world.settle(lambda: world.connections.pipelined == 0, "each to be let go in turn")
+
+
 def test_a_body_behind_another_request_is_bounded_in_time_too() -> None:
     with World() as world, world.line(request() + head(5000) + b"{") as line:
         assert answer(line).status == 200

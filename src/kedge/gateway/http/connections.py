@@ -57,6 +57,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """After a refusal, what is still sent is read and dropped, so that the answer arrives."""
     pipelined: int = 256
     """Requests that wait on one connection for the answer to the first."""
+    all_pipelined: int = 16_384
+    """The same on all connections: each takes 3 kB."""
 
 
 def http_limits(body: int) -> Limits:
@@ -84,6 +86,8 @@ class Connection(Protocol):
     """Bytes of its body that are counted."""
     unsent: int
     """Bytes of its answers that are counted."""
+    queued: int
+    """Requests on it that wait for the answer to an earlier one, and are counted."""
 
     def refuse_head(self, error: KedgeError) -> None:
         """Answer before the head is whole, and close."""
@@ -129,6 +133,7 @@ class Connections:
         self._lingering: dict[Connection, float] = {}
         self.body_bytes = 0
         self.answer_bytes = 0
+        self.pipelined = 0
         self._peer_bodies: Counter[str] = Counter()
         self._peer_bytes: Counter[str] = Counter()
         self._peer_answers: Counter[str] = Counter()
@@ -151,6 +156,7 @@ class Connections:
         self._open.discard(each)
         self._silent.pop(each, None)
         self._lingering.pop(each, None)
+        self.pipelined, each.queued = self.pipelined - each.queued, 0
         self.head_ended(each)
         self.body_left(each)
         self.read(each)
@@ -202,6 +208,14 @@ class Connections:
         self.head_ended(each)
         self._silent.pop(each, None)
         self._lingering[each] = self._loop.time()
+
+    def queues(self, each: Connection, requests: int) -> None:
+        """Note how many requests wait on a connection; where that is too many, it is closed."""
+        self.pipelined += requests - each.queued
+        each.queued = requests
+        if requests > self.limits.pipelined or self.pipelined > self.limits.all_pipelined:
+            self.limit("pipelined")
+            each.hang_up()
 
     # ------------------------------------------------------------ heads
 

@@ -63,6 +63,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.caller: str | None = None
         self.held = 0
         self.unsent = 0
+        self.queued = 0
         self._active: RequestResponseCycle | None = None
         """The request that is answered now."""
         self._held: tuple[RequestResponseCycle, App] | None = None
@@ -165,11 +166,11 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _partial(self, size: int) -> None:
         """Bound what has not come whole; most requests come in one piece and never get here."""
-        if len(self.pipeline) > self._limits.pipelined:
-            self._connections.limit("pipelined")
-            self._lingering = True
-            self.hang_up()
-            return
+        if self.pipeline:
+            self._connections.queues(self, len(self.pipeline))
+            if self.transport.is_closing():
+                self._lingering = True
+                return
         if self._ended:
             return
         if self._reading_head:
@@ -311,6 +312,8 @@ class BoundedProtocol(HttpToolsProtocol):
             self.pipeline.clear()
             return
         super().on_response_complete()
+        if self.queued:
+            self._connections.queues(self, len(self.pipeline))
         if self.transport.is_closing():
             self._outlive()
         if self._held is not None:  # the next one, whose body began to come meanwhile
