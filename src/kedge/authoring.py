@@ -71,7 +71,7 @@ def transform(
 
 def materialise(
     schema: Schema, *, source: str, time: str, every: str = "1d",
-    lookback: str | None = None, ttl: str | None = None,
+    lookback: str | None = None, ttl: str | None = None, time_format: str | None = None,
 ) -> Callable[[Function], Function]:  # fmt: skip
     """Mark a function that computes a schema's values ahead of time, to be kept by key.
 
@@ -82,15 +82,19 @@ def materialise(
     Args:
         schema: what it gives, with keys; its fields are float32, each with null or a default.
         source: a Parquet or CSV file, or several by a pattern, beside kedge.toml.
-        time: the source's column that says when a row became known: a timestamp, or Unix seconds.
+        time: the source's column that says when a row became known: a timestamp, a date, Unix
+            seconds, or text.
         every: the length of a slice, such as "1h".
         lookback: how far back `rows` go. None: to the beginning.
         ttl: how old a value may be when it is read. None: as old as it likes.
+        time_format: how `time` is written where it is text, as for strptime: "%d.%m.%Y". None: ISO
+            8601. A time that can be read in two ways (01/02/2026) is refused without it.
 
     Raises:
         BadConfig: with every fault at once.
     """
-    view = View(source=source, time=time, every=every, lookback=lookback, ttl=ttl)
+    view = View(source=source, time=time, every=every, lookback=lookback, ttl=ttl,
+                time_format=time_format or msgspec.UNSET)  # fmt: skip
     features.materialised(schema, view)
 
     def mark(function: Function) -> Function:

@@ -22,6 +22,7 @@ import numpy as np
 from kedge.adapters.offline import (
     OFFLINE_DIR,
     OfflineLog,
+    check_times,
     database,
     filled,
     first_line,
@@ -86,7 +87,7 @@ class Made(NamedTuple):
 
 def make(
     place: Workplace, endpoint: str, *, spine: Path, time: str, out: Path, schema: str | None = None,
-    transformation: int | None = None, generation: str | None = None,
+    transformation: int | None = None, generation: str | None = None, form: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Write a training set; see the module.
 
@@ -99,9 +100,10 @@ def make(
         schema: which features. None: production's, else the endpoint's declared schema.
         transformation: the version of their code. None: production's, else the newest.
         generation: runs, such as `a/1#2@1+b/1#1@3`. None: production's, else the newest.
+        form: how `time` is written where it is text, as for strptime. None: ISO 8601.
 
     Raises:
-        Refused: `bad_source`: of the spine; `no_features`, `unknown_schema`,
+        Refused: `bad_source`, `untrue_time`: of the spine; `no_features`, `unknown_schema`,
             `unknown_transformation`, `no_generation`; `transform_raised`; `export_failed`: `out`
             cannot be written; `needs_analytics`; or what the process of the transformation ended of.
         ModelFailure: `transform_nonsense`: the features break what their schema promises.
@@ -123,13 +125,13 @@ def make(
         # Another one than makes the features: what it counts is not of the training set.
         apart = Bare(Transform(bundle, function=function))
         together = merges(apart, place.artifacts.proof(code.digest), place.clock.monotonic)
-        names, rows = _load(db, spine, time, spec)
+        names, rows = _load(db, spine, time, form, spec, place.clock.unix())
         made = _features(
             db,
             Transform(bundle, function=function),
             features,
             names,
-            Spine(spine, time, rows),
+            Spine(spine, time, rows, form),
             log,
             reads,
             together=together,
@@ -153,6 +155,7 @@ class Spine(NamedTuple):
     path: Path
     time: str
     rows: int
+    form: str | None = None
 
 
 # ---------------------------------------------------------------- which code, which values
@@ -238,13 +241,15 @@ def _reading(spine: Path) -> Iterator[None]:
         raise Refused(f"{spine}: {first_line(error)}", code="bad_source") from None
 
 
-def _load(db: Any, spine: Path, time: str, spec: Spec) -> tuple[dict[str, str], int]:
+def _load(
+    db: Any, spine: Path, time: str, form: str | None, spec: Spec, now: float
+) -> tuple[dict[str, str], int]:
     """Load the spine into the table `spine` with columns c0, c1, ..., in the file's order.
 
     Returns:
         The columns of `spine` by name; and how many rows it has.
     """
-    there = kinds_of(db, reader_of(spine))
+    there = kinds_of(db, reader_of(spine, [time]))
     missing = [field.name for field in spec.raw if field.name not in there]
     if missing:
         raise Refused(
@@ -254,8 +259,9 @@ def _load(db: Any, spine: Path, time: str, spec: Spec) -> tuple[dict[str, str], 
     words = [field.name for field in spec.raw if field.dtype == "string"]
     names = {name: f"c{number}" for number, name in enumerate(there)}
     picked = ", ".join(f"{identifier(name)} AS {column}" for name, column in names.items())
-    instant_of(time, there, spine)
-    source = reader_of(spine, words)
+    instant = instant_of(time, there, spine, form)
+    source = reader_of(spine, [*words, time])
+    check_times(db, source, identifier(time), instant, now, f"{spine}: {time}")
     db.execute(f"CREATE TABLE spine AS SELECT {picked} FROM {source}")  # noqa: S608 - quoted
     (rows,) = db.execute("SELECT count(*) FROM spine").fetchone()
     if not rows:
@@ -269,7 +275,7 @@ def _taken(
     """Raw columns of some rows as a gateway would give them, and the rows' times."""
     kinds = kinds_of(db, "spine")
     picked = [selected(names[field.name], kinds[names[field.name]]) for field in fields]
-    when = instant_of(names[spine.time], kinds, spine.path)
+    when = instant_of(names[spine.time], kinds, spine.path, spine.form)
     found = db.execute(
         f"SELECT {', '.join([*picked, f'{when} AS kedge_time'])} FROM spine "  # noqa: S608 - quoted
         f"WHERE rowid >= {start} AND rowid < {end}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -13,12 +12,12 @@ import numpy as np
 from kedge.contrasting import Cells, Contrasting, changed
 from kedge.core.contrast import LEAST
 from kedge.core.diagnosis import diagnose
-from kedge.core.durations import seconds
 from kedge.core.errors import KedgeError, Refused
 from kedge.core.evidence.answers import get_target
 from kedge.core.facts import Facts, Instruments, Sample, Source
 from kedge.core.filed import Filed, filed
 from kedge.core.generations import Online, runs_of
+from kedge.core.instants import read_instant, read_when
 from kedge.core.policy import guardrails
 from kedge.core.records import JoinRow
 from kedge.core.values import Arm, Release, State
@@ -79,9 +78,9 @@ def diagnosis_of(
     state = state_of(place, endpoint)
     new, old = _releases(state, production=options.production)
     now = place.clock.unix()
-    until = instant(options.until, now) if options.until else now
+    until = read_when(options.until, now) if options.until else now
     accepted = _accepted(place, state)
-    since = min(instant(options.since, now), until)
+    since = min(read_when(options.since, now), until)
     if accepted is not None and accepted[0] < until:
         since = max(since, accepted[1])
     say(f"reading {endpoint}'s log")
@@ -244,9 +243,9 @@ class _Referring:
         asked_for = self._options.reference_since or self._options.reference_until
         if asked_for:
             until = self._options.reference_until
-            end = instant(until, self._now) if until else self._today.since
+            end = read_when(until, self._now) if until else self._today.since
             begin = self._options.reference_since
-            begun = instant(begin, self._now) if begin else end - BACK_S
+            begun = read_when(begin, self._now) if begin else end - BACK_S
             return self._read(begun, end, "as asked for", least=1)
         if accepted is not None:
             return self._read(*accepted, "accepted", least=1) or self._guessed()
@@ -255,7 +254,7 @@ class _Referring:
     def _guessed(self) -> Reference | None:
         since, until = self._today.since, self._today.until
         found = self._read(since - WEEK_S, until - WEEK_S, "the same hours a week before")
-        flipped = _unix(self._state.flipped_at) if self._state.flipped_at else None
+        flipped = read_instant(self._state.flipped_at) if self._state.flipped_at else None
         if found is None and flipped is not None and "old" in self._releases:
             # Answers of what production was before: its last labelled requests.
             rule = "the last requests before the newest change of production"
@@ -316,8 +315,8 @@ def accept(
     state = state_of(place, endpoint)
     _releases(state)
     now = place.clock.unix()
-    end = instant(until, now) if until else now
-    begin = min(instant(since, now), end)
+    end = read_when(until, now) if until else now
+    begin = min(read_when(since, now), end)
     logged = window(place, state, begin, end, lambda row: row.production == state.production,
                     requests=REFERENCE)  # fmt: skip
     if not logged.rows:
@@ -330,28 +329,3 @@ def accept(
     place.ledger.note(endpoint, Note(kind="accepted", body=body), by=actor(), reason=reason,
                       at=place.clock.now())  # fmt: skip
     return {"endpoint": endpoint, **body, "release": _label(state.releases[state.production or 0])}
-
-
-# ---------------------------------------------------------------- time
-
-
-def instant(text: str, now: float) -> float:
-    """A time: a duration back from now such as 2h, or RFC 3339; without a zone it is UTC.
-
-    Raises:
-        Refused: `bad_time`.
-    """
-    try:
-        return now - seconds(text)
-    except ValueError:
-        pass
-    try:
-        return _unix(text)
-    except ValueError:
-        raise Refused(f"{text!r} is neither a duration nor a time", code="bad_time",
-                      hint="write 2h, 7d, or 2026-11-24T10:00:00Z") from None  # fmt: skip
-
-
-def _unix(text: str) -> float:
-    found = datetime.fromisoformat(text)
-    return (found if found.tzinfo is not None else found.replace(tzinfo=UTC)).timestamp()

@@ -8,21 +8,22 @@ from __future__ import annotations
 import csv
 import difflib
 import re
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from datetime import datetime
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from functools import lru_cache
 from itertools import islice
 from math import inf, isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 import msgspec
 
 from kedge.core.errors import Refused
 from kedge.core.evidence.answers import EXACT_BELOW, Target, get_target, normal, unfit
 from kedge.core.evidence.labels import reason
+from kedge.core.instants import read_instant, untrue
 from kedge.core.records import COUNTS, Ingested, Joined, Outcome
 from kedge.judging import state_of
 from kedge.wiring import Workplace
@@ -35,14 +36,14 @@ SHOWN = 64
 """Characters of a label in a message."""
 LONGEST = 1024
 """Characters of an id or a word: longer ones are somebody's document."""
+NOT_UTF8 = "is not UTF-8 text; write the file as UTF-8"
+UTF16 = (BOM_UTF16_LE, BOM_UTF16_BE)
 LINE = 64 << 10
 """Bytes of a JSON line: three words of `LONGEST` and what else a table has."""
 COLUMNS = 1_000
 """Columns of a JSON line: each is compared with the known ones."""
 KNOWN = frozenset({"id", "value", "at", "label_version"})
 """What is read. Other columns are somebody's own, unless they look like one of these misspelt."""
-MILLISECONDS = 1e11
-"""Unix seconds end here, in the year 5138; what is larger counts milliseconds."""
 
 
 class Fault(str):
@@ -64,13 +65,14 @@ def hand_in(place: Workplace, endpoint: str, path: Path) -> dict[str, Any]:
         Unavailable: the records cannot be written.
     """
     target = _target(place, endpoint)
-    return _join(place, endpoint, read(path, target), target)
+    return _join(place, endpoint, read(path, Reading(place.clock.unix(), target)), target)
 
 
 def hand_in_lines(place: Workplace, endpoint: str, lines: Iterable[bytes]) -> dict[str, Any]:
     """Join outcomes that came as JSON lines; see `hand_in`."""
     target = _target(place, endpoint)
-    return _join(place, endpoint, _json_lines(lines, "line ", target), target)
+    reading = Reading(place.clock.unix(), target)
+    return _join(place, endpoint, _json_lines(lines, "line ", reading), target)
 
 
 def _target(place: Workplace, endpoint: str) -> Target:
@@ -115,44 +117,69 @@ def _join(
 # ---------------------------------------------------------------- reading
 
 
-def read(path: Path, target: Target | None = None) -> Iterator[Outcome | Fault]:
-    """Return the outcomes of a file, and its faults, in order.
+class Reading(NamedTuple):
+    """What the lines of outcomes are read for.
 
-    `target` says what a value is: to an output of words, 007 in a CSV is a word.
+    Attributes:
+        now: Unix seconds; an outcome that became known later cannot be true.
+        target: what labels are compared with. It says what a value is: to an output of words, 007
+            in a CSV is a word. None: nothing is known yet.
+    """
+
+    now: float
+    target: Target | None = None
+
+
+def read(path: Path, reading: Reading) -> Iterator[Outcome | Fault]:
+    """Return the outcomes of a file, and its faults, in order.
 
     Raises:
         Refused: `unknown_format`, `needs_analytics`.
     """
     match path.suffix.lower():
         case ".jsonl" | ".ndjson" | ".json":
-            return _json_file(path, target)
+            return _json_file(path, reading)
         case ".csv":
-            return _csv(path, target)
+            return _csv(path, reading)
         case ".parquet":
-            return _parquet(path, target)
+            return _parquet(path, reading)
     raise Refused(
         f"{path.name}: outcomes are read from .jsonl, .csv or .parquet", code="unknown_format",
         hint='one JSON object a line: {"id": "...", "value": 1, "at": 1767600000, "label_version": "v1"}',
     )  # fmt: skip
 
 
-def _json_file(path: Path, target: Target | None) -> Iterator[Outcome | Fault]:
-    with path.open("rb") as lines:
-        yield from _json_lines(lines, f"{path.name}:", target)
+def _json_file(path: Path, reading: Reading) -> Iterator[Outcome | Fault]:
+    with path.open("rb") as file:
+        yield from _json_lines(_bounded(file), f"{path.name}:", reading)
 
 
-def _json_lines(
-    lines: Iterable[bytes], place: str, target: Target | None
-) -> Iterator[Outcome | Fault]:
-    for number, line in enumerate(lines, 1):
+def _bounded(file: BinaryIO) -> Iterator[bytes]:
+    """Lines, of which no more than `LINE` and one byte is ever held."""
+    while line := file.readline(LINE + 1):
+        yield line
+        while len(line) > LINE and not line.endswith(b"\n"):
+            line = file.readline(LINE + 1)
+
+
+def _json_lines(lines: Iterable[bytes], place: str, reading: Reading) -> Iterator[Outcome | Fault]:
+    for number, given in enumerate(lines, 1):
+        line = given
+        if number == 1:
+            if line.startswith(UTF16):
+                yield Fault(f"{place}1: {NOT_UTF8}")
+                return
+            line = line.removeprefix(BOM_UTF8)
         if not line.strip():
             continue
         if len(line) > LINE:
-            yield Fault(f"{place}{number}: has {len(line):,} bytes (limit {LINE:,})")
+            yield Fault(f"{place}{number}: has more than {LINE:,} bytes")
             continue
         try:
             raw = msgspec.json.decode(line)
-            one = _outcome(raw, f"{place}{number}", target)
+            one = _outcome(raw, f"{place}{number}", reading)
+        except UnicodeDecodeError:
+            one = Fault(f"{place}{number}: {NOT_UTF8}")
         except (msgspec.DecodeError, ValueError, ArithmeticError, RecursionError) as error:
             # Whatever stands in a line (data nested a thousand deep, a number of 5,000 digits):
             # it costs this line, and never the rest.
@@ -160,13 +187,17 @@ def _json_lines(
         yield one
 
 
-def _csv(path: Path, target: Target | None) -> Iterator[Outcome | Fault]:
-    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+def _csv(path: Path, reading: Reading) -> Iterator[Outcome | Fault]:
+    with path.open("rb") as raw:
+        if raw.read(2).startswith(UTF16):
+            yield Fault(f"{path.name}:1: {NOT_UTF8}")
+            return
+    # Bytes that are no UTF-8 become surrogates, which no text has: they cost their line.
+    with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
         reader = csv.DictReader(file)
         if not {"id", "value"} <= set(reader.fieldnames or ()):
-            yield Fault(
-                f"{path.name}:1: the header must name id and value; got {reader.fieldnames}"
-            )
+            header = "nothing" if reader.fieldnames is None else ", ".join(reader.fieldnames)
+            yield Fault(f"{path.name}:1: the header must name id and value; got {header[:SHOWN]!r}")
             return
         rows = iter(reader)
         while True:
@@ -179,17 +210,24 @@ def _csv(path: Path, target: Target | None) -> Iterator[Outcome | Fault]:
                 continue
             given: dict[str, Any] = {k: v for k, v in row.items() if k is not None and v}
             place = f"{path.name}:{reader.line_num}"
-            yield _outcome({"value": None, **given, **_typed(given, target)}, place, target)
+            if any(isinstance(word, str) and not _is_utf8(word) for word in given.values()):
+                yield Fault(f"{place}: {NOT_UTF8}")
+                continue
+            yield _outcome({"value": None, **given, **_typed(given, reading)}, place, reading)
 
 
-def _typed(given: dict[str, Any], target: Target | None) -> dict[str, Any]:
+def _is_utf8(word: str) -> bool:
+    return word.isascii() or not any("\udc80" <= each <= "\udcff" for each in word)
+
+
+def _typed(given: dict[str, Any], reading: Reading) -> dict[str, Any]:
     """Return the numbers of a CSV, which has only text.
 
     What a value is, the output says. Where none is known yet, text that a number would not be
     written as (007, 1_000, more digits than a float holds) stays a word.
     """
     typed = {}
-    known = target is not None and not target.unread
+    known = reading.target is not None and not reading.target.unread
     for name in ("at",) if known else ("value", "at"):
         text = given.get(name, "_")
         if "_" in text or (name == "value" and PADDED.match(text)):
@@ -205,7 +243,7 @@ PADDED = re.compile(r"\s*[+-]?(0\d|\d{17})")
 """Digits that begin with a zero, or are more than a float holds: a code, and no number."""
 
 
-def _parquet(path: Path, target: Target | None) -> Iterator[Outcome | Fault]:
+def _parquet(path: Path, reading: Reading) -> Iterator[Outcome | Fault]:
     try:
         import duckdb  # noqa: PLC0415 - the extra `analytics`: heavy, and only for those who have Parquet
     except ImportError:
@@ -213,33 +251,72 @@ def _parquet(path: Path, target: Target | None) -> Iterator[Outcome | Fault]:
                       hint="pip install 'kedge[analytics]', or hand in CSV or JSON lines") from None  # fmt: skip
     with duckdb.connect() as connection:
         try:
-            cursor = connection.execute(
-                f"SELECT {_columns(connection, path)} FROM read_parquet(?)",  # noqa: S608 - one of two words
-                [str(path)],
-            )
+            connection.execute("SET TimeZone = 'UTC'")
+            described = connection.execute("DESCRIBE SELECT * FROM read_parquet(?)", [str(path)])
+            kinds = {str(name): str(kind) for name, kind, *_ in described.fetchall()}
+            fault = _misfit(path, kinds)
+            if fault is not None:
+                yield fault
+                return
+            names = [name for name in COLUMN_KINDS if name in kinds]
+            picked = ", ".join(_picked(name, kinds[name]) for name in names)
+            cursor = connection.execute(f"SELECT {picked} FROM read_parquet(?)", [str(path)])  # noqa: S608 - names of ours
+            number = 0
+            while rows := cursor.fetchmany(BATCH):
+                for row in rows:
+                    number += 1
+                    given = dict(zip(names, row, strict=True))
+                    yield _outcome(given, f"{path.name}: row {number}", reading)
         except duckdb.Error as error:
-            yield Fault(f"{path.name}: {error}")
-            return
-        names = [column[0] for column in cursor.description or ()]
-        number = 0
-        while rows := cursor.fetchmany(BATCH):
-            for row in rows:
-                number += 1
-                given = dict(zip(names, row, strict=True))
-                when = given.get("at")
-                if isinstance(when, datetime):
-                    given["at"] = when.isoformat()
-                yield _outcome(given, f"{path.name}: row {number}", target)
+            yield Fault(f"{path.name}: {str(error).strip().partition(chr(10))[0]}")
 
 
-def _columns(connection: Any, path: Path) -> str:
-    """What to select: an instant with a time zone as Unix seconds, the rest as it is."""
-    described = connection.execute("DESCRIBE SELECT * FROM read_parquet(?)", [str(path)]).fetchall()
-    zoned = any(name == "at" and kind == "TIMESTAMP WITH TIME ZONE" for name, kind, *_ in described)
-    return '* REPLACE (epoch("at") AS "at")' if zoned else "*"
+_WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER",
+          "UBIGINT", "UHUGEINT")  # fmt: skip
+_REAL = ("FLOAT", "DOUBLE", "DECIMAL")
+_TEXT = ("VARCHAR", "UUID", "ENUM")
+_NULL = ('"NULL"', "NULL")
+COLUMN_KINDS: dict[str, tuple[str, ...]] = {
+    "id": (*_TEXT, *_NULL),
+    "value": ("BOOLEAN", *_WHOLE, *_REAL, *_TEXT, *_NULL),
+    "at": (*_WHOLE, *_REAL, *_TEXT, "TIMESTAMP", "DATE", *_NULL),
+    "label_version": (*_TEXT, *_NULL),
+}
+"""What is read of a Parquet file, and the types in which it may come (beginnings of DuckDB's names)."""
 
 
-def _outcome(raw: Any, place: str, target: Target | None) -> Outcome | Fault:
+def _misfit(path: Path, kinds: Mapping[str, str]) -> Fault | None:
+    """What is wrong with the columns of a Parquet file: no row can be read then."""
+    if not {"id", "value"} <= kinds.keys():
+        return Fault(f"{path.name}: has no column id or value; it has {', '.join(kinds)[:SHOWN]}")
+    for name, allowed in COLUMN_KINDS.items():
+        kind = kinds.get(name)
+        if kind is not None and (kind.endswith("]") or not kind.startswith(allowed)):
+            return Fault(f"{path.name}: column {name} is {kind[:SHOWN]}, which is not read; "
+                         f"write it as {WRITTEN_AS[name]}")  # fmt: skip
+    for key in kinds.keys() - KNOWN:
+        near = _known_beside(key)
+        if near is not None:
+            return Fault(f"{path.name}: column {key} is unknown, did you mean {near}?")
+    return None
+
+
+WRITTEN_AS = {
+    "id": "text", "value": "a number, text, or true and false",
+    "at": "a timestamp with a time zone, or Unix seconds", "label_version": "text",
+}  # fmt: skip
+
+
+def _picked(name: str, kind: str) -> str:
+    """A column as Python takes it, whatever its precision: instants as seconds or text."""
+    if kind == "TIMESTAMP WITH TIME ZONE":
+        return f'epoch("{name}") AS "{name}"'
+    if kind.startswith((*_TEXT, "TIMESTAMP", "DATE")):
+        return f'CAST("{name}" AS VARCHAR) AS "{name}"'  # which says whether it has a time zone
+    return f'"{name}"'
+
+
+def _outcome(raw: Any, place: str, reading: Reading) -> Outcome | Fault:
     if not isinstance(raw, dict):
         return Fault(f'{place}: not an object; write {{"id": "...", "value": 1}}')
     name, value, when = raw.get("id"), raw.get("value"), raw.get("at")
@@ -265,10 +342,10 @@ def _outcome(raw: Any, place: str, target: Target | None) -> Outcome | Fault:
         return Fault(f"{place}: value has {len(value)} characters; at most {LONGEST}")
     if not isinstance(version, str) or len(version) > LONGEST:
         return Fault(f"{place}: label_version must be a word")
-    at = _instant(when)
+    at = _instant(when, reading.now)
     if isinstance(at, Fault):
         return Fault(f"{place}: {at}")
-    return Outcome(name, normal(target, value), at, version)
+    return Outcome(name, normal(reading.target, value), at, version)
 
 
 @lru_cache(4096)  # the same columns stand in every line
@@ -287,16 +364,13 @@ def _float(number: float | Decimal) -> float:
         return inf
 
 
-def _instant(when: Any) -> float | Fault | None:
-    if when is None or (isinstance(when, int | float) and not isinstance(when, bool)):
-        seconds = None if when is None else _float(when)
-        if seconds is not None and not 0 <= seconds < MILLISECONDS:
-            return Fault(f"at must be Unix seconds or ISO 8601; got {seconds}")
-        return seconds
+def _instant(when: Any, now: float) -> float | Fault | None:
+    """When an outcome became known: Unix seconds, or ISO 8601 with a time zone."""
+    if when is None:
+        return None
     try:
-        read_at = datetime.fromisoformat(when)
-    except (TypeError, ValueError):
-        return Fault(f"at must be Unix seconds or ISO 8601; got {repr(when)[:SHOWN]}")
-    if read_at.tzinfo is None:
-        return Fault(f"at has no time zone: {str(when)[:SHOWN]}; end it with Z or +01:00")
-    return read_at.timestamp()
+        at = read_instant(float(when) if isinstance(when, Decimal) else when, zone_needed=True)
+    except ValueError as error:
+        return Fault(f"at: {error}")
+    why = untrue(at, now)
+    return at if why is None else Fault(f"at: {why}")

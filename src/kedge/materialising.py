@@ -11,7 +11,6 @@ import fcntl
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from itertools import chain
 from math import ceil, inf
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from kedge.adapters.offline import OFFLINE_DIR, OfflineLog, source_rows, source_span
+from kedge.adapters.offline import OFFLINE_DIR, OfflineLog, Times, source_rows, source_times
 from kedge.adapters.process import FeaturesProcess
 from kedge.authoring import spec_of
 from kedge.core.durations import seconds
@@ -36,9 +35,11 @@ from kedge.core.generations import (
     pack_mark,
     patience_s,
     runs_of,
+    slices,
     unneeded,
 )
 from kedge.core.holding import needs
+from kedge.core.instants import iso
 from kedge.lookups import keys_of, open_store, pack
 from kedge.wiring import Workplace
 
@@ -154,30 +155,37 @@ class Feeder:
         logged = self.log.ends(run)
         known = frozenset(logged)
         source = self._root / view.source
+        times = source_times(source, view.time, self._place.clock.unix(), view.form)
+        if times is not None and times.without:
+            self._say(f"{run.label}: {times.without:,} rows have no time and are left out")
         if fresh is not None:
             after, rows = fresh.watermark, fresh.rows
+        elif logged:
+            after, rows = last_end(logged[0] - 1e-6, every_s), 0
+        elif times is None:
+            raise Refused(f"{source} has no rows", code="bad_source")
         else:
-            first = logged[0] if logged else began(source, view.time, since)
-            after, rows = last_end(first - 1e-6, every_s), 0
-        slices = anew = 0
+            after, rows = last_end(max(times.first, since or -inf) - 1e-6, every_s), 0
+        work = Progress(self._say, run.label, view.every, after, until, self._place.clock.monotonic)
+        fed = anew = 0
         violations: Counter[str] = Counter()
         for end in ends(after, until, every_s):
             columns = self._slice(run, made, source, end, logged=end in known)
             anew += end not in known
             violations.update(outside(columns, made.spec))
             keys = keys_of(columns, made.spec.schema.keys) if columns else []
-            rows, slices = rows + len(keys), slices + 1
+            rows, fed = rows + len(keys), fed + 1
             mark = Mark(watermark=end, rows=rows, ttl_s=ttl_s)
             values = pack(made.spec.schema, keys, end, columns) if columns else iter(())
             self._store.write(run.namespace, chain(values, [(META, pack_mark(mark))]))
             after = end
-            self._say(f"{run.label}: {len(keys):,} rows as of {iso(end)}")
+            work.done(len(keys), end)
         standing = self._place.generations.runs()[run]
-        if standing == "building" and (slices or fresh is not None):
+        if standing == "building" and (fed or fresh is not None):
             self._place.generations.stand(run, "ready")
             standing = "ready"
-        return {"run": run.label, "slices": slices, "computed": anew, "rows": rows,
-                "watermark": after if slices or fresh else None, "standing": standing,
+        return {"run": run.label, "slices": fed, "computed": anew, "rows": rows,
+                "watermark": after if fed or fresh else None, "standing": standing,
                 "violations": dict(violations), "ahead_s": max(after - until, 0.0)}  # fmt: skip
 
     def _slice(
@@ -202,25 +210,50 @@ class Feeder:
             self._say(f"{run.label}: dropped, nothing reads it")
 
 
+class Progress:
+    """Says how far long work is: each slice while they are few, else every few seconds."""
+
+    FEW = 100
+    EVERY_S = 5.0
+
+    def __init__(
+        self, say: Callable[[str], None], label: str, every: str, after: float, until: float,
+        clock: Callable[[], float],
+    ) -> None:  # fmt: skip
+        """Say what lies ahead: how many slices, and from when to when."""
+        self._say, self._label, self._clock = say, label, clock
+        self._all = slices(after, until, seconds(every))
+        self._made = 0
+        self._began = self._said = clock()
+        if self._all > self.FEW:
+            say(f"{label}: {self._all:,} slices of {every}, from {iso(after)} to {iso(until)}")
+
+    def done(self, keys: int, end: float) -> None:
+        """Say that a slice is in, and when the rest will be."""
+        self._made += 1
+        now = self._clock()
+        if self._all <= self.FEW:
+            self._say(f"{self._label}: {keys:,} rows as of {iso(end)}")
+        elif now - self._said >= self.EVERY_S or self._made == self._all:
+            self._said = now
+            left_s = (now - self._began) / self._made * (self._all - self._made)
+            self._say(f"{self._label}: slice {self._made:,} of {self._all:,}, as of {iso(end)}; "
+                      f"about {ceil(left_s / 60):,} min left")  # fmt: skip
+
+
 # ---------------------------------------------------------------- one slice
 
 
-def span_of(source: Path, time: str) -> tuple[float, float]:
-    """When the first and the last row of a source became known.
+def times_of(source: Path, view: View, now: float) -> Times:
+    """When the rows of a source became known.
 
     Raises:
-        Refused: `bad_source`: also when it has no row.
+        Refused: `bad_source`: also when it has no row with a time; `untrue_time`.
     """
-    found = source_span(source, time)
+    found = source_times(source, view.time, now, view.form)
     if found is None:
         raise Refused(f"{source} has no rows", code="bad_source")
     return found
-
-
-def began(source: Path, time: str, since: float | None) -> float:
-    """When the first row of a source became known, or what is asked for instead."""
-    first, _ = span_of(source, time)
-    return first if since is None else max(first, since)
 
 
 def computed(made: Materialised, source: Path, end: float) -> Columns:
@@ -231,7 +264,7 @@ def computed(made: Materialised, source: Path, end: float) -> Columns:
             ended of.
     """
     back_s = seconds(made.view.lookback) if made.view.lookback else float("inf")
-    rows = source_rows(source, made.view.time, end - back_s, end)
+    rows = source_rows(source, made.view.time, end - back_s, end, made.view.form)
     if not len(next(iter(rows.values()), ())):
         return {}
     name = made.version.label
@@ -345,11 +378,11 @@ def try_view(place: Workplace, root: Path, version: TransformVersion) -> None:
         Refused: `bad_view`; `bad_source`; `not_deterministic`.
     """
     with loaded(place, version) as made:
-        _try(made, root / made.view.source)
+        _try(made, root / made.view.source, place.clock.unix())
 
 
-def _try(made: Materialised, source: Path) -> None:
-    _, last = span_of(source, made.view.time)
+def _try(made: Materialised, source: Path, now: float) -> None:
+    last = times_of(source, made.view, now).last
     every_s = seconds(made.view.every)
     end = last_end(last, every_s) + (every_s if last % every_s else 0.0)
     once, again = (computed(made, source, end) for _ in range(2))
@@ -488,8 +521,3 @@ def refuse_stale(
             hint=f"kedge features materialise {run.schema} brings it up to date; "
             f"--accept-stale {minutes}m goes back all the same",
         )  # fmt: skip
-
-
-def iso(at: float) -> str:
-    """A time as people read it."""
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -217,26 +217,33 @@ def features_hold(context: Context, endpoint: str, reason: str) -> None:
 
 @features.command("materialise")
 @click.argument("view")
-@click.option("--at", help="Up to when, in ISO 8601; default: now.")
+@click.option(
+    "--at", help="Up to when: a date, a time, or a duration back such as 2h; default: now."
+)
 @verb
 def features_materialise(context: Context, view: str, at: str | None) -> None:
     """Compute the values of VIEW that are due, into every run of it that is read or newest."""
     from kedge.report import fed_text
 
-    found = feeder(context).materialise(view, moment(at))
+    found = feeder(context).materialise(view, _when(context, at))
     context.out(found, fed_text(found))
 
 
 @features.command("backfill")
 @click.argument("view")
-@click.option("--since", help="From when, in ISO 8601; default: the source's first row.")
-@click.option("--at", help="Up to when, in ISO 8601; default: now.")
+@click.option(
+    "--since",
+    help="From when: a date, a time, or a duration back such as 90d; default: the source's first row.",
+)
+@click.option(
+    "--at", help="Up to when: a date, a time, or a duration back such as 2h; default: now."
+)
 @verb
 def features_backfill(context: Context, view: str, since: str | None, at: str | None) -> None:
     """Compute the newest version of VIEW anew, into a run of its own that nothing reads yet."""
     from kedge.report import fed_text
 
-    found = feeder(context).backfill(view, moment(since), moment(at))
+    found = feeder(context).backfill(view, _when(context, since), _when(context, at))
     context.out(found, fed_text([found]))
 
 
@@ -253,6 +260,17 @@ def features_status(context: Context, view: str | None) -> None:
     context.out(found, runs_text(found))
 
 
+def _when(context: Context, text: str | None) -> float | None:
+    """A time of a command, if there is one.
+
+    Raises:
+        Refused: `bad_time`.
+    """
+    from kedge.core.instants import read_when
+
+    return None if text is None else read_when(text, context.place().clock.unix())
+
+
 def feeder(context: Context) -> Feeder:
     """What feeds the runs of this state directory."""
     from kedge.lookups import open_store
@@ -262,31 +280,13 @@ def feeder(context: Context) -> Feeder:
     return Feeder(context.place(), open_store(context.online), context.config.parent, say)
 
 
-def moment(text: str | None) -> float | None:
-    """A time as people write it, in Unix seconds. Without a zone it is UTC.
-
-    Raises:
-        Refused: `bad_time`.
-    """
-    from datetime import UTC, datetime
-
-    from kedge.core.errors import Refused
-
-    if text is None:
-        return None
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        raise Refused(f"{text!r} is no time", code="bad_time",
-                      hint="write 2026-11-26, or 2026-11-26T09:30:00Z") from None  # fmt: skip
-    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
-
-
 @features.command("training-set")
 @click.argument("endpoint")
 @click.option("--spine", required=True, type=click.Path(dir_okay=False, path_type=Path),
               help="Parquet or CSV: raw columns, a time, and whatever else is to be kept.")  # fmt: skip
 @click.option("--time", required=True, metavar="COLUMN", help="When each row was asked.")
+@click.option("--time-format", metavar="FORMAT",
+              help="How COLUMN is written, as for strptime; default: ISO 8601 where it is text.")  # fmt: skip
 @click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path),
               help="The Parquet file to write.")  # fmt: skip
 @click.option("--schema", metavar="VIEW/N", help="Which features; default: production's.")
@@ -297,12 +297,12 @@ def moment(text: str | None) -> float | None:
 @verb
 def features_training_set(
     context: Context, endpoint: str, spine: Path, time: str, out: Path, schema: str | None,
-    transformation: int | None, generation: str | None,
+    transformation: int | None, generation: str | None, time_format: str | None,
 ) -> None:  # fmt: skip
     """Make ENDPOINT's features of past rows, each as of its time, by the code that serves."""
     from kedge.datasets import make
     from kedge.report import training_set_text
 
     found = make(context.place(), endpoint, spine=spine, time=time, out=out, schema=schema,
-                 transformation=transformation, generation=generation)  # fmt: skip
+                 transformation=transformation, generation=generation, form=time_format)  # fmt: skip
     context.out(found, training_set_text(found))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
 import textwrap
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import duckdb
 import numpy as np
 import pytest
 
-from kedge.adapters.offline import OfflineLog, source_rows, source_span
+from kedge.adapters.offline import OfflineLog, Times, source_rows, source_times
 from kedge.core.errors import Refused, Unavailable
 from kedge.core.features import Feature, Schema, declared
 from kedge.core.generations import Run
@@ -239,26 +241,102 @@ def test_rows_of_a_time_are_read_whatever_spells_it(tmp_path: Path, kind: str) -
         time = "to_timestamp(t)"
     path = parquet(
         tmp_path / "s.parquet",
-        f"SELECT CAST({time} AS {kind}) AS seen, t AS n FROM range(0, 50, 10) AS r(t)"
+        f"SELECT CAST({time} AS {kind}) AS seen, t - {T0} AS n FROM range({T0}, {T0} + 50, 10) AS r(t)"
         f" UNION ALL SELECT NULL, -1",
     )
-    found = source_rows(path, "seen", 10.0, 30.0)
+    found = source_rows(path, "seen", T0 + 10.0, T0 + 30.0)
     assert found["n"].tolist() == [20, 30]
     assert found["seen"].dtype == np.float64
-    assert found["seen"].tolist() == [20.0, 30.0]
+    assert found["seen"].tolist() == [T0 + 20.0, T0 + 30.0]
     assert source_rows(path, "seen")["n"].tolist() == [0, 10, 20, 30, 40]
-    assert source_span(path, "seen") == (0.0, 40.0)
+    assert source_times(path, "seen", NOW) == Times(T0, T0 + 40.0, without=1)
+
+
+T0 = 1_700_000_000
+NOW = 1_795_910_400.0
+"""2026-11-29."""
 
 
 def test_a_date_is_its_first_second_and_a_pattern_is_several_files(tmp_path: Path) -> None:
-    (tmp_path / "1.csv").write_text("day,carrier,flights\n1970-01-02,AA,3\n1970-01-03,,\n")
-    (tmp_path / "2.csv").write_text("day,carrier,flights\n1970-01-04,UA,5\n")
-    found = source_rows(tmp_path / "*.csv", "day", 86_400.0, 3 * 86_400.0)
-    assert found["day"].tolist() == [172_800.0, 259_200.0]
+    (tmp_path / "1.csv").write_text("day,carrier,flights\n2001-01-02,AA,3\n2001-01-03,,\n")
+    (tmp_path / "2.csv").write_text("day,carrier,flights\n2001-01-04,UA,5\n")
+    second, third, fourth = (978_307_200.0 + day * 86_400 for day in (1, 2, 3))
+    found = source_rows(tmp_path / "*.csv", "day", second, fourth)
+    assert found["day"].tolist() == [third, fourth]
     assert found["carrier"].tolist() == ["", "UA"]
     assert found["flights"].dtype == np.float64
     assert np.isnan(found["flights"][0])
-    assert source_span(tmp_path / "*.csv", "day") == (86_400.0, 259_200.0)
+    assert source_times(tmp_path / "*.csv", "day", NOW) == Times(second, fourth, without=0)
+
+
+WRITTEN = (
+    "2026-11-20T10:00:00Z", "2026-11-20 10:00:00", "2026-11-20T11:00:00+01:00", "2026-11-20 11:00+01",
+    "2026-11-20T10:00:00.000Z", "1795168800", "1795168800.0", " 2026-11-20T10:00:00Z ", "2026-11-20T11:00+0100",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("column", [*([one] for one in WRITTEN), list(WRITTEN)])
+def test_one_instant_is_one_number_however_a_csv_writes_it(
+    tmp_path: Path, column: list[str]
+) -> None:
+    """Each form by itself, where DuckDB would recognise one, and all of them in one column."""
+    path = tmp_path / "s.csv"
+    path.write_text("at,n\n" + "".join(f"{text},1\n" for text in column))
+    assert set(source_rows(path, "at")["at"].tolist()) == {1_795_168_800.0}
+    assert source_times(path, "at", NOW) == Times(1_795_168_800.0, 1_795_168_800.0, without=0)
+
+
+@pytest.mark.parametrize(("text", "why"), [
+    ("1970-01-01 00:00:00", "never set"), ("0", "never set"), ("2099-01-01", "in the future"),
+    ("1763636400000", "counts milliseconds"), ("20261120", "a date without hyphens"),
+    ("01/02/2026", "'01/02/2026' is no time"), ("01-02-26", "is no time"), ("2026-1-2", "is no time"),
+    ("epoch", "is no time"), ("infinity", "is no time"), ("nan", "is no time"), ("2026-02-30", "is no time"),
+    ("2026-11-20 (BC)", "is no time"), ("1950-01-01", "before 1971"), ("soon", "is no time"),
+])  # fmt: skip
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_time_that_cannot_be_true_or_read_is_refused_with_its_row(
+    tmp_path: Path, text: str, why: str, *, alone: bool
+) -> None:
+    path = tmp_path / "s.csv"
+    good = [] if alone else ["2026-11-20 10:00:00"]
+    path.write_text("at,n\n" + "".join(f"{each},1\n" for each in (*good, text, text, text, text)))
+    with pytest.raises(Refused, match=f"s.csv: at, row {2 - alone}: .*{re.escape(why)}") as caught:
+        source_times(path, "at", NOW)
+    assert caught.value.code == "untrue_time"
+    assert caught.value.details["count"] == 4
+    assert [row["row"] for row in caught.value.details["rows"]] == [n + 2 - alone for n in range(3)]
+    assert "(and 1 more)" in str(caught.value)
+
+
+@pytest.mark.parametrize("column", ["0::BIGINT", "1763636400000", "'2099-01-01'::TIMESTAMP", "'soon'",
+                                    "TIMESTAMPTZ '1970-01-01'", "DATE '1970-01-01'", "'NaN'::DOUBLE",
+                                    "'infinity'::TIMESTAMP"])  # fmt: skip
+def test_times_in_parquet_are_held_to_the_same(tmp_path: Path, column: str) -> None:
+    path = parquet(tmp_path / "s.parquet", f"SELECT {column} AS at")
+    with pytest.raises(Refused, match="row 1") as caught:
+        source_times(path, "at", NOW)
+    assert caught.value.code == "untrue_time"
+
+
+def test_a_stated_form_is_read_as_stated(tmp_path: Path) -> None:
+    path = tmp_path / "s.csv"
+    path.write_text("at,n\n01/02/2026,1\n02/01/2026,2\n,3\n")
+    found = source_rows(path, "at", form="%d/%m/%Y")
+    assert found["at"].tolist() == [1_769_904_000.0, 1_767_312_000.0]
+    assert source_times(path, "at", NOW, "%d/%m/%Y") == Times(1_767_312_000.0, 1_769_904_000.0, 1)
+    with pytest.raises(Refused, match="row 1: '01/02/2026' is no time"):
+        source_times(path, "at", NOW, "%Y.%m.%d")
+    with pytest.raises(Refused, match="format") as caught:
+        source_times(path, "at", NOW, "%Q")
+    assert caught.value.code == "bad_source"
+
+
+def test_another_column_whose_dates_can_be_read_in_two_ways_stays_text(tmp_path: Path) -> None:
+    path = tmp_path / "s.csv"
+    path.write_text("at,day,iso,stamp\n2026-11-20,01/02/2026,2026-11-20,03/04/2026 10:00:00\n")
+    found = source_rows(path, "at")
+    assert (found["day"][0], found["stamp"][0]) == ("01/02/2026", "03/04/2026 10:00:00")
+    assert found["iso"][0] == 1_795_132_800.0
 
 
 def test_columns_are_what_numpy_has_for_them(tmp_path: Path) -> None:
@@ -279,7 +357,7 @@ def test_columns_are_what_numpy_has_for_them(tmp_path: Path) -> None:
 
 def test_an_empty_source_has_no_span(tmp_path: Path) -> None:
     path = parquet(tmp_path / "s.parquet", "SELECT 1.0 AS t WHERE false")
-    assert source_span(path, "t") is None
+    assert source_times(path, "t", NOW) is None
     assert len(source_rows(path, "t")["t"]) == 0
 
 
@@ -289,7 +367,7 @@ def test_an_empty_source_has_no_span(tmp_path: Path) -> None:
         ("gone.parquet", None, "t", "there is no such file"),
         ("s.xlsx", b"", "t", "neither .parquet nor .csv"),
         ("s.csv", b"a,b\n1,2\n", "t", "has no column t"),
-        ("s.csv", b"t,b\nsoon,2\n", "t", "t is VARCHAR, not a time"),
+        ("s.csv", b"t,b\xe9\n2026-11-20,2\n", "t", "not utf-8"),
         ("s.parquet", b"PAR1 and no more", "t", "s.parquet"),
     ],
 )
@@ -298,7 +376,7 @@ def test_a_source_that_cannot_be_read_is_refused(
 ) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    for read in (source_rows, source_span):
+    for read in (source_rows, partial(source_times, now=NOW)):
         with pytest.raises(Refused, match=says) as caught:
             read(tmp_path / name, time)
         assert caught.value.code == "bad_source"

@@ -22,6 +22,8 @@ from kedge.wiring import Workplace
 pytestmark = pytest.mark.e2e
 
 HOUR = 3600.0
+T0 = 978_307_200.0
+"""2001-01-01, from which the hours of this file are counted."""
 POLICY = (
     'output = {kind = "score", score = "score", tolerance = 0.5}\n'
     'features = {schema = "view/1"}\n'
@@ -80,11 +82,11 @@ def spine(site: Site, query: str, name: str = "labels.parquet") -> Path:
 
 
 ROWS = """SELECT * FROM (VALUES
-    (120.0, 'aa', TIMESTAMP '1970-01-01 00:59:59', true, 7.5::DECIMAL(9, 2), DATE '2026-01-01', 0.5),
-    (120.0, 'aa', TIMESTAMP '1970-01-01 01:00:00', false, NULL, NULL, 0.25),
-    (6000.0, 'aa', TIMESTAMP '1970-01-01 04:00:00', true, 1.5, DATE '2026-01-02', 0.5),
-    (60.0, 'aa', TIMESTAMP '1970-01-01 06:00:00', true, 1.5, DATE '2026-01-02', 0.5),
-    (60.0, NULL, TIMESTAMP '1970-01-01 02:30:00', true, 1.5, DATE '2026-01-02', 0.5)
+    (120.0, 'aa', TIMESTAMP '2001-01-01 00:59:59', true, 7.5::DECIMAL(9, 2), DATE '2026-01-01', 0.5),
+    (120.0, 'aa', TIMESTAMP '2001-01-01 01:00:00', false, NULL, NULL, 0.25),
+    (6000.0, 'aa', TIMESTAMP '2001-01-01 04:00:00', true, 1.5, DATE '2026-01-02', 0.5),
+    (60.0, 'aa', TIMESTAMP '2001-01-01 06:00:00', true, 1.5, DATE '2026-01-02', 0.5),
+    (60.0, NULL, TIMESTAMP '2001-01-01 02:30:00', true, 1.5, DATE '2026-01-02', 0.5)
 ) AS r(minutes, word, asked, late, fare, day, X)"""
 
 
@@ -94,14 +96,14 @@ def site(make_site: Callable[..., Site]) -> Site:
     (site.root / "features.py").write_text(FEATURES)
     site.run("init", "flights")
     site.run("apply")
-    (site.root / "delays.csv").write_text("word,seen,mean\naa,1970-01-01 00:30:00,1.0\n")
+    (site.root / "delays.csv").write_text("word,seen,mean\naa,2001-01-01 00:30:00,1.0\n")
     site.run("features", "apply", "features.py")
     runs = Workplace(site.root / ".kedge").generations
     for _ in range(2):
         runs.stand(runs.begin("delays/1", 1), "ready")
-    keep(site, 1, HOUR, aa=9.0)
-    keep(site, 2, HOUR, aa=1.0, bb=2.0)
-    keep(site, 2, 2 * HOUR, aa=3.0)
+    keep(site, 1, T0 + HOUR, aa=9.0)
+    keep(site, 2, T0 + HOUR, aa=1.0, bb=2.0)
+    keep(site, 2, T0 + 2 * HOUR, aa=3.0)
     return site
 
 
@@ -161,7 +163,7 @@ def test_features_are_those_of_the_bundle_bit_by_bit_over_many_batches(site: Sit
     given = spine(
         site,
         "SELECT (n % 1441) / 1.1 AS minutes, ['aa', 'bb', 'cc'][n % 3 + 1] AS word,"
-        f" (n % 5) * 3600.0 AS asked, n AS number FROM range({rows}) AS r(n)",
+        f" {T0} + (n % 5) * 3600.0 AS asked, n AS number FROM range({rows}) AS r(n)",
     )
     assert made(site, path=given)["rows"] == rows
     path = site.root / "train.parquet"
@@ -176,7 +178,9 @@ def test_features_are_those_of_the_bundle_bit_by_bit_over_many_batches(site: Sit
     last = np.full((rows, 2), np.nan, np.float32)
     for word, since, until, value in (("aa", 1, 2, 1.0), ("aa", 2, 5, 3.0), ("bb", 1, 4, 2.0), ("bb", 4, 5, 2.0)):  # fmt: skip
         here = (
-            (got["word"] == word) & (got["asked"] >= since * HOUR) & (got["asked"] < until * HOUR)
+            (got["word"] == word)
+            & (got["asked"] >= T0 + since * HOUR)
+            & (got["asked"] < T0 + until * HOUR)
         )
         mean[here], gone[here] = value, False
         last[here] = np.array([value, np.float32(value) / np.float32(3)], np.float32)
@@ -237,13 +241,15 @@ def test_a_model_is_tied_to_the_set_that_it_was_trained_on(site: Site) -> None:
 
 
 REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
-    ("SELECT 1.0 AS minutes, 0.0 AS asked", {}, "bad_source", "no column word"),
+    ("SELECT 1.0 AS minutes, 978307200.0 AS asked", {}, "bad_source", "no column word"),
     ("SELECT 1.0 AS minutes, 'a' AS word", {}, "bad_source", "no column asked"),
-    ("SELECT 1.0 AS minutes, 7 AS word, 0 AS asked", {}, "bad_source", "word is int32, not string"),
-    ("SELECT NULL::DOUBLE AS minutes, 'a' AS word, 0 AS asked", {}, "bad_source", "missing in row 0"),
+    ("SELECT 1.0 AS minutes, 7 AS word, 978307200 AS asked", {}, "bad_source", "word is int32, not string"),
+    ("SELECT NULL::DOUBLE AS minutes, 'a' AS word, 978307200 AS asked", {}, "bad_source", "missing in row 0"),
     ("SELECT 1.0 AS minutes, 'a' AS word, NULL::INT AS asked", {}, "bad_source", "asked is missing"),
-    ("SELECT 1.0 AS minutes, 'a' AS word, 0 AS asked WHERE false", {}, "bad_source", "no rows"),
-    ("SELECT 13.0 AS minutes, 'a' AS word, 0 AS asked", {}, "transform_raised", "ValueError: thirteen"),
+    ("SELECT 1.0 AS minutes, 'a' AS word, 978307200 AS asked WHERE false", {}, "bad_source", "no rows"),
+    ("SELECT 1.0 AS minutes, 'a' AS word, 1763636400000 AS asked", {}, "untrue_time", "counts milliseconds"),
+    ("SELECT 1.0 AS minutes, 'a' AS word, '01/02/2026' AS asked", {}, "untrue_time", "row 1: '01/02/2026'"),
+    ("SELECT 13.0 AS minutes, 'a' AS word, 978307200 AS asked", {}, "transform_raised", "ValueError: thirteen"),
     (ROWS, {"generation": "delays/1#1@9"}, "no_generation", "nothing of delays/1#1@9"),
     (ROWS, {"generation": "other/1#1@1"}, "no_generation", "no run of what view/1 reads"),
     (ROWS, {"transformation": 7}, "unknown_transformation", "no transformation 7"),

@@ -10,9 +10,9 @@ import pytest
 
 from kedge.core.errors import Refused
 from kedge.core.evidence.answers import target
+from kedge.core.instants import read_when
 from kedge.core.records import JoinRow, Known
 from kedge.core.values import Field, LogPolicy, Output, Policy, State
-from kedge.diagnosing import instant
 from kedge.gathering import Logged, Reading, _lost, asked, read_columns
 
 NOW = 1_770_000_000.0
@@ -98,13 +98,13 @@ def test_what_is_lost_is_told_by_the_labels_and_without_them_by_the_hour() -> No
     assert _lost(10, 2, (), 0.0, 7_200.0) == 0.0
 
 
-def test_a_time_is_a_duration_back_or_an_instant() -> None:
-    assert instant("2h", NOW) == NOW - 7_200
-    assert instant("2026-02-02T02:40:00Z", NOW) == NOW
-    assert instant("2026-02-02T02:40:00", NOW) == NOW
-    assert instant("2026-02-02T03:40:00+01:00", NOW) == NOW
+def test_a_time_is_a_duration_back_or_an_read_when() -> None:
+    assert read_when("2h", NOW) == NOW - 7_200
+    assert read_when("2026-02-02T02:40:00Z", NOW) == NOW
+    assert read_when("2026-02-02T02:40:00", NOW) == NOW
+    assert read_when("2026-02-02T03:40:00+01:00", NOW) == NOW
     with pytest.raises(Refused) as caught:
-        instant("yesterday", NOW)
+        read_when("yesterday", NOW)
     assert caught.value.code == "bad_time"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,17 @@ import pytest
 
 from kedge import labelling
 from kedge.core.errors import Refused
-from kedge.core.evidence.answers import target
+from kedge.core.evidence.answers import Target, target
 from kedge.core.records import Ingested, Joined, Outcome
 from kedge.core.values import Field, Output, Signature, State
-from kedge.labelling import BATCH, FAULTS, hand_in, hand_in_lines, read
+from kedge.labelling import BATCH, FAULTS, Fault, Reading, hand_in, hand_in_lines
 from kedge.testing.samples import release
 
 AT = 1_767_600_000.0
+
+
+def read(path: Path, known: Target | None = None) -> Iterator[Outcome | Fault]:
+    return labelling.read(path, Reading(AT + 86_400, known))
 
 
 class Ledger:
@@ -121,11 +125,14 @@ def test_a_csv_line_that_cannot_be_read_does_not_stop_the_rest(tmp_path: Path) -
     ('{"id": "a", "value": 1' + "0" * 400 + "}", "value must be"),
     ('{"id": "a", "value": "' + "x" * 2000 + '"}', "at most"),
     ('{"id": "a", "value": 1, "label_version": 2}', "label_version must be"),
-    ('{"id": "a", "value": 1, "at": true}', "at must be"),
-    ('{"id": "a", "value": 1, "at": "soon"}', "at must be"),
-    ('{"id": "a", "value": 1, "at": 1767600000000}', "at must be Unix seconds"),
-    ('{"id": "a", "value": 1, "at": 1' + "0" * 400 + "}", "at must be"),
+    ('{"id": "a", "value": 1, "at": true}', "is no time; write"),
+    ('{"id": "a", "value": 1, "at": "soon"}', "is no time; write"),
+    ('{"id": "a", "value": 1, "at": 1767600000000}', "counts milliseconds; a time is Unix seconds"),
+    ('{"id": "a", "value": 1, "at": 1' + "0" * 400 + "}", "is no time"),
     ('{"id": "a", "value": 1, "at": "2026-01-05T08:00:00"}', "no time zone"),
+    ('{"id": "a", "value": 1, "at": 20261129}', "a date without hyphens"),
+    ('{"id": "a", "value": 1, "at": 0}', "never set"),
+    ('{"id": "a", "value": 1, "at": "2099-01-01T00:00:00Z"}', "in the future"),
     ('{"id": "\\ud800", "value": 1}', "not a JSON object"),
 ])  # fmt: skip
 def test_a_fault_names_its_line_and_never_stops_the_rest(
@@ -174,6 +181,105 @@ def test_parquet(tmp_path: Path) -> None:
     first, second, fault = read(path)
     assert (first, second) == (Outcome("a", 1.0, AT), Outcome("b", None))
     assert str(fault).startswith("a.parquet: row 3: id must be")
+
+
+UNREAD = (
+    "TIME '10:00'", "INTERVAL 1 DAY", "[1, 2]", "{'a': 1}", "MAP {'a': 1}", "'x'::BLOB",
+    "DATE '2026-01-05'", "TIMESTAMP '2026-01-05 08:00:00'", "['a']::VARCHAR[]", "[1, 2]::INTEGER[2]",
+    "TIMESTAMPTZ '2026-01-05 08:00:00+00'", "TIMESTAMP_NS '2026-01-05 08:00:00'",
+)  # fmt: skip
+READ = {
+    "true": True, "7::TINYINT": 7.0, "7::UBIGINT": 7.0, "7::HUGEINT": 7.0, "0.5::FLOAT": 0.5,
+    "0.5::DECIMAL(4, 2)": 0.5, "'late'": "late", "'late'::ENUM('late', 'early')": "late", "NULL": None,
+    "'6f9619ff-8b86-d011-b42d-00c04fc964ff'::UUID": "6f9619ff-8b86-d011-b42d-00c04fc964ff",
+}  # fmt: skip
+
+
+def parquet(directory: Path, columns: str) -> Path:
+    path = directory / "a.parquet"
+    with duckdb.connect() as connection:
+        connection.execute(f"COPY (SELECT {columns}) TO '{path}'")
+    return path
+
+
+@pytest.mark.parametrize("literal", UNREAD)
+def test_a_parquet_column_of_another_type_is_named_and_no_traceback(
+    tmp_path: Path, literal: str
+) -> None:
+    (fault,) = read(parquet(tmp_path, f"'a' AS id, {literal} AS value"))
+    assert str(fault).startswith("a.parquet: column value is ")
+    assert "a number, text, or true and false" in str(fault)
+    (fault,) = read(parquet(tmp_path, f"{literal} AS id, 1 AS value"))
+    assert str(fault).startswith("a.parquet: column id is ")
+    (beside,) = read(parquet(tmp_path, f"'a' AS id, 1 AS value, {literal} AS loaded"))
+    assert beside == Outcome("a", 1.0), "a column that is not asked for is not read"
+
+
+@pytest.mark.parametrize(("literal", "value"), READ.items())
+def test_every_type_of_a_label_in_parquet(tmp_path: Path, literal: str, value: Any) -> None:
+    (found,) = read(parquet(tmp_path, f"'a' AS id, {literal} AS value"))
+    assert found == Outcome("a", value)
+
+
+@pytest.mark.parametrize(("literal", "seen"), [
+    ("TIMESTAMPTZ '2026-01-05 08:00:00+00'", AT), ("1767600000", AT), ("1767600000.0", AT),
+    ("1767600000::DECIMAL(12, 1)", AT), ("'2026-01-05T08:00:00Z'", AT), ("NULL", None),
+    ("TIMESTAMP '2026-01-05 08:00:00'", "no time zone"), ("DATE '2026-01-05'", "no time zone"),
+    ("TIMESTAMP_NS '2026-01-05 08:00:00'", "no time zone"), ("1767600000000", "milliseconds"),
+    ("TIME '10:00'", "column at is TIME"), ("[1]", "column at is INTEGER[]"),
+])  # fmt: skip
+def test_every_type_of_a_time_in_parquet(tmp_path: Path, literal: str, seen: Any) -> None:
+    (found,) = read(parquet(tmp_path, f"'a' AS id, 1 AS value, {literal} AS \"at\""))
+    if isinstance(seen, str):
+        assert isinstance(found, Fault)
+        assert seen in found
+    else:
+        assert found == Outcome("a", 1.0, seen)
+
+
+def test_a_misspelt_column_of_parquet_is_a_fault(tmp_path: Path) -> None:
+    (fault,) = read(parquet(tmp_path, "'a' AS id, 1 AS value, 'v1' AS label_verison"))
+    assert "did you mean label_version?" in str(fault)
+    (fault,) = read(parquet(tmp_path, "'a' AS name, 1 AS value"))
+    assert "has no column id or value; it has name, value" in str(fault)
+
+
+def test_a_parquet_file_that_is_none_is_one_fault(tmp_path: Path) -> None:
+    (fault,) = read(file(tmp_path, "a.parquet", ["id,value", "a,1"]))
+    assert str(fault).startswith("a.parquet: ")
+
+
+# ---------------------------------------------------------------- marks and encodings
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv"])
+def test_a_byte_order_mark_is_passed_over(tmp_path: Path, name: str) -> None:
+    text = '{"id": "a", "value": 1}\r\n' if name == "a.jsonl" else "id,value\r\na,1\r\n"
+    (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert list(read(tmp_path / name)) == [Outcome("a", 1.0)]
+    (tmp_path / name).write_bytes(text.encode("utf-16"))
+    (fault,) = read(tmp_path / name)
+    assert str(fault) == f"{name}:1: is not UTF-8 text; write the file as UTF-8"
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv"])
+def test_bytes_that_are_no_utf_8_cost_their_line(tmp_path: Path, name: str) -> None:
+    lines = (
+        [b'{"id": "a", "value": 1}', b'{"id": "\xe9", "value": 1}', b'{"id": "c", "value": 1}']
+        if name == "a.jsonl"
+        else [b"id,value", b"a,1", b"\xe9,1", b"c,1"]
+    )
+    (tmp_path / name).write_bytes(b"\n".join(lines))
+    first, fault, last = read(tmp_path / name)
+    assert (first, last) == (Outcome("a", 1.0), Outcome("c", 1.0))
+    assert "UTF-8" in str(fault)
+
+
+def test_a_line_without_end_is_held_up_to_its_bound(tmp_path: Path) -> None:
+    lines = ['{"id": "a", "value": 1}', "x" * 5_000_000, '{"id": "b", "value": 1}']
+    first, fault, last = read(file(tmp_path, "a.jsonl", lines))
+    assert (first, last) == (Outcome("a", 1.0), Outcome("b", 1.0))
+    assert str(fault) == "a.jsonl:2: has more than 65,536 bytes"
 
 
 # ---------------------------------------------------------------- handing in

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kedge.core.durations import seconds
 from kedge.core.features import Feature, Spec, View, declared
-from kedge.materialising import misfit, outside
+from kedge.core.generations import ends
+from kedge.materialising import Progress, misfit, outside
 
 SCHEMA = declared("delays/1", {
     "mean": Feature("float32", null=True, range=(0, 10)), "pair": Feature("float32", (2,), default=0.0),
@@ -47,3 +49,33 @@ def test_what_is_out_of_range_is_counted_and_not_refused() -> None:
     assert misfit(wide, SPEC) is None
     assert outside(wide, SPEC) == {"mean": 1}
     assert outside({}, SPEC) == {}
+
+
+def said(every: str, days: int, *, step_s: float) -> list[str]:
+    """What is said while slices of the days since 2001-01-01 come in, `step_s` apart."""
+    lines: list[str] = []
+    clock = iter(n * step_s for n in range(100_000))
+    begin = 978_307_200.0
+    until = begin + days * 86_400.0
+    work = Progress(lines.append, "spend/1#1@1", every, begin, until, lambda: next(clock))
+    for end in ends(begin, until, seconds(every)):
+        work.done(3, end)
+    return lines
+
+
+def test_few_slices_are_said_one_by_one() -> None:
+    assert said("1d", 3, step_s=1.0) == [
+        f"spend/1#1@1: 3 rows as of 2001-01-0{day}T00:00:00Z" for day in (2, 3, 4)
+    ]
+
+
+def test_many_slices_say_how_many_and_when_they_will_be_over() -> None:
+    first, *lines = said("1d", 20_800, step_s=0.1)
+    assert (
+        first
+        == "spend/1#1@1: 20,800 slices of 1d, from 2001-01-01T00:00:00Z to 2057-12-13T00:00:00Z"
+    )
+    assert 400 < len(lines) < 420, "a line each five seconds, and one at the end"
+    assert "slice 10,400 of 20,800, as of " in "".join(lines)
+    assert next(line for line in lines if "slice 10,400" in line).endswith("about 18 min left")
+    assert lines[-1].startswith("spend/1#1@1: slice 20,800 of 20,800")

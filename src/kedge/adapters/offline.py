@@ -22,13 +22,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import inf, isfinite, prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from kedge.core.errors import Refused, Unavailable
 from kedge.core.features import Schema
 from kedge.core.generations import Run
+from kedge.core.instants import bounds, untrue
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -216,9 +217,23 @@ class OfflineLog:
 # ---------------------------------------------------------------- sources
 
 
+class Times(NamedTuple):
+    """What the times of a source are, all checked.
+
+    Attributes:
+        first: Unix seconds of the first row.
+        last: of the last row.
+        without: rows whose time is missing; they belong to no slice.
+    """
+
+    first: float
+    last: float
+    without: int
+
+
 def source_rows(
-    path: str | Path, time: str, after: float = -inf, until: float = inf
-) -> Arrays:  # fmt: skip
+    path: str | Path, time: str, after: float = -inf, until: float = inf, form: str | None = None
+) -> Arrays:
     """The rows of a source that became known in (after, until], as columns, in the files' order.
 
     Timestamps (without a zone: UTC) and dates become Unix seconds. A missing value is NaN, so that
@@ -229,40 +244,90 @@ def source_rows(
         time: the column that says when a row became known: a timestamp, a date, or Unix seconds.
         after: Unix seconds, exclusive.
         until: Unix seconds, inclusive.
+        form: how `time` is written, as for strptime. None: ISO 8601 where it is text.
 
     Raises:
         Refused: `bad_source`: it cannot be read, or has no such column; `needs_analytics`.
     """
-    with _source(path) as (db, source):
+    with _source(path, time) as (db, source):
         kinds = kinds_of(db, source)
-        instant = instant_of(time, kinds, path)
-        bounds = [f"isfinite({instant})", *_bounds(time, kinds[time], instant, after, until)]
+        instant = instant_of(time, kinds, path, form)
+        within = [f"isfinite({instant})", *_bounds(time, kinds[time], instant, after, until)]
         picked = [selected(name, kind) for name, kind in kinds.items()]
         picked[list(kinds).index(time)] = f"{instant} AS {identifier(time)}"
         found = db.execute(
-            f"SELECT {', '.join(picked)} FROM {source} WHERE {' AND '.join(bounds)}"  # noqa: S608 - quoted
+            f"SELECT {', '.join(picked)} FROM {source} WHERE {' AND '.join(within)}"  # noqa: S608 - quoted
         ).fetchnumpy()
     return {name: filled(column) for name, column in found.items()}
 
 
-def source_span(path: str | Path, time: str) -> tuple[float, float] | None:
-    """The first and the last time at which a row became known; None when there is no row.
+def source_times(path: str | Path, time: str, now: float, form: str | None = None) -> Times | None:
+    """The times of a source; None when no row has one.
+
+    Args:
+        path: as `source_rows`.
+        time: as `source_rows`.
+        now: Unix seconds, by which a time lies in the future.
+        form: as `source_rows`.
 
     Raises:
-        Refused: as `source_rows`.
+        Refused: as `source_rows`; `untrue_time`: rows whose time cannot be read, or cannot be true.
     """
-    with _source(path) as (db, source):
-        instant = instant_of(time, kinds_of(db, source), path)
-        first, last = db.execute(
-            f"SELECT min({instant}), max({instant}) FROM {source} WHERE isfinite({instant})"  # noqa: S608 - quoted
+    with _source(path, time) as (db, source):
+        kinds = kinds_of(db, source)
+        instant = instant_of(time, kinds, path, form)
+        check_times(db, source, identifier(time), instant, now, f"{path}: {time}")
+        first, last, known, rows = db.execute(
+            f"SELECT min({instant}), max({instant}), count({instant}), count(*) FROM {source}"  # noqa: S608 - quoted
         ).fetchone()
-    return None if first is None else (float(first), float(last))
+    return None if first is None else Times(float(first), float(last), rows - known)
+
+
+SHOWN = 3
+"""Rows that a refusal names; the others are counted."""
+
+
+def check_times(db: Any, source: str, column: str, instant: str, now: float, where: str) -> None:
+    """Refuse times that cannot be read, or cannot be true; a missing time is neither.
+
+    Args:
+        db: the database.
+        source: what stands after FROM.
+        column: the quoted column.
+        instant: the expression of its Unix seconds; see `instant_of`.
+        now: Unix seconds.
+        where: what the refusal begins with.
+
+    Raises:
+        Refused: `untrue_time`; `details.rows` has the first rows, counted from 1.
+    """
+    low, high = bounds(now)
+    given = f"nullif(trim(CAST({column} AS VARCHAR)), '')"
+    bad = f"{given} IS NOT NULL AND ({instant} IS NULL OR NOT ({instant} >= {low!r} AND {instant} <= {high!r}))"  # fmt: skip
+    (count,) = db.execute(f"SELECT count(*) FROM {source} WHERE {bad}").fetchone()  # noqa: S608 - quoted
+    if not count:
+        return
+    found = db.execute(
+        f"SELECT kedge_row, {given}, {instant} FROM (SELECT *, row_number() OVER () AS kedge_row "  # noqa: S608 - quoted
+        f"FROM {source}) WHERE {bad} ORDER BY kedge_row LIMIT {SHOWN}"
+    ).fetchall()
+    rows = [
+        {"row": row, "given": text[:64], "reason": f"{text[:64]!r} is no time" if at is None else untrue(at, now)}
+        for row, text, at in found
+    ]  # fmt: skip
+    more = f" (and {count - len(rows):,} more)" if count > len(rows) else ""
+    said = "; ".join(f"row {each['row']}: {each['reason']}" for each in rows)
+    raise Refused(
+        f"{where}, {said}{more}", code="untrue_time", details={"count": count, "rows": rows},
+        hint="a time is Unix seconds, or ISO 8601 such as 2026-11-26T09:30:00Z; state another "
+             "form with time_format (--time-format of a training set), and leave out what is no time",
+    )  # fmt: skip
 
 
 @contextmanager
-def _source(path: str | Path) -> Iterator[tuple[Any, str]]:
+def _source(path: str | Path, time: str) -> Iterator[tuple[Any, str]]:
     """A database, and what stands after FROM."""
-    source = reader_of(path)
+    source = reader_of(path, [time])
     import duckdb  # noqa: PLC0415 - the extra `analytics`; `reader_of` said so already
 
     try:
@@ -283,15 +348,40 @@ def reader_of(path: str | Path, text: Sequence[str] = ()) -> str:
         Refused: `bad_source`: there is no such file, or it is of another kind; `needs_analytics`.
     """
     _duckdb()
-    if not Path(path).is_file() and not any(glob.iglob(str(path), recursive=True)):  # noqa: PTH207 - a pattern with its folder
+    files = [str(path)] if Path(path).is_file() else sorted(glob.iglob(str(path), recursive=True))  # noqa: PTH207 - a pattern with its folder
+    if not files:
         raise Refused(f"{path}: there is no such file", code="bad_source")
     name = str(path).lower()
     if name.endswith((".parquet", ".pq")):
         return f"read_parquet({quoted(path)})"
     if name.endswith((".csv", ".csv.gz", ".tsv")):
-        kinds = ", ".join(f"{quoted(column)}: 'VARCHAR'" for column in text)
-        return f"read_csv({quoted(path)}" + (f", types = {{{kinds}}})" if text else ")")
+        words = _words(files[0], text)
+        kinds = ", ".join(f"{quoted(column)}: 'VARCHAR'" for column in words)
+        return f"read_csv({quoted(path)}" + (f", types = {{{kinds}}})" if kinds else ")")
     raise Refused(f"{path} is neither .parquet nor .csv", code="bad_source")
+
+
+def _words(file: str, text: Sequence[str]) -> list[str]:
+    """Columns of a CSV that are read as text: those asked for, and dates that can be read in two ways.
+
+    DuckDB takes 01/02/2026 for a date and chooses which number is the month.
+    """
+    duckdb = _duckdb()
+    try:
+        with database() as db:
+            date, timestamp, columns = db.execute(
+                f"SELECT DateFormat, TimestampFormat, Columns FROM sniff_csv({quoted(file)})"  # noqa: S608 - quoted
+            ).fetchone()
+    except (OSError, duckdb.Error) as error:
+        raise Refused(f"{file}: {first_line(error)}", code="bad_source") from None
+    forms = {"DATE": date, "TIMESTAMP": timestamp}
+    return [
+        each["name"] for each in columns
+        if each["name"] in text or not (forms.get(each["type"]) or ISO_FORM).startswith(ISO_FORM)
+    ]  # fmt: skip
+
+
+ISO_FORM = "%Y-%m-%d"
 
 
 def kinds_of(db: Any, source: str) -> dict[str, str]:
@@ -299,22 +389,50 @@ def kinds_of(db: Any, source: str) -> dict[str, str]:
     return {name: kind for name, kind, *_ in db.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()}  # noqa: S608 - quoted  # fmt: skip
 
 
-def instant_of(time: str, kinds: Mapping[str, str], where: object) -> str:
-    """The expression that gives a column's time in Unix seconds.
+def instant_of(time: str, kinds: Mapping[str, str], where: object, form: str | None = None) -> str:
+    """The expression that gives a column's time in Unix seconds; NULL where text is no time.
+
+    Args:
+        time: the column.
+        kinds: the columns with their types; see `kinds_of`.
+        where: what a refusal begins with.
+        form: how text is written, as for strptime. None: ISO 8601, or Unix seconds.
 
     Raises:
-        Refused: `bad_source`: there is no such column, or it holds no time.
+        Refused: `bad_source`: there is no such column, or it holds no time; the form is none.
     """
     if time not in kinds:
         raise Refused(f"{where} has no column {time}", code="bad_source",
                       hint=f"it has {', '.join(kinds)}")  # fmt: skip
-    kind = kinds[time]
+    kind, column = kinds[time], identifier(time)
+    if kind == "VARCHAR":
+        return _written(column, form)
+    if form is not None:
+        raise Refused(f"{where}: {time} is {kind}, and time_format is for text", code="bad_source",
+                      hint="leave the format out")  # fmt: skip
     if kind.startswith(("TIMESTAMP", "DATE")):
-        return f"CAST(epoch({identifier(time)}) AS DOUBLE)"
+        return f"CAST(epoch({column}) AS DOUBLE)"
     if (kind in _NUMBERS and kind != "BOOLEAN") or kind.startswith(_WIDE):
-        return f"CAST({identifier(time)} AS DOUBLE)"
+        return f"CAST({column} AS DOUBLE)"
     raise Refused(f"{where}: {time} is {kind}, not a time", code="bad_source",
-                  hint="a timestamp, a date, or Unix seconds")  # fmt: skip
+                  hint="a timestamp, a date, Unix seconds, or text in ISO 8601")  # fmt: skip
+
+
+_ISO = r"\d{4}-\d{2}-\d{2}([ Tt]\d{2}:\d{2}(:\d{2}([.,]\d{1,9})?)?)?\s*([zZ]|[+-]\d{2}(:?\d{2})?)?"
+_NUMBER = r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?"
+
+
+def _written(column: str, form: str | None) -> str:
+    """The expression that reads a column of text as Unix seconds."""
+    text = f"trim({column})"
+    if form is not None:
+        return f"CAST(epoch(CAST(try_strptime({text}, {quoted(form)}) AS TIMESTAMPTZ)) AS DOUBLE)"
+    # Text that DuckDB reads beyond ISO 8601 ("epoch", "2026-1-2", names of zones) is no time.
+    return (
+        f"CASE WHEN regexp_full_match({text}, {quoted(_NUMBER)}) THEN TRY_CAST({text} AS DOUBLE) "
+        f"WHEN regexp_full_match({text}, {quoted(_ISO)}) "
+        f"THEN CAST(epoch(TRY_CAST(replace({text}, ' Z', 'Z') AS TIMESTAMPTZ)) AS DOUBLE) END"
+    )
 
 
 def _bounds(time: str, kind: str, instant: str, after: float, until: float) -> Iterator[str]:
@@ -353,7 +471,11 @@ def identifier(name: str) -> str:
 
 def first_line(error: Exception) -> str:
     """What a fault says, without the advice that follows it."""
-    return str(error).strip().partition("\n")[0]
+    first, _, rest = str(error).strip().partition("\n")
+    if first.startswith("Invalid Input Error: CSV Error on Line"):  # and the next line says which
+        where, why = first.removeprefix("Invalid Input Error: "), rest.strip().partition("\n")[0]
+        return f"{where.replace('CSV Error on Line:', 'line')}: {why}"
+    return first
 
 
 def _duckdb() -> Any:
@@ -371,6 +493,7 @@ def database() -> Iterator[Any]:
     with tempfile.TemporaryDirectory(prefix="kedge-") as scratch, _duckdb().connect() as db:
         db.execute(f"SET memory_limit = {quoted(MEMORY)}")
         db.execute(f"SET temp_directory = {quoted(scratch)}")
+        db.execute("SET TimeZone = 'UTC'")  # of text without a zone, as everywhere
         yield db
 
 

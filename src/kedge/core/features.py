@@ -86,6 +86,8 @@ class View(Value, frozen=True, kw_only=True):
         every: the length of a slice; values are computed at each slice's end.
         lookback: how far back from there the rows go that it is computed of. None: all of them.
         ttl: how old a value may be when it is read. None: as old as it likes.
+        time_format: how `time` is written, as for strptime. Unset: ISO 8601 where it is text. It is
+            left out of what is stored, so that views without one keep their digests.
     """
 
     source: str
@@ -93,6 +95,12 @@ class View(Value, frozen=True, kw_only=True):
     every: str = "1d"
     lookback: str | None = None
     ttl: str | None = None
+    time_format: str | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def form(self) -> str | None:
+        """`time_format`, or None."""
+        return None if self.time_format is msgspec.UNSET else self.time_format
 
 
 class Spec(Value, frozen=True, kw_only=True):

@@ -116,6 +116,11 @@ def ends(after: float, at: float, every_s: float) -> Iterator[float]:
         number += 1
 
 
+def slices(after: float, at: float, every_s: float) -> int:
+    """How many ends `ends` gives."""
+    return max(0, floor(at / every_s) - floor(after / every_s))
+
+
 def patience_s(every_s: float, ttl_s: float | None) -> float:
     """How far a run may lag before it is stale: what its values may be old, else two slices."""
     return ttl_s if ttl_s is not None else 2 * every_s

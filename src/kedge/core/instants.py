@@ -1,0 +1,125 @@
+"""Instants as people and files write them: how one is read, and which cannot be true.
+
+A time is a number of Unix seconds or ISO 8601 text. What cannot be true is told from what is only
+old: a clock that was never set, milliseconds taken for seconds and a date written without hyphens
+all fall before 1971 or into a far future, where no record of a prediction, an outcome or a source
+lies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from math import isfinite
+
+from kedge.core.durations import seconds
+from kedge.core.errors import Refused
+
+EARLIEST_S = 31_536_000.0
+"""1971-01-01. The year before it holds what other things look like when they are read as Unix
+seconds: 0 (never set), 20261129 (a date without hyphens), 1796000 (milliseconds divided twice)."""
+AHEAD_S = 86_400.0
+"""How far ahead of this host another's clock, or a date that stands for its whole day, may be."""
+FORMS = "Unix seconds, or ISO 8601 such as 2026-11-26 or 2026-11-26T09:30:00Z"
+WRITE = "write 2h, 7d, 2026-11-24 or 2026-11-24T10:00:00Z"
+_UNITS = ((1e17, "nanoseconds"), (1e14, "microseconds"), (1e11, "milliseconds"))
+"""From which size on a number of seconds counts something else; 1e11 s are the year 5138."""
+_LONGEST = 64
+"""Characters that may be a time; longer text is not shown whole either."""
+
+
+def read_instant(given: object, *, zone_needed: bool = False) -> float:
+    """Read a time that somebody wrote.
+
+    Args:
+        given: Unix seconds as a number, or ISO 8601 as text.
+        zone_needed: refuse text without a time zone; else it is UTC.
+
+    Returns:
+        Unix seconds. Whether they can be true is another question: `untrue`.
+
+    Raises:
+        ValueError: it is neither; says what a time looks like.
+    """
+    if isinstance(given, int | float) and not isinstance(given, bool):
+        try:
+            return float(given)
+        except OverflowError:
+            raise ValueError(f"{str(given)[:_LONGEST]} is no time; write {FORMS}") from None
+    text = given.strip() if isinstance(given, str) else ""
+    try:
+        found = datetime.fromisoformat(text[: _LONGEST + 1])
+    except ValueError:
+        raise ValueError(f"{repr(given)[:_LONGEST]} is no time; write {FORMS}") from None
+    if found.tzinfo is None:
+        if zone_needed:
+            raise ValueError(f"{text} has no time zone; end it with Z or +01:00")
+        found = found.replace(tzinfo=UTC)
+    return found.timestamp()
+
+
+def read_when(text: str, now: float) -> float:
+    """Read a time of a command: as `read_instant`, or a duration back from now such as 2h.
+
+    Raises:
+        Refused: `bad_time`: it is neither, or cannot be true; `in_the_future`.
+    """
+    try:
+        return now - seconds(text)
+    except ValueError:
+        pass
+    try:
+        at = read_instant(text)
+    except ValueError:
+        raise Refused(
+            f"{text[:_LONGEST]!r} is neither a duration nor a time", code="bad_time", hint=WRITE
+        ) from None
+    why = untrue(at, now)
+    if why is not None:
+        code = "in_the_future" if at > now else "bad_time"
+        raise Refused(f"{text[:_LONGEST]}: {why}", code=code, hint=WRITE)
+    return at
+
+
+def bounds(now: float) -> tuple[float, float]:
+    """Return the earliest and the latest Unix seconds that a record may bear."""
+    return EARLIEST_S, now + AHEAD_S
+
+
+def untrue(at: float, now: float) -> str | None:
+    """Say why Unix seconds cannot be when something was recorded; None when they can."""
+    low, high = bounds(now)
+    if low <= at <= high:
+        return None
+    return next(_reasons(at))
+
+
+def _reasons(at: float) -> Iterator[str]:
+    if not isfinite(at):
+        yield "is not finite"
+        return
+    for size, unit in _UNITS:
+        if abs(at) >= size:
+            yield f"{at:.0f} counts {unit}; a time is Unix seconds"
+    if at > 0 and at >= EARLIEST_S:
+        yield f"{iso(at)} lies in the future"
+    if at == int(at) and _is_date(str(int(at))):
+        yield f"{int(at)} is a date without hyphens; read as Unix seconds it is in 1970"
+    if at == 0:
+        yield "1970-01-01 is how a time is written that was never set"
+    yield f"{iso(at)} is before 1971: was it ever set, and is it in seconds?"
+
+
+def _is_date(digits: str) -> bool:
+    try:
+        return len(digits) == 8 and datetime.strptime(digits, "%Y%m%d").year >= 1971  # noqa: DTZ007 - a date has 8 digits, and no zone
+    except ValueError:
+        return False
+
+
+def iso(at: float) -> str:
+    """Write Unix seconds as RFC 3339 in UTC, to the second; what a calendar lacks as a number."""
+    try:
+        return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    except (OverflowError, ValueError, OSError):
+        return f"{at:.0f} s"

@@ -1,0 +1,74 @@
+"""Instants: what is a time, in which spelling, and what cannot be when something was recorded."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kedge.core.errors import Refused
+from kedge.core.instants import AHEAD_S, EARLIEST_S, iso, read_instant, read_when, untrue
+
+NOW = datetime(2026, 11, 30, tzinfo=UTC).timestamp()
+
+
+@pytest.mark.parametrize("text", [
+    "2026-11-20T10:00:00Z", "2026-11-20 10:00:00+00:00", "2026-11-20T11:00:00+0100", "20261120T100000Z",
+    "2026-11-20T10:00:00.000000000Z", " 2026-11-20T10:00:00Z ", "2026-11-20T10:00", 1795168800, 1795168800.0,
+])  # fmt: skip
+def test_one_instant_in_every_spelling(text: object) -> None:
+    assert read_instant(text) == 1_795_168_800.0
+
+
+@pytest.mark.parametrize("given", [
+    None, True, "", "soon", "01/02/2026", "20.11.2026", "2026-1-2", "2026-02-30", [], b"2026-11-20", 10**400,
+    "2026-11-20" * 1_000, "infinity", "1795168800",
+])  # fmt: skip
+def test_what_is_no_time_says_what_one_looks_like(given: object) -> None:
+    with pytest.raises(ValueError, match="is no time; write Unix seconds, or ISO 8601") as caught:
+        read_instant(given)
+    assert len(str(caught.value)) < 200
+
+
+def test_a_zone_may_be_demanded() -> None:
+    with pytest.raises(ValueError, match="no time zone"):
+        read_instant("2026-11-20T10:00:00", zone_needed=True)
+    assert read_instant("2026-11-20T10:00:00Z", zone_needed=True) == 1_795_168_800.0
+
+
+@pytest.mark.parametrize(("at", "why"), [
+    (0, "never set"), (20_261_129, "2026-11-29 as a date"), (1_795_168_800_000, "milliseconds"),
+    (1.795e15, "microseconds"), (1.795e18, "nanoseconds"), (-1.0, "before 1971"), (-1e13, "milliseconds"),
+    (math.nan, "not finite"), (math.inf, "not finite"), (NOW + 2 * AHEAD_S, "future"), (4.07e9, "future"),
+])  # fmt: skip
+def test_what_cannot_be_true_is_named(at: float, why: str) -> None:
+    said = untrue(at, NOW)
+    assert said is not None
+    assert ("date without hyphens" if "as a date" in why else why) in said
+
+
+def test_what_is_old_or_a_little_ahead_can_be_true() -> None:
+    for at in (EARLIEST_S, 1e9, NOW, NOW + AHEAD_S):
+        assert untrue(at, NOW) is None
+
+
+@given(st.one_of(st.text(), st.floats(), st.integers(), st.binary(), st.none(), st.booleans()))
+def test_nothing_but_a_value_error_comes_out(given: Any) -> None:
+    try:
+        at = read_instant(given)
+    except ValueError:
+        return
+    why = untrue(at, NOW)
+    assert (why is None) == (EARLIEST_S <= at <= NOW + AHEAD_S)
+    assert len(iso(at)) < 400
+
+
+def test_a_time_of_a_command_that_cannot_be_true_is_refused() -> None:
+    for text, code in (("1970-01-01", "bad_time"), ("2099-01-01", "in_the_future")):
+        with pytest.raises(Refused) as caught:
+            read_when(text, NOW)
+        assert caught.value.code == code
