@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import difflib
 import re
-from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
@@ -20,6 +19,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import msgspec
 
+from kedge.core import codec
 from kedge.core.errors import Refused
 from kedge.core.evidence.answers import EXACT_BELOW, Target, get_target, normal, unfit
 from kedge.core.evidence.labels import reason
@@ -36,8 +36,6 @@ SHOWN = 64
 """Characters of a label in a message."""
 LONGEST = 1024
 """Characters of an id or a word: longer ones are somebody's document."""
-NOT_UTF8 = "is not UTF-8 text; write the file as UTF-8"
-UTF16 = (BOM_UTF16_LE, BOM_UTF16_BE)
 LINE = 64 << 10
 """Bytes of a JSON line: three words of `LONGEST` and what else a table has."""
 COLUMNS = 1_000
@@ -166,10 +164,11 @@ def _json_lines(lines: Iterable[bytes], place: str, reading: Reading) -> Iterato
     for number, given in enumerate(lines, 1):
         line = given
         if number == 1:
-            if line.startswith(UTF16):
-                yield Fault(f"{place}1: {NOT_UTF8}")
+            try:
+                line = codec.utf8(line)
+            except ValueError as error:
+                yield Fault(f"{place}1: {error}")
                 return
-            line = line.removeprefix(BOM_UTF8)
         if not line.strip():
             continue
         if len(line) > LINE:
@@ -179,7 +178,7 @@ def _json_lines(lines: Iterable[bytes], place: str, reading: Reading) -> Iterato
             raw = msgspec.json.decode(line)
             one = _outcome(raw, f"{place}{number}", reading)
         except UnicodeDecodeError:
-            one = Fault(f"{place}{number}: {NOT_UTF8}")
+            one = Fault(f"{place}{number}: {codec.NOT_UTF8}")
         except (msgspec.DecodeError, ValueError, ArithmeticError, RecursionError) as error:
             # Whatever stands in a line (data nested a thousand deep, a number of 5,000 digits):
             # it costs this line, and never the rest.
@@ -189,8 +188,10 @@ def _json_lines(lines: Iterable[bytes], place: str, reading: Reading) -> Iterato
 
 def _csv(path: Path, reading: Reading) -> Iterator[Outcome | Fault]:
     with path.open("rb") as raw:
-        if raw.read(2).startswith(UTF16):
-            yield Fault(f"{path.name}:1: {NOT_UTF8}")
+        try:
+            codec.utf8(raw.read(4))
+        except ValueError as error:
+            yield Fault(f"{path.name}:1: {error}")
             return
     # Bytes that are no UTF-8 become surrogates, which no text has: they cost their line.
     with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
@@ -211,7 +212,7 @@ def _csv(path: Path, reading: Reading) -> Iterator[Outcome | Fault]:
             given: dict[str, Any] = {k: v for k, v in row.items() if k is not None and v}
             place = f"{path.name}:{reader.line_num}"
             if any(isinstance(word, str) and not _is_utf8(word) for word in given.values()):
-                yield Fault(f"{place}: {NOT_UTF8}")
+                yield Fault(f"{place}: {codec.NOT_UTF8}")
                 continue
             yield _outcome({"value": None, **given, **_typed(given, reading)}, place, reading)
 

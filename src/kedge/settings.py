@@ -144,7 +144,7 @@ def load(path: Path) -> Settings:
         BadConfig: with every fault that was found.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise BadConfig([f"{path} does not exist"], hint="kedge init ENDPOINT writes one") from None
     except OSError as error:

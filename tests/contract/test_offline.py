@@ -304,7 +304,8 @@ def test_a_time_that_cannot_be_true_or_read_is_refused_with_its_row(
         source_times(path, "at", NOW)
     assert caught.value.code == "untrue_time"
     assert caught.value.details["count"] == 4
-    assert [row["row"] for row in caught.value.details["rows"]] == [n + 2 - alone for n in range(3)]
+    rows: Any = caught.value.details["rows"]
+    assert [row["row"] for row in rows] == [n + 2 - alone for n in range(3)]
     assert "(and 1 more)" in str(caught.value)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import msgspec
 import numpy as np
 import onnx
@@ -25,10 +26,11 @@ from kedge.adapters import process
 from kedge.adapters.artifacts import DirectoryArtifacts
 from kedge.adapters.onnx import OnnxLoader
 from kedge.adapters.sklearn import SklearnLoader
+from kedge.core import codec
 from kedge.core.errors import CorruptArtifact, KedgeError, Refused, UnfitModel
 from kedge.core.golden import MADE
 from kedge.core.values import Field, ModelVersion, Release, Signature
-from kedge.engine.registration import register
+from kedge.engine.registration import Golden, register
 from kedge.engine.training import SAMPLE, read_training
 from kedge.ports import Bundle, Loader
 from kedge.tensors import check_proof
@@ -577,6 +579,59 @@ def test_a_training_set_that_does_not_fit_is_refused_by_line_or_name(
         read_training(tmp_path / name, SIGNATURE)
     assert caught.value.code == "bad_training"
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.jsonl"])
+def test_marks_are_passed_over_and_other_encodings_named(tmp_path: Path, name: str) -> None:
+    text = "x,word\n1,NA\n" if name == "t.csv" else '{"x": 1, "word": "NA"}\n'
+    (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert read_training(tmp_path / name, SIGNATURE).rows == {"x": [1.0], "word": ["NA"]}
+    for raw in (text.encode("utf-16"), text.replace("NA", "\xe9").encode("latin-1")):
+        (tmp_path / name).write_bytes(raw)
+        with pytest.raises(Refused, match="is not UTF-8 text"):
+            read_training(tmp_path / name, SIGNATURE)
+
+
+@pytest.mark.parametrize("literal", [
+    "TIMESTAMPTZ '2026-01-05 08:00:00+00'", "TIME '10:00'", "INTERVAL 1 DAY", "{'a': 1}", "MAP {'a': 1}",
+    "'x'::BLOB", "TIMESTAMP_NS '2026-01-05 08:00:00'", "7::HUGEINT", "0.5::DECIMAL(4, 2)", "NULL",
+    "'6f9619ff-8b86-d011-b42d-00c04fc964ff'::UUID", "'a'::ENUM('a', 'b')", "[{'a': 1}]", "['a']",
+    "DATE '2026-01-05'", "true", "1::UBIGINT", "'a'",
+])  # fmt: skip
+def test_no_type_of_a_parquet_column_is_a_traceback(tmp_path: Path, literal: str) -> None:
+    """Beside the columns that are asked for it is not read; as one of them it is read, or refused."""
+    file = tmp_path / "t.parquet"
+    with duckdb.connect() as db:
+        db.execute(f"COPY (SELECT 1.0 AS x, 'NA' AS word, {literal} AS other) TO '{file}'")
+        assert read_training(file, SIGNATURE).rows == {"x": [1.0], "word": ["NA"]}
+        for columns in (f"{literal} AS x, 'a' AS word", f"1.0 AS x, {literal} AS word"):
+            db.execute(f"COPY (SELECT {columns}) TO '{file}'")
+            assert outcome_of(file) in ("read", "bad_training")
+
+
+def outcome_of(file: Path) -> str:
+    try:
+        read_training(file, SIGNATURE)
+    except Refused as refused:
+        return refused.code
+    return "read"
+
+
+def test_an_instant_of_a_training_set_is_unix_seconds(tmp_path: Path) -> None:
+    file = tmp_path / "t.parquet"
+    with duckdb.connect() as db:
+        db.execute(
+            f"COPY (SELECT TIMESTAMPTZ '2026-01-05 08:00:00+00' AS x, 'a' AS word) TO '{file}'"
+        )
+    assert read_training(file, SIGNATURE).rows["x"] == [1_767_600_000.0]
+
+
+def test_golden_rows_with_a_mark_are_read_and_other_encodings_named(tmp_path: Path) -> None:
+    text = '{"inputs": {"x": [1]}}'
+    assert codec.read_written(b"\xef\xbb\xbf" + text.encode(), Golden).inputs == {"x": [1]}
+    for raw in (text.encode("utf-16"), b'{"inputs": {"\xe9": [1]}}', b"[" * 100_000):
+        with pytest.raises(msgspec.DecodeError):
+            codec.read_written(raw, Golden)
 
 
 def test_csv_and_json_lines_say_the_same(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from sklearn.ensemble import (
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 
+from kedge.core import codec
 from kedge.core.errors import UnfitModel
 from kedge.core.values import Dtype, Field, Plainness, Signature
 from kedge.flavours import SklearnFlavour, visible
@@ -133,7 +134,7 @@ def _declared(file: Path) -> _Declared | None:
     if not file.exists():
         return None
     try:
-        return msgspec.json.decode(file.read_bytes(), type=_Declared)
+        return codec.read_written(file.read_bytes(), _Declared)
     except msgspec.DecodeError as error:
         raise UnfitModel(
             f"signature.json: {error}",

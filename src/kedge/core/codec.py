@@ -8,6 +8,7 @@ The ledger's chain is h(n) = sha256(h(n-1) + "\n" + canonical(entry n)).
 from __future__ import annotations
 
 import hashlib
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from typing import Any, TypeVar
 
 import msgspec
@@ -32,6 +33,39 @@ def encode(value: object) -> bytes:
 def decode(raw: bytes | str, kind: type[T]) -> T:
     """Read a stored value back; raises msgspec.ValidationError when it does not fit."""
     return msgspec.json.decode(raw, type=kind)
+
+
+NOT_UTF8 = "is not UTF-8 text; write the file as UTF-8"
+_UTF16 = (BOM_UTF16_LE, BOM_UTF16_BE)
+
+
+def utf8(raw: bytes) -> bytes:
+    """Return the bytes of text that a person or another tool wrote, without a byte order mark.
+
+    Raises:
+        ValueError: they are marked as UTF-16.
+    """
+    if raw.startswith(_UTF16):
+        raise ValueError(NOT_UTF8)
+    return raw.removeprefix(BOM_UTF8)
+
+
+def read_written(raw: bytes, kind: type[T]) -> T:
+    """Read JSON that a person or another tool wrote.
+
+    Raises:
+        msgspec.DecodeError: it is none, does not fit, or is not UTF-8.
+    """
+    try:
+        return msgspec.json.decode(utf8(raw), type=kind)
+    except UnicodeDecodeError:
+        raise msgspec.DecodeError(NOT_UTF8) from None
+    except RecursionError:
+        raise msgspec.DecodeError("is nested too deeply") from None
+    except ValueError as error:
+        if isinstance(error, msgspec.DecodeError):
+            raise
+        raise msgspec.DecodeError(str(error)) from None
 
 
 def fingerprint(value: object) -> str:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from kedge.core import codec
 from kedge.core.errors import BadRequest, CorruptArtifact, Refused
 from kedge.core.features import Feature
 from kedge.core.golden import Known, Lists, Origin, blank_rows, made_rows, seen
@@ -320,8 +321,8 @@ def _golden(file: Path | None, source: Path) -> Golden | None:
             return None
         file = inside
     try:
-        return msgspec.json.decode(read_bounded(file, GOLDEN_BYTES), type=Golden)
-    except (OSError, msgspec.DecodeError, RecursionError) as error:
+        return codec.read_written(read_bounded(file, GOLDEN_BYTES), Golden)
+    except (OSError, msgspec.DecodeError) as error:
         raise Refused(
             f"{file}: {error}",
             code="bad_golden",

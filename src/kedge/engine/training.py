@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import islice
 from math import nan, prod
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from kedge.core import codec
 from kedge.core.errors import BadRequest, Refused
 from kedge.core.golden import spread
 from kedge.core.values import Dtype, Field, Signature, Value
@@ -27,6 +28,8 @@ asked by every replica before a model may serve."""
 NUMBERS = 200_000
 """Numbers that the kept rows may hold together: a few megabytes as JSON."""
 _NULLS = frozenset({"", "na", "n/a", "nan", "null", "none"})
+"""What a missing number or truth value is written as. In a column of words only "" is missing: NA is a
+country, a grade and an airport."""
 _BOOLS = {"true": "true", "false": "false", "1": "true", "0": "false", "t": "true", "f": "false"}
 
 _Rows = Iterator[tuple[int, dict[str, Any]]]
@@ -58,13 +61,16 @@ def read_training(file: Path, signature: Signature, raw: Sequence[Field] = ()) -
         )
     kept = _Sample(signature.inputs)
     try:
-        rows = islice(reader(file), MAX_ROWS)
+        names = {field.name for field in (*signature.inputs, *raw)}
+        rows = islice(reader(file, names), MAX_ROWS)
         while chunk := list(islice(rows, _CHUNK)):
             for field in signature.inputs:
                 column = _column(field, chunk, file, text=reader is _csv)
                 summaries[field.name].add(column)
             kept.add(chunk)
-    except (OSError, UnicodeDecodeError, csv.Error, msgspec.DecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise Refused(f"{file} {codec.NOT_UTF8}", code="bad_training") from error
+    except (OSError, csv.Error, msgspec.DecodeError) as error:
         raise Refused(f"{file}: {error}", code="bad_training") from error
     found = {name: summary.done() for name, summary in summaries.items()}
     if not all(each.count for each in found.values()):
@@ -169,7 +175,8 @@ def _parsed(
     values: list[Any] = []
     for line, row in chunk:
         said = row.get(field.name)
-        if said is None or said.strip().lower() in _NULLS:
+        missing = ("",) if field.dtype == "string" else _NULLS
+        if said is None or said.strip().lower() in missing:
             values.append(None)
             continue
         try:
@@ -206,22 +213,24 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
 }
 
 
-def _csv(file: Path) -> _Rows:
+def _csv(file: Path, names: Collection[str]) -> _Rows:  # noqa: ARG001 - as the other readers
     with file.open(encoding="utf-8-sig", newline="") as lines:
         reader = csv.DictReader(lines)
         for row in reader:
             yield reader.line_num, row
 
 
-def _json_lines(file: Path) -> _Rows:
-    decoder = msgspec.json.Decoder(dict[str, Any])
+def _json_lines(file: Path, names: Collection[str]) -> _Rows:  # noqa: ARG001 - as the other readers
     with file.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
-                yield number, decoder.decode(line)
+                try:
+                    yield number, codec.read_written(line, dict[str, Any])
+                except msgspec.DecodeError as error:
+                    raise msgspec.DecodeError(f"line {number}: {error}") from None
 
 
-def _parquet(file: Path) -> _Rows:
+def _parquet(file: Path, names: Collection[str]) -> _Rows:
     try:
         import duckdb  # noqa: PLC0415 - the extra `analytics`: heavy, and only for those who have Parquet
     except ImportError:
@@ -230,17 +239,45 @@ def _parquet(file: Path) -> _Rows:
     number = 0
     try:
         with duckdb.connect() as db:
-            cursor = db.execute("SELECT * FROM read_parquet(?)", [str(file)])
-            names = [column[0] for column in cursor.description or ()]
+            described = db.execute("DESCRIBE SELECT * FROM read_parquet(?)", [str(file)]).fetchall()
+            kinds = {name: kind for name, kind, *_ in described if name in names}
+            picked = ", ".join(_picked(name, kind, file) for name, kind in kinds.items()) or "1"
+            cursor = db.execute(f"SELECT {picked} FROM read_parquet(?)", [str(file)])  # noqa: S608 - quoted
             while rows := cursor.fetchmany(_CHUNK):
                 for row in rows:
                     number += 1
-                    yield number, dict(zip(names, row, strict=True))
+                    yield number, dict(zip(kinds, row, strict=False))
     except duckdb.Error as error:
-        raise Refused(f"{file}: {error}", code="bad_training") from None
+        raise Refused(
+            f"{file}: {str(error).strip().partition(chr(10))[0]}", code="bad_training"
+        ) from None
 
 
-_READERS: dict[str, Callable[[Path], _Rows]] = {
+def _picked(name: str, kind: str, file: Path) -> str:
+    """A column as callers send it; an instant as Unix seconds, as in sources and spines.
+
+    Raises:
+        Refused: `bad_training`: no field has such values.
+    """
+    column = '"' + name.replace('"', '""') + '"'
+    if kind.startswith(_NO_FIELD):
+        raise Refused(f"{file.name}: column {name} is {kind:.60}, which no field is", code="bad_training",
+                      hint="write numbers, words, truth values, or lists of them")  # fmt: skip
+    if kind.endswith("]"):
+        return column
+    if kind.startswith(("TIMESTAMP", "DATE")):
+        return f"CAST(epoch({column}) AS DOUBLE) AS {column}"
+    if kind.startswith(("DECIMAL", "HUGEINT", "UHUGEINT", "BIGNUM")):
+        return f"CAST({column} AS DOUBLE) AS {column}"
+    if kind.startswith(("UUID", "ENUM", "TIME", "INTERVAL")):
+        return f"CAST({column} AS VARCHAR) AS {column}"
+    return column
+
+
+_NO_FIELD = ("STRUCT", "MAP", "UNION", "BLOB", "BIT", "VARIANT", "GEOMETRY")
+
+
+_READERS: dict[str, Callable[[Path, Collection[str]], _Rows]] = {
     ".csv": _csv,
     ".parquet": _parquet,
     ".jsonl": _json_lines,

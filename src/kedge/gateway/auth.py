@@ -10,6 +10,7 @@ from __future__ import annotations
 import hmac
 import os
 import stat
+from codecs import BOM_UTF8
 from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
@@ -122,7 +123,7 @@ def read_tokens(path: Path) -> list[bytes]:
         )
     if len(text) > MOST_BYTES:
         raise BadConfig([f"server.tester_token_file: {path} is larger than {MOST_BYTES} bytes"])
-    tokens = [line.strip() for line in text.splitlines()]
+    tokens = [line.strip() for line in text.removeprefix(BOM_UTF8).splitlines()]
     tokens = [token for token in tokens if token and not token.startswith(b"#")]
     if any(len(token) < LEAST for token in tokens):
         raise BadConfig(

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from kedge.adapters import process
+from kedge.core import codec
 from kedge.core.errors import BadRequest, CorruptArtifact, KedgeError, Refused
 from kedge.core.features import Spec
 from kedge.core.golden import Lists, Origin, count, made_rows, seen, taken, whole
@@ -42,8 +43,8 @@ def given_rows(golden: Path | None) -> dict[str, list[Any]] | None:
     if golden is None:
         return None
     try:
-        return msgspec.json.decode(read_bounded(golden, GOLDEN_BYTES), type=Golden).inputs
-    except (OSError, msgspec.DecodeError, RecursionError) as error:
+        return codec.read_written(read_bounded(golden, GOLDEN_BYTES), Golden).inputs
+    except (OSError, msgspec.DecodeError) as error:
         raise Refused(
             f"{golden}: {error}", code="bad_golden", hint='{"inputs": {"sched_hour": [8, 17]}}'
         ) from error
