@@ -297,7 +297,7 @@ def _apply(context: Context) -> dict[str, list[str]]:
 
 @main.command()
 @click.argument("endpoint")
-@click.argument("path", type=click.Path(exists=True, path_type=Path))
+@click.argument("path")
 @click.option(
     "--golden", type=click.Path(exists=True, path_type=Path), help="Rows it must answer, as JSON."
 )
@@ -317,7 +317,7 @@ def _apply(context: Context) -> dict[str, list[str]]:
 def register(
     context: Context,
     endpoint: str,
-    path: Path,
+    path: str,
     golden: Path | None,
     training: Path | None,
     training_set: Path | None,
@@ -326,7 +326,10 @@ def register(
     schema: str | None,
 ) -> None:
     """Register the model in PATH as a version of ENDPOINT's model."""
+    from kedge.engine.registration import find_source
     from kedge.enrol import label_reading, label_reading_text, register_version
+
+    source = find_source(path)
 
     trained_on = None
     if training_set is not None:
@@ -337,7 +340,7 @@ def register(
     version, new = register_version(
         place,
         endpoint,
-        path,
+        source,
         golden=golden,
         training=training or training_set,
         trusted=trust,

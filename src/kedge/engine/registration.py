@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import functools
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +20,7 @@ import msgspec
 from kedge.core import codec
 from kedge.core.errors import BadRequest, CorruptArtifact, Refused
 from kedge.core.features import Feature
+from kedge.core.formats import HEAD_BYTES, Piece, fetching, recognise
 from kedge.core.golden import Known, Lists, Origin, blank_rows, made_rows, seen
 from kedge.core.names import check_name
 from kedge.core.values import Field, ModelVersion, Signature, TrainingSet
@@ -34,9 +36,10 @@ DEATHS = frozenset({"probe_died", "probe_hung"})
 """Ends of a probe that a row may have caused."""
 GOLDEN_BYTES = 64 << 20
 """Bytes of golden rows as people write them: hundreds of rows of the widest models."""
-LOOKED_AT = 10_000
-"""Entries of a directory that are looked at for a better hint."""
-_PICKLES = (".pkl", ".pickle", ".joblib")
+ENTRIES = 10_000
+"""Entries of a directory that are looked at, to say what it is."""
+LOOKED_AT = 200
+"""Files of which the first bytes are read, for the same."""
 
 
 class Golden(msgspec.Struct, forbid_unknown_fields=True):
@@ -259,6 +262,21 @@ def _check_trained(known: ModelVersion | None, now: TrainingSet | None) -> None:
 # ---------------------------------------------------------------- who claims it
 
 
+def find_source(text: str) -> Path:
+    """Return where a model lies that a command names.
+
+    Raises:
+        Refused: `no_files`: it lies elsewhere, and the command that fetches it; or nowhere.
+    """
+    if not Path(text).exists():
+        command = fetching(text)
+        raise Refused(
+            f"{text} is not on this machine" if command else f"{text} does not exist", code="no_files",
+            hint=f"fetch it, and register what you fetched: {command}" if command else "",
+        )  # fmt: skip
+    return Path(text)
+
+
 def claiming(source: Path, flavours: Mapping[str, Flavour]) -> Flavour:
     """The one flavour that claims a file or a directory.
 
@@ -288,25 +306,35 @@ def claiming(source: Path, flavours: Mapping[str, Flavour]) -> Flavour:
 def _unclaimed(source: Path, flavours: Mapping[str, Flavour]) -> Refused:
     wanted = "; ".join(f"{one.looks_for} ({flavour})" for flavour, one in sorted(flavours.items()))
     message = f"{source} is no model that kedge can load. It looks for: {wanted or 'nothing'}"
-    pickles = sorted(name for name in _inside(source) if name.endswith(_PICKLES))
-    if not pickles:
+    found = recognise(list(_pieces(source)))
+    if found is None:
         hint = "" if wanted else "pip install 'kedge[onnx]' or 'kedge[sklearn]'"
         return Refused(message, code="unknown_model", hint=hint)
-    return Refused(
-        f"{message}. {pickles[0]} looks like a pickle: it can run any code when it is loaded, so "
-        "pickles never load by surprise",
-        code="pickle",
-        hint="load it where you trust it, then write it with skops.io.dump(model, 'model.skops') "
-        "or as ONNX with skl2onnx.to_onnx(model, X)",
-    )
+    return Refused(f"{message}. It looks like {found.what}", code=found.code, hint=found.hint)
 
 
-def _inside(source: Path) -> list[str]:
-    """The names of some files in a directory that no flavour claims; its own name if it is a file."""
-    if not source.is_dir():
-        return [source.name]
+def _pieces(source: Path) -> Iterator[Piece]:
+    """The first files of a source, with what tells their format. What cannot be read is left out."""
+    for name, path in _files(source)[:LOOKED_AT]:
+        try:
+            with path.open("rb") as file:
+                head = file.read(HEAD_BYTES)
+            names: tuple[str, ...] = ()
+            if head.startswith(b"PK"):
+                with zipfile.ZipFile(path) as archive:
+                    names = tuple(archive.namelist()[:LOOKED_AT])
+        except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
+            continue
+        yield Piece(name, head, names)
+
+
+def _files(source: Path) -> list[tuple[str, Path]]:
+    """The names and paths of some files in a directory; itself if it is a file."""
+    if source.is_file():
+        return [(source.name, source)]
     try:
-        return [entry.name for _, entry in islice(walk(source), LOOKED_AT)]
+        some = islice(walk(source), ENTRIES) if source.is_dir() else ()
+        return sorted((name, Path(each.path)) for name, each in some if each.is_file())
     except OSError:
         return []  # it only makes the hint better
 

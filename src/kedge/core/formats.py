@@ -1,0 +1,279 @@
+"""Formats of models that kedge does not load: what a source is, and the command that makes it loadable.
+
+A format is told by names and first bytes, never by loading anything. A pickle is read as a list of
+instructions, of which none is carried out.
+"""
+
+from __future__ import annotations
+
+import pickletools
+import re
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+HEAD_BYTES = 65_536
+"""Of each file that is looked at: the library that a pickle needs is named far within."""
+GUIDE = "docs/howto/register-a-model.md"
+
+
+class Piece(NamedTuple):
+    """A file of a source.
+
+    Attributes:
+        name: its path within the source, with /.
+        head: its first bytes, at most `HEAD_BYTES`.
+        inside: where it is a zip archive, the first names in it.
+    """
+
+    name: str
+    head: bytes
+    inside: tuple[str, ...] = ()
+
+
+class Format(NamedTuple):
+    """What a source is, and the way in.
+
+    Attributes:
+        code: stable name of the refusal: `pickle`, or `other_format`.
+        what: what it is, to follow "looks like".
+        hint: what to type.
+    """
+
+    code: str
+    what: str
+    hint: str
+
+
+def recognise(pieces: Sequence[Piece]) -> Format | None:
+    """Say what a source is that no loader claims; None when it looks like no model."""
+    by_name = {piece.name: piece for piece in pieces}
+    for look in (_mlflow, _hugging_face, _saved_model):
+        found = look(by_name)
+        if found is not None:
+            return found
+    return next((found for piece in pieces for found in _of_piece(piece)), None)
+
+
+def _of_piece(piece: Piece) -> Iterator[Format]:
+    for kind, is_it in _FILES:
+        if is_it(piece):
+            yield _FORMATS[kind]
+            return
+    if piece.name.endswith(PICKLES) or _is_pickle(piece.head):
+        yield _pickle(piece)
+
+
+# ---------------------------------------------------------------- single files
+
+
+def _starts(*marks: bytes) -> Callable[[Piece], bool]:
+    return lambda piece: piece.head.startswith(marks)
+
+
+def _has(*names: str) -> Callable[[Piece], bool]:
+    """Whether an archive holds files that end so, each of them."""
+    return lambda piece: all(any(each.endswith(name) for each in piece.inside) for name in names)
+
+
+def _is_xgboost(piece: Piece) -> bool:
+    head = piece.head[:4096]
+    if piece.name.endswith((".json", ".ubj")):
+        return b'"learner"' in head or b"learner" in head[:64] or b"gradient_booster" in head
+    return head.startswith(b"binf")
+
+
+def _is_catboost_json(piece: Piece) -> bool:
+    return piece.name.endswith(".json") and (
+        b'"oblivious_trees"' in piece.head or b'"catboost_version_info"' in piece.head
+    )
+
+
+_FILES: tuple[tuple[str, Callable[[Piece], bool]], ...] = (
+    ("catboost", _starts(b"CBM1")),
+    ("catboost", _is_catboost_json),
+    ("xgboost", _is_xgboost),
+    ("lightgbm", _starts(b"tree\nversion=", b"tree\r\nversion=")),
+    ("keras", _has("config.json", "model.weights.h5")),
+    ("keras", lambda piece: piece.head.startswith(b"\x89HDF") and not piece.name.endswith(".nc")),
+    ("torch.export", _has("archive_format", "model.json")),
+    ("torch.export", lambda piece: piece.name.endswith(".pt2")),
+    ("torchscript", _has("constants.pkl", "data.pkl")),
+    ("torch", _has("data.pkl", "version")),
+    ("safetensors", lambda piece: piece.name.endswith(".safetensors")),
+    ("gguf", _starts(b"GGUF")),
+    ("tflite", lambda piece: piece.head[4:8] == b"TFL3"),
+    ("pmml", lambda piece: b"<PMML" in piece.head[:1024]),
+    ("coreml", lambda piece: piece.name.endswith((".mlmodel", ".mlpackage"))),
+    ("tensorrt", lambda piece: piece.name.endswith((".plan", ".engine"))),
+    ("r", lambda piece: piece.name.lower().endswith((".rds", ".rdata"))),
+)
+
+_TORCH = (
+    "in the code that has the model: torch.onnx.export(model.eval(), (x,), 'model.onnx', dynamo=True, "
+    "dynamic_shapes=({0: torch.export.Dim('rows')},), input_names=['x'], output_names=['score']); "
+    "x has two rows or more"
+)
+_KERAS = (
+    "python -c \"import keras; keras.saving.load_model('MODEL').export('model.onnx', format='onnx')\", "
+    "then kedge register ENDPOINT model.onnx"
+)
+_FORMATS = {
+    "xgboost": Format("other_format", "an XGBoost model", (
+        "convert it with onnxmltools.convert_xgboost, then kedge register ENDPOINT model.onnx; "
+        f"the script is in {GUIDE}#xgboost")),
+    "lightgbm": Format("other_format", "a LightGBM model", (
+        "convert it with onnxmltools.convert_lightgbm, then kedge register ENDPOINT model.onnx; "
+        f"the script is in {GUIDE}#lightgbm")),
+    "catboost": Format("other_format", "a CatBoost model", (
+        "convert it with model.save_model('model.onnx', format='onnx'), and a classifier by the script "
+        f"in {GUIDE}#catboost")),
+    "keras": Format("other_format", "a Keras model", _KERAS),
+    "torch.export": Format("other_format", "a PyTorch program (torch.export)", _TORCH),
+    "torchscript": Format("other_format", "a TorchScript model", _TORCH),
+    "torch": Format("other_format", "a PyTorch checkpoint (weights, without the model's code)", _TORCH),
+    "safetensors": Format("other_format", "weights in safetensors, without the model's code",
+                          f"export the model as ONNX; {GUIDE}#hugging-face"),
+    "gguf": Format("other_format", "a language model for llama.cpp (GGUF)",
+                   "kedge releases models that answer with tensors; it loads ONNX and skops"),
+    "tflite": Format("other_format", "a TensorFlow Lite model",
+                     "python -m tf2onnx.convert --tflite MODEL --output model.onnx"),
+    "pmml": Format("other_format", "a PMML model", "write the model as ONNX where it was trained"),
+    "coreml": Format("other_format", "a Core ML model", "write the model as ONNX where it was trained"),
+    "tensorrt": Format("other_format", "a TensorRT engine, which fits one kind of GPU",
+                       "register the ONNX file that it was built from"),
+    "r": Format("other_format", "an R object", "write the model as ONNX where it was trained"),
+}  # fmt: skip
+
+
+# ---------------------------------------------------------------- directories
+
+
+def _mlflow(pieces: dict[str, Piece]) -> Format | None:
+    piece = pieces.get("MLmodel")
+    if piece is None:
+        return None
+    text = piece.head.decode("utf-8", "replace")
+    flavours = re.findall(r"^  (\w+):\s*$", text.partition("flavors:")[2], re.MULTILINE)
+    library = next((each for each in flavours if each != "python_function"), "python_function")
+    way = _MLFLOW.get(library, (
+        "kedge loads ONNX and skops: log the model with mlflow.onnx.log_model, or write it as ONNX; "
+        f"{GUIDE}#mlflow"))  # fmt: skip
+    return Format("other_format", f"an MLflow model of the flavour {library}", way)
+
+
+_MLFLOW = {
+    "sklearn": (
+        "log it with mlflow.sklearn.log_model(model, name='model', serialization_format='skops'), "
+        "then register that directory"
+    ),
+    "xgboost": f"convert its model.ubj or model.json; {GUIDE}#xgboost",
+    "lightgbm": f"convert its model.lgb; {GUIDE}#lightgbm",
+    "catboost": f"convert its model.cb; {GUIDE}#catboost",
+    "pytorch": _TORCH,
+    "onnx": "register the model.onnx in it: kedge register ENDPOINT DIRECTORY/model.onnx",
+}
+
+
+def _hugging_face(pieces: dict[str, Piece]) -> Format | None:
+    config = pieces.get("config.json")
+    if config is None or not re.search(rb'"(model_type|architectures)"\s*:', config.head):
+        return None
+    return Format("other_format", "a Hugging Face model", (
+        "optimum-cli export onnx --model DIRECTORY onnx/, then kedge register ENDPOINT onnx/model.onnx; "
+        f"{GUIDE}#hugging-face"))  # fmt: skip
+
+
+def _saved_model(pieces: dict[str, Piece]) -> Format | None:
+    if "saved_model.pb" not in pieces:
+        return None
+    return Format("other_format", "a TensorFlow SavedModel",
+                  "python -m tf2onnx.convert --saved-model DIRECTORY --output model.onnx")  # fmt: skip
+
+
+# ---------------------------------------------------------------- pickles
+
+PICKLES = (".pkl", ".pickle", ".joblib", ".cloudpickle", ".dill")
+_LIBRARIES = {
+    "sklearn": "scikit-learn", "xgboost": "XGBoost", "lightgbm": "LightGBM", "catboost": "CatBoost",
+    "statsmodels": "statsmodels", "torch": "PyTorch", "keras": "Keras", "tensorflow": "TensorFlow",
+    "transformers": "Transformers", "prophet": "Prophet", "imblearn": "imbalanced-learn",
+}  # fmt: skip
+_SKOPS = (
+    "load it where you trust it, then write it with skops.io.dump(model, 'model.skops') or as ONNX with "
+    "skl2onnx.to_onnx(model, X)"
+)
+_WAYS = {
+    "XGBoost": f"load it where you trust it, save its booster, and convert that; {GUIDE}#xgboost",
+    "LightGBM": f"load it where you trust it, save its booster, and convert that; {GUIDE}#lightgbm",
+    "CatBoost": f"load it where you trust it, then model.save_model('model.onnx', format='onnx'); {GUIDE}#catboost",
+    "PyTorch": _TORCH,
+    "Keras": _KERAS,
+    "TensorFlow": _KERAS,
+    "statsmodels": (
+        "statsmodels writes no ONNX: state its formula as an ONNX graph, or write a loader of your own "
+        "(CONTRIBUTING.md, A loader of your own)"
+    ),
+    "Prophet": "Prophet writes no ONNX: write a loader of your own (CONTRIBUTING.md, A loader of your own)",
+}
+
+
+def _is_pickle(head: bytes) -> bool:
+    """Whether bytes begin as a pickle of protocol 2 or later does."""
+    return head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
+
+
+def _pickle(piece: Piece) -> Format:
+    library = next(_libraries(piece.head), "")
+    what = f"a pickle of {library}" if library else "a pickle"
+    return Format("pickle", f"{what}: it can run any code when it is loaded, so pickles never load by "
+                  "surprise", _WAYS.get(library, _SKOPS))  # fmt: skip
+
+
+def _libraries(head: bytes) -> Iterator[str]:
+    """The libraries that a pickle names, in its order; reads its instructions and carries out none."""
+    try:
+        for _, argument, _ in pickletools.genops(_inflated(head)):
+            if isinstance(argument, str):
+                name = re.split(r"[. ]", argument, maxsplit=1)[0]
+                if name in _LIBRARIES:
+                    yield _LIBRARIES[name]
+    except Exception:  # noqa: BLE001 - it is cut off, or no pickle: what was found stands
+        return
+
+
+def _inflated(head: bytes) -> bytes:
+    """The first bytes of what joblib or gzip compressed; as they are where nothing did."""
+    for bits in (zlib.MAX_WBITS, zlib.MAX_WBITS | 16):
+        try:
+            return zlib.decompressobj(bits).decompress(head, HEAD_BYTES)
+        except zlib.error:
+            continue
+    return head
+
+
+# ---------------------------------------------------------------- addresses
+
+_SCHEMES = {
+    "models": "mlflow artifacts download --artifact-uri '{0}' --dst-path model/",
+    "runs": "mlflow artifacts download --artifact-uri '{0}' --dst-path model/",
+    "s3": "aws s3 cp --recursive '{0}' model/",
+    "gs": "gcloud storage cp --recursive '{0}' model/",
+    "wandb-artifact": "wandb artifact get '{0}' --root model/",
+    "hf": "huggingface-cli download '{0}' --local-dir model/",
+    "oci": "oras pull '{0}' --output model/",
+    "http": "curl --fail --output model.onnx '{0}'",
+    "https": "curl --fail --output model.onnx '{0}'",
+    "arn": "aws sagemaker describe-model-package --model-package-name '{0}' shows where its artifact is",
+}
+_STRIPPED = {"wandb-artifact": "wandb-artifact://", "hf": "hf://", "oci": "oci://"}
+_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):\S")
+
+
+def fetching(source: str) -> str | None:
+    """Return the command that brings an address onto this machine; None when it is no address."""
+    found = _ADDRESS.match(source)
+    if found is None or found[1] not in _SCHEMES:
+        return None
+    address = source.removeprefix(_STRIPPED.get(found[1], "")).replace("'", "")
+    return _SCHEMES[found[1]].format(address)
