@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import msgspec
 import numpy as np
 import onnx
 import pytest
+import sklearn
 import skops.io
 from onnx import TensorProto, helper
 from skl2onnx import convert_sklearn, to_onnx
@@ -218,6 +220,40 @@ def test_a_type_that_is_not_scikit_learns_is_refused_by_name_until_it_is_trusted
     assert len(types) == 2
     model = SklearnLoader().load(neighbours, types)
     assert check_answer(model.predict({"X": X}), model.signature, 120) is None
+
+
+def rewritten(directory: Path, **words: str) -> Path:
+    """A skops file in whose description words were replaced."""
+    skops.io.dump(LogisticRegression().fit([[0.0], [1.0]], [0, 1]), directory / "first")
+    with (
+        zipfile.ZipFile(directory / "first") as old,
+        zipfile.ZipFile(directory / "m.skops", "w") as new,
+    ):
+        for name in old.namelist():
+            raw = old.read(name)
+            if name == "schema.json":
+                for word, other in words.items():
+                    assert word.encode() in raw
+                    raw = raw.replace(word.encode(), other.encode())
+            new.writestr(name, raw)
+    (directory / "first").unlink()
+    return directory
+
+
+@pytest.mark.parametrize(("words", "trusted", "hint"), [
+    ({"LogisticRegression": "Gone", sklearn.__version__: "1.7.2"}, ["sklearn.linear_model._logistic.Gone"],
+     f"trained with scikit-learn 1.7.2, and {sklearn.__version__} is installed here: pip install scikit-learn==1.7.2"),
+    ({"sklearn.linear_model._logistic": "_loss", sklearn.__version__: "1.7.2"}, [], "scikit-learn 1.7.2"),
+    ({"sklearn.linear_model._logistic": "_loss"}, [], "--trust _loss.LogisticRegression"),
+    ({"sklearn.linear_model._logistic": "no_such_library.models"}, ["no_such_library.models.LogisticRegression"],
+     "pip install no_such_library, where kedge runs"),
+])  # fmt: skip
+def test_what_a_file_lacks_here_is_named(
+    tmp_path: Path, words: dict[str, str], trusted: list[str], hint: str
+) -> None:
+    with pytest.raises(UnfitModel) as caught:
+        SklearnLoader().load(rewritten(tmp_path, **words), trusted)
+    assert hint in caught.value.hint
 
 
 @pytest.mark.parametrize(

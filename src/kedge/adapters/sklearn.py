@@ -7,6 +7,8 @@ until somebody trusts it by name.
 
 from __future__ import annotations
 
+import re
+import zipfile
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
+import sklearn
 import skops.io
 from sklearn.base import is_classifier, is_clusterer, is_outlier_detector, is_regressor
 from sklearn.ensemble import (
@@ -94,14 +97,53 @@ def _restore(file: Path, trusted: Sequence[str]) -> Any:
     except Exception as error:  # a damaged or hostile file can raise anything in there
         raise UnfitModel(
             f"{file.name} cannot be loaded: {type(error).__name__}: {error}",
-            hint="write it with skops.io.dump, under the scikit-learn that is installed here",
+            hint=_remedy(error, trained_with(file)),
         ) from error
     raise UnfitModel(
         f"{file.name} holds types that are not trusted: {', '.join(unknown)}",
         code="untrusted_types",
-        hint="look at them, then: " + " ".join(f"--trust {name}" for name in unknown),
+        hint=_other_version(unknown, trained_with(file))
+        or "look at them, then: " + " ".join(f"--trust {name}" for name in unknown),
         details={"types": unknown},
     )
+
+
+def _remedy(error: Exception, trained: str | None) -> str:
+    """What makes a file load that raised: the library that it needs, or the version of scikit-learn."""
+    missing = (getattr(error, "name", None) or "") if isinstance(error, ModuleNotFoundError) else ""
+    library = missing.partition(".")[0]
+    if library and not library.startswith("_") and library != "sklearn":
+        return f"pip install {library}, where kedge runs"
+    return _other_version(["_"], trained) or (
+        "write it with skops.io.dump, under the scikit-learn that is installed here"
+    )
+
+
+def _other_version(unknown: Sequence[str], trained: str | None) -> str:
+    """What to say of types that another scikit-learn calls otherwise; "" when that is not why."""
+    private = any(name.startswith("_") for name in unknown)  # a compiled module by its bare name
+    if not private or trained is None or trained == sklearn.__version__:
+        return ""
+    return (
+        f"it was trained with scikit-learn {trained}, and {sklearn.__version__} is installed here: "
+        f"pip install scikit-learn=={trained}, or train it again"
+    )
+
+
+def trained_with(file: Path) -> str | None:
+    """The version of scikit-learn that wrote the estimators of a file, where it says so."""
+    try:
+        with zipfile.ZipFile(file) as archive, archive.open("schema.json") as schema:
+            text = schema.read(SCHEMA_BYTES)
+    except (OSError, KeyError, zipfile.BadZipFile, NotImplementedError, RuntimeError):
+        return None
+    found = _VERSION.search(text)
+    return found[1].decode() if found else None
+
+
+SCHEMA_BYTES = 32 << 20
+"""Of a file's own description: that of a large forest has some megabytes."""
+_VERSION = re.compile(rb'"_sklearn_version":\s*\{[^{}]*"content":\s*"\\"([0-9A-Za-z.+]{1,40})\\""')
 
 
 def _single_threaded(estimator: Any) -> None:
