@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import msgspec
 
+from kedge.adapters.offline import first_line
 from kedge.core import codec
 from kedge.core.errors import Refused
 from kedge.core.evidence.answers import EXACT_BELOW, Target, get_target, normal, unfit
@@ -269,7 +270,7 @@ def _parquet(path: Path, reading: Reading) -> Iterator[Outcome | Fault]:
                     given = dict(zip(names, row, strict=True))
                     yield _outcome(given, f"{path.name}: row {number}", reading)
         except duckdb.Error as error:
-            yield Fault(f"{path.name}: {str(error).strip().partition(chr(10))[0]}")
+            yield Fault(f"{path.name}: {first_line(error)}")
 
 
 _WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER",

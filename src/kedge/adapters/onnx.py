@@ -14,6 +14,7 @@ import numpy as np
 import onnxruntime as ort
 
 from kedge.core.errors import UnfitModel
+from kedge.core.formats import GUIDE
 from kedge.core.values import Dtype, Field, Plainness, Signature
 from kedge.flavours import OnnxFlavour, visible
 from kedge.walk.graphs import judge
@@ -78,13 +79,7 @@ class OnnxModel:
             )
             for field, arg in zip(signature.inputs, session.get_inputs(), strict=True)
         ]
-        self._flat = [
-            i
-            for i, (field, arg) in enumerate(
-                zip(signature.outputs, session.get_outputs(), strict=True)
-            )
-            if not field.shape and len(arg.shape or ()) != 1
-        ]
+        self._flat = [i for i, field in enumerate(signature.outputs) if not field.shape]
 
     def predict(self, columns: Columns) -> Columns:
         """Answer the rows. A float column of another width is converted."""
@@ -96,10 +91,11 @@ class OnnxModel:
             feed[name] = column if shape is None else column.reshape(shape)
         answers = self._run(self._names, feed)
         for i in self._flat:
-            # A trailing axis of one is the model's way to write a scalar. Anything else keeps
-            # its shape, so that the caller's check can name it.
-            if answers[i].size == len(answers[i]):
-                answers[i] = answers[i].reshape(-1)
+            # A trailing axis of one is the model's way to write a scalar, whatever it declares.
+            # Anything else keeps its shape, so that the caller's check can name it.
+            answer = answers[i]
+            if answer.ndim > 1 and answer.size == len(answer):
+                answers[i] = answer.reshape(-1)
         return dict(zip(self._names, answers, strict=True))
 
 
@@ -147,14 +143,17 @@ def _model(session: ort.InferenceSession) -> OnnxModel | SingleRowModel:
     return SingleRowModel(model) if ones else model
 
 
-def _field(arg: ort.NodeArg, shape: Sequence[Any], role: str) -> Field:
+def _field(arg: ort.NodeArg, shape: Sequence[Any], role: str, producer: str = "") -> Field:
     dtype = _DTYPES.get(arg.type)
     if dtype is None:
         maps = "map" in arg.type or "seq" in arg.type
+        hint = 'convert it again with options={"zipmap": False}'
+        if producer == "CatBoost":  # which has no such option
+            hint = f"remove its last step, ZipMap: {GUIDE}#catboost"
         raise UnfitModel(
             f"{role} {arg.name} is {arg.type}, not a tensor of a known dtype",
             code="not_a_tensor",
-            hint='convert it again with options={"zipmap": False}' if maps else "",
+            hint=hint if maps else "",
         )
     row = tuple(n if isinstance(n, int) and n >= 0 else -1 for n in shape[1:])
     return Field(name=arg.name, dtype=dtype, shape=() if row == (1,) else row)
@@ -163,7 +162,7 @@ def _field(arg: ort.NodeArg, shape: Sequence[Any], role: str) -> Field:
 def _output(session: ort.InferenceSession, arg: ort.NodeArg, takes: tuple[Field, ...]) -> Field:
     """Describe an output; one that does not say its shape is asked for it, with one row."""
     if arg.shape or arg.type not in _DTYPES:
-        return _field(arg, arg.shape, "output")
+        return _field(arg, arg.shape, "output", session.get_modelmeta().producer_name)
     feed = {
         field.name: np.full(
             [n if isinstance(n, int) and n > 0 else 1 for n in given.shape],

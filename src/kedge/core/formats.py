@@ -35,14 +35,14 @@ class Format(NamedTuple):
     """What a source is, and the way in.
 
     Attributes:
-        code: stable name of the refusal: `pickle`, or `other_format`.
-        what: what it is, to follow "looks like".
+        what: what it is, to follow "is".
         hint: what to type.
+        is_pickle: whether loading it would run what is in it.
     """
 
-    code: str
     what: str
     hint: str
+    is_pickle: bool = False
 
 
 def recognise(pieces: Sequence[Piece]) -> Format | None:
@@ -119,30 +119,30 @@ _KERAS = (
     "then kedge register ENDPOINT model.onnx"
 )
 _FORMATS = {
-    "xgboost": Format("other_format", "an XGBoost model", (
+    "xgboost": Format("an XGBoost model", (
         "convert it with onnxmltools.convert_xgboost, then kedge register ENDPOINT model.onnx; "
         f"the script is in {GUIDE}#xgboost")),
-    "lightgbm": Format("other_format", "a LightGBM model", (
+    "lightgbm": Format("a LightGBM model", (
         "convert it with onnxmltools.convert_lightgbm, then kedge register ENDPOINT model.onnx; "
         f"the script is in {GUIDE}#lightgbm")),
-    "catboost": Format("other_format", "a CatBoost model", (
+    "catboost": Format("a CatBoost model", (
         "convert it with model.save_model('model.onnx', format='onnx'), and a classifier by the script "
         f"in {GUIDE}#catboost")),
-    "keras": Format("other_format", "a Keras model", _KERAS),
-    "torch.export": Format("other_format", "a PyTorch program (torch.export)", _TORCH),
-    "torchscript": Format("other_format", "a TorchScript model", _TORCH),
-    "torch": Format("other_format", "a PyTorch checkpoint (weights, without the model's code)", _TORCH),
-    "safetensors": Format("other_format", "weights in safetensors, without the model's code",
+    "keras": Format("a Keras model", _KERAS),
+    "torch.export": Format("a PyTorch program (torch.export)", _TORCH),
+    "torchscript": Format("a TorchScript model", _TORCH),
+    "torch": Format("a PyTorch checkpoint (weights, without the model's code)", _TORCH),
+    "safetensors": Format("weights in safetensors, without the model's code",
                           f"export the model as ONNX; {GUIDE}#hugging-face"),
-    "gguf": Format("other_format", "a language model for llama.cpp (GGUF)",
+    "gguf": Format("a language model for llama.cpp (GGUF)",
                    "kedge releases models that answer with tensors; it loads ONNX and skops"),
-    "tflite": Format("other_format", "a TensorFlow Lite model",
+    "tflite": Format("a TensorFlow Lite model",
                      "python -m tf2onnx.convert --tflite MODEL --output model.onnx"),
-    "pmml": Format("other_format", "a PMML model", "write the model as ONNX where it was trained"),
-    "coreml": Format("other_format", "a Core ML model", "write the model as ONNX where it was trained"),
-    "tensorrt": Format("other_format", "a TensorRT engine, which fits one kind of GPU",
+    "pmml": Format("a PMML model", "write the model as ONNX where it was trained"),
+    "coreml": Format("a Core ML model", "write the model as ONNX where it was trained"),
+    "tensorrt": Format("a TensorRT engine, which fits one kind of GPU",
                        "register the ONNX file that it was built from"),
-    "r": Format("other_format", "an R object", "write the model as ONNX where it was trained"),
+    "r": Format("an R object", "write the model as ONNX where it was trained"),
 }  # fmt: skip
 
 
@@ -159,7 +159,7 @@ def _mlflow(pieces: dict[str, Piece]) -> Format | None:
     way = _MLFLOW.get(library, (
         "kedge loads ONNX and skops: log the model with mlflow.onnx.log_model, or write it as ONNX; "
         f"{GUIDE}#mlflow"))  # fmt: skip
-    return Format("other_format", f"an MLflow model of the flavour {library}", way)
+    return Format(f"an MLflow model of the flavour {library}", way)
 
 
 _MLFLOW = {
@@ -179,7 +179,7 @@ def _hugging_face(pieces: dict[str, Piece]) -> Format | None:
     config = pieces.get("config.json")
     if config is None or not re.search(rb'"(model_type|architectures)"\s*:', config.head):
         return None
-    return Format("other_format", "a Hugging Face model", (
+    return Format("a Hugging Face model", (
         "optimum-cli export onnx --model DIRECTORY onnx/, then kedge register ENDPOINT onnx/model.onnx; "
         f"{GUIDE}#hugging-face"))  # fmt: skip
 
@@ -187,7 +187,7 @@ def _hugging_face(pieces: dict[str, Piece]) -> Format | None:
 def _saved_model(pieces: dict[str, Piece]) -> Format | None:
     if "saved_model.pb" not in pieces:
         return None
-    return Format("other_format", "a TensorFlow SavedModel",
+    return Format("a TensorFlow SavedModel",
                   "python -m tf2onnx.convert --saved-model DIRECTORY --output model.onnx")  # fmt: skip
 
 
@@ -226,8 +226,11 @@ def _is_pickle(head: bytes) -> bool:
 def _pickle(piece: Piece) -> Format:
     library = next(_libraries(piece.head), "")
     what = f"a pickle of {library}" if library else "a pickle"
-    return Format("pickle", f"{what}: it can run any code when it is loaded, so pickles never load by "
-                  "surprise", _WAYS.get(library, _SKOPS))  # fmt: skip
+    return Format(
+        f"{what}: it can run any code when it is loaded, so pickles never load by surprise",
+        _WAYS.get(library, _SKOPS),
+        is_pickle=True,
+    )
 
 
 def _libraries(head: bytes) -> Iterator[str]:

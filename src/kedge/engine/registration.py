@@ -310,7 +310,10 @@ def _unclaimed(source: Path, flavours: Mapping[str, Flavour]) -> Refused:
     if found is None:
         hint = "" if wanted else "pip install 'kedge[onnx]' or 'kedge[sklearn]'"
         return Refused(message, code="unknown_model", hint=hint)
-    return Refused(f"{message}. It looks like {found.what}", code=found.code, hint=found.hint)
+    message = f"{source} is {found.what}. kedge loads: {wanted or 'nothing'}"
+    if found.is_pickle:
+        return Refused(message, code="pickle", hint=found.hint)
+    return Refused(message, code="other_format", hint=found.hint)
 
 
 def _pieces(source: Path) -> Iterator[Piece]:
