@@ -27,7 +27,7 @@ from kedge.engine.serving import Live, Serving
 from kedge.gateway.app import Gateway
 from kedge.gateway.auth import Tokens
 from kedge.gateway.decode import Contract
-from kedge.gateway.http.connections import Connections, Limits
+from kedge.gateway.http.connections import Connections, Limits, bound_unsent
 from kedge.gateway.http.protocol import BoundedProtocol
 from kedge.gateway.infer import Bounds
 from kedge.gateway.peers import Peers
@@ -129,6 +129,7 @@ class World:
         self._loop = uvloop.new_event_loop()
         self._loop.set_exception_handler(lambda _, context: self.problems.append(context))
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
+        bound_unsent(self._listener)
         self.port = self._listener.getsockname()[1]
 
     def __enter__(self) -> Self:

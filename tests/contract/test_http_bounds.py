@@ -447,6 +447,13 @@ def test_slow_callers_keep_no_new_connection_out(what: str) -> None:
             each.close()
 
 
+def test_the_kernel_holds_little_of_an_answer_that_nobody_reads() -> None:
+    """What it holds is in nobody's bounds; on loopback it would take all of this answer."""
+    with World(model=Wide(300_000)) as world, slow_reader(world) as line:
+        line.sendall(request())
+        world.settle(lambda: world.connections.answer_bytes > 800_000, "the answer to be counted")
+
+
 def test_a_slow_reader_that_reads_on_gets_all_of_its_answers() -> None:
     with World(model=Wide(60_000)) as world:
         line = world.line()

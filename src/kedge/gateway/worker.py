@@ -26,7 +26,7 @@ from kedge.engine.relief import RELIEVE
 from kedge.engine.replica import Replica
 from kedge.files import Door, connect_to
 from kedge.gateway.app import Gateway
-from kedge.gateway.http.connections import Connections
+from kedge.gateway.http.connections import Connections, bound_unsent
 from kedge.gateway.http.protocol import BoundedProtocol
 from kedge.gateway.http.server import Server
 from kedge.gateway.watchdog import watched_loop
@@ -68,6 +68,7 @@ def serve(
     import uvloop  # noqa: PLC0415 - only a worker needs it, and it is not on every platform
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    bound_unsent(listener)
     sys.setswitchinterval(SWITCH_S)
     protocol: Any = partial(
         BoundedProtocol,

@@ -8,7 +8,9 @@ sweep a second serves all of them: a timer for each connection would cost every 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import resource
+import socket
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -72,6 +74,8 @@ SHARE = 0.9
 """Share of the descriptors that connections may take; the rest is for files and models."""
 RESERVE = 24
 """Descriptors that are left for files and models in any case."""
+UNSENT = 128 * 1024
+"""Bytes of one connection that the kernel holds beyond those on their way: enough for any network."""
 UNLIMITED = 1_000_000
 """Connections where open files have no limit."""
 SWEEP_S = 1.0
@@ -388,6 +392,16 @@ def too_slow(limits: Limits) -> KedgeError:
         code="body_too_slow",
         details={"unread": True},
     )
+
+
+def bound_unsent(listener: socket.socket) -> None:
+    """Have the kernel hold few unsent bytes of each connection that is accepted from now on.
+
+    It takes megabytes of an answer that nobody reads otherwise. They are memory of this process's
+    cgroup, and look as if they had been read.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
 
 
 def raise_open_files() -> int:
