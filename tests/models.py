@@ -218,6 +218,7 @@ _FAULTS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "centred": lambda answer: {**answer, "score": answer["score"] - np.nanmean(answer["score"])
                                if not np.isnan(answer["score"]).all() else answer["score"]},
     "filled": _filled,
+    "long": lambda answer: {**answer, "label": np.array(["w" * 2**20] * len(answer["score"]), object)},
     "running": lambda answer: {**answer, "score": np.cumsum(answer["score"])},
     "needs_two": _needs_two,
     "one_only": _one_only,

@@ -20,7 +20,7 @@ import structlog
 import uvicorn
 
 from kedge.adapters import process
-from kedge.adapters.process import ProcessModel
+from kedge.adapters.process import Allowance, ProcessModel
 from kedge.adapters.records import RECORDS_DIR
 from kedge.adapters.records.spool import Spool
 from kedge.adapters.records.store import SPOOL
@@ -102,7 +102,7 @@ def run_worker(server: Server, *, slot: str, fd: int, run_dir: Path, state_dir: 
         spool.roll(place.clock.unix())
         return spool.append(rows)
 
-    links = Links()
+    links = Links(Allowance(waited=lambda: faults.limit("copies.bytes")))
     pool = Pool(
         loaders=Loaders(),
         artifacts=place.artifacts,
@@ -182,7 +182,8 @@ def set_apart(place: Workplace, release: Release, why: str) -> None:
 class Links:
     """Connections to model processes, made from the replica's thread for the serving loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, allowance: Allowance) -> None:
+        self._allowance = allowance
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def bind(self) -> None:
@@ -192,7 +193,13 @@ class Links:
     def connect(self, path: Path, release: Release, in_flight: int) -> ProcessModel:
         """Connect; the connection lives on the serving loop."""
         assert self._loop is not None
-        return ProcessModel(path, release.signature, loop=self._loop, in_flight=in_flight)
+        return ProcessModel(
+            path,
+            release.signature,
+            loop=self._loop,
+            in_flight=in_flight,
+            allowance=self._allowance,
+        )
 
 
 def contract_of(state: State) -> Contract:

@@ -8,15 +8,20 @@ serving loop); the recording's thread reads a copy once a second.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from kedge.core.values import Arm, State
 from kedge.core.windows import Conduct
 from kedge.engine.conduct import Tracker
 from kedge.engine.seen import Seen
-from kedge.engine.windows import BOUND, ROWS, Bounds
+from kedge.engine.windows import BOUND, BYTES, ROWS, Bounds
 from kedge.ports import Tally
 
+if TYPE_CHECKING:
+    from kedge.ports import Columns
+
+WORD = 64
+"""Bytes that a word in a column is taken for."""
 SUB_BITS = 3
 """Eight latency bins an octave: a bin is at most 12.5 % wide."""
 MAX_US = 1 << 36
@@ -55,10 +60,12 @@ UNASKED = (
     "not_loaded",
     "model_expired",
     "model_unasked",
+    "model_unread",
     "bad_column",
     "too_large",
 )
-"""Why a request never reached the release that was to answer it: no failure of it, and no unit. The
+"""Why a request never reached the release that was to answer it, or its answer did not reach us: no
+failure of it, and no unit. `model_unread` is a copy's answer that a worker had no bytes left for. The
 last two are the bounds of the frame to its process, which a caller can break and no release."""
 PRODUCTION_ARM = Arm.PRODUCTION.value
 
@@ -66,6 +73,16 @@ PRODUCTION_ARM = Arm.PRODUCTION.value
 def size_of(rows: int) -> int:
     """The size of a request: each is twice the one before, 0 is a single row."""
     return max(rows - 1, 0).bit_length()
+
+
+def size_of_columns(*given: Columns | None) -> int:
+    """About how many bytes columns hold: of words as many as they would have as pointers and short text."""
+    size = 0
+    for columns in given:
+        if columns is not None:
+            for column in columns.values():
+                size += column.nbytes if column.dtype.kind != "O" else WORD * column.size
+    return size
 
 
 class Taken(NamedTuple):
@@ -85,11 +102,12 @@ ANSWERED = ("requests.", "rows.", "keyless")
 class _Batch:
     """What waits to be counted. Taken whole, so that its rows are always those of its list."""
 
-    __slots__ = ("rows", "seen")
+    __slots__ = ("rows", "seen", "size")
 
     def __init__(self) -> None:
         self.seen: list[Seen] = []
         self.rows = 0
+        self.size = 0
 
 
 class Recorder:
@@ -140,11 +158,18 @@ class Recorder:
     def offer(self, seen: Seen) -> None:
         """Hand an observation over to be counted by segment; dropped and counted when full."""
         batch = self._batch
-        if len(batch.seen) < BOUND and batch.rows < ROWS:
-            batch.rows += seen.request.rows
-            batch.seen.append(seen)
-        else:
+        if len(batch.seen) >= BOUND or batch.rows >= ROWS:
             self._lost += 1
+            return
+        size = size_of_columns(seen.request.columns, seen.ours, seen.theirs)
+        # One alone is always taken: what is larger than the bound is counted too.
+        if batch.size and batch.size + size > BYTES:
+            self._lost += 1
+            self.count("lost.bytes")
+            return
+        batch.rows += seen.request.rows
+        batch.size += size
+        batch.seen.append(seen)
 
     def taken(self) -> Taken:
         """Take what was offered since the last time.

@@ -24,7 +24,7 @@ from kedge.engine.copies import Copies
 from kedge.engine.deadlines import DEADLINE_RATIO, Deadlines
 from kedge.engine.last_asked import LastAsked
 from kedge.engine.models import Handle
-from kedge.engine.observe import ANSWERED, UNASKED, Recorder
+from kedge.engine.observe import ANSWERED, UNASKED, Recorder, size_of_columns
 from kedge.engine.predictions import Log
 from kedge.engine.seen import Seen
 from kedge.lookups import EXCUSED
@@ -44,9 +44,14 @@ GONE = (DIED, "model_down", "model_unasked")
 MOST_ASKED = 2
 """Processes that one request is sent to: it may be what they die of."""
 DROPPED = {
-    "model_down": "down", "model_expired": "expired", "model_unasked": "full", EXCUSED: "unread",
+    "model_down": "down", "model_expired": "expired", "model_unasked": "full", "model_unread": "bytes",
+    EXCUSED: "unread",
 }  # fmt: skip
 """What counts of copies call these causes."""
+
+
+COPIED = 32 << 20
+"""Most bytes of inputs and answers that copies under way keep in a worker: 64 copies of half a megabyte."""
 
 
 class Request:
@@ -160,6 +165,8 @@ class Serving:
         self._lives: dict[str, Live] = {}
         self._monotonic = monotonic
         self._copies = copies
+        self._copied = 0
+        """Bytes of inputs and answers that copies under way keep."""
         self._last_asked = last_asked or LastAsked()
         self._note = self._last_asked.note
 
@@ -528,6 +535,12 @@ class Serving:
             recorder.conduct.unasked(cause)
             pair(None, dropped=True)
             return
+        size = size_of_columns(request.columns, ours)
+        if self._copied and self._copied + size > COPIED:
+            recorder.count(f"shadow.dropped.{DROPPED['model_unread']}")
+            recorder.conduct.unasked("bytes")
+            pair(None, dropped=True)
+            return
         # Production has just answered this very request: a copy may take as long as that allows.
         now = self._monotonic()
         deadline_s = max(
@@ -537,6 +550,7 @@ class Serving:
         patience_s = live.deadlines.copy_patience(our_micros / 1e6, deadline_s)
 
         def done(theirs: Columns | None, micros: int, error: str | None, bad: bool) -> None:
+            self._copied -= size
             if theirs is None:
                 error = error or LATE
                 self._copy_failed(live, handle, request, error, answered=ours is not None)
@@ -557,6 +571,8 @@ class Serving:
         taken = handle.remotes[0].submit(
             request.columns, done, deadline_s, patience_s=patience_s, apart=live.reverse
         )
+        if taken:
+            self._copied += size
         if not taken:
             recorder.count(f"shadow.dropped.{DROPPED['model_unasked']}")
             recorder.conduct.unasked("full")

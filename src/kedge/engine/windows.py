@@ -57,6 +57,8 @@ BOUND = 16_384
 ROWS = 50_000
 """Rows in them: some 40 MB, and a quarter of a second of counting. A batch job would fill the first bound
 with a thousand times as much."""
+BYTES = 32 << 20
+"""Inputs and answers in them: answers of four megabytes each would fill a gigabyte a second."""
 UNITS = 512
 """Callers of one kind in one window. Above it those with the smallest `pick` are kept, which knows
 nothing of the arm."""

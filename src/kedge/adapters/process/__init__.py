@@ -6,7 +6,7 @@ and `probe` tries an unknown file out in a process that may die of it; `prove` d
 release, from nothing. `FeaturesProcess` runs features files.
 """
 
-from kedge.adapters.process.client import ProcessModel
+from kedge.adapters.process.client import Allowance, ProcessModel
 from kedge.adapters.process.features import FeaturesProcess
 from kedge.adapters.process.launch import (
     STEPS,
@@ -21,6 +21,7 @@ from kedge.adapters.process.launch import (
 
 __all__ = [
     "STEPS",
+    "Allowance",
     "FeaturesProcess",
     "ProcessModel",
     "Step",

@@ -41,6 +41,10 @@ UNREAD_SHADOW = 256 << 10
 UNREAD_LIMIT = 16 << 20
 """Unsent bytes above which nothing is sent: the host has stopped reading."""
 
+COPY_BYTES_S = 8 << 20
+"""Bytes a second of answers to copies that a worker reads, of all its model processes together: a callback
+of four megabytes takes some milliseconds of the loop that callers wait for."""
+
 UNASKED = "model_unasked"
 """The code of a question that never reached the model, or of which nothing will be known. What the
 host dropped, since its deadline was over before its turn, is `model_expired` and a sign of life."""
@@ -58,6 +62,35 @@ class _Call(NamedTuple):
     alone: bool = False
 
 
+class Allowance:
+    """How many bytes of answers to copies may be read; one for all processes of a worker.
+
+    It belongs to one event loop. A second's worth may be taken at once.
+    """
+
+    def __init__(
+        self, bytes_s: float = COPY_BYTES_S, waited: Callable[[], None] = lambda: None
+    ) -> None:
+        """`waited` is called for each copy that is not asked for it."""
+        self._rate = self._left = float(bytes_s)
+        self._at = perf_counter()
+        self.waited = waited
+
+    def take(self, size: int) -> None:
+        """Take so many bytes that were read."""
+        self._left = self._now() - size
+
+    def debt_s(self) -> float:
+        """For how many seconds nothing more may be read; 0: at once."""
+        return max(-self._now() / self._rate, 0.0)
+
+    def _now(self) -> float:
+        now = perf_counter()
+        self._left = min(self._left + (now - self._at) * self._rate, self._rate)
+        self._at = now
+        return self._left
+
+
 class ProcessModel:
     """One connection to a model process, kept up while it is open."""
 
@@ -68,8 +101,13 @@ class ProcessModel:
         *,
         loop: asyncio.AbstractEventLoop | None = None,
         in_flight: int = IN_FLIGHT,
+        allowance: Allowance | None = None,
     ) -> None:
-        """Start connecting. From another thread than the loop's, name the loop."""
+        """Start connecting. From another thread than the loop's, name the loop.
+
+        `allowance` is how fast answers to copies are read; its own where none is shared.
+        """
+        self._allowance = allowance or Allowance()
         self._path = socket_path
         self._signature = signature
         self._greeting = wire.greeting(signature)
@@ -167,11 +205,14 @@ class ProcessModel:
         Callers' questions go first. With `apart` it is merged with no other question. The host drops the question when it has not begun with it by the deadline. What it has
         begun with is waited for as long as `patience_s`, when that is longer.
 
-        Returns False, and never calls back, when the bound on questions under way is reached,
-        the host lags behind with reading, or nobody is there.
+        Returns False, and never calls back, when the bound on questions under way is reached, the
+        answers to copies used up their allowance, the host lags behind with reading, or none is there.
         """
         link = self._link
         if link is None or self._shadows >= self._limit or link.lags:
+            return False
+        if self._allowance.debt_s() > 0:
+            self._allowance.waited()
             return False
         try:
             number = self._send(
@@ -229,19 +270,29 @@ class ProcessModel:
         if not link.send(raw):
             return None
         self._calls[number] = _Call(expires + max(patience_s, 0.0), rows, shadow, told, alone)
+        if told is not None:
+            link.read_on()  # what callers wait for is read whatever it costs
         if self._waiting_since is None:
             self._waiting_since = perf_counter()
         return number
 
+    def _pause_s(self) -> float:
+        """For how long to read nothing more: while only copies are under way."""
+        if not self._shadows or self._shadows < len(self._calls):
+            return 0.0  # none is a copy, or some caller waits
+        return self._allowance.debt_s()
+
     # ------------------------------------------------------------ answers
 
-    def _answered(self, answer: wire.Answer) -> None:
+    def _answered(self, answer: wire.Answer, size: int) -> None:
         for name, count in (answer.violations or {}).items():
             self.violations[name] = self.violations.get(name, 0) + count
         call = self._calls.pop(answer.id, None)
         self._waiting_since = perf_counter() if self._calls else None
         if call is None:
             return  # it was late, and its asker has been told so
+        if call.shadow is not None:
+            self._allowance.take(size)
         if answer.outputs is None:
             code, text = answer.error or ("model_nonsense", "an answer without outputs")
             self._settle(call, None, answer.micros, code, text)
@@ -370,6 +421,8 @@ class _Link(asyncio.Protocol):
         self._greetings = msgspec.msgpack.Decoder(wire.Greeting)
         self._answers = msgspec.msgpack.Decoder(wire.Answer)
         self._transport: asyncio.Transport
+        self._resume: asyncio.TimerHandle | None = None
+        """Ends a pause of reading."""
         self.lags = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -396,7 +449,7 @@ class _Link(asyncio.Protocol):
         try:
             for body in self._frames.feed(data):
                 if self._greeted:
-                    self._owner._answered(self._answers.decode(body))  # noqa: SLF001 - one unit
+                    self._owner._answered(self._answers.decode(body), len(body))  # noqa: SLF001 - one unit
                 else:
                     hello = self._greetings.decode(body)
                     self._greeted = self._owner._greeted(self, hello)  # noqa: SLF001 - one unit
@@ -405,7 +458,23 @@ class _Link(asyncio.Protocol):
                         return
         except (ValueError, msgspec.MsgspecError):
             self.abort()  # not our protocol: nothing after this byte can be trusted
+            return
+        pause_s = self._owner._pause_s()  # noqa: SLF001 - one unit
+        if pause_s > 0 and self._resume is None and not self._transport.is_closing():
+            self._transport.pause_reading()
+            self._resume = self._owner._loop.call_later(pause_s, self.read_on)  # noqa: SLF001 - one unit
+
+    def read_on(self) -> None:
+        """End a pause of reading, if there is one."""
+        if self._resume is None:
+            return
+        self._resume.cancel()
+        self._resume = None
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         del exc
+        if self._resume is not None:
+            self._resume.cancel()
         self._owner._lost(self)  # noqa: SLF001 - one unit

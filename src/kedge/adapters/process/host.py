@@ -55,6 +55,11 @@ THREADS = "OMP_NUM_THREADS"
 """Processor time is that of all threads, and this many may work on a question."""
 QUEUE_BYTES = 64 << 20
 UNREAD_BYTES = 64 << 20
+UNREAD_COPIES = 4 << 20
+"""Unread bytes above which the answer to a copy is left out: the gateway reads copies as fast as they cost
+its callers nothing, and must not be taken for one that died."""
+UNREAD = "model_unread"
+"""The code of a copy whose answer was left out: it is alive, and nothing is known of the answer."""
 FLUSH_S = 2.0
 """How long a host that was told to stop waits for its clients to take their last answers."""
 OOM_SCORE = 500
@@ -430,8 +435,8 @@ class Host:
             code = error.code if isinstance(error, ModelFailure) else "model_raised"
             failed = wire.Answer(requests[0].id, micros, None, (code, text))
             frames = [wire.frame(failed)]
-        for (client, _), raw in zip(batch, frames, strict=True):
-            client.send(raw)
+        for (client, request), raw in zip(batch, frames, strict=True):
+            client.send(raw if client.takes(request) else _left_out(request))
 
     def _violations(self) -> tuple[dict[str, int] | None, Marks]:
         """What the transformation's checks have counted and nobody was told yet; which rows now."""
@@ -452,6 +457,11 @@ class Host:
                 raise
             fault = ("model_nonsense", f"an answer that cannot be sent: {error}"[:2000])
             return [wire.frame(wire.Answer(requests[0].id, micros, None, fault))]
+
+
+def _left_out(request: wire.Request) -> bytes:
+    """Say that a copy was answered, and that its answer does not go to a gateway that lags behind."""
+    return wire.frame(wire.Answer(request.id, 0, None, (UNREAD, "its answer was not read")))
 
 
 def _dropped(request: wire.Request) -> bytes:
@@ -506,6 +516,10 @@ class _Client(asyncio.Protocol):
                 self._host.offer(self, self._decoder.decode(body), len(body))
         except (ValueError, msgspec.MsgspecError):
             self._transport.abort()  # not our protocol: nothing after this byte can be trusted
+
+    def takes(self, request: wire.Request) -> bool:
+        """Whether the answer of a request is sent: that of a copy only to a client that keeps up."""
+        return not request.copy or self._transport.get_write_buffer_size() <= UNREAD_COPIES
 
     def send(self, raw: bytes) -> None:
         """Send, unless the client has stopped reading: then hang up, for memory ends too."""

@@ -100,7 +100,7 @@ class Frames:
         self._buffer = bytearray()
         self._need = 4
 
-    def feed(self, data: bytes) -> list[bytes]:
+    def feed(self, data: bytes) -> list[bytes | memoryview]:
         """Take in what arrived; returns the bodies that are now complete.
 
         Raises:
@@ -110,9 +110,10 @@ class Frames:
             self._buffer += data
             if len(self._buffer) < self._need:
                 return []
-            data = bytes(self._buffer)
-            self._buffer.clear()
-        bodies = []
+            # Cut out of a view: a long frame is not copied once more, let alone twice.
+            data = memoryview(self._buffer)  # type: ignore[assignment]
+            self._buffer = bytearray()
+        bodies: list[bytes | memoryview] = []
         at, end = 0, len(data)
         while end - at >= 4:
             length = int.from_bytes(data[at : at + 4], "little")
