@@ -656,6 +656,10 @@ class RemoteModel(Protocol):
         """Whether somebody answers at the other end."""
 
     @property
+    def throttled(self) -> bool:
+        """Whether no copy is asked now, because answers to copies used up their bytes."""
+
+    @property
     def stalled(self) -> bool:
         """Whether it is asked, and has said nothing for a while."""
 

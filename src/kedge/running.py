@@ -102,7 +102,7 @@ def run_worker(server: Server, *, slot: str, fd: int, run_dir: Path, state_dir: 
         spool.roll(place.clock.unix())
         return spool.append(rows)
 
-    links = Links(Allowance(waited=lambda: faults.limit("copies.bytes")))
+    links = Links(Allowance())
     pool = Pool(
         loaders=Loaders(),
         artifacts=place.artifacts,

@@ -94,6 +94,7 @@ class Process:
         self.ready = True
         self.stalled = False
         self.violations: dict[str, int] = {}
+        self.throttled = False
         self.free_at = 0.0
         self.stopped: list[tuple[float, float]] = []
         self.took: dict[int, float] = {}

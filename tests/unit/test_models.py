@@ -241,7 +241,7 @@ class Line:
         self.path = path
         self.violations: dict[str, int] = {}
         self.ready = False
-        self.stalled = False
+        self.stalled = self.throttled = False
         self.open = True
 
     async def predict(

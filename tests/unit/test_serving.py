@@ -71,6 +71,7 @@ class Remote:
         self.stalled = False
         self.room = room
         self.violations: dict[str, int] = {}
+        self.throttled = False
         self.violated = False
         self.asked: list[float] = []
         """The deadline of each question."""
@@ -801,3 +802,46 @@ def test_what_goes_wrong_after_the_answer_is_counted_and_told_once() -> None:
     assert told == ["asked", "asked"]
     assert place.counts["errors.after_answer"] == 2
     assert place.live.troubled
+
+
+def test_copies_that_would_hold_too_many_bytes_are_not_asked() -> None:
+    """Of inputs of ten megabytes three are under way at once; an answer gives its bytes back."""
+    candidate = Remote(2.0)
+    place = Place(SHADOW, Inline(), (candidate,))
+    asked = request()
+    asked.columns = {"x": np.zeros(1), "image": np.zeros((1, 10 << 17))}
+    for _ in range(5):
+        place.ask(asked)
+    assert len(candidate.waiting) == 3
+    assert place.counts["shadow.dropped.bytes"] == 2
+    candidate.settle()
+    place.ask(asked)
+    assert len(candidate.waiting) == 1
+
+
+def test_a_process_whose_answers_used_up_their_bytes_is_not_asked_and_not_silent() -> None:
+    candidate = Remote(2.0)
+    place = Place(SHADOW, Inline(), (candidate,))
+    candidate.throttled = True
+    for _ in range(30):
+        place.now += 1.0
+        place.ask()
+    assert candidate.waiting == []
+    assert place.counts["shadow.dropped.bytes"] == 30
+    conduct = place.live.recorder.taken().conduct
+    assert (conduct.silent_s, conduct.unasked, conduct.failed) == (0.0, {"model_unread": 30}, 0)
+    candidate.throttled = False
+    place.ask()
+    assert len(candidate.waiting) == 1
+
+
+def test_an_answer_that_was_not_read_is_no_failure() -> None:
+    candidate = Remote("model_unread")
+    place = Place(SHADOW, Inline(), (candidate,))
+    for _ in range(30):
+        place.ask()
+        candidate.settle()
+    assert place.counts["shadow.dropped.bytes"] == 30
+    assert not place.handles[2].breaker.open
+    conduct = place.live.recorder.taken().conduct
+    assert (conduct.failed, conduct.unasked) == (0, {"model_unread": 30})

@@ -37,6 +37,8 @@ log = structlog.get_logger("kedge.serving")
 BROKEN = ("model_nonsense", "transform_nonsense")
 """Failures that say an answer did not fit the signature."""
 LATE, DIED = "model_late", "model_died"
+UNREAD = "model_unread"
+"""A copy that is not asked, or whose answer is not read, for the bound on bytes of copies."""
 MUTE = (LATE, DIED, "model_down", "model_unasked", "bad_column", "too_large")
 """Failures that are no sign of life: nothing came from the process."""
 GONE = (DIED, "model_down", "model_unasked")
@@ -44,7 +46,7 @@ GONE = (DIED, "model_down", "model_unasked")
 MOST_ASKED = 2
 """Processes that one request is sent to: it may be what they die of."""
 DROPPED = {
-    "model_down": "down", "model_expired": "expired", "model_unasked": "full", "model_unread": "bytes",
+    "model_down": "down", "model_expired": "expired", "model_unasked": "full", UNREAD: "bytes",
     EXCUSED: "unread",
 }  # fmt: skip
 """What counts of copies call these causes."""
@@ -529,16 +531,16 @@ class Serving:
                 ))  # fmt: skip
 
         recorder.conduct.routed(request.entity)
-        cause = self._unasked(live, handle, request)
+        size = size_of_columns(request.columns, ours)
+        # What bytes keep from it is no question to it, and no silence of it.
+        full = self._copied > 0 and self._copied + size > COPIED
+        if full or (handle is not None and handle.remotes and handle.remotes[0].throttled):
+            cause = UNREAD
+        else:
+            cause = self._unasked(live, handle, request)
         if cause or handle is None:
             recorder.count(f"shadow.dropped.{DROPPED.get(cause, cause)}")
             recorder.conduct.unasked(cause)
-            pair(None, dropped=True)
-            return
-        size = size_of_columns(request.columns, ours)
-        if self._copied and self._copied + size > COPIED:
-            recorder.count(f"shadow.dropped.{DROPPED['model_unread']}")
-            recorder.conduct.unasked("bytes")
             pair(None, dropped=True)
             return
         # Production has just answered this very request: a copy may take as long as that allows.

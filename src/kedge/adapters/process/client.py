@@ -68,13 +68,10 @@ class Allowance:
     It belongs to one event loop. A second's worth may be taken at once.
     """
 
-    def __init__(
-        self, bytes_s: float = COPY_BYTES_S, waited: Callable[[], None] = lambda: None
-    ) -> None:
-        """`waited` is called for each copy that is not asked for it."""
+    def __init__(self, bytes_s: float = COPY_BYTES_S) -> None:
+        """Let so many bytes be read each second."""
         self._rate = self._left = float(bytes_s)
         self._at = perf_counter()
-        self.waited = waited
 
     def take(self, size: int) -> None:
         """Take so many bytes that were read."""
@@ -134,6 +131,11 @@ class ProcessModel:
     def ready(self) -> bool:
         """Whether a host with this signature has greeted us and the line still stands."""
         return self._link is not None
+
+    @property
+    def throttled(self) -> bool:
+        """Whether no copy is asked now, because answers to copies used up their allowance."""
+        return self._allowance.debt_s() > 0
 
     @property
     def stalled(self) -> bool:
@@ -211,8 +213,7 @@ class ProcessModel:
         link = self._link
         if link is None or self._shadows >= self._limit or link.lags:
             return False
-        if self._allowance.debt_s() > 0:
-            self._allowance.waited()
+        if self.throttled:
             return False
         try:
             number = self._send(
