@@ -9,9 +9,10 @@ from typing import Any
 
 from kedge.adapters.sql.engine import sqlite_version_fault
 from kedge.core.errors import CorruptArtifact, KedgeError, Refused, Unavailable
+from kedge.core.stored.head import SHORT, Head
 from kedge.enrol import loaders
 from kedge.files import find_open
-from kedge.ports import SHORT, Head, Note
+from kedge.ports import Note
 from kedge.settings import load
 from kedge.verbs import status_of
 from kedge.wiring import Workplace, actor

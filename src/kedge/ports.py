@@ -15,6 +15,7 @@ from kedge.core.commands import AnyEvent
 from kedge.core.golden import Origin, RowsMark
 from kedge.core.records import Coverage, Ingested, Labelled, Reused
 from kedge.core.rollup import Roll
+from kedge.core.stored.head import Head
 from kedge.core.values import (
     ActorKind,
     Field,
@@ -93,22 +94,6 @@ class Wanted(Value, frozen=True):
     by: str
     copies: int = 1
     """How many processes of it a host should run, where it runs in one."""
-
-
-class Head(Value, frozen=True):
-    """The newest entry of the ledger as a process knew it: its hash stands for all before it."""
-
-    seq: int
-    hash: str
-
-    @property
-    def short(self) -> str:
-        """As alerts and people have it."""
-        return f"{self.seq}:{self.hash[:SHORT]}"
-
-
-SHORT = 12
-"""Digits of a hash that are shown: an entry that is made to begin with them takes 2**48 attempts."""
 
 
 class Book(Value, frozen=True):

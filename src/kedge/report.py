@@ -8,9 +8,10 @@ from typing import Any
 
 from kedge.core import commands as r
 from kedge.core.records import ID_REUSED, SEVERAL_ROWS
+from kedge.core.stored.head import SHORT
 from kedge.core.values import BUCKETS, Policy
 from kedge.engine.control import Receipt
-from kedge.ports import SHORT, Entry, Note, Proof
+from kedge.ports import Entry, Note, Proof
 from kedge.terminal import one_line
 
 AMBIGUOUS = {

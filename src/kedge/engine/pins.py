@@ -21,9 +21,9 @@ from kedge.core.codec import decode, encode
 from kedge.core.commands import AnyEvent, Rollback
 from kedge.core.errors import Refused, Unavailable
 from kedge.core.release import apply, decide
+from kedge.core.stored.head import Head
 from kedge.core.values import Refusal, State, Value
 from kedge.files import list_aside, set_aside
-from kedge.ports import Head
 
 _Kept = TypeVar("_Kept")
 

@@ -31,13 +31,14 @@ import structlog
 from kedge.core.errors import KedgeError, Unavailable
 from kedge.core.holding import Need, needs
 from kedge.core.route import Plan, Reason, compile_plan
+from kedge.core.stored.head import Head
 from kedge.core.values import Placement, Stage, State
 from kedge.engine.models import Handle, Pool
 from kedge.engine.pins import HostDisk, Pin
 from kedge.engine.process_faults import Net, ProcessFaults
 from kedge.engine.recording import Recording
 from kedge.engine.serving import Live, Serving
-from kedge.ports import Book, Clock, Head, Ledger, Member, Roster, Signal, Wanted
+from kedge.ports import Book, Clock, Ledger, Member, Roster, Signal, Wanted
 
 LEASE_S = 30.0
 """How long a gateway gives a candidate its share without having heard from the ledger."""

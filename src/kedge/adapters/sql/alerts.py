@@ -18,10 +18,11 @@ from kedge.adapters.sql.ledger import chain_head, noted
 from kedge.adapters.sql.rows import entries_of, read_all
 from kedge.core import codec
 from kedge.core.alerts import Alert, Raise, again, opened
+from kedge.core.stored.head import Head
 from kedge.core.stored.upcast import decode_alert as _decode
 from kedge.core.values import ActorKind
 from kedge.files import name_aside
-from kedge.ports import Entry, Head, Note
+from kedge.ports import Entry, Note
 
 _alert, _cursor, _ledger = tables.alert, tables.alert_cursor, tables.ledger
 

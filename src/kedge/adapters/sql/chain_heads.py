@@ -12,7 +12,8 @@ from sqlalchemy import Connection, bindparam, func, select
 
 from kedge.adapters.sql import tables
 from kedge.adapters.sql.rows import entry_of
-from kedge.ports import Head, Note
+from kedge.core.stored.head import Head
+from kedge.ports import Note
 
 ACCEPTED = "ledger_accepted"
 """The note by which an operator accepts a history that lacks some heads."""

@@ -27,8 +27,9 @@ from kedge.core.commands import AnyEvent, Configured
 from kedge.core.errors import Refused, Stale
 from kedge.core.names import check_name
 from kedge.core.release import apply
+from kedge.core.stored.head import Head
 from kedge.core.values import ActorKind, Placement, Policy, Release, State
-from kedge.ports import Book, Change, Entry, Head, Note, Wanted
+from kedge.ports import Book, Change, Entry, Note, Wanted
 
 _ledger, _endpoint, _release = tables.ledger, tables.endpoint, tables.release
 
