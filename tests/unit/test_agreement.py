@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kedge.core.values import Output
-from kedge.engine.agreement import SILENCE, agreeing_rows, row_text, said, same_rows, sayings
+from kedge.engine.agreement import (
+    SILENCE,
+    agreeing_rows,
+    row_text,
+    said,
+    same_row,
+    same_rows,
+    sayings,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -268,3 +277,36 @@ def test_classes_agree_by_class_and_a_missing_one_agrees_with_nothing() -> None:
 def test_an_example_shows_every_output_with_its_name() -> None:
     answer = {"p": np.array([[0.5, 0.25]]), "label": words("cat")}
     assert row_text(answer, 0) == "label=cat; p=[0.5, 0.25]"
+
+
+def test_many_values_are_compared_as_few_are() -> None:
+    """In NumPy's loops, with the answers that Python's give."""
+    random = np.random.default_rng(5)
+    exact = Output(kind="exact", tolerance=0.25)
+    for _ in range(300):
+        size = int(random.integers(1, 5))
+        few: list[Any] = []
+        for _ in range(2):
+            kind = random.choice(["float64", "float32", "int64", "uint8", "bool", "object"])
+            values = random.choice([0.0, 1.0, 1.125, 7.0, np.nan, np.inf], size)
+            if kind == "object":
+                few.append(np.array([str(value) for value in values], object))
+            else:
+                few.append(
+                    np.nan_to_num(values, posinf=3.0).astype(kind)
+                    if kind[0] != "f"
+                    else values.astype(kind)
+                )
+        many = [np.tile(column, 200) for column in few]
+        rows = [{"y": column.reshape(1, -1)} for column in (*few, *many)]
+        assert same_row(exact, rows[0], rows[1], 0) == same_row(exact, rows[2], rows[3], 0), few
+
+
+def test_the_text_of_a_long_vector_does_not_read_all_of_it() -> None:
+    long = {"y": np.zeros((1, 4_000_000))}
+    began = time.perf_counter()
+    for _ in range(50):
+        assert row_text(long, 0) == "y=[0, 0, 0, 0, 0, 0, 0, 0, ...]"
+    assert time.perf_counter() - began < 0.5
+    square = {"y": np.arange(10_000.0).reshape(1, 100, 100)}
+    assert row_text(square, 0).startswith("y=[[0, 1, 2, 3, 4, 5, 6, 7, ...], [100, 101,")
