@@ -55,6 +55,14 @@ class Clock(Protocol):
         """Wait."""
 
 
+class HostClock(Clock, Protocol):
+    """A clock whose monotonic readings other processes can compare with theirs."""
+
+    @property
+    def boot(self) -> str:
+        """What processes have in common that share this monotonic clock; empty where that is not known."""
+
+
 # ---------------------------------------------------------------- ledger
 
 
@@ -358,6 +366,7 @@ class Member(Value, frozen=True):
     address: str
     started_at: str
     beat_at: float
+    """When it was written, by the wall clock of who reads it (`boot`)."""
     ledger_at: float
     """Unix time of the last contact with the ledger."""
     epochs: dict[str, int] = {}
@@ -381,6 +390,11 @@ class Member(Value, frozen=True):
     """Faults that its loops survived."""
     limited: dict[str, int] = {}
     """How often each bound refused or dropped something since it started, by the bound's name."""
+    boot: str = ""
+    """Whose monotonic clock `beat` is of; empty in a row of an earlier kedge."""
+    beat: float = 0.0
+    """`beat_at` by that clock, which never jumps: the roster's adapter writes it, and makes `beat_at`
+    of it when the row is read."""
 
 
 class Beginning(Value, frozen=True):

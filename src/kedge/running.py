@@ -59,6 +59,7 @@ from kedge.gateway.worker import Handoff, serve, take_over
 from kedge.interpreter import kedge_command, safe_environment
 from kedge.ports import Member, Roster
 from kedge.readying import checker, gate_of
+from kedge.reserve import Reserve, is_short
 from kedge.runtime.announcement import Announcement, get_url, is_answered
 from kedge.runtime.lock import SupervisorLock, one_supervisor
 from kedge.runtime.logs import log_to_stderr
@@ -100,6 +101,9 @@ def run_worker(server: Server, *, slot: str, fd: int, run_dir: Path, state_dir: 
 
     def spooled(rows: Sequence[JoinRow]) -> int:
         spool.roll(place.clock.unix())
+        if rows and is_short(state_dir):
+            faults.limit("disk_reserve", len(rows))
+            return len(rows)
         return spool.append(rows)
 
     links = Links(Allowance())
@@ -132,6 +136,7 @@ def run_worker(server: Server, *, slot: str, fd: int, run_dir: Path, state_dir: 
         testers=Tokens(state_dir / SECRET, *tokens),
         peers=peers,
     )
+    Reserve(state_dir, faults.note, faults.clear).start()
     connections = Connections(http_limits(body), peers=peers, limit=faults.limit)
     gateway = Gateway(serving, bounds, ready=lambda: bool(serving.lives()), limit=faults.limit)
     try:
@@ -269,6 +274,7 @@ def run_supervisor(
             environment=process.environment(), host_environment=process.fenced_environment(),
             faults=faults,
         )  # fmt: skip
+        Reserve(state_dir, faults.note, faults.clear).start()
         restart = restart_of(supervisor, relief, lock, listener, server, state_dir, image, faults)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: supervisor.stop())
@@ -606,6 +612,7 @@ def run_control(
     server = web.make_server(
         Admin(partial(status, place), partial(evidence, place), joiner.join, faults), faults
     )
+    Reserve(state_dir, faults.note, faults.clear).start()
     patrol = patrol_of(state_dir, online, faults, loopback=loopback)
     clerk = Clerk(ledger=place.ledger, records=place.records, rolls=place.rolls, clock=place.clock,
                   faults=faults)  # fmt: skip

@@ -14,6 +14,7 @@ Theory of operation
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import select
@@ -23,6 +24,8 @@ import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
+
+from kedge.reserve import is_short
 
 LOG_BYTES = 16 << 20
 """A larger log is rotated: about 100,000 lines, which an editor opens at once."""
@@ -76,6 +79,8 @@ class Unfailing(io.RawIOBase):
         """Write what can be written; return the whole length in any case."""
         raw = bytes(data)  # type: ignore[call-overload]
         try:
+            if self._takes_space() and is_short(self._descriptor):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             for start in range(0, len(raw), PIECE):
                 if not self._ready():
                     raise BlockingIOError
@@ -85,6 +90,10 @@ class Unfailing(io.RawIOBase):
             self._waits = False
             _drop()
         return len(raw)
+
+    def _takes_space(self) -> bool:
+        """Whether it is a file on a disk."""
+        return stat.S_ISREG(os.fstat(self._descriptor).st_mode)
 
     def _ready(self) -> bool:
         """Whether a write would not block: a stopped reader must not stop this process."""
@@ -177,6 +186,8 @@ class LogFile:
     def _copy(self) -> None:
         """Copy the newest bytes to `.1`, after each older file moved on by one."""
         assert self._open is not None
+        if is_short(self._open):
+            raise OSError(errno.ENOSPC, "no copy is kept while the disk is nearly full")
         for number in range(self._count, 1, -1):
             with suppress(FileNotFoundError):
                 self._older(number - 1).replace(self._older(number))

@@ -74,7 +74,7 @@ class Workplace:
         self.clock = SystemClock()
         self.database = open_ledger(state_dir, patience_s=patience_s)
         self.ledger = SqlLedger(self.database, unix=self.clock.unix, actor=actor)
-        self.roster = SqlRoster(open_roster(state_dir))
+        self.roster = SqlRoster(open_roster(state_dir), self.clock)
         self.evidence = SqlEvidence(open_evidence(state_dir))
         self.windows = SqlWindows(open_evidence(state_dir))
         self.rolls = SqlRolls(open_evidence(state_dir))

@@ -4,10 +4,28 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+
+BOOT = Path("/proc/sys/kernel/random/boot_id")
+TIME = Path("/proc/self/ns/time")
+"""Its target names the time namespace: within one, monotonic clocks are the same."""
 
 
 class SystemClock:
     """The clock of this machine."""
+
+    @cached_property
+    def boot(self) -> str:
+        """What processes have in common that share this monotonic clock; empty where that is not known."""
+        try:
+            boot = BOOT.read_text().strip()
+        except OSError:
+            return ""
+        try:
+            return f"{boot} {TIME.readlink()}"
+        except OSError:  # a kernel without them
+            return boot
 
     def now(self) -> str:
         """The instant, RFC 3339 in UTC with microseconds."""

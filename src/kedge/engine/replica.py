@@ -93,11 +93,11 @@ class Replica:
         self._astray = ""
         self._pins: dict[str, Pin] = {}
         self._seen: object = None
-        self._contact = clock.unix() - 2 * lease_s
+        self._contact = clock.monotonic() - 2 * lease_s
         self._fault = ""
         self._unremembered: list[Live] = []
         self._remember_at = 0.0
-        self._published = Member(**{**msgspec.structs.asdict(member), "beat_at": 0.0})
+        self._published_at = clock.monotonic() - BEAT_S
         self._stopping = threading.Event()
         self._due = 0.0
         self.started = threading.Event()
@@ -156,7 +156,7 @@ class Replica:
                 moved = self._follow(self._ledger.read(self._head)) or moved
                 self._seen = stamp
             if not self._astray:
-                self._contact = self._clock.unix()
+                self._contact = self._clock.monotonic()
             self._note_fault("")
         except Unavailable as error:
             self._seen = None
@@ -211,7 +211,7 @@ class Replica:
         for state in states.values():
             place = f"replica.needs.{state.endpoint}"
             self._net.run(place, partial(self._wish, state, wanted, now))
-        lease = now - self._contact <= self._lease_s
+        lease = self._clock.monotonic() - self._contact <= self._lease_s
         self._serve_all(states, lease=lease)
         self._pool.keep(
             states,
@@ -298,7 +298,7 @@ class Replica:
 
     def _publish(self, states: dict[str, State], lease: bool) -> None:
         """Say what is served; at once when it changed, else once a second."""
-        now = self._clock.unix()
+        now = self._clock.monotonic()
         lives = self._serving.lives()
         answered = {
             live.state.endpoint: live.state.epoch
@@ -332,15 +332,18 @@ class Replica:
             for name, value in said.items()
             if name not in ("limited", "head")
         )
-        if not changed and now - self._published.beat_at < BEAT_S:
+        if not changed and now - self._published_at < BEAT_S:
             return
         swapped = said["epochs"] != self._member.epochs or said["pinned"] != self._member.pinned
         self._member = msgspec.structs.replace(
-            self._member, beat_at=now, ledger_at=self._contact, **said
+            self._member,
+            beat_at=self._clock.unix(),
+            ledger_at=self._clock.unix() - (now - self._contact),
+            **said,
         )
         try:
             self._roster.publish(self._member)
-            self._published = self._member
+            self._published_at = now
         except KedgeError as error:
             log.warning("replica.roster_lost", fault=str(error), replica=self._member.name)
         if swapped:

@@ -249,8 +249,8 @@ class Supervisor:
         self.restart: Restarting | None = None
         self._book = Book(states=disk.remembered())
         self._seen: object = None
-        self._contact = 0.0
-        self._beat_at = 0.0
+        self._contact = clock.monotonic() - SILENT_S
+        self._beat_at = clock.monotonic() - BEAT_S
         self._stopping = False
         self.children: dict[str, Child] = {}
         self.hosts: dict[tuple[str, int, int], Child] = {}
@@ -324,10 +324,10 @@ class Supervisor:
         before, self._seen = self._seen, None  # whatever is raised, the ledger was not read
         with suppress(Unavailable):
             stamp = self._stamp()
-            if stamp != before or self._clock.unix() - self._contact > BEAT_S:
+            if stamp != before or self._clock.monotonic() - self._contact > BEAT_S:
                 self._book = self._ledger.read()
             self._seen = stamp
-            self._contact = self._clock.unix()
+            self._contact = self._clock.monotonic()
 
     # ------------------------------------------------------------ model processes
 
@@ -580,21 +580,21 @@ class Supervisor:
         )
 
     def _beat(self) -> None:
-        now = self._clock.unix()
+        now, unix = self._clock.monotonic(), self._clock.unix()
         if now - self._beat_at < BEAT_S:
             return
         self._beat_at = now
         self._roster.publish(
             msgspec.structs.replace(
                 self._member,
-                beat_at=now,
-                ledger_at=self._contact,
+                beat_at=unix,
+                ledger_at=unix - (now - self._contact),
                 faults=self._faults.faults,
                 limited=self._faults.limited,
             )
         )
         for member in self._roster.members():
-            if self._died(member, now):
+            if self._died(member, self._clock.unix()):
                 self._roster.leave(member.name)
 
     def _died(self, member: Member, now: float) -> bool:

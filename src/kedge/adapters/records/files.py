@@ -13,7 +13,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 from kedge.core.errors import Unavailable
+from kedge.reserve import get_free, is_short
 
+NO_SPACE = 256 << 10
+"""Free bytes below which no database of the records is opened, not even to read."""
 BUSY_S = 30.0
 """How long a writer waits for another."""
 LOOK_S = 0.02
@@ -46,6 +49,20 @@ def _wait(handle: int, path: Path) -> None:
     )
 
 
+def refuse_when_short(directory: Path) -> None:
+    """Leave the last space of the disk to the ledger.
+
+    Raises:
+        Unavailable: `disk_reserve`.
+    """
+    if is_short(directory):
+        raise Unavailable(
+            f"the disk is nearly full, and records are not written: {directory}",
+            code="disk_reserve",
+            hint="free some space; predictions that wait are taken in then, and outcomes can be handed in again",
+        )
+
+
 @contextmanager
 def told() -> Iterator[None]:
     """Say what SQLite and the disk say, in the house's words."""
@@ -69,6 +86,9 @@ def opened(path: Path, tables: frozenset[str], *, cache_kb: int = 16_000) -> sql
         Incomplete: it lacks one.
         sqlite3.Error: it cannot be opened or read.
     """
+    if get_free(path.parent) < NO_SPACE:
+        # SQLite maps a file beside it: a page that the disk cannot give ends this process (SIGBUS).
+        raise sqlite3.OperationalError(f"the disk is full: {path.parent}")
     connection = sqlite3.connect(
         f"file:{quote(str(path.absolute()))}?mode=rw", uri=True, timeout=BUSY_S,
         isolation_level=None, check_same_thread=False,

@@ -24,7 +24,15 @@ from typing import Any
 import msgspec
 
 from kedge.adapters.records import reuse
-from kedge.adapters.records.files import begun, damaged, locked, make, opened, told
+from kedge.adapters.records.files import (
+    begun,
+    damaged,
+    locked,
+    make,
+    opened,
+    refuse_when_short,
+    told,
+)
 from kedge.adapters.records.hours import NOBODY, Given, Hours, Several
 from kedge.adapters.records.joining import NAMES, TABLES, Joining, forget, hashed, unpark
 from kedge.adapters.records.spool import frames, takeable
@@ -92,6 +100,7 @@ class Records:
         Takes at most `FILES` files, so that others get their turn; `waiting` says whether there
         are more.
         """
+        refuse_when_short(self.spool.parent)
         taking = _Taking(now)
         with told():
             for path in takeable(self.spool)[:FILES]:
@@ -195,6 +204,7 @@ class Records:
         batch = list(outcomes)
         if not batch:
             return Joined()
+        refuse_when_short(self.spool.parent)
         with told(), locked(self._lock), self._made_labels() as labels, begun(labels):
             return self._join(labels, endpoint, batch, now)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from kedge.reserve import get_free
+
 SIZE = 1024 * 1024
 """An append writes some 30 pages; a WAL that must be enlarged, a few hundred kilobytes."""
 ROOM = 8 * 1024 * 1024
@@ -38,8 +40,7 @@ class Ballast:
         try:
             if self._path.stat().st_size >= SIZE:
                 return
-            disk = os.statvfs(self._path)
-            if disk.f_bavail * disk.f_frsize > ROOM:
+            if get_free(self._path) > ROOM:
                 self.make()
         except OSError:
             self.free()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -15,11 +16,14 @@ from sqlalchemy.pool import NullPool
 
 from kedge.adapters.sql.ballast import Ballast
 from kedge.adapters.sql.dialect import dbapi
-from kedge.adapters.sql.faults import explain, gone
+from kedge.adapters.sql.faults import NO_SPACE, explain, full, gone
 from kedge.core.errors import Refused, Unavailable
+from kedge.reserve import get_free, is_short
 
 T = TypeVar("T")
 
+INDEX = 32 << 10
+"""Bytes of the log's index that are mapped at first."""
 _REMADE = ("_gone", "_damaged", "_read_only")
 """Faults of telemetry after which it is made anew: a file that this user may not write helps nobody
 but the command of another user that left it."""
@@ -41,6 +45,7 @@ class Database:
         patience_s: float,
         synchronous: str = "FULL",
         ballast: Ballast | None = None,
+        yields: bool = False,
         check: Callable[[Connection], None] | None = None,
         remake: Callable[[Path], None] | None = None,
     ) -> None:
@@ -52,6 +57,7 @@ class Database:
             patience_s: how long to wait for another process's lock.
             synchronous: FULL (a commit survives a power cut) or NORMAL (the newest may be lost).
             ballast: what to throw off when the disk is full.
+            yields: whether it is not written while the disk has less than its reserve.
             check: run on each new connection; raises when the content is not for us.
             remake: makes the file anew when it is gone or damaged. Only for telemetry.
         """
@@ -62,6 +68,7 @@ class Database:
         self._patience_s = patience_s
         self._synchronous = synchronous
         self._ballast = ballast
+        self._yields = yields
         self._check = check
         self._remake = remake
         self._begin = "BEGIN"
@@ -86,6 +93,12 @@ class Database:
         Raises:
             Refused: `constraint`: the database's own rules (append-only) forbid it.
         """
+        if self._yields and is_short(self.path.parent):
+            raise Unavailable(
+                f"the disk is nearly full, and the {self._name} is not written: {self.path.parent}",
+                code="disk_reserve",
+                hint="free some space; it goes on by itself",
+            )
         try:
             result = self._mended(lambda: self._transaction("BEGIN IMMEDIATE", work))
         except Unavailable as error:
@@ -174,6 +187,7 @@ class Database:
             self._same_file()
             return self._opened
         before = self._where()
+        self._make_room()
         opened = self._engine.connect()
         try:
             if self._check is not None:
@@ -187,6 +201,17 @@ class Database:
         self._same_file()
         self.incarnation += 1
         return opened
+
+    def _make_room(self) -> None:
+        """Let SQLite map the log's index: a page that the disk cannot give ends this process (SIGBUS)."""
+        if get_free(self.path.parent) >= NO_SPACE:
+            return
+        with suppress(OSError):
+            index = os.stat(f"{self.path}-shm")  # noqa: PTH116
+            if index.st_blocks * 512 >= INDEX:
+                return
+        if self._ballast is None or not self._ballast.free():
+            raise full(self.path)
 
     def _connect(self) -> Any:
         raw = dbapi.connect(

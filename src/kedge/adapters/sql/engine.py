@@ -185,6 +185,7 @@ def _telemetry(path: Path, name: str, metadata: MetaData, patience_s: float) -> 
         name=name,
         patience_s=patience_s,
         synchronous="NORMAL",
+        yields=name == "evidence",
         remake=partial(_remake, name=name, metadata=metadata),
     )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from sqlalchemy.exc import DBAPIError
 
 from kedge.core.errors import Unavailable
+from kedge.reserve import get_free
 
 _BUSY, _LOCKED, _READONLY, _IOERR, _FULL, _CANTOPEN = 5, 6, 8, 10, 13, 14
 NO_SPACE = 256 * 1024
@@ -23,6 +24,15 @@ def gone(name: str, path: Path) -> Unavailable:
     return Unavailable(f"the {name} is gone: {path}", code=f"{name}_gone", hint=hint)
 
 
+def full(path: Path) -> Unavailable:
+    """The fault of a disk without space."""
+    return Unavailable(
+        f"the disk is full: {path.parent}",
+        code="disk_full",
+        hint="free some space; gateways go on serving what they serve",
+    )
+
+
 def explain(error: Exception, *, name: str, path: Path, patience_s: float) -> Unavailable:
     """Turn a driver's error into the fault that it means for this database."""
     cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
@@ -36,12 +46,8 @@ def explain(error: Exception, *, name: str, path: Path, patience_s: float) -> Un
         )
     if not path.exists():
         return gone(name, path)
-    if primary == _FULL or (primary == _IOERR and _free(path) < NO_SPACE):
-        return Unavailable(
-            f"the disk is full: {path.parent}",
-            code="disk_full",
-            hint="free some space; gateways go on serving what they serve",
-        )
+    if primary == _FULL or (primary in (_IOERR, _CANTOPEN) and get_free(path.parent) < NO_SPACE):
+        return full(path)
     if primary == _READONLY or (primary == _CANTOPEN and not os.access(path.parent, os.W_OK)):
         return Unavailable(
             f"the {name} is read-only: {path}",
@@ -53,11 +59,3 @@ def explain(error: Exception, *, name: str, path: Path, patience_s: float) -> Un
         code=f"{name}_damaged",
         hint="kedge doctor says what is wrong with it; restore it from a backup",
     )
-
-
-def _free(path: Path) -> int:
-    try:
-        disk = os.statvfs(path.parent)
-    except OSError:
-        return 0
-    return disk.f_bavail * disk.f_frsize

@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 from sqlalchemy import Connection, Executable, bindparam, select, text
 from sqlalchemy.dialects.sqlite import insert
 
@@ -17,7 +18,7 @@ from kedge.adapters.sql.rows import read_all
 from kedge.core import codec
 from kedge.core.errors import Unavailable
 from kedge.files import ASIDE, ASIDE_COUNT, name_aside
-from kedge.ports import Beginning, Hold, Member, Tally
+from kedge.ports import Beginning, Hold, HostClock, Member, Tally
 
 _replica, _tally = tables.replica, tables.tally
 _member = msgspec.json.Decoder(Member)
@@ -64,6 +65,8 @@ def _read_member(body: bytes) -> Member:
         return msgspec.convert(known, Member)
 
 
+AHEAD_S = 2.0
+"""By how much another machine's clock may be ahead of this one: more is a clock that is wrong."""
 TALLIES_KEPT = 2000
 """A tally is a worker's life times a comparison: with 8 workers and a restart a day, months."""
 _PRUNE = text(
@@ -101,8 +104,15 @@ class SqlRoster(_Telemetry):
     with its next beat. Until then a command may count too few of them, and says whom it counted.
     """
 
+    def __init__(self, database: Database, clock: HostClock | None = None) -> None:
+        """Use this database; without a clock, `beat_at` is what was written."""
+        super().__init__(database)
+        self._clock = clock
+
     def publish(self, member: Member) -> None:
         """Write what a replica says of itself, whole; the newest word counts."""
+        if self._clock is not None:
+            member = replace(member, boot=self._clock.boot, beat=self._clock.monotonic())
         row = {"name": member.name, "beat_at": member.beat_at, "body": codec.encode(member)}
         self._run(_PUBLISH, row)
 
@@ -121,12 +131,31 @@ class SqlRoster(_Telemetry):
             if ASIDE in name:
                 continue
             try:
-                found.append(_read_member(body))
+                found.append(self._timed(_read_member(body)))
             except (msgspec.MsgspecError, ValueError, TypeError, AttributeError):
                 unreadable.append({"whom": name, "body": body, "kept": name_aside(name)})
         if unreadable:
             self._set_aside(unreadable)
         return tuple(found)
+
+    def _timed(self, member: Member) -> Member:
+        """Tell by this process's wall clock when a row was written, whatever that clock did since.
+
+        What was written by another monotonic clock (before a reboot, or on a machine that shares
+        the directory) is taken as it says, within bounds: a row of the future is silence.
+        """
+        if self._clock is None:
+            return member
+        now = self._clock.unix()
+        age = now - member.beat_at
+        if member.boot and member.boot == self._clock.boot:
+            age = self._clock.monotonic() - member.beat
+        if age < -AHEAD_S:
+            return replace(member, beat_at=0.0, ledger_at=0.0)
+        beat_at = now - max(age, 0.0)
+        return replace(
+            member, beat_at=beat_at, ledger_at=member.ledger_at + beat_at - member.beat_at
+        )
 
     def _set_aside(self, rows: list[dict[str, Any]]) -> None:
         def work(connection: Connection) -> None:
