@@ -75,6 +75,8 @@ def allocate_open_files(directory: Path) -> None:
     if disk is None:
         return
     log = min(LOG_BYTES, disk.f_blocks * disk.f_frsize // LOG_SHARE)
+    if is_short(directory):  # what is left is for the commits of all, not for one log
+        log = 0
     top = f"{directory.absolute()}{os.sep}"
     for name in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else ():  # noqa: PTH208, PTH112
         with suppress(OSError):

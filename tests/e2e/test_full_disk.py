@@ -127,6 +127,28 @@ def _fill_and_roll_back(site: Site, at: Path) -> None:
     assert "ok   ledger chain" in doctor.stdout
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+@pytest.mark.parametrize("kind", ["tmpfs", "ext4"])
+def test_what_is_started_on_a_full_disk_serves_and_rolls_back(kind: str) -> None:
+    """After a reboot, say: nothing is open, and the ballast is all that there is."""
+    with disk(kind) as at:
+        site = Site(at)
+        try:
+            site.start()
+            site.release()
+            site.run("promote", "flights", "v2", "--full", "--override", "a test")
+            site.end()
+            fill(at)
+            site.start()
+            site.until(lambda: site.infer()[0] == 200, "an answer on a full disk")
+            site.until(lambda: len(serving(site)) == 2, "both workers to follow")
+            site.run("rollback", "flights")
+            assert len(receipt(site)["acks"]) == 2  # type: ignore[arg-type]
+            assert site.served() == "r1"
+        finally:
+            site.end()
+
+
 def serving(site: Site) -> set[int]:
     """The workers that say that they serve the row as it is."""
     found = json.loads(site.run("status", "--json").stdout)[0]
