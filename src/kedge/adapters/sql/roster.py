@@ -65,6 +65,8 @@ def _read_member(body: bytes) -> Member:
         return msgspec.convert(known, Member)
 
 
+NOW_S = 1.0
+"""A row is written at once; one that says another time is of another clock, and left as it is."""
 AHEAD_S = 2.0
 """By how much another machine's clock may be ahead of this one: more is a clock that is wrong."""
 TALLIES_KEPT = 2000
@@ -111,7 +113,7 @@ class SqlRoster(_Telemetry):
 
     def publish(self, member: Member) -> None:
         """Write what a replica says of itself, whole; the newest word counts."""
-        if self._clock is not None:
+        if self._clock is not None and abs(self._clock.unix() - member.beat_at) < NOW_S:
             member = replace(member, boot=self._clock.boot, beat=self._clock.monotonic())
         row = {"name": member.name, "beat_at": member.beat_at, "body": codec.encode(member)}
         self._run(_PUBLISH, row)
@@ -144,11 +146,11 @@ class SqlRoster(_Telemetry):
         What was written by another monotonic clock (before a reboot, or on a machine that shares
         the directory) is taken as it says, within bounds: a row of the future is silence.
         """
-        if self._clock is None:
+        if self._clock is None or not member.boot:
             return member
         now = self._clock.unix()
         age = now - member.beat_at
-        if member.boot and member.boot == self._clock.boot:
+        if member.boot == self._clock.boot:
             age = self._clock.monotonic() - member.beat
         if age < -AHEAD_S:
             return replace(member, beat_at=0.0, ledger_at=0.0)
