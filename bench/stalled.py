@@ -123,7 +123,8 @@ def measure(site: Site, stall: Path, seconds: float) -> dict[str, Any]:
         stall.write_text(f"{STALL_MS}\n")
         time.sleep(seconds)
         asked = time.monotonic()
-        site.run("rollback", "flights", within_s=120)
+        line = [sys.executable, "-m", "kedge", "rollback", "flights"]
+        subprocess.run(line, cwd=site.root, env=site.env, check=True, capture_output=True)
         returned = time.monotonic()
         time.sleep(2)
         stall.write_text("0\n")

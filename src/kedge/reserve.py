@@ -33,6 +33,9 @@ LOG_BYTES = 4_600_000
 """Of a write-ahead log: SQLite begins it anew after some 1,000 pages of 4,120 bytes."""
 LOG_SHARE = 20
 """On a small file system a log gets one such part of it at most."""
+OWN_SHARE, OWN_BLOCKS = 40, 4096
+"""What ext4 keeps for itself of the blocks that only root may use: 2 % of all, or 4,096. It counts them
+as free."""
 KEEP_SIZE = 1
 """FALLOC_FL_KEEP_SIZE: blocks beyond the end of the file; it looks as before."""
 LOGS = ("ledger.db-wal", "roster.db-wal")
@@ -43,7 +46,10 @@ def get_free(path: Path | int) -> int:
     disk = _ask(path)
     if disk is None:
         return 0
-    return disk.f_frsize * (disk.f_bfree if os.geteuid() == 0 else disk.f_bavail)
+    blocks = disk.f_bavail
+    if os.geteuid() == 0:
+        blocks = max(blocks, disk.f_bfree - min(disk.f_blocks // OWN_SHARE, OWN_BLOCKS))
+    return disk.f_frsize * blocks
 
 
 def is_short(path: Path | int) -> bool:

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -241,7 +242,13 @@ def run_supervisor(
         read_tokens(Path(server.tester_token_file))
     make_secret(state_dir)
     place.disk.pins_dir.mkdir(parents=True, exist_ok=True)
-    place.artifacts.sweep()
+    with suppress(Unavailable):  # first: on a full disk it makes room for all that is opened here
+        place.database.read(lambda _: None)
+    try:
+        place.artifacts.sweep()
+    except Unavailable:
+        if not is_short(state_dir):
+            raise  # a full disk keeps callers from nothing
     with one_supervisor(state_dir, handed.lock if handed else None) as lock:
         image = handed.image if handed else 0
         run_dir = choose_folder(state_dir, f"{os.getpid()}-{image}" if image else str(os.getpid()))

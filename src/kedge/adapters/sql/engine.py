@@ -28,6 +28,7 @@ from kedge.adapters.sql.ballast import Ballast
 from kedge.adapters.sql.beginning import read_beginning, write_beginning
 from kedge.adapters.sql.database import Database
 from kedge.adapters.sql.dialect import dbapi, sqlite_version_fault
+from kedge.adapters.sql.faults import explain
 from kedge.adapters.sql.tables import EVIDENCE, ROSTER
 from kedge.core.errors import Refused, Unavailable
 from kedge.files import set_aside
@@ -203,6 +204,8 @@ def _remake(path: Path, *, name: str, metadata: MetaData) -> None:
             f"{path} is gone, and cannot be made again: {error.strerror}", code=f"{name}_gone",
             hint="look at what stands in its place; space, permissions",
         ) from error  # fmt: skip
+    except dbapi.Error as error:
+        raise explain(error, name=name, path=path, patience_s=TELEMETRY_PATIENCE_S) from error
 
 
 def _remake_locked(path: Path, name: str, metadata: MetaData) -> None:
