@@ -18,6 +18,7 @@ from kedge.core.rollup import Roll
 from kedge.core.stored.head import Head
 from kedge.core.values import (
     ActorKind,
+    Beginning,
     Field,
     FileEntry,
     ModelVersion,
@@ -53,14 +54,6 @@ class Clock(Protocol):
 
     def sleep(self, seconds: float) -> None:
         """Wait."""
-
-
-class HostClock(Clock, Protocol):
-    """A clock whose monotonic readings other processes can compare with theirs."""
-
-    @property
-    def boot(self) -> str:
-        """What processes have in common that share this monotonic clock; empty where that is not known."""
 
 
 # ---------------------------------------------------------------- ledger
@@ -395,17 +388,6 @@ class Member(Value, frozen=True):
     beat: float = 0.0
     """`beat_at` by that clock, which never jumps: the roster's adapter writes it, and makes `beat_at`
     of it when the row is read."""
-
-
-class Beginning(Value, frozen=True):
-    """When a telemetry database was made, and why there is no earlier one."""
-
-    at: float
-    """Unix time."""
-    why: str = ""
-    """What was wrong with the one before it; empty when there was none."""
-    kept: str = ""
-    """The name under which that one is kept; empty when there is nothing to keep."""
 
 
 class Roster(Protocol):

@@ -476,6 +476,17 @@ class State(Value, frozen=True):
         return self.mirrored[0] if self.mirrored is not None else self.held
 
 
+class Beginning(Value, frozen=True):
+    """When a telemetry database was made, and why there is no earlier one."""
+
+    at: float
+    """Unix time."""
+    why: str = ""
+    """What was wrong with the one before it; empty when there was none."""
+    kept: str = ""
+    """The name under which that one is kept; empty when there is nothing to keep."""
+
+
 class Refusal(Value, frozen=True):
     """A "no": why, and what to do instead."""
 

@@ -12,9 +12,9 @@ from datetime import datetime
 
 import structlog
 
-from kedge.core.values import Stage, State
+from kedge.core.values import Beginning, Stage, State
 from kedge.engine.watch import UNREADABLE, Watch, comparison_of, judged
-from kedge.ports import Beginning, Clock, Entry, Ledger, Note, Roster, WindowStore
+from kedge.ports import Clock, Entry, Ledger, Note, Roster, WindowStore
 
 SETTLING_S = 10.0
 """After the roster began anew nothing goes forward for so long: ten beats, in which each replica

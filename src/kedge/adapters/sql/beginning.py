@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from kedge.core import codec
-from kedge.ports import Beginning
+from kedge.core.values import Beginning
 
 NAME = "BEGINNING"
 

@@ -31,8 +31,8 @@ from kedge.adapters.sql.dialect import dbapi, sqlite_version_fault
 from kedge.adapters.sql.faults import explain
 from kedge.adapters.sql.tables import EVIDENCE, ROSTER
 from kedge.core.errors import Refused, Unavailable
+from kedge.core.values import Beginning
 from kedge.files import set_aside
-from kedge.ports import Beginning
 
 __all__ = [
     "EVIDENCE_DIR",

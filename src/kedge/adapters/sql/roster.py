@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from msgspec.structs import replace
@@ -17,8 +17,9 @@ from kedge.adapters.sql.database import Database
 from kedge.adapters.sql.rows import read_all
 from kedge.core import codec
 from kedge.core.errors import Unavailable
+from kedge.core.values import Beginning
 from kedge.files import ASIDE, ASIDE_COUNT, name_aside
-from kedge.ports import Beginning, Hold, HostClock, Member, Tally
+from kedge.ports import Clock, Hold, Member, Tally
 
 _replica, _tally = tables.replica, tables.tally
 _member = msgspec.json.Decoder(Member)
@@ -74,6 +75,14 @@ TALLIES_KEPT = 2000
 _PRUNE = text(
     "DELETE FROM tally WHERE rowid NOT IN (SELECT rowid FROM tally ORDER BY rowid DESC LIMIT :kept)"
 )
+
+
+class HostClock(Clock, Protocol):
+    """A clock whose monotonic readings other processes can compare with theirs."""
+
+    @property
+    def boot(self) -> str:
+        """What processes have in common that share this monotonic clock; empty where that is not known."""
 
 
 class _Telemetry:
