@@ -150,8 +150,8 @@ def _start(
     import msgspec
 
     from kedge.core.errors import Refused, Unavailable
-    from kedge.files import tighten
     from kedge.running import run_supervisor, try_out
+    from kedge.runtime.preflight import check_machine, check_open_files
     from kedge.settings import check_server
     from kedge.verbs import ensure_ledger
 
@@ -170,10 +170,11 @@ def _start(
         _import_control()
         assert context.online is not None
         try_out(server, context.state_dir, msgspec.json.decode(trial, type=Standing))
+        check_open_files(server.max_in_flight, len(context.settings.endpoints))
         return
-    context.state_dir.mkdir(exist_ok=True)
-    if tighten(context.state_dir):
-        context.say(f"{context.state_dir} was open to other users of this machine; closed (0700)")
+    check_machine(
+        context.state_dir, server.max_in_flight, len(context.settings.endpoints), context.say
+    )
 
     def ready() -> None:
         try:
@@ -221,6 +222,7 @@ def restart(context: Context, within: str) -> None:
     from kedge.core.durations import seconds
     from kedge.runtime.restart import restart as replace
 
+    context.check_here()
     began, within_s = time.monotonic(), seconds(within)
     done = replace(context.state_dir, within_s)
     took = time.monotonic() - began
@@ -578,6 +580,8 @@ def rollback(
     if local:
         from kedge.verbs import pin_host
 
+        context.check_here()
+
         data = pin_host(context.state_dir, endpoint, command, reason=reason)
         acks = "".join(f"\n  ack {name} {ms:.1f} ms" for name, ms in data["acks"].items())
         context.out(data, f"this host is pinned to {data['serves']} (it left epoch {data['left_epoch']}){acks}\n"
@@ -615,6 +619,7 @@ def unpin(context: Context, endpoint: str) -> None:
     from kedge.core.errors import Refused
     from kedge.engine.pins import HostDisk
 
+    context.check_here()
     if not HostDisk(context.state_dir).unpin(endpoint):
         raise Refused(
             f"{endpoint} is not pinned on this host", code="not_pinned", hint="kedge status"

@@ -77,14 +77,25 @@ class Context:
             return FeatureLimits()
 
     def place(self, *, patience_s: float = 5.0) -> Workplace:
-        """The state directory, opened."""
+        """The state directory, opened.
+
+        Raises:
+            KedgeError: there is none, as `check_here` has it.
+        """
         from kedge.core.values import ActorKind
         from kedge.wiring import Workplace
 
+        self.check_here()
         kind = ActorKind(self.acting_as)
         return Workplace(
             self.state_dir, patience_s=patience_s, actor=kind, limits=self.feature_limits
         )
+
+    def check_here(self) -> None:
+        """Raise where there is no state directory to work on."""
+        from kedge.engine.locate import check_here
+
+        check_here(self.config, self.state_dir)
 
     def say(self, text: str) -> None:
         """Talk: to stderr, so that stdout stays data."""

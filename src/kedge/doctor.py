@@ -10,10 +10,14 @@ from typing import Any
 from kedge.adapters.sql.engine import sqlite_version_fault
 from kedge.core.errors import CorruptArtifact, KedgeError, Refused, Unavailable
 from kedge.core.stored.head import SHORT, Head
+from kedge.engine.locate import find_deletion, find_fault
 from kedge.enrol import loaders
 from kedge.files import find_open
 from kedge.ports import Note
-from kedge.settings import load
+from kedge.runtime import lock
+from kedge.runtime.preflight import count_open_files, find_obstacles
+from kedge.runtime.restart import is_same
+from kedge.settings import Settings, load
 from kedge.verbs import status_of
 from kedge.wiring import Workplace, actor
 
@@ -38,6 +42,7 @@ def examine(
         findings.append({"check": check, "ok": not fault, "detail": fault or fine})
 
     found("sqlite", sqlite_version_fault())
+    settings = Settings()
     try:
         settings = load(config)
         found("configuration", None, f"{len(settings.endpoints)} endpoints")
@@ -46,6 +51,11 @@ def examine(
     installed, missing = loaders()
     found("loaders", None if installed else "none is installed",
           ", ".join([*installed, *(f"without {name}" for name in missing)]))  # fmt: skip
+    unfit = find_fault(config, state_dir)
+    absent = unfit or find_deletion(state_dir)
+    found("state directory", f"{absent}; {absent.hint}" if absent else None, str(state_dir))
+    if unfit is not None:
+        return findings
     wider = find_open(state_dir)
     found(
         "permissions",
@@ -55,6 +65,9 @@ def examine(
         else None,
         "for this user alone",
     )
+    obstacles = find_obstacles(state_dir)
+    found("directories", "; ".join(one.told() for one in obstacles) or None, "can be written")
+    found("open files", *_open_files(state_dir, settings))
     place = Workplace(state_dir)
     try:
         faults = place.ledger.verify()
@@ -78,7 +91,7 @@ def examine(
         except CorruptArtifact as error:
             found(f"artifact {digest[:19]}", str(error))
     for name in states:
-        for fault in status_of(place, name)[0]["faults"]:
+        for fault in _endpoint_faults(place, name):
             found(f"endpoint {name}", fault)
     for endpoint, pin in place.disk.pins().items():
         found(f"pin {endpoint}", f"pinned to r{pin.state.production} since {pin.at}")
@@ -130,3 +143,19 @@ def read_head(text: str) -> Head:
             hint="an alert has it: NUMBER:HASH",
         )
     return Head(int(seq), of)
+
+
+def _open_files(state_dir: Path, settings: Settings) -> tuple[str | None, str]:
+    """Return what the limit of open files costs, of the supervisor that runs or of this shell, and what it is."""
+    record = lock.read(state_dir)
+    pid = record.pid if record is not None and is_same(record) else 0
+    needs = count_open_files(settings.server.max_in_flight, len(settings.endpoints), pid)
+    whose = f"of process {pid}" if pid else "of this shell; kedge up is not running"
+    return needs.fault(), f"at most {needs.limit} {whose}; a worker needs {needs.full}"
+
+
+def _endpoint_faults(place: Workplace, name: str) -> list[str]:
+    try:
+        return [str(fault) for fault in status_of(place, name)[0]["faults"]]
+    except KedgeError as error:
+        return [str(error)]

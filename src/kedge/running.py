@@ -38,6 +38,7 @@ from kedge.engine.copies import Copies
 from kedge.engine.drills import Schedule, Start
 from kedge.engine.inquiry import Inquiry
 from kedge.engine.last_asked import LastAsked, path_of
+from kedge.engine.locate import find_workers, is_worker
 from kedge.engine.models import Pool
 from kedge.engine.patrol import Patrol
 from kedge.engine.pins import Apart, HostDisk
@@ -62,6 +63,7 @@ from kedge.ports import Member, Roster
 from kedge.readying import checker, gate_of
 from kedge.reserve import Reserve, is_short
 from kedge.runtime.announcement import Announcement, get_url, is_answered
+from kedge.runtime.listener import listen, means
 from kedge.runtime.lock import SupervisorLock, one_supervisor
 from kedge.runtime.logs import log_to_stderr
 from kedge.runtime.outcomes import OutcomesJoiner
@@ -70,6 +72,7 @@ from kedge.runtime.paths import choose_folder, find_doors, remove_folder, sweep
 from kedge.runtime.presence import Presence
 from kedge.runtime.restart import ASK, PROTOCOL, Handover, Restart, Standing, obey, reap
 from kedge.runtime.stand_in import stand_in_command
+from kedge.runtime.state_guard import StateGuard
 from kedge.settings import ANYONE, Alerts, Server, is_loopback
 from kedge.web import server as web
 from kedge.wiring import Workplace, host_name
@@ -139,6 +142,7 @@ def run_worker(server: Server, *, slot: str, fd: int, run_dir: Path, state_dir: 
     )
     Reserve(state_dir, faults.note, faults.clear).start()
     connections = Connections(http_limits(body), peers=peers, limit=faults.limit)
+    StateGuard(state_dir, faults, place.clock).start()
     gateway = Gateway(serving, bounds, ready=lambda: bool(serving.lives()), limit=faults.limit)
     try:
         serve(
@@ -241,21 +245,18 @@ def run_supervisor(
     if server.tester_token_file:
         read_tokens(Path(server.tester_token_file))
     make_secret(state_dir)
-    place.disk.pins_dir.mkdir(parents=True, exist_ok=True)
     with suppress(Unavailable):  # first: on a full disk it makes room for all that is opened here
         place.database.read(lambda _: None)
-    try:
+    with suppress(OSError, Unavailable):  # the preflight has named what cannot be written
+        place.disk.pins_dir.mkdir(parents=True, exist_ok=True)
         place.artifacts.sweep()
-    except Unavailable:
-        if not is_short(state_dir):
-            raise  # a full disk keeps callers from nothing
     with one_supervisor(state_dir, handed.lock if handed else None) as lock:
         image = handed.image if handed else 0
         run_dir = choose_folder(state_dir, f"{os.getpid()}-{image}" if image else str(os.getpid()))
         if handed is None:
             orphans, listener = inherit(place, server, run_dir)
             predecessors = (
-                [Predecessor(workers=tuple(process_of(o.pid) for o in orphans))] if orphans else []
+                [Predecessor(workers=tuple(process_of(pid) for pid in orphans))] if orphans else []
             )
         else:
             predecessors, listener = (
@@ -294,6 +295,7 @@ def run_supervisor(
             threading.Timer(run_for, supervisor.stop).start()
         announcement = announcement_of(supervisor, server, listener, state_dir / "logs", say)
         announcement.start()
+        StateGuard(state_dir, faults, place.clock, partial(lock.keep, state_dir)).start()
         # An exception leaves it with the children alive: the next supervisor takes them over.
         supervisor.run()
         announcement.stop()
@@ -394,7 +396,7 @@ def try_out(server: Server, state_dir: Path, standing: Standing) -> None:
             code="handover_unknown",
             hint="stop kedge up and start it again; callers are refused meanwhile",
         )
-    if server.port not in (0, standing.port) or not _means(server.host, standing.host):
+    if server.port not in (0, standing.port) or not means(server.host, standing.host):
         raise Refused(
             f"[server] says {server.host}:{server.port}, and a restart keeps the socket {standing.host}:{standing.port}",
             code="socket_changed",
@@ -418,29 +420,14 @@ def try_out(server: Server, state_dir: Path, standing: Standing) -> None:
                 )
 
 
-def _means(host: str, address: str) -> bool:
-    try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except OSError:
-        return False
-    return address in {entry[4][0] for entry in found}
-
-
 def inherit(
     place: Workplace, server: Server, run_dir: Path
-) -> tuple[tuple[Member, ...], socket.socket]:
+) -> tuple[tuple[int, ...], socket.socket]:
     """The workers that a killed predecessor left behind, and the socket on which they listen.
 
     Where workers live but no door is found, they are given the time to make theirs again.
     """
-    orphans = []
-    for member in place.roster.members():
-        if member.host != host_name():
-            continue
-        if member.kind == "gateway" and is_worker(member.pid):
-            orphans.append(member)
-        else:
-            place.roster.leave(member.name)
+    orphans = known_workers(place)
     until = place.clock.monotonic() + (DOOR_S if orphans else 0.0)
     while True:
         for door in find_doors(place.state_dir):
@@ -449,39 +436,33 @@ def inherit(
                 continue
             if server.port in (0, listener.getsockname()[1]):
                 log.info("supervisor.took_over", orphans=len(orphans))
-                return tuple(orphans), listener
+                return orphans, listener
             listener.close()
         if place.clock.monotonic() >= until:
             break
         place.clock.sleep(0.1)
     sweep(place.state_dir, keep=run_dir)
-    return tuple(orphans), listen(server)
+    return orphans, listen(server.host, server.port)
 
 
-def listen(server: Server) -> socket.socket:
-    """The socket that all workers share.
+def known_workers(place: Workplace) -> tuple[int, ...]:
+    """The living workers of this state directory; the roster forgets members of this host that are gone.
 
-    Raises:
-        Unavailable: the port is taken.
+    Where the roster cannot be read, they are found by their command lines: it is no reason not to serve.
     """
-    family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    found = []
     try:
-        listener.bind((server.host, server.port))
-    except OSError as error:
-        raise Unavailable(f"cannot listen on {server.host}:{server.port}: {error.strerror}", code="port_taken",
-                          hint="kedge up --port N, or [server] port in kedge.toml") from error  # fmt: skip
-    listener.listen(2048)
-    return listener
-
-
-def is_worker(pid: int) -> bool:
-    """Whether a process is one of our gateway workers (and not somebody else with its number)."""
-    try:
-        return b"gateway-worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return False
+        for member in place.roster.members():
+            if member.host != host_name():
+                continue
+            if member.kind == "gateway" and is_worker(member.pid):
+                found.append(member.pid)
+            else:
+                place.roster.leave(member.name)
+    except KedgeError as error:
+        log.warning("supervisor.no_roster", fault=str(error))
+        return find_workers(place.state_dir)
+    return tuple(found)
 
 
 def worker_commands(server: Server, run_dir: Path, state_dir: Path, fd: int) -> dict[str, Launch]:
@@ -638,6 +619,7 @@ def run_control(
     inquiry = inquiry_of(own(), patrol, config, faults)
     presence = Presence(host_name(), watched.roster, watched.clock, faults)
     threading.Thread(target=_end_with_parent, args=(server, parent), daemon=True).start()
+    StateGuard(state_dir, faults, place.clock).start()
     parts = Parts(place.clock, faults)
     try:
         for name, part in (("patrol", patrol), ("clerk", clerk), ("alerting", alerting),

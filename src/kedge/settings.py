@@ -7,6 +7,7 @@ from the ledger by every process. What stands under [server] is this machine's o
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import json
 import os
 import re
@@ -69,7 +70,17 @@ class Server(Value, frozen=True):
 
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach an address."""
-    return host in ("127.0.0.1", "::1", "localhost")
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(bare_host(host)).is_loopback
+    except ValueError:
+        return False
+
+
+def bare_host(host: str) -> str:
+    """Return a host without the brackets that an IPv6 address has in a URL."""
+    return host[1:-1] if host.startswith("[") and host.endswith("]") else host
 
 
 class OnlineStore(Value, frozen=True):

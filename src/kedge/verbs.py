@@ -24,6 +24,7 @@ from kedge.core.values import Field, ModelVersion, Placement, Policy, Refusal, R
 from kedge.engine.control import SILENT_S, Probe, replicas
 from kedge.engine.custom import check_function
 from kedge.engine.filing import newest_finding
+from kedge.engine.locate import find_deletion
 from kedge.engine.pins import HostDisk
 from kedge.engine.status import describe
 from kedge.gateway.auth import make_secret, read_secret
@@ -74,6 +75,12 @@ def ensure_ledger(state_dir: Path) -> bool:
         made = create_workplace(state_dir)
     except Refused as error:
         raise Unavailable(str(error), code="ledger_gone", hint=error.hint) from error
+    except OSError as error:
+        raise Unavailable(
+            f"no ledger can be made in {state_dir}: {error.strerror or error}",
+            code="not_writable",
+            hint="kedge doctor names what cannot be written",
+        ) from error
     migrate(state_dir)
     return made
 
@@ -429,9 +436,10 @@ def status_of(place: Workplace, endpoint: str | None) -> list[dict[str, Any]]:
     try:
         states = place.ledger.read().states
     except Unavailable as error:
-        states, lost = place.disk.remembered(), f"{error.code}: {error}"
+        fault = find_deletion(place.state_dir) or error
+        states, lost = place.disk.remembered(), f"{fault.code}: {fault}"
         if not states:
-            raise
+            raise fault from error
     if endpoint is not None and endpoint not in states:
         known = ", ".join(sorted(states)) or "none; kedge apply brings kedge.toml into force"
         raise Refused(

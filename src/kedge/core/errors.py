@@ -58,8 +58,8 @@ class BadConfig(KedgeError):
 
     code = "bad_config"
 
-    def __init__(self, faults: list[str], *, hint: str = "") -> None:
-        super().__init__("\n".join(faults), hint=hint, details={"faults": faults})
+    def __init__(self, faults: list[str], *, hint: str = "", code: str | None = None) -> None:
+        super().__init__("\n".join(faults), code=code, hint=hint, details={"faults": faults})
         self.faults = faults
 
 

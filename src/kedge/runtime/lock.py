@@ -7,6 +7,7 @@ which is written in place: that needs no room on a full disk.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
@@ -75,6 +76,25 @@ class SupervisorLock:
         self.record = msgspec.structs.replace(self.record, **changes)
         raw = msgspec.json.encode(self.record)
         os.pwrite(self.descriptor, raw[: SIZE - 1].ljust(SIZE - 1) + b"\n", 0)
+
+    def keep(self, state_dir: Path) -> None:
+        """Hold the lock of the file that stands there now: a deleted one keeps no other supervisor away.
+
+        Raises:
+            OSError: it cannot be made, or another supervisor holds it.
+        """
+        path = state_dir / NAME
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(path.stat(), os.fstat(self.descriptor)):
+                return
+        fresh = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            if not _take(fresh, fcntl.LOCK_EX):
+                raise BlockingIOError(errno.EAGAIN, "another kedge up holds the lock", str(path))
+            os.dup2(fresh, self.descriptor, inheritable=False)
+        finally:
+            os.close(fresh)
+        self.write()
 
     def close(self) -> None:
         """Let go of it."""

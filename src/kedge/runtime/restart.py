@@ -410,6 +410,12 @@ def _unconfirmed(message: str, hint: str) -> KedgeError:
     return NotAcknowledged(message, code="restart_unconfirmed", hint=hint)
 
 
+def is_same(found: Record) -> bool:
+    """Whether the process id of a record means the supervisor that wrote it, here and now."""
+    process = process_of(found.pid)
+    return found.pid != 0 and (found.started, found.namespace) == (process.started, _namespace())
+
+
 def _find(state_dir: Path) -> Record:
     """Return the record of a supervisor that can be asked."""
     found = read(state_dir)
@@ -418,8 +424,7 @@ def _find(state_dir: Path) -> Record:
             f"no kedge up runs on {state_dir}", code="not_running", hint="kedge up starts it"
         )
     process = process_of(found.pid)
-    same = (found.started, found.namespace) == (process.started, _namespace())
-    if found.pid == 0 or not same or not (takes(process, ASK) or defers(process, ASK)):
+    if not is_same(found) or not (takes(process, ASK) or defers(process, ASK)):
         raise Refused(
             f"the kedge up on {state_dir} cannot be asked: it is older than this command, starts just now, or runs in "
             "another container",

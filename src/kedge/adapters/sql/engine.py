@@ -135,7 +135,7 @@ def _refuse_second(home: Path) -> None:
         raise Refused(
             f"there is a ledger already: {home}", code="ledger_exists", hint="kedge status reads it"
         )
-    if home.exists() and any(home.iterdir()):
+    if home.exists() and not (home.is_dir() and not any(home.iterdir())):
         raise Refused(
             f"there was a ledger, and it is gone: {home}",
             code="ledger_lost",

@@ -1,0 +1,78 @@
+"""Where a command finds its kedge.toml and state directory, and what to say where there is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kedge.core.errors import BadConfig, KedgeError, Unavailable
+
+WORKER = b"gateway-worker"
+"""In the command line of every gateway worker."""
+
+
+def check_here(config: Path, state_dir: Path) -> None:
+    """Raise where there is no state to work on: a wrong directory is not a lost ledger.
+
+    Raises:
+        BadConfig: `no_kedge_here`: neither kedge.toml nor a state directory.
+        Unavailable: `no_state`: nothing was ever served from here; `state_dir_deleted`: workers still serve.
+    """
+    fault = find_fault(config, state_dir)
+    if fault is not None:
+        raise fault
+
+
+def find_fault(config: Path, state_dir: Path) -> KedgeError | None:
+    """Return why there is no state here, or None where a ledger is, or what a host remembers of one."""
+    if (state_dir / "ledger").exists() or any(state_dir.glob("replicas/*/*.json")):
+        return None
+    deleted = find_deletion(state_dir)
+    if deleted is not None:
+        return deleted
+    if not config.exists() and not state_dir.exists():
+        return BadConfig(
+            [f"there is no {config.name} and no state directory in {config.parent}"],
+            code="no_kedge_here",
+            hint="change to the directory of kedge.toml, or name it: kedge -c FILE COMMAND, or KEDGE_CONFIG; "
+            "kedge init ENDPOINT begins here",
+        )
+    missing = "there is no ledger in" if state_dir.exists() else "there is no state directory"
+    return Unavailable(
+        f"{missing} {state_dir}: nothing is served from here yet",
+        code="no_state",
+        hint="kedge up makes one; if there was one, mount it or restore it from a backup first",
+    )
+
+
+def find_deletion(state_dir: Path) -> Unavailable | None:
+    """Return the fault of a state directory that was deleted under its workers, which may have made parts again."""
+    if (state_dir / "ledger").exists():
+        return None
+    living = find_workers(state_dir)
+    if not living:
+        return None
+    return Unavailable(
+        f"the state directory {state_dir} was deleted, or lost its ledger, while kedge runs: gateway workers "
+        f"{', '.join(map(str, living))} go on serving what they hold",
+        code="state_dir_deleted",
+        hint="restore it from a backup before anything is stopped: docs/howto/repair.md",
+    )
+
+
+def find_workers(state_dir: Path) -> tuple[int, ...]:
+    """Return the gateway workers of a state directory by their command lines: nothing else is needed for it."""
+    mine = b"\0--state-dir\0" + str(state_dir).encode(errors="surrogateescape") + b"\0"
+    try:
+        pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    except OSError:
+        return ()  # there is no /proc
+    return tuple(sorted(pid for pid in pids if is_worker(pid, mine)))
+
+
+def is_worker(pid: int, words: bytes = b"") -> bool:
+    """Whether a process is a gateway worker with these words in its command line."""
+    try:
+        line = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+    return WORKER in line and words in line

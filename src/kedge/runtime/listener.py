@@ -1,0 +1,62 @@
+"""The listener: the socket that all gateway workers share, and how its address is spelled."""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+from kedge.core.errors import Unavailable
+from kedge.settings import bare_host
+
+BACKLOG = 2048
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Listen at an address; a name is looked up, IPv4 first.
+
+    Raises:
+        Unavailable: `port_taken`, or `cannot_listen`: the address is not one of this machine.
+    """
+    try:
+        family, address = _resolve(host, port)
+        listener = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise _refusal(host, port, error) from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise _refusal(host, port, error) from error
+    return listener
+
+
+def means(host: str, address: str) -> bool:
+    """Whether a host of kedge.toml is an address that is listened on."""
+    try:
+        found = socket.getaddrinfo(bare_host(host), None, type=socket.SOCK_STREAM)
+    except OSError:
+        return False
+    return address in {entry[4][0] for entry in found}
+
+
+def _resolve(host: str, port: int) -> tuple[socket.AddressFamily, tuple[object, ...]]:
+    found = socket.getaddrinfo(
+        bare_host(host), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    # "localhost" is ::1 first on many machines, and most callers write 127.0.0.1.
+    found.sort(key=lambda entry: entry[0] != socket.AF_INET)
+    return found[0][0], found[0][4]
+
+
+def _refusal(host: str, port: int, error: OSError) -> Unavailable:
+    message = f"cannot listen on {host}:{port}: {error.strerror or error}"
+    if error.errno == errno.EADDRINUSE:
+        hint = "kedge up --port N, or [server] port in kedge.toml"
+        return Unavailable(message, code="port_taken", hint=hint)
+    if error.errno in (errno.EACCES, errno.EPERM):
+        hint = "ports below 1024 are for root: choose another one, and put a proxy before it"
+    else:
+        hint = "[server] host must be an address of this machine; 127.0.0.1 is behind a proxy"
+    return Unavailable(message, code="cannot_listen", hint=hint)
