@@ -9,7 +9,7 @@ unexport PYTHONDONTWRITEBYTECODE
 RUN = $(UV) run --frozen --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check soak bench fmt clean
+.PHONY: help demo test check soak faults bench fmt clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ check: $(UV) ## Format, lint, imports, types
 
 soak: $(UV) ## The long ones: the full fault matrix, repeated
 	$(RUN) pytest -q -m "soak or e2e" --timeout 1800
+
+faults: $(UV) ## Make each system call fail once, at each place that makes it; writes build/faults/findings.txt
+	KEDGE_ALL_FAULTS=build/faults $(RUN) pytest -q tests/e2e/test_system_calls.py
 
 bench: $(UV) ## Measure; writes bench/results/*.json
 	$(UV) run --frozen --quiet --group bench python bench/run.py

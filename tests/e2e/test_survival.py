@@ -116,3 +116,48 @@ def test_a_control_that_keeps_ending_is_told_in_its_place(make_site: Callable[..
     finally:
         taken.close()
         web.close()
+
+
+DIES = """
+import os, sys, threading, time
+
+def die():
+    while not os.path.exists({file!r}):
+        time.sleep(0.05)
+    import kedge.engine.supervisor
+    kedge.engine.supervisor.Supervisor._wait = lambda self: sys.exit("a bug")
+
+if "up" in sys.orig_argv:
+    threading.Thread(target=die, daemon=True).start()
+"""
+
+
+def test_a_supervisor_that_must_die_leaves_its_children_and_the_next_takes_over(
+    make_site: Callable[..., Site],
+) -> None:
+    """What its loop cannot survive ends it, with an exit code; workers and models serve on."""
+    site = make_site(policy='runtime = "process"')
+    dies, kit = site.root / "dies", site.root / "kit"
+    kit.mkdir()
+    (kit / "sitecustomize.py").write_text(DIES.format(file=str(dies)))
+    site.env["PYTHONPATH"] = f"{kit}{os.pathsep}{site.env['PYTHONPATH']}"
+    site.start()
+    site.release()
+    workers = site.processes("gateway-worker")
+    with site.load(rate=60) as load:
+        dies.touch()
+        assert site.up is not None
+        assert site.up.wait(20) == 1
+        dies.unlink()
+        time.sleep(1)
+        assert site.processes("gateway-worker") == workers
+        site.start(wait=False)
+        site.until(
+            lambda: (
+                len(now := site.processes("gateway-worker")) == 2 and not set(now) & set(workers)
+            ),
+            "new workers instead of the old",
+            60,
+        )
+    assert load.failures == []
+    assert site.stop() == 0

@@ -144,15 +144,18 @@ class Alerting:
                 ("conditions", self._raise_conditions),
             ):
                 self._net.run(f"alerting.{name}", part, passing=(KedgeError,))
+            self._faults.clear("alerting.ledger")
         except KedgeError as error:
             self._stamped = None
+            self._faults.note("alerting.ledger", error)
             self._is_lost(f"{error.code}: {error}")
             self._write_outcomes_of_the_lost()
         self._net.run("alerting.time", self._pass_time)
         try:
             self._send_due()
-        except KedgeError:
-            self._stamped = None  # the next look says why
+        except KedgeError as error:
+            self._stamped = None
+            self._faults.note("alerting.ledger", error)
 
     def _forget(self) -> None:
         """Somebody else leads: what is known may be old when this one does again."""

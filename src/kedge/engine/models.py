@@ -252,12 +252,16 @@ def socket_of(run_dir: Path, endpoint: str, release: int, copy: int) -> Path:
 
 
 def host_status(socket: Path) -> HostStatus:
-    """Read what a model process says of itself; "loading" while it has said nothing."""
+    """Read what a model process says of itself; "loading" while it has said nothing.
+
+    Raises:
+        OSError: it cannot be read.
+    """
     try:
         return msgspec.json.decode(
             socket.with_name(socket.name + ".json").read_bytes(), type=HostStatus
         )
-    except (OSError, msgspec.DecodeError):
+    except (FileNotFoundError, msgspec.DecodeError):
         return HostStatus()
 
 

@@ -201,7 +201,10 @@ class Recording:
         lost, self._lost = self._lost, 0
         try:
             self._count(state, recorder, taken, lost, rows)
-            self._lost += self._spool(rows)
+            dropped = self._spool(rows)
+            self._lost += dropped
+            if dropped:
+                self._faults.limit("records_dropped", dropped)
         except BaseException:
             self._lost += lost + len(taken[0]) + taken[1]
             raise

@@ -38,7 +38,7 @@ from kedge.engine.pins import HostDisk, Pin
 from kedge.engine.process_faults import Net, ProcessFaults
 from kedge.engine.recording import Recording
 from kedge.engine.serving import Live, Serving
-from kedge.ports import Book, Clock, Ledger, Member, Roster, Signal, Wanted
+from kedge.ports import Book, Clock, Ledger, Member, ProcessFault, Roster, Signal, Wanted
 
 LEASE_S = 30.0
 """How long a gateway gives a candidate its share without having heard from the ledger."""
@@ -97,7 +97,7 @@ class Replica:
         self._fault = ""
         self._unremembered: list[Live] = []
         self._remember_at = 0.0
-        self._published_at = clock.monotonic() - BEAT_S
+        self._published, self._published_at = member, clock.monotonic() - BEAT_S
         self._stopping = threading.Event()
         self._due = 0.0
         self.started = threading.Event()
@@ -158,9 +158,11 @@ class Replica:
             if not self._astray:
                 self._contact = self._clock.monotonic()
             self._note_fault("")
+            self._faults.clear("replica.ledger")
         except Unavailable as error:
             self._seen = None
             self._note_fault(f"{error.code}: {error}")
+            self._faults.note("replica.ledger", error)
         return moved
 
     def _follow(self, book: Book) -> bool:
@@ -328,10 +330,10 @@ class Replica:
         }  # fmt: skip
         # Counts move all the time: they are written with the next beat.
         changed = any(
-            getattr(self._member, name) != value
+            getattr(self._published, name) != value
             for name, value in said.items()
-            if name not in ("limited", "head")
-        )
+            if name not in ("limited", "head", "faults")
+        ) or _standing(said["faults"]) != _standing(self._published.faults)
         if not changed and now - self._published_at < BEAT_S:
             return
         swapped = said["epochs"] != self._member.epochs or said["pinned"] != self._member.pinned
@@ -343,9 +345,10 @@ class Replica:
         )
         try:
             self._roster.publish(self._member)
-            self._published_at = now
+            self._published, self._published_at = self._member, now
+            self._faults.clear("replica.roster")
         except KedgeError as error:
-            log.warning("replica.roster_lost", fault=str(error), replica=self._member.name)
+            self._faults.note("replica.roster", error)
         if swapped:
             if not self._unremembered:
                 self._remember_at = self._clock.monotonic() + REMEMBER_S
@@ -372,7 +375,12 @@ class Replica:
         try:
             self._roster.leave(self._member.name)
         except KedgeError as error:
-            log.warning("replica.roster_lost", fault=str(error), replica=self._member.name)
+            self._faults.note("replica.roster", error)
+
+
+def _standing(faults: tuple[ProcessFault, ...]) -> list[tuple[str, bool]]:
+    """The faults without their counts."""
+    return [(fault.place, fault.standing) for fault in faults]
 
 
 def _pinned(plan: Plan) -> Plan:

@@ -322,12 +322,16 @@ class Supervisor:
 
     def _read(self) -> None:
         before, self._seen = self._seen, None  # whatever is raised, the ledger was not read
-        with suppress(Unavailable):
+        try:
             stamp = self._stamp()
             if stamp != before or self._clock.monotonic() - self._contact > BEAT_S:
                 self._book = self._ledger.read()
-            self._seen = stamp
-            self._contact = self._clock.monotonic()
+        except Unavailable as error:
+            self._faults.note("supervisor.ledger", error)
+            return
+        self._seen = stamp
+        self._contact = self._clock.monotonic()
+        self._faults.clear("supervisor.ledger")
 
     # ------------------------------------------------------------ model processes
 
@@ -490,7 +494,7 @@ class Supervisor:
                 if (member.host, member.pid) == (self._member.host, pid):
                     self._roster.leave(member.name)
         except KedgeError as error:
-            log.warning("supervisor.roster_lost", fault=str(error))
+            self._faults.note("supervisor.roster", error)
 
     # ------------------------------------------------------------ pins, orphans, heartbeat
 
@@ -532,7 +536,7 @@ class Supervisor:
             self._ledger.note(endpoint, Note(kind="pin_drifts", body={"host": self._member.host, "why": fault}),
                               by="supervisor", reason="", at=self._clock.now())  # fmt: skip
         except KedgeError as error:
-            log.warning("supervisor.ledger_lost", fault=str(error))
+            self._faults.note("supervisor.ledger", error)
 
     def _reap(self) -> None:
         """Wait for processes that an earlier image started, and orphans of the whole namespace."""
@@ -552,7 +556,8 @@ class Supervisor:
             return False
         try:
             members = {m.pid: m for m in self._roster.members() if m.kind == "gateway"}
-        except KedgeError:
+        except KedgeError as error:
+            self._faults.note("supervisor.roster", error)
             return True  # a worker that is open has waited for its models
         old, due = self._relief.workers, set[str]()
         for pid, member in members.items():
@@ -596,6 +601,7 @@ class Supervisor:
         for member in self._roster.members():
             if self._died(member, self._clock.unix()):
                 self._roster.leave(member.name)
+        self._faults.clear("supervisor.roster")
 
     def _died(self, member: Member, now: float) -> bool:
         """Whether a worker died unseen: while the ledger was away, or no supervisor was there.

@@ -376,8 +376,8 @@ class ProcessModel:
             except BaseException:
                 line.close()
                 raise
-        except OSError:
-            self._dial_later()
+        except (FileNotFoundError, ConnectionError, BlockingIOError, NotADirectoryError):
+            self._dial_later()  # it is not there yet, or busy
         except Exception as error:  # noqa: BLE001 - whatever keeps it from a process, it dials again
             self._loop.call_exception_handler({"message": "dialling raised", "exception": error})
             self._dial_later()

@@ -174,7 +174,9 @@ def serve(
             model = Composed(transform, model)
         listener = door.open()
     except (KedgeError, OSError, MemoryError) as error:
-        status.write("failed", f"{type(error).__name__}: {error}")
+        fault = f"{type(error).__name__}: {error}"
+        status.write("failed", fault)
+        show(f"it cannot serve: {fault}", err=True)
         return 1
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         host = Host(model, watch, merges=together)
@@ -328,7 +330,8 @@ class Host:
         """Listen at the same path; where that fails, the connections there are go on."""
         try:
             fresh = await self._listen(door.open())
-        except OSError:
+        except OSError as error:
+            show(f"its socket is gone and cannot be put back: {error}", err=True)
             return server
         server.close()
         return fresh

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -24,6 +25,10 @@ T = TypeVar("T")
 
 INDEX = 32 << 10
 """Bytes of the log's index that are mapped at first."""
+
+log = logging.getLogger("kedge.database")
+"""Not by events: a command prints none on its standard output."""
+
 _REMADE = ("_gone", "_damaged", "_read_only")
 """Faults of telemetry after which it is made anew: a file that this user may not write helps nobody
 but the command of another user that left it."""
@@ -153,13 +158,26 @@ class Database:
         self._raw.execute(self._begin)
 
     def _mended(self, attempt: Callable[[], T]) -> T:
+        """Try; where telemetry cannot be used, try once more, and only then make it anew.
+
+        A call that failed once (a read error, a flag that was set for a moment) is no damage.
+        """
         try:
             return attempt()
         except Unavailable as error:
             if self._remake is None or not error.code.endswith(_REMADE):
                 raise
-            if error.code.endswith("_read_only") and not os.access(self.path.parent, os.W_OK):
-                raise  # nothing can be put in its place
+            first = error
+        if not first.code.endswith("_gone"):
+            cause = first.__cause__
+            log.warning("the %s failed, and is tried again: %s (%s)", self._name, first, cause)
+            try:
+                return attempt()
+            except Unavailable as error:
+                if not error.code.endswith(_REMADE):
+                    raise
+        if first.code.endswith("_read_only") and not os.access(self.path.parent, os.W_OK):
+            raise first  # nothing can be put in its place
         self._remake(self.path)
         return attempt()
 

@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from kedge.core.errors import Unavailable
 from kedge.reserve import get_free
 
-_BUSY, _LOCKED, _READONLY, _IOERR, _FULL, _CANTOPEN = 5, 6, 8, 10, 13, 14
+_BUSY, _LOCKED, _NOMEM, _READONLY, _IOERR, _FULL, _CANTOPEN = 5, 6, 7, 8, 10, 13, 14
 NO_SPACE = 256 * 1024
 """Below this much free space an I/O error is taken for a full disk."""
 
@@ -53,6 +53,13 @@ def explain(error: Exception, *, name: str, path: Path, patience_s: float) -> Un
             f"the {name} is read-only: {path}",
             code=f"{name}_read_only",
             hint="its directory, too, must be writable by whoever runs kedge",
+        )
+    usable = path.is_file() and os.access(path, os.R_OK | os.W_OK)
+    if primary in (_NOMEM, _CANTOPEN) and usable:
+        return Unavailable(
+            f"the {name} cannot be opened: {path}: {cause}",
+            code=f"{name}_unreadable",
+            hint="the process may have no memory or no descriptors left; it tries again",
         )
     return Unavailable(
         f"the {name} cannot be read: {path}: {cause}",

@@ -70,8 +70,8 @@ class DirectorySignal:
         """Make the present `wait`, or the next, return True at once; from any thread or handler."""
         try:
             os.write(self._bell, b"!")
-        except BlockingIOError:
-            return  # full: it is ringing already
+        except OSError:
+            return  # full: it is ringing already; or it failed, and who waits looks by itself soon
 
     def close(self) -> None:
         """Let go of it; a thread that is in `wait` leaves it first."""

@@ -1,0 +1,373 @@
+"""System calls that fail once: no caller notices, and the fault is named.
+
+One story is traced: start, load, a promotion, processes that end, rollback, stop. Each pair of a system
+call and the place in kedge's code that made it, in one kind of process, then fails once: a few pairs in
+one run of the same story. The suite runs a sample; `make faults` runs all, and says what it found.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from e2e.place import Site
+from support import failing_calls
+from support.failing_calls import ARMED, ERRNOS, FIRED, MARK, PLAN, TRACE
+
+pytestmark = pytest.mark.e2e
+
+ALL = os.environ.get("KEDGE_ALL_FAULTS", "")
+"""A folder for the findings: every pair is tried."""
+TOGETHER = 10
+"""Pairs that fail in one run. A run that goes wrong is repeated pair by pair, under `ALL`."""
+SAMPLE = 20
+"""Pairs of the suite: one run."""
+TRIES = 4
+"""Of a command: an operator types it again when it was refused for a fault that has passed."""
+NAMED = {"database", "fork", "thread", "write"}
+"""Kinds of calls whose failure is always named, once the site runs: nothing is lost silently."""
+COUNTED = {
+    "streams.py": "status shows `log_writes`",
+    "adapters/records/spool.py": "status shows `records_dropped`",
+    "adapters/sql/signal.py": "followers look by themselves, too",
+}
+"""Where a failure is counted, or costs nothing; and why."""
+CALLERS = ("gateway/",)
+"""Where a fault may cost the one request on whose connection it came."""
+
+
+class Pair(NamedTuple):
+    """A call, in a kind of process, at a place; and when it is made."""
+
+    armed: bool
+    role: str
+    call: str
+    kind: str
+    file: str
+    function: str
+    line: int
+
+    @property
+    def words(self) -> str:
+        return f"{self.role} {self.call} {self.file}:{self.line} ({self.function})"
+
+
+class Kit:
+    """The folder that makes calls of a site's processes fail."""
+
+    def __init__(self, site: Site) -> None:
+        self.folder = site.root / "kit"
+        self.folder.mkdir()
+        shutil.copy(Path(failing_calls.__file__), self.folder / "sitecustomize.py")
+        site.env["PYTHONPATH"] = f"{self.folder}{os.pathsep}{site.env['PYTHONPATH']}"
+
+    def plan(self, pairs: list[Pair], *, trace: bool = False) -> None:
+        """Have these fail once each, from now on."""
+        for name in (FIRED, TRACE, ARMED):
+            (self.folder / name).unlink(missing_ok=True)
+        faults = [
+            {
+                "number": number,
+                "pair": [*pair[1:]],
+                "armed": pair.armed,
+                "errno": errno_of(pair),
+            }
+            for number, pair in enumerate(pairs)
+        ]
+        (self.folder / PLAN).write_text(json.dumps({"trace": trace, "faults": faults}))
+
+    def arm(self) -> None:
+        """Have the calls of a running site fail too."""
+        (self.folder / ARMED).touch()
+
+    def fired(self) -> set[int]:
+        """The numbers of those that have failed."""
+        path = self.folder / FIRED
+        raw = path.read_bytes() if path.exists() else b""
+        return {number for number, byte in enumerate(raw) if byte == ord("x")}
+
+    def traced(self) -> list[Pair]:
+        """Every pair: of a running site where it was made there, else of its start."""
+        found: dict[tuple[Any, ...], Pair] = {}
+        for line in (self.folder / TRACE).read_text().splitlines():
+            pair = Pair(*json.loads(line))
+            if pair.armed or pair[1:] not in found:
+                found[pair[1:]] = pair
+        return sorted(found.values(), key=lambda pair: pair[1:])
+
+
+def errno_of(pair: Pair) -> int:
+    """Choose an error that this call can have; another one at each place."""
+    kind = "stream" if pair.file == "streams.py" else pair.kind
+    options = ERRNOS[kind]
+    return options[(pair.line + len(pair.call) + len(pair.role)) % len(options)]
+
+
+class Finding(NamedTuple):
+    """What one run showed."""
+
+    failures: list[str]
+    """What must not be."""
+    fired: set[int]
+    status: set[int]
+    """The numbers of faults that `kedge status` named."""
+    log: set[int]
+    """Of those that a log named."""
+    spared: int
+    """Failed requests that the faults of callers' connections may have cost."""
+
+
+class Story:
+    """A site with two releases, and what happens on it."""
+
+    def __init__(self, site: Site, pairs: list[Pair]) -> None:
+        self.site = site
+        self.pairs = pairs
+        self.kit = Kit(site)
+        self.kit.plan(pairs, trace=not pairs)
+        self.wrong: list[str] = []
+
+    def run(self) -> Finding:
+        """Start, load, promote, lose processes, roll back, stop."""
+        requests: list[str] = []
+        try:
+            self.start()
+            with self.site.load(rate=60, connections=4) as load:
+                self.kit.arm()
+                time.sleep(0.5)
+                self.repeated("promote", "flights", "v2", "--override", "a test")
+                self.lose()
+                self.repeated("rollback", "flights")
+                self.wait(lambda: self.site.served() == "r1", "the rollback to be served")
+                time.sleep(1.5)
+            requests = load.failures
+            named = self.named()
+            if self.site.stop() != 0:
+                self.wrong.append("kedge up did not stop with 0")
+        except AssertionError as error:
+            self.wrong.append(str(error)[:2000])
+            named = self.named()
+        fired = self.kit.fired()
+        own = sum(self.pairs[number].file.startswith(CALLERS) for number in fired)
+        if len(requests) > own:
+            self.wrong.append(f"{len(requests)} requests failed: {requests[:3]}")
+        return Finding(self.wrong, fired, named[0], named[1], min(len(requests), own))
+
+    def start(self) -> None:
+        """Start; a start that is refused, before anything serves, may be repeated."""
+        for _ in range(TRIES):
+            self.site.start(wait=False)
+            up = self.site.up
+            assert up is not None
+            until = time.monotonic() + 60
+            while up.poll() is None and time.monotonic() < until:
+                if self.site.answers("/v2/models/flights/ready"):
+                    return
+                time.sleep(0.1)
+            if up.poll() is None:
+                break
+        raise AssertionError(
+            f"it does not serve: {(self.site.root / 'up.log').read_text()[-1500:]}"
+        )
+
+    def wait(self, true: Callable[[], Any], what: str) -> None:
+        def holds() -> bool:
+            try:
+                return bool(true())
+            except (OSError, KeyError):
+                return False
+
+        self.site.until(holds, what, 60)
+
+    def repeated(self, *words: str) -> None:
+        """Run a command, as an operator does: until it is done."""
+        said = ""
+        for _ in range(TRIES):
+            done = self.site.run(*words, check=False)
+            if done.returncode in (0, 3):  # 3: done, and a replica has not acknowledged yet
+                return
+            said = f"{words[0]}: {done.returncode} {done.stdout} {done.stderr}"[:800]
+            time.sleep(1)
+        self.wrong.append(said)
+
+    def lose(self) -> None:
+        """End a worker and control in order, and kill one of production's processes."""
+        site = self.site
+        self.wait(lambda: len(site.processes("gateway-worker")) == 2, "two workers")
+        self.wait(lambda: site.served() == "r2", "r2 to serve")
+        workers, control = site.processes("gateway-worker"), site.processes("\0control")
+        models = site.processes("process\0serve")
+        before = len(models)
+        end(workers[0], signal.SIGTERM)
+        for pid in control:
+            end(pid, signal.SIGTERM)
+        killed = next((pid for pid in models if is_copy(pid, "-r2-1.sock")), models[-1])
+        end(killed, signal.SIGKILL)
+
+        def restored() -> bool:
+            mine = site.processes("gateway-worker")
+            return (
+                workers[0] not in mine
+                and len(mine) == 2
+                and len(site.processes("process\0serve")) >= before
+                and len(site.processes("\0control")) == 1
+            )
+
+        self.wait(restored, "what ended to be started again")
+        self.wait(lambda: len(self.speaking()) == 2, "both workers to speak")
+
+    def speaking(self) -> list[Any]:
+        status = self.site.data("status", "flights")
+        return [replica for replica in status["replicas"] if not replica["silent"]]
+
+    def named(self) -> tuple[set[int], set[int]]:
+        """The faults that `kedge status` names, and those that a log does."""
+        said = self.site.run("status", "flights", "--json", check=False).stdout
+        logs = [self.site.root / "up.log", *(self.site.root / ".kedge" / "logs").glob("*.log*")]
+        words = "".join(path.read_text(errors="replace") for path in logs if path.is_file())
+        numbers = range(len(self.pairs))
+        return tuple({n for n in numbers if f"{MARK}{n}-" in text} for text in (said, words))  # type: ignore[return-value]
+
+
+def end(pid: int, how: signal.Signals) -> None:
+    try:
+        os.kill(pid, how)
+    except ProcessLookupError:
+        return
+
+
+def is_copy(pid: int, socket: str) -> bool:
+    try:
+        return socket.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+class Stories:
+    """Runs stories, each on a copy of a state directory with two releases."""
+
+    def __init__(self) -> None:
+        self.root = Path(tempfile.mkdtemp(prefix="kedge-site-"))
+        self.count = 0
+        self.first = self.site()
+        self.first.start()
+        self.first.release()
+        assert self.first.stop() == 0
+
+    def site(self) -> Site:
+        self.count += 1
+        where = self.root / f"s{self.count}"
+        where.mkdir()
+        return Site(where, policy='runtime = "process"')
+
+    def story(self, pairs: list[Pair]) -> Story:
+        site = self.site()
+        old = shutil.ignore_patterns("run", "logs")
+        shutil.copytree(self.first.root / ".kedge", site.root / ".kedge", ignore=old)
+        return Story(site, pairs)
+
+    def tell(self, pairs: list[Pair]) -> Finding:
+        """Run one in which these fail."""
+        story = self.story(pairs)
+        try:
+            return story.run()
+        finally:
+            story.site.end()
+            if not ALL:
+                shutil.rmtree(story.site.root, ignore_errors=True)
+
+    def trace(self) -> list[Pair]:
+        """Run one in which nothing fails, and return every pair."""
+        story = self.story([])
+        try:
+            assert story.run().failures == []
+            return story.kit.traced()
+        finally:
+            story.site.end()
+
+    def close(self) -> None:
+        self.first.end()
+        if not ALL:
+            shutil.rmtree(self.root, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def stories() -> Iterator[Stories]:
+    made = Stories()
+    yield made
+    made.close()
+
+
+def spread(pairs: list[Pair], count: int) -> list[Pair]:
+    """Choose so many: evenly over kinds of process and of call."""
+    order = sorted(pairs, key=lambda pair: (pair.role, pair.kind, pair.file, pair.line))
+    step = max(len(order) / count, 1.0)
+    return [order[int(n * step)] for n in range(min(count, len(order)))]
+
+
+@pytest.mark.timeout(100_000 if ALL else 400)
+def test_a_system_call_that_fails_once_costs_no_caller_anything(stories: Stories) -> None:
+    pairs = stories.trace()
+    assert {pair.role for pair in pairs} == {"supervisor", "worker", "control", "model"}
+    if ALL:
+        try_all(stories, pairs, Path(ALL))
+        return
+    some = spread(pairs, SAMPLE)
+    found = stories.tell(some)
+    told = [f"{n}: {pair.words}" for n, pair in enumerate(some) if n in found.fired]
+    assert found.failures == [], told
+    assert found.fired, told
+    # Of two faults of one place that come together the second is counted: alone each is named.
+    for pair in unnamed(some, found):
+        assert unnamed([pair], stories.tell([pair])) == []
+
+
+def unnamed(pairs: list[Pair], found: Finding) -> list[Pair]:
+    """The faults that failed something and that neither `kedge status` nor a log names."""
+    silent = found.fired - found.status - found.log
+    loud = (pairs[n] for n in sorted(silent) if pairs[n].armed and pairs[n].kind in NAMED)
+    return [pair for pair in loud if pair.role != "model" and pair.file not in COUNTED]
+
+
+def try_all(stories: Stories, pairs: list[Pair], folder: Path) -> None:
+    """Try every pair, and write what came of it; a run that goes wrong is repeated pair by pair."""
+    folder.mkdir(parents=True, exist_ok=True)
+    groups = -(-len(pairs) // TOGETHER)
+    wrong: dict[str, list[str]] = {}
+    silent: list[str] = []
+    with (folder / "findings.txt").open("a", buffering=1) as out:
+        out.write(f"{len(pairs)} pairs\n")
+        for number in range(groups):
+            some = pairs[number::groups]
+            found = stories.tell(some)
+            write(out, some, found)
+            for pair in unnamed(some, found):
+                silent += [one.words for one in unnamed([pair], stories.tell([pair]))]
+            if not found.failures:
+                continue
+            for pair in (some[n] for n in sorted(found.fired)):
+                alone = stories.tell([pair])
+                write(out, [pair], alone)
+                if alone.failures:
+                    wrong[pair.words] = alone.failures
+        out.write(f"wrong: {len(wrong)}; not named: {silent}\n")
+    assert (wrong, silent) == ({}, [])
+
+
+def write(out: Any, pairs: list[Pair], found: Finding) -> None:
+    for number, pair in enumerate(pairs):
+        named = "status" if number in found.status else "log" if number in found.log else "nowhere"
+        fired = named if number in found.fired else "not reached"
+        out.write(
+            f"{fired:12} {os.strerror(errno_of(pair)):30} {'' if pair.armed else 'start '}{pair.words}\n"
+        )
+    out.write(f"  -> {found.failures or 'right'}; requests {found.spared}\n")
