@@ -61,6 +61,9 @@ class Behaviour(msgspec.Struct):
     row_s: float = 0.0
     """For each row."""
     scale: float = 2.0
+    tried: str = ""
+    """What a model of kind "try" does, as a Python expression: its labels are then "done", "refused", or the name of
+    what was raised."""
     log: str | None = None
     """A file that gets one line a call: the number of rows."""
 
@@ -126,18 +129,49 @@ class TestModel:
         if trigger is not None and trigger not in words:
             return answer
         kind = words[0] if self._behaviour.kind == "any" else self._behaviour.kind
+        if kind == "try":
+            return {**answer, "label": np.array([_try(self._behaviour.tried)] * len(x), object)}
         if kind not in _FAULTS:
             return answer
         given: Columns = _FAULTS[kind](answer)
         return given
 
 
+def _try(tried: str) -> str:
+    """Do it, with what such a model would import."""
+    import ctypes
+    import fcntl
+    import signal
+    import socket
+    import subprocess
+    import threading
+
+    names = {
+        "ctypes": ctypes,
+        "fcntl": fcntl,
+        "libc": ctypes.CDLL(None),
+        "os": os,
+        "signal": signal,
+        "socket": socket,
+        "subprocess": subprocess,
+        "threading": threading,
+    }
+    try:
+        eval(tried, names)
+    except PermissionError:
+        return "refused"
+    except (OSError, ValueError) as error:
+        return type(error).__name__
+    return "done"
+
+
 def _note(log: Path, rows: int) -> None:
-    """Write a line; behind the fence of a probe or a proof, in the process's own directory."""
+    """Write a line; behind the fence, into a file of this name in the process's own directory."""
     with suppress(PermissionError), log.open("a", encoding="ascii") as file:
         file.write(f"{rows}\n")
         return
-    (Path(os.environ["TMPDIR"]) / log.name).write_text("asked", encoding="ascii")
+    with (Path(os.environ["TMPDIR"]) / log.name).open("a", encoding="ascii") as file:
+        file.write(f"{rows}\n")
 
 
 def _eat(_: object = None) -> Any:

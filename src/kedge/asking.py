@@ -8,7 +8,7 @@ from __future__ import annotations
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from kedge.core.errors import BadRequest, KedgeError, ModelFailure, Unavailable
 from kedge.core.generations import Online
 from kedge.core.records import JoinRow
 from kedge.core.values import Release, Signature, State
+from kedge.door import ModelDoor
 from kedge.engine.models import host_status
 from kedge.independence import release_mark
 from kedge.tensors import columns_of
@@ -61,14 +62,10 @@ async def loaded(
             socket=path, artifacts=place.state_dir / "artifacts", digest=release.model_digest,
             flavour=release.flavour, trusted=release.trusted, memory_mb=state.policy.memory_mb,
             code=release.code if whole else None, generation=release.generation if whole else None,
-            online=online if whole else None,
+            online=online if whole else None, fence=place.fence,
         )  # fmt: skip
-        with subprocess.Popen(  # noqa: S603, ASYNC220 - our own interpreter, nothing else runs here
-            command, env=process.fenced_environment(), stdin=subprocess.PIPE
-        ) as child:
-            assert child.stdin is not None
-            child.stdin.write(process.first_words(release.generation if whole else None, online))
-            child.stdin.close()
+        words = process.first_words(release.generation if whole else None, online)
+        with closing(ModelDoor(path)) as door, _started(door, words, command) as child:
             model = process.ProcessModel(path, bare or release.signature)
             try:
                 fault = await _fault(model, child, path)
@@ -79,6 +76,13 @@ async def loaded(
             finally:
                 model.hang_up()
                 child.kill()
+
+
+def _started(door: ModelDoor, words: bytes, command: Sequence[str]) -> subprocess.Popen[bytes]:
+    with door.handed(words) as line:
+        return subprocess.Popen(  # noqa: S603 - our own interpreter
+            command, env=process.fenced_environment(), stdin=line
+        )
 
 
 async def _fault(model: process.ProcessModel, child: subprocess.Popen[bytes], socket: Path) -> str:

@@ -273,7 +273,7 @@ def control(context: Context, port: int | None, parent: int | None) -> None:
     run_control(
         server.control_port if port is None else port, config=context.config,
         state_dir=context.state_dir, alerts=context.settings.alerts, online=lambda: context.online,
-        loopback=server.loopback, status=status_of, evidence=evidence_of, hand_in=hand_in_lines,
+        loopback=server.loopback, fence=server.fence, status=status_of, evidence=evidence_of, hand_in=hand_in_lines,
         parent=parent or os.getppid(), records_gb=server.records_gb,
     )  # fmt: skip
 

@@ -57,6 +57,17 @@ class Context:
         return (self.config.parent / where).absolute()
 
     @property
+    def fence(self) -> str:
+        """What becomes of a model that cannot be fenced. A damaged kedge.toml must not hinder a rollback."""
+        from kedge.core.errors import BadConfig
+        from kedge.settings import Server
+
+        try:
+            return self.settings.server.fence
+        except BadConfig:
+            return Server().fence
+
+    @property
     def online(self) -> Online:
         """Where values are looked up by key, and the rules for what is not there.
 
@@ -88,7 +99,11 @@ class Context:
         self.check_here()
         kind = ActorKind(self.acting_as)
         return Workplace(
-            self.state_dir, patience_s=patience_s, actor=kind, limits=self.feature_limits
+            self.state_dir,
+            patience_s=patience_s,
+            actor=kind,
+            limits=self.feature_limits,
+            fence=self.fence,
         )
 
     def check_here(self) -> None:

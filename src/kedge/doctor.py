@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from kedge.adapters.process import missing, reach_of
 from kedge.adapters.sql.engine import sqlite_version_fault
 from kedge.core.errors import CorruptArtifact, KedgeError, Refused, Unavailable
 from kedge.core.stored.head import SHORT, Head
@@ -51,6 +52,7 @@ def examine(
     installed, missing = loaders()
     found("loaders", None if installed else "none is installed",
           ", ".join([*installed, *(f"without {name}" for name in missing)]))  # fmt: skip
+    _look_at_fence(config, found)
     unfit = find_fault(config, state_dir)
     absent = unfit or find_deletion(state_dir)
     found("state directory", f"{absent}; {absent.hint}" if absent else None, str(state_dir))
@@ -159,3 +161,22 @@ def _endpoint_faults(place: Workplace, name: str) -> list[str]:
         return [str(fault) for fault in status_of(place, name)[0]["faults"]]
     except KedgeError as error:
         return [str(error)]
+
+
+def _look_at_fence(config: Path, found: Callable[..., None]) -> None:
+    """What this machine lacks of the fence around models, and what it lets a model reach beside its own."""
+    try:
+        settings = load(config)
+        online = settings.online.opened(config.parent, config.parent / settings.server.state_dir)
+    except KedgeError:
+        return  # the configuration has a finding of its own
+    lacking = ", ".join(missing())
+    required = settings.server.fence == "require"
+    told = f"NOT FENCED: this machine lacks {lacking}"
+    hint = 'a newer kernel, a container that allows it, or fence = "warn" in [server]'
+    found(
+        "fence",
+        f"{told}; {hint}" if lacking and required else None,
+        told if lacking else "every part is there",
+    )
+    found("fence exception", None, reach_of(online))

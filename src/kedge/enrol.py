@@ -101,7 +101,9 @@ def register_version(
                       hint="leave --schema out: the training set says it")  # fmt: skip
     schema = trained_on.schema if trained_on is not None else schema
     fits = place.features.schema(schema) if schema is not None else None
-    probe = functools.partial(process.probe, artifacts=place.state_dir / "artifacts")
+    probe = functools.partial(
+        process.probe, artifacts=place.state_dir / "artifacts", fence=place.fence
+    )
 
     def tried(**given: Any) -> ProbeResult:
         answered = probe(**given)

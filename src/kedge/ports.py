@@ -332,6 +332,8 @@ class Hold(Value, frozen=True):
     """Grows with each try, so that an old failure can be told from a new one."""
     copies: int = 0
     """How many processes of it answer; 0 inline, and from a replica that does not tell."""
+    unfenced: tuple[str, ...] = ()
+    """The parts of the fence that its processes lack."""
 
 
 class ProcessFault(Value, frozen=True):
@@ -652,10 +654,8 @@ class RemoteModel(Protocol):
 
         Args:
             columns: the rows.
-            deadline_s: how long the caller waits. The process drops the request when it has not
-                begun with it by then.
-            alone: no other process can answer them, so what is looked up by key has to make do, and
-                NaN is an answer.
+            deadline_s: how long the caller waits. What the process has not begun with by then, it drops.
+            alone: no other process can answer: what is looked up by key has to make do, NaN is an answer.
             patience_s: how long, from the question on, its outcome is of interest to `on_late`.
             on_late: called once after the deadline, with what came within the patience: the
                 answer and its microseconds, or the code of the failure (`model_late`: nothing came).
@@ -675,9 +675,8 @@ class RemoteModel(Protocol):
     ) -> bool:
         """Ask without waiting: `on_done(answer, microseconds, error code, violated)` is called once.
 
-        Callers' questions go first in the process. With `apart` it is merged with no other one.
-        The process drops the request when it has not begun with it by the deadline; its answer
-        is waited for as long as `patience_s` when that is longer.
+        Callers' questions go first in the process. With `apart` it is merged with no other one. What
+        is not begun with by the deadline is dropped; an answer is waited for as long as `patience_s`.
         Returns False, and never calls back, when the bound on questions under way is reached.
         """
 

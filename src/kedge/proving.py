@@ -113,7 +113,7 @@ def _tried(
                 code=release.code, generation=release.generation,
                 online=online() if release.generation is not None else None,
                 rows=lambda: logged(place, release) if golden == "made" else {},
-                told=done.append, timeout_s=step_s,
+                told=done.append, timeout_s=step_s, fence=place.fence,
             )  # fmt: skip
     except (KedgeError, OSError) as error:
         why = f"{process.STEPS[min(len(done), len(process.STEPS) - 1)]}: {error}"

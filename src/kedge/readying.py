@@ -30,7 +30,7 @@ from kedge.core.readiness import (
 from kedge.core.values import Contact, Policy, State
 from kedge.engine.control import Gate, Say, Unready, replicas
 from kedge.engine.patrol import unwritten
-from kedge.engine.status import lacks_of
+from kedge.engine.status import lacks_of, not_fenced
 from kedge.judging import state_of
 from kedge.materialising import behind, lag_of
 from kedge.ports import Member, Note
@@ -242,6 +242,7 @@ def check_of(
         "endpoint": endpoint, "ready": not failed(checks), "failed": list(failed(checks)),
         "checks": [msgspec.to_builtins(check) for check in checks],
         "proof": msgspec.to_builtins(proof) if proof is not None else None,
+        "fence": not_fenced(endpoint, replicas(place.roster.members())),
     }  # fmt: skip
 
 
@@ -257,6 +258,7 @@ def check_text(found: dict[str, Any]) -> str:
         + (f"; mend: {check['mend']}" if check["mend"] else "")
         for check in found["checks"]
     ]
+    lines += [f"  !     {line}" for line in found["fence"]]
     return "\n".join(lines)
 
 

@@ -35,6 +35,7 @@ from kedge.core.values import ActorKind, Release, Stage, State
 from kedge.engine.clerk import Clerk
 from kedge.engine.control import Control, Say
 from kedge.engine.copies import Copies
+from kedge.engine.custom import hide
 from kedge.engine.drills import Schedule, Start
 from kedge.engine.inquiry import Inquiry
 from kedge.engine.last_asked import LastAsked, path_of
@@ -91,6 +92,7 @@ LAST_WORDS = 300
 def run_worker(server: Server, *, slot: str, fd: int, run_dir: Path, state_dir: Path) -> None:
     """Be one gateway worker. Returns when it was told to stop."""
     raise_open_files()
+    hide(state_dir)
     listener = socket.socket(fileno=fd)
     place = Workplace(state_dir, patience_s=0.2)
     host, port = listener.getsockname()[:2]
@@ -275,7 +277,7 @@ def run_supervisor(
             ledger=place.ledger, stamp=place.ledger.stamp, roster=place.roster, disk=place.disk,
             signal_=signal_, clock=place.clock, run_dir=run_dir, log_dir=state_dir / "logs",
             workers=worker_commands(server, run_dir, state_dir, listener.fileno()),
-            listener_fd=listener.fileno(), host_launch=host_launch(state_dir, online),
+            listener_fd=listener.fileno(), host_launch=host_launch(state_dir, online, server.fence),
             others=control_command(config, os.getpid()) if with_control else {},
             stand_in=Launch(stand_in_command(state_dir, os.getpid()), encode(alerts)) if with_control else None,
             drain_s=server.drain_s, close_door=listener.close, relief=relief, reap=reap,
@@ -293,6 +295,7 @@ def run_supervisor(
         obey()
         if run_for is not None:
             threading.Timer(run_for, supervisor.stop).start()
+        say_not_fenced(server.fence, say)
         announcement = announcement_of(supervisor, server, listener, state_dir / "logs", say)
         announcement.start()
         StateGuard(state_dir, faults, place.clock, partial(lock.keep, state_dir)).start()
@@ -304,6 +307,19 @@ def run_supervisor(
             "stopped: callers are refused until kedge up runs again; kedge restart replaces code and settings "
             "without an outage"
         )
+
+
+def say_not_fenced(fence: str, say: Say) -> None:
+    """Say what this machine's kernel lacks of the fence around models, if anything."""
+    lacking = process.missing()
+    if not lacking:
+        return
+    what = (
+        "a model's process could read and do what this user can"
+        if fence == "warn"
+        else 'no model is loaded in a process, since [server] fence is "require"'
+    )
+    say(f"NOT FENCED: this machine lacks {', '.join(lacking)}: {what}; docs/concepts/security.md")
 
 
 def announcement_of(
@@ -495,7 +511,7 @@ def control_command(config: Path, parent: int) -> dict[str, Launch]:
     return {"control": Launch(tuple(line))}
 
 
-def host_launch(state_dir: Path, online: Online) -> HostLaunch:
+def host_launch(state_dir: Path, online: Online, fence: str) -> HostLaunch:
     """How the model process of a release is started."""
 
     def build(state: State, release: int, path: Path) -> Launch:
@@ -503,7 +519,7 @@ def host_launch(state_dir: Path, online: Online) -> HostLaunch:
         command = tuple(process.command(
             socket=path, artifacts=state_dir / "artifacts", digest=chosen.model_digest, flavour=chosen.flavour,
             trusted=chosen.trusted, memory_mb=state.policy.memory_mb, code=chosen.code,
-            generation=chosen.generation, online=online,
+            generation=chosen.generation, online=online, fence=fence,
         ))  # fmt: skip
         return Launch(command, process.first_words(chosen.generation, online))
 
@@ -514,13 +530,18 @@ def host_launch(state_dir: Path, online: Online) -> HostLaunch:
 
 
 def patrol_of(
-    state_dir: Path, online: Callable[[], Online], faults: ProcessFaults, *, loopback: bool
+    state_dir: Path,
+    online: Callable[[], Online],
+    faults: ProcessFaults,
+    *,
+    loopback: bool,
+    fence: str,
 ) -> Patrol:
     """What watches every rollout, with connections of its own."""
     place = Workplace(state_dir, patience_s=1.0, actor=ActorKind.PATROL)
 
     def control() -> Control:
-        mine = Workplace(state_dir, patience_s=5.0, actor=ActorKind.PATROL)
+        mine = Workplace(state_dir, patience_s=5.0, actor=ActorKind.PATROL, fence=fence)
         say = lambda text: log.warning("patrol.warned", told=text)  # noqa: E731 - as a gate takes it
         return mine.control(say, None, gate_of(mine, online, loopback=loopback, say=say))
 
@@ -576,7 +597,7 @@ def drills_of(config: Path) -> Start:
 
 def run_control(
     port: int, *, config: Path, state_dir: Path, alerts: Alerts, online: Callable[[], Online],
-    loopback: bool, status: Callable[[Workplace, str | None], object],
+    loopback: bool, fence: str, status: Callable[[Workplace, str | None], object],
     evidence: Callable[[Workplace, str], object],
     hand_in: Callable[[Workplace, str, list[bytes]], object], parent: int, records_gb: float,
 ) -> None:  # fmt: skip
@@ -601,10 +622,10 @@ def run_control(
         Admin(partial(status, place), partial(evidence, place), joiner.join, faults), faults
     )
     Reserve(state_dir, faults.note, faults.clear).start()
-    patrol = patrol_of(state_dir, online, faults, loopback=loopback)
+    patrol = patrol_of(state_dir, online, faults, loopback=loopback, fence=fence)
     clerk = Clerk(ledger=place.ledger, records=place.records, rolls=place.rolls, clock=place.clock,
                   faults=faults)  # fmt: skip
-    own = partial(Workplace, state_dir, patience_s=1.0, actor=ActorKind.CONTROL)
+    own = partial(Workplace, state_dir, patience_s=1.0, actor=ActorKind.CONTROL, fence=fence)
     judging, mine, watched = own(), own(), own()
     readiness = Readiness(
         ledger=judging.ledger, leads=patrol.leads, clock=place.clock, faults=faults,

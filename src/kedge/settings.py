@@ -51,6 +51,8 @@ class Server(Value, frozen=True):
     """Requests under way in one worker before it answers "busy": at 1 ms each, a quarter second."""
     lease_s: float = 30.0
     """How long a gateway that cannot hear from the ledger gives a candidate its share."""
+    fence: Literal["require", "warn"] = "warn"
+    """What becomes of a model where the kernel lacks a part of the fence around its process."""
     drain_s: float = 1.0
     """How long a stopping worker goes on answering on open connections; what it accepted is answered after that."""
     trusted_peers: tuple[str, ...] = ()

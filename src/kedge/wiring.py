@@ -59,6 +59,7 @@ class Workplace:
         patience_s: float = 5.0,
         actor: ActorKind = ActorKind.PERSON,
         limits: FeatureLimits = DEFAULT_LIMITS,
+        fence: str = "warn",
     ) -> None:
         """Open what opens at once.
 
@@ -67,9 +68,11 @@ class Workplace:
             patience_s: how long a write waits for another one.
             actor: the component that writes entries from here.
             limits: of the process in which features files run.
+            fence: `[server] fence`, for the model processes that are started from here.
         """
         self.state_dir = state_dir
         self.limits = limits
+        self.fence = fence
         self._actor = actor
         self.clock = SystemClock()
         self.database = open_ledger(state_dir, patience_s=patience_s)

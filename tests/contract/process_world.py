@@ -18,6 +18,7 @@ from kedge.adapters.artifacts import DirectoryArtifacts
 from kedge.adapters.process import ProcessModel, command
 from kedge.adapters.process import environment as one_thread
 from kedge.core.errors import ModelFailure
+from kedge.door import ModelDoor, own_directory
 from kedge.ports import Proof
 from models import LOADER, SIGNATURE, environment, misbehaving
 
@@ -35,27 +36,38 @@ class Home:
         self.socket = root / "m.sock"
         self.store = DirectoryArtifacts(root / "store")
         self.processes: list[subprocess.Popen[bytes]] = []
+        self.doors: dict[Path, ModelDoor] = {}
 
     def put(self, kind: str = "good", proof: Proof = PROOF, **more: Any) -> str:
         digest, _ = self.store.put(misbehaving(self.root / f"source-{kind}", kind, **more))
         self.store.write_proof(digest, proof)
         return digest
 
-    def command(self, digest: str, memory_mb: int = 0) -> list[str]:
+    def command(self, digest: str, memory_mb: int = 0, **more: Any) -> list[str]:
         return command(
             socket=self.socket, artifacts=self.root / "store", digest=digest, flavour="test",
-            memory_mb=memory_mb, loader=LOADER,
+            memory_mb=memory_mb, loader=LOADER, **more,
         )  # fmt: skip
 
     def start(self, kind: str = "good", memory_mb: int = 0, **more: Any) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen(
-            self.command(self.put(kind, **more), memory_mb), env={**one_thread(), **environment()}
-        )
+        return self.run(self.command(self.put(kind, **more), memory_mb))
+
+    def run(self, line: list[str], **more: Any) -> subprocess.Popen[bytes]:
+        """Start a command and hand it what a model process is handed."""
+        door = self.doors.setdefault(self.socket, ModelDoor(self.socket))
+        with door.handed(b"\n") as given:
+            process = subprocess.Popen(
+                line, env={**one_thread(), **environment()}, stdin=given, **more
+            )
         self.processes.append(process)
         return process
 
+    def calls(self) -> list[int]:
+        """The rows of each call of a model that keeps a log."""
+        return [int(line) for line in (own_directory(self.socket) / "calls").read_text().split()]
+
     def says(self) -> dict[str, Any]:
-        file = self.root / "m.sock.json"
+        file = self.socket.with_name(f"{self.socket.name}.json")
         said: dict[str, Any] = msgspec.json.decode(file.read_bytes()) if file.exists() else {}
         return said
 
@@ -63,6 +75,8 @@ class Home:
         for process in self.processes:
             process.kill()
             process.wait()
+        for door in self.doors.values():
+            door.close()
 
 
 @pytest.fixture

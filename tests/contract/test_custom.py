@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from contract.test_fence import needs_all
 from kedge.core.errors import BadConfig
 from kedge.core.values import Output, Policy, Stage, State
 from kedge.core.windows import PRODUCTION
@@ -36,6 +37,13 @@ def act(ours, theirs):
         os._exit(1)
     if word == "eat":
         bytearray(8 << 30)
+    if word == "read":
+        open("/etc/shadow").close()
+    if word == "state":
+        open(os.path.join(os.path.dirname(__file__), "state", "secret")).close()
+    if word == "connect":
+        import socket
+        socket.create_connection(("127.0.0.1", 9))
     if word == "many":
         return [True] * 1000
     return plain(ours, theirs)
@@ -71,6 +79,22 @@ def seen(ours: Any, theirs: Any, rows: int) -> Seen:
     )
 
 
+@needs_all
+@pytest.mark.parametrize("word", ["read", "state", "connect"])
+def test_it_is_fenced(folder: Path, word: str) -> None:
+    """It reads Python and its own folder, but the state directory in it, and has no sockets."""
+    (folder / "state").mkdir()
+    (folder / "state" / "secret").write_text("hunter2")
+    custom.hide(folder / "state")
+    try:
+        function = compare()
+    finally:
+        custom._hidden[0] = ""
+    assert function.compare([pair(word)]) == [[None]]
+    assert "PermissionError" in function._fault
+    assert function.compare([pair()]) == [[True]]
+
+
 def test_it_decides() -> None:
     assert compare().compare([pair(), pair(apart=0.5)]) == [[True], [False]]
 
@@ -97,7 +121,7 @@ def test_what_ends_or_hangs_the_child_costs_a_batch_and_the_next_child_goes_on(
 
 
 def test_apply_refuses_what_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(custom, "START_S", 5.0)
+    monkeypatch.setattr(custom, "START_S", 10.0)
     for function in ("absent:f", "mine:absent", "mine:number", "leaving:f", "gripping:f"):
         with pytest.raises(BadConfig, match=function):
             check_function(Output(kind="custom", function=function))

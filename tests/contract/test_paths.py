@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from kedge.core.errors import Unavailable
+from kedge.door import exceeds
 from kedge.files import Door, connect_to, keep_folder, listen_at
 from kedge.runtime.paths import (
     choose_folder,
@@ -124,6 +125,8 @@ def test_only_sockets_in_folders_of_a_process_are_removed(state: Path, tmp_path:
     (run / "99").symlink_to(tmp_path / "home")
     for name in ("w0.handoff", "e-r1-0.sock", "e-r1-0.sock.json", "e-r1-0.sock.json.17"):
         (run / "12" / name).write_text("")
+    (run / "12" / "e-r1-0.sock.tmp" / "inner").mkdir(parents=True)
+    (run / "12" / "e-r1-0.sock.tmp" / "link").symlink_to(kept[0].parent)
     (run / "12.2" / "w0.handoff").symlink_to(kept[0])
     (run / "2024" / "tax").write_text("mine")
     (run / "notes" / "w0.handoff").write_text("")
@@ -196,3 +199,13 @@ def test_a_full_queue_or_nobody_is_an_error_and_leaves_no_descriptor(tmp_path: P
         with pytest.raises(ConnectionRefusedError):
             connect_to(tmp_path / "deaf.sock")
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_a_directory_is_measured_only_until_it_exceeds_its_bound(tmp_path: Path) -> None:
+    assert not exceeds(tmp_path / "missing", 1, 1)
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "file").write_bytes(b"x" * 20_000)
+    (tmp_path / "loop").symlink_to(tmp_path)
+    assert not exceeds(tmp_path, 1 << 20, 3)
+    assert exceeds(tmp_path, 10_000, 3)
+    assert exceeds(tmp_path, 1 << 20, 2)

@@ -13,11 +13,11 @@ from contract.process_world import (
     Home,
     Told,
     columns,
+    connect,
     failure,
     home,
     reach,
     run,
-    wait_until,
 )
 from kedge.adapters.process import ProcessModel
 from kedge.asking import INCOMPLETE, answered, batches
@@ -52,18 +52,24 @@ def test_the_answer_is_the_models_own_with_the_time_spent_in_it(home: Home) -> N
     assert said["pid"] == home.processes[0].pid
 
 
-def test_the_socket_appears_only_when_a_proven_model_stands_behind_it(home: Home) -> None:
+def test_callers_wait_in_the_socket_until_a_proven_model_stands_behind_it(home: Home) -> None:
     home.start(sleep_load_s=0.4)
-    assert wait_until(lambda: home.says().get("state") == "loading")
-    assert not home.socket.exists()
-    assert wait_until(home.socket.exists)
-    assert wait_until(lambda: home.says()["state"] == "ready")
+    assert home.socket.exists()
+
+    async def story() -> None:
+        model = connect(home)
+        while home.says().get("state") != "ready":
+            assert not model.ready
+            await asyncio.sleep(0.001)
+        assert await model.wait_ready(5)
+        assert (await model.predict(columns(1.0), 5))[0]["score"].tolist() == [2.0]
+
+    run(story())
     assert home.says()["load_s"] >= 0.4
 
 
 def test_many_clients_get_each_their_own_answers(home: Home) -> None:
-    log = home.root / "calls"
-    home.start(sleep_s=0.002, log=str(log))
+    home.start(sleep_s=0.002, log="/calls")
 
     async def ask(number: int) -> None:
         model = await reach(home)
@@ -78,7 +84,7 @@ def test_many_clients_get_each_their_own_answers(home: Home) -> None:
         await asyncio.gather(*(ask(number) for number in range(8)))
 
     run(story())
-    calls = [int(line) for line in log.read_text().split()[1:]]
+    calls = home.calls()[1:]
     assert sum(calls) == 8 * 30 * 2
     assert len(calls) < 8 * 30  # waiting requests were answered together
 
@@ -113,8 +119,7 @@ def test_a_model_whose_rows_depend_on_each_other_is_asked_request_by_request(
 
 
 def test_a_model_of_an_older_kedge_is_tested_when_it_is_loaded(home: Home) -> None:
-    log = home.root / "calls"
-    home.start(proof=msgspec.structs.replace(PROOF, rows="unknown"), sleep_s=0.02, log=str(log))
+    home.start(proof=msgspec.structs.replace(PROOF, rows="unknown"), sleep_s=0.02, log="/calls")
 
     async def story() -> None:
         model = await reach(home)
@@ -123,7 +128,7 @@ def test_a_model_of_an_older_kedge_is_tested_when_it_is_loaded(home: Home) -> No
         await told.all(40)
 
     run(story())
-    assert max(int(line) for line in log.read_text().split()) > 10
+    assert max(home.calls()) > 10
 
 
 def test_logged_rows_are_asked_as_they_were_sent(home: Home) -> None:
@@ -178,8 +183,7 @@ def test_nan_is_an_answer_of_who_is_alone_and_a_failure_of_a_candidate(home: Hom
 
 
 def test_a_batch_ends_at_256_rows(home: Home) -> None:
-    log = home.root / "calls"
-    home.start(sleep_s=0.05, log=str(log))
+    home.start(sleep_s=0.05, log="/calls")
 
     async def story() -> None:
         model = await reach(home, in_flight=1000)
@@ -189,7 +193,7 @@ def test_a_batch_ends_at_256_rows(home: Home) -> None:
         assert told.codes == {None}
 
     run(story())
-    assert max(int(line) for line in log.read_text().split()) in range(200, 257)
+    assert max(home.calls()) in range(200, 257)
 
 
 def test_a_poisoned_request_in_a_batch_fails_alone(home: Home) -> None:

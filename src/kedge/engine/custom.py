@@ -18,6 +18,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +48,17 @@ BACKOFF_S = (1.0, 5.0, 15.0, 60.0)
 MEMORY_BYTES = 1 << 30
 """A batch of pairs is some megabytes; the rest is for the libraries that a function imports."""
 LONGEST_FRAME = 16 << 20
+FENCE = "kedge.adapters.process.fence:enclose"
+"""What the child enters before it imports the function; by name, as the engine imports no adapter."""
 PR_SET_PDEATHSIG = 1
+
+
+_hidden: list[str] = [""]
+
+
+def hide(state_dir: Path) -> None:
+    """Let no child of this process read the state directory, also where its module lies beside it."""
+    _hidden[0] = str(state_dir)
 
 
 class _Said(msgspec.Struct):
@@ -160,7 +171,11 @@ class Custom:
         try:
             self._child = subprocess.Popen(  # noqa: S603 - our own interpreter and module
                 module_command(
-                    "kedge.engine.custom", str(theirs.fileno()), self._function, str(os.getpid())
+                    "kedge.engine.custom",
+                    str(theirs.fileno()),
+                    self._function,
+                    str(os.getpid()),
+                    _hidden[0],
                 ),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -264,12 +279,12 @@ def main(words: Sequence[str]) -> int:
     """Answer batches of pairs until the worker hangs up."""
     line = socket.socket(fileno=int(words[0]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    function_of(FENCE)(words[3])
     with suppress(AttributeError):  # no Linux
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != int(words[2]):
         return 1
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
         function = function_of(words[1])
     except BaseException as error:  # noqa: BLE001 - importing runs other people's code

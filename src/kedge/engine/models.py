@@ -218,6 +218,8 @@ class _Slot:
         self.unneeded_at: float | None = None
         self.attempts = 0
         self.retry_at: float | None = None
+        self.unfenced: tuple[str, ...] = ()
+        """The parts of the fence that its processes lack."""
         self.copies = 0
         """How many processes of it answer."""
         self.wanted = 0
@@ -244,6 +246,8 @@ class HostStatus(msgspec.Struct):
     detail: str = ""
     load_s: float = 0.0
     pid: int = 0
+    unfenced: tuple[str, ...] = ()
+    """The parts of the fence that it lacks."""
 
 
 def socket_of(run_dir: Path, endpoint: str, release: int, copy: int) -> Path:
@@ -381,6 +385,12 @@ class Pool:
                 slot.handle = Handle(slot.release)
             slot.handle.remotes = tuple(remotes)
         there = [remote.ready for remote in remotes[:wanted]]
+        if sum(there) != slot.copies:
+            paths = [
+                socket_of(self._run_dir, endpoint, number, n) for n, t in enumerate(there) if t
+            ]
+            lacking = {part for path in paths for part in host_status(path).unfenced}
+            slot.unfenced = tuple(sorted(lacking))
         slot.copies, slot.wanted = sum(there), wanted
         if slot.copies:
             if slot.handle is not None and slot.handle.inline is not None:
@@ -423,7 +433,7 @@ class Pool:
             Hold(
                 endpoint=endpoint, release=number, placement=placement,
                 state=slot.state, load_s=slot.load_s, detail=slot.detail, attempt=slot.attempts,
-                copies=slot.copies,
+                copies=slot.copies, unfenced=slot.unfenced,
             )
             for (endpoint, number, placement), slot in sorted(self._slots.items())
         )  # fmt: skip

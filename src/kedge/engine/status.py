@@ -158,6 +158,20 @@ def _drill(state: State, now: float) -> dict[str, Any] | None:
     return {"left": f"r{state.drill.left}", "until": state.drill.until, "left_s": left_s}
 
 
+def not_fenced(endpoint: str, members: tuple[Member, ...]) -> list[str]:
+    """Which releases run in a process that lacks a part of the fence, in words."""
+    found = {
+        (hold.release, member.host, hold.unfenced)
+        for member in members
+        for hold in member.holds
+        if hold.endpoint == endpoint and hold.unfenced
+    }
+    return [
+        f"NOT FENCED: r{release} on {host} lacks {', '.join(parts)}: it could read and do what kedge's user can"
+        for release, host, parts in sorted(found)
+    ]
+
+
 def _replica(member: Member, state: State, now: float) -> dict[str, Any]:
     return {
         "name": member.name,
@@ -173,7 +187,7 @@ def _replica(member: Member, state: State, now: float) -> dict[str, Any]:
         "pinned": f"r{member.pinned[state.endpoint]}" if state.endpoint in member.pinned else None,
         "holds": [
             {"release": f"r{h.release}", "placement": h.placement.value, "state": h.state, "detail": h.detail,
-             "processes": h.copies}
+             "processes": h.copies, "unfenced": h.unfenced}
             for h in member.holds if h.endpoint == state.endpoint
         ],
     }  # fmt: skip
@@ -229,6 +243,7 @@ def _faults(
             for hold in member.holds
             if hold.endpoint == state.endpoint and hold.state == "ready" and hold.detail
         )
+    found += not_fenced(state.endpoint, members)
     pin = pins.get(state.endpoint)
     if pin is not None:
         found.append(

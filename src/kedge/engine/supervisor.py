@@ -27,6 +27,7 @@ import structlog
 from kedge.core.errors import KedgeError, Refused, Stale, Unavailable
 from kedge.core.holding import PRODUCTION_COPIES, needs
 from kedge.core.values import ActorKind, Placement, State
+from kedge.door import ModelDoor
 from kedge.engine.control import SILENT_S
 from kedge.engine.last_asked import path_of, read_last_asked
 from kedge.engine.models import socket_of
@@ -129,6 +130,8 @@ class Child:
         self.unneeded_at: float | None = None
         self.memory_limit: int | None = None
         self.log = LogFile(log_path)
+        self.door: ModelDoor | None = None
+        """Of a model process: what it is handed, and gets anew."""
         self.log_fault: OSError | None = None
         """Why its output does not go to the file of its name; None when it does."""
         self._environment = environment
@@ -157,7 +160,8 @@ class Child:
         self.started_at = now
 
     def _start(self, out: int) -> None:
-        with telling(self._told) as heard:
+        door = self.door
+        with telling(self._told) if door is None else door.handed(self._told) as heard:
             self.process = subprocess.Popen(  # noqa: S603 - our own command
                 self.command,
                 stdin=heard,
@@ -304,6 +308,8 @@ class Supervisor:
         for child in (*self.hosts.values(), *self.children.values()):
             self._net.run(f"supervisor.tend.{child.name}", partial(self._tend_due, child, now))
             self._net.run(f"supervisor.log.{child.name}", partial(self._tend_log, child))
+            if child.door is not None:
+                self._net.run(f"supervisor.door.{child.name}", child.door.tend)
         self._net.run("supervisor.stand_in", partial(self._tend_stand_in, now))
         self._net.run("supervisor.reap", self._reap)
         self._net.run("supervisor.pins", self._hand_in_pins)
@@ -383,7 +389,9 @@ class Supervisor:
         """Forget a model process that is gone and not needed, and its faults with it."""
         del self.hosts[key]
         child.log.close()
-        for part in ("tend", "start", "log", "child"):
+        if child.door is not None:
+            child.door.close()
+        for part in ("tend", "start", "log", "door", "child"):
             self._net.forget(f"supervisor.{part}.{child.name}")
 
     def _renew(self) -> None:
@@ -404,6 +412,7 @@ class Supervisor:
                 f"{state.endpoint}-r{release}-{copy}", self._host_start(state, release, socket),
                 environment=self._host_environment, log_path=self._log_dir / f"{state.endpoint}-r{release}.log",
             )  # fmt: skip
+            child.door = ModelDoor(socket)
             child.memory_limit = state.policy.memory_mb << 20
             self.hosts[key] = child
 
@@ -435,6 +444,9 @@ class Supervisor:
             self._faults.clear(place)
         if child.memory_limit is not None and child.memory() > child.memory_limit:
             log.warning("supervisor.too_much_memory", child=child.name, limit=child.memory_limit)
+            child.tell(signal.SIGKILL)
+        if child.door is not None and child.door.is_crowded:
+            log.warning("supervisor.too_many_files", child=child.name)
             child.tell(signal.SIGKILL)
         if child.unneeded_at is None and child.process is None and child.due(now):
             start = partial(child.start, now, self._spare)
@@ -622,6 +634,9 @@ class Supervisor:
         beside = [*self.children.values(), *self._beside()]
         self._stop_kind("workers", beside, STOP_S + self._drain_s)
         self._stop_kind("hosts", list(self.hosts.values()), STOP_S)
+        for child in self.hosts.values():
+            if child.door is not None:
+                self._net.run("supervisor.stop.door", child.door.close)
         self._net.run("supervisor.stop.relief", self._relief.clear)
         self._net.run("supervisor.leave", partial(self._roster.leave, self._member.name))
 

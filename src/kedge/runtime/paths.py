@@ -1,8 +1,8 @@
 """The run directory: where the sockets of a supervisor and its processes are.
 
 It is opened by descriptor and never through a link: in the temporary directory another user may have
-put anything under its name. What is removed are sockets and their status files in folders named by a
-process id, nothing else.
+put anything under its name. What is removed are sockets, their status files and the directories of model
+processes in folders named by a process id, nothing else.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from kedge.core.errors import Unavailable
+from kedge.door import OWN
 from kedge.files import connect_to, listen_at, make_private, open_private
 
 RUN_DIR = "run"
@@ -141,3 +143,5 @@ def _empty(handle: int) -> None:
         if OURS.fullmatch(name) is not None:
             with suppress(OSError):
                 os.unlink(name, dir_fd=handle)
+        elif name.endswith(f".sock{OWN}"):
+            shutil.rmtree(name, ignore_errors=True, dir_fd=handle)

@@ -8,6 +8,7 @@ release, from nothing. `FeaturesProcess` runs features files.
 
 from kedge.adapters.process.client import Allowance, ProcessModel
 from kedge.adapters.process.features import FeaturesProcess
+from kedge.adapters.process.fence import missing
 from kedge.adapters.process.launch import (
     STEPS,
     Step,
@@ -17,6 +18,7 @@ from kedge.adapters.process.launch import (
     first_words,
     probe,
     prove,
+    reach_of,
 )
 
 __all__ = [
@@ -29,6 +31,8 @@ __all__ = [
     "environment",
     "fenced_environment",
     "first_words",
+    "missing",
     "probe",
     "prove",
+    "reach_of",
 ]

@@ -7,11 +7,14 @@ import ctypes
 import os
 import resource
 import signal
+import socket
 import sys
+import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import entry_points
+from ipaddress import ip_address
 from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any, cast
@@ -28,6 +31,7 @@ from kedge.core.errors import KedgeError, ModelFailure, Refused, UnfitModel
 from kedge.core.generations import Online
 from kedge.core.golden import blank_rows, count, joined, taken, whole
 from kedge.core.values import Plainness
+from kedge.door import own_directory, receive
 from kedge.files import set_umask
 from kedge.independence import answerable, ask, grouped
 from kedge.lookups import lookups_of
@@ -53,16 +57,21 @@ def main() -> int:
     set_umask()
     streams.guard()  # what a model prints must not end it: its log may be gone, or the disk full
     confine(given.memory_mb)
-    if given.run != "probe":
-        _hear_url(given)
     if given.run == "probe":
         return _probe(given)
     if given.run == "prove":
+        _hear_url(given, sys.stdin.buffer.readline())
         return _prove(given)
+    line = socket.socket(fileno=0)
     try:
+        handed = receive(line)
+        if handed is None:
+            return 1
+        _hear_url(given, handed.words)
+        given.own = own_directory(given.socket)
         return serve(
-            path=given.socket, artifacts=_store(given), digest=given.digest,
-            loader=lambda: _loader(given), trusted=tuple(given.trusted),
+            given=handed, line=line, fence=lambda: _enter_fence(given), artifacts=_store(given),
+            digest=given.digest, loader=lambda: _loader(given), trusted=tuple(given.trusted),
             memory_mb=given.memory_mb, code=given.code,
             generation=given.generation, online=given.online,
         )  # fmt: skip
@@ -91,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--generation", help="the runs that the transformation reads by key")
         sub.add_argument("--online", type=_online, default=Online(), help="their store, as JSON")
         sub.add_argument("--trusted", type=msgspec.json.decode, default=[], help="a JSON list")
+        sub.add_argument("--fence", choices=("require", "warn"), default="warn")
         sub.add_argument("--memory-mb", type=int, default=0, help="0: no limit")
         sub.add_argument(
             "--loader", help="module:Class of a loader that is not installed as an entry point"
@@ -98,42 +108,67 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _hear_url(given: argparse.Namespace) -> None:
-    """Read the URL of the online store from the first line of standard input."""
-    url = sys.stdin.buffer.readline().decode().strip()
+def _hear_url(given: argparse.Namespace, words: bytes) -> None:
+    """Take the URL of the online store from what was said on standard input."""
+    url = words.decode().strip()
     if url:
         given.online = msgspec.structs.replace(given.online, where=url)
 
 
 def _enter_fence(
-    given: argparse.Namespace, read: tuple[Path, ...] = (), online: Online | None = None
-) -> None:
+    given: argparse.Namespace, read: tuple[Path, ...] = (), cpu_s: int | None = None
+) -> tuple[str, ...]:
     """Enter the fence: from here on there is the artifact, and what every model may have.
 
-    What this machine lacks of it is not applied.
+    Returns the parts that this machine lacks; they are not applied.
+
+    Raises:
+        UnfitModel: `not_fenced`: one is missing, and all are required.
     """
     own: Path = given.own
     own.mkdir(mode=0o700, exist_ok=True)
     os.environ.update(TMPDIR=str(own), HOME=str(own))
-    homes = read or (given.artifacts / given.digest.removeprefix("sha256:"),)
-    write: tuple[Path, ...] = (own,)
-    port, unix = None, False
-    if online is not None and online.store == "redis":
+    tempfile.tempdir = None
+    digests = (given.digest, getattr(given, "code", None))
+    homes = read or tuple(given.artifacts / d.removeprefix("sha256:") for d in digests if d)
+    write: tuple[Path, ...] = ()
+    port, unix, names = None, False, False
+    reads = getattr(given, "generation", None) is not None
+    online: Online = given.online
+    if reads and online.store == "redis":
         url = urlsplit(online.where)
         unix = url.scheme == "unix"
         port = None if unix else url.port or 6379
-    elif online is not None:
-        write = (own, Path(online.where).parent)
-    fence.enter(
+        names = not unix and not _is_address(url.hostname or "")
+    elif reads:
+        write = (Path(online.where).parent,)
+    lacking = fence.enter(
         fence.Openings(
             read=homes,
             write=write,
+            own=own,
             hidden=given.artifacts.parent,
             port=port,
+            names=names,
             unix=unix,
-            cpu_s=fence.PROBE_CPU_S,
+            cpu_s=cpu_s,
         )
     )
+    if lacking and given.fence == "require":
+        raise UnfitModel(
+            f"the fence around models lacks {', '.join(lacking)} on this machine",
+            code="not_fenced",
+            hint='use a newer kernel, or a container that allows it; fence = "warn" in [server] loads models all the same',
+        )
+    return lacking
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _online(text: str) -> Online:
@@ -195,7 +230,7 @@ def _probe(given: argparse.Namespace) -> int:
     """Load, say the signature, read rows, answer them twice and in groupings."""
     say = _voice()
     try:
-        _enter_fence(given)
+        _enter_fence(given, cpu_s=fence.PROBE_CPU_S)
         path = _store(given).verify(given.digest)
         model, load_s = (
             load(lambda: _loader(given), path, tuple(given.trusted), memory_mb=given.memory_mb)
@@ -328,7 +363,8 @@ def _prove(given: argparse.Namespace) -> int:
         for digest in digests:
             _store(given).fetch(digest, given.into)
         done("fetch")
-        _enter_fence(given, (given.into,), given.online if given.generation is not None else None)
+        _enter_fence(given, (given.into,), cpu_s=fence.PROBE_CPU_S)
+        _end_with(given.parent)  # another user lost it
         copy = cast("Artifacts", _named(given.store)(given.into))
         paths = [copy.verify(digest) for digest in digests]
         done("verify")

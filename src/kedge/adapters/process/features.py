@@ -1,7 +1,7 @@
 """Features process: runs other people's features files apart, each call with a limit in time and memory.
 
 A features file is code: it may loop for ever, exit, hold the interpreter, print or eat memory. So it never runs in a
-command, in control or in a worker, but in a child behind the fence of a probe, and what comes back is values.
+command, in control or in a worker, but in a child behind the fence of a model, and what comes back is values.
 Where a release serves, its transformation runs in the model's process.
 """
 

@@ -215,14 +215,14 @@ def main() -> int:
     parser.add_argument("--parent", type=int, required=True)
     given = parser.parse_args()
     set_umask()
-    with suppress(AttributeError):  # no Linux
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != given.parent:
-        return 1
     confine(given.memory_mb)
     os.dup2(2, 1)  # what it prints is nobody's data
     os.environ.update(TMPDIR=str(given.own), HOME=str(given.own))
-    fence.enter(fence.Openings(read=(given.folder,), write=(given.own,), hidden=given.hidden))
+    fence.enter(fence.Openings(read=(given.folder,), own=given.own, hidden=given.hidden))
+    with suppress(AttributeError):  # no Linux; another user loses it
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != given.parent:
+        return 1
     work, line = Work(given.folder), socket.socket(fileno=given.socket)
     while (question := _hear(line)) is not None:
         raw = _answer(work, question)

@@ -69,6 +69,8 @@ _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _PATH_BENEATH, _NET_PORT = 1, 2
 _READ_FILE, _READ_DIR, _WRITE_FILE, _EXECUTE = 1 << 2, 1 << 3, 1 << 1, 1 << 0
 _TRUNCATE, _IOCTL_DEV, _REFER = 1 << 14, 1 << 15, 1 << 13
+_OWN_FILES = _READ_FILE | _READ_DIR | _WRITE_FILE | _TRUNCATE | 1 << 4 | 1 << 5 | 1 << 7 | 1 << 8
+"""Of its own directory: remove and make directories and files; no sockets, pipes, devices or links."""
 _CONNECT_TCP, _BIND_TCP = 1 << 1, 1 << 0
 _SCOPES = 0b11
 """Abstract Unix sockets and signals of processes outside."""
@@ -78,11 +80,24 @@ _ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _CLONE_THREAD = 0x00010000
 _ALLOW, _ERRNO, _KILL = 0x7FFF0000, 0x00050000, 0x80000000
 _LOAD, _JUMP_EQUAL, _JUMP_GREATER, _JUMP_SET, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
-_KEPT_CAPABILITIES = frozenset({1, 2})
-"""DAC_OVERRIDE and DAC_READ_SEARCH, where it was started as root: an environment of another user's has to be read.
-What may be read is Landlock's to say."""
+_DAC_OVERRIDE, _DAC_READ_SEARCH = 1, 2
+"""What is kept of root's capabilities: Python and the artifacts may lie in another user's directories. What may be
+read and written there is Landlock's to say, so without it none is kept."""
+_PR_SET_KEEPCAPS = 8
+_USERS = ((66_000, 30_000), (61_000, 3_000))
+"""First user id and how many: of its own for each process that root starts, by its process id. No distribution gives out the
+first range; the second one is mapped also in a container with 65,536 users."""
 _TERMINAL_INPUT = (0x5412, 0x541C)
 """TIOCSTI and TIOCLINUX: they type on the operator's terminal."""
+_OWNED_BY_IOCTL = (0x8901, 0x8902)
+"""FIOSETOWN and SIOCSPGRP: the kernel signals the owner of a descriptor."""
+_OWNED_BY_FCNTL = (8, 10, 15, 1024)
+"""F_SETOWN, F_SETSIG and F_SETOWN_EX: the same; F_SETLEASE: others wait for it."""
+_FILE_FLAGS = (0x40086602, 0x401C5820)
+"""FS_IOC_SETFLAGS and FS_IOC_FSSETXATTR: they change a file that is only open for reading."""
+_FLAGS = tuple(cloexec | nonblock for cloexec in (0, 0o2000000) for nonblock in (0, 0o4000))
+_STREAMS = tuple(int(socket.SOCK_STREAM) | flags for flags in _FLAGS)
+_DATAGRAMS = tuple(int(socket.SOCK_DGRAM) | flags for flags in _FLAGS)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -93,26 +108,34 @@ class Openings:
 
     read: tuple[Path, ...] = ()
     write: tuple[Path, ...] = ()
+    own: Path | None = None
+    """The directory that it may write, and that is given to its own user where it is started as root."""
     hidden: Path | None = None
     """The state directory: never readable, even where a path of the interpreter holds it."""
     port: int | None = None
     """The TCP port of its online store."""
+    names: bool = False
+    """Whether its host is a name, which is looked up by datagrams."""
     unix: bool = False
     """Whether its online store is reached by a Unix socket."""
     cpu_s: int | None = None
 
 
-def missing() -> tuple[str, ...]:
-    """The parts of the fence that this machine does not have, by name; nothing is applied."""
+def missing(openings: Openings | None = None) -> tuple[str, ...]:
+    """The parts of the fence that this machine does not have, by name; nothing is applied.
+
+    Without sockets, seccomp refuses what Landlock's rules for networks and abstract sockets would. They
+    are missed where `openings` has an online store that is reached by one.
+    """
     found = []
     abi = landlock_abi()
     if abi < 1:
         found.append("landlock")
     elif abi < 3:
         found.append("landlock.truncate")
-    if 0 < abi < 4:
+    if openings is not None and openings.port is not None and 0 < abi < 4:
         found.append("landlock.network")
-    if 0 < abi < 6:
+    if openings is not None and (openings.port is not None or openings.unix) and 0 < abi < 6:
         found.append("landlock.scope")
     if platform.machine() not in _ARCH or not _has_seccomp():
         found.append("seccomp")
@@ -135,17 +158,36 @@ def enter(openings: Openings) -> tuple[str, ...]:
     _limit(openings)
     if sys.platform != "linux":
         return ("landlock", "seccomp")
-    lacking = list(missing())
+    lacking = list(missing(openings))
     if len(os.listdir("/proc/self/task")) != 1:  # noqa: PTH208
         lacking.append("threads")  # those that run already would stay outside
-    _drop_capabilities()
     if _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
         return (*lacking, "no_new_privs")
     if "landlock" not in lacking and not _landlock(openings):
         lacking.append("landlock")
+    bounded = "landlock" not in lacking
+    if os.geteuid() == 0:
+        # What root owns it could also reach without capabilities.
+        kept = (
+            {_DAC_READ_SEARCH}
+            if bounded and not openings.write
+            else {_DAC_READ_SEARCH, _DAC_OVERRIDE}
+        )
+        _bound_capabilities(kept)
+        if bounded and not _become_another_user(openings.own):
+            lacking.append("user")
+        _keep_capabilities(kept)
     if "seccomp" not in lacking and not _seccomp(openings):
         lacking.append("seccomp")
     return tuple(lacking)
+
+
+def enclose(hidden: str) -> None:
+    """Enter the fence as a process that needs no files of its own and no store.
+
+    `hidden` is the state directory; empty where that is not known.
+    """
+    enter(Openings(hidden=Path(hidden) if hidden else None))
 
 
 def _limit(openings: Openings) -> None:
@@ -165,19 +207,39 @@ def _limit(openings: Openings) -> None:
         resource.setrlimit(13, (20 - os.getpriority(os.PRIO_PROCESS, 0),) * 2)  # RLIMIT_NICE
 
 
-def _drop_capabilities() -> None:
-    """Give up what root may do, as far as a model needs none of it. Without root there is nothing to drop."""
+def _become_another_user(own: Path | None) -> bool:
+    """Run as a user whom no other process has; returns whether that is possible here."""
+    _libc.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0)
+    for first, many in _USERS:
+        user = first + os.getpid() % many
+        try:
+            if own is not None:
+                os.chown(own, user, user)
+            os.setgroups([])
+            os.setresgid(user, user, user)
+            os.setresuid(user, user, user)
+        except OSError:
+            continue  # not mapped in this container, or root without the right
+        return True
+    return False
+
+
+def _bound_capabilities(kept: set[int]) -> None:
+    """Give up getting back what else root may do; only root may."""
     for number in range(64):
-        if number not in _KEPT_CAPABILITIES:
+        if number not in kept:
             _libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0)
+
+
+def _keep_capabilities(kept: set[int]) -> None:
+    """Give up what else root may do."""
     header = struct.pack("=Ii", 0x20080522, 0)
     old = ctypes.create_string_buffer(24)
     if _libc.syscall(_number("capget"), header, old) != 0:
         return
-    words = list(struct.unpack("=6I", old.raw))
-    mask = sum(1 << number for number in _KEPT_CAPABILITIES)
-    kept = [word & (mask if at < 3 else 0) for at, word in enumerate(words)]
-    _libc.syscall(_number("capset"), header, struct.pack("=6I", *kept))
+    _, permitted, *_ = struct.unpack("=6I", old.raw)
+    mask = permitted & sum(1 << number for number in kept)
+    _libc.syscall(_number("capset"), header, struct.pack("=6I", mask, mask, 0, 0, 0, 0))
 
 
 def _number(name: str) -> int:
@@ -203,8 +265,8 @@ def _landlock(openings: Openings) -> bool:
             _beneath(ruleset, path, _READ_FILE | _READ_DIR)
         for path in map(Path, WRITE):
             _beneath(ruleset, path, (_READ_FILE | _WRITE_FILE | _TRUNCATE) & files)
-        for path in openings.write:
-            _beneath(ruleset, path, files & ~(_EXECUTE | _IOCTL_DEV | _REFER))
+        for path in (*openings.write, *([openings.own] if openings.own is not None else [])):
+            _beneath(ruleset, path, files & _OWN_FILES)
         if openings.port is not None and network:
             rule = struct.pack("=QQ", _CONNECT_TCP, openings.port)
             _libc.syscall(_ADD_RULE, ruleset, _NET_PORT, rule, 0)
@@ -279,16 +341,17 @@ class _Filter:
             self.add(_JUMP_EQUAL, number, 0, 1)
             self.add(_RETURN, _ERRNO | error)
 
-    def only(self, name: str, argument: int, allowed: tuple[int, ...]) -> None:
-        """Refuse a call unless the low half of an argument is one of these."""
+    def only(self, name: str, *allowed: tuple[int, tuple[int, ...]]) -> None:
+        """Refuse a call unless the low half of each of these arguments is one of its values."""
         number = _number(name)
         if number < 0:
             return
-        self.add(_JUMP_EQUAL, number, 0, len(allowed) + 4)
-        self.add(_LOAD, 16 + 8 * argument)
-        for place, value in enumerate(allowed):
-            self.add(_JUMP_EQUAL, value & 0xFFFFFFFF, len(allowed) - place, 0)
-        self.add(_RETURN, _ERRNO | errno.EPERM)
+        self.add(_JUMP_EQUAL, number, 0, sum(len(values) + 2 for _, values in allowed) + 2)
+        for argument, values in allowed:
+            self.add(_LOAD, 16 + 8 * argument)
+            for place, value in enumerate(values):
+                self.add(_JUMP_EQUAL, value & 0xFFFFFFFF, len(values) - place, 0)
+            self.add(_RETURN, _ERRNO | errno.EPERM)
         self.add(_RETURN, _ALLOW)
         self.add(_LOAD, 0)
 
@@ -312,6 +375,14 @@ class _Filter:
         return int(_libc.syscall(number, 1, 1, program)) == 0  # a filter, on all threads
 
 
+def _sockets(openings: Openings) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the families and the types of the sockets that it may make, for its online store."""
+    if openings.port is not None:
+        kinds = (*_STREAMS, *_DATAGRAMS) if openings.names else _STREAMS
+        return (int(socket.AF_INET), int(socket.AF_INET6)), kinds
+    return ((int(socket.AF_UNIX),) if openings.unix else ()), _STREAMS
+
+
 def _seccomp(openings: Openings) -> bool:
     machine, own = platform.machine(), os.getpid()
     to = _Filter()
@@ -322,13 +393,7 @@ def _seccomp(openings: Openings) -> bool:
     if machine == "x86_64":  # numbers of another ABI would pass by unseen
         to.add(_JUMP_GREATER, 0x40000000, 0, 1)
         to.add(_RETURN, _ERRNO | errno.ENOSYS)
-    reached = (
-        (int(socket.AF_INET), int(socket.AF_INET6))
-        if openings.port is not None
-        else (int(socket.AF_UNIX),)
-        if openings.unix
-        else ()
-    )
+    reached, kinds = _sockets(openings)
     for names in NEVER.values():
         for name in names:
             if not (reached and name in ("socket", "connect")):
@@ -337,17 +402,20 @@ def _seccomp(openings: Openings) -> bool:
         for name in names:
             to.refuse(name, errno.ENOSYS)
     if reached:
-        to.only("socket", 0, reached)
-    to.only("socketpair", 0, (int(socket.AF_UNIX),))  # an event loop wakes itself by one
-    to.only("kill", 0, (own,))
-    to.only("tgkill", 0, (own,))
-    to.only("prlimit64", 0, (0, own))
-    to.only("setpriority", 1, (0,))
-    to.only("ioprio_set", 1, (0,))
+        to.only("socket", (0, reached), (1, kinds))
+    # An event loop wakes itself by a pair. One of datagrams could be sent to any address.
+    to.only("socketpair", (0, (int(socket.AF_UNIX),)), (1, _STREAMS))
+    to.only("kill", (0, (own,)))
+    to.only("tgkill", (0, (own,)))
+    to.only("prlimit64", (0, (0, own)))
+    to.only("setpriority", (1, (0,)))
+    to.only("ioprio_set", (1, (0,)))
     for name in ("sched_setaffinity", "sched_setattr", "sched_setparam", "sched_setscheduler"):
-        to.only(name, 0, (0,))
-    to.never("rt_sigaction", 0, (int(signal.SIGALRM),))  # the alarm of a request that does not end
-    to.never("ioctl", 1, _TERMINAL_INPUT)
+        to.only(name, (0, (0,)))
+    # The timers of a request that does not end.
+    to.never("rt_sigaction", 0, (int(signal.SIGALRM), int(signal.SIGPROF)))
+    to.never("ioctl", 1, (*_TERMINAL_INPUT, *_OWNED_BY_IOCTL, *_FILE_FLAGS))
+    to.never("fcntl", 1, _OWNED_BY_FCNTL)
     to.add(_JUMP_EQUAL, _number("clone"), 0, 4)  # threads, and no processes
     to.add(_LOAD, 16)
     to.add(_JUMP_SET, _CLONE_THREAD, 1, 0)

@@ -32,14 +32,13 @@ from kedge.adapters.process import wire
 from kedge.bundles import Bare, Composed, Transform
 from kedge.core.errors import KedgeError, ModelFailure, UnfitModel
 from kedge.core.generations import Online
-from kedge.files import Door
+from kedge.door import Given, receive, write_status
 from kedge.independence import merges
 from kedge.lookups import lookups_of
 from kedge.ports import Artifacts, Loader, Model, Proof
 from kedge.tensors import check_proof
 from kedge.terminal import show
 
-BACKLOG = 128
 BATCH_ROWS = 256
 """Where a batch ends: beyond it small models gain nothing, and the first row waits for the last."""
 ORPHAN_S = 5.0
@@ -53,6 +52,8 @@ LOAD_CPU_S = 900.0
 """Processor time of loading and golden rows, as in a probe."""
 THREADS = "OMP_NUM_THREADS"
 """Processor time is that of all threads, and this many may work on a question."""
+DETAIL = 1500
+"""Characters of a fault in a status file: escaped, they still fit into it."""
 QUEUE_BYTES = 64 << 20
 UNREAD_BYTES = 64 << 20
 UNREAD_COPIES = 4 << 20
@@ -141,7 +142,9 @@ def _may_return_from_nice() -> bool:
 
 def serve(
     *,
-    path: Path,
+    given: Given,
+    line: socket.socket,
+    fence: Callable[[], tuple[str, ...]],
     artifacts: Artifacts,
     digest: str,
     loader: Callable[[], Loader],
@@ -154,15 +157,18 @@ def serve(
     """Load, prove, then answer until told to stop. Returns the exit code.
 
     With `code`, the digest of a transformation's bundle, it takes raw columns; `generation` are the
-    runs that this reads by key, `online` the store that they lie in.
+    runs that this reads by key, `online` the store that they lie in. `fence` is entered before anything
+    of the model's is touched, and says which of its parts are missing.
 
-    The socket exists only while a proven model stands behind it.
+    Callers are answered once a proven model stands behind the socket that was given; until then they
+    wait in it. What is handed over later on `line` takes the place of what was given.
     """
     parent, watch = os.getppid(), CpuWatch()
     watch.allow(LOAD_CPU_S)
-    status, door = _Status(path), Door(path, BACKLOG)
+    status = _Status(given.status)
     status.write("loading")
     try:
+        status.unfenced = fence()
         model, load_s = load(loader, artifacts.verify(digest), trusted, memory_mb=memory_mb)
         together = prove(model, artifacts.proof(digest))
         if code is not None:
@@ -172,7 +178,6 @@ def serve(
             )
             together = prove(Bare(transform), artifacts.proof(code)) and together
             model = Composed(transform, model)
-        listener = door.open()
     except (KedgeError, OSError, MemoryError) as error:
         fault = f"{type(error).__name__}: {error}"
         status.write("failed", fault)
@@ -181,8 +186,7 @@ def serve(
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         host = Host(model, watch, merges=together)
         ready = lambda: status.write("ready", "", load_s)  # noqa: E731 - as `run` calls it
-        runner.run(host.run(listener, parent, ready, door))
-    door.close()
+        runner.run(host.run(given.listener, parent, ready, _Line(line, status)))
     return 0
 
 
@@ -201,19 +205,51 @@ def prove(model: Model, proof: Proof) -> bool:
 class _Status:
     """What this process says of itself, in a file beside its socket."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, file: int) -> None:
+        self.file = file
+        self.unfenced: tuple[str, ...] = ()
 
     def write(self, state: str, detail: str = "", load_s: float = 0.0) -> None:
         """Say it, in one piece. Where it cannot be written the model is still served."""
-        said = {"state": state, "detail": detail, "load_s": load_s, "pid": os.getpid()}
-        temporary = self._path.with_name(f"{self._path.name}.json.{os.getpid()}")
+        said = {
+            "state": state,
+            "detail": detail[:DETAIL],
+            "load_s": load_s,
+            "pid": os.getpid(),
+            "unfenced": self.unfenced,
+        }
         try:
-            temporary.write_bytes(msgspec.json.encode(said))
-            temporary.replace(self._path.with_name(self._path.name + ".json"))
+            write_status(self.file, msgspec.json.encode(said))
         except OSError as error:
             with suppress(OSError):  # the log may be on the same disk
                 show(f"{state} {detail}; status file: {error}", err=True)
+
+
+class _Line:
+    """The line to the starter: what a cleanup job deleted is made again there, and handed over."""
+
+    def __init__(self, line: socket.socket, status: _Status) -> None:
+        line.setblocking(False)  # noqa: FBT003 - the standard library's own signature
+        self._line: socket.socket | None = line
+        self._status = status
+
+    def handed(self) -> socket.socket | None:
+        """Return a socket to listen on from now on, if one was handed over."""
+        if self._line is None:
+            return None
+        try:
+            given = receive(self._line)
+        except BlockingIOError:
+            return None
+        except OSError:
+            given = None
+        if given is None:  # the starter is gone; what was given serves on
+            self._line.close()
+            self._line = None
+            return None
+        os.close(self._status.file)
+        self._status.file = given.status
+        return given.listener
 
 
 class Priority:
@@ -290,9 +326,9 @@ class Host:
         self._loop: asyncio.AbstractEventLoop
 
     async def run(
-        self, listener: socket.socket, parent: int, ready: Callable[[], None], door: Door
+        self, listener: socket.socket, parent: int, ready: Callable[[], None], line: _Line
     ) -> None:
-        """Serve until SIGTERM, or until orphaned and unused; a deleted socket is put back."""
+        """Serve until SIGTERM, or until orphaned and unused; on another socket once it is handed over."""
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         self._loop.add_signal_handler(signal.SIGTERM, self._stop.set)
@@ -305,8 +341,10 @@ class Host:
                 await asyncio.wait_for(self._stop.wait(), 1.0)
             if os.getppid() != parent and self._unused():
                 break
-            if door.is_lost:
-                server = await self._listen_again(server, door)
+            fresh = line.handed()
+            if fresh is not None:
+                server.close()
+                server = await self._listen(fresh)
                 ready()
         server.close()
         self._stopping = True
@@ -323,18 +361,6 @@ class Host:
     async def _listen(self, listener: socket.socket) -> asyncio.AbstractServer:
         listener.setblocking(False)  # noqa: FBT003 - the standard library's own signature
         return await self._loop.create_unix_server(lambda: _Client(self), sock=listener)
-
-    async def _listen_again(
-        self, server: asyncio.AbstractServer, door: Door
-    ) -> asyncio.AbstractServer:
-        """Listen at the same path; where that fails, the connections there are go on."""
-        try:
-            fresh = await self._listen(door.open())
-        except OSError as error:
-            show(f"its socket is gone and cannot be put back: {error}", err=True)
-            return server
-        server.close()
-        return fresh
 
     def _unused(self) -> bool:
         return not self._clients and perf_counter() - self._alone_since > ORPHAN_S

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import perf_counter
 from typing import IO, Any, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -40,14 +41,15 @@ def command(
     code: str | None = None,
     generation: str | None = None,
     online: Online | None = None,
+    fence: str = "warn",
 ) -> list[str]:
     """The command line of a model process; start it with `fenced_environment()`.
 
     `loader` ("module:Class") names a loader that is not installed as an entry point, `code` the
     bundle of the transformation before the model, `generation` what that reads by key, `online` where.
-    It reads `first_words` on its standard input.
+    On its standard input it is handed `first_words`, its socket and its status file (`ModelDoor`).
     """
-    line = module_command(_MODULE, "serve", "--socket", str(socket))
+    line = module_command(_MODULE, "serve", "--socket", str(socket), "--fence", fence)
     line += _before(code, generation, online)
     return line + _arguments(artifacts, digest, flavour, trusted, memory_mb, loader)
 
@@ -114,6 +116,18 @@ def without_url(online: Online) -> tuple[Online, str]:
     return msgspec.structs.replace(online, where=""), url
 
 
+def reach_of(online: Online) -> str:
+    """Return what a model that reads values by key can reach of their store, in words, without a password."""
+    told, url = without_url(online)
+    who = "a release that reads values by key"
+    if told.store != "redis":
+        return f"{who} may read and write {Path(told.where).parent}"
+    parts = urlsplit(url)
+    if parts.scheme == "unix":
+        return f"{who} may connect to Unix sockets, for {parts.path}"
+    return f"{who} may connect to port {parts.port or 6379}, for {parts.hostname}"
+
+
 class _Loaded(msgspec.Struct):
     signature: Signature
     load_s: float
@@ -166,6 +180,7 @@ def probe(
     memory_mb: int = 4096,
     timeout_s: float = PROBE_TIMEOUT_S,
     loader: str | None = None,
+    fence: str = "warn",
 ) -> ProbeResult:
     """Load a model in a process that may die of it, and ask it some rows, twice and in groupings.
 
@@ -181,7 +196,7 @@ def probe(
             something else where its answers are read.
     """
     line = module_command(_MODULE, "probe")
-    line += _arguments(artifacts, digest, flavour, trusted, memory_mb, loader)
+    line += ["--fence", fence, *_arguments(artifacts, digest, flavour, trusted, memory_mb, loader)]
     with tempfile.TemporaryDirectory() as own, _started(line, Path(own)) as (process, errors):
         heard = bytearray()
         said = _read(process, errors, timeout_s, heard)
@@ -213,6 +228,7 @@ def prove(
     code: str | None = None,
     generation: str | None = None,
     online: Online | None = None,
+    fence: str = "warn",
 ) -> None:
     """Deploy a release from nothing: copy it into `into`, verify, load and ask it there.
 
@@ -227,7 +243,7 @@ def prove(
     """
     line = module_command(_MODULE, "prove")
     line += ["--into", str(into), "--parent", str(os.getpid())]
-    line += _before(code, generation, online)
+    line += ["--fence", fence, *_before(code, generation, online)]
     line += _arguments(artifacts, digest, flavour, trusted, memory_mb, loader)
     with _started(line, into / "own") as (process, errors):
         _tell(process, first_words(generation, online))

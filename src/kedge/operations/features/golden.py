@@ -186,6 +186,7 @@ def tried(place: Workplace, digest: str, spec: Spec, golden: GoldenRows) -> Proo
         digest=digest,
         timeout_s=place.limits.timeout_s,
         memory_mb=place.limits.memory_mb,
+        fence=place.fence,
     )
     found = probe(rows=lambda _: Offered(golden=golden.rows, made=made))
     if found.fault is not None:
@@ -232,6 +233,7 @@ def answers(
         digest=digest,
         timeout_s=place.limits.timeout_s,
         memory_mb=place.limits.memory_mb,
+        fence=place.fence,
         rows=lambda _: Offered(golden=rows, grouped=False, single=single),
     )
     if found.fault is not None:
