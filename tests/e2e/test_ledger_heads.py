@@ -14,7 +14,7 @@ from e2e.place import Site
 from kedge.adapters.sql.rows import hash_of
 from kedge.core.codec import GENESIS
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
 
 def ledger_of(site: Site) -> Path:
@@ -123,7 +123,6 @@ def test_an_older_copy_is_found_told_and_not_followed(make_site: Callable[..., S
     site.until(lambda: follows(site) and heads_of(site)[0], "the newest ledger to be followed")
 
 
-@pytest.mark.timeout(240)
 def test_a_restored_copy_is_followed_once_an_operator_accepts_it(
     make_site: Callable[..., Site],
 ) -> None:
