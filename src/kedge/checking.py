@@ -7,6 +7,7 @@ import sys
 import click
 
 from kedge.console import REFUSED, Context, verb
+from kedge.terminal import one_line
 
 
 @click.command()
@@ -22,7 +23,7 @@ def check(context: Context, endpoint: str, *, no_proof: bool) -> None:
     found = check_of(
         context.place(), endpoint, lambda: context.online, by=actor(), again=not no_proof
     )
-    context.out(found, check_text(found))
+    context.out(found, check_text(one_line(found)))
     if not found["ready"]:
         context.say(f"hint: {found['failed'][0]} first; docs/howto/readiness.md explains each")
         sys.exit(REFUSED)

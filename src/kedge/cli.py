@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kedge.checking import check
-from kedge.console import REFUSED, Context, override, repeat, submit, verb
+from kedge.console import REFUSED, Context, end_in_order, override, repeat, submit, verb
 from kedge.explaining import accept, diagnose
 from kedge.paging import ack, alerts, runbook
 from kedge.practising import drill, speed
@@ -123,10 +123,7 @@ def _supervise(
     run_for: float | None = None,
 ) -> None:
     """Run a supervisor; one that was executed again and cannot start keeps what runs."""
-    import signal
-
-    # Process 1 of a container has no default for it, and the imports take a while.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    end_in_order()
     from kedge.runtime.restart import hold, take_handover
 
     handed = take_handover()
@@ -283,7 +280,7 @@ def control(context: Context, port: int | None, parent: int | None) -> None:
 def apply(context: Context) -> None:
     """Check kedge.toml and bring its policies into force."""
     changed = _apply(context)
-    text = "\n".join(f"{name}: {'; '.join(diff)}" for name, diff in changed.items())
+    text = "\n".join(f"{name}: {'; '.join(diff)}" for name, diff in one_line(changed).items())
     context.out({"changed": changed}, text or "nothing changed")
 
 
@@ -354,9 +351,9 @@ def register(
     from kedge.report import MARKS, placing
 
     proof = place.artifacts.proof(version.digest)
-    fields = ", ".join(f"{f.name}:{f.dtype}{list(f.shape) or ''}" for f in version.signature.inputs)
-    outputs = ", ".join(
-        f"{f.name}:{f.dtype}{list(f.shape) or ''}" for f in version.signature.outputs
+    fields, outputs = (
+        one_line(", ".join(f"{f.name}:{f.dtype}{list(f.shape) or ''}" for f in part))
+        for part in (version.signature.inputs, version.signature.outputs)
     )
     context.out(
         {"endpoint": endpoint, "version": version.label, "new": new, "flavour": version.flavour,
@@ -368,10 +365,10 @@ def register(
         f"\n  flavour   {version.flavour}\n  takes     {fields}\n  gives     {outputs}\n"
         f"  size      {version.size:,} bytes\n  digest    {version.digest}\n"
         f"  loads in  {version.load_s:.2f} s, answers its golden rows ({version.golden})" +
-        f"\n  rows      {MARKS[proof.rows]}, on {proof.tested} rows" + (f": {proof.why}" if proof.why else "") +
-        f"\n  runs      {placing(proof)}" +
-        (f"\n  trained   on {version.trained_on.label}" if version.trained_on else "") +
-        f"\n{label_reading_text(labels)}",
+        f"\n  rows      {MARKS[proof.rows]}, on {proof.tested} rows" + (f": {one_line(proof.why)}" if proof.why else "") +
+        f"\n  runs      {placing(one_line(proof))}" +
+        (f"\n  trained   on {one_line(version.trained_on.label)}" if version.trained_on else "") +
+        f"\n{label_reading_text(one_line(labels))}",
     )  # fmt: skip
 
 
@@ -405,7 +402,7 @@ def versions(context: Context, endpoint: str) -> None:
             if r["trained_on"]
             else ""
         )
-        for r in rows
+        for r in one_line(rows)
     )
     context.out(rows, text or f"no version of {endpoint} is registered")
 

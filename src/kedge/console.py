@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kedge.terminal import show, show_json
+from kedge.terminal import indented, one_line, show, show_json
 
 if TYPE_CHECKING:
     from kedge.core.commands import AnyCommand
@@ -157,7 +157,7 @@ def verb(function: Callable[..., None]) -> Callable[..., None]:
                 }
                 show_json(msgspec.json.encode({"error": body}))
             else:
-                show(f"error: {error}", err=True)
+                show(f"error: {indented(str(error))}", err=True)
             if error.hint:
                 show(f"hint: {error.hint}", err=True)
             sys.exit(_exit_code(error))
@@ -182,6 +182,13 @@ def _reason(_: click.Context, parameter: click.Parameter, given: str | None) -> 
     if given is not None and not given.strip():
         raise click.BadParameter("a reason is needed: it stands in the ledger", param=parameter)
     return given
+
+
+def end_in_order() -> None:
+    """Let SIGTERM end this command as an exception does: what it has begun is cleaned up."""
+    import signal
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 def repeat(show: Callable[[], None], *, again: bool) -> None:
@@ -245,13 +252,13 @@ def submit(
         receipt = control.submit(endpoint, command, by=actor(), reason=reason)
     except Silent as error:
         receipt, silent = error.receipt, error
-    data, text = receipt_data(receipt), receipt_text(receipt)
+    data, text = receipt_data(receipt), receipt_text(one_line(receipt))
     if finding:  # only now: nothing delays the command
         from kedge.verbs import finding_beside
 
         known = finding_beside(context.state_dir, endpoint, data["left"])
         data["finding"] = known
-        text += f"\n{finding_text(known)}" if known is not None else ""
+        text += f"\n{finding_text(one_line(known))}" if known is not None else ""
     if silent is None:
         context.out(data, text)
         return

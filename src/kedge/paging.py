@@ -43,7 +43,7 @@ def alerts_test(context: Context, endpoint: str) -> None:
     from kedge.wiring import actor
 
     found = test_of(context.place(), endpoint, outgoing(context.settings.alerts), by=actor())
-    context.out(found, test_text(found))
+    context.out(found, test_text(one_line(found)))
     if not found["delivered"]:
         context.say("hint: a level without a working channel reaches no recipient")
         sys.exit(REFUSED)
@@ -60,7 +60,7 @@ def ack(context: Context, number: int, by: str | None) -> None:
 
     done = acknowledge(context.place(), number, by or actor())
     over = "" if done.open else ", and it is over"
-    context.out(done, f"alert {number} is acknowledged by {done.acknowledged_by}{over}")
+    context.out(done, f"alert {number} is acknowledged by {one_line(done.acknowledged_by)}{over}")
 
 
 @click.command()
@@ -74,4 +74,4 @@ def runbook(context: Context, endpoint: str, *, html: bool) -> None:
     from kedge.wiring import actor
 
     book = runbook_of(context.place(), endpoint, by=actor())
-    context.out(book, (page if html else markdown)(book).rstrip())
+    context.out(book, (page if html else markdown)(one_line(book)).rstrip())

@@ -9,6 +9,7 @@ import threading
 import click
 
 from kedge.console import NOT_ACKNOWLEDGED, REFUSED, Context, verb
+from kedge.terminal import one_line
 
 
 @click.command()
@@ -30,9 +31,9 @@ def drill(context: Context, endpoint: str, bound: str | None, dry: bool) -> None
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, lambda *_: ended.set())
         filed = drill_of(place, endpoint, for_s=for_s, ended=ended, say=say)
-    context.out(filed, drill_text(endpoint, filed))
+    context.out(filed, drill_text(endpoint, one_line(filed)))
     if not filed.ok:
-        context.say(f"hint: {filed.why}")
+        context.say(f"hint: {one_line(filed.why)}")
         silent = any(flip is not None and flip["silent"] for flip in (filed.back, filed.forward))
         sys.exit(NOT_ACKNOWLEDGED if silent else REFUSED)
 
@@ -47,5 +48,6 @@ def speed(context: Context, endpoint: str | None) -> None:
     found = speed_of(context.place(), endpoint)
     data = speed_data(found)
     context.out(
-        data if endpoint is None else data[0], speed_text(found) or "no endpoint yet: kedge apply"
+        data if endpoint is None else data[0],
+        speed_text(one_line(found)) or "no endpoint yet: kedge apply",
     )

@@ -82,6 +82,9 @@ log = structlog.get_logger("kedge.running")
 
 DOOR_S = 3.0
 """How long living workers without a door are waited for: they put a deleted one back each second."""
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Each stops in order; a second one changes nothing, since what was accepted is answered within bounds. A terminal that
+is closed sends SIGHUP: without a function for it, the supervisor would die and leave workers that nothing watches."""
 LAST_WORDS = 300
 """Characters shown of the last line of a worker's log."""
 
@@ -286,8 +289,10 @@ def run_supervisor(
         )  # fmt: skip
         Reserve(state_dir, faults.note, faults.clear).start()
         restart = restart_of(supervisor, relief, lock, listener, server, state_dir, image, faults)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: supervisor.stop())
+        for number in STOPS:
+            # What is ignored from outside stays ignored: nohup does so with SIGHUP.
+            if number == signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, lambda *_: supervisor.stop())
         signal.signal(ASK, lambda *_: restart.ask())
         restart.started(waiting=relief.waiting)
         if handed is not None:

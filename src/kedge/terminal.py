@@ -11,6 +11,7 @@ from collections.abc import MutableMapping
 from typing import Any
 
 import click
+import msgspec
 
 _INVISIBLE = "\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
 """DEL and C1, soft hyphen, marks and overrides of direction, zero width, separators, surrogates."""
@@ -26,17 +27,25 @@ def printable(text: str) -> str:
 
 
 def one_line(value: Any) -> Any:
-    """Return plain values with control characters spelled out in every string, line ends too."""
-    match value:
-        case str():
-            return _IN_VALUE.sub(_spelled, value)
-        case dict():
-            return {one_line(key): one_line(item) for key, item in value.items()}
-        case list():
-            return [one_line(item) for item in value]
-        case tuple() if type(value) is tuple:
-            return tuple(one_line(item) for item in value)
+    """Return a value with control characters spelled out in every string, line ends too; structs and tuples too."""
+    if type(value) is str:  # no enum: its spellings are kedge's
+        return _IN_VALUE.sub(_spelled, value)
+    if isinstance(value, dict):
+        return {one_line(key): one_line(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [one_line(item) for item in value]
+    if isinstance(value, tuple):
+        items = [one_line(item) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
+    if isinstance(value, msgspec.Struct):
+        fields = {name: one_line(getattr(value, name)) for name in value.__struct_fields__}
+        return msgspec.structs.replace(value, **fields)
     return value
+
+
+def indented(message: str) -> str:
+    """Return a message whose further lines cannot be taken for lines of kedge's own."""
+    return message.replace("\n", "\n       ")
 
 
 def show(text: str, *, err: bool = False) -> None:

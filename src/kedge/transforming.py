@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kedge.console import Context, gate_before, override, submit, verb
+from kedge.terminal import one_line
 
 if TYPE_CHECKING:
     from kedge.materialising import Feeder
@@ -38,7 +39,7 @@ def features_apply(
     for told in found["transformations"]:
         if told["new"]:
             note_applied(place, told)
-    context.out(found, applied_text(found))
+    context.out(found, applied_text(one_line(found)))
 
 
 @features.command("list")
@@ -62,7 +63,7 @@ def features_list(context: Context, schema: str | None) -> None:
     text = "\n".join(
         f"{r['version']:<16} {'head' if r['head'] else '':<5} {r['digest'][:19]}…  "
         f"{', '.join(r['production_of'])}"
-        for r in rows
+        for r in one_line(rows)
     )
     context.out(rows, text or "no schema is declared: kedge features apply FILE")
 
@@ -79,7 +80,7 @@ def features_diff(context: Context, old: str, new: str) -> None:
 
     place = context.place()
     told = comparison_of(place, version_of(place, old), version_of(place, new)).told()
-    context.out({"old": old, "new": new, **told}, f"{new}: {comparison_text(told, old)}")
+    context.out({"old": old, "new": new, **told}, f"{new}: {comparison_text(one_line(told), old)}")
 
 
 @features.command("impact")
@@ -94,7 +95,7 @@ def features_impact(context: Context, version: str) -> None:
     text = "\n".join(
         f"{item['endpoint']:<20} on {item['production'] or '-':<14} {item['stage']:<8} "
         + ("follows" if item["follows"] else "holds: moves by its own command only")
-        for item in found
+        for item in one_line(found)
     )
     context.out(found, text or "no endpoint is on this schema")
 
@@ -187,7 +188,7 @@ def features_head(context: Context, version: str, override: str | None, dry: boo
     place = context.place()
     gate = gate_before(context, place, say)
     found = move_head(place, version, override=override, dry=dry, say=say, gate=gate)
-    context.out(found, head_text(found))
+    context.out(found, head_text(one_line(found)))
 
 
 @features.command("follow")
@@ -226,7 +227,7 @@ def features_materialise(context: Context, view: str, at: str | None) -> None:
     from kedge.report import fed_text
 
     found = feeder(context).materialise(view, _when(context, at))
-    context.out(found, fed_text(found))
+    context.out(found, fed_text(one_line(found)))
 
 
 @features.command("backfill")
@@ -244,7 +245,7 @@ def features_backfill(context: Context, view: str, since: str | None, at: str | 
     from kedge.report import fed_text
 
     found = feeder(context).backfill(view, _when(context, since), _when(context, at))
-    context.out(found, fed_text([found]))
+    context.out(found, fed_text([one_line(found)]))
 
 
 @features.command("status")
@@ -257,7 +258,7 @@ def features_status(context: Context, view: str | None) -> None:
     from kedge.report import runs_text
 
     found = status_of(context.place(), open_store(context.online), view)
-    context.out(found, runs_text(found))
+    context.out(found, runs_text(one_line(found)))
 
 
 def _when(context: Context, text: str | None) -> float | None:
@@ -305,4 +306,4 @@ def features_training_set(
 
     found = make(context.place(), endpoint, spine=spine, time=time, out=out, schema=schema,
                  transformation=transformation, generation=generation, form=time_format)  # fmt: skip
-    context.out(found, training_set_text(found))
+    context.out(found, training_set_text(one_line(found)))

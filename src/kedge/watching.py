@@ -71,7 +71,9 @@ def outcomes(context: Context, endpoint: str, path: Path) -> None:
     for fault in faults[:20]:
         context.say(f"warning: {one_line(fault)}")
     for item in because:
-        context.say(f"warning: {item['count']:,} are unfit and not judged: {item['reason']}")
+        context.say(
+            f"warning: {item['count']:,} are unfit and not judged: {one_line(item['reason'])}"
+        )
     for cause, count in several.items():
         context.say(f"warning: {count:,} are ambiguous and not joined: {AMBIGUOUS[cause]}")
     text = ", ".join(f"{name} {count:,}" for name, count in found.items() if count)
@@ -162,7 +164,7 @@ def plan(
         callers=callers,
         say=context.say,
     )
-    context.out(found, plan_text(found))
+    context.out(found, plan_text(one_line(found)))
 
 
 @click.command()

@@ -21,6 +21,7 @@ FILE_LINES = 700
 FUNCTION_LINES = 70
 
 IMPORTS_INSIDE = {
+    "__main__.py",
     "checking.py",
     "cli.py",
     "console.py",
@@ -374,3 +375,44 @@ def test_python_is_started_in_one_place() -> None:
     naming = [path.name for path in FILES if "sys.executable" in path.read_text("utf-8")]
     # A restart executes the supervisor as it was started.
     assert naming == ["interpreter.py", "restart.py"]
+
+
+PRINTS_ITSELF = {
+    "adapters/process/__main__.py": "its standard output is a protocol",
+    "terminal.py": "the one place that prints",
+    "testing/diagram.py": "a picture for the documentation, made by hand",
+}
+UNCLEANED = {
+    "cli.py": 9,
+    "console.py": 2,
+    "explaining.py": 1,
+    "transforming.py": 2,
+    "watching.py": 3,
+}
+"""Calls of `Context.out` by file whose text has no value of a caller, a model or another user, or one that was cleaned before."""
+
+
+def test_only_the_terminal_prints() -> None:
+    found = set()
+    for path, tree in TREES.items():
+        for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+            said = ast.unparse(call.func)
+            if said == "print" or said in {
+                "click.echo",
+                "click.secho",
+                "sys.stdout.write",
+                "sys.stderr.write",
+                "sys.stdout.buffer.write",
+            }:
+                found.add(name(path))
+    assert found <= set(PRINTS_ITSELF)
+    assert "terminal.py" in found
+
+
+def test_a_command_cleans_the_values_that_it_prints() -> None:
+    counted: dict[str, int] = {}
+    for path, tree in TREES.items():
+        for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+            if ast.unparse(call.func) == "context.out" and "one_line" not in ast.unparse(call):
+                counted[name(path)] = counted.get(name(path), 0) + 1
+    assert counted == UNCLEANED, "one_line() what it shows, or count it here"

@@ -34,6 +34,7 @@ import msgspec
 
 from kedge.core.alerts import Message, shown, url_of, variables
 from kedge.core.errors import BadConfig, Refused, Unavailable
+from kedge.terminal import one_line, printable
 
 SMTP_VARIABLE = "KEDGE_SMTP_URL"
 FIRING_FOR = timedelta(days=30)
@@ -115,14 +116,14 @@ class Outgoing:
         mail = EmailMessage()
         mail["From"] = self._sender
         mail["To"] = unquote(url.removeprefix("mailto:").partition("?")[0])
-        mail["Subject"] = " ".join(message.title.split())
+        mail["Subject"] = one_line(" ".join(message.title.split()))
         mail["Auto-Submitted"] = "auto-generated"
         host = self._sender.rpartition("@")[2] or "kedge"
         # The same message has the same id, so that a mail that comes twice is known as one.
         mail["Message-ID"] = (
             f"<kedge-{message.endpoint}-{message.number}-{message.status}-{message.opened_at.replace(':', '')}@{host}>"
         )
-        mail.set_content(message.text)
+        mail.set_content(printable(message.text))
         client: smtplib.SMTP
         if server.scheme == "smtps":
             context = ssl.create_default_context()
