@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Callable
+from functools import cached_property
 from math import isfinite, isnan, prod
 from typing import TYPE_CHECKING, Any
 
@@ -100,7 +101,7 @@ OBJECTS = 10_000
 SHAPE_BYTES = 1024
 """Text of a shape: more than the dimensions of any array."""
 _STRING_OR = {
-    mark: re.compile(rb'"(?:[^"\\]|\\.)*+"|' + re.escape(mark), re.DOTALL)
+    mark: re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|' + re.escape(mark), re.DOTALL)
     for mark in (b"{", b"[", b",")
 }
 
@@ -167,6 +168,11 @@ class Contract:
         self._fields = fields
         self._rows = rows
         self._entity = entity
+
+    @cached_property
+    def encoded(self) -> bytes:
+        """What it is made of, for another process."""
+        return msgspec.json.encode((self._fields, self._rows, self._entity))
 
     def columns(self, request: InferRequest, binary: memoryview | None) -> tuple[Columns, int]:
         """Check a request and turn it into columns.

@@ -16,13 +16,14 @@ from kedge.core.errors import BadRequest, Overloaded
 from kedge.core.values import BUCKETS
 from kedge.engine.serving import Answer, Live, Request, Serving
 from kedge.gateway.auth import Tokens
-from kedge.gateway.decode import DIGITS, Contract, InferRequest, WantedOutput, parse
+from kedge.gateway.decode import DIGITS, Contract, WantedOutput
+from kedge.gateway.decoding import Decoder, decode_here
 from kedge.gateway.peers import Peers
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from kedge.ports import Columns
+    from kedge.gateway.decoding import Decoded
 
 Receive = Any
 Send = Any
@@ -47,8 +48,8 @@ class InferAnswer(msgspec.Struct, omit_defaults=True):
     id: str = ""
 
 
-BESIDE = 256 * 1024
-"""Bodies above it are decoded beside the event loop; they take more than a millisecond."""
+BESIDE = 64 * 1024
+"""Bodies above it are decoded beside the event loop: what is nested or refused late takes 100 ns a byte."""
 NAME_BYTES = 256
 """Longest id and entity, in bytes of UTF-8: they are kept in memory and in records."""
 UNREAD = "unread"
@@ -61,7 +62,7 @@ _DATATYPES = {np.dtype(ours): theirs for ours, theirs in OIP_DTYPES.items() if o
 class Bounds:
     """What one worker works on at once, and whom it believes."""
 
-    __slots__ = ("beside", "body", "in_flight", "peers", "requests", "testers")
+    __slots__ = ("beside", "body", "decoder", "in_flight", "peers", "requests", "testers")
 
     def __init__(
         self,
@@ -78,6 +79,20 @@ class Bounds:
         self.in_flight = 0
         self.beside = ThreadPoolExecutor(1, "kedge-decode")
         """One thread: large bodies wait for each other, and small ones for none of them."""
+        self.decoder = Decoder()
+
+    def decode(self, contract: Contract, body: bytes, json_length: int | None) -> Decoded:
+        """Decode a large body, in the thread `beside`.
+
+        Its JSON goes to another process, since a decoder holds the interpreter for the whole of it. Numbers
+        that come as bytes are used where they lie.
+
+        Raises:
+            BadRequest, Overloaded: as `Decoder.decode`.
+        """
+        text = len(body) if json_length is None else json_length
+        decode = self.decoder.decode if text > BESIDE else decode_here
+        return decode(contract, body, json_length)
 
 
 async def infer(
@@ -108,10 +123,10 @@ async def infer(
         contract: Contract = live.contract  # type: ignore[assignment]
         if len(body) > BESIDE:
             parsed, columns, rows = await asyncio.get_running_loop().run_in_executor(
-                bounds.beside, _decode, contract, body, json_length
+                bounds.beside, bounds.decode, contract, body, json_length
             )
         else:
-            parsed, columns, rows = _decode(contract, body, json_length)
+            parsed, columns, rows = decode_here(contract, body, json_length)
         if parsed.outputs:
             _check_outputs(live, asked, parsed.outputs)
         request = Request(
@@ -139,14 +154,6 @@ async def infer(
     )
     await send({"type": "http.response.body", "body": payload})
     serving.finish(live, request, answer)
-
-
-def _decode(
-    contract: Contract, body: bytes, json_length: int | None
-) -> tuple[InferRequest, Columns, int]:
-    """Turn a body into columns that fit the contract."""
-    parsed, binary = parse(body, json_length)
-    return parsed, *contract.columns(parsed, binary)
 
 
 def fresh_id() -> str:

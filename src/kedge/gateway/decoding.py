@@ -1,0 +1,158 @@
+"""Decoding of large bodies beside a worker's loop, in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+from contextlib import suppress
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+import structlog
+
+from kedge.core.errors import BadRequest, Overloaded
+from kedge.gateway.decode import Contract, InferRequest, WantedOutput, parse
+from kedge.gateway.decoding_child import Asked, Column, Said
+from kedge.interpreter import bare_environment, module_command
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from kedge.ports import Columns
+
+    Decoded = tuple[InferRequest, Columns, int]
+
+WITHIN_S = 20.0
+"""For one body of the largest size, on a processor that others use, and for the start of the child."""
+PART = 256 * 1024
+"""Bytes that are received in one go."""
+
+log = structlog.get_logger("kedge.decoding")
+
+
+def decode_here(contract: Contract, body: bytes, json_length: int | None) -> Decoded:
+    """Turn a body into columns that fit the contract, in this thread.
+
+    Raises:
+        BadRequest: it does not fit.
+    """
+    parsed, binary = parse(body, json_length)
+    return parsed, *contract.columns(parsed, binary)
+
+
+class Decoder:
+    """A child that decodes one body after the other; used by one thread, which waits for it."""
+
+    def __init__(self) -> None:
+        self._child: subprocess.Popen[bytes] | None = None
+        self._line: socket.socket | None = None
+
+    def __del__(self) -> None:
+        self.close()
+
+    def decode(self, contract: Contract, body: bytes, json_length: int | None) -> Decoded:
+        """Turn a body into columns that fit the contract.
+
+        Where no child can be started it is decoded in this thread: others wait, and it is answered.
+
+        Raises:
+            BadRequest: it does not fit.
+            Overloaded: `decoder_lost`: the child ended, or took too long.
+        """
+        try:
+            line = self._started()
+        except OSError as error:
+            log.warning("decoding.no_child", fault=str(error))
+            return decode_here(contract, body, json_length)
+        asked = msgspec.msgpack.encode(Asked(contract.encoded, json_length, len(body)))
+        until = perf_counter() + WITHIN_S
+        try:
+            for part in (len(asked).to_bytes(4) + asked, body):
+                line.settimeout(max(until - perf_counter(), 0.001))
+                line.sendall(part)
+            size = int.from_bytes(_receive(line, 8, until))
+            said = msgspec.msgpack.decode(_receive(line, size, until), type=Said)
+        except (OSError, EOFError, msgspec.MsgspecError) as error:
+            log.warning("decoding.lost", fault=f"{type(error).__name__}: {error}", size=len(body))
+            self.close()
+            raise Overloaded(
+                "the process that decodes large bodies was lost",
+                code="decoder_lost",
+                hint="try again; split the request if it happens again",
+            ) from None
+        if said.fault is not None:
+            raise BadRequest(said.fault, code=said.code, hint=said.hint, details=said.details)
+        outputs = None if said.outputs is None else [WantedOutput(name) for name in said.outputs]
+        columns = {column.name: _array(column) for column in said.columns}
+        return InferRequest([], said.id, outputs), columns, said.rows
+
+    def close(self) -> None:
+        """End the child."""
+        if self._line is not None:
+            self._line.close()
+        if self._child is not None:
+            with suppress(ProcessLookupError):
+                self._child.kill()
+            self._child.wait()
+        self._child = self._line = None
+
+    def _started(self) -> socket.socket:
+        """The line to the child, which is started again where it ended.
+
+        Raises:
+            OSError: there are no processes or descriptors left.
+        """
+        if self._line is not None and self._child is not None and self._child.poll() is None:
+            return self._line
+        self.close()
+        mine, theirs = socket.socketpair()
+        words = str(theirs.fileno()), str(os.getpid())
+        try:
+            self._child = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+                module_command("kedge.gateway.decoding_child", *words),
+                stdin=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                env=bare_environment(),
+            )
+        except OSError:
+            mine.close()
+            raise
+        finally:
+            theirs.close()
+        self._line = mine
+        return mine
+
+
+def _receive(line: socket.socket, size: int, until: float) -> bytearray:
+    """So many bytes.
+
+    Raises:
+        TimeoutError: not until then.
+        EOFError: the child ended.
+    """
+    found = bytearray(size)
+    view, at = memoryview(found), 0
+    while at < size:
+        line.settimeout(max(until - perf_counter(), 0.001))
+        count = line.recv_into(view[at : at + PART])
+        if not count:
+            raise EOFError("it ended")
+        at += count
+    return found
+
+
+def _array(column: Column) -> NDArray[Any]:
+    """A column; one of objects is built in parts, between which other threads run."""
+    if isinstance(column.data, bytes):
+        numbers = np.frombuffer(bytearray(column.data), np.dtype(column.dtype))
+        return numbers.reshape(column.shape)
+    objects = np.empty(int(np.prod(column.shape)), dtype=object)
+    at = 0
+    for part in column.data:
+        values = msgspec.msgpack.decode(part)
+        objects[at : at + len(values)] = values
+        at += len(values)
+    return objects.reshape(column.shape)
