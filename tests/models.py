@@ -52,7 +52,7 @@ class Behaviour(msgspec.Struct):
 
     kind: str = "good"
     """good | raise | exit | quit (raises SystemExit) | hang | grip (holds the interpreter) | spin | nan | inf | wrong_shape | wrong_name | wrong_dtype |
-    centred | filled | running | needs_two | one_only | seldom_random | wrong_rows | no_dict | eat | random | print | scribble | load_raise | load_exit | load_quit | load_hang | load_eat |
+    centred | filled | running | needs_two | one_only | seldom_random | wrong_rows | no_dict | eat | leak | grab | random | print | scribble | load_raise | load_exit | load_quit | load_hang | load_eat |
     load_scribble | load_second | any.
     "any" does what the first word of the request says."""
     trigger: str | None = None
@@ -180,6 +180,21 @@ def _eat(_: object = None) -> Any:
         taken.append(np.ones(1 << 22))
 
 
+_kept: list[Any] = []
+
+
+def _leak(answer: object) -> Any:
+    """Keep 200 MB more at each call."""
+    _kept.append(np.ones(200 << 17))
+    return answer
+
+
+def _grab(answer: object) -> Any:
+    """Hold 16 GB for a moment."""
+    np.ones(16 << 27)
+    return answer
+
+
 def _scribble(answer: object = None) -> Any:
     """Write into every pipe of the process that takes it, as who keeps a log on a descriptor of its own does."""
     for path in Path("/proc/self/fd").iterdir():
@@ -235,6 +250,8 @@ def _seldom_random(answer: dict[str, Any]) -> Any:
 _FAULTS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "raise": _raise,
     "eat": _eat,
+    "grab": _grab,
+    "leak": _leak,
     "spin": _spin,
     "scribble": _scribble,
     "print": _print,

@@ -14,6 +14,7 @@ from kedge.core.stored.head import SHORT, Head
 from kedge.engine.locate import find_deletion, find_fault
 from kedge.enrol import loaders
 from kedge.files import find_open
+from kedge.machine import read_machine
 from kedge.ports import Note
 from kedge.runtime import lock
 from kedge.runtime.preflight import count_open_files, find_obstacles
@@ -58,6 +59,15 @@ def examine(
     found("state directory", f"{absent}; {absent.hint}" if absent else None, str(state_dir))
     if unfit is not None:
         return findings
+    machine, workers = read_machine(), settings.server.workers
+    found(
+        "limits",
+        None,
+        f"{machine.processors:g} processors ({machine.processors_by}), {machine.memory >> 20} MB "
+        f"({machine.memory_by}): {workers} workers of at most {machine.for_worker(0, workers) >> 20} MB and the "
+        "memory_mb of what runs inline, one thread a model, models of at most "
+        f"{machine.for_model(1 << 20) >> 20} MB",
+    )
     wider = find_open(state_dir)
     found(
         "permissions",

@@ -60,6 +60,7 @@ from kedge.gateway.infer import Bounds
 from kedge.gateway.peers import Peers
 from kedge.gateway.worker import Handoff, serve, take_over
 from kedge.interpreter import kedge_command, safe_environment
+from kedge.machine import read_machine
 from kedge.ports import Member, Roster
 from kedge.readying import checker, gate_of
 from kedge.reserve import Reserve, is_short
@@ -285,7 +286,7 @@ def run_supervisor(
             stand_in=Launch(stand_in_command(state_dir, os.getpid()), encode(alerts)) if with_control else None,
             drain_s=server.drain_s, close_door=listener.close, relief=relief, reap=reap,
             environment=process.environment(), host_environment=process.fenced_environment(),
-            faults=faults,
+            faults=faults, machine=read_machine(),
         )  # fmt: skip
         Reserve(state_dir, faults.note, faults.clear).start()
         restart = restart_of(supervisor, relief, lock, listener, server, state_dir, image, faults)

@@ -28,6 +28,7 @@ from kedge.core.generations import URL_VARIABLE, Online, Rule, Rules
 from kedge.core.names import RULE, is_name
 from kedge.core.records import KEEP_GB
 from kedge.core.values import NOBODY, Field, Output, Policy, Value
+from kedge.machine import read_machine
 
 CONFIG_NAME = "kedge.toml"
 STATE_DIR = ".kedge"
@@ -43,7 +44,8 @@ class Server(Value, frozen=True):
     host: str = "127.0.0.1"
     port: int = 8080
     control_port: int = 8081
-    workers: int = 2
+    workers: int = msgspec.field(default_factory=lambda: read_machine().workers)
+    """Gateway processes: as many as there are processors for this process, 2 to 8."""
     state_dir: str = STATE_DIR
     max_body_mb: float = 8.0
     """Largest request body. Eight megabytes hold 100,000 rows of 20 floats as JSON."""
@@ -569,7 +571,6 @@ TEMPLATE = """\
 [server]
 host = "127.0.0.1"
 port = {port}
-workers = 2
 
 [endpoints.{name}]
 # "customer": a candidate needs a passed shadow window before any caller sees it, unless

@@ -21,6 +21,7 @@ from kedge.adapters.sql.signal import DirectorySignal
 from kedge.engine.process_faults import ProcessFaults
 from kedge.engine.relief import Relief
 from kedge.engine.supervisor import Launch, Supervisor
+from kedge.machine import Machine
 from kedge.ports import Member, ProcessFault
 from kedge.verbs import create_workplace
 from kedge.wiring import Workplace
@@ -55,6 +56,7 @@ def build(root: Path, workers: dict[str, tuple[str, ...]], **other: Any) -> Supe
         "relief": Relief([], lambda _: None),
         "reap": lambda _: [],
         "drain_s": 1.0,
+        "machine": Machine(2.0, 0),
         "close_door": lambda: None,
     }
     return Supervisor(

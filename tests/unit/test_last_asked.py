@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from kedge.engine.last_asked import MARKS, SIZE, LastAsked, path_of, read_last_asked
+from kedge.engine.last_asked import MARKS, SIZE, STARVED, LastAsked, path_of, read_last_asked
 
 
 def release(number: int, endpoint: str = "flights") -> Any:
@@ -49,3 +51,21 @@ def test_without_a_place_and_without_a_file_nothing_fails(tmp_path: Path) -> Non
     assert read_last_asked(tmp_path / "missing" / "w0.asked") is None
     (tmp_path / "empty").touch()
     assert read_last_asked(tmp_path / "empty") is None
+
+
+def test_a_release_that_ran_out_of_memory_is_noted_where_much_is_held(tmp_path: Path) -> None:
+    """Of a process that may allocate no more than it holds, and of one that may allocate a lot."""
+    for most, noted in ((50_000_000, ("flights", 7)), (1 << 40, None)):
+        script = (
+            "import resource, sys\n"
+            "from pathlib import Path\n"
+            "from kedge.engine.last_asked import LastAsked\n"
+            f"note = LastAsked(Path({str(tmp_path / 'w0.asked')!r}))\n"
+            "class Seven: endpoint, number = 'flights', 7\n"
+            "mark = note.mark(Seven())\n"
+            f"resource.setrlimit(resource.RLIMIT_DATA, ({most}, {most}))\n"
+            "note.starve(mark)\n"
+        )
+        subprocess.run([sys.executable, "-c", script], check=True)
+        assert read_last_asked(tmp_path / "w0.asked", STARVED) == noted
+        assert read_last_asked(tmp_path / "w0.asked") is None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import resource
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,10 @@ ENTRY_BYTES = 320
 """Of a name: the number of a release, and its endpoint."""
 MARKS = 255
 """Releases that one worker tells apart; a further one takes the oldest's place."""
+STARVED = 1
+"""Where the mark of a release stands that ran out of memory in a worker which held much already."""
+MUCH = 0.5
+"""Of what a worker may allocate: from there on the next one is likely to fail as well."""
 SIZE = (MARKS + 1) * ENTRY_BYTES
 
 
@@ -54,6 +59,17 @@ class LastAsked:
         except OSError as error:
             log.warning("worker.asked_unnamed", fault=str(error))
 
+    def starve(self, mark: int) -> None:
+        """Note that a release ran out of memory, where it is not one request that asked for too much."""
+        try:
+            with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123 - a request waits
+                held = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        except (OSError, IndexError, ValueError):
+            return
+        most, _ = resource.getrlimit(resource.RLIMIT_DATA)
+        if most != resource.RLIM_INFINITY and held > most * MUCH:
+            self.note[STARVED] = mark
+
     def mark(self, release: Release) -> int:
         """Return the byte that stands for a release."""
         key = (release.endpoint, release.number)
@@ -69,14 +85,19 @@ class LastAsked:
         return self._marks[key]
 
 
-def read_last_asked(path: Path) -> tuple[str, int] | None:
-    """Return the endpoint and the release that a dead worker was asking; None when it asked none."""
+def read_last_asked(path: Path, at: int = 0) -> tuple[str, int] | None:
+    """Return the endpoint and the release that a worker is or was asking; None when it asked none.
+
+    Args:
+        path: its note.
+        at: where the mark stands: 0, or `STARVED`.
+    """
     try:
         raw = path.read_bytes()
     except OSError:
         return None
-    at = raw[0] * ENTRY_BYTES if raw else 0
-    name = raw[at : at + ENTRY_BYTES].rstrip(b"\0") if at else b""
+    entry = raw[at] * ENTRY_BYTES if len(raw) > at else 0
+    name = raw[entry : entry + ENTRY_BYTES].rstrip(b"\0") if entry else b""
     number, _, endpoint = name.partition(b" ")
     if not number.isdigit():
         return None

@@ -71,7 +71,7 @@ class Apart(Value, frozen=True):
 
     endpoint: str
     release: int
-    code: Literal["not_plain", "hung"]
+    code: Literal["not_plain", "hung", "memory"]
     why: str
     at: str
 

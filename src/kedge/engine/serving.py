@@ -401,6 +401,8 @@ class Serving:
                 BaseException
             ) as error:  # a model may raise anything, and may even exit: one kind of failure
                 live.recorder.count(f"errors.{choice.arm}")
+                if isinstance(error, MemoryError):
+                    self._last_asked.starve(handle.mark)
                 code = error.code if isinstance(error, ModelFailure) else "model_raised"
                 raise ModelFailure(f"r{choice.release} raised {type(error).__name__}: {error}",
                                    code=code) from error  # fmt: skip

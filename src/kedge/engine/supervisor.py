@@ -30,12 +30,14 @@ from kedge.core.values import ActorKind, Placement, State
 from kedge.door import ModelDoor
 from kedge.engine.control import SILENT_S
 from kedge.engine.last_asked import path_of, read_last_asked
+from kedge.engine.memory_bounds import MemoryBounds
 from kedge.engine.models import socket_of
 from kedge.engine.pins import Apart, HostDisk, Pin
 from kedge.engine.process_faults import Net, ProcessFaults
 from kedge.engine.relief import Predecessor, Process, Relief, process_of
 from kedge.engine.stand_in import Endings
 from kedge.files import keep_folder
+from kedge.machine import Machine
 from kedge.ports import Book, Clock, Ledger, Member, Note, Roster, Signal
 from kedge.streams import LogFile
 
@@ -129,6 +131,9 @@ class Child:
         self.deaths = 0
         self.unneeded_at: float | None = None
         self.memory_limit: int | None = None
+        """Bytes. Of a worker too; None: of control."""
+        self.over_at: float | None = None
+        """Since when it holds more."""
         self.log = LogFile(log_path)
         self.door: ModelDoor | None = None
         """Of a model process: what it is handed, and gets anew."""
@@ -158,6 +163,7 @@ class Child:
             finally:
                 spare.take()
         self.started_at = now
+        self.over_at = None
 
     def _start(self, out: int) -> None:
         door = self.door
@@ -171,6 +177,11 @@ class Child:
                 start_new_session=True,
                 env=self._environment,
             )
+
+    @property
+    def pid(self) -> int | None:
+        """Its process; None while there is none."""
+        return self.process.pid if self.process is not None else None
 
     def due(self, now: float) -> bool:
         """Whether it should be started now."""
@@ -228,7 +239,7 @@ class Supervisor:
         disk: HostDisk, signal_: Signal, clock: Clock, run_dir: Path, log_dir: Path,
         workers: Mapping[str, Launch], listener_fd: int | None, host_launch: HostLaunch,
         others: Mapping[str, Launch], environment: Mapping[str, str],
-        host_environment: Mapping[str, str], faults: ProcessFaults,
+        host_environment: Mapping[str, str], faults: ProcessFaults, machine: Machine,
         drain_s: float, close_door: Callable[[], None], relief: Relief, reap: Callable[[set[int]], list[int]],
         stand_in: Launch | None = None,
     ) -> None:  # fmt: skip
@@ -246,6 +257,9 @@ class Supervisor:
         self._log_dir = log_dir
         self._host_start = host_launch
         self._host_environment = host_environment
+        self._memory = MemoryBounds(
+            machine, len(workers), run_dir=run_dir, faults=faults, net=self._net, move=self._move
+        )
         self._drain_s = drain_s
         self._close_door = close_door
         self._relief = relief
@@ -353,6 +367,7 @@ class Supervisor:
                 f"supervisor.plan.{name}", partial(self._wish, state, apart, wished)
             ):
                 unplanned.add(name)
+        self._memory.limit([child for child in self.children.values() if child.fds])
         for key, child in list(self.hosts.items()):
             if key in wished or key[0] in unplanned:
                 child.unneeded_at = None
@@ -378,12 +393,15 @@ class Supervisor:
             for w in self._book.wanted
             if w.endpoint == name and w.until > unix
         )
+        self._memory.inline.pop(name, None)
         for need in needs(state, wanted, now=unix):
             moved = need.placement is Placement.INLINE and (name, need.release) in apart
             if moved or need.placement is Placement.PROCESS:
                 for copy in range(PRODUCTION_COPIES if moved else need.copies):
                     wished.add((name, need.release, copy))
                     self._host(state, need.release, copy)
+            else:
+                self._memory.hold(name, need.release, state.policy.memory_mb)
 
     def _drop(self, key: tuple[str, int, int], child: Child) -> None:
         """Forget a model process that is gone and not needed, and its faults with it."""
@@ -413,7 +431,7 @@ class Supervisor:
                 environment=self._host_environment, log_path=self._log_dir / f"{state.endpoint}-r{release}.log",
             )  # fmt: skip
             child.door = ModelDoor(socket)
-            child.memory_limit = state.policy.memory_mb << 20
+            child.memory_limit = self._memory.for_model(state.policy.memory_mb)
             self.hosts[key] = child
 
     def _tend_due(self, child: Child, now: float) -> None:
@@ -429,7 +447,7 @@ class Supervisor:
             child.deaths = 1 if steady else child.deaths + 1
             child.process = None
             how = f"it ended with code {process.returncode}, {child.deaths} times in a row"
-            if child.memory_limit is not None and process.returncode in CAUSES:
+            if not child.fds and child.memory_limit is not None and process.returncode in CAUSES:
                 how = f"{CAUSES[process.returncode]}; {how}"
             self._faults.note(place, Died(f"{how}; its log: {child.log.path}"))
             log.warning(
@@ -442,9 +460,7 @@ class Supervisor:
             self._forget(process.pid)
         elif process is not None and now - child.started_at > STEADY_S:
             self._faults.clear(place)
-        if child.memory_limit is not None and child.memory() > child.memory_limit:
-            log.warning("supervisor.too_much_memory", child=child.name, limit=child.memory_limit)
-            child.tell(signal.SIGKILL)
+        self._memory.tend(child, now)
         if child.door is not None and child.door.is_crowded:
             log.warning("supervisor.too_many_files", child=child.name)
             child.tell(signal.SIGKILL)
@@ -484,17 +500,18 @@ class Supervisor:
         log.error("worker.hung", worker=worker, told=what)
         self._faults.note(f"{worker}.loop", WorkerHung(f"its serving loop stood still: {what}"))
         self._faults.clear(f"{worker}.loop")  # the worker is gone; its count stays
+        self._move(asked, code="hung", why=f"the serving loop of {worker} stood still in it")
+
+    def _move(
+        self, asked: tuple[str, int] | None, *, code: Literal["hung", "memory"], why: str
+    ) -> None:
+        """Have a release that a worker was asking run in a process on this host."""
         if asked is None or asked[0] not in self._book.states:
             return
+        endpoint, release = asked
         try:
             self._disk.set_apart(
-                Apart(
-                    endpoint=asked[0],
-                    release=asked[1],
-                    code="hung",
-                    why=f"the serving loop of {worker} stood still in it",
-                    at=self._clock.now(),
-                )
+                Apart(endpoint=endpoint, release=release, code=code, why=why, at=self._clock.now())
             )
         except OSError as error:
             self._faults.note("supervisor.set_apart", error)

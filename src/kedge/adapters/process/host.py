@@ -35,6 +35,7 @@ from kedge.core.generations import Online
 from kedge.door import Given, receive, write_status
 from kedge.independence import merges
 from kedge.lookups import lookups_of
+from kedge.machine import read_machine
 from kedge.ports import Artifacts, Loader, Model, Proof
 from kedge.tensors import check_proof
 from kedge.terminal import show
@@ -81,7 +82,7 @@ def confine(memory_mb: int) -> None:
     """Bound what this process may take, before anything of the model's is touched."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the group; the supervisor decides
     if memory_mb:
-        limit = memory_mb << 20
+        limit = read_machine().for_model(memory_mb)
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE), encoding="ascii")
