@@ -140,7 +140,8 @@ def _files(folder: Path, cost: str) -> Iterator[Obstacle]:
                     if one is not None:
                         yield one
     except OSError as error:
-        yield _obstacle(folder, error, cost)
+        if error.errno != errno.ENOSPC:  # a full disk keeps callers from nothing: see kedge.reserve
+            yield _obstacle(folder, error, cost)
 
 
 def _try_file(path: Path, cost: str) -> Obstacle | None:
