@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from kedge.core.errors import ModelFailure, Unavailable, UnfitModel
 from kedge.core.features import Schema, Spec
 from kedge.core.generations import (
-    JOINED,
     META,
     Mark,
     Online,
@@ -30,6 +29,7 @@ from kedge.core.generations import (
     runs_of,
     width_of,
 )
+from kedge.core.keys import spell_all
 
 if TYPE_CHECKING:
     from kedge.ports import Columns, OnlineStore
@@ -43,21 +43,9 @@ MARK_S = 60.0
 """How often a run's mark is read again: its `ttl` may have changed with a newer declaration."""
 
 
-def keys_of(columns: Mapping[str, NDArray[Any]], names: Sequence[str]) -> list[str]:
-    """The keys of rows: the values of the key columns as text, joined."""
-    if len(names) == 1:
-        values: list[Any] = np.asarray(columns[names[0]]).tolist()
-        return values if set(map(type, values)) == {str} else [_text(value) for value in values]
-    parts = zip(*(np.asarray(columns[name]).tolist() for name in names), strict=True)
-    return [JOINED.join(map(_text, row)) for row in parts]
-
-
-def _text(value: Any) -> str:
-    if type(value) is str:
-        return value
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))  # an integer column with a NULL in it is one of floats
-    return "" if value is None else str(value)
+def keys_of(columns: Mapping[str, NDArray[Any]], names: Sequence[str]) -> list[str | None]:
+    """The keys of rows; None where a row has none."""
+    return spell_all([np.asarray(columns[name]).tolist() for name in names])
 
 
 def pack(
@@ -221,7 +209,7 @@ class Lookup:
         try:
             if now >= self._mark_due:
                 self._look()
-            found = self._store.read(self._space, keys)
+            found = self._read(keys)
         except Unavailable:
             self._rest_until = self._monotonic() + self._rest_s
             self._rest_s = min(self._rest_s * 2, LONGEST_S)
@@ -234,6 +222,14 @@ class Lookup:
             self._ruled("missing", missing)
             self._ruled("expired", expired)
         return self._cut(values)
+
+    def _read(self, keys: Sequence[str | None]) -> Sequence[bytes | None]:
+        """What the store has of each key; nothing of a row without one."""
+        if None not in keys:
+            return self._store.read(self._space, keys)  # type: ignore[arg-type]
+        known = [key for key in keys if key is not None]
+        found = iter(self._store.read(self._space, known) if known else ())
+        return [None if key is None else next(found) for key in keys]
 
     def _filled(
         self, values: NDArray[np.float32], found: Sequence[bytes | None]

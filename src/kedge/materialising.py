@@ -23,7 +23,7 @@ from kedge.adapters.process import FeaturesProcess
 from kedge.authoring import spec_of
 from kedge.core.durations import seconds
 from kedge.core.errors import KedgeError, ModelFailure, Refused
-from kedge.core.features import Spec, TransformVersion, View
+from kedge.core.features import Schema, Spec, TransformVersion, View
 from kedge.core.generations import (
     META,
     Mark,
@@ -40,10 +40,13 @@ from kedge.core.generations import (
 )
 from kedge.core.holding import needs
 from kedge.core.instants import iso
+from kedge.core.keys import spell
 from kedge.lookups import keys_of, open_store, pack
 from kedge.wiring import Workplace
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from kedge.ports import Columns, OnlineStore
 
 
@@ -155,9 +158,14 @@ class Feeder:
         logged = self.log.ends(run)
         known = frozenset(logged)
         source = self._root / view.source
-        times = source_times(source, view.time, self._place.clock.unix(), view.form)
+        keys_named = made.spec.schema.keys
+        times = source_times(source, view.time, self._place.clock.unix(), view.form, keys_named)
         if times is not None and times.without:
             self._say(f"{run.label}: {times.without:,} rows have no time and are left out")
+        if times is not None and times.keyless:
+            self._say(
+                f"{run.label}: {times.keyless:,} rows have no {' or '.join(keys_named)} and are left out"
+            )
         if fresh is not None:
             after, rows = fresh.watermark, fresh.rows
         elif logged:
@@ -167,19 +175,22 @@ class Feeder:
         else:
             after, rows = last_end(max(times.first, since or -inf) - 1e-6, every_s), 0
         work = Progress(self._say, run.label, view.every, after, until, self._place.clock.monotonic)
-        fed = anew = 0
+        fed = anew = keyless = 0
         violations: Counter[str] = Counter()
         for end in ends(after, until, every_s):
-            columns = self._slice(run, made, source, end, logged=end in known)
+            given = self._slice(run, made, source, end, logged=end in known)
+            columns, keys, dropped = keyed(given, made.spec.schema)
             anew += end not in known
+            keyless += dropped
             violations.update(outside(columns, made.spec))
-            keys = keys_of(columns, made.spec.schema.keys) if columns else []
             rows, fed = rows + len(keys), fed + 1
             mark = Mark(watermark=end, rows=rows, ttl_s=ttl_s)
             values = pack(made.spec.schema, keys, end, columns) if columns else iter(())
             self._store.write(run.namespace, chain(values, [(META, pack_mark(mark))]))
             after = end
             work.done(len(keys), end)
+        if keyless:
+            self._say(f"{run.label}: {keyless:,} rows without a key are left out")
         standing = self._place.generations.runs()[run]
         if standing == "building" and (fed or fresh is not None):
             self._place.generations.stand(run, "ready")
@@ -264,7 +275,9 @@ def computed(made: Materialised, source: Path, end: float) -> Columns:
             ended of.
     """
     back_s = seconds(made.view.lookback) if made.view.lookback else float("inf")
-    rows = source_rows(source, made.view.time, end - back_s, end, made.view.form)
+    rows = source_rows(
+        source, made.view.time, end - back_s, end, made.view.form, made.spec.schema.keys
+    )
     if not len(next(iter(rows.values()), ())):
         return {}
     name = made.version.label
@@ -309,10 +322,38 @@ def misfit(found: Any, spec: Spec) -> str | None:
             return f"{name} has the shape {column.shape}, not {(rows, *feature.shape)}"
         if not feature.null and np.isnan(column).any():
             return f"{name} is null, and may not be: leave the key out instead"
-    keys = keys_of({key: np.asarray(found[key]) for key in schema.keys}, schema.keys)
-    if len(set(keys)) != rows:
-        return f"{rows - len(set(keys))} keys are there twice"
+    keys = [key for key in keys_of(found, schema.keys) if key is not None]
+    if len(set(keys)) != len(keys):
+        return f"{len(keys) - len(set(keys))} keys are there twice"
     return None
+
+
+def keyed(columns: Columns, schema: Schema) -> tuple[Columns, list[str], int]:
+    """Leave out the rows that have no key.
+
+    Returns:
+        The others, their key columns as whole numbers or text; their keys; how many were left out.
+    """
+    if not columns:
+        return columns, [], 0
+    found = keys_of(columns, schema.keys)
+    keys = [key for key in found if key is not None]
+    lost = len(found) - len(keys)
+    kept = columns
+    if lost:
+        has = np.array([key is not None for key in found], np.bool_)
+        kept = {name: np.asarray(column)[has] for name, column in columns.items()}
+    parts = {name: _as_keys(np.asarray(kept[name])) for name in schema.keys}
+    return {**kept, **parts}, keys, lost
+
+
+def _as_keys(column: NDArray[Any]) -> NDArray[Any]:
+    """A key column without a missing value: int64 where all are whole numbers that it holds, else text."""
+    if column.dtype.kind in "iuf" and column.dtype != np.uint64:
+        return column.astype(np.int64)
+    words = np.empty(len(column), object)
+    words[:] = [spell(value) for value in column.tolist()]
+    return words
 
 
 def outside(columns: Columns, spec: Spec) -> dict[str, int]:

@@ -19,6 +19,7 @@ from kedge.adapters.offline import OfflineLog, Times, source_rows, source_times
 from kedge.core.errors import Refused, Unavailable
 from kedge.core.features import Feature, Schema, declared
 from kedge.core.generations import Run
+from kedge.lookups import keys_of
 
 RUN = Run("delays/1", 2, 1)
 HOUR = 3600.0
@@ -202,6 +203,45 @@ def test_keys_of_several_columns_and_of_numbers_are_joined_as_a_whole(log: Offli
     found, missing = log.asof(spine, np.full(4, HOUR), RUN, schema)
     assert missing.tolist() == [False, False, True, False]
     assert found["x"][~missing].tolist() == [3.0, 2.0, 1.0]
+
+
+ASKED: dict[str, Any] = {
+    "text": words("7", "007", "7.0", " 7 ", "7.4", "8", "", "9"),
+    "whole": np.array([7, 8, 9, -7]),
+    "unsigned": np.array([7, 8], np.uint64),
+    "float": np.array([7.0, 7.4, 8.0, np.nan, np.inf]),
+    "missing": np.array([None, "7"], object),
+}
+
+
+@pytest.mark.parametrize("kind", ASKED)
+@pytest.mark.parametrize("kept", [np.array([7, 8]), words("7", "8"), words("7", "007")])
+def test_a_training_set_finds_the_keys_that_serving_finds(
+    log: OfflineLog, kind: str, kept: Any
+) -> None:
+    """Whatever type the source, the spine and the caller have: one spelling decides."""
+    schema = Schema("delays/1", {"x": Feature("float32", null=True)}, ("store",))
+    log.write(RUN, HOUR, ["store"], {"store": kept, "x": np.array([1, 2], np.float32)})
+    asked = ASKED[kind]
+    known = set(keys_of({"store": kept}, ["store"]))
+    served = [key in known for key in keys_of({"store": asked}, ["store"])]
+    _, missing = log.asof({"store": asked}, np.full(len(asked), HOUR), RUN, schema)
+    assert [not gone for gone in missing] == served
+
+
+@pytest.mark.parametrize("near", [1239162456494753670, 2**53])
+def test_a_row_without_a_key_does_not_round_the_keys_of_others(tmp_path: Path, near: int) -> None:
+    path = parquet(
+        tmp_path / "s.parquet",
+        f"SELECT * FROM (VALUES ({near}::BIGINT, 'a', 1e9), ({near + 1}, 'b', 1e9), (NULL, 'c', 1e9),"
+        f" ({near + 2}, '', 1e9)) AS v(store, town, seen)",
+    )
+    rows = source_rows(path, "seen", keys=("store", "town", "no such column"))
+    assert rows["store"].dtype == np.int64
+    assert rows["store"].tolist() == [near, near + 1]
+    times = source_times(path, "seen", NOW, keys=("store", "town"))
+    assert times is not None
+    assert times.keyless == 2
 
 
 def test_an_asof_join_agrees_with_a_walk_through_the_slices(log: OfflineLog) -> None:

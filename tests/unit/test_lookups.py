@@ -75,7 +75,13 @@ def store(tmp_path: Path) -> Fails:
     found = Fails(SqliteOnline(tmp_path / "online.db"))
     for hour, key, number in ((99, "AA", 1), (90, "AA", 2)):
         columns = {"mean": np.array([hour], np.float32), "pair": np.array([[1, 2]], np.float32)}
-        keys = keys_of({"carrier": np.array([key]), "hour": np.array([number])}, SCHEMA.keys)
+        keys = [
+            key
+            for key in keys_of(
+                {"carrier": np.array([key]), "hour": np.array([number])}, SCHEMA.keys
+            )
+            if key
+        ]
         found.write(RUN.namespace, pack(SCHEMA, keys, hour * HOUR, columns))
     found.write(RUN.namespace, [(META, pack_mark(Mark(99 * HOUR, 2, 5 * HOUR)))])
     return found
@@ -191,12 +197,26 @@ def test_a_damaged_row_is_a_missing_one(store: Fails, clock: Clock) -> None:
 
 
 @pytest.mark.parametrize(("values", "key"), [
-    (np.array([7]), "7"), (np.array([7.0]), "7"), (np.array([7.5]), "7.5"), (np.array(["a b"], object), "a b"),
-    (np.array([None], object), ""), (np.array([True]), "True"),
+    (np.array([7]), "7"), (np.array([7.0]), "7"), (np.array(["7"], object), "7"), (np.array(["a b"], object), "a b"),
+    (np.array([True]), "True"), (np.array([2**53 + 1]), "9007199254740993"), (np.array([2**64 - 1], np.uint64), "18446744073709551615"),
+    (np.array(["007"], object), "007"), (np.array([" 7 "], object), " 7 "), (np.array(["7.4"], object), "7.4"),
 ])  # fmt: skip
 def test_a_key_is_the_same_text_whatever_wrote_it(values: Any, key: str) -> None:
     assert keys_of({"k": values}, ["k"]) == [key]
     assert keys_of({"k": values, "l": values}, ["k", "l"]) == [f"{key}\x1f{key}"]
+
+
+@pytest.mark.parametrize(
+    "value", [None, float("nan"), float("inf"), "", 7.5, 2.0**53, "a\x1fb", "\x1emeta"]
+)
+def test_what_is_no_key_is_none_everywhere(store: Fails, clock: Clock, value: Any) -> None:
+    none = np.array([value], object)
+    assert keys_of({"k": none}, ["k"]) == [None]
+    assert keys_of({"k": np.array(["a"], object), "l": none}, ["k", "l"]) == [None]
+    lookup = opened(store, clock)
+    asked = {"carrier": np.array([value, "AA"], object), "hour": np.array([1, 1])}
+    assert lookup.columns(asked)["mean"].tolist()[0] == 0.5, "the default of the field"
+    assert lookup.counts["delays.missing"] >= 1
 
 
 def test_a_release_that_names_no_run_of_what_it_reads_cannot_be_loaded(tmp_path: Path) -> None:

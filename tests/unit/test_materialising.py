@@ -10,7 +10,7 @@ import pytest
 from kedge.core.durations import seconds
 from kedge.core.features import Feature, Spec, View, declared
 from kedge.core.generations import ends
-from kedge.materialising import Progress, misfit, outside
+from kedge.materialising import Progress, keyed, misfit, outside
 
 SCHEMA = declared("delays/1", {
     "mean": Feature("float32", null=True, range=(0, 10)), "pair": Feature("float32", (2,), default=0.0),
@@ -49,6 +49,21 @@ def test_what_is_out_of_range_is_counted_and_not_refused() -> None:
     assert misfit(wide, SPEC) is None
     assert outside(wide, SPEC) == {"mean": 1}
     assert outside({}, SPEC) == {}
+
+
+@pytest.mark.parametrize(("given", "kept"), [
+    (np.array([1, 2, 3]), np.array([1, 2, 3])), (np.array([1.0, np.nan, 3.0]), np.array([1, 3])),
+    (np.array(["a", None, ""], object), ["a"]), (np.array([7.5, 2.0**53, 7.0]), np.array([7])),
+    (np.array([2**64 - 1, 1, 2], np.uint64), ["18446744073709551615", "1", "2"]),
+    (np.array(["b", "a", "a\x1fb"]), ["b", "a"]), (np.array([1, "a", None], object), ["1", "a"]),
+])  # fmt: skip
+def test_a_row_without_a_key_is_left_out_and_keys_stay_whole(given: Any, kept: Any) -> None:
+    schema = declared("d/1", {"x": Feature("float32", null=True)}, ["k"])
+    columns, keys, lost = keyed({"k": given, "x": np.arange(3, dtype=np.float32)}, schema)
+    assert columns["k"].tolist() == list(kept)
+    assert columns["k"].dtype == (np.int64 if isinstance(kept, np.ndarray) else object)
+    assert (keys, lost) == ([str(each) for each in kept], 3 - len(kept))
+    assert len(columns["x"]) == len(kept)
 
 
 def said(every: str, days: int, *, step_s: float) -> list[str]:

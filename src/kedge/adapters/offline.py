@@ -30,6 +30,7 @@ from kedge.core.errors import Refused, Unavailable
 from kedge.core.features import Schema
 from kedge.core.generations import Run
 from kedge.core.instants import bounds, untrue
+from kedge.core.keys import spell
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -165,14 +166,13 @@ class OfflineLog:
         files = [self._path(run, end) for end in self._within(run, at, ttl_s)]
         if not files or not rows:
             return _nothing(shapes, rows), np.ones(rows, dtype=np.bool_)
-        given: Arrays = {f"k{n}": _plain(spine[key]) for n, key in enumerate(schema.keys)}
+        given: Arrays = {f"k{n}": _spelt(spine[key]) for n, key in enumerate(schema.keys)}
         given |= {"at": np.asarray(at, np.float64), "row": np.arange(rows)}
         with _faults("read", self._folder(run)), database() as db:
             db.register("given", given)
             source = _files(files)
-            kinds = kinds_of(db, source)
             same = [
-                f"TRY_CAST(given.k{n} AS {kinds[key]}) = log.{identifier(key)}"
+                f"CAST(given.k{n} AS VARCHAR) = CAST(log.{identifier(key)} AS VARCHAR)"
                 for n, key in enumerate(schema.keys)
             ]
             found = db.execute(
@@ -224,16 +224,19 @@ class Times(NamedTuple):
         first: Unix seconds of the first row.
         last: of the last row.
         without: rows whose time is missing; they belong to no slice.
+        keyless: rows in which a key is missing; nothing can be kept of them.
     """
 
     first: float
     last: float
     without: int
+    keyless: int = 0
 
 
 def source_rows(
-    path: str | Path, time: str, after: float = -inf, until: float = inf, form: str | None = None
-) -> Arrays:
+    path: str | Path, time: str, after: float = -inf, until: float = inf, form: str | None = None,
+    keys: Sequence[str] = (),
+) -> Arrays:  # fmt: skip
     """The rows of a source that became known in (after, until], as columns, in the files' order.
 
     Timestamps (without a zone: UTC) and dates become Unix seconds. A missing value is NaN, so that
@@ -245,6 +248,8 @@ def source_rows(
         after: Unix seconds, exclusive.
         until: Unix seconds, inclusive.
         form: how `time` is written, as for strptime. None: ISO 8601 where it is text.
+        keys: columns whose missing values have no row: one missing number would make a column of
+            whole numbers one of floats, which do not tell large ones apart. Others are passed over.
 
     Raises:
         Refused: `bad_source`: it cannot be read, or has no such column; `needs_analytics`.
@@ -252,7 +257,11 @@ def source_rows(
     with _source(path, time) as (db, source):
         kinds = kinds_of(db, source)
         instant = instant_of(time, kinds, path, form)
-        within = [f"isfinite({instant})", *_bounds(time, kinds[time], instant, after, until)]
+        within = [
+            f"isfinite({instant})",
+            *(f"NOT ({_is_keyless(key)})" for key in keys if key in kinds),
+            *_bounds(time, kinds[time], instant, after, until),
+        ]
         picked = [selected(name, kind) for name, kind in kinds.items()]
         picked[list(kinds).index(time)] = f"{instant} AS {identifier(time)}"
         found = db.execute(
@@ -261,7 +270,9 @@ def source_rows(
     return {name: filled(column) for name, column in found.items()}
 
 
-def source_times(path: str | Path, time: str, now: float, form: str | None = None) -> Times | None:
+def source_times(
+    path: str | Path, time: str, now: float, form: str | None = None, keys: Sequence[str] = ()
+) -> Times | None:
     """The times of a source; None when no row has one.
 
     Args:
@@ -269,6 +280,7 @@ def source_times(path: str | Path, time: str, now: float, form: str | None = Non
         time: as `source_rows`.
         now: Unix seconds, by which a time lies in the future.
         form: as `source_rows`.
+        keys: as `source_rows`.
 
     Raises:
         Refused: as `source_rows`; `untrue_time`: rows whose time cannot be read, or cannot be true.
@@ -277,10 +289,18 @@ def source_times(path: str | Path, time: str, now: float, form: str | None = Non
         kinds = kinds_of(db, source)
         instant = instant_of(time, kinds, path, form)
         check_times(db, source, identifier(time), instant, now, f"{path}: {time}")
-        first, last, known, rows = db.execute(
-            f"SELECT min({instant}), max({instant}), count({instant}), count(*) FROM {source}"  # noqa: S608 - quoted
+        none = " OR ".join(_is_keyless(key) for key in keys if key in kinds) or "false"
+        first, last, known, rows, keyless = db.execute(
+            f"SELECT min({instant}), max({instant}), count({instant}), count(*), count(*) FILTER ({none}) "  # noqa: S608 - quoted
+            f"FROM {source}"
         ).fetchone()
-    return None if first is None else Times(float(first), float(last), rows - known)
+    return None if first is None else Times(float(first), float(last), rows - known, keyless)
+
+
+def _is_keyless(key: str) -> str:
+    """The condition that a column has no value that could be a key."""
+    column = identifier(key)
+    return f"{column} IS NULL OR CAST({column} AS VARCHAR) IN ('', 'nan')"
 
 
 SHOWN = 3
@@ -574,6 +594,13 @@ def flat(column: NDArray[Any]) -> list[NDArray[Any]]:
 
 def _nothing(shapes: Mapping[str, Sequence[int]], rows: int) -> Arrays:
     return {name: np.full((rows, *shape), np.nan, np.float32) for name, shape in shapes.items()}
+
+
+def _spelt(column: Any) -> NDArray[Any]:
+    """A key column as text; None where a row has no key."""
+    words = np.empty(len(column), object)
+    words[:] = [spell(value) for value in np.asarray(column).tolist()]
+    return words
 
 
 def _plain(column: NDArray[Any]) -> NDArray[Any]:

@@ -21,8 +21,6 @@ from kedge.core.values import Value
 
 META = "\x1emeta"
 """The key under which a namespace says how far it is; no entity's key begins like this."""
-JOINED = "\x1f"
-"""Stands between the parts of a key of several columns."""
 _LABEL = re.compile(r"([a-z][a-z0-9_]{0,39}/[1-9][0-9]{0,5})#([1-9][0-9]*)@([1-9][0-9]*)")
 
 
