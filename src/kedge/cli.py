@@ -325,6 +325,7 @@ def register(
     schema: str | None,
 ) -> None:
     """Register the model in PATH as a version of ENDPOINT's model."""
+    end_in_order()
     from kedge.engine.registration import find_source
     from kedge.enrol import label_reading, label_reading_text, register_version
 
