@@ -25,7 +25,8 @@ import numpy as np
 
 from kedge import streams
 from kedge.adapters.process import fence
-from kedge.adapters.process.host import confine, load, prove, serve
+from kedge.adapters.process.confine import confine
+from kedge.adapters.process.host import load, prove, serve
 from kedge.bundles import Bare, Composed, Transform
 from kedge.core.errors import KedgeError, ModelFailure, Refused, UnfitModel
 from kedge.core.generations import Online

@@ -22,7 +22,7 @@ import msgspec
 import numpy as np
 
 from kedge.adapters.process import fence
-from kedge.adapters.process.host import confine
+from kedge.adapters.process.confine import confine
 from kedge.authoring import MARK, Declared, spec_of
 from kedge.bundles import Namespace, Transform
 from kedge.core.errors import BadConfig, KedgeError, ModelFailure

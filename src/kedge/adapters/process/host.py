@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import resource
 import signal
 import socket
 import threading
@@ -35,7 +34,6 @@ from kedge.core.generations import Online
 from kedge.door import Given, receive, write_status
 from kedge.independence import merges
 from kedge.lookups import lookups_of
-from kedge.machine import read_machine
 from kedge.ports import Artifacts, Loader, Model, Proof
 from kedge.tensors import check_proof
 from kedge.terminal import show
@@ -64,8 +62,6 @@ UNREAD = "model_unread"
 """The code of a copy whose answer was left out: it is alive, and nothing is known of the answer."""
 FLUSH_S = 2.0
 """How long a host that was told to stop waits for its clients to take their last answers."""
-OOM_SCORE = 500
-"""When memory runs out the kernel shall take a model, not a gateway."""
 LOAD_NICE = 5
 COPIES_S = 0.005
 """How long copies are answered before callers' questions are looked for again."""
@@ -76,16 +72,6 @@ UNTESTED_S = 2.0
 Marks = NDArray[np.bool_] | None
 """Which rows had a feature that was not as its schema promises; None when none had."""
 NOWHERE = Online()
-
-
-def confine(memory_mb: int) -> None:
-    """Bound what this process may take, before anything of the model's is touched."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the group; the supervisor decides
-    if memory_mb:
-        limit = read_machine().for_model(memory_mb)
-        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-    with suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE), encoding="ascii")
 
 
 def load(
