@@ -326,9 +326,12 @@ def register(
 ) -> None:
     """Register the model in PATH as a version of ENDPOINT's model."""
     end_in_order()
+    from kedge.core.formats import fetching
     from kedge.engine.registration import find_source
     from kedge.enrol import label_reading, label_reading_text, register_version
 
+    if not Path(path).exists() and fetching(path) is None:
+        raise click.BadParameter(f"{path} does not exist.", param_hint="PATH")
     source = find_source(path)
 
     trained_on = None

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from kedge.adapters.artifacts import MOST_BYTES, MOST_DEPTH, MOST_FILES, RESERVE, DirectoryArtifacts
+from kedge.adapters.artifacts import MOST_BYTES, MOST_DEPTH, MOST_FILES, DirectoryArtifacts
 from kedge.core.errors import CorruptArtifact, Refused, Unavailable
 from kedge.ports import Proof
+from kedge.reserve import RESERVE, get_free
 
 PROOF = Proof({"x": [1.0]}, {"y": [2.0]})
 
@@ -319,8 +320,7 @@ def test_a_copy_that_would_take_the_ledgers_reserve_is_refused_before_it_begins(
     store: DirectoryArtifacts, source: Path, tmp_path: Path
 ) -> None:
     store.put(source)
-    disk = os.statvfs(tmp_path)
-    free = disk.f_bavail * disk.f_frsize
+    free = get_free(tmp_path)
     holes = source / "holes.bin"
     holes.touch()
     try:

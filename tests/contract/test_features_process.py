@@ -112,7 +112,7 @@ def test_what_it_writes_where_answers_are_read_is_refused(tmp_path: Path) -> Non
     """Eight bytes of a length, and no answer: a frame that decodes to nothing known."""
     source = (
         "import socket, stat\n"
-        "for n in range(3, 64):\n"
+        "for n in range(3, 1024):\n"
         "    try:\n"
         "        if stat.S_ISSOCK(os.fstat(n).st_mode): os.write(n, (5).to_bytes(8) + b'xxxxx')\n"
         "    except OSError: pass\n"

@@ -298,9 +298,15 @@ def test_without_a_configuration_it_is_exit_2(empty: Fresh, line: str) -> None:
     ["status", "promote flights v1", "rollback flights", "versions flights", "history flights",
      "rollback flights --local"],
 )  # fmt: skip
-def test_without_a_ledger_it_is_exit_4(empty: Fresh, line: str) -> None:
-    """In an empty directory, too: one may be in the wrong one."""
-    empty.fails(4, *line.split())
+def test_in_an_empty_directory_it_is_exit_2_and_says_the_way_out(empty: Fresh, line: str) -> None:
+    """One may be in the wrong one: nothing is said to be gone."""
+    assert "kedge.toml" in empty.fails(2, *line.split())
+
+
+def test_without_a_ledger_it_is_exit_4(empty: Fresh) -> None:
+    empty.init()
+    shutil.rmtree(empty.root / ".kedge", ignore_errors=True)
+    empty.fails(4, "status")
 
 
 def test_init_writes_what_can_be_read_and_is_content_to_find_it(empty: Fresh) -> None:

@@ -65,7 +65,9 @@ CODES = {
 
 def features(site: Site, bad: str, does: str) -> str:
     """Write a features file; returns where it is."""
-    (site.root / "rows.csv").write_text("word,m,at\na,1.0,10\nb,2.0,4000\nc,3.0,8000\n")
+    (site.root / "rows.csv").write_text(
+        "word,m,at\na,1.0,1700000010\nb,2.0,1700004000\nc,3.0,1700008000\n"
+    )
     path = site.root / "features.py"
     run = does if bad == "file" else ""
     path.write_text(FEATURES.format(bad=bad, when_run=run, does=does))
@@ -116,16 +118,16 @@ def test_what_was_applied_and_misbehaves_later_is_refused_in_time(
     golden.write_text('{"inputs": {"x": [1.0, 2.0], "word": ["a", "b"]}}')
     site.run("features", "apply", features(site, "rows", WAYS[way]), "--golden", str(golden))
     spine = site.root / "spine.csv"
-    spine.write_text("x,word,at\n1,a,10\n13,b,20\n")
+    spine.write_text("x,word,at\n1,a,1700000010\n13,b,1700000020\n")
     with site.load(rate=50) as load:
         error = refused(site, "features", "training-set", "flights", "--schema", "view/1", "--spine", str(spine),
                         "--time", "at", "--out", str(site.root / "train.parquet"))  # fmt: skip
         assert "from row 0 on" in error["message"]
         # It is tried on the newest slice, which has a row more from then on.
         path = features(site, "later", WAYS[way])
-        (site.root / "rows.csv").write_text("word,m,at\na,1.0,10\n")
+        (site.root / "rows.csv").write_text("word,m,at\na,1.0,1700000010\n")
         site.run("features", "apply", path, "--golden", str(golden))
-        (site.root / "rows.csv").write_text("word,m,at\na,1.0,10\nb,2.0,20\n")
+        (site.root / "rows.csv").write_text("word,m,at\na,1.0,1700000010\nb,2.0,1700000020\n")
         refused(site, "features", "materialise", "late")
         time.sleep(0.2)
     assert load.failures == []

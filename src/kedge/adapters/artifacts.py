@@ -32,6 +32,7 @@ from kedge.core.errors import CorruptArtifact, Refused, Unavailable
 from kedge.core.values import FileEntry
 from kedge.files import walk
 from kedge.ports import Proof
+from kedge.reserve import get_free, get_reserve
 
 MOST_FILES = 10_000
 """Files of one artifact. Its manifest is a part of its version, which commands read: about a megabyte."""
@@ -43,8 +44,6 @@ MOST_NAME = 1_000
 """Bytes of a file's name with its folders: below the store, it fits into a path of 4,096."""
 MOST_BYTES = 256 << 30
 """Bytes of one artifact: more than a host can load, and minutes to hash."""
-RESERVE = 64 << 20
-"""Free bytes that a copy leaves to the ledger, so that a rollback can be written."""
 
 _CHUNK = 1 << 20
 _BLOCK = 4096
@@ -116,8 +115,8 @@ class DirectoryArtifacts:
     def _check_room(self, found: list[_Found]) -> None:
         """Refuse a copy that would leave too little for the ledger. Holes in a file count: they are copied."""
         size = sum(_BLOCK + -(-each.size // _BLOCK) * _BLOCK for each in found)
-        free = _free(self._root)
-        if free < size + RESERVE:
+        free = get_free(self._root)
+        if free < size + _reserve(self._root):
             raise _no_room(self._root, size, free)
 
     def _install(self, copy: Path, digest: str) -> None:
@@ -409,8 +408,8 @@ class _Copying:
         self._unseen += more
         if self._unseen >= _LOOK:
             self._unseen = 0
-            free = _free(self._root)
-            if free < RESERVE:
+            free = get_free(self._root)
+            if free < _reserve(self._root):
                 raise _no_room(self._root, _LOOK, free)
 
 
@@ -429,16 +428,16 @@ def _read(each: _Found) -> Iterator[bytes]:
         ) from error
 
 
-def _free(directory: Path) -> int:
-    disk = os.statvfs(directory)
-    return disk.f_bavail * disk.f_frsize
+def _reserve(directory: Path) -> int:
+    """The free bytes that a copy leaves to the ledger, so that a rollback can be written."""
+    return get_reserve(os.statvfs(directory))
 
 
 def _no_room(root: Path, size: int, free: int) -> Unavailable:
     return Unavailable(
         f"a copy of {size:,} bytes into {root} would leave too little of the {free:,} that are free",
         code="no_room",
-        hint=f"free some disk space: {RESERVE >> 20} MB stay free, so that a rollback can be written",
+        hint=f"free some disk space: {_reserve(root) >> 20} MB stay free, so that a rollback can be written",
     )
 
 

@@ -23,6 +23,7 @@ from kedge.core.errors import Refused, Unavailable
 from kedge.core.release import apply, decide
 from kedge.core.stored.head import Head
 from kedge.core.values import Refusal, State, Value
+from kedge.engine.process_faults import ProcessFaults
 from kedge.files import list_aside, set_aside
 
 _Kept = TypeVar("_Kept")
@@ -214,12 +215,33 @@ class HostDisk:
         return True
 
 
+class KeptPins:
+    """Pins, and releases set apart, as they were read last: a read that fails once ends neither.
+
+    A host that could never read them serves what the ledger says: production comes first.
+    """
+
+    def __init__(self, disk: HostDisk, faults: ProcessFaults) -> None:
+        self._disk = disk
+        self._faults = faults
+        self._last: tuple[dict[str, Pin], dict[tuple[str, int], Apart]] = {}, {}
+
+    def read(self) -> tuple[dict[str, Pin], dict[tuple[str, int], Apart]]:
+        """Return the pins by endpoint, and what is set apart by endpoint and release."""
+        try:
+            self._last = self._disk.pins(), self._disk.apart()
+            self._faults.clear("supervisor.read_pins")
+        except OSError as error:
+            self._faults.note("supervisor.read_pins", error)
+        return self._last
+
+
 def _named_files(folder: Path) -> Iterator[Path]:
     """The files of a folder; none where it is missing."""
     # Asked at each wake-up: listing an empty directory costs a third of what a glob does.
     try:
         names = os.listdir(folder)  # noqa: PTH208
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # neither holds any
         return
     for name in names:
         if name.endswith(".json") and name[0] != ".":

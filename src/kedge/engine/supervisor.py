@@ -32,7 +32,7 @@ from kedge.engine.control import SILENT_S
 from kedge.engine.last_asked import path_of, read_last_asked
 from kedge.engine.memory_bounds import MemoryBounds
 from kedge.engine.models import socket_of
-from kedge.engine.pins import Apart, HostDisk, Pin
+from kedge.engine.pins import Apart, HostDisk, KeptPins, Pin
 from kedge.engine.process_faults import Net, ProcessFaults
 from kedge.engine.relief import Predecessor, Process, Relief, process_of
 from kedge.engine.stand_in import Endings
@@ -266,6 +266,7 @@ class Supervisor:
         self._reap_others = reap
         self.restart: Restarting | None = None
         self._book = Book(states=disk.remembered())
+        self._pinned = KeptPins(disk, self._faults)
         self._seen: object = None
         self._contact = clock.monotonic() - SILENT_S
         self._beat_at = clock.monotonic() - BEAT_S
@@ -358,7 +359,7 @@ class Supervisor:
     def _plan_hosts(self, now: float) -> None:
         """Derive which model processes should run; start the new, let the old linger."""
         self._renew()
-        pins, apart = self._disk.pins(), self._disk.apart()
+        pins, apart = self._pinned.read()
         wished: set[tuple[str, int, int]] = set()
         unplanned: set[str] = set()
         for name, row in self._book.states.items():

@@ -121,12 +121,15 @@ def _temporary_obstacles() -> list[Obstacle]:
 
 
 def _try(folder: Path, cost: str) -> Obstacle | None:
-    """Write a byte into a file without a name; return why that failed."""
+    """Write a byte into a file without a name; return why that failed.
+
+    A full disk is no obstacle: it keeps callers from nothing, and a rollback can be written (`kedge.reserve`).
+    """
     try:
         with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
             file.write(b"\0")
     except OSError as error:
-        return _obstacle(folder, error, cost)
+        return None if error.errno == errno.ENOSPC else _obstacle(folder, error, cost)
     return None
 
 
@@ -140,7 +143,7 @@ def _files(folder: Path, cost: str) -> Iterator[Obstacle]:
                     if one is not None:
                         yield one
     except OSError as error:
-        if error.errno != errno.ENOSPC:  # a full disk keeps callers from nothing: see kedge.reserve
+        if error.errno != errno.ENOSPC:
             yield _obstacle(folder, error, cost)
 
 
@@ -152,7 +155,7 @@ def _try_file(path: Path, cost: str) -> Obstacle | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        return _obstacle(path, error, cost)
+        return None if error.errno == errno.ENOSPC else _obstacle(path, error, cost)
     return None
 
 

@@ -183,7 +183,8 @@ class Database:
 
     def _fault(self, error: Exception) -> Unavailable:
         fault = explain(error, name=self._name, path=self.path, patience_s=self._patience_s)
-        if not fault.code.endswith("_locked"):
+        # On a full disk an open connection still reads, and a new one may find no room to be opened.
+        if not fault.code.endswith(("_locked", "_full")):
             self.close()
         return fault
 
