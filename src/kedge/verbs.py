@@ -449,7 +449,7 @@ def status_of(place: Workplace, endpoint: str | None) -> list[dict[str, Any]]:
     found = []
     for name in sorted(states) if endpoint is None else [endpoint]:
         members = place.roster.members()
-        tallies = place.evidence.tallies(name)
+        tallies, unread = _tallies(place, name)
         open_ = place.alerts.listed(name, over=False, limit=OPEN_ALERTS) if not lost else ()
         item = describe(states[name], members, tallies, place.disk.pins(), now=place.clock.unix(),
                         alerts=open_, aside=place.list_aside(states[name]))  # fmt: skip
@@ -462,8 +462,18 @@ def status_of(place: Workplace, endpoint: str | None) -> list[dict[str, Any]]:
             item["faults"].insert(
                 0, f"the ledger cannot be read ({lost}): this is what the host remembers"
             )
+        if unread:
+            item["faults"].append(f"the evidence cannot be read ({unread})")
         found.append(item)
     return found
+
+
+def _tallies(place: Workplace, endpoint: str) -> tuple[Any, str]:
+    """What was counted of an endpoint, and why that cannot be read: a full disk hides no state."""
+    try:
+        return place.evidence.tallies(endpoint), ""
+    except Unavailable as error:
+        return (), f"{error.code}: {error}"
 
 
 def _readiness(place: Workplace, endpoint: str) -> dict[str, Any] | None:

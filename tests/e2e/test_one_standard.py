@@ -99,6 +99,7 @@ def errors(evidence: Any) -> list[int]:
     return found
 
 
+@pytest.mark.soak  # its time is spent waiting; the suite has a quarter of an hour
 def test_a_model_with_a_long_tail_is_not_condemned_for_it(make_site: Callable[..., Site]) -> None:
     """Every tenth second a request of a thousand rows, which takes 0.3 s in either release."""
     site = make_site(policy=POLICY)
@@ -154,6 +155,7 @@ def test_a_short_pause_of_its_process_condemns_no_candidate(make_site: Callable[
     assert state(site)["counts"]["errors"] == {}
 
 
+@pytest.mark.soak  # its time is spent waiting; the suite has a quarter of an hour
 @pytest.mark.parametrize("how", ["plain", "probe", "asked"])
 def test_large_requests_of_one_caller_condemn_no_candidate(
     make_site: Callable[..., Site], how: str

@@ -163,7 +163,9 @@ def test_without_an_evidence_store_callers_notice_nothing_and_no_verdict_passes(
             lambda: (e := evidence(site))["units"][1] > 0 and e, "pairs from the beginning", 60
         )
     assert load.failures == []
-    assert again["decision"]["verdict"] == "inconclusive"
+    assert again["decision"]["verdict"] in ("inconclusive", "broken input"), (
+        "nothing is proven by it"
+    )
 
 
 def test_a_segment_with_a_million_values_costs_nobody_anything(
@@ -216,6 +218,7 @@ def alike(ours, theirs):
 """
 
 
+@pytest.mark.soak  # its time is spent waiting; the suite has a quarter of an hour
 def test_cost_noise_and_a_comparison_of_ones_own_are_in_the_evidence(
     make_site: Callable[..., Site],
 ) -> None:

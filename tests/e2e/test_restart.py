@@ -361,6 +361,7 @@ def test_a_stop_in_the_middle_of_a_restart_ends_both_images(site: Site) -> None:
         site.until(lambda: site.answers("/v2/models/flights/ready"), "it to serve")
 
 
+@pytest.mark.soak  # its time is spent waiting; the suite has a quarter of an hour
 def test_an_image_that_was_never_ready_is_not_kept_beside_the_next(site: Site) -> None:
     """Restarts that do not come to an end do not fill the memory with workers."""
     digest = site.data("versions", "flights")[0]["digest"].removeprefix("sha256:")

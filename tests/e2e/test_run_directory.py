@@ -27,6 +27,7 @@ def answers_again(site: Site) -> None:
     site.until(lambda: all(site.infer()[0] == 200 for _ in range(8)), "all to answer")
 
 
+@pytest.mark.soak  # its time is spent waiting; the suite has a quarter of an hour
 def test_a_deleted_run_directory_comes_back_with_everything_in_it(
     make_site: Callable[..., Site],
 ) -> None:

@@ -37,6 +37,7 @@ def test_a_regression_is_found_among_callers_that_ask_again_and_again(
     assert site.served() == "r1"
 
 
+@pytest.mark.soak  # its time is spent waiting; the suite has a quarter of an hour
 def test_an_identical_candidate_is_not_condemned_by_who_asks_most(
     make_site: Callable[..., Site],
 ) -> None:

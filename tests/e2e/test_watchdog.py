@@ -14,7 +14,10 @@ from e2e.place import Site
 from kedge.gateway.watchdog import HANG_S, WAIT_TICKS
 
 
-@pytest.mark.parametrize(("kind", "limit_s"), [("grip", HANG_S), ("hang", WAIT_TICKS)])
+@pytest.mark.parametrize(
+    ("kind", "limit_s"),
+    [("grip", HANG_S), pytest.param("hang", WAIT_TICKS, marks=pytest.mark.soak)],
+)
 def test_a_worker_whose_loop_stands_still_is_restarted_and_the_release_moves(
     make_site: Callable[..., Site], kind: str, limit_s: float
 ) -> None:

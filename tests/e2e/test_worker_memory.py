@@ -59,7 +59,7 @@ class Peaks:
     def _look(self) -> None:
         while not self._ending.wait(0.02):
             for pid in self._site.processes("gateway-worker"):
-                with suppress(OSError, ValueError):
+                with suppress(OSError, ValueError, IndexError):  # it may have ended
                     words = Path(f"/proc/{pid}/status").read_text().partition("VmRSS:")[2].split()
                     self.most = max(self.most, int(words[0]) << 10)
 
