@@ -244,6 +244,29 @@ def test_a_row_without_a_key_does_not_round_the_keys_of_others(tmp_path: Path, n
     assert times.keyless == 2
 
 
+@pytest.mark.parametrize(
+    ("kind", "values", "kept"),
+    [
+        ("VARCHAR", "('nan'), ('NaN'), (''), (NULL)", ["nan", "NaN"]),
+        ("DOUBLE", "('nan'), ('7'), (NULL)", [7.0]),
+        ("FLOAT", "('nan'), ('7'), (NULL)", [7.0]),
+        ("BIGINT", "(7), (NULL)", [7]),
+    ],
+)
+def test_what_is_no_key_is_left_out_and_counted(
+    tmp_path: Path, kind: str, values: str, kept: list[Any]
+) -> None:
+    """As `keys.spell` has it: text that says nan is a key, and a number that is NaN is none."""
+    select = f"SELECT CAST(id AS {kind}) AS id, 1e9 AS seen FROM (VALUES {values}) AS v(id)"
+    path = parquet(tmp_path / "s.parquet", select)
+    rows = source_rows(path, "seen", keys=("id",))
+    assert rows["id"].tolist() == kept
+    assert None not in keys_of({"id": rows["id"]}, ["id"])
+    times = source_times(path, "seen", NOW, keys=("id",))
+    assert times is not None
+    assert times.keyless == values.count("(") - len(kept)
+
+
 def test_an_asof_join_agrees_with_a_walk_through_the_slices(log: OfflineLog) -> None:
     dice = np.random.default_rng(5)
     truth: list[tuple[float, str, float]] = []

@@ -259,7 +259,7 @@ def source_rows(
         instant = instant_of(time, kinds, path, form)
         within = [
             f"isfinite({instant})",
-            *(f"NOT ({_is_keyless(key)})" for key in keys if key in kinds),
+            *(f"NOT ({_is_keyless(key, kinds[key])})" for key in keys if key in kinds),
             *_bounds(time, kinds[time], instant, after, until),
         ]
         picked = [selected(name, kind) for name, kind in kinds.items()]
@@ -289,7 +289,7 @@ def source_times(
         kinds = kinds_of(db, source)
         instant = instant_of(time, kinds, path, form)
         check_times(db, source, identifier(time), instant, now, f"{path}: {time}")
-        none = " OR ".join(_is_keyless(key) for key in keys if key in kinds) or "false"
+        none = " OR ".join(_is_keyless(key, kinds[key]) for key in keys if key in kinds) or "false"
         first, last, known, rows, keyless = db.execute(
             f"SELECT min({instant}), max({instant}), count({instant}), count(*), count(*) FILTER ({none}) "  # noqa: S608 - quoted
             f"FROM {source}"
@@ -297,10 +297,12 @@ def source_times(
     return None if first is None else Times(float(first), float(last), rows - known, keyless)
 
 
-def _is_keyless(key: str) -> str:
-    """The condition that a column has no value that could be a key."""
+def _is_keyless(key: str, kind: str) -> str:
+    """Return the condition that a column has no value that could be a key: missing, "" or NaN."""
     column = identifier(key)
-    return f"{column} IS NULL OR CAST({column} AS VARCHAR) IN ('', 'nan')"
+    if kind in ("FLOAT", "DOUBLE"):
+        return f"{column} IS NULL OR isnan({column})"
+    return f"{column} IS NULL OR CAST({column} AS VARCHAR) = ''"
 
 
 SHOWN = 3
