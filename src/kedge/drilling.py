@@ -14,6 +14,7 @@ from kedge.core.commands import Drill, Return
 from kedge.core.durations import seconds
 from kedge.core.errors import Refused, Unavailable
 from kedge.core.holding import within_window
+from kedge.core.instants import read_instant
 from kedge.core.release import decide
 from kedge.core.route import compile_plan
 from kedge.core.speed import SLO_S, Filed, Incident, Line, Machine, Practice, Speed, Spread, speed
@@ -333,7 +334,7 @@ def speed_of(place: Workplace, endpoint: str | None) -> dict[str, tuple[Speed, i
 
 def line_of(entry: Entry) -> Line:
     """An entry of the ledger as the core reads it."""
-    at = datetime.fromisoformat(entry.at).timestamp()
+    at = read_instant(entry.at)
     if isinstance(entry.event, Note):
         return Line(entry.seq, at, entry.by, kind=entry.event.kind, body=entry.event.body,
                     actor=entry.actor)  # fmt: skip

@@ -15,7 +15,6 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ import msgspec
 from kedge.adapters import process
 from kedge.core.errors import BadRequest, KedgeError, Refused, Unavailable
 from kedge.core.generations import Online
+from kedge.core.instants import read_instant
 from kedge.core.readiness import DAY_S, PROOF_S, Proven
 from kedge.core.values import ModelVersion, Release, State
 from kedge.ports import Note
@@ -58,7 +58,7 @@ def proven_of(place: Workplace, state: State, number: int) -> tuple[Proven, floa
         with suppress(msgspec.ValidationError):  # another version of kedge may have filed it
             found = msgspec.convert(entry.event.body, Proven)
             if found.release == number:
-                return found, unix_of(entry.at)
+                return found, read_instant(entry.at)
     return None
 
 
@@ -93,7 +93,7 @@ def prove(
         at = place.clock.now()
         place.ledger.note(state.endpoint, Note(kind="proven", body=msgspec.to_builtins(found)), by=by,
                           reason=found.why, at=at)  # fmt: skip
-        return found, unix_of(at)
+        return found, read_instant(at)
 
 
 def _tried(
@@ -166,11 +166,6 @@ def _fitting(release: Release, inputs: bytes) -> Sequence[dict[str, Any]]:
     except BadRequest:
         return ()
     return (row,)
-
-
-def unix_of(at: str) -> float:
-    """An instant of the ledger as Unix time."""
-    return datetime.fromisoformat(at).timestamp()
 
 
 # ---------------------------------------------------------------- a directory that goes

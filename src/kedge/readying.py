@@ -15,6 +15,7 @@ from kedge.contacts import is_group
 from kedge.core.commands import Configured
 from kedge.core.errors import KedgeError, Refused
 from kedge.core.generations import Online, Run, runs_of
+from kedge.core.instants import read_instant
 from kedge.core.readiness import (
     DAY_S,
     EVIDENCE_S,
@@ -34,7 +35,7 @@ from kedge.engine.status import lacks_of, not_fenced
 from kedge.judging import state_of
 from kedge.materialising import behind, lag_of
 from kedge.ports import Member, Note
-from kedge.proving import prove, proven_of, unix_of
+from kedge.proving import prove, proven_of
 from kedge.settings import is_loopback
 from kedge.wiring import Workplace
 
@@ -109,7 +110,7 @@ def _facts(
 def _filed(place: Workplace, state: State, kind: str) -> Filed | None:
     for entry in place.ledger.entries(state.endpoint, kind):
         if isinstance(entry.event, Note):
-            return Filed(unix_of(entry.at), entry.epoch, entry.event.body)
+            return Filed(read_instant(entry.at), entry.epoch, entry.event.body)
     return None
 
 
@@ -145,9 +146,9 @@ def _silence_s(place: Workplace, state: State, now: float) -> float | None:
     if state.compared is None:
         return None
     # A change that lies behind so many notes is an old one; the row itself knows its newest flip.
-    changed = next((unix_of(e.at) for e in place.ledger.history(state.endpoint, POLICIES)
+    changed = next((read_instant(e.at) for e in place.ledger.history(state.endpoint, POLICIES)
                     if not isinstance(e.event, Note)),
-                   unix_of(state.flipped_at) if state.flipped_at else 0.0)  # fmt: skip
+                   read_instant(state.flipped_at) if state.flipped_at else 0.0)  # fmt: skip
     try:
         newest = max(place.windows.newest(state.endpoint) or 0.0, changed)
         if now - newest <= EVIDENCE_S:

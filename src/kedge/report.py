@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from kedge.core import commands as r
+from kedge.core.instants import iso
 from kedge.core.records import ID_REUSED, SEVERAL_ROWS
 from kedge.core.stored.head import SHORT
 from kedge.core.values import BUCKETS, Policy
@@ -552,7 +553,7 @@ def fed_text(found: list[dict[str, Any]]) -> str:
     return "\n".join(
         f"{one['run']}: {one['slices']:,} slices ({one['computed']:,} computed, the rest out of the log), "
         f"{one['rows']:,} rows written so far, {one['standing']}"
-        + (f"; known up to {_iso(one['watermark'])}" if one["watermark"] is not None else "")
+        + (f"; known up to {iso(one['watermark'])}" if one["watermark"] is not None else "")
         + (f"; {one['ahead_s']:.0f} s ahead of what was asked for: is a clock wrong?" if one["ahead_s"] else "")
         + "".join(f"; {count:,} values of {name} out of range" for name, count in one["violations"].items())
         for one in found
@@ -568,17 +569,13 @@ def runs_text(found: list[dict[str, Any]]) -> str:
         else:
             behind = f"{_span(abs(one['lag_s']))} {'ahead: is a clock wrong?' if one['ahead'] else 'behind'}"
             far = (
-                f"known up to {_iso(one['watermark'])}, {behind}{', STALE' if one['stale'] else ''}"
+                f"known up to {iso(one['watermark'])}, {behind}{', STALE' if one['stale'] else ''}"
             )
         readers = ", ".join(one["read_by"]) or "nobody"
         lines.append(
             f"{one['run']:<24} {one['standing']:<9} {one['keys']:>9,} keys  {far}; read by {readers}"
         )
     return "\n".join(lines) or "nothing is materialised: kedge features materialise VIEW"
-
-
-def _iso(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def training_set_text(found: dict[str, Any]) -> str:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
 from enum import StrEnum
 from math import inf
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -25,6 +24,7 @@ from msgspec.structs import replace
 
 from kedge.core.codec import fingerprint
 from kedge.core.durations import seconds
+from kedge.core.instants import read_instant
 from kedge.core.values import Contact, Policy, Rota, Value
 
 if TYPE_CHECKING:  # it needs NumPy, and a rollback must not wait for that
@@ -301,7 +301,7 @@ def message(alert: Alert, kind: Kind) -> Message:
 
 def on_duty(rota: Rota, now: float) -> Contact:
     """Who is on duty at this Unix time; before the start it is the first."""
-    turns = int((now - datetime.fromisoformat(rota.start).timestamp()) // seconds(rota.each))
+    turns = int((now - read_instant(rota.start)) // seconds(rota.each))
     return rota.people[max(turns, 0) % len(rota.people)]
 
 

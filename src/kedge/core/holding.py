@@ -12,12 +12,11 @@ was loaded all along.
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from msgspec.structs import replace
 
 from kedge.core.back import returned
 from kedge.core.durations import seconds
+from kedge.core.instants import read_instant
 from kedge.core.values import Placement, State, Value
 
 PRODUCTION_COPIES = 2
@@ -82,5 +81,5 @@ def within_window(state: State, now: float) -> bool:
     """Whether what `back*` names is still to be kept loaded."""
     if not state.flipped_at:
         return True
-    flipped = datetime.fromisoformat(state.flipped_at).timestamp()
+    flipped = read_instant(state.flipped_at)
     return now - flipped <= seconds(state.policy.back_window)

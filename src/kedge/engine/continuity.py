@@ -8,10 +8,10 @@ paused until a person resumes it. A failure that is proven takes a candidate bac
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 
 import structlog
 
+from kedge.core.instants import read_instant
 from kedge.core.values import Beginning, Stage, State
 from kedge.engine.watch import UNREADABLE, Watch, comparison_of, judged
 from kedge.ports import Clock, Entry, Ledger, Note, Roster, WindowStore
@@ -143,4 +143,4 @@ def _begins(entry: Entry, state: State) -> bool:
 
 
 def _unix(at: str) -> float:
-    return datetime.fromisoformat(at).timestamp() if at else 0.0
+    return read_instant(at) if at else 0.0

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -24,6 +23,7 @@ from kedge.core.commands import DrillStarted, Return
 from kedge.core.durations import seconds
 from kedge.core.errors import KedgeError, NotAcknowledged, Refused
 from kedge.core.holding import needs
+from kedge.core.instants import read_instant
 from kedge.core.speed import Filed
 from kedge.core.values import Drilling, Stage, State
 from kedge.engine.control import SILENT_S, Control, lacking, replicas
@@ -126,7 +126,7 @@ def _of(entries: tuple[Entry, ...], drill: Drilling) -> tuple[float | None, dict
     parts = None if receipt is None else {
         name: value for name, value in receipt.items() if name not in ("of", "command")
     }  # fmt: skip
-    return datetime.fromisoformat(began.at).timestamp(), parts
+    return read_instant(began.at), parts
 
 
 Start = Callable[[str], Callable[[], bool]]
@@ -205,7 +205,7 @@ class Schedule:
         """When the newest drill was filed that flipped something, well or not; Unix time."""
         return next(
             (
-                datetime.fromisoformat(entry.at).timestamp()
+                read_instant(entry.at)
                 for entry in self._ledger.history(endpoint, ENTRIES)
                 if isinstance(entry.event, Note)
                 and entry.event.kind == "drill"
@@ -228,5 +228,5 @@ def due(state: State, last: float | None, now: float) -> bool:
         return False
     if state.back is None or not state.flipped_at:
         return False
-    calm = now - datetime.fromisoformat(state.flipped_at).timestamp() >= CALM_S
+    calm = now - read_instant(state.flipped_at) >= CALM_S
     return calm and (last is None or now - last >= seconds(every))
