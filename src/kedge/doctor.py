@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from kedge.adapters.process import missing, reach_of
 from kedge.adapters.sql.engine import sqlite_version_fault
 from kedge.core.errors import CorruptArtifact, KedgeError, Refused, Unavailable
 from kedge.core.stored.head import SHORT, Head
+from kedge.core.values import State
 from kedge.engine.locate import find_deletion, find_fault
 from kedge.enrol import loaders
 from kedge.files import find_open
@@ -20,7 +21,7 @@ from kedge.runtime import lock
 from kedge.runtime.preflight import count_open_files, find_obstacles
 from kedge.runtime.restart import is_same
 from kedge.settings import Settings, load
-from kedge.verbs import status_of
+from kedge.verbs import read_pins, status_of
 from kedge.wiring import Workplace, actor
 
 ALERTS = 1_000
@@ -59,15 +60,7 @@ def examine(
     found("state directory", f"{absent}; {absent.hint}" if absent else None, str(state_dir))
     if unfit is not None:
         return findings
-    machine, workers = read_machine(), settings.server.workers
-    found(
-        "limits",
-        None,
-        f"{machine.processors:g} processors ({machine.processors_by}), {machine.memory >> 20} MB "
-        f"({machine.memory_by}): {workers} workers of at most {machine.for_worker(0, workers) >> 20} MB and the "
-        "memory_mb of what runs inline, one thread a model, models of at most "
-        f"{machine.for_model(1 << 20) >> 20} MB",
-    )
+    _look_at_limits(settings, found)
     wider = find_open(state_dir)
     found(
         "permissions",
@@ -81,6 +74,41 @@ def examine(
     found("directories", "; ".join(one.told() for one in obstacles) or None, "can be written")
     found("open files", *_open_files(state_dir, settings))
     place = Workplace(state_dir)
+    states = _look_at_ledger(place, heads, accept, found)
+    for digest in sorted({r.model_digest for s in states.values() for r in s.releases.values()}):
+        try:
+            place.artifacts.verify(digest)
+            found(f"artifact {digest[:19]}", None, "every byte as registered")
+        except CorruptArtifact as error:
+            found(f"artifact {digest[:19]}", str(error))
+    for name in states:
+        for fault in _endpoint_faults(place, name):
+            found(f"endpoint {name}", fault)
+    pins, unpinned = read_pins(place.disk)
+    for endpoint, pin in pins.items():
+        found(f"pin {endpoint}", f"pinned to r{pin.state.production} since {pin.at}")
+    if unpinned:
+        found("pins", unpinned)
+    return findings
+
+
+def _look_at_limits(settings: Settings, found: Callable[..., None]) -> None:
+    """What this machine gives, and what it is divided into."""
+    machine, workers = read_machine(), settings.server.workers
+    found(
+        "limits",
+        None,
+        f"{machine.processors:g} processors ({machine.processors_by}), {machine.memory >> 20} MB "
+        f"({machine.memory_by}): {workers} workers of at most {machine.for_worker(0, workers) >> 20} MB and the "
+        "memory_mb of what runs inline, one thread a model, models of at most "
+        f"{machine.for_model(1 << 20) >> 20} MB",
+    )
+
+
+def _look_at_ledger(
+    place: Workplace, heads: Sequence[Head], accept: str | None, found: Callable[..., None]
+) -> Mapping[str, State]:
+    """The history, and the heads that others saw of it; the rows, as the host has them where it cannot be read."""
     try:
         faults = place.ledger.verify()
         found(
@@ -92,22 +120,10 @@ def examine(
             lost = missing_heads(place, heads)
         found("ledger heads", "; ".join(f"{where} saw entry {head.short}, and {text}" for head, where, text in lost)
               or None, "the history has every entry that replicas and alerts saw as its newest")  # fmt: skip
-        states = place.ledger.read().states
+        return place.ledger.read().states
     except Unavailable as error:
         found("ledger", f"{error.code}: {error}")
-        states = place.disk.remembered()
-    for digest in sorted({r.model_digest for s in states.values() for r in s.releases.values()}):
-        try:
-            place.artifacts.verify(digest)
-            found(f"artifact {digest[:19]}", None, "every byte as registered")
-        except CorruptArtifact as error:
-            found(f"artifact {digest[:19]}", str(error))
-    for name in states:
-        for fault in _endpoint_faults(place, name):
-            found(f"endpoint {name}", fault)
-    for endpoint, pin in place.disk.pins().items():
-        found(f"pin {endpoint}", f"pinned to r{pin.state.production} since {pin.at}")
-    return findings
+        return place.disk.remembered()
 
 
 def missing_heads(place: Workplace, given: Sequence[Head] = ()) -> list[tuple[Head, str, str]]:

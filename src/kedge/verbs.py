@@ -25,11 +25,11 @@ from kedge.engine.control import SILENT_S, Probe, replicas
 from kedge.engine.custom import check_function, hide
 from kedge.engine.filing import newest_finding
 from kedge.engine.locate import find_deletion
-from kedge.engine.pins import HostDisk
+from kedge.engine.pins import HostDisk, Pin
 from kedge.engine.status import describe
 from kedge.gateway.auth import make_secret, read_secret
 from kedge.independence import release_mark
-from kedge.ports import Bundle, Member, Note, Proof
+from kedge.ports import Bundle, Member, Note, Proof, Tally
 from kedge.settings import Settings
 from kedge.walk import RULE
 from kedge.wiring import Workplace, actor
@@ -412,7 +412,7 @@ def pin_host(state_dir: Path, endpoint: str, command: Rollback, *, reason: str) 
         while waiting and time.monotonic() - started < LOCAL_ACK_S:
             for member in place.roster.members():
                 served = member.pinned.get(endpoint) == pin.state.production
-                if member.name in waiting and (served or endpoint not in place.disk.pins()):
+                if member.name in waiting and (served or _is_unpinned(place.disk, endpoint)):
                     acks[member.name] = round((time.monotonic() - started) * 1e3, 1)
                     waiting.discard(member.name)
             time.sleep(0.005)
@@ -422,6 +422,12 @@ def pin_host(state_dir: Path, endpoint: str, command: Rollback, *, reason: str) 
         "endpoint": endpoint, "serves": f"r{pin.state.production}", "left_epoch": pin.left,
         "acks": acks, "silent": sorted(waiting),
     }  # fmt: skip
+
+
+def _is_unpinned(disk: HostDisk, endpoint: str) -> bool:
+    """Whether the pin was handed in already; pins that cannot be read are not taken for none."""
+    pins, fault = read_pins(disk)
+    return not fault and endpoint not in pins
 
 
 # ---------------------------------------------------------------- looking
@@ -440,19 +446,20 @@ def status_of(place: Workplace, endpoint: str | None) -> list[dict[str, Any]]:
         fault = find_deletion(place.state_dir) or error
         states, lost = place.disk.remembered(), f"{fault.code}: {fault}"
         if not states:
-            raise fault from error
+            raise fault from (None if fault is error else error)
     if endpoint is not None and endpoint not in states:
         known = ", ".join(sorted(states)) or "none; kedge apply brings kedge.toml into force"
         raise Refused(
             f"no endpoint {endpoint}", code="unknown_endpoint", hint=f"known are: {known}"
         )
     found = []
+    pins, unpinned = read_pins(place.disk)
     for name in sorted(states) if endpoint is None else [endpoint]:
         members = place.roster.members()
-        tallies, unread = _tallies(place, name)
+        tallies, aside, unread = _observed(place, states[name])
         open_ = place.alerts.listed(name, over=False, limit=OPEN_ALERTS) if not lost else ()
-        item = describe(states[name], members, tallies, place.disk.pins(), now=place.clock.unix(),
-                        alerts=open_, aside=place.list_aside(states[name]))  # fmt: skip
+        item = describe(states[name], members, tallies, pins, now=place.clock.unix(),
+                        alerts=open_, aside=aside)  # fmt: skip
         for part, number in (("production", states[name].production),
                              ("candidate", states[name].candidate)):  # fmt: skip
             if item[part] is not None and number is not None:
@@ -464,16 +471,28 @@ def status_of(place: Workplace, endpoint: str | None) -> list[dict[str, Any]]:
             )
         if unread:
             item["faults"].append(f"the evidence cannot be read ({unread})")
+        if unpinned:
+            item["faults"].append(unpinned)
         found.append(item)
     return found
 
 
-def _tallies(place: Workplace, endpoint: str) -> tuple[Any, str]:
-    """What was counted of an endpoint, and why that cannot be read: a full disk hides no state."""
+def _observed(place: Workplace, state: State) -> tuple[tuple[Tally, ...], list[str], str]:
+    """What was counted of an endpoint, what is kept aside, and why that cannot be read: a full disk hides no state."""
+    tallies: tuple[Tally, ...] = ()
     try:
-        return place.evidence.tallies(endpoint), ""
+        tallies = place.evidence.tallies(state.endpoint)
+        return tallies, place.list_aside(state), ""
     except Unavailable as error:
-        return (), f"{error.code}: {error}"
+        return tallies, [], f"{error.code}: {error}"
+
+
+def read_pins(disk: HostDisk) -> tuple[dict[str, Pin], str]:
+    """Return the pins of this host, and why they cannot be read."""
+    try:
+        return disk.pins(), ""
+    except OSError as error:
+        return {}, f"the pins of this host cannot be read ({error})"
 
 
 def _readiness(place: Workplace, endpoint: str) -> dict[str, Any] | None:

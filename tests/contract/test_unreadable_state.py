@@ -24,6 +24,7 @@ from kedge.core.codec import encode
 from kedge.core.commands import Canary, Promote, Resume, Rollback, Shadow
 from kedge.core.errors import Unavailable
 from kedge.core.values import Placement, Stage
+from kedge.doctor import examine
 from kedge.engine.alerting import _told_by
 from kedge.engine.pins import HostDisk
 from kedge.engine.watch import UNREADABLE, comparison_of
@@ -229,6 +230,22 @@ def test_a_file_of_a_replica_that_cannot_be_read_is_kept(tmp_path: Path) -> None
         fault for fault in status_of(Workplace(site.state_dir), "flights")[0]["faults"] if "kept" in fault
     )  # fmt: skip
     assert name in told
+
+
+def test_pins_that_cannot_be_read_are_shown_and_stop_neither_status_nor_doctor(
+    tmp_path: Path,
+) -> None:
+    """A pin file that cannot be read is not the same as none, and no traceback."""
+    site = world(tmp_path)
+    site.do(Promote(release=1))
+    place = Workplace(site.state_dir)
+    (place.disk.pins_dir / "flights.json").mkdir(parents=True)
+    told = "the pins of this host cannot be read"
+    assert any(told in fault for fault in status_of(place, "flights")[0]["faults"])
+    findings = examine(site.state_dir, tmp_path / "kedge.toml")
+    (pins,) = (one for one in findings if one["check"] == "pins")
+    assert not pins["ok"]
+    assert told in pins["detail"]
 
 
 # ---------------------------------------------------------------- a rollout under way
