@@ -26,6 +26,9 @@ RESERVE = 64 << 20
 """Bytes that stay free: an hour of commits and heartbeats, and time for a person to make room."""
 SHARE = 4
 """On a small file system the reserve is one such part of it: the rest is for what it was made for."""
+NO_SPACE = 256 << 10
+"""Free bytes below which an I/O error is taken for a full disk, and no database is opened that has
+still to map its index."""
 BEAT_S = 1.0
 INDEX_BYTES = 128 << 10
 """Of a mapped `-shm`: four times what a log of the usual length needs."""
@@ -127,18 +130,21 @@ class Reserve:
         self._clear = clear
         self._stopping = threading.Event()
 
-    def start(self) -> None:
-        """Begin to look, once a second."""
-        threading.Thread(target=self.run, name="kedge-reserve", daemon=True).start()
+    def start(self, attempt: Callable[[str, Callable[[], object]], bool]) -> None:
+        """Begin to look, once a second; each look in this net, as `ProcessFaults.attempt`."""
+        threading.Thread(
+            target=self.run, args=(attempt,), name="kedge-reserve", daemon=True
+        ).start()
 
     def stop(self) -> None:
         """End the thread after its present look."""
         self._stopping.set()
 
-    def run(self) -> None:
-        """Look until stopped."""
+    def run(self, attempt: Callable[[str, Callable[[], object]], bool]) -> None:
+        """Look until stopped; a fault costs its look."""
         while True:
-            self.look()
+            if attempt("disk.look", self.look):
+                self._clear("disk.look")
             if self._stopping.wait(BEAT_S):
                 return
 

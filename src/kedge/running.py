@@ -146,7 +146,7 @@ def run_worker(server: Server, *, slot: str, fd: int, run_dir: Path, state_dir: 
         testers=Tokens(state_dir / SECRET, *tokens),
         peers=peers,
     )
-    Reserve(state_dir, faults.note, faults.clear).start()
+    Reserve(state_dir, faults.note, faults.clear).start(faults.attempt)
     connections = Connections(http_limits(body), peers=peers, limit=faults.limit)
     StateGuard(state_dir, faults, place.clock).start()
     gateway = Gateway(serving, bounds, ready=lambda: bool(serving.lives()), limit=faults.limit)
@@ -288,7 +288,7 @@ def run_supervisor(
             environment=process.environment(), host_environment=process.fenced_environment(),
             faults=faults, machine=read_machine(),
         )  # fmt: skip
-        Reserve(state_dir, faults.note, faults.clear).start()
+        Reserve(state_dir, faults.note, faults.clear).start(faults.attempt)
         restart = restart_of(supervisor, relief, lock, listener, server, state_dir, image, faults)
         for number in STOPS:
             # What is ignored from outside stays ignored: nohup does so with SIGHUP.
@@ -627,7 +627,7 @@ def run_control(
     server = web.make_server(
         Admin(partial(status, place), partial(evidence, place), joiner.join, faults), faults
     )
-    Reserve(state_dir, faults.note, faults.clear).start()
+    Reserve(state_dir, faults.note, faults.clear).start(faults.attempt)
     patrol = patrol_of(state_dir, online, faults, loopback=loopback, fence=fence)
     clerk = Clerk(ledger=place.ledger, records=place.records, rolls=place.rolls, clock=place.clock,
                   faults=faults)  # fmt: skip

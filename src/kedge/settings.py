@@ -237,7 +237,6 @@ def _judge_features(features: Features, faults: list[str]) -> None:
         faults.append(f"features.memory_mb: must be 256 or more; got {features.memory_mb}")
 
 
-"""It becomes part of a path, a URL, a command line, and of a Unix socket's 107 bytes."""
 _LARGEST = 2**53
 """Above it JSON readers disagree about integers."""
 

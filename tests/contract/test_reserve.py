@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from kedge import reserve
+from kedge.adapters.clock import SystemClock
 from kedge.adapters.records.store import Records
 from kedge.adapters.sql.dialect import dbapi
 from kedge.adapters.sql.engine import open_evidence, open_roster
@@ -18,6 +19,7 @@ from kedge.adapters.sql.roster import SqlRoster
 from kedge.adapters.sql.windows import SqlWindows
 from kedge.core.errors import Unavailable
 from kedge.core.records import Outcome
+from kedge.engine.process_faults import ProcessFaults
 from kedge.reserve import RESERVE, Reserve, allocate_open_files, get_reserve, is_short
 
 
@@ -109,6 +111,26 @@ def test_a_shortage_is_told_while_it_lasts(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(reserve, "RESERVE", 0)
     one.look()
     assert told[1:] == ["disk.reserve"]
+
+
+def test_a_look_that_fails_costs_that_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also what is no OSError: without this thread the ledger's blocks are nobody's."""
+    looks: list[str] = []
+
+    def allocate(_: Path) -> None:
+        looks.append("")
+        if len(looks) == 1:
+            raise ValueError("such as a path that cannot be decoded")
+        one.stop()
+
+    monkeypatch.setattr(reserve, "allocate_open_files", allocate)
+    monkeypatch.setattr(reserve, "BEAT_S", 0.01)
+    faults = ProcessFaults(SystemClock())
+    one = Reserve(tmp_path, faults.note, faults.clear)
+    one.run(faults.attempt)
+    assert len(looks) == 2
+    (fault,) = faults.faults
+    assert (fault.place, fault.count, fault.standing) == ("disk.look", 1, False)
 
 
 def test_evidence_and_records_stop_at_the_reserve_and_the_roster_goes_on(

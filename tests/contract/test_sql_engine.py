@@ -88,6 +88,23 @@ def fill(path: Path) -> Path:
     return filler
 
 
+def test_a_connection_that_is_left_in_a_transaction_is_not_used_again(tmp_path: Path) -> None:
+    """On a full disk an open connection is kept, but not one that could not be rolled back."""
+    database = open_roster(tmp_path)
+    database.read(lambda _: None)
+    left = database._opened
+    assert left is not None
+    left.begin()
+    error = dialect.dbapi.OperationalError("database or disk is full")
+    error.sqlite_errorcode = 13
+    assert database._fault(error).code == "disk_full"
+    database.read(lambda _: None)
+    kept = database._opened
+    assert kept is not left
+    assert database._fault(error).code == "disk_full"
+    assert database._opened is kept
+
+
 # ---------------------------------------------------------------- versions
 
 

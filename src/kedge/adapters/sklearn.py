@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -135,8 +136,16 @@ def trained_with(file: Path) -> str | None:
     try:
         with zipfile.ZipFile(file) as archive, archive.open("schema.json") as schema:
             text = schema.read(SCHEMA_BYTES)
-    except (OSError, KeyError, zipfile.BadZipFile, NotImplementedError, RuntimeError):
-        return None
+    except (
+        OSError,
+        EOFError,
+        KeyError,
+        zipfile.BadZipFile,
+        zlib.error,
+        NotImplementedError,
+        RuntimeError,
+    ):
+        return None  # it only makes a hint better
     found = _VERSION.search(text)
     return found[1].decode() if found else None
 

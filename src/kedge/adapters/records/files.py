@@ -13,10 +13,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from kedge.core.errors import Unavailable
-from kedge.reserve import get_free, is_short
+from kedge.reserve import NO_SPACE, get_free, is_short
 
-NO_SPACE = 256 << 10
-"""Free bytes below which no database of the records is opened, not even to read."""
 BUSY_S = 30.0
 """How long a writer waits for another."""
 LOOK_S = 0.02

@@ -17,9 +17,9 @@ from sqlalchemy.pool import NullPool
 
 from kedge.adapters.sql.ballast import Ballast
 from kedge.adapters.sql.dialect import dbapi
-from kedge.adapters.sql.faults import NO_SPACE, explain, full, gone
+from kedge.adapters.sql.faults import explain, full, gone
 from kedge.core.errors import Refused, Unavailable
-from kedge.reserve import get_free, is_short
+from kedge.reserve import NO_SPACE, get_free, is_short
 
 T = TypeVar("T")
 
@@ -184,7 +184,11 @@ class Database:
     def _fault(self, error: Exception) -> Unavailable:
         fault = explain(error, name=self._name, path=self.path, patience_s=self._patience_s)
         # On a full disk an open connection still reads, and a new one may find no room to be opened.
-        if not fault.code.endswith(("_locked", "_full")):
+        # One whose transaction could not be rolled back begins no other.
+        stuck = self._opened is not None and (
+            self._opened.in_transaction() or self._raw.in_transaction
+        )
+        if stuck or not fault.code.endswith(("_locked", "_full")):
             self.close()
         return fault
 

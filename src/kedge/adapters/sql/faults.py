@@ -8,11 +8,9 @@ from pathlib import Path
 from sqlalchemy.exc import DBAPIError
 
 from kedge.core.errors import Unavailable
-from kedge.reserve import get_free
+from kedge.reserve import NO_SPACE, get_free
 
 _BUSY, _LOCKED, _NOMEM, _READONLY, _IOERR, _FULL, _CANTOPEN = 5, 6, 7, 8, 10, 13, 14
-NO_SPACE = 256 * 1024
-"""Below this much free space an I/O error is taken for a full disk."""
 
 
 def gone(name: str, path: Path) -> Unavailable:
