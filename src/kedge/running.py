@@ -259,16 +259,7 @@ def run_supervisor(
     with one_supervisor(state_dir, handed.lock if handed else None) as lock:
         image = handed.image if handed else 0
         run_dir = choose_folder(state_dir, f"{os.getpid()}-{image}" if image else str(os.getpid()))
-        if handed is None:
-            orphans, listener = inherit(place, server, run_dir)
-            predecessors = (
-                [Predecessor(workers=tuple(process_of(pid) for pid in orphans))] if orphans else []
-            )
-        else:
-            predecessors, listener = (
-                handed.predecessors,
-                socket.socket(fileno=os.dup(handed.listener)),
-            )
+        predecessors, listener = _take_over(place, server, run_dir, handed)
         ready()
         signal_ = DirectorySignal(state_dir / "ledger", place.disk.pins_dir)
         faults = ProcessFaults(place.clock, signal_.wake)
@@ -290,11 +281,7 @@ def run_supervisor(
         )  # fmt: skip
         Reserve(state_dir, faults.note, faults.clear).start(faults.attempt)
         restart = restart_of(supervisor, relief, lock, listener, server, state_dir, image, faults)
-        for number in STOPS:
-            # What is ignored from outside stays ignored: nohup does so with SIGHUP.
-            if number == signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, lambda *_: supervisor.stop())
-        signal.signal(ASK, lambda *_: restart.ask())
+        _listen_to_signals(supervisor.stop, restart.ask)
         restart.started(waiting=relief.waiting)
         if handed is not None:
             handed.take()
@@ -313,6 +300,25 @@ def run_supervisor(
             "stopped: callers are refused until kedge up runs again; kedge restart replaces code and settings "
             "without an outage"
         )
+
+
+def _take_over(
+    place: Workplace, server: Server, run_dir: Path, handed: Handover | None
+) -> tuple[list[Predecessor], socket.socket]:
+    """What served here before, and the listener: from the image before this one, or from the machine."""
+    if handed is not None:
+        return handed.predecessors, socket.socket(fileno=os.dup(handed.listener))
+    orphans, listener = inherit(place, server, run_dir)
+    workers = tuple(process_of(pid) for pid in orphans)
+    return ([Predecessor(workers=workers)] if workers else []), listener
+
+
+def _listen_to_signals(stop: Callable[[], None], restart: Callable[[], None]) -> None:
+    for number in STOPS:
+        # What is ignored from outside stays ignored: nohup does so with SIGHUP.
+        if number == signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda *_: stop())
+    signal.signal(ASK, lambda *_: restart())
 
 
 def say_not_fenced(fence: str, say: Say) -> None:

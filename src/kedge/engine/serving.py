@@ -534,12 +534,7 @@ class Serving:
 
         recorder.conduct.routed(request.entity)
         size = size_of_columns(request.columns, ours)
-        # What bytes keep from it is no question to it, and no silence of it.
-        full = self._copied > 0 and self._copied + size > COPIED
-        if full or (handle is not None and handle.remotes and handle.remotes[0].throttled):
-            cause = UNREAD
-        else:
-            cause = self._unasked(live, handle, request)
+        cause = self._not_copied(handle, size) or self._unasked(live, handle, request)
         if cause or handle is None:
             recorder.count(f"shadow.dropped.{DROPPED.get(cause, cause)}")
             recorder.conduct.unasked(cause)
@@ -583,6 +578,12 @@ class Serving:
             pair(None, dropped=True)
         elif live.noise and ours is not None and request.draw < live.noise * BUCKETS:
             self._again(live, request, ours)
+
+    def _not_copied(self, handle: Handle | None, size: int) -> str:
+        """Why bytes keep a copy from a release, which is no question to it, and no silence of it; "" when none do."""
+        full = self._copied > 0 and self._copied + size > COPIED
+        throttled = handle is not None and handle.remotes and handle.remotes[0].throttled
+        return UNREAD if full or throttled else ""
 
     def _copy_failed(
         self, live: Live, handle: Handle, request: Request, error: str, *, answered: bool

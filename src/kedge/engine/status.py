@@ -71,27 +71,28 @@ def describe(
         "counts": counts,
         "shadow": counts["shadow"],
         "canary": counts["canary"],
-        "alerts": [
-            {
-                "number": alert.number,
-                "level": alert.level,
-                "summary": alert.summary,
-                "acknowledged_by": alert.acknowledged_by,
-                "told": len(alert.told),
-            }
-            for alert in alerts
-        ],
+        "alerts": [_alert(alert) for alert in alerts],
         "faults": [*_faults(state, serving, pins, now), *map(_unreadable, aside)],
-        "processes": [
-            {
-                "name": member.name,
-                "kind": member.kind,
-                "faults": [msgspec.structs.asdict(fault) for fault in member.faults],
-                "limited": member.limited,
-            }
-            for member in members
-            if member.faults or member.limited
-        ],
+        "processes": [_process(each) for each in members if each.faults or each.limited],
+    }
+
+
+def _alert(alert: Alert) -> dict[str, Any]:
+    return {
+        "number": alert.number,
+        "level": alert.level,
+        "summary": alert.summary,
+        "acknowledged_by": alert.acknowledged_by,
+        "told": len(alert.told),
+    }
+
+
+def _process(member: Member) -> dict[str, Any]:
+    return {
+        "name": member.name,
+        "kind": member.kind,
+        "faults": [msgspec.structs.asdict(fault) for fault in member.faults],
+        "limited": member.limited,
     }
 
 
