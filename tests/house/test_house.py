@@ -23,7 +23,6 @@ FUNCTION_LINES = 70
 IMPORTS_INSIDE = {
     "__main__.py",
     "checking.py",
-    "cli.py",
     "console.py",
     "explaining.py",
     "paging.py",
@@ -31,7 +30,7 @@ IMPORTS_INSIDE = {
     "transforming.py",
     "watching.py",
 }
-"""Start-up time: `kedge rollback` must not pay for the imports of `kedge up`."""
+"""Start-up time: `kedge rollback` must not pay for the imports of `kedge up`. So it is in `cli/`."""
 
 ANYTHING = "a model or a loader may raise anything; it becomes one named failure"
 BROAD_EXCEPT = {
@@ -44,7 +43,7 @@ BROAD_EXCEPT = {
     "adapters/sklearn.py": ANYTHING,
     "adapters/process/features_child.py": "a features file may raise anything; it becomes one answer",
     "bundles.py": "a transformation may raise anything when it is loaded; it becomes one refusal",
-    "cli.py": "an image that cannot start keeps the process, whatever its code raises",
+    "cli/main.py": "an image that cannot start keeps the process, whatever its code raises",
     "independence.py": ANYTHING,
     "engine/custom.py": "somebody's own comparison may raise anything; it becomes a pair that is not compared",
     "engine/models.py": ANYTHING,
@@ -216,7 +215,7 @@ def test_a_function_fits_on_a_page(path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=name)
 def test_what_a_file_imports_of_ours_stands_at_its_top(path: Path) -> None:
     inside = {f.name for f in functions(TREES[path]) if any(is_internal(n) for n in ast.walk(f))}
-    assert not inside or name(path) in IMPORTS_INSIDE
+    assert not inside or path.parent.name == "cli" or name(path) in IMPORTS_INSIDE
 
 
 @pytest.mark.parametrize("path", FILES, ids=name)
@@ -383,7 +382,7 @@ PRINTS_ITSELF = {
     "testing/diagram.py": "a picture for the documentation, made by hand",
 }
 UNCLEANED = {
-    "cli.py": 9,
+    "cli/main.py": 9,
     "console.py": 2,
     "explaining.py": 1,
     "transforming.py": 2,

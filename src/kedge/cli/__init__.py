@@ -1,0 +1,5 @@
+"""The command line: one file a command, registered in `main`."""
+
+from kedge.cli.main import main
+
+__all__ = ["main"]
