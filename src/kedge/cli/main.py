@@ -8,7 +8,6 @@ Imports of the house stand inside the verbs: `kedge --help` must not pay for SQL
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kedge.checking import check
+from kedge.cli.serve import control, gateway, gateway_worker, restart, up
 from kedge.console import REFUSED, Context, end_in_order, override, repeat, submit, verb
 from kedge.explaining import accept, diagnose
 from kedge.paging import ack, alerts, runbook
@@ -26,7 +26,6 @@ from kedge.watching import evidence, freeze, log, outcomes, plan, replay, thaw
 
 if TYPE_CHECKING:
     from kedge.core.commands import AnyCommand
-    from kedge.runtime.restart import Handover
     from kedge.wiring import Workplace
 
 
@@ -87,208 +86,14 @@ def init(context: Context, endpoint: str, port: int) -> None:
 
 
 @main.command()
-@click.option("--port", type=int, help="Override [server] port.")
-@click.option("--workers", type=int, help="Override [server] workers.")
-@click.option("--run-for", type=float, hidden=True, help="Stop by itself after so many seconds.")
-@click.option("--trial", hidden=True, help="Only check that it could go on from what stands.")
-@verb
-def up(
-    context: Context,
-    port: int | None,
-    workers: int | None,
-    run_for: float | None,
-    trial: str | None,
-) -> None:
-    """Run everything on this machine: gateway workers, model processes, control. Ctrl-C stops it."""
-    _supervise(context, port, workers, with_control=True, run_for=run_for, trial=trial)
-
-
-@main.command()
-@click.option("--port", type=int, help="Override [server] port.")
-@click.option("--workers", type=int, help="Override [server] workers.")
-@click.option("--trial", hidden=True, help="Only check that it could go on from what stands.")
-@verb
-def gateway(context: Context, port: int | None, workers: int | None, trial: str | None) -> None:
-    """Run only the gateway workers and their model processes."""
-    _supervise(context, port, workers, with_control=False, trial=trial)
-
-
-def _supervise(
-    context: Context,
-    port: int | None,
-    workers: int | None,
-    *,
-    with_control: bool,
-    trial: str | None,
-    run_for: float | None = None,
-) -> None:
-    """Run a supervisor; one that was executed again and cannot start keeps what runs."""
-    end_in_order()
-    from kedge.runtime.restart import hold, take_handover
-
-    handed = take_handover()
-    try:
-        _start(context, port, workers, with_control, trial, run_for, handed)
-    except Exception as error:
-        if handed is None or handed.taken:
-            raise
-        sys.exit(hold(handed, error))
-
-
-def _start(
-    context: Context,
-    port: int | None,
-    workers: int | None,
-    with_control: bool,
-    trial: str | None,
-    run_for: float | None,
-    handed: Handover | None,
-) -> None:
-    import msgspec
-
-    from kedge.core.errors import Refused, Unavailable
-    from kedge.running import run_supervisor, try_out
-    from kedge.runtime.preflight import check_machine, check_open_files
-    from kedge.settings import check_server
-    from kedge.verbs import ensure_ledger
-
-    tokens = context.settings.server.tester_token_file
-    changes = {
-        "port": port,
-        "workers": workers,
-        "tester_token_file": tokens and str((context.config.parent / tokens).absolute()),
-    }
-    changes = {name: value for name, value in changes.items() if value is not None}
-    server = msgspec.structs.replace(context.settings.server, **changes)
-    check_server(server)
-    if trial is not None:
-        from kedge.runtime.restart import Standing
-
-        _import_control()
-        assert context.online is not None
-        try_out(server, context.state_dir, msgspec.json.decode(trial, type=Standing))
-        check_open_files(server.max_in_flight, len(context.settings.endpoints))
-        return
-    check_machine(
-        context.state_dir, server.max_in_flight, len(context.settings.endpoints), context.say
-    )
-
-    def ready() -> None:
-        try:
-            if ensure_ledger(context.state_dir):
-                context.say(
-                    f"made a new ledger in {context.state_dir}: nothing is served yet\nnext: kedge register ENDPOINT PATH "
-                    "and kedge promote ENDPOINT v1; if there was a state directory, stop and restore it"
-                )
-            _apply(context)
-        except Unavailable as error:
-            context.say(f"warning: {error}\nwarning: serving the last known state from this host's own disk; "
-                        "commands are refused until the ledger is back")  # fmt: skip
-        except Refused as error:
-            context.say(
-                f"warning: {error}\nwarning: serving under the policy that is in force; {error.hint}"
-            )
-
-    run_supervisor(
-        server,
-        context.online,
-        alerts=context.settings.alerts,
-        config=context.config,
-        state_dir=context.state_dir,
-        with_control=with_control,
-        run_for=run_for,
-        say=context.say,
-        ready=ready,
-        handed=handed,
-    )
-
-
-@main.command()
-@click.option(
-    "--within",
-    default="120s",
-    show_default=True,
-    metavar="DURATION",
-    help="How long to wait until the new workers serve.",
-)
-@verb
-def restart(context: Context, within: str) -> None:
-    """Replace the code and settings of the running kedge up without an outage."""
-    import time
-
-    from kedge.core.durations import seconds
-    from kedge.runtime.restart import restart as replace
-
-    context.check_here()
-    began, within_s = time.monotonic(), seconds(within)
-    done = replace(context.state_dir, within_s)
-    took = time.monotonic() - began
-    context.out(
-        {"pid": done.pid, "version": done.version, "workers": done.workers, "seconds": took},
-        f"restarted in {took:.1f} s: process {done.pid} runs kedge {done.version}, and {done.workers} new workers "
-        "serve; those before them answer what they have, and end",
-    )
-
-
-@main.command("gateway-worker", hidden=True)
-@click.option("--slot", required=True)
-@click.option("--fd", type=int, required=True)
-@click.option("--run-dir", type=click.Path(path_type=Path), required=True)
-@click.option("--server", "server_json", required=True)
-@click.option("--state-dir", type=click.Path(path_type=Path), required=True)
-@verb
-def gateway_worker(
-    _context: Context, slot: str, fd: int, run_dir: Path, server_json: str, state_dir: Path
-) -> None:
-    """Be one gateway worker, started by the supervisor."""
-    from kedge.core.codec import decode
-    from kedge.running import run_worker
-    from kedge.runtime.logs import log_to_stderr
-    from kedge.settings import Server
-
-    log_to_stderr()
-    run_worker(decode(server_json, Server), slot=slot, fd=fd, run_dir=run_dir, state_dir=state_dir)
-
-
-def _import_control() -> tuple[Any, Any, Any, Any]:
-    from kedge.judging import evidence_of
-    from kedge.labelling import hand_in_lines
-    from kedge.running import run_control
-    from kedge.verbs import status_of
-
-    return evidence_of, hand_in_lines, run_control, status_of
-
-
-@main.command()
-@click.option("--port", type=int, help="Override [server] control_port.")
-@click.option("--parent", type=int, hidden=True, help="The supervisor to end with.")
-@verb
-def control(context: Context, port: int | None, parent: int | None) -> None:
-    """Run only control: the patrol, and the API on loopback."""
-    evidence_of, hand_in_lines, run_control, status_of = _import_control()
-    server = context.settings.server
-    run_control(
-        server.control_port if port is None else port, config=context.config,
-        state_dir=context.state_dir, alerts=context.settings.alerts, online=lambda: context.online,
-        loopback=server.loopback, fence=server.fence, status=status_of, evidence=evidence_of, hand_in=hand_in_lines,
-        parent=parent or os.getppid(), records_gb=server.records_gb,
-    )  # fmt: skip
-
-
-@main.command()
 @verb
 def apply(context: Context) -> None:
     """Check kedge.toml and bring its policies into force."""
-    changed = _apply(context)
-    text = "\n".join(f"{name}: {'; '.join(diff)}" for name, diff in one_line(changed).items())
-    context.out({"changed": changed}, text or "nothing changed")
-
-
-def _apply(context: Context) -> dict[str, list[str]]:
-    """Append `configured` for every endpoint whose policy differs from the one in force."""
     from kedge.verbs import apply_policies
 
-    return apply_policies(context.place(), context.settings)
+    changed = apply_policies(context.place(), context.settings)
+    text = "\n".join(f"{name}: {'; '.join(diff)}" for name, diff in one_line(changed).items())
+    context.out({"changed": changed}, text or "nothing changed")
 
 
 # ---------------------------------------------------------------- versions
@@ -695,6 +500,6 @@ def doctor(
         sys.exit(REFUSED)
 
 
-for _verb in (accept, ack, alerts, check, diagnose, drill, evidence, outcomes, plan, replay, runbook, log,
-              freeze, speed, thaw, features):  # fmt: skip
+for _verb in (accept, ack, alerts, check, control, diagnose, drill, evidence, gateway, gateway_worker, outcomes, plan,
+              replay, restart, runbook, log, freeze, speed, thaw, features, up):  # fmt: skip
     main.add_command(_verb)
