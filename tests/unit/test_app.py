@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from kedge.core.commands import Canary, Promote
+from kedge.core.entities import spell
 from kedge.core.errors import (
     BadRequest,
     CorruptArtifact,
@@ -307,7 +308,39 @@ def test_the_entity_header_routes_and_wins_over_the_field() -> None:
     word = {"name": "word", "datatype": "BYTES", "shape": [1], "data": ["N2"]}
     place.ask(raw=json.dumps({"inputs": [json.loads(body())["inputs"][0], word]}).encode())
     assert place.counts["keyless"] == 1
-    assert place.ask(kedge_entity="å\x80").status == 200
+
+
+class Noting(Serving):
+    """Notes the entity of each request."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: 0.0)
+        self.entities: list[str | None] = []
+
+    async def answer(self, live: Live, request: Request) -> Answer:
+        self.entities.append(request.entity)
+        return await super().answer(live, request)
+
+
+@pytest.mark.parametrize("name", ["Zoë", "李雷", "N 1", "42", "100%25", "a\u0301"])
+def test_header_and_field_name_one_entity(name: str) -> None:
+    """A caller that says who it is in two ways meets one release."""
+    noting = Noting()
+    place = Place(serving=noting)
+    place.ask(kedge_entity=name.encode().decode("latin-1"))
+    x = {"name": "x", "datatype": "FP32", "shape": [1], "data": [1.0]}
+    word = {"name": "word", "datatype": "BYTES", "shape": [1], "data": [name]}
+    place.ask(raw=json.dumps({"inputs": [x, word]}).encode())
+    assert len(noting.entities) == 2
+    assert set(noting.entities) == {spell(name)}
+
+
+@pytest.mark.parametrize("header", ["å\x80", "Zo\xeb"])
+def test_an_entity_in_another_encoding_is_refused(header: str) -> None:
+    """It would be routed as somebody else."""
+    refused = Place().ask(kedge_entity=header)
+    assert (refused.status, refused.json["code"]) == (400, "bad_entity")
+    assert "UTF-8" in refused.json["error"]
 
 
 def test_a_probe_is_answered_and_not_counted(tmp_path: Path) -> None:

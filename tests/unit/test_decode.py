@@ -519,7 +519,7 @@ def test_nan_in_a_nullable_binary_float_is_null() -> None:
 
 def test_the_entity_of_a_single_row_is_its_declared_field() -> None:
     """Without a value, or among several rows, there is none."""
-    for words, entity in ((["N1"], "N1"), ([None], None), (["N1", "N2"], None), ([""], "")):
+    for words, entity in ((["N1"], "N1"), ([None], None), (["N1", "N2"], None), ([""], None)):
         xs = tensor("x", "FP64", [1.0] * len(words))
         columns, rows = read({"inputs": [xs, tensor("word", "BYTES", words)]})
         assert CONTRACT.entity(columns, rows) == entity
@@ -529,18 +529,45 @@ def test_the_entity_of_a_single_row_is_its_declared_field() -> None:
     "field, datatype, value, entity",
     [
         (Field("e", "int64"), "INT64", 7, "7"),
-        (Field("e", "bool"), "BOOL", True, "True"),
-        (Field("e", "float64", nullable=True), "FP64", 0.5, "0.5"),
+        (Field("e", "int64", nullable=True), "INT64", 2**63 - 1, str(2**63 - 1)),
+        (Field("e", "bool"), "BOOL", True, "true"),
+        (Field("e", "float64", nullable=True), "FP64", 42, "42"),
+        (Field("e", "float32"), "FP32", 42.0, "42"),
         (Field("e", "float64", nullable=True), "FP64", None, None),
+        (Field("e", "string"), "BYTES", "42.0", "42"),
+        (Field("e", "string"), "BYTES", " Zoe\u0308 ", "Zo\u00eb"),
     ],
 )
 def test_an_entity_that_is_no_string_is_its_spelling(
     field: Field, datatype: str, value: object, entity: str | None
 ) -> None:
-    """The same in every process; null is nobody."""
+    """The same in every process, and the same as the header's; null names none."""
     contract = Contract((field,), rows=4, entity="e")
     columns, rows = read({"inputs": [tensor("e", datatype, [value])]}, contract=contract)
     assert contract.entity(columns, rows) == entity
+
+
+@pytest.mark.parametrize(
+    "field, datatype, value, code",
+    [
+        (Field("e", "float64"), "FP64", 0.5, "bad_entity"),
+        (Field("e", "float64"), "FP64", 2.0**53, "bad_entity"),
+        (Field("e", "float32"), "FP32", 2.0**24, "bad_entity"),
+        (Field("e", "float16"), "FP16", 2048, "bad_entity"),
+        (Field("e", "string"), "BYTES", "a\x00b", "bad_entity"),
+        (Field("e", "string"), "BYTES", "e" * 257, "entity_too_long"),
+    ],
+)
+def test_a_field_that_names_no_entity_is_refused(
+    field: Field, datatype: str, value: object, code: str
+) -> None:
+    """A rounded number would name another caller."""
+    contract = Contract((field,), rows=4, entity="e")
+    columns, rows = read({"inputs": [tensor("e", datatype, [value])]}, contract=contract)
+    with pytest.raises(BadRequest) as caught:
+        contract.entity(columns, rows)
+    assert (caught.value.code, caught.value.details["field"]) == (code, "e")
+    assert status_of(caught.value) == 400
 
 
 def test_an_entity_of_no_values_is_nobody() -> None:

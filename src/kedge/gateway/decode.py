@@ -12,14 +12,16 @@ import re
 import struct
 from collections.abc import Callable
 from functools import cached_property
-from math import isfinite, isnan, prod
+from math import isfinite, prod
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 
+from kedge.core import entities
 from kedge.core.contract import OIP_DTYPES
 from kedge.core.errors import BadRequest
+from kedge.core.keys import EXACT
 from kedge.core.values import Field
 
 if TYPE_CHECKING:
@@ -100,6 +102,8 @@ OBJECTS = 10_000
 """Objects of a body: its tensors, its outputs and their parameters."""
 SHAPE_BYTES = 1024
 """Text of a shape: more than the dimensions of any array."""
+EXACT_FLOATS = {"float16": 2**11, "float32": 2**24, "float64": EXACT}
+"""From here on a float no longer tells neighbouring whole numbers apart (IEEE 754)."""
 _STRING_OR = {
     mark: re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|' + re.escape(mark), re.DOTALL)
     for mark in (b"{", b"[", b",")
@@ -168,6 +172,8 @@ class Contract:
         self._fields = fields
         self._rows = rows
         self._entity = entity
+        dtype = next((field.dtype for field in fields if field.name == entity), "float64")
+        self._exact = EXACT_FLOATS.get(dtype, EXACT)
 
     @cached_property
     def encoded(self) -> bytes:
@@ -227,13 +233,21 @@ class Contract:
                 found[field.name] = self._readers[field.name].nulls(rows)
 
     def entity(self, columns: Columns, rows: int) -> str | None:
-        """The entity of a request that names none in its header: that of its only row."""
+        """Return the entity of a request that names none in its header: that of its only row.
+
+        Raises:
+            BadRequest: `bad_entity`, `entity_too_long`: with the name of the field.
+        """
         if self._entity is None or rows != 1 or self._entity not in columns:
             return None
         column = columns[self._entity]
-        value = column.ravel()[0] if column.size else None
-        null = value is None or (isinstance(value, float | np.floating) and isnan(value))
-        return None if null else str(value)
+        if not column.size:
+            return None
+        try:
+            return entities.spell(column.item(0), exact=self._exact)
+        except BadRequest as error:
+            error.details["field"] = self._entity
+            raise
 
 
 def _too_many_rows(rows: int, most: int) -> BadRequest:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
+from kedge.core import entities
 from kedge.core.contract import OIP_DTYPES
 from kedge.core.errors import BadRequest, Overloaded
 from kedge.core.values import BUCKETS
@@ -50,8 +51,8 @@ class InferAnswer(msgspec.Struct, omit_defaults=True):
 
 BESIDE = 64 * 1024
 """Bodies above it are decoded beside the event loop: what is nested or refused late takes 100 ns a byte."""
-NAME_BYTES = 256
-"""Longest id and entity, in bytes of UTF-8: they are kept in memory and in records."""
+ID_BYTES = 256
+"""Longest id, in bytes of UTF-8: it is kept in memory and in records."""
 UNREAD = "unread"
 """In an error's details: the body was not read to its end, so the connection cannot be kept."""
 
@@ -130,9 +131,9 @@ async def infer(
         if parsed.outputs:
             _check_outputs(live, asked, parsed.outputs)
         request = Request(
-            id=_checked("id", parsed.id, code="id_too_long") or fresh_id(), chosen=bool(parsed.id),
+            id=_checked(parsed.id) or fresh_id(), chosen=bool(parsed.id),
             columns=columns, rows=rows,
-            entity=entity or _checked("entity", contract.entity(columns, rows), code="entity_too_long"),
+            entity=entity or contract.entity(columns, rows),
             draw=getrandbits(48) % BUCKETS, asked=asked, probe=probe,
         )  # fmt: skip
         answer = await serving.answer(live, request)
@@ -186,7 +187,7 @@ def _told(
     return entity, asked, probe, json_length
 
 
-def _entity(value: bytes, scope: Any, peers: Peers) -> str:
+def _entity(value: bytes, scope: Any, peers: Peers) -> str | None:
     """The entity of the header, when this caller may name one."""
     if not peers.may_name_entity(scope.get("client")):
         raise BadRequest(
@@ -194,22 +195,16 @@ def _entity(value: bytes, scope: Any, peers: Peers) -> str:
             code="entity_refused",
             hint="[server] entity_from in kedge.toml lists who may",
         )
-    if len(value) > NAME_BYTES:
-        raise _too_long("entity", len(value), code="entity_too_long")
-    return value.decode("latin-1")
+    return entities.spell_header(value)
 
 
-def _checked(what: str, name: str | None, *, code: str) -> str | None:
-    """A name that came in a body, bounded in bytes; no character takes more than four."""
-    if name is not None and len(name) > NAME_BYTES // 4:
-        size = len(name.encode("utf-8", "surrogatepass"))
-        if size > NAME_BYTES:
-            raise _too_long(what, size, code=code)
-    return name
-
-
-def _too_long(what: str, size: int, *, code: str) -> BadRequest:
-    return BadRequest(f"the {what} has {size} bytes (limit {NAME_BYTES})", code=code)
+def _checked(chosen: str | None) -> str | None:
+    """An id that came in a body, bounded in bytes; no character takes more than four."""
+    if chosen is not None and len(chosen) > ID_BYTES // 4:
+        size = len(chosen.encode("utf-8", "surrogatepass"))
+        if size > ID_BYTES:
+            raise BadRequest(f"the id has {size} bytes (limit {ID_BYTES})", code="id_too_long")
+    return chosen
 
 
 def release_number(text: str) -> int:
