@@ -67,7 +67,7 @@ from kedge.reserve import Reserve, is_short
 from kedge.runtime.announcement import Announcement, get_url, is_answered
 from kedge.runtime.listener import listen, means
 from kedge.runtime.lock import SupervisorLock, one_supervisor
-from kedge.runtime.logs import log_to_stderr
+from kedge.runtime.logs import count_faults, log_to_stderr
 from kedge.runtime.outcomes import OutcomesJoiner
 from kedge.runtime.parts import Parts
 from kedge.runtime.paths import choose_folder, find_doors, remove_folder, sweep
@@ -107,6 +107,7 @@ def run_worker(server: Server, *, slot: str, fd: int, run_dir: Path, state_dir: 
     serving = Serving(place.clock.monotonic, LastAsked(path_of(run_dir, slot)), Copies())
     signal_ = place.ledger_signal()
     faults = ProcessFaults(place.clock, signal_.wake)
+    count_faults(faults.passed)
     spool = Spool(state_dir / RECORDS_DIR / SPOOL, member.name.replace("/", "."))
 
     def spooled(rows: Sequence[JoinRow]) -> int:
@@ -263,6 +264,7 @@ def run_supervisor(
         ready()
         signal_ = DirectorySignal(state_dir / "ledger", place.disk.pins_dir)
         faults = ProcessFaults(place.clock, signal_.wake)
+        count_faults(faults.passed)
         relief = Relief(predecessors, remove_folder)
         supervisor = Supervisor(
             member=Member(
@@ -626,6 +628,7 @@ def run_control(
     for each in (place, joining):
         each.records.keep(records_gb)
     faults = ProcessFaults(place.clock)
+    count_faults(faults.passed)
     joiner = OutcomesJoiner(
         partial(hand_in, joining),
         lambda endpoint: (*_own_command(config), "outcomes", endpoint, "--file", "-", "--json"),

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import errno
 import io
+import json
 import os
 import select
 import stat
@@ -36,6 +37,10 @@ PATIENCE_MS = 100
 PIECE = 4096
 """Bytes of one write: the kernel takes so many at once from a pipe that is ready, or none."""
 COPY = 1 << 20
+TAIL = 16 << 10
+"""Bytes at the end of a log in which the error is looked for that ended its process."""
+WORDS = 300
+"""Characters of that error that are kept."""
 
 _lost = 0
 _lock = threading.Lock()
@@ -170,6 +175,23 @@ class LogFile:
         self.close()
         self._open = fresh
 
+    def size(self) -> int:
+        """Bytes in it now; 0 where it cannot be asked."""
+        try:
+            return os.fstat(self._open).st_size if self._open is not None else 0
+        except OSError:
+            return 0
+
+    def last_error(self, since: int) -> str:
+        """Return the newest error that was written after `since` bytes; empty where there is none."""
+        end = self.size()
+        start = max(end - TAIL, since if since <= end else 0)  # it was cut when it was full
+        try:
+            raw = os.pread(self._open, end - start, start) if self._open is not None else b""
+        except OSError:
+            return ""
+        return find_last_error(raw.decode(errors="replace"))
+
     def bound(self) -> None:
         """Rotate the file if it is too large. What the disk does not take is dropped.
 
@@ -214,3 +236,28 @@ class LogFile:
         if self._open is not None:
             os.close(self._open)
             self._open = None
+
+
+def find_last_error(text: str) -> str:
+    """Return the newest error in lines of a log: of an event its fault, else the line itself.
+
+    What ends a process is its last line, but for hints: the interpreter ends a traceback with the
+    error, and a command prints it. Ordinary events are passed over.
+    """
+    for line in reversed(text.splitlines()):
+        words = _read_line(line.strip())
+        if words:
+            return words[:WORDS]
+    return ""
+
+
+def _read_line(line: str) -> str:
+    if not line.startswith("{"):
+        return "" if line.startswith("hint:") else line
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return ""  # its beginning was cut off
+    if not isinstance(event, dict) or event.get("level") not in {"error", "critical"}:
+        return ""
+    return f"{event.get('event', '')}: {event.get('fault', '')}".rstrip(": ")

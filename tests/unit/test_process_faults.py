@@ -73,3 +73,30 @@ def test_a_net_costs_a_step_its_fault_and_waits_before_the_next_try() -> None:
     net.forget("part")
     assert net.run("part", lambda: None)
     assert [fault.standing for fault in faults.faults] == [False]
+
+
+def test_a_fault_says_what_began_it() -> None:
+    faults = ProcessFaults(SystemClock())
+    try:
+        try:
+            raise OSError(5, "Input/output error")
+        except OSError as error:
+            raise RuntimeError("the ledger cannot be read") from error
+    except RuntimeError as error:
+        faults.note("replica.ledger", error)
+    assert faults.faults[0].text == (
+        "RuntimeError: the ledger cannot be read (OSError: [Errno 5] Input/output error)"
+    )
+
+
+def test_a_fault_that_has_passed_wakes_no_loop_and_does_not_stand() -> None:
+    changes = []
+    faults = ProcessFaults(SystemClock(), lambda: changes.append(1))
+    faults.passed("database", "tried again")
+    faults.passed("database", "tried again")
+    (fault,) = faults.faults
+    assert (fault.count, fault.standing, fault.text) == (2, False, "tried again")
+    assert changes == []
+    faults.note("database", OSError("gone"))
+    faults.passed("database", "tried again")
+    assert faults.standing("database") == "OSError: gone"

@@ -61,6 +61,25 @@ class ProcessFaults:
             with suppress(Exception):
                 self._changed()
 
+    def passed(self, place: str, text: str) -> None:
+        """Count a fault that was dealt with where it happened, and is logged there already.
+
+        Unlike `note` it wakes no loop: what a loop logs in each turn must not make it turn faster.
+        """
+        with self._lock:
+            if place not in self._faults and len(self._faults) >= PLACES:
+                place = OTHER
+            before = self._faults.get(place)
+            if before is not None and before.standing:
+                return
+            self._faults[place] = ProcessFault(
+                place=place,
+                text=text[:TEXT],
+                count=before.count + 1 if before else 1,
+                at=self._clock.now(),
+                standing=False,
+            )
+
     def attempt(
         self,
         place: str,
@@ -124,8 +143,15 @@ class ProcessFaults:
 
 
 def _text(error: BaseException) -> str:
+    """Return its class and message, and those of the error that began it, where they say more."""
     try:
-        return f"{type(error).__name__}: {error}"[:TEXT]
+        text = f"{type(error).__name__}: {error}"
+        first = error
+        while first.__cause__ is not None:
+            first = first.__cause__
+        if str(first) not in text:
+            text = f"{text[: TEXT // 2]} ({type(first).__name__}: {first})"
+        return text[:TEXT]
     except Exception:  # noqa: BLE001 - the text of another library's error may raise anything
         return type(error).__name__
 

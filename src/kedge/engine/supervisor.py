@@ -139,6 +139,7 @@ class Child:
         """Of a model process: what it is handed, and gets anew."""
         self.log_fault: OSError | None = None
         """Why its output does not go to the file of its name; None when it does."""
+        self.log_at = 0  # bytes of it when the process was started
         self._environment = environment
         self._open_log()  # while it is possible: a later start can go on with it
 
@@ -166,7 +167,7 @@ class Child:
         self.over_at = None
 
     def _start(self, out: int) -> None:
-        door = self.door
+        door, self.log_at = self.door, self.log.size()
         with telling(self._told) if door is None else door.handed(self._told) as heard:
             self.process = subprocess.Popen(  # noqa: S603 - our own command
                 self.command,
@@ -182,6 +183,11 @@ class Child:
     def pid(self) -> int | None:
         """Its process; None while there is none."""
         return self.process.pid if self.process is not None else None
+
+    def last_line(self) -> str:
+        """What its log ends with, to be appended; never a model's, which may print callers' data."""
+        told = self.log.last_error(self.log_at) if self.door is None else ""
+        return f", which ends with: {told}" if told else ""
 
     def due(self, now: float) -> bool:
         """Whether it should be started now."""
@@ -450,7 +456,7 @@ class Supervisor:
             how = f"it ended with code {process.returncode}, {child.deaths} times in a row"
             if not child.fds and child.memory_limit is not None and process.returncode in CAUSES:
                 how = f"{CAUSES[process.returncode]}; {how}"
-            self._faults.note(place, Died(f"{how}; its log: {child.log.path}"))
+            self._faults.note(place, Died(f"{how}; its log: {child.log.path}{child.last_line()}"))
             log.warning(
                 "supervisor.died", child=child.name, code=process.returncode, deaths=child.deaths
             )

@@ -1,9 +1,14 @@
-"""Logs of kedge's processes: events as text or JSON lines on standard error, never an exception."""
+"""Logs of kedge's processes: events as text or JSON lines on standard error, never an exception.
+
+A warning or an error that names a fault is counted as well, so that `kedge status` shows what
+otherwise only a log would hold.
+"""
 
 from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable, MutableMapping
 from contextlib import suppress
 from typing import Any
 
@@ -11,6 +16,13 @@ import structlog
 
 from kedge import streams
 from kedge.terminal import clean_event
+
+Count = Callable[[str, str], None]
+"""Takes the place of a fault and its text."""
+
+LOUD = ("warning", "error", "critical")
+COUNTED = "process.fault"
+"""The event of a fault that is counted where it is logged."""
 
 _Filtering: Any = structlog.make_filtering_bound_logger(logging.NOTSET)
 
@@ -25,6 +37,38 @@ class _Unfailing(_Filtering):  # type: ignore[misc]
             with suppress(Exception):
                 plain = {"event": str(event), "unloggable": type(error).__name__}
                 return super()._proxy_to_logger(method_name, **plain)
+
+
+class _Counting(logging.Handler):
+    """Counts the warnings of the standard library's loggers."""
+
+    def __init__(self, count: Count) -> None:
+        super().__init__(logging.WARNING)
+        self._count = count
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Count one; a text that cannot be made costs only itself."""
+        with suppress(Exception):
+            self._count(record.name.removeprefix("kedge."), record.getMessage())
+
+
+def count_faults(count: Count) -> None:
+    """Have every warning and error of this process that names a fault counted as well.
+
+    An event names one in its field `fault`; the standard library's loggers are kedge's adapters'.
+    Call it after `log_to_stderr`.
+    """
+
+    def counting(_: Any, level: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        if level in LOUD and event.get("event") != COUNTED and event.get("fault"):
+            with suppress(Exception):
+                count(str(event["event"]), str(event["fault"]))
+        return event
+
+    configured = structlog.get_config()["processors"]
+    structlog.configure(processors=[counting, *configured])
+    logging.getLogger("kedge").addHandler(_Counting(count))
+    logging.getLogger("kedge").addHandler(logging.StreamHandler(sys.stderr))
 
 
 def log_to_stderr() -> None:
