@@ -304,6 +304,49 @@ def test_a_request_that_two_processes_died_of_is_not_sent_to_a_third() -> None:
     assert place.counts == {"errors.production": 1}
 
 
+def test_a_rollback_rescues_the_requests_that_wait_for_the_release_it_leaves() -> None:
+    """They are answered by the release that is served from then on, and say so."""
+    place = absent(Place(ROW, (Remote("model_down"),)))
+    back = Live(
+        state=run(ROW, Promote(2)), plan=compile_plan(run(ROW, Promote(2))),
+        handles={2: Handle(ROW.releases[2], inline=Inline(8.0))}, contract=place.live.contract,
+        recorder=Recorder("w0", ROW), lease=True, pinned=False,
+    )  # fmt: skip
+
+    async def ask(asked: Request) -> Answer:
+        waiting = asyncio.create_task(place.serving.answer(place.live, asked))
+        await asyncio.sleep(0.05)
+        place.serving.swap(back)
+        return await waiting
+
+    answer = asyncio.run(ask(request()))
+    assert (answer.choice.release, answer.outputs["p"].tolist()) == (2, [8.0])
+    assert answer.live is back
+    assert "errors.production" not in place.counts
+
+
+async def wait_out(place: Place, asked: Request) -> Answer:
+    """Ask, and let the time pass that a request waits."""
+    waiting = asyncio.create_task(place.serving.answer(place.live, asked))
+    await asyncio.sleep(0.05)
+    place.now = 1e9
+    return await waiting
+
+
+def test_a_request_is_not_moved_to_a_release_that_reads_other_fields() -> None:
+    """Its columns were read for another contract; and a tester's asks for one release."""
+    for asked, contract in ((request(), object()), (request(asked=1), None)):
+        place = absent(Place(ROW, (Remote("model_down"),)))
+        promoted = run(ROW, Promote(2))
+        place.serving.swap(Live(
+            state=promoted, plan=compile_plan(promoted), handles={}, contract=contract,
+            recorder=Recorder("w0", ROW), lease=True, pinned=False,
+        ))  # fmt: skip
+        with pytest.raises(ModelFailure) as caught:
+            asyncio.run(wait_out(place, asked))
+        assert caught.value.code == "model_down"
+
+
 def test_no_request_waits_longer_than_an_absence_is_waited_out() -> None:
     """A release whose processes keep dying fails at once, after a while."""
     place = absent(Place(ROW, (Remote("model_down"),)))

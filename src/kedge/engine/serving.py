@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from time import perf_counter_ns, time
 from typing import TYPE_CHECKING
 
@@ -79,7 +80,7 @@ class Request:
 class Answer:
     """What goes back, which release gave it, at which epoch, and why that one."""
 
-    __slots__ = ("choice", "failover", "micros", "outputs", "unknown", "violated")
+    __slots__ = ("choice", "failover", "live", "micros", "outputs", "unknown", "violated")
 
     def __init__(
         self, choice: Choice, outputs: Columns, micros: int, violated: bool = False
@@ -93,6 +94,8 @@ class Answer:
         """Why the candidate's answer was not used; None when it was, or was not asked."""
         self.unknown = False
         """Whether the candidate was not asked, or may still answer: nothing is known of it yet."""
+        self.live: Live | None = None
+        """The snapshot that answered, where it is a later one than the request came to."""
 
 
 def watched(state: State) -> bool:
@@ -426,7 +429,8 @@ class Serving:
         there, it waits for one that is started again.
         """
         failure = ModelFailure(f"r{choice.release} has no process", code="model_down")
-        waits = choice.release == live.state.production and handle.met and not request.probe
+        waits = choice.release == live.state.production and handle.met
+        waits = waits and not request.probe and request.asked is None
         began, left_s, asked = self._monotonic(), live.deadlines.timeout_s, 0
         while True:
             for remote in sorted(handle.remotes, key=lambda r: (not r.ready, r.stalled)):
@@ -444,13 +448,35 @@ class Serving:
                     handle.absence.over()
                     return Answer(choice, *found)
             until = began + live.deadlines.timeout_s
-            if not waits or asked >= MOST_ASKED or not await handle.absence.wait(
-                lambda: any(remote.ready for remote in handle.remotes), self._monotonic, until
-            ):  # fmt: skip
+            if not waits or asked >= MOST_ASKED:
                 break
+            is_there = partial(self._is_there, live, handle, choice)
+            if not await handle.absence.wait(is_there, self._monotonic, until):
+                break
+            later = self._later(live, choice)
+            if later is not None:
+                answer = await self.answer(later, request)
+                answer.live = answer.live or later
+                return answer
             left_s = max(until - self._monotonic(), 0.0)
         live.recorder.count(f"errors.{choice.arm}")
         raise failure
+
+    def _is_there(self, live: Live, handle: Handle, choice: Choice) -> bool:
+        """Whether a request that waits for production's process has somewhere to go."""
+        ready = any(remote.ready for remote in handle.remotes)
+        return ready or self._later(live, choice) is not None
+
+    def _later(self, live: Live, choice: Choice) -> Live | None:
+        """The snapshot that took this one's place with another release in production.
+
+        A rollback also rescues the requests that wait for the release that it leaves. Their columns
+        were read for this contract: with another one they stay where they are.
+        """
+        later = self._lives.get(live.state.endpoint)
+        if later is None or later.contract is not live.contract:
+            return None
+        return later if later.state.production != choice.release else None
 
     def finish(self, live: Live, request: Request, answer: Answer) -> None:
         """Mirror and count. The caller has its answer; nothing here can change or delay it."""

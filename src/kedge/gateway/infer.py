@@ -137,6 +137,7 @@ async def infer(
             draw=getrandbits(48) % BUCKETS, asked=asked, probe=probe,
         )  # fmt: skip
         answer = await serving.answer(live, request)
+        live = answer.live or live
         payload = render(live, request, answer, parsed.outputs)
     finally:
         # Given back before the answer leaves: a caller that does not read takes no other's place.
