@@ -75,6 +75,7 @@ from kedge.runtime.presence import Presence
 from kedge.runtime.restart import ASK, PROTOCOL, Handover, Restart, Standing, obey, reap
 from kedge.runtime.stand_in import stand_in_command
 from kedge.runtime.state_guard import StateGuard
+from kedge.runtime.turning import Turning
 from kedge.settings import ANYONE, Alerts, Server, is_loopback
 from kedge.web import server as web
 from kedge.wiring import Workplace, host_name
@@ -654,7 +655,10 @@ def run_control(
     )  # fmt: skip
     inquiry = inquiry_of(own(), patrol, config, faults)
     presence = Presence(host_name(), watched.roster, watched.clock, faults)
-    threading.Thread(target=_end_with_parent, args=(server, parent), daemon=True).start()
+    turning = Turning({"patrol": lambda: patrol.began, "alerting": lambda: alerting.began},
+                      place.clock, faults)  # fmt: skip
+    ending = partial(_end_with_parent, server, parent, turning, faults)
+    threading.Thread(target=ending, daemon=True).start()
     StateGuard(state_dir, faults, place.clock).start()
     parts = Parts(place.clock, faults)
     try:
@@ -665,14 +669,19 @@ def run_control(
         parts.start("readiness", readiness.run, readiness.stop, waits=False)
         server.run(sockets=[listener])
     finally:
+        turning.stop()
         parts.stop()
     if not server.should_exit:
         log.error("control.ended", fault="the server of the status API ended by itself")
         sys.exit(1)
 
 
-def _end_with_parent(server: uvicorn.Server, parent: int) -> None:
-    """Control serves nobody's callers: without its supervisor it only holds a port."""
+def _end_with_parent(
+    server: uvicorn.Server, parent: int, turning: Turning, faults: ProcessFaults
+) -> None:
+    """Control serves no callers: without its supervisor it only holds a port."""
     while os.getppid() == parent:
+        faults.attempt("control.turning", turning.look)
         time.sleep(0.5)
+    turning.stop()
     server.should_exit = True

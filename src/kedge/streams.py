@@ -251,9 +251,13 @@ def find_last_error(text: str) -> str:
     return ""
 
 
+PASSED_OVER = ("hint:", "File ", "Thread 0x", "Current thread", "Extension modules")
+"""How lines begin that say where something happened, or what to do about it."""
+
+
 def _read_line(line: str) -> str:
     if not line.startswith("{"):
-        return "" if line.startswith("hint:") else line
+        return "" if line.startswith(PASSED_OVER) else line
     try:
         event = json.loads(line)
     except ValueError:

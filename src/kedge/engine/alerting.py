@@ -121,6 +121,11 @@ class Alerting:
         """End after the present look."""
         self._stopping.set()
 
+    @property
+    def began(self) -> float | None:
+        """When the step under way began (monotonic); None between steps."""
+        return self._net.began
+
     def run(self) -> None:
         """Look until stopped."""
         while not self._stopping.is_set():

@@ -92,6 +92,11 @@ class Patrol:
         """What it saw last; replaced whole, so that another thread may read it."""
         self._stopping = threading.Event()
 
+    @property
+    def began(self) -> float | None:
+        """When the step under way began (monotonic); None between steps."""
+        return self._net.began
+
     def stop(self) -> None:
         """End after the present look."""
         self._stopping.set()

@@ -165,6 +165,9 @@ class Net:
         self._clock = clock
         self._failed: dict[str, tuple[int, float]] = {}
         """By place: how often in a row its step failed, and when it is due again (monotonic)."""
+        self._depth = 0
+        self.began: float | None = None
+        """When the loop last began or ended a step (monotonic); None while no step is under way."""
 
     def run(
         self,
@@ -179,7 +182,7 @@ class Net:
         count, due = self._failed.get(place, (0, 0.0))
         if count and self._clock.monotonic() < due:
             return False
-        if not self._faults.attempt(place, step, passing):
+        if not self._attempt(place, step, passing):
             wait = WAITS_S[min(count, len(WAITS_S) - 1)]
             self._failed[place] = (count + 1, self._clock.monotonic() + wait)
             return False
@@ -187,6 +190,18 @@ class Net:
             del self._failed[place]
         self._faults.clear(place)
         return True
+
+    def _attempt(
+        self, place: str, step: Callable[[], object], passing: tuple[type[BaseException], ...]
+    ) -> bool:
+        """Run it, within the step that runs it if there is one; another thread sees since when."""
+        self._depth += 1
+        self.began = self._clock.monotonic()
+        try:
+            return self._faults.attempt(place, step, passing)
+        finally:
+            self._depth -= 1
+            self.began = self._clock.monotonic() if self._depth else None
 
     def forget(self, place: str) -> None:
         """Let a step be tried at once, or be gone: its fault does not stand any more."""
