@@ -410,8 +410,10 @@ class Contrasting:
         """
         assert release.code is not None
         root = self._place.artifacts.verify(release.code)
-        limits, hidden = self._place.limits, self._place.state_dir
-        with FeaturesProcess(root, limits, hidden=hidden) as work:
+        place = self._place
+        with FeaturesProcess(
+            root, place.limits, hidden=place.state_dir, fence=place.fence
+        ) as work:
             transform = Transform(
                 root, lambda spec: self._lookups(spec, release), work.transformation()
             )

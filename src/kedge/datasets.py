@@ -117,7 +117,7 @@ def make(
         raise Refused(f"{out} is the spine itself", code="bad_source", hint="name another --out")
     features = spec.schema
     with (
-        FeaturesProcess(bundle, place.limits, hidden=place.state_dir) as work,
+        FeaturesProcess(bundle, place.limits, hidden=place.state_dir, fence=place.fence) as work,
         database() as db,
         _reading(spine),
     ):

@@ -404,7 +404,7 @@ def loaded(place: Workplace, version: TransformVersion) -> Iterator[Materialised
     root = place.artifacts.verify(version.digest)
     spec = spec_of(root)
     assert spec.view
-    with FeaturesProcess(root, place.limits, hidden=place.state_dir) as work:
+    with FeaturesProcess(root, place.limits, hidden=place.state_dir, fence=place.fence) as work:
         try:
             function = work.view(spec.entry)
         except ModelFailure as error:

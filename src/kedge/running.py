@@ -35,7 +35,7 @@ from kedge.core.values import ActorKind, Release, Stage, State
 from kedge.engine.clerk import Clerk
 from kedge.engine.control import Control, Say
 from kedge.engine.copies import Copies
-from kedge.engine.custom import hide
+from kedge.engine.custom import set_fence
 from kedge.engine.drills import Schedule, Start
 from kedge.engine.inquiry import Inquiry
 from kedge.engine.last_asked import LastAsked, path_of
@@ -97,7 +97,7 @@ LAST_WORDS = 300
 def run_worker(server: Server, *, slot: str, fd: int, run_dir: Path, state_dir: Path) -> None:
     """Be one gateway worker. Returns when it was told to stop."""
     raise_open_files()
-    hide(state_dir)
+    set_fence(state_dir, server.fence)
     listener = socket.socket(fileno=fd)
     place = Workplace(state_dir, patience_s=0.2)
     host, port = listener.getsockname()[:2]

@@ -22,7 +22,7 @@ from kedge.core.guards import promised
 from kedge.core.release import apply, decide
 from kedge.core.values import Field, ModelVersion, Placement, Policy, Refusal, Release, State
 from kedge.engine.control import SILENT_S, Probe, replicas
-from kedge.engine.custom import check_function, hide
+from kedge.engine.custom import check_function, set_fence
 from kedge.engine.filing import newest_finding
 from kedge.engine.locate import find_deletion
 from kedge.engine.pins import HostDisk, Pin
@@ -95,7 +95,7 @@ def apply_policies(place: Workplace, settings: Settings) -> dict[str, list[str]]
         if digest == state.policy_digest:
             continue
         if policy.output.function is not None:
-            hide(place.state_dir)
+            set_fence(place.state_dir, place.fence)
             check_function(policy.output)
         diff = tuple(difference(*_as_shown(state, policy)))
         at = place.clock.now()

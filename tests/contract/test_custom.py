@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from contract.test_fence import needs_all
+from contract.test_fence import needs_all, without_landlock
 from kedge.core.errors import BadConfig
 from kedge.core.values import Output, Policy, Stage, State
 from kedge.core.windows import PRODUCTION
@@ -19,6 +19,7 @@ from kedge.engine.custom import Custom, check_function
 from kedge.engine.seen import Seen
 from kedge.engine.serving import Request
 from kedge.engine.windows import Bounds, Counter
+from kedge.interpreter import module_command
 
 SOURCE = """
 import os, re, sys
@@ -171,3 +172,17 @@ def test_what_is_not_compared_is_counted_and_neither_alike_nor_not(
         assert window.agreement == {}
     else:
         assert (window.agreement[""].pairs, window.agreement[""].agreeing) == (2, 1)
+
+
+def test_no_function_runs_where_the_fence_is_required_and_a_part_is_missing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def start(*words: str) -> list[str]:
+        return without_landlock(module_command(*words))
+
+    monkeypatch.setattr(custom, "module_command", start)
+    monkeypatch.setattr(custom, "_fence", [str(tmp_path), "require"])
+    with pytest.raises(BadConfig, match="lacks landlock"):
+        check_function(Output(kind="custom", function="mine:plain"))
+    monkeypatch.setattr(custom, "_fence", [str(tmp_path), "warn"])
+    check_function(Output(kind="custom", function="mine:plain"))

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from contract.test_fence import without_landlock
 from kedge.adapters.process import FeaturesProcess, fence
 from kedge.authoring import SPEC, Declared, Field, materialise, schema, transform
 from kedge.bundles import Transform
@@ -18,6 +19,7 @@ from kedge.core import codec
 from kedge.core.errors import BadConfig, KedgeError, ModelFailure, Refused, UnfitModel
 from kedge.core.features import FeatureLimits, Spec, View
 from kedge.core.values import Field as Column
+from kedge.interpreter import module_command
 
 HEAD = "import kedge\nimport numpy as np\nimport os, re, sys, time\n"
 VIEW = schema(
@@ -316,3 +318,21 @@ def test_it_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     while child.exists() and ") Z " not in child.read_text() and time.monotonic() < until:
         time.sleep(0.05)
     assert not child.exists() or ") Z " in child.read_text()
+
+
+def test_no_features_file_runs_where_the_fence_is_required_and_a_part_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(*words: str) -> list[str]:
+        return without_landlock(module_command(*words))
+
+    monkeypatch.setattr("kedge.adapters.process.features.module_command", start)
+    ran = tmp_path / "ran"
+    where = bundle(tmp_path / "files", f"open({str(ran)!r}, 'w')\n")
+    with (
+        FeaturesProcess(where, LIMITS, fence="require") as work,
+        pytest.raises(UnfitModel, match="lacks landlock") as caught,
+    ):
+        work.declared("features")
+    assert caught.value.code == "not_fenced"
+    assert not ran.exists()

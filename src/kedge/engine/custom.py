@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import structlog
 
-from kedge.core.errors import BadConfig
+from kedge.core.errors import BadConfig, KedgeError
 from kedge.core.values import Output
 from kedge.interpreter import bare_environment, module_command
 
@@ -53,12 +53,16 @@ FENCE = "kedge.adapters.process.fence:enclose"
 PR_SET_PDEATHSIG = 1
 
 
-_hidden: list[str] = [""]
+_fence: list[str] = ["", "warn"]
+"""The state directory, and `[server] fence`: words of the child's command line."""
 
 
-def hide(state_dir: Path) -> None:
-    """Let no child of this process read the state directory, also where its module lies beside it."""
-    _hidden[0] = str(state_dir)
+def set_fence(state_dir: Path, policy: str) -> None:
+    """Let no child of this process read the state directory, also where its module lies beside it.
+
+    With the policy "require" a function does not run where this machine lacks a part of the fence.
+    """
+    _fence[:] = str(state_dir), policy
 
 
 class _Said(msgspec.Struct):
@@ -175,7 +179,7 @@ class Custom:
                     str(theirs.fileno()),
                     self._function,
                     str(os.getpid()),
-                    _hidden[0],
+                    *_fence,
                 ),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -279,13 +283,19 @@ def main(words: Sequence[str]) -> int:
     """Answer batches of pairs until the worker hangs up."""
     line = socket.socket(fileno=int(words[0]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    function_of(FENCE)(words[3])
+    refusal: KedgeError | None = None
+    try:
+        function_of(FENCE)(*words[3:])
+    except KedgeError as error:
+        refusal = error
     with suppress(AttributeError):  # no Linux
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != int(words[2]):
         return 1
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
     try:
+        if refusal is not None:
+            raise refusal
         function = function_of(words[1])
     except BaseException as error:  # noqa: BLE001 - importing runs other people's code
         _send(line, msgspec.json.encode(_Said(fault=f"{type(error).__name__}: {error}"[:500])))

@@ -47,13 +47,22 @@ KINDS: dict[str, type[KedgeError]] = {
 class FeaturesProcess:
     """A child that runs the files of one features bundle; used by one thread."""
 
-    def __init__(self, folder: Path, limits: FeatureLimits, *, hidden: Path | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        limits: FeatureLimits,
+        *,
+        hidden: Path | None = None,
+        fence: str = "warn",
+    ) -> None:
         """Start it.
 
         Args:
             folder: the bundle's files; the child reads these and no others.
             limits: of each call.
             hidden: the state directory, which the child never reads.
+            fence: `[server] fence`. With "require", every call raises `UnfitModel` (`not_fenced`)
+                where this machine lacks a part of the fence.
         """
         self._limits = limits
         self._own = tempfile.TemporaryDirectory(prefix="kedge-")
@@ -61,6 +70,7 @@ class FeaturesProcess:
         self._line, theirs = socket.socketpair()
         words = ["--socket", str(theirs.fileno()), "--folder", str(folder), "--own", self._own.name]
         words += ["--memory-mb", str(limits.memory_mb), "--parent", str(os.getpid())]
+        words += ["--fence", fence]
         words += ["--hidden", str(hidden)] if hidden is not None else []
         self._child = subprocess.Popen(  # noqa: S603 - our own interpreter and module
             module_command("kedge.adapters.process.features_child", *words),

@@ -169,11 +169,16 @@ def _answer(work: Work, question: Question) -> bytes:
         said = getattr(work, question.operation)(*question.given)
         return msgspec.msgpack.encode(said)
     except KedgeError as error:
-        faults = error.faults if isinstance(error, BadConfig) else []
-        failed = Failed(type(error).__name__, error.code, str(error), error.hint, faults)
+        return _refuse(error)
     except BaseException as error:  # noqa: BLE001 - other people's code may even exit
         text = f"{type(error).__name__}: {error}"[:2000]
         failed = Failed("ModelFailure", "transform_raised", text)
+    return msgspec.msgpack.encode(Said(failed=failed))
+
+
+def _refuse(error: KedgeError) -> bytes:
+    faults = error.faults if isinstance(error, BadConfig) else []
+    failed = Failed(type(error).__name__, error.code, str(error), error.hint, faults)
     return msgspec.msgpack.encode(Said(failed=failed))
 
 
@@ -213,19 +218,25 @@ def main() -> int:
     parser.add_argument("--hidden", type=Path)
     parser.add_argument("--memory-mb", type=int, required=True)
     parser.add_argument("--parent", type=int, required=True)
+    parser.add_argument("--fence", choices=("require", "warn"), required=True)
     given = parser.parse_args()
     set_umask()
     confine(given.memory_mb)
     os.dup2(2, 1)  # what it prints is nobody's data
     os.environ.update(TMPDIR=str(given.own), HOME=str(given.own))
-    fence.enter(fence.Openings(read=(given.folder,), own=given.own, hidden=given.hidden))
+    refusal: KedgeError | None = None
+    try:
+        openings = fence.Openings(read=(given.folder,), own=given.own, hidden=given.hidden)
+        fence.enter_or_refuse(openings, given.fence)
+    except KedgeError as error:
+        refusal = error
     with suppress(AttributeError):  # no Linux; another user loses it
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != given.parent:
         return 1
     work, line = Work(given.folder), socket.socket(fileno=given.socket)
     while (question := _hear(line)) is not None:
-        raw = _answer(work, question)
+        raw = _refuse(refusal) if refusal is not None else _answer(work, question)
         line.sendall(len(raw).to_bytes(8) + raw)
     return 0
 

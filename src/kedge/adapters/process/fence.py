@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kedge.adapters.process.syscalls import ABSENT, NEVER, NUMBERS
+from kedge.core.errors import UnfitModel
 
 READ: dict[str, str] = {
     "/lib": "shared libraries",
@@ -182,12 +183,29 @@ def enter(openings: Openings) -> tuple[str, ...]:
     return tuple(lacking)
 
 
-def enclose(hidden: str) -> None:
+def enter_or_refuse(openings: Openings, policy: str) -> tuple[str, ...]:
+    """Apply the fence as `[server] fence` says; return the parts that could not be applied.
+
+    Raises:
+        UnfitModel: `not_fenced`: a part is missing, and `policy` is "require".
+    """
+    lacking = enter(openings)
+    if lacking and policy == "require":
+        raise UnfitModel(
+            f"the fence around models lacks {', '.join(lacking)} on this machine",
+            code="not_fenced",
+            hint="use a newer kernel, or a container that allows it; "
+            'fence = "warn" in [server] runs models without it',
+        )
+    return lacking
+
+
+def enclose(hidden: str, policy: str) -> None:
     """Enter the fence as a process that needs no files of its own and no store.
 
-    `hidden` is the state directory; empty where that is not known.
+    `hidden` is the state directory; empty where that is not known. Raises as `enter_or_refuse`.
     """
-    enter(Openings(hidden=Path(hidden) if hidden else None))
+    enter_or_refuse(Openings(hidden=Path(hidden) if hidden else None), policy)
 
 
 def _limit(openings: Openings) -> None:
