@@ -411,9 +411,7 @@ class Contrasting:
         assert release.code is not None
         root = self._place.artifacts.verify(release.code)
         place = self._place
-        with FeaturesProcess(
-            root, place.limits, hidden=place.state_dir, fence=place.fence
-        ) as work:
+        with FeaturesProcess(root, place.limits, hidden=place.state_dir, fence=place.fence) as work:
             transform = Transform(
                 root, lambda spec: self._lookups(spec, release), work.transformation()
             )

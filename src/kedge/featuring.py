@@ -217,7 +217,9 @@ def _at_work(place: Workplace, sources: dict[str, bytes]) -> Iterator[FeaturesPr
     with tempfile.TemporaryDirectory(prefix="kedge-") as folder:
         for file, source in sources.items():
             (Path(folder) / file).write_bytes(source)
-        with FeaturesProcess(Path(folder), place.limits, hidden=place.state_dir, fence=place.fence) as work:
+        with FeaturesProcess(
+            Path(folder), place.limits, hidden=place.state_dir, fence=place.fence
+        ) as work:
             yield work
 
 

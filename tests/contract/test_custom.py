@@ -86,11 +86,11 @@ def test_it_is_fenced(folder: Path, word: str) -> None:
     """It reads Python and its own folder, but the state directory in it, and has no sockets."""
     (folder / "state").mkdir()
     (folder / "state" / "secret").write_text("hunter2")
-    custom.hide(folder / "state")
+    custom.set_fence(folder / "state", "warn")
     try:
         function = compare()
     finally:
-        custom._hidden[0] = ""
+        custom._fence[:] = "", "warn"
     assert function.compare([pair(word)]) == [[None]]
     assert "PermissionError" in function._fault
     assert function.compare([pair()]) == [[True]]

@@ -40,7 +40,10 @@ net.run("patrol.look", lambda: ctypes.PyDLL(None).sleep(30))  # holds the interp
 def test_a_loop_that_stands_still_ends_its_process_and_says_where(hang: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT.replace("HANG", hang)],
-        capture_output=True, text=True, timeout=20, check=False,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
     )
     assert done.returncode == 1
     assert "Timeout" in done.stderr

@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -193,6 +194,18 @@ class Site:
         raise AssertionError(
             f"waited {within_s} s for {what}\n{log.read_text() if log.exists() else ''}"
         )
+
+    def until_logged(self, count: int) -> None:
+        """Wait until the prediction log holds so many predictions."""
+
+        def logged() -> int:
+            found = 0
+            for path in (self.root / ".kedge" / "records" / "hours").glob("*.db"):
+                with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as hour:
+                    found += hour.execute("SELECT count(*) FROM prediction").fetchone()[0]
+            return found
+
+        self.until(lambda: logged() >= count, f"{count} predictions in the log")
 
     def served(self) -> str:
         """The release that answers now."""

@@ -190,8 +190,7 @@ def test_versions_that_read_other_columns_are_compared_on_what_callers_sent(roll
         body: dict[str, tuple[str, list[Any]]] = {"minutes": ("FP64", [60.0 * (number % 20)]), "word": ("BYTES", ["a"]),
                 "unread": ("FP64", [float(number)])}  # fmt: skip
         assert rolling.infer(body)[0] == 200
-    log = rolling.root / ".kedge" / "records" / "hours"
-    rolling.until(lambda: list(log.glob("*.db")), "the log", 30)
+    rolling.until_logged(20)
     told = apply(rolling, shift="np.nan_to_num(raw['unread'])", golden=False)
     assert (told["outcome"], told["raw"]) == ("changed", ["minutes", "word", "unread"])
     assert 20 <= next(c for c in told["columns"] if c["column"] == "x")["rows"] <= 30

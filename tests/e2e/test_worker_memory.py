@@ -93,8 +93,8 @@ def test_a_worker_that_holds_too_much_is_started_again_and_the_release_moves(
         site.until(lambda: site.infer()[0] == 200, "an answer of the next one")
     assert site.processes("gateway-worker") != workers
     assert peaks.most < LIMIT + (256 << 20)  # pages of files are not data
-    shown = site.run("status", site.endpoint).stdout
-    assert f"of {LIMIT >> 20} MB, and was ended" in shown
+    told = f"of {LIMIT >> 20} MB, and was ended"
+    site.until(lambda: told in site.run("status", site.endpoint).stdout, "the reason in status")
     (apart,) = (site.root / ".kedge/apart").glob("*.json")
     assert '"memory"' in apart.read_text()
     assert f"{LIMIT - (ALLOWED_MB << 20) >> 20} MB" in site.run("doctor").stdout

@@ -41,13 +41,27 @@ def test_what_names_a_fault_is_logged_and_counted() -> None:
 @pytest.mark.parametrize(
     ("lines", "found"),
     [
-        (["Traceback (most recent call last):", "  File x", "OSError: [Errno 5] no"], "OSError: [Errno 5] no"),
-        (["Timeout (0:01:00)!", "Thread 0x01 (most recent call first):", '  File "x", line 1 in run'],
-         "Timeout (0:01:00)!"),
+        (
+            ["Traceback (most recent call last):", "  File x", "OSError: [Errno 5] no"],
+            "OSError: [Errno 5] no",
+        ),
+        (
+            [
+                "Timeout (0:01:00)!",
+                "Thread 0x01 (most recent call first):",
+                '  File "x", line 1 in run',
+            ],
+            "Timeout (0:01:00)!",
+        ),
         (["error: port 80 is taken", "hint: choose another"], "error: port 80 is taken"),
         (['{"event": "worker.started", "level": "info"}'], ""),
-        (['{"event": "process.fault", "fault": "OSError: no", "level": "error"}',
-          '{"event": "worker.started", "level": "info"}'], "process.fault: OSError: no"),
+        (
+            [
+                '{"event": "process.fault", "fault": "OSError: no", "level": "error"}',
+                '{"event": "worker.started", "level": "info"}',
+            ],
+            "process.fault: OSError: no",
+        ),
         (['{"event": "cut off'], ""),
         (["[1, 2]", '{"a": 1}', "{}"], "[1, 2]"),
         ([], ""),

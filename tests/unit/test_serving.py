@@ -307,8 +307,9 @@ def test_a_request_that_two_processes_died_of_is_not_sent_to_a_third() -> None:
 def test_a_rollback_rescues_the_requests_that_wait_for_the_release_it_leaves() -> None:
     """They are answered by the release that is served from then on, and say so."""
     place = absent(Place(ROW, (Remote("model_down"),)))
+    changed = run(CANARY, Promote(2, full=True))
     back = Live(
-        state=run(ROW, Promote(2)), plan=compile_plan(run(ROW, Promote(2))),
+        state=changed, plan=compile_plan(changed),
         handles={2: Handle(ROW.releases[2], inline=Inline(8.0))}, contract=place.live.contract,
         recorder=Recorder("w0", ROW), lease=True, pinned=False,
     )  # fmt: skip
@@ -337,7 +338,7 @@ def test_a_request_is_not_moved_to_a_release_that_reads_other_fields() -> None:
     """Its columns were read for another contract; and a tester's asks for one release."""
     for asked, contract in ((request(), object()), (request(asked=1), None)):
         place = absent(Place(ROW, (Remote("model_down"),)))
-        promoted = run(ROW, Promote(2))
+        promoted = run(CANARY, Promote(2, full=True))
         place.serving.swap(Live(
             state=promoted, plan=compile_plan(promoted), handles={}, contract=contract,
             recorder=Recorder("w0", ROW), lease=True, pinned=False,

@@ -23,7 +23,7 @@ STEP_S = 60.0
 END_S = 60
 """From then on until the process ends: a machine that swaps gets as much again."""
 AGAIN_S = 5.0
-"""How often the timer is set anew: each time costs a thread."""
+"""How often the timer is set anew at most: each time costs a thread."""
 
 
 class Hung(Exception):
@@ -56,6 +56,7 @@ class Turning:
         self._faults = faults
         self._step_s = step_s
         self._end_s = end_s
+        self._again_s = min(AGAIN_S, end_s / 4)
         self._set_at: float | None = None
         self._stopped = False
         self._hung: set[str] = set()
@@ -70,7 +71,11 @@ class Turning:
         for name in self._hung - hung:
             self._faults.clear(f"control.{name}.turning")
         self._hung = hung
-        if not hung and not self._stopped and (self._set_at is None or now - self._set_at >= AGAIN_S):
+        if (
+            not hung
+            and not self._stopped
+            and (self._set_at is None or now - self._set_at >= self._again_s)
+        ):
             faulthandler.dump_traceback_later(self._end_s, exit=True)
             self._set_at = now
 
