@@ -201,7 +201,10 @@ class Site:
         def logged() -> int:
             found = 0
             for path in (self.root / ".kedge" / "records" / "hours").glob("*.db"):
-                with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as hour:
+                with (
+                    contextlib.suppress(sqlite3.OperationalError),  # it is just made
+                    contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as hour,
+                ):
                     found += hour.execute("SELECT count(*) FROM prediction").fetchone()[0]
             return found
 
