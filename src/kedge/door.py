@@ -8,6 +8,7 @@ the process needs no right in that directory.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -114,6 +115,13 @@ class ModelDoor:
         with suppress(OSError):
             self._status.unlink()
         shutil.rmtree(own_directory(self._path), ignore_errors=True)
+
+    def read_detail(self) -> str:
+        """Return what its process said of a failure in its status file; empty where there is none."""
+        try:
+            return str(json.loads(self._status.read_bytes()).get("detail", ""))
+        except (OSError, ValueError, AttributeError):  # gone meanwhile, or another's
+            return ""
 
     @property
     def is_crowded(self) -> bool:

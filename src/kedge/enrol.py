@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.metadata import entry_points
+from importlib import invalidate_caches
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ class Loaders(Mapping[str, Loader]):
     """
 
     def __init__(self) -> None:
-        self._points = {point.name: point for point in entry_points(group="kedge.loaders")}
+        self._points = _find_loaders()
         self._loaded: dict[str, Loader] = {}
 
     def __getitem__(self, flavour: str) -> Loader:
@@ -38,6 +39,10 @@ class Loaders(Mapping[str, Loader]):
             KeyError: there is none of this flavour.
             UnfitModel: what it needs is not installed.
         """
+        if flavour not in self._points:
+            # It was installed since; or a directory could not be listed, which passes for empty.
+            invalidate_caches()
+            self._points = _find_loaders()
         if flavour not in self._loaded:
             try:
                 self._loaded[flavour] = self._points[flavour].load()()
@@ -53,6 +58,10 @@ class Loaders(Mapping[str, Loader]):
     def __len__(self) -> int:
         """How many."""
         return len(self._points)
+
+
+def _find_loaders() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group="kedge.loaders")}
 
 
 def loaders() -> tuple[dict[str, Loader], dict[str, str]]:

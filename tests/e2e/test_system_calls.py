@@ -46,7 +46,30 @@ QUIET_CALLS = {
     "os.rmdir": "an empty folder of a process that has ended; the next sweep takes it",
 }
 """Calls whose failure costs nothing, wherever they are made."""
-QUIET_PLACES: dict[str, str] = {}
+QUIET_PLACES = {
+    "adapters/artifacts.py _sweep": "the next sweep takes what is left",
+    "adapters/artifacts.py _temporary": "the next sweep takes what is left",
+    "adapters/clock.py boot": "beats are compared by the wall clock",
+    "adapters/process/confine.py confine": "the process has the limits of its parent",
+    "adapters/sql/ballast.py restore": "the next write makes it again",
+    "engine/last_asked.py __init__": "a worker that is killed does not name its model",
+    "engine/models.py host_status": "asked again at once",
+    "engine/supervisor.py _start": "started with the descriptors that are kept for it",
+    "engine/supervisor.py telling": "started with the descriptors that are kept for it",
+    "engine/supervisor.py take": "there are fewer spare descriptors",
+    "engine/supervisor.py memory": "asked again each second",
+    "files.py close": "the next sweep takes what is left",
+    "files.py is_lost": "the socket is made again",
+    "files.py tighten": "`kedge doctor` names what is open to others",
+    "gateway/auth.py read_tokens": "read again with the next request that has a token",
+    "reserve.py allocate_open_files": "done again each second",
+    "runtime/announcement.py is_answered": "asked again at once",
+    "runtime/paths.py _empty": "the next sweep takes what is left",
+    "runtime/paths.py _folders": "the next sweep takes what is left",
+    "runtime/paths.py _try": "the next directory of the list is used",
+    "runtime/paths.py get_candidates": "the next directory of the list is used",
+    "runtime/paths.py remove_folder": "the next sweep takes what is left",
+}
 """Functions in which a failure costs nothing; and why."""
 CALLERS = ("gateway/",)
 """Where a fault may cost the one request on whose connection it came."""
@@ -352,9 +375,15 @@ def unnamed(pairs: list[Pair], found: Finding) -> list[Pair]:
 
 
 def is_quiet(pair: Pair) -> bool:
-    """Whether a failure of this call costs nothing, or is counted as a number."""
+    """Whether a failure of this call costs nothing, or is counted as a number.
+
+    While the interpreter imports, it looks a file up in another way; and a start that fails is
+    refused with a sentence, which need not hold the words of a driver.
+    """
     return (
-        pair.file in QUIET
+        pair.function == "<module>"
+        or not (pair.armed or pair.kind != "database")
+        or pair.file in QUIET
         or pair.call in QUIET_CALLS
         or f"{pair.file} {pair.function}" in QUIET_PLACES
     )

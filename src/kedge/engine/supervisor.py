@@ -185,8 +185,8 @@ class Child:
         return self.process.pid if self.process is not None else None
 
     def last_line(self) -> str:
-        """What its log ends with, to be appended; never a model's, which may print callers' data."""
-        told = self.log.last_error(self.log_at) if self.door is None else ""
+        """What its log ends with, to be appended; a model may print callers' data: what its host says."""
+        told = self.log.last_error(self.log_at) if self.door is None else self.door.read_detail()
         return f", which ends with: {told}" if told else ""
 
     def due(self, now: float) -> bool:

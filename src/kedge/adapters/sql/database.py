@@ -258,8 +258,14 @@ class Database:
     def _where(self) -> tuple[int, int]:
         try:
             found = os.stat(self.path)  # noqa: PTH116 - on every use, and Path.stat costs twice
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             raise gone(self._name, self.path) from None
+        except OSError as error:
+            raise Unavailable(
+                f"the {self._name} cannot be looked at: {self.path}: {error.strerror}",
+                code=f"{self._name}_unreadable",
+                hint="look at its file system; it is tried again",
+            ) from error
         return (found.st_ino, found.st_dev)
 
     def _same_file(self) -> None:
