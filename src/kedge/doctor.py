@@ -9,8 +9,8 @@ from typing import Any
 
 from kedge.adapters.process import missing, reach_of
 from kedge.adapters.sql.engine import sqlite_version_fault
-from kedge.core.errors import CorruptArtifact, KedgeError, Refused, Unavailable
-from kedge.core.stored.head import SHORT, Head
+from kedge.core.errors import CorruptArtifact, KedgeError, Unavailable
+from kedge.core.stored.head import Head, read_head
 from kedge.core.values import State
 from kedge.engine.locate import find_deletion, find_fault
 from kedge.enrol import loaders
@@ -155,22 +155,6 @@ def accept_history(place: Workplace, heads: Sequence[Head], reason: str) -> None
             endpoint, Note(kind="ledger_accepted", body=body), by=actor(), reason=reason,
             at=place.clock.now(),
         )  # fmt: skip
-
-
-def read_head(text: str) -> Head:
-    """Read a head as alerts have it.
-
-    Raises:
-        Refused: `bad_head`.
-    """
-    seq, _, of = text.partition(":")
-    if not seq.isdecimal() or len(of) < SHORT or set(of) - set("0123456789abcdef"):
-        raise Refused(
-            f"{text!r} is not a head of the ledger",
-            code="bad_head",
-            hint="an alert has it: NUMBER:HASH",
-        )
-    return Head(int(seq), of)
 
 
 def _open_files(state_dir: Path, settings: Settings) -> tuple[str | None, str]:

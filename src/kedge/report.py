@@ -70,6 +70,8 @@ def story(event: r.AnyEvent | Note) -> str:
             return f"a drill: r{number} answers, and r{left} comes again"
         case r.DrillEnded(release=number):
             return f"the drill is over: r{number} is production again"
+        case r.Restored(seq=seq, hash=of, backup=made):
+            return f"restored from the backup of {made[:19]}Z, whose newest entry is {seq}:{of[:SHORT]}"
         case Note():
             return _noted(event)
 

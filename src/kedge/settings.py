@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
-import json
 import os
 import re
-import subprocess
 import tomllib
 from collections.abc import Mapping
 from ipaddress import ip_network
@@ -20,14 +18,16 @@ from typing import Any, Literal, get_args, get_origin
 
 import msgspec
 
-from kedge.contacts import is_group, judge_alerts, judge_people
+from kedge.config.defaults import DEFAULTS, Tracing, merge
+from kedge.config.places import Fault, find_places, locate
+from kedge.contacts import judge_alerts, judge_people
 from kedge.core.durations import seconds
 from kedge.core.errors import BadConfig
 from kedge.core.features import FeatureLimits
 from kedge.core.generations import URL_VARIABLE, Online, Rule, Rules
 from kedge.core.names import RULE, is_name
 from kedge.core.records import KEEP_GB
-from kedge.core.values import NOBODY, Field, Output, Policy, Value
+from kedge.core.values import Field, Output, Policy, Value
 from kedge.machine import read_machine
 
 CONFIG_NAME = "kedge.toml"
@@ -158,15 +158,23 @@ def load(path: Path) -> Settings:
     Raises:
         BadConfig: with every fault that was found.
     """
+    return read(read_text(path), where=str(path))
+
+
+def read_text(path: Path) -> str:
+    """Return a configuration's text.
+
+    Raises:
+        BadConfig: it is missing, or no text in UTF-8.
+    """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise BadConfig([f"{path} does not exist"], hint="kedge init ENDPOINT writes one") from None
     except OSError as error:
         raise BadConfig([f"{path}: {error.strerror}"], hint="kedge --config FILE") from None
     except UnicodeDecodeError as error:
         raise BadConfig([f"{path}: {error}"], hint="it must be a text file in UTF-8") from None
-    return read(text, where=str(path))
 
 
 def read(text: str, *, where: str = CONFIG_NAME) -> Settings:
@@ -175,17 +183,55 @@ def read(text: str, *, where: str = CONFIG_NAME) -> Settings:
     Raises:
         BadConfig: with every fault that was found.
     """
-    try:
-        raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise BadConfig([f"{where}: {error}"], hint="see https://toml.io") from None
-    return parse(raw, where=where)
+    raw = _toml(text, where)
+    settings, faults = _parse(raw)
+    if faults:
+        places = find_places(text)
+        raise _refusal([locate(fault, places).told(where) for fault in faults])
+    return settings
+
+
+def find_faults(text: str) -> list[Fault]:
+    """Return every fault of a configuration's text, in the order of its lines.
+
+    Raises:
+        BadConfig: it is no TOML.
+    """
+    _, faults = _parse(_toml(text, CONFIG_NAME))
+    places = find_places(text) if faults else {}
+    return sorted((locate(fault, places) for fault in faults), key=lambda each: each.line or 0)
 
 
 def parse(raw: dict[str, Any], *, where: str = CONFIG_NAME) -> Settings:
-    """Check a configuration that was read already."""
+    """Check a configuration that was read already.
+
+    Raises:
+        BadConfig: with every fault that was found.
+    """
+    settings, faults = _parse(raw)
+    if faults:
+        raise _refusal([f"{where}: {fault}" for fault in faults])
+    return settings
+
+
+def _toml(text: str, where: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise BadConfig([f"{where}: {error}"], hint="see https://toml.io") from None
+
+
+def _refusal(faults: list[str]) -> BadConfig:
+    return BadConfig(
+        faults, hint="nothing was changed; docs/reference/config.md explains every key"
+    )
+
+
+def _parse(raw: dict[str, Any]) -> tuple[Settings, list[str]]:
+    """Return what a configuration says, and its faults, each with its place first."""
     faults: list[str] = []
-    _unknown(raw, ("server", "online", "features", "alerts", "endpoints"), "", faults)
+    known = ("server", "online", "features", "alerts", DEFAULTS, "endpoints")
+    _unknown(raw, known, "", faults)
     server = _struct(raw.get("server", {}), Server, "server", faults)
     if server is not None:
         _judge_server(server, faults)
@@ -198,11 +244,11 @@ def parse(raw: dict[str, Any], *, where: str = CONFIG_NAME) -> Settings:
     alerts = _struct(raw.get("alerts", {}), Alerts, "alerts", faults)
     if alerts is not None:
         judge_alerts(alerts, faults)
+    tables, defaults = (_table(raw, name, faults) for name in ("endpoints", DEFAULTS))
     endpoints: dict[str, Policy] = {}
-    tables = raw.get("endpoints", {})
-    if not isinstance(tables, dict):
-        faults.append(f"endpoints: expected a table, got {tables!r}")
-        tables = {}
+    tracing = Tracing()
+    if not tables:
+        _policy(defaults, DEFAULTS, faults)
     for name, table in tables.items():
         place = f"endpoints.{name}"
         if not is_name(name):
@@ -210,21 +256,34 @@ def parse(raw: dict[str, Any], *, where: str = CONFIG_NAME) -> Settings:
         if not isinstance(table, dict):
             faults.append(f"{place}: expected a table, got {table!r}")
             continue
-        spec = dict(table)
-        for contract in ("fields", "answers"):
-            if contract in spec:
-                spec[contract] = _fields(spec[contract], f"{place}.{contract}", faults)
-        policy = _struct(spec, Policy, place, faults)
-        _judge(policy, table, place, faults)
-        endpoints[name] = policy
-    if faults:
-        raise BadConfig(
-            [f"{where}: {fault}" for fault in faults],
-            hint="nothing was changed; docs/reference/config.md explains every key",
-        )
-    return Settings(
+        merged, inherited = merge(table, defaults)
+        found: list[str] = []
+        endpoints[name] = _policy(merged, place, found)
+        tracing.add(found, place, table, inherited)
+    faults += tracing.told()
+    settings = Settings(
         server=server, online=online, features=features, alerts=alerts, endpoints=endpoints
     )
+    return settings, faults
+
+
+def _table(raw: dict[str, Any], name: str, faults: list[str]) -> dict[str, Any]:
+    table = raw.get(name, {})
+    if isinstance(table, dict):
+        return table
+    faults.append(f"{name}: expected a table, got {table!r}")
+    return {}
+
+
+def _policy(table: dict[str, Any], place: str, faults: list[str]) -> Policy:
+    """Convert an endpoint's table, and judge it."""
+    spec = dict(table)
+    for contract in ("fields", "answers"):
+        if contract in spec:
+            spec[contract] = _fields(spec[contract], f"{place}.{contract}", faults)
+    policy: Policy = _struct(spec, Policy, place, faults)
+    _judge(policy, table, place, faults)
+    return policy
 
 
 def _judge_features(features: Features, faults: list[str]) -> None:
@@ -559,74 +618,3 @@ def _judge_routing(policy: Policy, declared: Any, place: str, faults: list[str])
         for field in policy.fields
         if field.name == policy.entity and field.shape
     )
-
-
-OUTPUT_LINE = 'output = {kind = "exact", tolerance = 1e-6}'
-"""The output that `kedge init` writes while no version is registered."""
-TEMPLATE = """\
-# kedge.toml: what this machine serves and how its releases are rolled out.
-# Bring a change into force with `kedge apply`; every key is explained in docs/reference/config.md.
-
-[server]
-host = "127.0.0.1"
-port = {port}
-
-[endpoints.{name}]
-# "customer": a candidate needs a passed shadow window before any caller sees it, unless
-# --override "reason" says why not. "internal": a canary may come first.
-audience = "customer"
-# It passes after so much healthy time and so many compared answers. A week holds every weekday; an
-# hour is enough to try kedge out.
-# shadow = {{window = "7d", min_pairs = 1000}}
-owner = {{name = {owner}, contact = {contact}}}
-# Who is told when something is wrong, and who next: docs/howto/alerts.md. Until then, nobody.
-# escalation = [{{after = "0s", to = ["owner"]}}]
-
-# What callers are promised to get. Left out, it is what the first production release gives.
-# answers = {{score = {{dtype = "float64"}}, label = {{dtype = "int64"}}}}
-
-# The request contract. Left out, it is taken from the first production release; write it here
-# to let callers send more than today's model needs.
-# fields = {{dep_delay = {{dtype = "float32", nullable = true}}, origin = {{dtype = "string"}}}}
-
-# Who is routed as one unit: a field, or the header kedge-entity.
-# entity = "customer_id"
-
-# How two answers are compared, and which output a label (kedge outcomes) is about. "exact" compares
-# every output and reads the class or the value that the signature leaves no doubt about;
-# `kedge register` prints what it read, and the line to declare. The other forms:
-# output = {{kind = "class", label = "label"}}                         # a class: words or whole numbers
-# output = {{kind = "binary", score = "score", threshold = 0.5}}       # yes or no by a probability
-# output = {{kind = "score", value = "prediction", tolerance = 0.5}}   # a number
-output = {{kind = "exact", tolerance = 1e-6}}
-
-[endpoints.{name}.canary]
-steps = [1, 5, 25, 50]   # per cent; `kedge promote` walks them
-"""
-"""What `kedge init` writes."""
-
-
-def owner_from_git() -> tuple[str, str]:
-    """The owner that `init` writes: git's user, as TOML strings; a placeholder without git."""
-    found = []
-    for key, otherwise in (("user.name", NOBODY.name), ("user.email", NOBODY.contact)):
-        try:
-            asked = subprocess.run(  # noqa: S603 - a fixed command
-                ["git", "config", "--get", key],  # noqa: S607
-                capture_output=True,
-                encoding="utf-8",
-                errors="replace",
-                timeout=5,
-                check=False,
-            )
-            told = asked.stdout.strip()
-            # A build machine's git may be called "CI": no owner, but no reason to refuse either.
-            found.append(otherwise if not told or is_group(told.partition("@")[0]) else told)
-        except (OSError, subprocess.TimeoutExpired):
-            found.append(otherwise)
-    return quoted(found[0]), quoted(f"mailto:{found[1]}")
-
-
-def quoted(text: str) -> str:
-    """A TOML string. JSON's escapes are TOML's, but for surrogates and the unescaped DEL."""
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

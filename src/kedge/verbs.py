@@ -24,7 +24,7 @@ from kedge.core.values import Field, ModelVersion, Placement, Policy, Refusal, R
 from kedge.engine.control import SILENT_S, Probe, replicas
 from kedge.engine.custom import check_function, set_fence
 from kedge.engine.filing import newest_finding
-from kedge.engine.locate import find_deletion
+from kedge.engine.locate import find_deletion, find_interrupted
 from kedge.engine.pins import HostDisk, Pin
 from kedge.engine.status import describe
 from kedge.gateway.auth import make_secret, read_secret
@@ -50,7 +50,11 @@ def create_workplace(state_dir: Path) -> bool:
 
     Raises:
         Refused: `ledger_lost`: gateways of this host remember what a ledger told them.
+        Unavailable: `restore_unfinished`.
     """
+    interrupted = find_interrupted(state_dir)
+    if interrupted is not None:
+        raise interrupted
     try:
         if not (state_dir / "ledger").exists() and HostDisk(state_dir).remembered():
             raise Refused(f"there was a ledger in {state_dir}, and it is gone", code="ledger_lost",

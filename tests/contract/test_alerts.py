@@ -18,7 +18,7 @@ from kedge.adapters.sql.alerts import SqlAlerts
 from kedge.alarming import acknowledge, alerts_of, alerts_text, outgoing, test_of, test_text
 from kedge.core import alerts, conditions
 from kedge.core.alerts import Alert, Message, Raise, Sight, Topic
-from kedge.core.commands import Canary, Drill, Promote, Return, Rollback, Shadow
+from kedge.core.commands import Canary, Drill, Promote, Return, Rollback, Shadow, Thaw
 from kedge.core.conditions import of_replicas
 from kedge.core.errors import Refused, Unavailable
 from kedge.core.policy import Decision
@@ -323,6 +323,30 @@ def test_a_patrol_that_cannot_see_is_told(place: Place, web: Web) -> None:
     place.clock.go(61)
     place.look()
     assert heard(web) == [("/0", "blind")]
+
+
+def test_nobody_is_told_of_a_restored_endpoint_until_a_person_confirms_it(
+    place: Place, web: Web
+) -> None:
+    """Neither what was open in the backup nor what happens there; and no level comes nearer meanwhile."""
+    place.sees(FAIL)
+    place.look()
+    web.got.clear()
+    place.world.ledger.begin_restored(backup=AT, above=1_000, by="ada", reason="a test", at=AT)
+    place.world.do(Promote(full=True, override="a test"), at=AT)
+    there = place.fresh("there")
+    for _ in range(3):
+        place.sees(FAIL)
+        place.clock.go(3_600)
+        place.look(there)
+    assert web.got == []
+    assert place.notes() == ["alert_opened", "alert_acknowledged", "alert_resolved", "alert_opened"]
+    place.world.do(Thaw(), at=AT)
+    place.sees(Decision("fail", "late_regression", "quality: twice"))
+    place.look(there)
+    place.clock.go(60)
+    place.look(there)
+    assert web.got, "it is the real one now"
 
 
 # ---------------------------------------------------------------- escalating

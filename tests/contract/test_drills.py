@@ -207,6 +207,8 @@ def test_a_drill_is_due_when_the_last_one_is_old_and_nothing_else_happens(tmp_pa
     made.configure(policy)
     row = made.row()
     assert due(row, None, later)
+    automation = msgspec.structs.replace(row.automation, restored=row.flipped_at)
+    assert not due(msgspec.structs.replace(row, automation=automation), None, later)
     assert not due(row, None, later - 1)
     assert not due(row, later, later + month - 1)
     assert due(row, later, later + month)

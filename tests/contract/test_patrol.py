@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from contract.sql_world import POLICY, World, world
+from contract.sql_world import POLICY, World, at, world
 from kedge.adapters.records.spool import Spool
 from kedge.core.codec import fingerprint
 from kedge.core.commands import (
@@ -21,6 +21,7 @@ from kedge.core.commands import (
     Resume,
     Rollback,
     Shadow,
+    Thaw,
 )
 from kedge.core.evidence.rules import METHOD
 from kedge.core.findings import Cause
@@ -192,6 +193,19 @@ def test_frozen_it_says_what_it_would_have_done(tmp_path: Path) -> None:
     site.look()
     assert site.told() == ["verdict", "ComparisonFailed"]
     assert site.world.row().stage is Stage.CANARY
+
+
+def test_restored_it_does_and_writes_nothing_until_a_person_confirms_it(tmp_path: Path) -> None:
+    site = Watched(tmp_path)
+    site.world.do(Canary(release=2, weight=500, auto=True))
+    site.world.ledger.begin_restored(backup=at(), above=1_000, by="ada", reason="a test", at=at())
+    site.pass_time(45, bad=(1, 4))
+    site.look()
+    assert site.told() == []
+    assert site.world.row().stage is Stage.CANARY
+    site.world.do(Thaw(), at=at())
+    site.look()
+    assert site.told() == ["CandidateRolledBack"]
 
 
 def test_a_store_that_is_no_database_is_broken_input_for_whoever_looks(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from kedge.contacts import is_group
@@ -15,8 +17,8 @@ def faults(text: str) -> list[str]:
     """What is wrong with an endpoint's table, without its place."""
     with pytest.raises(BadConfig) as refused:
         read(ENDPOINT + text)
-    place = "kedge.toml: endpoints.flights."
-    return [fault.removeprefix(place) for fault in refused.value.faults]
+    place = r"kedge\.toml:\d+: endpoints\.flights\."
+    return [re.sub(f"^{place}", "", fault) for fault in refused.value.faults]
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,8 @@ SENTENCES: list[tuple[r.AnyEvent, str]] = [
      "production went back from r2 to r1; r2 is condemned"),
     (r.DrillStarted(release=1, left=2, until=60.0), "a drill: r1 answers, and r2 comes again"),
     (r.DrillEnded(release=2), "the drill is over: r2 is production again"),
+    (r.Restored(seq=17, hash="ab" * 32, epoch=99, backup="2026-11-30T02:00:00.000000Z", at=AT),
+     "restored from the backup of 2026-11-30T02:00:00Z, whose newest entry is 17:abababababab"),
 ]  # fmt: skip
 
 

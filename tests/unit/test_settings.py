@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kedge.config.document import TEMPLATE, owner_from_git, quoted
 from kedge.core.codec import decode, encode
 from kedge.core.errors import BadConfig
 from kedge.core.generations import Rules
 from kedge.core.values import Field, Guardrail, Policy
-from kedge.settings import TEMPLATE, Server, Settings, load, owner_from_git, parse, quoted
+from kedge.settings import Server, Settings, load, parse
 
 ENDPOINT = "[endpoints.flights]\n"
 
@@ -119,7 +120,7 @@ def test_a_fault_names_the_file(tmp_path: Path) -> None:
     """Somebody with two of them must know which."""
     path = tmp_path / "kedge.toml"
     path.write_text("colour = 1")
-    with pytest.raises(BadConfig, match=r"kedge\.toml: colour: unknown setting") as caught:
+    with pytest.raises(BadConfig, match=r"kedge\.toml:1: colour: unknown setting") as caught:
         load(path)
     assert str(path) in str(caught.value)
 
@@ -352,7 +353,9 @@ def test_an_empty_file_is_the_defaults() -> None:
 @pytest.mark.parametrize("owner", ["Ada", 'Ada "the first" Example', "Ådå \\ 😀", "a\x7fb\tc\nd"])
 def test_what_init_writes_can_be_read(name: str, port: int, owner: str) -> None:
     """For every name, port and owner that is allowed."""
-    text = TEMPLATE.format(name=name, port=port, owner=quoted(owner), contact=quoted("mailto:a@b"))
+    text = TEMPLATE.format(
+        schema="s.json", name=name, port=port, owner=quoted(owner), contact=quoted("mailto:a@b")
+    )
     found = read(text)
     assert (list(found.endpoints), found.server.port) == ([name], port)
     human = found.endpoints[name].owner

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kedge.checking import check
+from kedge.cli.backup import backup, restore
+from kedge.cli.config import config
 from kedge.cli.serve import control, gateway, gateway_worker, restart, up
 from kedge.console import REFUSED, Context, end_in_order, override, repeat, submit, verb
 from kedge.explaining import accept, diagnose
@@ -52,24 +54,18 @@ def main(context: click.Context, config: Path, acting_as: str) -> None:
 @click.option("--port", default=8080, show_default=True, help="Where callers will ask.")
 @verb
 def init(context: Context, endpoint: str, port: int) -> None:
-    """Write kedge.toml for ENDPOINT and create its ledger."""
-    from kedge.core.errors import Refused
-    from kedge.enrol import proposed_line
+    """Write kedge.toml for ENDPOINT and its ledger, or add it to those that are there."""
+    from kedge.cli.config import schema_text
+    from kedge.operations.endpoints import add_endpoint, begin_endpoint, write_schema
     from kedge.report import audience_text
-    from kedge.settings import OUTPUT_LINE, TEMPLATE, owner_from_git, read
-    from kedge.verbs import create_workplace
 
     if context.config.exists():
-        if endpoint not in context.settings.endpoints:
-            raise Refused(f"{context.config.name} exists and has no [endpoints.{endpoint}]", code="config_exists",
-                          hint=f"add [endpoints.{endpoint}] to it, then kedge apply")  # fmt: skip
+        made = add_endpoint(context.config, context.settings, context.state_dir, endpoint)
+        del context.settings  # it has changed
     else:
-        name, contact = owner_from_git()
-        text = TEMPLATE.format(name=endpoint, port=port, owner=name, contact=contact)
-        text = text.replace(OUTPUT_LINE, proposed_line(context.state_dir, endpoint) or OUTPUT_LINE)
-        read(text, where=context.config.name)
-        context.config.write_text(text, encoding="utf-8")
-    made = create_workplace(context.state_dir)
+        made = begin_endpoint(context.config, context.state_dir, endpoint, port)
+        context.__dict__.pop("settings", None)
+    write_schema(context.state_dir, schema_text())
     policy = context.settings.endpoints[endpoint]
     context.out(
         {
@@ -483,7 +479,8 @@ def doctor(
     context: Context, forget: str | None, heads: tuple[str, ...], accept_ledger: str | None
 ) -> None:
     """Check the ledger's chain and its heads, every artifact's bytes, the replicas and this machine."""
-    from kedge.doctor import examine, read_head
+    from kedge.core.stored.head import read_head
+    from kedge.doctor import examine
     from kedge.verbs import forget_replica
 
     if forget is not None:
@@ -500,6 +497,6 @@ def doctor(
         sys.exit(REFUSED)
 
 
-for _verb in (accept, ack, alerts, check, control, diagnose, drill, evidence, gateway, gateway_worker, outcomes, plan,
-              replay, restart, runbook, log, freeze, speed, thaw, features, up):  # fmt: skip
+for _verb in (accept, ack, alerts, backup, check, config, control, diagnose, drill, evidence, gateway, gateway_worker, outcomes, plan,
+              replay, restart, restore, runbook, log, freeze, speed, thaw, features, up):  # fmt: skip
     main.add_command(_verb)

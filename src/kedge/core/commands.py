@@ -288,8 +288,23 @@ class DrillEnded(Event, tag="drill_ended", frozen=True):
     release: int
 
 
+class Restored(Event, tag="restored", frozen=True):
+    """The ledger was restored from a backup. Entries and epochs begin anew above all that were lost."""
+
+    seq: int
+    """The number of the newest entry that the backup has."""
+    hash: str
+    """Its hash."""
+    epoch: int
+    """The endpoint's epoch from here on: above every one that a replica may have seen."""
+    backup: str
+    """When the backup was made."""
+    at: str
+
+
 AnyEvent = (
     Configured | ContractAdopted | Promoted | ShadowStarted | SampleSet | CanaryStarted
     | WeightSet | Paused | Resumed | Aborted | ShadowPassed | ComparisonFailed | Frozen | Thawed
     | Followed | Held | CandidateRolledBack | RolledBack | DrillStarted | DrillEnded
+    | Restored
 )  # fmt: skip

@@ -223,7 +223,7 @@ GUARDS: dict[str, Guard] = {
     "not proven": lambda s, c: _untold(c) and not _equivalent(c) and not _proven(s, c),
     "proven already": _proven,
     "frozen": lambda s, c: s.automation.frozen,
-    "not frozen": lambda s, c: not s.automation.frozen,
+    "not frozen": lambda s, c: not s.automation.frozen and not s.unconfirmed,
     "follows": lambda s, c: s.follow,
     "holds": lambda s, c: not s.follow,
     "leaves the head": lambda s, c: s.follow and _changes_features(s, c),

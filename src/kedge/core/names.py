@@ -8,12 +8,12 @@ from kedge.core.errors import Refused
 
 RULE = "a name starts with a letter, has letters, digits, - and _, and at most 40 of them"
 """Forty letters leave room for a release and a copy in the name of a Unix socket."""
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
 
 
 def is_name(text: str) -> bool:
     """Whether a text can name an endpoint or a model."""
-    return _NAME.fullmatch(text) is not None
+    return NAME.fullmatch(text) is not None
 
 
 def check_name(text: str) -> None:

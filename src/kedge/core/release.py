@@ -56,6 +56,7 @@ from kedge.core.commands import (
     Paused,
     Promote,
     Promoted,
+    Restored,
     Resume,
     Resumed,
     Return,
@@ -447,7 +448,8 @@ EVENTS: dict[str, Callable[[State, AnyCommand, str], AnyEvent]] = {
 
 def apply(state: State, event: AnyEvent) -> State:
     """Fold one event into the row. Total: an event that was written can always be applied."""
-    after = msgspec.structs.replace(_apply(state, event), epoch=state.epoch + 1)
+    epoch = event.epoch if isinstance(event, Restored) else state.epoch + 1
+    after = msgspec.structs.replace(_apply(state, event), epoch=epoch)
     return msgspec.structs.replace(after, **ways_back(after))
 
 
@@ -497,7 +499,7 @@ def _apply(state: State, event: AnyEvent) -> State:
         case Frozen():
             return change(state, automation=change(state.automation, frozen=True))
         case Thawed():
-            return change(state, automation=change(state.automation, frozen=False))
+            return change(state, automation=change(state.automation, frozen=False, restored=""))
         case Followed():
             return change(state, follow=True)
         case Held():
@@ -510,6 +512,10 @@ def _apply(state: State, event: AnyEvent) -> State:
             return drilled(state, event.release, Drilling(left=event.left, until=event.until))
         case DrillEnded():
             return returned(state)
+        case Restored():
+            # Nobody is there who would end a drill.
+            state = returned(state)
+            return change(state, automation=change(state.automation, restored=event.at))
         case RolledBack():
             state = _in_production(returned(state), event.release, event.at)
             state = _condemn(state, event.left)

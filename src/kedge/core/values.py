@@ -382,7 +382,7 @@ class Failure(Value, frozen=True):
     """The digest of the policy that it was judged by."""
 
 
-class Automation(Value, frozen=True):
+class Automation(Value, frozen=True, omit_defaults=True):
     """What the patrol may do on an endpoint, what it has proven, and what it has to end."""
 
     frozen: bool = False
@@ -395,6 +395,9 @@ class Automation(Value, frozen=True):
     """The drill under way, which ends however the process that started it does."""
     failures: tuple[Failure, ...] = ()
     """Verdicts `fail` that bind: at most one for each pair of releases, oldest first."""
+    restored: str = ""
+    """When the ledger was restored from a backup, while no person has confirmed it: kedge then acts not
+    by itself. Empty: it was not, or it is confirmed."""
 
 
 class State(Value, frozen=True):
@@ -433,6 +436,11 @@ class State(Value, frozen=True):
     def drill(self) -> Drilling | None:
         """The drill under way."""
         return self.automation.drill
+
+    @property
+    def unconfirmed(self) -> bool:
+        """Whether it was restored from a backup, and no person has confirmed that yet."""
+        return bool(self.automation.restored)
 
     @property
     def mirrored(self) -> tuple[int, int] | None:

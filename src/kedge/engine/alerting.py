@@ -12,6 +12,8 @@ Theory of operation
   that were read last. It becomes an alert with a number when the ledger is back.
 * Each part of a look, each entry and each message has a net of its own: what cannot be raised holds
   no message back, and one message no other.
+* Of an endpoint that was restored from a backup nothing is raised and nothing sent, and the time of its
+  alerts stands still, until a person confirms it.
 * Deliberately absent: whom and when. `core.alerts` says.
 """
 
@@ -178,6 +180,11 @@ class Alerting:
         self._live = {alert.number: alert for alert in self._store.live()}
         self._stamped = stamp
 
+    def _is_silenced(self, endpoint: str) -> bool:
+        """Whether nobody is told of an endpoint: it was restored, and no person has confirmed it."""
+        state = self._states.get(endpoint)
+        return state is not None and state.unconfirmed
+
     def _levels(self, endpoint: str) -> tuple[Rung, ...]:
         state = self._states.get(endpoint)
         return alerts.rungs(state.policy, self._clock.unix()) if state is not None else ()
@@ -187,7 +194,8 @@ class Alerting:
         now = self._clock.monotonic()
         since = None if self._looked is None else now - self._looked
         self._looked = now
-        mine = {(a.endpoint, a.number): a for a in (*self._live.values(), *self._lost.values())}
+        known = (*self._live.values(), *self._lost.values())
+        mine = {(a.endpoint, a.number): a for a in known if not self._is_silenced(a.endpoint)}
         self._anew = mine.keys() - self._elapsed.keys()
         self._elapsed = {
             key: alerts.passed(
@@ -235,6 +243,8 @@ class Alerting:
         while entries := self._store.news(self._seen, NEWS):
             told: list[tuple[str, Raise]] = []
             for entry in entries:
+                if self._is_silenced(entry.endpoint):
+                    continue
                 self._faults.attempt("alerting.entry", partial(_tell, entry, told))
             self._seen = entries[-1].seq
             self._marked = self._marked or entries[0].seq
@@ -248,6 +258,8 @@ class Alerting:
         sight, standing = self._sight(), set[tuple[str, str]]()
         fresh: list[tuple[str, Raise]] = []
         for state in self._states.values():
+            if state.unconfirmed:
+                continue
             at_one = partial(self._raise_at, state, sight, standing, fresh)
             place = f"alerting.conditions.{state.endpoint}"
             if not self._net.run(place, at_one, passing=(KedgeError,)):
@@ -337,7 +349,7 @@ class Alerting:
         self._lost = {
             name: alerts.opened(found, name, at=at, now=unix)
             for name, state in self._states.items()
-            if state.policy.escalation
+            if state.policy.escalation and not state.unconfirmed
         }
 
     def _found_again(self) -> None:
@@ -365,6 +377,8 @@ class Alerting:
 
     def _send_one(self, alert: Alert) -> None:
         """Send what is due of one alert, while a thread for it is left."""
+        if self._is_silenced(alert.endpoint):
+            return
         levels = self._levels(alert.endpoint)
         elapsed = self._elapsed.get((alert.endpoint, alert.number), 0.0)
         now = self._clock.unix()

@@ -224,7 +224,8 @@ def due(state: State, last: float | None, now: float) -> bool:
         now: Unix time.
     """
     every = state.policy.drill.every
-    if every is None or state.stage is not Stage.SETTLED or state.automation.frozen:
+    stopped = state.automation.frozen or state.unconfirmed
+    if every is None or state.stage is not Stage.SETTLED or stopped:
         return False
     if state.back is None or not state.flipped_at:
         return False

@@ -110,7 +110,8 @@ class Inquiry:
 
     def _look_at_all(self) -> None:
         for state in self._ledger.read().states.values():
-            if state.production is not None and state.drill is None and self._running is None:
+            idle = state.drill is None and self._running is None
+            if state.production is not None and idle and not state.unconfirmed:
                 self._net.run(f"inquiry.look.{state.endpoint}", partial(self._look_at, state))
 
     def _look_at(self, state: State) -> None:

@@ -6,6 +6,9 @@ from pathlib import Path
 
 from kedge.core.errors import BadConfig, KedgeError, Unavailable
 
+RESTORING = "restoring"
+"""Directory within the state directory in which a restore puts everything together. With it and without a
+ledger, a restore was interrupted."""
 WORKER = b"gateway-worker"
 """In the command line of every gateway worker."""
 
@@ -24,6 +27,9 @@ def check_here(config: Path, state_dir: Path) -> None:
 
 def find_fault(config: Path, state_dir: Path) -> KedgeError | None:
     """Return why there is no state here, or None where a ledger is, or what a host remembers of one."""
+    interrupted = find_interrupted(state_dir)
+    if interrupted is not None:
+        return interrupted
     if (state_dir / "ledger").exists() or any(state_dir.glob("replicas/*/*.json")):
         return None
     deleted = find_deletion(state_dir)
@@ -41,6 +47,17 @@ def find_fault(config: Path, state_dir: Path) -> KedgeError | None:
         f"{missing} {state_dir}: nothing is served from here yet",
         code="no_state",
         hint="kedge up makes one; if there was one, mount it or restore it from a backup first",
+    )
+
+
+def find_interrupted(state_dir: Path) -> Unavailable | None:
+    """Return the fault of a restore that was interrupted, or None."""
+    if (state_dir / "ledger").exists() or not (state_dir / RESTORING).exists():
+        return None
+    return Unavailable(
+        f"a restore into {state_dir} was interrupted, or is still going on: there is no ledger yet",
+        code="restore_unfinished",
+        hint=f"kedge restore DIR begins it anew; to begin without the backup, remove {state_dir}",
     )
 
 

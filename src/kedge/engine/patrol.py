@@ -10,6 +10,8 @@ Theory of operation
   was decided but not written is decided again.
 * Backward moves are made at once, on this thread. Forward moves wait for replicas to load, so
   they are made on another: watching never waits for them.
+* An endpoint that was restored from a backup is left alone until a person confirms it: nobody asked
+  this copy to act.
 * A fault of one endpoint is counted and shown, and does not stop the others. What was folded of its
   windows until then is dropped: the next look begins with what is kept, so that none counts twice.
 * Deliberately absent: any judgement. `core.evidence` and `core.policy` judge.
@@ -121,7 +123,8 @@ class Patrol:
         self._behind = False
         decisions: dict[str, tuple[int, Decision]] = {}
         faults: dict[str, str] = {}
-        states = self._ledger.read().states
+        known = self._ledger.read().states
+        states = {name: state for name, state in known.items() if not state.unconfirmed}
         self._net.run("patrol.continuity", partial(self._continuity.look, states, self._watches))
         for state in states.values():
             name = state.endpoint

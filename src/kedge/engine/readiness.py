@@ -60,7 +60,8 @@ class Readiness:
         states = self._ledger.read().states
         before, self._epochs = self._epochs, {n: state.epoch for n, state in states.items()}
         for name, state in states.items():
-            if state.production is None or before.get(name) != state.epoch:
+            moved = before.get(name) != state.epoch
+            if state.production is None or moved or state.unconfirmed:
                 continue
             self._net.run(f"readiness.check.{name}", partial(self._judge, state))
         self.unready = {name: names for name, names in self.unready.items() if name in states}

@@ -46,6 +46,8 @@ def describe(
         "epoch": state.epoch,
         "stage": state.stage.value,
         "paused": state.paused,
+        "restored": state.automation.restored or None,
+        "frozen": state.automation.frozen,
         "production": _release(state, state.production),
         "previous": _release(state, state.previous),
         "candidate": _release(state, state.candidate),
@@ -208,6 +210,22 @@ def _pin(pin: Pin | None, state: State) -> dict[str, Any] | None:
     }
 
 
+def _restored(state: State) -> list[str]:
+    """What an endpoint waits for that was restored from a backup; [] when a person confirmed it."""
+    if not state.unconfirmed:
+        return []
+    frozen = (
+        "; it was frozen before the backup, and that ends then too"
+        if state.automation.frozen
+        else ""
+    )
+    told = (
+        f"restored from a backup at {state.automation.restored[:19]}Z: kedge promotes, rolls back, drills and alerts "
+        f"nothing here by itself until kedge thaw {state.endpoint} confirms it{frozen}"
+    )
+    return [told]
+
+
 def _unreadable(name: str) -> str:
     return f"it could not be read, was begun anew, and is kept: {name} (delete it when it is not needed)"
 
@@ -216,7 +234,7 @@ def _faults(
     state: State, members: tuple[Member, ...], pins: Mapping[str, Pin], now: float
 ) -> list[str]:
     """What somebody should look at, in words."""
-    found = []
+    found = _restored(state)
     for member in members:
         if member.astray:
             found.append(f"{member.name} does not follow this ledger: {member.astray}")

@@ -279,6 +279,7 @@ def row(state: State) -> str:
     parts += ["paused"] if state.paused else []
     parts += ["auto"] if state.automation.auto else []
     parts += ["frozen"] if state.automation.frozen else []
+    parts += ["restored"] if state.unconfirmed else []
     parts += ["follows"] if state.follow else []
     parts += [f"left={_label(state.drill.left)}"] if state.drill is not None else []
     parts.append(f"back={_label(state.back)}")

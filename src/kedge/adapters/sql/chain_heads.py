@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from sqlalchemy import Connection, bindparam, func, select
 
 from kedge.adapters.sql import tables
-from kedge.adapters.sql.rows import entry_of
+from kedge.adapters.sql.rows import Row, entry_of
+from kedge.core.commands import Restored
 from kedge.core.stored.head import Head
 from kedge.ports import Note
 
@@ -22,17 +23,22 @@ _ledger = tables.ledger
 _HASH = select(_ledger.c.hash).where(_ledger.c.seq == bindparam("at"))
 _NEWEST = select(func.max(_ledger.c.seq))
 _BEGINS = f'{{"event":"noted","kind":"{ACCEPTED}"'
+_RESTORED = '{"event":"restored"'
+_NEXT = select(_ledger).where(_ledger.c.seq > bindparam("at")).order_by(_ledger.c.seq).limit(1)
 _NOTES = select(_ledger).where(func.substr(_ledger.c.event, 1, len(_BEGINS)) == _BEGINS)
 
 
 def missing(connection: Connection, heads: Iterable[Head]) -> dict[Head, str]:
     """Return the heads that the history lacks, each with what it has instead, in words.
 
-    A head may have the first digits of its hash only. Those that an operator accepted are left out.
+    A head may have the first digits of its hash only. Those that an operator accepted are left out, and
+    those of entries that a restore from a backup is known to have lost.
     """
     found: dict[Head, str] = {}
     for head in heads:
         there = connection.execute(_HASH, {"at": head.seq}).scalar()
+        if there is None and _lost_by_restore(connection, head.seq):
+            continue
         if there is None:
             newest = connection.execute(_NEWEST).scalar() or 0
             found[head] = f"the history ends at entry {newest}"
@@ -46,6 +52,23 @@ def missing(connection: Connection, heads: Iterable[Head]) -> dict[Head, str]:
         for head, text in found.items()
         if not any(head.seq == one.seq and _same(head.hash, one.hash) for one in known)
     }
+
+
+def _lost_by_restore(connection: Connection, seq: int) -> bool:
+    """Whether an entry would stand in the gap that a restore left: only the history before it had that number."""
+    after = connection.execute(_NEXT, {"at": seq}).mappings().first()
+    if after is None or not after["event"].startswith(_RESTORED):
+        return False
+    event = entry_of(after).event
+    return isinstance(event, Restored) and event.seq < seq
+
+
+def goes_on_from(row: Row, seq: int, previous: str) -> bool:
+    """Whether an entry begins a restored history right after this one, whatever its number."""
+    if not row["event"].startswith(_RESTORED) or row["seq"] <= seq:
+        return False
+    event = entry_of(row).event
+    return isinstance(event, Restored) and (event.seq, event.hash) == (seq, previous)
 
 
 def _accepted(connection: Connection) -> list[Head]:

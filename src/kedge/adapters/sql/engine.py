@@ -85,6 +85,12 @@ def create(state_dir: Path) -> None:
     _fsync(state_dir)
 
 
+def complete(home: Path) -> None:
+    """Put beside a restored ledger what stands beside one that was made."""
+    Ballast(home / "ballast").make()
+    (home / "CREATED").write_text("kedge restored a ledger here; see docs on restoring one\n")
+
+
 def open_ledger(state_dir: Path, *, patience_s: float = COMMAND_PATIENCE_S) -> Database:
     """The ledger's database; shared by `SqlLedger` and `SqlRegistry` of one thread.
 

@@ -23,7 +23,7 @@ from kedge.adapters.sql.rows import (
 )
 from kedge.core import codec
 from kedge.core.codec import GENESIS
-from kedge.core.commands import AnyEvent, Configured
+from kedge.core.commands import AnyEvent, Configured, Restored
 from kedge.core.errors import Refused, Stale
 from kedge.core.names import check_name
 from kedge.core.release import apply
@@ -209,6 +209,42 @@ class SqlLedger:
         return self._database.write(
             lambda c: noted(c, endpoint, note, by=by, reason=reason, at=at, actor=self._actor)
         )
+
+    def begin_restored(
+        self, *, backup: str, above: int, by: str, reason: str, at: str
+    ) -> tuple[Entry, ...]:
+        """Write that this ledger was restored: an entry for each endpoint, in one durable transaction.
+
+        Entries and epochs go on above everything that others may have seen of the history that was lost.
+        So a number in between belongs to that history, and to no other.
+
+        Args:
+            backup: when the backup was made.
+            above: no entry that was lost has a larger number, and none took an endpoint to a larger epoch.
+            by: who.
+            reason: why.
+            at: when, RFC 3339.
+        """
+
+        def work(connection: Connection) -> tuple[Entry, ...]:
+            newest, digest = chain_head(connection)
+            seq, previous, entries = max(newest, above), digest, []
+            for state in self._states(connection).values():
+                seq += 1
+                event = Restored(
+                    seq=newest, hash=digest, epoch=max(state.epoch, above) + 1, backup=backup, at=at
+                )
+                columns = columns_of(
+                    seq=seq, endpoint=state.endpoint, epoch=event.epoch, at=at, by=by, reason=reason,
+                    event=event, previous_hash=previous, actor=self._actor,
+                )  # fmt: skip
+                previous = columns["hash"]
+                connection.execute(_ledger.insert(), columns)
+                _move(connection, apply(state, event), state.epoch)
+                entries.append(entry_of(columns))
+            return tuple(entries)
+
+        return self._database.write(work)
 
     def want(self, wanted: Wanted) -> None:
         """Write (or renew) a wish; drops wishes that ran out."""

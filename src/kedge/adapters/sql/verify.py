@@ -8,9 +8,11 @@ import msgspec
 from sqlalchemy import Connection, select, text
 
 from kedge.adapters.sql import tables
+from kedge.adapters.sql.chain_heads import goes_on_from
 from kedge.adapters.sql.rows import Row, entry_of, hash_of, release_of, row_of
 from kedge.core import codec
 from kedge.core.codec import GENESIS
+from kedge.core.commands import Restored
 from kedge.core.errors import KedgeError
 from kedge.core.release import apply
 from kedge.core.values import ModelVersion, Release, State
@@ -46,7 +48,7 @@ def _of_entries(connection: Connection, folded: dict[str, State]) -> Iterator[st
     previous, seq = GENESIS, 0
     epochs: dict[str, int] = {}
     for row in connection.execute(select(tables.ledger).order_by(tables.ledger.c.seq)).mappings():
-        seq += 1
+        seq = row["seq"] if goes_on_from(row, seq, previous) else seq + 1
         if row["seq"] != seq:
             yield f"entry {seq} is missing: the next is {row['seq']}"
             seq = row["seq"]
@@ -66,6 +68,8 @@ def _of_entry(row: Row, epochs: dict[str, int], folded: dict[str, State]) -> Ite
         yield f"entry {seq} cannot be read: {error}"
         return
     expected = epochs.get(name, 0) + (0 if isinstance(event, Note) else 1)
+    if isinstance(event, Restored):
+        expected = max(event.epoch, expected)
     if row["epoch"] != expected:
         yield f"entry {seq} takes {name} to epoch {row['epoch']}; its entries say {expected}"
     epochs[name] = row["epoch"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kedge.core.errors import Refused
 from kedge.core.values import Value
 
 SHORT = 12
@@ -18,3 +19,19 @@ class Head(Value, frozen=True):
     def short(self) -> str:
         """As alerts and people have it."""
         return f"{self.seq}:{self.hash[:SHORT]}"
+
+
+def read_head(text: str) -> Head:
+    """Read a head as alerts have it.
+
+    Raises:
+        Refused: `bad_head`.
+    """
+    seq, _, of = text.partition(":")
+    if not seq.isdecimal() or len(of) < SHORT or set(of) - set("0123456789abcdef"):
+        raise Refused(
+            f"{text!r} is not a head of the ledger",
+            code="bad_head",
+            hint="an alert has it: NUMBER:HASH",
+        )
+    return Head(int(seq), of)

@@ -1,0 +1,80 @@
+"""The commands `kedge backup` and `kedge restore`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kedge.console import Context, end_in_order, verb
+from kedge.terminal import one_line
+
+
+@click.command()
+@click.argument("directory", type=click.Path(path_type=Path), metavar="DIR")
+@click.option("--without-records", is_flag=True, help="Leave predictions and labels out.")
+@verb
+def backup(context: Context, directory: Path, without_records: bool) -> None:
+    """Copy the state directory into DIR, verified; kedge goes on running."""
+    end_in_order()
+    from kedge.operations.backup.make import make_backup, summary
+
+    found = make_backup(
+        context.place(), directory.absolute(), context.config, records=not without_records,
+        say=lambda text: None if context.as_json else context.say(text),
+    )  # fmt: skip
+    data = summary(found, directory.absolute())
+    lines = [
+        f"backed up into {data['backup']}: {data['files']:,} files, {data['bytes']:,} bytes, {data['artifacts']} artifacts",
+        f"  ledger    up to entry {data['head'] or '-'}",
+        *(f"  {name}  epoch {epoch}, {found.production.get(name, 'nothing')} in production"
+          for name, epoch in found.epochs.items()),
+        *_left_out(data),
+        f"next: copy it to another machine; kedge restore {data['backup']} restores it",
+    ]  # fmt: skip
+    context.out(data, "\n".join(one_line(line) for line in lines))
+
+
+@click.command()
+@click.argument("directory", type=click.Path(path_type=Path), metavar="DIR")
+@click.option("--reason", default="", help="Why, for the ledger.")
+@click.option("--head", "heads", multiple=True, metavar="NUMBER:HASH",
+              help="A head of the lost ledger's chain, from an alert: is the backup of that ledger?")  # fmt: skip
+@verb
+def restore(context: Context, directory: Path, reason: str, heads: tuple[str, ...]) -> None:
+    """Restore the backup in DIR here; nothing acts by itself before kedge thaw."""
+    end_in_order()
+    from kedge.core.stored.head import read_head
+    from kedge.operations.backup.make import summary
+    from kedge.operations.backup.restore import restore_backup
+
+    known = [read_head(text) for text in heads]
+    done = restore_backup(directory.absolute(), context.config, heads=known, reason=reason)
+    data = summary(done.manifest, directory.absolute()) | {
+        "state_dir": done.state_dir,
+        "config": done.config,
+        "config_written": done.config_written,
+        "epochs": done.epochs,
+    }
+    lines = [
+        f"restored into {done.state_dir} from the backup of {done.manifest.made_at[:19]}Z by {done.manifest.made_by}",
+        f"  ledger    from entry {data['head'] or '-'}; whatever came after it is lost",
+        f"  config    {done.config}" + ("" if done.config_written else " was there and is not changed"),
+        *(f"  {name}  epoch {epoch}, {done.manifest.production.get(name, 'nothing')} in production"
+          for name, epoch in done.epochs.items()),
+        *_left_out(data),
+        "kedge promotes, rolls back, drills and alerts nothing by itself yet",
+        "next: kedge up, then kedge status; where this copy is the real one: "
+        + (", ".join(f"kedge thaw {name}" for name in done.epochs) or "nothing to confirm"),
+    ]  # fmt: skip
+    context.out(data, "\n".join(one_line(line) for line in lines))
+
+
+def _left_out(data: dict[str, Any]) -> list[str]:
+    """What a backup does not have."""
+    return [
+        f"  left out  {each['what']} ({each['why']})"
+        + (f": {each['remedy']}" if each["remedy"] else "")
+        for each in data["left_out"]
+    ]

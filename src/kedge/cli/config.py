@@ -1,0 +1,69 @@
+"""The commands `kedge config check` and `kedge config schema`."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from kedge.console import USAGE, Context, verb
+from kedge.terminal import one_line, show
+
+if TYPE_CHECKING:
+    from kedge.config.places import Fault
+
+
+@click.group()
+def config() -> None:
+    """Check kedge.toml, and describe it to editors."""
+
+
+@config.command("check")
+@verb
+def check_config(context: Context) -> None:
+    """List every fault of kedge.toml with its line."""
+    from kedge.core.errors import BadConfig
+    from kedge.settings import find_faults, read_text
+
+    text = read_text(context.config)
+    faults: list[Fault]
+    try:
+        faults, names = find_faults(text), []
+        if not faults:
+            names = sorted(context.settings.endpoints)
+    except BadConfig as error:
+        from kedge.config.places import Fault
+
+        faults, names = [Fault("", None, fault) for fault in error.faults], []
+    data = {
+        "config": str(context.config),
+        "ok": not faults,
+        "faults": [fault._asdict() for fault in faults],
+        "endpoints": names,
+    }
+    where = context.config.name
+    good = f"{where}: no fault; endpoints: {', '.join(names) or 'none'}"
+    lines = [one_line(fault.told(where)) for fault in faults]
+    context.out(data, "\n".join(lines) if faults else one_line(good))
+    if faults:
+        context.say("hint: docs/reference/config.md explains every key; nothing was changed")
+        sys.exit(USAGE)
+
+
+@config.command("schema")
+def print_schema() -> None:
+    """Print the JSON schema of kedge.toml."""
+    show(schema_text())
+
+
+def schema_text() -> str:
+    """Return the JSON schema of kedge.toml."""
+    import msgspec
+
+    from kedge.config.schema import build_schema
+    from kedge.core.values import Field, Policy
+    from kedge.settings import GUARDRAILS, Settings
+
+    made = msgspec.json.encode(build_schema(Settings, Policy, Field, GUARDRAILS))
+    return msgspec.json.format(made, indent=2).decode()

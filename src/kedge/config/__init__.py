@@ -1,0 +1,1 @@
+"""The parts of kedge.toml: where its settings stand, defaults, and its JSON schema."""

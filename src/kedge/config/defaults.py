@@ -1,0 +1,71 @@
+"""`[defaults]` of kedge.toml: what every endpoint has that does not say otherwise.
+
+The rule: tables are merged key by key, at any depth; whatever is no table, a list too, is taken from
+the endpoint where it has it, else from the defaults.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from kedge.config.places import enclosing, find_in, join
+
+DEFAULTS = "defaults"
+"""The name of the table."""
+
+
+def merge(
+    own: Mapping[str, Any], defaults: Mapping[str, Any], place: str = ""
+) -> tuple[dict[str, Any], set[str]]:
+    """Return an endpoint's table with its defaults, and the places in it that the defaults gave.
+
+    Args:
+        own: what stands under the endpoint.
+        defaults: what stands under `[defaults]`.
+        place: of both, within their tables.
+    """
+    merged, inherited = dict(own), set[str]()
+    for name, value in defaults.items():
+        at = join(place, name)
+        mine = own.get(name)
+        if name not in own:
+            merged[name] = value
+            inherited |= {at, *find_in(value, at)}
+        elif isinstance(mine, dict) and isinstance(value, dict):
+            merged[name], deeper = merge(mine, value, at)
+            inherited |= deeper
+    return merged, inherited
+
+
+class Tracing:
+    """Says of the faults of merged tables where in the file they stand: under an endpoint, or `[defaults]`."""
+
+    def __init__(self) -> None:
+        self._by: dict[str, list[str]] = {}
+        """By fault: the endpoints that have it from the defaults; empty where it is its own."""
+
+    def add(
+        self, faults: list[str], table: str, own: Mapping[str, Any], inherited: Collection[str]
+    ) -> None:
+        """Take in the faults of one endpoint.
+
+        Args:
+            faults: each begins with its place.
+            table: the place of the endpoint.
+            own: what stands under it.
+            inherited: the places within it that the defaults gave.
+        """
+        mine = set(find_in(own))
+        for line in faults:
+            place, _, said = line.partition(": ")
+            within = place.removeprefix(f"{table}.") if place.startswith(f"{table}.") else ""
+            of = next((one for one in enclosing(within) if one in inherited or one in mine), "")
+            if of in inherited:
+                self._by.setdefault(f"{join(DEFAULTS, within)}: {said}", []).append(table)
+            else:
+                self._by.setdefault(line, [])
+
+    def told(self) -> list[str]:
+        """Return every fault once; one of the defaults names the endpoints that it was found in."""
+        return [f"{line} (in {', '.join(of)})" if of else line for line, of in self._by.items()]

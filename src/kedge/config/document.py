@@ -1,0 +1,162 @@
+"""The document kedge.toml: the template of a new one, and an endpoint that is added to one that is there."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import tomllib
+from collections.abc import Collection
+from pathlib import Path
+
+from kedge.contacts import is_group
+from kedge.core.errors import Refused
+from kedge.core.values import NOBODY
+
+SCHEMA_NAME = "kedge.schema.json"
+"""In the state directory: what editors check kedge.toml by."""
+OUTPUT_LINE = 'output = {kind = "exact", tolerance = 1e-6}'
+"""The output that `kedge init` writes while no version is registered."""
+HEAD = """\
+#:schema {schema}
+# kedge.toml: what this machine serves and how its releases are rolled out.
+# Bring a change into force with `kedge apply`; every key is explained in docs/reference/config.md.
+# `kedge config check` finds faults with their lines. What several endpoints share: [defaults].
+
+[server]
+host = "127.0.0.1"
+port = {port}
+
+"""
+ENDPOINT = """\
+[endpoints.{name}]
+# "customer": a candidate needs a passed shadow window before any caller sees it, unless
+# --override "reason" says why not. "internal": a canary may come first.
+audience = "customer"
+# It passes after so much healthy time and so many compared answers. A week holds every weekday; an
+# hour is enough to try kedge out.
+# shadow = {{window = "7d", min_pairs = 1000}}
+owner = {{name = {owner}, contact = {contact}}}
+# Who is told when something is wrong, and who next: docs/howto/alerts.md. Until then, nobody.
+# escalation = [{{after = "0s", to = ["owner"]}}]
+
+# What callers are promised to get. Left out, it is what the first production release gives.
+# answers = {{score = {{dtype = "float64"}}, label = {{dtype = "int64"}}}}
+
+# The request contract. Left out, it is taken from the first production release; write it here
+# to let callers send more than today's model needs.
+# fields = {{dep_delay = {{dtype = "float32", nullable = true}}, origin = {{dtype = "string"}}}}
+
+# Who is routed as one unit: a field, or the header kedge-entity.
+# entity = "customer_id"
+
+# How two answers are compared, and which output a label (kedge outcomes) is about. "exact" compares
+# every output and reads the class or the value that the signature leaves no doubt about;
+# `kedge register` prints what it read, and the line to declare. The other forms:
+# output = {{kind = "class", label = "label"}}                         # a class: words or whole numbers
+# output = {{kind = "binary", score = "score", threshold = 0.5}}       # yes or no by a probability
+# output = {{kind = "score", value = "prediction", tolerance = 0.5}}   # a number
+output = {{kind = "exact", tolerance = 1e-6}}
+
+[endpoints.{name}.canary]
+steps = [1, 5, 25, 50]   # per cent; `kedge promote` walks them
+"""
+TEMPLATE = HEAD + ENDPOINT
+"""What `kedge init` writes where there is no kedge.toml."""
+SHORT = """\
+[endpoints.{name}]
+audience = "customer"   # "internal": a canary may come before a passed shadow window
+owner = {{name = {owner}, contact = {contact}}}
+output = {{kind = "exact", tolerance = 1e-6}}
+canary = {{steps = [1, 5, 25, 50]}}   # per cent; `kedge promote` walks them
+"""
+"""What it adds to one that is there, without what `[defaults]` has."""
+
+
+def write_block(name: str, defaults: Collection[str], output: str = OUTPUT_LINE) -> str:
+    """Return the table of a further endpoint.
+
+    Args:
+        name: of the endpoint.
+        defaults: the keys that `[defaults]` has: the endpoint takes them from there.
+        output: the line that says how answers are compared.
+    """
+    owner, contact = owner_from_git()
+    text = SHORT.format(name=name, owner=owner, contact=contact).replace(OUTPUT_LINE, output)
+    lines = [line for line in text.splitlines() if line.partition(" =")[0] not in defaults]
+    return "\n".join(lines) + "\n"
+
+
+def append(text: str, name: str, block: str) -> str:
+    """Return kedge.toml with an endpoint at its end; everything before it stays, byte by byte.
+
+    Args:
+        text: what stands there, valid TOML without this endpoint.
+        name: of the endpoint.
+        block: its table.
+
+    Raises:
+        Refused: `config_closed`: the table of endpoints cannot be added to, such as an inline one.
+    """
+    end = "\r\n" if "\r\n" in text else "\n"
+    gap = end if text.endswith("\n") or not text else end * 2
+    grown = text + gap + block.replace("\n", end)
+    before = tomllib.loads(text.removeprefix("\ufeff"))
+    try:
+        after = tomllib.loads(grown.removeprefix("\ufeff"))
+        added = after["endpoints"].pop(name, None)
+    except (tomllib.TOMLDecodeError, KeyError):
+        added = None
+    if added is None or {"endpoints": {}, **before} != after:
+        raise Refused(
+            f"[endpoints.{name}] cannot be added at the end of this file",
+            code="config_closed",
+            hint=f"add it by hand, then kedge apply:\n{block}",
+        )
+    return grown
+
+
+def write(path: Path, text: str) -> None:
+    """Replace kedge.toml, whole; its mode stays, and a link goes on leading to it.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    target = path.resolve()
+    new = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        with new.open("w", encoding="utf-8", newline="") as file:
+            if target.exists():
+                os.fchmod(file.fileno(), target.stat().st_mode & 0o7777)
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(target)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def owner_from_git() -> tuple[str, str]:
+    """The owner that `init` writes: git's user, as TOML strings; a placeholder without git."""
+    found = []
+    for key, otherwise in (("user.name", NOBODY.name), ("user.email", NOBODY.contact)):
+        try:
+            asked = subprocess.run(  # noqa: S603 - a fixed command
+                ["git", "config", "--get", key],  # noqa: S607
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                timeout=5,
+                check=False,
+            )
+            told = asked.stdout.strip()
+            # A build machine's git may be called "CI": no owner, but no reason to refuse either.
+            found.append(otherwise if not told or is_group(told.partition("@")[0]) else told)
+        except (OSError, subprocess.TimeoutExpired):
+            found.append(otherwise)
+    return quoted(found[0]), quoted(f"mailto:{found[1]}")
+
+
+def quoted(text: str) -> str:
+    """A TOML string. JSON's escapes are TOML's, but for surrogates and the unescaped DEL."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

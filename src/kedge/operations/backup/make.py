@@ -1,0 +1,389 @@
+"""Making a backup: consistent while kedge runs, verified, and complete with its last file.
+
+The ledger is copied first. An artifact never changes and stands in the store before the ledger names it,
+so what is copied after the ledger holds every version that it knows. Databases are copied as of one
+instant each; what retention removes meanwhile was about to go. Nothing waits for a backup.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+
+from kedge.adapters.artifacts import DirectoryArtifacts
+from kedge.adapters.offline import OFFLINE_DIR
+from kedge.adapters.records import RECORDS_DIR
+from kedge.adapters.sql.engine import EVIDENCE_DIR, LEDGER_DIR, REVISION
+from kedge.adapters.sql.snapshot import find_damage, read_digests, snapshot
+from kedge.config.secrets import VARIABLES, scrub
+from kedge.core.errors import CorruptArtifact, KedgeError, Refused, Unavailable
+from kedge.core.stored.head import Head
+from kedge.core.values import State
+from kedge.files import tighten, walk
+from kedge.operations.backup.manifest import (
+    CONFIG,
+    MANIFEST,
+    STATE,
+    UNFINISHED,
+    LeftOut,
+    Manifest,
+    finish,
+    measure,
+    sync,
+    write_manifest,
+)
+from kedge.reserve import is_short
+from kedge.settings import CONFIG_NAME, Settings, read
+from kedge.wiring import Workplace, actor, host_name
+
+ALWAYS_OUT = (
+    LeftOut(
+        "the secret of the state directory, and the tokens of testers",
+        "secrets stay on their machine",
+        "kedge up makes a new secret; put the file of [server] tester_token_file in its place again",
+    ),
+    LeftOut(
+        "environment variables of kedge up",
+        "they hold passwords, such as KEDGE_SMTP_URL, KEDGE_ONLINE_URL and the ${NAME} of channels",
+        "set them where it is restored",
+    ),
+    LeftOut(
+        "roster and replicas",
+        "they describe processes of this host; their newest heads are in the manifest",
+        "made again",
+    ),
+    LeftOut("logs", "nothing depends on them", "copy .kedge/logs if you want to keep them"),
+    LeftOut(
+        "Python packages, features files and training sets as files",
+        "they are not in the state directory; code of transformations is in artifacts",
+        "install the same packages",
+    ),
+)
+RECORDS_OUT = LeftOut(
+    "records: predictions, their inputs, and labels",
+    "--without-records",
+    "outcomes of requests before the backup find no prediction",
+)
+REMATERIALISE = "kedge features materialise VIEW writes it again from the offline log"
+
+Say = Callable[[str], None]
+
+
+def make_backup(
+    place: Workplace, directory: Path, config: Path, *, records: bool, say: Say
+) -> Manifest:
+    """Back a state directory up into an empty or missing directory; return what was made.
+
+    Args:
+        place: the state directory.
+        directory: where to. Left as it was when this fails.
+        config: its kedge.toml.
+        records: whether predictions and labels are copied.
+        say: told what is copied.
+
+    Raises:
+        Refused: `backup_exists`, `backup_not_empty`, `backup_running`; `backup_source_damaged`: what would be
+            copied is not whole.
+        Unavailable: `no_room`, `not_writable`, `snapshot_failed`; the ledger cannot be read.
+    """
+    if directory.resolve().is_relative_to(place.state_dir.resolve()):
+        raise Refused(
+            f"{directory} is inside the state directory",
+            code="backup_not_empty",
+            hint="name a directory elsewhere, best on another disk",
+        )
+    try:
+        with _claimed(directory):
+            return _Making(place, directory, config, records=records, say=say).run()
+    except OSError as error:
+        raise Unavailable(
+            f"the backup cannot be written: {error.filename or directory}: {error.strerror or error}",
+            code="not_writable",
+            hint="nothing was left behind; free some space or name another directory",
+        ) from error
+
+
+@contextmanager
+def _claimed(directory: Path) -> Iterator[None]:
+    """Hold a directory while a backup is made in it; what a killed one left there is removed.
+
+    Raises:
+        Refused: it is in use.
+    """
+    made = not directory.exists()
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    names = {path.name for path in directory.iterdir()}
+    if MANIFEST in names:
+        raise Refused(
+            f"there is a backup in {directory} already", code="backup_exists",
+            hint="a backup is never overwritten: name another directory, such as one with today's date",
+        )  # fmt: skip
+    if names and UNFINISHED not in names:
+        raise Refused(
+            f"{directory} is not empty", code="backup_not_empty",
+            hint="name a directory that is empty or does not exist",
+        )  # fmt: skip
+    handle = os.open(directory / UNFINISHED, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Refused(
+                f"another kedge backup writes to {directory}",
+                code="backup_running",
+                hint="wait for it",
+            ) from None
+        tighten(directory)
+        _empty(directory)
+        try:
+            yield
+        except BaseException:
+            _empty(directory)
+            (directory / UNFINISHED).unlink(missing_ok=True)
+            if made:
+                with suppress(OSError):
+                    directory.rmdir()
+            raise
+        (directory / UNFINISHED).unlink(missing_ok=True)
+    finally:
+        os.close(handle)
+
+
+def _empty(directory: Path) -> None:
+    for path in directory.iterdir():
+        if path.name == UNFINISHED:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+class _Making:
+    """One backup being made."""
+
+    def __init__(
+        self, place: Workplace, directory: Path, config: Path, *, records: bool, say: Say
+    ) -> None:
+        self._place = place
+        self._from = place.state_dir
+        self._directory = directory
+        self._to = directory / STATE
+        self._config = config
+        self._records = records
+        self._say = say
+        self._left_out = list(ALWAYS_OUT)
+
+    def run(self) -> Manifest:
+        """Copy, verify, and complete it."""
+        made_at = self._place.clock.now()
+        self._to.mkdir()
+        settings = self._copy_config()
+        self._snapshot(Path(LEDGER_DIR) / "ledger.db")
+        copy = Workplace(self._to)
+        try:
+            book = copy.ledger.read()
+            digests = read_digests(copy.database)
+        finally:
+            copy.database.close()
+        self._say(f"the ledger is copied as of {made_at[:19]}Z; {len(digests)} artifacts follow")
+        self._copy_artifacts(digests)
+        self._copy_values(settings)
+        self._copy_telemetry()
+        faults = self._find_faults(digests)
+        if faults:
+            raise Refused(
+                f"what would be backed up is not whole: {'; '.join(faults)}", code="backup_source_damaged",
+                hint="kedge doctor looks at all of it; docs/howto/repair.md says what to do",
+                details={"faults": faults},
+            )  # fmt: skip
+        finish(self._directory)
+        manifest = Manifest(
+            kedge=version("kedge"), revision=REVISION, made_at=made_at, made_by=actor(), host=host_name(),
+            state_dir=str(self._from), head=book.head,
+            epochs={name: state.epoch for name, state in book.states.items()},
+            production=_production(book.states), seen=self._seen(), artifacts=digests,
+            files=tuple(measure(self._directory)), left_out=tuple(self._left_out),
+        )  # fmt: skip
+        write_manifest(self._directory, manifest)
+        if self._directory.parent.exists():
+            sync(self._directory.parent)
+        return manifest
+
+    # ------------------------------------------------------------ copying
+
+    def _copy_config(self) -> Settings:
+        """Copy kedge.toml without secrets; return what it says, or the defaults where it is damaged."""
+        try:
+            text = self._config.read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            self._leave(CONFIG_NAME, f"it cannot be read: {error}", "write it anew")
+            return Settings()
+        cleaned = scrub(text)
+        if cleaned is None:
+            self._leave(
+                CONFIG_NAME, "it holds a password that cannot be taken out", "copy it by hand"
+            )
+        else:
+            (self._directory / CONFIG).write_bytes(cleaned[0].encode())
+            for place in cleaned[1]:
+                remedy = f"set {VARIABLES[place]}" if place in VARIABLES else "write it again"
+                self._leave(f"{CONFIG_NAME}: {place}", "it holds a password", remedy)
+        try:
+            return read(text)
+        except KedgeError:
+            return Settings()
+
+    def _copy_artifacts(self, digests: tuple[str, ...]) -> None:
+        root = self._to / "artifacts"
+        root.mkdir()
+        for digest in digests:
+            self._check_room()
+            try:
+                self._place.artifacts.fetch(digest, root)
+            except CorruptArtifact:
+                # A sound copy takes the place of a damaged one by two renames: look once more.
+                with suppress(CorruptArtifact):
+                    self._place.artifacts.fetch(digest, root)
+
+    def _copy_values(self, settings: Settings) -> None:
+        """Copy what was computed ahead, pins, and releases that are set apart."""
+        self._copy_tree(OFFLINE_DIR, lambda name: name.endswith(".parquet"))
+        self._copy_tree("pins", _is_kept)
+        self._copy_tree("apart", _is_kept)
+        store = settings.online
+        if store.store == "sqlite" and store.path is None:
+            self._snapshot(Path("online/online.db"))
+        elif store.store == "redis":
+            self._leave("the online store", "it is a server of its own", REMATERIALISE)
+        else:
+            self._leave(
+                "the online store", f"{store.store} at {store.path or 'online/'}", REMATERIALISE
+            )
+
+    def _copy_telemetry(self) -> None:
+        """Copy counts and verdicts, and predictions with their labels, if they are wanted."""
+        try:
+            self._snapshot(Path(EVIDENCE_DIR) / "evidence.db")
+            self._copy_tree(EVIDENCE_DIR, lambda name: name == "BEGINNING")
+        except Unavailable as error:
+            self._leave("evidence", str(error), "made again: rollouts under way count anew")
+        if not self._records:
+            self._left_out.append(RECORDS_OUT)
+            return
+        # In the order in which predictions wander, and labels last: none is missed on its way.
+        records = self._from / RECORDS_DIR
+        self._copy_tree(f"{RECORDS_DIR}/spool", lambda _: True)
+        for path in sorted(records.glob("hours/*.db")):
+            self._snapshot(path.relative_to(self._from))
+        self._snapshot(Path(RECORDS_DIR) / "labels.db")
+        kept = [*records.glob("hours/*.damaged*"), *self._from.glob("*/*.unreadable-*")]
+        if kept:
+            self._leave("what could not be read and was set aside", f"{len(kept)} files", "")
+
+    def _snapshot(self, path: Path) -> None:
+        """Copy a database, unless there is none."""
+        self._check_room()
+        (self._to / path).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            snapshot(self._from / path, self._to / path)
+        except FileNotFoundError:
+            if path.parent == Path(LEDGER_DIR):
+                self._place.ledger.read()  # raises, in the words for a lost ledger
+            with suppress(OSError):
+                (self._to / path).unlink(missing_ok=True)
+                (self._to / path).parent.rmdir()
+
+    def _copy_tree(self, name: str, is_wanted: Callable[[str], bool]) -> None:
+        """Copy regular files below a directory; one that goes meanwhile was not needed."""
+        source = self._from / name
+        if not source.is_dir():
+            return
+        for below, entry in walk(source):
+            if entry.is_dir(follow_symlinks=False) or not is_wanted(entry.name):
+                continue
+            if not entry.is_file(follow_symlinks=False):
+                continue
+            self._check_room()
+            target = self._to / name / below
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileNotFoundError):
+                shutil.copyfile(entry.path, target, follow_symlinks=False)
+
+    def _check_room(self) -> None:
+        if is_short(self._directory):
+            raise Unavailable(
+                f"the disk of {self._directory} is nearly full", code="no_room",
+                hint="nothing was left behind; name a directory on another disk",
+            )  # fmt: skip
+
+    def _leave(self, what: str, why: str, remedy: str) -> None:
+        self._left_out.append(LeftOut(what, why, remedy))
+
+    # ------------------------------------------------------------ looking
+
+    def _find_faults(self, digests: tuple[str, ...]) -> list[str]:
+        """Return what is not whole in the copy."""
+        found = []
+        for path in sorted(self._to.rglob("*.db")):
+            told = find_damage(path)
+            if told:
+                found.append(f"{path.relative_to(self._to)}: {told}")
+        if found:
+            return found
+        copy = Workplace(self._to)
+        try:
+            found += copy.ledger.verify()
+        finally:
+            copy.database.close()
+        return found + find_artifact_faults(self._to / "artifacts", digests)
+
+    def _seen(self) -> tuple[Head, ...]:
+        """Return the heads that others know of this ledger: a restored copy has to go beyond them."""
+        found = set(self._place.disk.heads().values())
+        with suppress(KedgeError):
+            found |= {m.head for m in self._place.roster.members() if m.head is not None}
+        return tuple(sorted(found, key=lambda head: head.seq))
+
+
+def find_artifact_faults(root: Path, digests: tuple[str, ...]) -> list[str]:
+    """Return what is wrong with artifacts: every byte is hashed."""
+    store, found = DirectoryArtifacts(root), []
+    for digest in digests:
+        try:
+            store.verify(digest)
+        except CorruptArtifact as error:
+            found.append(str(error))
+    return found
+
+
+def _production(states: dict[str, State]) -> dict[str, str]:
+    return {n: f"r{s.production}" for n, s in states.items() if s.production is not None}
+
+
+def _is_kept(name: str) -> bool:
+    return name.endswith(".json") and not name.startswith(".")
+
+
+def summary(manifest: Manifest, directory: Path) -> dict[str, object]:
+    """Return a backup as plain values, for --json and for people."""
+    return {
+        "backup": str(directory),
+        "made_at": manifest.made_at,
+        "made_by": manifest.made_by,
+        "kedge": manifest.kedge,
+        "head": manifest.head.short if manifest.head is not None else None,
+        "epochs": manifest.epochs,
+        "production": manifest.production,
+        "artifacts": len(manifest.artifacts),
+        "files": len(manifest.files),
+        "bytes": manifest.size,
+        "left_out": msgspec.to_builtins(manifest.left_out),
+    }

@@ -1,0 +1,234 @@
+"""The manifest of a backup: what is in it, what was left out, and the digest of every file.
+
+DIR/manifest.json    written last: a backup without one was interrupted
+   /unfinished       held and there while a backup is being made
+   /kedge.toml       without secrets
+   /state/...        as in the state directory
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import msgspec
+
+from kedge.core import codec
+from kedge.core.errors import Refused
+from kedge.core.stored.head import Head
+from kedge.core.values import Value
+from kedge.files import PRIVATE_UMASK, walk
+
+MANIFEST = "manifest.json"
+UNFINISHED = "unfinished"
+STATE = "state"
+CONFIG = "kedge.toml"
+FORMAT = 1
+"""Of the manifest and the layout. One that is not known is not restored."""
+SHOWN = 5
+"""Faults of a damaged backup that are told in one message; all of them are in its details."""
+_SYNCERS = 16
+
+
+class Copied(Value, frozen=True):
+    """One file of a backup: its path in it, its size in bytes and its sha256."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+class LeftOut(Value, frozen=True):
+    """Something that a backup does not have: why, and what to do about it where it is restored."""
+
+    what: str
+    why: str
+    remedy: str = ""
+
+
+class Manifest(Value, kw_only=True, frozen=True):
+    """Everything that is known of a backup."""
+
+    format: int = FORMAT
+    kedge: str
+    """The version that made it."""
+    revision: str
+    """Of the ledger's tables."""
+    made_at: str
+    made_by: str
+    host: str
+    state_dir: str
+    head: Head | None
+    """The newest entry of the ledger in it. None: it has none."""
+    epochs: dict[str, int]
+    """Of each endpoint."""
+    production: dict[str, str]
+    """What each endpoint serves: r3."""
+    seen: tuple[Head, ...] = ()
+    """Heads that replicas of the host had seen, as far as they are not the ledger's own."""
+    artifacts: tuple[str, ...]
+    """Digests."""
+    files: tuple[Copied, ...]
+    left_out: tuple[LeftOut, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self.files)
+
+
+class Sealed(Value, frozen=True):
+    """As it is written: a manifest and its digest."""
+
+    digest: str
+    manifest: Manifest
+
+
+class _Format(msgspec.Struct):
+    format: int
+
+
+class _Outline(msgspec.Struct):
+    manifest: _Format
+
+
+def write_manifest(directory: Path, manifest: Manifest) -> None:
+    """Complete a backup: with this file it is one.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    raw = codec.encode(Sealed(codec.fingerprint(manifest), manifest))
+    new = directory / f"{MANIFEST}.new"
+    with new.open("wb") as file:
+        os.fchmod(file.fileno(), 0o600)
+        file.write(raw)
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(directory / MANIFEST)
+    sync(directory)
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """Return the manifest of a backup.
+
+    Raises:
+        Refused: `no_backup`, `backup_unfinished`, `backup_format`, `backup_damaged`.
+    """
+    path = directory / MANIFEST
+    try:
+        raw = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        if (directory / UNFINISHED).exists():
+            raise Refused(
+                f"the backup in {directory} was interrupted, or is still being made: it has no {MANIFEST}",
+                code="backup_unfinished",
+                hint=f"kedge backup {directory} begins it anew",
+            ) from None
+        raise Refused(
+            f"there is no backup in {directory}: {MANIFEST} is missing",
+            code="no_backup",
+            hint="name the directory that kedge backup made",
+        ) from None
+    except OSError as error:
+        raise _damaged([f"{path}: {error.strerror or error}"]) from error
+    try:
+        found = codec.decode(raw, _Outline).manifest.format
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise _damaged([f"{MANIFEST} cannot be read: {error}"]) from error
+    if found != FORMAT:
+        raise Refused(
+            f"the backup in {directory} has format {found}, and this kedge reads {FORMAT}",
+            code="backup_format",
+            hint="restore it with the kedge that made it",
+        )
+    try:
+        sealed = codec.decode(raw, Sealed)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise _damaged([f"{MANIFEST} cannot be read: {error}"]) from error
+    if codec.fingerprint(sealed.manifest) != sealed.digest:
+        raise _damaged([f"{MANIFEST} was changed: its digest does not match"])
+    return sealed.manifest
+
+
+def check_files(directory: Path, manifest: Manifest) -> None:
+    """Compare every file of a backup with its manifest.
+
+    Raises:
+        Refused: `backup_damaged`: one is missing, was added, cut short or changed.
+    """
+    wanted = {file.path: file for file in manifest.files}
+    try:
+        there = {file.path: file for file in measure(directory)}
+    except OSError as error:
+        raise _damaged([f"it cannot be read: {error}"]) from error
+    faults = [f"{path} is missing" for path in wanted if path not in there]
+    faults += [f"{path} was added" for path in there if path not in wanted]
+    for path, file in there.items():
+        known = wanted.get(path)
+        if known is not None and known.size != file.size:
+            faults.append(f"{path} has {file.size:,} bytes, and had {known.size:,}")
+        elif known is not None and known.sha256 != file.sha256:
+            faults.append(f"{path} was changed: its digest does not match")
+    if faults:
+        raise _damaged(faults)
+
+
+def _damaged(faults: list[str]) -> Refused:
+    more = f"; and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
+    return Refused(
+        f"the backup is not what was made: {'; '.join(faults[:SHOWN])}{more}",
+        code="backup_damaged",
+        hint="nothing was restored; take another backup",
+        details={"faults": faults},
+    )
+
+
+def measure(directory: Path) -> Iterator[Copied]:
+    """Yield every file of a backup with its size and digest, but for the manifest itself.
+
+    Raises:
+        OSError: one cannot be read.
+    """
+    for name, entry in sorted(walk(directory), key=lambda each: each[0]):
+        if entry.is_dir(follow_symlinks=False) or name in (MANIFEST, f"{MANIFEST}.new", UNFINISHED):
+            continue
+        if not entry.is_file(follow_symlinks=False):
+            yield Copied(name, -1, "")  # a link or a device: no backup has one
+            continue
+        with Path(entry.path).open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            yield Copied(name, file.tell(), digest)
+
+
+def finish(directory: Path) -> None:
+    """Close everything below a directory to other users, and make it durable. Many wait for the disk at once.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    entries = [Path(entry.path) for _, entry in walk(directory)]
+    for path in (*entries, directory):
+        mode = stat.S_IMODE(path.lstat().st_mode)
+        if mode & PRIVATE_UMASK:
+            path.chmod(mode & ~PRIVATE_UMASK)
+    with ThreadPoolExecutor(_SYNCERS) as pool:
+        for _ in pool.map(sync, [*entries, directory]):
+            pass
+
+
+def sync(path: Path) -> None:
+    """Make one file or directory durable.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

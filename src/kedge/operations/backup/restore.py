@@ -1,0 +1,289 @@
+"""Restoring a backup: into an empty place, verified, and complete with its last rename.
+
+Everything is put together in `STATE_DIR/restoring/` and moved out of it, the ledger last: what has no
+ledger is no state directory, and a restore that was killed is begun anew.
+
+What others saw of the history that is lost, nobody here can know. So entries and epochs go on above
+the seconds since 2026, which grow faster than any ledger does, and above everything that is known.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from kedge.adapters.sql.engine import LEDGER_DIR, REVISION, complete, migrate
+from kedge.adapters.sql.snapshot import find_damage
+from kedge.core.errors import BadConfig, Refused, Unavailable
+from kedge.core.instants import read_instant
+from kedge.core.stored.head import Head
+from kedge.core.values import Value
+from kedge.engine.locate import RESTORING, find_workers
+from kedge.operations.backup.make import find_artifact_faults
+from kedge.operations.backup.manifest import (
+    CONFIG,
+    STATE,
+    Manifest,
+    check_files,
+    finish,
+    read_manifest,
+    sync,
+)
+from kedge.reserve import get_free
+from kedge.settings import STATE_DIR, read
+from kedge.wiring import Workplace, actor
+
+LOCK = "lock"
+BEGAN = read_instant("2026-01-01T00:00:00Z")
+"""From when the seconds are counted that epochs of restored ledgers go on above."""
+
+
+class Restored(Value, kw_only=True, frozen=True):
+    """What became of a backup."""
+
+    manifest: Manifest
+    state_dir: str
+    config: str
+    """The path of kedge.toml."""
+    config_written: bool
+    """Whether it is the backup's; one that was there stays."""
+    epochs: dict[str, int]
+
+
+def find_state_dir(source: Path, config: Path) -> Path:
+    """Return the state directory that a backup goes to: that of the kedge.toml here, or else of the backup's.
+
+    Raises:
+        BadConfig: the kedge.toml here has faults.
+    """
+    if config.exists():
+        where = read(config.read_text(encoding="utf-8-sig"), where=config.name).server.state_dir
+    else:
+        try:
+            where = read((source / CONFIG).read_text(encoding="utf-8")).server.state_dir
+        except (OSError, BadConfig):
+            where = STATE_DIR
+    return (config.parent / where).absolute()
+
+
+def restore_backup(
+    source: Path, config: Path, *, heads: Sequence[Head] = (), reason: str = ""
+) -> Restored:
+    """Restore a backup; nothing acts by itself there until a person confirms it.
+
+    Args:
+        source: the backup's directory.
+        config: where its kedge.toml goes, unless there is one.
+        heads: of the ledger's chain, as others know them, such as an alert.
+        reason: why, for the ledger.
+
+    Raises:
+        Refused: `restore_not_empty`, `restore_running`, `still_running`, `other_history`, what `read_manifest` and
+            `check_files` raise.
+        Unavailable: `no_room`, `not_writable`, `ledger_revision`.
+        BadConfig: the kedge.toml here has faults.
+    """
+    manifest = read_manifest(source)
+    if manifest.revision > REVISION:
+        raise Unavailable(
+            f"the backup's ledger is at revision {manifest.revision}, and this kedge needs {REVISION}",
+            code="ledger_revision",
+            hint=f"a newer kedge wrote it: install {manifest.kedge}",
+        )
+    state_dir = find_state_dir(source, config)
+    _refuse_running(state_dir)
+    check_files(source, manifest)
+    try:
+        with _claimed(state_dir) as making:
+            _check_room(state_dir, manifest)
+            shutil.copytree(source / STATE, making / STATE, copy_function=_copy)
+            epochs = _prepare(making / STATE, manifest, heads, reason)
+            finish(making / STATE)
+            written = _write_config(source, config)
+            _move_out(making, state_dir)
+    except OSError as error:
+        raise Unavailable(
+            f"it cannot be restored: {error.filename or state_dir}: {error.strerror or error}",
+            code="not_writable",
+            hint="nothing was restored; run it again once that is fixed",
+        ) from error
+    return Restored(
+        manifest=manifest,
+        state_dir=str(state_dir),
+        config=str(config),
+        config_written=written,
+        epochs=epochs,
+    )
+
+
+def _refuse_running(state_dir: Path) -> None:
+    living = find_workers(state_dir)
+    if living:
+        raise Refused(
+            f"kedge runs on {state_dir}: gateway workers {', '.join(map(str, living))}",
+            code="still_running",
+            hint="stop it first: callers are refused until kedge up runs on the restored directory",
+        )
+
+
+@contextmanager
+def _claimed(state_dir: Path) -> Iterator[Path]:
+    """Hold the state directory, and a directory in it to put everything together in.
+
+    Raises:
+        Refused: `restore_not_empty`, `restore_running`.
+    """
+    state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    names = {path.name for path in state_dir.iterdir()}
+    making = state_dir / RESTORING
+    if LEDGER_DIR in names or (names and RESTORING not in names):
+        raise Refused(
+            f"{state_dir} is not empty", code="restore_not_empty",
+            hint="kedge restores into an empty place only: stop kedge, and move that directory away",
+        )  # fmt: skip
+    making.mkdir(mode=0o700, exist_ok=True)
+    handle = os.open(making / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Refused(
+                f"another kedge restore writes to {state_dir}",
+                code="restore_running",
+                hint="wait for it",
+            ) from None
+        _sweep(state_dir)
+        try:
+            yield making
+        except BaseException:
+            if not (state_dir / LEDGER_DIR).exists():
+                _sweep(state_dir)
+                shutil.rmtree(making, ignore_errors=True)
+            raise
+        shutil.rmtree(making, ignore_errors=True)
+        sync(state_dir)
+    finally:
+        os.close(handle)
+
+
+def _sweep(state_dir: Path) -> None:
+    """Remove what a killed restore left: the directory was empty before it."""
+    for path in (*state_dir.iterdir(), *(state_dir / RESTORING).iterdir()):
+        if path.name in (RESTORING, LOCK):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _check_room(state_dir: Path, manifest: Manifest) -> None:
+    free = get_free(state_dir)
+    if free < manifest.size:
+        raise Unavailable(
+            f"the backup has {manifest.size:,} bytes, and {free:,} are free in {state_dir}",
+            code="no_room",
+            hint="free some disk space, or set [server] state_dir to another disk",
+        )
+
+
+def _copy(source: str, target: str) -> str:
+    """Copy a file; those of artifacts stay read-only."""
+    shutil.copyfile(source, target, follow_symlinks=False)
+    read_only = not os.stat(source).st_mode & 0o200  # noqa: PTH116 - of thousands
+    os.chmod(target, 0o400 if read_only else 0o600)  # noqa: PTH101 - as above
+    return target
+
+
+def _prepare(state: Path, manifest: Manifest, heads: Sequence[Head], reason: str) -> dict[str, int]:
+    """Verify what was copied, and write into its ledger that it was restored."""
+    faults = [
+        f"{path.relative_to(state)}: {told}"
+        for path in sorted(state.rglob("*.db"))
+        if (told := find_damage(path))
+    ]
+    faults += find_artifact_faults(state / "artifacts", manifest.artifacts)
+    if faults:
+        raise _damaged(faults)
+    complete(state / LEDGER_DIR)
+    migrate(state)
+    place = Workplace(state)
+    try:
+        faults = place.ledger.verify()
+        head = place.ledger.read().head
+        if faults or head != manifest.head:
+            raise _damaged(faults or ["the ledger's newest entry is not the manifest's"])
+        _check_history(place, heads, head)
+        at = place.clock.now()
+        place.ledger.begin_restored(
+            backup=manifest.made_at, above=find_floor(manifest, heads, place.clock.unix()), by=actor(),
+            reason=reason or f"restored from the backup of {manifest.made_at}", at=at,
+        )  # fmt: skip
+        return {name: state.epoch for name, state in place.ledger.read().states.items()}
+    finally:
+        place.database.close()
+
+
+def find_floor(manifest: Manifest, heads: Sequence[Head], now: float) -> int:
+    """Return the number that no lost entry and no lost epoch is above; each epoch takes an entry of its own.
+
+    Args:
+        manifest: of the backup.
+        heads: that are known of the lost history.
+        now: Unix time. A clock that stands before the backup's is not believed.
+    """
+    known = [*heads, *manifest.seen, *([manifest.head] if manifest.head else [])]
+    since = max(now, read_instant(manifest.made_at)) - BEGAN
+    return max(int(since), *manifest.epochs.values(), *(head.seq for head in known), 0)
+
+
+def _check_history(place: Workplace, heads: Sequence[Head], newest: Head | None) -> None:
+    """Refuse a backup whose history is not the one that others saw: of another ledger, or rewritten."""
+    last = newest.seq if newest is not None else 0
+    other = place.ledger.missing([head for head in heads if head.seq <= last])
+    if other:
+        told = "; ".join(f"{head.short}, and {text}" for head, text in other.items())
+        raise Refused(
+            f"the backup has another history: it lacks {told}", code="other_history",
+            hint="it is the backup of another ledger, or the entry was changed",
+        )  # fmt: skip
+
+
+def _damaged(faults: list[str]) -> Refused:
+    return Refused(
+        f"the backup is not whole: {'; '.join(faults)}", code="backup_damaged",
+        hint="nothing was restored; take another backup", details={"faults": faults},
+    )  # fmt: skip
+
+
+def _write_config(source: Path, config: Path) -> bool:
+    """Put the backup's kedge.toml in its place, unless there is one."""
+    if config.exists() or not (source / CONFIG).exists():
+        return False
+    config.parent.mkdir(parents=True, exist_ok=True)
+    new = config.with_name(f".{config.name}.{os.getpid()}")
+    try:
+        shutil.copyfile(source / CONFIG, new)
+        new.chmod(0o600)
+        sync(new)
+        new.replace(config)
+    finally:
+        with suppress(OSError):
+            new.unlink(missing_ok=True)
+    sync(config.parent)
+    return True
+
+
+def _move_out(making: Path, state_dir: Path) -> None:
+    """Put everything in its place, the ledger last: with it, it is a state directory."""
+    ready = making / STATE
+    for path in sorted(ready.iterdir()):
+        if path.name != LEDGER_DIR:
+            path.rename(state_dir / path.name)
+    sync(state_dir)
+    (ready / LEDGER_DIR).rename(state_dir / LEDGER_DIR)
+    sync(state_dir)
