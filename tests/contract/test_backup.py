@@ -75,7 +75,7 @@ class Origin:
     def backup(self, name: str = "backup", *, records: bool = True) -> Path:
         """Make one."""
         directory = self.root / name
-        make_backup(Workplace(self.state_dir), directory, self.config, records=records, say=str)
+        make_backup(Workplace(self.state_dir), directory, self.config, records=records, say=print)
         return directory
 
 
@@ -319,7 +319,7 @@ def test_a_directory_with_something_in_it_is_refused(origin: Origin, tmp_path: P
         (origin.state_dir / "x", "backup_not_empty"),
     ):  # fmt: skip
         with pytest.raises(Refused) as refused:
-            make_backup(origin.place, directory, origin.config, records=True, say=str)
+            make_backup(origin.place, directory, origin.config, records=True, say=print)
         assert refused.value.code == code
     with pytest.raises(Refused) as refused:
         read_manifest(tmp_path)
@@ -340,7 +340,7 @@ def test_a_backup_of_nothing_is_refused_in_the_words_for_it(origin: Origin) -> N
     shutil.rmtree(origin.state_dir / "ledger")
     with pytest.raises(Unavailable) as refused:
         make_backup(
-            Workplace(origin.state_dir), origin.root / "b", origin.config, records=True, say=str
+            Workplace(origin.state_dir), origin.root / "b", origin.config, records=True, say=print
         )
     assert refused.value.code == "ledger_gone"
     assert not (origin.root / "b").exists()
@@ -368,7 +368,7 @@ def _dies(tell: Any, step: int, work: str, *paths: Path) -> None:
 
     sys.addaudithook(hook)
     if work == "backup":
-        make_backup(Workplace(paths[0]), paths[1], paths[2], records=True, say=str)
+        make_backup(Workplace(paths[0]), paths[1], paths[2], records=True, say=print)
     else:
         restore_backup(paths[0], paths[1])
     tell.send(count)

@@ -7,7 +7,9 @@ import os
 import subprocess
 import tomllib
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from kedge.contacts import is_group
 from kedge.core.errors import Refused
@@ -102,11 +104,10 @@ def append(text: str, name: str, block: str) -> str:
     gap = end if text.endswith("\n") or not text else end * 2
     grown = text + gap + block.replace("\n", end)
     before = tomllib.loads(text.removeprefix("\ufeff"))
-    try:
+    after: dict[str, Any] = {}
+    with suppress(tomllib.TOMLDecodeError):
         after = tomllib.loads(grown.removeprefix("\ufeff"))
-        added = after["endpoints"].pop(name, None)
-    except (tomllib.TOMLDecodeError, KeyError):
-        added = None
+    added = after.get("endpoints", {}).pop(name, None)
     if added is None or {"endpoints": {}, **before} != after:
         raise Refused(
             f"[endpoints.{name}] cannot be added at the end of this file",
