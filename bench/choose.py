@@ -31,7 +31,8 @@ from kedge.engine.models import Handle
 from kedge.engine.observe import Recorder
 from kedge.engine.serving import Live, Request, Serving
 from kedge.gateway.app import Gateway
-from kedge.gateway.decode import Contract, parse
+from kedge.gateway.contract import Contract
+from kedge.gateway.decode import parse
 from kedge.gateway.infer import Bounds, render
 from kedge.ports import Model
 

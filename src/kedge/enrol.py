@@ -11,10 +11,12 @@ from typing import Any
 
 from kedge.adapters import process
 from kedge.authoring import spec_of
+from kedge.core.bounds import toml_lines
 from kedge.core.errors import KedgeError, Refused, UnfitModel
 from kedge.core.evidence.answers import line, proposed, spare_outputs, target
 from kedge.core.features import misfit
 from kedge.core.values import Field, ModelVersion, State, TrainingSet
+from kedge.engine.bounds import with_bounds
 from kedge.engine.registration import register
 from kedge.ports import Flavour, Loader, Note
 from kedge.tensors import ProbeResult
@@ -95,12 +97,12 @@ def flavours() -> tuple[dict[str, Flavour], dict[str, str]]:
 def register_version(
     place: Workplace, endpoint: str, path: Path, *, golden: Path | None, training: Path | None,
     trusted: Sequence[str], schema: str | None = None, trained_on: TrainingSet | None = None,
-    inline: str = "",
+    inline: str = "", learns: bool = False,
 ) -> tuple[ModelVersion, bool]:  # fmt: skip
     """Register what stands in `path`; True when it is new.
 
     With `trained_on`, what its training set says of itself, it is for that set's schema. With `inline`, a reason,
-    it may run inline although it is not proven plain.
+    it may run inline although it is not proven plain. With `learns` its inputs get bounds of the training set.
 
     Raises:
         Refused: also `schema_misfit`: the model needs what its feature schema does not give.
@@ -129,7 +131,7 @@ def register_version(
             golden=golden, training=training, trusted=trusted, by=actor(), at=place.clock.now(),
             probe=tried, schema=schema, trained_on=trained_on,
             features=fits.fields if fits is not None else None, raw=_raw(place, schema),
-            inline=f"{actor()}: {inline}" if inline else "",
+            inline=f"{actor()}: {inline}" if inline else "", learns=learns,
         )  # fmt: skip
     except Refused as error:
         if missing:
@@ -163,6 +165,15 @@ def _note_inline(place: Workplace, endpoint: str, version: ModelVersion, why: st
         for number, release in state.releases.items():
             if release.model_digest == version.digest:
                 place.disk.forgive(state.endpoint, number, "not_plain")
+
+
+def learned_contract(
+    place: Workplace, endpoint: str, version: ModelVersion, source: Path
+) -> list[str]:
+    """Return the request contract for kedge.toml that a version's training set proposes, as lines."""
+    statistics = place.artifacts.proof(version.digest).statistics
+    signature = with_bounds(version.signature, source, statistics)
+    return toml_lines(endpoint, signature.inputs)
 
 
 def label_reading(place: Workplace, endpoint: str, version: ModelVersion) -> dict[str, Any]:

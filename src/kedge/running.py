@@ -54,7 +54,7 @@ from kedge.enrol import Loaders
 from kedge.gateway.admin import Admin
 from kedge.gateway.app import Gateway
 from kedge.gateway.auth import SECRET, Tokens, make_secret, read_tokens
-from kedge.gateway.decode import Contract
+from kedge.gateway.contract import Contract
 from kedge.gateway.http.connections import Connections, http_limits, raise_open_files
 from kedge.gateway.infer import Bounds
 from kedge.gateway.peers import Peers

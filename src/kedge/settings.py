@@ -21,6 +21,7 @@ import msgspec
 from kedge.config.defaults import DEFAULTS, Tracing, merge
 from kedge.config.places import Fault, find_places, locate
 from kedge.contacts import judge_alerts, judge_people
+from kedge.core.bounds import misdeclared
 from kedge.core.durations import seconds
 from kedge.core.errors import BadConfig
 from kedge.core.features import FeatureLimits
@@ -381,6 +382,9 @@ def _fields(table: Any, place: str, faults: list[str]) -> list[Field]:
             if any(size < 1 and size != -1 for size in field.shape):
                 faults.append(f"{at}.shape: a length is 1 or more, or -1 for any; "
                               f"got {list(field.shape)}")  # fmt: skip
+            faults.extend(f"{at}.{bound}: {fault}" for bound, fault in misdeclared(field).items())
+            if field.is_bounded and place.endswith(".answers"):
+                faults.append(f"{at}: range, max_length and categories bound what callers send")
             found.append(field)
     return found
 

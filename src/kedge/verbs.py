@@ -11,6 +11,7 @@ import msgspec
 
 from kedge.adapters.sql.engine import create, migrate
 from kedge.authoring import spec_of
+from kedge.core.bounds import BOUNDS, is_within
 from kedge.core.codec import fingerprint
 from kedge.core.commands import Configure, Rollback
 from kedge.core.contract import OIP_DTYPES
@@ -132,9 +133,18 @@ def _as_shown(state: State, policy: Policy) -> tuple[dict[str, Any], dict[str, A
 
 
 def _by_name(fields: tuple[Field, ...]) -> dict[str, Any]:
-    return {
-        f.name: f"{f.dtype}{list(f.shape) or ''}{', or null' if f.nullable else ''}" for f in fields
-    }
+    return {field.name: _described(field) for field in fields}
+
+
+def _described(field: Field) -> str:
+    bounds = {name: getattr(field, name) for name in BOUNDS}
+    said = [
+        f", {name} {bound if isinstance(bound, int) else list(bound)}"
+        for name, bound in bounds.items()
+        if bound is not msgspec.UNSET
+    ]
+    null = ", or null" if field.nullable else ""
+    return f"{field.dtype}{list(field.shape) or ''}{null}{''.join(said)}"
 
 
 def difference(old: Any, new: Any, place: str = "") -> list[str]:
@@ -353,10 +363,15 @@ def _golden_row(place: Workplace, state: State, number: int | None) -> bytes | N
 
 
 def _first_row(state: State, inputs: dict[str, list[Any]]) -> list[dict[str, Any]]:
+    """The first row that the gateway takes, as tensors; the very first where it takes none."""
+    sent = [field for field in state.fields if field.name in inputs]
+    rows = range(len(inputs[sent[0].name])) if sent else range(0)
+    fits = (n for n in rows if all(is_within(f, inputs[f.name][n]) for f in sent))
+    first = next(fits, 0)
     tensors = []
     for field in state.fields:
         if field.name in inputs:
-            row = inputs[field.name][0]
+            row = inputs[field.name][first]
             shape = [1, *(len(row) if isinstance(row, list) else size for size in field.shape)]
             data = row if isinstance(row, list) else [row]
             tensors.append(

@@ -26,7 +26,7 @@ from kedge.engine.observe import Recorder
 from kedge.engine.serving import Live, Serving
 from kedge.gateway.app import Gateway
 from kedge.gateway.auth import Tokens
-from kedge.gateway.decode import Contract
+from kedge.gateway.contract import Contract
 from kedge.gateway.http.connections import Connections, Limits, bound_unsent
 from kedge.gateway.http.protocol import BoundedProtocol
 from kedge.gateway.infer import Bounds

@@ -15,7 +15,7 @@ import pytest
 
 from kedge.core.errors import BadRequest, Overloaded
 from kedge.core.values import Field
-from kedge.gateway.decode import Contract
+from kedge.gateway.contract import Contract
 from kedge.gateway.decoding import Decoder, decode_here
 
 ROWS = 4096

@@ -152,7 +152,7 @@ def shown(field: msgspec.structs.FieldInfo) -> str:
         return "required"
     if isinstance(default, msgspec.Struct):
         return "see below"
-    if default is None or default is msgspec.NODEFAULT:
+    if default in (None, msgspec.UNSET) or default is msgspec.NODEFAULT:
         return "none"
     if isinstance(default, tuple):
         return f"`[{', '.join(f'{item:g}' for item in default)}]`"
@@ -193,7 +193,10 @@ def codes() -> set[str]:
                 found |= keyword(node, "code")
             if isinstance(node, ast.Constant) and re.fullmatch(r"model_(?!v)\w+", str(node.value)):
                 found.add(str(node.value))
-    found |= {said for call in calls("_bad") if len(call.args) > 2 for said in told(call.args[2])}
+    faults_of_fields = (*calls("_bad"), *calls("bad"))
+    found |= {
+        said for call in faults_of_fields if len(call.args) > 2 for said in told(call.args[2])
+    }
     kinds: list[type[KedgeError]] = [KedgeError]
     for kind in kinds:
         found.add(kind.code)

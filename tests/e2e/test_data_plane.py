@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import http.client
 import json
+import shlex
 import shutil
 import socket
 import struct
@@ -195,6 +197,41 @@ def test_tritons_client_chooses_an_output_and_a_version(plane: Plane, binary: bo
     assert answer.as_numpy("said") is None
     later = plane.client.async_infer("linear", inputs, outputs=wanted)
     assert later.get_result().as_numpy("y").tolist() == [1.5]
+
+
+def test_tritons_client_may_compress_by_gzip_and_is_told_of_anything_else(plane: Plane) -> None:
+    """JSON and binary; deflate would be read as no JSON."""
+    ones = np.ones((1, 3), np.float32)
+    told = linear_inputs(ones, ["a"], binary=False)
+    for inputs in (told, linear_inputs(ones, ["a"], binary=True)):
+        answer = plane.client.infer("linear", inputs, request_compression_algorithm="gzip")
+        assert answer.as_numpy("y").tolist() == [1.5]
+    with pytest.raises(InferenceServerException, match="only gzip") as caught:
+        plane.client.infer("linear", told, request_compression_algorithm="deflate")
+    assert caught.value.status() == "415"
+
+
+def test_rows_are_answered_as_tensors_are(plane: Plane) -> None:
+    """Small, compressed, and so large that another process reads them; each by its entity."""
+    for count, zipped in ((1, False), (1, True), (1000, False), (1000, True)):
+        rows = [{"x": [1, n, 0.5], "word": f"w{n}" * 20} for n in range(count)]
+        raw = json.dumps({"rows": rows, "id": "mine"}).encode()
+        more = {"content-encoding": "gzip"} if zipped else {}
+        status, _, said = plane.post(gzip.compress(raw) if zipped else raw, more, "linear")
+        assert (status, said["id"]) == (200, "mine")
+        assert said["outputs"][0]["data"] == [1.5 - n for n in range(count)]
+    status, _, said = plane.post(b'{"rows": [{"x": [1, 2, 3], "word": 7}]}', None, "linear")
+    assert (status, said["code"], said["field"], said["row"]) == (400, "wrong_dtype", "word", 0)
+
+
+def test_what_register_prints_is_a_call_that_is_answered(plane: Plane) -> None:
+    command = shlex.split(plane.site.data("register", "linear", "linear-model")["example"])
+    url = f"http://127.0.0.1:{plane.site.port}/v2/models/linear/infer"
+    assert command[:3] == ["curl", url, "-d"]
+    told = {"content-type": "application/x-www-form-urlencoded"}
+    status, _, said = plane.post(command[3].encode(), told, "linear")
+    assert status == 200
+    assert len(said["outputs"][0]["data"]) == 1
 
 
 def test_tritons_client_is_told_which_field_is_wrong(plane: Plane) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import time
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from uuid import UUID
 import msgspec
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from kedge.core.commands import Canary, Promote
 from kedge.core.entities import spell
@@ -29,7 +31,7 @@ from kedge.engine.observe import Recorder
 from kedge.engine.serving import Answer, Live, Request, Serving
 from kedge.gateway.app import PATHS_KEPT, STATUS, Gateway, Route, parse_path, status_of
 from kedge.gateway.auth import SECRET, Tokens, make_secret, read_secret
-from kedge.gateway.decode import Contract
+from kedge.gateway.contract import Contract
 from kedge.gateway.infer import Bounds
 from kedge.testing.samples import endpoint, fields, release, run
 
@@ -218,6 +220,7 @@ def test_parsed_paths_are_kept_and_bounded() -> None:
         (BadRequest(code="too_many_rows"), 413), (Overloaded(code="queue_full"), 503),
         (BadRequest(code="head_too_slow"), 408), (BadRequest(code="head_too_large"), 431),
         (BadRequest(code="too_many_headers"), 431), (Overloaded(code="peer_busy"), 429),
+        (BadRequest(code="unsupported_type"), 415), (BadRequest(code="unsupported_encoding"), 415),
         (BadRequest(code="token_missing"), 401), (BadRequest(code="token_refused"), 403),
         (BadRequest(code="entity_refused"), 403), (Overloaded(code="bodies_full"), 503),
         (Unavailable(code="not_loaded"), 503), (ModelFailure(code="model_raised"), 500),
@@ -364,16 +367,22 @@ def test_a_refusal_names_the_field_its_code_and_a_hint_and_is_counted() -> None:
 
 
 def test_a_model_that_raises_is_an_error_and_not_a_refusal() -> None:
-    """500 with what it said; counted once, as an error of its arm; the copy is asked all the same."""
+    """500 in plain words; counted once, as an error of its arm; the log has what it raised."""
 
     def raises() -> None:
         raise ValueError("poison")
 
     place = Place(meanwhile=raises)
-    failed = place.ask()
+    with capture_logs() as logged:
+        failed, again = place.ask(), place.ask()
     assert (failed.status, failed.json["code"]) == (500, "model_raised")
-    assert "poison" in failed.json["error"]
-    assert place.counts["errors.production"] == 1
+    assert failed.json == again.json
+    assert "poison" not in str(failed.json)
+    assert "ValueError" not in str(failed.json)
+    assert [(each["event"], each["fault"]) for each in logged] == [
+        ("gateway.model_failed", "r2 raised ValueError: poison")
+    ]
+    assert place.counts["errors.production"] == 2
     assert "answered.production" not in place.counts
 
 
@@ -383,7 +392,8 @@ def test_what_nobody_foresaw_is_an_answer_too() -> None:
     place.live.contract = None
     failed = place.ask()
     assert (failed.status, failed.json["code"]) == (500, "internal")
-    assert failed.json["error"] == "AttributeError"
+    assert "log" in failed.json["error"]
+    assert "AttributeError" not in str(failed.json)
 
 
 def test_an_unknown_endpoint_is_not_found_and_the_known_ones_are_named() -> None:
@@ -424,6 +434,60 @@ def test_a_body_of_just_the_bound_is_read_and_one_byte_more_is_not() -> None:
         assert "max_body_mb" in refused.json["hint"]
     assert place.counts["refused.body_too_large"] == 2
     assert place.bounds.in_flight == 0
+
+
+def test_a_gzip_body_is_read_as_what_it_holds() -> None:
+    """Also in parts, and of rows."""
+    place = Place()
+    for raw in (body(), b'{"rows": [{"x": 1}]}'):
+        packed = gzip.compress(raw)
+        parts = part(packed[:9]), part(packed[9:], more=False)
+        for given in ((), parts):
+            answer = place.ask(INFER, packed, "POST", *given, content_encoding="gzip")
+            assert answer.json["outputs"][0]["data"] == [2.0]
+    assert place.bounds.inflated == place.bounds.in_flight == 0
+
+
+def test_a_gzip_body_may_hold_as_much_as_any_other() -> None:
+    """And says so when it holds more, or is none."""
+    place = Place()
+    fits = body().ljust(LIMIT)
+    assert place.ask(raw=gzip.compress(fits), content_encoding="gzip").status == 200
+    for raw, status, code in (
+        (gzip.compress(fits + b" "), 413, "body_too_large"),
+        (gzip.compress(bytes(500_000)), 413, "body_too_large"),
+        (body(), 400, "malformed_body"),
+    ):
+        refused = place.ask(raw=raw, content_encoding="gzip")
+        assert (refused.status, refused.json["code"]) == (status, code)
+    assert place.bounds.inflated == place.bounds.in_flight == 0
+
+
+@pytest.mark.parametrize("told", ["deflate", "br", "gzip, gzip"])
+def test_another_encoding_is_unsupported_and_the_answer_names_what_is(told: str) -> None:
+    refused = Place().ask(content_encoding=told)
+    assert (refused.status, refused.json["code"]) == (415, "unsupported_encoding")
+    assert refused.headers["accept-encoding"] == "gzip"
+
+
+def test_another_content_type_is_unsupported() -> None:
+    """None at all, and what curl says of any body, are read."""
+    place = Place()
+    refused = place.ask(content_type="text/csv")
+    assert (refused.status, refused.json["code"]) == (415, "unsupported_type")
+    assert '"rows"' in refused.json["hint"]
+    for told in ("application/json", "application/x-www-form-urlencoded"):
+        assert place.ask(content_type=told).status == 200
+
+
+def test_a_fault_of_a_row_has_its_number() -> None:
+    refused = Place().ask(raw=b'{"rows": [{"x": 1}, {"x": "one"}]}')
+    assert refused.status == 400
+    assert (refused.json["code"], refused.json["field"], refused.json["row"]) == (
+        "wrong_dtype",
+        "x",
+        1,
+    )
 
 
 def test_a_caller_that_hangs_up_gets_no_answer() -> None:

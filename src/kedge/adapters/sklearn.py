@@ -170,6 +170,10 @@ class _DeclaredField(msgspec.Struct, forbid_unknown_fields=True):
     dtype: Dtype = "float64"
     shape: tuple[int, ...] = ()
     nullable: bool = False
+    # Bounds are read of the same file when the version is registered: `engine/bounds.py`.
+    range: msgspec.Raw = msgspec.Raw()
+    max_length: msgspec.Raw = msgspec.Raw()
+    categories: msgspec.Raw = msgspec.Raw()
 
 
 class _DeclaredName(msgspec.Struct):

@@ -105,6 +105,11 @@ def apply(context: Context) -> None:
               help="The training set (CSV, JSON lines or Parquet), for its column statistics.")  # fmt: skip
 @click.option("--training-set", type=click.Path(exists=True, dir_okay=False, path_type=Path),
               help="As --training, one that kedge made: it says the schema, and what it was made of.")  # fmt: skip
+@click.option(
+    "--learn-bounds",
+    is_flag=True,
+    help="Take ranges and categories of the training set as bounds of what callers may send.",
+)
 @click.option("--trust", multiple=True, help="A Python type that this version may load.")
 @click.option(
     "--trust-inline",
@@ -121,6 +126,7 @@ def register(
     golden: Path | None,
     training: Path | None,
     training_set: Path | None,
+    learn_bounds: bool,
     trust: tuple[str, ...],
     trust_inline: str,
     schema: str | None,
@@ -129,12 +135,18 @@ def register(
     end_in_order()
     from kedge.core.formats import fetching
     from kedge.engine.registration import find_source
-    from kedge.enrol import label_reading, label_reading_text, register_version
+    from kedge.enrol import (
+        label_reading,
+        label_reading_text,
+        learned_contract,
+        register_version,
+    )
 
     if not Path(path).exists() and fetching(path) is None:
         raise click.BadParameter(f"{path} does not exist.", param_hint="PATH")
     source = find_source(path)
-
+    if learn_bounds and training is None and training_set is None:
+        raise click.UsageError("--learn-bounds needs --training or --training-set.")
     trained_on = None
     if training_set is not None:
         from kedge.datasets import read_training_set
@@ -151,8 +163,11 @@ def register(
         schema=schema,
         trained_on=trained_on,
         inline=trust_inline,
+        learns=learn_bounds,
     )
+    contract = learned_contract(place, endpoint, version, source) if learn_bounds else []
     labels = label_reading(place, endpoint, version)
+    from kedge.operations.example import example_call
     from kedge.report import MARKS, placing
 
     proof = place.artifacts.proof(version.digest)
@@ -160,12 +175,17 @@ def register(
         one_line(", ".join(f"{f.name}:{f.dtype}{list(f.shape) or ''}" for f in part))
         for part in (version.signature.inputs, version.signature.outputs)
     )
+    # With a transformation callers send other columns than the model takes.
+    example = "" if version.schema else example_call(
+        _gateway_url(context), endpoint, version.signature.inputs, proof.inputs
+    )  # fmt: skip
     context.out(
         {"endpoint": endpoint, "version": version.label, "new": new, "flavour": version.flavour,
          "digest": version.digest, "size": version.size, "load_s": version.load_s,
          "golden": version.golden, "signature": version.signature, "schema": version.schema,
          "trained_on": version.trained_on, "rows": proof.rows, "rows_tested": proof.tested,
-         "rows_why": proof.why, "plain": proof.plain, "inline": proof.inline, "labels": labels},
+         "rows_why": proof.why, "plain": proof.plain, "inline": proof.inline, "labels": labels, "example": example,
+         "contract": contract},
         f"{endpoint} {version.label}" + ("" if new else " (registered before: the same bytes)") +
         f"\n  flavour   {version.flavour}\n  takes     {fields}\n  gives     {outputs}\n"
         f"  size      {version.size:,} bytes\n  digest    {version.digest}\n"
@@ -173,8 +193,24 @@ def register(
         f"\n  rows      {MARKS[proof.rows]}, on {proof.tested} rows" + (f": {one_line(proof.why)}" if proof.why else "") +
         f"\n  runs      {placing(one_line(proof))}" +
         (f"\n  trained   on {one_line(version.trained_on.label)}" if version.trained_on else "") +
-        f"\n{label_reading_text(one_line(labels))}",
+        f"\n{label_reading_text(one_line(labels))}" +
+        (f"\n  ask       {one_line(example)}" if example else "") +
+        ("\n  bounds    are in force from its promotion on where there is no contract yet; else write into kedge.toml:"
+         if contract else "") + "".join(f"\n            {line}" for line in one_line(contract)),
     )  # fmt: skip
+
+
+def _gateway_url(context: Context) -> str:
+    """Return where the gateway listens by kedge.toml; by default where that cannot be read."""
+    from kedge.core.errors import BadConfig
+    from kedge.runtime.announcement import get_url
+    from kedge.settings import Server
+
+    try:
+        server = context.settings.server
+    except BadConfig:
+        server = Server()
+    return get_url(server.host, server.port)
 
 
 @main.command()

@@ -48,6 +48,7 @@ owner = {{name = {owner}, contact = {contact}}}
 # The request contract. Left out, it is taken from the first production release; write it here
 # to let callers send more than today's model needs.
 # fields = {{dep_delay = {{dtype = "float32", nullable = true}}, origin = {{dtype = "string"}}}}
+# A model that raises on some values has bounds: age = {{dtype = "float64", range = [0, 120]}}.
 
 # Who is routed as one unit: a field, or the header kedge-entity.
 # entity = "customer_id"

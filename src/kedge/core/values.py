@@ -66,12 +66,27 @@ Dtype = Literal[
 
 
 class Field(Value, frozen=True):
-    """One named input or output. `shape` is that of one row: () is a scalar, -1 any length."""
+    """One named input or output. `shape` is that of one row: () is a scalar, -1 any length.
+
+    `range`, `max_length` and `categories` bound an input: a gateway refuses other values before it
+    asks a model. They are left out of what is stored when they are not given, so that digests stay.
+    """
 
     name: str
     dtype: Dtype
     shape: tuple[int, ...] = ()
     nullable: bool = False
+    range: tuple[float, float] | msgspec.UnsetType = msgspec.UNSET
+    """Least and largest value, both allowed; for numbers."""
+    max_length: int | msgspec.UnsetType = msgspec.UNSET
+    """Most values along a length of -1; of a text without one, most characters."""
+    categories: tuple[str | int, ...] | msgspec.UnsetType = msgspec.UNSET
+    """The values that are allowed; for texts and whole numbers."""
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether values are refused that fit its type."""
+        return (self.range, self.max_length, self.categories) != (msgspec.UNSET,) * 3
 
 
 class Signature(Value, frozen=True):

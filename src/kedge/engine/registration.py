@@ -24,6 +24,7 @@ from kedge.core.formats import HEAD_BYTES, Piece, fetching, recognise
 from kedge.core.golden import Known, Lists, Origin, blank_rows, made_rows, seen
 from kedge.core.names import check_name
 from kedge.core.values import Field, ModelVersion, Signature, TrainingSet
+from kedge.engine.bounds import with_bounds
 from kedge.engine.training import Training, read_training
 from kedge.files import read_bounded, walk
 from kedge.ports import Artifacts, Flavour, Proof, Registry
@@ -74,6 +75,7 @@ def register(
     features: Mapping[str, Feature] | None = None,
     raw: Sequence[Field] = (),
     inline: str = "",
+    learns: bool = False,
 ) -> tuple[ModelVersion, bool]:
     """Register a file or a directory as a version of a model, and return whether it is new.
 
@@ -86,6 +88,7 @@ def register(
         features: what its schema promises of its inputs, for rows that are made.
         raw: columns of the training set before their transformation, of which some rows are kept.
         inline: who lets it run inline although it may not be proven plain, and why.
+        learns: whether bounds of its inputs are learned from the training set.
 
     Raises:
         Refused: nothing claims it, it cannot be tried out, or it breaks its golden rows; or these
@@ -118,7 +121,7 @@ def register(
         number=0,  # the registry numbers versions
         digest=digest,
         flavour=claimed.flavour,
-        signature=result.signature,
+        signature=with_bounds(result.signature, source, proof.statistics if learns else None),
         schema=schema,
         size=sum(entry.size for entry in files),
         files=files,

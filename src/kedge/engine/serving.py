@@ -406,9 +406,10 @@ class Serving:
                 live.recorder.count(f"errors.{choice.arm}")
                 if isinstance(error, MemoryError):
                     self._last_asked.starve(handle.mark)
-                code = error.code if isinstance(error, ModelFailure) else "model_raised"
+                if isinstance(error, ModelFailure):
+                    raise ModelFailure(f"r{choice.release}: {error}", code=error.code) from error
                 raise ModelFailure(f"r{choice.release} raised {type(error).__name__}: {error}",
-                                   code=code) from error  # fmt: skip
+                                   code="model_raised") from error  # fmt: skip
             finally:
                 self._note[0] = 0
             micros = (perf_counter_ns() - started) // 1000

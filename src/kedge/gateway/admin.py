@@ -161,7 +161,7 @@ class Admin:
             self._faults.limit(f"control.{error.code}")
         else:
             self._faults.note("control.api", error)
-            error = KedgeError(type(error).__name__, code="internal")
+            error = KedgeError("a fault of control itself; kedge status names it", code="internal")
         status = STATUS.get(error.code, 503)
         return status, msgspec.json.encode(
             {

@@ -7,11 +7,13 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from importlib.metadata import version as distribution_version
+from time import perf_counter
 from typing import Any
 
 import msgspec
 import structlog
 
+from kedge.core.bounds import BOUNDS as FIELD_BOUNDS
 from kedge.core.contract import OIP_DTYPES
 from kedge.core.errors import BadRequest, KedgeError, ModelFailure, Overloaded, Unavailable
 from kedge.core.values import Field, Signature
@@ -28,6 +30,8 @@ STATUS: dict[str, int] = {
     "head_too_large": 431,
     "too_many_headers": 431,
     "peer_busy": 429,
+    "unsupported_encoding": 415,
+    "unsupported_type": 415,
     "token_missing": 401,
     "token_refused": 403,
     "entity_refused": 403,
@@ -48,6 +52,19 @@ CLASS_STATUS: dict[type[KedgeError], int] = {
 }
 STOPPED = "the worker stops"
 """Why a request was cancelled at the end of a drain."""
+INTERNAL = "a fault of the gateway itself; its log has it"
+FAILED = {
+    "model_raised": "the model could not answer this request",
+    "model_nonsense": "the model's answer is not what its signature promises",
+    "transform_nonsense": "a transformation's answer is not what its schema promises",
+}
+"""What callers are told of failures whose own words are those of a library; the log has these."""
+FAILED_HINT = (
+    "the gateway's log has what happened; range, max_length and categories of a field refuse "
+    "values that a model cannot take"
+)
+FAILURES_LOGGED_S = 1.0
+"""One failure of a model is logged in so many seconds: the counts have all of them."""
 BOUNDS = ("queue_full", "id_too_long", "entity_too_long", "too_many_rows")
 """Refusals of a bound that is checked in the app; `kedge status` shows how many there were."""
 PATHS_KEPT = 1024
@@ -107,6 +124,8 @@ class Gateway:
         self._ready = ready
         self._limit = limit
         self._routes: dict[str, Route] = {}
+        self._logs_from = 0.0
+        """From when on the next failure of a model is logged."""
         self.draining = False
         """Set when the worker is about to stop: answers then ask callers to hang up."""
         self.refusing = False
@@ -137,9 +156,9 @@ class Gateway:
             if error.args != (STOPPED,):
                 raise
             await self._refuse(send, live, _stopping())
-        except Exception as error:  # the caller gets an answer, the log gets the trace
+        except Exception:  # the caller gets an answer, the log gets the trace
             log.exception("gateway.failed", path=scope["path"])
-            await self._refuse(send, live, KedgeError(f"{type(error).__name__}", code="internal"))
+            await self._refuse(send, live, KedgeError(INTERNAL, code="internal"))
 
     def _remember(self, path: str) -> Route:
         route = parse_path(path)
@@ -185,19 +204,34 @@ class Gateway:
             live.recorder.count(f"refused.{error.code}")
         if error.code in BOUNDS:
             self._limit(error.code)
+        if error.code in FAILED and isinstance(error, ModelFailure):
+            self._log_failure(live, error)
+            error = ModelFailure(FAILED[error.code], code=error.code, hint=FAILED_HINT)
         await self._answer(send, *self._told(error))
+
+    def _log_failure(self, live: Live | None, error: ModelFailure) -> None:
+        now = perf_counter()
+        if now >= self._logs_from:
+            self._logs_from = now + FAILURES_LOGGED_S
+            endpoint = live.state.endpoint if live is not None else ""
+            log.warning(
+                "gateway.model_failed", endpoint=endpoint, code=error.code, fault=str(error)
+            )
 
     def _told(self, error: KedgeError) -> tuple[int, dict[str, object], Headers]:
         """The status, the body and further headers of an answer to an error."""
         body: dict[str, object] = {"error": str(error), "code": error.code}
         if error.hint:
             body["hint"] = error.hint
-        if "field" in error.details:
-            body["field"] = error.details["field"]
+        body.update(
+            (what, error.details[what]) for what in ("field", "row") if what in error.details
+        )
         status = status_of(error)
         extra: Headers = [(b"retry-after", b"1")] if error.retryable else []
         if status == 405:
             extra.append((b"allow", b"POST"))
+        if error.code == "unsupported_encoding":
+            extra.append((b"accept-encoding", b"gzip"))
         if status == 401:
             extra.append((b"www-authenticate", b"Bearer"))
         if error.details.get(UNREAD) and not self.draining:
@@ -263,8 +297,15 @@ def _tensor(field: Field) -> dict[str, object]:
         "name": field.name,
         "datatype": OIP_DTYPES[field.dtype],
         "shape": [-1, *field.shape],
-        **({"parameters": {"nullable": True}} if field.nullable else {}),
+        **({"parameters": parameters} if (parameters := _parameters(field)) else {}),
     }
+
+
+def _parameters(field: Field) -> dict[str, object]:
+    """What the contract says of a field beyond its datatype and its shape."""
+    said: dict[str, object] = {"nullable": True} if field.nullable else {}
+    bounds = {name: getattr(field, name) for name in FIELD_BOUNDS}
+    return said | {name: bound for name, bound in bounds.items() if bound is not msgspec.UNSET}
 
 
 def _index(live: Live) -> list[dict[str, str]]:

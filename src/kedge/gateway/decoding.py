@@ -14,7 +14,8 @@ import numpy as np
 import structlog
 
 from kedge.core.errors import BadRequest, Overloaded
-from kedge.gateway.decode import Contract, InferRequest, WantedOutput, parse
+from kedge.gateway.contract import Contract
+from kedge.gateway.decode import InferRequest, WantedOutput, parse
 from kedge.gateway.decoding_child import Asked, Column, Said
 from kedge.interpreter import bare_environment, module_command
 

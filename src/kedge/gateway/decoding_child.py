@@ -21,7 +21,8 @@ import numpy as np
 
 from kedge.core.errors import BadRequest
 from kedge.core.values import Field
-from kedge.gateway.decode import Contract, parse
+from kedge.gateway.contract import Contract
+from kedge.gateway.decode import parse
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

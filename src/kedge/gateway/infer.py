@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from random import getrandbits
 from time import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -17,15 +18,19 @@ from kedge.core.errors import BadRequest, Overloaded
 from kedge.core.values import BUCKETS
 from kedge.engine.serving import Answer, Live, Request, Serving
 from kedge.gateway.auth import Tokens
-from kedge.gateway.decode import DIGITS, Contract, WantedOutput
+from kedge.gateway.contract import Contract
+from kedge.gateway.decode import DIGITS, WantedOutput
 from kedge.gateway.decoding import Decoder, decode_here
+from kedge.gateway.encodings import check_type, inflate, is_gzip
 from kedge.gateway.peers import Peers
+from kedge.gateway.wording import clip
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from kedge.gateway.decoding import Decoded
 
+T = TypeVar("T")
 Receive = Any
 Send = Any
 Headers = list[tuple[bytes, bytes]]
@@ -49,6 +54,20 @@ class InferAnswer(msgspec.Struct, omit_defaults=True):
     id: str = ""
 
 
+JSON = b"application/json"
+READ = frozenset(
+    (
+        b"content-type",
+        b"content-encoding",
+        b"kedge-entity",
+        b"kedge-release",
+        b"kedge-probe",
+        b"inference-header-content-length",
+    )
+)
+"""Headers that decide something."""
+MOST_INFLATED = 128 * 2**20
+"""Bytes of bodies under way in a worker that came as gzip and were inflated: as of bodies as they came."""
 BESIDE = 64 * 1024
 """Bodies above it are decoded beside the event loop: what is nested or refused late takes 100 ns a byte."""
 ID_BYTES = 256
@@ -63,7 +82,9 @@ _DATATYPES = {np.dtype(ours): theirs for ours, theirs in OIP_DTYPES.items() if o
 class Bounds:
     """What one worker works on at once, and whom it believes."""
 
-    __slots__ = ("beside", "body", "decoder", "in_flight", "peers", "requests", "testers")
+    __slots__ = (
+        "beside", "body", "decoder", "in_flight", "inflated", "peers", "requests", "testers",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -78,6 +99,8 @@ class Bounds:
         self.testers = testers or Tokens()
         self.peers = peers or Peers()
         self.in_flight = 0
+        self.inflated = 0
+        """Bytes of bodies under way beyond those that were received: what gzip made of them."""
         self.beside = ThreadPoolExecutor(1, "kedge-decode")
         """One thread: large bodies wait for each other, and small ones for none of them."""
         self.decoder = Decoder()
@@ -95,6 +118,41 @@ class Bounds:
         decode = self.decoder.decode if text > BESIDE else decode_here
         return decode(contract, body, json_length)
 
+    def run_beside(self, work: Callable[..., T], *given: Any) -> Awaitable[T]:
+        """Run something in the thread `beside`."""
+        return asyncio.get_running_loop().run_in_executor(self.beside, work, *given)
+
+    async def decode_gzip(
+        self, contract: Contract, body: bytes, json_length: int | None
+    ) -> tuple[Decoded, int]:
+        """Inflate and decode a body; small ones here, others in the thread `beside`.
+
+        Returns:
+            What it holds, and by how many bytes `inflated` grew, which the caller gives back.
+
+        Raises:
+            BadRequest: it is not gzip, does not fit, or is larger than a body may be.
+            Overloaded: `bodies_full`: those under way hold `MOST_INFLATED` bytes.
+        """
+        if len(body) <= BESIDE and (small := inflate(body, min(BESIDE, self.body))) is not None:
+            return decode_here(contract, small, json_length), 0
+        decoded, size = await self.run_beside(self._decode_inflated, contract, body, json_length)
+        self.inflated += size
+        return decoded, size
+
+    def _decode_inflated(
+        self, contract: Contract, body: bytes, json_length: int | None
+    ) -> tuple[Decoded, int]:
+        if self.inflated + self.body > MOST_INFLATED:
+            raise Overloaded(
+                f"gzip bodies under way hold {self.inflated} bytes in this worker",
+                code="bodies_full",
+            )
+        whole = inflate(body, self.body)
+        if whole is None:
+            raise too_large(self.body)
+        return self.decode(contract, whole, json_length), len(whole)
+
 
 async def infer(
     serving: Serving, bounds: Bounds, live: Live, scope: Any, receive: Receive, send: Send,
@@ -105,7 +163,7 @@ async def infer(
     Raises:
         BadRequest, Overloaded, ModelFailure: the app's error table turns them into an answer.
     """
-    entity, asked, probe, json_length = _told(scope, version, bounds)
+    entity, asked, probe, json_length, gzip = _told(scope, version, bounds)
     message = await receive()
     body = message.get("body", b"")
     if message.get("more_body"):
@@ -120,19 +178,23 @@ async def infer(
             f"{bounds.requests} requests are under way in this worker", code="queue_full"
         )
     bounds.in_flight += 1
+    inflated = 0
     try:
         contract: Contract = live.contract  # type: ignore[assignment]
-        if len(body) > BESIDE:
-            parsed, columns, rows = await asyncio.get_running_loop().run_in_executor(
-                bounds.beside, bounds.decode, contract, body, json_length
+        if gzip:
+            (parsed, columns, rows), inflated = await bounds.decode_gzip(
+                contract, body, json_length
+            )
+        elif len(body) > BESIDE:
+            parsed, columns, rows = await bounds.run_beside(
+                bounds.decode, contract, body, json_length
             )
         else:
             parsed, columns, rows = decode_here(contract, body, json_length)
         if parsed.outputs:
             _check_outputs(live, asked, parsed.outputs)
         request = Request(
-            id=_checked(parsed.id) or fresh_id(), chosen=bool(parsed.id),
-            columns=columns, rows=rows,
+            id=_checked(parsed.id) or fresh_id(), chosen=bool(parsed.id), columns=columns, rows=rows,
             entity=entity or contract.entity(columns, rows),
             draw=getrandbits(48) % BUCKETS, asked=asked, probe=probe,
         )  # fmt: skip
@@ -142,6 +204,7 @@ async def infer(
     finally:
         # Given back before the answer leaves: a caller that does not read takes no other's place.
         bounds.in_flight -= 1
+        bounds.inflated -= inflated
     head = _head(live, answer)
     await send(
         {
@@ -167,17 +230,29 @@ def fresh_id() -> str:
 
 def _told(
     scope: Any, version: int | None, bounds: Bounds
-) -> tuple[str | None, int | None, bool, int | None]:
-    """What the headers say: the entity, the release a tester asks for, a probe, the JSON's length."""
-    entity, asked, probe, json_length = None, version, False, None
+) -> tuple[str | None, int | None, bool, int | None, bool]:
+    """What the headers say.
+
+    Returns:
+        The entity, the release that a tester asks for, whether it is a probe, the bytes of JSON before
+        binary data, and whether the body is gzip.
+    """
+    entity, asked, probe, json_length, gzip = None, version, False, None, False
     for name, value in scope["headers"]:
-        if name == b"kedge-entity":
+        if name not in READ:
+            continue
+        if name == b"content-type":
+            if value != JSON:
+                check_type(value)
+        elif name == b"kedge-entity":
             entity = _entity(value, scope, bounds.peers)
         elif name == b"kedge-release":
             asked = release_number(value.decode("latin-1"))
         elif name == b"kedge-probe":
             probe = True
-        elif name == b"inference-header-content-length":
+        elif name == b"content-encoding":
+            gzip = is_gzip(value)
+        else:
             if not value.isdigit() or len(value) > DIGITS:
                 raise BadRequest(
                     "Inference-Header-Content-Length is not a number", code="malformed_body"
@@ -185,7 +260,7 @@ def _told(
             json_length = int(value)
     if probe or asked is not None:
         bounds.testers.check(scope["headers"])
-    return entity, asked, probe, json_length
+    return entity, asked, probe, json_length, gzip
 
 
 def _entity(value: bytes, scope: Any, peers: Peers) -> str | None:
@@ -216,7 +291,7 @@ def release_number(text: str) -> int:
     """
     digits = text.removeprefix("r")
     if not digits.isascii() or not digits.isdigit() or len(digits) > 9:
-        raise BadRequest(f"{text!r} is not a release; write r7", code="release_not_live")
+        raise BadRequest(f'"{clip(text)}" is not a release; write r7', code="release_not_live")
     return int(digits)
 
 
@@ -252,8 +327,8 @@ def _check_outputs(live: Live, asked: int | None, wanted: list[WantedOutput]) ->
     for output in wanted:
         name = output.name
         if name not in known and release is not None:
-            raise BadRequest(f"{name} is not an output", code="unknown_output",
-                             hint=f"outputs are {', '.join(known)}", details={"field": name})  # fmt: skip
+            raise BadRequest(f"{clip(name)} is not an output", code="unknown_output",
+                             hint=f"outputs are {', '.join(known)}", details={"field": clip(name)})  # fmt: skip
 
 
 def _head(live: Live, answer: Answer) -> Headers:

@@ -261,7 +261,7 @@ class ProcessModel:
             packed = self._inputs.pack(columns)
         except (KeyError, TypeError, ValueError) as error:
             raise BadRequest(
-                f"the columns do not fit the model: {type(error).__name__}: {error}",
+                "the request's values do not fit what the model takes",
                 code="bad_column",
             ) from error
         raw = wire.frame(wire.Request(number, rows, expires, packed, shapes, alone, copy, apart))

@@ -447,8 +447,10 @@ class Host:
                     self._answer([one])
                 return
             micros = (perf_counter_ns() - started) // 1000
-            text = f"the model raised {type(error).__name__}: {error}"[:2000]
-            code = error.code if isinstance(error, ModelFailure) else "model_raised"
+            text, code = f"the model raised {type(error).__name__}: {error}", "model_raised"
+            if isinstance(error, ModelFailure):
+                text, code = str(error), error.code
+            text = text[:2000]
             failed = wire.Answer(requests[0].id, micros, None, (code, text))
             frames = [wire.frame(failed)]
         for (client, request), raw in zip(batch, frames, strict=True):
@@ -491,7 +493,7 @@ def _cut(
     marks: Marks,
 ) -> list[bytes]:  # fmt: skip
     if not isinstance(columns, Mapping):
-        raise TypeError(f"a {type(columns).__name__} is no mapping of names to arrays")
+        raise TypeError("the answer is no mapping of names to arrays")
     if len(requests) == 1:
         # Whole, whatever its length: the client's check says better what is wrong with it.
         outputs = wire.pack_outputs(columns, 0, max(map(len, columns.values()), default=0))

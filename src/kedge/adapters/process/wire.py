@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 from kedge.core import codec
+from kedge.core.bounds import unbounded
 from kedge.core.values import Field, Signature
 from kedge.tensors import DTYPES
 
@@ -81,8 +82,8 @@ _DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items() if name != "string
 
 
 def greeting(signature: Signature) -> Greeting:
-    """What a host with this signature says first."""
-    return Greeting(codec.fingerprint(signature))
+    """What a host with this signature says first. Bounds are the gateway's: a model knows of none."""
+    return Greeting(codec.fingerprint(unbounded(signature)))
 
 
 def frame(message: Request | Answer | Greeting) -> bytes:

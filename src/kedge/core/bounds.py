@@ -1,0 +1,171 @@
+"""Bounds of a field: what a contract may say of its values beyond their type, and what training data says of them.
+
+A gateway refuses other values before it asks a model (`gateway/bounds.py`). To a model, and to what is
+stored of a field without bounds, they are nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from math import floor, isfinite, log10
+from typing import Any
+
+import msgspec
+
+from kedge.core.values import Field, Signature
+
+BOUNDS = ("range", "max_length", "categories")
+FLOATS = ("float16", "float32", "float64")
+MOST_CATEGORIES = 50
+"""Words that are learned as categories: as many as column statistics keep."""
+ROWS_A_CATEGORY = 10
+"""Rows for each word, on average, from which on words are taken for categories and not for names."""
+SMALLEST = 1e-300
+"""Below it a limit is left as it is: its last digit would be no float."""
+DIGITS = 3
+"""Digits of a learned limit, which is rounded outwards: limits are to be read and edited."""
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """What a training set says of one column."""
+
+    rows: int
+    """Rows with a value."""
+    least: float | None = None
+    largest: float | None = None
+    words: tuple[str, ...] = ()
+    """Every word that it has; () when there are too many to be told."""
+
+
+def misdeclared(field: Field) -> dict[str, str]:
+    """Return what is wrong with the bounds of a field, by their names; {} when nothing is."""
+    found = {}
+    is_text, is_number = field.dtype == "string", field.dtype not in ("string", "bool")
+    if field.range is not msgspec.UNSET:
+        low, high = field.range
+        if not is_number:
+            found["range"] = f"is for numbers; the field is {field.dtype}"
+        elif not (low <= high and isfinite(low) and isfinite(high)):
+            found["range"] = f"is [LEAST, LARGEST], both allowed; got [{low:g}, {high:g}]"
+    if field.max_length is not msgspec.UNSET:
+        if not is_text and -1 not in field.shape:
+            found["max_length"] = "is for texts, and for shapes with a length of -1"
+        elif field.max_length < 1:
+            found["max_length"] = f"must be 1 or more; got {field.max_length}"
+    if field.categories is not msgspec.UNSET:
+        kind = str if is_text else int
+        if not is_text and (not is_number or field.dtype in FLOATS):
+            found["categories"] = f"is for texts and whole numbers; the field is {field.dtype}"
+        elif not field.categories or any(type(each) is not kind for each in field.categories):
+            what = "texts" if is_text else "whole numbers"
+            found["categories"] = f"is a list of one or more {what}; got {list(field.categories)}"
+    return found
+
+
+def is_within(field: Field, value: Any) -> bool:
+    """Return whether a value of one row, as JSON has it, is within the bounds of a field."""
+    if isinstance(value, list | tuple):
+        if -1 in field.shape and _is_long(field, value):
+            return False
+        return all(is_within(field, each) for each in value)
+    if value is None or value != value:  # noqa: PLR0124 - NaN, a null
+        return True
+    if field.range is not msgspec.UNSET and not field.range[0] <= value <= field.range[1]:
+        return False
+    if field.categories is not msgspec.UNSET and value not in field.categories:
+        return False
+    return not isinstance(value, str) or -1 in field.shape or not _is_long(field, value)
+
+
+def _is_long(field: Field, value: str | Sequence[Any]) -> bool:
+    return field.max_length is not msgspec.UNSET and len(value) > field.max_length
+
+
+def unbounded(signature: Signature) -> Signature:
+    """Return a signature without bounds, which say nothing of what a model computes."""
+    if not any(field.is_bounded for field in signature.inputs):
+        return signature
+    plain = dict.fromkeys(BOUNDS, msgspec.UNSET)
+    inputs = tuple(msgspec.structs.replace(field, **plain) for field in signature.inputs)
+    return msgspec.structs.replace(signature, inputs=inputs)
+
+
+def bounded(fields: Sequence[Field], stated: Mapping[str, Field]) -> tuple[Field, ...]:
+    """Return fields with the bounds that are stated of those that have none."""
+    found = []
+    for field in fields:
+        other = stated.get(field.name)
+        if other is not None and other.is_bounded and not field.is_bounded:
+            bounds = {name: getattr(other, name) for name in BOUNDS}
+            field = msgspec.structs.replace(field, **bounds)  # noqa: PLW2901 - the same field, bounded
+        found.append(field)
+    return tuple(found)
+
+
+# ---------------------------------------------------------------- learning
+
+
+def learn(field: Field, seen: Seen) -> Field:
+    """Return a field with the bounds that a training set proposes; one with bounds stays as it is.
+
+    Whole numbers may be codes that a model looks up: their range is the one that was seen. A float
+    may lie beyond: its range is widened by its own width on both sides, but not across zero, so
+    that it refuses other units and no ordinary row. Words are categories where each came often.
+    """
+    if field.is_bounded or field.dtype == "bool":
+        return field
+    if field.dtype == "string":
+        few = 0 < len(seen.words) <= MOST_CATEGORIES
+        often = seen.rows >= ROWS_A_CATEGORY * len(seen.words)
+        if not (few and often):
+            return field
+        return msgspec.structs.replace(field, categories=tuple(sorted(seen.words)))
+    if seen.least is None or seen.largest is None:
+        return field
+    low, high = seen.least, seen.largest
+    if field.dtype in FLOATS:
+        low, high = _widened(low, high)
+    return msgspec.structs.replace(field, range=(float(low), float(high)))
+
+
+def _widened(least: float, largest: float) -> tuple[float, float]:
+    width = largest - least or abs(largest) or 1.0
+    low, high = -_round_up(width - least), _round_up(largest + width)
+    return max(low, 0.0) if least >= 0 else low, min(high, 0.0) if largest <= 0 else high
+
+
+def _round_up(value: float) -> float:
+    """Return a number of few digits that is not below."""
+    if not isfinite(value) or abs(value) < SMALLEST:
+        return value
+    unit = 10.0 ** (floor(log10(abs(value))) - DIGITS + 1)
+    return float(f"{-floor(-value / unit) * unit:.{DIGITS + 2}g}")
+
+
+# ---------------------------------------------------------------- kedge.toml
+
+
+def toml_lines(endpoint: str, fields: Collection[Field]) -> list[str]:
+    """Return fields as the request contract of an endpoint in kedge.toml."""
+    return [f"[endpoints.{endpoint}.fields]", *map(toml_line, fields)]
+
+
+def toml_line(field: Field) -> str:
+    """Return a field as kedge.toml has it: what differs from the defaults."""
+    parts = [f'dtype = "{field.dtype}"']
+    if field.shape:
+        parts.append(f"shape = {list(field.shape)}")
+    if field.nullable:
+        parts.append("nullable = true")
+    if field.range is not msgspec.UNSET:
+        low, high = (int(one) if float(one).is_integer() else one for one in field.range)
+        parts.append(f"range = [{low}, {high}]")
+    if field.max_length is not msgspec.UNSET:
+        parts.append(f"max_length = {field.max_length}")
+    if field.categories is not msgspec.UNSET:
+        listed = ", ".join(json.dumps(each, ensure_ascii=False) for each in field.categories)
+        parts.append(f"categories = [{listed}]")
+    bare = field.name.isascii() and field.name.replace("_", "").replace("-", "").isalnum()
+    name = field.name if bare else json.dumps(field.name, ensure_ascii=False)
+    return f"{name} = {{{', '.join(parts)}}}"

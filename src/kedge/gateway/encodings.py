@@ -1,0 +1,121 @@
+"""Encodings: which content types and codings of a body are read, and gzip within a bound."""
+
+from __future__ import annotations
+
+import zlib
+
+from kedge.core.errors import BadRequest
+
+TYPES = frozenset(
+    {
+        b"application/json",
+        b"text/json",
+        b"application/octet-stream",  # the binary extension, as Triton's clients declare it
+        b"application/x-www-form-urlencoded",  # what `curl -d` says of any body
+        b"text/plain",  # what browsers say of a text
+        b"",
+    }
+)
+"""Content types that are read. A body of any of them is JSON, or JSON before binary data."""
+CHARSETS = frozenset({b"utf-8", b"utf8", b"us-ascii"})
+WRAPPING = b' \t"'
+"""What may stand around a parameter."""
+GZIP = frozenset({b"gzip", b"x-gzip"})
+MEMBERS = 1000
+"""Parts of a gzip body: each costs a decompressor, and a client writes one."""
+MAGIC = b"\x1f\x8b"
+"""What every member begins with."""
+PIECE = 16 * 1024
+"""Bytes that a decompressor is given at once: what one member leaves over is copied."""
+_WINDOW = 16 + zlib.MAX_WBITS
+"""Read the header of gzip, and of nothing else."""
+
+
+def check_type(told: bytes) -> None:
+    """Check a content type that is not plain `application/json`.
+
+    Raises:
+        BadRequest: `unsupported_type`: neither JSON nor the binary extension, or not in UTF-8.
+    """
+    kind, _, parameters = told.lower().partition(b";")
+    kind = kind.strip(b" \t")
+    if kind not in TYPES and not (kind.startswith(b"application/") and kind.endswith(b"+json")):
+        raise _unsupported_type(kind)
+    for parameter in parameters.split(b";"):
+        name, _, value = parameter.partition(b"=")
+        if name.strip(b" \t") == b"charset" and value.strip(WRAPPING) not in CHARSETS:
+            raise BadRequest(
+                f"the body's charset is {_text(value.strip(WRAPPING))}; only UTF-8 is read",
+                code="unsupported_type",
+                hint="encode the body as UTF-8",
+            )
+
+
+def is_gzip(told: bytes) -> bool:
+    """Return whether a content encoding is gzip; False for none.
+
+    Raises:
+        BadRequest: `unsupported_encoding`: any other.
+    """
+    codings = [each.strip(b" \t") for each in told.lower().split(b",")]
+    codings = [each for each in codings if each not in (b"", b"identity")]
+    if not codings:
+        return False
+    if len(codings) == 1 and codings[0] in GZIP:
+        return True
+    raise BadRequest(
+        f"the body's content-encoding is {_text(b', '.join(codings))}; only gzip is read",
+        code="unsupported_encoding",
+        hint="send the body as it is, or compressed by gzip once",
+    )
+
+
+def inflate(body: bytes, most: int) -> bytes | None:
+    """Return what a gzip body holds, or None when that is more than `most` bytes.
+
+    It never holds more than `most` and one byte, whatever the body would become.
+
+    Raises:
+        BadRequest: `malformed_body`: it is not gzip, is cut off, or goes on after its end.
+    """
+    view, at = memoryview(body), 0
+    found, size = list[bytes](), 0
+    for _ in range(MEMBERS):
+        member = zlib.decompressobj(_WINDOW)
+        while not member.eof:
+            if at >= len(view) and not member.unconsumed_tail:
+                raise _malformed("is cut off within its gzip data")
+            given: bytes | memoryview = member.unconsumed_tail
+            if not given:
+                given = view[at : at + PIECE]
+                at += len(given)
+            try:
+                part = member.decompress(given, most - size + 1)
+            except zlib.error:
+                raise _malformed("is not gzip, as its content-encoding says") from None
+            found.append(part)
+            size += len(part)
+            if size > most:
+                return None
+        at -= len(member.unused_data)
+        if at >= len(view):
+            return b"".join(found)
+        if bytes(view[at : at + 2]) != MAGIC:
+            raise _malformed(f"has {len(view) - at} bytes after the end of its gzip data")
+    raise _malformed(f"has more than {MEMBERS} gzip members")
+
+
+def _malformed(what: str) -> BadRequest:
+    return BadRequest(f"the body {what}", code="malformed_body")
+
+
+def _unsupported_type(kind: bytes) -> BadRequest:
+    return BadRequest(
+        f"the body's content-type is {_text(kind)}; only JSON and the binary extension are read",
+        code="unsupported_type",
+        hint='content-type: application/json, and a body such as {"rows": [{"FIELD": VALUE}]}',
+    )
+
+
+def _text(told: bytes) -> str:
+    return told[:60].decode("ascii", "replace")

@@ -1,0 +1,65 @@
+"""Wording: what is wrong with JSON, in words that name no part of kedge and nothing of Python."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+CLIPPED = 60
+"""Characters of a caller's value that are repeated in an error."""
+DIGIT_BITS = 128
+"""Longest whole number that is repeated in an error."""
+_QUOTED = re.compile("`([^`]*)`")
+_NAMES = {
+    "str": "text", "int": "a whole number", "float": "a number", "bool": "true or false",
+    "array": "a list", "object": "an object", "null": "null",
+}  # fmt: skip
+
+
+def tell_fault(error: Exception) -> str:
+    """Return what a decoder of JSON found, with its place in the body."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"it is not UTF-8 (byte {error.start})"
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    text = _QUOTED.sub(_word, str(error)).replace(", got ", ", not ").replace(" - at ", " at ")
+    return text[:1].lower() + text[1:]
+
+
+def _word(found: re.Match[str]) -> str:
+    token = found[1]
+    if token.startswith("$"):
+        return token.removeprefix("$").removeprefix(".") or "the top"
+    parts = token.split(" | ")
+    if all(part in _NAMES for part in parts):
+        return " or ".join(_NAMES[part] for part in parts)
+    return token
+
+
+def tell_value(value: Any) -> str:
+    """Return a JSON value as text that fits into a sentence."""
+    match value:
+        case str():
+            return msgspec.json.encode(clip(value)).decode()
+        case None | bool():
+            return msgspec.json.encode(value).decode()
+        case dict():
+            return "an object"
+        case list():
+            return "a list"
+        case int() if value.bit_length() > DIGIT_BITS:
+            return "a number with too many digits"
+    return str(value)
+
+
+def tell_shape(shape: Sequence[Any]) -> str:
+    """Return a shape as callers write it: [rows, 3]."""
+    return f"[{', '.join(map(str, shape))}]"
+
+
+def clip(text: str) -> str:
+    """Return a text of the caller, cut to what fits into a sentence."""
+    return text if len(text) <= CLIPPED else text[:CLIPPED] + "..."

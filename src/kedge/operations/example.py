@@ -1,0 +1,45 @@
+"""Example of a call: what to type to ask an endpoint, with one of a version's golden rows."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from math import isfinite
+from typing import Any
+
+from kedge.core.values import Field
+
+MOST_CHARACTERS = 1000
+"""Of an example: a wider row is not read, and a command of several screens not typed."""
+
+
+def example_call(
+    url: str, endpoint: str, inputs: Sequence[Field], rows: Mapping[str, Sequence[Any]]
+) -> str:
+    """Return a command that asks an endpoint, to be copied; "" where a row is too wide to be shown.
+
+    Args:
+        url: where the gateway listens.
+        endpoint: its name.
+        inputs: what the version takes.
+        rows: its golden rows, by column; the first one without a null is shown.
+    """
+    names = [field.name for field in inputs if rows.get(field.name)]
+    if not names:
+        return ""
+    some = [
+        dict(zip(names, map(_as_json, row), strict=True))
+        for row in zip(*(rows[name] for name in names), strict=True)
+    ]
+    row = next((row for row in some if None not in row.values()), some[0])
+    body = json.dumps({"rows": [row]}, ensure_ascii=False)
+    if len(body) > MOST_CHARACTERS:
+        return ""
+    return f"curl {url}/v2/models/{endpoint}/infer -d {shlex.quote(body)}"
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_as_json(each) for each in value]
+    return None if isinstance(value, float) and not isfinite(value) else value

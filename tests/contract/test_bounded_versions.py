@@ -1,0 +1,79 @@
+"""Bounds of a version: stated beside it or learned, and no business of the process that serves it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from kedge.adapters.process import wire
+from kedge.core.bounds import unbounded
+from kedge.core.errors import Refused
+from kedge.core.values import Field, Signature
+from kedge.engine.bounds import with_bounds
+from kedge.engine.training import read_training
+
+INPUTS = (
+    Field("age", "float64"), Field("item", "int64"), Field("town", "string", nullable=True),
+    Field("member", "bool"),
+)  # fmt: skip
+SIGNATURE = Signature(inputs=INPUTS, outputs=(Field("score", "float64"),))
+
+
+def state(folder: Path, inputs: object) -> Path:
+    (folder / "signature.json").write_text(json.dumps({"inputs": inputs}))
+    return folder
+
+
+def test_bounds_beside_a_model_are_those_of_its_inputs(tmp_path: Path) -> None:
+    """What a loader reads of the same file is passed over."""
+    stated = [
+        {"name": "age", "dtype": "float64", "range": [0, 120]}, {"name": "town", "max_length": 20},
+        {"name": "gone"}, {"name": "item", "categories": [1, 2]},
+    ]  # fmt: skip
+    found = with_bounds(SIGNATURE, state(tmp_path, stated)).inputs
+    assert found == (
+        Field("age", "float64", range=(0.0, 120.0)), Field("item", "int64", categories=(1, 2)),
+        Field("town", "string", nullable=True, max_length=20), INPUTS[3],
+    )  # fmt: skip
+    assert with_bounds(SIGNATURE, tmp_path / "nowhere") == SIGNATURE
+
+
+@pytest.mark.parametrize(
+    "inputs, said",
+    [
+        ([{"name": "aeg", "range": [0, 1]}], "aeg has bounds, and is no input"),
+        ([{"name": "town", "range": [0, 1]}], "town.range is for numbers"),
+        ([{"name": "age", "range": [1]}], "signature.json"),
+        ([{"name": "age", "range": [2, 1]}], r"age.range is \[LEAST, LARGEST\]"),
+        ("age", "signature.json"),
+    ],
+)
+def test_bounds_that_do_not_fit_are_refused(tmp_path: Path, inputs: object, said: str) -> None:
+    with pytest.raises(Refused, match=said) as caught:
+        with_bounds(SIGNATURE, state(tmp_path, inputs))
+    assert caught.value.code == "bad_signature"
+    assert '"range"' in caught.value.hint
+
+
+def test_bounds_are_learned_from_a_training_set_where_none_is_stated(tmp_path: Path) -> None:
+    """Of a file as people have it, with a label that is no input."""
+    rows = [f"{18 + n % 60},{n % 100},{('Rome', 'Oslo')[n % 2]},{n % 2},1" for n in range(200)]
+    file = tmp_path / "train.csv"
+    file.write_text("\n".join(["age,item,town,member,label", *rows]))
+    statistics = read_training(file, SIGNATURE).statistics
+    source = state(tmp_path, [{"name": "age", "range": [0, 120]}])
+    found = with_bounds(SIGNATURE, source, statistics).inputs
+    assert [field.name for field in found] == ["age", "item", "town", "member"]
+    assert (found[0].range, found[1].range) == ((0.0, 120.0), (0.0, 99.0))
+    assert found[2].categories == ("Oslo", "Rome")
+    assert not found[3].is_bounded
+    assert with_bounds(SIGNATURE, tmp_path / "nowhere").inputs == INPUTS
+
+
+def test_a_process_greets_a_gateway_that_knows_of_bounds(tmp_path: Path) -> None:
+    """The loader knows none, where they were learned; both sides speak of one signature."""
+    bounded = with_bounds(SIGNATURE, state(tmp_path, [{"name": "age", "range": [0, 1]}]))
+    assert bounded != SIGNATURE == unbounded(bounded)
+    assert wire.greeting(bounded) == wire.greeting(SIGNATURE)
