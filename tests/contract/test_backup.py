@@ -14,10 +14,14 @@ import msgspec
 import pytest
 
 from contract.sql_world import FORK, POLICY, World, at, bundle, version
+from contract.test_records import row
+from kedge.adapters.online.sqlite import SqliteOnline
+from kedge.adapters.records.spool import Spool
 from kedge.adapters.sql.engine import create
 from kedge.core import codec
 from kedge.core.commands import Canary, Freeze, Promote, Restored, Rollback, Thaw
 from kedge.core.errors import KedgeError, Refused, Unavailable
+from kedge.core.records import Outcome
 from kedge.core.stored.head import Head
 from kedge.core.values import Stage
 from kedge.engine.locate import find_fault
@@ -59,6 +63,14 @@ class Origin:
         self.world.do(Promote(release=1))
         (self.state_dir / "offline/spend/1/1/1").mkdir(parents=True)
         (self.state_dir / "offline/spend/1/1/1/00000000000000000001.parquet").write_bytes(b"PAR1")
+        SqliteOnline(self.state_dir / "online/online.db").write("spend/1/1/1", [("ada", b"row")])
+        now = self.place.clock.unix()
+        for name in ("a1", "a2"):
+            with Spool(self.place.records.spool, name) as spool:
+                spool.append([row(f"{name}/0", at=now)])
+            if name == "a1":
+                self.place.records.ingest(now)
+        self.place.records.join("flights", [Outcome("a1/0", 1.0)], now)
         (self.state_dir / "secret").write_text("do not tell")
         (self.state_dir / "logs").mkdir()
         (self.state_dir / "logs/w0.log").write_text("talk")
@@ -188,6 +200,11 @@ def test_everything_is_there_with_its_modes_and_no_secret(origin: Origin, tmp_pa
     assert {p.name for p in (state / "ledger").iterdir()} >= {"ledger.db", "ballast", "CREATED"}
     assert [p for p in (state, *state.rglob("*")) if p.stat().st_mode & 0o077] == []
     place = Workplace(state)
+    assert SqliteOnline(state / "online/online.db").read("spend/1/1/1", ["ada"]) == [b"row"]
+    place.records.ingest(place.clock.unix())
+    found = place.records.join("flights", [Outcome("a2/0", 1.0)], place.clock.unix())
+    assert found.joined == 1, "a label that comes later finds its prediction"
+    assert len(place.records.labels("flights", 0, 10)[1]) == 2
     for digest in read_manifest(backup).artifacts:
         place.artifacts.verify(digest)
         place.artifacts.proof(digest)

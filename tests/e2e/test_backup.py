@@ -78,6 +78,31 @@ def elsewhere(make_site: Callable[..., Site]) -> Site:
     return site
 
 
+def test_a_worker_that_saw_newer_epochs_follows_the_restored_ledger(
+    saved: Saved, elsewhere: Site
+) -> None:
+    """And nothing is restored under a running kedge."""
+    site = saved.site
+    refused = site.data("restore", str(saved.backup), check=False)
+    assert refused["error"]["code"] == "still_running"
+    site.run("rollback", "flights")
+    assert site.served() == "r1"
+    done = elsewhere.data("restore", str(saved.backup))
+    ledger = site.root / ".kedge/ledger/ledger.db"
+    for suffix in ("-wal", "-shm"):
+        Path(f"{ledger}{suffix}").unlink(missing_ok=True)
+    shutil.copyfile(elsewhere.root / ".kedge/ledger/ledger.db", f"{ledger}.new")
+    Path(f"{ledger}.new").rename(ledger)
+    site.until(lambda: site.served() == "r2", "workers to follow it")
+    epoch = done["epochs"]["flights"]
+    site.until(
+        lambda: all(r["epoch"] == epoch for r in site.data("status", "flights")["replicas"]),
+        "every worker to follow it",
+    )
+    found = {one["check"]: one for one in site.data("doctor", check=False)["findings"]}
+    assert found["ledger heads"]["ok"], found["ledger heads"]
+
+
 def test_it_is_restored_into_an_empty_place_and_answers_by_the_same_release(
     saved: Saved, elsewhere: Site
 ) -> None:
@@ -90,6 +115,8 @@ def test_it_is_restored_into_an_empty_place_and_answers_by_the_same_release(
     assert done["epochs"]["flights"] > saved.made["epochs"]["flights"] + 1_000
     text = (elsewhere.root / "kedge.toml").read_text()
     assert "hunter2" not in text
+    # A host that remembers what the backup lacks.
+    shutil.copytree(saved.site.root / ".kedge/replicas", elsewhere.root / ".kedge/replicas")
     elsewhere.port = saved.site.port
     saved.site.stop()
     elsewhere.start()

@@ -22,6 +22,7 @@ from kedge.core.commands import (
     Pause,
     Promote,
     Promoted,
+    Restored,
     Resume,
     Return,
     Rollback,
@@ -851,3 +852,26 @@ def test_deciding_changes_nothing() -> None:
     for command in EVERY_COMMAND:
         decide(CANARY, command, AT)
     assert msgspec.json.encode(CANARY) == before
+
+
+# ---------------------------------------------------------------- a restore
+
+
+def test_a_restored_row_jumps_ahead_ends_a_drill_and_waits_for_a_person() -> None:
+    """All that served goes on; thaw confirms it, and no other command does."""
+    event = Restored(seq=17, hash="a" * 64, epoch=1_000, backup=AT, at=AT)
+    for state in (EMPTY, SETTLED, SHADOW, CANARY, DRILL):
+        after = apply(state, event)
+        assert (after.epoch, after.unconfirmed, after.drill) == (1_000, True, None)
+        assert after.candidate == state.candidate
+        assert (after.weight, after.salt, after.condemned) == (
+            state.weight,
+            state.salt,
+            state.condemned,
+        )
+        assert run(after, Freeze()).unconfirmed
+        assert not run(after, Thaw()).unconfirmed
+        assert not run(after, Freeze(), Thaw()).automation.frozen
+    assert apply(DRILL, event).production == SETTLED.production
+    assert run(apply(SETTLED, event), Rollback()).production == run(SETTLED, Rollback()).production
+    assert code(SETTLED, Thaw()) == "unchanged"

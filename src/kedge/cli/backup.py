@@ -16,7 +16,7 @@ from kedge.terminal import one_line
 @click.option("--without-records", is_flag=True, help="Leave predictions and labels out.")
 @verb
 def backup(context: Context, directory: Path, without_records: bool) -> None:
-    """Copy the state directory into DIR, verified; kedge goes on running."""
+    """Copy the state directory into DIR, while kedge runs."""
     end_in_order()
     from kedge.operations.backup.make import make_backup, summary
 
@@ -43,7 +43,7 @@ def backup(context: Context, directory: Path, without_records: bool) -> None:
               help="A head of the lost ledger's chain, from an alert: is the backup of that ledger?")  # fmt: skip
 @verb
 def restore(context: Context, directory: Path, reason: str, heads: tuple[str, ...]) -> None:
-    """Restore the backup in DIR here; nothing acts by itself before kedge thaw."""
+    """Restore the backup in DIR; nothing acts before kedge thaw."""
     end_in_order()
     from kedge.core.stored.head import read_head
     from kedge.operations.backup.make import summary

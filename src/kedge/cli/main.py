@@ -54,7 +54,7 @@ def main(context: click.Context, config: Path, acting_as: str) -> None:
 @click.option("--port", default=8080, show_default=True, help="Where callers will ask.")
 @verb
 def init(context: Context, endpoint: str, port: int) -> None:
-    """Write kedge.toml for ENDPOINT and its ledger, or add it to those that are there."""
+    """Write kedge.toml for ENDPOINT, or add it to the one here."""
     from kedge.cli.config import schema_text
     from kedge.operations.endpoints import add_endpoint, begin_endpoint, write_schema
     from kedge.report import audience_text

@@ -30,6 +30,7 @@ from kedge.files import tighten, walk
 from kedge.operations.backup.manifest import (
     CONFIG,
     MANIFEST,
+    OF_THE_DISK,
     STATE,
     UNFINISHED,
     LeftOut,
@@ -119,7 +120,7 @@ def _claimed(directory: Path) -> Iterator[None]:
     """
     made = not directory.exists()
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    names = {path.name for path in directory.iterdir()}
+    names = {path.name for path in directory.iterdir()} - {OF_THE_DISK}
     if MANIFEST in names:
         raise Refused(
             f"there is a backup in {directory} already", code="backup_exists",
@@ -158,7 +159,7 @@ def _claimed(directory: Path) -> Iterator[None]:
 
 def _empty(directory: Path) -> None:
     for path in directory.iterdir():
-        if path.name == UNFINISHED:
+        if path.name in (UNFINISHED, OF_THE_DISK):
             continue
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)

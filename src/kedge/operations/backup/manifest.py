@@ -26,6 +26,8 @@ from kedge.files import PRIVATE_UMASK, walk
 MANIFEST = "manifest.json"
 UNFINISHED = "unfinished"
 STATE = "state"
+OF_THE_DISK = "lost+found"
+"""What stands in a file system of its own that is empty."""
 CONFIG = "kedge.toml"
 FORMAT = 1
 """Of the manifest and the layout. One that is not known is not restored."""
@@ -194,7 +196,8 @@ def measure(directory: Path) -> Iterator[Copied]:
     Raises:
         OSError: one cannot be read.
     """
-    for name, entry in sorted(walk(directory), key=lambda each: each[0]):
+    found = walk(directory, skip=lambda name: name == OF_THE_DISK)
+    for name, entry in sorted(found, key=lambda each: each[0]):
         if entry.is_dir(follow_symlinks=False) or name in (MANIFEST, f"{MANIFEST}.new", UNFINISHED):
             continue
         if not entry.is_file(follow_symlinks=False):
@@ -211,7 +214,8 @@ def finish(directory: Path) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    entries = [Path(entry.path) for _, entry in walk(directory)]
+    found = walk(directory, skip=lambda name: name == OF_THE_DISK)
+    entries = [Path(entry.path) for _, entry in found]
     for path in (*entries, directory):
         mode = stat.S_IMODE(path.lstat().st_mode)
         if mode & PRIVATE_UMASK:

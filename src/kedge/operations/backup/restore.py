@@ -26,6 +26,7 @@ from kedge.engine.locate import RESTORING, find_workers
 from kedge.operations.backup.make import find_artifact_faults
 from kedge.operations.backup.manifest import (
     CONFIG,
+    OF_THE_DISK,
     STATE,
     Manifest,
     check_files,
@@ -138,7 +139,7 @@ def _claimed(state_dir: Path) -> Iterator[Path]:
         Refused: `restore_not_empty`, `restore_running`.
     """
     state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    names = {path.name for path in state_dir.iterdir()}
+    names = {path.name for path in state_dir.iterdir()} - {OF_THE_DISK}
     making = state_dir / RESTORING
     if LEDGER_DIR in names or (names and RESTORING not in names):
         raise Refused(
@@ -173,7 +174,7 @@ def _claimed(state_dir: Path) -> Iterator[Path]:
 def _sweep(state_dir: Path) -> None:
     """Remove what a killed restore left: the directory was empty before it."""
     for path in (*state_dir.iterdir(), *(state_dir / RESTORING).iterdir()):
-        if path.name in (RESTORING, LOCK):
+        if path.name in (RESTORING, LOCK, OF_THE_DISK):
             continue
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
