@@ -21,10 +21,10 @@ def backup(context: Context, directory: Path, without_records: bool) -> None:
     from kedge.operations.backup.make import make_backup, summary
 
     found = make_backup(
-        context.place(), directory.absolute(), context.config, records=not without_records,
+        context.place(), directory.resolve(), context.config, records=not without_records,
         say=lambda text: None if context.as_json else context.say(text),
     )  # fmt: skip
-    data = summary(found, directory.absolute())
+    data = summary(found, directory.resolve())
     lines = [
         f"backed up into {data['backup']}: {data['files']:,} files, {data['bytes']:,} bytes, {data['artifacts']} artifacts",
         f"  ledger    up to entry {data['head'] or '-'}",
@@ -50,8 +50,8 @@ def restore(context: Context, directory: Path, reason: str, heads: tuple[str, ..
     from kedge.operations.backup.restore import restore_backup
 
     known = [read_head(text) for text in heads]
-    done = restore_backup(directory.absolute(), context.config, heads=known, reason=reason)
-    data = summary(done.manifest, directory.absolute()) | {
+    done = restore_backup(directory.resolve(), context.config, heads=known, reason=reason)
+    data = summary(done.manifest, directory.resolve()) | {
         "state_dir": done.state_dir,
         "config": done.config,
         "config_written": done.config_written,
