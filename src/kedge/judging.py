@@ -13,10 +13,11 @@ import msgspec
 
 from kedge.core.durations import seconds
 from kedge.core.errors import Refused, Unavailable
+from kedge.core.estimate import estimate, proven_after
 from kedge.core.evidence.verdicts import PROVABLE
 from kedge.core.forecast import Traffic, detection
 from kedge.core.policy import decide, rules
-from kedge.core.values import BUCKETS, State
+from kedge.core.values import BUCKETS, Stage, State
 from kedge.engine.control import Say
 from kedge.engine.evidence import course, describe
 from kedge.engine.observe import summary
@@ -30,6 +31,8 @@ LOGGED = 200_000
 """Predictions of the log in which callers are counted: some seconds of reading."""
 MEASURED_S = 5.0
 """How long `plan` watches the traffic: five beats of every worker."""
+COUNTED = 100
+"""Requests from which the share of failures is known well enough to plan with."""
 
 
 def evidence_of(place: Workplace, endpoint: str, segment: str | None = None) -> dict[str, Any]:
@@ -53,7 +56,39 @@ def evidence_of(place: Workplace, endpoint: str, segment: str | None = None) -> 
     facts = msgspec.structs.replace(
         watch.facts(place.clock.unix()), unread=unread, unwritten=unwritten(place.roster)
     )
-    return describe(state, watch, decide(state, facts), facts, segment=segment)
+    return describe(
+        state, watch, decide(state, facts), facts, segment=segment, past=_past(place, endpoint)
+    )
+
+
+def estimate_of(place: Workplace, state: State) -> dict[str, Any] | None:
+    """What a rollout waits for and how long, by what the patrol kept last; None where nothing can be said.
+
+    It reads no newer window: `kedge status` is looked at each second.
+    """
+    if state.candidate is None or state.stage not in (Stage.CANARY, Stage.SHADOW):
+        return None
+    try:
+        watch = Watch(state, place.windows.kept(state.endpoint, comparison_of(state)))
+        facts = watch.facts(place.clock.unix())
+        past = _past(place, state.endpoint)
+    except Unavailable:
+        return None  # status names the fault itself
+    found = decide(state, facts)
+    reckoned = estimate(state, found, facts, watch.judge, past)
+    return {
+        "decision": {"verdict": found.verdict, "code": found.code, "reason": found.reason},
+        "estimate": None if reckoned is None else msgspec.to_builtins(reckoned),
+    }
+
+
+def _past(place: Workplace, endpoint: str) -> tuple[int, int]:
+    """Return production's failures and requests, all that were counted."""
+    try:
+        requests, failed = _answered(place, endpoint)
+    except Unavailable:
+        return 0, 0
+    return failed, requests
 
 
 def course_of(place: Workplace, endpoint: str, since: str) -> list[dict[str, Any]]:
@@ -116,22 +151,33 @@ def plan_of(
         time.sleep(MEASURED_S)
         rate = (_answered(place, endpoint)[0] - before[0]) / MEASURED_S
     if rate <= 0:
-        raise Refused(f"no request reached {endpoint} within {MEASURED_S:g} s", code="no_traffic",
-                      hint="kedge plan --rate 100 plans for a rate that you expect")  # fmt: skip
+        raise Refused(
+            f"no request reached {endpoint} within {MEASURED_S:g} s, so there is no rate to plan with",
+            code="no_traffic",
+            hint=f"state the rate that you expect: kedge plan {endpoint} --rate 100 --errors 0.1",
+        )
     requests, failed = _answered(place, endpoint)
+    if errors is None and requests < COUNTED:
+        raise Refused(
+            f"only {requests} requests to {endpoint} were counted: the share that production fails is not known",
+            code="no_traffic",
+            hint=f"state it in per cent: kedge plan {endpoint} --rate {rate:g} --errors 0.1",
+        )
     # Half a failure is added: what has not been seen in n requests may still happen once in 2n.
     share = errors / 100 if errors is not None else (failed + 0.5) / (requests + 1)
     asked = rules(state.policy, paired=False)
     if callers is None:
         callers = _callers(place, state)
     traffic = Traffic(rate=rate, errors=share, callers=callers)
-    steps = [
-        detection(asked, traffic, times=times, weight=round(step * BUCKETS / 100))
-        for step in state.policy.canary.steps
-    ]
+    steps = []
+    for step in state.policy.canary.steps:
+        weight = round(step * BUCKETS / 100)
+        found = detection(asked, traffic, times=times, weight=weight)
+        proven_s = proven_after(state.policy, traffic, weight)
+        steps.append({**msgspec.to_builtins(found), "proven_s": proven_s})
     return {
         "endpoint": endpoint, "rate": round(rate, 2), "errors": share, "counted": requests,
-        "times": times, "alpha": asked.alpha, "callers": callers, "provable": PROVABLE, "steps": msgspec.to_builtins(steps),
+        "times": times, "alpha": asked.alpha, "callers": callers, "provable": PROVABLE, "steps": steps,
     }  # fmt: skip
 
 

@@ -23,7 +23,15 @@ from kedge.core.policy import decide
 from kedge.core.records import JoinRow, Labelled
 from kedge.core.route import key_of, unit_of
 from kedge.core.values import Release, Stage, State
-from kedge.core.windows import CANDIDATE, Agreement, BadUnit, Example, FirstAsk, Window
+from kedge.core.windows import (
+    CANDIDATE,
+    Agreement,
+    BadUnit,
+    Differing,
+    Example,
+    FirstAsk,
+    Window,
+)
 from kedge.engine.agreement import Said, bin_of, said
 from kedge.engine.control import Say
 from kedge.engine.evidence import describe
@@ -183,7 +191,9 @@ def _window(
             for place, more in enumerate((1, same, apart, abs(apart))):
                 bin_[place] += more
         if not same and len(examples) < 3:
-            examples.append(Example(row.id, row.segments, old.text(), new.text()))
+            texts = old.text(), new.text()
+            differs = (Differing(output.name, *texts),) if output.name is not None else ()
+            examples.append(Example(row.id, row.segments, *texts, differs))
     return Window(
         replica="replay", number=number, endpoint=state.endpoint, production=state.production or 0,
         candidate=state.candidate or 0, salt=state.salt, at=int(pairs[-1][0].at), weight=0, paired=True,

@@ -14,6 +14,8 @@ from kedge.core.values import BUCKETS, Policy
 from kedge.engine.control import Receipt
 from kedge.ports import Entry, Note, Proof
 from kedge.terminal import one_line
+from kedge.text.estimate import rollout_lines
+from kedge.text.layout import get_width
 
 AMBIGUOUS = {
     SEVERAL_ROWS: "the request has several rows; write REQUEST/ROW",
@@ -207,6 +209,10 @@ def status_text(item: dict[str, Any]) -> str:
         after = f", next step {item['next_weight']:g} %" if item["next_weight"] else ""
         lines.append(f"  candidate   {_release(item['candidate'])}: {share}{after}")
     lines += [
+        f"  {'rollout' if not n else '':11} {line}"
+        for n, line in enumerate(rollout_lines(item, get_width() - 14))
+    ]
+    lines += [
         f"  rows        of {part['release']} {MARKS[part['rows']]}"
         for part in (item["production"], item["candidate"])
         if part and part.get("rows", "independent") != "independent"
@@ -331,214 +337,10 @@ def _counts(counts: dict[str, Any], stage: str) -> list[str]:
     return lines
 
 
-def _unasked_lines(coverage: dict[str, Any]) -> list[str]:
-    """What the candidate was never asked, and what it answered too late for its caller."""
-    unasked = sum(coverage["unasked"].values())
-    lines = []
-    if unasked:
-        lines.append(f"  never asked {unasked:,} of the candidate's {coverage['routed']:,} requests"
-                     f"{_causes(coverage['unasked'])}: no failures, and no evidence")  # fmt: skip
-    if coverage["late"]:
-        lines.append(
-            f"  {coverage['late']:,} answers came after their deadline: latency, no errors"
-        )
-    return lines
-
-
 def _causes(by_cause: dict[str, int]) -> str:
     """Counts by their cause, in brackets; nothing when there are none."""
     told = ", ".join(f"{cause} {number:,}" for cause, number in by_cause.items())
     return f" ({told})" if told else ""
-
-
-# ---------------------------------------------------------------- evidence
-
-
-def evidence_text(found: dict[str, Any]) -> str:
-    """What is known of a rollout, for people."""
-    decision = found["decision"]
-    share = f", {found['weight']:g} % of callers" if found["weight"] else ""
-    lines = [
-        f"{found['endpoint']}: {found['candidate']} against {found['production']}, {found['stage']}{share}"
-        + (", frozen" if found["frozen"] else ""),
-        f"verdict: {decision['verdict']} ({decision['code']}): {decision['reason']}",
-        *([f"evidence began anew: {found['restarted']}"] if found["restarted"] else []),
-        "",
-        f"  {'metric':<13}{'production':>20}{'candidate':>20}{'ratio':>8}{'interval':>16}  verdict",
-        *(_verdict_line(item) for item in found["metrics"]),
-    ]
-    if found["segments"]:
-        lines += ["", "  segments, the worst first", *map(_verdict_line, found["segments"])]
-    lines += _agreement_lines(found["agreement"]) if found["agreement"] else []
-    coverage = found["coverage"]
-    if coverage["mirrored"]:
-        lines += [
-            "",
-            f"  coverage {coverage['share']:.1%} of {coverage['mirrored']:,} mirrored requests",
-        ]
-    lines += _unasked_lines(coverage)
-    if coverage["lost"]:
-        lines.append(
-            f"  {coverage['lost']:,} observations were dropped: a worker's recorder was full"
-        )
-    lines += _label_lines(found["labels"])
-    if found["cost"]:
-        arms = ["-" if one is None else f"{one:.4g}" for one in found["cost"]["per_inference"]]
-        lines.append(
-            f"  cost an inference, in {found['cost']['currency']}: {arms[0]} and {arms[1]}"
-        )
-        lines += _clip_lines(found["cost"])
-    return "\n".join(lines)
-
-
-def _clip_lines(cost: dict[str, Any]) -> list[str]:
-    """What the judge of cost clipped and left out. Pairs are production, candidate."""
-    lines = []
-    if cost.get("cap") is not None and any(cost["at_cap"]):
-        at_cap, units = cost["at_cap"], cost["units"]
-        lines.append(
-            f"  judged up to {cost['cap']:.4g}: {at_cap[0]:,} of {units[0]:,} units of production cost "
-            f"that or more, {at_cap[1]:,} of {units[1]:,} of the candidate"
-        )
-    if any(cost.get("clipped", ())):
-        lines.append(
-            f"  clipped at cost.max: {cost['clipped'][0]:,} and {cost['clipped'][1]:,} requests"
-        )
-    if cost.get("left_out"):
-        lines.append(
-            f"  {cost['left_out']:,} costs were left out: more callers than a window holds"
-        )
-    return lines
-
-
-def course_text(course: list[dict[str, Any]], segment: str | None = None) -> str:
-    """Minutes and hours of a comparison, for people: units, and of them those gone bad."""
-    lines = [
-        f"  {'from':<17}{'span':>5}  {'compared':<12}{'at':>6}  {'errors: production':>22}{'candidate':>22}{'agreement':>11}"
-    ]
-    for item in course:
-        known = item if segment is None else item["segments"].get(segment)
-        if known is None:
-            continue
-        bad = known["bad"].get("errors", [0, 0])
-        cells = [
-            f"{b:,}/{n:,} {b / n:7.2%}" if n else "-"
-            for b, n in zip(bad, known["units"], strict=True)
-        ]
-        agreement = "-" if segment or item["agreement"] is None else f"{item['agreement']:.1%}"
-        at = datetime.fromtimestamp(item["at"], UTC).strftime("%Y-%m-%d %H:%M")
-        span = "1 h" if item["span_s"] == 3600 else "1 min"
-        how = "shadow" if item["paired"] else f"{item['weight']:g} %"
-        pair = f"{item['candidate']} / {item['production']}"
-        lines.append(
-            f"  {at:<17}{span:>5}  {pair:<12}{how:>6}  {cells[0]:>22}{cells[1]:>22}{agreement:>11}"
-        )
-    if len(lines) == 1:
-        return "nothing yet: windows become minutes after an hour; kedge evidence shows what is now"
-    return "\n".join(lines)
-
-
-def _verdict_line(item: dict[str, Any]) -> str:
-    cells = [
-        f"{bad:,}/{units:,} {bad / units:7.2%}" if units else "-"
-        for bad, units in zip(item["bad"], item["units"], strict=True)
-    ]
-    ratio = f"{item['ratio']:.2f}" if item.get("ratio") is not None else "-"
-    between = "-"
-    if item.get("interval"):
-        low, high = item["interval"]
-        between = f"{low:.2f} to {'any' if high is None or high > 99 else f'{high:.2f}'}"
-    name = item["metric"] + (f" {item['segment']}" if item["segment"] else "")
-    return (f"  {name:<13}{cells[0]:>20}{cells[1]:>20}{ratio:>8}{between:>16}  "
-            f"{item['verdict']}: {item['reason']}")  # fmt: skip
-
-
-def _agreement_lines(found: dict[str, Any]) -> list[str]:
-    if not found["pairs"]:
-        return []
-    more = "".join(
-        f", {name} {found[key]:.2f}"
-        for name, key in (("kappa", "kappa"), ("of the positive", "positive"))
-        if found[key] is not None
-    )
-    flips = f"{found['flips']:,} decisions flip, {found['missing']:,} without an answer"
-    lines = ["", f"  agreement {found['raw']:.1%} of {found['pairs']:,} pairs{more}; {flips}"]
-    if found["noise"]:
-        own = found["noise"]
-        beyond = (
-            "" if own["beyond"] is None else f"; the candidate {own['beyond']:+.1%} beyond that"
-        )
-        lines.append(
-            f"    production disagrees with itself in {own['disagreement']:.1%} of {own['pairs']:,}{beyond}"
-        )
-    lines += [
-        f"    {item['segment']:<20} {item['disagreement']:6.1%} of {item['pairs']:,} disagree"
-        for item in found["segments"][:5]
-    ]
-    lines += [
-        f"    for example {item[0]} ({', '.join(item[1])}): production {item[2]}, candidate {item[3]}"
-        for item in found["examples"][:3]
-    ]
-    return lines
-
-
-def _label_lines(found: dict[str, Any]) -> list[str]:
-    arms = [
-        f"{arm} {labelled:,} of {predictions:,}"
-        for arm, (labelled, predictions) in sorted(found["coverage"].items(), reverse=True)
-    ]
-    unfit = [
-        f"  {item['count']:,} labels are unfit and not judged: {item['reason']}"
-        for item in found["unfit_because"]
-    ]
-    if found["fault"]:
-        unfit.append(f"  quality cannot be judged: {found['fault']}")
-    reused = found["reused"]
-    if reused["ids"]:
-        unfit.append(
-            f"  {reused['ids']:,} ids were used by more than one request: {reused['refused']:,} labels are "
-            f"not joined, {reused['withdrawn']:,} were joined before and are withdrawn"
-        )
-    if not any(found["units"]):
-        return ["", *unfit] if unfit else []
-    delay = f", half within {found['delay_s']['p50']:.0f} s" if found["delay_s"]["p50"] else ""
-    declined = f", {found['declined']:,} will never have one" if found["declined"] else ""
-    loss = " and ".join("-" if one is None else f"{one:.4f}" for one in found["loss"])
-    return [
-        "", f"  labels: {'; '.join(arms)}{delay}{declined}",
-        f"  {found['metric']} {loss} (production and candidate) over {found['units'][0]:,} and {found['units'][1]:,}"
-        + (f", compared with output {found['output']}" if found["output"] else ""),
-        *unfit,
-    ]  # fmt: skip
-
-
-def plan_text(found: dict[str, Any]) -> str:
-    """How soon a worse candidate would be found, for people."""
-    callers = found["callers"]
-    by = "" if callers is None else f" by about {callers:,} callers"
-    traffic = f"{found['rate']:g} requests a second{by}, {found['errors']:.3%} of them fail"
-    asked = f"a candidate that fails {found['times']:g} times as often would be found"
-    own = "" if callers is None else f"  {'callers of it':>14}"
-    lines = [
-        f"{found['endpoint']}: {traffic}; {asked}",
-        f"  {'at':>6}  {'after':>14}  {'failures of it':>15}  {'of them its own':>16}{own}",
-    ]
-    for step in found["steps"]:
-        after = "not in a month" if step["seconds"] is None else _span(step["seconds"])
-        own = "" if callers is None else f"  {step['callers']:14,}"
-        lines.append(
-            f"  {step['weight']:5g}%  {after:>14}  {step['harmed']:15,}  {step['excess']:16,}{own}"
-        )
-    if callers is not None and not min(step["callers"] for step in found["steps"]):
-        lines.append(
-            "  At a step without callers nothing can be shown, and it is not left by itself."
-        )
-    if callers is not None and min(step["callers"] for step in found["steps"]) < found["provable"]:
-        lines.append(
-            f"  Evidence counts callers. Fewer than about {found['provable']} callers of the candidate cannot prove a "
-            "candidate without failures: promote it by hand."
-        )
-    return "\n".join(lines)
 
 
 def _span(seconds: float) -> str:

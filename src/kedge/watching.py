@@ -28,19 +28,20 @@ def evidence(
 ) -> None:
     """Show production and candidate side by side, with a verdict and its reason for each figure."""
     from kedge.judging import course_of, evidence_of
-    from kedge.report import course_text, evidence_text
+    from kedge.text.evidence import course_text, evidence_text
+    from kedge.text.layout import get_width
 
     place = context.place()
     if since is not None:
         course = course_of(place, endpoint, since)
-        context.out(course, course_text(one_line(course), segment))
+        context.out(course, course_text(one_line(course), segment, get_width()))
         return
 
     def show() -> None:
         found = evidence_of(place, endpoint, segment)
         if watch and not context.as_json:
             clear()
-        context.out(found, evidence_text(one_line(found)))
+        context.out(found, evidence_text(one_line(found), get_width()))
 
     repeat(show, again=watch)
 
@@ -89,7 +90,8 @@ def outcomes(context: Context, endpoint: str, path: Path) -> None:
 def replay(context: Context, endpoint: str, release: str, since: str) -> None:
     """Ask RELEASE what production was asked, and judge its answers as a shadow's."""
     from kedge.replaying import replay_of
-    from kedge.report import evidence_text
+    from kedge.text.evidence import evidence_text
+    from kedge.text.layout import get_width
 
     found = replay_of(
         context.place(), endpoint, release, since, online=context.online, say=context.say
@@ -98,7 +100,7 @@ def replay(context: Context, endpoint: str, release: str, since: str) -> None:
     more = f"; {left:,} left out, of requests that were not logged whole" if left else ""
     context.out(
         found,
-        f"{found['replayed']:,} predictions asked again{more}\n{evidence_text(one_line(found))}",
+        f"{found['replayed']:,} predictions asked again{more}\n{evidence_text(one_line(found), get_width())}",
     )
 
 
@@ -153,7 +155,8 @@ def plan(
 ) -> None:  # fmt: skip
     """Say how soon a worse candidate would be found at each step, and how many would meet it."""
     from kedge.judging import plan_of
-    from kedge.report import plan_text
+    from kedge.text.layout import get_width
+    from kedge.text.plan import plan_text
 
     found = plan_of(
         context.place(),
@@ -164,7 +167,7 @@ def plan(
         callers=callers,
         say=context.say,
     )
-    context.out(found, plan_text(one_line(found)))
+    context.out(found, plan_text(one_line(found), get_width()))
 
 
 @click.command()

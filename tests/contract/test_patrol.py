@@ -31,7 +31,9 @@ from kedge.core.windows import Conduct, Window
 from kedge.engine.patrol import Patrol
 from kedge.engine.process_faults import ProcessFaults
 from kedge.judging import evidence_of
+from kedge.operations.status import status_of
 from kedge.ports import Entry, Note
+from kedge.report import status_text
 from kedge.wiring import Workplace
 from unit.test_filed import finding
 from unit.test_policy import facts
@@ -360,3 +362,23 @@ def test_a_step_that_takes_an_override_waits_for_a_person(tmp_path: Path) -> Non
     assert site.told() == ["verdict"]
     assert site.world.row().weight == 500
     assert "why (not given)" in site.patrol.sight.decisions["flights"][1].reason
+
+
+def test_status_says_what_a_rollout_waits_for_by_what_the_patrol_kept(tmp_path: Path) -> None:
+    site = Watched(tmp_path)
+    site.world.do(Canary(release=2, weight=500, auto=True))
+    (empty,) = status_of(site.place, "flights")
+    assert (empty["estimate"]["seconds"], empty["estimate"]["cause"]) == (None, "no_traffic")
+    for _ in range(3):
+        site.pass_time(2, units=400)
+        site.look()
+    site.patrol._keep(force=True)
+    (found,) = status_of(site.place, "flights")
+    assert (found["auto"], found["step"], found["steps"], found["next_weight"]) == (
+        True,
+        1,
+        2,
+        50.0,
+    )
+    assert found["estimate"]["waits_for"] in ("errors.doubled", "requests")
+    assert "step 1 of 2, automatic" in status_text(found)

@@ -189,5 +189,5 @@ def test_an_id_that_two_requests_use_takes_no_label(make_site: Callable[..., Sit
     site.until(lambda: reused()["withdrawn"] == 2, "their labels to be withdrawn", 40)
     told = site.run("outcomes", "flights", "--file", str(site.root / "labels.jsonl"))
     assert "14 are ambiguous and not joined: more than one request used the id" in told.stderr
-    shown = site.run("evidence", "flights").stdout
+    shown = " ".join(site.run("evidence", "flights").stdout.split())
     assert "14 ids were used by more than one request" in shown

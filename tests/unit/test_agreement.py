@@ -14,7 +14,7 @@ from kedge.core.values import Output
 from kedge.engine.agreement import (
     SILENCE,
     agreeing_rows,
-    row_text,
+    differing,
     said,
     same_row,
     same_rows,
@@ -274,9 +274,26 @@ def test_classes_agree_by_class_and_a_missing_one_agrees_with_nothing() -> None:
     assert agreeing_rows(output, {"label": np.array([1])}, {"label": np.array([True])}, 1) == 1
 
 
-def test_an_example_shows_every_output_with_its_name() -> None:
-    answer = {"p": np.array([[0.5, 0.25]]), "label": words("cat")}
-    assert row_text(answer, 0) == "label=cat; p=[0.5, 0.25]"
+def test_an_example_names_the_outputs_that_differ_with_both_values() -> None:
+    ours = {"p": np.array([[0.5, 0.25]]), "label": words("cat"), "same": np.array([1])}
+    theirs = {"p": np.array([[0.5, 0.5]]), "label": words("dog"), "same": np.array([1])}
+    found = differing(Output(kind="class", label="label"), ours, theirs, 0)
+    assert [(one.output, one.production, one.candidate) for one in found] == [
+        ("label", "cat", "dog"), ("p", "[0.5, 0.25]", "[0.5, 0.5]"),
+    ]  # fmt: skip
+
+
+def test_an_output_that_was_renamed_is_shown_as_missing_on_either_side() -> None:
+    found = differing(Output(), {"churn": np.array([0.9])}, {"p_churn": np.array([0.9])}, 0)
+    assert [(one.output, one.production, one.candidate) for one in found] == [
+        ("churn", "0.9", "not given"), ("p_churn", "not given", "0.9"),
+    ]  # fmt: skip
+
+
+def test_values_that_rounding_makes_equal_are_shown_in_all_their_digits() -> None:
+    ours, theirs = ({"y": np.array([value])} for value in (0.12345678, 0.12345679))
+    (found,) = differing(Output(), ours, theirs, 0)
+    assert (found.production, found.candidate) == ("0.12345678", "0.12345679")
 
 
 def test_many_values_are_compared_as_few_are() -> None:
@@ -306,7 +323,9 @@ def test_the_text_of_a_long_vector_does_not_read_all_of_it() -> None:
     long = {"y": np.zeros((1, 4_000_000))}
     began = time.perf_counter()
     for _ in range(50):
-        assert row_text(long, 0) == "y=[0, 0, 0, 0, 0, 0, 0, 0, ...]"
+        (shown,) = differing(Output(), long, {}, 0)
+        assert shown.production == "[0, 0, 0, 0, 0, 0, 0, 0, ...]"
     assert time.perf_counter() - began < 0.5
     square = {"y": np.arange(10_000.0).reshape(1, 100, 100)}
-    assert row_text(square, 0).startswith("y=[[0, 1, 2, 3, 4, 5, 6, 7, ...], [100, 101,")
+    (shown,) = differing(Output(), square, {}, 0)
+    assert shown.production.startswith("[[0, 1, 2, 3, 4, 5, 6, 7, ...], [100, 101,")

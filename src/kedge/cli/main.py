@@ -474,8 +474,8 @@ def unpin(context: Context, endpoint: str) -> None:
 @verb
 def status(context: Context, endpoint: str | None, watch: bool) -> None:
     """Show what is live, what is ready to take over, and what is wrong."""
+    from kedge.operations.status import status_of
     from kedge.report import status_text
-    from kedge.verbs import status_of
 
     place = context.place()
 

@@ -182,8 +182,8 @@ def gateway_worker(
 def _import_control() -> tuple[Any, Any, Any, Any]:
     from kedge.judging import evidence_of
     from kedge.labelling import hand_in_lines
+    from kedge.operations.status import status_of
     from kedge.running import run_control
-    from kedge.verbs import status_of
 
     return evidence_of, hand_in_lines, run_control, status_of
 

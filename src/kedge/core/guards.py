@@ -175,6 +175,18 @@ def next_step(state: State) -> int | None:
     return next((step for step in steps if step > state.weight), None)
 
 
+def on_pass(state: State) -> str:
+    """What the policy does when a shadow's window, or the last canary step, is proven."""
+    policy = state.policy.shadow if state.stage is Stage.SHADOW else state.policy.canary
+    return policy.on_pass
+
+
+def step_number(state: State) -> tuple[int, int]:
+    """The canary step under way, counted from 1, and how many there are; 0: before the first one."""
+    steps = [buckets(step) for step in state.policy.canary.steps]
+    return sum(step <= state.weight for step in steps), len(steps)
+
+
 def _proven(state: State, command: AnyCommand) -> bool:
     """Whether the release passed a shadow window against what is in production now."""
     return (subject(state, command), state.production) == state.automation.proven

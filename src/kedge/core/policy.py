@@ -408,8 +408,8 @@ def _unproven_step(state: State, facts: Facts) -> str:
     if min(facts.requests) < MIN_REQUESTS:
         return f"{min(facts.requests)} of {MIN_REQUESTS} requests on the smaller arm"
     if state.weight > EARLY_STEP:
-        return _unproven(facts, ("errors", *_declared(state.policy)))
-    missing = _unproven(facts, (EARLY, *_declared(state.policy)))
+        return _unproven(facts, proofs(state))
+    missing = _unproven(facts, proofs(state))
     return "" if missing and too_small(facts) else missing
 
 
@@ -417,6 +417,12 @@ def too_small(facts: Facts) -> bool:
     """Whether a small step showed what it can: no alarm, and too few callers to prove anything."""
     by_callers = any(verdict.callers for verdict in facts.verdicts if not verdict.segment)
     return by_callers and 0 < facts.callers[1] < PROVABLE and facts.step_s >= SILENT_S
+
+
+def proofs(state: State) -> tuple[str, ...]:
+    """Return the guardrails that are to be proven before a rollout goes on, by their metric."""
+    early = state.stage is Stage.CANARY and state.weight <= EARLY_STEP
+    return (EARLY if early else "errors", *_declared(state.policy))
 
 
 def _declared(policy: Policy) -> tuple[str, ...]:
@@ -494,4 +500,4 @@ def _unproven_window(state: State, facts: Facts) -> str:
         return (
             f"{policy.min_pairs_per_segment} pairs are needed in each segment: {', '.join(few[:5])}"
         )
-    return _unproven(facts, ("errors", *_declared(state.policy)))
+    return _unproven(facts, proofs(state))

@@ -107,6 +107,14 @@ class CostCell(Value, frozen=True, array_like=True):
     """Sums, as of `CallerCost`."""
 
 
+class Differing(Value, frozen=True, array_like=True):
+    """One output in which two answers to a row differ, as text; a value that is missing says so."""
+
+    output: str
+    production: str
+    candidate: str
+
+
 class Example(Value, frozen=True, array_like=True):
     """A pair that disagrees."""
 
@@ -114,6 +122,8 @@ class Example(Value, frozen=True, array_like=True):
     segments: tuple[str, ...]
     production: str
     candidate: str
+    differs: tuple[Differing, ...] = ()
+    """The outputs that differ, the one that is compared first; none in what an older kedge wrote."""
 
 
 class Conduct(Value, frozen=True, kw_only=True):

@@ -12,6 +12,7 @@ import numpy as np
 
 from kedge.core.evidence.answers import Target, spelled, target, truth
 from kedge.core.values import Dtype, Field, Output
+from kedge.core.windows import Differing
 from kedge.engine.custom import Agree
 
 if TYPE_CHECKING:
@@ -107,13 +108,6 @@ def _named(of: Target, place: int) -> Said:
         return Said(None, f"#{place}", yes=False)
     name = of.classes[place]
     return Said(None if isinstance(name, str) else float(name), spelled(name), yes=False)
-
-
-def row_text(columns: Columns, row: int) -> str:
-    """Every output of a row with its name, for people."""
-    return "; ".join(f"{name}={_text(columns[name][row])}" for name in sorted(columns))[
-        :LONGEST_ROW
-    ]
 
 
 class Sayings(NamedTuple):
@@ -228,8 +222,8 @@ def _word(value: Any) -> str:
     return spelled(value) if isinstance(value, str | bytes | int | float) else _text(value)
 
 
-LONGEST_ROW = 200
-"""Characters of a row in an example."""
+LONGEST_VALUE = 80
+"""Characters of one output in an example."""
 LONGEST = 8
 """Elements of a vector that its text shows; the comparison looks at all of them."""
 
@@ -286,6 +280,45 @@ def _alike_arrays(one: NDArray[Any], other: NDArray[Any], tolerance: float) -> b
         return all(_alike(x, y, tolerance) for x, y in pairs)
     alike = kinds[0] == kinds[1] or set(kinds) == {"i", "u"}
     return alike and bool(np.array_equal(one, other))
+
+
+MOST_DIFFERING = 3
+"""Outputs of one example that are shown as different."""
+NOT_GIVEN = "not given"
+"""Shown for an output that one of two releases does not give."""
+
+
+def differing(output: Output, ours: Columns, theirs: Columns, row: int) -> tuple[Differing, ...]:
+    """Return the outputs in which two answers to one row differ, the compared one first.
+
+    Where only decisions are compared and those agree, or a function judges, values that differ at all
+    are shown: the reader decides.
+    """
+    first = read_as(output, ours).name
+    named = sorted({*ours, *theirs}, key=lambda name: (name != first, name))
+    found = []
+    for name in named:
+        if (
+            name in ours
+            and name in theirs
+            and _alike(ours[name][row], theirs[name][row], output.tolerance)
+        ):
+            continue
+        old, new = (
+            _text(answer[name][row])[:LONGEST_VALUE] if name in answer else NOT_GIVEN
+            for answer in (ours, theirs)
+        )
+        if old == new:  # what rounding hides
+            old, new = (_exact(answer[name][row]) for answer in (ours, theirs))
+        found.append(Differing(name, old, new))
+    return tuple(found[:MOST_DIFFERING])
+
+
+def _exact(value: Any) -> str:
+    """A value in all its digits; of a long vector its begin, whatever differs behind it."""
+    if np.size(value) > SMALL:
+        return f"{_text(value)} and others"
+    return repr(value.tolist() if hasattr(value, "tolist") else value)[:LONGEST_VALUE]
 
 
 def judge_of(output: Output) -> Agree:

@@ -7,11 +7,13 @@ from typing import Any
 
 import msgspec
 
+from kedge.core.estimate import estimate
 from kedge.core.evidence.rules import Verdict
+from kedge.core.guards import next_step, on_pass, step_number
 from kedge.core.policy import EARLY, Decision, Facts
 from kedge.core.rollup import Roll
-from kedge.core.values import BUCKETS, State
-from kedge.core.windows import Agreement
+from kedge.core.values import BUCKETS, Arm, Stage, State
+from kedge.core.windows import Agreement, Example
 from kedge.engine.agreement import BIN_RATIO
 from kedge.engine.watch import Watch, judged
 
@@ -22,7 +24,13 @@ LEAST_PAIRS = 20
 
 
 def describe(
-    state: State, watch: Watch, decision: Decision, facts: Facts, *, segment: str | None = None
+    state: State,
+    watch: Watch,
+    decision: Decision,
+    facts: Facts,
+    *,
+    segment: str | None = None,
+    past: tuple[int, int] = (0, 0),
 ) -> dict[str, Any]:
     """Everything `kedge evidence` says of one rollout.
 
@@ -32,7 +40,11 @@ def describe(
         decision: what the policy makes of it.
         facts: what the policy was told.
         segment: show this one only, beside the whole.
+        past: production's failures and requests before, as `kedge plan` counts them.
     """
+    number, steps = step_number(state)
+    step = next_step(state) if state.stage is Stage.CANARY else None
+    reckoned = estimate(state, decision, facts, watch.judge, past)
     found = [v for v in watch.verdicts() if v.metric != EARLY]
     whole = [v for v in found if v.segment == ""]
     slices = [v for v in found if v.segment and (segment is None or v.segment == segment)]
@@ -44,6 +56,14 @@ def describe(
         "candidate": f"r{judged(state)[1]}",
         "weight": state.weight * 100 / BUCKETS,
         "holdback": state.holdback * 100 / BUCKETS if state.held is not None else 0.0,
+        "arms": _arms(state),
+        "by_arm": _by_arm(state),
+        "paused": state.paused,
+        "step": number if state.stage is Stage.CANARY else None,
+        "steps": steps if state.stage is Stage.CANARY else None,
+        "next_weight": step * 100 / BUCKETS if step is not None else None,
+        "on_pass": on_pass(state),
+        "estimate": None if reckoned is None else msgspec.to_builtins(reckoned),
         "paired": watch.paired,
         "frozen": state.automation.frozen,
         "auto": state.automation.auto,
@@ -73,6 +93,25 @@ def describe(
         "labels": watch.label_summary(),
         "cost": _cost(state, watch),
     }
+
+
+def _arms(state: State) -> list[dict[str, Any]]:
+    """Return the measure and the release that is judged by it, with the roles that they have now."""
+    roles = {state.production: "production", state.candidate: "candidate"}
+    return [
+        {
+            "release": f"r{number}",
+            "version": f"v{state.releases[number].version}" if number in state.releases else "",
+            "role": roles.get(number, "previous"),
+        }
+        for number in judged(state)
+        if number is not None
+    ]
+
+
+def _by_arm(state: State) -> dict[str, str]:
+    """Return which release each arm of the prediction log is."""
+    return {Arm.PRODUCTION.value: f"r{state.production}", Arm.CANDIDATE.value: f"r{state.compared}"}
 
 
 def _verdict(verdict: Verdict) -> dict[str, Any]:
@@ -139,7 +178,18 @@ def _agreement(watch: Watch, segment: str | None) -> dict[str, Any]:
             for name, cell in ranked[:WORST]
         ],
         "deciles": deciles(watch.scores),
-        "examples": [msgspec.to_builtins(example) for example in watch.examples[:5]],
+        "examples": [_example(one) for one in watch.examples[:5]],
+    }
+
+
+def _example(one: Example) -> dict[str, Any]:
+    """Return a pair that disagrees, with the outputs in which it does."""
+    return {
+        "id": one.id,
+        "segments": list(one.segments),
+        "production": one.production,
+        "candidate": one.candidate,
+        "differs": [msgspec.structs.asdict(each) for each in one.differs],
     }
 
 

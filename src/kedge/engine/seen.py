@@ -11,10 +11,11 @@ from itertools import chain, repeat
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from kedge.core.values import Output
-from kedge.engine.agreement import Sayings, row_text, sayings
+from kedge.engine.agreement import Sayings, differing, sayings
 from kedge.engine.segments import Segments
 
 if TYPE_CHECKING:
+    from kedge.core.windows import Differing
     from kedge.engine.serving import Request
     from kedge.ports import Columns
 
@@ -80,13 +81,13 @@ class Part:
             return [f"{one.id}/0" for one in self.requests]
         return [f"{one.id}/{row}" for one in self.requests for row in range(one.rows)]
 
-    def whole(self, row: int) -> tuple[str, str]:
-        """Every output of one row, of production and of the copy, with the names."""
+    def differing(self, output: Output, row: int) -> tuple[Differing, ...]:
+        """The outputs of one row in which production and the copy differ."""
         for rows, ours, theirs in zip(self.rows, self.ours, self.theirs, strict=True):
             if row < rows:
-                return row_text(ours or {}, row), row_text(theirs or {}, row)
+                return differing(output, ours or {}, theirs or {}, row)
             row -= rows
-        return "", ""
+        return ()
 
     def said(self, output: Output) -> Sayings:
         """What production says, by row: read once, for the comparison and for the record."""

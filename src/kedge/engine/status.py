@@ -9,7 +9,7 @@ import msgspec
 
 from kedge.core.alerts import Alert
 from kedge.core.back import returned
-from kedge.core.guards import next_step, promised
+from kedge.core.guards import next_step, on_pass, promised, step_number
 from kedge.core.holding import needs
 from kedge.core.values import BUCKETS, Release, Stage, State
 from kedge.engine.control import SILENT, SILENT_S, Lack, Unready, first_of, lacking, replicas
@@ -41,13 +41,18 @@ def describe(
             if (t.production, t.candidate, t.salt) == (state.production, state.candidate, state.salt)]  # fmt: skip
     counts = summary(mine)
     step = next_step(state) if state.stage is Stage.CANARY else None
+    number, steps = step_number(state)
     return {
         "endpoint": state.endpoint,
         "epoch": state.epoch,
         "stage": state.stage.value,
         "paused": state.paused,
         "restored": state.automation.restored or None,
+        "auto": state.automation.auto,
         "frozen": state.automation.frozen,
+        "step": number if state.stage is Stage.CANARY else None,
+        "steps": steps if state.stage is Stage.CANARY else None,
+        "on_pass": on_pass(state),
         "production": _release(state, state.production),
         "previous": _release(state, state.previous),
         "candidate": _release(state, state.candidate),

@@ -27,7 +27,7 @@ from kedge.core.evidence.faults import Faults, folded
 from kedge.core.evidence.judge import Judge, load_judge
 from kedge.core.evidence.labels import Matching, matched, reason, told
 from kedge.core.evidence.rules import METHOD, QUALITY, Verdict, Word
-from kedge.core.evidence.verdicts import overall, verdicts
+from kedge.core.evidence.verdicts import ARMS, overall, verdicts
 from kedge.core.policy import Facts, canary_steps, guardrails, rules
 from kedge.core.quality import judged as judged_labels
 from kedge.core.records import Labelled, Reused, delay_upper_s, live_version
@@ -145,6 +145,8 @@ class Watch:
         self.paired = state.mirrored is not None
         self.reverse = state.candidate is None
         """After a promotion: the release that was left has production's part, and is the measure."""
+        self.arms = _names(state) if self.reverse else ARMS
+        """What both releases are called: by name once their roles have changed."""
         self._policy = state.policy_digest
         self.rules = rules(
             state.policy, paired=self.paired, held=state.holdback if state.held is not None else 0
@@ -192,6 +194,11 @@ class Watch:
             ):
                 self.__init__(state)  # type: ignore[misc]
                 self.begin_anew(UNREADABLE)
+
+    @property
+    def judge(self) -> Judge:
+        """What was folded of it, for an estimate of what is missing."""
+        return self._judge
 
     def fits(self, state: State) -> bool:
         """Whether this is the watch of the row as it is now."""
@@ -447,9 +454,9 @@ class Watch:
         production, candidate = self.totals.get("", [0, 0])
         step = self._requests.get("", [0, 0])
         return Facts(
-            overall=overall(self._judge),
+            overall=overall(self._judge, self.arms),
             verdicts=(
-                *self._believed(verdicts(self._judge, self._shown(), only=whole)), *self._costly({""}),
+                *self._believed(verdicts(self._judge, self._shown(), only=whole, arms=self.arms)), *self._costly({""}),
             ),
             units=(production, candidate), pairs=candidate if self.paired else 0,
             requests=(step[0], step[1]), callers=self._judge.callers(),
@@ -468,7 +475,7 @@ class Watch:
 
     def verdicts(self, only: set[tuple[str, str]] | None = None) -> tuple[Verdict, ...]:
         """Every verdict, or those of some (metric, segment)."""
-        found = verdicts(self._judge, self._shown(), only=only)
+        found = verdicts(self._judge, self._shown(), only=only, arms=self.arms)
         return (*self._believed(found), *self._costly())
 
     def _believed(self, found: Sequence[Verdict]) -> tuple[Verdict, ...]:
@@ -532,7 +539,7 @@ class Watch:
             for w, (p, c) in sums.items()
             if p + c
         )
-        return f"the share of the candidate is not what was set, and not by chance: {told}"
+        return f"the share of {self.arms[1]} is not what was set, and not by chance: {told}"
 
 
 def second_of(windows: Sequence[Window]) -> Second:
@@ -624,9 +631,25 @@ def judged(state: State) -> tuple[int | None, int | None]:
     return state.production, state.candidate
 
 
+def _names(state: State) -> tuple[str, str]:
+    """Return both releases by name, the measure first."""
+    old, new = judged(state)
+    return f"r{old}", f"r{new}"
+
+
 def _turned(one: FirstAsk, *, paired: bool) -> FirstAsk:
     bad = one.bad >> OURS | (one.bad & (1 << OURS) - 1) << OURS if paired else one.bad
     return msgspec.structs.replace(one, arm=1 - one.arm, bad=bad)
+
+
+def _exchanged(one: Example) -> Example:
+    differs = tuple(
+        msgspec.structs.replace(each, production=each.candidate, candidate=each.production)
+        for each in one.differs
+    )
+    return msgspec.structs.replace(
+        one, production=one.candidate, candidate=one.production, differs=differs
+    )
 
 
 def turned(window: Window) -> Window:
@@ -664,7 +687,7 @@ def turned(window: Window) -> Window:
         clips=window.clips[::-1],
         scores={bin_: (n, w, -apart, size) for bin_, (n, w, apart, size) in window.scores.items()},
         examples=tuple(
-            msgspec.structs.replace(one, production=one.candidate, candidate=one.production)
+            _exchanged(one)
             for one in window.examples
         ),
     )  # fmt: skip

@@ -414,7 +414,8 @@ class Counter:
                 bin_[3] += abs(apart)
         if len(draft.examples) < EXAMPLES and not all(alike):
             draft.examples += islice(
-                _examples(part, compared, alike, ours, theirs), EXAMPLES - len(draft.examples)
+                _examples(part, self._output, compared, alike, ours, theirs),
+                EXAMPLES - len(draft.examples),
             )
 
     def _alike(self, part: Part, there: Sequence[bool]) -> list[bool | None]:
@@ -555,16 +556,19 @@ _Pairs = dict[tuple[bool, bool, bool] | None, list[Names]]
 
 
 def _examples(
-    part: Part, compared: Sequence[bool], alike: Sequence[bool], ours: Sayings, theirs: Sayings
+    part: Part,
+    output: Output,
+    compared: Sequence[bool],
+    alike: Sequence[bool],
+    ours: Sayings,
+    theirs: Sayings,
 ) -> Iterator[Example]:
     differs = [there and not same for there, same in zip(compared, alike, strict=True)]
     if any(differs):
         ids = part.ids()
         for row in compress(range(len(differs)), differs):
             old, new = (one.row(row).text() for one in (ours, theirs))
-            if old == new:  # what differs is another output than the one that is read
-                old, new = part.whole(row)
-            yield Example(ids[row], part.segments[row], old, new)
+            yield Example(ids[row], part.segments[row], old, new, part.differing(output, row))
 
 
 def _agreement(pairs: _Pairs) -> dict[str, Agreement]:

@@ -340,6 +340,16 @@ class Step:
         return True
 
     @property
+    def tracked(self) -> int:
+        """How many callers asked in this step, up to the bound."""
+        return len(self._tracked)
+
+    @property
+    def heard_of(self) -> int:
+        """How many callers have a label in this step, up to the bound."""
+        return len(self._heard)
+
+    @property
     def uneven(self) -> bool:
         """Whether an alarm of labels does not sound only because production's have not all come."""
         return bool(self.arrays["uneven"].any())

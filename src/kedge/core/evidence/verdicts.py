@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
-from math import exp, inf, log, sqrt
+from math import inf, log, sqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -25,13 +25,16 @@ from kedge.core.evidence.rules import (
 )
 from kedge.core.evidence.step import TAIL, Step
 
+ARMS = ("production", "the candidate")
+"""What both releases are called in a reason, where no names are given: the measure, then the one that is judged."""
+Arms = tuple[str, str]
 PROVABLE = 700
 """Callers of the candidate that prove that fewer than one in a hundred fail, without a failure: 620
 to 730, by how the bets fall."""
 
 
-def overall(judge: Judge) -> Overall:
-    """Say whether an alarm sounds, and which."""
+def overall(judge: Judge, arms: Arms = ARMS) -> Overall:
+    """Say whether an alarm sounds, and which; `arms` are the names of both releases in reasons."""
     rules = judge.rules
     needed = -log(rules.alpha)
     step = judge.step
@@ -40,7 +43,7 @@ def overall(judge: Judge) -> Overall:
     if failed:
         first = min(failed, key=lambda one: one.at)
         name = _name(first.metric, first.segment)
-        reason = f"{name}: {_figures(judge, first)}"
+        reason = f"{name}: {_figures(judge, first, arms)}"
         return Overall("fail", reason, needed, needed, first.metric, first.segment)
     if heard:
         one = heard[0]
@@ -54,14 +57,15 @@ def overall(judge: Judge) -> Overall:
         if rail.weight and (row := judge.rows.find(metric, "")) >= 0
     ]
     if max(bad, default=0) < rules.min_bad:
-        reason = f"{max(bad, default=0)} of {rules.min_bad} bad units of the candidate"
+        found = max(bad, default=0)
+        reason = f"{found} bad units of {arms[1]}, and an alarm needs {rules.min_bad}"
         return Overall("inconclusive", reason, needed=needed)
     able = np.flatnonzero(judge.alarms())
     best = step.arrays["best"][able]
     top = int(able[int(np.argmax(best))])
     metric, segment = judge.rows.keys[top]
     log_e = float(best.max())
-    reason = f"no harm proven: evidence {exp(min(log_e, 700)):.3g} of {exp(needed):.3g}"
+    reason = "no harm proven"
     return Overall("inconclusive", reason, log_e, needed, metric, segment)
 
 
@@ -81,7 +85,11 @@ def _excused(judge: Judge, failure: Alarm) -> bool:
 
 
 def verdicts(
-    judge: Judge, requests: Mapping[str, tuple[int, int]], *, only: AbstractSet[Key] | None = None
+    judge: Judge,
+    requests: Mapping[str, tuple[int, int]],
+    *,
+    only: AbstractSet[Key] | None = None,
+    arms: Arms = ARMS,
 ) -> tuple[Verdict, ...]:
     """Say what is known of every (metric, segment), or of some, in the present step.
 
@@ -89,6 +97,7 @@ def verdicts(
         judge: what was folded.
         requests: by segment, requests that each arm was asked in this step; in pairs, pairs twice.
         only: these keys, where given.
+        arms: the names of both releases in reasons.
     """
     step = judge.step
     if step is None:
@@ -104,7 +113,7 @@ def verdicts(
         for row in rows:
             if row >= 0:
                 suspect = row in suspects and not rail.of
-                found.append(_verdict(judge, step, name, row, requests, suspect=suspect))
+                found.append(_verdict(judge, step, name, row, requests, suspect=suspect, arms=arms))
     return tuple(found)
 
 
@@ -131,10 +140,11 @@ class _Known(NamedTuple):
     callers: int
     """Of the candidate that this step decides on."""
     named: bool
+    arms: Arms
 
 
 def _verdict(
-    judge: Judge, step: Step, name: str, row: int, requests: Cells, *, suspect: bool
+    judge: Judge, step: Step, name: str, row: int, requests: Cells, *, suspect: bool, arms: Arms
 ) -> Verdict:
     metric, segment = judge.rows.keys[row]
     rail = judge.rules.rails[name]
@@ -154,6 +164,7 @@ def _verdict(
         proof=judge.proof(step, name, row),
         callers=callers,
         named=named,
+        arms=arms,
     )
     word, reason = _word(judge, of)
     ratio, interval, difference = _estimate(step, row, rail, metric)
@@ -180,7 +191,7 @@ def _word(judge: Judge, of: _Known) -> tuple[Word, str]:
     least = rules.min_units_per_segment if of.segment else rules.min_units
     failure = judge.failures.get((of.metric, of.segment))
     if failure is not None and not _excused(judge, failure):
-        return "fail", f"worse, proven: {_figures(judge, failure)}"
+        return "fail", f"worse, proven: {_figures(judge, failure, of.arms)}"
     told = _told(of)
     if not of.asked[1] and not of.units[1]:
         return "inconclusive", "no data"
@@ -193,21 +204,16 @@ def _word(judge: Judge, of: _Known) -> tuple[Word, str]:
         return "inconclusive", f"{of.asked[1]} of {least} {kind}"
     few = ""
     if of.named and of.metric != QUALITY and 0 < of.callers < PROVABLE and not of.bad[0]:
-        few = f"; {of.callers} callers of the candidate, and about {PROVABLE} prove that fewer than 1 in 100 fail"
-    return "inconclusive", (
-        f"neither proven: worse {exp(min(of.log_e, 700)):.2g}, not {of.rail.worse_by:.0%} worse "
-        f"{exp(min(of.proof, 700)):.2g}, of {1 / rules.alpha:.0f}; {told}{few}"
-    )
+        few = f"; {of.callers} callers of {of.arms[1]}, and about {PROVABLE} prove that fewer than 1 in 100 fail"
+    return "inconclusive", f"too early: {told}{few}"
 
 
 def _told(of: _Known) -> str:
     kind = "labels" if of.metric == QUALITY else "units"
     if of.named and of.metric != QUALITY:
         kind = "callers" if not of.asked[1] else "units"
-    return (
-        f"candidate {of.bad[1]} bad of {of.units[1]} {kind} ({_share(of.bad[1], of.units[1])}), "
-        f"production {of.bad[0]} of {of.units[0]} ({_share(of.bad[0], of.units[0])})"
-    )
+    (old, new), (b0, b1), (n0, n1) = of.arms, of.bad, of.units
+    return f"{b1} of {n1} {kind} bad on {new} ({_share(b1, n1)}), {b0} of {n0} on {old} ({_share(b0, n0)})"
 
 
 def _share(bad: int, units: int) -> str:
@@ -218,20 +224,20 @@ def _name(metric: str, segment: str) -> str:
     return f"{metric} in {segment}" if segment else metric
 
 
-def _figures(judge: Judge, failure: Alarm) -> str:
+def _figures(judge: Judge, failure: Alarm, arms: Arms) -> str:
     """Say how many units of each arm went bad, over how many seconds, and where."""
     step, row = judge.steps.get(failure.weight), judge.rows.find(failure.metric, failure.segment)
     old, new = failure.bad
     if failure.metric == QUALITY:
         units = judge.units(step, row) if step is not None and row >= 0 else (0, 0)
-        return f"wrong {new} times on the candidate of {units[1]} labels, {old} on production of {units[0]}"
+        return f"{new} of {units[1]} labels wrong on {arms[1]}, {old} of {units[0]} on {arms[0]}"
     spread = (
         f"in at least {failure.seconds} separate seconds"
         if failure.seconds > 1
         else "in one second"
     )
     where = "" if judge.paired else f" at {failure.weight / 100:g} %"
-    return f"{new} bad units of the candidate {spread}, {old} of production{where}"
+    return f"{new} bad units of {arms[1]} {spread}, {old} of {arms[0]}{where}"
 
 
 # ---------------------------------------------------------------- estimates

@@ -1,0 +1,225 @@
+"""Estimate: how long a rollout waits for its next step, if the candidate is no worse.
+
+What the rollout waits for is what `policy` asks for: a part for each condition that does not hold yet.
+The longest part is the estimate. It says nothing of a candidate that is worse, of an alarm, or of
+callers that stop asking.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from kedge.core.durations import seconds
+from kedge.core.evidence.judge import Judge
+from kedge.core.evidence.remaining import Callers, Row, get_row, needed_s
+from kedge.core.evidence.rules import QUALITY, Verdict
+from kedge.core.evidence.step import span
+from kedge.core.evidence.verdicts import PROVABLE
+from kedge.core.forecast import Traffic
+from kedge.core.policy import (
+    COST,
+    EARLY,
+    EARLY_STEP,
+    MIN_COVERAGE,
+    MIN_REQUESTS,
+    RARE,
+    SILENT_S,
+    Decision,
+    Facts,
+    proofs,
+    rules,
+)
+from kedge.core.values import BUCKETS, Policy, Stage, State, Value
+
+STALE_S = 60.0
+"""Seconds without a request after which there is no rate to reckon with."""
+Cause = Literal["", "no_traffic", "no_labels", "few_callers", "beyond", "coverage", "unknown"]
+"""Why there is no number of seconds: nobody asks; no outcome came; so few callers cannot prove it; not
+within a month of this traffic; copies are missing; the judge of cost gives none."""
+
+
+class Part(Value, frozen=True):
+    """One condition that does not hold yet."""
+
+    waits_for: str
+    """A guardrail's metric, or `dwell`, `requests`, `pairs`, `coverage`, `window`, `segments`, `silence`."""
+    seconds: float | None
+    """None: `cause` says why there is no number."""
+    cause: Cause = ""
+    margin: float | None = None
+    """Of a guardrail: how much worse it is not to be."""
+    needed: float | None = None
+    """Requests, pairs or seconds that are needed in all."""
+
+
+class Estimate(Value, frozen=True, kw_only=True):
+    """How long until the rollout may go on."""
+
+    seconds: float | None
+    """Of the longest part; None: no part that lacks a number lets it end."""
+    waits_for: str
+    """The part that takes longest, or that has no number."""
+    cause: Cause = ""
+    at_least: bool = False
+    """There is another part without an estimate."""
+    rate: float
+    """Requests a second, both releases together; in a shadow, those that both answered."""
+    parts: tuple[Part, ...] = ()
+
+    @property
+    def part(self) -> Part:
+        """The part that takes longest."""
+        return next(part for part in self.parts if part.waits_for == self.waits_for)
+
+
+def estimate(
+    state: State, decision: Decision, facts: Facts, judge: Judge, past: tuple[int, int] = (0, 0)
+) -> Estimate | None:
+    """Return how long a rollout still waits; None where it waits for nothing that comes by itself.
+
+    Args:
+        state: the row.
+        decision: what the policy makes of it.
+        facts: what the policy was told.
+        judge: of the same comparison.
+        past: production's failures and requests before, as `kedge plan` counts them.
+    """
+    if state.stage not in (Stage.CANARY, Stage.SHADOW) or decision.code != "waiting":
+        return None
+    asked = facts.requests if state.stage is Stage.CANARY else (0, facts.pairs)
+    rate = sum(asked) / max(facts.step_s, 1.0)
+    stale = facts.stale_s > STALE_S or rate <= 0
+    found = [part for part in _parts(state, facts, judge, past) if part.seconds != 0]
+    if stale:
+        dry: Cause = "no_traffic"
+        found = [_dry(part, dry) for part in found]
+    if not found:
+        return None
+    known = [part for part in found if part.seconds is not None]
+    lost = [part for part in found if part.seconds is None and part.cause != "unknown"]
+    longest = max(known, key=lambda part: part.seconds or 0.0) if known else found[0]
+    chosen = lost[0] if lost else longest
+    return Estimate(
+        seconds=chosen.seconds,
+        waits_for=chosen.waits_for,
+        cause=chosen.cause,
+        at_least=chosen.seconds is not None and len(known) < len(found),
+        rate=rate,
+        parts=tuple(found),
+    )
+
+
+def _dry(part: Part, cause: Cause) -> Part:
+    """Return a part as it is while nobody asks: only a dwell ends by itself."""
+    if part.waits_for == "dwell" or part.cause == "unknown":
+        return part
+    return Part(part.waits_for, None, cause, part.margin, part.needed)
+
+
+def _parts(state: State, facts: Facts, judge: Judge, past: tuple[int, int]) -> list[Part]:
+    step_s = max(facts.step_s, 1.0)
+    if state.stage is Stage.SHADOW:
+        found = _window(state, facts, facts.pairs / step_s)
+    else:
+        dwell, least = seconds(state.policy.canary.dwell), min(facts.requests)
+        found = [
+            Part("dwell", max(dwell - facts.step_s, 0.0), needed=dwell),
+            _count("requests", MIN_REQUESTS, least, least / step_s),
+        ]
+    of = {verdict.metric: verdict for verdict in facts.verdicts if not verdict.segment}
+    proven = [_proof(name, of.get(name), facts, judge, past) for name in proofs(state)]
+    return found + _silent(state, facts, proven, of)
+
+
+def _silent(state: State, facts: Facts, found: list[Part], of: dict[str, Verdict]) -> list[Part]:
+    """Return the parts of a small step: with few callers it is left after an hour without an alarm."""
+    few = any(part.seconds is None or part.seconds > SILENT_S for part in found)
+    by_callers = any(v.callers for v in of.values()) and 0 < facts.callers[1] < PROVABLE
+    left = max(SILENT_S - facts.step_s, 0.0)
+    if state.stage is not Stage.CANARY or state.weight > EARLY_STEP or not few or not by_callers:
+        return found
+    return [Part("silence", left, needed=SILENT_S)]
+
+
+def _window(state: State, facts: Facts, rate: float) -> list[Part]:
+    """Return what a shadow's window still lacks."""
+    policy = state.policy.shadow
+    covered = facts.copied / facts.mirrored if facts.mirrored else 0.0
+    window = seconds(policy.window)
+    found = [
+        _count("pairs", policy.min_pairs, facts.pairs, rate),
+        Part("window", max(window - facts.healthy_s, 0.0), needed=window),
+    ]
+    if facts.mirrored and covered < MIN_COVERAGE:
+        found.append(Part("coverage", None, "coverage", needed=MIN_COVERAGE))
+    lacking = [
+        _count("segments", policy.min_pairs_per_segment, n, n / max(facts.step_s, 1.0))
+        for n in facts.segments.values()
+        if RARE * facts.pairs <= n < policy.min_pairs_per_segment
+    ]
+    if lacking:
+        found.append(max(lacking, key=lambda part: part.seconds or 0.0))
+    return found
+
+
+def _count(name: str, needed: int, have: int, rate: float) -> Part:
+    """Return how long until so many came."""
+    if have >= needed:
+        return Part(name, 0.0, needed=needed)
+    if rate <= 0:
+        return Part(name, None, "no_traffic", needed=needed)
+    return Part(name, (needed - have) / rate, needed=needed)
+
+
+def _proof(
+    name: str, verdict: Verdict | None, facts: Facts, judge: Judge, past: tuple[int, int]
+) -> Part:
+    """Return how long until a guardrail is proven."""
+    if name == COST:
+        passes = verdict is not None and verdict.verdict == "pass"
+        return Part(name, 0.0) if passes else Part(name, None, "unknown")
+    rail, asked = judge.rules.rails[name], judge.rules
+    if verdict is not None and verdict.verdict == "pass":
+        return Part(name, 0.0, margin=rail.worse_by)
+    row = get_row(judge, name, facts.requests, past)
+    if row is None:
+        return Part(name, None, "no_labels" if name == QUALITY else "no_traffic", rail.worse_by)
+    took = needed_s(row, rail, asked.alpha, asked.callers_floor)
+    if took is None:
+        few = verdict is not None and not verdict.provable
+        return Part(name, None, "few_callers" if few else "beyond", rail.worse_by)
+    if name == QUALITY and verdict is not None and verdict.units[1] < asked.min_units:
+        rate = verdict.units[1] / max(row.elapsed, 1.0)
+        took = max(took, (asked.min_units - verdict.units[1]) / rate if rate else took)
+    return Part(name, took, margin=rail.worse_by)
+
+
+def proven_after(policy: Policy, traffic: Traffic, weight: int) -> float | None:
+    """Return after how many seconds a canary step lets a candidate go on that fails as often as production.
+
+    Only errors are looked at, as `kedge plan` does. None: not within a month.
+
+    Args:
+        policy: of the endpoint.
+        traffic: of the endpoint.
+        weight: the step's share in buckets.
+    """
+    asked = rules(policy, paired=False)
+    early, share = weight <= EARLY_STEP, weight / BUCKETS
+    known = traffic.callers
+    callers = None if known is None else Callers(known, traffic.rate / max(known, 1))
+    row = Row(
+        span=span(weight, [step for step in asked.steps if step < weight], paired=False),
+        rate=0.0 if callers else traffic.rate,
+        bad=traffic.errors,
+        callers=callers,
+    )
+    took = needed_s(
+        row, asked.rails[EARLY if early else "errors"], asked.alpha, asked.callers_floor
+    )
+    if early and known is not None and known * share < PROVABLE:
+        took = min(SILENT_S if took is None else took, SILENT_S)
+    if took is None:
+        return None
+    smaller = traffic.rate * min(share, 1 - share)
+    return max(took, seconds(policy.canary.dwell), MIN_REQUESTS / smaller if smaller else 0.0)

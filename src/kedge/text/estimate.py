@@ -1,0 +1,129 @@
+"""Estimates in sentences: what a rollout waits for, how long, and what comes then."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from kedge.text.layout import rate, rough, span, wrap
+
+WHAT = {
+    "errors": "errors are",
+    "errors.doubled": "errors are",
+    "latency.p50": "slow answers are",
+    "latency.p99": "slow answers are",
+    "violations": "values out of range are",
+    "quality": "wrong answers are",
+    "cost": "an inference is",
+}
+"""The subject of what a guardrail shows."""
+NAMES = {"errors.doubled": "errors"}
+"""What a guardrail is called in a list."""
+
+
+def shown_by(metric: str, margin: float | None) -> str:
+    """Return what a guardrail is to show: "errors are not doubled"."""
+    what = WHAT.get(metric, f"{metric} is")
+    if margin is None:
+        return f"{what} not worse"
+    if metric == "cost":
+        return f"{what} not {margin * 100:g} % dearer"
+    if margin == 1:
+        return f"{what} not doubled"
+    if margin > 1:
+        return f"{what} not {1 + margin:g} times as frequent"
+    return f"{what} not {margin * 100:g} % more frequent"
+
+
+def _counted(part: dict[str, Any]) -> str:
+    return f"{part['needed'] or 0:,.0f}"
+
+
+UNTIL: dict[str, Callable[[dict[str, Any]], str]] = {
+    "dwell": lambda part: f"until the step's least time of {span(part['needed'] or 0)} is over",
+    "requests": lambda part: f"until each release had {_counted(part)} requests",
+    "pairs": lambda part: f"until {_counted(part)} answers are compared",
+    "window": lambda part: f"until the shadow window of {span(part['needed'] or 0)} is over",
+    "segments": lambda part: f"until each segment has {_counted(part)} compared answers",
+    "silence": lambda part: (
+        f"until {span(part['needed'] or 0)} passed without an alarm: so few callers can prove no more at this step"
+    ),
+}
+"""What a part that is no guardrail waits for."""
+WITHOUT = {
+    "no_traffic": "no estimate: no requests come",
+    "no_labels": "no estimate: no outcome came yet (kedge outcomes hands them in)",
+    "few_callers": "so few callers can prove nothing more: promote it by hand (kedge plan says how many it takes)",
+    "beyond": "not within a month of this traffic",
+    "coverage": "no estimate: too many copies go without an answer",
+    "unknown": "no estimate",
+}
+"""What is said where there is no number of seconds, by cause."""
+
+
+def estimate_text(found: dict[str, Any], then: str = "") -> str:
+    """Return one sentence without a full stop: how long, at which rate, to show what.
+
+    Args:
+        found: `core.estimate.Estimate` as plain values.
+        then: what follows.
+    """
+    part = next(one for one in found["parts"] if one["waits_for"] == found["waits_for"])
+    name = part["waits_for"]
+    aim = UNTIL[name](part) if name in UNTIL else f"to show that {shown_by(name, part['margin'])}"
+    if found["seconds"] is None:
+        return f"{WITHOUT[found['cause']]}; it waits {aim}"
+    at = "" if name in ("dwell", "window", "silence") else f" at {rate(found['rate'])}"
+    least = "at least " if found["at_least"] else ""
+    after = f"; then {then}" if then else ""
+    return f"{least}{rough(found['seconds'])} more{at} {aim}{after}"
+
+
+def part_text(part: dict[str, Any]) -> str:
+    """Return what one condition still takes."""
+    if part["seconds"] is None:
+        return WITHOUT[part["cause"]]
+    return rough(part["seconds"])
+
+
+def next_text(found: dict[str, Any]) -> str:
+    """Return what follows when the present step or window is proven.
+
+    Args:
+        found: with `stage`, `auto`, `paused`, `frozen`, `next_weight`, `on_pass` and `endpoint`.
+    """
+    to = "production" if found["next_weight"] is None else f"{found['next_weight']:g} %"
+    if found["stage"] == "shadow":
+        goes = found["on_pass"] == "promote"
+        return (
+            "production"
+            if goes
+            else f"kedge canary {found['endpoint']} or kedge promote {found['endpoint']}"
+        )
+    walks = found["auto"] and (found["next_weight"] is not None or found["on_pass"] == "promote")
+    if walks and not found["paused"] and not found["frozen"]:
+        return to
+    return f"kedge promote {found['endpoint']} (to {to})"
+
+
+def rollout_lines(found: dict[str, Any], width: int) -> list[str]:
+    """Return what `kedge status` says of a rollout: its step, who walks it, what it waits for."""
+    if found["stage"] not in ("canary", "shadow"):
+        return []
+    who = (
+        "held" if found["paused"]
+        else "automation is frozen" if found["frozen"]
+        else "automatic" if found["auto"] or (found["stage"] == "shadow" and found["on_pass"] == "promote")
+        else "by hand"
+    )  # fmt: skip
+    where = "shadow"
+    if found["stage"] == "canary":
+        number, of = found["step"], found["steps"]
+        where = f"step {number} of {of}" if number else f"before step 1 of {of}"
+    lines = [f"{where}, {who}"]
+    if found.get("estimate"):
+        lines += wrap(estimate_text(found["estimate"], next_text(found)), width, hanging="")
+    elif found.get("decision"):
+        decision = found["decision"]
+        lines += wrap(f"{decision['verdict']}: {decision['reason']}", width, hanging="")
+    return lines

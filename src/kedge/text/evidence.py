@@ -1,0 +1,338 @@
+"""Evidence as text: what is known of two releases, side by side, and what is still missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from kedge.text.estimate import NAMES, estimate_text, next_text, part_text
+from kedge.text.layout import PLAIN_WIDTH, table, wrap
+
+WORDS = {
+    "pass": "not worse",
+    "fail": "WORSE",
+    "inconclusive": "too early",
+    "broken input": "cannot tell",
+}
+"""Verdicts in a table."""
+HEADS = {
+    "pass": "may go on",
+    "fail": "worse",
+    "inconclusive": "not yet known",
+    "broken input": "cannot be judged",
+}
+"""Verdicts at the head of a view."""
+MOST_RATIO = 99
+"""A bound of a ratio beyond this is none."""
+NAME = 18
+"""Least columns for the name of a metric and its segment, before shares give way to it."""
+INDENT = "  "
+
+
+def evidence_text(found: Mapping[str, Any], width: int = PLAIN_WIDTH) -> str:
+    """Return everything that is known of a rollout, in lines of at most `width` columns.
+
+    Args:
+        found: what `engine.evidence.describe` returned.
+        width: of the terminal.
+    """
+    lines = wrap(_head(found), width)
+    lines += wrap(_verdict(found), width)
+    if found.get("estimate"):
+        lines += wrap(_sentence(estimate_text(found["estimate"], next_text(dict(found)))), width)
+    if found["restarted"]:
+        lines += wrap(f"evidence began anew: {found['restarted']}", width)
+    lines += ["", *_figures(found, width), *_waits(found, width)]
+    lines += _agreement(found, width) if found["agreement"] else []
+    coverage = found["coverage"]
+    if coverage["mirrored"]:
+        text = f"coverage {coverage['share']:.1%} of {coverage['mirrored']:,} mirrored requests"
+        lines += ["", *wrap(text, width, INDENT)]
+    for text in (*_unasked(coverage), *_lost(coverage)):
+        lines += wrap(text, width, INDENT)
+    lines += _labels(found, width)
+    lines += _cost(found, width)
+    return "\n".join(lines)
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def names(found: Mapping[str, Any]) -> tuple[str, str]:
+    """Return both releases by name, the measure first: names stay true when roles change."""
+    return found["production"], found["candidate"]
+
+
+def _head(found: Mapping[str, Any]) -> str:
+    """Return which releases are compared, in which role, and how."""
+    arms = [f"{arm['release']} ({arm['version']}, {arm['role']})" for arm in found["arms"]]
+    where = str(found["stage"])
+    if found["stage"] == "canary":
+        number, of = found["step"], found["steps"]
+        step = f"step {number} of {of}" if number else f"before step 1 of {of}"
+        where = f"canary, {found['weight']:g} % of callers, {step}"
+    elif found["holdback"]:
+        where = f"{where}, {found['holdback']:g} % of callers held back"
+    auto = ", automatic" if found["auto"] else ""
+    held = ", held" if found["paused"] else ""
+    return f"{found['endpoint']}: {arms[1]} against {arms[0]}, {where}{auto}{held}" + (
+        ", frozen" if found["frozen"] else ""
+    )
+
+
+def _verdict(found: Mapping[str, Any]) -> str:
+    """Return the verdict with its reason; while it waits for evidence, with what came so far."""
+    decision = found["decision"]
+    if not found.get("estimate"):
+        return f"{HEADS[decision['verdict']]}: {decision['reason']}"
+    errors = next((one for one in found["metrics"] if one["metric"] == "errors"), None)
+    asked = found["requests"][1]
+    if found["paired"]:
+        alone = errors["bad"][1] if errors else 0
+        return f"too early: {asked:,} requests answered by both, {names(found)[1]} alone failed {alone:,}"
+    told = f"too early: {asked:,} requests to {names(found)[1]}"
+    if errors is None:
+        return told
+    whose = "callers met a failure" if errors["callers"] else "failed"
+    return f"{told}, {errors['bad'][1]:,} {whose}"
+
+
+# ---------------------------------------------------------------- figures
+
+
+def _figures(found: Mapping[str, Any], width: int) -> list[str]:
+    """Return metrics and segments as one table: all columns align."""
+    old, new = names(found)
+    shown = [*found["metrics"], *found["segments"]]
+    if not shown:
+        return []
+    head = ["", old, new, f"{new} / {old}", ""]
+    rows = [head, *(_row(item, percent=True) for item in shown)]
+    if sum(max(len(row[n]) for row in rows) for n in range(1, 5)) + NAME + 10 > width:
+        rows = [head, *(_row(item, percent=False) for item in shown)]
+    lines = table(rows, width, right=(False, True, True, False, False))
+    if found["segments"]:
+        lines.insert(1 + len(found["metrics"]), f"{INDENT}segments, the worst first")
+    return lines
+
+
+def _row(item: Mapping[str, Any], *, percent: bool) -> list[str]:
+    name = item["metric"] if not item["segment"] else f"{item['metric']} {item['segment']}"
+    cells = [
+        _cell(bad, units, percent=percent)
+        for bad, units in zip(item["bad"], item["units"], strict=True)
+    ]
+    return [name, *cells, compared(item), WORDS[item["verdict"]]]
+
+
+def _cell(bad: int, units: int, *, percent: bool) -> str:
+    if not units:
+        return "-"
+    return f"{bad:,}/{units:,}" + (f" {bad / units:6.2%}" if percent else "")
+
+
+def compared(item: Mapping[str, Any]) -> str:
+    """Return how the second release compares: times as often, or a difference; with its interval."""
+    if item.get("difference") is not None and item.get("ratio") is None:
+        shown = f"{item['difference']:+.3f}"
+        if not item.get("interval"):
+            return shown
+        low, high = item["interval"]
+        return f"{shown} ({low:+.3f} to {high:+.3f})"
+    ratio, interval = item.get("ratio"), item.get("interval")
+    if not interval:
+        return "-" if ratio is None else f"{ratio:.2f}"
+    low, high = interval
+    bounded = high is not None and high <= MOST_RATIO
+    if ratio is not None and bounded:
+        return f"{ratio:.2f} ({low:.2f} to {high:.2f})"
+    if bounded:
+        return f"at most {high:.2f}"
+    if low > 0:
+        return f"at least {low:.2f}"
+    return "-" if ratio is None else f"{ratio:.2f}, no bound yet"
+
+
+def _waits(found: Mapping[str, Any], width: int) -> list[str]:
+    """Return what each condition still takes, where there are several."""
+    parts = found["estimate"]["parts"] if found.get("estimate") else []
+    if len(parts) < 2:
+        return []
+    rows = [[NAMES.get(part["waits_for"], part["waits_for"]), part_text(part)] for part in parts]
+    named = max(len(row[0]) for row in rows)
+    lines = ["", f"{INDENT}still missing"]
+    for name, text in rows:
+        lines += wrap(text, width, f"{INDENT}  {name:<{named}}  ", " " * (named + 6))
+    return lines
+
+
+# ---------------------------------------------------------------- agreement
+
+
+def _agreement(found: Mapping[str, Any], width: int) -> list[str]:
+    shown = found["agreement"]
+    if not shown["pairs"]:
+        return []
+    more = "".join(
+        f", {name} {shown[key]:.2f}"
+        for name, key in (("kappa", "kappa"), ("of the positive", "positive"))
+        if shown[key] is not None
+    )
+    text = (
+        f"agreement {shown['raw']:.1%} of {shown['pairs']:,} pairs{more}; {shown['flips']:,} decisions flip, "
+        f"{shown['missing']:,} without an answer"
+    )
+    lines = ["", *wrap(text, width, INDENT)]
+    own = shown["noise"]
+    if own:
+        old, new = names(found)
+        beyond = "" if own["beyond"] is None else f"; {new} {own['beyond']:+.1%} beyond that"
+        text = (
+            f"{old} disagrees with itself in {own['disagreement']:.1%} of {own['pairs']:,}{beyond}"
+        )
+        lines += wrap(text, width, INDENT * 2)
+    if shown["segments"]:
+        rows = [
+            [item["segment"], f"{item['disagreement']:.1%} of {item['pairs']:,}", "disagree"]
+            for item in shown["segments"][:5]
+        ]
+        lines += [INDENT + line for line in table(rows, width - 2, right=(False, True, False))]
+    for item in shown["examples"][:3]:
+        lines += wrap(_example(item, *names(found)), width, INDENT * 2)
+    return lines
+
+
+def _example(item: Mapping[str, Any], old: str, new: str) -> str:
+    """Return one disagreement: which output differs, with both values."""
+    where = f" ({', '.join(item['segments'])})" if item["segments"] else ""
+    told = "; ".join(
+        f"{one['output']} is {one['production']} by {old} and {one['candidate']} by {new}"
+        for one in item["differs"]
+    )
+    return f"for example {item['id']}{where}: " + (
+        told or f"{item['production']} by {old} and {item['candidate']} by {new}"
+    )
+
+
+# ---------------------------------------------------------------- coverage, labels, cost
+
+
+def causes(by_cause: Mapping[str, int]) -> str:
+    """Return counts by their cause, in brackets; nothing when there are none."""
+    told = ", ".join(f"{cause} {number:,}" for cause, number in by_cause.items())
+    return f" ({told})" if told else ""
+
+
+def _unasked(coverage: Mapping[str, Any]) -> list[str]:
+    """Return what the candidate was never asked, and what it answered too late for its caller."""
+    unasked = sum(coverage["unasked"].values())
+    lines = []
+    if unasked:
+        lines.append(
+            f"never asked {unasked:,} of the candidate's {coverage['routed']:,} requests"
+            f"{causes(coverage['unasked'])}: no failures, and no evidence"
+        )
+    if coverage["late"]:
+        lines.append(f"{coverage['late']:,} answers came after their deadline: latency, no errors")
+    return lines
+
+
+def _lost(coverage: Mapping[str, Any]) -> list[str]:
+    if not coverage["lost"]:
+        return []
+    return [f"{coverage['lost']:,} observations were dropped: a worker's recorder was full"]
+
+
+def _labels(found: Mapping[str, Any], width: int) -> list[str]:
+    labels = found["labels"]
+    by_arm = found["by_arm"]
+    arms = [
+        f"{by_arm.get(arm, arm)} {labelled:,} of {predictions:,}"
+        for arm, (labelled, predictions) in sorted(labels["coverage"].items(), reverse=True)
+    ]
+    faults = [
+        f"{item['count']:,} labels are unfit and not judged: {item['reason']}"
+        for item in labels["unfit_because"]
+    ]
+    if labels["fault"]:
+        faults.append(f"quality cannot be judged: {labels['fault']}")
+    reused = labels["reused"]
+    if reused["ids"]:
+        faults.append(
+            f"{reused['ids']:,} ids were used by more than one request: {reused['refused']:,} labels are "
+            f"not joined, {reused['withdrawn']:,} were joined before and are withdrawn"
+        )
+    texts: list[str] = []
+    if any(labels["units"]):
+        delay = labels["delay_s"]["p50"]
+        texts = [
+            f"labels: {'; '.join(arms)}"
+            + (f", half within {delay:.0f} s" if delay else "")
+            + (f", {labels['declined']:,} will never have one" if labels["declined"] else ""),
+            _loss(labels, *names(found)),
+        ]
+    texts += faults
+    return ["", *(line for text in texts for line in wrap(text, width, INDENT))] if texts else []
+
+
+def _loss(labels: Mapping[str, Any], old: str, new: str) -> str:
+    """Return the mean loss of each release, and of how many labels."""
+    parts = [
+        f"{name} {'-' if loss is None else f'{loss:.4f}'} of {units:,} labels"
+        for name, loss, units in zip((old, new), labels["loss"], labels["units"], strict=True)
+    ]
+    output = f", compared with output {labels['output']}" if labels["output"] else ""
+    return f"mean {labels['metric']}: {'; '.join(parts)}{output}"
+
+
+def _cost(found: Mapping[str, Any], width: int) -> list[str]:
+    cost = found["cost"]
+    if not cost:
+        return []
+    old, new = names(found)
+    arms = ["-" if one is None else f"{one:.4g}" for one in cost["per_inference"]]
+    texts = [f"cost an inference, in {cost['currency']}: {old} {arms[0]}, {new} {arms[1]}"]
+    if cost.get("cap") is not None and any(cost["at_cap"]):
+        at_cap, units = cost["at_cap"], cost["units"]
+        texts.append(
+            f"judged up to {cost['cap']:.4g}: {at_cap[0]:,} of {units[0]:,} units of {old} cost that or more, "
+            f"{at_cap[1]:,} of {units[1]:,} of {new}"
+        )
+    if any(cost.get("clipped", ())):
+        texts.append(
+            f"clipped at cost.max: {cost['clipped'][0]:,} and {cost['clipped'][1]:,} requests"
+        )
+    if cost.get("left_out"):
+        texts.append(f"{cost['left_out']:,} costs were left out: more callers than a window holds")
+    return [line for text in texts for line in wrap(text, width, INDENT)]
+
+
+# ---------------------------------------------------------------- the course of time
+
+
+def course_text(
+    course: list[dict[str, Any]], segment: str | None = None, width: int = PLAIN_WIDTH
+) -> str:
+    """Return minutes and hours of a comparison: units, and of them those gone bad."""
+    found = []
+    for item in course:
+        known = item if segment is None else item["segments"].get(segment)
+        if known is None:
+            continue
+        bad = known["bad"].get("errors", [0, 0])
+        cells = [_cell(b, n, percent=False) for b, n in zip(bad, known["units"], strict=True)]
+        agreement = "-" if segment or item["agreement"] is None else f"{item['agreement']:.1%}"
+        at = datetime.fromtimestamp(item["at"], UTC).strftime("%Y-%m-%d %H:%M")
+        how = "shadow" if item["paired"] else f"{item['weight']:g} %"
+        pair = f"{item['candidate']}/{item['production']}"
+        found.append(
+            [at, "1 h" if item["span_s"] == 3600 else "1 min", pair, how, *cells, agreement]
+        )
+    if not found:
+        return "nothing yet: windows become minutes after an hour; kedge evidence shows what is now"
+    heads = ["from (UTC)", "span", "releases", "at", "new failed", "old failed", "agree"]
+    rows = [heads, *([*row[:4], row[5], row[4], row[6]] for row in found)]
+    right = (False, True, False, True, True, True, True)
+    return "\n".join(table(rows, width, right=right, shortened=2))

@@ -1,0 +1,100 @@
+"""Layout of text: lines that fit the terminal, columns that align, spans of time and shares in words."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+import textwrap
+from collections.abc import Sequence
+
+PLAIN_WIDTH = 80
+"""Columns where the output is no terminal: a file, a pipe, a log."""
+NARROWEST, WIDEST = 60, 120
+"""Below it a table has no room; beyond it a line is hard to follow."""
+_KEPT = "\u00a0"
+_UNIT = re.compile(r"(?<=\d) (%|s|min|h|days|requests/s|requests/h)(?=\W|$)")
+
+
+def get_width() -> int:
+    """Return the columns of the terminal, within bounds; 80 where the output is none."""
+    if not sys.stdout.isatty():
+        return PLAIN_WIDTH
+    return min(max(shutil.get_terminal_size((PLAIN_WIDTH, 24)).columns, NARROWEST), WIDEST)
+
+
+def wrap(text: str, width: int, indent: str = "", hanging: str | None = None) -> list[str]:
+    """Return a paragraph as lines of at most `width`; longer words are not cut, nor a number and its unit parted."""
+    lines = textwrap.wrap(
+        _UNIT.sub(f"{_KEPT}\\1", text),
+        width,
+        initial_indent=indent,
+        subsequent_indent=indent + "  " if hanging is None else hanging,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return [line.replace(_KEPT, " ") for line in lines]
+
+
+def table(
+    rows: Sequence[Sequence[str]], width: int, *, right: Sequence[bool], shortened: int = 0
+) -> list[str]:
+    """Return rows as aligned lines, two spaces apart.
+
+    Args:
+        rows: all with the same number of cells.
+        width: columns of a line; what is wider is cut out of the middle of one column's cells.
+        right: by column, whether it is aligned to the right.
+        shortened: the column that gives way.
+    """
+    widths = [max(len(row[column]) for row in rows) for column in range(len(right))]
+    over = sum(widths) + 2 * len(widths) - width
+    if over > 0:
+        widths[shortened] = max(widths[shortened] - over, 8)
+    lines = []
+    for row in rows:
+        cells = [shorten(cell, widths[n]) if n == shortened else cell for n, cell in enumerate(row)]
+        aligned = [
+            f"{cell:>{widths[n]}}" if right[n] else f"{cell:<{widths[n]}}"
+            for n, cell in enumerate(cells)
+        ]
+        lines.append(("  " + "  ".join(aligned)).rstrip())
+    return lines
+
+
+def shorten(text: str, width: int) -> str:
+    """Return a text with its middle left out where it is too long."""
+    if len(text) <= width:
+        return text
+    half = (width - 1) // 2
+    return f"{text[: width - 1 - half]}…{text[len(text) - half :]}"
+
+
+def span(seconds: float) -> str:
+    """Return a span of time in one unit, as people say it."""
+    for least, unit, size in ((129_600, "days", 86_400), (5_400, "h", 3_600), (90, "min", 60)):
+        if seconds >= least:
+            number = seconds / size
+            return (
+                f"{number:.0f} {unit}"
+                if number >= 10
+                else f"{number:.1f} {unit}".replace(".0 ", " ")
+            )
+    return f"{seconds:.0f} s"
+
+
+def rough(seconds: float) -> str:
+    """Return an estimated span: two digits would promise more than is known."""
+    for least, unit, size in ((129_600, "days", 86_400), (5_400, "h", 3_600), (90, "min", 60)):
+        if seconds >= least:
+            return f"about {max(round(seconds / size), 1)} {unit}"
+    return f"about {max(round(seconds / 10) * 10, 10)} s"
+
+
+def rate(per_second: float) -> str:
+    """Return a rate of requests."""
+    if per_second >= 10:
+        return f"{per_second:,.0f} requests/s"
+    if per_second >= 0.1:
+        return f"{per_second:.1f} requests/s"
+    return f"{per_second * 3600:.0f} requests/h"
