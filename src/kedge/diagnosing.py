@@ -14,6 +14,7 @@ from kedge.core.contrast import LEAST
 from kedge.core.diagnosis import diagnose
 from kedge.core.errors import KedgeError, Refused
 from kedge.core.evidence.answers import get_target
+from kedge.core.evidence.labels import is_own
 from kedge.core.facts import Facts, Instruments, Sample, Source
 from kedge.core.filed import Filed, filed
 from kedge.core.generations import Online, runs_of
@@ -138,7 +139,15 @@ def _releases(state: State, *, production: bool = False) -> tuple[Release, Relea
 
 def _metric(state: State) -> str:
     """Return the loss that the policy judges quality by."""
-    return guardrails(state.policy)["quality"].metric or "error_rate"
+    if state.policy.output.kind == "ranking":
+        raise Refused(
+            "labels of a ranking cannot be diagnosed: one answer holds many items", code="metric_unfit",
+            hint=f"kedge evidence {state.endpoint} compares the releases by them",
+        )  # fmt: skip
+    metric = guardrails(state.policy)["quality"].metric or "error_rate"
+    return (
+        "error_rate" if is_own(metric) else metric
+    )  # its losses are not known of answers that are asked anew
 
 
 def _label(release: Release) -> str:

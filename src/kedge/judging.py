@@ -19,6 +19,7 @@ from kedge.core.forecast import Traffic, detection
 from kedge.core.policy import decide, rules
 from kedge.core.values import BUCKETS, Stage, State
 from kedge.engine.control import Say
+from kedge.engine.custom import set_fence
 from kedge.engine.evidence import course, describe
 from kedge.engine.observe import summary
 from kedge.engine.patrol import covered, fold_labels, unwritten
@@ -31,6 +32,8 @@ LOGGED = 200_000
 """Predictions of the log in which callers are counted: some seconds of reading."""
 MEASURED_S = 5.0
 """How long `plan` watches the traffic: five beats of every worker."""
+OWN_S = 5.0
+"""How long a look waits for the child in which a function of the policy's judges labels."""
 COUNTED = 100
 """Requests from which the share of failures is known well enough to plan with."""
 
@@ -50,6 +53,8 @@ def evidence_of(place: Workplace, endpoint: str, segment: str | None = None) -> 
     watch, unread = Watch(state), ""
     try:
         watch = Watch(state, place.windows.kept(endpoint, comparison_of(state)))
+        if watch.own is not None:
+            set_fence(place.state_dir, place.fence)
         _fold_all(place, state, watch)
     except Unavailable as error:
         unread = f"the evidence cannot be read: {error}"
@@ -112,7 +117,7 @@ def _fold_all(place: Workplace, state: State, watch: Watch) -> None:
             watch.fold(window)
         if len(windows) < BATCH:
             break
-    while fold_labels(place.records, state, watch, place.clock.unix()):
+    while fold_labels(place.records, state, watch, place.clock.unix(), OWN_S):
         continue
     watch.label_coverage = covered(place.records, watch, state)
     watch.reused = place.records.reused(state.endpoint)

@@ -7,6 +7,7 @@ import sys
 import click
 
 from kedge.console import REFUSED, Context, verb
+from kedge.quantities import NUMBER
 from kedge.terminal import one_line
 
 
@@ -50,7 +51,7 @@ def alerts_test(context: Context, endpoint: str) -> None:
 
 
 @click.command()
-@click.argument("number", type=int)
+@click.argument("number", type=NUMBER)
 @click.option("--by", help="Who has it; default: as the ledger would name you.")
 @verb
 def ack(context: Context, number: int, by: str | None) -> None:

@@ -15,7 +15,7 @@ import msgspec
 
 from kedge.asking import BATCH, INCOMPLETE, answered, batches, loaded, merges
 from kedge.core.durations import seconds
-from kedge.core.errors import KedgeError, Refused
+from kedge.core.errors import KedgeError, Refused, Unavailable
 from kedge.core.evidence.answers import get_target
 from kedge.core.evidence.rules import METHOD
 from kedge.core.generations import Online
@@ -34,7 +34,9 @@ from kedge.core.windows import (
 )
 from kedge.engine.agreement import Said, bin_of, said
 from kedge.engine.control import Say
+from kedge.engine.custom import START_S, set_fence
 from kedge.engine.evidence import describe
+from kedge.engine.own_loss import own_loss
 from kedge.engine.watch import Watch
 from kedge.judging import state_of
 from kedge.verbs import release_of
@@ -216,7 +218,16 @@ def _fold_labels(
         cursor, found = place.records.labels(state.endpoint, cursor, LABELS)
         if not found:
             return
-        watch.fold_labels(list(_paired(state, found, answers)), cursor, now)
+        rows, own = list(_paired(state, found, answers)), None
+        if watch.own is not None:
+            set_fence(place.state_dir, place.fence)
+            own, fault = own_loss(watch.own).measure(rows, START_S)
+            if own is None:
+                raise Unavailable(
+                    f"{watch.own} gives no losses: {fault}", code="metric_function",
+                    hint="kedge apply checks the function of guardrails.quality.metric",
+                )  # fmt: skip
+        watch.fold_labels(rows, cursor, now, own)
 
 
 def _paired(

@@ -24,11 +24,13 @@ from kedge.contacts import judge_alerts, judge_people
 from kedge.core.bounds import misdeclared
 from kedge.core.durations import seconds
 from kedge.core.errors import BadConfig
+from kedge.core.evidence.labels import is_own
 from kedge.core.features import FeatureLimits
 from kedge.core.generations import URL_VARIABLE, Online, Rule, Rules
 from kedge.core.names import RULE, is_name
+from kedge.core.quality import ranked_places
 from kedge.core.records import KEEP_GB
-from kedge.core.values import Field, Output, Policy, Value
+from kedge.core.values import BUCKETS, Field, Output, Policy, Value
 from kedge.machine import read_machine
 
 CONFIG_NAME = "kedge.toml"
@@ -297,6 +299,8 @@ def _judge_features(features: Features, faults: list[str]) -> None:
         faults.append(f"features.memory_mb: must be 256 or more; got {features.memory_mb}")
 
 
+SMALLEST_SHARE = 100 / BUCKETS
+"""Per cent: one of the parts into which callers are divided."""
 _LARGEST = 2**53
 """Above it JSON readers disagree about integers."""
 
@@ -408,13 +412,19 @@ GUARDRAILS: dict[str, dict[str, tuple[str, ...]]] = {
     "violations": {},
     "quality": {
         "binary": ("error_rate", "log_loss", "brier"),
-        "score": ("error_rate", "absolute_error"),
+        "score": ("error_rate", "absolute_error", "rmse", "mape"),
         "class": ("error_rate",),
-        "exact": ("error_rate", "absolute_error"),
-        "custom": ("error_rate", "absolute_error"),
+        "ranking": ("error_rate", "ndcg@10"),
+        "exact": ("error_rate", "absolute_error", "rmse", "mape"),
+        "custom": ("error_rate", "absolute_error", "rmse", "mape"),
     },
 }
 """The guardrails there are, and the losses that quality can be judged by, by kind of output."""
+
+
+ESTIMATED = frozenset({"auc", "calibration_error"})
+"""Figures that are shown of every binary output, and that no verdict can be had of."""
+METRICS_PAGE = "docs/reference/metrics.md"
 
 
 def _judge_server(server: Server, faults: list[str]) -> None:
@@ -466,6 +476,11 @@ def _judge(policy: Policy, table: dict[str, Any], place: str, faults: list[str])
         faults.append(
             f"{place}.canary.steps: must grow, within 0 to 100 per cent; got {list(steps)}"
         )
+    elif len({round(step * BUCKETS / 100) for step in steps}) < len(steps):
+        faults.append(
+            f"{place}.canary.steps: two steps differ by less than 0.01 %; got {list(steps)}"
+        )
+    _judge_shares(policy, place, faults)
     if not 0 <= policy.canary.holdback <= 50:
         faults.append(
             f"{place}.canary.holdback: is per cent, 0 to 50, since more than half of the callers are "
@@ -508,6 +523,24 @@ def _judge(policy: Policy, table: dict[str, Any], place: str, faults: list[str])
         )
 
 
+def _judge_shares(policy: Policy, place: str, faults: list[str]) -> None:
+    """A share between nothing and one of the ten thousand parts would be none."""
+    shares = {
+        "canary.steps": policy.canary.steps,
+        "canary.holdback": (policy.canary.holdback,),
+        "shadow.sample": (policy.shadow.sample,),
+        "shadow.noise": (policy.shadow.noise,),
+        "after.sample": (policy.after.sample,),
+        "log.sample": (policy.log.sample,),
+    }
+    faults.extend(
+        f"{place}.{name}: the smallest share is {SMALLEST_SHARE:g} per cent; got {share}"
+        for name, found in shares.items()
+        for share in found
+        if 0 < share < SMALLEST_SHARE
+    )
+
+
 def _judge_cost(policy: Policy, place: str, faults: list[str]) -> None:
     cost = policy.cost
     if cost is None:
@@ -544,14 +577,38 @@ def _judge_guardrails(policy: Policy, place: str, faults: list[str]) -> None:
                 f"got {rail.worse_by}"
             )
         metrics = GUARDRAILS[name].get(policy.output.kind, ())
-        if policy.output.label is not None:  # a class has no distance, and no probability
+        if policy.output.label is not None and policy.output.kind != "ranking":
+            # a class has no distance, and no probability
             metrics = tuple(metric for metric in metrics if metric == "error_rate")
-        if rail.metric is not None and rail.metric not in metrics:
-            fit = f"one of {', '.join(metrics)}" if metrics else "not given"
+        own = name == "quality" and is_own(rail.metric or "")
+        if own and re.fullmatch(r"[\w.]+:\w+", rail.metric or "") is None:
+            faults.append(f"{place}.{name}.metric: a function is MODULE:NAME; got {rail.metric}")
+        ranked = (
+            name == "quality"
+            and policy.output.kind == "ranking"
+            and ranked_places(rail.metric or "")
+        )
+        if rail.metric is not None and not own and not ranked and rail.metric not in metrics:
             faults.append(
-                f"{place}.{name}.metric: is {fit} for an output of kind {policy.output.kind}; "
-                f"got {rail.metric}"
+                f"{place}.{name}.metric: {_unfit_metric(rail.metric, metrics, policy.output)}"
             )
+        if rail.metric == "rmse" and policy.output.tolerance <= 0:
+            faults.append(
+                f"{place}.{name}.metric: rmse counts each error up to ten times output.tolerance; set a tolerance"
+            )
+
+
+def _unfit_metric(metric: str, fitting: tuple[str, ...], output: Output) -> str:
+    """Return why a metric cannot judge an output, and which can."""
+    fit = f"one of {', '.join([*fitting, 'MODULE:NAME'])}" if fitting else "not given"
+    if metric in ESTIMATED and output.kind == "binary" and fitting:
+        return (
+            f"{metric} is an estimate, shown by kedge evidence without a verdict: judge by {fit}; "
+            f"{METRICS_PAGE} says why"
+        )
+    return (
+        f"is {fit} for an output of kind {output.kind}; got {metric}; {METRICS_PAGE} has the table"
+    )
 
 
 def _judge_output(output: Output, given: object, place: str, faults: list[str]) -> None:
@@ -560,6 +617,10 @@ def _judge_output(output: Output, given: object, place: str, faults: list[str]) 
     named_value = output.kind == "score" and output.value is not None
     if output.kind in ("binary", "score") and output.score is None and not (noted or named_value):
         faults.append(f'{place}.score: kind "{output.kind}" needs the name of an output')
+    if output.kind == "ranking" and output.label is None:
+        faults.append(
+            f'{place}.label: kind "ranking" needs the name of an output, a vector of items'
+        )
     _judge_labels(output, place, faults)
     named = re.fullmatch(r"[\w.]+:\w+", output.function or "")
     if (output.kind == "custom") != (output.function is not None) or (
@@ -573,7 +634,7 @@ def _judge_output(output: Output, given: object, place: str, faults: list[str]) 
 
 
 NAMES = {
-    "binary": ("score",), "score": ("score", "value"), "class": ("label",),
+    "binary": ("score",), "score": ("score", "value"), "class": ("label",), "ranking": ("label",),
     "exact": ("score", "label", "value"), "custom": ("score", "label", "value"),
 }  # fmt: skip
 """The keys that name the output that labels are compared with, by kind of output."""
@@ -595,8 +656,8 @@ def _judge_labels(output: Output, place: str, faults: list[str]) -> None:
     classes = output.classes
     if not classes:
         return
-    if output.kind == "score" or output.value is not None:
-        faults.append(f"{place}.classes: a number has none")
+    if output.kind in ("score", "ranking") or output.value is not None:
+        faults.append(f"{place}.classes: a number or a ranking has none")
     elif output.kind == "binary" and len(classes) != 2:
         faults.append(f'{place}.classes: are [NO, YES] for kind "binary"; got {list(classes)}')
     elif len(classes) < 2 or len({str(each) for each in classes}) < len(classes):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kedge.console import Context, gate_before, override, submit, verb
+from kedge.quantities import NUMBER, SAMPLE, WEIGHT
 from kedge.terminal import one_line
 
 if TYPE_CHECKING:
@@ -108,8 +109,8 @@ _generation = click.option(
 
 @features.command("shadow")
 @click.argument("endpoint")
-@click.argument("number", type=int)
-@click.option("--sample", type=float, help="Per cent of the units; default: the policy's.")
+@click.argument("number", type=NUMBER)
+@click.option("--sample", type=SAMPLE, help="Per cent of the units; default: the policy's.")
 @_generation
 @override
 @verb
@@ -132,8 +133,8 @@ def features_shadow(
 
 @features.command("canary")
 @click.argument("endpoint")
-@click.argument("number", type=int)
-@click.option("--weight", type=float, help="Per cent of the callers; default: the first step.")
+@click.argument("number", type=NUMBER)
+@click.option("--weight", type=WEIGHT, help="Per cent of the callers; default: the first step.")
 @click.option("--auto", is_flag=True, help="The patrol walks the steps, each by proof.")
 @_generation
 @override
@@ -157,7 +158,7 @@ def features_canary(
 
 @features.command("roll")
 @click.argument("endpoint")
-@click.argument("number", type=int)
+@click.argument("number", type=NUMBER)
 @_generation
 @override
 @verb
@@ -291,7 +292,7 @@ def feeder(context: Context) -> Feeder:
 @click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path),
               help="The Parquet file to write.")  # fmt: skip
 @click.option("--schema", metavar="VIEW/N", help="Which features; default: production's.")
-@click.option("--transformation", type=int, metavar="N",
+@click.option("--transformation", type=NUMBER, metavar="N",
               help="Which code; default: production's, else the newest.")  # fmt: skip
 @click.option("--generation", metavar="LABEL",
               help="Which values, such as delays/1#2@1; default: production's, else the newest.")  # fmt: skip

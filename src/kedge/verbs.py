@@ -16,12 +16,23 @@ from kedge.core.codec import fingerprint
 from kedge.core.commands import Configure, Rollback
 from kedge.core.contract import OIP_DTYPES
 from kedge.core.errors import KedgeError, Refused, Unavailable
+from kedge.core.evidence.labels import is_own
 from kedge.core.features import Spec, TransformVersion
 from kedge.core.filed import about
 from kedge.core.generations import Run, generation_of, runs_of
 from kedge.core.guards import promised
+from kedge.core.policy import guardrails
 from kedge.core.release import apply, decide
-from kedge.core.values import Field, ModelVersion, Placement, Policy, Refusal, Release, State
+from kedge.core.values import (
+    Field,
+    ModelVersion,
+    Output,
+    Placement,
+    Policy,
+    Refusal,
+    Release,
+    State,
+)
 from kedge.engine.control import SILENT_S, Probe, replicas
 from kedge.engine.custom import check_function, set_fence
 from kedge.engine.filing import newest_finding
@@ -102,6 +113,13 @@ def apply_policies(place: Workplace, settings: Settings) -> dict[str, list[str]]
         if policy.output.function is not None:
             set_fence(place.state_dir, place.fence)
             check_function(policy.output)
+        own = guardrails(policy)["quality"].metric or ""
+        if is_own(own):
+            set_fence(place.state_dir, place.fence)
+            check_function(
+                Output(kind="custom", function=own), "guardrails.quality.metric",
+                "with an answer and what was true, and gives a number from 0 (right) to 1",
+            )  # fmt: skip
         diff = tuple(difference(*_as_shown(state, policy)))
         at = place.clock.now()
         events = decide(state, Configure(policy=policy, digest=digest, diff=diff), at)

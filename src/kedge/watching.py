@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kedge.console import Context, repeat, submit, verb
+from kedge.quantities import Count, Factor, Percent, Rate
 from kedge.terminal import clear, one_line
 
 if TYPE_CHECKING:
@@ -138,15 +139,19 @@ def log_forget(context: Context, unit: str, endpoint: str | None) -> None:
 
 @click.command()
 @click.argument("endpoint")
-@click.option("--rate", type=float, help="Requests a second; default: as measured now.")
+@click.option("--rate", type=Rate(), help="Requests a second; default: as measured now.")
 @click.option(
-    "--errors", type=float, help="Production's error rate, in per cent; default: as counted."
+    "--errors", type=Percent(), help="Production's error rate, in per cent; default: as counted."
 )
 @click.option(
-    "--times", default=2.0, show_default=True, help="How many times that rate is to be found."
+    "--times",
+    type=Factor(),
+    default=2.0,
+    show_default=True,
+    help="How many times that rate is to be found.",
 )
 @click.option(
-    "--callers", type=click.IntRange(1), help="How many different callers; default: by the log."
+    "--callers", type=Count("callers"), help="How many different callers; default: by the log."
 )
 @verb
 def plan(

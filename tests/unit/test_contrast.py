@@ -17,13 +17,12 @@ from kedge.core.contrast import (
     difference,
     losses,
     mean_of,
-    scale,
     shares,
     swapped,
     t_quantile,
 )
 from kedge.core.errors import Refused
-from kedge.core.quality import LOSSES
+from kedge.core.quality import LOSSES, scale
 from kedge.core.values import Output
 
 BINARY = Output(kind="binary", threshold=0.4)

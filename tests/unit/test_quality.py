@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from functools import partial
-from math import log
+from math import log, log2
 from typing import Any
 
+import msgspec
+import numpy as np
 import pytest
+from sklearn.metrics import ndcg_score
 
 from kedge.core.errors import BadRequest, Refused
 from kedge.core.evidence.answers import target
-from kedge.core.quality import LOSSES, Judged, bad, judged, loss_of
+from kedge.core.evidence.labels import Matching, matched
+from kedge.core.quality import LOSSES, Judged, bad, figure, judged, loss_of
 from kedge.core.records import JoinRow, Labelled, Outcome
 from kedge.core.route import key_of, unit_of
 from kedge.core.values import Field, Output
+from kedge.engine.agreement import agreeing_rows, said
 
 BINARY = Output(kind="binary", score="p", threshold=0.5)
 SCORE = Output(kind="score", score="y", tolerance=2.0)
@@ -77,7 +82,7 @@ def test_a_metric_that_does_not_fit_says_which_do() -> None:
 
 def one(
     number: int, *, value: Any = 1, unit: str = "", arm: str = "production", at: float = 0.0,
-    version: str = "", score: float = 0.9, shadow: float | None = None, **more: Any,
+    version: str = "", score: float | None = 0.9, shadow: float | None = None, **more: Any,
 ) -> Labelled:  # fmt: skip
     row = JoinRow(
         id=f"{number}/0", at=at, unit=unit, endpoint="flights", production=1, candidate=2, salt="s",
@@ -164,7 +169,10 @@ def test_a_custom_output_is_judged_by_labels_too() -> None:
 def test_a_class_has_no_distance_and_no_probability(output: Output, metric: str) -> None:
     with pytest.raises(Refused) as caught:
         loss_of(metric, output)
-    assert (caught.value.code, caught.value.hint) == ("metric_unfit", "one of: error_rate")
+    assert (caught.value.code, caught.value.hint) == (
+        "metric_unfit",
+        "one of: error_rate; docs/reference/metrics.md has the table",
+    )
 
 
 def test_a_label_that_fits_nothing_is_unfit_and_not_wrong() -> None:
@@ -179,3 +187,69 @@ def test_probabilities_of_named_classes_are_losses() -> None:
     named = Output(kind="binary", score="p", classes=("stay", "churn"))
     assert loss_of("brier", named)(named, 0.9, "1", "stay") == pytest.approx(0.81)
     assert loss_of("log_loss", named)(named, 0.9, "1", "churn") < 0.02
+
+
+# ---------------------------------------------------------------- rankings
+
+RANKING = Output(kind="ranking", label="items")
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("places", [1, 5, 10, 20])
+def test_ndcg_is_scikit_learns(seed: int, places: int) -> None:
+    random = np.random.default_rng(seed)
+    items = random.permutation(20)
+    wanted = set(random.choice(20, int(random.integers(1, 6)), replace=False).tolist())
+    truth = np.array([[float(item in wanted) for item in range(20)]])
+    scores = np.zeros((1, 20))
+    scores[0, items] = np.arange(20, 0, -1)
+    loss = loss_of(f"ndcg@{places}", RANKING)
+    lost = loss(RANKING, None, "|".join(map(str, items)), "|".join(map(str, wanted)))
+    assert 1 - lost == pytest.approx(ndcg_score(truth, scores, k=places))
+    assert figure(f"ndcg@{places}", RANKING, lost) == pytest.approx(1 - lost)
+
+
+@pytest.mark.parametrize(
+    ("said", "value", "lost"),
+    [
+        ("7|3|9", 7.0, 0.0), ("7|3|9", "7", 0.0), ("3|7|9", 7, 1 - 1 / log2(3)), ("3|9", "7", 1.0), (None, "7", 1.0),
+        ("7|7|7", "7|3", 1 - 1 / (1 + 1 / log2(3))), ("3|7", " 7 | 3 ", 0.0), ("a b|c", "a b", 0.0),
+    ],
+)  # fmt: skip
+def test_an_item_counts_once_where_it_stands_first(
+    said: str | None, value: Any, lost: float
+) -> None:
+    assert loss_of("ndcg@10", RANKING)(RANKING, None, said, value) == pytest.approx(lost)
+
+
+def test_a_ranking_is_wrong_when_nothing_relevant_is_in_it() -> None:
+    assert not bad(RANKING, None, "7|3|9", "3|100")
+    assert bad(RANKING, None, "7|3|9", "30")
+    with pytest.raises(BadRequest):
+        bad(RANKING, None, "7|3|9", " | ")
+
+
+@pytest.mark.parametrize("metric", ["ndcg@0", "ndcg@21", "ndcg", "ndcg@x", "brier", "rmse"])
+def test_what_judges_no_ranking_is_refused_with_the_table(metric: str) -> None:
+    with pytest.raises(Refused) as caught:
+        loss_of(metric, RANKING)
+    assert "ndcg@10" in caught.value.hint
+    assert "docs/reference/metrics.md" in caught.value.hint
+    with pytest.raises(Refused):
+        loss_of("ndcg@10", BINARY)
+
+
+def test_a_ranking_is_read_from_a_vector_and_agrees_in_its_order() -> None:
+    of = target(RANKING, [Field("items", "int64", (-1,)), Field("scores", "float32", (-1,))])
+    assert (of.name, of.reads, of.unread) == ("items", "ranking", "")
+    ours = {"items": np.array([[7, 3, 9]])}
+    assert said(of, ours, 0).decision == "7|3|9"
+    assert agreeing_rows(of, ours, {"items": np.array([[7, 3, 9]])}, 1) == 1
+    assert agreeing_rows(of, ours, {"items": np.array([[3, 7, 9]])}, 1) == 0
+    long = {"items": np.arange(100).reshape(1, -1)}
+    assert said(of, long, 0).decision == "|".join(map(str, range(20)))
+    assert target(RANKING, [Field("items", "int64")]).unread == "unreadable"
+    rows = [one(1, value="9|4", score=None)]
+    met = matched(Matching(), [Labelled(msgspec.structs.replace(rows[0].row, decision="7|3|9"), rows[0].outcome, 1.0)],
+                  of, "ndcg@10")  # fmt: skip
+    assert (met.met, met.matched) == (True, (1, 0))

@@ -479,3 +479,62 @@ def test_peers_are_read() -> None:
     """As lists of ranges."""
     server = read('[server]\ntrusted_peers = ["10.0.0.0/8"]\nentity_from = ["::1"]\n').server
     assert (server.trusted_peers, server.entity_from) == (("10.0.0.0/8",), ("::1",))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "canary = {steps = [1e-9, 50]}", "canary = {steps = [1, 1.001]}", "canary = {holdback = 0.001}",
+        "shadow = {sample = 1e-9}", "after = {sample = 0.009}", "log = {sample = 1e-3}",
+    ],
+)  # fmt: skip
+def test_a_share_that_rounds_to_no_caller_is_refused(line: str) -> None:
+    with pytest.raises(BadConfig) as refused:
+        read(f"[endpoints.e]\n{line}\n")
+    assert "0.01" in str(refused.value)
+
+
+@pytest.mark.parametrize("metric", ["auc", "calibration_error"])
+def test_a_figure_that_is_an_estimate_judges_nothing_and_the_refusal_names_the_table(
+    metric: str,
+) -> None:
+    text = (
+        '[endpoints.e]\noutput = {kind = "binary", score = "p"}\n'
+        f'guardrails = {{quality = {{worse_by = 0.05, metric = "{metric}"}}}}\n'
+    )
+    with pytest.raises(BadConfig) as refused:
+        read(text)
+    assert "is an estimate" in str(refused.value)
+    assert "log_loss, brier" in str(refused.value)
+    assert "docs/reference/metrics.md" in str(refused.value)
+
+
+def test_rmse_needs_a_tolerance_and_mape_none() -> None:
+    head = '[endpoints.e]\noutput = {kind = "score", value = "y"}\n'
+    rail = 'guardrails = {{quality = {{worse_by = 0.05, metric = "{}"}}}}\n'
+    read(head + rail.format("mape"))
+    with pytest.raises(BadConfig) as refused:
+        read(head + rail.format("rmse"))
+    assert "set a tolerance" in str(refused.value)
+
+
+def test_a_function_judges_quality_of_every_kind_of_output_and_nothing_else() -> None:
+    rail = 'guardrails = {{{} = {{worse_by = 0.05, metric = "{}"}}}}\n'
+    for kind in ('kind = "binary", score = "p"', 'kind = "class", label = "c"', 'kind = "exact"'):
+        read(f"[endpoints.e]\noutput = {{{kind}}}\n" + rail.format("quality", "pricing.mine:loss"))
+    for name, metric in (("errors", "pricing:loss"), ("quality", "pricing:"), ("quality", ":loss")):
+        with pytest.raises(BadConfig):
+            read("[endpoints.e]\n" + rail.format(name, metric))
+
+
+def test_a_ranking_names_its_vector_and_is_judged_by_ndcg() -> None:
+    head = '[endpoints.e]\noutput = {kind = "ranking", label = "items"}\n'
+    rail = 'guardrails = {{quality = {{worse_by = 0.05, metric = "{}"}}}}\n'
+    for metric in ("ndcg@1", "ndcg@20", "error_rate"):
+        read(head + rail.format(metric))
+    for metric in ("ndcg@0", "ndcg@21", "rmse", "auc"):
+        with pytest.raises(BadConfig) as refused:
+            read(head + rail.format(metric))
+        assert "docs/reference/metrics.md" in str(refused.value)
+    with pytest.raises(BadConfig):
+        read('[endpoints.e]\noutput = {kind = "ranking"}\n')

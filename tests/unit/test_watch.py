@@ -33,8 +33,9 @@ from kedge.core.windows import (
     CostCell,
     Spent,
     Window,
+    turned,
 )
-from kedge.engine.watch import SEGMENTS, UNREADABLE, Watch, turned
+from kedge.engine.watch import SEGMENTS, UNREADABLE, Watch
 from kedge.testing.samples import release
 
 change = msgspec.structs.replace

@@ -22,6 +22,7 @@ from kedge.console import REFUSED, Context, end_in_order, override, repeat, subm
 from kedge.explaining import accept, diagnose
 from kedge.paging import ack, alerts, runbook
 from kedge.practising import drill, speed
+from kedge.quantities import SAMPLE, WEIGHT, Count, Port
 from kedge.terminal import clear, one_line
 from kedge.transforming import features
 from kedge.watching import evidence, freeze, log, outcomes, plan, replay, thaw
@@ -51,7 +52,9 @@ def main(context: click.Context, config: Path, acting_as: str) -> None:
 
 @main.command()
 @click.argument("endpoint")
-@click.option("--port", default=8080, show_default=True, help="Where callers will ask.")
+@click.option(
+    "--port", type=Port(), default=8080, show_default=True, help="Where callers will ask."
+)
 @verb
 def init(context: Context, endpoint: str, port: int) -> None:
     """Write kedge.toml for ENDPOINT, or add it to the one here."""
@@ -284,7 +287,7 @@ def promote(
 @main.command()
 @click.argument("endpoint")
 @click.argument("version")
-@click.option("--sample", type=float, help="Per cent of the units; default: the policy's.")
+@click.option("--sample", type=SAMPLE, help="Per cent of the units; default: the policy's.")
 @override
 @verb
 def shadow(
@@ -308,7 +311,7 @@ def shadow(
 @click.argument("endpoint")
 @click.argument("version")
 @click.option(
-    "--weight", type=float, help="Per cent of the callers; default: the policy's first step."
+    "--weight", type=WEIGHT, help="Per cent of the callers; default: the policy's first step."
 )
 @click.option("--auto", is_flag=True, help="The patrol walks the steps, each by proof.")
 @override
@@ -337,7 +340,7 @@ def canary(
 
 @main.command("set-weight")
 @click.argument("endpoint")
-@click.argument("weight", type=float)
+@click.argument("weight", type=WEIGHT)
 @override
 @verb
 def set_weight(context: Context, endpoint: str, weight: float, override: str | None) -> None:
@@ -492,7 +495,13 @@ def status(context: Context, endpoint: str | None, watch: bool) -> None:
 
 @main.command()
 @click.argument("endpoint")
-@click.option("--limit", default=20, show_default=True, help="How many entries, newest first.")
+@click.option(
+    "--limit",
+    type=Count("entries"),
+    default=20,
+    show_default=True,
+    help="How many entries, newest first.",
+)
 @verb
 def history(context: Context, endpoint: str, limit: int) -> None:
     """Show what changed, by whom, why, and how long it took to take effect."""

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kedge.console import Context, end_in_order, verb
+from kedge.quantities import Count, Duration, Port
 
 if TYPE_CHECKING:
     from kedge.runtime.restart import Handover
 
 
 @click.command()
-@click.option("--port", type=int, help="Override [server] port.")
-@click.option("--workers", type=int, help="Override [server] workers.")
+@click.option("--port", type=Port(), help="Override [server] port.")
+@click.option("--workers", type=Count("workers", most=1_000), help="Override [server] workers.")
 @click.option("--run-for", type=float, hidden=True, help="Stop by itself after so many seconds.")
 @click.option("--trial", hidden=True, help="Only check that it could go on from what stands.")
 @verb
@@ -33,8 +34,8 @@ def up(
 
 
 @click.command()
-@click.option("--port", type=int, help="Override [server] port.")
-@click.option("--workers", type=int, help="Override [server] workers.")
+@click.option("--port", type=Port(), help="Override [server] port.")
+@click.option("--workers", type=Count("workers", most=1_000), help="Override [server] workers.")
 @click.option("--trial", hidden=True, help="Only check that it could go on from what stands.")
 @verb
 def gateway(context: Context, port: int | None, workers: int | None, trial: str | None) -> None:
@@ -135,9 +136,9 @@ def _start(
 @click.command()
 @click.option(
     "--within",
+    type=Duration(least="1s", most="1h"),
     default="120s",
     show_default=True,
-    metavar="DURATION",
     help="How long to wait until the new workers serve.",
 )
 @verb
@@ -189,7 +190,7 @@ def _import_control() -> tuple[Any, Any, Any, Any]:
 
 
 @click.command()
-@click.option("--port", type=int, help="Override [server] control_port.")
+@click.option("--port", type=Port(), help="Override [server] control_port.")
 @click.option("--parent", type=int, hidden=True, help="The supervisor to end with.")
 @verb
 def control(context: Context, port: int | None, parent: int | None) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kedge.core.findings import Estimate
-from kedge.core.quality import ERROR_CAP, LEAST_PROBABILITY, LOG_LOSS_CAP, loss_of
+from kedge.core.quality import LEAST_PROBABILITY, LOG_LOSS_CAP, loss_of, scale
 from kedge.core.values import Output
 
 Floats = NDArray[np.float64]
@@ -51,15 +51,8 @@ LOST = 0.05
 # ---------------------------------------------------------------- losses
 
 
-def scale(metric: str, output: Output) -> float:
-    """What a loss of 1 is in the metric's own unit: nats, or units of what is predicted."""
-    if metric == "log_loss":
-        return LOG_LOSS_CAP
-    return (ERROR_CAP * output.tolerance or 1.0) if metric == "absolute_error" else 1.0
-
-
 def losses(metric: str, output: Output, scores: Floats, truth: Floats) -> Floats:
-    """`core/quality`'s losses of many requests, in the metric's own unit, (n,).
+    """`core/quality`'s losses of many requests, in the metric's own unit, (n,); of `rmse` squared.
 
     Args:
         metric: a name in `quality.LOSSES`.
@@ -74,6 +67,8 @@ def losses(metric: str, output: Output, scores: Floats, truth: Floats) -> Floats
     known = ~np.isnan(scores) & ~np.isnan(truth)
     if output.kind == "binary":
         known &= (truth == 0) | (truth == 1)
+    if metric == "mape":
+        known &= truth != 0
     failed = np.isinf(scores)
     s = np.where(known & ~failed, scores, 0.0)
     y = np.where(known, truth, 0.0)
@@ -87,9 +82,14 @@ def losses(metric: str, output: Output, scores: Floats, truth: Floats) -> Floats
         found = -np.log(np.clip(given, LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)) / LOG_LOSS_CAP
     elif metric == "brier":
         found = np.square(np.clip(s, 0, 1) - y)
+    elif metric == "mape":
+        found = np.minimum(np.abs(s - y) / np.abs(np.where(known, y, 1.0)), 1.0)
     else:
         found = np.minimum(np.abs(s - y) / scale(metric, output), 1.0)
-    return np.where(known, np.where(failed, 1.0, found), np.nan) * scale(metric, output)
+    shown = scale(metric, output)
+    if metric == "rmse":
+        found, shown = np.square(found), shown**2
+    return np.where(known, np.where(failed, 1.0, found), np.nan) * shown
 
 
 # ---------------------------------------------------------------- means

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+import msgspec
+
 from kedge.core.durations import seconds
 from kedge.core.evidence.judge import Judge
 from kedge.core.evidence.remaining import Callers, Row, get_row, needed_s
@@ -26,6 +28,7 @@ from kedge.core.policy import (
     SILENT_S,
     Decision,
     Facts,
+    guardrails,
     proofs,
     rules,
 )
@@ -50,6 +53,8 @@ class Part(Value, frozen=True):
     """Of a guardrail: how much worse it is not to be."""
     needed: float | None = None
     """Requests, pairs or seconds that are needed in all."""
+    metric: str = ""
+    """Of quality: the figure that is judged."""
 
 
 class Estimate(Value, frozen=True, kw_only=True):
@@ -127,7 +132,11 @@ def _parts(state: State, facts: Facts, judge: Judge, past: tuple[int, int]) -> l
             _count("requests", MIN_REQUESTS, least, least / step_s),
         ]
     of = {verdict.metric: verdict for verdict in facts.verdicts if not verdict.segment}
-    proven = [_proof(name, of.get(name), facts, judge, past) for name in proofs(state)]
+    metric = guardrails(state.policy)[QUALITY].metric or ""
+    proven = [
+        msgspec.structs.replace(part, metric=metric) if part.waits_for == QUALITY else part
+        for part in (_proof(name, of.get(name), facts, judge, past) for name in proofs(state))
+    ]
     return found + _silent(state, facts, proven, of)
 
 
@@ -180,18 +189,18 @@ def _proof(
         return Part(name, 0.0) if passes else Part(name, None, "unknown")
     rail, asked = judge.rules.rails[name], judge.rules
     if verdict is not None and verdict.verdict == "pass":
-        return Part(name, 0.0, margin=rail.worse_by)
+        return Part(name, 0.0, margin=rail.shown)
     row = get_row(judge, name, facts.requests, past)
     if row is None:
-        return Part(name, None, "no_labels" if name == QUALITY else "no_traffic", rail.worse_by)
+        return Part(name, None, "no_labels" if name == QUALITY else "no_traffic", rail.shown)
     took = needed_s(row, rail, asked.alpha, asked.callers_floor)
     if took is None:
         few = verdict is not None and not verdict.provable
-        return Part(name, None, "few_callers" if few else "beyond", rail.worse_by)
+        return Part(name, None, "few_callers" if few else "beyond", rail.shown)
     if name == QUALITY and verdict is not None and verdict.units[1] < asked.min_units:
         rate = verdict.units[1] / max(row.elapsed, 1.0)
         took = max(took, (asked.min_units - verdict.units[1]) / rate if rate else took)
-    return Part(name, took, margin=rail.worse_by)
+    return Part(name, took, margin=rail.shown)
 
 
 def proven_after(policy: Policy, traffic: Traffic, weight: int) -> float | None:

@@ -36,6 +36,7 @@ from kedge.core.evidence.rules import QUALITY, Overall, Rail, Rules, Verdict
 from kedge.core.evidence.verdicts import PROVABLE
 from kedge.core.filed import Filed, holds
 from kedge.core.guards import latched, next_step
+from kedge.core.quality import margin
 from kedge.core.release import decide as allowed
 from kedge.core.values import BUCKETS, Guardrail, Policy, Refusal, Stage, State, Value
 from kedge.core.windows import CALLERS
@@ -180,13 +181,18 @@ def rules(policy: Policy, *, paired: bool, held: int = 0) -> Rules:
     rails = guardrails(policy)
     twice = tolerated_latency(policy)
     errors, quality = rails["errors"].worse_by, rails[QUALITY]
-    losses = (quality.metric or "error_rate") != "error_rate"
+    metric = quality.metric or "error_rate"
     found = {
         "errors": Rail(worse_by=errors, weight=WEIGHTS["errors"]),
         EARLY: Rail(worse_by=max(1.0, errors), floor=EARLY_FLOOR, of="errors"),
         "latency.p50": Rail(worse_by=twice - 1, r0=twice, weight=WEIGHTS["latency.p50"]),
         "latency.p99": Rail(worse_by=twice - 1, r0=twice, weight=WEIGHTS["latency.p99"]),
-        QUALITY: Rail(worse_by=quality.worse_by, weight=WEIGHTS[QUALITY], mean=losses),
+        QUALITY: Rail(
+            worse_by=margin(metric, quality.worse_by),
+            weight=WEIGHTS[QUALITY],
+            mean=metric != "error_rate",
+            stated=quality.worse_by,
+        ),
     }
     if VIOLATIONS in policy.guardrails:
         found = {

@@ -6,13 +6,15 @@ twenty late flights of one aircraft are one aircraft. Predictions without an ent
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
-from math import isfinite, log
+from functools import partial
+from math import isfinite, isnan, log, log2, sqrt
 
 from kedge.core.errors import BadRequest, Refused
-from kedge.core.evidence.answers import equal, number, truth, unfit
+from kedge.core.evidence.answers import BETWEEN, RANKED, equal, number, relevant, truth
 from kedge.core.evidence.events import Label
-from kedge.core.evidence.labels import MEASURED
+from kedge.core.evidence.labels import MEASURED, unfit_for
 from kedge.core.records import Known, Labelled, delay_bin
 from kedge.core.values import BUCKETS, Arm, Output, Value
 
@@ -27,9 +29,9 @@ ERROR_CAP = 10.0
 # ---------------------------------------------------------------- one prediction
 
 
-def fits(output: Output, value: Known, *, measured: bool = False) -> bool:
-    """Return whether an outcome can be compared with what the endpoint says (`answers.unfit`)."""
-    return value is not None and unfit(output, value, measured=measured) is None
+def fits(output: Output, value: Known, metric: str = "error_rate") -> bool:
+    """Return whether an outcome can be judged by a metric (`labels.unfit_for`)."""
+    return value is not None and unfit_for(output, value, metric) is None
 
 
 def bad(output: Output, score: float | None, decision: str | None, value: Known) -> bool:
@@ -79,14 +81,84 @@ def absolute_error(output: Output, score: float | None, _: str | None, value: Kn
     return min(abs(score - known) / (ERROR_CAP * output.tolerance or 1.0), 1.0)
 
 
+def squared_error(output: Output, score: float | None, _: str | None, value: Known) -> float:
+    """The square of `absolute_error`: its mean is that of the squared errors, each up to ten tolerances."""
+    return absolute_error(output, score, None, value) ** 2
+
+
+def relative_error(_output: Output, score: float | None, _: str | None, value: Known) -> float:
+    """The distance from the truth as a share of the truth, at most 1; the truth is not 0 (`ZERO`)."""
+    known = number(value)
+    if score is None or not known or not isfinite(score):
+        return 1.0
+    return min(abs(score - known) / abs(known), 1.0)
+
+
+def ranked_places(metric: str) -> int:
+    """Return k of "ndcg@k"; 0 where the metric is another one, or k is not 1 to `RANKED`."""
+    found = re.fullmatch(r"ndcg@([1-9]\d?)", metric, re.ASCII)
+    return int(found[1]) if found and int(found[1]) <= RANKED else 0
+
+
+def ndcg_loss(
+    places: int, _: Output, _score: float | None, decision: str | None, value: Known
+) -> float:
+    """1 less NDCG of the first `places` items: 0 where all that is relevant stands first.
+
+    An item is relevant or not, and counts where it stands first (Jarvelin and Kekalainen, TOIS 2002, with the
+    discount 1 / log2(place + 1)).
+    """
+    wanted = set(relevant(value))
+    if decision is None or not wanted:
+        return 1.0
+    gained = 0.0
+    for place, item in enumerate(decision.split(BETWEEN)[:places], 1):
+        if item in wanted:
+            wanted.discard(item)
+            gained += 1 / log2(place + 1)
+    most = sum(
+        1 / log2(place + 1) for place in range(1, min(places, len(set(relevant(value)))) + 1)
+    )
+    return max(1.0 - gained / most, 0.0)
+
+
 Loss = Callable[[Output, float | None, str | None, Known], float]
+NUMBERS = frozenset({"score", "exact", "custom"})
+"""Kinds of output that may give a number."""
 LOSSES: dict[str, tuple[Loss, frozenset[str]]] = {
-    "error_rate": (error_rate, frozenset({"binary", "score", "class", "exact", "custom"})),
+    "error_rate": (
+        error_rate,
+        frozenset({"binary", "score", "class", "ranking", "exact", "custom"}),
+    ),
     "log_loss": (log_loss, frozenset({"binary"})),
     "brier": (brier, frozenset({"binary"})),
-    "absolute_error": (absolute_error, frozenset({"score", "exact", "custom"})),
+    "absolute_error": (absolute_error, NUMBERS),
+    "rmse": (squared_error, NUMBERS),
+    "mape": (relative_error, NUMBERS),
 }
 """Each in [0, 1], and the kinds of output that it can judge. 1 where there is no answer."""
+
+
+def scale(metric: str, output: Output) -> float:
+    """What a loss of 1 is in the metric's own unit: nats, or units of what is predicted."""
+    if metric == "log_loss":
+        return LOG_LOSS_CAP
+    return (ERROR_CAP * output.tolerance or 1.0) if metric in ("absolute_error", "rmse") else 1.0
+
+
+def figure(metric: str, output: Output, mean: float) -> float:
+    """Return a mean loss as the figure that the metric is called by, in its own unit."""
+    if ranked_places(metric):
+        return 1.0 - mean
+    return (sqrt(mean) if metric == "rmse" else mean) * scale(metric, output)
+
+
+def margin(metric: str, worse_by: float) -> float:
+    """Return how much worse the mean loss may be where the metric may be `worse_by` worse.
+
+    The root of a mean is (1 + d) times another one exactly where the mean is (1 + d)^2 times the other.
+    """
+    return (1 + worse_by) ** 2 - 1 if metric == "rmse" else worse_by
 
 
 def loss_of(metric: str, output: Output) -> Loss:
@@ -95,17 +167,22 @@ def loss_of(metric: str, output: Output) -> Loss:
     Raises:
         Refused: `metric_unfit`: there is none, or it cannot judge this output.
     """
+    places = ranked_places(metric)
+    if places and output.kind == "ranking":
+        return partial(ndcg_loss, places)
     loss, kinds = LOSSES.get(metric, (error_rate, frozenset()))
     if output.kind not in kinds or (metric in MEASURED and output.label is not None):
         fit = ", ".join(
             name for name, (_, fitting) in LOSSES.items()
             if output.kind in fitting and not (name in MEASURED and output.label is not None)
         )  # fmt: skip
-        what = "a class" if output.label is not None else f"an output of kind {output.kind}"
+        fit += ", ndcg@10" if output.kind == "ranking" else ""
+        one = output.label is not None and output.kind != "ranking"
+        what = "a class" if one else f"an output of kind {output.kind}"
         raise Refused(
             f"{metric} cannot judge {what}",
             code="metric_unfit",
-            hint=f"one of: {fit}",
+            hint=f"one of: {fit}; docs/reference/metrics.md has the table",
         )
     return loss
 
@@ -139,6 +216,7 @@ def judged(
     *,
     paired: bool,
     reverse: bool,
+    own: Loss | None = None,
 ) -> Judged:
     """Turn labelled predictions into labels for the judge.
 
@@ -149,11 +227,12 @@ def judged(
         unit_of: gives a caller's hash and bucket under the rollout's salt.
         paired: only predictions that both releases answered say something, and of both.
         reverse: the release that was left has production's part.
+        own: the loss, where the metric is a function of the policy's; NaN where that gives none.
 
     Raises:
         Refused: `metric_unfit`.
     """
-    loss = loss_of(metric, output)
+    loss = loss_of(metric, output) if own is None else own
     found: list[tuple[int, str, Label]] = []
     delays: dict[int, int] = {}
     versions: dict[str, int] = {}
@@ -164,7 +243,7 @@ def judged(
         if outcome.value is None:
             declined += 1
             continue
-        if not fits(output, outcome.value, measured=metric in MEASURED):
+        if not fits(output, outcome.value, metric):
             unfits += 1
             continue
         index = delay_bin(one.delay_s)
@@ -172,6 +251,9 @@ def judged(
         failed += row.failed
         label = _pair(one, output, loss, unit_of) if paired else _arm(one, output, loss, unit_of)
         if label is None:
+            continue
+        if isnan(label.ours) or isnan(label.theirs):
+            unfits += 1
             continue
         if reverse:
             label = label._replace(arm=1 - label.arm, ours=label.theirs, theirs=label.ours)

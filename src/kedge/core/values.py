@@ -100,12 +100,13 @@ class Output(Value, frozen=True):
     """How an endpoint's answer is read when two releases are compared, and what a label is about.
 
     `binary` decides at `threshold` of the output `score`. `score` compares one number, the output
-    `value` or `score`. `class` compares the class in the output `label`. `exact` compares every
+    `value` or `score`. `class` compares the class in the output `label`. `ranking`
+    compares the order of the items in the output `label`, a vector with the best first. `exact` compares every
     output for equality. `custom` asks `function`, "module:name". In `exact` and `custom`, `label`
     or `value` says which output a label is compared with.
     """
 
-    kind: Literal["binary", "score", "class", "exact", "custom"] = "exact"
+    kind: Literal["binary", "score", "class", "ranking", "exact", "custom"] = "exact"
     score: str | None = None
     threshold: float = 0.5
     tolerance: float = 0.0

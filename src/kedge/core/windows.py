@@ -11,7 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from kedge.core.values import Value
+import msgspec
+
+from kedge.core.values import BUCKETS, Value
 
 METRICS = ("errors", "latency.p50", "latency.p99", "violations")
 """Bad events that a worker sees by itself. Quality comes later, with the outcomes."""
@@ -247,3 +249,59 @@ def agreement_sum(one: Agreement, other: Agreement) -> Agreement:
 
 def _counts(of: Agreement) -> tuple[int, ...]:
     return tuple(getattr(of, name) for name in of.__struct_fields__)
+
+
+def _turned(one: FirstAsk, *, paired: bool) -> FirstAsk:
+    bad = one.bad >> OURS | (one.bad & (1 << OURS) - 1) << OURS if paired else one.bad
+    return msgspec.structs.replace(one, arm=1 - one.arm, bad=bad)
+
+
+def _exchanged(one: Example) -> Example:
+    differs = tuple(
+        msgspec.structs.replace(each, production=each.candidate, candidate=each.production)
+        for each in one.differs
+    )
+    return msgspec.structs.replace(
+        one, production=one.candidate, candidate=one.production, differs=differs
+    )
+
+
+def turned(window: Window) -> Window:
+    """The same window with the arms exchanged."""
+    return msgspec.structs.replace(
+        window,
+        weight=window.weight if window.paired else BUCKETS - window.weight,
+        fresh=None if window.fresh is None else (window.fresh[1], window.fresh[0]),
+        exposed={name: (c, p) for name, (p, c) in window.exposed.items()},
+        answered={name: (c, p) for name, (p, c) in window.answered.items()},
+        named={name: (c, p) for name, (p, c) in window.named.items()},
+        named_answered={name: (c, p) for name, (p, c) in window.named_answered.items()},
+        first=tuple(_turned(one, paired=window.paired) for one in window.first),
+        predictions=(window.predictions[1], window.predictions[0]),
+        bad={metric: {name: (c, p) for name, (p, c) in cells.items()}
+             for metric, cells in window.bad.items()},
+        units=tuple(msgspec.structs.replace(unit, arm=1 - unit.arm) for unit in window.units),
+        agreement={
+            name: msgspec.structs.replace(
+                cell, only_production=cell.only_candidate, only_candidate=cell.only_production
+            )
+            for name, cell in window.agreement.items()
+        },
+        costs={name: Spent(of.candidate, of.production) for name, of in window.costs.items()},
+        callers=tuple(
+            msgspec.structs.replace(of, requests=of.requests[::-1], cost=of.cost[::-1])
+            for of in window.callers
+        ),
+        cells=tuple(
+            msgspec.structs.replace(
+                of, bins=of.bins[::-1], requests=of.requests[::-1], cost=of.cost[::-1]
+            )
+            for of in window.cells
+        ),
+        clips=window.clips[::-1],
+        scores={bin_: (n, w, -apart, size) for bin_, (n, w, apart, size) in window.scores.items()},
+        examples=tuple(
+            _exchanged(one)
+            for one in window.examples
+        ),
+    )  # fmt: skip

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from kedge.core.evidence.answers import Target, spelled, target, truth
+from kedge.core.evidence.answers import BETWEEN, RANKED, Target, spelled, target, truth
 from kedge.core.values import Dtype, Field, Output
 from kedge.core.windows import Differing
 from kedge.engine.custom import Agree
@@ -41,7 +41,7 @@ class Said(NamedTuple):
         return f"{self.score:.4g}" if self.score is not None else (self.decision or "")[:80]
 
 
-DECIDED = frozenset({"binary", "class"})
+DECIDED = frozenset({"binary", "class", "ranking"})
 """Kinds of output whose answers are the same when their decisions are."""
 
 
@@ -77,6 +77,9 @@ def _cell(of: Target, column: Any, row: int) -> Said:
     if of.reads == "place" and numeric and column.ndim > 1:
         place = int(np.argmax(column[row]))
         return _named(of, place)
+    if of.reads == "ranking":
+        items = column[row].reshape(-1)[:RANKED].tolist() if column.ndim > 1 else [column[row]]
+        return Said(None, BETWEEN.join(map(_word, items)), yes=False)
     value = column[row] if column.ndim == 1 else column[row].flat[-1]
     plain = value.item() if hasattr(value, "item") else value
     if of.reads == "yes":
@@ -364,7 +367,7 @@ def agreeing_rows(output: Output, ours: Columns, theirs: Columns, rows: int) -> 
     NaN says the same as NaN, and as nothing else. A score that is no number is compared exactly.
     """
     score = output.score or (output.value if output.kind == "score" else None)
-    if output.kind == "class":
+    if output.kind in ("class", "ranking"):
         said_both = (sayings(output, [each], [rows]) for each in (ours, theirs))
         return sum(same_rows(output, *said_both))
     if output.kind != "exact" and score is not None and score in ours and score in theirs:

@@ -26,6 +26,7 @@ import msgspec
 import structlog
 
 from kedge.core.errors import BadConfig, KedgeError
+from kedge.core.records import Known
 from kedge.core.values import Output
 from kedge.interpreter import bare_environment, module_command
 
@@ -70,11 +71,21 @@ class _Said(msgspec.Struct):
 
     ready: bool = False
     same: list[list[bool] | None] | None = None
+    losses: list[float | None] | None = None
     fault: str = ""
 
 
-def check_function(output: Output) -> None:
-    """Raise if the function that an output of kind "custom" names cannot be used.
+def check_function(
+    output: Output,
+    place: str = "output.function",
+    called: str = "with two answers, and gives one bool a row",
+) -> None:
+    """Raise if the function that a policy names cannot be used.
+
+    Args:
+        output: with the `function`.
+        place: the setting that names it.
+        called: how it is called, for the hint.
 
     Raises:
         BadConfig: it cannot be imported, is no function, or its module does not load in time.
@@ -86,9 +97,9 @@ def check_function(output: Output) -> None:
         compare.close()
     if fault:
         raise BadConfig(
-            [f"output.function: {output.function} cannot be imported: {fault}"],
+            [f"{place}: {output.function} cannot be imported: {fault}"],
             hint="MODULE:NAME of a function that kedge's own Python can import; PYTHONPATH adds a folder. "
-            "It is called with two answers, and gives one bool a row",
+            f"It is called {called}",
         )
 
 
@@ -115,7 +126,8 @@ class Custom:
 
     def compare(self, pairs: Sequence[Pair]) -> list[Sequence[bool | None]]:
         """Return for each pair whether each of its rows says the same; None where it is not compared."""
-        said = self._ask(pairs) if pairs and self._starts() else None
+        asked = [(dict(ours), dict(theirs)) for ours, theirs, _ in pairs]
+        said = self._ask(asked) if pairs and self._starts() else None
         same = said.same if said is not None and said.same is not None else []
         found: list[Sequence[bool | None]] = []
         for (_, _, rows), each in zip(
@@ -123,6 +135,25 @@ class Custom:
         ):
             found.append(each if each is not None and len(each) == rows else [None] * rows)
         return found
+
+    def measure(
+        self, answers: Sequence[Known], outcomes: Sequence[Known]
+    ) -> list[float | None] | None:
+        """Return how bad each answer was, 0 to 1; None for one where the function gives no such number.
+
+        None altogether where the child is not ready or failed: `fault` says why, and it is asked again later.
+        """
+        if not answers:
+            return []
+        said = self._ask((list(answers), list(outcomes))) if self._starts() else None
+        if said is None or said.losses is None or len(said.losses) != len(answers):
+            return None
+        return said.losses
+
+    @property
+    def fault(self) -> str:
+        """What went wrong last; empty when nothing did."""
+        return self._fault
 
     def wait(self, patience_s: float) -> str:
         """Wait until the child is ready. Returns its fault; empty when it is."""
@@ -196,14 +227,12 @@ class Custom:
             theirs.close()
         self._line, self._started_at = mine, now
 
-    def _ask(self, pairs: Sequence[Pair]) -> _Said | None:
+    def _ask(self, asked: object) -> _Said | None:
         assert self._line is not None
         until = monotonic() + ANSWER_S
         try:
             self._line.settimeout(ANSWER_S)
-            _send(
-                self._line, pickle.dumps([(dict(ours), dict(theirs)) for ours, theirs, _ in pairs])
-            )
+            _send(self._line, pickle.dumps(asked))
             said = _hear(self._line, max(until - monotonic(), 0.001))
         except TimeoutError:
             self._failed(f"it did not answer within {ANSWER_S:g} s")
@@ -279,6 +308,22 @@ def _same(function: Callable[..., Any], pairs: list[tuple[Columns, Columns]]) ->
     return said
 
 
+def _lost(
+    function: Callable[..., Any], answers: Sequence[Known], outcomes: Sequence[Known]
+) -> _Said:
+    said = _Said(losses=[])
+    assert said.losses is not None
+    for answer, outcome in zip(answers, outcomes, strict=True):
+        try:
+            found = float(function(answer, outcome))
+        except BaseException as error:  # noqa: BLE001 - other people's code may even exit
+            said.losses.append(None)
+            said.fault = f"{type(error).__name__}: {error}"[:500]
+        else:
+            said.losses.append(found if 0 <= found <= 1 else None)
+    return said
+
+
 def main(words: Sequence[str]) -> int:
     """Answer batches of pairs until the worker hangs up."""
     line = socket.socket(fileno=int(words[0]))
@@ -303,8 +348,9 @@ def main(words: Sequence[str]) -> int:
     _send(line, msgspec.json.encode(_Said(ready=True)))
     with line.makefile("rb") as asked:
         while head := asked.read(8):
-            pairs = pickle.loads(asked.read(int.from_bytes(head)))  # noqa: S301 - of our own worker
-            _send(line, msgspec.json.encode(_same(function, pairs)))
+            batch = pickle.loads(asked.read(int.from_bytes(head)))  # noqa: S301 - of our own process
+            said = _lost(function, *batch) if isinstance(batch, tuple) else _same(function, batch)
+            _send(line, msgspec.json.encode(said))
     return 0
 
 

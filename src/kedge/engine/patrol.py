@@ -37,6 +37,7 @@ from kedge.engine.continuity import Continuity
 from kedge.engine.control import Control
 from kedge.engine.drills import Returns
 from kedge.engine.filing import newest_finding
+from kedge.engine.own_loss import own_loss
 from kedge.engine.process_faults import Net, ProcessFaults
 from kedge.engine.watch import Watch, judged
 from kedge.ports import Clock, Ledger, Note, RecordStore, Roster, WindowStore
@@ -304,11 +305,22 @@ def unwritten(roster: Roster) -> str:
     return f"{len(mute)} replicas cannot write what they count: {mute[0].name}: {mute[0].unwritten}"
 
 
-def fold_labels(records: RecordStore, state: State, watch: Watch, at: float) -> bool:
-    """Fold the labels that were joined since the last time; True when there may be more."""
+def fold_labels(
+    records: RecordStore, state: State, watch: Watch, at: float, patience_s: float = 0.0
+) -> bool:
+    """Fold the labels that were joined since the last time; True when there may be more.
+
+    Where a function of the policy's judges them and its child is not ready within `patience_s`, they wait.
+    """
     after, rows = records.labels(state.endpoint, watch.labels.cursor, LABELS)
+    own, watch.own_fault = None, ""
+    if rows and watch.own is not None:
+        own, fault = own_loss(watch.own).measure(rows, patience_s)
+        if own is None:
+            watch.own_fault = f"{watch.own} gives no losses yet: {fault}"
+            return False
     if rows:
-        watch.fold_labels(rows, after, at)
+        watch.fold_labels(rows, after, at, own)
     return len(rows) == LABELS
 
 

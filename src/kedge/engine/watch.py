@@ -25,10 +25,13 @@ from kedge.core.evidence.cost_judge import CostJudge, figure
 from kedge.core.evidence.events import Caller, First, Label, Second
 from kedge.core.evidence.faults import Faults, folded
 from kedge.core.evidence.judge import Judge, load_judge
-from kedge.core.evidence.labels import Matching, matched, reason, told
+from kedge.core.evidence.labels import Matching, is_own, matched, reason, told
 from kedge.core.evidence.rules import METHOD, QUALITY, Verdict, Word
+from kedge.core.evidence.scores import Scored, estimates, gathered
 from kedge.core.evidence.verdicts import ARMS, overall, verdicts
 from kedge.core.policy import Facts, canary_steps, guardrails, rules
+from kedge.core.quality import Loss
+from kedge.core.quality import figure as figure_of
 from kedge.core.quality import judged as judged_labels
 from kedge.core.records import Labelled, Reused, delay_upper_s, live_version
 from kedge.core.route import key_of, unit_of
@@ -39,12 +42,12 @@ from kedge.core.windows import (
     Agreement,
     Counts,
     Example,
-    FirstAsk,
     Growing,
     Spent,
     Window,
     added,
     agreement_sum,
+    turned,
 )
 
 EXAMPLES = 20
@@ -74,6 +77,8 @@ class Labels(Value, frozen=True, kw_only=True):
     delays: dict[int, int] = {}
     matching: Matching = Matching()
     """What labels and answers have in common: without it nothing is proven about quality."""
+    scores: tuple[Scored, Scored] = (Scored(), Scored())
+    """Scores and their outcomes, of the measure and of the release that is judged: for figures without a verdict."""
 
 
 class Snapshot(Value, frozen=True, kw_only=True):
@@ -175,7 +180,12 @@ class Watch:
         self._dearer = _cost_judge(state, b"")
         self._output = get_target(state)
         self._unit_of = partial(unit_of, key_of(state.salt))
-        self._metric = guardrails(state.policy)["quality"].metric or "error_rate"
+        rail = guardrails(state.policy)["quality"]
+        self._metric = rail.metric or "error_rate"
+        self.own = self._metric if is_own(self._metric) else None
+        """The function of the policy's that says how bad an answer was; None: there is none."""
+        self.own_fault = ""
+        """Why it gave no losses; its labels wait. Told by who folds labels, not kept."""
         self.label_coverage: dict[str, tuple[int, int]] = {}
         """By arm: labelled, and predictions that were given. Told by the patrol, not kept."""
         self.held = ""
@@ -346,13 +356,16 @@ class Watch:
 
     # ------------------------------------------------------------ labels
 
-    def fold_labels(self, rows: Sequence[Labelled], cursor: int, at: float) -> None:
+    def fold_labels(
+        self, rows: Sequence[Labelled], cursor: int, at: float, own: Loss | None = None
+    ) -> None:
         """Take a batch of labelled predictions in, in the order in which they were joined.
 
         Args:
             rows: those of the endpoint after the cursor; of other comparisons are passed over.
             cursor: where the next batch begins.
             at: Unix seconds now.
+            own: the loss, where the metric is a function of the policy's (`own`).
 
         Raises:
             Refused: `metric_unfit`: the declared quality metric cannot judge this output.
@@ -365,6 +378,7 @@ class Watch:
             self._unit_of,
             paired=self.paired,
             reverse=self.reverse,
+            own=own,
         )
         known = self.labels
         seen = {version: n for _, version, _ in of.labels for n in [of.versions[version]]}
@@ -382,15 +396,13 @@ class Watch:
         for weight, labels in by_weight.items():
             self._judge.fold_labels(weight, labels, at)
         self._unhealthy()
+        fit = [one for one in mine if version is None or one.outcome.label_version == version]
         self.labels = Labels(
             cursor=cursor, version=version, versions=_summed(known.versions, of.versions),
             units=(units[0], units[1]), loss=(loss[0], loss[1]), declined=known.declined + of.declined,
             unfit=known.unfit + of.unfit, delays=_summed(known.delays, of.delays),
-            matching=matched(
-                known.matching,
-                (one for one in mine if version is None or one.outcome.label_version == version),
-                self._output, self._metric,
-            ),
+            matching=matched(known.matching, fit, self._output, self._metric),
+            scores=gathered(known.scores, fit, self._output, reverse=self.reverse),
         )  # fmt: skip
 
     def uneven_labels(self) -> str:
@@ -425,6 +437,11 @@ class Watch:
             "versions": known.versions,
             "units": list(known.units),
             "loss": [s / n if n else None for s, n in zip(known.loss, known.units, strict=True)],
+            "figures": [
+                figure_of(self._metric, self._output, s / n) if n else None
+                for s, n in zip(known.loss, known.units, strict=True)
+            ],
+            "estimates": estimates(known.scores),
             "declined": known.declined,
             "unfit": known.unfit,
             "output": self._output.name,
@@ -438,7 +455,7 @@ class Watch:
                 for why, count in known.matching.unfit.items()
             ],
             "matched": list(self._arms_turned(known.matching.matched)),
-            "fault": told(known.matching, self._output),
+            "fault": self.own_fault or told(known.matching, self._output),
             "delay_s": shown,
             "coverage": {arm: list(counts) for arm, counts in self.label_coverage.items()},
             "uneven": self.uneven_labels(),
@@ -635,59 +652,3 @@ def _names(state: State) -> tuple[str, str]:
     """Return both releases by name, the measure first."""
     old, new = judged(state)
     return f"r{old}", f"r{new}"
-
-
-def _turned(one: FirstAsk, *, paired: bool) -> FirstAsk:
-    bad = one.bad >> OURS | (one.bad & (1 << OURS) - 1) << OURS if paired else one.bad
-    return msgspec.structs.replace(one, arm=1 - one.arm, bad=bad)
-
-
-def _exchanged(one: Example) -> Example:
-    differs = tuple(
-        msgspec.structs.replace(each, production=each.candidate, candidate=each.production)
-        for each in one.differs
-    )
-    return msgspec.structs.replace(
-        one, production=one.candidate, candidate=one.production, differs=differs
-    )
-
-
-def turned(window: Window) -> Window:
-    """The same window with the arms exchanged."""
-    return msgspec.structs.replace(
-        window,
-        weight=window.weight if window.paired else BUCKETS - window.weight,
-        fresh=None if window.fresh is None else (window.fresh[1], window.fresh[0]),
-        exposed={name: (c, p) for name, (p, c) in window.exposed.items()},
-        answered={name: (c, p) for name, (p, c) in window.answered.items()},
-        named={name: (c, p) for name, (p, c) in window.named.items()},
-        named_answered={name: (c, p) for name, (p, c) in window.named_answered.items()},
-        first=tuple(_turned(one, paired=window.paired) for one in window.first),
-        predictions=(window.predictions[1], window.predictions[0]),
-        bad={metric: {name: (c, p) for name, (p, c) in cells.items()}
-             for metric, cells in window.bad.items()},
-        units=tuple(msgspec.structs.replace(unit, arm=1 - unit.arm) for unit in window.units),
-        agreement={
-            name: msgspec.structs.replace(
-                cell, only_production=cell.only_candidate, only_candidate=cell.only_production
-            )
-            for name, cell in window.agreement.items()
-        },
-        costs={name: Spent(of.candidate, of.production) for name, of in window.costs.items()},
-        callers=tuple(
-            msgspec.structs.replace(of, requests=of.requests[::-1], cost=of.cost[::-1])
-            for of in window.callers
-        ),
-        cells=tuple(
-            msgspec.structs.replace(
-                of, bins=of.bins[::-1], requests=of.requests[::-1], cost=of.cost[::-1]
-            )
-            for of in window.cells
-        ),
-        clips=window.clips[::-1],
-        scores={bin_: (n, w, -apart, size) for bin_, (n, w, apart, size) in window.scores.items()},
-        examples=tuple(
-            _exchanged(one)
-            for one in window.examples
-        ),
-    )  # fmt: skip

@@ -6,6 +6,7 @@ from typing import Any
 
 from kedge import verbs
 from kedge.core.errors import Unavailable
+from kedge.judging import estimate_of
 from kedge.wiring import Workplace
 
 
@@ -25,8 +26,6 @@ def status_of(place: Workplace, endpoint: str | None) -> list[dict[str, Any]]:
 
 def _waits(place: Workplace, endpoint: str) -> dict[str, Any]:
     """Return what a rollout waits for; without the ledger nothing is said of it."""
-    from kedge.judging import estimate_of  # noqa: PLC0415 - needs NumPy, and most looks at status do not
-
     try:
         state = place.ledger.read().states.get(endpoint)
     except Unavailable:

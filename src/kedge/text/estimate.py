@@ -21,8 +21,11 @@ NAMES = {"errors.doubled": "errors"}
 """What a guardrail is called in a list."""
 
 
-def shown_by(metric: str, margin: float | None) -> str:
-    """Return what a guardrail is to show: "errors are not doubled"."""
+def shown_by(metric: str, margin: float | None, figure: str = "") -> str:
+    """Return what a guardrail is to show: "errors are not doubled"; `figure` is what quality is judged by."""
+    if metric == "quality" and figure not in ("", "error_rate"):
+        worse = "worse" if margin is None else f"{margin * 100:g} % worse"
+        return f"{figure} is not {worse}"
     what = WHAT.get(metric, f"{metric} is")
     if margin is None:
         return f"{what} not worse"
@@ -70,7 +73,11 @@ def estimate_text(found: dict[str, Any], then: str = "") -> str:
     """
     part = next(one for one in found["parts"] if one["waits_for"] == found["waits_for"])
     name = part["waits_for"]
-    aim = UNTIL[name](part) if name in UNTIL else f"to show that {shown_by(name, part['margin'])}"
+    aim = (
+        UNTIL[name](part)
+        if name in UNTIL
+        else f"to show that {shown_by(name, part['margin'], part['metric'])}"
+    )
     if found["seconds"] is None:
         return f"{WITHOUT[found['cause']]}; it waits {aim}"
     at = "" if name in ("dwell", "window", "silence") else f" at {rate(found['rate'])}"

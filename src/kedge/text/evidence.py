@@ -272,19 +272,33 @@ def _labels(found: Mapping[str, Any], width: int) -> list[str]:
             + (f", half within {delay:.0f} s" if delay else "")
             + (f", {labels['declined']:,} will never have one" if labels["declined"] else ""),
             _loss(labels, *names(found)),
+            *_estimates(labels, *names(found)),
         ]
     texts += faults
     return ["", *(line for text in texts for line in wrap(text, width, INDENT))] if texts else []
 
 
 def _loss(labels: Mapping[str, Any], old: str, new: str) -> str:
-    """Return the mean loss of each release, and of how many labels."""
+    """Return the declared figure of each release, and of how many labels."""
     parts = [
-        f"{name} {'-' if loss is None else f'{loss:.4f}'} of {units:,} labels"
-        for name, loss, units in zip((old, new), labels["loss"], labels["units"], strict=True)
+        f"{name} {'-' if one is None else f'{one:.4g}'} of {units:,} labels"
+        for name, one, units in zip((old, new), labels["figures"], labels["units"], strict=True)
     ]
     output = f", compared with output {labels['output']}" if labels["output"] else ""
-    return f"mean {labels['metric']}: {'; '.join(parts)}{output}"
+    return f"{labels['metric']}: {'; '.join(parts)}{output}"
+
+
+def _estimates(labels: Mapping[str, Any], old: str, new: str) -> list[str]:
+    """Return figures that are no average over requests, with their intervals: no verdict follows."""
+    return [
+        f"{name.replace('_', ' ')} (an estimate, no verdict): "
+        + ", ".join(
+            f"{release} {one['value']:.3f} ({one['low']:.3f} to {one['high']:.3f})"
+            for release, one in zip((old, new), both, strict=True)
+            if one is not None
+        )
+        for name, both in labels["estimates"].items()
+    ]
 
 
 def _cost(found: Mapping[str, Any], width: int) -> list[str]:

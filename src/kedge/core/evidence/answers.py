@@ -52,9 +52,14 @@ INTEGERS = {
 }
 """The least and the most of each whole dtype."""
 
-Reads = Literal["yes", "class", "place", "number", "row"]
+RANKED = 20
+"""Items of a ranking that are kept and judged, from the best on."""
+BETWEEN = "|"
+"""What stands between the items of a ranking, and of a label that names several."""
+
+Reads = Literal["yes", "class", "place", "number", "ranking", "row"]
 """yes: a side of the threshold. class: a word or a whole number. place: the largest place of a
-vector. number: within the tolerance. row: no output is known, so the whole row as text."""
+vector. number: within the tolerance. ranking: items of a vector, the best first. row: no output is known, so the whole row as text."""
 Unread = Literal["", "unknown", "ambiguous", "missing", "unreadable"]
 """Why no output is read: no release is known yet; several could be meant; the release does not give
 the one that is declared; it gives it in a form that is not one class or number a row."""
@@ -173,6 +178,8 @@ def _reads(output: Output, known: Field | None) -> Reads:
         return "yes"
     if output.kind == "score":
         return "number"
+    if output.kind == "ranking":
+        return "ranking" if known is None or len(known.shape) == 1 else "row"
     if known is None:
         return "class" if output.label else "number" if output.value else "row"
     scalar = known.shape in ((), (1,))
@@ -267,6 +274,13 @@ def normal(target: Target | None, value: Known) -> Known:
     return _whole(value)
 
 
+def relevant(value: Known) -> tuple[str, ...]:
+    """Return the items that a label of a ranking names: one, or several with | between them."""
+    if value is None:
+        return ()
+    return tuple(item for part in spelled(value).split(BETWEEN) if (item := part.strip()))
+
+
 def unfit(output: Output, value: Known, *, measured: bool = False) -> Unfit | None:
     """Return why a label can equal no answer of this output; None when it can.
 
@@ -281,6 +295,8 @@ def unfit(output: Output, value: Known, *, measured: bool = False) -> Unfit | No
         return output.unread
     if output.kind == "binary" and truth(value, output.classes) is None:
         return "not_yes_or_no"
+    if output.kind == "ranking":
+        return None if relevant(value) else "text"
     if output.kind == "score" and number(value) is None:
         return "text"
     if not isinstance(output, Target):
@@ -338,6 +354,8 @@ def equal(output: Output, score: float | None, decision: str | None, value: Know
     if output.kind == "binary":
         said = decided(output, score, decision)
         return said is not None and said is truth(value, output.classes)
+    if output.kind == "ranking":
+        return not set(relevant(value)).isdisjoint((decision or "").split(BETWEEN))
     if value is None:
         return False
     if score is not None:

@@ -28,7 +28,7 @@ from kedge.core.evidence.answers import (
     spelled,
     unfit,
 )
-from kedge.core.records import JoinRow, Labelled
+from kedge.core.records import JoinRow, Known, Labelled
 from kedge.core.values import Arm, Output, Value
 
 ENOUGH = 100
@@ -40,7 +40,7 @@ LONGEST = 64
 """Characters of a kept word; a longer one is kept as its hash."""
 SHOWN = 3
 """Values of each side that a message shows."""
-MEASURED = frozenset({"absolute_error", "log_loss", "brier"})
+MEASURED = frozenset({"absolute_error", "rmse", "mape", "log_loss", "brier"})
 """Losses that measure a distance: no answer need equal a label, but it has to be a number."""
 
 
@@ -83,6 +83,25 @@ class Matching(Value, frozen=True, kw_only=True):
         return bool(self.labels) and bool(self.answers) and len(values) <= 2
 
 
+def is_own(metric: str) -> bool:
+    """Whether a metric is a function of the policy's, MODULE:NAME: it decides itself what a label means."""
+    return ":" in metric
+
+
+ZERO = "zero"
+"""A label of 0, of which no error is a share (`mape`)."""
+
+
+def unfit_for(output: Output, value: Known, metric: str) -> str | None:
+    """Return why a label cannot be judged by a metric: `answers.unfit`, or `ZERO`; None when it can."""
+    if is_own(metric):
+        return None if value is not None else "missing"
+    why = unfit(output, value, measured=metric in MEASURED)
+    if why is None and metric == "mape" and number(value) == 0:
+        return ZERO
+    return why
+
+
 def matched(known: Matching, rows: Iterable[Labelled], output: Output, metric: str) -> Matching:
     """Return what is known with a further batch of labelled predictions.
 
@@ -102,14 +121,14 @@ def matched(known: Matching, rows: Iterable[Labelled], output: Output, metric: s
         if value is None:
             continue
         joined += 1
-        why = unfit(output, value, measured=measured)
+        why = unfit_for(output, value, metric)
         if why is not None:
             reasons[why] = reasons.get(why, 0) + 1
             examples.setdefault(why, str(value)[:LONGEST])
             continue
         new: list[str | float] = []
         words = False
-        for arm, score, decision in _said(one.row):
+        for arm, score, decision in answers_of(one.row):
             equals[arm] += equal(output, score, decision, value)
             words = words or (score is None and decision is not None)
             spelling = _answer(output, score, decision)
@@ -119,7 +138,7 @@ def matched(known: Matching, rows: Iterable[Labelled], output: Output, metric: s
         if not met:
             labels.add(_label(value, words=words))
             answers.update(new)
-    met = met or _met(output, labels, answers, measured=measured)
+    met = met or _met(output, labels, answers, measured=measured or is_own(metric))
     return Matching(
         joined=joined,
         unfit=reasons,
@@ -152,7 +171,7 @@ def _met(
     return not labels.isdisjoint(answers)
 
 
-def _said(row: JoinRow) -> list[tuple[int, float | None, str | None]]:
+def answers_of(row: JoinRow) -> list[tuple[int, float | None, str | None]]:
     """Return the answers of a row: the arm (0 production), score and decision."""
     arm = 1 if row.arm == Arm.CANDIDATE and not row.failed else 0
     found = [(arm, row.score, row.decision)]
@@ -253,6 +272,7 @@ def reason(why: str, example: str, output: Output) -> str:
         "not_yes_or_no": f"label {example!r} is neither yes nor no: set output.classes = [NO, YES]",
         "no_number": f"output{of} gives {gives}, and the metric needs a number",
         "not_finite": f"label {example} is not finite",
+        ZERO: "label 0 has no relative error: judge by rmse or absolute_error",
     }.get(why, why)
 
 

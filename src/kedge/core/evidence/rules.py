@@ -37,6 +37,13 @@ class Rail(Value, frozen=True):
     """Judged by losses instead of counts of bad units."""
     of: str = ""
     """The metric whose events it judges, where it has none of its own."""
+    stated: float | None = None
+    """`worse_by` as the policy states it, where the judge works with another figure."""
+
+    @property
+    def shown(self) -> float:
+        """The margin, for people."""
+        return self.worse_by if self.stated is None else self.stated
 
 
 class Rules(Value, frozen=True, kw_only=True):

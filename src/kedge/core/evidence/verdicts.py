@@ -198,7 +198,7 @@ def _word(judge: Judge, of: _Known) -> tuple[Word, str]:
     if of.proof >= -log(rules.alpha) and of.asked[1] >= least:
         if failure is not None:
             return "pass", f"worse, within margin: {told}"
-        return "pass", f"not {of.rail.worse_by:.0%} worse, proven: {told}"
+        return "pass", f"not {of.rail.shown:.0%} worse, proven: {told}"
     if of.asked[1] < least:
         kind = "labels" if of.metric == QUALITY else "pairs" if judge.paired else "requests"
         return "inconclusive", f"{of.asked[1]} of {least} {kind}"

@@ -1,0 +1,175 @@
+"""Scores and outcomes of one release, in bounded histograms: figures that are no average over requests.
+
+Theory of operation
+-------------------
+* AUC is about pairs of requests, and the calibration error about bins of them. Neither is the mean of
+  a loss that one request has, so the judge's bets, which need one, do not hold for them. They are
+  estimates with an interval: shown, and never a verdict.
+* A score that is a probability is counted by its log-odds, `WIDTH` apart; any other number by its sign
+  and the logarithm of its size. Both keep the order, so only pairs within one bin are ties. A tie
+  counts one half, which is also its mean where the order within a bin says nothing.
+* The variance of AUC is DeLong's (Biometrics 1988), by the placements of both classes; each labelled
+  request counts as one, also several of one caller. That of the calibration error is the binomial one
+  of each bin, and takes the sign of each bin's gap as known: with few labels it is biased upward
+  (Roelofs et al., AISTATS 2022).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import floor, isfinite, log, sqrt
+from typing import Any, NamedTuple
+
+from kedge.core.evidence.answers import truth
+from kedge.core.evidence.labels import answers_of
+from kedge.core.records import Labelled
+from kedge.core.values import Output, Value
+
+WIDTH = 0.02
+"""Log-odds, or the logarithm of a size, in one bin: two per cent of the odds."""
+FURTHEST = 1_000
+"""Bins from the middle: odds of e^20, or 1 to 5e8. What is beyond shares the last one."""
+TABLE = 15
+"""Bins of the calibration error, of equal width (Guo et al., ICML 2017)."""
+Z = 1.959964
+"""Of a 95 % interval."""
+
+
+class Scored(Value, frozen=True, kw_only=True):
+    """What was predicted and what came true: at most 6,003 bins and a table of 15."""
+
+    bins: dict[int, tuple[int, int]] = {}
+    """Labels no and yes by bin of the score, in the order of the scores."""
+    table: tuple[tuple[int, float, int], ...] = ()
+    """By fifteenth of [0, 1]: labels, the sum of the scores, and those that are yes."""
+    outside: int = 0
+    """Scores that are no probability: with any, nothing is said of calibration."""
+
+
+class Figure(NamedTuple):
+    """An estimate with its 95 % interval, of so many labels."""
+
+    value: float
+    low: float
+    high: float
+    labels: int
+
+
+def bin_of(score: float) -> int:
+    """Return the bin of a score: a larger score is never in a smaller bin, within each kind of score."""
+    if 0 <= score <= 1:
+        if score in (0.0, 1.0):
+            return FURTHEST if score else -FURTHEST
+        return min(max(floor(log(score / (1 - score)) / WIDTH), -FURTHEST), FURTHEST)
+    # Beyond all probabilities, on either side.
+    size = min(max(floor(log(abs(score) + 1e-9) / WIDTH), -FURTHEST), FURTHEST) + FURTHEST + 1
+    return (1 if score > 0 else -1) * (FURTHEST + size)
+
+
+def counted(known: Scored, found: Iterable[tuple[float, bool]]) -> Scored:
+    """Return what is known with further scores and their outcomes; a score that is not finite is left out."""
+    bins = dict(known.bins)
+    table = [list(each) for each in known.table] or [[0, 0.0, 0] for _ in range(TABLE)]
+    outside, more = known.outside, False
+    for score, yes in found:
+        if not isfinite(score):
+            continue
+        more = True
+        place = bin_of(score)
+        no_, yes_ = bins.get(place, (0, 0))
+        bins[place] = (no_ + (not yes), yes_ + yes)
+        if not 0 <= score <= 1:
+            outside += 1
+            continue
+        row = table[min(int(score * TABLE), TABLE - 1)]
+        row[0] += 1
+        row[1] += score
+        row[2] += yes
+    if not more:
+        return known
+    kept = tuple((int(n), float(total), int(yes)) for n, total, yes in table)
+    return Scored(bins=bins, table=kept, outside=outside)
+
+
+def auc(of: Scored) -> Figure | None:
+    """Return the area under the ROC curve; None without labels of both kinds."""
+    places = [of.bins[place] for place in sorted(of.bins)]
+    no, yes = sum(one for one, _ in places), sum(one for _, one in places)
+    if not no or not yes:
+        return None
+    below_no = below_yes = 0
+    area = of_yes = of_no = 0.0
+    for n, y in places:
+        placed = (below_no + n / 2) / no  # of a yes in this bin: the share of no that it is above
+        other = 1 - (below_yes + y / 2) / yes  # of a no: the share of yes that is above it
+        area += y * placed
+        of_yes += y * placed * placed
+        of_no += n * other * other
+        below_no, below_yes = below_no + n, below_yes + y
+    value = area / yes
+    # The variance is kept at 1/n and above: a few labels in perfect order do not make a point of it.
+    variance = sum(
+        max(squares / count - value * value, 1 / count) / count
+        for squares, count in ((of_yes, yes), (of_no, no))
+    )
+    return _figure(value, variance, no + yes)
+
+
+def calibration_error(of: Scored) -> Figure | None:
+    """Return the mean distance of scores from how often they came true, by bins; None without labels.
+
+    None as well where scores are no probabilities.
+    """
+    labels = sum(n for n, _, _ in of.table)
+    if not labels or of.outside:
+        return None
+    value = variance = 0.0
+    for n, total, yes in of.table:
+        if n:
+            value += abs(yes - total) / labels
+            share = min(max(yes / n, 0.5 / (n + 1)), 1 - 0.5 / (n + 1))
+            variance += (n / labels) ** 2 * share * (1 - share) / n
+    return _figure(value, variance, labels)
+
+
+def _figure(value: float, variance: float, labels: int) -> Figure:
+    half = Z * sqrt(variance)
+    return Figure(value, max(value - half, 0.0), min(value + half, 1.0), labels)
+
+
+def gathered(
+    known: tuple[Scored, Scored], rows: Iterable[Labelled], output: Output, *, reverse: bool
+) -> tuple[Scored, Scored]:
+    """Return what is known of both releases, the measure first, with further labelled predictions.
+
+    Args:
+        known: so far.
+        rows: labelled predictions of one comparison, under one label version.
+        output: how answers are read; only those of kind `binary` are counted.
+        reverse: the release that was left is the measure.
+    """
+    if output.kind != "binary":
+        return known
+    found: tuple[list[tuple[float, bool]], list[tuple[float, bool]]] = ([], [])
+    for one in rows:
+        yes = truth(one.outcome.value, output.classes)
+        for arm, score, _ in answers_of(one.row):
+            if yes is not None and score is not None:
+                found[1 - arm if reverse else arm].append((score, yes))
+    return counted(known[0], found[0]), counted(known[1], found[1])
+
+
+ESTIMATES = {"auc": auc, "calibration_error": calibration_error}
+"""Figures of a binary output that are shown beside the verdicts, by name."""
+
+
+def estimates(of: tuple[Scored, Scored]) -> dict[str, list[dict[str, Any] | None]]:
+    """Return every estimate of both releases as plain values; none of them where no score has a label."""
+    if not any(one.bins for one in of):
+        return {}
+    found = {name: [estimate(one) for one in of] for name, estimate in ESTIMATES.items()}
+    return {
+        name: [None if one is None else one._asdict() for one in both]
+        for name, both in found.items()
+        if any(one is not None for one in both)
+    }
