@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from contract.sql_world import FORK, POLICY, World, at, bundle, version
+from contract.sql_world import FORK, POLICY, Other, World, at, bundle, version
 from contract.test_records import row
 from kedge.adapters.online.sqlite import SqliteOnline
 from kedge.adapters.records.spool import Spool
@@ -231,6 +231,47 @@ def test_epochs_go_above_what_is_known_and_a_clock_that_stands_still_is_not_beli
     assert find_floor(manifest, [], BEGAN) == made
     assert find_floor(manifest, [Head(10**12, "a" * 64)], 0.0) == 10**12
     assert find_floor(msgspec.structs.replace(manifest, epochs={"x": 10**13}), [], 0.0) == 10**13
+
+
+def _busy(tell: Any, root: Path) -> None:
+    """Register, move the row, and let retention remove what it has just taken in, until told to end."""
+    origin = Origin(root)
+    tell.send("ready")
+    number = 2
+    while not tell.poll():
+        number += 1
+        origin.register(number)
+        origin.world.do(Freeze() if number % 2 else Thaw())
+        now = origin.place.clock.unix()
+        with Spool(origin.place.records.spool, f"b{number}") as spool:
+            spool.append([row(f"b{number}/0", at=now)])
+        origin.place.records.ingest(now)
+        origin.place.records.prune(now + 60 * 86_400)
+    tell.recv()
+
+
+def test_each_backup_under_writes_registrations_and_retention_is_whole(tmp_path: Path) -> None:
+    root = tmp_path / "origin"
+    root.mkdir()
+    other = Other(_busy, root)
+    assert other.heard(30) == "ready"
+    seen = 0
+    for turn in range(4):
+        backup = tmp_path / f"backup{turn}"
+        make_backup(
+            Workplace(root / STATE_DIR), backup, root / "kedge.toml", records=True, say=print
+        )
+        world = restored(backup, tmp_path / f"there{turn}")
+        assert world.ledger.verify() == []
+        numbers = [one.number for one in world.registry.versions("flights")]
+        assert len(numbers) > seen, "the other process goes on"
+        seen = len(numbers)
+        place = Workplace(world.state_dir)
+        for registered in world.registry.versions("flights"):
+            place.artifacts.verify(registered.digest)
+            place.artifacts.proof(registered.digest)
+    other.told.send("end")
+    other.end()
 
 
 # ---------------------------------------------------------------- what is refused
