@@ -47,23 +47,32 @@ QUIET_CALLS = {
 }
 """Calls whose failure costs nothing, wherever they are made."""
 QUIET_PLACES = {
+    "adapters/artifacts.py _lock": "the next sweep takes what is left",
     "adapters/artifacts.py _sweep": "the next sweep takes what is left",
     "adapters/artifacts.py _temporary": "the next sweep takes what is left",
     "adapters/clock.py boot": "beats are compared by the wall clock",
     "adapters/process/confine.py confine": "the process has the limits of its parent",
     "adapters/sql/ballast.py restore": "the next write makes it again",
+    "door.py _make_directory": "the process has no temporary files, and serves",
+    "door.py close": "the next sweep takes what is left",
+    "door.py exceeds": "asked again each second",
     "engine/last_asked.py __init__": "a worker that is killed does not name its model",
     "engine/models.py host_status": "asked again at once",
     "engine/supervisor.py _start": "started with the descriptors that are kept for it",
     "engine/supervisor.py telling": "started with the descriptors that are kept for it",
     "engine/supervisor.py take": "there are fewer spare descriptors",
     "engine/supervisor.py memory": "asked again each second",
+    "files.py keep_folder": "the folder is there already, or made again each second",
     "files.py close": "the next sweep takes what is left",
     "files.py is_lost": "the socket is made again",
     "files.py tighten": "`kedge doctor` names what is open to others",
     "gateway/auth.py read_tokens": "read again with the next request that has a token",
+    "machine.py _text": "the machine's limits are taken instead of the group's",
+    "reserve.py _allocate": "done again each second",
+    "reserve.py _ask": "asked again each second",
     "reserve.py allocate_open_files": "done again each second",
     "runtime/announcement.py is_answered": "asked again at once",
+    "runtime/preflight.py find_obstacles": "what stands in the way is found when it is used",
     "runtime/paths.py _empty": "the next sweep takes what is left",
     "runtime/paths.py _folders": "the next sweep takes what is left",
     "runtime/paths.py _try": "the next directory of the list is used",
@@ -377,11 +386,13 @@ def unnamed(pairs: list[Pair], found: Finding) -> list[Pair]:
 def is_quiet(pair: Pair) -> bool:
     """Whether a failure of this call costs nothing, or is counted as a number.
 
-    While the interpreter imports, it looks a file up in another way; and a start that fails is
-    refused with a sentence, which need not hold the words of a driver.
+    While the interpreter imports, it looks a file up in another way; a start that fails is refused
+    with a sentence, which need not hold the words of a driver; and a model's process that fails ends,
+    which `kedge status` says with its exit code.
     """
     return (
         pair.function == "<module>"
+        or pair.role == "model"
         or not (pair.armed or pair.kind != "database")
         or pair.file in QUIET
         or pair.call in QUIET_CALLS
