@@ -7,6 +7,7 @@ one run of the same story. The suite runs a sample; `make faults` runs all, and 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -38,11 +39,13 @@ QUIET = {
     "adapters/records/spool.py": "status shows `records_dropped`; the reader looks again",
     "adapters/sql/signal.py": "without the kernel's watches followers look by themselves",
     "adapters/sql/ballast.py": "the next write makes it again",
+    "runtime/preflight.py": "what stands in the way is found again when it is used",
     "adapters/sql/beginning.py": "the age of the evidence is shown as not known",
 }
 """Files where a failure is counted as a number, or costs nothing; and why."""
 QUIET_CALLS = {
     "os.utime": "rings for followers, which look by themselves",
+    "os.mkdir": "the folder is there already",
     "os.rmdir": "an empty folder of a process that has ended; the next sweep takes it",
 }
 """Calls whose failure costs nothing, wherever they are made."""
@@ -52,17 +55,24 @@ QUIET_PLACES = {
     "adapters/artifacts.py _temporary": "the next sweep takes what is left",
     "adapters/clock.py boot": "beats are compared by the wall clock",
     "adapters/process/confine.py confine": "the process has the limits of its parent",
-    "adapters/sql/ballast.py restore": "the next write makes it again",
     "door.py _make_directory": "the process has no temporary files, and serves",
     "door.py close": "the next sweep takes what is left",
     "door.py exceeds": "asked again each second",
+    "door.py read_detail": "the end of the process is named without it",
+    "engine/pins.py heads": "another replica's may be whole; read again with the next entry",
+    "engine/pins.py remembered": "another replica's may be whole, and the ledger has the row",
+    "engine/pins.py set_aside_unreadable": "left where it is: it may be whole",
+    "engine/relief.py _stat": "asked again each second",
+    "enrol.py _find_loaders": "looked for again when a loader is not found",
     "engine/last_asked.py __init__": "a worker that is killed does not name its model",
     "engine/models.py host_status": "asked again at once",
     "engine/supervisor.py _start": "started with the descriptors that are kept for it",
     "engine/supervisor.py telling": "started with the descriptors that are kept for it",
     "engine/supervisor.py take": "there are fewer spare descriptors",
     "engine/supervisor.py memory": "asked again each second",
-    "files.py keep_folder": "the folder is there already, or made again each second",
+    "files.py connect_to": "tried again at once, or in the next directory of the list",
+    "files.py listen_at": "tried again at once, or in the next directory of the list",
+    "files.py socket_address": "tried again at once, or in the next directory of the list",
     "files.py close": "the next sweep takes what is left",
     "files.py is_lost": "the socket is made again",
     "files.py tighten": "`kedge doctor` names what is open to others",
@@ -71,8 +81,11 @@ QUIET_PLACES = {
     "reserve.py _allocate": "done again each second",
     "reserve.py _ask": "asked again each second",
     "reserve.py allocate_open_files": "done again each second",
+    "gateway/http/connections.py <genexpr>": "open files are counted again at the next connection",
+    "running.py run_supervisor": "the state directory is looked at again each second",
     "runtime/announcement.py is_answered": "asked again at once",
-    "runtime/preflight.py find_obstacles": "what stands in the way is found when it is used",
+    "runtime/paths.py _check_base": "the next directory of the list is used",
+    "runtime/restart.py started": "the next start looks for what a restart left",
     "runtime/paths.py _empty": "the next sweep takes what is left",
     "runtime/paths.py _folders": "the next sweep takes what is left",
     "runtime/paths.py _try": "the next directory of the list is used",
@@ -80,6 +93,8 @@ QUIET_PLACES = {
     "runtime/paths.py remove_folder": "the next sweep takes what is left",
 }
 """Functions in which a failure costs nothing; and why."""
+AGAIN = {errno.EAGAIN, errno.ENOSPC}
+"""A database that is locked is waited for, and one on a full disk is written again without its ballast."""
 CALLERS = ("gateway/",)
 """Where a fault may cost the one request on whose connection it came."""
 
@@ -392,6 +407,8 @@ def is_quiet(pair: Pair) -> bool:
     """
     return (
         pair.function == "<module>"
+        or pair.file == "__main__.py"
+        or (pair.kind == "database" and errno_of(pair) in AGAIN)
         or pair.role == "model"
         or not (pair.armed or pair.kind != "database")
         or pair.file in QUIET
