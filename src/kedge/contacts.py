@@ -8,12 +8,12 @@ word for a group in it (team, squad, on-call, ...), or is nothing but words for 
 from __future__ import annotations
 
 import re
-from datetime import datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from kedge.core.alerts import WORDS, url_of
 from kedge.core.durations import seconds
+from kedge.core.instants import read_instant
 from kedge.core.values import Contact, Policy, Rota
 
 if TYPE_CHECKING:
@@ -104,10 +104,9 @@ def _judge_contact(person: Contact, place: str, faults: list[str]) -> None:
 
 def _judge_rota(rota: Rota, place: str, faults: list[str]) -> None:
     try:
-        if datetime.fromisoformat(rota.start).tzinfo is None:
-            faults.append(f"{place}.start: says no time zone; write 2026-11-23T09:00:00Z")
-    except ValueError:
-        faults.append(f"{place}.start: {rota.start!r} is no instant; write 2026-11-23T09:00:00Z")
+        read_instant(rota.start, zone_needed=True)
+    except ValueError as error:
+        faults.append(f"{place}.start: {error}")
     try:
         if seconds(rota.each) <= 0:
             faults.append(f"{place}.each: a turn takes longer than nothing")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
@@ -45,6 +45,7 @@ from kedge.core.generations import Run, run_of, runs_of, width_of
 from kedge.core.values import Field, Release, TrainingSet
 from kedge.independence import merges
 from kedge.judging import state_of
+from kedge.operations.progress import Progress
 from kedge.tensors import DTYPES
 from kedge.verbs import transform_of
 from kedge.wiring import Workplace
@@ -88,6 +89,7 @@ class Made(NamedTuple):
 def make(
     place: Workplace, endpoint: str, *, spine: Path, time: str, out: Path, schema: str | None = None,
     transformation: int | None = None, generation: str | None = None, form: str | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:  # fmt: skip
     """Write a training set; see the module.
 
@@ -101,6 +103,7 @@ def make(
         transformation: the version of their code. None: production's, else the newest.
         generation: runs, such as `a/1#2@1+b/1#1@3`. None: production's, else the newest.
         form: how `time` is written where it is text, as for strptime. None: ISO 8601.
+        say: told now and then how far it is.
 
     Raises:
         Refused: `bad_source`, `untrue_time`: of the spine; `no_features`, `unknown_schema`,
@@ -134,6 +137,7 @@ def make(
             Spine(spine, time, rows, form),
             log,
             reads,
+            Progress(say, place.clock.monotonic, "rows made", rows),
             together=together,
         )
         kept = _kept(list(features.fields), list(names))
@@ -339,7 +343,7 @@ def _stacked(field: Field, rows: NDArray[Any], path: Path) -> NDArray[Any]:
 
 def _features(
     db: Any, transform: Transform, schema: Schema, names: Mapping[str, str], spine: Spine, log: OfflineLog,
-    reads: list[Read], *, together: bool,
+    reads: list[Read], work: Progress, *, together: bool,
 ) -> Made:  # fmt: skip
     """Fill the table `features` with columns f0, f1, ..., a row for each of the spine.
 
@@ -372,6 +376,7 @@ def _features(
             part = [{name: column[first - start : last - start] for name, column in columns.items()}
                     for columns in looked]  # fmt: skip
             _insert(db, schema, answer(transform, raw, part, first))
+            work.add(last - first)
     return Made(missing, dict(transform.checks.violations))
 
 

@@ -13,10 +13,12 @@ from typing import Any
 
 import msgspec
 
-from kedge.core.durations import seconds
 from kedge.core.errors import Refused, Unavailable
+from kedge.core.instants import iso, read_when
 from kedge.core.records import HOUR_S, JoinRow
+from kedge.engine.control import Say
 from kedge.judging import state_of
+from kedge.operations.progress import Progress
 from kedge.wiring import Workplace
 
 LABELS = 20_000
@@ -30,7 +32,9 @@ COLUMNS = {
 OUTCOME = {"id": "VARCHAR", "label": "JSON", "label_version": "VARCHAR", "labelled_at": "DOUBLE"}
 
 
-def export_of(place: Workplace, endpoint: str, since: str, to: Path) -> dict[str, Any]:
+def export_of(
+    place: Workplace, endpoint: str, since: str, to: Path, say: Say = lambda text: None
+) -> dict[str, Any]:
     """Write what was predicted, and what is known to be true of it, as Parquet files.
 
     Each hour becomes `ENDPOINT/DAY/HOUR.parquet`, written beside its place and then moved there,
@@ -41,7 +45,7 @@ def export_of(place: Workplace, endpoint: str, since: str, to: Path) -> dict[str
         How many predictions and files were written, and where.
 
     Raises:
-        Refused: no such endpoint; `bad_duration`; `needs_analytics`; `nothing_logged`.
+        Refused: no such endpoint; `bad_time`, `in_the_future`; `needs_analytics`; `nothing_logged`.
         Unavailable: `export_failed`: the directory cannot be written.
     """
     try:
@@ -50,11 +54,9 @@ def export_of(place: Workplace, endpoint: str, since: str, to: Path) -> dict[str
         raise Refused("writing Parquet needs the extra analytics", code="needs_analytics",
                       hint="pip install 'kedge[analytics]'") from None  # fmt: skip
     state_of(place, endpoint)
-    try:
-        begin = place.clock.unix() - seconds(since)
-    except ValueError as error:
-        raise Refused(str(error), code="bad_duration") from None
+    begin = read_when(since, place.clock.unix())
     written = files = 0
+    work = Progress(say, place.clock.monotonic, "predictions written")
     try:
         with tempfile.TemporaryDirectory(prefix="kedge-") as scratch, duckdb.connect() as db:
             labels = Path(scratch) / "labels"
@@ -62,14 +64,17 @@ def export_of(place: Workplace, endpoint: str, since: str, to: Path) -> dict[str
             rows = place.records.rows(endpoint, begin, place.clock.unix() + HOUR_S)
             for hour, part in groupby(rows, key=lambda row: int(row.at // HOUR_S)):
                 source = Path(scratch) / "hour"
-                written += _lines(source, map(_plain, part))
+                count = _lines(source, map(_plain, part))
                 _copy(db, source, labels, _path(to, endpoint, hour))
-                files += 1
+                written, files = written + count, files + 1
+                work.add(count, f", up to {iso((hour + 1) * HOUR_S)}")
     except (OSError, duckdb.Error) as error:
         raise Unavailable(f"{to} cannot be written: {error}", code="export_failed",
                           hint="name a directory with room, with --to") from None  # fmt: skip
     if not written:
-        raise Refused(f"nothing was predicted on {endpoint} within {since}", code="nothing_logged")
+        raise Refused(
+            f"no prediction of {endpoint} is recorded (--since {since})", code="nothing_logged"
+        )
     return {"predictions": written, "files": files, "to": str(to / endpoint)}
 
 

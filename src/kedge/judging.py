@@ -11,11 +11,11 @@ from typing import Any
 
 import msgspec
 
-from kedge.core.durations import seconds
 from kedge.core.errors import Refused, Unavailable
 from kedge.core.estimate import estimate, proven_after
 from kedge.core.evidence.verdicts import PROVABLE
 from kedge.core.forecast import Traffic, detection
+from kedge.core.instants import read_when
 from kedge.core.policy import decide, rules
 from kedge.core.values import BUCKETS, Stage, State
 from kedge.engine.control import Say
@@ -23,10 +23,13 @@ from kedge.engine.custom import set_fence
 from kedge.engine.evidence import course, describe
 from kedge.engine.observe import summary
 from kedge.engine.patrol import covered, fold_labels, unwritten
+from kedge.engine.unrecorded import unrecorded
 from kedge.engine.watch import Watch, comparison_of
 from kedge.wiring import Workplace
 
 BATCH = 5_000
+CORRECTIONS = 20
+"""Corrections of labels that are shown, the newest first."""
 DAY_S = 86_400
 LOGGED = 200_000
 """Predictions of the log in which callers are counted: some seconds of reading."""
@@ -51,19 +54,24 @@ def evidence_of(place: Workplace, endpoint: str, segment: str | None = None) -> 
             hint=f"kedge history {endpoint} has the verdicts of earlier ones",
         )  # fmt: skip
     watch, unread = Watch(state), ""
+    beside: dict[str, Any] = {"unrecorded": None, "corrections": None}
     try:
         watch = Watch(state, place.windows.kept(endpoint, comparison_of(state)))
         if watch.own is not None:
             set_fence(place.state_dir, place.fence)
         _fold_all(place, state, watch)
+        count, newest = place.records.corrections(endpoint, CORRECTIONS)
+        beside["corrections"] = {"count": count, "newest": msgspec.to_builtins(newest)}
+        beside["unrecorded"] = unrecorded(place.evidence, place.records, endpoint)
     except Unavailable as error:
         unread = f"the evidence cannot be read: {error}"
     facts = msgspec.structs.replace(
         watch.facts(place.clock.unix()), unread=unread, unwritten=unwritten(place.roster)
     )
-    return describe(
+    found = describe(
         state, watch, decide(state, facts), facts, segment=segment, past=_past(place, endpoint)
     )
+    return {**found, **beside}
 
 
 def estimate_of(place: Workplace, state: State) -> dict[str, Any] | None:
@@ -100,14 +108,11 @@ def course_of(place: Workplace, endpoint: str, since: str) -> list[dict[str, Any
     """The course of an endpoint's evidence: windows that became minutes and hours, oldest first.
 
     Raises:
-        Refused: there is no such endpoint; `bad_duration`.
+        Refused: there is no such endpoint; `bad_time`, `in_the_future`.
     """
     state_of(place, endpoint)
-    try:
-        span = seconds(since)
-    except ValueError as error:
-        raise Refused(str(error), code="bad_duration") from None
-    return [course(roll) for roll in place.rolls.read(endpoint, place.clock.unix() - span)]
+    begin = read_when(since, place.clock.unix())
+    return [course(roll) for roll in place.rolls.read(endpoint, begin)]
 
 
 def _fold_all(place: Workplace, state: State, watch: Watch) -> None:

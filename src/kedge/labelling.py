@@ -10,6 +10,7 @@ import difflib
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from decimal import Decimal
 from functools import lru_cache
 from itertools import islice
@@ -21,12 +22,15 @@ import msgspec
 
 from kedge.adapters.offline import first_line
 from kedge.core import codec
-from kedge.core.errors import Refused
+from kedge.core.errors import Refused, Unavailable
 from kedge.core.evidence.answers import EXACT_BELOW, Target, get_target, normal, unfit
 from kedge.core.evidence.labels import reason
-from kedge.core.instants import read_instant, untrue
-from kedge.core.records import COUNTS, Ingested, Joined, Outcome
+from kedge.core.instants import early, read_instant, untrue
+from kedge.core.records import COUNTS, PARKED_S, Ingested, Joined, Outcome
+from kedge.engine.control import Say
+from kedge.engine.unrecorded import unrecorded
 from kedge.judging import state_of
+from kedge.operations.progress import Progress
 from kedge.wiring import Workplace
 
 BATCH = 20_000
@@ -51,27 +55,49 @@ class Fault(str):
     __slots__ = ()
 
 
-def hand_in(place: Workplace, endpoint: str, path: Path) -> dict[str, Any]:
+class Placed(NamedTuple):
+    """An outcome, and where it stands in what was handed in."""
+
+    place: str
+    outcome: Outcome
+
+
+def hand_in(
+    place: Workplace, endpoint: str, path: Path, *, by: str = "", say: Say = lambda text: None
+) -> dict[str, Any]:
     """Join the outcomes in a file.
 
+    Args:
+        place: where.
+        endpoint: whose.
+        path: JSON lines, CSV or Parquet.
+        by: who corrects labels that stand; empty: they stand.
+        say: told now and then how far it is.
+
     Returns:
-        How many were joined, declined, duplicates, conflicts, parked, unknown, ambiguous (also by
-        cause) and unreadable, and the first faults in words; how many are unfit, by reason: those are kept,
-        and not judged while the output stays as it is.
+        How many there are of each of `COUNTS` (ambiguous ones also by cause), how many are unreadable,
+        and the first faults in words; how many are unfit, by reason: those are kept, and not judged
+        while the output stays as it is. `parked_until`: Unix seconds until which a parked one may
+        still be joined. `unrecorded_predictions`: see `engine.unrecorded`; None where each label
+        found its prediction.
 
     Raises:
         Refused: no such endpoint; `needs_analytics` for Parquet; `unknown_format`.
         Unavailable: the records cannot be written.
     """
     target = _target(place, endpoint)
-    return _join(place, endpoint, read(path, Reading(place.clock.unix(), target)), target)
+    reading = Reading(place.clock.unix(), target)
+    return _join(place, endpoint, read(path, reading), target, by, say)
 
 
-def hand_in_lines(place: Workplace, endpoint: str, lines: Iterable[bytes]) -> dict[str, Any]:
+def hand_in_lines(
+    place: Workplace, endpoint: str, lines: Iterable[bytes], *, by: str = "",
+    say: Say = lambda text: None,
+) -> dict[str, Any]:  # fmt: skip
     """Join outcomes that came as JSON lines; see `hand_in`."""
     target = _target(place, endpoint)
     reading = Reading(place.clock.unix(), target)
-    return _join(place, endpoint, _json_lines(lines, "line ", reading), target)
+    return _join(place, endpoint, _json_lines(lines, "line ", reading), target, by, say)
 
 
 def _target(place: Workplace, endpoint: str) -> Target:
@@ -84,8 +110,9 @@ def _target(place: Workplace, endpoint: str) -> Target:
 
 
 def _join(
-    place: Workplace, endpoint: str, found: Iterator[Outcome | Fault], target: Target
-) -> dict[str, Any]:
+    place: Workplace, endpoint: str, found: Iterator[Placed | Fault], target: Target, by: str,
+    say: Say,
+) -> dict[str, Any]:  # fmt: skip
     now = place.clock.unix()
     # What was answered a moment ago may be asked for already.
     while place.records.waiting() and place.records.ingest(now) != Ingested():
@@ -93,8 +120,10 @@ def _join(
     total, faults, unreadable = Joined(), list[str](), 0
     reasons: Counter[str] = Counter()
     examples: dict[str, str] = {}
+    work = Progress(say, place.clock.monotonic, "labels read")
     while batch := list(islice(found, BATCH)):
-        outcomes = [one for one in batch if isinstance(one, Outcome)]
+        placed = [one for one in batch if isinstance(one, Placed)]
+        outcomes = [one.outcome for one in placed]
         bad = [one for one in batch if isinstance(one, Fault)]
         unreadable += len(bad)
         faults += [str(one) for one in bad][: FAULTS - len(faults)]
@@ -103,14 +132,31 @@ def _join(
             if why is not None:
                 reasons[why] += 1
                 examples.setdefault(why, str(one.value)[:SHOWN])
-        done = place.records.join(endpoint, outcomes, now)
-        total = total.plus(msgspec.structs.replace(done, labelled=()))
+        done = place.records.join(endpoint, outcomes, now, by=by)
+        faults += [
+            f"{placed[one.place].place}: at: {early(one.at, one.given)}" for one in done.early_ones
+        ][: FAULTS - len(faults)]
+        total = total.plus(msgspec.structs.replace(done, labelled=(), early_ones=()))
+        work.add(len(batch))
     return {**{name: getattr(total, name) for name in COUNTS},
             "ambiguous_because": total.ambiguous_because, "unreadable": unreadable, "unfit": reasons.total(), "faults": faults,
             "unfit_because": [
                 {"code": why, "count": count, "reason": reason(why, examples[why], target)}
                 for why, count in reasons.items()
-            ]}  # fmt: skip
+            ], **_waiting(place, endpoint, total, now)}  # fmt: skip
+
+
+def _waiting(place: Workplace, endpoint: str, total: Joined, now: float) -> dict[str, Any]:
+    """Say until when parked labels wait, and why predictions that labels name may not be recorded."""
+    lost = None
+    if total.parked + total.unrecorded + total.unknown + total.ambiguous:
+        with suppress(Unavailable):  # the labels are joined all the same
+            lost = unrecorded(place.evidence, place.records, endpoint)
+    return {
+        "parked_until": now + PARKED_S if total.parked else None,
+        "unrecorded_predictions": lost,
+        "log_sample": state_of(place, endpoint).policy.log.sample,
+    }
 
 
 # ---------------------------------------------------------------- reading
@@ -129,7 +175,7 @@ class Reading(NamedTuple):
     target: Target | None = None
 
 
-def read(path: Path, reading: Reading) -> Iterator[Outcome | Fault]:
+def read(path: Path, reading: Reading) -> Iterator[Placed | Fault]:
     """Return the outcomes of a file, and its faults, in order.
 
     Raises:
@@ -148,7 +194,7 @@ def read(path: Path, reading: Reading) -> Iterator[Outcome | Fault]:
     )  # fmt: skip
 
 
-def _json_file(path: Path, reading: Reading) -> Iterator[Outcome | Fault]:
+def _json_file(path: Path, reading: Reading) -> Iterator[Placed | Fault]:
     with path.open("rb") as file:
         yield from _json_lines(_bounded(file), f"{path.name}:", reading)
 
@@ -161,7 +207,7 @@ def _bounded(file: BinaryIO) -> Iterator[bytes]:
             line = file.readline(LINE + 1)
 
 
-def _json_lines(lines: Iterable[bytes], place: str, reading: Reading) -> Iterator[Outcome | Fault]:
+def _json_lines(lines: Iterable[bytes], place: str, reading: Reading) -> Iterator[Placed | Fault]:
     for number, given in enumerate(lines, 1):
         line = given
         if number == 1:
@@ -187,7 +233,7 @@ def _json_lines(lines: Iterable[bytes], place: str, reading: Reading) -> Iterato
         yield one
 
 
-def _csv(path: Path, reading: Reading) -> Iterator[Outcome | Fault]:
+def _csv(path: Path, reading: Reading) -> Iterator[Placed | Fault]:
     with path.open("rb") as raw:
         try:
             codec.utf8(raw.read(4))
@@ -245,7 +291,7 @@ PADDED = re.compile(r"\s*[+-]?(0\d|\d{17})")
 """Digits that begin with a zero, or are more than a float holds: a code, and no number."""
 
 
-def _parquet(path: Path, reading: Reading) -> Iterator[Outcome | Fault]:
+def _parquet(path: Path, reading: Reading) -> Iterator[Placed | Fault]:
     try:
         import duckdb  # noqa: PLC0415 - the extra `analytics`: heavy, and only for those who have Parquet
     except ImportError:
@@ -318,7 +364,7 @@ def _picked(name: str, kind: str) -> str:
     return f'"{name}"'
 
 
-def _outcome(raw: Any, place: str, reading: Reading) -> Outcome | Fault:
+def _outcome(raw: Any, place: str, reading: Reading) -> Placed | Fault:
     if not isinstance(raw, dict):
         return Fault(f'{place}: not an object; write {{"id": "...", "value": 1}}')
     name, value, when = raw.get("id"), raw.get("value"), raw.get("at")
@@ -347,7 +393,7 @@ def _outcome(raw: Any, place: str, reading: Reading) -> Outcome | Fault:
     at = _instant(when, reading.now)
     if isinstance(at, Fault):
         return Fault(f"{place}: {at}")
-    return Outcome(name, normal(reading.target, value), at, version)
+    return Placed(place, Outcome(name, normal(reading.target, value), at, version))
 
 
 @lru_cache(4096)  # the same columns stand in every line

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from itertools import chain
 from math import ceil, inf
@@ -18,7 +19,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from kedge.adapters.offline import OFFLINE_DIR, OfflineLog, Times, source_rows, source_times
+from kedge.adapters.offline import (
+    OFFLINE_DIR,
+    OfflineLog,
+    Times,
+    source_rows,
+    source_slices,
+    source_times,
+)
 from kedge.adapters.process import FeaturesProcess
 from kedge.authoring import spec_of
 from kedge.core.durations import seconds
@@ -29,7 +37,7 @@ from kedge.core.generations import (
     Mark,
     Online,
     Run,
-    ends,
+    due,
     last_end,
     mark_of,
     pack_mark,
@@ -42,6 +50,7 @@ from kedge.core.holding import needs
 from kedge.core.instants import iso
 from kedge.core.keys import spell
 from kedge.lookups import keys_of, open_store, pack
+from kedge.operations.progress import Progress
 from kedge.wiring import Workplace
 
 if TYPE_CHECKING:
@@ -174,10 +183,14 @@ class Feeder:
             raise Refused(f"{source} has no rows", code="bad_source")
         else:
             after, rows = last_end(max(times.first, since or -inf) - 1e-6, every_s), 0
-        work = Progress(self._say, run.label, view.every, after, until, self._place.clock.monotonic)
+        over = slices(after, until, every_s)
+        full = self._due(source, view, known, after, until) if over else []
+        work = SliceProgress(
+            self._say, run.label, view.every, full, self._place.clock.monotonic, over=over
+        )
         fed = anew = keyless = 0
         violations: Counter[str] = Counter()
-        for end in ends(after, until, every_s):
+        for end in (number * every_s for numbers in full for number in numbers):
             given = self._slice(run, made, source, end, logged=end in known)
             columns, keys, dropped = keyed(given, made.spec.schema)
             anew += end not in known
@@ -189,15 +202,28 @@ class Feeder:
             self._store.write(run.namespace, chain(values, [(META, pack_mark(mark))]))
             after = end
             work.done(len(keys), end)
+        if over and after < last_end(until, every_s):
+            after = last_end(until, every_s)
+            mark = Mark(watermark=after, rows=rows, ttl_s=ttl_s)
+            self._store.write(run.namespace, iter([(META, pack_mark(mark))]))
         if keyless:
             self._say(f"{run.label}: {keyless:,} rows without a key are left out")
         standing = self._place.generations.runs()[run]
-        if standing == "building" and (fed or fresh is not None):
+        if standing == "building" and (over or fresh is not None):
             self._place.generations.stand(run, "ready")
             standing = "ready"
-        return {"run": run.label, "slices": fed, "computed": anew, "rows": rows,
-                "watermark": after if fed or fresh else None, "standing": standing,
+        return {"run": run.label, "slices": fed, "empty": over - fed, "computed": anew, "rows": rows,
+                "watermark": after if over or fresh else None, "standing": standing,
                 "violations": dict(violations), "ahead_s": max(after - until, 0.0)}  # fmt: skip
+
+    def _due(
+        self, source: Path, view: View, known: AbstractSet[float], after: float, until: float
+    ) -> list[range]:
+        """The slices that are over, are not in yet, and have rows or are in the log; as numbers."""
+        every_s = seconds(view.every)
+        times = source_slices(source, view.time, every_s, view.form)
+        back_s = seconds(view.lookback) if view.lookback else inf
+        return due(times, known, after, until, every_s, back_s)
 
     def _slice(
         self, run: Run, made: Materialised, source: Path, end: float, *, logged: bool
@@ -221,35 +247,42 @@ class Feeder:
             self._say(f"{run.label}: dropped, nothing reads it")
 
 
-class Progress:
-    """Says how far long work is: each slice while they are few, else every few seconds."""
+class SliceProgress:
+    """Says how far long work is: each slice while they are few, else now and then."""
 
     FEW = 100
-    EVERY_S = 5.0
 
     def __init__(
-        self, say: Callable[[str], None], label: str, every: str, after: float, until: float,
-        clock: Callable[[], float],
+        self, say: Callable[[str], None], label: str, every: str, full: Sequence[range],
+        clock: Callable[[], float], *, over: int,
     ) -> None:  # fmt: skip
-        """Say what lies ahead: how many slices, and from when to when."""
-        self._say, self._label, self._clock = say, label, clock
-        self._all = slices(after, until, seconds(every))
-        self._made = 0
-        self._began = self._said = clock()
-        if self._all > self.FEW:
-            say(f"{label}: {self._all:,} slices of {every}, from {iso(after)} to {iso(until)}")
+        """Say what lies ahead: how many slices, and from when to when.
+
+        Args:
+            say: told.
+            label: of the run.
+            every: the length of a slice.
+            full: the slices that are to be computed, as their numbers.
+            clock: monotonic seconds.
+            over: how many are over and not in yet, with those that have no rows.
+        """
+        self._say, self._label = say, label
+        count = sum(map(len, full))
+        self._few = count <= self.FEW
+        self._work = Progress(say, clock, "slices", count)
+        every_s = seconds(every)
+        if not self._few:
+            first, last = full[0].start * every_s, full[-1][-1] * every_s
+            say(f"{label}: {count:,} slices of {every}, that end from {iso(first)} to {iso(last)}")
+        if over > count:
+            say(f"{label}: {over - count:,} further slices of {every} have no rows")
 
     def done(self, keys: int, end: float) -> None:
         """Say that a slice is in, and when the rest will be."""
-        self._made += 1
-        now = self._clock()
-        if self._all <= self.FEW:
+        if self._few:
             self._say(f"{self._label}: {keys:,} rows as of {iso(end)}")
-        elif now - self._said >= self.EVERY_S or self._made == self._all:
-            self._said = now
-            left_s = (now - self._began) / self._made * (self._all - self._made)
-            self._say(f"{self._label}: slice {self._made:,} of {self._all:,}, as of {iso(end)}; "
-                      f"about {ceil(left_s / 60):,} min left")  # fmt: skip
+        else:
+            self._work.add(note=f" of {self._label} are in, as of {iso(end)}")
 
 
 # ---------------------------------------------------------------- one slice

@@ -484,6 +484,12 @@ class RecordStore(Protocol):
     def coverage(self, endpoint: str) -> tuple[Coverage, ...]:
         """How many predictions of each arm have a label, comparison by comparison."""
 
+    def unrecorded(self, endpoint: str) -> dict[str, int]:
+        """How many predictions came in and are not among the records, by cause."""
+
+    def corrected(self, endpoint: str, after: int) -> tuple[int, int | None]:
+        """The newest correction's number, and the first label that was corrected after one."""
+
     def reused(self, endpoint: str) -> Reused:
         """How many ids more than one request used, and the labels that are not joined for it."""
 

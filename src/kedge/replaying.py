@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from kedge.asking import BATCH, INCOMPLETE, answered, batches, loaded, merges
-from kedge.core.durations import seconds
 from kedge.core.errors import KedgeError, Refused, Unavailable
 from kedge.core.evidence.answers import get_target
 from kedge.core.evidence.rules import METHOD
 from kedge.core.generations import Online
+from kedge.core.instants import read_when
 from kedge.core.policy import decide
 from kedge.core.records import JoinRow, Labelled
 from kedge.core.route import key_of, unit_of
@@ -39,6 +39,7 @@ from kedge.engine.evidence import describe
 from kedge.engine.own_loss import own_loss
 from kedge.engine.watch import Watch
 from kedge.judging import state_of
+from kedge.operations.progress import Progress
 from kedge.verbs import release_of
 from kedge.wiring import Workplace
 
@@ -57,7 +58,7 @@ def replay_of(
         place: the state directory.
         endpoint: whose log.
         text: the release, as v2 or r2.
-        since: how far back, as a duration such as 7d.
+        since: from when: a duration back such as 7d, a date or a time.
         online: what the release reads by key: its values are those of today.
         say: told now and then how far it is.
 
@@ -68,10 +69,8 @@ def replay_of(
         Refused: no such endpoint or release, nothing in production, or nothing logged.
         Unavailable: the model did not come up.
     """
-    try:
-        back_s = seconds(since)
-    except ValueError as error:
-        raise Refused(str(error), code="bad_duration") from None
+    now = place.clock.unix()
+    begin = read_when(since, now)
     state = state_of(place, endpoint)
     release = release_of(place, endpoint, text)
     if state.production is None:
@@ -80,21 +79,20 @@ def replay_of(
     asked = msgspec.structs.replace(
         state, stage=Stage.SHADOW, candidate=release.number, weight=0, sample=10_000, salt="replay",
     )  # fmt: skip
-    now = place.clock.unix()
-    logged = (row for row in place.records.rows(endpoint, now - back_s, now)
+    logged = (row for row in place.records.rows(endpoint, begin, now)
               if row.inputs and row.production == state.production and row.arm == "production")  # fmt: skip
     watch = Watch(asked)
     answers: dict[str, Said] = {}
     incomplete = asyncio.run(_ask(place, asked, release, logged, watch, answers, say, online))
     if incomplete and not answers:
         raise Refused(
-            f"none of the {incomplete:,} predictions logged within {since} is of a request that was logged whole",
+            f"none of the {incomplete:,} predictions logged (--since {since}) is of a request that was logged whole",
             code="nothing_logged",
             hint=f"answers of {release.label} depend on the rows of a request: set log.sample of {endpoint} to 100",
         )
     if not answers and not watch.totals:
         raise Refused(
-            f"no prediction of r{state.production} was logged within {since}", code="nothing_logged",
+            f"no prediction of r{state.production} is logged (--since {since})", code="nothing_logged",
             hint=f"log.sample of {endpoint} is {state.policy.log.sample:g} %; kedge up writes the log",
         )  # fmt: skip
     _fold_labels(place, asked, watch, answers, now)
@@ -119,9 +117,9 @@ async def _ask(
         return incomplete
     as_sent = not merges(place, release)
     async with loaded(place, state, release, online) as model:
-        number = asked = 0
+        number = 0
+        work = Progress(say, place.clock.monotonic, "predictions asked again")
         while batch is not None:
-            asked += len(batch)
             theirs = await answered(model, release, batch, as_sent=as_sent)
             pairs = _complete(batch, theirs)
             incomplete += len(batch) - len(pairs)
@@ -129,8 +127,7 @@ async def _ask(
             for _, second in groupby(pairs, key=lambda pair: int(pair[0].at)):
                 number += 1
                 watch.fold(_window(state, list(second), number, answers))
-            if asked % (40 * BATCH) < len(batch):
-                say(f"{asked:,} predictions asked again")
+            work.add(len(batch))
             batch = next(source, None)
     return incomplete
 

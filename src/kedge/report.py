@@ -10,6 +10,7 @@ from kedge.core import commands as r
 from kedge.core.instants import iso
 from kedge.core.records import ID_REUSED, SEVERAL_ROWS
 from kedge.core.stored.head import SHORT
+from kedge.core.unrecorded import sentence
 from kedge.core.values import BUCKETS, Policy
 from kedge.engine.control import Receipt
 from kedge.ports import Entry, Note, Proof
@@ -230,6 +231,7 @@ def status_text(item: dict[str, Any]) -> str:
     lines += [f"  failed      {release}: {why}" for release, why in item["failed"].items()]
     lines += [f"  replica     {_replica(replica)}" for replica in item["replicas"]]
     lines += _counts(item["counts"], item["stage"])
+    lines += _unrecorded_lines(item.get("unrecorded"), "  no record   ")
     if item["pin"]:
         pin = item["pin"]
         lines.append(
@@ -243,6 +245,12 @@ def status_text(item: dict[str, Any]) -> str:
     lines += [f"  !           {fault}" for fault in item["faults"]]
     lines += _process_lines(item["processes"])
     return "\n".join(lines)
+
+
+def _unrecorded_lines(lost: dict[str, Any] | None, head: str = "  ") -> list[str]:
+    """How many predictions left no record, and why."""
+    said = sentence(lost["answered"], lost["by_cause"]) if lost else ""
+    return [head + said] if said else []
 
 
 def _process_lines(processes: list[dict[str, Any]]) -> list[str]:
@@ -357,6 +365,7 @@ def fed_text(found: list[dict[str, Any]]) -> str:
     return "\n".join(
         f"{one['run']}: {one['slices']:,} slices ({one['computed']:,} computed, the rest out of the log), "
         f"{one['rows']:,} rows written so far, {one['standing']}"
+        + (f"; {one['empty']:,} more slices have no rows" if one["empty"] else "")
         + (f"; known up to {iso(one['watermark'])}" if one["watermark"] is not None else "")
         + (f"; {one['ahead_s']:.0f} s ahead of what was asked for: is a clock wrong?" if one["ahead_s"] else "")
         + "".join(f"; {count:,} values of {name} out of range" for name, count in one["violations"].items())

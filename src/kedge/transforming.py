@@ -306,5 +306,6 @@ def features_training_set(
     from kedge.report import training_set_text
 
     found = make(context.place(), endpoint, spine=spine, time=time, out=out, schema=schema,
-                 transformation=transformation, generation=generation, form=time_format)  # fmt: skip
+                 transformation=transformation, generation=generation, form=time_format,
+                 say=context.say)  # fmt: skip
     context.out(found, training_set_text(one_line(found)))

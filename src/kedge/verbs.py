@@ -39,6 +39,7 @@ from kedge.engine.filing import newest_finding
 from kedge.engine.locate import find_deletion, find_interrupted
 from kedge.engine.pins import HostDisk, Pin
 from kedge.engine.status import describe
+from kedge.engine.unrecorded import unrecorded
 from kedge.gateway.auth import make_secret, read_secret
 from kedge.independence import release_mark
 from kedge.ports import Bundle, Member, Note, Proof, Tally
@@ -493,7 +494,7 @@ def status_of(place: Workplace, endpoint: str | None) -> list[dict[str, Any]]:
     pins, unpinned = read_pins(place.disk)
     for name in sorted(states) if endpoint is None else [endpoint]:
         members = place.roster.members()
-        tallies, aside, unread = _observed(place, states[name])
+        tallies, aside, unread, missing = _observed(place, states[name])
         open_ = place.alerts.listed(name, over=False, limit=OPEN_ALERTS) if not lost else ()
         item = describe(states[name], members, tallies, pins, now=place.clock.unix(),
                         alerts=open_, aside=aside)  # fmt: skip
@@ -501,6 +502,7 @@ def status_of(place: Workplace, endpoint: str | None) -> list[dict[str, Any]]:
                              ("candidate", states[name].candidate)):  # fmt: skip
             if item[part] is not None and number is not None:
                 item[part]["rows"] = release_mark(place.artifacts, states[name].releases[number])
+        item["unrecorded"] = missing
         item["readiness"] = None if lost else _readiness(place, name)
         if lost:
             item["faults"].insert(
@@ -514,14 +516,20 @@ def status_of(place: Workplace, endpoint: str | None) -> list[dict[str, Any]]:
     return found
 
 
-def _observed(place: Workplace, state: State) -> tuple[tuple[Tally, ...], list[str], str]:
-    """What was counted of an endpoint, what is kept aside, and why that cannot be read: a full disk hides no state."""
+def _observed(
+    place: Workplace, state: State
+) -> tuple[tuple[Tally, ...], list[str], str, dict[str, Any] | None]:
+    """What was counted of an endpoint, what is kept aside, why that cannot be read, and what left no record.
+
+    A full disk hides no state.
+    """
     tallies: tuple[Tally, ...] = ()
     try:
         tallies = place.evidence.tallies(state.endpoint)
-        return tallies, place.list_aside(state), ""
+        aside = place.list_aside(state)
+        return tallies, aside, "", unrecorded(place.evidence, place.records, state.endpoint)
     except Unavailable as error:
-        return tallies, [], f"{error.code}: {error}"
+        return tallies, [], f"{error.code}: {error}", None
 
 
 def read_pins(disk: HostDisk) -> tuple[dict[str, Pin], str]:

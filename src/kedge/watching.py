@@ -56,37 +56,39 @@ def evidence(
     type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
     help="JSON lines, CSV or Parquet: id, value, at, label_version. A dash reads JSON lines from standard input.",
 )
+@click.option(
+    "--correct",
+    is_flag=True,
+    help="Replace labels that were handed in with another value; what they were is kept.",
+)
 @verb
-def outcomes(context: Context, endpoint: str, path: Path) -> None:
+def outcomes(context: Context, endpoint: str, path: Path, *, correct: bool) -> None:
     """Hand in what was true: late labels, joined to the predictions by id."""
     from kedge.labelling import hand_in, hand_in_lines
-    from kedge.report import AMBIGUOUS
+    from kedge.operations.outcomes.text import outcomes_text, warnings
+    from kedge.wiring import actor
 
     place = context.place()
     place.records.keep(context.settings.server.records_gb)
+    by = actor() if correct else ""
     if path == STDIN:
-        found = hand_in_lines(place, endpoint, sys.stdin.buffer)
+        found = hand_in_lines(place, endpoint, sys.stdin.buffer, by=by, say=context.say)
     else:
-        found = hand_in(place, endpoint, path)
-    faults, because = found.pop("faults"), found.pop("unfit_because")
-    several = found.pop("ambiguous_because")
-    for fault in faults[:20]:
-        context.say(f"warning: {one_line(fault)}")
-    for item in because:
-        context.say(
-            f"warning: {item['count']:,} are unfit and not judged: {one_line(item['reason'])}"
-        )
-    for cause, count in several.items():
-        context.say(f"warning: {count:,} are ambiguous and not joined: {AMBIGUOUS[cause]}")
-    text = ", ".join(f"{name} {count:,}" for name, count in found.items() if count)
-    told = {"faults": faults, "unfit_because": because, "ambiguous_because": several}
-    context.out({**found, **told}, text or "nothing to join")
+        found = hand_in(place, endpoint, path, by=by, say=context.say)
+    for line in warnings(found):
+        context.say(f"warning: {line}")
+    context.out(found, outcomes_text(found))
 
 
 @click.command()
 @click.argument("endpoint")
 @click.argument("release")
-@click.option("--since", default="7d", show_default=True, help="How far back, such as 7d.")
+@click.option(
+    "--since",
+    default="7d",
+    show_default=True,
+    help="From when: a date, a time, or a duration back such as 7d.",
+)
 @verb
 def replay(context: Context, endpoint: str, release: str, since: str) -> None:
     """Ask RELEASE what production was asked, and judge its answers as a shadow's."""
@@ -112,7 +114,12 @@ def log() -> None:
 
 @log.command("export")
 @click.argument("endpoint")
-@click.option("--since", default="7d", show_default=True, help="How far back, such as 7d.")
+@click.option(
+    "--since",
+    default="7d",
+    show_default=True,
+    help="From when: a date, a time, or a duration back such as 7d.",
+)
 @click.option("--to", type=click.Path(file_okay=False, path_type=Path), required=True,
               help="A directory; an hour is one file.")  # fmt: skip
 @verb
@@ -120,7 +127,7 @@ def log_export(context: Context, endpoint: str, since: str, to: Path) -> None:
     """Write predictions and their labels as Parquet files (extra `analytics`)."""
     from kedge.exporting import export_of
 
-    found = export_of(context.place(), endpoint, since, to)
+    found = export_of(context.place(), endpoint, since, to, context.say)
     context.out(
         found, f"{found['predictions']:,} predictions in {found['files']} files under {found['to']}"
     )
@@ -132,9 +139,17 @@ def log_export(context: Context, endpoint: str, since: str, to: Path) -> None:
 @verb
 def log_forget(context: Context, unit: str, endpoint: str | None) -> None:
     """Remove every prediction and label of UNIT, also those under way to the store."""
-    place = context.place()
-    removed = place.records.forget(unit, endpoint, until=place.clock.unix())
-    context.out({"removed": removed}, f"{removed:,} records of {unit} removed")
+    from kedge.operations.forgetting import forget
+
+    found = forget(context.place(), unit, endpoint)
+    told: dict[str, object] = {"removed": found.removed}
+    text = f"{found.removed:,} records of {one_line(found.entity)} removed"
+    if found.under_way:
+        told["under_way"] = found.under_way
+        text += f"; {found.under_way:,} on their way are dropped within seconds"
+    for stays in found.stays:
+        context.say(f"not reached: {one_line(stays)}")
+    context.out(told, text)
 
 
 @click.command()

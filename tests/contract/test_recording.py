@@ -144,3 +144,27 @@ def test_no_exception_ends_the_thread(pen: Pen, error: BaseException) -> None:
     pen.ask()
     pen.until(lambda: pen.rows >= 1 and not pen.recording.fault(), "it to write again")
     pen.recording.close(5)
+
+
+def test_predictions_that_cannot_be_written_are_counted_by_cause(pen: Pen) -> None:
+    pen.recording._spool = len
+    pen.offer()
+    pen.recording.flush([(STATE, pen.recorder)])
+    assert pen.recorder.tally().counts["unrecorded.spool"] == 1
+
+    def fail(rows: object) -> int:
+        raise ValueError("a fault of the recording")
+
+    pen.recording._spool = fail
+    pen.offer()
+    pen.recording.flush([(STATE, pen.recorder)])
+    assert pen.recorder.tally().counts["unrecorded.fault"] == 1
+
+
+def test_predictions_beyond_a_recorders_bound_are_counted(
+    pen: Pen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kedge.engine.observe.BOUND", 2)
+    for _ in range(5):
+        pen.offer()
+    assert pen.recorder.tally().counts["unrecorded.recorder"] == 3

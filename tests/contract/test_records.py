@@ -20,12 +20,14 @@ from kedge.adapters.records import store
 from kedge.adapters.records.spool import CLOSED, Spool
 from kedge.adapters.records.store import Records
 from kedge.core.errors import BadRequest, Unavailable
+from kedge.core.instants import SKEW_S
 from kedge.core.records import (
     COUNTS,
     HORIZON_S,
     HOUR_S,
     PARKED_S,
     Coverage,
+    Early,
     Ingested,
     Joined,
     JoinRow,
@@ -232,6 +234,26 @@ def test_a_label_waits_for_its_prediction(records: Records) -> None:
     assert joined(records, say("a", 1.0)) == {"duplicates": 1}
 
 
+def test_a_label_that_is_dated_before_its_prediction_is_refused(records: Records) -> None:
+    given(records, row("a/0"), row("b/0"), row("c/0"), row("d/0"))
+    found = records.join("flights", [
+        say("a", at=NOW - SKEW_S), say("b", at=NOW - SKEW_S - 1), say("c", at=None), say("d", at=1e9),
+    ], NOW)  # fmt: skip
+    assert counts(found) == {"joined": 2, "early": 2}
+    assert found.early_ones == (Early(1, NOW - SKEW_S - 1, NOW), Early(3, 1e9, NOW))
+    assert joined(records, say("b"), say("a", at=1e9)) == {"joined": 1, "early": 1}
+    assert [name for name, _ in values(records)] == ["a/0", "c/0", "b/0"]
+
+
+def test_a_parked_label_is_held_to_its_time_when_its_prediction_comes(records: Records) -> None:
+    known = [say("a", at=NOW - 7_201), say("b", at=NOW + 5), say("c", at=None)]
+    assert joined(records, *known, now=NOW - 7_200) == {"parked": 3}
+    taken = given(records, row("a/0"), row("b/0"), row("c/0"))
+    assert counts(taken.adopted) == {"joined": 2, "early": 1}
+    assert [name for name, _ in values(records)] == ["b/0", "c/0"]
+    assert records.prune(NOW + PARKED_S) == 0, "a refused label does not wait any more"
+
+
 def test_what_waits_in_vain_becomes_unknown(records: Records) -> None:
     assert joined(records, say("never"), say(own(1, HOUR - 800))) == {"parked": 1, "unknown": 1}
     assert records.prune(NOW + PARKED_S - 1) == 0
@@ -276,7 +298,7 @@ def test_forgetting_may_end(records: Records) -> None:
 
 def test_what_is_beyond_the_horizon_goes(records: Records) -> None:
     given(records, row("a/0"), row("b/0", NOW + HOUR_S))
-    joined(records, say("a", 1.0), say("a", 0.0), say("b"))
+    joined(records, say("a", 1.0), say("a", 0.0), say("b", at=NOW + HOUR_S))
     records.prune(NOW + HORIZON_S + HOUR_S)
     assert [r.id for r in records.rows("flights", 0, 2 * NOW)] == ["b/0"]
     assert values(records) == [("b/0", 1.0)]
@@ -438,7 +460,7 @@ def test_a_join_that_is_killed_leaves_nothing_and_can_be_done_again(records: Rec
     killed.communicate("\n")
     assert killed.returncode == -signal.SIGKILL
     assert values(records) == []
-    assert joined(records, *(say(name) for name in names)) == {"joined": 300, "parked": 100}
+    assert joined(records, *(say(name) for name in names)) == {"joined": 300, "unrecorded": 100}
 
 
 def test_a_worker_that_still_writes_is_left_alone(records: Records) -> None:

@@ -77,7 +77,7 @@ def test_the_oldest_hours_go_and_never_the_newest(records: Records) -> None:
         records._hours.keep_bytes = 8 * MB * HOUR_PART
         answered(records, *(row(f"{hour}-{n}", NOW + hour * HOUR_S) for n in range(20)))
         records._hours.keep_bytes = 8 * MB
-        dropped += records._hours.shrink()
+        dropped += len(records._hours.shrink())
     assert disk(records) <= 9 * MB
     kept = [one.at for one in records.rows("e", 0, NOW + 99 * HOUR_S)]
     assert max(kept) == NOW + 19 * HOUR_S

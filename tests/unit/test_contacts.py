@@ -65,7 +65,7 @@ def test_a_rota_is_of_people_with_an_address_and_starts_at_an_instant() -> None:
     (zone,) = faults(
         'rota = {start = "2026-11-23T09:00:00", people = [{name = "Ada", contact = "ada@x.org"}]}'
     )
-    assert zone.startswith("rota.start: says no time zone")
+    assert zone.startswith("rota.start: 2026-11-23T09:00:00 has no time zone")
     group, channel = faults(
         'rota = {start = "2026-11-23T09:00:00Z", people = [{name = "SRE", contact = "telephone"}]}'
     )

@@ -11,7 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kedge.core.errors import Refused
-from kedge.core.instants import AHEAD_S, EARLIEST_S, iso, read_instant, read_when, untrue
+from kedge.core.instants import (
+    AHEAD_S,
+    EARLIEST_S,
+    QUARTER_S,
+    ROUNDED_S,
+    SKEW_S,
+    early,
+    iso,
+    read_instant,
+    read_when,
+    untrue,
+)
 
 NOW = datetime(2026, 11, 30, tzinfo=UTC).timestamp()
 
@@ -68,7 +79,21 @@ def test_nothing_but_a_value_error_comes_out(given: Any) -> None:
 
 
 def test_a_time_of_a_command_that_cannot_be_true_is_refused() -> None:
-    for text, code in (("1970-01-01", "bad_time"), ("2099-01-01", "in_the_future")):
+    for text, code in (
+        ("1970-01-01", "bad_time"),
+        ("2099-01-01", "in_the_future"),
+        ("99999d", "bad_time"),
+    ):
         with pytest.raises(Refused) as caught:
             read_when(text, NOW)
         assert caught.value.code == code
+
+
+def test_an_outcome_before_its_prediction_is_early_but_for_skew_and_rounded_times() -> None:
+    given_at = NOW + 36_000.5
+    for at in (given_at, given_at - SKEW_S, given_at + 1e6, NOW, NOW - 50_400 + QUARTER_S):
+        assert early(at, given_at) is None
+    for at in (given_at - SKEW_S - 1, given_at - ROUNDED_S, NOW - ROUNDED_S, 1e9):
+        why = early(at, given_at)
+        assert why is not None
+        assert "is before its prediction, which was given at 2026-11-30T10:00:00Z" in why

@@ -17,14 +17,15 @@ from kedge.core.errors import Refused
 from kedge.core.evidence.answers import Target, target
 from kedge.core.records import Ingested, Joined, Outcome
 from kedge.core.values import Field, Output, Signature, State
-from kedge.labelling import BATCH, FAULTS, Fault, Reading, hand_in, hand_in_lines
+from kedge.labelling import BATCH, FAULTS, Fault, Placed, Reading, hand_in, hand_in_lines
 from kedge.testing.samples import release
 
 AT = 1_767_600_000.0
 
 
 def read(path: Path, known: Target | None = None) -> Iterator[Outcome | Fault]:
-    return labelling.read(path, Reading(AT + 86_400, known))
+    found = labelling.read(path, Reading(AT + 86_400, known))
+    return (one.outcome if isinstance(one, Placed) else one for one in found)
 
 
 class Ledger:
@@ -39,6 +40,9 @@ class Ledger:
 class Clock:
     def unix(self) -> float:
         return AT
+
+    def monotonic(self) -> float:
+        return 0.0
 
 
 class Store:
@@ -56,7 +60,9 @@ class Store:
         self.asked.append("ingest")
         return Ingested(count=1)
 
-    def join(self, endpoint: str, outcomes: Sequence[Outcome], now: float) -> Joined:
+    def join(
+        self, endpoint: str, outcomes: Sequence[Outcome], now: float, *, by: str = ""
+    ) -> Joined:
         self.asked.append(len(outcomes))
         return Joined(joined=len(outcomes))
 
@@ -292,7 +298,8 @@ def test_every_line_is_in_one_count_and_what_waits_is_taken_first(tmp_path: Path
     assert there.records.asked == ["ingest", "ingest", BATCH, 5]
     assert found == {
         "joined": BATCH + 5, "declined": 0, "duplicates": 0, "conflicts": 0, "parked": 0,
-        "unknown": 0, "ambiguous": 0, "ambiguous_because": {}, "unreadable": 2, "unfit": 0, "unfit_because": [],
+        "unknown": 0, "ambiguous": 0, "unrecorded": 0, "corrected": 0, "early": 0, "ambiguous_because": {}, "unreadable": 2, "unfit": 0, "unfit_because": [],
+        "parked_until": None, "unrecorded_predictions": None, "log_sample": 10.0,
         "faults": found["faults"],
     }  # fmt: skip
     assert [fault.split(": ")[0] for fault in found["faults"]] == [

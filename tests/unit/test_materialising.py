@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from math import ceil, inf
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kedge.core.durations import seconds
 from kedge.core.features import Feature, Spec, View, declared
-from kedge.core.generations import ends
-from kedge.materialising import Progress, keyed, misfit, outside
+from kedge.core.generations import due, ends
+from kedge.materialising import SliceProgress, keyed, misfit, outside
 
 SCHEMA = declared("delays/1", {
     "mean": Feature("float32", null=True, range=(0, 10)), "pair": Feature("float32", (2,), default=0.0),
@@ -66,15 +69,17 @@ def test_a_row_without_a_key_is_left_out_and_keys_stay_whole(given: Any, kept: A
     assert len(columns["x"]) == len(kept)
 
 
-def said(every: str, days: int, *, step_s: float) -> list[str]:
+def said(every: str, days: int, *, step_s: float, empty: int = 0) -> list[str]:
     """What is said while slices of the days since 2001-01-01 come in, `step_s` apart."""
     lines: list[str] = []
     clock = iter(n * step_s for n in range(100_000))
-    begin = 978_307_200.0
-    until = begin + days * 86_400.0
-    work = Progress(lines.append, "spend/1#1@1", every, begin, until, lambda: next(clock))
-    for end in ends(begin, until, seconds(every)):
-        work.done(3, end)
+    every_s, begin = seconds(every), 978_307_200.0
+    full = [range(int(begin / every_s) + 1, int(begin / every_s) + 1 + days)]
+    work = SliceProgress(
+        lines.append, "spend/1#1@1", every, full, lambda: next(clock), over=days + empty
+    )
+    for number in full[0]:
+        work.done(3, number * every_s)
     return lines
 
 
@@ -84,13 +89,44 @@ def test_few_slices_are_said_one_by_one() -> None:
     ]
 
 
+def test_slices_without_rows_are_said_and_not_computed() -> None:
+    assert said("1d", 0, step_s=1.0, empty=20_000) == [
+        "spend/1#1@1: 20,000 further slices of 1d have no rows"
+    ]
+
+
 def test_many_slices_say_how_many_and_when_they_will_be_over() -> None:
     first, *lines = said("1d", 20_800, step_s=0.1)
-    assert (
-        first
-        == "spend/1#1@1: 20,800 slices of 1d, from 2001-01-01T00:00:00Z to 2057-12-13T00:00:00Z"
+    assert first == (
+        "spend/1#1@1: 20,800 slices of 1d, that end from 2001-01-02T00:00:00Z to 2057-12-13T00:00:00Z"
     )
-    assert 400 < len(lines) < 420, "a line each five seconds, and one at the end"
-    assert "slice 10,400 of 20,800, as of " in "".join(lines)
-    assert next(line for line in lines if "slice 10,400" in line).endswith("about 18 min left")
-    assert lines[-1].startswith("spend/1#1@1: slice 20,800 of 20,800")
+    assert 400 < len(lines) < 420, "a line each five seconds"
+    assert "of 20,800 slices of spend/1#1@1 are in, as of " in lines[100]
+    assert lines[100].endswith(" min left")
+
+
+def brute(rows: list[float], known: set[float], after: float, at: float, every_s: float, back_s: float) -> set[float]:  # fmt: skip
+    """The ends of slices that have a row, or are known: looked at one by one."""
+    return {
+        end for end in ends(after, at, every_s)
+        if end in known or any(end - back_s < row <= end for row in rows)
+    }  # fmt: skip
+
+
+@given(
+    rows=st.lists(st.integers(0, 400).map(lambda n: n / 4), max_size=12),
+    known=st.lists(st.integers(0, 20).map(lambda n: n * 5.0), max_size=3),
+    after=st.floats(0, 60), span=st.floats(0, 60), back_s=st.sampled_from([1.0, 5.0, 12.0, inf]),
+)  # fmt: skip
+def test_the_slices_that_are_due_are_those_with_rows_and_those_that_are_known(
+    rows: list[float], known: list[float], after: float, span: float, back_s: float
+) -> None:
+    every_s = 5.0
+    newest: dict[int, float] = {}
+    for row in sorted(rows):
+        newest[ceil(row / every_s)] = row
+    found = due(newest.items(), known, after, after + span, every_s, back_s)
+    numbers = [number for numbers in found for number in numbers]
+    assert numbers == sorted(set(numbers))
+    wanted = brute(rows, set(known), after, after + span, every_s, back_s)
+    assert {number * every_s for number in numbers} == wanted

@@ -651,7 +651,7 @@ def test_a_tester_gets_the_release_that_was_asked_for_and_is_counted_apart() -> 
     place = Place(CANARY, Inline(3.0), (Remote(9.0),))
     assert place.ask(request(asked=1)).outputs["p"].tolist() == [3.0]
     assert place.ask(request(asked=2)).outputs["p"].tolist() == [9.0]
-    assert place.counts == {"asked": 2}
+    assert place.counts == {"asked": 2, "unrecorded.tester": 2}
     assert place.live.recorder.tally().latency == {}
 
 
@@ -691,7 +691,10 @@ def test_each_row_is_one_prediction_and_nobody_is_keyless_with_an_entity() -> No
     place.ask(request(rows=3))
     place.ask(request(entity=None))
     place.ask(request(entity=""))
-    assert place.counts == {"requests.production": 3, "rows.production": 5, "keyless": 2}
+    recorded = sum(one.request.rows for one in place.live.recorder.taken().seen)
+    assert place.counts == {
+        "requests.production": 3, "rows.production": 5, "keyless": 2, "unrecorded.sampling": 5 - recorded,
+    }  # fmt: skip
 
 
 def test_the_latency_of_an_answer_is_that_of_the_model() -> None:
@@ -889,3 +892,30 @@ def test_an_answer_that_was_not_read_is_no_failure() -> None:
     assert not place.handles[2].breaker.open
     conduct = place.live.recorder.taken().conduct
     assert (conduct.failed, conduct.unasked) == (0, {"model_unread": 30})
+
+
+# ---------------------------------------------------------------- what leaves no record
+
+
+@pytest.mark.parametrize(("state", "sample", "asked", "counted"), [
+    (ROW, 0.0, request(rows=3), {"unrecorded.sampling": 3}),
+    (ROW, 100.0, request(rows=3), {}),
+    (CANARY, 0.0, request(rows=3), {}),
+    (ROW, 100.0, request(asked=1), {"unrecorded.tester": 1}),
+])  # fmt: skip
+def test_an_answer_that_is_not_recorded_is_counted_by_cause(
+    state: State, sample: float, asked: Request, counted: dict[str, int]
+) -> None:
+    policy = msgspec.structs.replace(POLICY, log=msgspec.structs.replace(POLICY.log, sample=sample))
+    place = Place(msgspec.structs.replace(state, policy=policy), Inline(), (Remote(),))
+    place.ask(asked)
+    assert {k: n for k, n in place.counts.items() if k.startswith("unrecorded.")} == counted
+
+
+def test_a_sample_of_the_callers_is_recorded_and_the_others_are_counted() -> None:
+    place = Place(ROW, Inline())
+    for number in range(200):
+        place.ask(request(entity=f"caller-{number}"))
+    seen = len(place.live.recorder.taken().seen)
+    assert 5 <= seen <= 40
+    assert place.counts["unrecorded.sampling"] == 200 - seen

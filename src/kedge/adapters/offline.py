@@ -29,7 +29,7 @@ import numpy as np
 from kedge.core.errors import Refused, Unavailable
 from kedge.core.features import Schema
 from kedge.core.generations import Run
-from kedge.core.instants import bounds, untrue
+from kedge.core.instants import ISO, SPELLINGS, bounds, untrue
 from kedge.core.keys import spell
 
 if TYPE_CHECKING:
@@ -256,7 +256,7 @@ def source_rows(
     """
     with _source(path, time) as (db, source):
         kinds = kinds_of(db, source)
-        instant = instant_of(time, kinds, path, form)
+        instant = instant_of(time, kinds, path, form, ceil=True)
         within = [
             f"isfinite({instant})",
             *(f"NOT ({_is_keyless(key, kinds[key])})" for key in keys if key in kinds),
@@ -287,7 +287,7 @@ def source_times(
     """
     with _source(path, time) as (db, source):
         kinds = kinds_of(db, source)
-        instant = instant_of(time, kinds, path, form)
+        instant = instant_of(time, kinds, path, form, ceil=True)
         check_times(db, source, identifier(time), instant, now, f"{path}: {time}")
         none = " OR ".join(_is_keyless(key, kinds[key]) for key in keys if key in kinds) or "false"
         first, last, known, rows, keyless = db.execute(
@@ -295,6 +295,28 @@ def source_times(
             f"FROM {source}"
         ).fetchone()
     return None if first is None else Times(float(first), float(last), rows - known, keyless)
+
+
+def source_slices(
+    path: str | Path, time: str, every_s: float, form: str | None = None
+) -> list[tuple[int, float]]:
+    """The numbers of the slices in which rows of a source became known, and the newest row of each.
+
+    Args:
+        path: as `source_rows`.
+        time: as `source_rows`.
+        every_s: the length of a slice; the end of number n is n times as long after 1970.
+        form: as `source_rows`.
+
+    Raises:
+        Refused: as `source_rows`.
+    """
+    with _source(path, time) as (db, source):
+        instant = instant_of(time, kinds_of(db, source), path, form, ceil=True)
+        return db.execute(  # type: ignore[no-any-return]
+            f"SELECT CAST(ceil(seen / {every_s!r}) AS BIGINT) AS slice, max(seen) FROM "  # noqa: S608 - quoted
+            f"(SELECT {instant} AS seen FROM {source}) WHERE isfinite(seen) GROUP BY slice ORDER BY slice"
+        ).fetchall()
 
 
 def _is_keyless(key: str, kind: str) -> str:
@@ -411,14 +433,20 @@ def kinds_of(db: Any, source: str) -> dict[str, str]:
     return {name: kind for name, kind, *_ in db.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()}  # noqa: S608 - quoted  # fmt: skip
 
 
-def instant_of(time: str, kinds: Mapping[str, str], where: object, form: str | None = None) -> str:
+def instant_of(
+    time: str, kinds: Mapping[str, str], where: object, form: str | None = None, *, ceil: bool = False,
+) -> str:  # fmt: skip
     """The expression that gives a column's time in Unix seconds; NULL where text is no time.
+
+    What is finer than a microsecond is rounded: the time of a value up, and that of a question down, so
+    that no value is known before its time.
 
     Args:
         time: the column.
         kinds: the columns with their types; see `kinds_of`.
         where: what a refusal begins with.
         form: how text is written, as for strptime. None: ISO 8601, or Unix seconds.
+        ceil: round up; else down.
 
     Raises:
         Refused: `bad_source`: there is no such column, or it holds no time; the form is none.
@@ -428,10 +456,12 @@ def instant_of(time: str, kinds: Mapping[str, str], where: object, form: str | N
                       hint=f"it has {', '.join(kinds)}")  # fmt: skip
     kind, column = kinds[time], identifier(time)
     if kind == "VARCHAR":
-        return _written(column, form)
+        return _written(column, form, ceil=ceil)
     if form is not None:
         raise Refused(f"{where}: {time} is {kind}, and time_format is for text", code="bad_source",
                       hint="leave the format out")  # fmt: skip
+    if kind == "TIMESTAMP_NS":
+        return f"CAST((epoch_ns({column}) + {999 if ceil else 0}) // 1000 AS DOUBLE) / 1e6"
     if kind.startswith(("TIMESTAMP", "DATE")):
         return f"CAST(epoch({column}) AS DOUBLE)"
     if (kind in _NUMBERS and kind != "BOOLEAN") or kind.startswith(_WIDE):
@@ -440,20 +470,31 @@ def instant_of(time: str, kinds: Mapping[str, str], where: object, form: str | N
                   hint="a timestamp, a date, Unix seconds, or text in ISO 8601")  # fmt: skip
 
 
-_ISO = r"\d{4}-\d{2}-\d{2}([ Tt]\d{2}:\d{2}(:\d{2}([.,]\d{1,9})?)?)?\s*([zZ]|[+-]\d{2}(:?\d{2})?)?"
 _NUMBER = r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?"
 
 
-def _written(column: str, form: str | None) -> str:
-    """The expression that reads a column of text as Unix seconds."""
+_FINER = r"[.,][0-9]{6}[0-9]*[1-9]"
+"""Digits of a fraction that are finer than a microsecond."""
+
+
+def _written(column: str, form: str | None, *, ceil: bool) -> str:
+    """The expression that reads a column of text as Unix seconds; `ceil`: see `instant_of`."""
     text = f"trim({column})"
     if form is not None:
         return f"CAST(epoch(CAST(try_strptime({text}, {quoted(form)}) AS TIMESTAMPTZ)) AS DOUBLE)"
+    spelt = text
+    for pattern, spelling in SPELLINGS:
+        spelt = f"regexp_replace({spelt}, {quoted(pattern)}, {quoted(spelling)})"
+    more = (
+        f" + CASE WHEN regexp_matches({text}, {quoted(_FINER)}) THEN 1e-6 ELSE 0 END"
+        if ceil
+        else ""
+    )
     # Text that DuckDB reads beyond ISO 8601 ("epoch", "2026-1-2", names of zones) is no time.
     return (
         f"CASE WHEN regexp_full_match({text}, {quoted(_NUMBER)}) THEN TRY_CAST({text} AS DOUBLE) "
-        f"WHEN regexp_full_match({text}, {quoted(_ISO)}) "
-        f"THEN CAST(epoch(TRY_CAST(replace({text}, ' Z', 'Z') AS TIMESTAMPTZ)) AS DOUBLE) END"
+        f"WHEN regexp_full_match({text}, {quoted(ISO)}) "
+        f"THEN CAST(epoch(TRY_CAST(upper({spelt}) AS TIMESTAMPTZ)) AS DOUBLE){more} END"
     )
 
 

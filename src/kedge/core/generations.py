@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from math import floor
+from math import ceil, floor, inf
 from typing import Literal
 
 import msgspec
@@ -112,6 +112,39 @@ def ends(after: float, at: float, every_s: float) -> Iterator[float]:
     while number * every_s <= at:
         yield number * every_s
         number += 1
+
+
+def due(
+    times: Iterable[tuple[int, float]], known: Iterable[float], after: float, at: float,
+    every_s: float, back_s: float,
+) -> list[range]:  # fmt: skip
+    """Return the slices that are not empty, of those that `ends` gives, as ranges of their numbers.
+
+    A slice's number times its length is its end. Whatever lies between two rows further apart than a
+    slice looks back has nothing to be computed of.
+
+    Args:
+        times: the numbers of the slices in which rows became known, and the newest row of each.
+        known: ends of slices that were computed already.
+        after: as in `ends`.
+        at: as in `ends`.
+        every_s: the length of a slice.
+        back_s: how far back a slice looks. Infinite: to the first row.
+    """
+    first, last = floor(after / every_s) + 1, floor(at / every_s)
+    spans = [(round(end / every_s),) * 2 for end in known]
+    spans += [
+        (number, last if back_s == inf else ceil((newest + back_s) / every_s) - 1)
+        for number, newest in times
+    ]
+    found: list[range] = []
+    for begin, end in sorted(spans):
+        begin, end = max(begin, first), min(end, last)  # noqa: PLW2901 - the part that is asked for
+        if found and begin <= found[-1].stop:
+            found[-1] = range(found[-1].start, max(found[-1].stop, end + 1))
+        elif begin <= end:
+            found.append(range(begin, end + 1))
+    return found
 
 
 def slices(after: float, at: float, every_s: float) -> int:

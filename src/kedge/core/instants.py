@@ -8,6 +8,7 @@ lies.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from math import isfinite
@@ -20,12 +21,34 @@ EARLIEST_S = 31_536_000.0
 seconds: 0 (never set), 20261129 (a date without hyphens), 1796000 (milliseconds divided twice)."""
 AHEAD_S = 86_400.0
 """How far ahead of this host another's clock, or a date that stands for its whole day, may be."""
+SKEW_S = 300.0
+"""How far the clocks of two hosts may differ: a label may be dated so long before its prediction."""
+ROUNDED_S = 86_400.0
+"""How long before its prediction a label may be dated whose time was rounded down to a day or an hour."""
+QUARTER_S = 900.0
+"""Every time zone is a whole number of quarters of an hour from UTC, so each date begins on one: a time
+on a full quarter counts as rounded."""
 FORMS = "Unix seconds, or ISO 8601 such as 2026-11-26 or 2026-11-26T09:30:00Z"
 WRITE = "write 2h, 7d, 2026-11-24 or 2026-11-24T10:00:00Z"
 _UNITS = ((1e17, "nanoseconds"), (1e14, "microseconds"), (1e11, "milliseconds"))
 """From which size on a number of seconds counts something else; 1e11 s are the year 5138."""
 _LONGEST = 64
 """Characters that may be a time; longer text is not shown whole either."""
+_HOUR, _SIXTY, _PART = "([01][0-9]|2[0-3])", "[0-5][0-9]", "([.,][0-9]{1,9})?"
+_ZONE = rf"(\s*([Zz]|[+-]{_HOUR}(:?{_SIXTY})?))?"
+ISO = (
+    rf"([0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}([ Tt]{_HOUR}:{_SIXTY}(:{_SIXTY}{_PART})?{_ZONE})?"
+    rf"|[0-9]{{8}}[Tt]{_HOUR}{_SIXTY}{_SIXTY}{_PART}{_ZONE})"
+)
+"""What of ISO 8601 is read, as a regular expression of Python's and of DuckDB's (RE2): calendar dates, and
+times of a day with minutes. A date without hyphens is read with its time only: alone it is a number."""
+SPELLINGS = (
+    (r"\s+([Zz+-])", r"\1"),
+    (r"^([0-9]{4})([0-9]{2})([0-9]{2})[Tt]([0-9]{2})([0-9]{2})", r"\1-\2-\3T\4:\5:"),
+    (r"[.,]([0-9]{1,6})[0-9]*", r".\1"),
+)
+"""What turns such text into the spelling that everything reads: each pattern is replaced once. What is
+finer than a microsecond is cut off."""
 
 
 def read_instant(given: object, *, zone_needed: bool = False) -> float:
@@ -48,7 +71,7 @@ def read_instant(given: object, *, zone_needed: bool = False) -> float:
             raise ValueError(f"{str(given)[:_LONGEST]} is no time; write {FORMS}") from None
     text = given.strip() if isinstance(given, str) else ""
     try:
-        found = datetime.fromisoformat(text[: _LONGEST + 1])
+        found = datetime.fromisoformat(_spelt(text[: _LONGEST + 1]))
     except ValueError:
         raise ValueError(f"{repr(given)[:_LONGEST]} is no time; write {FORMS}") from None
     if found.tzinfo is None:
@@ -58,6 +81,22 @@ def read_instant(given: object, *, zone_needed: bool = False) -> float:
     return found.timestamp()
 
 
+def _spelt(text: str) -> str:
+    """Return text of `ISO` in one spelling.
+
+    Raises:
+        ValueError: it is another text.
+    """
+    if _READ.fullmatch(text) is None:
+        raise ValueError(text)
+    for pattern, spelling in SPELLINGS:
+        text = re.sub(pattern, spelling, text, count=1)
+    return text.upper()
+
+
+_READ = re.compile(ISO)
+
+
 def read_when(text: str, now: float) -> float:
     """Read a time of a command: as `read_instant`, or a duration back from now such as 2h.
 
@@ -65,9 +104,15 @@ def read_when(text: str, now: float) -> float:
         Refused: `bad_time`: it is neither, or cannot be true; `in_the_future`.
     """
     try:
-        return now - seconds(text)
+        at = now - seconds(text)
     except ValueError:
         pass
+    else:
+        if at < EARLIEST_S:
+            raise Refused(
+                f"{text[:_LONGEST]} reaches back before 1971", code="bad_time", hint=WRITE
+            )
+        return at
     try:
         at = read_instant(text)
     except ValueError:
@@ -92,6 +137,17 @@ def untrue(at: float, now: float) -> str | None:
     if low <= at <= high:
         return None
     return next(_reasons(at))
+
+
+def early(at: float, given: float) -> str | None:
+    """Say why an outcome of this time cannot belong to a prediction given then; None when it can.
+
+    Clocks of hosts differ by `SKEW_S` at most, and a rounded time may stand for its whole day.
+    """
+    slack = SKEW_S if at % QUARTER_S else ROUNDED_S
+    if at >= given - slack:
+        return None
+    return f"{iso(at)} is before its prediction, which was given at {iso(given)}"
 
 
 def _reasons(at: float) -> Iterator[str]:

@@ -120,6 +120,32 @@ class Conflict(Value, frozen=True):
     joined_at: float
 
 
+class Correction(Value, frozen=True):
+    """A label whose value was replaced, because it had been handed in wrong."""
+
+    id: str
+    endpoint: str
+    label_version: str
+    was: Known
+    was_at: float | None
+    value: Known
+    at: float | None
+    by: str
+    """Who corrected it, as the operating system names the user."""
+    corrected_at: float
+
+
+class Early(Value, frozen=True, array_like=True):
+    """An outcome that was refused because its time lies before its prediction."""
+
+    place: int
+    """Which of the batch it is, from 0."""
+    at: float
+    """Its time, in Unix seconds."""
+    given: float
+    """When the prediction was given."""
+
+
 class Joined(Value, frozen=True, kw_only=True):
     """What became of a batch of outcomes; every one of them is in exactly one count.
 
@@ -141,6 +167,15 @@ class Joined(Value, frozen=True, kw_only=True):
     """Names more than one prediction: `ambiguous_because` says why."""
     ambiguous_because: dict[str, int] = {}
     """By cause: `SEVERAL_ROWS` or `ID_REUSED`."""
+    unrecorded: int = 0
+    """Name a request that was answered, by the time in its id, and whose prediction is not among the
+    records. They wait like those that are parked, in case another part of the system made the id."""
+    corrected: int = 0
+    """Replaced the value that stood, which is kept as a `Correction`."""
+    early: int = 0
+    """Refused: dated before their prediction (`instants.early`)."""
+    early_ones: tuple[Early, ...] = ()
+    """Of one batch, the first `EXAMPLES` of them."""
     delays: dict[int, int] = {}
     """Of those joined, by log-bin of the delay (`delay_bin`)."""
     labelled: tuple[Labelled, ...] = ()
@@ -162,11 +197,24 @@ class Joined(Value, frozen=True, kw_only=True):
         )
 
 
+EXAMPLES = 100
+"""Refused outcomes of a batch that are named one by one; beyond it they are only counted."""
 SEVERAL_ROWS = "several_rows"
 """Why a label is ambiguous: it names a request of several rows without saying which."""
 ID_REUSED = "id_reused"
 """Why a label is ambiguous: more than one request used its id."""
-COUNTS = ("joined", "declined", "duplicates", "conflicts", "parked", "unknown", "ambiguous")
+COUNTS = (
+    "joined",
+    "declined",
+    "duplicates",
+    "conflicts",
+    "parked",
+    "unknown",
+    "ambiguous",
+    "unrecorded",
+    "corrected",
+    "early",
+)
 """The counts of a `Joined`."""
 
 
@@ -235,6 +283,11 @@ def id_hour(name: str) -> int | None:
     except ValueError:
         return None
     return ms // (HOUR_S * 1000)
+
+
+def id_time(name: str) -> float | None:
+    """The Unix seconds that a UUIDv7 names; None for any other id."""
+    return int(name[:8] + name[9:13], 16) / 1000 if id_hour(name) is not None else None
 
 
 def row_hour(row: JoinRow) -> tuple[int, bool]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
+from kedge.core.unrecorded import RECORDER
 from kedge.core.values import Arm, State
 from kedge.core.windows import Conduct
 from kedge.engine.conduct import Tracker
@@ -130,6 +131,10 @@ class Recorder:
         """Add to a count. Names come from a closed set (docs/reference/counts.md)."""
         self._counts[name] = self._counts.get(name, 0) + by
 
+    def lack(self, cause: str, rows: int) -> None:
+        """Count predictions that leave no record, by a cause of `core/unrecorded`."""
+        self.count(f"unrecorded.{cause}", rows)
+
     def answered(
         self, names: tuple[str, str, str], rows: int, micros: int, *, keyless: bool
     ) -> None:
@@ -159,17 +164,22 @@ class Recorder:
         """Hand an observation over to be counted by segment; dropped and counted when full."""
         batch = self._batch
         if len(batch.seen) >= BOUND or batch.rows >= ROWS:
-            self._lost += 1
+            self._lose(seen)
             return
         size = size_of_columns(seen.request.columns, seen.ours, seen.theirs)
         # One alone is always taken: what is larger than the bound is counted too.
         if batch.size and batch.size + size > BYTES:
-            self._lost += 1
+            self._lose(seen)
             self.count("lost.bytes")
             return
         batch.rows += seen.request.rows
         batch.size += size
         batch.seen.append(seen)
+
+    def _lose(self, seen: Seen) -> None:
+        self._lost += 1
+        if seen.ours is not None and not seen.again:
+            self.lack(RECORDER, seen.request.rows)
 
     def taken(self) -> Taken:
         """Take what was offered since the last time.

@@ -310,8 +310,12 @@ def fold_labels(
 ) -> bool:
     """Fold the labels that were joined since the last time; True when there may be more.
 
-    Where a function of the policy's judges them and its child is not ready within `patience_s`, they wait.
+    Where labels were corrected since, all are folded again. Where a function of the policy's judges
+    them and its child is not ready within `patience_s`, they wait.
     """
+    newest, first = records.corrected(state.endpoint, watch.labels.corrected)
+    if newest > watch.labels.corrected:
+        watch.correct(newest, first)
     after, rows = records.labels(state.endpoint, watch.labels.cursor, LABELS)
     own, watch.own_fault = None, ""
     if rows and watch.own is not None:

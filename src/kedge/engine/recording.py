@@ -23,6 +23,7 @@ import structlog
 from kedge.core.errors import KedgeError
 from kedge.core.policy import tolerated_latency
 from kedge.core.records import JoinRow
+from kedge.core.unrecorded import FAULT, SPOOL
 from kedge.core.values import State
 from kedge.core.windows import Window
 from kedge.engine.observe import Recorder, Taken
@@ -205,8 +206,13 @@ class Recording:
             self._lost += dropped
             if dropped:
                 self._faults.limit("records_dropped", dropped)
+                recorder.lack(SPOOL, dropped)
         except BaseException:
             self._lost += lost + len(taken[0]) + taken[1]
+            told = [
+                one.request.rows for one in taken.seen if one.ours is not None and not one.again
+            ]
+            recorder.lack(FAULT, sum(told))
             raise
 
     def _count(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from kedge.core import unrecorded
 from kedge.core.errors import BadRequest, ModelFailure, Unavailable
 from kedge.core.evidence.answers import get_target
 from kedge.core.route import Choice, Plan, Reason
@@ -492,6 +493,7 @@ class Serving:
         recorder, choice = live.recorder, answer.choice
         if request.asked is not None:
             recorder.count("asked")
+            recorder.lack(unrecorded.TESTER, request.rows)
             return
         if not live.answered:
             live.answered = True
@@ -505,8 +507,13 @@ class Serving:
             recorder.count(f"failover.{answer.failover}")
         if choice.shadow is not None:
             self._copy(live, choice.shadow, request, answer)
-        elif live.watched and answer.failover != EXCUSED:
+        elif answer.failover == EXCUSED:
+            recorder.lack(unrecorded.EXCUSED, request.rows)
+        elif not live.watched:
+            recorder.lack(unrecorded.SAMPLING, request.rows)
+        else:
             if live.sampled and not live.log.keeps(request.entity or request.id):
+                recorder.lack(unrecorded.SAMPLING, request.rows)
                 return  # held for a second, a request costs more than this hash
             failed = answer.failover is not None
             side = PRODUCTION if not failed and choice.arm is Arm.PRODUCTION else CANDIDATE

@@ -65,6 +65,8 @@ class Labels(Value, frozen=True, kw_only=True):
     """What late labels said of one comparison so far."""
 
     cursor: int = 0
+    corrected: int = 0
+    """The newest correction that is taken into account."""
     version: str | None = None
     """The label version that is judged: that of the first batch. Others are counted, not mixed in."""
     versions: dict[str, int] = {}
@@ -356,6 +358,20 @@ class Watch:
 
     # ------------------------------------------------------------ labels
 
+    def correct(self, newest: int, first: int | None) -> None:
+        """Take note of corrections: where a label was folded that is corrected, all are folded again.
+
+        Args:
+            newest: the number of the newest correction.
+            first: the first label that was corrected since the newest one known; None: none that was joined.
+        """
+        if first is None or first > self.labels.cursor:
+            self.labels = msgspec.structs.replace(self.labels, corrected=newest)
+            return
+        self._judge.forget_labels()
+        self._failed = len(self._judge.failures)
+        self.labels = Labels(version=self.labels.version, corrected=newest)
+
     def fold_labels(
         self, rows: Sequence[Labelled], cursor: int, at: float, own: Loss | None = None
     ) -> None:
@@ -398,7 +414,7 @@ class Watch:
         self._unhealthy()
         fit = [one for one in mine if version is None or one.outcome.label_version == version]
         self.labels = Labels(
-            cursor=cursor, version=version, versions=_summed(known.versions, of.versions),
+            cursor=cursor, corrected=known.corrected, version=version, versions=_summed(known.versions, of.versions),
             units=(units[0], units[1]), loss=(loss[0], loss[1]), declined=known.declined + of.declined,
             unfit=known.unfit + of.unfit, delays=_summed(known.delays, of.delays),
             matching=matched(known.matching, fit, self._output, self._metric),

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from kedge.core.unrecorded import sentence
 from kedge.text.estimate import NAMES, estimate_text, next_text, part_text
 from kedge.text.layout import PLAIN_WIDTH, table, wrap
 
@@ -274,8 +275,17 @@ def _labels(found: Mapping[str, Any], width: int) -> list[str]:
             _loss(labels, *names(found)),
             *_estimates(labels, *names(found)),
         ]
-    texts += faults
+    texts += faults + _recorded(found)
     return ["", *(line for text in texts for line in wrap(text, width, INDENT))] if texts else []
+
+
+def _recorded(found: Mapping[str, Any]) -> list[str]:
+    """Return how many predictions left no record, and how many labels were corrected."""
+    lost, corrections = found.get("unrecorded"), found.get("corrections")
+    texts = [sentence(lost["answered"], lost["by_cause"])] if lost else []
+    if corrections and corrections["count"]:
+        texts.append(f"{corrections['count']:,} labels were corrected")
+    return [text for text in texts if text]
 
 
 def _loss(labels: Mapping[str, Any], old: str, new: str) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -88,8 +88,10 @@ class Stored(NamedTuple):
     """Rows that are not stored: another request used their id before."""
     bare: int = 0
     """Of the new ones, those that lost their inputs to the bound on an hour's bytes."""
-    over: int = 0
+    over: tuple[JoinRow, ...] = ()
     """Rows that are not stored, for the same reason."""
+    retried: tuple[JoinRow, ...] = ()
+    """Of the duplicates, those that a caller sent again; the others were read twice."""
 
     def plus(self, other: Stored) -> Stored:
         """Two batches as one."""
@@ -99,6 +101,7 @@ class Stored(NamedTuple):
             self.second + other.second,
             self.bare + other.bare,
             self.over + other.over,
+            self.retried + other.retried,
         )
 
 
@@ -152,7 +155,7 @@ class Hours:
         if size <= share:
             return self._store(hour, batch)
         if size > share + share // 4:
-            return Stored(over=len(batch))
+            return Stored(over=tuple(each.row for each in batch))
         bare = sum(bool(each.row.inputs) for each in batch)
         batch = [
             each._replace(row=(row := msgspec.structs.replace(each.row, inputs=b"")), raw=_encode(row))
@@ -160,15 +163,27 @@ class Hours:
         ]  # fmt: skip
         return self._store(hour, batch)._replace(bare=bare)
 
-    def shrink(self) -> int:
-        """Drop the oldest hours while all together have too many bytes; how many. Never the newest."""
-        total = dropped = 0
+    def shrink(self) -> dict[int, dict[str, int]]:
+        """Drop the oldest hours while all together have too many bytes. Never the newest.
+
+        For one who holds the lock. Returns how many predictions each had, by endpoint.
+        """
+        total, dropped = 0, dict[int, dict[str, int]]()
         for age, hour in enumerate(reversed(self.numbers())):
             total += size_of(self._path(hour))
             if age and total > self.keep_bytes:
+                dropped[hour] = self._held_counts(hour)
                 self._remove(hour)
-                dropped += 1
         return dropped
+
+    def _held_counts(self, hour: int) -> dict[str, int]:
+        """How many predictions an hour has, by endpoint; none where it is damaged."""
+        found: dict[str, int] = {}
+        with self._held(hour) as connection:
+            if connection is not None:
+                query = "SELECT endpoint, sum(n) FROM tally GROUP BY endpoint"
+                found = dict(connection.execute(query).fetchall())
+        return found
 
     def _remove(self, hour: int) -> None:
         for path in self._directory.glob(f"{hour}.db*"):
@@ -249,13 +264,13 @@ class Hours:
         found = [hour for hour in self.numbers() if first <= hour <= last]
         return found[::-1] if newest else found
 
-    def forget(self, unit: str, endpoint: str | None) -> set[tuple[str, str]]:
-        """Remove a unit's predictions; the endpoint and the id of each."""
+    def forget(self, units: Sequence[str], endpoint: str | None) -> set[tuple[str, str]]:
+        """Remove the predictions of a unit, in these spellings; the endpoint and the id of each."""
         gone: set[tuple[str, str]] = set()
         for hour in self.numbers():
             with locked(self._lock), self._held(hour, write=True) as connection:
                 if connection is not None:
-                    _forget(connection, unit, endpoint, gone)
+                    _forget(connection, units, endpoint, gone)
         return gone
 
     def strip(self, before: float, endpoint: str) -> int:
@@ -336,13 +351,13 @@ def _insert(path: Path, batch: list[Given]) -> Stored:
         make(path, _ALL_TABLES)
     with closing(opened(path, NAMES)) as connection, begun(connection):
         kept = [(each.row.id, each.row.endpoint, each.row.unit, _body(each)) for each in batch]
-        fresh, second = batch, list[JoinRow]()
+        fresh, second, retried = batch, list[JoinRow](), list[JoinRow]()
         connection.execute("SAVEPOINT fast")
         try:
             connection.executemany("INSERT INTO prediction VALUES (?, ?, ?, ?)", kept)
         except sqlite3.IntegrityError:  # some are there already: find out which
             connection.execute("ROLLBACK TO fast")
-            fresh, second = _insert_new(connection, batch, kept)
+            fresh, second, retried = _insert_new(connection, batch, kept)
         connection.executemany(
             "INSERT INTO logged VALUES (?, ?, ?, ?)",
             [(row.id, row.endpoint, row.at, row.inputs) for row, *_ in fresh if row.inputs],
@@ -350,7 +365,8 @@ def _insert(path: Path, batch: list[Given]) -> Stored:
         tally = Counter(arm_of(each.row, told=each.told) for each in fresh)
         connection.executemany(_COUNT, [(*key, n) for key, n in tally.items()])
         _keep_strays(connection, fresh)
-    return Stored(len(fresh), len(batch) - len(fresh) - len(second), tuple(second))
+    duplicates = len(batch) - len(fresh) - len(second)
+    return Stored(len(fresh), duplicates, tuple(second), retried=tuple(retried))
 
 
 def _keep_strays(connection: sqlite3.Connection, fresh: list[Given]) -> None:
@@ -366,6 +382,20 @@ def _keep_strays(connection: sqlite3.Connection, fresh: list[Given]) -> None:
         )
 
 
+def _make_strays_anew(connection: sqlite3.Connection) -> None:
+    """Keep the hashes of the ids that are still there, and no others."""
+    requests: dict[str, list[str]] = {}
+    for (body,) in connection.execute("SELECT body FROM prediction"):
+        row = _row(body)
+        if not row_hour(row)[1]:
+            requests.setdefault(row.endpoint, []).append(row.request)
+    connection.execute("DELETE FROM stray")
+    connection.executemany(
+        "INSERT INTO stray VALUES (?, ?)",
+        [(endpoint, strays.pack(some)) for endpoint, some in requests.items()],
+    )
+
+
 def _has_table(connection: sqlite3.Connection) -> bool:
     """Whether the file has the hashes of its strays: an earlier kedge kept none."""
     there = "SELECT 1 FROM sqlite_schema WHERE name = 'stray'"
@@ -374,10 +404,11 @@ def _has_table(connection: sqlite3.Connection) -> bool:
 
 def _insert_new(
     connection: sqlite3.Connection, batch: list[Given], kept: list[tuple[str, str, str, bytes]]
-) -> tuple[list[Given], list[JoinRow]]:
-    """Store the rows whose id is not there yet; return them, and those of other requests."""
+) -> tuple[list[Given], list[JoinRow], list[JoinRow]]:
+    """Store the rows whose id is not there yet; return them, those of other requests, and retries."""
     fresh: list[Given] = []
     second: list[JoinRow] = []
+    retried: list[JoinRow] = []
     one = "INSERT OR IGNORE INTO prediction VALUES (?, ?, ?, ?)"
     there = "SELECT body FROM prediction WHERE id = ? AND endpoint = ?"
     for each, values in zip(batch, kept, strict=True):
@@ -385,9 +416,14 @@ def _insert_new(
             fresh.append(each)
             continue
         (body,) = connection.execute(there, values[:2]).fetchone()
-        if body != values[3] and not is_same(_row(body), each.row):
+        if body == values[3]:
+            continue
+        stands = _row(body)
+        if not is_same(stands, each.row):
             second.append(each.row)
-    return fresh, second
+        elif stands.at != each.row.at:
+            retried.append(each.row)
+    return fresh, second, retried
 
 
 def _body(given: Given) -> bytes:
@@ -447,17 +483,17 @@ def _strays(
 
 
 def _forget(
-    connection: sqlite3.Connection, unit: str, endpoint: str | None, gone: set[tuple[str, str]]
-) -> None:
+    connection: sqlite3.Connection, units: Sequence[str], endpoint: str | None,
+    gone: set[tuple[str, str]],
+) -> None:  # fmt: skip
     """Remove a unit from one partition; adds to `gone` what was removed."""
-    asked = "SELECT 1 FROM prediction WHERE unit = ? LIMIT 1"
-    if connection.execute(asked, (unit,)).fetchone() is None:
+    among = f"unit IN ({', '.join('?' for _ in units)})"
+    if connection.execute(f"SELECT 1 FROM prediction WHERE {among} LIMIT 1", units).fetchone() is None:  # noqa: S608 - question marks  # fmt: skip
         return
     with begun(connection):
         bodies = connection.execute(
-            "DELETE FROM prediction WHERE unit = ?1 AND (?2 IS NULL OR endpoint = ?2)"
-            " RETURNING body",
-            (unit, endpoint),
+            f"DELETE FROM prediction WHERE {among} AND (? IS NULL OR endpoint = ?) RETURNING body",  # noqa: S608 - question marks
+            (*units, endpoint, endpoint),
         ).fetchall()
         rows = [_row(body) for (body,) in bodies]
         gone.update((row.endpoint, row.id) for row in rows)
@@ -467,4 +503,6 @@ def _forget(
         )
         tally = Counter(arm_of(row, told=row_hour(row)[1]) for row in rows)
         connection.executemany(_COUNT, [(*key, -n) for key, n in tally.items()])
+        if _has_table(connection) and not all(row_hour(row)[1] for row in rows):
+            _make_strays_anew(connection)
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")

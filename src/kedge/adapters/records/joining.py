@@ -7,17 +7,22 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 
 import msgspec
 
+from kedge.adapters.records import corrections
+from kedge.adapters.records.corrections import correct_label, correct_parked
 from kedge.adapters.records.files import begun
 from kedge.adapters.records.hours import Named, arm_of
+from kedge.core.instants import early
 from kedge.core.records import (
     COUNTS,
+    EXAMPLES,
     HORIZON_S,
     HOUR_S,
+    Early,
     Joined,
     JoinRow,
     Known,
@@ -25,6 +30,7 @@ from kedge.core.records import (
     Outcome,
     delay_bin,
     id_hour,
+    id_time,
     requests_of,
     row_hour,
 )
@@ -71,7 +77,19 @@ _value = msgspec.msgpack.Decoder(Known).decode
 class Joining:
     """One batch of outcomes, inside a transaction of labels.db."""
 
-    def __init__(self, labels: sqlite3.Connection, endpoint: str, now: float) -> None:
+    def __init__(
+        self, labels: sqlite3.Connection, endpoint: str, now: float, *, settled: float, by: str = ""
+    ) -> None:
+        """Begin a batch.
+
+        Args:
+            labels: labels.db.
+            endpoint: whose labels.
+            now: Unix seconds.
+            settled: every prediction that was given before this time has come in.
+            by: who corrects labels that stand; empty: they stand.
+        """
+        self._labels, self._settled, self._by = labels, settled, by
         self._execute = labels.execute
         self._executemany = labels.executemany
         self._endpoint = endpoint
@@ -80,6 +98,7 @@ class Joining:
         self._because: Counter[str] = Counter()
         self._delays: Counter[int] = Counter()
         self._labelled: list[Labelled] = []
+        self._early: list[Early] = []
         self._tally: Counter[tuple[int | str | bool, ...]] = Counter()
         self._room: int | None = None
 
@@ -88,16 +107,29 @@ class Joining:
         self._counts["ambiguous"] += 1
         self._because[cause] += 1
 
-    def join(self, outcome: Outcome, named: Named) -> None:
-        """Join an outcome to the prediction that was found for it."""
+    def join(self, outcome: Outcome, named: Named, place: int, *, dated: bool = True) -> None:
+        """Join an outcome to the prediction that was found for it, unless it is dated before it.
+
+        Args:
+            outcome: what was true.
+            named: the prediction.
+            place: which outcome of the batch it is, for what is said of it.
+            dated: whether its time was handed in, and is not that of its arrival.
+        """
         name, body = named
         row, version = _row(body), outcome.label_version
+        if dated and outcome.at is not None and early(outcome.at, row.at) is not None:
+            self._counts["early"] += 1
+            if len(self._early) < EXAMPLES:
+                self._early.append(Early(place, outcome.at, row.at))
+            return
         value, hour = _encode(outcome.value), row_hour(row)[0]
         if not self._execute(_LABEL, (
             self._endpoint, name, version, value, outcome.at, self._now, hour, row.unit, body,
         )).rowcount:  # fmt: skip
             there = "SELECT value FROM label WHERE endpoint = ? AND id = ? AND label_version = ?"
-            self._again(outcome, name, there)
+            if self._differs(outcome, name, there):
+                self._correct(outcome, name)
             return
         kept = Labelled(row, Outcome(name, outcome.value, outcome.at, version), self._now)
         self._labelled.append(kept)
@@ -132,18 +164,33 @@ class Joining:
         given = (*key, _encode(outcome.value), outcome.at, self._now)
         if self._execute(new, given).rowcount:
             self._room -= 1
-            self._counts["parked"] += 1
-        else:
-            there = "SELECT value FROM parked WHERE endpoint = ? AND id = ? AND label_version = ?"
-            self._again(outcome, outcome.id, there)
+            answered = id_time(outcome.id)
+            gone = answered is not None and answered < self._settled
+            self._counts["unrecorded" if gone else "parked"] += 1
+            return
+        there = "SELECT value FROM parked WHERE endpoint = ? AND id = ? AND label_version = ?"
+        if self._differs(outcome, outcome.id, there):
+            self._counts["corrected"] += 1
+            correct_parked(self._labels, self._endpoint, outcome, self._now, self._by)
 
-    def _again(self, outcome: Outcome, name: str, there: str) -> None:
-        """There is a value already: it stands."""
+    def _correct(self, outcome: Outcome, name: str) -> None:
+        """Replace the value of a label that was joined."""
+        self._counts["corrected"] += 1
+        given = (self._labels, self._endpoint, name, outcome, self._now, self._by)
+        hour, body, was_declined = correct_label(*given)
+        key = (hour, *arm_of(_row(body), told=True)[:5], outcome.label_version)
+        self._tally[*key, was_declined] -= 1
+        self._tally[*key, outcome.value is None] += 1
+
+    def _differs(self, outcome: Outcome, name: str, there: str) -> bool:
+        """There is a value already. Return whether this one is to replace it; else count it."""
         key = self._endpoint, name, outcome.label_version
         (stands,) = self._execute(there, key).fetchone()
         if _value(stands) == outcome.value:
             self._counts["duplicates"] += 1
-            return
+            return False
+        if self._by:
+            return True
         self._counts["conflicts"] += 1
         self._execute(
             "INSERT OR IGNORE INTO conflict"
@@ -151,13 +198,15 @@ class Joining:
             " VALUES (?, ?, ?, ?, ?, ?, ?)",
             (*key, stands, _encode(outcome.value), outcome.at, self._now),
         )
+        return False
 
     def done(self) -> Joined:
         """Write the sums; what became of the batch."""
-        self._executemany(COUNT, [(*key, n) for key, n in self._tally.items()])
+        self._executemany(COUNT, [(*key, n) for key, n in self._tally.items() if n])
         return Joined(
             **self._counts,
             ambiguous_because=dict(self._because),
+            early_ones=tuple(self._early),
             delays=dict(self._delays),
             labelled=tuple(self._labelled),
         )
@@ -174,15 +223,16 @@ def hashed(unit: str, endpoint: str | None) -> bytes:
 
 
 def forget(
-    labels: sqlite3.Connection, unit: str, endpoint: str | None, gone: set[tuple[str, str]]
-) -> int:
-    """Remove the labels of a unit, and all that is kept under the ids in `gone`."""
+    labels: sqlite3.Connection, units: Sequence[str], endpoint: str | None,
+    gone: set[tuple[str, str]],
+) -> int:  # fmt: skip
+    """Remove the labels of a unit, in these spellings, and all that is kept under the ids in `gone`."""
     labels.execute("PRAGMA secure_delete = ON")
     with begun(labels):
         found = labels.execute(
-            "DELETE FROM label WHERE unit = ?1 AND (?2 IS NULL OR endpoint = ?2)"
-            " RETURNING hour, label_version, value, body",
-            (unit, endpoint),
+            f"DELETE FROM label WHERE unit IN ({', '.join('?' for _ in units)})"  # noqa: S608 - question marks
+            " AND (? IS NULL OR endpoint = ?) RETURNING hour, label_version, value, body",
+            (*units, endpoint, endpoint),
         ).fetchall()
         tally: Counter[tuple[int | str | bool, ...]] = Counter()
         for hour, version, value, body in found:
@@ -191,7 +241,9 @@ def forget(
             key = (hour, *arm_of(row, told=True)[:5], version, _value(value) is None)
             tally[key] += 1
         labels.executemany(COUNT, [(*key, -n) for key, n in tally.items()])
-        labels.executemany("DELETE FROM conflict WHERE endpoint = ? AND id = ?", gone)
-        unpark(labels, [(where, each) for where, name in gone for each in requests_of(name)])
+        names = [(where, each) for where, name in gone for each in requests_of(name)]
+        labels.executemany("DELETE FROM conflict WHERE endpoint = ? AND id = ?", names)
+        corrections.forget(labels, names)
+        unpark(labels, names)
     labels.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return len(found)

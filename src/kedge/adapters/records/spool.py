@@ -16,6 +16,7 @@ import fcntl
 import os
 from collections.abc import Iterator, Sequence
 from itertools import count as numbers_from
+from math import inf
 from pathlib import Path
 from struct import Struct
 from threading import Lock
@@ -208,6 +209,15 @@ _row = msgspec.msgpack.Decoder(JoinRow)
 def owner(name: str) -> str:
     """Whose file it is."""
     return name.rsplit("-", 3)[0]
+
+
+def begun_at(directory: Path) -> float:
+    """When the oldest file that is there was begun, in Unix seconds; infinite when there is none."""
+    try:
+        stems = [path.stem.rpartition("-")[2] for path in directory.iterdir()]
+    except OSError:
+        return inf
+    return min((float(stem) for stem in stems if stem.isdecimal()), default=inf)
 
 
 def takeable(directory: Path) -> list[Path]:

@@ -13,7 +13,8 @@ it is stored: after a crash it is read again, and what is there already is count
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
@@ -23,7 +24,7 @@ from typing import Any
 
 import msgspec
 
-from kedge.adapters.records import reuse
+from kedge.adapters.records import corrections, reuse, unrecorded
 from kedge.adapters.records.files import (
     begun,
     damaged,
@@ -35,7 +36,7 @@ from kedge.adapters.records.files import (
 )
 from kedge.adapters.records.hours import NOBODY, Given, Hours, Several
 from kedge.adapters.records.joining import NAMES, TABLES, Joining, forget, hashed, unpark
-from kedge.adapters.records.spool import frames, takeable
+from kedge.adapters.records.spool import begun_at, frames, takeable
 from kedge.core.errors import BadRequest, Unavailable
 from kedge.core.records import (
     HORIZON_S,
@@ -43,6 +44,7 @@ from kedge.core.records import (
     ID_REUSED,
     PARKED_S,
     Conflict,
+    Correction,
     Coverage,
     Ingested,
     Joined,
@@ -54,9 +56,13 @@ from kedge.core.records import (
     requests_of,
     row_hour,
 )
+from kedge.core.unrecorded import ALL_BYTES, HOUR_BYTES, RETRY
 
 SPOOL = "spool"
 """Where workers write, under the directory of the records."""
+SETTLED_S = 10.0
+"""How long after its answer a prediction reaches a spool file at the latest: workers write once a second,
+and are called silent after five."""
 FILES = 16
 """Spool files taken by one call of `ingest`."""
 PIECE_ROWS, PIECE_BYTES = 50_000, 16 << 20
@@ -106,9 +112,18 @@ class Records:
             for path in takeable(self.spool)[:FILES]:
                 with locked(self._lock):
                     self._take(path, taking)
-                    taking.hours += self._hours.shrink()
+                    taking.hours += self._shrink()
             taking.damaged = self._count_damaged()
         return taking.done()
+
+    def _shrink(self) -> int:
+        """Drop hours for want of room; returns how many."""
+        dropped = self._hours.shrink()
+        if dropped:
+            with self._made_labels() as labels, begun(labels):
+                for hour, counts in dropped.items():
+                    unrecorded.add(labels, ALL_BYTES, hour, counts)
+        return len(dropped)
 
     def _take(self, path: Path, taking: _Taking) -> None:
         if not path.exists():
@@ -121,11 +136,14 @@ class Records:
                 taking.duplicates += stored.duplicates
                 taking.reused += len(stored.second)
                 taking.bare += stored.bare
-                taking.over += stored.over
+                taking.over += len(stored.over)
                 rows = [each.row for each in piece]
                 with begun(labels):
                     again = reuse.second(labels, rows)
                     taking.withdrawn += reuse.mark(labels, [*stored.second, *again])
+                    unrecorded.add_rows(labels, ID_REUSED, stored.second)
+                    unrecorded.add_rows(labels, RETRY, stored.retried)
+                    unrecorded.add_rows(labels, HOUR_BYTES, stored.over)
                     self._adopt(labels, rows, taking)
                     unpark(labels, taking.dropped)
                 taking.dropped.clear()
@@ -136,7 +154,7 @@ class Records:
         if labels.execute("SELECT 1 FROM parked LIMIT 1").fetchone() is None:
             return
         asked = dict.fromkeys((row.endpoint, name) for row in rows for name in requests_of(row.id))
-        parked: dict[str, list[tuple[float, Outcome]]] = {}
+        parked: dict[str, list[tuple[float, bool, Outcome]]] = {}
         query = (
             "SELECT id, label_version, value, at, parked_at FROM parked"
             " WHERE endpoint = ? AND id = ?"
@@ -145,12 +163,13 @@ class Records:
             for name, version, value, at, since in labels.execute(query, key):
                 known = since if at is None else at
                 one = Outcome(name, _value(value), known, version)
-                parked.setdefault(key[0], []).append((since, one))
+                parked.setdefault(key[0], []).append((since, at is not None, one))
         for endpoint, some in parked.items():
             some.sort(key=lambda each: each[0])
-            waiting = [one for _, one in some]
+            waiting = [one for *_, one in some]
+            undated = {place for place, (_, dated, _) in enumerate(some) if not dated}
             taking.adopted = taking.adopted.plus(
-                self._join(labels, endpoint, waiting, taking.now, parked=True)
+                self._join(labels, endpoint, waiting, taking.now, parked=True, undated=undated)
             )
 
     def _join(
@@ -161,15 +180,21 @@ class Records:
         now: float,
         *,
         parked: bool = False,
+        undated: AbstractSet[int] = frozenset(),
+        by: str = "",
     ) -> Joined:
-        """Join what has one prediction, refuse what may mean several, and park the rest."""
+        """Join what has one prediction, refuse what may mean several, and park the rest.
+
+        `undated`: which outcomes were handed in without a time. `by`: who corrects what stands.
+        """
         found = self._hours.find(endpoint, (one.id for one in outcomes))
         reuse.mark(labels, [
             row for named in found.values() if isinstance(named, Several) for row in named.rows
         ])  # fmt: skip
         twice = reuse.marked(labels, endpoint, (one.id for one in outcomes))
-        joining = Joining(labels, endpoint, now)
-        for one in outcomes:
+        settled = min(begun_at(self.spool), now) - SETTLED_S
+        joining = Joining(labels, endpoint, now, settled=settled, by=by)
+        for place, one in enumerate(outcomes):
             named = found.get(one.id)
             if parked and (named is not None or one.id in twice):
                 joining.unpark(one)
@@ -179,7 +204,7 @@ class Records:
             elif isinstance(named, Several):
                 joining.refuse(named.cause)
             elif named is not None:
-                joining.join(one, named)
+                joining.join(one, named, place, dated=place not in undated)
             elif not parked:
                 joining.park(one)
         return joining.done()
@@ -195,18 +220,21 @@ class Records:
 
     # ------------------------------------------------------------ outcomes come in
 
-    def join(self, endpoint: str, outcomes: Iterable[Outcome], now: float) -> Joined:
+    def join(
+        self, endpoint: str, outcomes: Iterable[Outcome], now: float, *, by: str = ""
+    ) -> Joined:
         """Bring outcomes to their predictions: all of them, or, when it is killed, none.
 
-        The first value under a label version stands. What has no prediction yet waits for one.
-        Hand in batches of some ten thousand: each is held in memory, and others wait for it.
+        The first value under a label version stands, unless `by` names who corrects it. What has no
+        prediction yet waits for one. Hand in batches of some ten thousand: each is held in memory,
+        and others wait for it.
         """
         batch = list(outcomes)
         if not batch:
             return Joined()
         refuse_when_short(self.spool.parent)
         with told(), locked(self._lock), self._made_labels() as labels, begun(labels):
-            return self._join(labels, endpoint, batch, now)
+            return self._join(labels, endpoint, batch, now, by=by)
 
     # ------------------------------------------------------------ reading
 
@@ -244,13 +272,25 @@ class Records:
 
     def reused(self, endpoint: str) -> Reused:
         """How many ids more than one request used, and the labels that are not joined for it."""
-        if not self._labels_path.exists():
-            return Reused()
-        with told(), self._present_labels() as labels:
-            there = "SELECT 1 FROM sqlite_schema WHERE name = 'reused'"
-            if labels.execute(there).fetchone() is None:
-                return Reused()  # an earlier kedge made the file, and nothing came in since
-            return reuse.counted(labels, endpoint)
+        with self._having("reused") as labels:
+            return Reused() if labels is None else reuse.counted(labels, endpoint)
+
+    def unrecorded(self, endpoint: str) -> dict[str, int]:
+        """How many predictions came out of the spool and are not among the records, by cause."""
+        with self._having("unrecorded") as labels:
+            return {} if labels is None else unrecorded.counted(labels, endpoint)
+
+    def corrected(self, endpoint: str, after: int) -> tuple[int, int | None]:
+        """The newest correction's number, and the first label that was corrected after one."""
+        with self._having("correction") as labels:
+            return (after, None) if labels is None else corrections.newest(labels, endpoint, after)
+
+    def corrections(self, endpoint: str, limit: int) -> tuple[int, tuple[Correction, ...]]:
+        """How many labels were corrected, and at most `limit` corrections, the newest first."""
+        with self._having("correction") as labels:
+            if labels is None:
+                return 0, ()
+            return corrections.count(labels, endpoint), corrections.listed(labels, endpoint, limit)
 
     def conflicts(self, endpoint: str, limit: int) -> tuple[Conflict, ...]:
         """At most `limit` values that were refused, the newest first."""
@@ -314,12 +354,21 @@ class Records:
 
     # ------------------------------------------------------------ removing
 
-    def forget(self, unit: str, endpoint: str | None = None, *, until: float = inf) -> int:
+    def forget(
+        self, unit: str, endpoint: str | None = None, *, until: float = inf,
+        also: Sequence[str] = (),
+    ) -> int:  # fmt: skip
         """Remove all predictions and labels of a unit; how many there were.
 
         A hash of the unit is kept, so that its predictions given before `until` are also dropped
         when they come out of the spool. Partitions that were set aside as damaged are removed:
         what cannot be read cannot be searched.
+
+        Args:
+            unit: the entity.
+            endpoint: of this endpoint only. None: of all.
+            until: Unix seconds.
+            also: other spellings of it.
 
         Raises:
             BadRequest: `no_unit`.
@@ -328,16 +377,26 @@ class Records:
             raise BadRequest("no unit was named", code="no_unit", hint="name the entity to forget")
         with told():
             with locked(self._lock), self._made_labels() as labels:
-                labels.execute(
+                labels.executemany(
                     "INSERT INTO forgotten VALUES (?, ?)"
                     " ON CONFLICT DO UPDATE SET until = max(until, excluded.until)",
-                    (hashed(unit, endpoint), until),
+                    [(hashed(each, endpoint), until) for each in (unit, *also)],
                 )
             self._hours.remove_damaged()
-            gone = self._hours.forget(unit, endpoint)
+            gone = self._hours.forget([unit, *also], endpoint)
             # Last: a join may have come while the hours were gone through, one by one.
             with locked(self._lock), self._made_labels() as labels:
-                return len(gone) + forget(labels, unit, endpoint, gone)
+                return len(gone) + forget(labels, [unit, *also], endpoint, gone)
+
+    def under_way(self, units: Sequence[str], endpoint: str | None) -> int:
+        """How many predictions of a unit are in files that nobody has taken in yet."""
+        with suppress(OSError):  # no directory yet
+            return sum(
+                row.unit in units and endpoint in (None, row.endpoint)
+                for path in self.spool.iterdir()
+                for row in _rows_of(path)
+            )
+        return 0
 
     def prune(self, now: float) -> int:
         """Drop what is beyond the horizon; how many outcomes waited for a prediction in vain."""
@@ -351,6 +410,8 @@ class Records:
                 labels.execute("DELETE FROM tally WHERE hour < ?", (first,))
                 labels.execute("DELETE FROM conflict WHERE joined_at < ?", (now - HORIZON_S,))
                 labels.execute("DELETE FROM reused WHERE hour < ?", (first,))
+                labels.execute("DELETE FROM unrecorded WHERE hour < ?", (first,))
+                labels.execute("DELETE FROM correction WHERE hour < ?", (first,))
                 labels.execute("DELETE FROM forgotten WHERE until < ?", (now - HORIZON_S,))
                 return labels.execute(
                     "DELETE FROM parked WHERE parked_at < ?", (now - PARKED_S,)
@@ -369,8 +430,18 @@ class Records:
         if not self._labels_path.exists():
             make(self._labels_path, TABLES)
         with self._present_labels() as connection:
-            connection.executescript(reuse.TABLE)
+            connection.executescript(reuse.TABLE + unrecorded.TABLE + corrections.TABLE)
             yield connection
+
+    @contextmanager
+    def _having(self, table: str) -> Iterator[sqlite3.Connection | None]:
+        """labels.db as it is, where it has a table; None where an earlier kedge made it, or nothing did."""
+        if not self._labels_path.exists():
+            yield None
+            return
+        with told(), self._present_labels() as labels:
+            there = "SELECT 1 FROM sqlite_schema WHERE name = ?"
+            yield labels if labels.execute(there, (table,)).fetchone() is not None else None
 
     @contextmanager
     def _present_labels(self) -> Iterator[sqlite3.Connection]:
@@ -442,6 +513,13 @@ class _Taking:
             hours=self.hours,
             forgotten=self.dropped_rows, damaged=self.damaged, adopted=self.adopted,
         )  # fmt: skip
+
+
+def _rows_of(path: Path) -> Iterator[JoinRow]:
+    """The rows of a spool file, also of one that is written meanwhile, or is gone."""
+    with suppress(OSError):
+        for frame in frames(path):
+            yield from frame.rows
 
 
 def _pieces(path: Path, taking: _Taking) -> Iterator[list[Given]]:

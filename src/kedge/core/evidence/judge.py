@@ -331,6 +331,17 @@ class Judge:
         self._test(step, changed)
         self._look_at(step)
 
+    def forget_labels(self) -> None:
+        """Forget what labels said, and what was concluded from it: they are folded again, corrected.
+
+        A bet on the corrected outcomes, in the same order and with the same stakes, is the bet that would
+        have been placed had they come right at once; so its promise holds as before.
+        """
+        rows = [row for row in self.rows.place.get(QUALITY, {}).values() if row >= 0]
+        for step in self.steps.values():
+            step.forget_labels(rows)
+        self.failures = {key: one for key, one in self.failures.items() if key[0] != QUALITY}
+
     def _fold_label(self, step: Step, rail: Rail, one: Label, rows: list[int]) -> None:
         of = step.span
         share = of.keyless if one.unit is None else of.callers

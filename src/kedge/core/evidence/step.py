@@ -132,6 +132,10 @@ uneven  -- whether labels that come by arm and outcome could explain what the al
 """
 
 
+_NOTHING = {"seconds": -inf, "best": -inf}
+"""What stands in an array of a row of which nothing is known, where it is not 0."""
+
+
 class Step:
     """Everything known of one step."""
 
@@ -214,9 +218,7 @@ class Step:
             [self.counts, np.zeros((more, len(self.restarts), bets.LABELS), np.int32)]
         )
         for name, (shape, dtype) in _ARRAYS.items():
-            new: NDArray[Any] = np.full(
-                (more, *shape), -inf if name in ("seconds", "best") else 0, dtype
-            )
+            new: NDArray[Any] = np.full((more, *shape), _NOTHING.get(name, 0), dtype)
             self.arrays[name] = np.concatenate([self.arrays[name], new])
         self.rows = rows
 
@@ -460,6 +462,22 @@ class Step:
             wealth[self.fresh_from(self.units.count(row, unit, arm, at, ours, theirs, 0.0)) :] += (
                 more
             )
+
+    def forget_labels(self, rows: Sequence[int]) -> None:
+        """Forget every label, and what the rows that are judged by labels know."""
+        of = [row for row in rows if row < self.rows]
+        self.counts[of] = 0
+        for name, array in self.arrays.items():
+            array[of] = _NOTHING.get(name, 0)
+        for row in of:
+            self.leads.pop(row, None)
+            self.wealth.pop(row, None)
+            self.means.pop(row, None)
+            self.proof = {key: value for key, value in self.proof.items() if key[1] != row}
+        self.units.remove(of)
+        self._heard.clear()
+        self.dependence = Dependence()
+        self.labelled[:] = 0
 
     # ------------------------------------------------------------ keeping
 

@@ -132,6 +132,12 @@ class Units:
         self._columns["alarm"][place] += alarm
         return place
 
+    def remove(self, rows: Iterable[int]) -> None:
+        """Remove the callers of some rows."""
+        kept = np.flatnonzero(~np.isin(self.column("row"), list(rows)))
+        if len(kept) < self._size:
+            self._fill({name: self.column(name)[kept].copy() for name in _FIELDS})
+
     def of_row(self, row: int) -> dict[str, Floats]:
         """Return the counts of one row's callers, as columns of float64, with their arms."""
         return self._taken(np.flatnonzero(self.column("row") == row))

@@ -1,0 +1,38 @@
+"""Unrecorded predictions by cause: those that came out of the spool and are not among the records.
+
+Counts by endpoint, hour and cause, in labels.db; they go with the hour that they are of.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable
+
+from kedge.core.records import JoinRow, row_hour
+
+TABLE = """
+CREATE TABLE IF NOT EXISTS unrecorded (
+  endpoint TEXT NOT NULL, hour INTEGER NOT NULL, cause TEXT NOT NULL, n INTEGER NOT NULL,
+  PRIMARY KEY (endpoint, hour, cause)) WITHOUT ROWID;
+"""
+"""Made when it is missing: files of an earlier kedge do not have it."""
+_ADD = """INSERT INTO unrecorded VALUES (?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET n = n + excluded.n"""
+
+
+def add_rows(labels: sqlite3.Connection, cause: str, rows: Iterable[JoinRow]) -> None:
+    """Count rows that are not recorded."""
+    found = Counter((row.endpoint, row_hour(row)[0]) for row in rows)
+    labels.executemany(_ADD, [(endpoint, hour, cause, n) for (endpoint, hour), n in found.items()])
+
+
+def add(labels: sqlite3.Connection, cause: str, hour: int, counts: dict[str, int]) -> None:
+    """Count predictions of one hour, by endpoint."""
+    labels.executemany(_ADD, [(endpoint, hour, cause, n) for endpoint, n in counts.items() if n])
+
+
+def counted(labels: sqlite3.Connection, endpoint: str) -> dict[str, int]:
+    """Return how many there are of an endpoint, by cause."""
+    query = "SELECT cause, sum(n) FROM unrecorded WHERE endpoint = ? GROUP BY cause ORDER BY cause"
+    return dict(labels.execute(query, (endpoint,)).fetchall())

@@ -1,0 +1,53 @@
+"""Unrecorded predictions: why an answered request leaves no record, as causes and in words.
+
+A label finds its prediction among the records only. Whatever keeps a prediction out of them is
+counted under one of these causes, by row, where it happens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from kedge.core.records import ID_REUSED
+
+SAMPLING = "sampling"
+TESTER = "tester"
+RECORDER = "recorder"
+SPOOL = "spool"
+FAULT = "fault"
+EXCUSED = "excused"
+RETRY = "retry"
+HOUR_BYTES = "hour_bytes"
+ALL_BYTES = "all_bytes"
+
+PREFIX = "unrecorded."
+"""What the counts of a worker begin with that have one of these causes."""
+
+BY_WORKERS = (SAMPLING, TESTER, EXCUSED, RECORDER, SPOOL, FAULT)
+"""Counted by workers, with their other counts."""
+BY_RECORDS = (ID_REUSED, RETRY, HOUR_BYTES, ALL_BYTES)
+"""Counted beside the records, when predictions are taken in."""
+
+CAUSES = {
+    SAMPLING: "nothing was compared, and their entity is not in log.sample",
+    TESTER: "a tester named the release",
+    EXCUSED: "production answered for the candidate: a value by key was not there",
+    RECORDER: "a worker had more to count than its bound",
+    SPOOL: "a worker could not write them: its spool was full, or the disk was below its reserve",
+    FAULT: "a worker could not count them: kedge status names the fault",
+    ID_REUSED: "another request used their id before",
+    RETRY: "the same request was sent before under their id: both are one prediction",
+    HOUR_BYTES: "their hour had its share of [server] records_gb",
+    ALL_BYTES: "they were dropped before their time: [server] records_gb was reached",
+}
+"""Every cause, in words that follow "because"."""
+
+
+def sentence(answered: int, by_cause: Mapping[str, int]) -> str:
+    """Return how many predictions are not recorded, and why; empty where all are."""
+    ranked = sorted(by_cause.items(), key=lambda item: (-item[1], item[0]))
+    said = [f"{count:,} because {CAUSES.get(cause, cause)}" for cause, count in ranked if count]
+    if not said:
+        return ""
+    total = sum(by_cause.values())
+    return f"{total:,} of {max(answered, total):,} predictions are not recorded: {'; '.join(said)}"

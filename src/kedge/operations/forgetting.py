@@ -1,0 +1,135 @@
+"""Forgetting an entity: what is removed of it, and what stays that kedge cannot remove.
+
+Removed: its predictions, their inputs, labels (also those that wait, that were refused or corrected),
+what is on its way out of a worker, and hashes of the ids that its requests used.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from kedge.core import entities
+from kedge.core.errors import KedgeError, Refused, Unavailable
+from kedge.core.records import Ingested
+from kedge.core.values import State
+from kedge.ports import Proof
+from kedge.wiring import Workplace
+
+COPIES = "exports, training sets and backups are copies that kedge does not know: remove it there"
+HASHES = (
+    "the evidence of a rollout holds keyed hashes of callers, and the ids of up to 20 requests that were "
+    "answered differently, until the rollout ends"
+)
+
+
+class Forgotten(NamedTuple):
+    """What became of it.
+
+    Attributes:
+        entity: as it is spelled.
+        removed: predictions and labels.
+        under_way: predictions in files that workers still write: they are dropped when they are taken in.
+        stays: what kedge cannot remove, a sentence each.
+    """
+
+    entity: str
+    removed: int
+    under_way: int
+    stays: tuple[str, ...]
+
+
+def forget(place: Workplace, text: str, endpoint: str | None) -> Forgotten:
+    """Remove everything that is kept of an entity.
+
+    Args:
+        place: where.
+        text: the entity, in whatever spelling callers use.
+        endpoint: of this endpoint only. None: of all.
+
+    Raises:
+        Refused: `unknown_endpoint`; `nothing_forgotten`: nothing of it is kept, `details.stays` has what
+            could not be looked into.
+        BadRequest: `no_unit`, `bad_entity`, `entity_too_long`.
+        Unavailable: the records cannot be reached.
+    """
+    states = place.ledger.read().states
+    if endpoint is not None and endpoint not in states:
+        raise Refused(f"no endpoint {endpoint}", code="unknown_endpoint",
+                      hint=f"known are: {', '.join(sorted(states)) or 'none'}")  # fmt: skip
+    entity = entities.spell(text) or ""
+    spellings = _spellings(entity, text)
+    now = place.clock.unix()
+    removed = place.records.forget(entity, endpoint, until=now, also=spellings[1:])
+    removed += _drop_waiting(place, now)
+    under_way = place.records.under_way(spellings, endpoint)
+    mine = [state for name, state in sorted(states.items()) if endpoint in (None, name)]
+    stays = (*_golden(place, mine, spellings), *_segments(mine), HASHES, COPIES)
+    if not removed and not under_way:
+        raise Refused(
+            f"nothing is recorded of {entity}" + (f" on {endpoint}" if endpoint else ""),
+            code="nothing_forgotten", details={"removed": 0, "stays": list(stays)},
+            hint="is it spelled as callers spell it? kedge log export shows the entities that are recorded",
+        )  # fmt: skip
+    return Forgotten(entity, removed, under_way, stays)
+
+
+def _spellings(entity: str, text: str) -> list[str]:
+    """Return how records may have it: the one spelling first, then those of an earlier kedge."""
+    latin = entity.encode(errors="surrogatepass").decode("latin-1")
+    return list(dict.fromkeys([entity, text, latin]))
+
+
+def _drop_waiting(place: Workplace, now: float) -> int:
+    """Take in what workers wrote, so that what is to be forgotten is dropped; how much there was."""
+    dropped = 0
+    try:
+        while place.records.waiting():
+            taken = place.records.ingest(now)
+            dropped += taken.forgotten
+            if taken == Ingested():
+                break
+    except Unavailable:
+        return dropped  # it is dropped as soon as it can be taken in
+    return dropped
+
+
+def _golden(place: Workplace, states: list[State], spellings: list[str]) -> list[str]:
+    """Return which versions' golden rows, or rows of their training sets, have it."""
+    found = []
+    for state in states:
+        for version in place.registry.versions(state.endpoint):
+            try:
+                proof = place.artifacts.proof(version.digest)
+            except KedgeError:
+                continue  # without rows, or without readable ones
+            if _holds(proof, state.policy.entity, spellings):
+                found.append(
+                    f"golden rows of {version.model} v{version.number} have it: register the model again "
+                    "with other rows (--golden FILE), and remove this version"
+                )
+    return found
+
+
+def _holds(proof: Proof, field: str | None, spellings: list[str]) -> bool:
+    """Return whether rows have an entity: in its field in any spelling, elsewhere as a word."""
+    return any(
+        value in spellings if isinstance(value, str) else name == field and _is(value, spellings)
+        for rows in (proof.inputs, proof.raw)
+        for name, column in rows.items()
+        for value in column
+    )
+
+
+def _is(value: Any, spellings: list[str]) -> bool:
+    try:
+        return entities.spell(value) in spellings
+    except KedgeError:
+        return False
+
+
+def _segments(states: list[State]) -> list[str]:
+    return [
+        f"{state.endpoint} counts segments of {state.policy.entity}, by value, in its evidence and its history"
+        for state in states
+        if state.policy.entity is not None and state.policy.entity in state.policy.segments
+    ]

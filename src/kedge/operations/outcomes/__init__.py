@@ -1,0 +1,1 @@
+"""Outcomes: what the operator is told of labels that were handed in."""

@@ -1,0 +1,57 @@
+"""Text of outcomes: what became of labels that were handed in, for people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kedge.core.instants import iso
+from kedge.core.records import COUNTS
+from kedge.core.unrecorded import SAMPLING, sentence
+from kedge.report import AMBIGUOUS
+from kedge.terminal import one_line
+
+SHOWN = 20
+"""Faulty lines that are printed; `--json` has up to a hundred."""
+SHOWN_COUNTS = (*COUNTS, "unreadable", "unfit")
+
+
+def outcomes_text(found: dict[str, Any]) -> str:
+    """Return the counts in one line."""
+    counted = [f"{name} {found[name]:,}" for name in SHOWN_COUNTS if found[name]]
+    return ", ".join(counted) or "nothing to join"
+
+
+def warnings(found: dict[str, Any]) -> list[str]:
+    """Return what is wrong with labels that were not joined, or cannot be judged, a line each."""
+    lines = [one_line(fault) for fault in found["faults"][:SHOWN]]
+    lines += [
+        f"{item['count']:,} are unfit and not judged: {one_line(item['reason'])}"
+        for item in found["unfit_because"]
+    ]
+    lines += [
+        f"{count:,} are ambiguous and not joined: {AMBIGUOUS[cause]}"
+        for cause, count in found["ambiguous_because"].items()
+    ]
+    if found["parked"]:
+        lines.append(
+            f"{found['parked']:,} name no prediction that is known: each is joined when its prediction "
+            f"comes until {iso(found['parked_until'])}, and is unknown then"
+        )
+    if found["unrecorded"]:
+        lines.append(
+            f"{found['unrecorded']:,} name requests that were answered, by the time in their ids, and "
+            "whose predictions are not recorded: they are not judged"
+        )
+    return lines + _missing(found["unrecorded_predictions"], found["log_sample"])
+
+
+def _missing(lost: dict[str, Any] | None, sample: float) -> list[str]:
+    """Return why predictions are not recorded; nothing where labels found theirs."""
+    said = sentence(lost["answered"], lost["by_cause"]) if lost is not None else ""
+    if lost is None or not said:
+        return []
+    hint = (
+        f"while nothing is compared log.sample keeps {sample:g} % of the entities: "
+        "log = {sample = 100} keeps all"
+    )
+    return [said, hint] if SAMPLING in lost["by_cause"] else [said]

@@ -1,0 +1,53 @@
+"""Progress of a command that takes longer than a second: how far it is, and when it will be over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import ceil
+
+FIRST_S = 1.0
+"""A command that is over by then says nothing of its progress."""
+EVERY_S = 5.0
+
+
+class Progress:
+    """Says now and then how much of something is done."""
+
+    def __init__(
+        self, say: Callable[[str], None], clock: Callable[[], float], what: str, total: int = 0
+    ) -> None:
+        """Begin.
+
+        Args:
+            say: told each time.
+            clock: monotonic seconds.
+            what: is counted, with a verb: "labels read".
+            total: how many there are. 0: not known.
+        """
+        self._say, self._clock, self._what, self._total = say, clock, what, total
+        self._began = clock()
+        self._due = self._began + FIRST_S
+        self._done = 0
+
+    def add(self, count: int = 1, note: str = "") -> None:
+        """Count what was done since; `note` follows what is said."""
+        self._done += count
+        now = self._clock()
+        if now < self._due:
+            return
+        self._due = now + EVERY_S
+        of = f" of {self._total:,}" if self._total else ""
+        self._say(f"{self._done:,}{of} {self._what}{note}{self._left(now)}")
+
+    def _left(self, now: float) -> str:
+        if not 0 < self._done < self._total:
+            return ""
+        left_s = (now - self._began) / self._done * (self._total - self._done)
+        return f"; about {duration(left_s)} left"
+
+
+def duration(seconds: float) -> str:
+    """Return a duration for people, rounded up: 20 s, 3 min, 2.5 h."""
+    if seconds < 60:
+        return f"{max(ceil(seconds), 1)} s"
+    return f"{ceil(seconds / 60)} min" if seconds < 5_400 else f"{seconds / 3600:.1f} h"
