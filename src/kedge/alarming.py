@@ -13,8 +13,8 @@ from kedge.core import alerts
 from kedge.core.alerts import Alert, Message, Rung, Sight, Topic
 from kedge.core.durations import seconds
 from kedge.core.errors import KedgeError, Refused
+from kedge.core.names import get_known
 from kedge.core.runbook import Runbook
-from kedge.core.values import State
 from kedge.engine.alerting import Alerting
 from kedge.engine.process_faults import ProcessFaults
 from kedge.engine.runbooks import filed
@@ -55,7 +55,7 @@ def alerts_of(place: Workplace, endpoint: str | None, *, over: bool) -> list[dic
     """
     states = place.ledger.read().states
     if endpoint is not None:
-        _state(states, endpoint)
+        get_known(states, endpoint)
     now = place.clock.unix()
     return [
         described(alert, alerts.rungs(states[alert.endpoint].policy, now)
@@ -127,12 +127,12 @@ def test_of(place: Workplace, endpoint: str, outgoing_: Outgoing, *, by: str) ->
     Raises:
         Refused: `no_escalation`: the policy in force tells nobody.
     """
-    state = _state(place.ledger.read().states, endpoint)
+    state = get_known(place.ledger.read().states, endpoint)
     levels = alerts.rungs(state.policy, place.clock.unix())
     if not levels:
         raise Refused(f"nobody is told of anything on {endpoint}: its policy has no escalation",
                       code="no_escalation", hint=f"add [[endpoints.{endpoint}.escalation]], kedge apply; "
-                      "docs/howto/alerts.md")  # fmt: skip
+                      "kedge help alerts")  # fmt: skip
     message = Message(
         status="test", number=0, endpoint=endpoint, key="test", topic=Topic.TEST, level="warn", opened_at=place.clock.now(),
         summary="a test of the alerts", detail=f"{by} tries every channel; nothing is wrong",
@@ -188,14 +188,5 @@ def runbook_of(place: Workplace, endpoint: str, *, by: str) -> Runbook:
     Raises:
         Refused: there is no such endpoint.
     """
-    state = _state(place.ledger.read().states, endpoint)
-    return filed(place.ledger, place.clock, state, by=by)
-
-
-def _state(states: dict[str, State], endpoint: str) -> State:
-    if endpoint not in states:
-        known = ", ".join(sorted(states)) or "none; kedge apply brings kedge.toml into force"
-        raise Refused(
-            f"no endpoint {endpoint}", code="unknown_endpoint", hint=f"known are: {known}"
-        )
-    return states[endpoint]
+    state = get_known(place.ledger.read().states, endpoint)
+    return filed(place.ledger, place.clock, state, place.site, by=by)

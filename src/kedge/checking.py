@@ -6,17 +6,17 @@ import sys
 
 import click
 
-from kedge.console import REFUSED, Context, verb
+from kedge.console import REFUSED, Context, endpoint, verb
 from kedge.terminal import one_line
 
 
 @click.command()
-@click.argument("endpoint")
+@endpoint()
 @click.option("--no-proof", is_flag=True,
               help="Do not deploy the way back anew: take the proof of the last day.")  # fmt: skip
 @verb
 def check(context: Context, endpoint: str, *, no_proof: bool) -> None:
-    """Check that ENDPOINT could be taken back now, and say how to mend what fails; then exit code 1."""
+    """Check whether a rollback would work now."""
     from kedge.readying import check_of, check_text
     from kedge.wiring import actor
 
@@ -25,5 +25,5 @@ def check(context: Context, endpoint: str, *, no_proof: bool) -> None:
     )
     context.out(found, check_text(one_line(found)))
     if not found["ready"]:
-        context.say(f"hint: {found['failed'][0]} first; docs/howto/readiness.md explains each")
+        context.say(f"hint: {found['failed'][0]} first; kedge help readiness explains each")
         sys.exit(REFUSED)

@@ -1,4 +1,4 @@
-"""What every verb of the command line shares: where things are, how to print, how to fail.
+"""What every command shares: where kedge.toml is, which endpoint is meant, how to print and to fail.
 
 Exit codes: 0 done, 1 refused, 2 usage or configuration, 3 written but not acknowledged,
 4 something that is needed cannot be reached. A failure ends with a `hint:`.
@@ -6,9 +6,10 @@ Exit codes: 0 done, 1 refused, 2 usage or configuration, 3 written but not ackno
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,24 +30,49 @@ DONE, REFUSED, USAGE, NOT_ACKNOWLEDGED, UNAVAILABLE = 0, 1, 2, 3, 4
 
 
 class Context:
-    """What every verb knows: where the configuration is, and how to print."""
+    """What every command knows: where the configuration is, and how to print."""
 
-    def __init__(self, config: Path, acting_as: str = "person") -> None:
-        self.config = config
+    def __init__(self, config: Path | None = None, acting_as: str = "person") -> None:
+        self._named = config
         self.acting_as = acting_as
         """A value of `ActorKind`: what the entries of this command say of who wrote them."""
         self.as_json = False
 
     @functools.cached_property
+    def config(self) -> Path:
+        """kedge.toml: the one that --config or KEDGE_CONFIG names, else the nearest one upwards from here.
+
+        Where there is none it is the one that `kedge init` would write.
+
+        Raises:
+            BadConfig: `foreign_config`: it is of another user; `no_directory`: the working directory was deleted.
+        """
+        from kedge.engine.locate import find_config
+
+        return find_config() if self._named is None else self._named.absolute()
+
+    @property
+    def config_here(self) -> Path:
+        """kedge.toml as --config names it, else that of the working directory, for what begins anew there."""
+        return self._named.absolute() if self._named is not None else Path("kedge.toml").absolute()
+
+    @functools.cached_property
     def settings(self) -> Settings:
-        """kedge.toml, checked."""
+        """kedge.toml, checked.
+
+        Raises:
+            BadConfig: it has faults; `no_kedge_here`: there is none here or above.
+        """
+        from kedge.engine.locate import no_kedge_here
         from kedge.settings import load
 
+        if not self.config.exists():
+            raise no_kedge_here(self.config, named=self._named is not None)
         return load(self.config)
 
     @property
     def state_dir(self) -> Path:
-        """Where the ledger is. A damaged kedge.toml must not keep anybody from rolling back."""
+        """Where the ledger is. A damaged kedge.toml must not keep anyone from rolling back."""
         from kedge.core.errors import BadConfig
         from kedge.settings import STATE_DIR
 
@@ -104,13 +130,23 @@ class Context:
             actor=kind,
             limits=self.feature_limits,
             fence=self.fence,
+            config=self.config,
         )
 
     def check_here(self) -> None:
         """Raise where there is no state directory to work on."""
         from kedge.engine.locate import check_here
 
-        check_here(self.config, self.state_dir)
+        check_here(self.config, self.state_dir, named=self._named is not None)
+
+    def configured(self) -> Collection[str]:
+        """The endpoints of kedge.toml; none where it is damaged, which must not keep anyone from rolling back."""
+        from kedge.core.errors import BadConfig
+
+        try:
+            return self.settings.endpoints.keys()
+        except BadConfig:
+            return ()
 
     def say(self, text: str) -> None:
         """Talk: to stderr, so that stdout stays data."""
@@ -127,42 +163,165 @@ class Context:
 
 
 def _exit_code(error: KedgeError) -> int:
-    from kedge.core.errors import BadConfig, NotAcknowledged, Unavailable
+    from kedge.core.errors import BadConfig, NotAcknowledged, Unavailable, Usage
 
-    kinds = ((BadConfig, USAGE), (NotAcknowledged, NOT_ACKNOWLEDGED), (Unavailable, UNAVAILABLE))
+    kinds = (
+        (BadConfig, USAGE),
+        (Usage, USAGE),
+        (NotAcknowledged, NOT_ACKNOWLEDGED),
+        (Unavailable, UNAVAILABLE),
+    )
     return next((code for kind, code in kinds if isinstance(error, kind)), REFUSED)
 
 
+def fail(error: KedgeError, *, as_json: bool) -> int:
+    """Print an error, with its hint, and return the exit code. A closed terminal changes no exit code."""
+    with contextlib.suppress(OSError):
+        if as_json:
+            import msgspec
+
+            told = {
+                "code": error.code,
+                "message": str(error),
+                "hint": error.hint,
+                **error.details,
+            }
+            show_json(msgspec.json.encode({"error": told}))
+        else:
+            show(f"error: {indented(str(error))}", err=True)
+        if error.hint:
+            show(f"hint: {error.hint}", err=True)
+    return _exit_code(error)
+
+
 def verb(function: Callable[..., None]) -> Callable[..., None]:
-    """Give a verb its --json, and turn errors into words, a hint and an exit code."""
+    """Give a command its --json. Errors leave it as they are: `cli.root` prints them."""
 
     @click.option("--json", "as_json", is_flag=True, help="Print data as one JSON document.")
     @click.pass_obj
     @functools.wraps(function)
     def run(context: Context, /, *args: Any, as_json: bool, **kwargs: Any) -> None:
-        from kedge.core.errors import KedgeError
-
         context.as_json = as_json
-        try:
-            function(context, *args, **kwargs)
-        except KedgeError as error:
-            if as_json:
-                import msgspec
-
-                body = {
-                    "code": error.code,
-                    "message": str(error),
-                    "hint": error.hint,
-                    **error.details,
-                }
-                show_json(msgspec.json.encode({"error": body}))
-            else:
-                show(f"error: {indented(str(error))}", err=True)
-            if error.hint:
-                show(f"hint: {error.hint}", err=True)
-            sys.exit(_exit_code(error))
+        function(context, *args, **kwargs)
 
     return run
+
+
+# ---------------------------------------------------------------- which endpoint
+
+
+class _Checked(click.Parameter):
+    """A parameter that names an endpoint. It is checked before anything else: a typo never creates anything."""
+
+    every = False
+    """Whether none means all of them; else none means the only one."""
+    needs_row = True
+    """Whether an endpoint that only kedge.toml names is refused."""
+
+    def handle_parse_result(
+        self, ctx: click.Context, opts: Mapping[str, Any], args: list[str]
+    ) -> tuple[Any, list[str]]:
+        """Take the value, and replace it by an endpoint that there is.
+
+        Raises:
+            Refused: `unknown_endpoint`.
+            Usage: `endpoint_needed`.
+        """
+        value, args = super().handle_parse_result(ctx, opts, args)
+        if not ctx.resilient_parsing and not opts.get("help"):
+            given = value if isinstance(value, str) and value else None
+            ctx.params[self.name] = value = self._find(ctx, given)
+        return value, args
+
+    def _find(self, ctx: click.Context, given: str | None) -> str | None:
+        from kedge.operations.known_endpoints import find_endpoint, only_endpoint
+
+        if given is None and self.every:
+            return None
+        context = ctx.find_object(Context)
+        assert context is not None
+        if given is None:
+            return only_endpoint(
+                context.place(), context.configured, typed(ctx), needs_row=self.needs_row
+            )
+
+        def configured() -> Collection[str]:
+            return context.configured() if self.needs_row else context.settings.endpoints.keys()
+
+        return find_endpoint(context.place(), given, configured, needs_row=self.needs_row)
+
+
+class EndpointArgument(_Checked, click.Argument):
+    """ENDPOINT."""
+
+
+class EndpointOption(_Checked, click.Option):
+    """--endpoint ENDPOINT, of a command that is about all of them without it."""
+
+    every = True
+
+
+def endpoint(
+    *, required: bool = False, every: bool = False, needs_row: bool = True
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command its ENDPOINT.
+
+    Args:
+        required: whether it must be typed, because another argument follows it. Else the only one is meant.
+        every: whether none means all of them.
+        needs_row: whether one that only kedge.toml names is refused.
+    """
+
+    class Argument(EndpointArgument):
+        pass
+
+    Argument.every, Argument.needs_row = every, needs_row
+    return click.argument(
+        "endpoint", cls=Argument, required=required, is_eager=True, shell_complete=complete_endpoint
+    )
+
+
+def endpoint_option(help_text: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command its --endpoint."""
+    return click.option(
+        "--endpoint", cls=EndpointOption, is_eager=True, shell_complete=complete_endpoint,
+        help=help_text,
+    )  # fmt: skip
+
+
+def typed(ctx: click.Context) -> str:
+    """Return a command as it was typed, such as "kedge features hold"."""
+    names = [ctx.info_name or ""]
+    while ctx.parent is not None:
+        ctx = ctx.parent
+        names.append(ctx.info_name or "")
+    return " ".join(reversed(names))
+
+
+def complete_endpoint(ctx: click.Context, _: click.Parameter, begins: str) -> list[str]:
+    """Return the endpoints that begin so, for a shell."""
+    from kedge.core.errors import KedgeError
+    from kedge.operations.known_endpoints import list_endpoints
+
+    context = Context(ctx.find_root().params.get("config"))
+    try:
+        names = {*list_endpoints(context.place())[0], *context.configured()}
+    except (KedgeError, OSError):
+        return []
+    return sorted(name for name in names if name.startswith(begins))
+
+
+def complete_version(ctx: click.Context, _: click.Parameter, begins: str) -> list[str]:
+    """Return the registered versions of the endpoint that was typed before, for a shell."""
+    from kedge.core.errors import KedgeError
+
+    context = Context(ctx.find_root().params.get("config"))
+    try:
+        versions = context.place().registry.versions(ctx.params.get("endpoint") or "")
+    except (KedgeError, OSError):
+        return []
+    found = [f"v{version.number}" for version in versions]
+    return [one for one in found if one.startswith(begins)]
 
 
 def override(function: Callable[..., None]) -> Callable[..., None]:

@@ -15,6 +15,7 @@ from kedge.core.durations import seconds
 from kedge.core.errors import Refused, Unavailable
 from kedge.core.holding import within_window
 from kedge.core.instants import read_instant
+from kedge.core.names import get_known
 from kedge.core.release import decide
 from kedge.core.route import compile_plan
 from kedge.core.speed import SLO_S, Filed, Incident, Line, Machine, Practice, Speed, Spread, speed
@@ -82,13 +83,7 @@ def may_drill(place: Workplace, endpoint: str) -> State:
         Refused: the rules say no; a page is open; nobody would end the drill were this process
             to die; a host is pinned.
     """
-    states = place.ledger.read().states
-    if endpoint not in states:
-        known = ", ".join(sorted(states)) or "none; kedge apply brings kedge.toml into force"
-        raise Refused(
-            f"no endpoint {endpoint}", code="unknown_endpoint", hint=f"known are: {known}"
-        )
-    state = states[endpoint]
+    state = get_known(place.ledger.read().states, endpoint)
     said = decide(state, Drill(until=0.0), place.clock.now())
     if isinstance(said, Refusal):
         raise Refused(said.message, code=said.code, hint=said.hint)
@@ -319,11 +314,8 @@ def speed_of(place: Workplace, endpoint: str | None) -> dict[str, tuple[Speed, i
         Refused: there is no such endpoint.
     """
     states = place.ledger.read().states
-    if endpoint is not None and endpoint not in states:
-        known = ", ".join(sorted(states)) or "none; kedge apply brings kedge.toml into force"
-        raise Refused(
-            f"no endpoint {endpoint}", code="unknown_endpoint", hint=f"known are: {known}"
-        )
+    if endpoint is not None:
+        get_known(states, endpoint)
     found = {}
     for name in sorted(states) if endpoint is None else (endpoint,):
         entries = place.ledger.history(name, READ)
@@ -372,8 +364,8 @@ def _lines(name: str, of: Speed, cut: int | None) -> list[str]:
     incidents, drills = of.incident_trend, of.drill_trend
     lines = [
         f"{name}: {_count(len(of.incidents), 'incident')}, {_count(len(of.drills), 'drill')}",
-        f"  first caller to first old answer, at most  {_spread(of.whole_s)}{within}",
-        f"  command to first old answer                {_spread(of.flip_s)}",
+        f"  until the first caller got the old release  {_spread(of.whole_s)}{within}",
+        f"  command until the old release answered     {_spread(of.flip_s)}",
         f"  the same, of drills                        {_spread(of.drill_s)}",
         f"  incidents, last 90 days and 90 before      {_median(incidents.last)}, {_median(incidents.before)}",
         f"  drills, last 90 days and 90 before         {_median(drills.last)}, {_median(drills.before)}",
@@ -395,10 +387,10 @@ def _lines(name: str, of: Speed, cut: int | None) -> list[str]:
 
 def _incident(one: Incident) -> str:
     who = "the patrol" if one.automatic else one.by
-    detect = "?" if one.detect_s is None else f"≤ {_time(one.detect_s)}"
+    noticed = "?" if one.detect_s is None else f"{_time(one.detect_s)} at most"
     return (
-        f"  {_at(one.at)}  r{one.release} taken back by {who}: detect {detect} ({SIGNS[one.sign]}), "
-        f"decide {_time(one.decide_s)}, {_flip(one.machine)}"
+        f"  {_at(one.at)}  r{one.release} rolled back by {who}: noticed {noticed} ({SIGNS[one.sign]}), "
+        f"decided {_time(one.decide_s)}, {_flip(one.machine)}"
     )
 
 

@@ -7,12 +7,12 @@ import signal
 
 import click
 
-from kedge.console import Context, verb
+from kedge.console import Context, endpoint, verb
 from kedge.terminal import one_line
 
 
 @click.command()
-@click.argument("endpoint")
+@endpoint()
 @click.option("--since", default="24h", show_default=True,
               help="Where today's window begins: a duration back, or a time.")  # fmt: skip
 @click.option("--until", help="Where it ends; default: now.")
@@ -27,7 +27,7 @@ def diagnose(
     context: Context, endpoint: str, since: str, until: str | None, reference_since: str | None,
     reference_until: str | None, segment: str | None, within: float | None, *, production: bool,
 ) -> None:  # fmt: skip
-    """Say why ENDPOINT answers worse than it did, and what rolling back would change. Changes nothing."""
+    """Say why ENDPOINT became worse, and what would help."""
     from kedge.diagnosing import Asked, diagnosis_of
     from kedge.report import diagnosis_text
 
@@ -44,14 +44,14 @@ def diagnose(
 
 
 @click.command()
-@click.argument("endpoint")
+@endpoint()
 @click.option("--reason", required=True, help="Why it is right as it is now, for the ledger.")
 @click.option("--since", default="24h", show_default=True,
               help="Where the new reference begins: a duration back, or a time.")  # fmt: skip
 @click.option("--until", help="Where it ends; default: now.")
 @verb
 def accept(context: Context, endpoint: str, reason: str, since: str, until: str | None) -> None:
-    """Make what ENDPOINT was like in a window the reference of every diagnosis from now on."""
+    """Make a window the reference of every later diagnosis."""
     from kedge.diagnosing import accept as accepted
 
     found = accepted(context.place(), endpoint, reason=reason, since=since, until=until)

@@ -16,6 +16,7 @@ from kedge.core.estimate import estimate, proven_after
 from kedge.core.evidence.verdicts import PROVABLE
 from kedge.core.forecast import Traffic, detection
 from kedge.core.instants import read_when
+from kedge.core.names import get_known
 from kedge.core.policy import decide, rules
 from kedge.core.values import BUCKETS, Stage, State
 from kedge.engine.control import Say
@@ -134,13 +135,7 @@ def state_of(place: Workplace, endpoint: str) -> State:
     Raises:
         Refused: there is none.
     """
-    states = place.ledger.read().states
-    if endpoint not in states:
-        known = ", ".join(sorted(states)) or "none; kedge apply brings kedge.toml into force"
-        raise Refused(
-            f"no endpoint {endpoint}", code="unknown_endpoint", hint=f"known are: {known}"
-        )
-    return states[endpoint]
+    return get_known(place.ledger.read().states, endpoint)
 
 
 def plan_of(

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from kedge.console import REFUSED, Context, verb
+from kedge.console import REFUSED, Context, endpoint, verb
 from kedge.quantities import NUMBER
 from kedge.terminal import one_line
 
@@ -22,11 +22,11 @@ class _Alerts(click.Group):
 
 
 @click.group(cls=_Alerts, invoke_without_command=True)
-@click.argument("endpoint", required=False)
+@endpoint(every=True)
 @click.option("--all", "over", is_flag=True, help="Also those that are over.")
 @verb
 def alerts(context: Context, endpoint: str | None, *, over: bool) -> None:
-    """Show what somebody should know: open alerts, newest first, and who was told."""
+    """Show open alerts, newest first, and who was told."""
     if click.get_current_context().invoked_subcommand is not None:
         return
     from kedge.alarming import alerts_of, alerts_text
@@ -36,10 +36,10 @@ def alerts(context: Context, endpoint: str | None, *, over: bool) -> None:
 
 
 @alerts.command("test")
-@click.argument("endpoint")
+@endpoint()
 @verb
 def alerts_test(context: Context, endpoint: str) -> None:
-    """Send a test through every channel of every level; exit code 1 when a level reaches nobody."""
+    """Send a test through every channel of every level."""
     from kedge.alarming import outgoing, test_of, test_text
     from kedge.wiring import actor
 
@@ -55,7 +55,7 @@ def alerts_test(context: Context, endpoint: str) -> None:
 @click.option("--by", help="Who has it; default: as the ledger would name you.")
 @verb
 def ack(context: Context, number: int, by: str | None) -> None:
-    """Say that somebody has alert NUMBER: it escalates no further."""
+    """Acknowledge alert NUMBER: it escalates no further."""
     from kedge.alarming import acknowledge
     from kedge.wiring import actor
 
@@ -65,11 +65,11 @@ def ack(context: Context, number: int, by: str | None) -> None:
 
 
 @click.command()
-@click.argument("endpoint")
+@endpoint()
 @click.option("--html", is_flag=True, help="Print a page for a browser instead of Markdown.")
 @verb
 def runbook(context: Context, endpoint: str, *, html: bool) -> None:
-    """Print what to do when ENDPOINT misbehaves: exact commands, who to call, how long it takes."""
+    """Print what to do when ENDPOINT misbehaves."""
     from kedge.alarming import runbook_of
     from kedge.core.runbook import markdown, page
     from kedge.wiring import actor

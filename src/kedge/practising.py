@@ -8,18 +8,18 @@ import threading
 
 import click
 
-from kedge.console import NOT_ACKNOWLEDGED, REFUSED, Context, verb
+from kedge.console import NOT_ACKNOWLEDGED, REFUSED, Context, endpoint, verb
 from kedge.terminal import one_line
 
 
 @click.command()
-@click.argument("endpoint")
+@endpoint()
 @click.option("--for", "bound", metavar="DURATION",
               help="How long all of it may take, 60s at most. Default: 10s, and more when the way back is to be loaded first.")  # fmt: skip
 @click.option("--dry", is_flag=True, help="Everything but the flip: callers notice nothing.")
 @verb
 def drill(context: Context, endpoint: str, bound: str | None, dry: bool) -> None:
-    """Practise a rollback in production, and come again; exit code 1 when it did not go well."""
+    """Practise a rollback in production, then restore."""
     from kedge.drilling import bound_of, drill_of, drill_text, rehearse
 
     for_s, place = bound_of(bound) if bound is not None else None, context.place()
@@ -39,10 +39,10 @@ def drill(context: Context, endpoint: str, bound: str | None, dry: bool) -> None
 
 
 @click.command()
-@click.argument("endpoint", required=False)
+@endpoint(every=True)
 @verb
 def speed(context: Context, endpoint: str | None) -> None:
-    """Show how long it took to see harm, to decide and to go back: incidents and drills."""
+    """Show how long past rollbacks took, from harm to old answer."""
     from kedge.drilling import speed_data, speed_of, speed_text
 
     found = speed_of(context.place(), endpoint)

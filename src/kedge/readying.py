@@ -296,8 +296,8 @@ def gate_of(place: Workplace, online: Asked, *, loopback: bool, say: Say) -> Gat
         if binds:
             raise _not_ready(state, checks)
         _let_through(place, state, release, checks, override if refuses else None, by)
-        say(f"warning: {state.endpoint} is not ready to be taken back: {', '.join(failed(checks))}; "
-            f"kedge check {state.endpoint} says how to mend each")  # fmt: skip
+        say(f"warning: a rollback of {state.endpoint} at night could fail or reach no one. Not set up: "
+            f"{', '.join(failed(checks))}; kedge check {state.endpoint} says how to fix each")  # fmt: skip
 
     return gate
 

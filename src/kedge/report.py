@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,8 +12,7 @@ from kedge.core.stored.head import SHORT
 from kedge.core.unrecorded import sentence
 from kedge.core.values import BUCKETS, Policy
 from kedge.engine.control import Receipt
-from kedge.ports import Entry, Note, Proof
-from kedge.terminal import one_line
+from kedge.ports import Note, Proof
 from kedge.text.estimate import rollout_lines
 from kedge.text.layout import get_width
 
@@ -104,9 +102,9 @@ def _noted(note: Note) -> str:
             )
             return f"r{body['release']} {how}"
         case Note(kind="readiness" | "override", body=body):
-            passes = f"{body['promoting']} passes all the same; " if "promoting" in body else ""
-            standing = "ready" if body["ready"] else f"not ready: {', '.join(body['failed'])}"
-            return passes + standing
+            let = f"{body['promoting']} is let into production; " if "promoting" in body else ""
+            failed = ", ".join(body["failed"])
+            return let + ("ready" if body["ready"] else f"not ready, these checks fail: {failed}")
         case Note(kind="ledger_accepted", body=body):
             lost = ", ".join(f"{seq}:{of[:SHORT]}" for seq, of in body["heads"])
             return f"the ledger is followed although its history lacks {lost}"
@@ -177,17 +175,6 @@ def receipt_text(receipt: Receipt) -> str:
     if not receipt.acks and not receipt.silent:
         lines.append("  no replica is known: it takes effect when one starts")
     return "\n".join(lines)
-
-
-def history_text(entries: Sequence[Entry]) -> str:
-    """The ledger's lines, newest first."""
-    return "\n".join(
-        one_line(
-            f"{entry.at[:23]}Z  epoch {entry.epoch:<4} {entry.by}: {story(entry.event)}"
-            + (f" — {entry.reason}" if entry.reason else "")
-        )
-        for entry in entries
-    )
 
 
 MARKS = {
@@ -438,7 +425,7 @@ def diagnosis_text(told: dict[str, Any]) -> str:
               for which, count in told["replayed"].items()]  # fmt: skip
     lines += [f"  without    {fault}" for fault in told["faults"]]
     lines += [f"  missing    {lack['log']}" for lack in found["missing"]]
-    lines += [f"  otherwise  {text}" for text in found["would_change"]]
+    lines += [f"  could change if  {text}" for text in found["would_change"]]
     return "\n".join(lines)
 
 

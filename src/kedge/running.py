@@ -334,7 +334,7 @@ def say_not_fenced(fence: str, say: Say) -> None:
         if fence == "warn"
         else 'no model is loaded in a process, since [server] fence is "require"'
     )
-    say(f"NOT FENCED: this machine lacks {', '.join(lacking)}: {what}; docs/concepts/security.md")
+    say(f"NOT FENCED: this machine lacks {', '.join(lacking)}: {what}; kedge help security")
 
 
 def announcement_of(
@@ -355,7 +355,7 @@ def announcement_of(
         say=say,
         last_words=last_words,
         deaths=lambda: {n: c.deaths for n, c in supervisor.children.items() if c.fds},
-        serving=f"serving on {get_url(host, port)} with {server.workers} workers; logs in {logs}; Ctrl-C stops",
+        serving=f"serving on {get_url(host, port)} with {server.workers} worker{'s' if server.workers != 1 else ''}; logs in {logs}; Ctrl-C stops",
     )
 
 
@@ -551,12 +551,15 @@ def patrol_of(
     *,
     loopback: bool,
     fence: str,
+    config: Path,
 ) -> Patrol:
     """What watches every rollout, with connections of its own."""
     place = Workplace(state_dir, patience_s=1.0, actor=ActorKind.PATROL)
 
     def control() -> Control:
-        mine = Workplace(state_dir, patience_s=5.0, actor=ActorKind.PATROL, fence=fence)
+        mine = Workplace(
+            state_dir, patience_s=5.0, actor=ActorKind.PATROL, fence=fence, config=config
+        )
         say = lambda text: log.warning("patrol.warned", told=text)  # noqa: E731 - as a gate takes it
         return mine.control(say, None, gate_of(mine, online, loopback=loopback, say=say))
 
@@ -638,7 +641,7 @@ def run_control(
         Admin(partial(status, place), partial(evidence, place), joiner.join, faults), faults
     )
     Reserve(state_dir, faults.note, faults.clear).start(faults.attempt)
-    patrol = patrol_of(state_dir, online, faults, loopback=loopback, fence=fence)
+    patrol = patrol_of(state_dir, online, faults, loopback=loopback, fence=fence, config=config)
     clerk = Clerk(ledger=place.ledger, records=place.records, rolls=place.rolls, clock=place.clock,
                   faults=faults)  # fmt: skip
     own = partial(Workplace, state_dir, patience_s=1.0, actor=ActorKind.CONTROL, fence=fence)

@@ -226,7 +226,7 @@ def _toml(text: str, where: str) -> dict[str, Any]:
 
 def _refusal(faults: list[str]) -> BadConfig:
     return BadConfig(
-        faults, hint="nothing was changed; docs/reference/config.md explains every key"
+        faults, hint="nothing was changed; kedge help reference/config explains every key"
     )
 
 

@@ -7,6 +7,7 @@ title, clear the screen, hide text, or write lines that look like kedge's own.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import MutableMapping
 from typing import Any
 
@@ -51,6 +52,14 @@ def indented(message: str) -> str:
 def show(text: str, *, err: bool = False) -> None:
     """Print a text for people; to stderr with `err`."""
     click.echo(printable(text), err=err)
+
+
+def show_page(text: str) -> None:
+    """Print a long text; on a terminal a screen at a time."""
+    if sys.stdout.isatty():
+        click.echo_via_pager(printable(text))
+    else:
+        click.echo(printable(text))
 
 
 def show_json(raw: bytes) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kedge.console import Context, gate_before, override, submit, verb
+from kedge.console import Context, endpoint, gate_before, override, submit, verb
 from kedge.quantities import NUMBER, SAMPLE, WEIGHT
 from kedge.terminal import one_line
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def features() -> None:
-    """Feature schemas and the transformations that implement them."""
+    """Version feature transformations, and roll them out."""
 
 
 @features.command("apply")
@@ -31,7 +31,7 @@ def features() -> None:
 def features_apply(
     context: Context, path: Path, golden: Path | None, training: Path | None
 ) -> None:
-    """Make versions of the transformations in PATH, by content; nothing moves by that."""
+    """Make versions of the transformations in PATH."""
     from kedge.featuring import apply_file, note_applied
     from kedge.operations.features.text import applied_text
 
@@ -47,7 +47,7 @@ def features_apply(
 @click.argument("schema", required=False)
 @verb
 def features_list(context: Context, schema: str | None) -> None:
-    """List the schemas, their transformations, and who is on which."""
+    """List schemas, transformations, and endpoints on them."""
     from kedge.featuring import on_schema
 
     place = context.place()
@@ -74,7 +74,7 @@ def features_list(context: Context, schema: str | None) -> None:
 @click.argument("new")
 @verb
 def features_diff(context: Context, old: str, new: str) -> None:
-    """Compare two transformations, such as flight/1#4 and flight/1#5, on their golden rows and on logged rows."""
+    """Compare two transformations on golden and logged rows."""
     from kedge.featuring import version_of
     from kedge.operations.features.compare import comparison_of
     from kedge.operations.features.text import comparison_text
@@ -88,7 +88,7 @@ def features_diff(context: Context, old: str, new: str) -> None:
 @click.argument("version")
 @verb
 def features_impact(context: Context, version: str) -> None:
-    """Name every endpoint that VERSION, such as flight/1#5, could reach."""
+    """Name every endpoint that VERSION could reach."""
     from kedge.featuring import on_schema, version_of
 
     place = context.place()
@@ -108,7 +108,7 @@ _generation = click.option(
 
 
 @features.command("shadow")
-@click.argument("endpoint")
+@endpoint(required=True)
 @click.argument("number", type=NUMBER)
 @click.option("--sample", type=SAMPLE, help="Per cent of the units; default: the policy's.")
 @_generation
@@ -118,7 +118,7 @@ def features_shadow(
     context: Context, endpoint: str, number: int, sample: float | None, generation: str | None,
     override: str | None,
 ) -> None:  # fmt: skip
-    """Silently ask production's model with transformation NUMBER beside today's."""
+    """Shadow production's model with transformation NUMBER."""
     from kedge.core.commands import AnyCommand, Shadow
     from kedge.core.guards import buckets
     from kedge.featuring import target_of
@@ -132,7 +132,7 @@ def features_shadow(
 
 
 @features.command("canary")
-@click.argument("endpoint")
+@endpoint(required=True)
 @click.argument("number", type=NUMBER)
 @click.option("--weight", type=WEIGHT, help="Per cent of the callers; default: the first step.")
 @click.option("--auto", is_flag=True, help="The patrol walks the steps, each by proof.")
@@ -143,7 +143,7 @@ def features_canary(
     context: Context, endpoint: str, number: int, weight: float | None, auto: bool, override: str | None,
     generation: str | None,
 ) -> None:  # fmt: skip
-    """Let transformation NUMBER answer a share of the callers, with production's model."""
+    """Send a percentage of traffic to transformation NUMBER."""
     from kedge.core.commands import AnyCommand, Canary
     from kedge.core.guards import buckets
     from kedge.featuring import target_of
@@ -157,7 +157,7 @@ def features_canary(
 
 
 @features.command("roll")
-@click.argument("endpoint")
+@endpoint(required=True)
 @click.argument("number", type=NUMBER)
 @_generation
 @override
@@ -165,7 +165,7 @@ def features_canary(
 def features_roll(
     context: Context, endpoint: str, number: int, generation: str | None, override: str | None
 ) -> None:
-    """Bring transformation NUMBER into production: at once where it answers as today's does."""
+    """Put transformation NUMBER into production."""
     from kedge.core.commands import AnyCommand, Promote
     from kedge.featuring import may_roll
 
@@ -182,7 +182,7 @@ def features_roll(
 @override
 @verb
 def features_head(context: Context, version: str, override: str | None, dry: bool) -> None:
-    """Make VERSION, such as flight/1#5, the head of its schema; whoever follows moves, all or nobody."""
+    """Make VERSION the head of its schema; followers move."""
     from kedge.heading import head_text, move_head
 
     say = context.say if not context.as_json else lambda text: None
@@ -193,22 +193,22 @@ def features_head(context: Context, version: str, override: str | None, dry: boo
 
 
 @features.command("follow")
-@click.argument("endpoint")
+@endpoint()
 @click.option("--reason", default="", help="Why, for the ledger.")
 @verb
 def features_follow(context: Context, endpoint: str, reason: str) -> None:
-    """Let ENDPOINT move with the head of its feature schema from now on; nothing moves by that."""
+    """Let ENDPOINT follow the head of its feature schema."""
     from kedge.core.commands import Follow
 
     submit(context, endpoint, lambda place: Follow(), reason)
 
 
 @features.command("hold")
-@click.argument("endpoint")
+@endpoint()
 @click.option("--reason", default="", help="Why, for the ledger.")
 @verb
 def features_hold(context: Context, endpoint: str, reason: str) -> None:
-    """Let ENDPOINT stay on its features, wherever the head of the schema goes."""
+    """Keep ENDPOINT on its features, whatever the head is."""
     from kedge.core.commands import Hold
 
     submit(context, endpoint, lambda place: Hold(), reason)
@@ -224,7 +224,7 @@ def features_hold(context: Context, endpoint: str, reason: str) -> None:
 )
 @verb
 def features_materialise(context: Context, view: str, at: str | None) -> None:
-    """Compute the values of VIEW that are due, into every run of it that is read or newest."""
+    """Compute the values of VIEW that are due."""
     from kedge.report import fed_text
 
     found = feeder(context).materialise(view, _when(context, at))
@@ -242,7 +242,7 @@ def features_materialise(context: Context, view: str, at: str | None) -> None:
 )
 @verb
 def features_backfill(context: Context, view: str, since: str | None, at: str | None) -> None:
-    """Compute the newest version of VIEW anew, into a run of its own that nothing reads yet."""
+    """Compute the newest version of VIEW anew, in a new run."""
     from kedge.report import fed_text
 
     found = feeder(context).backfill(view, _when(context, since), _when(context, at))
@@ -253,7 +253,7 @@ def features_backfill(context: Context, view: str, since: str | None, at: str | 
 @click.argument("view", required=False)
 @verb
 def features_status(context: Context, view: str | None) -> None:
-    """Say how far each run is, how far behind, and who reads it."""
+    """Show how far each run is, its lag, and who reads it."""
     from kedge.lookups import open_store
     from kedge.materialising import status_of
     from kedge.report import runs_text
@@ -283,7 +283,7 @@ def feeder(context: Context) -> Feeder:
 
 
 @features.command("training-set")
-@click.argument("endpoint")
+@endpoint()
 @click.option("--spine", required=True, type=click.Path(dir_okay=False, path_type=Path),
               help="Parquet or CSV: raw columns, a time, and whatever else is to be kept.")  # fmt: skip
 @click.option("--time", required=True, metavar="COLUMN", help="When each row was asked.")
@@ -301,7 +301,7 @@ def features_training_set(
     context: Context, endpoint: str, spine: Path, time: str, out: Path, schema: str | None,
     transformation: int | None, generation: str | None, time_format: str | None,
 ) -> None:  # fmt: skip
-    """Make ENDPOINT's features of past rows, each as of its time, by the code that serves."""
+    """Compute ENDPOINT's features of past rows, as of their time."""
     from kedge.datasets import make
     from kedge.report import training_set_text
 

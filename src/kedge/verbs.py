@@ -21,6 +21,7 @@ from kedge.core.features import Spec, TransformVersion
 from kedge.core.filed import about
 from kedge.core.generations import Run, generation_of, runs_of
 from kedge.core.guards import promised
+from kedge.core.names import get_known
 from kedge.core.policy import guardrails
 from kedge.core.release import apply, decide
 from kedge.core.values import (
@@ -485,11 +486,8 @@ def status_of(place: Workplace, endpoint: str | None) -> list[dict[str, Any]]:
         states, lost = place.disk.remembered(), f"{fault.code}: {fault}"
         if not states:
             raise fault from (None if fault is error else error)
-    if endpoint is not None and endpoint not in states:
-        known = ", ".join(sorted(states)) or "none; kedge apply brings kedge.toml into force"
-        raise Refused(
-            f"no endpoint {endpoint}", code="unknown_endpoint", hint=f"known are: {known}"
-        )
+    if endpoint is not None:
+        get_known(states, endpoint)
     found = []
     pins, unpinned = read_pins(place.disk)
     for name in sorted(states) if endpoint is None else [endpoint]:

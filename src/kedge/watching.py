@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kedge.console import Context, repeat, submit, verb
+from kedge.console import Context, endpoint, endpoint_option, repeat, submit, verb
 from kedge.quantities import Count, Factor, Percent, Rate
 from kedge.terminal import clear, one_line
 
@@ -19,7 +19,7 @@ STDIN = Path("-")
 
 
 @click.command()
-@click.argument("endpoint")
+@endpoint()
 @click.option("--segment", metavar="FIELD=VALUE", help="Show this segment only, beside the whole.")
 @click.option("--watch", is_flag=True, help="Show it again each second until Ctrl-C.")
 @click.option("--since", help="Show the course of minutes and hours instead, such as 7d.")
@@ -27,7 +27,7 @@ STDIN = Path("-")
 def evidence(
     context: Context, endpoint: str, segment: str | None, watch: bool, since: str | None
 ) -> None:
-    """Show production and candidate side by side, with a verdict and its reason for each figure."""
+    """Compare candidate and production, with a verdict each."""
     from kedge.judging import course_of, evidence_of
     from kedge.text.evidence import course_text, evidence_text
     from kedge.text.layout import get_width
@@ -48,7 +48,7 @@ def evidence(
 
 
 @click.command()
-@click.argument("endpoint")
+@endpoint()
 @click.option(
     "--file",
     "path",
@@ -63,7 +63,7 @@ def evidence(
 )
 @verb
 def outcomes(context: Context, endpoint: str, path: Path, *, correct: bool) -> None:
-    """Hand in what was true: late labels, joined to the predictions by id."""
+    """Read late labels, and join them to predictions by id."""
     from kedge.labelling import hand_in, hand_in_lines
     from kedge.operations.outcomes.text import outcomes_text, warnings
     from kedge.wiring import actor
@@ -81,7 +81,7 @@ def outcomes(context: Context, endpoint: str, path: Path, *, correct: bool) -> N
 
 
 @click.command()
-@click.argument("endpoint")
+@endpoint(required=True)
 @click.argument("release")
 @click.option(
     "--since",
@@ -91,7 +91,7 @@ def outcomes(context: Context, endpoint: str, path: Path, *, correct: bool) -> N
 )
 @verb
 def replay(context: Context, endpoint: str, release: str, since: str) -> None:
-    """Ask RELEASE what production was asked, and judge its answers as a shadow's."""
+    """Replay logged requests to RELEASE, and judge its answers."""
     from kedge.replaying import replay_of
     from kedge.text.evidence import evidence_text
     from kedge.text.layout import get_width
@@ -109,11 +109,11 @@ def replay(context: Context, endpoint: str, release: str, since: str) -> None:
 
 @click.group()
 def log() -> None:
-    """The prediction log: what is kept of requests, exporting and forgetting it."""
+    """Export the prediction log, or forget a caller in it."""
 
 
 @log.command("export")
-@click.argument("endpoint")
+@endpoint()
 @click.option(
     "--since",
     default="7d",
@@ -124,7 +124,7 @@ def log() -> None:
               help="A directory; an hour is one file.")  # fmt: skip
 @verb
 def log_export(context: Context, endpoint: str, since: str, to: Path) -> None:
-    """Write predictions and their labels as Parquet files (extra `analytics`)."""
+    """Write predictions and their labels as Parquet files."""
     from kedge.exporting import export_of
 
     found = export_of(context.place(), endpoint, since, to, context.say)
@@ -135,10 +135,10 @@ def log_export(context: Context, endpoint: str, since: str, to: Path) -> None:
 
 @log.command("forget")
 @click.argument("unit")
-@click.option("--endpoint", help="Of this endpoint only.")
+@endpoint_option("Of this endpoint only.")
 @verb
 def log_forget(context: Context, unit: str, endpoint: str | None) -> None:
-    """Remove every prediction and label of UNIT, also those under way to the store."""
+    """Remove every prediction and label of UNIT."""
     from kedge.operations.forgetting import forget
 
     found = forget(context.place(), unit, endpoint)
@@ -153,7 +153,7 @@ def log_forget(context: Context, unit: str, endpoint: str | None) -> None:
 
 
 @click.command()
-@click.argument("endpoint")
+@endpoint()
 @click.option("--rate", type=Rate(), help="Requests a second; default: as measured now.")
 @click.option(
     "--errors", type=Percent(), help="Production's error rate, in per cent; default: as counted."
@@ -173,7 +173,7 @@ def plan(
     context: Context, endpoint: str, rate: float | None, errors: float | None, times: float,
     callers: int | None,
 ) -> None:  # fmt: skip
-    """Say how soon a worse candidate would be found at each step, and how many would meet it."""
+    """Estimate how soon each step would find a worse candidate."""
     from kedge.judging import plan_of
     from kedge.text.layout import get_width
     from kedge.text.plan import plan_text
@@ -191,11 +191,11 @@ def plan(
 
 
 @click.command()
-@click.argument("endpoint")
+@endpoint()
 @click.option("--reason", default="", help="Why, for the ledger.")
 @verb
 def freeze(context: Context, endpoint: str, reason: str) -> None:
-    """Stop automation on ENDPOINT; what humans ask for is done as ever."""
+    """Stop automation on ENDPOINT; commands still work."""
     from kedge.core.commands import AnyCommand, Freeze
 
     def make(_: Workplace) -> AnyCommand:
@@ -205,7 +205,7 @@ def freeze(context: Context, endpoint: str, reason: str) -> None:
 
 
 @click.command()
-@click.argument("endpoint")
+@endpoint()
 @click.option("--reason", default="", help="Why, for the ledger.")
 @verb
 def thaw(context: Context, endpoint: str, reason: str) -> None:

@@ -7,6 +7,7 @@ in `enrol`. None of them names a vendor: loaders come by entry point.
 from __future__ import annotations
 
 import os
+import pwd
 import socket
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from kedge.adapters.sql.roster import SqlEvidence, SqlRoster
 from kedge.adapters.sql.signal import DirectorySignal
 from kedge.adapters.sql.windows import SqlWindows
 from kedge.core.features import FeatureLimits
+from kedge.core.runbook import Site
 from kedge.core.values import ActorKind, State
 from kedge.engine.control import PREPARE_S, Control, Gate, Probe, Say
 from kedge.engine.pins import HostDisk
@@ -44,9 +46,20 @@ def host_name() -> str:
     return socket.gethostname().split(".")[0]
 
 
+def user_name() -> str:
+    """Return the user of this process: by the environment, by the system, else by number."""
+    name = os.environ.get("USER") or os.environ.get("LOGNAME")
+    if name:
+        return name
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a container runs as any number
+        return f"uid{os.getuid()}"
+
+
 def actor() -> str:
     """Who acts: KEDGE_ACTOR, else the user of this process on this host."""
-    return os.environ.get("KEDGE_ACTOR") or f"{os.environ.get('USER') or os.getuid()}@{host_name()}"
+    return os.environ.get("KEDGE_ACTOR") or f"{user_name()}@{host_name()}"
 
 
 class Workplace:
@@ -60,6 +73,7 @@ class Workplace:
         actor: ActorKind = ActorKind.PERSON,
         limits: FeatureLimits = DEFAULT_LIMITS,
         fence: str = "warn",
+        config: Path | None = None,
     ) -> None:
         """Open what opens at once.
 
@@ -69,10 +83,12 @@ class Workplace:
             actor: the component that writes entries from here.
             limits: of the process in which features files run.
             fence: `[server] fence`, for the model processes that are started from here.
+            config: kedge.toml, for the commands of a runbook. None: they name none.
         """
         self.state_dir = state_dir
         self.limits = limits
         self.fence = fence
+        self.site = Site(host_name(), str(config) if config is not None else None)
         self._actor = actor
         self.clock = SystemClock()
         self.database = open_ledger(state_dir, patience_s=patience_s)
@@ -132,5 +148,5 @@ class Workplace:
         """
         return Control(
             ledger=self.ledger, roster=self.roster, signal=DirectorySignal(self.state_dir / "roster"),
-            clock=self.clock, say=say, probe=probe, gate=gate, prepare_s=prepare_s,
+            clock=self.clock, say=say, probe=probe, gate=gate, prepare_s=prepare_s, site=self.site,
         )  # fmt: skip

@@ -436,7 +436,7 @@ def test_speed_is_read_out_of_the_ledger_and_told(tmp_path: Path) -> None:
     assert (len(speed.incidents), len(speed.drills), speed.unreceipted, cut) == (1, 1, 3, None)
     text = speed_text(found)
     assert "flights: 1 incident, 1 drill" in text
-    assert "r2 taken back by the patrol" in text
+    assert "r2 rolled back by the patrol" in text
     assert "FAILED: r1 was slow" in text
     assert "3 flips without a receipt" in text
     with pytest.raises(Refused, match="no endpoint taxis"):

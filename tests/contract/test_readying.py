@@ -103,7 +103,7 @@ def test_where_others_reach_it_a_promotion_is_refused_else_it_is_warned(
         site.control().submit("flights", Promote(full=True), by="ada")
         assert (site.world.row().production, site.notes("proven")) == (2, [])
         assert site.said[0].startswith(
-            "warning: flights is not ready to be taken back: notification"
+            "warning: a rollback of flights at night could fail or reach no one. Not set up: notification"
         )
         (noted,) = site.notes("readiness")
         assert (noted.body["ready"], noted.body["promoting"]) == (False, "r2")

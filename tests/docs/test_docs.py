@@ -17,6 +17,8 @@ import pytest
 
 from kedge.adapters.sql.engine import EVIDENCE_DIR, LEDGER_DIR, ROSTER_DIR
 from kedge.cli import main
+from kedge.cli.root import ALIASES
+from kedge.cli.topics import find_topic
 from kedge.core import values
 from kedge.core.commands import Event
 from kedge.core.errors import KedgeError
@@ -75,6 +77,7 @@ def first_cells(page: str, heading: str | None = None) -> list[str]:
 
 # ---------------------------------------------------------------- the command line
 
+NO_CONTEXT = click.Context(main)
 VERBS = {n: command for n, command in main.commands.items() if not command.hidden}
 
 
@@ -123,8 +126,8 @@ def test_a_command_that_is_shown_can_be_typed(page: Path) -> None:
     for line in commands_in(TEXTS[page]):
         words = shlex.split(line.replace("...", "").replace('"reason"', "reason"))
         verb, rest = words[1], words[2:]
-        assert verb in main.commands, line
-        command = main.commands[verb]
+        assert main.get_command(NO_CONTEXT, verb) is not None, line
+        command = main.commands[ALIASES.get(verb, verb)]
         if isinstance(command, click.Group) and rest and (
             rest[0].strip(",") in command.commands or not command.params
         ):  # fmt: skip
@@ -174,7 +177,7 @@ def test_every_setting_is_documented_with_its_default(heading: str) -> None:
 
 def test_every_variable_of_the_environment_is_documented() -> None:
     got = [call for call in calls("get") if ast.unparse(call.func) == "os.environ.get"]
-    named = {said for call in got for said in told(call.args[0])} - {"USER"}
+    named = {said for call in got for said in told(call.args[0])} - {"USER", "LOGNAME"}
     named |= {said for call in calls("option") for said in keyword(call, "envvar")}
     assert named
     page = text_of("docs/howto/config.md")
@@ -408,3 +411,34 @@ def test_a_decision_fits_on_a_page_and_says_how_it_could_be_wrong() -> None:
 def test_the_changelog_knows_the_version() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     assert f"## {project['version']}" in text_of("CHANGELOG.md")
+
+
+# ---------------------------------------------------------------- what messages name
+
+
+def literals(tree: ast.AST) -> Iterator[str]:
+    """Texts of a module that are no docstrings: the parts of f-strings too."""
+    documented = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    statements = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and id(node) not in documented | statements
+        ):
+            yield node.value
+
+
+def test_a_message_names_a_topic_that_help_shows_and_no_file() -> None:
+    """The repository's folders are not where kedge is installed."""
+    found = [text for tree in TREES.values() for text in literals(tree)]
+    assert not [text for text in found if re.search(r"\bdocs/[\w/-]+\.md", text)]
+    topics = {one for text in found for one in re.findall(r"kedge help ([a-z][\w/-]*)", text)}
+    assert {"repair", "security", "register-a-model", "reference/config"} <= topics
+    assert not [topic for topic in topics - {"lists", "not_ready"} if find_topic(topic) is None]

@@ -232,15 +232,15 @@ def test_status_can_be_watched_until_ctrl_c(served: Fresh) -> None:
         ("promote flights v1", "r1 is what flights serves already"),
         ("promote flights v2", "r2 has not been shadowed or canaried"),
         ("promote flights", "no rollout is under way"),
-        ("promote nowhere v1", "no version v1 of nowhere is registered"),
+        ("promote nowhere v1", "no endpoint nowhere"),
         ("shadow flights v1", "r1 is what flights serves already"),
         ("shadow flights v2 --sample 200", "200 % does not"),
         ("canary flights v2 --weight -1", "-1 % does not"),
         ("set-weight flights 5", "no rollout is under way"),
         ("pause flights", "no rollout is under way"),
-        ("resume nowhere", "no rollout is under way on nowhere"),
+        ("resume nowhere", "no endpoint nowhere"),
         ("abort flights", "no rollout is under way"),
-        ("rollback nowhere", "nowhere has no earlier good release"),
+        ("rollback nowhere", "no endpoint nowhere"),
         ("rollback flights --to r9", "flights has no release r9"),
         ("rollback flights --to v1", "'v1' is not a release"),
         ("rollback flights --axis features", "no earlier good release"),
@@ -283,7 +283,8 @@ def test_what_cannot_be_understood_is_exit_2_and_points_at_the_help(
     """It never reaches the ledger."""
     done = served.run(*line.split(), check=False)
     assert done.returncode == 2
-    assert "Error: " in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.splitlines()[-1].startswith("hint: ")
     assert done.stdout == ""
 
 
@@ -551,7 +552,7 @@ def test_every_command_explains_itself(empty: Fresh, name: str | None) -> None:
     assert len(told.splitlines()) > 3
     if name is None:
         shown = {
-            line.split()[0] for line in told.partition("Commands:")[2].splitlines() if line.strip()
+            line.split()[0] for line in told.partition("Options:")[2].splitlines() if line.strip()
         }
         hidden = {name for name, command in main.commands.items() if command.hidden}
         assert main.commands.keys() - hidden <= shown

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from e2e.place import Site
+from kedge.wiring import host_name
 
 pytestmark = pytest.mark.e2e
 
@@ -35,7 +36,8 @@ def sections(page: str) -> dict[str, list[str]]:
 
 def typed(site: Site, line: str) -> None:
     words = shlex.split(line)
-    assert words[0] == "kedge"
+    assert words[:3] == ["kedge", "--config", str(site.root / "kedge.toml")]
+    words = ["kedge", *words[3:]]
     # What has just been answered takes seconds to the log, and a new row a moment to the host's disk.
     if words[1] == "accept" or "--local" in words:
         site.until(lambda: site.run(*words[1:], check=False).returncode == 0, line)
@@ -78,6 +80,7 @@ def test_every_command_of_the_page_can_be_typed_as_it_stands(
         assert [html.unescape(line) for line in shown] == [c for s in steps.values() for c in s]
         assert "production r2 (v2), way back r1 (v1)" in page
         assert "owner: Ada Lovelace, ada@example.org" in page
+        assert f"Log in to the host {host_name()}. kedge.toml is in {site.root}" in page
 
         for lines in list(steps.values())[:5]:
             for line in lines:

@@ -3,7 +3,7 @@
 import pytest
 
 from kedge.core.errors import Refused
-from kedge.core.names import check_name, is_name
+from kedge.core.names import check_name, get_known, is_name, nearest, unknown_endpoint
 
 
 @pytest.mark.parametrize("name", ["f", "flights", "Flights-2_x", "a" * 40])
@@ -38,3 +38,23 @@ def test_what_could_be_a_path_an_option_or_a_line_is_refused(name: str) -> None:
     with pytest.raises(Refused) as refused:
         check_name(name)
     assert refused.value.code == "bad_name"
+
+
+@pytest.mark.parametrize(
+    "text, near",
+    [("chrun", "churn"), ("CHURN", "churn"), ("chur", "churn"), ("Risk", "risk"), ("nope", ""), ("", "")],
+)  # fmt: skip
+def test_the_nearest_name_is_found_whatever_its_case(text: str, near: str) -> None:
+    assert nearest(text, ["churn", "risk"]) == near
+
+
+def test_an_unknown_endpoint_has_one_wording() -> None:
+    found = unknown_endpoint("chrun", ["risk", "churn"])
+    assert (str(found), found.code) == ("no endpoint chrun", "unknown_endpoint")
+    assert found.hint.startswith("did you mean churn? known are: churn, risk; ")
+    assert unknown_endpoint("nope", ["churn"]).hint.startswith("known are: churn; ")
+    assert "kedge init NAME" in unknown_endpoint("nope", []).hint
+    assert "kedge apply" in unknown_endpoint("image", ["churn"], configured=True).hint
+    assert get_known({"churn": 1}, "churn") == 1
+    with pytest.raises(Refused, match=r"^no endpoint risk$"):
+        get_known({"churn": 1}, "risk")

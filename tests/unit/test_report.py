@@ -11,8 +11,8 @@ from kedge.core import commands as r
 from kedge.core.commands import Canary, Drill, Pause, Promote, Rollback, Shadow
 from kedge.core.values import Policy, State
 from kedge.engine.status import describe
-from kedge.ports import Entry, Note, Tally
-from kedge.report import history_text, status_text, story
+from kedge.ports import Note, Tally
+from kedge.report import status_text, story
 from kedge.testing.samples import AT, endpoint, fields, release, run
 from unit.test_status import CANARY, NOW, ONE, TWO, member, tally
 
@@ -87,20 +87,6 @@ def test_no_kind_of_event_is_without_a_sentence() -> None:
 def test_a_note_is_told_too_whatever_it_is(note: Note, sentence: str) -> None:
     """A newer kedge may have written kinds that this one does not know."""
     assert story(note) == sentence
-
-
-def test_a_line_of_history_says_when_who_what_and_why() -> None:
-    """In one line an entry, in the order in which they come."""
-    entry = Entry(
-        seq=1, endpoint="flights", epoch=3, at=AT, by="ada", reason="it burns", event=r.Paused(),
-        previous_hash="", hash="",
-    )  # fmt: skip
-    quiet = msgspec.structs.replace(entry, epoch=2, reason="", event=r.Resumed())
-    assert history_text([entry, quiet]) == (
-        "2026-01-05T08:00:00.000Z  epoch 3    ada: the rollout is held — it burns\n"
-        "2026-01-05T08:00:00.000Z  epoch 2    ada: the rollout goes on"
-    )
-    assert history_text([]) == ""
 
 
 # ---------------------------------------------------------------- status

@@ -15,6 +15,7 @@ from kedge.core.runbook import (
     MOST_S,
     PEOPLE_S,
     Runbook,
+    Site,
     Took,
     configuration_digest,
     markdown,
@@ -73,7 +74,8 @@ def test_in_a_canary_going_back_ends_the_candidate_and_production_is_a_line_of_i
 
 def test_without_a_way_back_nothing_is_printed_that_would_be_refused() -> None:
     text = markdown(book(ONE))
-    assert "There is no way back yet" in text
+    assert text.count("There is no way back yet") == 2
+    assert "way back is nothing" not in text
     assert not {"kedge drill flights", "kedge rollback flights --local"} & {*commands(text)}
 
 
@@ -134,3 +136,19 @@ def test_nobody_named_is_said() -> None:
     nobody = msgspec.structs.replace(TWO, policy=Policy(audience="internal"))
     assert "- nobody is named" in markdown(book(nobody))
     assert "<li>nobody is named</li>" in page(book(nobody))
+
+
+def test_where_it_is_typed_stands_on_it_and_in_every_command() -> None:
+    site = Site("vm", "/srv/my models/kedge.toml")
+    found = runbook(TWO, {}, at=AT, now=NOW, site=site)
+    lines = commands(markdown(found))
+    assert lines
+    assert [line.split(" -", 1)[1].split("kedge.toml' ")[0] for line in lines] == [
+        "-config '/srv/my models/"
+    ] * len(lines)
+    assert [site.typed(line) for line in commands(markdown(book(TWO)))] == lines
+    told = "Log in to the host vm. kedge.toml is in /srv/my models; "
+    assert told in markdown(found)
+    assert f"<p>{told}" in page(found)
+    assert found.digest == book(TWO).digest, "another host's page is not stale for it"
+    assert Site("vm", "/kedge.toml").directory == "/"

@@ -50,7 +50,7 @@ def restore(context: Context, directory: Path, reason: str, heads: tuple[str, ..
     from kedge.operations.backup.restore import restore_backup
 
     known = [read_head(text) for text in heads]
-    done = restore_backup(directory.resolve(), context.config, heads=known, reason=reason)
+    done = restore_backup(directory.resolve(), context.config_here, heads=known, reason=reason)
     data = summary(done.manifest, directory.resolve()) | {
         "state_dir": done.state_dir,
         "config": done.config,

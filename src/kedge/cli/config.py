@@ -47,7 +47,7 @@ def check_config(context: Context) -> None:
     lines = [one_line(fault.told(where)) for fault in faults]
     context.out(data, "\n".join(lines) if faults else one_line(good))
     if faults:
-        context.say("hint: docs/reference/config.md explains every key; nothing was changed")
+        context.say("hint: kedge help reference/config explains every key; nothing was changed")
         sys.exit(USAGE)
 
 

@@ -17,13 +17,26 @@ import click
 from kedge.checking import check
 from kedge.cli.backup import backup, restore
 from kedge.cli.config import config
+from kedge.cli.help import add_examples, completion, show_help
+from kedge.cli.rollback import rollback, unpin
+from kedge.cli.root import Root
 from kedge.cli.serve import control, gateway, gateway_worker, restart, up
-from kedge.console import REFUSED, Context, end_in_order, override, repeat, submit, verb
+from kedge.cli.status import history, list_endpoints, status
+from kedge.console import (
+    REFUSED,
+    Context,
+    complete_version,
+    end_in_order,
+    endpoint,
+    override,
+    submit,
+    verb,
+)
 from kedge.explaining import accept, diagnose
 from kedge.paging import ack, alerts, runbook
 from kedge.practising import drill, speed
-from kedge.quantities import SAMPLE, WEIGHT, Count, Port
-from kedge.terminal import clear, one_line
+from kedge.quantities import SAMPLE, WEIGHT, Port
+from kedge.terminal import one_line
 from kedge.transforming import features
 from kedge.watching import evidence, freeze, log, outcomes, plan, replay, thaw
 
@@ -32,19 +45,29 @@ if TYPE_CHECKING:
     from kedge.wiring import Workplace
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.option("--config", "-c", type=click.Path(path_type=Path), default=Path("kedge.toml"),
-              envvar="KEDGE_CONFIG", show_default=True, help="The configuration file.")  # fmt: skip
+@click.group(
+    cls=Root, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@click.option(
+    "--config",
+    "-c",
+    type=click.Path(path_type=Path),
+    envvar="KEDGE_CONFIG",
+    help="The configuration file; default: the nearest kedge.toml, here or above.",
+)
 @click.option("--acting-as", type=click.Choice(["person", "control"]), default="person", hidden=True,
               help="Which component runs the command; control names itself.")  # fmt: skip
 @click.version_option(package_name="kedge")
 @click.pass_context
-def main(context: click.Context, config: Path, acting_as: str) -> None:
-    """Ship model versions safely, and take them back in seconds."""
+def main(context: click.Context, config: Path | None, acting_as: str) -> None:
+    """Ship model versions safely, and take them back in seconds.
+
+    kedge COMMAND --help has examples; kedge help lists the documentation.
+    """
     from kedge.files import set_umask
 
     set_umask()
-    context.obj = Context(config.absolute(), acting_as)
+    context.obj = Context(config, acting_as)
 
 
 # ---------------------------------------------------------------- setting up
@@ -99,7 +122,7 @@ def apply(context: Context) -> None:
 
 
 @main.command()
-@click.argument("endpoint")
+@endpoint(required=True, needs_row=False)
 @click.argument("path")
 @click.option(
     "--golden", type=click.Path(exists=True, path_type=Path), help="Rows it must answer, as JSON."
@@ -134,7 +157,7 @@ def register(
     trust_inline: str,
     schema: str | None,
 ) -> None:
-    """Register the model in PATH as a version of ENDPOINT's model."""
+    """Register the model in PATH as a version of ENDPOINT."""
     end_in_order()
     from kedge.core.formats import fetching
     from kedge.engine.registration import find_source
@@ -217,10 +240,10 @@ def _gateway_url(context: Context) -> str:
 
 
 @main.command()
-@click.argument("endpoint")
+@endpoint(needs_row=False)
 @verb
 def versions(context: Context, endpoint: str) -> None:
-    """List the registered versions of ENDPOINT's model."""
+    """List the registered versions of ENDPOINT."""
     from kedge.independence import mark_of
     from kedge.report import MARKS
 
@@ -265,15 +288,15 @@ def _state(place: Workplace, endpoint: str) -> Any:
 
 
 @main.command()
-@click.argument("endpoint")
-@click.argument("version", required=False)
+@endpoint(required=True, needs_row=False)
+@click.argument("version", required=False, shell_complete=complete_version)
 @click.option("--full", is_flag=True, help="Skip the remaining canary steps.")
 @override
 @verb
 def promote(
     context: Context, endpoint: str, version: str | None, full: bool, override: str | None
 ) -> None:
-    """Advance the rollout a step, or into production; the first release goes there directly."""
+    """Move a rollout to its next step, or into production."""
     from kedge.core.commands import Promote
     from kedge.verbs import release_of
 
@@ -285,15 +308,15 @@ def promote(
 
 
 @main.command()
-@click.argument("endpoint")
-@click.argument("version")
+@endpoint(required=True, needs_row=False)
+@click.argument("version", shell_complete=complete_version)
 @click.option("--sample", type=SAMPLE, help="Per cent of the units; default: the policy's.")
 @override
 @verb
 def shadow(
     context: Context, endpoint: str, version: str, sample: float | None, override: str | None
 ) -> None:
-    """Silently give VERSION the inputs that production gets."""
+    """Send VERSION a silent copy of production's requests."""
     from kedge.core.commands import Shadow
     from kedge.core.guards import buckets
     from kedge.verbs import release_of
@@ -308,8 +331,8 @@ def shadow(
 
 
 @main.command()
-@click.argument("endpoint")
-@click.argument("version")
+@endpoint(required=True, needs_row=False)
+@click.argument("version", shell_complete=complete_version)
 @click.option(
     "--weight", type=WEIGHT, help="Per cent of the callers; default: the policy's first step."
 )
@@ -324,7 +347,7 @@ def canary(
     auto: bool,
     override: str | None,
 ) -> None:
-    """Let VERSION answer a share of the callers."""
+    """Send a percentage of traffic to VERSION."""
     from kedge.core.commands import Canary
     from kedge.core.guards import buckets
     from kedge.verbs import release_of
@@ -339,7 +362,7 @@ def canary(
 
 
 @main.command("set-weight")
-@click.argument("endpoint")
+@endpoint(required=True)
 @click.argument("weight", type=WEIGHT)
 @override
 @verb
@@ -356,7 +379,7 @@ _why = click.option("--reason", default="", help="Why, for the ledger.")
 
 
 @main.command()
-@click.argument("endpoint")
+@endpoint()
 @_why
 @verb
 def pause(context: Context, endpoint: str, reason: str) -> None:
@@ -367,7 +390,7 @@ def pause(context: Context, endpoint: str, reason: str) -> None:
 
 
 @main.command()
-@click.argument("endpoint")
+@endpoint()
 @_why
 @override
 @verb
@@ -379,136 +402,17 @@ def resume(context: Context, endpoint: str, reason: str, override: str | None) -
 
 
 @main.command()
-@click.argument("endpoint")
+@endpoint()
 @_why
 @verb
 def abort(context: Context, endpoint: str, reason: str) -> None:
-    """End a candidate without condemning it."""
+    """End a rollout; the candidate stays eligible."""
     from kedge.core.commands import Abort
 
     submit(context, endpoint, lambda _: Abort(), reason)
 
 
-@main.command()
-@click.argument("endpoint")
-@click.option("--production", is_flag=True, help="Take production back, also within a canary.")
-@click.option(
-    "--to", metavar="RELEASE", help="A release that was production before, also a condemned one."
-)
-@click.option("--axis", type=click.Choice(["model", "features"]), help="Take only one half back.")
-@click.option("--local", is_flag=True, help="Break glass: pin this host while the ledger is gone.")
-@click.option("--accept-stale", metavar="DURATION",
-              help="Go back although the values that it reads by key are as old as this.")  # fmt: skip
-@click.option("--reason", default="", help="Why, for the ledger.")
-@verb
-def rollback(
-    context: Context,
-    endpoint: str,
-    production: bool,
-    to: str | None,
-    axis: str | None,
-    local: bool,
-    accept_stale: str | None,
-    reason: str,
-) -> None:
-    """Undo the newest change that callers were served. Needs no argument."""
-    from kedge.core.commands import Rollback
-
-    if to is not None and (axis is not None or production):
-        raise click.UsageError("--to names the release; --axis and --production look for one")
-    target = _number(to) if to is not None else None
-    command = Rollback(production=production, to=target, axis=axis)  # type: ignore[arg-type]
-    if local:
-        from kedge.verbs import pin_host
-
-        context.check_here()
-
-        data = pin_host(context.state_dir, endpoint, command, reason=reason)
-        acks = "".join(f"\n  ack {name} {ms:.1f} ms" for name, ms in data["acks"].items())
-        context.out(data, f"this host is pinned to {data['serves']} (it left epoch {data['left_epoch']}){acks}\n"
-                    "the command is handed in when the ledger is back; kedge unpin ends the pin")  # fmt: skip
-        return
-
-    def make(place: Workplace) -> Rollback:
-        from kedge.verbs import landing_reads
-
-        runs = landing_reads(place, endpoint, command)
-        if runs:
-            from kedge.materialising import refuse_stale
-
-            refuse_stale(place, lambda: context.online, runs, accept_stale)
-        return command
-
-    submit(context, endpoint, make, reason, finding=True)
-
-
-def _number(text: str) -> int:
-    from kedge.core.errors import Refused
-
-    if not text.removeprefix("r").isdigit():
-        raise Refused(
-            f"{text!r} is not a release", code="unknown_release", hint="releases are written r7"
-        )
-    return int(text.removeprefix("r"))
-
-
-@main.command()
-@click.argument("endpoint")
-@verb
-def unpin(context: Context, endpoint: str) -> None:
-    """End a pin on this host; it follows the ledger again."""
-    from kedge.core.errors import Refused
-    from kedge.engine.pins import HostDisk
-
-    context.check_here()
-    if not HostDisk(context.state_dir).unpin(endpoint):
-        raise Refused(
-            f"{endpoint} is not pinned on this host", code="not_pinned", hint="kedge status"
-        )
-    context.out({"endpoint": endpoint, "pinned": False}, f"{endpoint} follows the ledger again")
-
-
 # ---------------------------------------------------------------- looking
-
-
-@main.command()
-@click.argument("endpoint", required=False)
-@click.option("--watch", is_flag=True, help="Show it again each second until Ctrl-C.")
-@verb
-def status(context: Context, endpoint: str | None, watch: bool) -> None:
-    """Show what is live, what is ready to take over, and what is wrong."""
-    from kedge.operations.status import status_of
-    from kedge.report import status_text
-
-    place = context.place()
-
-    def show() -> None:
-        found = status_of(place, endpoint)
-        if watch and not context.as_json:
-            clear()
-        data = found[0] if endpoint is not None else found
-        text = "\n\n".join(status_text(one_line(item)) for item in found)
-        context.out(data, text or "no endpoint yet: kedge apply")
-
-    repeat(show, again=watch)
-
-
-@main.command()
-@click.argument("endpoint")
-@click.option(
-    "--limit",
-    type=Count("entries"),
-    default=20,
-    show_default=True,
-    help="How many entries, newest first.",
-)
-@verb
-def history(context: Context, endpoint: str, limit: int) -> None:
-    """Show what changed, by whom, why, and how long it took to take effect."""
-    from kedge.report import history_text
-
-    entries = context.place().ledger.history(endpoint, limit)
-    context.out(entries, history_text(entries) or f"nothing is known of {endpoint}")
 
 
 @main.command()
@@ -523,7 +427,7 @@ def history(context: Context, endpoint: str, limit: int) -> None:
 def doctor(
     context: Context, forget: str | None, heads: tuple[str, ...], accept_ledger: str | None
 ) -> None:
-    """Check the ledger's chain and its heads, every artifact's bytes, the replicas and this machine."""
+    """Check the ledger, artifacts, replicas and this machine."""
     from kedge.core.stored.head import read_head
     from kedge.doctor import examine
     from kedge.verbs import forget_replica
@@ -538,10 +442,14 @@ def doctor(
     ]
     context.out({"ok": not bad, "findings": findings}, "\n".join(lines))
     if bad:
-        context.say("hint: docs/howto/repair.md says what to do about each finding")
+        context.say("hint: kedge help repair says what to do about each finding")
         sys.exit(REFUSED)
 
 
-for _verb in (accept, ack, alerts, backup, check, config, control, diagnose, drill, evidence, gateway, gateway_worker, outcomes, plan,
-              replay, restart, restore, runbook, log, freeze, speed, thaw, features, up):  # fmt: skip
-    main.add_command(_verb)
+for _command in (
+    accept, ack, alerts, backup, check, completion, config, control, diagnose, drill, evidence, features, freeze, gateway,
+    gateway_worker, history, list_endpoints, log, outcomes, plan, replay, restart, restore, rollback, runbook, show_help,
+    speed, status, thaw, unpin, up,
+):  # fmt: skip
+    main.add_command(_command)
+add_examples(main)

@@ -29,7 +29,7 @@ def up(
     run_for: float | None,
     trial: str | None,
 ) -> None:
-    """Run everything on this machine: gateway workers, model processes, control. Ctrl-C stops it."""
+    """Run everything on this machine; Ctrl-C stops it."""
     _supervise(context, port, workers, with_control=True, run_for=run_for, trial=trial)
 
 
@@ -143,7 +143,7 @@ def _start(
 )
 @verb
 def restart(context: Context, within: str) -> None:
-    """Replace the code and settings of the running kedge up without an outage."""
+    """Load new code and settings into kedge up, without outage."""
     import time
 
     from kedge.core.durations import seconds

@@ -22,7 +22,7 @@ OUTPUT_LINE = 'output = {kind = "exact", tolerance = 1e-6}'
 HEAD = """\
 #:schema {schema}
 # kedge.toml: what this machine serves and how its releases are rolled out.
-# Bring a change into force with `kedge apply`; every key is explained in docs/reference/config.md.
+# Bring a change into force with `kedge apply`; kedge help reference/config explains every key.
 # `kedge config check` finds faults with their lines. What several endpoints share: [defaults].
 
 [server]
@@ -39,7 +39,7 @@ audience = "customer"
 # hour is enough to try kedge out.
 # shadow = {{window = "7d", min_pairs = 1000}}
 owner = {{name = {owner}, contact = {contact}}}
-# Who is told when something is wrong, and who next: docs/howto/alerts.md. Until then, nobody.
+# Who is told when something is wrong, and who next: kedge help alerts. Until then, nobody.
 # escalation = [{{after = "0s", to = ["owner"]}}]
 
 # What callers are promised to get. Left out, it is what the first production release gives.

@@ -4,6 +4,7 @@
     ├── Refused           the rules say no; nothing changed              exit 1
     │   └── Stale         somebody else changed the row first            exit 1
     ├── BadConfig         kedge.toml has faults; all of them are listed  exit 2
+    ├── Usage             a command line that cannot be understood       exit 2
     ├── NotAcknowledged   written, but a replica has not said so         exit 3
     ├── Unavailable       the ledger (or a gateway) cannot be reached    exit 4
     ├── CorruptArtifact   bytes do not match the digest they were registered under
@@ -61,6 +62,12 @@ class BadConfig(KedgeError):
     def __init__(self, faults: list[str], *, hint: str = "", code: str | None = None) -> None:
         super().__init__("\n".join(faults), code=code, hint=hint, details={"faults": faults})
         self.faults = faults
+
+
+class Usage(KedgeError):
+    """The command line cannot be understood; nothing was done."""
+
+    code = "usage"
 
 
 class NotAcknowledged(KedgeError):

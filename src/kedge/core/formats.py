@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 HEAD_BYTES = 65_536
 """Of each file that is looked at: the library that a pickle needs is named far within."""
-GUIDE = "docs/howto/register-a-model.md"
+GUIDE = "kedge help register-a-model"
 
 
 class Piece(NamedTuple):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 from kedge.core.errors import Refused
 
 RULE = "a name starts with a letter, has letters, digits, - and _, and at most 40 of them"
 """Forty letters leave room for a release and a copy in the name of a Unix socket."""
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
+_T = TypeVar("_T")
 
 
 def is_name(text: str) -> bool:
@@ -25,3 +29,43 @@ def check_name(text: str) -> None:
     if not is_name(text):
         raise Refused(f"{text[:80]!r} cannot name an endpoint: {RULE}", code="bad_name",
                       hint="choose such a name")  # fmt: skip
+
+
+def nearest(text: str, known: Iterable[str]) -> str:
+    """Return the known word that a text was probably meant to be; empty where none is near."""
+    by_lower = {word.lower(): word for word in known}
+    found = difflib.get_close_matches(text.lower(), by_lower, n=1)
+    return by_lower[found[0]] if found else ""
+
+
+def unknown_endpoint(text: str, known: Iterable[str], *, configured: bool = False) -> Refused:
+    """Return the refusal of an endpoint that there is not: the one wording of every command.
+
+    Args:
+        text: the name, as it was given.
+        known: the endpoints that there are.
+        configured: whether kedge.toml names it, and nothing brought it into force yet.
+    """
+    names = sorted(known)
+    if configured:
+        hint = "kedge.toml names it: kedge apply brings it into force"
+    elif not names:
+        hint = "there is none yet: kedge init NAME adds one to kedge.toml, kedge apply brings it into force"
+    else:
+        near = nearest(text, names)
+        hint = (f"did you mean {near}? " if near else "") + f"known are: {', '.join(names)}"
+        hint += "; kedge init NAME adds another one"
+    return Refused(
+        f"no endpoint {text[:80]}", code="unknown_endpoint", hint=hint, details={"known": names}
+    )
+
+
+def get_known(known: Mapping[str, _T], endpoint: str) -> _T:
+    """Return what is kept of an endpoint.
+
+    Raises:
+        Refused: `unknown_endpoint`.
+    """
+    if endpoint not in known:
+        raise unknown_endpoint(endpoint, known)
+    return known[endpoint]

@@ -13,8 +13,11 @@ Theory of operation
 from __future__ import annotations
 
 import html
+import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+import msgspec
 
 from kedge.core.alerts import on_duty, rungs
 from kedge.core.back import returned
@@ -66,6 +69,29 @@ class Person(Value, frozen=True):
     who: str
 
 
+class Site(Value, frozen=True):
+    """Where the commands of a runbook are typed."""
+
+    host: str = ""
+    config: str | None = None
+    """The absolute path of kedge.toml. None: the commands name none."""
+
+    @property
+    def directory(self) -> str:
+        """Where kedge.toml is."""
+        return self.config.rpartition("/")[0] or "/" if self.config is not None else ""
+
+    def typed(self, command: str) -> str:
+        """Return a command so that it works in every directory of the host."""
+        if self.config is None:
+            return command
+        return f"kedge --config {shlex.quote(self.config)} {command.removeprefix('kedge ')}"
+
+
+ANYWHERE = Site()
+"""Commands name no file: they are typed beside kedge.toml."""
+
+
 class Runbook(Value, frozen=True, kw_only=True):
     """What to do about one endpoint."""
 
@@ -77,6 +103,7 @@ class Runbook(Value, frozen=True, kw_only=True):
     people: tuple[Person, ...]
     way_back: tuple[Step, ...]
     more: tuple[Step, ...]
+    site: Site = ANYWHERE
 
     @property
     def expected_s(self) -> float:
@@ -114,20 +141,32 @@ def measured(notes: Iterable[tuple[str, str, Mapping[str, Any]]]) -> dict[str, T
     return found
 
 
-def runbook(state: State, took: Mapping[str, Took], *, at: str, now: float) -> Runbook:
+def runbook(
+    state: State, took: Mapping[str, Took], *, at: str, now: float, site: Site = ANYWHERE
+) -> Runbook:
     """What to do about this endpoint.
 
     Args:
         state: the row.
         took: what things last took; see `measured`.
         at: the instant, RFC 3339 in UTC, as it is printed.
-        now: the same as Unix time, for whoever is on duty.
+        now: the same as Unix time, for who is on duty.
+        site: where it will be typed.
     """
     state = returned(state)
     return Runbook(
         endpoint=state.endpoint, made_at=at, digest=configuration_digest(state), live=_live(state),
-        people=_people(state, now), way_back=_way_back(state, took), more=_more(state, took),
+        people=_people(state, now), site=site,
+        way_back=_complete(_way_back(state, took), site), more=_complete(_more(state, took), site),
     )  # fmt: skip
+
+
+def _complete(steps: tuple[Step, ...], site: Site) -> tuple[Step, ...]:
+    """Return steps whose commands can be typed in any directory."""
+    return tuple(
+        msgspec.structs.replace(step, commands=tuple(map(site.typed, step.commands)))
+        for step in steps
+    )
 
 
 # ---------------------------------------------------------------- what is live, and who is called
@@ -178,8 +217,7 @@ def _way_back(state: State, took: Mapping[str, Took]) -> tuple[Step, ...]:
             why="The alerts say what was seen, and `kedge ack` with an alert's number says that you "
             "have it. The status says what is live and what a rollback would land on.",
             commands=(f"kedge alerts {name}", f"kedge status {name}"),
-            after=f"The way back is {_named(state, state.back)}, and ready on every replica; where it "
-            "is cold the rollback loads it first.",
+            after=_landing(state),
         ),
         Step(
             title="Decide", expected_s=DECIDE_S,
@@ -208,6 +246,15 @@ def _way_back(state: State, took: Mapping[str, Took]) -> tuple[Step, ...]:
             after="A finding. If it speaks against the rollback, go forward again (below).",
         ),
     )  # fmt: skip
+
+
+def _landing(state: State) -> str:
+    if state.back is None:
+        return "There is no way back yet."
+    return (
+        f"The way back is {_named(state, state.back)}, and ready on every replica; where it is cold the "
+        "rollback loads it first."
+    )
 
 
 def _flip_s(state: State) -> float:
@@ -303,13 +350,28 @@ def _foot(book: Runbook) -> str:
     )
 
 
+def _head(book: Runbook) -> list[str]:
+    """Return what stands at the top: what is live, and where the commands are typed."""
+    site, where = book.site, f"Live: {book.live}."
+    if site.config is None:
+        return [where]
+    typed = "each command below names it, and can be typed in any directory"
+    return [where, f"Log in to the host {site.host}. kedge.toml is in {site.directory}; {typed}."]
+
+
 def _sum(book: Runbook) -> str:
     return f"{_long(book.expected_s)} in all, of the {_long(MOST_S)} that it may take"
 
 
 def markdown(book: Runbook) -> str:
     """The page, as Markdown."""
-    lines = [f"# Runbook: {book.endpoint}", "", f"Live: {book.live}.", "", "## Who to call", ""]
+    lines = [
+        f"# Runbook: {book.endpoint}",
+        "",
+        *(f"{line}\n" for line in _head(book)),
+        "## Who to call",
+        "",
+    ]
     lines += [f"- {one.when}: {one.who}" for one in book.people] or ["- nobody is named"]
     lines += ["", f"## The way back: {_sum(book)}", ""]
     for number, step in enumerate(book.way_back, 1):
@@ -338,13 +400,14 @@ STYLE = (
 def page(book: Runbook) -> str:
     """The page, as HTML that needs nothing else."""
     text = html.escape
+    head = "".join(f"<p>{text(line)}</p>" for line in _head(book))
     people = "".join(f"<li>{text(p.when)}: {text(p.who)}</li>" for p in book.people)
     steps = "".join(_section(f"{n}. {s.title}", s) for n, s in enumerate(book.way_back, 1))
     more = "".join(_section(step.title, step) for step in book.more)
     return (
         f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>Runbook: {text(book.endpoint)}'
         f"</title><style>{STYLE}</style>\n<h1>Runbook: {text(book.endpoint)}</h1>"
-        f"<p>Live: {text(book.live)}.</p>\n"
+        f"{head}\n"
         f"<h2>Who to call</h2><ul>{people or '<li>nobody is named</li>'}</ul>\n"
         f"<h2>The way back: {_sum(book)}</h2>\n{steps}<h2>And if not</h2>\n{more}"
         f"<footer>{text(_foot(book))}</footer></html>\n"

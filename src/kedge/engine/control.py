@@ -48,6 +48,7 @@ from kedge.core.commands import (
 from kedge.core.errors import KedgeError, NotAcknowledged, Refused, Stale
 from kedge.core.holding import Need, needs
 from kedge.core.release import apply, decide
+from kedge.core.runbook import ANYWHERE, Site
 from kedge.core.values import Placement, Refusal, Stage, State, Value
 from kedge.engine import runbooks
 from kedge.ports import Change, Clock, Entry, Hold, Ledger, Member, Note, Roster, Signal, Wanted
@@ -158,6 +159,7 @@ class Control:
         self, *, ledger: Ledger, roster: Roster, signal: Signal, clock: Clock,
         say: Say = lambda text: None, probe: Probe | None = None, gate: Gate | None = None,
         prepare_s: float = PREPARE_S, ack_s: float = ACK_S, cold_s: float = COLD_S,
+        site: Site = ANYWHERE,
     ) -> None:  # fmt: skip
         self._ledger = ledger
         self._roster = roster
@@ -169,6 +171,7 @@ class Control:
         self._prepare_s = prepare_s
         self._ack_s = ack_s
         self._cold_s = cold_s
+        self._site = site
 
     def submit(
         self,
@@ -498,7 +501,7 @@ class Control:
     def _file_runbook(self, after: State, by: str) -> None:
         """The page that says what to do now that something else is live. Never a command's fault."""
         try:
-            runbooks.filed(self._ledger, self._clock, after, by=by)
+            runbooks.filed(self._ledger, self._clock, after, self._site, by=by)
         except KedgeError as error:
             self._say(f"the runbook could not be filed: {error}")
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from pathlib import Path
 
 from kedge.core.errors import BadConfig, KedgeError, Unavailable
 
+CONFIG, STATE, LEDGER = "kedge.toml", ".kedge", "ledger"
 RESTORING = "restoring"
 """Directory within the state directory in which a restore puts everything together. With it and without a
 ledger, a restore was interrupted."""
@@ -13,19 +16,76 @@ WORKER = b"gateway-worker"
 """In the command line of every gateway worker."""
 
 
-def check_here(config: Path, state_dir: Path) -> None:
+def find_config(start: Path | None = None) -> Path:
+    """Return the nearest kedge.toml upwards from a directory; one that is lost, beside its state directory, too.
+
+    Where there is none, it is the one that would be written in this directory.
+
+    Args:
+        start: where to begin; None: the working directory.
+
+    Raises:
+        BadConfig: `foreign_config`: it is above, and of another user, who could choose what is run from it;
+            `no_directory`: the working directory was deleted.
+    """
+    if start is None:
+        try:
+            start = Path.cwd()
+        except OSError:
+            raise BadConfig(
+                ["the working directory does not exist any more"],
+                code="no_directory",
+                hint="cd to the directory of kedge.toml, or kedge --config FILE COMMAND",
+            ) from None
+    for folder in (start, *start.parents):
+        config, ledger = folder / CONFIG, folder / STATE / LEDGER
+        found = next((path for path in (config, ledger) if os.path.lexists(path)), None)
+        if found is not None:
+            if folder != start and not _is_ours(found):
+                raise BadConfig(
+                    [f"{config} belongs to another user, and {start} is below it"],
+                    code="foreign_config",
+                    hint=f"to use it: kedge --config {shlex.quote(str(config))} COMMAND, or cd there",
+                )
+            return config
+    return start / CONFIG
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file belongs to this user, to root, or to the user who called sudo."""
+    try:
+        owner = path.lstat().st_uid
+    except OSError:
+        return False
+    return str(owner) in {"0", str(os.getuid()), os.environ.get("SUDO_UID")}
+
+
+def no_kedge_here(config: Path, *, named: bool = False) -> BadConfig:
+    """Return the error of a command where there is no kedge.toml: here or above, or where it was `named`."""
+    absent = (
+        f"{config} does not exist" if named else f"no {config.name} in {config.parent} or above"
+    )
+    return BadConfig(
+        [absent],
+        code="no_kedge_here",
+        hint="cd to the directory of kedge.toml; or kedge --config FILE COMMAND; or set KEDGE_CONFIG; "
+        "kedge init ENDPOINT begins here",
+    )
+
+
+def check_here(config: Path, state_dir: Path, *, named: bool = False) -> None:
     """Raise where there is no state to work on: a wrong directory is not a lost ledger.
 
     Raises:
         BadConfig: `no_kedge_here`: neither kedge.toml nor a state directory.
         Unavailable: `no_state`: nothing was ever served from here; `state_dir_deleted`: workers still serve.
     """
-    fault = find_fault(config, state_dir)
+    fault = find_fault(config, state_dir, named=named)
     if fault is not None:
         raise fault
 
 
-def find_fault(config: Path, state_dir: Path) -> KedgeError | None:
+def find_fault(config: Path, state_dir: Path, *, named: bool = False) -> KedgeError | None:
     """Return why there is no state here, or None where a ledger is, or what a host remembers of one."""
     interrupted = find_interrupted(state_dir)
     if interrupted is not None:
@@ -36,12 +96,7 @@ def find_fault(config: Path, state_dir: Path) -> KedgeError | None:
     if deleted is not None:
         return deleted
     if not config.exists() and not state_dir.exists():
-        return BadConfig(
-            [f"there is no {config.name} and no state directory in {config.parent}"],
-            code="no_kedge_here",
-            hint="change to the directory of kedge.toml, or name it: kedge -c FILE COMMAND, or KEDGE_CONFIG; "
-            "kedge init ENDPOINT begins here",
-        )
+        return no_kedge_here(config, named=named)
     missing = "there is no ledger in" if state_dir.exists() else "there is no state directory"
     return Unavailable(
         f"{missing} {state_dir}: nothing is served from here yet",
@@ -72,7 +127,7 @@ def find_deletion(state_dir: Path) -> Unavailable | None:
         f"the state directory {state_dir} was deleted, or lost its ledger, while kedge runs: gateway workers "
         f"{', '.join(map(str, living))} go on serving what they hold",
         code="state_dir_deleted",
-        hint="restore it from a backup before anything is stopped: docs/howto/repair.md",
+        hint="restore it from a backup before anything is stopped: kedge help repair",
     )
 
 

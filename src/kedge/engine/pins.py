@@ -145,6 +145,11 @@ class HostDisk:
                 newest[state.endpoint] = state
         return newest
 
+    def has_served(self, endpoint: str) -> bool:
+        """Whether any replica of this host has served an endpoint, or it is pinned here."""
+        files = self._replicas.glob(f"*/{endpoint}.json")
+        return any(files) or (self.pins_dir / f"{endpoint}.json").exists()
+
     def set_apart(self, one: Apart) -> None:
         """Have a release run in a process on this host from now on, whatever it was made for."""
         write_atomically(self._apart_dir / f"{one.endpoint}-r{one.release}.json", encode(one))

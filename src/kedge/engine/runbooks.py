@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kedge.core.runbook import Runbook, markdown, measured, runbook
+from kedge.core.runbook import Runbook, Site, markdown, measured, runbook
 from kedge.core.values import State
 from kedge.ports import Clock, Ledger, Note
 
@@ -11,16 +11,16 @@ READ = 500
 would be of another machine."""
 
 
-def made(ledger: Ledger, clock: Clock, state: State) -> Runbook:
+def made(ledger: Ledger, clock: Clock, state: State, site: Site) -> Runbook:
     """The runbook of an endpoint as it stands, with what the ledger last measured."""
     notes = [(entry.event.kind, entry.at, entry.event.body)
              for entry in ledger.history(state.endpoint, READ) if isinstance(entry.event, Note)]  # fmt: skip
-    return runbook(state, measured(notes), at=clock.now(), now=clock.unix())
+    return runbook(state, measured(notes), at=clock.now(), now=clock.unix(), site=site)
 
 
-def filed(ledger: Ledger, clock: Clock, state: State, *, by: str) -> Runbook:
+def filed(ledger: Ledger, clock: Clock, state: State, site: Site, *, by: str) -> Runbook:
     """Make it, and keep it in the history unless the newest one there is still true."""
-    book = made(ledger, clock, state)
+    book = made(ledger, clock, state, site)
     newest = [entry.event for entry in ledger.entries(state.endpoint, "runbook")]
     if not any(isinstance(n, Note) and n.body.get("digest") == book.digest for n in newest):
         body = {"digest": book.digest, "markdown": markdown(book)}

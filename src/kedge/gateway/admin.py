@@ -119,7 +119,7 @@ class Admin:
                 raise BadRequest(
                     f"no such path: {'/'.join(path)}",
                     code="unknown_path",
-                    hint="docs/reference/http.md lists them",
+                    hint="kedge help http lists them",
                 )
         raise BadRequest(
             "the API only reads, but for POST /api/outcomes/ENDPOINT",

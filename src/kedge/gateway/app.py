@@ -106,7 +106,7 @@ def parse_path(path: str) -> Route:
             if rest in (["infer"], ["ready"], [], ["config"]):
                 return Route(f"model/{rest[0] if rest else 'metadata'}", endpoint, version)
     raise BadRequest(f"no such path: {path}", code="unknown_path",
-                     hint="POST /v2/models/ENDPOINT/infer; see docs/reference/http.md")  # fmt: skip
+                     hint="POST /v2/models/ENDPOINT/infer; see kedge help http")  # fmt: skip
 
 
 class Gateway:

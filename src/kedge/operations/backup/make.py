@@ -202,7 +202,7 @@ class _Making:
         if faults:
             raise Refused(
                 f"what would be backed up is not whole: {'; '.join(faults)}", code="backup_source_damaged",
-                hint="kedge doctor looks at all of it; docs/howto/repair.md says what to do",
+                hint="kedge doctor looks at all of it; kedge help repair says what to do",
                 details={"faults": faults},
             )  # fmt: skip
         finish(self._directory)

@@ -28,8 +28,8 @@ def applied_text(found: dict[str, Any]) -> str:
         if told["against"]:
             lines.append(f"  {comparison_text(told, told['against'])}")
         lines += [
-            f"  {item['endpoint']} is on {item['production'] or 'none'} and "
-            + ("follows" if item["follows"] else "holds")
+            f"  {item['endpoint']} uses {item['production'] or 'no version of it yet'}; "
+            + ("it follows the head" if item["follows"] else "it does not follow the head")
             for item in told["endpoints"]
             if told["new"]
         ]

@@ -1,0 +1,120 @@
+"""Help: pages of the documentation, examples for every command, and completion for shells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from kedge.cli.pages import PAGES
+from kedge.console import Context, verb
+from kedge.terminal import show_page
+
+if TYPE_CHECKING:
+    from kedge.cli.topics import Topic
+
+
+def walk(command: click.Command, path: str = "") -> Iterator[tuple[str, click.Command]]:
+    """Yield every command below a group with its path, such as "features apply"; hidden ones too."""
+    if isinstance(command, click.Group):
+        for name, inner in command.commands.items():
+            inside = f"{path} {name}".strip()
+            yield inside, inner
+            yield from walk(inner, inside)
+
+
+def add_examples(root: click.Group) -> None:
+    """Give every command its examples, and the topic that explains it."""
+    for path, command in walk(root):
+        if path in PAGES:
+            page = PAGES[path]
+            lines = "\n".join(f"  {line}" for line in page.examples)
+            command.epilog = f"\b\nExamples:\n{lines}\n\nDocumentation: kedge help {page.topic}"
+
+
+def _topics(_: click.Context, __: click.Parameter, begins: str) -> list[str]:
+    from kedge.cli.topics import list_topics
+
+    return [topic.name for topic in list_topics() if topic.name.startswith(begins)]
+
+
+@click.command("help")
+@click.argument("topic", nargs=-1, shell_complete=_topics)
+@verb
+def show_help(context: Context, topic: tuple[str, ...]) -> None:
+    """Show a page of the documentation, or list the topics."""
+    from kedge.cli.topics import list_topics
+
+    if topic:
+        word = " ".join(topic)
+        text = _explain(word)
+        if context.as_json:
+            context.out({"topic": word, "text": text}, "")
+        else:
+            show_page(text)
+        return
+    topics = list_topics()
+    told = [{"topic": one.name, "title": one.title, "section": one.section} for one in topics]
+    context.out(told, _list(topics))
+
+
+def _explain(word: str) -> str:
+    """Return a page, the help of a command, or what an error code means.
+
+    Raises:
+        Refused: `unknown_topic`.
+    """
+    from kedge.cli.topics import explain_code, find_topic, list_topics
+    from kedge.core.errors import Refused
+    from kedge.core.names import nearest
+
+    root = click.get_current_context().find_root()
+    commands = dict(walk(root.command))
+    word, _, anchor = word.partition("#")
+    page = find_topic(word)
+    if page is not None:
+        more = f"\n\nOptions and examples: kedge {word} --help" if word in commands else ""
+        return page.read(anchor).rstrip() + more
+    if word in commands:
+        ctx = root
+        for name in word.split():
+            assert isinstance(ctx.command, click.Group)
+            ctx = click.Context(ctx.command.commands[name], info_name=name, parent=ctx)
+        return ctx.get_help()
+    told = explain_code(word)
+    if told:
+        return "\n".join(f"- {line}" for line in told)
+    near = nearest(word, [*(topic.name for topic in list_topics()), *commands])
+    raise Refused(
+        f"no topic {word[:80]}",
+        code="unknown_topic",
+        hint=(f"did you mean kedge help {near}? " if near else "") + "kedge help lists the topics",
+    )
+
+
+def _list(topics: list[Topic]) -> str:
+    """Return the topics under the headings of the documentation."""
+    width = max((len(topic.name) for topic in topics), default=0)
+    lines = ["kedge help TOPIC shows a page; TOPIC may also be a command or an error code"]
+    heading = ""
+    for topic in topics:
+        if topic.section != heading:
+            heading = topic.section
+            lines += ["", f"{heading}:"]
+        lines.append(f"  {topic.name:{width}}  {topic.title}")
+    return "\n".join(lines)
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@verb
+def completion(context: Context, shell: str) -> None:
+    """Print what makes SHELL complete commands and endpoints."""
+    from click.shell_completion import get_completion_class
+
+    kind = get_completion_class(shell)
+    assert kind is not None
+    root = click.get_current_context().find_root().command
+    script = kind(root, {}, "kedge", "_KEDGE_COMPLETE").source()
+    context.out({"shell": shell, "script": script}, script)

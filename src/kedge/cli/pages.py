@@ -1,0 +1,144 @@
+"""Pages of help: for each command its task, examples that can be typed, and the topic that explains it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+SET_UP, RUN, MODELS, ROLL_OUT, ROLL_BACK, WATCH, HELP = GROUPS = (
+    "Set up",
+    "Run",
+    "Models and features",
+    "Roll out",
+    "Roll back",
+    "Watch and explain",
+    "Help",
+)
+
+
+class Page(NamedTuple):
+    """What the help of one command shows beside its options."""
+
+    group: str
+    """The task under which `kedge --help` lists it; a command within a group has its group's."""
+    topic: str
+    """For `kedge help TOPIC`."""
+    examples: tuple[str, ...]
+    """Command lines; a test parses each. The endpoint is churn, files are those of a working directory."""
+
+
+PAGES: dict[str, Page] = {
+    "init": Page(SET_UP, "tutorial", ("kedge init churn", "kedge init churn --port 9000")),
+    "apply": Page(SET_UP, "howto/config", ("kedge apply",)),
+    "config": Page(SET_UP, "reference/config", ("kedge config check",)),
+    "config check": Page(
+        SET_UP, "reference/config", ("kedge config check", "kedge config check --json")
+    ),
+    "config schema": Page(SET_UP, "howto/config", ("kedge config schema",)),
+    "backup": Page(SET_UP, "backup", ("kedge backup /mnt/backup/kedge",)),
+    "restore": Page(SET_UP, "backup", ('kedge restore /mnt/backup/kedge --reason "disk failed"',)),
+    "doctor": Page(SET_UP, "repair", ("kedge doctor", "kedge doctor --json")),
+    "up": Page(RUN, "run-under-systemd", ("kedge up", "kedge up --port 9000 --workers 4")),
+    "restart": Page(RUN, "upgrade", ("kedge restart", "kedge restart --within 5m")),
+    "gateway": Page(RUN, "run-under-systemd", ("kedge gateway",)),
+    "control": Page(RUN, "run-under-systemd", ("kedge control",)),
+    "register": Page(
+        MODELS,
+        "register-a-model",
+        (
+            "kedge register churn model.onnx",
+            "kedge register churn model.skops --training train.csv",
+            "kedge register churn model.skops --trust xgboost.sklearn.XGBClassifier",
+        ),
+    ),
+    "versions": Page(MODELS, "register-a-model", ("kedge versions", "kedge versions churn")),
+    "features": Page(
+        MODELS, "features", ("kedge features list", "kedge features apply features.py")
+    ),
+    "features apply": Page(
+        MODELS, "features", ("kedge features apply features.py --golden rows.json",)
+    ),
+    "features list": Page(
+        MODELS, "features", ("kedge features list", "kedge features list risk/1")
+    ),
+    "features diff": Page(MODELS, "features", ("kedge features diff risk/1#1 risk/1#2",)),
+    "features impact": Page(MODELS, "features", ("kedge features impact risk/1#2",)),
+    "features shadow": Page(MODELS, "features", ("kedge features shadow churn 2 --sample 50",)),
+    "features canary": Page(MODELS, "features", ("kedge features canary churn 2 --weight 5",)),
+    "features roll": Page(MODELS, "features", ("kedge features roll churn 2",)),
+    "features head": Page(MODELS, "features", ("kedge features head risk/1#2 --dry-run",)),
+    "features follow": Page(MODELS, "features", ("kedge features follow churn",)),
+    "features hold": Page(
+        MODELS, "features", ('kedge features hold churn --reason "until Monday"',)
+    ),
+    "features materialise": Page(MODELS, "features", ("kedge features materialise spend",)),
+    "features backfill": Page(MODELS, "features", ("kedge features backfill spend --since 90d",)),
+    "features status": Page(MODELS, "features", ("kedge features status",)),
+    "features training-set": Page(
+        MODELS,
+        "features",
+        (
+            "kedge features training-set churn --spine spine.parquet --time asked_at --out train.parquet",
+        ),
+    ),
+    "shadow": Page(
+        ROLL_OUT,
+        "shadow-and-canary",
+        ("kedge shadow churn v2", "kedge shadow churn v2 --sample 10"),
+    ),
+    "canary": Page(
+        ROLL_OUT,
+        "shadow-and-canary",
+        ("kedge canary churn v2 --weight 5", "kedge canary churn v2 --auto"),
+    ),
+    "promote": Page(
+        ROLL_OUT,
+        "shadow-and-canary",
+        ("kedge promote churn", "kedge promote churn v2", "kedge promote churn --full"),
+    ),
+    "set-weight": Page(ROLL_OUT, "shadow-and-canary", ("kedge set-weight churn 25",)),
+    "pause": Page(ROLL_OUT, "shadow-and-canary", ('kedge pause churn --reason "sale until noon"',)),
+    "resume": Page(ROLL_OUT, "shadow-and-canary", ("kedge resume churn",)),
+    "abort": Page(ROLL_OUT, "shadow-and-canary", ('kedge abort churn --reason "wrong model"',)),
+    "plan": Page(
+        ROLL_OUT, "evidence", ("kedge plan churn", "kedge plan churn --rate 100 --errors 0.5")
+    ),
+    "freeze": Page(ROLL_OUT, "shadow-and-canary", ('kedge freeze churn --reason "holiday"',)),
+    "thaw": Page(ROLL_OUT, "shadow-and-canary", ("kedge thaw churn",)),
+    "rollback": Page(
+        ROLL_BACK,
+        "roll-back",
+        (
+            "kedge rollback",
+            'kedge rollback churn --reason "scores doubled"',
+            "kedge rollback churn --to r3",
+            "kedge rollback churn --local",
+        ),
+    ),
+    "unpin": Page(ROLL_BACK, "break-glass", ("kedge unpin churn",)),
+    "check": Page(ROLL_BACK, "readiness", ("kedge check", "kedge check churn --no-proof")),
+    "drill": Page(ROLL_BACK, "drill", ("kedge drill churn --dry", "kedge drill churn --for 20s")),
+    "runbook": Page(ROLL_BACK, "runbook", ("kedge runbook churn", "kedge runbook churn --html")),
+    "speed": Page(ROLL_BACK, "drill", ("kedge speed churn",)),
+    "status": Page(WATCH, "tutorial", ("kedge status", "kedge status churn --watch")),
+    "list": Page(WATCH, "tutorial", ("kedge list",)),
+    "history": Page(WATCH, "events", ("kedge history", "kedge history churn --limit 50 --all")),
+    "evidence": Page(
+        WATCH, "evidence", ("kedge evidence churn", "kedge evidence churn --since 7d")
+    ),
+    "outcomes": Page(WATCH, "evidence", ("kedge outcomes churn --file labels.csv",)),
+    "replay": Page(WATCH, "evidence", ("kedge replay churn v2 --since 7d",)),
+    "diagnose": Page(
+        WATCH,
+        "diagnose",
+        ("kedge diagnose churn", "kedge diagnose churn --since 2h --segment country=DE"),
+    ),
+    "accept": Page(WATCH, "diagnose", ('kedge accept churn --reason "new prices since May"',)),
+    "log": Page(WATCH, "evidence", ("kedge log export churn --to export",)),
+    "log export": Page(WATCH, "evidence", ("kedge log export churn --since 7d --to export",)),
+    "log forget": Page(WATCH, "security", ("kedge log forget customer-42",)),
+    "alerts": Page(WATCH, "alerts", ("kedge alerts", "kedge alerts churn --all")),
+    "alerts test": Page(WATCH, "alerts", ("kedge alerts test churn",)),
+    "ack": Page(WATCH, "alerts", ("kedge ack 12", "kedge ack 12 --by ada")),
+    "help": Page(HELP, "tutorial", ("kedge help", "kedge help roll-back", "kedge help not_ready")),
+    "completion": Page(HELP, "cli", ("kedge completion bash",)),
+}

@@ -1,0 +1,91 @@
+"""Commands that go back: rollback, and unpin, which ends a pin of this host."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from kedge.console import Context, endpoint, submit, verb
+
+if TYPE_CHECKING:
+    from kedge.wiring import Workplace
+
+
+@click.command()
+@endpoint()
+@click.option("--production", is_flag=True, help="Take production back, also within a canary.")
+@click.option(
+    "--to", metavar="RELEASE", help="A release that was production before, also a condemned one."
+)
+@click.option("--axis", type=click.Choice(["model", "features"]), help="Take only one half back.")
+@click.option("--local", is_flag=True, help="Break glass: pin this host while the ledger is gone.")
+@click.option("--accept-stale", metavar="DURATION",
+              help="Go back although the values that it reads by key are as old as this.")  # fmt: skip
+@click.option("--reason", default="", help="Why, for the ledger.")
+@verb
+def rollback(
+    context: Context,
+    endpoint: str,
+    production: bool,
+    to: str | None,
+    axis: str | None,
+    local: bool,
+    accept_stale: str | None,
+    reason: str,
+) -> None:
+    """Go back to the previous good release."""
+    from kedge.core.commands import Rollback
+
+    if to is not None and (axis is not None or production):
+        raise click.UsageError("--to names the release; --axis and --production look for one")
+    target = _number(to) if to is not None else None
+    command = Rollback(production=production, to=target, axis=axis)  # type: ignore[arg-type]
+    if local:
+        from kedge.verbs import pin_host
+
+        context.check_here()
+
+        data = pin_host(context.state_dir, endpoint, command, reason=reason)
+        acks = "".join(f"\n  ack {name} {ms:.1f} ms" for name, ms in data["acks"].items())
+        context.out(data, f"this host is pinned to {data['serves']} (it left epoch {data['left_epoch']}){acks}\n"
+                    "the command is handed in when the ledger is back; kedge unpin ends the pin")  # fmt: skip
+        return
+
+    def make(place: Workplace) -> Rollback:
+        from kedge.verbs import landing_reads
+
+        runs = landing_reads(place, endpoint, command)
+        if runs:
+            from kedge.materialising import refuse_stale
+
+            refuse_stale(place, lambda: context.online, runs, accept_stale)
+        return command
+
+    submit(context, endpoint, make, reason, finding=True)
+
+
+def _number(text: str) -> int:
+    from kedge.core.errors import Refused
+
+    if not text.removeprefix("r").isdigit():
+        raise Refused(
+            f"{text!r} is not a release", code="unknown_release", hint="releases are written r7"
+        )
+    return int(text.removeprefix("r"))
+
+
+@click.command()
+@endpoint()
+@verb
+def unpin(context: Context, endpoint: str) -> None:
+    """End a pin on this host; it follows the ledger again."""
+    from kedge.core.errors import Refused
+    from kedge.engine.pins import HostDisk
+
+    context.check_here()
+    if not HostDisk(context.state_dir).unpin(endpoint):
+        raise Refused(
+            f"{endpoint} is not pinned on this host", code="not_pinned", hint="kedge status"
+        )
+    context.out({"endpoint": endpoint, "pinned": False}, f"{endpoint} follows the ledger again")

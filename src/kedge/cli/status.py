@@ -1,0 +1,94 @@
+"""Commands that look: status, list and history."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kedge.console import Context, endpoint, repeat, verb
+from kedge.quantities import Count
+from kedge.terminal import clear, one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kedge.ports import Entry
+    from kedge.wiring import Workplace
+
+NONE_YET = "no endpoint yet: kedge apply"
+
+
+@click.command()
+@endpoint(every=True)
+@click.option("--watch", is_flag=True, help="Show it again each second until Ctrl-C.")
+@verb
+def status(context: Context, endpoint: str | None, watch: bool) -> None:
+    """Show what is live, what can take over, and what is wrong."""
+    from kedge.cli.text.endpoints import list_text
+    from kedge.report import status_text
+
+    def text(found: list[dict[str, Any]]) -> str:
+        return list_text(found) if len(found) > 1 else "".join(map(status_text, found))
+
+    _show(context, endpoint, text, watch=watch)
+
+
+@click.command("list")
+@click.option("--watch", is_flag=True, help="Show it again each second until Ctrl-C.")
+@verb
+def list_endpoints(context: Context, watch: bool) -> None:
+    """List the endpoints, one line each."""
+    from kedge.cli.text.endpoints import list_text
+
+    _show(context, None, list_text, watch=watch)
+
+
+def _show(
+    context: Context, endpoint: str | None, text: Callable[[list[dict[str, Any]]], str], *, watch: bool
+) -> None:  # fmt: skip
+    from kedge.operations.status import status_of
+
+    place = context.place()
+
+    def show() -> None:
+        found = status_of(place, endpoint)
+        if watch and not context.as_json:
+            clear()
+        data = found[0] if endpoint is not None else found
+        context.out(data, text(one_line(found)) or NONE_YET)
+
+    repeat(show, again=watch)
+
+
+@click.command()
+@endpoint(needs_row=False)
+@click.option(
+    "--limit",
+    type=Count("entries"),
+    default=20,
+    show_default=True,
+    help="How many entries, newest first.",
+)
+@click.option("--all", "whole", is_flag=True, help="Also that a runbook was made anew; --json has it anyway.")  # fmt: skip
+@verb
+def history(context: Context, endpoint: str, limit: int, whole: bool) -> None:
+    """Show what changed, by whom, why, and how long it took."""
+    from kedge.cli.text.history import history_text
+
+    entries = _entries(context.place(), endpoint, limit, whole=whole or context.as_json)
+    context.out(entries, history_text(entries) or f"nothing is known of {endpoint}")
+
+
+def _entries(place: Workplace, endpoint: str, limit: int, *, whole: bool) -> Sequence[Entry]:
+    """Return the newest entries of an endpoint, newest first, without noise unless `whole`."""
+    from kedge.cli.text.history import is_noise
+
+    most = limit
+    while True:
+        entries = place.ledger.history(endpoint, most)
+        kept = [entry for entry in entries if whole or not is_noise(entry)]
+        if len(kept) >= limit or len(entries) < most:
+            return kept[:limit]
+        most *= 4

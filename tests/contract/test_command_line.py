@@ -1,0 +1,495 @@
+"""The command line as a whole: endpoints, kedge.toml, errors and help, over every command that there is."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from kedge.cli import main
+from kedge.cli.help import walk
+from kedge.cli.pages import GROUPS, PAGES
+from kedge.cli.root import ALIASES, MEANT, first_line
+from kedge.cli.topics import find_topic, list_topics
+from kedge.console import Context, EndpointArgument, EndpointOption
+from kedge.core.errors import BadConfig
+from kedge.engine import locate
+from kedge.settings import load
+from kedge.verbs import apply_policies, create_workplace
+from kedge.wiring import Workplace, actor, user_name
+
+COMMANDS = dict(walk(main))
+CREATES = {"init"}
+"""Commands whose ENDPOINT is a new name."""
+FILES = ("model.onnx", "model.skops", "train.csv", "rows.json", "features.py", "labels.csv", "spine.parquet")  # fmt: skip
+"""What the examples name."""
+TWO = "[endpoints.churn]\n[endpoints.risk]\n"
+
+
+def takers() -> dict[str, click.Command]:
+    """Every command with a parameter that is called endpoint."""
+    return {
+        path: command
+        for path, command in COMMANDS.items()
+        if path not in CREATES and any(p.name == "endpoint" for p in command.params)
+    }
+
+
+@contextlib.contextmanager
+def within(folder: Path, **environ: str | None) -> Iterator[None]:
+    """Work in a directory, with variables set or removed; the umask that a command sets is put back."""
+    before, mask = dict(os.environ), os.umask(0o022)
+    os.umask(mask)
+    try:
+        for name, value in {"KEDGE_CONFIG": None, **environ}.items():
+            os.environ.pop(name, None)
+            os.environ.update({name: value} if value is not None else {})
+        with contextlib.chdir(folder):
+            yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+        os.umask(mask)
+
+
+def run(folder: Path, *words: str, **environ: str | None) -> Result:
+    """Run one command in this process; for what never comes to the command itself."""
+    with within(folder, **environ):
+        return CliRunner().invoke(main, list(words), prog_name="kedge")
+
+
+def site(folder: Path, config: str) -> Path:
+    """A directory with kedge.toml, and a ledger in which its endpoints are in force."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "kedge.toml").write_text(config)
+    create_workplace(folder / ".kedge")
+    apply_policies(Workplace(folder / ".kedge"), load(folder / "kedge.toml"))
+    for name in FILES:
+        (folder / name).touch()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return site(tmp_path_factory.mktemp("two"), TWO)
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return site(tmp_path_factory.mktemp("one"), "[endpoints.churn]\n")
+
+
+def contents(folder: Path) -> Any:
+    """Everything that a command could create: the ledger's rows, and the files beside it."""
+    ledger = Workplace(folder / ".kedge").ledger
+    book = ledger.read()
+    entries = {name: len(ledger.history(name, 100)) for name in [*book.states, "nope", "chrun"]}
+    files = {str(f.relative_to(folder)) for f in folder.rglob("*") if ".db" not in f.name}
+    return sorted(book.states), entries, files
+
+
+def value_of(parameter: click.Parameter) -> str:
+    """A word that a parameter takes."""
+    if isinstance(parameter.type, click.Path):
+        return "rows.json"
+    return "1" if isinstance(parameter.type, click.types.FloatParamType | click.types.IntParamType) else "v1"  # fmt: skip
+
+
+def line_of(path: str, endpoint: str) -> list[str]:
+    """A command line for a command, with an endpoint and whatever else it requires."""
+    words = path.split()
+    for parameter in COMMANDS[path].params:
+        if isinstance(parameter, EndpointOption):
+            words += ["--endpoint", endpoint]
+        elif isinstance(parameter, EndpointArgument):
+            words.append(endpoint)
+        elif isinstance(parameter, click.Argument) and parameter.required:
+            words.append(value_of(parameter))
+        elif parameter.required:
+            words += [parameter.opts[0], value_of(parameter)]
+    return words
+
+
+# ---------------------------------------------------------------- an endpoint that there is not
+
+
+@pytest.mark.parametrize("path", takers())
+def test_every_command_with_an_endpoint_checks_it(path: str) -> None:
+    """A new command cannot miss it: `@endpoint()` or `endpoint_option` is the way to take one."""
+    (taken,) = (p for p in COMMANDS[path].params if p.name == "endpoint")
+    assert isinstance(taken, EndpointArgument | EndpointOption)
+    assert taken.is_eager
+
+
+def test_an_endpoint_goes_by_no_other_name() -> None:
+    named = {
+        path: p.name
+        for path, command in COMMANDS.items()
+        for p in command.params
+        if "endpoint" in (p.metavar or p.name or "").lower() and p.name != "endpoint"
+    }
+    assert named == {}
+
+
+@pytest.mark.parametrize("path", takers())
+def test_an_unknown_endpoint_is_one_refusal_and_creates_nothing(path: str, two: Path) -> None:
+    before = contents(two)
+    done = run(two, *line_of(path, "chrun"))
+    assert done.stderr.splitlines() == [
+        "error: no endpoint chrun",
+        "hint: did you mean churn? known are: churn, risk; kedge init NAME adds another one",
+    ], path
+    assert (done.exit_code, done.stdout) == (1, "")
+    told = json.loads(run(two, *line_of(path, "nope"), "--json").stdout)["error"]
+    assert (told["code"], told["message"]) == ("unknown_endpoint", "no endpoint nope")
+    assert told["known"] == ["churn", "risk"]
+    assert contents(two) == before
+
+
+@pytest.mark.parametrize(
+    "line", ["register nope ./nothing-here", "outcomes nope --file nothing-here", "set-weight nope much",
+             "canary nope v2 --weight much", "diagnose nope --since never", "rollback nope --to v1",
+             "register nope model.onnx --golden nothing-here"],
+)  # fmt: skip
+def test_an_unknown_endpoint_comes_before_every_other_fault(line: str, two: Path) -> None:
+    assert run(two, *line.split()).stderr.startswith("error: no endpoint nope\n")
+
+
+def test_help_is_shown_whatever_endpoint_was_typed(tmp_path: Path) -> None:
+    done = run(tmp_path, "rollback", "nope", "--help")
+    assert done.exit_code == 0
+    assert "kedge rollback churn --to r3" in done.stdout
+
+
+def test_a_name_that_cannot_be_one_is_refused_too(two: Path) -> None:
+    for name in ("../w0", "my model", "a" * 100, "churn/../../x"):
+        done = run(two, "rollback", name)
+        assert done.stderr.startswith(f"error: no endpoint {name[:80]}\n")
+
+
+def test_an_endpoint_that_kedge_toml_no_longer_names_is_still_there(two: Path) -> None:
+    left = two / "left.toml"
+    left.write_text("[endpoints.risk]\n")
+    done = run(two, "--config", str(left), "rollback", "churn")
+    assert done.stderr.startswith("error: churn has no earlier good release to go back to\n")
+    done = run(two, "--config", str(left), "history", "churn")
+    assert done.exit_code == 0
+
+
+def test_a_damaged_kedge_toml_hides_no_endpoint(two: Path) -> None:
+    damaged = two / "damaged.toml"
+    damaged.write_text("[[[")
+    done = run(two, "--config", str(damaged), "rollback", "churn")
+    assert done.stderr.startswith("error: churn has no earlier good release")
+    assert run(two, "--config", str(damaged), "rollback", "nope").exit_code == 1
+    # Whether register may take it is said by kedge.toml, which cannot be read.
+    assert run(two, "--config", str(damaged), "register", "new", "model.onnx").exit_code == 2
+
+
+def test_an_endpoint_that_is_not_in_force_says_how_it_comes_into_force(two: Path) -> None:
+    more = two / "more.toml"
+    more.write_text(TWO + "[endpoints.image]\n")
+    done = run(two, "--config", str(more), "freeze", "image")
+    assert done.stderr.splitlines() == [
+        "error: no endpoint image",
+        "hint: kedge.toml names it: kedge apply brings it into force",
+    ]
+    done = run(two, "--config", str(more), "register", "image", "./nothing-here")
+    assert "nothing-here does not exist" in done.stderr  # it is known to register
+
+
+def test_a_ledger_that_cannot_be_read_is_named_and_no_endpoint_is_unknown_for_it(
+    tmp_path: Path,
+) -> None:
+    place = site(tmp_path / "site", "[endpoints.churn]\n")
+    for file in (place / ".kedge/ledger").glob("ledger.db*"):
+        file.write_bytes(b"no database at all, and long enough to be read as one" * 100)
+    assert run(place, "promote", "churn").exit_code == 4
+    assert run(place, "promote", "nope").stderr.startswith("error: no endpoint nope\n")
+
+
+# ---------------------------------------------------------------- the only endpoint
+
+
+def test_the_only_endpoint_need_not_be_typed(one: Path) -> None:
+    assert run(one, "rollback").stderr.startswith("error: churn has no earlier good release")
+    assert run(one, "undo").stderr.startswith("error: churn has no earlier good release")
+    assert run(one, "history").stdout.endswith("policy in force — kedge apply\n")
+    assert run(one, "versions").stdout == "no version of churn is registered\n"
+    assert run(one, "status").stdout.startswith("churn  epoch 1  empty\n")
+
+
+def test_with_several_they_are_listed(two: Path) -> None:
+    done = run(two, "rollback")
+    assert done.stderr.splitlines() == [
+        "error: kedge rollback needs the name of an endpoint: there are 2: churn, risk",
+        "hint: kedge rollback churn",
+    ]
+    told = json.loads(run(two, "features", "hold", "--json").stdout)["error"]
+    assert (told["code"], told["endpoints"]) == ("endpoint_needed", ["churn", "risk"])
+    assert done.exit_code == 2
+    lines = run(two, "status").stdout.splitlines()
+    assert lines == run(two, "list").stdout.splitlines()
+    assert lines == [
+        "churn  nothing  empty  no replica is known: is kedge up running?",
+        "risk   nothing  empty  no replica is known: is kedge up running?",
+    ]
+
+
+def test_without_any_the_way_to_one_is_said(tmp_path: Path) -> None:
+    (tmp_path / "kedge.toml").write_text("[endpoints.churn]\n")
+    create_workplace(tmp_path / ".kedge")
+    assert run(tmp_path, "rollback").stderr.endswith("hint: kedge apply brings churn into force\n")
+    (tmp_path / "kedge.toml").write_text("")
+    assert run(tmp_path, "rollback").stderr.endswith(
+        "hint: kedge init NAME adds one to kedge.toml\n"
+    )
+
+
+# ---------------------------------------------------------------- where kedge.toml is
+
+
+@pytest.mark.parametrize("below", ["models", "models/2026/may"])
+def test_kedge_toml_is_searched_upwards(one: Path, below: str) -> None:
+    (one / below).mkdir(parents=True, exist_ok=True)
+    done = run(one / below, "status")
+    assert done.stdout.startswith("churn  epoch 1"), done.stderr
+    assert not (one / below / ".kedge").exists()
+
+
+def test_option_and_variable_go_before_what_is_found(one: Path, two: Path) -> None:
+    named = str(two / "kedge.toml")
+    assert "there are 2" in run(one, "--config", named, "rollback").stderr
+    assert "there are 2" in run(one, "rollback", KEDGE_CONFIG=named).stderr
+    assert "churn has" in run(two, "--config", str(one / "kedge.toml"), "rollback", KEDGE_CONFIG=named).stderr  # fmt: skip
+
+
+def test_the_nearest_one_is_taken(one: Path) -> None:
+    inner = site(one / "inner", TWO)
+    assert "there are 2" in run(inner, "rollback").stderr
+
+
+@pytest.mark.parametrize("path", sorted({*takers(), "apply", "up", "list", "ack"}))
+def test_where_there_is_none_every_command_says_so(path: str, tmp_path: Path) -> None:
+    if path == "ack":
+        words = ["ack", "1"]
+    else:
+        words = line_of(path, "churn") if path in takers() else path.split()
+    for name in FILES:
+        (tmp_path / name).touch()
+    before = sorted(tmp_path.iterdir())
+    done = run(tmp_path, *words)
+    assert done.stderr.splitlines() == [
+        f"error: no kedge.toml in {tmp_path} or above",
+        f"hint: {locate.no_kedge_here(tmp_path / 'kedge.toml').hint}",
+    ]
+    assert "kedge init" in done.stderr
+    assert done.exit_code == 2
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_kedge_toml_above_of_another_user_is_not_used(tmp_path: Path) -> None:
+    """It says which code is run: in a directory that many may write, it could be planted."""
+    (tmp_path / "kedge.toml").write_text("")
+    below = tmp_path / "mine"
+    below.mkdir()
+    os.chown(tmp_path / "kedge.toml", 12345, -1)
+    with within(below, SUDO_UID=None):
+        with pytest.raises(BadConfig) as caught:
+            locate.find_config()
+        assert caught.value.code == "foreign_config"
+        assert locate.find_config(tmp_path) == tmp_path / "kedge.toml"  # it is where one works
+        os.environ["SUDO_UID"] = "12345"
+        assert locate.find_config() == tmp_path / "kedge.toml"
+
+
+def test_a_working_directory_that_was_deleted_is_said(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    with within(gone):
+        gone.rmdir()
+        done = CliRunner().invoke(main, ["status"], prog_name="kedge")
+        os.chdir(tmp_path)
+    assert done.stderr.startswith("error: the working directory does not exist any more\n")
+
+
+def test_the_state_directory_is_relative_to_the_file(tmp_path: Path) -> None:
+    (tmp_path / "kedge.toml").write_text('[server]\nstate_dir = "state"\n[endpoints.churn]\n')
+    create_workplace(tmp_path / "state")
+    (tmp_path / "below").mkdir()
+    assert run(tmp_path / "below", "apply").stdout.startswith("churn: ")
+    assert Workplace(tmp_path / "state").ledger.read().states.keys() == {"churn"}
+
+
+def test_the_runbook_names_host_directory_and_the_whole_command(one: Path) -> None:
+    with within(one):
+        page = CliRunner().invoke(main, ["runbook"], prog_name="kedge").stdout
+    config = one / "kedge.toml"
+    assert f"kedge --config {config} rollback churn\n" in page
+    assert f"kedge.toml is in {one};" in page
+    block = [line for part in page.split("```sh\n")[1:] for line in part.split("```")[0].splitlines()]  # fmt: skip
+    assert block
+    assert all(line.startswith(f"kedge --config {config} ") for line in block)
+
+
+# ---------------------------------------------------------------- errors in one style
+
+
+@pytest.mark.parametrize(
+    "line, said, hint",
+    [
+        ("statsu", "kedge has no command statsu", "did you mean kedge status?"),
+        ("deploy", "kedge has no command deploy", "did you mean kedge promote?"),
+        ("serve", "kedge has no command serve", "did you mean kedge up?"),
+        ("revert", "kedge has no command revert", "did you mean kedge rollback?"),
+        ("ls", "kedge has no command ls", "did you mean kedge list?"),
+        ("promote", "missing argument 'ENDPOINT'", "usage: kedge promote [OPTIONS] ENDPOINT [VERSION]"),
+        ("rollback --colour", "no such option '--colour'", "usage: kedge rollback"),
+        ("rollback --too r1", "no such option '--too'", "did you mean --to?"),
+        ("rollback churn b", "got unexpected extra argument (b)", "usage: kedge rollback"),
+        ("features rol churn 2", "no such command 'rol'", "did you mean roll?"),
+        ("set-weight churn much", "invalid value for 'WEIGHT': 'much' is not a valid float", "usage: "),
+        ("--nonsense", "no such option '--nonsense'", "usage: kedge [OPTIONS] COMMAND"),
+    ],
+)  # fmt: skip
+def test_a_line_that_cannot_be_understood_is_an_error_and_a_hint(
+    one: Path, line: str, said: str, hint: str
+) -> None:
+    done = run(one, *line.split())
+    assert done.exit_code == 2
+    first, *_, last = done.stderr.splitlines()
+    assert first == f"error: {said}"
+    assert last.startswith(f"hint: {hint}")
+    told = json.loads(run(one, *line.split(), "--json").stdout)["error"]
+    assert told["message"] == said
+
+
+def test_words_of_other_tools_lead_to_commands() -> None:
+    visible = {name for name, command in main.commands.items() if not command.hidden}
+    assert not set(MEANT) & visible
+    assert not set(MEANT) & set(ALIASES)
+    assert set(MEANT.values()) <= visible | {"backup", "config"}
+    assert set(ALIASES.values()) <= visible
+
+
+# ---------------------------------------------------------------- help
+
+
+@pytest.mark.parametrize("path", [p for p, c in COMMANDS.items() if not c.hidden])
+def test_a_command_has_a_line_an_example_and_a_page(path: str) -> None:
+    command = COMMANDS[path]
+    line = first_line(command)
+    assert line.endswith("."), path
+    assert len(line) <= 60, path
+    assert path in PAGES, f"{path} needs an entry in kedge/cli/pages.py"
+    page = PAGES[path]
+    assert page.group in GROUPS
+    assert find_topic(page.topic) is not None
+    assert any(example.startswith(f"kedge {path}") for example in page.examples)
+    with click.Context(command, info_name=f"kedge {path}") as ctx:
+        told = command.get_help(ctx)
+    assert f"  {page.examples[0]}\n" in told + "\n"
+    assert f"Documentation: kedge help {page.topic}" in told
+
+
+def test_no_page_is_left_of_a_command_that_is_gone() -> None:
+    assert set(PAGES) <= {path for path, command in COMMANDS.items() if not command.hidden}
+
+
+@pytest.mark.parametrize("line", [e for page in PAGES.values() for e in page.examples])
+def test_an_example_can_be_typed(line: str, one: Path) -> None:
+    """Parsed by click, where its endpoint and its files exist."""
+    word, *rest = shlex.split(line)
+    assert word == "kedge"
+    with within(one):
+        ctx = main.make_context("kedge", list(rest))
+        ctx.obj = Context()
+        command: click.Command = main
+        while isinstance(command, click.Group) and rest and rest[0] in command.commands:
+            name, *rest = rest
+            command = command.commands[name]
+            ctx = command.make_context(name, list(rest), parent=ctx)
+    assert command is not main
+
+
+def test_the_whole_help_fits_80_columns_with_every_line_whole(two: Path) -> None:
+    told = run(two, "--help", COLUMNS="80").stdout
+    assert "..." not in told.split("Options:")[1]
+    for name, command in main.commands.items():
+        if not command.hidden:
+            assert f"  {name} " in told
+            assert first_line(command) in told, name
+    assert [line[:-1] for line in told.splitlines() if line[:-1] in GROUPS] == list(GROUPS)
+
+
+def test_help_lists_topics_and_shows_each(two: Path) -> None:
+    listed = run(two, "help").stdout
+    topics = list_topics()
+    assert len(topics) > 30
+    for topic in topics:
+        assert f"  {topic.name} " in listed
+        shown = run(two, "help", topic.name)
+        assert shown.exit_code == 0
+        assert shown.stdout.startswith(f"# {topic.title}\n"), topic.name
+        assert ".md)" not in shown.stdout, "links are commands"
+
+
+def test_help_shows_commands_and_error_codes_too(two: Path) -> None:
+    assert run(two, "help", "set-weight").stdout.startswith("Usage: kedge set-weight")
+    assert run(two, "help", "features", "roll").stdout.startswith("Usage: kedge features roll")
+    assert "kedge check ENDPOINT" in run(two, "help", "not_ready").stdout
+    done = run(two, "help", "rolback")
+    assert done.stderr.startswith(
+        "error: no topic rolback\nhint: did you mean kedge help rollback?"
+    )
+    assert done.exit_code == 1
+
+
+# ---------------------------------------------------------------- who acts, and completion
+
+
+@pytest.mark.parametrize(
+    "environ, name",
+    [({"USER": "ada"}, "ada"), ({"USER": None, "LOGNAME": "ben"}, "ben"), ({"USER": "", "LOGNAME": None}, None)],
+)  # fmt: skip
+def test_the_actor_has_a_name(
+    tmp_path: Path, environ: dict[str, str | None], name: str | None
+) -> None:
+    import pwd
+
+    with within(tmp_path, **{"KEDGE_ACTOR": None, **environ}):
+        assert user_name() == (name or pwd.getpwuid(os.getuid()).pw_name)
+        assert actor().startswith(f"{user_name()}@")
+
+
+def test_a_user_without_a_name_is_a_number(tmp_path: Path) -> None:
+    """As in a container that runs as any number."""
+    child = os.fork()
+    if child == 0:
+        os.setuid(54321)
+        os.environ.pop("USER", None)
+        os.environ.pop("LOGNAME", None)
+        os._exit(0 if user_name() == "uid54321" else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_endpoints_and_commands_are_completed(two: Path) -> None:
+    def completed(*words: str) -> list[str]:
+        environ = {"_KEDGE_COMPLETE": "bash_complete", "COMP_WORDS": " ".join(["kedge", *words]),
+                   "COMP_CWORD": str(len(words))}  # fmt: skip
+        told = run(two, **environ).stdout.splitlines()
+        return [line.split(",", 1)[1] for line in told]
+
+    assert completed("roll") == ["rollback"]
+    assert completed("rollback", "") == ["churn", "risk"]
+    assert completed("promote", "r") == ["risk"]
+    assert "roll-back" in completed("help", "roll")
+    assert "_KEDGE_COMPLETE" in run(two, "completion", "bash").stdout
