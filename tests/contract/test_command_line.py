@@ -356,7 +356,7 @@ def test_the_runbook_names_host_directory_and_the_whole_command(one: Path) -> No
         ("rollback --too r1", "no such option '--too'", "did you mean --to?"),
         ("rollback churn b", "got unexpected extra argument (b)", "usage: kedge rollback"),
         ("features rol churn 2", "no such command 'rol'", "did you mean roll?"),
-        ("set-weight churn much", "invalid value for 'WEIGHT': 'much' is not a valid float", "usage: "),
+        ("set-weight churn much", "invalid value for 'WEIGHT': 'much' is not a share in per cent; write it as 25 or 0.5", "usage: "),
         ("--nonsense", "no such option '--nonsense'", "usage: kedge [OPTIONS] COMMAND"),
     ],
 )  # fmt: skip
