@@ -424,7 +424,7 @@ GUARDRAILS: dict[str, dict[str, tuple[str, ...]]] = {
 
 ESTIMATED = frozenset({"auc", "calibration_error"})
 """Figures that are shown of every binary output, and that no verdict can be had of."""
-METRICS_PAGE = "docs/reference/metrics.md"
+METRICS_PAGE = "kedge help metrics"
 
 
 def _judge_server(server: Server, faults: list[str]) -> None:

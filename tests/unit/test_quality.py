@@ -171,7 +171,7 @@ def test_a_class_has_no_distance_and_no_probability(output: Output, metric: str)
         loss_of(metric, output)
     assert (caught.value.code, caught.value.hint) == (
         "metric_unfit",
-        "one of: error_rate; docs/reference/metrics.md has the table",
+        "one of: error_rate; kedge help metrics has the table",
     )
 
 
@@ -234,7 +234,7 @@ def test_what_judges_no_ranking_is_refused_with_the_table(metric: str) -> None:
     with pytest.raises(Refused) as caught:
         loss_of(metric, RANKING)
     assert "ndcg@10" in caught.value.hint
-    assert "docs/reference/metrics.md" in caught.value.hint
+    assert "kedge help metrics" in caught.value.hint
     with pytest.raises(Refused):
         loss_of("ndcg@10", BINARY)
 

@@ -506,7 +506,7 @@ def test_a_figure_that_is_an_estimate_judges_nothing_and_the_refusal_names_the_t
         read(text)
     assert "is an estimate" in str(refused.value)
     assert "log_loss, brier" in str(refused.value)
-    assert "docs/reference/metrics.md" in str(refused.value)
+    assert "kedge help metrics" in str(refused.value)
 
 
 def test_rmse_needs_a_tolerance_and_mape_none() -> None:
@@ -535,6 +535,6 @@ def test_a_ranking_names_its_vector_and_is_judged_by_ndcg() -> None:
     for metric in ("ndcg@0", "ndcg@21", "rmse", "auc"):
         with pytest.raises(BadConfig) as refused:
             read(head + rail.format(metric))
-        assert "docs/reference/metrics.md" in str(refused.value)
+        assert "kedge help metrics" in str(refused.value)
     with pytest.raises(BadConfig):
         read('[endpoints.e]\noutput = {kind = "ranking"}\n')

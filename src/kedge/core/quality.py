@@ -182,7 +182,7 @@ def loss_of(metric: str, output: Output) -> Loss:
         raise Refused(
             f"{metric} cannot judge {what}",
             code="metric_unfit",
-            hint=f"one of: {fit}; docs/reference/metrics.md has the table",
+            hint=f"one of: {fit}; kedge help metrics has the table",
         )
     return loss
 
