@@ -12,6 +12,7 @@ from kedge.adapters.sql.engine import sqlite_version_fault
 from kedge.core.errors import CorruptArtifact, KedgeError, Unavailable
 from kedge.core.stored.head import Head, read_head
 from kedge.core.values import State
+from kedge.engine.libraries import find_differences, find_missing
 from kedge.engine.locate import find_deletion, find_fault
 from kedge.enrol import loaders
 from kedge.files import find_open
@@ -81,6 +82,7 @@ def examine(
             found(f"artifact {digest[:19]}", None, "every byte as registered")
         except CorruptArtifact as error:
             found(f"artifact {digest[:19]}", str(error))
+    look_at_libraries(place, states, missing, found)
     for name in states:
         for fault in _endpoint_faults(place, name):
             found(f"endpoint {name}", fault)
@@ -90,6 +92,26 @@ def examine(
     if unpinned:
         found("pins", unpinned)
     return findings
+
+
+def look_at_libraries(
+    place: Workplace,
+    states: Mapping[str, State],
+    unloaded: Mapping[str, str],
+    found: Callable[..., None],
+) -> None:
+    """The loader and the libraries of what serves or could serve at once, as this environment has them."""
+    for name, state in states.items():
+        live = (state.production, state.candidate, state.back)
+        for number in sorted({number for number in live if number in state.releases}):
+            release = state.releases[number]
+            lacking = [*filter(None, [unloaded.get(release.flavour)]), *find_missing(
+                place.artifacts, release.model_digest, flavour=release.flavour, trusted=release.trusted
+            )]  # fmt: skip
+            others = find_differences(place.artifacts, release.model_digest)
+            remedy = "pip install what is missing, then kedge restart"
+            found(f"libraries of {name} {release.label}", f"{'; '.join(lacking)}; {remedy}" if lacking else None,
+                  "; ".join(others) or "installed")  # fmt: skip
 
 
 def _look_at_limits(settings: Settings, found: Callable[..., None]) -> None:

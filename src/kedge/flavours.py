@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from kedge.core.inputs import SIGNATURE_FILE
+
 
 class OnnxFlavour:
     """A directory that holds one ONNX file, with its external data beside it if any."""
@@ -16,6 +18,7 @@ class OnnxFlavour:
     flavour = "onnx"
     stalls = False
     looks_for = "a single *.onnx file"
+    companions = (SIGNATURE_FILE,)
 
     def claims(self, path: Path) -> bool:
         """Whether exactly one *.onnx file lies in the directory itself."""
@@ -28,6 +31,7 @@ class SklearnFlavour:
     flavour = "sklearn"
     stalls = True
     looks_for = "a single *.skops file (skops.io.dump)"
+    companions = (SIGNATURE_FILE, "MLmodel")
 
     def claims(self, path: Path) -> bool:
         """Whether exactly one *.skops file lies in the directory itself."""

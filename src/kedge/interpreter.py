@@ -90,3 +90,8 @@ def drop_working_directory() -> None:
         here = os.getcwd()  # noqa: PTH109 - pathlib is not imported yet
         if here not in map(os.path.abspath, filter(None, named)):
             sys.path[:] = [entry for entry in sys.path if entry not in ("", here)]
+
+
+def forbid(module: str) -> None:
+    """Let this process never import a module: an import of it fails as if it were not installed."""
+    sys.modules[module] = None  # type: ignore[assignment] # the documented way to say so

@@ -274,13 +274,17 @@ class Proof(Value, frozen=True):
     """What the walk over the loaded model found. None: not walked yet."""
     inline: str = ""
     """Who let it run inline although it was not proven plain, and why."""
+    written_with: dict[str, str] = {}
+    """Version of each library that wrote the model, by the name of its distribution."""
+    needs: tuple[str, ...] = ()
+    """Modules that it needs where it is served, beside those of its loader."""
 
 
 class Artifacts(Protocol):
     """Bytes by digest."""
 
-    def put(self, source: Path) -> tuple[str, tuple[FileEntry, ...]]:
-        """Copy a file or a directory in; returns its digest and its per-file manifest."""
+    def put(self, source: Path, beside: Sequence[Path] = ()) -> tuple[str, tuple[FileEntry, ...]]:
+        """Copy a file or a directory in, with files beside it; returns its digest and its per-file manifest."""
 
     def path(self, digest: str) -> Path:
         """Where the files are, unverified.

@@ -205,6 +205,11 @@ def status_text(item: dict[str, Any]) -> str:
         for part in (item["production"], item["candidate"])
         if part and part.get("rows", "independent") != "independent"
     ]
+    lines += [
+        f"  libraries   of {part['release']}: {'; '.join(part['libraries'])}"
+        for part in (item["production"], item["candidate"])
+        if part and part.get("libraries")
+    ]
     none = "none: this is the first good release" if item["production"] else "none yet"
     lines.append(f"  way back    {_way_back(item['back']) or none}")
     if item["drill"]:
@@ -478,7 +483,7 @@ def _between(window: dict[str, Any]) -> str:
 
 def placing(proof: Proof) -> str:
     """Where a version may run, for people."""
-    if proof.inline:
+    if proof.inline and not (proof.plain is not None and proof.plain.apart):
         return f"inline, as {proof.inline}"
     if proof.plain is None or not proof.plain.proven:
         return f"in a process: {proof.plain.why if proof.plain is not None else 'not walked yet'}"

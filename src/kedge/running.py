@@ -59,7 +59,7 @@ from kedge.gateway.http.connections import Connections, http_limits, raise_open_
 from kedge.gateway.infer import Bounds
 from kedge.gateway.peers import Peers
 from kedge.gateway.worker import Handoff, serve, take_over
-from kedge.interpreter import kedge_command, safe_environment
+from kedge.interpreter import forbid, kedge_command, safe_environment
 from kedge.machine import read_machine
 from kedge.ports import Member, Roster
 from kedge.readying import checker, gate_of
@@ -98,6 +98,7 @@ def run_worker(server: Server, *, slot: str, fd: int, run_dir: Path, state_dir: 
     """Be one gateway worker. Returns when it was told to stop."""
     raise_open_files()
     set_fence(state_dir, server.fence)
+    forbid("pandas")  # scikit-learn's imputers import it where it is installed
     listener = socket.socket(fileno=fd)
     place = Workplace(state_dir, patience_s=0.2)
     host, port = listener.getsockname()[:2]

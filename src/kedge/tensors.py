@@ -14,6 +14,7 @@ import numpy as np
 
 from kedge.core.errors import BadRequest
 from kedge.core.golden import RowsMark
+from kedge.core.inputs import Described
 from kedge.core.values import Field, Plainness, Signature, Value
 from kedge.ports import ColumnStatistics, Model, Proof
 
@@ -51,6 +52,8 @@ class Offered(Value, frozen=True):
     whether an answer depends on the rows beside it."""
     rtol: float = Proof({}, {}).rtol
     atol: float = Proof({}, {}).atol
+    nulls: bool = False
+    """Whether rows are added to the golden ones, until each nullable input is null in one."""
     grouped: bool = True
     """Whether the rows are also asked alone, in pairs and all together."""
     single: bool = False
@@ -84,6 +87,8 @@ class ProbeResult(Value, frozen=True):
     grouped: Grouped = Grouped()
     plain: Plainness | None = None
     """What the walk over the loaded model found; None: it is a transformation."""
+    described: Described = Described()
+    """What the model says of itself beside its signature."""
 
 
 # ---------------------------------------------------------------- conversion
@@ -120,15 +125,20 @@ def column_of(field: Field, values: Sequence[Any]) -> NDArray[Any]:
     rows = [
         _cell(field, value, field.shape, f"{field.name}[{i}]") for i, value in enumerate(values)
     ]
-    if field.dtype == "string" and not field.shape:
+    gaps = field.nullable and KINDS[field.dtype] != "f" and _has_null(rows)
+    if (field.dtype == "string" or gaps) and not field.shape:
         column = np.empty(len(rows), dtype=object)
         column[:] = rows
         return column
     try:
-        column = np.array(rows, dtype=DTYPES[field.dtype])
+        column = np.array(rows, dtype=object if gaps else DTYPES[field.dtype])
     except (ValueError, OverflowError) as error:
         raise BadRequest(f"{field.name}: {error}", code="bad_column") from None
     return column if rows else column.reshape(0, *(max(n, 0) for n in field.shape))
+
+
+def _has_null(values: Sequence[Any]) -> bool:
+    return any(each is None or (isinstance(each, list) and _has_null(each)) for each in values)
 
 
 def _cell(field: Field, value: Any, shape: tuple[int, ...], where: str) -> Any:
@@ -144,7 +154,7 @@ def _scalar(field: Field, value: Any, where: str) -> Any:
     kind = KINDS[field.dtype]
     if kind == "f" and value is None:
         return nan
-    if value is None and field.dtype == "string" and field.nullable:
+    if value is None and field.nullable:
         return None
     fits: bool
     match kind:

@@ -37,6 +37,7 @@ from kedge.core.values import (
 from kedge.engine.control import SILENT_S, Probe, replicas
 from kedge.engine.custom import check_function, set_fence
 from kedge.engine.filing import newest_finding
+from kedge.engine.libraries import find_differences
 from kedge.engine.locate import find_deletion, find_interrupted
 from kedge.engine.pins import HostDisk, Pin
 from kedge.engine.status import describe
@@ -330,6 +331,8 @@ def inline_fault(proof: Proof, *, transformed: bool) -> str:
     """Why a version may not run inline, in words; empty when it may."""
     if transformed:
         return "a transformation runs before it"
+    if proof.plain is not None and proof.plain.apart:
+        return proof.plain.why
     if proof.inline:
         return ""
     if proof.plain is None or proof.plain.rule != RULE:
@@ -499,7 +502,9 @@ def status_of(place: Workplace, endpoint: str | None) -> list[dict[str, Any]]:
         for part, number in (("production", states[name].production),
                              ("candidate", states[name].candidate)):  # fmt: skip
             if item[part] is not None and number is not None:
-                item[part]["rows"] = release_mark(place.artifacts, states[name].releases[number])
+                release = states[name].releases[number]
+                item[part]["rows"] = release_mark(place.artifacts, release)
+                item[part]["libraries"] = find_differences(place.artifacts, release.model_digest)
         item["unrecorded"] = missing
         item["readiness"] = None if lost else _readiness(place, name)
         if lost:

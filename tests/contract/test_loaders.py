@@ -275,7 +275,11 @@ def test_a_damaged_file_is_unfit_and_never_another_error(tmp_path: Path, raw: by
         ({"inputs": [{"name": "a", "dtype": "decimal"}]}, "decimal"),
         ({"inputs": [{"name": "a", "shape": [2]}, {"name": "b"}]}, "scalars, or one tensor"),
         ({"inputs": []}, "scalars, or one tensor"),
-        ({"inputs": [{"name": "a"}], "outputs": [{"name": "p"}]}, "names 1 outputs"),
+        ({"inputs": [{"name": "X", "shape": [4]}], "outputs": [{"name": "p"}]}, "names 1 outputs"),
+        (
+            {"inputs": [{"name": "a"}, {"name": "b"}]},
+            "names 2 columns, but the model was fitted on 4",
+        ),
         ({"inputs": [{"nam": "a"}]}, "nam"),
     ],
 )

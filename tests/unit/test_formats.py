@@ -56,6 +56,7 @@ def written(model: Any, **how: Any) -> bytes:
 SEEN: dict[str, tuple[dict[str, bytes], str, str]] = {
     "xgboost json": ({"m.json": b'{"learner":{"attributes":{},"feature_names":[]'}, "XGBoost", "convert_xgboost"),
     "xgboost ubj": ({"m.ubj": b"{L\x00\x00\x00\x00\x00\x00\x00\x07learner{L"}, "XGBoost", "convert_xgboost"),
+    "xgboost of another ending": ({"m.model": b"{L\x00\x00\x00\x00\x00\x00\x00\x07learner{L"}, "XGBoost", "convert_xgboost"),
     "lightgbm": ({"m.txt": b"tree\nversion=v4\nnum_class=1\n"}, "LightGBM", "convert_lightgbm"),
     "catboost cbm": ({"m.cbm": b"CBM1\x10\x02\x00\x00"}, "CatBoost", "format='onnx'"),
     "catboost json": ({"m.json": b'{\n"catboost_version_info":"1.2"'}, "CatBoost", "format='onnx'"),
@@ -73,7 +74,9 @@ SEEN: dict[str, tuple[dict[str, bytes], str, str]] = {
     "mlflow xgboost": ({"MLmodel": MLMODEL.replace("LIBRARY", "xgboost").encode(), "model.ubj": b"{L"}, "MLflow model of the flavour xgboost", "#xgboost"),
     "mlflow sklearn": ({"MLmodel": MLMODEL.replace("LIBRARY", "sklearn").encode(), "model.pkl": b"\x80\x04"}, "flavour sklearn", "serialization_format='skops'"),
     "mlflow pyfunc": ({"MLmodel": MLMODEL.replace("LIBRARY", "python_function").encode()}, "flavour python_function", "ONNX"),
-    "mlflow others": ({"MLmodel": MLMODEL.replace("LIBRARY", "prophet").encode()}, "flavour prophet", "mlflow.onnx.log_model"),
+    "mlflow prophet": ({"MLmodel": MLMODEL.replace("LIBRARY", "prophet").encode()}, "flavour prophet", "loader of your own"),
+    "mlflow transformers": ({"MLmodel": MLMODEL.replace("LIBRARY", "transformers").encode(), "model/config.json": b"{}"}, "flavour transformers", "optimum-cli"),
+    "mlflow others": ({"MLmodel": MLMODEL.replace("LIBRARY", "fastai").encode()}, "flavour fastai", "mlflow.onnx.log_model"),
     "pickle": ({"m.pkl": pickle.dumps(OrderedDict(a=1))}, "a pickle: it can run any code", "skops.io.dump"),
     "sklearn pickle": ({"m.pkl": pickle.dumps(scikit_learn())}, "a pickle of scikit-learn", "skops.io.dump"),
     "old pickle": ({"m.pkl": pickle.dumps(scikit_learn(), protocol=0)}, "a pickle of scikit-learn", "skops"),

@@ -173,7 +173,7 @@ class Shelf:
         self.damaged = False
         self.golden = Proof(inputs={"dep_delay": [1.0]}, outputs={"p_late": [2.0]})
 
-    def put(self, source: Path) -> tuple[str, tuple[FileEntry, ...]]:
+    def put(self, source: Path, beside: Sequence[Path] = ()) -> tuple[str, tuple[FileEntry, ...]]:
         raise NotImplementedError
 
     def path(self, digest: str) -> Path:

@@ -19,7 +19,7 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -63,8 +63,10 @@ class DirectoryArtifacts:
     def __init__(self, root: Path) -> None:
         self._root = root
 
-    def put(self, source: Path) -> tuple[str, tuple[FileEntry, ...]]:
+    def put(self, source: Path, beside: Sequence[Path] = ()) -> tuple[str, tuple[FileEntry, ...]]:
         """Copy a file or a directory in; returns its digest and its per-file manifest.
+
+        Files `beside` it become part of it under their own names, in the place of those that have the same.
 
         Putting the same bytes again changes nothing, but what is there is verified, and
         replaced if it is damaged. The golden rows survive that.
@@ -74,7 +76,7 @@ class DirectoryArtifacts:
                 `MOST_FILES`, `MOST_DEPTH` or `MOST_BYTES`, or it grew meanwhile.
             Unavailable: `no_room`: it would take the ledger's reserve of free space; the disk cannot be written.
         """
-        found = _find(source)
+        found = _find(source, beside)
         with self._writing(), self._temporary() as temporary:
             self._check_room(found)
             copy = temporary / "artifact"
@@ -290,7 +292,7 @@ class _Found(NamedTuple):
     size: int
 
 
-def _find(source: Path) -> list[_Found]:
+def _find(source: Path, beside: Sequence[Path]) -> list[_Found]:
     """List the files to copy, sorted by name inside the artifact."""
     if source.is_symlink():
         raise Refused(
@@ -303,6 +305,9 @@ def _find(source: Path) -> list[_Found]:
             found = list(_below(source))
         else:
             found = [_checked(source.name, source, source.lstat())]
+        further = [_checked(each.name, each, each.lstat()) for each in beside]
+        instead = {each.name for each in further}
+        found = [each for each in found if each.name not in instead] + further
     except OSError as error:
         raise Refused(
             f"{source} cannot be read: {error.strerror or error}", code="source_unreadable"

@@ -15,6 +15,7 @@ import onnxruntime as ort
 
 from kedge.core.errors import UnfitModel
 from kedge.core.formats import GUIDE
+from kedge.core.inputs import SIGNATURE_FILE, DeclaredName, read_declared, with_output_names
 from kedge.core.values import Dtype, Field, Plainness, Signature
 from kedge.flavours import OnnxFlavour, visible
 from kedge.walk.graphs import judge
@@ -55,9 +56,21 @@ class OnnxLoader(OnnxFlavour):
             session = ort.InferenceSession(files[0], options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the runtime's errors have no root but Exception
             raise UnfitModel(f"{files[0].name} cannot be loaded: {error}") from error
-        model = _model(session)
+        model = _model(session, _output_names(path))
         model.plainness = judge(files[0])
         return model
+
+
+def _output_names(path: Path) -> list[DeclaredName] | None:
+    """The names that a signature.json gives the outputs. What inputs it takes an ONNX file says itself.
+
+    Raises:
+        UnfitModel: `bad_signature`: it cannot be read.
+    """
+    file = path / SIGNATURE_FILE
+    if not file.exists():
+        return None
+    return read_declared(file.read_bytes()).outputs
 
 
 class OnnxModel:
@@ -66,9 +79,13 @@ class OnnxModel:
     plainness: Plainness | None = None
     """What the walk over its file found."""
 
-    def __init__(self, session: ort.InferenceSession, signature: Signature) -> None:
+    def __init__(
+        self, session: ort.InferenceSession, signature: Signature, called: Sequence[str]
+    ) -> None:
+        """Hold a session; `called` are its own names of the outputs."""
         self.signature = signature
         self._run = session.run
+        self._called = list(called)
         self._names = [field.name for field in signature.outputs]
         self._inputs = [
             (
@@ -89,7 +106,7 @@ class OnnxModel:
             if column.dtype is not dtype:
                 column = column.astype(dtype, copy=False)
             feed[name] = column if shape is None else column.reshape(shape)
-        answers = self._run(self._names, feed)
+        answers = self._run(self._called, feed)
         for i in self._flat:
             # A trailing axis of one is the model's way to write a scalar, whatever it declares.
             # Anything else keeps its shape, so that the caller's check can name it.
@@ -120,7 +137,9 @@ class SingleRowModel:
         return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
 
 
-def _model(session: ort.InferenceSession) -> OnnxModel | SingleRowModel:
+def _model(
+    session: ort.InferenceSession, names: Sequence[DeclaredName] | None = None
+) -> OnnxModel | SingleRowModel:
     inputs = session.get_inputs()
     ones = [arg for arg in inputs if arg.shape and arg.shape[0] == 1]
     for arg in inputs:
@@ -139,7 +158,10 @@ def _model(session: ort.InferenceSession) -> OnnxModel | SingleRowModel:
     if not takes:
         raise UnfitModel("the model has no inputs")
     gives = tuple(_output(session, arg, takes) for arg in session.get_outputs())
-    model = OnnxModel(session, Signature(inputs=takes, outputs=gives))
+    called = [field.name for field in gives]
+    if names is not None:
+        gives = with_output_names(gives, names)
+    model = OnnxModel(session, Signature(inputs=takes, outputs=gives), called)
     return SingleRowModel(model) if ones else model
 
 
@@ -160,8 +182,13 @@ def _field(arg: ort.NodeArg, shape: Sequence[Any], role: str, producer: str = ""
 
 
 def _output(session: ort.InferenceSession, arg: ort.NodeArg, takes: tuple[Field, ...]) -> Field:
-    """Describe an output; one that does not say its shape is asked for it, with one row."""
-    if arg.shape or arg.type not in _DTYPES:
+    """Describe an output; one that does not say its shape is asked for it, with one row.
+
+    So is one that says [rows, 1]: converters write that whatever the length is, and ONNX Runtime runs it.
+    """
+    stated = bool(arg.shape) or arg.type not in _DTYPES
+    doubtful = stated and arg.type in _DTYPES and list(arg.shape[1:]) == [1]
+    if stated and not doubtful:
         return _field(arg, arg.shape, "output", session.get_modelmeta().producer_name)
     feed = {
         field.name: np.full(
@@ -174,6 +201,8 @@ def _output(session: ort.InferenceSession, arg: ort.NodeArg, takes: tuple[Field,
     try:
         answer = session.run([arg.name], feed)[0]
     except Exception as error:  # the runtime's errors have no root but Exception
+        if doubtful:
+            return _field(arg, arg.shape, "output")
         raise UnfitModel(
             f"output {arg.name} declares no shape, and the model does not answer a row of zeros: "
             f"{error}"

@@ -160,6 +160,7 @@ def register(
     """Register the model in PATH as a version of ENDPOINT."""
     end_in_order()
     from kedge.core.formats import fetching
+    from kedge.engine.libraries import find_differences
     from kedge.engine.registration import find_source
     from kedge.enrol import (
         label_reading,
@@ -197,6 +198,7 @@ def register(
     from kedge.report import MARKS, placing
 
     proof = place.artifacts.proof(version.digest)
+    libraries = find_differences(place.artifacts, version.digest)
     fields, outputs = (
         one_line(", ".join(f"{f.name}:{f.dtype}{list(f.shape) or ''}" for f in part))
         for part in (version.signature.inputs, version.signature.outputs)
@@ -211,13 +213,14 @@ def register(
          "golden": version.golden, "signature": version.signature, "schema": version.schema,
          "trained_on": version.trained_on, "rows": proof.rows, "rows_tested": proof.tested,
          "rows_why": proof.why, "plain": proof.plain, "inline": proof.inline, "labels": labels, "example": example,
-         "contract": contract},
+         "contract": contract, "libraries": libraries},
         f"{endpoint} {version.label}" + ("" if new else " (registered before: the same bytes)") +
         f"\n  flavour   {version.flavour}\n  takes     {fields}\n  gives     {outputs}\n"
         f"  size      {version.size:,} bytes\n  digest    {version.digest}\n"
         f"  loads in  {version.load_s:.2f} s, answers its golden rows ({version.golden})" +
         f"\n  rows      {MARKS[proof.rows]}, on {proof.tested} rows" + (f": {one_line(proof.why)}" if proof.why else "") +
         f"\n  runs      {placing(one_line(proof))}" +
+        (f"\n  libraries {one_line('; '.join(libraries))}" if libraries else "") +
         (f"\n  trained   on {one_line(version.trained_on.label)}" if version.trained_on else "") +
         f"\n{label_reading_text(one_line(labels))}" +
         (f"\n  ask       {one_line(example)}" if example else "") +

@@ -78,6 +78,8 @@ def _has(*names: str) -> Callable[[Piece], bool]:
 
 def _is_xgboost(piece: Piece) -> bool:
     head = piece.head[:4096]
+    if head.startswith(b"{L") and b"learner" in head[:64]:  # its binary JSON, whatever the ending
+        return True
     if piece.name.endswith((".json", ".ubj")):
         return b'"learner"' in head or b"learner" in head[:64] or b"gradient_booster" in head
     return head.startswith(b"binf")
@@ -120,14 +122,14 @@ _KERAS = (
 )
 _FORMATS = {
     "xgboost": Format("an XGBoost model", (
-        "convert it with onnxmltools.convert_xgboost, then kedge register ENDPOINT model.onnx; "
-        f"the script is in {GUIDE}#xgboost")),
+        "pip install onnxmltools, convert it with onnxmltools.convert_xgboost by the script in "
+        f"{GUIDE}#xgboost, then: kedge register ENDPOINT model.onnx")),
     "lightgbm": Format("a LightGBM model", (
-        "convert it with onnxmltools.convert_lightgbm, then kedge register ENDPOINT model.onnx; "
-        f"the script is in {GUIDE}#lightgbm")),
+        "pip install onnxmltools, convert it with onnxmltools.convert_lightgbm by the script in "
+        f"{GUIDE}#lightgbm, then: kedge register ENDPOINT model.onnx")),
     "catboost": Format("a CatBoost model", (
         "convert it with model.save_model('model.onnx', format='onnx'), and a classifier by the script "
-        f"in {GUIDE}#catboost")),
+        f"in {GUIDE}#catboost; then: kedge register ENDPOINT model.onnx")),
     "keras": Format("a Keras model", _KERAS),
     "torch.export": Format("a PyTorch program (torch.export)", _TORCH),
     "torchscript": Format("a TorchScript model", _TORCH),
@@ -162,15 +164,26 @@ def _mlflow(pieces: dict[str, Piece]) -> Format | None:
     return Format(f"an MLflow model of the flavour {library}", way)
 
 
+_OWN_LOADER = (
+    "it has no ONNX form: write a loader of your own (CONTRIBUTING.md, A loader of your own)"
+)
 _MLFLOW = {
     "sklearn": (
-        "log it with mlflow.sklearn.log_model(model, name='model', serialization_format='skops'), "
-        "then register that directory"
+        "log it with mlflow.sklearn.log_model(model, name='model', serialization_format='skops', "
+        "skops_trusted_types=['numpy.dtype']), then register that directory"
     ),
     "xgboost": f"convert its model.ubj or model.json; {GUIDE}#xgboost",
     "lightgbm": f"convert its model.lgb; {GUIDE}#lightgbm",
     "catboost": f"convert its model.cb; {GUIDE}#catboost",
     "pytorch": _TORCH,
+    "keras": f"export its data/model.keras; {_KERAS}",
+    "tensorflow": "python -m tf2onnx.convert --saved-model DIRECTORY/tf2model --output model.onnx, then kedge register ENDPOINT model.onnx",
+    "transformers": (
+        "optimum-cli export onnx --model DIRECTORY/model onnx/, then kedge register ENDPOINT onnx/model.onnx; "
+        f"{GUIDE}#hugging-face"
+    ),
+    "statsmodels": _OWN_LOADER,
+    "prophet": _OWN_LOADER,
     "onnx": "register the model.onnx in it: kedge register ENDPOINT DIRECTORY/model.onnx",
 }
 
@@ -259,6 +272,8 @@ def _inflated(head: bytes) -> bytes:
 
 _SCHEMES = {
     "models": "mlflow artifacts download --artifact-uri '{0}' --dst-path model/",
+    "mlflow-artifacts": "mlflow artifacts download --artifact-uri '{0}' --dst-path model/",
+    "dbfs": "databricks fs cp --recursive '{0}' model/",
     "runs": "mlflow artifacts download --artifact-uri '{0}' --dst-path model/",
     "s3": "aws s3 cp --recursive '{0}' model/",
     "gs": "gcloud storage cp --recursive '{0}' model/",

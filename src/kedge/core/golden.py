@@ -8,7 +8,7 @@ only rows that differ can show that an answer depends on the rows beside it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import floor, isfinite, prod
+from math import floor, isfinite, isnan, prod
 from typing import Any, Literal
 
 from kedge.core.values import Field, Value
@@ -34,16 +34,20 @@ COUNTS = (2, 4, 2, 11)
 """As many whole numbers from 0 are made where no range is known: small ones are likely to be known to
 a model that looks a code up."""
 WORDS = ("", "a", "b")
+NULL_ROWS = 32
+"""Most rows that are added for nulls: each is asked by every replica before a model may serve."""
 _ROW, _COLUMN, _ITEM = 0.6180339887498949, 0.7548776662466927, 0.5698402909980532
 """Steps of an additive sequence: values spread evenly, and are the same in every process."""
 
 
 class Known(Value, frozen=True):
-    """What is known of a column: its least and its largest number, or words that it has."""
+    """What is known of a column: its least and its largest number, or values that it has."""
 
     low: float | None = None
     high: float | None = None
     words: tuple[str, ...] = ()
+    numbers: tuple[float, ...] = ()
+    """The only numbers that it has, where they are categories."""
 
 
 def made_rows(
@@ -118,7 +122,10 @@ def _scalar(field: Field, known: Known, row: int, column: int, item: int) -> Any
         words = known.words or WORDS
         return words[floor(at * len(words))] if known.words else words[row % len(words)]
     whole = not field.dtype.startswith("float")
-    if known.low is not None and known.high is not None:
+    value: float
+    if known.numbers:
+        value = known.numbers[floor(at * len(known.numbers))]
+    elif known.low is not None and known.high is not None:
         value = known.low + at * (known.high - known.low)
     elif row == 0:
         value = 0.0  # what most models can answer, whatever their columns mean
@@ -131,15 +138,43 @@ def _scalar(field: Field, known: Known, row: int, column: int, item: int) -> Any
 
 def _add_nulls(fields: Sequence[Field], rows: dict[str, list[Any]]) -> None:
     """Repeat two rows with nulls: in every column that may have one, then in every second one."""
-    may = [
-        f.name
-        for f in fields
-        if not f.shape and (f.dtype.startswith("float") or (f.dtype == "string" and f.nullable))
-    ]
+    may = [f.name for f in fields if f.nullable or (not f.shape and f.dtype.startswith("float"))]
     for step in (1, 2) if len(may) > 1 else (1,) if may else ():
         gone = set(may[::step])
         for name, values in rows.items():
-            values.append(None if name in gone else values[step])
+            values.append(_gone(values[step]) if name in gone else values[step])
+
+
+def _gone(value: Any) -> Any:
+    """Return a value with null in each of its places: that of a field that was left out."""
+    return [_gone(each) for each in value] if isinstance(value, list | tuple) else None
+
+
+def null_rows(fields: Sequence[Field], rows: Lists) -> tuple[dict[str, list[Any]], list[str]]:
+    """Return further rows, so that each nullable field is null in one, and which fields are.
+
+    Fields share a row where there are more than `NULL_ROWS`. A field that is null in a row already is left out.
+
+    Args:
+        fields: the columns.
+        rows: at least one; the first one without nulls is repeated.
+    """
+    lacking = [f.name for f in fields if f.nullable and not any(map(_is_gone, rows[f.name]))]
+    full = whole(rows)
+    like = taken(full if count(full) else rows, [0])
+    further: dict[str, list[Any]] = {name: [] for name in rows}
+    for row in range(min(len(lacking), NULL_ROWS)):
+        gone = set(lacking[row::NULL_ROWS])
+        for name, (value,) in like.items():
+            further[name].append(_gone(value) if name in gone else value)
+    return further, lacking
+
+
+def _is_gone(value: Any) -> bool:
+    """Whether a value is null in each of its places."""
+    if isinstance(value, list | tuple):
+        return bool(value) and all(map(_is_gone, value))
+    return value is None or (isinstance(value, float) and isnan(value))
 
 
 # ---------------------------------------------------------------- what rows can show
@@ -193,7 +228,7 @@ def taken(rows: Lists, which: Sequence[int]) -> dict[str, list[Any]]:
 
 def whole(rows: Lists) -> dict[str, list[Any]]:
     """Return the rows that have no null."""
-    full = [n for n, row in enumerate(zip(*rows.values(), strict=True)) if None not in row]
+    full = [n for n, row in enumerate(zip(*rows.values(), strict=True)) if None not in _flat(row)]
     return taken(rows, full)
 
 

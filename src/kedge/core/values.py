@@ -321,6 +321,8 @@ class Plainness(Value, kw_only=True, frozen=True):
     """The first thing that is not known, in words, for people."""
     found: tuple[str, ...] = ()
     """The estimators or operators that it is made of."""
+    apart: bool = False
+    """Whether it runs in a process, also where an operator lets it run inline: it needs what no worker imports."""
 
 
 class ModelVersion(Value, kw_only=True, frozen=True):

@@ -393,7 +393,8 @@ class Control:
                 "not every replica could prepare: "
                 + "; ".join(f"{name}: {lack.text}" for name, lack in sorted(left.items())),
                 code="not_prepared",
-                hint="production was not touched; mend what is named and try again",
+                hint="production was not touched; fix what is named and try again. Processes that run find a library or a loader "
+                "that was installed since after kedge restart",
                 details={"replicas": {name: lack.text for name, lack in left.items()}},
             )
         return missing

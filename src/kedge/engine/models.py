@@ -19,7 +19,7 @@ from queue import SimpleQueue
 
 import msgspec
 
-from kedge.core.errors import KedgeError
+from kedge.core.errors import KedgeError, UnfitModel
 from kedge.core.holding import PRODUCTION_COPIES, Need
 from kedge.core.values import Placement, Release, State
 from kedge.core.windows import CALLERS, INSTANT_S
@@ -476,7 +476,14 @@ class Pool:
             held = slot.handle.inline if slot.handle is not None else None
             if held is not None and slot.release.model_digest == release.model_digest:
                 return held
-        model = loader.load(self._artifacts.verify(release.model_digest), release.trusted)
+        try:
+            model = loader.load(self._artifacts.verify(release.model_digest), release.trusted)
+        except UnfitModel as error:
+            if (
+                error.code == "needs_pandas"
+            ):  # no worker imports it; an earlier kedge let it run inline
+                raise NotPlain(str(error)) from error
+            raise
         found = plainness(model)
         if not trusted and not found.proven:
             raise NotPlain(found.why)
@@ -489,12 +496,14 @@ class Pool:
         """Whether an operator lets a release run inline without a proof.
 
         Raises:
-            NotPlain: a transformation runs before it, whatever an operator said of the model; or no operator lets
-                it, and the release is already known not to be plain.
+            NotPlain: a transformation runs before it, or it needs what no worker imports, whatever an operator said of
+                the model; or no operator lets it, and the release is already known not to be plain.
         """
         if release.code is not None:
             raise NotPlain("a transformation runs before it")
         proof = self._artifacts.proof(release.model_digest)
+        if proof.plain is not None and proof.plain.apart:
+            raise NotPlain(proof.plain.why)
         if proof.inline:
             return True
         if proof.plain is not None and proof.plain.rule == RULE and not proof.plain.proven:

@@ -21,11 +21,30 @@ from kedge.core import codec
 from kedge.core.errors import BadRequest, CorruptArtifact, Refused
 from kedge.core.features import Feature
 from kedge.core.formats import HEAD_BYTES, Piece, fetching, recognise
-from kedge.core.golden import Known, Lists, Origin, blank_rows, made_rows, seen
+from kedge.core.golden import (
+    Known,
+    Lists,
+    Origin,
+    blank_rows,
+    count,
+    made_rows,
+    seen,
+    taken,
+)
+from kedge.core.inputs import (
+    SIGNATURE_FILE,
+    DeclaredName,
+    Described,
+    pick_names,
+    read_declared,
+    settled,
+    signature_json,
+    with_names,
+)
 from kedge.core.names import check_name
 from kedge.core.values import Field, ModelVersion, Signature, TrainingSet
 from kedge.engine.bounds import with_bounds
-from kedge.engine.training import Training, read_training
+from kedge.engine.training import Training, read_names, read_training, read_types
 from kedge.files import read_bounded, walk
 from kedge.ports import Artifacts, Flavour, Proof, Registry
 from kedge.tensors import Offered, ProbeResult, columns_of, compare
@@ -98,10 +117,55 @@ def register(
     check_name(model)
     claimed = claiming(source, flavours)
     given = _golden(golden, source)
-    digest, files = artifacts.put(source)
+    attempt = functools.partial(
+        _attempt, source, claimed, given, model=model, registry=registry, artifacts=artifacts,
+        training=training, trusted=trusted, by=by, at=at, probe=probe, schema=schema,
+        trained_on=trained_on, features=features, raw=raw, inline=inline, again=golden is None,
+        learns=learns,
+    )  # fmt: skip
+    beside = companions(source, claimed, flavours)
+    try:
+        return attempt(beside)
+    except InputsFound as found:
+        with tempfile.TemporaryDirectory() as scratch:
+            stated = Path(scratch) / SIGNATURE_FILE
+            text = signature_json(found.inputs, _output_names(source, beside))
+            stated.write_text(text + "\n", encoding="utf-8")
+            return attempt([*(each for each in beside if each.name != SIGNATURE_FILE), stated])
+
+
+class InputsFound(Exception):
+    """A training set says of the inputs what the model does not; carries them."""
+
+    def __init__(self, inputs: Sequence[Field]) -> None:
+        super().__init__(inputs)
+        self.inputs = inputs
+
+
+def _output_names(source: Path, beside: Sequence[Path]) -> list[DeclaredName] | None:
+    """Return the names of outputs that a signature.json gives, which states no inputs."""
+    for file in (*beside, source / SIGNATURE_FILE):
+        if file.name == SIGNATURE_FILE and file.is_file():
+            return read_declared(file.read_bytes()).outputs
+    return None
+
+
+def _attempt(
+    source: Path, claimed: Flavour, given: Golden | None, beside: Sequence[Path], *, model: str,
+    registry: Registry, artifacts: Artifacts, training: Path | None, trusted: Sequence[str], by: str,
+    at: str, probe: Callable[..., ProbeResult], schema: str | None, trained_on: TrainingSet | None,
+    features: Mapping[str, Feature] | None, raw: Sequence[Field], inline: str, again: bool,
+    learns: bool,
+) -> tuple[ModelVersion, bool]:  # fmt: skip
+    """Register these bytes. See `register`.
+
+    Raises:
+        InputsFound: the training set says more of the inputs than the model does.
+    """
+    digest, files = artifacts.put(source, beside)
     known = next((v for v in registry.versions(model) if v.digest == digest), None)
     kept = _kept(artifacts, digest) if known is not None else None
-    again = golden is None and training is None
+    again = again and training is None
     if known is not None and again and kept is not None and _is_judged(kept):
         if inline:
             artifacts.write_proof(digest, msgspec.structs.replace(kept, inline=inline))
@@ -121,7 +185,9 @@ def register(
         number=0,  # the registry numbers versions
         digest=digest,
         flavour=claimed.flavour,
-        signature=with_bounds(result.signature, source, proof.statistics if learns else None),
+        signature=with_bounds(
+            result.signature, artifacts.path(digest), proof.statistics if learns else None
+        ),
         schema=schema,
         size=sum(entry.size for entry in files),
         files=files,
@@ -167,6 +233,8 @@ class _Desk:
         self._raw = raw
         self._kept = kept
         self._training = Training({}, {}, {})
+        self._nulls = kept is None
+        self._known: Mapping[str, Known] = {}
         self._plain = False
         self._asked = False
 
@@ -180,11 +248,13 @@ class _Desk:
             self._plain = True
             return probe(rows=self._rows)
 
-    def _rows(self, signature: Signature) -> Offered:
+    def _rows(self, signature: Signature, described: Described) -> Offered:
         """The rows that a probe asks."""
         self._asked = True
         fields = signature.inputs
+        self._known = described.known
         if self._file is not None:
+            check_stated(self._file, signature, described)
             self._training = read_training(self._file, signature, self._raw)
         source = self._kept or self._given
         if self._given is not None:
@@ -192,15 +262,17 @@ class _Desk:
         if source is not None:
             rows = source.inputs
             made = {} if self._plain else self._made(fields, rows)
-            return Offered(golden=rows, made=made, rtol=source.rtol, atol=source.atol)
+            return Offered(
+                golden=rows, made=made, rtol=source.rtol, atol=source.atol, nulls=self._nulls
+            )
         if self._plain:
-            return Offered(golden=blank_rows(fields))
+            return Offered(golden=blank_rows(fields), nulls=True)
         sample = self._training.rows
-        return Offered(sample=sample, made=self._made(fields, sample))
+        return Offered(sample=sample, made=self._made(fields, sample), nulls=True)
 
     def _made(self, fields: Sequence[Field], rows: Lists) -> dict[str, list[Any]]:
         """Made rows: within what the training set, the schema or other rows say of each column."""
-        known = {**seen(rows), **promised(self._features)}
+        known = {**seen(rows), **self._known, **promised(self._features)}
         statistics = self._kept.statistics if self._kept is not None else self._training.statistics
         for name, one in statistics.items():
             if one.values or one.minimum is not None:
@@ -217,6 +289,7 @@ class _Desk:
             inputs=result.inputs, outputs=result.outputs, statistics=self._training.statistics,
             origin=self._origin(result), rows=result.grouped.rows, tested=result.grouped.tested,
             why=result.grouped.why, raw=self._training.raw,
+            written_with=result.described.written_with, needs=result.described.needs,
         )  # fmt: skip
         source = self._given or self._kept
         if source is not None:
@@ -234,6 +307,36 @@ class _Desk:
         if self._given is not None:
             return "given"
         return "training" if result.used == "sample" else "made"
+
+
+def check_stated(file: Path, signature: Signature, described: Described) -> None:
+    """Raise where a training set says more of a model's inputs than the model itself.
+
+    Raises:
+        InputsFound: names, dtypes or nulls that the model does not say.
+        Refused: `bad_training`: the model has no names, and the file has other columns beside its own.
+    """
+    inputs = signature.inputs
+    names = read_names(file) if described.unnamed else []
+    if described.unnamed and not {field.name for field in inputs} <= set(names):
+        stated = (
+            signature_json(with_names(inputs, pick_names(names, described.unnamed)))
+            if len(names) >= described.unnamed
+            else ""
+        )
+        if len(names) == described.unnamed:
+            raise InputsFound(with_names(inputs, names))
+        raise Refused(
+            f"{file.name} has {len(names)} columns, and the model was fitted on {described.unnamed} without names",
+            code="bad_training",
+            hint=f"write {SIGNATURE_FILE} beside the model, with its columns in the order in which it was fitted"
+            + (f": {stated}" if stated else ""),
+        )  # fmt: skip
+    unsaid = {*described.assumed, *described.tolerant}
+    if unsaid:
+        found = settled(inputs, described, read_types(file, unsaid))
+        if found != inputs:
+            raise InputsFound(found)
 
 
 def promised(features: Mapping[str, Feature]) -> dict[str, Known]:
@@ -304,6 +407,19 @@ def claiming(source: Path, flavours: Mapping[str, Flavour]) -> Flavour:
             hint="put each model into a directory of its own",
         )
     raise _unclaimed(source, flavours)
+
+
+def companions(source: Path, claimed: Flavour, flavours: Mapping[str, Flavour]) -> list[Path]:
+    """Return the files beside a single file that state what it takes: those of a directory that holds one model.
+
+    Of a directory they are a part anyway.
+    """
+    names: Sequence[str] = getattr(claimed, "companions", ())
+    if not names or source.is_dir():
+        return []
+    if [one for one in flavours.values() if one.claims(source.parent)] != [claimed]:
+        return []
+    return [file for name in names if (file := source.parent / name).is_file()]
 
 
 def _unclaimed(source: Path, flavours: Mapping[str, Flavour]) -> Refused:
@@ -407,7 +523,8 @@ def _judge(result: ProbeResult, proof: Proof, given: Golden | None) -> None:
             hint="fix its random state, or widen rtol and atol in the golden rows",
         )
     if given is not None and given.outputs is not None:
-        fault = compare(result.outputs, given.outputs, rtol=rtol, atol=atol)
+        rows = range(count(given.inputs))  # rows with nulls may stand behind them
+        fault = compare(taken(result.outputs, rows), given.outputs, rtol=rtol, atol=atol)
         if fault is not None:
             batch = "; its answers depend on the rows that are asked together, and golden rows are asked all at once"
             raise Refused(

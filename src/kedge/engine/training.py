@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from math import nan, prod
 from pathlib import Path
@@ -60,7 +61,7 @@ def read_training(file: Path, signature: Signature, raw: Sequence[Field] = ()) -
             f"{file.name}: a training set is one of {', '.join(_READERS)}", code="bad_training"
         )
     kept = _Sample(signature.inputs)
-    try:
+    with _refusing(file):
         names = {field.name for field in (*signature.inputs, *raw)}
         rows = islice(reader(file, names), MAX_ROWS)
         while chunk := list(islice(rows, _CHUNK)):
@@ -68,10 +69,6 @@ def read_training(file: Path, signature: Signature, raw: Sequence[Field] = ()) -
                 column = _column(field, chunk, file, text=reader is _csv)
                 summaries[field.name].add(column)
             kept.add(chunk)
-    except UnicodeDecodeError as error:
-        raise Refused(f"{file} {codec.NOT_UTF8}", code="bad_training") from error
-    except (OSError, csv.Error, msgspec.DecodeError) as error:
-        raise Refused(f"{file}: {error}", code="bad_training") from error
     found = {name: summary.done() for name, summary in summaries.items()}
     if not all(each.count for each in found.values()):
         raise Refused(f"{file} holds no rows", code="bad_training")
@@ -79,6 +76,99 @@ def read_training(file: Path, signature: Signature, raw: Sequence[Field] = ()) -
     return Training(
         found, kept.rows(signature.inputs, file, text=text), kept.rows(raw, file, text=text)
     )
+
+
+def read_names(file: Path) -> list[str]:
+    """Return the names of a training set's columns, in their order.
+
+    Raises:
+        Refused: it cannot be read.
+    """
+    if file.suffix.lower() == ".parquet":
+        return list(_parquet_kinds(file))
+    with _refusing(file):
+        if file.suffix.lower() == ".csv":
+            with file.open(encoding="utf-8-sig", newline="") as lines:
+                return list(csv.DictReader(lines).fieldnames or ())
+        reader = _READERS.get(file.suffix.lower(), _csv)
+        return list(next(reader(file, ()), (0, {}))[1])
+
+
+def read_types(file: Path, names: Collection[str]) -> dict[str, Field]:
+    """Return what a training set says of some of its columns: their dtype, and whether one misses a value.
+
+    Those are left out that it has not, that have no value, or values that no field has. Of Parquet the type is
+    that of the file. A column of CSV or JSON is one of truth values or numbers when all of it is.
+
+    Raises:
+        Refused: it cannot be read.
+    """
+    if file.suffix.lower() == ".parquet":
+        return _parquet_types(file, names)
+    reader = _READERS.get(file.suffix.lower(), _csv)
+    columns = {name: _Kinds() for name in names}
+    with _refusing(file):
+        for _, row in islice(reader(file, names), MAX_ROWS):
+            for name, kinds in columns.items():
+                kinds.add(row.get(name), text=reader is _csv)
+    return {
+        name: Field(name, dtype, nullable=kinds.missing(dtype) > 0)
+        for name, kinds in columns.items()
+        if (dtype := kinds.dtype()) is not None
+    }
+
+
+class _Kinds:
+    """Counts what the values of a column could be."""
+
+    def __init__(self) -> None:
+        self._blank = self._missing = self._words = self._flags = self._numbers = self._others = 0
+
+    def add(self, value: Any, *, text: bool) -> None:
+        if value is None or (text and not value.strip()):
+            self._blank += 1
+        elif isinstance(value, str) and text and value.strip().lower() in _NULLS:
+            self._missing += 1
+        elif isinstance(value, str):
+            flag = text and value.strip().lower() in ("true", "false")
+            self._flags += flag
+            self._numbers += text and not flag and _is_number(value)
+            self._words += not flag and not (text and _is_number(value))
+        else:
+            self._flags += isinstance(value, bool)
+            self._numbers += isinstance(value, int | float) and not isinstance(value, bool)
+            self._others += not isinstance(value, int | float)
+
+    def dtype(self) -> Dtype | None:
+        """The dtype that all of its values have; words where they are of several kinds."""
+        if self._others or not (self._words or self._flags or self._numbers):
+            return None
+        if self._words or (self._flags and self._numbers):
+            return "string"
+        return "bool" if self._flags else "float64"
+
+    def missing(self, dtype: Dtype) -> int:
+        """How many values are missing: in a column of words NA is a word."""
+        return self._blank + (self._missing if dtype != "string" else 0)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+@contextmanager
+def _refusing(file: Path) -> Iterator[None]:
+    """Turn what a reader raises into a refusal."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise Refused(f"{file} {codec.NOT_UTF8}", code="bad_training") from error
+    except (OSError, csv.Error, msgspec.DecodeError) as error:
+        raise Refused(f"{file}: {error}", code="bad_training") from error
 
 
 class _Sample:
@@ -159,7 +249,15 @@ def _column(
         dtype: Dtype = "string" if field.dtype == "string" else "float64"
         return column_of(msgspec.structs.replace(field, dtype=dtype, nullable=True), values)
     except BadRequest as error:
-        raise Refused(f"{file.name} from line {first}: {error}", code="bad_training") from error
+        raise Refused(
+            f"{file.name} from line {first}: {error}", code="bad_training", hint=_OTHER
+        ) from error
+
+
+_OTHER = (
+    "give the file that the model was trained on; its inputs and their dtypes are those of the model, "
+    "or of a signature.json or MLmodel beside it"
+)
 
 
 def _parsed(
@@ -185,6 +283,7 @@ def _parsed(
             raise Refused(
                 f"{file.name}:{line}: {field.name} is {said!r:.60}, not {field.dtype}",
                 code="bad_training",
+                hint=_OTHER,
             ) from None
     if field.dtype in ("string", "bool"):
         return _words(values)
@@ -230,27 +329,72 @@ def _json_lines(file: Path, names: Collection[str]) -> _Rows:  # noqa: ARG001 - 
                     raise msgspec.DecodeError(f"line {number}: {error}") from None
 
 
-def _parquet(file: Path, names: Collection[str]) -> _Rows:
+@contextmanager
+def _parquet_database(file: Path) -> Iterator[Any]:
+    """Open a DuckDB of its own to read one file with; what it raises becomes a refusal."""
     try:
         import duckdb  # noqa: PLC0415 - the extra `analytics`: heavy, and only for those who have Parquet
     except ImportError:
         raise Refused("reading Parquet needs the extra analytics", code="needs_analytics",
                       hint="pip install 'kedge[analytics]', or give CSV or JSON lines") from None  # fmt: skip
-    number = 0
     try:
         with duckdb.connect() as db:
-            described = db.execute("DESCRIBE SELECT * FROM read_parquet(?)", [str(file)]).fetchall()
-            kinds = {name: kind for name, kind, *_ in described if name in names}
-            picked = ", ".join(_picked(name, kind, file) for name, kind in kinds.items()) or "1"
-            cursor = db.execute(f"SELECT {picked} FROM read_parquet(?)", [str(file)])  # noqa: S608 - quoted
-            while rows := cursor.fetchmany(_CHUNK):
-                for row in rows:
-                    number += 1
-                    yield number, dict(zip(kinds, row, strict=False))
+            yield db
     except duckdb.Error as error:
         raise Refused(
             f"{file}: {str(error).strip().partition(chr(10))[0]}", code="bad_training"
         ) from None
+
+
+def _kinds_in(db: Any, file: Path) -> dict[str, str]:
+    described = db.execute("DESCRIBE SELECT * FROM read_parquet(?)", [str(file)]).fetchall()
+    return {name: kind for name, kind, *_ in described}
+
+
+def _parquet_kinds(file: Path) -> dict[str, str]:
+    with _parquet_database(file) as db:
+        return _kinds_in(db, file)
+
+
+def _parquet_types(file: Path, names: Collection[str]) -> dict[str, Field]:
+    """As `read_types`. Whole numbers of which some are missing are floats, as in a frame."""
+    found = {}
+    with _parquet_database(file) as db:
+        for name, kind in _kinds_in(db, file).items():
+            dtype = _FIELDS.get(kind, "string" if kind.startswith("ENUM") else None)
+            if name not in names or dtype is None:
+                continue
+            column = '"' + name.replace('"', '""') + '"'
+            gone = f"{column} IS NULL" + (
+                f" OR isnan({column})" if kind in ("FLOAT", "DOUBLE") else ""
+            )
+            counted = f"SELECT count(*) FILTER ({gone}) FROM read_parquet(?)"  # noqa: S608 - quoted
+            missing = db.execute(counted, [str(file)]).fetchall()[0][0]
+            whole = dtype.startswith(("int", "uint"))
+            found[name] = Field(
+                name, "float64" if whole and missing else dtype, nullable=missing > 0
+            )
+    return found
+
+
+_FIELDS: dict[str, Dtype] = {
+    "BOOLEAN": "bool", "TINYINT": "int8", "SMALLINT": "int16", "INTEGER": "int32", "BIGINT": "int64",
+    "UTINYINT": "uint8", "USMALLINT": "uint16", "UINTEGER": "uint32", "UBIGINT": "uint64",
+    "FLOAT": "float32", "DOUBLE": "float64", "VARCHAR": "string", "UUID": "string",
+}  # fmt: skip
+"""DuckDB's names of types, and the dtypes of fields that hold them."""
+
+
+def _parquet(file: Path, names: Collection[str]) -> _Rows:
+    number = 0
+    with _parquet_database(file) as db:
+        kinds = {name: kind for name, kind in _kinds_in(db, file).items() if name in names}
+        picked = ", ".join(_picked(name, kind, file) for name, kind in kinds.items()) or "1"
+        cursor = db.execute(f"SELECT {picked} FROM read_parquet(?)", [str(file)])  # noqa: S608 - quoted
+        while rows := cursor.fetchmany(_CHUNK):
+            for row in rows:
+                number += 1
+                yield number, dict(zip(kinds, row, strict=False))
 
 
 def _picked(name: str, kind: str, file: Path) -> str:

@@ -81,7 +81,7 @@ def reachable(root: Any) -> Iterator[Any]:
 
 def attributes(one: Any) -> dict[Any, Any]:
     """What an object holds by name."""
-    if isinstance(one, FunctionType | BuiltinFunctionType):
+    if isinstance(one, FunctionType | BuiltinFunctionType | np.ufunc):
         return {}
     held = getattr(one, "__dict__", None)
     return held if type(held) is dict else {}

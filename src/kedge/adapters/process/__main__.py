@@ -27,10 +27,12 @@ from kedge import streams
 from kedge.adapters.process import fence
 from kedge.adapters.process.confine import confine
 from kedge.adapters.process.host import load, prove, serve
+from kedge.adapters.process.trial import way_in, with_nulls
 from kedge.bundles import Bare, Composed, Transform
 from kedge.core.errors import KedgeError, ModelFailure, Refused, UnfitModel
 from kedge.core.generations import Online
 from kedge.core.golden import blank_rows, count, joined, taken, whole
+from kedge.core.inputs import Described
 from kedge.core.values import Plainness
 from kedge.door import own_directory, receive
 from kedge.files import set_umask
@@ -232,7 +234,8 @@ def _probe(given: argparse.Namespace) -> int:
             if given.flavour
             else (Bare(Transform(path)), 0.0)
         )
-        say({"loaded": {"signature": model.signature, "load_s": load_s}})
+        described = getattr(model, "described", Described())
+        say({"loaded": {"signature": model.signature, "load_s": load_s, "described": described}})
         offered = msgspec.json.decode(sys.stdin.buffer.read(), type=Offered)
         answered = _ask(model, offered)
         if given.flavour and "fault" not in answered:
@@ -247,6 +250,8 @@ def _probe(given: argparse.Namespace) -> int:
 def _ask(model: Model, offered: Offered) -> dict[str, Any]:
     """Answer the golden rows twice, and all that is offered in groupings."""
     used, rows = _chosen(model, offered)
+    if offered.nulls:
+        rows = with_nulls(model, rows)
     columns = columns_of(rows, model.signature)
     asked = len(next(iter(columns.values())))
     try:
@@ -321,7 +326,7 @@ def _chosen(model: Model, offered: Offered) -> tuple[str, dict[str, list[Any]]]:
         raise _raised("there are no rows to ask")
     if failure.code == "model_nonsense":  # its form is judged where all answers are
         return "made", blank_rows(model.signature.inputs)
-    raise _raised(str(failure)) if failure.code == "model_raised" else failure
+    raise _raised(str(failure), way_in(model)) if failure.code == "model_raised" else failure
 
 
 def _together(model: Model, rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
@@ -333,11 +338,11 @@ def _together(model: Model, rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
     return rows
 
 
-def _raised(said: str) -> Refused:
+def _raised(said: str, hint: str = "") -> Refused:
+    rows = "give it rows that it can answer: --golden FILE, or --training FILE"
     return Refused(
-        f"golden rows: {said}", code="golden_raised",
-        hint="give it rows that it can answer: --golden FILE, or --training FILE",
-    )  # fmt: skip
+        f"golden rows: {said}", code="golden_raised", hint=f"{hint}; or {rows}" if hint else rows
+    )
 
 
 def _prove(given: argparse.Namespace) -> int:

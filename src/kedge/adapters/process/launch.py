@@ -18,6 +18,7 @@ import msgspec
 
 from kedge.core.errors import CorruptArtifact, KedgeError, Refused, UnfitModel
 from kedge.core.generations import URL_VARIABLE, Online
+from kedge.core.inputs import Described
 from kedge.core.values import Plainness, Signature
 from kedge.interpreter import bare_environment, module_command, safe_environment
 from kedge.tensors import Grouped, Offered, ProbeResult
@@ -131,6 +132,7 @@ def reach_of(online: Online) -> str:
 class _Loaded(msgspec.Struct):
     signature: Signature
     load_s: float
+    described: Described = Described()
 
 
 class _Answered(msgspec.Struct):
@@ -175,7 +177,7 @@ def probe(
     artifacts: Path,
     digest: str,
     flavour: str = "",
-    rows: Callable[[Signature], Offered],
+    rows: Callable[[Signature, Described], Offered],
     trusted: Sequence[str] = (),
     memory_mb: int = 4096,
     timeout_s: float = PROBE_TIMEOUT_S,
@@ -186,7 +188,7 @@ def probe(
 
     Without a flavour the digest is that of a transformation's bundle.
 
-    `rows` is called here, with the signature that the model turned out to have, while the
+    `rows` is called here, with the signature that the model turned out to have and what else it says, while the
     process waits: so the model is loaded once, and its rows are judged where nothing of it runs.
 
     Raises:
@@ -202,7 +204,7 @@ def probe(
         said = _read(process, errors, timeout_s, heard)
         if said.loaded is None:
             raise _refusal(said.failed)
-        _tell_rows(process, rows(said.loaded.signature))
+        _tell_rows(process, rows(said.loaded.signature, said.loaded.described))
         more = _read(process, errors, timeout_s, heard)
         if more.answered is None:
             raise _refusal(more.failed)
@@ -210,6 +212,7 @@ def probe(
         signature=said.loaded.signature, load_s=said.loaded.load_s, inputs=more.answered.inputs,
         outputs=more.answered.outputs, again=more.answered.again, fault=more.answered.fault,
         used=more.answered.used, grouped=more.answered.grouped, plain=more.answered.plain,
+        described=said.loaded.described,
     )  # fmt: skip
 
 

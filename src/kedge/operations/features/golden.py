@@ -188,7 +188,7 @@ def tried(place: Workplace, digest: str, spec: Spec, golden: GoldenRows) -> Proo
         memory_mb=place.limits.memory_mb,
         fence=place.fence,
     )
-    found = probe(rows=lambda _: Offered(golden=golden.rows, made=made))
+    found = probe(rows=lambda *_: Offered(golden=golden.rows, made=made))
     if found.fault is not None:
         raise Refused(
             found.fault, code="golden_mismatch", hint="the answer must be what the schema promises"
@@ -234,7 +234,7 @@ def answers(
         timeout_s=place.limits.timeout_s,
         memory_mb=place.limits.memory_mb,
         fence=place.fence,
-        rows=lambda _: Offered(golden=rows, grouped=False, single=single),
+        rows=lambda *_: Offered(golden=rows, grouped=False, single=single),
     )
     if found.fault is not None:
         raise Refused(f"{label}: {found.fault}", code="golden_mismatch")

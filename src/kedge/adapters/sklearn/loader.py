@@ -1,0 +1,159 @@
+"""Loading a skops file: which of its types are trusted, and the version of scikit-learn that wrote it."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import sklearn
+import skops.io
+
+from kedge.adapters.sklearn.model import SklearnModel
+from kedge.adapters.sklearn.signature import inputs_of, read_stated
+from kedge.core.errors import UnfitModel
+from kedge.core.values import Plainness
+from kedge.flavours import SklearnFlavour, visible
+from kedge.walk.objects import attributes, judge, reachable, refusal
+
+if TYPE_CHECKING:
+    from kedge.ports import Model
+
+OWNED = {
+    "sklearn.tree._tree.Tree": "every tree and forest; `walk.trees` follows its indices once restored",
+    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor":
+        "every histogram gradient boosting model; plain attributes, whose indices `walk.trees` follows",
+    "sklearn._loss.loss.HalfTweedieLossIdentity": "TweedieRegressor; a loss without state",
+    "sklearn.calibration._CalibratedClassifier": "CalibratedClassifierCV; plain attributes",
+    "sklearn.calibration._SigmoidCalibration": "CalibratedClassifierCV; two floats",
+    "sklearn.neural_network._stochastic_optimizers.AdamOptimizer": "MLP*; plain attributes",
+    "sklearn.neural_network._stochastic_optimizers.SGDOptimizer": "MLP*; plain attributes",
+    "sklearn.compose._column_transformer.make_column_selector":
+        "ColumnTransformer; a pattern and dtypes, of use only when it is fitted",
+    "sklearn.metrics._scorer._PassthroughScorer": "GridSearchCV; plain attributes, of use only when it is fitted",
+    "sklearn.model_selection._split.KFold": "the same",
+    "sklearn.model_selection._split.StratifiedKFold": "the same",
+    "sklearn.utils._bunch.Bunch": "VotingClassifier, StackingClassifier; a dict",
+    "sklearn.utils.validation.check_array": "histogram boosting with categories; only checks",
+    "functools.partial": "the same; restoring it calls nothing, and what it wraps is judged alone",
+    "numpy.dtype": "OneHotEncoder, OrdinalEncoder; a name",
+}  # fmt: skip
+"""Types that skops does not trust by default, and why they are harmless to restore."""
+
+
+class SklearnLoader(SklearnFlavour):
+    """Loads what its flavour claims."""
+
+    def load(self, path: Path, trusted: Sequence[str] = ()) -> Model:
+        """Load it, trusting what scikit-learn owns and what the caller names, nothing else.
+
+        Raises:
+            UnfitModel: it holds other types (`untrusted_types`), or is no model.
+        """
+        files = visible(path, "*.skops")
+        if len(files) != 1:
+            raise UnfitModel(f"{path} does not hold {self.looks_for}")
+        estimator = _restore(files[0], trusted)
+        fault = refusal(estimator)
+        if fault is not None:
+            raise UnfitModel(
+                f"{files[0].name}: {fault}",
+                code="unsafe_model",
+                hint="a fitted model holds nothing of the kind: ask the author of this file",
+            )
+        if not hasattr(estimator, "predict"):
+            raise UnfitModel(f"{type(estimator).__name__} has no predict: it is no model")
+        _single_threaded(estimator)
+        found = judge(estimator, trusted)
+        stated = read_stated(path)
+        inputs = inputs_of(estimator, stated)
+        if inputs.frame is not None:
+            found = _in_a_process(found)
+        version = trained_with(files[0])
+        written = {"scikit-learn": version} if version is not None else {}
+        return SklearnModel(estimator, inputs, stated.outputs, found, written)
+
+
+def _in_a_process(found: Plainness) -> Plainness:
+    """Keep a model out of gateway workers that answers frames: pandas takes 40 MB, and they never import it."""
+    return msgspec.structs.replace(
+        found, proven=False, apart=True, found=(),
+        why="it was fitted on a DataFrame, and pandas is imported in model processes only",
+    )  # fmt: skip
+
+
+def _restore(file: Path, trusted: Sequence[str]) -> Any:
+    try:
+        found = skops.io.get_untrusted_types(file=file)
+        unknown = sorted(name for name in found if name not in OWNED and name not in trusted)
+        if not unknown:
+            return skops.io.load(file, trusted=found)
+    except Exception as error:  # a damaged or hostile file can raise anything in there
+        raise UnfitModel(
+            f"{file.name} cannot be loaded: {type(error).__name__}: {error}",
+            hint=_remedy(error, trained_with(file)),
+        ) from error
+    raise UnfitModel(
+        f"{file.name} holds types that are not trusted: {', '.join(unknown)}",
+        code="untrusted_types",
+        hint=_other_version(unknown, trained_with(file))
+        or "look at them, then: " + " ".join(f"--trust {name}" for name in unknown),
+        details={"types": unknown},
+    )
+
+
+def _remedy(error: Exception, trained: str | None) -> str:
+    """What makes a file load that raised: the library that it needs, or the version of scikit-learn."""
+    missing = (getattr(error, "name", None) or "") if isinstance(error, ModuleNotFoundError) else ""
+    library = missing.partition(".")[0]
+    if library and not library.startswith("_") and library != "sklearn":
+        return f"pip install {library}, where kedge runs"
+    return _other_version(["_"], trained) or (
+        "write it with skops.io.dump, under the scikit-learn that is installed here"
+    )
+
+
+def _other_version(unknown: Sequence[str], trained: str | None) -> str:
+    """What to say of types that another scikit-learn calls otherwise; "" when that is not why."""
+    private = any(name.startswith("_") for name in unknown)  # a compiled module by its bare name
+    if not private or trained is None or trained == sklearn.__version__:
+        return ""
+    return (
+        f"it was trained with scikit-learn {trained}, and {sklearn.__version__} is installed here: "
+        f"pip install scikit-learn=={trained}, or train it again"
+    )
+
+
+def trained_with(file: Path) -> str | None:
+    """The version of scikit-learn that wrote the estimators of a file, where it says so."""
+    try:
+        with zipfile.ZipFile(file) as archive, archive.open("schema.json") as schema:
+            text = schema.read(SCHEMA_BYTES)
+    except (
+        OSError,
+        EOFError,
+        KeyError,
+        zipfile.BadZipFile,
+        zlib.error,
+        NotImplementedError,
+        RuntimeError,
+    ):
+        return None  # it only makes a hint better
+    found = _VERSION.search(text)
+    return found[1].decode() if found else None
+
+
+SCHEMA_BYTES = 32 << 20
+"""Of a file's own description: that of a large forest has some megabytes."""
+_VERSION = re.compile(rb'"_sklearn_version":\s*\{[^{}]*"content":\s*"\\"([0-9A-Za-z.+]{1,40})\\""')
+
+
+def _single_threaded(estimator: Any) -> None:
+    """Make it answer on the thread that asks: a pool a request costs more than it gives."""
+    for one in reachable(estimator):
+        if attributes(one).get("n_jobs") not in (None, 1):
+            one.n_jobs = 1

@@ -1,0 +1,137 @@
+"""Answers of an estimator: which outputs it has, and the way from its input to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sklearn.base import is_classifier, is_clusterer, is_outlier_detector, is_regressor
+from sklearn.ensemble import (
+    ExtraTreesClassifier,
+    GradientBoostingClassifier,
+    HistGradientBoostingClassifier,
+    RandomForestClassifier,
+)
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline
+
+from kedge.core.errors import UnfitModel
+from kedge.core.values import Dtype, Field
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from kedge.ports import Columns
+
+    Array = NDArray[Any]
+    Head = Callable[[Any], tuple[Array, ...]]
+    """From the model's input to its outputs, in the signature's order."""
+
+
+def head_of(
+    estimator: Any, arrange: Callable[[Columns], Any], trial: Columns
+) -> tuple[Head, tuple[Field, ...]]:
+    """Return the way from an estimator's input to its outputs, and these.
+
+    Args:
+        estimator: fitted.
+        arrange: from columns by name to what it was fitted on.
+        trial: a row of which a regressor's answer has the shape that all have.
+
+    Raises:
+        UnfitModel: it gives nothing that kedge can send.
+    """
+    predict = estimator.predict
+    if is_classifier(estimator):
+        return _classifier(estimator)
+    if is_regressor(estimator):
+        shape = _trial_shape(lambda: predict(arrange(trial)))
+        prediction = Field(name="prediction", dtype="float64", shape=shape)
+        return lambda x: (_scalars(np.asarray(predict(x), np.float64), shape),), (prediction,)
+    if is_clusterer(estimator) or is_outlier_detector(estimator):
+        return (
+            lambda x: (np.asarray(predict(x), np.int64),),
+            (Field(name="prediction", dtype="int64"),),
+        )
+    raise UnfitModel(f"{type(estimator).__name__} neither classifies nor predicts a number")
+
+
+def _classifier(estimator: Any) -> tuple[Head, tuple[Field, ...]]:
+    classes = estimator.classes_
+    if isinstance(classes, list) or np.ndim(classes) != 1:
+        raise UnfitModel("a classifier with several labels a row is not supported")
+    dtype, target = _label_dtype(classes)
+    known: Array = classes.astype(target)
+    label = Field(name="label", dtype=dtype)
+    predict = estimator.predict
+    if not hasattr(estimator, "predict_proba"):
+        return lambda x: (predict(x).astype(target, copy=False),), (label,)
+    proba = estimator.predict_proba
+    decide = _decision(estimator, len(known))
+
+    def labels(x: Any, p: Array) -> Array:
+        if decide is None:
+            answer: Array = predict(x).astype(target, copy=False)
+            return answer
+        return known.take(decide(p))
+
+    if len(known) == 2:
+
+        def binary(x: Any) -> tuple[Array, ...]:
+            p = proba(x)
+            return p[:, 1].astype(np.float64, copy=False), labels(x, p)
+
+        return binary, (Field(name="score", dtype="float64"), label)
+
+    def several(x: Any) -> tuple[Array, ...]:
+        p = proba(x).astype(np.float64, copy=False)
+        return p, labels(x, p)
+
+    return several, (Field(name="probabilities", dtype="float64", shape=(len(known),)), label)
+
+
+def _decision(estimator: Any, classes: int) -> Callable[[Array], Array] | None:
+    """How `predict` follows from `predict_proba`, where it is known to; it halves the work.
+
+    Elsewhere (a tuned threshold, an SVC) the two may disagree by design, so both are asked.
+    A tie goes where each estimator's own `predict` puts it.
+    """
+    while isinstance(estimator, Pipeline):
+        estimator = estimator.steps[-1][1]
+    kind = type(estimator)
+    if kind in (RandomForestClassifier, ExtraTreesClassifier, LogisticRegression):
+        return lambda p: p.argmax(axis=1)
+    if kind in (GradientBoostingClassifier, HistGradientBoostingClassifier):
+        if classes == 2:
+            return lambda p: (p[:, 1] >= 0.5).astype(np.intp)
+        return lambda p: p.argmax(axis=1)
+    return None
+
+
+def _label_dtype(classes: Array) -> tuple[Dtype, type]:
+    kinds: dict[str, tuple[Dtype, type]] = {
+        "b": ("bool", np.bool_), "i": ("int64", np.int64), "u": ("int64", np.int64),
+        "f": ("float64", np.float64), "U": ("string", np.object_), "O": ("string", np.object_),
+    }  # fmt: skip
+    if classes.dtype.kind not in kinds or (
+        classes.dtype.kind == "O" and not all(isinstance(name, str) for name in classes)
+    ):
+        raise UnfitModel(f"labels of dtype {classes.dtype} are not supported")
+    return kinds[classes.dtype.kind]
+
+
+def _trial_shape(ask: Callable[[], Array]) -> tuple[int, ...]:
+    """Shape of one row of a regressor's answer; a scalar when it does not answer the trial.
+
+    A wrong guess cannot get through: the golden rows are checked against the signature.
+    """
+    try:
+        shape = np.shape(ask())[1:]
+    except Exception:  # noqa: BLE001 - an unknown category, say; it is only a trial
+        return ()
+    return () if shape == (1,) else tuple(shape)
+
+
+def _scalars(answer: Array, shape: tuple[int, ...]) -> Array:
+    return answer.reshape(-1) if not shape and answer.ndim == 2 else answer

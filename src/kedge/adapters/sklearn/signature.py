@@ -1,0 +1,186 @@
+"""Inputs of an estimator: stated in a signature.json or an MLmodel file beside it, or read off the estimator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from kedge.adapters.sklearn import mlmodel
+from kedge.adapters.sklearn.columns import INSIDE, Column, columns_of_estimator
+from kedge.core.errors import UnfitModel
+from kedge.core.golden import Known
+from kedge.core.inputs import SIGNATURE_FILE, DeclaredName, read_declared
+from kedge.core.values import Field
+
+TEXT = "text"
+"""The name of the only input of a model that takes texts."""
+
+
+class Stated(NamedTuple):
+    """What files beside a model state."""
+
+    file: str = ""
+    """Which of them states the inputs."""
+    inputs: tuple[Field, ...] | None = None
+    outputs: Sequence[DeclaredName] | None = None
+
+
+class Inputs(NamedTuple):
+    """What an estimator takes."""
+
+    fields: tuple[Field, ...]
+    columns: tuple[Column, ...]
+    """What the estimator knows of its columns: one for each field, or for each place of the only tensor."""
+    frame: tuple[str, ...] | None
+    """The columns of the frame that it was fitted on, in order; None: it was fitted on an array."""
+    is_text: bool = False
+    """Whether it takes a list of texts, and no table."""
+    assumed: tuple[str, ...] = ()
+    tolerant: tuple[str, ...] = ()
+    """Fields in which NaN is answered, although nothing says that the model was fitted on it."""
+    unnamed: int = 0
+
+
+def read_stated(directory: Path) -> Stated:
+    """Read what a directory states of its model: signature.json, else MLmodel.
+
+    Raises:
+        UnfitModel: `bad_signature`: it cannot be read.
+    """
+    file, names = directory / SIGNATURE_FILE, None
+    if file.exists():
+        read = read_declared(file.read_bytes())
+        if read.inputs is not None:
+            fields = tuple(Field(f.name, f.dtype, f.shape, f.nullable) for f in read.inputs)
+            return Stated(SIGNATURE_FILE, fields, read.outputs)
+        names = read.outputs
+    if (directory / mlmodel.NAME).exists():
+        fields_of_mlflow = mlmodel.read_inputs(directory / mlmodel.NAME)
+        if fields_of_mlflow is not None:
+            return Stated(mlmodel.NAME, fields_of_mlflow, names)
+    return Stated(outputs=names)
+
+
+def inputs_of(estimator: Any, stated: Stated) -> Inputs:
+    """Return what an estimator takes: as stated, else as its names, its encoders and its imputers say.
+
+    Raises:
+        UnfitModel: `bad_signature`: what is stated does not fit it, or nothing says what it takes.
+    """
+    names = _names(estimator)
+    text = names is None and _takes_text(estimator)
+    count = len(names) if names is not None else _count(estimator)
+    if text:
+        count = 1
+    if stated.inputs is not None:
+        _check_stated(stated, names, count)
+        fields = stated.inputs
+        wide = len(fields) == 1 and fields[0].shape
+        order = [field.name for field in fields] if names is None else names
+        known = columns_of_estimator(estimator, (count or 0) if wide else len(order), order)
+        columns = tuple(known if wide else _in_order(fields, dict(zip(order, known, strict=True))))
+        return Inputs(fields, columns, _frame(names), text)
+    if text:
+        one = Column()
+        one.is_text()
+        return Inputs((Field(TEXT, "string"),), (one,), None, is_text=True)
+    if not count:
+        raise UnfitModel(
+            f"{type(estimator).__name__} does not say how many features it takes",
+            code="bad_signature",
+            hint=f"put a {SIGNATURE_FILE} beside it, with every input in the order in which it was fitted: "
+            '{"inputs": [{"name": "age"}, {"name": "town", "dtype": "string", "nullable": true}]}',
+        )
+    known = columns_of_estimator(estimator, count, names or ())
+    if names is None and not any(column.dtype in ("string", "bool") for column in known):
+        gaps = all(column.nullable for column in known)
+        tensor = Field(mlmodel.TENSOR, "float64", (count,), nullable=gaps)
+        return Inputs((tensor,), tuple(known), None, unnamed=count)
+    called = names if names is not None else [f"x{n}" for n in range(count)]
+    fields = tuple(
+        Field(name, column.dtype or "float64", nullable=column.nullable)
+        for name, column in zip(called, known, strict=True)
+    )
+    both = list(zip(called, known, strict=True))
+    return Inputs(
+        fields, tuple(known), _frame(names),
+        assumed=tuple(name for name, column in both if column.dtype is None),
+        tolerant=tuple(name for name, column in both if column.is_tolerant and not column.nullable),
+        unnamed=count if names is None else 0,
+    )  # fmt: skip
+
+
+def known_of(inputs: Inputs) -> dict[str, Known]:
+    """Return the words and numbers that encoders know, by field: what rows can be made of."""
+    if any(field.shape for field in inputs.fields):
+        return {}
+    return {
+        field.name: Known(words=column.words, numbers=column.numbers)
+        for field, column in zip(inputs.fields, inputs.columns, strict=True)
+        if column.words or column.numbers
+    }
+
+
+def _frame(names: Sequence[str] | None) -> tuple[str, ...] | None:
+    return tuple(names) if names is not None else None
+
+
+def _in_order(fields: Sequence[Field], known: Mapping[str, Column]) -> list[Column]:
+    return [known[field.name] for field in fields]
+
+
+def _names(estimator: Any) -> list[str] | None:
+    """The columns of the frame that it was fitted on."""
+    names = getattr(estimator, "feature_names_in_", None)
+    if names is None:  # CatBoost's; numbers where it was fitted on an array
+        names = getattr(estimator, "feature_names_", None)
+        names = None if all(str(name).isdecimal() for name in names or ()) else names
+    return [str(name) for name in names] if names is not None else None
+
+
+def _count(estimator: Any) -> int | None:
+    """How many columns it takes."""
+    count: int | None = getattr(estimator, "n_features_in_", None)
+    return count or len(getattr(estimator, "feature_names_", None) or ()) or None
+
+
+def _takes_text(one: Any) -> bool:
+    """Whether the first step splits texts into words, so that a row is one text."""
+    while True:
+        steps = getattr(one, "steps", None) or getattr(one, "transformer_list", None)
+        inside = next(
+            (part for name in INSIDE if (part := getattr(one, name, None)) is not None), None
+        )
+        if steps:
+            one = steps[0][1]
+        elif inside is not None and not isinstance(inside, list | tuple):
+            one = inside
+        else:
+            return type(one).__module__.startswith("sklearn.feature_extraction.text")
+
+
+def _check_stated(stated: Stated, names: Sequence[str] | None, count: int | None) -> None:
+    """Raise if what is stated cannot be what the estimator takes."""
+    inputs = stated.inputs or ()
+    told = [field.name for field in inputs]
+    tensor = len(inputs) == 1 and len(inputs[0].shape) == 1
+    if not inputs or not (tensor or all(field.shape == () for field in inputs)):
+        raise UnfitModel(
+            f"{stated.file} must name scalars, or one tensor of one dimension", code="bad_signature"
+        )
+    if names is not None and (tensor or set(told) != set(names) or len(told) != len(names)):
+        raise UnfitModel(
+            f"{stated.file} names {told}, but the model was fitted on {list(names)}",
+            code="bad_signature",
+            hint=f"a {SIGNATURE_FILE} beside the model goes before {mlmodel.NAME}"
+            if stated.file == mlmodel.NAME
+            else "",
+        )
+    stands_for = inputs[0].shape[0] if tensor else len(inputs)
+    if count and stands_for not in (count, -1):
+        raise UnfitModel(
+            f"{stated.file} names {stands_for} columns, but the model was fitted on {count}",
+            code="bad_signature",
+            hint="name all of them, in the order in which the model was fitted",
+        )

@@ -1,0 +1,456 @@
+"""scikit-learn's inputs: what a model was fitted on decides names, dtypes, and what a missing value is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pytest
+import sklearn
+import skops.io
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.compose import ColumnTransformer, make_column_selector
+from sklearn.ensemble import HistGradientBoostingClassifier, VotingClassifier
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import FeatureUnion, make_pipeline
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    OneHotEncoder,
+    OrdinalEncoder,
+    StandardScaler,
+    TargetEncoder,
+)
+
+from contract.test_registration import Desk
+from kedge.adapters.process.trial import way_in, with_nulls
+from kedge.adapters.sklearn import SklearnLoader
+from kedge.core.errors import Refused, UnfitModel
+from kedge.core.golden import made_rows, whole
+from kedge.core.inputs import Described
+from kedge.core.values import Field, Signature
+from kedge.engine.registration import InputsFound, check_stated, companions
+from kedge.engine.training import read_names, read_types
+from kedge.flavours import OnnxFlavour, SklearnFlavour
+from kedge.independence import answerable
+from kedge.ports import Flavour, Model
+from kedge.tensors import columns_of
+
+RNG = np.random.default_rng(1)
+N = 200
+TOWN: Any = RNG.choice(np.array(["Bern", "Oslo", None], dtype=object), N)
+GONE: Any = np.array([town is None for town in TOWN])
+AGE: Any = RNG.normal(40, 10, N)
+INCOME: Any = np.where(np.arange(N) % 7 == 0, np.nan, RNG.normal(5, 1, N))
+LATE: Any = (GONE * 2.5 + (TOWN == "Oslo") + RNG.normal(0, 1, N) > 1.5).astype(int)
+SPELLINGS: dict[str, Any] = {"nan": np.nan, "none": None, "blank": "", "word": "missing"}
+
+
+def frame(missing: Any = np.nan, income: Any = np.nan) -> Any:
+    words = np.where(GONE, missing, TOWN) if missing is not None else TOWN
+    return pd.DataFrame({
+        "town": pd.Series(words, dtype=object), "age": AGE,
+        "income": np.where(np.isnan(INCOME), income, INCOME),
+    })  # fmt: skip
+
+
+def one_hot() -> Any:
+    return OneHotEncoder(handle_unknown="ignore")
+
+
+def pipeline(words: Any, *, array: bool = False, last: Any = None) -> Any:
+    columns: Any = ([0], [1, 2]) if array else (["town"], ["age", "income"])
+    numbers = make_pipeline(SimpleImputer(), StandardScaler())
+    parts = ColumnTransformer([("w", words, columns[0]), ("n", numbers, columns[1])])
+    return make_pipeline(parts, last or LogisticRegression())
+
+
+def loaded(directory: Path, estimator: Any, trusted: tuple[str, ...] = (), **files: str) -> Model:
+    directory.mkdir(parents=True, exist_ok=True)
+    skops.io.dump(estimator, directory / "model.skops")
+    for name, text in files.items():
+        (directory / name.replace("_json", ".json")).write_text(text)
+    return SklearnLoader().load(directory, trusted)
+
+
+def score(model: Model, *values: Any) -> float:
+    names = [field.name for field in model.signature.inputs]
+    columns = columns_of({n: [v] for n, v in zip(names, values, strict=True)}, model.signature)
+    return float(model.predict(columns)["score"][0])
+
+
+ENCODERS = {
+    "one hot": (one_hot, ("nan", "none", "blank")),
+    "ordinal": (lambda: OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1, encoded_missing_value=-2), ("nan", "none", "blank")),
+    "target": (TargetEncoder, ("nan", "none", "blank")),
+    "imputed": (lambda: make_pipeline(SimpleImputer(strategy="constant", fill_value="?"), one_hot()), ("nan",)),
+    "imputed by the most frequent": (lambda: make_pipeline(SimpleImputer(strategy="most_frequent"), OrdinalEncoder()), ("nan",)),
+    "imputed where none": (lambda: make_pipeline(SimpleImputer(missing_values=None, strategy="most_frequent"), one_hot()), ("none",)),
+    "imputed where a word": (lambda: make_pipeline(SimpleImputer(missing_values="missing", strategy="most_frequent"), one_hot()), ("word",)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("array", [False, True], ids=["frame", "array"])
+@pytest.mark.parametrize(
+    "encoder, spelling", [(e, s) for e, (_, some) in ENCODERS.items() for s in some]
+)
+def test_null_is_passed_as_what_the_model_was_fitted_on(
+    tmp_path: Path, encoder: str, spelling: str, array: bool
+) -> None:
+    table = frame(SPELLINGS[spelling])
+    estimator = pipeline(ENCODERS[encoder][0](), array=array)
+    estimator.fit(table.astype(object).to_numpy() if array else table, LATE)
+    model = loaded(tmp_path, estimator)
+    names = ["x0", "x1", "x2"] if array else ["town", "age", "income"]
+    dtypes: Any = ("string", "float64", "float64")
+    assert model.signature.inputs == tuple(
+        Field(name, dtype, nullable=True) for name, dtype in zip(names, dtypes, strict=True)
+    )
+    asked = pd.DataFrame({
+        "town": pd.Series([SPELLINGS[spelling], "Bern"], dtype=object), "age": [40.0, 40.0], "income": [5.0, np.nan],
+    })  # fmt: skip
+    right = estimator.predict_proba(asked.astype(object).to_numpy() if array else asked)[:, 1]
+    assert score(model, None, 40.0, 5.0) == pytest.approx(right[0])
+    assert score(model, "Bern", 40.0, None) == pytest.approx(right[1])
+    assert score(model, "", 40.0, 5.0) == pytest.approx(right[0]), (
+        "an empty cell is a missing value"
+    )
+    rows = with_nulls(model, whole(made_rows(model.signature.inputs, {})))
+    assert all(None in rows[name] for name in names)
+
+
+def test_a_number_that_stands_for_a_missing_one_is_passed_for_null(tmp_path: Path) -> None:
+    estimator = make_pipeline(SimpleImputer(missing_values=-1), LogisticRegression())
+    table = frame(income=-1)[["age", "income"]]
+    model = loaded(tmp_path / "frame", estimator.fit(table, LATE))
+    right = estimator.predict_proba(pd.DataFrame({"age": [40.0], "income": [-1.0]}))[0, 1]
+    assert score(model, 40.0, None) == pytest.approx(right)
+    tensor = loaded(tmp_path / "array", estimator.fit(table.to_numpy(), LATE))
+    assert tensor.signature.inputs == (Field("X", "float64", (2,), nullable=True),)
+    assert score(tensor, [40.0, None]) == pytest.approx(right)
+
+
+def test_an_empty_word_that_the_model_knows_is_no_missing_value(tmp_path: Path) -> None:
+    table = frame()
+    table.loc[:20, "town"] = ""
+    estimator = pipeline(one_hot()).fit(table, LATE)
+    model = loaded(tmp_path, estimator)
+    asked = pd.DataFrame({"town": ["", np.nan], "age": 40.0, "income": 5.0})
+    right = estimator.predict_proba(asked.astype({"town": object}))[:, 1]
+    assert score(model, "", 40.0, 5.0) == pytest.approx(right[0])
+    assert score(model, None, 40.0, 5.0) == pytest.approx(right[1])
+
+
+def test_missing_whole_numbers_and_truth_values_are_passed_too(tmp_path: Path) -> None:
+    flags = pd.Series(np.where(GONE, np.nan, AGE > 40), dtype=object).map(
+        {0.0: False, 1.0: True}, na_action="ignore"
+    )
+    table = pd.DataFrame(
+        {"flag": flags.astype(object), "floor": np.where(GONE, np.nan, np.arange(N) % 3)}
+    )
+    parts = ColumnTransformer([("f", one_hot(), ["flag"]), ("n", SimpleImputer(), ["floor"])])
+    estimator = make_pipeline(parts, LogisticRegression()).fit(table, LATE)
+    stated = {"inputs": [{"name": "flag", "dtype": "bool", "nullable": True},
+                         {"name": "floor", "dtype": "int64", "nullable": True}]}  # fmt: skip
+    model = loaded(tmp_path, estimator, signature_json=json.dumps(stated))
+    asked = pd.DataFrame({"flag": pd.Series([np.nan, True], dtype=object), "floor": [2.0, np.nan]})
+    right, flag = estimator.predict_proba(asked)[:, 1], True
+    assert score(model, None, 2) == pytest.approx(right[0])
+    assert score(model, flag, None) == pytest.approx(right[1])
+
+
+KINDS: dict[str, Any] = {
+    "selector": lambda: make_pipeline(
+        ColumnTransformer([("w", one_hot(), make_column_selector(dtype_exclude="number")),
+                           ("n", SimpleImputer(), make_column_selector(dtype_include="number"))]), LogisticRegression()),
+    "remainder": lambda: make_pipeline(ColumnTransformer([("w", one_hot(), ["town"])], remainder=SimpleImputer()), LogisticRegression()),
+    "nested": lambda: make_pipeline(
+        ColumnTransformer([("all", ColumnTransformer([("w", one_hot(), [0]), ("n", SimpleImputer(), [1])]), ["town", "income"]),
+                           ("age", "passthrough", ["age"])]), LogisticRegression()),
+    "union": lambda: make_pipeline(ColumnTransformer([
+        ("w", FeatureUnion([("a", one_hot()), ("b", OrdinalEncoder(encoded_missing_value=-1))]), ["town"]),
+        ("n", SimpleImputer(add_indicator=True), ["age", "income"])]), LogisticRegression()),
+    "grid": lambda: GridSearchCV(pipeline(one_hot()), {"logisticregression__C": [0.1, 1.0]}, cv=2),
+    "vote": lambda: VotingClassifier([("a", pipeline(one_hot())), ("b", pipeline(one_hot()))], voting="soft"),
+    "imputed first": lambda: make_pipeline(
+        ColumnTransformer([("w", SimpleImputer(strategy="most_frequent"), ["town"]), ("n", SimpleImputer(), ["age", "income"])]),
+        ColumnTransformer([("w", one_hot(), [0])], remainder="passthrough"), LogisticRegression()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_encoders_are_found_wherever_they_are(tmp_path: Path, kind: str) -> None:
+    estimator = KINDS[kind]().fit(frame(), LATE)
+    model = loaded(tmp_path, estimator)
+    town, *_, income = model.signature.inputs
+    assert (town, income) == (
+        Field("town", "string", nullable=True), Field("income", "float64", nullable=True),
+    )  # fmt: skip
+    asked = pd.DataFrame(
+        {"town": pd.Series([np.nan], dtype=object), "age": [40.0], "income": [5.0]}
+    )
+    assert score(model, None, 40.0, 5.0) == pytest.approx(estimator.predict_proba(asked)[0, 1])
+
+
+def test_categories_of_a_frame_and_flags_are_told(tmp_path: Path) -> None:
+    table = frame().astype({"town": "category"}).assign(vip=AGE > 40)
+    boosted = HistGradientBoostingClassifier(max_iter=3).fit(table[["town", "age"]], LATE)
+    model = loaded(tmp_path / "b", boosted)
+    assert model.signature.inputs[0] == Field("town", "string", nullable=True)
+    asked = pd.DataFrame({"town": pd.Series([np.nan], dtype="object"), "age": [40.0]})
+    assert score(model, None, 40.0) == pytest.approx(boosted.predict_proba(asked)[0, 1])
+    encoded = make_pipeline(OneHotEncoder(), LogisticRegression()).fit(table[["vip"]], LATE)
+    assert loaded(tmp_path / "v", encoded).signature.inputs == (Field("vip", "bool"),)
+
+
+def test_a_step_that_is_a_function_of_numpy_computes_with_numbers(tmp_path: Path) -> None:
+    table = frame()[["age", "income"]].dropna().abs()
+    estimator = make_pipeline(FunctionTransformer(np.log1p), LogisticRegression())
+    model: Any = loaded(tmp_path, estimator.fit(table, LATE[table.index]))
+    assert model.described.assumed == ()
+    asked = pd.DataFrame({"age": [40.0], "income": [5.0]})
+    assert score(model, 40.0, 5.0) == pytest.approx(estimator.predict_proba(asked)[0, 1])
+
+
+def test_a_model_of_texts_takes_one_text_a_row(tmp_path: Path) -> None:
+    texts = ["cheap pills", "see you at noon", "pills pills"] * 4
+    estimator = make_pipeline(TfidfVectorizer(), LogisticRegression()).fit(texts, [1, 0, 1] * 4)
+    model = loaded(tmp_path, estimator, ("sklearn.feature_extraction.text.TfidfVectorizer",))
+    assert model.signature.inputs == (Field("text", "string"),)
+    assert score(model, "cheap") == pytest.approx(estimator.predict_proba(["cheap"])[0, 1])
+
+
+def test_a_frame_with_several_targets_is_one_output(tmp_path: Path) -> None:
+    encoder = ColumnTransformer([("w", OneHotEncoder(), ["town"])], remainder=SimpleImputer())
+    estimator = make_pipeline(encoder, LinearRegression()).fit(
+        frame(), np.column_stack([AGE, LATE])
+    )
+    assert loaded(tmp_path, estimator).signature.outputs == (Field("prediction", "float64", (2,)),)
+
+
+def test_what_answers_frames_runs_in_a_process_whatever_an_operator_says(tmp_path: Path) -> None:
+    found: Any = loaded(tmp_path, pipeline(one_hot()).fit(frame(), LATE))
+    assert (found.plainness.proven, found.plainness.apart) == (False, True)
+    assert found.described.needs == ("pandas",)
+
+
+# ---------------------------------------------------------------- what the model does not say
+
+
+class Upper(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """A team's own step, of which nothing says what it takes."""
+
+    def fit(self, x: Any, y: Any = None) -> Upper:
+        self.n_features_in_ = x.shape[1]
+        self.fitted_ = y is not None
+        return self
+
+    def transform(self, x: Any) -> Any:
+        return x.apply(lambda column: column.str.upper()).to_numpy()
+
+
+TRUSTED = (f"{__name__}.Upper",)
+
+
+def own_step() -> Any:
+    words = make_pipeline(Upper(), one_hot())
+    parts = ColumnTransformer([("w", words, ["town"]), ("n", "passthrough", ["age"])])
+    return make_pipeline(parts, LogisticRegression())
+
+
+def test_the_hint_shows_the_signature_and_following_it_works(tmp_path: Path) -> None:
+    known = frame().dropna().drop(columns="income")
+    estimator = own_step().fit(known, LATE[known.index])
+    model = loaded(tmp_path, estimator, TRUSTED)
+    described: Any = model
+    assert described.described.assumed == ("town",)
+    rows = whole(made_rows(model.signature.inputs, {}))
+    assert answerable(model, rows)[0] == {"town": [], "age": []}
+    hint = way_in(model)
+    text = hint[hint.index("{") :]
+    assert json.loads(text) == {"inputs": [{"name": "town", "dtype": "string"}, {"name": "age"}]}
+    model = loaded(tmp_path, estimator, TRUSTED, signature_json=text)
+    assert answerable(model, whole(made_rows(model.signature.inputs, {})))[0]["age"]
+
+
+def test_a_nullable_input_that_the_model_cannot_take_is_refused_by_name(tmp_path: Path) -> None:
+    stated = {"inputs": [{"name": "a"}, {"name": "b", "nullable": True}]}
+    table = np.column_stack([AGE, AGE])
+    model = loaded(
+        tmp_path, LogisticRegression().fit(table, LATE), signature_json=json.dumps(stated)
+    )
+    with pytest.raises(
+        Refused, match="b is nullable, and with null in it the model raised"
+    ) as caught:
+        with_nulls(model, {"a": [1.0], "b": [2.0]})
+    assert caught.value.code == "null_raised"
+    assert '{"inputs": [{"name": "a"}, {"name": "b"}]}' in caught.value.hint
+
+
+# ---------------------------------------------------------------- MLmodel
+
+
+def mlmodel(*columns: str, more: str = "") -> str:
+    return f"flavors:\n  sklearn:\n    code: null\nsignature:\n  inputs: '[{', '.join(columns)}]'\n  outputs: null\n{more}"
+
+
+TYPED = (
+    '{"type": "string", "name": "town", "required": false}',
+    '{"type": "double", "name": "age", "required": true}',
+    '{"type": "float", "name": "income", "optional": true}',
+)
+
+
+def test_the_signature_of_an_mlmodel_file_is_the_contract(tmp_path: Path) -> None:
+    model = loaded(tmp_path, pipeline(one_hot()).fit(frame(), LATE), MLmodel=mlmodel(*TYPED))
+    assert model.signature.inputs == (
+        Field("town", "string", nullable=True), Field("age", "float64"), Field("income", "float32", nullable=True),
+    )  # fmt: skip
+    assert score(model, None, 40.0, None) > 0
+
+
+def test_a_tensor_of_an_mlmodel_file_is_taken_too(tmp_path: Path) -> None:
+    text = mlmodel('{"type": "tensor", "tensor-spec": {"dtype": "float64", "shape": [-1, 2]}}')
+    estimator = LogisticRegression().fit(np.column_stack([AGE, AGE]), LATE)
+    assert loaded(tmp_path, estimator, MLmodel=text).signature.inputs == (
+        Field("X", "float64", (2,)),
+    )
+
+
+def test_a_signature_file_goes_before_it(tmp_path: Path) -> None:
+    stated = {
+        "inputs": [
+            {"name": n, "dtype": d}
+            for n, d in (("age", "float32"), ("town", "string"), ("income", "float64"))
+        ]
+    }
+    model = loaded(
+        tmp_path,
+        pipeline(one_hot()).fit(frame(), LATE),
+        MLmodel=mlmodel(*TYPED),
+        signature_json=json.dumps(stated),
+    )
+    assert [field.name for field in model.signature.inputs] == ["age", "town", "income"]
+
+
+@pytest.mark.parametrize("text, says", [
+    (mlmodel('{"type": "datetime", "name": "at"}', '{"type": "double", "name": "age"}', '{"type": "double", "name": "income"}'), "at is datetime"),
+    (mlmodel('{"type": "double", "name": "other"}'), "but the model was fitted on"),
+    (mlmodel('{"type": {"array": 1}, "name": "town"}'), "town is"),
+    ("a: &a [1]\nb: *a\n", "alias"),
+    ("a: " + "[" * 100 + "]" * 100, "nested more than"),
+    ("signature: {inputs: 'no JSON'}", "MLmodel: "),
+    ("a: !!python/object/apply:os.system ['true']", "MLmodel: "),
+    ("\x00", "MLmodel: "),
+    ("x" * (1 << 20) + "y", "more than"),
+])  # fmt: skip
+def test_an_mlmodel_file_that_states_something_else_is_refused(
+    tmp_path: Path, text: str, says: str
+) -> None:
+    with pytest.raises(UnfitModel, match=says) as caught:
+        loaded(tmp_path, pipeline(one_hot()).fit(frame(), LATE), MLmodel=text)
+    assert caught.value.code == "bad_signature"
+
+
+def test_an_mlmodel_file_without_a_signature_says_nothing(tmp_path: Path) -> None:
+    model = loaded(
+        tmp_path, pipeline(one_hot()).fit(frame(), LATE), MLmodel="flavors: {sklearn: {}}\n"
+    )
+    assert model.signature.inputs[0] == Field("town", "string", nullable=True)
+
+
+# ---------------------------------------------------------------- registered
+
+
+@pytest.fixture
+def opaque(tmp_path: Path) -> Path:
+    """A model of which nothing says that one of its columns has words."""
+    words = make_pipeline(FunctionTransformer(np.asarray), one_hot())
+    parts = ColumnTransformer([("w", words, ["town"]), ("n", SimpleImputer(), ["age"])])
+    estimator = make_pipeline(parts, LogisticRegression()).fit(frame()[["town", "age"]], LATE)
+    (tmp_path / "m").mkdir()
+    skops.io.dump(estimator, tmp_path / "m" / "model.skops")
+    return tmp_path / "m"
+
+
+def test_a_training_set_says_what_the_model_does_not_and_the_version_keeps_it(
+    tmp_path: Path, opaque: Path
+) -> None:
+    desk = Desk(tmp_path, timeout_s=60)
+    trusted = {"trusted": ("numpy.asarray",)}
+    refused = desk.refused(opaque, **trusted)
+    assert refused.code == "golden_raised"
+    assert '{"name": "town", "dtype": "string"}' in refused.hint
+    file = tmp_path / "train.csv"
+    frame()[["age", "town"]].assign(late=LATE).to_csv(file, index=False)
+    version, new = desk.register(opaque / "model.skops", training=file, **trusted)
+    assert new
+    assert version.signature.inputs == (
+        Field("town", "string", nullable=True), Field("age", "float64", nullable=True),
+    )  # fmt: skip
+    assert version.golden == "training"
+    assert sorted(entry.path for entry in version.files) == ["model.skops", "signature.json"]
+    assert None in desk.store.proof(version.digest).inputs["town"]
+    assert desk.store.proof(version.digest).written_with == {"scikit-learn": sklearn.__version__}
+    assert desk.register(opaque / "model.skops", training=file, **trusted)[1] is False
+
+
+def test_files_beside_a_single_file_are_taken_where_no_other_model_is_there(tmp_path: Path) -> None:
+    source = tmp_path / "model.skops"
+    skops.io.dump(LogisticRegression().fit(np.column_stack([AGE, AGE]), LATE), source)
+    (tmp_path / "signature.json").write_text('{"inputs": [{"name": "a"}, {"name": "b"}]}')
+    (tmp_path / "MLmodel").write_text("x: 1")
+    known: dict[str, Flavour] = {"sklearn": SklearnFlavour(), "onnx": OnnxFlavour()}
+    found = [file.name for file in companions(source, known["sklearn"], known)]
+    assert found == ["signature.json", "MLmodel"]
+    (tmp_path / "other.onnx").write_bytes(b"")
+    assert companions(source, known["sklearn"], known) == []
+    assert companions(tmp_path, known["sklearn"], known) == []
+
+
+def test_a_model_without_names_gets_those_of_a_file_that_has_no_other_columns(
+    tmp_path: Path,
+) -> None:
+    signature = Signature((Field("X", "float64", (2,)),), ())
+    described = Described(unnamed=2, takes_signature=True)
+    file = tmp_path / "t.jsonl"
+    file.write_text('{"a": 1, "b": 2}\n')
+    with pytest.raises(InputsFound) as found:
+        check_stated(file, signature, described)
+    assert found.value.inputs == (Field("a", "float64"), Field("b", "float64"))
+    file.write_text('{"label": 1, "a": 1, "b": 2}\n')
+    with pytest.raises(Refused, match="has 3 columns, and the model was fitted on 2") as caught:
+        check_stated(file, signature, described)
+    assert '{"inputs": [{"name": "a"}, {"name": "b"}]}' in caught.value.hint
+    file.write_text('{"X": [1, 2]}\n')
+    check_stated(file, signature, described)
+
+
+def test_types_of_a_training_set_are_those_of_its_columns(tmp_path: Path) -> None:
+    text, lines, stored = (tmp_path / f"t.{end}" for end in ("csv", "jsonl", "parquet"))
+    text.write_text("n,w,f,e,m\n1,NA,true,,1\n2.5,x,False,,\nNA,y,,,b\n")
+    names = ["n", "w", "f", "e", "m", "absent"]
+    assert read_types(text, names) == {
+        "n": Field("n", "float64", nullable=True), "w": Field("w", "string"),
+        "f": Field("f", "bool", nullable=True), "m": Field("m", "string", nullable=True),
+    }  # fmt: skip
+    lines.write_text('{"n": 1, "w": "a", "f": true, "m": [1]}\n{"n": null, "w": "b", "f": false}\n')
+    assert read_types(lines, names) == {
+        "n": Field("n", "float64", nullable=True), "w": Field("w", "string"), "f": Field("f", "bool"),
+    }  # fmt: skip
+    with duckdb.connect() as db:
+        db.execute(
+            "COPY (SELECT * FROM (VALUES (1, 'a', true, 1.5::FLOAT, 7::BIGINT), (2, NULL, false, 'nan'::FLOAT, NULL))"
+            f" t(n, w, f, e, m)) TO '{stored}' (FORMAT parquet)"
+        )
+    assert read_types(stored, names) == {
+        "n": Field("n", "int32"), "w": Field("w", "string", nullable=True), "f": Field("f", "bool"),
+        "e": Field("e", "float32", nullable=True), "m": Field("m", "float64", nullable=True),
+    }  # fmt: skip
+    assert read_names(stored) == ["n", "w", "f", "e", "m"]
