@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -684,8 +683,9 @@ def _end_with_parent(
     server: uvicorn.Server, parent: int, turning: Turning, faults: ProcessFaults
 ) -> None:
     """Control serves no callers: without its supervisor it only holds a port."""
+    pause = threading.Event()  # `time.sleep` raises where a clock is bent (EINVAL)
     while os.getppid() == parent:
         faults.attempt("control.turning", turning.look)
-        time.sleep(0.5)
+        pause.wait(0.5)
     turning.stop()
     server.should_exit = True

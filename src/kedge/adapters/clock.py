@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from datetime import UTC, datetime
 from functools import cached_property
@@ -41,4 +42,4 @@ class SystemClock:
 
     def sleep(self, seconds: float) -> None:
         """Wait."""
-        time.sleep(seconds)
+        threading.Event().wait(seconds)  # `time.sleep` raises where a clock is bent (EINVAL)

@@ -158,9 +158,10 @@ class Handoff:
             self._faults.note("worker.takeover", error)
 
     def _give_all(self) -> None:
+        pause = threading.Event()  # `time.sleep` raises where a clock is bent (EINVAL)
         while self._listener.fileno() >= 0:
             if not self._faults.attempt("worker.takeover", self._give_one):
-                time.sleep(0.1)  # without descriptors accept fails at once
+                pause.wait(0.1)  # without descriptors accept fails at once
 
     def _give_one(self) -> None:
         self._tend()

@@ -10,7 +10,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from pathlib import Path
 
 from kedge.alarming import alerting_of
@@ -45,8 +44,9 @@ def run_stand_in(state_dir: Path, alerts: Alerts, parent: int) -> None:
     )
 
     def end_with_parent() -> None:
+        pause = threading.Event()  # `time.sleep` raises where a clock is bent (EINVAL)
         while os.getppid() == parent:
-            time.sleep(0.5)
+            pause.wait(0.5)
         alerting.stop()
 
     for number in (signal.SIGTERM, signal.SIGINT):
