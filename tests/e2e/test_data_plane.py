@@ -303,7 +303,7 @@ def test_null_in_a_nullable_field_is_answered(
         (body([float("nan")]), 400, "malformed_body", None),
         (b'{"inputs": []}', 400, "wrong_shape", None),
         (body(["1"]), 400, "wrong_dtype", "x"),
-        (body(datatype="FP32"), 400, "wrong_dtype", "x"),
+        (body(datatype="BYTES"), 400, "wrong_dtype", "x"),
         (body(shape=[2]), 400, "wrong_shape", "x"),
         (body(shape=[-1]), 400, "wrong_shape", "x"),
         (body(name="y"), 400, "unknown_field", "y"),
