@@ -234,8 +234,6 @@ def test_status_can_be_watched_until_ctrl_c(served: Fresh) -> None:
         ("promote flights", "no rollout is under way"),
         ("promote nowhere v1", "no endpoint nowhere"),
         ("shadow flights v1", "r1 is what flights serves already"),
-        ("shadow flights v2 --sample 200", "200 % does not"),
-        ("canary flights v2 --weight -1", "-1 % does not"),
         ("set-weight flights 5", "no rollout is under way"),
         ("pause flights", "no rollout is under way"),
         ("resume nowhere", "no endpoint nowhere"),
@@ -256,6 +254,25 @@ def test_a_no_is_exit_1_with_its_reason_and_a_hint(served: Fresh, line: str, sai
     """Nothing changed; what to do instead is the last line."""
     before = served.epoch()
     assert said in served.fails(1, *line.split())
+    assert served.epoch() == before
+
+
+@pytest.mark.parametrize(
+    "line, said",
+    [
+        ("shadow flights v2 --sample 200", "'200' is more than 100 %"),
+        ("canary flights v2 --weight -1", "'-1' is below 0 %"),
+        ("canary flights v2 --weight 1e-9", "below the smallest share, 0.01 %"),
+        ("set-weight flights nan", "'nan' is not a share in per cent"),
+        ("plan flights --rate nan", "'nan' is not a rate in requests a second"),
+    ],
+)
+def test_a_number_that_is_none_is_a_usage_error_in_words(
+    served: Fresh, line: str, said: str
+) -> None:
+    before = served.epoch()
+    done = served.run(*line.split(), check=False)
+    assert (done.returncode, said in done.stderr) == (2, True), done.stderr
     assert served.epoch() == before
 
 
