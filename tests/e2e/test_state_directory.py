@@ -28,12 +28,12 @@ def test_a_command_in_a_wrong_directory_says_so_and_makes_nothing(
     for words in COMMANDS:
         done = site.run(*words, check=False)
         assert done.returncode == 2, words
-        said = f"error: there is no kedge.toml and no state directory in {site.root}\n"
+        said = f"error: no kedge.toml in {site.root} or above\n"
         assert done.stderr.startswith(said), words
-        assert "kedge -c FILE" in done.stderr
+        assert "kedge --config FILE" in done.stderr
         assert "gone" not in done.stderr
     found = site.run("doctor", check=False)
-    assert "BAD  state directory: there is no kedge.toml" in found.stdout
+    assert "BAD  state directory: no kedge.toml in " in found.stdout
     assert not (site.root / ".kedge").exists()
 
 
