@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import msgspec
-import structlog
 
 from kedge.contacts import is_group
 from kedge.core.commands import Configured
@@ -46,8 +45,6 @@ POLICIES = 50
 """Changes of a policy looked through for the newest one of the people."""
 COUNTED_S = 1.5
 """Workers count once a second: so long apart two counts differ when callers come."""
-
-log = structlog.get_logger("kedge.readying")
 
 
 # ---------------------------------------------------------------- facts
@@ -269,8 +266,10 @@ def check_text(found: dict[str, Any]) -> str:
 def gate_of(place: Workplace, online: Asked, *, loopback: bool, say: Say) -> Gate:
     """What is asked before a release becomes production.
 
-    A policy without a word about it is warned on loopback, where people try things out, and
-    refused elsewhere. A warning never waits for a proof: it could not change what happens.
+    Where the policy sets no `readiness`, a failed check is a warning on loopback, where people try
+    things out, and for the first release: there is nothing to go back to yet, and what is not set up
+    cannot be tested before something is served. It is a refusal elsewhere. A warning never waits for
+    a proof: it could not change what happens.
 
     Args:
         place: the state directory, of the thread that promotes.
@@ -280,7 +279,9 @@ def gate_of(place: Workplace, online: Asked, *, loopback: bool, say: Say) -> Gat
     """
 
     def gate(state: State, release: int, override: str | None, by: str) -> None:
-        usual = "warn" if loopback and not _exposed(place) else "refuse"
+        reached = not loopback or _exposed(place)
+        first = state.production is None
+        usual = "refuse" if reached and not first else "warn"
         refuses = (state.policy.readiness or usual) == "refuse"
         binds = refuses and override is None
         try:
@@ -296,8 +297,11 @@ def gate_of(place: Workplace, online: Asked, *, loopback: bool, say: Say) -> Gat
         if binds:
             raise _not_ready(state, checks)
         _let_through(place, state, release, checks, override if refuses else None, by)
+        later = reached and first and state.policy.readiness is None
         say(f"warning: a rollback of {state.endpoint} at night could fail or reach no one. Not set up: "
-            f"{', '.join(failed(checks))}; kedge check {state.endpoint} says how to fix each")  # fmt: skip
+            f"{', '.join(failed(checks))}; kedge check {state.endpoint} says how to fix each"
+            + ("\nwarning: the first release is served all the same; the next promotion is refused until they pass"
+               if later else ""))  # fmt: skip
 
     return gate
 
@@ -331,5 +335,3 @@ def _let_through(
         _note(place, state, Note(kind="readiness", body=body), by=by)
         return
     _note(place, state, Note(kind="override", body=body), by=by, reason=override)
-    log.warning("readiness.overridden", endpoint=state.endpoint, release=release,
-                failed=list(failed(checks)), by=by, reason=override)  # fmt: skip

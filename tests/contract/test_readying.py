@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from contract.sql_world import POLICY, at
+from contract.sql_world import POLICY, at, world
 from contract.test_alerts import HandClock, Place
 from contract.test_patrol import QUICK, Watched
 from kedge.core import conditions
@@ -114,6 +114,33 @@ def test_where_others_reach_it_a_promotion_is_refused_else_it_is_warned(
     assert (refused.value.code, site.world.row().candidate) == ("not_ready", 2)
     assert site.notes("readiness") == []
     assert site.control().submit("flights", Rollback(), by="ada").state.candidate is None
+
+
+@pytest.mark.parametrize("said, served", [(None, True), ("warn", True), ("refuse", False)])
+def test_the_first_release_is_served_with_a_warning_where_others_reach_it(
+    tmp_path: Path, said: Any, served: bool
+) -> None:
+    """A container listens on 0.0.0.0: what is not set up yet must not keep it from its first answer."""
+    made = world(tmp_path, releases=2, configured=False)
+    made.configure(msgspec.structs.replace(POLICY, readiness=said))
+    place, told = Workplace(made.state_dir), list[str]()
+    control = place.control(
+        told.append, None, gate_of(place, Online, loopback=False, say=told.append)
+    )
+    if not served:
+        with pytest.raises(Refused, match="not ready"):
+            control.submit("flights", Promote(release=1), by="ada")
+        return
+    control.submit("flights", Promote(release=1), by="ada")
+    assert made.row().production == 1
+    assert ("the next promotion is refused" in told[0]) == (said is None)
+    (noted,) = place.ledger.entries("flights", "readiness")
+    assert isinstance(noted.event, Note)
+    assert (noted.event.body["promoting"], noted.event.body["ready"]) == ("r1", False)
+    if said is None:
+        made.do(Canary(release=2, weight=500))
+        with pytest.raises(Refused, match="not ready"):
+            control.submit("flights", Promote(full=True), by="ada")
 
 
 def test_a_step_within_the_canary_and_another_command_pass_no_gate(tmp_path: Path) -> None:
