@@ -9,13 +9,13 @@ unexport PYTHONDONTWRITEBYTECODE
 RUN = $(UV) run --frozen --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check soak faults bench fmt clean
+.PHONY: help demo test check soak faults bench dist fmt clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(UV) ## Run the main job on real flights: shadow, canary, rollback under load
-	$(UV) run --frozen --quiet --no-dev --extra demo python examples/flights/demo.py
+	$(UV) run --frozen --quiet --no-dev --extra demo kedge demo
 
 test: check ## Everything CI runs: the checks, then every test, with real processes
 	$(RUN) pytest -q -n 4 --dist loadfile --no-loadscope-reorder -m "not soak"
@@ -26,7 +26,7 @@ check: $(UV) ## Format, lint, imports, types
 	$(RUN) lint-imports --no-cache > .lint-imports.log || (cat .lint-imports.log; exit 1)
 	$(RUN) mypy
 	MYPYPATH=src:bench $(RUN) mypy bench
-	MYPYPATH=src:examples/flights $(RUN) mypy examples/flights
+	MYPYPATH=src $(RUN) mypy examples/flights
 
 soak: $(UV) ## The long ones: the full fault matrix, repeated
 	$(RUN) pytest -q -m "soak or e2e" --timeout 1800
@@ -37,12 +37,16 @@ faults: $(UV) ## Make each system call fail once, at each place that makes it; w
 bench: $(UV) ## Measure; writes bench/results/*.json
 	$(UV) run --frozen --quiet --group bench python bench/run.py
 
+dist: $(UV) ## Build the sdist and the wheel into dist/, the same bytes each time
+	rm -rf dist
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct 2>/dev/null || echo 1577836800) $(UV) build --quiet --out-dir dist
+
 fmt: $(UV) ## Format and mend what can be mended
 	$(RUN) ruff format .
 	$(RUN) ruff check --fix .
 
 clean: ## Remove what the other targets made
-	rm -rf .venv .tools .kedge .pytest_cache .mypy_cache .ruff_cache .hypothesis .lint-imports.log bench/results
+	rm -rf .venv .tools .kedge .pytest_cache .mypy_cache .ruff_cache .hypothesis .lint-imports.log bench/results dist
 
 .tools/bin/uv:
 	$(PYTHON) -m venv .tools

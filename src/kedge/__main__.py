@@ -6,6 +6,9 @@ import os
 import signal
 import sys
 
+ANYWHERE = frozenset({"-h", "--help", "--version", "help"})
+"""Words with which a command only prints what travels with it."""
+
 
 def run() -> None:
     """Run the command line.
@@ -15,9 +18,32 @@ def run() -> None:
     """
     if os.getpid() == 1:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    if sys.platform != "linux" and sys.argv[1:] and not ANYWHERE & set(sys.argv[1:]):
+        _refuse()
     from kedge.cli import main  # noqa: PLC0415 - after the signals
 
     main()
+
+
+def _refuse() -> None:
+    """Say what works on another system than Linux, and end: imports further on need Linux."""
+    from kedge.core.codec import encode  # noqa: PLC0415 - after the signals
+    from kedge.core.errors import Refused  # noqa: PLC0415
+    from kedge.terminal import show, show_json  # noqa: PLC0415
+
+    error = Refused(
+        f"kedge runs on Linux, and this is {sys.platform}: here only `import kedge` for features files, and help, work",
+        code="linux_only",
+        hint="run it in a Linux container (kedge help container), in WSL 2, or on a Linux machine",
+    )
+    if "--json" in sys.argv:
+        show_json(
+            encode({"error": {"code": error.code, "message": str(error), "hint": error.hint}})
+        )
+    else:
+        show(f"error: {error}", err=True)
+    show(f"hint: {error.hint}", err=True)
+    sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -210,7 +210,7 @@ def status_text(item: dict[str, Any]) -> str:
         for part in (item["production"], item["candidate"])
         if part and part.get("libraries")
     ]
-    none = "none: this is the first good release" if item["production"] else "none yet"
+    none = "none: no earlier release is good" if item["production"] else "none yet"
     lines.append(f"  way back    {_way_back(item['back']) or none}")
     if item["drill"]:
         lines.append(
@@ -275,7 +275,7 @@ def _alert_lines(alerts: list[dict[str, Any]]) -> list[str]:
     pages = sum(alert["level"] == "page" for alert in alerts)
     alone = sum(not alert["acknowledged_by"] for alert in alerts)
     return [
-        f"  alerts      {len(alerts)} open, {pages} of them pages, {alone} not acknowledged: kedge alerts",
+        f"  alerts      {len(alerts)} open, pages: {pages}, not acknowledged: {alone}; kedge alerts",
         *(f"  {alert['level']:11} #{alert['number']} {alert['summary']}" for alert in alerts[:3]),
     ]
 
@@ -456,7 +456,7 @@ def _evidence_line(row: dict[str, Any]) -> str:
         figure = f"{row['figure']:+.4g}"
         if row["low"] is not None:
             figure += f" [{row['low']:+.3g}, {row['high']:+.3g}]"
-    return f"    {row['question'].replace('_', ' '):<14}{row['verdict']:<11}{figure:<32}{row['answer']}"
+    return f"    {row['question'].replace('_', ' '):<14}{row['verdict']:<11}{figure:<32} {row['answer']}"
 
 
 def _window_line(window: dict[str, Any]) -> str:

@@ -253,7 +253,7 @@ def test_open_alerts_are_counted_and_the_newest_three_named() -> None:
     ]  # fmt: skip
     item = describe(TWO, (member(),), (), {}, now=NOW, alerts=found)
     text = status_text(item)
-    assert "4 open, 1 of them pages, 3 not acknowledged" in text
+    assert "4 open, pages: 1, not acknowledged: 3" in text
     assert "page        #4 thing 4" in text
     assert "thing 1" not in text
     assert told()["alerts"] == []

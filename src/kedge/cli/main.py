@@ -17,6 +17,7 @@ import click
 from kedge.checking import check
 from kedge.cli.backup import backup, restore
 from kedge.cli.config import config
+from kedge.cli.demo import demo
 from kedge.cli.help import add_examples, completion, show_help
 from kedge.cli.rollback import rollback, unpin
 from kedge.cli.root import Root
@@ -450,7 +451,7 @@ def doctor(
 
 
 for _command in (
-    accept, ack, alerts, backup, check, completion, config, control, diagnose, drill, evidence, features, freeze, gateway,
+    accept, ack, alerts, backup, check, completion, config, control, demo, diagnose, drill, evidence, features, freeze, gateway,
     gateway_worker, history, list_endpoints, log, outcomes, plan, replay, restart, restore, rollback, runbook, show_help,
     speed, status, thaw, unpin, up,
 ):  # fmt: skip

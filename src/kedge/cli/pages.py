@@ -36,6 +36,7 @@ PAGES: dict[str, Page] = {
     "config schema": Page(SET_UP, "howto/config", ("kedge config schema",)),
     "backup": Page(SET_UP, "backup", ("kedge backup /mnt/backup/kedge",)),
     "restore": Page(SET_UP, "backup", ('kedge restore /mnt/backup/kedge --reason "disk failed"',)),
+    "demo": Page(SET_UP, "container", ("kedge demo",)),
     "doctor": Page(SET_UP, "repair", ("kedge doctor", "kedge doctor --json")),
     "up": Page(RUN, "run-under-systemd", ("kedge up", "kedge up --port 9000 --workers 4")),
     "restart": Page(RUN, "upgrade", ("kedge restart", "kedge restart --within 5m")),

@@ -6,7 +6,7 @@ is known after departure, and the question is asked before: in production the fi
 That is what a shadow is for: offline, on the stored table, nothing looks wrong. v3 is honest again,
 and better than v1: four times the trees on the same columns.
 
-    python train.py --out DIR [--cache DIR]
+    python -m kedge.demo.models --out DIR [--cache DIR]
 
 writes, for each: model/ (model.skops and signature.json, the artifact to register),
 golden.json (real rows for `kedge register --golden`), training.csv (a sample of the training
@@ -22,7 +22,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import data
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.compose import ColumnTransformer
@@ -31,6 +30,9 @@ from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OrdinalEncoder
 from skops.io import dump
+
+from kedge.demo import flights as data
+from kedge.terminal import show
 
 FEATURES = {"v1": data.KNOWN, "v2": (*data.KNOWN, "dep_delay"), "v3": data.KNOWN}
 TRAINING_MONTHS = (1, 6)
@@ -213,7 +215,7 @@ def main() -> None:
     asked = parser.parse_args()
     text = report(train(asked.out, data.load(asked.cache)))
     (asked.out / "report.txt").write_text(text, encoding="utf-8")
-    print(text, end="")
+    show(text.rstrip("\n"))
 
 
 if __name__ == "__main__":

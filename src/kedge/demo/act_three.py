@@ -15,9 +15,11 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from kedge.terminal import show
+
 if TYPE_CHECKING:
-    from demo import Demo
-    from running import Traffic
+    from kedge.demo.processes import Traffic
+    from kedge.demo.story import Demo
 
 SNOWED, LABELS_S = 1_600, 8.0
 """How many flights of those days, and how long their outcomes are waited for."""
@@ -34,7 +36,7 @@ def asked(demo: Demo, since_s: float) -> dict[str, Any]:
         findings = told["diagnosis"]["findings"]
         if findings[0]["cause"] != "cannot_tell" or not lacking & {"outcomes", "more_outcomes"}:
             break
-        print(f"  cannot tell yet: {findings[0]['statement'][:100]}; asked again in {WAIT_S:.0f} s")
+        show(f"  cannot tell yet: {findings[0]['statement'][:100]}; asked again in {WAIT_S:.0f} s")
         time.sleep(WAIT_S)
         since_s += 2 * WAIT_S  # as much again for the diagnosis itself
         told = demo.shell("diagnose", "flights", "--since", f"{since_s:.0f}s").data
@@ -45,11 +47,11 @@ def diagnosed(demo: Demo, injected: str, since_s: float) -> None:
     """Ask why, show the answer, and keep it for the report."""
     told = asked(demo, since_s)
     found = told["diagnosis"]
-    print(f"  {found['headline']}")
+    show(f"  {found['headline']}")
     for finding in found["findings"]:
         kind = f" ({finding['kind']})" if finding.get("kind") else ""
-        print(f"    {finding['cause']}{kind}: {finding['statement'][:110]}")
-    print(f"    do: {found['action']['sentence'][:130]}")
+        show(f"    {finding['cause']}{kind}: {finding['statement'][:110]}")
+    show(f"    do: {found['action']['sentence'][:130]}")
     effect = found["effect"] or {}
     demo.diagnoses.append({
         "injected": injected, "found": [finding["cause"] for finding in found["findings"]],
@@ -57,7 +59,7 @@ def diagnosed(demo: Demo, injected: str, since_s: float) -> None:
         "labelled": effect.get("n", 0), "action": found["action"]["code"],
     })  # fmt: skip
     if injected not in demo.diagnoses[-1]["found"]:
-        print(f"    NOT what was injected: that is {injected}")
+        show(f"    NOT what was injected: that is {injected}")
 
 
 def ready(demo: Demo, traffic: Traffic) -> None:
@@ -69,13 +71,13 @@ def ready(demo: Demo, traffic: Traffic) -> None:
             demo.shell("ack", str(alert["number"]))
     drill = demo.shell("drill", "flights", "--for", DRILL).data
     back, forward = drill["back"], drill["forward"]
-    print(f"  r{drill['release']} answered {drill['answered']:,} callers for {drill['lasted_s']:.1f} s, "
+    show(f"  r{drill['release']} answered {drill['answered']:,} callers for {drill['lasted_s']:.1f} s, "
           f"{drill['failed']} failed; last ack {back['last_ack_ms']:.1f} ms there, "
           f"{forward['last_ack_ms']:.1f} ms back again")  # fmt: skip
     demo.drill = {key: drill[key] for key in ("ok", "total_s", "lasted_s", "answered", "failed")}
     checks = demo.shell("check", "flights", codes=(0, 1)).data
     for check in checks["checks"]:
-        print(f"    {check['outcome']:14} {check['name']:12} {check['why'][:88]}")
+        show(f"    {check['outcome']:14} {check['name']:12} {check['why'][:88]}")
     demo.readiness = {check["name"]: check["outcome"] for check in checks["checks"]}
     demo.watch(traffic, 0.0)
 
@@ -85,12 +87,10 @@ def snow_act(demo: Demo, traffic: Traffic) -> None:
     demo.step("act three: 9, 10, 14 and 17 December as they were. No model has seen such days")
     production = demo.kedge.status()["production"]["release"]
     traffic.let_it_snow()
-    snows = SNOWED / demo.rate
-    demo.watch(traffic, snows)
-    time.sleep(LABELS_S)
-    diagnosed(demo, "world", snows + LABELS_S)
+    lasted = demo.watch_answers(traffic, SNOWED, LABELS_S)
+    diagnosed(demo, "world", lasted)
     after = demo.kedge.status()["production"]["release"]
-    print(
+    show(
         f"  {after} is production, as before: {'nobody took it back' if after == production else 'NO'}"
     )
     demo.speed = demo.shell("speed", "flights").data

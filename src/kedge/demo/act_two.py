@@ -11,11 +11,12 @@ from math import log
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from act_three import diagnosed
+from kedge.demo.act_three import diagnosed
+from kedge.terminal import show
 
 if TYPE_CHECKING:
-    from demo import Demo
-    from running import Traffic
+    from kedge.demo.processes import Traffic
+    from kedge.demo.story import Demo
 
 LABELLED, LATE_S = 1_250, 7.0
 """How long the mistake is in production: until so many outcomes are there, which come late."""
@@ -33,10 +34,10 @@ def apply(demo: Demo, work: Path, *, wrong: bool) -> dict[str, Any]:
     told: dict[str, Any] = demo.shell("features", "apply", "features.py").data["transformations"][0]
     against = f"; {told['outcome']} against {told['against']}" if told["against"] else ""
     from_ = ", ".join(told["raw"][:6])
-    print(f"  {told['version']}: takes {from_}, ... out of a request{against}")
+    show(f"  {told['version']}: takes {from_}, ... out of a request{against}")
     for column in told["columns"]:
         if column["outcome"] != "bit-equal":
-            print(f"    {column['column']:14} {column['outcome']}: {column['rows']} values, "
+            show(f"    {column['column']:14} {column['outcome']}: {column['rows']} values, "
                   f"by {column['largest']:g} at most")  # fmt: skip
     return told
 
@@ -47,24 +48,23 @@ def features_act(demo: Demo, traffic: Traffic, work: Path) -> dict[str, Any]:
     told = apply(demo, work, wrong=True)
     number = told["version"].partition("#")[2]
     refused = demo.shell("features", "roll", "flights", number, codes=(1,)).error
-    print(f"  refused ({refused['code']}): {refused['message']}")
+    show(f"  refused ({refused['code']}): {refused['message']}")
     before = held(demo)
     forced = demo.shell(
         "features", "roll", "flights", number, "--override", "demo: so that you see it"
     )
     wrong = forced.data["release"]
-    lasts = LABELLED / demo.rate + LATE_S
-    demo.watch(traffic, lasts)
+    lasts = demo.watch_answers(traffic, LABELLED, LATE_S)
     quality = judged(demo)
     diagnosed(demo, "features", lasts)
     said = demo.shell("rollback", "flights", "--axis", "features")
     receipt = said.data["receipt"]
     after = held(demo)
-    print(f"  {said.data['release']} answers again: last ack {receipt['last_ack_ms']:.1f} ms, first answer "
+    show(f"  {said.data['release']} answers again: last ack {receipt['last_ack_ms']:.1f} ms, first answer "
           f"{receipt['first_old_answer_ms'] or float('nan'):.1f} ms after the command")  # fmt: skip
     reloads = sum(after[pid] - before.get(pid, 0) for pid in after)
     same = set(before) == set(after)
-    print(
+    show(
         f"  times the model was loaded meanwhile: {reloads}; the same processes: {'yes' if same else 'NO'}"
     )
     demo.watch(traffic, AFTER_S)
@@ -92,6 +92,6 @@ def judged(demo: Demo) -> dict[str, Any]:
     labels = demo.kedge.run("evidence", "flights").data["labels"]
     right, wrong = (None if one is None else round(one * CAP, 4) for one in labels["loss"])
     if right and wrong:
-        print(f"  the same model on the same {labels['units'][0]:,} flights: log loss {right:.3f} with "
+        show(f"  the same model on the same {labels['units'][0]:,} flights: log loss {right:.3f} with "
               f"local hours, {wrong:.3f} with UTC")  # fmt: skip
     return {"flights": labels["units"][0], "log_loss_local": right, "log_loss_utc": wrong}

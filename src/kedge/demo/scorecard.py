@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import data
 import numpy as np
 from numpy.typing import NDArray
+
+from kedge.demo.flights import NO_LABEL
 
 FEWEST = 20
 """Answers a release needs within an epoch to be compared there."""
@@ -24,7 +25,7 @@ def quality(
     label: NDArray[np.int8],
 ) -> dict[str, Any]:
     """Score the answers: per release over everything it answered, and side by side."""
-    known = label != data.NO_LABEL
+    known = label != NO_LABEL
     release, epoch, p_late, label = release[known], epoch[known], p_late[known], label[known]
     names = sorted(set(release.tolist()))
     shared = np.zeros(len(release), dtype=bool)

@@ -1,7 +1,7 @@
 """Replay real flights as live HTTP traffic, and count every request.
 
-Open loop: request n is due at start + n / rate whether or not earlier ones were answered, and
-its latency counts from the moment it was due, so a server that stalls can't slow the clock that
+Open loop: a request is due 1 / rate after the one before, whether or not that was answered, and its
+latency counts from the moment it was due, so a server that stalls cannot slow the clock that
 measures it. What is sent is sent once: nothing is ever retried. A request failed when its answer
 is not 200, is not the protocol's JSON with a probability in it, carries another request's id,
 takes longer than the timeout, or never comes because the connection was refused or reset.
@@ -14,7 +14,9 @@ files for `kedge outcomes`, shuffled as late labels are. A cancelled flight's is
 
 SIGUSR1: from now on the flights of four days of snow in December, again and again.
 
-    python traffic.py --port 8080 --rate 120 --seconds 30 [--cache DIR] [--outcomes DIR]
+The rate falls while the machine cannot keep up: see `pace`.
+
+    python -m kedge.demo.traffic --port 8080 --rate 120 --seconds 30 [--cache DIR] [--outcomes DIR]
 """
 
 from __future__ import annotations
@@ -30,9 +32,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import data
+import msgspec
 import numpy as np
-from scorecard import quality
+
+from kedge.demo import flights as data
+from kedge.demo.pace import MOST_WAITING, Pace
+from kedge.demo.scorecard import quality
+from kedge.terminal import show_json
 
 ENDPOINT = "flights"
 HOST = "127.0.0.1"
@@ -45,7 +51,8 @@ SNOW = (9, 10, 14, 17)
 """Days of December on which 61 to 77 % of the flights were late; 24 % are over the year."""
 SNOW_ROWS = 1_800
 """Of their 3,464 flights: about what the demo sends before it asks why; then they come again."""
-TIMEOUT_S = 2.0
+TIMEOUT_S = 30.0
+"""As long as a gateway waits for a production answer."""
 LATE_S, TELL_EVERY_S = 4.0, 3
 """How late outcomes come, and how often: hours in life, seconds in a demo."""
 IDLE_S = 2.0
@@ -149,7 +156,7 @@ class Traffic:
         self._day = np.cumsum(np.diff(weekday, prepend=weekday[:1]) != 0)
         self.flights = flights
         self.port = port
-        self.rate = rate
+        self.pace = Pace(rate)
         self.asked: list[Asked] = []
         self.stopped = asyncio.Event()
         self._failures: Counter[str] = Counter()
@@ -186,17 +193,19 @@ class Traffic:
         began = loop.time() + 0.05
         reporting = loop.create_task(self._report(began))
         under_way: set[asyncio.Task[None]] = set()
-        number = 0
-        while not self.stopped.is_set() and number < self.rate * seconds:
-            due = began + number / self.rate
+        number, due = 0, began
+        while not self.stopped.is_set() and due < began + seconds:
             if due > loop.time():
                 await asyncio.sleep(due - loop.time())
+            if len(under_way) >= MOST_WAITING:
+                await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
             asked = Asked(row=self._row(number), due=due)
             self.asked.append(asked)
             task = loop.create_task(self._one(number, asked))
             under_way.add(task)
             task.add_done_callback(under_way.discard)
             number += 1
+            due = self.pace.next_due(due, loop.time(), len(under_way))
         while under_way:
             await asyncio.wait(under_way)
         reporting.cancel()
@@ -219,8 +228,7 @@ class Traffic:
         loop = asyncio.get_running_loop()
         connection = None
         try:
-            # The deadline counts from when the request was due, like its latency.
-            async with asyncio.timeout_at(asked.due + TIMEOUT_S):
+            async with asyncio.timeout(TIMEOUT_S):
                 connection = await self._connection()
                 head, body = await connection.ask(self.request(number, asked.row))
             asked.failure = _judge(asked, self.name(number), head, body)
@@ -296,6 +304,8 @@ class Traffic:
             "failures": dict(self._failures),
             "by_release": dict(self._by_release),
             "by_arm": dict(self._by_arm),
+            "rate": round(self.pace.rate, 1),
+            "slowed": self.pace.slowed,
         }
 
     def summary(self) -> dict[str, Any]:
@@ -306,7 +316,6 @@ class Traffic:
             **self.totals(),
             **latency(self.asked),
             "keyless": keyless,
-            "rate": self.rate,
             "epochs": epochs(answered),
             "quality": quality(
                 np.array([a.release for a in answered], dtype=np.str_),
@@ -368,7 +377,7 @@ def latency(asked: list[Asked]) -> dict[str, float | None]:
 
 def show(value: object) -> None:
     """Print one line of JSON now."""
-    print(json.dumps(value), flush=True)
+    show_json(msgspec.json.encode(value))
 
 
 def sample(cache: Path | None) -> data.Flights:

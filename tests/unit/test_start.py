@@ -1,0 +1,44 @@
+"""The start of the command on a system that is not Linux: one sentence with a code, and no traceback."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+
+def start(system: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run a command as if it were on another system; what only Linux has cannot be imported there."""
+    code = (
+        "import sys, click, msgspec\n"  # which have builds for every system
+        f"sys.platform, sys.argv = {system!r}, ['kedge', *{list(words)!r}]\n"
+        "sys.modules['fcntl'] = sys.modules['resource'] = None\n"
+        "from kedge.__main__ import run\n"
+        "run()\n"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.mark.parametrize("system", ["darwin", "win32"])
+def test_a_command_refuses_where_only_linux_would_do(system: str) -> None:
+    done = start(system, "up")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"error: kedge runs on Linux, and this is {system}: ")
+    assert "hint: run it in a Linux container" in done.stderr
+    assert "Traceback" not in done.stderr
+    told = json.loads(start(system, "status", "--json").stdout)
+    assert told["error"]["code"] == "linux_only"
+
+
+def test_help_and_features_files_work_on_any_system() -> None:
+    assert "Usage: " in start("darwin", "--help").stdout
+    assert "Usage: " in start("win32", "up", "--help").stdout
+    code = (
+        "import sys; sys.platform = 'win32'; sys.modules['fcntl'] = sys.modules['resource'] = None; "
+        "import kedge; kedge.schema('a/1', keys=['k'], fields={'x': kedge.Field('float32')})"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
