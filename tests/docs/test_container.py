@@ -1,0 +1,74 @@
+"""The container's files say what the code does: read, since there is no Docker where the tests run."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import yaml
+
+from kedge.settings import STATE_DIR, Server, load
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "examples" / "container"
+DOCKERFILE = (FOLDER / "Dockerfile").read_text("utf-8").replace("\\\n", " ")
+SERVICE = yaml.safe_load((FOLDER / "compose.yaml").read_text("utf-8"))["services"]["kedge"]
+SERVER = load(FOLDER / "kedge.toml").server
+
+
+def lines(word: str) -> list[str]:
+    return [
+        line.partition(" ")[2].strip()
+        for line in DOCKERFILE.splitlines()
+        if line.startswith(f"{word} ")
+    ]
+
+
+def test_what_is_copied_exists_and_the_extras_too() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"][
+        "optional-dependencies"
+    ]
+    (sync,) = [line for line in lines("RUN") if "uv sync" in line]
+    assert set(re.findall(r"--extra (\w+)", sync)) <= set(extras)
+    for copied in lines("COPY"):
+        if not copied.startswith("--from"):
+            *sources, _ = copied.split()
+            assert all((ROOT / source).exists() for source in sources)
+
+
+def test_the_state_is_a_volume_of_the_user_that_runs() -> None:
+    (work,), (volume,), (user,) = lines("WORKDIR")[1:], lines("VOLUME"), lines("USER")
+    assert volume == f"{work}/{STATE_DIR}"
+    number = user.partition(":")[0]
+    assert number.isdigit()
+    assert f"--uid {number}" in DOCKERFILE
+    assert re.search(
+        rf"install -d -o kedge -g kedge -m 0700 {work} {re.escape(volume)}", DOCKERFILE
+    )
+    mounts = dict(mount.split(":")[:2] for mount in SERVICE["volumes"])
+    assert mounts["state"] == volume
+    assert mounts["./kedge.toml"] == f"{work}/kedge.toml"
+    assert SERVICE["read_only"] is True
+    assert "/tmp" in SERVICE["tmpfs"]
+
+
+def test_ports_and_health_are_those_of_the_gateway() -> None:
+    assert lines("EXPOSE") == [str(SERVER.port)] == [str(Server().port)]
+    assert SERVICE["ports"] == [f"127.0.0.1:{SERVER.port}:{SERVER.port}"]
+    (health,) = lines("HEALTHCHECK")
+    assert f"http://127.0.0.1:{SERVER.port}/v2/health/live" in health
+    assert not SERVER.loopback
+    assert SERVICE["environment"]["KEDGE_TRUST_NETWORK"]
+    assert lines("STOPSIGNAL") == ["SIGTERM"]
+    assert lines("CMD") == ['["kedge", "up"]']
+
+
+def test_it_has_the_time_that_a_stop_takes() -> None:
+    assert int(SERVICE["stop_grace_period"].rstrip("s")) > SERVER.drain_s + 30
+
+
+def test_the_way_to_build_is_the_one_that_is_told() -> None:
+    build = SERVICE["build"]
+    assert (FOLDER / build["context"]).resolve() == ROOT
+    assert (ROOT / build["dockerfile"]).is_file()
