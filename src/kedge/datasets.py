@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -23,16 +24,10 @@ from kedge.adapters.offline import (
     OFFLINE_DIR,
     OfflineLog,
     check_times,
-    database,
     filled,
-    first_line,
     flat,
-    identifier,
     instant_of,
-    kinds_of,
-    quoted,
     reader_of,
-    selected,
 )
 from kedge.adapters.process import FeaturesProcess
 from kedge.authoring import spec_of
@@ -46,6 +41,8 @@ from kedge.core.values import Field, Release, TrainingSet
 from kedge.independence import merges
 from kedge.judging import state_of
 from kedge.operations.progress import Progress
+from kedge.tabular.parquet import column_as, database, kinds_of, load_duckdb
+from kedge.tabular.quoting import first_line, identifier, one_file, quoted
 from kedge.tensors import DTYPES
 from kedge.verbs import transform_of
 from kedge.wiring import Workplace
@@ -59,6 +56,8 @@ BATCH = 50_000
 """Rows that the transformation is given at once."""
 NUMBERS = 20_000_000
 """Values that are looked up at once: 80 MB, and a log is read once for as many."""
+INDEX = re.compile(r"__index_level_\d+__")
+"""What pandas calls the column of a row index that has no name: no column of the user's."""
 KEY = "kedge"
 """Under which a Parquet file says of itself what it is."""
 SQL = {
@@ -237,11 +236,9 @@ def _ttl_s(place: Workplace, run: Run) -> float | None:
 @contextmanager
 def _reading(spine: Path) -> Iterator[None]:
     """Faults of DuckDB become a refusal of the spine."""
-    import duckdb  # noqa: PLC0415 - the extra `analytics`: heavy, and only for those who want Parquet
-
     try:
         yield
-    except duckdb.Error as error:
+    except load_duckdb().Error as error:
         raise Refused(f"{spine}: {first_line(error)}", code="bad_source") from None
 
 
@@ -261,7 +258,11 @@ def _load(
             code="bad_source", hint=f"it has {', '.join(there)}",
         )  # fmt: skip
     words = [field.name for field in spec.raw if field.dtype == "string"]
-    names = {name: f"c{number}" for number, name in enumerate(there)}
+    names = {
+        name: f"c{number}"
+        for number, name in enumerate(there)
+        if name == time or not INDEX.fullmatch(name)
+    }
     picked = ", ".join(f"{identifier(name)} AS {column}" for name, column in names.items())
     instant = instant_of(time, there, spine, form)
     source = reader_of(spine, [*words, time])
@@ -278,7 +279,7 @@ def _taken(
 ) -> tuple[dict[str, NDArray[Any]], NDArray[np.float64]]:
     """Raw columns of some rows as a gateway would give them, and the rows' times."""
     kinds = kinds_of(db, "spine")
-    picked = [selected(names[field.name], kinds[names[field.name]]) for field in fields]
+    picked = [column_as(names[field.name], kinds[names[field.name]]) for field in fields]
     when = instant_of(names[spine.time], kinds, spine.path, spine.form)
     found = db.execute(
         f"SELECT {', '.join([*picked, f'{when} AS kedge_time'])} FROM spine "  # noqa: S608 - quoted
@@ -460,8 +461,6 @@ def _picked(schema: Schema, names: Mapping[str, str], kept: list[str]) -> str:
 
 def _write(db: Any, out: Path, told: TrainingSet, picked: str) -> TrainingSet:
     """Write the file, whole; what it says of itself has the digest of what it holds."""
-    import duckdb  # noqa: PLC0415 - as `_reading`
-
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -477,7 +476,7 @@ def _write(db: Any, out: Path, told: TrainingSet, picked: str) -> TrainingSet:
         with partial.open("rb") as written:
             os.fsync(written.fileno())
         partial.replace(out)
-    except (OSError, duckdb.Error) as error:
+    except (OSError, load_duckdb().Error) as error:
         raise Refused(f"{out} cannot be written: {first_line(error)}", code="export_failed",
                       hint="name a place with room, with --out") from None  # fmt: skip
     finally:
@@ -494,15 +493,13 @@ def read_training_set(path: Path) -> TrainingSet:
             `needs_analytics`.
     """
     with database() as db:
-        import duckdb  # noqa: PLC0415 - as `database`, which said so already
-
         try:
             raw = db.execute(
-                f"SELECT value FROM parquet_kv_metadata({quoted(path)}) WHERE decode(key) = {quoted(KEY)}"  # noqa: S608 - quoted
+                f"SELECT value FROM parquet_kv_metadata({one_file(path)}) WHERE decode(key) = {quoted(KEY)}"  # noqa: S608 - quoted
             ).fetchone()
             told = msgspec.json.decode(raw[0], type=TrainingSet) if raw is not None else None
             found = _digest(db, path) if told is not None else ""
-        except (duckdb.Error, OSError, msgspec.DecodeError) as error:
+        except (load_duckdb().Error, OSError, msgspec.DecodeError) as error:
             raise Refused(f"{path}: {first_line(error)}", code="bad_training_set") from None
     if told is None:
         raise Refused(f"{path} does not say what made it", code="bad_training_set",
@@ -519,9 +516,10 @@ def _digest(db: Any, path: Path) -> str:
     Each column has hashes of its own, fed in the order of the rows, so that neither row groups nor
     compression nor who reads how much at once have a part in it.
     """
-    kinds = kinds_of(db, f"read_parquet({quoted(path)})")
+    source = f"read_parquet({one_file(path)}, hive_partitioning = false)"
+    kinds = kinds_of(db, source)
     picked = ", ".join(f"{_spelt(name, kind)} AS c{n}" for n, (name, kind) in enumerate(kinds.items()))  # fmt: skip
-    db.execute(f"CREATE OR REPLACE TEMP TABLE content AS SELECT {picked} FROM read_parquet({quoted(path)})")  # noqa: S608 - quoted  # fmt: skip
+    db.execute(f"CREATE OR REPLACE TEMP TABLE content AS SELECT {picked} FROM {source}")  # noqa: S608 - quoted
     (rows,) = db.execute("SELECT count(*) FROM content").fetchone()
     hashes = [(hashlib.sha256(), hashlib.sha256()) for _ in kinds]
     for start in range(0, rows, BATCH):
@@ -547,7 +545,11 @@ def _digest(db: Any, path: Path) -> str:
 def _spelt(name: str, kind: str) -> str:
     """A column as something with one spelling: a number, or text."""
     column = identifier(name)
-    if kind.startswith("TIMESTAMP"):
+    if (
+        kind.startswith("TIMESTAMP")
+        and not kind.startswith("TIMESTAMPTZ")
+        and not kind.endswith("]")
+    ):
         return f"epoch_{'ns' if kind == 'TIMESTAMP_NS' else 'us'}({column})"
     if kind in SQL.values() or kind in LISTS:
         return column

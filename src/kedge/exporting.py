@@ -19,6 +19,8 @@ from kedge.core.records import HOUR_S, JoinRow
 from kedge.engine.control import Say
 from kedge.judging import state_of
 from kedge.operations.progress import Progress
+from kedge.tabular.parquet import load_duckdb
+from kedge.tabular.quoting import quoted
 from kedge.wiring import Workplace
 
 LABELS = 20_000
@@ -48,11 +50,7 @@ def export_of(
         Refused: no such endpoint; `bad_time`, `in_the_future`; `needs_analytics`; `nothing_logged`.
         Unavailable: `export_failed`: the directory cannot be written.
     """
-    try:
-        import duckdb  # noqa: PLC0415 - the extra `analytics`: heavy, and only for those who want Parquet
-    except ImportError:
-        raise Refused("writing Parquet needs the extra analytics", code="needs_analytics",
-                      hint="pip install 'kedge[analytics]'") from None  # fmt: skip
+    duckdb = load_duckdb("writing Parquet")
     state_of(place, endpoint)
     begin = read_when(since, place.clock.unix())
     written = files = 0
@@ -118,7 +116,7 @@ def _copy(db: Any, source: Path, labels: Path, to: Path) -> None:
         db.execute(  # the paths are ours, and quoted
             f"COPY (SELECT * FROM {_table(source, COLUMNS)} AS rows"  # noqa: S608
             f" LEFT JOIN {_table(labels, OUTCOME)} AS labels USING (id)"
-            f' ORDER BY "at", id) TO {_quoted(partial)} (FORMAT parquet, COMPRESSION zstd)'
+            f' ORDER BY "at", id) TO {quoted(partial)} (FORMAT parquet, COMPRESSION zstd)'
         )
         partial.replace(to)
     finally:
@@ -127,9 +125,5 @@ def _copy(db: Any, source: Path, labels: Path, to: Path) -> None:
 
 def _table(path: Path, columns: dict[str, str]) -> str:
     return (
-        f"read_json({_quoted(path)}, format = 'newline_delimited', columns = {json.dumps(columns)})"
+        f"read_json({quoted(path)}, format = 'newline_delimited', columns = {json.dumps(columns)})"
     )
-
-
-def _quoted(path: Path) -> str:
-    return "'" + str(path).replace("'", "''") + "'"

@@ -16,11 +16,10 @@ from functools import lru_cache
 from itertools import islice
 from math import inf, isfinite
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
-from kedge.adapters.offline import first_line
 from kedge.core import codec
 from kedge.core.errors import Refused, Unavailable
 from kedge.core.evidence.answers import EXACT_BELOW, Target, get_target, normal, unfit
@@ -31,6 +30,8 @@ from kedge.engine.control import Say
 from kedge.engine.unrecorded import unrecorded
 from kedge.judging import state_of
 from kedge.operations.progress import Progress
+from kedge.tabular.parquet import Kind, UnreadableFile, column_as, kind_of, parquet_rows
+from kedge.tabular.rows import bounded_lines
 from kedge.wiring import Workplace
 
 BATCH = 20_000
@@ -195,16 +196,15 @@ def read(path: Path, reading: Reading) -> Iterator[Placed | Fault]:
 
 
 def _json_file(path: Path, reading: Reading) -> Iterator[Placed | Fault]:
-    with path.open("rb") as file:
-        yield from _json_lines(_bounded(file), f"{path.name}:", reading)
+    try:
+        with path.open("rb") as file:
+            yield from _json_lines(bounded_lines(file, LINE), f"{path.name}:", reading)
+    except OSError as error:
+        yield _unread(path, error)
 
 
-def _bounded(file: BinaryIO) -> Iterator[bytes]:
-    """Lines, of which no more than `LINE` and one byte is ever held."""
-    while line := file.readline(LINE + 1):
-        yield line
-        while len(line) > LINE and not line.endswith(b"\n"):
-            line = file.readline(LINE + 1)
+def _unread(path: Path, error: OSError) -> Fault:
+    return Fault(f"{path.name}: {error.strerror or error}")
 
 
 def _json_lines(lines: Iterable[bytes], place: str, reading: Reading) -> Iterator[Placed | Fault]:
@@ -234,18 +234,32 @@ def _json_lines(lines: Iterable[bytes], place: str, reading: Reading) -> Iterato
 
 
 def _csv(path: Path, reading: Reading) -> Iterator[Placed | Fault]:
-    with path.open("rb") as raw:
-        try:
+    try:
+        with path.open("rb") as raw:
             codec.utf8(raw.read(4))
-        except ValueError as error:
-            yield Fault(f"{path.name}:1: {error}")
-            return
+        yield from _csv_rows(path, reading)
+    except OSError as error:
+        yield _unread(path, error)
+    except ValueError as error:
+        yield Fault(f"{path.name}:1: {error}")
+
+
+def _csv_rows(path: Path, reading: Reading) -> Iterator[Placed | Fault]:
     # Bytes that are no UTF-8 become surrogates, which no text has: they cost their line.
     with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
         reader = csv.DictReader(file)
-        if not {"id", "value"} <= set(reader.fieldnames or ()):
-            header = "nothing" if reader.fieldnames is None else ", ".join(reader.fieldnames)
+        try:
+            names = list(reader.fieldnames or ())
+        except csv.Error as error:
+            yield Fault(f"{path.name}:1: {error}")
+            return
+        if not {"id", "value"} <= set(names):
+            header = ", ".join(names) or "nothing"
             yield Fault(f"{path.name}:1: the header must name id and value; got {header[:SHOWN]!r}")
+            return
+        twice = sorted(name for name in KNOWN if names.count(name) > 1)
+        if twice:
+            yield Fault(f"{path.name}:1: the header names {twice[0]} twice")
             return
         rows = iter(reader)
         while True:
@@ -292,76 +306,51 @@ PADDED = re.compile(r"\s*[+-]?(0\d|\d{17})")
 
 
 def _parquet(path: Path, reading: Reading) -> Iterator[Placed | Fault]:
+    hint = "pip install 'kedge[analytics]', or hand in CSV or JSON lines"
     try:
-        import duckdb  # noqa: PLC0415 - the extra `analytics`: heavy, and only for those who have Parquet
-    except ImportError:
-        raise Refused("reading Parquet needs the extra analytics", code="needs_analytics",
-                      hint="pip install 'kedge[analytics]', or hand in CSV or JSON lines") from None  # fmt: skip
-    with duckdb.connect() as connection:
-        try:
-            connection.execute("SET TimeZone = 'UTC'")
-            described = connection.execute("DESCRIBE SELECT * FROM read_parquet(?)", [str(path)])
-            kinds = {str(name): str(kind) for name, kind, *_ in described.fetchall()}
-            fault = _misfit(path, kinds)
-            if fault is not None:
-                yield fault
-                return
-            names = [name for name in COLUMN_KINDS if name in kinds]
-            picked = ", ".join(_picked(name, kinds[name]) for name in names)
-            cursor = connection.execute(f"SELECT {picked} FROM read_parquet(?)", [str(path)])  # noqa: S608 - names of ours
-            number = 0
-            while rows := cursor.fetchmany(BATCH):
-                for row in rows:
-                    number += 1
-                    given = dict(zip(names, row, strict=True))
-                    yield _outcome(given, f"{path.name}: row {number}", reading)
-        except duckdb.Error as error:
-            yield Fault(f"{path.name}: {first_line(error)}")
+        for number, given in enumerate(parquet_rows(path, _picked, hint), 1):
+            yield _outcome(given, f"{path.name}: row {number}", reading)
+    except UnreadableFile as error:
+        yield Fault(f"{path.name}: {error}")
 
 
-_WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER",
-          "UBIGINT", "UHUGEINT")  # fmt: skip
-_REAL = ("FLOAT", "DOUBLE", "DECIMAL")
-_TEXT = ("VARCHAR", "UUID", "ENUM")
-_NULL = ('"NULL"', "NULL")
-COLUMN_KINDS: dict[str, tuple[str, ...]] = {
-    "id": (*_TEXT, *_NULL),
-    "value": ("BOOLEAN", *_WHOLE, *_REAL, *_TEXT, *_NULL),
-    "at": (*_WHOLE, *_REAL, *_TEXT, "TIMESTAMP", "DATE", *_NULL),
-    "label_version": (*_TEXT, *_NULL),
+_NUMBERS = (Kind.WHOLE, Kind.REAL, Kind.WIDE)
+_INSTANTS = (Kind.ZONED, Kind.NAIVE, Kind.DATE)
+COLUMN_KINDS: dict[str, tuple[Kind, ...]] = {
+    "id": (Kind.TEXT, Kind.NULL),
+    "value": (Kind.BOOL, *_NUMBERS, Kind.TEXT, Kind.NULL),
+    "at": (*_NUMBERS, Kind.TEXT, *_INSTANTS, Kind.NULL),
+    "label_version": (Kind.TEXT, Kind.NULL),
 }
-"""What is read of a Parquet file, and the types in which it may come (beginnings of DuckDB's names)."""
-
-
-def _misfit(path: Path, kinds: Mapping[str, str]) -> Fault | None:
-    """What is wrong with the columns of a Parquet file: no row can be read then."""
-    if not {"id", "value"} <= kinds.keys():
-        return Fault(f"{path.name}: has no column id or value; it has {', '.join(kinds)[:SHOWN]}")
-    for name, allowed in COLUMN_KINDS.items():
-        kind = kinds.get(name)
-        if kind is not None and (kind.endswith("]") or not kind.startswith(allowed)):
-            return Fault(f"{path.name}: column {name} is {kind[:SHOWN]}, which is not read; "
-                         f"write it as {WRITTEN_AS[name]}")  # fmt: skip
-    for key in kinds.keys() - KNOWN:
-        near = _known_beside(key)
-        if near is not None:
-            return Fault(f"{path.name}: column {key} is unknown, did you mean {near}?")
-    return None
-
-
+"""What is read of a Parquet file, and what it may hold."""
 WRITTEN_AS = {
     "id": "text", "value": "a number, text, or true and false",
     "at": "a timestamp with a time zone, or Unix seconds", "label_version": "text",
 }  # fmt: skip
 
 
-def _picked(name: str, kind: str) -> str:
-    """A column as Python takes it, whatever its precision: instants as seconds or text."""
-    if kind == "TIMESTAMP WITH TIME ZONE":
-        return f'epoch("{name}") AS "{name}"'
-    if kind.startswith((*_TEXT, "TIMESTAMP", "DATE")):
-        return f'CAST("{name}" AS VARCHAR) AS "{name}"'  # which says whether it has a time zone
-    return f'"{name}"'
+def _picked(kinds: Mapping[str, str]) -> dict[str, str]:
+    """The columns that are read, whole numbers exactly, and times so that they say whether they have a zone.
+
+    Raises:
+        UnreadableFile: one is missing, misspelt, or holds what is not read.
+    """
+    if not {"id", "value"} <= kinds.keys():
+        raise UnreadableFile(f"has no column id or value; it has {', '.join(kinds)[:SHOWN]}")
+    for name, allowed in COLUMN_KINDS.items():
+        kind = kinds.get(name)
+        if kind is not None and kind_of(kind) not in allowed:
+            raise UnreadableFile(f"column {name} is {kind[:SHOWN]}, which is not read; "
+                                 f"write it as {WRITTEN_AS[name]}")  # fmt: skip
+    for key in kinds.keys() - KNOWN:
+        near = _known_beside(key)
+        if near is not None:
+            raise UnreadableFile(f"column {key} is unknown, did you mean {near}?")
+    return {
+        name: column_as(name, kinds[name], exact=True, naive=Kind.TEXT)
+        for name in COLUMN_KINDS
+        if name in kinds
+    }
 
 
 def _outcome(raw: Any, place: str, reading: Reading) -> Placed | Fault:
@@ -379,6 +368,8 @@ def _outcome(raw: Any, place: str, reading: Reading) -> Placed | Fault:
         return Fault(f"{place}: id must be the id of a prediction, as the gateway gave it")
     if "value" not in raw:
         return Fault(f"{place}: value is missing; null says that no label will ever come")
+    if isinstance(value, Decimal) and value.is_finite() and value == value.to_integral_value():
+        value = int(value)
     if isinstance(value, int | Decimal) and not isinstance(value, bool):
         large = isinstance(value, int) and EXACT_BELOW < abs(value) < 2**64
         value = str(value) if large else _float(value)  # as a float it would be another number

@@ -72,7 +72,6 @@ CUTS = {
 PATTERNS = {"findall", "finditer", "fullmatch", "match", "search", "split"}
 READS_PROSE = {
     "adapters/channels.py": "the subject of a mail is one line",
-    "adapters/offline.py": "the first line of what DuckDB says is shown",
     "core/stored/upcast.py": "an entry from before the field has nothing else",
     "demo/flights.py": "a flight's label is whether it was late",
     "engine/training.py": "the cells of a CSV file",

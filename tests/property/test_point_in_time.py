@@ -14,13 +14,14 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kedge.adapters.offline import OfflineLog, database, instant_of, source_times
+from kedge.adapters.offline import OfflineLog, instant_of, source_times
 from kedge.core.features import Feature, Spec, TransformVersion, View, declared
 from kedge.core.generations import Run, ends, last_end
 from kedge.core.instants import iso, read_instant
 from kedge.core.values import Field
 from kedge.datasets import Spine, _load, _taken
 from kedge.materialising import Materialised, computed, keyed
+from kedge.tabular.parquet import database
 
 RUN = Run("spend/1", 1, 1)
 SCHEMA = declared("spend/1", {"total": Feature("float32", null=True)}, ["store"])

@@ -17,7 +17,6 @@ import glob
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import inf, isfinite, prod
@@ -31,6 +30,16 @@ from kedge.core.features import Schema
 from kedge.core.generations import Run
 from kedge.core.instants import ISO, SPELLINGS, bounds, untrue
 from kedge.core.keys import spell
+from kedge.tabular.parquet import (
+    Kind,
+    column_as,
+    database,
+    kind_of,
+    kinds_of,
+    load_duckdb,
+    seconds_of,
+)
+from kedge.tabular.quoting import first_line, identifier, one_file, quoted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,16 +51,10 @@ if TYPE_CHECKING:
 OFFLINE_DIR = "offline"
 AT = "kedge_at"
 """The column that says when a row became known."""
-MEMORY = "1GB"
-"""What DuckDB may use before it goes to the disk."""
 _MICRO = 1_000_000
 _PARTIAL = ".partial"
-_NUMBERS = frozenset({
-    "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT",
-    "FLOAT", "DOUBLE", "BOOLEAN",
-})  # fmt: skip
-"""What comes out as it is; other numbers become DOUBLE, instants Unix seconds, the rest text."""
-_WIDE = ("HUGEINT", "UHUGEINT", "DECIMAL", "BIGNUM")
+KEEPING = "keeping values over time"
+"""What needs DuckDB here."""
 
 
 class OfflineLog:
@@ -81,7 +84,7 @@ class OfflineLog:
                 leftover.unlink()
             path = folder / f"{_micros(end):020d}.parquet"
             partial = path.with_suffix(_PARTIAL)
-            with database() as db:
+            with database(KEEPING) as db:
                 db.register("given", given)
                 db.execute(
                     f"COPY (SELECT {', '.join(picked)} FROM given) TO {quoted(partial)} "  # noqa: S608 - ours, quoted
@@ -107,7 +110,7 @@ class OfflineLog:
         path = self._path(run, end)
         if not path.exists():
             raise Refused(f"{run.label} has no slice that ends at {end}", code="no_slice")
-        with _faults("read", path), database() as db:
+        with _faults("read", path), database(KEEPING) as db:
             raw = db.execute(f"SELECT value FROM parquet_kv_metadata({quoted(path)}) "  # noqa: S608 - ours, quoted
                              "WHERE decode(key) = 'kedge'").fetchone()  # fmt: skip
             told = json.loads(raw[0]) if raw else {"keys": [], "shapes": {}}
@@ -168,7 +171,7 @@ class OfflineLog:
             return _nothing(shapes, rows), np.ones(rows, dtype=np.bool_)
         given: Arrays = {f"k{n}": _spelt(spine[key]) for n, key in enumerate(schema.keys)}
         given |= {"at": np.asarray(at, np.float64), "row": np.arange(rows)}
-        with _faults("read", self._folder(run)), database() as db:
+        with _faults("read", self._folder(run)), database(KEEPING) as db:
             db.register("given", given)
             source = _files(files)
             same = [
@@ -262,7 +265,7 @@ def source_rows(
             *(f"NOT ({_is_keyless(key, kinds[key])})" for key in keys if key in kinds),
             *_bounds(time, kinds[time], instant, after, until),
         ]
-        picked = [selected(name, kind) for name, kind in kinds.items()]
+        picked = [column_as(name, kind) for name, kind in kinds.items()]
         picked[list(kinds).index(time)] = f"{instant} AS {identifier(time)}"
         found = db.execute(
             f"SELECT {', '.join(picked)} FROM {source} WHERE {' AND '.join(within)}"  # noqa: S608 - quoted
@@ -372,12 +375,10 @@ def check_times(db: Any, source: str, column: str, instant: str, now: float, whe
 def _source(path: str | Path, time: str) -> Iterator[tuple[Any, str]]:
     """A database, and what stands after FROM."""
     source = reader_of(path, [time])
-    import duckdb  # noqa: PLC0415 - the extra `analytics`; `reader_of` said so already
-
     try:
-        with database() as db:
+        with database(KEEPING) as db:
             yield db, source
-    except (OSError, duckdb.Error) as error:
+    except (OSError, load_duckdb(KEEPING).Error) as error:
         raise Refused(f"{path}: {first_line(error)}", code="bad_source") from None
 
 
@@ -391,17 +392,18 @@ def reader_of(path: str | Path, text: Sequence[str] = ()) -> str:
     Raises:
         Refused: `bad_source`: there is no such file, or it is of another kind; `needs_analytics`.
     """
-    _duckdb()
+    load_duckdb(KEEPING)
     files = [str(path)] if Path(path).is_file() else sorted(glob.iglob(str(path), recursive=True))  # noqa: PTH207 - a pattern with its folder
     if not files:
         raise Refused(f"{path}: there is no such file", code="bad_source")
     name = str(path).lower()
+    named = one_file(path) if Path(path).is_file() else quoted(path)
     if name.endswith((".parquet", ".pq")):
-        return f"read_parquet({quoted(path)})"
+        return f"read_parquet({named})"
     if name.endswith((".csv", ".csv.gz", ".tsv")):
         words = _words(files[0], text)
         kinds = ", ".join(f"{quoted(column)}: 'VARCHAR'" for column in words)
-        return f"read_csv({quoted(path)}" + (f", types = {{{kinds}}})" if kinds else ")")
+        return f"read_csv({named}" + (f", types = {{{kinds}}})" if kinds else ")")
     raise Refused(f"{path} is neither .parquet nor .csv", code="bad_source")
 
 
@@ -410,13 +412,12 @@ def _words(file: str, text: Sequence[str]) -> list[str]:
 
     DuckDB takes 01/02/2026 for a date and chooses which number is the month.
     """
-    duckdb = _duckdb()
     try:
-        with database() as db:
+        with database(KEEPING) as db:
             date, timestamp, columns = db.execute(
-                f"SELECT DateFormat, TimestampFormat, Columns FROM sniff_csv({quoted(file)})"  # noqa: S608 - quoted
+                f"SELECT DateFormat, TimestampFormat, Columns FROM sniff_csv({one_file(file)})"  # noqa: S608 - quoted
             ).fetchone()
-    except (OSError, duckdb.Error) as error:
+    except (OSError, load_duckdb(KEEPING).Error) as error:
         raise Refused(f"{file}: {first_line(error)}", code="bad_source") from None
     forms = {"DATE": date, "TIMESTAMP": timestamp}
     return [
@@ -426,11 +427,6 @@ def _words(file: str, text: Sequence[str]) -> list[str]:
 
 
 ISO_FORM = "%Y-%m-%d"
-
-
-def kinds_of(db: Any, source: str) -> dict[str, str]:
-    """The columns of what stands after FROM, with DuckDB's names of their types."""
-    return {name: kind for name, kind, *_ in db.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()}  # noqa: S608 - quoted  # fmt: skip
 
 
 def instant_of(
@@ -455,16 +451,22 @@ def instant_of(
         raise Refused(f"{where} has no column {time}", code="bad_source",
                       hint=f"it has {', '.join(kinds)}")  # fmt: skip
     kind, column = kinds[time], identifier(time)
+    held = kind_of(kind)
     if kind == "VARCHAR":
         return _written(column, form, ceil=ceil)
     if form is not None:
         raise Refused(f"{where}: {time} is {kind}, and time_format is for text", code="bad_source",
                       hint="leave the format out")  # fmt: skip
-    if kind == "TIMESTAMP_NS":
-        return f"CAST((epoch_ns({column}) + {999 if ceil else 0}) // 1000 AS DOUBLE) / 1e6"
-    if kind.startswith(("TIMESTAMP", "DATE")):
-        return f"CAST(epoch({column}) AS DOUBLE)"
-    if (kind in _NUMBERS and kind != "BOOLEAN") or kind.startswith(_WIDE):
+    if kind in ("TIMESTAMP_NS", "TIMESTAMPTZ_NS"):
+        whole = (
+            f"epoch_ns({column})"
+            if kind == "TIMESTAMP_NS"
+            else f"epoch_ns(CAST({column} AS TIMESTAMP_NS))"
+        )
+        return f"CAST(({whole} + {999 if ceil else 0}) // 1000 AS DOUBLE) / 1e6"
+    if held in (Kind.ZONED, Kind.NAIVE, Kind.DATE):
+        return seconds_of(column, kind)
+    if held in (Kind.WHOLE, Kind.REAL, Kind.WIDE):
         return f"CAST({column} AS DOUBLE)"
     raise Refused(f"{where}: {time} is {kind}, not a time", code="bad_source",
                   hint="a timestamp, a date, Unix seconds, or text in ISO 8601")  # fmt: skip
@@ -507,62 +509,12 @@ def _bounds(time: str, kind: str, instant: str, after: float, until: float) -> I
             yield f"{instant} {sign} {limit!r}"
 
 
-def selected(name: str, kind: str) -> str:
-    """A column as NumPy can hold it: see `source_rows`."""
-    column = identifier(name)
-    if kind in _NUMBERS or kind == "VARCHAR" or kind.endswith("]"):
-        return column
-    if kind.startswith(_WIDE):
-        return f"CAST({column} AS DOUBLE) AS {column}"
-    if kind.startswith(("TIMESTAMP", "DATE")):
-        return f"CAST(epoch({column}) AS DOUBLE) AS {column}"
-    return f"CAST({column} AS VARCHAR) AS {column}"
-
-
 # ---------------------------------------------------------------- DuckDB
-
-
-def quoted(text: object) -> str:
-    """A literal."""
-    return "'" + str(text).replace("'", "''") + "'"
-
-
-def identifier(name: str) -> str:
-    """A column's name."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def first_line(error: Exception) -> str:
-    """What a fault says, without the advice that follows it."""
-    first, _, rest = str(error).strip().partition("\n")
-    if first.startswith("Invalid Input Error: CSV Error on Line"):  # and the next line says which
-        where, why = first.removeprefix("Invalid Input Error: "), rest.strip().partition("\n")[0]
-        return f"{where.replace('CSV Error on Line:', 'line')}: {why}"
-    return first
-
-
-def _duckdb() -> Any:
-    try:
-        import duckdb  # noqa: PLC0415 - the extra `analytics`: heavy, and only for those who materialise
-    except ImportError:
-        raise Refused("values over time are kept as Parquet, which needs the extra analytics",
-                      code="needs_analytics", hint="pip install 'kedge[analytics]'") from None  # fmt: skip
-    return duckdb
-
-
-@contextmanager
-def database() -> Iterator[Any]:
-    """A database that is gone afterwards; what does not fit into its memory goes to the disk."""
-    with tempfile.TemporaryDirectory(prefix="kedge-") as scratch, _duckdb().connect() as db:
-        db.execute(f"SET memory_limit = {quoted(MEMORY)}")
-        db.execute(f"SET temp_directory = {quoted(scratch)}")
-        db.execute("SET TimeZone = 'UTC'")  # of text without a zone, as everywhere
-        yield db
 
 
 @contextmanager
 def _faults(doing: str, where: Path) -> Iterator[None]:
-    fault = _duckdb().Error
+    fault = load_duckdb(KEEPING).Error
     try:
         yield
     except (OSError, fault) as error:

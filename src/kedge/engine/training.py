@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -13,11 +12,13 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from kedge.core import codec
 from kedge.core.errors import BadRequest, Refused
 from kedge.core.golden import spread
 from kedge.core.values import Dtype, Field, Signature, Value
 from kedge.ports import ColumnStatistics
+from kedge.tabular.parquet import UnreadableFile, kinds_of, opened
+from kedge.tabular.quoting import identifier
+from kedge.tabular.rows import HINT, READERS, csv_names, csv_rows
 from kedge.tensors import Summary, column_of
 
 MAX_ROWS = 1_000_000
@@ -32,8 +33,6 @@ _NULLS = frozenset({"", "na", "n/a", "nan", "null", "none"})
 """What a missing number or truth value is written as. In a column of words only "" is missing: NA is a
 country, a grade and an airport."""
 _BOOLS = {"true": "true", "false": "false", "1": "true", "0": "false", "t": "true", "f": "false"}
-
-_Rows = Iterator[tuple[int, dict[str, Any]]]
 
 
 class Training(Value, frozen=True):
@@ -55,10 +54,10 @@ def read_training(file: Path, signature: Signature, raw: Sequence[Field] = ()) -
         Refused: it cannot be read, a column is missing, or a value is not of its dtype.
     """
     summaries = {field.name: Summary() for field in signature.inputs}
-    reader = _READERS.get(file.suffix.lower())
+    reader = READERS.get(file.suffix.lower())
     if reader is None:
         raise Refused(
-            f"{file.name}: a training set is one of {', '.join(_READERS)}", code="bad_training"
+            f"{file.name}: a training set is one of {', '.join(READERS)}", code="bad_training"
         )
     kept = _Sample(signature.inputs)
     with _refusing(file):
@@ -66,13 +65,13 @@ def read_training(file: Path, signature: Signature, raw: Sequence[Field] = ()) -
         rows = islice(reader(file, names), MAX_ROWS)
         while chunk := list(islice(rows, _CHUNK)):
             for field in signature.inputs:
-                column = _column(field, chunk, file, text=reader is _csv)
+                column = _column(field, chunk, file, text=reader is csv_rows)
                 summaries[field.name].add(column)
             kept.add(chunk)
     found = {name: summary.done() for name, summary in summaries.items()}
     if not all(each.count for each in found.values()):
         raise Refused(f"{file} holds no rows", code="bad_training")
-    text = reader is _csv
+    text = reader is csv_rows
     return Training(
         found, kept.rows(signature.inputs, file, text=text), kept.rows(raw, file, text=text)
     )
@@ -84,13 +83,13 @@ def read_names(file: Path) -> list[str]:
     Raises:
         Refused: it cannot be read.
     """
-    if file.suffix.lower() == ".parquet":
-        return list(_parquet_kinds(file))
     with _refusing(file):
+        if file.suffix.lower() == ".parquet":
+            with opened(file, HINT) as (db, source):
+                return list(kinds_of(db, source))
         if file.suffix.lower() == ".csv":
-            with file.open(encoding="utf-8-sig", newline="") as lines:
-                return list(csv.DictReader(lines).fieldnames or ())
-        reader = _READERS.get(file.suffix.lower(), _csv)
+            return csv_names(file)
+        reader = READERS.get(file.suffix.lower(), csv_rows)
         return list(next(reader(file, ()), (0, {}))[1])
 
 
@@ -104,13 +103,14 @@ def read_types(file: Path, names: Collection[str]) -> dict[str, Field]:
         Refused: it cannot be read.
     """
     if file.suffix.lower() == ".parquet":
-        return _parquet_types(file, names)
-    reader = _READERS.get(file.suffix.lower(), _csv)
+        with _refusing(file), opened(file, HINT) as (db, source):
+            return _parquet_types(db, source, names)
+    reader = READERS.get(file.suffix.lower(), csv_rows)
     columns = {name: _Kinds() for name in names}
     with _refusing(file):
         for _, row in islice(reader(file, names), MAX_ROWS):
             for name, kinds in columns.items():
-                kinds.add(row.get(name), text=reader is _csv)
+                kinds.add(row.get(name), text=reader is csv_rows)
     return {
         name: Field(name, dtype, nullable=kinds.missing(dtype) > 0)
         for name, kinds in columns.items()
@@ -165,9 +165,7 @@ def _refusing(file: Path) -> Iterator[None]:
     """Turn what a reader raises into a refusal."""
     try:
         yield
-    except UnicodeDecodeError as error:
-        raise Refused(f"{file} {codec.NOT_UTF8}", code="bad_training") from error
-    except (OSError, csv.Error, msgspec.DecodeError) as error:
+    except UnreadableFile as error:
         raise Refused(f"{file}: {error}", code="bad_training") from error
 
 
@@ -312,68 +310,19 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
 }
 
 
-def _csv(file: Path, names: Collection[str]) -> _Rows:  # noqa: ARG001 - as the other readers
-    with file.open(encoding="utf-8-sig", newline="") as lines:
-        reader = csv.DictReader(lines)
-        for row in reader:
-            yield reader.line_num, row
-
-
-def _json_lines(file: Path, names: Collection[str]) -> _Rows:  # noqa: ARG001 - as the other readers
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                try:
-                    yield number, codec.read_written(line, dict[str, Any])
-                except msgspec.DecodeError as error:
-                    raise msgspec.DecodeError(f"line {number}: {error}") from None
-
-
-@contextmanager
-def _parquet_database(file: Path) -> Iterator[Any]:
-    """Open a DuckDB of its own to read one file with; what it raises becomes a refusal."""
-    try:
-        import duckdb  # noqa: PLC0415 - the extra `analytics`: heavy, and only for those who have Parquet
-    except ImportError:
-        raise Refused("reading Parquet needs the extra analytics", code="needs_analytics",
-                      hint="pip install 'kedge[analytics]', or give CSV or JSON lines") from None  # fmt: skip
-    try:
-        with duckdb.connect() as db:
-            yield db
-    except duckdb.Error as error:
-        raise Refused(
-            f"{file}: {str(error).strip().partition(chr(10))[0]}", code="bad_training"
-        ) from None
-
-
-def _kinds_in(db: Any, file: Path) -> dict[str, str]:
-    described = db.execute("DESCRIBE SELECT * FROM read_parquet(?)", [str(file)]).fetchall()
-    return {name: kind for name, kind, *_ in described}
-
-
-def _parquet_kinds(file: Path) -> dict[str, str]:
-    with _parquet_database(file) as db:
-        return _kinds_in(db, file)
-
-
-def _parquet_types(file: Path, names: Collection[str]) -> dict[str, Field]:
+def _parquet_types(db: Any, source: str, names: Collection[str]) -> dict[str, Field]:
     """As `read_types`. Whole numbers of which some are missing are floats, as in a frame."""
     found = {}
-    with _parquet_database(file) as db:
-        for name, kind in _kinds_in(db, file).items():
-            dtype = _FIELDS.get(kind, "string" if kind.startswith("ENUM") else None)
-            if name not in names or dtype is None:
-                continue
-            column = '"' + name.replace('"', '""') + '"'
-            gone = f"{column} IS NULL" + (
-                f" OR isnan({column})" if kind in ("FLOAT", "DOUBLE") else ""
-            )
-            counted = f"SELECT count(*) FILTER ({gone}) FROM read_parquet(?)"  # noqa: S608 - quoted
-            missing = db.execute(counted, [str(file)]).fetchall()[0][0]
-            whole = dtype.startswith(("int", "uint"))
-            found[name] = Field(
-                name, "float64" if whole and missing else dtype, nullable=missing > 0
-            )
+    for name, kind in kinds_of(db, source).items():
+        dtype = _FIELDS.get(kind, "string" if kind.startswith("ENUM") else None)
+        if name not in names or dtype is None:
+            continue
+        column = identifier(name)
+        gone = f"{column} IS NULL" + (f" OR isnan({column})" if kind in ("FLOAT", "DOUBLE") else "")
+        counted = f"SELECT count(*) FILTER ({gone}) FROM {source}"  # noqa: S608 - quoted
+        missing = db.execute(counted).fetchall()[0][0]
+        whole = dtype.startswith(("int", "uint"))
+        found[name] = Field(name, "float64" if whole and missing else dtype, nullable=missing > 0)
     return found
 
 
@@ -383,47 +332,3 @@ _FIELDS: dict[str, Dtype] = {
     "FLOAT": "float32", "DOUBLE": "float64", "VARCHAR": "string", "UUID": "string",
 }  # fmt: skip
 """DuckDB's names of types, and the dtypes of fields that hold them."""
-
-
-def _parquet(file: Path, names: Collection[str]) -> _Rows:
-    number = 0
-    with _parquet_database(file) as db:
-        kinds = {name: kind for name, kind in _kinds_in(db, file).items() if name in names}
-        picked = ", ".join(_picked(name, kind, file) for name, kind in kinds.items()) or "1"
-        cursor = db.execute(f"SELECT {picked} FROM read_parquet(?)", [str(file)])  # noqa: S608 - quoted
-        while rows := cursor.fetchmany(_CHUNK):
-            for row in rows:
-                number += 1
-                yield number, dict(zip(kinds, row, strict=False))
-
-
-def _picked(name: str, kind: str, file: Path) -> str:
-    """A column as callers send it; an instant as Unix seconds, as in sources and spines.
-
-    Raises:
-        Refused: `bad_training`: no field has such values.
-    """
-    column = '"' + name.replace('"', '""') + '"'
-    if kind.startswith(_NO_FIELD):
-        raise Refused(f"{file.name}: column {name} is {kind:.60}, which no field is", code="bad_training",
-                      hint="write numbers, words, truth values, or lists of them")  # fmt: skip
-    if kind.endswith("]"):
-        return column
-    if kind.startswith(("TIMESTAMP", "DATE")):
-        return f"CAST(epoch({column}) AS DOUBLE) AS {column}"
-    if kind.startswith(("DECIMAL", "HUGEINT", "UHUGEINT", "BIGNUM")):
-        return f"CAST({column} AS DOUBLE) AS {column}"
-    if kind.startswith(("UUID", "ENUM", "TIME", "INTERVAL")):
-        return f"CAST({column} AS VARCHAR) AS {column}"
-    return column
-
-
-_NO_FIELD = ("STRUCT", "MAP", "UNION", "BLOB", "BIT", "VARIANT", "GEOMETRY")
-
-
-_READERS: dict[str, Callable[[Path, Collection[str]], _Rows]] = {
-    ".csv": _csv,
-    ".parquet": _parquet,
-    ".jsonl": _json_lines,
-    ".ndjson": _json_lines,
-}

@@ -1,0 +1,1 @@
+"""Tables: Parquet, CSV and JSON lines as other tools write them. The one place that knows DuckDB."""

@@ -1,0 +1,128 @@
+"""Rows of tables that people hand in: CSV, JSON lines and Parquet, each row with its place.
+
+Bounded in memory: a line is held up to a limit, and Parquet is read in batches.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import msgspec
+
+from kedge.core import codec
+from kedge.tabular.parquet import Kind, UnreadableFile, column_as, kind_of, parquet_rows
+
+LINE = 16 << 20
+"""Bytes of a JSON line: an image as numbers is a tenth of that."""
+
+HINT = "pip install 'kedge[analytics]', or give CSV or JSON lines"
+Rows = Iterator[tuple[int, dict[str, Any]]]
+"""The line (the row, of Parquet) counted from 1, and the values by column."""
+
+
+def bounded_lines(file: BinaryIO, most: int) -> Iterator[bytes]:
+    """Yield lines, of which no more than `most` and one byte is ever held; longer ones are cut."""
+    while line := file.readline(most + 1):
+        yield line
+        while len(line) > most and not line.endswith(b"\n"):
+            line = file.readline(most + 1)
+
+
+def csv_rows(file: Path, names: Collection[str]) -> Rows:
+    """Yield the rows of a CSV file; every value is text, or None where a row is too short.
+
+    Args:
+        file: UTF-8, with or without a byte order mark; its first line names the columns.
+        names: the columns that are needed; none may stand there twice.
+
+    Raises:
+        UnreadableFile: it cannot be read; names the line.
+    """
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as lines:
+            reader = csv.DictReader(lines)
+            try:
+                header = list(reader.fieldnames or ())
+                twice = [name for name in names if header.count(name) > 1]
+                if twice:
+                    raise UnreadableFile(f"column {twice[0]} stands there twice")
+                for row in reader:
+                    yield reader.line_num, row
+            except csv.Error as error:
+                raise UnreadableFile(f"line {reader.line_num + 1}: {error}") from None
+    except UnicodeDecodeError:
+        raise UnreadableFile(codec.NOT_UTF8) from None
+    except OSError as error:
+        raise UnreadableFile(error.strerror or str(error)) from error
+
+
+def csv_names(file: Path) -> list[str]:
+    """Return the columns that a CSV file names, in its order.
+
+    Raises:
+        UnreadableFile: it cannot be read.
+    """
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as lines:
+            return list(csv.DictReader(lines).fieldnames or ())
+    except UnicodeDecodeError:
+        raise UnreadableFile(codec.NOT_UTF8) from None
+    except (OSError, csv.Error) as error:
+        raise UnreadableFile(str(error)) from error
+
+
+def json_rows(file: Path, names: Collection[str]) -> Rows:  # noqa: ARG001 - as the other readers
+    """Yield the rows of a file with one JSON object a line; empty lines are passed over.
+
+    Raises:
+        UnreadableFile: it cannot be read; names the line.
+    """
+    decoder = msgspec.json.Decoder(dict[str, Any])
+    try:
+        with file.open("rb") as lines:
+            for number, line in enumerate(bounded_lines(lines, LINE), 1):
+                if len(line) > LINE:
+                    raise UnreadableFile(f"line {number} has more than {LINE:,} bytes")
+                if not line.strip():
+                    continue
+                try:
+                    yield number, codec.read_line(line, decoder)
+                except msgspec.DecodeError as error:
+                    raise UnreadableFile(f"line {number}: {error}") from None
+    except OSError as error:
+        raise UnreadableFile(error.strerror or str(error)) from error
+
+
+_NO_FIELD = (Kind.NESTED, Kind.BINARY, Kind.OTHER)
+
+
+def _as_sent(kinds: Mapping[str, str], names: Collection[str]) -> dict[str, str]:
+    """Columns as callers send them; an instant as Unix seconds, as in sources and spines."""
+    picked = {name: kind for name, kind in kinds.items() if name in names}
+    for name, kind in picked.items():
+        if kind_of(kind) in _NO_FIELD:
+            raise UnreadableFile(f"column {name} is {kind:.60}, which no field is; "
+                                 "write numbers, words, truth values, or lists of them")  # fmt: skip
+    return {name: column_as(name, kind) for name, kind in picked.items()}
+
+
+def table_rows(file: Path, names: Collection[str]) -> Rows:
+    """Yield the rows of a Parquet file, with the columns that are needed.
+
+    Raises:
+        UnreadableFile: it cannot be read, or a needed column holds what no field is.
+        Refused: `needs_analytics`.
+    """
+    yield from enumerate(parquet_rows(file, lambda kinds: _as_sent(kinds, names), HINT), 1)
+
+
+READERS: dict[str, Callable[[Path, Collection[str]], Rows]] = {
+    ".csv": csv_rows,
+    ".parquet": table_rows,
+    ".jsonl": json_rows,
+    ".ndjson": json_rows,
+}
+"""How a file is read, by its ending in lower case."""
