@@ -18,7 +18,7 @@ demo: $(UV) ## Run the main job on real flights: shadow, canary, rollback under 
 	$(UV) run --frozen --quiet --no-dev --extra demo kedge demo
 
 test: check ## Everything CI runs: the checks, then every test, with real processes
-	$(RUN) pytest -q -n 4 --dist loadfile --no-loadscope-reorder -m "not soak"
+	$(RUN) pytest -q -n 5 --dist loadfile --no-loadscope-reorder -m "not soak"
 
 check: $(UV) ## Format, lint, imports, types
 	$(RUN) ruff format --check --quiet .

@@ -121,6 +121,9 @@ class Kept:
     def labels(self, _: str, after: int, most: int) -> tuple[int, list[Labelled]]:
         return len(self.rows), self.rows[after : after + most]
 
+    def corrected(self, _: str) -> int:
+        return 0
+
 
 def test_labels_wait_for_the_child_and_are_judged_by_it_then() -> None:
     rows = [one(n, 40.0, 50.0, shadow_score=45.0, paired=True) for n in range(50)]

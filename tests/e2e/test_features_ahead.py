@@ -147,6 +147,7 @@ def test_values_are_looked_up_by_key_and_follow_what_is_materialised(ahead: Site
     assert shown["error"]["code"] == "unknown_generation"
 
 
+@pytest.mark.soak
 def test_killed_while_materialising_it_goes_on_and_ends_with_the_same_values(
     make_site: Callable[..., Site],
 ) -> None:

@@ -68,6 +68,7 @@ def following(make_site: Callable[..., Site]) -> Site:
     return site
 
 
+@pytest.mark.soak
 def test_followers_move_together_and_who_went_back_holds(following: Site) -> None:
     site = following
     site.run("features", "shadow", "trips", "3")

@@ -101,6 +101,7 @@ def test_named_classes_are_judged_by_their_labels(
     assert replayed["labels"]["loss"][1] == pytest.approx(0.64, abs=0.05)
 
 
+@pytest.mark.soak
 def test_labels_in_another_vocabulary_are_broken_input(make_site: Callable[..., Site]) -> None:
     """Wrong in every row on both sides is no proof that the candidate is not worse."""
     site = make_site(policy=QUALITY)

@@ -123,6 +123,7 @@ def test_an_older_copy_is_found_told_and_not_followed(make_site: Callable[..., S
     site.until(lambda: follows(site) and heads_of(site)[0], "the newest ledger to be followed")
 
 
+@pytest.mark.soak
 def test_a_restored_copy_is_followed_once_an_operator_accepts_it(
     make_site: Callable[..., Site],
 ) -> None:
@@ -145,6 +146,7 @@ def test_a_restored_copy_is_followed_once_an_operator_accepts_it(
     assert (note["reason"], note["by"]) == ("the backup of Monday was restored", "tester")
 
 
+@pytest.mark.soak
 def test_a_rewritten_chain_is_found_by_workers_files_and_an_alerts_head(
     make_site: Callable[..., Site],
 ) -> None:

@@ -133,6 +133,7 @@ def test_a_model_with_a_long_tail_is_not_condemned_for_it(make_site: Callable[..
     assert set(callers.statuses) == {200}
 
 
+@pytest.mark.soak
 def test_a_short_pause_of_its_process_condemns_no_candidate(make_site: Callable[..., Site]) -> None:
     """0.4 s, three times: what waited was late or never asked, and it is asked again at once."""
     site = alike(make_site)

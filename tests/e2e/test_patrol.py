@@ -111,6 +111,7 @@ def test_a_frozen_endpoint_is_only_talked_about_and_a_human_still_acts(
     site.run("thaw", "flights")
 
 
+@pytest.mark.soak
 def test_a_patrol_killed_at_any_instant_acts_once(make_site: Callable[..., Site]) -> None:
     """Killed every second or so while the candidate fails: one rollback, and it does come."""
     site = make_site(policy=QUICK)

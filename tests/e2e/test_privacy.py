@@ -39,6 +39,6 @@ def test_a_name_that_is_a_path_registers_nothing(make_site: Callable[..., Site],
     before = sorted(path for path in site.root.parent.glob("x*"))
     refused = site.run("register", name, str(site.model("one")), "--json", check=False)
     assert refused.returncode == 1
-    assert json.loads(refused.stdout)["error"]["code"] == "bad_name"
+    assert json.loads(refused.stdout)["error"]["code"] == "unknown_endpoint"
     assert not list((site.root / ".kedge/artifacts").glob("*/files"))
     assert sorted(path for path in site.root.parent.glob("x*")) == before

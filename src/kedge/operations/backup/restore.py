@@ -4,7 +4,7 @@ Everything is put together in `STATE_DIR/restoring/` and moved out of it, the le
 ledger is no state directory, and a restore that was killed is begun anew.
 
 What others saw of the history that is lost, nobody here can know. So entries and epochs go on above
-the seconds since 2026, which grow faster than any ledger does, and above everything that is known.
+the milliseconds since 2026, which grow faster than any ledger does, and above everything that is known.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from kedge.wiring import Workplace, actor
 
 LOCK = "lock"
 BEGAN = read_instant("2026-01-01T00:00:00Z")
-"""From when the seconds are counted that epochs of restored ledgers go on above."""
+"""From when the milliseconds are counted that epochs of restored ledgers go on above."""
 
 
 class Restored(Value, kw_only=True, frozen=True):
@@ -239,7 +239,7 @@ def find_floor(manifest: Manifest, heads: Sequence[Head], now: float) -> int:
     """
     known = [*heads, *manifest.seen, *([manifest.head] if manifest.head else [])]
     since = max(now, read_instant(manifest.made_at)) - BEGAN
-    return max(int(since), *manifest.epochs.values(), *(head.seq for head in known), 0)
+    return max(int(since * 1000), *manifest.epochs.values(), *(head.seq for head in known), 0)
 
 
 def _check_history(place: Workplace, heads: Sequence[Head], newest: Head | None) -> None:
