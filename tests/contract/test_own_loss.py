@@ -121,8 +121,8 @@ class Kept:
     def labels(self, _: str, after: int, most: int) -> tuple[int, list[Labelled]]:
         return len(self.rows), self.rows[after : after + most]
 
-    def corrected(self, _: str) -> int:
-        return 0
+    def corrected(self, _: str, after: int) -> tuple[int, None]:
+        return after, None
 
 
 def test_labels_wait_for_the_child_and_are_judged_by_it_then() -> None:
