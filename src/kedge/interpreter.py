@@ -92,6 +92,23 @@ def drop_working_directory() -> None:
             sys.path[:] = [entry for entry in sys.path if entry not in ("", here)]
 
 
+class _Forbidden:
+    """Refuses a module before any other finder is asked.
+
+    `sys.modules[NAME] = None` would refuse the import too, but libraries ask `sys.modules` whether
+    another one was imported (scikit-learn does so for pandas), and take None for the module.
+    """
+
+    def __init__(self, module: str) -> None:
+        self._module = module
+
+    def find_spec(self, name: str, path: object = None, target: object = None, /) -> None:
+        """Raise if this is the module, or a part of it; leave others to the next finder."""
+        del path, target
+        if name.partition(".")[0] == self._module:
+            raise ModuleNotFoundError(f"No module named {name!r} in this process", name=name)
+
+
 def forbid(module: str) -> None:
     """Let this process never import a module: an import of it fails as if it were not installed."""
-    sys.modules[module] = None  # type: ignore[assignment] # the documented way to say so
+    sys.meta_path.insert(0, _Forbidden(module))

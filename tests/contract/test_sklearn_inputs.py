@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -454,3 +456,39 @@ def test_types_of_a_training_set_are_those_of_its_columns(tmp_path: Path) -> Non
         "e": Field("e", "float32", nullable=True), "m": Field("m", "float64", nullable=True),
     }  # fmt: skip
     assert read_names(stored) == ["n", "w", "f", "e", "m"]
+
+
+FORBIDDEN = """
+import sys
+from pathlib import Path
+import numpy as np
+from kedge.interpreter import forbid
+forbid("pandas")
+from kedge.adapters.sklearn import SklearnLoader
+model = SklearnLoader().load(Path(sys.argv[1]), ())
+print(model.predict({"X": np.array([[1.0, 2.0, 3.0]])}).keys())
+assert "pandas" not in sys.modules
+try:
+    import pandas
+except ModuleNotFoundError as error:
+    print(error.name)
+"""
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_a_model_of_arrays_answers_where_pandas_is_forbidden(tmp_path: Path, scaled: bool) -> None:
+    """Libraries ask `sys.modules` for pandas: what is forbidden must look as if it were not there."""
+    rng = np.random.default_rng(1)
+    steps = [StandardScaler()] if scaled else []
+    estimator = make_pipeline(*steps, HistGradientBoostingClassifier(max_iter=3))
+    estimator.fit(rng.normal(size=(200, 3)), rng.integers(0, 2, 200))
+    skops.io.dump(estimator, tmp_path / "model.skops")
+    done = subprocess.run(
+        [sys.executable, "-c", FORBIDDEN, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "pandas"

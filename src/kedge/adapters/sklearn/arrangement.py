@@ -50,9 +50,9 @@ def arrangement(inputs: Inputs) -> Callable[[Columns], Any]:
 
 
 def _framed(names: tuple[str, ...], converts: Mapping[str, Convert]) -> Callable[[Columns], Any]:
-    if find_spec("pandas") is None:
-        raise _no_pandas(None)
     try:
+        if find_spec("pandas") is None:
+            raise _no_pandas(None)
         pandas = import_module("pandas")
     except ImportError as error:
         raise _no_pandas(error) from error
