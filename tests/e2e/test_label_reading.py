@@ -82,6 +82,7 @@ def labelled(site: Site) -> Any:
     return found if sum(found["labels"]["units"]) >= 2 * (ROWS - 10) else None
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("output", ["", f"{PROPOSED}\n"], ids=["undeclared", "proposed"])
 def test_named_classes_are_judged_by_their_labels(
     make_site: Callable[..., Site], output: str

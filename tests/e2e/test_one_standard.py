@@ -203,6 +203,7 @@ def test_large_requests_of_one_caller_condemn_no_candidate(
     assert set(callers.statuses) == {200}
 
 
+@pytest.mark.soak
 def test_a_caller_that_chooses_its_entities_does_not_save_a_bad_candidate(
     make_site: Callable[..., Site],
 ) -> None:

@@ -154,6 +154,7 @@ def named(site: Site, name: str, x: float, who: str) -> None:
     assert status == 200
 
 
+@pytest.mark.soak
 def test_an_id_that_two_requests_use_takes_no_label(make_site: Callable[..., Site]) -> None:
     """Whichever came first, in either worker, before or after a restart, and after its label came."""
     site = make_site(policy=POLICY, workers=2)

@@ -132,6 +132,7 @@ def test_a_patrol_killed_at_any_instant_acts_once(make_site: Callable[..., Site]
     assert site.served() == "r1"
 
 
+@pytest.mark.soak
 def test_a_second_patrol_waits_and_takes_over(make_site: Callable[..., Site]) -> None:
     """The lock is the kernel's: it is free the moment its holder is dead."""
     site = make_site(policy=QUICK)

@@ -59,6 +59,7 @@ def turns(count: int) -> dict[str, tuple[str, list[Any]]]:
     return {"n": ("INT64", [count])}
 
 
+@pytest.mark.soak
 def test_a_loop_of_a_callers_number_stops_production_for_a_second(
     make_site: Callable[..., Site],
 ) -> None:

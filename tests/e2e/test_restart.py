@@ -308,6 +308,7 @@ def zombies_of(pid: int) -> list[int]:
     return found
 
 
+@pytest.mark.soak
 def test_process_1_of_a_namespace_reaps_restarts_and_ends_in_time(
     make_site: Callable[..., Site],
 ) -> None:

@@ -197,6 +197,7 @@ def test_a_command_killed_in_the_middle_leaves_all_of_it_or_nothing(site: Site) 
     assert all(finding["ok"] for finding in site.data("doctor")["findings"])
 
 
+@pytest.mark.soak
 def test_a_cold_way_back_is_said_first_and_still_works(make_site: Callable[..., Site]) -> None:
     """After the window nothing is kept loaded: the rollback loads, then flips; nobody waits."""
     site = make_site(policy='back_window = "1s"')

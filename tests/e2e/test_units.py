@@ -18,6 +18,7 @@ POLICY = (
 )
 
 
+@pytest.mark.soak
 def test_a_regression_is_found_among_callers_that_ask_again_and_again(
     make_site: Callable[..., Site],
 ) -> None:
