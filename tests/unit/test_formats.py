@@ -139,7 +139,7 @@ def test_a_bomb_is_read_up_to_a_bound() -> None:
     ("s3://bucket/churn", "aws s3 cp --recursive 's3://bucket/churn' model/"),
     ("gs://bucket/churn", "gcloud storage cp --recursive 'gs://bucket/churn' model/"),
     ("wandb-artifact://team/project/churn:v7", "wandb artifact get 'team/project/churn:v7' --root model/"),
-    ("hf://org/model", "huggingface-cli download 'org/model' --local-dir model/"),
+    ("hf://org/model", "hf download 'org/model' --local-dir model/"),
     ("https://example.com/m.onnx", "curl --fail --output model.onnx 'https://example.com/m.onnx'"),
 ])  # fmt: skip
 def test_an_address_is_told_from_a_path_and_can_be_fetched(source: str, command: str) -> None:

@@ -278,7 +278,7 @@ _SCHEMES = {
     "s3": "aws s3 cp --recursive '{0}' model/",
     "gs": "gcloud storage cp --recursive '{0}' model/",
     "wandb-artifact": "wandb artifact get '{0}' --root model/",
-    "hf": "huggingface-cli download '{0}' --local-dir model/",
+    "hf": "hf download '{0}' --local-dir model/",
     "oci": "oras pull '{0}' --output model/",
     "http": "curl --fail --output model.onnx '{0}'",
     "https": "curl --fail --output model.onnx '{0}'",
