@@ -38,7 +38,7 @@ from kedge.core.golden import made_rows, whole
 from kedge.core.inputs import Described
 from kedge.core.values import Field, Signature
 from kedge.engine.registration import InputsFound, check_stated, companions
-from kedge.engine.training import read_names, read_types
+from kedge.engine.training import read_names, read_training, read_types
 from kedge.flavours import OnnxFlavour, SklearnFlavour
 from kedge.independence import answerable
 from kedge.ports import Flavour, Model
@@ -432,6 +432,16 @@ def test_a_model_without_names_gets_those_of_a_file_that_has_no_other_columns(
     assert '{"inputs": [{"name": "a"}, {"name": "b"}]}' in caught.value.hint
     file.write_text('{"X": [1, 2]}\n')
     check_stated(file, signature, described)
+
+
+def test_a_word_that_only_python_reads_as_a_number_is_a_word(tmp_path: Path) -> None:
+    file = tmp_path / "t.csv"
+    file.write_text("band,age\n18_25,1\n26_40,2\n")
+    assert read_types(file, ["band", "age"]) == {
+        "band": Field("band", "string"), "age": Field("age", "float64")
+    }  # fmt: skip
+    with pytest.raises(Refused, match=r"band is .* not float64"):
+        read_training(file, Signature((Field("band", "float64"),), ()))
 
 
 def test_types_of_a_training_set_are_those_of_its_columns(tmp_path: Path) -> None:

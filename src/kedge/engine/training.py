@@ -154,7 +154,7 @@ class _Kinds:
 
 def _is_number(text: str) -> bool:
     try:
-        float(text)
+        _number(text)
     except ValueError:
         return False
     return True
@@ -301,6 +301,8 @@ def _words(values: list[Any]) -> np.ndarray[Any, Any]:
 
 
 def _number(said: str) -> float:
+    if "_" in said:  # Python would read 1_000 as a number
+        raise ValueError(said)
     return float(said)
 
 
