@@ -16,7 +16,6 @@ from kedge.engine.libraries import find_differences, find_missing
 from kedge.engine.locate import find_deletion, find_fault
 from kedge.enrol import loaders
 from kedge.files import find_open
-from kedge.interpreter import forbid
 from kedge.machine import read_machine
 from kedge.ports import Note
 from kedge.runtime import lock
@@ -53,7 +52,6 @@ def examine(
         found("configuration", None, f"{len(settings.endpoints)} endpoints")
     except KedgeError as error:
         found("configuration", str(error))
-    forbid("pandas")  # scikit-learn imports it where it is installed, and no command does
     installed, missing = loaders()
     found("loaders", None if installed else "none is installed",
           ", ".join([*installed, *(f"without {name}" for name in missing)]))  # fmt: skip

@@ -18,6 +18,7 @@ from kedge.core.features import misfit
 from kedge.core.values import Field, ModelVersion, State, TrainingSet
 from kedge.engine.bounds import with_bounds
 from kedge.engine.registration import register
+from kedge.interpreter import Absence
 from kedge.ports import Flavour, Loader, Note
 from kedge.tensors import ProbeResult
 from kedge.wiring import Workplace, actor
@@ -71,10 +72,25 @@ def loaders() -> tuple[dict[str, Loader], dict[str, str]]:
     points, found, missing = Loaders(), {}, {}
     for flavour in points:
         try:
-            found[flavour] = points[flavour]
+            found[flavour] = import_loader(points, flavour)
         except UnfitModel as error:
             missing[flavour] = f"{error}; {error.hint}"
     return found, missing
+
+
+def import_loader(points: Loaders, flavour: str) -> Loader:
+    """Import a loader to see whether that can be done: without pandas, unless it needs it.
+
+    scikit-learn imports pandas wherever it is installed, and no command answers a frame.
+
+    Raises:
+        KeyError, UnfitModel: as `Loaders`.
+    """
+    try:
+        with Absence("pandas"):
+            return points[flavour]
+    except UnfitModel:
+        return points[flavour]
 
 
 def flavours() -> tuple[dict[str, Flavour], dict[str, str]]:

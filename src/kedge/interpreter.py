@@ -12,6 +12,12 @@ import os
 import sys
 from collections.abc import Mapping
 
+TYPE_CHECKING = (
+    False  # as of `typing`, which is not imported while the working directory may be on the path
+)
+if TYPE_CHECKING:
+    from typing import Any
+
 SAFE_PATH = "PYTHONSAFEPATH"
 SEARCH_PATH = "PYTHONPATH"
 
@@ -92,23 +98,64 @@ def drop_working_directory() -> None:
             sys.path[:] = [entry for entry in sys.path if entry not in ("", here)]
 
 
-class _Forbidden:
-    """Refuses a module before any other finder is asked.
+class _Without:
+    """A finder of modules that does not find one of them.
 
-    `sys.modules[NAME] = None` would refuse the import too, but libraries ask `sys.modules` whether
-    another one was imported (scikit-learn does so for pandas), and take None for the module.
+    `sys.modules[NAME] = None` would refuse the import too, but libraries ask `sys.modules` whether another one was
+    imported (scikit-learn does so for pandas), and take None for the module. Others ask `find_spec` whether it is
+    there, and expect None: a finder that raises would end their import.
     """
+
+    def __init__(self, finder: Any, module: str) -> None:
+        self.finder = finder
+        self.module = module
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None, /) -> Any:
+        """Find any other module, as the finder does."""
+        if name.partition(".")[0] == self.module:
+            return None
+        return self.finder.find_spec(name, path, target)
+
+    def __getattr__(self, name: str) -> Any:
+        """Do the rest, such as listing distributions, as the finder does."""
+        return getattr(self.finder, name)
+
+
+class Absence:
+    """Lets a module be as if it were not installed, as long as it is entered."""
 
     def __init__(self, module: str) -> None:
         self._module = module
 
-    def find_spec(self, name: str, path: object = None, target: object = None, /) -> None:
-        """Raise if this is the module, or a part of it; leave others to the next finder."""
-        del path, target
-        if name.partition(".")[0] == self._module:
-            raise ModuleNotFoundError(f"No module named {name!r} in this process", name=name)
+    def __enter__(self) -> None:
+        sys.meta_path[:] = [_Without(finder, self._module) for finder in sys.meta_path]
+
+    def __exit__(self, *_: object) -> None:
+        sys.meta_path[:] = [
+            finder.finder
+            if isinstance(finder, _Without) and finder.module == self._module
+            else finder
+            for finder in sys.meta_path
+        ]
 
 
 def forbid(module: str) -> None:
-    """Let this process never import a module: an import of it fails as if it were not installed."""
-    sys.meta_path.insert(0, _Forbidden(module))
+    """Let this process never import a module: it is as if it were not installed."""
+    Absence(module).__enter__()
+
+
+def find_forbidden(error: BaseException) -> str:
+    """Return the module that this process forbids and that an error comes from; empty where there is none."""
+    forbidden = {finder.module for finder in sys.meta_path if isinstance(finder, _Without)}
+    one: BaseException | None = error
+    for _ in range(CAUSES):
+        if isinstance(one, ModuleNotFoundError) and one.name is not None:
+            module = one.name.partition(".")[0]
+            if module in forbidden:
+                return module
+        one = (one.__cause__ or one.__context__) if one is not None else None
+    return ""
+
+
+CAUSES = 20
+"""Errors that are followed from one to what it came from: they may form a ring."""

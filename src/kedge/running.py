@@ -49,7 +49,7 @@ from kedge.engine.relief import Predecessor, Relief, process_of
 from kedge.engine.replica import Replica
 from kedge.engine.serving import Serving
 from kedge.engine.supervisor import Command, HostLaunch, Launch, Supervisor
-from kedge.enrol import Loaders
+from kedge.enrol import Loaders, import_loader
 from kedge.gateway.admin import Admin
 from kedge.gateway.app import Gateway
 from kedge.gateway.auth import SECRET, Tokens, make_secret, read_tokens
@@ -443,12 +443,16 @@ def try_out(server: Server, state_dir: Path, standing: Standing) -> None:
     for state in HostDisk(state_dir).remembered().values():
         for release in (state.production, state.candidate, state.back):
             flavour = state.releases[release].flavour if release in state.releases else None
-            if flavour is not None and loaders.get(flavour) is None:
+            if flavour is None:
+                continue
+            try:
+                import_loader(loaders, flavour)
+            except KeyError:
                 raise Refused(
                     f"{state.endpoint} has a {flavour} model, and no loader for it is installed",
                     code="loader_missing",
                     hint=f"pip install 'kedge[{flavour}]'",
-                )
+                ) from None
 
 
 def inherit(

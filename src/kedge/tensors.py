@@ -6,7 +6,7 @@ its arguments; nothing reads a file or a clock.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import isfinite, isnan, nan, sqrt
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -251,10 +251,13 @@ def _names_fault(columns: Columns, signature: Signature) -> str:
 # ---------------------------------------------------------------- golden rows
 
 
-def check_proof(model: Model, proof: Proof) -> str | None:
+def check_proof(
+    model: Model, proof: Proof, met: Callable[[BaseException], object] = lambda _: None
+) -> str | None:
     """Ask the golden rows. Returns None when all answers fit, else the fault in words.
 
-    Never raises for what the model does: a model that raises has failed its proof.
+    Never raises for what the model does: a model that raises has failed its proof. `met` is
+    called with what it raised.
     """
     try:
         columns = columns_of(proof.inputs, model.signature)
@@ -263,6 +266,7 @@ def check_proof(model: Model, proof: Proof) -> str | None:
     try:
         answers = model.predict(columns)
     except BaseException as error:  # noqa: BLE001 - a model may raise anything, and may even exit
+        met(error)
         return f"the model raised {type(error).__name__}: {error}"
     rows = len(next(iter(columns.values()), ()))
     fault = check_answer(answers, model.signature, rows, nan_allowed=True)

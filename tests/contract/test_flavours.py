@@ -120,3 +120,29 @@ def test_a_flavour_whose_library_is_missing_is_known_and_says_what_to_install(
     done = bench.kedge("register", "flights", "model.boost")
     assert (done.returncode, "is no model that kedge can load" in done.stderr) == (1, True)
     assert "not installed: boosted (boosted models need what is not installed" in done.stderr
+
+
+IMPORTED = """
+import sys
+from kedge.enrol import loaders
+found, missing = loaders()
+print(sorted(found), missing)
+print("pandas" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_only_a_loader_that_needs_pandas_imports_it_where_loaders_are_listed(
+    tmp_path: Path, own: bool
+) -> None:
+    """scikit-learn would import it too. What needs it is not taken for a loader that lacks a library."""
+    (tmp_path / "framed.py").write_text("import pandas\nclass Loader:\n    pass\n")
+    if own:
+        Bench.plugin(tmp_path, "[kedge.loaders]\nframed = framed:Loader\n")
+    env = environment()
+    env["PYTHONPATH"] += f"{os.pathsep}{tmp_path}"
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTED], env=env, capture_output=True, text=True, timeout=60, check=False
+    )  # fmt: skip
+    names = ["framed", "onnx", "sklearn"] if own else ["onnx", "sklearn"]
+    assert done.stdout.splitlines() == [f"{names} {{}}", str(own)], done.stderr

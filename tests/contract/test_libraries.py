@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+
+import pytest
 
 from kedge import doctor
 from kedge.adapters.artifacts import DirectoryArtifacts
@@ -54,3 +58,18 @@ def test_doctor_finds_a_loader_and_modules_that_a_release_in_production_lacks(
     assert fault is not None
     assert "no loader for flavour upstream" in fault
     assert "kedge restart" in fault
+
+
+def test_a_module_that_only_a_finder_of_its_own_knows_is_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A package in development (pip install -e) is not on the path."""
+
+    class Editable:
+        def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+            return ModuleSpec(name, None) if name == "kedge_in_development" else None
+
+    store, digest = stored(tmp_path, needs=("kedge_in_development",))
+    assert find_missing(store, digest, flavour="sklearn", trusted=()) != ()
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Editable()])
+    assert find_missing(store, digest, flavour="sklearn", trusted=()) == ()

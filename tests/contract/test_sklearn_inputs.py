@@ -242,6 +242,16 @@ def test_what_answers_frames_runs_in_a_process_whatever_an_operator_says(tmp_pat
     assert found.described.needs == ("pandas",)
 
 
+def test_what_hands_on_frames_inside_runs_in_a_process_too(tmp_path: Path) -> None:
+    """It was fitted on an array, so that nothing but the setting of a step says that it needs pandas."""
+    estimator = make_pipeline(StandardScaler(), LogisticRegression())
+    estimator.set_output(transform="pandas").fit(AGE.reshape(-1, 1), LATE)
+    found: Any = loaded(tmp_path, estimator)
+    assert (found.plainness.proven, found.plainness.apart) == (False, True)
+    assert "StandardScaler hands on a DataFrame" in found.plainness.why
+    assert found.described.needs == ("pandas",)
+
+
 # ---------------------------------------------------------------- what the model does not say
 
 
@@ -472,8 +482,12 @@ FORBIDDEN = """
 import sys
 from pathlib import Path
 import numpy as np
+from importlib.metadata import version
+from importlib.util import find_spec
 from kedge.interpreter import forbid
 forbid("pandas")
+assert find_spec("pandas") is None  # and does not raise: libraries ask so too
+assert version("numpy")
 from kedge.adapters.sklearn import SklearnLoader
 model = SklearnLoader().load(Path(sys.argv[1]), ())
 print(model.predict({"X": np.array([[1.0, 2.0, 3.0]])}).keys())

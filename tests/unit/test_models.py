@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,12 +11,13 @@ import msgspec
 import numpy as np
 import pytest
 
-from kedge.core.errors import CorruptArtifact
+from kedge.core.errors import CorruptArtifact, UnfitModel
 from kedge.core.holding import Need
 from kedge.core.values import FileEntry, Placement, Plainness, Release, State
 from kedge.core.windows import INSTANT_S
 from kedge.engine.models import GRACE_S, RETRY_S, Breaker, Pool, Silence, host_status, socket_of
 from kedge.engine.process_faults import ProcessFaults
+from kedge.interpreter import Absence
 from kedge.ports import Hold, Proof
 from kedge.testing.samples import endpoint, release
 from kedge.walk import RULE
@@ -199,10 +201,13 @@ class Doubles:
 
     signature = ONE.signature
 
-    def __init__(self, why: str = "") -> None:
+    def __init__(self, why: str = "", needs: str = "") -> None:
         self.plainness = Plainness(proven=not why, rule=RULE, why=why)
+        self._needs = needs
 
     def predict(self, columns: Columns) -> Columns:
+        if self._needs:
+            import_module(self._needs)
         x: NDArray[Any] = columns["dep_delay"]
         return {"p_late": x * np.float32(2)}
 
@@ -220,7 +225,7 @@ class Loads:
         self.go_on = threading.Event()
         self.go_on.set()
         self.fault: BaseException | None = None
-        self.unknown = ""
+        self.unknown = self.needs = ""
 
     def claims(self, path: Path) -> bool:
         return True
@@ -231,7 +236,7 @@ class Loads:
         assert self.go_on.wait(10)
         if self.fault is not None:
             raise self.fault
-        return Doubles(self.unknown)
+        return Doubles(self.unknown, self.needs)
 
 
 class Line:
@@ -376,6 +381,24 @@ def test_a_loader_that_ends_its_thread_costs_one_load(place: Place) -> None:
     place.keep((1, INLINE))
     place.loaded()
     assert place.state(1) == "ready"
+
+
+@pytest.mark.parametrize("when", ["loaded", "asked"])
+def test_what_needs_a_module_that_no_worker_imports_is_served_by_its_process(
+    place: Place, when: str
+) -> None:
+    """An operator may have let it run inline, or an earlier version of kedge: it is moved, and does not fail."""
+    place.loader.needs = "kedge_no_such" if when == "asked" else ""
+    if when == "loaded":
+        place.loader.fault = UnfitModel("it cannot be loaded")
+        place.loader.fault.__cause__ = ModuleNotFoundError("no", name="kedge_no_such.core")
+    with Absence("kedge_no_such"):
+        place.keep((2, INLINE))
+        place.loaded()
+    assert place.apart == {
+        ("flights", 2): "it needs kedge_no_such, which is imported in model processes only"
+    }
+    assert place.state(2) == "loading"
 
 
 def test_a_release_that_cannot_be_set_apart_is_tried_again(place: Place) -> None:

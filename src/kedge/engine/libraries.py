@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
-from importlib.machinery import PathFinder
 from importlib.metadata import PackageNotFoundError, entry_points, version
+from importlib.util import find_spec
 
 from kedge.core.errors import CorruptArtifact
 from kedge.core.libraries import library_differences
@@ -36,16 +36,13 @@ def find_missing(
 
 
 def _absent(names: Iterable[str]) -> list[str]:
-    """The top modules of these names that are not there. Private ones are part of a library.
-
-    They are looked for on the path: a process may forbid itself a module that is installed.
-    """
+    """The top modules of these names that are not there. Private ones are part of a library."""
     tops = dict.fromkeys(name.partition(".")[0] for name in names)
     return [top for top in tops if top and not top.startswith("_") and not _is_there(top)]
 
 
 def _is_there(top: str) -> bool:
-    return top in sys.builtin_module_names or PathFinder.find_spec(top) is not None
+    return top in sys.modules or find_spec(top) is not None
 
 
 def _version(name: str) -> str | None:

@@ -19,12 +19,13 @@ from queue import SimpleQueue
 
 import msgspec
 
-from kedge.core.errors import KedgeError, UnfitModel
+from kedge.core.errors import KedgeError
 from kedge.core.holding import PRODUCTION_COPIES, Need
 from kedge.core.values import Placement, Release, State
 from kedge.core.windows import CALLERS, INSTANT_S
 from kedge.engine.absence import Absence
 from kedge.engine.process_faults import Net, ProcessFaults
+from kedge.interpreter import find_forbidden
 from kedge.ports import Artifacts, Clock, Hold, Loader, Model, RemoteModel
 from kedge.tensors import check_proof
 from kedge.walk import RULE, plainness
@@ -476,14 +477,7 @@ class Pool:
             held = slot.handle.inline if slot.handle is not None else None
             if held is not None and slot.release.model_digest == release.model_digest:
                 return held
-        try:
-            model = loader.load(self._artifacts.verify(release.model_digest), release.trusted)
-        except UnfitModel as error:
-            if (
-                error.code == "needs_pandas"
-            ):  # no worker imports it; an earlier kedge let it run inline
-                raise NotPlain(str(error)) from error
-            raise
+        model = loader.load(self._artifacts.verify(release.model_digest), release.trusted)
         found = plainness(model)
         if not trusted and not found.proven:
             raise NotPlain(found.why)
@@ -511,9 +505,10 @@ class Pool:
         return False
 
     def _prove(self, model: Model, digest: str) -> None:
-        fault = check_proof(model, self._artifacts.proof(digest))
+        raised: list[BaseException] = []
+        fault = check_proof(model, self._artifacts.proof(digest), raised.append)
         if fault is not None:
-            raise KedgeError(f"golden rows: {fault}")
+            raise KedgeError(f"golden rows: {fault}") from (raised[0] if raised else None)
 
     def _load(self, slot: _Slot) -> None:
         """Load, verify and prove one release inline. Never raises: a failure is a state."""
@@ -537,12 +532,23 @@ class Pool:
 
     def _loaded(self, slot: _Slot) -> Model | None:
         """Return the model; None where it is not plain, and runs in a process from now on."""
-        loader = self._loaders.get(slot.release.flavour)
-        if loader is None:
-            raise KedgeError(f"no loader for flavour {slot.release.flavour} is installed")
         try:
+            loader = self._loaders.get(slot.release.flavour)
+            if loader is None:
+                raise KedgeError(f"no loader for flavour {slot.release.flavour} is installed")
             return self._model(loader, slot.release)
-        except NotPlain as error:
-            slot.detail = str(error)
-            self._set_apart(slot.release, str(error))
+        except Exception as error:
+            why = _why_apart(error)
+            if not why:
+                raise
+            slot.detail = why
+            self._set_apart(slot.release, why)
             return None
+
+
+def _why_apart(error: Exception) -> str:
+    """Return why a release that this worker could not load runs in a process; empty where it has failed."""
+    if isinstance(error, NotPlain):
+        return str(error)
+    module = find_forbidden(error)
+    return f"it needs {module}, which is imported in model processes only" if module else ""

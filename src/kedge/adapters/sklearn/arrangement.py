@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from importlib.util import find_spec
 from math import isnan
 from typing import TYPE_CHECKING, Any
 
@@ -51,8 +50,6 @@ def arrangement(inputs: Inputs) -> Callable[[Columns], Any]:
 
 def _framed(names: tuple[str, ...], converts: Mapping[str, Convert]) -> Callable[[Columns], Any]:
     try:
-        if find_spec("pandas") is None:
-            raise _no_pandas(None)
         pandas = import_module("pandas")
     except ImportError as error:
         raise _no_pandas(error) from error
@@ -69,8 +66,9 @@ def _framed(names: tuple[str, ...], converts: Mapping[str, Convert]) -> Callable
     return build
 
 
-def _no_pandas(error: ImportError | None) -> UnfitModel:
-    why = "which is not installed" if error is None else f"which cannot be imported: {error}"
+def _no_pandas(error: ImportError) -> UnfitModel:
+    is_absent = isinstance(error, ModuleNotFoundError) and error.name == "pandas"
+    why = "which is not installed" if is_absent else f"which cannot be imported: {error}"
     return UnfitModel(
         f"the model was fitted on a DataFrame and needs pandas, {why}",
         code="needs_pandas",

@@ -14,9 +14,8 @@ import sklearn
 import skops.io
 
 from kedge.adapters.sklearn.model import SklearnModel
-from kedge.adapters.sklearn.signature import inputs_of, read_stated
+from kedge.adapters.sklearn.signature import Inputs, inputs_of, read_stated
 from kedge.core.errors import UnfitModel
-from kedge.core.values import Plainness
 from kedge.flavours import SklearnFlavour, visible
 from kedge.walk.objects import attributes, judge, reachable, refusal
 
@@ -71,19 +70,24 @@ class SklearnLoader(SklearnFlavour):
         found = judge(estimator, trusted)
         stated = read_stated(path)
         inputs = inputs_of(estimator, stated)
-        if inputs.frame is not None:
-            found = _in_a_process(found)
+        why = _frames(estimator, inputs)
+        if why:
+            why = f"{why}, and pandas is imported in model processes only"
+            found = msgspec.structs.replace(found, proven=False, apart=True, found=(), why=why)
         version = trained_with(files[0])
         written = {"scikit-learn": version} if version is not None else {}
         return SklearnModel(estimator, inputs, stated.outputs, found, written)
 
 
-def _in_a_process(found: Plainness) -> Plainness:
-    """Keep a model out of gateway workers that answers frames: pandas takes 40 MB, and they never import it."""
-    return msgspec.structs.replace(
-        found, proven=False, apart=True, found=(),
-        why="it was fitted on a DataFrame, and pandas is imported in model processes only",
-    )  # fmt: skip
+def _frames(estimator: Any, inputs: Inputs) -> str:
+    """Return why it needs pandas, which no gateway worker imports; empty when it does not."""
+    if inputs.frame is not None:
+        return "it was fitted on a DataFrame"
+    for one in reachable(estimator):
+        config = attributes(one).get("_sklearn_output_config")
+        if isinstance(config, dict) and config.get("transform") == "pandas":
+            return f"its {type(one).__name__} hands on a DataFrame (set_output)"
+    return ""
 
 
 def _restore(file: Path, trusted: Sequence[str]) -> Any:

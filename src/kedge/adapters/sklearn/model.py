@@ -30,7 +30,7 @@ class SklearnModel:
         known = known_of(inputs)
         self.described = Described(
             assumed=inputs.assumed, tolerant=inputs.tolerant, takes_signature=True, known=known, unnamed=inputs.unnamed,
-            written_with=dict(written_with), needs=("pandas",) if inputs.frame is not None else (),
+            written_with=dict(written_with), needs=("pandas",) if found.apart else (),
         )  # fmt: skip
         self._made_of = (estimator, inputs, outputs, found, written_with)
         self._arrange = arrangement(inputs)
