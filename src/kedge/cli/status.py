@@ -29,10 +29,10 @@ def status(context: Context, endpoint: str | None, watch: bool) -> None:
     from kedge.cli.text.endpoints import list_text
     from kedge.report import status_text
 
-    def text(found: list[dict[str, Any]]) -> str:
-        return list_text(found) if len(found) > 1 else "".join(map(status_text, found))
+    def whole(found: list[dict[str, Any]]) -> str:
+        return "\n".join(map(status_text, found))
 
-    _show(context, endpoint, text, watch=watch)
+    _show(context, endpoint, list_text if endpoint is None else whole, watch=watch)
 
 
 @click.command("list")
