@@ -84,6 +84,10 @@ def test_a_declared_quality_without_labels_has_no_time() -> None:
     assert (found.seconds, found.cause, found.waits_for) == (None, "no_labels", "quality")
     assert found.part.metric == "brier"
     assert found.part.margin == 0.05
+    silent = reckoned(state, canary(state, 60, exposed={"": (30, 30)}), 60.0, stale_s=STALE_S + 1)
+    assert silent is not None
+    quality = next(part for part in silent.parts if part.waits_for == "quality")
+    assert (quality.cause, quality.metric) == ("no_traffic", "brier")
 
 
 def test_cost_has_no_estimate_and_makes_the_rest_a_least_time() -> None:

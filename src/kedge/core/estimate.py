@@ -118,7 +118,7 @@ def _dry(part: Part, cause: Cause) -> Part:
     """Return a part as it is while nobody asks: only a dwell ends by itself."""
     if part.waits_for == "dwell" or part.cause == "unknown":
         return part
-    return Part(part.waits_for, None, cause, part.margin, part.needed)
+    return msgspec.structs.replace(part, seconds=None, cause=cause)
 
 
 def _parts(state: State, facts: Facts, judge: Judge, past: tuple[int, int]) -> list[Part]:
