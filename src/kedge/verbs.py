@@ -21,7 +21,7 @@ from kedge.core.features import Spec, TransformVersion
 from kedge.core.filed import about
 from kedge.core.generations import Run, generation_of, runs_of
 from kedge.core.guards import promised
-from kedge.core.names import get_known
+from kedge.core.names import get_known, read_number
 from kedge.core.policy import guardrails
 from kedge.core.release import apply, decide
 from kedge.core.values import (
@@ -198,18 +198,18 @@ def release_of(
         Refused: there is no such version, release, transformation or run.
     """
     state = place.ledger.read().states.get(endpoint, State(endpoint=endpoint))
-    digits = text.lstrip("vr")
-    if not digits.isdigit():
-        raise Refused(f"{text!r} is neither a version nor a release", code="unknown_release",
+    number = read_number(text[1:] if text[:1] in ("v", "r") else text)
+    if number is None:
+        raise Refused(f"{text[:80]!r} is neither a version nor a release", code="unknown_release",
                       hint="write v2 for a version, r2 for a release")  # fmt: skip
     if text.startswith("r"):
-        if int(digits) not in state.releases:
+        if number not in state.releases:
             raise Refused(f"{endpoint} has no release {text}", code="unknown_release",
                           hint=f"kedge versions {endpoint}")  # fmt: skip
-        return state.releases[int(digits)]
-    version = next((v for v in place.registry.versions(endpoint) if v.number == int(digits)), None)
+        return state.releases[number]
+    version = next((v for v in place.registry.versions(endpoint) if v.number == number), None)
     if version is None:
-        raise Refused(f"no version v{digits} of {endpoint} is registered", code="unknown_version",
+        raise Refused(f"no version v{number} of {endpoint} is registered", code="unknown_version",
                       hint=f"kedge register {endpoint} PATH; kedge versions {endpoint} lists them")  # fmt: skip
     code = transform_of(place, state, version.schema, transformation)
     proof = place.artifacts.proof(version.digest)

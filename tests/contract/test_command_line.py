@@ -380,6 +380,20 @@ def test_words_of_other_tools_lead_to_commands() -> None:
     assert set(ALIASES.values()) <= visible
 
 
+@pytest.mark.parametrize("number", ["²", "٣", "9" * 5_000, "r3", "-1", "x"])
+def test_what_is_no_number_of_a_release_is_refused(one: Path, number: str) -> None:
+    """Digits that Python takes for some, and more of them than it reads, ended in a traceback."""
+    for words, code in (
+        (("rollback", "churn", "--to", f"r{number}"), "unknown_release"),
+        (("promote", "churn", f"v{number}"), "unknown_release"),
+        (("shadow", "churn", f"r{number}"), "unknown_release"),
+        (("doctor", "--head", f"{number}:{'a' * 12}"), "bad_head"),
+    ):
+        told = json.loads(run(one, *words, "--json").stdout)["error"]
+        assert told["code"] == code
+        assert len(told["message"]) < 200
+
+
 # ---------------------------------------------------------------- help
 
 

@@ -67,12 +67,14 @@ def rollback(
 
 def _number(text: str) -> int:
     from kedge.core.errors import Refused
+    from kedge.core.names import read_number
 
-    if not text.removeprefix("r").isdigit():
+    number = read_number(text.removeprefix("r"))
+    if number is None:
         raise Refused(
-            f"{text!r} is not a release", code="unknown_release", hint="releases are written r7"
+            f"{text[:80]!r} is not a release", code="unknown_release", hint="releases are written r7"
         )
-    return int(text.removeprefix("r"))
+    return number
 
 
 @click.command()

@@ -12,6 +12,8 @@ from kedge.core.errors import Refused
 RULE = "a name starts with a letter, has letters, digits, - and _, and at most 40 of them"
 """Forty letters leave room for a release and a copy in the name of a Unix socket."""
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
+_NUMBER = re.compile(r"\d{1,18}", re.ASCII)
+"""Digits of a version, a release or an entry: the database holds no longer ones."""
 _T = TypeVar("_T")
 
 
@@ -29,6 +31,11 @@ def check_name(text: str) -> None:
     if not is_name(text):
         raise Refused(f"{text[:80]!r} cannot name an endpoint: {RULE}", code="bad_name",
                       hint="choose such a name")  # fmt: skip
+
+
+def read_number(text: str) -> int | None:
+    """Return the number that a text is, as it stands in v2, r7 or the head of a chain; None: it is none."""
+    return int(text) if _NUMBER.fullmatch(text) is not None else None
 
 
 def nearest(text: str, known: Iterable[str]) -> str:

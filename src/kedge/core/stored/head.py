@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kedge.core.errors import Refused
+from kedge.core.names import read_number
 from kedge.core.values import Value
 
 SHORT = 12
@@ -28,10 +29,11 @@ def read_head(text: str) -> Head:
         Refused: `bad_head`.
     """
     seq, _, of = text.partition(":")
-    if not seq.isdecimal() or len(of) < SHORT or set(of) - set("0123456789abcdef"):
+    number = read_number(seq)
+    if number is None or len(of) < SHORT or set(of) - set("0123456789abcdef"):
         raise Refused(
-            f"{text!r} is not a head of the ledger",
+            f"{text[:80]!r} is not a head of the ledger",
             code="bad_head",
             hint="an alert has it: NUMBER:HASH",
         )
-    return Head(int(seq), of)
+    return Head(number, of)
