@@ -357,6 +357,8 @@ def test_the_runbook_names_host_directory_and_the_whole_command(one: Path) -> No
         ("rollback churn b", "got unexpected extra argument (b)", "usage: kedge rollback"),
         ("features rol churn 2", "no such command 'rol'", "did you mean roll?"),
         ("set-weight churn much", "invalid value for 'WEIGHT': 'much' is not a share in per cent; write it as 25 or 0.5", "usage: "),
+        ("set-weight churn -1", "a number must not be negative here", "usage: kedge set-weight"),
+        ("features roll churn -2.5", "a number must not be negative here", "usage: kedge features roll"),
         ("--nonsense", "no such option '--nonsense'", "usage: kedge [OPTIONS] COMMAND"),
     ],
 )  # fmt: skip

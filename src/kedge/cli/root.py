@@ -110,6 +110,8 @@ def _usage(error: click.ClickException) -> Usage:
     near = getattr(error, "possibilities", None) or ()
     text = (error.message if near else error.format_message()).strip()
     text = text[:1].lower() + text[1:].removesuffix(".")
+    if isinstance(error, click.NoSuchOption) and error.option_name[1:2].isdigit():
+        text = "a number must not be negative here"  # click takes -1 for an option
     ctx = getattr(error, "ctx", None)
     if ctx is None:
         return Usage(text, hint="kedge --help lists all commands")
