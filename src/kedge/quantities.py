@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from math import isfinite
 from typing import Any
 
@@ -21,7 +22,7 @@ _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _WHOLE = re.compile(r"[+-]?\d{1,15}", re.ASCII)
 
 
-class Quantity(click.ParamType[float]):
+class Quantity(click.ParamType[float], ABC):
     """The parent: a text that is not a number in range is refused with what to write."""
 
     name = "number"
@@ -47,9 +48,9 @@ class Quantity(click.ParamType[float]):
             self.fail(f"{str(value)!r} {fault}", param, ctx)
         return found
 
+    @abstractmethod
     def judge(self, number: float) -> str:
         """Return why the number is out of range, as the end of a sentence; empty when it is not."""
-        raise NotImplementedError
 
 
 def _read(text: str, units: tuple[str, ...]) -> float | None:
@@ -64,12 +65,23 @@ def _read(text: str, units: tuple[str, ...]) -> float | None:
     return float(plain)
 
 
-class Share(Quantity):
-    """Per cent of the callers or requests that a release gets: 25, 0.5 or 25%."""
+class Percent(Quantity):
+    """Per cent of requests, such as an error rate: 0 to 100."""
 
     name = "percent"
-    what = "a share in per cent"
+    what = "a rate in per cent"
     units = ("%",)
+    example = "0.1"
+
+    def judge(self, number: float) -> str:
+        """Return why it is no rate in per cent."""
+        return "" if 0 <= number <= 100 else "is outside 0 to 100 %"
+
+
+class Share(Percent):
+    """Per cent of the callers or requests that a release gets: 25, 0.5 or 25%."""
+
+    what = "a share in per cent"
     example = "25 or 0.5"
 
     def __init__(self, nothing: str) -> None:
@@ -85,19 +97,6 @@ class Share(Quantity):
         if number < SMALLEST_SHARE:
             return f"is below the smallest share, {SMALLEST_SHARE:g} % (one of 10,000 callers)"
         return "is more than 100 %: write 40 for two fifths" if number > 100 else ""
-
-
-class Percent(Quantity):
-    """Per cent of requests, such as an error rate: 0 to 100."""
-
-    name = "percent"
-    what = "a rate in per cent"
-    units = ("%",)
-    example = "0.1"
-
-    def judge(self, number: float) -> str:
-        """Return why it is no rate in per cent."""
-        return "" if 0 <= number <= 100 else "is outside 0 to 100 %"
 
 
 class Rate(Quantity):
