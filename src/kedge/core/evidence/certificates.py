@@ -9,7 +9,7 @@ import numpy as np
 from kedge.core import stats
 from kedge.core.evidence import bets
 from kedge.core.evidence.rules import QUALITY, Rail
-from kedge.core.evidence.step import Step
+from kedge.core.evidence.step import Span, Step
 from kedge.core.stats import Floats
 
 
@@ -38,13 +38,14 @@ def proof(step: Step, metric: str, name: str, rail: Rail, row: int, floor: float
         row: of the metric and segment.
         floor: the least floor where the units are callers.
     """
-    alone = _proof_of(step, row, rail, _counts(step, "steady", row), step.span.keyless, step.means)
+    span, steady = step.span, _counts(step, "steady", row)
+    alone = known_units(span, rail, span.keyless, steady, step.means.get(row))
     lead = step.arrays["lead"][row]
     found = alone
     callers = step.proof.get((name, row))
     if callers is not None or lead.any() or row in step.leads:
         ours, theirs, both = lead.tolist()
-        first = _proof_of(step, row, rail, (ours, theirs, both), step.span.callers, step.leads)
+        first = known_units(span, rail, span.callers, (ours, theirs, both), step.leads.get(row))
         found = alone + max(first, -inf if callers is None else callers - bets.LOG_LOOKS) - log(2)
     if metric == QUALITY:
         if not step.span.paired:  # labels that the candidate lacks count as wrong
@@ -65,29 +66,22 @@ def _counts(step: Step, name: str, row: int) -> tuple[int, int, int]:
     return ours, theirs, int(step.arrays["both"][row])
 
 
-def _proof_of(
-    step: Step,
-    row: int,
-    rail: Rail,
-    bad: tuple[int, int, int],
-    share: float,
-    losses: dict[int, Floats],
+def known_units(
+    span: Span, rail: Rail, share: float, bad: tuple[float, float, float], losses: Floats | None
 ) -> float:
     """Return the certificate of units that are known once and for all.
 
     Args:
-        step: where it is proven.
-        row: of the metric and segment.
+        span: of the step.
         rail: the guardrail.
-        bad: units that went bad: of production, of the candidate, in pairs of both.
         share: the designed share of these units.
-        losses: by row, the log-wealth where the guardrail judges losses.
+        bad: units that went bad: of production, of the candidate, in pairs of both.
+        losses: the log-wealth, where the guardrail judges losses.
     """
     ours, theirs, both = bad
     if rail.mean:
-        found = losses.get(row)
-        return 0.0 if found is None else float(stats.log_mixture(found[: bets.MEANS]))
-    if step.span.paired:
+        return 0.0 if losses is None else float(stats.log_mixture(losses[: bets.MEANS]))
+    if span.paired:
         p, c = np.array([0.0, 1.0, 1.0]), np.array([1.0, 0.0, 1.0])
         return bets.pairs_certificate(c, p, rail.worse_by, np.array([theirs, ours, both]))
     if not 0 < share < 1:

@@ -22,6 +22,7 @@ import numpy as np
 
 from kedge.core import stats
 from kedge.core.evidence import bets
+from kedge.core.evidence.certificates import known_units
 from kedge.core.evidence.judge import Judge
 from kedge.core.evidence.rules import QUALITY, Rail
 from kedge.core.evidence.step import TAIL, Span, Step
@@ -184,18 +185,11 @@ def _proof(
     row: Row, rail: Rail, share: float, units: float, part: str, bad: tuple[float, float, float]
 ) -> float:
     """Return the certificate of units that are known once and for all, as the judge's own."""
-    if rail.mean:
-        if row.losses is None:
-            return 0.0
+    losses = None
+    if row.losses is not None:
         begun = row.losses.alone if part == "alone" else row.losses.lead
-        return float(stats.log_mixture(begun + units * row.losses.growth))
-    ours, theirs, both = bad
-    if row.span.paired:
-        p, c = np.array([0.0, 1.0, 1.0]), np.array([1.0, 0.0, 1.0])
-        return bets.pairs_certificate(c, p, rail.worse_by, np.array([theirs, ours, both]))
-    if not 0 < share < 1:
-        return 0.0
-    return bets.keyless_certificate(theirs, ours, share, rail.worse_by)
+        losses = begun + units * row.losses.growth
+    return known_units(row.span, rail, share, bad, losses)
 
 
 def _new_callers(row: Row, known: Callers, after: float) -> tuple[float, float, float]:
