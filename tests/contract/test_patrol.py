@@ -33,7 +33,7 @@ from kedge.engine.process_faults import ProcessFaults
 from kedge.judging import evidence_of
 from kedge.operations.status import status_of
 from kedge.ports import Entry, Note
-from kedge.report import status_text
+from kedge.cli.text.endpoints import status_text
 from kedge.wiring import Workplace
 from unit.test_filed import finding
 from unit.test_policy import facts

@@ -22,13 +22,7 @@ FUNCTION_LINES = 70
 
 IMPORTS_INSIDE = {
     "__main__.py",
-    "checking.py",
     "console.py",
-    "explaining.py",
-    "paging.py",
-    "practising.py",
-    "transforming.py",
-    "watching.py",
 }
 """Start-up time: `kedge rollback` must not pay for the imports of `kedge up`. So it is in `cli/`."""
 

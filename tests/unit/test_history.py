@@ -5,9 +5,10 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from kedge.cli.text.history import by_time, history_text, is_noise, sentence
+from kedge.cli.text.history import by_time, history_text, is_noise
 from kedge.core import commands as r
 from kedge.ports import Entry, Note
+from kedge.report import story
 from kedge.testing.samples import AT
 
 ENTRY = Entry(
@@ -72,8 +73,8 @@ def test_a_clock_that_was_set_back_changes_no_order() -> None:
         (Note("something new", {"a": 1}), "something new: a 1"),
     ],
 )  # fmt: skip
-def test_a_note_is_a_sentence(note: Note, said: str) -> None:
-    assert sentence(note) == said
+def test_a_note_is_a_story(note: Note, said: str) -> None:
+    assert story(note) == said
 
 
 def test_only_what_another_entry_brought_with_it_is_left_out() -> None:

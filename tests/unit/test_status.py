@@ -16,7 +16,7 @@ from kedge.engine.control import SILENT_S, Unready, lacking
 from kedge.engine.pins import Pin
 from kedge.engine.status import WINDOW_OVER, describe, lacks_of
 from kedge.ports import Hold, Member, Tally
-from kedge.report import status_text
+from kedge.cli.text.endpoints import status_text
 from kedge.testing.samples import AT, endpoint, release, run
 
 NOW = datetime.fromisoformat(AT).timestamp() + 60

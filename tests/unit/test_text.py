@@ -17,10 +17,10 @@ from kedge.engine.evidence import describe
 from kedge.engine.status import describe as status
 from kedge.engine.watch import Watch
 from kedge.testing.samples import endpoint, release, run
-from kedge.text.estimate import estimate_text, next_text, rollout_lines, shown_by
-from kedge.text.evidence import compared, course_text, evidence_text
-from kedge.text.layout import rate, rough, shorten, wrap
-from kedge.text.plan import plan_text
+from kedge.cli.text.estimate import estimate_text, next_text, rollout_lines, shown_by
+from kedge.cli.text.evidence import compared, course_text, evidence_text
+from kedge.cli.text.layout import rate, rough, shorten, wrap
+from kedge.cli.text.plan import plan_text
 from unit.test_watch import CANARY, SETTLED, SHADOW, after, paired, window
 
 change = msgspec.structs.replace

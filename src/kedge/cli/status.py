@@ -26,8 +26,7 @@ NONE_YET = "no endpoint yet: kedge apply"
 @verb
 def status(context: Context, endpoint: str | None, watch: bool) -> None:
     """Show what is live, what can take over, and what is wrong."""
-    from kedge.cli.text.endpoints import list_text
-    from kedge.report import status_text
+    from kedge.cli.text.endpoints import list_text, status_text
 
     def whole(found: list[dict[str, Any]]) -> str:
         return "\n".join(map(status_text, found))

@@ -1,9 +1,15 @@
-"""Endpoints as text: one line each."""
+"""Endpoints as text: one line each, and the whole status of one."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+
+from kedge.cli.text.estimate import rollout_lines
+from kedge.cli.text.evidence import causes
+from kedge.cli.text.layout import get_width
+from kedge.core.unrecorded import sentence
+from kedge.report import MARKS
 
 
 def list_text(found: Sequence[dict[str, Any]]) -> str:
@@ -60,3 +66,158 @@ def _standing(item: dict[str, Any]) -> str:
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}{'s' if number != 1 else ''}" if number else ""
+
+
+# ---------------------------------------------------------------- one endpoint
+
+
+def status_text(item: dict[str, Any]) -> str:
+    """One endpoint's status."""
+    lines = [
+        f"{item['endpoint']}  epoch {item['epoch']}  {item['stage']}{' (held)' if item['paused'] else ''}"
+    ]
+    lines.append(f"  production  {_release(item['production'])}")
+    if item["candidate"]:
+        share = f"{item['weight']:g} % of the callers" if item["stage"] == "canary" else \
+            f"shadowed with {item['sample']:g} % of the inputs"  # fmt: skip
+        after = f", next step {item['next_weight']:g} %" if item["next_weight"] else ""
+        lines.append(f"  candidate   {_release(item['candidate'])}: {share}{after}")
+    lines += [
+        f"  {'rollout' if not n else '':11} {line}"
+        for n, line in enumerate(rollout_lines(item, get_width() - 14))
+    ]
+    lines += [
+        f"  rows        of {part['release']} {MARKS[part['rows']]}"
+        for part in (item["production"], item["candidate"])
+        if part and part.get("rows", "independent") != "independent"
+    ]
+    lines += [
+        f"  libraries   of {part['release']}: {'; '.join(part['libraries'])}"
+        for part in (item["production"], item["candidate"])
+        if part and part.get("libraries")
+    ]
+    none = "none: no earlier release is good" if item["production"] else "none yet"
+    lines.append(f"  way back    {_way_back(item['back']) or none}")
+    if item["drill"]:
+        lines.append(
+            f"  DRILL       {item['drill']['left']} comes again in {item['drill']['left_s']:.0f} s"
+        )
+    if item.get("readiness"):
+        lines.append(f"  readiness   {_readiness(item)}")
+    if item["condemned"]:
+        lines.append(f"  condemned   {', '.join(item['condemned'])}")
+    lines += [f"  failed      {release}: {why}" for release, why in item["failed"].items()]
+    lines += [f"  replica     {_replica(replica)}" for replica in item["replicas"]]
+    lines += _counts(item["counts"], item["stage"])
+    lines += _unrecorded_lines(item.get("unrecorded"), "  no record   ")
+    if item["pin"]:
+        pin = item["pin"]
+        lines.append(
+            f"  PINNED      to {pin['serves']} by {pin['by']} at {pin['at']}: {pin['reason'] or 'no reason'}"
+        )
+        if pin["drift"]:
+            lines.append(
+                f"  DRIFT       {pin['drift']}; kedge unpin {item['endpoint']} follows the ledger again"
+            )
+    lines += _alert_lines(item["alerts"])
+    lines += [f"  !           {fault}" for fault in item["faults"]]
+    lines += _process_lines(item["processes"])
+    return "\n".join(lines)
+
+
+def _unrecorded_lines(lost: dict[str, Any] | None, head: str = "  ") -> list[str]:
+    """How many predictions left no record, and why."""
+    said = sentence(lost["answered"], lost["by_cause"]) if lost else ""
+    return [head + said] if said else []
+
+
+def _process_lines(processes: list[dict[str, Any]]) -> list[str]:
+    """What the processes of the roster survived, and what their bounds refused."""
+    lines = []
+    for process in processes:
+        lines += [
+            f"  {'!' if fault['standing'] else 'past fault':11} {process['name']}: {fault['place']} failed "
+            f"{fault['count']} times, last at {fault['at']}: {fault['text']}"
+            for fault in process["faults"]
+        ]
+        if process["limited"]:
+            counts = ", ".join(
+                f"{bound} {count}" for bound, count in sorted(process["limited"].items())
+            )
+            lines.append(f"  refused     {process['name']}: {counts}")
+    return lines
+
+
+def _readiness(item: dict[str, Any]) -> str:
+    found = item["readiness"]
+    standing = "ready" if found["ready"] else f"NOT READY: {', '.join(found['failed'])}"
+    return f"{standing} (as of {found['at'][:19]}Z; kedge check {item['endpoint']})"
+
+
+def _alert_lines(alerts: list[dict[str, Any]]) -> list[str]:
+    """How many alerts are open, and the newest three."""
+    if not alerts:
+        return []
+    pages = sum(alert["level"] == "page" for alert in alerts)
+    alone = sum(not alert["acknowledged_by"] for alert in alerts)
+    return [
+        f"  alerts      {len(alerts)} open, pages: {pages}, not acknowledged: {alone}; kedge alerts",
+        *(f"  {alert['level']:11} #{alert['number']} {alert['summary']}" for alert in alerts[:3]),
+    ]
+
+
+def _release(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return "-"
+    return f"{found['release']} ({found['model']} {found['version']}, {found['flavour']}, {found['runtime']})"
+
+
+def _way_back(back: dict[str, Any] | None) -> str:
+    if back is None:
+        return ""
+    if not back["cold"]:
+        return f"{_release(back)}, ready on {len(back['ready'])} of {len(back['ready'])} replicas"
+    total = len(back["ready"]) + len(back["cold"])
+    return f"{_release(back)}, ready on {len(back['ready'])} of {total}; cold: a rollback loads {back['load_s']:.1f} s"
+
+
+def _replica(replica: dict[str, Any]) -> str:
+    served = f"pinned to {replica['pinned']}" if replica["pinned"] else f"epoch {replica['epoch']}"
+    state = "silent" if replica["silent"] else served
+    holds = ", ".join(f"{h['release']} {h['placement']} {h['state']}" for h in replica["holds"])
+    contact = "" if replica["lease"] else "  NO LEDGER"
+    return (
+        f"{replica['name']}  {state}  heard {replica['beat_age_s']:.1f} s ago  [{holds}]{contact}"
+    )
+
+
+def _counts(counts: dict[str, Any], stage: str) -> list[str]:
+    asked = counts["requests"]
+    lines = []
+    if asked:
+        arms = ", ".join(f"{arm} {number:,}" for arm, number in asked.items())
+        lines.append(f"  requests    {arms}; without an entity {counts['keyless']:,}")
+    refused = sum(counts["refused"].values())
+    if refused or counts["errors"]:
+        lines.append(
+            f"  refused     {refused:,} {counts['refused'] or ''}; errors {counts['errors'] or 0}"
+        )
+    for arm, found in counts["violations"].items():
+        if found:
+            lines.append(f"  features    {arm}: out of range or unseen: "
+                         + ", ".join(f"{name} {number:,}" for name, number in found.items()))  # fmt: skip
+    if stage == "canary" or counts["failovers"]:
+        lines.append(f"  canary      {counts['canary']['requests']:,} requests, {counts['failovers']:,} failed over "
+                     f"to production{causes(counts['failovers_by_cause'])}")  # fmt: skip
+        if counts["canary"]["unasked"]:
+            lines.append(
+                f"  never asked {counts['canary']['unasked']:,} of them: no failures, and no evidence"
+            )
+    shadow = counts["shadow"]
+    if shadow["requests"]:
+        agreement = "-" if shadow["agreement"] is None else f"{shadow['agreement']:.2%}"
+        coverage = "-" if shadow["coverage"] is None else f"{shadow['coverage']:.2%}"
+        lines.append(f"  shadow      {shadow['pairs']:,} pairs, agreement {agreement}; coverage {coverage} "
+                     f"(dropped {shadow['dropped']:,}{causes(shadow['dropped_by_cause'])}, "
+                     f"timed out {shadow['timed_out']:,}, failed {shadow['failed']:,})")  # fmt: skip
+    return lines

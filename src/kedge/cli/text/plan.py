@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kedge.text.layout import PLAIN_WIDTH, rate, rough, table, wrap
+from kedge.cli.text.layout import PLAIN_WIDTH, rate, rough, table, wrap
 
 HEADS = ["weight", "found after", "failed requests", "caused by it", "proven after"]
 

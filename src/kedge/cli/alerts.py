@@ -1,4 +1,4 @@
-"""The verbs for whoever is on call: what is wrong, who has it, who would hear of it, what to do."""
+"""The commands `kedge alerts`, `kedge ack` and `kedge runbook`."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def alerts_test(context: Context, endpoint: str) -> None:
 
 @click.command()
 @click.argument("number", type=NUMBER)
-@click.option("--by", help="Who has it; default: as the ledger would name you.")
+@click.option("--by", help="Who acknowledges it; default: as the ledger would name you.")
 @verb
 def ack(context: Context, number: int, by: str | None) -> None:
     """Acknowledge alert NUMBER: it escalates no further."""

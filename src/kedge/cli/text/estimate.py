@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from kedge.text.layout import rate, rough, span, wrap
+from kedge.cli.text.layout import rate, rough, span, wrap
 
 WHAT = {
     "errors": "errors are",

@@ -1,4 +1,4 @@
-"""The verbs on features: apply, list, diff, impact; shadow, canary and roll a transformation."""
+"""The commands `kedge features`: transformations, values computed ahead, and training sets."""
 
 from __future__ import annotations
 
@@ -7,8 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kedge.cli.rollout import (
+    auto_option,
+    sample_option,
+    start_canary,
+    start_shadow,
+    weight_option,
+)
 from kedge.console import Context, endpoint, gate_before, override, submit, verb
-from kedge.quantities import NUMBER, SAMPLE, WEIGHT
+from kedge.quantities import NUMBER
 from kedge.terminal import one_line
 
 if TYPE_CHECKING:
@@ -110,7 +117,7 @@ _generation = click.option(
 @features.command("shadow")
 @endpoint(required=True)
 @click.argument("number", type=NUMBER)
-@click.option("--sample", type=SAMPLE, help="Per cent of the units; default: the policy's.")
+@sample_option
 @_generation
 @override
 @verb
@@ -119,23 +126,18 @@ def features_shadow(
     override: str | None,
 ) -> None:  # fmt: skip
     """Shadow production's model with transformation NUMBER."""
-    from kedge.core.commands import AnyCommand, Shadow
-    from kedge.core.guards import buckets
     from kedge.featuring import target_of
 
-    def make(place: Workplace) -> AnyCommand:
-        state, release, _ = target_of(place, endpoint, number, generation)
-        share = state.policy.shadow.sample if sample is None else sample
-        return Shadow(release=release.number, sample=buckets(share), override=override)
-
-    submit(context, endpoint, make, override or "")
+    start_shadow(
+        context, endpoint, lambda place: target_of(place, endpoint, number, generation)[:2], sample, override
+    )
 
 
 @features.command("canary")
 @endpoint(required=True)
 @click.argument("number", type=NUMBER)
-@click.option("--weight", type=WEIGHT, help="Per cent of the callers; default: the first step.")
-@click.option("--auto", is_flag=True, help="The patrol walks the steps, each by proof.")
+@weight_option
+@auto_option
 @_generation
 @override
 @verb
@@ -144,16 +146,11 @@ def features_canary(
     generation: str | None,
 ) -> None:  # fmt: skip
     """Send a percentage of traffic to transformation NUMBER."""
-    from kedge.core.commands import AnyCommand, Canary
-    from kedge.core.guards import buckets
     from kedge.featuring import target_of
 
-    def make(place: Workplace) -> AnyCommand:
-        state, release, _ = target_of(place, endpoint, number, generation)
-        share = state.policy.canary.steps[0] if weight is None else weight
-        return Canary(release=release.number, weight=buckets(share), override=override, auto=auto)
-
-    submit(context, endpoint, make, override or "")
+    start_canary(
+        context, endpoint, lambda place: target_of(place, endpoint, number, generation)[:2], weight, override, auto=auto
+    )
 
 
 @features.command("roll")

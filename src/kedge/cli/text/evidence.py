@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from kedge.core.unrecorded import sentence
-from kedge.text.estimate import NAMES, estimate_text, next_text, part_text
-from kedge.text.layout import PLAIN_WIDTH, table, wrap
+from kedge.cli.text.estimate import NAMES, estimate_text, next_text, part_text
+from kedge.cli.text.layout import PLAIN_WIDTH, table, wrap
 
 WORDS = {
     "pass": "not worse",

@@ -1,4 +1,4 @@
-"""The verbs that practise a rollback, and that say how fast the real ones were."""
+"""The commands `kedge drill` and `kedge speed`."""
 
 from __future__ import annotations
 

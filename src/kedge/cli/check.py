@@ -1,4 +1,4 @@
-"""The verb on readiness: whether an endpoint could be taken back now, a line a check."""
+"""The command `kedge check`: whether a rollback would work now."""
 
 from __future__ import annotations
 

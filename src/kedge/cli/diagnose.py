@@ -1,4 +1,4 @@
-"""The verbs that explain: why an endpoint became worse, and what is to be expected of it from now on."""
+"""The commands `kedge diagnose` and `kedge accept`."""
 
 from __future__ import annotations
 

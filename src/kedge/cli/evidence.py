@@ -1,0 +1,37 @@
+"""The command `kedge evidence`."""
+
+from __future__ import annotations
+
+import click
+
+from kedge.console import Context, endpoint, repeat, verb
+from kedge.terminal import clear, one_line
+
+
+@click.command()
+@endpoint()
+@click.option("--segment", metavar="FIELD=VALUE", help="Show this segment only, beside the whole.")
+@click.option("--watch", is_flag=True, help="Show it again each second until Ctrl-C.")
+@click.option("--since", help="Show the course of minutes and hours instead, such as 7d.")
+@verb
+def evidence(
+    context: Context, endpoint: str, segment: str | None, watch: bool, since: str | None
+) -> None:
+    """Compare candidate and production, with a verdict each."""
+    from kedge.judging import course_of, evidence_of
+    from kedge.cli.text.evidence import course_text, evidence_text
+    from kedge.cli.text.layout import get_width
+
+    place = context.place()
+    if since is not None:
+        course = course_of(place, endpoint, since)
+        context.out(course, course_text(one_line(course), segment, get_width()))
+        return
+
+    def show() -> None:
+        found = evidence_of(place, endpoint, segment)
+        if watch and not context.as_json:
+            clear()
+        context.out(found, evidence_text(one_line(found), get_width()))
+
+    repeat(show, again=watch)

@@ -1,0 +1,55 @@
+"""The commands `kedge log export` and `kedge log forget`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from kedge.console import Context, endpoint, endpoint_option, verb
+from kedge.terminal import one_line
+
+
+@click.group()
+def log() -> None:
+    """Export the prediction log, or forget a caller in it."""
+
+
+@log.command("export")
+@endpoint()
+@click.option(
+    "--since",
+    default="7d",
+    show_default=True,
+    help="From when: a date, a time, or a duration back such as 7d.",
+)
+@click.option("--to", type=click.Path(file_okay=False, path_type=Path), required=True,
+              help="A directory; an hour is one file.")  # fmt: skip
+@verb
+def log_export(context: Context, endpoint: str, since: str, to: Path) -> None:
+    """Write predictions and their labels as Parquet files."""
+    from kedge.exporting import export_of
+
+    found = export_of(context.place(), endpoint, since, to, context.say)
+    context.out(
+        found, f"{found['predictions']:,} predictions in {found['files']} files under {found['to']}"
+    )
+
+
+@log.command("forget")
+@click.argument("unit")
+@endpoint_option("Of this endpoint only.")
+@verb
+def log_forget(context: Context, unit: str, endpoint: str | None) -> None:
+    """Remove every prediction and label of UNIT."""
+    from kedge.operations.forgetting import forget
+
+    found = forget(context.place(), unit, endpoint)
+    told: dict[str, object] = {"removed": found.removed}
+    text = f"{found.removed:,} records of {one_line(found.entity)} removed"
+    if found.under_way:
+        told["under_way"] = found.under_way
+        text += f"; {found.under_way:,} on their way are dropped within seconds"
+    for stays in found.stays:
+        context.say(f"not reached: {one_line(stays)}")
+    context.out(told, text)

@@ -1,0 +1,45 @@
+"""The command `kedge outcomes`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from kedge.console import Context, endpoint, verb
+
+STDIN = Path("-")
+
+
+@click.command()
+@endpoint()
+@click.option(
+    "--file",
+    "path",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
+    help="JSON lines, CSV or Parquet: id, value, at, label_version. A dash reads JSON lines from standard input.",
+)
+@click.option(
+    "--correct",
+    is_flag=True,
+    help="Replace labels that were handed in with another value; what they were is kept.",
+)
+@verb
+def outcomes(context: Context, endpoint: str, path: Path, *, correct: bool) -> None:
+    """Read late labels, and join them to predictions by id."""
+    from kedge.labelling import hand_in, hand_in_lines
+    from kedge.operations.outcomes.text import outcomes_text, warnings
+    from kedge.wiring import actor
+
+    place = context.place()
+    place.records.keep(context.settings.server.records_gb)
+    by = actor() if correct else ""
+    if path == STDIN:
+        found = hand_in_lines(place, endpoint, sys.stdin.buffer, by=by, say=context.say)
+    else:
+        found = hand_in(place, endpoint, path, by=by, say=context.say)
+    for line in warnings(found):
+        context.say(f"warning: {line}")
+    context.out(found, outcomes_text(found))

@@ -1,0 +1,35 @@
+"""The command `kedge replay`."""
+
+from __future__ import annotations
+
+import click
+
+from kedge.console import Context, endpoint, verb
+from kedge.terminal import one_line
+
+
+@click.command()
+@endpoint(required=True)
+@click.argument("release")
+@click.option(
+    "--since",
+    default="7d",
+    show_default=True,
+    help="From when: a date, a time, or a duration back such as 7d.",
+)
+@verb
+def replay(context: Context, endpoint: str, release: str, since: str) -> None:
+    """Replay logged requests to RELEASE, and judge its answers."""
+    from kedge.replaying import replay_of
+    from kedge.cli.text.evidence import evidence_text
+    from kedge.cli.text.layout import get_width
+
+    found = replay_of(
+        context.place(), endpoint, release, since, online=context.online, say=context.say
+    )
+    left = found["incomplete"]
+    more = f"; {left:,} left out, of requests that were not logged whole" if left else ""
+    context.out(
+        found,
+        f"{found['replayed']:,} predictions asked again{more}\n{evidence_text(one_line(found), get_width())}",
+    )

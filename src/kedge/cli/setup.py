@@ -1,0 +1,88 @@
+"""Commands that set up: init, apply and doctor."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from kedge.console import REFUSED, Context, verb
+from kedge.quantities import Port
+from kedge.terminal import one_line
+
+
+@click.command()
+@click.argument("endpoint")
+@click.option(
+    "--port", type=Port(), default=8080, show_default=True, help="Where callers will ask."
+)
+@verb
+def init(context: Context, endpoint: str, port: int) -> None:
+    """Write kedge.toml for ENDPOINT, or add it to the one here."""
+    from kedge.cli.config import schema_text
+    from kedge.operations.endpoints import add_endpoint, begin_endpoint, write_schema
+    from kedge.report import audience_text
+
+    if context.config.exists():
+        made = add_endpoint(context.config, context.settings, context.state_dir, endpoint)
+        del context.settings  # it has changed
+    else:
+        made = begin_endpoint(context.config, context.state_dir, endpoint, port)
+        context.__dict__.pop("settings", None)
+    write_schema(context.state_dir, schema_text())
+    policy = context.settings.endpoints[endpoint]
+    context.out(
+        {
+            "config": str(context.config),
+            "state_dir": str(context.state_dir),
+            "created": made,
+            "audience": policy.audience,
+            "shadow": policy.shadow,
+        },
+        f"{context.config.name} describes {endpoint}; the ledger is in {context.state_dir.name}/\n"
+        f"{audience_text(policy)}\n"
+        f"next: kedge up, then kedge register {endpoint} PATH and kedge promote {endpoint} v1",
+    )
+
+
+@click.command()
+@verb
+def apply(context: Context) -> None:
+    """Check kedge.toml and bring its policies into force."""
+    from kedge.verbs import apply_policies
+
+    changed = apply_policies(context.place(), context.settings)
+    text = "\n".join(f"{name}: {'; '.join(diff)}" for name, diff in one_line(changed).items())
+    context.out({"changed": changed}, text or "nothing changed")
+
+
+@click.command()
+@click.option(
+    "--forget", metavar="REPLICA", help="Take a replica that is gone for good off the roster."
+)
+@click.option("--head", "heads", multiple=True, metavar="NUMBER:HASH",
+              help="A head of the ledger's chain, from an alert: is it still in the history?")  # fmt: skip
+@click.option("--accept-ledger", metavar="REASON",
+              help="Follow a ledger whose history lacks heads, such as a restored copy, from now on.")  # fmt: skip
+@verb
+def doctor(
+    context: Context, forget: str | None, heads: tuple[str, ...], accept_ledger: str | None
+) -> None:
+    """Check the ledger, artifacts, replicas and this machine."""
+    from kedge.core.stored.head import read_head
+    from kedge.doctor import examine
+    from kedge.verbs import forget_replica
+
+    if forget is not None:
+        forget_replica(context.place(), forget)
+    known = [read_head(text) for text in heads]
+    findings = examine(context.state_dir, context.config, known, accept_ledger)
+    bad = [finding for finding in findings if not finding["ok"]]
+    lines = [
+        f"{'ok  ' if f['ok'] else 'BAD '} {f['check']}: {f['detail']}" for f in one_line(findings)
+    ]
+    context.out({"ok": not bad, "findings": findings}, "\n".join(lines))
+    if bad:
+        context.say("hint: kedge help repair says what to do about each finding")
+        sys.exit(REFUSED)
+

@@ -1,1 +1,0 @@
-"""Text for people at a terminal: layout, and what is said of evidence, estimates and plans."""
