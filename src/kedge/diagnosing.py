@@ -123,7 +123,7 @@ def _file(place: Workplace, endpoint: str, short: Filed) -> dict[str, Any]:
 
 
 def _releases(state: State, *, production: bool = False) -> tuple[Release, Release | None]:
-    """The release that is asked about, and the one that a rollback would land on.
+    """The release that is diagnosed, and the one that a rollback would land on.
 
     With `production` it is production, also while a candidate is under way.
     """

@@ -101,7 +101,7 @@ def move_head(
     Raises:
         Refused: `unknown_transformation`; `head_refused`: names everybody that cannot move, and why;
             `not_prepared`: a replica could not load what it needs. Nobody has moved then.
-            `not_ready`: a follower could not be taken back, and no `override` was given.
+            `not_ready`: a follower is not ready for a rollback, and no `override` was given.
         Stale: a follower's row moved meanwhile; nobody has moved then.
     """
     head = version_of(place, text)

@@ -51,7 +51,7 @@ KNOWN = frozenset({"id", "value", "at", "label_version"})
 
 
 class Fault(str):
-    """What is wrong with a line, where, and how to mend it."""
+    """What is wrong with a line, where, and how to fix it."""
 
     __slots__ = ()
 

@@ -1,4 +1,4 @@
-"""Whether an endpoint could be taken back now, and the gate through which a release becomes production.
+"""Readiness of an endpoint for a rollback, and the gate through which a release becomes production.
 
 Facts are gathered here, and what came of them is filed; `core.readiness` judges.
 """
@@ -253,7 +253,7 @@ def check_text(found: dict[str, Any]) -> str:
              f"NOT READY: {len(found['failed'])} of {len(found['checks'])} checks fail")]  # fmt: skip
     lines += [
         f"  {WORDS[check['outcome']]:4}  {check['name']:12}  {check['why']}"
-        + (f"; mend: {check['mend']}" if check["mend"] else "")
+        + (f"; fix: {check['mend']}" if check["mend"] else "")
         for check in found["checks"]
     ]
     lines += [f"  !     {line}" for line in found["fence"]]
@@ -318,8 +318,8 @@ def _host(member: Member) -> str:
 def _not_ready(state: State, checks: tuple[Check, ...]) -> Refused:
     why = "; ".join(f"{c.name}: {c.why}" for c in checks if c.outcome == "fail")
     return Refused(
-        f"{state.endpoint} is not ready to be taken back: {why}", code="not_ready",
-        hint=f"kedge check {state.endpoint} says how to mend each, and looks again; or say why not with "
+        f"{state.endpoint} is not ready for a rollback: {why}", code="not_ready",
+        hint=f"kedge check {state.endpoint} says how to fix each, and looks again; or say why not with "
         '--override "reason"',
         details={"checks": [msgspec.to_builtins(check) for check in checks]},
     )  # fmt: skip

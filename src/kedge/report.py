@@ -59,13 +59,13 @@ def story(event: r.AnyEvent | Note) -> str:
         case r.Held():
             return "it holds its features: kedge features follow lets it move with the head again"
         case r.Aborted(release=number):
-            return f"r{number} is no candidate any more (not condemned)"
+            return f"the rollout of r{number} was aborted; r{number} stays eligible"
         case r.CandidateRolledBack(release=number, weight=weight):
             return f"r{number} went from {weight / 100:g} % to zero and is condemned"
         case r.RolledBack(release=number, left=left):
             return f"production went back from r{left} to r{number}; r{left} is condemned"
         case r.DrillStarted(release=number, left=left):
-            return f"a drill: r{number} answers, and r{left} comes again"
+            return f"a drill: r{number} answers, and r{left} is restored after it"
         case r.DrillEnded(release=number):
             return f"the drill is over: r{number} is production again"
         case r.Restored(seq=seq, hash=of, backup=made):
@@ -234,7 +234,7 @@ def runs_text(found: list[dict[str, Any]]) -> str:
             far = (
                 f"known up to {iso(one['watermark'])}, {behind}{', STALE' if one['stale'] else ''}"
             )
-        readers = ", ".join(one["read_by"]) or "nobody"
+        readers = ", ".join(one["read_by"]) or "no release"
         lines.append(
             f"{one['run']:<24} {one['standing']:<9} {one['keys']:>9,} keys  {far}; read by {readers}"
         )

@@ -250,7 +250,7 @@ def test_each_check_is_a_line(tmp_path: Path) -> None:
     text = check_text(check_of(site.place, "flights", Online, by="test", again=False))
     lines = text.splitlines()
     assert (lines[0], len(lines)) == ("flights is NOT READY: 2 of 10 checks fail", 11)
-    assert "  FAIL  runbook       there is none; mend: kedge runbook flights" in lines
+    assert "  FAIL  runbook       there is none; fix: kedge runbook flights" in lines
 
 
 # ---------------------------------------------------------------- control
@@ -303,7 +303,7 @@ def test_what_stays_unready_is_a_warning_until_it_is_ready(tmp_path: Path) -> No
     place.look()
     (alert,) = place.store.listed(None, over=False, limit=9)
     assert (alert.key, alert.level) == ("unready", "warn")
-    assert alert.summary == "it is not ready to be taken back: drill"
+    assert alert.summary == "it is not ready for a rollback: drill"
     place.sight = Sight()  # control began anew, and nobody has looked yet
     place.look()
     assert place.store.listed(None, over=False, limit=9)[0].open

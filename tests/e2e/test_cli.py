@@ -118,7 +118,7 @@ def test_the_walk_in_text(empty: Fresh) -> None:
     assert "is held" in say("pause", "flights", "--reason", "lunch")
     assert "goes on" in say("resume", "flights")
     assert "from 2 % to 5 %" in say("promote", "flights")
-    assert "not condemned" in say("abort", "flights")
+    assert "stays eligible" in say("abort", "flights")
     say("canary", "flights", "v2")
     promoted = say("promote", "flights", "--full")
     assert "r2 is production, r1 is the way back" in promoted

@@ -281,5 +281,5 @@ def test_what_fails_is_told_sooner_where_it_refuses_promotions() -> None:
     assert raised(SECOND, ()) == ()
     (usual,), (sooner,) = raised(SECOND, ("drill",)), raised(refusing, ("drill",))
     assert (usual.level, usual.after_s, sooner.after_s) == ("warn", UNREADY_S, REFUSING_S)
-    assert usual.summary.endswith("taken back: drill")
+    assert usual.summary.endswith("for a rollback: drill")
     assert [settled(None), settled(("drill",)), settled(())] == ["", "", "it is ready again"]

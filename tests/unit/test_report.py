@@ -39,11 +39,11 @@ SENTENCES: list[tuple[r.AnyEvent, str]] = [
     (r.Thawed(), "automation acts again"),
     (r.Followed(), "it follows the head of its feature schema"),
     (r.Held(), "it holds its features: kedge features follow lets it move with the head again"),
-    (r.Aborted(release=2), "r2 is no candidate any more (not condemned)"),
+    (r.Aborted(release=2), "the rollout of r2 was aborted; r2 stays eligible"),
     (r.CandidateRolledBack(release=2, weight=100), "r2 went from 1 % to zero and is condemned"),
     (r.RolledBack(release=1, left=2, at=AT),
      "production went back from r2 to r1; r2 is condemned"),
-    (r.DrillStarted(release=1, left=2, until=60.0), "a drill: r1 answers, and r2 comes again"),
+    (r.DrillStarted(release=1, left=2, until=60.0), "a drill: r1 answers, and r2 is restored after it"),
     (r.DrillEnded(release=2), "the drill is over: r2 is production again"),
     (r.Restored(seq=17, hash="ab" * 32, epoch=99, backup="2026-11-30T02:00:00.000000Z", at=AT),
      "restored from the backup of 2026-11-30T02:00:00Z, whose newest entry is 17:abababababab"),
@@ -137,8 +137,8 @@ def test_a_rollout_is_told_with_its_share(state: State, said: str) -> None:
 def test_a_drill_is_told_with_what_comes_again_and_when() -> None:
     """By the clock of whoever looks."""
     drill = run(TWO, Drill(until=NOW + 7))
-    assert "DRILL       r2 comes again in 7 s" in shown(drill)
-    assert "DRILL       r2 comes again in 0 s" in shown(drill, now=NOW + 9)
+    assert "DRILL       r2 is restored in 7 s" in shown(drill)
+    assert "DRILL       r2 is restored in 0 s" in shown(drill, now=NOW + 9)
     assert "DRILL" not in shown(TWO)
 
 

@@ -119,7 +119,7 @@ def _elsewhere(finding: Finding) -> list[tuple[Act, str]]:
         columns = ", ".join(finding.columns[:5])
         return [(Act.HOLD, f"hold every rollout, and compare {columns} with where it comes from")]
     if finding.kind is Kind.INSTRUMENTATION:
-        return [(Act.HOLD_FIX_LOGGING, "hold every rollout and mend the split or the log")]
+        return [(Act.HOLD_FIX_LOGGING, "hold every rollout and fix the split or the log")]
     return []
 
 

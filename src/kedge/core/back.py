@@ -1,7 +1,7 @@
 """The ways back, and what may stand in one: asked by every flip and by every rollback.
 
 A release is a way back when it served, no rollback left it behind, and callers still promise
-every field it needs. A drill goes to a way back and comes again, and changes nothing else.
+every field it needs. A drill goes to a way back, restores production, and changes nothing else.
 """
 
 from __future__ import annotations

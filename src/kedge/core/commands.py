@@ -118,7 +118,7 @@ class Rollback(Command, frozen=True):
 
 
 class Drill(Command, frozen=True):
-    """Practise a rollback: production goes to its way back, and comes again. Condemns nothing."""
+    """Practise a rollback: production goes to its way back, and is restored. Condemns nothing."""
 
     until: float
     """Unix time at which it has to be over."""
@@ -275,7 +275,7 @@ class RolledBack(Event, tag="rolled_back", frozen=True):
 
 
 class DrillStarted(Event, tag="drill_started", frozen=True):
-    """The way back answers, for practice; `left` comes again by `until` (Unix time)."""
+    """The way back answers, for practice; `left` is restored by `until` (Unix time)."""
 
     release: int
     left: int

@@ -1,4 +1,4 @@
-"""Whether an endpoint could be taken back now: facts in, one line a check out. Values only.
+"""Readiness of an endpoint for a rollback: facts in, one line a check out. Values only.
 
 Theory of operation
 -------------------
@@ -41,7 +41,7 @@ LEVELS = 2
 
 
 class Check(Value, frozen=True, kw_only=True):
-    """What one check found, and how to mend it."""
+    """What one check found, and how to fix it."""
 
     name: str
     outcome: Literal["pass", "fail", "not applicable"]
@@ -216,7 +216,7 @@ def _proven(facts: Facts) -> Check:
     when = _ago(facts, facts.proven_at)
     if not proven.ok:
         return _no("deployable", f"r{landing} could not be deployed {when}: {proven.why}",
-                   f"mend or register it again, then {mend}")  # fmt: skip
+                   f"fix or register it again, then {mend}")  # fmt: skip
     if facts.now - facts.proven_at > PROOF_S:
         return _no("deployable", f"r{landing} was deployed from nothing {when}", mend)
     more = f" and {proven.sampled} of the log" if proven.sampled else ""
@@ -346,8 +346,8 @@ def raised(state: State, unready: Sequence[str]) -> tuple[Raise, ...]:
         return ()
     after_s = REFUSING_S if state.policy.readiness == "refuse" else UNREADY_S
     return (Raise(key=Topic.UNREADY.value, topic=Topic.UNREADY, level="warn", lasts="condition", after_s=after_s,
-                  detail=f"kedge check {state.endpoint} says how to mend each",
-                  summary=f"it is not ready to be taken back: {', '.join(unready)}"),)  # fmt: skip
+                  detail=f"kedge check {state.endpoint} says how to fix each",
+                  summary=f"it is not ready for a rollback: {', '.join(unready)}"),)  # fmt: skip
 
 
 def settled(unready: Sequence[str] | None) -> str:

@@ -33,7 +33,7 @@ REFUSALS: dict[str, tuple[str, str]] = {
     ),
     "condemned": (
         "{release} is condemned: a rollback left {left}",
-        'kedge register {endpoint} takes a mended version, or say why with --override "reason"',
+        'kedge register {endpoint} takes a corrected version, or say why with --override "reason"',
     ),
     "verdict_fail": (
         "the verdict on {release} against {production} is fail: {failure}",

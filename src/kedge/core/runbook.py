@@ -222,7 +222,7 @@ def _way_back(state: State, took: Mapping[str, Took]) -> tuple[Step, ...]:
         Step(
             title="Decide", expected_s=DECIDE_S,
             why="When in doubt go back: it costs nothing that cannot be undone. When the newest "
-            "finding says that the world or the data changed, going back mends nothing, and the "
+            "finding says that the world or the data changed, going back fixes nothing, and the "
             "last part of this page is the way.",
         ),
         Step(

@@ -380,7 +380,7 @@ class Release(Value, kw_only=True, frozen=True):
 
 
 class Drilling(Value, frozen=True):
-    """A drill under way: production is the way back, and what was production comes again."""
+    """A drill under way: production is the way back, and what was production is restored after it."""
 
     left: int
     until: float

@@ -159,7 +159,7 @@ def lacks_of(
 
 
 def _drill(state: State, now: float) -> dict[str, Any] | None:
-    """The drill under way: what comes again, and how many seconds are left."""
+    """The drill under way: what is restored, and how many seconds are left."""
     if state.drill is None:
         return None
     left_s = max(state.drill.until - now, 0.0)

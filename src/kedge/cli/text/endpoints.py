@@ -100,7 +100,7 @@ def status_text(item: dict[str, Any]) -> str:
     lines.append(f"  way back    {_way_back(item['back']) or none}")
     if item["drill"]:
         lines.append(
-            f"  DRILL       {item['drill']['left']} comes again in {item['drill']['left_s']:.0f} s"
+            f"  DRILL       {item['drill']['left']} is restored in {item['drill']['left_s']:.0f} s"
         )
     if item.get("readiness"):
         lines.append(f"  readiness   {_readiness(item)}")
