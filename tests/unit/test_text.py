@@ -226,6 +226,9 @@ def test_a_plan_says_what_is_found_and_what_is_proven_and_fits() -> None:
         "endpoint": "flights", "rate": 60.0, "errors": 0.01, "times": 2.0, "callers": 400,
         "provable": 700, "steps": [step, {**step, "weight": 50.0, "seconds": None, "proven_s": None}],
     }  # fmt: skip
+    narrow = plan_text(found, 60).splitlines()
+    assert max(map(len, narrow)) <= 60
+    assert ["found", "failed", "caused", "proven", "its"] in [line.split() for line in narrow]
     lines = plan_text(found).splitlines()
     assert max(map(len, lines)) <= 80
     assert (
@@ -235,14 +238,14 @@ def test_a_plan_says_what_is_found_and_what_is_proven_and_fits() -> None:
     assert lines[5].split() == [
         "50",
         "%",
-        "over",
-        "a",
-        "month",
+        ">",
+        "30",
+        "days",
         "32",
         "16",
-        "over",
-        "a",
-        "month",
+        ">",
+        "30",
+        "days",
         "90",
     ]
 

@@ -50,7 +50,7 @@ def table(
     widths = [max(len(row[column]) for row in rows) for column in range(len(right))]
     over = sum(widths) + 2 * len(widths) - width
     if over > 0:
-        widths[shortened] = max(widths[shortened] - over, 8)
+        widths[shortened] = max(widths[shortened] - over, min(widths[shortened], 8))
     lines = []
     for row in rows:
         cells = [shorten(cell, widths[n]) if n == shortened else cell for n, cell in enumerate(row)]

@@ -6,7 +6,8 @@ from typing import Any
 
 from kedge.cli.text.layout import PLAIN_WIDTH, rate, rough, table, wrap
 
-HEADS = ["weight", "found after", "failed requests", "caused by it", "proven after"]
+HEADS = [("", "weight"), ("found", "after"), ("failed", "requests"), ("caused", "by it"), ("proven", "after")]
+OWN = ("its", "callers")
 
 
 def plan_text(found: dict[str, Any], width: int = PLAIN_WIDTH) -> str:
@@ -18,8 +19,11 @@ def plan_text(found: dict[str, Any], width: int = PLAIN_WIDTH) -> str:
         f"Found after: a candidate that fails {found['times']:g} times as often. Proven after: one that fails as often "
         "as production."
     )
-    own = [] if callers is None else ["its callers"]
-    rows = [[*HEADS, *own], *(_row(step, callers=callers is not None) for step in found["steps"])]
+    heads = HEADS if callers is None else [*HEADS, OWN]
+    above = [[" ".join(words).strip() for words in heads]]
+    if width < PLAIN_WIDTH:
+        above = [[first for first, _ in heads], [second for _, second in heads]]
+    rows = [*above, *(_row(step, callers=callers is not None) for step in found["steps"])]
     lines = [*wrap(f"{traffic}. {asked}", width), *table(rows, width, right=[True] * len(rows[0]))]
     fewest = min((step["callers"] for step in found["steps"]), default=0) if callers else 0
     notes = []
@@ -48,7 +52,7 @@ def _row(step: dict[str, Any], *, callers: bool) -> list[str]:
 
 def _after(seconds: float | None) -> str:
     return (
-        "over a month"
+        "> 30 days"
         if seconds is None
         else "at once"
         if not seconds
