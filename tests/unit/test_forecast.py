@@ -80,3 +80,10 @@ def test_the_harm_is_what_callers_meet_until_then() -> None:
     assert said.seconds is not None
     assert said.harmed == pytest.approx(said.seconds * 100 * 0.5 * 0.02, rel=0.02)
     assert said.excess == pytest.approx(said.harmed / 2, abs=1)
+
+
+def test_no_more_than_every_request_can_fail() -> None:
+    most = detection(RULES, traffic(100.0, 0.8), times=2.0, weight=2_500)
+    assert most.excess == pytest.approx(most.harmed / 5, abs=1)
+    none = detection(RULES, traffic(100.0, 1.0), times=2.0, weight=2_500)
+    assert (none.seconds, none.harmed) == (None, 0)

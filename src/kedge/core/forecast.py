@@ -69,7 +69,7 @@ def detection(rules: Rules, traffic: Traffic, *, times: float, weight: int) -> S
     )
     worse = min(traffic.errors * times, 1.0)
     share = weight / BUCKETS
-    if worse <= 0 or times <= 1:
+    if worse <= traffic.errors:  # nothing is worse than what fails always
         return Step(shown, None, 0, 0, callers)
     part = rules.rails["errors"].weight * (1 - SEGMENT_STAKE) * LABELS_PART
     target = log(1 / (rules.alpha * part * DECLARED / len(rules.steps) * stats.stake(0)))
@@ -90,7 +90,7 @@ def detection(rules: Rules, traffic: Traffic, *, times: float, weight: int) -> S
         middle = (low + high) / 2
         low, high = (low, middle) if found(middle) else (middle, high)
     harmed = traffic.rate * share * worse * high
-    return Step(shown, ceil(high), ceil(harmed), ceil(harmed * (1 - 1 / times)), callers)
+    return Step(shown, ceil(high), ceil(harmed), ceil(harmed * (1 - traffic.errors / worse)), callers)
 
 
 def _expected(traffic: Traffic, of: Span, worse: float, seconds: float) -> stats.Floats:
