@@ -229,7 +229,9 @@ class _Checked(click.Parameter):
         """
         value, args = super().handle_parse_result(ctx, opts, args)
         if not ctx.resilient_parsing and not opts.get("help"):
-            given = value if isinstance(value, str) and value else None
+            given = value if isinstance(value, str) else None
+            if not given and isinstance(ctx.command, click.Group):
+                given = None  # a command of the group was typed in its place
             ctx.params[self.name] = value = self._find(ctx, given)
         return value, args
 

@@ -216,6 +216,15 @@ def test_a_ledger_that_cannot_be_read_is_named_and_no_endpoint_is_unknown_for_it
     assert run(place, "promote", "nope").stderr.startswith("error: no endpoint nope\n")
 
 
+def test_an_empty_name_is_no_endpoint(one: Path) -> None:
+    """As a variable leaves it that a script did not set: neither the only one nor all of them are meant."""
+    for words in (["rollback", ""], ["abort", ""], ["log", "forget", "u1", "--endpoint", ""]):
+        done = run(one, *words)
+        assert done.stderr.startswith("error: no endpoint ''\nhint: known are: churn"), words
+        assert done.exit_code == 1
+    assert run(one, "alerts").stdout == "no alert is open\n"
+
+
 # ---------------------------------------------------------------- the only endpoint
 
 
