@@ -308,11 +308,16 @@ def _more(state: State, took: Mapping[str, Took]) -> tuple[Step, ...]:
         Step(
             title="If automation is in your way",
             why="Nothing promotes or rolls back by itself until it is thawed; your own commands work.",
-            commands=(f"kedge freeze {name}", f"kedge thaw {name}"),
+            commands=(f"kedge freeze {name}",),
+        ),
+        Step(
+            title="When automation may act again",
+            why="The patrol promotes and rolls back again as the policy says.",
+            commands=(f"kedge thaw {name}",),
         ),
         Step(
             title="If the finding is the world or the data",
-            why="Do not go back: the release before does as badly. Mend the source of the data; or "
+            why="Do not go back: the release before does as badly. Fix the source of the data; or "
             "retrain or re-threshold, and register what comes of it. When the new world is here to "
             "stay, accept it as the reference that is compared with.",
             commands=(f'kedge accept {name} --reason "the world is another one"',),
