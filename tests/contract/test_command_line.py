@@ -274,6 +274,15 @@ def test_kedge_toml_is_searched_upwards(one: Path, below: str) -> None:
     assert not (one / below / ".kedge").exists()
 
 
+def test_an_endpoint_that_is_added_to_a_file_above_names_that_file(tmp_path: Path) -> None:
+    assert run(tmp_path, "init", "churn", "--port", "9000").stdout.startswith("kedge.toml describes")
+    (tmp_path / "below").mkdir()
+    done = run(tmp_path / "below", "init", "risk", "--port", "9001")
+    assert done.stdout.startswith(f"{tmp_path}/kedge.toml describes risk")
+    assert done.stderr == "warning: --port 9001 has no effect: the file is there, with port 9000\n"
+    assert run(tmp_path, "init", "image").stderr == ""
+
+
 def test_option_and_variable_go_before_what_is_found(one: Path, two: Path) -> None:
     named = str(two / "kedge.toml")
     assert "there are 2" in run(one, "--config", named, "rollback").stderr

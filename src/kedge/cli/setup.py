@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from kedge.console import REFUSED, Context, verb
 from kedge.quantities import Port
@@ -26,6 +28,10 @@ def init(context: Context, endpoint: str, port: int) -> None:
     if context.config.exists():
         made = add_endpoint(context.config, context.settings, context.state_dir, endpoint)
         del context.settings  # it has changed
+        kept = context.settings.server.port
+        source = click.get_current_context().get_parameter_source("port")
+        if port != kept and source is not ParameterSource.DEFAULT:
+            context.say(f"warning: --port {port} has no effect: the file is there, with port {kept}")
     else:
         made = begin_endpoint(context.config, context.state_dir, endpoint, port)
         context.__dict__.pop("settings", None)
@@ -39,10 +45,15 @@ def init(context: Context, endpoint: str, port: int) -> None:
             "audience": policy.audience,
             "shadow": policy.shadow,
         },
-        f"{context.config.name} describes {endpoint}; the ledger is in {context.state_dir.name}/\n"
+        f"{_named(context.config)} describes {endpoint}; the ledger is in {_named(context.state_dir)}/\n"
         f"{audience_text(policy)}\n"
         f"next: kedge up, then kedge register {endpoint} PATH and kedge promote {endpoint} v1",
     )
+
+
+def _named(path: Path) -> str:
+    """Return a path as its name, and whole where it is not in the working directory: kedge.toml may be above."""
+    return path.name if path.parent == Path.cwd() else str(path)
 
 
 @click.command()
