@@ -480,6 +480,8 @@ def test_help_shows_commands_and_error_codes_too(two: Path) -> None:
     assert run(two, "help", "set-weight").stdout.startswith("Usage: kedge set-weight")
     assert run(two, "help", "features", "roll").stdout.startswith("Usage: kedge features roll")
     assert "kedge check ENDPOINT" in run(two, "help", "not_ready").stdout
+    assert run(two, "help", "undo").stdout.startswith("Usage: kedge rollback")
+    assert "did you mean kedge help promote?" in run(two, "help", "deploy").stderr
     done = run(two, "help", "rolback")
     assert done.stderr.startswith(
         "error: no topic rolback\nhint: did you mean kedge help rollback?"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kedge.cli.pages import PAGES
+from kedge.cli.root import ALIASES, MEANT
 from kedge.console import Context, verb
 from kedge.terminal import show_page
 
@@ -72,6 +73,7 @@ def _explain(word: str) -> str:
     root = click.get_current_context().find_root()
     commands = dict(walk(root.command))
     word, _, anchor = word.partition("#")
+    word = ALIASES.get(word, word)
     page = find_topic(word)
     if page is not None:
         more = f"\n\nOptions and examples: kedge {word} --help" if word in commands else ""
@@ -85,7 +87,9 @@ def _explain(word: str) -> str:
     told = explain_code(word)
     if told:
         return "\n".join(f"- {line}" for line in told)
-    near = nearest(word, [*(topic.name for topic in list_topics()), *commands])
+    near = MEANT.get(word.lower()) or nearest(
+        word, [*(topic.name for topic in list_topics()), *commands]
+    )
     raise Refused(
         f"no topic {word[:80]}",
         code="unknown_topic",
