@@ -169,7 +169,9 @@ def drill_of(
             _file(place, endpoint, msgspec.structs.replace(plain, why=str(error)))
         raise
     flipped = place.clock.monotonic()
-    say(f"r{state.back} answers, and r{state.production} is restored after the drill: Ctrl-C restores it at once")
+    say(
+        f"r{state.back} answers, and r{state.production} is restored after the drill: Ctrl-C restores it at once"
+    )
     try:
         if not why:
             _hold(place, endpoint, until, began + for_s - min(RESERVE_S, for_s / 4), ended)

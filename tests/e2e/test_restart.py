@@ -196,7 +196,9 @@ def test_what_kedge_toml_says_applies_or_is_refused_and_never_breaks_what_runs(s
         assert refused.returncode == 1, refused.stderr
         assert word in refused.stderr
         assert site.processes("gateway-worker") == workers
-    site.until(lambda: "supervisor.restart" in site.run("status", "flights").stdout, "status to say so")
+    site.until(
+        lambda: "supervisor.restart" in site.run("status", "flights").stdout, "status to say so"
+    )
     config.write_text(good.replace("workers = 2", "workers = 3"))
     with site.load(rate=100) as load:
         assert site.data("restart")["workers"] == 3

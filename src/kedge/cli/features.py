@@ -129,7 +129,11 @@ def features_shadow(
     from kedge.featuring import target_of
 
     start_shadow(
-        context, endpoint, lambda place: target_of(place, endpoint, number, generation)[:2], sample, override
+        context,
+        endpoint,
+        lambda place: target_of(place, endpoint, number, generation)[:2],
+        sample,
+        override,
     )
 
 
@@ -149,7 +153,12 @@ def features_canary(
     from kedge.featuring import target_of
 
     start_canary(
-        context, endpoint, lambda place: target_of(place, endpoint, number, generation)[:2], weight, override, auto=auto
+        context,
+        endpoint,
+        lambda place: target_of(place, endpoint, number, generation)[:2],
+        weight,
+        override,
+        auto=auto,
     )
 
 

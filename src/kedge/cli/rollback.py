@@ -72,7 +72,9 @@ def _number(text: str) -> int:
     number = read_number(text.removeprefix("r"))
     if number is None:
         raise Refused(
-            f"{text[:80]!r} is not a release", code="unknown_release", hint="releases are written r7"
+            f"{text[:80]!r} is not a release",
+            code="unknown_release",
+            hint="releases are written r7",
         )
     return number
 

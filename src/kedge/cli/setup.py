@@ -31,7 +31,9 @@ def init(context: Context, endpoint: str, port: int) -> None:
         kept = context.settings.server.port
         source = click.get_current_context().get_parameter_source("port")
         if port != kept and source is not ParameterSource.DEFAULT:
-            context.say(f"warning: --port {port} has no effect: the file is there, with port {kept}")
+            context.say(
+                f"warning: --port {port} has no effect: the file is there, with port {kept}"
+            )
     else:
         made = begin_endpoint(context.config, context.state_dir, endpoint, port)
         context.__dict__.pop("settings", None)
@@ -96,4 +98,3 @@ def doctor(
     if bad:
         context.say("hint: kedge help repair says what to do about each finding")
         sys.exit(REFUSED)
-

@@ -90,7 +90,9 @@ def detection(rules: Rules, traffic: Traffic, *, times: float, weight: int) -> S
         middle = (low + high) / 2
         low, high = (low, middle) if found(middle) else (middle, high)
     harmed = traffic.rate * share * worse * high
-    return Step(shown, ceil(high), ceil(harmed), ceil(harmed * (1 - traffic.errors / worse)), callers)
+    return Step(
+        shown, ceil(high), ceil(harmed), ceil(harmed * (1 - traffic.errors / worse)), callers
+    )
 
 
 def _expected(traffic: Traffic, of: Span, worse: float, seconds: float) -> stats.Floats:

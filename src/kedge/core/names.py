@@ -63,7 +63,10 @@ def unknown_endpoint(text: str, known: Iterable[str], *, configured: bool = Fals
         hint = (f"did you mean {near}? " if near else "") + f"known are: {', '.join(names)}"
         hint += "; kedge init NAME adds another one"
     return Refused(
-        f"no endpoint {text[:80] or repr(text)}", code="unknown_endpoint", hint=hint, details={"known": names}
+        f"no endpoint {text[:80] or repr(text)}",
+        code="unknown_endpoint",
+        hint=hint,
+        details={"known": names},
     )
 
 

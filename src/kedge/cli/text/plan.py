@@ -6,7 +6,13 @@ from typing import Any
 
 from kedge.cli.text.layout import PLAIN_WIDTH, rate, rough, table, wrap
 
-HEADS = [("", "weight"), ("found", "after"), ("failed", "requests"), ("caused", "by it"), ("proven", "after")]
+HEADS = [
+    ("", "weight"),
+    ("found", "after"),
+    ("failed", "requests"),
+    ("caused", "by it"),
+    ("proven", "after"),
+]
 OWN = ("its", "callers")
 
 
