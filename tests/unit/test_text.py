@@ -232,7 +232,7 @@ def test_a_plan_says_what_is_found_and_what_is_proven_and_fits() -> None:
     lines = plan_text(found).splitlines()
     assert max(map(len, lines)) <= 80
     assert (
-        "weight   found after  failed requests  caused by it  proven after  its callers" in lines[3]
+        "weight  found after  failed requests  caused by it  proven after  its callers" in lines[3]
     )
     assert lines[4].split() == ["25", "%", "60", "s", "32", "16", "4", "h", "90"]
     assert lines[5].split() == [

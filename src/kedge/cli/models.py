@@ -53,7 +53,6 @@ def register(
     schema: str | None,
 ) -> None:
     """Register the model in PATH as a version of ENDPOINT."""
-    """Register the model in PATH as a version of ENDPOINT."""
     end_in_order()
     from kedge.core.formats import fetching
     from kedge.engine.registration import find_source
