@@ -111,7 +111,7 @@ def _noted(note: Note) -> str:
             return (f"{body['requests']:,} requests of r{body['release']}, {_between(body)}, "
                     "are the reference from now on")  # fmt: skip
         case Note(kind="registered", body=body):
-            return f"{body['version']} was registered ({body['flavour']}, {body.get('digest', '')[:19]})"
+            return f"{body['version']} was registered ({body['flavour']}, {body['digest'][:19]})"
         case Note(kind="inline_trusted", body=body):
             return f"{body['version']} may run inside the gateway's workers, unproven"
         case Note(kind="features_applied", body=body):

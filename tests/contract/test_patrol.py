@@ -11,6 +11,7 @@ import pytest
 
 from contract.sql_world import POLICY, World, at, world
 from kedge.adapters.records.spool import Spool
+from kedge.cli.text.endpoints import status_text
 from kedge.core.codec import fingerprint
 from kedge.core.commands import (
     Canary,
@@ -33,7 +34,6 @@ from kedge.engine.process_faults import ProcessFaults
 from kedge.judging import evidence_of
 from kedge.operations.status import status_of
 from kedge.ports import Entry, Note
-from kedge.cli.text.endpoints import status_text
 from kedge.wiring import Workplace
 from unit.test_filed import finding
 from unit.test_policy import facts

@@ -7,12 +7,12 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
+from kedge.cli.text.endpoints import status_text
 from kedge.core import commands as r
 from kedge.core.commands import Canary, Drill, Pause, Promote, Rollback, Shadow
 from kedge.core.values import Policy, State
 from kedge.engine.status import describe
 from kedge.ports import Note, Tally
-from kedge.cli.text.endpoints import status_text
 from kedge.report import story
 from kedge.testing.samples import AT, endpoint, fields, release, run
 from unit.test_status import CANARY, NOW, ONE, TWO, member, tally
@@ -70,8 +70,8 @@ def test_no_kind_of_event_is_without_a_sentence() -> None:
          "promote took 5.0 ms"),
         (Note("verdict", {"verdict": "fail", "code": "guardrail", "candidate": "r2", "units": [9, 8]}),
          "judged r2: fail (guardrail)"),
-        (Note("registered", {"version": "v1", "flavour": "onnx"}),
-         "registered: version v1, flavour onnx"),
+        (Note("registered", {"version": "v1", "flavour": "onnx", "digest": "sha256:0123456789abcdef"}),
+         "v1 was registered (onnx, sha256:0123456789ab)"),
         (Note("finding", {"causes": ["world", "data"], "headline": "said", "advice": "go forward"}),
          "found world, data: said; go forward"),
         (Note("accepted", {"requests": 1200, "release": 2, "since": 0.0, "until": 3600.0}),

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from kedge.cli.text.endpoints import status_text
 from kedge.core.alerts import Alert, Topic
 from kedge.core.commands import Canary, Pause, Promote, Rollback, Shadow
 from kedge.core.holding import Need
@@ -16,7 +17,6 @@ from kedge.engine.control import SILENT_S, Unready, lacking
 from kedge.engine.pins import Pin
 from kedge.engine.status import WINDOW_OVER, describe, lacks_of
 from kedge.ports import Hold, Member, Tally
-from kedge.cli.text.endpoints import status_text
 from kedge.testing.samples import AT, endpoint, release, run
 
 NOW = datetime.fromisoformat(AT).timestamp() + 60

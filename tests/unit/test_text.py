@@ -8,6 +8,10 @@ import msgspec
 import numpy as np
 import pytest
 
+from kedge.cli.text.estimate import estimate_text, next_text, rollout_lines, shown_by
+from kedge.cli.text.evidence import compared, course_text, evidence_text
+from kedge.cli.text.layout import rate, rough, shorten, wrap
+from kedge.cli.text.plan import plan_text
 from kedge.core.commands import Canary, Pause, Promote, Shadow
 from kedge.core.estimate import Estimate, Part
 from kedge.core.policy import decide
@@ -17,10 +21,6 @@ from kedge.engine.evidence import describe
 from kedge.engine.status import describe as status
 from kedge.engine.watch import Watch
 from kedge.testing.samples import endpoint, release, run
-from kedge.cli.text.estimate import estimate_text, next_text, rollout_lines, shown_by
-from kedge.cli.text.evidence import compared, course_text, evidence_text
-from kedge.cli.text.layout import rate, rough, shorten, wrap
-from kedge.cli.text.plan import plan_text
 from unit.test_watch import CANARY, SETTLED, SHADOW, after, paired, window
 
 change = msgspec.structs.replace

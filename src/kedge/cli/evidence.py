@@ -18,9 +18,9 @@ def evidence(
     context: Context, endpoint: str, segment: str | None, watch: bool, since: str | None
 ) -> None:
     """Compare candidate and production, with a verdict each."""
-    from kedge.judging import course_of, evidence_of
     from kedge.cli.text.evidence import course_text, evidence_text
     from kedge.cli.text.layout import get_width
+    from kedge.judging import course_of, evidence_of
 
     place = context.place()
     if since is not None:

@@ -8,7 +8,6 @@ Imports of the house stand inside the commands: `kedge --help` must not pay for 
 
 from __future__ import annotations
 
-
 from pathlib import Path
 
 import click

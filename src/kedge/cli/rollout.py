@@ -53,9 +53,9 @@ def plan(
     callers: int | None,
 ) -> None:  # fmt: skip
     """Estimate how soon each step would find a worse candidate."""
-    from kedge.judging import plan_of
     from kedge.cli.text.layout import get_width
     from kedge.cli.text.plan import plan_text
+    from kedge.judging import plan_of
 
     found = plan_of(
         context.place(),

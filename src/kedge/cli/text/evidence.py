@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from kedge.core.unrecorded import sentence
 from kedge.cli.text.estimate import NAMES, estimate_text, next_text, part_text
 from kedge.cli.text.layout import PLAIN_WIDTH, table, wrap
+from kedge.core.unrecorded import sentence
 
 WORDS = {
     "pass": "not worse",
