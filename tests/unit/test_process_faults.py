@@ -89,6 +89,23 @@ def test_a_fault_says_what_began_it() -> None:
     )
 
 
+def test_an_error_that_is_its_own_cause_ends_no_loop() -> None:
+    faults = ProcessFaults(SystemClock())
+    error, other = OSError("gone"), ValueError("first")
+    error.__cause__, other.__cause__ = other, error
+    faults.note("circle", error)
+    error.__cause__ = error
+    faults.note("itself", error)
+    assert faults.standing("itself") == "OSError: gone"
+
+
+def test_one_fault_that_is_noted_and_logged_is_counted_once() -> None:
+    faults = ProcessFaults(SystemClock())
+    faults.note("replica.ledger", OSError("gone"))
+    faults.passed("replica.ledger_lost", "OSError: gone")
+    assert [(one.place, one.count) for one in faults.faults] == [("replica.ledger", 1)]
+
+
 def test_a_fault_that_has_passed_wakes_no_loop_and_does_not_stand() -> None:
     changes = []
     faults = ProcessFaults(SystemClock(), lambda: changes.append(1))

@@ -26,6 +26,8 @@ PLACES = 64
 OTHER = "other"
 TEXT = 500
 """Characters of an error's text that are kept."""
+CAUSES = 10
+"""Most errors that are followed from one to what began it: more than any chain of ours has."""
 WAITS_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 """Before a step that failed so many times in a row is tried again. Short at first: most faults pass
 (a full table of processes, a locked file); bounded, so that production waits 5 s at most after it."""
@@ -65,8 +67,12 @@ class ProcessFaults:
         """Count a fault that was dealt with where it happened, and is logged there already.
 
         Unlike `note` it wakes no loop: what a loop logs in each turn must not make it turn faster.
+        A fault that stands under a place of its own is the same one, and is not counted twice.
         """
+        text = text[:TEXT]
         with self._lock:
+            if any(text in one.text for one in self._faults.values() if one.place != place):
+                return
             if place not in self._faults and len(self._faults) >= PLACES:
                 place = OTHER
             before = self._faults.get(place)
@@ -74,7 +80,7 @@ class ProcessFaults:
                 return
             self._faults[place] = ProcessFault(
                 place=place,
-                text=text[:TEXT],
+                text=text,
                 count=before.count + 1 if before else 1,
                 at=self._clock.now(),
                 standing=False,
@@ -147,8 +153,8 @@ def _text(error: BaseException) -> str:
     try:
         text = f"{type(error).__name__}: {error}"
         first = error
-        while first.__cause__ is not None:
-            first = first.__cause__
+        for _ in range(CAUSES):  # `raise error from error` makes an error its own cause
+            first = first.__cause__ or first
         if str(first) not in text:
             text = f"{text[: TEXT // 2]} ({type(first).__name__}: {first})"
         return text[:TEXT]
