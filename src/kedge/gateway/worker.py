@@ -12,7 +12,6 @@ import signal
 import socket
 import sys
 import threading
-import time
 from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
@@ -138,6 +137,7 @@ class Handoff:
         self._door = Door(path, backlog=4)
         self._faults = faults
         self._asked: socket.socket | None = None
+        self._pause = threading.Event()  # `time.sleep` raises where a clock is bent (EINVAL)
 
     def start(self) -> None:
         """Begin, in a thread of its own."""
@@ -158,15 +158,14 @@ class Handoff:
             self._faults.note("worker.takeover", error)
 
     def _give_all(self) -> None:
-        pause = threading.Event()  # `time.sleep` raises where a clock is bent (EINVAL)
         while self._listener.fileno() >= 0:
             if not self._faults.attempt("worker.takeover", self._give_one):
-                pause.wait(0.1)  # without descriptors accept fails at once
+                self._pause.wait(0.1)  # without descriptors accept fails at once
 
     def _give_one(self) -> None:
         self._tend()
         if self._asked is None:
-            time.sleep(DOOR_S)
+            self._pause.wait(DOOR_S)
             return
         try:
             asking, _ = self._asked.accept()

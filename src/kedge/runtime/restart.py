@@ -337,7 +337,7 @@ def _stopped_within(seconds: float, stopped: threading.Event, asked: threading.E
     obey()
     deadline = time.monotonic() + seconds
     while not (stopped.is_set() or asked.is_set()) and time.monotonic() < deadline:
-        time.sleep(LOOK_S)
+        stopped.wait(LOOK_S)
         reap(set())
     return stopped.is_set()
 
