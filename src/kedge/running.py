@@ -138,18 +138,9 @@ def run_worker(server: Server, *, slot: str, fd: int, run_dir: Path, state_dir: 
                             spool=spooled, lives=serving.lives, clock=place.clock,
                             faults=faults),
     )  # fmt: skip
-    anyone = server.entity_from == ANYONE
-    peers = Peers(server.trusted_peers, None if anyone else tuple(server.entity_from))
-    body = int(server.max_body_mb * 2**20)
-    tokens = [Path(server.tester_token_file)] if server.tester_token_file else []
-    bounds = Bounds(
-        body=body,
-        requests=server.max_in_flight,
-        testers=Tokens(state_dir / SECRET, *tokens),
-        peers=peers,
-    )
+    bounds = bounds_of(server, state_dir)
     Reserve(state_dir, faults.note, faults.clear).start(faults.attempt)
-    connections = Connections(http_limits(body), peers=peers, limit=faults.limit)
+    connections = Connections(http_limits(bounds.body), peers=bounds.peers, limit=faults.limit)
     StateGuard(state_dir, faults, place.clock).start()
     gateway = Gateway(serving, bounds, ready=lambda: bool(serving.lives()), limit=faults.limit)
     try:
@@ -165,6 +156,18 @@ def run_worker(server: Server, *, slot: str, fd: int, run_dir: Path, state_dir: 
         )
     finally:
         pool.close()
+
+
+def bounds_of(server: Server, state_dir: Path) -> Bounds:
+    """Return what one worker takes of its callers, and whom it believes."""
+    anyone = server.entity_from == ANYONE
+    tokens = [Path(server.tester_token_file)] if server.tester_token_file else []
+    return Bounds(
+        body=int(server.max_body_mb * 2**20),
+        requests=server.max_in_flight,
+        testers=Tokens(state_dir / SECRET, *tokens),
+        peers=Peers(server.trusted_peers, None if anyone else tuple(server.entity_from)),
+    )
 
 
 def served_beside(roster: Roster, own: Member) -> set[str]:
@@ -250,14 +253,7 @@ def run_supervisor(
     refuse_open_bind(server.host, "server.host")
     raise_open_files()
     place = Workplace(state_dir, patience_s=1.0, actor=ActorKind.SUPERVISOR)
-    if server.tester_token_file:
-        read_tokens(Path(server.tester_token_file))
-    make_secret(state_dir)
-    with suppress(Unavailable):  # first: on a full disk it makes room for all that is opened here
-        place.database.read(lambda _: None)
-    with suppress(OSError, Unavailable):  # the preflight has named what cannot be written
-        place.disk.pins_dir.mkdir(parents=True, exist_ok=True)
-        place.artifacts.sweep()
+    prepare(place, server)
     with one_supervisor(state_dir, handed.lock if handed else None) as lock:
         image = handed.image if handed else 0
         run_dir = choose_folder(state_dir, f"{os.getpid()}-{image}" if image else str(os.getpid()))
@@ -303,6 +299,18 @@ def run_supervisor(
             "stopped: callers are refused until kedge up runs again; kedge restart replaces code and settings "
             "without an outage"
         )
+
+
+def prepare(place: Workplace, server: Server) -> None:
+    """Make what this host's processes need, and remove what earlier ones left. Raises as `read_tokens`."""
+    if server.tester_token_file:
+        read_tokens(Path(server.tester_token_file))
+    make_secret(place.state_dir)
+    with suppress(Unavailable):  # first: on a full disk it makes room for all that is opened here
+        place.database.read(lambda _: None)
+    with suppress(OSError, Unavailable):  # the preflight has named what cannot be written
+        place.disk.pins_dir.mkdir(parents=True, exist_ok=True)
+        place.artifacts.sweep()
 
 
 def _take_over(
