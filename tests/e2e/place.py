@@ -125,16 +125,24 @@ class Site:
         return code
 
     def end(self) -> None:
-        """Kill whatever of this site still runs, however it was started."""
-        for path in Path("/proc").glob("[0-9]*/cmdline"):
-            with contextlib.suppress(OSError, ValueError):
-                if str(self.root).encode() in path.read_bytes() or (
-                    self.up and int(path.parent.name) == self.up.pid
-                ):
-                    os.kill(int(path.parent.name), signal.SIGKILL)
+        """Kill all that still runs of this site, however it was started."""
+        while self._kill_all():  # a supervisor that was killed last has started another child
+            time.sleep(0.05)
         if self.up is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.up.wait(5)
+
+    def _kill_all(self) -> bool:
+        """Kill what runs now; whether there was anything."""
+        killed = False
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError, ValueError):
+                own = self.up is not None and int(path.parent.name) == self.up.pid
+                line = path.read_bytes()  # of one that has ended, and was not waited for: empty
+                if line and (own or str(self.root).encode() in line):
+                    os.kill(int(path.parent.name), signal.SIGKILL)
+                    killed = True
+        return killed
 
     def processes(self, word: str) -> list[int]:
         """Process ids of this site whose command line has a word in it."""
