@@ -181,7 +181,7 @@ class Alerting:
         self._stamped = stamp
 
     def _is_silenced(self, endpoint: str) -> bool:
-        """Whether nobody is told of an endpoint: it was restored, and no person has confirmed it."""
+        """Whether alerts of an endpoint wait: it was restored, and no person has confirmed it."""
         state = self._states.get(endpoint)
         return state is not None and state.unconfirmed
 

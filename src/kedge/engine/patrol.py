@@ -10,8 +10,8 @@ Theory of operation
   was decided but not written is decided again.
 * Backward moves are made at once, on this thread. Forward moves wait for replicas to load, so
   they are made on another: watching never waits for them.
-* An endpoint that was restored from a backup is left alone until a person confirms it: nobody asked
-  this copy to act.
+* An endpoint that was restored from a backup is left alone until a person confirms it: the original
+  may still be running.
 * A fault of one endpoint is counted and shown, and does not stop the others. What was folded of its
   windows until then is dropped: the next look begins with what is kept, so that none counts twice.
 * Deliberately absent: any judgement. `core.evidence` and `core.policy` judge.

@@ -68,6 +68,7 @@ def count_faults(count: Count) -> None:
     configured = structlog.get_config()["processors"]
     structlog.configure(processors=[counting, *configured])
     logging.getLogger("kedge").addHandler(_Counting(count))
+    # Python prints a warning by itself only where no handler took it.
     logging.getLogger("kedge").addHandler(logging.StreamHandler(sys.stderr))
 
 

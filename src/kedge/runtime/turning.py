@@ -1,4 +1,4 @@
-"""Turning: control ends when it hangs, so that its supervisor starts it again.
+"""Turning: ends a control that hangs, so that its supervisor starts it again.
 
 Theory of operation
 -------------------
@@ -19,7 +19,8 @@ from kedge.engine.process_faults import ProcessFaults
 from kedge.ports import Clock
 
 STEP_S = 60.0
-"""A step of patrol or alerting takes milliseconds, and waits 10 s at most for receipts of a rollback."""
+"""A step of patrol or alerting takes milliseconds; waiting for a lock, or for the receipts of a rollback,
+it takes seconds."""
 END_S = 60
 """From then on until the process ends: a machine that swaps gets as much again."""
 AGAIN_S = 5.0
