@@ -126,9 +126,9 @@ def test_the_walk_in_text(empty: Fresh) -> None:
 
     receipt = say("rollback", "flights").splitlines()
     assert "production went back from r2 to r1; r2 is condemned" in receipt[0]
-    told = [line.split()[0] for line in receipt[1:]]
-    told = [word for word in told if word != "prepared"]  # only where a release had to be loaded
-    assert told == ["decided", "written", "ack", "ack", "first", "total"]
+    words = [line.split()[0] for line in receipt[1:]]
+    words = [word for word in words if word != "prepared"]  # only where a release had to be loaded
+    assert words == ["decided", "written", "ack", "ack", "first", "total"]
     assert empty.served() == "r1"
 
     assert say("apply") == "nothing changed\n"
