@@ -2,6 +2,8 @@
 
 import sys
 
+from structlog.testing import capture_logs
+
 from kedge.adapters.clock import SystemClock
 from kedge.engine.process_faults import OTHER, PLACES, WAITS_S, Net, ProcessFaults
 
