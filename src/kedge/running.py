@@ -27,7 +27,7 @@ from kedge.adapters.records.store import SPOOL
 from kedge.adapters.sql.signal import DirectorySignal
 from kedge.alarming import alerting_of
 from kedge.core.codec import encode
-from kedge.core.errors import BadConfig, KedgeError, Refused, Unavailable
+from kedge.core.errors import KedgeError, Refused, Unavailable
 from kedge.core.generations import Online
 from kedge.core.records import JoinRow
 from kedge.core.values import ActorKind, Release, Stage, State
@@ -64,7 +64,7 @@ from kedge.ports import Member, Roster
 from kedge.readying import checker, gate_of
 from kedge.reserve import Reserve, is_short
 from kedge.runtime.announcement import Announcement, get_url, is_answered
-from kedge.runtime.listener import listen, means
+from kedge.runtime.listener import listen, means, refuse_open_bind
 from kedge.runtime.lock import SupervisorLock, one_supervisor
 from kedge.runtime.logs import count_faults, log_to_stderr
 from kedge.runtime.outcomes import OutcomesJoiner
@@ -75,7 +75,7 @@ from kedge.runtime.restart import ASK, PROTOCOL, Handover, Restart, Standing, ob
 from kedge.runtime.stand_in import stand_in_command
 from kedge.runtime.state_guard import StateGuard
 from kedge.runtime.turning import Turning
-from kedge.settings import ANYONE, Alerts, Server, is_loopback
+from kedge.settings import ANYONE, Alerts, Server
 from kedge.web import server as web
 from kedge.wiring import Workplace, host_name
 
@@ -370,19 +370,6 @@ def announcement_of(
 def printable(line: str) -> str:
     """Return a line of a log as a terminal may have it: short, and without control characters."""
     return "".join(c if c.isprintable() else "?" for c in line[-LAST_WORDS:])
-
-
-def refuse_open_bind(host: str, what: str) -> None:
-    """There is no authentication yet: only loopback is served.
-
-    Raises:
-        BadConfig: any other address.
-    """
-    if not is_loopback(host) and not os.environ.get("KEDGE_TRUST_NETWORK"):
-        raise BadConfig(
-            [f"{what}: {host} is reachable from outside, and this version has no authentication"],
-            hint="bind 127.0.0.1 behind your proxy, or set KEDGE_TRUST_NETWORK=1 on a network you trust",
-        )
 
 
 def restart_of(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 
-from kedge.core.errors import Unavailable
-from kedge.settings import bare_host
+from kedge.core.errors import BadConfig, Unavailable
+from kedge.settings import bare_host, is_loopback
 
 BACKLOG = 2048
 
@@ -30,6 +31,19 @@ def listen(host: str, port: int) -> socket.socket:
         listener.close()
         raise _refusal(host, port, error) from error
     return listener
+
+
+def refuse_open_bind(host: str, what: str) -> None:
+    """Raise if an address can be reached from another machine: there is no authentication yet.
+
+    Raises:
+        BadConfig: not a loopback address, and KEDGE_TRUST_NETWORK is not set.
+    """
+    if not is_loopback(host) and not os.environ.get("KEDGE_TRUST_NETWORK"):
+        raise BadConfig(
+            [f"{what}: {host} is reachable from outside, and this version has no authentication"],
+            hint="bind 127.0.0.1 behind your proxy, or set KEDGE_TRUST_NETWORK=1 on a network you trust",
+        )
 
 
 def means(host: str, address: str) -> bool:
