@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from kedge.adapters.artifacts import DirectoryArtifacts
 from kedge.adapters.process import wire
-from kedge.core.bounds import unbounded
+from kedge.core.bounds import permitted, unbounded
 from kedge.core.errors import Refused
+from kedge.core.golden import Known, count
+from kedge.core.inputs import Described
 from kedge.core.values import Field, Signature
 from kedge.engine.bounds import with_bounds
+from kedge.engine.registration import register
 from kedge.engine.training import read_training
+from kedge.tensors import Offered, ProbeResult
 
 INPUTS = (
     Field("age", "float64"), Field("item", "int64"), Field("town", "string", nullable=True),
@@ -70,6 +77,60 @@ def test_bounds_are_learned_from_a_training_set_where_none_is_stated(tmp_path: P
     assert found[2].categories == ("Oslo", "Rome")
     assert not found[3].is_bounded
     assert with_bounds(SIGNATURE, tmp_path / "nowhere").inputs == INPUTS
+
+
+class Toy:
+    """A flavour that claims everything."""
+
+    flavour = "toy"
+    stalls = False
+
+    def claims(self, path: Path) -> bool:
+        return path.is_dir()
+
+
+class Enough(Exception):
+    """The rows were offered, and nothing is asked."""
+
+
+def test_golden_rows_lie_within_the_bounds_wherever_they_come_from(tmp_path: Path) -> None:
+    """No caller can send the others, and the example of a call is one of them."""
+    stated = [{"name": "age", "range": [18, 30]}, {"name": "town", "categories": ["Oslo"]}]
+    source = tmp_path / "model"
+    source.mkdir()
+    state(source, stated)
+    file = tmp_path / "train.csv"
+    rows = [f"{18 + n % 60},{n},{('Rome', 'Oslo')[n % 2]},true" for n in range(40)]
+    file.write_text("\n".join(["age,item,town,member", *rows]))
+    offered: list[Offered] = []
+
+    def probe(rows: Any, **_: Any) -> ProbeResult:
+        offered.append(rows(SIGNATURE, Described(known={"town": Known(words=("Rome", "Oslo"))})))
+        raise Enough
+
+    registry: Any = SimpleNamespace(versions=lambda _: ())
+    flavours: Any = {"toy": Toy()}
+    for training in (None, file):
+        with pytest.raises(Enough):
+            register(
+                source,
+                model="m",
+                flavours=flavours,
+                registry=registry,
+                artifacts=DirectoryArtifacts(tmp_path / "store"),
+                golden=None,
+                training=training,
+                trusted=(),
+                by="ada",
+                at="2026-01-01T00:00:00Z",
+                probe=probe,
+            )
+    fields = with_bounds(SIGNATURE, source).inputs
+    made, drawn = offered[0].made, offered[1].sample
+    assert made == permitted(fields, made)
+    assert set(made["town"]) == {"Oslo", None}
+    assert drawn == permitted(fields, drawn)
+    assert 0 < count(drawn) < 10
 
 
 def test_a_process_greets_a_gateway_that_knows_of_bounds(tmp_path: Path) -> None:

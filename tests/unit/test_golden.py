@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from kedge.core.bounds import permitted
 from kedge.core.golden import (
     LEAST,
     MADE,
@@ -54,6 +55,51 @@ def test_made_rows_stay_within_what_is_known() -> None:
     assert all(5 <= value <= 6 for value in made["f"])
     assert set(made["i"]) <= {-3, -2, -1}
     assert set(made["s"]) == {"JFK", "LGA"}
+
+
+BOUNDED = (
+    Field("age", "float64", range=(18.5, 18.500001)),
+    Field("rooms", "int64", range=(0.6, 3.4)),
+    Field("debt", "float32", range=(-9.0, -2.0)),
+    Field("plan", "string", nullable=True, categories=("gold", "free")),
+    Field("zone", "int32", categories=(4, 9)),
+    Field("code", "string", max_length=2),
+    Field("items", "int64", (-1,), max_length=2, range=(1, 5)),
+)
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        {},
+        {
+            "age": Known(0.0, 100.0),
+            "rooms": Known(numbers=(0.0, 9.0)),
+            "plan": Known(words=("free", "old")),
+            "zone": Known(numbers=(1.0, 9.0)),
+            "code": Known(words=("abc", "de")),
+            "debt": Known(5.0, 6.0),
+        },
+    ],
+)
+def test_no_made_row_lies_outside_the_bounds_of_its_fields(known: dict[str, Known]) -> None:
+    """No caller can send such a row, and the example of a call is made of one."""
+    like = {"items": [[1, 2, 3, 4]]}
+    for rows in (made_rows(BOUNDED, known, like), blank_rows(BOUNDED)):
+        assert permitted(BOUNDED, rows) == rows
+    if known:
+        full = whole(made_rows(BOUNDED, known))
+        assert (set(full["plan"]), set(full["zone"])) == ({"free"}, {9})
+
+
+def test_rows_outside_the_bounds_are_left_out_and_nulls_are_not() -> None:
+    fields = (Field("age", "float64", range=(0, 120)), Field("plan", "string", categories=("a",)))
+    rows: dict[str, list[Any]] = {
+        "age": [40.0, 400.0, None, 7.0],
+        "plan": ["a", "a", "a", "z"],
+        "raw": [1, 2, 3, 4],
+    }
+    assert permitted(fields, rows) == {"age": [40.0, None], "plan": ["a", "a"], "raw": [1, 3]}
 
 
 def test_some_made_rows_have_nulls_where_a_column_may() -> None:

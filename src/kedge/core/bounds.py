@@ -78,6 +78,14 @@ def is_within(field: Field, value: Any) -> bool:
     return not isinstance(value, str) or -1 in field.shape or not _is_long(field, value)
 
 
+def permitted(fields: Sequence[Field], rows: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+    """Return the rows that the bounds of the fields allow: no caller can send the others."""
+    bounds = [field for field in fields if field.is_bounded and field.name in rows]
+    total = len(next(iter(rows.values()), ()))
+    kept = [n for n in range(total) if all(is_within(f, rows[f.name][n]) for f in bounds)]
+    return {name: [values[n] for n in kept] for name, values in rows.items()}
+
+
 def _is_long(field: Field, value: str | Sequence[Any]) -> bool:
     return field.max_length is not msgspec.UNSET and len(value) > field.max_length
 

@@ -8,8 +8,10 @@ only rows that differ can show that an answer depends on the rows beside it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import floor, isfinite, isnan, prod
+from math import ceil, floor, isfinite, isnan, prod
 from typing import Any, Literal
+
+import msgspec
 
 from kedge.core.values import Field, Value
 
@@ -56,16 +58,17 @@ def made_rows(
     """Return rows that differ in every column; the last ones have nulls, where a column may have them.
 
     Args:
-        fields: the columns.
+        fields: the columns. What their bounds refuse is not made: no caller can send it.
         known: the ranges and words to stay within.
         like: rows whose first one says how long an open length is.
     """
     shapes = {field.name: _shape(field, like) for field in fields}
+    within = {field.name: _within(field, known.get(field.name) or Known()) for field in fields}
     width = sum(prod(shape) for shape in shapes.values())
     count = max(LEAST, min(MADE, ROOM // max(width, 1)))
     found = {
         field.name: [
-            _filled(field, shapes[field.name], known.get(field.name), row, column, [0])
+            _filled(field, shapes[field.name], within[field.name], row, column, [0])
             for row in range(count)
         ]
         for column, field in enumerate(fields)
@@ -84,9 +87,32 @@ def blank_rows(fields: Sequence[Field]) -> dict[str, list[Any]]:
 def _blank(field: Field, shape: tuple[int, ...]) -> Any:
     if shape:
         return [_blank(field, shape[1:]) for _ in range(shape[0])]
+    if field.categories is not msgspec.UNSET:
+        return field.categories[0]
     if field.dtype in ("string", "bool"):
         return "" if field.dtype == "string" else False
-    return 0.0 if field.dtype.startswith("float") else 0
+    return _number(field, 0.0)
+
+
+def _within(field: Field, known: Known) -> Known:
+    """Return what is known of a column, less what the bounds of its field refuse."""
+    if field.categories is not msgspec.UNSET:
+        words = tuple(each for each in field.categories if isinstance(each, str))
+        numbers = tuple(float(each) for each in field.categories if not isinstance(each, str))
+        return Known(
+            words=tuple(word for word in words if word in known.words) or words,
+            numbers=tuple(each for each in numbers if each in known.numbers) or numbers,
+        )
+    if field.range is not msgspec.UNSET:
+        low, high = field.range
+        least = low if known.low is None else max(low, known.low)
+        largest = high if known.high is None else min(high, known.high)
+        numbers = tuple(each for each in known.numbers if low <= each <= high)
+        return Known(*((least, largest) if least <= largest else (low, high)), numbers=numbers)
+    if field.max_length is not msgspec.UNSET and -1 not in field.shape:
+        most = field.max_length
+        return Known(words=tuple(word for word in known.words if len(word) <= most))
+    return known
 
 
 def _shape(field: Field, like: Lists | None) -> tuple[int, ...]:
@@ -94,6 +120,8 @@ def _shape(field: Field, like: Lists | None) -> tuple[int, ...]:
     shape = []
     for size in field.shape:
         held = len(value) if isinstance(value, list | tuple) else None
+        if size < 0 and held and field.max_length is not msgspec.UNSET:
+            held = min(held, field.max_length)
         shape.append(size if size >= 0 else held or 1)
         value = value[0] if isinstance(value, list | tuple) and value else None
     return tuple(shape)
@@ -102,7 +130,7 @@ def _shape(field: Field, like: Lists | None) -> tuple[int, ...]:
 def _filled(
     field: Field,
     shape: tuple[int, ...],
-    known: Known | None,
+    known: Known,
     row: int,
     column: int,
     item: list[int],
@@ -110,7 +138,7 @@ def _filled(
     """Return one row of this shape; `item` counts the places that are filled already."""
     if not shape:
         item[0] += 1
-        return _scalar(field, known or Known(), row, column, item[0] - 1)
+        return _scalar(field, known, row, column, item[0] - 1)
     return [_filled(field, shape[1:], known, row, column, item) for _ in range(shape[0])]
 
 
@@ -133,7 +161,17 @@ def _scalar(field: Field, known: Known, row: int, column: int, item: int) -> Any
         value = floor(at * COUNTS[row % len(COUNTS)])
     else:
         value = SCALES[row % len(SCALES)] * (at if row % 2 else 2 * at - 1)
-    return round(value) if whole else float(f"{value:.6g}")  # short as text
+    return _number(field, value)
+
+
+def _number(field: Field, value: float) -> int | float:
+    """Return a number as its column has it, short as text, and not beyond its range."""
+    whole = not field.dtype.startswith("float")
+    found = round(value) if whole else float(f"{value:.6g}")
+    if field.range is msgspec.UNSET:
+        return found
+    low, high = field.range
+    return min(max(found, ceil(low)), floor(high)) if whole else min(max(found, low), high)
 
 
 def _add_nulls(fields: Sequence[Field], rows: dict[str, list[Any]]) -> None:

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import msgspec
 
 from kedge.core import codec
+from kedge.core.bounds import permitted
 from kedge.core.errors import BadRequest, CorruptArtifact, Refused
 from kedge.core.features import Feature
 from kedge.core.formats import HEAD_BYTES, Piece, fetching, recognise
@@ -171,7 +172,10 @@ def _attempt(
             artifacts.write_proof(digest, msgspec.structs.replace(kept, inline=inline))
         return known, False
     _check_trained(known, trained_on)
-    desk = _Desk(given, training, features or {}, raw, kept if again else None)
+    desk = _Desk(
+        given, training, features or {}, raw, kept if again else None,
+        lambda signature: with_bounds(signature, artifacts.path(digest)),
+    )  # fmt: skip
     inline = inline or (kept.inline if kept is not None else "")
     ask = functools.partial(probe, digest=digest, flavour=claimed.flavour, trusted=tuple(trusted))
     result = desk.tried(ask)
@@ -225,8 +229,9 @@ class _Desk:
 
     def __init__(
         self, given: Golden | None, training: Path | None, features: Mapping[str, Feature],
-        raw: Sequence[Field], kept: Proof | None,
+        raw: Sequence[Field], kept: Proof | None, bounded: Callable[[Signature], Signature],
     ) -> None:  # fmt: skip
+        self._bounded = bounded
         self._given = given
         self._file = training
         self._features = features
@@ -251,7 +256,7 @@ class _Desk:
     def _rows(self, signature: Signature, described: Described) -> Offered:
         """The rows that a probe asks."""
         self._asked = True
-        fields = signature.inputs
+        fields = self._bounded(signature).inputs
         self._known = described.known
         if self._file is not None:
             check_stated(self._file, signature, described)
@@ -267,7 +272,7 @@ class _Desk:
             )
         if self._plain:
             return Offered(golden=blank_rows(fields), nulls=True)
-        sample = self._training.rows
+        sample = permitted(fields, self._training.rows)
         return Offered(sample=sample, made=self._made(fields, sample), nulls=True)
 
     def _made(self, fields: Sequence[Field], rows: Lists) -> dict[str, list[Any]]:
