@@ -24,41 +24,68 @@ def with_nulls(model: Model, rows: Lists) -> dict[str, list[Any]]:
     Raises:
         Refused: `null_raised`: it raises where an input is null that its signature calls nullable.
     """
-    inputs = model.signature.inputs
-    further, lacking = null_rows(inputs, rows)
-    if not lacking:
-        return {name: list(values) for name, values in rows.items()}
-    for row in range(count(further)):
-        try:
-            ask(model, taken(further, [row]))
-        except ModelFailure as error:
-            if error.code != "model_raised":  # its form is judged where all answers are
-                continue
-            name = _refused(model, rows, lacking) or lacking[row]
-            stated = [
-                f if f.name != name else msgspec.structs.replace(f, nullable=False) for f in inputs
-            ]
-            raise Refused(
-                f"golden rows: {name} is nullable, and with null in it {error}", code="null_raised",
-                hint="fit the model with a way to take a missing value, such as an imputer; or write "
-                f"{SIGNATURE_FILE} beside the model, in which it is not: {signature_json(stated)}",
-            ) from error  # fmt: skip
+    further, lacking = null_rows(model.signature.inputs, rows)
+    plain = {name: list(values) for name, values in rows.items()}
+    if not lacking or _fault(model, rows) is not None:
+        return plain  # a fault of the rows themselves is told where their answers are judged
+    if _fault(model, _base(rows)) is None:  # else it takes no single row, and null is not why
+        for row in range(count(further)):
+            error = _fault(model, taken(further, [row]))
+            if error is not None:
+                name = _refused(model, rows, lacking) or lacking[row]
+                raise _null_raised(model, name, str(error))
     both = joined([rows, further])
+    error = _fault(model, both)
+    if error is None:
+        return both
+    # Each of them was answered by itself. Does it fail at so many rows, or at null beside other values?
+    if _fault(model, taken(rows, [0] * count(both))) is not None:
+        return plain
+    name = next((n for n in lacking if _fault(model, _beside(model, rows, n)) is not None), "")
+    raise _null_raised(model, name or lacking[0], f"in one of several rows, {error}")
+
+
+def _fault(model: Model, rows: Lists) -> ModelFailure | None:
+    """How the model fails at these rows; None where it answers. The form of its answer is judged elsewhere."""
     try:
-        ask(model, both)
+        ask(model, rows)
     except ModelFailure as error:
-        if error.code == "model_raised":  # it takes one row at a time: each was answered by itself
-            return {name: list(values) for name, values in rows.items()}
-    return both
+        return error if error.code == "model_raised" else None
+    return None
+
+
+def _base(rows: Lists) -> dict[str, list[Any]]:
+    """The row that is repeated with nulls: the first one without, where there is one."""
+    full = whole(rows)
+    return taken(full if count(full) else rows, [0])
+
+
+def _alone(model: Model, rows: Lists, name: str) -> dict[str, list[Any]]:
+    """One row in which this input alone is null."""
+    return null_rows([f for f in model.signature.inputs if f.name == name], rows)[0]
+
+
+def _beside(model: Model, rows: Lists, name: str) -> dict[str, list[Any]]:
+    return joined([rows, _alone(model, rows, name)])
+
+
+def _null_raised(model: Model, name: str, said: str) -> Refused:
+    stated = [
+        f if f.name != name else msgspec.structs.replace(f, nullable=False)
+        for f in model.signature.inputs
+    ]
+    return Refused(
+        f"golden rows: {name} is nullable, and with null in it {said}",
+        code="null_raised",
+        hint="fit the model with a way to take a missing value, such as an imputer; or write "
+        f"{SIGNATURE_FILE} beside the model, in which it is not: {signature_json(stated)}",
+    )
 
 
 def _refused(model: Model, rows: Lists, lacking: list[str]) -> str | None:
     """The first input that the model does not answer when it alone is null."""
     for name in lacking:
-        one, _ = null_rows([f for f in model.signature.inputs if f.name == name], rows)
-        try:
-            ask(model, one)
-        except ModelFailure:
+        if _fault(model, _alone(model, rows, name)) is not None:
             return name
     return None
 
