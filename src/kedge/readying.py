@@ -29,6 +29,7 @@ from kedge.core.readiness import (
 )
 from kedge.core.values import Contact, Policy, State
 from kedge.engine.control import Gate, Say, Unready, replicas
+from kedge.engine.libraries import find_differences
 from kedge.engine.patrol import unwritten
 from kedge.engine.status import lacks_of, not_fenced
 from kedge.judging import state_of
@@ -241,7 +242,21 @@ def check_of(
         "checks": [msgspec.to_builtins(check) for check in checks],
         "proof": msgspec.to_builtins(proof) if proof is not None else None,
         "fence": not_fenced(endpoint, replicas(place.roster.members())),
+        "libraries": _libraries(place, state),
     }  # fmt: skip
+
+
+def _libraries(place: Workplace, state: State) -> list[str]:
+    """Which releases that serve, or would serve next, were written with other versions of their libraries.
+
+    It is no check: their golden rows were answered here, and say more than a number.
+    """
+    live = (state.production, state.candidate, landing_of(state))
+    return [
+        f"{state.releases[number].label} was {said}"
+        for number in sorted({number for number in live if number in state.releases})
+        for said in find_differences(place.artifacts, state.releases[number].model_digest)
+    ]
 
 
 WORDS = {"pass": "pass", "fail": "FAIL", "not applicable": "-"}
@@ -256,7 +271,7 @@ def check_text(found: dict[str, Any]) -> str:
         + (f"; fix: {check['mend']}" if check["mend"] else "")
         for check in found["checks"]
     ]
-    lines += [f"  !     {line}" for line in found["fence"]]
+    lines += [f"  !     {line}" for line in (*found["fence"], *found["libraries"])]
     return "\n".join(lines)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from contract.sql_world import POLICY, at, world
 from contract.test_alerts import HandClock, Place
 from contract.test_patrol import QUICK, Watched
+from kedge.adapters.artifacts import DirectoryArtifacts
 from kedge.core import conditions
 from kedge.core.alerts import Sight
 from kedge.core.commands import AnyCommand, Canary, Configure, Promote, Rollback, Shadow
@@ -23,7 +25,7 @@ from kedge.core.values import ActorKind, Contact, Escalation, Placement, Policy,
 from kedge.engine.patrol import Patrol
 from kedge.engine.process_faults import ProcessFaults
 from kedge.engine.readiness import EVERY_S, Readiness
-from kedge.ports import Hold, Member, Note
+from kedge.ports import Hold, Member, Note, Proof
 from kedge.readying import check_of, check_text, gate_of
 from kedge.wiring import Workplace
 
@@ -251,6 +253,26 @@ def test_each_check_is_a_line(tmp_path: Path) -> None:
     lines = text.splitlines()
     assert (lines[0], len(lines)) == ("flights is NOT READY: 2 of 10 checks fail", 11)
     assert "  FAIL  runbook       there is none; fix: kedge runbook flights" in lines
+
+
+def test_a_release_of_another_library_is_told_and_fails_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = Gated(tmp_path, policy())
+    digest = site.world.row().releases[1].model_digest
+    proof = Proof({}, {}, written_with={"scikit-learn": "0.1"})
+    monkeypatch.setattr(
+        DirectoryArtifacts,
+        "proof",
+        lambda _, asked: proof if asked == digest else Proof({}, {}),
+    )
+    before = site.failing()
+    found = check_of(site.place, "flights", Online, by="test", again=False)
+    assert (found["libraries"], found["failed"]) == (
+        [f"r1 was trained with scikit-learn 0.1; {version('scikit-learn')} is installed here"],
+        before,
+    )
+    assert f"  !     {found['libraries'][0]}" in check_text(found).splitlines()
 
 
 # ---------------------------------------------------------------- control
