@@ -365,12 +365,12 @@ def test_a_directory_with_something_in_it_is_refused(origin: Origin, tmp_path: P
     backup = origin.backup()
     state = tmp_path / "there" / STATE_DIR
     state.mkdir(parents=True)
-    (state / "secret").write_text("somebody's")
+    (state / "secret").write_text("another program's")
     with pytest.raises(Refused) as refused:
         restore_backup(backup, tmp_path / "there/kedge.toml")
     assert (refused.value.code, (state / "secret").read_text()) == (
         "restore_not_empty",
-        "somebody's",
+        "another program's",
     )
     for directory, code in (
         (backup, "backup_exists"), (tmp_path / "there", "backup_not_empty"),

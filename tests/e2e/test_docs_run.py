@@ -32,7 +32,7 @@ SHORTER = {"callers.py": 3.0}
 
 
 class Reader:
-    """Somebody who types a page, in an empty directory and on ports of their own."""
+    """A reader who types a page, in an empty directory and on free ports."""
 
     def __init__(self) -> None:
         self.root = Path(tempfile.mkdtemp(prefix="kedge-docs-"))

@@ -52,7 +52,7 @@ OURS = "made-by-the-kedge-demo"
 PRODUCTION_S, AFTER_S, LOOK_S = 4.0, 2.0, 4.0
 SHARE_OF_CORE, LEAST_RATE, MOST_RATE = 0.22, 120.0, 190.0
 """Requests a second: as many as take v1 that share of one core, for the machine has also its shadow, the
-gateway, the caller and whoever asks `kedge` something. Proof takes requests; the more, the sooner: with
+gateway, the caller and the commands of the demo. Proof takes requests; the more, the sooner: with
 fewer than the least no verdict would come in time, and more than the most was not tried on two cores."""
 JUDGED_WITHIN_S = 600.0
 """A verdict that has not come by then, at the rate that was asked for, will not come: the demo says so and
@@ -369,7 +369,7 @@ class Demo:
         raise DemoFailed(f"no entry {event} in the ledger")
 
     def receipt_of(self, entry: dict[str, Any]) -> dict[str, Any]:
-        """How long the parts of a change took, as the one who made it wrote them down."""
+        """How long the parts of a change took, as its process wrote them down."""
         until = time.perf_counter() + 60.0
         while time.perf_counter() < until:
             for other in self.history():

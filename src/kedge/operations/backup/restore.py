@@ -3,8 +3,8 @@
 Everything is put together in `STATE_DIR/restoring/` and moved out of it, the ledger last: what has no
 ledger is no state directory, and a restore that was killed is begun anew.
 
-What others saw of the history that is lost, nobody here can know. So entries and epochs go on above
-the milliseconds since 2026, which grow faster than any ledger does, and above everything that is known.
+What others saw of the history that is lost is unknown here. So entries and epochs go on above the
+number of milliseconds since 2026, which grows faster than any ledger does, and above everything that is known.
 """
 
 from __future__ import annotations
