@@ -404,6 +404,73 @@ def test_a_backup_of_nothing_is_refused_in_the_words_for_it(origin: Origin) -> N
     assert not (origin.root / "b").exists()
 
 
+def _overtaken(tell: Any, work: str, finished: Path, target: Path, *paths: Path) -> None:
+    """Do the work, while another process completes the same just before the directory is held."""
+    late: list[int] = []
+
+    def hook(event: str, args: tuple[Any, ...]) -> None:
+        held = os.readlink(f"/proc/self/fd/{args[0]}") if event == "fcntl.flock" else ""
+        if held.startswith(str(target)) and not late:
+            late.append(1)
+            shutil.copytree(finished, target, dirs_exist_ok=True)
+
+    place = Workplace(paths[0])
+    sys.addaudithook(hook)
+    try:
+        if work == "backup":
+            make_backup(place, target, paths[1], records=True, say=print)
+        else:
+            restore_backup(paths[1], paths[2])
+    except Refused as refused:
+        tell.send((len(late), refused.code))
+    else:
+        tell.send((len(late), ""))
+
+
+def overtaken(*paths: str | Path) -> tuple[int, str]:
+    """Run it in a process of its own; how often it was overtaken, and how it was refused."""
+    told, tell = FORK.Pipe(duplex=False)
+    process = FORK.Process(target=_overtaken, args=(tell, *paths), daemon=True)
+    process.start()
+    tell.close()
+    found: tuple[int, str] = told.recv()
+    process.join(30)
+    return found
+
+
+def test_what_another_process_completed_meanwhile_is_never_removed(
+    origin: Origin, tmp_path: Path
+) -> None:
+    """A directory is looked at again once it is held: it was unfinished a moment ago."""
+    whole = origin.backup("whole")
+    target = tmp_path / "target"
+    target.mkdir()
+    (target / UNFINISHED).touch()
+    found = overtaken("backup", whole, target, origin.state_dir, origin.config)
+    assert found == (1, "backup_exists")
+    assert not (target / UNFINISHED).exists()
+    there = tmp_path / "there"
+    world = restored(target, there)
+    config = tmp_path / "late/kedge.toml"
+    state = config.parent / STATE_DIR
+    (state / "restoring").mkdir(parents=True)
+    found = overtaken("restore", there / STATE_DIR, state, origin.state_dir, whole, config)
+    assert found == (1, "restore_not_empty")
+    assert World(state).row() == world.row()
+    assert not (state / "restoring").exists()
+
+
+def test_a_file_of_the_users_beside_an_unfinished_backup_is_never_removed(
+    origin: Origin, tmp_path: Path
+) -> None:
+    for name in (UNFINISHED, "novel.md"):
+        (tmp_path / name).write_text("chapter one")
+    with pytest.raises(Refused) as refused:
+        make_backup(origin.place, tmp_path, origin.config, records=True, say=print)
+    assert refused.value.code == "backup_not_empty"
+    assert (tmp_path / "novel.md").read_text() == "chapter one"
+
+
 # ---------------------------------------------------------------- whenever it dies
 
 STEPS = ("os.rename", "os.mkdir", "os.rmdir", "os.remove", "os.truncate", "sqlite3.connect", "open")

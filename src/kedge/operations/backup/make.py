@@ -7,8 +7,6 @@ instant each; what retention removes meanwhile was about to go. Nothing waits fo
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -27,6 +25,7 @@ from kedge.core.errors import CorruptArtifact, KedgeError, Refused, Unavailable
 from kedge.core.stored.head import Head
 from kedge.core.values import State
 from kedge.files import tighten, walk
+from kedge.operations.backup.claim import claim
 from kedge.operations.backup.manifest import (
     CONFIG,
     MANIFEST,
@@ -72,6 +71,8 @@ RECORDS_OUT = LeftOut(
     "--without-records",
     "outcomes of requests before the backup find no prediction",
 )
+LEFT_UNFINISHED = {UNFINISHED, CONFIG, STATE, f"{MANIFEST}.new"}
+"""What a backup that was interrupted leaves in its directory, at most. It is removed by the next one."""
 REMATERIALISE = "kedge features materialise VIEW writes it again from the offline log"
 
 Say = Callable[[str], None]
@@ -120,41 +121,48 @@ def _claimed(directory: Path) -> Iterator[None]:
     """
     made = not directory.exists()
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    names = {path.name for path in directory.iterdir()} - {OF_THE_DISK}
-    if MANIFEST in names:
-        raise Refused(
-            f"there is a backup in {directory} already", code="backup_exists",
-            hint="a backup is never overwritten: name another directory, such as one with today's date",
-        )  # fmt: skip
-    if names and UNFINISHED not in names:
-        raise Refused(
-            f"{directory} is not empty", code="backup_not_empty",
-            hint="name a directory that is empty or does not exist",
-        )  # fmt: skip
-    handle = os.open(directory / UNFINISHED, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
+    _refuse_used(directory)
+    unfinished = directory / UNFINISHED
+    told = f"another kedge backup writes to {directory}"
+    with claim(unfinished, told=told, code="backup_running"):
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Refused(
-                f"another kedge backup writes to {directory}",
-                code="backup_running",
-                hint="wait for it",
-            ) from None
+            _refuse_used(directory)
+        except Refused:  # another process completed its backup just now
+            unfinished.unlink(missing_ok=True)
+            raise
         tighten(directory)
         _empty(directory)
         try:
             yield
         except BaseException:
             _empty(directory)
-            (directory / UNFINISHED).unlink(missing_ok=True)
+            unfinished.unlink(missing_ok=True)
             if made:
                 with suppress(OSError):
                     directory.rmdir()
             raise
-        (directory / UNFINISHED).unlink(missing_ok=True)
-    finally:
-        os.close(handle)
+        unfinished.unlink(missing_ok=True)
+
+
+def _refuse_used(directory: Path) -> None:
+    """Refuse a directory with anything in it but what an interrupted backup leaves.
+
+    Raises:
+        Refused: `backup_exists`, `backup_not_empty`.
+    """
+    names = {path.name for path in directory.iterdir()} - {OF_THE_DISK}
+    if MANIFEST in names:
+        raise Refused(
+            f"there is a backup in {directory} already",
+            code="backup_exists",
+            hint="a backup is never overwritten: name another directory, such as one with today's date",
+        )
+    if names and (UNFINISHED not in names or names - LEFT_UNFINISHED):
+        raise Refused(
+            f"{directory} is not empty",
+            code="backup_not_empty",
+            hint="name a directory that is empty or does not exist",
+        )
 
 
 def _empty(directory: Path) -> None:

@@ -9,7 +9,6 @@ number of milliseconds since 2026, which grows faster than any ledger does, and 
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -23,6 +22,7 @@ from kedge.core.instants import read_instant
 from kedge.core.stored.head import Head
 from kedge.core.values import Value
 from kedge.engine.locate import RESTORING, find_workers
+from kedge.operations.backup.claim import claim
 from kedge.operations.backup.make import find_artifact_faults
 from kedge.operations.backup.manifest import (
     CONFIG,
@@ -139,24 +139,16 @@ def _claimed(state_dir: Path) -> Iterator[Path]:
         Refused: `restore_not_empty`, `restore_running`.
     """
     state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    names = {path.name for path in state_dir.iterdir()} - {OF_THE_DISK}
+    _refuse_used(state_dir)
     making = state_dir / RESTORING
-    if LEDGER_DIR in names or (names and RESTORING not in names):
-        raise Refused(
-            f"{state_dir} is not empty", code="restore_not_empty",
-            hint="kedge restores into an empty place only: stop kedge, and move that directory away",
-        )  # fmt: skip
     making.mkdir(mode=0o700, exist_ok=True)
-    handle = os.open(making / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
+    told = f"another kedge restore writes to {state_dir}"
+    with claim(making / LOCK, told=told, code="restore_running"):
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Refused(
-                f"another kedge restore writes to {state_dir}",
-                code="restore_running",
-                hint="wait for it",
-            ) from None
+            _refuse_used(state_dir)
+        except Refused:  # another process completed its restore just now
+            shutil.rmtree(making, ignore_errors=True)
+            raise
         _sweep(state_dir)
         try:
             yield making
@@ -167,8 +159,22 @@ def _claimed(state_dir: Path) -> Iterator[Path]:
             raise
         shutil.rmtree(making, ignore_errors=True)
         sync(state_dir)
-    finally:
-        os.close(handle)
+
+
+def _refuse_used(state_dir: Path) -> None:
+    """Refuse a directory with anything in it, unless a restore was interrupted there.
+
+    Raises:
+        Refused: `restore_not_empty`.
+    """
+    names = {path.name for path in state_dir.iterdir()} - {OF_THE_DISK}
+    if LEDGER_DIR in names or (names and RESTORING not in names):
+        raise Refused(
+            f"{state_dir} is not empty",
+            code="restore_not_empty",
+            hint="kedge restores into an empty place only: stop kedge and move that directory away, or name another "
+            "one by [server] state_dir in a kedge.toml here",
+        )
 
 
 def _sweep(state_dir: Path) -> None:
