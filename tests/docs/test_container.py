@@ -37,6 +37,16 @@ def test_what_is_copied_exists_and_the_extras_too() -> None:
             assert all((ROOT / source).exists() for source in sources)
 
 
+def test_the_platform_is_that_of_the_newest_sqlite() -> None:
+    """Without a wheel the image would need a compiler, and get the SQLite of its distribution."""
+    packages = tomllib.loads((ROOT / "uv.lock").read_text("utf-8"))["package"]
+    (sqlite,) = [package for package in packages if package["name"] == "pysqlite3"]
+    machines = {wheel["url"].rpartition("linux_")[2] for wheel in sqlite["wheels"]}
+    assert {re.sub(r"^(\d+_)+|\.whl$", "", machine) for machine in machines} == {"x86_64"}
+    assert SERVICE["platform"] == "linux/amd64"
+    assert "--platform linux/amd64" in DOCKERFILE
+
+
 def test_the_state_is_a_volume_of_the_user_that_runs() -> None:
     (work,), (volume,), (user,) = lines("WORKDIR")[1:], lines("VOLUME"), lines("USER")
     assert volume == f"{work}/{STATE_DIR}"
