@@ -32,8 +32,10 @@ def test_an_endpoint_is_added_to_the_file_and_to_the_ledger_and_no_other_moves(
         "the change of the defaults waits for kedge apply"
     )
     written = config.read_text()
-    site.run("init", "wine")
+    again = site.run("init", "wine").stdout
     assert config.read_text() == written, "once more changes nothing"
+    assert again.startswith("kedge.toml has wine already; nothing was changed\n")
+    assert again.endswith("next: kedge status wine\n")
     config.write_text(text)
     refused = site.data("init", "wine", check=False)
     assert refused["error"]["code"] == "endpoint_exists"

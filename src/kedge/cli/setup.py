@@ -25,6 +25,7 @@ def init(context: Context, endpoint: str, port: int) -> None:
     from kedge.operations.endpoints import add_endpoint, begin_endpoint, write_schema
     from kedge.report import audience_text
 
+    known = context.config.exists() and endpoint in context.settings.endpoints
     if context.config.exists():
         made = add_endpoint(context.config, context.settings, context.state_dir, endpoint)
         del context.settings  # it has changed
@@ -39,6 +40,11 @@ def init(context: Context, endpoint: str, port: int) -> None:
         context.__dict__.pop("settings", None)
     write_schema(context.state_dir, schema_text())
     policy = context.settings.endpoints[endpoint]
+    done = f"{_named(context.config)} describes {endpoint}; the ledger is in {_named(context.state_dir)}/"
+    following = f"kedge up, then kedge register {endpoint} PATH and kedge promote {endpoint} v1"
+    if known and not made:
+        done = f"{_named(context.config)} has {endpoint} already; nothing was changed"
+        following = f"kedge status {endpoint}"
     context.out(
         {
             "config": str(context.config),
@@ -47,9 +53,7 @@ def init(context: Context, endpoint: str, port: int) -> None:
             "audience": policy.audience,
             "shadow": policy.shadow,
         },
-        f"{_named(context.config)} describes {endpoint}; the ledger is in {_named(context.state_dir)}/\n"
-        f"{audience_text(policy)}\n"
-        f"next: kedge up, then kedge register {endpoint} PATH and kedge promote {endpoint} v1",
+        f"{done}\n{audience_text(policy)}\nnext: {following}",
     )
 
 
