@@ -189,8 +189,7 @@ def read(text: str, *, where: str = CONFIG_NAME) -> Settings:
     raw = _toml(text, where)
     settings, faults = _parse(raw)
     if faults:
-        places = find_places(text)
-        raise _refusal([locate(fault, places).told(where) for fault in faults])
+        raise _refusal([fault.told(where) for fault in _located(faults, text)])
     return settings
 
 
@@ -201,6 +200,10 @@ def find_faults(text: str) -> list[Fault]:
         BadConfig: it is no TOML.
     """
     _, faults = _parse(_toml(text, CONFIG_NAME))
+    return _located(faults, text)
+
+
+def _located(faults: list[str], text: str) -> list[Fault]:
     places = find_places(text) if faults else {}
     return sorted((locate(fault, places) for fault in faults), key=lambda each: each.line or 0)
 
