@@ -21,26 +21,36 @@ def backup(context: Context, directory: Path, without_records: bool) -> None:
     from kedge.operations.backup.make import make_backup, summary
 
     found = make_backup(
-        context.place(), directory.resolve(), context.config, records=not without_records,
+        context.place(),
+        directory.resolve(),
+        context.config,
+        records=not without_records,
         say=lambda text: None if context.as_json else context.say(text),
-    )  # fmt: skip
+    )
     data = summary(found, directory.resolve())
     lines = [
         f"backed up into {data['backup']}: {data['files']:,} files, {data['bytes']:,} bytes, {data['artifacts']} artifacts",
         f"  ledger    up to entry {data['head'] or '-'}",
-        *(f"  {name}  epoch {epoch}, {found.production.get(name, 'nothing')} in production"
-          for name, epoch in found.epochs.items()),
+        *(
+            f"  {name}  epoch {epoch}, {found.production.get(name, 'nothing')} in production"
+            for name, epoch in found.epochs.items()
+        ),
         *_left_out(data),
         f"next: copy it to another machine; kedge restore {data['backup']} restores it",
-    ]  # fmt: skip
+    ]
     context.out(data, "\n".join(one_line(line) for line in lines))
 
 
 @click.command()
 @click.argument("directory", type=click.Path(path_type=Path), metavar="DIR")
 @click.option("--reason", default="", help="Why, for the ledger.")
-@click.option("--head", "heads", multiple=True, metavar="NUMBER:HASH",
-              help="A head of the lost ledger's chain, from an alert: is the backup of that ledger?")  # fmt: skip
+@click.option(
+    "--head",
+    "heads",
+    multiple=True,
+    metavar="NUMBER:HASH",
+    help="A head of the lost ledger's chain, from an alert: is the backup of that ledger?",
+)
 @verb
 def restore(context: Context, directory: Path, reason: str, heads: tuple[str, ...]) -> None:
     """Restore the backup in DIR; nothing acts before kedge thaw."""
@@ -60,14 +70,17 @@ def restore(context: Context, directory: Path, reason: str, heads: tuple[str, ..
     lines = [
         f"restored into {done.state_dir} from the backup of {done.manifest.made_at[:19]}Z by {done.manifest.made_by}",
         f"  ledger    from entry {data['head'] or '-'}; whatever came after it is lost",
-        f"  config    {done.config}" + ("" if done.config_written else " was there and is not changed"),
-        *(f"  {name}  epoch {epoch}, {done.manifest.production.get(name, 'nothing')} in production"
-          for name, epoch in done.epochs.items()),
+        f"  config    {done.config}"
+        + ("" if done.config_written else " was there and is not changed"),
+        *(
+            f"  {name}  epoch {epoch}, {done.manifest.production.get(name, 'nothing')} in production"
+            for name, epoch in done.epochs.items()
+        ),
         *_left_out(data),
         "kedge promotes, rolls back, drills and alerts nothing by itself yet",
         "next: kedge up, then kedge status; where this copy is the real one: "
         + (", ".join(f"kedge thaw {name}" for name in done.epochs) or "nothing to confirm"),
-    ]  # fmt: skip
+    ]
     context.out(data, "\n".join(one_line(line) for line in lines))
 
 

@@ -25,9 +25,11 @@ _REF = "#/$defs/{name}"
 
 
 def build_schema(
-    root: type[msgspec.Struct], endpoint: type[msgspec.Struct], field: type[msgspec.Struct],
+    root: type[msgspec.Struct],
+    endpoint: type[msgspec.Struct],
+    field: type[msgspec.Struct],
     guardrails: Mapping[str, object],
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Return the schema of a file.
 
     Args:
@@ -55,13 +57,20 @@ def build_schema(
     properties = {
         **whole["properties"],
         DEFAULTS: policy,
-        "endpoints": {"type": "object", "patternProperties": {f"^{NAME.pattern}$": policy},
-                      "additionalProperties": False},
-    }  # fmt: skip
+        "endpoints": {
+            "type": "object",
+            "patternProperties": {f"^{NAME.pattern}$": policy},
+            "additionalProperties": False,
+        },
+    }
     return {
-        "$schema": DRAFT, "title": TITLE, "type": "object", "properties": properties,
-        "additionalProperties": False, "$defs": dict(sorted(defs.items())),
-    }  # fmt: skip
+        "$schema": DRAFT,
+        "title": TITLE,
+        "type": "object",
+        "properties": properties,
+        "additionalProperties": False,
+        "$defs": dict(sorted(defs.items())),
+    }
 
 
 def _name(reference: dict[str, Any]) -> str:

@@ -60,9 +60,11 @@ def add_endpoint(config: Path, settings: Settings, state_dir: Path, name: str) -
     place = Workplace(state_dir)
     if there and (known := place.ledger.read().states.get(name)) is not None and known.epoch:
         raise Refused(
-            f"{name} is in the ledger already, and not in {config.name}", code="endpoint_exists",
-            hint=f"add [endpoints.{name}] to it as it was, then kedge apply", details={"endpoint": name},
-        )  # fmt: skip
+            f"{name} is in the ledger already, and not in {config.name}",
+            code="endpoint_exists",
+            hint=f"add [endpoints.{name}] to it as it was, then kedge apply",
+            details={"endpoint": name},
+        )
     text = config.read_bytes().decode()
     defaults = tomllib.loads(text.removeprefix("\ufeff")).get(DEFAULTS, {})
     block = write_block(name, defaults, proposed_line(state_dir, name) or OUTPUT_LINE)
@@ -92,6 +94,7 @@ def _write(config: Path, text: str) -> None:
         write(config, text)
     except OSError as error:
         raise Unavailable(
-            f"{config} cannot be written: {error.strerror or error}", code="not_writable",
+            f"{config} cannot be written: {error.strerror or error}",
+            code="not_writable",
             hint="nothing was changed",
-        ) from error  # fmt: skip
+        ) from error

@@ -209,18 +209,27 @@ class _Making:
         faults = self._find_faults(digests)
         if faults:
             raise Refused(
-                f"what would be backed up is not whole: {'; '.join(faults)}", code="backup_source_damaged",
+                f"what would be backed up is not whole: {'; '.join(faults)}",
+                code="backup_source_damaged",
                 hint="kedge doctor looks at all of it; kedge help repair says what to do",
                 details={"faults": faults},
-            )  # fmt: skip
+            )
         finish(self._directory)
         manifest = Manifest(
-            kedge=version("kedge"), revision=REVISION, made_at=made_at, made_by=actor(), host=host_name(),
-            state_dir=str(self._from), head=book.head,
+            kedge=version("kedge"),
+            revision=REVISION,
+            made_at=made_at,
+            made_by=actor(),
+            host=host_name(),
+            state_dir=str(self._from),
+            head=book.head,
             epochs={name: state.epoch for name, state in book.states.items()},
-            production=_production(book.states), seen=self._seen(), artifacts=digests,
-            files=tuple(measure(self._directory)), left_out=tuple(self._left_out),
-        )  # fmt: skip
+            production=_production(book.states),
+            seen=self._seen(),
+            artifacts=digests,
+            files=tuple(measure(self._directory)),
+            left_out=tuple(self._left_out),
+        )
         write_manifest(self._directory, manifest)
         if self._directory.parent.exists():
             sync(self._directory.parent)
@@ -329,9 +338,10 @@ class _Making:
     def _check_room(self) -> None:
         if is_short(self._directory):
             raise Unavailable(
-                f"the disk of {self._directory} is nearly full", code="no_room",
+                f"the disk of {self._directory} is nearly full",
+                code="no_room",
                 hint="nothing was left behind; name a directory on another disk",
-            )  # fmt: skip
+            )
 
     def _leave(self, what: str, why: str, remedy: str) -> None:
         self._left_out.append(LeftOut(what, why, remedy))

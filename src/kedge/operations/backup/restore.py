@@ -227,9 +227,12 @@ def _prepare(state: Path, manifest: Manifest, heads: Sequence[Head], reason: str
         _check_history(place, heads, head)
         at = place.clock.now()
         place.ledger.begin_restored(
-            backup=manifest.made_at, above=find_floor(manifest, heads, place.clock.unix()), by=actor(),
-            reason=reason or f"restored from the backup of {manifest.made_at}", at=at,
-        )  # fmt: skip
+            backup=manifest.made_at,
+            above=find_floor(manifest, heads, place.clock.unix()),
+            by=actor(),
+            reason=reason or f"restored from the backup of {manifest.made_at}",
+            at=at,
+        )
         return {name: state.epoch for name, state in place.ledger.read().states.items()}
     finally:
         place.database.close()
@@ -255,16 +258,19 @@ def _check_history(place: Workplace, heads: Sequence[Head], newest: Head | None)
     if other:
         told = "; ".join(f"{head.short}, and {text}" for head, text in other.items())
         raise Refused(
-            f"the backup has another history: it lacks {told}", code="other_history",
+            f"the backup has another history: it lacks {told}",
+            code="other_history",
             hint="it is the backup of another ledger, or the entry was changed",
-        )  # fmt: skip
+        )
 
 
 def _damaged(faults: list[str]) -> Refused:
     return Refused(
-        f"the backup is not whole: {'; '.join(faults)}", code="backup_damaged",
-        hint="nothing was restored; take another backup", details={"faults": faults},
-    )  # fmt: skip
+        f"the backup is not whole: {'; '.join(faults)}",
+        code="backup_damaged",
+        hint="nothing was restored; take another backup",
+        details={"faults": faults},
+    )
 
 
 def _write_config(source: Path, config: Path) -> bool:
