@@ -373,9 +373,10 @@ def test_a_directory_with_something_in_it_is_refused(origin: Origin, tmp_path: P
         "another program's",
     )
     for directory, code in (
-        (backup, "backup_exists"), (tmp_path / "there", "backup_not_empty"),
+        (backup, "backup_exists"),
+        (tmp_path / "there", "backup_not_empty"),
         (origin.state_dir / "x", "backup_not_empty"),
-    ):  # fmt: skip
+    ):
         with pytest.raises(Refused) as refused:
             make_backup(origin.place, directory, origin.config, records=True, say=print)
         assert refused.value.code == code

@@ -21,8 +21,14 @@ from kedge.console import Context
 from kedge.core.errors import KedgeError
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "howto").glob("*.md"),
-                *(ROOT / "docs" / "concepts").glob("*.md")])  # fmt: skip
+PAGES = sorted(
+    [
+        ROOT / "README.md",
+        *(ROOT / "docs").glob("*.md"),
+        *(ROOT / "docs" / "howto").glob("*.md"),
+        *(ROOT / "docs" / "concepts").glob("*.md"),
+    ]
+)
 RUN = {"docs/tutorial.md", "docs/tutorial-part-two.md", "docs/howto/features-from-nothing.md"}
 """Pages whose every command and file is run, in order: `tests/e2e/test_docs_run.py`."""
 NO_LIBRARY = "needs a library that is not installed for the tests; tried by hand with the versions that it names"
@@ -59,12 +65,28 @@ NOT_RUN = {
 """Pages with snippets that are not run as they stand, and why."""
 PROGRAMS = {
     "kedge": "parsed here, and run where the page is",
-    "python": "runs what the page has in a file", "curl": "asks the gateway",
-    "git": "fetches", "uv": "installs", "pip": "installs", "source": "of a shell", "make": "a target of this repository",
-    "docker": "is not on this project's machines", "systemctl": "needs systemd", "optimum-cli": NO_LIBRARY,
-    "mlflow": NO_LIBRARY, "mkdir": "of a shell", "sqlite3": "of the system", "cp": "of a shell", "mv": "of a shell",
-    "rm": "of a shell", "kill": "of a shell", "cd": "of a shell", "chmod": "of a shell", "ls": "of a shell", "export": "of a shell",
-}  # fmt: skip
+    "python": "runs what the page has in a file",
+    "curl": "asks the gateway",
+    "git": "fetches",
+    "uv": "installs",
+    "pip": "installs",
+    "source": "of a shell",
+    "make": "a target of this repository",
+    "docker": "is not on this project's machines",
+    "systemctl": "needs systemd",
+    "optimum-cli": NO_LIBRARY,
+    "mlflow": NO_LIBRARY,
+    "mkdir": "of a shell",
+    "sqlite3": "of the system",
+    "cp": "of a shell",
+    "mv": "of a shell",
+    "rm": "of a shell",
+    "kill": "of a shell",
+    "cd": "of a shell",
+    "chmod": "of a shell",
+    "ls": "of a shell",
+    "export": "of a shell",
+}
 """What a reader is told to type, and why it may be more than kedge."""
 
 
@@ -89,10 +111,17 @@ def shell(text: str) -> None:
 
 
 READERS = {
-    "sh": shell, "bash": shell,
-    "python": ast.parse, "json": json.loads, "toml": tomllib.loads, "yaml": yaml.safe_load, "ini": sections,
-    "nginx": braces, "console": lambda text: None, "text": lambda text: None,
-}  # fmt: skip
+    "sh": shell,
+    "bash": shell,
+    "python": ast.parse,
+    "json": json.loads,
+    "toml": tomllib.loads,
+    "yaml": yaml.safe_load,
+    "ini": sections,
+    "nginx": braces,
+    "console": lambda text: None,
+    "text": lambda text: None,
+}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

@@ -108,8 +108,9 @@ def test_it_is_restored_into_an_empty_place_and_answers_by_the_same_release(
 ) -> None:
     """Rollback works there; nothing acts by itself before a person confirms it."""
     assert (saved.made["production"], saved.made["epochs"]["flights"]) == (
-        {"flights": "r2"}, saved.made["epochs"]["flights"],
-    )  # fmt: skip
+        {"flights": "r2"},
+        saved.made["epochs"]["flights"],
+    )
     done = elsewhere.data("restore", str(saved.backup), "--reason", "the disk failed")
     assert done["config_written"]
     assert done["epochs"]["flights"] > saved.made["epochs"]["flights"] + 1_000

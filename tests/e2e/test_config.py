@@ -48,8 +48,11 @@ def test_config_check_needs_no_state_directory_and_says_every_line(
 ) -> None:
     site = make_site()
     assert site.data("config", "check") == {
-        "config": str(site.root / "kedge.toml"), "ok": True, "faults": [], "endpoints": ["flights"],
-    }  # fmt: skip
+        "config": str(site.root / "kedge.toml"),
+        "ok": True,
+        "faults": [],
+        "endpoints": ["flights"],
+    }
     (site.root / "kedge.toml").write_text('[server]\nprot = 1\n\n[endpoints.x]\naudience = "all"\n')
     done = site.run("config", "check", check=False)
     assert done.returncode == 2
@@ -59,8 +62,9 @@ def test_config_check_needs_no_state_directory_and_says_every_line(
     ]
     data = site.data("config", "check", check=False)
     assert [(f["line"], f["place"]) for f in data["faults"]] == [
-        (2, "server.prot"), (5, "endpoints.x.audience"),
-    ]  # fmt: skip
+        (2, "server.prot"),
+        (5, "endpoints.x.audience"),
+    ]
     (site.root / "kedge.toml").write_text("[server\n")
     assert site.data("config", "check", check=False)["ok"] is False
     assert not (site.root / ".kedge").exists()

@@ -134,7 +134,14 @@ class Reader:
         if self.up is not None:
             return
         with (self.root / "up.log").open("ab") as log:
-            self.up = subprocess.Popen([*KEDGE, "up"], cwd=self.root, env=self.env, stdout=log, stderr=log, start_new_session=True)  # fmt: skip
+            self.up = subprocess.Popen(
+                [*KEDGE, "up"],
+                cwd=self.root,
+                env=self.env,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
         end = time.monotonic() + 60
         while not self.answers("/v2/health/live"):
             assert time.monotonic() < end, (self.root / "up.log").read_text()

@@ -54,9 +54,10 @@ def test_the_wheel_is_whole_and_the_same_each_time(wheel: Path, tmp_path: Path) 
         inside = {name for name in archive.namelist() if name.startswith("kedge/")}
     source = ROOT / "src"
     there = {
-        path.relative_to(source).as_posix() for path in (source / "kedge").rglob("*")
+        path.relative_to(source).as_posix()
+        for path in (source / "kedge").rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
-    }  # fmt: skip
+    }
     assert there <= inside
     assert {"kedge/demo/kedge.toml", "kedge/demo/story.py", "kedge/py.typed"} <= inside
 
@@ -77,9 +78,13 @@ def test_an_unpacked_wheel_runs_without_the_repository(wheel: Path, tmp_path: Pa
     libraries = next(p for p in sys.path if p.endswith("site-packages"))
     code = "import kedge, sys; from kedge.__main__ import run; print(kedge.__file__); sys.argv[0] = 'kedge'; run()"
     done = subprocess.run(
-        [sys.executable, "-S", "-c", code, "--help"], cwd=tmp_path, check=True, capture_output=True, text=True,
+        [sys.executable, "-S", "-c", code, "--help"],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        text=True,
         env={**BARE, "PYTHONPATH": f"{tmp_path / 'lib'}:{libraries}"},
-    )  # fmt: skip
+    )
     assert done.stdout.startswith(str(tmp_path / "lib" / "kedge"))
     assert "Usage: " in done.stdout
 
@@ -112,9 +117,14 @@ class Installed:
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [self.kedge, *words], cwd=self.work, env=BARE, capture_output=True, text=True,
-            timeout=120, check=False,
-        )  # fmt: skip
+            [self.kedge, *words],
+            cwd=self.work,
+            env=BARE,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
 
     def data(self, *words: str) -> dict[str, object]:
         done = self.run(*words, "--json")

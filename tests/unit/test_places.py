@@ -109,7 +109,9 @@ def test_each_fault_of_a_file_has_its_line() -> None:
         '\n[server]\nprot = 1\n\n[endpoints.wine]\naudience = "public"\ncanary = {steps = [5, 1]}\n'
     )
     assert [(f.line, f.place) for f in find_faults(text)] == [
-        (3, "server.prot"), (6, "endpoints.wine.audience"), (7, "endpoints.wine.canary.steps"),
-    ]  # fmt: skip
+        (3, "server.prot"),
+        (6, "endpoints.wine.audience"),
+        (7, "endpoints.wine.canary.steps"),
+    ]
     with pytest.raises(BadConfig, match=r"mine\.toml:3: server\.prot: unknown setting"):
         read(text, where="mine.toml")

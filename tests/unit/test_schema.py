@@ -19,13 +19,31 @@ ROOT = Path(__file__).parents[2]
 SCHEMA: dict[str, Any] = json.loads(schema_text())
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 PLACES = {
-    "[server]": ("server",), "[online]": ("online",), "[features]": ("features",), "[alerts]": ("alerts",),
-    "[endpoints.NAME]": ("endpoints", "x"), "fields": ("endpoints", "x", "fields", "f"),
-    **{name: ("endpoints", "x", name) for name in
-       ("output", "shadow", "canary", "cost", "limits", "owner", "rota", "after", "drill", "features", "log")},
+    "[server]": ("server",),
+    "[online]": ("online",),
+    "[features]": ("features",),
+    "[alerts]": ("alerts",),
+    "[endpoints.NAME]": ("endpoints", "x"),
+    "fields": ("endpoints", "x", "fields", "f"),
+    **{
+        name: ("endpoints", "x", name)
+        for name in (
+            "output",
+            "shadow",
+            "canary",
+            "cost",
+            "limits",
+            "owner",
+            "rota",
+            "after",
+            "drill",
+            "features",
+            "log",
+        )
+    },
     "guardrails": ("endpoints", "x", "guardrails", "errors"),
     "escalation": ("endpoints", "x", "escalation", 0),
-}  # fmt: skip
+}
 """By heading of the reference: where its keys stand."""
 
 

@@ -28,8 +28,11 @@ def demo(context: Context, port: int | None, rate: float | None) -> None:
     from kedge.core.errors import Refused
 
     if missing := [name for name in NEEDS if find_spec(name) is None]:
-        raise Refused(f"the demo needs the extra demo: {', '.join(missing)} cannot be found", code="needs_demo",
-                      hint="pip install 'kedge[demo]'; in a clone: make demo")  # fmt: skip
+        raise Refused(
+            f"the demo needs the extra demo: {', '.join(missing)} cannot be found",
+            code="needs_demo",
+            hint="pip install 'kedge[demo]'; in a clone: make demo",
+        )
     from kedge.demo.story import WORK, run
 
     with redirect_stdout(sys.stderr) if context.as_json else nullcontext():

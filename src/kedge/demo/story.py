@@ -111,8 +111,10 @@ class Demo:
     def run(self, port: int) -> int:
         """Run everything; returns how many requests failed."""
         if (share := share_of_core()) < FREE:
-            say(f"this machine is busy ({load()}; the demo gets {share:.0%} of a core): fewer requests, "
-                "and everything takes longer")  # fmt: skip
+            say(
+                f"this machine is busy ({load()}; the demo gets {share:.0%} of a core): fewer requests, "
+                "and everything takes longer"
+            )
         self.train()
         up = self.start(port)
         self.first_release()
@@ -144,9 +146,13 @@ class Demo:
             partial = self.models.with_suffix(".partial")
             shutil.rmtree(partial, ignore_errors=True)
             subprocess.run(
-                module_command("kedge.demo.models", "--out", str(partial), "--cache", str(CACHE.absolute())),
-                check=True, env=self.kedge.environment, stdout=subprocess.DEVNULL,
-            )  # fmt: skip
+                module_command(
+                    "kedge.demo.models", "--out", str(partial), "--cache", str(CACHE.absolute())
+                ),
+                check=True,
+                env=self.kedge.environment,
+                stdout=subprocess.DEVNULL,
+            )
             shutil.rmtree(self.models, ignore_errors=True)
             partial.rename(self.models)
         say(textwrap.indent((self.models / "report.txt").read_text(encoding="utf-8").strip(), "  "))
@@ -168,8 +174,10 @@ class Demo:
         (WORK / "kedge.toml").write_text(text, encoding="utf-8")
         policy = tomllib.loads(text)["endpoints"]["flights"]
         shadow, canary = policy["shadow"], policy["canary"]
-        say(f"  kedge.toml: audience {policy['audience']}; shadow window {shadow['window']}, "
-            f"at least {shadow['min_pairs']:,} pairs; canary steps {canary['steps']} %")  # fmt: skip
+        say(
+            f"  kedge.toml: audience {policy['audience']}; shadow window {shadow['window']}, "
+            f"at least {shadow['min_pairs']:,} pairs; canary steps {canary['steps']} %"
+        )
         say(f"  $ kedge up --port {port}")
         up = Up(self.kedge, port)
         self.cleanup.callback(up.kill)
@@ -183,27 +191,38 @@ class Demo:
         self.step("v1 becomes the first production release")
         self.register("v1")
         said = self.shell("promote", "flights", "v1")
-        say(f"  {said.data['release']} is production, epoch {said.data['epoch']}; "
-            f"{len(said.data['receipt']['acks'])} replicas acknowledged")  # fmt: skip
+        say(
+            f"  {said.data['release']} is production, epoch {said.data['epoch']}; "
+            f"{len(said.data['receipt']['acks'])} replicas acknowledged"
+        )
 
     def register(self, name: str, *more: str) -> None:
         """Register a trained model with its golden rows and its training sample."""
         folder = self.models / name
         say(f"  $ kedge register flights {name}/model --golden ... --training ...")
         said = self.kedge.run(
-            "register", "flights", str(folder / "model"),
-            "--golden", str(folder / "golden.json"), "--training", str(folder / "training.csv"),
+            "register",
+            "flights",
+            str(folder / "model"),
+            "--golden",
+            str(folder / "golden.json"),
+            "--training",
+            str(folder / "training.csv"),
             *more,
-        ).data  # fmt: skip
-        say(f"  {said['version']}: {said['flavour']}, {said['size']:,} bytes, "
-            f"{said['digest'][:19]}..., golden rows answered")  # fmt: skip
+        ).data
+        say(
+            f"  {said['version']}: {said['flavour']}, {said['size']:,} bytes, "
+            f"{said['digest'][:19]}..., golden rows answered"
+        )
         if said["version"] != name:
             raise DemoFailed(f"{name} was registered as {said['version']}")
 
     def send(self, up: Up) -> Traffic:
         """Start the traffic."""
-        self.step(f"traffic: flights of July to December, {self.rate:.0f} requests a second, "
-                  "open loop, no retries")  # fmt: skip
+        self.step(
+            f"traffic: flights of July to December, {self.rate:.0f} requests a second, "
+            "open loop, no retries"
+        )
         folder = (WORK / "outcomes").absolute()
         folder.mkdir()
         traffic = Traffic(self.kedge, CACHE.absolute(), up.port, self.rate, folder)
@@ -221,8 +240,10 @@ class Demo:
         traffic.check()
         seen = traffic.latest
         answers = ", ".join(f"{name} {n:,}" for name, n in sorted(seen["by_release"].items()))
-        say(f"  client: {seen['sent']:,} sent, {seen['failed']} failed; answers by {answers}; "
-            f"last second p50 {seen['p50_ms']} ms, p99 {seen['p99_ms']} ms")  # fmt: skip
+        say(
+            f"  client: {seen['sent']:,} sent, {seen['failed']} failed; answers by {answers}; "
+            f"last second p50 {seen['p50_ms']} ms, p99 {seen['p99_ms']} ms"
+        )
         self.tell_pace(traffic)
 
     def watch_answers(self, traffic: Traffic, answers: int, late_s: float) -> float:
@@ -234,8 +255,10 @@ class Demo:
         began, before = time.perf_counter(), traffic.latest["ok"]
         while traffic.latest["ok"] - before < answers:
             if time.perf_counter() - began > ANSWERS_WITHIN_S:
-                raise DemoFailed(f"{traffic.latest['ok'] - before:,} of {answers:,} requests were answered within "
-                                 f"{ANSWERS_WITHIN_S:.0f} s ({load()})")  # fmt: skip
+                raise DemoFailed(
+                    f"{traffic.latest['ok'] - before:,} of {answers:,} requests were answered within "
+                    f"{ANSWERS_WITHIN_S:.0f} s ({load()})"
+                )
             self.watch(traffic, min(LOOK_S, 1 + answers / self.rate))
         time.sleep(late_s)
         return time.perf_counter() - began
@@ -245,8 +268,10 @@ class Demo:
         rate = float(traffic.latest.get("rate", self.rate))
         if not 0.8 < rate / self._rate_told < 1.25:
             why = "cannot keep up" if rate < self._rate_told else "keeps up again"
-            say(f"  this machine {why} ({load()}): {rate:.0f} requests a second of {self.rate:.0f}; "
-                "the demo takes longer")  # fmt: skip
+            say(
+                f"  this machine {why} ({load()}): {rate:.0f} requests a second of {self.rate:.0f}; "
+                "the demo takes longer"
+            )
             self._rate_told = rate
 
     def evidence(self) -> dict[str, Any] | None:
@@ -279,30 +304,39 @@ class Demo:
             )
             looked = now
         decision = known.get("decision") or {"verdict": "nothing", "reason": "nothing was compared"}
-        raise DemoFailed(f"no verdict on {release} within {looked - began:.0f} s; the newest is "
-                         f"{decision['verdict']}: {decision['reason']} ({load()})")  # fmt: skip
+        raise DemoFailed(
+            f"no verdict on {release} within {looked - began:.0f} s; the newest is "
+            f"{decision['verdict']}: {decision['reason']} ({load()})"
+        )
 
     def tell(self, found: dict[str, Any]) -> None:
         """One line of what is known."""
         agreement = found["agreement"]
         agree = f"{agreement['raw']:6.1%} agree, " if agreement and agreement["raw"] else ""
         decision = found["decision"]
-        say(f"  {found['units'][1]:6,} units, {agree}{found['labels']['units'][1]:5,} labelled  "
-            f"{decision['verdict']}: {decision['reason'][:88]}")  # fmt: skip
+        say(
+            f"  {found['units'][1]:6,} units, {agree}{found['labels']['units'][1]:5,} labelled  "
+            f"{decision['verdict']}: {decision['reason'][:88]}"
+        )
         if agreement:
             self.shadow = {
-                "pairs": agreement["pairs"], "agreement": agreement["raw"],
+                "pairs": agreement["pairs"],
+                "agreement": agreement["raw"],
                 "dropped": found["coverage"]["mirrored"] - found["coverage"]["copied"],
-            }  # fmt: skip
+            }
         self.labels = found["labels"]
 
     def note(self, stage: str, found: dict[str, Any]) -> None:
         """Keep a verdict for the report, with its worst segments."""
         worst = (found["agreement"] or {}).get("segments") or found["segments"]
-        self.verdicts.append({
-            "stage": stage, "candidate": found["candidate"], **found["decision"],
-            "worst_segments": worst[:3],
-        })  # fmt: skip
+        self.verdicts.append(
+            {
+                "stage": stage,
+                "candidate": found["candidate"],
+                **found["decision"],
+                "worst_segments": worst[:3],
+            }
+        )
 
     def show_shadow(self, traffic: Traffic) -> None:
         """Shadow v2 until the patrol has judged it."""
@@ -318,8 +352,10 @@ class Demo:
                 f"    worst: {item['segment']:12} {item['disagreement']:6.1%} of {item['pairs']:,} disagree"
             )
         honest = self.metrics()["agreement_two_honest_by_month"]["7"]
-        say(f"  {1 - self.shadow['agreement']:.1%} of the decisions would change; between two honest "
-            f"models it is {1 - honest:.1%} (offline, July).\n  No caller has seen any of it.")  # fmt: skip
+        say(
+            f"  {1 - self.shadow['agreement']:.1%} of the decisions would change; between two honest "
+            f"models it is {1 - honest:.1%} (offline, July).\n  No caller has seen any of it."
+        )
         diagnosed(self, "model", 60.0)
         self.shell("abort", "flights")
         self.watch(traffic, 0.0)
@@ -394,30 +430,38 @@ class Demo:
         self.note("shadow", found)
         self.verdicts[-1] |= {"verdict": "pass", "code": "advance", "reason": promoted["reason"]}
         self.promotion = {
-            "release": release, "by": promoted["by"], "pairs": found["units"][1],
+            "release": release,
+            "by": promoted["by"],
+            "pairs": found["units"][1],
             "labelled": found["labels"]["units"][1],
             "seconds": round((instant(promoted["at"]) - instant(began["at"])).total_seconds(), 1),
-        }  # fmt: skip
+        }
         say(f"  promoted after {self.promotion['seconds']} s: {promoted['reason']}")
         declined, coverage = found["labels"]["declined"], found["labels"]["coverage"]
-        say(f"  labels: {declined} flights were cancelled and will never have one; "
-            f"coverage {coverage}")  # fmt: skip
+        say(
+            f"  labels: {declined} flights were cancelled and will never have one; "
+            f"coverage {coverage}"
+        )
         self.watch(traffic, AFTER_S)
 
     def roll_back(self) -> None:
         """Roll back by hand and print the receipt."""
         said = self.by_hand = self.shell("rollback", "flights")
         receipt = self.receipts["production"] = said.data["receipt"]
-        say(f"  epoch {said.data['epoch']}: {said.data['event'].replace('_', ' ')}; "
-            f"left {said.data['left']}, which is now condemned")  # fmt: skip
+        say(
+            f"  epoch {said.data['epoch']}: {said.data['event'].replace('_', ' ')}; "
+            f"left {said.data['left']}, which is now condemned"
+        )
         say(f"    decided                   {receipt['decide_ms']:8.1f} ms")
         say(f"    written, durably          {receipt['write_ms']:8.1f} ms")
         for name, ms in sorted(receipt["acks"].items(), key=lambda item: item[1]):
             say(f"    {name:24.24}  {ms:8.1f} ms  acknowledged")
         first = receipt["first_old_answer_ms"]
         say(f"    first answer of the old   {'not seen' if first is None else f'{first:8.1f} ms'}")
-        say(f"    total                     {receipt['total_ms']:8.1f} ms  "
-            f"({said.took_ms:.0f} ms with the command's own start and end)")  # fmt: skip
+        say(
+            f"    total                     {receipt['total_ms']:8.1f} ms  "
+            f"({said.took_ms:.0f} ms with the command's own start and end)"
+        )
 
     def roll_back_production(self, traffic: Traffic) -> None:
         """Put v2 into production against all advice, and take that back too."""
@@ -449,13 +493,17 @@ class Demo:
         self.table(seen)
         quality_table(summary["quality"])
         failed = int(summary["failed"])
-        say(f"\nfailed requests: {failed} (of {summary['sent']:,} counted by the client;"
-            f" p50 {summary['p50_ms']} ms, p99 {summary['p99_ms']} ms)")  # fmt: skip
+        say(
+            f"\nfailed requests: {failed} (of {summary['sent']:,} counted by the client;"
+            f" p50 {summary['p50_ms']} ms, p99 {summary['p99_ms']} ms)"
+        )
         if failed:
             say("  " + ", ".join(f"{count} {why}" for why, count in summary["failures"].items()))
         if summary["slowed"]:
-            say(f"  this machine could not keep up with {self.rate:.0f} requests a second: the rate fell "
-                f"{summary['slowed']} times, to {summary['rate']:.0f} at the end ({load()})")  # fmt: skip
+            say(
+                f"  this machine could not keep up with {self.rate:.0f} requests a second: the rate fell "
+                f"{summary['slowed']} times, to {summary['rate']:.0f} at the end ({load()})"
+            )
         report = {
             "rollback_ms": self.parts("canary"),
             "production_rollback_ms": self.parts("production"),
@@ -518,15 +566,18 @@ class Demo:
         return {
             "command_ms": None if said is None else round(said.took_ms, 1),
             "first_answer_after_start_ms": first and started and round((first - started) * 1e3, 1),
-            "last_bad_answer_after_start_ms": before and started
+            "last_bad_answer_after_start_ms": before
+            and started
             and round((before["last"] - started) * 1e3, 1),
-        }  # fmt: skip
+        }
 
     def table(self, seen: dict[str, dict[str, float | int | None]]) -> None:
         """Print the speed of both rollbacks side by side."""
         say(f"\nSpeed to rollback, under load   {'by the patrol':>14}{'by hand':>14}")
-        rows = {label: (self.parts("canary")[name], self.parts("production")[name])
-                for name, (label, _) in PARTS.items()}  # fmt: skip
+        rows = {
+            label: (self.parts("canary")[name], self.parts("production")[name])
+            for name, (label, _) in PARTS.items()
+        }
         for label, name in (
             ("kedge rollback, start to exit", "command_ms"),
             ("client's last answer by v2", "last_bad_answer_after_start_ms"),
@@ -563,8 +614,10 @@ def quality_table(quality: dict[str, Any]) -> None:
     say("\nWhat the labels say (flights answered while both did; known only afterwards)")
     say(f"  {'':4}{'flights':>9}{'were late':>11}{'p said':>9}{'right':>9}{'log loss':>10}")
     for name, score in quality["side_by_side"].items():
-        say(f"  {name:4}{score['flights']:9,}{score['late']:11.1%}{score['said_late']:9.1%}"
-            f"{score['right']:9.1%}{score['log_loss']:10.3f}")  # fmt: skip
+        say(
+            f"  {name:4}{score['flights']:9,}{score['late']:11.1%}{score['said_late']:9.1%}"
+            f"{score['right']:9.1%}{score['log_loss']:10.3f}"
+        )
 
 
 def clean() -> None:
