@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import signal
@@ -26,7 +27,7 @@ from kedge.core.stored.head import Head
 from kedge.core.values import Stage
 from kedge.engine.locate import find_fault
 from kedge.engine.pins import HostDisk
-from kedge.operations.backup.make import make_backup
+from kedge.operations.backup.make import Wanted, make_backup
 from kedge.operations.backup.manifest import MANIFEST, UNFINISHED, Sealed, read_manifest
 from kedge.operations.backup.restore import BEGAN, find_floor, restore_backup
 from kedge.ports import Proof
@@ -84,10 +85,10 @@ class Origin:
         added = self.world.registry.add(version(number, digest=digest, files=files))
         self.world.registry.release(bundle(added))
 
-    def backup(self, name: str = "backup", *, records: bool = True) -> Path:
+    def backup(self, name: str = "backup", wanted: Wanted = Wanted()) -> Path:  # noqa: B008 - frozen
         """Make one."""
         directory = self.root / name
-        make_backup(Workplace(self.state_dir), directory, self.config, records=records, say=print)
+        make_backup(Workplace(self.state_dir), directory, self.config, wanted=wanted, say=print)
         return directory
 
 
@@ -259,7 +260,7 @@ def test_each_backup_under_writes_registrations_and_retention_is_whole(tmp_path:
     for turn in range(4):
         backup = tmp_path / f"backup{turn}"
         make_backup(
-            Workplace(root / STATE_DIR), backup, root / "kedge.toml", records=True, say=print
+            Workplace(root / STATE_DIR), backup, root / "kedge.toml", wanted=Wanted(), say=print
         )
         world = restored(backup, tmp_path / f"there{turn}")
         assert world.ledger.verify() == []
@@ -378,28 +379,130 @@ def test_a_directory_with_something_in_it_is_refused(origin: Origin, tmp_path: P
         (origin.state_dir / "x", "backup_not_empty"),
     ):
         with pytest.raises(Refused) as refused:
-            make_backup(origin.place, directory, origin.config, records=True, say=print)
+            make_backup(origin.place, directory, origin.config, wanted=Wanted(), say=print)
         assert refused.value.code == code
     with pytest.raises(Refused) as refused:
         read_manifest(tmp_path)
     assert refused.value.code == "no_backup"
 
 
-def test_what_is_damaged_in_the_state_directory_is_no_backup(origin: Origin) -> None:
-    path = next((origin.state_dir / "artifacts").glob("*/files/*"))
+def test_what_is_damaged_is_refused_by_its_name_or_left_out_and_listed(
+    origin: Origin, tmp_path: Path
+) -> None:
+    """One old model that was damaged does not cost the backup of everything else."""
+    (digest,) = (v.digest for v in origin.world.registry.versions("flights") if v.number == 2)
+    path = next((origin.state_dir / "artifacts" / digest.partition(":")[2]).glob("files/*"))
     path.chmod(0o600)
     path.write_text("changed")
-    with pytest.raises(Refused, match="was changed") as refused:
+    (hour,) = (origin.state_dir / "records/hours").glob("*.db")
+    for damaged in (hour, origin.state_dir / "online/online.db"):
+        damaged.write_bytes(b"no database at all")
+    with pytest.raises(Refused) as refused:
         origin.backup()
     assert refused.value.code == "backup_source_damaged"
+    assert "--skip-damaged" in refused.value.hint
+    names = [
+        "online/online.db",
+        str(hour.relative_to(origin.state_dir)),
+        "the artifact of flights v2",
+    ]
+    faults = refused.value.details["faults"]
+    assert isinstance(faults, list)
+    assert [fault.partition(": ")[0] for fault in faults] == names
     assert not (origin.root / "backup").exists()
+    backup = origin.backup(wanted=Wanted(damaged=False))
+    manifest = read_manifest(backup)
+    assert [each.what for each in manifest.left_out if each.damaged] == names
+    assert digest not in manifest.artifacts
+    there = restored(backup, tmp_path / "there")
+    assert there.row().production == 1
+    place = Workplace(tmp_path / "there" / STATE_DIR)
+    (tmp_path / "model2").write_text("model 2")
+    assert place.artifacts.put(tmp_path / "model2")[0] == digest, "registered again, it is there"
+    place.artifacts.verify(digest)
+
+
+def test_a_damaged_ledger_is_refused_whatever_may_be_left_out(origin: Origin) -> None:
+    ledger = origin.state_dir / "ledger/ledger.db"
+    with ledger.open("r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(4096)
+        file.write(b"\xff" * (size - 4096))
+    with pytest.raises(Refused) as refused:
+        origin.backup(wanted=Wanted(damaged=False))
+    assert refused.value.code == "backup_source_damaged"
+    assert "--skip-damaged" not in refused.value.hint
+
+
+def test_an_lmdb_store_of_the_state_directory_is_copied_as_of_one_instant(
+    origin: Origin, tmp_path: Path
+) -> None:
+    """Every row of a transaction is in the copy, or none, while another process writes."""
+    lmdb = pytest.importorskip("lmdb")
+    origin.config.write_text(f'{CONFIG}\n[online]\nstore = "lmdb"\n')
+    path = origin.state_dir / "online/lmdb"
+    path.mkdir()
+    process = FORK.Process(target=_write_pairs, args=(path,), daemon=True)
+    process.start()
+    try:
+        while not (path / "written").exists():
+            process.join(0.01)
+        backup = origin.backup()
+    finally:
+        process.kill()
+        process.join()
+    assert not [each for each in read_manifest(backup).left_out if "online" in each.what]
+    restore_backup(backup, tmp_path / "there/kedge.toml")
+    copy = tmp_path / "there" / STATE_DIR / "online/lmdb"
+    with lmdb.open(str(copy), max_dbs=1) as env, env.begin(db=env.open_db(b"spend/1/1/1")) as txn:
+        assert txn.get(b"ada") == txn.get(b"bob") is not None
+    (path / "data.mdb").write_bytes(b"no store at all" * 1000)
+    with pytest.raises(Refused, match="online/lmdb") as refused:
+        origin.backup("second")
+    assert refused.value.code == "backup_source_damaged"
+
+
+def _write_pairs(path: Path) -> None:
+    from kedge.adapters.online.lmdb import LmdbOnline
+
+    store = LmdbOnline(path)
+    for number in itertools.count():
+        store.write("spend/1/1/1", [("ada", b"%d" % number), ("bob", b"%d" % number)])
+        (path / "written").touch()
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        (
+            'store = "redis"\nurl = "redis://kedge:hunter2@cache.example.org:6379/0"',
+            "cache.example.org:6379",
+        ),
+        ('store = "redis"', "KEDGE_ONLINE_URL"),
+        ('store = "lmdb"\npath = "/srv/values"', "/srv/values"),
+        ('path = "values.db"', "values.db"),
+    ],
+)
+def test_an_online_store_elsewhere_is_named_among_what_is_left_out(
+    origin: Origin, line: str, named: str
+) -> None:
+    origin.config.write_text(f"{CONFIG}\n[online]\n{line}\n")
+    found = read_manifest(origin.backup()).left_out
+    (left,) = (each for each in found if each.what.startswith("the online store"))
+    assert named in left.what
+    assert "hunter2" not in left.what
+    assert left.remedy.startswith("kedge features materialise")
 
 
 def test_a_backup_of_nothing_is_refused_in_the_words_for_it(origin: Origin) -> None:
     shutil.rmtree(origin.state_dir / "ledger")
     with pytest.raises(Unavailable) as refused:
         make_backup(
-            Workplace(origin.state_dir), origin.root / "b", origin.config, records=True, say=print
+            Workplace(origin.state_dir),
+            origin.root / "b",
+            origin.config,
+            wanted=Wanted(),
+            say=print,
         )
     assert refused.value.code == "ledger_gone"
     assert not (origin.root / "b").exists()
@@ -410,7 +513,7 @@ def _overtaken(tell: Any, work: str, finished: Path, target: Path, *paths: Path)
     late: list[int] = []
 
     def hook(event: str, args: tuple[Any, ...]) -> None:
-        held = os.readlink(f"/proc/self/fd/{args[0]}") if event == "fcntl.flock" else ""
+        held = str(Path(f"/proc/self/fd/{args[0]}").readlink()) if event == "fcntl.flock" else ""
         if held.startswith(str(target)) and not late:
             late.append(1)
             shutil.copytree(finished, target, dirs_exist_ok=True)
@@ -419,7 +522,7 @@ def _overtaken(tell: Any, work: str, finished: Path, target: Path, *paths: Path)
     sys.addaudithook(hook)
     try:
         if work == "backup":
-            make_backup(place, target, paths[1], records=True, say=print)
+            make_backup(place, target, paths[1], wanted=Wanted(), say=print)
         else:
             restore_backup(paths[1], paths[2])
     except Refused as refused:
@@ -467,7 +570,7 @@ def test_a_file_of_the_users_beside_an_unfinished_backup_is_never_removed(
     for name in (UNFINISHED, "novel.md"):
         (tmp_path / name).write_text("chapter one")
     with pytest.raises(Refused) as refused:
-        make_backup(origin.place, tmp_path, origin.config, records=True, say=print)
+        make_backup(origin.place, tmp_path, origin.config, wanted=Wanted(), say=print)
     assert refused.value.code == "backup_not_empty"
     assert (tmp_path / "novel.md").read_text() == "chapter one"
 
@@ -494,7 +597,7 @@ def _dies(tell: Any, step: int, work: str, *paths: Path) -> None:
 
     sys.addaudithook(hook)
     if work == "backup":
-        make_backup(Workplace(paths[0]), paths[1], paths[2], records=True, say=print)
+        make_backup(Workplace(paths[0]), paths[1], paths[2], wanted=Wanted(), say=print)
     else:
         restore_backup(paths[0], paths[1])
     tell.send(count)

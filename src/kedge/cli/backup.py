@@ -14,17 +14,18 @@ from kedge.terminal import one_line
 @click.command()
 @click.argument("directory", type=click.Path(path_type=Path), metavar="DIR")
 @click.option("--without-records", is_flag=True, help="Leave predictions and labels out.")
+@click.option("--skip-damaged", is_flag=True, help="Leave out what is damaged, and list it.")
 @verb
-def backup(context: Context, directory: Path, without_records: bool) -> None:
+def backup(context: Context, directory: Path, without_records: bool, skip_damaged: bool) -> None:
     """Copy the state directory into DIR, while kedge runs."""
     end_in_order()
-    from kedge.operations.backup.make import make_backup, summary
+    from kedge.operations.backup.make import Wanted, make_backup, summary
 
     found = make_backup(
         context.place(),
         directory.resolve(),
         context.config,
-        records=not without_records,
+        wanted=Wanted(records=not without_records, damaged=not skip_damaged),
         say=lambda text: None if context.as_json else context.say(text),
     )
     data = summary(found, directory.resolve())
@@ -87,7 +88,7 @@ def restore(context: Context, directory: Path, reason: str, heads: tuple[str, ..
 def _left_out(data: dict[str, Any]) -> list[str]:
     """What a backup does not have."""
     return [
-        f"  left out  {each['what']} ({each['why']})"
+        f"  {'DAMAGED ' if each['damaged'] else 'left out'}  {each['what']} ({each['why']})"
         + (f": {each['remedy']}" if each["remedy"] else "")
         for each in data["left_out"]
     ]

@@ -104,6 +104,30 @@ class LmdbOnline:
             raise _unavailable(self._path, error) from error
 
 
+def copy(source: Path, target: Path) -> str:
+    """Copy a store as it is at one instant into an empty directory, without free pages. Others read and write it.
+
+    A process opens a store once: this one must not have it open.
+
+    Returns:
+        What is damaged, so that it cannot be copied; empty when it was.
+
+    Raises:
+        FileNotFoundError: there is none.
+        Unavailable: `online_unavailable`: it cannot be read, or the copy cannot be written.
+    """
+    if not (source / "data.mdb").exists():
+        raise FileNotFoundError(str(source))
+    try:
+        with lmdb.open(str(source), create=False, max_dbs=MOST, max_readers=512) as env:
+            env.copy(str(target), compact=True)
+    except (lmdb.CorruptedError, lmdb.InvalidError, lmdb.PageNotFoundError) as error:
+        return str(error)
+    except lmdb.Error as error:
+        raise _unavailable(source, error) from error
+    return ""
+
+
 def _unavailable(path: Path, error: Exception) -> Unavailable:
     return Unavailable(f"{path}: {type(error).__name__}: {error}", code="online_unavailable",
                        hint="is the disk full, or the directory gone? materialise writes it again")  # fmt: skip

@@ -20,10 +20,15 @@ from kedge.core.values import Release
 
 PATIENCE_S = 30.0
 """How long a copy waits for a process that holds the file for itself."""
+_DAMAGED = (11, 26)
+"""SQLITE_CORRUPT and SQLITE_NOTADB."""
 
 
-def snapshot(source: Path, target: Path) -> None:
+def snapshot(source: Path, target: Path) -> str:
     """Copy a database as it is at one instant. Others read and write it meanwhile.
+
+    Returns:
+        What is damaged, so that it cannot be copied; empty when it was.
 
     Raises:
         FileNotFoundError: there is none.
@@ -43,6 +48,8 @@ def snapshot(source: Path, target: Path) -> None:
     except (dbapi.Error, OSError) as error:
         if not source.exists():
             raise FileNotFoundError(str(source)) from error
+        if told := _find_live_damage(source):
+            return told
         raise Unavailable(
             f"{source} cannot be copied: {error}",
             code="snapshot_failed",
@@ -50,6 +57,7 @@ def snapshot(source: Path, target: Path) -> None:
         ) from error
     for suffix in ("-wal", "-shm", "-journal"):
         Path(f"{target}{suffix}").unlink(missing_ok=True)
+    return ""
 
 
 def find_damage(path: Path) -> str:
@@ -62,19 +70,41 @@ def find_damage(path: Path) -> str:
     return "" if told == "ok" else str(told)
 
 
-def read_digests(database: Database) -> tuple[str, ...]:
-    """Return the digests of all artifacts that a ledger knows: models and transformations, without removed ones."""
+def _find_live_damage(path: Path) -> str:
+    """Return what SQLite finds wrong in a file that others may write to; empty when it cannot tell."""
+    try:
+        with closing(_connect(path, "ro")) as db:
+            (told,) = db.execute("PRAGMA quick_check(1)").fetchone()
+    except (dbapi.Error, OSError) as error:
+        code = getattr(error, "sqlite_errorcode", None) or 0
+        return str(error) if code & 0xFF in _DAMAGED else ""
+    return "" if told == "ok" else str(told)
 
-    def work(connection: Connection) -> tuple[str, ...]:
-        version = tables.model_version
-        models = select(version.c.digest).where(version.c.removed_at.is_(None))
-        codes = select(tables.transform_version.c.code_digest)
-        found = {*connection.execute(models).scalars(), *connection.execute(codes).scalars()}
-        for body in connection.execute(select(tables.release.c.body)).scalars():
-            code = codec.decode(body, Release).code
-            if code is not None:
-                found.add(code)
-        return tuple(sorted(found))
+
+def read_artifacts(database: Database) -> dict[str, tuple[str, ...]]:
+    """Return the artifacts that a ledger knows, by digest, with the names of what they are of.
+
+    Those are models (`wine v3`), transformations (`flight/1#2`) and code of releases (`wine r4`); removed
+    versions have none.
+    """
+
+    def work(connection: Connection) -> dict[str, tuple[str, ...]]:
+        found: dict[str, list[str]] = {}
+        version, code, release = tables.model_version, tables.transform_version, tables.release
+        models = select(version.c.digest, version.c.model, version.c.number)
+        for digest, model, number in connection.execute(
+            models.where(version.c.removed_at.is_(None))
+        ):
+            found.setdefault(digest, []).append(f"{model} v{number}")
+        for digest, schema, number in connection.execute(
+            select(code.c.code_digest, code.c.schema_id, code.c.version)
+        ):
+            found.setdefault(digest, []).append(f"{schema}#{number}")
+        for body in connection.execute(select(release.c.body)).scalars():
+            made = codec.decode(body, Release)
+            if made.code is not None:
+                found.setdefault(made.code, []).append(f"{made.endpoint} {made.label}")
+        return {digest: tuple(names) for digest, names in sorted(found.items())}
 
     return database.read(work)
 

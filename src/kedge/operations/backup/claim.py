@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,20 +12,35 @@ from kedge.core.errors import Refused
 
 
 @contextmanager
-def claim(lock: Path, *, told: str, code: str) -> Iterator[None]:
+def claim(
+    lock: Path, *, check: Callable[[], None], release: Callable[[], None], told: str, code: str
+) -> Iterator[None]:
     """Hold the lock of a file, which is made.
 
-    What was seen before it is held may be over by then: look again.
+    Args:
+        lock: the file.
+        check: raises when the directory is in use. It runs before the lock is held and again with it: another
+            process may have completed its work in between.
+        release: removes what holding the lock has made, when the second check raises.
+        told: the message when another process holds the lock.
+        code: its code.
 
     Raises:
-        Refused: another process holds it.
+        Refused: another process holds it; what `check` raises.
     """
+    check()
+    lock.parent.mkdir(mode=0o700, exist_ok=True)
     handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Refused(told, code=code, hint="wait for it") from None
+        try:
+            check()
+        except Refused:
+            release()
+            raise
         yield
     finally:
         os.close(handle)

@@ -7,11 +7,13 @@ instant each; what retention removes meanwhile was about to go. Nothing waits fo
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -19,11 +21,12 @@ from kedge.adapters.artifacts import DirectoryArtifacts
 from kedge.adapters.offline import OFFLINE_DIR
 from kedge.adapters.records import RECORDS_DIR
 from kedge.adapters.sql.engine import EVIDENCE_DIR, LEDGER_DIR, REVISION
-from kedge.adapters.sql.snapshot import find_damage, read_digests, snapshot
+from kedge.adapters.sql.snapshot import find_damage, read_artifacts, snapshot
 from kedge.config.secrets import VARIABLES, scrub
 from kedge.core.errors import CorruptArtifact, KedgeError, Refused, Unavailable
+from kedge.core.generations import URL_VARIABLE
 from kedge.core.stored.head import Head
-from kedge.core.values import State
+from kedge.core.values import State, Value
 from kedge.files import tighten, walk
 from kedge.operations.backup.claim import claim
 from kedge.operations.backup.manifest import (
@@ -40,7 +43,7 @@ from kedge.operations.backup.manifest import (
     write_manifest,
 )
 from kedge.reserve import is_short
-from kedge.settings import CONFIG_NAME, Settings, read
+from kedge.settings import CONFIG_NAME, ONLINE_DIR, Settings, read
 from kedge.wiring import Workplace, actor, host_name
 
 ALWAYS_OUT = (
@@ -74,12 +77,28 @@ RECORDS_OUT = LeftOut(
 LEFT_UNFINISHED = {UNFINISHED, CONFIG, STATE, f"{MANIFEST}.new"}
 """What a backup that was interrupted leaves in its directory, at most. It is removed by the next one."""
 REMATERIALISE = "kedge features materialise VIEW writes it again from the offline log"
+REMEDIES = {
+    EVIDENCE_DIR: "made again: rollouts under way count anew",
+    ONLINE_DIR: REMATERIALISE,
+    RECORDS_DIR: "outcomes of its requests find no prediction",
+}
+"""By directory of the state: what to do where a damaged database of it was left out."""
+PUT_BACK = "register the same files again, under the same names"
 
 Say = Callable[[str], None]
 
 
+class Wanted(Value, frozen=True):
+    """What a backup is to have."""
+
+    records: bool = True
+    """Predictions and labels."""
+    damaged: bool = True
+    """Everything: what is damaged is refused. False: it is left out and listed, unless it is the ledger."""
+
+
 def make_backup(
-    place: Workplace, directory: Path, config: Path, *, records: bool, say: Say
+    place: Workplace, directory: Path, config: Path, *, wanted: Wanted, say: Say
 ) -> Manifest:
     """Back a state directory up into an empty or missing directory; return what was made.
 
@@ -87,7 +106,7 @@ def make_backup(
         place: the state directory.
         directory: where to. Left as it was when this fails.
         config: its kedge.toml.
-        records: whether predictions and labels are copied.
+        wanted: what is copied, and whether damage is refused.
         say: told what is copied.
 
     Raises:
@@ -103,7 +122,7 @@ def make_backup(
         )
     try:
         with _claimed(directory):
-            return _Making(place, directory, config, records=records, say=say).run()
+            return _Making(place, directory, config, wanted, say).run()
     except OSError as error:
         raise Unavailable(
             f"the backup cannot be written: {error.filename or directory}: {error.strerror or error}",
@@ -121,15 +140,14 @@ def _claimed(directory: Path) -> Iterator[None]:
     """
     made = not directory.exists()
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    _refuse_used(directory)
     unfinished = directory / UNFINISHED
-    told = f"another kedge backup writes to {directory}"
-    with claim(unfinished, told=told, code="backup_running"):
-        try:
-            _refuse_used(directory)
-        except Refused:  # another process completed its backup just now
-            unfinished.unlink(missing_ok=True)
-            raise
+    with claim(
+        unfinished,
+        check=lambda: _refuse_used(directory),
+        release=lambda: unfinished.unlink(missing_ok=True),
+        told=f"another kedge backup writes to {directory}",
+        code="backup_running",
+    ):
         tighten(directory)
         _empty(directory)
         try:
@@ -179,16 +197,17 @@ class _Making:
     """One backup being made."""
 
     def __init__(
-        self, place: Workplace, directory: Path, config: Path, *, records: bool, say: Say
+        self, place: Workplace, directory: Path, config: Path, wanted: Wanted, say: Say
     ) -> None:
         self._place = place
         self._from = place.state_dir
         self._directory = directory
         self._to = directory / STATE
         self._config = config
-        self._records = records
+        self._wanted = wanted
         self._say = say
         self._left_out = list(ALWAYS_OUT)
+        self._damaged: list[LeftOut] = []
 
     def run(self) -> Manifest:
         """Copy, verify, and complete it."""
@@ -196,24 +215,22 @@ class _Making:
         self._to.mkdir()
         settings = self._copy_config()
         self._snapshot(Path(LEDGER_DIR) / "ledger.db")
+        self._check_ledger()
         copy = Workplace(self._to)
         try:
             book = copy.ledger.read()
-            digests = read_digests(copy.database)
+            artifacts = read_artifacts(copy.database)
         finally:
             copy.database.close()
-        self._say(f"the ledger is copied as of {made_at[:19]}Z; {len(digests)} artifacts follow")
-        self._copy_artifacts(digests)
+        self._say(f"the ledger is copied as of {made_at[:19]}Z; {len(artifacts)} artifacts follow")
+        self._copy_artifacts(tuple(artifacts))
         self._copy_values(settings)
         self._copy_telemetry()
-        faults = self._find_faults(digests)
-        if faults:
-            raise Refused(
-                f"what would be backed up is not whole: {'; '.join(faults)}",
-                code="backup_source_damaged",
-                hint="kedge doctor looks at all of it; kedge help repair says what to do",
-                details={"faults": faults},
-            )
+        self._check_databases()
+        left = self._check_artifacts(artifacts)
+        if self._damaged and self._wanted.damaged:
+            raise _refuse([f"{each.what}: {each.why}" for each in self._damaged], skippable=True)
+        self._left_out += self._damaged
         finish(self._directory)
         manifest = Manifest(
             kedge=version("kedge"),
@@ -226,7 +243,7 @@ class _Making:
             epochs={name: state.epoch for name, state in book.states.items()},
             production=_production(book.states),
             seen=self._seen(),
-            artifacts=digests,
+            artifacts=left,
             files=tuple(measure(self._directory)),
             left_out=tuple(self._left_out),
         )
@@ -277,23 +294,41 @@ class _Making:
         self._copy_tree("pins", _is_kept)
         self._copy_tree("apart", _is_kept)
         store = settings.online
-        if store.store == "sqlite" and store.path is None:
-            self._snapshot(Path("online/online.db"))
-        elif store.store == "redis":
-            self._leave("the online store", "it is a server of its own", REMATERIALISE)
+        if store.store == "redis":
+            where = f"the online store, Redis at {get_server(store.url)}"
+            self._leave(where, "it is a server of its own", REMATERIALISE)
+        elif store.path is not None:
+            where = f"the online store, {store.path}"
+            self._leave(where, "online.path puts it outside of the state directory", REMATERIALISE)
+        elif store.store == "lmdb":
+            self._copy_lmdb(Path(ONLINE_DIR) / "lmdb")
         else:
-            self._leave(
-                "the online store", f"{store.store} at {store.path or 'online/'}", REMATERIALISE
-            )
+            self._snapshot(Path(ONLINE_DIR) / "online.db")
+
+    def _copy_lmdb(self, path: Path) -> None:
+        """Copy the directory of an LMDB store, unless there is none."""
+        try:
+            from kedge.adapters.online import lmdb  # noqa: PLC0415 - an extra
+        except ImportError:
+            self._leave("the online store", "the package lmdb is not installed here", REMATERIALISE)
+            return
+        self._check_room()
+        target = self._to / path
+        target.mkdir(parents=True)
+        try:
+            told = lmdb.copy(self._from / path, target)
+        except FileNotFoundError:
+            shutil.rmtree(target.parent)
+            return
+        if told:
+            shutil.rmtree(target.parent)
+            self._damaged.append(LeftOut(str(path), told, REMATERIALISE, damaged=True))
 
     def _copy_telemetry(self) -> None:
         """Copy counts and verdicts, and predictions with their labels, if they are wanted."""
-        try:
-            self._snapshot(Path(EVIDENCE_DIR) / "evidence.db")
-            self._copy_tree(EVIDENCE_DIR, lambda name: name == "BEGINNING")
-        except Unavailable as error:
-            self._leave("evidence", str(error), "made again: rollouts under way count anew")
-        if not self._records:
+        self._snapshot(Path(EVIDENCE_DIR) / "evidence.db")
+        self._copy_tree(EVIDENCE_DIR, lambda name: name == "BEGINNING")
+        if not self._wanted.records:
             self._left_out.append(RECORDS_OUT)
             return
         # In the order in which predictions wander, and labels last: none is missed on its way.
@@ -311,13 +346,22 @@ class _Making:
         self._check_room()
         (self._to / path).parent.mkdir(parents=True, exist_ok=True)
         try:
-            snapshot(self._from / path, self._to / path)
+            told = snapshot(self._from / path, self._to / path)
         except FileNotFoundError:
             if path.parent == Path(LEDGER_DIR):
                 self._place.ledger.read()  # raises, in the words for a lost ledger
             with suppress(OSError):
                 (self._to / path).unlink(missing_ok=True)
                 (self._to / path).parent.rmdir()
+            return
+        if told and path.parts[0] == LEDGER_DIR:
+            raise _refuse([f"{path}: {told}"], skippable=False)
+        if told:
+            self._skip_database(path, told)
+
+    def _skip_database(self, path: Path, why: str) -> None:
+        (self._to / path).unlink(missing_ok=True)
+        self._damaged.append(LeftOut(str(path), why, REMEDIES[path.parts[0]], damaged=True))
 
     def _copy_tree(self, name: str, is_wanted: Callable[[str], bool]) -> None:
         """Copy regular files below a directory; one that goes meanwhile was not needed."""
@@ -348,21 +392,44 @@ class _Making:
 
     # ------------------------------------------------------------ looking
 
-    def _find_faults(self, digests: tuple[str, ...]) -> list[str]:
-        """Return what is not whole in the copy."""
-        found = []
-        for path in sorted(self._to.rglob("*.db")):
-            told = find_damage(path)
-            if told:
-                found.append(f"{path.relative_to(self._to)}: {told}")
-        if found:
-            return found
+    def _check_ledger(self) -> None:
+        """Check every page and every entry of the copy.
+
+        Raises:
+            Refused: one is damaged. Without its ledger nothing of the rest could be restored.
+        """
+        path = Path(LEDGER_DIR) / "ledger.db"
+        told = find_damage(self._to / path)
+        if told:
+            raise _refuse([f"{path}: {told}"], skippable=False)
         copy = Workplace(self._to)
         try:
-            found += copy.ledger.verify()
+            faults = copy.ledger.verify()
         finally:
             copy.database.close()
-        return found + find_artifact_faults(self._to / "artifacts", digests)
+        if faults:
+            raise _refuse(list(faults), skippable=False)
+
+    def _check_databases(self) -> None:
+        """Take the damaged ones out of the copy."""
+        for path in sorted(self._to.rglob("*.db")):
+            name = path.relative_to(self._to)
+            if name.parts[0] != LEDGER_DIR and (told := find_damage(path)):
+                self._skip_database(name, told)
+
+    def _check_artifacts(self, names: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
+        """Take the damaged ones out of the copy; return the digests of the others."""
+        root, left = self._to / "artifacts", []
+        for digest, of in names.items():
+            faults = find_artifact_faults(root, (digest,))
+            if not faults:
+                left.append(digest)
+                continue
+            shutil.rmtree(root / digest.partition(":")[2], ignore_errors=True)
+            self._damaged.append(
+                LeftOut(f"the artifact of {', '.join(of)}", faults[0], PUT_BACK, damaged=True)
+            )
+        return tuple(left)
 
     def _seen(self) -> tuple[Head, ...]:
         """Return the heads that others know of this ledger: a restored copy has to go beyond them."""
@@ -381,6 +448,25 @@ def find_artifact_faults(root: Path, digests: tuple[str, ...]) -> list[str]:
         except CorruptArtifact as error:
             found.append(str(error))
     return found
+
+
+def get_server(url: str | None, environ: Mapping[str, str] = os.environ) -> str:
+    """Return the host and port of a store's URL, without its user and password."""
+    found = url or environ.get(URL_VARIABLE)
+    if not found:
+        return f"the address in {URL_VARIABLE}"
+    parts = urlsplit(found)
+    return parts.netloc.rpartition("@")[2] or parts.path
+
+
+def _refuse(faults: list[str], *, skippable: bool) -> Refused:
+    return Refused(
+        f"what would be backed up is damaged: {'; '.join(faults)}",
+        code="backup_source_damaged",
+        hint="kedge help repair says how to fix it"
+        + ("; --skip-damaged backs the rest up" if skippable else ""),
+        details={"faults": faults},
+    )
 
 
 def _production(states: dict[str, State]) -> dict[str, str]:

@@ -50,6 +50,8 @@ class LeftOut(Value, frozen=True):
     what: str
     why: str
     remedy: str = ""
+    damaged: bool = False
+    """Whether it is missing because it was damaged, and not by design."""
 
 
 class Manifest(Value, kw_only=True, frozen=True):

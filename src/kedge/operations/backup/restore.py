@@ -139,16 +139,14 @@ def _claimed(state_dir: Path) -> Iterator[Path]:
         Refused: `restore_not_empty`, `restore_running`.
     """
     state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    _refuse_used(state_dir)
     making = state_dir / RESTORING
-    making.mkdir(mode=0o700, exist_ok=True)
-    told = f"another kedge restore writes to {state_dir}"
-    with claim(making / LOCK, told=told, code="restore_running"):
-        try:
-            _refuse_used(state_dir)
-        except Refused:  # another process completed its restore just now
-            shutil.rmtree(making, ignore_errors=True)
-            raise
+    with claim(
+        making / LOCK,
+        check=lambda: _refuse_used(state_dir),
+        release=lambda: shutil.rmtree(making, ignore_errors=True),
+        told=f"another kedge restore writes to {state_dir}",
+        code="restore_running",
+    ):
         _sweep(state_dir)
         try:
             yield making
