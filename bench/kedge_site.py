@@ -8,7 +8,6 @@ import http.client
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,8 @@ from typing import TYPE_CHECKING, Any, Self
 import msgspec
 from common import CPUS, LOAD_CPU, SERVER_CPU, alive, on, place, tree
 
+from kedge.demo.processes import free_port, get
+
 if TYPE_CHECKING:
     from kedge.core.commands import AnyCommand
     from kedge.engine.control import Control, Receipt
@@ -29,13 +30,6 @@ if TYPE_CHECKING:
 STOP_S = 30.0
 SORT_S = 0.02
 DRAIN_S = 0.2
-
-
-def free_port() -> int:
-    """A port on which nobody listens now."""
-    with socket.socket() as door:
-        door.bind(("127.0.0.1", 0))
-        return int(door.getsockname()[1])
 
 
 def kedge_command() -> list[str]:
@@ -50,18 +44,6 @@ def environment(**more: str) -> dict[str, str]:
     for name in ("PYTHONDONTWRITEBYTECODE", "KEDGE_CONFIG"):
         found.pop(name, None)
     return found
-
-
-def get(port: int, path: str, within_s: float = 2.0) -> int:
-    """The status of one GET on a connection of its own; 0 when nobody answers."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=within_s)
-    try:
-        connection.request("GET", path)
-        return connection.getresponse().status
-    except (OSError, http.client.HTTPException):
-        return 0
-    finally:
-        connection.close()
 
 
 def post(port: int, path: str, body: bytes, within_s: float = 5.0) -> int:

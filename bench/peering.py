@@ -22,8 +22,10 @@ from typing import IO
 
 import material
 from common import BENCH, SERVER_CPU, alive, on, talk, tree
-from kedge_site import environment, free_port, post, until
+from kedge_site import environment, post, until
 from speed import EVERY, Target
+
+from kedge.demo.processes import free_port
 
 UP_S = 240.0
 STOP_S = 15.0

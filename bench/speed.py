@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from common import BENCH, SERVER_CPU, Bench, Others, interval, on, spread, talk, tree
-from kedge_site import Site, environment, free_port, post, until
+from kedge_site import Site, environment, post, until
 from loadgen import closed_loop
+
+from kedge.demo.processes import free_port
 
 SETTLE_S = 0.3
 EVERY = 1000

@@ -172,20 +172,10 @@ class Up(Child):
         started = time.perf_counter()
         while time.perf_counter() - started < within_s:
             self.check()
-            if self._status(path) == http.HTTPStatus.OK:
+            if get(self.port, path) == http.HTTPStatus.OK:
                 return time.perf_counter() - started
             time.sleep(0.05)
         raise DemoFailed(f"{path} is not answered within {within_s:.0f} s\n{self.tail()}")
-
-    def _status(self, path: str) -> int:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=2)
-        try:
-            connection.request("GET", path)
-            return connection.getresponse().status
-        except (OSError, http.client.HTTPException):
-            return 0
-        finally:
-            connection.close()
 
 
 class Outcomes:
@@ -294,8 +284,20 @@ def running_since_before(work: Path) -> int | None:
     return pid if b"kedge" in command and b"up" in command else None
 
 
+def get(port: int, path: str, within_s: float = 2.0) -> int:
+    """Return the status of one GET on a connection of its own; 0 without an answer."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=within_s)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status
+    except (OSError, http.client.HTTPException):
+        return 0
+    finally:
+        connection.close()
+
+
 def free_port() -> int:
-    """A port of this host that nobody listens on now."""
+    """Return a port of this host that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
