@@ -14,7 +14,7 @@ from kedge.core.stored.head import Head, read_head
 from kedge.core.values import State
 from kedge.engine.libraries import find_differences, find_missing
 from kedge.engine.locate import find_deletion, find_fault
-from kedge.enrol import loaders
+from kedge.enrol import check_loaders
 from kedge.files import find_open
 from kedge.machine import read_machine
 from kedge.ports import Note
@@ -52,7 +52,7 @@ def examine(
         found("configuration", None, f"{len(settings.endpoints)} endpoints")
     except KedgeError as error:
         found("configuration", str(error))
-    installed, missing = loaders()
+    installed, missing = check_loaders()
     found("loaders", None if installed else "none is installed",
           ", ".join([*installed, *(f"without {name}" for name in missing)]))  # fmt: skip
     _look_at_fence(config, found)

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import invalidate_caches
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,7 @@ class Loaders(Mapping[str, Loader]):
             try:
                 self._loaded[flavour] = self._points[flavour].load()()
             except ImportError as error:
-                raise UnfitModel(f"{flavour} models need what is not installed: {error}", code="loader_missing",
-                                 hint=f"pip install 'kedge[{flavour}]'") from error  # fmt: skip
+                raise _missing_library(flavour, error) from error
         return self._loaded[flavour]
 
     def __iter__(self) -> Iterator[str]:
@@ -67,15 +67,42 @@ def _find_loaders() -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group="kedge.loaders")}
 
 
-def loaders() -> tuple[dict[str, Loader], dict[str, str]]:
-    """Every loader that can be imported, by flavour; and those that cannot, with why."""
-    points, found, missing = Loaders(), {}, {}
+def check_loaders() -> tuple[list[str], dict[str, str]]:
+    """Return the flavours that can be loaded here; and those that cannot, with why.
+
+    Nothing is imported of a flavour that announces its libraries: scikit-learn takes seconds.
+    """
+    announced = {point.name: point for point in entry_points(group="kedge.flavours")}
+    points, found, missing = Loaders(), list[str](), dict[str, str]()
     for flavour in points:
         try:
-            found[flavour] = import_loader(points, flavour)
-        except UnfitModel as error:
-            missing[flavour] = f"{error}; {error.hint}"
+            libraries = (
+                getattr(announced[flavour].load(), "libraries", None)
+                if flavour in announced
+                else None
+            )
+            if libraries is None:
+                import_loader(points, flavour)
+            else:
+                _find_libraries(flavour, libraries)
+            found.append(flavour)
+        except (ImportError, UnfitModel) as error:
+            missing[flavour] = (
+                f"{error}; {error.hint}" if isinstance(error, UnfitModel) else str(error)
+            )
     return found, missing
+
+
+def _find_libraries(flavour: str, libraries: Sequence[str]) -> None:
+    """Raise if a library is not installed."""
+    lacking = [name for name in libraries if find_spec(name) is None]
+    if lacking:
+        raise _missing_library(flavour, f"No module named {lacking[0]!r}")
+
+
+def _missing_library(flavour: str, error: object) -> UnfitModel:
+    return UnfitModel(f"{flavour} models need what is not installed: {error}", code="loader_missing",
+                      hint=f"pip install 'kedge[{flavour}]'")  # fmt: skip
 
 
 def import_loader(points: Loaders, flavour: str) -> Loader:

@@ -2,7 +2,8 @@
 
 scikit-learn takes seconds to import, and whose a file is says its name: so registering asks these,
 by the entry point `kedge.flavours`, and only the process that tries the model out imports a loader.
-A flavour that announces none is asked by its loader.
+A flavour that announces none is asked by its loader. `libraries` names what a loader imports, so that
+`kedge doctor` can look for them without importing any.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ class OnnxFlavour:
     stalls = False
     looks_for = "a single *.onnx file"
     companions = (SIGNATURE_FILE,)
+    libraries = ("onnxruntime",)
 
     def claims(self, path: Path) -> bool:
         """Whether exactly one *.onnx file lies in the directory itself."""
@@ -32,6 +34,7 @@ class SklearnFlavour:
     stalls = True
     looks_for = "a single *.skops file (skops.io.dump)"
     companions = (SIGNATURE_FILE, "MLmodel")
+    libraries = ("sklearn", "skops", "yaml")
 
     def claims(self, path: Path) -> bool:
         """Whether exactly one *.skops file lies in the directory itself."""

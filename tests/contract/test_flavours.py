@@ -14,7 +14,7 @@ import skops.io
 from skl2onnx import to_onnx
 from sklearn.linear_model import LogisticRegression
 
-from kedge.enrol import flavours, loaders
+from kedge.enrol import Loaders, flavours
 from models import environment, misbehaving
 
 HEAVY = {
@@ -81,7 +81,7 @@ def test_registering_imports_no_library_that_loads_a_model(tmp_path: Path, flavo
 
 def test_what_tells_a_flavour_says_the_same_as_its_loader() -> None:
     told, missing = flavours()
-    found, _ = loaders()
+    found = Loaders()
     assert (set(told), missing) == ({"onnx", "sklearn"}, {})
     for name, one in told.items():
         loader = found[name]
@@ -90,6 +90,9 @@ def test_what_tells_a_flavour_says_the_same_as_its_loader() -> None:
             name,
             loader.stalls,
             loader.looks_for,
+        )
+        assert {*getattr(one, "libraries", ())} <= {*sys.modules}, (
+            "its loader imports what it announces"
         )
 
 
@@ -124,10 +127,11 @@ def test_a_flavour_whose_library_is_missing_is_known_and_says_what_to_install(
 
 IMPORTED = """
 import sys
-from kedge.enrol import loaders
-found, missing = loaders()
+from kedge.enrol import check_loaders
+found, missing = check_loaders()
 print(sorted(found), missing)
 print("pandas" in sys.modules)
+print({"sklearn", "skops", "onnxruntime"} & {*sys.modules})
 """
 
 
@@ -145,4 +149,4 @@ def test_only_a_loader_that_needs_pandas_imports_it_where_loaders_are_listed(
         [sys.executable, "-c", IMPORTED], env=env, capture_output=True, text=True, timeout=60, check=False
     )  # fmt: skip
     names = ["framed", "onnx", "sklearn"] if own else ["onnx", "sklearn"]
-    assert done.stdout.splitlines() == [f"{names} {{}}", str(own)], done.stderr
+    assert done.stdout.splitlines() == [f"{names} {{}}", str(own), "set()"], done.stderr
