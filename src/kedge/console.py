@@ -397,8 +397,8 @@ def submit(
     """
     from kedge.core.commands import Promote
     from kedge.engine.control import Silent
+    from kedge.operations.probe import probe
     from kedge.report import finding_text, receipt_data, receipt_text
-    from kedge.verbs import probe
     from kedge.wiring import actor
 
     place = context.place()
@@ -415,7 +415,7 @@ def submit(
         receipt, silent = error.receipt, error
     data, text = receipt_data(receipt), receipt_text(one_line(receipt))
     if finding:  # only now: nothing delays the command
-        from kedge.verbs import finding_beside
+        from kedge.operations.rollback import finding_beside
 
         known = finding_beside(context.state_dir, endpoint, data["left"])
         data["finding"] = known

@@ -14,6 +14,7 @@ from kedge.core.stored.head import Head, read_head
 from kedge.core.values import State
 from kedge.engine.libraries import find_differences, find_missing
 from kedge.engine.locate import find_deletion, find_fault
+from kedge.engine.pins import read_pins
 from kedge.enrol import check_loaders
 from kedge.files import find_open
 from kedge.machine import read_machine
@@ -22,7 +23,7 @@ from kedge.runtime import lock
 from kedge.runtime.preflight import count_open_files, find_obstacles
 from kedge.runtime.restart import is_same
 from kedge.settings import Settings, load
-from kedge.verbs import read_pins, status_of
+from kedge.verbs import status_of
 from kedge.wiring import Workplace, actor
 
 ALERTS = 1_000

@@ -22,9 +22,9 @@ from kedge.core.speed import SLO_S, Filed, Incident, Line, Machine, Practice, Sp
 from kedge.core.values import Refusal, State
 from kedge.engine.control import SILENT_S, Control, Say, Silent, replicas
 from kedge.engine.drills import LONGEST_S
+from kedge.operations.probe import ask_release, probe
 from kedge.ports import Entry, Note
 from kedge.report import drill_story
-from kedge.verbs import ask_release, probe
 from kedge.wiring import Workplace, actor
 
 LEAST_S = 1.0

@@ -15,7 +15,8 @@ from kedge.core.values import Refusal, Release, State
 from kedge.engine.control import Gate, Receipt, Say
 from kedge.featuring import version_of
 from kedge.operations.features.compare import comparison_of
-from kedge.verbs import probe, release_of
+from kedge.operations.probe import probe
+from kedge.verbs import release_of
 from kedge.wiring import Workplace, actor
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
-import time
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +9,17 @@ import msgspec
 
 from kedge.adapters.sql.engine import create, migrate
 from kedge.authoring import spec_of
-from kedge.core.bounds import BOUNDS, is_within
+from kedge.core.bounds import BOUNDS
 from kedge.core.codec import fingerprint
-from kedge.core.commands import Configure, Rollback
-from kedge.core.contract import OIP_DTYPES
-from kedge.core.errors import KedgeError, Refused, Unavailable
+from kedge.core.commands import Configure
+from kedge.core.errors import Refused, Unavailable
 from kedge.core.evidence.labels import is_own
 from kedge.core.features import Spec, TransformVersion
-from kedge.core.filed import about
 from kedge.core.generations import Run, generation_of, runs_of
 from kedge.core.guards import promised
 from kedge.core.names import get_known, read_number
 from kedge.core.policy import guardrails
-from kedge.core.release import apply, decide
+from kedge.core.release import decide
 from kedge.core.values import (
     Field,
     ModelVersion,
@@ -34,25 +30,20 @@ from kedge.core.values import (
     Release,
     State,
 )
-from kedge.engine.control import SILENT_S, Probe, replicas
+from kedge.engine.control import SILENT_S
 from kedge.engine.custom import check_function, set_fence
-from kedge.engine.filing import newest_finding
 from kedge.engine.libraries import find_differences
 from kedge.engine.locate import find_deletion, find_interrupted
-from kedge.engine.pins import HostDisk, Pin
+from kedge.engine.pins import HostDisk, read_pins
 from kedge.engine.status import describe
 from kedge.engine.unrecorded import unrecorded
-from kedge.gateway.auth import make_secret, read_secret
+from kedge.gateway.auth import make_secret
 from kedge.independence import release_mark
-from kedge.ports import Bundle, Member, Note, Proof, Tally
+from kedge.ports import Bundle, Note, Proof, Tally
 from kedge.settings import Settings
 from kedge.walk import RULE
 from kedge.wiring import Workplace, actor
 
-PROBE_TIMEOUT_S = 2.0
-LOCAL_ACK_S = 5.0
-FINDING_S = 0.5
-"""How long a rollback that is done looks for the newest finding, when the ledger is busy."""
 OPEN_ALERTS = 200
 """Open alerts of one endpoint that status shows at most."""
 
@@ -286,21 +277,6 @@ def transform_of(
     return known[number]
 
 
-def landing_reads(place: Workplace, endpoint: str, command: Rollback) -> tuple[Run, ...]:
-    """The runs that a rollback would bring back, and that production does not read today."""
-    state = place.ledger.read().states.get(endpoint, State(endpoint=endpoint))
-    events = decide(state, command, place.clock.now())
-    if isinstance(events, Refusal) or state.production is None:
-        return ()
-    after = state
-    for event in events:
-        after = apply(after, event)
-    assert after.production is not None
-    today = runs_of(state.releases[state.production].generation)
-    landing = runs_of(after.releases[after.production].generation)
-    return tuple(run for run in landing if run not in today)
-
-
 def placement_of(
     policy: Policy, version: ModelVersion, proof: Proof, *, transformed: bool
 ) -> Placement:
@@ -338,138 +314,6 @@ def inline_fault(proof: Proof, *, transformed: bool) -> str:
     if proof.plain is None or proof.plain.rule != RULE:
         return "it was not walked yet: register it again"
     return "" if proof.plain.proven else proof.plain.why
-
-
-# ---------------------------------------------------------------- asking a gateway
-
-
-def probe(place: Workplace) -> Probe:
-    """Asks a replica's gateway one marked golden row: which release answers now?"""
-    token = read_secret(place.state_dir)
-
-    def ask(member: Member, endpoint: str, epoch: int) -> int | None:
-        state = place.ledger.read().states[endpoint]
-        body = _golden_row(place, state, state.production)
-        if body is None:
-            return None
-        deadline = time.monotonic() + PROBE_TIMEOUT_S
-        while time.monotonic() < deadline:
-            number, at = _post(member.address, endpoint, body, token)
-            if number is None or at >= epoch:
-                return number
-        return None
-
-    return ask
-
-
-def ask_release(place: Workplace, endpoint: str, number: int) -> bool:
-    """Whether a gateway answers a marked golden row from this release, asked for by its number."""
-    state = place.ledger.read().states[endpoint]
-    body = _golden_row(place, state, number)
-    token, asked = read_secret(place.state_dir), {"kedge-release": f"r{number}"}
-    return body is not None and any(
-        _post(member.address, endpoint, body, token, asked)[0] == number
-        for member in replicas(place.roster.members())
-    )
-
-
-def _golden_row(place: Workplace, state: State, number: int | None) -> bytes | None:
-    """The body of a request with a release's first golden row; None where it cannot be read."""
-    if number is None:
-        return None
-    try:
-        live = state.releases[number]
-        proof = place.artifacts.proof(live.code or live.model_digest)
-    except KedgeError:
-        return None
-    return msgspec.json.encode({"id": "kedge-probe", "inputs": _first_row(state, proof.inputs)})
-
-
-def _first_row(state: State, inputs: dict[str, list[Any]]) -> list[dict[str, Any]]:
-    """The first row that the gateway takes, as tensors; the very first where it takes none."""
-    sent = [field for field in state.fields if field.name in inputs]
-    rows = range(len(inputs[sent[0].name])) if sent else range(0)
-    fits = (n for n in rows if all(is_within(f, inputs[f.name][n]) for f in sent))
-    first = next(fits, 0)
-    tensors = []
-    for field in state.fields:
-        if field.name in inputs:
-            row = inputs[field.name][first]
-            shape = [1, *(len(row) if isinstance(row, list) else size for size in field.shape)]
-            data = row if isinstance(row, list) else [row]
-            tensors.append(
-                {
-                    "name": field.name,
-                    "shape": shape,
-                    "datatype": OIP_DTYPES[field.dtype],
-                    "data": data,
-                }
-            )
-    return tensors
-
-
-def _post(
-    address: str, endpoint: str, body: bytes, token: str, more: dict[str, str] | None = None
-) -> tuple[int | None, int]:  # fmt: skip
-    """The release that answered, and its epoch; None when nobody did."""
-    host, _, port = address.rpartition(":")
-    if host in ("", "0.0.0.0", "::"):  # noqa: S104 - asked of this host, not bound
-        host = "127.0.0.1"
-    connection = http.client.HTTPConnection(host, int(port), timeout=PROBE_TIMEOUT_S)
-    try:
-        headers = {
-            "content-type": "application/json",
-            "authorization": f"Bearer {token}",
-            "kedge-probe": "1",
-            **(more or {}),
-        }
-        connection.request("POST", f"/v2/models/{endpoint}/infer", body, headers)
-        answer = connection.getresponse()
-        answer.read()
-        if answer.status != 200:
-            return None, -1
-        release, epoch = (
-            answer.getheader("kedge-release", ""),
-            answer.getheader("kedge-epoch", "-1"),
-        )
-        return int(release.removeprefix("r")), int(epoch)
-    except (OSError, http.client.HTTPException, ValueError):
-        return None, -1
-    finally:
-        connection.close()
-
-
-# ---------------------------------------------------------------- break-glass
-
-
-def pin_host(state_dir: Path, endpoint: str, command: Rollback, *, reason: str) -> dict[str, Any]:
-    """Pin this host without the ledger, and wait for its gateways to say so."""
-    place = Workplace(state_dir, patience_s=0.2)
-    started = time.monotonic()
-    pin = place.disk.pin(endpoint, command, by=actor(), reason=reason, at=place.clock.now())
-    acks: dict[str, float] = {}
-    try:
-        waiting = {m.name for m in replicas(place.roster.members())
-                   if time.time() - m.beat_at < SILENT_S}  # fmt: skip
-        while waiting and time.monotonic() - started < LOCAL_ACK_S:
-            for member in place.roster.members():
-                served = member.pinned.get(endpoint) == pin.state.production
-                if member.name in waiting and (served or _is_unpinned(place.disk, endpoint)):
-                    acks[member.name] = round((time.monotonic() - started) * 1e3, 1)
-                    waiting.discard(member.name)
-            time.sleep(0.005)
-    except KedgeError:
-        waiting = set()
-    return {
-        "endpoint": endpoint, "serves": f"r{pin.state.production}", "left_epoch": pin.left,
-        "acks": acks, "silent": sorted(waiting),
-    }  # fmt: skip
-
-
-def _is_unpinned(disk: HostDisk, endpoint: str) -> bool:
-    """Whether the pin was handed in already; pins that cannot be read are not taken for none."""
-    pins, fault = read_pins(disk)
-    return not fault and endpoint not in pins
 
 
 # ---------------------------------------------------------------- looking
@@ -535,14 +379,6 @@ def _observed(
         return tallies, [], f"{error.code}: {error}", None
 
 
-def read_pins(disk: HostDisk) -> tuple[dict[str, Pin], str]:
-    """Return the pins of this host, and why they cannot be read."""
-    try:
-        return disk.pins(), ""
-    except OSError as error:
-        return {}, f"the pins of this host cannot be read ({error})"
-
-
 def _readiness(place: Workplace, endpoint: str) -> dict[str, Any] | None:
     """What was filed last of an endpoint's readiness; None: nobody has looked yet."""
     for entry in place.ledger.entries(endpoint, "readiness"):
@@ -550,26 +386,6 @@ def _readiness(place: Workplace, endpoint: str) -> dict[str, Any] | None:
             return {"ready": entry.event.body.get("ready"), "at": entry.at,
                     "failed": entry.event.body.get("failed", [])}  # fmt: skip
     return None
-
-
-def finding_beside(state_dir: Path, endpoint: str, left: str | None) -> dict[str, Any] | None:
-    """The newest finding, when it is about the release that was left and a day old at most.
-
-    A fault is a word in what is returned: what it stands beside is done.
-    """
-    try:
-        place = Workplace(state_dir, patience_s=FINDING_S)
-        found, now = newest_finding(place.ledger, endpoint), place.clock.unix()
-    except KedgeError as error:
-        return {"fault": f"{error.code}: {error}", "against": False}
-    if found is None or left is None or not about(found, int(left.removeprefix("r")), now):
-        return None
-    return {
-        "fault": "", "age_s": max(now - found.at, 0.0), "against": found.against,
-        "headline": found.headline, "causes": found.causes, "effect": found.effect,
-        "action": found.action, "advice": found.advice, "new": f"r{found.new}",
-        "old": f"r{found.old}" if found.old is not None else None,
-    }  # fmt: skip
 
 
 def forget_replica(place: Workplace, name: str) -> None:

@@ -6,15 +6,16 @@ in `enrol`. None of them names a vendor: loaders come by entry point.
 
 from __future__ import annotations
 
+import functools
 import os
 import pwd
 import socket
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kedge.adapters.artifacts import DirectoryArtifacts
 from kedge.adapters.clock import SystemClock
 from kedge.adapters.records import RECORDS_DIR
-from kedge.adapters.records.store import Records
 from kedge.adapters.sql.alerts import SqlAlerts
 from kedge.adapters.sql.engine import (
     EVIDENCE_DIR,
@@ -37,6 +38,9 @@ from kedge.core.values import ActorKind, State
 from kedge.engine.control import PREPARE_S, Control, Gate, Probe, Say
 from kedge.engine.pins import HostDisk
 from kedge.files import list_aside
+
+if TYPE_CHECKING:
+    from kedge.adapters.records.store import Records
 
 DEFAULT_LIMITS = FeatureLimits()
 
@@ -97,9 +101,15 @@ class Workplace:
         self.evidence = SqlEvidence(open_evidence(state_dir))
         self.windows = SqlWindows(open_evidence(state_dir))
         self.rolls = SqlRolls(open_evidence(state_dir))
-        self.records = Records(state_dir / RECORDS_DIR)
         self.artifacts = DirectoryArtifacts(state_dir / "artifacts")
         self.disk = HostDisk(state_dir)
+
+    @functools.cached_property
+    def records(self) -> Records:
+        """The prediction log. NumPy comes with it, which a rollback does not need."""
+        from kedge.adapters.records.store import Records
+
+        return Records(self.state_dir / RECORDS_DIR)
 
     @property
     def registry(self) -> SqlRegistry:

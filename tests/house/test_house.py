@@ -23,6 +23,7 @@ FUNCTION_LINES = 70
 IMPORTS_INSIDE = {
     "__main__.py",
     "console.py",
+    "wiring.py",
 }
 """Start-up time: `kedge rollback` must not pay for the imports of `kedge up`. So it is in `cli/`."""
 
@@ -334,6 +335,22 @@ def test_importing_kedge_is_light() -> None:
     foreign = {m for m in loaded if m.split(".")[0] not in sys.stdlib_module_names | {"kedge"}}
     assert not foreign & {"numpy", "sqlalchemy"}
     assert len(foreign) < 60
+
+
+def test_a_rollback_waits_for_no_library_that_it_does_not_need() -> None:
+    parts = (
+        "cli",
+        "console",
+        "report",
+        "engine.locate",
+        "operations.known_endpoints",
+        "operations.rollback",
+        "operations.probe",
+    )
+    script = f"import json, sys, {', '.join(f'kedge.{part}' for part in parts)}; print(json.dumps([*sys.modules]))"
+    run = [sys.executable, "-c", script]
+    loaded = json.loads(subprocess.run(run, check=True, stdout=subprocess.PIPE).stdout)
+    assert not {"numpy", "duckdb", "uvicorn", "structlog", "alembic"} & {*loaded}
 
 
 RUNS_FEATURES = {

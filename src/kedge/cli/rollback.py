@@ -42,7 +42,7 @@ def rollback(
     target = _number(to) if to is not None else None
     command = Rollback(production=production, to=target, axis=axis)  # type: ignore[arg-type]
     if local:
-        from kedge.verbs import pin_host
+        from kedge.operations.rollback import pin_host
 
         context.check_here()
 
@@ -53,7 +53,7 @@ def rollback(
         return
 
     def make(place: Workplace) -> Rollback:
-        from kedge.verbs import landing_reads
+        from kedge.operations.rollback import landing_reads
 
         runs = landing_reads(place, endpoint, command)
         if runs:

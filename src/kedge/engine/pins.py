@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import msgspec
 
@@ -23,8 +23,10 @@ from kedge.core.errors import Refused, Unavailable
 from kedge.core.release import apply, decide
 from kedge.core.stored.head import Head
 from kedge.core.values import Refusal, State, Value
-from kedge.engine.process_faults import ProcessFaults
 from kedge.files import list_aside, set_aside
+
+if TYPE_CHECKING:
+    from kedge.engine.process_faults import ProcessFaults
 
 _Kept = TypeVar("_Kept")
 
@@ -266,3 +268,11 @@ def _decided(state: State, command: Rollback, at: str) -> tuple[AnyEvent, ...]:
     if isinstance(events, Refusal):
         raise Refused(events.message, code=events.code, hint=events.hint)
     return events
+
+
+def read_pins(disk: HostDisk) -> tuple[dict[str, Pin], str]:
+    """Return the pins of this host, and why they cannot be read."""
+    try:
+        return disk.pins(), ""
+    except OSError as error:
+        return {}, f"the pins of this host cannot be read ({error})"

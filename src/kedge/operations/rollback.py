@@ -1,0 +1,90 @@
+"""Rollback: what it reads before, the pin of a host without the ledger, and the finding beside it.
+
+Light: a rollback at night does not wait for NumPy.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from kedge.core.commands import Rollback
+from kedge.core.errors import KedgeError
+from kedge.core.filed import about
+from kedge.core.generations import Run, runs_of
+from kedge.core.release import apply, decide
+from kedge.core.values import Refusal, State
+from kedge.engine.control import SILENT_S, replicas
+from kedge.engine.filing import newest_finding
+from kedge.engine.pins import HostDisk, read_pins
+from kedge.wiring import Workplace, actor
+
+LOCAL_ACK_S = 5.0
+FINDING_S = 0.5
+"""How long a rollback that is done looks for the newest finding, when the ledger is busy."""
+
+
+def landing_reads(place: Workplace, endpoint: str, command: Rollback) -> tuple[Run, ...]:
+    """The runs that a rollback would bring back, and that production does not read today."""
+    state = place.ledger.read().states.get(endpoint, State(endpoint=endpoint))
+    events = decide(state, command, place.clock.now())
+    if isinstance(events, Refusal) or state.production is None:
+        return ()
+    after = state
+    for event in events:
+        after = apply(after, event)
+    assert after.production is not None
+    today = runs_of(state.releases[state.production].generation)
+    landing = runs_of(after.releases[after.production].generation)
+    return tuple(run for run in landing if run not in today)
+
+
+def pin_host(state_dir: Path, endpoint: str, command: Rollback, *, reason: str) -> dict[str, Any]:
+    """Pin this host without the ledger, and wait for its gateways to say so."""
+    place = Workplace(state_dir, patience_s=0.2)
+    started = time.monotonic()
+    pin = place.disk.pin(endpoint, command, by=actor(), reason=reason, at=place.clock.now())
+    acks: dict[str, float] = {}
+    try:
+        waiting = {m.name for m in replicas(place.roster.members())
+                   if time.time() - m.beat_at < SILENT_S}  # fmt: skip
+        while waiting and time.monotonic() - started < LOCAL_ACK_S:
+            for member in place.roster.members():
+                served = member.pinned.get(endpoint) == pin.state.production
+                if member.name in waiting and (served or _is_unpinned(place.disk, endpoint)):
+                    acks[member.name] = round((time.monotonic() - started) * 1e3, 1)
+                    waiting.discard(member.name)
+            time.sleep(0.005)
+    except KedgeError:
+        waiting = set()
+    return {
+        "endpoint": endpoint, "serves": f"r{pin.state.production}", "left_epoch": pin.left,
+        "acks": acks, "silent": sorted(waiting),
+    }  # fmt: skip
+
+
+def _is_unpinned(disk: HostDisk, endpoint: str) -> bool:
+    """Whether the pin was handed in already; pins that cannot be read are not taken for none."""
+    pins, fault = read_pins(disk)
+    return not fault and endpoint not in pins
+
+
+def finding_beside(state_dir: Path, endpoint: str, left: str | None) -> dict[str, Any] | None:
+    """The newest finding, when it is about the release that was left and a day old at most.
+
+    A fault is a word in what is returned: what it stands beside is done.
+    """
+    try:
+        place = Workplace(state_dir, patience_s=FINDING_S)
+        found, now = newest_finding(place.ledger, endpoint), place.clock.unix()
+    except KedgeError as error:
+        return {"fault": f"{error.code}: {error}", "against": False}
+    if found is None or left is None or not about(found, int(left.removeprefix("r")), now):
+        return None
+    return {
+        "fault": "", "age_s": max(now - found.at, 0.0), "against": found.against,
+        "headline": found.headline, "causes": found.causes, "effect": found.effect,
+        "action": found.action, "advice": found.advice, "new": f"r{found.new}",
+        "old": f"r{found.old}" if found.old is not None else None,
+    }  # fmt: skip
