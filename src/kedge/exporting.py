@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from itertools import groupby
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +17,16 @@ import msgspec
 
 from kedge.core.errors import Refused, Unavailable
 from kedge.core.instants import iso, read_when
-from kedge.core.records import HOUR_S, JoinRow
+from kedge.core.records import HOUR_S, JoinRow, row_hour
 from kedge.engine.control import Say
 from kedge.judging import state_of
 from kedge.operations.progress import Progress
-from kedge.tabular.parquet import load_duckdb
-from kedge.tabular.quoting import quoted
+from kedge.tabular.parquet import database, load_duckdb
+from kedge.tabular.quoting import first_line, quoted
 from kedge.wiring import Workplace
 
+WRITING = "writing Parquet"
+"""What needs DuckDB here."""
 LABELS = 20_000
 """Labels read at once."""
 COLUMNS = {
@@ -40,8 +44,8 @@ def export_of(
     """Write what was predicted, and what is known to be true of it, as Parquet files.
 
     Each hour becomes `ENDPOINT/DAY/HOUR.parquet`, written beside its place and then moved there,
-    so that a reader sees it whole. Where a prediction has labels of several versions, it has
-    several rows.
+    so that a reader sees it whole. Only whole hours are written: the first one may replace the file of
+    an earlier export. Where a prediction has labels of several versions, it has several rows.
 
     Returns:
         How many predictions and files were written, and where.
@@ -50,30 +54,51 @@ def export_of(
         Refused: no such endpoint; `bad_time`, `in_the_future`; `needs_analytics`; `nothing_logged`.
         Unavailable: `export_failed`: the directory cannot be written.
     """
-    duckdb = load_duckdb("writing Parquet")
+    duckdb = load_duckdb(WRITING)
     state_of(place, endpoint)
-    begin = read_when(since, place.clock.unix())
+    begin = read_when(since, place.clock.unix()) // HOUR_S * HOUR_S
     written = files = 0
     work = Progress(say, place.clock.monotonic, "predictions written")
     try:
-        with tempfile.TemporaryDirectory(prefix="kedge-") as scratch, duckdb.connect() as db:
+        with tempfile.TemporaryDirectory(prefix="kedge-") as scratch, database(WRITING) as db:
             labels = Path(scratch) / "labels"
             _lines(labels, _labels(place, endpoint, begin))
             rows = place.records.rows(endpoint, begin, place.clock.unix() + HOUR_S)
-            for hour, part in groupby(rows, key=lambda row: int(row.at // HOUR_S)):
-                source = Path(scratch) / "hour"
-                count = _lines(source, map(_plain, part))
+            for hour, source, count in _by_hour(rows, Path(scratch)):
                 _copy(db, source, labels, _path(to, endpoint, hour))
+                source.unlink()
                 written, files = written + count, files + 1
                 work.add(count, f", up to {iso((hour + 1) * HOUR_S)}")
     except (OSError, duckdb.Error) as error:
-        raise Unavailable(f"{to} cannot be written: {error}", code="export_failed",
+        raise Unavailable(f"{to} cannot be written: {first_line(error)}", code="export_failed",
                           hint="name a directory with room, with --to") from None  # fmt: skip
     if not written:
         raise Refused(
             f"no prediction of {endpoint} is recorded (--since {since})", code="nothing_logged"
         )
     return {"predictions": written, "files": files, "to": str(to / endpoint)}
+
+
+def _by_hour(rows: Iterable[JoinRow], scratch: Path) -> Iterator[tuple[int, Path, int]]:
+    """Spread predictions over a file for each hour in which they were given.
+
+    They come in the order of the hours that they are kept under, which are those of their ids. An answer
+    is given up to an hour beside that, so that the rows of neighbouring hours alternate.
+
+    Yields:
+        Each hour since 1970 once, in order, when its file is complete; and how many rows it has.
+    """
+    counts: Counter[int] = Counter()
+
+    def complete(before: float) -> Iterator[tuple[int, Path, int]]:
+        for hour in sorted(each for each in counts if each < before):
+            yield hour, scratch / f"{hour}", counts.pop(hour)
+
+    for kept_under, some in groupby(rows, key=lambda row: row_hour(row)[0]):
+        yield from complete(kept_under - 1)
+        for hour, part in groupby(some, key=lambda row: int(row.at // HOUR_S)):
+            counts[hour] += _lines(scratch / f"{hour}", map(_plain, part))
+    yield from complete(inf)
 
 
 def _path(to: Path, endpoint: str, hour: int) -> Path:
@@ -87,22 +112,22 @@ def _plain(row: JoinRow) -> dict[str, Any]:
 
 
 def _labels(place: Workplace, endpoint: str, begin: float) -> Iterator[dict[str, Any]]:
-    cursor = 0
-    while True:
+    before, cursor = -1, 0
+    while cursor > before:
+        # What cannot be read is passed over, so that a short batch need not be the last one.
+        before = cursor
         cursor, found = place.records.labels(endpoint, cursor, LABELS)
         for one in found:
             if one.row.at >= begin:
                 yield {"id": one.row.id, "label": one.outcome.value,
                        "label_version": one.outcome.label_version, "labelled_at": one.joined_at}  # fmt: skip
-        if len(found) < LABELS:
-            return
 
 
 def _lines(path: Path, items: Iterable[dict[str, Any]]) -> int:
-    """JSON lines; numbers that JSON has no word for become null."""
+    """Append JSON lines; numbers that JSON has no word for become null. Return how many."""
     count = 0
     encode = msgspec.json.Encoder().encode
-    with path.open("wb") as out:
+    with path.open("ab") as out:
         for item in items:
             out.write(encode(item) + b"\n")
             count += 1
