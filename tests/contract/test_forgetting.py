@@ -11,6 +11,7 @@ from contract.test_records import row, say
 from kedge.adapters.records.spool import Spool
 from kedge.adapters.sql.engine import create
 from kedge.core.errors import BadRequest, Refused
+from kedge.core.generations import Run
 from kedge.operations.forgetting import COPIES, HASHES, _holds, forget
 from kedge.ports import Proof
 from kedge.wiring import Workplace
@@ -83,6 +84,29 @@ def test_nothing_forgotten_is_refused_and_says_what_was_not_looked_into(place: W
     assert caught.value.code == "unknown_endpoint"
     with pytest.raises(BadRequest):
         forget(place, " ", None)
+
+
+def test_what_is_dropped_of_another_entity_meanwhile_is_not_counted(place: Workplace) -> None:
+    """Forgotten while a worker wrote it, it is dropped by the next command that takes it in."""
+    now = place.clock.unix() - 1
+    with spool(place, row("a/0", now, unit="Zoë"), close=False):
+        forget(place, "Zoë", None)
+    with pytest.raises(Refused, match="nothing is recorded of Ada"):
+        forget(place, "Ada", None)
+    assert recorded(place) == []
+
+
+def test_values_by_key_that_may_have_an_entity_are_named(
+    place: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = place.clock.unix()
+    monkeypatch.setattr(
+        type(place.generations), "runs", lambda self: {Run("spend/1", 1, 1): "ready"}
+    )
+    spool(place, row("a/0", now, unit="Zoë"))
+    stays = forget(place, "Zoë", None).stays
+    assert stays[1:] == (HASHES, COPIES)
+    assert stays[0].startswith("values by key of spend/1 may have it")
 
 
 def test_ids_of_a_forgotten_entity_leave_no_hash_in_their_hour(place: Workplace) -> None:

@@ -1,13 +1,17 @@
 """Forgetting an entity: what is removed of it, and what stays that kedge cannot remove.
 
-Removed: its predictions, their inputs, labels (also those that wait, that were refused or corrected),
-what is on its way out of a worker, and hashes of the ids that its requests used.
+Removed: its predictions with their inputs; its labels, also those that wait, were refused or corrected;
+what workers wrote and is not taken in yet; and hashes of its ids beside the predictions. Kept for thirty
+days: a hash of the entity, by which what is still on its way is dropped, and a hash of each id that two
+requests used, so that no label is joined to either.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, NamedTuple
 
+from kedge.adapters.offline import OFFLINE_DIR
 from kedge.core import entities
 from kedge.core.errors import KedgeError, Refused, Unavailable
 from kedge.core.records import Ingested
@@ -17,8 +21,8 @@ from kedge.wiring import Workplace
 
 COPIES = "exports, training sets and backups are copies that kedge does not know: remove it there"
 HASHES = (
-    "the evidence of a rollout holds keyed hashes of callers, and the ids of up to 20 requests that were "
-    "answered differently, until the rollout ends"
+    "the evidence of rollouts, also of those that ended, holds keyed hashes of callers, and the ids of up to 20 "
+    "requests that were answered differently"
 )
 
 
@@ -59,11 +63,13 @@ def forget(place: Workplace, text: str, endpoint: str | None) -> Forgotten:
     entity = entities.spell(text) or ""
     spellings = _spellings(entity, text)
     now = place.clock.unix()
+    waiting = place.records.under_way(spellings, endpoint)
     removed = place.records.forget(entity, endpoint, until=now, also=spellings[1:])
-    removed += _drop_waiting(place, now)
+    _drop_waiting(place, now)
     under_way = place.records.under_way(spellings, endpoint)
+    removed += max(waiting - under_way, 0)
     mine = [state for name, state in sorted(states.items()) if endpoint in (None, name)]
-    stays = (*_golden(place, mine, spellings), *_segments(mine), HASHES, COPIES)
+    stays = (*_golden(place, mine, spellings), *_values(place), *_segments(mine), HASHES, COPIES)
     if not removed and not under_way:
         raise Refused(
             f"nothing is recorded of {entity}" + (f" on {endpoint}" if endpoint else ""),
@@ -79,18 +85,11 @@ def _spellings(entity: str, text: str) -> list[str]:
     return list(dict.fromkeys([entity, text, latin]))
 
 
-def _drop_waiting(place: Workplace, now: float) -> int:
-    """Take in what workers wrote, so that what is to be forgotten is dropped; how much there was."""
-    dropped = 0
-    try:
-        while place.records.waiting():
-            taken = place.records.ingest(now)
-            dropped += taken.forgotten
-            if taken == Ingested():
-                break
-    except Unavailable:
-        return dropped  # it is dropped as soon as it can be taken in
-    return dropped
+def _drop_waiting(place: Workplace, now: float) -> None:
+    """Take in what workers wrote, so that what is to be forgotten is dropped."""
+    with suppress(Unavailable):  # it is dropped as soon as it can be taken in
+        while place.records.waiting() and place.records.ingest(now) != Ingested():
+            pass
 
 
 def _golden(place: Workplace, states: list[State], spellings: list[str]) -> list[str]:
@@ -125,6 +124,16 @@ def _is(value: Any, spellings: list[str]) -> bool:
         return entities.spell(value) in spellings
     except KedgeError:
         return False
+
+
+def _values(place: Workplace) -> list[str]:
+    """Return which values by key may have it: their sources do, which are not of kedge."""
+    schemas = sorted({run.schema for run in place.generations.runs()})
+    if not schemas:
+        return []
+    where = f"in the online store and under {OFFLINE_DIR}/"
+    how = "remove it from their source, then kedge features backfill, and remove the folders of earlier runs"
+    return [f"values by key of {', '.join(schemas)} may have it, {where}: {how}"]
 
 
 def _segments(states: list[State]) -> list[str]:
