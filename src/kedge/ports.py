@@ -483,7 +483,10 @@ class RecordStore(Protocol):
         """Store some of what workers wrote, then adopt outcomes that had come before."""
 
     def labels(self, endpoint: str, after: int, limit: int) -> tuple[int, tuple[Labelled, ...]]:
-        """Labels in the order in which they were joined, after a cursor; and the next cursor."""
+        """Labels in the order in which they were joined, after a cursor; and the next cursor.
+
+        The next one is 0 where the labels were made anew since.
+        """
 
     def coverage(self, endpoint: str) -> tuple[Coverage, ...]:
         """How many predictions of each arm have a label, comparison by comparison."""

@@ -15,6 +15,7 @@ from contract.test_records import HOUR, NOW, counts, given, joined, own, row, sa
 from kedge.adapters.records.store import SETTLED_S, Records
 from kedge.core.records import HORIZON_S, HOUR_PART, HOUR_S, PARKED_S, Correction, Known, Outcome
 from kedge.core.values import Output, Policy, Stage, State
+from kedge.engine import patrol
 from kedge.engine.patrol import fold_labels
 from kedge.engine.watch import Watch
 
@@ -141,6 +142,38 @@ def test_a_label_that_is_not_folded_yet_is_folded_as_it_was_corrected(records: R
     assert fold(records, watch).labels.units == (0, 2)
     assert watch.labels.loss == (0.0, 0.0)
     assert before.cursor == 1
+
+
+def test_corrections_that_keep_coming_do_not_keep_the_labels_from_being_judged(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patrol, "LABELS", 2)
+    given(records, *(row(f"r{n}/0", arm="candidate", weight=5_000, score=0.9) for n in range(9)))
+    joined(records, *(say(f"r{n}", 1.0) for n in range(9)))
+    watch, folded = Watch(STATE), []
+    for n in range(12):
+        correct(records, say("r0", float(n % 2)))
+        fold_labels(records, STATE, watch, NOW + 100)
+        folded.append(watch.labels.units[1])
+    assert max(folded) == 9
+    assert fold(records, watch).labels.loss == (0.0, 0.0)
+    correct(records, say("r0", 0.0))
+    assert fold(records, watch).labels.loss == (0.0, 1.0)
+
+
+def test_labels_that_are_handed_in_again_after_their_file_was_lost_are_judged(
+    records: Records, tmp_path: Path
+) -> None:
+    """What files.md says of labels.db: hand the outcomes in again."""
+    given(records, *(row(f"r{n}/0", arm="candidate", weight=5_000, score=0.9) for n in range(9)))
+    joined(records, *(say(f"r{n}", 1.0) for n in range(9)))
+    watch = fold(records, Watch(STATE))
+    (records.spool.parent / "labels.db").rename(tmp_path / "aside.db")
+    joined(records, *(say(f"r{n}", 0.0) for n in range(4)))
+    assert fold(records, watch).labels.units == (0, 4)
+    assert watch.labels.loss == (0.0, 4.0)
+    correct(records, say("r0", 1.0))
+    assert fold(records, watch).labels.loss == (0.0, 3.0)
 
 
 # ---------------------------------------------------------------- what leaves no record

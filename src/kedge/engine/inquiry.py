@@ -142,7 +142,8 @@ class Inquiry:
         if 0 <= since < EVERY_S or self._clock.monotonic() < self._looked.get(name, 0.0):
             return False
         self._looked[name] = self._clock.monotonic() + LOOK_S
-        _, rows = self._records.labels(name, self._labels[name], LABELS)
+        after, rows = self._records.labels(name, self._labels[name], LABELS)
+        self._labels[name] = min(self._labels[name], after)  # less: they were made anew
         return len(rows) >= LABELS
 
     def _last(self, name: str) -> float:

@@ -310,13 +310,20 @@ def fold_labels(
 ) -> bool:
     """Fold the labels that were joined since the last time; True when there may be more.
 
-    Where labels were corrected since, all are folded again. Where a function of the policy's judges
-    them and its child is not ready within `patience_s`, they wait.
+    Where labels were corrected since, all are folded again; but what is under way ends first, so that
+    corrections that keep coming do not keep it from ending. So there may be more after its last batch, too:
+    what was corrected meanwhile. Where a function of the policy's judges them and
+    its child is not ready within `patience_s`, they wait.
     """
-    newest, first = records.corrected(state.endpoint, watch.labels.corrected)
-    if newest > watch.labels.corrected:
-        watch.correct(newest, first)
+    was_left = watch.labels_left
+    if not was_left:
+        newest, first = records.corrected(state.endpoint, watch.labels.corrected)
+        if newest > watch.labels.corrected:
+            watch.correct(newest, first)
     after, rows = records.labels(state.endpoint, watch.labels.cursor, LABELS)
+    if after < watch.labels.cursor:
+        watch.correct(0, 0)  # labels.db was made anew: what is handed in again is folded again
+        return True
     own, watch.own_fault = None, ""
     if rows and watch.own is not None:
         own, fault = own_loss(watch.own).measure(rows, patience_s)
@@ -325,7 +332,8 @@ def fold_labels(
             return False
     if rows:
         watch.fold_labels(rows, after, at, own)
-    return len(rows) == LABELS
+    watch.labels_left = len(rows) == LABELS
+    return watch.labels_left or was_left
 
 
 def covered(records: RecordStore, watch: Watch, state: State) -> dict[str, tuple[int, int]]:

@@ -188,6 +188,8 @@ class Watch:
         """The function of the policy's that says how bad an answer was; None: there is none."""
         self.own_fault = ""
         """Why it gave no losses; its labels wait. Told by who folds labels, not kept."""
+        self.labels_left = False
+        """Whether labels may be left that are not folded. Told by who folds them, not kept."""
         self.label_coverage: dict[str, tuple[int, int]] = {}
         """By arm: labelled, and predictions that were given. Told by the patrol, not kept."""
         self.held = ""

@@ -239,14 +239,24 @@ class Records:
     # ------------------------------------------------------------ reading
 
     def labels(self, endpoint: str, after: int, limit: int) -> tuple[int, tuple[Labelled, ...]]:
-        """At most `limit` labels in the order in which they were joined, and the next cursor."""
-        rows = self._asked(
-            "SELECT seq, id, label_version, value, at, joined_at, body"
-            " FROM label INDEXED BY label_order"
-            " WHERE endpoint = ? AND seq > ? ORDER BY seq LIMIT ?",
-            (endpoint, after, limit),
-        )
-        return rows[-1][0] if rows else after, tuple(_readable(row[1:] for row in rows))
+        """At most `limit` labels in the order in which they were joined, and the next cursor.
+
+        A cursor beyond every label that there ever was is of a labels.db that is gone: the next one is 0.
+        """
+        with self._having("label") as labels:
+            if labels is None:
+                return 0, ()
+            rows = labels.execute(
+                "SELECT seq, id, label_version, value, at, joined_at, body"
+                " FROM label INDEXED BY label_order"
+                " WHERE endpoint = ? AND seq > ? ORDER BY seq LIMIT ?",
+                (endpoint, after, limit),
+            ).fetchall()
+            if not rows:
+                query = "SELECT seq FROM sqlite_sequence WHERE name = 'label'"
+                (highest,) = labels.execute(query).fetchone() or (0,)
+                return after if after <= highest else 0, ()
+        return rows[-1][0], tuple(_readable(row[1:] for row in rows))
 
     def coverage(self, endpoint: str) -> tuple[Coverage, ...]:
         """How many predictions of each arm have a label, comparison by comparison."""
