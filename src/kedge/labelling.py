@@ -78,8 +78,8 @@ def hand_in(
     Returns:
         How many there are of each of `COUNTS` (ambiguous ones also by cause), how many are unreadable,
         and the first faults in words; how many are unfit, by reason: those are kept, and not judged
-        while the output stays as it is. `parked_until`: Unix seconds until which a parked one may
-        still be joined. `unrecorded_predictions`: see `engine.unrecorded`; None where each label
+        while the output stays as it is. `parked_until`: Unix seconds until which the first parked one
+        may still be joined. `unrecorded_predictions`: see `engine.unrecorded`; None where each label
         found its prediction.
 
     Raises:
@@ -144,17 +144,17 @@ def _join(
             "unfit_because": [
                 {"code": why, "count": count, "reason": reason(why, examples[why], target)}
                 for why, count in reasons.items()
-            ], **_waiting(place, endpoint, total, now)}  # fmt: skip
+            ], **_waiting(place, endpoint, total)}  # fmt: skip
 
 
-def _waiting(place: Workplace, endpoint: str, total: Joined, now: float) -> dict[str, Any]:
+def _waiting(place: Workplace, endpoint: str, total: Joined) -> dict[str, Any]:
     """Say until when parked labels wait, and why predictions that labels name may not be recorded."""
-    lost = None
+    lost, since = None, total.parked_since
     if total.parked + total.unrecorded + total.unknown + total.ambiguous:
         with suppress(Unavailable):  # the labels are joined all the same
             lost = unrecorded(place.evidence, place.records, endpoint)
     return {
-        "parked_until": now + PARKED_S if total.parked else None,
+        "parked_until": None if since is None else since + PARKED_S,
         "unrecorded_predictions": lost,
         "log_sample": state_of(place, endpoint).policy.log.sample,
     }

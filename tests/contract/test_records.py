@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from kedge.adapters.records import store
+from kedge.adapters.records import joining, store
 from kedge.adapters.records.spool import CLOSED, Spool
 from kedge.adapters.records.store import Records
 from kedge.core.errors import BadRequest, Unavailable
@@ -109,7 +109,7 @@ def test_predictions_come_out_of_the_spool_as_they_were_written(records: Records
 
 def test_an_empty_directory_answers(records: Records) -> None:
     assert records.ingest(NOW) == Ingested()
-    assert records.labels("flights", 7, 10) == (7, ())
+    assert records.labels("flights", 7, 10) == (0, ())
     assert (records.coverage("flights"), records.conflicts("flights", 9)) == ((), ())
     assert list(records.rows("flights", 0, NOW)) == []
     assert (records.labelled("flights", 0, NOW, 9), records.torn(0, NOW)) == ((), ())
@@ -225,13 +225,24 @@ def test_an_own_id_that_was_used_again_later_is_found_where_it_is(records: Recor
 
 def test_a_label_waits_for_its_prediction(records: Records) -> None:
     early = [say("a", 1.0, at=None), say("a", 1.0), say("a", 0.0), say("b/0"), say("c")]
-    assert joined(records, *early, now=NOW - 60) == {"parked": 3, "duplicates": 1, "conflicts": 1}
+    assert joined(records, *early, now=NOW - 60) == {"parked": 4, "conflicts": 1}
     taken = given(records, row("a/0", NOW - 70), row("b/0"), row("c/0"), row("c/1"))
     assert taken.count == 4
     assert counts(taken.adopted) == {"joined": 2, "ambiguous": 1}
     assert [one.delay_s for one in taken.adopted.labelled if one.row.id == "a/0"] == [10]
     assert sorted(values(records)) == [("a/0", 1.0), ("b/0", 1.0)]
     assert joined(records, say("a", 1.0)) == {"duplicates": 1}
+
+
+def test_a_label_that_is_handed_in_again_while_it_waits_is_parked_since_it_first_came(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert joined(records, say("a"), say("b"), now=NOW - 60) == {"parked": 2}
+    again = records.join("flights", [say("a"), say("c")], NOW)
+    assert (counts(again), again.parked_since) == ({"parked": 2}, NOW - 60)
+    monkeypatch.setattr(joining, "PARKED", 3)
+    assert joined(records, say("b"), say("d")) == {"parked": 1, "unknown": 1}
+    assert records.prune(NOW - 60 + PARKED_S + 1) == 2
 
 
 def test_a_label_that_is_dated_before_its_prediction_is_refused(records: Records) -> None:

@@ -18,6 +18,7 @@ from kedge.core.evidence.answers import Target, target
 from kedge.core.records import Ingested, Joined, Outcome
 from kedge.core.values import Field, Output, Signature, State
 from kedge.labelling import BATCH, FAULTS, Fault, Placed, Reading, hand_in, hand_in_lines
+from kedge.operations.outcomes.text import warnings
 from kedge.testing.samples import release
 
 AT = 1_767_600_000.0
@@ -389,3 +390,11 @@ def test_labels_that_can_equal_no_answer_are_joined_and_said(tmp_path: Path) -> 
         {"code": "text", "count": 2, "reason": "label 'yes' is text, output label gives int64"},
         {"code": "fraction", "count": 1, "reason": "label 1.5 is not a whole number, output label gives int64"},
     ]  # fmt: skip
+
+
+def test_labels_with_another_value_name_the_way_to_correct_them() -> None:
+    found = hand_in_lines(place(), "flights", [b'{"id": "a", "value": 1}'])
+    assert warnings(found) == []
+    (said,) = warnings({**found, "conflicts": 2})
+    assert "2 have another value" in said
+    assert "kedge outcomes --correct" in said

@@ -156,11 +156,13 @@ class Joined(Value, frozen=True, kw_only=True):
     declined: int = 0
     """Joined with null: no label will come."""
     duplicates: int = 0
-    """The same value again."""
+    """The same value again, of a label that was joined."""
     conflicts: int = 0
     """Another value under the same label version: kept for display, never used."""
     parked: int = 0
-    """No prediction has this id yet; it waits up to 24 h for one."""
+    """No prediction has this id yet; it waits up to 24 h for one. Also handed in again while it waits."""
+    parked_since: float | None = None
+    """When the first of those that are parked was handed in, in Unix seconds."""
     unknown: int = 0
     """Waited in vain, or the prediction is beyond the horizon, or too many are waiting."""
     ambiguous: int = 0
@@ -189,8 +191,10 @@ class Joined(Value, frozen=True, kw_only=True):
         because = dict(self.ambiguous_because)
         for cause, count in other.ambiguous_because.items():
             because[cause] = because.get(cause, 0) + count
+        since = [one for one in (self.parked_since, other.parked_since) if one is not None]
         return Joined(
             **counts,
+            parked_since=min(since, default=None),
             ambiguous_because=because,
             delays=delays,
             labelled=self.labelled + other.labelled,

@@ -101,6 +101,7 @@ class Joining:
         self._early: list[Early] = []
         self._tally: Counter[tuple[int | str | bool, ...]] = Counter()
         self._room: int | None = None
+        self._parked_since: float | None = None
 
     def refuse(self, cause: str) -> None:
         """Count an outcome that names more than one prediction."""
@@ -128,7 +129,10 @@ class Joining:
             self._endpoint, name, version, value, outcome.at, self._now, hour, row.unit, body,
         )).rowcount:  # fmt: skip
             there = "SELECT value FROM label WHERE endpoint = ? AND id = ? AND label_version = ?"
-            if self._differs(outcome, name, there):
+            (stands,) = self._execute(there, (self._endpoint, name, version)).fetchone()
+            if _value(stands) == outcome.value:
+                self._counts["duplicates"] += 1
+            elif self._replaces(outcome, name, stands):
                 self._correct(outcome, name)
             return
         kept = Labelled(row, Outcome(name, outcome.value, outcome.at, version), self._now)
@@ -149,7 +153,18 @@ class Joining:
         )
 
     def park(self, outcome: Outcome) -> None:
-        """No prediction has this id, or none has it yet."""
+        """No prediction has this id, or none has it yet; perhaps it waits already."""
+        key = self._endpoint, outcome.id, outcome.label_version
+        there = "SELECT value, parked_at FROM parked WHERE endpoint = ? AND id = ? AND label_version = ?"
+        found = self._execute(there, key).fetchone()
+        if found is not None:
+            stands, since = found
+            if _value(stands) == outcome.value:
+                self._wait(outcome, since)
+            elif self._replaces(outcome, outcome.id, stands):
+                self._counts["corrected"] += 1
+                correct_parked(self._labels, self._endpoint, outcome, self._now, self._by)
+            return
         hour = id_hour(outcome.id)
         if hour is not None and hour < (self._now - HORIZON_S) // HOUR_S:
             self._counts["unknown"] += 1
@@ -159,19 +174,20 @@ class Joining:
         if self._room <= 0:
             self._counts["unknown"] += 1
             return
-        key = self._endpoint, outcome.id, outcome.label_version
-        new = "INSERT OR IGNORE INTO parked VALUES (?, ?, ?, ?, ?, ?)"
+        self._room -= 1
         given = (*key, _encode(outcome.value), outcome.at, self._now)
-        if self._execute(new, given).rowcount:
-            self._room -= 1
-            answered = id_time(outcome.id)
-            gone = answered is not None and answered < self._settled
-            self._counts["unrecorded" if gone else "parked"] += 1
+        self._execute("INSERT INTO parked VALUES (?, ?, ?, ?, ?, ?)", given)
+        self._wait(outcome, self._now)
+
+    def _wait(self, outcome: Outcome, since: float) -> None:
+        """Count one that waits, by whether its prediction may still come."""
+        answered = id_time(outcome.id)
+        if answered is not None and answered < self._settled:
+            self._counts["unrecorded"] += 1
             return
-        there = "SELECT value FROM parked WHERE endpoint = ? AND id = ? AND label_version = ?"
-        if self._differs(outcome, outcome.id, there):
-            self._counts["corrected"] += 1
-            correct_parked(self._labels, self._endpoint, outcome, self._now, self._by)
+        self._counts["parked"] += 1
+        known = self._parked_since
+        self._parked_since = since if known is None else min(known, since)
 
     def _correct(self, outcome: Outcome, name: str) -> None:
         """Replace the value of a label that was joined."""
@@ -182,13 +198,9 @@ class Joining:
         self._tally[*key, was_declined] -= 1
         self._tally[*key, outcome.value is None] += 1
 
-    def _differs(self, outcome: Outcome, name: str, there: str) -> bool:
-        """There is a value already. Return whether this one is to replace it; else count it."""
+    def _replaces(self, outcome: Outcome, name: str, stands: bytes) -> bool:
+        """Return whether a value is to replace another one; else keep it as a conflict."""
         key = self._endpoint, name, outcome.label_version
-        (stands,) = self._execute(there, key).fetchone()
-        if _value(stands) == outcome.value:
-            self._counts["duplicates"] += 1
-            return False
         if self._by:
             return True
         self._counts["conflicts"] += 1
@@ -207,6 +219,7 @@ class Joining:
             **self._counts,
             ambiguous_because=dict(self._because),
             early_ones=tuple(self._early),
+            parked_since=self._parked_since,
             delays=dict(self._delays),
             labelled=tuple(self._labelled),
         )

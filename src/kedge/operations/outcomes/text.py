@@ -32,10 +32,15 @@ def warnings(found: dict[str, Any]) -> list[str]:
         f"{count:,} are ambiguous and not joined: {AMBIGUOUS[cause]}"
         for cause, count in found["ambiguous_because"].items()
     ]
+    if found["conflicts"]:
+        lines.append(
+            f"{found['conflicts']:,} have another value than the label that stands, and are not joined: "
+            "kedge outcomes --correct replaces it, and keeps what it was"
+        )
     if found["parked"]:
         lines.append(
-            f"{found['parked']:,} name no prediction that is known: each is joined when its prediction "
-            f"comes until {iso(found['parked_until'])}, and is unknown then"
+            f"{found['parked']:,} name no prediction that is known: each waits 24 h from when it was first "
+            f"handed in (the earliest until {iso(found['parked_until'])}), and is unknown then"
         )
     if found["unrecorded"]:
         lines.append(
