@@ -616,7 +616,7 @@ def run_control(
     port: int, *, config: Path, state_dir: Path, alerts: Alerts, online: Callable[[], Online],
     loopback: bool, fence: str, status: Callable[[Workplace, str | None], object],
     evidence: Callable[[Workplace, str], object],
-    hand_in: Callable[[Workplace, str, list[bytes]], object], parent: int, records_gb: float,
+    hand_in: Callable[..., object], parent: int, records_gb: float,
 ) -> None:  # fmt: skip
     """Watch every rollout, tell people, and serve the API on loopback, until a signal says to stop.
 

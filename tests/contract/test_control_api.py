@@ -308,6 +308,23 @@ def test_a_large_batch_is_joined_by_a_process_of_its_own(
     assert (code, problem["code"]) == (503, "outcomes_late")
 
 
+@pytest.mark.parametrize("empty", [1, 1_001], ids=["here", "in a process"])
+def test_a_batch_corrects_labels_where_its_query_says_so(api: Api, empty: int) -> None:
+    assert post(api, b'{"id": "a", "value": 1}')[1]["parked"] == 1
+    again = b'{"id": "a", "value": 0}' + b"\n" * empty
+    assert post(api, again.strip())[1]["conflicts"] == 1
+    assert post(api, again, f"{LINES}?correct=true&by=Ada%20L")[1]["corrected"] == 1
+    count, (one,) = api.place.records.corrections("flights", 9)
+    assert (count, one.was, one.value, one.by) == (1, 1, 0, "Ada L")
+
+
+def test_a_query_that_is_not_understood_joins_nothing(api: Api) -> None:
+    code, problem = post(api, batch(3), f"{LINES}?corect=true")
+    assert (code, problem["code"]) == (400, "bad_query")
+    assert post(api, batch(3))[1]["parked"] == 3
+    assert api.place.records.conflicts("flights", 9) == ()
+
+
 def test_a_port_that_is_taken_is_refused_in_words(api: Api) -> None:
     with pytest.raises(Unavailable) as refused:
         server.listen(api.port)

@@ -131,7 +131,7 @@ class Correction(Value, frozen=True):
     value: Known
     at: float | None
     by: str
-    """Who corrected it, as the operating system names the user."""
+    """Who corrected it: KEDGE_ACTOR, else the user of the operating system; of a request, what its query says."""
     corrected_at: float
 
 

@@ -17,13 +17,15 @@ import structlog
 from kedge.core.errors import BadRequest, KedgeError, Overloaded
 from kedge.engine.process_faults import ProcessFaults
 from kedge.web.bodies import Bodies, HungUp
+from kedge.web.correction import corrector
 from kedge.web.origin import check_content, check_origin, values_of
 
 log = structlog.get_logger("kedge.control")
 
 Status = Callable[[str | None], object]
 Evidence = Callable[[str], object]
-Join = Callable[[str, bytearray], Awaitable[object]]
+Join = Callable[[str, bytearray, str], Awaitable[object]]
+"""Joins a batch of labels of an endpoint; the last is who corrects those that stand, or empty."""
 
 WAITING = 32
 """Requests that wait for a batch to be joined, or for a figure to be read: a minute's worth."""
@@ -31,6 +33,7 @@ READS = ("GET", "HEAD")
 
 STATUS = {
     "malformed_head": 400,
+    "bad_query": 400,
     "foreign_host": 403,
     "foreign_origin": 403,
     "unknown_endpoint": 404,
@@ -106,7 +109,7 @@ class Admin:
     async def _answer(self, scope: Any, path: list[str], receive: Any, *, reads: bool) -> object:
         match scope["method"], path:
             case "POST", ["api", "outcomes", endpoint]:
-                return await self._outcomes(endpoint, scope["headers"], receive)
+                return await self._outcomes(endpoint, scope, receive)
             case _, ["health"] if reads:
                 return {"live": True}
             case _, ["api", "status"] if reads:
@@ -127,11 +130,14 @@ class Admin:
             hint="use the kedge command",
         )
 
-    async def _outcomes(self, endpoint: str, headers: Any, receive: Any) -> object:
+    async def _outcomes(self, endpoint: str, scope: Any, receive: Any) -> object:
+        headers = scope["headers"]
         declared = next(iter(values_of(headers, b"content-length")), None)
         refusal: KedgeError | None = None
+        by = ""
         try:
             check_content(headers)
+            by = corrector(scope["query_string"])
         except BadRequest as error:
             refusal = error
         async with self._bodies.whole(receive, declared, refusal) as body:
@@ -140,7 +146,7 @@ class Admin:
             self._waiting += 1
             try:
                 async with self._joining:  # one batch at a time: a flood waits
-                    return await self._join(endpoint, body)
+                    return await self._join(endpoint, body, by)
             finally:
                 self._waiting -= 1
 

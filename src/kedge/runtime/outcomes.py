@@ -13,7 +13,8 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import IO, Any
+from functools import partial
+from typing import IO, Any, Protocol
 
 import msgspec
 
@@ -26,7 +27,14 @@ WITHIN_S = 120.0
 """Seconds a process may take. 250,000 outcomes take some ten."""
 NICENESS = 10
 
-HandIn = Callable[[str, list[bytes]], object]
+
+class HandIn(Protocol):
+    """Joins a small batch."""
+
+    def __call__(self, endpoint: str, lines: list[bytes], *, by: str) -> object:
+        """Join lines; `by` is who corrects labels that stand, or empty."""
+
+
 OwnCommand = Callable[[str], Sequence[str]]
 """Builds the command that joins what stands on its standard input, for an endpoint."""
 
@@ -41,25 +49,36 @@ class OutcomesJoiner:
         # One thread: the connections of the store behind it are those of a single thread.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="outcomes")
 
-    async def join(self, endpoint: str, body: bytearray) -> object:
+    async def join(self, endpoint: str, body: bytearray, by: str = "") -> object:
         """Join a batch.
+
+        Args:
+            endpoint: its name.
+            body: JSON lines.
+            by: who corrects labels that stand; empty: they stand.
 
         Raises:
             Refused: as `kedge outcomes`.
             Unavailable: the records cannot be written; `outcomes_late`, `outcomes_failed`.
         """
         if len(body) > SMALL or body.count(b"\n") > SMALL_LINES:
-            return await self._in_process(endpoint, body)
+            return await self._in_process(endpoint, body, by)
         loop = asyncio.get_running_loop()
         given = bytes(body).split(b"\n")
-        return await loop.run_in_executor(self._thread, self._hand_in, endpoint, given)
+        return await loop.run_in_executor(
+            self._thread, partial(self._hand_in, endpoint, given, by=by)
+        )
 
-    async def _in_process(self, endpoint: str, body: bytearray) -> object:
+    async def _in_process(self, endpoint: str, body: bytearray, by: str) -> object:
         # A file without a name: nothing is left of it, however the processes end.
         with tempfile.TemporaryFile() as batch:
             await asyncio.to_thread(_fill, batch, body)
             child = await asyncio.create_subprocess_exec(
-                *self._command(endpoint), stdin=batch, stdout=asyncio.subprocess.PIPE
+                *self._command(endpoint),
+                *(("--correct",) if by else ()),
+                env=os.environ | ({"KEDGE_ACTOR": by} if by else {}),
+                stdin=batch,
+                stdout=asyncio.subprocess.PIPE,
             )
         try:
             with contextlib.suppress(OSError):
