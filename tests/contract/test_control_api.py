@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import http.client
 import json
 import random
@@ -152,7 +153,7 @@ def until(true: Any, within_s: float = 5.0) -> None:
         ({"Host": "evil.example:8081"}, 403, "foreign_host"),
         ({"Origin": "https://evil.example"}, 403, "foreign_origin"),
         ({"Sec-Fetch-Site": "cross-site"}, 403, "foreign_origin"),
-        ({"Content-Type": "text/plain"}, 415, "wrong_content_type"),
+        ({"Content-Type": "text/plain"}, 415, "unsupported_type"),
     ],
 )
 def test_a_page_of_another_site_changes_nothing(
@@ -188,6 +189,29 @@ def test_reading_needs_no_header_but_host_and_cannot_be_framed(api: Api) -> None
     assert api.ask("HEAD", "/api/status")[:2] == (200, None)
     assert api.ask("DELETE", "/api/status")[0] == 405
     assert api.ask("GET", "/api/nothing")[1]["code"] == "unknown_path"
+
+
+def test_a_gzip_batch_is_read_within_the_bounds_of_any_batch(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It counts as what it holds, and what is no gzip is named."""
+    packed = {**NDJSON, "Content-Encoding": "gzip"}
+    assert api.ask("POST", LINES, gzip.compress(batch(100)), packed)[1]["parked"] == 100
+    monkeypatch.setattr(bodies, "LINES", 10)
+    for body, status, code in (
+        (batch(3), 400, "malformed_body"),
+        (gzip.compress(batch(3))[:-1], 400, "malformed_body"),
+        (gzip.compress(b" " * (bodies.LONGEST + 1)), 413, "too_large"),
+        (gzip.compress(b"\n" * 11), 413, "too_many_lines"),
+    ):
+        answered, problem, _ = api.ask("POST", LINES, body, packed)
+        assert (answered, problem["code"]) == (status, code)
+    answered, problem, headers = api.ask("POST", LINES, b"", {**NDJSON, "Content-Encoding": "br"})
+    assert (answered, problem["code"]) == (415, "unsupported_encoding")
+    assert headers["accept-encoding"] == "gzip"
+    api.bodies._under_way = bodies.LONGEST
+    assert api.ask("POST", LINES, gzip.compress(b"{}"), packed)[1]["code"] == "bodies_full"
+    assert api.bodies.held == 0
 
 
 @pytest.mark.parametrize("shape", ["length", "chunked"])

@@ -118,7 +118,8 @@ def test_tools_and_pages_of_its_own_are_taken(headers: list[tuple[bytes, bytes]]
     ],
 )
 def test_json_lines_are_taken(value: bytes) -> None:
-    check_content([(b"content-type", value)])
+    assert not check_content([(b"content-type", value)])
+    assert check_content([(b"content-type", value), (b"content-encoding", b"gzip")])
 
 
 @pytest.mark.parametrize(
@@ -133,10 +134,19 @@ def test_json_lines_are_taken(value: bytes) -> None:
         [(b"content-type", b"text/plain, application/x-ndjson")],
         [(b"content-type", b"application/x-ndjson"), (b"content-type", b"text/plain")],
         [(b"content-type", b"application/x-ndjson; charset=utf-7")],
-        [(b"content-type", b"application/x-ndjson"), (b"content-encoding", b"gzip")],
+        [(b"content-type", b"application/vnd.api+json")],
     ],
 )
 def test_what_a_page_may_send_without_asking_is_not(headers: list[tuple[bytes, bytes]]) -> None:
     with pytest.raises(BadRequest) as refused:
         check_content(headers)
-    assert refused.value.code == "wrong_content_type"
+    assert refused.value.code == "unsupported_type"
+
+
+@pytest.mark.parametrize("codings", [[b"br"], [b"deflate"], [b"gzip", b"gzip"], [b"gzip, gzip"]])
+def test_only_gzip_is_read(codings: list[bytes]) -> None:
+    """Once: what is compressed twice, or in two headers, is refused as the gateway refuses it."""
+    declared = (b"content-type", b"application/x-ndjson")
+    with pytest.raises(BadRequest) as refused:
+        check_content([declared, *((b"content-encoding", each) for each in codings)])
+    assert refused.value.code == "unsupported_encoding"

@@ -24,7 +24,7 @@ log = structlog.get_logger("kedge.control")
 
 Status = Callable[[str | None], object]
 Evidence = Callable[[str], object]
-Join = Callable[[str, bytearray, str], Awaitable[object]]
+Join = Callable[[str, bytes | bytearray, str], Awaitable[object]]
 """Joins a batch of labels of an endpoint; the last is who corrects those that stand, or empty."""
 
 WAITING = 32
@@ -32,6 +32,7 @@ WAITING = 32
 READS = ("GET", "HEAD")
 
 STATUS = {
+    "malformed_body": 400,
     "malformed_head": 400,
     "bad_query": 400,
     "foreign_host": 403,
@@ -43,7 +44,8 @@ STATUS = {
     "body_too_slow": 408,
     "too_large": 413,
     "too_many_lines": 413,
-    "wrong_content_type": 415,
+    "unsupported_encoding": 415,
+    "unsupported_type": 415,
     "internal": 500,
 }
 """By code; what is not here is 503."""
@@ -101,6 +103,8 @@ class Admin:
             # The rest of a body that was refused is not read: the connection cannot be kept.
             more = [] if reads else [(b"connection", b"close")]
             more += [(b"allow", b"GET, HEAD, POST")] if code == 405 else []
+            if isinstance(error, KedgeError) and error.code == "unsupported_encoding":
+                more.append((b"accept-encoding", b"gzip"))
         await send({"type": "http.response.start", "status": code, "headers": [
             (b"content-type", kind), (b"content-length", b"%d" % len(raw)), *GUARDS, *more,
         ]})  # fmt: skip
@@ -134,13 +138,13 @@ class Admin:
         headers = scope["headers"]
         declared = next(iter(values_of(headers, b"content-length")), None)
         refusal: KedgeError | None = None
-        by = ""
+        by, gzip = "", False
         try:
-            check_content(headers)
+            gzip = check_content(headers)
             by = corrector(scope["query_string"])
         except BadRequest as error:
             refusal = error
-        async with self._bodies.whole(receive, declared, refusal) as body:
+        async with self._bodies.whole(receive, declared, refusal, gzip=gzip) as body:
             if self._waiting >= WAITING:
                 raise Overloaded(f"{WAITING} batches wait to be joined", code="queue_full")
             self._waiting += 1

@@ -14,6 +14,7 @@ import numpy as np
 
 from kedge.core import entities
 from kedge.core.contract import OIP_DTYPES
+from kedge.core.encodings import JSON, check_type, inflate, is_gzip
 from kedge.core.errors import BadRequest, Overloaded
 from kedge.core.values import BUCKETS
 from kedge.engine.serving import Answer, Live, Request, Serving
@@ -21,7 +22,6 @@ from kedge.gateway.auth import Tokens
 from kedge.gateway.contract import Contract
 from kedge.gateway.decode import DIGITS, WantedOutput
 from kedge.gateway.decoding import Decoder, decode_here
-from kedge.gateway.encodings import check_type, inflate, is_gzip
 from kedge.gateway.peers import Peers
 from kedge.gateway.wording import clip
 
@@ -54,7 +54,8 @@ class InferAnswer(msgspec.Struct, omit_defaults=True):
     id: str = ""
 
 
-JSON = b"application/json"
+PLAIN = b"application/json"
+"""The content type that nearly every body has."""
 READ = frozenset(
     (
         b"content-type",
@@ -242,8 +243,8 @@ def _told(
         if name not in READ:
             continue
         if name == b"content-type":
-            if value != JSON:
-                check_type(value)
+            if value != PLAIN:
+                check_type(value, JSON)
         elif name == b"kedge-entity":
             entity = _entity(value, scope, bounds.peers)
         elif name == b"kedge-release":

@@ -49,7 +49,7 @@ class OutcomesJoiner:
         # One thread: the connections of the store behind it are those of a single thread.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="outcomes")
 
-    async def join(self, endpoint: str, body: bytearray, by: str = "") -> object:
+    async def join(self, endpoint: str, body: bytes | bytearray, by: str = "") -> object:
         """Join a batch.
 
         Args:
@@ -69,7 +69,7 @@ class OutcomesJoiner:
             self._thread, partial(self._hand_in, endpoint, given, by=by)
         )
 
-    async def _in_process(self, endpoint: str, body: bytearray, by: str) -> object:
+    async def _in_process(self, endpoint: str, body: bytes | bytearray, by: str) -> object:
         # A file without a name: nothing is left of it, however the processes end.
         with tempfile.TemporaryFile() as batch:
             await asyncio.to_thread(_fill, batch, body)
@@ -97,7 +97,7 @@ class OutcomesJoiner:
         return read_report(raw, child.returncode)
 
 
-def _fill(file: IO[bytes], body: bytearray) -> None:
+def _fill(file: IO[bytes], body: bytes | bytearray) -> None:
     file.write(body)
     file.flush()
     file.seek(0)

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from kedge.core.encodings import inflate
 from kedge.core.errors import BadRequest, KedgeError, Overloaded
 
 LONGEST = 16 << 20
@@ -39,8 +40,13 @@ class Bodies:
 
     @asynccontextmanager
     async def whole(
-        self, receive: Any, declared: str | None, refusal: KedgeError | None = None
-    ) -> AsyncIterator[bytearray]:
+        self,
+        receive: Any,
+        declared: str | None,
+        refusal: KedgeError | None = None,
+        *,
+        gzip: bool = False,
+    ) -> AsyncIterator[bytes | bytearray]:
         """Receive a body, and account for it as long as the caller of this works on it.
 
         What is refused is still read to its end, and thrown away: a caller that is sending when
@@ -50,10 +56,11 @@ class Bodies:
             receive: ASGI's.
             declared: its Content-Length, if it was given.
             refusal: why it is refused, if that is known already.
+            gzip: whether it is compressed; what it holds is bounded as any other body is.
 
         Raises:
             HungUp: the connection ended before the body did.
-            BadRequest: `body_too_slow`.
+            BadRequest: `body_too_slow`; `malformed_body`: it is not the gzip that it is said to be.
             Overloaded: `too_large`, `too_many_lines`, `bodies_full`.
         """
         body = bytearray()
@@ -64,16 +71,41 @@ class Bodies:
         try:
             try:
                 async with asyncio.timeout(self._slowest_s):
-                    await self._receive(receive, body, refusal)
+                    await self._receive(receive, body, refusal, gzip=gzip)
             except TimeoutError:
                 raise BadRequest(
                     f"the body took longer than {self._slowest_s:g} s", code="body_too_slow"
                 ) from None
-            yield body
+            if gzip:
+                async with self._inflated(body) as whole:
+                    yield whole
+            else:
+                yield body
         finally:
             self.held -= len(body)
 
-    async def _receive(self, receive: Any, body: bytearray, refusal: KedgeError | None) -> None:
+    @asynccontextmanager
+    async def _inflated(self, body: bytearray) -> AsyncIterator[bytes]:
+        """Inflate a body beside the loop. What it may hold is taken before it is known."""
+        if self.held + LONGEST > self._under_way:
+            raise self._full()
+        taken = LONGEST
+        self.held += taken
+        try:
+            whole = await asyncio.to_thread(inflate, body, LONGEST)
+            if whole is None:
+                raise _too_large()
+            self.held -= taken - len(whole)
+            taken = len(whole)
+            if whole.count(b"\n") > LINES:
+                raise _too_many_lines()
+            yield whole
+        finally:
+            self.held -= taken
+
+    async def _receive(
+        self, receive: Any, body: bytearray, refusal: KedgeError | None, *, gzip: bool
+    ) -> None:
         size = lines = 0
         while True:
             message = await receive()
@@ -81,7 +113,7 @@ class Bodies:
                 raise HungUp
             part = message.get("body", b"")
             size += len(part)
-            lines += part.count(b"\n")
+            lines += 0 if gzip else part.count(b"\n")
             refusal = refusal or self._bound(size, lines, len(part))
             if refusal is None:
                 body += part
@@ -99,21 +131,28 @@ class Bodies:
         if size > LONGEST:
             return _too_large()
         if lines > LINES:
-            return Overloaded(
-                f"a request has at most {LINES:,} lines",
-                code="too_many_lines",
-                hint="hand in less at once, or a file: kedge outcomes",
-            )
+            return _too_many_lines()
         if self.held + more > self._under_way:
-            return Overloaded(
-                f"requests hold {self.held:,} bytes (limit {self._under_way:,})", code="bodies_full"
-            )
+            return self._full()
         return None
+
+    def _full(self) -> Overloaded:
+        return Overloaded(
+            f"requests hold {self.held:,} bytes (limit {self._under_way:,})", code="bodies_full"
+        )
 
 
 def _too_large() -> Overloaded:
     return Overloaded(
         f"more than {LONGEST} bytes of outcomes",
         code="too_large",
+        hint="hand in less at once, or a file: kedge outcomes",
+    )
+
+
+def _too_many_lines() -> Overloaded:
+    return Overloaded(
+        f"a request has at most {LINES:,} lines",
+        code="too_many_lines",
         hint="hand in less at once, or a file: kedge outcomes",
     )

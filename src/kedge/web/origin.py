@@ -11,22 +11,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from ipaddress import IPv6Address, ip_address
 
+from kedge.core.encodings import JSON_LINES, check_type, is_gzip
 from kedge.core.errors import BadRequest
 
 Headers = Sequence[tuple[bytes, bytes]]
 
 OWN_SITES = frozenset({"same-origin", "none"})
 """Values of Sec-Fetch-Site that are taken: a page of control's own, or the address bar."""
-JSON_LINES = frozenset(
-    {
-        "application/x-ndjson",
-        "application/ndjson",
-        "application/jsonl",
-        "application/x-jsonlines",
-        "application/json",
-    }
-)
-"""Content types of a batch. None is one that a page may send without asking first (CORS)."""
 PORTS = 65_536
 
 
@@ -65,28 +56,16 @@ def check_origin(headers: Headers, bound: str = "127.0.0.1") -> None:
         )
 
 
-def check_content(headers: Headers) -> None:
-    """Raise if a body is not declared as JSON lines, or is compressed.
+def check_content(headers: Headers) -> bool:
+    """Raise if a body is not declared as JSON lines; return whether it is compressed by gzip.
+
+    A header that is given twice is none that is read: two readers may take one value each.
 
     Raises:
-        BadRequest: `wrong_content_type`.
+        BadRequest: `unsupported_type`, `unsupported_encoding`.
     """
-    types = values_of(headers, b"content-type")
-    essence, *parameters = types[0].lower().split(";") if len(types) == 1 else [""]
-    charsets = [
-        p.split("=", 1)[1].strip(' "') for p in parameters if p.strip().startswith("charset=")
-    ]
-    if essence.strip() not in JSON_LINES or any(c not in ("utf-8", "utf8") for c in charsets):
-        raise BadRequest(
-            f"Content-Type must be application/x-ndjson, got {', '.join(types) or 'none'!r}",
-            code="wrong_content_type",
-            hint="curl -H 'content-type: application/x-ndjson'",
-        )
-    codings = values_of(headers, b"content-encoding")
-    if any(coding.lower() != "identity" for coding in codings):
-        raise BadRequest(
-            f"a body must not be compressed, got {', '.join(codings)!r}", code="wrong_content_type"
-        )
+    check_type(b", ".join(raw_values_of(headers, b"content-type")), JSON_LINES)
+    return is_gzip(b", ".join(raw_values_of(headers, b"content-encoding")))
 
 
 def is_own_host(host: str, bound: str) -> bool:
@@ -120,4 +99,9 @@ def _is_loopback(name: str) -> bool:
 
 def values_of(headers: Headers, wanted: bytes) -> list[str]:
     """Return every value that a header is given with."""
-    return [value.decode("latin-1").strip() for name, value in headers if name == wanted]
+    return [value.decode("latin-1").strip() for value in raw_values_of(headers, wanted)]
+
+
+def raw_values_of(headers: Headers, wanted: bytes) -> list[bytes]:
+    """Return every value that a header is given with, as it was sent."""
+    return [value for name, value in headers if name == wanted]

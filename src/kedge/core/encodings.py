@@ -1,23 +1,58 @@
-"""Encodings: which content types and codings of a body are read, and gzip within a bound."""
+"""Encodings: which content types and codings of a body are read, and gzip within a bound.
+
+The gateway and control's API read bodies by it.
+"""
 
 from __future__ import annotations
 
 import zlib
+from typing import NamedTuple
 
 from kedge.core.errors import BadRequest
 
-TYPES = frozenset(
-    {
-        b"application/json",
-        b"text/json",
-        b"application/octet-stream",  # the binary extension, as Triton's clients declare it
-        b"application/x-www-form-urlencoded",  # what `curl -d` says of any body
-        b"text/plain",  # what browsers say of a text
-        b"",
-    }
+
+class Types(NamedTuple):
+    """The content types of one kind of body, and what is said of others."""
+
+    names: frozenset[bytes]
+    what: str
+    """What is read, for people."""
+    hint: str
+    suffix: bytes = b""
+    """What else the name of a type of `application/` may end with; b"" for nothing."""
+
+
+JSON = Types(
+    frozenset(
+        {
+            b"application/json",
+            b"text/json",
+            b"application/octet-stream",  # the binary extension, as Triton's clients declare it
+            b"application/x-www-form-urlencoded",  # what `curl -d` says of any body
+            b"text/plain",  # what browsers say of a text
+            b"",
+        }
+    ),
+    "only JSON and the binary extension are read",
+    'content-type: application/json, and a body such as {"rows": [{"FIELD": VALUE}]}',
+    b"+json",
 )
-"""Content types that are read. A body of any of them is JSON, or JSON before binary data."""
-CHARSETS = frozenset({b"utf-8", b"utf8", b"us-ascii"})
+"""Infer calls. A body of any of them is JSON, or JSON before binary data."""
+JSON_LINES = Types(
+    frozenset(
+        {
+            b"application/x-ndjson",
+            b"application/ndjson",
+            b"application/jsonl",
+            b"application/x-jsonlines",
+            b"application/json",
+        }
+    ),
+    "only JSON lines are read",
+    "curl -H 'content-type: application/x-ndjson'",
+)
+"""Batches. None is one that a page may send without asking first (CORS), so that none is taken undeclared."""
+CHARSETS = frozenset({b"utf-8", b"utf8", b"us-ascii", b""})
 WRAPPING = b' \t"'
 """What may stand around a parameter."""
 GZIP = frozenset({b"gzip", b"x-gzip"})
@@ -31,16 +66,26 @@ _WINDOW = 16 + zlib.MAX_WBITS
 """Read the header of gzip, and of nothing else."""
 
 
-def check_type(told: bytes) -> None:
-    """Check a content type that is not plain `application/json`.
+def check_type(told: bytes, types: Types) -> None:
+    """Check the content type of a body.
+
+    Args:
+        told: the header's value; b"" without one.
+        types: those that are read here.
 
     Raises:
-        BadRequest: `unsupported_type`: neither JSON nor the binary extension, or not in UTF-8.
+        BadRequest: `unsupported_type`: another one, or not in UTF-8.
     """
     kind, _, parameters = told.lower().partition(b";")
     kind = kind.strip(b" \t")
-    if kind not in TYPES and not (kind.startswith(b"application/") and kind.endswith(b"+json")):
-        raise _unsupported_type(kind)
+    if kind not in types.names and not (
+        types.suffix and kind.startswith(b"application/") and kind.endswith(types.suffix)
+    ):
+        raise BadRequest(
+            f"the body's content-type is {_text(kind) or 'missing'}; {types.what}",
+            code="unsupported_type",
+            hint=types.hint,
+        )
     for parameter in parameters.split(b";"):
         name, _, value = parameter.partition(b"=")
         if name.strip(b" \t") == b"charset" and value.strip(WRAPPING) not in CHARSETS:
@@ -70,7 +115,7 @@ def is_gzip(told: bytes) -> bool:
     )
 
 
-def inflate(body: bytes, most: int) -> bytes | None:
+def inflate(body: bytes | bytearray, most: int) -> bytes | None:
     """Return what a gzip body holds, or None when that is more than `most` bytes.
 
     It never holds more than `most` and one byte, whatever the body would become.
@@ -107,14 +152,6 @@ def inflate(body: bytes, most: int) -> bytes | None:
 
 def _malformed(what: str) -> BadRequest:
     return BadRequest(f"the body {what}", code="malformed_body")
-
-
-def _unsupported_type(kind: bytes) -> BadRequest:
-    return BadRequest(
-        f"the body's content-type is {_text(kind)}; only JSON and the binary extension are read",
-        code="unsupported_type",
-        hint='content-type: application/json, and a body such as {"rows": [{"FIELD": VALUE}]}',
-    )
 
 
 def _text(told: bytes) -> str:
