@@ -248,6 +248,8 @@ class ColumnStatistics(Value, frozen=True):
     std: float | None = None
     values: dict[str, int] = {}
     distinct: int = 0
+    longest: int | None = None
+    """Values of the longest list where the length is open, else characters of the longest text."""
 
 
 class Proof(Value, frozen=True):

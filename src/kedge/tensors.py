@@ -132,8 +132,15 @@ def column_of(field: Field, values: Sequence[Any]) -> NDArray[Any]:
         return column
     try:
         column = np.array(rows, dtype=object if gaps else DTYPES[field.dtype])
-    except (ValueError, OverflowError) as error:
-        raise BadRequest(f"{field.name}: {error}", code="bad_column") from None
+    except ValueError:
+        raise BadRequest(
+            f"{field.name} has lists of different lengths, which are not asked together",
+            code="bad_column",
+        ) from None
+    except OverflowError:
+        raise BadRequest(
+            f"{field.name} has a number that is too large for {field.dtype}", code="bad_column"
+        ) from None
     return column if rows else column.reshape(0, *(max(n, 0) for n in field.shape))
 
 
@@ -342,9 +349,12 @@ class Summary:
         self._low, self._high = float("inf"), float("-inf")
         self._values: dict[str, int] = {}
         self._seen: set[Any] = set()
+        self._longest: int | None = None
 
-    def add(self, column: NDArray[Any]) -> None:
-        """Take in a chunk."""
+    def add(self, column: NDArray[Any], longest: int | None = None) -> None:
+        """Take in a chunk; `longest` is its longest list of an open length, or its longest text."""
+        if longest is not None:
+            self._longest = max(longest, self._longest or 0)
         flat = column.reshape(-1)
         self._count += flat.size
         if flat.dtype.kind in "OU":
@@ -399,4 +409,5 @@ class Summary:
             std=sqrt(self._m2 / self._n) if some else None,
             values=dict(top),
             distinct=min(len(self._seen) + len(self._values), DISTINCT_LIMIT),
+            longest=self._longest,
         )

@@ -133,6 +133,20 @@ def test_golden_rows_lie_within_the_bounds_wherever_they_come_from(tmp_path: Pat
     assert 0 < count(drawn) < 10
 
 
+def test_the_length_of_lists_is_learned_and_rows_of_one_length_are_kept(tmp_path: Path) -> None:
+    """Rows of a training set have as many tokens as they have; a request has as many in each row."""
+    signature = Signature((Field("tokens", "int64", (-1,)), Field("note", "string")), ())
+    rows = [{"tokens": list(range(n % 4)), "note": f"{n:010d}"} for n in range(90)]
+    file = tmp_path / "train.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    training = read_training(file, signature)
+    tokens, note = with_bounds(signature, tmp_path, training.statistics).inputs
+    assert (tokens.range, tokens.max_length, note.max_length) == ((0.0, 2.0), 3, 20)
+    assert len({len(row) for row in training.rows["tokens"]}) == 1
+    assert len(training.rows["tokens"]) == len(training.rows["note"]) > 1
+    assert training.statistics["tokens"].count == sum(len(row["tokens"]) for row in rows)
+
+
 def test_a_process_greets_a_gateway_that_knows_of_bounds(tmp_path: Path) -> None:
     """The loader knows none, where they were learned; both sides speak of one signature."""
     bounded = with_bounds(SIGNATURE, state(tmp_path, [{"name": "age", "range": [0, 1]}]))

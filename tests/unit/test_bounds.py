@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -33,11 +34,16 @@ NOTE = Field("note", "string", max_length=5)
 TOKENS = Field("tokens", "int64", (-1,), max_length=4, range=(0, 99))
 LEVEL = Field("level", "int32", categories=(1, 2, 3), nullable=True)
 RATE = Field("rate", "float32", range=(0.1, 0.9), nullable=True)
+KIND = Field("kind", "uint8", categories=(1, 255, 256, -1))
+WIDE = Field("wide", "int64", categories=(2**62, 2**53))
+PAIRS = Field("pairs", "int64", (-1, 3), max_length=2)
+WORDS = Field("words", "string", (-1,), max_length=2)
 TYPES = {
     "float64": "FP64",
     "float32": "FP32",
     "int64": "INT64",
     "int32": "INT32",
+    "uint8": "UINT8",
     "string": "BYTES",
 }
 
@@ -45,7 +51,7 @@ TYPES = {
 def asked(field: Field, *values: Any) -> Any:
     """The column of a field, as rows and as a tensor; both or neither are refused."""
     contract = Contract((field,), rows=1000, entity=None)
-    shape = [len(values), *([len(values[0])] if field.shape else [])]
+    shape = list(np.shape(values)) if field.shape else [len(values)]
     tensor = {"name": field.name, "datatype": TYPES[field.dtype], "shape": shape, "data": values}
     bodies: list[object] = [
         {"rows": [{field.name: value} for value in values]}, {"inputs": [tensor]},
@@ -70,6 +76,7 @@ def asked(field: Field, *values: Any) -> Any:
         (AGE, [0, 120, 40.5]), (AGE, [40] * 900), (ITEM, [0, 999]), (TOWN, ["Rome", "Oslo"]),
         (NOTE, ["", "abcde", "ééééé"]), (TOKENS, [[0, 1, 98, 99]]), (TOKENS, [[]]),
         (LEVEL, [1, None, 3]), (RATE, [0.1, 0.9, None]), (RATE, [None, 0.5] * 100),
+        (KIND, [1, 255] * 100), (TOWN, ["Rome", "Oslo"] * 100), (PAIRS, [[[1, 2, 3], [4, 5, 6]]]),
     ],
 )  # fmt: skip
 def test_a_value_within_the_bounds_is_read(field: Field, values: list[Any]) -> None:
@@ -86,7 +93,10 @@ def test_a_value_within_the_bounds_is_read(field: Field, values: list[Any]) -> N
         (TOWN, [""], 0, '"Rome"'), (NOTE, ["abcdef"], 0, "has 6 characters in row 0; it takes 5 at most"),
         (TOKENS, [[1] * 5], None, "has 5 values in a row; it takes 4 at most"),
         (TOKENS, [[1, 2], [3, 100]], 1, "is 100 in row 1"), (LEVEL, [None, 4], 1, "it takes 1, 2, 3"),
-        (RATE, [None, 0.91], 1, "it takes 0.1"), (RATE, [None, 0.05] * 100, 1, "it takes 0.1"),
+        (RATE, [None, 0.91], 1, "is 0.91 in row 1; it takes 0.1 to 0.9"),
+        (RATE, [None, 0.05] * 100, 1, "it takes 0.1"), (KIND, [1, 255] * 100 + [2], 200, "is 2 in row 200"),
+        (TOWN, ["Rome", "Oslo"] * 100 + ["Bern"], 200, 'is "Bern" in row 200'),
+        (WIDE, [2**62] * 100 + [2**53 + 1], 100, "in row 100"),
     ],
 )  # fmt: skip
 def test_a_value_out_of_bounds_is_a_400_with_its_row(
@@ -160,6 +170,8 @@ def test_a_signature_without_its_bounds_is_as_it_was() -> None:
         (TOWN, "Rome", True), (TOWN, "rome", False), (NOTE, "abcde", True), (NOTE, "abcdef", False),
         (TOKENS, [1, 2, 3, 4], True), (TOKENS, [1, 2, 3, 4, 5], False), (TOKENS, [1, 100], False),
         (LEVEL, 3, True), (LEVEL, 4, False), (Field("f", "string"), "x" * 99, True),
+        (PAIRS, [[1, 2, 3], [4, 5, 6]], True), (PAIRS, [[1, 2, 3]] * 3, False),
+        (WORDS, ["abcdef"], True), (WORDS, ["a"] * 3, False),
     ],
 )  # fmt: skip
 def test_a_golden_row_is_within_the_bounds_or_not(field: Field, value: Any, fits: bool) -> None:
@@ -180,6 +192,9 @@ def test_a_golden_row_is_within_the_bounds_or_not(field: Field, value: Any, fits
         ("float64", Seen(100, 1000.2, 1234.56), {"range": (765.0, 1470.0)}),
         ("string", Seen(100, words=("b", "a")), {"categories": ("a", "b")}),
         ("string", Seen(19, words=("b", "a")), {}), ("string", Seen(9999), {}),
+        ("string", Seen(9999, longest=40), {"max_length": 80}),
+        ("string", Seen(9999, longest=617), {"max_length": 1240}),
+        ("string", Seen(100, words=("b", "a"), longest=1), {"categories": ("a", "b")}),
         ("string", Seen(9999, words=tuple(map(str, range(51)))), {}),
         ("bool", Seen(100, 0, 1), {}), ("int64", Seen(0), {}),
     ],
@@ -191,6 +206,19 @@ def test_bounds_are_learned_of_what_training_data_shows(
     field = Field("f", dtype)
     assert learn(field, seen) == Field("f", dtype, **bounds)
     assert misdeclared(learn(field, seen)) == {}
+
+
+def test_the_length_of_a_list_is_learned_as_it_was_seen() -> None:
+    """It is a position, as of a token. A list of words has categories too, where each came often."""
+    seen = Seen(100, 0, 5, longest=7)
+    assert learn(Field("f", "int64", (-1,)), seen) == Field(
+        "f", "int64", (-1,), range=(0.0, 5.0), max_length=7
+    )
+    assert learn(Field("f", "int64", (7,)), Seen(100, 0, 5)).max_length is msgspec.UNSET
+    words = Seen(100, words=("a",), longest=3)
+    assert learn(Field("f", "string", (-1,)), words) == Field(
+        "f", "string", (-1,), max_length=3, categories=("a",)
+    )
 
 
 @given(st.floats(-1e12, 1e12), st.floats(-1e12, 1e12))

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @click.option(
     "--learn-bounds",
     is_flag=True,
-    help="Take ranges and categories of the training set as bounds of what callers may send.",
+    help="Take ranges, lengths and categories of the training set as bounds of what callers may send.",
 )
 @click.option("--trust", multiple=True, help="A Python type that this version may load.")
 @click.option(

@@ -36,6 +36,8 @@ class Seen(msgspec.Struct, frozen=True):
     largest: float | None = None
     words: tuple[str, ...] = ()
     """Every word that it has; () when there are too many to be told."""
+    longest: int = 0
+    """Values of the longest list where the length is open, else characters of the longest text."""
 
 
 def misdeclared(field: Field) -> dict[str, str]:
@@ -63,12 +65,18 @@ def misdeclared(field: Field) -> dict[str, str]:
     return found
 
 
-def is_within(field: Field, value: Any) -> bool:
-    """Return whether a value of one row, as JSON has it, is within the bounds of a field."""
+def is_within(field: Field, value: Any, depth: int = 0) -> bool:
+    """Return whether a value of one row, as JSON has it, is within the bounds of a field.
+
+    Args:
+        field: with its bounds.
+        value: the value; lists are nested as the field's shape is.
+        depth: in how many lists of the row the value stands.
+    """
     if isinstance(value, list | tuple):
-        if -1 in field.shape and _is_long(field, value):
+        if field.shape[depth : depth + 1] == (-1,) and _is_long(field, value):
             return False
-        return all(is_within(field, each) for each in value)
+        return all(is_within(field, each, depth + 1) for each in value)
     if value is None or value != value:  # noqa: PLR0124 - NaN, a null
         return True
     if field.range is not msgspec.UNSET and not field.range[0] <= value <= field.range[1]:
@@ -117,24 +125,28 @@ def bounded(fields: Sequence[Field], stated: Mapping[str, Field]) -> tuple[Field
 def learn(field: Field, seen: Seen) -> Field:
     """Return a field with the bounds that a training set proposes; one with bounds stays as it is.
 
-    Whole numbers may be codes that a model looks up: their range is the one that was seen. A float
-    may lie beyond: its range is widened by its own width on both sides, but not across zero, so
-    that it refuses other units and no ordinary row. Words are categories where each came often.
+    Whole numbers may be codes that a model looks up, and the places of a list positions: their range
+    and the length are those that were seen. A float may lie beyond: its range is widened by its own
+    width on both sides, but not across zero, so that it refuses other units and no ordinary row.
+    Words are categories where each came often, and else may be twice as long as the longest.
     """
-    if field.is_bounded or field.dtype == "bool":
+    if field.is_bounded:
         return field
+    bounds: dict[str, object] = {}
+    if -1 in field.shape and seen.longest:
+        bounds["max_length"] = seen.longest
     if field.dtype == "string":
         few = 0 < len(seen.words) <= MOST_CATEGORIES
-        often = seen.rows >= ROWS_A_CATEGORY * len(seen.words)
-        if not (few and often):
-            return field
-        return msgspec.structs.replace(field, categories=tuple(sorted(seen.words)))
-    if seen.least is None or seen.largest is None:
-        return field
-    low, high = seen.least, seen.largest
-    if field.dtype in FLOATS:
-        low, high = _widened(low, high)
-    return msgspec.structs.replace(field, range=(float(low), float(high)))
+        if few and seen.rows >= ROWS_A_CATEGORY * len(seen.words):
+            bounds["categories"] = tuple(sorted(seen.words))
+        elif -1 not in field.shape and seen.longest:
+            bounds["max_length"] = int(_round_up(2.0 * seen.longest))
+    elif field.dtype != "bool" and seen.least is not None and seen.largest is not None:
+        low, high = seen.least, seen.largest
+        if field.dtype in FLOATS:
+            low, high = _widened(low, high)
+        bounds["range"] = float(low), float(high)
+    return msgspec.structs.replace(field, **bounds)
 
 
 def _widened(least: float, largest: float) -> tuple[float, float]:

@@ -85,4 +85,5 @@ def seen(statistics: ColumnStatistics) -> Seen:
         statistics.minimum,
         statistics.maximum,
         tuple(statistics.values) if told else (),
+        statistics.longest or 0,
     )

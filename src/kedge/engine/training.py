@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from itertools import chain, islice
 from math import nan, prod
 from pathlib import Path
 from typing import Any
@@ -65,8 +66,9 @@ def read_training(file: Path, signature: Signature, raw: Sequence[Field] = ()) -
         rows = islice(reader(file, names), MAX_ROWS)
         while chunk := list(islice(rows, _CHUNK)):
             for field in signature.inputs:
-                column = _column(field, chunk, file, text=reader is csv_rows)
-                summaries[field.name].add(column)
+                parts = _parts(field, chunk, file, text=reader is csv_rows)
+                flat = np.concatenate([part.reshape(-1) for part in parts])
+                summaries[field.name].add(flat, _longest(field, parts))
             kept.add(chunk)
     found = {name: summary.done() for name, summary in summaries.items()}
     if not all(each.count for each in found.values()):
@@ -192,19 +194,47 @@ class _Sample:
         if not fields or any(field.name not in row for field in fields for _, row in some):
             return {}
         try:
-            columns = [_plain(f, _column(f, some, file, text=text).tolist()) for f in fields]
+            columns = [
+                _plain(
+                    f,
+                    list(chain.from_iterable(p.tolist() for p in _parts(f, some, file, text=text))),
+                )
+                for f in fields
+            ]
         except Refused:  # raw columns may be of another time; statistics have refused the others
             return {}
-        found: dict[str, list[Any]] = {field.name: [] for field in fields}
+        fit = list[tuple[Any, ...]]()
         for values in zip(*columns, strict=True):
             try:
                 for field, value in zip(fields, values, strict=True):
                     column_of(field, [value])
             except BadRequest:  # a null, where callers may send none
                 continue
-            for field, value in zip(fields, values, strict=True):
-                found[field.name].append(value)
-        return found
+            fit.append(values)
+        alike = _alike(fields, fit)
+        return {field.name: [row[n] for row in alike] for n, field in enumerate(fields)}
+
+
+def _alike(fields: Sequence[Field], rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """The rows whose lists of open length are as long as in most rows: only such are asked together."""
+    places = [n for n, field in enumerate(fields) if -1 in field.shape]
+    if not places or not rows:
+        return rows
+    shapes = [tuple(np.shape(row[n]) for n in places) for row in rows]
+    most = Counter(shapes).most_common(1)[0][0]
+    return [row for row, shape in zip(rows, shapes, strict=True) if shape == most]
+
+
+def _longest(field: Field, parts: Sequence[np.ndarray[Any, Any]]) -> int | None:
+    """The longest list of an open length, or else the longest text; None where neither has one."""
+    if -1 in field.shape:
+        places = [n for n, size in enumerate(field.shape, 1) if size == -1]
+        return max(int(part.shape[n]) for part in parts for n in places)
+    if field.dtype != "string":
+        return None
+    return max(
+        (len(text) for part in parts for text in part.flat if text is not None), default=None
+    )
 
 
 def _plain(field: Field, values: list[Any]) -> list[Any]:
@@ -223,6 +253,15 @@ def _number_of(value: Any, *, whole: bool) -> Any:
     if value is None or value != value:  # noqa: PLR0124 - NaN
         return None
     return int(value) if whole and float(value).is_integer() else value
+
+
+def _parts(
+    field: Field, chunk: list[tuple[int, dict[str, Any]]], file: Path, *, text: bool
+) -> list[np.ndarray[Any, Any]]:
+    """The values of a field: one array, or one for each row where rows hold lists of any length."""
+    if -1 not in field.shape:
+        return [_column(field, chunk, file, text=text)]
+    return [_column(field, [row], file, text=text) for row in chunk]
 
 
 def _column(

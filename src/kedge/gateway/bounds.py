@@ -9,8 +9,8 @@ import numpy as np
 
 from kedge.core.errors import BadRequest
 from kedge.core.values import Field
+from kedge.core.wording import tell_value
 from kedge.gateway.fields import SMALL, bad
-from kedge.gateway.wording import tell_value
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,13 +24,18 @@ class FieldBounds:
 
     def __init__(self, field: Field) -> None:
         self.name = field.name
-        self._range = None if field.range is msgspec.UNSET else field.range
+        self._dtype = field.dtype
+        self._stated = self._range = None if field.range is msgspec.UNSET else field.range
         if self._range is not None and field.dtype.startswith("float"):
             # As the column has them: 0.1 in a float32 is larger than 0.1.
             low, high = np.asarray(self._range, field.dtype).tolist()
             self._range = low, high
+        self._codes = _codes(field)
         self._categories = () if field.categories is msgspec.UNSET else field.categories
         self._known = frozenset(self._categories)
+        bounded = self._range is not None or field.max_length is not msgspec.UNSET
+        self._words = None if bounded or not self._known else self._known | {None}
+        """Where nothing else bounds a value: all that it may be."""
         self._length = 0 if field.max_length is msgspec.UNSET else field.max_length
         self._open = [axis + 1 for axis, size in enumerate(field.shape) if size == -1]
         """The axes whose length callers choose; without one a length is that of a text."""
@@ -55,7 +60,10 @@ class FieldBounds:
         if self._is_inside(column):
             return
         width = max(column.size // len(column), 1)
-        for at, value in enumerate(column.reshape(-1).tolist()):
+        values = column.reshape(-1).tolist()
+        if self._words is not None and self._words.issuperset(values):
+            return
+        for at, value in enumerate(values):
             if value is None or value != value:  # noqa: PLR0124 - NaN, a null
                 continue
             found = self._find(value)
@@ -66,22 +74,24 @@ class FieldBounds:
                 )
 
     def _is_inside(self, column: NDArray[Any]) -> bool:
-        """Whether no value needs a look of its own: there is no bound, or many numbers are in range."""
-        if self._range is None:
-            return not self._known and (not self._length or bool(self._open))
-        if self._known or column.size <= SMALL or column.dtype == object:
+        """Whether no value needs a look of its own: there is no bound, or many numbers are within."""
+        if self._range is None and not self._known:
+            return not self._length or bool(self._open)
+        if column.size <= SMALL or column.dtype == object:
             return False
-        low, high = self._range
-        # NaN, which is null, is passed over.
-        return bool(
-            np.fmin.reduce(column, axis=None) >= low and np.fmax.reduce(column, axis=None) <= high
-        )
+        if self._range is not None:
+            low, high = self._range
+            # NaN, which is null, is passed over; of nothing else the least is NaN, which is not below.
+            least, most = np.fmin.reduce(column, axis=None), np.fmax.reduce(column, axis=None)
+            if least < low or most > high:
+                return False
+        return not self._known or bool(np.isin(column, self._codes).all())
 
     def _find(self, value: Any) -> tuple[str, str] | None:
         """What is wrong with a value, and what the field takes; None when it is within bounds."""
         if self._range is not None and not self._range[0] <= value <= self._range[1]:
-            low, high = self._range
-            return f"is {tell_value(value)}", f"{low:.15g} to {high:.15g}"
+            low, high = self._stated or self._range
+            return f"is {self._as_given(value)}", f"{low:.15g} to {high:.15g}"
         if self._length and not self._open and len(value) > self._length:
             return f"has {len(value)} characters", f"{self._length} at most"
         if self._known and value not in self._known:
@@ -89,6 +99,21 @@ class FieldBounds:
             more = f" and {len(self._known) - LISTED} others" if len(self._known) > LISTED else ""
             return f"is {tell_value(value)}", some + more
         return None
+
+    def _as_given(self, value: Any) -> str:
+        """The shortest text of a number: 0.1 in a float32, and not 0.10000000149011612."""
+        if self._dtype in ("float16", "float32"):
+            return str(np.dtype(self._dtype).type(value))
+        return tell_value(value)
+
+
+def _codes(field: Field) -> NDArray[Any]:
+    """The categories of whole numbers in the type of the column: another one would round some of them."""
+    if field.categories is msgspec.UNSET or field.dtype == "string":
+        return np.empty(0)
+    least, most = np.iinfo(field.dtype).min, np.iinfo(field.dtype).max
+    codes = [one for one in field.categories if isinstance(one, int) and least <= one <= most]
+    return np.array(codes, field.dtype)
 
 
 def _out(name: str, what: str, row: int | None = None) -> BadRequest:
