@@ -26,6 +26,7 @@ from kedge.core.evidence.answers import EXACT_BELOW, Target, get_target, normal,
 from kedge.core.evidence.labels import reason
 from kedge.core.instants import early, read_instant, untrue
 from kedge.core.records import COUNTS, PARKED_S, Ingested, Joined, Outcome
+from kedge.core.wording import tell_fault
 from kedge.engine.control import Say
 from kedge.engine.unrecorded import unrecorded
 from kedge.judging import state_of
@@ -229,7 +230,7 @@ def _json_lines(lines: Iterable[bytes], place: str, reading: Reading) -> Iterato
         except (msgspec.DecodeError, ValueError, ArithmeticError, RecursionError) as error:
             # Whatever stands in a line (data nested a thousand deep, a number of 5,000 digits):
             # it costs this line, and never the rest.
-            one = Fault(f"{place}{number}: not a JSON object: {error}")
+            one = Fault(f"{place}{number}: not a JSON object: {tell_fault(error)}")
         yield one
 
 

@@ -10,13 +10,16 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
-from kedge.core.errors import BadRequest, Overloaded
+from kedge.core.errors import BadRequest, KedgeError, Overloaded
 from kedge.core.values import Field
+from kedge.gateway import decoding_child
 from kedge.gateway.contract import Contract
 from kedge.gateway.decoding import Decoder, decode_here
+from kedge.gateway.decoding_child import Asked, Said
 
 ROWS = 4096
 FIELDS = (
@@ -96,6 +99,39 @@ def test_a_fault_is_told_as_in_this_process(decoder: Decoder, body: bytes) -> No
         assert getattr(there.value, what) == getattr(here.value, what)
     assert str(there.value) == str(here.value)
     assert decoder.decode(CONTRACT, whole(2), None)[2] == 2
+
+
+def test_a_fault_of_the_decoding_itself_costs_its_body_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is kedge's fault, and only the log has it."""
+
+    def broken(contract: Contract, request: object, binary: object) -> None:
+        raise ZeroDivisionError("of this test")
+
+    monkeypatch.setattr(Contract, "columns", broken)
+    body = whole(2)
+    said = msgspec.msgpack.decode(
+        decoding_child.decode(Asked(CONTRACT.encoded, None, len(body)), body), type=Said
+    )
+    assert (said.code, said.fault) == ("internal", "ZeroDivisionError('of this test')")
+
+
+def test_a_caller_hears_nothing_of_a_fault_of_the_decoding(
+    decoder: Decoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gateway answers 500, and the child stays for the next body."""
+    decoder.decode(CONTRACT, whole(2), None)
+    child = decoder._child
+    monkeypatch.setitem(
+        CONTRACT.__dict__, "encoded", b'[[{"name": "x", "dtype": "none"}], 4, null]'
+    )
+    with pytest.raises(KedgeError) as caught:
+        decoder.decode(CONTRACT, whole(2), None)
+    assert (caught.value.code, "none" in str(caught.value)) == ("internal", False)
+    monkeypatch.undo()
+    assert decoder.decode(CONTRACT, whole(2), None)[2] == 2
+    assert decoder._child is child
 
 
 def test_the_length_of_the_json_is_kept(decoder: Decoder) -> None:

@@ -47,6 +47,7 @@ BROAD_EXCEPT = {
     "engine/serving.py": ANYTHING,
     "gateway/admin.py": "the caller gets an answer whatever happens; status shows the fault",
     "gateway/app.py": "a caller gets an answer whatever happens; the log gets the trace",
+    "gateway/decoding_child.py": "a fault costs its body; the child stays for those of other callers",
     "runtime/logs.py": "a value may raise anything when it is rendered; its event is logged without it",
     "tensors.py": ANYTHING,
 }

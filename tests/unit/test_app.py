@@ -99,7 +99,9 @@ class Place:
     ) -> None:  # fmt: skip
         self.serving = serving or Serving(lambda: 0.0)
         self.bounds = Bounds(body=LIMIT, requests=requests, testers=testers)
-        self.gateway = Gateway(self.serving, self.bounds, lambda: ready)
+        self.limited: list[str] = []
+        """Bounds that refused something, in order."""
+        self.gateway = Gateway(self.serving, self.bounds, lambda: ready, self.limited.append)
         handles = {n: Handle(state.releases[n], inline=Doubles(meanwhile)) for n in (1, 2)}
         self.live = Live(
             state=state, plan=compile_plan(state), handles=handles,
@@ -205,6 +207,39 @@ def test_parsed_paths_are_kept_and_bounded() -> None:
         place.get(f"/v2/models/m{number}")
     assert len(place.gateway._routes) <= PATHS_KEPT
     assert place.ask().status == 200
+
+
+@pytest.mark.parametrize(
+    "method, path, allow",
+    [
+        ("GET", INFER, "POST"), ("PUT", INFER, "POST"), ("DELETE", "/v2/models/flights", "GET, HEAD"),
+        ("POST", "/v2/models/flights", "GET, HEAD"), ("PUT", "/v2/health/ready", "GET, HEAD"),
+        ("PATCH", "/v2/repository/index", "GET, HEAD, POST"), ("OPTIONS", "/v2", "GET, HEAD"),
+    ],
+)  # fmt: skip
+def test_another_method_is_refused_and_the_answer_names_those_that_are_answered(
+    method: str, path: str, allow: str
+) -> None:
+    """Nothing is deleted by a DELETE, and nothing says so."""
+    refused = Place().ask(path, b"", method)
+    assert (refused.status, refused.headers["allow"]) == (405, allow)
+    assert refused.json["hint"] == f"use {allow}"
+
+
+def test_the_index_is_asked_by_post_as_the_protocol_has_it() -> None:
+    place = Place()
+    asked = [place.ask("/v2/repository/index", b"", each).json for each in ("GET", "POST")]
+    assert asked[0] == asked[1]
+    assert place.ask("/v2/models/flights", b"", "HEAD").status == 200
+
+
+@pytest.mark.parametrize(
+    "path, status", [("/v2/" + "x" * 3000, 404), ("/v2/models/" + "x" * 3000 + "/infer", 404)]
+)
+def test_a_path_is_repeated_in_part(path: str, status: int) -> None:
+    refused = Place().ask(path)
+    assert refused.status == status
+    assert len(refused.raw) < 400
 
 
 # ---------------------------------------------------------------- statuses
@@ -460,7 +495,24 @@ def test_a_gzip_body_may_hold_as_much_as_any_other() -> None:
     ):
         refused = place.ask(raw=raw, content_encoding="gzip")
         assert (refused.status, refused.json["code"]) == (status, code)
+    assert place.limited == ["body_too_large"] * 2
     assert place.bounds.inflated == place.bounds.in_flight == 0
+
+
+def test_a_bound_that_the_connection_counts_is_not_counted_twice() -> None:
+    place = Place()
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    async def refuse() -> None:
+        app = place.gateway.refuse_with(BadRequest("too much", code="body_too_large"))
+        await app({"path": INFER, "headers": []}, None, send)
+
+    asyncio.run(refuse())
+    assert Answered(sent).status == 413
+    assert (place.counts["refused.body_too_large"], place.limited) == (1, [])
 
 
 @pytest.mark.parametrize("told", ["deflate", "br", "gzip, gzip"])

@@ -98,6 +98,31 @@ def test_nan_as_a_word_is_answered_with_what_to_send_instead() -> None:
     assert "send null" in refused(body).hint
 
 
+@pytest.mark.parametrize(
+    "body, said, hint",
+    [
+        (b"", "the body is empty", '"rows"'), (b" \n", "the body is empty", '"rows"'),
+        (b"rows=1", "not JSON: invalid character (byte 0)", '"rows"'),
+        (b'{"note": "NaN", "rows": [', "not JSON: input data was truncated", '"rows"'),
+        (b'{"rows": [{"x": -Infinity}]}', "not JSON: invalid", "send null"),
+        ("{}".encode("utf-16"), "not JSON: it is not UTF-8", "as UTF-8"),
+    ],
+)  # fmt: skip
+def test_a_body_that_is_not_json_is_told_what_it_lacks(body: bytes, said: str, hint: str) -> None:
+    """Small or large, and whatever the fault is: the hint is about this body."""
+    assert str(refused(body)).startswith(said)
+    assert hint in refused(body).hint
+
+
+@pytest.mark.parametrize("pad", [b"", b" " * 40_000])
+def test_a_byte_order_mark_is_passed_over(pad: bytes) -> None:
+    """One; a second one is no JSON."""
+    body = json.dumps({"inputs": [tensor("x", "FP64", [1.5])]}).encode() + pad
+    mark = b"\xef\xbb\xbf"
+    assert read(mark + body)[0]["x"].tolist() == [1.5]
+    assert refused(mark * 2 + body).code == "malformed_body"
+
+
 @pytest.mark.parametrize("depth", [900, 5_000, 200_000])
 def test_deep_nesting_is_refused_or_flattened_and_never_a_crash(depth: int) -> None:
     """A stack overflow would take the whole worker with it."""

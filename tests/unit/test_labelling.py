@@ -141,6 +141,9 @@ def test_a_csv_line_that_cannot_be_read_does_not_stop_the_rest(tmp_path: Path) -
     ('{"id": "a", "value": 1, "at": 0}', "never set"),
     ('{"id": "a", "value": 1, "at": "2099-01-01T00:00:00Z"}', "in the future"),
     ('{"id": "\\ud800", "value": 1}', "not a JSON object"),
+    ('{"id": "a", "value": 1e400}', "not a JSON object: number out of range"),
+    ("[" * 5000, "it is nested too deeply"),
+    ('{"id": "a", "value": 1, "at": true}', "at: true is no time"),
 ])  # fmt: skip
 def test_a_fault_names_its_line_and_never_stops_the_rest(
     tmp_path: Path, line: str, why: str

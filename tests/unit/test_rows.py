@@ -185,6 +185,20 @@ def test_rows_and_inputs_together_are_refused() -> None:
     assert refused({"rows": [{"age": 1}], "inputs": []}).code == "malformed_body"
 
 
+@pytest.mark.parametrize(
+    "raw, said",
+    [
+        (b'{"rows": ' + b"[" * 2000 + b"]" * 2000 + b"}", "nested too deeply"),
+        (b'{"rows": [[1e400]]}', "number out of range"),
+        (b'{"rows": {"age": 1e400}}', "number out of range"),
+    ],
+)
+def test_rows_that_cannot_be_read_are_told_as_any_fault(raw: bytes, said: str) -> None:
+    """Where no row and no field can be named too."""
+    error = refused(raw)
+    assert (error.code, said in str(error)) == ("malformed_body", True)
+
+
 def test_the_number_of_rows_is_bounded() -> None:
     assert read({"rows": [{"age": 1}] * 4})[1] == 4
     assert refused({"rows": [{"age": 1}] * 5}).code == "too_many_rows"

@@ -15,6 +15,7 @@ from math import isfinite
 
 from kedge.core.durations import seconds
 from kedge.core.errors import Refused
+from kedge.core.wording import tell_value
 
 EARLIEST_S = 31_536_000.0
 """1971-01-01. The year before it holds what other things look like when they are read as Unix
@@ -73,7 +74,8 @@ def read_instant(given: object, *, zone_needed: bool = False) -> float:
     try:
         found = datetime.fromisoformat(_spelt(text[: _LONGEST + 1]))
     except ValueError:
-        raise ValueError(f"{repr(given)[:_LONGEST]} is no time; write {FORMS}") from None
+        told = repr(given) if isinstance(given, str) else tell_value(given)
+        raise ValueError(f"{told[:_LONGEST]} is no time; write {FORMS}") from None
     if found.tzinfo is None:
         if zone_needed:
             raise ValueError(f"{text} has no time zone; end it with Z or +01:00")

@@ -1,4 +1,7 @@
-"""Wording: what is wrong with JSON, in words that name no part of kedge and nothing of Python."""
+"""Wording: what is wrong with JSON, in words that name no part of kedge and nothing of Python.
+
+The gateway says it of infer calls, and `kedge outcomes` and control's API of lines of outcomes.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,9 @@ def tell_fault(error: Exception) -> str:
         return f"it is not UTF-8 (byte {error.start})"
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
-    text = _QUOTED.sub(_word, str(error)).replace(", got ", ", not ").replace(" - at ", " at ")
+    text = str(error).removeprefix("JSON is malformed: ")
+    text = _QUOTED.sub(_word, text).replace(", got ", ", not ").replace(" - at ", " at ")
+    text = text.removesuffix(" at [...]")  # somewhere in data that is read without a type
     return text[:1].lower() + text[1:]
 
 
@@ -63,3 +68,8 @@ def tell_shape(shape: Sequence[Any]) -> str:
 def clip(text: str) -> str:
     """Return a text of the caller, cut to what fits into a sentence."""
     return text if len(text) <= CLIPPED else text[:CLIPPED] + "..."
+
+
+def tell_name(name: str) -> str:
+    """Return a name that a caller chose, cut as `clip` cuts it; an empty one can be seen."""
+    return clip(name) or '""'

@@ -232,9 +232,8 @@ def _longest(field: Field, parts: Sequence[np.ndarray[Any, Any]]) -> int | None:
         return max(int(part.shape[n]) for part in parts for n in places)
     if field.dtype != "string":
         return None
-    return max(
-        (len(text) for part in parts for text in part.flat if text is not None), default=None
-    )
+    lengths = [len(text) for part in parts for text in part.flat if text is not None]
+    return max(lengths, default=None)
 
 
 def _plain(field: Field, values: list[Any]) -> list[Any]:

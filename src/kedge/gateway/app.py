@@ -17,6 +17,7 @@ from kedge.core.bounds import BOUNDS as FIELD_BOUNDS
 from kedge.core.contract import OIP_DTYPES
 from kedge.core.errors import BadRequest, KedgeError, ModelFailure, Overloaded, Unavailable
 from kedge.core.values import Field, Signature
+from kedge.core.wording import clip
 from kedge.engine.serving import Live, Serving
 from kedge.gateway.infer import UNREAD, Bounds, Headers, infer, release_number
 
@@ -65,8 +66,22 @@ FAILED_HINT = (
 )
 FAILURES_LOGGED_S = 1.0
 """One failure of a model is logged in so many seconds: the counts have all of them."""
-BOUNDS = ("queue_full", "id_too_long", "entity_too_long", "too_many_rows")
+BOUNDS = frozenset(
+    {
+        "queue_full",
+        "id_too_long",
+        "entity_too_long",
+        "too_many_rows",
+        "bodies_full",
+        "body_too_large",
+    }
+)
 """Refusals of a bound that is checked in the app; `kedge status` shows how many there were."""
+READ_METHODS = ("GET", "HEAD")
+INDEX_METHODS = (*READ_METHODS, "POST")
+"""The protocol asks for the index by POST."""
+ALLOWED = "allowed"
+"""In an error's details: the methods that are answered."""
 PATHS_KEPT = 1024
 """Parsed paths kept; a scanner that asks for more only parses again."""
 
@@ -105,7 +120,7 @@ def parse_path(path: str) -> Route:
                 version, rest = release_number(rest[1]), rest[2:]
             if rest in (["infer"], ["ready"], [], ["config"]):
                 return Route(f"model/{rest[0] if rest else 'metadata'}", endpoint, version)
-    raise BadRequest(f"no such path: {path}", code="unknown_path",
+    raise BadRequest(f"no such path: {clip(path)}", code="unknown_path",
                      hint="POST /v2/models/ENDPOINT/infer; see kedge help http")  # fmt: skip
 
 
@@ -144,13 +159,18 @@ class Gateway:
             route = self._routes.get(path) or self._remember(path)
             if route.kind == "model/infer":
                 if scope["method"] != "POST":
-                    raise BadRequest("infer is a POST", code="wrong_method")
+                    raise _wrong_method(scope["method"], "POST")
                 live = self._live(route.endpoint)
                 await infer(self._serving, self._bounds, live, scope, receive, send,
                             route.version, self.draining)  # fmt: skip
                 return
+            allowed = INDEX_METHODS if route.kind == "index" else READ_METHODS
+            if scope["method"] not in allowed:
+                raise _wrong_method(scope["method"], ", ".join(allowed))
             await self._answer(send, *self._look_up(route))
         except KedgeError as error:
+            if error.code in BOUNDS:  # what the connection refuses (`refuse_with`) it counts itself
+                self._limit(error.code)
             await self._refuse(send, live, error)
         except asyncio.CancelledError as error:
             if error.args != (STOPPED,):
@@ -171,7 +191,7 @@ class Gateway:
         live = self._serving.live(endpoint)
         if live is None:
             known = ", ".join(sorted(item.state.endpoint for item in self._serving.lives()))
-            raise BadRequest(f"no endpoint {endpoint} is served here", code="unknown_endpoint",
+            raise BadRequest(f"no endpoint {clip(endpoint)} is served here", code="unknown_endpoint",
                              hint=f"served are: {known or 'none yet'}")  # fmt: skip
         return live
 
@@ -199,11 +219,9 @@ class Gateway:
         return b"\r\n".join([*head, b"", raw])
 
     async def _refuse(self, send: Any, live: Live | None, error: KedgeError) -> None:
-        # A model's failure is counted as an error where it happens: nobody refused anything.
+        # A model's failure is counted as an error where it happens: it is no refusal.
         if live is not None and not isinstance(error, ModelFailure):
             live.recorder.count(f"refused.{error.code}")
-        if error.code in BOUNDS:
-            self._limit(error.code)
         if error.code in FAILED and isinstance(error, ModelFailure):
             self._log_failure(live, error)
             error = ModelFailure(FAILED[error.code], code=error.code, hint=FAILED_HINT)
@@ -228,8 +246,8 @@ class Gateway:
         )
         status = status_of(error)
         extra: Headers = [(b"retry-after", b"1")] if error.retryable else []
-        if status == 405:
-            extra.append((b"allow", b"POST"))
+        if ALLOWED in error.details:
+            extra.append((b"allow", str(error.details[ALLOWED]).encode()))
         if error.code == "unsupported_encoding":
             extra.append((b"accept-encoding", b"gzip"))
         if status == 401:
@@ -270,6 +288,15 @@ class Gateway:
             ready = release.number in live.handles
             return (200 if ready else 503), {"name": route.endpoint, "ready": ready}
         return 200, _metadata(live, release.signature, release.flavour)
+
+
+def _wrong_method(method: str, allowed: str) -> BadRequest:
+    return BadRequest(
+        f"{clip(method)} is not answered here",
+        code="wrong_method",
+        hint=f"use {allowed}",
+        details={ALLOWED: allowed},
+    )
 
 
 def _stopping() -> Overloaded:

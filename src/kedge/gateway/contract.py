@@ -6,6 +6,7 @@ objects with the fields as members.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,9 @@ from kedge.core import entities
 from kedge.core.errors import BadRequest
 from kedge.core.keys import EXACT
 from kedge.core.values import Field
+from kedge.core.wording import tell_fault, tell_name, tell_value
 from kedge.gateway.bounds import FieldBounds
-from kedge.gateway.decode import FORMS, NO_ROWS, InferRequest, Tensor
+from kedge.gateway.decode import FORMS, NO_ROWS, UNREADABLE, InferRequest, Tensor
 from kedge.gateway.fields import (
     EXACT_FLOATS,
     SCANNED,
@@ -26,7 +28,6 @@ from kedge.gateway.fields import (
     exceeds,
     too_many_rows,
 )
-from kedge.gateway.wording import clip, tell_fault, tell_value
 
 if TYPE_CHECKING:
     from kedge.gateway.fields import Array
@@ -113,7 +114,7 @@ class Contract:
 
     def _unknown(self, name: str, row: int | None = None) -> BadRequest:
         where = "" if row is None else f" (row {row})"
-        return bad(clip(name), f"is not a field of this endpoint{where}", "unknown_field",
+        return bad(tell_name(name), f"is not a field of this endpoint{where}", "unknown_field",
                    f"fields are {', '.join(self._readers)}", row)  # fmt: skip
 
     @staticmethod
@@ -181,10 +182,8 @@ class Contract:
             return _rows_of.decode(raw)
         except msgspec.ValidationError:
             return self._no_objects(raw)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-            raise BadRequest(
-                f"the rows cannot be read: {tell_fault(error)}", code="malformed_body"
-            ) from None
+        except UNREADABLE as error:
+            raise _unreadable(error) from None
 
     def _no_objects(self, raw: bytes) -> list[dict[str, Any]]:
         """Say what stands where a list of objects should.
@@ -195,7 +194,9 @@ class Contract:
         try:
             given = _anything.decode(raw)
         except msgspec.ValidationError as error:
-            raise _unreadable(raw, error) from None
+            raise _out_of_range(raw) or _unreadable(error) from None
+        except UNREADABLE as error:
+            raise _unreadable(error) from None
         hint = f"send {self._example()}"
         if not isinstance(given, list):
             raise BadRequest(
@@ -257,15 +258,20 @@ class Contract:
             raise
 
 
-def _unreadable(raw: bytes, error: msgspec.ValidationError) -> BadRequest:
-    """What is said of a number that no machine has, with its row and field."""
-    for number, row in enumerate(_members_of.decode(raw)):
-        for name, value in row.items():
-            try:
-                _anything.decode(value)
-            except msgspec.ValidationError:
-                what = f"cannot be read in row {number}: the number is out of range"
-                return bad(clip(name), what, "wrong_dtype", "", number)
+def _out_of_range(raw: bytes) -> BadRequest | None:
+    """Name the row and the field of a number that no type holds; None where it stands in no field."""
+    with suppress(*UNREADABLE):
+        for number, row in enumerate(_members_of.decode(raw)):
+            for name, value in row.items():
+                try:
+                    _anything.decode(value)
+                except msgspec.ValidationError:
+                    what = f"cannot be read in row {number}: the number is out of range"
+                    return bad(tell_name(name), what, "wrong_dtype", "", number)
+    return None
+
+
+def _unreadable(error: Exception) -> BadRequest:
     return BadRequest(f"the rows cannot be read: {tell_fault(error)}", code="malformed_body")
 
 

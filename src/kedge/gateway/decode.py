@@ -6,11 +6,15 @@ contract asks for them (`contract`, `fields`).
 
 from __future__ import annotations
 
+import re
+from codecs import BOM_UTF8
+
 import msgspec
 
+from kedge.core import codec
 from kedge.core.errors import BadRequest
+from kedge.core.wording import tell_fault, tell_name
 from kedge.gateway.fields import SCANNED, bad, exceeds
-from kedge.gateway.wording import clip, tell_fault
 
 NO_ROWS = msgspec.Raw()
 """What `rows` is in a body that has none."""
@@ -114,11 +118,30 @@ def parse(body: bytes, json_length: int | None) -> tuple[InferRequest, memoryvie
         raise BadRequest(
             f"not an infer request: {tell_fault(error)}", code="malformed_body", hint=FORMS
         ) from None
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise BadRequest(f"not JSON: {tell_fault(error)}", code="malformed_body",
-                         hint="NaN and Infinity are not JSON; send null in a nullable field") from None  # fmt: skip
+    except UNREADABLE as error:
+        if body.startswith(BOM_UTF8) and not body.startswith(BOM_UTF8, len(BOM_UTF8)):
+            return parse(body[len(BOM_UTF8) :], None)[0], binary
+        raise _unreadable(body, error) from None
 
 
+def _unreadable(body: bytes, error: Exception) -> BadRequest:
+    if not body.strip():
+        return BadRequest("the body is empty", code="malformed_body", hint=FORMS)
+    try:
+        codec.utf8(body)
+    except ValueError:  # marked as UTF-16
+        return BadRequest(
+            "not JSON: it is not UTF-8", code="malformed_body", hint="encode the body as UTF-8"
+        )
+    hint = NOT_FINITE if _NOT_FINITE.search(body) else FORMS
+    return BadRequest(f"not JSON: {tell_fault(error)}", code="malformed_body", hint=hint)
+
+
+UNREADABLE = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
+"""What a decoder raises of a text that it cannot read."""
+NOT_FINITE = "NaN and Infinity are not JSON; send null in a nullable field"
+_NOT_FINITE = re.compile(rb"[:,\[]\s*-?(?:nan|inf)", re.IGNORECASE)
+"""A number that is none, as many libraries write it."""
 FORMS = 'send {"rows": [{"FIELD": VALUE}]}, or the inputs of the Open Inference Protocol'
 """The forms of a body, for people."""
 
@@ -133,7 +156,7 @@ def _parse_large(body: bytes) -> InferRequest:
     for each in large.inputs:
         if len(memoryview(each.shape)) > SHAPE_BYTES:
             raise bad(
-                clip(each.name), f"has a shape of more than {SHAPE_BYTES} bytes", "wrong_shape"
+                tell_name(each.name), f"has a shape of more than {SHAPE_BYTES} bytes", "wrong_shape"
             )
         shape = _shape_of.decode(each.shape)
         inputs.append(Tensor(each.name, each.datatype, shape, each.data, each.parameters))

@@ -13,10 +13,10 @@ import msgspec
 import numpy as np
 import structlog
 
-from kedge.core.errors import BadRequest, Overloaded
+from kedge.core.errors import BadRequest, KedgeError, Overloaded
 from kedge.gateway.contract import Contract
 from kedge.gateway.decode import InferRequest, WantedOutput, parse
-from kedge.gateway.decoding_child import Asked, Column, Said
+from kedge.gateway.decoding_child import INTERNAL, Asked, Column, Said
 from kedge.interpreter import bare_environment, module_command
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ class Decoder:
         Raises:
             BadRequest: it does not fit.
             Overloaded: `decoder_lost`: the child ended, or took too long.
+            KedgeError: `internal`: decoding failed otherwise.
         """
         try:
             line = self._started()
@@ -84,6 +85,9 @@ class Decoder:
                 code="decoder_lost",
                 hint="try again; split the request if it happens again",
             ) from None
+        if said.code == INTERNAL:
+            log.error("decoding.failed", fault=said.fault, size=len(body))
+            raise KedgeError("a fault of the gateway itself; its log has it", code=INTERNAL)
         if said.fault is not None:
             raise BadRequest(said.fault, code=said.code, hint=said.hint, details=said.details)
         outputs = None if said.outputs is None else [WantedOutput(name) for name in said.outputs]

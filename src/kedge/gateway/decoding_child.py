@@ -34,6 +34,10 @@ PART = 2_000
 """Values of an object column that the worker reads in one go: a fraction of a millisecond."""
 
 
+INTERNAL = "internal"
+"""The code of a fault that is not the caller's; its text is for the log."""
+
+
 class Asked(msgspec.Struct, array_like=True):
     """What comes before a body."""
 
@@ -78,6 +82,8 @@ def decode(asked: Asked, body: bytes) -> bytes:
     except BadRequest as error:
         said = Said(fault=str(error), code=error.code, hint=error.hint, details=error.details)
         return msgspec.msgpack.encode(said)
+    except Exception as error:  # noqa: BLE001 - it costs its body: the next one is of another caller
+        return msgspec.msgpack.encode(Said(fault=repr(error), code=INTERNAL))
     outputs = None if request.outputs is None else [each.name for each in request.outputs]
     said = Said(
         columns=[_column(name, column) for name, column in columns.items()],

@@ -17,13 +17,13 @@ from kedge.core.contract import OIP_DTYPES
 from kedge.core.encodings import JSON, check_type, inflate, is_gzip
 from kedge.core.errors import BadRequest, Overloaded
 from kedge.core.values import BUCKETS
+from kedge.core.wording import clip, tell_name
 from kedge.engine.serving import Answer, Live, Request, Serving
 from kedge.gateway.auth import Tokens
 from kedge.gateway.contract import Contract
 from kedge.gateway.decode import DIGITS, WantedOutput
 from kedge.gateway.decoding import Decoder, decode_here
 from kedge.gateway.peers import Peers
-from kedge.gateway.wording import clip
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -328,8 +328,8 @@ def _check_outputs(live: Live, asked: int | None, wanted: list[WantedOutput]) ->
     for output in wanted:
         name = output.name
         if name not in known and release is not None:
-            raise BadRequest(f"{clip(name)} is not an output", code="unknown_output",
-                             hint=f"outputs are {', '.join(known)}", details={"field": clip(name)})  # fmt: skip
+            raise BadRequest(f"{tell_name(name)} is not an output", code="unknown_output",
+                             hint=f"outputs are {', '.join(known)}", details={"field": tell_name(name)})  # fmt: skip
 
 
 def _head(live: Live, answer: Answer) -> Headers:
