@@ -94,6 +94,19 @@ class Context:
             return Server().fence
 
     @property
+    def gateway_url(self) -> str:
+        """Where the gateway listens by kedge.toml; by default where that cannot be read."""
+        from kedge.core.errors import BadConfig
+        from kedge.runtime.announcement import get_url
+        from kedge.settings import Server
+
+        try:
+            server = self.settings.server
+        except BadConfig:
+            server = Server()
+        return get_url(server.host, server.port)
+
+    @property
     def online(self) -> Online:
         """Where values are looked up by key, and the rules for what is not there.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,7 @@ def apply_policies(place: Workplace, settings: Settings) -> dict[str, list[str]]
                 Output(kind="custom", function=own), "guardrails.quality.metric",
                 "with an answer and what was true, and gives a number from 0 (right) to 1",
             )  # fmt: skip
-        diff = tuple(difference(*_as_shown(state, policy)))
+        diff = tuple(difference(*_as_shown(state, policy))) if state.policy_digest else ()
         at = place.clock.now()
         events = decide(state, Configure(policy=policy, digest=digest, diff=diff), at)
         if isinstance(events, Refusal):
@@ -133,14 +134,13 @@ def _as_shown(state: State, policy: Policy) -> tuple[dict[str, Any], dict[str, A
 
     A contract that is left out stays what it is, so it is no difference.
     """
-    old = state.policy if state.policy_digest else Policy()
     return tuple(
         msgspec.to_builtins(one)
         | {
             "fields": _by_name(one.fields or state.fields),
             "answers": _by_name(promised(state) if one.answers is None else one.answers),
         }
-        for one in (old, policy)
+        for one in (state.policy, policy)
     )
 
 
@@ -165,7 +165,12 @@ def difference(old: Any, new: Any, place: str = "") -> list[str]:
         keys = sorted(old.keys() | new.keys())
         return [line for key in keys
                 for line in difference(old.get(key), new.get(key), f"{place}.{key}" if place else str(key))]  # fmt: skip
-    return [] if old == new else [f"{place}: {old!r} -> {new!r}"]
+    return [] if old == new else [f"{place}: {_spelled(old)} -> {_spelled(new)}"]
+
+
+def _spelled(value: Any) -> str:
+    """Return a value of a policy as JSON, which is close to what kedge.toml has."""
+    return "not set" if value is None else json.dumps(value, ensure_ascii=False)
 
 
 # ---------------------------------------------------------------- versions and releases

@@ -275,9 +275,9 @@ def test_kedge_toml_is_searched_upwards(one: Path, below: str) -> None:
 
 
 def test_an_endpoint_that_is_added_to_a_file_above_names_that_file(tmp_path: Path) -> None:
-    assert run(tmp_path, "init", "churn", "--port", "9000").stdout.startswith(
-        "kedge.toml describes"
-    )
+    begun = run(tmp_path, "init", "churn", "--port", "9000").stdout
+    assert begun.startswith("kedge.toml describes")
+    assert "\nask:  curl http://127.0.0.1:9000/v2/models/churn   (what the model takes" in begun
     (tmp_path / "below").mkdir()
     done = run(tmp_path / "below", "init", "risk", "--port", "9001")
     assert done.stdout.startswith(f"{tmp_path}/kedge.toml describes risk")

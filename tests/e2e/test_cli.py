@@ -333,7 +333,7 @@ def test_init_writes_what_can_be_read_and_is_content_to_find_it(empty: Fresh) ->
     assert f"port = {empty.port}" in written
     empty.init()
     assert (empty.root / "kedge.toml").read_text() == written
-    assert empty.says("apply").startswith("flights: audience: 'customer' -> 'internal'; ")
+    assert empty.says("apply") == "flights: first policy\n"
     assert empty.says("apply") == "nothing changed\n"
 
 

@@ -35,7 +35,7 @@ def test_an_endpoint_is_added_to_the_file_and_to_the_ledger_and_no_other_moves(
     again = site.run("init", "wine").stdout
     assert config.read_text() == written, "once more changes nothing"
     assert again.startswith("kedge.toml has wine already; nothing was changed\n")
-    assert again.endswith("next: kedge status wine\n")
+    assert "\nnext: kedge status wine\nask:  curl http://" in again
     config.write_text(text)
     refused = site.data("init", "wine", check=False)
     assert refused["error"]["code"] == "endpoint_exists"

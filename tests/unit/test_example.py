@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shlex
+from types import SimpleNamespace
 from typing import Any
 
 from kedge.core.values import Field
 from kedge.gateway.contract import Contract
 from kedge.gateway.decode import parse
-from kedge.operations.example import example_call
+from kedge.operations.example import example_call, first_call
 
 FIELDS = (
     Field("age", "float64", nullable=True),
@@ -43,3 +44,19 @@ def test_a_row_with_nulls_is_shown_where_there_is_no_other() -> None:
 def test_a_row_that_is_too_wide_is_not_shown() -> None:
     assert example_call("http://h", "e", FIELDS[2:], {"grid": [[0] * 1000]}) == ""
     assert example_call("http://h", "e", FIELDS, {}) == ""
+
+
+def test_the_first_call_has_a_row_of_the_newest_version_that_callers_can_send() -> None:
+    def call(*schemas: str | None) -> str:
+        signature = SimpleNamespace(inputs=FIELDS[:1])
+        versions = [SimpleNamespace(digest="d", signature=signature, schema=one) for one in schemas]
+        place: Any = SimpleNamespace(
+            registry=SimpleNamespace(versions=lambda _: versions),
+            artifacts=SimpleNamespace(proof=lambda _: SimpleNamespace(inputs={"age": [40.5]})),
+        )
+        return first_call(place, "http://h", "e")
+
+    assert (
+        call("risk/1", None) == """curl http://h/v2/models/e/infer -d '{"rows": [{"age": 40.5}]}'"""
+    )
+    assert call(None, "risk/1") == call() == "curl http://h/v2/models/e"

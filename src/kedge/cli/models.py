@@ -98,7 +98,7 @@ def _registered(
 
     # With a transformation callers send other columns than the model takes.
     example = "" if version.schema else example_call(
-        _gateway_url(context), endpoint, version.signature.inputs, proof.inputs
+        context.gateway_url, endpoint, version.signature.inputs, proof.inputs
     )  # fmt: skip
     return {
         "endpoint": endpoint, "version": version.label, "flavour": version.flavour,
@@ -146,19 +146,6 @@ def _registered_text(found: dict[str, Any], proof: Proof) -> str:
         )
         lines += [f"            {line}" for line in found["contract"]]
     return "\n".join(lines)
-
-
-def _gateway_url(context: Context) -> str:
-    """Return where the gateway listens by kedge.toml; by default where that cannot be read."""
-    from kedge.core.errors import BadConfig
-    from kedge.runtime.announcement import get_url
-    from kedge.settings import Server
-
-    try:
-        server = context.settings.server
-    except BadConfig:
-        server = Server()
-    return get_url(server.host, server.port)
 
 
 @click.command()

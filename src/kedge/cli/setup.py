@@ -23,6 +23,7 @@ def init(context: Context, endpoint: str, port: int) -> None:
     """Write kedge.toml for ENDPOINT, or add it to the one here."""
     from kedge.cli.config import schema_text
     from kedge.operations.endpoints import add_endpoint, begin_endpoint, write_schema
+    from kedge.operations.example import first_call
     from kedge.report import audience_text
 
     known = context.config.exists() and endpoint in context.settings.endpoints
@@ -45,6 +46,12 @@ def init(context: Context, endpoint: str, port: int) -> None:
     if known and not made:
         done = f"{_named(context.config)} has {endpoint} already; nothing was changed"
         following = f"kedge status {endpoint}"
+    call = first_call(context.place(), context.gateway_url, endpoint)
+    more = (
+        ""
+        if " -d " in call
+        else "   (what the model takes; kedge register prints a call with a row)"
+    )
     context.out(
         {
             "config": str(context.config),
@@ -52,8 +59,9 @@ def init(context: Context, endpoint: str, port: int) -> None:
             "created": made,
             "audience": policy.audience,
             "shadow": policy.shadow,
+            "example": call,
         },
-        f"{done}\n{audience_text(policy)}\nnext: {following}",
+        f"{done}\n{audience_text(policy)}\nnext: {following}\nask:  {one_line(call)}{more}",
     )
 
 
@@ -69,8 +77,11 @@ def apply(context: Context) -> None:
     from kedge.verbs import apply_policies
 
     changed = apply_policies(context.place(), context.settings)
-    text = "\n".join(f"{name}: {'; '.join(diff)}" for name, diff in one_line(changed).items())
-    context.out({"changed": changed}, text or "nothing changed")
+    lines = [
+        f"{name}: {diff[0]}" if len(diff) == 1 else "\n  ".join([f"{name}:", *diff])
+        for name, diff in one_line(changed).items()
+    ]
+    context.out({"changed": changed}, "\n".join(lines) or "nothing changed")
 
 
 @click.command()

@@ -8,10 +8,32 @@ from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any
 
+from kedge.core.errors import CorruptArtifact
 from kedge.core.values import Field
+from kedge.wiring import Workplace
 
 MOST_CHARACTERS = 1000
 """Of an example: a wider row is not read, and a command of several screens not typed."""
+
+
+def first_call(place: Workplace, url: str, endpoint: str) -> str:
+    """Return a command to copy: a call with a row of the newest version, else what the endpoint says of itself.
+
+    With a transformation callers send other columns than the model takes.
+    """
+    versions = place.registry.versions(endpoint)
+    if not versions or versions[-1].schema:
+        return _about(url, endpoint)
+    newest = versions[-1]
+    try:
+        rows = place.artifacts.proof(newest.digest).inputs
+    except CorruptArtifact:  # kedge doctor says so
+        return _about(url, endpoint)
+    return example_call(url, endpoint, newest.signature.inputs, rows) or _about(url, endpoint)
+
+
+def _about(url: str, endpoint: str) -> str:
+    return f"curl {url}/v2/models/{endpoint}"
 
 
 def example_call(
