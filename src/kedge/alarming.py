@@ -72,13 +72,13 @@ def described(alert: Alert, levels: tuple[Rung, ...]) -> dict[str, Any]:
     elif alert.acknowledged_by:
         standing = f"acknowledged by {alert.acknowledged_by}"
     elif alert.told:
-        standing = f"told: {', '.join(d.channel for d in alert.told)}"
+        standing = f"sent: {', '.join(d.channel for d in alert.told)}"
     elif not levels:
-        standing = "nobody is told: the policy has no escalation"
+        standing = "not sent: the policy has no escalation"
     elif failing:
-        standing = f"NOBODY COULD BE TOLD: {failing[0].fault}"
+        standing = f"COULD NOT BE SENT: {failing[0].fault}"
     else:
-        standing = "nobody is told yet"
+        standing = "not sent yet"
     return {**msgspec.to_builtins(alert), "open": alert.open, "standing": standing}
 
 
@@ -109,7 +109,7 @@ def acknowledge(place: Workplace, number: int, by: str) -> Alert:
         raise Refused(f"there is no alert {number}", code="unknown_alert", hint="kedge alerts lists them")  # fmt: skip
     if before.acknowledged_by:
         raise Refused(f"{before.acknowledged_by} has acknowledged alert {number} already",
-                      code="already_acknowledged", hint="nobody is woken for it any more")  # fmt: skip
+                      code="already_acknowledged", hint="it is not sent again")  # fmt: skip
     if not before.open:
         raise Refused(f"alert {number} is over: {before.resolved}", code="already_resolved",
                       hint="kedge alerts --all lists it")  # fmt: skip
@@ -130,7 +130,7 @@ def test_of(place: Workplace, endpoint: str, outgoing_: Outgoing, *, by: str) ->
     state = get_known(place.ledger.read().states, endpoint)
     levels = alerts.rungs(state.policy, place.clock.unix())
     if not levels:
-        raise Refused(f"nobody is told of anything on {endpoint}: its policy has no escalation",
+        raise Refused(f"alerts of {endpoint} have no recipient: its policy has no escalation",
                       code="no_escalation", hint=f"add [[endpoints.{endpoint}.escalation]], kedge apply; "
                       "kedge help alerts")  # fmt: skip
     message = Message(

@@ -71,7 +71,7 @@ def judge_people(policy: Policy, place: str, faults: list[str]) -> None:
         except ValueError as error:
             faults.append(f"{at}.after: {error}")
         if not step.to:
-            faults.append(f"{at}.to: nobody is told")
+            faults.append(f"{at}.to: must name at least one recipient")
         for entry in step.to:
             if entry in WORDS:
                 if named[entry] is None:
@@ -113,7 +113,7 @@ def _judge_rota(rota: Rota, place: str, faults: list[str]) -> None:
     except ValueError as error:
         faults.append(f"{place}.each: {error}")
     if not rota.people:
-        faults.append(f"{place}.people: nobody is on it")
+        faults.append(f"{place}.people: must name at least one person")
     for number, person in enumerate(rota.people):
         at = f"{place}.people[{number}]"
         _judge_contact(person, at, faults)

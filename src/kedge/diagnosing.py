@@ -19,6 +19,7 @@ from kedge.core.facts import Facts, Instruments, Sample, Source
 from kedge.core.filed import Filed, filed
 from kedge.core.generations import Online, runs_of
 from kedge.core.instants import read_instant, read_when
+from kedge.core.names import check_segment
 from kedge.core.policy import guardrails
 from kedge.core.records import JoinRow
 from kedge.core.values import Arm, Release, State
@@ -72,11 +73,13 @@ def diagnosis_of(
         The diagnosis, the windows it was made from, what was counted, and the note's number.
 
     Raises:
-        Refused: no such endpoint, nothing in production, `bad_time`, `metric_unfit`.
+        Refused: no such endpoint, nothing in production, `bad_time`, `metric_unfit`, `unknown_segment`.
         Unavailable: the ledger or the log cannot be read.
     """
     began = place.clock.monotonic()
     state = state_of(place, endpoint)
+    if options.segment is not None:
+        check_segment(options.segment, state.policy.segments, endpoint)
     new, old = _releases(state, production=options.production)
     now = place.clock.unix()
     until = read_when(options.until, now) if options.until else now
@@ -320,7 +323,7 @@ def accept(
     """
     if not reason.strip():
         raise Refused("why is it accepted?", code="no_reason",
-                      hint="--reason says it to whoever asks later")  # fmt: skip
+                      hint="--reason is kept with the reference")  # fmt: skip
     state = state_of(place, endpoint)
     _releases(state)
     now = place.clock.unix()

@@ -98,7 +98,7 @@ def may_drill(place: Workplace, endpoint: str) -> State:
         )  # fmt: skip
     if not patrol_leads(place.state_dir):
         raise Refused(
-            f"no patrol runs on {place.state_dir}: were this process to die, nobody would return",
+            f"no patrol runs on {place.state_dir}: if this process died, the endpoint would stay on the release of the drill",
             code="no_patrol", hint="kedge up runs one, and so does kedge control",
         )  # fmt: skip
     pinned = [m.name for m in place.roster.members() if endpoint in m.pinned]
@@ -227,7 +227,7 @@ def _return(
                 raise
             place.clock.sleep(LOOK_S)
         except Refused as error:
-            return None, f"somebody else ended it: {error}"
+            return None, f"another process ended it: {error}"
 
 
 def _slow(back: dict[str, Any]) -> str:

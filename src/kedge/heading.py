@@ -122,7 +122,7 @@ def move_head(
     if obstacles:
         raise Refused(
             f"{head.label} cannot become the head: {'; '.join(obstacles)}", code="head_refused",
-            hint="nobody has moved; kedge features head --dry-run shows each; --override REASON for changed or untested answers",
+            hint="no endpoint has moved; kedge features head --dry-run shows each; --override REASON for changed or untested answers",
             details={"followers": told["followers"]},
         )  # fmt: skip
     commands = {

@@ -16,7 +16,7 @@ from kedge.core.estimate import estimate, proven_after
 from kedge.core.evidence.verdicts import PROVABLE
 from kedge.core.forecast import Traffic, detection
 from kedge.core.instants import read_when
-from kedge.core.names import get_known
+from kedge.core.names import check_segment, get_known
 from kedge.core.policy import decide, rules
 from kedge.core.values import BUCKETS, Stage, State
 from kedge.engine.control import Say
@@ -46,9 +46,11 @@ def evidence_of(place: Workplace, endpoint: str, segment: str | None = None) -> 
     """What is known of the rollout: what the patrol kept, and every window since.
 
     Raises:
-        Refused: there is no such endpoint, or no rollout.
+        Refused: there is no such endpoint, no rollout, or `unknown_segment`.
     """
     state = state_of(place, endpoint)
+    if segment is not None:
+        check_segment(segment, state.policy.segments, endpoint)
     if state.compared is None:
         raise Refused(
             f"nothing is compared on {endpoint} (stage: {state.stage})", code="no_rollout",

@@ -154,7 +154,7 @@ class Feeder:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                raise Refused("somebody is materialising here already", code="materialise_busy",
+                raise Refused("another process is materialising here already", code="materialise_busy",
                               hint="wait for it, or end it: it goes on where it was") from None  # fmt: skip
             yield
 
@@ -593,5 +593,5 @@ def refuse_stale(
             f"what it would read is stale: {'; '.join(told for *_, told in stale)}",
             code="stale_generation", details={"lag_s": None if lag == inf else lag},
             hint=f"kedge features materialise {run.schema} brings it up to date; "
-            f"--accept-stale {minutes}m goes back all the same",
+            f"--accept-stale {minutes}m goes back anyway",
         )  # fmt: skip

@@ -315,7 +315,7 @@ def gate_of(place: Workplace, online: Asked, *, loopback: bool, say: Say) -> Gat
         later = reached and first and state.policy.readiness is None
         say(f"warning: a rollback of {state.endpoint} at night could fail or reach no one. Not set up: "
             f"{', '.join(failed(checks))}; kedge check {state.endpoint} says how to fix each"
-            + ("\nwarning: the first release is served all the same; the next promotion is refused until they pass"
+            + ("\nwarning: the first release is served anyway; the next promotion is refused until they pass"
                if later else ""))  # fmt: skip
 
     return gate

@@ -88,7 +88,7 @@ def _noted(note: Note) -> str:
         case Note(kind="alert_opened", body=body):
             return f"alert {body['alert']} ({body['level']}): {body['summary']}"
         case Note(kind="runbook", body=body):
-            return f"the runbook was made anew ({body['digest'][:19]})"
+            return f"the runbook was written again ({body['digest'][:19]})"
         case Note(kind="alert_tested", body=body):
             channels = [c for level in body["levels"] for c in level["channels"]]
             works = sum(c["delivered"] for c in channels)
@@ -106,7 +106,10 @@ def _noted(note: Note) -> str:
             lost = ", ".join(f"{seq}:{of[:SHORT]}" for seq, of in body["heads"])
             return f"the ledger is followed although its history lacks {lost}"
         case Note(kind="finding", body=body):
-            return f"found {', '.join(body['causes'])}: {body['headline']}; {body['advice']}"
+            causes = ", ".join(cause.replace("_", " ") for cause in body["causes"])
+            if body["causes"] == ["cannot_tell"]:  # what it needs is in the headline already
+                return f"diagnosed: {causes}: {body['headline']}"
+            return f"diagnosed: {causes}: {body['headline']}; {body['advice']}"
         case Note(kind="accepted", body=body):
             return (f"{body['requests']:,} requests of r{body['release']}, {_between(body)}, "
                     "are the reference from now on")  # fmt: skip
@@ -279,7 +282,7 @@ def diagnosis_text(told: dict[str, Any]) -> str:
     of = f", {window['segment']} only" if window["segment"] else ""
     lines += ["", f"  today      {_window_line(window)}{of}"]
     if reference is None:
-        lines.append("  reference  none: no earlier window has labels enough")
+        lines.append("  reference  none: no earlier window has enough labels")
     else:
         lines.append(
             f"  reference  {reference['rule']}: {_window_line(reference)}, of {reference['of']}"
@@ -322,7 +325,7 @@ def _window_line(window: dict[str, Any]) -> str:
         f"{window[key]:,} {text}"
         for key, text in (
             ("unread", "older ones left out by the bound"), ("beyond", "of those with an outcome"),
-            ("without_inputs", "left out for want of logged inputs"), ("torn_hours", "hours of the log torn"),
+            ("without_inputs", "left out: their inputs are not logged"), ("torn_hours", "hours of the log torn"),
         )
         if window[key]
     ]  # fmt: skip

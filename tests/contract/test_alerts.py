@@ -513,7 +513,7 @@ def test_when_every_channel_is_down_the_alert_stays_and_arrives_in_the_end(place
         dying(place)
     found = alerts_of(Workplace(place.world.state_dir), "flights", over=False)
     assert [one["key"].partition(":")[0] for one in found] == ["channel"] * 3 + ["failing"]
-    assert "NOBODY COULD BE TOLD" in alerts_text(found)
+    assert "COULD NOT BE SENT" in alerts_text(found)
     again = Web(web.port)
     place.clock.go(301)
     place.look()
@@ -622,7 +622,7 @@ def test_without_an_escalation_a_test_is_refused_and_an_alert_says_so(tmp_path: 
     place.world.do(Canary(release=2, weight=500, override="hurry"))
     place.look()
     (one,) = alerts_of(here, None, over=False)
-    assert one["standing"] == "nobody is told: the policy has no escalation"
+    assert one["standing"] == "not sent: the policy has no escalation"
     assert place.world.row().stage is Stage.CANARY
 
 

@@ -416,6 +416,21 @@ def test_what_is_no_number_of_a_release_is_refused(one: Path, number: str) -> No
         assert len(told["message"]) < 200
 
 
+@pytest.mark.parametrize(
+    "line, code",
+    [("features list nope/1", "unknown_schema"), ("features materialise nope", "unknown_view"),
+     ("evidence --segment nope=1", "unknown_segment"), ("diagnose --segment nope=1", "unknown_segment"),
+     ("ack 999", "unknown_alert"), ("doctor --forget nope", "unknown_replica"),
+     ("promote churn v9", "unknown_version"), ("replay churn r9", "unknown_release"),
+     ("help nope", "unknown_topic"), ("log forget nope", "nothing_forgotten")],
+)  # fmt: skip
+def test_what_is_named_and_does_not_exist_is_refused(one: Path, line: str, code: str) -> None:
+    before = contents(one)[:2]
+    done = run(one, *line.split(), "--json")
+    assert (done.exit_code, json.loads(done.stdout)["error"]["code"]) == (1, code)
+    assert contents(one)[:2] == before
+
+
 # ---------------------------------------------------------------- help
 
 

@@ -60,7 +60,7 @@ def test_a_page_waits_for_dead_channels_survives_kills_climbs_and_ends_with_an_a
         site.until(lambda: site.data("status", "flights")["stage"] == "settled", "a rollback", 60)
     kill_control(site)
     site.until(lambda: "channel" in kinds(site), "an alert about a channel", 40)
-    assert "NOBODY COULD BE TOLD" in site.run("alerts").stdout
+    assert "COULD NOT BE SENT" in site.run("alerts").stdout
     assert "pages: 1" in site.run("status", "flights").stdout
 
     mail, web = Mail(password=PASSWORD, port=mail_port), Web(web_port)

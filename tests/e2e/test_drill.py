@@ -186,7 +186,7 @@ def test_an_incident_within_a_drill_stays_where_it_is_and_a_second_one_goes_no_f
     assert load.failures == []
     assert (done["event"], done["release"], done["left"]) == ("rolled_back", "r1", "r2")
     assert practised.returncode == 1
-    assert told["why"].startswith("somebody else ended it")
+    assert told["why"].startswith("another process ended it")
     assert (site.served(), 2 in row(site).condemned) == ("r1", True)
     assert isinstance(decide(row(site), Rollback(), AT), Refusal)  # there is nothing further back
     incident = speed(site).incidents[-1]

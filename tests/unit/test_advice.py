@@ -25,8 +25,11 @@ def test_the_headline_says_when_rolling_back_would_not_help() -> None:
     for effect, words in ((open_, "it would not help"), (HELPS, "it would not undo it")):
         assert words in headline("r3", "r2", "brier", effect, of(Cause.LABEL_MIX), ())
     assert headline("r3", "r2", "brier", HELPS, of(Cause.MODEL), ()).endswith("[-0.03, -0.01]")
-    assert "cannot be told: log outcomes" in headline("r3", "r2", "brier", None, (), OUTCOMES)
-    assert headline("r1", None, "brier", None, (), ()) == "there is nothing to roll r1 back to"
+    assert "; needed: outcomes" in headline("r3", "r2", "brier", None, (), OUTCOMES)
+    assert (
+        headline("r1", None, "brier", None, (), ())
+        == "no earlier release is good: r1 cannot be rolled back"
+    )
 
 
 def test_both_parts_to_blame_are_the_whole_release() -> None:
@@ -51,7 +54,7 @@ def test_no_rollback_is_advised_that_is_not_shown_to_help() -> None:
 
 def test_whoever_cannot_tell_holds() -> None:
     told = action("r3", "r2", None, of(Cause.CANNOT_TELL), OUTCOMES)
-    assert (told.code, told.sentence) == (Act.HOLD, "hold: log outcomes")
+    assert (told.code, told.sentence) == (Act.HOLD, "wait; needed: outcomes")
     broken = Finding(cause=Cause.CANNOT_TELL, kind=Kind.INSTRUMENTATION, statement="split")
     assert action("r3", "r2", None, (broken,), ()).code is Act.HOLD_FIX_LOGGING
     assert action("r3", "r2", HELPS, of(Cause.NOISE), ()).code is Act.NOTHING

@@ -183,7 +183,7 @@ def test_a_column_that_is_lost_altogether_leaves_no_request_to_judge_the_world_b
     served = {**columns(11), "a": np.full(N, np.nan)}
     found = diagnose(facts(served=served, truth=outcomes(columns(11), 13)))
     assert found.causes == ("data",)
-    assert row(found, "world").verdict == "not asked"
+    assert row(found, "world").verdict == "not tested"
     assert not found.missing
 
 
@@ -333,7 +333,7 @@ def test_the_first_release_has_no_way_back() -> None:
         base, old=None, answers={("new", "new"): base.answers["old", "old"]}, reference_of="new"
     )
     found = diagnose(first)
-    assert found.headline == "there is nothing to roll r3 back to"
+    assert found.headline == "no earlier release is good: r3 cannot be rolled back"
     assert found.causes == ("noise",), "the release is what it was, and so is the world"
     assert diagnose(replace(first, reference_of="old")).causes == ("cannot_tell",)
     assert "previous" in codes(found)
@@ -353,7 +353,7 @@ def test_without_labels_it_is_told_what_moved_and_not_whether_to_the_worse() -> 
     assert kept.figure is not None
     assert moved.figure > 0.05
     assert kept.figure == pytest.approx(0.0, abs=1e-9)
-    assert (moved.verdict, row(found, "release").verdict) == ("unclear", "not asked")
+    assert (moved.verdict, row(found, "release").verdict) == ("unclear", "not tested")
 
 
 def test_where_every_request_of_few_units_is_labelled_more_units_are_asked_for() -> None:
@@ -372,7 +372,7 @@ def test_a_broken_column_needs_no_labels() -> None:
     found = diagnose(facts(served=served, truth=outcomes(columns(11), 13), labelled=0))
     assert found.causes == ("data",)
     assert "outcomes" in codes(found)
-    assert "cannot be told" in found.headline
+    assert "not known yet" in found.headline
 
 
 def test_without_a_reference_the_release_is_still_judged_and_noise_is_not_claimed() -> None:

@@ -3,7 +3,14 @@
 import pytest
 
 from kedge.core.errors import Refused
-from kedge.core.names import check_name, get_known, is_name, nearest, unknown_endpoint
+from kedge.core.names import (
+    check_name,
+    check_segment,
+    get_known,
+    is_name,
+    nearest,
+    unknown_endpoint,
+)
 
 
 @pytest.mark.parametrize("name", ["f", "flights", "Flights-2_x", "a" * 40])
@@ -58,3 +65,18 @@ def test_an_unknown_endpoint_has_one_wording() -> None:
     assert get_known({"churn": 1}, "churn") == 1
     with pytest.raises(Refused, match=r"^no endpoint risk$"):
         get_known({"churn": 1}, "risk")
+
+
+def test_a_segment_names_a_field_by_which_the_evidence_is_split() -> None:
+    for good in ("country=DE", "country=", "a=b=c"):
+        check_segment(good, ["country", "a=b"], "churn")
+    for bad in ("contry=DE", "country", "", "=DE", "a=c"):
+        with pytest.raises(Refused) as refused:
+            check_segment(bad, ["country", "a=b"], "churn")
+        assert (refused.value.code, refused.value.hint) == (
+            "unknown_segment",
+            "write FIELD=VALUE; the fields are: country, a=b",
+        )
+    with pytest.raises(Refused) as none:
+        check_segment("country=DE", [], "churn")
+    assert none.value.hint.startswith('segments = ["FIELD"] under [endpoints.churn]')

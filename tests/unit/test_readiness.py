@@ -98,9 +98,9 @@ def test_a_rollback_lands_on_what_a_candidate_would_replace() -> None:
     "owner, grouped, said",
     [
         (ADA, False, "Ada"),
-        (None, False, "nobody is named"),
-        (Contact(" ", "ada@example.org"), False, "nobody is named"),
-        (Contact("Ada Lovelace", ""), False, "nobody is named"),
+        (None, False, "no owner is named"),
+        (Contact(" ", "ada@example.org"), False, "no owner is named"),
+        (Contact("Ada Lovelace", ""), False, "no owner is named"),
         (NOBODY, False, "kedge init"),
         (Contact("Ada", f"mailto:{NOBODY.contact}"), False, "kedge init"),
         (Contact("Platform Ops", "ops@example.org"), True, "is a group"),
@@ -142,7 +142,7 @@ def test_two_levels_tell_two_and_one_of_them_the_owner(
         (None, "no test"),
         (filed(epoch=3, delivered=True), "changed after"),
         (filed(delivered=False, levels=[{"level": 0, "works": True}, {"level": 1, "works": False}]),
-         "at level 1"),
+         "of level 1"),
         (filed(age_s=TEST_S + DAY_S, delivered=True), "31 days ago"),
     ],
 )  # fmt: skip
@@ -157,8 +157,8 @@ def test_a_test_of_the_alerts_is_delivered_lately_and_to_the_people_of_today(
 @pytest.mark.parametrize(
     "proven, age_s, said",
     [
-        (None, 0.0, "nobody has tried"),
-        (msgspec.structs.replace(PROVEN, release=2), 0.0, "nobody has tried"),
+        (None, 0.0, "was not tried yet"),
+        (msgspec.structs.replace(PROVEN, release=2), 0.0, "was not tried yet"),
         (Proven(release=1, ok=False, why="verify: model.onnx was changed"), 0.0, "was changed"),
         (PROVEN, PROOF_S + 1, "24 hours ago"),
     ],

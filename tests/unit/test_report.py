@@ -73,7 +73,7 @@ def test_no_kind_of_event_is_without_a_sentence() -> None:
         (Note("registered", {"version": "v1", "flavour": "onnx", "digest": "sha256:0123456789abcdef"}),
          "v1 was registered (onnx, sha256:0123456789ab)"),
         (Note("finding", {"causes": ["world", "data"], "headline": "said", "advice": "go forward"}),
-         "found world, data: said; go forward"),
+         "diagnosed: world, data: said; go forward"),
         (Note("accepted", {"requests": 1200, "release": 2, "since": 0.0, "until": 3600.0}),
          "1,200 requests of r2, 1970-01-01 00:00 to 1970-01-01 01:00 UTC, are the reference from now on"),
         (Note("drill", {"ok": True, "total_s": 0.0123, "release": 1, "why": "", "dry": False}),

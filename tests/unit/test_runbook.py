@@ -134,8 +134,8 @@ def test_a_drill_makes_no_other_page() -> None:
 
 def test_nobody_named_is_said() -> None:
     nobody = msgspec.structs.replace(TWO, policy=Policy(audience="internal"))
-    assert "- nobody is named" in markdown(book(nobody))
-    assert "<li>nobody is named</li>" in page(book(nobody))
+    assert "- no one is named" in markdown(book(nobody))
+    assert "<li>no one is named</li>" in page(book(nobody))
 
 
 def test_where_it_is_typed_stands_on_it_and_in_every_command() -> None:

@@ -280,7 +280,7 @@ class DirectoryArtifacts:
             raise Unavailable(
                 f"cannot write to {self._root}: {error.strerror or error}",
                 code="artifacts_unavailable",
-                hint="free some disk space or mend the permissions, then try again",
+                hint="free some disk space or fix the permissions, then try again",
             ) from error
 
 

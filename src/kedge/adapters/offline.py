@@ -520,7 +520,7 @@ def _faults(doing: str, where: Path) -> Iterator[None]:
     except (OSError, fault) as error:
         raise Unavailable(
             f"{where} cannot be {doing}: {first_line(error)}", code="offline_unavailable",
-            hint="is there room, and may this user write there? A damaged slice is made anew by a backfill",
+            hint="free disk space, and check that this user may write there; kedge features backfill writes a damaged slice again",
         ) from error  # fmt: skip
 
 

@@ -33,5 +33,7 @@ def evidence(
         if watch and not context.as_json:
             clear()
         context.out(found, evidence_text(one_line(found), get_width()))
+        if segment is not None and not found["segments"]:
+            context.say(f"no request of {segment} was counted at this step")
 
     repeat(show, again=watch)

@@ -58,6 +58,8 @@ def features_list(context: Context, schema: str | None) -> None:
     from kedge.featuring import on_schema
 
     place = context.place()
+    if schema is not None:
+        place.features.schema(schema)  # one that is not declared is refused
     heads = place.features.heads()
     rows: list[dict[str, Any]] = []
     for known in place.features.schemas():

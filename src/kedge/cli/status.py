@@ -70,7 +70,7 @@ def _show(
     show_default=True,
     help="How many entries, newest first.",
 )
-@click.option("--all", "whole", is_flag=True, help="Also that a runbook was made anew; --json has it anyway.")  # fmt: skip
+@click.option("--all", "whole", is_flag=True, help="Also entries on the runbook; --json always has them.")  # fmt: skip
 @verb
 def history(context: Context, endpoint: str, limit: int, whole: bool) -> None:
     """Show what changed, by whom, why, and how long it took."""

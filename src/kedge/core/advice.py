@@ -28,11 +28,11 @@ def headline(
 ) -> str:
     """One sentence: what rolling back would change."""
     if old is None:
-        return f"there is nothing to roll {new} back to"
+        return f"no earlier release is good: {new} cannot be rolled back"
     if effect is None:
         logs = "; ".join(lack.log for lack in missing if lack.code not in ("previous", "reference"))
-        return f"what rolling {new} back to {old} would change cannot be told" + (
-            f": log {logs}" if logs else ""
+        return f"not known yet what rolling {new} back to {old} would change" + (
+            f"; needed: {logs}" if logs else ""
         )
     said = f"rolling {new} back to {old} would change {metric.replace('_', ' ')} by {effect.text()}"
     causes = {finding.cause for finding in findings}
@@ -78,7 +78,7 @@ def action(
         steps.append((Act.NOTHING, "do nothing: what was seen is what was usual"))
     if not steps:
         logs = "; ".join(lack.log for lack in missing)
-        steps.append((Act.HOLD, f"hold: log {logs}" if logs else "hold until more is known"))
+        steps.append((Act.HOLD, f"wait; needed: {logs}" if logs else "wait until more is known"))
     return Action(steps[0][0], ", then ".join(dict.fromkeys(said for _, said in steps)))
 
 
@@ -147,16 +147,18 @@ def would_change(findings: tuple[Finding, ...]) -> tuple[str, ...]:
     said = []
     causes = {finding.cause for finding in findings}
     if causes & RELEASE:
-        said.append("a replay of other requests in which the interval of rolling back holds 0")
-    if Cause.DATA in causes:
-        said.append("the same columns in the reference: then it is no defect of today's")
-    if Cause.WORLD in causes or Cause.LABEL_MIX in causes:
         said.append(
-            "a reference of the same weekday and hour that is as bad: then it is the season"
+            "a replay of other requests shows that rolling back may change nothing (an interval with 0)"
         )
+    if Cause.DATA in causes:
+        said.append("the reference has the same defect in these columns: then it is not new")
+    if Cause.WORLD in causes or Cause.LABEL_MIX in causes:
+        said.append("a reference of the same weekday and hour is as bad: then it is the season")
     if Cause.NOISE in causes:
-        said.append("a rise of either contrast beyond what the labels so far exclude")
+        said.append("more labels show a rise that those so far exclude")
     if any(f.kind is Kind.WORLD_OR_DATA for f in findings):
-        said.append("the values of these columns at their source, beside those that were served")
-    said.append("labels that differ from those that came so far: only labelled requests are judged")
+        said.append(
+            "the values of these columns at their source differ from those that were served"
+        )
+    said.append("late labels differ from those seen so far: only labelled requests are judged")
     return tuple(said)

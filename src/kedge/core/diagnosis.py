@@ -175,8 +175,8 @@ class _Case:
         """Is a column broken?"""
         ref, now = self.facts.reference, self.facts.current
         if ref is None or not ref.columns:
-            self.lack("reference", "a labelled window of the release, from when it was well")
-            self.tell("defects", "there is no reference to compare columns with", "not asked")
+            self.lack("reference", "labelled requests of the release from before it became worse")
+            self.tell("defects", "there is no reference to compare columns with", "not tested")
             return
         times = None if ref.at is None or now.at is None else (ref.at, now.at)
         self.broken = defects(
@@ -220,7 +220,7 @@ class _Case:
         """Is the newer release worse than the older one on the same requests?"""
         if self.facts.old is None:
             self.lack("previous", "the answers of a second release, once there is one")
-            self.tell("release", "there is no release to compare with", "not asked")
+            self.tell("release", "there is no release to compare with", "not tested")
             return
         top, bottom = self.cells.get(("new", "new")), self.cells.get(("old", "old"))
         if top is None:
@@ -229,7 +229,7 @@ class _Case:
             self.lack("old_answers", f"the answers of {self.facts.old} to the same requests, by "
                                      "reverse shadow (`after`) or replay")  # fmt: skip
         if top is None or bottom is None:
-            self.tell("release", "the answers of one of the two are not known", "not asked")
+            self.tell("release", "the answers of one of the two are not known", "not tested")
             return
         units = self.facts.current.units
         both = top - bottom
@@ -252,7 +252,7 @@ class _Case:
     def _few(self, known: int) -> None:
         """Too few labels: what moved can still be told."""
         self._short(f"{known} units that both releases answered have one", self.facts.current)
-        self.tell("release", f"{known} labelled units", "not asked")
+        self.tell("release", f"{known} labelled units", "not tested")
         answers = self.facts.answers
         top, bottom = answers[("new", "new")], answers[("old", "old")]
         moved = {cell: np.abs(scores - bottom) for cell, scores in answers.items()}
@@ -415,25 +415,25 @@ class _Case:
         facts, now, which = self.facts, self.facts.current, self.facts.reference_of
         ref, today = facts.reference, self.cells.get((which, which))
         if ref is None or self.before is None:
-            self.lack("reference", "a labelled window of the release, from when it was well")
-            self.tell("world", "there is no reference with answers and outcomes", "not asked")
+            self.lack("reference", "labelled requests of the release from before it became worse")
+            self.tell("world", "there is no reference with answers and outcomes", "not tested")
             return
         if today is None:
             name = facts.old if which == "old" else facts.new
             self.lack(f"{which}_answers", f"the answers of {name} to today's requests, by reverse "
                                           "shadow (`after`) or replay")  # fmt: skip
-            self.tell("world", "the release of the reference did not answer today", "not asked")
+            self.tell("world", "the release of the reference did not answer today", "not tested")
             return
         clean = ~self._touched()
         whole = bool(self.judged.proven) or any(fault.code in WHOLE for fault in self.broken)
         if whole or not clean.any():
-            self.tell("world", "every request is touched by a broken column", "not asked")
+            self.tell("world", "every request is touched by a broken column", "not tested")
             return
         now_mean = mean_of(np.where(clean, today, np.nan), now.units)
         rise = difference(now_mean, mean_of(self.before, ref.units))
         if not rise.enough:
             self._short(f"{rise.units} units of one window have one", now, ref)
-            self.tell("world", f"{rise.units} labelled units", "not asked")
+            self.tell("world", f"{rise.units} labelled units", "not tested")
             return
         self.rise = rise
         verdict = self.verdict(rise, WORLD_MARGIN)

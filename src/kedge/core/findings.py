@@ -127,7 +127,7 @@ class Evidence(Value, frozen=True, kw_only=True):
     low: float | None = None
     high: float | None = None
     verdict: str
-    """yes, no, unclear or not asked."""
+    """yes, no, unclear or not tested."""
 
 
 class Action(Value, frozen=True):

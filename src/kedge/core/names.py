@@ -79,3 +79,20 @@ def get_known(known: Mapping[str, _T], endpoint: str) -> _T:
     if endpoint not in known:
         raise unknown_endpoint(endpoint, known)
     return known[endpoint]
+
+
+def check_segment(text: str, fields: Iterable[str], endpoint: str) -> None:
+    """Raise if a text names no field by which an endpoint's evidence is split.
+
+    Raises:
+        Refused: `unknown_segment`.
+    """
+    known = list(fields)
+    if any(text.startswith(f"{field}=") for field in known):
+        return
+    hint = f"write FIELD=VALUE; the fields are: {', '.join(known)}"
+    if not known:
+        hint = (
+            f'segments = ["FIELD"] under [endpoints.{endpoint}] names the fields, then kedge apply'
+        )
+    raise Refused(f"{endpoint} has no segment {text[:80]!r}", code="unknown_segment", hint=hint)

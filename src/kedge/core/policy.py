@@ -474,7 +474,7 @@ def _shadow(state: State, facts: Facts) -> Decision:
     if missing:
         return Decision("inconclusive", "waiting", missing)
     rare = [s for s, n in facts.segments.items() if n < policy.min_pairs_per_segment]
-    named = f"; unproven for want of pairs: {', '.join(sorted(rare)[:10])}" if rare else ""
+    named = f"; not proven, with too few pairs: {', '.join(sorted(rare)[:10])}" if rare else ""
     reason = f"healthy for {facts.healthy_s:.0f} s over {facts.pairs} pairs{named}"
     if state.automation.proven != (state.candidate, state.production):
         assert state.candidate is not None

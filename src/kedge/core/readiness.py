@@ -142,12 +142,12 @@ def _owner(facts: Facts) -> Check:
     name, owner = facts.state.endpoint, facts.state.policy.owner
     mend = f'write owner = {{name = "...", contact = "..."}} under [endpoints.{name}], then kedge apply'
     if owner is None or not owner.name.strip() or not owner.contact.strip():
-        return _no("owner", "nobody is named who answers for it", mend)
+        return _no("owner", "no owner is named", mend)
     if NOBODY.name in owner.name or url_of(owner.contact) == url_of(NOBODY.contact):
-        return _no("owner", "kedge init found nobody in git's configuration", mend)
+        return _no("owner", "kedge init found no name in git's configuration", mend)
     if facts.grouped:
-        return _no("owner", f"{owner.name} ({owner.contact}) is a group, and a group answers no "
-                   "telephone", mend)  # fmt: skip
+        return _no("owner", f"{owner.name} ({owner.contact}) is a group; name "
+                   "one accountable person", mend)  # fmt: skip
     return _ok("owner", f"{owner.name}, {owner.contact}")
 
 
@@ -163,9 +163,9 @@ def _escalation(facts: Facts) -> Check:
     if counted >= LEVELS:
         return _ok("escalation", f"{counted} levels")
     had = (
-        "nobody is told of anything"
+        "alerts have no recipient"
         if not counted
-        else "nobody is told when the first level is silent"
+        else "no second level takes over when the first one does not acknowledge"
     )
     return _no("escalation", had, f"add a level with another channel to [[endpoints.{name}.escalation]], "
                "then kedge apply")  # fmt: skip
@@ -178,10 +178,10 @@ def _guardrails(facts: Facts) -> Check:
     levels = rungs(policy, facts.now)
     mine = url_of(policy.owner.contact) if policy.owner is not None else None
     if not levels:
-        return _no("guardrails", f"a failure of {rails} reaches nobody",
+        return _no("guardrails", f"a failure of {rails} is sent to no recipient",
                    f"add [[endpoints.{name}.escalation]], then kedge apply")  # fmt: skip
     if mine not in {t.url for rung in levels for t in (*rung.targets, *rung.relieved)}:
-        return _no("guardrails", f"a failure of {rails} never reaches the owner",
+        return _no("guardrails", f"a failure of {rails} is never sent to the owner",
                    'put "owner" into one level of the escalation, then kedge apply')  # fmt: skip
     return _ok("guardrails", f"{rails} reach the owner and the escalation")
 
@@ -196,7 +196,9 @@ def _notification(facts: Facts) -> Check:
         dead = [
             str(one.get("level")) for one in tested.body.get("levels", ()) if not one.get("works")
         ]
-        return _no("notification", f"the last test reached nobody at level {', '.join(dead)}", mend)
+        return _no(
+            "notification", f"the last test reached no recipient of level {', '.join(dead)}", mend
+        )
     if facts.now - tested.at > TEST_S:
         return _no("notification", f"the last test was delivered {_ago(facts, tested.at)}", mend)
     return _ok("notification", f"a test was delivered {_ago(facts, tested.at)}")
@@ -212,7 +214,9 @@ def _proven(facts: Facts) -> Check:
     if landing is None:
         return _none("deployable", NO_BACK)
     if proven is None or proven.release != landing:
-        return _no("deployable", f"nobody has tried to deploy r{landing} from nothing", mend)
+        return _no(
+            "deployable", f"whether r{landing} can be deployed from nothing was not tried yet", mend
+        )
     when = _ago(facts, facts.proven_at)
     if not proven.ok:
         return _no("deployable", f"r{landing} could not be deployed {when}: {proven.why}",

@@ -233,7 +233,7 @@ def _way_back(state: State, took: Mapping[str, Took]) -> tuple[Step, ...]:
         ),
         Step(
             title="Check", expected_s=READ_S,
-            why="What answers now, and that nobody is left behind.",
+            why="Which release answers now, and whether every replica follows.",
             commands=(f"kedge status {name}", f"kedge history {name} --limit 5"),
             after="Production is what the receipt says, every replica serves its epoch, and the "
             "callers' complaint is gone.",
@@ -377,7 +377,7 @@ def markdown(book: Runbook) -> str:
         "## Who to call",
         "",
     ]
-    lines += [f"- {one.when}: {one.who}" for one in book.people] or ["- nobody is named"]
+    lines += [f"- {one.when}: {one.who}" for one in book.people] or ["- no one is named"]
     lines += ["", f"## The way back: {_sum(book)}", ""]
     for number, step in enumerate(book.way_back, 1):
         lines += _markdown(f"{number}. {step.title}", step)
@@ -413,7 +413,7 @@ def page(book: Runbook) -> str:
         f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>Runbook: {text(book.endpoint)}'
         f"</title><style>{STYLE}</style>\n<h1>Runbook: {text(book.endpoint)}</h1>"
         f"{head}\n"
-        f"<h2>Who to call</h2><ul>{people or '<li>nobody is named</li>'}</ul>\n"
+        f"<h2>Who to call</h2><ul>{people or '<li>no one is named</li>'}</ul>\n"
         f"<h2>The way back: {_sum(book)}</h2>\n{steps}<h2>And if not</h2>\n{more}"
         f"<footer>{text(_foot(book))}</footer></html>\n"
     )

@@ -91,6 +91,6 @@ def snow_act(demo: Demo, traffic: Traffic) -> None:
     diagnosed(demo, "world", lasted)
     after = demo.kedge.status()["production"]["release"]
     show(
-        f"  {after} is production, as before: {'nobody took it back' if after == production else 'NO'}"
+        f"  {after} is production, as before: {'it was not rolled back' if after == production else 'NO'}"
     )
     demo.speed = demo.shell("speed", "flights").data

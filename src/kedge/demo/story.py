@@ -362,7 +362,7 @@ class Demo:
 
     def show_canary(self, traffic: Traffic) -> None:
         """Try to canary all the same: refused, then overridden; the patrol takes it back."""
-        self.step("canary it all the same: callers are customers, so kedge says no")
+        self.step("try a canary: callers are customers, so kedge says no")
         refused = self.shell("canary", "flights", "v2", "--weight", "50", codes=(1,)).error
         say(f"  refused ({refused['code']}): {refused['message']}\n  hint: {refused['hint']}")
         said = self.shell("canary", "flights", "v2", "--weight", "50", "--override", OVERRIDE)

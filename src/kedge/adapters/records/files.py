@@ -41,7 +41,7 @@ def _wait(handle: int, path: Path) -> None:
         else:
             return
     raise Unavailable(
-        f"somebody else has been writing to {path.parent} for {BUSY_S:g} s",
+        f"another process has been writing to {path.parent} for {BUSY_S:g} s",
         code="records_busy",
         hint="try again",
     )
@@ -69,7 +69,7 @@ def told() -> Iterator[None]:
     except (sqlite3.Error, OSError) as error:
         raise Unavailable(
             f"the records cannot be read or written: {error}", code="records_unavailable",
-            hint="is the disk full, or does the state directory belong to somebody else?",
+            hint="free disk space, and check that the state directory belongs to this user",
         ) from error  # fmt: skip
 
 
