@@ -404,7 +404,7 @@ UNCLEANED = {
     "cli/outcomes.py": 1,
     "cli/rollback.py": 2,
     "cli/serve.py": 1,
-    "cli/setup.py": 3,
+    "cli/setup.py": 2,
     "cli/status.py": 1,
     "console.py": 2,
 }
