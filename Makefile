@@ -41,7 +41,7 @@ dist: $(UV) ## Build the sdist and the wheel into dist/, the same bytes each tim
 	rm -rf dist
 	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct 2>/dev/null || echo 1577836800) $(UV) build --quiet --out-dir dist
 
-fmt: $(UV) ## Format and mend what can be mended
+fmt: $(UV) ## Format, and fix what the linter can fix
 	$(RUN) ruff format .
 	$(RUN) ruff check --fix .
 

@@ -39,7 +39,7 @@ audience = "customer"
 # hour is enough to try kedge out.
 # shadow = {{window = "7d", min_pairs = 1000}}
 owner = {{name = {owner}, contact = {contact}}}
-# Who is told when something is wrong, and who next: kedge help alerts. Until then, nobody.
+# Who is sent an alert, and who next: kedge help alerts. Without it none is sent.
 # escalation = [{{after = "0s", to = ["owner"]}}]
 
 # What callers are promised to get. Left out, it is what the first production release gives.

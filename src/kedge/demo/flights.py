@@ -6,7 +6,7 @@ are found without importing it and read with csv and NumPy.
 
 A flight is *late* when it arrives more than 15 minutes after its schedule. One that was
 cancelled or diverted never arrived as planned and has no label: it is left out of training, but
-it stays in the traffic, for nobody knows beforehand that it will be cancelled.
+it stays in the traffic, since it is not known beforehand that it will be cancelled.
 """
 
 from __future__ import annotations

@@ -361,7 +361,7 @@ class Demo:
         self.watch(traffic, 0.0)
 
     def show_canary(self, traffic: Traffic) -> None:
-        """Try to canary all the same: refused, then overridden; the patrol takes it back."""
+        """Try a canary: refused, then overridden; the patrol takes it back."""
         self.step("try a canary: callers are customers, so kedge says no")
         refused = self.shell("canary", "flights", "v2", "--weight", "50", codes=(1,)).error
         say(f"  refused ({refused['code']}): {refused['message']}\n  hint: {refused['hint']}")
