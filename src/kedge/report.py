@@ -300,7 +300,7 @@ def finding_text(found: dict[str, Any]) -> str:
     if found["fault"]:
         return f"  finding  could not be read: {found['fault']}"
     lines = [
-        f"  finding  {found['age_s'] / 60:.0f} min ago: {', '.join(found['causes'])}: {found['headline']}"
+        f"  finding  {found['age_s'] / 60:.0f} min ago: {', '.join(found['causes']).replace('_', ' ')}: {found['headline']}"
     ]
     if found["against"]:
         lines.append(f"  AGAINST  the diagnosis speaks against this rollback: {found['advice']}")

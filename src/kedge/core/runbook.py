@@ -174,7 +174,7 @@ def _complete(steps: tuple[Step, ...], site: Site) -> tuple[Step, ...]:
 
 def _named(state: State, number: int | None) -> str:
     if number is None:
-        return "nothing"
+        return "none"
     release = state.releases.get(number)
     return f"r{number} (v{release.version})" if release is not None else f"r{number}"
 
@@ -271,7 +271,7 @@ def _goes(state: State) -> str:
             f"production stays {production}."
         )
     if state.back is None:
-        return "There is no way back yet: it is refused, and says what there is instead."
+        return "There is no way back yet: kedge refuses, and says what can be done instead."
     return f"Production goes from {production} to {_named(state, state.back)}; {production} is condemned."
 
 
