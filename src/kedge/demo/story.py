@@ -181,7 +181,7 @@ class Demo:
         say(f"  $ kedge up --port {port}")
         up = Up(self.kedge, port)
         self.cleanup.callback(up.kill)
-        self.cleanup.callback(up.stop, signal.SIGINT)
+        self.cleanup.callback(up.stop, signal.SIGTERM)  # SIGINT is ignored in the background
         took = up.wait_for("/v2/health/live")
         say(f"  answering on http://127.0.0.1:{port} after {took:.1f} s")
         return up
@@ -479,7 +479,7 @@ class Demo:
         """Stop everything in order, print the tables, write the report."""
         self.step("stop the traffic, then kedge")
         summary = traffic.finish()
-        code = up.stop(signal.SIGINT)
+        code = up.stop(signal.SIGTERM)
         say(f"  kedge up ended with exit code {code}")
         if code != 0:
             raise DemoFailed(f"kedge up ended with exit code {code}\n{up.tail()}")
@@ -626,7 +626,7 @@ def clean() -> None:
         if not (WORK / OURS).exists():
             raise DemoFailed(f"{WORK} exists and was not made by the demo: move it away")
         if (pid := running_since_before(WORK)) is not None:
-            raise DemoFailed(f"an earlier demo's kedge up still runs: stop it (kill -INT {pid})")
+            raise DemoFailed(f"an earlier demo's kedge up still runs: stop it (kill {pid})")
         shutil.rmtree(WORK)
     WORK.mkdir(parents=True)
     (WORK / OURS).touch()
