@@ -576,7 +576,7 @@ def _judge_guardrails(policy: Policy, place: str, faults: list[str]) -> None:
             continue
         if not 0 < rail.worse_by <= 100:
             faults.append(
-                f"{place}.{name}.worse_by: is a share, above 0 (0.5 is half as much again); "
+                f"{place}.{name}.worse_by: must be above 0 and at most 100 (0.5 is half as much again); "
                 f"got {rail.worse_by}"
             )
         metrics = GUARDRAILS[name].get(policy.output.kind, ())

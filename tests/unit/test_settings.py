@@ -202,6 +202,12 @@ def test_a_limit_is_at_least_one_and_a_number_that_can_be_kept(name: str, value:
     assert fault(f"limits = {{{name} = {value}}}").startswith(f"limits.{name}: must be")
 
 
+@pytest.mark.parametrize("number", ["0", "-1", "1000"])
+def test_a_guardrails_share_is_refused_with_both_of_its_limits(number: str) -> None:
+    told = fault(f"guardrails = {{errors = {{worse_by = {number}}}}}")
+    assert "worse_by: must be above 0 and at most 100" in told
+
+
 @pytest.mark.parametrize("number", ["nan", "inf", "-inf", "1e300"])
 def test_a_number_that_json_cannot_hold_is_a_fault(number: str) -> None:
     """The ledger keeps a policy as JSON, which turns NaN into null: no row could be read again."""
