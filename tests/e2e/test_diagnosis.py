@@ -176,7 +176,7 @@ def test_a_worse_model_is_found_by_replay_filed_and_shown_beside_the_rollback(pa
     assert (found.causes, found.new, found.old) == (("model",), 2, 1)
     assert found.effect is not None
     assert found.effect.high < -2
-    assert "found model" in past.site.run("history", "flights").stdout
+    assert "diagnosed: model" in past.site.run("history", "flights").stdout
     done = past.site.data("rollback", "flights")
     assert (done["left"], done["finding"]["against"]) == ("r2", False)
     assert done["finding"]["headline"] == found.headline
