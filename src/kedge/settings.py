@@ -31,6 +31,7 @@ from kedge.core.names import RULE, is_name
 from kedge.core.quality import ranked_places
 from kedge.core.records import KEEP_GB
 from kedge.core.values import BUCKETS, Field, Output, Policy, Value
+from kedge.core.wording import tell_fault
 from kedge.machine import read_machine
 
 CONFIG_NAME = "kedge.toml"
@@ -177,7 +178,7 @@ def read_text(path: Path) -> str:
     except OSError as error:
         raise BadConfig([f"{path}: {error.strerror}"], hint="kedge --config FILE") from None
     except UnicodeDecodeError as error:
-        raise BadConfig([f"{path}: {error}"], hint="it must be a text file in UTF-8") from None
+        raise BadConfig([f"{path}: {tell_fault(error)}"], hint="write the file as UTF-8") from None
 
 
 def read(text: str, *, where: str = CONFIG_NAME) -> Settings:

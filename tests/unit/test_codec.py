@@ -2,11 +2,21 @@
 
 import hashlib
 import json
+from typing import Any
 
 import msgspec
 import pytest
 
-from kedge.core.codec import GENESIS, canonical, chain, decode, encode, fingerprint
+from kedge.core.codec import (
+    GENESIS,
+    NOT_UTF8,
+    canonical,
+    chain,
+    decode,
+    encode,
+    fingerprint,
+    read_written,
+)
 from kedge.core.commands import Canary, Promote, Shadow
 from kedge.core.values import Field, Policy, State
 from kedge.testing.samples import endpoint, release, run
@@ -81,3 +91,26 @@ def test_a_change_of_any_entry_changes_every_hash_after_it() -> None:
         return head
 
     assert len({last(1, 2, 3), last(1, 2, 4), last(9, 2, 3), last(2, 1, 3), last(1, 2)}) == 5
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "latin-1"])
+def test_text_in_another_encoding_is_named(encoding: str) -> None:
+    """With its mark or without: what Windows writes begins with a letter and a zero."""
+    with pytest.raises(msgspec.DecodeError, match=NOT_UTF8):
+        read_written('{"name": "é"}'.encode(encoding), Field)
+
+
+@pytest.mark.parametrize(
+    "raw, said",
+    [
+        (b'{"name": 1}', "expected text, not a whole number at name"),
+        (b'{"nome": "x"}', "object contains unknown field nome"),
+        (b"{,}", "object keys must be strings (byte 1)"),
+        (b"[" * 5000, "is nested too deeply"),
+    ],
+)
+def test_what_a_person_wrote_is_faulted_in_words_for_people(raw: bytes, said: str) -> None:
+    kind: Any = Field if raw[:1] == b"{" else object
+    with pytest.raises(msgspec.DecodeError) as caught:
+        read_written(b"\xef\xbb\xbf" + raw, kind)
+    assert str(caught.value) == said

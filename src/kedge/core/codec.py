@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from kedge.core.wording import tell_fault
+
 GENESIS = "0" * 64
 """What the first entry of a ledger chains to."""
 
@@ -43,9 +45,9 @@ def utf8(raw: bytes) -> bytes:
     """Return the bytes of text that a person or another tool wrote, without a byte order mark.
 
     Raises:
-        ValueError: they are marked as UTF-16.
+        ValueError: they are marked as UTF-16, or begin as it does.
     """
-    if raw.startswith(_UTF16):
+    if raw.startswith(_UTF16) or b"\0" in raw[:4]:
         raise ValueError(NOT_UTF8)
     return raw.removeprefix(BOM_UTF8)
 
@@ -72,9 +74,8 @@ def read_line(raw: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     except RecursionError:
         raise msgspec.DecodeError("is nested too deeply") from None
     except ValueError as error:
-        if isinstance(error, msgspec.DecodeError):
-            raise
-        raise msgspec.DecodeError(str(error)) from None
+        told = tell_fault(error) if isinstance(error, msgspec.DecodeError) else str(error)
+        raise msgspec.DecodeError(told) from None
 
 
 def fingerprint(value: object) -> str:

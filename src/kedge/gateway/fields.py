@@ -227,7 +227,7 @@ class FieldReader:
     def _miscounted(self, count: int, shape: Sequence[int]) -> BadRequest:
         return bad(
             self.field.name,
-            f"has {count} values; its shape {tell_shape(shape)} holds {prod(shape)}",
+            f"has {_tell_count(count)}; its shape {tell_shape(shape)} holds {prod(shape)}",
             "wrong_shape",
         )
 
@@ -342,7 +342,7 @@ class FieldReader:
         at = wrong.index(True)
         one = parts[at]
         found = (
-            f"{len(one)} values" if type(one) is list and depth < len(shape) else tell_value(one)
+            _tell_count(len(one)) if type(one) is list and depth < len(shape) else tell_value(one)
         )
         where = "data" if row is None else f"row {row}"
         hint = "data is flat, row by row, or nested as the shape is"
@@ -568,6 +568,10 @@ def _place(at: int, shape: Sequence[int]) -> str:
         at, place = divmod(at, max(size, 1))
         places.append(f"[{place}]")
     return "".join(reversed(places))
+
+
+def _tell_count(values: int) -> str:
+    return f"{values} value{'s' if values != 1 else ''}"
 
 
 def _strings(field: str, raw: memoryview) -> list[str]:
