@@ -431,7 +431,9 @@ def test_an_empty_source_has_no_span(tmp_path: Path) -> None:
         ("gone.parquet", None, "t", "there is no such file"),
         ("s.xlsx", b"", "t", "neither .parquet nor .csv"),
         ("s.csv", b"a,b\n1,2\n", "t", "has no column t"),
-        ("s.csv", b"t,b\xe9\n2026-11-20,2\n", "t", "not utf-8"),
+        ("s.csv", b"t,b\xe9\n2026-11-20,2\n", "t", "not UTF-8"),
+        ("s.csv", b"t,b\n1795900000,caf\xe9\n", "t", "line 2: is not UTF-8"),
+        ("s.csv", b"t,b\r\n1,2\r\n1,2\n", "t", "cannot be read as CSV: its rows differ"),
         ("s.parquet", b"PAR1 and no more", "t", "s.parquet"),
     ],
 )
@@ -444,6 +446,28 @@ def test_a_source_that_cannot_be_read_is_refused(
         with pytest.raises(Refused, match=says) as caught:
             read(tmp_path / name, time)
         assert caught.value.code == "bad_source"
+
+
+BEFORE = "1,1795900000,\n" * 21_000
+"""More rows than DuckDB looks at."""
+
+
+def test_the_type_of_a_csv_column_is_that_of_all_its_rows(tmp_path: Path) -> None:
+    path = tmp_path / "s.csv"
+    path.write_text(f"store,t,seen\n{BEFORE}007,1795900000,2\n")
+    found = source_rows(path, "t")
+    assert (found["store"][0], found["store"][-1], found["seen"][-1]) == ("1", "007", 2)
+    path.write_text(f"store,t,seen\n{BEFORE}7,1795900000,2\n8,1795900000,x\n")
+    found = source_rows(path, "t")
+    assert (found["store"][-1], found["seen"][-1]) == (8, "x")
+
+
+def test_the_type_of_a_csv_column_is_that_of_all_files(tmp_path: Path) -> None:
+    for name, row in (("a", "1,1795900000,"), ("b", "2,1795900000,1.5"), ("c", "007,1795900000,3")):
+        (tmp_path / f"{name}.csv").write_text(f"store,t,seen\n{row}\n")
+    found = source_rows(tmp_path / "[ab].csv", "t")
+    assert (found["store"].tolist(), found["seen"][1]) == ([1, 2], 1.5)
+    assert source_rows(tmp_path / "*.csv", "t")["store"].tolist() == ["1", "2", "007"]
 
 
 def test_a_missing_column_names_those_that_are_there(tmp_path: Path) -> None:

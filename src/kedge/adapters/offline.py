@@ -18,7 +18,9 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
+from functools import lru_cache
 from math import inf, isfinite, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -401,29 +403,84 @@ def reader_of(path: str | Path, text: Sequence[str] = ()) -> str:
     if name.endswith((".parquet", ".pq")):
         return f"read_parquet({named})"
     if name.endswith((".csv", ".csv.gz", ".tsv")):
-        words = _words(files[0], text)
-        kinds = ", ".join(f"{quoted(column)}: 'VARCHAR'" for column in words)
+        kinds = ", ".join(f"{quoted(n)}: {quoted(kind)}" for n, kind in _types(files, text).items())
         return f"read_csv({named}" + (f", types = {{{kinds}}})" if kinds else ")")
     raise Refused(f"{path} is neither .parquet nor .csv", code="bad_source")
 
 
-def _words(file: str, text: Sequence[str]) -> list[str]:
-    """Columns of a CSV that are read as text: those asked for, and dates that can be read in two ways.
+def _types(files: Sequence[str], text: Sequence[str]) -> dict[str, str]:
+    """Return the columns of CSV files that are read as another type than their first rows look like.
 
-    DuckDB takes 01/02/2026 for a date and chooses which number is the month.
+    DuckDB looks at 20,480 rows and takes what follows for the same: a code 007 further on would become 7.
+    It also takes 01/02/2026 for a date and chooses which number is the month. Such columns are text, and so
+    are those that are asked for, and those that files hold differently.
     """
+    looks = dict(_sniffed(files[0]).kinds)
+    words = {name for name in looks if name in text}
+    found: dict[str, set[str]] = {name: set() for name in looks}
+    for file in files:
+        whole = _sniffed_whole(file)
+        forms = {"DATE": whole.date, "TIMESTAMP": whole.timestamp}
+        for name, kind in whole.kinds:
+            found.get(name, set()).add(kind)
+            if not (forms.get(kind) or ISO_FORM).startswith(ISO_FORM):
+                words.add(name)
+    types = {name: "VARCHAR" if name in words else _common(found[name]) for name in looks}
+    return {
+        name: kind for name, kind in types.items() if name in words or kind not in ("", looks[name])
+    }
+
+
+def _common(kinds: AbstractSet[str]) -> str:
+    """Return the type that holds all; empty where a column has no value."""
+    if len(kinds) > 1:
+        return "DOUBLE" if kinds <= {"BIGINT", "DOUBLE"} else "VARCHAR"
+    return next(iter(kinds), "")
+
+
+class _Sniffed(NamedTuple):
+    """What DuckDB takes a CSV file for: forms of dates and timestamps, and columns with their types."""
+
+    date: str | None
+    timestamp: str | None
+    kinds: tuple[tuple[str, str], ...]
+
+
+def _sniffed_whole(file: str) -> _Sniffed:
+    """Look at all rows of a file, once while it stays as it is: that takes 2 s a million rows.
+
+    Columns without a value are left out: they look like text.
+    """
+    try:
+        there = Path(file).stat()
+    except OSError as error:
+        raise Refused(f"{file}: {error.strerror or error}", code="bad_source") from None
+    return _remembered(file, there.st_mtime_ns, there.st_size, there.st_ino)
+
+
+@lru_cache(1024)
+def _remembered(file: str, *_: int) -> _Sniffed:
+    return _sniffed(file, whole=True)
+
+
+def _sniffed(file: str, *, whole: bool = False) -> _Sniffed:
+    how = ", sample_size = -1" if whole else ""
     try:
         with database(KEEPING) as db:
             date, timestamp, columns = db.execute(
-                f"SELECT DateFormat, TimestampFormat, Columns FROM sniff_csv({one_file(file)})"  # noqa: S608 - quoted
+                f"SELECT DateFormat, TimestampFormat, Columns FROM sniff_csv({one_file(file)}{how})"  # noqa: S608 - quoted
             ).fetchone()
+            kinds = {each["name"]: each["type"] for each in columns}
+            text = [name for name, kind in kinds.items() if kind == "VARCHAR"] if whole else []
+            if text:
+                counts = ", ".join(f"count({identifier(name)})" for name in text)
+                rows = f"read_csv({one_file(file)}{how})"
+                held = db.execute(f"SELECT {counts} FROM {rows}").fetchone()  # noqa: S608 - quoted
+                empty = {name for name, count in zip(text, held, strict=True) if not count}
+                kinds = {name: kind for name, kind in kinds.items() if name not in empty}
     except (OSError, load_duckdb(KEEPING).Error) as error:
         raise Refused(f"{file}: {first_line(error)}", code="bad_source") from None
-    forms = {"DATE": date, "TIMESTAMP": timestamp}
-    return [
-        each["name"] for each in columns
-        if each["name"] in text or not (forms.get(each["type"]) or ISO_FORM).startswith(ISO_FORM)
-    ]  # fmt: skip
+    return _Sniffed(date, timestamp, tuple(kinds.items()))
 
 
 ISO_FORM = "%Y-%m-%d"

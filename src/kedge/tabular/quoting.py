@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from kedge.core import codec
+
 
 def quoted(text: object) -> str:
     """Return a literal."""
@@ -21,9 +23,34 @@ def one_file(path: object) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """Return what a fault says, without the advice that follows it."""
+    """Return what a fault says, without the class and the advice that DuckDB puts around it."""
     first, _, rest = str(error).strip().partition("\n")
-    if first.startswith("Invalid Input Error: CSV Error on Line"):  # and the next line says which
-        where, why = first.removeprefix("Invalid Input Error: "), rest.strip().partition("\n")[0]
-        return f"{where.replace('CSV Error on Line:', 'line')}: {why}"
-    return first
+    said = _CLASS.sub("", first, count=1)
+    line = _CSV_LINE.fullmatch(said)
+    if line is None:
+        return _reworded(said)
+    # The line itself comes first, then the reason, then an empty line and advice.
+    return (
+        f"line {line[1]}: {_reworded((rest.partition(_EMPTY_LINE)[0].splitlines() or [said])[-1])}"
+    )
+
+
+def _reworded(text: str) -> str:
+    for pattern, wording in _WORDINGS:
+        text = pattern.sub(wording, text, count=1)
+    return text[:_LONGEST]
+
+
+_CLASS = re.compile(r"^[A-Z][A-Za-z]*( [A-Z][A-Za-z]*)* Error: ")
+_CSV_LINE = re.compile(r"CSV Error on Line: (\d+)")
+_EMPTY_LINE = "\n\n"
+_WORDINGS = (
+    (
+        re.compile("^Error when sniffing file .*"),
+        "cannot be read as CSV: its rows differ in how many values they have, in quotes, or in line ends",
+    ),
+    (re.compile("^Invalid unicode .* not utf-8 encoded.*"), codec.NOT_UTF8),
+)
+"""What DuckDB says, and how it is told here."""
+_LONGEST = 300
+"""Characters of a fault: some have a whole line of the file."""
