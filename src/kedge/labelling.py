@@ -16,7 +16,7 @@ from functools import lru_cache
 from itertools import islice
 from math import inf, isfinite
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import msgspec
 
@@ -52,9 +52,18 @@ KNOWN = frozenset({"id", "value", "at", "label_version"})
 
 
 class Fault(str):
-    """What is wrong with a line, where, and how to fix it."""
+    """What is wrong with a line, or with a file, where, and how to fix it."""
 
-    __slots__ = ()
+    __slots__ = ("rows",)
+
+    rows: int
+    """How many rows are not read for it."""
+
+    def __new__(cls, text: str, rows: int = 1) -> Self:
+        """Make one."""
+        fault = super().__new__(cls, text)
+        fault.rows = rows
+        return fault
 
 
 class Placed(NamedTuple):
@@ -127,7 +136,7 @@ def _join(
         placed = [one for one in batch if isinstance(one, Placed)]
         outcomes = [one.outcome for one in placed]
         bad = [one for one in batch if isinstance(one, Fault)]
-        unreadable += len(bad)
+        unreadable += sum(one.rows for one in bad)
         faults += [str(one) for one in bad][: FAULTS - len(faults)]
         for one in outcomes:
             why = None if one.value is None else unfit(target, one.value)
@@ -312,7 +321,7 @@ def _parquet(path: Path, reading: Reading) -> Iterator[Placed | Fault]:
         for number, given in enumerate(parquet_rows(path, _picked, hint), 1):
             yield _outcome(given, f"{path.name}: row {number}", reading)
     except UnreadableFile as error:
-        yield Fault(f"{path.name}: {error}")
+        yield Fault(f"{path.name}: {error}", error.rows)
 
 
 _NUMBERS = (Kind.WHOLE, Kind.REAL, Kind.WIDE)

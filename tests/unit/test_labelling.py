@@ -254,6 +254,13 @@ def test_a_misspelt_column_of_parquet_is_a_fault(tmp_path: Path) -> None:
     assert "has no column id or value; it has name, value" in str(fault)
 
 
+def test_every_row_of_parquet_that_is_not_read_for_a_column_is_counted(tmp_path: Path) -> None:
+    path = parquet(tmp_path, "UNNEST([1, 2, 3]) AS id, 1 AS value")
+    found = hand_in(place(), "flights", path)
+    assert (found["unreadable"], len(found["faults"])) == (3, 1)
+    assert "column id is INTEGER" in found["faults"][0]
+
+
 def test_a_parquet_file_that_is_none_is_one_fault(tmp_path: Path) -> None:
     (fault,) = read(file(tmp_path, "a.parquet", ["id,value", "a,1"]))
     assert str(fault).startswith("a.parquet: ")

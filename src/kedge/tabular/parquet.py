@@ -157,6 +157,9 @@ def kinds_of(db: Any, source: str) -> dict[str, str]:
 class UnreadableFile(ValueError):
     """Why a file cannot be read, in words."""
 
+    rows = 1
+    """How many rows are not read for it; 1 where that is not known."""
+
 
 Picking = Callable[[Mapping[str, str]], Mapping[str, str]]
 """Given a file's columns and their types: the columns to read, each with its expression."""
@@ -175,7 +178,12 @@ def parquet_rows(path: Path, pick: Picking, hint: str) -> Iterator[dict[str, Any
         UnreadableFile: it is no Parquet, or a value in it cannot be read.
     """
     with opened(path, hint) as (db, source):
-        picked = dict(pick(kinds_of(db, source)))
+        try:
+            picked = dict(pick(kinds_of(db, source)))
+        except UnreadableFile as error:
+            (rows,) = db.execute(f"SELECT count(*) FROM {source}").fetchone()  # noqa: S608 - quoted
+            error.rows = max(rows, 1)
+            raise
         cursor = db.execute(f"SELECT {', '.join(picked.values()) or '1'} FROM {source}")  # noqa: S608 - quoted
         while rows := cursor.fetchmany(BATCH):
             for row in rows:
