@@ -42,13 +42,13 @@ FAULTS = 100
 SHOWN = 64
 """Characters of a label in a message."""
 LONGEST = 1024
-"""Characters of an id or a word: longer ones are somebody's document."""
+"""Characters of an id or a word: longer ones are whole documents."""
 LINE = 64 << 10
 """Bytes of a JSON line: three words of `LONGEST` and what else a table has."""
 COLUMNS = 1_000
 """Columns of a JSON line: each is compared with the known ones."""
 KNOWN = frozenset({"id", "value", "at", "label_version"})
-"""What is read. Other columns are somebody's own, unless they look like one of these misspelt."""
+"""What is read. Other columns are passed over, unless they look like one of these misspelt."""
 
 
 class Fault(str):

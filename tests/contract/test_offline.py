@@ -352,9 +352,9 @@ def test_one_instant_is_one_number_however_a_csv_writes_it(
 @pytest.mark.parametrize(("text", "why"), [
     ("1970-01-01 00:00:00", "never set"), ("0", "never set"), ("2099-01-01", "in the future"),
     ("1763636400000", "counts milliseconds"), ("20261120", "a date without hyphens"),
-    ("01/02/2026", "'01/02/2026' is no time"), ("01-02-26", "is no time"), ("2026-1-2", "is no time"),
-    ("epoch", "is no time"), ("infinity", "is no time"), ("nan", "is no time"), ("2026-02-30", "is no time"),
-    ("2026-11-20 (BC)", "is no time"), ("1950-01-01", "before 1971"), ("soon", "is no time"),
+    ("01/02/2026", "'01/02/2026' is not a valid time"), ("01-02-26", "is not a valid time"), ("2026-1-2", "is not a valid time"),
+    ("epoch", "is not a valid time"), ("infinity", "is not a valid time"), ("nan", "is not a valid time"), ("2026-02-30", "is not a valid time"),
+    ("2026-11-20 (BC)", "is not a valid time"), ("1950-01-01", "before 1971"), ("soon", "is not a valid time"),
 ])  # fmt: skip
 @pytest.mark.parametrize("alone", [True, False])
 def test_a_time_that_cannot_be_true_or_read_is_refused_with_its_row(
@@ -388,7 +388,7 @@ def test_a_stated_form_is_read_as_stated(tmp_path: Path) -> None:
     found = source_rows(path, "at", form="%d/%m/%Y")
     assert found["at"].tolist() == [1_769_904_000.0, 1_767_312_000.0]
     assert source_times(path, "at", NOW, "%d/%m/%Y") == Times(1_767_312_000.0, 1_769_904_000.0, 1)
-    with pytest.raises(Refused, match="row 1: '01/02/2026' is no time"):
+    with pytest.raises(Refused, match="row 1: '01/02/2026' is not a valid time"):
         source_times(path, "at", NOW, "%Y.%m.%d")
     with pytest.raises(Refused, match="format") as caught:
         source_times(path, "at", NOW, "%Q")

@@ -132,10 +132,10 @@ def test_a_csv_line_that_cannot_be_read_does_not_stop_the_rest(tmp_path: Path) -
     ('{"id": "a", "value": 1' + "0" * 400 + "}", "value must be"),
     ('{"id": "a", "value": "' + "x" * 2000 + '"}', "at most"),
     ('{"id": "a", "value": 1, "label_version": 2}', "label_version must be"),
-    ('{"id": "a", "value": 1, "at": true}', "is no time; write"),
-    ('{"id": "a", "value": 1, "at": "soon"}', "is no time; write"),
+    ('{"id": "a", "value": 1, "at": true}', "is not a valid time; write"),
+    ('{"id": "a", "value": 1, "at": "soon"}', "is not a valid time; write"),
     ('{"id": "a", "value": 1, "at": 1767600000000}', "counts milliseconds; a time is Unix seconds"),
-    ('{"id": "a", "value": 1, "at": 1' + "0" * 400 + "}", "is no time"),
+    ('{"id": "a", "value": 1, "at": 1' + "0" * 400 + "}", "is not a valid time"),
     ('{"id": "a", "value": 1, "at": "2026-01-05T08:00:00"}', "no time zone"),
     ('{"id": "a", "value": 1, "at": 20261129}', "a date without hyphens"),
     ('{"id": "a", "value": 1, "at": 0}', "never set"),
@@ -143,7 +143,7 @@ def test_a_csv_line_that_cannot_be_read_does_not_stop_the_rest(tmp_path: Path) -
     ('{"id": "\\ud800", "value": 1}', "not a JSON object"),
     ('{"id": "a", "value": 1e400}', "not a JSON object: number out of range"),
     ("[" * 5000, "it is nested too deeply"),
-    ('{"id": "a", "value": 1, "at": true}', "at: true is no time"),
+    ('{"id": "a", "value": 1, "at": true}', "at: true is not a valid time"),
 ])  # fmt: skip
 def test_a_fault_names_its_line_and_never_stops_the_rest(
     tmp_path: Path, line: str, why: str

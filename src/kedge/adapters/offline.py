@@ -361,7 +361,7 @@ def check_times(db: Any, source: str, column: str, instant: str, now: float, whe
         f"FROM {source}) WHERE {bad} ORDER BY kedge_row LIMIT {SHOWN}"
     ).fetchall()
     rows = [
-        {"row": row, "given": text[:64], "reason": f"{text[:64]!r} is no time" if at is None else untrue(at, now)}
+        {"row": row, "given": text[:64], "reason": f"{text[:64]!r} is not a valid time" if at is None else untrue(at, now)}
         for row, text, at in found
     ]  # fmt: skip
     more = f" (and {count - len(rows):,} more)" if count > len(rows) else ""
@@ -369,7 +369,7 @@ def check_times(db: Any, source: str, column: str, instant: str, now: float, whe
     raise Refused(
         f"{where}, {said}{more}", code="untrue_time", details={"count": count, "rows": rows},
         hint="a time is Unix seconds, or ISO 8601 such as 2026-11-26T09:30:00Z; state another "
-             "form with time_format (--time-format of a training set), and leave out what is no time",
+             "form with time_format (--time-format of a training set), and leave out rows without a valid time",
     )  # fmt: skip
 
 

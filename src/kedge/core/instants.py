@@ -53,7 +53,7 @@ finer than a microsecond is cut off."""
 
 
 def read_instant(given: object, *, zone_needed: bool = False) -> float:
-    """Read a time that somebody wrote.
+    """Read a time as people write it.
 
     Args:
         given: Unix seconds as a number, or ISO 8601 as text.
@@ -69,13 +69,15 @@ def read_instant(given: object, *, zone_needed: bool = False) -> float:
         try:
             return float(given)
         except OverflowError:
-            raise ValueError(f"{str(given)[:_LONGEST]} is no time; write {FORMS}") from None
+            raise ValueError(
+                f"{str(given)[:_LONGEST]} is not a valid time; write {FORMS}"
+            ) from None
     text = given.strip() if isinstance(given, str) else ""
     try:
         found = datetime.fromisoformat(_spelt(text[: _LONGEST + 1]))
     except ValueError:
         told = repr(given) if isinstance(given, str) else tell_value(given)
-        raise ValueError(f"{told[:_LONGEST]} is no time; write {FORMS}") from None
+        raise ValueError(f"{told[:_LONGEST]} is not a valid time; write {FORMS}") from None
     if found.tzinfo is None:
         if zone_needed:
             raise ValueError(f"{text} has no time zone; end it with Z or +01:00")
