@@ -40,6 +40,11 @@ OWNED = {
     "sklearn.utils.validation.check_array": "histogram boosting with categories; only checks",
     "functools.partial": "the same; restoring it calls nothing, and what it wraps is judged alone",
     "numpy.dtype": "OneHotEncoder, OrdinalEncoder; a name",
+    **dict.fromkeys(
+        ("numpy.number", "numpy.integer", "numpy.signedinteger", "numpy.unsignedinteger", "numpy.inexact",
+         "numpy.floating", "numpy.generic", "numpy.character", "numpy.flexible"),
+        "make_column_selector(dtype_include=np.number); an abstract type, which nothing can be made of"),
+    "collections.OrderedDict": "LightGBM; a dict",
 }  # fmt: skip
 """Types that skops does not trust by default, and why they are harmless to restore."""
 
