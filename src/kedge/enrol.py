@@ -20,7 +20,7 @@ from kedge.core.values import Field, ModelVersion, State, TrainingSet
 from kedge.engine.bounds import with_bounds
 from kedge.engine.registration import register
 from kedge.interpreter import Absence
-from kedge.ports import Flavour, Loader, Note
+from kedge.ports import Flavour, Loader, Note, Proof
 from kedge.tensors import ProbeResult
 from kedge.wiring import Workplace, actor
 
@@ -233,7 +233,7 @@ def label_reading(place: Workplace, endpoint: str, version: ModelVersion) -> dic
     return {
         "output": found.name, "dtype": found.dtype, "reads": found.reads,
         "declared": not found.chosen, "code": found.unread, "tolerance": found.tolerance,
-        "threshold": found.threshold,
+        "threshold": found.threshold, "among": [name for name in found.among if name not in spare],
         "proposed": [line(each) for each in proposed(gives, spare)] if undecided else [],
     }  # fmt: skip
 
@@ -255,7 +255,9 @@ def proposed_line(state_dir: Path, endpoint: str) -> str:
 
 def label_reading_text(found: dict[str, Any]) -> str:
     """Which output labels are compared with, and what to declare, for people."""
-    if found["code"] == "ambiguous":
+    if found["code"] == "ambiguous" and len(found["among"]) == 1:
+        head = f"cannot be compared: output {found['among'][0]} holds several numbers a row"
+    elif found["code"] == "ambiguous":
         head = "cannot be compared: several outputs could be meant"
     elif found["code"] == "missing":
         head = f"cannot be compared: the version gives no output {found['output']}, which kedge.toml declares"
@@ -270,6 +272,18 @@ def label_reading_text(found: dict[str, Any]) -> str:
     choose = "; declare one in kedge.toml:" if len(found["proposed"]) > 1 else "; to declare it:"
     lines = [f"  labels    {head}{choose if found['proposed'] else ''}"]
     return "\n".join([*lines, *(f"            {line}" for line in found["proposed"])])
+
+
+def unsaid_lines(proof: Proof) -> list[str]:
+    """What a model does not say of its inputs, and what was taken instead, for people."""
+    lines = []
+    if proof.assumed:
+        lines.append(f"  assumed   {', '.join(proof.assumed)}: float64, since nothing in the model says what they are; "
+                     "--training FILE decides")  # fmt: skip
+    if proof.tolerant:
+        lines.append(f"  null      is refused in {', '.join(proof.tolerant)}, which the model would answer; "
+                     "--training FILE shows whether it was fitted on missing values")  # fmt: skip
+    return lines
 
 
 def _raw(place: Workplace, schema: str | None) -> tuple[Field, ...]:

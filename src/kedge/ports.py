@@ -263,15 +263,13 @@ class Proof(Value, frozen=True):
     origin: Origin = "unknown"
     """Where the rows come from."""
     rows: RowsMark = "unknown"
-    """The batch mark: whether answers depend on the rows that are asked together. Anything but
-    `independent` is never merged across requests: that is right for every model."""
+    """The batch mark: whether answers depend on the rows asked together. Only `independent` is ever merged across requests."""
     tested: int = 0
     """Rows that were asked alone, in pairs and all together for it."""
     why: str = ""
     """The first answer that differed, or why nothing was tested; in words, for people."""
     raw: dict[str, list[Any]] = {}
-    """Rows of its training set before their transformation: what a newer transformation of the
-    same schema is compared on. Of models only."""
+    """Rows of a model's training set before their transformation: what a newer one of the same schema is compared on."""
     plain: Plainness | None = None
     """What the walk over the loaded model found. None: not walked yet."""
     inline: str = ""
@@ -280,6 +278,9 @@ class Proof(Value, frozen=True):
     """Version of each library that wrote the model, by the name of its distribution."""
     needs: tuple[str, ...] = ()
     """Modules that it needs where it is served, beside those of its loader."""
+    assumed: tuple[str, ...] = ()
+    tolerant: tuple[str, ...] = ()
+    """As `Described` has them: inputs whose type nothing said, and those in which null would be answered."""
 
 
 class Artifacts(Protocol):

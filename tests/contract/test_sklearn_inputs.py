@@ -35,7 +35,7 @@ from kedge.adapters.process.trial import way_in, with_nulls
 from kedge.adapters.sklearn import SklearnLoader
 from kedge.core.errors import Refused, UnfitModel
 from kedge.core.golden import made_rows, whole
-from kedge.core.inputs import Described
+from kedge.core.inputs import Described, signature_json
 from kedge.core.values import Field, Signature
 from kedge.engine.registration import InputsFound, check_stated, companions
 from kedge.engine.training import read_names, read_training, read_types
@@ -209,6 +209,43 @@ def test_categories_of_a_frame_and_flags_are_told(tmp_path: Path) -> None:
     assert score(model, None, 40.0) == pytest.approx(boosted.predict_proba(asked)[0, 1])
     encoded = make_pipeline(OneHotEncoder(), LogisticRegression()).fit(table[["vip"]], LATE)
     assert loaded(tmp_path / "v", encoded).signature.inputs == (Field("vip", "bool"),)
+
+
+def test_truth_values_reach_a_step_that_computes_as_they_were_fitted(tmp_path: Path) -> None:
+    table = pd.DataFrame({"vip": AGE > 40, "age": AGE})
+    estimator = make_pipeline(StandardScaler(), LogisticRegression()).fit(table, LATE)
+    model: Any = loaded(tmp_path / "m", estimator)
+    assert model.described.computed == ("vip", "age")
+    file = tmp_path / "train.csv"
+    table.to_csv(file, index=False)
+    with pytest.raises(InputsFound) as found:
+        check_stated(file, model.signature, model.described)
+    assert tuple(found.value.inputs) == (Field("vip", "bool"), Field("age", "float64"))
+    stated = signature_json(found.value.inputs)
+    told = loaded(tmp_path / "told", estimator, signature_json=stated)
+    asked = pd.DataFrame({"vip": [True], "age": [40.0]})
+    vip = True
+    assert score(told, vip, 40.0) == pytest.approx(estimator.predict_proba(asked)[0, 1])
+
+
+def test_dates_are_refused_by_name_and_told_what_to_do(tmp_path: Path) -> None:
+    days = pd.DataFrame({"since": pd.to_datetime(["2024-01-01", "2024-03-01"] * 2)})
+    for steps in (OneHotEncoder(), OrdinalEncoder()):
+        estimator = make_pipeline(steps, LogisticRegression()).fit(days, [0, 1, 0, 1])
+        with pytest.raises(UnfitModel, match="since was fitted on dates") as caught:
+            loaded(tmp_path / type(steps).__name__, estimator)
+        assert (caught.value.code, "days since" in caught.value.hint) == ("bad_signature", True)
+
+
+def test_columns_chosen_by_an_abstract_type_of_numpy_need_no_trust(tmp_path: Path) -> None:
+    numbers = make_column_selector(dtype_include=np.number)
+    words = make_column_selector(dtype_exclude=np.number)
+    parts = ColumnTransformer([("n", StandardScaler(), numbers), ("w", one_hot(), words)])
+    table = frame()[["town", "age"]].dropna()
+    model = loaded(
+        tmp_path, make_pipeline(parts, LogisticRegression()).fit(table, LATE[table.index])
+    )
+    assert model.signature.inputs[0].dtype == "string"
 
 
 def test_a_step_that_is_a_function_of_numpy_computes_with_numbers(tmp_path: Path) -> None:

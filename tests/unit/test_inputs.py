@@ -30,6 +30,14 @@ def test_a_training_set_settles_what_was_assumed_and_nulls_where_nan_is_answered
     assert settled(inputs, described, {}) == inputs
 
 
+def test_truth_values_of_a_training_set_are_those_of_an_input_that_is_computed_with() -> None:
+    """To a scaler or a tree they are numbers, so that the model cannot say it; callers send true."""
+    inputs = (Field("vip", "float64"), Field("age", "float64"))
+    described = Described(computed=("vip", "age"))
+    found = {"vip": Field("vip", "bool"), "age": Field("age", "string")}
+    assert settled(inputs, described, found) == (Field("vip", "bool"), inputs[1])
+
+
 def test_inputs_without_names_get_those_of_a_file() -> None:
     assert with_names([Field("X", "float64", (2,), nullable=True)], ["a", "b"]) == (
         Field("a", "float64", nullable=True), Field("b", "float64", nullable=True),

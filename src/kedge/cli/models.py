@@ -108,16 +108,20 @@ def _registered(
         "rows_why": proof.why, "plain": proof.plain, "inline": proof.inline,
         "labels": label_reading(place, endpoint, version), "example": example,
         "libraries": find_differences(place.artifacts, version.digest),
+        "assumed": proof.assumed, "tolerant": proof.tolerant,
     }  # fmt: skip
 
 
 def _registered_text(found: dict[str, Any], proof: Proof) -> str:
     """Return a version that was registered, for people."""
-    from kedge.enrol import label_reading_text
+    from kedge.enrol import label_reading_text, unsaid_lines
     from kedge.report import MARKS, placing
 
     takes, gives = (
-        ", ".join(f"{f.name}:{f.dtype}{list(f.shape) or ''}" for f in part)
+        ", ".join(
+            f"{f.name}:{f.dtype}{list(f.shape) or ''}{' or null' if f.nullable else ''}"
+            for f in part
+        )
         for part in (found["signature"].inputs, found["signature"].outputs)
     )
     again = "" if found["new"] else " (registered before: the same bytes)"
@@ -137,6 +141,7 @@ def _registered_text(found: dict[str, Any], proof: Proof) -> str:
         lines.append(f"  libraries {'; '.join(found['libraries'])}")
     if found["trained_on"]:
         lines.append(f"  trained   on {found['trained_on'].label}")
+    lines += unsaid_lines(proof)
     lines.append(label_reading_text(found["labels"]))
     if found["example"]:
         lines.append(f"  ask       {found['example']}")

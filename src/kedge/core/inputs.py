@@ -24,6 +24,8 @@ class Described(Value, frozen=True):
     """Inputs whose dtype nothing in the model says: they are taken for float64."""
     tolerant: tuple[str, ...] = ()
     """Inputs in which it answers NaN, although nothing says that it was fitted on missing values."""
+    computed: tuple[str, ...] = ()
+    """Inputs that its steps compute with: of those that hold truth values nothing says so but a training set."""
     known: dict[str, Known] = {}
     """Words and numbers that its encoders know, by input."""
     takes_signature: bool = False
@@ -59,9 +61,13 @@ def settled(
     stated = []
     for field in inputs:
         seen = found.get(field.name)
-        if seen is not None and field.name in described.assumed:
+        if seen is None:
+            stated.append(field)
+        elif field.name in described.assumed or (
+            seen.dtype == "bool" and field.name in described.computed
+        ):
             stated.append(seen)
-        elif seen is not None and seen.nullable and field.name in described.tolerant:
+        elif seen.nullable and field.name in described.tolerant:
             stated.append(msgspec.structs.replace(field, nullable=True))
         else:
             stated.append(field)

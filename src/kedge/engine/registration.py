@@ -295,6 +295,7 @@ class _Desk:
             origin=self._origin(result), rows=result.grouped.rows, tested=result.grouped.tested,
             why=result.grouped.why, raw=self._training.raw,
             written_with=result.described.written_with, needs=result.described.needs,
+            assumed=result.described.assumed, tolerant=result.described.tolerant,
         )  # fmt: skip
         source = self._given or self._kept
         if source is not None:
@@ -337,7 +338,7 @@ def check_stated(file: Path, signature: Signature, described: Described) -> None
             hint=f"write {SIGNATURE_FILE} beside the model, with its columns in the order in which it was fitted"
             + (f": {stated}" if stated else ""),
         )  # fmt: skip
-    unsaid = {*described.assumed, *described.tolerant}
+    unsaid = {*described.assumed, *described.tolerant, *described.computed}
     if unsaid:
         found = settled(inputs, described, read_types(file, unsaid))
         if found != inputs:

@@ -20,6 +20,7 @@ from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils import get_tags
 
+from kedge.core.errors import UnfitModel
 from kedge.core.values import Dtype
 
 NAN = float("nan")
@@ -133,12 +134,17 @@ class _Walk:
         if isinstance(categories, list):
             for column, known in zip(at, categories, strict=True):
                 if column is not None:
+                    if np.asarray(known).dtype.kind in "mM":
+                        raise _dates(self._name(column))
                     column.has(np.asarray(known).tolist())
             return None
         if isinstance(one, HistGradientBoostingClassifier | HistGradientBoostingRegressor):
             self._boosted(one, at)
             return None
         return self._other(one, at)
+
+    def _name(self, column: Column) -> str:
+        return next((name for name, one in self._by_name.items() if one is column), "a column")
 
     def _pipeline(self, one: Pipeline, at: At) -> At | None:
         left: At | None = at
@@ -201,6 +207,13 @@ class _Walk:
         if hasattr(one, "predict"):
             _tolerate(one, at)
         return at if isinstance(one, OneToOneFeatureMixin) else None
+
+
+def _dates(name: str) -> UnfitModel:
+    return UnfitModel(
+        f"{name} was fitted on dates (datetime64), which no field is", code="bad_signature",
+        hint="fit the model on a number, such as days since 2020-01-01, or on text such as 2024-03-01, and let callers send that",
+    )  # fmt: skip
 
 
 def _places(which: Any, names: dict[str, int], count: int) -> list[int]:

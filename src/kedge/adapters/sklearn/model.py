@@ -29,7 +29,7 @@ class SklearnModel:
         self.plainness = found
         known = known_of(inputs)
         self.described = Described(
-            assumed=inputs.assumed, tolerant=inputs.tolerant, takes_signature=True, known=known, unnamed=inputs.unnamed,
+            assumed=inputs.assumed, tolerant=inputs.tolerant, computed=inputs.computed, takes_signature=True, known=known, unnamed=inputs.unnamed,
             written_with=dict(written_with), needs=("pandas",) if found.apart else (),
         )  # fmt: skip
         self._made_of = (estimator, inputs, outputs, found, written_with)

@@ -39,6 +39,8 @@ class Inputs(NamedTuple):
     assumed: tuple[str, ...] = ()
     tolerant: tuple[str, ...] = ()
     """Fields in which NaN is answered, although nothing says that the model was fitted on it."""
+    computed: tuple[str, ...] = ()
+    """Fields that its steps compute with: a truth value is a number to them."""
     unnamed: int = 0
 
 
@@ -107,6 +109,7 @@ def inputs_of(estimator: Any, stated: Stated) -> Inputs:
         fields, tuple(known), _frame(names),
         assumed=tuple(name for name, column in both if column.dtype is None),
         tolerant=tuple(name for name, column in both if column.is_tolerant and not column.nullable),
+        computed=tuple(name for name, column in both if column.dtype == "float64" and not column.numbers),
         unnamed=count if names is None else 0,
     )  # fmt: skip
 
