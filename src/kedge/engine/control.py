@@ -55,6 +55,9 @@ from kedge.ports import Change, Clock, Entry, Hold, Ledger, Member, Note, Roster
 
 SILENT_S = 5.0
 """Five missed heartbeats: a replica that is late by this is called silent."""
+LEFT_S = 3.0
+"""A replica that is off the roster for so long has ended. One that lives writes itself again each
+second, also into a roster that was made anew."""
 PREPARE_S = 120.0
 """How long a forward move waits for the slowest replica to load."""
 COLD_S = 60.0
@@ -120,6 +123,8 @@ class Receipt(Value, frozen=True):
     total_ms: float
     acks: dict[str, float]
     silent: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
+    """Replicas whose processes ended before they acknowledged: they answer no caller."""
     cold: dict[str, str] = {}
 
     def parts(self) -> dict[str, Any]:
@@ -133,6 +138,7 @@ class Receipt(Value, frozen=True):
             "total_ms": self.total_ms,
             "acks": self.acks,
             "silent": list(self.silent),
+            "left": list(self.left),
             "cold": self.cold,
         }
 
@@ -311,8 +317,8 @@ class Control:
             Silent: a replica does not acknowledge it.
         """
         started, decided, prepared, written = times
-        acks = self._await_acks(after.endpoint, after.epoch, members, started)
-        silent = tuple(sorted({m.name for m in members} - acks.keys()))
+        acks, left = self._await_acks(after.endpoint, after.epoch, members, started)
+        silent = tuple(sorted({m.name for m in members} - acks.keys() - left))
         first = None
         if isinstance(command, MEASURED) and not silent:
             first = self._first_answer(after.endpoint, after, members, started)
@@ -322,7 +328,7 @@ class Control:
             write_ms=_ms(prepared, written),
             last_ack_ms=max(acks.values(), default=None) if not silent else None,
             first_old_answer_ms=first, total_ms=_ms(started, self._clock.monotonic()),
-            acks=acks, silent=silent, cold=cold,
+            acks=acks, silent=silent, left=tuple(sorted(left)), cold=cold,
         )  # fmt: skip
         self._store(receipt, command, entries, by)
         if any(isinstance(event, Promoted | RolledBack) for event in events):
@@ -454,21 +460,27 @@ class Control:
 
     def _await_acks(
         self, endpoint: str, epoch: int, members: tuple[Member, ...], started: float
-    ) -> dict[str, float]:
-        """When each replica said it serves the epoch; without those that did not in time."""
+    ) -> tuple[dict[str, float], set[str]]:
+        """Return when each replica said it serves the epoch, and which replicas ended meanwhile."""
         missing = {member.name for member in members}
         acks: dict[str, float] = {}
+        seen = dict.fromkeys(missing, self._clock.monotonic())
+        left: set[str] = set()
         deadline = self._clock.monotonic() + self._ack_s
         while missing:
+            now = self._clock.monotonic()
             for member in self._roster.members():
+                seen[member.name] = now
                 pinned = endpoint in member.pinned
                 if member.name in missing and (member.epochs.get(endpoint, -1) >= epoch or pinned):
                     acks[member.name] = _ms(started, self._clock.monotonic())
                     missing.discard(member.name)
+            left |= {name for name in missing if now - seen[name] > LEFT_S}
+            missing -= left
             if not missing or self._clock.monotonic() >= deadline:
                 break
             self._signal.wait(0.005)
-        return acks
+        return acks, left
 
     def _first_answer(
         self, endpoint: str, after: State, members: tuple[Member, ...], started: float
