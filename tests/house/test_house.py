@@ -384,9 +384,9 @@ def test_features_files_run_in_processes_of_their_own(path: Path) -> None:
 
 def test_python_is_started_in_one_place() -> None:
     """Each process of kedge's own is started with a path that lacks the working directory."""
-    naming = [path.name for path in FILES if "sys.executable" in path.read_text("utf-8")]
+    naming = {name(path) for path in FILES if "sys.executable" in path.read_text("utf-8")}
     # A restart executes the supervisor as it was started.
-    assert naming == ["interpreter.py", "restart.py"]
+    assert naming == {"interpreter.py", "runtime/restart.py"}
 
 
 PRINTS_ITSELF = {
