@@ -1,0 +1,138 @@
+"""Drills and speed as text: what a practised rollback came to, and how fast the real ones were."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from kedge.core.speed import Filed, Incident, Machine, Practice, Speed, Spread
+from kedge.report import drill_story
+
+SHOWN = 20
+"""Incidents, and drills, in the text: the newest."""
+
+
+SIGNS = {
+    "alert": "an alert", "verdict": "a failed verdict", "patrol": "the patrol itself",
+    "command": "the command itself",
+}  # fmt: skip
+
+
+def speed_text(found: dict[str, tuple[Speed, int | None]]) -> str:
+    """For people."""
+    return "\n\n".join("\n".join(_lines(name, of, cut)) for name, (of, cut) in found.items())
+
+
+def _lines(name: str, of: Speed, cut: int | None) -> list[str]:
+    within = "" if of.within is None else f"; {of.within:.0%} within {of.slo_s:g} s"
+    incidents, drills = of.incident_trend, of.drill_trend
+    lines = [
+        f"{name}: {_count(len(of.incidents), 'incident')}, {_count(len(of.drills), 'drill')}",
+        f"  until the first caller got the old release  {_spread(of.whole_s)}{within}",
+        f"  command until the old release answered     {_spread(of.flip_s)}",
+        f"  the same, of drills                        {_spread(of.drill_s)}",
+        f"  incidents, last 90 days and 90 before      {_median(incidents.last)}, {_median(incidents.before)}",
+        f"  drills, last 90 days and 90 before         {_median(drills.last)}, {_median(drills.before)}",
+    ]
+    lines += [_incident(one) for one in reversed(of.incidents[-SHOWN:])]
+    lines += [_practice(one) for one in reversed(of.drills[-SHOWN:])]
+    if of.unknown:
+        lines.append(
+            f"  {_count(of.unknown, 'incident')} without a total: a part of it is not known"
+        )
+    if of.unreceipted:
+        lines.append(
+            f"  {_count(of.unreceipted, 'flip')} without a receipt: the process died after writing"
+        )
+    if cut is not None:
+        lines.append(f"  only the newest {cut:,} entries were read")
+    return lines
+
+
+def _incident(one: Incident) -> str:
+    who = "the patrol" if one.automatic else one.by
+    noticed = "?" if one.detect_s is None else f"{_time(one.detect_s)} at most"
+    return (
+        f"  {_at(one.at)}  r{one.release} rolled back by {who}: noticed {noticed} ({SIGNS[one.sign]}), "
+        f"decided {_time(one.decide_s)}, {_flip(one.machine)}"
+    )
+
+
+def _practice(one: Practice) -> str:
+    what = "dry drill" if one.dry else "drill"
+    came = "not filed" if one.ok is None else "well" if one.ok else f"FAILED: {one.why}"
+    flips = "" if one.dry else f", {_flip(one.back)}"
+    return f"  {_at(one.at)}  {what} to r{one.release} by {one.by}: {came}{flips}"
+
+
+def _flip(flip: Machine | None) -> str:
+    if flip is None:
+        return "no receipt"
+    return (
+        f"prepare {_time(flip.prepare_s)}, write {_time(flip.write_s)}, last ack {_time(flip.last_ack_s)}, "
+        f"first old answer {_time(flip.first_answer_s)}, in all {_time(flip.total_s)}"
+    )
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}{'' if n == 1 else 's'}"
+
+
+def _spread(of: Spread) -> str:
+    return f"p50 {_time(of.p50)}, p95 {_time(of.p95)} (n = {of.n})" if of.n else "not measured yet"
+
+
+def _median(of: Spread) -> str:
+    return f"{_time(of.p50)} (n = {of.n})" if of.n else "none"
+
+
+def _time(value: float | None) -> str:
+    """Seconds as people read them; a dash where nothing is known."""
+    if value is None:
+        return "-"
+    return (
+        f"{value * 1e3:.0f} ms"
+        if value < 1
+        else f"{value:.1f} s"
+        if value < 600
+        else f"{value / 60:,.0f} min"
+    )
+
+
+def _at(unix: float) -> str:
+    return datetime.fromtimestamp(unix, UTC).strftime("%Y-%m-%d %H:%MZ")
+
+
+def drill_text(endpoint: str, filed: Filed) -> str:
+    """What a drill came to, for people."""
+    lines = [f"{endpoint}: {drill_story(msgspec.to_builtins(filed))}"]
+    columns = [("back", filed.back)] + ([] if filed.dry else [("again", filed.forward)])
+    told = [(name, _ladder(parts, dry=filed.dry)) for name, parts in columns if parts is not None]
+    if told:
+        lines.append("  " + " " * 17 + "".join(f"{name:>14}" for name, _ in told))
+        for row in dict.fromkeys(row for _, ladder in told for row in ladder):
+            cells = "".join(f"{_ms(ladder.get(row)):>14}" for _, ladder in told)
+            lines.append(f"  {row:<17}{cells}")
+    if filed.answered is not None:
+        lines.append(f"  r{filed.release} answered {filed.answered:,} requests in {filed.lasted_s:.1f} s, "
+                     f"{filed.failed:,} failed")  # fmt: skip
+    return "\n".join(lines)
+
+
+def _ladder(parts: dict[str, Any], *, dry: bool) -> dict[str, float | None]:
+    """Milliseconds since the command, in the order in which things happened."""
+    prepared = parts["decide_ms"] + parts["prepare_ms"]
+    if dry:
+        return {"decided": parts["decide_ms"], "prepared": prepared,
+                "answer asked for": parts["first_old_answer_ms"], "total": parts["total_ms"]}  # fmt: skip
+    return {
+        "decided": parts["decide_ms"], "prepared": prepared, "written": prepared + parts["write_ms"],
+        "last ack": parts["last_ack_ms"], "first answer": parts["first_old_answer_ms"],
+        "total": parts["total_ms"],
+    }  # fmt: skip
+
+
+def _ms(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f} ms"
