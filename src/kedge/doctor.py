@@ -20,8 +20,8 @@ from kedge.files import find_open
 from kedge.machine import read_machine
 from kedge.ports import Note
 from kedge.runtime import lock
+from kedge.runtime.lock import is_same
 from kedge.runtime.preflight import count_open_files, find_obstacles
-from kedge.runtime.restart import is_same
 from kedge.settings import Settings, load
 from kedge.verbs import status_of
 from kedge.wiring import Workplace, actor

@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 
 from kedge.core.errors import Refused
+from kedge.engine.relief import process_of
 
 NAME = "supervisor.lock"
 SIZE = 4096
@@ -151,3 +152,14 @@ def _read(descriptor: int) -> Record:
         return msgspec.json.decode(raw, type=Record)
     except msgspec.DecodeError:
         return Record()
+
+
+def _namespace() -> int:
+    """Return which process ids are meant."""
+    return os.stat("/proc/self/ns/pid").st_ino  # noqa: PTH116 - a link of the kernel's
+
+
+def is_same(found: Record) -> bool:
+    """Whether the process id of a record means the supervisor that wrote it, here and now."""
+    process = process_of(found.pid)
+    return found.pid != 0 and (found.started, found.namespace) == (process.started, _namespace())

@@ -32,7 +32,7 @@ from kedge.adapters.clock import SystemClock
 from kedge.core.errors import KedgeError, NotAcknowledged, Refused
 from kedge.engine.process_faults import ProcessFaults
 from kedge.engine.relief import Predecessor, Relief, defers, process_of, takes
-from kedge.runtime.lock import Phase, Record, SupervisorLock, read
+from kedge.runtime.lock import Phase, Record, SupervisorLock, _namespace, is_same, read
 
 log = structlog.get_logger("kedge.supervisor")
 
@@ -92,11 +92,6 @@ class Handover(msgspec.Struct):
 def command_line() -> tuple[str, ...]:
     """Return how this process was started, with the interpreter's full path."""
     return (sys.executable, *sys.orig_argv[1:])
-
-
-def _namespace() -> int:
-    """Return which process ids are meant."""
-    return os.stat("/proc/self/ns/pid").st_ino  # noqa: PTH116 - a link of the kernel's
 
 
 def take_handover() -> Handover | None:
@@ -408,12 +403,6 @@ def restart(state_dir: Path, within_s: float) -> Record:
 
 def _unconfirmed(message: str, hint: str) -> KedgeError:
     return NotAcknowledged(message, code="restart_unconfirmed", hint=hint)
-
-
-def is_same(found: Record) -> bool:
-    """Whether the process id of a record means the supervisor that wrote it, here and now."""
-    process = process_of(found.pid)
-    return found.pid != 0 and (found.started, found.namespace) == (process.started, _namespace())
 
 
 def _find(state_dir: Path) -> Record:
