@@ -1,6 +1,6 @@
 """kedge: ships a model version safely, and takes it back in seconds, with proof."""
 
-from kedge.interpreter import drop_working_directory
+from kedge.system.interpreter import drop_working_directory
 
 drop_working_directory()
 

@@ -29,7 +29,7 @@ def _refuse() -> None:
     """Say what works on another system than Linux, and end: imports further on need Linux."""
     from kedge.core.codec import encode  # noqa: PLC0415 - after the signals
     from kedge.core.errors import Refused  # noqa: PLC0415
-    from kedge.terminal import show, show_json  # noqa: PLC0415
+    from kedge.system.terminal import show, show_json  # noqa: PLC0415
 
     error = Refused(
         f"kedge runs on Linux, and this is {sys.platform}: here only `import kedge` for features files, and help, work",

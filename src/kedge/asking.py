@@ -20,9 +20,9 @@ from kedge.core.errors import BadRequest, KedgeError, ModelFailure, Unavailable
 from kedge.core.generations import Online
 from kedge.core.records import JoinRow
 from kedge.core.values import Release, Signature, State
-from kedge.door import ModelDoor
 from kedge.engine.models import host_status
 from kedge.independence import release_mark
+from kedge.system.door import ModelDoor
 from kedge.tensors import columns_of
 from kedge.wiring import Workplace
 

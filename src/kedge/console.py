@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kedge.terminal import indented, one_line, show, show_json
+from kedge.system.terminal import indented, one_line, show, show_json
 
 if TYPE_CHECKING:
     from kedge.core.commands import AnyCommand

@@ -16,13 +16,13 @@ from kedge.engine.libraries import find_differences, find_missing
 from kedge.engine.locate import find_deletion, find_fault
 from kedge.engine.pins import read_pins
 from kedge.enrol import check_loaders
-from kedge.files import find_open
-from kedge.machine import read_machine
 from kedge.ports import Note
 from kedge.runtime import lock
 from kedge.runtime.lock import is_same
 from kedge.runtime.preflight import count_open_files, find_obstacles
 from kedge.settings import Settings, load
+from kedge.system.files import find_open
+from kedge.system.machine import read_machine
 from kedge.verbs import status_of
 from kedge.wiring import Workplace, actor
 

@@ -19,8 +19,8 @@ from kedge.core.features import misfit
 from kedge.core.values import Field, ModelVersion, State, TrainingSet
 from kedge.engine.bounds import with_bounds
 from kedge.engine.registration import register
-from kedge.interpreter import Absence
 from kedge.ports import Flavour, Loader, Note, Proof
+from kedge.system.interpreter import Absence
 from kedge.tensors import ProbeResult
 from kedge.wiring import Workplace, actor
 

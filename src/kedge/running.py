@@ -58,11 +58,8 @@ from kedge.gateway.http.connections import Connections, http_limits, raise_open_
 from kedge.gateway.infer import Bounds
 from kedge.gateway.peers import Peers
 from kedge.gateway.worker import Handoff, serve, take_over
-from kedge.interpreter import forbid, kedge_command, safe_environment
-from kedge.machine import read_machine
 from kedge.ports import Member, Roster
 from kedge.readying import checker, gate_of
-from kedge.reserve import Reserve, is_short
 from kedge.runtime.announcement import Announcement, get_url, is_answered
 from kedge.runtime.listener import listen, means, refuse_open_bind
 from kedge.runtime.lock import SupervisorLock, one_supervisor
@@ -76,6 +73,9 @@ from kedge.runtime.stand_in import stand_in_command
 from kedge.runtime.state_guard import StateGuard
 from kedge.runtime.turning import Turning
 from kedge.settings import ANYONE, Alerts, Server
+from kedge.system.interpreter import forbid, kedge_command, safe_environment
+from kedge.system.machine import read_machine
+from kedge.system.reserve import Reserve, is_short
 from kedge.web import server as web
 from kedge.wiring import Workplace, host_name
 

@@ -32,7 +32,7 @@ from kedge.core.quality import ranked_places
 from kedge.core.records import KEEP_GB
 from kedge.core.values import BUCKETS, Field, Output, Policy, Value
 from kedge.core.wording import tell_fault
-from kedge.machine import read_machine
+from kedge.system.machine import read_machine
 
 CONFIG_NAME = "kedge.toml"
 STATE_DIR = ".kedge"

@@ -37,7 +37,7 @@ from kedge.core.runbook import Site
 from kedge.core.values import ActorKind, State
 from kedge.engine.control import PREPARE_S, Control, Gate, Probe, Say
 from kedge.engine.pins import HostDisk
-from kedge.files import list_aside
+from kedge.system.files import list_aside
 
 if TYPE_CHECKING:
     from kedge.adapters.records.store import Records

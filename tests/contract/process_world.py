@@ -18,8 +18,8 @@ from kedge.adapters.artifacts import DirectoryArtifacts
 from kedge.adapters.process import ProcessModel, command
 from kedge.adapters.process import environment as one_thread
 from kedge.core.errors import ModelFailure
-from kedge.door import ModelDoor, own_directory
 from kedge.ports import Proof
+from kedge.system.door import ModelDoor, own_directory
 from models import LOADER, SIGNATURE, environment, misbehaving
 
 PROOF = Proof(

@@ -17,7 +17,7 @@ import pytest
 from kedge.adapters.artifacts import MOST_BYTES, MOST_DEPTH, MOST_FILES, DirectoryArtifacts
 from kedge.core.errors import CorruptArtifact, Refused, Unavailable
 from kedge.ports import Proof
-from kedge.reserve import RESERVE, get_free
+from kedge.system.reserve import RESERVE, get_free
 
 PROOF = Proof({"x": [1.0]}, {"y": [2.0]})
 

@@ -19,7 +19,7 @@ from kedge.engine.custom import Custom, check_function
 from kedge.engine.seen import Seen
 from kedge.engine.serving import Request
 from kedge.engine.windows import Bounds, Counter
-from kedge.interpreter import module_command
+from kedge.system.interpreter import module_command
 
 SOURCE = """
 import os, re, sys

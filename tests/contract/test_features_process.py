@@ -19,7 +19,7 @@ from kedge.core import codec
 from kedge.core.errors import BadConfig, KedgeError, ModelFailure, Refused, UnfitModel
 from kedge.core.features import FeatureLimits, Spec, View
 from kedge.core.values import Field as Column
-from kedge.interpreter import module_command
+from kedge.system.interpreter import module_command
 
 HEAD = "import kedge\nimport numpy as np\nimport os, re, sys, time\n"
 VIEW = schema(

@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 
 from kedge.core.errors import Unavailable
-from kedge.door import exceeds
-from kedge.files import Door, connect_to, keep_folder, listen_at
 from kedge.runtime.paths import (
     choose_folder,
     find_doors,
@@ -18,6 +16,8 @@ from kedge.runtime.paths import (
     remove_folder,
     sweep,
 )
+from kedge.system.door import exceeds
+from kedge.system.files import Door, connect_to, keep_folder, listen_at
 
 
 @pytest.fixture

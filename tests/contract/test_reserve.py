@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from kedge import reserve
 from kedge.adapters.clock import SystemClock
 from kedge.adapters.records.store import Records
 from kedge.adapters.sql.dialect import dbapi
@@ -20,7 +19,8 @@ from kedge.adapters.sql.windows import SqlWindows
 from kedge.core.errors import Unavailable
 from kedge.core.records import Outcome
 from kedge.engine.process_faults import ProcessFaults
-from kedge.reserve import RESERVE, Reserve, allocate_open_files, get_reserve, is_short
+from kedge.system import reserve
+from kedge.system.reserve import RESERVE, Reserve, allocate_open_files, get_reserve, is_short
 
 
 def test_a_small_file_system_has_a_small_reserve(tmp_path: Path) -> None:

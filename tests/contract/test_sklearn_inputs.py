@@ -521,7 +521,7 @@ from pathlib import Path
 import numpy as np
 from importlib.metadata import version
 from importlib.util import find_spec
-from kedge.interpreter import forbid
+from kedge.system.interpreter import forbid
 forbid("pandas")
 assert find_spec("pandas") is None  # and does not raise: libraries ask so too
 assert version("numpy")

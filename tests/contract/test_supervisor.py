@@ -21,8 +21,8 @@ from kedge.adapters.sql.signal import DirectorySignal
 from kedge.engine.process_faults import ProcessFaults
 from kedge.engine.relief import Relief
 from kedge.engine.supervisor import Launch, Supervisor
-from kedge.machine import Machine
 from kedge.ports import Member, ProcessFault
+from kedge.system.machine import Machine
 from kedge.verbs import create_workplace
 from kedge.wiring import Workplace
 

@@ -28,8 +28,8 @@ from kedge.doctor import examine
 from kedge.engine.alerting import _told_by
 from kedge.engine.pins import HostDisk
 from kedge.engine.watch import UNREADABLE, comparison_of
-from kedge.files import ASIDE_COUNT, list_aside
 from kedge.ports import Hold, Member, Note, ProcessFault, Tally
+from kedge.system.files import ASIDE_COUNT, list_aside
 from kedge.verbs import status_of
 from kedge.wiring import Workplace
 

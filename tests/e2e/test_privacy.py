@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from e2e.place import Site
-from kedge.files import find_open
+from kedge.system.files import find_open
 
 pytestmark = pytest.mark.e2e
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from e2e.place import Site
-from kedge.interpreter import PASSED
+from kedge.system.interpreter import PASSED
 
 pytestmark = pytest.mark.e2e
 

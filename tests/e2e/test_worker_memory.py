@@ -13,7 +13,7 @@ from typing import Any, Self
 import pytest
 
 from e2e.place import Site
-from kedge.machine import read_machine
+from kedge.system.machine import read_machine
 
 pytestmark = pytest.mark.e2e
 

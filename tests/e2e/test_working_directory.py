@@ -12,7 +12,7 @@ import pytest
 
 from e2e.place import Site
 from kedge.adapters import process
-from kedge.interpreter import kedge_command, module_command, safe_environment
+from kedge.system.interpreter import kedge_command, module_command, safe_environment
 
 NAMES = ("numpy", "random", "msgspec", "calendar", "statistics", "uvloop", "structlog", "secrets")
 """Libraries that kedge imports, and everyday names of a project's own files."""

@@ -281,7 +281,7 @@ def test_nothing_is_left_to_do_in_a_comment(path: Path) -> None:
 
 
 PRINTS = {
-    "terminal.py": "the one place that prints: it escapes control characters",
+    "system/terminal.py": "the one place that prints: it escapes control characters",
     "testing/diagram.py": "writes a page of the docs; nothing in it comes from outside",
 }
 
@@ -386,12 +386,12 @@ def test_python_is_started_in_one_place() -> None:
     """Each process of kedge's own is started with a path that lacks the working directory."""
     naming = {name(path) for path in FILES if "sys.executable" in path.read_text("utf-8")}
     # A restart executes the supervisor as it was started.
-    assert naming == {"interpreter.py", "runtime/restart.py"}
+    assert naming == {"system/interpreter.py", "runtime/restart.py"}
 
 
 PRINTS_ITSELF = {
     "adapters/process/__main__.py": "its standard output is a protocol",
-    "terminal.py": "the one place that prints",
+    "system/terminal.py": "the one place that prints",
     "testing/diagram.py": "a picture for the documentation, made by hand",
 }
 UNCLEANED = {
@@ -425,7 +425,7 @@ def test_only_the_terminal_prints() -> None:
             }:
                 found.add(name(path))
     assert found <= set(PRINTS_ITSELF)
-    assert "terminal.py" in found
+    assert "system/terminal.py" in found
 
 
 def test_a_command_cleans_the_values_that_it_prints() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kedge.files import find_open, read_bounded, tighten, walk
+from kedge.system.files import find_open, read_bounded, tighten, walk
 
 
 def test_a_directory_that_is_open_to_others_is_closed_and_said(tmp_path: Path) -> None:

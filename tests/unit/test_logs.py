@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kedge.streams import LogFile, find_last_error
+from kedge.system.streams import LogFile, find_last_error
 
 SCRIPT = """
 import json, logging, structlog, sys

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kedge.machine import LEAST_MB, SHARE, WORKER_MB, Machine, read_machine
+from kedge.system.machine import LEAST_MB, SHARE, WORKER_MB, Machine, read_machine
 
 GB = 1 << 30
 MEMINFO = "MemTotal:       16777216 kB\nMemFree:        1 kB\n"
@@ -172,7 +172,7 @@ def group() -> Iterator[Path]:
 def test_a_process_in_a_real_group_reads_its_limit(group: Path) -> None:
     script = (
         f"import os; open({str(group / 'cgroup.procs')!r}, 'w').write(str(os.getpid()));"
-        "from kedge.machine import read_machine; m = read_machine(); print(m.memory, m.memory_by)"
+        "from kedge.system.machine import read_machine; m = read_machine(); print(m.memory, m.memory_by)"
     )
     said = subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.PIPE)
     memory, _, by = said.stdout.decode().strip().partition(" ")

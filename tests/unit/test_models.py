@@ -17,8 +17,8 @@ from kedge.core.values import FileEntry, Placement, Plainness, Release, State
 from kedge.core.windows import INSTANT_S
 from kedge.engine.models import GRACE_S, RETRY_S, Breaker, Pool, Silence, host_status, socket_of
 from kedge.engine.process_faults import ProcessFaults
-from kedge.interpreter import Absence
 from kedge.ports import Hold, Proof
+from kedge.system.interpreter import Absence
 from kedge.testing.samples import endpoint, release
 from kedge.walk import RULE
 

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from kedge.streams import LogFile
+from kedge.system.streams import LogFile
 
 PROGRAM = """
     import sys
     import structlog
     from kedge.runtime.logs import log_to_stderr
-    from kedge.streams import lost
+    from kedge.system.streams import lost
 
     class Rude:
         def __repr__(self):

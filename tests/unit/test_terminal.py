@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from kedge.terminal import one_line, printable, show, show_json
+from kedge.system.terminal import one_line, printable, show, show_json
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\x9b1m\x7f\u202e\u200b\u2066\ufeff\u2028\r\x08\x00"
 

@@ -30,9 +30,9 @@ import msgspec
 from kedge.core import codec
 from kedge.core.errors import CorruptArtifact, Refused, Unavailable
 from kedge.core.values import FileEntry
-from kedge.files import walk
 from kedge.ports import Proof
-from kedge.reserve import get_free, get_reserve
+from kedge.system.files import walk
+from kedge.system.reserve import get_free, get_reserve
 
 MOST_FILES = 10_000
 """Files of one artifact. Its manifest is a part of its version, which commands read: about a megabyte."""

@@ -34,7 +34,7 @@ import msgspec
 
 from kedge.core.alerts import Message, shown, url_of, variables
 from kedge.core.errors import BadConfig, Refused, Unavailable
-from kedge.terminal import one_line, printable
+from kedge.system.terminal import one_line, printable
 
 SMTP_VARIABLE = "KEDGE_SMTP_URL"
 FIRING_FOR = timedelta(days=30)

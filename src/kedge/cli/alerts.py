@@ -8,7 +8,7 @@ import click
 
 from kedge.console import REFUSED, Context, endpoint, verb
 from kedge.quantities import NUMBER
-from kedge.terminal import one_line
+from kedge.system.terminal import one_line
 
 
 class _Alerts(click.Group):

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from kedge.console import Context, end_in_order, verb
-from kedge.terminal import one_line
+from kedge.system.terminal import one_line
 
 
 @click.command()

@@ -7,7 +7,7 @@ import sys
 import click
 
 from kedge.console import REFUSED, Context, endpoint, verb
-from kedge.terminal import one_line
+from kedge.system.terminal import one_line
 
 
 @click.command()

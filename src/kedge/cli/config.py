@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kedge.console import USAGE, Context, verb
-from kedge.terminal import one_line, show
+from kedge.system.terminal import one_line, show
 
 if TYPE_CHECKING:
     from kedge.config.places import Fault

@@ -8,7 +8,7 @@ import signal
 import click
 
 from kedge.console import Context, endpoint, verb
-from kedge.terminal import one_line
+from kedge.system.terminal import one_line
 
 
 @click.command()

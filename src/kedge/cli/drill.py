@@ -9,7 +9,7 @@ import threading
 import click
 
 from kedge.console import NOT_ACKNOWLEDGED, REFUSED, Context, endpoint, verb
-from kedge.terminal import one_line
+from kedge.system.terminal import one_line
 
 
 @click.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from kedge.console import Context, endpoint, repeat, verb
-from kedge.terminal import clear, one_line
+from kedge.system.terminal import clear, one_line
 
 
 @click.command()

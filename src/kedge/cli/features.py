@@ -16,7 +16,7 @@ from kedge.cli.rollout import (
 )
 from kedge.console import Context, endpoint, gate_before, override, submit, verb
 from kedge.quantities import NUMBER
-from kedge.terminal import one_line
+from kedge.system.terminal import one_line
 
 if TYPE_CHECKING:
     from kedge.materialising import Feeder

@@ -10,7 +10,7 @@ import click
 from kedge.cli.pages import PAGES
 from kedge.cli.root import ALIASES, MEANT
 from kedge.console import Context, verb
-from kedge.terminal import show_page
+from kedge.system.terminal import show_page
 
 if TYPE_CHECKING:
     from kedge.cli.topics import Topic

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from kedge.console import Context, endpoint, endpoint_option, verb
-from kedge.terminal import one_line
+from kedge.system.terminal import one_line
 
 
 @click.group()

@@ -65,7 +65,7 @@ def main(context: click.Context, config: Path | None, acting_as: str) -> None:
 
     kedge COMMAND --help has examples; kedge help lists the documentation.
     """
-    from kedge.files import set_umask
+    from kedge.system.files import set_umask
 
     set_umask()
     context.obj = Context(config, acting_as)

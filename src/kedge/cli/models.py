@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kedge.console import Context, end_in_order, endpoint, verb
-from kedge.terminal import one_line
+from kedge.system.terminal import one_line
 
 if TYPE_CHECKING:
     from kedge.core.values import ModelVersion

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from kedge.console import Context, endpoint, verb
-from kedge.terminal import one_line
+from kedge.system.terminal import one_line
 
 
 @click.command()

@@ -9,7 +9,7 @@ import click
 
 from kedge.console import Context, complete_version, endpoint, override, submit, verb
 from kedge.quantities import SAMPLE, WEIGHT, Count, Factor, Percent, Rate
-from kedge.terminal import one_line
+from kedge.system.terminal import one_line
 
 if TYPE_CHECKING:
     from kedge.core.commands import AnyCommand

@@ -11,7 +11,7 @@ import click
 from kedge.cli.pages import GROUPS, PAGES
 from kedge.console import fail
 from kedge.core.errors import KedgeError, Usage
-from kedge.terminal import show
+from kedge.system.terminal import show
 
 MEANT = {
     "backups": "backup", "cancel": "abort", "config-check": "config", "delete": "log", "deploy": "promote",

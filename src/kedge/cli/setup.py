@@ -10,7 +10,7 @@ from click.core import ParameterSource
 
 from kedge.console import REFUSED, Context, verb
 from kedge.quantities import Port
-from kedge.terminal import one_line
+from kedge.system.terminal import one_line
 
 
 @click.command()

@@ -9,7 +9,7 @@ import click
 
 from kedge.console import Context, endpoint, repeat, verb
 from kedge.quantities import Count
-from kedge.terminal import clear, one_line
+from kedge.system.terminal import clear, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,7 +15,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from kedge.terminal import show
+from kedge.system.terminal import show
 
 if TYPE_CHECKING:
     from kedge.demo.processes import Traffic

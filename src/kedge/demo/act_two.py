@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kedge.demo.act_three import diagnosed
-from kedge.terminal import show
+from kedge.system.terminal import show
 
 if TYPE_CHECKING:
     from kedge.demo.processes import Traffic

@@ -32,7 +32,7 @@ from sklearn.preprocessing import OrdinalEncoder
 from skops.io import dump
 
 from kedge.demo import flights as data
-from kedge.terminal import show
+from kedge.system.terminal import show
 
 FEATURES = {"v1": data.KNOWN, "v2": (*data.KNOWN, "dep_delay"), "v3": data.KNOWN}
 TRAINING_MONTHS = (1, 6)

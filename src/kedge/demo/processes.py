@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kedge.interpreter import kedge_command, module_command, safe_environment
+from kedge.system.interpreter import kedge_command, module_command, safe_environment
 
 HERE = Path(__file__).resolve().parent
 COMMAND_TIMEOUT_S = 600

@@ -43,8 +43,8 @@ from kedge.demo.processes import (
     free_port,
     running_since_before,
 )
-from kedge.interpreter import module_command
-from kedge.terminal import show as say
+from kedge.system.interpreter import module_command
+from kedge.system.terminal import show as say
 
 WORK = Path(".kedge/demo")
 CACHE = Path(".kedge/demo-cache")

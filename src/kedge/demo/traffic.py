@@ -38,7 +38,7 @@ import numpy as np
 from kedge.demo import flights as data
 from kedge.demo.pace import MOST_WAITING, Pace
 from kedge.demo.scorecard import quality
-from kedge.terminal import show_json
+from kedge.system.terminal import show_json
 
 ENDPOINT = "flights"
 HOST = "127.0.0.1"

@@ -28,7 +28,7 @@ import structlog
 from kedge.core.errors import BadConfig, KedgeError
 from kedge.core.records import Known
 from kedge.core.values import Output
-from kedge.interpreter import bare_environment, module_command
+from kedge.system.interpreter import bare_environment, module_command
 
 if TYPE_CHECKING:
     from kedge.ports import Columns

@@ -30,8 +30,8 @@ from kedge.core.errors import Refused
 from kedge.core.values import Stage, State
 from kedge.engine.filing import newest_finding
 from kedge.engine.process_faults import Net, ProcessFaults
-from kedge.interpreter import safe_environment
 from kedge.ports import Clock, Ledger, RecordStore
+from kedge.system.interpreter import safe_environment
 
 TICK_S = 2.0
 EVERY_S = 3_600.0

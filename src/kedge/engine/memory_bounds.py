@@ -13,7 +13,7 @@ import structlog
 
 from kedge.engine.last_asked import MUCH, STARVED, path_of, read_last_asked
 from kedge.engine.process_faults import Net, ProcessFaults
-from kedge.machine import Machine
+from kedge.system.machine import Machine
 
 log = structlog.get_logger("kedge.supervisor")
 

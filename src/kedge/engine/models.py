@@ -25,8 +25,8 @@ from kedge.core.values import Placement, Release, State
 from kedge.core.windows import CALLERS, INSTANT_S
 from kedge.engine.absence import Absence
 from kedge.engine.process_faults import Net, ProcessFaults
-from kedge.interpreter import find_forbidden
 from kedge.ports import Artifacts, Clock, Hold, Loader, Model, RemoteModel
+from kedge.system.interpreter import find_forbidden
 from kedge.tensors import check_proof
 from kedge.walk import RULE, plainness
 

@@ -23,7 +23,7 @@ from kedge.core.errors import Refused, Unavailable
 from kedge.core.release import apply, decide
 from kedge.core.stored.head import Head
 from kedge.core.values import Refusal, State, Value
-from kedge.files import list_aside, set_aside
+from kedge.system.files import list_aside, set_aside
 
 if TYPE_CHECKING:
     from kedge.engine.process_faults import ProcessFaults

@@ -15,7 +15,7 @@ import msgspec
 import structlog
 
 from kedge.ports import Clock, ProcessFault
-from kedge.streams import lost
+from kedge.system.streams import lost
 
 log = structlog.get_logger("kedge.faults")
 

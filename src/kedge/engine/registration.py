@@ -46,8 +46,8 @@ from kedge.core.names import check_name
 from kedge.core.values import Field, ModelVersion, Signature, TrainingSet
 from kedge.engine.bounds import with_bounds
 from kedge.engine.training import Training, read_names, read_training, read_types
-from kedge.files import read_bounded, walk
 from kedge.ports import Artifacts, Flavour, Proof, Registry
+from kedge.system.files import read_bounded, walk
 from kedge.tensors import Offered, ProbeResult, columns_of, compare
 from kedge.walk import RULE
 

@@ -27,7 +27,6 @@ import structlog
 from kedge.core.errors import KedgeError, Refused, Stale, Unavailable
 from kedge.core.holding import PRODUCTION_COPIES, needs
 from kedge.core.values import ActorKind, Placement, State
-from kedge.door import ModelDoor
 from kedge.engine.control import SILENT_S
 from kedge.engine.last_asked import path_of, read_last_asked
 from kedge.engine.memory_bounds import MemoryBounds
@@ -36,10 +35,11 @@ from kedge.engine.pins import Apart, HostDisk, KeptPins, Pin
 from kedge.engine.process_faults import Net, ProcessFaults
 from kedge.engine.relief import Predecessor, Process, Relief, process_of
 from kedge.engine.stand_in import Endings
-from kedge.files import keep_folder
-from kedge.machine import Machine
 from kedge.ports import Book, Clock, Ledger, Member, Note, Roster, Signal
-from kedge.streams import LogFile
+from kedge.system.door import ModelDoor
+from kedge.system.files import keep_folder
+from kedge.system.machine import Machine
+from kedge.system.streams import LogFile
 
 log = structlog.get_logger("kedge.supervisor")
 

@@ -17,7 +17,7 @@ from kedge.core.errors import BadRequest, KedgeError, Overloaded
 from kedge.gateway.contract import Contract
 from kedge.gateway.decode import InferRequest, WantedOutput, parse
 from kedge.gateway.decoding_child import INTERNAL, Asked, Column, Said
-from kedge.interpreter import bare_environment, module_command
+from kedge.system.interpreter import bare_environment, module_command
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -23,12 +23,12 @@ import uvicorn
 from kedge.engine.process_faults import ProcessFaults
 from kedge.engine.relief import RELIEVE
 from kedge.engine.replica import Replica
-from kedge.files import Door, connect_to
 from kedge.gateway.app import Gateway
 from kedge.gateway.http.connections import Connections, bound_unsent
 from kedge.gateway.http.protocol import BoundedProtocol
 from kedge.gateway.http.server import Server
 from kedge.gateway.watchdog import watched_loop
+from kedge.system.files import Door, connect_to
 
 log = structlog.get_logger("kedge.worker")
 

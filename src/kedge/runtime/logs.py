@@ -14,8 +14,8 @@ from typing import Any
 
 import structlog
 
-from kedge import streams
-from kedge.terminal import clean_event
+from kedge.system import streams
+from kedge.system.terminal import clean_event
 
 Count = Callable[[str, str], None]
 """Takes the place of a fault and its text."""
@@ -75,7 +75,7 @@ def count_faults(count: Count) -> None:
 def log_to_stderr() -> None:
     """Write events to stderr: as text at a terminal, else as JSON lines for the log files.
 
-    Both standard streams of this process become unfailing (`kedge.streams`).
+    Both standard streams of this process become unfailing (`kedge.system.streams`).
     """
     streams.guard()
     logging.raiseExceptions = False  # the standard library's loggers drop what they cannot write

@@ -18,8 +18,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from kedge.core.errors import Unavailable
-from kedge.door import OWN
-from kedge.files import connect_to, listen_at, make_private, open_private
+from kedge.system.door import OWN
+from kedge.system.files import connect_to, listen_at, make_private, open_private
 
 RUN_DIR = "run"
 """Within the state directory: no other user can put anything there, and no cleanup job looks there."""

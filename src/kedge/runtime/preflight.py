@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kedge.core.errors import Unavailable
-from kedge.files import tighten
 from kedge.runtime.lock import NAME as LOCK
+from kedge.system.files import tighten
 
 DIRECTORIES = (
     ("ledger", "no command is carried out"),
@@ -123,7 +123,7 @@ def _temporary_obstacles() -> list[Obstacle]:
 def _try(folder: Path, cost: str) -> Obstacle | None:
     """Write a byte into a file without a name; return why that failed.
 
-    A full disk is no obstacle: it keeps callers from nothing, and a rollback can be written (`kedge.reserve`).
+    A full disk is no obstacle: it keeps callers from nothing, and a rollback can be written (`kedge.system.reserve`).
     """
     try:
         with tempfile.TemporaryFile(dir=folder, buffering=0) as file:

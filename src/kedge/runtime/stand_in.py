@@ -17,9 +17,9 @@ from kedge.core.alerts import Sight
 from kedge.core.codec import decode
 from kedge.core.values import ActorKind
 from kedge.engine.process_faults import ProcessFaults
-from kedge.interpreter import module_command
 from kedge.runtime.logs import log_to_stderr
 from kedge.settings import Alerts
+from kedge.system.interpreter import module_command
 from kedge.wiring import Workplace
 
 Command = tuple[str, ...]

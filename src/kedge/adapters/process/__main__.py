@@ -23,7 +23,6 @@ from urllib.parse import urlsplit
 import msgspec
 import numpy as np
 
-from kedge import streams
 from kedge.adapters.process import fence
 from kedge.adapters.process.confine import confine
 from kedge.adapters.process.host import load, prove, serve
@@ -34,11 +33,12 @@ from kedge.core.generations import Online
 from kedge.core.golden import blank_rows, count, joined, taken, whole
 from kedge.core.inputs import Described
 from kedge.core.values import Plainness
-from kedge.door import own_directory, receive
-from kedge.files import set_umask
 from kedge.independence import answerable, ask, grouped
 from kedge.lookups import lookups_of
 from kedge.ports import Artifacts, Loader, Model
+from kedge.system import streams
+from kedge.system.door import own_directory, receive
+from kedge.system.files import set_umask
 from kedge.tensors import Offered, check_answer, columns_of, lists_of
 from kedge.walk import plainness
 

@@ -19,8 +19,8 @@ import msgspec
 from kedge.adapters.process import wire
 from kedge.core.errors import BadRequest, ModelFailure
 from kedge.core.values import Signature
-from kedge.files import connect_to
 from kedge.ports import Predicted
+from kedge.system.files import connect_to
 from kedge.tensors import check_answer
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import signal
 from contextlib import suppress
 from pathlib import Path
 
-from kedge.machine import read_machine
+from kedge.system.machine import read_machine
 
 OOM_SCORE = 500
 """When memory runs out the kernel shall take a model, not a gateway."""

@@ -29,7 +29,7 @@ from kedge.authoring import Declared
 from kedge.core import features
 from kedge.core.errors import BadConfig, KedgeError, ModelFailure, Refused, UnfitModel
 from kedge.core.features import FeatureLimits, Schema
-from kedge.interpreter import module_command
+from kedge.system.interpreter import module_command
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

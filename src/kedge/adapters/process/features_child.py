@@ -26,7 +26,7 @@ from kedge.adapters.process.confine import confine
 from kedge.authoring import MARK, Declared, spec_of
 from kedge.bundles import Namespace, Transform
 from kedge.core.errors import BadConfig, KedgeError, ModelFailure
-from kedge.files import set_umask
+from kedge.system.files import set_umask
 
 PR_SET_PDEATHSIG = 1
 WHOLE_NUMBERS = range(-(1 << 63), 1 << 64)

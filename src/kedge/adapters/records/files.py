@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from kedge.core.errors import Unavailable
-from kedge.reserve import NO_SPACE, get_free, is_short
+from kedge.system.reserve import NO_SPACE, get_free, is_short
 
 BUSY_S = 30.0
 """How long a writer waits for another."""

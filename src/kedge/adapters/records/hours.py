@@ -1,6 +1,6 @@
 """Predictions on disk: one SQLite file for the predictions of one hour.
 
-Whoever writes holds the lock of the records (`files.locked`). Readers do not wait for it.
+Whoever writes holds the lock of the records (`system.files.locked`). Readers do not wait for it.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ import yaml
 from kedge.core.errors import UnfitModel
 from kedge.core.inputs import SIGNATURE_FILE
 from kedge.core.values import Dtype, Field
-from kedge.files import read_bounded
+from kedge.system.files import read_bounded
 
 NAME = "MLmodel"
 MOST_BYTES = 1 << 20

@@ -21,8 +21,8 @@ from kedge.core.alerts import Alert, Raise, again, opened
 from kedge.core.stored.head import Head
 from kedge.core.stored.upcast import decode_alert as _decode
 from kedge.core.values import ActorKind
-from kedge.files import name_aside
 from kedge.ports import Entry, Note
+from kedge.system.files import name_aside
 
 _alert, _cursor, _ledger = tables.alert, tables.alert_cursor, tables.ledger
 

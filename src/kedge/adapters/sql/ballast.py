@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from kedge.reserve import get_free
+from kedge.system.reserve import get_free
 
 SIZE = 1024 * 1024
 """An append writes some 30 pages; a WAL that must be enlarged, a few hundred kilobytes."""

@@ -19,7 +19,7 @@ from kedge.adapters.sql.ballast import Ballast
 from kedge.adapters.sql.dialect import dbapi
 from kedge.adapters.sql.faults import explain, full, gone
 from kedge.core.errors import Refused, Unavailable
-from kedge.reserve import NO_SPACE, get_free, is_short
+from kedge.system.reserve import NO_SPACE, get_free, is_short
 
 T = TypeVar("T")
 

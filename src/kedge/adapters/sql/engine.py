@@ -32,7 +32,7 @@ from kedge.adapters.sql.faults import explain
 from kedge.adapters.sql.tables import EVIDENCE, ROSTER
 from kedge.core.errors import Refused, Unavailable
 from kedge.core.values import Beginning
-from kedge.files import set_aside
+from kedge.system.files import set_aside
 
 __all__ = [
     "EVIDENCE_DIR",

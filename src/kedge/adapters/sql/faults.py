@@ -8,7 +8,7 @@ from pathlib import Path
 from sqlalchemy.exc import DBAPIError
 
 from kedge.core.errors import Unavailable
-from kedge.reserve import NO_SPACE, get_free
+from kedge.system.reserve import NO_SPACE, get_free
 
 _BUSY, _LOCKED, _NOMEM, _READONLY, _IOERR, _FULL, _CANTOPEN = 5, 6, 7, 8, 10, 13, 14
 

@@ -18,8 +18,8 @@ from kedge.adapters.sql.rows import read_all
 from kedge.core import codec
 from kedge.core.errors import Unavailable
 from kedge.core.values import Beginning
-from kedge.files import ASIDE, ASIDE_COUNT, name_aside
 from kedge.ports import Clock, Hold, Member, Tally
+from kedge.system.files import ASIDE, ASIDE_COUNT, name_aside
 
 _replica, _tally = tables.replica, tables.tally
 _member = msgspec.json.Decoder(Member)

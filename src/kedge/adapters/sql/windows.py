@@ -14,7 +14,7 @@ from kedge.adapters.sql.database import Database
 from kedge.adapters.sql.rows import read_all
 from kedge.core.values import Beginning
 from kedge.core.windows import Window
-from kedge.files import ASIDE, ASIDE_COUNT, name_aside
+from kedge.system.files import ASIDE, ASIDE_COUNT, name_aside
 
 _window, _judged = tables.window, tables.judged
 _decode = msgspec.msgpack.Decoder(Window).decode

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from kedge.ports import Entry, Note
 from kedge.report import story
-from kedge.terminal import one_line
+from kedge.system.terminal import one_line
 
 NOISE = {"runbook"}
 """Kinds of notes that follow from another entry: left out of a history for people, unless all of it is asked for."""

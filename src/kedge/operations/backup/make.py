@@ -28,7 +28,6 @@ from kedge.core.errors import CorruptArtifact, KedgeError, Refused, Unavailable
 from kedge.core.generations import URL_VARIABLE
 from kedge.core.stored.head import Head
 from kedge.core.values import State, Value
-from kedge.files import tighten, walk
 from kedge.operations.backup.claim import claim
 from kedge.operations.backup.manifest import (
     CONFIG,
@@ -43,8 +42,9 @@ from kedge.operations.backup.manifest import (
     sync,
     write_manifest,
 )
-from kedge.reserve import is_short
 from kedge.settings import CONFIG_NAME, ONLINE_DIR, Settings, read
+from kedge.system.files import tighten, walk
+from kedge.system.reserve import is_short
 from kedge.wiring import Workplace, actor, host_name
 
 ALWAYS_OUT = (

@@ -21,7 +21,7 @@ from kedge.core import codec
 from kedge.core.errors import Refused
 from kedge.core.stored.head import Head
 from kedge.core.values import Value
-from kedge.files import PRIVATE_UMASK, walk
+from kedge.system.files import PRIVATE_UMASK, walk
 
 MANIFEST = "manifest.json"
 UNFINISHED = "unfinished"

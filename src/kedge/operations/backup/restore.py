@@ -34,8 +34,8 @@ from kedge.operations.backup.manifest import (
     read_manifest,
     sync,
 )
-from kedge.reserve import get_free
 from kedge.settings import STATE_DIR, read
+from kedge.system.reserve import get_free
 from kedge.wiring import Workplace, actor
 
 LOCK = "lock"

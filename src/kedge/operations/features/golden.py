@@ -16,8 +16,8 @@ from kedge.core.golden import Lists, Origin, count, made_rows, seen, taken, whol
 from kedge.core.values import Field, Signature
 from kedge.engine.registration import GOLDEN_BYTES, Golden, promised
 from kedge.engine.training import read_training
-from kedge.files import read_bounded
 from kedge.ports import Proof
+from kedge.system.files import read_bounded
 from kedge.tensors import Offered, columns_of, compare
 from kedge.wiring import Workplace
 

@@ -8,7 +8,7 @@ from kedge.core.instants import iso
 from kedge.core.records import COUNTS
 from kedge.core.unrecorded import SAMPLING, sentence
 from kedge.report import AMBIGUOUS
-from kedge.terminal import one_line
+from kedge.system.terminal import one_line
 
 SHOWN = 20
 """Faulty lines that are printed; `--json` has up to a hundred."""

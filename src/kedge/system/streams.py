@@ -26,7 +26,7 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
-from kedge.reserve import is_short
+from kedge.system.reserve import is_short
 
 LOG_BYTES = 16 << 20
 """A larger log is rotated: about 100,000 lines, which an editor opens at once."""

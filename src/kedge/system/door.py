@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from kedge.files import Door
+from kedge.system.files import Door
 
 BACKLOG = 128
 WORDS_BYTES = 1 << 16

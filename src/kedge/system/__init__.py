@@ -1,0 +1,1 @@
+"""The operating system beneath kedge: files, sockets, streams, the terminal, limits, interpreters."""
