@@ -4,6 +4,6 @@ from kedge.system.interpreter import drop_working_directory
 
 drop_working_directory()
 
-from kedge.authoring import Columns, Field, materialise, schema, transform  # noqa: E402 - the path first
+from kedge.transforms.authoring import Columns, Field, materialise, schema, transform  # noqa: E402 - the path first
 
 __all__ = ["Columns", "Field", "materialise", "schema", "transform"]

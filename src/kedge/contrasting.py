@@ -28,8 +28,6 @@ from kedge.asking import (
     merges,
     requests,
 )
-from kedge.authoring import spec_of
-from kedge.bundles import Transform
 from kedge.core.contrast import LEAST, Cell, Swap
 from kedge.core.defects import SHARE
 from kedge.core.errors import BadRequest, KedgeError, ModelFailure, Unavailable
@@ -41,8 +39,10 @@ from kedge.engine.agreement import said
 from kedge.engine.control import Say
 from kedge.gathering import Floats, Logged, Reading, asked
 from kedge.independence import mark_of
-from kedge.lookups import EXCUSED, Lookup, lookups_of
 from kedge.ports import ColumnStatistics
+from kedge.transforms.authoring import spec_of
+from kedge.transforms.bundle import Transform
+from kedge.transforms.lookup import EXCUSED, Lookup, lookups_of
 from kedge.wiring import Workplace
 
 REPLAYED = 20_000

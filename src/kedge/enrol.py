@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from kedge.adapters import process
-from kedge.authoring import spec_of
 from kedge.core.bounds import toml_lines
 from kedge.core.errors import KedgeError, Refused, UnfitModel
 from kedge.core.evidence.answers import line, proposed, spare_outputs, target
@@ -22,6 +21,7 @@ from kedge.engine.registration import register
 from kedge.ports import Flavour, Loader, Note, Proof
 from kedge.system.interpreter import Absence
 from kedge.tensors import ProbeResult
+from kedge.transforms.authoring import spec_of
 from kedge.wiring import Workplace, actor
 
 

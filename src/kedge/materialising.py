@@ -28,7 +28,6 @@ from kedge.adapters.offline import (
     source_times,
 )
 from kedge.adapters.process import FeaturesProcess
-from kedge.authoring import spec_of
 from kedge.core.durations import seconds
 from kedge.core.errors import KedgeError, ModelFailure, Refused
 from kedge.core.features import Schema, Spec, TransformVersion, View
@@ -49,8 +48,9 @@ from kedge.core.generations import (
 from kedge.core.holding import needs
 from kedge.core.instants import iso
 from kedge.core.keys import spell
-from kedge.lookups import keys_of, open_store, pack
 from kedge.operations.progress import Progress
+from kedge.transforms.authoring import spec_of
+from kedge.transforms.lookup import keys_of, open_store, pack
 from kedge.wiring import Workplace
 
 if TYPE_CHECKING:

@@ -9,7 +9,6 @@ from typing import Any
 import msgspec
 
 from kedge.adapters.sql.engine import create, migrate
-from kedge.authoring import spec_of
 from kedge.core.bounds import BOUNDS
 from kedge.core.codec import fingerprint
 from kedge.core.commands import Configure
@@ -42,6 +41,7 @@ from kedge.gateway.auth import make_secret
 from kedge.independence import release_mark
 from kedge.ports import Bundle, Note, Proof, Tally
 from kedge.settings import Settings
+from kedge.transforms.authoring import spec_of
 from kedge.walk import RULE
 from kedge.wiring import Workplace, actor
 

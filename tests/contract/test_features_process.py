@@ -13,13 +13,13 @@ import pytest
 
 from contract.test_fence import without_landlock
 from kedge.adapters.process import FeaturesProcess, fence
-from kedge.authoring import SPEC, Declared, Field, materialise, schema, transform
-from kedge.bundles import Transform
 from kedge.core import codec
 from kedge.core.errors import BadConfig, KedgeError, ModelFailure, Refused, UnfitModel
 from kedge.core.features import FeatureLimits, Spec, View
 from kedge.core.values import Field as Column
 from kedge.system.interpreter import module_command
+from kedge.transforms.authoring import SPEC, Declared, Field, materialise, schema, transform
+from kedge.transforms.bundle import Transform
 
 HEAD = "import kedge\nimport numpy as np\nimport os, re, sys, time\n"
 VIEW = schema(

@@ -19,7 +19,7 @@ from kedge.adapters.offline import OfflineLog, Times, source_rows, source_times
 from kedge.core.errors import Refused, Unavailable
 from kedge.core.features import Feature, Schema, declared
 from kedge.core.generations import Run
-from kedge.lookups import keys_of
+from kedge.transforms.lookup import keys_of
 
 RUN = Run("delays/1", 2, 1)
 HOUR = 3600.0

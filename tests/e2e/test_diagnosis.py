@@ -23,10 +23,10 @@ from kedge.core.values import ActorKind
 from kedge.diagnosing import Asked, accept, diagnosis_of
 from kedge.engine.filing import newest_finding
 from kedge.featuring import apply_file
-from kedge.lookups import open_store
 from kedge.materialising import Feeder
 from kedge.report import diagnosis_text
 from kedge.settings import load
+from kedge.transforms.lookup import open_store
 
 pytestmark = pytest.mark.e2e
 

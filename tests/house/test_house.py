@@ -38,7 +38,7 @@ BROAD_EXCEPT = {
     "adapters/sklearn/loader.py": ANYTHING,
     "adapters/sklearn/outputs.py": ANYTHING,
     "adapters/process/features_child.py": "a features file may raise anything; it becomes one answer",
-    "bundles.py": "a transformation may raise anything when it is loaded; it becomes one refusal",
+    "transforms/bundle.py": "a transformation may raise anything when it is loaded; it becomes one refusal",
     "cli/serve.py": "an image that cannot start keeps the process, whatever its code raises",
     "independence.py": ANYTHING,
     "engine/custom.py": "somebody's own comparison may raise anything; it becomes a pair that is not compared",
@@ -358,7 +358,7 @@ RUNS_FEATURES = {
     "adapters/process/__main__.py": "a probe or a proof, behind the fence",
     "adapters/process/features_child.py": "the child of a command, behind the fence",
     "adapters/process/host.py": "the process of the release's model",
-    "bundles.py": "defines it",
+    "transforms/bundle.py": "defines it",
 }
 """Where a features file is loaded into the own process, and which process that is."""
 

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kedge.authoring import Field, schema
 from kedge.core.errors import BadConfig, Refused
 from kedge.core.features import (
     EQUAL,
@@ -21,6 +20,7 @@ from kedge.core.features import (
 )
 from kedge.core.values import Field as Column
 from kedge.core.values import Signature
+from kedge.transforms.authoring import Field, schema
 
 HOUR = Field("float32", unit="h", range=(0, 24))
 FLIGHT = schema("flight/1", keys=["id"], fields={"hour": HOUR, "origin": Field("string")})

@@ -262,9 +262,9 @@ def features_backfill(context: Context, view: str, since: str | None, at: str | 
 @verb
 def features_status(context: Context, view: str | None) -> None:
     """Show how far each run is, its lag, and who reads it."""
-    from kedge.lookups import open_store
     from kedge.materialising import status_of
     from kedge.report import runs_text
+    from kedge.transforms.lookup import open_store
 
     found = status_of(context.place(), open_store(context.online), view)
     context.out(found, runs_text(one_line(found)))
@@ -283,8 +283,8 @@ def _when(context: Context, text: str | None) -> float | None:
 
 def feeder(context: Context) -> Feeder:
     """What feeds the runs of this state directory."""
-    from kedge.lookups import open_store
     from kedge.materialising import Feeder
+    from kedge.transforms.lookup import open_store
 
     say = context.say if not context.as_json else lambda text: None
     return Feeder(context.place(), open_store(context.online), context.config.parent, say)

@@ -29,7 +29,7 @@ from kedge.engine.models import Handle
 from kedge.engine.observe import ANSWERED, UNASKED, Recorder, size_of_columns
 from kedge.engine.predictions import Log
 from kedge.engine.seen import Seen
-from kedge.lookups import EXCUSED
+from kedge.transforms.lookup import EXCUSED
 
 if TYPE_CHECKING:
     from kedge.ports import Columns, Predicted

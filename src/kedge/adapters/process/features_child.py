@@ -23,10 +23,10 @@ import numpy as np
 
 from kedge.adapters.process import fence
 from kedge.adapters.process.confine import confine
-from kedge.authoring import MARK, Declared, spec_of
-from kedge.bundles import Namespace, Transform
 from kedge.core.errors import BadConfig, KedgeError, ModelFailure
 from kedge.system.files import set_umask
+from kedge.transforms.authoring import MARK, Declared, spec_of
+from kedge.transforms.bundle import Namespace, Transform
 
 PR_SET_PDEATHSIG = 1
 WHOLE_NUMBERS = range(-(1 << 63), 1 << 64)

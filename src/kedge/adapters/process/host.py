@@ -28,15 +28,15 @@ import uvloop
 from numpy.typing import NDArray
 
 from kedge.adapters.process import wire
-from kedge.bundles import Bare, Composed, Transform
 from kedge.core.errors import KedgeError, ModelFailure, UnfitModel
 from kedge.core.generations import Online
 from kedge.independence import merges
-from kedge.lookups import lookups_of
 from kedge.ports import Artifacts, Loader, Model, Proof
 from kedge.system.door import Given, receive, write_status
 from kedge.system.terminal import show
 from kedge.tensors import check_proof
+from kedge.transforms.bundle import Bare, Composed, Transform
+from kedge.transforms.lookup import lookups_of
 
 BATCH_ROWS = 256
 """Where a batch ends: beyond it small models gain nothing, and the first row waits for the last."""

@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from kedge.authoring import spec_of
 from kedge.core.errors import KedgeError, Refused
 from kedge.core.features import Difference, Outcome, TransformVersion, compared, outcome_of, worst
 from kedge.core.golden import Origin, count, distinct, is_real, joined, made_rows, unlike, whole
 from kedge.core.values import Signature
 from kedge.operations.features.golden import GoldenRows, answers, by_key, real_rows
+from kedge.transforms.authoring import spec_of
 from kedge.wiring import Workplace
 
 

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kedge.authoring import SPEC, Field, schema, spec_of
-from kedge.bundles import Composed, Transform
 from kedge.core import codec
 from kedge.core.errors import CorruptArtifact, ModelFailure, UnfitModel
 from kedge.core.features import Spec
 from kedge.core.values import Field as Column
 from kedge.core.values import Signature
+from kedge.transforms.authoring import SPEC, Field, schema, spec_of
+from kedge.transforms.bundle import Composed, Transform
 
 VIEW = schema("view/1", fields={
     "x": Field("float64", range=(0, 10)), "word": Field("string", null=True, categories=("a", "b")),

@@ -13,7 +13,7 @@ from kedge.adapters.online.sqlite import SqliteOnline
 from kedge.core.errors import ModelFailure, Unavailable, UnfitModel
 from kedge.core.features import Feature, Spec, declared
 from kedge.core.generations import META, Mark, Online, Rules, Run, pack_mark
-from kedge.lookups import Lookup, keys_of, lookups_of, pack
+from kedge.transforms.lookup import Lookup, keys_of, lookups_of, pack
 
 SCHEMA = declared("delays/1", {
     "mean": Feature("float32", default=0.5), "pair": Feature("float32", (2,), null=True),

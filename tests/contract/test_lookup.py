@@ -18,7 +18,7 @@ import pytest
 from kedge.adapters.online.redis import RedisOnline, opened
 from kedge.core.features import Feature, Spec, declared
 from kedge.core.generations import META, Mark, Online, Run, pack_mark
-from kedge.lookups import Lookup, lookups_of, open_store, pack
+from kedge.transforms.lookup import Lookup, lookups_of, open_store, pack
 
 SCHEMA = declared("delays/1", {"z": Feature("float32", default=-1.0), "a": Feature("float32", null=True)}, ["word"])  # fmt: skip
 SPEC = Spec(schema=SCHEMA, entry="a:b", raw=(), reads=(SCHEMA,))
