@@ -16,6 +16,7 @@ import msgspec
 from numpy.typing import NDArray
 
 from kedge.adapters import process
+from kedge.columns import columns_of
 from kedge.core.errors import BadRequest, KedgeError, ModelFailure, Unavailable
 from kedge.core.generations import Online
 from kedge.core.records import JoinRow
@@ -23,7 +24,6 @@ from kedge.core.values import Release, Signature, State
 from kedge.engine.models import host_status
 from kedge.independence import release_mark
 from kedge.system.door import ModelDoor
-from kedge.tensors import columns_of
 from kedge.wiring import Workplace
 
 if TYPE_CHECKING:

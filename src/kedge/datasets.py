@@ -30,6 +30,7 @@ from kedge.adapters.offline import (
     reader_of,
 )
 from kedge.adapters.process import FeaturesProcess
+from kedge.columns import DTYPES
 from kedge.core import codec
 from kedge.core.durations import seconds
 from kedge.core.errors import ModelFailure, Refused
@@ -41,7 +42,6 @@ from kedge.judging import state_of
 from kedge.operations.progress import Progress
 from kedge.tabular.parquet import column_as, database, kinds_of, load_duckdb
 from kedge.tabular.quoting import first_line, identifier, one_file, quoted
-from kedge.tensors import DTYPES
 from kedge.transforms.authoring import spec_of
 from kedge.transforms.bundle import Bare, Transform
 from kedge.verbs import transform_of

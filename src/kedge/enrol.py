@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kedge.adapters import process
+from kedge.columns import ProbeResult
 from kedge.core.bounds import toml_lines
 from kedge.core.errors import KedgeError, Refused, UnfitModel
 from kedge.core.evidence.answers import line, proposed, spare_outputs, target
@@ -20,7 +21,6 @@ from kedge.engine.bounds import with_bounds
 from kedge.engine.registration import register
 from kedge.ports import Flavour, Loader, Note, Proof
 from kedge.system.interpreter import Absence
-from kedge.tensors import ProbeResult
 from kedge.transforms.authoring import spec_of
 from kedge.wiring import Workplace, actor
 

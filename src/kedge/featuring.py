@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from kedge.adapters.process import FeaturesProcess
+from kedge.columns import columns_of
 from kedge.core import codec
 from kedge.core.errors import ModelFailure, Refused
 from kedge.core.features import EQUAL, Schema, Spec, TransformVersion
@@ -24,7 +25,6 @@ from kedge.materialising import try_view
 from kedge.operations.features.compare import comparison_of
 from kedge.operations.features.golden import GoldenRows, given_rows, golden_rows, kept_proof, tried
 from kedge.ports import Note
-from kedge.tensors import columns_of
 from kedge.transforms.authoring import SPEC, Declared
 from kedge.verbs import release_of
 from kedge.wiring import Workplace, actor

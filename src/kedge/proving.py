@@ -23,13 +23,13 @@ from uuid import uuid4
 import msgspec
 
 from kedge.adapters import process
+from kedge.columns import columns_of
 from kedge.core.errors import BadRequest, KedgeError, Refused, Unavailable
 from kedge.core.generations import Online
 from kedge.core.instants import read_instant
 from kedge.core.readiness import DAY_S, PROOF_S, Proven
 from kedge.core.values import ModelVersion, Release, State
 from kedge.ports import Note
-from kedge.tensors import columns_of
 from kedge.wiring import Workplace
 
 FOLDER = "proving"

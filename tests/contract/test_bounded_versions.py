@@ -11,6 +11,7 @@ import pytest
 
 from kedge.adapters.artifacts import DirectoryArtifacts
 from kedge.adapters.process import wire
+from kedge.columns import Offered, ProbeResult
 from kedge.core.bounds import permitted, unbounded
 from kedge.core.errors import Refused
 from kedge.core.golden import Known, count
@@ -19,7 +20,6 @@ from kedge.core.values import Field, Signature
 from kedge.engine.bounds import with_bounds
 from kedge.engine.registration import register
 from kedge.engine.training import read_training
-from kedge.tensors import Offered, ProbeResult
 
 INPUTS = (
     Field("age", "float64"), Field("item", "int64"), Field("town", "string", nullable=True),

@@ -44,9 +44,9 @@ from sklearn.tree import DecisionTreeClassifier
 
 from kedge.adapters.onnx import OnnxLoader
 from kedge.adapters.sklearn import SklearnLoader
+from kedge.columns import check_answer
 from kedge.core.errors import UnfitModel
 from kedge.core.values import Field
-from kedge.tensors import check_answer
 
 if TYPE_CHECKING:
     from kedge.ports import Model

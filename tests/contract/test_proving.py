@@ -18,6 +18,7 @@ import pytest
 from contract.process_world import PROOF
 from kedge.adapters.records.spool import Spool
 from kedge.adapters.sql.engine import create
+from kedge.columns import columns_of, lists_of
 from kedge.core import codec
 from kedge.core.features import Spec
 from kedge.core.generations import Online
@@ -26,7 +27,6 @@ from kedge.core.records import JoinRow
 from kedge.core.values import Field, ModelVersion, Placement, Release
 from kedge.ports import Bundle, Proof
 from kedge.proving import FOLDER, prove, scratch
-from kedge.tensors import columns_of, lists_of
 from kedge.transforms.authoring import SPEC, schema, spec_of
 from kedge.transforms.authoring import Field as Feature
 from kedge.transforms.bundle import Bare, Transform

@@ -26,6 +26,7 @@ from kedge.adapters import process
 from kedge.adapters.artifacts import DirectoryArtifacts
 from kedge.adapters.onnx import OnnxLoader
 from kedge.adapters.sklearn import SklearnLoader
+from kedge.columns import check_proof
 from kedge.core import codec
 from kedge.core.errors import CorruptArtifact, KedgeError, Refused, UnfitModel
 from kedge.core.golden import MADE
@@ -33,7 +34,6 @@ from kedge.core.values import Field, ModelVersion, Release, Signature
 from kedge.engine.registration import Golden, register
 from kedge.engine.training import SAMPLE, read_training
 from kedge.ports import Bundle, Loader
-from kedge.tensors import check_proof
 from models import LOADER, SIGNATURE, TestLoader, environment, misbehaving, quantised
 
 LOADERS: dict[str, Loader] = {

@@ -33,6 +33,7 @@ from sklearn.preprocessing import (
 from contract.test_registration import Desk
 from kedge.adapters.process.trial import way_in, with_nulls
 from kedge.adapters.sklearn import SklearnLoader
+from kedge.columns import columns_of
 from kedge.core.errors import Refused, UnfitModel
 from kedge.core.golden import made_rows, whole
 from kedge.core.inputs import Described, signature_json
@@ -42,7 +43,6 @@ from kedge.engine.training import read_names, read_training, read_types
 from kedge.flavours import OnnxFlavour, SklearnFlavour
 from kedge.independence import answerable
 from kedge.ports import Flavour, Model
-from kedge.tensors import columns_of
 
 RNG = np.random.default_rng(1)
 N = 200

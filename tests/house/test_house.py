@@ -49,7 +49,7 @@ BROAD_EXCEPT = {
     "gateway/app.py": "a caller gets an answer whatever happens; the log gets the trace",
     "gateway/decoding_child.py": "a fault costs its body; the child stays for those of other callers",
     "runtime/logs.py": "a value may raise anything when it is rendered; its event is logged without it",
-    "tensors.py": ANYTHING,
+    "columns.py": ANYTHING,
 }
 """Where everything is caught, and why. What only cleans up and raises again need not be here."""
 

@@ -19,6 +19,7 @@ from queue import SimpleQueue
 
 import msgspec
 
+from kedge.columns import check_proof
 from kedge.core.errors import KedgeError
 from kedge.core.holding import PRODUCTION_COPIES, Need
 from kedge.core.values import Placement, Release, State
@@ -27,7 +28,6 @@ from kedge.engine.absence import Absence
 from kedge.engine.process_faults import Net, ProcessFaults
 from kedge.ports import Artifacts, Clock, Hold, Loader, Model, RemoteModel
 from kedge.system.interpreter import find_forbidden
-from kedge.tensors import check_proof
 from kedge.walk import RULE, plainness
 
 GRACE_S = 5.0

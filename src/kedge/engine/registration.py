@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from kedge.columns import Offered, ProbeResult, columns_of, compare
 from kedge.core import codec
 from kedge.core.bounds import permitted
 from kedge.core.errors import BadRequest, CorruptArtifact, Refused
@@ -48,7 +49,6 @@ from kedge.engine.bounds import with_bounds
 from kedge.engine.training import Training, read_names, read_training, read_types
 from kedge.ports import Artifacts, Flavour, Proof, Registry
 from kedge.system.files import read_bounded, walk
-from kedge.tensors import Offered, ProbeResult, columns_of, compare
 from kedge.walk import RULE
 
 STALL_S = 0.2

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from kedge.columns import Summary, column_of
 from kedge.core.errors import BadRequest, Refused
 from kedge.core.golden import spread
 from kedge.core.values import Dtype, Field, Signature, Value
@@ -20,7 +21,6 @@ from kedge.ports import ColumnStatistics
 from kedge.tabular.parquet import UnreadableFile, kinds_of, opened
 from kedge.tabular.quoting import identifier
 from kedge.tabular.rows import HINT, READERS, csv_names, csv_rows
-from kedge.tensors import Summary, column_of
 
 MAX_ROWS = 1_000_000
 """Read no further: a million rows describe a column, and the reader may be waiting."""

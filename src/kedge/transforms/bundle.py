@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kedge.columns import check_answer
 from kedge.core.errors import ModelFailure, UnfitModel
 from kedge.core.features import Feature, Spec
 from kedge.core.values import Signature
-from kedge.tensors import check_answer
 from kedge.transforms.authoring import spec_of
 from kedge.transforms.lookup import Lookup
 

@@ -27,6 +27,7 @@ from kedge.adapters.process import fence
 from kedge.adapters.process.confine import confine
 from kedge.adapters.process.host import load, prove, serve
 from kedge.adapters.process.trial import way_in, with_nulls
+from kedge.columns import Offered, check_answer, columns_of, lists_of
 from kedge.core.errors import KedgeError, ModelFailure, Refused, UnfitModel
 from kedge.core.generations import Online
 from kedge.core.golden import blank_rows, count, joined, taken, whole
@@ -37,7 +38,6 @@ from kedge.ports import Artifacts, Loader, Model
 from kedge.system import streams
 from kedge.system.door import own_directory, receive
 from kedge.system.files import set_umask
-from kedge.tensors import Offered, check_answer, columns_of, lists_of
 from kedge.transforms.bundle import Bare, Composed, Transform
 from kedge.transforms.lookup import lookups_of
 from kedge.walk import plainness

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from kedge.adapters.process import wire
+from kedge.columns import check_answer
 from kedge.core.errors import BadRequest, ModelFailure
 from kedge.core.values import Signature
 from kedge.ports import Predicted
 from kedge.system.files import connect_to
-from kedge.tensors import check_answer
 
 if TYPE_CHECKING:
     from kedge.ports import Columns, OnDone

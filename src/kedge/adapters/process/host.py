@@ -28,13 +28,13 @@ import uvloop
 from numpy.typing import NDArray
 
 from kedge.adapters.process import wire
+from kedge.columns import check_proof
 from kedge.core.errors import KedgeError, ModelFailure, UnfitModel
 from kedge.core.generations import Online
 from kedge.independence import merges
 from kedge.ports import Artifacts, Loader, Model, Proof
 from kedge.system.door import Given, receive, write_status
 from kedge.system.terminal import show
-from kedge.tensors import check_proof
 from kedge.transforms.bundle import Bare, Composed, Transform
 from kedge.transforms.lookup import lookups_of
 

@@ -16,12 +16,12 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from kedge.columns import Grouped, Offered, ProbeResult
 from kedge.core.errors import CorruptArtifact, KedgeError, Refused, UnfitModel
 from kedge.core.generations import URL_VARIABLE, Online
 from kedge.core.inputs import Described
 from kedge.core.values import Plainness, Signature
 from kedge.system.interpreter import bare_environment, module_command, safe_environment
-from kedge.tensors import Grouped, Offered, ProbeResult
 
 PROBE_TIMEOUT_S = 60.0
 _LONGEST_LINE = 64 << 20

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
+from kedge.columns import DTYPES
 from kedge.core import codec
 from kedge.core.bounds import unbounded
 from kedge.core.values import Field, Signature
-from kedge.tensors import DTYPES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

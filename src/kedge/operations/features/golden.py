@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from kedge.adapters import process
+from kedge.columns import Offered, columns_of, compare
 from kedge.core import codec
 from kedge.core.errors import BadRequest, CorruptArtifact, KedgeError, Refused
 from kedge.core.features import Spec
@@ -18,7 +19,6 @@ from kedge.engine.registration import GOLDEN_BYTES, Golden, promised
 from kedge.engine.training import read_training
 from kedge.ports import Proof
 from kedge.system.files import read_bounded
-from kedge.tensors import Offered, columns_of, compare
 from kedge.wiring import Workplace
 
 LOGGED = 200

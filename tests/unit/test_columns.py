@@ -10,10 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kedge.core.errors import BadRequest
-from kedge.core.values import Field, Signature
-from kedge.ports import Proof
-from kedge.tensors import (
+from kedge.columns import (
     Summary,
     check_answer,
     check_proof,
@@ -22,6 +19,9 @@ from kedge.tensors import (
     lists_of,
     statistics,
 )
+from kedge.core.errors import BadRequest
+from kedge.core.values import Field, Signature
+from kedge.ports import Proof
 
 if TYPE_CHECKING:
     from kedge.ports import Columns
