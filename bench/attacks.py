@@ -41,7 +41,7 @@ ANSWER, FAT_ANSWER = 5_000, 1_000_000
 
 def prepare(site: Site, folder: Path) -> None:
     """Small models in production; behind two of them a candidate that gets copies."""
-    from kedge.core.commands import Shadow  # noqa: PLC0415 - the site has begun
+    from kedge.core.release.commands import Shadow  # noqa: PLC0415 - the site has begun
 
     site.register(ENDPOINT, material.write_onnx(folder / "one", flip=False))
     site.register(WIDE, material.write_graph(folder / "wide", wide=ANSWER))

@@ -19,7 +19,7 @@ from common import Bench, spread
 from kedge_site import Site, until
 from loadgen import OpenLoad, failures
 
-from kedge.core.commands import Promote, Rollback
+from kedge.core.release.commands import Promote, Rollback
 from kedge.verbs import release_of
 
 WORKERS, RATE = 4, 200.0

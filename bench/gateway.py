@@ -66,7 +66,7 @@ def candidates(bench: Bench) -> int:
 def measure_memory(bench: Bench, site: Site) -> None:
     """A worker with production, the way back and a candidate."""
     site.promote(ONNX, 2)
-    from kedge.core.commands import Abort, Shadow  # noqa: PLC0415 - beside its only use
+    from kedge.core.release.commands import Abort, Shadow  # noqa: PLC0415 - beside its only use
 
     candidate = site.release(ONNX, 3)
     site.submit(ONNX, Shadow(release=candidate))

@@ -23,7 +23,7 @@ from common import CPUS, LOAD_CPU, SERVER_CPU, alive, on, place, tree
 from kedge.demo.processes import free_port, get
 
 if TYPE_CHECKING:
-    from kedge.core.commands import AnyCommand
+    from kedge.core.release.commands import AnyCommand
     from kedge.engine.control import Control, Receipt
     from kedge.wiring import Workplace
 
@@ -216,7 +216,7 @@ class Site:
 
     def promote(self, endpoint: str, version: int) -> Receipt:
         """Put a version into production, whatever the rules say."""
-        from kedge.core.commands import Promote  # noqa: PLC0415 - as above
+        from kedge.core.release.commands import Promote  # noqa: PLC0415 - as above
 
         return self.submit(
             endpoint, Promote(release=self.release(endpoint, version), override="bench")

@@ -25,7 +25,7 @@ from loadgen import OneCaller, OpenLoad, failures, within
 from msgspec.structs import replace
 
 if TYPE_CHECKING:
-    from kedge.core.commands import AnyCommand
+    from kedge.core.release.commands import AnyCommand
 
 ENDPOINT = "flights"
 RATE = 300.0
@@ -38,7 +38,7 @@ Load = OneCaller | OpenLoad
 
 def sampled(site: Site, percent: float) -> AnyCommand:
     """The command that has so many per cent of the callers copied after a promotion."""
-    from kedge.core.commands import Configure  # noqa: PLC0415 - it is there once the site has begun
+    from kedge.core.release.commands import Configure  # noqa: PLC0415 - it is there once the site has begun
 
     policy = site.workplace.ledger.read().states[ENDPOINT].policy
     changed = replace(policy, after=replace(policy.after, sample=percent))
@@ -103,7 +103,7 @@ def blocks(
 
 def place_releases(site: Site, folder: Path, *, ours: str) -> None:
     """v2 in production where told, v1 as the way back in processes."""
-    from kedge.core.commands import Configure  # noqa: PLC0415 - as above
+    from kedge.core.release.commands import Configure  # noqa: PLC0415 - as above
 
     for number, runtime in ((1, "process"), (2, ours)):
         site.register(ENDPOINT, material.write_onnx(folder / f"rev{number}", flip=number == 2))

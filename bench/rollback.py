@@ -22,8 +22,8 @@ from common import LOAD_CPU, Bench, interval, on, quantile, spread, talk
 from kedge_site import Site, environment, kedge_command, until
 from loadgen import OpenLoad, Record, failures, longest_gap_ms, within
 
-from kedge.core.commands import Promote, Rollback
 from kedge.core.errors import NotAcknowledged
+from kedge.core.release.commands import Promote, Rollback
 from kedge.engine.control import Receipt
 
 WORKERS = 8

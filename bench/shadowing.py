@@ -23,7 +23,7 @@ from common import LOAD_CPU, Bench, interval, place, quantile, spread
 from kedge_site import Site
 from loadgen import OpenLoad, Record, failures, within
 
-from kedge.core.commands import Abort, Shadow
+from kedge.core.release.commands import Abort, Shadow
 from kedge.engine.observe import summary
 
 RATE = 300.0

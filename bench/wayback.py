@@ -57,7 +57,7 @@ class Round:
     """One rollback."""
 
     def __init__(self, site: Site, span_s: float) -> None:
-        from kedge.core.commands import Rollback  # noqa: PLC0415 - the site has begun
+        from kedge.core.release.commands import Rollback  # noqa: PLC0415 - the site has begun
 
         site.promote(ENDPOINT, 2)
         until(lambda: not site.status(ENDPOINT)["back"]["cold"], "the way back")

@@ -18,10 +18,10 @@ import click
 from kedge.system.terminal import indented, one_line, show, show_json
 
 if TYPE_CHECKING:
-    from kedge.core.commands import AnyCommand
     from kedge.core.errors import KedgeError
     from kedge.core.features import FeatureLimits
     from kedge.core.generations import Online
+    from kedge.core.release.commands import AnyCommand
     from kedge.engine.control import Gate
     from kedge.settings import Settings
     from kedge.wiring import Workplace
@@ -408,7 +408,7 @@ def submit(
 
     Where a replica is silent the same is printed, and then the fault: the row has moved.
     """
-    from kedge.core.commands import Promote
+    from kedge.core.release.commands import Promote
     from kedge.engine.control import Silent
     from kedge.operations.probe import probe
     from kedge.report import finding_text, receipt_data, receipt_text

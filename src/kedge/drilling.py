@@ -9,13 +9,13 @@ from typing import Any
 
 import msgspec
 
-from kedge.core.commands import Drill, Return
 from kedge.core.durations import seconds
 from kedge.core.errors import Refused, Unavailable
-from kedge.core.holding import within_window
 from kedge.core.instants import read_instant
 from kedge.core.names import get_known
-from kedge.core.release import decide
+from kedge.core.release.commands import Drill, Return
+from kedge.core.release.machine import decide
+from kedge.core.release.needs import within_window
 from kedge.core.route import compile_plan
 from kedge.core.speed import SLO_S, Filed, Line, Speed, speed
 from kedge.core.values import Refusal, State

@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from kedge.core.back import condemned_as
-from kedge.core.commands import Promote
 from kedge.core.errors import Refused
 from kedge.core.features import EQUAL, Outcome, TransformVersion
-from kedge.core.release import decide
+from kedge.core.release.commands import Promote
+from kedge.core.release.machine import decide
+from kedge.core.release.ways_back import condemned_as
 from kedge.core.values import Refusal, Release, State
 from kedge.engine.control import Gate, Receipt, Say
 from kedge.featuring import version_of

@@ -45,9 +45,9 @@ from kedge.core.generations import (
     slices,
     unneeded,
 )
-from kedge.core.holding import needs
 from kedge.core.instants import iso
 from kedge.core.keys import spell
+from kedge.core.release.needs import needs
 from kedge.operations.progress import Progress
 from kedge.transforms.authoring import spec_of
 from kedge.transforms.lookup import keys_of, open_store, pack

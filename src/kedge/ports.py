@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from kedge.core.alerts import Alert, Message, Raise
-from kedge.core.commands import AnyEvent
 from kedge.core.golden import Origin, RowsMark
 from kedge.core.records import Coverage, Ingested, Labelled, Reused
+from kedge.core.release.commands import AnyEvent
 from kedge.core.rollup import Roll
 from kedge.core.stored.head import Head
 from kedge.core.values import (

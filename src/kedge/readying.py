@@ -11,7 +11,6 @@ from typing import Any, Literal
 import msgspec
 
 from kedge.contacts import is_group
-from kedge.core.commands import Configured
 from kedge.core.errors import KedgeError, Refused
 from kedge.core.generations import Online, Run, runs_of
 from kedge.core.instants import read_instant
@@ -27,6 +26,7 @@ from kedge.core.readiness import (
     judge,
     landing_of,
 )
+from kedge.core.release.commands import Configured
 from kedge.core.values import Contact, Policy, State
 from kedge.engine.control import Gate, Say, Unready, replicas
 from kedge.engine.libraries import find_differences

@@ -11,15 +11,15 @@ import msgspec
 from kedge.adapters.sql.engine import create, migrate
 from kedge.core.bounds import BOUNDS
 from kedge.core.codec import fingerprint
-from kedge.core.commands import Configure
 from kedge.core.errors import Refused, Unavailable
 from kedge.core.evidence.labels import is_own
 from kedge.core.features import Spec, TransformVersion
 from kedge.core.generations import Run, generation_of, runs_of
-from kedge.core.guards import promised
 from kedge.core.names import get_known, read_number
 from kedge.core.policy import guardrails
-from kedge.core.release import decide
+from kedge.core.release.commands import Configure
+from kedge.core.release.guards import promised
+from kedge.core.release.machine import decide
 from kedge.core.values import (
     Field,
     ModelVersion,

@@ -17,7 +17,7 @@ import uvicorn
 import uvloop
 from uvicorn.server import ServerState
 
-from kedge.core.commands import Promote
+from kedge.core.release.commands import Promote
 from kedge.core.route import compile_plan
 from kedge.core.values import Limits as RowLimits
 from kedge.core.values import Policy

@@ -24,9 +24,9 @@ from kedge.adapters.sql.ledger import SqlLedger
 from kedge.adapters.sql.registry import SqlRegistry
 from kedge.adapters.sql.roster import SqlRoster
 from kedge.core import codec
-from kedge.core.commands import AnyCommand, Configure, Promote, Promoted, WeightSet
 from kedge.core.errors import Refused, Stale
-from kedge.core.release import decide
+from kedge.core.release.commands import AnyCommand, Configure, Promote, Promoted, WeightSet
+from kedge.core.release.machine import decide
 from kedge.core.values import Field, ModelVersion, Placement, Policy, Refusal, Release, Signature
 from kedge.core.values import State as Row
 from kedge.ports import Bundle, Entry, Member

@@ -15,9 +15,9 @@ import pytest
 from contract.sql_world import POLICY, SIGNATURE, World, at, world
 from kedge.cli.text.drills import speed_text
 from kedge.core.alerts import Level, Raise, Topic
-from kedge.core.commands import Drill, Freeze, Promote, Return, Rollback, Thaw
 from kedge.core.errors import Refused
 from kedge.core.evidence.rules import METHOD
+from kedge.core.release.commands import Drill, Freeze, Promote, Return, Rollback, Thaw
 from kedge.core.values import ActorKind, DrillPolicy, LogPolicy, Output, Placement, Stage, State
 from kedge.core.windows import PRODUCTION, Window
 from kedge.drilling import bound_of, may_drill, speed_of, usual_bound

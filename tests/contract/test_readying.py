@@ -16,10 +16,10 @@ from contract.test_patrol import QUICK, Watched
 from kedge.adapters.artifacts import DirectoryArtifacts
 from kedge.core import conditions
 from kedge.core.alerts import Sight
-from kedge.core.commands import AnyCommand, Canary, Configure, Promote, Rollback, Shadow
 from kedge.core.errors import Refused, Unavailable
 from kedge.core.generations import Online
 from kedge.core.readiness import DAY_S, REFUSING_S, Proven
+from kedge.core.release.commands import AnyCommand, Canary, Configure, Promote, Rollback, Shadow
 from kedge.core.runbook import configuration_digest
 from kedge.core.values import ActorKind, Contact, Escalation, Placement, Policy, State
 from kedge.engine.patrol import Patrol

@@ -20,8 +20,8 @@ from kedge.adapters.sql.engine import create, open_evidence, open_ledger, open_r
 from kedge.adapters.sql.ledger import SqlLedger
 from kedge.adapters.sql.roster import SqlRoster
 from kedge.adapters.sql.tables import LEDGER
-from kedge.core.commands import Promote, Rollback
 from kedge.core.errors import Refused, Unavailable
+from kedge.core.release.commands import Promote, Rollback
 from kedge.ports import Note
 
 

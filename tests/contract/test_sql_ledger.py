@@ -26,7 +26,9 @@ from kedge.adapters.sql.dialect import dbapi
 from kedge.adapters.sql.features import SqlFeatures
 from kedge.adapters.sql.ledger import SqlLedger
 from kedge.core import codec
-from kedge.core.commands import (
+from kedge.core.errors import Refused, Stale, Unavailable
+from kedge.core.features import Feature, declared
+from kedge.core.release.commands import (
     AnyCommand,
     Canary,
     Configured,
@@ -39,8 +41,6 @@ from kedge.core.commands import (
     Shadow,
     WeightSet,
 )
-from kedge.core.errors import Refused, Stale, Unavailable
-from kedge.core.features import Feature, declared
 from kedge.core.values import Placement, Policy, Stage
 from kedge.ports import Change, Note, Wanted
 
@@ -71,7 +71,7 @@ def test_an_endpoint_that_was_never_changed_shows_its_releases(tmp_path: Path) -
 
 def test_what_is_read_is_what_was_folded(made: World) -> None:
     """Every column survives the way into the database and back, in another process's eyes."""
-    from kedge.core.release import apply
+    from kedge.core.release.machine import apply
 
     walk: list[AnyCommand] = [
         Promote(release=1),
@@ -498,8 +498,8 @@ def test_a_rewritten_entry_with_a_hash_to_match_breaks_the_chain(made: World) ->
 
 def test_verify_agrees_with_a_long_random_life(made: World) -> None:
     """Random commands, most of them refused; then everything folds to the same rows."""
-    from kedge.core.commands import Abort, Resume
-    from kedge.core.release import decide
+    from kedge.core.release.commands import Abort, Resume
+    from kedge.core.release.machine import decide
     from kedge.core.values import Refusal
 
     dice = random.Random(7)

@@ -10,8 +10,8 @@ import msgspec
 import pytest
 
 from contract.sql_world import SIGNATURE, Other, World, at, bundle, registers, version, world
-from kedge.core.commands import Canary, Drill, Promote, Rollback
 from kedge.core.errors import Refused
+from kedge.core.release.commands import Canary, Drill, Promote, Rollback
 from kedge.core.values import Placement, Policy
 
 NOW = datetime.fromisoformat(at()).timestamp()

@@ -15,8 +15,8 @@ from kedge.adapters.sql import engine, tables
 from kedge.adapters.sql.database import Database
 from kedge.core import codec
 from kedge.core.alerts import Topic, resolve
-from kedge.core.commands import Promote, Rollback
 from kedge.core.errors import Unavailable
+from kedge.core.release.commands import Promote, Rollback
 from kedge.core.values import ActorKind
 from kedge.drilling import speed_of
 from kedge.ports import Note

@@ -21,8 +21,8 @@ from kedge.adapters.sql.roster import SqlEvidence, SqlRoster
 from kedge.adapters.sql.windows import SqlWindows
 from kedge.core.alerts import Raise, Topic
 from kedge.core.codec import encode
-from kedge.core.commands import Canary, Promote, Resume, Rollback, Shadow
 from kedge.core.errors import Unavailable
+from kedge.core.release.commands import Canary, Promote, Resume, Rollback, Shadow
 from kedge.core.values import Placement, Stage
 from kedge.doctor import examine
 from kedge.engine.alerting import _told_by

@@ -20,9 +20,9 @@ from kedge.cli import main
 from kedge.cli.root import ALIASES
 from kedge.cli.topics import find_topic
 from kedge.core import values
-from kedge.core.commands import Event
 from kedge.core.errors import KedgeError
-from kedge.core.refusals import REFUSALS
+from kedge.core.release.commands import Event
+from kedge.core.release.refusals import REFUSALS
 from kedge.core.route import Reason
 from kedge.engine.observe import ANSWERED
 from kedge.gateway.app import STATUS

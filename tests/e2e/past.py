@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from e2e.place import Site
 from kedge.adapters.records.spool import Spool
-from kedge.core.commands import AnyCommand
 from kedge.core.records import JoinRow, Known, Outcome
+from kedge.core.release.commands import AnyCommand
 from kedge.core.values import Release
 from kedge.enrol import register_version
 from kedge.featuring import apply_file

@@ -19,8 +19,8 @@ import pytest
 from e2e.place import KEDGE, Site
 from kedge.alarming import acknowledge
 from kedge.core.alerts import Alert
-from kedge.core.commands import Rollback
-from kedge.core.release import decide
+from kedge.core.release.commands import Rollback
+from kedge.core.release.machine import decide
 from kedge.core.speed import Speed
 from kedge.core.values import Refusal, State
 from kedge.drilling import may_drill, speed_of

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from e2e.place import Site
-from kedge.core.commands import Promote
-from kedge.core.release import decide
+from kedge.core.release.commands import Promote
+from kedge.core.release.machine import decide
 from kedge.core.values import ActorKind, Refusal, State
 from kedge.ports import Note
 from kedge.verbs import create_workplace, release_of

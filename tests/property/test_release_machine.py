@@ -7,9 +7,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from kedge.core.back import returned, starved
 from kedge.core.codec import decode, encode, fingerprint
-from kedge.core.commands import (
+from kedge.core.contract import lacking
+from kedge.core.release.commands import (
     Abort,
     AnyCommand,
     AnyEvent,
@@ -26,10 +26,10 @@ from kedge.core.commands import (
     SetWeight,
     Shadow,
 )
-from kedge.core.contract import lacking
-from kedge.core.guards import GUARDS
-from kedge.core.refusals import REFUSALS
-from kedge.core.release import TABLE, Rule, apply, decide
+from kedge.core.release.guards import GUARDS
+from kedge.core.release.machine import TABLE, Rule, apply, decide
+from kedge.core.release.refusals import REFUSALS
+from kedge.core.release.ways_back import returned, starved
 from kedge.core.values import BUCKETS, CanaryPolicy, Placement, Policy, Refusal, Stage, State
 from kedge.testing.samples import AT, endpoint, fields, release, run
 

@@ -8,7 +8,7 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kedge.core.commands import Canary, Promote, Shadow
+from kedge.core.release.commands import Canary, Promote, Shadow
 from kedge.core.route import Reason, bucket, compile_plan, key_of
 from kedge.core.values import BUCKETS, Arm
 from kedge.testing.samples import endpoint, release, run

@@ -15,9 +15,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from kedge.core.commands import Canary, Promote, Shadow
 from kedge.core.errors import ModelFailure
 from kedge.core.policy import Decision, decide
+from kedge.core.release.commands import Canary, Promote, Shadow
 from kedge.core.route import compile_plan
 from kedge.core.values import CanaryPolicy, Output, Policy, State
 from kedge.engine.models import Handle

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from kedge.core.commands import Canary, Promote
 from kedge.core.entities import spell
 from kedge.core.errors import (
     BadRequest,
@@ -24,6 +23,7 @@ from kedge.core.errors import (
     Overloaded,
     Unavailable,
 )
+from kedge.core.release.commands import Canary, Promote
 from kedge.core.route import compile_plan
 from kedge.core.values import Limits, Policy, State
 from kedge.engine.models import Handle

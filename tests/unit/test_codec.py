@@ -17,7 +17,7 @@ from kedge.core.codec import (
     fingerprint,
     read_written,
 )
-from kedge.core.commands import Canary, Promote, Shadow
+from kedge.core.release.commands import Canary, Promote, Shadow
 from kedge.core.values import Field, Policy, State
 from kedge.testing.samples import endpoint, release, run
 

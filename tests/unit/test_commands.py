@@ -7,9 +7,9 @@ from typing import get_args
 import msgspec
 import pytest
 
-from kedge.core import commands as c
-from kedge.core.commands import AnyCommand, AnyEvent, Certify, Promote, Rollback
-from kedge.core.release import decide
+from kedge.core.release import commands as c
+from kedge.core.release.commands import AnyCommand, AnyEvent, Certify, Promote, Rollback
+from kedge.core.release.machine import decide
 from kedge.core.values import Stage, Value
 from kedge.testing.samples import AT, endpoint, release, run
 

@@ -9,7 +9,9 @@ import pytest
 
 from kedge.core import conditions
 from kedge.core.alerts import Raise, Topic
-from kedge.core.commands import (
+from kedge.core.findings import Cause
+from kedge.core.policy import Decision
+from kedge.core.release.commands import (
     Abort,
     AnyCommand,
     AnyEvent,
@@ -22,9 +24,7 @@ from kedge.core.commands import (
     SetWeight,
     Shadow,
 )
-from kedge.core.findings import Cause
-from kedge.core.policy import Decision
-from kedge.core.release import decide
+from kedge.core.release.machine import decide
 from kedge.core.values import ActorKind, State
 from kedge.testing.samples import AT, run
 from unit.test_alerts import CANARY, FAIL, ONE, alert

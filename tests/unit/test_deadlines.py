@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kedge.core.commands import Promote, Shadow
+from kedge.core.release.commands import Promote, Shadow
 from kedge.core.values import Arm, Limits
 from kedge.engine.deadlines import (
     DEADLINE_CEILING_S,

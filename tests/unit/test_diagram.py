@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from kedge.core.refusals import REFUSALS
-from kedge.core.release import TABLE
+from kedge.core.release.machine import TABLE
+from kedge.core.release.refusals import REFUSALS
 from kedge.core.values import Stage
 from kedge.testing.diagram import diagram, main, refusals, renewed
 

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from kedge.core.codec import fingerprint
-from kedge.core.commands import (
+from kedge.core.release.commands import (
     AnyCommand,
     Canary,
     Certify,
@@ -17,8 +17,8 @@ from kedge.core.commands import (
     SetWeight,
     Shadow,
 )
-from kedge.core.guards import failed_here, latched, overpromised, promised, ungiven
-from kedge.core.release import FAILURES, REASON, apply, decide
+from kedge.core.release.guards import failed_here, latched, overpromised, promised, ungiven
+from kedge.core.release.machine import FAILURES, REASON, apply, decide
 from kedge.core.values import Automation, Failure, Policy, Refusal, Stage, State
 from kedge.testing.samples import AT, endpoint, fields, release, run
 

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from kedge.cli.text.history import by_time, history_text, is_noise
-from kedge.core import commands as r
+from kedge.core.release import commands as r
 from kedge.ports import Entry, Note
 from kedge.report import story
 from kedge.testing.samples import AT

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kedge.core.commands import Promote, Shadow
+from kedge.core.release.commands import Promote, Shadow
 from kedge.core.values import Arm
 from kedge.engine.observe import (
     MAX_US,

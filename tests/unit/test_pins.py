@@ -8,7 +8,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from kedge.core.commands import (
+from kedge.core.errors import Refused, Unavailable
+from kedge.core.release.commands import (
     Canary,
     CandidateRolledBack,
     Configure,
@@ -16,7 +17,6 @@ from kedge.core.commands import (
     Rollback,
     RolledBack,
 )
-from kedge.core.errors import Refused, Unavailable
 from kedge.core.values import Policy, State
 from kedge.engine.pins import HostDisk, Pin, write_atomically
 from kedge.testing.samples import AT, endpoint, release, run

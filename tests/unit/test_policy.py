@@ -7,7 +7,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from kedge.core.commands import Certify, Fail, Pause, Promote, Rollback
 from kedge.core.evidence.faults import Spread
 from kedge.core.evidence.rules import Overall, Verdict, Word
 from kedge.core.findings import Cause
@@ -25,6 +24,7 @@ from kedge.core.policy import (
     rules,
     tolerated_latency,
 )
+from kedge.core.release.commands import Certify, Fail, Pause, Promote, Rollback
 from kedge.core.values import (
     AfterPolicy,
     Automation,

@@ -8,7 +8,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from kedge.core.commands import Canary, Configure, Promote, Rollback
 from kedge.core.readiness import (
     CHECKS,
     DAY_S,
@@ -28,6 +27,7 @@ from kedge.core.readiness import (
     raised,
     settled,
 )
+from kedge.core.release.commands import Canary, Configure, Promote, Rollback
 from kedge.core.runbook import configuration_digest
 from kedge.core.values import NOBODY, Contact, Escalation, Policy, Rota, State
 from kedge.testing.samples import AT, endpoint, release, run

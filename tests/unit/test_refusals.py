@@ -5,7 +5,7 @@ from string import Formatter
 
 import pytest
 
-from kedge.core.refusals import REFUSALS
+from kedge.core.release.refusals import REFUSALS
 
 KNOWN = {
     "endpoint", "stage", "release", "candidate", "production", "fields", "answers", "failure",

@@ -6,7 +6,8 @@ import msgspec
 import pytest
 
 from kedge.core.codec import fingerprint
-from kedge.core.commands import (
+from kedge.core.errors import Refused
+from kedge.core.release.commands import (
     Abort,
     AnyCommand,
     AnyEvent,
@@ -31,10 +32,9 @@ from kedge.core.commands import (
     Shadow,
     Thaw,
 )
-from kedge.core.errors import Refused
-from kedge.core.guards import GUARDS, buckets, next_step, per_cent
-from kedge.core.refusals import REFUSALS
-from kedge.core.release import EVENTS, TABLE, apply, decide
+from kedge.core.release.guards import GUARDS, buckets, next_step, per_cent
+from kedge.core.release.machine import EVENTS, TABLE, apply, decide
+from kedge.core.release.refusals import REFUSALS
 from kedge.core.values import (
     BUCKETS,
     CanaryPolicy,

@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from kedge.cli.text.endpoints import status_text
-from kedge.core import commands as r
-from kedge.core.commands import Canary, Drill, Pause, Promote, Rollback, Shadow
+from kedge.core.release import commands as r
+from kedge.core.release.commands import Canary, Drill, Pause, Promote, Rollback, Shadow
 from kedge.core.values import Policy, State
 from kedge.engine.status import describe
 from kedge.ports import Note, Tally

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from kedge.core.commands import Canary, Drill, Promote
+from kedge.core.release.commands import Canary, Drill, Promote
 from kedge.core.runbook import (
     FLIP_S,
     MOST_S,

@@ -9,8 +9,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from kedge.core.commands import Canary, Promote, Shadow
 from kedge.core.errors import BadRequest, ModelFailure, Unavailable
+from kedge.core.release.commands import Canary, Promote, Shadow
 from kedge.core.route import Reason, compile_plan
 from kedge.core.values import (
     Arm,

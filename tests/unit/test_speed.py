@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kedge.core.commands import (
+from kedge.core.release.commands import (
     Aborted,
     AnyEvent,
     CanaryStarted,

@@ -10,8 +10,8 @@ import pytest
 
 from kedge.cli.text.endpoints import status_text
 from kedge.core.alerts import Alert, Topic
-from kedge.core.commands import Canary, Pause, Promote, Rollback, Shadow
-from kedge.core.holding import Need
+from kedge.core.release.commands import Canary, Pause, Promote, Rollback, Shadow
+from kedge.core.release.needs import Need
 from kedge.core.values import Placement, State
 from kedge.engine.control import SILENT_S, Unready, lacking
 from kedge.engine.pins import Pin

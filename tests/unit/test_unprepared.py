@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from kedge.core.commands import AnyCommand, Canary, Follow, Freeze, Hold, Pause, Promote, Thaw
+from kedge.core.release.commands import (
+    AnyCommand,
+    Canary,
+    Follow,
+    Freeze,
+    Hold,
+    Pause,
+    Promote,
+    Thaw,
+)
 from kedge.core.values import State
 from kedge.engine.control import UNPREPARED
 from kedge.testing.samples import endpoint, release, run

@@ -8,11 +8,11 @@ import msgspec
 import numpy as np
 import pytest
 
-from kedge.core.commands import Rollback
 from kedge.core.evidence.cost_bets import bin_of
 from kedge.core.evidence.rules import METHOD, Overall, Verdict
 from kedge.core.policy import Facts, decide
 from kedge.core.records import JoinRow, Labelled, Outcome
+from kedge.core.release.commands import Rollback
 from kedge.core.values import (
     AfterPolicy,
     CostPolicy,

@@ -174,7 +174,7 @@ def features_roll(
     context: Context, endpoint: str, number: int, generation: str | None, override: str | None
 ) -> None:
     """Put transformation NUMBER into production."""
-    from kedge.core.commands import AnyCommand, Promote
+    from kedge.core.release.commands import AnyCommand, Promote
     from kedge.featuring import may_roll
 
     def make(place: Workplace) -> AnyCommand:
@@ -206,7 +206,7 @@ def features_head(context: Context, version: str, override: str | None, dry: boo
 @verb
 def features_follow(context: Context, endpoint: str, reason: str) -> None:
     """Let ENDPOINT follow the head of its feature schema."""
-    from kedge.core.commands import Follow
+    from kedge.core.release.commands import Follow
 
     submit(context, endpoint, lambda place: Follow(), reason)
 
@@ -217,7 +217,7 @@ def features_follow(context: Context, endpoint: str, reason: str) -> None:
 @verb
 def features_hold(context: Context, endpoint: str, reason: str) -> None:
     """Keep ENDPOINT on its features, whatever the head is."""
-    from kedge.core.commands import Hold
+    from kedge.core.release.commands import Hold
 
     submit(context, endpoint, lambda place: Hold(), reason)
 

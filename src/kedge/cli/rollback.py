@@ -35,7 +35,7 @@ def rollback(
     reason: str,
 ) -> None:
     """Go back to the previous good release."""
-    from kedge.core.commands import Rollback
+    from kedge.core.release.commands import Rollback
 
     if to is not None and (axis is not None or production):
         raise click.UsageError("--to names the release; --axis and --production look for one")

@@ -12,7 +12,7 @@ from kedge.quantities import SAMPLE, WEIGHT, Count, Factor, Percent, Rate
 from kedge.system.terminal import one_line
 
 if TYPE_CHECKING:
-    from kedge.core.commands import AnyCommand
+    from kedge.core.release.commands import AnyCommand
     from kedge.core.values import Release, State
     from kedge.wiring import Workplace
 
@@ -120,8 +120,8 @@ def start_shadow(
     context: Context, endpoint: str, find: Find, sample: float | None, override: str | None
 ) -> None:
     """Start a shadow; without a `sample` with the policy's."""
-    from kedge.core.commands import Shadow
-    from kedge.core.guards import buckets
+    from kedge.core.release.commands import Shadow
+    from kedge.core.release.guards import buckets
 
     def make(place: Workplace) -> AnyCommand:
         state, release = find(place)
@@ -141,8 +141,8 @@ def start_canary(
     auto: bool,
 ) -> None:
     """Start a canary; without a `weight` at the policy's first step."""
-    from kedge.core.commands import Canary
-    from kedge.core.guards import buckets
+    from kedge.core.release.commands import Canary
+    from kedge.core.release.guards import buckets
 
     def make(place: Workplace) -> AnyCommand:
         state, release = find(place)
@@ -159,8 +159,8 @@ def start_canary(
 @verb
 def set_weight(context: Context, endpoint: str, weight: float, override: str | None) -> None:
     """Change the candidate's share to WEIGHT per cent."""
-    from kedge.core.commands import SetWeight
-    from kedge.core.guards import buckets
+    from kedge.core.release.commands import SetWeight
+    from kedge.core.release.guards import buckets
 
     submit(context, endpoint, lambda _: SetWeight(weight=buckets(weight), override=override),
            override or "")  # fmt: skip
@@ -172,7 +172,7 @@ def set_weight(context: Context, endpoint: str, weight: float, override: str | N
 @verb
 def pause(context: Context, endpoint: str, reason: str) -> None:
     """Hold the rollout where it is."""
-    from kedge.core.commands import Pause
+    from kedge.core.release.commands import Pause
 
     submit(context, endpoint, lambda _: Pause(), reason)
 
@@ -184,7 +184,7 @@ def pause(context: Context, endpoint: str, reason: str) -> None:
 @verb
 def resume(context: Context, endpoint: str, reason: str, override: str | None) -> None:
     """Let a held rollout go on."""
-    from kedge.core.commands import Resume
+    from kedge.core.release.commands import Resume
 
     submit(context, endpoint, lambda _: Resume(override=override), reason or override or "")
 
@@ -195,7 +195,7 @@ def resume(context: Context, endpoint: str, reason: str, override: str | None) -
 @verb
 def abort(context: Context, endpoint: str, reason: str) -> None:
     """End a rollout; the candidate stays eligible."""
-    from kedge.core.commands import Abort
+    from kedge.core.release.commands import Abort
 
     submit(context, endpoint, lambda _: Abort(), reason)
 
@@ -210,7 +210,7 @@ def promote(
     context: Context, endpoint: str, version: str | None, full: bool, override: str | None
 ) -> None:
     """Move a rollout to its next step, or into production."""
-    from kedge.core.commands import Promote
+    from kedge.core.release.commands import Promote
     from kedge.verbs import release_of
 
     def make(place: Workplace) -> AnyCommand:
@@ -226,7 +226,7 @@ def promote(
 @verb
 def freeze(context: Context, endpoint: str, reason: str) -> None:
     """Stop automation on ENDPOINT; commands still work."""
-    from kedge.core.commands import Freeze
+    from kedge.core.release.commands import Freeze
 
     submit(context, endpoint, lambda _: Freeze(), reason)
 
@@ -237,6 +237,6 @@ def freeze(context: Context, endpoint: str, reason: str) -> None:
 @verb
 def thaw(context: Context, endpoint: str, reason: str) -> None:
     """Let automation act on ENDPOINT again."""
-    from kedge.core.commands import Thaw
+    from kedge.core.release.commands import Thaw
 
     submit(context, endpoint, lambda _: Thaw(), reason)

@@ -10,7 +10,8 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from kedge.core.alerts import Alert, Raise, Topic
-from kedge.core.commands import (
+from kedge.core.filed import Filed
+from kedge.core.release.commands import (
     Aborted,
     AnyEvent,
     CanaryStarted,
@@ -21,7 +22,6 @@ from kedge.core.commands import (
     ShadowStarted,
     WeightSet,
 )
-from kedge.core.filed import Filed
 from kedge.core.values import ActorKind, Stage, State
 
 if TYPE_CHECKING:  # it needs NumPy, and a rollback must not wait for that

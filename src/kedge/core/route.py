@@ -23,7 +23,7 @@ from __future__ import annotations
 from enum import StrEnum
 from hashlib import blake2b
 
-from kedge.core.back import returned
+from kedge.core.release.ways_back import returned
 from kedge.core.values import BUCKETS, Arm, Stage, State, Value
 
 

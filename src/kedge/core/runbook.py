@@ -20,8 +20,8 @@ from typing import Any
 import msgspec
 
 from kedge.core.alerts import on_duty, rungs
-from kedge.core.back import returned
 from kedge.core.codec import fingerprint
+from kedge.core.release.ways_back import returned
 from kedge.core.values import Stage, State, Value
 
 MOST_S = 600.0

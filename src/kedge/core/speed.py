@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 from msgspec.structs import replace
 
 from kedge.core.alerts import Topic
-from kedge.core.commands import (
+from kedge.core.release.commands import (
     Aborted,
     AnyEvent,
     CanaryStarted,

@@ -30,9 +30,9 @@ from msgspec.structs import replace
 
 from kedge.core import alerts, conditions, readiness
 from kedge.core.alerts import Alert, Ending, Kind, Raise, Rung, Sight, Target, Topic
-from kedge.core.commands import AnyEvent
 from kedge.core.errors import KedgeError
 from kedge.core.policy import Decision
+from kedge.core.release.commands import AnyEvent
 from kedge.core.values import State
 from kedge.engine.filing import finding_of
 from kedge.engine.process_faults import Net, ProcessFaults

@@ -26,8 +26,9 @@ from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
-from kedge.core import commands
-from kedge.core.commands import (
+from kedge.core.errors import KedgeError, NotAcknowledged, Refused, Stale
+from kedge.core.release import commands
+from kedge.core.release.commands import (
     Abort,
     AnyCommand,
     AnyEvent,
@@ -45,9 +46,8 @@ from kedge.core.commands import (
     RolledBack,
     Thaw,
 )
-from kedge.core.errors import KedgeError, NotAcknowledged, Refused, Stale
-from kedge.core.holding import Need, needs
-from kedge.core.release import apply, decide
+from kedge.core.release.machine import apply, decide
+from kedge.core.release.needs import Need, needs
 from kedge.core.runbook import ANYWHERE, Site
 from kedge.core.values import Placement, Refusal, Stage, State, Value
 from kedge.engine import runbooks

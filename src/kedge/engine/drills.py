@@ -19,11 +19,11 @@ from typing import Any
 import msgspec
 import structlog
 
-from kedge.core.commands import DrillStarted, Return
 from kedge.core.durations import seconds
 from kedge.core.errors import KedgeError, NotAcknowledged, Refused
-from kedge.core.holding import needs
 from kedge.core.instants import read_instant
+from kedge.core.release.commands import DrillStarted, Return
+from kedge.core.release.needs import needs
 from kedge.core.speed import Filed
 from kedge.core.values import Drilling, Stage, State
 from kedge.engine.control import SILENT_S, Control, lacking, replicas

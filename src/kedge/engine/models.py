@@ -21,7 +21,7 @@ import msgspec
 
 from kedge.columns import check_proof
 from kedge.core.errors import KedgeError
-from kedge.core.holding import PRODUCTION_COPIES, Need
+from kedge.core.release.needs import PRODUCTION_COPIES, Need
 from kedge.core.values import Placement, Release, State
 from kedge.core.windows import CALLERS, INSTANT_S
 from kedge.engine.absence import Absence

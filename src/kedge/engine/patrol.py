@@ -28,10 +28,10 @@ import msgspec
 import structlog
 
 from kedge.core.alerts import Raise, Sight
-from kedge.core.commands import AnyCommand, Pause, Rollback
 from kedge.core.conditions import of_replicas
 from kedge.core.errors import KedgeError, Stale
 from kedge.core.policy import Decision, Facts, binding, decide
+from kedge.core.release.commands import AnyCommand, Pause, Rollback
 from kedge.core.values import Stage, State
 from kedge.engine.continuity import Continuity
 from kedge.engine.control import Control

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 import msgspec
 
 from kedge.core.codec import decode, encode
-from kedge.core.commands import AnyEvent, Rollback
 from kedge.core.errors import Refused, Unavailable
-from kedge.core.release import apply, decide
+from kedge.core.release.commands import AnyEvent, Rollback
+from kedge.core.release.machine import apply, decide
 from kedge.core.stored.head import Head
 from kedge.core.values import Refusal, State, Value
 from kedge.system.files import list_aside, set_aside

@@ -29,7 +29,7 @@ import msgspec
 import structlog
 
 from kedge.core.errors import KedgeError, Unavailable
-from kedge.core.holding import Need, needs
+from kedge.core.release.needs import Need, needs
 from kedge.core.route import Plan, Reason, compile_plan
 from kedge.core.stored.head import Head
 from kedge.core.values import Placement, Stage, State

@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 
 from kedge.core.alerts import Alert
-from kedge.core.back import returned
-from kedge.core.guards import next_step, on_pass, promised, step_number
-from kedge.core.holding import needs
+from kedge.core.release.guards import next_step, on_pass, promised, step_number
+from kedge.core.release.needs import needs
+from kedge.core.release.ways_back import returned
 from kedge.core.values import BUCKETS, Release, Stage, State
 from kedge.engine.control import SILENT, SILENT_S, Lack, Unready, first_of, lacking, replicas
 from kedge.engine.observe import summary

@@ -25,7 +25,7 @@ import msgspec
 import structlog
 
 from kedge.core.errors import KedgeError, Refused, Stale, Unavailable
-from kedge.core.holding import PRODUCTION_COPIES, needs
+from kedge.core.release.needs import PRODUCTION_COPIES, needs
 from kedge.core.values import ActorKind, Placement, State
 from kedge.engine.control import SILENT_S
 from kedge.engine.last_asked import path_of, read_last_asked

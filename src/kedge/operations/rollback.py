@@ -9,11 +9,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from kedge.core.commands import Rollback
 from kedge.core.errors import KedgeError
 from kedge.core.filed import about
 from kedge.core.generations import Run, runs_of
-from kedge.core.release import apply, decide
+from kedge.core.release.commands import Rollback
+from kedge.core.release.machine import apply, decide
 from kedge.core.values import Refusal, State
 from kedge.engine.control import SILENT_S, replicas
 from kedge.engine.filing import newest_finding

@@ -12,8 +12,8 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-from kedge.core.refusals import REFUSALS
-from kedge.core.release import TABLE, Rule
+from kedge.core.release.machine import TABLE, Rule
+from kedge.core.release.refusals import REFUSALS
 from kedge.core.values import Stage
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-from kedge.core.commands import AnyCommand
 from kedge.core.errors import Refused
-from kedge.core.release import apply, decide
+from kedge.core.release.commands import AnyCommand
+from kedge.core.release.machine import apply, decide
 from kedge.core.values import Field, Placement, Policy, Refusal, Release, Signature, State
 
 AT = "2026-01-05T08:00:00.000000Z"

@@ -23,7 +23,7 @@ from typing import NamedTuple
 import msgspec
 
 from kedge.core.codec import fingerprint
-from kedge.core.commands import (
+from kedge.core.release.commands import (
     Abort,
     AnyCommand,
     AnyEvent,
@@ -44,8 +44,8 @@ from kedge.core.commands import (
     Shadow,
     Thaw,
 )
-from kedge.core.guards import buckets, per_cent
-from kedge.core.release import apply, decide
+from kedge.core.release.guards import buckets, per_cent
+from kedge.core.release.machine import apply, decide
 from kedge.core.route import bucket, compile_plan, key_of
 from kedge.core.values import BUCKETS, Field, Placement, Policy, Refusal, Release, State
 from kedge.testing.samples import AT, GIVES, NEEDS, endpoint, fields, release

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, bindparam, func, select
 
 from kedge.adapters.sql import tables
 from kedge.adapters.sql.rows import Row, entry_of
-from kedge.core.commands import Restored
+from kedge.core.release.commands import Restored
 from kedge.core.stored.head import Head
 from kedge.ports import Note
 

@@ -23,10 +23,10 @@ from kedge.adapters.sql.rows import (
 )
 from kedge.core import codec
 from kedge.core.codec import GENESIS
-from kedge.core.commands import AnyEvent, Configured, Restored
 from kedge.core.errors import Refused, Stale
 from kedge.core.names import check_name
-from kedge.core.release import apply
+from kedge.core.release.commands import AnyEvent, Configured, Restored
+from kedge.core.release.machine import apply
 from kedge.core.stored.head import Head
 from kedge.core.values import ActorKind, Placement, Policy, Release, State
 from kedge.ports import Book, Change, Entry, Note, Wanted

@@ -12,9 +12,9 @@ from kedge.adapters.sql.chain_heads import goes_on_from
 from kedge.adapters.sql.rows import Row, entry_of, hash_of, release_of, row_of
 from kedge.core import codec
 from kedge.core.codec import GENESIS
-from kedge.core.commands import Restored
 from kedge.core.errors import KedgeError
-from kedge.core.release import apply
+from kedge.core.release.commands import Restored
+from kedge.core.release.machine import apply
 from kedge.core.values import ModelVersion, Release, State
 from kedge.ports import Bundle, Note
 

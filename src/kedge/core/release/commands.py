@@ -14,7 +14,7 @@ from kedge.core.values import BUCKETS, Field, Policy, Value
 
 
 class Command(Value, tag_field="command", tag=str.lower, frozen=True, kw_only=True):
-    """An imperative. What it may do depends on the stage: see `core.release.TABLE`."""
+    """An imperative. What it may do depends on the stage: see `core.release.machine.TABLE`."""
 
     evidence: dict[str, Any] | None = None
     """What the asker saw, as plain values. It goes into every event that the command causes."""

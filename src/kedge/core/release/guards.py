@@ -1,7 +1,7 @@
 """Guards of the release machine: questions with a name that the transition table asks of a row.
 
 A guard gets the row and the command and says yes or no. The helpers beside them also give the
-names that a refusal quotes. `core.release` puts guards, refusals and events together.
+names that a refusal quotes. `core.release.machine` puts guards, refusals and events together.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import isfinite
 
-from kedge.core.back import condemned_as, failed_as, first_starved, returned, starved
-from kedge.core.commands import (
+from kedge.core.contract import lacking
+from kedge.core.release.commands import (
     AnyCommand,
     Canary,
     Configure,
@@ -20,7 +20,7 @@ from kedge.core.commands import (
     SetWeight,
     Shadow,
 )
-from kedge.core.contract import lacking
+from kedge.core.release.ways_back import condemned_as, failed_as, first_starved, returned, starved
 from kedge.core.values import BUCKETS, Failure, Field, Stage, State
 
 # ---------------------------------------------------------------- helpers

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from kedge.core.back import (
+from kedge.core.release.ways_back import (
     condemned_as,
     drilled,
     failed_as,

@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 import msgspec
 import pytest
 
-from kedge.core.commands import Canary, Configure, Drill, Promote, Return, Rollback, Shadow
-from kedge.core.holding import Need, needs, within_window
+from kedge.core.release.commands import Canary, Configure, Drill, Promote, Return, Rollback, Shadow
+from kedge.core.release.needs import Need, needs, within_window
 from kedge.core.values import AfterPolicy, Placement, Policy, State
 from kedge.testing.samples import AT, endpoint, release, run
 

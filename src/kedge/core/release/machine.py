@@ -27,8 +27,7 @@ from typing import Any
 
 import msgspec
 
-from kedge.core.back import drilled, returned, ways_back
-from kedge.core.commands import (
+from kedge.core.release.commands import (
     Abort,
     Aborted,
     AnyCommand,
@@ -71,7 +70,7 @@ from kedge.core.commands import (
     Thawed,
     WeightSet,
 )
-from kedge.core.guards import (
+from kedge.core.release.guards import (
     GUARDS,
     bad_shares,
     broken,
@@ -86,7 +85,8 @@ from kedge.core.guards import (
     ungiven,
     unmet,
 )
-from kedge.core.refusals import REFUSALS
+from kedge.core.release.refusals import REFUSALS
+from kedge.core.release.ways_back import drilled, returned, ways_back
 from kedge.core.values import Drilling, Failure, Field, Refusal, Stage, State, Value
 
 FAILURES = 100

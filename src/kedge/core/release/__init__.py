@@ -1,0 +1,1 @@
+"""The release machine: commands, guards, ways back, and the one table that decides."""
