@@ -35,7 +35,7 @@ from kedge.core.evidence.cost_judge import (
     LEARN_UNITS,
     LEAST,
 )
-from kedge.core.stats import log_mixture
+from kedge.core.evidence.stats import log_mixture
 
 WORSE_BY = 0.2
 STEPS = 4

@@ -26,7 +26,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.pipeline import Pipeline
 
 from kedge.adapters.records.spool import Spool
-from kedge.core.records import JoinRow, Outcome
+from kedge.core.evidence.records import JoinRow, Outcome
 from kedge.core.release.commands import Promote
 from kedge.enrol import register_version
 from kedge.settings import load

@@ -19,7 +19,7 @@ from common import Bench, talk
 
 from kedge.adapters.records.spool import Spool
 from kedge.adapters.records.store import SPOOL, Records
-from kedge.core.records import HOUR_S, JoinRow, Outcome
+from kedge.core.evidence.records import HOUR_S, JoinRow, Outcome
 
 NOW = 500_000 * HOUR_S + 0.0
 CHUNK = 100_000

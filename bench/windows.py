@@ -27,9 +27,9 @@ from common import Bench
 from kedge.adapters.sql.engine import open_evidence
 from kedge.adapters.sql.rolls import SqlRolls
 from kedge.adapters.sql.windows import SqlWindows
-from kedge.core.rollup import HOUR
+from kedge.core.evidence.rollup import HOUR
+from kedge.core.evidence.windows import CANDIDATE, PRODUCTION
 from kedge.core.values import Output, Policy, Stage, State
-from kedge.core.windows import CANDIDATE, PRODUCTION
 from kedge.engine.observe import Recorder
 from kedge.engine.seen import Seen
 from kedge.engine.serving import Request

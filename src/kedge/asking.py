@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from kedge.adapters import process
 from kedge.columns import columns_of
 from kedge.core.errors import BadRequest, KedgeError, ModelFailure, Unavailable
+from kedge.core.evidence.records import JoinRow
 from kedge.core.generations import Online
-from kedge.core.records import JoinRow
 from kedge.core.values import Release, Signature, State
 from kedge.engine.models import host_status
 from kedge.independence import release_mark

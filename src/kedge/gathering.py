@@ -19,7 +19,7 @@ from kedge.asking import decoded
 from kedge.core.contrast import LEAST
 from kedge.core.evidence.answers import Target, normal, number, spelled, truth, unfit
 from kedge.core.evidence.labels import MEASURED
-from kedge.core.records import HOUR_S, JoinRow, Known, live_version
+from kedge.core.evidence.records import HOUR_S, JoinRow, Known, live_version
 from kedge.core.values import Arm, Field, Output, State
 from kedge.wiring import Workplace
 

@@ -13,8 +13,8 @@ import msgspec
 
 from kedge.core.errors import Refused, Unavailable
 from kedge.core.estimate import estimate, proven_after
+from kedge.core.evidence.forecast import Traffic, detection
 from kedge.core.evidence.verdicts import PROVABLE
-from kedge.core.forecast import Traffic, detection
 from kedge.core.instants import read_when
 from kedge.core.names import check_segment, get_known
 from kedge.core.policy import decide, rules

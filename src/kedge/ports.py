@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from kedge.core.alerts import Alert, Message, Raise
+from kedge.core.evidence.records import Coverage, Ingested, Labelled, Reused
+from kedge.core.evidence.rollup import Roll
+from kedge.core.evidence.windows import Window
 from kedge.core.golden import Origin, RowsMark
-from kedge.core.records import Coverage, Ingested, Labelled, Reused
 from kedge.core.release.commands import AnyEvent
-from kedge.core.rollup import Roll
 from kedge.core.stored.head import Head
 from kedge.core.values import (
     ActorKind,
@@ -29,7 +30,6 @@ from kedge.core.values import (
     State,
     Value,
 )
-from kedge.core.windows import Window
 
 if TYPE_CHECKING:
     import numpy as np

@@ -16,14 +16,9 @@ import msgspec
 from kedge.asking import BATCH, INCOMPLETE, answered, batches, loaded, merges
 from kedge.core.errors import KedgeError, Refused, Unavailable
 from kedge.core.evidence.answers import get_target
+from kedge.core.evidence.records import JoinRow, Labelled
 from kedge.core.evidence.rules import METHOD
-from kedge.core.generations import Online
-from kedge.core.instants import read_when
-from kedge.core.policy import decide
-from kedge.core.records import JoinRow, Labelled
-from kedge.core.route import key_of, unit_of
-from kedge.core.values import Release, Stage, State
-from kedge.core.windows import (
+from kedge.core.evidence.windows import (
     CANDIDATE,
     Agreement,
     BadUnit,
@@ -32,6 +27,11 @@ from kedge.core.windows import (
     FirstAsk,
     Window,
 )
+from kedge.core.generations import Online
+from kedge.core.instants import read_when
+from kedge.core.policy import decide
+from kedge.core.route import key_of, unit_of
+from kedge.core.values import Release, Stage, State
 from kedge.engine.agreement import Said, bin_of, said
 from kedge.engine.control import Say
 from kedge.engine.custom import START_S, set_fence

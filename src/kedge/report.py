@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+from kedge.core.evidence.records import ID_REUSED, SEVERAL_ROWS
 from kedge.core.instants import iso
-from kedge.core.records import ID_REUSED, SEVERAL_ROWS
 from kedge.core.release import commands as r
 from kedge.core.stored.head import SHORT
 from kedge.core.values import BUCKETS, Policy

@@ -21,7 +21,7 @@ from kedge.adapters.records.spool import Spool
 from kedge.adapters.sql.engine import create
 from kedge.core import codec
 from kedge.core.errors import KedgeError, Refused, Unavailable
-from kedge.core.records import Outcome
+from kedge.core.evidence.records import Outcome
 from kedge.core.release.commands import Canary, Freeze, Promote, Restored, Rollback, Thaw
 from kedge.core.stored.head import Head
 from kedge.core.values import Stage

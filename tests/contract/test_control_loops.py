@@ -26,9 +26,9 @@ from contract.test_patrol import QUICK
 from kedge.adapters.clock import SystemClock
 from kedge.core.alerts import Message, Sight, Topic
 from kedge.core.evidence.rules import METHOD
+from kedge.core.evidence.windows import Conduct, Window
 from kedge.core.release.commands import Canary, Promote
 from kedge.core.values import ActorKind, DrillPolicy, Stage
-from kedge.core.windows import Conduct, Window
 from kedge.engine.alerting import STEADY_S
 from kedge.engine.clerk import Clerk
 from kedge.engine.drills import Schedule

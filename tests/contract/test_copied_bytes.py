@@ -13,8 +13,8 @@ from kedge.adapters.process import Allowance
 from kedge.adapters.process.host import UNREAD
 from kedge.adapters.process.wire import Answer as WireAnswer
 from kedge.adapters.process.wire import Frames, frame
+from kedge.core.evidence.windows import PRODUCTION
 from kedge.core.values import Policy, Stage, State
-from kedge.core.windows import PRODUCTION
 from kedge.engine.observe import Recorder
 from kedge.engine.seen import Seen
 from kedge.engine.serving import Request

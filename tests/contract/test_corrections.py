@@ -13,7 +13,15 @@ import pytest
 
 from contract.test_records import HOUR, NOW, counts, given, joined, own, row, say, values
 from kedge.adapters.records.store import SETTLED_S, Records
-from kedge.core.records import HORIZON_S, HOUR_PART, HOUR_S, PARKED_S, Correction, Known, Outcome
+from kedge.core.evidence.records import (
+    HORIZON_S,
+    HOUR_PART,
+    HOUR_S,
+    PARKED_S,
+    Correction,
+    Known,
+    Outcome,
+)
 from kedge.core.values import Output, Policy, Stage, State
 from kedge.engine import patrol
 from kedge.engine.patrol import fold_labels

@@ -12,8 +12,8 @@ import pytest
 
 from contract.test_fence import needs_all, without_landlock
 from kedge.core.errors import BadConfig
+from kedge.core.evidence.windows import PRODUCTION
 from kedge.core.values import Output, Policy, Stage, State
-from kedge.core.windows import PRODUCTION
 from kedge.engine import custom
 from kedge.engine.custom import Custom, check_function
 from kedge.engine.seen import Seen

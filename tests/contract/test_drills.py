@@ -17,9 +17,9 @@ from kedge.cli.text.drills import speed_text
 from kedge.core.alerts import Level, Raise, Topic
 from kedge.core.errors import Refused
 from kedge.core.evidence.rules import METHOD
+from kedge.core.evidence.windows import PRODUCTION, Window
 from kedge.core.release.commands import Drill, Freeze, Promote, Return, Rollback, Thaw
 from kedge.core.values import ActorKind, DrillPolicy, LogPolicy, Output, Placement, Stage, State
-from kedge.core.windows import PRODUCTION, Window
 from kedge.drilling import bound_of, may_drill, speed_of, usual_bound
 from kedge.engine.drills import CHECK_S, READY_S, Returns, Schedule, due
 from kedge.engine.observe import Recorder

@@ -14,7 +14,7 @@ import pytest
 from contract.test_records import HOUR, given, joined, own, row, say
 from kedge import exporting
 from kedge.adapters.records.store import Records
-from kedge.core.records import HOUR_S
+from kedge.core.evidence.records import HOUR_S
 from kedge.core.values import State
 from kedge.exporting import export_of
 

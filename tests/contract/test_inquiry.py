@@ -16,9 +16,9 @@ from contract.test_alerts import HandClock
 from contract.test_records import row
 from kedge.adapters.records.spool import Spool
 from kedge.core.alerts import Sight
+from kedge.core.evidence.records import Outcome
 from kedge.core.findings import Cause
 from kedge.core.policy import Decision
-from kedge.core.records import Outcome
 from kedge.core.release.commands import Promote
 from kedge.core.values import State
 from kedge.engine.inquiry import AGAIN_S, EVERY_S, LABELS, LOOK_S, WITHIN_S, Inquiry

@@ -13,9 +13,10 @@ from contract.sql_world import POLICY, World, at, world
 from kedge.adapters.records.spool import Spool
 from kedge.cli.text.endpoints import status_text
 from kedge.core.codec import fingerprint
+from kedge.core.evidence.records import JoinRow, Outcome
 from kedge.core.evidence.rules import METHOD
+from kedge.core.evidence.windows import Conduct, Window
 from kedge.core.findings import Cause
-from kedge.core.records import JoinRow, Outcome
 from kedge.core.release.commands import (
     Canary,
     Configured,
@@ -28,7 +29,6 @@ from kedge.core.release.commands import (
     Thaw,
 )
 from kedge.core.values import ActorKind, CanaryPolicy, Field, Output, ShadowPolicy, Stage
-from kedge.core.windows import Conduct, Window
 from kedge.engine.patrol import Patrol
 from kedge.engine.process_faults import ProcessFaults
 from kedge.judging import evidence_of

@@ -22,8 +22,8 @@ from contract.process_world import (
 from kedge.adapters.process import ProcessModel
 from kedge.asking import INCOMPLETE, answered, batches
 from kedge.core.errors import BadRequest, KedgeError, ModelFailure
+from kedge.core.evidence.records import JoinRow
 from kedge.core.golden import RowsMark
-from kedge.core.records import JoinRow
 from kedge.core.values import Placement, Release
 from models import SIGNATURE
 

@@ -20,10 +20,10 @@ from kedge.adapters.records.spool import Spool
 from kedge.adapters.sql.engine import create
 from kedge.columns import columns_of, lists_of
 from kedge.core import codec
+from kedge.core.evidence.records import JoinRow
 from kedge.core.features import Spec
 from kedge.core.generations import Online
 from kedge.core.readiness import Proven
-from kedge.core.records import JoinRow
 from kedge.core.values import Field, ModelVersion, Placement, Release
 from kedge.ports import Bundle, Proof
 from kedge.proving import FOLDER, prove, scratch

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from kedge.adapters.clock import SystemClock
-from kedge.core.records import JoinRow
+from kedge.core.evidence.records import JoinRow
+from kedge.core.evidence.windows import PRODUCTION
 from kedge.core.values import LogPolicy, Policy, Stage, State
-from kedge.core.windows import PRODUCTION
 from kedge.engine import recording as recording_file
 from kedge.engine.process_faults import ProcessFaults
 from kedge.engine.recording import SILENT, Recording

@@ -20,8 +20,7 @@ from kedge.adapters.records import joining, store
 from kedge.adapters.records.spool import CLOSED, Spool
 from kedge.adapters.records.store import Records
 from kedge.core.errors import BadRequest, Unavailable
-from kedge.core.instants import SKEW_S
-from kedge.core.records import (
+from kedge.core.evidence.records import (
     COUNTS,
     HORIZON_S,
     HOUR_S,
@@ -34,6 +33,7 @@ from kedge.core.records import (
     Known,
     Outcome,
 )
+from kedge.core.instants import SKEW_S
 
 NOW = 1_770_000_000.0
 HOUR = int(NOW // HOUR_S)
@@ -417,7 +417,7 @@ CHILD = """
 import json, os, signal, sys
 from pathlib import Path
 from kedge.adapters.records import store
-from kedge.core.records import COUNTS, Outcome
+from kedge.core.evidence.records import COUNTS, Outcome
 
 def die(joining):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -486,7 +486,7 @@ JOIN_ON = """
 import sys
 from pathlib import Path
 from kedge.adapters.records.store import Records
-from kedge.core.records import Outcome
+from kedge.core.evidence.records import Outcome
 records = Records(Path(sys.argv[1]))
 for start in range(0, 3000, 100):
     batch = [Outcome(f"x{n}/0", 1.0) for n in range(start, start + 100)]

@@ -10,7 +10,7 @@ import pytest
 from kedge.adapters.clock import SystemClock
 from kedge.adapters.records.spool import Spool
 from kedge.adapters.records.store import Records
-from kedge.core.records import HOUR_PART, HOUR_S, JoinRow, Outcome
+from kedge.core.evidence.records import HOUR_PART, HOUR_S, JoinRow, Outcome
 from kedge.engine.clerk import Clerk
 from kedge.engine.process_faults import ProcessFaults
 from kedge.wiring import Workplace

@@ -17,7 +17,7 @@ from kedge.adapters.sql.engine import open_evidence, open_roster
 from kedge.adapters.sql.roster import SqlRoster
 from kedge.adapters.sql.windows import SqlWindows
 from kedge.core.errors import Unavailable
-from kedge.core.records import Outcome
+from kedge.core.evidence.records import Outcome
 from kedge.engine.process_faults import ProcessFaults
 from kedge.system import reserve
 from kedge.system.reserve import RESERVE, Reserve, allocate_open_files, get_reserve, is_short

@@ -13,7 +13,7 @@ import pytest
 from kedge.adapters.records import hours as hours_file
 from kedge.adapters.records.spool import Spool
 from kedge.adapters.records.store import Records
-from kedge.core.records import HORIZON_S, HOUR_S, JoinRow, Outcome, Reused
+from kedge.core.evidence.records import HORIZON_S, HOUR_S, JoinRow, Outcome, Reused
 
 NOW = 1_770_000_000.0
 HOUR = int(NOW // HOUR_S)

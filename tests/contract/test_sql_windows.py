@@ -12,8 +12,8 @@ import pytest
 from kedge.adapters.sql.engine import open_evidence
 from kedge.adapters.sql.rolls import SqlRolls
 from kedge.adapters.sql.windows import SqlWindows
-from kedge.core.rollup import HOUR, MINUTE
-from kedge.core.windows import Window
+from kedge.core.evidence.rollup import HOUR, MINUTE
+from kedge.core.evidence.windows import Window
 
 
 def window(number: int, *, replica: str = "w0", endpoint: str = "flights", at: int = 100) -> Window:

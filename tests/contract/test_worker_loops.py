@@ -13,9 +13,9 @@ import pytest
 from contract.receivers import until
 from contract.sql_world import World, world
 from contract.test_control_loops import Faulty, standing
+from kedge.core.evidence.windows import PRODUCTION
 from kedge.core.release.commands import Promote, Rollback
 from kedge.core.values import ActorKind, State
-from kedge.core.windows import PRODUCTION
 from kedge.engine.models import Pool
 from kedge.engine.observe import Recorder
 from kedge.engine.process_faults import ProcessFaults

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from e2e.place import Site
 from kedge.adapters.records.spool import Spool
-from kedge.core.records import JoinRow, Known, Outcome
+from kedge.core.evidence.records import JoinRow, Known, Outcome
 from kedge.core.release.commands import AnyCommand
 from kedge.core.values import Release
 from kedge.enrol import register_version

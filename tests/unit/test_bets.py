@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kedge.core.evidence import bets
-from kedge.core.stats import ALARM_GRID, LAMBDAS, log_mixture
+from kedge.core.evidence.stats import ALARM_GRID, LAMBDAS, log_mixture
 
 ALPHA = 0.01
 

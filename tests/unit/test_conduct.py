@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from kedge.core.evidence.windows import CALLERS, INSTANT_S, Conduct
 from kedge.core.route import key_of, unit_of
-from kedge.core.windows import CALLERS, INSTANT_S, Conduct
 from kedge.engine.conduct import CRASH_S, Tracker
 
 

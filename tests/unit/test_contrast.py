@@ -22,7 +22,7 @@ from kedge.core.contrast import (
     t_quantile,
 )
 from kedge.core.errors import Refused
-from kedge.core.quality import LOSSES, scale
+from kedge.core.evidence.quality import LOSSES, scale
 from kedge.core.values import Output
 
 BINARY = Output(kind="binary", threshold=0.4)

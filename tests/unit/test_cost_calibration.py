@@ -14,7 +14,7 @@ import pytest
 from kedge.core.evidence.bets import LOOKS
 from kedge.core.evidence.cost_bets import BETS, Scale, callers_log_e, learned, pairs_log_e
 from kedge.core.evidence.cost_judge import ALPHA, LEARN_UNITS
-from kedge.core.stats import log_mixture
+from kedge.core.evidence.stats import log_mixture
 
 WORSE_BY = 0.2
 AT_LOOKS = log(2 * LOOKS / ALPHA)

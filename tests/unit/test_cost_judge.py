@@ -13,8 +13,8 @@ from kedge.core.evidence import cost_bets, cost_judge
 from kedge.core.evidence.cost_bets import Cells, Scale, Table, bin_of, fewest, requests_growth
 from kedge.core.evidence.cost_judge import LEAST, CostJudge
 from kedge.core.evidence.units import picks
+from kedge.core.evidence.windows import CallerCost, CostCell, Spent, Window
 from kedge.core.values import BUCKETS
-from kedge.core.windows import CallerCost, CostCell, Spent, Window
 
 SPENT = Spent((10, 10.0, 10.0), (10, 20.0, 40.0))
 WEIGHT = 2_500

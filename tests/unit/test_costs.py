@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kedge.core.costs import clipped, cost_of, prices_of
+from kedge.core.evidence.costs import clipped, cost_of, prices_of
 from kedge.core.values import CostPolicy, Prices
 
 PRICES = Prices(per_call=0.01, per_second=2.0, per_token=0.001)

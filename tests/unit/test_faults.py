@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from kedge.core.evidence.faults import Faults, Sources, Spread, folded
-from kedge.core.windows import BadUnit, Conduct, Window
+from kedge.core.evidence.windows import BadUnit, Conduct, Window
 
 
 def window(

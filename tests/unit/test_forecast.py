@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from kedge.core.evidence.events import Second
+from kedge.core.evidence.forecast import Traffic, detection
 from kedge.core.evidence.judge import Judge
-from kedge.core.forecast import Traffic, detection
 from kedge.core.policy import rules
 from kedge.core.values import Policy
 

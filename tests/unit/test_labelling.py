@@ -15,7 +15,7 @@ import pytest
 from kedge import labelling
 from kedge.core.errors import Refused
 from kedge.core.evidence.answers import Target, target
-from kedge.core.records import Ingested, Joined, Outcome
+from kedge.core.evidence.records import Ingested, Joined, Outcome
 from kedge.core.values import Field, Output, Signature, State
 from kedge.labelling import BATCH, FAULTS, Fault, Placed, Reading, hand_in, hand_in_lines
 from kedge.operations.outcomes.text import warnings

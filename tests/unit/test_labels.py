@@ -10,7 +10,7 @@ import pytest
 
 from kedge.core.evidence.answers import Target, target
 from kedge.core.evidence.labels import ENOUGH, KEPT, Matching, advice, matched, reason, told
-from kedge.core.records import JoinRow, Labelled, Outcome
+from kedge.core.evidence.records import JoinRow, Labelled, Outcome
 from kedge.core.values import Dtype, Field, Output
 
 CLASS = Output(kind="class", label="label")

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from kedge.core.errors import CorruptArtifact, UnfitModel
+from kedge.core.evidence.windows import INSTANT_S
 from kedge.core.release.needs import Need
 from kedge.core.values import FileEntry, Placement, Plainness, Release, State
-from kedge.core.windows import INSTANT_S
 from kedge.engine.models import GRACE_S, RETRY_S, Breaker, Pool, Silence, host_status, socket_of
 from kedge.engine.process_faults import ProcessFaults
 from kedge.ports import Hold, Proof

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kedge.core.records import (
+from kedge.core.evidence.records import (
     COUNTS,
     HOUR_S,
     Joined,

@@ -7,8 +7,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kedge.core.rollup import HOUR, MINUTE, SEGMENTS, Roll, roll_of, rolled
-from kedge.core.windows import CANDIDATE, Agreement, BadUnit, Spent, Window
+from kedge.core.evidence.rollup import HOUR, MINUTE, SEGMENTS, Roll, roll_of, rolled
+from kedge.core.evidence.windows import CANDIDATE, Agreement, BadUnit, Spent, Window
 
 
 def window(at: int, **more: Any) -> Window:

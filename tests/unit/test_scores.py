@@ -17,6 +17,8 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
+from kedge.core.evidence.quality import LOSSES, figure, margin
+from kedge.core.evidence.records import JoinRow, Labelled, Outcome
 from kedge.core.evidence.scores import (
     FURTHEST,
     TABLE,
@@ -28,8 +30,6 @@ from kedge.core.evidence.scores import (
     estimates,
     gathered,
 )
-from kedge.core.quality import LOSSES, figure, margin
-from kedge.core.records import JoinRow, Labelled, Outcome
 from kedge.core.values import Output
 
 TOLERANCE = 0.002

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from kedge.core.errors import BadRequest, ModelFailure, Unavailable
+from kedge.core.evidence.windows import CANDIDATE, INSTANT_S
 from kedge.core.release.commands import Canary, Promote, Shadow
 from kedge.core.route import Reason, compile_plan
 from kedge.core.values import (
@@ -22,7 +23,6 @@ from kedge.core.values import (
     Signature,
     State,
 )
-from kedge.core.windows import CANDIDATE, INSTANT_S
 from kedge.engine.absence import LASTS_S, MOST
 from kedge.engine.deadlines import (
     DEADLINE_CEILING_S,

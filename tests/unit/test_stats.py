@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kedge.core import stats
-from kedge.core.evidence import bets
+from kedge.core.evidence import bets, stats
 
 ALPHA = 0.01
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kedge.core.unrecorded import BY_RECORDS, BY_WORKERS, CAUSES, sentence
+from kedge.core.evidence.unrecorded import BY_RECORDS, BY_WORKERS, CAUSES, sentence
 
 
 def test_every_cause_has_its_words() -> None:

@@ -9,9 +9,19 @@ import numpy as np
 import pytest
 
 from kedge.core.evidence.cost_bets import bin_of
+from kedge.core.evidence.records import JoinRow, Labelled, Outcome
 from kedge.core.evidence.rules import METHOD, Overall, Verdict
+from kedge.core.evidence.windows import (
+    CANDIDATE,
+    Agreement,
+    BadUnit,
+    CallerCost,
+    CostCell,
+    Spent,
+    Window,
+    turned,
+)
 from kedge.core.policy import Facts, decide
-from kedge.core.records import JoinRow, Labelled, Outcome
 from kedge.core.release.commands import Rollback
 from kedge.core.values import (
     AfterPolicy,
@@ -24,16 +34,6 @@ from kedge.core.values import (
     Signature,
     Stage,
     State,
-)
-from kedge.core.windows import (
-    CANDIDATE,
-    Agreement,
-    BadUnit,
-    CallerCost,
-    CostCell,
-    Spent,
-    Window,
-    turned,
 )
 from kedge.engine.watch import SEGMENTS, UNREADABLE, Watch
 from kedge.testing.samples import release

@@ -13,11 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kedge.core.evidence.cost_bets import bin_of
+from kedge.core.evidence.records import JoinRow
 from kedge.core.evidence.units import pick
-from kedge.core.records import JoinRow
-from kedge.core.route import bucket, key_of, unit_of
-from kedge.core.values import CostPolicy, Guardrail, LogPolicy, Output, Policy, Prices, Stage, State
-from kedge.core.windows import (
+from kedge.core.evidence.windows import (
     CANDIDATE,
     OURS,
     PRODUCTION,
@@ -28,6 +26,8 @@ from kedge.core.windows import (
     added,
     agreement_sum,
 )
+from kedge.core.route import bucket, key_of, unit_of
+from kedge.core.values import CostPolicy, Guardrail, LogPolicy, Output, Policy, Prices, Stage, State
 from kedge.engine import segments, spending, windows
 from kedge.engine.predictions import Log
 from kedge.engine.seen import Seen

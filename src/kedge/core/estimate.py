@@ -12,12 +12,12 @@ from typing import Literal
 import msgspec
 
 from kedge.core.durations import seconds
+from kedge.core.evidence.forecast import Traffic
 from kedge.core.evidence.judge import Judge
 from kedge.core.evidence.remaining import Callers, Row, get_row, needed_s
 from kedge.core.evidence.rules import QUALITY, Verdict
 from kedge.core.evidence.step import span
 from kedge.core.evidence.verdicts import PROVABLE
-from kedge.core.forecast import Traffic
 from kedge.core.policy import (
     COST,
     EARLY,

@@ -31,15 +31,15 @@ import msgspec
 
 from kedge.core.durations import seconds
 from kedge.core.evidence.faults import Spread
+from kedge.core.evidence.quality import margin
 from kedge.core.evidence.rules import QUALITY, Overall, Rail, Rules, Verdict
 from kedge.core.evidence.verdicts import PROVABLE
+from kedge.core.evidence.windows import CALLERS
 from kedge.core.filed import Filed, holds
-from kedge.core.quality import margin
 from kedge.core.release.commands import AnyCommand, Certify, Fail, Pause, Promote, Rollback
 from kedge.core.release.guards import latched, next_step
 from kedge.core.release.machine import decide as allowed
 from kedge.core.values import BUCKETS, Guardrail, Policy, Refusal, Stage, State, Value
-from kedge.core.windows import CALLERS
 
 DEFAULTS = {
     "errors": Guardrail(worse_by=0.5),

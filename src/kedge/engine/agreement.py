@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from kedge.core.evidence.answers import BETWEEN, RANKED, Target, spelled, target, truth
+from kedge.core.evidence.windows import Differing
 from kedge.core.values import Dtype, Field, Output
-from kedge.core.windows import Differing
 from kedge.engine.custom import Agree
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from functools import partial
 import structlog
 
 from kedge.core.durations import seconds
-from kedge.core.records import Ingested
+from kedge.core.evidence.records import Ingested
 from kedge.core.values import State
 from kedge.engine.process_faults import Net, ProcessFaults
 from kedge.ports import Clock, Ledger, RecordStore, RollStore

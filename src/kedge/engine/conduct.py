@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from math import inf
 
+from kedge.core.evidence.windows import CALLERS, INSTANT_S, Conduct
 from kedge.core.route import key_of, unit_of
-from kedge.core.windows import CALLERS, INSTANT_S, Conduct
 
 CRASH_S = 1.0
 """Questions that died within a second died of one crash."""

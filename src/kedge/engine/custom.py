@@ -26,7 +26,7 @@ import msgspec
 import structlog
 
 from kedge.core.errors import BadConfig, KedgeError
-from kedge.core.records import Known
+from kedge.core.evidence.records import Known
 from kedge.core.values import Output
 from kedge.system.interpreter import bare_environment, module_command
 

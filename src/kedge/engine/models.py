@@ -21,9 +21,9 @@ import msgspec
 
 from kedge.columns import check_proof
 from kedge.core.errors import KedgeError
+from kedge.core.evidence.windows import CALLERS, INSTANT_S
 from kedge.core.release.needs import PRODUCTION_COPIES, Need
 from kedge.core.values import Placement, Release, State
-from kedge.core.windows import CALLERS, INSTANT_S
 from kedge.engine.absence import Absence
 from kedge.engine.process_faults import Net, ProcessFaults
 from kedge.ports import Artifacts, Clock, Hold, Loader, Model, RemoteModel

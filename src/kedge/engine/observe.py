@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from kedge.core.unrecorded import RECORDER
+from kedge.core.evidence.unrecorded import RECORDER
+from kedge.core.evidence.windows import Conduct
 from kedge.core.values import Arm, State
-from kedge.core.windows import Conduct
 from kedge.engine.conduct import Tracker
 from kedge.engine.seen import Seen
 from kedge.engine.windows import BOUND, BYTES, ROWS, Bounds

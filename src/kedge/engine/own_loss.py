@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from math import nan
 
 from kedge.core.evidence.labels import answers_of
-from kedge.core.quality import Loss
-from kedge.core.records import Known, Labelled
+from kedge.core.evidence.quality import Loss
+from kedge.core.evidence.records import Known, Labelled
 from kedge.core.values import Output
 from kedge.engine.custom import Custom
 

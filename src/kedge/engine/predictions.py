@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from kedge.core.evidence.answers import get_target
-from kedge.core.records import DIGEST_BYTES, JoinRow
+from kedge.core.evidence.records import DIGEST_BYTES, JoinRow
+from kedge.core.evidence.windows import PRODUCTION
 from kedge.core.values import State
-from kedge.core.windows import PRODUCTION
 from kedge.engine.seen import Part
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from kedge.engine.agreement import Sayings, differing, sayings
 from kedge.engine.segments import Segments
 
 if TYPE_CHECKING:
-    from kedge.core.windows import Differing
+    from kedge.core.evidence.windows import Differing
     from kedge.engine.serving import Request
     from kedge.ports import Columns
 

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from kedge.core import unrecorded
 from kedge.core.errors import BadRequest, ModelFailure, Unavailable
+from kedge.core.evidence import unrecorded
 from kedge.core.evidence.answers import get_target
+from kedge.core.evidence.windows import CANDIDATE, PRODUCTION
 from kedge.core.route import Choice, Plan, Reason
 from kedge.core.values import BUCKETS, Arm, Stage, State
-from kedge.core.windows import CANDIDATE, PRODUCTION
 from kedge.engine.agreement import agreeing_rows
 from kedge.engine.copies import Copies
 from kedge.engine.deadlines import DEADLINE_RATIO, Deadlines

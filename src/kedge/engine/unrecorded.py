@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from kedge.core.unrecorded import PREFIX
+from kedge.core.evidence.unrecorded import PREFIX
 from kedge.ports import EvidenceStore, RecordStore
 
 ROWS = "rows."

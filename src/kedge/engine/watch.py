@@ -19,24 +19,21 @@ from zlib import crc32
 import msgspec
 import numpy as np
 
-from kedge.core import stats
+from kedge.core.evidence import stats
 from kedge.core.evidence.answers import get_target
 from kedge.core.evidence.cost_judge import CostJudge, figure
 from kedge.core.evidence.events import Caller, First, Label, Second
 from kedge.core.evidence.faults import Faults, folded
 from kedge.core.evidence.judge import Judge, load_judge
 from kedge.core.evidence.labels import Matching, is_own, matched, reason, told
+from kedge.core.evidence.quality import Loss
+from kedge.core.evidence.quality import figure as figure_of
+from kedge.core.evidence.quality import judged as judged_labels
+from kedge.core.evidence.records import Labelled, Reused, delay_upper_s, live_version
 from kedge.core.evidence.rules import METHOD, QUALITY, Verdict, Word
 from kedge.core.evidence.scores import Scored, estimates, gathered
 from kedge.core.evidence.verdicts import ARMS, overall, verdicts
-from kedge.core.policy import Facts, canary_steps, guardrails, rules
-from kedge.core.quality import Loss
-from kedge.core.quality import figure as figure_of
-from kedge.core.quality import judged as judged_labels
-from kedge.core.records import Labelled, Reused, delay_upper_s, live_version
-from kedge.core.route import key_of, unit_of
-from kedge.core.values import BUCKETS, State, Value
-from kedge.core.windows import (
+from kedge.core.evidence.windows import (
     METRICS,
     OURS,
     Agreement,
@@ -49,6 +46,9 @@ from kedge.core.windows import (
     agreement_sum,
     turned,
 )
+from kedge.core.policy import Facts, canary_steps, guardrails, rules
+from kedge.core.route import key_of, unit_of
+from kedge.core.values import BUCKETS, State, Value
 
 EXAMPLES = 20
 SEGMENTS = 2_000

@@ -21,14 +21,12 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, compress, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kedge.core.costs import clipped, cost_of, prices_of
 from kedge.core.evidence.answers import get_target
+from kedge.core.evidence.costs import clipped, cost_of, prices_of
+from kedge.core.evidence.records import JoinRow
 from kedge.core.evidence.rules import METHOD
 from kedge.core.evidence.units import pick
-from kedge.core.records import JoinRow
-from kedge.core.route import key_of, unit_of
-from kedge.core.values import Output, Prices, State
-from kedge.core.windows import (
+from kedge.core.evidence.windows import (
     CANDIDATE,
     METRICS,
     OURS,
@@ -42,6 +40,8 @@ from kedge.core.windows import (
     Spent,
     Window,
 )
+from kedge.core.route import key_of, unit_of
+from kedge.core.values import Output, Prices, State
 from kedge.engine.agreement import NUMBERS, Sayings, bin_of, judge_of, same_rows
 from kedge.engine.custom import Agree, Custom, Pair
 from kedge.engine.predictions import Predictions

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from kedge.adapters.offline import OFFLINE_DIR
 from kedge.core import entities
 from kedge.core.errors import KedgeError, Refused, Unavailable
-from kedge.core.records import Ingested
+from kedge.core.evidence.records import Ingested
 from kedge.core.values import State
 from kedge.ports import Proof
 from kedge.wiring import Workplace

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from kedge.core.records import HOUR_S, Correction, Known, Outcome
+from kedge.core.evidence.records import HOUR_S, Correction, Known, Outcome
 
 TABLE = """
 CREATE TABLE IF NOT EXISTS correction (

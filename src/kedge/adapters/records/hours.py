@@ -26,7 +26,7 @@ from kedge.adapters.records.files import (
     size_of,
 )
 from kedge.adapters.records.strays import Asked
-from kedge.core.records import (
+from kedge.core.evidence.records import (
     HOUR_PART,
     HOUR_S,
     ID_REUSED,

@@ -16,8 +16,7 @@ from kedge.adapters.records import corrections
 from kedge.adapters.records.corrections import correct_label, correct_parked
 from kedge.adapters.records.files import begun
 from kedge.adapters.records.hours import Named, arm_of
-from kedge.core.instants import early
-from kedge.core.records import (
+from kedge.core.evidence.records import (
     COUNTS,
     EXAMPLES,
     HORIZON_S,
@@ -34,6 +33,7 @@ from kedge.core.records import (
     requests_of,
     row_hour,
 )
+from kedge.core.instants import early
 
 PARKED = 1_000_000
 """Outcomes that may wait for their predictions."""

@@ -17,7 +17,7 @@ import msgspec
 
 from kedge.adapters.records.hours import arm_of
 from kedge.adapters.records.joining import COUNT
-from kedge.core.records import JoinRow, Known, Reused, is_same, requests_of, row_hour
+from kedge.core.evidence.records import JoinRow, Known, Reused, is_same, requests_of, row_hour
 
 TABLE = """
 CREATE TABLE IF NOT EXISTS reused (

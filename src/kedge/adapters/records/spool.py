@@ -26,7 +26,7 @@ from zlib import crc32
 
 import msgspec
 
-from kedge.core.records import JoinRow
+from kedge.core.evidence.records import JoinRow
 
 OPEN, CLOSED, NEW = ".open", ".rows", ".new"
 BOUND = 256 << 20

@@ -38,7 +38,7 @@ from kedge.adapters.records.hours import NOBODY, Given, Hours, Several
 from kedge.adapters.records.joining import NAMES, TABLES, Joining, forget, hashed, unpark
 from kedge.adapters.records.spool import begun_at, frames, takeable
 from kedge.core.errors import BadRequest, Unavailable
-from kedge.core.records import (
+from kedge.core.evidence.records import (
     HORIZON_S,
     HOUR_S,
     ID_REUSED,
@@ -56,7 +56,7 @@ from kedge.core.records import (
     requests_of,
     row_hour,
 )
-from kedge.core.unrecorded import ALL_BYTES, HOUR_BYTES, RETRY
+from kedge.core.evidence.unrecorded import ALL_BYTES, HOUR_BYTES, RETRY
 
 SPOOL = "spool"
 """Where workers write, under the directory of the records."""

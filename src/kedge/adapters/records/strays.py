@@ -11,7 +11,7 @@ from zlib import crc32
 
 import numpy as np
 
-from kedge.core.records import requests_of
+from kedge.core.evidence.records import requests_of
 
 TABLE = "CREATE TABLE stray (endpoint TEXT NOT NULL, hashes BLOB NOT NULL);"
 BITS = 22

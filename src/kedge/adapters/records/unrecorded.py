@@ -9,7 +9,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterable
 
-from kedge.core.records import JoinRow, row_hour
+from kedge.core.evidence.records import JoinRow, row_hour
 
 TABLE = """
 CREATE TABLE IF NOT EXISTS unrecorded (

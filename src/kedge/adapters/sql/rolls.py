@@ -11,8 +11,8 @@ from sqlalchemy import Connection, bindparam, delete, insert, select
 from kedge.adapters.sql import tables
 from kedge.adapters.sql.database import Database
 from kedge.adapters.sql.rows import read_all
-from kedge.core.rollup import HOUR, MINUTE, Roll, roll_of, rolled
-from kedge.core.windows import Window
+from kedge.core.evidence.rollup import HOUR, MINUTE, Roll, roll_of, rolled
+from kedge.core.evidence.windows import Window
 
 WINDOWS_S = HOUR
 """Seconds are kept for an hour: longer than a patrol may be away and still fold them."""

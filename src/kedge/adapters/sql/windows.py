@@ -12,8 +12,8 @@ from kedge.adapters.sql import tables
 from kedge.adapters.sql.beginning import read_beginning
 from kedge.adapters.sql.database import Database
 from kedge.adapters.sql.rows import read_all
+from kedge.core.evidence.windows import Window
 from kedge.core.values import Beginning
-from kedge.core.windows import Window
 from kedge.system.files import ASIDE, ASIDE_COUNT, name_aside
 
 _window, _judged = tables.window, tables.judged

@@ -8,7 +8,7 @@ from typing import Any
 from kedge.cli.text.estimate import rollout_lines
 from kedge.cli.text.evidence import causes
 from kedge.cli.text.layout import get_width
-from kedge.core.unrecorded import sentence
+from kedge.core.evidence.unrecorded import sentence
 from kedge.report import MARKS
 
 

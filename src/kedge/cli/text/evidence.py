@@ -8,7 +8,7 @@ from typing import Any
 
 from kedge.cli.text.estimate import NAMES, estimate_text, next_text, part_text
 from kedge.cli.text.layout import PLAIN_WIDTH, table, wrap
-from kedge.core.unrecorded import sentence
+from kedge.core.evidence.unrecorded import sentence
 
 WORDS = {
     "pass": "not worse",

@@ -17,7 +17,7 @@ from collections.abc import Collection, Sequence
 from math import isfinite
 from typing import Literal
 
-from kedge.core.records import Known
+from kedge.core.evidence.records import Known
 from kedge.core.values import Dtype, Field, Output, State
 
 YES = frozenset({"1", "true", "yes", "t", "y"})

@@ -26,7 +26,7 @@ from math import log
 import numpy as np
 from numpy.typing import NDArray
 
-from kedge.core.stats import ALARM_GRID, LAMBDAS, Floats, log_mixture
+from kedge.core.evidence.stats import ALARM_GRID, LAMBDAS, Floats, log_mixture
 
 Counts = NDArray[np.int64]
 

@@ -6,11 +6,10 @@ from math import inf, log
 
 import numpy as np
 
-from kedge.core import stats
-from kedge.core.evidence import bets
+from kedge.core.evidence import bets, stats
 from kedge.core.evidence.rules import QUALITY, Rail
+from kedge.core.evidence.stats import Floats
 from kedge.core.evidence.step import Span, Step
-from kedge.core.stats import Floats
 
 
 def callers_proof(

@@ -14,9 +14,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from kedge.core.evidence.stats import Floats, log_mixture
 from kedge.core.evidence.units import picks
-from kedge.core.stats import Floats, log_mixture
-from kedge.core.windows import CANDIDATE, PRODUCTION, CallerCost, CostCell
+from kedge.core.evidence.windows import CANDIDATE, PRODUCTION, CallerCost, CostCell
 
 BETS: Floats = np.geomspace(0.02, 0.9, 7)
 """Bets, as shares of the largest one that stays solvent. The best bet is about the gap over the

@@ -56,9 +56,9 @@ from kedge.core.evidence.cost_bets import (
     requests_growth,
 )
 from kedge.core.evidence.rules import Verdict
-from kedge.core.stats import log_mixture
+from kedge.core.evidence.stats import log_mixture
+from kedge.core.evidence.windows import CANDIDATE, PRODUCTION, CallerCost, CostCell, Spent, Window
 from kedge.core.values import BUCKETS, Value
-from kedge.core.windows import CANDIDATE, PRODUCTION, CallerCost, CostCell, Spent, Window
 
 ALPHA = 0.001
 """Of wrong verdicts on cost, for `pass` and for `fail` each, beside the alarm's one per cent: it is

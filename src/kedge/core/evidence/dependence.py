@@ -11,7 +11,7 @@ from math import sqrt
 
 import numpy as np
 
-from kedge.core.stats import Floats
+from kedge.core.evidence.stats import Floats
 
 SIZES = np.array([1, 2, 5, 10, 20, 50, 100, 200, 500])
 """Outcomes in a batch: they may stick for hours, and hours have so many."""

@@ -16,8 +16,8 @@ from typing import Any
 
 import msgspec
 
+from kedge.core.evidence.windows import CALLERS, CANDIDATE, METRICS, Window
 from kedge.core.values import Value
-from kedge.core.windows import CALLERS, CANDIDATE, METRICS, Window
 
 ERRORS = METRICS[0]
 BEATS_S = 2

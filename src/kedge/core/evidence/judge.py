@@ -29,16 +29,15 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from kedge.core import stats
-from kedge.core.evidence import bets
+from kedge.core.evidence import bets, stats
 from kedge.core.evidence.bursts import HISTORY_S, SETTLED_S, SPREAD, STEADY_S, History
 from kedge.core.evidence.bursts import allowed as allowed_in
 from kedge.core.evidence.certificates import callers_proof, proof
 from kedge.core.evidence.events import Caller, First, Label, Second
 from kedge.core.evidence.rows import Rows
 from kedge.core.evidence.rules import METHOD, QUALITY, Alarm, Cells, Key, Rail, Rules
+from kedge.core.evidence.stats import ALARM_GRID, LAMBDAS, Floats
 from kedge.core.evidence.step import SECONDS, TAIL, Ints, KeptStep, Step, load, span
-from kedge.core.stats import ALARM_GRID, LAMBDAS, Floats
 from kedge.core.values import Value
 
 LABELS_PART, COUNTS_PART = 0.9, 0.1

@@ -28,7 +28,7 @@ from kedge.core.evidence.answers import (
     spelled,
     unfit,
 )
-from kedge.core.records import JoinRow, Known, Labelled
+from kedge.core.evidence.records import JoinRow, Known, Labelled
 from kedge.core.values import Arm, Output, Value
 
 ENOUGH = 100

@@ -20,14 +20,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kedge.core import stats
-from kedge.core.evidence import bets
+from kedge.core.evidence import bets, stats
 from kedge.core.evidence.certificates import known_units
 from kedge.core.evidence.judge import Judge
 from kedge.core.evidence.rules import QUALITY, Rail
+from kedge.core.evidence.stats import Floats
 from kedge.core.evidence.step import TAIL, Span, Step
 from kedge.core.evidence.units import UNITS
-from kedge.core.stats import Floats
 from kedge.core.values import BUCKETS
 
 LONGEST_S = 30 * 86_400

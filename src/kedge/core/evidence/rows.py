@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kedge.core.evidence.rules import Key, Rules
-from kedge.core.stats import Floats
+from kedge.core.evidence.stats import Floats
 
 SEGMENTS = 2_500
 """Segments of a metric that are judged; the rest is counted in the whole only."""

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from kedge.core.evidence.answers import truth
 from kedge.core.evidence.labels import answers_of
-from kedge.core.records import Labelled
+from kedge.core.evidence.records import Labelled
 from kedge.core.values import Output, Value
 
 WIDTH = 0.02

@@ -15,11 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kedge.core import stats
-from kedge.core.evidence import bets
+from kedge.core.evidence import bets, stats
 from kedge.core.evidence.dependence import Dependence
+from kedge.core.evidence.stats import BETS, Floats
 from kedge.core.evidence.units import Units
-from kedge.core.stats import BETS, Floats
 from kedge.core.values import BUCKETS, Value
 
 HOUR, DAY = 6, stats.DAY_RESTARTS

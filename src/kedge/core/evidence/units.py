@@ -13,7 +13,7 @@ from math import inf
 import numpy as np
 from numpy.typing import NDArray
 
-from kedge.core.stats import Floats
+from kedge.core.evidence.stats import Floats
 
 UNITS = 200_000
 """Callers (in all rows) of one step: 12 MB of numbers. Beyond, half of the callers are dropped and

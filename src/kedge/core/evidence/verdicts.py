@@ -9,8 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kedge.core import stats
-from kedge.core.evidence import bets
+from kedge.core.evidence import bets, stats
 from kedge.core.evidence.judge import Judge
 from kedge.core.evidence.rules import (
     QUALITY,

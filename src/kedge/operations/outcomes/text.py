@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from kedge.core.evidence.records import COUNTS
+from kedge.core.evidence.unrecorded import SAMPLING, sentence
 from kedge.core.instants import iso
-from kedge.core.records import COUNTS
-from kedge.core.unrecorded import SAMPLING, sentence
 from kedge.report import AMBIGUOUS
 from kedge.system.terminal import one_line
 

@@ -15,7 +15,7 @@ from kedge.core.errors import BadRequest, Refused
 from kedge.core.evidence.answers import BETWEEN, RANKED, equal, number, relevant, truth
 from kedge.core.evidence.events import Label
 from kedge.core.evidence.labels import MEASURED, unfit_for
-from kedge.core.records import Known, Labelled, delay_bin
+from kedge.core.evidence.records import Known, Labelled, delay_bin
 from kedge.core.values import BUCKETS, Arm, Output, Value
 
 LEAST_PROBABILITY = 1e-3

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from kedge.core.records import ID_REUSED
+from kedge.core.evidence.records import ID_REUSED
 
 SAMPLING = "sampling"
 TESTER = "tester"

@@ -12,8 +12,7 @@ from math import ceil, exp, log
 
 import numpy as np
 
-from kedge.core import stats
-from kedge.core.evidence import bets
+from kedge.core.evidence import bets, stats
 from kedge.core.evidence.judge import DECLARED, LABELS_PART
 from kedge.core.evidence.rows import SEGMENT_STAKE
 from kedge.core.evidence.rules import Rules

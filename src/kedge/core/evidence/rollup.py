@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from kedge.core.values import Value
-from kedge.core.windows import (
+from kedge.core.evidence.windows import (
     METRICS,
     Agreement,
     Counts,
@@ -19,6 +18,7 @@ from kedge.core.windows import (
     added,
     agreement_sum,
 )
+from kedge.core.values import Value
 
 MINUTE, HOUR = 60, 3_600
 SEGMENTS = 1_000
