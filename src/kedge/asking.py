@@ -19,7 +19,7 @@ from kedge.adapters import process
 from kedge.columns import columns_of
 from kedge.core.errors import BadRequest, KedgeError, ModelFailure, Unavailable
 from kedge.core.evidence.records import JoinRow
-from kedge.core.generations import Online
+from kedge.core.features.generations import Online
 from kedge.core.values import Release, Signature, State
 from kedge.engine.models import host_status
 from kedge.independence import release_mark

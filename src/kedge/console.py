@@ -19,8 +19,8 @@ from kedge.system.terminal import indented, one_line, show, show_json
 
 if TYPE_CHECKING:
     from kedge.core.errors import KedgeError
-    from kedge.core.features import FeatureLimits
-    from kedge.core.generations import Online
+    from kedge.core.features.generations import Online
+    from kedge.core.features.schema import FeatureLimits
     from kedge.core.release.commands import AnyCommand
     from kedge.engine.control import Gate
     from kedge.settings import Settings
@@ -119,7 +119,7 @@ class Context:
     def feature_limits(self) -> FeatureLimits:
         """Of the process in which features files run; a damaged kedge.toml sets none."""
         from kedge.core.errors import BadConfig
-        from kedge.core.features import FeatureLimits
+        from kedge.core.features.schema import FeatureLimits
 
         try:
             return self.settings.features.limits

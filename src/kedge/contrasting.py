@@ -32,8 +32,8 @@ from kedge.core.contrast import LEAST, Cell, Swap
 from kedge.core.defects import SHARE
 from kedge.core.errors import BadRequest, KedgeError, ModelFailure, Unavailable
 from kedge.core.evidence.answers import get_target
-from kedge.core.features import Spec
-from kedge.core.generations import Online
+from kedge.core.features.generations import Online
+from kedge.core.features.schema import Spec
 from kedge.core.values import Release, Signature, State
 from kedge.engine.agreement import said
 from kedge.engine.control import Say

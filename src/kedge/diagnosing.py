@@ -17,8 +17,8 @@ from kedge.core.evidence.answers import get_target
 from kedge.core.evidence.labels import is_own
 from kedge.core.evidence.records import JoinRow
 from kedge.core.facts import Facts, Instruments, Sample, Source
+from kedge.core.features.generations import Online, runs_of
 from kedge.core.filed import Filed, filed
-from kedge.core.generations import Online, runs_of
 from kedge.core.instants import read_instant, read_when
 from kedge.core.names import check_segment
 from kedge.core.policy import guardrails

@@ -15,7 +15,7 @@ from kedge.columns import ProbeResult
 from kedge.core.bounds import toml_lines
 from kedge.core.errors import KedgeError, Refused, UnfitModel
 from kedge.core.evidence.answers import line, proposed, spare_outputs, target
-from kedge.core.features import misfit
+from kedge.core.features.schema import misfit
 from kedge.core.values import Field, ModelVersion, State, TrainingSet
 from kedge.engine.bounds import with_bounds
 from kedge.engine.registration import register

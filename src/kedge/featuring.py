@@ -17,7 +17,7 @@ from kedge.adapters.process import FeaturesProcess
 from kedge.columns import columns_of
 from kedge.core import codec
 from kedge.core.errors import ModelFailure, Refused
-from kedge.core.features import EQUAL, Schema, Spec, TransformVersion
+from kedge.core.features.schema import EQUAL, Schema, Spec, TransformVersion
 from kedge.core.golden import blank_rows
 from kedge.core.values import Field, Release, Signature, State
 from kedge.judging import state_of

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from kedge.core.errors import Refused
-from kedge.core.features import EQUAL, Outcome, TransformVersion
+from kedge.core.features.schema import EQUAL, Outcome, TransformVersion
 from kedge.core.release.commands import Promote
 from kedge.core.release.machine import decide
 from kedge.core.release.ways_back import condemned_as

@@ -30,8 +30,7 @@ from kedge.adapters.offline import (
 from kedge.adapters.process import FeaturesProcess
 from kedge.core.durations import seconds
 from kedge.core.errors import KedgeError, ModelFailure, Refused
-from kedge.core.features import Schema, Spec, TransformVersion, View
-from kedge.core.generations import (
+from kedge.core.features.generations import (
     META,
     Mark,
     Online,
@@ -45,6 +44,7 @@ from kedge.core.generations import (
     slices,
     unneeded,
 )
+from kedge.core.features.schema import Schema, Spec, TransformVersion, View
 from kedge.core.instants import iso
 from kedge.core.keys import spell
 from kedge.core.release.needs import needs

@@ -12,7 +12,7 @@ import msgspec
 
 from kedge.contacts import is_group
 from kedge.core.errors import KedgeError, Refused
-from kedge.core.generations import Online, Run, runs_of
+from kedge.core.features.generations import Online, Run, runs_of
 from kedge.core.instants import read_instant
 from kedge.core.readiness import (
     DAY_S,

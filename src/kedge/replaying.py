@@ -27,7 +27,7 @@ from kedge.core.evidence.windows import (
     FirstAsk,
     Window,
 )
-from kedge.core.generations import Online
+from kedge.core.features.generations import Online
 from kedge.core.instants import read_when
 from kedge.core.policy import decide
 from kedge.core.route import key_of, unit_of

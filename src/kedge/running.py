@@ -29,7 +29,7 @@ from kedge.alarming import alerting_of
 from kedge.core.codec import encode
 from kedge.core.errors import KedgeError, Refused, Unavailable
 from kedge.core.evidence.records import JoinRow
-from kedge.core.generations import Online
+from kedge.core.features.generations import Online
 from kedge.core.values import ActorKind, Release, Stage, State
 from kedge.engine.clerk import Clerk
 from kedge.engine.control import Control, Say

@@ -27,8 +27,8 @@ from kedge.core.errors import BadConfig
 from kedge.core.evidence.labels import is_own
 from kedge.core.evidence.quality import ranked_places
 from kedge.core.evidence.records import KEEP_GB
-from kedge.core.features import FeatureLimits
-from kedge.core.generations import URL_VARIABLE, Online, Rule, Rules
+from kedge.core.features.generations import URL_VARIABLE, Online, Rule, Rules
+from kedge.core.features.schema import FeatureLimits
 from kedge.core.names import RULE, is_name
 from kedge.core.values import BUCKETS, Field, Output, Policy, Value
 from kedge.core.wording import tell_fault

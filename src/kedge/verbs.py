@@ -13,8 +13,8 @@ from kedge.core.bounds import BOUNDS
 from kedge.core.codec import fingerprint
 from kedge.core.errors import Refused, Unavailable
 from kedge.core.evidence.labels import is_own
-from kedge.core.features import Spec, TransformVersion
-from kedge.core.generations import Run, generation_of, runs_of
+from kedge.core.features.generations import Run, generation_of, runs_of
+from kedge.core.features.schema import Spec, TransformVersion
 from kedge.core.names import get_known, read_number
 from kedge.core.policy import guardrails
 from kedge.core.release.commands import Configure

@@ -32,7 +32,7 @@ from kedge.adapters.sql.rolls import SqlRolls
 from kedge.adapters.sql.roster import SqlEvidence, SqlRoster
 from kedge.adapters.sql.signal import DirectorySignal
 from kedge.adapters.sql.windows import SqlWindows
-from kedge.core.features import FeatureLimits
+from kedge.core.features.schema import FeatureLimits
 from kedge.core.runbook import Site
 from kedge.core.values import ActorKind, State
 from kedge.engine.control import PREPARE_S, Control, Gate, Probe, Say

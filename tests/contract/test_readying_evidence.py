@@ -14,7 +14,7 @@ import pytest
 from contract.test_readying import Gated, policy
 from kedge.core.evidence.rules import METHOD
 from kedge.core.evidence.windows import Window
-from kedge.core.generations import Online
+from kedge.core.features.generations import Online
 from kedge.core.readiness import EVIDENCE_S
 from kedge.core.release.commands import Promote
 from kedge.ports import Tally

@@ -27,7 +27,7 @@ from kedge.adapters.sql.features import SqlFeatures
 from kedge.adapters.sql.ledger import SqlLedger
 from kedge.core import codec
 from kedge.core.errors import Refused, Stale, Unavailable
-from kedge.core.features import Feature, declared
+from kedge.core.features.schema import Feature, declared
 from kedge.core.release.commands import (
     AnyCommand,
     Canary,

@@ -25,7 +25,7 @@ from kedge.adapters.offline import source_rows, source_times
 from kedge.core.errors import KedgeError
 from kedge.core.evidence.answers import Target
 from kedge.core.evidence.records import Outcome
-from kedge.core.features import Feature, Schema, Spec
+from kedge.core.features.schema import Feature, Schema, Spec
 from kedge.core.values import Field, Signature, TrainingSet
 from kedge.engine import registration
 from kedge.engine.training import read_training

@@ -11,7 +11,7 @@ import pytest
 
 from contract.receivers import Web
 from e2e.place import Site
-from kedge.core.generations import Online
+from kedge.core.features.generations import Online
 from kedge.core.values import State
 from kedge.ports import Note
 from kedge.proving import FOLDER

@@ -14,7 +14,7 @@ import pytest
 from e2e.place import Site
 from kedge.adapters.offline import OfflineLog
 from kedge.core.errors import Refused
-from kedge.core.generations import Run
+from kedge.core.features.generations import Run
 from kedge.datasets import BATCH, make, read_training_set
 from kedge.transforms.bundle import Transform
 from kedge.wiring import Workplace

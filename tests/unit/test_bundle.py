@@ -10,7 +10,7 @@ import pytest
 
 from kedge.core import codec
 from kedge.core.errors import CorruptArtifact, ModelFailure, UnfitModel
-from kedge.core.features import Spec
+from kedge.core.features.schema import Spec
 from kedge.core.values import Field as Column
 from kedge.core.values import Signature
 from kedge.transforms.authoring import SPEC, Field, schema, spec_of

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kedge.core.errors import BadConfig, Refused
-from kedge.core.features import (
+from kedge.core.features.schema import (
     EQUAL,
     compared,
     differences,

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kedge.core.errors import BadConfig
-from kedge.core.features import Feature, View, declared, materialised
-from kedge.core.generations import (
+from kedge.core.features.generations import (
     Mark,
     Run,
     ends,
@@ -20,6 +19,7 @@ from kedge.core.generations import (
     runs_of,
     unneeded,
 )
+from kedge.core.features.schema import Feature, View, declared, materialised
 
 DAY = 86_400.0
 RUN = Run("carrier_delays/1", 2, 13)

@@ -11,8 +11,8 @@ import pytest
 
 from kedge.adapters.online.sqlite import SqliteOnline
 from kedge.core.errors import ModelFailure, Unavailable, UnfitModel
-from kedge.core.features import Feature, Spec, declared
-from kedge.core.generations import META, Mark, Online, Rules, Run, pack_mark
+from kedge.core.features.generations import META, Mark, Online, Rules, Run, pack_mark
+from kedge.core.features.schema import Feature, Spec, declared
 from kedge.transforms.lookup import Lookup, keys_of, lookups_of, pack
 
 SCHEMA = declared("delays/1", {

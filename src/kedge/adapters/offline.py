@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from kedge.core.errors import Refused, Unavailable
-from kedge.core.features import Schema
-from kedge.core.generations import Run
+from kedge.core.features.generations import Run
+from kedge.core.features.schema import Schema
 from kedge.core.instants import ISO, SPELLINGS, bounds, untrue
 from kedge.core.keys import spell
 from kedge.tabular.parquet import (

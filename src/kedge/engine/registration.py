@@ -21,7 +21,7 @@ from kedge.columns import Offered, ProbeResult, columns_of, compare
 from kedge.core import codec
 from kedge.core.bounds import permitted
 from kedge.core.errors import BadRequest, CorruptArtifact, Refused
-from kedge.core.features import Feature
+from kedge.core.features.schema import Feature
 from kedge.core.formats import HEAD_BYTES, Piece, fetching, recognise
 from kedge.core.golden import (
     Known,

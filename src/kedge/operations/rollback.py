@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from kedge.core.errors import KedgeError
+from kedge.core.features.generations import Run, runs_of
 from kedge.core.filed import about
-from kedge.core.generations import Run, runs_of
 from kedge.core.release.commands import Rollback
 from kedge.core.release.machine import apply, decide
 from kedge.core.values import Refusal, State

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from kedge.core import features
 from kedge.core.errors import CorruptArtifact
-from kedge.core.features import Feature as Field
-from kedge.core.features import Schema, Spec, View
+from kedge.core.features import schema as features
+from kedge.core.features.schema import Feature as Field
+from kedge.core.features.schema import Schema, Spec, View
 
 Columns = Mapping[str, Any]
 """Columns by name: NumPy arrays of equal length. They are read-only."""

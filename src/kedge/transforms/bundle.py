@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from kedge.columns import check_answer
 from kedge.core.errors import ModelFailure, UnfitModel
-from kedge.core.features import Feature, Spec
+from kedge.core.features.schema import Feature, Spec
 from kedge.core.values import Signature
 from kedge.transforms.authoring import spec_of
 from kedge.transforms.lookup import Lookup

@@ -17,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kedge.core.errors import ModelFailure, Unavailable, UnfitModel
-from kedge.core.features import Schema, Spec
-from kedge.core.generations import (
+from kedge.core.features.generations import (
     META,
     Mark,
     Online,
@@ -29,6 +28,7 @@ from kedge.core.generations import (
     runs_of,
     width_of,
 )
+from kedge.core.features.schema import Schema, Spec
 from kedge.core.keys import spell_all
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Any
 import redis
 
 from kedge.core.errors import Unavailable
-from kedge.core.generations import URL_VARIABLE
+from kedge.core.features.generations import URL_VARIABLE
 
 PATIENCE_S = 0.25
 """A look-up that takes longer is an outage: a request waits for it."""

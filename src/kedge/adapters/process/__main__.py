@@ -29,7 +29,7 @@ from kedge.adapters.process.host import load, prove, serve
 from kedge.adapters.process.trial import way_in, with_nulls
 from kedge.columns import Offered, check_answer, columns_of, lists_of
 from kedge.core.errors import KedgeError, ModelFailure, Refused, UnfitModel
-from kedge.core.generations import Online
+from kedge.core.features.generations import Online
 from kedge.core.golden import blank_rows, count, joined, taken, whole
 from kedge.core.inputs import Described
 from kedge.core.values import Plainness

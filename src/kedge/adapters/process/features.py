@@ -25,9 +25,9 @@ import numpy as np
 
 from kedge.adapters.process.features_child import Column, Failed, Operation, Question, Said
 from kedge.adapters.process.launch import fenced_environment
-from kedge.core import features
 from kedge.core.errors import BadConfig, KedgeError, ModelFailure, Refused, UnfitModel
-from kedge.core.features import FeatureLimits, Schema
+from kedge.core.features import schema as features
+from kedge.core.features.schema import FeatureLimits, Schema
 from kedge.system.interpreter import module_command
 from kedge.transforms.authoring import Declared
 

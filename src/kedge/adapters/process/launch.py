@@ -18,7 +18,7 @@ import msgspec
 
 from kedge.columns import Grouped, Offered, ProbeResult
 from kedge.core.errors import CorruptArtifact, KedgeError, Refused, UnfitModel
-from kedge.core.generations import URL_VARIABLE, Online
+from kedge.core.features.generations import URL_VARIABLE, Online
 from kedge.core.inputs import Described
 from kedge.core.values import Plainness, Signature
 from kedge.system.interpreter import bare_environment, module_command, safe_environment

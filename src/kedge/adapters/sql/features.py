@@ -9,7 +9,7 @@ from kedge.adapters.sql import tables
 from kedge.adapters.sql.database import Database
 from kedge.core import codec
 from kedge.core.errors import Refused
-from kedge.core.features import Schema, TransformVersion, refuse_change
+from kedge.core.features.schema import Schema, TransformVersion, refuse_change
 
 _schema, _version = tables.feature_schema, tables.transform_version
 

@@ -11,7 +11,7 @@ from sqlalchemy.dialects.sqlite import insert
 from kedge.adapters.sql import tables
 from kedge.adapters.sql.database import Database
 from kedge.core.errors import Refused
-from kedge.core.generations import Run, generation_of
+from kedge.core.features.generations import Run, generation_of
 
 _table = tables.generation
 _RUN = _table.c.generation.op("NOT GLOB")("*[^0-9]*")

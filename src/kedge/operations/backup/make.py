@@ -25,7 +25,7 @@ from kedge.adapters.sql.engine import EVIDENCE_DIR, LEDGER_DIR, REVISION
 from kedge.adapters.sql.snapshot import find_damage, read_artifacts, snapshot
 from kedge.config.secrets import VARIABLES, scrub
 from kedge.core.errors import CorruptArtifact, KedgeError, Refused, Unavailable
-from kedge.core.generations import URL_VARIABLE
+from kedge.core.features.generations import URL_VARIABLE
 from kedge.core.stored.head import Head
 from kedge.core.values import State, Value
 from kedge.operations.backup.claim import claim

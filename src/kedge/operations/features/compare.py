@@ -7,7 +7,14 @@ from typing import Any, NamedTuple
 import msgspec
 
 from kedge.core.errors import KedgeError, Refused
-from kedge.core.features import Difference, Outcome, TransformVersion, compared, outcome_of, worst
+from kedge.core.features.schema import (
+    Difference,
+    Outcome,
+    TransformVersion,
+    compared,
+    outcome_of,
+    worst,
+)
 from kedge.core.golden import Origin, count, distinct, is_real, joined, made_rows, unlike, whole
 from kedge.core.values import Signature
 from kedge.operations.features.golden import GoldenRows, answers, by_key, real_rows

@@ -12,7 +12,7 @@ from kedge.adapters import process
 from kedge.columns import Offered, columns_of, compare
 from kedge.core import codec
 from kedge.core.errors import BadRequest, CorruptArtifact, KedgeError, Refused
-from kedge.core.features import Spec
+from kedge.core.features.schema import Spec
 from kedge.core.golden import Lists, Origin, count, made_rows, seen, taken, whole
 from kedge.core.values import Field, Signature
 from kedge.engine.registration import GOLDEN_BYTES, Golden, promised

@@ -16,7 +16,7 @@ from typing import Literal
 
 import msgspec
 
-from kedge.core.features import Schema
+from kedge.core.features.schema import Schema
 from kedge.core.values import Value
 
 META = "\x1emeta"
