@@ -33,10 +33,10 @@ from common import Bench, talk
 from injected import CAUSES, large, small
 from scipy import stats as reference
 
-from kedge.core.contrast import losses
-from kedge.core.diagnosis import diagnose
-from kedge.core.facts import Facts, Sample
-from kedge.core.findings import Diagnosis
+from kedge.core.diagnosis.contrast import losses
+from kedge.core.diagnosis.diagnose import diagnose
+from kedge.core.diagnosis.facts import Facts, Sample
+from kedge.core.diagnosis.findings import Diagnosis
 from kedge.core.values import Output
 
 SEED = 20_261_126

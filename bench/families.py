@@ -21,9 +21,9 @@ from injected import Case
 from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
-from kedge.core.contrast import losses
-from kedge.core.facts import Sample
-from kedge.core.findings import Diagnosis
+from kedge.core.diagnosis.contrast import losses
+from kedge.core.diagnosis.facts import Sample
+from kedge.core.diagnosis.findings import Diagnosis
 from kedge.core.values import Output
 
 Floats = NDArray[np.float64]

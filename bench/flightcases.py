@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from kedge.core.diagnosis import diagnose
-from kedge.core.facts import Facts, Sample
-from kedge.core.findings import Diagnosis
+from kedge.core.diagnosis.diagnose import diagnose
+from kedge.core.diagnosis.facts import Facts, Sample
+from kedge.core.diagnosis.findings import Diagnosis
 from kedge.core.values import Output
 from kedge.ports import ColumnStatistics
 

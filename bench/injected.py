@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
-from kedge.core.facts import Facts, Sample
+from kedge.core.diagnosis.facts import Facts, Sample
 from kedge.core.values import Output
 
 CAUSES = ("noise", "model", "features", "data", "harder_inputs", "concept", "label_mix")

@@ -28,8 +28,8 @@ from kedge.asking import (
     merges,
     requests,
 )
-from kedge.core.contrast import LEAST, Cell, Swap
-from kedge.core.defects import SHARE
+from kedge.core.diagnosis.contrast import LEAST, Cell, Swap
+from kedge.core.diagnosis.defects import SHARE
 from kedge.core.errors import BadRequest, KedgeError, ModelFailure, Unavailable
 from kedge.core.evidence.answers import get_target
 from kedge.core.features.generations import Online

@@ -10,15 +10,15 @@ import msgspec
 import numpy as np
 
 from kedge.contrasting import Cells, Contrasting, changed
-from kedge.core.contrast import LEAST
-from kedge.core.diagnosis import diagnose
+from kedge.core.diagnosis.contrast import LEAST
+from kedge.core.diagnosis.diagnose import diagnose
+from kedge.core.diagnosis.facts import Facts, Instruments, Sample, Source
+from kedge.core.diagnosis.summary import Filed, filed
 from kedge.core.errors import KedgeError, Refused
 from kedge.core.evidence.answers import get_target
 from kedge.core.evidence.labels import is_own
 from kedge.core.evidence.records import JoinRow
-from kedge.core.facts import Facts, Instruments, Sample, Source
 from kedge.core.features.generations import Online, runs_of
-from kedge.core.filed import Filed, filed
 from kedge.core.instants import read_instant, read_when
 from kedge.core.names import check_segment
 from kedge.core.policy import guardrails

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kedge.asking import decoded
-from kedge.core.contrast import LEAST
+from kedge.core.diagnosis.contrast import LEAST
 from kedge.core.evidence.answers import Target, normal, number, spelled, truth, unfit
 from kedge.core.evidence.labels import MEASURED
 from kedge.core.evidence.records import HOUR_S, JoinRow, Known, live_version

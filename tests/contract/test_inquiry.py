@@ -16,8 +16,8 @@ from contract.test_alerts import HandClock
 from contract.test_records import row
 from kedge.adapters.records.spool import Spool
 from kedge.core.alerts import Sight
+from kedge.core.diagnosis.findings import Cause
 from kedge.core.evidence.records import Outcome
-from kedge.core.findings import Cause
 from kedge.core.policy import Decision
 from kedge.core.release.commands import Promote
 from kedge.core.values import State
@@ -25,7 +25,7 @@ from kedge.engine.inquiry import AGAIN_S, EVERY_S, LABELS, LOOK_S, WITHIN_S, Inq
 from kedge.engine.process_faults import ProcessFaults
 from kedge.ports import Note
 from kedge.wiring import Workplace
-from unit.test_filed import finding
+from unit.test_summary import finding
 
 LATE = Decision("fail", "late_regression", "quality is worse")
 

@@ -13,10 +13,10 @@ from contract.sql_world import POLICY, World, at, world
 from kedge.adapters.records.spool import Spool
 from kedge.cli.text.endpoints import status_text
 from kedge.core.codec import fingerprint
+from kedge.core.diagnosis.findings import Cause
 from kedge.core.evidence.records import JoinRow, Outcome
 from kedge.core.evidence.rules import METHOD
 from kedge.core.evidence.windows import Conduct, Window
-from kedge.core.findings import Cause
 from kedge.core.release.commands import (
     Canary,
     Configured,
@@ -35,8 +35,8 @@ from kedge.judging import evidence_of
 from kedge.operations.status import status_of
 from kedge.ports import Entry, Note
 from kedge.wiring import Workplace
-from unit.test_filed import finding
 from unit.test_policy import facts
+from unit.test_summary import finding
 
 QUICK = msgspec.structs.replace(
     POLICY,

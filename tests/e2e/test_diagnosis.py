@@ -15,9 +15,9 @@ import pytest
 import models
 from e2e.past import Past
 from e2e.place import Site
+from kedge.core.diagnosis.summary import Filed
 from kedge.core.errors import Refused
 from kedge.core.features.generations import Online
-from kedge.core.filed import Filed
 from kedge.core.release.commands import Canary, Promote
 from kedge.core.values import ActorKind
 from kedge.diagnosing import Asked, accept, diagnosis_of

@@ -14,8 +14,8 @@ import msgspec
 import pytest
 
 from e2e.place import KEDGE, Site
-from kedge.core.filed import Filed
-from kedge.core.findings import Act, Cause
+from kedge.core.diagnosis.findings import Act, Cause
+from kedge.core.diagnosis.summary import Filed
 from kedge.ports import Note
 from kedge.wiring import Workplace
 

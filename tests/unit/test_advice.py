@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from kedge.core.advice import action, headline, would_change
-from kedge.core.findings import Act, Cause, Estimate, Finding, Kind, Missing
+from kedge.core.diagnosis.advice import action, headline, would_change
+from kedge.core.diagnosis.findings import Act, Cause, Estimate, Finding, Kind, Missing
 
 HELPS, HURTS = Estimate(-0.02, -0.03, -0.01, 900), Estimate(0.02, 0.01, 0.03, 900)
 OUTCOMES = (Missing("outcomes", "outcomes"),)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kedge.core.association import Coding, Outcomes, Relations, Structure
+from kedge.core.diagnosis.association import Coding, Outcomes, Relations, Structure
 
 N = 4_000
 

@@ -9,7 +9,7 @@ import pytest
 
 from kedge.core import conditions
 from kedge.core.alerts import Raise, Topic
-from kedge.core.findings import Cause
+from kedge.core.diagnosis.findings import Cause
 from kedge.core.policy import Decision
 from kedge.core.release.commands import (
     Abort,
@@ -28,7 +28,7 @@ from kedge.core.release.machine import decide
 from kedge.core.values import ActorKind, State
 from kedge.testing.samples import AT, run
 from unit.test_alerts import CANARY, FAIL, ONE, alert
-from unit.test_filed import finding
+from unit.test_summary import finding
 
 
 def test_a_failure_is_told_with_what_was_done_about_it() -> None:

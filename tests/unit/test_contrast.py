@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as reference
 
-from kedge.core.contrast import (
+from kedge.core.diagnosis.contrast import (
     LEAST,
     Floats,
     Mean,

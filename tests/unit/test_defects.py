@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kedge.core.defects import (
+from kedge.core.diagnosis.defects import (
     Code,
     Defect,
     affected,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kedge.core.facts import Facts, Sample, checked
+from kedge.core.diagnosis.facts import Facts, Sample, checked
 from kedge.core.values import Output
 
 ROWS = Sample(columns={"x": np.zeros(3)}, truth=np.zeros(3))

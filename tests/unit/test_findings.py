@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from kedge.core.findings import (
+from kedge.core.diagnosis.findings import (
     Act,
     Action,
     Cause,

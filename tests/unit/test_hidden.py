@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kedge.core.association import MOST_COLUMNS, MOST_INPUTS, Relations
-from kedge.core.facts import Facts, Sample
-from kedge.core.findings import Cause, Estimate, Kind, Suspect
-from kedge.core.hidden import alike, broken, hidden
-from kedge.core.suspects import NOTHING, Judged
+from kedge.core.diagnosis.association import MOST_COLUMNS, MOST_INPUTS, Relations
+from kedge.core.diagnosis.facts import Facts, Sample
+from kedge.core.diagnosis.findings import Cause, Estimate, Kind, Suspect
+from kedge.core.diagnosis.hidden import alike, broken, hidden
+from kedge.core.diagnosis.suspects import NOTHING, Judged
 from kedge.core.values import Output
 
 N = 3_000

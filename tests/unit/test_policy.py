@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from kedge.core.diagnosis.findings import Cause
 from kedge.core.evidence.faults import Spread
 from kedge.core.evidence.rules import Overall, Verdict, Word
-from kedge.core.findings import Cause
 from kedge.core.policy import (
     DEFAULTS,
     KILL_BROKEN,
@@ -37,7 +37,7 @@ from kedge.core.values import (
     State,
 )
 from kedge.testing.samples import release
-from unit.test_filed import NOW, finding
+from unit.test_summary import NOW, finding
 
 CANARY = State(
     endpoint="flights", epoch=7, stage=Stage.CANARY, production=1, candidate=2, weight=500,

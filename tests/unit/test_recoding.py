@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy.optimize import linear_sum_assignment
 
-from kedge.core.association import Coding
-from kedge.core.recoding import assigned, recoded, shifted
+from kedge.core.diagnosis.association import Coding
+from kedge.core.diagnosis.recoding import assigned, recoded, shifted
 
 N = 4_000
 SHARES = (0.4, 0.25, 0.15, 0.12, 0.08)

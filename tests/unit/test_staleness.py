@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from kedge.core.staleness import Windows
+from kedge.core.diagnosis.staleness import Windows
 
 N = 3_000
 DAY = 86_400.0

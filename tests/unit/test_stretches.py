@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kedge.core.stretches import FEWEST, LEAST_ROWS, MOST, Clump, Stretches, stays_away
+from kedge.core.diagnosis.stretches import FEWEST, LEAST_ROWS, MOST, Clump, Stretches, stays_away
 
 N = 4_000
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kedge.core.contrast import Floats
-from kedge.core.diagnosis import diagnose
-from kedge.core.facts import Facts, Sample, Source
-from kedge.core.findings import Act, Diagnosis, Kind
+from kedge.core.diagnosis.contrast import Floats
+from kedge.core.diagnosis.diagnose import diagnose
+from kedge.core.diagnosis.facts import Facts, Sample, Source
+from kedge.core.diagnosis.findings import Act, Diagnosis, Kind
 from kedge.core.values import Output
 
 N = 4_000

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from kedge.core.contrast import Floats, difference, mean_of
-from kedge.core.findings import Kind
-from kedge.core.world import Window, hardest, part, reason, spells
+from kedge.core.diagnosis.contrast import Floats, difference, mean_of
+from kedge.core.diagnosis.findings import Kind
+from kedge.core.diagnosis.world import Window, hardest, part, reason, spells
 
 N = 3_000
 

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from kedge.core.alerts import Alert, Raise, Topic
-from kedge.core.filed import Filed
+from kedge.core.diagnosis.summary import Filed
 from kedge.core.release.commands import (
     Aborted,
     AnyEvent,

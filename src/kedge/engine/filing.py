@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from kedge.core.diagnosis.summary import Filed
 from kedge.core.errors import Refused
-from kedge.core.filed import Filed
 from kedge.ports import Entry, Ledger, Note
 
 WITHIN = 10_000

@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from kedge.core.diagnosis.summary import about
 from kedge.core.errors import KedgeError
 from kedge.core.features.generations import Run, runs_of
-from kedge.core.filed import about
 from kedge.core.release.commands import Rollback
 from kedge.core.release.machine import apply, decide
 from kedge.core.values import Refusal, State

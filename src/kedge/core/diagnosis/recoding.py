@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kedge.core.association import Coding, Ints
-from kedge.core.stretches import Column, Floats
+from kedge.core.diagnosis.association import Coding, Ints
+from kedge.core.diagnosis.stretches import Column, Floats
 
 DRIFT = 0.1
 """Of a value's share: what it may move by an honest change, beside chance."""

@@ -27,8 +27,8 @@ import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from kedge.core.advice import action, excluded, headline, would_change
-from kedge.core.contrast import (
+from kedge.core.diagnosis.advice import action, excluded, headline, would_change
+from kedge.core.diagnosis.contrast import (
     FLOOR,
     HINT,
     LEAST,
@@ -44,7 +44,7 @@ from kedge.core.contrast import (
     shares,
     swapped,
 )
-from kedge.core.defects import (
+from kedge.core.diagnosis.defects import (
     WHOLE,
     Code,
     Defect,
@@ -55,11 +55,19 @@ from kedge.core.defects import (
     stepped,
     touched,
 )
-from kedge.core.facts import Facts, Sample, checked
-from kedge.core.findings import Cause, Diagnosis, Estimate, Evidence, Finding, Kind, Missing
-from kedge.core.hidden import alike, broken, freshness, hidden
-from kedge.core.suspects import NOTHING
-from kedge.core.world import Window, beyond, part, reason, spells
+from kedge.core.diagnosis.facts import Facts, Sample, checked
+from kedge.core.diagnosis.findings import (
+    Cause,
+    Diagnosis,
+    Estimate,
+    Evidence,
+    Finding,
+    Kind,
+    Missing,
+)
+from kedge.core.diagnosis.hidden import alike, broken, freshness, hidden
+from kedge.core.diagnosis.suspects import NOTHING
+from kedge.core.diagnosis.world import Window, beyond, part, reason, spells
 
 
 def diagnose(facts: Facts) -> Diagnosis:

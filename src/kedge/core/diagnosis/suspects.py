@@ -17,13 +17,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kedge.core.association import Effect, Held, Outcomes, Relations, Structure, Units
-from kedge.core.contrast import LEAST
-from kedge.core.defects import PROOF
-from kedge.core.disde import spaced
-from kedge.core.findings import Suspect
-from kedge.core.recoding import Recoded, recoded, shifted
-from kedge.core.stretches import Column, Floats
+from kedge.core.diagnosis.association import Effect, Held, Outcomes, Relations, Structure, Units
+from kedge.core.diagnosis.contrast import LEAST
+from kedge.core.diagnosis.defects import PROOF
+from kedge.core.diagnosis.findings import Suspect
+from kedge.core.diagnosis.recoding import Recoded, recoded, shifted
+from kedge.core.diagnosis.shift import spaced
+from kedge.core.diagnosis.stretches import Column, Floats
 
 BROKEN = 0.65
 """Of a column's relation to the others, what is left of it when it is called broken. Harder inputs

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from kedge.core.diagnosis.findings import Estimate
 from kedge.core.evidence.quality import LEAST_PROBABILITY, LOG_LOSS_CAP, loss_of, scale
-from kedge.core.findings import Estimate
 from kedge.core.values import Output
 
 Floats = NDArray[np.float64]

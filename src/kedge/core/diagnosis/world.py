@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kedge.core.contrast import LEAST, Floats, Mean, Units, difference, mean_of
-from kedge.core.defects import plain
-from kedge.core.disde import Side, Terms, domain, expected, ks, spaced, terms
-from kedge.core.findings import Estimate, Evidence, Kind
-from kedge.core.stretches import FEWEST, Stretches
+from kedge.core.diagnosis.contrast import LEAST, Floats, Mean, Units, difference, mean_of
+from kedge.core.diagnosis.defects import plain
+from kedge.core.diagnosis.findings import Estimate, Evidence, Kind
+from kedge.core.diagnosis.shift import Side, Terms, domain, expected, ks, spaced, terms
+from kedge.core.diagnosis.stretches import FEWEST, Stretches
 
 SAME = 1e-3
 """The p-value of Kolmogorov and Smirnov above which scores within a class count as unchanged."""

@@ -7,8 +7,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from kedge.core.filed import FRESH_S, SHOWN_S, Filed, about, filed, holds
-from kedge.core.findings import Act, Action, Cause, Diagnosis, Estimate, Finding, Kind, Missing
+from kedge.core.diagnosis.findings import (
+    Act,
+    Action,
+    Cause,
+    Diagnosis,
+    Estimate,
+    Finding,
+    Kind,
+    Missing,
+)
+from kedge.core.diagnosis.summary import FRESH_S, SHOWN_S, Filed, about, filed, holds
 
 NOW = 1_770_000_000.0
 HELPS, HARMS, UNCLEAR = (

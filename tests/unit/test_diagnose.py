@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kedge.core.contrast import Cell, Floats
-from kedge.core.diagnosis import diagnose
+from kedge.core.diagnosis.contrast import Cell, Floats
+from kedge.core.diagnosis.diagnose import diagnose
+from kedge.core.diagnosis.facts import Facts, Instruments, Sample
+from kedge.core.diagnosis.findings import Act, Cause, Diagnosis, Evidence, Kind
 from kedge.core.errors import Refused
-from kedge.core.facts import Facts, Instruments, Sample
-from kedge.core.findings import Act, Cause, Diagnosis, Evidence, Kind
 from kedge.core.values import Output
 from kedge.ports import ColumnStatistics
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kedge.core.findings import (
+from kedge.core.diagnosis.findings import (
     ELSEWHERE,
     RELEASE,
     Act,

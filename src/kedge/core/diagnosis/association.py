@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kedge.core.stretches import Column, Floats, Stretches
+from kedge.core.diagnosis.stretches import Column, Floats, Stretches
 
 Ints = NDArray[np.intp]
 Units = NDArray[Any] | None

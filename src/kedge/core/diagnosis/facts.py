@@ -12,8 +12,8 @@ from typing import Any, Literal, NamedTuple
 
 from numpy.typing import NDArray
 
-from kedge.core.contrast import Cell, Floats, Swap
-from kedge.core.defects import Trained, risen
+from kedge.core.diagnosis.contrast import Cell, Floats, Swap
+from kedge.core.diagnosis.defects import Trained, risen
 from kedge.core.values import Output
 
 

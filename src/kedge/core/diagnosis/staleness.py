@@ -15,8 +15,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kedge.core.defects import PROOF, nulls
-from kedge.core.stretches import Column, Floats
+from kedge.core.diagnosis.defects import PROOF, nulls
+from kedge.core.diagnosis.stretches import Column, Floats
 
 RISE = 0.3
 """Of the rows that may repeat a value: a smaller rise is a busier day, or a slower caller."""

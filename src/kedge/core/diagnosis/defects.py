@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from kedge.core.stretches import COMMON, LEAST_ROWS, Column, Floats, Stretches, stays_away
+from kedge.core.diagnosis.stretches import COMMON, LEAST_ROWS, Column, Floats, Stretches, stays_away
 
 Mask = NDArray[np.bool_]
 

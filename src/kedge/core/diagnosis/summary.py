@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Literal
 
-from kedge.core.findings import ELSEWHERE, RELEASE, Act, Cause, Diagnosis, Estimate, Kind
+from kedge.core.diagnosis.findings import ELSEWHERE, RELEASE, Act, Cause, Diagnosis, Estimate, Kind
 from kedge.core.values import Value
 
 SHOWN_S = 24 * 3600.0

@@ -8,13 +8,13 @@ from math import inf
 import numpy as np
 from numpy.typing import NDArray
 
-from kedge.core.defects import plain, stepped
-from kedge.core.disde import ranked
-from kedge.core.facts import Facts, Sample
-from kedge.core.findings import Cause, Estimate, Evidence, Finding, Kind, Suspect
-from kedge.core.staleness import Windows
-from kedge.core.stretches import LEAST_ROWS, Column, Floats
-from kedge.core.suspects import NOTHING, Judged, Side, judged
+from kedge.core.diagnosis.defects import plain, stepped
+from kedge.core.diagnosis.facts import Facts, Sample
+from kedge.core.diagnosis.findings import Cause, Estimate, Evidence, Finding, Kind, Suspect
+from kedge.core.diagnosis.shift import ranked
+from kedge.core.diagnosis.staleness import Windows
+from kedge.core.diagnosis.stretches import LEAST_ROWS, Column, Floats
+from kedge.core.diagnosis.suspects import NOTHING, Judged, Side, judged
 
 CLASSES = 5
 """Of outcomes that are names, the most frequent, which are looked at one by one."""

@@ -7,8 +7,18 @@ import pytest
 from scipy import stats as reference
 from sklearn.linear_model import LogisticRegression
 
-from kedge.core import disde
-from kedge.core.disde import Side, basis, domain, expected, ks, logistic, ranked, spaced, terms
+from kedge.core.diagnosis import shift as disde
+from kedge.core.diagnosis.shift import (
+    Side,
+    basis,
+    domain,
+    expected,
+    ks,
+    logistic,
+    ranked,
+    spaced,
+    terms,
+)
 
 
 def rng(seed: int) -> np.random.Generator:
