@@ -25,7 +25,7 @@ from common import SERVER_CPU, Bench, interval, on, spread
 
 from kedge.adapters.onnx import OnnxLoader
 from kedge.adapters.sklearn import SklearnLoader
-from kedge.core.route import Plan, compile_plan
+from kedge.core.routing import Plan, compile_plan
 from kedge.core.values import Arm, Placement, Policy, Release, Stage, State
 from kedge.engine.models import Handle
 from kedge.engine.observe import Recorder

@@ -14,11 +14,11 @@ import time
 import numpy as np
 from common import SERVER_CPU, Bench, on
 
+from kedge.core.automation import rules
 from kedge.core.evidence.events import Caller, Second
 from kedge.core.evidence.judge import Judge
 from kedge.core.evidence.rules import Key
 from kedge.core.evidence.verdicts import overall, verdicts
-from kedge.core.policy import rules
 from kedge.core.values import Guardrail, Policy
 
 METRICS = ("errors", "latency.p50", "latency.p99", "violations")

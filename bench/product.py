@@ -18,9 +18,9 @@ from units import Design
 from worlds import DAY_S, Events, Floats, Ints, Traffic, World
 
 from kedge.core import values
-from kedge.core.policy import decide
+from kedge.core.automation import decide
 from kedge.core.release.commands import Canary, Promote, Rollback
-from kedge.core.route import bucket, key_of
+from kedge.core.routing import bucket, key_of
 from kedge.core.values import BUCKETS, Automation, CanaryPolicy, State
 from kedge.engine.conduct import Tracker
 from kedge.engine.seen import Seen

@@ -22,8 +22,8 @@ from common import RESULTS, Bench, talk
 from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
 
+from kedge.core.automation import decide
 from kedge.core.evidence.records import JoinRow, Labelled, Outcome
-from kedge.core.policy import decide
 from kedge.core.values import Output, Policy, Stage, State
 from kedge.engine.watch import Watch
 

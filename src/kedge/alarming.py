@@ -9,12 +9,12 @@ from typing import Any
 import msgspec
 
 from kedge.adapters.channels import Outgoing
-from kedge.core import alerts
-from kedge.core.alerts import Alert, Message, Rung, Sight, Topic
-from kedge.core.durations import seconds
+from kedge.core.alerts import alerts
+from kedge.core.alerts.alerts import Alert, Message, Rung, Sight, Topic
 from kedge.core.errors import KedgeError, Refused
 from kedge.core.names import get_known
 from kedge.core.runbook import Runbook
+from kedge.core.time.durations import seconds
 from kedge.engine.alerting import Alerting
 from kedge.engine.process_faults import ProcessFaults
 from kedge.engine.runbooks import filed

@@ -11,9 +11,9 @@ import re
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from kedge.core.alerts import WORDS, url_of
-from kedge.core.durations import seconds
-from kedge.core.instants import read_instant
+from kedge.core.alerts.alerts import WORDS, url_of
+from kedge.core.time.durations import seconds
+from kedge.core.time.instants import read_instant
 from kedge.core.values import Contact, Policy, Rota
 
 if TYPE_CHECKING:

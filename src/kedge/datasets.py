@@ -32,10 +32,10 @@ from kedge.adapters.offline import (
 from kedge.adapters.process import FeaturesProcess
 from kedge.columns import DTYPES
 from kedge.core import codec
-from kedge.core.durations import seconds
 from kedge.core.errors import ModelFailure, Refused
 from kedge.core.features.generations import Run, run_of, runs_of, width_of
 from kedge.core.features.schema import Schema, Spec, TransformVersion
+from kedge.core.time.durations import seconds
 from kedge.core.values import Field, Release, TrainingSet
 from kedge.independence import merges
 from kedge.judging import state_of

@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 
 from kedge.contrasting import Cells, Contrasting, changed
+from kedge.core.automation import guardrails
 from kedge.core.diagnosis.contrast import LEAST
 from kedge.core.diagnosis.diagnose import diagnose
 from kedge.core.diagnosis.facts import Facts, Instruments, Sample, Source
@@ -19,9 +20,8 @@ from kedge.core.evidence.answers import get_target
 from kedge.core.evidence.labels import is_own
 from kedge.core.evidence.records import JoinRow
 from kedge.core.features.generations import Online, runs_of
-from kedge.core.instants import read_instant, read_when
 from kedge.core.names import check_segment
-from kedge.core.policy import guardrails
+from kedge.core.time.instants import read_instant, read_when
 from kedge.core.values import Arm, Release, State
 from kedge.engine.control import Say
 from kedge.engine.watch import Watch, comparison_of

@@ -9,15 +9,15 @@ from typing import Any
 
 import msgspec
 
-from kedge.core.durations import seconds
 from kedge.core.errors import Refused, Unavailable
-from kedge.core.instants import read_instant
 from kedge.core.names import get_known
 from kedge.core.release.commands import Drill, Return
 from kedge.core.release.machine import decide
 from kedge.core.release.needs import within_window
-from kedge.core.route import compile_plan
+from kedge.core.routing import compile_plan
 from kedge.core.speed import SLO_S, Filed, Line, Speed, speed
+from kedge.core.time.durations import seconds
+from kedge.core.time.instants import read_instant
 from kedge.core.values import Refusal, State
 from kedge.engine.control import SILENT_S, Control, Say, Silent, replicas
 from kedge.engine.drills import LONGEST_S

@@ -11,13 +11,13 @@ from typing import Any
 
 import msgspec
 
+from kedge.core.automation import decide, rules
 from kedge.core.errors import Refused, Unavailable
 from kedge.core.estimate import estimate, proven_after
 from kedge.core.evidence.forecast import Traffic, detection
 from kedge.core.evidence.verdicts import PROVABLE
-from kedge.core.instants import read_when
 from kedge.core.names import check_segment, get_known
-from kedge.core.policy import decide, rules
+from kedge.core.time.instants import read_when
 from kedge.core.values import BUCKETS, Stage, State
 from kedge.engine.control import Say
 from kedge.engine.custom import set_fence

@@ -28,7 +28,6 @@ from kedge.adapters.offline import (
     source_times,
 )
 from kedge.adapters.process import FeaturesProcess
-from kedge.core.durations import seconds
 from kedge.core.errors import KedgeError, ModelFailure, Refused
 from kedge.core.features.generations import (
     META,
@@ -45,9 +44,10 @@ from kedge.core.features.generations import (
     unneeded,
 )
 from kedge.core.features.schema import Schema, Spec, TransformVersion, View
-from kedge.core.instants import iso
 from kedge.core.keys import spell
 from kedge.core.release.needs import needs
+from kedge.core.time.durations import seconds
+from kedge.core.time.instants import iso
 from kedge.operations.progress import Progress
 from kedge.transforms.authoring import spec_of
 from kedge.transforms.lookup import keys_of, open_store, pack

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from kedge.core.alerts import Alert, Message, Raise
+from kedge.core.alerts.alerts import Alert, Message, Raise
 from kedge.core.evidence.records import Coverage, Ingested, Labelled, Reused
 from kedge.core.evidence.rollup import Roll
 from kedge.core.evidence.windows import Window

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from kedge.core.durations import seconds
+from kedge.core.time.durations import seconds
 from kedge.core.values import BUCKETS
 
 SMALLEST_SHARE = 100 / BUCKETS

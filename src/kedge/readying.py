@@ -13,7 +13,6 @@ import msgspec
 from kedge.contacts import is_group
 from kedge.core.errors import KedgeError, Refused
 from kedge.core.features.generations import Online, Run, runs_of
-from kedge.core.instants import read_instant
 from kedge.core.readiness import (
     DAY_S,
     EVIDENCE_S,
@@ -27,6 +26,7 @@ from kedge.core.readiness import (
     landing_of,
 )
 from kedge.core.release.commands import Configured
+from kedge.core.time.instants import read_instant
 from kedge.core.values import Contact, Policy, State
 from kedge.engine.control import Gate, Say, Unready, replicas
 from kedge.engine.libraries import find_differences

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from kedge.asking import BATCH, INCOMPLETE, answered, batches, loaded, merges
+from kedge.core.automation import decide
 from kedge.core.errors import KedgeError, Refused, Unavailable
 from kedge.core.evidence.answers import get_target
 from kedge.core.evidence.records import JoinRow, Labelled
@@ -28,9 +29,8 @@ from kedge.core.evidence.windows import (
     Window,
 )
 from kedge.core.features.generations import Online
-from kedge.core.instants import read_when
-from kedge.core.policy import decide
-from kedge.core.route import key_of, unit_of
+from kedge.core.routing import key_of, unit_of
+from kedge.core.time.instants import read_when
 from kedge.core.values import Release, Stage, State
 from kedge.engine.agreement import Said, bin_of, said
 from kedge.engine.control import Say

@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from kedge.core.evidence.records import ID_REUSED, SEVERAL_ROWS
-from kedge.core.instants import iso
 from kedge.core.release import commands as r
 from kedge.core.stored.head import SHORT
+from kedge.core.time.instants import iso
 from kedge.core.values import BUCKETS, Policy
 from kedge.engine.control import Receipt
 from kedge.ports import Note, Proof

@@ -22,7 +22,6 @@ from kedge.config.defaults import DEFAULTS, Tracing, merge
 from kedge.config.places import Fault, find_places, locate
 from kedge.contacts import judge_alerts, judge_people
 from kedge.core.bounds import misdeclared
-from kedge.core.durations import seconds
 from kedge.core.errors import BadConfig
 from kedge.core.evidence.labels import is_own
 from kedge.core.evidence.quality import ranked_places
@@ -30,6 +29,7 @@ from kedge.core.evidence.records import KEEP_GB
 from kedge.core.features.generations import URL_VARIABLE, Online, Rule, Rules
 from kedge.core.features.schema import FeatureLimits
 from kedge.core.names import RULE, is_name
+from kedge.core.time.durations import seconds
 from kedge.core.values import BUCKETS, Field, Output, Policy, Value
 from kedge.core.wording import tell_fault
 from kedge.system.machine import read_machine

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from kedge.adapters.sql.engine import create, migrate
+from kedge.core.automation import guardrails
 from kedge.core.bounds import BOUNDS
 from kedge.core.codec import fingerprint
 from kedge.core.errors import Refused, Unavailable
@@ -16,7 +17,6 @@ from kedge.core.evidence.labels import is_own
 from kedge.core.features.generations import Run, generation_of, runs_of
 from kedge.core.features.schema import Spec, TransformVersion
 from kedge.core.names import get_known, read_number
-from kedge.core.policy import guardrails
 from kedge.core.release.commands import Configure
 from kedge.core.release.guards import promised
 from kedge.core.release.machine import decide

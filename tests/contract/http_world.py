@@ -18,7 +18,7 @@ import uvloop
 from uvicorn.server import ServerState
 
 from kedge.core.release.commands import Promote
-from kedge.core.route import compile_plan
+from kedge.core.routing import compile_plan
 from kedge.core.values import Limits as RowLimits
 from kedge.core.values import Policy
 from kedge.engine.models import Handle

@@ -16,11 +16,11 @@ from contract.sql_world import POLICY, World, world
 from kedge.adapters.channels import Outgoing
 from kedge.adapters.sql.alerts import SqlAlerts
 from kedge.alarming import acknowledge, alerts_of, alerts_text, outgoing, test_of, test_text
-from kedge.core import alerts, conditions
-from kedge.core.alerts import Alert, Message, Raise, Sight, Topic
-from kedge.core.conditions import of_replicas
+from kedge.core.alerts import alerts, conditions
+from kedge.core.alerts.alerts import Alert, Message, Raise, Sight, Topic
+from kedge.core.alerts.conditions import of_replicas
+from kedge.core.automation import Decision
 from kedge.core.errors import Refused, Unavailable
-from kedge.core.policy import Decision
 from kedge.core.release.commands import Canary, Drill, Promote, Return, Rollback, Shadow, Thaw
 from kedge.core.values import ActorKind, Contact, Escalation, Policy, Rota, Stage
 from kedge.engine.alerting import BLIND_S, Alerting

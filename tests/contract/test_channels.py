@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from contract.receivers import Mail, Web
 from kedge.adapters.channels import Outgoing
-from kedge.core.alerts import Message, Topic
+from kedge.core.alerts.alerts import Message, Topic
 from kedge.core.errors import BadConfig, KedgeError, Unavailable
 
 # Apprise 2 imports what Python 3.13 drops, where it is there.

@@ -24,7 +24,7 @@ from contract.test_inquiry import LATE
 from contract.test_inquiry import Place as Diagnosed
 from contract.test_patrol import QUICK
 from kedge.adapters.clock import SystemClock
-from kedge.core.alerts import Message, Sight, Topic
+from kedge.core.alerts.alerts import Message, Sight, Topic
 from kedge.core.evidence.rules import METHOD
 from kedge.core.evidence.windows import Conduct, Window
 from kedge.core.release.commands import Canary, Promote

@@ -14,7 +14,7 @@ import pytest
 
 from contract.sql_world import POLICY, SIGNATURE, World, at, world
 from kedge.cli.text.drills import speed_text
-from kedge.core.alerts import Level, Raise, Topic
+from kedge.core.alerts.alerts import Level, Raise, Topic
 from kedge.core.errors import Refused
 from kedge.core.evidence.rules import METHOD
 from kedge.core.evidence.windows import PRODUCTION, Window

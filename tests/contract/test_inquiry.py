@@ -15,10 +15,10 @@ from contract.sql_world import POLICY, World, world
 from contract.test_alerts import HandClock
 from contract.test_records import row
 from kedge.adapters.records.spool import Spool
-from kedge.core.alerts import Sight
+from kedge.core.alerts.alerts import Sight
+from kedge.core.automation import Decision
 from kedge.core.diagnosis.findings import Cause
 from kedge.core.evidence.records import Outcome
-from kedge.core.policy import Decision
 from kedge.core.release.commands import Promote
 from kedge.core.values import State
 from kedge.engine.inquiry import AGAIN_S, EVERY_S, LABELS, LOOK_S, WITHIN_S, Inquiry

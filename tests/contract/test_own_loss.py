@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from kedge.core.automation import rules
 from kedge.core.evidence.labels import Matching, matched
 from kedge.core.evidence.quality import judged
 from kedge.core.evidence.records import JoinRow, Labelled, Outcome
-from kedge.core.policy import rules
-from kedge.core.route import key_of, unit_of
+from kedge.core.routing import key_of, unit_of
 from kedge.core.values import Guardrail, Output, Policy, State
 from kedge.engine.own_loss import OwnLoss, own_loss
 from kedge.engine.patrol import fold_labels

@@ -35,7 +35,7 @@ from kedge.judging import evidence_of
 from kedge.operations.status import status_of
 from kedge.ports import Entry, Note
 from kedge.wiring import Workplace
-from unit.test_policy import facts
+from unit.test_automation import facts
 from unit.test_summary import finding
 
 QUICK = msgspec.structs.replace(

@@ -14,8 +14,8 @@ from contract.sql_world import POLICY, at, world
 from contract.test_alerts import HandClock, Place
 from contract.test_patrol import QUICK, Watched
 from kedge.adapters.artifacts import DirectoryArtifacts
-from kedge.core import conditions
-from kedge.core.alerts import Sight
+from kedge.core.alerts import conditions
+from kedge.core.alerts.alerts import Sight
 from kedge.core.errors import Refused, Unavailable
 from kedge.core.features.generations import Online
 from kedge.core.readiness import DAY_S, REFUSING_S, Proven

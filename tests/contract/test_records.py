@@ -33,7 +33,7 @@ from kedge.core.evidence.records import (
     Known,
     Outcome,
 )
-from kedge.core.instants import SKEW_S
+from kedge.core.time.instants import SKEW_S
 
 NOW = 1_770_000_000.0
 HOUR = int(NOW // HOUR_S)

@@ -14,7 +14,7 @@ from contract.sql_world import World, at, world
 from kedge.adapters.sql import engine, tables
 from kedge.adapters.sql.database import Database
 from kedge.core import codec
-from kedge.core.alerts import Topic, resolve
+from kedge.core.alerts.alerts import Topic, resolve
 from kedge.core.errors import Unavailable
 from kedge.core.release.commands import Promote, Rollback
 from kedge.core.values import ActorKind

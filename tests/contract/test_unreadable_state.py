@@ -19,7 +19,7 @@ from kedge.adapters.sql.dialect import dbapi
 from kedge.adapters.sql.engine import open_evidence, open_roster
 from kedge.adapters.sql.roster import SqlEvidence, SqlRoster
 from kedge.adapters.sql.windows import SqlWindows
-from kedge.core.alerts import Raise, Topic
+from kedge.core.alerts.alerts import Raise, Topic
 from kedge.core.codec import encode
 from kedge.core.errors import Unavailable
 from kedge.core.release.commands import Canary, Promote, Resume, Rollback, Shadow

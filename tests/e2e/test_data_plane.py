@@ -25,7 +25,7 @@ from sklearn.linear_model import LogisticRegression
 from tritonclient.utils import InferenceServerException
 
 from e2e.place import Site
-from kedge.core.route import bucket, key_of
+from kedge.core.routing import bucket, key_of
 
 pytestmark = pytest.mark.e2e
 

@@ -18,7 +18,7 @@ import pytest
 
 from e2e.place import KEDGE, Site
 from kedge.alarming import acknowledge
-from kedge.core.alerts import Alert
+from kedge.core.alerts.alerts import Alert
 from kedge.core.release.commands import Rollback
 from kedge.core.release.machine import decide
 from kedge.core.speed import Speed

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from kedge.adapters.offline import OfflineLog, instant_of, source_times
 from kedge.core.features.generations import Run, ends, last_end
 from kedge.core.features.schema import Feature, Spec, TransformVersion, View, declared
-from kedge.core.instants import iso, read_instant
+from kedge.core.time.instants import iso, read_instant
 from kedge.core.values import Field
 from kedge.datasets import Spine, _load, _taken
 from kedge.materialising import Materialised, computed, keyed

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kedge.core.release.commands import Canary, Promote, Shadow
-from kedge.core.route import Reason, bucket, compile_plan, key_of
+from kedge.core.routing import Reason, bucket, compile_plan, key_of
 from kedge.core.values import BUCKETS, Arm
 from kedge.testing.samples import endpoint, release, run
 
@@ -131,7 +131,7 @@ def test_callers_without_an_entity_never_all_go_to_one_arm(weight: int) -> None:
 def test_another_process_with_another_hash_seed_finds_the_same_buckets() -> None:
     names = [f"N{number}" for number in range(50)] + ["Zoë", "東京", "x" * 500]
     script = (
-        "import json, sys; from kedge.core.route import bucket, key_of; "
+        "import json, sys; from kedge.core.routing import bucket, key_of; "
         "print([bucket(key_of('flights/7'), name) for name in json.load(sys.stdin)])"
     )
     here = [bucket(key_of("flights/7"), name) for name in names]

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kedge.core import alerts
-from kedge.core.alerts import Alert, Delivery, Raise, Rung, Target, Topic
-from kedge.core.policy import Decision
+from kedge.core.alerts import alerts
+from kedge.core.alerts.alerts import Alert, Delivery, Raise, Rung, Target, Topic
+from kedge.core.automation import Decision
 from kedge.core.release.commands import Canary, Promote, Rollback
 from kedge.core.values import Contact, Escalation, Policy, Rota
 from kedge.testing.samples import AT, endpoint, release, run

@@ -15,10 +15,10 @@ import msgspec
 import numpy as np
 import pytest
 
+from kedge.core.automation import Decision, decide
 from kedge.core.errors import ModelFailure
-from kedge.core.policy import Decision, decide
 from kedge.core.release.commands import Canary, Promote, Shadow
-from kedge.core.route import compile_plan
+from kedge.core.routing import compile_plan
 from kedge.core.values import CanaryPolicy, Output, Policy, State
 from kedge.engine.models import Handle
 from kedge.engine.observe import Recorder

@@ -24,7 +24,7 @@ from kedge.core.errors import (
     Unavailable,
 )
 from kedge.core.release.commands import Canary, Promote
-from kedge.core.route import compile_plan
+from kedge.core.routing import compile_plan
 from kedge.core.values import Limits, Policy, State
 from kedge.engine.models import Handle
 from kedge.engine.observe import Recorder

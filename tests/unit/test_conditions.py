@@ -7,10 +7,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from kedge.core import conditions
-from kedge.core.alerts import Raise, Topic
+from kedge.core.alerts import conditions
+from kedge.core.alerts.alerts import Raise, Topic
+from kedge.core.automation import Decision
 from kedge.core.diagnosis.findings import Cause
-from kedge.core.policy import Decision
 from kedge.core.release.commands import (
     Abort,
     AnyCommand,

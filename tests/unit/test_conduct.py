@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kedge.core.evidence.windows import CALLERS, INSTANT_S, Conduct
-from kedge.core.route import key_of, unit_of
+from kedge.core.routing import key_of, unit_of
 from kedge.engine.conduct import CRASH_S, Tracker
 
 

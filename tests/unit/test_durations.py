@@ -2,7 +2,7 @@
 
 import pytest
 
-from kedge.core.durations import seconds
+from kedge.core.time.durations import seconds
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from kedge.core.automation import SILENT_S, decide, proofs
 from kedge.core.estimate import STALE_S, Estimate, estimate
 from kedge.core.evidence.rules import Verdict
-from kedge.core.policy import SILENT_S, decide, proofs
 from kedge.core.values import CanaryPolicy, Guardrail, Policy, ShadowPolicy, Stage, State
 from kedge.engine.watch import Watch
 from unit.test_watch import CANARY, POLICY, SETTLED, SHADOW, change, paired, window

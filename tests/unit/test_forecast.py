@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from kedge.core.automation import rules
 from kedge.core.evidence.events import Second
 from kedge.core.evidence.forecast import Traffic, detection
 from kedge.core.evidence.judge import Judge
-from kedge.core.policy import rules
 from kedge.core.values import Policy
 
 RULES = rules(Policy(), paired=False)

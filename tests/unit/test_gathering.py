@@ -11,7 +11,7 @@ import pytest
 from kedge.core.errors import Refused
 from kedge.core.evidence.answers import target
 from kedge.core.evidence.records import JoinRow, Known
-from kedge.core.instants import read_when
+from kedge.core.time.instants import read_when
 from kedge.core.values import Field, LogPolicy, Output, Policy, State
 from kedge.gathering import Logged, Reading, _lost, asked, read_columns
 

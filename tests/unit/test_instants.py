@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kedge.core.errors import Refused
-from kedge.core.instants import (
+from kedge.core.time.instants import (
     AHEAD_S,
     EARLIEST_S,
     QUARTER_S,

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kedge.core.automation import rules
 from kedge.core.evidence import bets
 from kedge.core.evidence.events import Caller, First, Label, Second
 from kedge.core.evidence.judge import Judge, load_judge
@@ -19,7 +20,6 @@ from kedge.core.evidence.rules import Rail, Rules, Verdict
 from kedge.core.evidence.step import live, span
 from kedge.core.evidence.units import Units, pick
 from kedge.core.evidence.verdicts import overall, verdicts
-from kedge.core.policy import rules
 from kedge.core.values import Policy
 
 RAILS = {

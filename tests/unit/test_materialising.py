@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kedge.core.durations import seconds
 from kedge.core.features.generations import due, ends
 from kedge.core.features.schema import Feature, Spec, View, declared
+from kedge.core.time.durations import seconds
 from kedge.materialising import SliceProgress, keyed, misfit, outside
 
 SCHEMA = declared("delays/1", {

@@ -16,7 +16,7 @@ from kedge.core.evidence.answers import target
 from kedge.core.evidence.labels import Matching, matched
 from kedge.core.evidence.quality import LOSSES, Judged, bad, figure, judged, loss_of
 from kedge.core.evidence.records import JoinRow, Labelled, Outcome
-from kedge.core.route import key_of, unit_of
+from kedge.core.routing import key_of, unit_of
 from kedge.core.values import Field, Output
 from kedge.engine.agreement import agreeing_rows, said
 

@@ -9,6 +9,7 @@ from statistics import median
 import numpy as np
 import pytest
 
+from kedge.core.automation import EARLY, rules
 from kedge.core.estimate import proven_after
 from kedge.core.evidence.events import Caller, First, Label, Second
 from kedge.core.evidence.forecast import Traffic
@@ -23,7 +24,6 @@ from kedge.core.evidence.remaining import (
 )
 from kedge.core.evidence.step import span
 from kedge.core.evidence.verdicts import verdicts
-from kedge.core.policy import EARLY, rules
 from kedge.core.values import Guardrail, Policy
 
 TOLERANCE = 0.35

@@ -12,7 +12,7 @@ import pytest
 from kedge.core.errors import BadRequest, ModelFailure, Unavailable
 from kedge.core.evidence.windows import CANDIDATE, INSTANT_S
 from kedge.core.release.commands import Canary, Promote, Shadow
-from kedge.core.route import Reason, compile_plan
+from kedge.core.routing import Reason, compile_plan
 from kedge.core.values import (
     Arm,
     CanaryPolicy,

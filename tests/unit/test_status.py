@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from kedge.cli.text.endpoints import status_text
-from kedge.core.alerts import Alert, Topic
+from kedge.core.alerts.alerts import Alert, Topic
 from kedge.core.release.commands import Canary, Pause, Promote, Rollback, Shadow
 from kedge.core.release.needs import Need
 from kedge.core.values import Placement, State

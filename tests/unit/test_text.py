@@ -12,9 +12,9 @@ from kedge.cli.text.estimate import estimate_text, next_text, rollout_lines, sho
 from kedge.cli.text.evidence import compared, course_text, evidence_text
 from kedge.cli.text.layout import rate, rough, shorten, wrap
 from kedge.cli.text.plan import plan_text
+from kedge.core.automation import decide
 from kedge.core.estimate import Estimate, Part
 from kedge.core.evidence.windows import Agreement, Differing, Example
-from kedge.core.policy import decide
 from kedge.core.release.commands import Canary, Pause, Promote, Shadow
 from kedge.core.values import Automation, Stage, State
 from kedge.engine.evidence import describe

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from kedge.core.alerts import Alert, Topic
+from kedge.core.alerts.alerts import Alert, Topic
 from kedge.core.stored.upcast import decode_alert, derive_actor, upcast_body
 from kedge.core.values import ActorKind
 

@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from kedge.core.automation import Facts, decide
 from kedge.core.evidence.cost_bets import bin_of
 from kedge.core.evidence.records import JoinRow, Labelled, Outcome
 from kedge.core.evidence.rules import METHOD, Overall, Verdict
@@ -21,7 +22,6 @@ from kedge.core.evidence.windows import (
     Window,
     turned,
 )
-from kedge.core.policy import Facts, decide
 from kedge.core.release.commands import Rollback
 from kedge.core.values import (
     AfterPolicy,

@@ -26,7 +26,7 @@ from kedge.core.evidence.windows import (
     added,
     agreement_sum,
 )
-from kedge.core.route import bucket, key_of, unit_of
+from kedge.core.routing import bucket, key_of, unit_of
 from kedge.core.values import CostPolicy, Guardrail, LogPolicy, Output, Policy, Prices, Stage, State
 from kedge.engine import segments, spending, windows
 from kedge.engine.predictions import Log

@@ -32,7 +32,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 import msgspec
 
-from kedge.core.alerts import Message, shown, url_of, variables
+from kedge.core.alerts.alerts import Message, shown, url_of, variables
 from kedge.core.errors import BadConfig, Refused, Unavailable
 from kedge.system.terminal import one_line, printable
 

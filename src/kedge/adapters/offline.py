@@ -30,8 +30,8 @@ import numpy as np
 from kedge.core.errors import Refused, Unavailable
 from kedge.core.features.generations import Run
 from kedge.core.features.schema import Schema
-from kedge.core.instants import ISO, SPELLINGS, bounds, untrue
 from kedge.core.keys import spell
+from kedge.core.time.instants import ISO, SPELLINGS, bounds, untrue
 from kedge.tabular.parquet import (
     Kind,
     column_as,

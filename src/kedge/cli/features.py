@@ -276,7 +276,7 @@ def _when(context: Context, text: str | None) -> float | None:
     Raises:
         Refused: `bad_time`.
     """
-    from kedge.core.instants import read_when
+    from kedge.core.time.instants import read_when
 
     return None if text is None else read_when(text, context.place().clock.unix())
 

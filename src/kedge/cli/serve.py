@@ -146,7 +146,7 @@ def restart(context: Context, within: str) -> None:
     """Load new code and settings into kedge up, without outage."""
     import time
 
-    from kedge.core.durations import seconds
+    from kedge.core.time.durations import seconds
     from kedge.runtime.restart import restart as replace
 
     context.check_here()

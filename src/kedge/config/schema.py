@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 
 from kedge.config.defaults import DEFAULTS
-from kedge.core.durations import WRITTEN
 from kedge.core.names import NAME
+from kedge.core.time.durations import WRITTEN
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 TITLE = "kedge.toml"

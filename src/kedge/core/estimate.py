@@ -11,14 +11,7 @@ from typing import Literal
 
 import msgspec
 
-from kedge.core.durations import seconds
-from kedge.core.evidence.forecast import Traffic
-from kedge.core.evidence.judge import Judge
-from kedge.core.evidence.remaining import Callers, Row, get_row, needed_s
-from kedge.core.evidence.rules import QUALITY, Verdict
-from kedge.core.evidence.step import span
-from kedge.core.evidence.verdicts import PROVABLE
-from kedge.core.policy import (
+from kedge.core.automation import (
     COST,
     EARLY,
     EARLY_STEP,
@@ -32,6 +25,13 @@ from kedge.core.policy import (
     proofs,
     rules,
 )
+from kedge.core.evidence.forecast import Traffic
+from kedge.core.evidence.judge import Judge
+from kedge.core.evidence.remaining import Callers, Row, get_row, needed_s
+from kedge.core.evidence.rules import QUALITY, Verdict
+from kedge.core.evidence.step import span
+from kedge.core.evidence.verdicts import PROVABLE
+from kedge.core.time.durations import seconds
 from kedge.core.values import BUCKETS, Policy, Stage, State, Value
 
 STALE_S = 60.0

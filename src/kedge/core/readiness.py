@@ -16,8 +16,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from kedge.core.alerts import Raise, Topic, rungs, url_of
-from kedge.core.policy import guardrails
+from kedge.core.alerts.alerts import Raise, Topic, rungs, url_of
+from kedge.core.automation import guardrails
 from kedge.core.runbook import FLIP_S, MOST_S, PEOPLE_S, configuration_digest
 from kedge.core.values import NOBODY, State, Value
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from kedge.core.alerts import on_duty, rungs
+from kedge.core.alerts.alerts import on_duty, rungs
 from kedge.core.codec import fingerprint
 from kedge.core.release.ways_back import returned
 from kedge.core.values import Stage, State, Value

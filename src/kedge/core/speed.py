@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 from msgspec.structs import replace
 
-from kedge.core.alerts import Topic
+from kedge.core.alerts.alerts import Topic
 from kedge.core.release.commands import (
     Aborted,
     AnyEvent,

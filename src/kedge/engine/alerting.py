@@ -14,7 +14,7 @@ Theory of operation
   no message back, and one message no other.
 * Of an endpoint that was restored from a backup nothing is raised and nothing sent, and the time of its
   alerts stands still, until a person confirms it.
-* Deliberately absent: whom and when. `core.alerts` says.
+* Deliberately absent: whom and when. `core.alerts.alerts` says.
 """
 
 from __future__ import annotations
@@ -28,10 +28,11 @@ from typing import NamedTuple
 import structlog
 from msgspec.structs import replace
 
-from kedge.core import alerts, conditions, readiness
-from kedge.core.alerts import Alert, Ending, Kind, Raise, Rung, Sight, Target, Topic
+from kedge.core import readiness
+from kedge.core.alerts import alerts, conditions
+from kedge.core.alerts.alerts import Alert, Ending, Kind, Raise, Rung, Sight, Target, Topic
+from kedge.core.automation import Decision
 from kedge.core.errors import KedgeError
-from kedge.core.policy import Decision
 from kedge.core.release.commands import AnyEvent
 from kedge.core.values import State
 from kedge.engine.filing import finding_of

@@ -10,8 +10,8 @@ from functools import partial
 
 import structlog
 
-from kedge.core.durations import seconds
 from kedge.core.evidence.records import Ingested
+from kedge.core.time.durations import seconds
 from kedge.core.values import State
 from kedge.engine.process_faults import Net, ProcessFaults
 from kedge.ports import Clock, Ledger, RecordStore, RollStore

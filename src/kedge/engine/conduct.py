@@ -9,7 +9,7 @@ from __future__ import annotations
 from math import inf
 
 from kedge.core.evidence.windows import CALLERS, INSTANT_S, Conduct
-from kedge.core.route import key_of, unit_of
+from kedge.core.routing import key_of, unit_of
 
 CRASH_S = 1.0
 """Questions that died within a second died of one crash."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import structlog
 
-from kedge.core.instants import read_instant
+from kedge.core.time.instants import read_instant
 from kedge.core.values import Beginning, Stage, State
 from kedge.engine.watch import UNREADABLE, Watch, comparison_of, judged
 from kedge.ports import Clock, Entry, Ledger, Note, Roster, WindowStore

@@ -19,12 +19,12 @@ from typing import Any
 import msgspec
 import structlog
 
-from kedge.core.durations import seconds
 from kedge.core.errors import KedgeError, NotAcknowledged, Refused
-from kedge.core.instants import read_instant
 from kedge.core.release.commands import DrillStarted, Return
 from kedge.core.release.needs import needs
 from kedge.core.speed import Filed
+from kedge.core.time.durations import seconds
+from kedge.core.time.instants import read_instant
 from kedge.core.values import Drilling, Stage, State
 from kedge.engine.control import SILENT_S, Control, lacking, replicas
 from kedge.engine.process_faults import Net, ProcessFaults

@@ -7,11 +7,11 @@ from typing import Any
 
 import msgspec
 
+from kedge.core.automation import EARLY, Decision, Facts
 from kedge.core.estimate import estimate
 from kedge.core.evidence.rollup import Roll
 from kedge.core.evidence.rules import Verdict
 from kedge.core.evidence.windows import Agreement, Example
-from kedge.core.policy import EARLY, Decision, Facts
 from kedge.core.release.guards import next_step, on_pass, step_number
 from kedge.core.values import BUCKETS, Arm, Stage, State
 from kedge.engine.agreement import BIN_RATIO

@@ -25,7 +25,7 @@ from typing import IO, NamedTuple
 
 import structlog
 
-from kedge.core.alerts import Sight
+from kedge.core.alerts.alerts import Sight
 from kedge.core.errors import Refused
 from kedge.core.values import Stage, State
 from kedge.engine.filing import newest_finding

@@ -14,7 +14,7 @@ Theory of operation
   may still be running.
 * A fault of one endpoint is counted and shown, and does not stop the others. What was folded of its
   windows until then is dropped: the next look begins with what is kept, so that none counts twice.
-* Deliberately absent: any judgement. `core.evidence` and `core.policy` judge.
+* Deliberately absent: any judgement. `core.evidence` and `core.automation` judge.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from typing import Any
 import msgspec
 import structlog
 
-from kedge.core.alerts import Raise, Sight
-from kedge.core.conditions import of_replicas
+from kedge.core.alerts.alerts import Raise, Sight
+from kedge.core.alerts.conditions import of_replicas
+from kedge.core.automation import Decision, Facts, binding, decide
 from kedge.core.errors import KedgeError, Stale
-from kedge.core.policy import Decision, Facts, binding, decide
 from kedge.core.release.commands import AnyCommand, Pause, Rollback
 from kedge.core.values import Stage, State
 from kedge.engine.continuity import Continuity

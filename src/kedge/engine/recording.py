@@ -20,11 +20,11 @@ from operator import attrgetter
 
 import structlog
 
+from kedge.core.automation import tolerated_latency
 from kedge.core.errors import KedgeError
 from kedge.core.evidence.records import JoinRow
 from kedge.core.evidence.unrecorded import FAULT, SPOOL
 from kedge.core.evidence.windows import Window
-from kedge.core.policy import tolerated_latency
 from kedge.core.values import State
 from kedge.engine.observe import Recorder, Taken
 from kedge.engine.process_faults import Net, ProcessFaults

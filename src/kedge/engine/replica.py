@@ -30,7 +30,7 @@ import structlog
 
 from kedge.core.errors import KedgeError, Unavailable
 from kedge.core.release.needs import Need, needs
-from kedge.core.route import Plan, Reason, compile_plan
+from kedge.core.routing import Plan, Reason, compile_plan
 from kedge.core.stored.head import Head
 from kedge.core.values import Placement, Stage, State
 from kedge.engine.models import Handle, Pool

@@ -19,7 +19,7 @@ from kedge.core.errors import BadRequest, ModelFailure, Unavailable
 from kedge.core.evidence import unrecorded
 from kedge.core.evidence.answers import get_target
 from kedge.core.evidence.windows import CANDIDATE, PRODUCTION
-from kedge.core.route import Choice, Plan, Reason
+from kedge.core.routing import Choice, Plan, Reason
 from kedge.core.values import BUCKETS, Arm, Stage, State
 from kedge.engine.agreement import agreeing_rows
 from kedge.engine.copies import Copies

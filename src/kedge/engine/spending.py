@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kedge.core.evidence.cost_bets import bin_of, fewest
 from kedge.core.evidence.windows import CallerCost, CostCell
-from kedge.core.route import unit_of
+from kedge.core.routing import unit_of
 
 CALLERS = 512
 """Callers in one window: 20 kB. Above it those with the smallest second hash are kept."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from kedge.core.alerts import Alert
+from kedge.core.alerts.alerts import Alert
 from kedge.core.release.guards import next_step, on_pass, promised, step_number
 from kedge.core.release.needs import needs
 from kedge.core.release.ways_back import returned

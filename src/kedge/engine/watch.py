@@ -19,6 +19,7 @@ from zlib import crc32
 import msgspec
 import numpy as np
 
+from kedge.core.automation import Facts, canary_steps, guardrails, rules
 from kedge.core.evidence import stats
 from kedge.core.evidence.answers import get_target
 from kedge.core.evidence.cost_judge import CostJudge, figure
@@ -46,8 +47,7 @@ from kedge.core.evidence.windows import (
     agreement_sum,
     turned,
 )
-from kedge.core.policy import Facts, canary_steps, guardrails, rules
-from kedge.core.route import key_of, unit_of
+from kedge.core.routing import key_of, unit_of
 from kedge.core.values import BUCKETS, State, Value
 
 EXAMPLES = 20

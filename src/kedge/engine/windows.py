@@ -40,7 +40,7 @@ from kedge.core.evidence.windows import (
     Spent,
     Window,
 )
-from kedge.core.route import key_of, unit_of
+from kedge.core.routing import key_of, unit_of
 from kedge.core.values import Output, Prices, State
 from kedge.engine.agreement import NUMBERS, Sayings, bin_of, judge_of, same_rows
 from kedge.engine.custom import Agree, Custom, Pair

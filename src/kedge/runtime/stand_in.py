@@ -13,7 +13,7 @@ import threading
 from pathlib import Path
 
 from kedge.alarming import alerting_of
-from kedge.core.alerts import Sight
+from kedge.core.alerts.alerts import Sight
 from kedge.core.codec import decode
 from kedge.core.values import ActorKind
 from kedge.engine.process_faults import ProcessFaults

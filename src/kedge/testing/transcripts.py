@@ -46,7 +46,7 @@ from kedge.core.release.commands import (
 )
 from kedge.core.release.guards import buckets, per_cent
 from kedge.core.release.machine import apply, decide
-from kedge.core.route import bucket, compile_plan, key_of
+from kedge.core.routing import bucket, compile_plan, key_of
 from kedge.core.values import BUCKETS, Field, Placement, Policy, Refusal, Release, State
 from kedge.testing.samples import AT, GIVES, NEEDS, endpoint, fields, release
 

@@ -33,7 +33,7 @@ from kedge.core.evidence.records import (
     requests_of,
     row_hour,
 )
-from kedge.core.instants import early
+from kedge.core.time.instants import early
 
 PARKED = 1_000_000
 """Outcomes that may wait for their predictions."""

@@ -17,7 +17,7 @@ from kedge.adapters.sql.database import Database
 from kedge.adapters.sql.ledger import chain_head, noted
 from kedge.adapters.sql.rows import entries_of, read_all
 from kedge.core import codec
-from kedge.core.alerts import Alert, Raise, again, opened
+from kedge.core.alerts.alerts import Alert, Raise, again, opened
 from kedge.core.stored.head import Head
 from kedge.core.stored.upcast import decode_alert as _decode
 from kedge.core.values import ActorKind

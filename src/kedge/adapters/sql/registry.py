@@ -15,11 +15,11 @@ from kedge.adapters.sql.database import Database
 from kedge.adapters.sql.generations import note_read
 from kedge.adapters.sql.rows import automation_of, entry_of, policy_of
 from kedge.core import codec
-from kedge.core.durations import seconds
 from kedge.core.errors import Refused
 from kedge.core.features.generations import runs_of
 from kedge.core.names import check_name
 from kedge.core.release.commands import Promoted, RolledBack
+from kedge.core.time.durations import seconds
 from kedge.core.values import Field, ModelVersion, Policy, Release, Signature
 from kedge.ports import Bundle
 

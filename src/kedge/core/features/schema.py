@@ -18,8 +18,8 @@ from msgspec.structs import replace
 
 from kedge.core import codec
 from kedge.core.contract import unmet
-from kedge.core.durations import seconds
 from kedge.core.errors import BadConfig, Refused
+from kedge.core.time.durations import seconds
 from kedge.core.values import Dtype, Field, Signature, Value
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}/[1-9][0-9]{0,5}")

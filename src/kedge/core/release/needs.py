@@ -14,9 +14,9 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from kedge.core.durations import seconds
-from kedge.core.instants import read_instant
 from kedge.core.release.ways_back import returned
+from kedge.core.time.durations import seconds
+from kedge.core.time.instants import read_instant
 from kedge.core.values import Placement, State, Value
 
 PRODUCTION_COPIES = 2

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from kedge.core.alerts import Alert, Topic
+from kedge.core.alerts.alerts import Alert, Topic
 from kedge.core.values import ActorKind
 
 _WRITERS = {

@@ -18,8 +18,8 @@ from pathlib import Path
 from kedge.adapters.sql.engine import LEDGER_DIR, REVISION, complete, migrate
 from kedge.adapters.sql.snapshot import find_damage
 from kedge.core.errors import BadConfig, Refused, Unavailable
-from kedge.core.instants import read_instant
 from kedge.core.stored.head import Head
+from kedge.core.time.instants import read_instant
 from kedge.core.values import Value
 from kedge.engine.locate import RESTORING, find_workers
 from kedge.operations.backup.claim import claim

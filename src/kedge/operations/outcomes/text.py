@@ -6,7 +6,7 @@ from typing import Any
 
 from kedge.core.evidence.records import COUNTS
 from kedge.core.evidence.unrecorded import SAMPLING, sentence
-from kedge.core.instants import iso
+from kedge.core.time.instants import iso
 from kedge.report import AMBIGUOUS
 from kedge.system.terminal import one_line
 

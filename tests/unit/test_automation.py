@@ -7,10 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from kedge.core.diagnosis.findings import Cause
-from kedge.core.evidence.faults import Spread
-from kedge.core.evidence.rules import Overall, Verdict, Word
-from kedge.core.policy import (
+from kedge.core.automation import (
     DEFAULTS,
     KILL_BROKEN,
     KILL_CRASHES,
@@ -24,6 +21,9 @@ from kedge.core.policy import (
     rules,
     tolerated_latency,
 )
+from kedge.core.diagnosis.findings import Cause
+from kedge.core.evidence.faults import Spread
+from kedge.core.evidence.rules import Overall, Verdict, Word
 from kedge.core.release.commands import Certify, Fail, Pause, Promote, Rollback
 from kedge.core.values import (
     AfterPolicy,

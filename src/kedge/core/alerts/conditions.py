@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from kedge.core.alerts import Alert, Raise, Topic
+from kedge.core.alerts.alerts import Alert, Raise, Topic
 from kedge.core.diagnosis.summary import Filed
 from kedge.core.release.commands import (
     Aborted,
@@ -25,7 +25,7 @@ from kedge.core.release.commands import (
 from kedge.core.values import ActorKind, Stage, State
 
 if TYPE_CHECKING:  # it needs NumPy, and a rollback must not wait for that
-    from kedge.core.policy import Decision
+    from kedge.core.automation import Decision
 
 BROKEN_S = 60.0
 """Input is broken for so long before anybody is told: a worker that is started again takes seconds."""

@@ -30,7 +30,6 @@ from typing import Literal
 import msgspec
 
 from kedge.core.diagnosis.summary import Filed, holds
-from kedge.core.durations import seconds
 from kedge.core.evidence.faults import Spread
 from kedge.core.evidence.quality import margin
 from kedge.core.evidence.rules import QUALITY, Overall, Rail, Rules, Verdict
@@ -39,6 +38,7 @@ from kedge.core.evidence.windows import CALLERS
 from kedge.core.release.commands import AnyCommand, Certify, Fail, Pause, Promote, Rollback
 from kedge.core.release.guards import latched, next_step
 from kedge.core.release.machine import decide as allowed
+from kedge.core.time.durations import seconds
 from kedge.core.values import BUCKETS, Guardrail, Policy, Refusal, Stage, State, Value
 
 DEFAULTS = {

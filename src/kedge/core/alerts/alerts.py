@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from msgspec.structs import replace
 
 from kedge.core.codec import fingerprint
-from kedge.core.durations import seconds
-from kedge.core.instants import read_instant
+from kedge.core.time.durations import seconds
+from kedge.core.time.instants import read_instant
 from kedge.core.values import Contact, Policy, Rota, Value
 
 if TYPE_CHECKING:  # it needs NumPy, and a rollback must not wait for that
-    from kedge.core.policy import Decision
+    from kedge.core.automation import Decision
 
 DEAD_AFTER = 3
 """Failures in a row after which a channel is dead: once may be a lost packet, twice a restart."""

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from math import isfinite
 
-from kedge.core.durations import seconds
 from kedge.core.errors import Refused
+from kedge.core.time.durations import seconds
 from kedge.core.wording import tell_value
 
 EARLIEST_S = 31_536_000.0

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from kedge.core.release.commands import Canary, Drill, Promote, Shadow
-from kedge.core.route import Choice, Plan, Reason, bucket, compile_plan, key_of
+from kedge.core.routing import Choice, Plan, Reason, bucket, compile_plan, key_of
 from kedge.core.values import BUCKETS, AfterPolicy, Arm, CanaryPolicy, Policy, State
 from kedge.testing.samples import endpoint, release, run
 

@@ -1,0 +1,1 @@
+"""Durations and instants as people write them."""
