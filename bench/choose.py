@@ -27,9 +27,9 @@ from kedge.adapters.onnx import OnnxLoader
 from kedge.adapters.sklearn import SklearnLoader
 from kedge.core.routing import Plan, compile_plan
 from kedge.core.values import Arm, Placement, Policy, Release, Stage, State
-from kedge.engine.models import Handle
-from kedge.engine.observe import Recorder
-from kedge.engine.serving import Live, Request, Serving
+from kedge.engine.recording.recorder import Recorder
+from kedge.engine.serving.pool import Handle
+from kedge.engine.serving.serving import Live, Request, Serving
 from kedge.gateway.app import Gateway
 from kedge.gateway.contract import Contract
 from kedge.gateway.decode import parse

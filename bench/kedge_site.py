@@ -24,7 +24,7 @@ from kedge.demo.processes import free_port, get
 
 if TYPE_CHECKING:
     from kedge.core.release.commands import AnyCommand
-    from kedge.engine.control import Control, Receipt
+    from kedge.engine.submission import Control, Receipt
     from kedge.wiring import Workplace
 
 STOP_S = 30.0

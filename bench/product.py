@@ -22,11 +22,11 @@ from kedge.core.automation import decide
 from kedge.core.release.commands import Canary, Promote, Rollback
 from kedge.core.routing import bucket, key_of
 from kedge.core.values import BUCKETS, Automation, CanaryPolicy, State
-from kedge.engine.conduct import Tracker
-from kedge.engine.seen import Seen
-from kedge.engine.serving import Request
+from kedge.engine.recording.conduct import Tracker
+from kedge.engine.recording.counter import Bounds, Counter
+from kedge.engine.recording.observation import Seen
+from kedge.engine.serving.serving import Request
 from kedge.engine.watch import Watch
-from kedge.engine.windows import Bounds, Counter
 from kedge.testing.samples import endpoint, release, run
 
 WORKERS = 2

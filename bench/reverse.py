@@ -47,7 +47,7 @@ def sampled(site: Site, percent: float) -> AnyCommand:
 
 def counted(site: Site) -> dict[str, Any]:
     """What was copied so far, and what came of it."""
-    from kedge.engine.observe import summary  # noqa: PLC0415 - as above
+    from kedge.engine.recording.recorder import summary  # noqa: PLC0415 - as above
 
     told: dict[str, Any] = summary([*site.workplace.evidence.tallies(ENDPOINT)])
     found: dict[str, Any] = told["shadow"]

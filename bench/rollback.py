@@ -24,7 +24,7 @@ from loadgen import OpenLoad, Record, failures, longest_gap_ms, within
 
 from kedge.core.errors import NotAcknowledged
 from kedge.core.release.commands import Promote, Rollback
-from kedge.engine.control import Receipt
+from kedge.engine.submission import Receipt
 
 WORKERS = 8
 RATE = 500.0

@@ -24,7 +24,7 @@ from kedge_site import Site
 from loadgen import OpenLoad, Record, failures, within
 
 from kedge.core.release.commands import Abort, Shadow
-from kedge.engine.observe import summary
+from kedge.engine.recording.recorder import summary
 
 RATE = 300.0
 SETTLE_S = 0.3

@@ -30,10 +30,10 @@ from kedge.adapters.sql.windows import SqlWindows
 from kedge.core.evidence.rollup import HOUR
 from kedge.core.evidence.windows import CANDIDATE, PRODUCTION
 from kedge.core.values import Output, Policy, Stage, State
-from kedge.engine.observe import Recorder
-from kedge.engine.seen import Seen
-from kedge.engine.serving import Request
-from kedge.engine.windows import Bounds, Counter
+from kedge.engine.recording.counter import Bounds, Counter
+from kedge.engine.recording.observation import Seen
+from kedge.engine.recording.recorder import Recorder
+from kedge.engine.serving.serving import Request
 
 FIELDS, VALUES, WORKERS, RATE = 5, 200, 2, 100
 METRICS, BATCH = 3, 1000

@@ -15,9 +15,9 @@ from kedge.core.errors import KedgeError, Refused
 from kedge.core.names import get_known
 from kedge.core.runbook import Runbook
 from kedge.core.time.durations import seconds
-from kedge.engine.alerting import Alerting
+from kedge.engine.control.alerting import Alerting
 from kedge.engine.process_faults import ProcessFaults
-from kedge.engine.runbooks import filed
+from kedge.engine.runbook import filed
 from kedge.ports import Note
 from kedge.settings import Alerts
 from kedge.wiring import Workplace, host_name

@@ -21,7 +21,7 @@ from kedge.core.errors import BadRequest, KedgeError, ModelFailure, Unavailable
 from kedge.core.evidence.records import JoinRow
 from kedge.core.features.generations import Online
 from kedge.core.values import Release, Signature, State
-from kedge.engine.models import host_status
+from kedge.engine.serving.pool import host_status
 from kedge.independence import release_mark
 from kedge.system.door import ModelDoor
 from kedge.wiring import Workplace

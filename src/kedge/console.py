@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from kedge.core.features.generations import Online
     from kedge.core.features.schema import FeatureLimits
     from kedge.core.release.commands import AnyCommand
-    from kedge.engine.control import Gate
+    from kedge.engine.submission import Gate
     from kedge.settings import Settings
     from kedge.wiring import Workplace
 
@@ -409,7 +409,7 @@ def submit(
     Where a replica is silent the same is printed, and then the fault: the row has moved.
     """
     from kedge.core.release.commands import Promote
-    from kedge.engine.control import Silent
+    from kedge.engine.submission import Silent
     from kedge.operations.probe import probe
     from kedge.report import finding_text, receipt_data, receipt_text
     from kedge.wiring import actor

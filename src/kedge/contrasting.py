@@ -35,8 +35,8 @@ from kedge.core.evidence.answers import get_target
 from kedge.core.features.generations import Online
 from kedge.core.features.schema import Spec
 from kedge.core.values import Release, Signature, State
-from kedge.engine.agreement import said
-from kedge.engine.control import Say
+from kedge.engine.recording.agreement import said
+from kedge.engine.submission import Say
 from kedge.gathering import Floats, Logged, Reading, asked
 from kedge.independence import mark_of
 from kedge.ports import ColumnStatistics

@@ -23,7 +23,7 @@ from kedge.core.features.generations import Online, runs_of
 from kedge.core.names import check_segment
 from kedge.core.time.instants import read_instant, read_when
 from kedge.core.values import Arm, Release, State
-from kedge.engine.control import Say
+from kedge.engine.submission import Say
 from kedge.engine.watch import Watch, comparison_of
 from kedge.gathering import Logged, Reading, asked, read_columns, window
 from kedge.judging import state_of

@@ -19,8 +19,8 @@ from kedge.core.speed import SLO_S, Filed, Line, Speed, speed
 from kedge.core.time.durations import seconds
 from kedge.core.time.instants import read_instant
 from kedge.core.values import Refusal, State
-from kedge.engine.control import SILENT_S, Control, Say, Silent, replicas
-from kedge.engine.drills import LONGEST_S
+from kedge.engine.control.drills import LONGEST_S
+from kedge.engine.submission import SILENT_S, Control, Say, Silent, replicas
 from kedge.operations.probe import ask_release, probe
 from kedge.ports import Entry, Note
 from kedge.wiring import Workplace, actor

@@ -12,7 +12,7 @@ from kedge.core.release.commands import Promote
 from kedge.core.release.machine import decide
 from kedge.core.release.ways_back import condemned_as
 from kedge.core.values import Refusal, Release, State
-from kedge.engine.control import Gate, Receipt, Say
+from kedge.engine.submission import Gate, Receipt, Say
 from kedge.featuring import version_of
 from kedge.operations.features.compare import comparison_of
 from kedge.operations.probe import probe

@@ -19,11 +19,11 @@ from kedge.core.evidence.verdicts import PROVABLE
 from kedge.core.names import check_segment, get_known
 from kedge.core.time.instants import read_when
 from kedge.core.values import BUCKETS, Stage, State
-from kedge.engine.control import Say
-from kedge.engine.custom import set_fence
+from kedge.engine.control.patrol import covered, fold_labels, unwritten
 from kedge.engine.evidence import course, describe
-from kedge.engine.observe import summary
-from kedge.engine.patrol import covered, fold_labels, unwritten
+from kedge.engine.recording.custom import set_fence
+from kedge.engine.recording.recorder import summary
+from kedge.engine.submission import Say
 from kedge.engine.unrecorded import unrecorded
 from kedge.engine.watch import Watch, comparison_of
 from kedge.wiring import Workplace

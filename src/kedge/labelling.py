@@ -27,7 +27,7 @@ from kedge.core.evidence.labels import reason
 from kedge.core.evidence.records import COUNTS, PARKED_S, Ingested, Joined, Outcome
 from kedge.core.time.instants import early, read_instant, untrue
 from kedge.core.wording import tell_fault
-from kedge.engine.control import Say
+from kedge.engine.submission import Say
 from kedge.engine.unrecorded import unrecorded
 from kedge.judging import state_of
 from kedge.operations.progress import Progress

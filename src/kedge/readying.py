@@ -28,10 +28,10 @@ from kedge.core.readiness import (
 from kedge.core.release.commands import Configured
 from kedge.core.time.instants import read_instant
 from kedge.core.values import Contact, Policy, State
-from kedge.engine.control import Gate, Say, Unready, replicas
+from kedge.engine.control.patrol import unwritten
 from kedge.engine.libraries import find_differences
-from kedge.engine.patrol import unwritten
 from kedge.engine.status import lacks_of, not_fenced
+from kedge.engine.submission import Gate, Say, Unready, replicas
 from kedge.judging import state_of
 from kedge.materialising import behind, lag_of
 from kedge.ports import Member, Note

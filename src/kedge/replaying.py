@@ -32,11 +32,11 @@ from kedge.core.features.generations import Online
 from kedge.core.routing import key_of, unit_of
 from kedge.core.time.instants import read_when
 from kedge.core.values import Release, Stage, State
-from kedge.engine.agreement import Said, bin_of, said
-from kedge.engine.control import Say
-from kedge.engine.custom import START_S, set_fence
 from kedge.engine.evidence import describe
-from kedge.engine.own_loss import own_loss
+from kedge.engine.recording.agreement import Said, bin_of, said
+from kedge.engine.recording.custom import START_S, set_fence
+from kedge.engine.recording.own_loss import own_loss
+from kedge.engine.submission import Say
 from kedge.engine.watch import Watch
 from kedge.judging import state_of
 from kedge.operations.progress import Progress

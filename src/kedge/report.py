@@ -10,7 +10,7 @@ from kedge.core.release import commands as r
 from kedge.core.stored.head import SHORT
 from kedge.core.time.instants import iso
 from kedge.core.values import BUCKETS, Policy
-from kedge.engine.control import Receipt
+from kedge.engine.submission import Receipt
 from kedge.ports import Note, Proof
 
 AMBIGUOUS = {

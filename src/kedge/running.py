@@ -31,23 +31,23 @@ from kedge.core.errors import KedgeError, Refused, Unavailable
 from kedge.core.evidence.records import JoinRow
 from kedge.core.features.generations import Online
 from kedge.core.values import ActorKind, Release, Stage, State
-from kedge.engine.clerk import Clerk
-from kedge.engine.control import Control, Say
-from kedge.engine.copies import Copies
-from kedge.engine.custom import set_fence
-from kedge.engine.drills import Schedule, Start
-from kedge.engine.inquiry import Inquiry
-from kedge.engine.last_asked import LastAsked, path_of
+from kedge.engine.control.diagnosis import Inquiry
+from kedge.engine.control.drills import Schedule, Start
+from kedge.engine.control.patrol import Patrol
+from kedge.engine.control.readiness import Readiness
+from kedge.engine.control.retention import Clerk
 from kedge.engine.locate import find_workers, is_worker
-from kedge.engine.models import Pool
-from kedge.engine.patrol import Patrol
 from kedge.engine.pins import Apart, HostDisk
 from kedge.engine.process_faults import ProcessFaults
-from kedge.engine.readiness import Readiness
-from kedge.engine.recording import Recording
+from kedge.engine.recording.custom import set_fence
 from kedge.engine.relief import Predecessor, Relief, process_of
-from kedge.engine.replica import Replica
-from kedge.engine.serving import Serving
+from kedge.engine.replica.follower import Replica
+from kedge.engine.replica.writer import Recording
+from kedge.engine.serving.copies import Copies
+from kedge.engine.serving.last_asked import LastAsked, path_of
+from kedge.engine.serving.pool import Pool
+from kedge.engine.serving.serving import Serving
+from kedge.engine.submission import Control, Say
 from kedge.engine.supervisor import Command, HostLaunch, Launch, Supervisor
 from kedge.enrol import Loaders, import_loader
 from kedge.gateway.admin import Admin

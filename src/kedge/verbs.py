@@ -30,12 +30,12 @@ from kedge.core.values import (
     Release,
     State,
 )
-from kedge.engine.control import SILENT_S
-from kedge.engine.custom import check_function, set_fence
 from kedge.engine.libraries import find_differences
 from kedge.engine.locate import find_deletion, find_interrupted
 from kedge.engine.pins import HostDisk, read_pins
+from kedge.engine.recording.custom import check_function, set_fence
 from kedge.engine.status import describe
+from kedge.engine.submission import SILENT_S
 from kedge.engine.unrecorded import unrecorded
 from kedge.gateway.auth import make_secret
 from kedge.independence import release_mark

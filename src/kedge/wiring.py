@@ -35,8 +35,8 @@ from kedge.adapters.sql.windows import SqlWindows
 from kedge.core.features.schema import FeatureLimits
 from kedge.core.runbook import Site
 from kedge.core.values import ActorKind, State
-from kedge.engine.control import PREPARE_S, Control, Gate, Probe, Say
 from kedge.engine.pins import HostDisk
+from kedge.engine.submission import PREPARE_S, Control, Gate, Probe, Say
 from kedge.system.files import list_aside
 
 if TYPE_CHECKING:

@@ -21,9 +21,9 @@ from kedge.core.release.commands import Promote
 from kedge.core.routing import compile_plan
 from kedge.core.values import Limits as RowLimits
 from kedge.core.values import Policy
-from kedge.engine.models import Handle
-from kedge.engine.observe import Recorder
-from kedge.engine.serving import Live, Serving
+from kedge.engine.recording.recorder import Recorder
+from kedge.engine.serving.pool import Handle
+from kedge.engine.serving.serving import Live, Serving
 from kedge.gateway.app import Gateway
 from kedge.gateway.auth import Tokens
 from kedge.gateway.contract import Contract

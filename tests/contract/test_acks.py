@@ -10,7 +10,7 @@ import pytest
 
 from kedge.adapters.sql.engine import open_roster
 from kedge.adapters.sql.roster import SqlRoster
-from kedge.engine.control import Control
+from kedge.engine.submission import Control
 from kedge.ports import Member
 
 

@@ -23,7 +23,7 @@ from kedge.core.automation import Decision
 from kedge.core.errors import Refused, Unavailable
 from kedge.core.release.commands import Canary, Drill, Promote, Return, Rollback, Shadow, Thaw
 from kedge.core.values import ActorKind, Contact, Escalation, Policy, Rota, Stage
-from kedge.engine.alerting import BLIND_S, Alerting
+from kedge.engine.control.alerting import BLIND_S, Alerting
 from kedge.engine.process_faults import ProcessFaults
 from kedge.ports import Note
 from kedge.settings import Alerts

@@ -19,7 +19,7 @@ from kedge.core.inputs import Described
 from kedge.core.values import Field, Signature
 from kedge.engine.bounds import with_bounds
 from kedge.engine.registration import register
-from kedge.engine.training import read_training
+from kedge.tabular.statistics import read_training
 
 INPUTS = (
     Field("age", "float64"), Field("item", "int64"), Field("town", "string", nullable=True),

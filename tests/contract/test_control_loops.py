@@ -29,10 +29,10 @@ from kedge.core.evidence.rules import METHOD
 from kedge.core.evidence.windows import Conduct, Window
 from kedge.core.release.commands import Canary, Promote
 from kedge.core.values import ActorKind, DrillPolicy, Stage
-from kedge.engine.alerting import STEADY_S
-from kedge.engine.clerk import Clerk
-from kedge.engine.drills import Schedule
-from kedge.engine.patrol import Patrol
+from kedge.engine.control.alerting import STEADY_S
+from kedge.engine.control.drills import Schedule
+from kedge.engine.control.patrol import Patrol
+from kedge.engine.control.retention import Clerk
 from kedge.engine.process_faults import WAITS_S, ProcessFaults
 from kedge.engine.stand_in import ALIVE_S, WITHIN_S, Endings
 from kedge.runtime.parts import Parts

@@ -15,10 +15,10 @@ from kedge.adapters.process.wire import Answer as WireAnswer
 from kedge.adapters.process.wire import Frames, frame
 from kedge.core.evidence.windows import PRODUCTION
 from kedge.core.values import Policy, Stage, State
-from kedge.engine.observe import Recorder
-from kedge.engine.seen import Seen
-from kedge.engine.serving import Request
-from kedge.engine.windows import BYTES
+from kedge.engine.recording.counter import BYTES
+from kedge.engine.recording.observation import Seen
+from kedge.engine.recording.recorder import Recorder
+from kedge.engine.serving.serving import Request
 
 __all__ = ["home"]  # a fixture
 

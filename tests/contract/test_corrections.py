@@ -23,8 +23,8 @@ from kedge.core.evidence.records import (
     Outcome,
 )
 from kedge.core.values import Output, Policy, Stage, State
-from kedge.engine import patrol
-from kedge.engine.patrol import fold_labels
+from kedge.engine.control import patrol
+from kedge.engine.control.patrol import fold_labels
 from kedge.engine.watch import Watch
 
 BY = "ada@host"

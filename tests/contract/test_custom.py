@@ -14,11 +14,11 @@ from contract.test_fence import needs_all, without_landlock
 from kedge.core.errors import BadConfig
 from kedge.core.evidence.windows import PRODUCTION
 from kedge.core.values import Output, Policy, Stage, State
-from kedge.engine import custom
-from kedge.engine.custom import Custom, check_function
-from kedge.engine.seen import Seen
-from kedge.engine.serving import Request
-from kedge.engine.windows import Bounds, Counter
+from kedge.engine.recording import custom
+from kedge.engine.recording.counter import Bounds, Counter
+from kedge.engine.recording.custom import Custom, check_function
+from kedge.engine.recording.observation import Seen
+from kedge.engine.serving.serving import Request
 from kedge.system.interpreter import module_command
 
 SOURCE = """

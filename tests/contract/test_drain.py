@@ -17,7 +17,7 @@ import uvicorn
 import uvloop
 
 from kedge.engine.relief import RELIEVE
-from kedge.engine.serving import Serving
+from kedge.engine.serving.serving import Serving
 from kedge.gateway.app import Gateway
 from kedge.gateway.http import server as drains
 from kedge.gateway.http.server import Server

@@ -21,13 +21,13 @@ from kedge.core.evidence.windows import PRODUCTION, Window
 from kedge.core.release.commands import Drill, Freeze, Promote, Return, Rollback, Thaw
 from kedge.core.values import ActorKind, DrillPolicy, LogPolicy, Output, Placement, Stage, State
 from kedge.drilling import bound_of, may_drill, speed_of, usual_bound
-from kedge.engine.drills import CHECK_S, READY_S, Returns, Schedule, due
-from kedge.engine.observe import Recorder
-from kedge.engine.patrol import Patrol
+from kedge.engine.control.drills import CHECK_S, READY_S, Returns, Schedule, due
+from kedge.engine.control.patrol import Patrol
 from kedge.engine.process_faults import ProcessFaults
-from kedge.engine.recording import Recording
-from kedge.engine.seen import Seen
-from kedge.engine.serving import Request
+from kedge.engine.recording.observation import Seen
+from kedge.engine.recording.recorder import Recorder
+from kedge.engine.replica.writer import Recording
+from kedge.engine.serving.serving import Request
 from kedge.ports import Hold, Member, Note
 from kedge.wiring import Workplace
 

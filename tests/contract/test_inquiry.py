@@ -21,7 +21,7 @@ from kedge.core.diagnosis.findings import Cause
 from kedge.core.evidence.records import Outcome
 from kedge.core.release.commands import Promote
 from kedge.core.values import State
-from kedge.engine.inquiry import AGAIN_S, EVERY_S, LABELS, LOOK_S, WITHIN_S, Inquiry
+from kedge.engine.control.diagnosis import AGAIN_S, EVERY_S, LABELS, LOOK_S, WITHIN_S, Inquiry
 from kedge.engine.process_faults import ProcessFaults
 from kedge.ports import Note
 from kedge.wiring import Workplace

@@ -16,8 +16,8 @@ from kedge.core.evidence.quality import judged
 from kedge.core.evidence.records import JoinRow, Labelled, Outcome
 from kedge.core.routing import key_of, unit_of
 from kedge.core.values import Guardrail, Output, Policy, State
-from kedge.engine.own_loss import OwnLoss, own_loss
-from kedge.engine.patrol import fold_labels
+from kedge.engine.control.patrol import fold_labels
+from kedge.engine.recording.own_loss import OwnLoss, own_loss
 from kedge.engine.watch import Watch
 from unit.test_watch import SHADOW, change
 

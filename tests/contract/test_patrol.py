@@ -29,7 +29,7 @@ from kedge.core.release.commands import (
     Thaw,
 )
 from kedge.core.values import ActorKind, CanaryPolicy, Field, Output, ShadowPolicy, Stage
-from kedge.engine.patrol import Patrol
+from kedge.engine.control.patrol import Patrol
 from kedge.engine.process_faults import ProcessFaults
 from kedge.judging import evidence_of
 from kedge.operations.status import status_of

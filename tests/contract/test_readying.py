@@ -22,9 +22,9 @@ from kedge.core.readiness import DAY_S, REFUSING_S, Proven
 from kedge.core.release.commands import AnyCommand, Canary, Configure, Promote, Rollback, Shadow
 from kedge.core.runbook import configuration_digest
 from kedge.core.values import ActorKind, Contact, Escalation, Placement, Policy, State
-from kedge.engine.patrol import Patrol
+from kedge.engine.control.patrol import Patrol
+from kedge.engine.control.readiness import EVERY_S, Readiness
 from kedge.engine.process_faults import ProcessFaults
-from kedge.engine.readiness import EVERY_S, Readiness
 from kedge.ports import Hold, Member, Note, Proof
 from kedge.readying import check_of, check_text, gate_of
 from kedge.wiring import Workplace

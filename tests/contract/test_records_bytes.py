@@ -11,7 +11,7 @@ from kedge.adapters.clock import SystemClock
 from kedge.adapters.records.spool import Spool
 from kedge.adapters.records.store import Records
 from kedge.core.evidence.records import HOUR_PART, HOUR_S, JoinRow, Outcome
-from kedge.engine.clerk import Clerk
+from kedge.engine.control.retention import Clerk
 from kedge.engine.process_faults import ProcessFaults
 from kedge.wiring import Workplace
 

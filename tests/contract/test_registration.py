@@ -32,8 +32,8 @@ from kedge.core.errors import CorruptArtifact, KedgeError, Refused, UnfitModel
 from kedge.core.golden import MADE
 from kedge.core.values import Field, ModelVersion, Release, Signature
 from kedge.engine.registration import Golden, register
-from kedge.engine.training import SAMPLE, read_training
 from kedge.ports import Bundle, Loader
+from kedge.tabular.statistics import SAMPLE, read_training
 from models import LOADER, SIGNATURE, TestLoader, environment, misbehaving, quantised
 
 LOADERS: dict[str, Loader] = {

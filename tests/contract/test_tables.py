@@ -28,12 +28,12 @@ from kedge.core.evidence.records import Outcome
 from kedge.core.features.schema import Feature, Schema, Spec
 from kedge.core.values import Field, Signature, TrainingSet
 from kedge.engine import registration
-from kedge.engine.training import read_training
 from kedge.labelling import Fault, Placed, Reading
 from kedge.labelling import read as read_outcomes
 from kedge.operations.features.golden import given_rows
 from kedge.settings import load
 from kedge.tabular.parquet import database
+from kedge.tabular.statistics import read_training
 
 NOW = 1_796_000_000.0
 AT = dt.datetime(2026, 11, 20, 12, 30, tzinfo=dt.UTC)

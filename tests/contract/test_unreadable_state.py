@@ -25,7 +25,7 @@ from kedge.core.errors import Unavailable
 from kedge.core.release.commands import Canary, Promote, Resume, Rollback, Shadow
 from kedge.core.values import Placement, Stage
 from kedge.doctor import examine
-from kedge.engine.alerting import _told_by
+from kedge.engine.control.alerting import _told_by
 from kedge.engine.pins import HostDisk
 from kedge.engine.watch import UNREADABLE, comparison_of
 from kedge.ports import Hold, Member, Note, ProcessFault, Tally

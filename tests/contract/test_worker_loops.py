@@ -16,13 +16,13 @@ from contract.test_control_loops import Faulty, standing
 from kedge.core.evidence.windows import PRODUCTION
 from kedge.core.release.commands import Promote, Rollback
 from kedge.core.values import ActorKind, State
-from kedge.engine.models import Pool
-from kedge.engine.observe import Recorder
 from kedge.engine.process_faults import ProcessFaults
-from kedge.engine.recording import Recording
-from kedge.engine.replica import Replica
-from kedge.engine.seen import Seen
-from kedge.engine.serving import Request, Serving
+from kedge.engine.recording.observation import Seen
+from kedge.engine.recording.recorder import Recorder
+from kedge.engine.replica.follower import Replica
+from kedge.engine.replica.writer import Recording
+from kedge.engine.serving.pool import Pool
+from kedge.engine.serving.serving import Request, Serving
 from kedge.ports import Member, RemoteModel
 from kedge.wiring import Workplace
 from unit.test_models import Loads, Shelf

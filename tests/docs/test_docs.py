@@ -24,7 +24,7 @@ from kedge.core.errors import KedgeError
 from kedge.core.release.commands import Event
 from kedge.core.release.refusals import REFUSALS
 from kedge.core.routing import Reason
-from kedge.engine.observe import ANSWERED
+from kedge.engine.recording.recorder import ANSWERED
 from kedge.gateway.app import STATUS
 from kedge.settings import CONFIG_NAME, STATE_DIR, Alerts, Server, parse
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from e2e.place import Site
-from kedge.engine.models import host_status
+from kedge.engine.serving.pool import host_status
 
 pytestmark = pytest.mark.e2e
 

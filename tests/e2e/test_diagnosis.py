@@ -21,7 +21,7 @@ from kedge.core.features.generations import Online
 from kedge.core.release.commands import Canary, Promote
 from kedge.core.values import ActorKind
 from kedge.diagnosing import Asked, accept, diagnosis_of
-from kedge.engine.filing import newest_finding
+from kedge.engine.findings import newest_finding
 from kedge.featuring import apply_file
 from kedge.materialising import Feeder
 from kedge.report import diagnosis_text

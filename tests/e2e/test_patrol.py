@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from e2e.place import Site
-from kedge.engine.segments import AT_ONCE
+from kedge.engine.recording.segments import AT_ONCE
 
 pytestmark = pytest.mark.e2e
 

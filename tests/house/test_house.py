@@ -41,10 +41,10 @@ BROAD_EXCEPT = {
     "transforms/bundle.py": "a transformation may raise anything when it is loaded; it becomes one refusal",
     "cli/serve.py": "an image that cannot start keeps the process, whatever its code raises",
     "independence.py": ANYTHING,
-    "engine/custom.py": "somebody's own comparison may raise anything; it becomes a pair that is not compared",
-    "engine/models.py": ANYTHING,
+    "engine/recording/custom.py": "somebody's own comparison may raise anything; it becomes a pair that is not compared",
+    "engine/serving/pool.py": ANYTHING,
     "engine/process_faults.py": "the net of every loop: the fault is published and logged",
-    "engine/serving.py": ANYTHING,
+    "engine/serving/serving.py": ANYTHING,
     "gateway/admin.py": "the caller gets an answer whatever happens; status shows the fault",
     "gateway/app.py": "a caller gets an answer whatever happens; the log gets the trace",
     "gateway/decoding_child.py": "a fault costs its body; the child stays for those of other callers",
@@ -70,7 +70,7 @@ READS_PROSE = {
     "adapters/channels.py": "the subject of a mail is one line",
     "core/stored/upcast.py": "an entry from before the field has nothing else",
     "demo/flights.py": "a flight's label is whether it was late",
-    "engine/training.py": "the cells of a CSV file",
+    "tabular/statistics.py": "the cells of a CSV file",
     "settings.py": "msgspec's words are shown, in lower case",
 }
 """Where text is taken apart that one of these names holds, and why."""

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kedge.core.values import Output
-from kedge.engine.agreement import (
+from kedge.engine.recording.agreement import (
     SILENCE,
     agreeing_rows,
     differing,

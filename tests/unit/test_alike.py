@@ -20,11 +20,11 @@ from kedge.core.errors import ModelFailure
 from kedge.core.release.commands import Canary, Promote, Shadow
 from kedge.core.routing import compile_plan
 from kedge.core.values import CanaryPolicy, Output, Policy, State
-from kedge.engine.models import Handle
-from kedge.engine.observe import Recorder
-from kedge.engine.serving import Live, Request, Serving
+from kedge.engine.recording.counter import Counter
+from kedge.engine.recording.recorder import Recorder
+from kedge.engine.serving.pool import Handle
+from kedge.engine.serving.serving import Live, Request, Serving
 from kedge.engine.watch import Watch
-from kedge.engine.windows import Counter
 from kedge.ports import Predicted
 from kedge.testing.samples import endpoint, release, run
 

@@ -26,9 +26,9 @@ from kedge.core.errors import (
 from kedge.core.release.commands import Canary, Promote
 from kedge.core.routing import compile_plan
 from kedge.core.values import Limits, Policy, State
-from kedge.engine.models import Handle
-from kedge.engine.observe import Recorder
-from kedge.engine.serving import Answer, Live, Request, Serving
+from kedge.engine.recording.recorder import Recorder
+from kedge.engine.serving.pool import Handle
+from kedge.engine.serving.serving import Answer, Live, Request, Serving
 from kedge.gateway.app import PATHS_KEPT, STATUS, Gateway, Route, parse_path, status_of
 from kedge.gateway.auth import SECRET, Tokens, make_secret, read_secret
 from kedge.gateway.contract import Contract

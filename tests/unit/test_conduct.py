@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kedge.core.evidence.windows import CALLERS, INSTANT_S, Conduct
 from kedge.core.routing import key_of, unit_of
-from kedge.engine.conduct import CRASH_S, Tracker
+from kedge.engine.recording.conduct import CRASH_S, Tracker
 
 
 def number(salt: str, unit: str) -> int:

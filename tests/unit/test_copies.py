@@ -7,7 +7,7 @@ import os
 from time import perf_counter
 
 from kedge.adapters.process import host
-from kedge.engine.copies import GATHER_BYTES, GATHER_S, Copies
+from kedge.engine.serving.copies import GATHER_BYTES, GATHER_S, Copies
 
 
 def test_copies_are_collected_and_given_away_in_order() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from kedge.core.release.commands import Promote, Shadow
 from kedge.core.values import Arm, Limits
-from kedge.engine.deadlines import (
+from kedge.engine.recording.recorder import Recorder
+from kedge.engine.serving.deadlines import (
     DEADLINE_CEILING_S,
     DEADLINE_FLOOR_S,
     DEADLINE_MIN_ANSWERS,
@@ -13,8 +14,7 @@ from kedge.engine.deadlines import (
     UNKNOWN_DEADLINE_S,
     Deadlines,
 )
-from kedge.engine.models import LARGEST_S, Handle
-from kedge.engine.observe import Recorder
+from kedge.engine.serving.pool import LARGEST_S, Handle
 from kedge.testing.samples import endpoint, release, run
 
 ROW = run(endpoint(release(1), release(2)), Promote(1), Shadow(2))

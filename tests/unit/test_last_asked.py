@@ -8,7 +8,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from kedge.engine.last_asked import MARKS, SIZE, STARVED, LastAsked, path_of, read_last_asked
+from kedge.engine.serving.last_asked import (
+    MARKS,
+    SIZE,
+    STARVED,
+    LastAsked,
+    path_of,
+    read_last_asked,
+)
 
 
 def release(number: int, endpoint: str = "flights") -> Any:
@@ -59,7 +66,7 @@ def test_a_release_that_ran_out_of_memory_is_noted_where_much_is_held(tmp_path: 
         script = (
             "import resource, sys\n"
             "from pathlib import Path\n"
-            "from kedge.engine.last_asked import LastAsked\n"
+            "from kedge.engine.serving.last_asked import LastAsked\n"
             f"note = LastAsked(Path({str(tmp_path / 'w0.asked')!r}))\n"
             "class Seven: endpoint, number = 'flights', 7\n"
             "mark = note.mark(Seven())\n"

@@ -15,8 +15,16 @@ from kedge.core.errors import CorruptArtifact, UnfitModel
 from kedge.core.evidence.windows import INSTANT_S
 from kedge.core.release.needs import Need
 from kedge.core.values import FileEntry, Placement, Plainness, Release, State
-from kedge.engine.models import GRACE_S, RETRY_S, Breaker, Pool, Silence, host_status, socket_of
 from kedge.engine.process_faults import ProcessFaults
+from kedge.engine.serving.pool import (
+    GRACE_S,
+    RETRY_S,
+    Breaker,
+    Pool,
+    Silence,
+    host_status,
+    socket_of,
+)
 from kedge.ports import Hold, Proof
 from kedge.system.interpreter import Absence
 from kedge.testing.samples import endpoint, release

@@ -18,7 +18,7 @@ from kedge.core.evidence.quality import LOSSES, Judged, bad, figure, judged, los
 from kedge.core.evidence.records import JoinRow, Labelled, Outcome
 from kedge.core.routing import key_of, unit_of
 from kedge.core.values import Field, Output
-from kedge.engine.agreement import agreeing_rows, said
+from kedge.engine.recording.agreement import agreeing_rows, said
 
 BINARY = Output(kind="binary", score="p", threshold=0.5)
 SCORE = Output(kind="score", score="y", tolerance=2.0)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kedge.engine.segments import AT_ONCE, LEAST, LONG, SKETCH, VALUES, Segments, Sketch
+from kedge.engine.recording.segments import AT_ONCE, LEAST, LONG, SKETCH, VALUES, Segments, Sketch
 
 PORTS = ("JFK", "EWR", "LGA")
 REAL = [PORTS[n % 3] for n in range(2_502)]

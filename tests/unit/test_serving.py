@@ -23,16 +23,16 @@ from kedge.core.values import (
     Signature,
     State,
 )
-from kedge.engine.absence import LASTS_S, MOST
-from kedge.engine.deadlines import (
+from kedge.engine.recording.recorder import UNASKED, Recorder
+from kedge.engine.serving.absence import LASTS_S, MOST
+from kedge.engine.serving.deadlines import (
     DEADLINE_CEILING_S,
     DEADLINE_FLOOR_S,
     DEADLINE_MIN_ANSWERS,
     UNKNOWN_DEADLINE_S,
 )
-from kedge.engine.models import Breaker, Handle
-from kedge.engine.observe import UNASKED, Recorder
-from kedge.engine.serving import Answer, Live, Request, Serving
+from kedge.engine.serving.pool import Breaker, Handle
+from kedge.engine.serving.serving import Answer, Live, Request, Serving
 from kedge.ports import Predicted
 from kedge.testing.samples import endpoint, release, run
 

@@ -15,7 +15,7 @@ from kedge.core.release.commands import (
     Thaw,
 )
 from kedge.core.values import State
-from kedge.engine.control import UNPREPARED
+from kedge.engine.submission import UNPREPARED
 from kedge.testing.samples import endpoint, release, run
 
 

@@ -28,11 +28,12 @@ from kedge.core.evidence.windows import (
 )
 from kedge.core.routing import bucket, key_of, unit_of
 from kedge.core.values import CostPolicy, Guardrail, LogPolicy, Output, Policy, Prices, Stage, State
-from kedge.engine import segments, spending, windows
-from kedge.engine.predictions import Log
-from kedge.engine.seen import Seen
-from kedge.engine.serving import Request
-from kedge.engine.windows import Bounds, Counter
+from kedge.engine.recording import counter as windows
+from kedge.engine.recording import segments, spending
+from kedge.engine.recording.counter import Bounds, Counter
+from kedge.engine.recording.observation import Seen
+from kedge.engine.recording.predictions import Log
+from kedge.engine.serving.serving import Request
 from kedge.testing.samples import release
 
 POLICY = Policy(segments=("origin",), output=Output(kind="binary", score="p", threshold=0.5))

@@ -14,7 +14,7 @@ from kedge.core.evidence.rules import Verdict
 from kedge.core.evidence.windows import Agreement, Example
 from kedge.core.release.guards import next_step, on_pass, step_number
 from kedge.core.values import BUCKETS, Arm, Stage, State
-from kedge.engine.agreement import BIN_RATIO
+from kedge.engine.recording.agreement import BIN_RATIO
 from kedge.engine.watch import Watch, judged
 
 WORST = 10

@@ -27,14 +27,14 @@ import structlog
 from kedge.core.errors import KedgeError, Refused, Stale, Unavailable
 from kedge.core.release.needs import PRODUCTION_COPIES, needs
 from kedge.core.values import ActorKind, Placement, State
-from kedge.engine.control import SILENT_S
-from kedge.engine.last_asked import path_of, read_last_asked
 from kedge.engine.memory_bounds import MemoryBounds
-from kedge.engine.models import socket_of
 from kedge.engine.pins import Apart, HostDisk, KeptPins, Pin
 from kedge.engine.process_faults import Net, ProcessFaults
 from kedge.engine.relief import Predecessor, Process, Relief, process_of
+from kedge.engine.serving.last_asked import path_of, read_last_asked
+from kedge.engine.serving.pool import socket_of
 from kedge.engine.stand_in import Endings
+from kedge.engine.submission import SILENT_S
 from kedge.ports import Book, Clock, Ledger, Member, Note, Roster, Signal
 from kedge.system.door import ModelDoor
 from kedge.system.files import keep_folder

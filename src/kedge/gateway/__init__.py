@@ -1,1 +1,1 @@
-"""The data edge: HTTP in, `engine.serving.answer`, HTTP out."""
+"""The data edge: HTTP in, `engine.serving.serving.answer`, HTTP out."""

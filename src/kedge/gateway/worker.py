@@ -22,7 +22,7 @@ import uvicorn
 
 from kedge.engine.process_faults import ProcessFaults
 from kedge.engine.relief import RELIEVE
-from kedge.engine.replica import Replica
+from kedge.engine.replica.follower import Replica
 from kedge.gateway.app import Gateway
 from kedge.gateway.http.connections import Connections, bound_unsent
 from kedge.gateway.http.protocol import BoundedProtocol

@@ -12,7 +12,7 @@ from kedge.core.bounds import is_within
 from kedge.core.contract import OIP_DTYPES
 from kedge.core.errors import KedgeError
 from kedge.core.values import State
-from kedge.engine.control import Probe, replicas
+from kedge.engine.submission import Probe, replicas
 from kedge.gateway.auth import read_secret
 from kedge.ports import Member
 from kedge.wiring import Workplace

@@ -15,9 +15,9 @@ from kedge.core.features.generations import Run, runs_of
 from kedge.core.release.commands import Rollback
 from kedge.core.release.machine import apply, decide
 from kedge.core.values import Refusal, State
-from kedge.engine.control import SILENT_S, replicas
-from kedge.engine.filing import newest_finding
+from kedge.engine.findings import newest_finding
 from kedge.engine.pins import HostDisk, read_pins
+from kedge.engine.submission import SILENT_S, replicas
 from kedge.wiring import Workplace, actor
 
 LOCAL_ACK_S = 5.0

@@ -16,9 +16,9 @@ from kedge.core.features.schema import Spec
 from kedge.core.golden import Lists, Origin, count, made_rows, seen, taken, whole
 from kedge.core.values import Field, Signature
 from kedge.engine.registration import GOLDEN_BYTES, Golden, promised
-from kedge.engine.training import read_training
 from kedge.ports import Proof
 from kedge.system.files import read_bounded
+from kedge.tabular.statistics import read_training
 from kedge.wiring import Workplace
 
 LOGGED = 200

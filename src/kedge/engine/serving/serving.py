@@ -21,14 +21,14 @@ from kedge.core.evidence.answers import get_target
 from kedge.core.evidence.windows import CANDIDATE, PRODUCTION
 from kedge.core.routing import Choice, Plan, Reason
 from kedge.core.values import BUCKETS, Arm, Stage, State
-from kedge.engine.agreement import agreeing_rows
-from kedge.engine.copies import Copies
-from kedge.engine.deadlines import DEADLINE_RATIO, Deadlines
-from kedge.engine.last_asked import LastAsked
-from kedge.engine.models import Handle
-from kedge.engine.observe import ANSWERED, UNASKED, Recorder, size_of_columns
-from kedge.engine.predictions import Log
-from kedge.engine.seen import Seen
+from kedge.engine.recording.agreement import agreeing_rows
+from kedge.engine.recording.observation import Seen
+from kedge.engine.recording.predictions import Log
+from kedge.engine.recording.recorder import ANSWERED, UNASKED, Recorder, size_of_columns
+from kedge.engine.serving.copies import Copies
+from kedge.engine.serving.deadlines import DEADLINE_RATIO, Deadlines
+from kedge.engine.serving.last_asked import LastAsked
+from kedge.engine.serving.pool import Handle
 from kedge.transforms.lookup import EXCUSED
 
 if TYPE_CHECKING:

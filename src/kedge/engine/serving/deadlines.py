@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kedge.core.values import Arm, Limits
-from kedge.engine.observe import Recorder, size_of
+from kedge.engine.recording.recorder import Recorder, size_of
 
 if TYPE_CHECKING:
-    from kedge.engine.models import Handle
+    from kedge.engine.serving.pool import Handle
 
 UNKNOWN_DEADLINE_S = 1.0
 """A candidate's deadline until production's own p99 is known."""

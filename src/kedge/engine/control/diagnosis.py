@@ -28,7 +28,7 @@ import structlog
 from kedge.core.alerts.alerts import Sight
 from kedge.core.errors import Refused
 from kedge.core.values import Stage, State
-from kedge.engine.filing import newest_finding
+from kedge.engine.findings import newest_finding
 from kedge.engine.process_faults import Net, ProcessFaults
 from kedge.ports import Clock, Ledger, RecordStore
 from kedge.system.interpreter import safe_environment

@@ -26,8 +26,8 @@ from kedge.core.speed import Filed
 from kedge.core.time.durations import seconds
 from kedge.core.time.instants import read_instant
 from kedge.core.values import Drilling, Stage, State
-from kedge.engine.control import SILENT_S, Control, lacking, replicas
 from kedge.engine.process_faults import Net, ProcessFaults
+from kedge.engine.submission import SILENT_S, Control, lacking, replicas
 from kedge.ports import Clock, Entry, Ledger, Note, Roster
 
 LONGEST_S = 60.0

@@ -24,8 +24,8 @@ from kedge.core.errors import KedgeError
 from kedge.core.evidence.windows import CALLERS, INSTANT_S
 from kedge.core.release.needs import PRODUCTION_COPIES, Need
 from kedge.core.values import Placement, Release, State
-from kedge.engine.absence import Absence
 from kedge.engine.process_faults import Net, ProcessFaults
+from kedge.engine.serving.absence import Absence
 from kedge.ports import Artifacts, Clock, Hold, Loader, Model, RemoteModel
 from kedge.system.interpreter import find_forbidden
 from kedge.walk import RULE, plainness

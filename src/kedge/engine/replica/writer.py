@@ -26,10 +26,10 @@ from kedge.core.evidence.records import JoinRow
 from kedge.core.evidence.unrecorded import FAULT, SPOOL
 from kedge.core.evidence.windows import Window
 from kedge.core.values import State
-from kedge.engine.observe import Recorder, Taken
 from kedge.engine.process_faults import Net, ProcessFaults
-from kedge.engine.serving import Live, watched
-from kedge.engine.windows import QUIET, SLOW_FLOOR_US, Bounds, Counter
+from kedge.engine.recording.counter import QUIET, SLOW_FLOOR_US, Bounds, Counter
+from kedge.engine.recording.recorder import Recorder, Taken
+from kedge.engine.serving.serving import Live, watched
 from kedge.ports import Clock, EvidenceStore, Tally, WindowStore
 
 log = structlog.get_logger("kedge.recording")

@@ -13,7 +13,7 @@ import numpy as np
 from kedge.core.evidence.answers import BETWEEN, RANKED, Target, spelled, target, truth
 from kedge.core.evidence.windows import Differing
 from kedge.core.values import Dtype, Field, Output
-from kedge.engine.custom import Agree
+from kedge.engine.recording.custom import Agree
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

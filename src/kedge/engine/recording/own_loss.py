@@ -14,7 +14,7 @@ from kedge.core.evidence.labels import answers_of
 from kedge.core.evidence.quality import Loss
 from kedge.core.evidence.records import Known, Labelled
 from kedge.core.values import Output
-from kedge.engine.custom import Custom
+from kedge.engine.recording.custom import Custom
 
 AT_ONCE = 1_000
 """Answers in one question: a function of a millisecond each takes half of the child's time to answer."""

@@ -11,12 +11,12 @@ from itertools import chain, repeat
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from kedge.core.values import Output
-from kedge.engine.agreement import Sayings, differing, sayings
-from kedge.engine.segments import Segments
+from kedge.engine.recording.agreement import Sayings, differing, sayings
+from kedge.engine.recording.segments import Segments
 
 if TYPE_CHECKING:
     from kedge.core.evidence.windows import Differing
-    from kedge.engine.serving import Request
+    from kedge.engine.serving.serving import Request
     from kedge.ports import Columns
 
 T = TypeVar("T")

@@ -15,11 +15,11 @@ from kedge.adapters.clock import SystemClock
 from kedge.core.evidence.records import JoinRow
 from kedge.core.evidence.windows import PRODUCTION
 from kedge.core.values import LogPolicy, Policy, Stage, State
-from kedge.engine import recording as recording_file
 from kedge.engine.process_faults import ProcessFaults
-from kedge.engine.recording import SILENT, Recording
-from kedge.engine.seen import Seen
-from kedge.engine.serving import Request
+from kedge.engine.recording.observation import Seen
+from kedge.engine.replica import writer as recording_file
+from kedge.engine.replica.writer import SILENT, Recording
+from kedge.engine.serving.serving import Request
 from kedge.wiring import Workplace
 
 STATE = State(
@@ -164,7 +164,7 @@ def test_predictions_that_cannot_be_written_are_counted_by_cause(pen: Pen) -> No
 def test_predictions_beyond_a_recorders_bound_are_counted(
     pen: Pen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kedge.engine.observe.BOUND", 2)
+    monkeypatch.setattr("kedge.engine.recording.recorder.BOUND", 2)
     for _ in range(5):
         pen.offer()
     assert pen.recorder.tally().counts["unrecorded.recorder"] == 3

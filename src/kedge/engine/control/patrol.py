@@ -33,12 +33,12 @@ from kedge.core.automation import Decision, Facts, binding, decide
 from kedge.core.errors import KedgeError, Stale
 from kedge.core.release.commands import AnyCommand, Pause, Rollback
 from kedge.core.values import Stage, State
-from kedge.engine.continuity import Continuity
-from kedge.engine.control import Control
-from kedge.engine.drills import Returns
-from kedge.engine.filing import newest_finding
-from kedge.engine.own_loss import own_loss
+from kedge.engine.control.continuity import Continuity
+from kedge.engine.control.drills import Returns
+from kedge.engine.findings import newest_finding
 from kedge.engine.process_faults import Net, ProcessFaults
+from kedge.engine.recording.own_loss import own_loss
+from kedge.engine.submission import Control
 from kedge.engine.watch import Watch, judged
 from kedge.ports import Clock, Ledger, Note, RecordStore, Roster, WindowStore
 

@@ -206,7 +206,7 @@ class Custom:
         try:
             self._child = subprocess.Popen(  # noqa: S603 - our own interpreter and module
                 module_command(
-                    "kedge.engine.custom",
+                    "kedge.engine.recording.custom",
                     str(theirs.fileno()),
                     self._function,
                     str(os.getpid()),

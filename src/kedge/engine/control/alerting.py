@@ -35,7 +35,7 @@ from kedge.core.automation import Decision
 from kedge.core.errors import KedgeError
 from kedge.core.release.commands import AnyEvent
 from kedge.core.values import State
-from kedge.engine.filing import finding_of
+from kedge.engine.findings import finding_of
 from kedge.engine.process_faults import Net, ProcessFaults
 from kedge.ports import AlertStore, Channels, Clock, Entry, Ledger, Note
 

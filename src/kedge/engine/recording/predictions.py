@@ -16,10 +16,10 @@ from kedge.core.evidence.answers import get_target
 from kedge.core.evidence.records import DIGEST_BYTES, JoinRow
 from kedge.core.evidence.windows import PRODUCTION
 from kedge.core.values import State
-from kedge.engine.seen import Part
+from kedge.engine.recording.observation import Part
 
 if TYPE_CHECKING:
-    from kedge.engine.serving import Request
+    from kedge.engine.serving.serving import Request
     from kedge.ports import Columns
 
 ARMS = ("production", "candidate")

@@ -33,11 +33,11 @@ from kedge.core.release.needs import Need, needs
 from kedge.core.routing import Plan, Reason, compile_plan
 from kedge.core.stored.head import Head
 from kedge.core.values import Placement, Stage, State
-from kedge.engine.models import Handle, Pool
 from kedge.engine.pins import HostDisk, Pin
 from kedge.engine.process_faults import Net, ProcessFaults
-from kedge.engine.recording import Recording
-from kedge.engine.serving import Live, Serving
+from kedge.engine.replica.writer import Recording
+from kedge.engine.serving.pool import Handle, Pool
+from kedge.engine.serving.serving import Live, Serving
 from kedge.ports import Book, Clock, Ledger, Member, ProcessFault, Roster, Signal, Wanted
 
 LEASE_S = 30.0

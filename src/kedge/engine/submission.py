@@ -50,7 +50,7 @@ from kedge.core.release.machine import apply, decide
 from kedge.core.release.needs import Need, needs
 from kedge.core.runbook import ANYWHERE, Site
 from kedge.core.values import Placement, Refusal, Stage, State, Value
-from kedge.engine import runbooks
+from kedge.engine import runbook
 from kedge.ports import Change, Clock, Entry, Hold, Ledger, Member, Note, Roster, Signal, Wanted
 
 SILENT_S = 5.0
@@ -514,7 +514,7 @@ class Control:
     def _file_runbook(self, after: State, by: str) -> None:
         """The page that says what to do now that something else is live. Never a command's fault."""
         try:
-            runbooks.filed(self._ledger, self._clock, after, self._site, by=by)
+            runbook.filed(self._ledger, self._clock, after, self._site, by=by)
         except KedgeError as error:
             self._say(f"the runbook could not be filed: {error}")
 

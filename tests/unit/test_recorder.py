@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from kedge.core.release.commands import Promote, Shadow
 from kedge.core.values import Arm
-from kedge.engine.observe import (
+from kedge.engine.recording.counter import BOUND, ROWS
+from kedge.engine.recording.observation import Seen
+from kedge.engine.recording.recorder import (
     MAX_US,
     Recorder,
     bin_upper_us,
@@ -18,9 +20,7 @@ from kedge.engine.observe import (
     size_of,
     summary,
 )
-from kedge.engine.seen import Seen
-from kedge.engine.serving import Request
-from kedge.engine.windows import BOUND, ROWS
+from kedge.engine.serving.serving import Request
 from kedge.ports import Tally
 from kedge.testing.samples import endpoint, release, run
 

@@ -42,12 +42,12 @@ from kedge.core.evidence.windows import (
 )
 from kedge.core.routing import key_of, unit_of
 from kedge.core.values import Output, Prices, State
-from kedge.engine.agreement import NUMBERS, Sayings, bin_of, judge_of, same_rows
-from kedge.engine.custom import Agree, Custom, Pair
-from kedge.engine.predictions import Predictions
-from kedge.engine.seen import Part, Seen
-from kedge.engine.segments import Names, Segments
-from kedge.engine.spending import Spending
+from kedge.engine.recording.agreement import NUMBERS, Sayings, bin_of, judge_of, same_rows
+from kedge.engine.recording.custom import Agree, Custom, Pair
+from kedge.engine.recording.observation import Part, Seen
+from kedge.engine.recording.predictions import Predictions
+from kedge.engine.recording.segments import Names, Segments
+from kedge.engine.recording.spending import Spending
 
 if TYPE_CHECKING:
     from kedge.ports import Columns

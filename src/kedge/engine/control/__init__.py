@@ -1,0 +1,1 @@
+"""The loops of the control process: patrol, alerting, diagnosis, readiness, drills, retention."""

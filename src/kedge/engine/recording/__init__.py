@@ -1,0 +1,1 @@
+"""Recording: what was observed of answers, counted in bounded windows."""

@@ -1,0 +1,1 @@
+"""The replica: it follows the ledger, and writes what this process observed."""

@@ -1,0 +1,1 @@
+"""Serving: one answer against one snapshot, and the pool of loaded releases."""
