@@ -30,10 +30,10 @@ from kedge.core.values import Arm, Placement, Policy, Release, Stage, State
 from kedge.engine.recording.recorder import Recorder
 from kedge.engine.serving.pool import Handle
 from kedge.engine.serving.serving import Live, Request, Serving
-from kedge.gateway.app import Gateway
 from kedge.gateway.contract import Contract
 from kedge.gateway.decode import parse
-from kedge.gateway.infer import Bounds, render
+from kedge.gateway.http.app import Gateway
+from kedge.gateway.http.infer import Bounds, render
 from kedge.ports import Model
 
 ENTITIES = [f"caller-{number}" for number in range(2000)]

@@ -50,13 +50,12 @@ from kedge.engine.serving.serving import Serving
 from kedge.engine.submission import Control, Say
 from kedge.engine.supervisor import Command, HostLaunch, Launch, Supervisor
 from kedge.enrol import Loaders, import_loader
-from kedge.gateway.admin import Admin
-from kedge.gateway.app import Gateway
 from kedge.gateway.auth import SECRET, Tokens, make_secret, read_tokens
 from kedge.gateway.contract import Contract
+from kedge.gateway.http.app import Gateway
 from kedge.gateway.http.connections import Connections, http_limits, raise_open_files
-from kedge.gateway.infer import Bounds
-from kedge.gateway.peers import Peers
+from kedge.gateway.http.infer import Bounds
+from kedge.gateway.http.peers import Peers
 from kedge.gateway.worker import Handoff, serve, take_over
 from kedge.ports import Member, Roster
 from kedge.readying import checker, gate_of
@@ -77,6 +76,7 @@ from kedge.system.interpreter import forbid, kedge_command, safe_environment
 from kedge.system.machine import read_machine
 from kedge.system.reserve import Reserve, is_short
 from kedge.web import server as web
+from kedge.web.api import Admin
 from kedge.wiring import Workplace, host_name
 
 log = structlog.get_logger("kedge.running")

@@ -24,13 +24,13 @@ from kedge.core.values import Policy
 from kedge.engine.recording.recorder import Recorder
 from kedge.engine.serving.pool import Handle
 from kedge.engine.serving.serving import Live, Serving
-from kedge.gateway.app import Gateway
 from kedge.gateway.auth import Tokens
 from kedge.gateway.contract import Contract
+from kedge.gateway.http.app import Gateway
 from kedge.gateway.http.connections import Connections, Limits, bound_unsent
+from kedge.gateway.http.infer import Bounds
+from kedge.gateway.http.peers import Peers
 from kedge.gateway.http.protocol import BoundedProtocol
-from kedge.gateway.infer import Bounds
-from kedge.gateway.peers import Peers
 from kedge.testing.samples import endpoint, release, run
 
 if TYPE_CHECKING:

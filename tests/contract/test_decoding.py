@@ -16,10 +16,10 @@ import pytest
 
 from kedge.core.errors import BadRequest, KedgeError, Overloaded
 from kedge.core.values import Field
-from kedge.gateway import decoding_child
 from kedge.gateway.contract import Contract
-from kedge.gateway.decoding import Decoder, decode_here
-from kedge.gateway.decoding_child import Asked, Said
+from kedge.gateway.http import decoding_child
+from kedge.gateway.http.decoding import Decoder, decode_here
+from kedge.gateway.http.decoding_child import Asked, Said
 
 ROWS = 4096
 FIELDS = (
@@ -163,7 +163,9 @@ def test_a_child_that_is_killed_costs_its_body_and_the_next_one_is_started(
 def test_where_no_child_can_be_started_it_is_decoded_here(
     decoder: Decoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kedge.gateway.decoding.module_command", lambda *_: ["/nowhere/python"])
+    monkeypatch.setattr(
+        "kedge.gateway.http.decoding.module_command", lambda *_: ["/nowhere/python"]
+    )
     assert decoder.decode(CONTRACT, whole(2), None)[2] == 2
 
 

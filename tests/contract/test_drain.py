@@ -18,10 +18,10 @@ import uvloop
 
 from kedge.engine.relief import RELIEVE
 from kedge.engine.serving.serving import Serving
-from kedge.gateway.app import Gateway
 from kedge.gateway.http import server as drains
+from kedge.gateway.http.app import Gateway
+from kedge.gateway.http.infer import Bounds
 from kedge.gateway.http.server import Server
-from kedge.gateway.infer import Bounds
 
 
 class Slow(Gateway):

@@ -20,7 +20,7 @@ from contract.http_world import (
     request,
 )
 from kedge.gateway.http.connections import Limits
-from kedge.gateway.peers import Peers
+from kedge.gateway.http.peers import Peers
 
 ELSEWHERE = ("192.0.2.7", 1234)
 TOKEN = "0123456789abcdef-tester"

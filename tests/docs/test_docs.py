@@ -25,7 +25,7 @@ from kedge.core.release.commands import Event
 from kedge.core.release.refusals import REFUSALS
 from kedge.core.routing import Reason
 from kedge.engine.recording.recorder import ANSWERED
-from kedge.gateway.app import STATUS
+from kedge.gateway.http.app import STATUS
 from kedge.settings import CONFIG_NAME, STATE_DIR, Alerts, Server, parse
 
 ROOT = Path(__file__).parents[2]

@@ -136,7 +136,7 @@ def test_new_code_answers_after_a_restart_and_broken_code_never_does(
     site.release()
     assert site.up is not None
     workers = site.processes("gateway-worker")
-    app, running = code / "gateway/app.py", code / "running.py"
+    app, running = code / "gateway/http/app.py", code / "running.py"
     good = running.read_text()
     with site.load(rate=50) as load:
         running.write_text("def broken(:\n")

@@ -29,10 +29,10 @@ from kedge.core.values import Limits, Policy, State
 from kedge.engine.recording.recorder import Recorder
 from kedge.engine.serving.pool import Handle
 from kedge.engine.serving.serving import Answer, Live, Request, Serving
-from kedge.gateway.app import PATHS_KEPT, STATUS, Gateway, Route, parse_path, status_of
 from kedge.gateway.auth import SECRET, Tokens, make_secret, read_secret
 from kedge.gateway.contract import Contract
-from kedge.gateway.infer import Bounds
+from kedge.gateway.http.app import PATHS_KEPT, STATUS, Gateway, Route, parse_path, status_of
+from kedge.gateway.http.infer import Bounds
 from kedge.testing.samples import endpoint, fields, release, run
 
 if TYPE_CHECKING:

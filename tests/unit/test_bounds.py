@@ -23,9 +23,9 @@ from kedge.core.bounds import (
 )
 from kedge.core.errors import BadConfig, BadRequest
 from kedge.core.values import Field, Signature
-from kedge.gateway.app import status_of
 from kedge.gateway.contract import Contract
 from kedge.gateway.decode import parse
+from kedge.gateway.http.app import status_of
 
 AGE = Field("age", "float64", range=(0, 120))
 ITEM = Field("item", "int64", range=(0, 999))

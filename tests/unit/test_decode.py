@@ -16,10 +16,10 @@ from hypothesis.extra import numpy as npst
 from kedge.core.contract import FROM_OIP, OIP_DTYPES
 from kedge.core.errors import BadRequest
 from kedge.core.values import Field
-from kedge.gateway.app import status_of
 from kedge.gateway.contract import Contract
 from kedge.gateway.decode import parse
 from kedge.gateway.fields import exceeds
+from kedge.gateway.http.app import status_of
 from kedge.testing.samples import fields
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from kedge.core.encodings import JSON, MEMBERS, check_type, inflate, is_gzip
 from kedge.core.errors import BadRequest
-from kedge.gateway.app import status_of
+from kedge.gateway.http.app import status_of
 
 MOST = 1 << 20
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kedge.gateway.peers import Peers
+from kedge.gateway.http.peers import Peers
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from kedge.core.evidence.records import (
     row_hour,
     spellings,
 )
-from kedge.gateway.infer import fresh_id
+from kedge.gateway.http.infer import fresh_id
 
 SEVEN = "019aa0f0-5c00-7abc-8def-0123456789ab"
 HOUR = 0x019AA0F05C00 // (HOUR_S * 1000)

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from kedge.core.errors import BadRequest
 from kedge.core.values import Field
-from kedge.gateway.app import status_of
 from kedge.gateway.contract import Contract
 from kedge.gateway.decode import parse
+from kedge.gateway.http.app import status_of
 
 AGE = Field("age", "float64")
 FIELDS = (

@@ -23,7 +23,7 @@ import uvicorn
 from kedge.engine.process_faults import ProcessFaults
 from kedge.engine.relief import RELIEVE
 from kedge.engine.replica.follower import Replica
-from kedge.gateway.app import Gateway
+from kedge.gateway.http.app import Gateway
 from kedge.gateway.http.connections import Connections, bound_unsent
 from kedge.gateway.http.protocol import BoundedProtocol
 from kedge.gateway.http.server import Server

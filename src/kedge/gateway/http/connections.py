@@ -19,7 +19,7 @@ from typing import Protocol
 import msgspec
 
 from kedge.core.errors import BadRequest, KedgeError, Overloaded
-from kedge.gateway.peers import Peers
+from kedge.gateway.http.peers import Peers
 
 MB = 2**20
 

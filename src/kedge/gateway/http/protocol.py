@@ -19,7 +19,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from kedge.core.errors import BadRequest, KedgeError
 from kedge.gateway.http.connections import PARTS, Connections
-from kedge.gateway.infer import UNREAD, too_large
+from kedge.gateway.http.infer import UNREAD, too_large
 
 UNPARSED = (httptools.HttpParserError, httptools.HttpParserUpgrade)
 PIECE = 16 * 1024

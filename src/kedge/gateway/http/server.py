@@ -27,7 +27,7 @@ import structlog
 import uvicorn
 
 from kedge.engine.relief import RELIEVE
-from kedge.gateway.app import STOPPED, Gateway
+from kedge.gateway.http.app import STOPPED, Gateway
 
 log = structlog.get_logger("kedge.worker")
 

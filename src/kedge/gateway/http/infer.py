@@ -22,13 +22,13 @@ from kedge.engine.serving.serving import Answer, Live, Request, Serving
 from kedge.gateway.auth import Tokens
 from kedge.gateway.contract import Contract
 from kedge.gateway.decode import DIGITS, WantedOutput
-from kedge.gateway.decoding import Decoder, decode_here
-from kedge.gateway.peers import Peers
+from kedge.gateway.http.decoding import Decoder, decode_here
+from kedge.gateway.http.peers import Peers
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from kedge.gateway.decoding import Decoded
+    from kedge.gateway.http.decoding import Decoded
 
 T = TypeVar("T")
 Receive = Any

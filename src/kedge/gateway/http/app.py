@@ -19,7 +19,7 @@ from kedge.core.errors import BadRequest, KedgeError, ModelFailure, Overloaded, 
 from kedge.core.values import Field, Signature
 from kedge.core.wording import clip
 from kedge.engine.serving.serving import Live, Serving
-from kedge.gateway.infer import UNREAD, Bounds, Headers, infer, release_number
+from kedge.gateway.http.infer import UNREAD, Bounds, Headers, infer, release_number
 
 log = structlog.get_logger("kedge.gateway")
 
