@@ -23,8 +23,8 @@ import material
 import uvloop
 from common import SERVER_CPU, Bench, interval, on, spread
 
-from kedge.adapters.onnx import OnnxLoader
-from kedge.adapters.sklearn import SklearnLoader
+from kedge.adapters.models.onnx import OnnxLoader
+from kedge.adapters.models.sklearn import SklearnLoader
 from kedge.core.routing import Plan, compile_plan
 from kedge.core.values import Arm, Placement, Policy, Release, Stage, State
 from kedge.engine.recording.recorder import Recorder

@@ -24,8 +24,8 @@ import msgspec
 import numpy as np
 from common import Bench
 
-from kedge.adapters.sql.engine import open_evidence
 from kedge.adapters.sql.rolls import SqlRolls
+from kedge.adapters.sql.sqlite.create import open_evidence
 from kedge.adapters.sql.windows import SqlWindows
 from kedge.core.evidence.rollup import HOUR
 from kedge.core.evidence.windows import CANDIDATE, PRODUCTION

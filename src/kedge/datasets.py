@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 import numpy as np
 
-from kedge.adapters.offline import (
+from kedge.adapters.offline.log import (
     OFFLINE_DIR,
     OfflineLog,
     check_times,

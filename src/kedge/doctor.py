@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kedge.adapters.process import missing, reach_of
-from kedge.adapters.sql.engine import sqlite_version_fault
+from kedge.adapters.sql.sqlite.create import sqlite_version_fault
 from kedge.core.errors import CorruptArtifact, KedgeError, Unavailable
 from kedge.core.stored.head import Head, read_head
 from kedge.core.values import State

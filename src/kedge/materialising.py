@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from kedge.adapters.offline import (
+from kedge.adapters.offline.log import (
     OFFLINE_DIR,
     OfflineLog,
     Times,

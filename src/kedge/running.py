@@ -24,7 +24,7 @@ from kedge.adapters.process import Allowance, ProcessModel
 from kedge.adapters.records import RECORDS_DIR
 from kedge.adapters.records.spool import Spool
 from kedge.adapters.records.store import SPOOL
-from kedge.adapters.sql.signal import DirectorySignal
+from kedge.adapters.sql.sqlite.signal import DirectorySignal
 from kedge.alarming import alerting_of
 from kedge.core.codec import encode
 from kedge.core.errors import KedgeError, Refused, Unavailable

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from kedge.adapters.sql.engine import create, migrate
+from kedge.adapters.sql.sqlite.create import create, migrate
 from kedge.core.automation import guardrails
 from kedge.core.bounds import BOUNDS
 from kedge.core.codec import fingerprint

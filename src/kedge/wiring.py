@@ -13,24 +13,24 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kedge.adapters.artifacts import DirectoryArtifacts
+from kedge.adapters.artifacts.directory import DirectoryArtifacts
 from kedge.adapters.clock import SystemClock
 from kedge.adapters.records import RECORDS_DIR
 from kedge.adapters.sql.alerts import SqlAlerts
-from kedge.adapters.sql.engine import (
-    EVIDENCE_DIR,
-    ROSTER_DIR,
-    open_evidence,
-    open_ledger,
-    open_roster,
-)
 from kedge.adapters.sql.features import SqlFeatures
 from kedge.adapters.sql.generations import SqlGenerations
 from kedge.adapters.sql.ledger import SqlLedger
 from kedge.adapters.sql.registry import SqlRegistry
 from kedge.adapters.sql.rolls import SqlRolls
 from kedge.adapters.sql.roster import SqlEvidence, SqlRoster
-from kedge.adapters.sql.signal import DirectorySignal
+from kedge.adapters.sql.sqlite.create import (
+    EVIDENCE_DIR,
+    ROSTER_DIR,
+    open_evidence,
+    open_ledger,
+    open_roster,
+)
+from kedge.adapters.sql.sqlite.signal import DirectorySignal
 from kedge.adapters.sql.windows import SqlWindows
 from kedge.core.features.schema import FeatureLimits
 from kedge.core.runbook import Site

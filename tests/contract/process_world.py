@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import uvloop
 
-from kedge.adapters.artifacts import DirectoryArtifacts
+from kedge.adapters.artifacts.directory import DirectoryArtifacts
 from kedge.adapters.process import ProcessModel, command
 from kedge.adapters.process import environment as one_thread
 from kedge.core.errors import ModelFailure

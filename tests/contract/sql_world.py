@@ -18,11 +18,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from kedge.adapters.sql.dialect import dbapi
-from kedge.adapters.sql.engine import create, open_ledger, open_roster
 from kedge.adapters.sql.ledger import SqlLedger
 from kedge.adapters.sql.registry import SqlRegistry
 from kedge.adapters.sql.roster import SqlRoster
+from kedge.adapters.sql.sqlite.create import create, open_ledger, open_roster
+from kedge.adapters.sql.sqlite.version import dbapi
 from kedge.core import codec
 from kedge.core.errors import Refused, Stale
 from kedge.core.release.commands import AnyCommand, Configure, Promote, Promoted, WeightSet

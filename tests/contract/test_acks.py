@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from kedge.adapters.sql.engine import open_roster
 from kedge.adapters.sql.roster import SqlRoster
+from kedge.adapters.sql.sqlite.create import open_roster
 from kedge.engine.submission import Control
 from kedge.ports import Member
 

@@ -13,7 +13,7 @@ import pytest
 
 from contract.receivers import Mail, Web, until
 from contract.sql_world import POLICY, World, world
-from kedge.adapters.channels import Outgoing
+from kedge.adapters.channels.channels import Outgoing
 from kedge.adapters.sql.alerts import SqlAlerts
 from kedge.alarming import acknowledge, alerts_of, alerts_text, outgoing, test_of, test_text
 from kedge.core.alerts import alerts, conditions

@@ -18,7 +18,7 @@ from contract.sql_world import FORK, POLICY, Other, World, at, bundle, version
 from contract.test_records import row
 from kedge.adapters.online.sqlite import SqliteOnline
 from kedge.adapters.records.spool import Spool
-from kedge.adapters.sql.engine import create
+from kedge.adapters.sql.sqlite.create import create
 from kedge.core import codec
 from kedge.core.errors import KedgeError, Refused, Unavailable
 from kedge.core.evidence.records import Outcome

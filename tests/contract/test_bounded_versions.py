@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from kedge.adapters.artifacts import DirectoryArtifacts
+from kedge.adapters.artifacts.directory import DirectoryArtifacts
 from kedge.adapters.process import wire
 from kedge.columns import Offered, ProbeResult
 from kedge.core.bounds import permitted, unbounded

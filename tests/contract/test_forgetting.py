@@ -9,7 +9,7 @@ import pytest
 
 from contract.test_records import row, say
 from kedge.adapters.records.spool import Spool
-from kedge.adapters.sql.engine import create
+from kedge.adapters.sql.sqlite.create import create
 from kedge.core.errors import BadRequest, Refused
 from kedge.core.features.generations import Run
 from kedge.operations.forgetting import COPIES, HASHES, _holds, forget

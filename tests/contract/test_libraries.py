@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from kedge import doctor
-from kedge.adapters.artifacts import DirectoryArtifacts
+from kedge.adapters.artifacts.directory import DirectoryArtifacts
 from kedge.core.values import Placement, Release, Signature, State
 from kedge.engine.libraries import find_differences, find_missing
 from kedge.ports import Proof

@@ -42,8 +42,8 @@ from sklearn.preprocessing import (
 from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 
-from kedge.adapters.onnx import OnnxLoader
-from kedge.adapters.sklearn import SklearnLoader
+from kedge.adapters.models.onnx import OnnxLoader
+from kedge.adapters.models.sklearn import SklearnLoader
 from kedge.columns import check_answer
 from kedge.core.errors import UnfitModel
 from kedge.core.values import Field

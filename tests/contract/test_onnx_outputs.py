@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 from skl2onnx import to_onnx
 from sklearn.ensemble import RandomForestRegressor
 
-from kedge.adapters.onnx import OnnxLoader
+from kedge.adapters.models.onnx import OnnxLoader
 from kedge.core.errors import UnfitModel
 from kedge.core.values import Field
 

@@ -27,7 +27,7 @@ from contract.process_world import (
     run,
     wait_until,
 )
-from kedge.adapters.artifacts import DirectoryArtifacts
+from kedge.adapters.artifacts.directory import DirectoryArtifacts
 from kedge.adapters.process import ProcessModel
 from models import SIGNATURE
 

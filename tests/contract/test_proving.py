@@ -17,7 +17,7 @@ import pytest
 
 from contract.process_world import PROOF
 from kedge.adapters.records.spool import Spool
-from kedge.adapters.sql.engine import create
+from kedge.adapters.sql.sqlite.create import create
 from kedge.columns import columns_of, lists_of
 from kedge.core import codec
 from kedge.core.evidence.records import JoinRow

@@ -13,7 +13,7 @@ import pytest
 from contract.sql_world import POLICY, at, world
 from contract.test_alerts import HandClock, Place
 from contract.test_patrol import QUICK, Watched
-from kedge.adapters.artifacts import DirectoryArtifacts
+from kedge.adapters.artifacts.directory import DirectoryArtifacts
 from kedge.core.alerts import conditions
 from kedge.core.alerts.alerts import Sight
 from kedge.core.errors import Refused, Unavailable

@@ -23,9 +23,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
 from kedge.adapters import process
-from kedge.adapters.artifacts import DirectoryArtifacts
-from kedge.adapters.onnx import OnnxLoader
-from kedge.adapters.sklearn import SklearnLoader
+from kedge.adapters.artifacts.directory import DirectoryArtifacts
+from kedge.adapters.models.onnx import OnnxLoader
+from kedge.adapters.models.sklearn import SklearnLoader
 from kedge.columns import check_proof
 from kedge.core import codec
 from kedge.core.errors import CorruptArtifact, KedgeError, Refused, UnfitModel

@@ -12,9 +12,9 @@ import pytest
 
 from kedge.adapters.clock import SystemClock
 from kedge.adapters.records.store import Records
-from kedge.adapters.sql.dialect import dbapi
-from kedge.adapters.sql.engine import open_evidence, open_roster
 from kedge.adapters.sql.roster import SqlRoster
+from kedge.adapters.sql.sqlite.create import open_evidence, open_roster
+from kedge.adapters.sql.sqlite.version import dbapi
 from kedge.adapters.sql.windows import SqlWindows
 from kedge.core.errors import Unavailable
 from kedge.core.evidence.records import Outcome
@@ -74,7 +74,7 @@ def test_allocating_drops_no_lock_of_sqlite(tmp_path: Path) -> None:
     first.execute("BEGIN IMMEDIATE")
     allocate_open_files(tmp_path)
     code = (
-        "import sys; from kedge.adapters.sql.dialect import dbapi\n"
+        "import sys; from kedge.adapters.sql.sqlite.version import dbapi\n"
         "raw = dbapi.connect(sys.argv[1], isolation_level=None, timeout=0.2)\n"
         "raw.execute('BEGIN IMMEDIATE')"
     )

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from kedge.adapters.clock import SystemClock
-from kedge.adapters.sql.engine import open_roster
 from kedge.adapters.sql.roster import SqlRoster
+from kedge.adapters.sql.sqlite.create import open_roster
 from kedge.ports import Member
 
 DAY_S = 86_400.0

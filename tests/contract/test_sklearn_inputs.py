@@ -31,15 +31,15 @@ from sklearn.preprocessing import (
 )
 
 from contract.test_registration import Desk
+from kedge.adapters.models.flavours import OnnxFlavour, SklearnFlavour
+from kedge.adapters.models.sklearn import SklearnLoader
 from kedge.adapters.process.trial import way_in, with_nulls
-from kedge.adapters.sklearn import SklearnLoader
 from kedge.columns import columns_of
 from kedge.core.errors import Refused, UnfitModel
 from kedge.core.golden import made_rows, whole
 from kedge.core.inputs import Described, signature_json
 from kedge.core.values import Field, Signature
 from kedge.engine.registration import InputsFound, check_stated, companions
-from kedge.flavours import OnnxFlavour, SklearnFlavour
 from kedge.independence import answerable
 from kedge.ports import Flavour, Model
 from kedge.tabular.statistics import read_names, read_training, read_types
@@ -525,7 +525,7 @@ from kedge.system.interpreter import forbid
 forbid("pandas")
 assert find_spec("pandas") is None  # and does not raise: libraries ask so too
 assert version("numpy")
-from kedge.adapters.sklearn import SklearnLoader
+from kedge.adapters.models.sklearn import SklearnLoader
 model = SklearnLoader().load(Path(sys.argv[1]), ())
 print(model.predict({"X": np.array([[1.0, 2.0, 3.0]])}).keys())
 assert "pandas" not in sys.modules

@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 
 from contract.sql_world import Other, World, creates, locks, world
-from kedge.adapters.sql import ballast, dialect, engine
-from kedge.adapters.sql.engine import create, open_evidence, open_ledger, open_roster
 from kedge.adapters.sql.ledger import SqlLedger
 from kedge.adapters.sql.roster import SqlRoster
+from kedge.adapters.sql.sqlite import ballast, version
+from kedge.adapters.sql.sqlite import create as engine
+from kedge.adapters.sql.sqlite.create import create, open_evidence, open_ledger, open_roster
 from kedge.adapters.sql.tables import LEDGER
 from kedge.core.errors import Refused, Unavailable
 from kedge.core.release.commands import Promote, Rollback
@@ -95,7 +96,7 @@ def test_a_connection_that_is_left_in_a_transaction_is_not_used_again(tmp_path: 
     left = database._opened
     assert left is not None
     left.begin()
-    error = dialect.dbapi.OperationalError("database or disk is full")
+    error = version.dbapi.OperationalError("database or disk is full")
     error.sqlite_errorcode = 13
     assert database._fault(error).code == "disk_full"
     database.read(lambda _: None)
@@ -110,7 +111,7 @@ def test_a_connection_that_is_left_in_a_transaction_is_not_used_again(tmp_path: 
 
 def test_opening_a_ledger_does_not_import_alembic() -> None:
     """It costs 225 ms, and only a migration needs it."""
-    look = "import sys, kedge.adapters.sql.ledger, kedge.adapters.sql.engine; print(*sys.modules)"
+    look = "import sys, kedge.adapters.sql.ledger, kedge.adapters.sql.sqlite.create; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
     assert "sqlalchemy" in done.stdout.split()
     assert "alembic" not in done.stdout.split()
@@ -118,7 +119,7 @@ def test_opening_a_ledger_does_not_import_alembic() -> None:
 
 def test_the_sqlite_in_use_cannot_corrupt_a_shared_ledger() -> None:
     """pysqlite3 is a dependency for exactly this."""
-    assert dialect.sqlite_version_fault() is None
+    assert version.sqlite_version_fault() is None
 
 
 def test_an_older_sqlite_is_told_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,8 +128,8 @@ def test_an_older_sqlite_is_told_with_a_remedy(monkeypatch: pytest.MonkeyPatch) 
     class Old:
         sqlite_version = "3.51.2"
 
-    monkeypatch.setattr(dialect, "dbapi", Old)
-    fault = dialect.sqlite_version_fault()
+    monkeypatch.setattr(version, "dbapi", Old)
+    fault = version.sqlite_version_fault()
     assert fault is not None
     assert all(word in fault for word in ("3.51.2", "3.51.3", "pip install"))
 
@@ -150,7 +151,7 @@ def test_opening_knows_the_newest_revision() -> None:
     from alembic.script import ScriptDirectory
 
     config = Config()
-    here = Path(engine.__file__).parent / "migrations"
+    here = Path(engine.__file__).parents[1] / "migrations"
     config.set_main_option("script_location", str(here))
     config.set_main_option("path_separator", "os")
     assert ScriptDirectory.from_config(config).get_current_head() == engine.REVISION

@@ -21,10 +21,10 @@ from contract.sql_world import (
     version,
     world,
 )
-from kedge.adapters.sql import engine
-from kedge.adapters.sql.dialect import dbapi
 from kedge.adapters.sql.features import SqlFeatures
 from kedge.adapters.sql.ledger import SqlLedger
+from kedge.adapters.sql.sqlite import create
+from kedge.adapters.sql.sqlite.version import dbapi
 from kedge.core import codec
 from kedge.core.errors import Refused, Stale, Unavailable
 from kedge.core.features.schema import Feature, declared
@@ -106,7 +106,7 @@ def test_a_ledger_of_before_the_contract_of_answers_takes_one_at_its_next_promot
         raw.execute("ALTER TABLE endpoint DROP COLUMN answers")
         raw.execute("ALTER TABLE wanted DROP COLUMN copies")
         raw.execute("UPDATE alembic_version SET version_num = '0005'")
-    engine.migrate(made.state_dir)
+    create.migrate(made.state_dir)
     own = World(made.state_dir)
     assert own.row().answers is None
     assert own.ledger.verify() == []

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from contract.sql_world import Other, publishes
-from kedge.adapters.sql.engine import TELEMETRY_PATIENCE_S, open_evidence, open_roster
 from kedge.adapters.sql.roster import SqlEvidence, SqlRoster
+from kedge.adapters.sql.sqlite.create import TELEMETRY_PATIENCE_S, open_evidence, open_roster
 from kedge.core.values import Placement
 from kedge.ports import Hold, Member, Tally
 

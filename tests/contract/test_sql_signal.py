@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from contract.sql_world import Other, World, alternates, world
-from kedge.adapters.sql import signal as wakeup
-from kedge.adapters.sql.signal import DirectorySignal
+from kedge.adapters.sql.sqlite import signal as wakeup
+from kedge.adapters.sql.sqlite.signal import DirectorySignal
 
 LONG_S = 10.0
 """Longer than any wake-up takes, shorter than anybody's patience."""

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from kedge.adapters.sql.engine import open_evidence
 from kedge.adapters.sql.rolls import SqlRolls
+from kedge.adapters.sql.sqlite.create import open_evidence
 from kedge.adapters.sql.windows import SqlWindows
 from kedge.core.evidence.rollup import HOUR, MINUTE
 from kedge.core.evidence.windows import Window
@@ -97,7 +97,7 @@ def test_a_late_window_joins_its_minute(tmp_path: Path) -> None:
 AGING = """
 import sys
 from pathlib import Path
-from kedge.adapters.sql.engine import open_evidence
+from kedge.adapters.sql.sqlite.create import open_evidence
 from kedge.adapters.sql.rolls import SqlRolls
 rolls = SqlRolls(open_evidence(Path(sys.argv[1])))
 print("on", flush=True)

@@ -11,8 +11,9 @@ import pytest
 from sqlalchemy import Connection
 
 from contract.sql_world import World, at, world
-from kedge.adapters.sql import engine, tables
-from kedge.adapters.sql.database import Database
+from kedge.adapters.sql import tables
+from kedge.adapters.sql.sqlite import create
+from kedge.adapters.sql.sqlite.connection import Database
 from kedge.core import codec
 from kedge.core.alerts.alerts import Topic, resolve
 from kedge.core.errors import Unavailable
@@ -40,14 +41,14 @@ def migrated_to(path: Path, revision: str) -> None:
     from alembic.config import Config
 
     config = Config()
-    config.set_main_option("script_location", str(Path(engine.__file__).parent / "migrations"))
+    config.set_main_option("script_location", str(Path(create.__file__).parents[1] / "migrations"))
     config.set_main_option("path_separator", "os")
 
     def upgrade(connection: Connection) -> None:
         config.attributes["connection"] = connection
         command.upgrade(config, revision)
 
-    engine._blank(path)
+    create._blank(path)
     database = Database(path, name="ledger", patience_s=5.0)
     database.write(upgrade)
     database.close()
@@ -134,7 +135,7 @@ def test_a_stored_entry_gets_its_actor_when_it_is_read_and_keeps_its_bytes(earli
     before = stored(earlier)
     with pytest.raises(Unavailable, match="revision 0004"):
         earlier.ledger.read()
-    engine.migrate(earlier.state_dir)
+    create.migrate(earlier.state_dir)
     assert earlier.ledger.verify() == []
     kinds = {e.by: e.actor for e in earlier.ledger.history("flights", 99)}
     assert kinds == {
@@ -147,7 +148,7 @@ def test_a_stored_entry_gets_its_actor_when_it_is_read_and_keeps_its_bytes(earli
 
 
 def test_the_chain_goes_on_from_what_an_earlier_kedge_wrote(earlier: World) -> None:
-    engine.migrate(earlier.state_dir)
+    create.migrate(earlier.state_dir)
     before = stored(earlier)
     earlier.do(Promote(release=3, override="a test"), by="patrol@mallory")
     assert earlier.ledger.verify() == []
@@ -162,7 +163,7 @@ def test_an_actor_that_was_changed_afterwards_breaks_the_chain(
     earlier: World, actor: str | None
 ) -> None:
     """The new column is hashed, and an old entry cannot be given one."""
-    engine.migrate(earlier.state_dir)
+    create.migrate(earlier.state_dir)
     (new,) = earlier.do(Promote(release=3, override="a test"))
     changed = new.seq if actor is None else 1
     with earlier.raw() as raw:
@@ -173,13 +174,13 @@ def test_an_actor_that_was_changed_afterwards_breaks_the_chain(
 
 
 def test_speed_reads_an_earlier_alert_and_an_earlier_rollback_of_the_patrol(earlier: World) -> None:
-    engine.migrate(earlier.state_dir)
+    create.migrate(earlier.state_dir)
     (one,) = speed_of(Workplace(earlier.state_dir), "flights")["flights"][0].incidents
     assert (one.release, one.automatic, one.sign) == (2, True, "alert")
 
 
 def test_an_alert_that_an_earlier_kedge_opened_is_read_and_ended(earlier: World) -> None:
-    engine.migrate(earlier.state_dir)
+    create.migrate(earlier.state_dir)
     store = Workplace(earlier.state_dir).alerts
     (found,) = store.live()
     assert (found.topic, found.subject) == (Topic.FAILING, 2)

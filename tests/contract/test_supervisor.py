@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import models
-from kedge.adapters.sql.signal import DirectorySignal
+from kedge.adapters.sql.sqlite.signal import DirectorySignal
 from kedge.engine.process_faults import ProcessFaults
 from kedge.engine.relief import Relief
 from kedge.engine.supervisor import Launch, Supervisor

@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kedge import datasets
-from kedge.adapters.offline import source_rows, source_times
+from kedge.adapters.offline.log import source_rows, source_times
 from kedge.core.errors import KedgeError
 from kedge.core.evidence.answers import Target
 from kedge.core.evidence.records import Outcome

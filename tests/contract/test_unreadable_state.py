@@ -15,9 +15,9 @@ import pytest
 from contract.sql_world import world
 from contract.test_patrol import Watched
 from kedge.adapters.sql.alerts import SqlAlerts
-from kedge.adapters.sql.dialect import dbapi
-from kedge.adapters.sql.engine import open_evidence, open_roster
 from kedge.adapters.sql.roster import SqlEvidence, SqlRoster
+from kedge.adapters.sql.sqlite.create import open_evidence, open_roster
+from kedge.adapters.sql.sqlite.version import dbapi
 from kedge.adapters.sql.windows import SqlWindows
 from kedge.core.alerts.alerts import Raise, Topic
 from kedge.core.codec import encode
@@ -111,7 +111,7 @@ def test_a_file_with_wrong_permissions_is_kept_and_begun_anew(mode: int) -> None
     code = (
         "import os, sys\n"
         "from pathlib import Path\n"
-        "from kedge.adapters.sql.engine import open_evidence\n"
+        "from kedge.adapters.sql.sqlite.create import open_evidence\n"
         "from kedge.adapters.sql.windows import SqlWindows\n"
         "root = Path(sys.argv[1])\n"
         "SqlWindows(open_evidence(root / 'imports')).keep('e', 'x', b'1')\n"

@@ -24,8 +24,8 @@ from sklearn.preprocessing import OneHotEncoder, PolynomialFeatures, StandardSca
 from sklearn.tree import DecisionTreeRegressor
 from sklearn.tree._tree import Tree
 
-from kedge.adapters.onnx import OnnxLoader
-from kedge.adapters.sklearn import SklearnLoader
+from kedge.adapters.models.onnx import OnnxLoader
+from kedge.adapters.models.sklearn import SklearnLoader
 from kedge.core.errors import UnfitModel
 from kedge.core.values import Plainness
 from kedge.walk import RULE, plainness

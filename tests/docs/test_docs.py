@@ -15,7 +15,7 @@ import click
 import msgspec
 import pytest
 
-from kedge.adapters.sql.engine import EVIDENCE_DIR, LEDGER_DIR, ROSTER_DIR
+from kedge.adapters.sql.sqlite.create import EVIDENCE_DIR, LEDGER_DIR, ROSTER_DIR
 from kedge.cli import main
 from kedge.cli.root import ALIASES
 from kedge.cli.topics import find_topic

@@ -37,8 +37,8 @@ TRIES = 4
 QUIET = {
     "streams.py": "status shows `log_writes`, and the log of a child that could not be opened",
     "adapters/records/spool.py": "status shows `records_dropped`; the reader looks again",
-    "adapters/sql/signal.py": "without the kernel's watches followers look by themselves",
-    "adapters/sql/ballast.py": "the next write makes it again",
+    "adapters/sql/sqlite/signal.py": "without the kernel's watches followers look by themselves",
+    "adapters/sql/sqlite/ballast.py": "the next write makes it again",
     "runtime/preflight.py": "what stands in the way is found again when it is used",
     "adapters/sql/beginning.py": "the age of the evidence is shown as not known",
 }
@@ -50,9 +50,9 @@ QUIET_CALLS = {
 }
 """Calls whose failure costs nothing, wherever they are made."""
 QUIET_PLACES = {
-    "adapters/artifacts.py _lock": "the next sweep takes what is left",
-    "adapters/artifacts.py _sweep": "the next sweep takes what is left",
-    "adapters/artifacts.py _temporary": "the next sweep takes what is left",
+    "adapters/artifacts/directory.py _lock": "the next sweep takes what is left",
+    "adapters/artifacts/directory.py _sweep": "the next sweep takes what is left",
+    "adapters/artifacts/directory.py _temporary": "the next sweep takes what is left",
     "adapters/clock.py boot": "beats are compared by the wall clock",
     "adapters/process/confine.py confine": "the process has the limits of its parent",
     "door.py _make_directory": "the process has no temporary files, and serves",

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from e2e.place import Site
-from kedge.adapters.offline import OfflineLog
+from kedge.adapters.offline.log import OfflineLog
 from kedge.core.errors import Refused
 from kedge.core.features.generations import Run
 from kedge.datasets import BATCH, make, read_training_set

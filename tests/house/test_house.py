@@ -30,13 +30,13 @@ IMPORTS_INSIDE = {
 ANYTHING = "a model or a loader may raise anything; it becomes one named failure"
 BROAD_EXCEPT = {
     "core/formats.py": "a damaged pickle may make its reader raise anything; what was found stands",
-    "adapters/channels.py": "a plug-in of Apprise may raise anything; it becomes one failed attempt",
-    "adapters/onnx.py": ANYTHING,
+    "adapters/channels/channels.py": "a plug-in of Apprise may raise anything; it becomes one failed attempt",
+    "adapters/models/onnx.py": ANYTHING,
     "adapters/process/__main__.py": ANYTHING,
     "adapters/process/client.py": "one asker's fault must not cost the others their answer",
     "adapters/process/host.py": ANYTHING,
-    "adapters/sklearn/loader.py": ANYTHING,
-    "adapters/sklearn/outputs.py": ANYTHING,
+    "adapters/models/sklearn/loader.py": ANYTHING,
+    "adapters/models/sklearn/outputs.py": ANYTHING,
     "adapters/process/features_child.py": "a features file may raise anything; it becomes one answer",
     "transforms/bundle.py": "a transformation may raise anything when it is loaded; it becomes one refusal",
     "cli/serve.py": "an image that cannot start keeps the process, whatever its code raises",
@@ -67,7 +67,7 @@ CUTS = {
 }  # fmt: skip
 PATTERNS = {"findall", "finditer", "fullmatch", "match", "search", "split"}
 READS_PROSE = {
-    "adapters/channels.py": "the subject of a mail is one line",
+    "adapters/channels/channels.py": "the subject of a mail is one line",
     "core/stored/upcast.py": "an entry from before the field has nothing else",
     "demo/flights.py": "a flight's label is whether it was late",
     "tabular/statistics.py": "the cells of a CSV file",

@@ -11,7 +11,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from kedge.adapters.offline import OFFLINE_DIR
+from kedge.adapters.offline.log import OFFLINE_DIR
 from kedge.core import entities
 from kedge.core.errors import KedgeError, Refused, Unavailable
 from kedge.core.evidence.records import Ingested

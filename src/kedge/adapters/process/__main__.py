@@ -42,7 +42,7 @@ from kedge.transforms.bundle import Bare, Composed, Transform
 from kedge.transforms.lookup import lookups_of
 from kedge.walk import plainness
 
-STORE = "kedge.adapters.artifacts:DirectoryArtifacts"
+STORE = "kedge.adapters.artifacts.directory:DirectoryArtifacts"
 """Where the bytes are, unless another store is named: by its name, as an adapter knows no other."""
 
 PR_SET_PDEATHSIG = 1

@@ -13,9 +13,9 @@ import msgspec
 from sqlalchemy import Connection, bindparam, select
 
 from kedge.adapters.sql import tables
-from kedge.adapters.sql.database import Database
 from kedge.adapters.sql.ledger import chain_head, noted
 from kedge.adapters.sql.rows import entries_of, read_all
+from kedge.adapters.sql.sqlite.connection import Database
 from kedge.core import codec
 from kedge.core.alerts.alerts import Alert, Raise, again, opened
 from kedge.core.stored.head import Head

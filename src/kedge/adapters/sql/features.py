@@ -6,7 +6,7 @@ from sqlalchemy import Connection, func, select
 from sqlalchemy.dialects.sqlite import insert
 
 from kedge.adapters.sql import tables
-from kedge.adapters.sql.database import Database
+from kedge.adapters.sql.sqlite.connection import Database
 from kedge.core import codec
 from kedge.core.errors import Refused
 from kedge.core.features.schema import Schema, TransformVersion, refuse_change

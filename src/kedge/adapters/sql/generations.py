@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Connection, Integer, cast, func, select
 from sqlalchemy.dialects.sqlite import insert
 
 from kedge.adapters.sql import tables
-from kedge.adapters.sql.database import Database
+from kedge.adapters.sql.sqlite.connection import Database
 from kedge.core.errors import Refused
 from kedge.core.features.generations import Run, generation_of
 

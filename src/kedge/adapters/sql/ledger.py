@@ -10,7 +10,6 @@ from sqlalchemy import Connection, bindparam, func, select
 from sqlalchemy.dialects.sqlite import insert
 
 from kedge.adapters.sql import chain_heads, tables, verify
-from kedge.adapters.sql.database import Database
 from kedge.adapters.sql.rows import (
     columns_of,
     damaged,
@@ -21,6 +20,7 @@ from kedge.adapters.sql.rows import (
     row_of,
     state_of,
 )
+from kedge.adapters.sql.sqlite.connection import Database
 from kedge.core import codec
 from kedge.core.codec import GENESIS
 from kedge.core.errors import Refused, Stale

@@ -11,9 +11,9 @@ from sqlalchemy import Connection, func, select
 from sqlalchemy.dialects.sqlite import insert
 
 from kedge.adapters.sql import tables
-from kedge.adapters.sql.database import Database
 from kedge.adapters.sql.generations import note_read
 from kedge.adapters.sql.rows import automation_of, entry_of, policy_of
+from kedge.adapters.sql.sqlite.connection import Database
 from kedge.core import codec
 from kedge.core.errors import Refused
 from kedge.core.features.generations import runs_of

@@ -9,8 +9,8 @@ import msgspec
 from sqlalchemy import Connection, bindparam, delete, insert, select
 
 from kedge.adapters.sql import tables
-from kedge.adapters.sql.database import Database
 from kedge.adapters.sql.rows import read_all
+from kedge.adapters.sql.sqlite.connection import Database
 from kedge.core.evidence.rollup import HOUR, MINUTE, Roll, roll_of, rolled
 from kedge.core.evidence.windows import Window
 

@@ -13,8 +13,8 @@ from sqlalchemy.dialects.sqlite import insert
 
 from kedge.adapters.sql import tables
 from kedge.adapters.sql.beginning import read_beginning
-from kedge.adapters.sql.database import Database
 from kedge.adapters.sql.rows import read_all
+from kedge.adapters.sql.sqlite.connection import Database
 from kedge.core import codec
 from kedge.core.errors import Unavailable
 from kedge.core.values import Beginning

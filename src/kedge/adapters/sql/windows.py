@@ -10,8 +10,8 @@ from sqlalchemy.dialects.sqlite import insert
 
 from kedge.adapters.sql import tables
 from kedge.adapters.sql.beginning import read_beginning
-from kedge.adapters.sql.database import Database
 from kedge.adapters.sql.rows import read_all
+from kedge.adapters.sql.sqlite.connection import Database
 from kedge.core.evidence.windows import Window
 from kedge.core.values import Beginning
 from kedge.system.files import ASIDE, ASIDE_COUNT, name_aside

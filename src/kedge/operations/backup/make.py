@@ -18,11 +18,11 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from kedge.adapters.artifacts import DirectoryArtifacts
-from kedge.adapters.offline import OFFLINE_DIR
+from kedge.adapters.artifacts.directory import DirectoryArtifacts
+from kedge.adapters.offline.log import OFFLINE_DIR
 from kedge.adapters.records import RECORDS_DIR
-from kedge.adapters.sql.engine import EVIDENCE_DIR, LEDGER_DIR, REVISION
-from kedge.adapters.sql.snapshot import find_damage, read_artifacts, snapshot
+from kedge.adapters.sql.sqlite.create import EVIDENCE_DIR, LEDGER_DIR, REVISION
+from kedge.adapters.sql.sqlite.snapshot import find_damage, read_artifacts, snapshot
 from kedge.config.secrets import VARIABLES, scrub
 from kedge.core.errors import CorruptArtifact, KedgeError, Refused, Unavailable
 from kedge.core.features.generations import URL_VARIABLE

@@ -15,8 +15,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from kedge.adapters.sql.engine import LEDGER_DIR, REVISION, complete, migrate
-from kedge.adapters.sql.snapshot import find_damage
+from kedge.adapters.sql.sqlite.create import LEDGER_DIR, REVISION, complete, migrate
+from kedge.adapters.sql.sqlite.snapshot import find_damage
 from kedge.core.errors import BadConfig, Refused, Unavailable
 from kedge.core.stored.head import Head
 from kedge.core.time.instants import read_instant

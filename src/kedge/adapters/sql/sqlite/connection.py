@@ -15,9 +15,9 @@ from sqlalchemy import Connection, create_engine, event
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.pool import NullPool
 
-from kedge.adapters.sql.ballast import Ballast
-from kedge.adapters.sql.dialect import dbapi
-from kedge.adapters.sql.faults import explain, full, gone
+from kedge.adapters.sql.sqlite.ballast import Ballast
+from kedge.adapters.sql.sqlite.faults import explain, full, gone
+from kedge.adapters.sql.sqlite.version import dbapi
 from kedge.core.errors import Refused, Unavailable
 from kedge.system.reserve import NO_SPACE, get_free, is_short
 

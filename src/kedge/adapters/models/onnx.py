@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnxruntime as ort
 
+from kedge.adapters.models.flavours import OnnxFlavour, visible
 from kedge.core.errors import UnfitModel
 from kedge.core.formats import GUIDE
 from kedge.core.inputs import SIGNATURE_FILE, DeclaredName, read_declared, with_output_names
 from kedge.core.values import Dtype, Field, Plainness, Signature
-from kedge.flavours import OnnxFlavour, visible
 from kedge.walk.graphs import judge
 
 if TYPE_CHECKING:

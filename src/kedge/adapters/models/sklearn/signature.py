@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kedge.adapters.sklearn import mlmodel
-from kedge.adapters.sklearn.columns import INSIDE, Column, columns_of_estimator
+from kedge.adapters.models.sklearn import mlmodel
+from kedge.adapters.models.sklearn.columns import INSIDE, Column, columns_of_estimator
 from kedge.core.errors import UnfitModel
 from kedge.core.golden import Known
 from kedge.core.inputs import SIGNATURE_FILE, DeclaredName, read_declared

@@ -13,10 +13,10 @@ import msgspec
 import sklearn
 import skops.io
 
-from kedge.adapters.sklearn.model import SklearnModel
-from kedge.adapters.sklearn.signature import Inputs, inputs_of, read_stated
+from kedge.adapters.models.flavours import SklearnFlavour, visible
+from kedge.adapters.models.sklearn.model import SklearnModel
+from kedge.adapters.models.sklearn.signature import Inputs, inputs_of, read_stated
 from kedge.core.errors import UnfitModel
-from kedge.flavours import SklearnFlavour, visible
 from kedge.walk.objects import attributes, judge, reachable, refusal
 
 if TYPE_CHECKING:

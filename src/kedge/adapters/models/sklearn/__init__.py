@@ -5,6 +5,6 @@ know, but that ordinary models need, are listed in `loader` with the reason; any
 until an operator trusts it by name.
 """
 
-from kedge.adapters.sklearn.loader import SklearnLoader
+from kedge.adapters.models.sklearn.loader import SklearnLoader
 
 __all__ = ["SklearnLoader"]

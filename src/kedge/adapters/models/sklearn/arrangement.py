@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kedge.adapters.sklearn.columns import Column
-from kedge.adapters.sklearn.signature import Inputs
+from kedge.adapters.models.sklearn.columns import Column
+from kedge.adapters.models.sklearn.signature import Inputs
 from kedge.core.errors import UnfitModel
 from kedge.core.values import Field
 

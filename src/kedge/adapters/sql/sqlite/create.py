@@ -24,11 +24,11 @@ from pathlib import Path
 
 from sqlalchemy import Connection, MetaData, text
 
-from kedge.adapters.sql.ballast import Ballast
 from kedge.adapters.sql.beginning import read_beginning, write_beginning
-from kedge.adapters.sql.database import Database
-from kedge.adapters.sql.dialect import dbapi, sqlite_version_fault
-from kedge.adapters.sql.faults import explain
+from kedge.adapters.sql.sqlite.ballast import Ballast
+from kedge.adapters.sql.sqlite.connection import Database
+from kedge.adapters.sql.sqlite.faults import explain
+from kedge.adapters.sql.sqlite.version import dbapi, sqlite_version_fault
 from kedge.adapters.sql.tables import EVIDENCE, ROSTER
 from kedge.core.errors import Refused, Unavailable
 from kedge.core.values import Beginning
@@ -156,7 +156,7 @@ def _migrate(path: Path) -> None:
     from alembic.config import Config  # noqa: PLC0415
 
     config = Config()
-    here = str(Path(__file__).parent / "migrations").replace("%", "%%")
+    here = str(Path(__file__).parents[1] / "migrations").replace("%", "%%")
     config.set_main_option("script_location", here)
     config.set_main_option("path_separator", "os")
 

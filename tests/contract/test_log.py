@@ -15,7 +15,7 @@ import duckdb
 import numpy as np
 import pytest
 
-from kedge.adapters.offline import OfflineLog, Times, source_rows, source_times
+from kedge.adapters.offline.log import OfflineLog, Times, source_rows, source_times
 from kedge.core.errors import Refused, Unavailable
 from kedge.core.features.generations import Run
 from kedge.core.features.schema import Feature, Schema, declared
@@ -121,7 +121,7 @@ def test_a_killed_writer_leaves_no_half_slice(log: OfflineLog, tmp_path: Path) -
         import sys
         from pathlib import Path
         import numpy as np
-        from kedge.adapters.offline import OfflineLog
+        from kedge.adapters.offline.log import OfflineLog
         from kedge.core.features.generations import Run
         log = OfflineLog(Path(sys.argv[1]))
         columns = {"id": np.arange(300_000), "x": np.random.default_rng(1).normal(size=300_000)}

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from kedge.adapters.sklearn.arrangement import arrangement
-from kedge.adapters.sklearn.outputs import head_of
-from kedge.adapters.sklearn.signature import Inputs, known_of
+from kedge.adapters.models.sklearn.arrangement import arrangement
+from kedge.adapters.models.sklearn.outputs import head_of
+from kedge.adapters.models.sklearn.signature import Inputs, known_of
 from kedge.core.golden import Known
 from kedge.core.inputs import DeclaredName, Described, with_output_names
 from kedge.core.values import Dtype, Field, Plainness, Signature

@@ -14,7 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from kedge.adapters.artifacts import MOST_BYTES, MOST_DEPTH, MOST_FILES, DirectoryArtifacts
+from kedge.adapters.artifacts.directory import (
+    MOST_BYTES,
+    MOST_DEPTH,
+    MOST_FILES,
+    DirectoryArtifacts,
+)
 from kedge.core.errors import CorruptArtifact, Refused, Unavailable
 from kedge.ports import Proof
 from kedge.system.reserve import RESERVE, get_free
@@ -202,7 +207,7 @@ def test_a_disk_that_cannot_be_written_is_unavailable_and_leaves_nothing(
 
 PUT = """
 import pathlib, sys
-from kedge.adapters.artifacts import DirectoryArtifacts
+from kedge.adapters.artifacts.directory import DirectoryArtifacts
 DirectoryArtifacts(pathlib.Path(sys.argv[1])).put(pathlib.Path(sys.argv[2]))
 """
 

@@ -12,8 +12,8 @@ from urllib.parse import quote
 from sqlalchemy import Connection, select
 
 from kedge.adapters.sql import tables
-from kedge.adapters.sql.database import Database
-from kedge.adapters.sql.dialect import dbapi
+from kedge.adapters.sql.sqlite.connection import Database
+from kedge.adapters.sql.sqlite.version import dbapi
 from kedge.core import codec
 from kedge.core.errors import Unavailable
 from kedge.core.values import Release

@@ -1,0 +1,1 @@
+"""Artifacts: the bytes of models and transformations, stored by content."""

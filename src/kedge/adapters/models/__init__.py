@@ -1,0 +1,1 @@
+"""Loaders of models, one for each format that kedge serves itself."""

@@ -1,0 +1,1 @@
+"""Values over time: what was computed ahead, read as of any instant."""

@@ -1,0 +1,1 @@
+"""SQLite: connections, creation, versions, faults, wake-up and snapshots of its files."""
