@@ -26,10 +26,10 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.pipeline import Pipeline
 
 from kedge.adapters.records.spool import Spool
+from kedge.config.load import load
 from kedge.core.evidence.records import JoinRow, Outcome
 from kedge.core.release.commands import Promote
 from kedge.enrol import register_version
-from kedge.settings import load
 from kedge.verbs import apply_policies, create_workplace, release_of
 from kedge.wiring import Workplace
 

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from kedge.adapters.channels.channels import Outgoing
+from kedge.config.load import Alerts
 from kedge.core.alerts import alerts
 from kedge.core.alerts.alerts import Alert, Message, Rung, Sight, Topic
 from kedge.core.errors import KedgeError, Refused
@@ -19,7 +20,6 @@ from kedge.engine.control.alerting import Alerting
 from kedge.engine.process_faults import ProcessFaults
 from kedge.engine.runbook import filed
 from kedge.ports import Note
-from kedge.settings import Alerts
 from kedge.wiring import Workplace, host_name
 
 LISTED = 200

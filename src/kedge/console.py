@@ -18,12 +18,12 @@ import click
 from kedge.system.terminal import indented, one_line, show, show_json
 
 if TYPE_CHECKING:
+    from kedge.config.load import Settings
     from kedge.core.errors import KedgeError
     from kedge.core.features.generations import Online
     from kedge.core.features.schema import FeatureLimits
     from kedge.core.release.commands import AnyCommand
     from kedge.engine.submission import Gate
-    from kedge.settings import Settings
     from kedge.wiring import Workplace
 
 DONE, REFUSED, USAGE, NOT_ACKNOWLEDGED, UNAVAILABLE = 0, 1, 2, 3, 4
@@ -47,7 +47,7 @@ class Context:
         Raises:
             BadConfig: `foreign_config`: it is of another user; `no_directory`: the working directory was deleted.
         """
-        from kedge.engine.locate import find_config
+        from kedge.config.locate import find_config
 
         return find_config() if self._named is None else self._named.absolute()
 
@@ -63,8 +63,8 @@ class Context:
         Raises:
             BadConfig: it has faults; `no_kedge_here`: there is none here or above.
         """
-        from kedge.engine.locate import no_kedge_here
-        from kedge.settings import load
+        from kedge.config.load import load
+        from kedge.config.locate import no_kedge_here
 
         if not self.config.exists():
             raise no_kedge_here(self.config, named=self._named is not None)
@@ -73,8 +73,8 @@ class Context:
     @property
     def state_dir(self) -> Path:
         """Where the ledger is. A damaged kedge.toml must not keep anyone from rolling back."""
+        from kedge.config.load import STATE_DIR
         from kedge.core.errors import BadConfig
-        from kedge.settings import STATE_DIR
 
         try:
             where = self.settings.server.state_dir
@@ -85,8 +85,8 @@ class Context:
     @property
     def fence(self) -> str:
         """What becomes of a model that cannot be fenced. A damaged kedge.toml must not hinder a rollback."""
+        from kedge.config.load import Server
         from kedge.core.errors import BadConfig
-        from kedge.settings import Server
 
         try:
             return self.settings.server.fence
@@ -96,9 +96,9 @@ class Context:
     @property
     def gateway_url(self) -> str:
         """Where the gateway listens by kedge.toml; by default where that cannot be read."""
+        from kedge.config.load import Server
         from kedge.core.errors import BadConfig
         from kedge.runtime.announcement import get_url
-        from kedge.settings import Server
 
         try:
             server = self.settings.server
@@ -148,7 +148,7 @@ class Context:
 
     def check_here(self) -> None:
         """Raise where there is no state directory to work on."""
-        from kedge.engine.locate import check_here
+        from kedge.config.locate import check_here
 
         check_here(self.config, self.state_dir, named=self._named is not None)
 

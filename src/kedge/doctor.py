@@ -9,18 +9,18 @@ from typing import Any
 
 from kedge.adapters.process import missing, reach_of
 from kedge.adapters.sql.sqlite.create import sqlite_version_fault
+from kedge.config.load import Settings, load
+from kedge.config.locate import find_deletion, find_fault
 from kedge.core.errors import CorruptArtifact, KedgeError, Unavailable
 from kedge.core.stored.head import Head, read_head
 from kedge.core.values import State
 from kedge.engine.libraries import find_differences, find_missing
-from kedge.engine.locate import find_deletion, find_fault
 from kedge.engine.pins import read_pins
 from kedge.enrol import check_loaders
 from kedge.ports import Note
 from kedge.runtime import lock
 from kedge.runtime.lock import is_same
 from kedge.runtime.preflight import count_open_files, find_obstacles
-from kedge.settings import Settings, load
 from kedge.system.files import find_open
 from kedge.system.machine import read_machine
 from kedge.verbs import status_of

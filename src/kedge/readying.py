@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from kedge.contacts import is_group
+from kedge.config.contacts import is_group
+from kedge.config.load import is_loopback
 from kedge.core.errors import KedgeError, Refused
 from kedge.core.features.generations import Online, Run, runs_of
 from kedge.core.readiness import (
@@ -36,7 +37,6 @@ from kedge.judging import state_of
 from kedge.materialising import behind, lag_of
 from kedge.ports import Member, Note
 from kedge.proving import prove, proven_of
-from kedge.settings import is_loopback
 from kedge.wiring import Workplace
 
 Asked = Callable[[], Online]

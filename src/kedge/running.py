@@ -26,6 +26,8 @@ from kedge.adapters.records.spool import Spool
 from kedge.adapters.records.store import SPOOL
 from kedge.adapters.sql.sqlite.signal import DirectorySignal
 from kedge.alarming import alerting_of
+from kedge.config.load import ANYONE, Alerts, Server
+from kedge.config.locate import find_workers, is_worker
 from kedge.core.codec import encode
 from kedge.core.errors import KedgeError, Refused, Unavailable
 from kedge.core.evidence.records import JoinRow
@@ -36,7 +38,6 @@ from kedge.engine.control.drills import Schedule, Start
 from kedge.engine.control.patrol import Patrol
 from kedge.engine.control.readiness import Readiness
 from kedge.engine.control.retention import Clerk
-from kedge.engine.locate import find_workers, is_worker
 from kedge.engine.pins import Apart, HostDisk
 from kedge.engine.process_faults import ProcessFaults
 from kedge.engine.recording.custom import set_fence
@@ -71,7 +72,6 @@ from kedge.runtime.restart import ASK, PROTOCOL, Handover, Restart, Standing, ob
 from kedge.runtime.stand_in import stand_in_command
 from kedge.runtime.state_guard import StateGuard
 from kedge.runtime.turning import Turning
-from kedge.settings import ANYONE, Alerts, Server
 from kedge.system.interpreter import forbid, kedge_command, safe_environment
 from kedge.system.machine import read_machine
 from kedge.system.reserve import Reserve, is_short

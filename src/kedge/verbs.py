@@ -9,6 +9,8 @@ from typing import Any
 import msgspec
 
 from kedge.adapters.sql.sqlite.create import create, migrate
+from kedge.config.load import Settings
+from kedge.config.locate import find_deletion, find_interrupted
 from kedge.core.automation import guardrails
 from kedge.core.bounds import BOUNDS
 from kedge.core.codec import fingerprint
@@ -31,7 +33,6 @@ from kedge.core.values import (
     State,
 )
 from kedge.engine.libraries import find_differences
-from kedge.engine.locate import find_deletion, find_interrupted
 from kedge.engine.pins import HostDisk, read_pins
 from kedge.engine.recording.custom import check_function, set_fence
 from kedge.engine.status import describe
@@ -40,7 +41,6 @@ from kedge.engine.unrecorded import unrecorded
 from kedge.gateway.auth import make_secret
 from kedge.independence import release_mark
 from kedge.ports import Bundle, Note, Proof, Tally
-from kedge.settings import Settings
 from kedge.transforms.authoring import spec_of
 from kedge.walk import RULE
 from kedge.wiring import Workplace, actor

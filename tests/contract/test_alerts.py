@@ -16,6 +16,7 @@ from contract.sql_world import POLICY, World, world
 from kedge.adapters.channels.channels import Outgoing
 from kedge.adapters.sql.alerts import SqlAlerts
 from kedge.alarming import acknowledge, alerts_of, alerts_text, outgoing, test_of, test_text
+from kedge.config.load import Alerts
 from kedge.core.alerts import alerts, conditions
 from kedge.core.alerts.alerts import Alert, Message, Raise, Sight, Topic
 from kedge.core.alerts.conditions import of_replicas
@@ -26,7 +27,6 @@ from kedge.core.values import ActorKind, Contact, Escalation, Policy, Rota, Stag
 from kedge.engine.control.alerting import BLIND_S, Alerting
 from kedge.engine.process_faults import ProcessFaults
 from kedge.ports import Note
-from kedge.settings import Alerts
 from kedge.wiring import Workplace
 
 test_of.__test__ = test_text.__test__ = False  # type: ignore[attr-defined]

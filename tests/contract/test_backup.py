@@ -19,19 +19,19 @@ from contract.test_records import row
 from kedge.adapters.online.sqlite import SqliteOnline
 from kedge.adapters.records.spool import Spool
 from kedge.adapters.sql.sqlite.create import create
+from kedge.config.load import STATE_DIR
+from kedge.config.locate import find_fault
 from kedge.core import codec
 from kedge.core.errors import KedgeError, Refused, Unavailable
 from kedge.core.evidence.records import Outcome
 from kedge.core.release.commands import Canary, Freeze, Promote, Restored, Rollback, Thaw
 from kedge.core.stored.head import Head
 from kedge.core.values import Stage
-from kedge.engine.locate import find_fault
 from kedge.engine.pins import HostDisk
 from kedge.operations.backup.make import Wanted, make_backup
 from kedge.operations.backup.manifest import MANIFEST, UNFINISHED, Sealed, read_manifest
 from kedge.operations.backup.restore import BEGAN, find_floor, restore_backup
 from kedge.ports import Proof
-from kedge.settings import STATE_DIR
 from kedge.verbs import create_workplace
 from kedge.wiring import Workplace
 

@@ -19,10 +19,10 @@ from kedge.cli.help import walk
 from kedge.cli.pages import GROUPS, PAGES
 from kedge.cli.root import ALIASES, MEANT, first_line
 from kedge.cli.topics import find_topic, list_topics
+from kedge.config import locate
+from kedge.config.load import load
 from kedge.console import Context, EndpointArgument, EndpointOption
 from kedge.core.errors import BadConfig
-from kedge.engine import locate
-from kedge.settings import load
 from kedge.verbs import apply_policies, create_workplace
 from kedge.wiring import Workplace, actor, user_name
 

@@ -388,7 +388,7 @@ def test_control_whose_server_ends_by_itself_exits_with_1(tmp_path: Path) -> Non
         import os, sys
         from pathlib import Path
         from kedge import running
-        from kedge.settings import Alerts
+        from kedge.config.load import Alerts
         from kedge.verbs import create_workplace
 
         class Ends:

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from kedge import datasets
 from kedge.adapters.offline.log import source_rows, source_times
+from kedge.config.load import load
 from kedge.core.errors import KedgeError
 from kedge.core.evidence.answers import Target
 from kedge.core.evidence.records import Outcome
@@ -31,7 +32,6 @@ from kedge.engine import registration
 from kedge.labelling import Fault, Placed, Reading
 from kedge.labelling import read as read_outcomes
 from kedge.operations.features.golden import given_rows
-from kedge.settings import load
 from kedge.tabular.parquet import database
 from kedge.tabular.statistics import read_training
 

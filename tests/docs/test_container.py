@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from kedge.settings import STATE_DIR, Server, load
+from kedge.config.load import STATE_DIR, Server, load
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "examples" / "container"

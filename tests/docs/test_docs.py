@@ -19,6 +19,7 @@ from kedge.adapters.sql.sqlite.create import EVIDENCE_DIR, LEDGER_DIR, ROSTER_DI
 from kedge.cli import main
 from kedge.cli.root import ALIASES
 from kedge.cli.topics import find_topic
+from kedge.config.load import CONFIG_NAME, STATE_DIR, Alerts, Server, parse
 from kedge.core import values
 from kedge.core.errors import KedgeError
 from kedge.core.release.commands import Event
@@ -26,7 +27,6 @@ from kedge.core.release.refusals import REFUSALS
 from kedge.core.routing import Reason
 from kedge.engine.recording.recorder import ANSWERED
 from kedge.gateway.http.app import STATUS
-from kedge.settings import CONFIG_NAME, STATE_DIR, Alerts, Server, parse
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "kedge"

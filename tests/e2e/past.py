@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 
 from e2e.place import Site
 from kedge.adapters.records.spool import Spool
+from kedge.config.load import load
 from kedge.core.evidence.records import JoinRow, Known, Outcome
 from kedge.core.release.commands import AnyCommand
 from kedge.core.values import Release
 from kedge.enrol import register_version
 from kedge.featuring import apply_file
-from kedge.settings import load
 from kedge.verbs import apply_policies, create_workplace, release_of
 from kedge.wiring import Workplace
 

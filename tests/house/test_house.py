@@ -71,7 +71,7 @@ READS_PROSE = {
     "core/stored/upcast.py": "an entry from before the field has nothing else",
     "demo/flights.py": "a flight's label is whether it was late",
     "tabular/statistics.py": "the cells of a CSV file",
-    "settings.py": "msgspec's words are shown, in lower case",
+    "config/load.py": "msgspec's words are shown, in lower case",
 }
 """Where text is taken apart that one of these names holds, and why."""
 
@@ -343,7 +343,7 @@ def test_a_rollback_waits_for_no_library_that_it_does_not_need() -> None:
         "cli",
         "console",
         "report",
-        "engine.locate",
+        "config.locate",
         "operations.known_endpoints",
         "operations.rollback",
         "operations.probe",

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from kedge.config.load import read
 from kedge.core.evidence.answers import (
     Target,
     equal,
@@ -21,7 +22,6 @@ from kedge.core.evidence.answers import (
     unfit,
 )
 from kedge.core.values import CostPolicy, Dtype, Field, Output, Policy, State
-from kedge.settings import read
 
 LABEL = Field("label", "string")
 CHANCES = Field("probabilities", "float64", (3,))

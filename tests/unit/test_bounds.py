@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kedge import settings
+from kedge.config import load
 from kedge.core.bounds import (
     Seen,
     bounded,
@@ -242,11 +242,11 @@ def test_bounds_are_written_as_kedge_toml_reads_them() -> None:
     odd = Field('a "b', "string", categories=('x"y', "é"), max_length=3)
     fields = (AGE, ITEM, TOWN, NOTE, TOKENS, LEVEL, RATE, odd)
     text = "\n".join(["[endpoints.e]", *toml_lines("e", fields)])
-    assert settings.read(text).endpoints["e"].fields == fields
+    assert load.read(text).endpoints["e"].fields == fields
 
 
 def test_a_bound_on_an_answer_is_a_fault() -> None:
     with pytest.raises(BadConfig, match="bound what callers send"):
-        settings.read('[endpoints.e.answers]\np = {dtype = "float64", range = [0, 1]}')
+        load.read('[endpoints.e.answers]\np = {dtype = "float64", range = [0, 1]}')
     with pytest.raises(BadConfig, match=r"fields.p.range: is \[LEAST"):
-        settings.read('[endpoints.e.fields]\np = {dtype = "float64", range = [1, 0]}')
+        load.read('[endpoints.e.fields]\np = {dtype = "float64", range = [1, 0]}')

@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from kedge.contacts import is_group
+from kedge.config.contacts import is_group
+from kedge.config.load import Alerts, read
 from kedge.core.errors import BadConfig
-from kedge.settings import Alerts, read
 
 ENDPOINT = "[endpoints.flights]\n"
 

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kedge.config.defaults import merge
+from kedge.config.load import Settings, find_faults, read
 from kedge.config.places import find_in
 from kedge.core.errors import BadConfig
 from kedge.core.values import Contact, Escalation
-from kedge.settings import Settings, find_faults, read
 
 SHARED = """
 [defaults]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import kedge.demo
-from kedge.settings import read
+from kedge.config.load import read
 
 
 def test_it_is_valid_and_slowness_of_the_machine_stops_no_candidate() -> None:

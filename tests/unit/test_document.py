@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from kedge.config.document import append, quoted, write, write_block
+from kedge.config.load import read
 from kedge.config.secrets import has_secret, scrub
 from kedge.core.errors import Refused
-from kedge.settings import read
 
 MINE = """\
 # mine

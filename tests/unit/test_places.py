@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kedge.config.load import find_faults, read
 from kedge.config.places import Fault, Lines, enclosing, find_in, find_places, locate
 from kedge.core.errors import BadConfig
-from kedge.settings import find_faults, read
 
 FORMS = """\
 # a comment with [brackets] and "quotes"

@@ -13,7 +13,7 @@ import pytest
 
 from kedge.cli.config import schema_text
 from kedge.config.document import TEMPLATE, write_block
-from kedge.settings import parse
+from kedge.config.load import parse
 
 ROOT = Path(__file__).parents[2]
 SCHEMA: dict[str, Any] = json.loads(schema_text())

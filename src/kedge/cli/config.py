@@ -23,8 +23,8 @@ def config() -> None:
 @verb
 def check_config(context: Context) -> None:
     """List every fault of kedge.toml with its line."""
+    from kedge.config.load import find_faults, read_text
     from kedge.core.errors import BadConfig
-    from kedge.settings import find_faults, read_text
 
     text = read_text(context.config)
     faults: list[Fault]
@@ -61,9 +61,9 @@ def schema_text() -> str:
     """Return the JSON schema of kedge.toml."""
     import msgspec
 
+    from kedge.config.load import GUARDRAILS, Settings
     from kedge.config.schema import build_schema
     from kedge.core.values import Field, Policy
-    from kedge.settings import GUARDRAILS, Settings
 
     made = msgspec.json.encode(build_schema(Settings, Policy, Field, GUARDRAILS))
     return msgspec.json.format(made, indent=2).decode()

@@ -76,10 +76,10 @@ def _start(
 ) -> None:
     import msgspec
 
+    from kedge.config.load import check_server
     from kedge.core.errors import Refused, Unavailable
     from kedge.running import run_supervisor, try_out
     from kedge.runtime.preflight import check_machine, check_open_files
-    from kedge.settings import check_server
     from kedge.verbs import apply_policies, ensure_ledger
 
     tokens = context.settings.server.tester_token_file
@@ -171,10 +171,10 @@ def gateway_worker(
     _context: Context, slot: str, fd: int, run_dir: Path, server_json: str, state_dir: Path
 ) -> None:
     """Be one gateway worker, started by the supervisor."""
+    from kedge.config.load import Server
     from kedge.core.codec import decode
     from kedge.running import run_worker
     from kedge.runtime.logs import log_to_stderr
-    from kedge.settings import Server
 
     log_to_stderr()
     run_worker(decode(server_json, Server), slot=slot, fd=fd, run_dir=run_dir, state_dir=state_dir)

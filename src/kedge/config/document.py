@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from kedge.contacts import is_group
+from kedge.config.contacts import is_group
 from kedge.core.errors import Refused
 from kedge.core.values import NOBODY
 

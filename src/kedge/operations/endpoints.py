@@ -18,10 +18,10 @@ from kedge.config.document import (
     write,
     write_block,
 )
+from kedge.config.load import Settings, read
 from kedge.core.errors import Refused, Unavailable
 from kedge.core.names import check_name
 from kedge.enrol import proposed_line
-from kedge.settings import Settings, read
 from kedge.verbs import apply_policies, create_workplace
 from kedge.wiring import Workplace
 

@@ -6,8 +6,8 @@ import errno
 import os
 import socket
 
+from kedge.config.load import bare_host, is_loopback
 from kedge.core.errors import BadConfig, Unavailable
-from kedge.settings import bare_host, is_loopback
 
 BACKLOG = 2048
 

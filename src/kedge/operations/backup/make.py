@@ -23,6 +23,7 @@ from kedge.adapters.offline.log import OFFLINE_DIR
 from kedge.adapters.records import RECORDS_DIR
 from kedge.adapters.sql.sqlite.create import EVIDENCE_DIR, LEDGER_DIR, REVISION
 from kedge.adapters.sql.sqlite.snapshot import find_damage, read_artifacts, snapshot
+from kedge.config.load import CONFIG_NAME, ONLINE_DIR, Settings, read
 from kedge.config.secrets import VARIABLES, scrub
 from kedge.core.errors import CorruptArtifact, KedgeError, Refused, Unavailable
 from kedge.core.features.generations import URL_VARIABLE
@@ -42,7 +43,6 @@ from kedge.operations.backup.manifest import (
     sync,
     write_manifest,
 )
-from kedge.settings import CONFIG_NAME, ONLINE_DIR, Settings, read
 from kedge.system.files import tighten, walk
 from kedge.system.reserve import is_short
 from kedge.wiring import Workplace, actor, host_name

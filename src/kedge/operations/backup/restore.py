@@ -17,11 +17,12 @@ from pathlib import Path
 
 from kedge.adapters.sql.sqlite.create import LEDGER_DIR, REVISION, complete, migrate
 from kedge.adapters.sql.sqlite.snapshot import find_damage
+from kedge.config.load import STATE_DIR, read
+from kedge.config.locate import RESTORING, find_workers
 from kedge.core.errors import BadConfig, Refused, Unavailable
 from kedge.core.stored.head import Head
 from kedge.core.time.instants import read_instant
 from kedge.core.values import Value
-from kedge.engine.locate import RESTORING, find_workers
 from kedge.operations.backup.claim import claim
 from kedge.operations.backup.make import find_artifact_faults
 from kedge.operations.backup.manifest import (
@@ -34,7 +35,6 @@ from kedge.operations.backup.manifest import (
     read_manifest,
     sync,
 )
-from kedge.settings import STATE_DIR, read
 from kedge.system.reserve import get_free
 from kedge.wiring import Workplace, actor
 

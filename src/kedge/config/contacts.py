@@ -17,7 +17,7 @@ from kedge.core.time.instants import read_instant
 from kedge.core.values import Contact, Policy, Rota
 
 if TYPE_CHECKING:
-    from kedge.settings import Alerts
+    from kedge.config.load import Alerts
 
 GROUP = frozenset({
     "team", "teams", "squad", "group", "groups", "crew", "guild", "department", "dept",

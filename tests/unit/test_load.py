@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kedge.config.document import TEMPLATE, owner_from_git, quoted
+from kedge.config.load import Server, Settings, load, parse
 from kedge.core.codec import decode, encode
 from kedge.core.errors import BadConfig
 from kedge.core.features.generations import Rules
 from kedge.core.values import Field, Guardrail, Policy
-from kedge.settings import Server, Settings, load, parse
 
 ENDPOINT = "[endpoints.flights]\n"
 

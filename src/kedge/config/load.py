@@ -18,9 +18,9 @@ from typing import Any, Literal, get_args, get_origin
 
 import msgspec
 
+from kedge.config.contacts import judge_alerts, judge_people
 from kedge.config.defaults import DEFAULTS, Tracing, merge
 from kedge.config.places import Fault, find_places, locate
-from kedge.contacts import judge_alerts, judge_people
 from kedge.core.bounds import misdeclared
 from kedge.core.errors import BadConfig
 from kedge.core.evidence.labels import is_own
