@@ -31,7 +31,7 @@ from kedge.core.evidence.records import JoinRow, Outcome
 from kedge.core.release.commands import Promote
 from kedge.enrol import register_version
 from kedge.verbs import apply_policies, create_workplace, release_of
-from kedge.wiring import Workplace
+from kedge.workspace import Workplace
 
 SEED = 20
 COLUMNS = 20

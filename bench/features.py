@@ -30,7 +30,7 @@ from kedge.featuring import apply_file
 from kedge.materialising import Feeder
 from kedge.ports import OnlineStore
 from kedge.verbs import create_workplace
-from kedge.wiring import Workplace
+from kedge.workspace import Workplace
 
 WIDTH, CHUNK, BATCH = 20, 10_000, 100
 SPACE = "delays/1"

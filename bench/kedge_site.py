@@ -25,7 +25,7 @@ from kedge.demo.processes import free_port, get
 if TYPE_CHECKING:
     from kedge.core.release.commands import AnyCommand
     from kedge.engine.submission import Control, Receipt
-    from kedge.wiring import Workplace
+    from kedge.workspace import Workplace
 
 STOP_S = 30.0
 SORT_S = 0.02
@@ -185,7 +185,7 @@ class Site:
     @functools.cached_property
     def workplace(self) -> Workplace:
         """Its ledger, roster and registry, opened in this process."""
-        from kedge.wiring import Workplace  # noqa: PLC0415 - it is there once the site has begun
+        from kedge.workspace import Workplace  # noqa: PLC0415 - it is there once the site has begun
 
         return Workplace(self.root / ".kedge")
 

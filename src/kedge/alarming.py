@@ -20,7 +20,7 @@ from kedge.engine.control.alerting import Alerting
 from kedge.engine.process_faults import ProcessFaults
 from kedge.engine.runbook import filed
 from kedge.ports import Note
-from kedge.wiring import Workplace, host_name
+from kedge.workspace import Workplace, host_name
 
 LISTED = 200
 """Alerts in one list, newest first."""

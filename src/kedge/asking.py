@@ -24,7 +24,7 @@ from kedge.core.values import Release, Signature, State
 from kedge.engine.serving.pool import host_status
 from kedge.independence import release_mark
 from kedge.system.door import ModelDoor
-from kedge.wiring import Workplace
+from kedge.workspace import Workplace
 
 if TYPE_CHECKING:
     from kedge.ports import Columns

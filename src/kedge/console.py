@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from kedge.core.features.schema import FeatureLimits
     from kedge.core.release.commands import AnyCommand
     from kedge.engine.submission import Gate
-    from kedge.wiring import Workplace
+    from kedge.workspace import Workplace
 
 DONE, REFUSED, USAGE, NOT_ACKNOWLEDGED, UNAVAILABLE = 0, 1, 2, 3, 4
 
@@ -133,7 +133,7 @@ class Context:
             KedgeError: there is none, as `check_here` has it.
         """
         from kedge.core.values import ActorKind
-        from kedge.wiring import Workplace
+        from kedge.workspace import Workplace
 
         self.check_here()
         kind = ActorKind(self.acting_as)
@@ -412,7 +412,7 @@ def submit(
     from kedge.engine.submission import Silent
     from kedge.operations.probe import probe
     from kedge.report import finding_text, receipt_data, receipt_text
-    from kedge.wiring import actor
+    from kedge.workspace import actor
 
     place = context.place()
     command = make(place)

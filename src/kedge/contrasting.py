@@ -43,7 +43,7 @@ from kedge.ports import ColumnStatistics
 from kedge.transforms.authoring import spec_of
 from kedge.transforms.bundle import Transform
 from kedge.transforms.lookup import EXCUSED, Lookup, lookups_of
-from kedge.wiring import Workplace
+from kedge.workspace import Workplace
 
 REPLAYED = 20_000
 """Requests with an outcome that are asked again, the newest: 20,000 pairs find a fiftieth of a loss."""

@@ -45,7 +45,7 @@ from kedge.tabular.quoting import first_line, identifier, one_file, quoted
 from kedge.transforms.authoring import spec_of
 from kedge.transforms.bundle import Bare, Transform
 from kedge.verbs import transform_of
-from kedge.wiring import Workplace
+from kedge.workspace import Workplace
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

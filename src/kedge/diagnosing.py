@@ -29,7 +29,7 @@ from kedge.gathering import Logged, Reading, asked, read_columns, window
 from kedge.judging import state_of
 from kedge.materialising import lag_of
 from kedge.ports import Note
-from kedge.wiring import Workplace, actor
+from kedge.workspace import Workplace, actor
 
 REFERENCE = 50_000
 """Requests of a reference that are kept, the newest: half as many as of today, which need pairs too."""

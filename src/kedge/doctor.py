@@ -24,7 +24,7 @@ from kedge.runtime.preflight import count_open_files, find_obstacles
 from kedge.system.files import find_open
 from kedge.system.machine import read_machine
 from kedge.verbs import status_of
-from kedge.wiring import Workplace, actor
+from kedge.workspace import Workplace, actor
 
 ALERTS = 1_000
 """The newest alerts whose heads are compared."""

@@ -23,7 +23,7 @@ from kedge.engine.control.drills import LONGEST_S
 from kedge.engine.submission import SILENT_S, Control, Say, Silent, replicas
 from kedge.operations.probe import ask_release, probe
 from kedge.ports import Entry, Note
-from kedge.wiring import Workplace, actor
+from kedge.workspace import Workplace, actor
 
 LEAST_S = 1.0
 USUAL_S = 10.0

@@ -22,7 +22,7 @@ from kedge.engine.registration import register
 from kedge.ports import Flavour, Loader, Note, Proof
 from kedge.system.interpreter import Absence
 from kedge.transforms.authoring import spec_of
-from kedge.wiring import Workplace, actor
+from kedge.workspace import Workplace, actor
 
 
 class Loaders(Mapping[str, Loader]):

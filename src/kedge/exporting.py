@@ -23,7 +23,7 @@ from kedge.judging import state_of
 from kedge.operations.progress import Progress
 from kedge.tabular.parquet import database, load_duckdb
 from kedge.tabular.quoting import first_line, quoted
-from kedge.wiring import Workplace
+from kedge.workspace import Workplace
 
 WRITING = "writing Parquet"
 """What needs DuckDB here."""

@@ -27,7 +27,7 @@ from kedge.operations.features.golden import GoldenRows, given_rows, golden_rows
 from kedge.ports import Note
 from kedge.transforms.authoring import SPEC, Declared
 from kedge.verbs import release_of
-from kedge.wiring import Workplace, actor
+from kedge.workspace import Workplace, actor
 
 FREE = frozenset({"numpy", "kedge"})
 """What every transformation may import beyond the standard library and its own files."""

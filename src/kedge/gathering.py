@@ -21,7 +21,7 @@ from kedge.core.evidence.answers import Target, normal, number, spelled, truth, 
 from kedge.core.evidence.labels import MEASURED
 from kedge.core.evidence.records import HOUR_S, JoinRow, Known, live_version
 from kedge.core.values import Arm, Field, Output, State
-from kedge.wiring import Workplace
+from kedge.workspace import Workplace
 
 REQUESTS = 100_000
 """Requests of a window that are kept: the newest. They hold 2,000 labels at a fiftieth labelled, and

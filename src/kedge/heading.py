@@ -17,7 +17,7 @@ from kedge.featuring import version_of
 from kedge.operations.features.compare import comparison_of
 from kedge.operations.probe import probe
 from kedge.verbs import release_of
-from kedge.wiring import Workplace, actor
+from kedge.workspace import Workplace, actor
 
 
 class Move(NamedTuple):

@@ -26,7 +26,7 @@ from kedge.engine.recording.recorder import summary
 from kedge.engine.submission import Say
 from kedge.engine.unrecorded import unrecorded
 from kedge.engine.watch import Watch, comparison_of
-from kedge.wiring import Workplace
+from kedge.workspace import Workplace
 
 BATCH = 5_000
 CORRECTIONS = 20

@@ -33,7 +33,7 @@ from kedge.judging import state_of
 from kedge.operations.progress import Progress
 from kedge.tabular.parquet import Kind, UnreadableFile, column_as, kind_of, parquet_rows
 from kedge.tabular.rows import bounded_lines
-from kedge.wiring import Workplace
+from kedge.workspace import Workplace
 
 BATCH = 20_000
 """Outcomes joined in one transaction: a kill loses one batch, whole, and it can be handed in again."""

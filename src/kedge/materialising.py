@@ -51,7 +51,7 @@ from kedge.core.time.instants import iso
 from kedge.operations.progress import Progress
 from kedge.transforms.authoring import spec_of
 from kedge.transforms.lookup import keys_of, open_store, pack
-from kedge.wiring import Workplace
+from kedge.workspace import Workplace
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

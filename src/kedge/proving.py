@@ -30,7 +30,7 @@ from kedge.core.readiness import DAY_S, PROOF_S, Proven
 from kedge.core.time.instants import read_instant
 from kedge.core.values import ModelVersion, Release, State
 from kedge.ports import Note
-from kedge.wiring import Workplace
+from kedge.workspace import Workplace
 
 FOLDER = "proving"
 """Within the state directory: what proofs are made in, and `lock`."""

@@ -37,7 +37,7 @@ from kedge.judging import state_of
 from kedge.materialising import behind, lag_of
 from kedge.ports import Member, Note
 from kedge.proving import prove, proven_of
-from kedge.wiring import Workplace
+from kedge.workspace import Workplace
 
 Asked = Callable[[], Online]
 Proving = Literal["again", "missing", "never"]

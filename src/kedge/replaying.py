@@ -41,7 +41,7 @@ from kedge.engine.watch import Watch
 from kedge.judging import state_of
 from kedge.operations.progress import Progress
 from kedge.verbs import release_of
-from kedge.wiring import Workplace
+from kedge.workspace import Workplace
 
 if TYPE_CHECKING:
     from kedge.ports import Columns

@@ -77,7 +77,7 @@ from kedge.system.machine import read_machine
 from kedge.system.reserve import Reserve, is_short
 from kedge.web import server as web
 from kedge.web.api import Admin
-from kedge.wiring import Workplace, host_name
+from kedge.workspace import Workplace, host_name
 
 log = structlog.get_logger("kedge.running")
 

@@ -43,7 +43,7 @@ from kedge.independence import release_mark
 from kedge.ports import Bundle, Note, Proof, Tally
 from kedge.transforms.authoring import spec_of
 from kedge.walk import RULE
-from kedge.wiring import Workplace, actor
+from kedge.workspace import Workplace, actor
 
 OPEN_ALERTS = 200
 """Open alerts of one endpoint that status shows at most."""

@@ -27,7 +27,7 @@ from kedge.core.values import ActorKind, Contact, Escalation, Policy, Rota, Stag
 from kedge.engine.control.alerting import BLIND_S, Alerting
 from kedge.engine.process_faults import ProcessFaults
 from kedge.ports import Note
-from kedge.wiring import Workplace
+from kedge.workspace import Workplace
 
 test_of.__test__ = test_text.__test__ = False  # type: ignore[attr-defined]
 

@@ -33,7 +33,7 @@ from kedge.operations.backup.manifest import MANIFEST, UNFINISHED, Sealed, read_
 from kedge.operations.backup.restore import BEGAN, find_floor, restore_backup
 from kedge.ports import Proof
 from kedge.verbs import create_workplace
-from kedge.wiring import Workplace
+from kedge.workspace import Workplace
 
 CONFIG = """\
 [server]

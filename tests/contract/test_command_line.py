@@ -24,7 +24,7 @@ from kedge.config.load import load
 from kedge.console import Context, EndpointArgument, EndpointOption
 from kedge.core.errors import BadConfig
 from kedge.verbs import apply_policies, create_workplace
-from kedge.wiring import Workplace, actor, user_name
+from kedge.workspace import Workplace, actor, user_name
 
 COMMANDS = dict(walk(main))
 CREATES = {"init"}

@@ -31,7 +31,7 @@ from kedge.verbs import status_of
 from kedge.web import bodies, server
 from kedge.web.api import Admin
 from kedge.web.bodies import Bodies
-from kedge.wiring import Workplace
+from kedge.workspace import Workplace
 from models import environment
 
 NDJSON = {"content-type": "application/x-ndjson"}

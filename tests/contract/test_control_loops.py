@@ -36,7 +36,7 @@ from kedge.engine.control.retention import Clerk
 from kedge.engine.process_faults import WAITS_S, ProcessFaults
 from kedge.engine.stand_in import ALIVE_S, WITHIN_S, Endings
 from kedge.runtime.parts import Parts
-from kedge.wiring import Workplace
+from kedge.workspace import Workplace
 
 LONGEST = WAITS_S[-1]
 

@@ -29,7 +29,7 @@ from kedge.engine.recording.recorder import Recorder
 from kedge.engine.replica.writer import Recording
 from kedge.engine.serving.serving import Request
 from kedge.ports import Hold, Member, Note
-from kedge.wiring import Workplace
+from kedge.workspace import Workplace
 
 LEVELS: tuple[Level, Level] = ("warn", "page")
 UNTIL = 2_000_000_000.0

@@ -14,7 +14,7 @@ from kedge.core.errors import BadRequest, Refused
 from kedge.core.features.generations import Run
 from kedge.operations.forgetting import COPIES, HASHES, _holds, forget
 from kedge.ports import Proof
-from kedge.wiring import Workplace
+from kedge.workspace import Workplace
 
 
 @pytest.fixture

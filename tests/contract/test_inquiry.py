@@ -24,7 +24,7 @@ from kedge.core.values import State
 from kedge.engine.control.diagnosis import AGAIN_S, EVERY_S, LABELS, LOOK_S, WITHIN_S, Inquiry
 from kedge.engine.process_faults import ProcessFaults
 from kedge.ports import Note
-from kedge.wiring import Workplace
+from kedge.workspace import Workplace
 from unit.test_summary import finding
 
 LATE = Decision("fail", "late_regression", "quality is worse")

@@ -34,7 +34,7 @@ from kedge.engine.process_faults import ProcessFaults
 from kedge.judging import evidence_of
 from kedge.operations.status import status_of
 from kedge.ports import Entry, Note
-from kedge.wiring import Workplace
+from kedge.workspace import Workplace
 from unit.test_automation import facts
 from unit.test_summary import finding
 

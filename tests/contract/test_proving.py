@@ -30,7 +30,7 @@ from kedge.proving import FOLDER, prove, scratch
 from kedge.transforms.authoring import SPEC, schema, spec_of
 from kedge.transforms.authoring import Field as Feature
 from kedge.transforms.bundle import Bare, Transform
-from kedge.wiring import Workplace
+from kedge.workspace import Workplace
 from models import SIGNATURE, misbehaving
 
 VIEW = schema("view/1", fields={
@@ -248,7 +248,7 @@ import sys
 from pathlib import Path
 from kedge.core.features.generations import Online
 from kedge.proving import prove
-from kedge.wiring import Workplace
+from kedge.workspace import Workplace
 place = Workplace(Path(sys.argv[1]))
 prove(place, place.ledger.read().states["flights"], 1, Online, by="test", again=True)
 """

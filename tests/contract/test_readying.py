@@ -27,7 +27,7 @@ from kedge.engine.control.readiness import EVERY_S, Readiness
 from kedge.engine.process_faults import ProcessFaults
 from kedge.ports import Hold, Member, Note, Proof
 from kedge.readying import check_of, check_text, gate_of
-from kedge.wiring import Workplace
+from kedge.workspace import Workplace
 
 PEOPLE: dict[str, Any] = {
     "owner": Contact("Ada Lovelace", "ada@example.org"),

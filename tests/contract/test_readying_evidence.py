@@ -19,7 +19,7 @@ from kedge.core.readiness import EVIDENCE_S
 from kedge.core.release.commands import Promote
 from kedge.ports import Tally
 from kedge.readying import check_of
-from kedge.wiring import Workplace
+from kedge.workspace import Workplace
 
 
 class Counted(Gated):

@@ -13,7 +13,7 @@ from kedge.adapters.records.store import Records
 from kedge.core.evidence.records import HOUR_PART, HOUR_S, JoinRow, Outcome
 from kedge.engine.control.retention import Clerk
 from kedge.engine.process_faults import ProcessFaults
-from kedge.wiring import Workplace
+from kedge.workspace import Workplace
 
 NOW = 1_770_000_000.0
 MB = 2**20

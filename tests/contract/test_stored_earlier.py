@@ -21,7 +21,7 @@ from kedge.core.release.commands import Promote, Rollback
 from kedge.core.values import ActorKind
 from kedge.drilling import speed_of
 from kedge.ports import Note
-from kedge.wiring import Workplace
+from kedge.workspace import Workplace
 
 ALERT = {
     "number": 1,

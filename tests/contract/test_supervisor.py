@@ -24,7 +24,7 @@ from kedge.engine.supervisor import Launch, Supervisor
 from kedge.ports import Member, ProcessFault
 from kedge.system.machine import Machine
 from kedge.verbs import create_workplace
-from kedge.wiring import Workplace
+from kedge.workspace import Workplace
 
 SLEEPS = ("/bin/sleep", "1000")
 

@@ -31,7 +31,7 @@ from kedge.engine.watch import UNREADABLE, comparison_of
 from kedge.ports import Hold, Member, Note, ProcessFault, Tally
 from kedge.system.files import ASIDE_COUNT, list_aside
 from kedge.verbs import status_of
-from kedge.wiring import Workplace
+from kedge.workspace import Workplace
 
 MEMBER = Member(
     name="here/w0.1", host="here", pid=1, kind="gateway", address="", started_at="", beat_at=1.0,

@@ -24,7 +24,7 @@ from kedge.engine.replica.writer import Recording
 from kedge.engine.serving.pool import Pool
 from kedge.engine.serving.serving import Request, Serving
 from kedge.ports import Member, RemoteModel
-from kedge.wiring import Workplace
+from kedge.workspace import Workplace
 from unit.test_models import Loads, Shelf
 
 

@@ -20,7 +20,7 @@ from kedge.engine.recording.observation import Seen
 from kedge.engine.replica import writer as recording_file
 from kedge.engine.replica.writer import SILENT, Recording
 from kedge.engine.serving.serving import Request
-from kedge.wiring import Workplace
+from kedge.workspace import Workplace
 
 STATE = State(
     endpoint="e", stage=Stage.SETTLED, production=1, policy=Policy(log=LogPolicy(sample=100.0))

@@ -27,7 +27,7 @@ from kedge.core.values import Release
 from kedge.enrol import register_version
 from kedge.featuring import apply_file
 from kedge.verbs import apply_policies, create_workplace, release_of
-from kedge.wiring import Workplace
+from kedge.workspace import Workplace
 
 HOUR_S = 3600.0
 Answer = Callable[[NDArray[np.float64]], NDArray[np.float64]]

@@ -27,7 +27,7 @@ from kedge.drilling import may_drill, speed_of
 from kedge.judging import evidence_of
 from kedge.ports import Note
 from kedge.testing.samples import AT
-from kedge.wiring import Workplace
+from kedge.workspace import Workplace
 
 pytestmark = pytest.mark.e2e
 

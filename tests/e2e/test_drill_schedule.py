@@ -15,7 +15,7 @@ from kedge.core.release.machine import decide
 from kedge.core.values import ActorKind, Refusal, State
 from kedge.ports import Note
 from kedge.verbs import create_workplace, release_of
-from kedge.wiring import Workplace
+from kedge.workspace import Workplace
 
 pytestmark = pytest.mark.e2e
 

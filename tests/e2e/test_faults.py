@@ -18,7 +18,7 @@ import pytest
 
 from e2e.place import Site
 from kedge.engine.pins import HostDisk
-from kedge.wiring import Workplace
+from kedge.workspace import Workplace
 
 pytestmark = pytest.mark.e2e
 

@@ -16,7 +16,7 @@ from kedge.core.values import State
 from kedge.ports import Note
 from kedge.proving import FOLDER
 from kedge.readying import check_of
-from kedge.wiring import Workplace
+from kedge.workspace import Workplace
 
 pytestmark = pytest.mark.e2e
 

@@ -17,7 +17,7 @@ from e2e.place import KEDGE, Site
 from kedge.core.diagnosis.findings import Act, Cause
 from kedge.core.diagnosis.summary import Filed
 from kedge.ports import Note
-from kedge.wiring import Workplace
+from kedge.workspace import Workplace
 
 pytestmark = pytest.mark.e2e
 

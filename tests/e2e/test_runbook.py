@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from e2e.place import Site
-from kedge.wiring import host_name
+from kedge.workspace import host_name
 
 pytestmark = pytest.mark.e2e
 

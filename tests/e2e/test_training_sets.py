@@ -17,7 +17,7 @@ from kedge.core.errors import Refused
 from kedge.core.features.generations import Run
 from kedge.datasets import BATCH, make, read_training_set
 from kedge.transforms.bundle import Transform
-from kedge.wiring import Workplace
+from kedge.workspace import Workplace
 
 pytestmark = pytest.mark.e2e
 

@@ -23,7 +23,7 @@ FUNCTION_LINES = 70
 IMPORTS_INSIDE = {
     "__main__.py",
     "console.py",
-    "wiring.py",
+    "workspace.py",
 }
 """Start-up time: `kedge rollback` must not pay for the imports of `kedge up`. So it is in `cli/`."""
 

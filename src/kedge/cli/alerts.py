@@ -41,7 +41,7 @@ def alerts(context: Context, endpoint: str | None, *, over: bool) -> None:
 def alerts_test(context: Context, endpoint: str) -> None:
     """Send a test through every channel of every level."""
     from kedge.alarming import outgoing, test_of, test_text
-    from kedge.wiring import actor
+    from kedge.workspace import actor
 
     found = test_of(context.place(), endpoint, outgoing(context.settings.alerts), by=actor())
     context.out(found, test_text(one_line(found)))
@@ -57,7 +57,7 @@ def alerts_test(context: Context, endpoint: str) -> None:
 def ack(context: Context, number: int, by: str | None) -> None:
     """Acknowledge alert NUMBER: it escalates no further."""
     from kedge.alarming import acknowledge
-    from kedge.wiring import actor
+    from kedge.workspace import actor
 
     done = acknowledge(context.place(), number, by or actor())
     over = "" if done.open else ", and it is over"
@@ -72,7 +72,7 @@ def runbook(context: Context, endpoint: str, *, html: bool) -> None:
     """Print what to do when ENDPOINT misbehaves."""
     from kedge.alarming import runbook_of
     from kedge.core.runbook import markdown, page
-    from kedge.wiring import actor
+    from kedge.workspace import actor
 
     book = runbook_of(context.place(), endpoint, by=actor())
     context.out(book, (page if html else markdown)(one_line(book)).rstrip())

@@ -18,7 +18,7 @@ from kedge.system.terminal import one_line
 def check(context: Context, endpoint: str, *, no_proof: bool) -> None:
     """Check whether a rollback would work now."""
     from kedge.readying import check_of, check_text
-    from kedge.wiring import actor
+    from kedge.workspace import actor
 
     found = check_of(
         context.place(), endpoint, lambda: context.online, by=actor(), again=not no_proof

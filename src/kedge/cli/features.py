@@ -20,7 +20,7 @@ from kedge.system.terminal import one_line
 
 if TYPE_CHECKING:
     from kedge.materialising import Feeder
-    from kedge.wiring import Workplace
+    from kedge.workspace import Workplace
 
 
 @click.group()

@@ -13,7 +13,7 @@ from kedge.system.terminal import one_line
 if TYPE_CHECKING:
     from kedge.core.values import ModelVersion
     from kedge.ports import Proof
-    from kedge.wiring import Workplace
+    from kedge.workspace import Workplace
 
 
 @click.command()

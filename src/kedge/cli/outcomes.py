@@ -31,7 +31,7 @@ def outcomes(context: Context, endpoint: str, path: Path, *, correct: bool) -> N
     """Read late labels, and join them to predictions by id."""
     from kedge.labelling import hand_in, hand_in_lines
     from kedge.operations.outcomes.text import outcomes_text, warnings
-    from kedge.wiring import actor
+    from kedge.workspace import actor
 
     place = context.place()
     place.records.keep(context.settings.server.records_gb)

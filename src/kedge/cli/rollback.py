@@ -9,7 +9,7 @@ import click
 from kedge.console import Context, endpoint, submit, verb
 
 if TYPE_CHECKING:
-    from kedge.wiring import Workplace
+    from kedge.workspace import Workplace
 
 
 @click.command()

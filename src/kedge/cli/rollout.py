@@ -14,7 +14,7 @@ from kedge.system.terminal import one_line
 if TYPE_CHECKING:
     from kedge.core.release.commands import AnyCommand
     from kedge.core.values import Release, State
-    from kedge.wiring import Workplace
+    from kedge.workspace import Workplace
 
     Find = Callable[[Workplace], tuple[State, Release]]
     """Returns the row, and the release that becomes the candidate."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kedge.ports import Entry
-    from kedge.wiring import Workplace
+    from kedge.workspace import Workplace
 
 NONE_YET = "no endpoint yet: kedge apply"
 

@@ -23,7 +23,7 @@ from kedge.core.errors import Refused, Unavailable
 from kedge.core.names import check_name
 from kedge.enrol import proposed_line
 from kedge.verbs import apply_policies, create_workplace
-from kedge.wiring import Workplace
+from kedge.workspace import Workplace
 
 
 def begin_endpoint(config: Path, state_dir: Path, name: str, port: int) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 from kedge.core.errors import CorruptArtifact
 from kedge.core.values import Field
-from kedge.wiring import Workplace
+from kedge.workspace import Workplace
 
 MOST_CHARACTERS = 1000
 """Of an example: a wider row is not read, and a command of several screens not typed."""

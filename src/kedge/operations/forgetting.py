@@ -17,7 +17,7 @@ from kedge.core.errors import KedgeError, Refused, Unavailable
 from kedge.core.evidence.records import Ingested
 from kedge.core.values import State
 from kedge.ports import Proof
-from kedge.wiring import Workplace
+from kedge.workspace import Workplace
 
 COPIES = "exports, training sets and backups are copies that kedge does not know: remove it there"
 HASHES = (

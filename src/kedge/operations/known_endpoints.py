@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 
 from kedge.core.errors import KedgeError, Usage
 from kedge.core.names import is_name, unknown_endpoint
-from kedge.wiring import Workplace
+from kedge.workspace import Workplace
 
 Configured = Callable[[], Collection[str]]
 """The endpoints of kedge.toml, read only where they are needed."""

@@ -15,7 +15,7 @@ from kedge.core.values import State
 from kedge.engine.submission import Probe, replicas
 from kedge.gateway.auth import read_secret
 from kedge.ports import Member
-from kedge.wiring import Workplace
+from kedge.workspace import Workplace
 
 PROBE_TIMEOUT_S = 2.0
 

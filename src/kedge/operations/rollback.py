@@ -18,7 +18,7 @@ from kedge.core.values import Refusal, State
 from kedge.engine.findings import newest_finding
 from kedge.engine.pins import HostDisk, read_pins
 from kedge.engine.submission import SILENT_S, replicas
-from kedge.wiring import Workplace, actor
+from kedge.workspace import Workplace, actor
 
 LOCAL_ACK_S = 5.0
 FINDING_S = 0.5

@@ -7,7 +7,7 @@ from typing import Any
 from kedge import verbs
 from kedge.core.errors import Unavailable
 from kedge.judging import estimate_of
-from kedge.wiring import Workplace
+from kedge.workspace import Workplace
 
 
 def status_of(place: Workplace, endpoint: str | None) -> list[dict[str, Any]]:

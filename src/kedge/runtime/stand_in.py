@@ -20,7 +20,7 @@ from kedge.core.values import ActorKind
 from kedge.engine.process_faults import ProcessFaults
 from kedge.runtime.logs import log_to_stderr
 from kedge.system.interpreter import module_command
-from kedge.wiring import Workplace
+from kedge.workspace import Workplace
 
 Command = tuple[str, ...]
 

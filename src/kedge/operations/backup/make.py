@@ -45,7 +45,7 @@ from kedge.operations.backup.manifest import (
 )
 from kedge.system.files import tighten, walk
 from kedge.system.reserve import is_short
-from kedge.wiring import Workplace, actor, host_name
+from kedge.workspace import Workplace, actor, host_name
 
 ALWAYS_OUT = (
     LeftOut(

@@ -36,7 +36,7 @@ from kedge.operations.backup.manifest import (
     sync,
 )
 from kedge.system.reserve import get_free
-from kedge.wiring import Workplace, actor
+from kedge.workspace import Workplace, actor
 
 LOCK = "lock"
 BEGAN = read_instant("2026-01-01T00:00:00Z")

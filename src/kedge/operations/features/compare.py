@@ -19,7 +19,7 @@ from kedge.core.golden import Origin, count, distinct, is_real, joined, made_row
 from kedge.core.values import Signature
 from kedge.operations.features.golden import GoldenRows, answers, by_key, real_rows
 from kedge.transforms.authoring import spec_of
-from kedge.wiring import Workplace
+from kedge.workspace import Workplace
 
 
 class Comparison(NamedTuple):

@@ -19,7 +19,7 @@ from kedge.engine.registration import GOLDEN_BYTES, Golden, promised
 from kedge.ports import Proof
 from kedge.system.files import read_bounded
 from kedge.tabular.statistics import read_training
-from kedge.wiring import Workplace
+from kedge.workspace import Workplace
 
 LOGGED = 200
 """Golden rows taken from the prediction log: enough for every category that is not rare."""
