@@ -22,7 +22,7 @@ from kedge.core.evidence.records import JoinRow
 from kedge.core.features.generations import Online
 from kedge.core.values import Release, Signature, State
 from kedge.engine.serving.pool import host_status
-from kedge.independence import release_mark
+from kedge.inspection.independence import release_mark
 from kedge.system.door import ModelDoor
 from kedge.workspace import Workplace
 

@@ -38,7 +38,7 @@ from kedge.core.values import Release, Signature, State
 from kedge.engine.recording.agreement import said
 from kedge.engine.submission import Say
 from kedge.gathering import Floats, Logged, Reading, asked
-from kedge.independence import mark_of
+from kedge.inspection.independence import mark_of
 from kedge.ports import ColumnStatistics
 from kedge.transforms.authoring import spec_of
 from kedge.transforms.bundle import Transform

@@ -37,7 +37,7 @@ from kedge.core.features.generations import Run, run_of, runs_of, width_of
 from kedge.core.features.schema import Schema, Spec, TransformVersion
 from kedge.core.time.durations import seconds
 from kedge.core.values import Field, Release, TrainingSet
-from kedge.independence import merges
+from kedge.inspection.independence import merges
 from kedge.judging import state_of
 from kedge.operations.progress import Progress
 from kedge.tabular.parquet import column_as, database, kinds_of, load_duckdb

@@ -39,10 +39,10 @@ from kedge.engine.status import describe
 from kedge.engine.submission import SILENT_S
 from kedge.engine.unrecorded import unrecorded
 from kedge.gateway.auth import make_secret
-from kedge.independence import release_mark
+from kedge.inspection import RULE
+from kedge.inspection.independence import release_mark
 from kedge.ports import Bundle, Note, Proof, Tally
 from kedge.transforms.authoring import spec_of
-from kedge.walk import RULE
 from kedge.workspace import Workplace, actor
 
 OPEN_ALERTS = 200

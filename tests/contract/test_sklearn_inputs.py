@@ -40,7 +40,7 @@ from kedge.core.golden import made_rows, whole
 from kedge.core.inputs import Described, signature_json
 from kedge.core.values import Field, Signature
 from kedge.engine.registration import InputsFound, check_stated, companions
-from kedge.independence import answerable
+from kedge.inspection.independence import answerable
 from kedge.ports import Flavour, Model
 from kedge.tabular.statistics import read_names, read_training, read_types
 

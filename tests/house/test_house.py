@@ -40,7 +40,7 @@ BROAD_EXCEPT = {
     "adapters/process/features_child.py": "a features file may raise anything; it becomes one answer",
     "transforms/bundle.py": "a transformation may raise anything when it is loaded; it becomes one refusal",
     "cli/serve.py": "an image that cannot start keeps the process, whatever its code raises",
-    "independence.py": ANYTHING,
+    "inspection/independence.py": ANYTHING,
     "engine/recording/custom.py": "somebody's own comparison may raise anything; it becomes a pair that is not compared",
     "engine/serving/pool.py": ANYTHING,
     "engine/process_faults.py": "the net of every loop: the fault is published and logged",

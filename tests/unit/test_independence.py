@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kedge.core.values import Field, Signature
-from kedge.independence import answerable, grouped, merges
+from kedge.inspection.independence import answerable, grouped, merges
 from kedge.ports import Proof
 
 SIGNATURE = Signature((Field("x", "float64"), Field("k", "int64")), (Field("y", "float64"),))

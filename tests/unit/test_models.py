@@ -25,10 +25,10 @@ from kedge.engine.serving.pool import (
     host_status,
     socket_of,
 )
+from kedge.inspection import RULE
 from kedge.ports import Hold, Proof
 from kedge.system.interpreter import Absence
 from kedge.testing.samples import endpoint, release
-from kedge.walk import RULE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -158,7 +158,7 @@ def _registered_text(found: dict[str, Any], proof: Proof) -> str:
 @verb
 def versions(context: Context, endpoint: str) -> None:
     """List the registered versions of ENDPOINT."""
-    from kedge.independence import mark_of
+    from kedge.inspection.independence import mark_of
     from kedge.report import MARKS
 
     place = context.place()

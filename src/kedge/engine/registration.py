@@ -46,10 +46,10 @@ from kedge.core.inputs import (
 from kedge.core.names import check_name
 from kedge.core.values import Field, ModelVersion, Signature, TrainingSet
 from kedge.engine.bounds import with_bounds
+from kedge.inspection import RULE
 from kedge.ports import Artifacts, Flavour, Proof, Registry
 from kedge.system.files import read_bounded, walk
 from kedge.tabular.statistics import Training, read_names, read_training, read_types
-from kedge.walk import RULE
 
 STALL_S = 0.2
 """A load that holds the interpreter lock for longer would be felt by callers (policy: p99)."""

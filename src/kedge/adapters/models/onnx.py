@@ -18,7 +18,7 @@ from kedge.core.errors import UnfitModel
 from kedge.core.formats import GUIDE
 from kedge.core.inputs import SIGNATURE_FILE, DeclaredName, read_declared, with_output_names
 from kedge.core.values import Dtype, Field, Plainness, Signature
-from kedge.walk.graphs import judge
+from kedge.inspection.graphs import judge
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -33,14 +33,14 @@ from kedge.core.features.generations import Online
 from kedge.core.golden import blank_rows, count, joined, taken, whole
 from kedge.core.inputs import Described
 from kedge.core.values import Plainness
-from kedge.independence import answerable, ask, grouped
+from kedge.inspection import plainness
+from kedge.inspection.independence import answerable, ask, grouped
 from kedge.ports import Artifacts, Loader, Model
 from kedge.system import streams
 from kedge.system.door import own_directory, receive
 from kedge.system.files import set_umask
 from kedge.transforms.bundle import Bare, Composed, Transform
 from kedge.transforms.lookup import lookups_of
-from kedge.walk import plainness
 
 STORE = "kedge.adapters.artifacts.directory:DirectoryArtifacts"
 """Where the bytes are, unless another store is named: by its name, as an adapter knows no other."""

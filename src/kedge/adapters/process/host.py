@@ -31,7 +31,7 @@ from kedge.adapters.process import wire
 from kedge.columns import check_proof
 from kedge.core.errors import KedgeError, ModelFailure, UnfitModel
 from kedge.core.features.generations import Online
-from kedge.independence import merges
+from kedge.inspection.independence import merges
 from kedge.ports import Artifacts, Loader, Model, Proof
 from kedge.system.door import Given, receive, write_status
 from kedge.system.terminal import show

@@ -11,7 +11,7 @@ from kedge.core.errors import KedgeError, ModelFailure, Refused
 from kedge.core.golden import Lists, count, joined, made_rows, null_rows, taken, whole
 from kedge.core.inputs import SIGNATURE_FILE, Described, signature_json
 from kedge.core.values import Dtype
-from kedge.independence import answerable, ask
+from kedge.inspection.independence import answerable, ask
 from kedge.ports import Model
 
 MOST_TRIED = 64

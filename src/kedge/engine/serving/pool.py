@@ -26,9 +26,9 @@ from kedge.core.release.needs import PRODUCTION_COPIES, Need
 from kedge.core.values import Placement, Release, State
 from kedge.engine.process_faults import Net, ProcessFaults
 from kedge.engine.serving.absence import Absence
+from kedge.inspection import RULE, plainness
 from kedge.ports import Artifacts, Clock, Hold, Loader, Model, RemoteModel
 from kedge.system.interpreter import find_forbidden
-from kedge.walk import RULE, plainness
 
 GRACE_S = 5.0
 """How long a release stays loaded after the last row that needed it."""

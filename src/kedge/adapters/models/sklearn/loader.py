@@ -17,15 +17,15 @@ from kedge.adapters.models.flavours import SklearnFlavour, visible
 from kedge.adapters.models.sklearn.model import SklearnModel
 from kedge.adapters.models.sklearn.signature import Inputs, inputs_of, read_stated
 from kedge.core.errors import UnfitModel
-from kedge.walk.objects import attributes, judge, reachable, refusal
+from kedge.inspection.objects import attributes, judge, reachable, refusal
 
 if TYPE_CHECKING:
     from kedge.ports import Model
 
 OWNED = {
-    "sklearn.tree._tree.Tree": "every tree and forest; `walk.trees` follows its indices once restored",
+    "sklearn.tree._tree.Tree": "every tree and forest; `inspection.trees` follows its indices once restored",
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor":
-        "every histogram gradient boosting model; plain attributes, whose indices `walk.trees` follows",
+        "every histogram gradient boosting model; plain attributes, whose indices `inspection.trees` follows",
     "sklearn._loss.loss.HalfTweedieLossIdentity": "TweedieRegressor; a loss without state",
     "sklearn.calibration._CalibratedClassifier": "CalibratedClassifierCV; plain attributes",
     "sklearn.calibration._SigmoidCalibration": "CalibratedClassifierCV; two floats",

@@ -7,7 +7,7 @@ No library is imported here that is not imported already: a model is judged by w
 """
 
 from kedge.core.values import Plainness
-from kedge.walk.estimators import RULE
+from kedge.inspection.estimators import RULE
 
 __all__ = ["RULE", "plainness"]
 

@@ -28,9 +28,9 @@ from kedge.adapters.models.onnx import OnnxLoader
 from kedge.adapters.models.sklearn import SklearnLoader
 from kedge.core.errors import UnfitModel
 from kedge.core.values import Plainness
-from kedge.walk import RULE, plainness
-from kedge.walk.graphs import judge as judge_graph
-from kedge.walk.objects import judge
+from kedge.inspection import RULE, plainness
+from kedge.inspection.graphs import judge as judge_graph
+from kedge.inspection.objects import judge
 
 DICE = np.random.default_rng(3)
 X: Any = DICE.normal(size=(120, 4))

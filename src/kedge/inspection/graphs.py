@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from kedge.core.values import Plainness
-from kedge.walk.estimators import RULE
-from kedge.walk.operators import (
+from kedge.inspection.estimators import RULE
+from kedge.inspection.operators import (
     CONSTANT_INPUTS,
     KEEP_WIDTH,
     KNOWN,

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from kedge.core.values import Plainness
-from kedge.walk.estimators import (
+from kedge.inspection.estimators import (
     ARRAY,
     BUNCH,
     CLASSES,
@@ -34,7 +34,7 @@ from kedge.walk.estimators import (
     TREE,
     WORD,
 )
-from kedge.walk.trees import predictor_fault, tree_fault
+from kedge.inspection.trees import predictor_fault, tree_fault
 
 MOST = 500_000
 """Values that a walk looks at: a forest of 10,000 trees. Shared parts count each time: so does answering."""
