@@ -15,13 +15,13 @@ import pytest
 from click.testing import CliRunner, Result
 
 from kedge.cli import main
+from kedge.cli.context import Context, EndpointArgument, EndpointOption
 from kedge.cli.help import walk
 from kedge.cli.pages import GROUPS, PAGES
 from kedge.cli.root import ALIASES, MEANT, first_line
 from kedge.cli.topics import find_topic, list_topics
 from kedge.config import locate
 from kedge.config.load import load
-from kedge.console import Context, EndpointArgument, EndpointOption
 from kedge.core.errors import BadConfig
 from kedge.verbs import apply_policies, create_workplace
 from kedge.workspace import Workplace, actor, user_name

@@ -17,7 +17,7 @@ import yaml
 
 from docs.snippets import Command, blocks, commands
 from kedge.cli import main
-from kedge.console import Context
+from kedge.cli.context import Context
 from kedge.core.errors import KedgeError
 
 ROOT = Path(__file__).parents[2]

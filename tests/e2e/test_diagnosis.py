@@ -15,6 +15,7 @@ import pytest
 import models
 from e2e.past import Past
 from e2e.place import Site
+from kedge.cli.text.report import diagnosis_text
 from kedge.config.load import load
 from kedge.core.diagnosis.summary import Filed
 from kedge.core.errors import Refused
@@ -25,7 +26,6 @@ from kedge.diagnosing import Asked, accept, diagnosis_of
 from kedge.engine.findings import newest_finding
 from kedge.featuring import apply_file
 from kedge.materialising import Feeder
-from kedge.report import diagnosis_text
 from kedge.transforms.lookup import open_store
 
 pytestmark = pytest.mark.e2e

@@ -21,7 +21,7 @@ from typing import Any
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _IMPORTS = (
-    "kedge.cli", "kedge.verbs", "kedge.report", "kedge.enrol", "kedge.judging", "kedge.alarming",
+    "kedge.cli", "kedge.verbs", "kedge.cli.text.report", "kedge.enrol", "kedge.judging", "kedge.alarming",
     "kedge.readying", "kedge.drilling", "kedge.diagnosing", "kedge.labelling", "kedge.featuring",
     "kedge.heading", "kedge.doctor", "kedge.replaying", "kedge.exporting",
 )  # fmt: skip

@@ -22,7 +22,7 @@ FUNCTION_LINES = 70
 
 IMPORTS_INSIDE = {
     "__main__.py",
-    "console.py",
+    "cli/context.py",
     "workspace.py",
 }
 """Start-up time: `kedge rollback` must not pay for the imports of `kedge up`. So it is in `cli/`."""
@@ -341,8 +341,8 @@ def test_importing_kedge_is_light() -> None:
 def test_a_rollback_waits_for_no_library_that_it_does_not_need() -> None:
     parts = (
         "cli",
-        "console",
-        "report",
+        "cli.context",
+        "cli.text.report",
         "config.locate",
         "operations.known_endpoints",
         "operations.rollback",
@@ -406,7 +406,7 @@ UNCLEANED = {
     "cli/serve.py": 1,
     "cli/setup.py": 2,
     "cli/status.py": 1,
-    "console.py": 2,
+    "cli/context.py": 2,
 }
 """Calls of `Context.out` by file whose text has no value of a caller, a model or another user, or one that was cleaned before."""
 

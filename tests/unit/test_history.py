@@ -6,9 +6,9 @@ import msgspec
 import pytest
 
 from kedge.cli.text.history import by_time, history_text, is_noise
+from kedge.cli.text.report import story
 from kedge.core.release import commands as r
 from kedge.ports import Entry, Note
-from kedge.report import story
 from kedge.testing.samples import AT
 
 ENTRY = Entry(

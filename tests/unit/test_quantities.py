@@ -9,7 +9,7 @@ import click
 import pytest
 
 from kedge.cli.main import main
-from kedge.quantities import (
+from kedge.cli.quantities import (
     SAMPLE,
     WEIGHT,
     Count,

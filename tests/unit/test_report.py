@@ -8,12 +8,12 @@ import msgspec
 import pytest
 
 from kedge.cli.text.endpoints import status_text
+from kedge.cli.text.report import story
 from kedge.core.release import commands as r
 from kedge.core.release.commands import Canary, Drill, Pause, Promote, Rollback, Shadow
 from kedge.core.values import Policy, State
 from kedge.engine.status import describe
 from kedge.ports import Note, Tally
-from kedge.report import story
 from kedge.testing.samples import AT, endpoint, fields, release, run
 from unit.test_status import CANARY, NOW, ONE, TWO, member, tally
 

@@ -6,8 +6,8 @@ import sys
 
 import click
 
-from kedge.console import REFUSED, Context, endpoint, verb
-from kedge.quantities import NUMBER
+from kedge.cli.context import REFUSED, Context, endpoint, verb
+from kedge.cli.quantities import NUMBER
 from kedge.system.terminal import one_line
 
 

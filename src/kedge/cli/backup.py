@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from kedge.console import Context, end_in_order, verb
+from kedge.cli.context import Context, end_in_order, verb
 from kedge.system.terminal import one_line
 
 

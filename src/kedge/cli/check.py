@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from kedge.console import REFUSED, Context, endpoint, verb
+from kedge.cli.context import REFUSED, Context, endpoint, verb
 from kedge.system.terminal import one_line
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kedge.console import USAGE, Context, verb
+from kedge.cli.context import USAGE, Context, verb
 from kedge.system.terminal import one_line, show
 
 if TYPE_CHECKING:

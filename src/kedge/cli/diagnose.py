@@ -7,7 +7,7 @@ import signal
 
 import click
 
-from kedge.console import Context, endpoint, verb
+from kedge.cli.context import Context, endpoint, verb
 from kedge.system.terminal import one_line
 
 
@@ -28,8 +28,8 @@ def diagnose(
     reference_until: str | None, segment: str | None, within: float | None, *, production: bool,
 ) -> None:  # fmt: skip
     """Say why ENDPOINT became worse, and what would help."""
+    from kedge.cli.text.report import diagnosis_text
     from kedge.diagnosing import Asked, diagnosis_of
-    from kedge.report import diagnosis_text
 
     # Models are asked again by the thousand, and callers of this host come first.
     os.nice(10 if within is None else 19)

@@ -8,7 +8,7 @@ import threading
 
 import click
 
-from kedge.console import NOT_ACKNOWLEDGED, REFUSED, Context, endpoint, verb
+from kedge.cli.context import NOT_ACKNOWLEDGED, REFUSED, Context, endpoint, verb
 from kedge.system.terminal import one_line
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from kedge.console import Context, endpoint, repeat, verb
+from kedge.cli.context import Context, endpoint, repeat, verb
 from kedge.system.terminal import clear, one_line
 
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kedge.cli.context import Context, endpoint, gate_before, override, submit, verb
+from kedge.cli.quantities import NUMBER
 from kedge.cli.rollout import (
     auto_option,
     sample_option,
@@ -14,8 +16,6 @@ from kedge.cli.rollout import (
     start_shadow,
     weight_option,
 )
-from kedge.console import Context, endpoint, gate_before, override, submit, verb
-from kedge.quantities import NUMBER
 from kedge.system.terminal import one_line
 
 if TYPE_CHECKING:
@@ -39,8 +39,8 @@ def features_apply(
     context: Context, path: Path, golden: Path | None, training: Path | None
 ) -> None:
     """Make versions of the transformations in PATH."""
+    from kedge.cli.text.features import applied_text
     from kedge.featuring import apply_file, note_applied
-    from kedge.operations.features.text import applied_text
 
     place = context.place()
     found = apply_file(place, path, golden=golden, root=context.config.parent, training=training)
@@ -84,9 +84,9 @@ def features_list(context: Context, schema: str | None) -> None:
 @verb
 def features_diff(context: Context, old: str, new: str) -> None:
     """Compare two transformations on golden and logged rows."""
+    from kedge.cli.text.features import comparison_text
     from kedge.featuring import version_of
     from kedge.operations.features.compare import comparison_of
-    from kedge.operations.features.text import comparison_text
 
     place = context.place()
     told = comparison_of(place, version_of(place, old), version_of(place, new)).told()
@@ -233,7 +233,7 @@ def features_hold(context: Context, endpoint: str, reason: str) -> None:
 @verb
 def features_materialise(context: Context, view: str, at: str | None) -> None:
     """Compute the values of VIEW that are due."""
-    from kedge.report import fed_text
+    from kedge.cli.text.report import fed_text
 
     found = feeder(context).materialise(view, _when(context, at))
     context.out(found, fed_text(one_line(found)))
@@ -251,7 +251,7 @@ def features_materialise(context: Context, view: str, at: str | None) -> None:
 @verb
 def features_backfill(context: Context, view: str, since: str | None, at: str | None) -> None:
     """Compute the newest version of VIEW anew, in a new run."""
-    from kedge.report import fed_text
+    from kedge.cli.text.report import fed_text
 
     found = feeder(context).backfill(view, _when(context, since), _when(context, at))
     context.out(found, fed_text([one_line(found)]))
@@ -262,8 +262,8 @@ def features_backfill(context: Context, view: str, since: str | None, at: str | 
 @verb
 def features_status(context: Context, view: str | None) -> None:
     """Show how far each run is, its lag, and who reads it."""
+    from kedge.cli.text.report import runs_text
     from kedge.materialising import status_of
-    from kedge.report import runs_text
     from kedge.transforms.lookup import open_store
 
     found = status_of(context.place(), open_store(context.online), view)
@@ -310,8 +310,8 @@ def features_training_set(
     transformation: int | None, generation: str | None, time_format: str | None,
 ) -> None:  # fmt: skip
     """Compute ENDPOINT's features of past rows, as of their time."""
+    from kedge.cli.text.report import training_set_text
     from kedge.datasets import make
-    from kedge.report import training_set_text
 
     found = make(context.place(), endpoint, spine=spine, time=time, out=out, schema=schema,
                  transformation=transformation, generation=generation, form=time_format,

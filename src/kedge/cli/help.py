@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kedge.cli.context import Context, verb
 from kedge.cli.pages import PAGES
 from kedge.cli.root import ALIASES, MEANT
-from kedge.console import Context, verb
 from kedge.system.terminal import show_page
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from kedge.console import Context, endpoint, endpoint_option, verb
+from kedge.cli.context import Context, endpoint, endpoint_option, verb
 from kedge.system.terminal import one_line
 
 

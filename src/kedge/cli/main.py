@@ -16,6 +16,7 @@ from kedge.cli.alerts import ack, alerts, runbook
 from kedge.cli.backup import backup, restore
 from kedge.cli.check import check
 from kedge.cli.config import config
+from kedge.cli.context import Context
 from kedge.cli.demo import demo
 from kedge.cli.diagnose import accept, diagnose
 from kedge.cli.drill import drill, speed
@@ -43,7 +44,6 @@ from kedge.cli.root import Root
 from kedge.cli.serve import control, gateway, gateway_worker, restart, up
 from kedge.cli.setup import apply, doctor, init
 from kedge.cli.status import history, list_endpoints, status
-from kedge.console import Context
 
 
 @click.group(

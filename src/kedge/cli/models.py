@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kedge.console import Context, end_in_order, endpoint, verb
+from kedge.cli.context import Context, end_in_order, endpoint, verb
 from kedge.system.terminal import one_line
 
 if TYPE_CHECKING:
@@ -114,8 +114,8 @@ def _registered(
 
 def _registered_text(found: dict[str, Any], proof: Proof) -> str:
     """Return a version that was registered, for people."""
+    from kedge.cli.text.report import MARKS, placing
     from kedge.enrol import label_reading_text, unsaid_lines
-    from kedge.report import MARKS, placing
 
     takes, gives = (
         ", ".join(
@@ -158,8 +158,8 @@ def _registered_text(found: dict[str, Any], proof: Proof) -> str:
 @verb
 def versions(context: Context, endpoint: str) -> None:
     """List the registered versions of ENDPOINT."""
+    from kedge.cli.text.report import MARKS
     from kedge.inspection.independence import mark_of
-    from kedge.report import MARKS
 
     place = context.place()
     state = place.ledger.read().states.get(endpoint)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from kedge.console import Context, endpoint, verb
+from kedge.cli.context import Context, endpoint, verb
 
 STDIN = Path("-")
 
@@ -29,8 +29,8 @@ STDIN = Path("-")
 @verb
 def outcomes(context: Context, endpoint: str, path: Path, *, correct: bool) -> None:
     """Read late labels, and join them to predictions by id."""
+    from kedge.cli.text.outcomes import outcomes_text, warnings
     from kedge.labelling import hand_in, hand_in_lines
-    from kedge.operations.outcomes.text import outcomes_text, warnings
     from kedge.workspace import actor
 
     place = context.place()

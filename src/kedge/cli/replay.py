@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from kedge.console import Context, endpoint, verb
+from kedge.cli.context import Context, endpoint, verb
 from kedge.system.terminal import one_line
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kedge.console import Context, endpoint, submit, verb
+from kedge.cli.context import Context, endpoint, submit, verb
 
 if TYPE_CHECKING:
     from kedge.workspace import Workplace

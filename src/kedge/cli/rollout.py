@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kedge.console import Context, complete_version, endpoint, override, submit, verb
-from kedge.quantities import SAMPLE, WEIGHT, Count, Factor, Percent, Rate
+from kedge.cli.context import Context, complete_version, endpoint, override, submit, verb
+from kedge.cli.quantities import SAMPLE, WEIGHT, Count, Factor, Percent, Rate
 from kedge.system.terminal import one_line
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
+from kedge.cli.context import fail
 from kedge.cli.pages import GROUPS, PAGES
-from kedge.console import fail
 from kedge.core.errors import KedgeError, Usage
 from kedge.system.terminal import show
 

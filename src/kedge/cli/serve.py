@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kedge.console import Context, end_in_order, verb
-from kedge.quantities import Count, Duration, Port
+from kedge.cli.context import Context, end_in_order, verb
+from kedge.cli.quantities import Count, Duration, Port
 
 if TYPE_CHECKING:
     from kedge.runtime.restart import Handover

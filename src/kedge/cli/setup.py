@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
-from kedge.console import REFUSED, Context, verb
-from kedge.quantities import Port
+from kedge.cli.context import REFUSED, Context, verb
+from kedge.cli.quantities import Port
 from kedge.system.terminal import one_line
 
 
@@ -22,9 +22,9 @@ from kedge.system.terminal import one_line
 def init(context: Context, endpoint: str, port: int) -> None:
     """Write kedge.toml for ENDPOINT, or add it to the one here."""
     from kedge.cli.config import schema_text
+    from kedge.cli.text.report import audience_text
     from kedge.operations.endpoints import add_endpoint, begin_endpoint, write_schema
     from kedge.operations.example import first_call
-    from kedge.report import audience_text
 
     known = context.config.exists() and endpoint in context.settings.endpoints
     if context.config.exists():

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kedge.console import Context, endpoint, repeat, verb
-from kedge.quantities import Count
+from kedge.cli.context import Context, endpoint, repeat, verb
+from kedge.cli.quantities import Count
 from kedge.system.terminal import clear, one_line
 
 if TYPE_CHECKING:

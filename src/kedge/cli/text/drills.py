@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
+from kedge.cli.text.report import drill_story
 from kedge.core.speed import Filed, Incident, Machine, Practice, Speed, Spread
-from kedge.report import drill_story
 
 SHOWN = 20
 """Incidents, and drills, in the text: the newest."""

@@ -8,8 +8,8 @@ from typing import Any
 from kedge.cli.text.estimate import rollout_lines
 from kedge.cli.text.evidence import causes
 from kedge.cli.text.layout import get_width
+from kedge.cli.text.report import MARKS
 from kedge.core.evidence.unrecorded import sentence
-from kedge.report import MARKS
 
 
 def list_text(found: Sequence[dict[str, Any]]) -> str:

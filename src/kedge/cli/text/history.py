@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
+from kedge.cli.text.report import story
 from kedge.ports import Entry, Note
-from kedge.report import story
 from kedge.system.terminal import one_line
 
 NOISE = {"runbook"}

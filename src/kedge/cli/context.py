@@ -408,10 +408,10 @@ def submit(
 
     Where a replica is silent the same is printed, and then the fault: the row has moved.
     """
+    from kedge.cli.text.report import finding_text, receipt_data, receipt_text
     from kedge.core.release.commands import Promote
     from kedge.engine.submission import Silent
     from kedge.operations.probe import probe
-    from kedge.report import finding_text, receipt_data, receipt_text
     from kedge.workspace import actor
 
     place = context.place()

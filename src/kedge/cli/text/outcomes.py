@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from kedge.cli.text.report import AMBIGUOUS
 from kedge.core.evidence.records import COUNTS
 from kedge.core.evidence.unrecorded import SAMPLING, sentence
 from kedge.core.time.instants import iso
-from kedge.report import AMBIGUOUS
 from kedge.system.terminal import one_line
 
 SHOWN = 20

@@ -1,1 +1,0 @@
-"""Outcomes: what the operator is told of labels that were handed in."""
