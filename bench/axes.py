@@ -20,7 +20,7 @@ from kedge_site import Site, until
 from loadgen import OpenLoad, failures
 
 from kedge.core.release.commands import Promote, Rollback
-from kedge.verbs import release_of
+from kedge.operations.releases import release_of
 
 WORKERS, RATE = 4, 200.0
 ENDPOINT = "flights"

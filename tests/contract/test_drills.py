@@ -20,7 +20,6 @@ from kedge.core.evidence.rules import METHOD
 from kedge.core.evidence.windows import PRODUCTION, Window
 from kedge.core.release.commands import Drill, Freeze, Promote, Return, Rollback, Thaw
 from kedge.core.values import ActorKind, DrillPolicy, LogPolicy, Output, Placement, Stage, State
-from kedge.drilling import bound_of, may_drill, speed_of, usual_bound
 from kedge.engine.control.drills import CHECK_S, READY_S, Returns, Schedule, due
 from kedge.engine.control.patrol import Patrol
 from kedge.engine.process_faults import ProcessFaults
@@ -28,6 +27,7 @@ from kedge.engine.recording.observation import Seen
 from kedge.engine.recording.recorder import Recorder
 from kedge.engine.replica.writer import Recording
 from kedge.engine.serving.serving import Request
+from kedge.operations.drills import bound_of, may_drill, speed_of, usual_bound
 from kedge.ports import Hold, Member, Note
 from kedge.workspace import Workplace
 

@@ -12,11 +12,11 @@ import duckdb
 import pytest
 
 from contract.test_records import HOUR, given, joined, own, row, say
-from kedge import exporting
 from kedge.adapters.records.store import Records
 from kedge.core.evidence.records import HOUR_S
 from kedge.core.values import State
-from kedge.exporting import export_of
+from kedge.operations import export
+from kedge.operations.export import export_of
 
 NEXT = (HOUR + 1) * HOUR_S
 LAST_MS = HOUR_S * 1000 - 1
@@ -66,7 +66,7 @@ def test_a_later_export_does_not_cut_the_hour_in_which_it_begins(tmp_path: Path)
 def test_a_label_that_cannot_be_read_does_not_hide_the_later_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exporting, "LABELS", 2)
+    monkeypatch.setattr(export, "LABELS", 2)
     there = place(tmp_path, NEXT)
     given(there.records, *(row(f"{own(n)}/0", HOUR * HOUR_S + 1.0) for n in range(5)))
     joined(there.records, *(say(own(n), float(n), at=None) for n in range(5)), now=NEXT)

@@ -14,7 +14,7 @@ import skops.io
 from skl2onnx import to_onnx
 from sklearn.linear_model import LogisticRegression
 
-from kedge.enrol import Loaders, flavours
+from kedge.operations.registration import Loaders, flavours
 from models import environment, misbehaving
 
 HEAVY = {
@@ -127,7 +127,7 @@ def test_a_flavour_whose_library_is_missing_is_known_and_says_what_to_install(
 
 IMPORTED = """
 import sys
-from kedge.enrol import check_loaders
+from kedge.operations.registration import check_loaders
 found, missing = check_loaders()
 print(sorted(found), missing)
 print("pandas" in sys.modules)

@@ -31,7 +31,7 @@ from kedge.core.release.commands import (
 from kedge.core.values import ActorKind, CanaryPolicy, Field, Output, ShadowPolicy, Stage
 from kedge.engine.control.patrol import Patrol
 from kedge.engine.process_faults import ProcessFaults
-from kedge.judging import evidence_of
+from kedge.operations.evidence.read import evidence_of
 from kedge.operations.status import status_of
 from kedge.ports import Entry, Note
 from kedge.workspace import Workplace

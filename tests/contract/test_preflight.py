@@ -10,9 +10,9 @@ import pytest
 
 from kedge.config.load import is_loopback
 from kedge.core.errors import Unavailable
-from kedge.runtime import preflight
+from kedge.operations import preflight
+from kedge.operations.preflight import OpenFiles, check_state_dir, count_open_files, find_obstacles
 from kedge.runtime.listener import listen, means
-from kedge.runtime.preflight import OpenFiles, check_state_dir, count_open_files, find_obstacles
 
 
 def test_a_state_directory_that_is_as_it_should_be_has_no_obstacles(tmp_path: Path) -> None:

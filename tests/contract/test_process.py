@@ -20,11 +20,11 @@ from contract.process_world import (
     run,
 )
 from kedge.adapters.process import ProcessModel
-from kedge.asking import INCOMPLETE, answered, batches
 from kedge.core.errors import BadRequest, KedgeError, ModelFailure
 from kedge.core.evidence.records import JoinRow
 from kedge.core.golden import RowsMark
 from kedge.core.values import Placement, Release
+from kedge.operations.replay.model import INCOMPLETE, answered, batches
 from models import SIGNATURE
 
 __all__ = ["home"]  # a fixture

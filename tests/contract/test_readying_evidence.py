@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from contract.test_readying import Gated, policy
+from contract.test_check import Gated, policy
 from kedge.core.evidence.rules import METHOD
 from kedge.core.evidence.windows import Window
 from kedge.core.features.generations import Online
 from kedge.core.readiness import EVIDENCE_S
 from kedge.core.release.commands import Promote
+from kedge.operations.readiness.check import check_of
 from kedge.ports import Tally
-from kedge.readying import check_of
 from kedge.workspace import Workplace
 
 

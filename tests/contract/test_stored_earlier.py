@@ -19,7 +19,7 @@ from kedge.core.alerts.alerts import Topic, resolve
 from kedge.core.errors import Unavailable
 from kedge.core.release.commands import Promote, Rollback
 from kedge.core.values import ActorKind
-from kedge.drilling import speed_of
+from kedge.operations.drills import speed_of
 from kedge.ports import Note
 from kedge.workspace import Workplace
 

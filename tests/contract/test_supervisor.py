@@ -21,9 +21,9 @@ from kedge.adapters.sql.sqlite.signal import DirectorySignal
 from kedge.engine.process_faults import ProcessFaults
 from kedge.engine.relief import Relief
 from kedge.engine.supervisor import Launch, Supervisor
+from kedge.operations.releases import create_workplace
 from kedge.ports import Member, ProcessFault
 from kedge.system.machine import Machine
-from kedge.verbs import create_workplace
 from kedge.workspace import Workplace
 
 SLEEPS = ("/bin/sleep", "1000")

@@ -20,7 +20,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kedge import datasets
 from kedge.adapters.offline.log import source_rows, source_times
 from kedge.config.load import load
 from kedge.core.errors import KedgeError
@@ -29,9 +28,10 @@ from kedge.core.evidence.records import Outcome
 from kedge.core.features.schema import Feature, Schema, Spec
 from kedge.core.values import Field, Signature, TrainingSet
 from kedge.engine import registration
-from kedge.labelling import Fault, Placed, Reading
-from kedge.labelling import read as read_outcomes
+from kedge.operations.features import training_set
 from kedge.operations.features.golden import given_rows
+from kedge.operations.outcomes import Fault, Placed, Reading
+from kedge.operations.outcomes import read as read_outcomes
 from kedge.tabular.parquet import database
 from kedge.tabular.statistics import read_training
 
@@ -76,18 +76,21 @@ def outcomes(path: Path) -> list[Outcome | Fault]:
 def spine(path: Path, kept: Path) -> Any:
     """A spine with its raw column, its time, and a training set written of it."""
     spec = Spec(schema=Schema("s/1", {"f": Feature("float32")}), entry="m:f", raw=(Field("x", "float64", (), nullable=True),))  # fmt: skip
-    with database() as db, datasets._reading(path):
-        names, rows = datasets._load(db, path, "at", None, spec, NOW)
+    with database() as db, training_set._reading(path):
+        names, rows = training_set._load(db, path, "at", None, spec, NOW)
         for field in (Field("x", "float64", (), nullable=True), Field("x", "string", (), nullable=True), Field("x", "float32", (2,))):  # fmt: skip
-            at = datasets.Spine(path, "at", rows)
-            tried(partial(datasets._taken, db, [field], names, at, 0, rows))
+            at = training_set.Spine(path, "at", rows)
+            tried(partial(training_set._taken, db, [field], names, at, 0, rows))
         db.execute(f"CREATE TABLE features AS SELECT CAST(0 AS FLOAT) AS f0 FROM range({rows})")
         told = TrainingSet(schema="s/1", transformation=1, code="sha256:0", generations=(), data="", rows=rows,
                            spine=path.name, time="at", made_at="2026-11-20T12:30:00Z")  # fmt: skip
-        datasets._write(
-            db, kept, told, datasets._picked(spec.schema, names, datasets._kept(["f"], list(names)))
+        training_set._write(
+            db,
+            kept,
+            told,
+            training_set._picked(spec.schema, names, training_set._kept(["f"], list(names))),
         )
-    return datasets.read_training_set(kept)
+    return training_set.read_training_set(kept)
 
 
 READERS: dict[str, Callable[[Path], Any]] = {
@@ -99,7 +102,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "times": lambda path: source_times(path, "at", NOW, keys=["key"]),
     "rows": lambda path: source_rows(path, "at", keys=["key"]),
     "spine": lambda path: spine(path, path.with_name("kept.parquet")),
-    "training set": datasets.read_training_set,
+    "training set": training_set.read_training_set,
 }
 """How a user's table is read, by each command that takes one."""
 

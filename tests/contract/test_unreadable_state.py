@@ -24,13 +24,13 @@ from kedge.core.codec import encode
 from kedge.core.errors import Unavailable
 from kedge.core.release.commands import Canary, Promote, Resume, Rollback, Shadow
 from kedge.core.values import Placement, Stage
-from kedge.doctor import examine
 from kedge.engine.control.alerting import _told_by
 from kedge.engine.pins import HostDisk
 from kedge.engine.watch import UNREADABLE, comparison_of
+from kedge.operations.doctor import examine
+from kedge.operations.releases import status_of
 from kedge.ports import Hold, Member, Note, ProcessFault, Tally
 from kedge.system.files import ASIDE_COUNT, list_aside
-from kedge.verbs import status_of
 from kedge.workspace import Workplace
 
 MEMBER = Member(

@@ -24,9 +24,9 @@ from kedge.config.load import load
 from kedge.core.evidence.records import JoinRow, Known, Outcome
 from kedge.core.release.commands import AnyCommand
 from kedge.core.values import Release
-from kedge.enrol import register_version
-from kedge.featuring import apply_file
-from kedge.verbs import apply_policies, create_workplace, release_of
+from kedge.operations.features.apply import apply_file
+from kedge.operations.registration import register_version
+from kedge.operations.releases import apply_policies, create_workplace, release_of
 from kedge.workspace import Workplace
 
 HOUR_S = 3600.0

@@ -22,10 +22,10 @@ from kedge.core.errors import Refused
 from kedge.core.features.generations import Online
 from kedge.core.release.commands import Canary, Promote
 from kedge.core.values import ActorKind
-from kedge.diagnosing import Asked, accept, diagnosis_of
 from kedge.engine.findings import newest_finding
-from kedge.featuring import apply_file
-from kedge.materialising import Feeder
+from kedge.operations.diagnosis.run import Asked, accept, diagnosis_of
+from kedge.operations.features.apply import apply_file
+from kedge.operations.features.materialise import Feeder
 from kedge.transforms.lookup import open_store
 
 pytestmark = pytest.mark.e2e

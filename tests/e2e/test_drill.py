@@ -17,14 +17,14 @@ import msgspec
 import pytest
 
 from e2e.place import KEDGE, Site
-from kedge.alarming import acknowledge
 from kedge.core.alerts.alerts import Alert
 from kedge.core.release.commands import Rollback
 from kedge.core.release.machine import decide
 from kedge.core.speed import Speed
 from kedge.core.values import Refusal, State
-from kedge.drilling import may_drill, speed_of
-from kedge.judging import evidence_of
+from kedge.operations.alerts import acknowledge
+from kedge.operations.drills import may_drill, speed_of
+from kedge.operations.evidence.read import evidence_of
 from kedge.ports import Note
 from kedge.testing.samples import AT
 from kedge.workspace import Workplace

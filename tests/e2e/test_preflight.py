@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from e2e.place import KEDGE, Site
-from kedge.runtime.preflight import DIRECTORIES
+from kedge.operations.preflight import DIRECTORIES
 
 pytestmark = pytest.mark.e2e
 

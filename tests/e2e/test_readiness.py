@@ -13,9 +13,9 @@ from contract.receivers import Web
 from e2e.place import Site
 from kedge.core.features.generations import Online
 from kedge.core.values import State
+from kedge.operations.readiness.check import check_of
+from kedge.operations.readiness.deployable import FOLDER
 from kedge.ports import Note
-from kedge.proving import FOLDER
-from kedge.readying import check_of
 from kedge.workspace import Workplace
 
 pytestmark = pytest.mark.e2e

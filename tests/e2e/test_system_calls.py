@@ -39,7 +39,7 @@ QUIET = {
     "adapters/records/spool.py": "status shows `records_dropped`; the reader looks again",
     "adapters/sql/sqlite/signal.py": "without the kernel's watches followers look by themselves",
     "adapters/sql/sqlite/ballast.py": "the next write makes it again",
-    "runtime/preflight.py": "what stands in the way is found again when it is used",
+    "operations/preflight.py": "what stands in the way is found again when it is used",
     "adapters/sql/beginning.py": "the age of the evidence is shown as not known",
 }
 """Files where a failure is counted as a number, or costs nothing; and why."""

@@ -15,7 +15,7 @@ from e2e.place import Site
 from kedge.adapters.offline.log import OfflineLog
 from kedge.core.errors import Refused
 from kedge.core.features.generations import Run
-from kedge.datasets import BATCH, make, read_training_set
+from kedge.operations.features.training_set import BATCH, make, read_training_set
 from kedge.transforms.bundle import Transform
 from kedge.workspace import Workplace
 

@@ -21,9 +21,9 @@ from typing import Any
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _IMPORTS = (
-    "kedge.cli", "kedge.verbs", "kedge.cli.text.report", "kedge.enrol", "kedge.judging", "kedge.alarming",
-    "kedge.readying", "kedge.drilling", "kedge.diagnosing", "kedge.labelling", "kedge.featuring",
-    "kedge.heading", "kedge.doctor", "kedge.replaying", "kedge.exporting",
+    "kedge.cli", "kedge.operations.releases", "kedge.cli.text.report", "kedge.operations.registration", "kedge.operations.evidence.read", "kedge.operations.alerts",
+    "kedge.operations.readiness.check", "kedge.operations.drills", "kedge.operations.diagnosis.run", "kedge.operations.outcomes", "kedge.operations.features.apply",
+    "kedge.operations.features.head", "kedge.operations.doctor", "kedge.operations.replay.run", "kedge.operations.export",
 )  # fmt: skip
 
 

@@ -19,8 +19,8 @@ from kedge.core.features.generations import Run, ends, last_end
 from kedge.core.features.schema import Feature, Spec, TransformVersion, View, declared
 from kedge.core.time.instants import iso, read_instant
 from kedge.core.values import Field
-from kedge.datasets import Spine, _load, _taken
-from kedge.materialising import Materialised, computed, keyed
+from kedge.operations.features.materialise import Materialised, computed, keyed
+from kedge.operations.features.training_set import Spine, _load, _taken
 from kedge.tabular.parquet import database
 
 RUN = Run("spend/1", 1, 1)

@@ -12,13 +12,13 @@ import duckdb
 import msgspec
 import pytest
 
-from kedge import labelling
 from kedge.cli.text.outcomes import warnings
 from kedge.core.errors import Refused
 from kedge.core.evidence.answers import Target, target
 from kedge.core.evidence.records import Ingested, Joined, Outcome
 from kedge.core.values import Field, Output, Signature, State
-from kedge.labelling import BATCH, FAULTS, Fault, Placed, Reading, hand_in, hand_in_lines
+from kedge.operations import outcomes as labelling
+from kedge.operations.outcomes import BATCH, FAULTS, Fault, Placed, Reading, hand_in, hand_in_lines
 from kedge.testing.samples import release
 
 AT = 1_767_600_000.0

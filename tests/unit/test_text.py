@@ -17,9 +17,9 @@ from kedge.core.estimate import Estimate, Part
 from kedge.core.evidence.windows import Agreement, Differing, Example
 from kedge.core.release.commands import Canary, Pause, Promote, Shadow
 from kedge.core.values import Automation, Stage, State
-from kedge.engine.evidence import describe
 from kedge.engine.status import describe as status
 from kedge.engine.watch import Watch
+from kedge.operations.evidence.view import describe
 from kedge.testing.samples import endpoint, release, run
 from unit.test_watch import CANARY, SETTLED, SHADOW, after, paired, window
 

@@ -29,7 +29,7 @@ def alerts(context: Context, endpoint: str | None, *, over: bool) -> None:
     """Show open alerts, newest first, and who was told."""
     if click.get_current_context().invoked_subcommand is not None:
         return
-    from kedge.alarming import alerts_of, alerts_text
+    from kedge.operations.alerts import alerts_of, alerts_text
 
     found = alerts_of(context.place(), endpoint, over=over)
     context.out(found, alerts_text(one_line(found)) or "no alert is open")
@@ -40,7 +40,7 @@ def alerts(context: Context, endpoint: str | None, *, over: bool) -> None:
 @verb
 def alerts_test(context: Context, endpoint: str) -> None:
     """Send a test through every channel of every level."""
-    from kedge.alarming import outgoing, test_of, test_text
+    from kedge.operations.alerts import outgoing, test_of, test_text
     from kedge.workspace import actor
 
     found = test_of(context.place(), endpoint, outgoing(context.settings.alerts), by=actor())
@@ -56,7 +56,7 @@ def alerts_test(context: Context, endpoint: str) -> None:
 @verb
 def ack(context: Context, number: int, by: str | None) -> None:
     """Acknowledge alert NUMBER: it escalates no further."""
-    from kedge.alarming import acknowledge
+    from kedge.operations.alerts import acknowledge
     from kedge.workspace import actor
 
     done = acknowledge(context.place(), number, by or actor())
@@ -70,8 +70,8 @@ def ack(context: Context, number: int, by: str | None) -> None:
 @verb
 def runbook(context: Context, endpoint: str, *, html: bool) -> None:
     """Print what to do when ENDPOINT misbehaves."""
-    from kedge.alarming import runbook_of
     from kedge.core.runbook import markdown, page
+    from kedge.operations.alerts import runbook_of
     from kedge.workspace import actor
 
     book = runbook_of(context.place(), endpoint, by=actor())

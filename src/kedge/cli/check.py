@@ -17,7 +17,7 @@ from kedge.system.terminal import one_line
 @verb
 def check(context: Context, endpoint: str, *, no_proof: bool) -> None:
     """Check whether a rollback would work now."""
-    from kedge.readying import check_of, check_text
+    from kedge.operations.readiness.check import check_of, check_text
     from kedge.workspace import actor
 
     found = check_of(

@@ -391,7 +391,7 @@ def repeat(show: Callable[[], None], *, again: bool) -> None:
 def gate_before(context: Context, place: Workplace, say: Callable[[str], None]) -> Gate:
     """What a release passes on its way into production."""
     from kedge.core.errors import BadConfig
-    from kedge.readying import gate_of
+    from kedge.operations.readiness.check import gate_of
 
     try:
         loopback = context.settings.server.loopback

@@ -29,7 +29,7 @@ def diagnose(
 ) -> None:  # fmt: skip
     """Say why ENDPOINT became worse, and what would help."""
     from kedge.cli.text.report import diagnosis_text
-    from kedge.diagnosing import Asked, diagnosis_of
+    from kedge.operations.diagnosis.run import Asked, diagnosis_of
 
     # Models are asked again by the thousand, and callers of this host come first.
     os.nice(10 if within is None else 19)
@@ -52,7 +52,7 @@ def diagnose(
 @verb
 def accept(context: Context, endpoint: str, reason: str, since: str, until: str | None) -> None:
     """Make a window the reference of every later diagnosis."""
-    from kedge.diagnosing import accept as accepted
+    from kedge.operations.diagnosis.run import accept as accepted
 
     found = accepted(context.place(), endpoint, reason=reason, since=since, until=until)
     context.out(

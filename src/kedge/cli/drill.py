@@ -21,7 +21,7 @@ from kedge.system.terminal import one_line
 def drill(context: Context, endpoint: str, bound: str | None, dry: bool) -> None:
     """Practise a rollback in production, then restore."""
     from kedge.cli.text.drills import drill_text
-    from kedge.drilling import bound_of, drill_of, rehearse
+    from kedge.operations.drills import bound_of, drill_of, rehearse
 
     for_s, place = bound_of(bound) if bound is not None else None, context.place()
     say = context.say if not context.as_json else lambda text: None
@@ -45,7 +45,7 @@ def drill(context: Context, endpoint: str, bound: str | None, dry: bool) -> None
 def speed(context: Context, endpoint: str | None) -> None:
     """Show how long past rollbacks took, from harm to old answer."""
     from kedge.cli.text.drills import speed_text
-    from kedge.drilling import speed_data, speed_of
+    from kedge.operations.drills import speed_data, speed_of
 
     found = speed_of(context.place(), endpoint)
     data = speed_data(found)

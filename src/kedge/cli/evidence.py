@@ -20,7 +20,7 @@ def evidence(
     """Compare candidate and production, with a verdict each."""
     from kedge.cli.text.evidence import course_text, evidence_text
     from kedge.cli.text.layout import get_width
-    from kedge.judging import course_of, evidence_of
+    from kedge.operations.evidence.read import course_of, evidence_of
 
     place = context.place()
     if since is not None:

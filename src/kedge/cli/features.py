@@ -19,7 +19,7 @@ from kedge.cli.rollout import (
 from kedge.system.terminal import one_line
 
 if TYPE_CHECKING:
-    from kedge.materialising import Feeder
+    from kedge.operations.features.materialise import Feeder
     from kedge.workspace import Workplace
 
 
@@ -40,7 +40,7 @@ def features_apply(
 ) -> None:
     """Make versions of the transformations in PATH."""
     from kedge.cli.text.features import applied_text
-    from kedge.featuring import apply_file, note_applied
+    from kedge.operations.features.apply import apply_file, note_applied
 
     place = context.place()
     found = apply_file(place, path, golden=golden, root=context.config.parent, training=training)
@@ -55,7 +55,7 @@ def features_apply(
 @verb
 def features_list(context: Context, schema: str | None) -> None:
     """List schemas, transformations, and endpoints on them."""
-    from kedge.featuring import on_schema
+    from kedge.operations.features.apply import on_schema
 
     place = context.place()
     if schema is not None:
@@ -85,7 +85,7 @@ def features_list(context: Context, schema: str | None) -> None:
 def features_diff(context: Context, old: str, new: str) -> None:
     """Compare two transformations on golden and logged rows."""
     from kedge.cli.text.features import comparison_text
-    from kedge.featuring import version_of
+    from kedge.operations.features.apply import version_of
     from kedge.operations.features.compare import comparison_of
 
     place = context.place()
@@ -98,7 +98,7 @@ def features_diff(context: Context, old: str, new: str) -> None:
 @verb
 def features_impact(context: Context, version: str) -> None:
     """Name every endpoint that VERSION could reach."""
-    from kedge.featuring import on_schema, version_of
+    from kedge.operations.features.apply import on_schema, version_of
 
     place = context.place()
     found = on_schema(place, version_of(place, version).schema)
@@ -128,7 +128,7 @@ def features_shadow(
     override: str | None,
 ) -> None:  # fmt: skip
     """Shadow production's model with transformation NUMBER."""
-    from kedge.featuring import target_of
+    from kedge.operations.features.apply import target_of
 
     start_shadow(
         context,
@@ -152,7 +152,7 @@ def features_canary(
     generation: str | None,
 ) -> None:  # fmt: skip
     """Send a percentage of traffic to transformation NUMBER."""
-    from kedge.featuring import target_of
+    from kedge.operations.features.apply import target_of
 
     start_canary(
         context,
@@ -175,7 +175,7 @@ def features_roll(
 ) -> None:
     """Put transformation NUMBER into production."""
     from kedge.core.release.commands import AnyCommand, Promote
-    from kedge.featuring import may_roll
+    from kedge.operations.features.apply import may_roll
 
     def make(place: Workplace) -> AnyCommand:
         release, why = may_roll(place, endpoint, number, override, generation)
@@ -191,7 +191,7 @@ def features_roll(
 @verb
 def features_head(context: Context, version: str, override: str | None, dry: bool) -> None:
     """Make VERSION the head of its schema; followers move."""
-    from kedge.heading import head_text, move_head
+    from kedge.operations.features.head import head_text, move_head
 
     say = context.say if not context.as_json else lambda text: None
     place = context.place()
@@ -263,7 +263,7 @@ def features_backfill(context: Context, view: str, since: str | None, at: str | 
 def features_status(context: Context, view: str | None) -> None:
     """Show how far each run is, its lag, and who reads it."""
     from kedge.cli.text.report import runs_text
-    from kedge.materialising import status_of
+    from kedge.operations.features.materialise import status_of
     from kedge.transforms.lookup import open_store
 
     found = status_of(context.place(), open_store(context.online), view)
@@ -283,7 +283,7 @@ def _when(context: Context, text: str | None) -> float | None:
 
 def feeder(context: Context) -> Feeder:
     """What feeds the runs of this state directory."""
-    from kedge.materialising import Feeder
+    from kedge.operations.features.materialise import Feeder
     from kedge.transforms.lookup import open_store
 
     say = context.say if not context.as_json else lambda text: None
@@ -311,7 +311,7 @@ def features_training_set(
 ) -> None:  # fmt: skip
     """Compute ENDPOINT's features of past rows, as of their time."""
     from kedge.cli.text.report import training_set_text
-    from kedge.datasets import make
+    from kedge.operations.features.training_set import make
 
     found = make(context.place(), endpoint, spine=spine, time=time, out=out, schema=schema,
                  transformation=transformation, generation=generation, form=time_format,

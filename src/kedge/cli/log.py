@@ -28,7 +28,7 @@ def log() -> None:
 @verb
 def log_export(context: Context, endpoint: str, since: str, to: Path) -> None:
     """Write predictions and their labels as Parquet files."""
-    from kedge.exporting import export_of
+    from kedge.operations.export import export_of
 
     found = export_of(context.place(), endpoint, since, to, context.say)
     context.out(
@@ -42,7 +42,7 @@ def log_export(context: Context, endpoint: str, since: str, to: Path) -> None:
 @verb
 def log_forget(context: Context, unit: str, endpoint: str | None) -> None:
     """Remove every prediction and label of UNIT."""
-    from kedge.operations.forgetting import forget
+    from kedge.operations.forget import forget
 
     found = forget(context.place(), unit, endpoint)
     told: dict[str, object] = {"removed": found.removed}

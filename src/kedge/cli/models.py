@@ -56,7 +56,7 @@ def register(
     end_in_order()
     from kedge.core.formats import fetching
     from kedge.engine.registration import find_source
-    from kedge.enrol import learned_contract, register_version
+    from kedge.operations.registration import learned_contract, register_version
 
     if not Path(path).exists() and fetching(path) is None:
         raise click.BadParameter(f"{path} does not exist.", param_hint="PATH")
@@ -65,7 +65,7 @@ def register(
         raise click.UsageError("--learn-bounds needs --training or --training-set.")
     trained_on = None
     if training_set is not None:
-        from kedge.datasets import read_training_set
+        from kedge.operations.features.training_set import read_training_set
 
         trained_on = read_training_set(training_set)
     place = context.place()
@@ -93,8 +93,8 @@ def _registered(
 ) -> dict[str, Any]:
     """Return what is known of a version that was registered, for --json."""
     from kedge.engine.libraries import find_differences
-    from kedge.enrol import label_reading
     from kedge.operations.example import example_call
+    from kedge.operations.registration import label_reading
 
     # With a transformation callers send other columns than the model takes.
     example = "" if version.schema else example_call(
@@ -115,7 +115,7 @@ def _registered(
 def _registered_text(found: dict[str, Any], proof: Proof) -> str:
     """Return a version that was registered, for people."""
     from kedge.cli.text.report import MARKS, placing
-    from kedge.enrol import label_reading_text, unsaid_lines
+    from kedge.operations.registration import label_reading_text, unsaid_lines
 
     takes, gives = (
         ", ".join(

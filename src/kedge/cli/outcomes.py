@@ -30,7 +30,7 @@ STDIN = Path("-")
 def outcomes(context: Context, endpoint: str, path: Path, *, correct: bool) -> None:
     """Read late labels, and join them to predictions by id."""
     from kedge.cli.text.outcomes import outcomes_text, warnings
-    from kedge.labelling import hand_in, hand_in_lines
+    from kedge.operations.outcomes import hand_in, hand_in_lines
     from kedge.workspace import actor
 
     place = context.place()

@@ -22,7 +22,7 @@ def replay(context: Context, endpoint: str, release: str, since: str) -> None:
     """Replay logged requests to RELEASE, and judge its answers."""
     from kedge.cli.text.evidence import evidence_text
     from kedge.cli.text.layout import get_width
-    from kedge.replaying import replay_of
+    from kedge.operations.replay.run import replay_of
 
     found = replay_of(
         context.place(), endpoint, release, since, online=context.online, say=context.say

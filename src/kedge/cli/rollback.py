@@ -57,7 +57,7 @@ def rollback(
 
         runs = landing_reads(place, endpoint, command)
         if runs:
-            from kedge.materialising import refuse_stale
+            from kedge.operations.features.materialise import refuse_stale
 
             refuse_stale(place, lambda: context.online, runs, accept_stale)
         return command

@@ -55,7 +55,7 @@ def plan(
     """Estimate how soon each step would find a worse candidate."""
     from kedge.cli.text.layout import get_width
     from kedge.cli.text.plan import plan_text
-    from kedge.judging import plan_of
+    from kedge.operations.evidence.read import plan_of
 
     found = plan_of(
         context.place(),
@@ -110,7 +110,7 @@ def canary(
 
 def _find(place: Workplace, endpoint: str, version: str) -> tuple[State, Release]:
     from kedge.core.values import State
-    from kedge.verbs import release_of
+    from kedge.operations.releases import release_of
 
     release = release_of(place, endpoint, version)
     return place.ledger.read().states.get(endpoint, State(endpoint=endpoint)), release
@@ -211,7 +211,7 @@ def promote(
 ) -> None:
     """Move a rollout to its next step, or into production."""
     from kedge.core.release.commands import Promote
-    from kedge.verbs import release_of
+    from kedge.operations.releases import release_of
 
     def make(place: Workplace) -> AnyCommand:
         number = release_of(place, endpoint, version).number if version else None

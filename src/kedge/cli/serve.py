@@ -78,9 +78,9 @@ def _start(
 
     from kedge.config.load import check_server
     from kedge.core.errors import Refused, Unavailable
+    from kedge.operations.preflight import check_machine, check_open_files
+    from kedge.operations.releases import apply_policies, ensure_ledger
     from kedge.running import run_supervisor, try_out
-    from kedge.runtime.preflight import check_machine, check_open_files
-    from kedge.verbs import apply_policies, ensure_ledger
 
     tokens = context.settings.server.tester_token_file
     changes = {
@@ -181,8 +181,8 @@ def gateway_worker(
 
 
 def _import_control() -> tuple[Any, Any, Any, Any]:
-    from kedge.judging import evidence_of
-    from kedge.labelling import hand_in_lines
+    from kedge.operations.evidence.read import evidence_of
+    from kedge.operations.outcomes import hand_in_lines
     from kedge.operations.status import status_of
     from kedge.running import run_control
 

@@ -74,7 +74,7 @@ def _named(path: Path) -> str:
 @verb
 def apply(context: Context) -> None:
     """Check kedge.toml and bring its policies into force."""
-    from kedge.verbs import apply_policies
+    from kedge.operations.releases import apply_policies
 
     changed = apply_policies(context.place(), context.settings)
     lines = [
@@ -98,8 +98,8 @@ def doctor(
 ) -> None:
     """Check the ledger, artifacts, replicas and this machine."""
     from kedge.core.stored.head import read_head
-    from kedge.doctor import examine
-    from kedge.verbs import forget_replica
+    from kedge.operations.doctor import examine
+    from kedge.operations.releases import forget_replica
 
     if forget is not None:
         forget_replica(context.place(), forget)

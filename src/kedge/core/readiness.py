@@ -8,7 +8,7 @@ Theory of operation
   production, which the candidate would replace. So a promotion is judged by what comes after it.
 * What would be proven by somebody's word is proven by a note of the ledger instead: that a test was
   delivered, that a release could be deployed from nothing, that a drill succeeded.
-* Deliberately absent: how facts are found, and what follows from a failure. `kedge.readying` does.
+* Deliberately absent: how facts are found, and what follows from a failure. `kedge.operations.readiness.check` does.
 """
 
 from __future__ import annotations

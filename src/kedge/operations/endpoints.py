@@ -21,8 +21,8 @@ from kedge.config.document import (
 from kedge.config.load import Settings, read
 from kedge.core.errors import Refused, Unavailable
 from kedge.core.names import check_name
-from kedge.enrol import proposed_line
-from kedge.verbs import apply_policies, create_workplace
+from kedge.operations.registration import proposed_line
+from kedge.operations.releases import apply_policies, create_workplace
 from kedge.workspace import Workplace
 
 

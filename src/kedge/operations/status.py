@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from kedge import verbs
 from kedge.core.errors import Unavailable
-from kedge.judging import estimate_of
+from kedge.operations import releases
+from kedge.operations.evidence.read import estimate_of
 from kedge.workspace import Workplace
 
 
@@ -16,7 +16,7 @@ def status_of(place: Workplace, endpoint: str | None) -> list[dict[str, Any]]:
     Raises:
         Refused: there is no such endpoint.
     """
-    found = verbs.status_of(place, endpoint)
+    found = releases.status_of(place, endpoint)
     for item in found:
         item.update(estimate=None, decision=None)
         if item["candidate"] is not None and item["stage"] in ("canary", "shadow"):

@@ -32,7 +32,7 @@ from kedge.adapters.clock import SystemClock
 from kedge.core.errors import KedgeError, NotAcknowledged, Refused
 from kedge.engine.process_faults import ProcessFaults
 from kedge.engine.relief import Predecessor, Relief, defers, process_of, takes
-from kedge.runtime.lock import Phase, Record, SupervisorLock, _namespace, is_same, read
+from kedge.engine.supervisor_lock import Phase, Record, SupervisorLock, _namespace, is_same, read
 
 log = structlog.get_logger("kedge.supervisor")
 

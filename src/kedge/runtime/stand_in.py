@@ -12,12 +12,12 @@ import sys
 import threading
 from pathlib import Path
 
-from kedge.alarming import alerting_of
 from kedge.config.load import Alerts
 from kedge.core.alerts.alerts import Sight
 from kedge.core.codec import decode
 from kedge.core.values import ActorKind
 from kedge.engine.process_faults import ProcessFaults
+from kedge.operations.alerts import alerting_of
 from kedge.runtime.logs import log_to_stderr
 from kedge.system.interpreter import module_command
 from kedge.workspace import Workplace

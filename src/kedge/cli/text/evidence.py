@@ -35,7 +35,7 @@ def evidence_text(found: Mapping[str, Any], width: int = PLAIN_WIDTH) -> str:
     """Return everything that is known of a rollout, in lines of at most `width` columns.
 
     Args:
-        found: what `engine.evidence.describe` returned.
+        found: what `operations.evidence.view.describe` returned.
         width: of the terminal.
     """
     lines = wrap(_head(found), width)

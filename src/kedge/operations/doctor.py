@@ -14,16 +14,16 @@ from kedge.config.locate import find_deletion, find_fault
 from kedge.core.errors import CorruptArtifact, KedgeError, Unavailable
 from kedge.core.stored.head import Head, read_head
 from kedge.core.values import State
+from kedge.engine import supervisor_lock
 from kedge.engine.libraries import find_differences, find_missing
 from kedge.engine.pins import read_pins
-from kedge.enrol import check_loaders
+from kedge.engine.supervisor_lock import is_same
+from kedge.operations.preflight import count_open_files, find_obstacles
+from kedge.operations.registration import check_loaders
+from kedge.operations.releases import status_of
 from kedge.ports import Note
-from kedge.runtime import lock
-from kedge.runtime.lock import is_same
-from kedge.runtime.preflight import count_open_files, find_obstacles
 from kedge.system.files import find_open
 from kedge.system.machine import read_machine
-from kedge.verbs import status_of
 from kedge.workspace import Workplace, actor
 
 ALERTS = 1_000
@@ -182,7 +182,7 @@ def accept_history(place: Workplace, heads: Sequence[Head], reason: str) -> None
 
 def _open_files(state_dir: Path, settings: Settings) -> tuple[str | None, str]:
     """Return what the limit of open files costs, of the supervisor that runs or of this shell, and what it is."""
-    record = lock.read(state_dir)
+    record = supervisor_lock.read(state_dir)
     pid = record.pid if record is not None and is_same(record) else 0
     needs = count_open_files(settings.server.max_in_flight, len(settings.endpoints), pid)
     whose = f"of process {pid}" if pid else "of this shell; kedge up is not running"

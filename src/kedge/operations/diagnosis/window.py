@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kedge.asking import decoded
 from kedge.core.diagnosis.contrast import LEAST
 from kedge.core.evidence.answers import Target, normal, number, spelled, truth, unfit
 from kedge.core.evidence.labels import MEASURED
 from kedge.core.evidence.records import HOUR_S, JoinRow, Known, live_version
 from kedge.core.values import Arm, Field, Output, State
+from kedge.operations.replay.model import decoded
 from kedge.workspace import Workplace
 
 REQUESTS = 100_000

@@ -25,8 +25,8 @@ from kedge.core.values import ActorKind, Contact, Escalation, Placement, Policy,
 from kedge.engine.control.patrol import Patrol
 from kedge.engine.control.readiness import EVERY_S, Readiness
 from kedge.engine.process_faults import ProcessFaults
+from kedge.operations.readiness.check import check_of, check_text, gate_of
 from kedge.ports import Hold, Member, Note, Proof
-from kedge.readying import check_of, check_text, gate_of
 from kedge.workspace import Workplace
 
 PEOPLE: dict[str, Any] = {

@@ -38,13 +38,13 @@ from kedge.core.features.schema import Schema, Spec, TransformVersion
 from kedge.core.time.durations import seconds
 from kedge.core.values import Field, Release, TrainingSet
 from kedge.inspection.independence import merges
-from kedge.judging import state_of
+from kedge.operations.evidence.read import state_of
 from kedge.operations.progress import Progress
+from kedge.operations.releases import transform_of
 from kedge.tabular.parquet import column_as, database, kinds_of, load_duckdb
 from kedge.tabular.quoting import first_line, identifier, one_file, quoted
 from kedge.transforms.authoring import spec_of
 from kedge.transforms.bundle import Bare, Transform
-from kedge.verbs import transform_of
 from kedge.workspace import Workplace
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from kedge.core.errors import Refused, Unavailable
 from kedge.core.evidence.records import HOUR_S, JoinRow, row_hour
 from kedge.core.time.instants import iso, read_when
 from kedge.engine.submission import Say
-from kedge.judging import state_of
+from kedge.operations.evidence.read import state_of
 from kedge.operations.progress import Progress
 from kedge.tabular.parquet import database, load_duckdb
 from kedge.tabular.quoting import first_line, quoted

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from kedge.core.features.generations import due, ends
 from kedge.core.features.schema import Feature, Spec, View, declared
 from kedge.core.time.durations import seconds
-from kedge.materialising import SliceProgress, keyed, misfit, outside
+from kedge.operations.features.materialise import SliceProgress, keyed, misfit, outside
 
 SCHEMA = declared("delays/1", {
     "mean": Feature("float32", null=True, range=(0, 10)), "pair": Feature("float32", (2,), default=0.0),

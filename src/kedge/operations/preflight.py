@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kedge.core.errors import Unavailable
-from kedge.runtime.lock import NAME as LOCK
+from kedge.engine.supervisor_lock import NAME as LOCK
 from kedge.system.files import tighten
 
 DIRECTORIES = (

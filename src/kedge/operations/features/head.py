@@ -13,10 +13,10 @@ from kedge.core.release.machine import decide
 from kedge.core.release.ways_back import condemned_as
 from kedge.core.values import Refusal, Release, State
 from kedge.engine.submission import Gate, Receipt, Say
-from kedge.featuring import version_of
+from kedge.operations.features.apply import version_of
 from kedge.operations.features.compare import comparison_of
 from kedge.operations.probe import probe
-from kedge.verbs import release_of
+from kedge.operations.releases import release_of
 from kedge.workspace import Workplace, actor
 
 

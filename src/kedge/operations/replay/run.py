@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from kedge.asking import BATCH, INCOMPLETE, answered, batches, loaded, merges
 from kedge.core.automation import decide
 from kedge.core.errors import KedgeError, Refused, Unavailable
 from kedge.core.evidence.answers import get_target
@@ -32,15 +31,16 @@ from kedge.core.features.generations import Online
 from kedge.core.routing import key_of, unit_of
 from kedge.core.time.instants import read_when
 from kedge.core.values import Release, Stage, State
-from kedge.engine.evidence import describe
 from kedge.engine.recording.agreement import Said, bin_of, said
 from kedge.engine.recording.custom import START_S, set_fence
 from kedge.engine.recording.own_loss import own_loss
 from kedge.engine.submission import Say
 from kedge.engine.watch import Watch
-from kedge.judging import state_of
+from kedge.operations.evidence.read import state_of
+from kedge.operations.evidence.view import describe
 from kedge.operations.progress import Progress
-from kedge.verbs import release_of
+from kedge.operations.releases import release_of
+from kedge.operations.replay.model import BATCH, INCOMPLETE, answered, batches, loaded, merges
 from kedge.workspace import Workplace
 
 if TYPE_CHECKING:

@@ -25,8 +25,8 @@ from kedge.core.features.generations import Online
 from kedge.core.features.schema import Spec
 from kedge.core.readiness import Proven
 from kedge.core.values import Field, ModelVersion, Placement, Release
+from kedge.operations.readiness.deployable import FOLDER, prove, scratch
 from kedge.ports import Bundle, Proof
-from kedge.proving import FOLDER, prove, scratch
 from kedge.transforms.authoring import SPEC, schema, spec_of
 from kedge.transforms.authoring import Field as Feature
 from kedge.transforms.bundle import Bare, Transform
@@ -247,7 +247,7 @@ KILLED = """
 import sys
 from pathlib import Path
 from kedge.core.features.generations import Online
-from kedge.proving import prove
+from kedge.operations.readiness.deployable import prove
 from kedge.workspace import Workplace
 place = Workplace(Path(sys.argv[1]))
 prove(place, place.ledger.read().states["flights"], 1, Online, by="test", again=True)

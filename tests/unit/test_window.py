@@ -13,7 +13,7 @@ from kedge.core.evidence.answers import target
 from kedge.core.evidence.records import JoinRow, Known
 from kedge.core.time.instants import read_when
 from kedge.core.values import Field, LogPolicy, Output, Policy, State
-from kedge.gathering import Logged, Reading, _lost, asked, read_columns
+from kedge.operations.diagnosis.window import Logged, Reading, _lost, asked, read_columns
 
 NOW = 1_770_000_000.0
 

@@ -33,10 +33,10 @@ from kedge.engine.control.patrol import unwritten
 from kedge.engine.libraries import find_differences
 from kedge.engine.status import lacks_of, not_fenced
 from kedge.engine.submission import Gate, Say, Unready, replicas
-from kedge.judging import state_of
-from kedge.materialising import behind, lag_of
+from kedge.operations.evidence.read import state_of
+from kedge.operations.features.materialise import behind, lag_of
+from kedge.operations.readiness.deployable import prove, proven_of
 from kedge.ports import Member, Note
-from kedge.proving import prove, proven_of
 from kedge.workspace import Workplace
 
 Asked = Callable[[], Online]

@@ -9,7 +9,6 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 import numpy as np
 
-from kedge.contrasting import Cells, Contrasting, changed
 from kedge.core.automation import guardrails
 from kedge.core.diagnosis.contrast import LEAST
 from kedge.core.diagnosis.diagnose import diagnose
@@ -25,9 +24,10 @@ from kedge.core.time.instants import read_instant, read_when
 from kedge.core.values import Arm, Release, State
 from kedge.engine.submission import Say
 from kedge.engine.watch import Watch, comparison_of
-from kedge.gathering import Logged, Reading, asked, read_columns, window
-from kedge.judging import state_of
-from kedge.materialising import lag_of
+from kedge.operations.diagnosis.cells import Cells, Contrasting, changed
+from kedge.operations.diagnosis.window import Logged, Reading, asked, read_columns, window
+from kedge.operations.evidence.read import state_of
+from kedge.operations.features.materialise import lag_of
 from kedge.ports import Note
 from kedge.workspace import Workplace, actor
 

@@ -20,12 +20,12 @@ from kedge.core.names import check_segment, get_known
 from kedge.core.time.instants import read_when
 from kedge.core.values import BUCKETS, Stage, State
 from kedge.engine.control.patrol import covered, fold_labels, unwritten
-from kedge.engine.evidence import course, describe
 from kedge.engine.recording.custom import set_fence
 from kedge.engine.recording.recorder import summary
 from kedge.engine.submission import Say
 from kedge.engine.unrecorded import unrecorded
 from kedge.engine.watch import Watch, comparison_of
+from kedge.operations.evidence.view import course, describe
 from kedge.workspace import Workplace
 
 BATCH = 5_000

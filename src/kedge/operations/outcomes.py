@@ -29,7 +29,7 @@ from kedge.core.time.instants import early, read_instant, untrue
 from kedge.core.wording import tell_fault
 from kedge.engine.submission import Say
 from kedge.engine.unrecorded import unrecorded
-from kedge.judging import state_of
+from kedge.operations.evidence.read import state_of
 from kedge.operations.progress import Progress
 from kedge.tabular.parquet import Kind, UnreadableFile, column_as, kind_of, parquet_rows
 from kedge.tabular.rows import bounded_lines

@@ -19,15 +19,6 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from kedge.adapters.process import FeaturesProcess, ProcessModel
-from kedge.asking import (
-    INCOMPLETE,
-    answered,
-    answers,
-    loaded,
-    logged_columns,
-    merges,
-    requests,
-)
 from kedge.core.diagnosis.contrast import LEAST, Cell, Swap
 from kedge.core.diagnosis.defects import SHARE
 from kedge.core.errors import BadRequest, KedgeError, ModelFailure, Unavailable
@@ -37,8 +28,17 @@ from kedge.core.features.schema import Spec
 from kedge.core.values import Release, Signature, State
 from kedge.engine.recording.agreement import said
 from kedge.engine.submission import Say
-from kedge.gathering import Floats, Logged, Reading, asked
 from kedge.inspection.independence import mark_of
+from kedge.operations.diagnosis.window import Floats, Logged, Reading, asked
+from kedge.operations.replay.model import (
+    INCOMPLETE,
+    answered,
+    answers,
+    loaded,
+    logged_columns,
+    merges,
+    requests,
+)
 from kedge.ports import ColumnStatistics
 from kedge.transforms.authoring import spec_of
 from kedge.transforms.bundle import Transform

@@ -7,13 +7,13 @@ import asyncio
 import msgspec
 import numpy as np
 
-from contract.test_proving import Home, home
-from kedge.contrasting import BATCH, Contrasting
+from contract.test_deployable import Home, home
 from kedge.core.evidence.records import JoinRow
 from kedge.core.features.generations import Online
 from kedge.core.golden import RowsMark
 from kedge.core.values import Output, Policy, Release, State
-from kedge.gathering import Logged, Reading
+from kedge.operations.diagnosis.cells import BATCH, Contrasting
+from kedge.operations.diagnosis.window import Logged, Reading
 
 __all__ = ["home"]  # a fixture
 

@@ -1,0 +1,1 @@
+"""Evidence of a rollout: read, judged and shown."""

@@ -1,0 +1,1 @@
+"""Replay: the prediction log through another release."""
