@@ -80,7 +80,7 @@ def _start(
     from kedge.core.errors import Refused, Unavailable
     from kedge.operations.preflight import check_machine, check_open_files
     from kedge.operations.releases import apply_policies, ensure_ledger
-    from kedge.running import run_supervisor, try_out
+    from kedge.runtime.processes import run_supervisor, try_out
 
     tokens = context.settings.server.tester_token_file
     changes = {
@@ -173,8 +173,8 @@ def gateway_worker(
     """Be one gateway worker, started by the supervisor."""
     from kedge.config.load import Server
     from kedge.core.codec import decode
-    from kedge.running import run_worker
     from kedge.runtime.logs import log_to_stderr
+    from kedge.runtime.processes import run_worker
 
     log_to_stderr()
     run_worker(decode(server_json, Server), slot=slot, fd=fd, run_dir=run_dir, state_dir=state_dir)
@@ -184,7 +184,7 @@ def _import_control() -> tuple[Any, Any, Any, Any]:
     from kedge.operations.evidence.read import evidence_of
     from kedge.operations.outcomes import hand_in_lines
     from kedge.operations.status import status_of
-    from kedge.running import run_control
+    from kedge.runtime.processes import run_control
 
     return evidence_of, hand_in_lines, run_control, status_of
 
