@@ -125,17 +125,25 @@ class Attack:
 
     def head(self, path: str, length: int, *more: str) -> bytes:
         """The head of a POST."""
-        lines = (f"POST {path} HTTP/1.1", "Host: 127.0.0.1", "Content-Type: application/json", *more,
-                 f"Content-Length: {length}")  # fmt: skip
+        lines = (
+            f"POST {path} HTTP/1.1",
+            "Host: 127.0.0.1",
+            "Content-Type: application/json",
+            *more,
+            f"Content-Length: {length}",
+        )
         return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
     def told(self) -> dict[str, Any]:
         """What became of it."""
         return {
-            "seconds": time.monotonic() - self.began, "connections": self.connections,
-            "open": len(self.lines), "sent": self.sent, "answers": dict(self.answers),
+            "seconds": time.monotonic() - self.began,
+            "connections": self.connections,
+            "open": len(self.lines),
+            "sent": self.sent,
+            "answers": dict(self.answers),
             "closed": dict(self.closed),
-        }  # fmt: skip
+        }
 
 
 async def paced(rate: float) -> AsyncIterator[int]:
@@ -419,9 +427,16 @@ class Attacker(Beside):
         (folder / "body").write_bytes(body)
         self._out = folder / "told"
         super().__init__(
-            kind, "--port", str(site.port), "--control-port", str(site.control_port),
-            "--body", str(folder / "body"), "--out", str(self._out),
-        )  # fmt: skip
+            kind,
+            "--port",
+            str(site.port),
+            "--control-port",
+            str(site.control_port),
+            "--body",
+            str(folder / "body"),
+            "--out",
+            str(self._out),
+        )
 
     def __exit__(self, *_: object) -> None:
         super().__exit__()

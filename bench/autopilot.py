@@ -54,9 +54,12 @@ def write_model(folder: Path, *, trips: tuple[int, ...], mark: float) -> Path:
         total = f"t{column}"
     nodes.append(helper.make_node("Identity", [total], ["score"]))
     graph = helper.make_graph(
-        nodes, "trip", [helper.make_tensor_value_info("X", TensorProto.FLOAT, [None, FIELDS])],
-        [helper.make_tensor_value_info("score", TensorProto.FLOAT, [None, 1])], constants,
-    )  # fmt: skip
+        nodes,
+        "trip",
+        [helper.make_tensor_value_info("X", TensorProto.FLOAT, [None, FIELDS])],
+        [helper.make_tensor_value_info("score", TensorProto.FLOAT, [None, 1])],
+        constants,
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     folder.mkdir(parents=True)
     onnx.save(model, folder / "model.onnx")
@@ -65,8 +68,12 @@ def write_model(folder: Path, *, trips: tuple[int, ...], mark: float) -> Path:
 
 def body(*, both: bool, its_own: bool) -> bytes:
     """One row; column 0 trips both versions, column 1 the candidate."""
-    tensor = {"name": "X", "shape": [1, FIELDS], "datatype": "FP32",
-              "data": [float(both), float(its_own), 0.0]}  # fmt: skip
+    tensor = {
+        "name": "X",
+        "shape": [1, FIELDS],
+        "datatype": "FP32",
+        "data": [float(both), float(its_own), 0.0],
+    }
     return json.dumps({"inputs": [tensor]}).encode()
 
 
@@ -134,16 +141,24 @@ def once(site: Site, folder: Path, number: int) -> dict[str, Any]:
         except TimeoutError:
             watched = time.time() - callers.first if callers.first is not None else LONGEST_S
             site.run("abort", ENDPOINT)
-            return {"seconds": watched, "failovers": callers.bad, "callers_failed": callers.failed,
-                    "code": "missed"}  # fmt: skip
+            return {
+                "seconds": watched,
+                "failovers": callers.bad,
+                "callers_failed": callers.failed,
+                "code": "missed",
+            }
     entries = site.run("history", ENDPOINT, "--limit", "50")
     acted = next(e for e in entries if e["event"]["event"] == "candidate_rolled_back")
     told = until(lambda: _receipt(site, acted["seq"]), "the receipt", 20)
     at = datetime.fromisoformat(acted["at"]).timestamp()
     acks = (told["last_ack_ms"] - told["write_ms"]) / 1e3
     assert callers.first is not None
-    return {"seconds": at - callers.first + acks, "failovers": callers.bad,
-            "callers_failed": callers.failed, "code": acted["event"]["evidence"]["code"]}  # fmt: skip
+    return {
+        "seconds": at - callers.first + acks,
+        "failovers": callers.bad,
+        "callers_failed": callers.failed,
+        "code": acted["event"]["evidence"]["code"],
+    }
 
 
 def _receipt(site: Site, of: int) -> dict[str, Any] | None:

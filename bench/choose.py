@@ -44,18 +44,31 @@ def state_of(model: Model, *, canary: bool = False) -> State:
     """A row with this model in production, and in a canary perhaps."""
     releases = {
         number: Release(
-            endpoint="flights", number=number, digest=f"sha256:{number}", model="flights",
-            version=number, model_digest=f"sha256:m{number}", flavour="bench",
-            signature=model.signature, placement=Placement.INLINE,
+            endpoint="flights",
+            number=number,
+            digest=f"sha256:{number}",
+            model="flights",
+            version=number,
+            model_digest=f"sha256:m{number}",
+            flavour="bench",
+            signature=model.signature,
+            placement=Placement.INLINE,
         )
         for number in (1, 2)
-    }  # fmt: skip
+    }
     return State(
-        endpoint="flights", epoch=7, stage=Stage.CANARY if canary else Stage.SETTLED, production=1,
-        candidate=2 if canary else None, weight=500 if canary else 0, salt="salt",
-        policy=Policy(audience="internal"), fields=model.signature.inputs, served=(1,),
+        endpoint="flights",
+        epoch=7,
+        stage=Stage.CANARY if canary else Stage.SETTLED,
+        production=1,
+        candidate=2 if canary else None,
+        weight=500 if canary else 0,
+        salt="salt",
+        policy=Policy(audience="internal"),
+        fields=model.signature.inputs,
+        served=(1,),
         releases=releases,
-    )  # fmt: skip
+    )
 
 
 def live_of(model: Model, *, canary: bool = False) -> Live:
@@ -63,9 +76,14 @@ def live_of(model: Model, *, canary: bool = False) -> Live:
     state = state_of(model, canary=canary)
     contract = Contract(state.fields, rows=state.policy.limits.rows, entity=state.policy.entity)
     return Live(
-        state=state, plan=compile_plan(state), handles={1: Handle(state.releases[1], inline=model)},
-        contract=contract, recorder=Recorder("bench", state), lease=True, pinned=False,
-    )  # fmt: skip
+        state=state,
+        plan=compile_plan(state),
+        handles={1: Handle(state.releases[1], inline=model)},
+        contract=contract,
+        recorder=Recorder("bench", state),
+        lease=True,
+        pinned=False,
+    )
 
 
 def gateway_of(model: Model, *, canary: bool = False) -> tuple[floor_app.App, Serving, Live]:
@@ -173,9 +191,11 @@ async def measure_choose(bench: Bench, model: Model) -> None:
     each = {name: [value / len(ENTITIES) for value in times] for name, times in found.items()}
     bench.note("choose_us", statistics.median(each["canary"]))
     bench.detail["choose"] = {
-        "canary_us": spread(each["canary"]), "settled_us": spread(each["settled"]),
-        "interval_us": interval(each["canary"]), **choose_memory(plan),
-    }  # fmt: skip
+        "canary_us": spread(each["canary"]),
+        "settled_us": spread(each["settled"]),
+        "interval_us": interval(each["canary"]),
+        **choose_memory(plan),
+    }
 
 
 def choose_memory(plan: Plan) -> dict[str, float]:

@@ -117,9 +117,11 @@ def size_of(name: str) -> tuple[int, int]:
     there = {file for file in files if file.is_file()}
     plain = sum(file.stat().st_size for file in there if file.suffix != ".pyc")
     compiled = {
-        each for file in there if file.suffix == ".py"
+        each
+        for file in there
+        if file.suffix == ".py"
         for each in (file.parent / "__pycache__").glob(f"{file.stem}.*.pyc")
-    }  # fmt: skip
+    }
     return plain, plain + sum(file.stat().st_size for file in compiled)
 
 

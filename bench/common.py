@@ -38,9 +38,18 @@ BEGAN = time.monotonic()
 TICK = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
 LIBRARIES = (
-    "kedge", "uvicorn", "uvloop", "httptools", "granian", "msgspec", "numpy", "onnxruntime",
-    "scikit-learn", "skops", "sqlalchemy",
-)  # fmt: skip
+    "kedge",
+    "uvicorn",
+    "uvloop",
+    "httptools",
+    "granian",
+    "msgspec",
+    "numpy",
+    "onnxruntime",
+    "scikit-learn",
+    "skops",
+    "sqlalchemy",
+)
 
 QUIET = 0.10
 """A machine of which others use less than this is called quiet."""
@@ -212,8 +221,11 @@ class Bench:
         self, name: str, doc: str | None, *, seed: int | None = None, workers: int | None = None
     ) -> None:
         parser = argparse.ArgumentParser(description=(doc or "").split("\n", maxsplit=1)[0])
-        parser.add_argument("--quick", action="store_true",
-                            help="few rounds, at most 30 s: does it work? Not a measurement.")  # fmt: skip
+        parser.add_argument(
+            "--quick",
+            action="store_true",
+            help="few rounds, at most 30 s: does it work? Not a measurement.",
+        )
         parser.add_argument("--json", action="store_true", help="print the result as JSON")
         if seed is not None:
             parser.add_argument("--seed", type=int, default=seed, help="of everything drawn")
@@ -298,10 +310,13 @@ class Bench:
 def machine() -> dict[str, Any]:
     """What it was measured on."""
     model = next(
-        (line.partition(":")[2].strip()
-         for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-         if line.startswith("model name")), platform.machine(),
-    )  # fmt: skip
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+            if line.startswith("model name")
+        ),
+        platform.machine(),
+    )
     return {
         "cpu": model,
         "cpus": len(CPUS),

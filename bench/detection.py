@@ -112,12 +112,16 @@ def figures(bench: Bench, table: dict[str, list[dict[str, Any]]]) -> None:
     bench.note("detection_errors", main["errors"])
     bench.note("errors_vs_oracle_lab", lab["errors"] / lab["oracle_errors"])
     bench.detail |= {
-        "alpha": alpha, "false_rollback_se": worst["se"] / alpha, "false_rollback_worst": worst["scenario"],
-        "false_promotion_se": error(passed["promoted"], passed["runs"]), "false_promotion_worst": passed["scenario"],
-        "found_24h_worst": missed["scenario"], "promoted_aa_worst": slowest["scenario"],
+        "alpha": alpha,
+        "false_rollback_se": worst["se"] / alpha,
+        "false_rollback_worst": worst["scenario"],
+        "false_promotion_se": error(passed["promoted"], passed["runs"]),
+        "false_promotion_worst": passed["scenario"],
+        "found_24h_worst": missed["scenario"],
+        "promoted_aa_worst": slowest["scenario"],
         "promoted_aa_s": {one["scenario"]: one["promoted_median_s"] for one in table["promoted"]},
         "table": [{"group": group, **line} for group, lines in table.items() for line in lines],
-    }  # fmt: skip
+    }
 
 
 def main() -> None:

@@ -82,23 +82,39 @@ def logged(
     names = [f"x{k}" for k in range(COLUMNS)]
     rows = [
         JoinRow(
-            id=f"r{release}-{k:07}/0", at=at + 3_600 * k / n, unit="", endpoint="bench", production=release,
-            candidate=None, salt="", weight=0, arm="production", failed=False, segments=(),
-            score=float(score[k]), decision="1" if score[k] >= 0.5 else "0",
+            id=f"r{release}-{k:07}/0",
+            at=at + 3_600 * k / n,
+            unit="",
+            endpoint="bench",
+            production=release,
+            candidate=None,
+            salt="",
+            weight=0,
+            arm="production",
+            failed=False,
+            segments=(),
+            score=float(score[k]),
+            decision="1" if score[k] >= 0.5 else "0",
             inputs=msgspec.msgpack.encode(dict(zip(names, x[k].tolist(), strict=True))),
         )
         for k in range(n)
-    ]  # fmt: skip
+    ]
     for start in range(0, n, 10_000):
         spool = Spool(place.records.spool, f"w{release}-{start}")
         assert spool.append(rows[start : start + 10_000]) == 0
         spool.close()
         while place.records.waiting():
             place.records.ingest(time.time())
-        place.records.join("bench", [
-            Outcome(row.id, float(truth))
-            for row, truth in zip(rows[start : start + 10_000], y[start : start + 10_000], strict=True)
-        ], time.time())  # fmt: skip
+        place.records.join(
+            "bench",
+            [
+                Outcome(row.id, float(truth))
+                for row, truth in zip(
+                    rows[start : start + 10_000], y[start : start + 10_000], strict=True
+                )
+            ],
+            time.time(),
+        )
 
 
 def main() -> None:

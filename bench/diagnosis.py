@@ -42,8 +42,13 @@ from kedge.core.values import Output
 SEED = 20_261_126
 """Constants were chosen on other seeds (901 to 999), and `world.MIX` on the census data below."""
 ROWS, COLUMNS = 100_000, 20
-PAIRS = (("features", "data"), ("model", "data"), ("model", "label_mix"),
-         ("features", "harder_inputs"), ("data", "concept"))  # fmt: skip
+PAIRS = (
+    ("features", "data"),
+    ("model", "data"),
+    ("model", "label_mix"),
+    ("features", "harder_inputs"),
+    ("data", "concept"),
+)
 """Two causes at once: each has to be named. Pairs in which each does harm beside the other: under
 another concept a model that learned less is the better one, and when most say yes, cents do
 harm in some draws and good in others."""
@@ -160,8 +165,9 @@ def lookalikes(bench: Bench) -> None:
         bench.note("held_out_right", held["right"] / held.total())
         bench.note("held_out_wrong", held["wrong"] / held.total())
     bench.detail["families"] = {
-        "cases": whole.total(), **{by: {k: dict(c) for k, c in some.items()} for by, some in seen.items()},
-    }  # fmt: skip
+        "cases": whole.total(),
+        **{by: {k: dict(c) for k, c in some.items()} for by, some in seen.items()},
+    }
 
 
 # ---------------------------------------------------------------- the interval
@@ -210,10 +216,13 @@ def drawn(seed: tuple[int, ...]) -> tuple[Facts, float]:
         p = logistic(width * (many @ truth) + shift)
         known = [expectation(metric, output, answers(many, w), p).mean() for w in (old, new)]
     facts = Facts(
-        output=output, metric=metric, new="r3", old="r2",
+        output=output,
+        metric=metric,
+        new="r3",
+        old="r2",
         current=Sample(columns={"x": x[:, 0]}, truth=y, units=units),
         answers={("new", "new"): answers(x, new), ("old", "old"): answers(x, old)},
-    )  # fmt: skip
+    )
     return facts, float(known[0] - known[1])
 
 
@@ -238,9 +247,10 @@ def coverage(bench: Bench) -> None:
     bench.note("interval_coverage", float(np.mean(every)))
     bench.note("interval_width_ratio", float(np.mean(ratios)))
     bench.detail["interval"] = {
-        "cases": len(every), "by_metric": {name: float(np.mean(some)) for name, some in held.items()},
+        "cases": len(every),
+        "by_metric": {name: float(np.mean(some)) for name, some in held.items()},
         "width_ratio_most": float(np.max(ratios)),
-    }  # fmt: skip
+    }
     talk(f"  {bench.detail['interval']}")
 
 
@@ -273,12 +283,22 @@ def heavy(rows: int, seed: int) -> Facts:
     }
     p = score(before, weights)
     return Facts(
-        output=Output(kind="binary"), metric="log_loss", new="r3", old="r2",
-        current=Sample(columns=now, truth=truth, units=rng.integers(0, rows // 3, rows).astype(object)),
-        answers={("new", "new"): new, ("old", "old"): old, ("new", "old"): new, ("old", "new"): old},
+        output=Output(kind="binary"),
+        metric="log_loss",
+        new="r3",
+        old="r2",
+        current=Sample(
+            columns=now, truth=truth, units=rng.integers(0, rows // 3, rows).astype(object)
+        ),
+        answers={
+            ("new", "new"): new,
+            ("old", "old"): old,
+            ("new", "old"): new,
+            ("old", "new"): old,
+        },
         reference=Sample(columns=before, truth=(rng.random(rows) < p).astype(np.float64), scores=p),
         swaps=swaps,
-    )  # fmt: skip
+    )
 
 
 def one_large(told: Connection, rows: int, seed: int) -> None:
@@ -337,23 +357,30 @@ def attribution(bench: Bench) -> None:
         for name, (columns, answers, truth) in windows.items():
             arrays |= {
                 f"{name}_x": np.stack([columns[k] for k in sorted(columns)], axis=1),
-                f"{name}_score": answers, f"{name}_y": truth,
+                f"{name}_score": answers,
+                f"{name}_y": truth,
                 f"{name}_loss": np.square(answers - truth),
-            }  # fmt: skip
+            }
         with tempfile.TemporaryDirectory() as directory:
             file = Path(directory) / "windows.npz"
             np.savez(file, **arrays)
             script = Path(__file__).parent / "peers" / "attribute.py"
             said = subprocess.run(
-                [python, str(script), str(file)], capture_output=True, text=True, timeout=PEER_S,
-                env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False,
-            )  # fmt: skip
+                [python, str(script), str(file)],
+                capture_output=True,
+                text=True,
+                timeout=PEER_S,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                check=False,
+            )
         theirs = json.loads(said.stdout) if said.returncode == 0 else {}
         most = max(theirs, key=lambda node: abs(theirs[node]), default=None)
         seen[cause] = {
-            "ours": [[f.cause, f.kind] for f in ours.findings], "dowhy": theirs, "most": most,
+            "ours": [[f.cause, f.kind] for f in ours.findings],
+            "dowhy": theirs,
+            "most": most,
             "fault": said.stderr[-300:] if said.returncode else "",
-        }  # fmt: skip
+        }
         talk(f"  {cause}: {seen[cause]}")
     hits = [seen[cause]["most"] == node for cause, node in NODES.items()]
     bench.note("dowhy_named", sum(hits) / len(hits))
@@ -386,19 +413,29 @@ def electricity(bench: Bench) -> None:
         ("the columns", window(14_500, 17_424), window(17_424, 20_348)),
         ("later", window(17_424, 20_348), window(25_000, 30_000)),
     ):
-        found = diagnose(Facts(
-            output=realdata.POLICY.output, metric="error_rate", new="r3", old="r2",
-            changed=frozenset({"model"}), current=sample(now), reference=sample(then),
-            answers={("new", "new"): data.answers[now], ("old", "old"): other[now]},
-        ))  # fmt: skip
+        found = diagnose(
+            Facts(
+                output=realdata.POLICY.output,
+                metric="error_rate",
+                new="r3",
+                old="r2",
+                changed=frozenset({"model"}),
+                current=sample(now),
+                reference=sample(then),
+                answers={("new", "new"): data.answers[now], ("old", "old"): other[now]},
+            )
+        )
         seen[name] = {
             "findings": [[f.cause, f.kind, f.columns, f.statement] for f in found.findings],
-            "headline": found.headline, "action": found.action.sentence,
-        }  # fmt: skip
+            "headline": found.headline,
+            "action": found.action.sentence,
+        }
         talk(f"  {name}: {seen[name]}")
     first = {tuple(f[2]) for f in seen["the columns"]["findings"] if f[0] == "data"}
-    bench.note("elec2_columns", len({c for some in first for c in some}
-                                    & {"vicprice", "vicdemand", "transfer"}))  # fmt: skip
+    bench.note(
+        "elec2_columns",
+        len({c for some in first for c in some} & {"vicprice", "vicdemand", "transfer"}),
+    )
     later = {f[0] for f in seen["later"]["findings"]}
     bench.note(
         "elec2_world", float("world" in later and not later & {"model", "features", "release"})
@@ -407,11 +444,23 @@ def electricity(bench: Bench) -> None:
 
 
 SETS = (
-    ("employment_MA_reference.pq", "employment_MA_analysis.pq", "employment_MA_analysis_target.pq",
-     realdata.CENSUS, "employed", "predicted_probability"),
-    ("synthetic_car_loan_dq_reference.csv", "synthetic_car_loan_dq_analysis.csv",
-     "synthetic_car_loan_analysis_target.csv", realdata.LOAN, "repaid", "y_pred_proba"),
-)  # fmt: skip
+    (
+        "employment_MA_reference.pq",
+        "employment_MA_analysis.pq",
+        "employment_MA_analysis_target.pq",
+        realdata.CENSUS,
+        "employed",
+        "predicted_probability",
+    ),
+    (
+        "synthetic_car_loan_dq_reference.csv",
+        "synthetic_car_loan_dq_analysis.csv",
+        "synthetic_car_loan_analysis_target.csv",
+        realdata.LOAN,
+        "repaid",
+        "y_pred_proba",
+    ),
+)
 BROKEN = {"salary_range", "driver_tenure", "size_of_downpayment"}
 """The columns of the car loans that break at row 25,000: nulls in two, an unseen word in one."""
 
@@ -428,26 +477,38 @@ def shipped(bench: Bench) -> None:
         then, now, known = (realdata.table(home / name, "id") for name in (before, after, target))
         truth = np.array([np.nan if v is None else float(v) for v in then[label]])
         reference_ = Sample(
-            columns={name: then[name] for name in columns}, truth=truth,
+            columns={name: then[name] for name in columns},
+            truth=truth,
             scores=then[score].astype(np.float64),
-        )  # fmt: skip
+        )
         parts = (
-            [now["year"] == year for year in sorted(set(now["year"].tolist()))] if "year" in now
+            [now["year"] == year for year in sorted(set(now["year"].tolist()))]
+            if "year" in now
             else [np.arange(len(now[score])) // 12_500 == n for n in range(4)]
-        )  # fmt: skip
+        )
         for rows in parts:
             scores = now[score][rows].astype(np.float64)
-            found = diagnose(Facts(
-                output=realdata.POLICY.output, metric="brier", new="r1", reference=reference_,
-                reference_of="new", answers={("new", "new"): scores}, current=Sample(
-                    columns={name: now[name][rows] for name in columns},
-                    truth=known[label][rows].astype(np.float64),
-                ),
-            ))  # fmt: skip
-            seen.setdefault(before, []).append({
-                "causes": found.causes, "statements": [f.statement for f in found.findings],
-                "columns": [c for f in found.findings if f.cause == "data" for c in f.columns],
-            })  # fmt: skip
+            found = diagnose(
+                Facts(
+                    output=realdata.POLICY.output,
+                    metric="brier",
+                    new="r1",
+                    reference=reference_,
+                    reference_of="new",
+                    answers={("new", "new"): scores},
+                    current=Sample(
+                        columns={name: now[name][rows] for name in columns},
+                        truth=known[label][rows].astype(np.float64),
+                    ),
+                )
+            )
+            seen.setdefault(before, []).append(
+                {
+                    "causes": found.causes,
+                    "statements": [f.statement for f in found.findings],
+                    "columns": [c for f in found.findings if f.cause == "data" for c in f.columns],
+                }
+            )
             talk(f"  {before}: {seen[before][-1]}")
     census, loans = (seen[before] for before, *_ in SETS)
     bench.note("census_findings", sum(set(each["causes"]) != {"noise"} for each in census))
@@ -466,8 +527,9 @@ def flights(bench: Bench) -> None:
     for case, told in found.items():
         seen[case] = {
             "findings": [[f.cause, f.kind, f.columns, f.statement] for f in told.findings],
-            "headline": told.headline, "action": told.action.sentence,
-        }  # fmt: skip
+            "headline": told.headline,
+            "action": told.action.sentence,
+        }
         talk(f"  {case}: {seen[case]}")
     bench.note(
         "flights_right", sum(flightcases.right(*each) for each in found.items()) / len(found)
@@ -496,12 +558,17 @@ def main() -> None:
     warnings.filterwarnings("ignore", category=UserWarning)
     with Bench("diagnosis", __doc__, seed=SEED) as bench:
         for name, what in (
-            ("seven causes", causes), ("another family", second_family), ("two at once", pairs),
+            ("seven causes", causes),
+            ("another family", second_family),
+            ("two at once", pairs),
             ("look-alikes", lookalikes),
-            ("the interval", coverage), ("100,000 requests", size), ("Elec2", electricity), ("census and loans", shipped),
+            ("the interval", coverage),
+            ("100,000 requests", size),
+            ("Elec2", electricity),
+            ("census and loans", shipped),
             ("flights", flights),
             ("DoWhy", attribution),
-        ):  # fmt: skip
+        ):
             with bench.phase(name):
                 what(bench)
 

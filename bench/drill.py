@@ -52,8 +52,12 @@ def practise(bench: Bench, site: Site, *, count: int, bound: str) -> dict[str, A
         records = load.stop()
     went = [one for one in done if one["ok"]]
     return {
-        "drills": len(done), "went_well": len(went), "why": [one["why"] for one in done],
-        "wall_s": spread(walls, 2), "requests": len(records), "failed": failures(records),
+        "drills": len(done),
+        "went_well": len(went),
+        "why": [one["why"] for one in done],
+        "wall_s": spread(walls, 2),
+        "requests": len(records),
+        "failed": failures(records),
         "answered_by_the_way_back": sum(one["answered"] for one in done),
         "failed_on_the_way_back": sum(one["failed"] for one in done),
         **{
@@ -62,7 +66,7 @@ def practise(bench: Bench, site: Site, *, count: int, bound: str) -> dict[str, A
             for part in ("decide_ms", "write_ms", "last_ack_ms", "first_old_answer_ms", "total_ms")
         },
         "realtime_generator": load.realtime,
-    }  # fmt: skip
+    }
 
 
 def main() -> None:

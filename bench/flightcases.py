@@ -97,8 +97,9 @@ class Flights:
         truth = np.where(flights.label == self.data.NO_LABEL, np.nan, flights.label)
         day = np.array(DAYS_BEFORE)[flights.columns["month"].astype(int) - 1] + flights.day
         at = (day * MINUTES + flights.columns["sched_minute"].astype(np.float64)) * 60.0
-        return Sample(columns=columns, truth=truth, scores=scores, at=at,
-                      units=flights.tailnum.astype(object))  # fmt: skip
+        return Sample(
+            columns=columns, truth=truth, scores=scores, at=at, units=flights.tailnum.astype(object)
+        )
 
     def diagnosed(self, case: str) -> Diagnosis:
         """One case of flights by chance."""
@@ -125,16 +126,23 @@ class Flights:
             which: {k: v for k, v in self.training.items() if k in self.names[version]}
             for which, version in (("new", new), ("old", old))
         }
-        return diagnose(Facts(
-            output=OUTPUT, metric="log_loss", new="r2", old="r1", current=self.sample(now, seats=seats),
-            answers={
-                ("new", "new"): self.scores(new, now, utc=case == "utc", seats=seats),
-                ("old", "old"): self.scores(old, now, seats=seats),
-            },
-            changed=frozenset({"features" if case == "utc" else "model"}),
-            reference=self.sample(before, self.scores(old, before)), reference_of="old",
-            training=known,
-        ))  # fmt: skip
+        return diagnose(
+            Facts(
+                output=OUTPUT,
+                metric="log_loss",
+                new="r2",
+                old="r1",
+                current=self.sample(now, seats=seats),
+                answers={
+                    ("new", "new"): self.scores(new, now, utc=case == "utc", seats=seats),
+                    ("old", "old"): self.scores(old, now, seats=seats),
+                },
+                changed=frozenset({"features" if case == "utc" else "model"}),
+                reference=self.sample(before, self.scores(old, before)),
+                reference_of="old",
+                training=known,
+            )
+        )
 
 
 def statistics(column: Any) -> ColumnStatistics:
@@ -142,9 +150,13 @@ def statistics(column: Any) -> ColumnStatistics:
     values = column.astype(np.float64)
     there = values[~np.isnan(values)]
     return ColumnStatistics(
-        count=len(values), nulls=len(values) - len(there), minimum=float(there.min()),
-        maximum=float(there.max()), std=float(there.std()), distinct=len(np.unique(there)),
-    )  # fmt: skip
+        count=len(values),
+        nulls=len(values) - len(there),
+        minimum=float(there.min()),
+        maximum=float(there.max()),
+        std=float(there.std()),
+        distinct=len(np.unique(there)),
+    )
 
 
 def cases(seed: int) -> dict[str, Diagnosis]:

@@ -75,10 +75,16 @@ def _onnx(file: Path) -> Answerer:
         given = decode(body).inputs[0]
         rows = np.asarray(given.data, np.float32).reshape(given.shape)
         label, chances = run(names, {"X": rows})
-        return encode(Reply("flights", "r1", [
-            Output("label", "INT64", list(label.shape), label.tolist()),
-            Output("probabilities", "FP32", list(chances.shape), chances.ravel().tolist()),
-        ]))  # fmt: skip
+        return encode(
+            Reply(
+                "flights",
+                "r1",
+                [
+                    Output("label", "INT64", list(label.shape), label.tolist()),
+                    Output("probabilities", "FP32", list(chances.shape), chances.ravel().tolist()),
+                ],
+            )
+        )
 
     return answer
 
@@ -96,10 +102,16 @@ def _sklearn(file: Path) -> Answerer:
         rows = np.asarray(given.data, np.float64).reshape(given.shape)
         chances = chances_of(rows)
         score, label = chances[:, 1], classes.take(chances.argmax(axis=1))
-        return encode(Reply("claims", "r1", [
-            Output("score", "FP64", list(score.shape), score.tolist()),
-            Output("label", "INT64", list(label.shape), label.tolist()),
-        ]))  # fmt: skip
+        return encode(
+            Reply(
+                "claims",
+                "r1",
+                [
+                    Output("score", "FP64", list(score.shape), score.tolist()),
+                    Output("label", "INT64", list(label.shape), label.tolist()),
+                ],
+            )
+        )
 
     return answer
 
@@ -116,9 +128,16 @@ def asgi_of(answer: Answerer) -> App:
             if not message.get("more_body"):
                 break
         payload = answer(body)
-        await send({"type": "http.response.start", "status": 200, "headers": [
-            (b"content-type", b"application/json"), (b"content-length", b"%d" % len(payload)),
-        ]})  # fmt: skip
+        await send(
+            {
+                "type": "http.response.start",
+                "status": 200,
+                "headers": [
+                    (b"content-type", b"application/json"),
+                    (b"content-length", b"%d" % len(payload)),
+                ],
+            }
+        )
         await send({"type": "http.response.body", "body": payload})
 
     return app

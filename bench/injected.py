@@ -44,10 +44,15 @@ class Case:
         known = rng.choice(len(truth), min(labelled, len(truth)), replace=False)
         truth[known] = self.truth[known]
         return Facts(
-            output=self.output, metric=self.metric, new="r3", old="r2",
-            current=Sample(columns=self.columns, truth=truth, units=self.units, at=self.at), answers=self.answers,
-            reference=self.reference, swaps=self.swaps,
-        )  # fmt: skip
+            output=self.output,
+            metric=self.metric,
+            new="r3",
+            old="r2",
+            current=Sample(columns=self.columns, truth=truth, units=self.units, at=self.at),
+            answers=self.answers,
+            reference=self.reference,
+            swaps=self.swaps,
+        )
 
 
 # ---------------------------------------------------------------- the first family
@@ -142,13 +147,20 @@ def small(seed: tuple[int, ...], cause: str, n: int = 4_000, causes: tuple[str, 
         back[:, k] = first(x)[:, k]
         swaps[f"x{k}"] = old(mixed), new(back)
     return Case(
-        cause, Output(kind="binary", score="p"), "brier", reference, table(x), y,
+        cause,
+        Output(kind="binary", score="p"),
+        "brier",
+        reference,
+        table(x),
+        y,
         {
-            ("new", "new"): new(serving(x)), ("old", "old"): old(first(x)),
-            ("new", "old"): new(second(x)), ("old", "new"): old(serving(x)[:, :5]),
+            ("new", "new"): new(serving(x)),
+            ("old", "old"): old(first(x)),
+            ("new", "old"): new(second(x)),
+            ("old", "new"): old(serving(x)[:, :5]),
         },
         swaps,
-    )  # fmt: skip
+    )
 
 
 # ---------------------------------------------------------------- the second family
@@ -161,12 +173,17 @@ def wide(rng: Rng, n: int) -> dict[str, NDArray[Any]]:
     """Twelve columns: skewed, counted, heavy-tailed, cyclic, words, and one with nulls of its own."""
     city = rng.choice(CITIES, n, p=(0.35, 0.25, 0.15, 0.1, 0.1, 0.05))
     found: dict[str, NDArray[Any]] = {
-        "age": rng.gamma(6, 7, n), "visits": rng.poisson(3, n).astype(np.float64),
-        "spend": np.exp(rng.normal(3, 0.8, n)), "hour": rng.integers(0, 24, n).astype(np.float64),
-        "ratio": rng.beta(2, 5, n), "delay": rng.standard_t(4, n), "load": rng.uniform(-2, 2, n),
-        "rank": rng.normal(size=n), "depth": rng.exponential(1, n),
+        "age": rng.gamma(6, 7, n),
+        "visits": rng.poisson(3, n).astype(np.float64),
+        "spend": np.exp(rng.normal(3, 0.8, n)),
+        "hour": rng.integers(0, 24, n).astype(np.float64),
+        "ratio": rng.beta(2, 5, n),
+        "delay": rng.standard_t(4, n),
+        "load": rng.uniform(-2, 2, n),
+        "rank": rng.normal(size=n),
+        "depth": rng.exponential(1, n),
         "tenure": np.where(rng.random(n) < 0.05, np.nan, rng.uniform(0, 10, n)),
-    }  # fmt: skip
+    }
     return {**found, "city": city.astype(object), "plan": rng.choice(PLANS, n).astype(object)}
 
 
@@ -174,10 +191,13 @@ def signal(c: dict[str, NDArray[Any]], concept: float = 0.0) -> Floats:
     """What the outcomes depend on."""
     city = np.array([CITIES.index(word) for word in c["city"]], np.float64)
     base = (
-        1.1 * (np.log(c["spend"]) - 3) + 0.9 * np.sin(c["hour"] / 24 * 2 * np.pi)
-        - 0.8 * c["load"] * (c["plan"] == "free") + 0.35 * (city - 1) + 1.5 * (c["ratio"] - 0.3)
+        1.1 * (np.log(c["spend"]) - 3)
+        + 0.9 * np.sin(c["hour"] / 24 * 2 * np.pi)
+        - 0.8 * c["load"] * (c["plan"] == "free")
+        + 0.35 * (city - 1)
+        + 1.5 * (c["ratio"] - 0.3)
         + 0.4 * np.tanh(c["delay"])
-    )  # fmt: skip
+    )
     return np.asarray(base - concept * (0.9 * (np.log(c["spend"]) - 3) + 0.3 * (city - 1)))
 
 
@@ -192,8 +212,20 @@ def matrix(c: dict[str, NDArray[Any]], *, new: bool = False, bug: bool = False) 
     city = np.array([CITIES.index(w) if w in CITIES else np.nan for w in c["city"]], np.float64)
     plan = np.array([PLANS.index(w) if w in PLANS else np.nan for w in c["plan"]], np.float64)
     depth = (c["depth"] + c["visits"]) / 2 if new else c["depth"]
-    plain = [c["age"], c["visits"], c["spend"], hour, c["ratio"], c["delay"], c["load"], c["rank"],
-             depth, c["tenure"], city, plan]  # fmt: skip
+    plain = [
+        c["age"],
+        c["visits"],
+        c["spend"],
+        hour,
+        c["ratio"],
+        c["delay"],
+        c["load"],
+        c["rank"],
+        depth,
+        c["tenure"],
+        city,
+        plan,
+    ]
     return np.stack(plain, axis=1)
 
 
@@ -255,9 +287,16 @@ def large(seed: tuple[int, ...], cause: str, n: int = 8_000) -> Case:
         else Output(kind="score", score="y", tolerance=1.0)
     )
     return Case(
-        cause, output, "log_loss" if binary else "absolute_error", reference, c, y,
+        cause,
+        output,
+        "log_loss" if binary else "absolute_error",
+        reference,
+        c,
+        y,
         {
-            ("new", "new"): new(matrix(c, new=True, bug=bug)), ("old", "old"): old(matrix(c)),
-            ("new", "old"): new(matrix(c, new=True)), ("old", "new"): old(matrix(c, new=True, bug=bug)),
+            ("new", "new"): new(matrix(c, new=True, bug=bug)),
+            ("old", "old"): old(matrix(c)),
+            ("new", "old"): new(matrix(c, new=True)),
+            ("old", "new"): old(matrix(c, new=True, bug=bug)),
         },
-    )  # fmt: skip
+    )

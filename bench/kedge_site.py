@@ -99,9 +99,14 @@ class Site:
         began = time.perf_counter()
         with (self.root / "up.log").open("ab") as log:
             self.up = subprocess.Popen(
-                [*before, *kedge_command(), "up"], cwd=self.root, env=environment(), stdin=subprocess.DEVNULL,
-                stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
+                [*before, *kedge_command(), "up"],
+                cwd=self.root,
+                env=environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
         return began
 
     def live(self) -> bool:
@@ -173,9 +178,14 @@ class Site:
         """One command of the CLI, on the load's CPU; its JSON."""
         with on({LOAD_CPU}):
             done = subprocess.run(
-                [*kedge_command(), *words, "--json"], cwd=self.root, env=environment(),
-                capture_output=True, text=True, timeout=240, check=False,
-            )  # fmt: skip
+                [*kedge_command(), *words, "--json"],
+                cwd=self.root,
+                env=environment(),
+                capture_output=True,
+                text=True,
+                timeout=240,
+                check=False,
+            )
         if done.returncode:
             raise RuntimeError(
                 f"kedge {' '.join(words)}: {done.returncode}\n{done.stdout}{done.stderr}"

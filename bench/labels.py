@@ -41,11 +41,23 @@ def predict(directory: Path, total: int) -> float:
             rows = []
             for number in range(start, min(start + CHUNK, total)):
                 key, at = name(number, total)
-                rows.append(JoinRow(
-                    id=f"{key}/0", at=at, unit=f"N{number % 50_000}", endpoint="flights", production=1,
-                    candidate=2, salt="s", weight=500, arm="production" if number % 20 else "candidate",
-                    failed=False, segments=("origin=JFK", "carrier=UA"), score=0.7, decision="1",
-                ))  # fmt: skip
+                rows.append(
+                    JoinRow(
+                        id=f"{key}/0",
+                        at=at,
+                        unit=f"N{number % 50_000}",
+                        endpoint="flights",
+                        production=1,
+                        candidate=2,
+                        salt="s",
+                        weight=500,
+                        arm="production" if number % 20 else "candidate",
+                        failed=False,
+                        segments=("origin=JFK", "carrier=UA"),
+                        score=0.7,
+                        decision="1",
+                    )
+                )
             assert spool.append(rows) == 0
         began = time.perf_counter()
         while records.waiting():

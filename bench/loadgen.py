@@ -379,9 +379,12 @@ class Closed:
         for asker in self.askers:
             asker.transport.abort()
         return {
-            "rps": answers / seconds, "requests": self.answers, "errors": self.errors,
-            "generator_cpu": own / seconds, "ms": spread([each * 1e3 for each in self.times]),
-        }  # fmt: skip
+            "rps": answers / seconds,
+            "requests": self.answers,
+            "errors": self.errors,
+            "generator_cpu": own / seconds,
+            "ms": spread([each * 1e3 for each in self.times]),
+        }
 
 
 def one_caller(given: argparse.Namespace, body: bytes) -> list[Record]:
@@ -418,9 +421,18 @@ def one_caller(given: argparse.Namespace, body: bytes) -> list[Record]:
 
 def _command(mode: str, port: int, path: str, connections: int, body: Path) -> list[str]:
     return [
-        sys.executable, __file__, mode, "--port", str(port), "--path", path,
-        "--connections", str(connections), "--body", str(body),
-    ]  # fmt: skip
+        sys.executable,
+        __file__,
+        mode,
+        "--port",
+        str(port),
+        "--path",
+        path,
+        "--connections",
+        str(connections),
+        "--body",
+        str(body),
+    ]
 
 
 def closed_loop(
@@ -434,9 +446,12 @@ def closed_loop(
         before = [cpu_s([pid]) for pid in pids]
         with on({LOAD_CPU}):
             done = subprocess.run(
-                [*command, "--seconds", str(seconds)], capture_output=True, text=True, check=True,
+                [*command, "--seconds", str(seconds)],
+                capture_output=True,
+                text=True,
+                check=True,
                 timeout=seconds + 60,
-            )  # fmt: skip
+            )
         spent = [cpu_s([pid]) - was for pid, was in zip(pids, before, strict=True)]
     found: dict[str, Any] = msgspec.json.decode(done.stdout)
     asked = max(found["requests"], 1)

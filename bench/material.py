@@ -114,8 +114,10 @@ def write_layers(folder: Path, widths: tuple[int, ...]) -> Path:
     for number, width in enumerate((*widths, 1)):
         weights = (dice.normal(size=(before, width)) / np.sqrt(before)).astype(np.float32)
         constants.append(
-            helper.make_tensor(f"w{number}", TensorProto.FLOAT, weights.shape, weights.tobytes(), raw=True)
-        )  # fmt: skip
+            helper.make_tensor(
+                f"w{number}", TensorProto.FLOAT, weights.shape, weights.tobytes(), raw=True
+            )
+        )
         last = number == len(widths)
         made = "y" if last else f"m{number}"
         nodes.append(helper.make_node("MatMul", [name, f"w{number}"], [made]))
@@ -123,10 +125,12 @@ def write_layers(folder: Path, widths: tuple[int, ...]) -> Path:
             nodes.append(helper.make_node("Relu", [made], [f"r{number}"]))
         before, name = width, f"r{number}"
     graph = helper.make_graph(
-        nodes, "layers",
+        nodes,
+        "layers",
         [helper.make_tensor_value_info("X", TensorProto.FLOAT, [None, FEATURES])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 1])], constants,
-    )  # fmt: skip
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 1])],
+        constants,
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     onnx.save(model, folder / "model.onnx")
     return folder

@@ -31,9 +31,12 @@ UP_S = 240.0
 STOP_S = 15.0
 APPS = BENCH / "peers"
 QUIET_ENV = {
-    "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "DO_NOT_TRACK": "1",
-    "BENTOML_DO_NOT_TRACK": "True", "RAY_USAGE_STATS_ENABLED": "0",
-}  # fmt: skip
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "DO_NOT_TRACK": "1",
+    "BENTOML_DO_NOT_TRACK": "True",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
 
 
 def installed() -> tuple[list[Callable[[], AbstractContextManager[Target]]], dict[str, str]]:
@@ -59,9 +62,10 @@ def workroom(bin_dir: Path) -> Iterator[tuple[Path, Path]]:
         file = Path(folder) / "model.joblib"
         model = material.classifier(flip=False)
         told = {
-            "coef": model.coef_.tolist(), "intercept": model.intercept_.tolist(),
+            "coef": model.coef_.tolist(),
+            "intercept": model.intercept_.tolist(),
             "classes": model.classes_.tolist(),
-        }  # fmt: skip
+        }
         subprocess.run(
             [bin_dir / "python", APPS / "train.py", file],
             input=json.dumps(told),
@@ -79,9 +83,14 @@ def running(
     stdin: int | IO[bytes] = subprocess.PIPE if keep_stdin else subprocess.DEVNULL
     with (folder / "peer.log").open("ab") as log, on({SERVER_CPU}):
         server = subprocess.Popen(
-            command, cwd=folder, env=environment(**QUIET_ENV, **env), stdin=stdin, stdout=log,
-            stderr=log, start_new_session=True,
-        )  # fmt: skip
+            command,
+            cwd=folder,
+            env=environment(**QUIET_ENV, **env),
+            stdin=stdin,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
     try:
         yield server
     finally:
@@ -124,14 +133,27 @@ def mlserver(bin_dir: Path) -> Iterator[Target]:
     port = free_port()
     with workroom(bin_dir) as (folder, model):
         (folder / "m").mkdir()
-        (folder / "m" / "model-settings.json").write_text(json.dumps({
-            "name": "m", "implementation": "mlserver_sklearn.SKLearnModel",
-            "parameters": {"uri": str(model)},
-        }))  # fmt: skip
-        (folder / "settings.json").write_text(json.dumps({
-            "debug": False, "host": "127.0.0.1", "http_port": port, "grpc_port": free_port(),
-            "metrics_port": free_port(), "parallel_workers": 0,
-        }))  # fmt: skip
+        (folder / "m" / "model-settings.json").write_text(
+            json.dumps(
+                {
+                    "name": "m",
+                    "implementation": "mlserver_sklearn.SKLearnModel",
+                    "parameters": {"uri": str(model)},
+                }
+            )
+        )
+        (folder / "settings.json").write_text(
+            json.dumps(
+                {
+                    "debug": False,
+                    "host": "127.0.0.1",
+                    "http_port": port,
+                    "grpc_port": free_port(),
+                    "metrics_port": free_port(),
+                    "parallel_workers": 0,
+                }
+            )
+        )
         with running([str(bin_dir / "mlserver"), "start", str(folder)], folder, {}) as server:
             yield target("mlserver", server, port, "/v2/models/m/infer", material.body("FP64"))
 
@@ -142,9 +164,16 @@ def bentoml(bin_dir: Path) -> Iterator[Target]:
     port = free_port()
     with workroom(bin_dir) as (folder, model):
         command = [
-            str(bin_dir / "bentoml"), "serve", "bento_app:Peer", "--working-dir", str(APPS),
-            "--host", "127.0.0.1", "-p", str(port),
-        ]  # fmt: skip
+            str(bin_dir / "bentoml"),
+            "serve",
+            "bento_app:Peer",
+            "--working-dir",
+            str(APPS),
+            "--host",
+            "127.0.0.1",
+            "-p",
+            str(port),
+        ]
         env = {"BENCH_MODEL": str(model), "BENTOML_HOME": str(folder / "home")}
         with running(command, folder, env) as server:
             yield target("bentoml", server, port, "/predict", instances())

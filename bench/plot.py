@@ -57,10 +57,18 @@ def main() -> None:
     """Draw it."""
     found = json.loads((RESULTS / "detection.json").read_text("utf-8"))["detail"]["table"]
     of = {row["scenario"]: row for row in found}
-    first, y = bars("Healthy candidates that were taken back, within a day", [of[n] for n in HEALTHY], 24,
-                    seconds=False)  # fmt: skip
-    second, y = bars("Worse candidates: median seconds until taken back (logarithmic)",
-                     [of[n] for n in WORSE], y, seconds=True)  # fmt: skip
+    first, y = bars(
+        "Healthy candidates that were taken back, within a day",
+        [of[n] for n in HEALTHY],
+        24,
+        seconds=False,
+    )
+    second, y = bars(
+        "Worse candidates: median seconds until taken back (logarithmic)",
+        [of[n] for n in WORSE],
+        y,
+        seconds=True,
+    )
     style = "text{font:13px system-ui,sans-serif;fill:#222}.t{font-weight:600}.s{font-size:11px;fill:#444}"
     Path(ROOT / "docs" / "reference" / "detection.svg").write_text(
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {y}" role="img">'

@@ -103,9 +103,11 @@ def _requests(traffic: Placed, seconds: int, seed: int) -> tuple[_Requests, Even
         unit, draw = np.full(good, -1), rng.random(good)
     n = len(events.t)
     every = _Requests(
-        np.concatenate([t, events.t]), np.concatenate([unit, events.unit]), np.concatenate([draw, events.draw]),
+        np.concatenate([t, events.t]),
+        np.concatenate([unit, events.unit]),
+        np.concatenate([draw, events.draw]),
         np.concatenate([np.full(good, -1), np.arange(n)]),
-    )  # fmt: skip
+    )
     order = np.argsort(every.t, kind="stable")
     return _Requests(
         every.t[order], every.unit[order], every.draw[order], every.event[order]
@@ -143,17 +145,33 @@ def run_product(case: Case, seed: tuple[int, int]) -> Outcome:
                     trackers[worker[n]].failed(entity, BEGAN + float(requests.t[n]))
                 else:
                     trackers[worker[n]].answered()
-            rows[worker[n]].append(Seen(
-                BEGAN + second, asked, int(mine), MICROS, bool(event >= 0), state.weight, ANSWER,
-            ))  # fmt: skip
+            rows[worker[n]].append(
+                Seen(
+                    BEGAN + second,
+                    asked,
+                    int(mine),
+                    MICROS,
+                    bool(event >= 0),
+                    state.weight,
+                    ANSWER,
+                )
+            )
         begin = end
         for n, counter in enumerate(counters):
             number += 1
             streak, conduct = trackers[n].taken()
             window, _ = counter.window(
-                rows[n], BEGAN + second, BOUNDS, number=number, paired=False, weight=state.weight, lost=0,
-                streak=streak, broken=0, conduct=conduct,
-            )  # fmt: skip
+                rows[n],
+                BEGAN + second,
+                BOUNDS,
+                number=number,
+                paired=False,
+                weight=state.weight,
+                lost=0,
+                streak=streak,
+                broken=0,
+                conduct=conduct,
+            )
             watch.fold(window)
         told = decide(state, watch.facts(BEGAN + second + 1.0))
         if isinstance(told.command, Rollback):
@@ -194,5 +212,9 @@ def compare(case: Case, runs: int, seed: int, seconds: float) -> dict[str, Any]:
         alike += agree(ours, theirs, seconds)
         gap = abs(ours.at - theirs.at) if ours.end == theirs.end else inf
         apart.append(gap)
-    return {"runs": runs, "ends": ends, "agree": alike,
-            "apart_s": [None if gap == inf else round(gap, 1) for gap in apart]}  # fmt: skip
+    return {
+        "runs": runs,
+        "ends": ends,
+        "agree": alike,
+        "apart_s": [None if gap == inf else round(gap, 1) for gap in apart],
+    }

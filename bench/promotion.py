@@ -27,8 +27,12 @@ COPIES = 2
 
 def wait_forgotten(site: Site, endpoint: str, release: int) -> None:
     """Wait until nothing of a release is loaded anywhere: the next promotion has to load it."""
-    until(lambda: not site.hosts(endpoint, release) and not site.held(endpoint, release),
-          f"r{release} to be unloaded", GONE_S, LOOK_S)  # fmt: skip
+    until(
+        lambda: not site.hosts(endpoint, release) and not site.held(endpoint, release),
+        f"r{release} to be unloaded",
+        GONE_S,
+        LOOK_S,
+    )
 
 
 def wait_settled(site: Site, endpoint: str, release: int) -> None:
@@ -39,9 +43,16 @@ def wait_settled(site: Site, endpoint: str, release: int) -> None:
 
 
 def series(
-    bench: Bench, site: Site, endpoint: str, body: bytes, *, measured: tuple[int, ...],
-    before_s: float, count: int, name: str,
-) -> dict[str, Any]:  # fmt: skip
+    bench: Bench,
+    site: Site,
+    endpoint: str,
+    body: bytes,
+    *,
+    measured: tuple[int, ...],
+    before_s: float,
+    count: int,
+    name: str,
+) -> dict[str, Any]:
     """Promote to and fro between versions 1 and 2; those in `measured` are measured.
 
     Args:
@@ -75,12 +86,15 @@ def series(
         quiet = [r.ms for r in within(records, began - before_s, began)]
         during = [r.ms for r in within(records, began, ended + TAIL_S)]
         row.update(
-            before_p99_ms=quantile(quiet, 0.99), p99_ms=quantile(during, 0.99),
+            before_p99_ms=quantile(quiet, 0.99),
+            p99_ms=quantile(during, 0.99),
             ratio=quantile(during, 0.99) / quantile(quiet, 0.99),
-            before_p50_ms=quantile(quiet, 0.5), p50_ms=quantile(during, 0.5),
-            before_max_ms=max(quiet), max_ms=max(during),
+            before_p50_ms=quantile(quiet, 0.5),
+            p50_ms=quantile(during, 0.5),
+            before_max_ms=max(quiet),
+            max_ms=max(during),
             gap_ms=longest_gap_ms(records, began, ended + TAIL_S),
-        )  # fmt: skip
+        )
     return {
         "ratio": statistics.median(row["ratio"] for row in rows),
         "ratios": spread([row["ratio"] for row in rows]),
@@ -97,19 +111,39 @@ def measure(bench: Bench, site: Site, body: bytes, *, slow: str, small: str) -> 
     site.promote(slow, 1)
     wait_settled(site, slow, site.release(slow, 1))
     with site.sorting():
-        found = series(bench, site, slow, body, measured=(1, 2), before_s=before_s,
-                       count=bench.rounds(4, 1), name="slow to slow")  # fmt: skip
+        found = series(
+            bench,
+            site,
+            slow,
+            body,
+            measured=(1, 2),
+            before_s=before_s,
+            count=bench.rounds(4, 1),
+            name="slow to slow",
+        )
         bench.note("promote_p99_ratio", found["ratio"])
         bench.detail["promote"] = {"slow_to_slow": found}
         if bench.quick:
             return
         site.promote(small, 1)
         bench.detail["promote"]["small_to_slow"] = series(
-            bench, site, small, body, measured=(2,), before_s=before_s, count=2,
+            bench,
+            site,
+            small,
+            body,
+            measured=(2,),
+            before_s=before_s,
+            count=2,
             name="small to slow",
-        )  # fmt: skip
+        )
     site.gather()
     bench.detail["promote"]["slow_to_slow_on_one_cpu"] = series(
-        bench, site, slow, body, measured=(1, 2), before_s=before_s, count=2,
+        bench,
+        site,
+        slow,
+        body,
+        measured=(1, 2),
+        before_s=before_s,
+        count=2,
         name="slow to slow, all on one CPU",
-    )  # fmt: skip
+    )

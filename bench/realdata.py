@@ -32,10 +32,33 @@ BATCH = 1_000
 PER_S = 10.0
 """Labels a second: a day of 864,000; the restarts of the judge's bets follow the clock."""
 POLICY = Policy(output=Output(kind="binary", score="p", threshold=0.5))
-CENSUS = ("AGEP", "SCHL", "MAR", "RELP", "DIS", "ESP", "CIT", "MIG", "MIL", "ANC", "NATIVITY",
-          "DEAR", "DEYE", "DREM", "SEX", "RAC1P")  # fmt: skip
-LOAN = ("car_value", "salary_range", "debt_to_income_ratio", "loan_length",
-        "repaid_loan_on_prev_car", "size_of_downpayment", "driver_tenure")  # fmt: skip
+CENSUS = (
+    "AGEP",
+    "SCHL",
+    "MAR",
+    "RELP",
+    "DIS",
+    "ESP",
+    "CIT",
+    "MIG",
+    "MIL",
+    "ANC",
+    "NATIVITY",
+    "DEAR",
+    "DEYE",
+    "DREM",
+    "SEX",
+    "RAC1P",
+)
+LOAN = (
+    "car_value",
+    "salary_range",
+    "debt_to_income_ratio",
+    "loan_length",
+    "repaid_loan_on_prev_car",
+    "size_of_downpayment",
+    "driver_tenure",
+)
 
 ELEC = ("period", "nswprice", "nswdemand", "vicprice", "vicdemand", "transfer")
 ELEC_VARIABLE = "KEDGE_BENCH_ELEC2"
@@ -121,14 +144,34 @@ def encoded(
 def load(home: Path) -> list[Data]:
     """All three."""
     parts = [
-        ("census, MA employment", "employment_MA_reference.pq", "employment_MA_analysis.pq",
-         "employment_MA_analysis_target.pq", CENSUS, "employed", "predicted_probability"),
-        ("car loan", "synthetic_car_loan_reference.csv", "synthetic_car_loan_analysis.csv",
-         "synthetic_car_loan_analysis_target.csv", LOAN, "repaid", "y_pred_proba"),
-        ("car loan, broken columns", "synthetic_car_loan_dq_reference.csv",
-         "synthetic_car_loan_dq_analysis.csv", "synthetic_car_loan_analysis_target.csv", LOAN,
-         "repaid", "y_pred_proba"),
-    ]  # fmt: skip
+        (
+            "census, MA employment",
+            "employment_MA_reference.pq",
+            "employment_MA_analysis.pq",
+            "employment_MA_analysis_target.pq",
+            CENSUS,
+            "employed",
+            "predicted_probability",
+        ),
+        (
+            "car loan",
+            "synthetic_car_loan_reference.csv",
+            "synthetic_car_loan_analysis.csv",
+            "synthetic_car_loan_analysis_target.csv",
+            LOAN,
+            "repaid",
+            "y_pred_proba",
+        ),
+        (
+            "car loan, broken columns",
+            "synthetic_car_loan_dq_reference.csv",
+            "synthetic_car_loan_dq_analysis.csv",
+            "synthetic_car_loan_analysis_target.csv",
+            LOAN,
+            "repaid",
+            "y_pred_proba",
+        ),
+    ]
     found = []
     for name, reference, analysis, target, columns, label, score in parts:
         words: dict[str, dict[Any, int]] = {}
@@ -136,10 +179,17 @@ def load(home: Path) -> list[Data]:
         truth = table(home / target, "id")[label].astype(np.float64)
         known = np.array([value is not None for value in before[label]])
         train = encoded(before, columns, words)[known]
-        found.append(Data(
-            name, columns, train, before[label][known].astype(np.float64),
-            encoded(after, columns, words), truth, after[score].astype(np.float64),
-        ))  # fmt: skip
+        found.append(
+            Data(
+                name,
+                columns,
+                train,
+                before[label][known].astype(np.float64),
+                encoded(after, columns, words),
+                truth,
+                after[score].astype(np.float64),
+            )
+        )
     return found
 
 
@@ -159,17 +209,28 @@ def retrained(data: Data) -> Data:
     """The same from row 20,000 on, with the answers of a model that knows all until then."""
     skip = ELEC_LATER - ELEC_TRAINED
     return Data(
-        "Elec2", ELEC, np.vstack([data.train, data.stream[:skip]]),
-        np.concatenate([data.trained, data.truth[:skip]]), data.stream[skip:], data.truth[skip:],
+        "Elec2",
+        ELEC,
+        np.vstack([data.train, data.stream[:skip]]),
+        np.concatenate([data.trained, data.truth[:skip]]),
+        data.stream[skip:],
+        data.truth[skip:],
         data.answers[skip:],
-    )  # fmt: skip
+    )
 
 
 def shuffled(data: Data) -> Data:
     """The same rows in a random order: what the order of time has a part in."""
     order = np.random.default_rng(3).permutation(len(data.truth))
-    return Data("Elec2, shuffled", ELEC, data.train, data.trained, data.stream[order],
-                data.truth[order], data.answers[order])  # fmt: skip
+    return Data(
+        "Elec2, shuffled",
+        ELEC,
+        data.train,
+        data.trained,
+        data.stream[order],
+        data.truth[order],
+        data.answers[order],
+    )
 
 
 def course(data: Data) -> list[float]:
@@ -192,9 +253,10 @@ def electricity(bench: Bench, cases: list[Case]) -> None:
     data = elec2(Path(given))
     wrong = ((data.answers >= 0.5) != (data.truth > 0.5)).astype(np.float64)
     bench.detail["elec2"] = {
-        "production_errors_per_5000": course(data), "labels_lag1": sticky(data.truth),
+        "production_errors_per_5000": course(data),
+        "labels_lag1": sticky(data.truth),
         "errors_lag1": sticky(wrong),
-    }  # fmt: skip
+    }
     talk(f"  {bench.detail['elec2']}")
     later = retrained(data)
     better = _model(0).fit(later.train, later.trained).predict_proba(later.stream)[:, 1]
@@ -220,8 +282,11 @@ def honest(data: Data, seed: int) -> Floats:
 def careless(data: Data, seed: int) -> Floats:
     """A candidate whose pipeline fills two columns with zeros in production, and not in training."""
     served = data.stream.copy()
-    broken = {CENSUS: ("AGEP", "SCHL"), LOAN: ("salary_range", "driver_tenure"),
-              ELEC: ("nswprice", "nswdemand")}[data.columns]  # fmt: skip
+    broken = {
+        CENSUS: ("AGEP", "SCHL"),
+        LOAN: ("salary_range", "driver_tenure"),
+        ELEC: ("nswprice", "nswdemand"),
+    }[data.columns]
     for name in broken:
         column = data.columns.index(name)
         nulls = np.isnan(served[:, column])
@@ -238,9 +303,15 @@ def judge(data: Data, kind: str, theirs: Floats, share: float | None, seed: int)
     shadow = share is None
     weight = 0 if share is None else round(share * 10_000)
     state = State(
-        endpoint="real", stage=Stage.SHADOW if shadow else Stage.CANARY, production=1, candidate=2,
-        salt="s", weight=weight, sample=10_000 if shadow else 0, policy=POLICY,
-    )  # fmt: skip
+        endpoint="real",
+        stage=Stage.SHADOW if shadow else Stage.CANARY,
+        production=1,
+        candidate=2,
+        salt="s",
+        weight=weight,
+        sample=10_000 if shadow else 0,
+        policy=POLICY,
+    )
     dice = np.random.default_rng(1_000 + seed)
     arm = dice.random(len(data.truth)) < (share or 0.0)
     watch, done, told = Watch(state), None, decide(state, Watch(state).facts(0.0))
@@ -268,11 +339,23 @@ def _row(
     said = other if candidate else ours
     at = n / PER_S
     row = JoinRow(
-        id=f"{n}/0", at=at, unit="", endpoint="real", production=1, candidate=2, salt="s",
-        weight=weight, arm="candidate" if candidate else "production", failed=False, segments=(),
-        score=said, decision="1" if said >= 0.5 else "0", shadow_score=other if shadow else None,
-        shadow_decision=("1" if other >= 0.5 else "0") if shadow else None, paired=shadow,
-    )  # fmt: skip
+        id=f"{n}/0",
+        at=at,
+        unit="",
+        endpoint="real",
+        production=1,
+        candidate=2,
+        salt="s",
+        weight=weight,
+        arm="candidate" if candidate else "production",
+        failed=False,
+        segments=(),
+        score=said,
+        decision="1" if said >= 0.5 else "0",
+        shadow_score=other if shadow else None,
+        shadow_decision=("1" if other >= 0.5 else "0") if shadow else None,
+        paired=shadow,
+    )
     return Labelled(row, Outcome(f"{n}/0", float(data.truth[n])), at)
 
 

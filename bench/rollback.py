@@ -169,16 +169,24 @@ def by_command(
             began = time.perf_counter()
             with on({LOAD_CPU}):
                 done = subprocess.run(
-                    [*kedge_command(), "rollback", endpoint], cwd=site.root, env=environment(),
-                    capture_output=True, text=True, check=True, timeout=60,
-                )  # fmt: skip
+                    [*kedge_command(), "rollback", endpoint],
+                    cwd=site.root,
+                    env=environment(),
+                    capture_output=True,
+                    text=True,
+                    check=True,
+                    timeout=60,
+                )
             times.append((time.perf_counter() - began) * 1e3)
             shown = done.stdout
             time.sleep(0.2)
         records = load.stop()
     return {
-        "ms": spread(times, 1), "failed": failures(records), "requests": len(records), "shown": shown,
-    }  # fmt: skip
+        "ms": spread(times, 1),
+        "failed": failures(records),
+        "requests": len(records),
+        "shown": shown,
+    }
 
 
 def main() -> None:

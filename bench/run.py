@@ -19,8 +19,27 @@ from common import BENCH, RESULTS, ROOT
 
 DOCS = ROOT / "docs" / "reference" / "benchmarks.md"
 MARK, END = "<!-- figures -->", "<!-- /figures -->"
-SCRIPTS = ("choose", "cli", "judge", "labels", "windows", "detection", "realdata", "diagnosis", "diagnose", "autopilot",
-           "features", "axes", "gateway", "attacks", "runtimes", "reverse", "wayback", "rollback", "drill")  # fmt: skip
+SCRIPTS = (
+    "choose",
+    "cli",
+    "judge",
+    "labels",
+    "windows",
+    "detection",
+    "realdata",
+    "diagnosis",
+    "diagnose",
+    "autopilot",
+    "features",
+    "axes",
+    "gateway",
+    "attacks",
+    "runtimes",
+    "reverse",
+    "wayback",
+    "rollback",
+    "drill",
+)
 
 MODELS = [
     f"{library}_{size}" for library in ("onnx", "sklearn") for size in ("small", "medium", "large")

@@ -125,9 +125,16 @@ class Blocks:
 
 
 def measure(
-    bench: Bench, site: Site, endpoint: str, body: bytes, candidates: Iterator[int], case: str, *,
-    pairs: int, seconds: float,
-) -> tuple[dict[str, Any], set[str]]:  # fmt: skip
+    bench: Bench,
+    site: Site,
+    endpoint: str,
+    body: bytes,
+    candidates: Iterator[int],
+    case: str,
+    *,
+    pairs: int,
+    seconds: float,
+) -> tuple[dict[str, Any], set[str]]:
     """One condition of the candidate, `pairs` times off and on."""
     blocks = Blocks(site, endpoint, candidates, case=case, seconds=seconds)
     path = f"/v2/models/{endpoint}/infer"
@@ -185,9 +192,15 @@ def measure_all(
     }
     for case in CASES:
         found[case], salts[case] = measure(
-            bench, site, endpoint, body, turns, case,
-            pairs=pairs[case], seconds=bench.seconds(3.0, 0.6),
-        )  # fmt: skip
+            bench,
+            site,
+            endpoint,
+            body,
+            turns,
+            case,
+            pairs=pairs[case],
+            seconds=bench.seconds(3.0, 0.6),
+        )
         suffix = "" if case == "healthy" else f"_{case}"
         bench.note(f"shadow_p99_ratio{suffix}", found[case]["ratio"])
         bench.note(f"shadow_p99_ratio_low{suffix}", found[case]["interval"][0])

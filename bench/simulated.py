@@ -76,8 +76,11 @@ LATENCY = Row("latency.p99", weight=0.1, r0=2.0)
 QUALITY = Row("quality", weight=0.15)
 TAIL_P99, TAIL_P50 = 0.0013, 0.244
 """Lognormal(1) latencies: how many take over twice production's 99th percentile, and its median."""
-ALL = (Row("latency.p50", TAIL_P50, 0.05, 2.0), Row("latency.p99", TAIL_P99, 0.1, 2.0),
-       Row("quality", 0.05, 0.15))  # fmt: skip
+ALL = (
+    Row("latency.p50", TAIL_P50, 0.05, 2.0),
+    Row("latency.p99", TAIL_P99, 0.1, 2.0),
+    Row("quality", 0.05, 0.15),
+)
 
 KEYLESS = World("keyless 100/s, 1 %")
 SLOW = World("keyless 20/s, 1 %", rps=20.0)
@@ -129,7 +132,15 @@ SEGMENTS = World("keyless 100/s, 1 %, 100 segments", segments=100)
 LABELS_002 = World("labels 0.02/s, 20 % wrong", rps=0.02, p=0.2, first=QUALITY, days=2)
 LABELS_02 = World("labels 0.2/s, 20 % wrong", rps=0.2, p=0.2, first=QUALITY)
 LABELS_1 = World("labels 1/s, 20 % wrong", rps=1.0, p=0.2, first=QUALITY)
-LABELS_CALLERS = World("labels 0.2/s of 1,000 callers, 20 % wrong, risk varies 1", 1_000, 0.2, p=0.2, frailty=1.0, first=QUALITY, days=2)  # fmt: skip
+LABELS_CALLERS = World(
+    "labels 0.2/s of 1,000 callers, 20 % wrong, risk varies 1",
+    1_000,
+    0.2,
+    p=0.2,
+    frailty=1.0,
+    first=QUALITY,
+    days=2,
+)
 
 
 def late(world: World, hours: float) -> World:
@@ -188,15 +199,42 @@ def promoted() -> Iterator[Scenario]:
     """Ramps of a candidate that is the same: how many arrive, and when."""
     for world in (KEYLESS, SLOW, RARE, C1000, C1000_CHATTY, C1000_LIGHT, C20K):
         yield Scenario(world, promised=True)
-    for world in (C50, C200, C200_LIGHT, ZIPF1000, ZIPF20K, HEAVY, FRAIL, FRAIL1000, PAUSES_TOO,
-                  RETRIES_CALLERS, INCIDENTS_KEYLESS):  # fmt: skip
+    for world in (
+        C50,
+        C200,
+        C200_LIGHT,
+        ZIPF1000,
+        ZIPF20K,
+        HEAVY,
+        FRAIL,
+        FRAIL1000,
+        PAUSES_TOO,
+        RETRIES_CALLERS,
+        INCIDENTS_KEYLESS,
+    ):
         yield Scenario(world)
 
 
 def not_promoted() -> Iterator[Scenario]:
     """Ramps of a candidate at the margin and at twice the margin: none may arrive."""
-    for world in (KEYLESS, RARE, C50, C200, C1000, C1000_CHATTY, C20K, ZIPF1000, ZIPF20K, HEAVY, FRAIL,
-                  FRAIL1000, PAUSES_TOO, RETRIES, RETRIES_CALLERS, INCIDENTS_KEYLESS):  # fmt: skip
+    for world in (
+        KEYLESS,
+        RARE,
+        C50,
+        C200,
+        C1000,
+        C1000_CHATTY,
+        C20K,
+        ZIPF1000,
+        ZIPF20K,
+        HEAVY,
+        FRAIL,
+        FRAIL1000,
+        PAUSES_TOO,
+        RETRIES,
+        RETRIES_CALLERS,
+        INCIDENTS_KEYLESS,
+    ):
         for ratio in (1.5, 2.0):
             few = world in (KEYLESS, C1000, C1000_CHATTY, C20K, RARE)
             yield Scenario(world, "worse", ratio, promised=few and ratio == 2.0)
@@ -205,13 +243,37 @@ def not_promoted() -> Iterator[Scenario]:
 def found() -> Iterator[Scenario]:
     """Candidates that are worse at once, or after hours, at one weight."""
     for share, p in ((0.05, 0.05), (0.25, 0.02), (0.01, 0.05), (0.05, 0.02), (0.5, 0.015)):
-        yield Scenario(KEYLESS, "worse", p / KEYLESS.p, held=share, oracle=True, peers=True,
-                       promised=p >= 0.02, name=f"{p:.1%} at {share:.0%}")  # fmt: skip
+        yield Scenario(
+            KEYLESS,
+            "worse",
+            p / KEYLESS.p,
+            held=share,
+            oracle=True,
+            peers=True,
+            promised=p >= 0.02,
+            name=f"{p:.1%} at {share:.0%}",
+        )
     lab = Design(segment_stake=0.0, ramp=1.0)
-    yield Scenario(KEYLESS, "worse", 5.0, held=0.05, oracle=True, design=lab, weight=1.0, steps=(0.05,),
-                   name="5.0% at 5%, lab")  # fmt: skip
-    yield Scenario(late(KEYLESS, 2), "worse", 5.0, 2 * HOUR_S, 0.05, promised=True,
-                   name="5.0% at 5%, from the second hour on")  # fmt: skip
+    yield Scenario(
+        KEYLESS,
+        "worse",
+        5.0,
+        held=0.05,
+        oracle=True,
+        design=lab,
+        weight=1.0,
+        steps=(0.05,),
+        name="5.0% at 5%, lab",
+    )
+    yield Scenario(
+        late(KEYLESS, 2),
+        "worse",
+        5.0,
+        2 * HOUR_S,
+        0.05,
+        promised=True,
+        name="5.0% at 5%, from the second hour on",
+    )
     for ratio in (2.0, 10.0):
         for hours in (0, 6):
             for world in (SLOW, C1000, C1000_CHATTY, C1000_LIGHT, C20K, ZIPF1000, ZIPF20K):
@@ -223,15 +285,35 @@ def found() -> Iterator[Scenario]:
             yield Scenario(late(world, hours), "worse", 10.0, hours * HOUR_S, 0.25, promised=True)
     yield Scenario(late(ZIPF1000, 12), "worse", 2.0, 12 * HOUR_S, 0.25, promised=True)
     for hours in (0, 6):
-        for world, ratio in ((C200, 2.0), (C50, 10.0), (HEAVY, 2.0), (HEAVY, 10.0), (FRAIL, 2.0), (FRAIL1000, 2.0),
-                             (RETRIES_CALLERS, 2.0), (INCIDENTS, 2.0), (PAUSES_TOO, 2.0)):  # fmt: skip
+        for world, ratio in (
+            (C200, 2.0),
+            (C50, 10.0),
+            (HEAVY, 2.0),
+            (HEAVY, 10.0),
+            (FRAIL, 2.0),
+            (FRAIL1000, 2.0),
+            (RETRIES_CALLERS, 2.0),
+            (INCIDENTS, 2.0),
+            (PAUSES_TOO, 2.0),
+        ):
             yield Scenario(late(world, hours), "worse", ratio, hours * HOUR_S, 0.25)
     yield Scenario(SLOWER, "worse", 4.0, held=0.25)
     yield Scenario(SLOWER_CALLERS, "worse", 10.0, held=0.25)
-    yield Scenario(replace(SEGMENTS, harmed=5, days=0.25), "worse", 5.0, held=0.25, share=0.1,
-                   name="100 segments, five of them 5 %")  # fmt: skip
-    for world, share, ratio in ((LABELS_002, 0.05, 4.0), (LABELS_02, 0.05, 4.0), (LABELS_1, 0.01, 2.0), (LABELS_02, 0.25, 1.5),
-                                (LABELS_CALLERS, 0.25, 2.0)):  # fmt: skip
+    yield Scenario(
+        replace(SEGMENTS, harmed=5, days=0.25),
+        "worse",
+        5.0,
+        held=0.25,
+        share=0.1,
+        name="100 segments, five of them 5 %",
+    )
+    for world, share, ratio in (
+        (LABELS_002, 0.05, 4.0),
+        (LABELS_02, 0.05, 4.0),
+        (LABELS_1, 0.01, 2.0),
+        (LABELS_02, 0.25, 1.5),
+        (LABELS_CALLERS, 0.25, 2.0),
+    ):
         yield Scenario(world, "worse", ratio, held=share)
 
 
@@ -340,22 +422,36 @@ def line(scenario: Scenario, runs: Sequence[Run]) -> dict[str, Any]:
     early = sum(one.at < onset for one in back)
     share = len(back) / n
     found: dict[str, Any] = {
-        "scenario": scenario.title, "kind": scenario.kind, "share": scenario.held, "ratio": scenario.ratio,
-        "onset_h": onset / HOUR_S, "runs": n, "rolled_back": share, "se": round(error(share, n), 5),
-        "before_onset": early / n, "promised": scenario.promised,
+        "scenario": scenario.title,
+        "kind": scenario.kind,
+        "share": scenario.held,
+        "ratio": scenario.ratio,
+        "onset_h": onset / HOUR_S,
+        "runs": n,
+        "rolled_back": share,
+        "se": round(error(share, n), 5),
+        "before_onset": early / n,
+        "promised": scenario.promised,
         "median_s": _median([one.at - onset for one in back], n),
-    }  # fmt: skip
+    }
     if scenario.kind == "worse":
         within = sum(onset <= one.at <= onset + DAY_S for one in back)
         failed = [run.outcome.failed for run in runs]
-        found |= {"found_24h": within / n, "errors": float(np.mean(failed)), "errors_median": float(np.median(failed)),
-                  "errors_se": float(np.std(failed) / sqrt(n))}  # fmt: skip
+        found |= {
+            "found_24h": within / n,
+            "errors": float(np.mean(failed)),
+            "errors_median": float(np.median(failed)),
+            "errors_se": float(np.std(failed) / sqrt(n)),
+        }
     if scenario.held is None:
         ready = [run.outcome.at for run in runs if run.outcome.end == "promoted"]
         waiting = [run.outcome.step for run in runs if run.outcome.end == "waiting"]
-        found |= {"promoted": len(ready) / n, "promoted_se": round(error(len(ready) / n, n), 5),
-                  "promoted_median_s": float(np.median(ready)) if ready else None,
-                  "waiting_at_step": np.bincount(waiting, minlength=4).tolist()}  # fmt: skip
+        found |= {
+            "promoted": len(ready) / n,
+            "promoted_se": round(error(len(ready) / n, n), 5),
+            "promoted_median_s": float(np.median(ready)) if ready else None,
+            "waiting_at_step": np.bincount(waiting, minlength=4).tolist(),
+        }
     elif scenario.kind == "identical" and scenario.ratio == 1:
         found["at_ten_alpha"] = sum(run.outcome.loose for run in runs) / n
     if scenario.oracle:
@@ -379,14 +475,18 @@ def others(minutes: Any, share: float) -> dict[str, Any]:
     rng = np.random.Generator(np.random.SFC64(1))
     compared = rng.binomial(bad0, min(share / (1 - share), 1.0))
     total = np.cumsum(bad, axis=1)
-    stops = {"argo-like": canaries.argo_like(units, bad), "kayenta-like": canaries.kayenta_like(bad, compared),
-             "peeking z": canaries.peeking(units, bad, units0, bad0)}  # fmt: skip
+    stops = {
+        "argo-like": canaries.argo_like(units, bad),
+        "kayenta-like": canaries.kayenta_like(bad, compared),
+        "peeking z": canaries.peeking(units, bad, units0, bad0),
+    }
     shown = {}
     for name, stop in stops.items():
         last = np.where(np.isinf(stop), bad.shape[1], stop).astype(int) - 1
         middle = float(np.quantile(stop, 0.5, method="higher"))
         shown[name] = {
-            "rolled_back": float(np.isfinite(stop).mean()), "median_s": None if middle == inf else 60 * middle,
+            "rolled_back": float(np.isfinite(stop).mean()),
+            "median_s": None if middle == inf else 60 * middle,
             "errors": float(total[np.arange(len(stop)), last].mean()),
-        }  # fmt: skip
+        }
     return shown

@@ -50,22 +50,73 @@ def has(module: str) -> bool:
 
 
 FLOORS: dict[str, tuple[str, list[str]]] = {
-    "uvicorn_asgi": ("uvicorn", [
-        "uvicorn", "floor_app:asgi", "--factory", "--loop", "uvloop", "--http", "httptools",
-        "--ws", "none", "--lifespan", "off", "--no-access-log", "--log-level", "warning",
-        "--no-server-header", "--no-date-header", "--port",
-    ]),
-    "granian_rsgi": ("granian", [
-        "granian", "floor_app:rsgi", "--factory", "--interface", "rsgi", "--loop", "uvloop",
-        "--http", "1", "--no-ws", "--workers", "1", "--runtime-threads", "1",
-        "--log-level", "warning", "--port",
-    ]),
-    "granian_asgi": ("granian", [
-        "granian", "floor_app:asgi", "--factory", "--interface", "asginl", "--loop", "uvloop",
-        "--http", "1", "--no-ws", "--workers", "1", "--runtime-threads", "1",
-        "--log-level", "warning", "--port",
-    ]),
-}  # fmt: skip
+    "uvicorn_asgi": (
+        "uvicorn",
+        [
+            "uvicorn",
+            "floor_app:asgi",
+            "--factory",
+            "--loop",
+            "uvloop",
+            "--http",
+            "httptools",
+            "--ws",
+            "none",
+            "--lifespan",
+            "off",
+            "--no-access-log",
+            "--log-level",
+            "warning",
+            "--no-server-header",
+            "--no-date-header",
+            "--port",
+        ],
+    ),
+    "granian_rsgi": (
+        "granian",
+        [
+            "granian",
+            "floor_app:rsgi",
+            "--factory",
+            "--interface",
+            "rsgi",
+            "--loop",
+            "uvloop",
+            "--http",
+            "1",
+            "--no-ws",
+            "--workers",
+            "1",
+            "--runtime-threads",
+            "1",
+            "--log-level",
+            "warning",
+            "--port",
+        ],
+    ),
+    "granian_asgi": (
+        "granian",
+        [
+            "granian",
+            "floor_app:asgi",
+            "--factory",
+            "--interface",
+            "asginl",
+            "--loop",
+            "uvloop",
+            "--http",
+            "1",
+            "--no-ws",
+            "--workers",
+            "1",
+            "--runtime-threads",
+            "1",
+            "--log-level",
+            "warning",
+            "--port",
+        ],
+    ),
+}
 """Module that must be there, and how it is started."""
 JUDGES = ("uvicorn_asgi", "granian_rsgi")
 """The leaner of these is what kedge is measured against."""
@@ -78,9 +129,13 @@ def floor(name: str, model: Path, path: str, body: bytes) -> Iterator[Target]:
     command = [sys.executable, "-m", *FLOORS[name][1], str(port)]
     with tempfile.TemporaryFile() as log, on({SERVER_CPU}):
         server = subprocess.Popen(
-            command, cwd=BENCH, env=environment(FLOOR_MODEL=str(model)), stdin=subprocess.DEVNULL,
-            stdout=log, stderr=log,
-        )  # fmt: skip
+            command,
+            cwd=BENCH,
+            env=environment(FLOOR_MODEL=str(model)),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
     try:
         yield Target(name, port, path, body, lambda: tree(server.pid), own=EVERY)
     finally:
@@ -173,10 +228,13 @@ def measure_onnx(bench: Bench, site: Site, endpoint: str, model: Path, body: byt
         "cpu_vs_floor": {
             **how,
             "whole_tree": ratios(found["kedge"], found[leaner], "cpu_us")[0],
-            **{f"against_{name}": ratios(found["kedge"], found[name], "own_us")[0]
-               for name in found if name != "kedge"},
+            **{
+                f"against_{name}": ratios(found["kedge"], found[name], "own_us")[0]
+                for name in found
+                if name != "kedge"
+            },
         },
-    }  # fmt: skip
+    }
     bench.detail["server_choice"] = server_choice(costs, found)
 
 
@@ -194,9 +252,13 @@ def server_choice(
 
 
 def measure_sklearn(
-    bench: Bench, site: Site, endpoint: str, body: bytes, peers: list[Callable[[], Any]],
+    bench: Bench,
+    site: Site,
+    endpoint: str,
+    body: bytes,
+    peers: list[Callable[[], Any]],
     absent: dict[str, str],
-) -> None:  # fmt: skip
+) -> None:
     """Requests/s of the same scikit-learn model; then beside each peer that is installed.
 
     One peer runs at a time: even an idle one would take from the CPU that they share.

@@ -131,9 +131,10 @@ def measure(site: Site, stall: Path, seconds: float) -> dict[str, Any]:
     last = max(at for at, _, release in callers.took if release == "r2")
     entries = site.data("history", "flights", "--limit", "20")
     receipt = next(
-        e["event"]["body"] for e in entries
+        e["event"]["body"]
+        for e in entries
         if e["event"].get("kind") == "receipt" and e["event"]["body"]["command"] == "rollback"
-    )  # fmt: skip
+    )
     before, while_ = callers.p99_ms(quick, stalled), callers.p99_ms(stalled, asked)
     return {
         "stalled_p99_ratio": while_ / before,
@@ -163,9 +164,11 @@ def main() -> None:
     finally:
         site.end()
         shutil.rmtree(root, ignore_errors=True)
-    print(json.dumps(found, indent=2) if asked.json else "\n".join(
-        f"{name:22} {value:.1f}" for name, value in found.items()
-    ))  # fmt: skip
+    print(
+        json.dumps(found, indent=2)
+        if asked.json
+        else "\n".join(f"{name:22} {value:.1f}" for name, value in found.items())
+    )
 
 
 if __name__ == "__main__":

@@ -38,11 +38,16 @@ from kedge.engine.serving.serving import Request
 FIELDS, VALUES, WORKERS, RATE = 5, 200, 2, 100
 METRICS, BATCH = 3, 1000
 STATE = State(
-    endpoint="flights", stage=Stage.CANARY, production=1, candidate=2, salt="s", weight=500,
+    endpoint="flights",
+    stage=Stage.CANARY,
+    production=1,
+    candidate=2,
+    salt="s",
+    weight=500,
     policy=Policy(
         segments=tuple(f"field{n}" for n in range(FIELDS)), output=Output(kind="score", score="p")
     ),
-)  # fmt: skip
+)
 BEGIN = 1_000_000 * HOUR
 BOUNDS = Bounds(p50=9_000, p99=20_000)
 """Known, so that every latency is compared; none of the requests is slow."""
@@ -108,9 +113,16 @@ def fill(store: SqlWindows, seconds: int) -> float:
             seen = [_seen(dice, second) for _ in range(RATE // WORKERS)]
             began = time.perf_counter()
             window, _ = counter.window(
-                seen, BEGIN + second, BOUNDS, number=second, paired=False, weight=500, lost=0,
-                streak=0, broken=0,
-            )  # fmt: skip
+                seen,
+                BEGIN + second,
+                BOUNDS,
+                number=second,
+                paired=False,
+                weight=500,
+                lost=0,
+                streak=0,
+                broken=0,
+            )
             took += time.perf_counter() - began
             windows.append(window)
         store.write(windows)
@@ -132,9 +144,16 @@ def batches(times: int) -> dict[str, float]:
             seen = [_seen(dice, second, named=name == "recorded") for _ in range(BATCH)]
             began = time.perf_counter()
             counter.window(
-                seen, BEGIN + second, BOUNDS, number=second, paired=False, weight=500, lost=0,
-                streak=0, broken=0,
-            )  # fmt: skip
+                seen,
+                BEGIN + second,
+                BOUNDS,
+                number=second,
+                paired=False,
+                weight=500,
+                lost=0,
+                streak=0,
+                broken=0,
+            )
             took[name].append(time.perf_counter() - began)
     return {name: float(np.median(each)) / BATCH for name, each in took.items()}
 
@@ -148,9 +167,18 @@ def offers(times: int) -> float:
     for _ in range(times):
         began = time.perf_counter()
         for _ in range(BATCH):
-            recorder.offer(Seen(
-                time.time(), request, PRODUCTION, 900, False, 500, outputs, violated=False  # noqa: FBT003
-            ))  # fmt: skip
+            recorder.offer(
+                Seen(
+                    time.time(),
+                    request,
+                    PRODUCTION,
+                    900,
+                    False,  # noqa: FBT003
+                    500,
+                    outputs,
+                    violated=False,
+                )
+            )
         took.append(time.perf_counter() - began)
         recorder.taken()
     return float(np.median(took)) / BATCH
@@ -164,9 +192,12 @@ def _seen(dice: np.random.Generator, second: int, *, named: bool = False) -> See
     return Seen(
         float(BEGIN + second),
         Request(id=name, columns=columns, rows=1, entity=f"N{dice.integers(0, 10**6)}", draw=0),
-        CANDIDATE if candidate else PRODUCTION, 900, candidate and bool(dice.random() < 0.01), 500,
+        CANDIDATE if candidate else PRODUCTION,
+        900,
+        candidate and bool(dice.random() < 0.01),
+        500,
         {"p": np.array([dice.random()])},
-    )  # fmt: skip
+    )
 
 
 if __name__ == "__main__":

@@ -266,17 +266,26 @@ _FAULTS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "wrong_name": lambda answer: {"points": answer["score"], "label": answer["label"]},
     "wrong_dtype": lambda answer: {**answer, "score": np.zeros(len(answer["score"]), np.int64)},
     "no_dict": lambda _: 42,
-    "centred": lambda answer: {**answer, "score": answer["score"] - np.nanmean(answer["score"])
-                               if not np.isnan(answer["score"]).all() else answer["score"]},
+    "centred": lambda answer: {
+        **answer,
+        "score": answer["score"] - np.nanmean(answer["score"])
+        if not np.isnan(answer["score"]).all()
+        else answer["score"],
+    },
     "filled": _filled,
-    "long": lambda answer: {**answer, "label": np.array(["w" * 2**20] * len(answer["score"]), object)},
+    "long": lambda answer: {
+        **answer,
+        "label": np.array(["w" * 2**20] * len(answer["score"]), object),
+    },
     "running": lambda answer: {**answer, "score": np.cumsum(answer["score"])},
     "needs_two": _needs_two,
     "one_only": _one_only,
     "seldom_random": _seldom_random,
-    "random": lambda answer: {**answer, "score": np.random.default_rng().random(
-        len(answer["score"]))},
-}  # fmt: skip
+    "random": lambda answer: {
+        **answer,
+        "score": np.random.default_rng().random(len(answer["score"])),
+    },
+}
 
 
 def quantised(path: Path, *, dynamic: bool = True, note: str = "") -> Path:
@@ -296,15 +305,20 @@ def quantised(path: Path, *, dynamic: bool = True, note: str = "") -> Path:
     nodes = [
         helper.make_node(kind, ins, outs)
         for kind, ins, outs in (
-            ("MatMul", ["X", "w1"], ["h"]), ("Relu", ["h"], ["r"]), ("MatMul", ["r", "w2"], ["z"]),
-            ("Sigmoid", ["z"], ["q"]), ("Squeeze", ["q", "axis"], ["p"]),
+            ("MatMul", ["X", "w1"], ["h"]),
+            ("Relu", ["h"], ["r"]),
+            ("MatMul", ["r", "w2"], ["z"]),
+            ("Sigmoid", ["z"], ["q"]),
+            ("Squeeze", ["q", "axis"], ["p"]),
         )
-    ]  # fmt: skip
+    ]
     graph = helper.make_graph(
-        nodes, "g", [helper.make_tensor_value_info("X", TensorProto.FLOAT, ["n", 8])],
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("X", TensorProto.FLOAT, ["n", 8])],
         [helper.make_tensor_value_info("p", TensorProto.FLOAT, ["n"])],
         [*weights, numpy_helper.from_array(np.array([1], np.int64), "axis")],
-    )  # fmt: skip
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
     model.ir_version = 9
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -40,9 +40,13 @@ def main() -> None:
         regressor = gcm.ml.create_hist_gradient_boost_regressor()
         model.set_causal_mechanism(name, gcm.AdditiveNoiseModel(regressor))
     found = gcm.distribution_change(
-        model, old, new, "loss", num_samples=2_000,
+        model,
+        old,
+        new,
+        "loss",
+        num_samples=2_000,
         difference_estimation_func=lambda a, b: float(np.mean(b) - np.mean(a)),
-    )  # fmt: skip
+    )
     json.dump({name: float(value) for name, value in found.items()}, sys.stdout)
 
 

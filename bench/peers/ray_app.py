@@ -26,10 +26,12 @@ class Peer:
 def main() -> None:
     """Serve."""
     ray.init(
-        num_cpus=2, include_dashboard=False, logging_level=logging.WARNING,
+        num_cpus=2,
+        include_dashboard=False,
+        logging_level=logging.WARNING,
         object_store_memory=200 * 2**20,
         runtime_env={"env_vars": {"BENCH_MODEL": os.environ["BENCH_MODEL"]}},
-    )  # fmt: skip
+    )
     serve.start(http_options={"host": "127.0.0.1", "port": int(sys.argv[1])})
     deployment = serve.deployment(ray_actor_options={"num_cpus": 0}, max_ongoing_requests=64)
     serve.run(deployment(Peer).bind(), route_prefix="/predict")

@@ -4,6 +4,13 @@ from kedge.system.interpreter import drop_working_directory
 
 drop_working_directory()
 
-from kedge.transforms.authoring import Columns, Field, materialise, schema, transform  # noqa: E402 - the path first
+# The working directory leaves the path first.
+from kedge.transforms.authoring import (  # noqa: E402
+    Columns,
+    Field,
+    materialise,
+    schema,
+    transform,
+)
 
 __all__ = ["Columns", "Field", "materialise", "schema", "transform"]

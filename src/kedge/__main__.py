@@ -32,7 +32,8 @@ def _refuse() -> None:
     from kedge.system.terminal import show, show_json  # noqa: PLC0415
 
     error = Refused(
-        f"kedge runs on Linux, and this is {sys.platform}: here only `import kedge` for features files, and help, work",
+        f"kedge runs on Linux, and this is {sys.platform}: here only `import kedge` for features"
+        " files, and help, work",
         code="linux_only",
         hint="run it in a Linux container (kedge help container), in WSL 2, or on a Linux machine",
     )

@@ -26,10 +26,21 @@ if TYPE_CHECKING:
 DTYPES: dict[str, np.dtype[Any]] = {
     name: np.dtype("O" if name == "string" else name)
     for name in (
-        "bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64",
-        "float16", "float32", "float64", "string",
+        "bool",
+        "uint8",
+        "uint16",
+        "uint32",
+        "uint64",
+        "int8",
+        "int16",
+        "int32",
+        "int64",
+        "float16",
+        "float32",
+        "float64",
+        "string",
     )
-}  # fmt: skip
+}
 """Our dtype names, and NumPy's. A string column is an object array of str."""
 
 KINDS = {name: "OU" if name == "string" else dtype.kind for name, dtype in DTYPES.items()}

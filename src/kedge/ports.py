@@ -663,9 +663,14 @@ class RemoteModel(Protocol):
         """Whether it is asked, and has said nothing for a while."""
 
     async def predict(
-        self, columns: Columns, deadline_s: float, *, alone: bool = False,
-        patience_s: float = 0.0, on_late: OnDone | None = None,
-    ) -> Predicted:  # fmt: skip
+        self,
+        columns: Columns,
+        deadline_s: float,
+        *,
+        alone: bool = False,
+        patience_s: float = 0.0,
+        on_late: OnDone | None = None,
+    ) -> Predicted:
         """Answer the rows; with the microseconds spent inside the model.
 
         Args:

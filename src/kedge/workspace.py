@@ -149,14 +149,25 @@ class Workplace:
         return DirectorySignal(self.state_dir / "ledger", self.disk.pins_dir)
 
     def control(
-        self, say: Say, probe: Probe | None, gate: Gate | None = None, *,
+        self,
+        say: Say,
+        probe: Probe | None,
+        gate: Gate | None = None,
+        *,
         prepare_s: float = PREPARE_S,
-    ) -> Control:  # fmt: skip
+    ) -> Control:
         """Somebody who submits commands; promotions into production go through the gate.
 
         `prepare_s` is how long a forward move may load.
         """
         return Control(
-            ledger=self.ledger, roster=self.roster, signal=DirectorySignal(self.state_dir / "roster"),
-            clock=self.clock, say=say, probe=probe, gate=gate, prepare_s=prepare_s, site=self.site,
-        )  # fmt: skip
+            ledger=self.ledger,
+            roster=self.roster,
+            signal=DirectorySignal(self.state_dir / "roster"),
+            clock=self.clock,
+            say=say,
+            probe=probe,
+            gate=gate,
+            prepare_s=prepare_s,
+            site=self.site,
+        )

@@ -20,18 +20,57 @@ class Authority:
         root.mkdir(exist_ok=True)
         self.file = root / "ca.pem"
         self._openssl(
-            "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "ca.key", "-out", "ca.pem",
-            "-days", "2", "-subj", "/CN=an authority of a test", "-addext", "keyUsage=critical,keyCertSign",
-            "-addext", "basicConstraints=critical,CA:TRUE",
-        )  # fmt: skip
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-keyout",
+            "ca.key",
+            "-out",
+            "ca.pem",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=an authority of a test",
+            "-addext",
+            "keyUsage=critical,keyCertSign",
+            "-addext",
+            "basicConstraints=critical,CA:TRUE",
+        )
 
     def signs(self, *names: str) -> ssl.SSLContext:
         """What a server of these names speaks TLS with, such as DNS:localhost or IP:127.0.0.1."""
-        self._openssl("req", "-newkey", "rsa:2048", "-nodes", "-keyout", "one.key", "-out", "one.csr",
-                      "-subj", "/CN=a server of a test")  # fmt: skip
+        self._openssl(
+            "req",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-keyout",
+            "one.key",
+            "-out",
+            "one.csr",
+            "-subj",
+            "/CN=a server of a test",
+        )
         (self._root / "one.ext").write_text(f"subjectAltName={','.join(names)}\n")
-        self._openssl("x509", "-req", "-in", "one.csr", "-CA", "ca.pem", "-CAkey", "ca.key",
-                      "-CAcreateserial", "-days", "2", "-extfile", "one.ext", "-out", "one.pem")  # fmt: skip
+        self._openssl(
+            "x509",
+            "-req",
+            "-in",
+            "one.csr",
+            "-CA",
+            "ca.pem",
+            "-CAkey",
+            "ca.key",
+            "-CAcreateserial",
+            "-days",
+            "2",
+            "-extfile",
+            "one.ext",
+            "-out",
+            "one.pem",
+        )
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self._root / "one.pem", self._root / "one.key")
         return context

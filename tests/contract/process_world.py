@@ -23,9 +23,10 @@ from kedge.system.door import ModelDoor, own_directory
 from models import LOADER, SIGNATURE, environment, misbehaving
 
 PROOF = Proof(
-    {"x": [1.0, -2.5], "word": ["a", None]}, {"score": [2.0, -5.0], "label": ["a", "none"]},
+    {"x": [1.0, -2.5], "word": ["a", None]},
+    {"score": [2.0, -5.0], "label": ["a", "none"]},
     rows="independent",
-)  # fmt: skip
+)
 
 
 class Home:
@@ -45,9 +46,14 @@ class Home:
 
     def command(self, digest: str, memory_mb: int = 0, **more: Any) -> list[str]:
         return command(
-            socket=self.socket, artifacts=self.root / "store", digest=digest, flavour="test",
-            memory_mb=memory_mb, loader=LOADER, **more,
-        )  # fmt: skip
+            socket=self.socket,
+            artifacts=self.root / "store",
+            digest=digest,
+            flavour="test",
+            memory_mb=memory_mb,
+            loader=LOADER,
+            **more,
+        )
 
     def start(self, kind: str = "good", memory_mb: int = 0, **more: Any) -> subprocess.Popen[bytes]:
         return self.run(self.command(self.put(kind, **more), memory_mb))

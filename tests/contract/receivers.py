@@ -90,9 +90,14 @@ class Mail:
     """
 
     def __init__(
-        self, *, password: str = "", refuse: str = "", port: int = 0,
-        tls: ssl.SSLContext | None = None, at_once: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        password: str = "",
+        refuse: str = "",
+        port: int = 0,
+        tls: ssl.SSLContext | None = None,
+        at_once: bool = False,
+    ) -> None:
         self.got: list[EmailMessage] = []
         self.recipients: list[str] = []
         self.logins: list[str] = []
@@ -115,8 +120,12 @@ class Mail:
                     word = line.split(" ")[0].upper()
                     if word == "EHLO":
                         offers = tls is not None and not isinstance(self.request, ssl.SSLSocket)
-                        self.say("250 here", *(("250 AUTH PLAIN",) if password else ()),
-                                 *(("250 STARTTLS",) if offers else ()), "250 8BITMIME")  # fmt: skip
+                        self.say(
+                            "250 here",
+                            *(("250 AUTH PLAIN",) if password else ()),
+                            *(("250 STARTTLS",) if offers else ()),
+                            "250 8BITMIME",
+                        )
                     elif word == "STARTTLS" and tls is not None:
                         self.say("220 go on")
                         self.request = tls.wrap_socket(self.request, server_side=True)

@@ -32,10 +32,14 @@ from kedge.core.values import State as Row
 from kedge.ports import Bundle, Entry, Member
 
 FORK = multiprocessing.get_context("forkserver")
-FORK.set_forkserver_preload([
-    "pytest", "kedge.adapters.sql.ledger", "kedge.adapters.sql.registry",
-    "kedge.operations.backup.restore",
-])  # fmt: skip
+FORK.set_forkserver_preload(
+    [
+        "pytest",
+        "kedge.adapters.sql.ledger",
+        "kedge.adapters.sql.registry",
+        "kedge.operations.backup.restore",
+    ]
+)
 SIGNATURE = Signature(inputs=(Field("x", "float32"),), outputs=(Field("y", "float32"),))
 POLICY = Policy(audience="internal", fields=SIGNATURE.inputs)
 

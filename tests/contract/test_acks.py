@@ -46,9 +46,16 @@ class Steps:
 
 def member(name: str, epoch: int) -> Member:
     return Member(
-        name=name, host="here", pid=1, kind="gateway", address="", started_at="",
-        beat_at=0.0, ledger_at=0.0, epochs={"flights": epoch},
-    )  # fmt: skip
+        name=name,
+        host="here",
+        pid=1,
+        kind="gateway",
+        address="",
+        started_at="",
+        beat_at=0.0,
+        ledger_at=0.0,
+        epochs={"flights": epoch},
+    )
 
 
 @pytest.fixture

@@ -93,11 +93,19 @@ class Place:
         """Another control on the same files: what takes over when one has died."""
         place = Workplace(self.world.state_dir, patience_s=0.2, actor=ActorKind.CONTROL)
         return Alerting(
-            store=place.alerts, ledger=place.ledger, stamp=place.ledger.stamp, clock=self.clock,
+            store=place.alerts,
+            ledger=place.ledger,
+            stamp=place.ledger.stamp,
+            clock=self.clock,
             channels=Outgoing(smtp=None, sender="kedge@x.org", timeout_s=timeout_s, environ={}),
-            sight=lambda: self.sight, leads=lambda: self.leads, by=f"alerting@{by}",
-            timeout_s=timeout_s, remembered=dict, faults=ProcessFaults(self.clock), stands_in=stands_in,
-        )  # fmt: skip
+            sight=lambda: self.sight,
+            leads=lambda: self.leads,
+            by=f"alerting@{by}",
+            timeout_s=timeout_s,
+            remembered=dict,
+            faults=ProcessFaults(self.clock),
+            stands_in=stands_in,
+        )
 
     def sees(self, decision: Decision) -> None:
         """The patrol looks, and decides."""
@@ -136,10 +144,15 @@ def web() -> Iterator[Web]:
 
 
 def policy_of(web: Web, **more: Any) -> Policy:
-    return msgspec.structs.replace(POLICY, escalation=(
-        Escalation("0s", (f"{web.url}/0",)), Escalation("5m", (f"{web.url}/1",)),
-        Escalation("15m", (f"{web.url}/2",)),
-    ), **more)  # fmt: skip
+    return msgspec.structs.replace(
+        POLICY,
+        escalation=(
+            Escalation("0s", (f"{web.url}/0",)),
+            Escalation("5m", (f"{web.url}/1",)),
+            Escalation("15m", (f"{web.url}/2",)),
+        ),
+        **more,
+    )
 
 
 @pytest.fixture
@@ -195,12 +208,15 @@ def test_the_history_has_its_opening_its_acknowledgement_and_its_end(tmp_path: P
     event = msgspec.structs.replace(PAGE, lasts="event", detail="3 times the errors")
     store.raise_all([("flights", event)], by="alerting@x", at=AT, now=1.0)
     acknowledge(Workplace(made.state_dir), 1, "ada")
-    found = {e.event.kind: (e.by, e.reason) for e in made.ledger.history("flights", 3)  # type: ignore[union-attr]
-             }  # fmt: skip
+    found = {
+        e.event.kind: (e.by, e.reason)  # type: ignore[union-attr]
+        for e in made.ledger.history("flights", 3)
+    }
     assert found == {
         "alert_opened": ("alerting@x", "3 times the errors"),
-        "alert_acknowledged": ("ada", ""), "alert_resolved": ("ada", "ada has seen it"),
-    }  # fmt: skip
+        "alert_acknowledged": ("ada", ""),
+        "alert_resolved": ("ada", "ada has seen it"),
+    }
     assert made.ledger.verify() == []
 
 
@@ -288,7 +304,9 @@ def test_a_page_of_a_failed_shadow_ends_with_who_went_on_and_never_as_resolved(
     assert (over.ended, over.resolved) == ("continued", "continued by ada: an incident")
 
 
-def test_what_the_patrol_took_back_is_told_though_it_died_right_after(place: Place, web: Web) -> None:  # fmt: skip
+def test_what_the_patrol_took_back_is_told_though_it_died_right_after(
+    place: Place, web: Web
+) -> None:
     place.world.do(Rollback(), by="patrol@here", actor=ActorKind.PATROL, reason="errors: 3 times")
     place.look(place.fresh("another"))
     place.look(place.fresh("third"))
@@ -474,7 +492,9 @@ def test_one_that_does_not_lead_raises_and_tells_nothing(place: Place, web: Web)
     assert place.open() == {}
 
 
-def test_what_a_dead_sender_had_claimed_is_sent_when_the_claim_runs_out(place: Place, web: Web) -> None:  # fmt: skip
+def test_what_a_dead_sender_had_claimed_is_sent_when_the_claim_runs_out(
+    place: Place, web: Web
+) -> None:
     """It may have been sent: at least once."""
     place.sees(FAIL)
     place.one._fly = lambda *_: None  # type: ignore[method-assign] # it dies between claim and send
@@ -498,7 +518,9 @@ def dying(place: Place, times: int = 3) -> None:
     place.look()
 
 
-def test_a_dead_channel_falls_to_the_next_level_and_is_itself_an_alert(place: Place, web: Web) -> None:  # fmt: skip
+def test_a_dead_channel_falls_to_the_next_level_and_is_itself_an_alert(
+    place: Place, web: Web
+) -> None:
     web.down = {"/0"}
     place.sees(FAIL)
     dying(place)
@@ -513,7 +535,9 @@ def test_a_dead_channel_falls_to_the_next_level_and_is_itself_an_alert(place: Pl
     assert channel not in place.open(), "it delivers again"
 
 
-def test_when_every_channel_is_down_the_alert_stays_and_arrives_in_the_end(place: Place, web: Web) -> None:  # fmt: skip
+def test_when_every_channel_is_down_the_alert_stays_and_arrives_in_the_end(
+    place: Place, web: Web
+) -> None:
     web.close()
     place.sees(FAIL)
     for _ in range(5):
@@ -557,7 +581,9 @@ def test_a_channel_that_no_level_names_any_more_is_no_alert(place: Place, web: W
 # ---------------------------------------------------------------- without the ledger
 
 
-def test_the_ledgers_loss_is_told_from_memory_and_written_when_it_is_back(place: Place, web: Web) -> None:  # fmt: skip
+def test_the_ledgers_loss_is_told_from_memory_and_written_when_it_is_back(
+    place: Place, web: Web
+) -> None:
     place.look()
     ledger = place.world.path
     away = ledger.with_suffix(".away")
@@ -585,9 +611,11 @@ def test_a_test_goes_through_every_level_and_its_result_is_kept(tmp_path: Path, 
     start = "2020-01-01T00:00:00Z"
     people = (Contact("Ada", "ada@example.org"),)
     policy = msgspec.structs.replace(
-        POLICY, owner=Contact("Ben", "ben@example.org"), rota=Rota(start, people),
+        POLICY,
+        owner=Contact("Ben", "ben@example.org"),
+        rota=Rota(start, people),
         escalation=(Escalation("0s", ("owner", f"{web.url}/a")), Escalation("1m", ("rota",))),
-    )  # fmt: skip
+    )
     place = Place(tmp_path, policy)
     here = Workplace(place.world.state_dir)
     ways = outgoing(Alerts(smtp=mail.url, timeout="2s"))

@@ -22,9 +22,11 @@ from kedge.engine.registration import register
 from kedge.tabular.statistics import read_training
 
 INPUTS = (
-    Field("age", "float64"), Field("item", "int64"), Field("town", "string", nullable=True),
+    Field("age", "float64"),
+    Field("item", "int64"),
+    Field("town", "string", nullable=True),
     Field("member", "bool"),
-)  # fmt: skip
+)
 SIGNATURE = Signature(inputs=INPUTS, outputs=(Field("score", "float64"),))
 
 
@@ -36,14 +38,18 @@ def state(folder: Path, inputs: object) -> Path:
 def test_bounds_beside_a_model_are_those_of_its_inputs(tmp_path: Path) -> None:
     """What a loader reads of the same file is passed over."""
     stated = [
-        {"name": "age", "dtype": "float64", "range": [0, 120]}, {"name": "town", "max_length": 20},
-        {"name": "gone"}, {"name": "item", "categories": [1, 2]},
-    ]  # fmt: skip
+        {"name": "age", "dtype": "float64", "range": [0, 120]},
+        {"name": "town", "max_length": 20},
+        {"name": "gone"},
+        {"name": "item", "categories": [1, 2]},
+    ]
     found = with_bounds(SIGNATURE, state(tmp_path, stated)).inputs
     assert found == (
-        Field("age", "float64", range=(0.0, 120.0)), Field("item", "int64", categories=(1, 2)),
-        Field("town", "string", nullable=True, max_length=20), INPUTS[3],
-    )  # fmt: skip
+        Field("age", "float64", range=(0.0, 120.0)),
+        Field("item", "int64", categories=(1, 2)),
+        Field("town", "string", nullable=True, max_length=20),
+        INPUTS[3],
+    )
     assert with_bounds(SIGNATURE, tmp_path / "nowhere") == SIGNATURE
 
 

@@ -20,16 +20,29 @@ from kedge.core.errors import BadConfig, KedgeError, Unavailable
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
 
 FIRING = Message(
-    status="firing", number=17, endpoint="flights", key="rolled_back:r2", topic=Topic.ROLLED_BACK, level="page",
-    summary="r2 failed and was taken back", detail="errors: 3 times production's",
+    status="firing",
+    number=17,
+    endpoint="flights",
+    key="rolled_back:r2",
+    topic=Topic.ROLLED_BACK,
+    level="page",
+    summary="r2 failed and was taken back",
+    detail="errors: 3 times production's",
     opened_at="2026-11-26T10:00:00.000000Z",
-)  # fmt: skip
+)
 OVER = Message(
-    status="resolved", number=17, endpoint="flights", key="rolled_back:r2", topic=Topic.ROLLED_BACK, level="page",
-    summary="r2 failed and was taken back", detail="errors: 3 times production's",
-    opened_at="2026-11-26T10:00:00.000000Z", resolved_at="2026-11-26T10:05:00.000000Z",
+    status="resolved",
+    number=17,
+    endpoint="flights",
+    key="rolled_back:r2",
+    topic=Topic.ROLLED_BACK,
+    level="page",
+    summary="r2 failed and was taken back",
+    detail="errors: 3 times production's",
+    opened_at="2026-11-26T10:00:00.000000Z",
+    resolved_at="2026-11-26T10:05:00.000000Z",
     reason="ada has seen it",
-)  # fmt: skip
+)
 
 
 @pytest.fixture
@@ -89,8 +102,16 @@ def test_a_webhook_gets_a_flat_object(web: Web, prefix: str) -> None:
     (got,) = web.got
     assert got.path == "/hook?room=1"
     assert got.headers["content-type"] == "application/json"
-    wanted = {"version": 1, "status": "firing", "number": 17, "endpoint": "flights", "level": "page",
-              "key": "rolled_back:r2", "dedup_key": "kedge/flights/17", "detail": FIRING.detail}  # fmt: skip
+    wanted = {
+        "version": 1,
+        "status": "firing",
+        "number": 17,
+        "endpoint": "flights",
+        "level": "page",
+        "key": "rolled_back:r2",
+        "dedup_key": "kedge/flights/17",
+        "detail": FIRING.detail,
+    }
     assert wanted.items() <= got.body.items()
 
 
@@ -112,8 +133,13 @@ def test_alertmanager_gets_what_its_api_takes(web: Web) -> None:
     assert (first.path, over.path) == ("/api/v2/alerts", "/prefix/api/v2/alerts")
     (one,), (two,) = first.body, over.body
     assert one["labels"] == two["labels"], "or it would not be known as the same"
-    assert one["labels"] == {"alertname": "kedge_rolled_back", "endpoint": "flights",
-                             "severity": "critical", "alert": "17", "key": "rolled_back:r2"}  # fmt: skip
+    assert one["labels"] == {
+        "alertname": "kedge_rolled_back",
+        "endpoint": "flights",
+        "severity": "critical",
+        "alert": "17",
+        "key": "rolled_back:r2",
+    }
     assert one["startsAt"] == FIRING.opened_at
     stands = datetime.fromisoformat(one["endsAt"]) - datetime.fromisoformat(one["startsAt"])
     assert stands == timedelta(days=30)
@@ -134,12 +160,28 @@ def test_alertmanagers_webhook_format_is_version_4(web: Web) -> None:
     out().send(url, OVER)
     first, over = web.bodies
     assert set(first) == {
-        "version", "groupKey", "truncatedAlerts", "status", "receiver", "groupLabels",
-        "commonLabels", "commonAnnotations", "externalURL", "alerts",
-    }  # fmt: skip
+        "version",
+        "groupKey",
+        "truncatedAlerts",
+        "status",
+        "receiver",
+        "groupLabels",
+        "commonLabels",
+        "commonAnnotations",
+        "externalURL",
+        "alerts",
+    }
     assert (first["version"], first["status"], over["status"]) == ("4", "firing", "resolved")
     (alert,) = first["alerts"]
-    assert set(alert) == {"status", "labels", "annotations", "startsAt", "endsAt", "generatorURL", "fingerprint"}  # fmt: skip
+    assert set(alert) == {
+        "status",
+        "labels",
+        "annotations",
+        "startsAt",
+        "endsAt",
+        "generatorURL",
+        "fingerprint",
+    }
     assert alert["fingerprint"] == over["alerts"][0]["fingerprint"]
 
 

@@ -137,9 +137,10 @@ def test_an_unknown_certificate_is_a_channel_that_is_dead_and_a_known_one_delive
     """The page climbs to who can be told, the channel is an alert of its own, and trusting it ends both."""
     plain = Web()
     policy = POLICY.__class__(
-        audience=POLICY.audience, fields=POLICY.fields,
+        audience=POLICY.audience,
+        fields=POLICY.fields,
         escalation=(Escalation("0s", (f"{web.url}/0",)), Escalation("5m", (f"{plain.url}/1",))),
-    )  # fmt: skip
+    )
     place = Place(tmp_path, policy)
     place.canary()
     place.sees(FAIL)

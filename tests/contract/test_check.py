@@ -55,10 +55,16 @@ class Gated(Watched):
     def fresh(self, by: str = "patrol@here") -> Patrol:
         place = Workplace(self.world.state_dir, actor=ActorKind.PATROL)
         return Patrol(
-            ledger=place.ledger, store=place.windows, records=place.records, roster=place.roster,
-            clock=place.clock, control=self.control, leads=lambda: True, by=by,
+            ledger=place.ledger,
+            store=place.windows,
+            records=place.records,
+            roster=place.roster,
+            clock=place.clock,
+            control=self.control,
+            leads=lambda: True,
+            by=by,
             faults=ProcessFaults(place.clock),
-        )  # fmt: skip
+        )
 
     def file(self, kind: str, **body: Any) -> None:
         now = self.place.clock.now()
@@ -75,10 +81,20 @@ class Gated(Watched):
             for release in (1, 2)
             for placement in Placement
         )
-        self.place.roster.publish(Member(
-            name="w0", host="here", pid=1, kind="gateway", address="127.0.0.1:1", started_at=at(),
-            beat_at=far, ledger_at=far, epochs={"flights": 99}, holds=holds,
-        ))  # fmt: skip
+        self.place.roster.publish(
+            Member(
+                name="w0",
+                host="here",
+                pid=1,
+                kind="gateway",
+                address="127.0.0.1:1",
+                started_at=at(),
+                beat_at=far,
+                ledger_at=far,
+                epochs={"flights": 99},
+                holds=holds,
+            )
+        )
 
     def begin(self, command: AnyCommand) -> None:
         """Do something just now: evidence may be as old as that."""
@@ -159,8 +175,16 @@ def test_a_gateway_that_others_reach_counts_whatever_the_configuration_says(tmp_
     site = Gated(tmp_path, policy())
     site.begin(Canary(release=2, weight=500))
     site.file("proven", **msgspec.to_builtins(Proven(release=1, ok=True)))
-    member = Member(name="w0", host="h", pid=1, kind="gateway", address="0.0.0.0:8080", started_at=at(),
-                    beat_at=0.0, ledger_at=0.0)  # fmt: skip
+    member = Member(
+        name="w0",
+        host="h",
+        pid=1,
+        kind="gateway",
+        address="0.0.0.0:8080",
+        started_at=at(),
+        beat_at=0.0,
+        ledger_at=0.0,
+    )
     site.place.roster.publish(member)
     with pytest.raises(Refused, match="not ready"):
         site.control().submit("flights", Promote(full=True), by="ada")
@@ -216,7 +240,10 @@ def test_what_was_found_is_filed_when_it_is_news(tmp_path: Path) -> None:
     assert len(site.notes("readiness")) == 1
     site.file("alert_tested", delivered=True, levels=[])
     assert site.failing() == ["runbook"]
-    assert [note.body["failed"] for note in site.notes("readiness")] == [["runbook"], ["notification", "runbook"]]  # fmt: skip
+    assert [note.body["failed"] for note in site.notes("readiness")] == [
+        ["runbook"],
+        ["notification", "runbook"],
+    ]
 
 
 def test_a_way_back_that_the_policy_lets_go_of_is_judged_by_how_long_it_loads(
@@ -229,10 +256,15 @@ def test_a_way_back_that_the_policy_lets_go_of_is_judged_by_how_long_it_loads(
     site.world.do(Promote(release=2, override="a test"), at=ago)
     site.mend()
     (member,) = site.place.roster.members()
-    site.place.roster.publish(msgspec.structs.replace(
-        member, holds=tuple(hold for hold in member.holds if hold.release == 2)
-    ))  # fmt: skip
-    checks = {one["name"]: one for one in check_of(site.place, "flights", Online, by="test", again=False)["checks"]}  # fmt: skip
+    site.place.roster.publish(
+        msgspec.structs.replace(
+            member, holds=tuple(hold for hold in member.holds if hold.release == 2)
+        )
+    )
+    checks = {
+        one["name"]: one
+        for one in check_of(site.place, "flights", Online, by="test", again=False)["checks"]
+    }
     assert checks["warm"]["outcome"] == "pass"
     assert "r1 is not kept loaded, since its back_window of 1d is over" in checks["warm"]["why"]
     assert site.failing() == ["drill"]
@@ -295,8 +327,13 @@ class Asked:
 def test_control_looks_at_what_stood_still_and_keeps_its_last_word(tmp_path: Path) -> None:
     site, asked, leads = Gated(tmp_path, policy()), Asked(), [True]
     clock = HandClock()
-    readiness = Readiness(ledger=site.place.ledger, check=asked, leads=lambda: leads[0],
-                          clock=clock, faults=ProcessFaults(clock))  # fmt: skip
+    readiness = Readiness(
+        ledger=site.place.ledger,
+        check=asked,
+        leads=lambda: leads[0],
+        clock=clock,
+        faults=ProcessFaults(clock),
+    )
     readiness.look()
     assert (asked.epochs, readiness.unready) == ([], {})
     readiness.look()

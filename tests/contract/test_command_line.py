@@ -29,7 +29,15 @@ from kedge.workspace import Workplace, actor, user_name
 COMMANDS = dict(walk(main))
 CREATES = {"init"}
 """Commands whose ENDPOINT is a new name."""
-FILES = ("model.onnx", "model.skops", "train.csv", "rows.json", "features.py", "labels.csv", "spine.parquet")  # fmt: skip
+FILES = (
+    "model.onnx",
+    "model.skops",
+    "train.csv",
+    "rows.json",
+    "features.py",
+    "labels.csv",
+    "spine.parquet",
+)
 """What the examples name."""
 TWO = "[endpoints.churn]\n[endpoints.risk]\n"
 
@@ -100,7 +108,11 @@ def value_of(parameter: click.Parameter) -> str:
     """A word that a parameter takes."""
     if isinstance(parameter.type, click.Path):
         return "rows.json"
-    return "1" if isinstance(parameter.type, click.types.FloatParamType | click.types.IntParamType) else "v1"  # fmt: skip
+    return (
+        "1"
+        if isinstance(parameter.type, click.types.FloatParamType | click.types.IntParamType)
+        else "v1"
+    )
 
 
 def line_of(path: str, endpoint: str) -> list[str]:
@@ -155,10 +167,17 @@ def test_an_unknown_endpoint_is_one_refusal_and_creates_nothing(path: str, two: 
 
 
 @pytest.mark.parametrize(
-    "line", ["register nope ./nothing-here", "outcomes nope --file nothing-here", "set-weight nope much",
-             "canary nope v2 --weight much", "diagnose nope --since never", "rollback nope --to v1",
-             "register nope model.onnx --golden nothing-here"],
-)  # fmt: skip
+    "line",
+    [
+        "register nope ./nothing-here",
+        "outcomes nope --file nothing-here",
+        "set-weight nope much",
+        "canary nope v2 --weight much",
+        "diagnose nope --since never",
+        "rollback nope --to v1",
+        "register nope model.onnx --golden nothing-here",
+    ],
+)
 def test_an_unknown_endpoint_comes_before_every_other_fault(line: str, two: Path) -> None:
     assert run(two, *line.split()).stderr.startswith("error: no endpoint nope\n")
 
@@ -289,7 +308,10 @@ def test_option_and_variable_go_before_what_is_found(one: Path, two: Path) -> No
     named = str(two / "kedge.toml")
     assert "there are 2" in run(one, "--config", named, "rollback").stderr
     assert "there are 2" in run(one, "rollback", KEDGE_CONFIG=named).stderr
-    assert "churn has" in run(two, "--config", str(one / "kedge.toml"), "rollback", KEDGE_CONFIG=named).stderr  # fmt: skip
+    assert (
+        "churn has"
+        in run(two, "--config", str(one / "kedge.toml"), "rollback", KEDGE_CONFIG=named).stderr
+    )
 
 
 def test_the_nearest_one_is_taken(one: Path) -> None:
@@ -355,7 +377,9 @@ def test_the_runbook_names_host_directory_and_the_whole_command(one: Path) -> No
     config = one / "kedge.toml"
     assert f"kedge --config {config} rollback churn\n" in page
     assert f"kedge.toml is in {one};" in page
-    block = [line for part in page.split("```sh\n")[1:] for line in part.split("```")[0].splitlines()]  # fmt: skip
+    block = [
+        line for part in page.split("```sh\n")[1:] for line in part.split("```")[0].splitlines()
+    ]
     assert block
     assert all(line.startswith(f"kedge --config {config} ") for line in block)
 
@@ -371,17 +395,29 @@ def test_the_runbook_names_host_directory_and_the_whole_command(one: Path) -> No
         ("serve", "kedge has no command serve", "did you mean kedge up?"),
         ("revert", "kedge has no command revert", "did you mean kedge rollback?"),
         ("ls", "kedge has no command ls", "did you mean kedge list?"),
-        ("promote", "missing argument 'ENDPOINT'", "usage: kedge promote [OPTIONS] ENDPOINT [VERSION]"),
+        (
+            "promote",
+            "missing argument 'ENDPOINT'",
+            "usage: kedge promote [OPTIONS] ENDPOINT [VERSION]",
+        ),
         ("rollback --colour", "no such option '--colour'", "usage: kedge rollback"),
         ("rollback --too r1", "no such option '--too'", "did you mean --to?"),
         ("rollback churn b", "got unexpected extra argument (b)", "usage: kedge rollback"),
         ("features rol churn 2", "no such command 'rol'", "did you mean roll?"),
-        ("set-weight churn much", "invalid value for 'WEIGHT': 'much' is not a share in per cent; write it as 25 or 0.5", "usage: "),
+        (
+            "set-weight churn much",
+            "invalid value for 'WEIGHT': 'much' is not a share in per cent; write it as 25 or 0.5",
+            "usage: ",
+        ),
         ("set-weight churn -1", "a number must not be negative here", "usage: kedge set-weight"),
-        ("features roll churn -2.5", "a number must not be negative here", "usage: kedge features roll"),
+        (
+            "features roll churn -2.5",
+            "a number must not be negative here",
+            "usage: kedge features roll",
+        ),
         ("--nonsense", "no such option '--nonsense'", "usage: kedge [OPTIONS] COMMAND"),
     ],
-)  # fmt: skip
+)
 def test_a_line_that_cannot_be_understood_is_an_error_and_a_hint(
     one: Path, line: str, said: str, hint: str
 ) -> None:
@@ -418,12 +454,19 @@ def test_what_is_no_number_of_a_release_is_refused(one: Path, number: str) -> No
 
 @pytest.mark.parametrize(
     "line, code",
-    [("features list nope/1", "unknown_schema"), ("features materialise nope", "unknown_view"),
-     ("evidence --segment nope=1", "unknown_segment"), ("diagnose --segment nope=1", "unknown_segment"),
-     ("ack 999", "unknown_alert"), ("doctor --forget nope", "unknown_replica"),
-     ("promote churn v9", "unknown_version"), ("replay churn r9", "unknown_release"),
-     ("help nope", "unknown_topic"), ("log forget nope", "nothing_forgotten")],
-)  # fmt: skip
+    [
+        ("features list nope/1", "unknown_schema"),
+        ("features materialise nope", "unknown_view"),
+        ("evidence --segment nope=1", "unknown_segment"),
+        ("diagnose --segment nope=1", "unknown_segment"),
+        ("ack 999", "unknown_alert"),
+        ("doctor --forget nope", "unknown_replica"),
+        ("promote churn v9", "unknown_version"),
+        ("replay churn r9", "unknown_release"),
+        ("help nope", "unknown_topic"),
+        ("log forget nope", "nothing_forgotten"),
+    ],
+)
 def test_what_is_named_and_does_not_exist_is_refused(one: Path, line: str, code: str) -> None:
     before = contents(one)[:2]
     done = run(one, *line.split(), "--json")
@@ -511,8 +554,12 @@ def test_help_shows_commands_and_error_codes_too(two: Path) -> None:
 
 @pytest.mark.parametrize(
     "environ, name",
-    [({"USER": "ada"}, "ada"), ({"USER": None, "LOGNAME": "ben"}, "ben"), ({"USER": "", "LOGNAME": None}, None)],
-)  # fmt: skip
+    [
+        ({"USER": "ada"}, "ada"),
+        ({"USER": None, "LOGNAME": "ben"}, "ben"),
+        ({"USER": "", "LOGNAME": None}, None),
+    ],
+)
 def test_the_actor_has_a_name(
     tmp_path: Path, environ: dict[str, str | None], name: str | None
 ) -> None:
@@ -536,8 +583,11 @@ def test_a_user_without_a_name_is_a_number(tmp_path: Path) -> None:
 
 def test_endpoints_and_commands_are_completed(two: Path) -> None:
     def completed(*words: str) -> list[str]:
-        environ = {"_KEDGE_COMPLETE": "bash_complete", "COMP_WORDS": " ".join(["kedge", *words]),
-                   "COMP_CWORD": str(len(words))}  # fmt: skip
+        environ = {
+            "_KEDGE_COMPLETE": "bash_complete",
+            "COMP_WORDS": " ".join(["kedge", *words]),
+            "COMP_CWORD": str(len(words)),
+        }
         told = run(two, **environ).stdout.splitlines()
         return [line.split(",", 1)[1] for line in told]
 

@@ -47,10 +47,13 @@ def test_a_correction_replaces_the_value_and_keeps_what_it_was(records: Records)
     assert values(records) == [("a/0", 0.0), ("b/0", 1.0), ("c/0", 1.0)]
     assert joined(records, say("a", 0.5)) == {"conflicts": 1}, "without correcting the first stands"
     assert correct(records, say("a/0", None, at=None), now=NOW + 90) == {"corrected": 1}
-    assert records.corrections("flights", 9) == (2, (
-        Correction("a/0", "flights", "", 0.0, NOW + 9, None, None, BY, NOW + 90),
-        Correction("a/0", "flights", "", 1.0, NOW, 0.0, NOW + 9, BY, NOW + 60),
-    ))  # fmt: skip
+    assert records.corrections("flights", 9) == (
+        2,
+        (
+            Correction("a/0", "flights", "", 0.0, NOW + 9, None, None, BY, NOW + 90),
+            Correction("a/0", "flights", "", 1.0, NOW, 0.0, NOW + 9, BY, NOW + 60),
+        ),
+    )
     (cover,) = records.coverage("flights")
     assert (cover.labelled, cover.declined) == ({"": 2}, {"": 1})
 
@@ -95,9 +98,14 @@ def test_an_earlier_kedges_labels_have_no_corrections(records: Records) -> None:
 # ---------------------------------------------------------------- evidence
 
 STATE = State(
-    endpoint="flights", stage=Stage.CANARY, production=1, candidate=2, salt="s", weight=5_000,
+    endpoint="flights",
+    stage=Stage.CANARY,
+    production=1,
+    candidate=2,
+    salt="s",
+    weight=5_000,
     policy=Policy(output=Output(kind="binary", score="p", threshold=0.5)),
-)  # fmt: skip
+)
 
 
 def fold(records: Records, watch: Watch) -> Watch:
@@ -121,8 +129,13 @@ def test_evidence_is_what_it_would_be_had_the_labels_been_right_at_once(
     wrong, right = Records(tmp_path / "wrong"), Records(tmp_path / "right")
     arms = ["candidate" if n % 2 else "production" for n in range(240)]
     for records in (wrong, right):
-        given(records, *(row(f"r{n}/0", NOW - 300 + n, arm=arm, weight=5_000, score=0.9, unit=unit(n))
-                         for n, arm in enumerate(arms)))  # fmt: skip
+        given(
+            records,
+            *(
+                row(f"r{n}/0", NOW - 300 + n, arm=arm, weight=5_000, score=0.9, unit=unit(n))
+                for n, arm in enumerate(arms)
+            ),
+        )
     truth: list[Known] = [float(n % 9 != 0) for n in range(240)]
     said: list[Known] = [
         0.0 if arm == "candidate" else one for arm, one in zip(arms, truth, strict=True)
@@ -189,8 +202,13 @@ def test_labels_that_are_handed_in_again_after_their_file_was_lost_are_judged(
 
 def test_a_request_that_repeats_an_id_is_counted_by_cause(records: Records) -> None:
     other = b"another."
-    given(records, row("42/0", digest=other), row("42/0", NOW + 1, digest=b"inputs.."),
-          row("42/0", NOW + 2, digest=other), row("trains/0", endpoint="trains"))  # fmt: skip
+    given(
+        records,
+        row("42/0", digest=other),
+        row("42/0", NOW + 1, digest=b"inputs.."),
+        row("42/0", NOW + 2, digest=other),
+        row("trains/0", endpoint="trains"),
+    )
     assert records.unrecorded("flights") == {"id_reused": 1, "retry": 1}
     assert records.unrecorded("trains") == {}
     records.prune(NOW + HORIZON_S + 2 * HOUR_S)

@@ -46,16 +46,20 @@ def tensor(name: str, datatype: str, shape: list[int], data: Any) -> dict[str, A
 
 def whole(rows: int, **more: Any) -> bytes:
     words = [None if n % 7 == 0 else f"wörd {n}" for n in range(rows)]
-    return json.dumps({
-        "inputs": [
-            tensor("x", "FP32", [rows, 3], [[n / 3, n, -n] for n in range(rows)]),
-            tensor("n", "INT64", [rows], [None if n % 5 == 0 else n for n in range(rows)]),
-            tensor("flag", "BOOL", [rows], [n % 2 == 0 for n in range(rows)]),
-            tensor("word", "BYTES", [rows, 1], words),
-            tensor("gap", "FP64", [rows], [None if n % 3 == 0 else n * 1e300 for n in range(rows)]),
-        ],
-        **more,
-    }).encode()  # fmt: skip
+    return json.dumps(
+        {
+            "inputs": [
+                tensor("x", "FP32", [rows, 3], [[n / 3, n, -n] for n in range(rows)]),
+                tensor("n", "INT64", [rows], [None if n % 5 == 0 else n for n in range(rows)]),
+                tensor("flag", "BOOL", [rows], [n % 2 == 0 for n in range(rows)]),
+                tensor("word", "BYTES", [rows, 1], words),
+                tensor(
+                    "gap", "FP64", [rows], [None if n % 3 == 0 else n * 1e300 for n in range(rows)]
+                ),
+            ],
+            **more,
+        }
+    ).encode()
 
 
 @pytest.mark.parametrize("rows", [1, 3, ROWS])

@@ -33,9 +33,13 @@ from kedge.transforms.bundle import Bare, Transform
 from kedge.workspace import Workplace
 from models import SIGNATURE, misbehaving
 
-VIEW = schema("view/1", fields={
-    "x": Feature("float64"), "word": Feature("string", null=True),
-})  # fmt: skip
+VIEW = schema(
+    "view/1",
+    fields={
+        "x": Feature("float64"),
+        "word": Feature("string", null=True),
+    },
+)
 RAW = (Field("n", "float64"), Field("w", "string", nullable=True))
 DOUBLED = "def columns(raw):\n    return {'x': raw['n'] * 2, 'word': raw['w']}\n"
 
@@ -55,15 +59,30 @@ class Home:
         """A release of a model that behaves as told, with these golden rows."""
         digest, files = self.place.artifacts.put(misbehaving(self.root / kind, kind, **more))
         self.place.artifacts.write_proof(digest, proof)
-        added = self.place.registry.add(ModelVersion(
-            model="flights", number=0, digest=digest, flavour="test", signature=SIGNATURE,
-            size=100, files=files, source="test", schema=schema,
-        ))  # fmt: skip
+        added = self.place.registry.add(
+            ModelVersion(
+                model="flights",
+                number=0,
+                digest=digest,
+                flavour="test",
+                signature=SIGNATURE,
+                size=100,
+                files=files,
+                source="test",
+                schema=schema,
+            )
+        )
         return self.place.registry.release(self.bundle(added, schema=schema))
 
     def bundle(self, of: ModelVersion, **more: Any) -> Bundle:
-        return Bundle(endpoint="flights", model=of.model, version=of.number, model_digest=of.digest,
-                      placement=Placement.PROCESS, **more)  # fmt: skip
+        return Bundle(
+            endpoint="flights",
+            model=of.model,
+            version=of.number,
+            model_digest=of.digest,
+            placement=Placement.PROCESS,
+            **more,
+        )
 
     def behind(self, source: str) -> Release:
         """A release of a good model behind a transformation."""
@@ -87,19 +106,32 @@ class Home:
 
     def prove(self, release: Release, *, again: bool = False, step_s: float = 30.0) -> Proven:
         state = self.place.ledger.read().states["flights"]
-        return prove(self.place, state, release.number, Online, by="test", again=again, step_s=step_s)[0]  # fmt: skip
+        return prove(
+            self.place, state, release.number, Online, by="test", again=again, step_s=step_s
+        )[0]
 
     def log(self, *words: str | None) -> None:
         """Callers were answered, a row each, and their inputs are kept."""
         now = self.place.clock.unix()
         rows = [
             JoinRow(
-                id=f"{word}{number}/0", at=now - 5, unit=f"u{number}", endpoint="flights", production=1,
-                candidate=None, salt="", weight=0, arm="production", failed=False, segments=(),
-                score=None, decision=None, inputs=msgspec.msgpack.encode({"x": 1.0, "word": word}),
+                id=f"{word}{number}/0",
+                at=now - 5,
+                unit=f"u{number}",
+                endpoint="flights",
+                production=1,
+                candidate=None,
+                salt="",
+                weight=0,
+                arm="production",
+                failed=False,
+                segments=(),
+                score=None,
+                decision=None,
+                inputs=msgspec.msgpack.encode({"x": 1.0, "word": word}),
             )
             for number, word in enumerate(words)
-        ]  # fmt: skip
+        ]
         with Spool(self.place.records.spool, "w0") as worker:
             assert worker.append(rows) == 0
         self.place.records.ingest(now)
@@ -135,7 +167,9 @@ def test_a_sound_release_is_proven_once_a_day_and_again_when_asked(home: Home) -
         0,
         "made",
     )
-    assert all(took is not None for took in (found.fetch_s, found.verify_s, found.load_s, found.answer_s))  # fmt: skip
+    assert all(
+        took is not None for took in (found.fetch_s, found.verify_s, found.load_s, found.answer_s)
+    )
     assert home.prove(one) == found
     assert home.notes() == 1
     assert home.prove(one, again=True).ok

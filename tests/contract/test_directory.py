@@ -122,8 +122,13 @@ def damage_manifest(files: Path) -> str:
 
 
 DAMAGES = [
-    damage_change, damage_truncate, damage_remove, damage_add, damage_link, damage_manifest,
-]  # fmt: skip
+    damage_change,
+    damage_truncate,
+    damage_remove,
+    damage_add,
+    damage_link,
+    damage_manifest,
+]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

@@ -83,8 +83,17 @@ def test_a_drill_begins_only_where_nothing_is_wrong_and_somebody_would_end_it(
         assert refused(place) == "no_patrol"
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert may_drill(place, "flights").back == 1
-        member = Member(name="h/w0.1", host="h", pid=1, kind="gateway", address="", started_at="",
-                        beat_at=0.0, ledger_at=0.0, pinned={"flights": 1})  # fmt: skip
+        member = Member(
+            name="h/w0.1",
+            host="h",
+            pid=1,
+            kind="gateway",
+            address="",
+            started_at="",
+            beat_at=0.0,
+            ledger_at=0.0,
+            pinned={"flights": 1},
+        )
         place.roster.publish(member)
         assert refused(place) == "host_pinned"
         place.roster.leave(member.name)
@@ -126,9 +135,11 @@ def test_a_way_back_that_has_to_be_loaded_gets_the_time_for_it(tmp_path: Path) -
 
 def returns(place: Workplace, clock: HandClock) -> Returns:
     return Returns(
-        ledger=place.ledger, control=lambda: place.control(lambda text: None, None), clock=clock,
+        ledger=place.ledger,
+        control=lambda: place.control(lambda text: None, None),
+        clock=clock,
         by="patrol@here",
-    )  # fmt: skip
+    )
 
 
 def filed(made: World) -> list[dict[str, Any]]:
@@ -287,10 +298,11 @@ def test_a_drill_that_is_due_waits_for_its_replicas_for_a_while(tmp_path: Path) 
     )
     whole = replica(made.row())
     for lame in (
-        None, msgspec.structs.replace(whole, beat_at=clock.wall - 6),
+        None,
+        msgspec.structs.replace(whole, beat_at=clock.wall - 6),
         msgspec.structs.replace(whole, epochs={"flights": 1}),
         msgspec.structs.replace(whole, holds=whole.holds[:1]),
-    ):  # fmt: skip
+    ):
         if lame is not None:
             place.roster.publish(lame)
         own.look()
@@ -311,8 +323,13 @@ def test_a_drill_that_is_due_waits_for_its_replicas_for_a_while(tmp_path: Path) 
     clock.own += CHECK_S
     own.look()
     body = {"ok": True, "dry": False}
-    made.ledger.note("flights", Note("drill", body), by="ada", reason="",
-                     at=datetime.fromtimestamp(clock.wall, UTC).isoformat())  # fmt: skip
+    made.ledger.note(
+        "flights",
+        Note("drill", body),
+        by="ada",
+        reason="",
+        at=datetime.fromtimestamp(clock.wall, UTC).isoformat(),
+    )
     clock.own += READY_S
     place.roster.publish(whole)
     own.look()
@@ -326,8 +343,18 @@ def replica(row: State) -> Member:
         for release in (1, 2)
         for placement in Placement
     )
-    return Member(name="h/w0.1", host="h", pid=1, kind="gateway", address="", started_at="",
-                  beat_at=UNTIL * 2, ledger_at=0.0, epochs={"flights": row.epoch}, holds=holds)  # fmt: skip
+    return Member(
+        name="h/w0.1",
+        host="h",
+        pid=1,
+        kind="gateway",
+        address="",
+        started_at="",
+        beat_at=UNTIL * 2,
+        ledger_at=0.0,
+        epochs={"flights": row.epoch},
+        holds=holds,
+    )
 
 
 # ---------------------------------------------------------------- what is compared
@@ -336,10 +363,16 @@ def replica(row: State) -> Member:
 def patrol_on(made: World) -> Patrol:
     place = Workplace(made.state_dir)
     return Patrol(
-        ledger=place.ledger, store=place.windows, records=place.records, roster=place.roster,
-        clock=place.clock, control=lambda: place.control(lambda text: None, None),
-        leads=lambda: True, by="patrol@here", faults=ProcessFaults(place.clock),
-    )  # fmt: skip
+        ledger=place.ledger,
+        store=place.windows,
+        records=place.records,
+        roster=place.roster,
+        clock=place.clock,
+        control=lambda: place.control(lambda text: None, None),
+        leads=lambda: True,
+        by="patrol@here",
+        faults=ProcessFaults(place.clock),
+    )
 
 
 @pytest.mark.parametrize("dies", [False, True])
@@ -356,12 +389,26 @@ def test_after_a_drill_the_comparison_goes_on_where_it_was_and_holds_nothing_of_
         nonlocal number
         for second in range(first, first + 5):
             number += 1
-            place.windows.write([Window(
-                method=METHOD,
-                replica="w0", number=number, endpoint="flights", production=production,
-                candidate=candidate, salt="", at=1_000_000 + second, weight=0, paired=True,
-                exposed={"": (10, 10)}, answered={"": (10, 10)}, mirrored=10, copied=10,
-            )])  # fmt: skip
+            place.windows.write(
+                [
+                    Window(
+                        method=METHOD,
+                        replica="w0",
+                        number=number,
+                        endpoint="flights",
+                        production=production,
+                        candidate=candidate,
+                        salt="",
+                        at=1_000_000 + second,
+                        weight=0,
+                        paired=True,
+                        exposed={"": (10, 10)},
+                        answered={"": (10, 10)},
+                        mirrored=10,
+                        copied=10,
+                    )
+                ]
+            )
 
     seconds(0)
     patrol.look()
@@ -396,19 +443,33 @@ def test_what_is_counted_after_a_rollback_within_a_drill_is_of_the_new_compariso
         made.do(Promote(release=number, override="a test"))
     place = Workplace(made.state_dir)
     recording = Recording(
-        "w0", windows=place.windows, evidence=place.evidence, spool=lambda rows: 0,
-        lives=list, clock=place.clock, faults=ProcessFaults(place.clock),
-    )  # fmt: skip
+        "w0",
+        windows=place.windows,
+        evidence=place.evidence,
+        spool=lambda rows: 0,
+        lives=list,
+        clock=place.clock,
+        faults=ProcessFaults(place.clock),
+    )
 
     def flush(state: State, *, mirrored: bool) -> Recorder:
         recorder = recording.recorder(state, "w0")
         columns = {SIGNATURE.inputs[0].name: np.array([1.0])}
         answer = {"y": np.array([0.7])}
         request = Request(id="q", columns=columns, rows=1, entity="N1", draw=0)
-        recorder.offer(Seen(
-            1.0, request, PRODUCTION, 100, failed=False, weight=0, ours=answer, mirrored=mirrored,
-            theirs=answer if mirrored else None,
-        ))  # fmt: skip
+        recorder.offer(
+            Seen(
+                1.0,
+                request,
+                PRODUCTION,
+                100,
+                failed=False,
+                weight=0,
+                ours=answer,
+                mirrored=mirrored,
+                theirs=answer if mirrored else None,
+            )
+        )
         recording.flush([(state, recorder)])
         return recorder
 

@@ -18,9 +18,20 @@ from kedge.operations.registration import Loaders, flavours
 from models import environment, misbehaving
 
 HEAVY = {
-    "alembic", "apprise", "duckdb", "lmdb", "onnx", "onnxruntime", "pandas", "pyarrow", "redis",
-    "scipy", "skl2onnx", "sklearn", "skops",
-}  # fmt: skip
+    "alembic",
+    "apprise",
+    "duckdb",
+    "lmdb",
+    "onnx",
+    "onnxruntime",
+    "pandas",
+    "pyarrow",
+    "redis",
+    "scipy",
+    "skl2onnx",
+    "sklearn",
+    "skops",
+}
 
 
 class Bench:
@@ -44,9 +55,14 @@ class Bench:
     def kedge(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run a command that says what it imported."""
         return subprocess.run(
-            [sys.executable, "-X", "importtime", "-m", "kedge", *words], cwd=self.root, env=self.env,
-            capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
+            [sys.executable, "-X", "importtime", "-m", "kedge", *words],
+            cwd=self.root,
+            env=self.env,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
 
     def model(self, flavour: str) -> Path:
         if flavour == "test":
@@ -107,16 +123,20 @@ def test_a_flavour_whose_library_is_missing_is_known_and_says_what_to_install(
         "    def claims(self, path):\n"
         "        return bool(list(path.glob('*.boost')))\n"
     )
-    bench.plugin(tmp_path / "plugin", "[kedge.loaders]\nboosted = boosted:Loader\n"
-                 "[kedge.flavours]\nboosted = told:Flavour\n")  # fmt: skip
+    bench.plugin(
+        tmp_path / "plugin",
+        "[kedge.loaders]\nboosted = boosted:Loader\n[kedge.flavours]\nboosted = told:Flavour\n",
+    )
     (tmp_path / "model.boost").write_text("trees")
     done = bench.kedge("register", "flights", "model.boost")
     assert done.returncode == 1
     assert (
         "error: the loader for boosted needs no_such_booster, which is not installed" in done.stderr
     )
-    bench.plugin(tmp_path / "plugin", "[kedge.loaders]\nboosted = boosted:Loader\n"
-                 "[kedge.flavours]\nboosted = gone:Flavour\n")  # fmt: skip
+    bench.plugin(
+        tmp_path / "plugin",
+        "[kedge.loaders]\nboosted = boosted:Loader\n[kedge.flavours]\nboosted = gone:Flavour\n",
+    )
     done = bench.kedge("register", "flights", "model.boost")
     assert "not installed: boosted (No module named 'gone')" in done.stderr
     bench.plugin(tmp_path / "plugin", "[kedge.loaders]\nboosted = boosted:Loader\n")
@@ -146,7 +166,12 @@ def test_only_a_loader_that_needs_pandas_imports_it_where_loaders_are_listed(
     env = environment()
     env["PYTHONPATH"] += f"{os.pathsep}{tmp_path}"
     done = subprocess.run(
-        [sys.executable, "-c", IMPORTED], env=env, capture_output=True, text=True, timeout=60, check=False
-    )  # fmt: skip
+        [sys.executable, "-c", IMPORTED],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     names = ["framed", "onnx", "sklearn"] if own else ["onnx", "sklearn"]
     assert done.stdout.splitlines() == [f"{names} {{}}", str(own), "set()"], done.stderr

@@ -38,10 +38,18 @@ def recorded(place: Workplace) -> list[str]:
     return sorted(one.unit for one in place.records.rows("flights", 0, 2e9))
 
 
-@pytest.mark.parametrize(("typed", "stored"), [
-    ("Zoë", "Zoë"), ("Zoe\u0308", "Zoë"), (" 42.0 ", "42"), ("42", "42"), ("李", "李"),
-    ("Zoë", "Zoë".encode().decode("latin-1")), ("42.0", "42.0"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("typed", "stored"),
+    [
+        ("Zoë", "Zoë"),
+        ("Zoe\u0308", "Zoë"),
+        (" 42.0 ", "42"),
+        ("42", "42"),
+        ("李", "李"),
+        ("Zoë", "Zoë".encode().decode("latin-1")),
+        ("42.0", "42.0"),
+    ],
+)
 def test_an_entity_is_forgotten_however_it_is_typed_and_was_stored(
     place: Workplace, typed: str, stored: str
 ) -> None:
@@ -118,10 +126,17 @@ def test_ids_of_a_forgotten_entity_leave_no_hash_in_their_hour(place: Workplace)
     assert (found.joined, found.parked) == (1, 1)
 
 
-@pytest.mark.parametrize(("columns", "holds"), [
-    ({"user": [41, 42]}, True), ({"user": [42.0]}, True), ({"age": [42]}, False), ({"name": ["42"]}, True),
-    ({"user": [None, 4.5, float("nan")]}, False), ({}, False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("columns", "holds"),
+    [
+        ({"user": [41, 42]}, True),
+        ({"user": [42.0]}, True),
+        ({"age": [42]}, False),
+        ({"name": ["42"]}, True),
+        ({"user": [None, 4.5, float("nan")]}, False),
+        ({}, False),
+    ],
+)
 def test_golden_rows_that_have_an_entity_are_found(
     columns: dict[str, list[Any]], *, holds: bool
 ) -> None:

@@ -50,10 +50,15 @@ class Place:
     def fresh(self) -> Inquiry:
         place = Workplace(self.world.state_dir)
         return Inquiry(
-            ledger=place.ledger, records=place.records, sight=lambda: self.sight, clock=self.clock,
-            leads=lambda: self.leads, command=self.command, by="patrol@here",
+            ledger=place.ledger,
+            records=place.records,
+            sight=lambda: self.sight,
+            clock=self.clock,
+            leads=lambda: self.leads,
+            command=self.command,
+            by="patrol@here",
             faults=ProcessFaults(self.clock),
-        )  # fmt: skip
+        )
 
     def command(self, state: State, within_s: float) -> Sequence[str]:
         note = f"open({str(self.begun)!r}, 'a').write('{state.endpoint} {within_s:g}\\n')"

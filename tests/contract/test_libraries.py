@@ -44,15 +44,24 @@ def test_doctor_finds_a_loader_and_modules_that_a_release_in_production_lacks(
         "it needs no_such_booster, which is not installed",
     )
     release = Release(
-        endpoint="e", number=3, digest="", model="e", version=1, model_digest=digest, flavour="upstream",
-        signature=Signature((), ()), placement=Placement.PROCESS, trusted=trusted,
-    )  # fmt: skip
+        endpoint="e",
+        number=3,
+        digest="",
+        model="e",
+        version=1,
+        model_digest=digest,
+        flavour="upstream",
+        signature=Signature((), ()),
+        placement=Placement.PROCESS,
+        trusted=trusted,
+    )
     found: list[tuple[str, str | None]] = []
     doctor.look_at_libraries(
         SimpleNamespace(artifacts=store),  # type: ignore[arg-type]
-        {"e": State(endpoint="e", production=3, releases={3: release})}, {},
+        {"e": State(endpoint="e", production=3, releases={3: release})},
+        {},
         lambda check, fault, _: found.append((check, fault)),
-    )  # fmt: skip
+    )
     ((check, fault),) = found
     assert check == "libraries of e r3"
     assert fault is not None

@@ -240,14 +240,27 @@ def rewritten(directory: Path, **words: str) -> Path:
     return directory
 
 
-@pytest.mark.parametrize(("words", "trusted", "hint"), [
-    ({"LogisticRegression": "Gone", sklearn.__version__: "1.7.2"}, ["sklearn.linear_model._logistic.Gone"],
-     f"trained with scikit-learn 1.7.2, and {sklearn.__version__} is installed here: pip install scikit-learn==1.7.2"),
-    ({"sklearn.linear_model._logistic": "_loss", sklearn.__version__: "1.7.2"}, [], "scikit-learn 1.7.2"),
-    ({"sklearn.linear_model._logistic": "_loss"}, [], "--trust _loss.LogisticRegression"),
-    ({"sklearn.linear_model._logistic": "no_such_library.models"}, ["no_such_library.models.LogisticRegression"],
-     "pip install no_such_library, where kedge runs"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("words", "trusted", "hint"),
+    [
+        (
+            {"LogisticRegression": "Gone", sklearn.__version__: "1.7.2"},
+            ["sklearn.linear_model._logistic.Gone"],
+            f"trained with scikit-learn 1.7.2, and {sklearn.__version__} is installed here: pip install scikit-learn==1.7.2",
+        ),
+        (
+            {"sklearn.linear_model._logistic": "_loss", sklearn.__version__: "1.7.2"},
+            [],
+            "scikit-learn 1.7.2",
+        ),
+        ({"sklearn.linear_model._logistic": "_loss"}, [], "--trust _loss.LogisticRegression"),
+        (
+            {"sklearn.linear_model._logistic": "no_such_library.models"},
+            ["no_such_library.models.LogisticRegression"],
+            "pip install no_such_library, where kedge runs",
+        ),
+    ],
+)
 def test_what_a_file_lacks_here_is_named(
     tmp_path: Path, words: dict[str, str], trusted: list[str], hint: str
 ) -> None:
@@ -338,8 +351,9 @@ def test_an_onnx_classifier_answers_as_the_model_it_was_made_from(tmp_path: Path
     model = OnnxLoader().load(exported(tmp_path, converted))
     assert model.signature.inputs == (Field("X", "float32", (4,)),)
     assert model.signature.outputs == (
-        Field("label", "int64"), Field("probabilities", "float32", (2,)),
-    )  # fmt: skip
+        Field("label", "int64"),
+        Field("probabilities", "float32", (2,)),
+    )
     answer = fits(model, {"X": X})  # float64: converted
     assert np.allclose(answer["probabilities"], estimator.predict_proba(X), atol=1e-5)
 
@@ -352,9 +366,10 @@ def test_scalar_inputs_and_outputs_gain_and_lose_their_axis(tmp_path: Path) -> N
     converted = convert_sklearn(
         estimator,
         initial_types=[
-            ("delay", FloatTensorType([None, 1])), ("origin", StringTensorType([None, 1])),
+            ("delay", FloatTensorType([None, 1])),
+            ("origin", StringTensorType([None, 1])),
         ],
-    )  # fmt: skip
+    )
     model = OnnxLoader().load(exported(tmp_path, converted))
     assert model.signature.inputs == (Field("delay", "float32"), Field("origin", "string"))
     assert [field.shape for field in model.signature.outputs] == [()]
@@ -374,9 +389,12 @@ def graph(takes: list[Any], gives: list[Any], weights: Any = None) -> Any:
     outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, gives)]
     weights = np.eye(3, dtype=np.float32) * 2 if weights is None else weights
     made = helper.make_graph(
-        [helper.make_node("MatMul", ["x", "w"], ["y"])], "g", inputs, outputs,
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "g",
+        inputs,
+        outputs,
         [onnx.numpy_helper.from_array(weights, "w")],
-    )  # fmt: skip
+    )
     return helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
 
 
@@ -406,9 +424,12 @@ def test_a_model_without_an_axis_of_rows_is_refused(tmp_path: Path) -> None:
 def test_weights_in_a_file_beside_the_model_are_found(tmp_path: Path) -> None:
     weights = np.eye(3, dtype=np.float32).repeat(3, axis=1)
     onnx.save_model(
-        graph(["n", 3], ["n", 9], weights), str(tmp_path / "model.onnx"),
-        save_as_external_data=True, location="weights.data", size_threshold=0,
-    )  # fmt: skip
+        graph(["n", 3], ["n", 9], weights),
+        str(tmp_path / "model.onnx"),
+        save_as_external_data=True,
+        location="weights.data",
+        size_threshold=0,
+    )
     assert (tmp_path / "weights.data").exists()
     model = OnnxLoader().load(tmp_path)
     assert fits(model, {"x": np.ones((5, 3), np.float32)})["y"].shape == (5, 9)

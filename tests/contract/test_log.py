@@ -75,7 +75,9 @@ def test_a_slice_comes_back_bit_by_bit(log: OfflineLog) -> None:
     assert found["m"].shape == numbers.shape
     assert np.array_equal(found["m"].view(np.uint32)[real], numbers.view(np.uint32)[real])
     assert np.isnan(found["m"][~real]).all()
-    assert np.array_equal(found["x"].view(np.uint32)[real[:, 0, 0]], numbers[:, 0, 0].view(np.uint32)[real[:, 0, 0]])  # fmt: skip
+    assert np.array_equal(
+        found["x"].view(np.uint32)[real[:, 0, 0]], numbers[:, 0, 0].view(np.uint32)[real[:, 0, 0]]
+    )
     assert set(found["kedge_at"]) == {HOUR}
 
 
@@ -196,10 +198,16 @@ def test_a_null_that_is_newer_is_a_value(log: OfflineLog) -> None:
 
 def test_keys_of_several_columns_and_of_numbers_are_joined_as_a_whole(log: OfflineLog) -> None:
     schema = Schema("delays/1", {"x": Feature("float32", null=True)}, ("origin", "number"))
-    columns = {"origin": words("JFK", "JFK", "LGA"), "number": np.array([1, 2, 1]),
-               "x": np.array([1, 2, 3], np.float32)}  # fmt: skip
+    columns = {
+        "origin": words("JFK", "JFK", "LGA"),
+        "number": np.array([1, 2, 1]),
+        "x": np.array([1, 2, 3], np.float32),
+    }
     log.write(RUN, HOUR, ["origin", "number"], columns)
-    spine = {"origin": words("LGA", "JFK", "LGA", "JFK"), "number": np.array([1, 2, 2, 1], np.int32)}  # fmt: skip
+    spine = {
+        "origin": words("LGA", "JFK", "LGA", "JFK"),
+        "number": np.array([1, 2, 2, 1], np.int32),
+    }
     found, missing = log.asof(spine, np.full(4, HOUR), RUN, schema)
     assert missing.tolist() == [False, False, True, False]
     assert found["x"][~missing].tolist() == [3.0, 2.0, 1.0]
@@ -333,9 +341,16 @@ def test_a_date_is_its_first_second_and_a_pattern_is_several_files(tmp_path: Pat
 
 
 WRITTEN = (
-    "2026-11-20T10:00:00Z", "2026-11-20 10:00:00", "2026-11-20T11:00:00+01:00", "2026-11-20 11:00+01",
-    "2026-11-20T10:00:00.000Z", "1795168800", "1795168800.0", " 2026-11-20T10:00:00Z ", "2026-11-20T11:00+0100",
-)  # fmt: skip
+    "2026-11-20T10:00:00Z",
+    "2026-11-20 10:00:00",
+    "2026-11-20T11:00:00+01:00",
+    "2026-11-20 11:00+01",
+    "2026-11-20T10:00:00.000Z",
+    "1795168800",
+    "1795168800.0",
+    " 2026-11-20T10:00:00Z ",
+    "2026-11-20T11:00+0100",
+)
 
 
 @pytest.mark.parametrize("column", [*([one] for one in WRITTEN), list(WRITTEN)])
@@ -349,13 +364,26 @@ def test_one_instant_is_one_number_however_a_csv_writes_it(
     assert source_times(path, "at", NOW) == Times(1_795_168_800.0, 1_795_168_800.0, without=0)
 
 
-@pytest.mark.parametrize(("text", "why"), [
-    ("1970-01-01 00:00:00", "never set"), ("0", "never set"), ("2099-01-01", "in the future"),
-    ("1763636400000", "counts milliseconds"), ("20261120", "a date without hyphens"),
-    ("01/02/2026", "'01/02/2026' is not a valid time"), ("01-02-26", "is not a valid time"), ("2026-1-2", "is not a valid time"),
-    ("epoch", "is not a valid time"), ("infinity", "is not a valid time"), ("nan", "is not a valid time"), ("2026-02-30", "is not a valid time"),
-    ("2026-11-20 (BC)", "is not a valid time"), ("1950-01-01", "before 1971"), ("soon", "is not a valid time"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("1970-01-01 00:00:00", "never set"),
+        ("0", "never set"),
+        ("2099-01-01", "in the future"),
+        ("1763636400000", "counts milliseconds"),
+        ("20261120", "a date without hyphens"),
+        ("01/02/2026", "'01/02/2026' is not a valid time"),
+        ("01-02-26", "is not a valid time"),
+        ("2026-1-2", "is not a valid time"),
+        ("epoch", "is not a valid time"),
+        ("infinity", "is not a valid time"),
+        ("nan", "is not a valid time"),
+        ("2026-02-30", "is not a valid time"),
+        ("2026-11-20 (BC)", "is not a valid time"),
+        ("1950-01-01", "before 1971"),
+        ("soon", "is not a valid time"),
+    ],
+)
 @pytest.mark.parametrize("alone", [True, False])
 def test_a_time_that_cannot_be_true_or_read_is_refused_with_its_row(
     tmp_path: Path, text: str, why: str, *, alone: bool
@@ -372,9 +400,19 @@ def test_a_time_that_cannot_be_true_or_read_is_refused_with_its_row(
     assert "(and 1 more)" in str(caught.value)
 
 
-@pytest.mark.parametrize("column", ["0::BIGINT", "1763636400000", "'2099-01-01'::TIMESTAMP", "'soon'",
-                                    "TIMESTAMPTZ '1970-01-01'", "DATE '1970-01-01'", "'NaN'::DOUBLE",
-                                    "'infinity'::TIMESTAMP"])  # fmt: skip
+@pytest.mark.parametrize(
+    "column",
+    [
+        "0::BIGINT",
+        "1763636400000",
+        "'2099-01-01'::TIMESTAMP",
+        "'soon'",
+        "TIMESTAMPTZ '1970-01-01'",
+        "DATE '1970-01-01'",
+        "'NaN'::DOUBLE",
+        "'infinity'::TIMESTAMP",
+    ],
+)
 def test_times_in_parquet_are_held_to_the_same(tmp_path: Path, column: str) -> None:
     path = parquet(tmp_path / "s.parquet", f"SELECT {column} AS at")
     with pytest.raises(Refused, match="row 1") as caught:
@@ -412,11 +450,22 @@ def test_columns_are_what_numpy_has_for_them(tmp_path: Path) -> None:
     )
     found = source_rows(path, "t")
     kinds = {name: column.dtype.name for name, column in found.items()}
-    assert kinds == {"t": "float64", "small": "int16", "price": "float64", "yes": "bool", "word": "object",
-                     "level": "object", "huge": "float64", "clock": "object", "x": "float32"}  # fmt: skip
+    assert kinds == {
+        "t": "float64",
+        "small": "int16",
+        "price": "float64",
+        "yes": "bool",
+        "word": "object",
+        "level": "object",
+        "huge": "float64",
+        "clock": "object",
+        "x": "float32",
+    }
     assert {n: c[0] for n, c in found.items() if c.dtype == object} == {
-        "word": "a", "level": "low", "clock": "01:02:03",
-    }  # fmt: skip
+        "word": "a",
+        "level": "low",
+        "clock": "01:02:03",
+    }
 
 
 def test_an_empty_source_has_no_span(tmp_path: Path) -> None:

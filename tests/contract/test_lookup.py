@@ -20,7 +20,11 @@ from kedge.core.features.generations import META, Mark, Online, Run, pack_mark
 from kedge.core.features.schema import Feature, Spec, declared
 from kedge.transforms.lookup import Lookup, lookups_of, open_store, pack
 
-SCHEMA = declared("delays/1", {"z": Feature("float32", default=-1.0), "a": Feature("float32", null=True)}, ["word"])  # fmt: skip
+SCHEMA = declared(
+    "delays/1",
+    {"z": Feature("float32", default=-1.0), "a": Feature("float32", null=True)},
+    ["word"],
+)
 SPEC = Spec(schema=SCHEMA, entry="a:b", raw=(), reads=(SCHEMA,))
 RUN = Run("delays/1", 1, 1)
 KEYS = [f"w{n}" for n in range(300)]
@@ -39,8 +43,9 @@ def server() -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    with subprocess.Popen([sys.executable, "-c", SERVER, str(port)], stdout=subprocess.PIPE,
-                          start_new_session=True) as running:  # fmt: skip
+    with subprocess.Popen(
+        [sys.executable, "-c", SERVER, str(port)], stdout=subprocess.PIPE, start_new_session=True
+    ) as running:
         assert running.stdout is not None
         running.stdout.readline()
         yield running, f"redis://127.0.0.1:{port}"
@@ -90,7 +95,9 @@ def test_a_server_that_hangs_costs_one_request_its_patience_and_then_nobody(
     running, url = server
     lookup = filled(Online("redis", url))
     os.killpg(running.pid, signal.SIGSTOP)
-    children = subprocess.run(["pgrep", "-P", str(running.pid)], capture_output=True, text=True, check=False)  # fmt: skip
+    children = subprocess.run(
+        ["pgrep", "-P", str(running.pid)], capture_output=True, text=True, check=False
+    )
     for child in children.stdout.split():
         os.kill(int(child), signal.SIGSTOP)
     began = time.monotonic()

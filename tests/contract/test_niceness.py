@@ -32,9 +32,14 @@ print(json.dumps([loaded.during, niceness()]))
 def test_threads_that_a_load_started_answer_with_the_usual_priority() -> None:
     """They are born with the load's niceness; libraries keep pools of them."""
     done = subprocess.run(
-        [sys.executable, "-c", LOAD], env=models.environment(), start_new_session=True,
-        capture_output=True, text=True, check=True, timeout=60,
-    )  # fmt: skip
+        [sys.executable, "-c", LOAD],
+        env=models.environment(),
+        start_new_session=True,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
     during, after = json.loads(done.stdout)
     own = os.getpriority(os.PRIO_PROCESS, 0)
     assert set(after) == {own}

@@ -28,11 +28,12 @@ def stored(directory: Path, model: Any, names: str = NAMED) -> Path:
 def numbered() -> Any:
     """A model whose output is called "23"."""
     made = helper.make_graph(
-        [helper.make_node("MatMul", ["x", "w"], ["23"])], "g",
+        [helper.make_node("MatMul", ["x", "w"], ["23"])],
+        "g",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3])],
         [helper.make_tensor_value_info("23", TensorProto.FLOAT, ["n", 1])],
         [onnx.numpy_helper.from_array(np.ones((3, 1), np.float32), "w")],
-    )  # fmt: skip
+    )
     return helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
 
 

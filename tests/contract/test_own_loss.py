@@ -49,10 +49,21 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def one(number: int, score: float | None, value: Any, **more: Any) -> Labelled:
     row = JoinRow(
-        id=f"{number}/0", at=float(number), unit="", endpoint="flights", production=1, candidate=2, salt="s",
-        weight=0, arm="production", failed=False, segments=(), score=score,
-        decision=more.pop("decision", None), **more,
-    )  # fmt: skip
+        id=f"{number}/0",
+        at=float(number),
+        unit="",
+        endpoint="flights",
+        production=1,
+        candidate=2,
+        salt="s",
+        weight=0,
+        arm="production",
+        failed=False,
+        segments=(),
+        score=score,
+        decision=more.pop("decision", None),
+        **more,
+    )
     return Labelled(row, Outcome(row.id, value), number + 1.0)
 
 
@@ -65,9 +76,14 @@ def test_what_the_function_gives_is_what_is_judged() -> None:
     loss, fault = OwnLoss("my_losses:apart").measure(rows, 30.0)
     assert (loss is None, fault) == (False, "")
     found = judged(
-        rows, OUTPUT, "my_losses:apart", lambda unit: unit_of(key_of("s"), unit),
-        paired=True, reverse=False, own=loss,
-    )  # fmt: skip
+        rows,
+        OUTPUT,
+        "my_losses:apart",
+        lambda unit: unit_of(key_of("s"), unit),
+        paired=True,
+        reverse=False,
+        own=loss,
+    )
     assert [(label.ours, label.theirs) for _, _, label in found.labels] == [(0.1, 0.4), (0.0, 0.0)]
     assert found.declined == 1
     assert loss is not None
@@ -89,9 +105,14 @@ def test_what_is_no_number_from_nothing_to_one_is_unfit() -> None:
     assert isnan(loss(OUTPUT, 2.0, None, 1.0))
     assert isnan(loss(OUTPUT, 0.5, None, 8.0))
     found = judged(
-        rows, OUTPUT, "my_losses:odd", lambda unit: unit_of(key_of("s"), unit),
-        paired=False, reverse=False, own=loss,
-    )  # fmt: skip
+        rows,
+        OUTPUT,
+        "my_losses:odd",
+        lambda unit: unit_of(key_of("s"), unit),
+        paired=False,
+        reverse=False,
+        own=loss,
+    )
     assert (len(found.labels), found.unfit) == (1, 3)
 
 

@@ -62,10 +62,16 @@ class Watched:
         """Another patrol on the same files: what takes over when one has died."""
         place = Workplace(self.world.state_dir, actor=ActorKind.PATROL)
         return Patrol(
-            ledger=place.ledger, store=place.windows, records=place.records, roster=place.roster, clock=place.clock,
-            control=lambda: place.control(lambda text: None, None), leads=lambda: True, by=by,
+            ledger=place.ledger,
+            store=place.windows,
+            records=place.records,
+            roster=place.roster,
+            clock=place.clock,
+            control=lambda: place.control(lambda text: None, None),
+            leads=lambda: True,
+            by=by,
             faults=ProcessFaults(place.clock),
-        )  # fmt: skip
+        )
 
     def pass_time(self, seconds: int, *, bad: tuple[int, int] = (0, 0), units: int = 1_000) -> None:
         state = self.world.row()
@@ -75,14 +81,28 @@ class Watched:
         for _ in range(seconds):
             self.at += 1
             self.number += 1
-            self.place.windows.write([Window(
-                method=METHOD,
-                replica="w0", number=self.number, endpoint="flights", production=1, candidate=2,
-                salt=state.salt, at=self.at, weight=state.weight, paired=paired,
-                exposed={"": exposed}, answered={"": exposed}, bad={"errors": {"": bad}},
-                conduct=Conduct(failed=bad[1]),
-                mirrored=units if paired else 0, copied=units if paired else 0,
-            )])  # fmt: skip
+            self.place.windows.write(
+                [
+                    Window(
+                        method=METHOD,
+                        replica="w0",
+                        number=self.number,
+                        endpoint="flights",
+                        production=1,
+                        candidate=2,
+                        salt=state.salt,
+                        at=self.at,
+                        weight=state.weight,
+                        paired=paired,
+                        exposed={"": exposed},
+                        answered={"": exposed},
+                        bad={"errors": {"": bad}},
+                        conduct=Conduct(failed=bad[1]),
+                        mirrored=units if paired else 0,
+                        copied=units if paired else 0,
+                    )
+                ]
+            )
 
     def look(self, patrol: Patrol | None = None) -> None:
         """One look, and wait for the forward move that it may have begun."""
@@ -239,8 +259,9 @@ def test_no_finding_holds_up_what_fails_by_itself(tmp_path: Path, body: dict[str
     """One that cannot be read, and one that blames the world: errors are the callers' own pain."""
     site = Watched(tmp_path)
     site.world.do(Canary(release=2, weight=500))
-    site.place.ledger.note("flights", Note(kind="finding", body=body), by="me", reason="",
-                           at=site.place.clock.now())  # fmt: skip
+    site.place.ledger.note(
+        "flights", Note(kind="finding", body=body), by="me", reason="", at=site.place.clock.now()
+    )
     for _ in range(30):
         site.pass_time(1, bad=(1, 1))
         site.look()
@@ -274,12 +295,22 @@ def test_outcomes_that_fail_a_canary_take_it_back_unless_the_world_is_to_blame(
     state, now = site.world.row(), site.place.clock.unix()
     rows = [
         JoinRow(
-            id=f"q{n}/0", at=now - 60 - n / 100, unit="", endpoint="flights", production=1, candidate=2,
-            salt=state.salt, weight=state.weight, arm=("production", "candidate")[n % 2],
-            failed=False, segments=(), score=float(5 * (n % 2)), decision=None,
+            id=f"q{n}/0",
+            at=now - 60 - n / 100,
+            unit="",
+            endpoint="flights",
+            production=1,
+            candidate=2,
+            salt=state.salt,
+            weight=state.weight,
+            arm=("production", "candidate")[n % 2],
+            failed=False,
+            segments=(),
+            score=float(5 * (n % 2)),
+            decision=None,
         )
         for n in range(800)
-    ]  # fmt: skip
+    ]
     with Spool(site.place.records.spool, "w0") as spool:
         spool.append(rows)
     site.place.records.ingest(now)
@@ -353,8 +384,14 @@ def test_a_step_that_takes_an_override_waits_for_a_person(tmp_path: Path) -> Non
     more = (*site.world.row().releases[1].signature.outputs, Field("why", "string"))
     policy = msgspec.structs.replace(QUICK, answers=more)
     event = Configured(policy=policy, digest=fingerprint(policy))
-    site.world.ledger.append("flights", [event], expect=site.world.row().epoch, by="me", reason="",
-                             at=site.place.clock.now())  # fmt: skip
+    site.world.ledger.append(
+        "flights",
+        [event],
+        expect=site.world.row().epoch,
+        by="me",
+        reason="",
+        at=site.place.clock.now(),
+    )
     site.world.do(Canary(release=2, weight=500, auto=True, override="a test"))
     for _ in range(30):
         site.pass_time(2)

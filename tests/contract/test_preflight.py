@@ -68,10 +68,22 @@ def test_each_endpoint_and_each_request_needs_descriptors() -> None:
 
 @pytest.mark.parametrize(
     ("host", "loopback"),
-    [("127.0.0.1", True), ("127.8.0.1", True), ("::1", True), ("[::1]", True), ("localhost", True),
-     ("0:0:0:0:0:0:0:1", True), ("0.0.0.0", False), ("::", False), ("::ffff:127.0.0.1", False),
-     ("127.1", False), ("2130706433", False), ("", False), ("localhost.example", False)],
-)  # fmt: skip
+    [
+        ("127.0.0.1", True),
+        ("127.8.0.1", True),
+        ("::1", True),
+        ("[::1]", True),
+        ("localhost", True),
+        ("0:0:0:0:0:0:0:1", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("::ffff:127.0.0.1", False),
+        ("127.1", False),
+        ("2130706433", False),
+        ("", False),
+        ("localhost.example", False),
+    ],
+)
 def test_only_this_machine_reaches_loopback_however_it_is_spelled(
     host: str, loopback: bool
 ) -> None:

@@ -138,20 +138,42 @@ def test_logged_rows_are_asked_as_they_were_sent(home: Home) -> None:
     )
     home.start("centred", proof=proof)
     release = Release(
-        endpoint="flights", number=1, digest="", model="flights", version=1, model_digest="",
-        flavour="test", signature=SIGNATURE, placement=Placement.PROCESS,
-    )  # fmt: skip
+        endpoint="flights",
+        number=1,
+        digest="",
+        model="flights",
+        version=1,
+        model_digest="",
+        flavour="test",
+        signature=SIGNATURE,
+        placement=Placement.PROCESS,
+    )
 
     def row(name: str, x: float) -> JoinRow:
         inputs = msgspec.msgpack.encode({"x": x, "word": "a"})
         return JoinRow(
-            id=name, at=0.0, unit="", endpoint="flights", production=1, candidate=None, salt="",
-            weight=0, arm="production", failed=False, segments=(), score=None, decision=None,
+            id=name,
+            at=0.0,
+            unit="",
+            endpoint="flights",
+            production=1,
+            candidate=None,
+            salt="",
+            weight=0,
+            arm="production",
+            failed=False,
+            segments=(),
+            score=None,
+            decision=None,
             inputs=inputs,
-        )  # fmt: skip
+        )
 
-    rows = [row("a/0", 1.0), *(row(f"b/{n}", float(n)) for n in (0, 1, 10, 2, 3, 4, 5, 6, 7, 8, 9)),
-            row("c/1", 5.0), row("a/1", 3.0)]  # fmt: skip
+    rows = [
+        row("a/0", 1.0),
+        *(row(f"b/{n}", float(n)) for n in (0, 1, 10, 2, 3, 4, 5, 6, 7, 8, 9)),
+        row("c/1", 5.0),
+        row("a/1", 3.0),
+    ]
 
     async def story() -> None:
         model = await reach(home)

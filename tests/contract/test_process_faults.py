@@ -364,9 +364,9 @@ def test_late_answers_that_are_waited_for_are_bounded(home: Home) -> None:
         model = await reach(home, in_flight=3)
         process.send_signal(signal.SIGSTOP)
         late = Told()
-        await asyncio.gather(*(
-            failure(model, columns(1.0), 0.05, patience_s=0.4, on_late=late) for _ in range(8)
-        ))  # fmt: skip
+        await asyncio.gather(
+            *(failure(model, columns(1.0), 0.05, patience_s=0.4, on_late=late) for _ in range(8))
+        )
         await late.all(8)
         codes = sorted(str(code) for _, _, code in late.answers)
         assert codes == ["model_late"] * 3 + ["model_unasked"] * 5

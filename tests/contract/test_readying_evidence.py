@@ -37,11 +37,24 @@ class Counted(Gated):
     def window(self, ago_s: float) -> None:
         """What a worker counted in that second."""
         self.number += 1
-        self.place.windows.write([Window(
-                method=METHOD,
-            replica="w0", number=self.number, endpoint="flights", production=2, candidate=1, salt="",
-            at=int(self.now - ago_s), weight=0, paired=True, exposed={"": (9, 9)}, answered={"": (9, 9)},
-        )])  # fmt: skip
+        self.place.windows.write(
+            [
+                Window(
+                    method=METHOD,
+                    replica="w0",
+                    number=self.number,
+                    endpoint="flights",
+                    production=2,
+                    candidate=1,
+                    salt="",
+                    at=int(self.now - ago_s),
+                    weight=0,
+                    paired=True,
+                    exposed={"": (9, 9)},
+                    answered={"": (9, 9)},
+                )
+            ]
+        )
 
     @contextmanager
     def callers(self) -> Iterator[None]:
@@ -52,8 +65,18 @@ class Counted(Gated):
             store, requests = Workplace(self.world.state_dir).evidence, 0
             while not ended.wait(0.2):
                 requests += 10
-                store.publish([Tally(replica="w0", endpoint="flights", production=2, candidate=None,
-                                     salt="", counts={"requests.production": requests})])  # fmt: skip
+                store.publish(
+                    [
+                        Tally(
+                            replica="w0",
+                            endpoint="flights",
+                            production=2,
+                            candidate=None,
+                            salt="",
+                            counts={"requests.production": requests},
+                        )
+                    ]
+                )
 
         worker = threading.Thread(target=work)
         worker.start()

@@ -47,10 +47,18 @@ def own(number: int, hour: int = HOUR) -> str:
 
 def row(name: str, at: float = NOW, **more: Any) -> JoinRow:
     known: dict[str, Any] = {
-        "unit": "", "endpoint": "flights", "production": 1, "candidate": 2, "salt": "s",
-        "weight": 500, "arm": "production", "failed": False, "segments": ("origin=JFK",),
-        "score": 0.5, "decision": "1",
-    }  # fmt: skip
+        "unit": "",
+        "endpoint": "flights",
+        "production": 1,
+        "candidate": 2,
+        "salt": "s",
+        "weight": 500,
+        "arm": "production",
+        "failed": False,
+        "segments": ("origin=JFK",),
+        "score": 0.5,
+        "decision": "1",
+    }
     return JoinRow(id=name, at=at, **{**known, **more})
 
 
@@ -182,8 +190,9 @@ def test_the_first_value_stands_and_the_other_is_kept_for_display(records: Recor
     given(records, row("a/0"))
     assert joined(records, say("a", 1.0), say("a", 0.0)) == {"joined": 1, "conflicts": 1}
     assert joined(records, say("a", 0.0), say("a", None), say("a", value=True)) == {
-        "conflicts": 2, "duplicates": 1,
-    }  # fmt: skip
+        "conflicts": 2,
+        "duplicates": 1,
+    }
     assert values(records) == [("a/0", 1.0)]
     shown = [(one.id, one.stands, one.refused) for one in records.conflicts("flights", 9)]
     assert shown == [("a/0", 1.0, None), ("a/0", 1.0, 0.0)]
@@ -193,8 +202,9 @@ def test_the_first_value_stands_and_the_other_is_kept_for_display(records: Recor
 def test_another_label_version_is_another_label(records: Records) -> None:
     given(records, row("a/0"), row("b/0", arm="candidate"), row("c/0", candidate=None))
     assert joined(records, say("a", 1.0, "v1"), say("a", 0.0, "v2"), say("b", None)) == {
-        "joined": 2, "declined": 1,
-    }  # fmt: skip
+        "joined": 2,
+        "declined": 1,
+    }
     settled, candidate, production = records.coverage("flights")
     common: dict[str, Any] = {"production": 1, "salt": "s", "predictions": 1}
     assert settled == Coverage(candidate=None, arm="production", **common)
@@ -207,8 +217,9 @@ def test_another_label_version_is_another_label(records: Records) -> None:
 def test_a_request_of_several_rows_must_be_asked_for_by_row(records: Records) -> None:
     given(records, row("a/0"), row("a/1"), row("b/0"), row("c/d/0"))
     assert joined(records, say("a"), say("a/1"), say("b"), say("c/d")) == {
-        "ambiguous": 1, "joined": 3,
-    }  # fmt: skip
+        "ambiguous": 1,
+        "joined": 3,
+    }
 
 
 def test_one_id_on_two_endpoints_is_two_predictions(records: Records) -> None:
@@ -247,9 +258,16 @@ def test_a_label_that_is_handed_in_again_while_it_waits_is_parked_since_it_first
 
 def test_a_label_that_is_dated_before_its_prediction_is_refused(records: Records) -> None:
     given(records, row("a/0"), row("b/0"), row("c/0"), row("d/0"))
-    found = records.join("flights", [
-        say("a", at=NOW - SKEW_S), say("b", at=NOW - SKEW_S - 1), say("c", at=None), say("d", at=1e9),
-    ], NOW)  # fmt: skip
+    found = records.join(
+        "flights",
+        [
+            say("a", at=NOW - SKEW_S),
+            say("b", at=NOW - SKEW_S - 1),
+            say("c", at=None),
+            say("d", at=1e9),
+        ],
+        NOW,
+    )
     assert counts(found) == {"joined": 2, "early": 2}
     assert found.early_ones == (Early(1, NOW - SKEW_S - 1, NOW), Early(3, 1e9, NOW))
     assert joined(records, say("b"), say("a", at=1e9)) == {"joined": 1, "early": 1}
@@ -318,8 +336,12 @@ def test_what_is_beyond_the_horizon_goes(records: Records) -> None:
 
 
 def test_inputs_go_sooner_than_predictions(records: Records) -> None:
-    given(records, row("a/0", NOW - 500, inputs=b"\x80"), row("b/0", inputs=b"\x80"),
-          row("c/0", NOW - 500, endpoint="trains", inputs=b"\x80"))  # fmt: skip
+    given(
+        records,
+        row("a/0", NOW - 500, inputs=b"\x80"),
+        row("b/0", inputs=b"\x80"),
+        row("c/0", NOW - 500, endpoint="trains", inputs=b"\x80"),
+    )
     assert records.strip(NOW, 100, "flights") == 1
     assert [r.inputs for r in records.rows("flights", 0, NOW + 1)] == [b"", b"\x80"]
     assert [r.inputs for r in records.rows("trains", 0, NOW + 1)] == [b"\x80"]
@@ -442,8 +464,10 @@ def child(records: Records, names: Iterable[str], number: int, how: str) -> subp
     path.write_bytes(msgspec.json.encode(list(names)))
     return subprocess.Popen(
         [sys.executable, "-c", CHILD, str(records.spool.parent), str(path), str(number), how],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
 
 
 def test_two_that_join_at_once_join_each_outcome_once(records: Records) -> None:

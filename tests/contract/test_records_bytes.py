@@ -21,10 +21,21 @@ MB = 2**20
 
 def row(name: str, at: float = NOW, size: int = 50_000) -> JoinRow:
     return JoinRow(
-        id=f"{name}/0", at=at, unit="u", endpoint="e", production=1, candidate=None, salt="s",
-        weight=0, arm="production", failed=False, segments=(), score=0.5, decision="1",
+        id=f"{name}/0",
+        at=at,
+        unit="u",
+        endpoint="e",
+        production=1,
+        candidate=None,
+        salt="s",
+        weight=0,
+        arm="production",
+        failed=False,
+        segments=(),
+        score=0.5,
+        decision="1",
         inputs=b"\x81\xa1x\xc4" + b"i" * size if size else b"",
-    )  # fmt: skip
+    )
 
 
 def answered(records: Records, *rows: JoinRow) -> Any:
@@ -91,8 +102,13 @@ def test_what_is_dropped_is_counted_for_status(tmp_path: Path) -> None:
     place = Workplace(tmp_path)
     place.records.keep(48 * 0.1 / 1024)
     faults = ProcessFaults(SystemClock())
-    clerk = Clerk(ledger=place.ledger, records=place.records, rolls=place.rolls, clock=place.clock,
-                  faults=faults)  # fmt: skip
+    clerk = Clerk(
+        ledger=place.ledger,
+        records=place.records,
+        rolls=place.rolls,
+        clock=place.clock,
+        faults=faults,
+    )
     for batch in range(6):
         with Spool(place.records.spool, "w0") as spool:
             spool.append([row(f"{batch}-{n}") for n in range(4)])

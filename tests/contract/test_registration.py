@@ -37,8 +37,10 @@ from kedge.tabular.statistics import SAMPLE, read_training
 from models import LOADER, SIGNATURE, TestLoader, environment, misbehaving, quantised
 
 LOADERS: dict[str, Loader] = {
-    "onnx": OnnxLoader(), "sklearn": SklearnLoader(), "test": TestLoader(),
-}  # fmt: skip
+    "onnx": OnnxLoader(),
+    "sklearn": SklearnLoader(),
+    "test": TestLoader(),
+}
 X: Any = np.random.default_rng(3).normal(size=(60, 3))
 Y: Any = (X[:, 0] > 0).astype(int)
 
@@ -80,14 +82,23 @@ class Desk:
 
     def register(self, source: Path, **more: Any) -> tuple[ModelVersion, bool]:
         given = {
-            "model": "m", "flavours": LOADERS, "golden": None, "training": None, "trusted": (),
-            "by": "ada", "at": "2026-01-01T00:00:00Z", **more,
-        }  # fmt: skip
+            "model": "m",
+            "flavours": LOADERS,
+            "golden": None,
+            "training": None,
+            "trusted": (),
+            "by": "ada",
+            "at": "2026-01-01T00:00:00Z",
+            **more,
+        }
         loader = LOADER if (source / "behave.json").exists() else None
         probe = functools.partial(
-            process.probe, artifacts=self.root / "store", timeout_s=self.timeout_s,
-            memory_mb=self.memory_mb, loader=loader,
-        )  # fmt: skip
+            process.probe,
+            artifacts=self.root / "store",
+            timeout_s=self.timeout_s,
+            memory_mb=self.memory_mb,
+            loader=loader,
+        )
         return register(source, registry=self.registry, artifacts=self.store, probe=probe, **given)
 
     def refused(self, source: Path, **more: Any) -> KedgeError:
@@ -317,8 +328,14 @@ def test_the_same_model_without_quantisation_is_not(desk: Desk) -> None:
     assert proof.tested >= MADE
 
 
-@pytest.mark.parametrize("golden", [None, {"inputs": {"x": [3.0, 1.0], "word": ["a", "b"]}},
-                                    {"inputs": {"x": [3.0], "word": ["a"]}}])  # fmt: skip
+@pytest.mark.parametrize(
+    "golden",
+    [
+        None,
+        {"inputs": {"x": [3.0, 1.0], "word": ["a", "b"]}},
+        {"inputs": {"x": [3.0], "word": ["a"]}},
+    ],
+)
 @pytest.mark.parametrize(
     "kind, mark",
     [
@@ -592,12 +609,29 @@ def test_marks_are_passed_over_and_other_encodings_named(tmp_path: Path, name: s
             read_training(tmp_path / name, SIGNATURE)
 
 
-@pytest.mark.parametrize("literal", [
-    "TIMESTAMPTZ '2026-01-05 08:00:00+00'", "TIME '10:00'", "INTERVAL 1 DAY", "{'a': 1}", "MAP {'a': 1}",
-    "'x'::BLOB", "TIMESTAMP_NS '2026-01-05 08:00:00'", "7::HUGEINT", "0.5::DECIMAL(4, 2)", "NULL",
-    "'6f9619ff-8b86-d011-b42d-00c04fc964ff'::UUID", "'a'::ENUM('a', 'b')", "[{'a': 1}]", "['a']",
-    "DATE '2026-01-05'", "true", "1::UBIGINT", "'a'",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "literal",
+    [
+        "TIMESTAMPTZ '2026-01-05 08:00:00+00'",
+        "TIME '10:00'",
+        "INTERVAL 1 DAY",
+        "{'a': 1}",
+        "MAP {'a': 1}",
+        "'x'::BLOB",
+        "TIMESTAMP_NS '2026-01-05 08:00:00'",
+        "7::HUGEINT",
+        "0.5::DECIMAL(4, 2)",
+        "NULL",
+        "'6f9619ff-8b86-d011-b42d-00c04fc964ff'::UUID",
+        "'a'::ENUM('a', 'b')",
+        "[{'a': 1}]",
+        "['a']",
+        "DATE '2026-01-05'",
+        "true",
+        "1::UBIGINT",
+        "'a'",
+    ],
+)
 def test_no_type_of_a_parquet_column_is_a_traceback(tmp_path: Path, literal: str) -> None:
     """Beside the columns that are asked for it is not read; as one of them it is read, or refused."""
     file = tmp_path / "t.parquet"
@@ -637,10 +671,13 @@ def test_golden_rows_with_a_mark_are_read_and_other_encodings_named(tmp_path: Pa
 def test_csv_and_json_lines_say_the_same(tmp_path: Path) -> None:
     signature = Signature(
         inputs=(
-            Field("f", "float32"), Field("i", "int32"), Field("s", "string"), Field("b", "bool"),
+            Field("f", "float32"),
+            Field("i", "int32"),
+            Field("s", "string"),
+            Field("b", "bool"),
         ),
         outputs=(),
-    )  # fmt: skip
+    )
     rows = [
         {"f": 1.5, "i": 2, "s": "a", "b": True},
         {"f": None, "i": None, "s": None, "b": None},

@@ -21,10 +21,18 @@ HOUR = int(NOW // HOUR_S)
 
 def row(name: str, unit: str, at: float = NOW, **more: Any) -> JoinRow:
     known: dict[str, Any] = {
-        "endpoint": "e", "production": 1, "candidate": 2, "salt": "s", "weight": 500,
-        "arm": "production", "failed": False, "segments": (), "score": 0.5, "decision": "1",
+        "endpoint": "e",
+        "production": 1,
+        "candidate": 2,
+        "salt": "s",
+        "weight": 500,
+        "arm": "production",
+        "failed": False,
+        "segments": (),
+        "score": 0.5,
+        "decision": "1",
         "digest": b"8 bytes.",
-    }  # fmt: skip
+    }
     return JoinRow(id=name, at=at, unit=unit, **{**known, **more})
 
 
@@ -60,10 +68,8 @@ BEFORE: dict[str, Play] = {
     "by two workers": lambda r: (answered(r, MALLORY), answered(r, ALICE, worker="w1")),
     "in another hour": lambda r: (answered(r, MALLORY), answered(r, LATER)),
     "in an earlier hour": lambda r: (answered(r, ALICE), answered(r, EARLIER)),
-    "after a restart": lambda r: (
-        answered(r, MALLORY), answered(Records(r.spool.parent), LATER)
-    ),
-}  # fmt: skip
+    "after a restart": lambda r: (answered(r, MALLORY), answered(Records(r.spool.parent), LATER)),
+}
 
 
 @pytest.mark.parametrize("play", BEFORE.values(), ids=BEFORE)

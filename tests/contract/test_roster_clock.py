@@ -39,9 +39,15 @@ class Hands:
 
 def member(clock: Hands) -> Member:
     return Member(
-        name="here/w0.1", host="here", pid=1, kind="gateway", address="", started_at="",
-        beat_at=clock.unix(), ledger_at=clock.unix() - 4,
-    )  # fmt: skip
+        name="here/w0.1",
+        host="here",
+        pid=1,
+        kind="gateway",
+        address="",
+        started_at="",
+        beat_at=clock.unix(),
+        ledger_at=clock.unix() - 4,
+    )
 
 
 @pytest.mark.parametrize("jump_s", [DAY_S, -DAY_S, -300 * DAY_S, 0.0])

@@ -56,10 +56,13 @@ SPELLINGS: dict[str, Any] = {"nan": np.nan, "none": None, "blank": "", "word": "
 
 def frame(missing: Any = np.nan, income: Any = np.nan) -> Any:
     words = np.where(GONE, missing, TOWN) if missing is not None else TOWN
-    return pd.DataFrame({
-        "town": pd.Series(words, dtype=object), "age": AGE,
-        "income": np.where(np.isnan(INCOME), income, INCOME),
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "town": pd.Series(words, dtype=object),
+            "age": AGE,
+            "income": np.where(np.isnan(INCOME), income, INCOME),
+        }
+    )
 
 
 def one_hot() -> Any:
@@ -89,13 +92,37 @@ def score(model: Model, *values: Any) -> float:
 
 ENCODERS = {
     "one hot": (one_hot, ("nan", "none", "blank")),
-    "ordinal": (lambda: OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1, encoded_missing_value=-2), ("nan", "none", "blank")),
+    "ordinal": (
+        lambda: OrdinalEncoder(
+            handle_unknown="use_encoded_value", unknown_value=-1, encoded_missing_value=-2
+        ),
+        ("nan", "none", "blank"),
+    ),
     "target": (TargetEncoder, ("nan", "none", "blank")),
-    "imputed": (lambda: make_pipeline(SimpleImputer(strategy="constant", fill_value="?"), one_hot()), ("nan",)),
-    "imputed by the most frequent": (lambda: make_pipeline(SimpleImputer(strategy="most_frequent"), OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)), ("nan",)),
-    "imputed where none": (lambda: make_pipeline(SimpleImputer(missing_values=None, strategy="most_frequent"), one_hot()), ("none",)),
-    "imputed where a word": (lambda: make_pipeline(SimpleImputer(missing_values="missing", strategy="most_frequent"), one_hot()), ("word",)),
-}  # fmt: skip
+    "imputed": (
+        lambda: make_pipeline(SimpleImputer(strategy="constant", fill_value="?"), one_hot()),
+        ("nan",),
+    ),
+    "imputed by the most frequent": (
+        lambda: make_pipeline(
+            SimpleImputer(strategy="most_frequent"),
+            OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1),
+        ),
+        ("nan",),
+    ),
+    "imputed where none": (
+        lambda: make_pipeline(
+            SimpleImputer(missing_values=None, strategy="most_frequent"), one_hot()
+        ),
+        ("none",),
+    ),
+    "imputed where a word": (
+        lambda: make_pipeline(
+            SimpleImputer(missing_values="missing", strategy="most_frequent"), one_hot()
+        ),
+        ("word",),
+    ),
+}
 
 
 @pytest.mark.parametrize("array", [False, True], ids=["frame", "array"])
@@ -114,9 +141,13 @@ def test_null_is_passed_as_what_the_model_was_fitted_on(
     assert model.signature.inputs == tuple(
         Field(name, dtype, nullable=True) for name, dtype in zip(names, dtypes, strict=True)
     )
-    asked = pd.DataFrame({
-        "town": pd.Series([SPELLINGS[spelling], "Bern"], dtype=object), "age": [40.0, 40.0], "income": [5.0, np.nan],
-    })  # fmt: skip
+    asked = pd.DataFrame(
+        {
+            "town": pd.Series([SPELLINGS[spelling], "Bern"], dtype=object),
+            "age": [40.0, 40.0],
+            "income": [5.0, np.nan],
+        }
+    )
     right = estimator.predict_proba(asked.astype(object).to_numpy() if array else asked)[:, 1]
     assert score(model, None, 40.0, 5.0) == pytest.approx(right[0])
     assert score(model, "Bern", 40.0, None) == pytest.approx(right[1])
@@ -158,8 +189,12 @@ def test_missing_whole_numbers_and_truth_values_are_passed_too(tmp_path: Path) -
     )
     parts = ColumnTransformer([("f", one_hot(), ["flag"]), ("n", SimpleImputer(), ["floor"])])
     estimator = make_pipeline(parts, LogisticRegression()).fit(table, LATE)
-    stated = {"inputs": [{"name": "flag", "dtype": "bool", "nullable": True},
-                         {"name": "floor", "dtype": "int64", "nullable": True}]}  # fmt: skip
+    stated = {
+        "inputs": [
+            {"name": "flag", "dtype": "bool", "nullable": True},
+            {"name": "floor", "dtype": "int64", "nullable": True},
+        ]
+    }
     model = loaded(tmp_path, estimator, signature_json=json.dumps(stated))
     asked = pd.DataFrame({"flag": pd.Series([np.nan, True], dtype=object), "floor": [2.0, np.nan]})
     right, flag = estimator.predict_proba(asked)[:, 1], True
@@ -169,21 +204,61 @@ def test_missing_whole_numbers_and_truth_values_are_passed_too(tmp_path: Path) -
 
 KINDS: dict[str, Any] = {
     "selector": lambda: make_pipeline(
-        ColumnTransformer([("w", one_hot(), make_column_selector(dtype_exclude="number")),
-                           ("n", SimpleImputer(), make_column_selector(dtype_include="number"))]), LogisticRegression()),
-    "remainder": lambda: make_pipeline(ColumnTransformer([("w", one_hot(), ["town"])], remainder=SimpleImputer()), LogisticRegression()),
+        ColumnTransformer(
+            [
+                ("w", one_hot(), make_column_selector(dtype_exclude="number")),
+                ("n", SimpleImputer(), make_column_selector(dtype_include="number")),
+            ]
+        ),
+        LogisticRegression(),
+    ),
+    "remainder": lambda: make_pipeline(
+        ColumnTransformer([("w", one_hot(), ["town"])], remainder=SimpleImputer()),
+        LogisticRegression(),
+    ),
     "nested": lambda: make_pipeline(
-        ColumnTransformer([("all", ColumnTransformer([("w", one_hot(), [0]), ("n", SimpleImputer(), [1])]), ["town", "income"]),
-                           ("age", "passthrough", ["age"])]), LogisticRegression()),
-    "union": lambda: make_pipeline(ColumnTransformer([
-        ("w", FeatureUnion([("a", one_hot()), ("b", OrdinalEncoder(encoded_missing_value=-1))]), ["town"]),
-        ("n", SimpleImputer(add_indicator=True), ["age", "income"])]), LogisticRegression()),
+        ColumnTransformer(
+            [
+                (
+                    "all",
+                    ColumnTransformer([("w", one_hot(), [0]), ("n", SimpleImputer(), [1])]),
+                    ["town", "income"],
+                ),
+                ("age", "passthrough", ["age"]),
+            ]
+        ),
+        LogisticRegression(),
+    ),
+    "union": lambda: make_pipeline(
+        ColumnTransformer(
+            [
+                (
+                    "w",
+                    FeatureUnion(
+                        [("a", one_hot()), ("b", OrdinalEncoder(encoded_missing_value=-1))]
+                    ),
+                    ["town"],
+                ),
+                ("n", SimpleImputer(add_indicator=True), ["age", "income"]),
+            ]
+        ),
+        LogisticRegression(),
+    ),
     "grid": lambda: GridSearchCV(pipeline(one_hot()), {"logisticregression__C": [0.1, 1.0]}, cv=2),
-    "vote": lambda: VotingClassifier([("a", pipeline(one_hot())), ("b", pipeline(one_hot()))], voting="soft"),
+    "vote": lambda: VotingClassifier(
+        [("a", pipeline(one_hot())), ("b", pipeline(one_hot()))], voting="soft"
+    ),
     "imputed first": lambda: make_pipeline(
-        ColumnTransformer([("w", SimpleImputer(strategy="most_frequent"), ["town"]), ("n", SimpleImputer(), ["age", "income"])]),
-        ColumnTransformer([("w", one_hot(), [0])], remainder="passthrough"), LogisticRegression()),
-}  # fmt: skip
+        ColumnTransformer(
+            [
+                ("w", SimpleImputer(strategy="most_frequent"), ["town"]),
+                ("n", SimpleImputer(), ["age", "income"]),
+            ]
+        ),
+        ColumnTransformer([("w", one_hot(), [0])], remainder="passthrough"),
+        LogisticRegression(),
+    ),
+}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -192,8 +267,9 @@ def test_encoders_are_found_wherever_they_are(tmp_path: Path, kind: str) -> None
     model = loaded(tmp_path, estimator)
     town, *_, income = model.signature.inputs
     assert (town, income) == (
-        Field("town", "string", nullable=True), Field("income", "float64", nullable=True),
-    )  # fmt: skip
+        Field("town", "string", nullable=True),
+        Field("income", "float64", nullable=True),
+    )
     asked = pd.DataFrame(
         {"town": pd.Series([np.nan], dtype=object), "age": [40.0], "income": [5.0]}
     )
@@ -359,8 +435,10 @@ TYPED = (
 def test_the_signature_of_an_mlmodel_file_is_the_contract(tmp_path: Path) -> None:
     model = loaded(tmp_path, pipeline(one_hot()).fit(frame(), LATE), MLmodel=mlmodel(*TYPED))
     assert model.signature.inputs == (
-        Field("town", "string", nullable=True), Field("age", "float64"), Field("income", "float32", nullable=True),
-    )  # fmt: skip
+        Field("town", "string", nullable=True),
+        Field("age", "float64"),
+        Field("income", "float32", nullable=True),
+    )
     assert score(model, None, 40.0, None) > 0
 
 
@@ -388,17 +466,27 @@ def test_a_signature_file_goes_before_it(tmp_path: Path) -> None:
     assert [field.name for field in model.signature.inputs] == ["age", "town", "income"]
 
 
-@pytest.mark.parametrize("text, says", [
-    (mlmodel('{"type": "datetime", "name": "at"}', '{"type": "double", "name": "age"}', '{"type": "double", "name": "income"}'), "at is datetime"),
-    (mlmodel('{"type": "double", "name": "other"}'), "but the model was fitted on"),
-    (mlmodel('{"type": {"array": 1}, "name": "town"}'), "town is"),
-    ("a: &a [1]\nb: *a\n", "alias"),
-    ("a: " + "[" * 100 + "]" * 100, "nested more than"),
-    ("signature: {inputs: 'no JSON'}", "MLmodel: "),
-    ("a: !!python/object/apply:os.system ['true']", "MLmodel: "),
-    ("\x00", "MLmodel: "),
-    ("x" * (1 << 20) + "y", "more than"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text, says",
+    [
+        (
+            mlmodel(
+                '{"type": "datetime", "name": "at"}',
+                '{"type": "double", "name": "age"}',
+                '{"type": "double", "name": "income"}',
+            ),
+            "at is datetime",
+        ),
+        (mlmodel('{"type": "double", "name": "other"}'), "but the model was fitted on"),
+        (mlmodel('{"type": {"array": 1}, "name": "town"}'), "town is"),
+        ("a: &a [1]\nb: *a\n", "alias"),
+        ("a: " + "[" * 100 + "]" * 100, "nested more than"),
+        ("signature: {inputs: 'no JSON'}", "MLmodel: "),
+        ("a: !!python/object/apply:os.system ['true']", "MLmodel: "),
+        ("\x00", "MLmodel: "),
+        ("x" * (1 << 20) + "y", "more than"),
+    ],
+)
 def test_an_mlmodel_file_that_states_something_else_is_refused(
     tmp_path: Path, text: str, says: str
 ) -> None:
@@ -441,8 +529,9 @@ def test_a_training_set_says_what_the_model_does_not_and_the_version_keeps_it(
     version, new = desk.register(opaque / "model.skops", training=file, **trusted)
     assert new
     assert version.signature.inputs == (
-        Field("town", "string", nullable=True), Field("age", "float64", nullable=True),
-    )  # fmt: skip
+        Field("town", "string", nullable=True),
+        Field("age", "float64", nullable=True),
+    )
     assert version.golden == "training"
     assert sorted(entry.path for entry in version.files) == ["model.skops", "signature.json"]
     assert None in desk.store.proof(version.digest).inputs["town"]
@@ -485,8 +574,9 @@ def test_a_word_that_only_python_reads_as_a_number_is_a_word(tmp_path: Path) -> 
     file = tmp_path / "t.csv"
     file.write_text("band,age\n18_25,1\n26_40,2\n")
     assert read_types(file, ["band", "age"]) == {
-        "band": Field("band", "string"), "age": Field("age", "float64")
-    }  # fmt: skip
+        "band": Field("band", "string"),
+        "age": Field("age", "float64"),
+    }
     with pytest.raises(Refused, match=r"band is .* not float64"):
         read_training(file, Signature((Field("band", "float64"),), ()))
 
@@ -496,22 +586,29 @@ def test_types_of_a_training_set_are_those_of_its_columns(tmp_path: Path) -> Non
     text.write_text("n,w,f,e,m\n1,NA,true,,1\n2.5,x,False,,\nNA,y,,,b\n")
     names = ["n", "w", "f", "e", "m", "absent"]
     assert read_types(text, names) == {
-        "n": Field("n", "float64", nullable=True), "w": Field("w", "string"),
-        "f": Field("f", "bool", nullable=True), "m": Field("m", "string", nullable=True),
-    }  # fmt: skip
+        "n": Field("n", "float64", nullable=True),
+        "w": Field("w", "string"),
+        "f": Field("f", "bool", nullable=True),
+        "m": Field("m", "string", nullable=True),
+    }
     lines.write_text('{"n": 1, "w": "a", "f": true, "m": [1]}\n{"n": null, "w": "b", "f": false}\n')
     assert read_types(lines, names) == {
-        "n": Field("n", "float64", nullable=True), "w": Field("w", "string"), "f": Field("f", "bool"),
-    }  # fmt: skip
+        "n": Field("n", "float64", nullable=True),
+        "w": Field("w", "string"),
+        "f": Field("f", "bool"),
+    }
     with duckdb.connect() as db:
         db.execute(
             "COPY (SELECT * FROM (VALUES (1, 'a', true, 1.5::FLOAT, 7::BIGINT), (2, NULL, false, 'nan'::FLOAT, NULL))"
             f" t(n, w, f, e, m)) TO '{stored}' (FORMAT parquet)"
         )
     assert read_types(stored, names) == {
-        "n": Field("n", "int32"), "w": Field("w", "string", nullable=True), "f": Field("f", "bool"),
-        "e": Field("e", "float32", nullable=True), "m": Field("m", "float64", nullable=True),
-    }  # fmt: skip
+        "n": Field("n", "int32"),
+        "w": Field("w", "string", nullable=True),
+        "f": Field("f", "bool"),
+        "e": Field("e", "float32", nullable=True),
+        "m": Field("m", "float64", nullable=True),
+    }
     assert read_names(stored) == ["n", "w", "f", "e", "m"]
 
 

@@ -18,9 +18,17 @@ from kedge.core.evidence.windows import Window
 
 def window(number: int, *, replica: str = "w0", endpoint: str = "flights", at: int = 100) -> Window:
     return Window(
-        replica=replica, number=number, endpoint=endpoint, production=1, candidate=2, salt="s",
-        at=at, weight=0, paired=True, exposed={"": (1, 1)},
-    )  # fmt: skip
+        replica=replica,
+        number=number,
+        endpoint=endpoint,
+        production=1,
+        candidate=2,
+        salt="s",
+        at=at,
+        weight=0,
+        paired=True,
+        exposed={"": (1, 1)},
+    )
 
 
 def test_written_twice_is_there_once(tmp_path: Path) -> None:

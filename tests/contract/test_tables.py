@@ -39,8 +39,9 @@ NOW = 1_796_000_000.0
 AT = dt.datetime(2026, 11, 20, 12, 30, tzinfo=dt.UTC)
 NAIVE = AT.replace(tzinfo=None)
 SIGNATURES = [
-    Signature((Field("x", dtype, (), nullable=True),), ()) for dtype in ("float64", "int64", "string", "bool")
-] + [Signature((Field("x", "float32", (2,)),), ())]  # fmt: skip
+    Signature((Field("x", dtype, (), nullable=True),), ())
+    for dtype in ("float64", "int64", "string", "bool")
+] + [Signature((Field("x", "float32", (2,)),), ())]
 
 
 def said(error: KedgeError) -> str:
@@ -75,15 +76,32 @@ def outcomes(path: Path) -> list[Outcome | Fault]:
 
 def spine(path: Path, kept: Path) -> Any:
     """A spine with its raw column, its time, and a training set written of it."""
-    spec = Spec(schema=Schema("s/1", {"f": Feature("float32")}), entry="m:f", raw=(Field("x", "float64", (), nullable=True),))  # fmt: skip
+    spec = Spec(
+        schema=Schema("s/1", {"f": Feature("float32")}),
+        entry="m:f",
+        raw=(Field("x", "float64", (), nullable=True),),
+    )
     with database() as db, training_set._reading(path):
         names, rows = training_set._load(db, path, "at", None, spec, NOW)
-        for field in (Field("x", "float64", (), nullable=True), Field("x", "string", (), nullable=True), Field("x", "float32", (2,))):  # fmt: skip
+        for field in (
+            Field("x", "float64", (), nullable=True),
+            Field("x", "string", (), nullable=True),
+            Field("x", "float32", (2,)),
+        ):
             at = training_set.Spine(path, "at", rows)
             tried(partial(training_set._taken, db, [field], names, at, 0, rows))
         db.execute(f"CREATE TABLE features AS SELECT CAST(0 AS FLOAT) AS f0 FROM range({rows})")
-        told = TrainingSet(schema="s/1", transformation=1, code="sha256:0", generations=(), data="", rows=rows,
-                           spine=path.name, time="at", made_at="2026-11-20T12:30:00Z")  # fmt: skip
+        told = TrainingSet(
+            schema="s/1",
+            transformation=1,
+            code="sha256:0",
+            generations=(),
+            data="",
+            rows=rows,
+            spine=path.name,
+            time="at",
+            made_at="2026-11-20T12:30:00Z",
+        )
         training_set._write(
             db,
             kept,
@@ -135,10 +153,16 @@ VALUES: dict[str, pa.Array] = {
     "fixed binary": pa.array([b"0123456789abcdef", None], pa.binary(16)),
     "uuid": pa.array([uuid.UUID(int=7).bytes, None], pa.uuid()),
     "null": pa.nulls(2),
-    **{f"zoned {unit}": pa.array([AT, None], pa.timestamp(unit, "UTC")) for unit in ("s", "ms", "us", "ns")},
+    **{
+        f"zoned {unit}": pa.array([AT, None], pa.timestamp(unit, "UTC"))
+        for unit in ("s", "ms", "us", "ns")
+    },
     "Berlin ns": pa.array([AT, None], pa.timestamp("ns", "Europe/Berlin")),
     "offset": pa.array([AT, None], pa.timestamp("us", "+05:30")),
-    **{f"naive {unit}": pa.array([NAIVE, None], pa.timestamp(unit)) for unit in ("s", "ms", "us", "ns")},
+    **{
+        f"naive {unit}": pa.array([NAIVE, None], pa.timestamp(unit))
+        for unit in ("s", "ms", "us", "ns")
+    },
     "far": pa.array([2**62, None], pa.timestamp("us")),
     "date32": pa.array([AT.date(), None], pa.date32()),
     "date64": pa.array([AT.date(), None], pa.date64()),
@@ -157,7 +181,7 @@ VALUES: dict[str, pa.Array] = {
     "list of strings": pa.array([["a", "b"], None]),
     "struct": pa.array([{"a": 1, "b": AT}, None]),
     "map": pa.array([[("a", 1)], None], pa.map_(pa.string(), pa.int64())),
-}  # fmt: skip
+}
 
 
 def write(path: Path, **columns: Any) -> Path:
@@ -193,7 +217,9 @@ def test_what_nobody_asked_for_is_not_read_and_does_no_harm(tmp_path: Path) -> N
     assert told["spine"].rows == 2
 
 
-@pytest.mark.parametrize("kind", [kind for kind in VALUES if kind.startswith(("zoned", "Berlin", "offset"))])  # fmt: skip
+@pytest.mark.parametrize(
+    "kind", [kind for kind in VALUES if kind.startswith(("zoned", "Berlin", "offset"))]
+)
 def test_an_instant_with_a_zone_is_the_same_instant_in_every_unit(
     tmp_path: Path, kind: str
 ) -> None:
@@ -207,10 +233,20 @@ def test_an_instant_with_a_zone_is_the_same_instant_in_every_unit(
     assert read_training(path, SIGNATURES[0]).rows["x"] == [AT.timestamp(), None]
 
 
-@pytest.mark.parametrize("kind, label", [
-    ("decimal", 1.0), ("dictionary", "a"), ("bool", True), ("uint64 large", str(2**64 - 1)), ("large string", "yes"),
-    ("dictionary of ints", 1.0), ("uuid", str(uuid.UUID(int=7))), ("float16", 1.0), ("duration s", 90.0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "kind, label",
+    [
+        ("decimal", 1.0),
+        ("dictionary", "a"),
+        ("bool", True),
+        ("uint64 large", str(2**64 - 1)),
+        ("large string", "yes"),
+        ("dictionary of ints", 1.0),
+        ("uuid", str(uuid.UUID(int=7))),
+        ("float16", 1.0),
+        ("duration s", 90.0),
+    ],
+)
 def test_labels_keep_their_value_whatever_their_width(
     tmp_path: Path, kind: str, label: Any
 ) -> None:
@@ -251,8 +287,14 @@ def test_a_folder_and_a_closed_file_are_named(tmp_path: Path, ending: str) -> No
 
 
 def test_a_parquet_file_that_was_cut_or_changed_is_named(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.parquet", id=pa.array(["a"] * 500), value=pa.array([1.0] * 500),
-                 x=pa.array(range(500)), at=pa.array([AT] * 500), key=pa.array(["k"] * 500))  # fmt: skip
+    path = write(
+        tmp_path / "a.parquet",
+        id=pa.array(["a"] * 500),
+        value=pa.array([1.0] * 500),
+        x=pa.array(range(500)),
+        at=pa.array([AT] * 500),
+        key=pa.array(["k"] * 500),
+    )
     whole = path.read_bytes()
     for size in range(0, len(whole), len(whole) // 12):
         path.write_bytes(whole[:size])
@@ -266,11 +308,43 @@ def test_a_parquet_file_that_was_cut_or_changed_is_named(tmp_path: Path) -> None
 # ---------------------------------------------------------------- text
 
 WORDS = st.one_of(
-    st.sampled_from(["1", "0.5", "-1e400", "NaN", "inf", "yes", "007", "9" * 400, "", " ", "NA", "null", "true",
-                     "2026-11-20T12:30:00Z", "2026-11-20", "01/02/2026", "1796000000", "0x10", "1_000", '"', '""',
-                     "\ufeff", "\x00", "\u202e", "a\nb", "a\rb", "a,b", "[1,2]", "{}", "😀", "é" * 2000]),
+    st.sampled_from(
+        [
+            "1",
+            "0.5",
+            "-1e400",
+            "NaN",
+            "inf",
+            "yes",
+            "007",
+            "9" * 400,
+            "",
+            " ",
+            "NA",
+            "null",
+            "true",
+            "2026-11-20T12:30:00Z",
+            "2026-11-20",
+            "01/02/2026",
+            "1796000000",
+            "0x10",
+            "1_000",
+            '"',
+            '""',
+            "\ufeff",
+            "\x00",
+            "\u202e",
+            "a\nb",
+            "a\rb",
+            "a,b",
+            "[1,2]",
+            "{}",
+            "😀",
+            "é" * 2000,
+        ]
+    ),
     st.text(max_size=20),
-)  # fmt: skip
+)
 NAMES = st.sampled_from(
     ["id", "value", "at", "x", "key", "label_version", "valeu", "ID", "", "id", "x"]
 )
@@ -284,8 +358,13 @@ def cell(word: str, *, quote: bool) -> str:
 
 
 @FEW
-@given(header=st.lists(NAMES, max_size=7), rows=st.lists(st.lists(WORDS, max_size=8), max_size=5), quote=st.booleans(),
-       encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "latin-1", "utf-8 cut"]), end=st.sampled_from(["\n", "\r\n", "\r", ""]))  # fmt: skip
+@given(
+    header=st.lists(NAMES, max_size=7),
+    rows=st.lists(st.lists(WORDS, max_size=8), max_size=5),
+    quote=st.booleans(),
+    encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "latin-1", "utf-8 cut"]),
+    end=st.sampled_from(["\n", "\r\n", "\r", ""]),
+)
 def test_a_csv_file_with_anything_in_it_is_read_or_named(
     tmp_path: Path, header: list[str], rows: list[list[str]], quote: bool, encoding: str, end: str
 ) -> None:
@@ -297,21 +376,43 @@ def test_a_csv_file_with_anything_in_it_is_read_or_named(
 
 
 JSON = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(), st.sampled_from([2**63, -(2**63) - 1, 2**64, 10**30, 10**400]),
-              st.floats(), st.text(max_size=9)),
-    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=3), inner, max_size=3)),
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.sampled_from([2**63, -(2**63) - 1, 2**64, 10**30, 10**400]),
+        st.floats(),
+        st.text(max_size=9),
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=3), inner, max_size=3)
+    ),
     max_leaves=6,
-)  # fmt: skip
+)
 LINES = st.one_of(
     st.dictionaries(NAMES, JSON, max_size=6).map(lambda row: json.dumps(row).encode()),
-    st.sampled_from([
-        b"", b"   ", b"{", b"[]", b"7", b'{"id": "a", "id": "b", "value": 1, "value": 2}', b'{"id": "a", "value": NaN}',
-        b'{"id": "\xff", "value": 1}', b'\xef\xbb\xbf{"id": "a", "value": 1, "x": 1}', b"\xff\xfe{\0", b"\0",
-        b'{"x": ' + b"[" * 5_000 + b"]" * 5_000 + b"}", b'{"x": ' + b"9" * 5_000 + b"}", b'{"x": 1e99999}',
-        b'{"id": "a", "value": "' + b"x" * 100_000 + b'"}', b'{"x": "\\ud800"}',
-    ]),
+    st.sampled_from(
+        [
+            b"",
+            b"   ",
+            b"{",
+            b"[]",
+            b"7",
+            b'{"id": "a", "id": "b", "value": 1, "value": 2}',
+            b'{"id": "a", "value": NaN}',
+            b'{"id": "\xff", "value": 1}',
+            b'\xef\xbb\xbf{"id": "a", "value": 1, "x": 1}',
+            b"\xff\xfe{\0",
+            b"\0",
+            b'{"x": ' + b"[" * 5_000 + b"]" * 5_000 + b"}",
+            b'{"x": ' + b"9" * 5_000 + b"}",
+            b'{"x": 1e99999}',
+            b'{"id": "a", "value": "' + b"x" * 100_000 + b'"}',
+            b'{"x": "\\ud800"}',
+        ]
+    ),
     st.binary(max_size=40),
-)  # fmt: skip
+)
 
 
 @FEW
@@ -325,7 +426,14 @@ def test_json_lines_with_anything_in_them_are_read_or_named(
 
 
 @FEW
-@given(raw=st.one_of(LINES, st.dictionaries(st.sampled_from(["inputs", "outputs", "rtol", "atol"]), JSON).map(lambda row: json.dumps(row).encode())))  # fmt: skip
+@given(
+    raw=st.one_of(
+        LINES,
+        st.dictionaries(st.sampled_from(["inputs", "outputs", "rtol", "atol"]), JSON).map(
+            lambda row: json.dumps(row).encode()
+        ),
+    )
+)
 def test_golden_rows_and_kedge_toml_with_anything_in_them_are_read_or_named(
     tmp_path: Path, raw: bytes
 ) -> None:

@@ -34,10 +34,18 @@ from kedge.system.files import ASIDE_COUNT, list_aside
 from kedge.workspace import Workplace
 
 MEMBER = Member(
-    name="here/w0.1", host="here", pid=1, kind="gateway", address="", started_at="", beat_at=1.0,
-    ledger_at=1.0, epochs={"flights": 3}, holds=(Hold("flights", 2, Placement.INLINE, "ready"),),
+    name="here/w0.1",
+    host="here",
+    pid=1,
+    kind="gateway",
+    address="",
+    started_at="",
+    beat_at=1.0,
+    ledger_at=1.0,
+    epochs={"flights": 3},
+    holds=(Hold("flights", 2, Placement.INLINE, "ready"),),
     faults=(ProcessFault("a", "b", 1, "c"),),
-)  # fmt: skip
+)
 
 
 def cut(path: Path) -> None:
@@ -197,8 +205,10 @@ def test_an_alert_of_a_newer_kedge_hides_no_other_and_keeps_none_from_being_told
 ) -> None:
     site = world(tmp_path)
     alerts = SqlAlerts(site.database)
-    found = [("flights", Raise(key=key, topic=Topic.BLIND, level="warn", lasts="event", summary=key))
-             for key in ("a", "b")]  # fmt: skip
+    found = [
+        ("flights", Raise(key=key, topic=Topic.BLIND, level="warn", lasts="event", summary=key))
+        for key in ("a", "b")
+    ]
 
     def tell() -> tuple[Any, ...]:
         return alerts.raise_all(found, by="x", at="2026-11-23T12:00:00Z", now=1.0)
@@ -227,8 +237,10 @@ def test_a_file_of_a_replica_that_cannot_be_read_is_kept(tmp_path: Path) -> None
     disk.remember("w0", site.row())
     assert disk.remembered()["flights"] == site.row()
     (told,) = (
-        fault for fault in status_of(Workplace(site.state_dir), "flights")[0]["faults"] if "kept" in fault
-    )  # fmt: skip
+        fault
+        for fault in status_of(Workplace(site.state_dir), "flights")[0]["faults"]
+        if "kept" in fault
+    )
     assert name in told
 
 
@@ -308,8 +320,11 @@ def test_a_rollout_whose_evidence_is_lost_is_paused_until_a_person_resumes(
     row = site.world.row()
     assert (row.stage, row.weight, row.paused) == (Stage.CANARY, 500, True)
     assert row.automation.failures == ()
-    notes = [e for e in site.world.ledger.history("flights", 50)
-             if isinstance(e.event, Note) and e.event.kind == "evidence_lost"]  # fmt: skip
+    notes = [
+        e
+        for e in site.world.ledger.history("flights", 50)
+        if isinstance(e.event, Note) and e.event.kind == "evidence_lost"
+    ]
     (note,) = notes
     alert = _told_by(note)
     assert alert is not None

@@ -45,9 +45,14 @@ class Pen:
         self.rows = 0
         place = Workplace(tmp_path)
         self.recording = Recording(
-            "w0", windows=place.windows, evidence=place.evidence, spool=self.spool, lives=list,
-            clock=self.clock, faults=ProcessFaults(self.clock),
-        )  # fmt: skip
+            "w0",
+            windows=place.windows,
+            evidence=place.evidence,
+            spool=self.spool,
+            lives=list,
+            clock=self.clock,
+            faults=ProcessFaults(self.clock),
+        )
         self.recorder = self.recording.recorder(STATE, "w0")
 
     def spool(self, rows: Sequence[JoinRow]) -> int:

@@ -128,9 +128,11 @@ def test_a_command_that_is_shown_can_be_typed(page: Path) -> None:
         verb, rest = words[1], words[2:]
         assert main.get_command(NO_CONTEXT, verb) is not None, line
         command = main.commands[ALIASES.get(verb, verb)]
-        if isinstance(command, click.Group) and rest and (
-            rest[0].strip(",") in command.commands or not command.params
-        ):  # fmt: skip
+        if (
+            isinstance(command, click.Group)
+            and rest
+            and (rest[0].strip(",") in command.commands or not command.params)
+        ):
             command = command.commands[rest[0].strip(",")]
         known = {n for p in command.params for n in p.opts}
         asked = {w.split("=")[0] for w in rest if w.startswith("--")}
@@ -140,12 +142,24 @@ def test_a_command_that_is_shown_can_be_typed(page: Path) -> None:
 # ---------------------------------------------------------------- kedge.toml
 
 SECTIONS: dict[str, type[msgspec.Struct]] = {
-    "[server]": Server, "[alerts]": Alerts, "[endpoints.NAME]": values.Policy, "fields": values.Field,
-    "output": values.Output, "shadow": values.ShadowPolicy, "canary": values.CanaryPolicy,
-    "cost": values.CostPolicy, "limits": values.Limits, "owner": values.Contact, "escalation": values.Escalation,
+    "[server]": Server,
+    "[alerts]": Alerts,
+    "[endpoints.NAME]": values.Policy,
+    "fields": values.Field,
+    "output": values.Output,
+    "shadow": values.ShadowPolicy,
+    "canary": values.CanaryPolicy,
+    "cost": values.CostPolicy,
+    "limits": values.Limits,
+    "owner": values.Contact,
+    "escalation": values.Escalation,
     "rota": values.Rota,
-    "guardrails": values.Guardrail, "after": values.AfterPolicy, "drill": values.DrillPolicy, "features": values.FeaturePolicy, "log": values.LogPolicy,
-}  # fmt: skip
+    "guardrails": values.Guardrail,
+    "after": values.AfterPolicy,
+    "drill": values.DrillPolicy,
+    "features": values.FeaturePolicy,
+    "log": values.LogPolicy,
+}
 
 
 def shown(field: msgspec.structs.FieldInfo) -> str:
@@ -306,8 +320,9 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 
 def test_every_page_can_be_reached_from_the_index() -> None:
     index = ROOT / "docs" / "README.md"
-    linked = {(index.parent / path).resolve()
-              for path in re.findall(r"\]\(([^)#\s]+)", TEXTS[index])}  # fmt: skip
+    linked = {
+        (index.parent / path).resolve() for path in re.findall(r"\]\(([^)#\s]+)", TEXTS[index])
+    }
     assert not [
         name(page) for page in PAGES if "docs" in page.parts and page not in {*linked, index}
     ]
@@ -370,8 +385,11 @@ silent, stage, stale, starved, supervisor, tally, warning, way back, weight, wis
 
 
 def test_the_glossary_owns_the_words() -> None:
-    owned = {word.strip() for line in re.findall(r"(?m)^\*\*(.+?)\*\* - ", text_of("docs/glossary.md"))
-             for word in line.split(",")}  # fmt: skip
+    owned = {
+        word.strip()
+        for line in re.findall(r"(?m)^\*\*(.+?)\*\* - ", text_of("docs/glossary.md"))
+        for word in line.split(",")
+    }
     assert not {word.strip() for word in WORDS.split(",")} - owned
 
 

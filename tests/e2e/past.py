@@ -97,11 +97,21 @@ class Past:
         return held[torn] / sum(held.values())
 
     def given(
-        self, n: int, hours_ago: float, *, production: int, truth: Answer | None,
-        candidate: int | None = None, other: Answer | None = None, answer: Answer,
-        over_h: float = 1.0, segment: str = "",
-        column: str = "x", arm: str = "production", word: str = "a",
-    ) -> list[str]:  # fmt: skip
+        self,
+        n: int,
+        hours_ago: float,
+        *,
+        production: int,
+        truth: Answer | None,
+        candidate: int | None = None,
+        other: Answer | None = None,
+        answer: Answer,
+        over_h: float = 1.0,
+        segment: str = "",
+        column: str = "x",
+        arm: str = "production",
+        word: str = "a",
+    ) -> list[str]:
         """Write n requests and their outcomes; the ids.
 
         Args:
@@ -127,13 +137,26 @@ class Past:
             self._number += 1
             at = self.now - hours_ago * HOUR_S + over_h * HOUR_S * k / n
             given: dict[str, Any] = {column: float(x[k]), "word": word if k % 5 == 0 else "a"}
-            rows.append(JoinRow(
-                id=f"q{self._number:08}/0", at=at, unit="", endpoint="flights", production=production,
-                candidate=candidate, salt="", weight=0, arm=arm, failed=False,
-                segments=(segment,) if segment else (), score=float(said[k]), decision=f"{said[k]:.6g}",
-                shadow_score=None if shadow is None else float(shadow[k]), paired=shadow is not None,
-                inputs=msgspec.msgpack.encode(given),
-            ))  # fmt: skip
+            rows.append(
+                JoinRow(
+                    id=f"q{self._number:08}/0",
+                    at=at,
+                    unit="",
+                    endpoint="flights",
+                    production=production,
+                    candidate=candidate,
+                    salt="",
+                    weight=0,
+                    arm=arm,
+                    failed=False,
+                    segments=(segment,) if segment else (),
+                    score=float(said[k]),
+                    decision=f"{said[k]:.6g}",
+                    shadow_score=None if shadow is None else float(shadow[k]),
+                    paired=shadow is not None,
+                    inputs=msgspec.msgpack.encode(given),
+                )
+            )
             if y is not None:
                 outcomes.append((rows[-1].id, float(y[k])))
         self.write(rows, outcomes)

@@ -34,8 +34,15 @@ def zygote() -> Zygote:
 class Site:
     """One state directory and everything that runs on it."""
 
-    def __init__(self, root: Path, *, endpoint: str = "flights", policy: str = "", server: str = "",
-                 workers: int = 2) -> None:  # fmt: skip
+    def __init__(
+        self,
+        root: Path,
+        *,
+        endpoint: str = "flights",
+        policy: str = "",
+        server: str = "",
+        workers: int = 2,
+    ) -> None:
         self.root = root
         self.endpoint = endpoint
         self.port, self.control_port = free_port(), free_port()
@@ -109,8 +116,11 @@ class Site:
         log = (self.root / f"{words[0]}.log").open("ab")
         return subprocess.Popen(
             [*KEDGE, "--config", str(self.root / "kedge.toml"), *words],
-            cwd=self.root, env=self.env, stdout=log, stderr=log,
-        )  # fmt: skip
+            cwd=self.root,
+            env=self.env,
+            stdout=log,
+            stderr=log,
+        )
 
     def stop(self) -> int:
         """Ctrl-C."""
@@ -154,8 +164,14 @@ class Site:
                     found.append(int(path.parent.name))
         return sorted(found)
 
-    def request(self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None,
-                within_s: float = 5.0) -> tuple[int, dict[str, str], bytes]:  # fmt: skip
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: dict[str, str] | None = None,
+        within_s: float = 5.0,
+    ) -> tuple[int, dict[str, str], bytes]:
         """One HTTP request on a connection of its own."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=within_s)
         try:
@@ -177,8 +193,14 @@ class Site:
         except OSError:
             return False
 
-    def infer(self, inputs: dict[str, tuple[str, list[Any]]] | None = None, *, headers: dict[str, str] | None = None,
-              path: str | None = None, **more: Any) -> tuple[int, dict[str, str], Any]:  # fmt: skip
+    def infer(
+        self,
+        inputs: dict[str, tuple[str, list[Any]]] | None = None,
+        *,
+        headers: dict[str, str] | None = None,
+        path: str | None = None,
+        **more: Any,
+    ) -> tuple[int, dict[str, str], Any]:
         """Ask the endpoint; {name: (datatype, values)}."""
         tensors = [
             {"name": name, "datatype": datatype, "shape": [len(values)], "data": values}
@@ -223,8 +245,16 @@ class Site:
         return self.infer()[1]["kedge-release"]
 
     @contextlib.contextmanager
-    def load(self, *, rate: float = 100.0, connections: int = 4, boom: int = 0, column: str = "x",
-             entity: Callable[[int, int], str] | None = None, within_s: float = 5.0) -> Iterator[Load]:  # fmt: skip
+    def load(
+        self,
+        *,
+        rate: float = 100.0,
+        connections: int = 4,
+        boom: int = 0,
+        column: str = "x",
+        entity: Callable[[int, int], str] | None = None,
+        within_s: float = 5.0,
+    ) -> Iterator[Load]:
         """Keep callers asking while something happens; every request is counted, none is repeated.
 
         Every `boom`-th request of a connection carries the word that triggers a model's fault. `entity` names
@@ -241,9 +271,15 @@ class Load:
     """Callers on kept-alive connections, each at its own pace."""
 
     def __init__(
-        self, site: Site, rate: float, connections: int, boom: int = 0, column: str = "x",
-        entity: Callable[[int, int], str] | None = None, within_s: float = 5.0,
-    ) -> None:  # fmt: skip
+        self,
+        site: Site,
+        rate: float,
+        connections: int,
+        boom: int = 0,
+        column: str = "x",
+        entity: Callable[[int, int], str] | None = None,
+        within_s: float = 5.0,
+    ) -> None:
         self.site = site
         self.within_s = within_s
         self.boom = boom
@@ -263,12 +299,19 @@ class Load:
 
     def _ask(self, pause_s: float, caller: int) -> None:
         plain, boom = (
-            json.dumps({"inputs": [
-                {"name": self.column, "datatype": "FP64", "shape": [1], "data": [1.0]},
-                *({"name": "word", "datatype": "BYTES", "shape": [1], "data": [word]} for word in words),
-            ]}).encode()
+            json.dumps(
+                {
+                    "inputs": [
+                        {"name": self.column, "datatype": "FP64", "shape": [1], "data": [1.0]},
+                        *(
+                            {"name": "word", "datatype": "BYTES", "shape": [1], "data": [word]}
+                            for word in words
+                        ),
+                    ]
+                }
+            ).encode()
             for words in ((), ("boom",))
-        )  # fmt: skip
+        )
         connection = None
         number = 0
         due = time.monotonic()

@@ -43,10 +43,13 @@ def test_a_page_waits_for_dead_channels_survives_kills_climbs_and_ends_with_an_a
     """One story, since a site takes its time: everything is down, then comes back; control dies twice."""
     mail_port, web_port = free_port(), free_port()
     url = f"http://127.0.0.1:{web_port}"
-    site = make_site(policy=POLICY + (
-        f'escalation = [{{after = "0s", to = ["owner"]}}, {{after = "6s", to = ["{url}/1"]}}, '
-        f'{{after = "10m", to = ["alertmanager://127.0.0.1:{web_port}"]}}]\n'
-    ))  # fmt: skip
+    site = make_site(
+        policy=POLICY
+        + (
+            f'escalation = [{{after = "0s", to = ["owner"]}}, {{after = "6s", to = ["{url}/1"]}}, '
+            f'{{after = "10m", to = ["alertmanager://127.0.0.1:{web_port}"]}}]\n'
+        )
+    )
     config = site.root / "kedge.toml"
     config.write_text(f'[alerts]\ntimeout = "1s"\n{config.read_text()}')
     site.env["KEDGE_SMTP_URL"] = f"smtp://ada:{PASSWORD}@127.0.0.1:{mail_port}"
@@ -67,8 +70,14 @@ def test_a_page_waits_for_dead_channels_survives_kills_climbs_and_ends_with_an_a
     kill_control(site)
     site.until(lambda: any("taken back" in str(m["Subject"]) for m in mail.got), "the mail", 40)
     page = site.until(
-        lambda: [b for b in web.bodies if isinstance(b, dict) and b["status"] == "firing"
-                 and b["level"] == "page"], "the second level", 40)[0]  # fmt: skip
+        lambda: [
+            b
+            for b in web.bodies
+            if isinstance(b, dict) and b["status"] == "firing" and b["level"] == "page"
+        ],
+        "the second level",
+        40,
+    )[0]
     assert (page["key"], page["endpoint"]) == ("rolled_back:r2", "flights")
     site.run("ack", str(page["number"]), "--by", "Ada")
     site.until(lambda: any("resolved" in str(m["Subject"]) for m in mail.got), "its end", 40)
@@ -77,7 +86,11 @@ def test_a_page_waits_for_dead_channels_survives_kills_climbs_and_ends_with_an_a
     over = {alert["number"]: alert["resolved"] for alert in alerts(site, "--all")}
     assert over[page["number"]] == "Ada has seen it"
 
-    told = [(got.path, got.body["status"]) for got in web.got if isinstance(got.body, dict) and got.body["number"] == page["number"]]  # fmt: skip
+    told = [
+        (got.path, got.body["status"])
+        for got in web.got
+        if isinstance(got.body, dict) and got.body["number"] == page["number"]
+    ]
     assert told.count(("/1", "firing")) == 1
     mail.close()
     web.close()
@@ -94,10 +107,14 @@ def test_over_tls_control_tells_whom_its_environment_trusts_and_nobody_else(
     trusted, unknown = Authority(tmp_path / "trusted"), Authority(tmp_path / "unknown")
     web, other = (Web(tls=one.signs("IP:127.0.0.1")) for one in (trusted, unknown))
     mail = Mail(password=PASSWORD, tls=trusted.signs("IP:127.0.0.1"))
-    site = make_site(workers=1, policy=POLICY + (
-        f'escalation = [{{after = "0s", to = ["{other.url}/x"]}}, '
-        f'{{after = "9m", to = ["owner", "{web.url}/y"]}}]\n'
-    ))  # fmt: skip
+    site = make_site(
+        workers=1,
+        policy=POLICY
+        + (
+            f'escalation = [{{after = "0s", to = ["{other.url}/x"]}}, '
+            f'{{after = "9m", to = ["owner", "{web.url}/y"]}}]\n'
+        ),
+    )
     site.env["KEDGE_SMTP_URL"] = mail.url
     site.env["SSL_CERT_FILE"] = str(trusted.file)
     site.start()
@@ -109,8 +126,11 @@ def test_over_tls_control_tells_whom_its_environment_trusts_and_nobody_else(
     site.run("promote", "flights", "v2", "--override", "an incident")
     site.until(lambda: any("overrode" in str(m["Subject"]) for m in mail.got), "the mail", 40)
     site.until(lambda: "channel" in kinds(site), "an alert about the channel", 60)
-    site.until(lambda: any(str(b["key"]).startswith("channel:") for b in web.bodies),
-               "the next level to hear of it", 40)  # fmt: skip
+    site.until(
+        lambda: any(str(b["key"]).startswith("channel:") for b in web.bodies),
+        "the next level to hear of it",
+        40,
+    )
     assert other.got == []
     assert mail.logins.count("ada") == len(mail.logins) >= 2
     for receiver in (web, other, mail):

@@ -217,9 +217,10 @@ def test_a_candidate_that_cannot_be_loaded_is_refused_and_production_keeps_servi
     site.start(patrol=False)
     site.release()
     (changed,) = [
-        path for path in (site.root / ".kedge/artifacts").glob("*/files/behave.json")
+        path
+        for path in (site.root / ".kedge/artifacts").glob("*/files/behave.json")
         if b"3.0" in path.read_bytes()
-    ]  # fmt: skip
+    ]
     changed.chmod(0o644)
     changed.write_bytes(changed.read_bytes().replace(b"3.0", b"3.1"))
     with site.load(rate=100) as load:

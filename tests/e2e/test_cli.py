@@ -209,9 +209,12 @@ def test_a_person_who_calls_themselves_a_patrol_is_a_person(empty: Fresh) -> Non
 def test_status_can_be_watched_until_ctrl_c(served: Fresh) -> None:
     """It shows it again and again, and ends with 0."""
     watching = subprocess.Popen(
-        [*KEDGE, "status", "flights", "--watch", "--json"], cwd=served.root, env=served.env,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+        [*KEDGE, "status", "flights", "--watch", "--json"],
+        cwd=served.root,
+        env=served.env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     assert watching.stdout is not None
     ages = [json.loads(watching.stdout.readline())["replicas"][0]["beat_age_s"] for _ in range(2)]
     watching.send_signal(signal.SIGINT)
@@ -288,11 +291,18 @@ def test_a_no_is_one_json_document_too(served: Fresh) -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        "nonsense", "promote", "set-weight flights much", "set-weight flights", "canary flights",
-        "register flights ./nothing-here", "status --colour", "rollback flights --axis both",
-        "history flights --limit all", "--config",
+        "nonsense",
+        "promote",
+        "set-weight flights much",
+        "set-weight flights",
+        "canary flights",
+        "register flights ./nothing-here",
+        "status --colour",
+        "rollback flights --axis both",
+        "history flights --limit all",
+        "--config",
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_understood_is_exit_2_and_points_at_the_help(
     served: Fresh, line: str
 ) -> None:
@@ -312,9 +322,15 @@ def test_without_a_configuration_it_is_exit_2(empty: Fresh, line: str) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["status", "promote flights v1", "rollback flights", "versions flights", "history flights",
-     "rollback flights --local"],
-)  # fmt: skip
+    [
+        "status",
+        "promote flights v1",
+        "rollback flights",
+        "versions flights",
+        "history flights",
+        "rollback flights --local",
+    ],
+)
 def test_in_an_empty_directory_it_is_exit_2_and_says_the_way_out(empty: Fresh, line: str) -> None:
     """One may be in the wrong one: nothing is said to be gone."""
     assert "kedge.toml" in empty.fails(2, *line.split())
@@ -374,8 +390,12 @@ rows = "many"
 [endpoints.flights.fields.x]
 dtype = "floot32"
 """
-PLACES = ["endpoints.flights.colour", "endpoints.flights.shadow.sample",
-          "endpoints.flights.limits.rows", "endpoints.flights.fields.x.dtype"]  # fmt: skip
+PLACES = [
+    "endpoints.flights.colour",
+    "endpoints.flights.shadow.sample",
+    "endpoints.flights.limits.rows",
+    "endpoints.flights.fields.x.dtype",
+]
 
 
 def test_a_bad_configuration_lists_all_its_faults_and_changes_nothing(served: Fresh) -> None:
@@ -384,8 +404,10 @@ def test_a_bad_configuration_lists_all_its_faults_and_changes_nothing(served: Fr
     good = path.read_text()
     policy = served.data("status", "flights")["policy"]
     try:
-        path.write_text(good.replace('audience = "internal"', 'audience = "internal"\ncolour = "red"')
-                        + BAD.replace('colour = "red"\n', ""))  # fmt: skip
+        path.write_text(
+            good.replace('audience = "internal"', 'audience = "internal"\ncolour = "red"')
+            + BAD.replace('colour = "red"\n', "")
+        )
         told = served.fails(2, "apply")
         assert [place for place in PLACES if f"{place}: " not in told] == []
         faults = served.data("apply", check=False)["error"]["faults"]
@@ -500,11 +522,14 @@ def written() -> Iterator[Fresh]:
     "change, said",
     [
         ("UPDATE ledger SET reason = 'it was not me' WHERE seq = 2", "entry 2 was changed"),
-        ("UPDATE ledger SET event = replace(event, '80', '81') WHERE seq = 2", "entry 2 was changed"),
+        (
+            "UPDATE ledger SET event = replace(event, '80', '81') WHERE seq = 2",
+            "entry 2 was changed",
+        ),
         ("DELETE FROM ledger WHERE seq = 2", "entry 2 is missing"),
         ("UPDATE endpoint SET epoch = 2", "flights is at epoch 2, its entries at 3"),
     ],
-)  # fmt: skip
+)
 def test_doctor_names_the_entry_that_was_tampered_with(
     written: Fresh, change: str, said: str
 ) -> None:
@@ -542,8 +567,10 @@ def test_the_triggers_say_no_to_a_change_of_the_ledger(written: Fresh) -> None:
 def test_doctor_finds_the_byte_of_an_artifact_that_was_changed(served: Fresh) -> None:
     """And names the file."""
     (changed, *_) = [
-        path for path in (served.root / ".kedge/artifacts").rglob("behave.json") if b"3.0" in path.read_bytes()
-    ]  # fmt: skip
+        path
+        for path in (served.root / ".kedge/artifacts").rglob("behave.json")
+        if b"3.0" in path.read_bytes()
+    ]
     good = changed.read_bytes()
     changed.parent.chmod(0o755)
     changed.chmod(0o644)

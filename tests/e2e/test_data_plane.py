@@ -61,9 +61,11 @@ def linear(directory: Path) -> str:
             helper.make_node("MatMul", ["x", "w"], ["y"]),
             helper.make_node("Identity", ["word"], ["said"]),
         ],
-        "linear", inputs, outputs,
+        "linear",
+        inputs,
+        outputs,
         [helper.make_tensor("w", TensorProto.FLOAT, WEIGHTS.shape, WEIGHTS.ravel())],
-    )  # fmt: skip
+    )
     directory.mkdir()
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     onnx.save(model, directory / "model.onnx")
@@ -433,16 +435,23 @@ def test_callers_at_the_same_time_each_get_their_own_answer(plane: Plane) -> Non
         for number in range(50):
             x = [caller + number / 100.0] * (1 + number % 3)
             connection.request(
-                "POST", "/v2/models/words/infer",
-                json.dumps({
-                    "id": f"{caller}-{number}",
-                    "inputs": [
-                        {"name": "x", "datatype": "FP64", "shape": [len(x)], "data": x},
-                        {"name": "word", "datatype": "BYTES", "shape": [len(x)],
-                         "data": [f"w{caller}"] * len(x)},
-                    ],
-                }),
-            )  # fmt: skip
+                "POST",
+                "/v2/models/words/infer",
+                json.dumps(
+                    {
+                        "id": f"{caller}-{number}",
+                        "inputs": [
+                            {"name": "x", "datatype": "FP64", "shape": [len(x)], "data": x},
+                            {
+                                "name": "word",
+                                "datatype": "BYTES",
+                                "shape": [len(x)],
+                                "data": [f"w{caller}"] * len(x),
+                            },
+                        ],
+                    }
+                ),
+            )
             told = json.loads(connection.getresponse().read())
             outputs = {output["name"]: output["data"] for output in told["outputs"]}
             wanted = {"score": [value * 2.0 for value in x], "label": [f"w{caller}"] * len(x)}

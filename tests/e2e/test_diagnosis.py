@@ -354,8 +354,7 @@ class Keyed(Past):
         for number in (1, 2):
             release = self.release("v1", transformation=number)
             self.submit(Promote(release=release.number, override="a test"))
-        self.given(400, 30.0, production=1, truth=added, answer=added, column="minutes",
-                   word="b")  # fmt: skip
+        self.given(400, 30.0, production=1, truth=added, answer=added, column="minutes", word="b")
         self.requests()
 
     def requests(self, word: str = "a") -> None:
@@ -452,8 +451,9 @@ def test_production_that_became_worse_is_diagnosed_by_itself_and_somebody_is_tol
 ) -> None:
     """No contrast fails, and nothing is taken back: control asks when labels have come."""
     reference(past, production=2, truth=thrice, answer=thrice)
-    past.given(400, 1.0, production=2, truth=lambda x: 12.0 - x, answer=thrice,
-               candidate=1, other=thrice)  # fmt: skip
+    past.given(
+        400, 1.0, production=2, truth=lambda x: 12.0 - x, answer=thrice, candidate=1, other=thrice
+    )
     past.site.start()
     past.site.until(lambda: _filed(past) is not None, "the patrol's own diagnosis", 60)
     found = _filed(past)

@@ -51,9 +51,13 @@ def site() -> Iterator[Site]:
 def drill(site: Site, *words: str) -> subprocess.Popen[str]:
     """Start a drill and wait until it has flipped."""
     started = subprocess.Popen(
-        [*KEDGE, "drill", "flights", "--json", *words], cwd=site.root, env=site.env,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        [*KEDGE, "drill", "flights", "--json", *words],
+        cwd=site.root,
+        env=site.env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     site.until(lambda: site.served() == "r1", "the drill")
     return started
 

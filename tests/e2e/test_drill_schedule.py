@@ -38,7 +38,9 @@ def promoted_long_ago(site: Site, **both: Any) -> Workplace:
         row = place.ledger.read().states["flights"]
         events = decide(row, Promote(number, override="a test"), iso(HOUR_S))
         assert not isinstance(events, Refusal)
-        place.ledger.append("flights", events, expect=row.epoch, by="ada", reason="a test", at=iso(HOUR_S))  # fmt: skip
+        place.ledger.append(
+            "flights", events, expect=row.epoch, by="ada", reason="a test", at=iso(HOUR_S)
+        )
     return place
 
 
@@ -60,8 +62,13 @@ def test_a_drill_that_is_due_is_started_ends_and_is_filed_while_callers_notice_n
     site = make_site(policy='drill = {every = "1d"}\n')
     place = promoted_long_ago(site)
     if last_h is not None:
-        place.ledger.note("flights", Note(kind="drill", body={"ok": True, "total_s": 1.0, "release": 1}),
-                          by="ada", reason="", at=iso(last_h * HOUR_S))  # fmt: skip
+        place.ledger.note(
+            "flights",
+            Note(kind="drill", body={"ok": True, "total_s": 1.0, "release": 1}),
+            by="ada",
+            reason="",
+            at=iso(last_h * HOUR_S),
+        )
     known = len(drills(place))
     site.start()
     site.until(lambda: site.infer()[0] == 200, "the first answer")

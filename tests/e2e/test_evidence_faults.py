@@ -31,8 +31,9 @@ def small_disk() -> Iterator[Callable[[Path], None]]:
         path.mkdir(parents=True, exist_ok=True)
         done = subprocess.run(
             ["mount", "-t", "tmpfs", "-o", f"size={SMALL_MB}m", "tmpfs", str(path)],
-            capture_output=True, check=False,
-        )  # fmt: skip
+            capture_output=True,
+            check=False,
+        )
         if done.returncode:
             pytest.skip(f"no file system can be mounted here: {done.stderr.decode()}")
         mounted.append(path)
@@ -63,8 +64,9 @@ def test_a_full_disk_under_the_evidence_is_nobodys_but_the_verdicts_trouble(
             _fill(part / "ballast")
         stale = site.until(
             lambda: (e := evidence(site))["decision"]["code"] in ("unread", "unwritten") and e,
-            "the evidence to be called broken", 60,
-        )  # fmt: skip
+            "the evidence to be called broken",
+            60,
+        )
         assert stale["decision"]["verdict"] == "broken input"
         answered = load.ok
         site.until(lambda: load.ok > answered + 200, "callers to be answered all along", 30)
@@ -72,11 +74,14 @@ def test_a_full_disk_under_the_evidence_is_nobodys_but_the_verdicts_trouble(
             (part / "ballast").unlink()
         before = stale["units"][1]
         healed = site.until(
-            lambda: (e := evidence(site))["units"][1] > before + 50
-            and e["decision"]["verdict"] != "broken input"
-            and e,
-            "evidence to go on, and to be called sound", 60,
-        )  # fmt: skip
+            lambda: (
+                (e := evidence(site))["units"][1] > before + 50
+                and e["decision"]["verdict"] != "broken input"
+                and e
+            ),
+            "evidence to go on, and to be called sound",
+            60,
+        )
         assert healed["decision"]["code"] not in ("unread", "unwritten")
     assert load.failures == []
 

@@ -88,8 +88,10 @@ def rolling(make_site: Callable[..., Site]) -> Site:
         "register", "flights", site.model("one"), "--schema", "view/1", "--trust-inline", reason
     )
     site.run("promote", "flights", "v1")
-    site.until(lambda: site.infer({"minutes": ("FP64", [60.0]), "word": ("BYTES", ["a"])})[0] == 200,
-               "the first answer")  # fmt: skip
+    site.until(
+        lambda: site.infer({"minutes": ("FP64", [60.0]), "word": ("BYTES", ["a"])})[0] == 200,
+        "the first answer",
+    )
     return site
 
 
@@ -126,8 +128,11 @@ def test_a_transformation_is_rolled_and_taken_back_without_touching_the_model(
     with Asking(rolling) as asking:
         rolling.run("features", "roll", "flights", "2")
         assert answered(rolling) == 4.0
-        (promoted,) = (e["event"] for e in rolling.data("history", "flights", "--limit", "3")
-                       if e["event"]["event"] == "promoted")  # fmt: skip
+        (promoted,) = (
+            e["event"]
+            for e in rolling.data("history", "flights", "--limit", "3")
+            if e["event"]["event"] == "promoted"
+        )
         assert promoted["equivalence"].startswith("view/1#2 is bit-equal")
         assert "override" not in promoted
         refused = rolling.data("features", "roll", "flights", "3", check=False)
@@ -187,8 +192,11 @@ def test_features_and_model_are_taken_back_each_by_itself(rolling: Site) -> None
 def test_versions_that_read_other_columns_are_compared_on_what_callers_sent(rolling: Site) -> None:
     """The golden rows of one lack what the other reads: the log has both."""
     for number in range(30):
-        body: dict[str, tuple[str, list[Any]]] = {"minutes": ("FP64", [60.0 * (number % 20)]), "word": ("BYTES", ["a"]),
-                "unread": ("FP64", [float(number)])}  # fmt: skip
+        body: dict[str, tuple[str, list[Any]]] = {
+            "minutes": ("FP64", [60.0 * (number % 20)]),
+            "word": ("BYTES", ["a"]),
+            "unread": ("FP64", [float(number)]),
+        }
         assert rolling.infer(body)[0] == 200
     rolling.until_logged(20)
     told = apply(rolling, shift="np.nan_to_num(raw['unread'])", golden=False)
@@ -204,8 +212,9 @@ def test_a_transformation_is_shadowed_like_a_model_and_refused_by_its_answers(
         rolling.run("features", "shadow", "flights", "2")
         found = rolling.until(
             lambda: (e := rolling.data("evidence", "flights"))["agreement"]["pairs"] >= 50 and e,
-            "pairs", 60,
-        )  # fmt: skip
+            "pairs",
+            60,
+        )
     assert found["agreement"]["raw"] == 0.0
     assert rolling.data("status", "flights")["candidate"]["features"] == "view/1#2"
 
@@ -239,8 +248,9 @@ def test_a_schema_never_changes_and_a_model_fits_its_schema(rolling: Site) -> No
     assert "view/2" in refused["error"]["hint"]
     path.write_text(path.read_text().replace("view/1", "view/2").replace('"x"', '"y"'))
     rolling.run("features", "apply", str(path))
-    misfit = rolling.data("register", "flights", rolling.model("two", scale=5.0), "--schema", "view/2",
-                          check=False)  # fmt: skip
+    misfit = rolling.data(
+        "register", "flights", rolling.model("two", scale=5.0), "--schema", "view/2", check=False
+    )
     assert misfit["error"]["code"] == "schema_misfit"
     again = rolling.data(
         "register", "flights", rolling.model("one"), "--schema", "view/2", check=False
@@ -280,9 +290,14 @@ def test_a_transformation_that_fails_in_a_canary_is_answered_for_by_production(
     path.write_text(path.read_text().replace("import to_hours", "import hang, to_hours"))
     rolling.run("features", "apply", str(path))
     rolling.run("features", "canary", "flights", "2", "--weight", "100")
-    rolling.until(lambda: rolling.infer(
-        {"minutes": ("FP64", [60.0]), "word": ("BYTES", ["a"])})[1]["kedge-arm"] == "candidate",
-        "the candidate", 30)  # fmt: skip
+    rolling.until(
+        lambda: (
+            rolling.infer({"minutes": ("FP64", [60.0]), "word": ("BYTES", ["a"])})[1]["kedge-arm"]
+            == "candidate"
+        ),
+        "the candidate",
+        30,
+    )
     assert answered(rolling, minutes=999.0) == 999 / 30
     found = rolling.until(
         lambda: rolling.data("status", "flights")["counts"]["failovers_by_cause"], "the count", 10
@@ -370,8 +385,15 @@ def test_rows_of_a_training_set_show_it(untried: Site) -> None:
     """Raw columns beside the features; kept when a model is registered, or named."""
     lines = [f"{n / 10},w,{n},{n % 2}" for n in range(1, 9)]
     (untried.root / "set.csv").write_text("\n".join(["x,word,minutes,late", *lines]))
-    untried.run("register", "flights", untried.model("two", scale=3.0), "--schema", "risk/1",
-                "--training", str(untried.root / "set.csv"))  # fmt: skip
+    untried.run(
+        "register",
+        "flights",
+        untried.model("two", scale=3.0),
+        "--schema",
+        "risk/1",
+        "--training",
+        str(untried.root / "set.csv"),
+    )
     diff = untried.data("features", "diff", "risk/1#1", "risk/1#2")
     assert (diff["outcome"], diff["compared_on"]) == ("changed", {"training": 8})
     named = logs(untried, "1.2", "--training", str(untried.root / "set.csv"))
@@ -407,10 +429,14 @@ class Asking:
 
     def _ask(self) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", self._site.port, timeout=5)
-        body = json.dumps({"inputs": [
-            {"name": "minutes", "datatype": "FP64", "shape": [1], "data": [120.0]},
-            {"name": "word", "datatype": "BYTES", "shape": [1], "data": ["a"]},
-        ]})  # fmt: skip
+        body = json.dumps(
+            {
+                "inputs": [
+                    {"name": "minutes", "datatype": "FP64", "shape": [1], "data": [120.0]},
+                    {"name": "word", "datatype": "BYTES", "shape": [1], "data": ["a"]},
+                ]
+            }
+        )
         while not self._ending.wait(0.005):
             connection.request("POST", "/v2/models/flights/infer", body)
             answer = connection.getresponse()

@@ -108,8 +108,10 @@ def ahead(make_site: Callable[..., Site]) -> Site:
     assert site.data("promote", "flights", "v1", check=False)["error"]["code"] == "no_generation"
     site.run("features", "materialise", "delays")
     site.run("promote", "flights", "v1")
-    site.until(lambda: site.infer({"minutes": ("FP64", [60.0]), "word": ("BYTES", ["a"])})[0] == 200,
-               "the first answer")  # fmt: skip
+    site.until(
+        lambda: site.infer({"minutes": ("FP64", [60.0]), "word": ("BYTES", ["a"])})[0] == 200,
+        "the first answer",
+    )
     return site
 
 
@@ -159,8 +161,9 @@ def test_killed_while_materialising_it_goes_on_and_ends_with_the_same_values(
     line = [*KEDGE, "features", "materialise", "delays"]
     kills = 0
     for wait_s in (0.9, 1.1, 1.3, 1.5, 1.7):
-        with subprocess.Popen(line, cwd=site.root, env=site.env, stdout=subprocess.PIPE,
-                              stderr=subprocess.PIPE) as running:  # fmt: skip
+        with subprocess.Popen(
+            line, cwd=site.root, env=site.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as running:
             assert running.stderr is not None
             running.stderr.readline()  # a slice is in
             time.sleep(wait_s / 10)

@@ -58,9 +58,16 @@ WAYS = {
     "prints": "[print('x' * 1000) for _ in iter(int, 1)]",
 }
 CODES = {
-    "bad_features", "bad_view", "features_hung", "features_died", "golden_raised", "golden_mismatch", "probe_hung",
-    "probe_died", "transform_raised",
-}  # fmt: skip
+    "bad_features",
+    "bad_view",
+    "features_hung",
+    "features_died",
+    "golden_raised",
+    "golden_mismatch",
+    "probe_hung",
+    "probe_died",
+    "transform_raised",
+}
 
 
 def features(site: Site, bad: str, does: str) -> str:
@@ -120,8 +127,20 @@ def test_what_was_applied_and_misbehaves_later_is_refused_in_time(
     spine = site.root / "spine.csv"
     spine.write_text("x,word,at\n1,a,1700000010\n13,b,1700000020\n")
     with site.load(rate=50) as load:
-        error = refused(site, "features", "training-set", "flights", "--schema", "view/1", "--spine", str(spine),
-                        "--time", "at", "--out", str(site.root / "train.parquet"))  # fmt: skip
+        error = refused(
+            site,
+            "features",
+            "training-set",
+            "flights",
+            "--schema",
+            "view/1",
+            "--spine",
+            str(spine),
+            "--time",
+            "at",
+            "--out",
+            str(site.root / "train.parquet"),
+        )
         assert "from row 0 on" in error["message"]
         # It is tried on the newest slice, which has a row more from then on.
         path = features(site, "later", WAYS[way])

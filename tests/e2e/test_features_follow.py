@@ -78,8 +78,9 @@ def test_followers_move_together_and_who_went_back_holds(following: Site) -> Non
     site.run("abort", "trips")
     dry = site.data("features", "head", "view/1#2", "--dry-run")
     assert [(one["endpoint"], one["outcome"]) for one in dry["followers"]] == [
-        ("flights", "bit-equal"), ("trips", "bit-equal"),
-    ]  # fmt: skip
+        ("flights", "bit-equal"),
+        ("trips", "bit-equal"),
+    ]
     assert (dry["holding"], dry["moved"]) == (["quiet"], False)
     assert set(on(site).values()) == {"view/1#1"}
     with site.load(rate=50, column="minutes") as load:
@@ -104,8 +105,9 @@ def test_followers_move_together_and_who_went_back_holds(following: Site) -> Non
     assert "flights was taken back from it" in again["message"]
     for number, wait_s in ((3, 0.7), (2, 1.0), (3, 1.3)):
         line = [*KEDGE, "features", "head", f"view/1#{number}", "--override", "killed on the way"]
-        with subprocess.Popen(line, cwd=site.root, env=site.env, stdout=subprocess.DEVNULL,
-                              stderr=subprocess.DEVNULL) as moving:  # fmt: skip
+        with subprocess.Popen(
+            line, cwd=site.root, env=site.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as moving:
             time.sleep(wait_s)
             moving.send_signal(signal.SIGKILL)
         found = on(site)

@@ -50,13 +50,17 @@ def test_a_model_of_frames_answers_null_as_it_was_fitted_and_only_its_process_ha
     told = site.data("register", "flights", str(folder / "model.skops"), "--training", "train.csv")
     assert (told["golden"], told["libraries"]) == ("training", [])
     assert [(f["name"], f["dtype"], f["nullable"]) for f in told["signature"]["inputs"]] == [
-        ("town", "string", True), ("age", "float64", True),
-    ]  # fmt: skip
+        ("town", "string", True),
+        ("age", "float64", True),
+    ]
     site.run("promote", "flights", "v1")
     site.until(lambda: ask(site, "Bern", 40.0)[0] == 200, "the first answer")
-    asked = pd.DataFrame({
-        "town": pd.Series([np.nan, "Bern", "Oslo"], dtype=object), "age": [40.0, np.nan, 30.0],
-    })  # fmt: skip
+    asked = pd.DataFrame(
+        {
+            "town": pd.Series([np.nan, "Bern", "Oslo"], dtype=object),
+            "age": [40.0, np.nan, 30.0],
+        }
+    )
     right = estimator.predict_proba(asked)[:, 1].tolist()
     callers = ((None, 40.0), ("Bern", None), ("Oslo", 30.0))
     assert [ask(site, *row)[1] for row in callers] == pytest.approx(right)

@@ -215,10 +215,13 @@ def test_a_kill_storm_fails_only_requests_on_connections_of_killed_workers(
             if len(commands) < 2:
                 commands.append(
                     subprocess.Popen(
-                        [*KEDGE, *dice.choice(COMMANDS)], cwd=site.root, env=site.env,
-                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                        [*KEDGE, *dice.choice(COMMANDS)],
+                        cwd=site.root,
+                        env=site.env,
+                        stdout=subprocess.DEVNULL,
+                        stderr=subprocess.DEVNULL,
                     )
-                )  # fmt: skip
+                )
             time.sleep(dice.uniform(1, 7))
             if commands and dice.random() < 0.2:
                 commands[0].kill()

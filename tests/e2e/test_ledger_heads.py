@@ -112,12 +112,14 @@ def test_an_older_copy_is_found_told_and_not_followed(make_site: Callable[..., S
     )
     assert len(faults) == 2
     assert (site.infer()[1]["kedge-release"], site.infer()[1]["kedge-epoch"]) == (
-        served["kedge-release"], served["kedge-epoch"],
-    )  # fmt: skip
+        served["kedge-release"],
+        served["kedge-epoch"],
+    )
     alerts = site.until(
         lambda: [a for a in site.data("alerts", "flights") if a["topic"] == "history"],
-        "an alert", 40,
-    )  # fmt: skip
+        "an alert",
+        40,
+    )
     assert "lacks entry" in json.dumps(alerts)
     put_back(site, now)
     site.until(lambda: follows(site) and heads_of(site)[0], "the newest ledger to be followed")

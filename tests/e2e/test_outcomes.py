@@ -60,8 +60,9 @@ def test_outcomes_find_their_predictions_and_judge_a_shadow(make_site: Callable[
     assert found["faults"][0].startswith("labels.jsonl:121: ")
     seen = site.until(
         lambda: (e := site.data("evidence", "flights"))["labels"]["units"][1] >= 110 and e,
-        "predictions to come out of the spool and take their labels", 60,
-    )  # fmt: skip
+        "predictions to come out of the spool and take their labels",
+        60,
+    )
     again = hand_in(site, [labels[5], {**labels[6], "value": 99.0}, {"id": "nobody", "value": 1.0}])
     assert (again["duplicates"], again["conflicts"], again["parked"]) == (1, 1, 1)
     assert seen["labels"]["declined"] == 1
@@ -87,10 +88,10 @@ def _an_export_holds_predictions_and_labels(site: Site) -> None:
     """Read back by the library that everybody else would use."""
     told = site.data("log", "export", "flights", "--since", "1h", "--to", str(site.root / "out"))
     with duckdb.connect() as db:
-        (count, labelled, declined, sampled), = db.execute(
+        ((count, labelled, declined, sampled),) = db.execute(
             "SELECT count(*), count(label_version), count(*) FILTER (label IS NULL AND label_version IS NOT NULL),"
             f" count(inputs->>'x') FROM read_parquet('{told['to']}/*/*.parquet')"
-        ).fetchall()  # fmt: skip
+        ).fetchall()
     assert count == told["predictions"] >= 120
     assert (labelled, declined) == (120, 1)
     assert sampled > 0

@@ -24,8 +24,9 @@ QUICK = BINARY + (
 
 def told(site: Site, kind: str | None = None) -> list[dict[str, Any]]:
     """What the patrol wrote, oldest first: receipts, and what it warns of, are left out."""
-    entries = [e for e in site.data("history", site.endpoint, "--limit", "300")
-               if e["actor"] == "patrol"]  # fmt: skip
+    entries = [
+        e for e in site.data("history", site.endpoint, "--limit", "300") if e["actor"] == "patrol"
+    ]
     named = [{**e["event"], "kind": e["event"].get("kind") or e["event"]["event"]} for e in entries]
     aside = ("receipt", "readiness", "runbook")
     return [e for e in reversed(named) if e["kind"] not in aside and kind in (None, e["kind"])]
@@ -225,11 +226,13 @@ def test_cost_noise_and_a_comparison_of_ones_own_are_in_the_evidence(
     make_site: Callable[..., Site],
 ) -> None:
     """By the real processes: prices by version, production asked twice, somebody's function."""
-    site = make_site(policy=(
-        'output = {kind = "custom", function = "own:alike"}\n'
-        "cost = {per_call = 0.5, versions = {v2 = {per_call = 2.0}}}\n"
-        "guardrails = {cost = {worse_by = 0.1}}\nshadow = {noise = 50}\n"
-    ))  # fmt: skip
+    site = make_site(
+        policy=(
+            'output = {kind = "custom", function = "own:alike"}\n'
+            "cost = {per_call = 0.5, versions = {v2 = {per_call = 2.0}}}\n"
+            "guardrails = {cost = {worse_by = 0.1}}\nshadow = {noise = 50}\n"
+        )
+    )
     site.env["PYTHONPATH"] = f"{site.root}{os.pathsep}{site.env.get('PYTHONPATH', '')}"
     (site.root / "own.py").write_text(OWN)
     site.start()

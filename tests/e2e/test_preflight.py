@@ -126,7 +126,9 @@ def test_few_open_files_are_named_before_serving_and_connections_beyond_them_cos
     assert stopped.processes("gateway-worker") == pids
 
 
-@pytest.mark.parametrize("host", ["localhost", "127.0.0.2", "[::1]", "0:0:0:0:0:0:0:1", "0.0.0.0", "::"])  # fmt: skip
+@pytest.mark.parametrize(
+    "host", ["localhost", "127.0.0.2", "[::1]", "0:0:0:0:0:0:0:1", "0.0.0.0", "::"]
+)
 def test_the_printed_address_answers(make_site: Callable[..., Site], host: str) -> None:
     if ":" in host and not has_ipv6():
         pytest.skip("this machine has no IPv6")
@@ -150,7 +152,9 @@ def has_ipv6() -> bool:
     return True
 
 
-@pytest.mark.parametrize(("host", "words"), [("nosuch.invalid", "Name or service"), ("192.0.2.1", "assign")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("host", "words"), [("nosuch.invalid", "Name or service"), ("192.0.2.1", "assign")]
+)
 def test_an_address_that_is_not_of_this_machine_is_refused_in_words(
     make_site: Callable[..., Site], host: str, words: str
 ) -> None:

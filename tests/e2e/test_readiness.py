@@ -111,8 +111,10 @@ def test_what_cannot_be_taken_back_is_not_promoted_until_it_is_mended_or_overrid
     site.until(lambda: list(folder.rglob("behave.json")), "a proof under way")
     os.kill(checking.pid, signal.SIGKILL)
     checking.wait()
-    site.until(lambda: not site.processes("\0prove") and [*folder.iterdir()] == [folder / "lock"],
-               "what it began to be gone")  # fmt: skip
+    site.until(
+        lambda: not site.processes("\0prove") and [*folder.iterdir()] == [folder / "lock"],
+        "what it began to be gone",
+    )
     assert failing(site) == ["deployable"]
     site.run("rollback", "flights")
     assert site.served() == "r2"

@@ -141,12 +141,28 @@ def diagnosed(site: Site, cause: Cause) -> None:
     """File a diagnosis of r2, as `kedge diagnose` and control do."""
     now = time.time()
     found = Filed(
-        at=now, since=now - 3600, until=now, requests=500, labelled=400, new=2, old=1, metric="brier",
-        headline=f"it is the {cause}", causes=(cause,), harms=(None,), action=Act.ROLL_BACK, advice="go on",
-    )  # fmt: skip
+        at=now,
+        since=now - 3600,
+        until=now,
+        requests=500,
+        labelled=400,
+        new=2,
+        old=1,
+        metric="brier",
+        headline=f"it is the {cause}",
+        causes=(cause,),
+        harms=(None,),
+        action=Act.ROLL_BACK,
+        advice="go on",
+    )
     place = Workplace(site.root / ".kedge")
-    place.ledger.note("flights", Note(kind="finding", body=msgspec.to_builtins(found)), by="test",
-                      reason="", at=place.clock.now())  # fmt: skip
+    place.ledger.note(
+        "flights",
+        Note(kind="finding", body=msgspec.to_builtins(found)),
+        by="test",
+        reason="",
+        at=place.clock.now(),
+    )
 
 
 def test_of_two_operators_at_once_one_wins_and_the_other_is_told_who(site: Site) -> None:
@@ -161,11 +177,13 @@ def test_of_two_operators_at_once_one_wins_and_the_other_is_told_who(site: Site)
         rivals = [
             subprocess.Popen(
                 [*KEDGE, "canary", "flights", "v2", "--weight", str(weight), "--json"],
-                cwd=site.root, env={**site.env, "KEDGE_ACTOR": who},
-                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                cwd=site.root,
+                env={**site.env, "KEDGE_ACTOR": who},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
             )
             for who in ("ada", "bob")
-        ]  # fmt: skip
+        ]
         answers = [json.loads(rival.communicate(timeout=30)[0]) for rival in rivals]
         assert sorted(rival.returncode for rival in rivals) == [0, 1]
         (lost,) = [answer["error"] for answer in answers if "error" in answer]
@@ -185,8 +203,11 @@ def test_a_command_killed_in_the_middle_leaves_all_of_it_or_nothing(site: Site) 
             weight = 10 + number
             command = subprocess.Popen(
                 [*KEDGE, "canary", "flights", "v2", "--weight", str(weight)],
-                cwd=site.root, env=site.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            )  # fmt: skip
+                cwd=site.root,
+                env=site.env,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
             time.sleep(seeded.uniform(0.1, 0.5))
             command.kill()
             command.wait()

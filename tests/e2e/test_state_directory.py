@@ -14,10 +14,18 @@ from e2e.place import Site
 pytestmark = pytest.mark.e2e
 
 COMMANDS = (
-    ("status",), ("rollback", "flights"), ("rollback", "flights", "--local"), ("history", "flights"),
-    ("versions", "flights"), ("evidence", "flights"), ("alerts",), ("freeze", "flights"),
-    ("restart",), ("unpin", "flights"), ("features", "list"),
-)  # fmt: skip
+    ("status",),
+    ("rollback", "flights"),
+    ("rollback", "flights", "--local"),
+    ("history", "flights"),
+    ("versions", "flights"),
+    ("evidence", "flights"),
+    ("alerts",),
+    ("freeze", "flights"),
+    ("restart",),
+    ("unpin", "flights"),
+    ("features", "list"),
+)
 
 
 def test_a_command_in_a_wrong_directory_says_so_and_makes_nothing(

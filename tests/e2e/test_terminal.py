@@ -15,12 +15,26 @@ pytestmark = pytest.mark.e2e
 EVIL = "\x1b]0;owned\x07\x1b[2J\u202eabc\u2066\x9b1m\rforged\nok  all is well"
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
 COMMANDS = (
-    ("status",), ("status", "flights"), ("history", "flights"), ("versions", "flights"),
-    ("evidence", "flights"), ("speed", "flights"), ("runbook", "flights"), ("runbook", "flights", "--html"),
-    ("plan", "flights"), ("alerts",), ("check", "flights"), ("diagnose", "flights"),
-    ("features", "list"), ("features", "status"), ("doctor",), ("drill", "flights"),
-    ("outcomes", "flights", "--file", "evil.jsonl"), ("rollback", "flights", "--reason", EVIL), ("history", "flights"),
-)  # fmt: skip
+    ("status",),
+    ("status", "flights"),
+    ("history", "flights"),
+    ("versions", "flights"),
+    ("evidence", "flights"),
+    ("speed", "flights"),
+    ("runbook", "flights"),
+    ("runbook", "flights", "--html"),
+    ("plan", "flights"),
+    ("alerts",),
+    ("check", "flights"),
+    ("diagnose", "flights"),
+    ("features", "list"),
+    ("features", "status"),
+    ("doctor",),
+    ("drill", "flights"),
+    ("outcomes", "flights", "--file", "evil.jsonl"),
+    ("rollback", "flights", "--reason", EVIL),
+    ("history", "flights"),
+)
 
 
 def strings(value: Any) -> list[str]:

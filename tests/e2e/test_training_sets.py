@@ -109,8 +109,19 @@ def site(make_site: Callable[..., Site]) -> Site:
 
 def made(site: Site, *words: str, path: Path | None = None, check: bool = True) -> Any:
     given = path or spine(site, ROWS)
-    return site.data("features", "training-set", "flights", "--spine", str(given),
-                     "--time", "asked", "--out", "train.parquet", *words, check=check)  # fmt: skip
+    return site.data(
+        "features",
+        "training-set",
+        "flights",
+        "--spine",
+        str(given),
+        "--time",
+        "asked",
+        "--out",
+        "train.parquet",
+        *words,
+        check=check,
+    )
 
 
 def refused(found: Any) -> tuple[str, str]:
@@ -126,8 +137,16 @@ def test_a_row_has_what_was_known_at_its_time_and_the_labels_that_it_came_with(s
     assert found["left_out"] == ["word", "X"]
     cursor = duckdb.execute(f"SELECT * FROM '{site.root}/train.parquet'")
     assert [column[0] for column in cursor.description or ()] == [
-        "x", "word", "mean", "spread", "minutes", "asked", "late", "fare", "day",
-    ]  # fmt: skip
+        "x",
+        "word",
+        "mean",
+        "spread",
+        "minutes",
+        "asked",
+        "late",
+        "fare",
+        "day",
+    ]
     rows = cursor.fetchall()
     third = float(np.float32(1) / np.float32(3) * np.float32(2))
     assert [row[:4] for row in rows] == [
@@ -176,7 +195,12 @@ def test_features_are_those_of_the_bundle_bit_by_bit_over_many_batches(site: Sit
     transform = Transform(place.artifacts.verify(code.digest))
     mean, gone = np.full(rows, -1, np.float32), np.ones(rows, dtype=bool)
     last = np.full((rows, 2), np.nan, np.float32)
-    for word, since, until, value in (("aa", 1, 2, 1.0), ("aa", 2, 5, 3.0), ("bb", 1, 4, 2.0), ("bb", 4, 5, 2.0)):  # fmt: skip
+    for word, since, until, value in (
+        ("aa", 1, 2, 1.0),
+        ("aa", 2, 5, 3.0),
+        ("bb", 1, 4, 2.0),
+        ("bb", 4, 5, 2.0),
+    ):
         here = (
             (got["word"] == word)
             & (got["asked"] >= T0 + since * HOUR)
@@ -207,7 +231,9 @@ def test_features_are_those_of_the_bundle_bit_by_bit_over_many_batches(site: Sit
             f" {more + ',' if more else ''} KV_METADATA {{kedge: '{said.decode()}'}})"
         )
     assert read_training_set(site.root / "other.parquet") == told
-    result = site.data("register", "flights", site.model("m"), "--training-set", "turned.parquet", check=False)  # fmt: skip
+    result = site.data(
+        "register", "flights", site.model("m"), "--training-set", "turned.parquet", check=False
+    )
     assert refused(result)[0] == "bad_training_set"
 
 
@@ -229,34 +255,81 @@ def test_a_model_is_tied_to_the_set_that_it_was_trained_on(site: Site) -> None:
     same = site.data("register", "flights", site.model("m"), "--training-set", "train.parquet")
     assert same["new"] is False
     made(site, "--generation", "delays/1#1@1")
-    other = site.data("register", "flights", site.model("m"), "--training-set", "train.parquet", check=False)  # fmt: skip
+    other = site.data(
+        "register", "flights", site.model("m"), "--training-set", "train.parquet", check=False
+    )
     assert refused(other)[0] == "bad_training_set"
     assert "v1 already" in refused(other)[1]
-    misfit = site.data("register", "flights", site.model("n"), "--training-set", "train.parquet",
-                       "--schema", "view/2", check=False)  # fmt: skip
+    misfit = site.data(
+        "register",
+        "flights",
+        site.model("n"),
+        "--training-set",
+        "train.parquet",
+        "--schema",
+        "view/2",
+        check=False,
+    )
     assert refused(misfit)[0] == "schema_misfit"
     plain = spine(site, "SELECT 1.0 AS x, 'a' AS word", "plain.parquet")
-    result = site.data("register", "flights", site.model("n"), "--training-set", str(plain), check=False)  # fmt: skip
+    result = site.data(
+        "register", "flights", site.model("n"), "--training-set", str(plain), check=False
+    )
     assert refused(result) == ("bad_training_set", f"{plain} does not say what made it")
 
 
 REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     ("SELECT 1.0 AS minutes, 978307200.0 AS asked", {}, "bad_source", "no column word"),
     ("SELECT 1.0 AS minutes, 'a' AS word", {}, "bad_source", "no column asked"),
-    ("SELECT 1.0 AS minutes, 7 AS word, 978307200 AS asked", {}, "bad_source", "word is int32, not string"),
-    ("SELECT NULL::DOUBLE AS minutes, 'a' AS word, 978307200 AS asked", {}, "bad_source", "missing in row 0"),
-    ("SELECT 1.0 AS minutes, 'a' AS word, NULL::INT AS asked", {}, "bad_source", "asked is missing"),
-    ("SELECT 1.0 AS minutes, 'a' AS word, 978307200 AS asked WHERE false", {}, "bad_source", "no rows"),
-    ("SELECT 1.0 AS minutes, 'a' AS word, 1763636400000 AS asked", {}, "untrue_time", "counts milliseconds"),
-    ("SELECT 1.0 AS minutes, 'a' AS word, '01/02/2026' AS asked", {}, "untrue_time", "row 1: '01/02/2026'"),
-    ("SELECT 13.0 AS minutes, 'a' AS word, 978307200 AS asked", {}, "transform_raised", "ValueError: thirteen"),
+    (
+        "SELECT 1.0 AS minutes, 7 AS word, 978307200 AS asked",
+        {},
+        "bad_source",
+        "word is int32, not string",
+    ),
+    (
+        "SELECT NULL::DOUBLE AS minutes, 'a' AS word, 978307200 AS asked",
+        {},
+        "bad_source",
+        "missing in row 0",
+    ),
+    (
+        "SELECT 1.0 AS minutes, 'a' AS word, NULL::INT AS asked",
+        {},
+        "bad_source",
+        "asked is missing",
+    ),
+    (
+        "SELECT 1.0 AS minutes, 'a' AS word, 978307200 AS asked WHERE false",
+        {},
+        "bad_source",
+        "no rows",
+    ),
+    (
+        "SELECT 1.0 AS minutes, 'a' AS word, 1763636400000 AS asked",
+        {},
+        "untrue_time",
+        "counts milliseconds",
+    ),
+    (
+        "SELECT 1.0 AS minutes, 'a' AS word, '01/02/2026' AS asked",
+        {},
+        "untrue_time",
+        "row 1: '01/02/2026'",
+    ),
+    (
+        "SELECT 13.0 AS minutes, 'a' AS word, 978307200 AS asked",
+        {},
+        "transform_raised",
+        "ValueError: thirteen",
+    ),
     (ROWS, {"generation": "delays/1#1@9"}, "no_generation", "nothing of delays/1#1@9"),
     (ROWS, {"generation": "other/1#1@1"}, "no_generation", "no run of what view/1 reads"),
     (ROWS, {"transformation": 7}, "unknown_transformation", "no transformation 7"),
     (ROWS, {"schema": "view/9"}, "unknown_schema", "no schema view/9"),
     (ROWS, {"out": "labels.parquet"}, "bad_source", "the spine itself"),
     (ROWS, {"out": "features.py/train.parquet"}, "export_failed", "cannot be written"),
-]  # fmt: skip
+]
 
 
 def test_what_cannot_be_made_is_refused_and_leaves_nothing(site: Site) -> None:

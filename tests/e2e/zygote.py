@@ -21,10 +21,22 @@ from typing import Any
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _IMPORTS = (
-    "kedge.cli", "kedge.operations.releases", "kedge.cli.text.report", "kedge.operations.registration", "kedge.operations.evidence.read", "kedge.operations.alerts",
-    "kedge.operations.readiness.check", "kedge.operations.drills", "kedge.operations.diagnosis.run", "kedge.operations.outcomes", "kedge.operations.features.apply",
-    "kedge.operations.features.head", "kedge.operations.doctor", "kedge.operations.replay.run", "kedge.operations.export",
-)  # fmt: skip
+    "kedge.cli",
+    "kedge.operations.releases",
+    "kedge.cli.text.report",
+    "kedge.operations.registration",
+    "kedge.operations.evidence.read",
+    "kedge.operations.alerts",
+    "kedge.operations.readiness.check",
+    "kedge.operations.drills",
+    "kedge.operations.diagnosis.run",
+    "kedge.operations.outcomes",
+    "kedge.operations.features.apply",
+    "kedge.operations.features.head",
+    "kedge.operations.doctor",
+    "kedge.operations.replay.run",
+    "kedge.operations.export",
+)
 
 
 class Zygote:
@@ -36,9 +48,10 @@ class Zygote:
         listening.bind(str(self._path))
         listening.listen(64)
         self._process = subprocess.Popen(
-            [sys.executable, __file__, str(listening.fileno())], pass_fds=[listening.fileno()],
+            [sys.executable, __file__, str(listening.fileno())],
+            pass_fds=[listening.fileno()],
             env={**os.environ, **dict.fromkeys(_THREADS, "1")},
-        )  # fmt: skip
+        )
         listening.close()
         atexit.register(self.end)
 
@@ -58,9 +71,10 @@ class Zygote:
             subprocess.TimeoutExpired: it takes longer, and was killed.
         """
         with (
-            tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err,
+            tempfile.TemporaryFile() as out,
+            tempfile.TemporaryFile() as err,
             socket.socket(socket.AF_UNIX) as wire,
-        ):  # fmt: skip
+        ):
             wire.connect(str(self._path))
             wire.settimeout(timeout)
             asked = json.dumps(

@@ -54,17 +54,49 @@ BROAD_EXCEPT = {
 """Where everything is caught, and why. What only cleans up and raises again need not be here."""
 
 PROSE = {
-    "advice", "answer", "by", "detail", "fault", "faults", "headline", "hint", "message", "reason",
-    "resolved", "said", "sentence", "statement", "summary", "title", "why", "words",
-}  # fmt: skip
+    "advice",
+    "answer",
+    "by",
+    "detail",
+    "fault",
+    "faults",
+    "headline",
+    "hint",
+    "message",
+    "reason",
+    "resolved",
+    "said",
+    "sentence",
+    "statement",
+    "summary",
+    "title",
+    "why",
+    "words",
+}
 """What holds words for people, or a name that a user may choose: never what a branch needs."""
 IDENTITIES = {"key", "label"}
 """What is made of fields to be one word: those fields stand beside it."""
 CUTS = {
-    "casefold", "count", "endswith", "find", "fullmatch", "index", "lower", "match", "partition",
-    "removeprefix", "removesuffix", "rfind", "rindex", "rpartition", "rsplit", "search", "split",
-    "startswith", "upper",
-}  # fmt: skip
+    "casefold",
+    "count",
+    "endswith",
+    "find",
+    "fullmatch",
+    "index",
+    "lower",
+    "match",
+    "partition",
+    "removeprefix",
+    "removesuffix",
+    "rfind",
+    "rindex",
+    "rpartition",
+    "rsplit",
+    "search",
+    "split",
+    "startswith",
+    "upper",
+}
 PATTERNS = {"findall", "finditer", "fullmatch", "match", "search", "split"}
 READS_PROSE = {
     "adapters/channels/channels.py": "the subject of a mail is one line",
@@ -79,9 +111,19 @@ NO_UNIT_TEST = {"__init__", "values", "errors"}
 """Nouns without behaviour."""
 
 BANNED = {
-    "primary", "incumbent", "baseline", "stable", "challenger", "champion", "manager", "handler",
-    "helper", "helpers", "util", "utils",
-}  # fmt: skip
+    "primary",
+    "incumbent",
+    "baseline",
+    "stable",
+    "challenger",
+    "champion",
+    "manager",
+    "handler",
+    "helper",
+    "helpers",
+    "util",
+    "utils",
+}
 """Synonyms: docs/glossary.md owns one noun a concept."""
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef

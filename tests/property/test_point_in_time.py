@@ -71,7 +71,9 @@ def parquet(path: Path, columns: Mapping[str, list[str]]) -> Path:
     """Write rows of SQL expressions."""
     rows = ", ".join(f"({', '.join(row)})" for row in zip(*columns.values(), strict=True))
     with database() as db:
-        db.execute(f"COPY (SELECT * FROM (VALUES {rows}) AS v({', '.join(columns)})) TO '{path}' (FORMAT parquet)")  # fmt: skip
+        db.execute(
+            f"COPY (SELECT * FROM (VALUES {rows}) AS v({', '.join(columns)})) TO '{path}' (FORMAT parquet)"
+        )
     return path
 
 
@@ -91,10 +93,12 @@ def known(
     last = at.numerator // at.denominator
     for end in range(last, int(first) - 1, -1):
         seen = [
-            row.amount for row in rows
-            if row.store == asked.store and exact(row.at, source) <= end
+            row.amount
+            for row in rows
+            if row.store == asked.store
+            and exact(row.at, source) <= end
             and (lookback is None or exact(row.at, source) > end - lookback)
-        ]  # fmt: skip
+        ]
         if seen:
             return float(sum(seen))
     return None
@@ -112,18 +116,28 @@ def test_no_value_from_after_a_rows_time_is_ever_used(
 ) -> None:
     """From a source over slices and the offline log to the rows of a spine, by the code that serves."""
     source_kind, spine_kind = kinds
-    view = View(source="s.parquet", time="seen", every="1s", lookback=f"{lookback}s" if lookback else None)  # fmt: skip
+    view = View(
+        source="s.parquet", time="seen", every="1s", lookback=f"{lookback}s" if lookback else None
+    )
     spec = Spec(schema=SCHEMA, entry="a:b", raw=(Field("store", "string"),), view=view)
     made = Materialised(TransformVersion("spend/1", 1, ""), spec, view, total)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory()))
-        source = parquet(folder / "s.parquet", {
-            "store": [f"'{row.store}'" for row in rows], "amount": [str(row.amount) for row in rows],
-            "seen": [written(row.at, source_kind) for row in rows],
-        })  # fmt: skip
-        spine = parquet(folder / "spine.parquet", {
-            "store": [f"'{row.store}'" for row in asked], "asked": [written(row.at, spine_kind) for row in asked],
-        })  # fmt: skip
+        source = parquet(
+            folder / "s.parquet",
+            {
+                "store": [f"'{row.store}'" for row in rows],
+                "amount": [str(row.amount) for row in rows],
+                "seen": [written(row.at, source_kind) for row in rows],
+            },
+        )
+        spine = parquet(
+            folder / "spine.parquet",
+            {
+                "store": [f"'{row.store}'" for row in asked],
+                "asked": [written(row.at, spine_kind) for row in asked],
+            },
+        )
         log = OfflineLog(folder / "offline")
         times = source_times(source, "seen", BEGIN + 100.0)
         assert times is not None
@@ -144,8 +158,22 @@ PARTS = (
     ("", " ", "T", "t", "  "),
     ("", "10:00", "10:00:00", "100000", "10", "23:59:59", "24:00:00", "10:00:61", "1:00"),
     ("", ".5", ",25", ".123456789", ".1234567", ".", ".000000999"),
-    ("", "Z", "z", " Z", "+01:00", "+0100", "+01", " +05:30", "-00:00", "UTC", "+25:00", "+1", "+01:60"),
-)  # fmt: skip
+    (
+        "",
+        "Z",
+        "z",
+        " Z",
+        "+01:00",
+        "+0100",
+        "+01",
+        " +05:30",
+        "-00:00",
+        "UTC",
+        "+25:00",
+        "+1",
+        "+01:60",
+    ),
+)
 
 
 def test_a_time_is_read_alike_in_labels_sources_and_spines() -> None:

@@ -46,8 +46,10 @@ def take_code(commit: str, code: Path) -> None:
     code.mkdir()
     packed = subprocess.run(
         ["git", "archive", commit, "src/kedge", "pyproject.toml"],
-        cwd=ROOT, check=True, capture_output=True,
-    ).stdout  # fmt: skip
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    ).stdout
     subprocess.run(["tar", "x"], cwd=code, input=packed, check=True)
     (code / "src" / "kedge").rename(code / "kedge")
     (code / "src").rmdir()
@@ -157,9 +159,10 @@ def infer(number: int) -> str:
         {"inputs": [{"name": "x", "datatype": "FP64", "shape": [1], "data": [number / 10]}]}
     )
     request = urllib.request.Request(
-        f"http://127.0.0.1:{PORT}/v2/models/flights/infer", body.encode(),
+        f"http://127.0.0.1:{PORT}/v2/models/flights/infer",
+        body.encode(),
         {"content-type": "application/json", "kedge-entity": f"N{number}"},
-    )  # fmt: skip
+    )
     with urllib.request.urlopen(request, timeout=10) as answer:
         return str(json.load(answer)["id"])
 

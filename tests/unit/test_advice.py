@@ -33,8 +33,15 @@ def test_the_headline_says_when_rolling_back_would_not_help() -> None:
 
 
 def test_both_parts_to_blame_are_the_whole_release() -> None:
-    said = [action("r3", "r2", HELPS, of(*causes), ()).code for causes in (
-        (Cause.MODEL,), (Cause.FEATURES,), (Cause.RELEASE,), (Cause.FEATURES, Cause.MODEL))]  # fmt: skip
+    said = [
+        action("r3", "r2", HELPS, of(*causes), ()).code
+        for causes in (
+            (Cause.MODEL,),
+            (Cause.FEATURES,),
+            (Cause.RELEASE,),
+            (Cause.FEATURES, Cause.MODEL),
+        )
+    ]
     assert said == [Act.ROLL_BACK_MODEL, Act.ROLL_BACK_FEATURES, Act.ROLL_BACK, Act.ROLL_BACK]
 
 

@@ -107,8 +107,10 @@ def test_nan_says_the_same_as_nan_and_as_nothing_else(output: Output) -> None:
 
 @given(
     st.sampled_from([BINARY, SCORE, EXACT]),
-    st.lists(st.tuples(*[st.sampled_from([NAN, INF, -INF, 0.0, 0.45, 0.5, 0.55, 1.0])] * 2), min_size=2),
-)  # fmt: skip
+    st.lists(
+        st.tuples(*[st.sampled_from([NAN, INF, -INF, 0.0, 0.45, 0.5, 0.55, 1.0])] * 2), min_size=2
+    ),
+)
 def test_many_rows_at_once_agree_as_they_do_one_by_one(
     output: Output, pairs: list[tuple[float, float]]
 ) -> None:
@@ -220,10 +222,16 @@ KINDS = [np.array(["cat", "dog"]), words("cat", "dog"), np.array([b"cat", b"dog"
 
 
 @pytest.mark.parametrize("label", KINDS)
-@pytest.mark.parametrize("output", [
-    Output(tolerance=1e-6), Output(kind="class", label="label"), Output(kind="exact", score="label"),
-    Output(kind="exact", label="label"), Output(kind="custom", function="m:f", label="label"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "output",
+    [
+        Output(tolerance=1e-6),
+        Output(kind="class", label="label"),
+        Output(kind="exact", score="label"),
+        Output(kind="exact", label="label"),
+        Output(kind="custom", function="m:f", label="label"),
+    ],
+)
 def test_the_class_is_read_beside_its_probabilities(output: Output, label: Any) -> None:
     """As NumPy's text, bytes or objects. The whole row as text equals no label."""
     answer = {"probabilities": CHANCES, "label": label}
@@ -232,10 +240,15 @@ def test_the_class_is_read_beside_its_probabilities(output: Output, label: Any) 
     assert said(output, answer, 1) == found.row(1)
 
 
-@pytest.mark.parametrize("label, decisions", [
-    (np.array([3, 1234567]), ["3", "1234567"]), (np.array([True, False]), ["1", "0"]),
-    (np.array([2**53 + 1, -4]), [str(2**53 + 1), "-4"]), (np.array([1.0, 2.5]), ["1", "2.5"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "label, decisions",
+    [
+        (np.array([3, 1234567]), ["3", "1234567"]),
+        (np.array([True, False]), ["1", "0"]),
+        (np.array([2**53 + 1, -4]), [str(2**53 + 1), "-4"]),
+        (np.array([1.0, 2.5]), ["1", "2.5"]),
+    ],
+)
 def test_a_class_that_is_a_number_has_one_spelling(label: Any, decisions: list[str]) -> None:
     output = Output(kind="class", label="label")
     found = sayings(output, [{"p": CHANCES, "label": label}], [2])
@@ -252,12 +265,17 @@ def test_the_largest_place_of_a_vector_is_a_class() -> None:
     assert agreeing_rows(Output(kind="class", label="p"), {"p": CHANCES}, {"p": moved}, 2) == 2
 
 
-@pytest.mark.parametrize("column, classes, decisions", [
-    (words("stay", "churn"), ("stay", "churn"), ["0", "1"]),
-    (words("no", "yes"), (), ["0", "1"]), (np.array([1, 2]), (1, 2), ["0", "1"]),
-    (np.array([0.2, 0.9]), ("stay", "churn"), ["0", "1"]), (np.array([False, True]), (), ["0", "1"]),
-    (words("a", "b"), (), ["a", "b"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "column, classes, decisions",
+    [
+        (words("stay", "churn"), ("stay", "churn"), ["0", "1"]),
+        (words("no", "yes"), (), ["0", "1"]),
+        (np.array([1, 2]), (1, 2), ["0", "1"]),
+        (np.array([0.2, 0.9]), ("stay", "churn"), ["0", "1"]),
+        (np.array([False, True]), (), ["0", "1"]),
+        (words("a", "b"), (), ["a", "b"]),
+    ],
+)
 def test_yes_and_no_may_be_named(column: Any, classes: Any, decisions: list[str]) -> None:
     output = Output(kind="binary", score="p", classes=classes)
     found = sayings(output, [{"p": column, "more": column}], [2])
@@ -279,15 +297,17 @@ def test_an_example_names_the_outputs_that_differ_with_both_values() -> None:
     theirs = {"p": np.array([[0.5, 0.5]]), "label": words("dog"), "same": np.array([1])}
     found = differing(Output(kind="class", label="label"), ours, theirs, 0)
     assert [(one.output, one.production, one.candidate) for one in found] == [
-        ("label", "cat", "dog"), ("p", "[0.5, 0.25]", "[0.5, 0.5]"),
-    ]  # fmt: skip
+        ("label", "cat", "dog"),
+        ("p", "[0.5, 0.25]", "[0.5, 0.5]"),
+    ]
 
 
 def test_an_output_that_was_renamed_is_shown_as_missing_on_either_side() -> None:
     found = differing(Output(), {"churn": np.array([0.9])}, {"p_churn": np.array([0.9])}, 0)
     assert [(one.output, one.production, one.candidate) for one in found] == [
-        ("churn", "0.9", "not given"), ("p_churn", "not given", "0.9"),
-    ]  # fmt: skip
+        ("churn", "0.9", "not given"),
+        ("p_churn", "not given", "0.9"),
+    ]
 
 
 def test_values_that_rounding_makes_equal_are_shown_in_all_their_digits() -> None:

@@ -56,7 +56,9 @@ def target(level: int, number: int = 0) -> Target:
     return LEVELS[level].targets[number]
 
 
-def sent(one: Alert, to: Target, *, fault: str = "", elapsed: float = 0.0, kind: Any = "told") -> Alert:  # fmt: skip
+def sent(
+    one: Alert, to: Target, *, fault: str = "", elapsed: float = 0.0, kind: Any = "told"
+) -> Alert:
     """Claimed and recorded."""
     claimed = alerts.claim(one, to, kind, elapsed_s=elapsed, now=NOW, lease_s=LEASE_S, by="me")
     return alerts.record(claimed, to, kind, fault=fault, elapsed_s=elapsed, now=NOW, at=AT)
@@ -165,7 +167,10 @@ def test_a_page_climbs_and_a_warning_does_not() -> None:
 def test_an_acknowledged_page_wakes_nobody_any_more() -> None:
     known = alerts.acknowledge(alert(), by="ada", at=AT)
     assert due(known, 9_999) == []
-    assert alerts.claim(known, target(0), "told", elapsed_s=0, now=NOW, lease_s=LEASE_S, by="x") == known  # fmt: skip
+    assert (
+        alerts.claim(known, target(0), "told", elapsed_s=0, now=NOW, lease_s=LEASE_S, by="x")
+        == known
+    )
 
 
 def test_retries_back_off_and_never_end() -> None:
@@ -275,7 +280,9 @@ def test_however_clocks_jump_and_control_dies_everybody_is_told_once(steps: Any)
         before = elapsed
         elapsed = alerts.passed(one, LEVELS, elapsed, since, wall)
         if dies:
-            assert sum(r.after_s <= elapsed for r in LEVELS) <= 1 + sum(r.after_s <= before for r in LEVELS)  # fmt: skip
+            assert sum(r.after_s <= elapsed for r in LEVELS) <= 1 + sum(
+                r.after_s <= before for r in LEVELS
+            )
         for to, kind in alerts.due(one, LEVELS, elapsed, now=wall, lease_s=LEASE_S, anew=dies):
             one = alerts.claim(one, to, kind, elapsed_s=elapsed, now=wall, lease_s=LEASE_S, by="x")
             one = alerts.record(one, to, kind, fault="", elapsed_s=elapsed, now=wall, at=AT)

@@ -48,9 +48,12 @@ LIMIT = 1000
 NEEDS = "x:float32,word:string?"
 POLICY = Policy(audience="internal", entity="word", limits=Limits(rows=4))
 ROW = run(
-    endpoint(release(1, needs=NEEDS), release(2, needs=NEEDS), release(3, needs=NEEDS), policy=POLICY),
-    Promote(1), Promote(2, override="a test"),
-)  # fmt: skip
+    endpoint(
+        release(1, needs=NEEDS), release(2, needs=NEEDS), release(3, needs=NEEDS), policy=POLICY
+    ),
+    Promote(1),
+    Promote(2, override="a test"),
+)
 CANARY = run(ROW, Canary(3, 10_000))
 INFER = "/v2/models/flights/infer"
 
@@ -93,10 +96,15 @@ class Place:
     """A gateway that serves one endpoint."""
 
     def __init__(
-        self, state: State = ROW, meanwhile: Callable[[], object] = lambda: None, *,
-        ready: bool = True, requests: int = 2, serving: Serving | None = None,
+        self,
+        state: State = ROW,
+        meanwhile: Callable[[], object] = lambda: None,
+        *,
+        ready: bool = True,
+        requests: int = 2,
+        serving: Serving | None = None,
         testers: Tokens | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.serving = serving or Serving(lambda: 0.0)
         self.bounds = Bounds(body=LIMIT, requests=requests, testers=testers)
         self.limited: list[str] = []
@@ -104,16 +112,23 @@ class Place:
         self.gateway = Gateway(self.serving, self.bounds, lambda: ready, self.limited.append)
         handles = {n: Handle(state.releases[n], inline=Doubles(meanwhile)) for n in (1, 2)}
         self.live = Live(
-            state=state, plan=compile_plan(state), handles=handles,
+            state=state,
+            plan=compile_plan(state),
+            handles=handles,
             contract=Contract(state.fields, rows=state.policy.limits.rows, entity=POLICY.entity),
-            recorder=Recorder("w0", state), lease=True, pinned=False,
-        )  # fmt: skip
+            recorder=Recorder("w0", state),
+            lease=True,
+            pinned=False,
+        )
         self.serving.swap(self.live)
 
     async def call(
-        self, method: str, path: str, receive: Callable[[], Awaitable[dict[str, Any]]],
+        self,
+        method: str,
+        path: str,
+        receive: Callable[[], Awaitable[dict[str, Any]]],
         headers: dict[str, str],
-    ) -> list[dict[str, Any]]:  # fmt: skip
+    ) -> list[dict[str, Any]]:
         sent: list[dict[str, Any]] = []
 
         async def send(message: dict[str, Any]) -> None:
@@ -125,9 +140,13 @@ class Place:
         return sent
 
     def ask(
-        self, path: str = INFER, raw: bytes | None = None, method: str = "POST",
-        *parts: dict[str, Any], **headers: str,
-    ) -> Answered:  # fmt: skip
+        self,
+        path: str = INFER,
+        raw: bytes | None = None,
+        method: str = "POST",
+        *parts: dict[str, Any],
+        **headers: str,
+    ) -> Answered:
         """Send one request; its body in one part unless parts are given."""
         messages = [*parts] or [{"type": "http.request", "body": body() if raw is None else raw}]
 
@@ -179,11 +198,20 @@ def test_a_path_of_the_protocol_is_understood(path: str, route: Route) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "", "/", "/v1", "/v2/health", "/v2/health/sleepy", "/v2/models", "/v2/models/a/explain",
-        "/v2/models/a/versions", "/v2/models/a/infer/more", "/v2/models/a/versions/r1/infer/more",
-        "/v2/repository", "/v2/models/a/b/infer",
+        "",
+        "/",
+        "/v1",
+        "/v2/health",
+        "/v2/health/sleepy",
+        "/v2/models",
+        "/v2/models/a/explain",
+        "/v2/models/a/versions",
+        "/v2/models/a/infer/more",
+        "/v2/models/a/versions/r1/infer/more",
+        "/v2/repository",
+        "/v2/models/a/b/infer",
     ],
-)  # fmt: skip
+)
 def test_any_other_path_is_unknown(path: str) -> None:
     """404, with a hint at what there is."""
     with pytest.raises(BadRequest) as caught:
@@ -212,11 +240,15 @@ def test_parsed_paths_are_kept_and_bounded() -> None:
 @pytest.mark.parametrize(
     "method, path, allow",
     [
-        ("GET", INFER, "POST"), ("PUT", INFER, "POST"), ("DELETE", "/v2/models/flights", "GET, HEAD"),
-        ("POST", "/v2/models/flights", "GET, HEAD"), ("PUT", "/v2/health/ready", "GET, HEAD"),
-        ("PATCH", "/v2/repository/index", "GET, HEAD, POST"), ("OPTIONS", "/v2", "GET, HEAD"),
+        ("GET", INFER, "POST"),
+        ("PUT", INFER, "POST"),
+        ("DELETE", "/v2/models/flights", "GET, HEAD"),
+        ("POST", "/v2/models/flights", "GET, HEAD"),
+        ("PUT", "/v2/health/ready", "GET, HEAD"),
+        ("PATCH", "/v2/repository/index", "GET, HEAD, POST"),
+        ("OPTIONS", "/v2", "GET, HEAD"),
     ],
-)  # fmt: skip
+)
 def test_another_method_is_refused_and_the_answer_names_those_that_are_answered(
     method: str, path: str, allow: str
 ) -> None:
@@ -248,21 +280,35 @@ def test_a_path_is_repeated_in_part(path: str, status: int) -> None:
 @pytest.mark.parametrize(
     "error, status",
     [
-        (BadRequest(), 400), (BadRequest(code="wrong_dtype"), 400),
-        (BadRequest(code="unknown_endpoint"), 404), (BadRequest(code="unknown_path"), 404),
-        (BadRequest(code="release_not_live"), 404), (BadRequest(code="wrong_method"), 405),
-        (BadRequest(code="body_too_slow"), 408), (BadRequest(code="body_too_large"), 413),
-        (BadRequest(code="too_many_rows"), 413), (Overloaded(code="queue_full"), 503),
-        (BadRequest(code="head_too_slow"), 408), (BadRequest(code="head_too_large"), 431),
-        (BadRequest(code="too_many_headers"), 431), (Overloaded(code="peer_busy"), 429),
-        (BadRequest(code="unsupported_type"), 415), (BadRequest(code="unsupported_encoding"), 415),
-        (BadRequest(code="token_missing"), 401), (BadRequest(code="token_refused"), 403),
-        (BadRequest(code="entity_refused"), 403), (Overloaded(code="bodies_full"), 503),
-        (Unavailable(code="not_loaded"), 503), (ModelFailure(code="model_raised"), 500),
-        (ModelFailure(code="model_late"), 504), (ModelFailure(code="model_expired"), 504),
-        (ModelFailure(code="model_unasked"), 504), (CorruptArtifact(), 500), (KedgeError(), 500),
+        (BadRequest(), 400),
+        (BadRequest(code="wrong_dtype"), 400),
+        (BadRequest(code="unknown_endpoint"), 404),
+        (BadRequest(code="unknown_path"), 404),
+        (BadRequest(code="release_not_live"), 404),
+        (BadRequest(code="wrong_method"), 405),
+        (BadRequest(code="body_too_slow"), 408),
+        (BadRequest(code="body_too_large"), 413),
+        (BadRequest(code="too_many_rows"), 413),
+        (Overloaded(code="queue_full"), 503),
+        (BadRequest(code="head_too_slow"), 408),
+        (BadRequest(code="head_too_large"), 431),
+        (BadRequest(code="too_many_headers"), 431),
+        (Overloaded(code="peer_busy"), 429),
+        (BadRequest(code="unsupported_type"), 415),
+        (BadRequest(code="unsupported_encoding"), 415),
+        (BadRequest(code="token_missing"), 401),
+        (BadRequest(code="token_refused"), 403),
+        (BadRequest(code="entity_refused"), 403),
+        (Overloaded(code="bodies_full"), 503),
+        (Unavailable(code="not_loaded"), 503),
+        (ModelFailure(code="model_raised"), 500),
+        (ModelFailure(code="model_late"), 504),
+        (ModelFailure(code="model_expired"), 504),
+        (ModelFailure(code="model_unasked"), 504),
+        (CorruptArtifact(), 500),
+        (KedgeError(), 500),
     ],
-)  # fmt: skip
+)
 def test_every_error_has_its_status(error: KedgeError, status: int) -> None:
     """By its code, else by its class."""
     assert status_of(error) == status
@@ -282,14 +328,19 @@ def test_an_answer_says_which_release_gave_it_at_which_epoch_and_why() -> None:
     answer = Place().ask(raw=body(id="abc"))
     assert answer.status == 200
     assert answer.json == {
-        "model_name": "flights", "model_version": "r2", "id": "abc",
+        "model_name": "flights",
+        "model_version": "r2",
+        "id": "abc",
         "outputs": [{"name": "p_late", "datatype": "FP32", "shape": [1], "data": [2.0]}],
-    }  # fmt: skip
+    }
     assert answer.headers == {
-        "content-type": "application/json", "content-length": str(len(answer.raw)),
-        "kedge-release": "r2", "kedge-epoch": str(ROW.epoch), "kedge-arm": "production",
+        "content-type": "application/json",
+        "content-length": str(len(answer.raw)),
+        "kedge-release": "r2",
+        "kedge-epoch": str(ROW.epoch),
+        "kedge-arm": "production",
         "kedge-reason": "production",
-    }  # fmt: skip
+    }
 
 
 def test_a_request_without_an_id_gets_one_that_names_its_hour() -> None:
@@ -605,11 +656,14 @@ def test_more_requests_than_the_bound_are_told_to_come_again() -> None:
 @pytest.mark.parametrize(
     "path, method, raw",
     [
-        (INFER, "POST", body()), (INFER, "POST", b"{"), ("/v2/health/live", "GET", b""),
-        ("/v2/nowhere", "GET", b""), ("/v2/models/flights", "GET", b""),
+        (INFER, "POST", body()),
+        (INFER, "POST", b"{"),
+        ("/v2/health/live", "GET", b""),
+        ("/v2/nowhere", "GET", b""),
+        ("/v2/models/flights", "GET", b""),
         (INFER, "POST", b" " * 2 * LIMIT),
     ],
-)  # fmt: skip
+)
 def test_a_worker_that_is_about_to_stop_asks_every_caller_to_hang_up(
     path: str, method: str, raw: bytes
 ) -> None:
@@ -642,13 +696,15 @@ def test_metadata_is_the_contract_of_the_endpoint_and_the_outputs_of_the_release
     """With what may be null."""
     told = Place().get("/v2/models/flights").json
     assert told == {
-        "name": "flights", "versions": ["r1", "r2"], "platform": "kedge_onnx",
+        "name": "flights",
+        "versions": ["r1", "r2"],
+        "platform": "kedge_onnx",
         "inputs": [
             {"name": "x", "datatype": "FP32", "shape": [-1]},
             {"name": "word", "datatype": "BYTES", "shape": [-1], "parameters": {"nullable": True}},
         ],
         "outputs": [{"name": "p_late", "datatype": "FP32", "shape": [-1]}],
-    }  # fmt: skip
+    }
     assert Place().get("/v2/models/flights/versions/r1").json == told
 
 
@@ -683,5 +739,6 @@ def test_contract_fields_are_told_in_their_order() -> None:
     declared = msgspec.structs.replace(ROW, fields=fields("zulu:int8,alpha:bool"))
     told = Place(declared).get("/v2/models/flights").json["inputs"]
     assert [(field["name"], field["datatype"]) for field in told] == [
-        ("zulu", "INT8"), ("alpha", "BOOL"),
-    ]  # fmt: skip
+        ("zulu", "INT8"),
+        ("alpha", "BOOL"),
+    ]

@@ -40,14 +40,24 @@ from kedge.testing.samples import release
 from unit.test_summary import NOW, finding
 
 CANARY = State(
-    endpoint="flights", epoch=7, stage=Stage.CANARY, production=1, candidate=2, weight=500,
+    endpoint="flights",
+    epoch=7,
+    stage=Stage.CANARY,
+    production=1,
+    candidate=2,
+    weight=500,
     policy=Policy(canary=CanaryPolicy(steps=(5, 25), dwell="10m", on_pass="promote")),
     automation=Automation(auto=True),
-)  # fmt: skip
+)
 SHADOW = State(
-    endpoint="flights", epoch=5, stage=Stage.SHADOW, production=1, candidate=2, sample=10_000,
+    endpoint="flights",
+    epoch=5,
+    stage=Stage.SHADOW,
+    production=1,
+    candidate=2,
+    sample=10_000,
     policy=Policy(shadow=ShadowPolicy(window="1h", min_pairs=1000, min_pairs_per_segment=100)),
-)  # fmt: skip
+)
 
 
 def change(state: State, **fields: Any) -> State:
@@ -60,25 +70,37 @@ def overall(verdict: Word = "inconclusive") -> Overall:
 
 def proven(*metrics: str, verdict: Word = "pass") -> tuple[Verdict, ...]:
     return tuple(
-        Verdict(metric=metric, segment="", verdict=verdict, reason=f"it is {verdict}",
-                units=(5_000, 400), bad=(50, 4))
+        Verdict(
+            metric=metric,
+            segment="",
+            verdict=verdict,
+            reason=f"it is {verdict}",
+            units=(5_000, 400),
+            bad=(50, 4),
+        )
         for metric in metrics
-    )  # fmt: skip
+    )
 
 
 def facts(**known: Any) -> Facts:
     usual: dict[str, Any] = {
-        "overall": overall(), "units": (5_000, 400), "requests": (5_000, 400), "step_s": 700.0,
+        "overall": overall(),
+        "units": (5_000, 400),
+        "requests": (5_000, 400),
+        "step_s": 700.0,
         "verdicts": proven("errors", "errors.doubled", "latency.p99"),
-    }  # fmt: skip
+    }
     return Facts(**{**usual, **known})
 
 
 def shadowed(**known: Any) -> Facts:
     usual: dict[str, Any] = {
-        "pairs": 2_000, "mirrored": 2_000, "copied": 1_990, "healthy_s": 3_700.0,
+        "pairs": 2_000,
+        "mirrored": 2_000,
+        "copied": 1_990,
+        "healthy_s": 3_700.0,
         "segments": {"origin=JFK": 900, "origin=LGA": 1_100},
-    }  # fmt: skip
+    }
     return facts(**{**usual, **known})
 
 
@@ -103,9 +125,12 @@ def test_on_fail_pause_holds_and_holds_only_once() -> None:
 @pytest.mark.parametrize(
     "known",
     [
-        {"streak": KILL_STREAK}, {"broken": KILL_BROKEN}, {"crashes": KILL_CRASHES}, {"silent_s": 3.2},
+        {"streak": KILL_STREAK},
+        {"broken": KILL_BROKEN},
+        {"crashes": KILL_CRASHES},
+        {"silent_s": 3.2},
     ],
-)  # fmt: skip
+)
 def test_hard_kills_need_no_statistics(known: dict[str, Any]) -> None:
     said = decide(CANARY, facts(overall=overall(), units=(3, 3), **known))
     assert (said.code, said.command) == ("hard_kill", Rollback())
@@ -175,10 +200,13 @@ def test_a_small_step_whose_callers_prove_nothing_is_left_after_a_silent_hour() 
 @pytest.mark.parametrize(
     "known",
     [
-        {"step_s": 3_500.0}, {"callers": (10_000, 800)}, {"callers": (990, 0)},
-        {"verdicts": proven("errors.doubled", verdict="inconclusive")}, {"overall": overall("fail")},
+        {"step_s": 3_500.0},
+        {"callers": (10_000, 800)},
+        {"callers": (990, 0)},
+        {"verdicts": proven("errors.doubled", verdict="inconclusive")},
+        {"overall": overall("fail")},
     ],
-)  # fmt: skip
+)
 def test_but_not_sooner_nor_with_callers_enough_nor_without_any(known: dict[str, Any]) -> None:
     usual = {"verdicts": by_callers(), "callers": (990, 10), "step_s": 3_700.0, **known}
     assert not isinstance(decide(CANARY, facts(**usual)).command, Promote)
@@ -330,18 +358,26 @@ def test_the_alarms_budget_is_spent_once() -> None:
 
 
 AFTER = change(
-    CANARY, stage=Stage.SETTLED, production=2, candidate=None, back=1, weight=0,
+    CANARY,
+    stage=Stage.SETTLED,
+    production=2,
+    candidate=None,
+    back=1,
+    weight=0,
     policy=Policy(after=AfterPolicy(on_fail="rollback")),
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize("state", [CANARY, AFTER])
 def test_a_soft_failure_that_a_fresh_diagnosis_calls_the_worlds_is_told_and_not_taken_back(
     state: State,
 ) -> None:
-    soft = facts(overall=Overall("fail", "quality", metric="quality"), now=NOW,
-                 verdicts=proven("quality", verdict="fail"),
-                 finding=finding(Cause.WORLD, new=2, old=1))  # fmt: skip
+    soft = facts(
+        overall=Overall("fail", "quality", metric="quality"),
+        now=NOW,
+        verdicts=proven("quality", verdict="fail"),
+        finding=finding(Cause.WORLD, new=2, old=1),
+    )
     said = decide(state, soft)
     assert (said.verdict, said.code, said.command) == ("fail", "not_the_release", None)
     assert "train again" in said.reason

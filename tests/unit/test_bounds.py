@@ -54,8 +54,9 @@ def asked(field: Field, *values: Any) -> Any:
     shape = list(np.shape(values)) if field.shape else [len(values)]
     tensor = {"name": field.name, "datatype": TYPES[field.dtype], "shape": shape, "data": values}
     bodies: list[object] = [
-        {"rows": [{field.name: value} for value in values]}, {"inputs": [tensor]},
-    ]  # fmt: skip
+        {"rows": [{field.name: value} for value in values]},
+        {"inputs": [tensor]},
+    ]
     found: list[Any] = []
     for body in bodies:
         try:
@@ -73,12 +74,21 @@ def asked(field: Field, *values: Any) -> Any:
 @pytest.mark.parametrize(
     "field, values",
     [
-        (AGE, [0, 120, 40.5]), (AGE, [40] * 900), (ITEM, [0, 999]), (TOWN, ["Rome", "Oslo"]),
-        (NOTE, ["", "abcde", "ééééé"]), (TOKENS, [[0, 1, 98, 99]]), (TOKENS, [[]]),
-        (LEVEL, [1, None, 3]), (RATE, [0.1, 0.9, None]), (RATE, [None, 0.5] * 100),
-        (KIND, [1, 255] * 100), (TOWN, ["Rome", "Oslo"] * 100), (PAIRS, [[[1, 2, 3], [4, 5, 6]]]),
+        (AGE, [0, 120, 40.5]),
+        (AGE, [40] * 900),
+        (ITEM, [0, 999]),
+        (TOWN, ["Rome", "Oslo"]),
+        (NOTE, ["", "abcde", "ééééé"]),
+        (TOKENS, [[0, 1, 98, 99]]),
+        (TOKENS, [[]]),
+        (LEVEL, [1, None, 3]),
+        (RATE, [0.1, 0.9, None]),
+        (RATE, [None, 0.5] * 100),
+        (KIND, [1, 255] * 100),
+        (TOWN, ["Rome", "Oslo"] * 100),
+        (PAIRS, [[[1, 2, 3], [4, 5, 6]]]),
     ],
-)  # fmt: skip
+)
 def test_a_value_within_the_bounds_is_read(field: Field, values: list[Any]) -> None:
     """Both ends are within, also where a float32 is not what was written; null is within."""
     assert len(asked(field, *values)) == len(values)
@@ -88,17 +98,21 @@ def test_a_value_within_the_bounds_is_read(field: Field, values: list[Any]) -> N
     "field, values, row, said",
     [
         (AGE, [40, 120.5], 1, "is 120.5 in row 1; it takes 0 to 120"),
-        (AGE, [40] * 899 + [-1], 899, "is -1.0 in row 899"), (ITEM, [40_000], 0, "0 to 999"),
+        (AGE, [40] * 899 + [-1], 899, "is -1.0 in row 899"),
+        (ITEM, [40_000], 0, "0 to 999"),
         (TOWN, ["Rome", "rome"], 1, 'is "rome" in row 1; it takes "Rome", "Oslo"'),
-        (TOWN, [""], 0, '"Rome"'), (NOTE, ["abcdef"], 0, "has 6 characters in row 0; it takes 5 at most"),
+        (TOWN, [""], 0, '"Rome"'),
+        (NOTE, ["abcdef"], 0, "has 6 characters in row 0; it takes 5 at most"),
         (TOKENS, [[1] * 5], None, "has 5 values in a row; it takes 4 at most"),
-        (TOKENS, [[1, 2], [3, 100]], 1, "is 100 in row 1"), (LEVEL, [None, 4], 1, "it takes 1, 2, 3"),
+        (TOKENS, [[1, 2], [3, 100]], 1, "is 100 in row 1"),
+        (LEVEL, [None, 4], 1, "it takes 1, 2, 3"),
         (RATE, [None, 0.91], 1, "is 0.91 in row 1; it takes 0.1 to 0.9"),
-        (RATE, [None, 0.05] * 100, 1, "it takes 0.1"), (KIND, [1, 255] * 100 + [2], 200, "is 2 in row 200"),
+        (RATE, [None, 0.05] * 100, 1, "it takes 0.1"),
+        (KIND, [1, 255] * 100 + [2], 200, "is 2 in row 200"),
         (TOWN, ["Rome", "Oslo"] * 100 + ["Bern"], 200, 'is "Bern" in row 200'),
         (WIDE, [2**62] * 100 + [2**53 + 1], 100, "in row 100"),
     ],
-)  # fmt: skip
+)
 def test_a_value_out_of_bounds_is_a_400_with_its_row(
     field: Field, values: list[Any], row: int | None, said: str
 ) -> None:
@@ -137,14 +151,19 @@ def test_bounds_hold_for_binary_data_too() -> None:
 @pytest.mark.parametrize(
     "field, bound",
     [
-        (Field("f", "string", range=(0, 1)), "range"), (Field("f", "bool", range=(0, 1)), "range"),
-        (Field("f", "int64", range=(2, 1)), "range"), (Field("f", "int64", max_length=3), "max_length"),
-        (Field("f", "string", max_length=0), "max_length"), (Field("f", "string", categories=()), "categories"),
+        (Field("f", "string", range=(0, 1)), "range"),
+        (Field("f", "bool", range=(0, 1)), "range"),
+        (Field("f", "int64", range=(2, 1)), "range"),
+        (Field("f", "int64", max_length=3), "max_length"),
+        (Field("f", "string", max_length=0), "max_length"),
+        (Field("f", "string", categories=()), "categories"),
         (Field("f", "int64", (3,), max_length=3), "max_length"),
-        (Field("f", "float64", categories=(1,)), "categories"), (Field("f", "bool", categories=(1,)), "categories"),
-        (Field("f", "string", categories=("a", 1)), "categories"), (Field("f", "int8", categories=("a",)), "categories"),
+        (Field("f", "float64", categories=(1,)), "categories"),
+        (Field("f", "bool", categories=(1,)), "categories"),
+        (Field("f", "string", categories=("a", 1)), "categories"),
+        (Field("f", "int8", categories=("a",)), "categories"),
     ],
-)  # fmt: skip
+)
 def test_a_bound_that_does_not_fit_its_field_is_a_fault_of_the_configuration(
     field: Field, bound: str
 ) -> None:
@@ -166,14 +185,26 @@ def test_a_signature_without_its_bounds_is_as_it_was() -> None:
 @pytest.mark.parametrize(
     "field, value, fits",
     [
-        (AGE, 120, True), (AGE, 121, False), (AGE, None, True), (AGE, float("nan"), True),
-        (TOWN, "Rome", True), (TOWN, "rome", False), (NOTE, "abcde", True), (NOTE, "abcdef", False),
-        (TOKENS, [1, 2, 3, 4], True), (TOKENS, [1, 2, 3, 4, 5], False), (TOKENS, [1, 100], False),
-        (LEVEL, 3, True), (LEVEL, 4, False), (Field("f", "string"), "x" * 99, True),
-        (PAIRS, [[1, 2, 3], [4, 5, 6]], True), (PAIRS, [[1, 2, 3]] * 3, False),
-        (WORDS, ["abcdef"], True), (WORDS, ["a"] * 3, False),
+        (AGE, 120, True),
+        (AGE, 121, False),
+        (AGE, None, True),
+        (AGE, float("nan"), True),
+        (TOWN, "Rome", True),
+        (TOWN, "rome", False),
+        (NOTE, "abcde", True),
+        (NOTE, "abcdef", False),
+        (TOKENS, [1, 2, 3, 4], True),
+        (TOKENS, [1, 2, 3, 4, 5], False),
+        (TOKENS, [1, 100], False),
+        (LEVEL, 3, True),
+        (LEVEL, 4, False),
+        (Field("f", "string"), "x" * 99, True),
+        (PAIRS, [[1, 2, 3], [4, 5, 6]], True),
+        (PAIRS, [[1, 2, 3]] * 3, False),
+        (WORDS, ["abcdef"], True),
+        (WORDS, ["a"] * 3, False),
     ],
-)  # fmt: skip
+)
 def test_a_golden_row_is_within_the_bounds_or_not(field: Field, value: Any, fits: bool) -> None:
     """By the rule of the gateway."""
     assert is_within(field, value) is fits
@@ -191,14 +222,16 @@ def test_a_golden_row_is_within_the_bounds_or_not(field: Field, value: Any, fits
         ("float64", Seen(100, 5, 5), {"range": (0.0, 10.0)}),
         ("float64", Seen(100, 1000.2, 1234.56), {"range": (765.0, 1470.0)}),
         ("string", Seen(100, words=("b", "a")), {"categories": ("a", "b")}),
-        ("string", Seen(19, words=("b", "a")), {}), ("string", Seen(9999), {}),
+        ("string", Seen(19, words=("b", "a")), {}),
+        ("string", Seen(9999), {}),
         ("string", Seen(9999, longest=40), {"max_length": 80}),
         ("string", Seen(9999, longest=617), {"max_length": 1240}),
         ("string", Seen(100, words=("b", "a"), longest=1), {"categories": ("a", "b")}),
         ("string", Seen(9999, words=tuple(map(str, range(51)))), {}),
-        ("bool", Seen(100, 0, 1), {}), ("int64", Seen(0), {}),
+        ("bool", Seen(100, 0, 1), {}),
+        ("int64", Seen(0), {}),
     ],
-)  # fmt: skip
+)
 def test_bounds_are_learned_of_what_training_data_shows(
     dtype: Any, seen: Seen, bounds: dict[str, Any]
 ) -> None:

@@ -16,9 +16,13 @@ from kedge.core.values import Signature
 from kedge.transforms.authoring import SPEC, Field, schema, spec_of
 from kedge.transforms.bundle import Composed, Transform
 
-VIEW = schema("view/1", fields={
-    "x": Field("float64", range=(0, 10)), "word": Field("string", null=True, categories=("a", "b")),
-})  # fmt: skip
+VIEW = schema(
+    "view/1",
+    fields={
+        "x": Field("float64", range=(0, 10)),
+        "word": Field("string", null=True, categories=("a", "b")),
+    },
+)
 RAW = (Column("n", "float64"), Column("w", "string", nullable=True))
 
 

@@ -51,8 +51,11 @@ def answer(score: Any = (0.5,), label: Any = ("a",)) -> dict[str, Any]:
 def test_lists_become_columns_of_the_signatures_dtypes_and_shapes() -> None:
     columns = columns_of(ROWS, TAKES)
     assert [str(column.dtype) for column in columns.values()] == [
-        "float32", "int8", "object", "uint8",
-    ]  # fmt: skip
+        "float32",
+        "int8",
+        "object",
+        "uint8",
+    ]
     assert columns["picture"].shape == (2, 2, 2)
     assert np.isnan(columns["age"][1])
     assert columns["word"].tolist() == ["a", None]
@@ -185,8 +188,12 @@ def test_statistics_do_not_depend_on_how_the_rows_were_chunked(
         parts.add(np.array(values[start : start + cut]))
     one, other = whole.done(), parts.done()
     assert (one.count, one.nulls, one.distinct, one.minimum, one.maximum) == (
-        other.count, other.nulls, other.distinct, other.minimum, other.maximum,
-    )  # fmt: skip
+        other.count,
+        other.nulls,
+        other.distinct,
+        other.minimum,
+        other.maximum,
+    )
     if one.mean is not None:
         assert one.mean == pytest.approx(other.mean, rel=1e-9, abs=1e-6)
         assert one.std == pytest.approx(other.std, rel=1e-6, abs=1e-3)

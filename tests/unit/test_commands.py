@@ -23,9 +23,10 @@ def test_each_has_a_tag_of_its_own_and_may_carry_evidence(every: tuple[type[Valu
 
 def test_what_an_automatic_decision_saw_is_in_the_ledger() -> None:
     state = run(
-        endpoint(release(1), release(2)), Promote(release=1),
+        endpoint(release(1), release(2)),
+        Promote(release=1),
         c.Canary(release=2, weight=500, override="a test"),
-    )  # fmt: skip
+    )
     seen = {"verdict": "fail", "units": [5, 6]}
     told = decide(state, Rollback(evidence=seen), at=AT)
     assert isinstance(told, tuple)

@@ -40,10 +40,13 @@ def test_a_failure_is_told_with_what_was_done_about_it() -> None:
         "frozen": conditions.conditions(frozen, Decision("fail", "frozen", "would roll back")),
     }
     assert {k: (f[0].summary, f[0].after_s) for k, f in said.items()} == {
-        "under way": ("r2 fails; what the patrol submitted has not gone through", conditions.UNDER_WAY_S),
+        "under way": (
+            "r2 fails; what the patrol submitted has not gone through",
+            conditions.UNDER_WAY_S,
+        ),
         "held": ("r2 fails; the rollout is held", 0.0),
         "frozen": ("r2 fails; automation is frozen, so nothing was done", 0.0),
-    }  # fmt: skip
+    }
     assert {f[0].level for f in said.values()} == {"page"}
 
 
@@ -51,8 +54,10 @@ def test_a_shadow_and_production_fail_in_words_of_their_own() -> None:
     shadow = run(ONE, Shadow(2))
     left = run(shadow, Promote(2, override="a test"))
     words = [conditions.conditions(s, Decision("fail", "x", ""))[0].summary for s in (shadow, left)]
-    assert words == ["r2 fails; no caller has met it",
-                     "r2 fails; it is production, and nothing was done"]  # fmt: skip
+    assert words == [
+        "r2 fails; no caller has met it",
+        "r2 fails; it is production, and nothing was done",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -23,19 +23,49 @@ def faults(text: str) -> list[str]:
 
 @pytest.mark.parametrize(
     "name",
-    ["the platform team", "ML-Platform Team", "oncall", "On-Call", "on call", "SRE", "sre-team",
-     "ml", "Data Science", "DevOps", "ops@example.org".partition("@")[0], "alerts", "fraud squad",
-     "Release Engineering", "everyone", "MLOps group", "data-eng", "all"],
-)  # fmt: skip
+    [
+        "the platform team",
+        "ML-Platform Team",
+        "oncall",
+        "On-Call",
+        "on call",
+        "SRE",
+        "sre-team",
+        "ml",
+        "Data Science",
+        "DevOps",
+        "ops@example.org".partition("@")[0],
+        "alerts",
+        "fraud squad",
+        "Release Engineering",
+        "everyone",
+        "MLOps group",
+        "data-eng",
+        "all",
+    ],
+)
 def test_a_group_is_known_as_one(name: str) -> None:
     assert is_group(name)
 
 
 @pytest.mark.parametrize(
     "name",
-    ["Ada Lovelace", "ada", "Data Okonkwo", "Ben Ops", "J. Platform-Smith", "Teamo Saari", "Oncu Kaya",
-     "李 小龙", "Nobody Yet", "O'Neill", "Alla", "Sreeja", "ada.ops"],
-)  # fmt: skip
+    [
+        "Ada Lovelace",
+        "ada",
+        "Data Okonkwo",
+        "Ben Ops",
+        "J. Platform-Smith",
+        "Teamo Saari",
+        "Oncu Kaya",
+        "李 小龙",
+        "Nobody Yet",
+        "O'Neill",
+        "Alla",
+        "Sreeja",
+        "ada.ops",
+    ],
+)
 def test_a_person_is_not_taken_for_a_group(name: str) -> None:
     assert not is_group(name)
 
@@ -56,8 +86,13 @@ def test_every_fault_of_an_escalation_is_told_at_once() -> None:
         'rota = {start = "monday", each = "0s", people = []}'
     )
     assert sorted(fault.split(": ")[0] for fault in found) == [
-        "escalation", *["escalation[0].to"] * 3, "escalation[1].to", "rota.each", "rota.people", "rota.start",
-    ]  # fmt: skip
+        "escalation",
+        *["escalation[0].to"] * 3,
+        "escalation[1].to",
+        "rota.each",
+        "rota.people",
+        "rota.start",
+    ]
 
 
 def test_a_rota_is_of_people_with_an_address_and_starts_at_an_instant() -> None:
@@ -91,10 +126,19 @@ def test_a_secret_in_a_channel_is_refused_since_a_policy_is_in_the_ledger(channe
 
 @pytest.mark.parametrize(
     "channel",
-    ["https://ada:${PASSWORD}@x.org/hook", "slack://${SLACK}/#ops", "mailto:ada@x.org", "ada@x.org",
-     "alertmanager://localhost:9093", "alertmanager-webhook+http://x.org/a", "webhook+https://x/y",
-     "ntfy://topic", "https://${HOOK}", "https://hooks.slack.com/services/${HOOK}"],
-)  # fmt: skip
+    [
+        "https://ada:${PASSWORD}@x.org/hook",
+        "slack://${SLACK}/#ops",
+        "mailto:ada@x.org",
+        "ada@x.org",
+        "alertmanager://localhost:9093",
+        "alertmanager-webhook+http://x.org/a",
+        "webhook+https://x/y",
+        "ntfy://topic",
+        "https://${HOOK}",
+        "https://hooks.slack.com/services/${HOOK}",
+    ],
+)
 def test_a_channel_that_can_be_reached_is_taken(channel: str) -> None:
     policy = read(f'{ENDPOINT}escalation = [{{after = "0s", to = ["{channel}"]}}]')
     assert policy.endpoints["flights"].escalation[0].to == (channel,)
@@ -114,6 +158,8 @@ def test_how_mail_is_sent_is_checked_too() -> None:
     with pytest.raises(BadConfig) as refused:
         read('[alerts]\nsmtp = "mail.x.org"\nsender = "kedge"\ntimeout = "2h"')
     assert [f.split(": ")[1] for f in refused.value.faults] == [
-        "alerts.smtp", "alerts.sender", "alerts.timeout",
-    ]  # fmt: skip
+        "alerts.smtp",
+        "alerts.sender",
+        "alerts.timeout",
+    ]
     assert read('[alerts]\ntimeout = "2s"').alerts == Alerts(timeout="2s")

@@ -155,7 +155,9 @@ def test_two_cells_cannot_be_divided() -> None:
 def test_exchanged_features_are_ranked_by_what_they_add() -> None:
     into, out = np.full(3, 5.0), np.full(3, 3.0)
     ranked = swapped(
-        cells(), {"little": (np.full(3, 2.5), None), "much": (into, out), "none": (None, None)}, None,
+        cells(),
+        {"little": (np.full(3, 2.5), None), "much": (into, out), "none": (None, None)},
+        None,
         counts=False,
-    )  # fmt: skip
+    )
     assert [(name, found.mean) for name, found in ranked] == [("much", 5.0), ("little", 0.5)]

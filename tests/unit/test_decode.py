@@ -76,9 +76,21 @@ def fault(*tensors: dict[str, Any]) -> tuple[object, str]:
 @pytest.mark.parametrize(
     "body",
     [
-        b"", b"{", b"null", b"[]", b"{}", b'"x"', b"\xff\xfe", b'{"inputs": null}',
-        b'{"inputs": [{}]}', b'{"inputs": [{"name": 3}]}', b'{"inputs": 3}', b'{"inputs": []',
-        b'{"inputs": [], "id": 3}', b'{"inputs": [], "outputs": "all"}', b'{"inputs": []} trailing',
+        b"",
+        b"{",
+        b"null",
+        b"[]",
+        b"{}",
+        b'"x"',
+        b"\xff\xfe",
+        b'{"inputs": null}',
+        b'{"inputs": [{}]}',
+        b'{"inputs": [{"name": 3}]}',
+        b'{"inputs": 3}',
+        b'{"inputs": []',
+        b'{"inputs": [], "id": 3}',
+        b'{"inputs": [], "outputs": "all"}',
+        b'{"inputs": []} trailing',
         b'{"inputs": [{"name": "x", "datatype": "FP64", "shape": [1.5], "data": [1]}]}',
         b'{"inputs": [{"name": "x", "datatype": "FP64", "shape": [true], "data": [1]}]}',
         b'{"inputs": [{"name": "x", "datatype": "FP64", "shape": [1], "data": [NaN]}]}',
@@ -86,7 +98,7 @@ def fault(*tensors: dict[str, Any]) -> tuple[object, str]:
         b'{"inputs": [{"name": "x", "datatype": "FP64", "shape": [1], "data": [1',
         b'{"inputs": [{"name": "word", "datatype": "BYTES", "shape": [1], "data": ["\\ud800"]}]}',
     ],
-)  # fmt: skip
+)
 def test_what_is_not_an_infer_request_is_a_malformed_body(body: bytes) -> None:
     """Broken JSON, NaN as a word, another shape of document: one code."""
     assert refused(body).code == "malformed_body"
@@ -101,13 +113,14 @@ def test_nan_as_a_word_is_answered_with_what_to_send_instead() -> None:
 @pytest.mark.parametrize(
     "body, said, hint",
     [
-        (b"", "the body is empty", '"rows"'), (b" \n", "the body is empty", '"rows"'),
+        (b"", "the body is empty", '"rows"'),
+        (b" \n", "the body is empty", '"rows"'),
         (b"rows=1", "not JSON: invalid character (byte 0)", '"rows"'),
         (b'{"note": "NaN", "rows": [', "not JSON: input data was truncated", '"rows"'),
         (b'{"rows": [{"x": -Infinity}]}', "not JSON: invalid", "send null"),
         ("{}".encode("utf-16"), "not JSON: it is not UTF-8", "as UTF-8"),
     ],
-)  # fmt: skip
+)
 def test_a_body_that_is_not_json_is_told_what_it_lacks(body: bytes, said: str, hint: str) -> None:
     """Small or large, and whatever the fault is: the hint is about this body."""
     assert str(refused(body)).startswith(said)
@@ -128,8 +141,10 @@ def test_deep_nesting_is_refused_or_flattened_and_never_a_crash(depth: int) -> N
     """A stack overflow would take the whole worker with it."""
     head = b'{"inputs": [{"name": "x", "datatype": "FP64", "shape": [2], "data": '
     assert refused(head + b"[" * depth + b"1" + b"]" * depth + b"}]}").code in {
-        "malformed_body", "wrong_shape", "wrong_dtype",
-    }  # fmt: skip
+        "malformed_body",
+        "wrong_shape",
+        "wrong_dtype",
+    }
 
 
 def test_a_request_without_rows_has_no_answer() -> None:
@@ -210,14 +225,24 @@ def widened(declared: str, datatype: str, *values: Any, nullable: bool = False) 
 @pytest.mark.parametrize(
     "declared, datatype, values",
     [
-        ("float64", "INT64", [2**53, -(2**53), 40]), ("float64", "INT32", [-(2**31), 7]),
-        ("float64", "UINT64", [2**53]), ("float64", "FP32", [0.5, 1.25]), ("float32", "FP16", [0.5]),
-        ("float32", "INT64", [2**24, -(2**24)]), ("float16", "UINT8", [255]), ("float16", "INT64", [2048]),
-        ("int64", "INT32", [-(2**31), 2**31 - 1]), ("int64", "UINT64", [2**63 - 1]),
-        ("int32", "INT64", [2**31 - 1]), ("uint8", "INT64", [0, 255]), ("uint64", "INT8", [127]),
-        ("int64", "FP64", [40.0, -(2.0**53) + 1]), ("int64", "FP32", [2.0**24 - 1]), ("int8", "FP16", [-128.0]),
+        ("float64", "INT64", [2**53, -(2**53), 40]),
+        ("float64", "INT32", [-(2**31), 7]),
+        ("float64", "UINT64", [2**53]),
+        ("float64", "FP32", [0.5, 1.25]),
+        ("float32", "FP16", [0.5]),
+        ("float32", "INT64", [2**24, -(2**24)]),
+        ("float16", "UINT8", [255]),
+        ("float16", "INT64", [2048]),
+        ("int64", "INT32", [-(2**31), 2**31 - 1]),
+        ("int64", "UINT64", [2**63 - 1]),
+        ("int32", "INT64", [2**31 - 1]),
+        ("uint8", "INT64", [0, 255]),
+        ("uint64", "INT8", [127]),
+        ("int64", "FP64", [40.0, -(2.0**53) + 1]),
+        ("int64", "FP32", [2.0**24 - 1]),
+        ("int8", "FP16", [-128.0]),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("nullable", [False, True])
 def test_a_number_that_the_declared_type_holds_unchanged_is_taken(
     declared: str, datatype: str, values: list[Any], nullable: bool
@@ -237,13 +262,24 @@ def test_a_number_that_the_declared_type_holds_unchanged_is_taken(
 @pytest.mark.parametrize(
     "declared, datatype, value",
     [
-        ("float64", "INT64", 2**53 + 1), ("float64", "UINT64", 2**64 - 1), ("float64", "INT64", -(2**63)),
-        ("float32", "INT64", 2**24 + 1), ("float16", "INT32", 2049), ("int32", "INT64", 2**31),
-        ("uint8", "INT64", -1), ("int64", "UINT64", 2**63), ("uint64", "INT64", -1), ("int8", "UINT8", 128),
-        ("int64", "FP64", 40.5), ("int64", "FP64", 2.0**53), ("int64", "FP32", 2.0**24), ("uint8", "FP64", 256.0),
-        ("int8", "FP16", 128.0), ("int16", "FP16", 2048.0),
+        ("float64", "INT64", 2**53 + 1),
+        ("float64", "UINT64", 2**64 - 1),
+        ("float64", "INT64", -(2**63)),
+        ("float32", "INT64", 2**24 + 1),
+        ("float16", "INT32", 2049),
+        ("int32", "INT64", 2**31),
+        ("uint8", "INT64", -1),
+        ("int64", "UINT64", 2**63),
+        ("uint64", "INT64", -1),
+        ("int8", "UINT8", 128),
+        ("int64", "FP64", 40.5),
+        ("int64", "FP64", 2.0**53),
+        ("int64", "FP32", 2.0**24),
+        ("uint8", "FP64", 256.0),
+        ("int8", "FP16", 128.0),
+        ("int16", "FP16", 2048.0),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("nullable", [False, True])
 def test_a_number_that_would_change_is_refused(
     declared: str, datatype: str, value: Any, nullable: bool
@@ -256,9 +292,16 @@ def test_a_number_that_would_change_is_refused(
 
 @pytest.mark.parametrize(
     "declared, datatype",
-    [("float32", "FP64"), ("float16", "FP32"), ("int64", "BOOL"), ("bool", "INT8"), ("float64", "BYTES"),
-     ("string", "INT64"), ("bool", "BYTES")],
-)  # fmt: skip
+    [
+        ("float32", "FP64"),
+        ("float16", "FP32"),
+        ("int64", "BOOL"),
+        ("bool", "INT8"),
+        ("float64", "BYTES"),
+        ("string", "INT64"),
+        ("bool", "BYTES"),
+    ],
+)
 def test_a_type_that_would_round_or_is_no_number_is_refused(declared: str, datatype: str) -> None:
     """The hint says what to send."""
     with pytest.raises(BadRequest) as caught:
@@ -285,15 +328,24 @@ def test_a_whole_float_is_an_integer_in_json() -> None:
 @pytest.mark.parametrize(
     "data, place",
     [
-        ([[1, 2], [3, 4], [5, 6]], "3 values at data;"), ([[1], [2, 3, 4, 5, 6]], "data[0]"),
-        ([[[1, 2, 3, 4, 5, 6]]], "1 value at data;"), ([[1, 2, 3, 4, 5, 6]], "1 values at data;"),
-        ([[1, 2, 3], [4, 5]], "2 values at data[1]"), ([[1, 2, 3], [4, 5, [6]]], "a list at data[1][2]"),
-        ([[1, 2, 3], 4, 5, 6], "4 values at data;"), ([1, 2, 3, [4, 5, 6]], "4 values at data;"),
-        ([[1, 2, 3], 4], "4 at data[1]"), ([[1, 2, 3], None], "null at data[1]"), ([[], []], "0 values at data[0]"),
-        ([[1, 2, 3], "456"], '"456" at data[1]'), ([[1, 2, 3], {"a": 4}], "an object at data[1]"),
-        ([1, 2, 3, 4, 5], "5 values"), ([1, 2, 3, 4, 5, 6, 7], "7 values"), ([], "0 values"),
+        ([[1, 2], [3, 4], [5, 6]], "3 values at data;"),
+        ([[1], [2, 3, 4, 5, 6]], "data[0]"),
+        ([[[1, 2, 3, 4, 5, 6]]], "1 value at data;"),
+        ([[1, 2, 3, 4, 5, 6]], "1 values at data;"),
+        ([[1, 2, 3], [4, 5]], "2 values at data[1]"),
+        ([[1, 2, 3], [4, 5, [6]]], "a list at data[1][2]"),
+        ([[1, 2, 3], 4, 5, 6], "4 values at data;"),
+        ([1, 2, 3, [4, 5, 6]], "4 values at data;"),
+        ([[1, 2, 3], 4], "4 at data[1]"),
+        ([[1, 2, 3], None], "null at data[1]"),
+        ([[], []], "0 values at data[0]"),
+        ([[1, 2, 3], "456"], '"456" at data[1]'),
+        ([[1, 2, 3], {"a": 4}], "an object at data[1]"),
+        ([1, 2, 3, 4, 5], "5 values"),
+        ([1, 2, 3, 4, 5, 6, 7], "7 values"),
+        ([], "0 values"),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("padding", [0, 20_000])
 def test_data_that_is_not_nested_as_its_shape_is_refused(
     data: Any, place: str, padding: int
@@ -502,11 +554,15 @@ def test_null_in_a_field_that_is_not_nullable_says_how_to_make_it_so() -> None:
 
 def test_null_in_a_nullable_field_is_nan_or_none() -> None:
     """Beside values that are none."""
-    rows = {"inputs": [
-        tensor("x", "FP64", [1, 2]), tensor("single", "FP32", [None, 2.5]),
-        tensor("word", "BYTES", [None, "a"]), tensor("small", "UINT8", [7, None]),
-        tensor("flag", "BOOL", [True, None]),
-    ]}  # fmt: skip
+    rows = {
+        "inputs": [
+            tensor("x", "FP64", [1, 2]),
+            tensor("single", "FP32", [None, 2.5]),
+            tensor("word", "BYTES", [None, "a"]),
+            tensor("small", "UINT8", [7, None]),
+            tensor("flag", "BOOL", [True, None]),
+        ]
+    }
     columns, _ = read(rows)
     assert np.isnan(columns["single"][0])
     assert columns["single"].dtype == np.float32
@@ -581,11 +637,19 @@ def test_letters_of_a_string_are_not_strings() -> None:
 
 def packed(*tensors: tuple[str, str, list[int], bytes], more: bytes = b"") -> tuple[bytes, int]:
     """A body of the binary extension and the length of its JSON."""
-    head = json.dumps({"inputs": [
-        {"name": name, "datatype": datatype, "shape": shape,
-         "parameters": {"binary_data_size": len(raw)}}
-        for name, datatype, shape, raw in tensors
-    ]}).encode()  # fmt: skip
+    head = json.dumps(
+        {
+            "inputs": [
+                {
+                    "name": name,
+                    "datatype": datatype,
+                    "shape": shape,
+                    "parameters": {"binary_data_size": len(raw)},
+                }
+                for name, datatype, shape, raw in tensors
+            ]
+        }
+    ).encode()
     return head + b"".join(raw for *_, raw in tensors) + more, len(head)
 
 
@@ -775,14 +839,18 @@ def test_any_bytes_are_answered_or_refused(body: bytes, json_length: int | None)
 
 _values = st.recursive(
     st.one_of(
-        st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False),
-        st.text(max_size=3), st.sampled_from([300, 1e39, 2**63, 2**64]),
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.floats(allow_nan=False, allow_infinity=False),
+        st.text(max_size=3),
+        st.sampled_from([300, 1e39, 2**63, 2**64]),
     ),
     lambda inner: st.one_of(
         st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=2), inner, max_size=2)
     ),
     max_leaves=6,
-)  # fmt: skip
+)
 _tensors = st.fixed_dictionaries(
     {
         "name": st.sampled_from(["x", "small", "word", "flag", "single", "grid", "pair", "other"]),
@@ -812,8 +880,11 @@ def test_a_valid_tensor_arrives_as_it_was_sent(
     shape = (rows, wide)
     array: NDArray[Any]
     if dtype == "string":
-        texts = st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=rows * wide,
-                         max_size=rows * wide)  # fmt: skip
+        texts = st.lists(
+            st.text(st.characters(exclude_categories=["Cs"])),
+            min_size=rows * wide,
+            max_size=rows * wide,
+        )
         array = np.array([*data.draw(texts), None], dtype=object)[:-1].reshape(shape)
         raw = strings(*array.ravel().tolist())
     else:

@@ -57,11 +57,17 @@ def test_the_same_population_has_none() -> None:
         (rng(1).normal(40, 10, N), rng(2).normal(55, 14, N)),  # older
         (cities(1), cities(2, (0.1, 0.2, 0.7))),  # from elsewhere
         (rng(1).poisson(2, N), rng(2).poisson(4, N)),  # more often
-        (rng(1).choice(5, N, p=(0.3, 0.3, 0.2, 0.1, 0.1)), rng(2).choice(5, N, p=(0.1, 0.1, 0.1, 0.6, 0.1))),
+        (
+            rng(1).choice(5, N, p=(0.3, 0.3, 0.2, 0.1, 0.1)),
+            rng(2).choice(5, N, p=(0.1, 0.1, 0.1, 0.6, 0.1)),
+        ),
         ((rng(1).random(N) < 0.01) * 1.0, (rng(2).random(N) < 0.2) * 1.0),  # a flag
-        (np.where(rng(1).random(N) < 0.30, np.nan, 1.0), np.where(rng(2).random(N) < 0.31, np.nan, 1.0)),
+        (
+            np.where(rng(1).random(N) < 0.30, np.nan, 1.0),
+            np.where(rng(2).random(N) < 0.31, np.nan, 1.0),
+        ),
     ],
-)  # fmt: skip
+)
 def test_an_honest_change_is_none(before: Any, now: Any) -> None:
     assert not found(before, now)
 

@@ -48,9 +48,17 @@ def outcomes(c: Columns, seed: int, concept: float = 0.0) -> Floats:
 
 
 def facts(
-    *, seed: int = 1, worse: float = 0.0, bug: float = 1.0, concept: float = 0.0, labelled: int = 2_000,
-    today: Columns | None = None, served: Columns | None = None, truth: Floats | None = None, **more: Any,
-) -> Facts:  # fmt: skip
+    *,
+    seed: int = 1,
+    worse: float = 0.0,
+    bug: float = 1.0,
+    concept: float = 0.0,
+    labelled: int = 2_000,
+    today: Columns | None = None,
+    served: Columns | None = None,
+    truth: Floats | None = None,
+    **more: Any,
+) -> Facts:
     """A product: the new model is `worse`, the new features multiply `b` by `bug`."""
     before, now = columns(10 * seed), today or columns(10 * seed + 1)
     known = outcomes(now, 10 * seed + 3, concept) if truth is None else truth.copy()
@@ -58,14 +66,22 @@ def facts(
     seen = served or now
     broken = {**seen, "b": seen["b"] * bug}
     answers: dict[Cell, Floats] = {
-        ("new", "new"): model(broken, worse=worse), ("old", "old"): model(seen),
-        ("new", "old"): model(seen, worse=worse), ("old", "new"): model(broken),
-    }  # fmt: skip
+        ("new", "new"): model(broken, worse=worse),
+        ("old", "old"): model(seen),
+        ("new", "old"): model(seen, worse=worse),
+        ("old", "new"): model(broken),
+    }
     given: dict[str, Any] = {
-        "output": OUTPUT, "metric": "brier", "new": "r3", "old": "r2", "answers": answers,
+        "output": OUTPUT,
+        "metric": "brier",
+        "new": "r3",
+        "old": "r2",
+        "answers": answers,
         "current": Sample(columns=seen, truth=known),
-        "reference": Sample(columns=before, truth=outcomes(before, 10 * seed + 2), scores=model(before)),
-    }  # fmt: skip
+        "reference": Sample(
+            columns=before, truth=outcomes(before, 10 * seed + 2), scores=model(before)
+        ),
+    }
     return Facts(**{**given, **more})
 
 
@@ -169,9 +185,15 @@ def test_inputs_unlike_any_before_are_not_explained() -> None:
     today |= {name: today[name] + 30 for name in ("a", "b")}
     truth = outcomes(columns(11), 13)
     before = columns(10)
-    given = facts(today=today, truth=truth, reference=Sample(
-        columns={name: before[name] for name in ("a", "b")}, truth=outcomes(before, 12), scores=model(before),
-    ))  # fmt: skip
+    given = facts(
+        today=today,
+        truth=truth,
+        reference=Sample(
+            columns={name: before[name] for name in ("a", "b")},
+            truth=outcomes(before, 12),
+            scores=model(before),
+        ),
+    )
     now = Sample(columns={name: today[name] for name in ("a", "b")}, truth=given.current.truth)
     found = diagnose(replace(given, current=now, ranges={}))
     kinds = {f.kind for f in found.findings if f.cause is Cause.WORLD}
@@ -192,10 +214,14 @@ def shifted(by: float, n: int = 200) -> Diagnosis:
     lost = 3 + 0.5 * np.sqrt(12) * (np.arange(n) / (n - 1) - 0.5)
     inputs = {"x": np.random.default_rng(1).normal(size=n)}
     same = Facts(
-        output=Output(kind="score", tolerance=1.0), metric="absolute_error", new="r1",
-        reference=Sample(columns=inputs, truth=lost, scores=np.zeros(n)), reference_of="new",
-        current=Sample(columns=inputs, truth=lost + by), answers={("new", "new"): np.zeros(n)},
-    )  # fmt: skip
+        output=Output(kind="score", tolerance=1.0),
+        metric="absolute_error",
+        new="r1",
+        reference=Sample(columns=inputs, truth=lost, scores=np.zeros(n)),
+        reference_of="new",
+        current=Sample(columns=inputs, truth=lost + by),
+        answers={("new", "new"): np.zeros(n)},
+    )
     return diagnose(same)
 
 
@@ -229,8 +255,12 @@ def test_model_and_features_can_both_be_to_blame() -> None:
     def blind(c: Columns) -> Floats:
         return model({**c, "a": np.zeros(N)})
 
-    answers = {("new", "new"): blind(dull), ("old", "old"): model(now),
-               ("new", "old"): blind(now), ("old", "new"): model(dull)}  # fmt: skip
+    answers = {
+        ("new", "new"): blind(dull),
+        ("old", "old"): model(now),
+        ("new", "old"): blind(now),
+        ("old", "new"): model(dull),
+    }
     found = diagnose(replace(base, answers=answers))
     assert set(found.causes) == {"model", "features"}
     assert found.action.code is Act.ROLL_BACK
@@ -265,10 +295,13 @@ def test_what_loses_more_than_the_hardest_ever_did_is_the_world_beside_a_broken_
     assert base.reference is not None
     before = {**base.reference.columns, "cold": dice.normal(0, 1, N)}
     now = {**served, "cold": dice.normal(-2.5, 0.5, N)}
-    found = diagnose(replace(
-        base, reference=replace(base.reference, columns=before),
-        current=replace(base.current, columns=now),
-    ))  # fmt: skip
+    found = diagnose(
+        replace(
+            base,
+            reference=replace(base.reference, columns=before),
+            current=replace(base.current, columns=now),
+        )
+    )
     assert found.causes == ("world", "data")
     assert found.findings[0].kind is Kind.NO_OVERLAP
     assert found.action.code is Act.HOLD_FIX_DATA
@@ -403,8 +436,10 @@ def test_labels_of_one_arm_serve_both_releases() -> None:
 def test_two_arms_that_answered_different_requests_are_compared_as_such() -> None:
     base = without(facts(worse=0.8, labelled=N), ("new", "old"), ("old", "new"))
     half = np.arange(N) % 2 == 0
-    cells = {cell: np.where(half == (cell[0] == "new"), answers, np.nan)
-             for cell, answers in base.answers.items()}  # fmt: skip
+    cells = {
+        cell: np.where(half == (cell[0] == "new"), answers, np.nan)
+        for cell, answers in base.answers.items()
+    }
     arms = replace(base, answers=cells)
     found = diagnose(arms)
     assert found.causes == ("release",)
@@ -442,10 +477,16 @@ def test_a_null_that_the_model_never_saw_is_the_model() -> None:
     for each in (before, now):
         each["a"] = np.where(np.arange(N) % 10 < 3, np.nan, each["a"])
     given = facts(
-        served=now, truth=outcomes(columns(11), 13), labelled=0, reference=Sample(
-            columns=before, truth=outcomes(columns(10), 12), scores=model(before),
-        ), training={"new": trained(0), "old": trained(3 * N // 10)},
-    )  # fmt: skip
+        served=now,
+        truth=outcomes(columns(11), 13),
+        labelled=0,
+        reference=Sample(
+            columns=before,
+            truth=outcomes(columns(10), 12),
+            scores=model(before),
+        ),
+        training={"new": trained(0), "old": trained(3 * N // 10)},
+    )
     found = diagnose(given)
     assert found.causes == ("model",)
     assert found.findings[0].kind is Kind.TRAIN_SERVE
@@ -462,9 +503,15 @@ def test_a_null_that_came_today_is_the_data_and_not_the_model() -> None:
     served["a"] = np.where(np.arange(N) % 10 < 3, np.nan, served["a"])
     inputs = {"new": {"a_scaled": served["a"] * 2}}
     training = {"new": {"a_scaled": trained(0)["a"]}}
-    found = diagnose(facts(
-        served=served, truth=outcomes(columns(11), 13), labelled=0, inputs=inputs, training=training
-    ))  # fmt: skip
+    found = diagnose(
+        facts(
+            served=served,
+            truth=outcomes(columns(11), 13),
+            labelled=0,
+            inputs=inputs,
+            training=training,
+        )
+    )
     assert found.causes == ("data",)
 
 
@@ -513,10 +560,13 @@ def with_spells(*spells: slice) -> Diagnosis:
     for spell in spells:
         truth[spell] = other[spell]
     at = np.arange(N) / N
-    return diagnose(facts(
-        concept=0.6, reference=Sample(columns=before, truth=truth, scores=model(before), at=20 * at),
-        current=Sample(columns=columns(11), truth=outcomes(columns(11), 13, 0.6), at=20 + at),
-    ))  # fmt: skip
+    return diagnose(
+        facts(
+            concept=0.6,
+            reference=Sample(columns=before, truth=truth, scores=model(before), at=20 * at),
+            current=Sample(columns=columns(11), truth=outcomes(columns(11), 13, 0.6), at=20 + at),
+        )
+    )
 
 
 def test_a_spell_that_came_and_went_before_is_noise_and_one_that_lasts_is_the_world() -> None:
@@ -540,10 +590,15 @@ def test_a_mismatch_that_both_releases_had_all_along_is_not_blamed_beside_labels
     for each in (before, now):
         each["a"] = np.where(np.arange(N) % 10 < 3, np.nan, each["a"])
     known = {"new": trained(0), "old": trained(0)}
-    found = diagnose(facts(
-        served=now, bug=3.0, truth=outcomes(columns(11), 13), changed=frozenset({"features"}),
-        reference=Sample(columns=before, truth=outcomes(columns(10), 12), scores=model(before)),
-        training=known,
-    ))  # fmt: skip
+    found = diagnose(
+        facts(
+            served=now,
+            bug=3.0,
+            truth=outcomes(columns(11), 13),
+            changed=frozenset({"features"}),
+            reference=Sample(columns=before, truth=outcomes(columns(10), 12), scores=model(before)),
+            training=known,
+        )
+    )
     assert found.causes == ("features",)
     assert row(found, "train_serve").verdict == "yes", "it is told all the same"

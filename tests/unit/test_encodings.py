@@ -59,12 +59,19 @@ def test_a_bomb_is_not_built() -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        b"", b"{}", b"\x1f", b"\x1f\x8b", packed(b"x" * 1000)[:-1],
-        packed(b"x" * 1000)[:20], packed(b"x") + b"garbage", packed(b"x") + b"\0",
-        packed(b"x") + packed(b"y")[:-3], zlib.compress(b"x"),
+        b"",
+        b"{}",
+        b"\x1f",
+        b"\x1f\x8b",
+        packed(b"x" * 1000)[:-1],
+        packed(b"x" * 1000)[:20],
+        packed(b"x") + b"garbage",
+        packed(b"x") + b"\0",
+        packed(b"x") + packed(b"y")[:-3],
+        zlib.compress(b"x"),
         packed(b"x")[:-8] + b"\0" * 8,
     ],
-)  # fmt: skip
+)
 def test_what_is_no_gzip_is_malformed(body: bytes) -> None:
     """Cut off, of another kind, with a wrong checksum, or with something after its end."""
     assert "gzip" in str(refused(body))
@@ -98,12 +105,18 @@ def test_any_other_encoding_is_unsupported(told: bytes) -> None:
 @pytest.mark.parametrize(
     "told",
     [
-        b"application/json", b"Application/JSON; charset=UTF-8", b'application/json;charset="utf-8"',
-        b"application/vnd.kserve+json", b"application/octet-stream", b"text/plain;charset=utf-8",
-        b"application/x-www-form-urlencoded", b"", b"application/json; boundary=x",
+        b"application/json",
+        b"Application/JSON; charset=UTF-8",
+        b'application/json;charset="utf-8"',
+        b"application/vnd.kserve+json",
+        b"application/octet-stream",
+        b"text/plain;charset=utf-8",
+        b"application/x-www-form-urlencoded",
+        b"",
+        b"application/json; boundary=x",
         b"application/json; charset=",
     ],
-)  # fmt: skip
+)
 def test_json_and_what_clients_call_it_is_read(told: bytes) -> None:
     check_type(told, JSON)
 
@@ -111,11 +124,19 @@ def test_json_and_what_clients_call_it_is_read(told: bytes) -> None:
 @pytest.mark.parametrize(
     "told",
     [
-        b"application/xml", b"text/csv", b"application/msgpack", b"application/x-protobuf",
-        b"multipart/form-data; boundary=a", b"application/x-ndjson", b"application/jsonp",
-        b"application/json; charset=latin-1", b"text/json;charset=utf-16", b"image/png", b"\xff/\xff",
+        b"application/xml",
+        b"text/csv",
+        b"application/msgpack",
+        b"application/x-protobuf",
+        b"multipart/form-data; boundary=a",
+        b"application/x-ndjson",
+        b"application/jsonp",
+        b"application/json; charset=latin-1",
+        b"text/json;charset=utf-16",
+        b"image/png",
+        b"\xff/\xff",
     ],
-)  # fmt: skip
+)
 def test_any_other_content_type_is_unsupported(told: bytes) -> None:
     with pytest.raises(BadRequest) as caught:
         check_type(told, JSON)

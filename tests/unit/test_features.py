@@ -61,11 +61,17 @@ def test_the_same_declaration_is_the_same_schema() -> None:
 
 def test_all_faults_of_a_declaration_are_told_at_once() -> None:
     with pytest.raises(BadConfig) as caught:
-        schema("Flight", fields={
-            "1x": Field("float32"), "a": Field("string", range=(0, 1)), "b": Field("int64", null=True),
-            "c": Field("float32", range=(2, 1)), "d": Field("float32", categories=("x",)),
-            "e": Field("float32", shape=(0,)),
-        })  # fmt: skip
+        schema(
+            "Flight",
+            fields={
+                "1x": Field("float32"),
+                "a": Field("string", range=(0, 1)),
+                "b": Field("int64", null=True),
+                "c": Field("float32", range=(2, 1)),
+                "d": Field("float32", categories=("x",)),
+                "e": Field("float32", shape=(0,)),
+            },
+        )
     assert len(caught.value.faults) == 7
     with pytest.raises(BadConfig, match="no columns"):
         schema("flight/1", fields={})

@@ -17,13 +17,17 @@ from kedge.core.diagnosis.findings import (
 )
 
 FOUND = Diagnosis(
-    new="r3", old="r2", metric="brier", headline="it would not help",
+    new="r3",
+    old="r2",
+    metric="brier",
+    headline="it would not help",
     effect=Estimate(0.01, -0.02, 0.04, 300),
     findings=(Finding(cause=Cause.WORLD, kind=Kind.CONCEPT, statement="other outcomes"),),
     evidence=(Evidence(question="world", answer="today less then", figure=0.1, verdict="yes"),),
-    action=Action(Act.GO_FORWARD, "train on recent outcomes"), would_change=("log more",),
+    action=Action(Act.GO_FORWARD, "train on recent outcomes"),
+    would_change=("log more",),
     missing=(Missing("reference", "a labelled window"),),
-)  # fmt: skip
+)
 
 
 def test_it_survives_being_stored() -> None:

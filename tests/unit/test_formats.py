@@ -54,38 +54,129 @@ def written(model: Any, **how: Any) -> bytes:
 
 
 SEEN: dict[str, tuple[dict[str, bytes], str, str]] = {
-    "xgboost json": ({"m.json": b'{"learner":{"attributes":{},"feature_names":[]'}, "XGBoost", "convert_xgboost"),
-    "xgboost ubj": ({"m.ubj": b"{L\x00\x00\x00\x00\x00\x00\x00\x07learner{L"}, "XGBoost", "convert_xgboost"),
-    "xgboost of another ending": ({"m.model": b"{L\x00\x00\x00\x00\x00\x00\x00\x07learner{L"}, "XGBoost", "convert_xgboost"),
+    "xgboost json": (
+        {"m.json": b'{"learner":{"attributes":{},"feature_names":[]'},
+        "XGBoost",
+        "convert_xgboost",
+    ),
+    "xgboost ubj": (
+        {"m.ubj": b"{L\x00\x00\x00\x00\x00\x00\x00\x07learner{L"},
+        "XGBoost",
+        "convert_xgboost",
+    ),
+    "xgboost of another ending": (
+        {"m.model": b"{L\x00\x00\x00\x00\x00\x00\x00\x07learner{L"},
+        "XGBoost",
+        "convert_xgboost",
+    ),
     "lightgbm": ({"m.txt": b"tree\nversion=v4\nnum_class=1\n"}, "LightGBM", "convert_lightgbm"),
     "catboost cbm": ({"m.cbm": b"CBM1\x10\x02\x00\x00"}, "CatBoost", "format='onnx'"),
     "catboost json": ({"m.json": b'{\n"catboost_version_info":"1.2"'}, "CatBoost", "format='onnx'"),
-    "keras": ({"m.keras": archive("metadata.json", "config.json", "model.weights.h5")}, "Keras", ".export("),
+    "keras": (
+        {"m.keras": archive("metadata.json", "config.json", "model.weights.h5")},
+        "Keras",
+        ".export(",
+    ),
     "keras h5": ({"m.h5": b"\x89HDF\r\n\x1a\n"}, "Keras", ".export("),
-    "torch.export": ({"m.pt2": archive("m/archive_format", "m/models/model.json")}, "torch.export", "torch.onnx"),
-    "torchscript": ({"m.pt": archive("m/data.pkl", "m/code/x.py", "m/constants.pkl")}, "TorchScript", "torch.onnx"),
-    "state dict": ({"m.pth": archive("m/data.pkl", "m/version")}, "PyTorch checkpoint", "torch.onnx.export"),
-    "hugging face": ({"config.json": b'{"model_type": "bert"}', "model.safetensors": b"\x10"}, "Hugging Face", "optimum-cli"),
+    "torch.export": (
+        {"m.pt2": archive("m/archive_format", "m/models/model.json")},
+        "torch.export",
+        "torch.onnx",
+    ),
+    "torchscript": (
+        {"m.pt": archive("m/data.pkl", "m/code/x.py", "m/constants.pkl")},
+        "TorchScript",
+        "torch.onnx",
+    ),
+    "state dict": (
+        {"m.pth": archive("m/data.pkl", "m/version")},
+        "PyTorch checkpoint",
+        "torch.onnx.export",
+    ),
+    "hugging face": (
+        {"config.json": b'{"model_type": "bert"}', "model.safetensors": b"\x10"},
+        "Hugging Face",
+        "optimum-cli",
+    ),
     "safetensors": ({"model.safetensors": b"\x10\x00"}, "safetensors", "ONNX"),
     "gguf": ({"m.gguf": b"GGUF\x03\x00"}, "GGUF", "tensors"),
     "saved model": ({"saved_model.pb": b"\x08", "variables/x": b""}, "SavedModel", "tf2onnx"),
     "tflite": ({"m.tflite": b"\x1c\x00\x00\x00TFL3"}, "TensorFlow Lite", "tf2onnx"),
     "pmml": ({"m.pmml": b'<?xml version="1.0"?><PMML version="4.4">'}, "PMML", "ONNX"),
-    "mlflow xgboost": ({"MLmodel": MLMODEL.replace("LIBRARY", "xgboost").encode(), "model.ubj": b"{L"}, "MLflow model of the flavour xgboost", "#xgboost"),
-    "mlflow sklearn": ({"MLmodel": MLMODEL.replace("LIBRARY", "sklearn").encode(), "model.pkl": b"\x80\x04"}, "flavour sklearn", "serialization_format='skops'"),
-    "mlflow pyfunc": ({"MLmodel": MLMODEL.replace("LIBRARY", "python_function").encode()}, "flavour python_function", "ONNX"),
-    "mlflow prophet": ({"MLmodel": MLMODEL.replace("LIBRARY", "prophet").encode()}, "flavour prophet", "loader of your own"),
-    "mlflow transformers": ({"MLmodel": MLMODEL.replace("LIBRARY", "transformers").encode(), "model/config.json": b"{}"}, "flavour transformers", "optimum-cli"),
-    "mlflow others": ({"MLmodel": MLMODEL.replace("LIBRARY", "fastai").encode()}, "flavour fastai", "mlflow.onnx.log_model"),
-    "pickle": ({"m.pkl": pickle.dumps(OrderedDict(a=1))}, "a pickle: it can run any code", "skops.io.dump"),
-    "sklearn pickle": ({"m.pkl": pickle.dumps(scikit_learn())}, "a pickle of scikit-learn", "skops.io.dump"),
-    "old pickle": ({"m.pkl": pickle.dumps(scikit_learn(), protocol=0)}, "a pickle of scikit-learn", "skops"),
-    "sklearn joblib": ({"m.joblib": written(scikit_learn())}, "a pickle of scikit-learn", "skops.io.dump"),
-    "compressed": ({"m.joblib": written(scikit_learn(), compress=3)}, "a pickle of scikit-learn", "skops.io"),
-    "gzip": ({"m.joblib": written(scikit_learn(), compress=("gzip", 3))}, "a pickle of scikit-learn", "skops.io"),
-    "no ending": ({"model": pickle.dumps(scikit_learn())}, "a pickle of scikit-learn", "skops.io.dump"),
-    "statsmodels": ({"m.pkl": b"\x80\x04\x8c\x1bstatsmodels.tsa.arima.model\x8c\x05ARIMA\x93"}, "a pickle of statsmodels", "loader of your own"),
-}  # fmt: skip
+    "mlflow xgboost": (
+        {"MLmodel": MLMODEL.replace("LIBRARY", "xgboost").encode(), "model.ubj": b"{L"},
+        "MLflow model of the flavour xgboost",
+        "#xgboost",
+    ),
+    "mlflow sklearn": (
+        {"MLmodel": MLMODEL.replace("LIBRARY", "sklearn").encode(), "model.pkl": b"\x80\x04"},
+        "flavour sklearn",
+        "serialization_format='skops'",
+    ),
+    "mlflow pyfunc": (
+        {"MLmodel": MLMODEL.replace("LIBRARY", "python_function").encode()},
+        "flavour python_function",
+        "ONNX",
+    ),
+    "mlflow prophet": (
+        {"MLmodel": MLMODEL.replace("LIBRARY", "prophet").encode()},
+        "flavour prophet",
+        "loader of your own",
+    ),
+    "mlflow transformers": (
+        {
+            "MLmodel": MLMODEL.replace("LIBRARY", "transformers").encode(),
+            "model/config.json": b"{}",
+        },
+        "flavour transformers",
+        "optimum-cli",
+    ),
+    "mlflow others": (
+        {"MLmodel": MLMODEL.replace("LIBRARY", "fastai").encode()},
+        "flavour fastai",
+        "mlflow.onnx.log_model",
+    ),
+    "pickle": (
+        {"m.pkl": pickle.dumps(OrderedDict(a=1))},
+        "a pickle: it can run any code",
+        "skops.io.dump",
+    ),
+    "sklearn pickle": (
+        {"m.pkl": pickle.dumps(scikit_learn())},
+        "a pickle of scikit-learn",
+        "skops.io.dump",
+    ),
+    "old pickle": (
+        {"m.pkl": pickle.dumps(scikit_learn(), protocol=0)},
+        "a pickle of scikit-learn",
+        "skops",
+    ),
+    "sklearn joblib": (
+        {"m.joblib": written(scikit_learn())},
+        "a pickle of scikit-learn",
+        "skops.io.dump",
+    ),
+    "compressed": (
+        {"m.joblib": written(scikit_learn(), compress=3)},
+        "a pickle of scikit-learn",
+        "skops.io",
+    ),
+    "gzip": (
+        {"m.joblib": written(scikit_learn(), compress=("gzip", 3))},
+        "a pickle of scikit-learn",
+        "skops.io",
+    ),
+    "no ending": (
+        {"model": pickle.dumps(scikit_learn())},
+        "a pickle of scikit-learn",
+        "skops.io.dump",
+    ),
+    "statsmodels": (
+        {"m.pkl": b"\x80\x04\x8c\x1bstatsmodels.tsa.arima.model\x8c\x05ARIMA\x93"},
+        "a pickle of statsmodels",
+        "loader of your own",
+    ),
+}
 
 
 @pytest.mark.parametrize("case", SEEN)
@@ -133,15 +224,30 @@ def test_a_bomb_is_read_up_to_a_bound() -> None:
     assert recognise([Piece("m.joblib", zlib.compress(bytes(50_000_000))[:HEAD_BYTES])]) is not None
 
 
-@pytest.mark.parametrize(("source", "command"), [
-    ("models:/churn/1", "mlflow artifacts download --artifact-uri 'models:/churn/1' --dst-path model/"),
-    ("models:/churn@champion", "mlflow artifacts download --artifact-uri 'models:/churn@champion' --dst-path model/"),
-    ("s3://bucket/churn", "aws s3 cp --recursive 's3://bucket/churn' model/"),
-    ("gs://bucket/churn", "gcloud storage cp --recursive 'gs://bucket/churn' model/"),
-    ("wandb-artifact://team/project/churn:v7", "wandb artifact get 'team/project/churn:v7' --root model/"),
-    ("hf://org/model", "hf download 'org/model' --local-dir model/"),
-    ("https://example.com/m.onnx", "curl --fail --output model.onnx 'https://example.com/m.onnx'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("source", "command"),
+    [
+        (
+            "models:/churn/1",
+            "mlflow artifacts download --artifact-uri 'models:/churn/1' --dst-path model/",
+        ),
+        (
+            "models:/churn@champion",
+            "mlflow artifacts download --artifact-uri 'models:/churn@champion' --dst-path model/",
+        ),
+        ("s3://bucket/churn", "aws s3 cp --recursive 's3://bucket/churn' model/"),
+        ("gs://bucket/churn", "gcloud storage cp --recursive 'gs://bucket/churn' model/"),
+        (
+            "wandb-artifact://team/project/churn:v7",
+            "wandb artifact get 'team/project/churn:v7' --root model/",
+        ),
+        ("hf://org/model", "hf download 'org/model' --local-dir model/"),
+        (
+            "https://example.com/m.onnx",
+            "curl --fail --output model.onnx 'https://example.com/m.onnx'",
+        ),
+    ],
+)
 def test_an_address_is_told_from_a_path_and_can_be_fetched(source: str, command: str) -> None:
     assert fetching(source) == command
     with pytest.raises(Refused, match="is not on this machine") as caught:

@@ -78,8 +78,13 @@ def test_what_cannot_be_kept_by_key_is_refused_with_every_fault() -> None:
     with pytest.raises(BadConfig) as refused:
         materialised(schema, view)
     text = "; ".join(refused.value.faults)
-    for part in ("a/1.k: a key is no field", "a/1.k: is kept as float32", "a/1.plain: a key may have no value",
-                 "every: 'daily'", "ttl is a second at least"):  # fmt: skip
+    for part in (
+        "a/1.k: a key is no field",
+        "a/1.k: is kept as float32",
+        "a/1.plain: a key may have no value",
+        "every: 'daily'",
+        "ttl is a second at least",
+    ):
         assert part in text
 
 

@@ -12,13 +12,22 @@ from kedge.ports import Entry, Note
 from kedge.testing.samples import AT
 
 ENTRY = Entry(
-    seq=1, endpoint="flights", epoch=3, at=AT, by="ada", reason="it burns", event=r.Paused(),
-    previous_hash="", hash="",
-)  # fmt: skip
+    seq=1,
+    endpoint="flights",
+    epoch=3,
+    at=AT,
+    by="ada",
+    reason="it burns",
+    event=r.Paused(),
+    previous_hash="",
+    hash="",
+)
 
 
 def at(*times: str) -> list[Entry]:
-    return [msgspec.structs.replace(ENTRY, seq=n, at=f"2026-11-24T{t}Z") for n, t in enumerate(times)]  # fmt: skip
+    return [
+        msgspec.structs.replace(ENTRY, seq=n, at=f"2026-11-24T{t}Z") for n, t in enumerate(times)
+    ]
 
 
 def seqs(entries: list[Entry]) -> list[int]:
@@ -49,30 +58,54 @@ def test_a_clock_that_was_set_back_changes_no_order() -> None:
 @pytest.mark.parametrize(
     "note, said",
     [
-        (Note("registered", {"version": "v1", "flavour": "onnx", "digest": "sha256:0123456789abcdef"}),
-         "v1 was registered (onnx, sha256:0123456789ab)"),
-        (Note("inline_trusted", {"version": "v1", "digest": ""}),
-         "v1 may run inside the gateway's workers, unproven"),
-        (Note("features_applied", {"version": "risk/1#1", "outcome": None, "digest": ""}),
-         "transformation risk/1#1 was made"),
-        (Note("features_applied", {"version": "risk/1#2", "outcome": "changed", "digest": ""}),
-         "transformation risk/1#2 was made, changed against the version before"),
-        (Note("pin_drifts", {"host": "vm", "why": "the row moved on"}),
-         "host vm stays pinned: the row moved on"),
-        (Note("evidence_lost", {"subject": 2, "detail": "evidence.db.unreadable-1"}),
-         "evidence was lost; kept: evidence.db.unreadable-1"),
+        (
+            Note(
+                "registered",
+                {"version": "v1", "flavour": "onnx", "digest": "sha256:0123456789abcdef"},
+            ),
+            "v1 was registered (onnx, sha256:0123456789ab)",
+        ),
+        (
+            Note("inline_trusted", {"version": "v1", "digest": ""}),
+            "v1 may run inside the gateway's workers, unproven",
+        ),
+        (
+            Note("features_applied", {"version": "risk/1#1", "outcome": None, "digest": ""}),
+            "transformation risk/1#1 was made",
+        ),
+        (
+            Note("features_applied", {"version": "risk/1#2", "outcome": "changed", "digest": ""}),
+            "transformation risk/1#2 was made, changed against the version before",
+        ),
+        (
+            Note("pin_drifts", {"host": "vm", "why": "the row moved on"}),
+            "host vm stays pinned: the row moved on",
+        ),
+        (
+            Note("evidence_lost", {"subject": 2, "detail": "evidence.db.unreadable-1"}),
+            "evidence was lost; kept: evidence.db.unreadable-1",
+        ),
         (Note("evidence_lost", {"subject": 2, "detail": ""}), "evidence was lost"),
-        (Note("alert_acknowledged", {"alert": 1, "key": "failing:r2"}),
-         "alert 1 (failing:r2) was acknowledged"),
-        (Note("alert_resolved", {"alert": 1, "key": "failing:r2"}), "alert 1 (failing:r2) is resolved"),
-        (Note("alert_continued", {"alert": 1, "key": "failing:r2"}),
-         "alert 1 (failing:r2) goes on as another one"),
-        (Note("readiness", {"ready": False, "failed": ["drill"], "promoting": "r3"}),
-         "r3 is let into production; not ready, these checks fail: drill"),
+        (
+            Note("alert_acknowledged", {"alert": 1, "key": "failing:r2"}),
+            "alert 1 (failing:r2) was acknowledged",
+        ),
+        (
+            Note("alert_resolved", {"alert": 1, "key": "failing:r2"}),
+            "alert 1 (failing:r2) is resolved",
+        ),
+        (
+            Note("alert_continued", {"alert": 1, "key": "failing:r2"}),
+            "alert 1 (failing:r2) goes on as another one",
+        ),
+        (
+            Note("readiness", {"ready": False, "failed": ["drill"], "promoting": "r3"}),
+            "r3 is let into production; not ready, these checks fail: drill",
+        ),
         (Note("readiness", {"ready": True, "failed": []}), "ready"),
         (Note("something new", {"a": 1}), "something new: a 1"),
     ],
-)  # fmt: skip
+)
 def test_a_note_is_a_story(note: Note, said: str) -> None:
     assert story(note) == said
 

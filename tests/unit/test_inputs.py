@@ -8,8 +8,10 @@ from kedge.core.values import Field
 
 def test_a_signature_file_states_what_is_not_as_by_default() -> None:
     fields = (
-        Field("age", "float64"), Field("town", "string", nullable=True), Field("x", "float32", (3,)),
-    )  # fmt: skip
+        Field("age", "float64"),
+        Field("town", "string", nullable=True),
+        Field("x", "float32", (3,)),
+    )
     assert json.loads(signature_json(fields)) == {
         "inputs": [
             {"name": "age"},
@@ -25,8 +27,10 @@ def test_a_training_set_settles_what_was_assumed_and_nulls_where_nan_is_answered
     described = Described(assumed=("a",), tolerant=("b",))
     words = {name: Field(name, "string", nullable=True) for name in "abc"}
     assert settled(inputs, described, words) == (
-        Field("a", "string", nullable=True), Field("b", "float64", nullable=True), inputs[2],
-    )  # fmt: skip
+        Field("a", "string", nullable=True),
+        Field("b", "float64", nullable=True),
+        inputs[2],
+    )
     assert settled(inputs, described, {}) == inputs
 
 
@@ -40,11 +44,13 @@ def test_truth_values_of_a_training_set_are_those_of_an_input_that_is_computed_w
 
 def test_inputs_without_names_get_those_of_a_file() -> None:
     assert with_names([Field("X", "float64", (2,), nullable=True)], ["a", "b"]) == (
-        Field("a", "float64", nullable=True), Field("b", "float64", nullable=True),
-    )  # fmt: skip
+        Field("a", "float64", nullable=True),
+        Field("b", "float64", nullable=True),
+    )
     assert with_names([Field("x0", "string"), Field("x1", "float64")], ["a", "b"]) == (
-        Field("a", "string"), Field("b", "float64"),
-    )  # fmt: skip
+        Field("a", "string"),
+        Field("b", "float64"),
+    )
 
 
 def test_a_column_called_as_labels_are_is_no_input_where_there_is_one_too_many() -> None:

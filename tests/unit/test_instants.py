@@ -27,18 +27,43 @@ from kedge.core.time.instants import (
 NOW = datetime(2026, 11, 30, tzinfo=UTC).timestamp()
 
 
-@pytest.mark.parametrize("text", [
-    "2026-11-20T10:00:00Z", "2026-11-20 10:00:00+00:00", "2026-11-20T11:00:00+0100", "20261120T100000Z",
-    "2026-11-20T10:00:00.000000000Z", " 2026-11-20T10:00:00Z ", "2026-11-20T10:00", 1795168800, 1795168800.0,
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2026-11-20T10:00:00Z",
+        "2026-11-20 10:00:00+00:00",
+        "2026-11-20T11:00:00+0100",
+        "20261120T100000Z",
+        "2026-11-20T10:00:00.000000000Z",
+        " 2026-11-20T10:00:00Z ",
+        "2026-11-20T10:00",
+        1795168800,
+        1795168800.0,
+    ],
+)
 def test_one_instant_in_every_spelling(text: object) -> None:
     assert read_instant(text) == 1_795_168_800.0
 
 
-@pytest.mark.parametrize("given", [
-    None, True, "", "soon", "01/02/2026", "20.11.2026", "2026-1-2", "2026-02-30", [], b"2026-11-20", 10**400,
-    "2026-11-20" * 1_000, "infinity", "1795168800",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "given",
+    [
+        None,
+        True,
+        "",
+        "soon",
+        "01/02/2026",
+        "20.11.2026",
+        "2026-1-2",
+        "2026-02-30",
+        [],
+        b"2026-11-20",
+        10**400,
+        "2026-11-20" * 1_000,
+        "infinity",
+        "1795168800",
+    ],
+)
 def test_what_is_no_time_says_what_one_looks_like(given: object) -> None:
     with pytest.raises(
         ValueError, match="is not a valid time; write Unix seconds, or ISO 8601"
@@ -53,11 +78,22 @@ def test_a_zone_may_be_demanded() -> None:
     assert read_instant("2026-11-20T10:00:00Z", zone_needed=True) == 1_795_168_800.0
 
 
-@pytest.mark.parametrize(("at", "why"), [
-    (0, "never set"), (20_261_129, "2026-11-29 as a date"), (1_795_168_800_000, "milliseconds"),
-    (1.795e15, "microseconds"), (1.795e18, "nanoseconds"), (-1.0, "before 1971"), (-1e13, "milliseconds"),
-    (math.nan, "not finite"), (math.inf, "not finite"), (NOW + 2 * AHEAD_S, "future"), (4.07e9, "future"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("at", "why"),
+    [
+        (0, "never set"),
+        (20_261_129, "2026-11-29 as a date"),
+        (1_795_168_800_000, "milliseconds"),
+        (1.795e15, "microseconds"),
+        (1.795e18, "nanoseconds"),
+        (-1.0, "before 1971"),
+        (-1e13, "milliseconds"),
+        (math.nan, "not finite"),
+        (math.inf, "not finite"),
+        (NOW + 2 * AHEAD_S, "future"),
+        (4.07e9, "future"),
+    ],
+)
 def test_what_cannot_be_true_is_named(at: float, why: str) -> None:
     said = untrue(at, NOW)
     assert said is not None

@@ -40,15 +40,28 @@ def judge(asked: Rules = RULES, *, paired: bool = False) -> Judge:
 
 
 def fold(
-    into: Judge, seconds: Iterable[float], *, bad: Bad | None = None, met: tuple[int, int] = (50, 50),
-    metric: str = "errors", weight: int = 5_000, **more: Any,
-) -> Judge:  # fmt: skip
+    into: Judge,
+    seconds: Iterable[float],
+    *,
+    bad: Bad | None = None,
+    met: tuple[int, int] = (50, 50),
+    metric: str = "errors",
+    weight: int = 5_000,
+    **more: Any,
+) -> Judge:
     """So many seconds alike, of requests without an entity."""
     cells = {"": met, **{name: met for name in bad or {} if name}}
     for at in seconds:
-        into.fold(weight, Second(
-            at=float(at), keyless={metric: bad} if bad else {}, met=cells, timed=cells, **more,
-        ))  # fmt: skip
+        into.fold(
+            weight,
+            Second(
+                at=float(at),
+                keyless={metric: bad} if bad else {},
+                met=cells,
+                timed=cells,
+                **more,
+            ),
+        )
     return into
 
 
@@ -204,10 +217,22 @@ def test_a_regression_is_found_that_begins_after_every_caller_went_bad() -> None
 
 
 def _second(made: Judge, at: int, arms: Any, bad: Any, *, weight: int) -> None:
-    made.fold(weight, Second(at=float(at), callers=[
-        caller(int(n), arm=int(arms[n]), bucket=1 if arms[n] else 9_999) for n in np.flatnonzero(bad)
-    ], first=[First(n, 1 if arms[n] else 9_999, int(arms[n]), frozenset(), ()) for n in range(len(arms))]
-        if not at else ()))  # fmt: skip
+    made.fold(
+        weight,
+        Second(
+            at=float(at),
+            callers=[
+                caller(int(n), arm=int(arms[n]), bucket=1 if arms[n] else 9_999)
+                for n in np.flatnonzero(bad)
+            ],
+            first=[
+                First(n, 1 if arms[n] else 9_999, int(arms[n]), frozenset(), ())
+                for n in range(len(arms))
+            ]
+            if not at
+            else (),
+        ),
+    )
 
 
 def test_heavy_callers_beside_light_ones_are_no_evidence() -> None:
@@ -303,13 +328,20 @@ def test_few_callers_are_named_as_the_reason() -> None:
 
 def test_first_requests_that_do_not_fail_prove_a_floor() -> None:
     made = judge()
-    made.fold(5_000, Second(at=0.0, first=[
-        First(n, 1 if n % 2 else 9_999, n % 2, frozenset(), ()) for n in range(1_700)
-    ]))  # fmt: skip
+    made.fold(
+        5_000,
+        Second(
+            at=0.0,
+            first=[First(n, 1 if n % 2 else 9_999, n % 2, frozenset(), ()) for n in range(1_700)],
+        ),
+    )
     assert verdict(made).verdict == "pass"
-    made.fold(5_000, Second(at=1.0, first=[
-        First(10_000 + n, 1, 1, frozenset({"errors"}), ()) for n in range(40)
-    ]))  # fmt: skip
+    made.fold(
+        5_000,
+        Second(
+            at=1.0, first=[First(10_000 + n, 1, 1, frozenset({"errors"}), ()) for n in range(40)]
+        ),
+    )
     assert verdict(made).verdict != "pass"
 
 
@@ -465,9 +497,14 @@ def test_outcomes_that_stick_together_are_worth_less() -> None:
         rng, made = np.random.default_rng(seed), judge(paired=True)
         x = [_sticky(rng, 6_000, 0.2, 0.7) for _ in range(2)]
         for begin in range(0, 6_000, 200):
-            made.fold_labels(0, [
-                label(ours=float(x[0][n]), theirs=float(x[1][n]), at=n) for n in range(begin, begin + 200)
-            ], float(begin))  # fmt: skip
+            made.fold_labels(
+                0,
+                [
+                    label(ours=float(x[0][n]), theirs=float(x[1][n]), at=n)
+                    for n in range(begin, begin + 200)
+                ],
+                float(begin),
+            )
         failed += bool(made.failures)
     assert failed <= 1
 
@@ -525,11 +562,13 @@ def test_saved_and_loaded_it_goes_on_as_if_nothing_had_been(
     split = judge()
     for n, (p, c) in enumerate(bad):
         one = Second(
-            at=n * 400.0, keyless={"errors": {"": (p, c)}, "latency": {"": (c, p), "a=b": (c, 0)}},
-            met={"": (50, 10)}, timed={"": (9, 9), "a=b": (9, 9)},
+            at=n * 400.0,
+            keyless={"errors": {"": (p, c)}, "latency": {"": (c, p), "a=b": (c, 0)}},
+            met={"": (50, 10)},
+            timed={"": (9, 9), "a=b": (9, 9)},
             callers=[caller(5 * n + k, arm=k % 2, segments=("a=b",)) for k in range(p)],
             first=[First(n, 1, 1, frozenset({"errors"}), ("a=b",))],
-        )  # fmt: skip
+        )
         whole.fold(5_000, one)
         if n == cut:
             split = load_judge(split.save(), RULES)
@@ -599,9 +638,13 @@ def test_a_healthy_candidate_in_twenty_segments_is_rarely_rolled_back() -> None:
             bad = rng.binomial(units, 0.02)
             cells = {f"s={k}": (int(a), int(b)) for k, (a, b) in enumerate(bad)}
             whole = bad.sum(axis=0)
-            made.fold(500, Second(
-                at=n * 60.0, keyless={"errors": {"": (int(whole[0]), int(whole[1])), **cells}},
-            ))  # fmt: skip
+            made.fold(
+                500,
+                Second(
+                    at=n * 60.0,
+                    keyless={"errors": {"": (int(whole[0]), int(whole[1])), **cells}},
+                ),
+            )
         failed += bool(made.failures)
     assert failed / 400 <= 0.01 + 2 * 0.005
 
@@ -649,10 +692,15 @@ def test_callers_at_the_margin_are_rarely_certified_by_their_first_request() -> 
             arms = rng.random(100) < 0.5
             bad = rng.random(100) < np.where(arms, 0.15, 0.1)
             first = [
-                First(at * 100 + n, 100 if arms[n] else 9_000, int(arms[n]),
-                      frozenset({"errors"}) if bad[n] else frozenset(), ())
+                First(
+                    at * 100 + n,
+                    100 if arms[n] else 9_000,
+                    int(arms[n]),
+                    frozenset({"errors"}) if bad[n] else frozenset(),
+                    (),
+                )
                 for n in range(100)
-            ]  # fmt: skip
+            ]
             made.fold(5_000, Second(at=float(at), first=first))
             row = made.rows.find("errors", "")
             if made.proof(made.steps[5_000], "errors", row) >= -log(RULES.alpha):

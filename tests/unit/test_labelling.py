@@ -105,8 +105,11 @@ def test_json_lines(tmp_path: Path, name: str) -> None:
 def test_csv_has_numbers_words_and_nothing(tmp_path: Path) -> None:
     lines = ["\ufeffid,value,at,label_version", "a,0.5,1767600000,v1", "b,,,", 'c,"1,5",,', "d,1_0"]
     assert list(read(file(tmp_path, "a.csv", lines))) == [
-        Outcome("a", 0.5, AT, "v1"), Outcome("b", None), Outcome("c", "1,5"), Outcome("d", "1_0"),
-    ]  # fmt: skip
+        Outcome("a", 0.5, AT, "v1"),
+        Outcome("b", None),
+        Outcome("c", "1,5"),
+        Outcome("d", "1_0"),
+    ]
 
 
 def test_a_csv_without_a_header_is_one_fault(tmp_path: Path) -> None:
@@ -121,30 +124,36 @@ def test_a_csv_line_that_cannot_be_read_does_not_stop_the_rest(tmp_path: Path) -
     assert str(fault).startswith("a.csv:3: ")
 
 
-@pytest.mark.parametrize("line, why", [
-    ("{", "not a JSON object"),
-    ("7", "not an object"),
-    ('{"value": 1}', "id must be"),
-    ('{"id": 7, "value": 1}', "id must be"),
-    ('{"id": "", "value": 1}', "id must be"),
-    ('{"id": "a"}', "value is missing"),
-    ('{"id": "a", "value": [1]}', "value must be"),
-    ('{"id": "a", "value": 1' + "0" * 400 + "}", "value must be"),
-    ('{"id": "a", "value": "' + "x" * 2000 + '"}', "at most"),
-    ('{"id": "a", "value": 1, "label_version": 2}', "label_version must be"),
-    ('{"id": "a", "value": 1, "at": true}', "is not a valid time; write"),
-    ('{"id": "a", "value": 1, "at": "soon"}', "is not a valid time; write"),
-    ('{"id": "a", "value": 1, "at": 1767600000000}', "counts milliseconds; a time is Unix seconds"),
-    ('{"id": "a", "value": 1, "at": 1' + "0" * 400 + "}", "is not a valid time"),
-    ('{"id": "a", "value": 1, "at": "2026-01-05T08:00:00"}', "no time zone"),
-    ('{"id": "a", "value": 1, "at": 20261129}', "a date without hyphens"),
-    ('{"id": "a", "value": 1, "at": 0}', "never set"),
-    ('{"id": "a", "value": 1, "at": "2099-01-01T00:00:00Z"}', "in the future"),
-    ('{"id": "\\ud800", "value": 1}', "not a JSON object"),
-    ('{"id": "a", "value": 1e400}', "not a JSON object: number out of range"),
-    ("[" * 5000, "it is nested too deeply"),
-    ('{"id": "a", "value": 1, "at": true}', "at: true is not a valid time"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "line, why",
+    [
+        ("{", "not a JSON object"),
+        ("7", "not an object"),
+        ('{"value": 1}', "id must be"),
+        ('{"id": 7, "value": 1}', "id must be"),
+        ('{"id": "", "value": 1}', "id must be"),
+        ('{"id": "a"}', "value is missing"),
+        ('{"id": "a", "value": [1]}', "value must be"),
+        ('{"id": "a", "value": 1' + "0" * 400 + "}", "value must be"),
+        ('{"id": "a", "value": "' + "x" * 2000 + '"}', "at most"),
+        ('{"id": "a", "value": 1, "label_version": 2}', "label_version must be"),
+        ('{"id": "a", "value": 1, "at": true}', "is not a valid time; write"),
+        ('{"id": "a", "value": 1, "at": "soon"}', "is not a valid time; write"),
+        (
+            '{"id": "a", "value": 1, "at": 1767600000000}',
+            "counts milliseconds; a time is Unix seconds",
+        ),
+        ('{"id": "a", "value": 1, "at": 1' + "0" * 400 + "}", "is not a valid time"),
+        ('{"id": "a", "value": 1, "at": "2026-01-05T08:00:00"}', "no time zone"),
+        ('{"id": "a", "value": 1, "at": 20261129}', "a date without hyphens"),
+        ('{"id": "a", "value": 1, "at": 0}', "never set"),
+        ('{"id": "a", "value": 1, "at": "2099-01-01T00:00:00Z"}', "in the future"),
+        ('{"id": "\\ud800", "value": 1}', "not a JSON object"),
+        ('{"id": "a", "value": 1e400}', "not a JSON object: number out of range"),
+        ("[" * 5000, "it is nested too deeply"),
+        ('{"id": "a", "value": 1, "at": true}', "at: true is not a valid time"),
+    ],
+)
 def test_a_fault_names_its_line_and_never_stops_the_rest(
     tmp_path: Path, line: str, why: str
 ) -> None:
@@ -194,15 +203,31 @@ def test_parquet(tmp_path: Path) -> None:
 
 
 UNREAD = (
-    "TIME '10:00'", "INTERVAL 1 DAY", "[1, 2]", "{'a': 1}", "MAP {'a': 1}", "'x'::BLOB",
-    "DATE '2026-01-05'", "TIMESTAMP '2026-01-05 08:00:00'", "['a']::VARCHAR[]", "[1, 2]::INTEGER[2]",
-    "TIMESTAMPTZ '2026-01-05 08:00:00+00'", "TIMESTAMP_NS '2026-01-05 08:00:00'",
-)  # fmt: skip
+    "TIME '10:00'",
+    "INTERVAL 1 DAY",
+    "[1, 2]",
+    "{'a': 1}",
+    "MAP {'a': 1}",
+    "'x'::BLOB",
+    "DATE '2026-01-05'",
+    "TIMESTAMP '2026-01-05 08:00:00'",
+    "['a']::VARCHAR[]",
+    "[1, 2]::INTEGER[2]",
+    "TIMESTAMPTZ '2026-01-05 08:00:00+00'",
+    "TIMESTAMP_NS '2026-01-05 08:00:00'",
+)
 READ = {
-    "true": True, "7::TINYINT": 7.0, "7::UBIGINT": 7.0, "7::HUGEINT": 7.0, "0.5::FLOAT": 0.5,
-    "0.5::DECIMAL(4, 2)": 0.5, "'late'": "late", "'late'::ENUM('late', 'early')": "late", "NULL": None,
+    "true": True,
+    "7::TINYINT": 7.0,
+    "7::UBIGINT": 7.0,
+    "7::HUGEINT": 7.0,
+    "0.5::FLOAT": 0.5,
+    "0.5::DECIMAL(4, 2)": 0.5,
+    "'late'": "late",
+    "'late'::ENUM('late', 'early')": "late",
+    "NULL": None,
     "'6f9619ff-8b86-d011-b42d-00c04fc964ff'::UUID": "6f9619ff-8b86-d011-b42d-00c04fc964ff",
-}  # fmt: skip
+}
 
 
 def parquet(directory: Path, columns: str) -> Path:
@@ -231,13 +256,23 @@ def test_every_type_of_a_label_in_parquet(tmp_path: Path, literal: str, value: A
     assert found == Outcome("a", value)
 
 
-@pytest.mark.parametrize(("literal", "seen"), [
-    ("TIMESTAMPTZ '2026-01-05 08:00:00+00'", AT), ("1767600000", AT), ("1767600000.0", AT),
-    ("1767600000::DECIMAL(12, 1)", AT), ("'2026-01-05T08:00:00Z'", AT), ("NULL", None),
-    ("TIMESTAMP '2026-01-05 08:00:00'", "no time zone"), ("DATE '2026-01-05'", "no time zone"),
-    ("TIMESTAMP_NS '2026-01-05 08:00:00'", "no time zone"), ("1767600000000", "milliseconds"),
-    ("TIME '10:00'", "column at is TIME"), ("[1]", "column at is INTEGER[]"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("literal", "seen"),
+    [
+        ("TIMESTAMPTZ '2026-01-05 08:00:00+00'", AT),
+        ("1767600000", AT),
+        ("1767600000.0", AT),
+        ("1767600000::DECIMAL(12, 1)", AT),
+        ("'2026-01-05T08:00:00Z'", AT),
+        ("NULL", None),
+        ("TIMESTAMP '2026-01-05 08:00:00'", "no time zone"),
+        ("DATE '2026-01-05'", "no time zone"),
+        ("TIMESTAMP_NS '2026-01-05 08:00:00'", "no time zone"),
+        ("1767600000000", "milliseconds"),
+        ("TIME '10:00'", "column at is TIME"),
+        ("[1]", "column at is INTEGER[]"),
+    ],
+)
 def test_every_type_of_a_time_in_parquet(tmp_path: Path, literal: str, seen: Any) -> None:
     (found,) = read(parquet(tmp_path, f"'a' AS id, 1 AS value, {literal} AS \"at\""))
     if isinstance(seen, str):
@@ -308,14 +343,29 @@ def test_every_line_is_in_one_count_and_what_waits_is_taken_first(tmp_path: Path
     found = hand_in(there, "flights", file(tmp_path, "a.jsonl", [*lines, "7", "8"]))
     assert there.records.asked == ["ingest", "ingest", BATCH, 5]
     assert found == {
-        "joined": BATCH + 5, "declined": 0, "duplicates": 0, "conflicts": 0, "parked": 0,
-        "unknown": 0, "ambiguous": 0, "unrecorded": 0, "corrected": 0, "early": 0, "ambiguous_because": {}, "unreadable": 2, "unfit": 0, "unfit_because": [],
-        "parked_until": None, "unrecorded_predictions": None, "log_sample": 10.0,
+        "joined": BATCH + 5,
+        "declined": 0,
+        "duplicates": 0,
+        "conflicts": 0,
+        "parked": 0,
+        "unknown": 0,
+        "ambiguous": 0,
+        "unrecorded": 0,
+        "corrected": 0,
+        "early": 0,
+        "ambiguous_because": {},
+        "unreadable": 2,
+        "unfit": 0,
+        "unfit_because": [],
+        "parked_until": None,
+        "unrecorded_predictions": None,
+        "log_sample": 10.0,
         "faults": found["faults"],
-    }  # fmt: skip
+    }
     assert [fault.split(": ")[0] for fault in found["faults"]] == [
-        f"a.jsonl:{BATCH + 6}", f"a.jsonl:{BATCH + 7}",
-    ]  # fmt: skip
+        f"a.jsonl:{BATCH + 6}",
+        f"a.jsonl:{BATCH + 7}",
+    ]
 
 
 def test_faults_are_named_up_to_a_bound_and_all_counted() -> None:
@@ -381,25 +431,38 @@ def test_one_label_is_one_value_whichever_file_it_came_in(tmp_path: Path) -> Non
 
 def test_whole_numbers_that_no_float_holds_stay_as_they_are(tmp_path: Path) -> None:
     number = 2**53 + 1
-    for name, lines in (("a.jsonl", [f'{{"id": "a", "value": {number}}}']),
-                        ("a.csv", ["id,value", f"a,{number}"])):  # fmt: skip
+    for name, lines in (
+        ("a.jsonl", [f'{{"id": "a", "value": {number}}}']),
+        ("a.csv", ["id,value", f"a,{number}"]),
+    ):
         (found,) = read(file(tmp_path, name, lines), WHOLE)
         assert found == Outcome("a", str(number))
 
 
 def test_labels_that_can_equal_no_answer_are_joined_and_said(tmp_path: Path) -> None:
     there = place()
-    there.ledger.states = {"flights": State(
-        endpoint="flights", production=1, releases={1: msgspec.structs.replace(
-            release(1), signature=Signature(inputs=(), outputs=(Field("label", "int64"),)))},
-    )}  # fmt: skip
+    there.ledger.states = {
+        "flights": State(
+            endpoint="flights",
+            production=1,
+            releases={
+                1: msgspec.structs.replace(
+                    release(1), signature=Signature(inputs=(), outputs=(Field("label", "int64"),))
+                )
+            },
+        )
+    }
     lines = [json.dumps({"id": "a", "value": value}) for value in ("yes", "no", 1.5, 1, None)]
     found = hand_in_lines(there, "flights", [line.encode() for line in lines])
     assert (found["joined"], found["unfit"]) == (5, 3)
     assert found["unfit_because"] == [
         {"code": "text", "count": 2, "reason": "label 'yes' is text, output label gives int64"},
-        {"code": "fraction", "count": 1, "reason": "label 1.5 is not a whole number, output label gives int64"},
-    ]  # fmt: skip
+        {
+            "code": "fraction",
+            "count": 1,
+            "reason": "label 1.5 is not a whole number, output label gives int64",
+        },
+    ]
 
 
 def test_labels_with_another_value_name_the_way_to_correct_them() -> None:

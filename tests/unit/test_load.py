@@ -80,15 +80,28 @@ log = {sample = 101}
 """
 
 PLACES = [
-    "colour", "server.prot", "server.port", "server.workers", "endpoints.flights.audience",
-    "endpoints.flights.entity", "endpoints.flights.segments", "endpoints.flights.output.score",
-    "endpoints.flights.memory_mb", "endpoints.flights.back_window", "endpoints.flights.owner.contact",
-    "endpoints.flights.fields.origin.dtype", "endpoints.flights.fields.delay.nullabel",
-    "endpoints.flights.fields.carrier", "endpoints.flights.canary.steps",
-    "endpoints.flights.shadow.sample", "endpoints.flights.shadow.window",
-    "endpoints.flights.limits.rows", "endpoints.flights.guardrails.errors.worse_by",
-    "endpoints.2late", "endpoints.2late.log.sample",
-]  # fmt: skip
+    "colour",
+    "server.prot",
+    "server.port",
+    "server.workers",
+    "endpoints.flights.audience",
+    "endpoints.flights.entity",
+    "endpoints.flights.segments",
+    "endpoints.flights.output.score",
+    "endpoints.flights.memory_mb",
+    "endpoints.flights.back_window",
+    "endpoints.flights.owner.contact",
+    "endpoints.flights.fields.origin.dtype",
+    "endpoints.flights.fields.delay.nullabel",
+    "endpoints.flights.fields.carrier",
+    "endpoints.flights.canary.steps",
+    "endpoints.flights.shadow.sample",
+    "endpoints.flights.shadow.window",
+    "endpoints.flights.limits.rows",
+    "endpoints.flights.guardrails.errors.worse_by",
+    "endpoints.2late",
+    "endpoints.2late.log.sample",
+]
 
 
 def test_a_file_with_twenty_one_mistakes_reports_every_one_with_its_place_and_once() -> None:
@@ -163,13 +176,18 @@ def test_what_should_be_a_table_and_is_not_is_one_fault(text: str, place: str) -
 @pytest.mark.parametrize(
     "text",
     [
-        'server = {port = "8080"}', "server = {workers = true}", "server = {drain_s = '1'}",
-        ENDPOINT + "memory_mb = 1.5", ENDPOINT + "shadow = {sample = '50'}",
-        ENDPOINT + "canary = {steps = ['a', 2]}", ENDPOINT + "back_window = 14",
-        ENDPOINT + "features = {follow = 1}", ENDPOINT + "audience = 2026-01-05",
+        'server = {port = "8080"}',
+        "server = {workers = true}",
+        "server = {drain_s = '1'}",
+        ENDPOINT + "memory_mb = 1.5",
+        ENDPOINT + "shadow = {sample = '50'}",
+        ENDPOINT + "canary = {steps = ['a', 2]}",
+        ENDPOINT + "back_window = 14",
+        ENDPOINT + "features = {follow = 1}",
+        ENDPOINT + "audience = 2026-01-05",
         ENDPOINT + "fields = {x = {dtype = 'float32', nullable = 'yes'}}",
     ],
-)  # fmt: skip
+)
 def test_a_wrong_type_is_never_converted(text: str) -> None:
     """kedge does not guess what a string was meant to be."""
     (found,) = faults(text)
@@ -304,10 +322,16 @@ def test_a_plain_name_is_a_name(name: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "port = -1", "port = 65536", "control_port = 70000", "workers = 0", "max_body_mb = 0.0",
-        "max_in_flight = 0", "lease_s = 0", "drain_s = -0.1",
+        "port = -1",
+        "port = 65536",
+        "control_port = 70000",
+        "workers = 0",
+        "max_body_mb = 0.0",
+        "max_in_flight = 0",
+        "lease_s = 0",
+        "drain_s = -0.1",
     ],
-)  # fmt: skip
+)
 def test_a_server_that_could_not_serve_is_refused_before_it_is_started(text: str) -> None:
     """Each is told by its name."""
     (found,) = faults(f"[server]\n{text}")
@@ -343,8 +367,12 @@ def test_where_values_are_looked_up_lies_within_the_state_directory_unless_said_
 def test_every_fault_of_the_online_store_is_told_at_once() -> None:
     text = '[online]\nstore = "sqlite"\nurl = "http://x"\nmissing = "ignore"\nttl = "3d"'
     found = "\n".join(faults(text))
-    for part in ("online.ttl: unknown setting", "online.missing: 'ignore' is none of", "online.url: is for redis",
-                 "online.url: begins with redis://"):  # fmt: skip
+    for part in (
+        "online.ttl: unknown setting",
+        "online.missing: 'ignore' is none of",
+        "online.url: is for redis",
+        "online.url: begins with redis://",
+    ):
         assert part in found
 
 
@@ -387,12 +415,41 @@ _leaves = st.one_of(
 )
 _keys = st.one_of(
     st.text(max_size=5),
-    st.sampled_from([
-        "server", "endpoints", "port", "fields", "x", "dtype", "shape", "canary", "steps", "shadow",
-        "sample", "window", "output", "kind", "score", "limits", "rows", "escalation", "after", "to",
-        "guardrails", "owner", "rota", "alerts", "people", "name", "contact", "entity", "segments", "log",
-    ]),
-)  # fmt: skip
+    st.sampled_from(
+        [
+            "server",
+            "endpoints",
+            "port",
+            "fields",
+            "x",
+            "dtype",
+            "shape",
+            "canary",
+            "steps",
+            "shadow",
+            "sample",
+            "window",
+            "output",
+            "kind",
+            "score",
+            "limits",
+            "rows",
+            "escalation",
+            "after",
+            "to",
+            "guardrails",
+            "owner",
+            "rota",
+            "alerts",
+            "people",
+            "name",
+            "contact",
+            "entity",
+            "segments",
+            "log",
+        ]
+    ),
+)
 _tables = st.recursive(
     _leaves,
     lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(_keys, inner, max_size=4)),
@@ -430,7 +487,7 @@ def test_whatever_a_file_holds_is_settings_that_can_be_stored_or_faults(
         ('output = {function = "a:b"}', "output.function"),
         ('output = {kind = "custom", function = "a.b"}', "output.function"),
     ],
-)  # fmt: skip
+)
 def test_prices_shares_and_functions_are_checked(line: str, place: str) -> None:
     (found,) = faults(ENDPOINT + line)
     assert found.startswith(f"endpoints.flights.{place}")
@@ -447,12 +504,16 @@ def test_prices_shares_and_functions_are_checked(line: str, place: str) -> None:
         ('output = {kind = "class", classes = ["a", "a"]}', "output.classes"),
         ('output = {kind = "class", classes = ["a", 1]}', "output.classes"),
         ('output = {kind = "score", value = "y", classes = ["a", "b"]}', "output.classes"),
-        ('output = {kind = "exact", label = "l"}\nguardrails = {quality = {worse_by = 0.1, metric = "absolute_error"}}',
-         "guardrails.quality.metric"),
-        ('output = {kind = "class"}\nguardrails = {quality = {worse_by = 0.1, metric = "log_loss"}}',
-         "guardrails.quality.metric"),
+        (
+            'output = {kind = "exact", label = "l"}\nguardrails = {quality = {worse_by = 0.1, metric = "absolute_error"}}',
+            "guardrails.quality.metric",
+        ),
+        (
+            'output = {kind = "class"}\nguardrails = {quality = {worse_by = 0.1, metric = "log_loss"}}',
+            "guardrails.quality.metric",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_labels_are_about_is_one_output_of_the_right_form(line: str, place: str) -> None:
     (found,) = faults(ENDPOINT + line)
     assert found.startswith(f"endpoints.flights.{place}")
@@ -490,10 +551,14 @@ def test_peers_are_read() -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        "canary = {steps = [1e-9, 50]}", "canary = {steps = [1, 1.001]}", "canary = {holdback = 0.001}",
-        "shadow = {sample = 1e-9}", "after = {sample = 0.009}", "log = {sample = 1e-3}",
+        "canary = {steps = [1e-9, 50]}",
+        "canary = {steps = [1, 1.001]}",
+        "canary = {holdback = 0.001}",
+        "shadow = {sample = 1e-9}",
+        "after = {sample = 0.009}",
+        "log = {sample = 1e-3}",
     ],
-)  # fmt: skip
+)
 def test_a_share_that_rounds_to_no_caller_is_refused(line: str) -> None:
     with pytest.raises(BadConfig) as refused:
         read(f"[endpoints.e]\n{line}\n")

@@ -15,9 +15,14 @@ from kedge.core.features.generations import META, Mark, Online, Rules, Run, pack
 from kedge.core.features.schema import Feature, Spec, declared
 from kedge.transforms.lookup import Lookup, keys_of, lookups_of, pack
 
-SCHEMA = declared("delays/1", {
-    "mean": Feature("float32", default=0.5), "pair": Feature("float32", (2,), null=True),
-}, ["carrier", "hour"])  # fmt: skip
+SCHEMA = declared(
+    "delays/1",
+    {
+        "mean": Feature("float32", default=0.5),
+        "pair": Feature("float32", (2,), null=True),
+    },
+    ["carrier", "hour"],
+)
 RUN = Run("delays/1", 1, 1)
 HOUR = 3600.0
 ASKED = {"carrier": np.array(["AA", "UA", "AA"], object), "hour": np.array([1, 1, 2])}
@@ -113,9 +118,14 @@ def test_a_value_expires_by_what_it_knows_and_a_clock_behind_expires_nothing(
     assert opened(store, clock).columns(ASKED)["mean"].tolist() == [99.0, 0.5, 90.0]
 
 
-@pytest.mark.parametrize(("what", "code"), [
-    ("missing", "features_missing"), ("expired", "features_expired"), ("outage", "features_outage"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("what", "code"),
+    [
+        ("missing", "features_missing"),
+        ("expired", "features_expired"),
+        ("outage", "features_outage"),
+    ],
+)
 def test_each_rule_refuses_by_a_code_of_its_own(
     store: Fails, clock: Clock, what: str, code: str
 ) -> None:
@@ -196,11 +206,21 @@ def test_a_damaged_row_is_a_missing_one(store: Fails, clock: Clock) -> None:
     assert lookup.counts["delays.missing"] == 2
 
 
-@pytest.mark.parametrize(("values", "key"), [
-    (np.array([7]), "7"), (np.array([7.0]), "7"), (np.array(["7"], object), "7"), (np.array(["a b"], object), "a b"),
-    (np.array([True]), "True"), (np.array([2**53 + 1]), "9007199254740993"), (np.array([2**64 - 1], np.uint64), "18446744073709551615"),
-    (np.array(["007"], object), "007"), (np.array([" 7 "], object), " 7 "), (np.array(["7.4"], object), "7.4"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("values", "key"),
+    [
+        (np.array([7]), "7"),
+        (np.array([7.0]), "7"),
+        (np.array(["7"], object), "7"),
+        (np.array(["a b"], object), "a b"),
+        (np.array([True]), "True"),
+        (np.array([2**53 + 1]), "9007199254740993"),
+        (np.array([2**64 - 1], np.uint64), "18446744073709551615"),
+        (np.array(["007"], object), "007"),
+        (np.array([" 7 "], object), " 7 "),
+        (np.array(["7.4"], object), "7.4"),
+    ],
+)
 def test_a_key_is_the_same_text_whatever_wrote_it(values: Any, key: str) -> None:
     assert keys_of({"k": values}, ["k"]) == [key]
     assert keys_of({"k": values, "l": values}, ["k", "l"]) == [f"{key}\x1f{key}"]

@@ -66,11 +66,14 @@ AT = "sys/fs/cgroup"
             },
             (8.0, 2 * GB),
         ),
-        ({f"{AT}/a/b/cpu.max": "6400000 100000", f"{AT}/a/b/memory.max": f"{64 * GB}"}, (8.0, 16 * GB)),
+        (
+            {f"{AT}/a/b/cpu.max": "6400000 100000", f"{AT}/a/b/memory.max": f"{64 * GB}"},
+            (8.0, 16 * GB),
+        ),
         ({f"{AT}/a/b/cpu.max": "nonsense", f"{AT}/a/b/memory.max": ""}, (8.0, 16 * GB)),
         ({f"{AT}/a/b/cpu.max": "100000 0"}, (8.0, 16 * GB)),
     ],
-)  # fmt: skip
+)
 def test_version_2_counts_at_each_level(
     tmp_path: Path, files: Mapping[str, str], expected: tuple[float, int]
 ) -> None:

@@ -15,29 +15,42 @@ from kedge.core.features.schema import Feature, Spec, View, declared
 from kedge.core.time.durations import seconds
 from kedge.operations.features.materialise import SliceProgress, keyed, misfit, outside
 
-SCHEMA = declared("delays/1", {
-    "mean": Feature("float32", null=True, range=(0, 10)), "pair": Feature("float32", (2,), default=0.0),
-}, ["carrier", "hour"])  # fmt: skip
+SCHEMA = declared(
+    "delays/1",
+    {
+        "mean": Feature("float32", null=True, range=(0, 10)),
+        "pair": Feature("float32", (2,), default=0.0),
+    },
+    ["carrier", "hour"],
+)
 SPEC = Spec(schema=SCHEMA, entry="a:b", raw=(), view=View(source="x.parquet", time="at"))
 
 
 def answer(**other: Any) -> dict[str, Any]:
-    return {"carrier": np.array(["AA", "UA"]), "hour": np.array([1, 1]), "mean": [1.0, np.nan],
-            "pair": np.ones((2, 2)), **other}  # fmt: skip
+    return {
+        "carrier": np.array(["AA", "UA"]),
+        "hour": np.array([1, 1]),
+        "mean": [1.0, np.nan],
+        "pair": np.ones((2, 2)),
+        **other,
+    }
 
 
 def test_what_the_schema_promises_is_no_fault() -> None:
     assert misfit(answer(), SPEC) is None
 
 
-@pytest.mark.parametrize(("other", "fault"), [
-    ({"carrier": ["AA", "AA"]}, "1 keys are there twice"),
-    ({"hour": [1]}, "hour has the shape (1,), not (2,)"),
-    ({"mean": [1.0]}, "mean has the shape (1,), not (2,)"),
-    ({"pair": [1.0, 2.0]}, "pair has the shape (2,), not (2, 2)"),
-    ({"pair": [[1, 2], [3, np.nan]]}, "pair is null, and may not be"),
-    ({"mean": ["x", "y"]}, "mean: could not convert"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("other", "fault"),
+    [
+        ({"carrier": ["AA", "AA"]}, "1 keys are there twice"),
+        ({"hour": [1]}, "hour has the shape (1,), not (2,)"),
+        ({"mean": [1.0]}, "mean has the shape (1,), not (2,)"),
+        ({"pair": [1.0, 2.0]}, "pair has the shape (2,), not (2, 2)"),
+        ({"pair": [[1, 2], [3, np.nan]]}, "pair is null, and may not be"),
+        ({"mean": ["x", "y"]}, "mean: could not convert"),
+    ],
+)
 def test_a_fault_names_the_column(other: dict[str, Any], fault: str) -> None:
     assert fault in str(misfit(answer(**other), SPEC))
 
@@ -54,12 +67,18 @@ def test_what_is_out_of_range_is_counted_and_not_refused() -> None:
     assert outside({}, SPEC) == {}
 
 
-@pytest.mark.parametrize(("given", "kept"), [
-    (np.array([1, 2, 3]), np.array([1, 2, 3])), (np.array([1.0, np.nan, 3.0]), np.array([1, 3])),
-    (np.array(["a", None, ""], object), ["a"]), (np.array([7.5, 2.0**53, 7.0]), np.array([7])),
-    (np.array([2**64 - 1, 1, 2], np.uint64), ["18446744073709551615", "1", "2"]),
-    (np.array(["b", "a", "a\x1fb"]), ["b", "a"]), (np.array([1, "a", None], object), ["1", "a"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (np.array([1, 2, 3]), np.array([1, 2, 3])),
+        (np.array([1.0, np.nan, 3.0]), np.array([1, 3])),
+        (np.array(["a", None, ""], object), ["a"]),
+        (np.array([7.5, 2.0**53, 7.0]), np.array([7])),
+        (np.array([2**64 - 1, 1, 2], np.uint64), ["18446744073709551615", "1", "2"]),
+        (np.array(["b", "a", "a\x1fb"]), ["b", "a"]),
+        (np.array([1, "a", None], object), ["1", "a"]),
+    ],
+)
 def test_a_row_without_a_key_is_left_out_and_keys_stay_whole(given: Any, kept: Any) -> None:
     schema = declared("d/1", {"x": Feature("float32", null=True)}, ["k"])
     columns, keys, lost = keyed({"k": given, "x": np.arange(3, dtype=np.float32)}, schema)
@@ -105,19 +124,24 @@ def test_many_slices_say_how_many_and_when_they_will_be_over() -> None:
     assert lines[100].endswith(" min left")
 
 
-def brute(rows: list[float], known: set[float], after: float, at: float, every_s: float, back_s: float) -> set[float]:  # fmt: skip
+def brute(
+    rows: list[float], known: set[float], after: float, at: float, every_s: float, back_s: float
+) -> set[float]:
     """The ends of slices that have a row, or are known: looked at one by one."""
     return {
-        end for end in ends(after, at, every_s)
+        end
+        for end in ends(after, at, every_s)
         if end in known or any(end - back_s < row <= end for row in rows)
-    }  # fmt: skip
+    }
 
 
 @given(
     rows=st.lists(st.integers(0, 400).map(lambda n: n / 4), max_size=12),
     known=st.lists(st.integers(0, 20).map(lambda n: n * 5.0), max_size=3),
-    after=st.floats(0, 60), span=st.floats(0, 60), back_s=st.sampled_from([1.0, 5.0, 12.0, inf]),
-)  # fmt: skip
+    after=st.floats(0, 60),
+    span=st.floats(0, 60),
+    back_s=st.sampled_from([1.0, 5.0, 12.0, inf]),
+)
 def test_the_slices_that_are_due_are_those_with_rows_and_those_that_are_known(
     rows: list[float], known: list[float], after: float, span: float, back_s: float
 ) -> None:

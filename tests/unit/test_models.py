@@ -258,9 +258,14 @@ class Line:
         self.open = True
 
     async def predict(
-        self, columns: Columns, deadline_s: float, *, alone: bool = False,
-        patience_s: float = 0.0, on_late: OnDone | None = None,
-    ) -> Predicted:  # fmt: skip
+        self,
+        columns: Columns,
+        deadline_s: float,
+        *,
+        alone: bool = False,
+        patience_s: float = 0.0,
+        on_late: OnDone | None = None,
+    ) -> Predicted:
         raise NotImplementedError
 
     def submit(
@@ -290,11 +295,16 @@ class Place:
         """Whether nothing can be set apart: the disk is full."""
         self.changed = threading.Semaphore(0)
         self.pool = Pool(
-            loaders={"onnx": self.loader}, artifacts=self.shelf, connect=self._connect,
-            run_dir=run_dir, clock=self.clock, changed=self.changed.release,
+            loaders={"onnx": self.loader},
+            artifacts=self.shelf,
+            connect=self._connect,
+            run_dir=run_dir,
+            clock=self.clock,
+            changed=self.changed.release,
             faults=ProcessFaults(self.clock),
-            apart=lambda: self.apart, set_apart=self._set_apart,
-        )  # fmt: skip
+            apart=lambda: self.apart,
+            set_apart=self._set_apart,
+        )
 
     def _set_apart(self, of: Release, why: str) -> None:
         if self.full:
@@ -500,11 +510,13 @@ def test_a_release_is_held_inline_and_in_a_process_as_two_things(place: Place) -
         (lambda p: setattr(p.shelf, "damaged", True), "model.onnx of sha256:model-1 was changed"),
         (lambda p: setattr(p.loader, "fault", ValueError("odd")), "ValueError: odd"),
         (
-            lambda p: setattr(p.shelf, "golden", Proof(inputs={"dep_delay": [1.0]}, outputs={"p_late": [3.0]})),
+            lambda p: setattr(
+                p.shelf, "golden", Proof(inputs={"dep_delay": [1.0]}, outputs={"p_late": [3.0]})
+            ),
             "golden rows: golden row 0: p_late is 2.0, expected 3.0",
         ),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_loaded_or_proven_is_failed_and_says_why(
     place: Place, break_it: Callable[[Place], None], said: str
 ) -> None:

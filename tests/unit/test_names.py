@@ -49,8 +49,15 @@ def test_what_could_be_a_path_an_option_or_a_line_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize(
     "text, near",
-    [("chrun", "churn"), ("CHURN", "churn"), ("chur", "churn"), ("Risk", "risk"), ("nope", ""), ("", "")],
-)  # fmt: skip
+    [
+        ("chrun", "churn"),
+        ("CHURN", "churn"),
+        ("chur", "churn"),
+        ("Risk", "risk"),
+        ("nope", ""),
+        ("", ""),
+    ],
+)
 def test_the_nearest_name_is_found_whatever_its_case(text: str, near: str) -> None:
     assert nearest(text, ["churn", "risk"]) == near
 

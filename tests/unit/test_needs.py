@@ -99,8 +99,11 @@ def test_a_wish_for_a_release_that_is_not_known_yet_is_passed_over() -> None:
 def test_the_same_release_may_be_wished_for_in_another_place() -> None:
     """A candidate is prepared inline before its last step."""
     assert held(run(SECOND, Canary(3, 100)), (3, INLINE)) == [
-        (2, INLINE), (3, PROCESS), (3, INLINE), (1, INLINE),
-    ]  # fmt: skip
+        (2, INLINE),
+        (3, PROCESS),
+        (3, INLINE),
+        (1, INLINE),
+    ]
 
 
 def test_the_ways_back_stay_for_the_window_and_not_a_second_longer() -> None:
@@ -171,9 +174,13 @@ def test_a_wish_says_how_many_processes_a_command_needs() -> None:
 def test_a_drill_holds_all_that_was_held_before_it(where: Placement) -> None:
     """Also when the window is over: what was left comes again, and a rollback stays where it is."""
     three = run(
-        endpoint(release(1, placement=where), release(2, placement=where), release(3, placement=where)),
-        Promote(1), Promote(2, override="a test"), Promote(3, override="a test"),
-    )  # fmt: skip
+        endpoint(
+            release(1, placement=where), release(2, placement=where), release(3, placement=where)
+        ),
+        Promote(1),
+        Promote(2, override="a test"),
+        Promote(3, override="a test"),
+    )
     drill = run(three, Drill(until=9.0))
     assert {(n.release, n.placement, n.beside) for n in needs(drill, now=NOW)} == {
         (n.release, n.placement, n.beside) for n in needs(three, now=NOW)

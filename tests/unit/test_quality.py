@@ -28,14 +28,23 @@ EXACT = Output()
 @pytest.mark.parametrize(
     ("output", "score", "decision", "value", "wrong"),
     [
-        (BINARY, 0.9, "1", 1, False), (BINARY, 0.9, "1", "no", True), (BINARY, 0.2, None, 0, False),
-        (BINARY, None, None, 1, True), (BINARY, float("nan"), None, 0, True), (BINARY, 0.9, "1", True, False),
-        (SCORE, 10.0, None, 11.9, False), (SCORE, 10.0, None, 12.1, True), (SCORE, None, None, 1.0, True),
-        (SCORE, float("nan"), None, 1.0, True), (SCORE, 10.0, None, "11", False),
-        (EXACT, None, "cat", "cat", False), (EXACT, None, "cat", "dog", True), (EXACT, 3.0, "3", 3.0, False),
+        (BINARY, 0.9, "1", 1, False),
+        (BINARY, 0.9, "1", "no", True),
+        (BINARY, 0.2, None, 0, False),
+        (BINARY, None, None, 1, True),
+        (BINARY, float("nan"), None, 0, True),
+        (BINARY, 0.9, "1", True, False),
+        (SCORE, 10.0, None, 11.9, False),
+        (SCORE, 10.0, None, 12.1, True),
+        (SCORE, None, None, 1.0, True),
+        (SCORE, float("nan"), None, 1.0, True),
+        (SCORE, 10.0, None, "11", False),
+        (EXACT, None, "cat", "cat", False),
+        (EXACT, None, "cat", "dog", True),
+        (EXACT, 3.0, "3", 3.0, False),
         (EXACT, None, None, "cat", True),
     ],
-)  # fmt: skip
+)
 def test_right_or_wrong(
     output: Output, score: float | None, decision: str | None, value: Any, *, wrong: bool
 ) -> None:
@@ -81,22 +90,45 @@ def test_a_metric_that_does_not_fit_says_which_do() -> None:
 
 
 def one(
-    number: int, *, value: Any = 1, unit: str = "", arm: str = "production", at: float = 0.0,
-    version: str = "", score: float | None = 0.9, shadow: float | None = None, **more: Any,
-) -> Labelled:  # fmt: skip
+    number: int,
+    *,
+    value: Any = 1,
+    unit: str = "",
+    arm: str = "production",
+    at: float = 0.0,
+    version: str = "",
+    score: float | None = 0.9,
+    shadow: float | None = None,
+    **more: Any,
+) -> Labelled:
     row = JoinRow(
-        id=f"{number}/0", at=at, unit=unit, endpoint="flights", production=1, candidate=2, salt="s",
-        weight=more.pop("weight", 500), arm=arm, failed=more.pop("failed", False),
-        segments=more.pop("segments", ()), score=score, decision=None, shadow_score=shadow,
+        id=f"{number}/0",
+        at=at,
+        unit=unit,
+        endpoint="flights",
+        production=1,
+        candidate=2,
+        salt="s",
+        weight=more.pop("weight", 500),
+        arm=arm,
+        failed=more.pop("failed", False),
+        segments=more.pop("segments", ()),
+        score=score,
+        decision=None,
+        shadow_score=shadow,
         paired=shadow is not None,
-    )  # fmt: skip
+    )
     return Labelled(row, Outcome(row.id, value, None, version), at + 10.0)
 
 
 def judged_of(
-    rows: list[Labelled], *, paired: bool = False, reverse: bool = False, output: Output = BINARY,
+    rows: list[Labelled],
+    *,
+    paired: bool = False,
+    reverse: bool = False,
+    output: Output = BINARY,
     metric: str = "error_rate",
-) -> Judged:  # fmt: skip
+) -> Judged:
     hashed = partial(unit_of, key_of("s"))
     return judged(rows, output, metric, hashed, paired=paired, reverse=reverse)
 
@@ -212,10 +244,16 @@ def test_ndcg_is_scikit_learns(seed: int, places: int) -> None:
 @pytest.mark.parametrize(
     ("said", "value", "lost"),
     [
-        ("7|3|9", 7.0, 0.0), ("7|3|9", "7", 0.0), ("3|7|9", 7, 1 - 1 / log2(3)), ("3|9", "7", 1.0), (None, "7", 1.0),
-        ("7|7|7", "7|3", 1 - 1 / (1 + 1 / log2(3))), ("3|7", " 7 | 3 ", 0.0), ("a b|c", "a b", 0.0),
+        ("7|3|9", 7.0, 0.0),
+        ("7|3|9", "7", 0.0),
+        ("3|7|9", 7, 1 - 1 / log2(3)),
+        ("3|9", "7", 1.0),
+        (None, "7", 1.0),
+        ("7|7|7", "7|3", 1 - 1 / (1 + 1 / log2(3))),
+        ("3|7", " 7 | 3 ", 0.0),
+        ("a b|c", "a b", 0.0),
     ],
-)  # fmt: skip
+)
 def test_an_item_counts_once_where_it_stands_first(
     said: str | None, value: Any, lost: float
 ) -> None:
@@ -250,6 +288,10 @@ def test_a_ranking_is_read_from_a_vector_and_agrees_in_its_order() -> None:
     assert said(of, long, 0).decision == "|".join(map(str, range(20)))
     assert target(RANKING, [Field("items", "int64")]).unread == "unreadable"
     rows = [one(1, value="9|4", score=None)]
-    met = matched(Matching(), [Labelled(msgspec.structs.replace(rows[0].row, decision="7|3|9"), rows[0].outcome, 1.0)],
-                  of, "ndcg@10")  # fmt: skip
+    met = matched(
+        Matching(),
+        [Labelled(msgspec.structs.replace(rows[0].row, decision="7|3|9"), rows[0].outcome, 1.0)],
+        of,
+        "ndcg@10",
+    )
     assert (met.met, met.matched) == (True, (1, 0))

@@ -28,12 +28,22 @@ NUMERIC = (Quantity, Count, Duration)
 @pytest.mark.parametrize(
     "kind, text, number",
     [
-        (WEIGHT, "25", 25.0), (WEIGHT, "25%", 25.0), (WEIGHT, " 12.5 % ", 12.5), (WEIGHT, "0.01", 0.01),
-        (SAMPLE, "100", 100.0), (Percent(), "0", 0.0), (Percent(), "0.1%", 0.1), (Rate(), "60/s", 60.0),
-        (Rate(), "1e3", 1000.0), (Factor(), "1.5x", 1.5), (Count("callers"), "3", 3), (Port(), "0", 0),
-        (Duration(), "7d", "7d"), (Duration(least="1s", most="60s"), "60s", "60s"),
+        (WEIGHT, "25", 25.0),
+        (WEIGHT, "25%", 25.0),
+        (WEIGHT, " 12.5 % ", 12.5),
+        (WEIGHT, "0.01", 0.01),
+        (SAMPLE, "100", 100.0),
+        (Percent(), "0", 0.0),
+        (Percent(), "0.1%", 0.1),
+        (Rate(), "60/s", 60.0),
+        (Rate(), "1e3", 1000.0),
+        (Factor(), "1.5x", 1.5),
+        (Count("callers"), "3", 3),
+        (Port(), "0", 0),
+        (Duration(), "7d", "7d"),
+        (Duration(least="1s", most="60s"), "60s", "60s"),
     ],
-)  # fmt: skip
+)
 def test_what_is_written_as_people_write_it_is_read(
     kind: click.ParamType[Any], text: str, number: object
 ) -> None:
@@ -76,7 +86,7 @@ def test_what_is_written_as_people_write_it_is_read(
         (Duration(least="1s"), "0s", "0s is shorter than 1s"),
         (Duration(), "9" * 400 + "d", "is longer than 36500d, a hundred years"),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_such_number_is_refused_in_words(
     kind: click.ParamType[Any], text: str, said: str
 ) -> None:
@@ -104,9 +114,10 @@ HIDDEN = {"up run_for", "gateway-worker fd", "control parent", "diagnose within"
 def test_every_number_of_every_command_is_one_of_these() -> None:
     """No option takes what Python calls a number: nan, infinity, or a share that rounds to nothing."""
     plain = [
-        where for where, parameter in options(main)
+        where
+        for where, parameter in options(main)
         if isinstance(parameter.type, click.types.FloatParamType | click.types.IntParamType)
-    ]  # fmt: skip
+    ]
     assert set(plain) <= HIDDEN
     named = {where for where, parameter in options(main) if isinstance(parameter.type, NUMERIC)}
     assert {"plan rate", "plan errors", "plan times", "plan callers", "set-weight weight"} <= named

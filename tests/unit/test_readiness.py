@@ -47,10 +47,18 @@ def filed(age_s: float = 60.0, epoch: int = 9, **body: Any) -> Filed:
 
 
 READY = Facts(
-    state=SECOND, now=NOW, landing=1, people_since=1, tested=filed(delivered=True, levels=[]),
-    proven=PROVEN, proven_at=NOW - 60, replicas=("w0", "w1"), drill=filed(ok=True, total_s=4.0, release=1),
-    runbook=filed(digest=configuration_digest(SECOND)), runs=1,
-)  # fmt: skip
+    state=SECOND,
+    now=NOW,
+    landing=1,
+    people_since=1,
+    tested=filed(delivered=True, levels=[]),
+    proven=PROVEN,
+    proven_at=NOW - 60,
+    replicas=("w0", "w1"),
+    drill=filed(ok=True, total_s=4.0, release=1),
+    runbook=filed(digest=configuration_digest(SECOND)),
+    runs=1,
+)
 
 
 def but(**changes: Any) -> Facts:
@@ -76,8 +84,13 @@ def test_before_the_first_release_only_people_are_asked_for() -> None:
     bare = Facts(state=EMPTY, now=NOW)
     assert failed(judge(bare)) == ("notification",)
     assert [c.name for c in judge(bare) if c.outcome == "not applicable"] == [
-        "deployable", "warm", "drill", "runbook", "evidence", "features",
-    ]  # fmt: skip
+        "deployable",
+        "warm",
+        "drill",
+        "runbook",
+        "evidence",
+        "features",
+    ]
 
 
 def test_a_way_back_is_asked_for_from_the_second_release_on() -> None:
@@ -141,17 +154,24 @@ def test_two_levels_tell_two_and_one_of_them_the_owner(
     [
         (None, "no test"),
         (filed(epoch=3, delivered=True), "changed after"),
-        (filed(delivered=False, levels=[{"level": 0, "works": True}, {"level": 1, "works": False}]),
-         "of level 1"),
+        (
+            filed(
+                delivered=False, levels=[{"level": 0, "works": True}, {"level": 1, "works": False}]
+            ),
+            "of level 1",
+        ),
         (filed(age_s=TEST_S + DAY_S, delivered=True), "31 days ago"),
     ],
-)  # fmt: skip
+)
 def test_a_test_of_the_alerts_is_delivered_lately_and_to_the_people_of_today(
     tested: Filed | None, said: str
 ) -> None:
     found, why = outcome(but(tested=tested, people_since=4), "notification")
     assert (found, said in why) == ("fail", True)
-    assert outcome(but(tested=filed(epoch=4, delivered=True), people_since=4), "notification")[0] == "pass"  # fmt: skip
+    assert (
+        outcome(but(tested=filed(epoch=4, delivered=True), people_since=4), "notification")[0]
+        == "pass"
+    )
 
 
 @pytest.mark.parametrize(
@@ -171,7 +191,10 @@ def test_the_way_back_is_proven_lately(proven: Proven | None, age_s: float, said
 def test_a_proof_says_what_it_took_and_what_was_asked() -> None:
     proven = msgspec.structs.replace(PROVEN, sampled=5)
     _, why = outcome(but(proven=proven, proven_at=NOW - 7300), "deployable")
-    assert why == "r1 was deployed from nothing 2 hours ago in 0.7 s and answered 3 golden rows (made) and 5 of the log"  # fmt: skip
+    assert (
+        why
+        == "r1 was deployed from nothing 2 hours ago in 0.7 s and answered 3 golden rows (made) and 5 of the log"
+    )
 
 
 @pytest.mark.parametrize(
@@ -201,8 +224,11 @@ def test_a_way_back_whose_window_is_over_has_to_load_in_time_and_no_replica_has_
     slow = msgspec.structs.replace(PROVEN, load_s=299.0)
     found, why = outcome(but(kept=False, proven=slow), "warm")
     assert (found, "600 s are promised" in why) == ("fail", True)
-    for proven in (None, msgspec.structs.replace(PROVEN, release=2),
-                   msgspec.structs.replace(PROVEN, ok=False)):  # fmt: skip
+    for proven in (
+        None,
+        msgspec.structs.replace(PROVEN, release=2),
+        msgspec.structs.replace(PROVEN, ok=False),
+    ):
         found, why = outcome(but(kept=False, proven=proven), "warm")
         assert (found, "is not proven" in why) == ("fail", True)
     assert outcome(but(kept=False, cold={"w1": "silent"}), "warm")[0] == "fail"
@@ -269,7 +295,10 @@ def test_what_is_read_by_key_is_fresh() -> None:
     more = {**stale, "weather/2#1@4 is gone": "weather"}
     blind = {"delays/1#1@1 cannot be looked at: redis: refused": "is the server up?"}
     check = next(c for c in judge(but(stale=more, blind=blind)) if c.name == "features")
-    assert check.mend == "is the server up?; kedge features materialise carrier_delays; kedge features materialise weather"  # fmt: skip
+    assert (
+        check.mend
+        == "is the server up?; kedge features materialise carrier_delays; kedge features materialise weather"
+    )
     assert check.why.startswith("delays/1#1@1 cannot be looked at: redis: refused; its values")
     assert outcome(but(blind=blind), "features")[0] == "fail"
 

@@ -161,24 +161,48 @@ def test_nothing_counted_is_no_agreement_and_no_coverage() -> None:
 
 def test_a_shadow_that_is_dropped_late_or_failing_is_told_apart() -> None:
     """Each has another remedy; all of them lower the coverage."""
-    told = summary([tally(
-        shadow__requests=10, shadow__answered=4, shadow__pairs=8, shadow__agreeing=6,
-        shadow__dropped__full=2, shadow__dropped__down=1, shadow__failed__model_late=2,
-        shadow__failed__model_died=1,
-    )])  # fmt: skip
+    told = summary(
+        [
+            tally(
+                shadow__requests=10,
+                shadow__answered=4,
+                shadow__pairs=8,
+                shadow__agreeing=6,
+                shadow__dropped__full=2,
+                shadow__dropped__down=1,
+                shadow__failed__model_late=2,
+                shadow__failed__model_died=1,
+            )
+        ]
+    )
     assert told["shadow"] == {
-        "requests": 10, "answered": 4, "pairs": 8, "agreeing": 6, "agreement": 0.75, "coverage": 0.4,
-        "dropped": 3, "dropped_by_cause": {"down": 1, "full": 2}, "late": 0, "timed_out": 2, "failed": 1,
+        "requests": 10,
+        "answered": 4,
+        "pairs": 8,
+        "agreeing": 6,
+        "agreement": 0.75,
+        "coverage": 0.4,
+        "dropped": 3,
+        "dropped_by_cause": {"down": 1, "full": 2},
+        "late": 0,
+        "timed_out": 2,
+        "failed": 1,
         "failed_by_cause": {"model_died": 1, "model_late": 2},
-    }  # fmt: skip
+    }
 
 
 def test_a_canary_was_asked_also_when_production_answered_instead() -> None:
     """A candidate that always fails over had every request, not none."""
-    told = summary([tally(
-        requests__candidate=5, requests__production=9, failover__model_late=2,
-        failover__breaker_open=1,
-    )])  # fmt: skip
+    told = summary(
+        [
+            tally(
+                requests__candidate=5,
+                requests__production=9,
+                failover__model_late=2,
+                failover__breaker_open=1,
+            )
+        ]
+    )
     assert told["canary"] == {"requests": 8, "failovers": 3, "unasked": 1}
     assert told["failovers_by_cause"] == {"breaker_open": 1, "model_late": 2}
 

@@ -26,9 +26,20 @@ HOUR = 0x019AA0F05C00 // (HOUR_S * 1000)
 
 def row(name: str, at: float) -> JoinRow:
     return JoinRow(
-        id=name, at=at, unit="", endpoint="flights", production=1, candidate=None, salt="",
-        weight=0, arm="production", failed=False, segments=(), score=None, decision=None,
-    )  # fmt: skip
+        id=name,
+        at=at,
+        unit="",
+        endpoint="flights",
+        production=1,
+        candidate=None,
+        salt="",
+        weight=0,
+        arm="production",
+        failed=False,
+        segments=(),
+        score=None,
+        decision=None,
+    )
 
 
 def test_an_id_of_our_own_names_its_hour() -> None:
@@ -38,9 +49,18 @@ def test_an_id_of_our_own_names_its_hour() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["", "q", "flight-7", SEVEN.replace("-7", "-4"), SEVEN + "x", SEVEN[:-1], "g" + SEVEN[1:],
-     SEVEN.replace("-", "_"), "\ud800" * 36],
-)  # fmt: skip
+    [
+        "",
+        "q",
+        "flight-7",
+        SEVEN.replace("-7", "-4"),
+        SEVEN + "x",
+        SEVEN[:-1],
+        "g" + SEVEN[1:],
+        SEVEN.replace("-", "_"),
+        "\ud800" * 36,
+    ],
+)
 def test_any_other_id_names_none(name: str) -> None:
     assert id_hour(name) is None
 
@@ -81,6 +101,8 @@ def test_batches_add_up() -> None:
     other = Joined(joined=1, conflicts=4, delays={3: 1, 5: 1})
     both = one.plus(other)
     assert {name: getattr(both, name) for name in COUNTS if getattr(both, name)} == {
-        "joined": 3, "parked": 1, "conflicts": 4,
-    }  # fmt: skip
+        "joined": 3,
+        "parked": 1,
+        "conflicts": 4,
+    }
     assert both.delays == {3: 3, 5: 1}

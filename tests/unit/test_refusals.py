@@ -8,9 +8,18 @@ import pytest
 from kedge.core.release.refusals import REFUSALS
 
 KNOWN = {
-    "endpoint", "stage", "release", "candidate", "production", "fields", "answers", "failure",
-    "share", "left", "drilled",
-}  # fmt: skip
+    "endpoint",
+    "stage",
+    "release",
+    "candidate",
+    "production",
+    "fields",
+    "answers",
+    "failure",
+    "share",
+    "left",
+    "drilled",
+}
 
 
 @pytest.mark.parametrize("code", REFUSALS)

@@ -19,13 +19,22 @@ from unit.test_status import CANARY, NOW, ONE, TWO, member, tally
 
 SENTENCES: list[tuple[r.AnyEvent, str]] = [
     (r.Configured(policy=Policy(), digest="d"), "policy in force"),
-    (r.Configured(policy=Policy(), digest="d", diff=("a: 1 -> 2", "b: 3 -> 4")),
-     "policy in force (a: 1 -> 2; b: 3 -> 4)"),
-    (r.ContractAdopted(fields=fields("x:float32,y:string")),
-     "contract taken from the first release: x, y"),
-    (r.Promoted(release=1, replaced=None, at=AT, answers=fields("p:float32,q:string")),
-     "r1 is production; callers are promised p, q"),
-    (r.ComparisonFailed(release=2, production=1, reason="quality"), "r2 failed against r1: quality"),
+    (
+        r.Configured(policy=Policy(), digest="d", diff=("a: 1 -> 2", "b: 3 -> 4")),
+        "policy in force (a: 1 -> 2; b: 3 -> 4)",
+    ),
+    (
+        r.ContractAdopted(fields=fields("x:float32,y:string")),
+        "contract taken from the first release: x, y",
+    ),
+    (
+        r.Promoted(release=1, replaced=None, at=AT, answers=fields("p:float32,q:string")),
+        "r1 is production; callers are promised p, q",
+    ),
+    (
+        r.ComparisonFailed(release=2, production=1, reason="quality"),
+        "r2 failed against r1: quality",
+    ),
     (r.Promoted(release=1, replaced=None, at=AT), "r1 is production"),
     (r.Promoted(release=2, replaced=1, at=AT), "r2 is production, r1 is the way back"),
     (r.ShadowStarted(release=2, sample=2550, salt="s"), "r2 is shadowed with 25.5 % of the inputs"),
@@ -41,13 +50,17 @@ SENTENCES: list[tuple[r.AnyEvent, str]] = [
     (r.Held(), "it holds its features: kedge features follow lets it move with the head again"),
     (r.Aborted(release=2), "the rollout of r2 was aborted; r2 stays eligible"),
     (r.CandidateRolledBack(release=2, weight=100), "r2 went from 1 % to zero and is condemned"),
-    (r.RolledBack(release=1, left=2, at=AT),
-     "production went back from r2 to r1; r2 is condemned"),
-    (r.DrillStarted(release=1, left=2, until=60.0), "a drill: r1 answers, and r2 is restored after it"),
+    (r.RolledBack(release=1, left=2, at=AT), "production went back from r2 to r1; r2 is condemned"),
+    (
+        r.DrillStarted(release=1, left=2, until=60.0),
+        "a drill: r1 answers, and r2 is restored after it",
+    ),
     (r.DrillEnded(release=2), "the drill is over: r2 is production again"),
-    (r.Restored(seq=17, hash="ab" * 32, epoch=99, backup="2026-11-30T02:00:00.000000Z", at=AT),
-     "restored from the backup of 2026-11-30T02:00:00Z, whose newest entry is 17:abababababab"),
-]  # fmt: skip
+    (
+        r.Restored(seq=17, hash="ab" * 32, epoch=99, backup="2026-11-30T02:00:00.000000Z", at=AT),
+        "restored from the backup of 2026-11-30T02:00:00Z, whose newest entry is 17:abababababab",
+    ),
+]
 
 
 @pytest.mark.parametrize("event, sentence", SENTENCES, ids=lambda x: type(x).__name__)
@@ -64,27 +77,56 @@ def test_no_kind_of_event_is_without_a_sentence() -> None:
 @pytest.mark.parametrize(
     "note, sentence",
     [
-        (Note("receipt", {"command": "rollback", "total_ms": 12.34, "last_ack_ms": 8.0}),
-         "rollback took 12.3 ms, last ack after 8.0 ms"),
-        (Note("receipt", {"command": "promote", "total_ms": 5.0, "last_ack_ms": None}),
-         "promote took 5.0 ms"),
-        (Note("verdict", {"verdict": "fail", "code": "guardrail", "candidate": "r2", "units": [9, 8]}),
-         "judged r2: fail (guardrail)"),
-        (Note("registered", {"version": "v1", "flavour": "onnx", "digest": "sha256:0123456789abcdef"}),
-         "v1 was registered (onnx, sha256:0123456789ab)"),
-        (Note("finding", {"causes": ["world", "data"], "headline": "said", "advice": "go forward"}),
-         "diagnosed: world, data: said; go forward"),
-        (Note("accepted", {"requests": 1200, "release": 2, "since": 0.0, "until": 3600.0}),
-         "1,200 requests of r2, 1970-01-01 00:00 to 1970-01-01 01:00 UTC, are the reference from now on"),
-        (Note("drill", {"ok": True, "total_s": 0.0123, "release": 1, "why": "", "dry": False}),
-         "a drill went back in 12 ms to r1"),
-        (Note("drill", {"ok": True, "total_s": 0.05, "release": 1, "why": "", "dry": True}),
-         "a dry drill would go back to r1"),
-        (Note("drill", {"ok": False, "total_s": 0.0, "release": 1, "why": "r1 failed", "dry": False}),
-         "a drill of going back to r1 failed: r1 failed"),
+        (
+            Note("receipt", {"command": "rollback", "total_ms": 12.34, "last_ack_ms": 8.0}),
+            "rollback took 12.3 ms, last ack after 8.0 ms",
+        ),
+        (
+            Note("receipt", {"command": "promote", "total_ms": 5.0, "last_ack_ms": None}),
+            "promote took 5.0 ms",
+        ),
+        (
+            Note(
+                "verdict",
+                {"verdict": "fail", "code": "guardrail", "candidate": "r2", "units": [9, 8]},
+            ),
+            "judged r2: fail (guardrail)",
+        ),
+        (
+            Note(
+                "registered",
+                {"version": "v1", "flavour": "onnx", "digest": "sha256:0123456789abcdef"},
+            ),
+            "v1 was registered (onnx, sha256:0123456789ab)",
+        ),
+        (
+            Note(
+                "finding", {"causes": ["world", "data"], "headline": "said", "advice": "go forward"}
+            ),
+            "diagnosed: world, data: said; go forward",
+        ),
+        (
+            Note("accepted", {"requests": 1200, "release": 2, "since": 0.0, "until": 3600.0}),
+            "1,200 requests of r2, 1970-01-01 00:00 to 1970-01-01 01:00 UTC, are the reference from now on",
+        ),
+        (
+            Note("drill", {"ok": True, "total_s": 0.0123, "release": 1, "why": "", "dry": False}),
+            "a drill went back in 12 ms to r1",
+        ),
+        (
+            Note("drill", {"ok": True, "total_s": 0.05, "release": 1, "why": "", "dry": True}),
+            "a dry drill would go back to r1",
+        ),
+        (
+            Note(
+                "drill",
+                {"ok": False, "total_s": 0.0, "release": 1, "why": "r1 failed", "dry": False},
+            ),
+            "a drill of going back to r1 failed: r1 failed",
+        ),
         (Note("something new", {}), "something new: "),
     ],
-)  # fmt: skip
+)
 def test_a_note_is_told_too_whatever_it_is(note: Note, sentence: str) -> None:
     """A newer kedge may have written kinds that this one does not know."""
     assert story(note) == sentence
@@ -123,12 +165,18 @@ def test_the_first_release_says_that_it_has_no_way_back() -> None:
     "state, said",
     [
         (CANARY, "candidate   r3 (flights v3, onnx, inline): 1 % of the callers, next step 5 %"),
-        (run(TWO, Canary(3, 5000)), "candidate   r3 (flights v3, onnx, inline): 50 % of the callers\n"),
-        (run(TWO, Shadow(3, 5000)), "r3 (flights v3, onnx, inline): shadowed with 50 % of the inputs"),
+        (
+            run(TWO, Canary(3, 5000)),
+            "candidate   r3 (flights v3, onnx, inline): 50 % of the callers\n",
+        ),
+        (
+            run(TWO, Shadow(3, 5000)),
+            "r3 (flights v3, onnx, inline): shadowed with 50 % of the inputs",
+        ),
         (run(CANARY, Pause()), "canary (held)"),
         (run(CANARY, Rollback()), "condemned   r3"),
     ],
-)  # fmt: skip
+)
 def test_a_rollout_is_told_with_its_share(state: State, said: str) -> None:
     """In per cent, with what comes next."""
     assert said in shown(state)
@@ -174,9 +222,14 @@ def test_what_was_counted_is_told_when_there_is_something() -> None:
     """Nothing counted, nothing said."""
     assert "requests" not in shown(TWO)
     counted = tally(
-        CANARY, requests__production=1234, requests__candidate=12, keyless=7,
-        failover__model_late=2, refused__wrong_dtype=3, errors__candidate=1,
-    )  # fmt: skip
+        CANARY,
+        requests__production=1234,
+        requests__candidate=12,
+        keyless=7,
+        failover__model_late=2,
+        refused__wrong_dtype=3,
+        errors__candidate=1,
+    )
     text = shown(CANARY, tallies=(counted,))
     assert "requests    candidate 12, production 1,234; without an entity 7" in text
     assert "refused     3 {'wrong_dtype': 3}; errors {'candidate': 1}" in text
@@ -187,9 +240,14 @@ def test_a_shadow_is_told_with_its_coverage() -> None:
     """A silent one must be seen to be silent."""
     state = run(TWO, Shadow(3))
     counted = tally(
-        state, shadow__requests=4, shadow__answered=2, shadow__pairs=2, shadow__agreeing=1,
-        shadow__dropped__full=1, shadow__failed__model_late=1,
-    )  # fmt: skip
+        state,
+        shadow__requests=4,
+        shadow__answered=2,
+        shadow__pairs=2,
+        shadow__agreeing=1,
+        shadow__dropped__full=1,
+        shadow__failed__model_late=1,
+    )
     assert (
         "shadow      2 pairs, agreement 50.00%; coverage 50.00% "
         "(dropped 1 (full 1), timed out 1, failed 0)"

@@ -13,9 +13,17 @@ from kedge.core.evidence.windows import CANDIDATE, Agreement, BadUnit, Spent, Wi
 
 def window(at: int, **more: Any) -> Window:
     known: dict[str, Any] = {
-        "replica": "w0", "number": at, "endpoint": "flights", "production": 1, "candidate": 2,
-        "salt": "s", "at": at, "weight": 500, "paired": False, "exposed": {"": (10, 1)},
-    }  # fmt: skip
+        "replica": "w0",
+        "number": at,
+        "endpoint": "flights",
+        "production": 1,
+        "candidate": 2,
+        "salt": "s",
+        "at": at,
+        "weight": 500,
+        "paired": False,
+        "exposed": {"": (10, 1)},
+    }
     return Window(**{**known, **more})
 
 
@@ -36,9 +44,16 @@ def test_minutes_and_hours_add_up_to_the_seconds(seen: list[tuple[int, int, int]
 
 def test_every_count_is_there() -> None:
     one = window(
-        61, exposed={"": (9, 9), "origin=JFK": (3, 3)}, bad={"errors": {"": (1, 0)}}, units=(BadUnit(7, 0, CANDIDATE, ("origin=JFK",)),),
-        agreement={"": Agreement(4, 3)}, costs={"": Spent((1, 2.0, 4.0))}, mirrored=5, copied=4, lost=3,
-    )  # fmt: skip
+        61,
+        exposed={"": (9, 9), "origin=JFK": (3, 3)},
+        bad={"errors": {"": (1, 0)}},
+        units=(BadUnit(7, 0, CANDIDATE, ("origin=JFK",)),),
+        agreement={"": Agreement(4, 3)},
+        costs={"": Spent((1, 2.0, 4.0))},
+        mirrored=5,
+        copied=4,
+        lost=3,
+    )
     (found,) = rolled([roll_of(one), roll_of(one)], MINUTE)
     assert (found.at, found.span) == (60, MINUTE)
     assert found.bad == {"errors": {"": (2, 2), "origin=JFK": (0, 2)}}

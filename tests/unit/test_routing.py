@@ -186,8 +186,10 @@ def test_a_plan_carries_the_epoch_it_was_compiled_from() -> None:
 HOLDING = Policy(audience="internal", canary=CanaryPolicy(holdback=10.0))
 HELD = run(
     endpoint(release(1), release(2), policy=HOLDING),
-    Promote(1), Canary(2, 5_000), Promote(2, full=True),
-)  # fmt: skip
+    Promote(1),
+    Canary(2, 5_000),
+    Promote(2, full=True),
+)
 
 
 def test_after_a_promotion_a_share_stays_on_the_previous_release() -> None:

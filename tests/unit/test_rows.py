@@ -56,9 +56,15 @@ def refused(body: object, contract: Contract = CONTRACT) -> BadRequest:
 def test_rows_become_the_columns_that_tensors_of_the_same_values_do() -> None:
     """Types, shapes and nulls."""
     full = {
-        "age": 40, "visits": 7, "level": 3, "town": "Köln", "member": True, "small": 0.5,
-        "grid": [[1, 2], [3, 4.5]], "tokens": [5, 6],
-    }  # fmt: skip
+        "age": 40,
+        "visits": 7,
+        "level": 3,
+        "town": "Köln",
+        "member": True,
+        "small": 0.5,
+        "grid": [[1, 2], [3, 4.5]],
+        "tokens": [5, 6],
+    }
     columns, count = read({"rows": [full, {"age": 41.5, "tokens": [7, 8]}]})
     assert count == 2
     assert columns["age"].tolist() == [40.0, 41.5]
@@ -94,10 +100,14 @@ def test_rows_and_tensors_agree(given_rows: list[dict[str, Any]]) -> None:
     """Whatever the values are."""
     types = {"age": "FP64", "visits": "INT64", "level": "UINT8", "town": "BYTES", "member": "BOOL"}
     inputs = [
-        {"name": name, "datatype": datatype, "shape": [len(given_rows)],
-         "data": [row.get(name) for row in given_rows]}
+        {
+            "name": name,
+            "datatype": datatype,
+            "shape": [len(given_rows)],
+            "data": [row.get(name) for row in given_rows],
+        }
         for name, datatype in types.items()
-    ]  # fmt: skip
+    ]
     theirs, ours = read({"inputs": inputs})[0], rows(*given_rows)
     for name in types:
         assert ours[name].dtype == theirs[name].dtype
@@ -168,11 +178,19 @@ def test_a_field_that_a_row_gives_twice_is_refused() -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        b"{}", b'{"rows": null}', b'{"rows": {"age": 1}}', b'{"rows": "x"}', b'{"rows": 3}',
-        b'{"rows": [1]}', b'{"rows": [[1]]}', b'{"rows": [{"age": 1}, null]}', b'{"age": 40}',
-        b'{"dataframe_records": [{"age": 40}]}', b'{"instances": [{"age": 40}]}',
+        b"{}",
+        b'{"rows": null}',
+        b'{"rows": {"age": 1}}',
+        b'{"rows": "x"}',
+        b'{"rows": 3}',
+        b'{"rows": [1]}',
+        b'{"rows": [[1]]}',
+        b'{"rows": [{"age": 1}, null]}',
+        b'{"age": 40}',
+        b'{"dataframe_records": [{"age": 40}]}',
+        b'{"instances": [{"age": 40}]}',
     ],
-)  # fmt: skip
+)
 def test_a_body_of_another_form_is_answered_with_the_form(body: bytes) -> None:
     """With fields of this endpoint, ready to be copied."""
     error = refused(body)

@@ -44,7 +44,11 @@ def book(state: State, **took: Took) -> Runbook:
 
 
 def commands(text: str) -> list[str]:
-    return [line for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]  # fmt: skip
+    return [
+        line
+        for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+        for line in block.splitlines()
+    ]
 
 
 def test_the_way_back_names_the_releases_that_are_live() -> None:
@@ -103,8 +107,10 @@ def test_what_was_measured_last_stands_beside_what_is_expected() -> None:
     ]
     took = measured(notes)
     assert {name: one.seconds for name, one in took.items()} == {
-        "rollback": 0.041, "drill": 3.0, "diagnose": 4.0,
-    }  # fmt: skip
+        "rollback": 0.041,
+        "drill": 3.0,
+        "diagnose": 4.0,
+    }
     text = markdown(book(TWO, **took))
     assert "### 3. Go back (expected 16 s, last measured 41 ms on 2026-11-24)" in text
     assert "### Before the next time (last measured 3 s on 2026-11-20)" in text

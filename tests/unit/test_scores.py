@@ -125,15 +125,30 @@ def test_nothing_is_said_of_no_labels_or_of_one_kind_of_them() -> None:
 def test_labels_are_counted_for_the_release_that_gave_the_answer() -> None:
     def one(arm: str, score: float, value: Any, **more: Any) -> Labelled:
         row = JoinRow(
-            id="q/0", at=0.0, unit="", endpoint="flights", production=1, candidate=2, salt="s", weight=500,
-            arm=arm, failed=more.pop("failed", False), segments=(), score=score, decision=None, **more,
-        )  # fmt: skip
+            id="q/0",
+            at=0.0,
+            unit="",
+            endpoint="flights",
+            production=1,
+            candidate=2,
+            salt="s",
+            weight=500,
+            arm=arm,
+            failed=more.pop("failed", False),
+            segments=(),
+            score=score,
+            decision=None,
+            **more,
+        )
         return Labelled(row, Outcome("q/0", value), 1.0)
 
     rows = [
-        one("production", 0.9, 1), one("candidate", 0.2, 0), one("candidate", 0.8, "yes", failed=True),
-        one("production", 0.4, 0, shadow_score=0.6, paired=True), one("production", 0.5, "odd"),
-    ]  # fmt: skip
+        one("production", 0.9, 1),
+        one("candidate", 0.2, 0),
+        one("candidate", 0.8, "yes", failed=True),
+        one("production", 0.4, 0, shadow_score=0.6, paired=True),
+        one("production", 0.5, "odd"),
+    ]
     ours, theirs = gathered((Scored(), Scored()), rows, BINARY, reverse=False)
     assert (sum(map(sum, ours.bins.values())), sum(map(sum, theirs.bins.values()))) == (3, 2)
     assert gathered((Scored(), Scored()), rows, BINARY, reverse=True) == (theirs, ours)

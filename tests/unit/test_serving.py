@@ -83,9 +83,14 @@ class Remote:
         self.patience: list[float] = []
 
     async def predict(
-        self, columns: Columns, deadline_s: float, *, alone: bool = False,
-        patience_s: float = 0.0, on_late: OnDone | None = None,
-    ) -> Predicted:  # fmt: skip
+        self,
+        columns: Columns,
+        deadline_s: float,
+        *,
+        alone: bool = False,
+        patience_s: float = 0.0,
+        on_late: OnDone | None = None,
+    ) -> Predicted:
         self.asked.append(deadline_s)
         self.alone.append(alone)
         self.patience.append(patience_s)
@@ -133,9 +138,11 @@ class Place:
     """One endpoint that is served, with a clock that stands still until it is moved."""
 
     def __init__(
-        self, state: State, production: Model | tuple[RemoteModel, ...] | None,
+        self,
+        state: State,
+        production: Model | tuple[RemoteModel, ...] | None,
         candidate: tuple[RemoteModel, ...] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.now = 0.0
         self.serving = Serving(lambda: self.now)
         handles = {}
@@ -147,9 +154,14 @@ class Place:
             handles[2] = Handle(state.releases[2], remotes=candidate)
         self.handles = handles
         self.live = Live(
-            state=state, plan=compile_plan(state), handles=handles, contract=None,
-            recorder=Recorder("w0", state), lease=True, pinned=False,
-        )  # fmt: skip
+            state=state,
+            plan=compile_plan(state),
+            handles=handles,
+            contract=None,
+            recorder=Recorder("w0", state),
+            lease=True,
+            pinned=False,
+        )
         self.serving.swap(self.live)
 
     def ask(self, asked: Request | None = None) -> Answer:
@@ -309,10 +321,14 @@ def test_a_rollback_rescues_the_requests_that_wait_for_the_release_it_leaves() -
     place = absent(Place(ROW, (Remote("model_down"),)))
     changed = run(CANARY, Promote(2, full=True))
     back = Live(
-        state=changed, plan=compile_plan(changed),
-        handles={2: Handle(ROW.releases[2], inline=Inline(8.0))}, contract=place.live.contract,
-        recorder=Recorder("w0", ROW), lease=True, pinned=False,
-    )  # fmt: skip
+        state=changed,
+        plan=compile_plan(changed),
+        handles={2: Handle(ROW.releases[2], inline=Inline(8.0))},
+        contract=place.live.contract,
+        recorder=Recorder("w0", ROW),
+        lease=True,
+        pinned=False,
+    )
 
     async def ask(asked: Request) -> Answer:
         waiting = asyncio.create_task(place.serving.answer(place.live, asked))
@@ -339,10 +355,17 @@ def test_a_request_is_not_moved_to_a_release_that_reads_other_fields() -> None:
     for asked, contract in ((request(), object()), (request(asked=1), None)):
         place = absent(Place(ROW, (Remote("model_down"),)))
         promoted = run(CANARY, Promote(2, full=True))
-        place.serving.swap(Live(
-            state=promoted, plan=compile_plan(promoted), handles={}, contract=contract,
-            recorder=Recorder("w0", ROW), lease=True, pinned=False,
-        ))  # fmt: skip
+        place.serving.swap(
+            Live(
+                state=promoted,
+                plan=compile_plan(promoted),
+                handles={},
+                contract=contract,
+                recorder=Recorder("w0", ROW),
+                lease=True,
+                pinned=False,
+            )
+        )
         with pytest.raises(ModelFailure) as caught:
             asyncio.run(wait_out(place, asked))
         assert caught.value.code == "model_down"
@@ -394,10 +417,14 @@ def test_production_gets_the_time_that_the_policy_gives() -> None:
 # ---------------------------------------------------------------- holdback
 
 HELD = run(
-    endpoint(release(1), release(2),
-             policy=msgspec.structs.replace(POLICY, canary=CanaryPolicy(holdback=50.0))),
-    Promote(2), Promote(1, override="a test"),
-)  # fmt: skip
+    endpoint(
+        release(1),
+        release(2),
+        policy=msgspec.structs.replace(POLICY, canary=CanaryPolicy(holdback=50.0)),
+    ),
+    Promote(2),
+    Promote(1, override="a test"),
+)
 """Production is release 1, and half of the callers stay on release 2."""
 STAYS = "N5"
 
@@ -448,9 +475,13 @@ def test_a_late_answer_is_latency_and_no_failure() -> None:
 
 @pytest.mark.parametrize(
     ("error", "streak", "broken", "crashes"),
-    [("model_late", 1, 0, 0), ("model_raised", 1, 0, 0), ("model_nonsense", 1, 1, 0),
-     ("model_died", 1, 0, 1)],
-)  # fmt: skip
+    [
+        ("model_late", 1, 0, 0),
+        ("model_raised", 1, 0, 0),
+        ("model_nonsense", 1, 1, 0),
+        ("model_died", 1, 0, 1),
+    ],
+)
 def test_what_fails_late_or_never_comes_is_a_failure(
     error: str, streak: int, broken: int, crashes: int
 ) -> None:
@@ -552,8 +583,10 @@ def test_a_candidate_that_fails_is_answered_by_production_and_counted_against_it
     assert (answer.choice.arm, answer.choice.reason) == (Arm.PRODUCTION, Reason.FAILOVER)
     assert answer.failover == code
     assert place.counts == {
-        "requests.production": 1, "rows.production": 1, f"failover.{code}": 1,
-    }  # fmt: skip
+        "requests.production": 1,
+        "rows.production": 1,
+        f"failover.{code}": 1,
+    }
 
 
 def test_what_a_candidate_could_not_look_up_is_answered_by_production_and_blames_nobody() -> None:
@@ -693,8 +726,11 @@ def test_each_row_is_one_prediction_and_nobody_is_keyless_with_an_entity() -> No
     place.ask(request(entity=""))
     recorded = sum(one.request.rows for one in place.live.recorder.taken().seen)
     assert place.counts == {
-        "requests.production": 3, "rows.production": 5, "keyless": 2, "unrecorded.sampling": 5 - recorded,
-    }  # fmt: skip
+        "requests.production": 3,
+        "rows.production": 5,
+        "keyless": 2,
+        "unrecorded.sampling": 5 - recorded,
+    }
 
 
 def test_the_latency_of_an_answer_is_that_of_the_model() -> None:
@@ -719,8 +755,11 @@ def test_a_shadow_gets_a_copy_after_the_answer_and_the_two_are_compared() -> Non
     candidate.settle()
     counts = {k: v for k, v in place.counts.items() if k.startswith("shadow")}
     assert counts == {
-        "shadow.requests": 2, "shadow.answered": 2, "shadow.pairs": 4, "shadow.agreeing": 3,
-    }  # fmt: skip
+        "shadow.requests": 2,
+        "shadow.answered": 2,
+        "shadow.pairs": 4,
+        "shadow.agreeing": 3,
+    }
     assert sum(place.live.recorder.tally().latency["shadow"].values()) == 2
 
 
@@ -897,12 +936,15 @@ def test_an_answer_that_was_not_read_is_no_failure() -> None:
 # ---------------------------------------------------------------- what leaves no record
 
 
-@pytest.mark.parametrize(("state", "sample", "asked", "counted"), [
-    (ROW, 0.0, request(rows=3), {"unrecorded.sampling": 3}),
-    (ROW, 100.0, request(rows=3), {}),
-    (CANARY, 0.0, request(rows=3), {}),
-    (ROW, 100.0, request(asked=1), {"unrecorded.tester": 1}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("state", "sample", "asked", "counted"),
+    [
+        (ROW, 0.0, request(rows=3), {"unrecorded.sampling": 3}),
+        (ROW, 100.0, request(rows=3), {}),
+        (CANARY, 0.0, request(rows=3), {}),
+        (ROW, 100.0, request(asked=1), {"unrecorded.tester": 1}),
+    ],
+)
 def test_an_answer_that_is_not_recorded_is_counted_by_cause(
     state: State, sample: float, asked: Request, counted: dict[str, int]
 ) -> None:

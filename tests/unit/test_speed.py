@@ -25,8 +25,14 @@ from kedge.testing.samples import AT
 PATROL, ADA, MALLORY = "p", "ada", "patrol@here"
 KINDS = {PATROL: ActorKind.PATROL, ADA: ActorKind.PERSON, MALLORY: ActorKind.PERSON}
 DAY = 86_400.0
-PARTS = {"decide_ms": 1.0, "prepare_ms": 2.0, "write_ms": 3.0, "last_ack_ms": 10.0,
-         "first_old_answer_ms": 20.0, "total_ms": 25.0}  # fmt: skip
+PARTS = {
+    "decide_ms": 1.0,
+    "prepare_ms": 2.0,
+    "write_ms": 3.0,
+    "last_ack_ms": 10.0,
+    "first_old_answer_ms": 20.0,
+    "total_ms": 25.0,
+}
 
 
 class Book:

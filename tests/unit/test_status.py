@@ -28,20 +28,30 @@ CANARY = run(TWO, Canary(3, 100))
 def member(name: str = "host/w0", **changes: Any) -> Member:
     """A replica that serves TWO and holds both of its releases."""
     plain = Member(
-        name=name, host="host", pid=1, kind="gateway", address="127.0.0.1:1", started_at=AT,
-        beat_at=NOW - 0.5, ledger_at=NOW - 0.25, epochs={"flights": TWO.epoch},
+        name=name,
+        host="host",
+        pid=1,
+        kind="gateway",
+        address="127.0.0.1:1",
+        started_at=AT,
+        beat_at=NOW - 0.5,
+        ledger_at=NOW - 0.25,
+        epochs={"flights": TWO.epoch},
         holds=tuple(
             Hold(endpoint="flights", release=n, placement=Placement.INLINE, state="ready")
             for n in (1, 2)
         ),
-    )  # fmt: skip
+    )
     return msgspec.structs.replace(plain, **changes)
 
 
 def told(
-    state: State = TWO, *members: Member, tallies: tuple[Tally, ...] = (), now: float = NOW,
+    state: State = TWO,
+    *members: Member,
+    tallies: tuple[Tally, ...] = (),
+    now: float = NOW,
     pin: Pin | None = None,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     return describe(
         state, members or (member(),), tallies, {} if pin is None else {"flights": pin}, now=now
     )
@@ -49,10 +59,13 @@ def told(
 
 def tally(state: State, replica: str = "w0", **counts: int) -> Tally:
     return Tally(
-        replica=replica, endpoint="flights", production=state.production or 0,
-        candidate=state.candidate, salt=state.salt,
+        replica=replica,
+        endpoint="flights",
+        production=state.production or 0,
+        candidate=state.candidate,
+        salt=state.salt,
         counts={name.replace("__", "."): n for name, n in counts.items()},
-    )  # fmt: skip
+    )
 
 
 def test_a_healthy_endpoint_has_no_faults() -> None:
@@ -66,9 +79,14 @@ def test_a_healthy_endpoint_has_no_faults() -> None:
 def test_a_release_is_shown_with_its_version_and_where_it_runs() -> None:
     """And by its digest."""
     assert told()["production"] == {
-        "release": "r2", "version": "v2", "model": "flights", "flavour": "onnx",
-        "runtime": "inline", "features": "flight/1#1", "digest": "sha256:model-2",
-    }  # fmt: skip
+        "release": "r2",
+        "version": "v2",
+        "model": "flights",
+        "flavour": "onnx",
+        "runtime": "inline",
+        "features": "flight/1#1",
+        "digest": "sha256:model-2",
+    }
     assert told()["previous"]["release"] == "r1"
 
 
@@ -139,22 +157,31 @@ def test_what_a_replica_lacks_is_a_code_and_a_failure_is_not_hidden_by_what_come
     """Whatever the loader said: control gives up on what failed, and readiness on nothing that is over."""
     holds = (
         Hold(endpoint="flights", release=1, placement=Placement.INLINE, state="failed", detail="x"),
-        Hold(endpoint="flights", release=2, placement=Placement.INLINE, state="loading",
-             detail="failed: once, and tries again"),
-    )  # fmt: skip
+        Hold(
+            endpoint="flights",
+            release=2,
+            placement=Placement.INLINE,
+            state="loading",
+            detail="failed: once, and tries again",
+        ),
+    )
     (one, two) = (Need(n, Placement.INLINE) for n in (1, 2))
     absent = Need(3, Placement.INLINE)
     for serves, code in (
-        ([one], Unready.FAILED), ([two], Unready.LOADING), ([absent], Unready.NOT_LOADED),
-        ([one, two], Unready.FAILED), ([two, absent, one], Unready.FAILED),
-    ):  # fmt: skip
+        ([one], Unready.FAILED),
+        ([two], Unready.LOADING),
+        ([absent], Unready.NOT_LOADED),
+        ([one, two], Unready.FAILED),
+        ([two, absent, one], Unready.FAILED),
+    ):
         found = lacking((member(holds=holds),), "flights", serves)
         assert {name: lack.code for name, lack in found.items()} == {"host/w0": code}
     members = (member("silent"), member(beat_at=NOW + 15 * 86_400))
     kept, lacks = lacks_of(TWO, 1, members, NOW + 15 * 86_400)
     assert (kept, {name: lack.code for name, lack in lacks.items()}) == (
-        False, {"silent": Unready.SILENT, "host/w0": Unready.WINDOW_OVER},
-    )  # fmt: skip
+        False,
+        {"silent": Unready.SILENT, "host/w0": Unready.WINDOW_OVER},
+    )
 
 
 def test_after_the_window_the_way_back_is_cold_everywhere() -> None:
@@ -206,14 +233,25 @@ def test_a_replica_without_the_ledger_is_a_fault() -> None:
 def test_a_pin_is_shown_and_is_a_fault_and_no_lag() -> None:
     """The host serves another row on purpose."""
     pin = Pin(
-        endpoint="flights", command=Rollback(), left=TWO.epoch, state=run(TWO, Rollback()),
-        by="ada", reason="it burns", at=AT, drift="somebody was faster",
-    )  # fmt: skip
+        endpoint="flights",
+        command=Rollback(),
+        left=TWO.epoch,
+        state=run(TWO, Rollback()),
+        by="ada",
+        reason="it burns",
+        at=AT,
+        drift="somebody was faster",
+    )
     item = told(TWO, member(epochs={}, pinned={"flights": 1}), pin=pin)
     assert item["pin"] == {
-        "serves": "r1", "left_epoch": TWO.epoch, "row_epoch": TWO.epoch, "by": "ada",
-        "reason": "it burns", "at": AT, "drift": "somebody was faster",
-    }  # fmt: skip
+        "serves": "r1",
+        "left_epoch": TWO.epoch,
+        "row_epoch": TWO.epoch,
+        "by": "ada",
+        "reason": "it burns",
+        "at": AT,
+        "drift": "somebody was faster",
+    }
     assert item["faults"] == ["this host is pinned to r1 by ada; it drifts: somebody was faster"]
     assert item["replicas"][0]["pinned"] == "r1"
 
@@ -247,10 +285,19 @@ def test_counts_are_those_of_this_comparison_on_all_replicas() -> None:
 def test_open_alerts_are_counted_and_the_newest_three_named() -> None:
     """Whoever looks at an endpoint sees that somebody is needed."""
     found = [
-        Alert(number=n, endpoint="flights", key=f"k{n}", topic=Topic.OTHER, level="page" if n == 4 else "warn",
-              lasts="condition", summary=f"thing {n}", opened_at=AT, acknowledged_by="ada" * (n == 1))
+        Alert(
+            number=n,
+            endpoint="flights",
+            key=f"k{n}",
+            topic=Topic.OTHER,
+            level="page" if n == 4 else "warn",
+            lasts="condition",
+            summary=f"thing {n}",
+            opened_at=AT,
+            acknowledged_by="ada" * (n == 1),
+        )
         for n in (4, 3, 2, 1)
-    ]  # fmt: skip
+    ]
     item = describe(TWO, (member(),), (), {}, now=NOW, alerts=found)
     text = status_text(item)
     assert "4 open, pages: 1, not acknowledged: 3" in text

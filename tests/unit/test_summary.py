@@ -21,29 +21,48 @@ from kedge.core.diagnosis.summary import FRESH_S, SHOWN_S, Filed, about, filed, 
 
 NOW = 1_770_000_000.0
 HELPS, HARMS, UNCLEAR = (
-    Estimate(-0.1, -0.2, -0.05, 500), Estimate(0.1, 0.05, 0.2, 500), Estimate(0.0, -0.1, 0.1, 500),
-)  # fmt: skip
+    Estimate(-0.1, -0.2, -0.05, 500),
+    Estimate(0.1, 0.05, 0.2, 500),
+    Estimate(0.0, -0.1, 0.1, 500),
+)
 
 
 def finding(*causes: Cause, effect: Estimate | None = UNCLEAR, **more: Any) -> Filed:
     known: dict[str, Any] = {
-        "at": NOW, "since": NOW - 3600, "until": NOW, "requests": 1000, "labelled": 500, "new": 3,
-        "old": 2, "metric": "brier", "headline": "said", "causes": causes, "effect": effect,
-        "harms": (HARMS,) * len(causes), "action": Act.GO_FORWARD, "advice": "train again",
-    }  # fmt: skip
+        "at": NOW,
+        "since": NOW - 3600,
+        "until": NOW,
+        "requests": 1000,
+        "labelled": 500,
+        "new": 3,
+        "old": 2,
+        "metric": "brier",
+        "headline": "said",
+        "causes": causes,
+        "effect": effect,
+        "harms": (HARMS,) * len(causes),
+        "action": Act.GO_FORWARD,
+        "advice": "train again",
+    }
     return Filed(**{**known, **more})
 
 
 def test_a_diagnosis_in_short_survives_the_ledger() -> None:
     whole = Diagnosis(
-        new="r3 (v7)", old="r2 (v6)", metric="brier", headline="said", effect=HELPS, evidence=(),
+        new="r3 (v7)",
+        old="r2 (v6)",
+        metric="brier",
+        headline="said",
+        effect=HELPS,
+        evidence=(),
         findings=(
             Finding(cause=Cause.WORLD, kind=Kind.CONCEPT, statement="other outcomes", effect=HARMS),
             Finding(cause=Cause.DATA, statement="x is gone", columns=("x",)),
         ),
-        action=Action(Act.GO_FORWARD, "train again"), would_change=("a season",),
+        action=Action(Act.GO_FORWARD, "train again"),
+        would_change=("a season",),
         missing=(Missing("reference", "a window"),),
-    )  # fmt: skip
+    )
     short = filed(
         whole, new=3, old=2, at=NOW, since=NOW - 60, until=NOW - 10, requests=7, labelled=5
     )
@@ -132,7 +151,7 @@ def test_a_soft_failure_that_is_the_worlds_is_held() -> None:
         (finding(Cause.WORLD, segment="origin=JFK"), 3, 2, {"quality"}, 0.0),
         (finding(Cause.CANNOT_TELL, effect=HARMS), 3, 2, {"quality"}, 0.0),
     ],
-)  # fmt: skip
+)
 def test_nothing_else_is_held(
     found: Filed | None, new: int, old: int, failing: set[str], later: float
 ) -> None:

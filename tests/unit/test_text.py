@@ -37,8 +37,15 @@ def watched(state: State, seconds: int, errors: float = 0.0) -> dict[str, Any]:
         bad = random.binomial(n, errors)
         pair = (int(n[0]), int(n[1]))
         cells = {"": pair, "origin=JFK": pair, LONG: (1, 1)}
-        watch.fold(window(at, weight=state.weight, exposed=cells, answered=cells,
-                          bad={"errors": {"": (int(bad[0]), int(bad[1]))}}))  # fmt: skip
+        watch.fold(
+            window(
+                at,
+                weight=state.weight,
+                exposed=cells,
+                answered=cells,
+                bad={"errors": {"": (int(bad[0]), int(bad[1]))}},
+            )
+        )
     facts = watch.facts(1_000.0 + seconds + 2)
     return describe(state, watch, decide(state, facts), facts)
 
@@ -77,8 +84,13 @@ def test_no_line_is_wider_than_the_terminal_and_all_columns_align(width: int) ->
 
 def test_a_disagreement_names_the_output_and_both_values() -> None:
     watch = Watch(change(SHADOW, releases=RELEASES))
-    example = Example("q1/0", ("origin=JFK",), "0.9", "0.1",
-                      (Differing("churn", "0.9", "not given"), Differing("p_churn", "not given", "0.9")))  # fmt: skip
+    example = Example(
+        "q1/0",
+        ("origin=JFK",),
+        "0.9",
+        "0.1",
+        (Differing("churn", "0.9", "not given"), Differing("p_churn", "not given", "0.9")),
+    )
     for at in range(100, 110):
         watch.fold(paired(at, agreement={"": Agreement(1)}, examples=(example,)))
     facts = watch.facts(112.0)
@@ -101,8 +113,9 @@ def test_releases_keep_their_names_after_a_promotion() -> None:
     facts = watch.facts(130.0)
     found = describe(state, watch, decide(state, facts), facts)
     assert [(arm["release"], arm["role"]) for arm in found["arms"]] == [
-        ("r1", "previous"), ("r2", "production"),
-    ]  # fmt: skip
+        ("r1", "previous"),
+        ("r2", "production"),
+    ]
     text = evidence_text(found)
     assert text.startswith("flights: r2 (v2, production) against r1 (v1, previous), settled")
     assert "12 bad units of r2 in at least 3 separate seconds, 0 of r1" in " ".join(text.split())
@@ -117,22 +130,44 @@ def test_releases_keep_their_names_after_a_promotion() -> None:
         ({"ratio": None, "interval": (1.2, None)}, "at least 1.20"),
         ({"ratio": None, "interval": (0.0, None)}, "-"),
         ({"ratio": 1.5, "interval": (0.0, None)}, "1.50, no bound yet"),
-        ({"ratio": None, "difference": 0.012, "interval": (-0.03, 0.05)}, "+0.012 (-0.030 to +0.050)"),
+        (
+            {"ratio": None, "difference": 0.012, "interval": (-0.03, 0.05)},
+            "+0.012 (-0.030 to +0.050)",
+        ),
         ({"ratio": None, "interval": None}, "-"),
     ],
-)  # fmt: skip
+)
 def test_an_interval_is_written_as_it_is_read(item: dict[str, Any], said: str) -> None:
     assert compared(item) == said
 
 
 def test_the_course_of_time_fits_eighty_columns() -> None:
     row = {
-        "at": 0, "span_s": 3600, "production": "r11", "candidate": "r12", "weight": 25.0, "paired": False,
-        "units": [1_234_567, 123_456], "bad": {"errors": [1_234, 12]}, "agreement": None, "segments": {},
-    }  # fmt: skip
+        "at": 0,
+        "span_s": 3600,
+        "production": "r11",
+        "candidate": "r12",
+        "weight": 25.0,
+        "paired": False,
+        "units": [1_234_567, 123_456],
+        "bad": {"errors": [1_234, 12]},
+        "agreement": None,
+        "segments": {},
+    }
     lines = course_text([row]).splitlines()
     assert max(map(len, lines)) <= 80
-    assert lines[1].split() == ["1970-01-01", "00:00", "1", "h", "r12/r11", "25", "%", "12/123,456", "1,234/1,234,567", "-"]  # fmt: skip
+    assert lines[1].split() == [
+        "1970-01-01",
+        "00:00",
+        "1",
+        "h",
+        "r12/r11",
+        "25",
+        "%",
+        "12/123,456",
+        "1,234/1,234,567",
+        "-",
+    ]
     assert "nothing yet" in course_text([])
 
 
@@ -153,21 +188,36 @@ def told(part: Part, **more: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "part, said",
     [
-        (Part("errors", 14_400.0, margin=0.5),
-         "about 4 h more at 60 requests/s to show that errors are not 50 % more frequent"),
-        (Part("latency.p99", 300.0, margin=2.0),
-         "about 5 min more at 60 requests/s to show that slow answers are not 3 times as frequent"),
-        (Part("window", 500_000.0, needed=604_800.0),
-         "about 6 days more until the shadow window of 7 days is over"),
-        (Part("pairs", 9.0, needed=1_000.0), "about 10 s more at 60 requests/s until 1,000 answers are compared"),
-        (Part("errors", None, "beyond", 1.0),
-         "not within a month of this traffic; it waits to show that errors are not doubled"),
-        (Part("quality", None, "no_labels", 0.05),
-         "no estimate: no outcome came yet (kedge outcomes hands them in); it waits to show that wrong answers are not 5 % more frequent"),
-        (Part("requests", None, "no_traffic", needed=100.0),
-         "no estimate: no requests come; it waits until each release had 100 requests"),
+        (
+            Part("errors", 14_400.0, margin=0.5),
+            "about 4 h more at 60 requests/s to show that errors are not 50 % more frequent",
+        ),
+        (
+            Part("latency.p99", 300.0, margin=2.0),
+            "about 5 min more at 60 requests/s to show that slow answers are not 3 times as frequent",
+        ),
+        (
+            Part("window", 500_000.0, needed=604_800.0),
+            "about 6 days more until the shadow window of 7 days is over",
+        ),
+        (
+            Part("pairs", 9.0, needed=1_000.0),
+            "about 10 s more at 60 requests/s until 1,000 answers are compared",
+        ),
+        (
+            Part("errors", None, "beyond", 1.0),
+            "not within a month of this traffic; it waits to show that errors are not doubled",
+        ),
+        (
+            Part("quality", None, "no_labels", 0.05),
+            "no estimate: no outcome came yet (kedge outcomes hands them in); it waits to show that wrong answers are not 5 % more frequent",
+        ),
+        (
+            Part("requests", None, "no_traffic", needed=100.0),
+            "no estimate: no requests come; it waits until each release had 100 requests",
+        ),
     ],
-)  # fmt: skip
+)
 def test_an_estimate_is_a_sentence(part: Part, said: str) -> None:
     assert estimate_text(told(part)) == said
 
@@ -186,12 +236,20 @@ TWO = run(endpoint(release(1), release(2), release(3)), Promote(1), Promote(2, o
     [
         (run(TWO, Canary(3, 500, auto=True)), "step 2 of 4, automatic", "25 %"),
         (run(TWO, Canary(3, 500)), "step 2 of 4, by hand", "kedge promote flights (to 25 %)"),
-        (run(TWO, Canary(3, 5_000, auto=True)), "step 4 of 4, automatic", "kedge promote flights (to production)"),
+        (
+            run(TWO, Canary(3, 5_000, auto=True)),
+            "step 4 of 4, automatic",
+            "kedge promote flights (to production)",
+        ),
         (run(TWO, Canary(3, 50, auto=True)), "before step 1 of 4, automatic", "1 %"),
-        (run(TWO, Canary(3, 500, auto=True), Pause()), "step 2 of 4, held", "kedge promote flights (to 25 %)"),
+        (
+            run(TWO, Canary(3, 500, auto=True), Pause()),
+            "step 2 of 4, held",
+            "kedge promote flights (to 25 %)",
+        ),
         (run(TWO, Shadow(3)), "shadow, by hand", "kedge canary flights or kedge promote flights"),
     ],
-)  # fmt: skip
+)
 def test_status_says_who_walks_a_rollout_at_which_step(state: State, line: str, then: str) -> None:
     item = status(state, (), (), {}, now=0.0)
     assert rollout_lines({**item, "estimate": None, "decision": None}, 66) == [line]
@@ -223,9 +281,14 @@ def test_a_plan_says_what_is_found_and_what_is_proven_and_fits() -> None:
         "proven_s": 14_000.0,
     }
     found = {
-        "endpoint": "flights", "rate": 60.0, "errors": 0.01, "times": 2.0, "callers": 400,
-        "provable": 700, "steps": [step, {**step, "weight": 50.0, "seconds": None, "proven_s": None}],
-    }  # fmt: skip
+        "endpoint": "flights",
+        "rate": 60.0,
+        "errors": 0.01,
+        "times": 2.0,
+        "callers": 400,
+        "provable": 700,
+        "steps": [step, {**step, "weight": 50.0, "seconds": None, "proven_s": None}],
+    }
     narrow = plan_text(found, 60).splitlines()
     assert max(map(len, narrow)) <= 60
     assert ["found", "failed", "caused", "proven", "its"] in [line.split() for line in narrow]
@@ -252,8 +315,15 @@ def test_a_plan_says_what_is_found_and_what_is_proven_and_fits() -> None:
 
 @pytest.mark.parametrize(
     "seconds, said",
-    [(3, "about 10 s"), (84, "about 80 s"), (95, "about 2 min"), (5_300, "about 88 min"), (14_000, "about 4 h"), (200_000, "about 2 days")],
-)  # fmt: skip
+    [
+        (3, "about 10 s"),
+        (84, "about 80 s"),
+        (95, "about 2 min"),
+        (5_300, "about 88 min"),
+        (14_000, "about 4 h"),
+        (200_000, "about 2 days"),
+    ],
+)
 def test_an_estimated_span_has_two_digits_at_most(seconds: float, said: str) -> None:
     assert rough(seconds) == said
 

@@ -41,20 +41,39 @@ from kedge.testing.samples import release
 change = msgspec.structs.replace
 POLICY = Policy(output=Output(kind="binary", score="p", threshold=0.5))
 CANARY = State(
-    endpoint="flights", stage=Stage.CANARY, production=1, candidate=2, salt="s", weight=5_000,
+    endpoint="flights",
+    stage=Stage.CANARY,
+    production=1,
+    candidate=2,
+    salt="s",
+    weight=5_000,
     policy=POLICY,
-)  # fmt: skip
+)
 SHADOW = State(
-    endpoint="flights", stage=Stage.SHADOW, production=1, candidate=2, salt="s", sample=10_000,
+    endpoint="flights",
+    stage=Stage.SHADOW,
+    production=1,
+    candidate=2,
+    salt="s",
+    sample=10_000,
     policy=POLICY,
-)  # fmt: skip
+)
 
 
 def window(at: int, **more: Any) -> Window:
     known: dict[str, Any] = {
-        "replica": "w0", "number": at, "endpoint": "flights", "production": 1, "candidate": 2,
-        "salt": "s", "at": at, "weight": 5_000, "paired": False, "exposed": {"": (10, 10)}, "method": METHOD,
-    }  # fmt: skip
+        "replica": "w0",
+        "number": at,
+        "endpoint": "flights",
+        "production": 1,
+        "candidate": 2,
+        "salt": "s",
+        "at": at,
+        "weight": 5_000,
+        "paired": False,
+        "exposed": {"": (10, 10)},
+        "method": METHOD,
+    }
     return Window(**{**known, **more})
 
 
@@ -261,8 +280,12 @@ def test_after_a_promotion_a_worse_old_release_proves_nothing_against_the_new() 
 def test_labels_judge_the_promoted_release_by_the_old_one() -> None:
     watch = Watch(SETTLED)
     rows = [label(n, score=0.1, shadow=0.9) for n in range(200)]
-    rows = [msgspec.structs.replace(one, row=msgspec.structs.replace(
-        one.row, production=2, candidate=1)) for one in rows]  # fmt: skip
+    rows = [
+        msgspec.structs.replace(
+            one, row=msgspec.structs.replace(one.row, production=2, candidate=1)
+        )
+        for one in rows
+    ]
     watch.fold_labels(rows, 200, 1_000.0)
     found = quality(watch)
     assert (found.verdict, found.difference) == ("fail", 1.0)
@@ -286,11 +309,18 @@ def test_a_split_by_chance_is_none() -> None:
 def test_whoever_takes_over_knows_the_same() -> None:
     """Kept in the middle of anything, and gone on with elsewhere."""
     windows = [
-        window(100 + n, weight=5_000 if n < 30 else 100, fresh=(3, 4), mirrored=1,
-               bad={"errors": {"": (int(n % 3 == 0), n % 2)}}, units=(BadUnit(n % 7, 1, CANDIDATE, ("a=b",), 50),),
-               agreement={"": Agreement(3, 2)}, scores={7: (1, 1, 0.5, 0.5)})
+        window(
+            100 + n,
+            weight=5_000 if n < 30 else 100,
+            fresh=(3, 4),
+            mirrored=1,
+            bad={"errors": {"": (int(n % 3 == 0), n % 2)}},
+            units=(BadUnit(n % 7, 1, CANDIDATE, ("a=b",), 50),),
+            agreement={"": Agreement(3, 2)},
+            scores={7: (1, 1, 0.5, 0.5)},
+        )
         for n in range(60)
-    ]  # fmt: skip
+    ]
     for cut in range(0, 60, 7):
         whole, first = Watch(CANARY), Watch(CANARY)
         for one in windows:
@@ -317,17 +347,35 @@ def test_another_policy_asks_from_the_beginning() -> None:
 
 
 def label(
-    number: int, *, score: float, shadow: float | None = None, value: float | None = 1.0,
-    arm: str = "production", version: str = "", at: float | None = None, segments: tuple[str, ...] = (),
-) -> Labelled:  # fmt: skip
+    number: int,
+    *,
+    score: float,
+    shadow: float | None = None,
+    value: float | None = 1.0,
+    arm: str = "production",
+    version: str = "",
+    at: float | None = None,
+    segments: tuple[str, ...] = (),
+) -> Labelled:
     at = 100.0 + number if at is None else at
     row = JoinRow(
-        id=f"{number}/0", at=at, unit="", endpoint="flights", production=1, candidate=2, salt="s",
-        weight=0 if shadow is not None else 5_000, arm=arm, failed=False, segments=segments,
-        score=score, decision=str(int(score >= 0.5)), shadow_score=shadow,
+        id=f"{number}/0",
+        at=at,
+        unit="",
+        endpoint="flights",
+        production=1,
+        candidate=2,
+        salt="s",
+        weight=0 if shadow is not None else 5_000,
+        arm=arm,
+        failed=False,
+        segments=segments,
+        score=score,
+        decision=str(int(score >= 0.5)),
+        shadow_score=shadow,
         shadow_decision=None if shadow is None else str(int(shadow >= 0.5)),
         paired=shadow is not None,
-    )  # fmt: skip
+    )
     return Labelled(row, Outcome(f"{number}/0", value, None, version), at + 60.0)
 
 
@@ -347,12 +395,16 @@ def test_a_worse_shadow_is_found_by_its_labels() -> None:
 
 def test_an_equal_shadow_is_proven_by_its_labels() -> None:
     state = msgspec.structs.replace(
-        SHADOW, policy=msgspec.structs.replace(POLICY, shadow=msgspec.structs.replace(
-            POLICY.shadow, min_pairs=500)),
-    )  # fmt: skip
+        SHADOW,
+        policy=msgspec.structs.replace(
+            POLICY, shadow=msgspec.structs.replace(POLICY.shadow, min_pairs=500)
+        ),
+    )
     watch = Watch(state)
-    rows = [label(n, score=0.1 if n % 4 == 0 else 0.9, shadow=0.1 if n % 4 == 0 else 0.9)
-            for n in range(5_000)]  # fmt: skip
+    rows = [
+        label(n, score=0.1 if n % 4 == 0 else 0.9, shadow=0.1 if n % 4 == 0 else 0.9)
+        for n in range(5_000)
+    ]
     watch.fold_labels(rows, 5_000, 1_000.0)
     assert quality(watch).verdict == "pass"
 
@@ -360,10 +412,13 @@ def test_an_equal_shadow_is_proven_by_its_labels() -> None:
 def test_a_canary_is_judged_by_the_labels_of_both_arms() -> None:
     watch = Watch(CANARY)
     rows = [
-        label(n, score=0.1 if n % (4 if n % 2 else 20) == 1 else 0.9,
-              arm="candidate" if n % 2 else "production")
+        label(
+            n,
+            score=0.1 if n % (4 if n % 2 else 20) == 1 else 0.9,
+            arm="candidate" if n % 2 else "production",
+        )
         for n in range(2_000)
-    ]  # fmt: skip
+    ]
     for start in range(0, 2_000, 100):
         watch.fold_labels(rows[start : start + 100], start, 1_000.0 + start)
     assert quality(watch).verdict == "fail"
@@ -406,15 +461,26 @@ def test_labels_survive_taking_over() -> None:
 # ---------------------------------------------------------------- holdback
 
 HOLDING = State(
-    endpoint="flights", stage=Stage.SETTLED, production=2, previous=1, back=1, salt="s",
-    holdback=1_000, policy=POLICY,
-)  # fmt: skip
+    endpoint="flights",
+    stage=Stage.SETTLED,
+    production=2,
+    previous=1,
+    back=1,
+    salt="s",
+    holdback=1_000,
+    policy=POLICY,
+)
 
 
 def held(at: int, **more: Any) -> Window:
     """Production (2) in the first column, the release that was left (1) in the second."""
-    return window(at, production=2, candidate=1, weight=1_000,
-                  **{"exposed": {"": (90, 10)}, "fresh": (90, 10), **more})  # fmt: skip
+    return window(
+        at,
+        production=2,
+        candidate=1,
+        weight=1_000,
+        **{"exposed": {"": (90, 10)}, "fresh": (90, 10), **more},
+    )
 
 
 def test_a_late_regression_is_found_against_the_callers_that_were_held_back() -> None:
@@ -456,15 +522,18 @@ GUARDED = msgspec.structs.replace(
 def spent(at: int, theirs: float) -> Window:
     """A second in which 100 requests without a caller cost 1 on each arm."""
     cells = tuple(
-        CostCell((bin_of(cost), bin_of(cost)), (100 - 100 * arm, 100 * arm), (
-            100.0 * (1 - arm), 100 * arm * cost
-        ))
+        CostCell(
+            (bin_of(cost), bin_of(cost)),
+            (100 - 100 * arm, 100 * arm),
+            (100.0 * (1 - arm), 100 * arm * cost),
+        )
         for arm, cost in enumerate((1.0, theirs))
-    )  # fmt: skip
+    )
     return window(
-        at, cells=cells,
+        at,
+        cells=cells,
         costs={"": Spent((100, 100.0, 101.0), (100, 100 * theirs, 101 * theirs**2))},
-    )  # fmt: skip
+    )
 
 
 def test_a_dearer_candidate_is_taken_back_where_cost_is_guarded_and_only_there() -> None:
@@ -486,13 +555,26 @@ def test_a_guarded_cost_must_be_proven_before_anything_goes_forward() -> None:
     state = msgspec.structs.replace(SHADOW, policy=GUARDED)
     assert "cost" in msgspec.structs.replace(GUARDED).guardrails
     facts = Facts(
-        overall=Overall("inconclusive", ""), pairs=10**6, mirrored=10, copied=10, healthy_s=1e9,
+        overall=Overall("inconclusive", ""),
+        pairs=10**6,
+        mirrored=10,
+        copied=10,
+        healthy_s=1e9,
         verdicts=tuple(
-            Verdict(metric=metric, segment="", verdict="pass", reason="", units=(1, 1), bad=(0, 0),
-                    log_e=0.0, log_e_pass=9.0, suspect=False)
+            Verdict(
+                metric=metric,
+                segment="",
+                verdict="pass",
+                reason="",
+                units=(1, 1),
+                bad=(0, 0),
+                log_e=0.0,
+                log_e_pass=9.0,
+                suspect=False,
+            )
             for metric in ("errors",)
         ),
-    )  # fmt: skip
+    )
     told = decide(state, facts)
     assert (told.verdict, told.reason) == ("inconclusive", "cost: no data")
 
@@ -508,9 +590,12 @@ def test_after_a_promotion_costs_change_sides_too() -> None:
     watch = Watch(HOLDING)
     caller = CallerCost(5, 9_900, (0, 1), (0.0, 3.0))
     window_ = held(
-        100, costs={"": Spent((1, 2.0, 4.0), (1, 3.0, 9.0))}, callers=(caller,), clips=(1, 2),
+        100,
+        costs={"": Spent((1, 2.0, 4.0), (1, 3.0, 9.0))},
+        callers=(caller,),
+        clips=(1, 2),
         cells=(CostCell((7, 7), (1, 0), (2.0, 0.0)),),
-    )  # fmt: skip
+    )
     watch.fold(window_)
     assert watch.costs[""] == Spent((1, 3.0, 9.0), (1, 2.0, 4.0))
     other = turned(window_)
@@ -532,8 +617,9 @@ def test_the_judge_of_cost_survives_the_patrol_and_a_segment_has_figures_only() 
     assert costs[""].verdict == "fail"
     sliced = next(v for v in watch.verdicts() if v.segment == "country=CH")
     assert (sliced.verdict, sliced.reason.split(":")[0]) == (
-        "inconclusive", "cost is judged as a whole",
-    )  # fmt: skip
+        "inconclusive",
+        "cost is judged as a whole",
+    )
 
 
 def test_cost_evidence_of_an_older_patrol_is_not_continued() -> None:
@@ -562,11 +648,13 @@ NAMED = change(
     releases={
         number: change(
             release(number),
-            signature=Signature(inputs=(), outputs=(Field("p", "float64", (3,)), Field("label", "string"))),
+            signature=Signature(
+                inputs=(), outputs=(Field("p", "float64", (3,)), Field("label", "string"))
+            ),
         )
         for number in (1, 2)
     },
-)  # fmt: skip
+)
 
 
 def named(number: int, ours: str, theirs: str, value: str) -> Labelled:

@@ -81,8 +81,13 @@ def test_the_first_live_release_that_a_contract_starves_is_named() -> None:
 def test_condemnation_follows_the_bundle_and_not_the_number() -> None:
     state = served(1, condemned=(2,))
     assert [condemned_as(state, n) for n in (None, 1, 2, 3, 5, 99)] == [
-        None, None, 2, None, 2, None,
-    ]  # fmt: skip
+        None,
+        None,
+        2,
+        None,
+        2,
+        None,
+    ]
 
 
 def test_what_served_and_stayed_good_is_not_condemned_by_its_twin() -> None:

@@ -20,10 +20,19 @@ NOW = 1_770_000_000.0
 
 def row(number: int, inputs: dict[str, Any] | None = None, **more: Any) -> JoinRow:
     known: dict[str, Any] = {
-        "unit": "", "endpoint": "flights", "production": 2, "candidate": 1, "salt": "", "weight": 0,
-        "arm": "production", "failed": False, "segments": (), "score": 0.5, "decision": "1",
+        "unit": "",
+        "endpoint": "flights",
+        "production": 2,
+        "candidate": 1,
+        "salt": "",
+        "weight": 0,
+        "arm": "production",
+        "failed": False,
+        "segments": (),
+        "score": 0.5,
+        "decision": "1",
         "inputs": msgspec.msgpack.encode(inputs) if inputs is not None else b"",
-    }  # fmt: skip
+    }
     return JoinRow(id=f"{number}/0", at=NOW + number, **{**known, **more})
 
 
@@ -77,10 +86,19 @@ def test_ids_and_times_and_what_is_redacted_are_no_inputs() -> None:
     policy = Policy(entity="who", log=LogPolicy(redact=("secret",)))
     rng = np.random.default_rng(3)
     rows = [
-        row(n, {"age": float(rng.normal()), "city": "oslo" if n % 3 else None, "id": f"q{n}",
-                "asked_at": NOW + n, "secret": 1.0, "who": "me"})
+        row(
+            n,
+            {
+                "age": float(rng.normal()),
+                "city": "oslo" if n % 3 else None,
+                "id": f"q{n}",
+                "asked_at": NOW + n,
+                "secret": 1.0,
+                "who": "me",
+            },
+        )
         for n in range(200)
-    ]  # fmt: skip
+    ]
     window = logged(rows)
     read_columns(State(endpoint="flights", fields=fields, policy=policy), window)
     assert sorted(window.columns) == ["age", "city"]

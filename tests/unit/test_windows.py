@@ -38,9 +38,14 @@ from kedge.testing.samples import release
 
 POLICY = Policy(segments=("origin",), output=Output(kind="binary", score="p", threshold=0.5))
 STATE = State(
-    endpoint="flights", stage=Stage.CANARY, production=1, candidate=2, salt="flights/3",
-    weight=500, policy=POLICY,
-)  # fmt: skip
+    endpoint="flights",
+    stage=Stage.CANARY,
+    production=1,
+    candidate=2,
+    salt="flights/3",
+    weight=500,
+    policy=POLICY,
+)
 
 
 NONE = Bounds()
@@ -56,13 +61,25 @@ def answer(*scores: float) -> dict[str, Any]:
 
 
 def seen(
-    arm: int = PRODUCTION, *, failed: bool = False, micros: int = 100, dropped: bool = False,
-    settles: bool = False, **asked: Any,
-) -> Seen:  # fmt: skip
+    arm: int = PRODUCTION,
+    *,
+    failed: bool = False,
+    micros: int = 100,
+    dropped: bool = False,
+    settles: bool = False,
+    **asked: Any,
+) -> Seen:
     return Seen(
-        1.0, request(**asked), arm, micros, failed, 500, None if settles else answer(),
-        dropped=dropped, settles=settles,
-    )  # fmt: skip
+        1.0,
+        request(**asked),
+        arm,
+        micros,
+        failed,
+        500,
+        None if settles else answer(),
+        dropped=dropped,
+        settles=settles,
+    )
 
 
 def pair(ours: float = 0.7, theirs: float | None = 0.7, **more: Any) -> Seen:
@@ -123,9 +140,11 @@ def test_a_caller_that_fails_often_in_a_second_is_one_with_its_times_and_segment
 
 def test_in_pairs_a_first_request_says_whose_fault_it_was() -> None:
     window = count(
-        pair(0.7, None, asked={"entity": "A"}), pair(failed=True, ours=0.7, asked={"entity": "B"})._replace(ours=None),
-        pair(asked={"entity": "C"}), paired=True,
-    )  # fmt: skip
+        pair(0.7, None, asked={"entity": "A"}),
+        pair(failed=True, ours=0.7, asked={"entity": "B"})._replace(ours=None),
+        pair(asked={"entity": "C"}),
+        paired=True,
+    )
     assert [one.bad for one in window.first] == [1, 1 << OURS, 0]
 
 
@@ -270,11 +289,13 @@ def test_a_missing_value_is_a_segment_of_its_own(value: Any) -> None:
 def test_each_row_is_a_prediction_with_a_record_of_its_own() -> None:
     counter = Counter("w0", STATE)
     one = Seen(5.0, request(rows=2), CANDIDATE, 1, False, 500, answer(0.2, 0.9))  # noqa: FBT003
-    _, rows = counter.window([one], 5, Bounds(), number=1, paired=False, weight=500, lost=0,
-                            streak=0, broken=0)  # fmt: skip
+    _, rows = counter.window(
+        [one], 5, Bounds(), number=1, paired=False, weight=500, lost=0, streak=0, broken=0
+    )
     assert [(r.id, r.arm, r.score, r.decision) for r in rows] == [
-        ("q/0", "candidate", 0.2, "0"), ("q/1", "candidate", 0.9, "1"),
-    ]  # fmt: skip
+        ("q/0", "candidate", 0.2, "0"),
+        ("q/1", "candidate", 0.9, "1"),
+    ]
 
 
 def test_a_row_says_what_was_asked_and_what_both_said() -> None:
@@ -286,16 +307,37 @@ def test_a_row_says_what_was_asked_and_what_both_said() -> None:
         [*pairs, unanswered], 5, NONE, number=1, paired=True, weight=7, lost=0, streak=0, broken=0
     )
     common: dict[str, Any] = {
-        "id": "q/0", "at": 1.0, "endpoint": "flights", "production": 1, "candidate": 2,
-        "salt": "flights/3", "weight": 7, "arm": "production", "failed": False,
-    }  # fmt: skip
+        "id": "q/0",
+        "at": 1.0,
+        "endpoint": "flights",
+        "production": 1,
+        "candidate": 2,
+        "salt": "flights/3",
+        "weight": 7,
+        "arm": "production",
+        "failed": False,
+    }
     assert rows == [
-        JoinRow(**common, unit="N1", segments=("origin=JFK",), score=0.2, decision="0",
-                shadow_score=0.9, shadow_decision="1", paired=True,
-                inputs=msgspec.msgpack.encode({"origin": "JFK"})),
-        JoinRow(**common, unit="", segments=("origin=null",), score=0.7, decision="1",
-                inputs=msgspec.msgpack.encode({"origin": None})),
-    ]  # fmt: skip
+        JoinRow(
+            **common,
+            unit="N1",
+            segments=("origin=JFK",),
+            score=0.2,
+            decision="0",
+            shadow_score=0.9,
+            shadow_decision="1",
+            paired=True,
+            inputs=msgspec.msgpack.encode({"origin": "JFK"}),
+        ),
+        JoinRow(
+            **common,
+            unit="",
+            segments=("origin=null",),
+            score=0.7,
+            decision="1",
+            inputs=msgspec.msgpack.encode({"origin": None}),
+        ),
+    ]
 
 
 @pytest.mark.parametrize("sample", [0, 0.001, 30, 99.9, 100])
@@ -332,15 +374,22 @@ def test_two_counts_of_pairs_add_up() -> None:
 
 # ---------------------------------------------------------------- cost, noise, custom comparison
 
-PRICED = State(**{
-    **_fields(STATE),
-    "policy": Policy(
-        cost=CostPolicy(per_call=1.0, tokens="n", reported="paid", per_token=0.5,
-                        versions={"v2": Prices(per_call=3.0)}),
-        output=Output(kind="score", score="p"),
-    ),
-    "releases": {n: release(n) for n in (1, 2)},
-})  # fmt: skip
+PRICED = State(
+    **{
+        **_fields(STATE),
+        "policy": Policy(
+            cost=CostPolicy(
+                per_call=1.0,
+                tokens="n",
+                reported="paid",
+                per_token=0.5,
+                versions={"v2": Prices(per_call=3.0)},
+            ),
+            output=Output(kind="score", score="p"),
+        ),
+        "releases": {n: release(n) for n in (1, 2)},
+    }
+)
 
 
 def test_what_an_inference_costs_is_counted_by_arm_with_the_prices_of_its_version() -> None:
@@ -377,8 +426,9 @@ def test_a_caller_s_costs_are_reported_by_its_hash_and_bucket_and_others_by_bin(
     assert caller.bucket == bucket(key_of(PRICED.salt), "anna")
     assert (caller.requests, caller.cost) == ((2, 0), (2.0, 0.0))
     assert [(cell.requests, cell.cost) for cell in found.cells] == [
-        ((1, 0), (1.0, 0.0)), ((0, 1), (0.0, 3.0)),
-    ]  # fmt: skip
+        ((1, 0), (1.0, 0.0)),
+        ((0, 1), (0.0, 3.0)),
+    ]
     assert counted(Counter("w0", PRICED), *ours).callers == (), "no guardrail on cost"
 
 
@@ -477,17 +527,22 @@ def test_a_second_of_several_parts_is_counted_as_a_whole(seed: int) -> None:
     asked: list[Seen] = []
     for _ in range(number):
         size = dice.choice([1, 1, 1, 3, 150])
-        one = seen(dice.choice([PRODUCTION, CANDIDATE]), failed=dice.random() < 0.1, rows=size,
-                   entity=dice.choice([None, "a", "b", str(dice.random())]),
-                   origin=dice.choice(["JFK", "EWR", None]))  # fmt: skip
+        one = seen(
+            dice.choice([PRODUCTION, CANDIDATE]),
+            failed=dice.random() < 0.1,
+            rows=size,
+            entity=dice.choice([None, "a", "b", str(dice.random())]),
+            origin=dice.choice(["JFK", "EWR", None]),
+        )
         asked.append(one._replace(ours=answer(*[0.7] * size)))
     plain = [
         (one.request.entity, one.request.columns["origin"], one.arm, None, one.failed)
         for one in asked
     ]
     counter = Counter("w0", STATE, lambda: rests.append(1))
-    window, rows = counter.window(asked, 0, NONE, number=1, paired=False, weight=500, lost=0,
-                                  streak=0, broken=0)  # fmt: skip
+    window, rows = counter.window(
+        asked, 0, NONE, number=1, paired=False, weight=500, lost=0, streak=0, broken=0
+    )
     assert window.exposed == _exposures(plain, paired=False)
     assert window.answered == _exposures_of_sound(plain)
     assert len(rows) == sum(one.request.rows for one in asked)
@@ -501,15 +556,27 @@ def test_pairs_are_those_that_plain_counting_finds(asked: Any) -> None:
     for unit, origins, _, score, _ in asked:
         rows = len(origins)
         wanted = Request(
-            id="q", columns={"origin": np.array(origins, dtype=object)}, rows=rows, entity=unit,
+            id="q",
+            columns={"origin": np.array(origins, dtype=object)},
+            rows=rows,
+            entity=unit,
             draw=0,
-        )  # fmt: skip
+        )
         theirs = None if score is None else answer(*[score] * rows)
         ours = answer(*[0.7] * rows)
-        pairs.append(Seen(
-            1.0, wanted, PRODUCTION, 100, failed=False, weight=0, ours=ours, mirrored=True,
-            theirs=theirs,
-        ))  # fmt: skip
+        pairs.append(
+            Seen(
+                1.0,
+                wanted,
+                PRODUCTION,
+                100,
+                failed=False,
+                weight=0,
+                ours=ours,
+                mirrored=True,
+                theirs=theirs,
+            )
+        )
         for name in _names(origins):
             for slice_ in ("", name):
                 cell = cells.setdefault(slice_, [0] * 7)
@@ -543,10 +610,19 @@ def test_how_a_release_fared_is_counted_when_it_is_known_and_no_second_time_in_t
             seen(CANDIDATE, entity=None, micros=80_000, settles=True),
             seen(CANDIDATE, entity=None, failed=True, settles=True),
         ],
-        0, bounds, number=1, paired=False, weight=500, lost=0, streak=0, broken=0,
-    )  # fmt: skip
+        0,
+        bounds,
+        number=1,
+        paired=False,
+        weight=500,
+        lost=0,
+        streak=0,
+        broken=0,
+    )
     assert (window.exposed[""], window.answered[""], window.fresh) == ((0, 2), (0, 1), (0, 1))
     assert {metric: cells[""] for metric, cells in window.bad.items()} == {
-        "errors": (0, 1), "latency.p50": (0, 1), "latency.p99": (0, 1),
-    }  # fmt: skip
+        "errors": (0, 1),
+        "latency.p50": (0, 1),
+        "latency.p99": (0, 1),
+    }
     assert len(rows) == 1

@@ -23,16 +23,20 @@ class Body(msgspec.Struct):
 @pytest.mark.parametrize(
     "raw, kind, said",
     [
-        (b"{", Body, "input data was truncated"), (b"", Any, "input data was truncated"),
-        (b"rows", Body, "invalid character (byte 0)"), (b"3", Body, "expected an object, not a whole number"),
+        (b"{", Body, "input data was truncated"),
+        (b"", Any, "input data was truncated"),
+        (b"rows", Body, "invalid character (byte 0)"),
+        (b"3", Body, "expected an object, not a whole number"),
         (b'{"rows": {}}', Body, "expected a list, not an object at rows"),
         (b'{"rows": [{"a": "x"}]}', Body, "expected a whole number, not text at rows[0][...]"),
         (b'{"rows": [], "id": 1.5}', Body, "expected text or null, not a number at id"),
-        (b"{}", Body, "object missing required field rows"), (b"[" * 5000, Any, "it is nested too deeply"),
-        (b'["\xff"]', Any, "it is not UTF-8 (byte 0)"), (b"[1e400]", Any, "number out of range at [0]"),
+        (b"{}", Body, "object missing required field rows"),
+        (b"[" * 5000, Any, "it is nested too deeply"),
+        (b'["\xff"]', Any, "it is not UTF-8 (byte 0)"),
+        (b"[1e400]", Any, "number out of range at [0]"),
         (b'{"a": 1e400}', Any, "number out of range"),
     ],
-)  # fmt: skip
+)
 def test_a_fault_is_told_with_its_place(raw: bytes, kind: Any, said: str) -> None:
     with pytest.raises((msgspec.DecodeError, RecursionError, UnicodeDecodeError)) as caught:
         msgspec.json.decode(raw, type=kind)
@@ -42,10 +46,16 @@ def test_a_fault_is_told_with_its_place(raw: bytes, kind: Any, said: str) -> Non
 @pytest.mark.parametrize(
     "value, said",
     [
-        (None, "null"), (True, "true"), ('a "b"', '"a \\"b\\""'), ([1], "a list"), ({}, "an object"),
-        (1.5, "1.5"), (-7, "-7"), (10**60, "a number with too many digits"),
+        (None, "null"),
+        (True, "true"),
+        ('a "b"', '"a \\"b\\""'),
+        ([1], "a list"),
+        ({}, "an object"),
+        (1.5, "1.5"),
+        (-7, "-7"),
+        (10**60, "a number with too many digits"),
     ],
-)  # fmt: skip
+)
 def test_a_value_is_told_as_json_has_it(value: Any, said: str) -> None:
     assert tell_value(value) == said
 

@@ -108,9 +108,13 @@ def test_windows_without_overlap_are_not_explained() -> None:
 
 def test_only_rows_with_a_loss_and_an_answer_are_in_a_window() -> None:
     odd = Window.of(
-        {"x": np.arange(3.0), "y": np.zeros(3)}, ["x"], np.array([0.5, np.inf, 0.5]), np.ones(3),
-        np.array([0.1, 1.0, np.nan]), np.array(["u", "v", "w"], dtype=object),
-    )  # fmt: skip
+        {"x": np.arange(3.0), "y": np.zeros(3)},
+        ["x"],
+        np.array([0.5, np.inf, 0.5]),
+        np.ones(3),
+        np.array([0.1, 1.0, np.nan]),
+        np.array(["u", "v", "w"], dtype=object),
+    )
     assert list(odd.columns) == ["x"]
     assert odd.loss.tolist() == [0.1]
     assert odd.spaced().units is not None

@@ -30,7 +30,10 @@ def backup(context: Context, directory: Path, without_records: bool, skip_damage
     )
     data = summary(found, directory.resolve())
     lines = [
-        f"backed up into {data['backup']}: {data['files']:,} files, {data['bytes']:,} bytes, {data['artifacts']} artifacts",
+        (
+            f"backed up into {data['backup']}: {data['files']:,} files, {data['bytes']:,} bytes,"
+            f" {data['artifacts']} artifacts"
+        ),
         f"  ledger    up to entry {data['head'] or '-'}",
         *(
             f"  {name}  epoch {epoch}, {found.production.get(name, 'nothing')} in production"
@@ -69,12 +72,16 @@ def restore(context: Context, directory: Path, reason: str, heads: tuple[str, ..
         "epochs": done.epochs,
     }
     lines = [
-        f"restored into {done.state_dir} from the backup of {done.manifest.made_at[:19]}Z by {done.manifest.made_by}",
+        (
+            f"restored into {done.state_dir} from the backup of {done.manifest.made_at[:19]}Z by"
+            f" {done.manifest.made_by}"
+        ),
         f"  ledger    from entry {data['head'] or '-'}; whatever came after it is lost",
         f"  config    {done.config}"
         + ("" if done.config_written else " was there and is not changed"),
         *(
-            f"  {name}  epoch {epoch}, {done.manifest.production.get(name, 'nothing')} in production"
+            f"  {name}  epoch {epoch}, {done.manifest.production.get(name, 'nothing')} in"
+            " production"
             for name, epoch in done.epochs.items()
         ),
         *_left_out(data),

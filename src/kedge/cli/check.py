@@ -12,8 +12,11 @@ from kedge.system.terminal import one_line
 
 @click.command()
 @endpoint()
-@click.option("--no-proof", is_flag=True,
-              help="Do not deploy the way back anew: take the proof of the last day.")  # fmt: skip
+@click.option(
+    "--no-proof",
+    is_flag=True,
+    help="Do not deploy the way back anew: take the proof of the last day.",
+)
 @verb
 def check(context: Context, endpoint: str, *, no_proof: bool) -> None:
     """Check whether a rollback would work now."""

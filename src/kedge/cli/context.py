@@ -299,9 +299,12 @@ def endpoint(
 def endpoint_option(help_text: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command its --endpoint."""
     return click.option(
-        "--endpoint", cls=EndpointOption, is_eager=True, shell_complete=complete_endpoint,
+        "--endpoint",
+        cls=EndpointOption,
+        is_eager=True,
+        shell_complete=complete_endpoint,
         help=help_text,
-    )  # fmt: skip
+    )
 
 
 def typed(ctx: click.Context) -> str:
@@ -342,8 +345,12 @@ def complete_version(ctx: click.Context, _: click.Parameter, begins: str) -> lis
 def override(function: Callable[..., None]) -> Callable[..., None]:
     """Give a verb --override REASON; --force is its older spelling, and hidden."""
 
-    @click.option("--override", metavar="REASON", callback=_reason,
-                  help="Do it although the rules say no; logged.")  # fmt: skip
+    @click.option(
+        "--override",
+        metavar="REASON",
+        callback=_reason,
+        help="Do it although the rules say no; logged.",
+    )
     @click.option("--force", metavar="REASON", callback=_reason, hidden=True)
     @functools.wraps(function)
     def run(*args: Any, override: str | None, force: str | None, **kwargs: Any) -> None:
@@ -401,9 +408,13 @@ def gate_before(context: Context, place: Workplace, say: Callable[[str], None]) 
 
 
 def submit(
-    context: Context, endpoint: str, make: Callable[[Workplace], AnyCommand], reason: str = "", *,
+    context: Context,
+    endpoint: str,
+    make: Callable[[Workplace], AnyCommand],
+    reason: str = "",
+    *,
     finding: bool = False,
-) -> None:  # fmt: skip
+) -> None:
     """Submit a command and print its receipt; with `finding`, the newest diagnosis of what was left.
 
     Where a replica is silent the same is printed, and then the fault: the row has moved.

@@ -13,20 +13,33 @@ from kedge.system.terminal import one_line
 
 @click.command()
 @endpoint()
-@click.option("--since", default="24h", show_default=True,
-              help="Where today's window begins: a duration back, or a time.")  # fmt: skip
+@click.option(
+    "--since",
+    default="24h",
+    show_default=True,
+    help="Where today's window begins: a duration back, or a time.",
+)
 @click.option("--until", help="Where it ends; default: now.")
 @click.option("--reference-since", help="Where the window begins that today is compared with.")
 @click.option("--reference-until", help="Where that one ends; default: where today's begins.")
 @click.option("--segment", metavar="FIELD=VALUE", help="Only the requests of this segment.")
-@click.option("--production", is_flag=True,
-              help="Ask about production, also while a candidate is under way.")  # fmt: skip
+@click.option(
+    "--production", is_flag=True, help="Ask about production, also while a candidate is under way."
+)
 @click.option("--within", type=float, hidden=True, help="As control starts it: niced and bounded.")
 @verb
 def diagnose(
-    context: Context, endpoint: str, since: str, until: str | None, reference_since: str | None,
-    reference_until: str | None, segment: str | None, within: float | None, *, production: bool,
-) -> None:  # fmt: skip
+    context: Context,
+    endpoint: str,
+    since: str,
+    until: str | None,
+    reference_since: str | None,
+    reference_until: str | None,
+    segment: str | None,
+    within: float | None,
+    *,
+    production: bool,
+) -> None:
     """Say why ENDPOINT became worse, and what would help."""
     from kedge.cli.text.report import diagnosis_text
     from kedge.operations.diagnosis.run import Asked, diagnosis_of
@@ -46,8 +59,12 @@ def diagnose(
 @click.command()
 @endpoint()
 @click.option("--reason", required=True, help="Why it is right as it is now, for the ledger.")
-@click.option("--since", default="24h", show_default=True,
-              help="Where the new reference begins: a duration back, or a time.")  # fmt: skip
+@click.option(
+    "--since",
+    default="24h",
+    show_default=True,
+    help="Where the new reference begins: a duration back, or a time.",
+)
 @click.option("--until", help="Where it ends; default: now.")
 @verb
 def accept(context: Context, endpoint: str, reason: str, since: str, until: str | None) -> None:
@@ -56,6 +73,7 @@ def accept(context: Context, endpoint: str, reason: str, since: str, until: str 
 
     found = accepted(context.place(), endpoint, reason=reason, since=since, until=until)
     context.out(
-        found, f"{endpoint}: {found['requests']:,} requests of {found['release']} are the reference now, "
+        found,
+        f"{endpoint}: {found['requests']:,} requests of {found['release']} are the reference now, "
         f"{found['labelled']:,} of them labelled",
-    )  # fmt: skip
+    )

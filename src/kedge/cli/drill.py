@@ -14,8 +14,15 @@ from kedge.system.terminal import one_line
 
 @click.command()
 @endpoint()
-@click.option("--for", "bound", metavar="DURATION",
-              help="How long all of it may take, 60s at most. Default: 10s, and more when the way back is to be loaded first.")  # fmt: skip
+@click.option(
+    "--for",
+    "bound",
+    metavar="DURATION",
+    help=(
+        "How long all of it may take, 60s at most. Default: 10s, and more when the way back is to"
+        " be loaded first."
+    ),
+)
 @click.option("--dry", is_flag=True, help="Everything but the flip: callers notice nothing.")
 @verb
 def drill(context: Context, endpoint: str, bound: str | None, dry: bool) -> None:

@@ -30,10 +30,16 @@ def features() -> None:
 
 @features.command("apply")
 @click.argument("path", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--golden", type=click.Path(exists=True, path_type=Path),
-              help="Raw rows it is tried on, as JSON; default: of the prediction log.")  # fmt: skip
-@click.option("--training", type=click.Path(exists=True, dir_okay=False, path_type=Path),
-              help="A training set with raw columns, of which some rows are tried.")  # fmt: skip
+@click.option(
+    "--golden",
+    type=click.Path(exists=True, path_type=Path),
+    help="Raw rows it is tried on, as JSON; default: of the prediction log.",
+)
+@click.option(
+    "--training",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A training set with raw columns, of which some rows are tried.",
+)
 @verb
 def features_apply(
     context: Context, path: Path, golden: Path | None, training: Path | None
@@ -66,10 +72,14 @@ def features_list(context: Context, schema: str | None) -> None:
         if schema in (None, known.name):
             users = on_schema(place, known.name)
             rows += [
-                {"version": one.label, "digest": one.digest, "head": heads.get(one.schema) == one.number,
-                 "production_of": [u["endpoint"] for u in users if u["production"] == one.label]}
+                {
+                    "version": one.label,
+                    "digest": one.digest,
+                    "head": heads.get(one.schema) == one.number,
+                    "production_of": [u["endpoint"] for u in users if u["production"] == one.label],
+                }
                 for one in place.features.versions(known.name)
-            ]  # fmt: skip
+            ]
     text = "\n".join(
         f"{r['version']:<16} {'head' if r['head'] else '':<5} {r['digest'][:19]}…  "
         f"{', '.join(r['production_of'])}"
@@ -111,9 +121,10 @@ def features_impact(context: Context, version: str) -> None:
 
 
 _generation = click.option(
-    "--generation", metavar="RUNS",
+    "--generation",
+    metavar="RUNS",
     help="What it reads by key, such as carrier_delays/1#2@1, or newest; default: as today.",
-)  # fmt: skip
+)
 
 
 @features.command("shadow")
@@ -124,9 +135,13 @@ _generation = click.option(
 @override
 @verb
 def features_shadow(
-    context: Context, endpoint: str, number: int, sample: float | None, generation: str | None,
+    context: Context,
+    endpoint: str,
+    number: int,
+    sample: float | None,
+    generation: str | None,
     override: str | None,
-) -> None:  # fmt: skip
+) -> None:
     """Shadow production's model with transformation NUMBER."""
     from kedge.operations.features.apply import target_of
 
@@ -148,9 +163,14 @@ def features_shadow(
 @override
 @verb
 def features_canary(
-    context: Context, endpoint: str, number: int, weight: float | None, auto: bool, override: str | None,
+    context: Context,
+    endpoint: str,
+    number: int,
+    weight: float | None,
+    auto: bool,
+    override: str | None,
     generation: str | None,
-) -> None:  # fmt: skip
+) -> None:
     """Send a percentage of traffic to transformation NUMBER."""
     from kedge.operations.features.apply import target_of
 
@@ -243,7 +263,10 @@ def features_materialise(context: Context, view: str, at: str | None) -> None:
 @click.argument("view")
 @click.option(
     "--since",
-    help="From when: a date, a time, or a duration back such as 90d; default: the source's first row.",
+    help=(
+        "From when: a date, a time, or a duration back such as 90d; default: the source's first"
+        " row."
+    ),
 )
 @click.option(
     "--at", help="Up to when: a date, a time, or a duration back such as 2h; default: now."
@@ -292,28 +315,62 @@ def feeder(context: Context) -> Feeder:
 
 @features.command("training-set")
 @endpoint()
-@click.option("--spine", required=True, type=click.Path(dir_okay=False, path_type=Path),
-              help="Parquet or CSV: raw columns, a time, and whatever else is to be kept.")  # fmt: skip
+@click.option(
+    "--spine",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Parquet or CSV: raw columns, a time, and whatever else is to be kept.",
+)
 @click.option("--time", required=True, metavar="COLUMN", help="When each row was asked.")
-@click.option("--time-format", metavar="FORMAT",
-              help="How COLUMN is written, as for strptime; default: ISO 8601 where it is text.")  # fmt: skip
-@click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path),
-              help="The Parquet file to write.")  # fmt: skip
+@click.option(
+    "--time-format",
+    metavar="FORMAT",
+    help="How COLUMN is written, as for strptime; default: ISO 8601 where it is text.",
+)
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The Parquet file to write.",
+)
 @click.option("--schema", metavar="VIEW/N", help="Which features; default: production's.")
-@click.option("--transformation", type=NUMBER, metavar="N",
-              help="Which code; default: production's, else the newest.")  # fmt: skip
-@click.option("--generation", metavar="LABEL",
-              help="Which values, such as delays/1#2@1; default: production's, else the newest.")  # fmt: skip
+@click.option(
+    "--transformation",
+    type=NUMBER,
+    metavar="N",
+    help="Which code; default: production's, else the newest.",
+)
+@click.option(
+    "--generation",
+    metavar="LABEL",
+    help="Which values, such as delays/1#2@1; default: production's, else the newest.",
+)
 @verb
 def features_training_set(
-    context: Context, endpoint: str, spine: Path, time: str, out: Path, schema: str | None,
-    transformation: int | None, generation: str | None, time_format: str | None,
-) -> None:  # fmt: skip
+    context: Context,
+    endpoint: str,
+    spine: Path,
+    time: str,
+    out: Path,
+    schema: str | None,
+    transformation: int | None,
+    generation: str | None,
+    time_format: str | None,
+) -> None:
     """Compute ENDPOINT's features of past rows, as of their time."""
     from kedge.cli.text.report import training_set_text
     from kedge.operations.features.training_set import make
 
-    found = make(context.place(), endpoint, spine=spine, time=time, out=out, schema=schema,
-                 transformation=transformation, generation=generation, form=time_format,
-                 say=context.say)  # fmt: skip
+    found = make(
+        context.place(),
+        endpoint,
+        spine=spine,
+        time=time,
+        out=out,
+        schema=schema,
+        transformation=transformation,
+        generation=generation,
+        form=time_format,
+        say=context.say,
+    )
     context.out(found, training_set_text(one_line(found)))

@@ -23,8 +23,12 @@ def log() -> None:
     show_default=True,
     help="From when: a date, a time, or a duration back such as 7d.",
 )
-@click.option("--to", type=click.Path(file_okay=False, path_type=Path), required=True,
-              help="A directory; an hour is one file.")  # fmt: skip
+@click.option(
+    "--to",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    help="A directory; an hour is one file.",
+)
 @verb
 def log_export(context: Context, endpoint: str, since: str, to: Path) -> None:
     """Write predictions and their labels as Parquet files."""

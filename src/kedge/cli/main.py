@@ -56,8 +56,13 @@ from kedge.cli.status import history, list_endpoints, status
     envvar="KEDGE_CONFIG",
     help="The configuration file; default: the nearest kedge.toml, here or above.",
 )
-@click.option("--acting-as", type=click.Choice(["person", "control"]), default="person", hidden=True,
-              help="Which component runs the command; control names itself.")  # fmt: skip
+@click.option(
+    "--acting-as",
+    type=click.Choice(["person", "control"]),
+    default="person",
+    hidden=True,
+    help="Which component runs the command; control names itself.",
+)
 @click.version_option(package_name="kedge")
 @click.pass_context
 def main(context: click.Context, config: Path | None, acting_as: str) -> None:
@@ -72,9 +77,50 @@ def main(context: click.Context, config: Path | None, acting_as: str) -> None:
 
 
 for _command in (
-    abort, accept, ack, alerts, apply, backup, canary, check, completion, config, control, demo, diagnose, doctor, drill, evidence,
-    features, freeze, gateway, gateway_worker, history, init, list_endpoints, log, outcomes, pause, plan, promote, register, replay,
-    restart, restore, resume, rollback, runbook, set_weight, shadow, show_help, speed, status, thaw, unpin, up, versions,
-):  # fmt: skip
+    abort,
+    accept,
+    ack,
+    alerts,
+    apply,
+    backup,
+    canary,
+    check,
+    completion,
+    config,
+    control,
+    demo,
+    diagnose,
+    doctor,
+    drill,
+    evidence,
+    features,
+    freeze,
+    gateway,
+    gateway_worker,
+    history,
+    init,
+    list_endpoints,
+    log,
+    outcomes,
+    pause,
+    plan,
+    promote,
+    register,
+    replay,
+    restart,
+    restore,
+    resume,
+    rollback,
+    runbook,
+    set_weight,
+    shadow,
+    show_help,
+    speed,
+    status,
+    thaw,
+    unpin,
+    up,
+    versions,
+):
     main.add_command(_command)
 add_examples(main)

@@ -22,21 +22,33 @@ if TYPE_CHECKING:
 @click.option(
     "--golden", type=click.Path(exists=True, path_type=Path), help="Rows it must answer, as JSON."
 )
-@click.option("--training", type=click.Path(exists=True, path_type=Path),
-              help="The training set (CSV, JSON lines or Parquet), for its column statistics.")  # fmt: skip
-@click.option("--training-set", type=click.Path(exists=True, dir_okay=False, path_type=Path),
-              help="As --training, one that kedge made: it says the schema, and what it was made of.")  # fmt: skip
+@click.option(
+    "--training",
+    type=click.Path(exists=True, path_type=Path),
+    help="The training set (CSV, JSON lines or Parquet), for its column statistics.",
+)
+@click.option(
+    "--training-set",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="As --training, one that kedge made: it says the schema, and what it was made of.",
+)
 @click.option(
     "--learn-bounds",
     is_flag=True,
-    help="Take ranges, lengths and categories of the training set as bounds of what callers may send.",
+    help=(
+        "Take ranges, lengths and categories of the training set as bounds of what callers may"
+        " send."
+    ),
 )
 @click.option("--trust", multiple=True, help="A Python type that this version may load.")
 @click.option(
     "--trust-inline",
     metavar="REASON",
     default="",
-    help="Let it run inside the gateway's workers although it is not proven plain, where no transformation runs before it.",
+    help=(
+        "Let it run inside the gateway's workers although it is not proven plain, where no"
+        " transformation runs before it."
+    ),
 )
 @click.option("--schema", metavar="VIEW/N", help="The feature schema that it was trained on.")
 @verb
@@ -97,19 +109,33 @@ def _registered(
     from kedge.operations.registration import label_reading
 
     # With a transformation callers send other columns than the model takes.
-    example = "" if version.schema else example_call(
-        context.gateway_url, endpoint, version.signature.inputs, proof.inputs
-    )  # fmt: skip
+    example = (
+        ""
+        if version.schema
+        else example_call(context.gateway_url, endpoint, version.signature.inputs, proof.inputs)
+    )
     return {
-        "endpoint": endpoint, "version": version.label, "flavour": version.flavour,
-        "digest": version.digest, "size": version.size, "load_s": version.load_s,
-        "golden": version.golden, "signature": version.signature, "schema": version.schema,
-        "trained_on": version.trained_on, "rows": proof.rows, "rows_tested": proof.tested,
-        "rows_why": proof.why, "plain": proof.plain, "inline": proof.inline,
-        "labels": label_reading(place, endpoint, version), "example": example,
+        "endpoint": endpoint,
+        "version": version.label,
+        "flavour": version.flavour,
+        "digest": version.digest,
+        "size": version.size,
+        "load_s": version.load_s,
+        "golden": version.golden,
+        "signature": version.signature,
+        "schema": version.schema,
+        "trained_on": version.trained_on,
+        "rows": proof.rows,
+        "rows_tested": proof.tested,
+        "rows_why": proof.why,
+        "plain": proof.plain,
+        "inline": proof.inline,
+        "labels": label_reading(place, endpoint, version),
+        "example": example,
         "libraries": find_differences(place.artifacts, version.digest),
-        "assumed": proof.assumed, "tolerant": proof.tolerant,
-    }  # fmt: skip
+        "assumed": proof.assumed,
+        "tolerant": proof.tolerant,
+    }
 
 
 def _registered_text(found: dict[str, Any], proof: Proof) -> str:
@@ -147,7 +173,8 @@ def _registered_text(found: dict[str, Any], proof: Proof) -> str:
         lines.append(f"  ask       {found['example']}")
     if found["contract"]:
         lines.append(
-            "  bounds    are in force from its promotion on where there is no contract yet; else write into kedge.toml:"
+            "  bounds    are in force from its promotion on where there is no contract yet; else"
+            " write into kedge.toml:"
         )
         lines += [f"            {line}" for line in found["contract"]]
     return "\n".join(lines)
@@ -166,14 +193,20 @@ def versions(context: Context, endpoint: str) -> None:
     rows: list[dict[str, Any]] = []
     for version in place.registry.versions(endpoint):
         mine = [r for r in state.releases.values() if r.version == version.number] if state else []
-        rows.append({
-            "version": version.label, "flavour": version.flavour, "size": version.size,
-            "digest": version.digest, "registered_at": version.registered_at,
-            "schema": version.schema, "trained_on": version.trained_on,
-            "rows": mark_of(place.artifacts, version.digest),
-            "releases": [r.label for r in mine],
-            "roles": [_role(state, r.number) for r in mine if state and _role(state, r.number)],
-        })  # fmt: skip
+        rows.append(
+            {
+                "version": version.label,
+                "flavour": version.flavour,
+                "size": version.size,
+                "digest": version.digest,
+                "registered_at": version.registered_at,
+                "schema": version.schema,
+                "trained_on": version.trained_on,
+                "rows": mark_of(place.artifacts, version.digest),
+                "releases": [r.label for r in mine],
+                "roles": [_role(state, r.number) for r in mine if state and _role(state, r.number)],
+            }
+        )
     text = "\n".join(
         f"{r['version']:>5}  {r['flavour']:8} {r['size']:>12,} B  {str(r['digest'])[:19]}…  "
         f"{', '.join(r['releases']) or '-':8} {', '.join(r['roles'])}".rstrip()

@@ -19,7 +19,10 @@ STDIN = Path("-")
     "path",
     required=True,
     type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
-    help="JSON lines, CSV or Parquet: id, value, at, label_version. A dash reads JSON lines from standard input.",
+    help=(
+        "JSON lines, CSV or Parquet: id, value, at, label_version. A dash reads JSON lines from"
+        " standard input."
+    ),
 )
 @click.option(
     "--correct",

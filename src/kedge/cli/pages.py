@@ -78,7 +78,10 @@ PAGES: dict[str, Page] = {
         MODELS,
         "features",
         (
-            "kedge features training-set churn --spine spine.parquet --time asked_at --out train.parquet",
+            (
+                "kedge features training-set churn --spine spine.parquet --time asked_at --out"
+                " train.parquet"
+            ),
         ),
     ),
     "shadow": Page(

@@ -31,5 +31,6 @@ def replay(context: Context, endpoint: str, release: str, since: str) -> None:
     more = f"; {left:,} left out, of requests that were not logged whole" if left else ""
     context.out(
         found,
-        f"{found['replayed']:,} predictions asked again{more}\n{evidence_text(one_line(found), get_width())}",
+        f"{found['replayed']:,} predictions asked"
+        f" again{more}\n{evidence_text(one_line(found), get_width())}",
     )

@@ -20,8 +20,11 @@ if TYPE_CHECKING:
 )
 @click.option("--axis", type=click.Choice(["model", "features"]), help="Take only one half back.")
 @click.option("--local", is_flag=True, help="Break glass: pin this host while the ledger is gone.")
-@click.option("--accept-stale", metavar="DURATION",
-              help="Go back although the values that it reads by key are as old as this.")  # fmt: skip
+@click.option(
+    "--accept-stale",
+    metavar="DURATION",
+    help="Go back although the values that it reads by key are as old as this.",
+)
 @click.option("--reason", default="", help="Why, for the ledger.")
 @verb
 def rollback(
@@ -48,8 +51,11 @@ def rollback(
 
         data = pin_host(context.state_dir, endpoint, command, reason=reason)
         acks = "".join(f"\n  ack {name} {ms:.1f} ms" for name, ms in data["acks"].items())
-        context.out(data, f"this host is pinned to {data['serves']} (it left epoch {data['left_epoch']}){acks}\n"
-                    "the command is handed in when the ledger is back; kedge unpin ends the pin")  # fmt: skip
+        context.out(
+            data,
+            f"this host is pinned to {data['serves']} (it left epoch {data['left_epoch']}){acks}\n"
+            "the command is handed in when the ledger is back; kedge unpin ends the pin",
+        )
         return
 
     def make(place: Workplace) -> Rollback:

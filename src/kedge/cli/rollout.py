@@ -49,9 +49,13 @@ weight_option = click.option(
 )
 @verb
 def plan(
-    context: Context, endpoint: str, rate: float | None, errors: float | None, times: float,
+    context: Context,
+    endpoint: str,
+    rate: float | None,
+    errors: float | None,
+    times: float,
     callers: int | None,
-) -> None:  # fmt: skip
+) -> None:
     """Estimate how soon each step would find a worse candidate."""
     from kedge.cli.text.layout import get_width
     from kedge.cli.text.plan import plan_text
@@ -162,8 +166,12 @@ def set_weight(context: Context, endpoint: str, weight: float, override: str | N
     from kedge.core.release.commands import SetWeight
     from kedge.core.release.guards import buckets
 
-    submit(context, endpoint, lambda _: SetWeight(weight=buckets(weight), override=override),
-           override or "")  # fmt: skip
+    submit(
+        context,
+        endpoint,
+        lambda _: SetWeight(weight=buckets(weight), override=override),
+        override or "",
+    )
 
 
 @click.command()

@@ -14,15 +14,48 @@ from kedge.core.errors import KedgeError, Usage
 from kedge.system.terminal import show
 
 MEANT = {
-    "backups": "backup", "cancel": "abort", "config-check": "config", "delete": "log", "deploy": "promote",
-    "describe": "status", "endpoints": "list", "explain": "diagnose", "forget": "log", "get": "status",
-    "info": "status", "labels": "outcomes", "launch": "up", "log-export": "log", "logs": "doctor", "ls": "list",
-    "metrics": "evidence", "models": "versions", "new": "init", "publish": "promote", "push": "register",
-    "reload": "restart", "release": "promote", "remove": "log", "resume-rollout": "resume", "retry": "resume",
-    "revert": "rollback", "rollout": "canary", "run": "up", "serve": "up", "ship": "promote", "show": "status",
-    "start": "up", "stats": "evidence", "step": "promote", "test": "shadow", "upload": "register",
-    "validate": "config", "verify": "check", "weight": "set-weight", "why": "diagnose",
-}  # fmt: skip
+    "backups": "backup",
+    "cancel": "abort",
+    "config-check": "config",
+    "delete": "log",
+    "deploy": "promote",
+    "describe": "status",
+    "endpoints": "list",
+    "explain": "diagnose",
+    "forget": "log",
+    "get": "status",
+    "info": "status",
+    "labels": "outcomes",
+    "launch": "up",
+    "log-export": "log",
+    "logs": "doctor",
+    "ls": "list",
+    "metrics": "evidence",
+    "models": "versions",
+    "new": "init",
+    "publish": "promote",
+    "push": "register",
+    "reload": "restart",
+    "release": "promote",
+    "remove": "log",
+    "resume-rollout": "resume",
+    "retry": "resume",
+    "revert": "rollback",
+    "rollout": "canary",
+    "run": "up",
+    "serve": "up",
+    "ship": "promote",
+    "show": "status",
+    "start": "up",
+    "stats": "evidence",
+    "step": "promote",
+    "test": "shadow",
+    "upload": "register",
+    "validate": "config",
+    "verify": "check",
+    "weight": "set-weight",
+    "why": "diagnose",
+}
 """Words of other tools, and the command that does it here."""
 ALIASES = {"undo": "rollback"}
 """Second names of commands; documented, and not listed apart."""
@@ -63,8 +96,12 @@ class Root(click.Group):
                     formatter.write_dl(rows)
 
     def main(
-        self, args: Sequence[str] | None = None, prog_name: str | None = None, *more: Any, **extra: Any
-    ) -> Any:  # fmt: skip
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        *more: Any,
+        **extra: Any,
+    ) -> Any:
         """Run a command line and exit with its code; errors are printed in one style."""
         given = list(sys.argv[1:] if args is None else args)
         as_json = "--json" in given

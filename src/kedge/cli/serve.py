@@ -107,16 +107,20 @@ def _start(
         try:
             if ensure_ledger(context.state_dir):
                 context.say(
-                    f"made a new ledger in {context.state_dir}: nothing is served yet\nnext: kedge register ENDPOINT PATH "
-                    "and kedge promote ENDPOINT v1; if there was a state directory, stop and restore it"
+                    f"made a new ledger in {context.state_dir}: nothing is served yet\nnext: kedge"
+                    " register ENDPOINT PATH and kedge promote ENDPOINT v1; if there was a state"
+                    " directory, stop and restore it"
                 )
             apply_policies(context.place(), context.settings)
         except Unavailable as error:
-            context.say(f"warning: {error}\nwarning: serving the last known state from this host's own disk; "
-                        "commands are refused until the ledger is back")  # fmt: skip
+            context.say(
+                f"warning: {error}\nwarning: serving the last known state from this host's own"
+                " disk; commands are refused until the ledger is back"
+            )
         except Refused as error:
             context.say(
-                f"warning: {error}\nwarning: serving under the policy that is in force; {error.hint}"
+                f"warning: {error}\nwarning: serving under the policy that is in force;"
+                f" {error.hint}"
             )
 
     run_supervisor(
@@ -155,8 +159,8 @@ def restart(context: Context, within: str) -> None:
     took = time.monotonic() - began
     context.out(
         {"pid": done.pid, "version": done.version, "workers": done.workers, "seconds": took},
-        f"restarted in {took:.1f} s: process {done.pid} runs kedge {done.version}, and {done.workers} new workers "
-        "serve; those before them answer what they have, and end",
+        f"restarted in {took:.1f} s: process {done.pid} runs kedge {done.version}, and"
+        f" {done.workers} new workers serve; those before them answer what they have, and end",
     )
 
 
@@ -198,8 +202,16 @@ def control(context: Context, port: int | None, parent: int | None) -> None:
     evidence_of, hand_in_lines, run_control, status_of = _import_control()
     server = context.settings.server
     run_control(
-        server.control_port if port is None else port, config=context.config,
-        state_dir=context.state_dir, alerts=context.settings.alerts, online=lambda: context.online,
-        loopback=server.loopback, fence=server.fence, status=status_of, evidence=evidence_of, hand_in=hand_in_lines,
-        parent=parent or os.getppid(), records_gb=server.records_gb,
-    )  # fmt: skip
+        server.control_port if port is None else port,
+        config=context.config,
+        state_dir=context.state_dir,
+        alerts=context.settings.alerts,
+        online=lambda: context.online,
+        loopback=server.loopback,
+        fence=server.fence,
+        status=status_of,
+        evidence=evidence_of,
+        hand_in=hand_in_lines,
+        parent=parent or os.getppid(),
+        records_gb=server.records_gb,
+    )

@@ -41,7 +41,10 @@ def init(context: Context, endpoint: str, port: int) -> None:
         context.__dict__.pop("settings", None)
     write_schema(context.state_dir, schema_text())
     policy = context.settings.endpoints[endpoint]
-    done = f"{_named(context.config)} describes {endpoint}; the ledger is in {_named(context.state_dir)}/"
+    done = (
+        f"{_named(context.config)} describes {endpoint}; the ledger is in"
+        f" {_named(context.state_dir)}/"
+    )
     following = f"kedge up, then kedge register {endpoint} PATH and kedge promote {endpoint} v1"
     if known and not made:
         done = f"{_named(context.config)} has {endpoint} already; nothing was changed"
@@ -88,10 +91,18 @@ def apply(context: Context) -> None:
 @click.option(
     "--forget", metavar="REPLICA", help="Take a replica that is gone for good off the roster."
 )
-@click.option("--head", "heads", multiple=True, metavar="NUMBER:HASH",
-              help="A head of the ledger's chain, from an alert: is it still in the history?")  # fmt: skip
-@click.option("--accept-ledger", metavar="REASON",
-              help="Follow a ledger whose history lacks heads, such as a restored copy, from now on.")  # fmt: skip
+@click.option(
+    "--head",
+    "heads",
+    multiple=True,
+    metavar="NUMBER:HASH",
+    help="A head of the ledger's chain, from an alert: is it still in the history?",
+)
+@click.option(
+    "--accept-ledger",
+    metavar="REASON",
+    help="Follow a ledger whose history lacks heads, such as a restored copy, from now on.",
+)
 @verb
 def doctor(
     context: Context, forget: str | None, heads: tuple[str, ...], accept_ledger: str | None

@@ -45,8 +45,12 @@ def list_endpoints(context: Context, watch: bool) -> None:
 
 
 def _show(
-    context: Context, endpoint: str | None, text: Callable[[list[dict[str, Any]]], str], *, watch: bool
-) -> None:  # fmt: skip
+    context: Context,
+    endpoint: str | None,
+    text: Callable[[list[dict[str, Any]]], str],
+    *,
+    watch: bool,
+) -> None:
     from kedge.operations.status import status_of
 
     place = context.place()
@@ -70,7 +74,9 @@ def _show(
     show_default=True,
     help="How many entries, newest first.",
 )
-@click.option("--all", "whole", is_flag=True, help="Also entries on the runbook; --json always has them.")  # fmt: skip
+@click.option(
+    "--all", "whole", is_flag=True, help="Also entries on the runbook; --json always has them."
+)
 @verb
 def history(context: Context, endpoint: str, limit: int, whole: bool) -> None:
     """Show what changed, by whom, why, and how long it took."""

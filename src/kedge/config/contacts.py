@@ -19,32 +19,135 @@ from kedge.core.values import Contact, Policy, Rota
 if TYPE_CHECKING:
     from kedge.config.load import Alerts
 
-GROUP = frozenset({
-    "team", "teams", "squad", "group", "groups", "crew", "guild", "department", "dept",
-    "committee", "oncall", "everyone", "everybody", "rota", "distribution", "mailinglist",
-})  # fmt: skip
+GROUP = frozenset(
+    {
+        "team",
+        "teams",
+        "squad",
+        "group",
+        "groups",
+        "crew",
+        "guild",
+        "department",
+        "dept",
+        "committee",
+        "oncall",
+        "everyone",
+        "everybody",
+        "rota",
+        "distribution",
+        "mailinglist",
+    }
+)
 """One of these in a name or an address: it is a group."""
-WORK = frozenset({
-    "admin", "admins", "administrators", "ai", "all", "alert", "alerts", "analytics", "api",
-    "backend", "business", "contact", "core", "data", "dev", "developers", "devops", "duty",
-    "eng", "engineering", "engineers", "frontend", "hello", "help", "helpdesk", "info", "infra",
-    "infrastructure", "it", "list", "ml", "mlops", "models", "model", "monitoring", "noc",
-    "operations", "ops", "owner", "owners", "pager", "paging", "platform", "product",
-    "production", "release", "releases", "research", "science", "scientists", "security",
-    "service", "services", "site", "sre", "support", "sysadmin", "systems", "tech", "the", "and",
-    "of", "on", "call",
-})  # fmt: skip
+WORK = frozenset(
+    {
+        "admin",
+        "admins",
+        "administrators",
+        "ai",
+        "all",
+        "alert",
+        "alerts",
+        "analytics",
+        "api",
+        "backend",
+        "business",
+        "contact",
+        "core",
+        "data",
+        "dev",
+        "developers",
+        "devops",
+        "duty",
+        "eng",
+        "engineering",
+        "engineers",
+        "frontend",
+        "hello",
+        "help",
+        "helpdesk",
+        "info",
+        "infra",
+        "infrastructure",
+        "it",
+        "list",
+        "ml",
+        "mlops",
+        "models",
+        "model",
+        "monitoring",
+        "noc",
+        "operations",
+        "ops",
+        "owner",
+        "owners",
+        "pager",
+        "paging",
+        "platform",
+        "product",
+        "production",
+        "release",
+        "releases",
+        "research",
+        "science",
+        "scientists",
+        "security",
+        "service",
+        "services",
+        "site",
+        "sre",
+        "support",
+        "sysadmin",
+        "systems",
+        "tech",
+        "the",
+        "and",
+        "of",
+        "on",
+        "call",
+    }
+)
 """A name or an address of only these: it is what a group does."""
-TOKENS = frozenset({
-    "discord", "msteams", "opsgenie", "pagerduty", "pover", "pushover", "slack", "sns", "splunk",
-    "tgram", "twilio", "victorops", "wxteams", "zulip",
-})  # fmt: skip
+TOKENS = frozenset(
+    {
+        "discord",
+        "msteams",
+        "opsgenie",
+        "pagerduty",
+        "pover",
+        "pushover",
+        "slack",
+        "sns",
+        "splunk",
+        "tgram",
+        "twilio",
+        "victorops",
+        "wxteams",
+        "zulip",
+    }
+)
 """Channels whose URL always holds a secret: it is a variable, since a policy is in the ledger."""
-TOKEN_HOSTS = ("hooks.slack.com", "discord.com", "discordapp.com", "webhook.office.com",
-               "hooks.zapier.com", "api.telegram.org", "chat.googleapis.com")  # fmt: skip
+TOKEN_HOSTS = (
+    "hooks.slack.com",
+    "discord.com",
+    "discordapp.com",
+    "webhook.office.com",
+    "hooks.zapier.com",
+    "api.telegram.org",
+    "chat.googleapis.com",
+)
 """Hosts whose webhooks are known to whoever knows their path."""
-OWN = ("http", "https", "webhook+http", "webhook+https", "alertmanager", "alertmanagers",
-       "alertmanager-webhook+http", "alertmanager-webhook+https")  # fmt: skip
+OWN = (
+    "http",
+    "https",
+    "webhook+http",
+    "webhook+https",
+    "alertmanager",
+    "alertmanagers",
+    "alertmanager-webhook+http",
+    "alertmanager-webhook+https",
+)
 _URL = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://(\S+)")
 _MAIL = re.compile(r"(?:mailto:)?([^\s@:/?]+)@([^\s@:/?]+)(?:\?\S*)?")
 

@@ -115,8 +115,10 @@ class OnlineStore(Value, frozen=True):
             BadConfig: Redis without a URL.
         """
         if self.store == "redis" and not self.url and not environ.get(URL_VARIABLE):
-            raise BadConfig(["online.url: redis needs one"],
-                            hint=f'url = "redis://HOST:6379", or the environment variable {URL_VARIABLE}')  # fmt: skip
+            raise BadConfig(
+                ["online.url: redis needs one"],
+                hint=f'url = "redis://HOST:6379", or the environment variable {URL_VARIABLE}',
+            )
         inside = {"sqlite": "online.db", "lmdb": "lmdb"}.get(self.store, "")
         path = state_dir / ONLINE_DIR / inside if self.path is None else root / self.path
         where = (self.url or "") if self.store == "redis" else str(path.absolute())
@@ -349,16 +351,20 @@ def _value(given: Any, wanted: Any, place: str, faults: list[str]) -> Any:
             named = {k: _struct(v, struct, f"{place}.{k}", faults) for k, v in given.items()}
             return {k: v for k, v in named.items() if v is not None}
         if get_origin(wanted) is tuple and isinstance(given, list):
-            listed = [v if isinstance(v, struct) else _struct(v, struct, f"{place}[{i}]", faults)
-                      for i, v in enumerate(given)]  # fmt: skip
+            listed = [
+                v if isinstance(v, struct) else _struct(v, struct, f"{place}[{i}]", faults)
+                for i, v in enumerate(given)
+            ]
             return tuple(v for v in listed if v is not None)
         if get_origin(wanted) is not tuple:
             return _struct(given, struct, place, faults)
     words = [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
     if words and given not in words:
         near = difflib.get_close_matches(str(given), words, n=1)
-        faults.append(f"{place}: {given!r} is none of {', '.join(words)}"
-                      + (f"; did you mean {near[0]}?" if near else ""))  # fmt: skip
+        faults.append(
+            f"{place}: {given!r} is none of {', '.join(words)}"
+            + (f"; did you mean {near[0]}?" if near else "")
+        )
         return None
     try:
         found = msgspec.convert(given, wanted)
@@ -388,8 +394,9 @@ def _fields(table: Any, place: str, faults: list[str]) -> list[Field]:
         field = _struct({**spec, "name": name}, Field, at, faults)
         if field is not None:
             if any(size < 1 and size != -1 for size in field.shape):
-                faults.append(f"{at}.shape: a length is 1 or more, or -1 for any; "
-                              f"got {list(field.shape)}")  # fmt: skip
+                faults.append(
+                    f"{at}.shape: a length is 1 or more, or -1 for any; got {list(field.shape)}"
+                )
             faults.extend(f"{at}.{bound}: {fault}" for bound, fault in misdeclared(field).items())
             if field.is_bounded and place.endswith(".answers"):
                 faults.append(f"{at}: range, max_length and categories bound what callers send")
@@ -487,12 +494,13 @@ def _judge(policy: Policy, table: dict[str, Any], place: str, faults: list[str])
     _judge_shares(policy, place, faults)
     if not 0 <= policy.canary.holdback <= 50:
         faults.append(
-            f"{place}.canary.holdback: is per cent, 0 to 50, since more than half of the callers are "
-            f"promoted to the new release; got {policy.canary.holdback}"
+            f"{place}.canary.holdback: is per cent, 0 to 50, since more than half of the callers"
+            f" are promoted to the new release; got {policy.canary.holdback}"
         )
     if not 0 < policy.shadow.sample <= 100:
         faults.append(
-            f"{place}.shadow.sample: is per cent, above 0 and at most 100; got {policy.shadow.sample}"
+            f"{place}.shadow.sample: is per cent, above 0 and at most 100; got"
+            f" {policy.shadow.sample}"
         )
     if not 0 <= policy.shadow.noise <= 100:
         faults.append(f"{place}.shadow.noise: is per cent, 0 to 100; got {policy.shadow.noise}")
@@ -502,10 +510,12 @@ def _judge(policy: Policy, table: dict[str, Any], place: str, faults: list[str])
     if not 0 <= policy.log.sample <= 100:
         faults.append(f"{place}.log.sample: is per cent, 0 to 100; got {policy.log.sample}")
     durations = {
-        "shadow.window": policy.shadow.window, "canary.dwell": policy.canary.dwell, "log.retention": policy.log.retention,
+        "shadow.window": policy.shadow.window,
+        "canary.dwell": policy.canary.dwell,
+        "log.retention": policy.log.retention,
         "back_window": policy.back_window,
         **({} if policy.drill.every is None else {"drill.every": policy.drill.every}),
-    }  # fmt: skip
+    }
     for name, text in durations.items():
         try:
             seconds(text)
@@ -516,9 +526,12 @@ def _judge(policy: Policy, table: dict[str, Any], place: str, faults: list[str])
     _judge_guardrails(policy, f"{place}.guardrails", faults)
     _judge_routing(policy, table.get("fields"), place, faults)
     limits = policy.limits
-    for name, limit in (("rows", limits.rows), ("timeout_ms", limits.timeout_ms),
-                        ("shadow_in_flight", limits.shadow_in_flight),
-                        ("candidate_deadline_ms", limits.candidate_deadline_ms)):  # fmt: skip
+    for name, limit in (
+        ("rows", limits.rows),
+        ("timeout_ms", limits.timeout_ms),
+        ("shadow_in_flight", limits.shadow_in_flight),
+        ("candidate_deadline_ms", limits.candidate_deadline_ms),
+    ):
         if limit is not None and limit < 1:
             faults.append(f"{place}.limits.{name}: must be at least 1; got {limit}")
     if policy.memory_mb < 64:
@@ -577,8 +590,8 @@ def _judge_guardrails(policy: Policy, place: str, faults: list[str]) -> None:
             continue
         if not 0 < rail.worse_by <= 100:
             faults.append(
-                f"{place}.{name}.worse_by: must be above 0 and at most 100 (0.5 is half as much again); "
-                f"got {rail.worse_by}"
+                f"{place}.{name}.worse_by: must be above 0 and at most 100 (0.5 is half as much"
+                f" again); got {rail.worse_by}"
             )
         metrics = GUARDRAILS[name].get(policy.output.kind, ())
         if policy.output.label is not None and policy.output.kind != "ranking":
@@ -598,7 +611,8 @@ def _judge_guardrails(policy: Policy, place: str, faults: list[str]) -> None:
             )
         if rail.metric == "rmse" and policy.output.tolerance <= 0:
             faults.append(
-                f"{place}.{name}.metric: rmse counts each error up to ten times output.tolerance; set a tolerance"
+                f"{place}.{name}.metric: rmse counts each error up to ten times output.tolerance;"
+                " set a tolerance"
             )
 
 
@@ -631,16 +645,21 @@ def _judge_output(output: Output, given: object, place: str, faults: list[str]) 
         output.function and not named
     ):
         faults.append(
-            f'{place}.function: MODULE:NAME, for kind "custom" and no other; got {output.function!r}'
+            f'{place}.function: MODULE:NAME, for kind "custom" and no other; got'
+            f" {output.function!r}"
         )
     if output.tolerance < 0:
         faults.append(f"{place}.tolerance: cannot be negative; got {output.tolerance}")
 
 
 NAMES = {
-    "binary": ("score",), "score": ("score", "value"), "class": ("label",), "ranking": ("label",),
-    "exact": ("score", "label", "value"), "custom": ("score", "label", "value"),
-}  # fmt: skip
+    "binary": ("score",),
+    "score": ("score", "value"),
+    "class": ("label",),
+    "ranking": ("label",),
+    "exact": ("score", "label", "value"),
+    "custom": ("score", "label", "value"),
+}
 """The keys that name the output that labels are compared with, by kind of output."""
 
 

@@ -45,7 +45,9 @@ def find_config(start: Path | None = None) -> Path:
                 raise BadConfig(
                     [f"{config} belongs to another user, and {start} is below it"],
                     code="foreign_config",
-                    hint=f"to use it: kedge --config {shlex.quote(str(config))} COMMAND, or cd there",
+                    hint=(
+                        f"to use it: kedge --config {shlex.quote(str(config))} COMMAND, or cd there"
+                    ),
                 )
             return config
     return start / CONFIG
@@ -68,8 +70,10 @@ def no_kedge_here(config: Path, *, named: bool = False) -> BadConfig:
     return BadConfig(
         [absent],
         code="no_kedge_here",
-        hint="cd to the directory of kedge.toml; or kedge --config FILE COMMAND; or set KEDGE_CONFIG; "
-        "kedge init ENDPOINT begins here",
+        hint=(
+            "cd to the directory of kedge.toml; or kedge --config FILE COMMAND; or set"
+            " KEDGE_CONFIG; kedge init ENDPOINT begins here"
+        ),
     )
 
 
@@ -124,8 +128,8 @@ def find_deletion(state_dir: Path) -> Unavailable | None:
     if not living:
         return None
     return Unavailable(
-        f"the state directory {state_dir} was deleted, or lost its ledger, while kedge runs: gateway workers "
-        f"{', '.join(map(str, living))} go on serving what they hold",
+        f"the state directory {state_dir} was deleted, or lost its ledger, while kedge runs:"
+        f" gateway workers {', '.join(map(str, living))} go on serving what they hold",
         code="state_dir_deleted",
         hint="restore it from a backup before anything is stopped: kedge help repair",
     )

@@ -46,7 +46,10 @@ def scrub(text: str) -> tuple[str, tuple[str, ...]] | None:
             continue
         first, last = places[place]
         end = "\r\n" if lines[first - 1].endswith("\r\n") else "\n"
-        told = f"# Left out by kedge backup, since it held a password: set {VARIABLES[place]} instead.{end}"
+        told = (
+            f"# Left out by kedge backup, since it held a password: set {VARIABLES[place]}"
+            f" instead.{end}"
+        )
         lines[first - 1 : last] = [told + "".join(f"# {line}" for line in lines[first - 1 : last])]
         lines[first:first] = [""] * (last - first)  # the lines of later places stay what they are
     cleaned = mask("".join(lines))

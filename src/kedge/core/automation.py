@@ -203,9 +203,12 @@ def rules(policy: Policy, *, paired: bool, held: int = 0) -> Rules:
         found[VIOLATIONS] = Rail(worse_by=worse_by, weight=VIOLATIONS_WEIGHT)
     steps = (0,) if paired else (BUCKETS - held,) if held else canary_steps(policy)
     return Rules(
-        alpha=ALPHA, min_units=policy.shadow.min_pairs if paired else MIN_REQUESTS,
-        min_units_per_segment=policy.shadow.min_pairs_per_segment, rails=found, steps=steps,
-    )  # fmt: skip
+        alpha=ALPHA,
+        min_units=policy.shadow.min_pairs if paired else MIN_REQUESTS,
+        min_units_per_segment=policy.shadow.min_pairs_per_segment,
+        rails=found,
+        steps=steps,
+    )
 
 
 def hard_kill(facts: Facts) -> str:
@@ -339,9 +342,13 @@ def _failed(policy: Policy, facts: Facts) -> str:
     if COST not in policy.guardrails:
         return ""
     return next(
-        (f"{COST}: {v.reason}" for v in facts.verdicts
-         if v.metric == COST and not v.segment and v.verdict == "fail"), "",
-    )  # fmt: skip
+        (
+            f"{COST}: {v.reason}"
+            for v in facts.verdicts
+            if v.metric == COST and not v.segment and v.verdict == "fail"
+        ),
+        "",
+    )
 
 
 def _after(state: State, facts: Facts) -> Decision:
@@ -383,8 +390,8 @@ def _canary(state: State, facts: Facts) -> Decision:
     reason = f"proven at {share:g} %: {facts.overall.reason}"
     if _unproven(facts, (EARLY if state.weight <= EARLY_STEP else "errors",)):
         reason = (
-            f"left unproven at {share:g} %: {facts.callers[1]} callers of the candidate cannot prove it, "
-            "and no alarm sounded"
+            f"left unproven at {share:g} %: {facts.callers[1]} callers of the candidate cannot"
+            " prove it, and no alarm sounded"
         )
     allowed = state.automation.auto and (not last or state.policy.canary.on_pass == "promote")
     if not allowed:
@@ -401,8 +408,8 @@ def _unasked(facts: Facts) -> str:
         f"{cause} {count}" for cause, count in sorted(facts.unasked.items(), key=lambda i: -i[1])
     )
     return (
-        f"{number / facts.routed:.1%} of the candidate's {facts.routed} requests were never put to it "
-        f"(limit {MAX_UNASKED:.0%}): {causes}"
+        f"{number / facts.routed:.1%} of the candidate's {facts.routed} requests were never put to"
+        f" it (limit {MAX_UNASKED:.0%}): {causes}"
     )
 
 

@@ -71,7 +71,8 @@ def spell_header(raw: bytes) -> str | None:
     except UnicodeDecodeError:
         raise _bad(
             "is not UTF-8",
-            "send the header's bytes in UTF-8: many clients write Latin-1 unless they are given bytes",
+            "send the header's bytes in UTF-8: many clients write Latin-1 unless they are given"
+            " bytes",
         ) from None
 
 

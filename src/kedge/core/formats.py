@@ -112,40 +112,53 @@ _FILES: tuple[tuple[str, Callable[[Piece], bool]], ...] = (
 )
 
 _TORCH = (
-    "in the code that has the model: torch.onnx.export(model.eval(), (x,), 'model.onnx', dynamo=True, "
-    "dynamic_shapes=({0: torch.export.Dim('rows')},), input_names=['x'], output_names=['score']); "
-    "x has two rows or more"
+    "in the code that has the model: torch.onnx.export(model.eval(), (x,), 'model.onnx',"
+    " dynamo=True, dynamic_shapes=({0: torch.export.Dim('rows')},), input_names=['x'],"
+    " output_names=['score']); x has two rows or more"
 )
 _KERAS = (
-    "python -c \"import keras; keras.saving.load_model('MODEL').export('model.onnx', format='onnx')\", "
-    "then kedge register ENDPOINT model.onnx"
+    "python -c \"import keras; keras.saving.load_model('MODEL').export('model.onnx',"
+    " format='onnx')\", then kedge register ENDPOINT model.onnx"
 )
 _FORMATS = {
-    "xgboost": Format("an XGBoost model", (
+    "xgboost": Format(
+        "an XGBoost model",
         "pip install onnxmltools, convert it with onnxmltools.convert_xgboost by the script in "
-        f"{GUIDE}#xgboost, then: kedge register ENDPOINT model.onnx")),
-    "lightgbm": Format("a LightGBM model", (
+        f"{GUIDE}#xgboost, then: kedge register ENDPOINT model.onnx",
+    ),
+    "lightgbm": Format(
+        "a LightGBM model",
         "pip install onnxmltools, convert it with onnxmltools.convert_lightgbm by the script in "
-        f"{GUIDE}#lightgbm, then: kedge register ENDPOINT model.onnx")),
-    "catboost": Format("a CatBoost model", (
-        "convert it with model.save_model('model.onnx', format='onnx'), and a classifier by the script "
-        f"in {GUIDE}#catboost; then: kedge register ENDPOINT model.onnx")),
+        f"{GUIDE}#lightgbm, then: kedge register ENDPOINT model.onnx",
+    ),
+    "catboost": Format(
+        "a CatBoost model",
+        "convert it with model.save_model('model.onnx', format='onnx'), and a classifier by the"
+        f" script in {GUIDE}#catboost; then: kedge register ENDPOINT model.onnx",
+    ),
     "keras": Format("a Keras model", _KERAS),
     "torch.export": Format("a PyTorch program (torch.export)", _TORCH),
     "torchscript": Format("a TorchScript model", _TORCH),
     "torch": Format("a PyTorch checkpoint (weights, without the model's code)", _TORCH),
-    "safetensors": Format("weights in safetensors, without the model's code",
-                          f"export the model as ONNX; {GUIDE}#hugging-face"),
-    "gguf": Format("a language model for llama.cpp (GGUF)",
-                   "kedge releases models that answer with tensors; it loads ONNX and skops"),
-    "tflite": Format("a TensorFlow Lite model",
-                     "python -m tf2onnx.convert --tflite MODEL --output model.onnx"),
+    "safetensors": Format(
+        "weights in safetensors, without the model's code",
+        f"export the model as ONNX; {GUIDE}#hugging-face",
+    ),
+    "gguf": Format(
+        "a language model for llama.cpp (GGUF)",
+        "kedge releases models that answer with tensors; it loads ONNX and skops",
+    ),
+    "tflite": Format(
+        "a TensorFlow Lite model", "python -m tf2onnx.convert --tflite MODEL --output model.onnx"
+    ),
     "pmml": Format("a PMML model", "write the model as ONNX where it was trained"),
     "coreml": Format("a Core ML model", "write the model as ONNX where it was trained"),
-    "tensorrt": Format("a TensorRT engine, which fits one kind of GPU",
-                       "register the ONNX file that it was built from"),
+    "tensorrt": Format(
+        "a TensorRT engine, which fits one kind of GPU",
+        "register the ONNX file that it was built from",
+    ),
     "r": Format("an R object", "write the model as ONNX where it was trained"),
-}  # fmt: skip
+}
 
 
 # ---------------------------------------------------------------- directories
@@ -158,9 +171,11 @@ def _mlflow(pieces: dict[str, Piece]) -> Format | None:
     text = piece.head.decode("utf-8", "replace")
     flavours = re.findall(r"^  (\w+):\s*$", text.partition("flavors:")[2], re.MULTILINE)
     library = next((each for each in flavours if each != "python_function"), "python_function")
-    way = _MLFLOW.get(library, (
-        "kedge loads ONNX and skops: log the model with mlflow.onnx.log_model, or write it as ONNX; "
-        f"{GUIDE}#mlflow"))  # fmt: skip
+    way = _MLFLOW.get(
+        library,
+        "kedge loads ONNX and skops: log the model with mlflow.onnx.log_model, or write it as"
+        f" ONNX; {GUIDE}#mlflow",
+    )
     return Format(f"an MLflow model of the flavour {library}", way)
 
 
@@ -177,10 +192,13 @@ _MLFLOW = {
     "catboost": f"convert its model.cb; {GUIDE}#catboost",
     "pytorch": _TORCH,
     "keras": f"export its data/model.keras; {_KERAS}",
-    "tensorflow": "python -m tf2onnx.convert --saved-model DIRECTORY/tf2model --output model.onnx, then kedge register ENDPOINT model.onnx",
+    "tensorflow": (
+        "python -m tf2onnx.convert --saved-model DIRECTORY/tf2model --output model.onnx, then kedge"
+        " register ENDPOINT model.onnx"
+    ),
     "transformers": (
-        "optimum-cli export onnx --model DIRECTORY/model onnx/, then kedge register ENDPOINT onnx/model.onnx; "
-        f"{GUIDE}#hugging-face"
+        "optimum-cli export onnx --model DIRECTORY/model onnx/, then kedge register ENDPOINT"
+        f" onnx/model.onnx; {GUIDE}#hugging-face"
     ),
     "statsmodels": _OWN_LOADER,
     "prophet": _OWN_LOADER,
@@ -192,42 +210,59 @@ def _hugging_face(pieces: dict[str, Piece]) -> Format | None:
     config = pieces.get("config.json")
     if config is None or not re.search(rb'"(model_type|architectures)"\s*:', config.head):
         return None
-    return Format("a Hugging Face model", (
-        "optimum-cli export onnx --model DIRECTORY onnx/, then kedge register ENDPOINT onnx/model.onnx; "
-        f"{GUIDE}#hugging-face"))  # fmt: skip
+    return Format(
+        "a Hugging Face model",
+        "optimum-cli export onnx --model DIRECTORY onnx/, then kedge register ENDPOINT"
+        f" onnx/model.onnx; {GUIDE}#hugging-face",
+    )
 
 
 def _saved_model(pieces: dict[str, Piece]) -> Format | None:
     if "saved_model.pb" not in pieces:
         return None
-    return Format("a TensorFlow SavedModel",
-                  "python -m tf2onnx.convert --saved-model DIRECTORY --output model.onnx")  # fmt: skip
+    return Format(
+        "a TensorFlow SavedModel",
+        "python -m tf2onnx.convert --saved-model DIRECTORY --output model.onnx",
+    )
 
 
 # ---------------------------------------------------------------- pickles
 
 PICKLES = (".pkl", ".pickle", ".joblib", ".cloudpickle", ".dill")
 _LIBRARIES = {
-    "sklearn": "scikit-learn", "xgboost": "XGBoost", "lightgbm": "LightGBM", "catboost": "CatBoost",
-    "statsmodels": "statsmodels", "torch": "PyTorch", "keras": "Keras", "tensorflow": "TensorFlow",
-    "transformers": "Transformers", "prophet": "Prophet", "imblearn": "imbalanced-learn",
-}  # fmt: skip
+    "sklearn": "scikit-learn",
+    "xgboost": "XGBoost",
+    "lightgbm": "LightGBM",
+    "catboost": "CatBoost",
+    "statsmodels": "statsmodels",
+    "torch": "PyTorch",
+    "keras": "Keras",
+    "tensorflow": "TensorFlow",
+    "transformers": "Transformers",
+    "prophet": "Prophet",
+    "imblearn": "imbalanced-learn",
+}
 _SKOPS = (
-    "load it where you trust it, then write it with skops.io.dump(model, 'model.skops') or as ONNX with "
-    "skl2onnx.to_onnx(model, X)"
+    "load it where you trust it, then write it with skops.io.dump(model, 'model.skops') or as ONNX"
+    " with skl2onnx.to_onnx(model, X)"
 )
 _WAYS = {
     "XGBoost": f"load it where you trust it, save its booster, and convert that; {GUIDE}#xgboost",
     "LightGBM": f"load it where you trust it, save its booster, and convert that; {GUIDE}#lightgbm",
-    "CatBoost": f"load it where you trust it, then model.save_model('model.onnx', format='onnx'); {GUIDE}#catboost",
+    "CatBoost": (
+        "load it where you trust it, then model.save_model('model.onnx', format='onnx');"
+        f" {GUIDE}#catboost"
+    ),
     "PyTorch": _TORCH,
     "Keras": _KERAS,
     "TensorFlow": _KERAS,
     "statsmodels": (
-        "statsmodels writes no ONNX: state its formula as an ONNX graph, or write a loader of your own "
-        "(CONTRIBUTING.md, A loader of your own)"
+        "statsmodels writes no ONNX: state its formula as an ONNX graph, or write a loader of your"
+        " own (CONTRIBUTING.md, A loader of your own)"
     ),
-    "Prophet": "Prophet writes no ONNX: write a loader of your own (CONTRIBUTING.md, A loader of your own)",
+    "Prophet": (
+        "Prophet writes no ONNX: write a loader of your own (CONTRIBUTING.md, A loader of your own)"
+    ),
 }
 
 
@@ -282,7 +317,10 @@ _SCHEMES = {
     "oci": "oras pull '{0}' --output model/",
     "http": "curl --fail --output model.onnx '{0}'",
     "https": "curl --fail --output model.onnx '{0}'",
-    "arn": "aws sagemaker describe-model-package --model-package-name '{0}' shows where its artifact is",
+    "arn": (
+        "aws sagemaker describe-model-package --model-package-name '{0}' shows where its"
+        " artifact is"
+    ),
 }
 _STRIPPED = {"wandb-artifact": "wandb-artifact://", "hf": "hf://", "oci": "oci://"}
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):\S")

@@ -29,8 +29,11 @@ def check_name(text: str) -> None:
         Refused: `bad_name`.
     """
     if not is_name(text):
-        raise Refused(f"{text[:80]!r} cannot name an endpoint: {RULE}", code="bad_name",
-                      hint="choose such a name")  # fmt: skip
+        raise Refused(
+            f"{text[:80]!r} cannot name an endpoint: {RULE}",
+            code="bad_name",
+            hint="choose such a name",
+        )
 
 
 def read_number(text: str) -> int | None:
@@ -57,7 +60,10 @@ def unknown_endpoint(text: str, known: Iterable[str], *, configured: bool = Fals
     if configured:
         hint = "kedge.toml names it: kedge apply brings it into force"
     elif not names:
-        hint = "there is none yet: kedge init NAME adds one to kedge.toml, kedge apply brings it into force"
+        hint = (
+            "there is none yet: kedge init NAME adds one to kedge.toml, kedge apply brings it into"
+            " force"
+        )
     else:
         near = nearest(text, names)
         hint = (f"did you mean {near}? " if near else "") + f"known are: {', '.join(names)}"

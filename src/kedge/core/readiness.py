@@ -140,14 +140,18 @@ def failed(checks: tuple[Check, ...]) -> tuple[str, ...]:
 
 def _owner(facts: Facts) -> Check:
     name, owner = facts.state.endpoint, facts.state.policy.owner
-    mend = f'write owner = {{name = "...", contact = "..."}} under [endpoints.{name}], then kedge apply'
+    mend = (
+        f'write owner = {{name = "...", contact = "..."}} under [endpoints.{name}], then kedge'
+        " apply"
+    )
     if owner is None or not owner.name.strip() or not owner.contact.strip():
         return _no("owner", "no owner is named", mend)
     if NOBODY.name in owner.name or url_of(owner.contact) == url_of(NOBODY.contact):
         return _no("owner", "kedge init found no name in git's configuration", mend)
     if facts.grouped:
-        return _no("owner", f"{owner.name} ({owner.contact}) is a group; name "
-                   "one accountable person", mend)  # fmt: skip
+        return _no(
+            "owner", f"{owner.name} ({owner.contact}) is a group; name one accountable person", mend
+        )
     return _ok("owner", f"{owner.name}, {owner.contact}")
 
 
@@ -167,8 +171,11 @@ def _escalation(facts: Facts) -> Check:
         if not counted
         else "no second level takes over when the first one does not acknowledge"
     )
-    return _no("escalation", had, f"add a level with another channel to [[endpoints.{name}.escalation]], "
-               "then kedge apply")  # fmt: skip
+    return _no(
+        "escalation",
+        had,
+        f"add a level with another channel to [[endpoints.{name}.escalation]], then kedge apply",
+    )
 
 
 def _guardrails(facts: Facts) -> Check:
@@ -178,11 +185,17 @@ def _guardrails(facts: Facts) -> Check:
     levels = rungs(policy, facts.now)
     mine = url_of(policy.owner.contact) if policy.owner is not None else None
     if not levels:
-        return _no("guardrails", f"a failure of {rails} is sent to no recipient",
-                   f"add [[endpoints.{name}.escalation]], then kedge apply")  # fmt: skip
+        return _no(
+            "guardrails",
+            f"a failure of {rails} is sent to no recipient",
+            f"add [[endpoints.{name}.escalation]], then kedge apply",
+        )
     if mine not in {t.url for rung in levels for t in (*rung.targets, *rung.relieved)}:
-        return _no("guardrails", f"a failure of {rails} is never sent to the owner",
-                   'put "owner" into one level of the escalation, then kedge apply')  # fmt: skip
+        return _no(
+            "guardrails",
+            f"a failure of {rails} is never sent to the owner",
+            'put "owner" into one level of the escalation, then kedge apply',
+        )
     return _ok("guardrails", f"{rails} reach the owner and the escalation")
 
 
@@ -219,13 +232,19 @@ def _proven(facts: Facts) -> Check:
         )
     when = _ago(facts, facts.proven_at)
     if not proven.ok:
-        return _no("deployable", f"r{landing} could not be deployed {when}: {proven.why}",
-                   f"fix or register it again, then {mend}")  # fmt: skip
+        return _no(
+            "deployable",
+            f"r{landing} could not be deployed {when}: {proven.why}",
+            f"fix or register it again, then {mend}",
+        )
     if facts.now - facts.proven_at > PROOF_S:
         return _no("deployable", f"r{landing} was deployed from nothing {when}", mend)
     more = f" and {proven.sampled} of the log" if proven.sampled else ""
-    return _ok("deployable", f"r{landing} was deployed from nothing {when} in {proven.took_s:.1f} s and answered "
-               f"{proven.rows} golden rows ({proven.golden}){more}")  # fmt: skip
+    return _ok(
+        "deployable",
+        f"r{landing} was deployed from nothing {when} in {proven.took_s:.1f} s and answered "
+        f"{proven.rows} golden rows ({proven.golden}){more}",
+    )
 
 
 def _warm(facts: Facts) -> Check:
@@ -240,8 +259,11 @@ def _warm(facts: Facts) -> Check:
         )
     if facts.cold:
         where = "; ".join(f"{replica}: {why}" for replica, why in sorted(facts.cold.items()))
-        return _no("warm", f"r{landing} is not ready everywhere: {where}",
-                   f"kedge status {name} shows each replica")  # fmt: skip
+        return _no(
+            "warm",
+            f"r{landing} is not ready everywhere: {where}",
+            f"kedge status {name} shows each replica",
+        )
     if not facts.kept:
         return _let_go(facts, landing)
     return _ok("warm", f"r{landing} is loaded on {len(facts.replicas)} replicas")
@@ -252,16 +274,22 @@ def _let_go(facts: Facts, landing: int) -> Check:
     name, proven, window = facts.state.endpoint, facts.proven, facts.state.policy.back_window
     cold = f"r{landing} is not kept loaded, since its back_window of {window} is over"
     if proven is None or proven.release != landing or not proven.ok:
-        return _no("warm", f"{cold}, and that it can be loaded in time is not proven",
-                   f"kedge check {name}")  # fmt: skip
+        return _no(
+            "warm",
+            f"{cold}, and that it can be loaded in time is not proven",
+            f"kedge check {name}",
+        )
     all_s = PEOPLE_S + FLIP_S + proven.took_s
     takes = (
         f"a rollback loads it first, {proven.took_s:.1f} s as proven; with a person's part of the "
         f"runbook {all_s:.0f} s"
     )
     if all_s > MOST_S:
-        return _no("warm", f"{cold}; {takes}, and {MOST_S:.0f} s are promised",
-                   f"a longer back_window under [endpoints.{name}], then kedge apply")  # fmt: skip
+        return _no(
+            "warm",
+            f"{cold}; {takes}, and {MOST_S:.0f} s are promised",
+            f"a longer back_window under [endpoints.{name}], then kedge apply",
+        )
     return _ok("warm", f"{cold}: {takes}, of {MOST_S:.0f} s")
 
 
@@ -301,8 +329,12 @@ def _runbook(facts: Facts) -> Check:
     if runbook is None:
         return _no("runbook", "there is none", mend)
     if runbook.body.get("digest") != configuration_digest(facts.state):
-        return _no("runbook", f"policy, production or the way back changed since it was made "
-                   f"{_ago(facts, runbook.at)}", mend)  # fmt: skip
+        return _no(
+            "runbook",
+            "policy, production or the way back changed since it was made "
+            f"{_ago(facts, runbook.at)}",
+            mend,
+        )
     return _ok("runbook", f"made {_ago(facts, runbook.at)}, and still true")
 
 
@@ -313,8 +345,11 @@ def _evidence(facts: Facts) -> Check:
     if facts.unwritten:
         return _no("evidence", facts.unwritten, mend)
     if facts.silence_s is not None and facts.silence_s > EVIDENCE_S:
-        return _no("evidence", f"callers come, and nothing was counted for {facts.silence_s / 60:.0f} "
-                   "minutes", mend)  # fmt: skip
+        return _no(
+            "evidence",
+            f"callers come, and nothing was counted for {facts.silence_s / 60:.0f} minutes",
+            mend,
+        )
     return _ok("evidence", "every replica writes what it counts")
 
 
@@ -326,15 +361,24 @@ def _features(facts: Facts) -> Check:
     if facts.stale or facts.blind:
         views = dict.fromkeys(facts.stale.values())
         mend = [*facts.blind.values(), *(f"kedge features materialise {view}" for view in views)]
-        return _no("features", "; ".join((*facts.blind, *facts.stale)),
-                   "; ".join(dict.fromkeys(mend)))  # fmt: skip
+        return _no(
+            "features", "; ".join((*facts.blind, *facts.stale)), "; ".join(dict.fromkeys(mend))
+        )
     return _ok("features", f"{facts.runs} runs that are read by key are fresh")
 
 
 CHECKS: tuple[Callable[[Facts], Check], ...] = (
-    _owner, _escalation, _guardrails, _notification, _proven, _warm, _drill, _runbook, _evidence,
+    _owner,
+    _escalation,
+    _guardrails,
+    _notification,
+    _proven,
+    _warm,
+    _drill,
+    _runbook,
+    _evidence,
     _features,
-)  # fmt: skip
+)
 
 # ---------------------------------------------------------------- an alert
 
@@ -349,9 +393,17 @@ def raised(state: State, unready: Sequence[str]) -> tuple[Raise, ...]:
     if not unready:
         return ()
     after_s = REFUSING_S if state.policy.readiness == "refuse" else UNREADY_S
-    return (Raise(key=Topic.UNREADY.value, topic=Topic.UNREADY, level="warn", lasts="condition", after_s=after_s,
-                  detail=f"kedge check {state.endpoint} says how to fix each",
-                  summary=f"it is not ready for a rollback: {', '.join(unready)}"),)  # fmt: skip
+    return (
+        Raise(
+            key=Topic.UNREADY.value,
+            topic=Topic.UNREADY,
+            level="warn",
+            lasts="condition",
+            after_s=after_s,
+            detail=f"kedge check {state.endpoint} says how to fix each",
+            summary=f"it is not ready for a rollback: {', '.join(unready)}",
+        ),
+    )
 
 
 def settled(unready: Sequence[str] | None) -> str:

@@ -150,16 +150,20 @@ def compile_plan(state: State, *, lease: bool = True) -> Plan:
 
     def production(reason: Reason, copied: int | None = None) -> Choice:
         return Choice(
-            arm=Arm.PRODUCTION, release=state.production, reason=reason, shadow=copied  # type: ignore[arg-type]
-        )  # fmt: skip
+            arm=Arm.PRODUCTION,
+            release=state.production,  # type: ignore[arg-type]
+            reason=reason,
+            shadow=copied,
+        )
 
     def answered(reason: Reason) -> Choice:
         return Choice(arm=Arm.CANDIDATE, release=candidate, reason=reason)  # type: ignore[arg-type]
 
     asked = {
         number: Choice(arm=Arm.PREVIOUS, release=number, reason=Reason.ASKED)
-        for number in (state.back, returned(state).production) if number is not None
-    }  # fmt: skip
+        for number in (state.back, returned(state).production)
+        if number is not None
+    }
     asked[state.production] = production(Reason.ASKED)
     if candidate is not None:
         asked[candidate] = answered(Reason.ASKED)
@@ -176,8 +180,10 @@ def compile_plan(state: State, *, lease: bool = True) -> Plan:
         keyless_outside=production(Reason.KEYLESS_OUTSIDE if canary else plain),
         shadowed=production(Reason.PRODUCTION, mirrored[0]) if mirrored else None,
         held_from=BUCKETS - state.holdback if held is not None else BUCKETS,
-        held=None if held is None else Choice(
-            arm=Arm.PREVIOUS, release=held, reason=Reason.HELD_BACK
+        held=(
+            None
+            if held is None
+            else Choice(arm=Arm.PREVIOUS, release=held, reason=Reason.HELD_BACK)
         ),
         asked=asked,
-    )  # fmt: skip
+    )

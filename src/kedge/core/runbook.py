@@ -155,10 +155,15 @@ def runbook(
     """
     state = returned(state)
     return Runbook(
-        endpoint=state.endpoint, made_at=at, digest=configuration_digest(state), live=_live(state),
-        people=_people(state, now), site=site,
-        way_back=_complete(_way_back(state, took), site), more=_complete(_more(state, took), site),
-    )  # fmt: skip
+        endpoint=state.endpoint,
+        made_at=at,
+        digest=configuration_digest(state),
+        live=_live(state),
+        people=_people(state, now),
+        site=site,
+        way_back=_complete(_way_back(state, took), site),
+        more=_complete(_more(state, took), site),
+    )
 
 
 def _complete(steps: tuple[Step, ...], site: Site) -> tuple[Step, ...]:
@@ -197,8 +202,11 @@ def _people(state: State, now: float) -> tuple[Person, ...]:
     if policy.rota is not None:
         duty = on_duty(policy.rota, now)
         found.append(Person("on duty when this was made", f"{duty.name}, {duty.contact}"))
-        found += [Person("in the rota", f"{one.name}, {one.contact}")
-                  for one in policy.rota.people if one != duty]  # fmt: skip
+        found += [
+            Person("in the rota", f"{one.name}, {one.contact}")
+            for one in policy.rota.people
+            if one != duty
+        ]
     for rung in rungs(policy, now):
         to = ", ".join(t.channel + (f" ({t.who})" if t.who else "") for t in rung.targets)
         when = f"after {_long(rung.after_s)}" if rung.after_s else "at once"
@@ -213,47 +221,65 @@ def _way_back(state: State, took: Mapping[str, Took]) -> tuple[Step, ...]:
     name = state.endpoint
     return (
         Step(
-            title="See what is wrong", expected_s=READ_S,
-            why="The alerts say what was seen, and `kedge ack` with an alert's number says that you "
-            "have it. The status says what is live and what a rollback would land on.",
+            title="See what is wrong",
+            expected_s=READ_S,
+            why=(
+                "The alerts say what was seen, and `kedge ack` with an alert's number says that you"
+                " have it. The status says what is live and what a rollback would land on."
+            ),
             commands=(f"kedge alerts {name}", f"kedge status {name}"),
             after=_landing(state),
         ),
         Step(
-            title="Decide", expected_s=DECIDE_S,
-            why="When in doubt go back: it costs nothing that cannot be undone. When the newest "
-            "finding says that the world or the data changed, going back fixes nothing, and the "
-            "last part of this page is the way.",
+            title="Decide",
+            expected_s=DECIDE_S,
+            why=(
+                "When in doubt go back: it costs nothing that cannot be undone. When the newest"
+                " finding says that the world or the data changed, going back fixes nothing, and"
+                " the last part of this page is the way."
+            ),
         ),
         Step(
-            title="Go back", expected_s=TYPE_S + _flip_s(state), measured=took.get("rollback"),
-            why=_goes(state), commands=(f"kedge rollback {name}",),
-            after="An ack of every replica, and exit code 0. Exit code 3 names who is silent: all "
-            "others have gone back.",
+            title="Go back",
+            expected_s=TYPE_S + _flip_s(state),
+            measured=took.get("rollback"),
+            why=_goes(state),
+            commands=(f"kedge rollback {name}",),
+            after=(
+                "An ack of every replica, and exit code 0. Exit code 3 names who is silent: all "
+                "others have gone back."
+            ),
         ),
         Step(
-            title="Check", expected_s=READ_S,
+            title="Check",
+            expected_s=READ_S,
             why="Which release answers now, and whether every replica follows.",
             commands=(f"kedge status {name}", f"kedge history {name} --limit 5"),
-            after="Production is what the receipt says, every replica serves its epoch, and the "
-            "callers' complaint is gone.",
+            after=(
+                "Production is what the receipt says, every replica serves its epoch, and the "
+                "callers' complaint is gone."
+            ),
         ),
         Step(
-            title="Ask why", expected_s=TYPE_S + DIAGNOSE_S, measured=took.get("diagnose"),
-            why="Model, features, data, world, or noise: with the evidence, and whether going back "
-            "was right.",
+            title="Ask why",
+            expected_s=TYPE_S + DIAGNOSE_S,
+            measured=took.get("diagnose"),
+            why=(
+                "Model, features, data, world, or noise: with the evidence, and whether going back "
+                "was right."
+            ),
             commands=(f"kedge diagnose {name} --since 2h",),
             after="A finding. If it speaks against the rollback, go forward again (below).",
         ),
-    )  # fmt: skip
+    )
 
 
 def _landing(state: State) -> str:
     if state.back is None:
         return "There is no way back yet."
     return (
-        f"The way back is {_named(state, state.back)}, and ready on every replica; where it is cold the "
-        "rollback loads it first."
+        f"The way back is {_named(state, state.back)}, and ready on every replica; where it is cold"
+        " the rollback loads it first."
     )
 
 
@@ -272,42 +298,61 @@ def _goes(state: State) -> str:
         )
     if state.back is None:
         return "There is no way back yet: kedge refuses, and says what can be done instead."
-    return f"Production goes from {production} to {_named(state, state.back)}; {production} is condemned."
+    return (
+        f"Production goes from {production} to {_named(state, state.back)}; {production} is"
+        " condemned."
+    )
 
 
 def _more(state: State, took: Mapping[str, Took]) -> tuple[Step, ...]:
     name = state.endpoint
     found = []
     if state.stage is Stage.CANARY and state.back is not None:
-        found.append(Step(
-            title="If production itself is at fault, in the middle of a canary",
-            why=f"It goes to {_named(state, state.back)}, and the rollout ends.",
-            commands=(f"kedge rollback {name} --production",),
-        ))  # fmt: skip
+        found.append(
+            Step(
+                title="If production itself is at fault, in the middle of a canary",
+                why=f"It goes to {_named(state, state.back)}, and the rollout ends.",
+                commands=(f"kedge rollback {name} --production",),
+            )
+        )
     for axis, number in (("features", state.back_features), ("model", state.back_model)):
         if number is not None:
-            found.append(Step(
-                title=f"If only the {axis} went wrong",
-                why=f"It goes to {_named(state, number)}: the other half stays.",
-                commands=(f"kedge rollback {name} --axis {axis}",),
-            ))  # fmt: skip
+            found.append(
+                Step(
+                    title=f"If only the {axis} went wrong",
+                    why=f"It goes to {_named(state, number)}: the other half stays.",
+                    commands=(f"kedge rollback {name} --axis {axis}",),
+                )
+            )
     if state.production is not None and state.back is not None:
-        found.append(Step(
-            title="If going back was wrong",
-            why=f"Naming {_named(state, state.production)} pardons it and takes it into production again.",
-            commands=(f"kedge rollback {name} --to r{state.production}",),
-        ))  # fmt: skip
+        found.append(
+            Step(
+                title="If going back was wrong",
+                why=(
+                    f"Naming {_named(state, state.production)} pardons it and takes it into"
+                    " production again."
+                ),
+                commands=(f"kedge rollback {name} --to r{state.production}",),
+            )
+        )
     if state.back is not None:
-        found.append(Step(
-            title="If the ledger cannot be reached (exit code 4)",
-            why="On each host: it pins this one. When the ledger is back the command is handed in and "
-            "the pin ends; the status says so when that could not be done.",
-            commands=(f"kedge rollback {name} --local", f"kedge status {name}"),
-        ))  # fmt: skip
+        found.append(
+            Step(
+                title="If the ledger cannot be reached (exit code 4)",
+                why=(
+                    "On each host: it pins this one. When the ledger is back the command is handed"
+                    " in and the pin ends; the status says so when that could not be done."
+                ),
+                commands=(f"kedge rollback {name} --local", f"kedge status {name}"),
+            )
+        )
     found += [
         Step(
             title="If automation is in your way",
-            why="Nothing promotes or rolls back by itself until it is thawed; your own commands work.",
+            why=(
+                "Nothing promotes or rolls back by itself until it is thawed; your own commands"
+                " work."
+            ),
             commands=(f"kedge freeze {name}",),
         ),
         Step(
@@ -317,18 +362,23 @@ def _more(state: State, took: Mapping[str, Took]) -> tuple[Step, ...]:
         ),
         Step(
             title="If the finding is the world or the data",
-            why="Do not go back: the release before does as badly. Fix the source of the data; or "
-            "retrain or re-threshold, and register what comes of it. When the new world is here to "
-            "stay, accept it as the reference that is compared with.",
+            why=(
+                "Do not go back: the release before does as badly. Fix the source of the data; or"
+                " retrain or re-threshold, and register what comes of it. When the new world is"
+                " here to stay, accept it as the reference that is compared with."
+            ),
             commands=(f'kedge accept {name} --reason "the world is another one"',),
         ),
-    ]  # fmt: skip
+    ]
     if state.back is not None:
-        found.append(Step(
-            title="Before the next time", measured=took.get("drill"),
-            why="Practise, and see what is not ready.",
-            commands=(f"kedge drill {name}", f"kedge check {name}"),
-        ))  # fmt: skip
+        found.append(
+            Step(
+                title="Before the next time",
+                measured=took.get("drill"),
+                why="Practise, and see what is not ready.",
+                commands=(f"kedge drill {name}", f"kedge check {name}"),
+            )
+        )
     return tuple(found)
 
 
@@ -396,9 +446,9 @@ def _markdown(title: str, step: Step) -> list[str]:
 
 
 STYLE = (
-    "body{font:16px/1.5 system-ui,sans-serif;max-width:46rem;margin:2rem auto;padding:0 1rem}"
-    "pre{background:#f2f2f2;padding:.7rem;overflow:auto;user-select:all}"
-    "small{color:#555;font-weight:normal}footer{color:#555;border-top:1px solid #ccc;margin-top:2rem}"
+    "body{font:16px/1.5 system-ui,sans-serif;max-width:46rem;margin:2rem auto;padding:0"
+    " 1rem}pre{background:#f2f2f2;padding:.7rem;overflow:auto;user-select:all}small{color:#555;font-weight:normal}footer{color:#555;border-top:1px"
+    " solid #ccc;margin-top:2rem}"
 )
 
 
@@ -410,7 +460,8 @@ def page(book: Runbook) -> str:
     steps = "".join(_section(f"{n}. {s.title}", s) for n, s in enumerate(book.way_back, 1))
     more = "".join(_section(step.title, step) for step in book.more)
     return (
-        f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>Runbook: {text(book.endpoint)}'
+        '<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>Runbook:'
+        f" {text(book.endpoint)}"
         f"</title><style>{STYLE}</style>\n<h1>Runbook: {text(book.endpoint)}</h1>"
         f"{head}\n"
         f"<h2>Who to call</h2><ul>{people or '<li>no one is named</li>'}</ul>\n"

@@ -183,21 +183,29 @@ def speed(lines: Iterable[Line], now: float) -> Speed:
     drilled = [(one.at, one.back.first_answer_s if one.back else None) for one in flipped]
     known = [total for _, total in whole if total is not None]
     flips = [one.machine for one in incidents] + [
-        flip for one in flipped
+        flip
+        for one in flipped
         for flip in ((one.back, one.forward) if one.lasted_s is not None else (one.back,))
-    ]  # fmt: skip
+    ]
     return Speed(
-        incidents=incidents, drills=drills, whole_s=spread(known),
-        flip_s=spread([
-            m.first_answer_s for one in incidents
-            if (m := one.machine) is not None and m.first_answer_s is not None
-        ]),
+        incidents=incidents,
+        drills=drills,
+        whole_s=spread(known),
+        flip_s=spread(
+            [
+                m.first_answer_s
+                for one in incidents
+                if (m := one.machine) is not None and m.first_answer_s is not None
+            ]
+        ),
         drill_s=spread([s for _, s in drilled if s is not None]),
         slo_s=SLO_S,
         within=sum(total <= SLO_S for total in known) / len(known) if known else None,
-        unknown=len(incidents) - len(known), unreceipted=sum(flip is None for flip in flips),
-        incident_trend=_trend(whole, now), drill_trend=_trend(drilled, now),
-    )  # fmt: skip
+        unknown=len(incidents) - len(known),
+        unreceipted=sum(flip is None for flip in flips),
+        incident_trend=_trend(whole, now),
+        drill_trend=_trend(drilled, now),
+    )
 
 
 def spread(seconds: Sequence[float]) -> Spread:
@@ -223,10 +231,13 @@ def machine_of(parts: Mapping[str, Any]) -> Machine:
         return None if parts.get(name) is None else parts[name] / 1e3
 
     return Machine(
-        decide_s=seconds("decide_ms") or 0.0, prepare_s=seconds("prepare_ms") or 0.0,
-        write_s=seconds("write_ms") or 0.0, last_ack_s=seconds("last_ack_ms"),
-        first_answer_s=seconds("first_old_answer_ms"), total_s=seconds("total_ms") or 0.0,
-    )  # fmt: skip
+        decide_s=seconds("decide_ms") or 0.0,
+        prepare_s=seconds("prepare_ms") or 0.0,
+        write_s=seconds("write_ms") or 0.0,
+        last_ack_s=seconds("last_ack_ms"),
+        first_answer_s=seconds("first_old_answer_ms"),
+        total_s=seconds("total_ms") or 0.0,
+    )
 
 
 class _Reader:
@@ -315,11 +326,22 @@ class _Reader:
         seen, sign = self._signs.get(release, (line.at, own))
         reached = self._reached.get(release)
         assert self._command is not None
-        self._incidents.append((self._command[0], Incident(
-            at=line.at, release=release, event=event, by=line.by, automatic=automatic, sign=sign,
-            detect_s=None if reached is None else max(seen - reached, 0.0),
-            decide_s=None if sign == "command" else max(line.at - seen, 0.0), machine=None,
-        )))  # fmt: skip
+        self._incidents.append(
+            (
+                self._command[0],
+                Incident(
+                    at=line.at,
+                    release=release,
+                    event=event,
+                    by=line.by,
+                    automatic=automatic,
+                    sign=sign,
+                    detect_s=None if reached is None else max(seen - reached, 0.0),
+                    decide_s=None if sign == "command" else max(line.at - seen, 0.0),
+                    machine=None,
+                ),
+            )
+        )
         self._gone(release)
 
     def _newest(self) -> int | None:
@@ -345,9 +367,20 @@ class _Reader:
         body = line.body
         ok, why = bool(body.get("ok")), str(body.get("why", ""))
         if body.get("dry"):
-            self._drills.append((None, None, Practice(
-                at=line.at, release=body["release"], by=line.by, dry=True, ok=ok, why=why,
-            )))  # fmt: skip
+            self._drills.append(
+                (
+                    None,
+                    None,
+                    Practice(
+                        at=line.at,
+                        release=body["release"],
+                        by=line.by,
+                        dry=True,
+                        ok=ok,
+                        why=why,
+                    ),
+                )
+            )
             return
         at = self._newest()
         if at is not None and self._drills[at][2].ok is None:

@@ -17,9 +17,14 @@ DIGIT_BITS = 128
 """Longest whole number that is repeated in an error."""
 _QUOTED = re.compile("`([^`]*)`")
 _NAMES = {
-    "str": "text", "int": "a whole number", "float": "a number", "bool": "true or false",
-    "array": "a list", "object": "an object", "null": "null",
-}  # fmt: skip
+    "str": "text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "an object",
+    "null": "null",
+}
 
 
 def tell_fault(error: Exception) -> str:

@@ -53,11 +53,16 @@ def diagnosed(demo: Demo, injected: str, since_s: float) -> None:
         show(f"    {finding['cause']}{kind}: {finding['statement'][:110]}")
     show(f"    do: {found['action']['sentence'][:130]}")
     effect = found["effect"] or {}
-    demo.diagnoses.append({
-        "injected": injected, "found": [finding["cause"] for finding in found["findings"]],
-        "effect": effect.get("value"), "interval": [effect.get("low"), effect.get("high")],
-        "labelled": effect.get("n", 0), "action": found["action"]["code"],
-    })  # fmt: skip
+    demo.diagnoses.append(
+        {
+            "injected": injected,
+            "found": [finding["cause"] for finding in found["findings"]],
+            "effect": effect.get("value"),
+            "interval": [effect.get("low"), effect.get("high")],
+            "labelled": effect.get("n", 0),
+            "action": found["action"]["code"],
+        }
+    )
     if injected not in demo.diagnoses[-1]["found"]:
         show(f"    NOT what was injected: that is {injected}")
 
@@ -71,9 +76,11 @@ def ready(demo: Demo, traffic: Traffic) -> None:
             demo.shell("ack", str(alert["number"]))
     drill = demo.shell("drill", "flights", "--for", DRILL).data
     back, forward = drill["back"], drill["forward"]
-    show(f"  r{drill['release']} answered {drill['answered']:,} callers for {drill['lasted_s']:.1f} s, "
-          f"{drill['failed']} failed; last ack {back['last_ack_ms']:.1f} ms there, "
-          f"{forward['last_ack_ms']:.1f} ms back again")  # fmt: skip
+    show(
+        f"  r{drill['release']} answered {drill['answered']:,} callers for {drill['lasted_s']:.1f}"
+        f" s, {drill['failed']} failed; last ack {back['last_ack_ms']:.1f} ms there,"
+        f" {forward['last_ack_ms']:.1f} ms back again"
+    )
     demo.drill = {key: drill[key] for key in ("ok", "total_s", "lasted_s", "answered", "failed")}
     checks = demo.shell("check", "flights", codes=(0, 1)).data
     for check in checks["checks"]:
@@ -91,6 +98,7 @@ def snow_act(demo: Demo, traffic: Traffic) -> None:
     diagnosed(demo, "world", lasted)
     after = demo.kedge.status()["production"]["release"]
     show(
-        f"  {after} is production, as before: {'it was not rolled back' if after == production else 'NO'}"
+        f"  {after} is production, as before:"
+        f" {'it was not rolled back' if after == production else 'NO'}"
     )
     demo.speed = demo.shell("speed", "flights").data

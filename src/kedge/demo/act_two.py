@@ -37,8 +37,10 @@ def apply(demo: Demo, work: Path, *, wrong: bool) -> dict[str, Any]:
     show(f"  {told['version']}: takes {from_}, ... out of a request{against}")
     for column in told["columns"]:
         if column["outcome"] != "bit-equal":
-            show(f"    {column['column']:14} {column['outcome']}: {column['rows']} values, "
-                  f"by {column['largest']:g} at most")  # fmt: skip
+            show(
+                f"    {column['column']:14} {column['outcome']}: {column['rows']} values, "
+                f"by {column['largest']:g} at most"
+            )
     return told
 
 
@@ -60,21 +62,28 @@ def features_act(demo: Demo, traffic: Traffic, work: Path) -> dict[str, Any]:
     said = demo.shell("rollback", "flights", "--axis", "features")
     receipt = said.data["receipt"]
     after = held(demo)
-    show(f"  {said.data['release']} answers again: last ack {receipt['last_ack_ms']:.1f} ms, first answer "
-          f"{receipt['first_old_answer_ms'] or float('nan'):.1f} ms after the command")  # fmt: skip
+    show(
+        f"  {said.data['release']} answers again: last ack {receipt['last_ack_ms']:.1f} ms, first"
+        f" answer {receipt['first_old_answer_ms'] or float('nan'):.1f} ms after the command"
+    )
     reloads = sum(after[pid] - before.get(pid, 0) for pid in after)
     same = set(before) == set(after)
     show(
-        f"  times the model was loaded meanwhile: {reloads}; the same processes: {'yes' if same else 'NO'}"
+        f"  times the model was loaded meanwhile: {reloads}; the same processes:"
+        f" {'yes' if same else 'NO'}"
     )
     demo.watch(traffic, AFTER_S)
     return {
-        "rollback_ms": receipt["last_ack_ms"], "first_old_answer_ms": receipt["first_old_answer_ms"],
-        "model_reloads": reloads, "same_processes": same, "right": said.data["release"],
-        "wrong": wrong, "outcome": told["outcome"],
+        "rollback_ms": receipt["last_ack_ms"],
+        "first_old_answer_ms": receipt["first_old_answer_ms"],
+        "model_reloads": reloads,
+        "same_processes": same,
+        "right": said.data["release"],
+        "wrong": wrong,
+        "outcome": told["outcome"],
         "columns": [c["column"] for c in told["columns"] if c["outcome"] != "bit-equal"],
         "quality": quality,
-    }  # fmt: skip
+    }
 
 
 def held(demo: Demo) -> dict[int, int]:
@@ -92,6 +101,8 @@ def judged(demo: Demo) -> dict[str, Any]:
     labels = demo.kedge.run("evidence", "flights").data["labels"]
     right, wrong = (None if one is None else round(one * CAP, 4) for one in labels["loss"])
     if right and wrong:
-        show(f"  the same model on the same {labels['units'][0]:,} flights: log loss {right:.3f} with "
-              f"local hours, {wrong:.3f} with UTC")  # fmt: skip
+        show(
+            f"  the same model on the same {labels['units'][0]:,} flights: log loss {right:.3f}"
+            f" with local hours, {wrong:.3f} with UTC"
+        )
     return {"flights": labels["units"][0], "log_loss_local": right, "log_loss_utc": wrong}

@@ -67,12 +67,13 @@ class Flights:
     def and_then(self, other: Flights) -> Flights:
         """Append others."""
         return Flights(
-            columns={name: np.concatenate([c, other.columns[name]])
-                     for name, c in self.columns.items()},
+            columns={
+                name: np.concatenate([c, other.columns[name]]) for name, c in self.columns.items()
+            },
             tailnum=np.concatenate([self.tailnum, other.tailnum]),
             day=np.concatenate([self.day, other.day]),
             label=np.concatenate([self.label, other.label]),
-        )  # fmt: skip
+        )
 
     def months(self, first: int, last: int) -> Flights:
         """Select the flights of some months, both ends included."""
@@ -180,9 +181,11 @@ def _parse(folder: Path) -> dict[str, NDArray[Any]]:
         "distance": _numbers(table["distance"]),
         "dep_delay": _numbers(table["dep_delay"]),
         "tailnum": np.array(["" if t == "NA" else t for t in table["tailnum"]], dtype=np.str_),
-        "label": np.where(
-            np.isnan(arrival), NO_LABEL, (arrival > LATE_AFTER_MIN).astype(np.int8)
-        ).astype(np.int8),
+        "label": (
+            np.where(
+                np.isnan(arrival), NO_LABEL, (arrival > LATE_AFTER_MIN).astype(np.int8)
+            ).astype(np.int8)
+        ),
     }
     found |= _planes(folder, table["tailnum"], year)
     found |= _weather(folder, table)

@@ -222,15 +222,22 @@ class Traffic(Child):
         super().__init__(
             "traffic",
             module_command(
-                "kedge.demo.traffic", "--port", str(port), "--rate", str(rate),
-                "--cache", str(cache), "--outcomes", str(outcomes),
+                "kedge.demo.traffic",
+                "--port",
+                str(port),
+                "--rate",
+                str(rate),
+                "--cache",
+                str(cache),
+                "--outcomes",
+                str(outcomes),
             ),
             kedge.work / "traffic.log",
             env=kedge.environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             text=True,
-        )  # fmt: skip
+        )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 

@@ -112,8 +112,8 @@ class Demo:
         """Run everything; returns how many requests failed."""
         if (share := share_of_core()) < FREE:
             say(
-                f"this machine is busy ({load()}; the demo gets {share:.0%} of a core): fewer requests, "
-                "and everything takes longer"
+                f"this machine is busy ({load()}; the demo gets {share:.0%} of a core): fewer"
+                " requests, and everything takes longer"
             )
         self.train()
         up = self.start(port)
@@ -256,8 +256,8 @@ class Demo:
         while traffic.latest["ok"] - before < answers:
             if time.perf_counter() - began > ANSWERS_WITHIN_S:
                 raise DemoFailed(
-                    f"{traffic.latest['ok'] - before:,} of {answers:,} requests were answered within "
-                    f"{ANSWERS_WITHIN_S:.0f} s ({load()})"
+                    f"{traffic.latest['ok'] - before:,} of {answers:,} requests were answered"
+                    f" within {ANSWERS_WITHIN_S:.0f} s ({load()})"
                 )
             self.watch(traffic, min(LOOK_S, 1 + answers / self.rate))
         time.sleep(late_s)
@@ -269,8 +269,8 @@ class Demo:
         if not 0.8 < rate / self._rate_told < 1.25:
             why = "cannot keep up" if rate < self._rate_told else "keeps up again"
             say(
-                f"  this machine {why} ({load()}): {rate:.0f} requests a second of {self.rate:.0f}; "
-                "the demo takes longer"
+                f"  this machine {why} ({load()}): {rate:.0f} requests a second of {self.rate:.0f};"
+                " the demo takes longer"
             )
             self._rate_told = rate
 
@@ -349,12 +349,14 @@ class Demo:
         self.note("shadow", found)
         for item in self.verdicts[-1]["worst_segments"]:
             say(
-                f"    worst: {item['segment']:12} {item['disagreement']:6.1%} of {item['pairs']:,} disagree"
+                f"    worst: {item['segment']:12} {item['disagreement']:6.1%} of {item['pairs']:,}"
+                " disagree"
             )
         honest = self.metrics()["agreement_two_honest_by_month"]["7"]
         say(
-            f"  {1 - self.shadow['agreement']:.1%} of the decisions would change; between two honest "
-            f"models it is {1 - honest:.1%} (offline, July).\n  No caller has seen any of it."
+            f"  {1 - self.shadow['agreement']:.1%} of the decisions would change; between two"
+            f" honest models it is {1 - honest:.1%} (offline, July).\n  No caller has seen any"
+            " of it."
         )
         diagnosed(self, "model", 60.0)
         self.shell("abort", "flights")
@@ -501,8 +503,8 @@ class Demo:
             say("  " + ", ".join(f"{count} {why}" for why, count in summary["failures"].items()))
         if summary["slowed"]:
             say(
-                f"  this machine could not keep up with {self.rate:.0f} requests a second: the rate fell "
-                f"{summary['slowed']} times, to {summary['rate']:.0f} at the end ({load()})"
+                f"  this machine could not keep up with {self.rate:.0f} requests a second: the rate"
+                f" fell {summary['slowed']} times, to {summary['rate']:.0f} at the end ({load()})"
             )
         report = {
             "rollback_ms": self.parts("canary"),
@@ -541,7 +543,8 @@ class Demo:
             return 0
         harmed: int = round(theirs["flights"] * (ours["right"] - theirs["right"]))
         say(
-            f"  {max(harmed, 0)} callers of the canary were told wrong beyond what v1 would have told them"
+            f"  {max(harmed, 0)} callers of the canary were told wrong beyond what v1 would have"
+            " told them"
         )
         return max(harmed, 0)
 
@@ -566,9 +569,9 @@ class Demo:
         return {
             "command_ms": None if said is None else round(said.took_ms, 1),
             "first_answer_after_start_ms": first and started and round((first - started) * 1e3, 1),
-            "last_bad_answer_after_start_ms": before
-            and started
-            and round((before["last"] - started) * 1e3, 1),
+            "last_bad_answer_after_start_ms": (
+                before and started and round((before["last"] - started) * 1e3, 1)
+            ),
         }
 
     def table(self, seen: dict[str, dict[str, float | int | None]]) -> None:

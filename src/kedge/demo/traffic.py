@@ -139,9 +139,13 @@ class Traffic:
     """Sends the flights and keeps the books."""
 
     def __init__(
-        self, flights: data.Flights, snow: data.Flights, port: int, rate: float,
+        self,
+        flights: data.Flights,
+        snow: data.Flights,
+        port: int,
+        rate: float,
         outcomes: Path | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Prepare; nothing is sent before `run`."""
         self._ordinary = len(flights)
         self._snowing_since: int | None = None

@@ -34,5 +34,8 @@ def finding_of(entry: Entry) -> Filed | None:
     try:
         return msgspec.convert(entry.event.body, Filed)
     except msgspec.ValidationError as error:
-        raise Refused(f"entry {entry.seq}: {error}", code="finding_unreadable",
-                      hint=f"kedge diagnose {entry.endpoint} files a new one") from None  # fmt: skip
+        raise Refused(
+            f"entry {entry.seq}: {error}",
+            code="finding_unreadable",
+            hint=f"kedge diagnose {entry.endpoint} files a new one",
+        ) from None

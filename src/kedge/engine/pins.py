@@ -198,14 +198,22 @@ class HostDisk:
         state = self.remembered().get(endpoint)
         if state is None:
             raise Unavailable(
-                f"this host has no memory of {endpoint}", code="no_memory",
+                f"this host has no memory of {endpoint}",
+                code="no_memory",
                 hint="run it on a host where a gateway of this endpoint has served",
-            )  # fmt: skip
+            )
         after = state
         for event in _decided(state, command, at):
             after = apply(after, event)
-        pin = Pin(endpoint=endpoint, command=command, left=state.epoch, state=after,
-                  by=by, reason=reason, at=at)  # fmt: skip
+        pin = Pin(
+            endpoint=endpoint,
+            command=command,
+            left=state.epoch,
+            state=after,
+            by=by,
+            reason=reason,
+            at=at,
+        )
         self.write(pin)
         return pin
 

@@ -119,11 +119,26 @@ def register(
     claimed = claiming(source, flavours)
     given = _golden(golden, source)
     attempt = functools.partial(
-        _attempt, source, claimed, given, model=model, registry=registry, artifacts=artifacts,
-        training=training, trusted=trusted, by=by, at=at, probe=probe, schema=schema,
-        trained_on=trained_on, features=features, raw=raw, inline=inline, again=golden is None,
+        _attempt,
+        source,
+        claimed,
+        given,
+        model=model,
+        registry=registry,
+        artifacts=artifacts,
+        training=training,
+        trusted=trusted,
+        by=by,
+        at=at,
+        probe=probe,
+        schema=schema,
+        trained_on=trained_on,
+        features=features,
+        raw=raw,
+        inline=inline,
+        again=golden is None,
         learns=learns,
-    )  # fmt: skip
+    )
     beside = companions(source, claimed, flavours)
     try:
         return attempt(beside)
@@ -152,12 +167,27 @@ def _output_names(source: Path, beside: Sequence[Path]) -> list[DeclaredName] | 
 
 
 def _attempt(
-    source: Path, claimed: Flavour, given: Golden | None, beside: Sequence[Path], *, model: str,
-    registry: Registry, artifacts: Artifacts, training: Path | None, trusted: Sequence[str], by: str,
-    at: str, probe: Callable[..., ProbeResult], schema: str | None, trained_on: TrainingSet | None,
-    features: Mapping[str, Feature] | None, raw: Sequence[Field], inline: str, again: bool,
+    source: Path,
+    claimed: Flavour,
+    given: Golden | None,
+    beside: Sequence[Path],
+    *,
+    model: str,
+    registry: Registry,
+    artifacts: Artifacts,
+    training: Path | None,
+    trusted: Sequence[str],
+    by: str,
+    at: str,
+    probe: Callable[..., ProbeResult],
+    schema: str | None,
+    trained_on: TrainingSet | None,
+    features: Mapping[str, Feature] | None,
+    raw: Sequence[Field],
+    inline: str,
+    again: bool,
     learns: bool,
-) -> tuple[ModelVersion, bool]:  # fmt: skip
+) -> tuple[ModelVersion, bool]:
     """Register these bytes. See `register`.
 
     Raises:
@@ -173,9 +203,13 @@ def _attempt(
         return known, False
     _check_trained(known, trained_on)
     desk = _Desk(
-        given, training, features or {}, raw, kept if again else None,
+        given,
+        training,
+        features or {},
+        raw,
+        kept if again else None,
         lambda signature: with_bounds(signature, artifacts.path(digest)),
-    )  # fmt: skip
+    )
     inline = inline or (kept.inline if kept is not None else "")
     ask = functools.partial(probe, digest=digest, flavour=claimed.flavour, trusted=tuple(trusted))
     result = desk.tried(ask)
@@ -228,9 +262,14 @@ class _Desk:
     """The rows of one registration, and what its answers prove."""
 
     def __init__(
-        self, given: Golden | None, training: Path | None, features: Mapping[str, Feature],
-        raw: Sequence[Field], kept: Proof | None, bounded: Callable[[Signature], Signature],
-    ) -> None:  # fmt: skip
+        self,
+        given: Golden | None,
+        training: Path | None,
+        features: Mapping[str, Feature],
+        raw: Sequence[Field],
+        kept: Proof | None,
+        bounded: Callable[[Signature], Signature],
+    ) -> None:
         self._bounded = bounded
         self._given = given
         self._file = training
@@ -291,12 +330,19 @@ class _Desk:
             Refused: `bad_answer`, `not_deterministic`, `golden_mismatch`.
         """
         proof = Proof(
-            inputs=result.inputs, outputs=result.outputs, statistics=self._training.statistics,
-            origin=self._origin(result), rows=result.grouped.rows, tested=result.grouped.tested,
-            why=result.grouped.why, raw=self._training.raw,
-            written_with=result.described.written_with, needs=result.described.needs,
-            assumed=result.described.assumed, tolerant=result.described.tolerant,
-        )  # fmt: skip
+            inputs=result.inputs,
+            outputs=result.outputs,
+            statistics=self._training.statistics,
+            origin=self._origin(result),
+            rows=result.grouped.rows,
+            tested=result.grouped.tested,
+            why=result.grouped.why,
+            raw=self._training.raw,
+            written_with=result.described.written_with,
+            needs=result.described.needs,
+            assumed=result.described.assumed,
+            tolerant=result.described.tolerant,
+        )
         source = self._given or self._kept
         if source is not None:
             proof = msgspec.structs.replace(proof, rtol=source.rtol, atol=source.atol)
@@ -333,11 +379,15 @@ def check_stated(file: Path, signature: Signature, described: Described) -> None
         if len(names) == described.unnamed:
             raise InputsFound(with_names(inputs, names))
         raise Refused(
-            f"{file.name} has {len(names)} columns, and the model was fitted on {described.unnamed} without names",
+            f"{file.name} has {len(names)} columns, and the model was fitted on {described.unnamed}"
+            " without names",
             code="bad_training",
-            hint=f"write {SIGNATURE_FILE} beside the model, with its columns in the order in which it was fitted"
+            hint=(
+                f"write {SIGNATURE_FILE} beside the model, with its columns in the order in which"
+                " it was fitted"
+            )
             + (f": {stated}" if stated else ""),
-        )  # fmt: skip
+        )
     unsaid = {*described.assumed, *described.tolerant, *described.computed}
     if unsaid:
         found = settled(inputs, described, read_types(file, unsaid))
@@ -366,9 +416,11 @@ def _check_trained(known: ModelVersion | None, now: TrainingSet | None) -> None:
             else "and nothing says on what"
         )
         raise Refused(
-            f"these bytes are {known.label} already, trained {was}; not on {now.label} ({now.data})",
-            code="bad_training_set", hint="the same bytes have one training set: the one they came with first",
-        )  # fmt: skip
+            f"these bytes are {known.label} already, trained {was}; not on {now.label}"
+            f" ({now.data})",
+            code="bad_training_set",
+            hint="the same bytes have one training set: the one they came with first",
+        )
 
 
 # ---------------------------------------------------------------- who claims it
@@ -383,9 +435,10 @@ def find_source(text: str) -> Path:
     if not Path(text).exists():
         command = fetching(text)
         raise Refused(
-            f"{text} is not on this machine" if command else f"{text} does not exist", code="no_files",
+            f"{text} is not on this machine" if command else f"{text} does not exist",
+            code="no_files",
             hint=f"fetch it, and register what you fetched: {command}" if command else "",
-        )  # fmt: skip
+        )
     return Path(text)
 
 
@@ -532,11 +585,16 @@ def _judge(result: ProbeResult, proof: Proof, given: Golden | None) -> None:
         rows = range(count(given.inputs))  # rows with nulls may stand behind them
         fault = compare(taken(result.outputs, rows), given.outputs, rtol=rtol, atol=atol)
         if fault is not None:
-            batch = "; its answers depend on the rows that are asked together, and golden rows are asked all at once"
+            batch = (
+                "; its answers depend on the rows that are asked together, and golden rows are"
+                " asked all at once"
+            )
             raise Refused(
                 fault,
                 code="golden_mismatch",
-                hint="it is not the model you think it is, or its libraries changed; "
-                f"tolerance: rtol {rtol:g}, atol {atol:g}"
+                hint=(
+                    "it is not the model you think it is, or its libraries changed; "
+                    f"tolerance: rtol {rtol:g}, atol {atol:g}"
+                )
                 + (batch if result.grouped.rows == "dependent" else ""),
             )

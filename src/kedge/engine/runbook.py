@@ -13,8 +13,11 @@ would be of another machine."""
 
 def made(ledger: Ledger, clock: Clock, state: State, site: Site) -> Runbook:
     """The runbook of an endpoint as it stands, with what the ledger last measured."""
-    notes = [(entry.event.kind, entry.at, entry.event.body)
-             for entry in ledger.history(state.endpoint, READ) if isinstance(entry.event, Note)]  # fmt: skip
+    notes = [
+        (entry.event.kind, entry.at, entry.event.body)
+        for entry in ledger.history(state.endpoint, READ)
+        if isinstance(entry.event, Note)
+    ]
     return runbook(state, measured(notes), at=clock.now(), now=clock.unix(), site=site)
 
 

@@ -22,9 +22,15 @@ WINDOW_OVER = Lack(Unready.WINDOW_OVER, "window over")
 
 
 def describe(
-    state: State, members: tuple[Member, ...], tallies: tuple[Tally, ...], pins: Mapping[str, Pin],
-    *, now: float, alerts: Sequence[Alert] = (), aside: Sequence[str] = (),
-) -> dict[str, Any]:  # fmt: skip
+    state: State,
+    members: tuple[Member, ...],
+    tallies: tuple[Tally, ...],
+    pins: Mapping[str, Pin],
+    *,
+    now: float,
+    alerts: Sequence[Alert] = (),
+    aside: Sequence[str] = (),
+) -> dict[str, Any]:
     """Everything `kedge status` says of one endpoint.
 
     Args:
@@ -37,8 +43,11 @@ def describe(
         aside: names under which state is kept that could not be read.
     """
     serving = replicas(members)
-    mine = [t for t in tallies
-            if (t.production, t.candidate, t.salt) == (state.production, state.candidate, state.salt)]  # fmt: skip
+    mine = [
+        t
+        for t in tallies
+        if (t.production, t.candidate, t.salt) == (state.production, state.candidate, state.salt)
+    ]
     counts = summary(mine)
     step = next_step(state) if state.stage is Stage.CANARY else None
     number, steps = step_number(state)
@@ -175,7 +184,8 @@ def not_fenced(endpoint: str, members: tuple[Member, ...]) -> list[str]:
         if hold.endpoint == endpoint and hold.unfenced
     }
     return [
-        f"NOT FENCED: r{release} on {host} lacks {', '.join(parts)}: it could read and do what kedge's user can"
+        f"NOT FENCED: r{release} on {host} lacks {', '.join(parts)}: it could read and do what"
+        " kedge's user can"
         for release, host, parts in sorted(found)
     ]
 
@@ -194,11 +204,18 @@ def _replica(member: Member, state: State, now: float) -> dict[str, Any]:
         "loads": member.loads,
         "pinned": f"r{member.pinned[state.endpoint]}" if state.endpoint in member.pinned else None,
         "holds": [
-            {"release": f"r{h.release}", "placement": h.placement.value, "state": h.state, "detail": h.detail,
-             "processes": h.copies, "unfenced": h.unfenced}
-            for h in member.holds if h.endpoint == state.endpoint
+            {
+                "release": f"r{h.release}",
+                "placement": h.placement.value,
+                "state": h.state,
+                "detail": h.detail,
+                "processes": h.copies,
+                "unfenced": h.unfenced,
+            }
+            for h in member.holds
+            if h.endpoint == state.endpoint
         ],
-    }  # fmt: skip
+    }
 
 
 def _pin(pin: Pin | None, state: State) -> dict[str, Any] | None:
@@ -225,14 +242,18 @@ def _restored(state: State) -> list[str]:
         else ""
     )
     told = (
-        f"restored from a backup at {state.automation.restored[:19]}Z: kedge promotes, rolls back, drills and alerts "
-        f"nothing here by itself until kedge thaw {state.endpoint} confirms it{frozen}"
+        f"restored from a backup at {state.automation.restored[:19]}Z: kedge promotes, rolls back,"
+        f" drills and alerts nothing here by itself until kedge thaw {state.endpoint} confirms"
+        f" it{frozen}"
     )
     return [told]
 
 
 def _unreadable(name: str) -> str:
-    return f"it could not be read, was begun anew, and is kept: {name} (delete it when it is not needed)"
+    return (
+        f"it could not be read, was begun anew, and is kept: {name} (delete it when it is not"
+        " needed)"
+    )
 
 
 def _faults(
@@ -263,7 +284,8 @@ def _faults(
             if hold.endpoint == state.endpoint and hold.state == "failed"
         )
         found.extend(
-            f"{member.name} has only {hold.copies} process of r{hold.release}, the other cannot load: {hold.detail}"
+            f"{member.name} has only {hold.copies} process of r{hold.release}, the other cannot"
+            f" load: {hold.detail}"
             for hold in member.holds
             if hold.endpoint == state.endpoint and hold.state == "ready" and hold.detail
         )

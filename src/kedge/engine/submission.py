@@ -151,10 +151,16 @@ class Silent(NotAcknowledged):
         super().__init__(
             f"epoch {receipt.epoch} is written, but not acknowledged by {', '.join(receipt.silent)}"
             + (f"; acknowledged by {acks}" if acks else ""),
-            hint="kedge status shows each replica; a worker whose process died leaves the roster within "
-            "seconds, one that is gone with its host by kedge doctor --forget NAME",
-            details={"receipt": receipt.parts(), "epoch": receipt.epoch, "silent": list(receipt.silent)},
-        )  # fmt: skip
+            hint=(
+                "kedge status shows each replica; a worker whose process died leaves the roster"
+                " within seconds, one that is gone with its host by kedge doctor --forget NAME"
+            ),
+            details={
+                "receipt": receipt.parts(),
+                "epoch": receipt.epoch,
+                "silent": list(receipt.silent),
+            },
+        )
         self.receipt = receipt
 
 
@@ -162,11 +168,20 @@ class Control:
     """Submits commands. One instance belongs to one thread."""
 
     def __init__(
-        self, *, ledger: Ledger, roster: Roster, signal: Signal, clock: Clock,
-        say: Say = lambda text: None, probe: Probe | None = None, gate: Gate | None = None,
-        prepare_s: float = PREPARE_S, ack_s: float = ACK_S, cold_s: float = COLD_S,
+        self,
+        *,
+        ledger: Ledger,
+        roster: Roster,
+        signal: Signal,
+        clock: Clock,
+        say: Say = lambda text: None,
+        probe: Probe | None = None,
+        gate: Gate | None = None,
+        prepare_s: float = PREPARE_S,
+        ack_s: float = ACK_S,
+        cold_s: float = COLD_S,
         site: Site = ANYWHERE,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._ledger = ledger
         self._roster = roster
         self._signal = signal
@@ -255,16 +270,29 @@ class Control:
         cold = self._prepare(state, after, command, members, by)
         prepared = self._clock.monotonic()
         return Receipt(
-            endpoint=endpoint, epoch=state.epoch, events=events, state=after,
-            decide_ms=_ms(started, decided), prepare_ms=_ms(decided, prepared), write_ms=0.0,
-            last_ack_ms=None, first_old_answer_ms=None, total_ms=_ms(started, prepared), acks={},
+            endpoint=endpoint,
+            epoch=state.epoch,
+            events=events,
+            state=after,
+            decide_ms=_ms(started, decided),
+            prepare_ms=_ms(decided, prepared),
+            write_ms=0.0,
+            last_ack_ms=None,
+            first_old_answer_ms=None,
+            total_ms=_ms(started, prepared),
+            acks={},
             cold=cold,
-        )  # fmt: skip
+        )
 
     def together(
-        self, commands: Mapping[str, AnyCommand], *, by: str, reason: str, head: tuple[str, int],
+        self,
+        commands: Mapping[str, AnyCommand],
+        *,
+        by: str,
+        reason: str,
+        head: tuple[str, int],
         override: str | None = None,
-    ) -> tuple[Receipt, ...]:  # fmt: skip
+    ) -> tuple[Receipt, ...]:
         """Carry commands out on several endpoints, and move a schema's head: all or nothing.
 
         Every replica of each endpoint is prepared before any row moves. `override` is somebody's
@@ -296,21 +324,32 @@ class Control:
         silent: list[NotAcknowledged] = []
         for (name, (events, after)), written in zip(moves.items(), entries, strict=True):
             try:
-                told.append(self._told(
-                    commands[name], after, events, members, times, cold[name], written, by
-                ))  # fmt: skip
+                told.append(
+                    self._told(
+                        commands[name], after, events, members, times, cold[name], written, by
+                    )
+                )
             except NotAcknowledged as error:  # the others have moved too, and get their receipts
                 silent.append(error)
         if silent:
-            raise NotAcknowledged("; ".join(map(str, silent)), hint=silent[0].hint,
-                                  details={"endpoints": [e.details for e in silent]})  # fmt: skip
+            raise NotAcknowledged(
+                "; ".join(map(str, silent)),
+                hint=silent[0].hint,
+                details={"endpoints": [e.details for e in silent]},
+            )
         return tuple(told)
 
     def _told(
-        self, command: AnyCommand, after: State, events: tuple[AnyEvent, ...],
-        members: tuple[Member, ...], times: tuple[float, float, float, float], cold: dict[str, str],
-        entries: tuple[Entry, ...], by: str,
-    ) -> Receipt:  # fmt: skip
+        self,
+        command: AnyCommand,
+        after: State,
+        events: tuple[AnyEvent, ...],
+        members: tuple[Member, ...],
+        times: tuple[float, float, float, float],
+        cold: dict[str, str],
+        entries: tuple[Entry, ...],
+        by: str,
+    ) -> Receipt:
         """Wait for the acks of what was written, and store what it took.
 
         Raises:
@@ -323,13 +362,21 @@ class Control:
         if isinstance(command, MEASURED) and not silent:
             first = self._first_answer(after.endpoint, after, members, started)
         receipt = Receipt(
-            endpoint=after.endpoint, epoch=after.epoch, events=events, state=after,
-            decide_ms=_ms(started, decided), prepare_ms=_ms(decided, prepared),
+            endpoint=after.endpoint,
+            epoch=after.epoch,
+            events=events,
+            state=after,
+            decide_ms=_ms(started, decided),
+            prepare_ms=_ms(decided, prepared),
             write_ms=_ms(prepared, written),
             last_ack_ms=max(acks.values(), default=None) if not silent else None,
-            first_old_answer_ms=first, total_ms=_ms(started, self._clock.monotonic()),
-            acks=acks, silent=silent, left=tuple(sorted(left)), cold=cold,
-        )  # fmt: skip
+            first_old_answer_ms=first,
+            total_ms=_ms(started, self._clock.monotonic()),
+            acks=acks,
+            silent=silent,
+            left=tuple(sorted(left)),
+            cold=cold,
+        )
         self._store(receipt, command, entries, by)
         if any(isinstance(event, Promoted | RolledBack) for event in events):
             self._file_runbook(after, by)
@@ -399,8 +446,10 @@ class Control:
                 "not every replica could prepare: "
                 + "; ".join(f"{name}: {lack.text}" for name, lack in sorted(left.items())),
                 code="not_prepared",
-                hint="production was not touched; fix what is named and try again. Processes that run find a library or a loader "
-                "that was installed since after kedge restart",
+                hint=(
+                    "production was not touched; fix what is named and try again. Processes that"
+                    " run find a library or a loader that was installed since after kedge restart"
+                ),
                 details={"replicas": {name: lack.text for name, lack in left.items()}},
             )
         return missing
@@ -416,9 +465,15 @@ class Control:
             self._say(f"preparing on {', '.join(sorted(missing))}")
 
     def _await_ready(
-        self, endpoint: str, serves: list[Need], members: tuple[Member, ...], patience: float,
-        by: str, *, rollback: bool,
-    ) -> dict[str, Lack]:  # fmt: skip
+        self,
+        endpoint: str,
+        serves: list[Need],
+        members: tuple[Member, ...],
+        patience: float,
+        by: str,
+        *,
+        rollback: bool,
+    ) -> dict[str, Lack]:
         """Wish, wait, and say who is still not ready and why."""
         started = self._clock.monotonic()
         deadline = started + patience
@@ -430,10 +485,16 @@ class Control:
             if now >= renew:
                 renew = now + 5.0
                 for need in serves:
-                    self._ledger.want(Wanted(
-                        endpoint=endpoint, release=need.release, placement=need.placement,
-                        until=self._clock.unix() + 15.0, by=by, copies=need.copies,
-                    ))  # fmt: skip
+                    self._ledger.want(
+                        Wanted(
+                            endpoint=endpoint,
+                            release=need.release,
+                            placement=need.placement,
+                            until=self._clock.unix() + 15.0,
+                            by=by,
+                            copies=need.copies,
+                        )
+                    )
             known = {m.name: m for m in replicas(self._roster.members())}
             present = tuple(known[m.name] for m in members if m.name in known)
             left = lacking(present, endpoint, serves)

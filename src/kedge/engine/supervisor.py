@@ -87,7 +87,9 @@ class Died(Exception):
 
 
 CAUSES: dict[int, str] = {
-    -signal.SIGPROF: "cpu_exceeded: a request used more processor time than its caller waits, and than 10 s",
+    -signal.SIGPROF: (
+        "cpu_exceeded: a request used more processor time than its caller waits, and than 10 s"
+    ),
     -signal.SIGALRM: "hung: it was busy with one request for 120 s",
 }
 """Why a model process ended, by its exit code: the kernel's timers in it name the fault."""
@@ -120,9 +122,14 @@ class Child:
     """A process that should run."""
 
     def __init__(
-        self, name: str, launch: Launch, *, log_path: Path, environment: Mapping[str, str],
+        self,
+        name: str,
+        launch: Launch,
+        *,
+        log_path: Path,
+        environment: Mapping[str, str],
         fds: tuple[int, ...] = (),
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.name = name
         self.command, self._told = launch
         self.fds = fds
@@ -241,14 +248,31 @@ class Supervisor:
     """Runs what should run on this host until told to stop."""
 
     def __init__(
-        self, *, member: Member, ledger: Ledger, stamp: Callable[[], object], roster: Roster,
-        disk: HostDisk, signal_: Signal, clock: Clock, run_dir: Path, log_dir: Path,
-        workers: Mapping[str, Launch], listener_fd: int | None, host_launch: HostLaunch,
-        others: Mapping[str, Launch], environment: Mapping[str, str],
-        host_environment: Mapping[str, str], faults: ProcessFaults, machine: Machine,
-        drain_s: float, close_door: Callable[[], None], relief: Relief, reap: Callable[[set[int]], list[int]],
+        self,
+        *,
+        member: Member,
+        ledger: Ledger,
+        stamp: Callable[[], object],
+        roster: Roster,
+        disk: HostDisk,
+        signal_: Signal,
+        clock: Clock,
+        run_dir: Path,
+        log_dir: Path,
+        workers: Mapping[str, Launch],
+        listener_fd: int | None,
+        host_launch: HostLaunch,
+        others: Mapping[str, Launch],
+        environment: Mapping[str, str],
+        host_environment: Mapping[str, str],
+        faults: ProcessFaults,
+        machine: Machine,
+        drain_s: float,
+        close_door: Callable[[], None],
+        relief: Relief,
+        reap: Callable[[set[int]], list[int]],
         stand_in: Launch | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._member = member
         self._ledger = ledger
         self._stamp = stamp
@@ -283,16 +307,20 @@ class Supervisor:
         fds = () if listener_fd is None else (listener_fd,)
         for name, launch in {**workers, **others}.items():
             self.children[name] = Child(
-                name, launch, fds=fds if name in workers else (), environment=environment,
+                name,
+                launch,
+                fds=fds if name in workers else (),
+                environment=environment,
                 log_path=log_dir / f"{name}.log",
-            )  # fmt: skip
+            )
 
         self._endings = Endings()
         self._stand_in: Child | None = None
         """Sends alerts while control keeps ending; wanted as long as `unneeded_at` is None."""
         if stand_in is not None:
-            self._stand_in = Child("stand-in", stand_in, environment=environment,
-                                   log_path=log_dir / "stand-in.log")  # fmt: skip
+            self._stand_in = Child(
+                "stand-in", stand_in, environment=environment, log_path=log_dir / "stand-in.log"
+            )
             self._stand_in.unneeded_at = 0.0
 
     def stop(self) -> None:
@@ -434,9 +462,11 @@ class Supervisor:
         if key not in self.hosts:
             socket = socket_of(self._run_dir, *key)
             child = Child(
-                f"{state.endpoint}-r{release}-{copy}", self._host_start(state, release, socket),
-                environment=self._host_environment, log_path=self._log_dir / f"{state.endpoint}-r{release}.log",
-            )  # fmt: skip
+                f"{state.endpoint}-r{release}-{copy}",
+                self._host_start(state, release, socket),
+                environment=self._host_environment,
+                log_path=self._log_dir / f"{state.endpoint}-r{release}.log",
+            )
             child.door = ModelDoor(socket)
             child.memory_limit = self._memory.for_model(state.policy.memory_mb)
             self.hosts[key] = child
@@ -569,8 +599,13 @@ class Supervisor:
 
     def _note_drift(self, endpoint: str, fault: str) -> None:
         try:
-            self._ledger.note(endpoint, Note(kind="pin_drifts", body={"host": self._member.host, "why": fault}),
-                              by="supervisor", reason="", at=self._clock.now())  # fmt: skip
+            self._ledger.note(
+                endpoint,
+                Note(kind="pin_drifts", body={"host": self._member.host, "why": fault}),
+                by="supervisor",
+                reason="",
+                at=self._clock.now(),
+            )
         except KedgeError as error:
             self._faults.note("supervisor.ledger", error)
 

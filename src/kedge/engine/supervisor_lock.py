@@ -119,7 +119,9 @@ def one_supervisor(state_dir: Path, inherited: int | None = None) -> Iterator[Su
             raise Refused(
                 f"kedge up already runs on {state_dir}",
                 code="already_running",
-                hint="kedge restart replaces it without an outage; kedge status shows what it serves",
+                hint=(
+                    "kedge restart replaces it without an outage; kedge status shows what it serves"
+                ),
             )
         yield lock
     finally:

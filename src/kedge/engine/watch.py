@@ -226,16 +226,36 @@ class Watch:
 
     def snapshot(self) -> bytes:
         """Everything, as bytes."""
-        raw = _pack(Snapshot(
-            cursor=self.cursor, judge=self._judge.save(), policy=self._policy, method=METHOD,
-            spent=self._judge.spent(), restarted=self.restarted, waiting=tuple(self._waiting),
-            requests=self._requests, began=self._began, step=self._step, healthy_s=self.healthy_s,
-            last=self._last, failed=self._failed, facts=self.counted, totals=self.totals,
-            agreement=self.agreement, scores=self.scores, examples=self.examples, arms=self._arms,
-            labels=self.labels, costs=self.costs,
-            cost_judge=self._dearer.save() if self._dearer else b"", noise=self.noise, faults=self.faults,
-            held=self.held, check=bytes(CHECK),
-        ))[:-CHECK]  # fmt: skip
+        raw = _pack(
+            Snapshot(
+                cursor=self.cursor,
+                judge=self._judge.save(),
+                policy=self._policy,
+                method=METHOD,
+                spent=self._judge.spent(),
+                restarted=self.restarted,
+                waiting=tuple(self._waiting),
+                requests=self._requests,
+                began=self._began,
+                step=self._step,
+                healthy_s=self.healthy_s,
+                last=self._last,
+                failed=self._failed,
+                facts=self.counted,
+                totals=self.totals,
+                agreement=self.agreement,
+                scores=self.scores,
+                examples=self.examples,
+                arms=self._arms,
+                labels=self.labels,
+                costs=self.costs,
+                cost_judge=self._dearer.save() if self._dearer else b"",
+                noise=self.noise,
+                faults=self.faults,
+                held=self.held,
+                check=bytes(CHECK),
+            )
+        )[:-CHECK]
         return raw + crc32(raw).to_bytes(CHECK)
 
     def _restore(self, state: State, kept: Snapshot) -> None:
@@ -416,12 +436,18 @@ class Watch:
         self._unhealthy()
         fit = [one for one in mine if version is None or one.outcome.label_version == version]
         self.labels = Labels(
-            cursor=cursor, corrected=known.corrected, version=version, versions=_summed(known.versions, of.versions),
-            units=(units[0], units[1]), loss=(loss[0], loss[1]), declined=known.declined + of.declined,
-            unfit=known.unfit + of.unfit, delays=_summed(known.delays, of.delays),
+            cursor=cursor,
+            corrected=known.corrected,
+            version=version,
+            versions=_summed(known.versions, of.versions),
+            units=(units[0], units[1]),
+            loss=(loss[0], loss[1]),
+            declined=known.declined + of.declined,
+            unfit=known.unfit + of.unfit,
+            delays=_summed(known.delays, of.delays),
             matching=matched(known.matching, fit, self._output, self._metric),
             scores=gathered(known.scores, fit, self._output, reverse=self.reverse),
-        )  # fmt: skip
+        )
 
     def uneven_labels(self) -> str:
         """Say that the arms' labels do not come alike, where a verdict waits for that; else empty."""
@@ -433,8 +459,8 @@ class Watch:
             for labelled, given in zip(step.labelled.tolist(), step.given.tolist(), strict=True)
         ]
         return (
-            f"labels come unevenly: {shares[0]:.1%} of production's predictions have one, and {shares[1]:.1%} of "
-            "the candidate's"
+            f"labels come unevenly: {shares[0]:.1%} of production's predictions have one, and"
+            f" {shares[1]:.1%} of the candidate's"
         )
 
     def label_summary(self) -> dict[str, Any]:
@@ -491,22 +517,33 @@ class Watch:
         return Facts(
             overall=overall(self._judge, self.arms),
             verdicts=(
-                *self._believed(verdicts(self._judge, self._shown(), only=whole, arms=self.arms)), *self._costly({""}),
+                *self._believed(verdicts(self._judge, self._shown(), only=whole, arms=self.arms)),
+                *self._costly({""}),
             ),
-            units=(production, candidate), pairs=candidate if self.paired else 0,
-            requests=(step[0], step[1]), callers=self._judge.callers(),
-            mirrored=self.counted.get("mirrored", 0), copied=self.counted.get("copied", 0),
+            units=(production, candidate),
+            pairs=candidate if self.paired else 0,
+            requests=(step[0], step[1]),
+            callers=self._judge.callers(),
+            mirrored=self.counted.get("mirrored", 0),
+            copied=self.counted.get("copied", 0),
             segments={name: cell[1] for name, cell in self.totals.items() if name},
-            healthy_s=self.healthy_s, step_s=float(max(self._last - self._step[1], 0)),
-            streak=self.faults.streak, broken=self.counted.get("broken", 0),
-            crashes=self.faults.crashes, silent_s=self.faults.silence_s,
-            routed=self.faults.routed, unasked=self.faults.unasked,
+            healthy_s=self.healthy_s,
+            step_s=float(max(self._last - self._step[1], 0)),
+            streak=self.faults.streak,
+            broken=self.counted.get("broken", 0),
+            crashes=self.faults.crashes,
+            silent_s=self.faults.silence_s,
+            routed=self.faults.routed,
+            unasked=self.faults.unasked,
             spread={metric: self.faults.spread(metric) for metric in METRICS},
             unfit_labels=told(self.labels.matching, self._output),
             labels_broken=self.labels.matching.state == "broken",
-            mismatch=self._mismatch(), stale_s=max(now - self._last, 0.0) if self._last else 0.0,
-            uneven=self.uneven_labels(), restarted=self.restarted, begun_anew=self.held,
-        )  # fmt: skip
+            mismatch=self._mismatch(),
+            stale_s=max(now - self._last, 0.0) if self._last else 0.0,
+            uneven=self.uneven_labels(),
+            restarted=self.restarted,
+            begun_anew=self.held,
+        )
 
     def verdicts(self, only: set[tuple[str, str]] | None = None) -> tuple[Verdict, ...]:
         """Every verdict, or those of some (metric, segment)."""
@@ -521,9 +558,13 @@ class Watch:
         broken = self.labels.matching.state == "broken"
         word: Word = "broken input" if broken else "inconclusive"
         return tuple(
-            msgspec.structs.replace(one, verdict=word, reason=why)
-            if one.metric == QUALITY and one.verdict == "pass" else one for one in found
-        )  # fmt: skip
+            (
+                msgspec.structs.replace(one, verdict=word, reason=why)
+                if one.metric == QUALITY and one.verdict == "pass"
+                else one
+            )
+            for one in found
+        )
 
     def _arms_turned(self, arms: tuple[int, int]) -> tuple[int, int]:
         """Production first: after a promotion the release that was left has its part."""
@@ -536,9 +577,11 @@ class Watch:
         """Verdicts on cost: of the whole, where it is guarded. The rest are figures."""
         judge = self._dearer
         return tuple(
-            judge.verdict(spent)
-            if judge and not name
-            else figure(name, spent, guarded=judge is not None)
+            (
+                judge.verdict(spent)
+                if judge and not name
+                else figure(name, spent, guarded=judge is not None)
+            )
             for name, spent in self.costs.items()
             if only is None or name in only
         )
@@ -607,9 +650,14 @@ def second_of(windows: Sequence[Window]) -> Second:
             for one in window.first
         ]
     return Second(
-        at=float(windows[0].at), callers=callers, met=_fixed(met), timed=_fixed(timed), first=first,
-        keyless={metric: _fixed(cells) for metric, cells in keyless.items()}, given=(given[0], given[1]),
-    )  # fmt: skip
+        at=float(windows[0].at),
+        callers=callers,
+        met=_fixed(met),
+        timed=_fixed(timed),
+        first=first,
+        keyless={metric: _fixed(cells) for metric, cells in keyless.items()},
+        given=(given[0], given[1]),
+    )
 
 
 def _less(counts: Mapping[str, Sequence[int]], named: Counts) -> Mapping[str, Sequence[int]]:
@@ -651,9 +699,13 @@ def _cost_judge(state: State, kept: bytes) -> CostJudge | None:
     canary = state.mirrored is None and state.candidate is not None
     steps = [round(step * BUCKETS / 100) for step in policy.canary.steps] if canary else []
     return CostJudge(
-        worse_by=rail.worse_by, largest=cost.max, paired=state.mirrored is not None, declared=steps,
-        keyed=policy.entity is not None, kept=kept,
-    )  # fmt: skip
+        worse_by=rail.worse_by,
+        largest=cost.max,
+        paired=state.mirrored is not None,
+        declared=steps,
+        keyed=policy.entity is not None,
+        kept=kept,
+    )
 
 
 def judged(state: State) -> tuple[int | None, int | None]:

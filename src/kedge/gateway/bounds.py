@@ -55,7 +55,8 @@ class FieldBounds:
                 if column.shape[axis] > self._length:
                     raise _out(
                         self.name,
-                        f"has {column.shape[axis]} values in a row; it takes {self._length} at most",
+                        f"has {column.shape[axis]} values in a row; it takes {self._length} at"
+                        " most",
                     )
         if self._is_inside(column):
             return

@@ -114,14 +114,20 @@ class Contract:
 
     def _unknown(self, name: str, row: int | None = None) -> BadRequest:
         where = "" if row is None else f" (row {row})"
-        return bad(tell_name(name), f"is not a field of this endpoint{where}", "unknown_field",
-                   f"fields are {', '.join(self._readers)}", row)  # fmt: skip
+        return bad(
+            tell_name(name),
+            f"is not a field of this endpoint{where}",
+            "unknown_field",
+            f"fields are {', '.join(self._readers)}",
+            row,
+        )
 
     @staticmethod
     def _check_rest(binary: memoryview | None, at: int) -> None:
         if binary is not None and at != len(binary):
-            raise BadRequest(f"{len(binary) - at} bytes of binary data belong to no field",
-                             code="malformed_body")  # fmt: skip
+            raise BadRequest(
+                f"{len(binary) - at} bytes of binary data belong to no field", code="malformed_body"
+            )
 
     def _absent(self, found: dict[str, Array], rows: int) -> None:
         """A nullable field that was left out is null; any other is a fault."""

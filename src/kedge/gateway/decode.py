@@ -106,8 +106,9 @@ def parse(body: bytes, json_length: int | None) -> tuple[InferRequest, memoryvie
     binary = None
     if json_length is not None:
         if not 0 <= json_length <= len(body):
-            raise BadRequest("Inference-Header-Content-Length is larger than the body",
-                             code="malformed_body")  # fmt: skip
+            raise BadRequest(
+                "Inference-Header-Content-Length is larger than the body", code="malformed_body"
+            )
         binary = memoryview(body)[json_length:]
         body = body[:json_length]
     try:

@@ -290,8 +290,12 @@ class FieldReader:
                 self.field.name, f"cannot be read: {tell_fault(error)}", "wrong_dtype"
             ) from None
         if not isinstance(data, list):
-            raise bad(self.field.name, f"has {tell_value(data)} as its data", "wrong_dtype",
-                      "data is a list of values")  # fmt: skip
+            raise bad(
+                self.field.name,
+                f"has {tell_value(data)} as its data",
+                "wrong_dtype",
+                "data is a list of values",
+            )
         shape = [len(data)]
         if list in set(map(type, data)):
             data, shape = self._flattened(data, tensor.shape), tensor.shape
@@ -334,9 +338,11 @@ class FieldReader:
     ) -> BadRequest:
         """Say what is wrong with the first part at this depth that is not as the shape says."""
         wrong = [
-            type(one) is list
-            if depth == len(shape)
-            else type(one) is not list or len(one) != shape[depth]
+            (
+                type(one) is list
+                if depth == len(shape)
+                else type(one) is not list or len(one) != shape[depth]
+            )
             for one in parts
         ]
         at = wrong.index(True)
@@ -383,13 +389,19 @@ class FieldReader:
         field, (where, row) = self.field, place
         if value is None:
             return bad(
-                field.name, f"is null {where}, and is not nullable", "null_value",
-                "declare it nullable in kedge.toml if callers may leave it out", row,
-            )  # fmt: skip
+                field.name,
+                f"is null {where}, and is not nullable",
+                "null_value",
+                "declare it nullable in kedge.toml if callers may leave it out",
+                row,
+            )
         return bad(
-            field.name, f"is {tell_value(value)} {where}, not {WORDS[self._kind]} ({field.dtype})",
-            "wrong_dtype", "", row,
-        )  # fmt: skip
+            field.name,
+            f"is {tell_value(value)} {where}, not {WORDS[self._kind]} ({field.dtype})",
+            "wrong_dtype",
+            "",
+            row,
+        )
 
     # ------------------------------------------------------------ other datatypes
 
@@ -405,10 +417,15 @@ class FieldReader:
             if not _widens(dtype, self.field.dtype):
                 rounds = _WIDTHS.get(dtype, 0) > _WIDTHS.get(self.field.dtype, 9)
                 raise bad(
-                    self.field.name, f"is {clip(datatype)}; declared is {self.datatype}", "wrong_dtype",
-                    f"send {self.datatype}: {self.field.dtype} would round the values" if rounds else
-                    f"send {self.datatype}",
-                )  # fmt: skip
+                    self.field.name,
+                    f"is {clip(datatype)}; declared is {self.datatype}",
+                    "wrong_dtype",
+                    (
+                        f"send {self.datatype}: {self.field.dtype} would round the values"
+                        if rounds
+                        else f"send {self.datatype}"
+                    ),
+                )
             other = FieldReader(msgspec.structs.replace(self.field, dtype=dtype))
             self._others[datatype] = other
         return other
@@ -431,7 +448,8 @@ class FieldReader:
             at = int(np.argmax(wrong))
             raise bad(
                 self.field.name,
-                f"has {numbers[at]} at value {at}, which {self.field.dtype} does not hold unchanged",
+                f"has {numbers[at]} at value {at}, which {self.field.dtype} does not hold"
+                " unchanged",
                 "wrong_dtype",
             )
         found = numbers.astype(self._plain).astype(self._dtype)
@@ -518,7 +536,8 @@ class FieldReader:
         if type(said) is int and not -exact <= said <= exact:
             raise bad(
                 self.field.name,
-                f"is {tell_value(said)} in row {row}, which {self.field.dtype} does not hold unchanged",
+                f"is {tell_value(said)} in row {row}, which {self.field.dtype} does not hold"
+                " unchanged",
                 "wrong_dtype",
                 "write it with a decimal point if it may be rounded",
                 row,
@@ -540,8 +559,11 @@ class FieldReader:
 Place = tuple[str, int | None]
 """Where a value stands, in words; and in which row, where the caller sent rows."""
 WORDS: dict[Any, str] = {
-    int: "a whole number", float: "a number", bool: "true or false", str: "text",
-}  # fmt: skip
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+}
 """What a field takes, for people."""
 
 

@@ -47,10 +47,16 @@ waits at most this long for the interpreter, which is less than the network's ow
 
 
 def serve(
-    gateway: Gateway, connections: Connections, replica: Replica, listener: socket.socket, *,
-    drain_s: float, handoff: Handoff, on_loop: Callable[[], None],
+    gateway: Gateway,
+    connections: Connections,
+    replica: Replica,
+    listener: socket.socket,
+    *,
+    drain_s: float,
+    handoff: Handoff,
+    on_loop: Callable[[], None],
     served: Callable[[], Collection[str]],
-) -> None:  # fmt: skip
+) -> None:
     """Serve until a signal says to stop. Blocks.
 
     Args:
@@ -76,10 +82,18 @@ def serve(
         refusal=gateway.refusal,
     )
     config = uvicorn.Config(
-        gateway, loop="uvloop", http=protocol, ws="none", lifespan="off", log_config=None,
-        access_log=False, server_header=False, proxy_headers=False, date_header=False,
+        gateway,
+        loop="uvloop",
+        http=protocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        date_header=False,
         timeout_keep_alive=KEEP_ALIVE_S,
-    )  # fmt: skip
+    )
     server = Server(config, gateway, drain_s)
     for sig in (signal.SIGTERM, RELIEVE):
         signal.signal(sig, server.handle_exit)

@@ -38,23 +38,24 @@ _FOREST = (
     "estimator_:p estimators_:p oob_score_:n oob_decision_function_:a oob_prediction_:a"
 )
 _BOOSTED = (
-    "classes_:c n_trees_per_iteration_:n n_classes_:n max_features_:n _loss:p init_:p estimators_:p "
-    "train_score_:a _rng:r n_estimators_:n oob_improvement_:a oob_scores_:a oob_score_:n"
+    "classes_:c n_trees_per_iteration_:n n_classes_:n max_features_:n _loss:p init_:p estimators_:p"
+    " train_score_:a _rng:r n_estimators_:n oob_improvement_:a oob_scores_:a oob_score_:n"
 )
 _HISTOGRAM = (
-    "is_categorical_:0 _preprocessor:0 _is_categorical_remapped:0 _label_encoder:p classes_:c "
-    "n_trees_per_iteration_:n _random_seed:n _feature_subsample_rng:r _n_features:n _loss:p "
-    "do_early_stopping_:n _use_validation_data:n _bin_mapper:p _baseline_prediction:a _predictors:p "
-    "_scorer:0 train_score_:a validation_score_:a"
+    "is_categorical_:0 _preprocessor:0 _is_categorical_remapped:0 _label_encoder:p classes_:c"
+    " n_trees_per_iteration_:n _random_seed:n _feature_subsample_rng:r _n_features:n _loss:p"
+    " do_early_stopping_:n _use_validation_data:n _bin_mapper:p _baseline_prediction:a"
+    " _predictors:p _scorer:0 train_score_:a validation_score_:a"
 )
 _LOSS = (
-    "closs:p link:p n_classes:n xp:0 device:0 approx_hessian:n constant_hessian:n interval_y_true:p "
-    "interval_y_pred:p class_indexing_offsets:0 y_true_int:0 y_true_one_hot:0"
+    "closs:p link:p n_classes:n xp:0 device:0 approx_hessian:n constant_hessian:n interval_y_true:p"
+    " interval_y_pred:p class_indexing_offsets:0 y_true_int:0 y_true_one_hot:0"
 )
 _NETWORK = (
-    "_label_binarizer:p classes_:c n_outputs_:n _random_state:r n_iter_:n t_:n n_layers_:n out_activation_:w "
-    "coefs_:s intercepts_:s _best_coefs:s _best_intercepts:s loss_curve_:s _no_improvement_count:n "
-    "validation_scores_:s best_validation_score_:n best_loss_:n _optimizer:p loss_:n"
+    "_label_binarizer:p classes_:c n_outputs_:n _random_state:r n_iter_:n t_:n n_layers_:n"
+    " out_activation_:w coefs_:s intercepts_:s _best_coefs:s _best_intercepts:s loss_curve_:s"
+    " _no_improvement_count:n validation_scores_:s best_validation_score_:n best_loss_:n"
+    " _optimizer:p loss_:n"
 )
 _OPTIMIZER = (
     "learning_rate_init:n learning_rate:n beta_1:n beta_2:n epsilon:n t:n ms:s vs:s "
@@ -82,7 +83,9 @@ _BY_MODULE = {
         "GaussianNB": "classes_:c epsilon_:n theta_:a var_:a class_count_:a class_prior_:a",
     },
     "sklearn.dummy": {
-        "DummyClassifier": "_strategy:w sparse_output_:n n_outputs_:n classes_:c n_classes_:n class_prior_:a",
+        "DummyClassifier": (
+            "_strategy:w sparse_output_:n n_outputs_:n classes_:c n_classes_:n class_prior_:a"
+        ),
         "DummyRegressor": "n_outputs_:n constant_:a",
     },
     "sklearn.tree._classes": dict.fromkeys(
@@ -110,7 +113,9 @@ _BY_MODULE = {
         ("HistGradientBoostingClassifier", "HistGradientBoostingRegressor"), _HISTOGRAM
     ),
     "sklearn.ensemble._hist_gradient_boosting.binning": {
-        "_BinMapper": "is_categorical_:a missing_values_bin_idx_:n bin_thresholds_:s n_bins_non_missing_:a",
+        "_BinMapper": (
+            "is_categorical_:a missing_values_bin_idx_:n bin_thresholds_:s n_bins_non_missing_:a"
+        ),
     },
     "sklearn.ensemble._hist_gradient_boosting.predictor": {
         "TreePredictor": "nodes:nodes binned_left_cat_bitsets:a raw_left_cat_bitsets:a",
@@ -134,13 +139,17 @@ _BY_MODULE = {
         ("AdamOptimizer", "SGDOptimizer"), _OPTIMIZER
     ),
     "sklearn.decomposition._pca": {
-        "PCA": "_fit_svd_solver:w mean_:a noise_variance_:n n_samples_:n n_components_:n components_:a "
-        "explained_variance_:a explained_variance_ratio_:a singular_values_:a",
+        "PCA": (
+            "_fit_svd_solver:w mean_:a noise_variance_:n n_samples_:n n_components_:n components_:a"
+            " explained_variance_:a explained_variance_ratio_:a singular_values_:a"
+        ),
     },
     "sklearn.pipeline": {"Pipeline": ""},
     "sklearn.compose._column_transformer": {
-        "ColumnTransformer": "_columns:s _transformer_to_input_indices:s _remainder:p sparse_output_:n "
-        "transformers_:p output_indices_:s",
+        "ColumnTransformer": (
+            "_columns:s _transformer_to_input_indices:s _remainder:p sparse_output_:n "
+            "transformers_:p output_indices_:s"
+        ),
     },
     "sklearn.preprocessing._function_transformer": {"FunctionTransformer": ""},
     "sklearn.preprocessing._data": {
@@ -151,10 +160,14 @@ _BY_MODULE = {
         "Normalizer": "",
     },
     "sklearn.preprocessing._encoders": {
-        "OneHotEncoder": "_infrequent_enabled:n categories_:s _drop_idx_after_grouping:s drop_idx_:s "
-        "_n_features_outs:s _infrequent_indices:s _default_to_infrequent_mappings:s",
-        "OrdinalEncoder": "_infrequent_enabled:n categories_:s _missing_indices:s _infrequent_indices:s "
-        "_default_to_infrequent_mappings:s",
+        "OneHotEncoder": (
+            "_infrequent_enabled:n categories_:s _drop_idx_after_grouping:s drop_idx_:s "
+            "_n_features_outs:s _infrequent_indices:s _default_to_infrequent_mappings:s"
+        ),
+        "OrdinalEncoder": (
+            "_infrequent_enabled:n categories_:s _missing_indices:s _infrequent_indices:s "
+            "_default_to_infrequent_mappings:s"
+        ),
     },
     "sklearn.preprocessing._label": {
         "LabelEncoder": "classes_:c",

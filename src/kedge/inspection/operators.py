@@ -7,27 +7,31 @@ and `Unique` for a caller's number decides their size, `Einsum` and `RNN`s until
 from __future__ import annotations
 
 _ELEMENTWISE = (
-    "Abs Acos Acosh Add And Asin Asinh Atan Atanh BitShift Cast CastLike Ceil Celu Clip Cos Cosh Div Elu Equal Erf Exp "
-    "Floor Gelu Greater GreaterOrEqual HardSigmoid HardSwish Hardmax Identity IsInf IsNaN LeakyRelu Less LessOrEqual "
-    "Log LogSoftmax Max Mean Min Mish Mod Mul Neg Not Or PRelu Pow Reciprocal Relu Round Selu Sigmoid Sign Sin Sinh "
-    "Softmax Softplus Softsign Sqrt Sub Sum Swish Tan Tanh ThresholdedRelu Where Xor"
+    "Abs Acos Acosh Add And Asin Asinh Atan Atanh BitShift Cast CastLike Ceil Celu Clip Cos Cosh"
+    " Div Elu Equal Erf Exp Floor Gelu Greater GreaterOrEqual HardSigmoid HardSwish Hardmax"
+    " Identity IsInf IsNaN LeakyRelu Less LessOrEqual Log LogSoftmax Max Mean Min Mish Mod Mul Neg"
+    " Not Or PRelu Pow Reciprocal Relu Round Selu Sigmoid Sign Sin Sinh Softmax Softplus Softsign"
+    " Sqrt Sub Sum Swish Tan Tanh ThresholdedRelu Where Xor"
 )
 _REDUCTIONS = (
-    "ArgMax ArgMin CumSum ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd "
-    "ReduceSum ReduceSumSquare"
+    "ArgMax ArgMin CumSum ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean"
+    " ReduceMin ReduceProd ReduceSum ReduceSumSquare"
 )
 _LAYERS = (
     "AveragePool BatchNormalization Conv Gemm GlobalAveragePool GlobalMaxPool GroupNormalization "
     "InstanceNormalization LayerNormalization LpNormalization LRN MatMul MaxPool"
 )
 _SHAPES = (
-    "Concat Constant DepthToSpace Dropout Expand Flatten Gather GatherElements GatherND OneHot Pad Reshape Shape Size "
-    "Slice SpaceToDepth Split Squeeze Tile TopK Transpose Unsqueeze"
+    "Concat Constant DepthToSpace Dropout Expand Flatten Gather GatherElements GatherND OneHot Pad"
+    " Reshape Shape Size Slice SpaceToDepth Split Squeeze Tile TopK Transpose Unsqueeze"
 )
-_QUANTISED = "ConvInteger DequantizeLinear DynamicQuantizeLinear MatMulInteger QLinearConv QLinearMatMul QuantizeLinear"
+_QUANTISED = (
+    "ConvInteger DequantizeLinear DynamicQuantizeLinear MatMulInteger QLinearConv QLinearMatMul"
+    " QuantizeLinear"
+)
 _LEARNING = (
-    "ArrayFeatureExtractor Binarizer Imputer LabelEncoder Normalizer OneHotEncoder Scaler TreeEnsembleClassifier "
-    "TreeEnsembleRegressor LinearClassifier LinearRegressor"
+    "ArrayFeatureExtractor Binarizer Imputer LabelEncoder Normalizer OneHotEncoder Scaler"
+    " TreeEnsembleClassifier TreeEnsembleRegressor LinearClassifier LinearRegressor"
 )
 
 KNOWN = frozenset(

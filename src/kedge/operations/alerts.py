@@ -29,22 +29,36 @@ LISTED = 200
 def outgoing(alerts_: Alerts) -> Outgoing:
     """The channels, as kedge.toml and the environment say."""
     return Outgoing(
-        smtp=alerts_.smtp, sender=alerts_.sender, timeout_s=seconds(alerts_.timeout),
-    )  # fmt: skip
+        smtp=alerts_.smtp,
+        sender=alerts_.sender,
+        timeout_s=seconds(alerts_.timeout),
+    )
 
 
 def alerting_of(
-    place: Workplace, sight: Callable[[], Sight], leads: Callable[[], bool], alerts_: Alerts,
-    faults: ProcessFaults, *, stands_in: bool = False,
-) -> Alerting:  # fmt: skip
+    place: Workplace,
+    sight: Callable[[], Sight],
+    leads: Callable[[], bool],
+    alerts_: Alerts,
+    faults: ProcessFaults,
+    *,
+    stands_in: bool = False,
+) -> Alerting:
     """What raises and sends, with this place's connections for its thread alone."""
     return Alerting(
-        store=place.alerts, ledger=place.ledger, stamp=place.ledger.stamp,
-        channels=outgoing(alerts_), sight=sight, clock=place.clock,
-        leads=leads, by=f"alerting@{host_name()}.{os.getpid()}",
-        timeout_s=seconds(alerts_.timeout), remembered=place.disk.remembered, faults=faults,
+        store=place.alerts,
+        ledger=place.ledger,
+        stamp=place.ledger.stamp,
+        channels=outgoing(alerts_),
+        sight=sight,
+        clock=place.clock,
+        leads=leads,
+        by=f"alerting@{host_name()}.{os.getpid()}",
+        timeout_s=seconds(alerts_.timeout),
+        remembered=place.disk.remembered,
+        faults=faults,
         stands_in=stands_in,
-    )  # fmt: skip
+    )
 
 
 def alerts_of(place: Workplace, endpoint: str | None, *, over: bool) -> list[dict[str, Any]]:
@@ -58,10 +72,12 @@ def alerts_of(place: Workplace, endpoint: str | None, *, over: bool) -> list[dic
         get_known(states, endpoint)
     now = place.clock.unix()
     return [
-        described(alert, alerts.rungs(states[alert.endpoint].policy, now)
-                  if alert.endpoint in states else ())
+        described(
+            alert,
+            alerts.rungs(states[alert.endpoint].policy, now) if alert.endpoint in states else (),
+        )
         for alert in place.alerts.listed(endpoint, over=over, limit=LISTED)
-    ]  # fmt: skip
+    ]
 
 
 def described(alert: Alert, levels: tuple[Rung, ...]) -> dict[str, Any]:
@@ -106,17 +122,23 @@ def acknowledge(place: Workplace, number: int, by: str) -> Alert:
     """
     before = place.alerts.find(number)
     if before is None:
-        raise Refused(f"there is no alert {number}", code="unknown_alert", hint="kedge alerts lists them")  # fmt: skip
+        raise Refused(
+            f"there is no alert {number}", code="unknown_alert", hint="kedge alerts lists them"
+        )
     if before.acknowledged_by:
-        raise Refused(f"{before.acknowledged_by} has acknowledged alert {number} already",
-                      code="already_acknowledged", hint="it is not sent again")  # fmt: skip
+        raise Refused(
+            f"{before.acknowledged_by} has acknowledged alert {number} already",
+            code="already_acknowledged",
+            hint="it is not sent again",
+        )
     if not before.open:
-        raise Refused(f"alert {number} is over: {before.resolved}", code="already_resolved",
-                      hint="kedge alerts --all lists it")  # fmt: skip
+        raise Refused(
+            f"alert {number} is over: {before.resolved}",
+            code="already_resolved",
+            hint="kedge alerts --all lists it",
+        )
     at = place.clock.now()
-    after = place.alerts.change(
-        number, lambda a: alerts.acknowledge(a, by=by, at=at), by=by, at=at
-    )  # fmt: skip
+    after = place.alerts.change(number, lambda a: alerts.acknowledge(a, by=by, at=at), by=by, at=at)
     assert after is not None
     return after
 
@@ -130,13 +152,22 @@ def test_of(place: Workplace, endpoint: str, outgoing_: Outgoing, *, by: str) ->
     state = get_known(place.ledger.read().states, endpoint)
     levels = alerts.rungs(state.policy, place.clock.unix())
     if not levels:
-        raise Refused(f"alerts of {endpoint} have no recipient: its policy has no escalation",
-                      code="no_escalation", hint=f"add [[endpoints.{endpoint}.escalation]], kedge apply; "
-                      "kedge help alerts")  # fmt: skip
+        raise Refused(
+            f"alerts of {endpoint} have no recipient: its policy has no escalation",
+            code="no_escalation",
+            hint=f"add [[endpoints.{endpoint}.escalation]], kedge apply; kedge help alerts",
+        )
     message = Message(
-        status="test", number=0, endpoint=endpoint, key="test", topic=Topic.TEST, level="warn", opened_at=place.clock.now(),
-        summary="a test of the alerts", detail=f"{by} tries every channel; nothing is wrong",
-    )  # fmt: skip
+        status="test",
+        number=0,
+        endpoint=endpoint,
+        key="test",
+        topic=Topic.TEST,
+        level="warn",
+        opened_at=place.clock.now(),
+        summary="a test of the alerts",
+        detail=f"{by} tries every channel; nothing is wrong",
+    )
     found = []
     for number, rung in enumerate(levels):
         channels = []
@@ -146,15 +177,29 @@ def test_of(place: Workplace, endpoint: str, outgoing_: Outgoing, *, by: str) ->
                 outgoing_.send(target.url, message)
             except KedgeError as error:
                 fault = str(error)
-            channels.append({"channel": target.channel, "who": target.who,
-                             "delivered": not fault, "fault": fault})  # fmt: skip
+            channels.append(
+                {
+                    "channel": target.channel,
+                    "who": target.who,
+                    "delivered": not fault,
+                    "fault": fault,
+                }
+            )
         works = any(c["delivered"] for c in channels)
         found.append({"level": number, "works": works, "channels": channels})
-    result = {"endpoint": endpoint, "delivered": all(level["works"] for level in found),
-              "levels": found}  # fmt: skip
+    result = {
+        "endpoint": endpoint,
+        "delivered": all(level["works"] for level in found),
+        "levels": found,
+    }
     body = {"delivered": result["delivered"], "levels": found}
-    place.ledger.note(endpoint, Note(kind="alert_tested", body=body), by=by,
-                      reason="kedge alerts test", at=message.opened_at)  # fmt: skip
+    place.ledger.note(
+        endpoint,
+        Note(kind="alert_tested", body=body),
+        by=by,
+        reason="kedge alerts test",
+        at=message.opened_at,
+    )
     _mended(place, endpoint, found, by)
     return result
 
@@ -166,15 +211,18 @@ def _mended(place: Workplace, endpoint: str, levels: list[dict[str, Any]], by: s
     for alert in place.alerts.listed(endpoint, over=False, limit=LISTED):
         if alert.lasts == "channel" and alert.channel in works:
             place.alerts.change(
-                alert.number, lambda a: alerts.resolve(a, reason="it delivered a test", at=at),
-                by=by, at=at,
-            )  # fmt: skip
+                alert.number,
+                lambda a: alerts.resolve(a, reason="it delivered a test", at=at),
+                by=by,
+                at=at,
+            )
 
 
 def test_text(found: dict[str, Any]) -> str:
     """What came of a test, a line for each channel."""
     return "\n".join(
-        f"level {level['level']}  {'delivered' if channel['delivered'] else 'FAILED   '}  {channel['channel']}"
+        f"level {level['level']}  {'delivered' if channel['delivered'] else 'FAILED   '} "
+        f" {channel['channel']}"
         + (f" ({channel['who']})" if channel["who"] else "")
         + (f"  {channel['fault']}" if channel["fault"] else "")
         for level in found["levels"]

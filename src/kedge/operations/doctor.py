@@ -54,8 +54,11 @@ def examine(
     except KedgeError as error:
         found("configuration", str(error))
     installed, missing = check_loaders()
-    found("loaders", None if installed else "none is installed",
-          ", ".join([*installed, *(f"without {name}" for name in missing)]))  # fmt: skip
+    found(
+        "loaders",
+        None if installed else "none is installed",
+        ", ".join([*installed, *(f"without {name}" for name in missing)]),
+    )
     _look_at_fence(config, found)
     unfit = find_fault(config, state_dir)
     absent = unfit or find_deletion(state_dir)
@@ -66,10 +69,12 @@ def examine(
     wider = find_open(state_dir)
     found(
         "permissions",
-        f"{len(wider)} files and directories are open to other users, such as {wider[0]}; "
-        f"fix: chmod -R go= {state_dir}"
-        if wider
-        else None,
+        (
+            f"{len(wider)} files and directories are open to other users, such as {wider[0]}; "
+            f"fix: chmod -R go= {state_dir}"
+            if wider
+            else None
+        ),
         "for this user alone",
     )
     obstacles = find_obstacles(state_dir)
@@ -106,13 +111,22 @@ def look_at_libraries(
         live = (state.production, state.candidate, state.back)
         for number in sorted({number for number in live if number in state.releases}):
             release = state.releases[number]
-            lacking = [*filter(None, [unloaded.get(release.flavour)]), *find_missing(
-                place.artifacts, release.model_digest, flavour=release.flavour, trusted=release.trusted
-            )]  # fmt: skip
+            lacking = [
+                *filter(None, [unloaded.get(release.flavour)]),
+                *find_missing(
+                    place.artifacts,
+                    release.model_digest,
+                    flavour=release.flavour,
+                    trusted=release.trusted,
+                ),
+            ]
             others = find_differences(place.artifacts, release.model_digest)
             remedy = "pip install what is missing, then kedge restart"
-            found(f"libraries of {name} {release.label}", f"{'; '.join(lacking)}; {remedy}" if lacking else None,
-                  "; ".join(others) or "installed")  # fmt: skip
+            found(
+                f"libraries of {name} {release.label}",
+                f"{'; '.join(lacking)}; {remedy}" if lacking else None,
+                "; ".join(others) or "installed",
+            )
 
 
 def _look_at_limits(settings: Settings, found: Callable[..., None]) -> None:
@@ -121,10 +135,10 @@ def _look_at_limits(settings: Settings, found: Callable[..., None]) -> None:
     found(
         "limits",
         None,
-        f"{machine.processors:g} processors ({machine.processors_by}), {machine.memory >> 20} MB "
-        f"({machine.memory_by}): {workers} workers of at most {machine.for_worker(0, workers) >> 20} MB and the "
-        "memory_mb of what runs inline, one thread a model, models of at most "
-        f"{machine.for_model(1 << 20) >> 20} MB",
+        f"{machine.processors:g} processors ({machine.processors_by}), {machine.memory >> 20} MB"
+        f" ({machine.memory_by}): {workers} workers of at most"
+        f" {machine.for_worker(0, workers) >> 20} MB and the memory_mb of what runs inline, one"
+        f" thread a model, models of at most {machine.for_model(1 << 20) >> 20} MB",
     )
 
 
@@ -141,8 +155,12 @@ def _look_at_ledger(
         if lost and accept is not None:
             accept_history(place, [head for head, *_ in lost], accept)
             lost = missing_heads(place, heads)
-        found("ledger heads", "; ".join(f"{where} saw entry {head.short}, and {text}" for head, where, text in lost)
-              or None, "the history has every entry that replicas and alerts saw as its newest")  # fmt: skip
+        found(
+            "ledger heads",
+            "; ".join(f"{where} saw entry {head.short}, and {text}" for head, where, text in lost)
+            or None,
+            "the history has every entry that replicas and alerts saw as its newest",
+        )
         return place.ledger.read().states
     except Unavailable as error:
         found("ledger", f"{error.code}: {error}")
@@ -175,9 +193,12 @@ def accept_history(place: Workplace, heads: Sequence[Head], reason: str) -> None
     body = {"heads": [[head.seq, head.hash] for head in heads]}
     for endpoint in place.ledger.read().states or ("",):
         place.ledger.note(
-            endpoint, Note(kind="ledger_accepted", body=body), by=actor(), reason=reason,
+            endpoint,
+            Note(kind="ledger_accepted", body=body),
+            by=actor(),
+            reason=reason,
             at=place.clock.now(),
-        )  # fmt: skip
+        )
 
 
 def _open_files(state_dir: Path, settings: Settings) -> tuple[str | None, str]:

@@ -56,8 +56,9 @@ def bound_of(text: str) -> float:
     if not LEAST_S <= found <= LONGEST_S:
         raise Refused(
             f"a drill lasts {LEAST_S:g} to {LONGEST_S:g} s, and {text} is outside",
-            code="bad_duration", hint="kedge drill ENDPOINT --for 10s",
-        )  # fmt: skip
+            code="bad_duration",
+            hint="kedge drill ENDPOINT --for 10s",
+        )
     return found
 
 
@@ -86,25 +87,33 @@ def may_drill(place: Workplace, endpoint: str) -> State:
     if isinstance(said, Refusal):
         raise Refused(said.message, code=said.code, hint=said.hint)
     page = next(
-        (a for a in place.alerts.listed(endpoint, over=False, limit=OPEN_ALERTS)
-         if a.level == "page"), None,
-    )  # fmt: skip
+        (
+            a
+            for a in place.alerts.listed(endpoint, over=False, limit=OPEN_ALERTS)
+            if a.level == "page"
+        ),
+        None,
+    )
     if page is not None:
         raise Refused(
-            f"a page is open on {endpoint}: #{page.number} {page.summary}", code="page_open",
+            f"a page is open on {endpoint}: #{page.number} {page.summary}",
+            code="page_open",
             hint=f"kedge alerts {endpoint} shows it; practise when it is over",
-        )  # fmt: skip
+        )
     if not patrol_leads(place.state_dir):
         raise Refused(
-            f"no patrol runs on {place.state_dir}: if this process died, the endpoint would stay on the release of the drill",
-            code="no_patrol", hint="kedge up runs one, and so does kedge control",
-        )  # fmt: skip
+            f"no patrol runs on {place.state_dir}: if this process died, the endpoint would stay on"
+            " the release of the drill",
+            code="no_patrol",
+            hint="kedge up runs one, and so does kedge control",
+        )
     pinned = [m.name for m in place.roster.members() if endpoint in m.pinned]
     if pinned:
         raise Refused(
-            f"{', '.join(pinned)} is pinned by hand and would not follow", code="host_pinned",
+            f"{', '.join(pinned)} is pinned by hand and would not follow",
+            code="host_pinned",
             hint="kedge unpin ends the pin",
-        )  # fmt: skip
+        )
     return state
 
 
@@ -153,9 +162,7 @@ def drill_of(
     began, until = place.clock.monotonic(), place.clock.unix() + for_s
     assert state.back is not None
     assert state.production is not None
-    plain = Filed(
-        ok=False, total_s=0.0, release=state.back, left=state.production, for_s=for_s
-    )  # fmt: skip
+    plain = Filed(ok=False, total_s=0.0, release=state.back, left=state.production, for_s=for_s)
     control = place.control(say, probe(place), prepare_s=for_s / 2)
     if why := _deaf(place):
         return _file(place, endpoint, msgspec.structs.replace(plain, why=why))
@@ -168,7 +175,8 @@ def drill_of(
         raise
     flipped = place.clock.monotonic()
     say(
-        f"r{state.back} answers, and r{state.production} is restored after the drill: Ctrl-C restores it at once"
+        f"r{state.back} answers, and r{state.production} is restored after the drill: Ctrl-C"
+        " restores it at once"
     )
     try:
         if not why:
@@ -178,11 +186,21 @@ def drill_of(
     lasted = place.clock.monotonic() - flipped
     why = why or because or _slow(back)
     after = _counted(place, state, beyond=before)
-    return _file(place, endpoint, msgspec.structs.replace(
-        plain, ok=not why, why=why or _unseen(back, forward), total_s=back["total_ms"] / 1e3,
-        lasted_s=round(lasted, 3), back=back, forward=forward,
-        answered=after[0] - before[0], failed=after[1] - before[1],
-    ))  # fmt: skip
+    return _file(
+        place,
+        endpoint,
+        msgspec.structs.replace(
+            plain,
+            ok=not why,
+            why=why or _unseen(back, forward),
+            total_s=back["total_ms"] / 1e3,
+            lasted_s=round(lasted, 3),
+            back=back,
+            forward=forward,
+            answered=after[0] - before[0],
+            failed=after[1] - before[1],
+        ),
+    )
 
 
 def _submitted(
@@ -249,21 +267,23 @@ def _counted(
     if beyond is not None:
         place.clock.sleep(TOLD_S)
     mine = [
-        tally.counts for tally in place.evidence.tallies(state.endpoint)
+        tally.counts
+        for tally in place.evidence.tallies(state.endpoint)
         if (tally.production, tally.candidate, tally.salt) == (state.back, None, state.salt)
-    ]  # fmt: skip
+    ]
     answered = sum(counts.get("requests.production", 0) for counts in mine)
-    failed = sum(
-        n for counts in mine for name, n in counts.items() if name.startswith("errors.")
-    )  # fmt: skip
+    failed = sum(n for counts in mine for name, n in counts.items() if name.startswith("errors."))
     return answered, failed
 
 
 def _file(place: Workplace, endpoint: str, filed: Filed) -> Filed:
     place.ledger.note(
-        endpoint, Note(kind="drill", body=msgspec.to_builtins(filed)), by=actor(),
-        reason=filed.why, at=place.clock.now(),
-    )  # fmt: skip
+        endpoint,
+        Note(kind="drill", body=msgspec.to_builtins(filed)),
+        by=actor(),
+        reason=filed.why,
+        at=place.clock.now(),
+    )
     return filed
 
 
@@ -279,7 +299,7 @@ def rehearse(place: Workplace, endpoint: str, *, for_s: float | None, say: Say) 
     assert state.production is not None
     plain = Filed(
         ok=False, total_s=0.0, release=state.back, left=state.production, dry=True, for_s=for_s
-    )  # fmt: skip
+    )
     if why := _deaf(place):
         return _file(place, endpoint, msgspec.structs.replace(plain, why=why))
     began = place.clock.monotonic()
@@ -293,15 +313,22 @@ def rehearse(place: Workplace, endpoint: str, *, for_s: float | None, say: Say) 
     planned = compile_plan(receipt.state).outside.release
     answers = ask_release(place, endpoint, planned)
     parts = receipt.parts() | {
-        "first_old_answer_ms": round((place.clock.monotonic() - began) * 1e3, 3)
-        if answers
-        else None,
+        "first_old_answer_ms": (
+            round((place.clock.monotonic() - began) * 1e3, 3) if answers else None
+        ),
         "total_ms": round((place.clock.monotonic() - began) * 1e3, 3),
     }
-    return _file(place, endpoint, msgspec.structs.replace(
-        plain, ok=True, why="" if answers else f"r{planned} is loaded; no answer of it was seen",
-        total_s=parts["total_ms"] / 1e3, back=parts,
-    ))  # fmt: skip
+    return _file(
+        place,
+        endpoint,
+        msgspec.structs.replace(
+            plain,
+            ok=True,
+            why="" if answers else f"r{planned} is loaded; no answer of it was seen",
+            total_s=parts["total_ms"] / 1e3,
+            back=parts,
+        ),
+    )
 
 
 # ---------------------------------------------------------------- speed
@@ -328,8 +355,9 @@ def line_of(entry: Entry) -> Line:
     """An entry of the ledger as the core reads it."""
     at = read_instant(entry.at)
     if isinstance(entry.event, Note):
-        return Line(entry.seq, at, entry.by, kind=entry.event.kind, body=entry.event.body,
-                    actor=entry.actor)  # fmt: skip
+        return Line(
+            entry.seq, at, entry.by, kind=entry.event.kind, body=entry.event.body, actor=entry.actor
+        )
     return Line(entry.seq, at, entry.by, event=entry.event, actor=entry.actor)
 
 
@@ -337,10 +365,12 @@ def speed_data(found: dict[str, tuple[Speed, int | None]]) -> list[dict[str, Any
     """For --json: one document an endpoint."""
     return [
         {
-            "endpoint": name, **msgspec.to_builtins(of), "cut": cut,
+            "endpoint": name,
+            **msgspec.to_builtins(of),
+            "cut": cut,
             "incidents": [
                 {**msgspec.to_builtins(one), "total_s": one.total_s} for one in of.incidents
             ],
         }
         for name, (of, cut) in found.items()
-    ]  # fmt: skip
+    ]

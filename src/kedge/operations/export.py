@@ -30,11 +30,23 @@ WRITING = "writing Parquet"
 LABELS = 20_000
 """Labels read at once."""
 COLUMNS = {
-    "id": "VARCHAR", "at": "DOUBLE", "unit": "VARCHAR", "production": "INTEGER",
-    "candidate": "INTEGER", "salt": "VARCHAR", "weight": "INTEGER", "arm": "VARCHAR",
-    "failed": "BOOLEAN", "segments": "VARCHAR[]", "score": "DOUBLE", "decision": "VARCHAR",
-    "shadow_score": "DOUBLE", "shadow_decision": "VARCHAR", "paired": "BOOLEAN", "inputs": "JSON",
-}  # fmt: skip
+    "id": "VARCHAR",
+    "at": "DOUBLE",
+    "unit": "VARCHAR",
+    "production": "INTEGER",
+    "candidate": "INTEGER",
+    "salt": "VARCHAR",
+    "weight": "INTEGER",
+    "arm": "VARCHAR",
+    "failed": "BOOLEAN",
+    "segments": "VARCHAR[]",
+    "score": "DOUBLE",
+    "decision": "VARCHAR",
+    "shadow_score": "DOUBLE",
+    "shadow_decision": "VARCHAR",
+    "paired": "BOOLEAN",
+    "inputs": "JSON",
+}
 OUTCOME = {"id": "VARCHAR", "label": "JSON", "label_version": "VARCHAR", "labelled_at": "DOUBLE"}
 
 
@@ -70,8 +82,11 @@ def export_of(
                 written, files = written + count, files + 1
                 work.add(count, f", up to {iso((hour + 1) * HOUR_S)}")
     except (OSError, duckdb.Error) as error:
-        raise Unavailable(f"{to} cannot be written: {first_line(error)}", code="export_failed",
-                          hint="name a directory with room, with --to") from None  # fmt: skip
+        raise Unavailable(
+            f"{to} cannot be written: {first_line(error)}",
+            code="export_failed",
+            hint="name a directory with room, with --to",
+        ) from None
     if not written:
         raise Refused(
             f"no prediction of {endpoint} is recorded (--since {since})", code="nothing_logged"
@@ -119,8 +134,12 @@ def _labels(place: Workplace, endpoint: str, begin: float) -> Iterator[dict[str,
         cursor, found = place.records.labels(endpoint, cursor, LABELS)
         for one in found:
             if one.row.at >= begin:
-                yield {"id": one.row.id, "label": one.outcome.value,
-                       "label_version": one.outcome.label_version, "labelled_at": one.joined_at}  # fmt: skip
+                yield {
+                    "id": one.row.id,
+                    "label": one.outcome.value,
+                    "label_version": one.outcome.label_version,
+                    "labelled_at": one.joined_at,
+                }
 
 
 def _lines(path: Path, items: Iterable[dict[str, Any]]) -> int:

@@ -21,8 +21,8 @@ from kedge.workspace import Workplace
 
 COPIES = "exports, training sets and backups are copies that kedge does not know: remove it there"
 HASHES = (
-    "the evidence of rollouts, also of those that ended, holds keyed hashes of callers, and the ids of up to 20 "
-    "requests that were answered differently"
+    "the evidence of rollouts, also of those that ended, holds keyed hashes of callers, and the ids"
+    " of up to 20 requests that were answered differently"
 )
 
 
@@ -58,8 +58,11 @@ def forget(place: Workplace, text: str, endpoint: str | None) -> Forgotten:
     """
     states = place.ledger.read().states
     if endpoint is not None and endpoint not in states:
-        raise Refused(f"no endpoint {endpoint}", code="unknown_endpoint",
-                      hint=f"known are: {', '.join(sorted(states)) or 'none'}")  # fmt: skip
+        raise Refused(
+            f"no endpoint {endpoint}",
+            code="unknown_endpoint",
+            hint=f"known are: {', '.join(sorted(states)) or 'none'}",
+        )
     entity = entities.spell(text) or ""
     spellings = _spellings(entity, text)
     now = place.clock.unix()
@@ -73,9 +76,13 @@ def forget(place: Workplace, text: str, endpoint: str | None) -> Forgotten:
     if not removed and not under_way:
         raise Refused(
             f"nothing is recorded of {entity}" + (f" on {endpoint}" if endpoint else ""),
-            code="nothing_forgotten", details={"removed": 0, "stays": list(stays)},
-            hint="is it spelled as callers spell it? kedge log export shows the entities that are recorded",
-        )  # fmt: skip
+            code="nothing_forgotten",
+            details={"removed": 0, "stays": list(stays)},
+            hint=(
+                "is it spelled as callers spell it? kedge log export shows the entities that are"
+                " recorded"
+            ),
+        )
     return Forgotten(entity, removed, under_way, stays)
 
 
@@ -103,8 +110,8 @@ def _golden(place: Workplace, states: list[State], spellings: list[str]) -> list
                 continue  # without rows, or without readable ones
             if _holds(proof, state.policy.entity, spellings):
                 found.append(
-                    f"golden rows of {version.model} v{version.number} have it: register the model again "
-                    "with other rows (--golden FILE), and remove this version"
+                    f"golden rows of {version.model} v{version.number} have it: register the model"
+                    " again with other rows (--golden FILE), and remove this version"
                 )
     return found
 
@@ -132,13 +139,17 @@ def _values(place: Workplace) -> list[str]:
     if not schemas:
         return []
     where = f"in the online store and under {OFFLINE_DIR}/"
-    how = "remove it from their source, then kedge features backfill, and remove the folders of earlier runs"
+    how = (
+        "remove it from their source, then kedge features backfill, and remove the folders of"
+        " earlier runs"
+    )
     return [f"values by key of {', '.join(schemas)} may have it, {where}: {how}"]
 
 
 def _segments(states: list[State]) -> list[str]:
     return [
-        f"{state.endpoint} counts segments of {state.policy.entity}, by value, in its evidence and its history"
+        f"{state.endpoint} counts segments of {state.policy.entity}, by value, in its evidence and"
+        " its history"
         for state in states
         if state.policy.entity is not None and state.policy.entity in state.policy.segments
     ]

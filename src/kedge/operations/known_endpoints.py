@@ -75,9 +75,11 @@ def only_endpoint(
         raise Usage(
             f"{command} needs an endpoint, and none is in force yet",
             code="endpoint_needed",
-            hint=f"kedge apply brings {', '.join(waiting)} into force"
-            if waiting
-            else "kedge init NAME adds one to kedge.toml",
+            hint=(
+                f"kedge apply brings {', '.join(waiting)} into force"
+                if waiting
+                else "kedge init NAME adds one to kedge.toml"
+            ),
             details={"endpoints": []},
         )
     raise Usage(

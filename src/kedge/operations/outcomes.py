@@ -102,9 +102,13 @@ def hand_in(
 
 
 def hand_in_lines(
-    place: Workplace, endpoint: str, lines: Iterable[bytes], *, by: str = "",
+    place: Workplace,
+    endpoint: str,
+    lines: Iterable[bytes],
+    *,
+    by: str = "",
     say: Say = lambda text: None,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Join outcomes that came as JSON lines; see `hand_in`."""
     target = _target(place, endpoint)
     reading = Reading(place.clock.unix(), target)
@@ -121,9 +125,13 @@ def _target(place: Workplace, endpoint: str) -> Target:
 
 
 def _join(
-    place: Workplace, endpoint: str, found: Iterator[Placed | Fault], target: Target, by: str,
+    place: Workplace,
+    endpoint: str,
+    found: Iterator[Placed | Fault],
+    target: Target,
+    by: str,
     say: Say,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     now = place.clock.unix()
     # What was answered a moment ago may be asked for already.
     while place.records.waiting() and place.records.ingest(now) != Ingested():
@@ -149,12 +157,18 @@ def _join(
         ][: FAULTS - len(faults)]
         total = total.plus(msgspec.structs.replace(done, labelled=(), early_ones=()))
         work.add(len(batch))
-    return {**{name: getattr(total, name) for name in COUNTS},
-            "ambiguous_because": total.ambiguous_because, "unreadable": unreadable, "unfit": reasons.total(), "faults": faults,
-            "unfit_because": [
-                {"code": why, "count": count, "reason": reason(why, examples[why], target)}
-                for why, count in reasons.items()
-            ], **_waiting(place, endpoint, total)}  # fmt: skip
+    return {
+        **{name: getattr(total, name) for name in COUNTS},
+        "ambiguous_because": total.ambiguous_because,
+        "unreadable": unreadable,
+        "unfit": reasons.total(),
+        "faults": faults,
+        "unfit_because": [
+            {"code": why, "count": count, "reason": reason(why, examples[why], target)}
+            for why, count in reasons.items()
+        ],
+        **_waiting(place, endpoint, total),
+    }
 
 
 def _waiting(place: Workplace, endpoint: str, total: Joined) -> dict[str, Any]:
@@ -200,9 +214,13 @@ def read(path: Path, reading: Reading) -> Iterator[Placed | Fault]:
         case ".parquet":
             return _parquet(path, reading)
     raise Refused(
-        f"{path.name}: outcomes are read from .jsonl, .csv or .parquet", code="unknown_format",
-        hint='one JSON object a line: {"id": "...", "value": 1, "at": 1767600000, "label_version": "v1"}',
-    )  # fmt: skip
+        f"{path.name}: outcomes are read from .jsonl, .csv or .parquet",
+        code="unknown_format",
+        hint=(
+            'one JSON object a line: {"id": "...", "value": 1, "at": 1767600000, "label_version":'
+            ' "v1"}'
+        ),
+    )
 
 
 def _json_file(path: Path, reading: Reading) -> Iterator[Placed | Fault]:
@@ -334,9 +352,11 @@ COLUMN_KINDS: dict[str, tuple[Kind, ...]] = {
 }
 """What is read of a Parquet file, and what it may hold."""
 WRITTEN_AS = {
-    "id": "text", "value": "a number, text, or true and false",
-    "at": "a timestamp with a time zone, or Unix seconds", "label_version": "text",
-}  # fmt: skip
+    "id": "text",
+    "value": "a number, text, or true and false",
+    "at": "a timestamp with a time zone, or Unix seconds",
+    "label_version": "text",
+}
 
 
 def _picked(kinds: Mapping[str, str]) -> dict[str, str]:
@@ -350,8 +370,10 @@ def _picked(kinds: Mapping[str, str]) -> dict[str, str]:
     for name, allowed in COLUMN_KINDS.items():
         kind = kinds.get(name)
         if kind is not None and kind_of(kind) not in allowed:
-            raise UnreadableFile(f"column {name} is {kind[:SHOWN]}, which is not read; "
-                                 f"write it as {WRITTEN_AS[name]}")  # fmt: skip
+            raise UnreadableFile(
+                f"column {name} is {kind[:SHOWN]}, which is not read; "
+                f"write it as {WRITTEN_AS[name]}"
+            )
     for key in kinds.keys() - KNOWN:
         near = _known_beside(key)
         if near is not None:

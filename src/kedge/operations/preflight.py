@@ -210,13 +210,16 @@ class OpenFiles(NamedTuple):
             return None
         most = max(self.limit - self.least, 0)
         return (
-            f"this process may open {self.limit} files (hard limit), and a gateway worker needs {self.full}: "
-            f"{self.least} of its own and one for each connection. At most about {most} connections are kept "
-            "by each worker; further ones close those that are idle"
+            f"this process may open {self.limit} files (hard limit), and a gateway worker needs"
+            f" {self.full}: {self.least} of its own and one for each connection. At most about"
+            f" {most} connections are kept by each worker; further ones close those that are idle"
         )
 
 
-RAISE = "raise it: LimitNOFILE= in the systemd unit, --ulimit nofile= for a container, or ulimit -n as root"
+RAISE = (
+    "raise it: LimitNOFILE= in the systemd unit, --ulimit nofile= for a container, or ulimit -n as"
+    " root"
+)
 
 
 def count_open_files(max_in_flight: int, endpoints: int, pid: int = 0) -> OpenFiles:
@@ -243,8 +246,8 @@ def check_open_files(max_in_flight: int, endpoints: int) -> str | None:
     found = count_open_files(max_in_flight, endpoints)
     if found.limit < found.least:
         raise Unavailable(
-            f"this process may open {found.limit} files (hard limit), and kedge needs {found.least} to serve "
-            f"{max(endpoints, 1)} endpoints",
+            f"this process may open {found.limit} files (hard limit), and kedge needs {found.least}"
+            f" to serve {max(endpoints, 1)} endpoints",
             code="too_few_files",
             hint=RAISE,
         )

@@ -101,8 +101,11 @@ def _find_libraries(flavour: str, libraries: Sequence[str]) -> None:
 
 
 def _missing_library(flavour: str, error: object) -> UnfitModel:
-    return UnfitModel(f"{flavour} models need what is not installed: {error}", code="loader_missing",
-                      hint=f"pip install 'kedge[{flavour}]'")  # fmt: skip
+    return UnfitModel(
+        f"{flavour} models need what is not installed: {error}",
+        code="loader_missing",
+        hint=f"pip install 'kedge[{flavour}]'",
+    )
 
 
 def import_loader(points: Loaders, flavour: str) -> Loader:
@@ -138,10 +141,18 @@ def flavours() -> tuple[dict[str, Flavour], dict[str, str]]:
 
 
 def register_version(
-    place: Workplace, endpoint: str, path: Path, *, golden: Path | None, training: Path | None,
-    trusted: Sequence[str], schema: str | None = None, trained_on: TrainingSet | None = None,
-    inline: str = "", learns: bool = False,
-) -> tuple[ModelVersion, bool]:  # fmt: skip
+    place: Workplace,
+    endpoint: str,
+    path: Path,
+    *,
+    golden: Path | None,
+    training: Path | None,
+    trusted: Sequence[str],
+    schema: str | None = None,
+    trained_on: TrainingSet | None = None,
+    inline: str = "",
+    learns: bool = False,
+) -> tuple[ModelVersion, bool]:
     """Register what stands in `path`; True when it is new.
 
     With `trained_on`, what its training set says of itself, it is for that set's schema. With `inline`, a reason,
@@ -151,8 +162,11 @@ def register_version(
         Refused: also `schema_misfit`: the model needs what its feature schema does not give.
     """
     if trained_on is not None and schema not in (None, trained_on.schema):
-        raise Refused(f"the training set has {trained_on.schema}, not {schema}", code="schema_misfit",
-                      hint="leave --schema out: the training set says it")  # fmt: skip
+        raise Refused(
+            f"the training set has {trained_on.schema}, not {schema}",
+            code="schema_misfit",
+            hint="leave --schema out: the training set says it",
+        )
     schema = trained_on.schema if trained_on is not None else schema
     fits = place.features.schema(schema) if schema is not None else None
     probe = functools.partial(
@@ -163,34 +177,56 @@ def register_version(
         answered = probe(**given)
         lacking = misfit(answered.signature, fits) if fits is not None else ()
         if lacking:
-            raise Refused(f"the model does not fit {schema}: {', '.join(lacking)}",
-                          code="schema_misfit", hint="a model is made for the schema it was trained on")  # fmt: skip
+            raise Refused(
+                f"the model does not fit {schema}: {', '.join(lacking)}",
+                code="schema_misfit",
+                hint="a model is made for the schema it was trained on",
+            )
         return answered
 
     found, missing = flavours()
     try:
         version, new = register(
-            path, model=endpoint, flavours=found, registry=place.registry, artifacts=place.artifacts,
-            golden=golden, training=training, trusted=trusted, by=actor(), at=place.clock.now(),
-            probe=tried, schema=schema, trained_on=trained_on,
-            features=fits.fields if fits is not None else None, raw=_raw(place, schema),
-            inline=f"{actor()}: {inline}" if inline else "", learns=learns,
-        )  # fmt: skip
+            path,
+            model=endpoint,
+            flavours=found,
+            registry=place.registry,
+            artifacts=place.artifacts,
+            golden=golden,
+            training=training,
+            trusted=trusted,
+            by=actor(),
+            at=place.clock.now(),
+            probe=tried,
+            schema=schema,
+            trained_on=trained_on,
+            features=fits.fields if fits is not None else None,
+            raw=_raw(place, schema),
+            inline=f"{actor()}: {inline}" if inline else "",
+            learns=learns,
+        )
     except Refused as error:
         if missing:
             error.hint += "; not installed: " + ", ".join(f"{k} ({v})" for k, v in missing.items())
         raise
     if schema is not None and version.schema != schema:
         raise Refused(
-            f"these bytes are {version.label} already, for {version.schema or 'no schema'}, not for {schema}",
-            code="schema_misfit", hint="a version is made for one schema; train and register another",
-        )  # fmt: skip
+            f"these bytes are {version.label} already, for {version.schema or 'no schema'}, not for"
+            f" {schema}",
+            code="schema_misfit",
+            hint="a version is made for one schema; train and register another",
+        )
     if inline:
         _note_inline(place, endpoint, version, inline)
     if new:
         body = {"version": version.label, "digest": version.digest, "flavour": version.flavour}
-        place.ledger.note(endpoint, Note(kind="registered", body=body), by=actor(), reason="",
-                          at=place.clock.now())  # fmt: skip
+        place.ledger.note(
+            endpoint,
+            Note(kind="registered", body=body),
+            by=actor(),
+            reason="",
+            at=place.clock.now(),
+        )
     return version, new
 
 
@@ -231,11 +267,16 @@ def label_reading(place: Workplace, endpoint: str, version: ModelVersion) -> dic
     found = target(state.policy.output, gives, spare)
     undecided = found.chosen or bool(found.unread)
     return {
-        "output": found.name, "dtype": found.dtype, "reads": found.reads,
-        "declared": not found.chosen, "code": found.unread, "tolerance": found.tolerance,
-        "threshold": found.threshold, "among": [name for name in found.among if name not in spare],
+        "output": found.name,
+        "dtype": found.dtype,
+        "reads": found.reads,
+        "declared": not found.chosen,
+        "code": found.unread,
+        "tolerance": found.tolerance,
+        "threshold": found.threshold,
+        "among": [name for name in found.among if name not in spare],
         "proposed": [line(each) for each in proposed(gives, spare)] if undecided else [],
-    }  # fmt: skip
+    }
 
 
 def proposed_line(state_dir: Path, endpoint: str) -> str:
@@ -260,9 +301,15 @@ def label_reading_text(found: dict[str, Any]) -> str:
     elif found["code"] == "ambiguous":
         head = "cannot be compared: several outputs could be meant"
     elif found["code"] == "missing":
-        head = f"cannot be compared: the version gives no output {found['output']}, which kedge.toml declares"
+        head = (
+            f"cannot be compared: the version gives no output {found['output']}, which kedge.toml"
+            " declares"
+        )
     elif found["code"] == "unreadable":
-        head = f"cannot be compared: output {found['output']} holds more than one class or number a row"
+        head = (
+            f"cannot be compared: output {found['output']} holds more than one class or number"
+            " a row"
+        )
     else:
         head = f"are compared with output {found['output']}:{found['dtype']}"
         if found["reads"] == "number":
@@ -278,11 +325,15 @@ def unsaid_lines(proof: Proof) -> list[str]:
     """What a model does not say of its inputs, and what was taken instead, for people."""
     lines = []
     if proof.assumed:
-        lines.append(f"  assumed   {', '.join(proof.assumed)}: float64, since nothing in the model says what they are; "
-                     "--training FILE decides")  # fmt: skip
+        lines.append(
+            f"  assumed   {', '.join(proof.assumed)}: float64, since nothing in the model says what"
+            " they are; --training FILE decides"
+        )
     if proof.tolerant:
-        lines.append(f"  null      is refused in {', '.join(proof.tolerant)}, which the model would answer; "
-                     "--training FILE shows whether it was fitted on missing values")  # fmt: skip
+        lines.append(
+            f"  null      is refused in {', '.join(proof.tolerant)}, which the model would answer; "
+            "--training FILE shows whether it was fitted on missing values"
+        )
     return lines
 
 

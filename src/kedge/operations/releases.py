@@ -64,9 +64,14 @@ def create_workplace(state_dir: Path) -> bool:
         raise interrupted
     try:
         if not (state_dir / "ledger").exists() and HostDisk(state_dir).remembered():
-            raise Refused(f"there was a ledger in {state_dir}, and it is gone", code="ledger_lost",
-                          hint="restore it from a backup; to begin again without its history, "
-                          f"remove {state_dir / 'replicas'} too")  # fmt: skip
+            raise Refused(
+                f"there was a ledger in {state_dir}, and it is gone",
+                code="ledger_lost",
+                hint=(
+                    "restore it from a backup; to begin again without its history, "
+                    f"remove {state_dir / 'replicas'} too"
+                ),
+            )
         create(state_dir)
     except Refused as error:
         if error.code != "ledger_exists":
@@ -112,9 +117,10 @@ def apply_policies(place: Workplace, settings: Settings) -> dict[str, list[str]]
         if is_own(own):
             set_fence(place.state_dir, place.fence)
             check_function(
-                Output(kind="custom", function=own), "guardrails.quality.metric",
+                Output(kind="custom", function=own),
+                "guardrails.quality.metric",
                 "with an answer and what was true, and gives a number from 0 (right) to 1",
-            )  # fmt: skip
+            )
         diff = tuple(difference(*_as_shown(state, policy))) if state.policy_digest else ()
         at = place.clock.now()
         events = decide(state, Configure(policy=policy, digest=digest, diff=diff), at)
@@ -163,8 +169,13 @@ def difference(old: Any, new: Any, place: str = "") -> list[str]:
     """What changed between two plain values: one line a leaf."""
     if isinstance(old, dict) and isinstance(new, dict):
         keys = sorted(old.keys() | new.keys())
-        return [line for key in keys
-                for line in difference(old.get(key), new.get(key), f"{place}.{key}" if place else str(key))]  # fmt: skip
+        return [
+            line
+            for key in keys
+            for line in difference(
+                old.get(key), new.get(key), f"{place}.{key}" if place else str(key)
+            )
+        ]
     return [] if old == new else [f"{place}: {_spelled(old)} -> {_spelled(new)}"]
 
 
@@ -177,9 +188,13 @@ def _spelled(value: Any) -> str:
 
 
 def release_of(
-    place: Workplace, endpoint: str, text: str, *, transformation: int | None = None,
+    place: Workplace,
+    endpoint: str,
+    text: str,
+    *,
+    transformation: int | None = None,
     generation: str | None = None,
-) -> Release:  # fmt: skip
+) -> Release:
     """The release that `v2` (with today's options and features) or `r3` names.
 
     Args:
@@ -196,24 +211,36 @@ def release_of(
     state = place.ledger.read().states.get(endpoint, State(endpoint=endpoint))
     number = read_number(text[1:] if text[:1] in ("v", "r") else text)
     if number is None:
-        raise Refused(f"{text[:80]!r} is neither a version nor a release", code="unknown_release",
-                      hint="write v2 for a version, r2 for a release")  # fmt: skip
+        raise Refused(
+            f"{text[:80]!r} is neither a version nor a release",
+            code="unknown_release",
+            hint="write v2 for a version, r2 for a release",
+        )
     if text.startswith("r"):
         if number not in state.releases:
-            raise Refused(f"{endpoint} has no release {text}", code="unknown_release",
-                          hint=f"kedge versions {endpoint}")  # fmt: skip
+            raise Refused(
+                f"{endpoint} has no release {text}",
+                code="unknown_release",
+                hint=f"kedge versions {endpoint}",
+            )
         return state.releases[number]
     version = next((v for v in place.registry.versions(endpoint) if v.number == number), None)
     if version is None:
-        raise Refused(f"no version v{number} of {endpoint} is registered", code="unknown_version",
-                      hint=f"kedge register {endpoint} PATH; kedge versions {endpoint} lists them")  # fmt: skip
+        raise Refused(
+            f"no version v{number} of {endpoint} is registered",
+            code="unknown_version",
+            hint=f"kedge register {endpoint} PATH; kedge versions {endpoint} lists them",
+        )
     code = transform_of(place, state, version.schema, transformation)
     proof = place.artifacts.proof(version.digest)
     bundle = Bundle(
-        endpoint=endpoint, model=version.model, version=version.number, model_digest=version.digest,
+        endpoint=endpoint,
+        model=version.model,
+        version=version.number,
+        model_digest=version.digest,
         placement=placement_of(state.policy, version, proof, transformed=code is not None),
         schema=version.schema,
-    )  # fmt: skip
+    )
     if code is None:
         return place.registry.release(bundle)
     spec = spec_of(place.artifacts.verify(code.digest))
@@ -251,8 +278,11 @@ def read_by(
         kept = [run for run in (*today, *wanted) if run in mine]
         if not mine:
             view = schema.name.partition("/")[0]
-            raise Refused(f"nothing of {schema.name} is materialised yet", code="no_generation",
-                          hint=f"kedge features materialise {view}")  # fmt: skip
+            raise Refused(
+                f"nothing of {schema.name} is materialised yet",
+                code="no_generation",
+                hint=f"kedge features materialise {view}",
+            )
         found.append(kept[-1] if kept else mine[-1])
     return tuple(found)
 
@@ -346,10 +376,13 @@ def status_of(place: Workplace, endpoint: str | None) -> list[dict[str, Any]]:
         members = place.roster.members()
         tallies, aside, unread, missing = _observed(place, states[name])
         open_ = place.alerts.listed(name, over=False, limit=OPEN_ALERTS) if not lost else ()
-        item = describe(states[name], members, tallies, pins, now=place.clock.unix(),
-                        alerts=open_, aside=aside)  # fmt: skip
-        for part, number in (("production", states[name].production),
-                             ("candidate", states[name].candidate)):  # fmt: skip
+        item = describe(
+            states[name], members, tallies, pins, now=place.clock.unix(), alerts=open_, aside=aside
+        )
+        for part, number in (
+            ("production", states[name].production),
+            ("candidate", states[name].candidate),
+        ):
             if item[part] is not None and number is not None:
                 release = states[name].releases[number]
                 item[part]["rows"] = release_mark(place.artifacts, release)
@@ -388,8 +421,11 @@ def _readiness(place: Workplace, endpoint: str) -> dict[str, Any] | None:
     """What was filed last of an endpoint's readiness; None: nobody has looked yet."""
     for entry in place.ledger.entries(endpoint, "readiness"):
         if isinstance(entry.event, Note):
-            return {"ready": entry.event.body.get("ready"), "at": entry.at,
-                    "failed": entry.event.body.get("failed", [])}  # fmt: skip
+            return {
+                "ready": entry.event.body.get("ready"),
+                "at": entry.at,
+                "failed": entry.event.body.get("failed", []),
+            }
     return None
 
 

@@ -47,8 +47,9 @@ def pin_host(state_dir: Path, endpoint: str, command: Rollback, *, reason: str) 
     pin = place.disk.pin(endpoint, command, by=actor(), reason=reason, at=place.clock.now())
     acks: dict[str, float] = {}
     try:
-        waiting = {m.name for m in replicas(place.roster.members())
-                   if time.time() - m.beat_at < SILENT_S}  # fmt: skip
+        waiting = {
+            m.name for m in replicas(place.roster.members()) if time.time() - m.beat_at < SILENT_S
+        }
         while waiting and time.monotonic() - started < LOCAL_ACK_S:
             for member in place.roster.members():
                 served = member.pinned.get(endpoint) == pin.state.production
@@ -59,9 +60,12 @@ def pin_host(state_dir: Path, endpoint: str, command: Rollback, *, reason: str) 
     except KedgeError:
         waiting = set()
     return {
-        "endpoint": endpoint, "serves": f"r{pin.state.production}", "left_epoch": pin.left,
-        "acks": acks, "silent": sorted(waiting),
-    }  # fmt: skip
+        "endpoint": endpoint,
+        "serves": f"r{pin.state.production}",
+        "left_epoch": pin.left,
+        "acks": acks,
+        "silent": sorted(waiting),
+    }
 
 
 def _is_unpinned(disk: HostDisk, endpoint: str) -> bool:
@@ -83,8 +87,14 @@ def finding_beside(state_dir: Path, endpoint: str, left: str | None) -> dict[str
     if found is None or left is None or not about(found, int(left.removeprefix("r")), now):
         return None
     return {
-        "fault": "", "age_s": max(now - found.at, 0.0), "against": found.against,
-        "headline": found.headline, "causes": found.causes, "effect": found.effect,
-        "action": found.action, "advice": found.advice, "new": f"r{found.new}",
+        "fault": "",
+        "age_s": max(now - found.at, 0.0),
+        "against": found.against,
+        "headline": found.headline,
+        "causes": found.causes,
+        "effect": found.effect,
+        "action": found.action,
+        "advice": found.advice,
+        "new": f"r{found.new}",
         "old": f"r{found.old}" if found.old is not None else None,
-    }  # fmt: skip
+    }

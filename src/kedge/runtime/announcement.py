@@ -97,9 +97,11 @@ class Announcement:
     def _warn(self, dying: dict[str, int]) -> None:
         if not dying:
             self._say(
-                f"warning: no worker has answered within {SLOW_S:g} s; kedge doctor says what is wrong"
+                f"warning: no worker has answered within {SLOW_S:g} s; kedge doctor says what is"
+                " wrong"
             )
         for name, count in sorted(dying.items()):
             self._say(
-                f"warning: nothing is served yet: {name} has ended {count} times: {self._last_words(name)}"
+                f"warning: nothing is served yet: {name} has ended {count} times:"
+                f" {self._last_words(name)}"
             )

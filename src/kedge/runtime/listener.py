@@ -42,7 +42,10 @@ def refuse_open_bind(host: str, what: str) -> None:
     if not is_loopback(host) and not os.environ.get("KEDGE_TRUST_NETWORK"):
         raise BadConfig(
             [f"{what}: {host} is reachable from outside, and this version has no authentication"],
-            hint="bind 127.0.0.1 behind your proxy, or set KEDGE_TRUST_NETWORK=1 on a network you trust",
+            hint=(
+                "bind 127.0.0.1 behind your proxy, or set KEDGE_TRUST_NETWORK=1 on a network you"
+                " trust"
+            ),
         )
 
 

@@ -60,7 +60,10 @@ def choose_folder(state_dir: Path, name: str) -> Path:
     raise Unavailable(
         "there is no directory for Unix sockets: " + "; ".join(faults),
         code="no_run_dir",
-        hint="remove what stands there, or set XDG_RUNTIME_DIR to a private directory with a short path",
+        hint=(
+            "remove what stands there, or set XDG_RUNTIME_DIR to a private directory with a short"
+            " path"
+        ),
     )
 
 

@@ -102,9 +102,15 @@ def run_worker(server: Server, *, slot: str, fd: int, run_dir: Path, state_dir: 
     place = Workplace(state_dir, patience_s=0.2)
     host, port = listener.getsockname()[:2]
     member = Member(
-        name=f"{host_name()}/{slot}.{os.getpid()}", host=host_name(), pid=os.getpid(), kind="gateway",
-        address=f"{host}:{port}", started_at=place.clock.now(), beat_at=0.0, ledger_at=0.0,
-    )  # fmt: skip
+        name=f"{host_name()}/{slot}.{os.getpid()}",
+        host=host_name(),
+        pid=os.getpid(),
+        kind="gateway",
+        address=f"{host}:{port}",
+        started_at=place.clock.now(),
+        beat_at=0.0,
+        ledger_at=0.0,
+    )
     serving = Serving(place.clock.monotonic, LastAsked(path_of(run_dir, slot)), Copies())
     signal_ = place.ledger_signal()
     faults = ProcessFaults(place.clock, signal_.wake)
@@ -131,13 +137,29 @@ def run_worker(server: Server, *, slot: str, fd: int, run_dir: Path, state_dir: 
         set_apart=partial(set_apart, place),
     )
     replica = Replica(
-        member=member, slot=slot, ledger=place.ledger, stamp=place.ledger.stamp, roster=place.roster,
-        disk=place.disk, pool=pool, serving=serving, signal=signal_,
-        contract=contract_of, clock=place.clock, lease_s=server.lease_s, faults=faults,
-        recording=Recording(member.name, windows=place.windows, evidence=place.evidence,
-                            spool=spooled, lives=serving.lives, clock=place.clock,
-                            faults=faults),
-    )  # fmt: skip
+        member=member,
+        slot=slot,
+        ledger=place.ledger,
+        stamp=place.ledger.stamp,
+        roster=place.roster,
+        disk=place.disk,
+        pool=pool,
+        serving=serving,
+        signal=signal_,
+        contract=contract_of,
+        clock=place.clock,
+        lease_s=server.lease_s,
+        faults=faults,
+        recording=Recording(
+            member.name,
+            windows=place.windows,
+            evidence=place.evidence,
+            spool=spooled,
+            lives=serving.lives,
+            clock=place.clock,
+            faults=faults,
+        ),
+    )
     bounds = bounds_of(server, state_dir)
     Reserve(state_dir, faults.note, faults.clear).start(faults.attempt)
     connections = Connections(http_limits(bounds.body), peers=bounds.peers, limit=faults.limit)
@@ -265,19 +287,41 @@ def run_supervisor(
         relief = Relief(predecessors, remove_folder)
         supervisor = Supervisor(
             member=Member(
-                name=f"{host_name()}/supervisor.{os.getpid()}", host=host_name(), pid=os.getpid(),
-                kind="supervisor", address="", started_at=place.clock.now(), beat_at=0.0, ledger_at=0.0,
+                name=f"{host_name()}/supervisor.{os.getpid()}",
+                host=host_name(),
+                pid=os.getpid(),
+                kind="supervisor",
+                address="",
+                started_at=place.clock.now(),
+                beat_at=0.0,
+                ledger_at=0.0,
             ),
-            ledger=place.ledger, stamp=place.ledger.stamp, roster=place.roster, disk=place.disk,
-            signal_=signal_, clock=place.clock, run_dir=run_dir, log_dir=state_dir / "logs",
+            ledger=place.ledger,
+            stamp=place.ledger.stamp,
+            roster=place.roster,
+            disk=place.disk,
+            signal_=signal_,
+            clock=place.clock,
+            run_dir=run_dir,
+            log_dir=state_dir / "logs",
             workers=worker_commands(server, run_dir, state_dir, listener.fileno()),
-            listener_fd=listener.fileno(), host_launch=host_launch(state_dir, online, server.fence),
+            listener_fd=listener.fileno(),
+            host_launch=host_launch(state_dir, online, server.fence),
             others=control_command(config, os.getpid()) if with_control else {},
-            stand_in=Launch(stand_in_command(state_dir, os.getpid()), encode(alerts)) if with_control else None,
-            drain_s=server.drain_s, close_door=listener.close, relief=relief, reap=reap,
-            environment=process.environment(), host_environment=process.fenced_environment(),
-            faults=faults, machine=read_machine(),
-        )  # fmt: skip
+            stand_in=(
+                Launch(stand_in_command(state_dir, os.getpid()), encode(alerts))
+                if with_control
+                else None
+            ),
+            drain_s=server.drain_s,
+            close_door=listener.close,
+            relief=relief,
+            reap=reap,
+            environment=process.environment(),
+            host_environment=process.fenced_environment(),
+            faults=faults,
+            machine=read_machine(),
+        )
         Reserve(state_dir, faults.note, faults.clear).start(faults.attempt)
         restart = restart_of(supervisor, relief, lock, listener, server, state_dir, image, faults)
         _listen_to_signals(supervisor.stop, restart.ask)
@@ -296,8 +340,8 @@ def run_supervisor(
         announcement.stop()
         remove_folder(run_dir)
         say(
-            "stopped: callers are refused until kedge up runs again; kedge restart replaces code and settings "
-            "without an outage"
+            "stopped: callers are refused until kedge up runs again; kedge restart replaces code"
+            " and settings without an outage"
         )
 
 
@@ -363,7 +407,10 @@ def announcement_of(
         say=say,
         last_words=last_words,
         deaths=lambda: {n: c.deaths for n, c in supervisor.children.items() if c.fds},
-        serving=f"serving on {get_url(host, port)} with {server.workers} worker{'s' if server.workers != 1 else ''}; logs in {logs}; Ctrl-C stops",
+        serving=(
+            f"serving on {get_url(host, port)} with {server.workers}"
+            f" worker{'s' if server.workers != 1 else ''}; logs in {logs}; Ctrl-C stops"
+        ),
     )
 
 
@@ -424,7 +471,8 @@ def try_out(server: Server, state_dir: Path, standing: Standing) -> None:
         )
     if server.port not in (0, standing.port) or not means(server.host, standing.host):
         raise Refused(
-            f"[server] says {server.host}:{server.port}, and a restart keeps the socket {standing.host}:{standing.port}",
+            f"[server] says {server.host}:{server.port}, and a restart keeps the socket"
+            f" {standing.host}:{standing.port}",
             code="socket_changed",
             hint="stop kedge up and start it again to move: callers are refused meanwhile",
         )
@@ -530,11 +578,20 @@ def host_launch(state_dir: Path, online: Online, fence: str) -> HostLaunch:
 
     def build(state: State, release: int, path: Path) -> Launch:
         chosen = state.releases[release]
-        command = tuple(process.command(
-            socket=path, artifacts=state_dir / "artifacts", digest=chosen.model_digest, flavour=chosen.flavour,
-            trusted=chosen.trusted, memory_mb=state.policy.memory_mb, code=chosen.code,
-            generation=chosen.generation, online=online, fence=fence,
-        ))  # fmt: skip
+        command = tuple(
+            process.command(
+                socket=path,
+                artifacts=state_dir / "artifacts",
+                digest=chosen.model_digest,
+                flavour=chosen.flavour,
+                trusted=chosen.trusted,
+                memory_mb=state.policy.memory_mb,
+                code=chosen.code,
+                generation=chosen.generation,
+                online=online,
+                fence=fence,
+            )
+        )
         return Launch(command, process.first_words(chosen.generation, online))
 
     return build
@@ -572,10 +629,16 @@ def patrol_of(
         return True
 
     return Patrol(
-        ledger=place.ledger, store=place.windows, clock=place.clock, leads=leads,
-        control=control, faults=faults,
-        by=f"patrol@{host_name()}", records=place.records, roster=place.roster,
-    )  # fmt: skip
+        ledger=place.ledger,
+        store=place.windows,
+        clock=place.clock,
+        leads=leads,
+        control=control,
+        faults=faults,
+        by=f"patrol@{host_name()}",
+        records=place.records,
+        roster=place.roster,
+    )
 
 
 def inquiry_of(place: Workplace, patrol: Patrol, config: Path, faults: ProcessFaults) -> Inquiry:
@@ -588,9 +651,15 @@ def inquiry_of(place: Workplace, patrol: Patrol, config: Path, faults: ProcessFa
         return (*line, *about, "--within", f"{within_s:g}", "--json")
 
     return Inquiry(
-        ledger=place.ledger, records=place.records, sight=lambda: patrol.sight, clock=place.clock,
-        leads=patrol.leads, command=command, by=f"patrol@{host_name()}", faults=faults,
-    )  # fmt: skip
+        ledger=place.ledger,
+        records=place.records,
+        sight=lambda: patrol.sight,
+        clock=place.clock,
+        leads=patrol.leads,
+        command=command,
+        by=f"patrol@{host_name()}",
+        faults=faults,
+    )
 
 
 def _own_command(config: Path) -> tuple[str, ...]:
@@ -604,20 +673,31 @@ def drills_of(config: Path) -> Start:
     def start(endpoint: str) -> Callable[[], bool]:
         child = subprocess.Popen(  # noqa: S603 - our own command
             [*_own_command(config), "drill", endpoint, "--json"],
-            env={**safe_environment(), "KEDGE_ACTOR": f"patrol@{host_name()}"}, stdin=subprocess.DEVNULL,
-            stdout=sys.stderr, start_new_session=True,
-        )  # fmt: skip
+            env={**safe_environment(), "KEDGE_ACTOR": f"patrol@{host_name()}"},
+            stdin=subprocess.DEVNULL,
+            stdout=sys.stderr,
+            start_new_session=True,
+        )
         return lambda: child.poll() is None
 
     return start
 
 
 def run_control(
-    port: int, *, config: Path, state_dir: Path, alerts: Alerts, online: Callable[[], Online],
-    loopback: bool, fence: str, status: Callable[[Workplace, str | None], object],
+    port: int,
+    *,
+    config: Path,
+    state_dir: Path,
+    alerts: Alerts,
+    online: Callable[[], Online],
+    loopback: bool,
+    fence: str,
+    status: Callable[[Workplace, str | None], object],
     evidence: Callable[[Workplace, str], object],
-    hand_in: Callable[..., object], parent: int, records_gb: float,
-) -> None:  # fmt: skip
+    hand_in: Callable[..., object],
+    parent: int,
+    records_gb: float,
+) -> None:
     """Watch every rollout, tell people, and serve the API on loopback, until a signal says to stop.
 
     It also stops when `parent` is no longer its parent process.
@@ -641,31 +721,50 @@ def run_control(
     )
     Reserve(state_dir, faults.note, faults.clear).start(faults.attempt)
     patrol = patrol_of(state_dir, online, faults, loopback=loopback, fence=fence, config=config)
-    clerk = Clerk(ledger=place.ledger, records=place.records, rolls=place.rolls, clock=place.clock,
-                  faults=faults)  # fmt: skip
+    clerk = Clerk(
+        ledger=place.ledger,
+        records=place.records,
+        rolls=place.rolls,
+        clock=place.clock,
+        faults=faults,
+    )
     own = partial(Workplace, state_dir, patience_s=1.0, actor=ActorKind.CONTROL, fence=fence)
     judging, mine, watched = own(), own(), own()
     readiness = Readiness(
-        ledger=judging.ledger, leads=patrol.leads, clock=place.clock, faults=faults,
+        ledger=judging.ledger,
+        leads=patrol.leads,
+        clock=place.clock,
+        faults=faults,
         check=checker(judging, online, by=f"readiness@{host_name()}"),
-    )  # fmt: skip
+    )
     sight = lambda: patrol.sight._replace(unready=readiness.unready)  # noqa: E731 - as it takes it
     alerting = alerting_of(own(), sight, patrol.leads, alerts, faults)
     schedule = Schedule(
-        ledger=mine.ledger, roster=mine.roster, clock=place.clock, leads=patrol.leads,
-        start=drills_of(config), faults=faults,
-    )  # fmt: skip
+        ledger=mine.ledger,
+        roster=mine.roster,
+        clock=place.clock,
+        leads=patrol.leads,
+        start=drills_of(config),
+        faults=faults,
+    )
     inquiry = inquiry_of(own(), patrol, config, faults)
     presence = Presence(host_name(), watched.roster, watched.clock, faults)
-    turning = Turning({"patrol": lambda: patrol.began, "alerting": lambda: alerting.began},
-                      place.clock, faults)  # fmt: skip
+    turning = Turning(
+        {"patrol": lambda: patrol.began, "alerting": lambda: alerting.began}, place.clock, faults
+    )
     ending = partial(_end_with_parent, server, parent, turning, faults)
     threading.Thread(target=ending, daemon=True).start()
     StateGuard(state_dir, faults, place.clock).start()
     parts = Parts(place.clock, faults)
     try:
-        for name, part in (("patrol", patrol), ("clerk", clerk), ("alerting", alerting),
-                           ("drills", schedule), ("inquiry", inquiry), ("presence", presence)):  # fmt: skip
+        for name, part in (
+            ("patrol", patrol),
+            ("clerk", clerk),
+            ("alerting", alerting),
+            ("drills", schedule),
+            ("inquiry", inquiry),
+            ("presence", presence),
+        ):
             parts.start(name, part.run, part.stop)
         # Control does not wait for a proof when it is told to stop, and the proof dies with it.
         parts.start("readiness", readiness.run, readiness.stop, waits=False)

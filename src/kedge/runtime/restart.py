@@ -380,7 +380,8 @@ def restart(state_dir: Path, within_s: float) -> Record:
         now = read(state_dir)
         if now is None or now.pid != before.pid:
             raise NotAcknowledged(
-                f"process {before.pid} ended during the restart; its workers go on serving without it",
+                f"process {before.pid} ended during the restart; its workers go on serving"
+                " without it",
                 code="restart_failed",
                 hint=f"look at its log and {state_dir / 'logs'}; kedge up takes over from them",
             )
@@ -395,7 +396,8 @@ def restart(state_dir: Path, within_s: float) -> Record:
             )
         if time.monotonic() > deadline:
             raise _unconfirmed(
-                f"the new workers do not serve after {within_s:g} s; those before them go on serving",
+                f"the new workers do not serve after {within_s:g} s; those before them go on"
+                " serving",
                 f"it goes on trying; {state_dir / 'logs'} says why, kedge status what is loaded",
             )
         time.sleep(LOOK_S)
@@ -415,8 +417,8 @@ def _find(state_dir: Path) -> Record:
     process = process_of(found.pid)
     if not is_same(found) or not (takes(process, ASK) or defers(process, ASK)):
         raise Refused(
-            f"the kedge up on {state_dir} cannot be asked: it is older than this command, starts just now, or runs in "
-            "another container",
+            f"the kedge up on {state_dir} cannot be asked: it is older than this command, starts"
+            " just now, or runs in another container",
             code="not_asked",
             hint="run the command where kedge up runs, once it serves",
         )

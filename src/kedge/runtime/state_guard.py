@@ -58,7 +58,8 @@ class StateGuard:
         whole = not (self._state_dir / "ledger").exists()
         raise FileNotFoundError(
             errno.ENOENT,
-            "deleted while this process runs; it serves what it holds. Restore it from a backup before a stop",
+            "deleted while this process runs; it serves what it holds. Restore it from a backup"
+            " before a stop",
             str(self._state_dir if whole else ledger),
         )
 

@@ -132,9 +132,11 @@ class Absence:
 
     def __exit__(self, *_: object) -> None:
         sys.meta_path[:] = [
-            finder.finder
-            if isinstance(finder, _Without) and finder.module == self._module
-            else finder
+            (
+                finder.finder
+                if isinstance(finder, _Without) and finder.module == self._module
+                else finder
+            )
             for finder in sys.meta_path
         ]
 

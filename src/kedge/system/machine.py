@@ -97,7 +97,9 @@ def _groups(root: Path) -> Iterator[tuple[Path, str, str]]:
         for kind in sorted(governs & {"unified", "cpu", "memory"}):
             for controllers, base, point in mounts:
                 if kind in controllers:
-                    yield from ((folder, kind, level) for folder, level in _levels(root, point, base, path))  # fmt: skip
+                    yield from (
+                        (folder, kind, level) for folder, level in _levels(root, point, base, path)
+                    )
 
 
 def _mounts(root: Path) -> Iterator[tuple[set[str], str, str]]:
@@ -117,7 +119,9 @@ def _levels(root: Path, point: str, base: str, path: str) -> Iterator[tuple[Path
     """A group's directory and those above it that are mounted here."""
     where = PurePosixPath(path)
     # Within a container the path may be the host's, of which only the part below its own group is mounted.
-    inner = where.relative_to(base) if where.is_relative_to(base) else PurePosixPath(path.lstrip("/"))  # fmt: skip
+    inner = (
+        where.relative_to(base) if where.is_relative_to(base) else PurePosixPath(path.lstrip("/"))
+    )
     mounted = root / point.lstrip("/")
     for level in (inner, *inner.parents):
         folder = mounted / level

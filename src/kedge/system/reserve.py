@@ -155,8 +155,12 @@ class Reserve:
         if is_short(self._directory):
             disk = _ask(self._directory)
             kept = get_reserve(disk) >> 20 if disk is not None else 0
-            self._note("disk.reserve", DiskShort(
-                f"less than {kept} MB are free, which are the ledger's: records, evidence and logs are not written"
-            ))  # fmt: skip
+            self._note(
+                "disk.reserve",
+                DiskShort(
+                    f"less than {kept} MB are free, which are the ledger's: records, evidence and"
+                    " logs are not written"
+                ),
+            )
         else:
             self._clear("disk.reserve")

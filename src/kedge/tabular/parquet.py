@@ -50,8 +50,19 @@ class Kind(StrEnum):
 
 
 _KINDS = {
-    **dict.fromkeys(("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER",
-                     "UBIGINT"), Kind.WHOLE),
+    **dict.fromkeys(
+        (
+            "TINYINT",
+            "SMALLINT",
+            "INTEGER",
+            "BIGINT",
+            "UTINYINT",
+            "USMALLINT",
+            "UINTEGER",
+            "UBIGINT",
+        ),
+        Kind.WHOLE,
+    ),
     **dict.fromkeys(("FLOAT", "DOUBLE"), Kind.REAL),
     **dict.fromkeys(("DECIMAL", "HUGEINT", "UHUGEINT", "BIGNUM"), Kind.WIDE),
     **dict.fromkeys(("VARCHAR", "UUID", "ENUM", "JSON"), Kind.TEXT),
@@ -60,8 +71,11 @@ _KINDS = {
     **dict.fromkeys(("TIME", "TIME_NS", "TIME WITH TIME ZONE", "TIMETZ", "INTERVAL"), Kind.SPAN),
     **dict.fromkeys(("STRUCT", "MAP", "UNION"), Kind.NESTED),
     **dict.fromkeys(("BLOB", "BIT"), Kind.BINARY),
-    "BOOLEAN": Kind.BOOL, "DATE": Kind.DATE, "NULL": Kind.NULL, '"NULL"': Kind.NULL,
-}  # fmt: skip
+    "BOOLEAN": Kind.BOOL,
+    "DATE": Kind.DATE,
+    "NULL": Kind.NULL,
+    '"NULL"': Kind.NULL,
+}
 _LIST = re.compile(r"(.*?)((?:\[\d*\])+)", re.DOTALL)
 """A type of elements, and the brackets of its lists: DECIMAL(9,2)[][3]."""
 
@@ -151,7 +165,8 @@ def database(
 
 def kinds_of(db: Any, source: str) -> dict[str, str]:
     """Return the columns of what stands after FROM, with DuckDB's names of their types."""
-    return {name: kind for name, kind, *_ in db.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()}  # noqa: S608 - quoted  # fmt: skip
+    described = db.execute(f"DESCRIBE SELECT * FROM {source}")  # noqa: S608 - quoted
+    return {name: kind for name, kind, *_ in described.fetchall()}
 
 
 class UnreadableFile(ValueError):

@@ -47,7 +47,10 @@ _EMPTY_LINE = "\n\n"
 _WORDINGS = (
     (
         re.compile("^Error when sniffing file .*"),
-        "cannot be read as CSV: its rows differ in how many values they have, in quotes, or in line ends",
+        (
+            "cannot be read as CSV: its rows differ in how many values they have, in quotes, or in"
+            " line ends"
+        ),
     ),
     (re.compile("^Invalid unicode .* not utf-8 encoded.*"), codec.NOT_UTF8),
 )

@@ -104,8 +104,10 @@ def _as_sent(kinds: Mapping[str, str], names: Collection[str]) -> dict[str, str]
     picked = {name: kind for name, kind in kinds.items() if name in names}
     for name, kind in picked.items():
         if kind_of(kind) in _NO_FIELD:
-            raise UnreadableFile(f"column {name} is {kind:.60}, which no field is; "
-                                 "write numbers, words, truth values, or lists of them")  # fmt: skip
+            raise UnreadableFile(
+                f"column {name} is {kind:.60}, which no field is; "
+                "write numbers, words, truth values, or lists of them"
+            )
     return {name: column_as(name, kind) for name, kind in picked.items()}
 
 

@@ -271,9 +271,11 @@ def _column(
         raise Refused(
             f"{file.name}:{first} has no column {field.name}, which the model takes",
             code="bad_training",
-            hint="a tensor's columns can be named in a signature.json beside the model"
-            if field.shape
-            else "",
+            hint=(
+                "a tensor's columns can be named in a signature.json beside the model"
+                if field.shape
+                else ""
+            ),
         )
     if text:
         return _parsed(field, chunk, file)
@@ -291,8 +293,8 @@ def _column(
 
 
 _OTHER = (
-    "give the file that the model was trained on; its inputs and their dtypes are those of the model, "
-    "or of a signature.json or MLmodel beside it"
+    "give the file that the model was trained on; its inputs and their dtypes are those of the"
+    " model, or of a signature.json or MLmodel beside it"
 )
 
 
@@ -367,8 +369,18 @@ def _parquet_types(db: Any, source: str, names: Collection[str]) -> dict[str, Fi
 
 
 _FIELDS: dict[str, Dtype] = {
-    "BOOLEAN": "bool", "TINYINT": "int8", "SMALLINT": "int16", "INTEGER": "int32", "BIGINT": "int64",
-    "UTINYINT": "uint8", "USMALLINT": "uint16", "UINTEGER": "uint32", "UBIGINT": "uint64",
-    "FLOAT": "float32", "DOUBLE": "float64", "VARCHAR": "string", "UUID": "string",
-}  # fmt: skip
+    "BOOLEAN": "bool",
+    "TINYINT": "int8",
+    "SMALLINT": "int16",
+    "INTEGER": "int32",
+    "BIGINT": "int64",
+    "UTINYINT": "uint8",
+    "USMALLINT": "uint16",
+    "UINTEGER": "uint32",
+    "UBIGINT": "uint64",
+    "FLOAT": "float32",
+    "DOUBLE": "float64",
+    "VARCHAR": "string",
+    "UUID": "string",
+}
 """DuckDB's names of types, and the dtypes of fields that hold them."""

@@ -43,10 +43,15 @@ def _way(command: str, rule: Rule) -> str:
 def refusals() -> str:
     """Write every refusal as a row of a Markdown table."""
     names = {"endpoint": "ENDPOINT", "stage": "STAGE", "release": "RELEASE"} | {
-        "candidate": "CANDIDATE", "fields": "FIELDS", "answers": "FIELDS", "failure": "REASON",
-        "production": "RELEASE", "share": "SHARE", "left": "RELEASE behind",
+        "candidate": "CANDIDATE",
+        "fields": "FIELDS",
+        "answers": "FIELDS",
+        "failure": "REASON",
+        "production": "RELEASE",
+        "share": "SHARE",
+        "left": "RELEASE behind",
         "drilled": "RELEASE",
-    }  # fmt: skip
+    }
     rows = [
         f"| `{code}` | {message.format(**names)} | {hint.format(**names)} |"
         for code, (message, hint) in sorted(REFUSALS.items())

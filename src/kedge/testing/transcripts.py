@@ -53,9 +53,14 @@ from kedge.testing.samples import AT, GIVES, NEEDS, endpoint, fields, release
 RULE = "----"
 FLAGS = ("full", "production", "no-lease", "auto")
 BARE: dict[str, type[Pause | Abort | Freeze | Thaw | Follow | Hold | Return]] = {
-    "pause": Pause, "abort": Abort, "freeze": Freeze, "thaw": Thaw,
-    "follow": Follow, "hold": Hold, "return": Return,
-}  # fmt: skip
+    "pause": Pause,
+    "abort": Abort,
+    "freeze": Freeze,
+    "thaw": Thaw,
+    "follow": Follow,
+    "hold": Hold,
+    "return": Return,
+}
 
 
 class Line(NamedTuple):
@@ -158,18 +163,22 @@ class Story:
             case "promote":
                 named = self._release(line.word) if line.words else None
                 return Promote(
-                    release=named, full="full" in line.options, override=override,
+                    release=named,
+                    full="full" in line.options,
+                    override=override,
                     equivalence=line.options.get("equivalence"),
-                )  # fmt: skip
+                )
             case "shadow":
                 sample = buckets(float(line.options.get("sample", "100")))
                 return Shadow(release=self._release(line.word), sample=sample, override=override)
             case "canary":
                 weight = buckets(float(line.options["weight"]))
                 return Canary(
-                    release=self._release(line.word), weight=weight, override=override,
+                    release=self._release(line.word),
+                    weight=weight,
+                    override=override,
                     auto="auto" in line.options,
-                )  # fmt: skip
+                )
             case "certify":
                 return Certify(release=self._release(line.word))
             case "drill":

@@ -45,9 +45,11 @@ def schema(name: str, *, fields: Mapping[str, Field], keys: Sequence[str] = ()) 
 
 
 def transform(
-    schema: Schema, *, raw: Mapping[str, Field] | None = None,
+    schema: Schema,
+    *,
+    raw: Mapping[str, Field] | None = None,
     reads: Schema | Sequence[Schema] = (),
-) -> Callable[[Function], Function]:  # fmt: skip
+) -> Callable[[Function], Function]:
     """Mark a function as a transformation: raw columns in, the schema's columns out.
 
     The function stays what it is, so that training and tests call the very same code.
@@ -70,9 +72,15 @@ def transform(
 
 
 def materialise(
-    schema: Schema, *, source: str, time: str, every: str = "1d",
-    lookback: str | None = None, ttl: str | None = None, time_format: str | None = None,
-) -> Callable[[Function], Function]:  # fmt: skip
+    schema: Schema,
+    *,
+    source: str,
+    time: str,
+    every: str = "1d",
+    lookback: str | None = None,
+    ttl: str | None = None,
+    time_format: str | None = None,
+) -> Callable[[Function], Function]:
     """Mark a function that computes a schema's values ahead of time, to be kept by key.
 
     It is called as `function(rows, at)`, once a slice: `rows` are the source's rows that became
@@ -93,8 +101,14 @@ def materialise(
     Raises:
         BadConfig: with every fault at once.
     """
-    view = View(source=source, time=time, every=every, lookback=lookback, ttl=ttl,
-                time_format=time_format or msgspec.UNSET)  # fmt: skip
+    view = View(
+        source=source,
+        time=time,
+        every=every,
+        lookback=lookback,
+        ttl=ttl,
+        time_format=time_format or msgspec.UNSET,
+    )
     features.materialised(schema, view)
 
     def mark(function: Function) -> Function:

@@ -53,9 +53,13 @@ class Namespace:
         return self._modules[name]
 
     def _import(
-        self, name: str, given: Mapping[str, Any] | None = None, local: Mapping[str, Any] | None = None,
-        wanted: tuple[str, ...] | None = (), level: int = 0,
-    ) -> ModuleType:  # fmt: skip
+        self,
+        name: str,
+        given: Mapping[str, Any] | None = None,
+        local: Mapping[str, Any] | None = None,
+        wanted: tuple[str, ...] | None = (),
+        level: int = 0,
+    ) -> ModuleType:
         if level == 0 and name in self._local:
             return self.module(name)
         if level == 1 and not name:
@@ -250,9 +254,12 @@ class Checks:
         return None
 
     def _many(
-        self, name: str, column: NDArray[Any],
-        range_: tuple[float, float] | None, categories: frozenset[str],
-    ) -> None:  # fmt: skip
+        self,
+        name: str,
+        column: NDArray[Any],
+        range_: tuple[float, float] | None,
+        categories: frozenset[str],
+    ) -> None:
         if range_ is not None:
             wrong = (column < range_[0]) | (column > range_[1])
         elif categories:

@@ -83,13 +83,20 @@ def open_store(online: Online) -> OnlineStore:
     if key not in _opened:
         points = {point.name: point for point in entry_points(group="kedge.online")}
         if online.store not in points:
-            raise UnfitModel(f"there is no online store {online.store}", code="unknown_store",
-                             hint=f"installed are: {', '.join(sorted(points))}")  # fmt: skip
+            raise UnfitModel(
+                f"there is no online store {online.store}",
+                code="unknown_store",
+                hint=f"installed are: {', '.join(sorted(points))}",
+            )
         try:
             make = points[online.store].load()
         except ImportError as error:
-            raise UnfitModel(f"the online store {online.store} needs {error.name or error}, which is not installed",
-                             code="missing_dependency", hint=f"pip install 'kedge[{online.store}]'") from error  # fmt: skip
+            raise UnfitModel(
+                f"the online store {online.store} needs {error.name or error}, which is not"
+                " installed",
+                code="missing_dependency",
+                hint=f"pip install 'kedge[{online.store}]'",
+            ) from error
         _opened[key] = make(online.where)
     return _opened[key]
 
@@ -112,8 +119,11 @@ def lookups_of(
     runs = {run.schema: run for run in runs_of(generation)}
     lacking = [schema.name for schema in spec.read if schema.name not in runs]
     if lacking:
-        raise UnfitModel(f"the release names no run of {', '.join(lacking)}", code="no_generation",
-                         hint="make another: kedge features roll, or promote the version again")  # fmt: skip
+        raise UnfitModel(
+            f"the release names no run of {', '.join(lacking)}",
+            code="no_generation",
+            hint="make another: kedge features roll, or promote the version again",
+        )
     if not spec.read:
         return ()
     store = open_store(online)
@@ -128,9 +138,15 @@ class Lookup:
     """One run of a schema, read by key. Belongs to one thread."""
 
     def __init__(
-        self, store: OnlineStore, run: Run, schema: Schema, rules: Rules,
-        clocks: tuple[Callable[[], float], Callable[[], float]], *, alone: bool = True,
-    ) -> None:  # fmt: skip
+        self,
+        store: OnlineStore,
+        run: Run,
+        schema: Schema,
+        rules: Rules,
+        clocks: tuple[Callable[[], float], Callable[[], float]],
+        *,
+        alone: bool = True,
+    ) -> None:
         """Look at the run. A store that cannot be asked now is an outage, and no obstacle.
 
         Args:
@@ -148,9 +164,7 @@ class Lookup:
         self._space = run.namespace
         self._view = schema.name.partition("/")[0]
         self._unix, self._monotonic = clocks
-        self._rules = {
-            "missing": rules.missing, "expired": rules.expired, "outage": rules.outage
-        }  # fmt: skip
+        self._rules = {"missing": rules.missing, "expired": rules.expired, "outage": rules.outage}
         self.alone = alone
         """May be changed between two questions."""
         self._row = struct.Struct(f"<d{width_of(schema)}f")
@@ -187,9 +201,10 @@ class Lookup:
         mark = mark_of(raw)
         if mark is None and first:
             raise UnfitModel(
-                f"the online store has nothing of {self._run.label}", code="generation_gone",
+                f"the online store has nothing of {self._run.label}",
+                code="generation_gone",
                 hint=f"kedge features materialise {self._schema.name} writes it again",
-            )  # fmt: skip
+            )
         self._mark = mark or self._mark
         self._mark_due += MARK_S
 
@@ -278,8 +293,11 @@ class Lookup:
         if not rows or rule == "default" or (rule == "production" and self.alone):
             return
         keys = "1 key has" if rows == 1 else f"{rows} keys have"
-        told = {"missing": f"{keys} no value", "expired": f"{keys} a value that is too old",
-                "outage": "the online store cannot be asked"}[what]  # fmt: skip
+        told = {
+            "missing": f"{keys} no value",
+            "expired": f"{keys} a value that is too old",
+            "outage": "the online store cannot be asked",
+        }[what]
         raise _failure(f"{self._run.label}: {told}", what, excused=rule == "production")
 
     def _cut(self, values: NDArray[np.float32]) -> Columns:

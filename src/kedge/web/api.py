@@ -105,9 +105,18 @@ class Admin:
             more += [(b"allow", b"GET, HEAD, POST")] if code == 405 else []
             if isinstance(error, KedgeError) and error.code == "unsupported_encoding":
                 more.append((b"accept-encoding", b"gzip"))
-        await send({"type": "http.response.start", "status": code, "headers": [
-            (b"content-type", kind), (b"content-length", b"%d" % len(raw)), *GUARDS, *more,
-        ]})  # fmt: skip
+        await send(
+            {
+                "type": "http.response.start",
+                "status": code,
+                "headers": [
+                    (b"content-type", kind),
+                    (b"content-length", b"%d" % len(raw)),
+                    *GUARDS,
+                    *more,
+                ],
+            }
+        )
         await send({"type": "http.response.body", "body": raw})
 
     async def _answer(self, scope: Any, path: list[str], receive: Any, *, reads: bool) -> object:

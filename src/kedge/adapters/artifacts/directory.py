@@ -201,11 +201,15 @@ class DirectoryArtifacts:
         """
         home = self.path(digest).parent
         try:
-            shutil.copytree(home, into / home.name, symlinks=True,
-                            ignore=shutil.ignore_patterns(".tmp-*"))  # fmt: skip
+            shutil.copytree(
+                home, into / home.name, symlinks=True, ignore=shutil.ignore_patterns(".tmp-*")
+            )
         except OSError as error:  # shutil's own is one, and names every file
-            raise Unavailable(f"{digest} cannot be copied: {error}", code="artifacts_unavailable",
-                              hint="kedge doctor looks at every artifact") from error  # fmt: skip
+            raise Unavailable(
+                f"{digest} cannot be copied: {error}",
+                code="artifacts_unavailable",
+                hint="kedge doctor looks at every artifact",
+            ) from error
 
     def write_proof(self, digest: str, proof: Proof) -> None:
         """Keep the golden rows beside the files; replaces those that are there, whole."""
@@ -317,9 +321,10 @@ def _find(source: Path, beside: Sequence[Path]) -> list[_Found]:
     size = sum(each.size for each in found)
     if size > MOST_BYTES:
         raise Refused(
-            f"{source} has {size:,} bytes (limit {MOST_BYTES:,})", code="artifact_too_large",
+            f"{source} has {size:,} bytes (limit {MOST_BYTES:,})",
+            code="artifact_too_large",
             hint="holes of a sparse file count",
-        )  # fmt: skip
+        )
     return sorted(found)
 
 
@@ -359,9 +364,10 @@ def _too_many(directory: Path, limit: str) -> Refused:
 def _checked(name: str, path: Path, found: os.stat_result) -> _Found:
     if stat.S_ISLNK(found.st_mode):
         raise Refused(
-            f"{name} is a symbolic link", code="symlink",
+            f"{name} is a symbolic link",
+            code="symlink",
             hint="put a copy of what it points to in its place",
-        )  # fmt: skip
+        )
     if not stat.S_ISREG(found.st_mode):
         raise Refused(f"{name} is neither a file nor a directory", code="special_file")
     if not name.isprintable():
@@ -440,9 +446,13 @@ def _reserve(directory: Path) -> int:
 
 def _no_room(root: Path, size: int, free: int) -> Unavailable:
     return Unavailable(
-        f"a copy of {size:,} bytes into {root} would leave too little of the {free:,} that are free",
+        f"a copy of {size:,} bytes into {root} would leave too little of the {free:,} that are"
+        " free",
         code="no_room",
-        hint=f"free some disk space: {_reserve(root) >> 20} MB stay free, so that a rollback can be written",
+        hint=(
+            f"free some disk space: {_reserve(root) >> 20} MB stay free, so that a rollback can be"
+            " written"
+        ),
     )
 
 

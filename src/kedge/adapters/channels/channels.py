@@ -52,9 +52,13 @@ class Outgoing:
     """The channels as this machine reaches them. May be used from several threads."""
 
     def __init__(
-        self, *, smtp: str | None, sender: str, timeout_s: float,
+        self,
+        *,
+        smtp: str | None,
+        sender: str,
+        timeout_s: float,
         environ: Mapping[str, str] = os.environ,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Remember how; nothing is opened.
 
         Args:
@@ -96,13 +100,15 @@ class Outgoing:
                 f"{shown(url)}: {_words(error)}",
                 code="channel_failed",
                 hint="kedge alerts test ENDPOINT tries every channel",
-            ) from None  # fmt: skip - the cause may hold what was filled in
+            ) from None
 
     def _filled(self, url: str) -> str:
         missing = [name for name in variables(url) if not self._environ.get(name)]
         if missing:
-            raise BadConfig([f"{shown(url)}: the environment variable {missing[0]} is not set"],
-                            hint="set it for kedge up (control sends), and for kedge alerts test")  # fmt: skip
+            raise BadConfig(
+                [f"{shown(url)}: the environment variable {missing[0]} is not set"],
+                hint="set it for kedge up (control sends), and for kedge alerts test",
+            )
         return re.sub(r"\$\{(\w+)\}", lambda found: self._environ[found[1]], url, flags=re.ASCII)
 
     # ------------------------------------------------------------ mail
@@ -110,8 +116,10 @@ class Outgoing:
     def _mail(self, url: str, message: Message) -> None:
         where = self._environ.get(SMTP_VARIABLE) or self._smtp
         if not where:
-            raise BadConfig(["alerts.smtp: mail needs an SMTP server"],
-                            hint=f"the environment variable {SMTP_VARIABLE}, or [alerts] smtp")  # fmt: skip
+            raise BadConfig(
+                ["alerts.smtp: mail needs an SMTP server"],
+                hint=f"the environment variable {SMTP_VARIABLE}, or [alerts] smtp",
+            )
         server = urlsplit(where)
         mail = EmailMessage()
         mail["From"] = self._sender
@@ -207,12 +215,19 @@ class Outgoing:
         try:
             import apprise  # noqa: PLC0415 - an extra, and a second to import
         except ImportError:
-            raise Refused(f"{shown(url)} takes Apprise, which is not installed", code="needs_alerts",
-                          hint="pip install 'kedge[alerts]'") from None  # fmt: skip
+            raise Refused(
+                f"{shown(url)} takes Apprise, which is not installed",
+                code="needs_alerts",
+                hint="pip install 'kedge[alerts]'",
+            ) from None
         # What a plug-in logs may hold its URL.
         logging.getLogger("apprise").disabled = True
-        kinds = {"firing": apprise.NotifyType.FAILURE, "resolved": apprise.NotifyType.SUCCESS,
-                 "continued": apprise.NotifyType.WARNING, "test": apprise.NotifyType.INFO}  # fmt: skip
+        kinds = {
+            "firing": apprise.NotifyType.FAILURE,
+            "resolved": apprise.NotifyType.SUCCESS,
+            "continued": apprise.NotifyType.WARNING,
+            "test": apprise.NotifyType.INFO,
+        }
         try:
             one = apprise.Apprise()
             known = one.add(url)
@@ -253,9 +268,13 @@ def _is_here(host: str | None) -> bool:
 def _webhook(message: Message) -> dict[str, Any]:
     """Kedge's own: a flat object; `dedup_key` is the same for one alert for ever."""
     return {
-        "version": 1, "source": "kedge", "dedup_key": _key(message), **msgspec.to_builtins(message),
-        "title": message.title, "text": message.text,
-    }  # fmt: skip
+        "version": 1,
+        "source": "kedge",
+        "dedup_key": _key(message),
+        **msgspec.to_builtins(message),
+        "title": message.title,
+        "text": message.text,
+    }
 
 
 def _key(message: Message) -> str:
@@ -269,11 +288,17 @@ def _alertmanager(message: Message) -> dict[str, Any]:
     stands = TEST_FOR if message.status == "test" else FIRING_FOR
     ends = message.resolved_at or (begun + stands).isoformat()
     return {
-        "labels": {"alertname": f"kedge_{message.topic}", "endpoint": message.endpoint,
-                   "severity": severity, "alert": str(message.number), "key": message.key},
+        "labels": {
+            "alertname": f"kedge_{message.topic}",
+            "endpoint": message.endpoint,
+            "severity": severity,
+            "alert": str(message.number),
+            "key": message.key,
+        },
         "annotations": {"summary": message.summary, "description": message.text},
-        "startsAt": message.opened_at, "endsAt": ends,
-    }  # fmt: skip
+        "startsAt": message.opened_at,
+        "endsAt": ends,
+    }
 
 
 def _alertmanager_webhook(message: Message) -> dict[str, Any]:
@@ -287,9 +312,21 @@ def _alertmanager_webhook(message: Message) -> dict[str, Any]:
     if status == "firing":
         one["endsAt"] = "0001-01-01T00:00:00Z"
     return {
-        "version": "4", "groupKey": _key(message), "truncatedAlerts": 0, "status": status,
-        "receiver": "kedge", "groupLabels": {"alertname": one["labels"]["alertname"]},
-        "commonLabels": one["labels"], "commonAnnotations": one["annotations"], "externalURL": "",
-        "alerts": [{**one, "status": status, "generatorURL": "",
-                    "fingerprint": f"{abs(message.number):016x}"}],
-    }  # fmt: skip
+        "version": "4",
+        "groupKey": _key(message),
+        "truncatedAlerts": 0,
+        "status": status,
+        "receiver": "kedge",
+        "groupLabels": {"alertname": one["labels"]["alertname"]},
+        "commonLabels": one["labels"],
+        "commonAnnotations": one["annotations"],
+        "externalURL": "",
+        "alerts": [
+            {
+                **one,
+                "status": status,
+                "generatorURL": "",
+                "fingerprint": f"{abs(message.number):016x}",
+            }
+        ],
+    }

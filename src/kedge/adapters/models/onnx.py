@@ -26,12 +26,20 @@ if TYPE_CHECKING:
     from kedge.ports import Columns, Model
 
 _DTYPES: dict[str, Dtype] = {
-    "tensor(bool)": "bool", "tensor(string)": "string",
-    "tensor(float16)": "float16", "tensor(float)": "float32", "tensor(double)": "float64",
-    "tensor(uint8)": "uint8", "tensor(uint16)": "uint16", "tensor(uint32)": "uint32",
-    "tensor(uint64)": "uint64", "tensor(int8)": "int8", "tensor(int16)": "int16",
-    "tensor(int32)": "int32", "tensor(int64)": "int64",
-}  # fmt: skip
+    "tensor(bool)": "bool",
+    "tensor(string)": "string",
+    "tensor(float16)": "float16",
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+    "tensor(uint8)": "uint8",
+    "tensor(uint16)": "uint16",
+    "tensor(uint32)": "uint32",
+    "tensor(uint64)": "uint64",
+    "tensor(int8)": "int8",
+    "tensor(int16)": "int16",
+    "tensor(int32)": "int32",
+    "tensor(int64)": "int64",
+}
 
 
 class OnnxLoader(OnnxFlavour):
@@ -151,9 +159,10 @@ def _model(
             )
     if ones and len(ones) != len(inputs):
         raise UnfitModel(
-            f"only {ones[0].name} takes one row at a time", code="no_row_axis",
+            f"only {ones[0].name} takes one row at a time",
+            code="no_row_axis",
             hint="export the model with a dynamic first axis for every input",
-        )  # fmt: skip
+        )
     takes = tuple(_field(arg, arg.shape, "input") for arg in inputs)
     if not takes:
         raise UnfitModel("the model has no inputs")

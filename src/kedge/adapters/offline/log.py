@@ -113,8 +113,10 @@ class OfflineLog:
         if not path.exists():
             raise Refused(f"{run.label} has no slice that ends at {end}", code="no_slice")
         with _faults("read", path), database(KEEPING) as db:
-            raw = db.execute(f"SELECT value FROM parquet_kv_metadata({quoted(path)}) "  # noqa: S608 - ours, quoted
-                             "WHERE decode(key) = 'kedge'").fetchone()  # fmt: skip
+            raw = db.execute(
+                f"SELECT value FROM parquet_kv_metadata({quoted(path)}) "  # noqa: S608 - ours, quoted
+                "WHERE decode(key) = 'kedge'"
+            ).fetchone()
             told = json.loads(raw[0]) if raw else {"keys": [], "shapes": {}}
             shapes = {name: tuple(shape) for name, shape in told["shapes"].items()}
             plain = [*map(identifier, told["keys"]), *_parts(shapes), AT]
@@ -137,13 +139,14 @@ class OfflineLog:
     def runs(self, schema: str) -> tuple[Run, ...]:
         """The runs of a schema of which something is there, in order."""
         found = (path for path in (self._root / schema).glob("*/*") if path.is_dir())
-        named = (
-            (path.parent.name, path.name) for path in found if any(path.glob("*.parquet"))
-        )  # fmt: skip
-        return tuple(sorted(
-            Run(schema, int(code), int(number)) for code, number in named
-            if code.isdigit() and number.isdigit()
-        ))  # fmt: skip
+        named = ((path.parent.name, path.name) for path in found if any(path.glob("*.parquet")))
+        return tuple(
+            sorted(
+                Run(schema, int(code), int(number))
+                for code, number in named
+                if code.isdigit() and number.isdigit()
+            )
+        )
 
     def asof(
         self, spine: Columns, at: NDArray[Any], run: Run, schema: Schema, ttl_s: float | None = None
@@ -239,9 +242,13 @@ class Times(NamedTuple):
 
 
 def source_rows(
-    path: str | Path, time: str, after: float = -inf, until: float = inf, form: str | None = None,
+    path: str | Path,
+    time: str,
+    after: float = -inf,
+    until: float = inf,
+    form: str | None = None,
     keys: Sequence[str] = (),
-) -> Arrays:  # fmt: skip
+) -> Arrays:
     """The rows of a source that became known in (after, until], as columns, in the files' order.
 
     Timestamps (without a zone: UTC) and dates become Unix seconds. A missing value is NaN, so that
@@ -320,7 +327,8 @@ def source_slices(
         instant = instant_of(time, kinds_of(db, source), path, form, ceil=True)
         return db.execute(  # type: ignore[no-any-return]
             f"SELECT CAST(ceil(seen / {every_s!r}) AS BIGINT) AS slice, max(seen) FROM "  # noqa: S608 - quoted
-            f"(SELECT {instant} AS seen FROM {source}) WHERE isfinite(seen) GROUP BY slice ORDER BY slice"
+            f"(SELECT {instant} AS seen FROM {source}) WHERE isfinite(seen) GROUP BY slice ORDER BY"
+            " slice"
         ).fetchall()
 
 
@@ -352,7 +360,10 @@ def check_times(db: Any, source: str, column: str, instant: str, now: float, whe
     """
     low, high = bounds(now)
     given = f"nullif(trim(CAST({column} AS VARCHAR)), '')"
-    bad = f"{given} IS NOT NULL AND ({instant} IS NULL OR NOT ({instant} >= {low!r} AND {instant} <= {high!r}))"  # fmt: skip
+    bad = (
+        f"{given} IS NOT NULL AND ({instant} IS NULL OR NOT ({instant} >= {low!r} AND {instant} <="
+        f" {high!r}))"
+    )
     (count,) = db.execute(f"SELECT count(*) FROM {source} WHERE {bad}").fetchone()  # noqa: S608 - quoted
     if not count:
         return
@@ -361,16 +372,25 @@ def check_times(db: Any, source: str, column: str, instant: str, now: float, whe
         f"FROM {source}) WHERE {bad} ORDER BY kedge_row LIMIT {SHOWN}"
     ).fetchall()
     rows = [
-        {"row": row, "given": text[:64], "reason": f"{text[:64]!r} is not a valid time" if at is None else untrue(at, now)}
+        {
+            "row": row,
+            "given": text[:64],
+            "reason": f"{text[:64]!r} is not a valid time" if at is None else untrue(at, now),
+        }
         for row, text, at in found
-    ]  # fmt: skip
+    ]
     more = f" (and {count - len(rows):,} more)" if count > len(rows) else ""
     said = "; ".join(f"row {each['row']}: {each['reason']}" for each in rows)
     raise Refused(
-        f"{where}, {said}{more}", code="untrue_time", details={"count": count, "rows": rows},
-        hint="a time is Unix seconds, or ISO 8601 such as 2026-11-26T09:30:00Z; state another "
-             "form with time_format (--time-format of a training set), and leave out rows without a valid time",
-    )  # fmt: skip
+        f"{where}, {said}{more}",
+        code="untrue_time",
+        details={"count": count, "rows": rows},
+        hint=(
+            "a time is Unix seconds, or ISO 8601 such as 2026-11-26T09:30:00Z; state another form"
+            " with time_format (--time-format of a training set), and leave out rows without a"
+            " valid time"
+        ),
+    )
 
 
 @contextmanager
@@ -487,8 +507,13 @@ ISO_FORM = "%Y-%m-%d"
 
 
 def instant_of(
-    time: str, kinds: Mapping[str, str], where: object, form: str | None = None, *, ceil: bool = False,
-) -> str:  # fmt: skip
+    time: str,
+    kinds: Mapping[str, str],
+    where: object,
+    form: str | None = None,
+    *,
+    ceil: bool = False,
+) -> str:
     """The expression that gives a column's time in Unix seconds; NULL where text is no time.
 
     What is finer than a microsecond is rounded: the time of a value up, and that of a question down, so
@@ -505,15 +530,19 @@ def instant_of(
         Refused: `bad_source`: there is no such column, or it holds no time; the form is none.
     """
     if time not in kinds:
-        raise Refused(f"{where} has no column {time}", code="bad_source",
-                      hint=f"it has {', '.join(kinds)}")  # fmt: skip
+        raise Refused(
+            f"{where} has no column {time}", code="bad_source", hint=f"it has {', '.join(kinds)}"
+        )
     kind, column = kinds[time], identifier(time)
     held = kind_of(kind)
     if kind == "VARCHAR":
         return _written(column, form, ceil=ceil)
     if form is not None:
-        raise Refused(f"{where}: {time} is {kind}, and time_format is for text", code="bad_source",
-                      hint="leave the format out")  # fmt: skip
+        raise Refused(
+            f"{where}: {time} is {kind}, and time_format is for text",
+            code="bad_source",
+            hint="leave the format out",
+        )
     if kind in ("TIMESTAMP_NS", "TIMESTAMPTZ_NS"):
         whole = (
             f"epoch_ns({column})"
@@ -525,8 +554,11 @@ def instant_of(
         return seconds_of(column, kind)
     if held in (Kind.WHOLE, Kind.REAL, Kind.WIDE):
         return f"CAST({column} AS DOUBLE)"
-    raise Refused(f"{where}: {time} is {kind}, not a time", code="bad_source",
-                  hint="a timestamp, a date, Unix seconds, or text in ISO 8601")  # fmt: skip
+    raise Refused(
+        f"{where}: {time} is {kind}, not a time",
+        code="bad_source",
+        hint="a timestamp, a date, Unix seconds, or text in ISO 8601",
+    )
 
 
 _NUMBER = r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?"
@@ -576,9 +608,13 @@ def _faults(doing: str, where: Path) -> Iterator[None]:
         yield
     except (OSError, fault) as error:
         raise Unavailable(
-            f"{where} cannot be {doing}: {first_line(error)}", code="offline_unavailable",
-            hint="free disk space, and check that this user may write there; kedge features backfill writes a damaged slice again",
-        ) from error  # fmt: skip
+            f"{where} cannot be {doing}: {first_line(error)}",
+            code="offline_unavailable",
+            hint=(
+                "free disk space, and check that this user may write there; kedge features backfill"
+                " writes a damaged slice again"
+            ),
+        ) from error
 
 
 def _files(paths: Sequence[Path]) -> str:
@@ -623,7 +659,9 @@ def _parts(shapes: Mapping[str, Sequence[int]]) -> list[str]:
     for number, (name, shape) in enumerate(shapes.items()):
         if not shape:
             picked.append(f"{identifier(name)} AS f{number}_0")
-        picked += [f"{identifier(name)}[{n + 1}] AS f{number}_{n}" for n in range(prod(shape)) if shape]  # fmt: skip
+        picked += [
+            f"{identifier(name)}[{n + 1}] AS f{number}_{n}" for n in range(prod(shape)) if shape
+        ]
     return picked
 
 

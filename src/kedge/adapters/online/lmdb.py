@@ -129,5 +129,8 @@ def copy(source: Path, target: Path) -> str:
 
 
 def _unavailable(path: Path, error: Exception) -> Unavailable:
-    return Unavailable(f"{path}: {type(error).__name__}: {error}", code="online_unavailable",
-                       hint="is the disk full, or the directory gone? materialise writes it again")  # fmt: skip
+    return Unavailable(
+        f"{path}: {type(error).__name__}: {error}",
+        code="online_unavailable",
+        hint="is the disk full, or the directory gone? materialise writes it again",
+    )

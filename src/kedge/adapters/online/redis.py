@@ -99,5 +99,8 @@ class RedisOnline:
 
 
 def _unavailable(error: Exception) -> Unavailable:
-    return Unavailable(f"redis: {type(error).__name__}: {error}", code="online_unavailable",
-                       hint="is the server up, and within reach of this host?")  # fmt: skip
+    return Unavailable(
+        f"redis: {type(error).__name__}: {error}",
+        code="online_unavailable",
+        hint="is the server up, and within reach of this host?",
+    )

@@ -43,7 +43,8 @@ class SqliteOnline:
             with db:
                 db.execute("BEGIN IMMEDIATE")
                 db.execute(
-                    f"CREATE TABLE IF NOT EXISTS {table} (key TEXT PRIMARY KEY, row BLOB) WITHOUT ROWID"
+                    f"CREATE TABLE IF NOT EXISTS {table} (key TEXT PRIMARY KEY, row BLOB) WITHOUT"
+                    " ROWID"
                 )
                 db.executemany(f"INSERT OR REPLACE INTO {table} VALUES (?, ?)", batch)  # noqa: S608
         return len(batch)
@@ -144,5 +145,8 @@ class _told:  # noqa: N801 - used as a statement
         if isinstance(error, sqlite3.Error | OSError):
             # That class itself, none below it: the file is no database, or is damaged.
             damaged = type(error) is sqlite3.DatabaseError
-            raise Unavailable(f"{self._path}: {error}", code="online_unavailable",
-                              hint=DAMAGED if damaged else LOST) from error  # fmt: skip
+            raise Unavailable(
+                f"{self._path}: {error}",
+                code="online_unavailable",
+                hint=DAMAGED if damaged else LOST,
+            ) from error

@@ -73,11 +73,18 @@ def main() -> int:
         _hear_url(given, handed.words)
         given.own = own_directory(given.socket)
         return serve(
-            given=handed, line=line, fence=lambda: _enter_fence(given), artifacts=_store(given),
-            digest=given.digest, loader=lambda: _loader(given), trusted=tuple(given.trusted),
-            memory_mb=given.memory_mb, code=given.code,
-            generation=given.generation, online=given.online,
-        )  # fmt: skip
+            given=handed,
+            line=line,
+            fence=lambda: _enter_fence(given),
+            artifacts=_store(given),
+            digest=given.digest,
+            loader=lambda: _loader(given),
+            trusted=tuple(given.trusted),
+            memory_mb=given.memory_mb,
+            code=given.code,
+            generation=given.generation,
+            online=given.online,
+        )
     except BrokenPipeError:
         return 1
 
@@ -85,8 +92,11 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m kedge.adapters.process")
     runs = parser.add_subparsers(dest="run", required=True)
-    for name, does in (("serve", "serve a model on a socket"), ("probe", "try a model out"),
-                       ("prove", "deploy a release from nothing")):  # fmt: skip
+    for name, does in (
+        ("serve", "serve a model on a socket"),
+        ("probe", "try a model out"),
+        ("prove", "deploy a release from nothing"),
+    ):
         sub = runs.add_parser(name, help=does)
         if name != "serve":
             sub.add_argument("--own", type=Path, required=True, help="a directory to write")
@@ -217,10 +227,15 @@ def _voice() -> Say:
 
 
 def _failure(error: KedgeError) -> dict[str, Any]:
-    return {"failed": {
-        "kind": type(error).__name__, "code": error.code, "message": str(error),
-        "hint": error.hint, "details": error.details,
-    }}  # fmt: skip
+    return {
+        "failed": {
+            "kind": type(error).__name__,
+            "code": error.code,
+            "message": str(error),
+            "hint": error.hint,
+            "details": error.details,
+        }
+    }
 
 
 def _probe(given: argparse.Namespace) -> int:
@@ -275,8 +290,9 @@ def _ask(model: Model, offered: Offered) -> dict[str, Any]:
     if offered.grouped:
         # Made rows that became golden ones are asked once; those with nulls are still beside them.
         golden = rows if used != "made" else {}
-        found["grouped"] = grouped(model, golden, offered.made, rtol=offered.rtol, atol=offered.atol,
-                                   clock=perf_counter)  # fmt: skip
+        found["grouped"] = grouped(
+            model, golden, offered.made, rtol=offered.rtol, atol=offered.atol, clock=perf_counter
+        )
     return found
 
 
@@ -405,7 +421,9 @@ def _sampled(model: Model, rows: dict[str, list[Any]]) -> int:
     try:
         answer = model.predict(columns)
     except Exception as error:
-        raise Refused(f"the model raised {type(error).__name__}: {error}", code="bad_answer") from error  # fmt: skip
+        raise Refused(
+            f"the model raised {type(error).__name__}: {error}", code="bad_answer"
+        ) from error
     fault = check_answer(answer, model.signature, count)
     if fault is not None:
         raise Refused(fault, code="bad_answer")

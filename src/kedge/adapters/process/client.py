@@ -154,9 +154,14 @@ class ProcessModel:
         return self.ready
 
     async def predict(
-        self, columns: Columns, deadline_s: float, *, alone: bool = False,
-        patience_s: float = 0.0, on_late: OnDone | None = None,
-    ) -> Predicted:  # fmt: skip
+        self,
+        columns: Columns,
+        deadline_s: float,
+        *,
+        alone: bool = False,
+        patience_s: float = 0.0,
+        on_late: OnDone | None = None,
+    ) -> Predicted:
         """Answer the rows; with the microseconds spent inside the model.
 
         `alone`: no other process can answer them. `on_late`: see `ports.RemoteModel`.
@@ -217,9 +222,14 @@ class ProcessModel:
             return False
         try:
             number = self._send(
-                columns, perf_counter() + deadline_s, on_done, None,
-                patience_s=patience_s - deadline_s, copy=True, apart=apart,
-            )  # fmt: skip
+                columns,
+                perf_counter() + deadline_s,
+                on_done,
+                None,
+                patience_s=patience_s - deadline_s,
+                copy=True,
+                apart=apart,
+            )
         except (BadRequest, ModelFailure):
             return False
         if number is None:
@@ -247,9 +257,17 @@ class ProcessModel:
             self._line.abort()
 
     def _send(
-        self, columns: Columns, expires: float, shadow: OnDone | None, told: OnTold | None, *,
-        alone: bool = False, patience_s: float = 0.0, copy: bool = False, apart: bool = False,
-    ) -> int | None:  # fmt: skip
+        self,
+        columns: Columns,
+        expires: float,
+        shadow: OnDone | None,
+        told: OnTold | None,
+        *,
+        alone: bool = False,
+        patience_s: float = 0.0,
+        copy: bool = False,
+        apart: bool = False,
+    ) -> int | None:
         """Send one request; returns its number, or None when the host does not read."""
         link = self._link
         if link is None:
@@ -266,8 +284,9 @@ class ProcessModel:
             ) from error
         raw = wire.frame(wire.Request(number, rows, expires, packed, shapes, alone, copy, apart))
         if len(raw) > wire.MAX_FRAME:
-            raise BadRequest(f"{len(raw)} bytes are more than a model process takes at once",
-                             code="too_large")  # fmt: skip
+            raise BadRequest(
+                f"{len(raw)} bytes are more than a model process takes at once", code="too_large"
+            )
         if not link.send(raw):
             return None
         self._calls[number] = _Call(expires + max(patience_s, 0.0), rows, shadow, told, alone)
@@ -310,9 +329,14 @@ class ProcessModel:
             self._settle(call, columns, answer.micros, None, "", answer.violated)
 
     def _settle(
-        self, call: _Call, columns: Columns | None, micros: int, code: str | None, text: str,
+        self,
+        call: _Call,
+        columns: Columns | None,
+        micros: int,
+        code: str | None,
+        text: str,
         violated: bool = False,
-    ) -> None:  # fmt: skip
+    ) -> None:
         if call.told is not None:
             call.told(columns, micros, code, text, violated)
         elif call.shadow is not None:

@@ -188,9 +188,14 @@ def _hear(line: socket.socket) -> Question | None:
     if head is None:
         return None
     sizes = _exactly(line, 8 * int.from_bytes(head))
-    parts = [
-        _exactly(line, int.from_bytes(sizes[at : at + 8])) for at in range(0, len(sizes or b""), 8)
-    ] if sizes is not None else []  # fmt: skip
+    parts = (
+        [
+            _exactly(line, int.from_bytes(sizes[at : at + 8]))
+            for at in range(0, len(sizes or b""), 8)
+        ]
+        if sizes is not None
+        else []
+    )
     if not parts or None in parts:
         return None
     found: Question = pickle.loads(parts[0] or b"", buffers=parts[1:])  # noqa: S301 - of our own parent

@@ -194,8 +194,10 @@ def enter_or_refuse(openings: Openings, policy: str) -> tuple[str, ...]:
         raise UnfitModel(
             f"the fence around models lacks {', '.join(lacking)} on this machine",
             code="not_fenced",
-            hint="use a newer kernel, or a container that allows it; "
-            'fence = "warn" in [server] runs models without it',
+            hint=(
+                "use a newer kernel, or a container that allows it; "
+                'fence = "warn" in [server] runs models without it'
+            ),
         )
     return lacking
 

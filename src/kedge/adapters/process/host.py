@@ -94,9 +94,10 @@ def load(
         raise
     except MemoryError as error:
         raise UnfitModel(
-            f"it needs more than {memory_mb} MB to load", code="out_of_memory",
+            f"it needs more than {memory_mb} MB to load",
+            code="out_of_memory",
             hint="raise memory_mb",
-        ) from error  # fmt: skip
+        ) from error
     except BaseException as error:  # a loader may raise anything, and may even exit: one refusal
         raise UnfitModel(f"loading raised {type(error).__name__}: {error}") from error
     finally:
@@ -410,11 +411,15 @@ class Host:
             if (
                 live
                 and batch
-                and (not self._merges
-                     or rows + request.rows > BATCH_ROWS or request.shapes != batch[0][1].shapes
-                     or request.alone != batch[0][1].alone
-                     or request.apart or batch[0][1].apart)
-            ):  # fmt: skip
+                and (
+                    not self._merges
+                    or rows + request.rows > BATCH_ROWS
+                    or request.shapes != batch[0][1].shapes
+                    or request.alone != batch[0][1].alone
+                    or request.apart
+                    or batch[0][1].apart
+                )
+            ):
                 break
             queue.popleft()
             self._queued_bytes -= size
@@ -464,9 +469,12 @@ class Host:
 
     @staticmethod
     def _split(
-        requests: list[wire.Request], columns: object, micros: int, told: dict[str, int] | None,
+        requests: list[wire.Request],
+        columns: object,
+        micros: int,
+        told: dict[str, int] | None,
         marks: Marks,
-    ) -> list[bytes]:  # fmt: skip
+    ) -> list[bytes]:
         """Cut an answer into each client's rows. One that cannot be cut or sent is nonsense."""
         try:
             return _cut(requests, columns, micros, told, marks)
@@ -489,9 +497,12 @@ def _dropped(request: wire.Request) -> bytes:
 
 
 def _cut(
-    requests: list[wire.Request], columns: object, micros: int, told: dict[str, int] | None,
+    requests: list[wire.Request],
+    columns: object,
+    micros: int,
+    told: dict[str, int] | None,
     marks: Marks,
-) -> list[bytes]:  # fmt: skip
+) -> list[bytes]:
     if not isinstance(columns, Mapping):
         raise TypeError("the answer is no mapping of names to arrays")
     if len(requests) == 1:

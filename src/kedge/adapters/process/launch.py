@@ -209,11 +209,17 @@ def probe(
         if more.answered is None:
             raise _refusal(more.failed)
     return ProbeResult(
-        signature=said.loaded.signature, load_s=said.loaded.load_s, inputs=more.answered.inputs,
-        outputs=more.answered.outputs, again=more.answered.again, fault=more.answered.fault,
-        used=more.answered.used, grouped=more.answered.grouped, plain=more.answered.plain,
+        signature=said.loaded.signature,
+        load_s=said.loaded.load_s,
+        inputs=more.answered.inputs,
+        outputs=more.answered.outputs,
+        again=more.answered.again,
+        fault=more.answered.fault,
+        used=more.answered.used,
+        grouped=more.answered.grouped,
+        plain=more.answered.plain,
         described=said.loaded.described,
-    )  # fmt: skip
+    )
 
 
 def prove(
@@ -271,10 +277,14 @@ def _started(
     with (
         tempfile.TemporaryFile() as errors,
         subprocess.Popen(  # noqa: S603 - our own interpreter and module
-            [*line, "--own", str(directory)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
-            env=fenced_environment(), start_new_session=True,
+            [*line, "--own", str(directory)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            env=fenced_environment(),
+            start_new_session=True,
         ) as process,
-    ):  # fmt: skip
+    ):
         try:
             yield process, errors
         finally:
@@ -345,17 +355,22 @@ def _death(process: subprocess.Popen[bytes], errors: IO[bytes], until: float) ->
 def _garbled(line: bytes) -> Refused:
     words = line[:_SHOWN].decode(errors="replace").strip()
     return Refused(
-        f"the model's process wrote {words!r} where its answers are read", code="probe_garbled",
-        hint="print goes elsewhere; look for what writes to a descriptor, or while Python starts (sitecustomize)",
-    )  # fmt: skip
+        f"the model's process wrote {words!r} where its answers are read",
+        code="probe_garbled",
+        hint=(
+            "print goes elsewhere; look for what writes to a descriptor, or while Python starts"
+            " (sitecustomize)"
+        ),
+    )
 
 
 def _refusal(failed: _Failed | None) -> KedgeError:
     if failed is None:
         return Refused("the model's process answered out of turn", code="probe_garbled")
     kinds: dict[str, type[KedgeError]] = {
-        "UnfitModel": UnfitModel, "CorruptArtifact": CorruptArtifact,
-    }  # fmt: skip
+        "UnfitModel": UnfitModel,
+        "CorruptArtifact": CorruptArtifact,
+    }
     kind = kinds.get(failed.kind, Refused)
     return kind(failed.message, code=failed.code, hint=failed.hint, details=failed.details)
 

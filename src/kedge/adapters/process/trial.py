@@ -77,8 +77,10 @@ def _null_raised(model: Model, name: str, said: str) -> Refused:
     return Refused(
         f"golden rows: {name} is nullable, and with null in it {said}",
         code="null_raised",
-        hint="fit the model with a way to take a missing value, such as an imputer; or write "
-        f"{SIGNATURE_FILE} beside the model, in which it is not: {signature_json(stated)}",
+        hint=(
+            "fit the model with a way to take a missing value, such as an imputer; or write "
+            f"{SIGNATURE_FILE} beside the model, in which it is not: {signature_json(stated)}"
+        ),
     )
 
 

@@ -43,8 +43,9 @@ def correct_label(
     key = endpoint, name, outcome.label_version
     seq, was, was_at, hour, body = labels.execute(
         "SELECT seq, value, at, hour, body FROM label"
-        " WHERE endpoint = ? AND id = ? AND label_version = ?", key,
-    ).fetchone()  # fmt: skip
+        " WHERE endpoint = ? AND id = ? AND label_version = ?",
+        key,
+    ).fetchone()
     value = _encode(outcome.value)
     labels.execute(_ADD, (*key, seq, was, was_at, value, outcome.at, by, now, hour))
     labels.execute(
@@ -73,8 +74,9 @@ def newest(labels: sqlite3.Connection, endpoint: str, after: int) -> tuple[int, 
     """
     (last,) = labels.execute(
         "SELECT seq FROM correction INDEXED BY correction_order WHERE endpoint = ?"
-        " ORDER BY seq DESC LIMIT 1", (endpoint,),
-    ).fetchone() or (after,)  # fmt: skip
+        " ORDER BY seq DESC LIMIT 1",
+        (endpoint,),
+    ).fetchone() or (after,)
     if last <= after:
         return after, None
     (first,) = labels.execute(

@@ -57,7 +57,10 @@ def refuse_when_short(directory: Path) -> None:
         raise Unavailable(
             f"the disk is nearly full, and records are not written: {directory}",
             code="disk_reserve",
-            hint="free some space; predictions that wait are taken in then, and outcomes can be handed in again",
+            hint=(
+                "free some space; predictions that wait are taken in then, and outcomes can be"
+                " handed in again"
+            ),
         )
 
 
@@ -68,9 +71,10 @@ def told() -> Iterator[None]:
         yield
     except (sqlite3.Error, OSError) as error:
         raise Unavailable(
-            f"the records cannot be read or written: {error}", code="records_unavailable",
+            f"the records cannot be read or written: {error}",
+            code="records_unavailable",
             hint="free disk space, and check that the state directory belongs to this user",
-        ) from error  # fmt: skip
+        ) from error
 
 
 class Incomplete(sqlite3.DatabaseError):
@@ -88,9 +92,12 @@ def opened(path: Path, tables: frozenset[str], *, cache_kb: int = 16_000) -> sql
         # SQLite maps a file beside it: a page that the disk cannot give ends this process (SIGBUS).
         raise sqlite3.OperationalError(f"the disk is full: {path.parent}")
     connection = sqlite3.connect(
-        f"file:{quote(str(path.absolute()))}?mode=rw", uri=True, timeout=BUSY_S,
-        isolation_level=None, check_same_thread=False,
-    )  # fmt: skip
+        f"file:{quote(str(path.absolute()))}?mode=rw",
+        uri=True,
+        timeout=BUSY_S,
+        isolation_level=None,
+        check_same_thread=False,
+    )
     try:
         connection.execute(f"PRAGMA cache_size = -{cache_kb}")
         connection.execute("PRAGMA synchronous = NORMAL")

@@ -158,9 +158,15 @@ class Hours:
             return Stored(over=tuple(each.row for each in batch))
         bare = sum(bool(each.row.inputs) for each in batch)
         batch = [
-            each._replace(row=(row := msgspec.structs.replace(each.row, inputs=b"")), raw=_encode(row))
-            if each.row.inputs else each for each in batch
-        ]  # fmt: skip
+            (
+                each._replace(
+                    row=(row := msgspec.structs.replace(each.row, inputs=b"")), raw=_encode(row)
+                )
+                if each.row.inputs
+                else each
+            )
+            for each in batch
+        ]
         return self._store(hour, batch)._replace(bare=bare)
 
     def shrink(self) -> dict[int, dict[str, int]]:
@@ -439,9 +445,12 @@ def arm_of(row: JoinRow, *, told: bool) -> tuple[str, int, int, str, str, bool]:
 
 
 def _look(
-    connection: sqlite3.Connection, endpoint: str, names: list[str],
-    found: dict[str, list[Named]], several: set[str],
-) -> None:  # fmt: skip
+    connection: sqlite3.Connection,
+    endpoint: str,
+    names: list[str],
+    found: dict[str, list[Named]],
+    several: set[str],
+) -> None:
     """Look for these in one partition, in order: neighbours lie on one page.
 
     Adds to `found` every row that a name may mean, and to `several` the names of whole requests
@@ -483,12 +492,15 @@ def _strays(
 
 
 def _forget(
-    connection: sqlite3.Connection, units: Sequence[str], endpoint: str | None,
+    connection: sqlite3.Connection,
+    units: Sequence[str],
+    endpoint: str | None,
     gone: set[tuple[str, str]],
-) -> None:  # fmt: skip
+) -> None:
     """Remove a unit from one partition; adds to `gone` what was removed."""
     among = f"unit IN ({', '.join('?' for _ in units)})"
-    if connection.execute(f"SELECT 1 FROM prediction WHERE {among} LIMIT 1", units).fetchone() is None:  # noqa: S608 - question marks  # fmt: skip
+    known = f"SELECT 1 FROM prediction WHERE {among} LIMIT 1"  # noqa: S608 - question marks
+    if connection.execute(known, units).fetchone() is None:
         return
     with begun(connection):
         bodies = connection.execute(

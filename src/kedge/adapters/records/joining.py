@@ -125,9 +125,20 @@ class Joining:
                 self._early.append(Early(place, outcome.at, row.at))
             return
         value, hour = _encode(outcome.value), row_hour(row)[0]
-        if not self._execute(_LABEL, (
-            self._endpoint, name, version, value, outcome.at, self._now, hour, row.unit, body,
-        )).rowcount:  # fmt: skip
+        if not self._execute(
+            _LABEL,
+            (
+                self._endpoint,
+                name,
+                version,
+                value,
+                outcome.at,
+                self._now,
+                hour,
+                row.unit,
+                body,
+            ),
+        ).rowcount:
             there = "SELECT value FROM label WHERE endpoint = ? AND id = ? AND label_version = ?"
             (stands,) = self._execute(there, (self._endpoint, name, version)).fetchone()
             if _value(stands) == outcome.value:
@@ -155,7 +166,10 @@ class Joining:
     def park(self, outcome: Outcome) -> None:
         """No prediction has this id, or none has it yet; perhaps it waits already."""
         key = self._endpoint, outcome.id, outcome.label_version
-        there = "SELECT value, parked_at FROM parked WHERE endpoint = ? AND id = ? AND label_version = ?"
+        there = (
+            "SELECT value, parked_at FROM parked WHERE endpoint = ? AND id = ? AND"
+            " label_version = ?"
+        )
         found = self._execute(there, key).fetchone()
         if found is not None:
             stands, since = found
@@ -236,9 +250,11 @@ def hashed(unit: str, endpoint: str | None) -> bytes:
 
 
 def forget(
-    labels: sqlite3.Connection, units: Sequence[str], endpoint: str | None,
+    labels: sqlite3.Connection,
+    units: Sequence[str],
+    endpoint: str | None,
     gone: set[tuple[str, str]],
-) -> int:  # fmt: skip
+) -> int:
     """Remove the labels of a unit, in these spellings, and all that is kept under the ids in `gone`."""
     labels.execute("PRAGMA secure_delete = ON")
     with begun(labels):

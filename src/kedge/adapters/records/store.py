@@ -188,9 +188,10 @@ class Records:
         `undated`: which outcomes were handed in without a time. `by`: who corrects what stands.
         """
         found = self._hours.find(endpoint, (one.id for one in outcomes))
-        reuse.mark(labels, [
-            row for named in found.values() if isinstance(named, Several) for row in named.rows
-        ])  # fmt: skip
+        reuse.mark(
+            labels,
+            [row for named in found.values() if isinstance(named, Several) for row in named.rows],
+        )
         twice = reuse.marked(labels, endpoint, (one.id for one in outcomes))
         settled = min(begun_at(self.spool), now) - SETTLED_S
         joining = Joining(labels, endpoint, now, settled=settled, by=by)
@@ -274,10 +275,17 @@ class Records:
         for key in sorted({*given, *labelled}):
             production, candidate, salt, arm = key
             known, declined = labelled.get(key, ({}, {}))
-            found.append(Coverage(
-                production=production, candidate=None if candidate == NOBODY else candidate,
-                salt=salt, arm=arm, predictions=given[key], labelled=known, declined=declined,
-            ))  # fmt: skip
+            found.append(
+                Coverage(
+                    production=production,
+                    candidate=None if candidate == NOBODY else candidate,
+                    salt=salt,
+                    arm=arm,
+                    predictions=given[key],
+                    labelled=known,
+                    declined=declined,
+                )
+            )
         return tuple(found)
 
     def reused(self, endpoint: str) -> Reused:
@@ -365,9 +373,13 @@ class Records:
     # ------------------------------------------------------------ removing
 
     def forget(
-        self, unit: str, endpoint: str | None = None, *, until: float = inf,
+        self,
+        unit: str,
+        endpoint: str | None = None,
+        *,
+        until: float = inf,
         also: Sequence[str] = (),
-    ) -> int:  # fmt: skip
+    ) -> int:
         """Remove all predictions and labels of a unit; how many there were.
 
         A hash of the unit is kept, so that its predictions given before `until` are also dropped
@@ -463,9 +475,10 @@ class Records:
             if not damaged(error):
                 raise
             raise Unavailable(
-                f"{self._labels_path} is damaged: {error}", code="records_damaged",
+                f"{self._labels_path} is damaged: {error}",
+                code="records_damaged",
                 hint="move it aside, with its -wal, and hand the labels in again",
-            ) from error  # fmt: skip
+            ) from error
 
     def _asked(self, query: str, given: tuple[object, ...]) -> list[tuple[Any, ...]]:
         """What labels.db answers; nothing while there is none."""
@@ -518,11 +531,18 @@ class _Taking:
     def done(self) -> Ingested:
         """As a value."""
         return Ingested(
-            count=self.count, torn=self.torn, duplicates=self.duplicates,
-            reused=self.reused, withdrawn=self.withdrawn, bare=self.bare, over=self.over,
+            count=self.count,
+            torn=self.torn,
+            duplicates=self.duplicates,
+            reused=self.reused,
+            withdrawn=self.withdrawn,
+            bare=self.bare,
+            over=self.over,
             hours=self.hours,
-            forgotten=self.dropped_rows, damaged=self.damaged, adopted=self.adopted,
-        )  # fmt: skip
+            forgotten=self.dropped_rows,
+            damaged=self.damaged,
+            adopted=self.adopted,
+        )
 
 
 def _rows_of(path: Path) -> Iterator[JoinRow]:

@@ -69,9 +69,14 @@ class SqlAlerts:
         return self._database.read(work)
 
     def raise_all(
-        self, found: Sequence[tuple[str, Raise]], *, by: str, at: str, now: float,
+        self,
+        found: Sequence[tuple[str, Raise]],
+        *,
+        by: str,
+        at: str,
+        now: float,
         seen: int | None = None,
-    ) -> tuple[Alert, ...]:  # fmt: skip
+    ) -> tuple[Alert, ...]:
         """Open an alert for each (endpoint, thing) that has none open; those that are new."""
 
         def work(connection: Connection) -> tuple[Alert, ...]:
@@ -144,9 +149,14 @@ class SqlAlerts:
 
 
 def _raise(
-    connection: Connection, endpoint: str, found: Raise, by: str, at: str, now: float,
+    connection: Connection,
+    endpoint: str,
+    found: Raise,
+    by: str,
+    at: str,
+    now: float,
     actor: ActorKind,
-) -> Alert | None:  # fmt: skip
+) -> Alert | None:
     """Open it, or say it again to the one that is open; the new one, if any."""
     row = connection.execute(_OPEN, {"of": endpoint, "what": found.key}).first()
     known = read_all(_decode, [row.body]) if row is not None else ()
@@ -171,10 +181,24 @@ def _insert(connection: Connection, alert: Alert, by: str, actor: ActorKind) -> 
     head = Head(seq, newest).short if seq else ""
     numbered = msgspec.structs.replace(alert, number=number, head=head)
     _write(connection, numbered)
-    body = {"alert": number, "level": alert.level, "key": alert.key, "summary": alert.summary,
-            "topic": alert.topic.value, "subject": alert.subject}  # fmt: skip
+    body = {
+        "alert": number,
+        "level": alert.level,
+        "key": alert.key,
+        "summary": alert.summary,
+        "topic": alert.topic.value,
+        "subject": alert.subject,
+    }
     note = Note(kind="alert_opened", body=body)
-    noted(connection, alert.endpoint, note, by=by, reason=alert.detail, at=alert.opened_at, actor=actor)  # fmt: skip
+    noted(
+        connection,
+        alert.endpoint,
+        note,
+        by=by,
+        reason=alert.detail,
+        at=alert.opened_at,
+        actor=actor,
+    )
     return numbered
 
 
@@ -189,7 +213,15 @@ def _note_change(
     body = {"alert": after.number, "key": after.key}
     if after.acknowledged_by and not before.acknowledged_by:
         note = Note(kind="alert_acknowledged", body=body)
-        noted(connection, after.endpoint, note, by=after.acknowledged_by, reason="", at=at, actor=actor)  # fmt: skip
+        noted(
+            connection,
+            after.endpoint,
+            note,
+            by=after.acknowledged_by,
+            reason="",
+            at=at,
+            actor=actor,
+        )
     if before.open and not after.open:
         note = Note(kind="alert_resolved", body=body)
         if after.ended == "continued":

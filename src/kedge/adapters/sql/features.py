@@ -40,8 +40,11 @@ class SqlFeatures:
         """
         found = {schema.name: schema for schema in self.schemas()}
         if name not in found:
-            raise Refused(f"no schema {name} is declared", code="unknown_schema",
-                          hint=f"known are: {', '.join(found) or 'none; kedge features apply FILE'}")  # fmt: skip
+            raise Refused(
+                f"no schema {name} is declared",
+                code="unknown_schema",
+                hint=f"known are: {', '.join(found) or 'none; kedge features apply FILE'}",
+            )
         return found[name]
 
     def versions(self, schema: str) -> tuple[TransformVersion, ...]:
@@ -85,9 +88,10 @@ class SqlFeatures:
             ).scalar()
             if known is None:  # a model named it before anybody declared it
                 connection.execute(
-                    _schema.update().where(_schema.c.schema_id == schema.name)
+                    _schema.update()
+                    .where(_schema.c.schema_id == schema.name)
                     .values(spec=spec, contract_digest=schema.digest)
-                )  # fmt: skip
+                )
             else:
                 refuse_change(codec.decode(known, Schema), schema)
             mine = _version.c.schema_id == schema.name
@@ -99,9 +103,14 @@ class SqlFeatures:
             number = (
                 connection.execute(select(func.max(_version.c.version)).where(mine)).scalar() or 0
             ) + 1
-            connection.execute(_version.insert(), {
-                "schema_id": schema.name, "version": number, "code_digest": digest,
-            })  # fmt: skip
+            connection.execute(
+                _version.insert(),
+                {
+                    "schema_id": schema.name,
+                    "version": number,
+                    "code_digest": digest,
+                },
+            )
             if number == 1:
                 first = _schema.update().where(_schema.c.schema_id == schema.name)
                 connection.execute(first.values(head=1))

@@ -48,10 +48,15 @@ class SqlGenerations:
         def work(connection: Connection) -> Run:
             newest = select(func.max(cast(_table.c.generation, Integer))).where(mine)
             number = (connection.execute(newest).scalar() or 0) + 1
-            connection.execute(_table.insert(), {
-                "schema_id": schema, "transformation": transformation,
-                "generation": str(number), "state": "building",
-            })  # fmt: skip
+            connection.execute(
+                _table.insert(),
+                {
+                    "schema_id": schema,
+                    "transformation": transformation,
+                    "generation": str(number),
+                    "state": "building",
+                },
+            )
             return Run(schema, transformation, number)
 
         return self._database.write(work)
@@ -77,11 +82,16 @@ def note_read(
         standing = connection.execute(select(_table.c.state).where(_is(run))).scalar()
         if standing != "ready":
             raise Refused(
-                f"{run.label} is {standing or 'unknown'}: no release can read it", code="generation_gone",
+                f"{run.label} is {standing or 'unknown'}: no release can read it",
+                code="generation_gone",
                 hint=f"kedge features status {run.schema} lists what is ready",
-            )  # fmt: skip
-    row = {"schema_id": schema, "transformation": transformation,
-           "generation": generation_of(runs), "state": "ready"}  # fmt: skip
+            )
+    row = {
+        "schema_id": schema,
+        "transformation": transformation,
+        "generation": generation_of(runs),
+        "state": "ready",
+    }
     connection.execute(insert(_table).on_conflict_do_nothing(), row)
 
 

@@ -42,11 +42,15 @@ _NEW_RELEASES = (
     .where(_release.c.id > bindparam("known"))
     .order_by(_release.c.id)
 )
-_REMOVED = select(_release.c.endpoint, _release.c.number).join(
-    tables.model_version,
-    (tables.model_version.c.model == _release.c.model)
-    & (tables.model_version.c.number == _release.c.version),
-).where(tables.model_version.c.removed_at.is_not(None))  # fmt: skip
+_REMOVED = (
+    select(_release.c.endpoint, _release.c.number)
+    .join(
+        tables.model_version,
+        (tables.model_version.c.model == _release.c.model)
+        & (tables.model_version.c.number == _release.c.version),
+    )
+    .where(tables.model_version.c.removed_at.is_not(None))
+)
 _CONDEMNED = select(tables.condemned.c.endpoint, tables.condemned.c.release).order_by(
     tables.condemned.c.seq
 )
@@ -99,10 +103,12 @@ class SqlLedger:
     """
 
     def __init__(
-        self, database: Database, *,
+        self,
+        database: Database,
+        *,
         unix: Callable[[], float] = time.time,  # noqa: TID251 - for who has no Clock
         actor: ActorKind = ActorKind.PERSON,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Follow a database from `open_ledger`.
 
         Args:
@@ -164,9 +170,14 @@ class SqlLedger:
         return entries
 
     def append_all(
-        self, changes: Sequence[Change], *, by: str, reason: str, at: str,
+        self,
+        changes: Sequence[Change],
+        *,
+        by: str,
+        reason: str,
+        at: str,
         head: tuple[str, int] | None = None,
-    ) -> tuple[tuple[Entry, ...], ...]:  # fmt: skip
+    ) -> tuple[tuple[Entry, ...], ...]:
         """Append to several endpoints and move their rows, in one durable transaction.
 
         Args:
@@ -183,9 +194,14 @@ class SqlLedger:
         return self._append_all(changes, by, reason, at, self._actor, head)
 
     def _append_all(
-        self, changes: Sequence[Change], by: str, reason: str, at: str, actor: ActorKind,
+        self,
+        changes: Sequence[Change],
+        by: str,
+        reason: str,
+        at: str,
+        actor: ActorKind,
         head: tuple[str, int] | None = None,
-    ) -> tuple[tuple[Entry, ...], ...]:  # fmt: skip
+    ) -> tuple[tuple[Entry, ...], ...]:
         for change in changes:
             if change.expect == 0:  # one from before the rule can still be rolled back
                 check_name(change.endpoint)
@@ -235,9 +251,16 @@ class SqlLedger:
                     seq=newest, hash=digest, epoch=max(state.epoch, above) + 1, backup=backup, at=at
                 )
                 columns = columns_of(
-                    seq=seq, endpoint=state.endpoint, epoch=event.epoch, at=at, by=by, reason=reason,
-                    event=event, previous_hash=previous, actor=self._actor,
-                )  # fmt: skip
+                    seq=seq,
+                    endpoint=state.endpoint,
+                    epoch=event.epoch,
+                    at=at,
+                    by=by,
+                    reason=reason,
+                    event=event,
+                    previous_hash=previous,
+                    actor=self._actor,
+                )
                 previous = columns["hash"]
                 connection.execute(_ledger.insert(), columns)
                 _move(connection, apply(state, event), state.epoch)
@@ -324,11 +347,15 @@ class SqlLedger:
         states = self._states(connection)
         wanted = tuple(
             Wanted(
-                endpoint=row.endpoint, release=row.release, placement=Placement(row.placement),
-                until=row.until, by=row.by, copies=row.copies,
+                endpoint=row.endpoint,
+                release=row.release,
+                placement=Placement(row.placement),
+                until=row.until,
+                by=row.by,
+                copies=row.copies,
             )
             for row in connection.execute(_WANTED, {"now": self._unix()})
-        )  # fmt: skip
+        )
         seq, newest = chain_head(connection)
         return Book(
             states=states,
@@ -409,9 +436,15 @@ class SqlLedger:
         )
 
     def _append(
-        self, connection: Connection, states: dict[str, State], change: Change, by: str,
-        reason: str, at: str, actor: ActorKind,
-    ) -> tuple[Entry, ...]:  # fmt: skip
+        self,
+        connection: Connection,
+        states: dict[str, State],
+        change: Change,
+        by: str,
+        reason: str,
+        at: str,
+        actor: ActorKind,
+    ) -> tuple[Entry, ...]:
         before = states.get(change.endpoint, State(endpoint=change.endpoint))
         entries: list[Entry] = []
         after = before
@@ -440,9 +473,16 @@ class SqlLedger:
         for epoch, event in enumerate(events, start=before.epoch + 1):
             seq += 1
             columns = columns_of(
-                seq=seq, endpoint=before.endpoint, epoch=epoch, at=at, by=by, reason=reason,
-                event=event, previous_hash=previous, actor=actor,
-            )  # fmt: skip
+                seq=seq,
+                endpoint=before.endpoint,
+                epoch=epoch,
+                at=at,
+                by=by,
+                reason=reason,
+                event=event,
+                previous_hash=previous,
+                actor=actor,
+            )
             previous = columns["hash"]
             yield event, columns
 
@@ -456,16 +496,29 @@ class SqlLedger:
 
 
 def noted(
-    connection: Connection, endpoint: str, note: Note, *, by: str, reason: str, at: str,
+    connection: Connection,
+    endpoint: str,
+    note: Note,
+    *,
+    by: str,
+    reason: str,
+    at: str,
     actor: ActorKind,
-) -> Entry:  # fmt: skip
+) -> Entry:
     """Append a note; part of a transaction."""
     seq, previous = chain_head(connection)
     epoch = connection.execute(_EPOCH, {"of": endpoint}).scalar() or 0
     columns = columns_of(
-        seq=seq + 1, endpoint=endpoint, epoch=epoch, at=at, by=by, reason=reason,
-        event=note, previous_hash=previous, actor=actor,
-    )  # fmt: skip
+        seq=seq + 1,
+        endpoint=endpoint,
+        epoch=epoch,
+        at=at,
+        by=by,
+        reason=reason,
+        event=note,
+        previous_hash=previous,
+        actor=actor,
+    )
     connection.execute(_ledger.insert(), columns)
     return entry_of(columns)
 

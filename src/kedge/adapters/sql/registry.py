@@ -199,8 +199,9 @@ def _refuse_unpinned(connection: Connection, bundle: Bundle, version: ModelVersi
     if version.schema != bundle.schema:
         raise Refused(
             f"{bundle.model} {version.label} was made for feature schema {version.schema}, "
-            f"and the release names {bundle.schema}", code="pin",
-        )  # fmt: skip
+            f"and the release names {bundle.schema}",
+            code="pin",
+        )
     table = tables.transform_version
     known = select(table.c.version).where(
         table.c.schema_id == bundle.schema, table.c.version == bundle.transformation
@@ -208,8 +209,9 @@ def _refuse_unpinned(connection: Connection, bundle: Bundle, version: ModelVersi
     if bundle.transformation is not None and connection.execute(known).first() is None:
         raise Refused(
             f"feature schema {bundle.schema} has no transformation {bundle.transformation}",
-            code="pin", hint="kedge features status lists them",
-        )  # fmt: skip
+            code="pin",
+            hint="kedge features status lists them",
+        )
     if bundle.generation is not None and bundle.transformation is None:
         raise Refused(f"generation {bundle.generation} needs a transformation", code="pin")
 

@@ -28,14 +28,17 @@ _as_window = msgspec.msgpack.Decoder(Window).decode
 _as_roll = msgspec.msgpack.Decoder(Roll).decode
 _encode = msgspec.msgpack.Encoder().encode
 _SECONDS = (
-    select(_window.c.seq, _window.c.body).where(_window.c.at < bindparam("before"))
-    .order_by(_window.c.at).limit(BATCH)
-)  # fmt: skip
+    select(_window.c.seq, _window.c.body)
+    .where(_window.c.at < bindparam("before"))
+    .order_by(_window.c.at)
+    .limit(BATCH)
+)
 _MINUTES = (
     select(_roll.c.id, _roll.c.body)
     .where(_roll.c.span == MINUTE, _roll.c.at < bindparam("before"))
-    .order_by(_roll.c.at).limit(BATCH)
-)  # fmt: skip
+    .order_by(_roll.c.at)
+    .limit(BATCH)
+)
 _READ = (
     select(_roll.c.body)
     .where(_roll.c.endpoint == bindparam("of"), _roll.c.at >= bindparam("since"))
@@ -93,10 +96,14 @@ class SqlRolls:
                 bodies = [row.body for row in found]
                 rolls = read_all(_window_as_roll if span == MINUTE else _unpack, bodies)
                 rows = [
-                    {"endpoint": roll.endpoint, "span": span, "at": roll.at,
-                     "body": zlib.compress(_encode(roll), 1)}
+                    {
+                        "endpoint": roll.endpoint,
+                        "span": span,
+                        "at": roll.at,
+                        "body": zlib.compress(_encode(roll), 1),
+                    }
                     for roll in rolled(rolls, span)
-                ]  # fmt: skip
+                ]
                 if rows:
                     connection.execute(insert(_roll), rows)
                 table = _window if span == MINUTE else _roll
@@ -116,6 +123,7 @@ class SqlRolls:
 
         found = read_all(_unpack, self._database.read(work))
         return [
-            part for span in (HOUR, MINUTE)
+            part
+            for span in (HOUR, MINUTE)
             for part in rolled((roll for roll in found if roll.span == span), span)
-        ]  # fmt: skip
+        ]

@@ -125,9 +125,17 @@ def state_of(
 
 
 def columns_of(
-    *, seq: int, endpoint: str, epoch: int, at: str, by: str, reason: str,
-    event: AnyEvent | Note, previous_hash: str, actor: ActorKind,
-) -> dict[str, Any]:  # fmt: skip
+    *,
+    seq: int,
+    endpoint: str,
+    epoch: int,
+    at: str,
+    by: str,
+    reason: str,
+    event: AnyEvent | Note,
+    previous_hash: str,
+    actor: ActorKind,
+) -> dict[str, Any]:
     """The columns of a new entry, chained to the one before it."""
     columns: dict[str, Any] = {
         "seq": seq,

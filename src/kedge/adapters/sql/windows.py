@@ -64,10 +64,15 @@ class SqlWindows:
     def write(self, windows: Sequence[Window]) -> None:
         """Write the windows in one transaction; one that is there already stays as it is."""
         rows = [
-            {"replica": window.replica, "number": window.number, "endpoint": window.endpoint,
-             "at": window.at, "body": _encode(window)}
+            {
+                "replica": window.replica,
+                "number": window.number,
+                "endpoint": window.endpoint,
+                "at": window.at,
+                "body": _encode(window),
+            }
             for window in windows
-        ]  # fmt: skip
+        ]
         if rows:
             self._write(lambda connection: connection.execute(_WRITE, rows))
 

@@ -15,9 +15,11 @@ SHOWN = 20
 
 
 SIGNS = {
-    "alert": "an alert", "verdict": "a failed verdict", "patrol": "the patrol itself",
+    "alert": "an alert",
+    "verdict": "a failed verdict",
+    "patrol": "the patrol itself",
     "command": "the command itself",
-}  # fmt: skip
+}
 
 
 def speed_text(found: dict[str, tuple[Speed, int | None]]) -> str:
@@ -33,8 +35,14 @@ def _lines(name: str, of: Speed, cut: int | None) -> list[str]:
         f"  until the first caller got the old release  {_spread(of.whole_s)}{within}",
         f"  command until the old release answered     {_spread(of.flip_s)}",
         f"  the same, of drills                        {_spread(of.drill_s)}",
-        f"  incidents, last 90 days and 90 before      {_median(incidents.last)}, {_median(incidents.before)}",
-        f"  drills, last 90 days and 90 before         {_median(drills.last)}, {_median(drills.before)}",
+        (
+            f"  incidents, last 90 days and 90 before      {_median(incidents.last)},"
+            f" {_median(incidents.before)}"
+        ),
+        (
+            f"  drills, last 90 days and 90 before         {_median(drills.last)},"
+            f" {_median(drills.before)}"
+        ),
     ]
     lines += [_incident(one) for one in reversed(of.incidents[-SHOWN:])]
     lines += [_practice(one) for one in reversed(of.drills[-SHOWN:])]
@@ -55,8 +63,8 @@ def _incident(one: Incident) -> str:
     who = "the patrol" if one.automatic else one.by
     noticed = "?" if one.detect_s is None else f"{_time(one.detect_s)} at most"
     return (
-        f"  {_at(one.at)}  r{one.release} rolled back by {who}: noticed {noticed} ({SIGNS[one.sign]}), "
-        f"decided {_time(one.decide_s)}, {_flip(one.machine)}"
+        f"  {_at(one.at)}  r{one.release} rolled back by {who}: noticed {noticed}"
+        f" ({SIGNS[one.sign]}), decided {_time(one.decide_s)}, {_flip(one.machine)}"
     )
 
 
@@ -71,8 +79,9 @@ def _flip(flip: Machine | None) -> str:
     if flip is None:
         return "no receipt"
     return (
-        f"prepare {_time(flip.prepare_s)}, write {_time(flip.write_s)}, last ack {_time(flip.last_ack_s)}, "
-        f"first old answer {_time(flip.first_answer_s)}, in all {_time(flip.total_s)}"
+        f"prepare {_time(flip.prepare_s)}, write {_time(flip.write_s)}, last ack"
+        f" {_time(flip.last_ack_s)}, first old answer {_time(flip.first_answer_s)}, in all"
+        f" {_time(flip.total_s)}"
     )
 
 
@@ -116,8 +125,10 @@ def drill_text(endpoint: str, filed: Filed) -> str:
             cells = "".join(f"{_ms(ladder.get(row)):>14}" for _, ladder in told)
             lines.append(f"  {row:<17}{cells}")
     if filed.answered is not None:
-        lines.append(f"  r{filed.release} answered {filed.answered:,} requests in {filed.lasted_s:.1f} s, "
-                     f"{filed.failed:,} failed")  # fmt: skip
+        lines.append(
+            f"  r{filed.release} answered {filed.answered:,} requests in {filed.lasted_s:.1f} s, "
+            f"{filed.failed:,} failed"
+        )
     return "\n".join(lines)
 
 
@@ -125,13 +136,20 @@ def _ladder(parts: dict[str, Any], *, dry: bool) -> dict[str, float | None]:
     """Milliseconds since the command, in the order in which things happened."""
     prepared = parts["decide_ms"] + parts["prepare_ms"]
     if dry:
-        return {"decided": parts["decide_ms"], "prepared": prepared,
-                "answer asked for": parts["first_old_answer_ms"], "total": parts["total_ms"]}  # fmt: skip
+        return {
+            "decided": parts["decide_ms"],
+            "prepared": prepared,
+            "answer asked for": parts["first_old_answer_ms"],
+            "total": parts["total_ms"],
+        }
     return {
-        "decided": parts["decide_ms"], "prepared": prepared, "written": prepared + parts["write_ms"],
-        "last ack": parts["last_ack_ms"], "first answer": parts["first_old_answer_ms"],
+        "decided": parts["decide_ms"],
+        "prepared": prepared,
+        "written": prepared + parts["write_ms"],
+        "last ack": parts["last_ack_ms"],
+        "first answer": parts["first_old_answer_ms"],
         "total": parts["total_ms"],
-    }  # fmt: skip
+    }
 
 
 def _ms(value: float | None) -> str:

@@ -73,13 +73,15 @@ def _count(number: int, what: str) -> str:
 
 def status_text(item: dict[str, Any]) -> str:
     """One endpoint's status."""
-    lines = [
-        f"{item['endpoint']}  epoch {item['epoch']}  {item['stage']}{' (held)' if item['paused'] else ''}"
-    ]
+    held = " (held)" if item["paused"] else ""
+    lines = [f"{item['endpoint']}  epoch {item['epoch']}  {item['stage']}{held}"]
     lines.append(f"  production  {_release(item['production'])}")
     if item["candidate"]:
-        share = f"{item['weight']:g} % of the callers" if item["stage"] == "canary" else \
-            f"shadowed with {item['sample']:g} % of the inputs"  # fmt: skip
+        share = (
+            f"{item['weight']:g} % of the callers"
+            if item["stage"] == "canary"
+            else f"shadowed with {item['sample']:g} % of the inputs"
+        )
         after = f", next step {item['next_weight']:g} %" if item["next_weight"] else ""
         lines.append(f"  candidate   {_release(item['candidate'])}: {share}{after}")
     lines += [
@@ -113,11 +115,13 @@ def status_text(item: dict[str, Any]) -> str:
     if item["pin"]:
         pin = item["pin"]
         lines.append(
-            f"  PINNED      to {pin['serves']} by {pin['by']} at {pin['at']}: {pin['reason'] or 'no reason'}"
+            f"  PINNED      to {pin['serves']} by {pin['by']} at {pin['at']}:"
+            f" {pin['reason'] or 'no reason'}"
         )
         if pin["drift"]:
             lines.append(
-                f"  DRIFT       {pin['drift']}; kedge unpin {item['endpoint']} follows the ledger again"
+                f"  DRIFT       {pin['drift']}; kedge unpin {item['endpoint']} follows the ledger"
+                " again"
             )
     lines += _alert_lines(item["alerts"])
     lines += [f"  !           {fault}" for fault in item["faults"]]
@@ -136,8 +140,8 @@ def _process_lines(processes: list[dict[str, Any]]) -> list[str]:
     lines = []
     for process in processes:
         lines += [
-            f"  {'!' if fault['standing'] else 'past fault':11} {process['name']}: {fault['place']} failed "
-            f"{fault['count']} times, last at {fault['at']}: {fault['text']}"
+            f"  {'!' if fault['standing'] else 'past fault':11} {process['name']}: {fault['place']}"
+            f" failed {fault['count']} times, last at {fault['at']}: {fault['text']}"
             for fault in process["faults"]
         ]
         if process["limited"]:
@@ -161,7 +165,10 @@ def _alert_lines(alerts: list[dict[str, Any]]) -> list[str]:
     pages = sum(alert["level"] == "page" for alert in alerts)
     alone = sum(not alert["acknowledged_by"] for alert in alerts)
     return [
-        f"  alerts      {len(alerts)} open, pages: {pages}, not acknowledged: {alone}; kedge alerts",
+        (
+            f"  alerts      {len(alerts)} open, pages: {pages}, not acknowledged: {alone}; kedge"
+            " alerts"
+        ),
         *(f"  {alert['level']:11} #{alert['number']} {alert['summary']}" for alert in alerts[:3]),
     ]
 
@@ -169,7 +176,10 @@ def _alert_lines(alerts: list[dict[str, Any]]) -> list[str]:
 def _release(found: dict[str, Any] | None) -> str:
     if found is None:
         return "-"
-    return f"{found['release']} ({found['model']} {found['version']}, {found['flavour']}, {found['runtime']})"
+    return (
+        f"{found['release']} ({found['model']} {found['version']}, {found['flavour']},"
+        f" {found['runtime']})"
+    )
 
 
 def _way_back(back: dict[str, Any] | None) -> str:
@@ -178,7 +188,10 @@ def _way_back(back: dict[str, Any] | None) -> str:
     if not back["cold"]:
         return f"{_release(back)}, ready on {len(back['ready'])} of {len(back['ready'])} replicas"
     total = len(back["ready"]) + len(back["cold"])
-    return f"{_release(back)}, ready on {len(back['ready'])} of {total}; cold: a rollback loads {back['load_s']:.1f} s"
+    return (
+        f"{_release(back)}, ready on {len(back['ready'])} of {total}; cold: a rollback loads"
+        f" {back['load_s']:.1f} s"
+    )
 
 
 def _replica(replica: dict[str, Any]) -> str:
@@ -204,20 +217,27 @@ def _counts(counts: dict[str, Any], stage: str) -> list[str]:
         )
     for arm, found in counts["violations"].items():
         if found:
-            lines.append(f"  features    {arm}: out of range or unseen: "
-                         + ", ".join(f"{name} {number:,}" for name, number in found.items()))  # fmt: skip
+            lines.append(
+                f"  features    {arm}: out of range or unseen: "
+                + ", ".join(f"{name} {number:,}" for name, number in found.items())
+            )
     if stage == "canary" or counts["failovers"]:
-        lines.append(f"  canary      {counts['canary']['requests']:,} requests, {counts['failovers']:,} failed over "
-                     f"to production{causes(counts['failovers_by_cause'])}")  # fmt: skip
+        lines.append(
+            f"  canary      {counts['canary']['requests']:,} requests, {counts['failovers']:,}"
+            f" failed over to production{causes(counts['failovers_by_cause'])}"
+        )
         if counts["canary"]["unasked"]:
             lines.append(
-                f"  never asked {counts['canary']['unasked']:,} of them: no failures, and no evidence"
+                f"  never asked {counts['canary']['unasked']:,} of them: no failures, and no"
+                " evidence"
             )
     shadow = counts["shadow"]
     if shadow["requests"]:
         agreement = "-" if shadow["agreement"] is None else f"{shadow['agreement']:.2%}"
         coverage = "-" if shadow["coverage"] is None else f"{shadow['coverage']:.2%}"
-        lines.append(f"  shadow      {shadow['pairs']:,} pairs, agreement {agreement}; coverage {coverage} "
-                     f"(dropped {shadow['dropped']:,}{causes(shadow['dropped_by_cause'])}, "
-                     f"timed out {shadow['timed_out']:,}, failed {shadow['failed']:,})")  # fmt: skip
+        lines.append(
+            f"  shadow      {shadow['pairs']:,} pairs, agreement {agreement}; coverage {coverage} "
+            f"(dropped {shadow['dropped']:,}{causes(shadow['dropped_by_cause'])}, "
+            f"timed out {shadow['timed_out']:,}, failed {shadow['failed']:,})"
+        )
     return lines

@@ -49,14 +49,18 @@ UNTIL: dict[str, Callable[[dict[str, Any]], str]] = {
     "window": lambda part: f"until the shadow window of {span(part['needed'] or 0)} is over",
     "segments": lambda part: f"until each segment has {_counted(part)} compared answers",
     "silence": lambda part: (
-        f"until {span(part['needed'] or 0)} passed without an alarm: so few callers can prove no more at this step"
+        f"until {span(part['needed'] or 0)} passed without an alarm: so few callers can prove no"
+        " more at this step"
     ),
 }
 """What a part that is no guardrail waits for."""
 WITHOUT = {
     "no_traffic": "no estimate: no requests come",
     "no_labels": "no estimate: no outcome came yet (kedge outcomes hands them in)",
-    "few_callers": "so few callers can prove nothing more: promote it by hand (kedge plan says how many it takes)",
+    "few_callers": (
+        "so few callers can prove nothing more: promote it by hand (kedge plan says how many it"
+        " takes)"
+    ),
     "beyond": "not within a month of this traffic",
     "coverage": "no estimate: too many copies go without an answer",
     "unknown": "no estimate",
@@ -118,11 +122,18 @@ def rollout_lines(found: dict[str, Any], width: int) -> list[str]:
     if found["stage"] not in ("canary", "shadow"):
         return []
     who = (
-        "held" if found["paused"]
-        else "automation is frozen" if found["frozen"]
-        else "automatic" if found["auto"] or (found["stage"] == "shadow" and found["on_pass"] == "promote")
-        else "by hand"
-    )  # fmt: skip
+        "held"
+        if found["paused"]
+        else (
+            "automation is frozen"
+            if found["frozen"]
+            else (
+                "automatic"
+                if found["auto"] or (found["stage"] == "shadow" and found["on_pass"] == "promote")
+                else "by hand"
+            )
+        )
+    )
     where = "shadow"
     if found["stage"] == "canary":
         number, of = found["step"], found["steps"]

@@ -92,7 +92,10 @@ def _verdict(found: Mapping[str, Any]) -> str:
     asked = found["requests"][1]
     if found["paired"]:
         alone = errors["bad"][1] if errors else 0
-        return f"too early: {asked:,} requests answered by both, {names(found)[1]} alone failed {alone:,}"
+        return (
+            f"too early: {asked:,} requests answered by both, {names(found)[1]} alone failed"
+            f" {alone:,}"
+        )
     told = f"too early: {asked:,} requests to {names(found)[1]}"
     if errors is None:
         return told
@@ -182,8 +185,8 @@ def _agreement(found: Mapping[str, Any], width: int) -> list[str]:
         if shown[key] is not None
     )
     text = (
-        f"agreement {shown['raw']:.1%} of {shown['pairs']:,} pairs{more}; {shown['flips']:,} decisions flip, "
-        f"{shown['missing']:,} without an answer"
+        f"agreement {shown['raw']:.1%} of {shown['pairs']:,} pairs{more}; {shown['flips']:,}"
+        f" decisions flip, {shown['missing']:,} without an answer"
     )
     lines = ["", *wrap(text, width, INDENT)]
     own = shown["noise"]
@@ -262,8 +265,8 @@ def _labels(found: Mapping[str, Any], width: int) -> list[str]:
     reused = labels["reused"]
     if reused["ids"]:
         faults.append(
-            f"{reused['ids']:,} ids were used by more than one request: {reused['refused']:,} labels are "
-            f"not joined, {reused['withdrawn']:,} were joined before and are withdrawn"
+            f"{reused['ids']:,} ids were used by more than one request: {reused['refused']:,}"
+            f" labels are not joined, {reused['withdrawn']:,} were joined before and are withdrawn"
         )
     texts: list[str] = []
     if any(labels["units"]):
@@ -321,8 +324,8 @@ def _cost(found: Mapping[str, Any], width: int) -> list[str]:
     if cost.get("cap") is not None and any(cost["at_cap"]):
         at_cap, units = cost["at_cap"], cost["units"]
         texts.append(
-            f"judged up to {cost['cap']:.4g}: {at_cap[0]:,} of {units[0]:,} units of {old} cost that or more, "
-            f"{at_cap[1]:,} of {units[1]:,} of {new}"
+            f"judged up to {cost['cap']:.4g}: {at_cap[0]:,} of {units[0]:,} units of {old} cost"
+            f" that or more, {at_cap[1]:,} of {units[1]:,} of {new}"
         )
     if any(cost.get("clipped", ())):
         texts.append(

@@ -16,14 +16,16 @@ def applied_text(found: dict[str, Any]) -> str:
                 f"takes {', '.join(told['raw'])}"
                 if not told["materialised"]
                 else (
-                    f"to be computed: kedge features materialise {told['version'].partition('/')[0]}"
+                    "to be computed: kedge features materialise"
+                    f" {told['version'].partition('/')[0]}"
                 )
             )
             reads = f", reads {', '.join(told['reads'])} by key" if told["reads"] else ""
             lines.append(f"{told['version']}: new; {takes}{reads}")
         if told["rows"] == "dependent":
             lines.append(
-                "  its answers depend on the rows that are asked together: requests are never merged"
+                "  its answers depend on the rows that are asked together: requests are never"
+                " merged"
             )
         if told["against"]:
             lines.append(f"  {comparison_text(told, told['against'])}")

@@ -34,18 +34,19 @@ def warnings(found: dict[str, Any]) -> list[str]:
     ]
     if found["conflicts"]:
         lines.append(
-            f"{found['conflicts']:,} have another value than the label that stands, and are not joined: "
-            "kedge outcomes --correct replaces it, and keeps what it was"
+            f"{found['conflicts']:,} have another value than the label that stands, and are not"
+            " joined: kedge outcomes --correct replaces it, and keeps what it was"
         )
     if found["parked"]:
         lines.append(
-            f"{found['parked']:,} name no prediction that is known: each waits 24 h from when it was first "
-            f"handed in (the earliest until {iso(found['parked_until'])}), and is unknown then"
+            f"{found['parked']:,} name no prediction that is known: each waits 24 h from when it"
+            f" was first handed in (the earliest until {iso(found['parked_until'])}), and is"
+            " unknown then"
         )
     if found["unrecorded"]:
         lines.append(
-            f"{found['unrecorded']:,} name requests that were answered, by the time in their ids, and "
-            "whose predictions are not recorded: they are not judged"
+            f"{found['unrecorded']:,} name requests that were answered, by the time in their ids,"
+            " and whose predictions are not recorded: they are not judged"
         )
     return lines + _missing(found["unrecorded_predictions"], found["log_sample"])
 

@@ -22,8 +22,8 @@ def plan_text(found: dict[str, Any], width: int = PLAIN_WIDTH) -> str:
     by = "" if callers is None else f" by about {callers:,} callers"
     traffic = f"{found['endpoint']}: {rate(found['rate'])}{by}, {found['errors']:.3%} of them fail"
     asked = (
-        f"Found after: a candidate that fails {found['times']:g} times as often. Proven after: one that fails as often "
-        "as production."
+        f"Found after: a candidate that fails {found['times']:g} times as often. Proven after: one"
+        " that fails as often as production."
     )
     heads = HEADS if callers is None else [*HEADS, OWN]
     above = [[" ".join(words).strip() for words in heads]]
@@ -39,8 +39,8 @@ def plan_text(found: dict[str, Any], width: int = PLAIN_WIDTH) -> str:
         )
     if callers is not None and fewest < found["provable"]:
         notes.append(
-            f"Evidence counts callers. Fewer than about {found['provable']} callers of the candidate cannot prove a "
-            "candidate without failures: promote it by hand."
+            f"Evidence counts callers. Fewer than about {found['provable']} callers of the"
+            " candidate cannot prove a candidate without failures: promote it by hand."
         )
     return "\n".join([*lines, *(line for note in notes for line in wrap(note, width, "  ", "  "))])
 

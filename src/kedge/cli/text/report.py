@@ -69,7 +69,10 @@ def story(event: r.AnyEvent | Note) -> str:
         case r.DrillEnded(release=number):
             return f"the drill is over: r{number} is production again"
         case r.Restored(seq=seq, hash=of, backup=made):
-            return f"restored from the backup of {made[:19]}Z, whose newest entry is {seq}:{of[:SHORT]}"
+            return (
+                f"restored from the backup of {made[:19]}Z, whose newest entry is"
+                f" {seq}:{of[:SHORT]}"
+            )
         case Note():
             return _noted(event)
 
@@ -111,8 +114,10 @@ def _noted(note: Note) -> str:
                 return f"diagnosed: {causes}: {body['headline']}"
             return f"diagnosed: {causes}: {body['headline']}; {body['advice']}"
         case Note(kind="accepted", body=body):
-            return (f"{body['requests']:,} requests of r{body['release']}, {_between(body)}, "
-                    "are the reference from now on")  # fmt: skip
+            return (
+                f"{body['requests']:,} requests of r{body['release']}, {_between(body)}, "
+                "are the reference from now on"
+            )
         case Note(kind="registered", body=body):
             return f"{body['version']} was registered ({body['flavour']}, {body['digest'][:19]})"
         case Note(kind="inline_trusted", body=body):
@@ -142,11 +147,13 @@ def audience_text(policy: Policy) -> str:
     if policy.audience == "customer":
         return (
             f"audience customer: a canary is refused until the candidate passed its shadow window "
-            f'(shadow.window {window}, shadow.min_pairs {pairs:,}); audience = "internal" lets a canary come first'
+            f'(shadow.window {window}, shadow.min_pairs {pairs:,}); audience = "internal" lets a'
+            " canary come first"
         )
     return (
         "audience internal: a canary may come before a passed shadow window; "
-        f'audience = "customer" refuses that until one passed (shadow.window {window}, shadow.min_pairs {pairs:,})'
+        f'audience = "customer" refuses that until one passed (shadow.window {window},'
+        f" shadow.min_pairs {pairs:,})"
     )
 
 
@@ -217,14 +224,21 @@ def _span(seconds: float) -> str:
 def fed_text(found: list[dict[str, Any]]) -> str:
     """What materialising did, for people."""
     return "\n".join(
-        f"{one['run']}: {one['slices']:,} slices ({one['computed']:,} computed, the rest out of the log), "
-        f"{one['rows']:,} rows written so far, {one['standing']}"
+        f"{one['run']}: {one['slices']:,} slices ({one['computed']:,} computed, the rest out of the"
+        f" log), {one['rows']:,} rows written so far, {one['standing']}"
         + (f"; {one['empty']:,} more slices have no rows" if one["empty"] else "")
         + (f"; known up to {iso(one['watermark'])}" if one["watermark"] is not None else "")
-        + (f"; {one['ahead_s']:.0f} s ahead of what was asked for: is a clock wrong?" if one["ahead_s"] else "")
-        + "".join(f"; {count:,} values of {name} out of range" for name, count in one["violations"].items())
+        + (
+            f"; {one['ahead_s']:.0f} s ahead of what was asked for: is a clock wrong?"
+            if one["ahead_s"]
+            else ""
+        )
+        + "".join(
+            f"; {count:,} values of {name} out of range"
+            for name, count in one["violations"].items()
+        )
         for one in found
-    )  # fmt: skip
+    )
 
 
 def runs_text(found: list[dict[str, Any]]) -> str:
@@ -234,13 +248,17 @@ def runs_text(found: list[dict[str, Any]]) -> str:
         if one["lag_s"] is None:
             far = "nothing in the store"
         else:
-            behind = f"{_span(abs(one['lag_s']))} {'ahead: is a clock wrong?' if one['ahead'] else 'behind'}"
+            behind = (
+                f"{_span(abs(one['lag_s']))}"
+                f" {'ahead: is a clock wrong?' if one['ahead'] else 'behind'}"
+            )
             far = (
                 f"known up to {iso(one['watermark'])}, {behind}{', STALE' if one['stale'] else ''}"
             )
         readers = ", ".join(one["read_by"]) or "no release"
         lines.append(
-            f"{one['run']:<24} {one['standing']:<9} {one['keys']:>9,} keys  {far}; read by {readers}"
+            f"{one['run']:<24} {one['standing']:<9} {one['keys']:>9,} keys  {far}; read by"
+            f" {readers}"
         )
     return "\n".join(lines) or "nothing is materialised: kedge features materialise VIEW"
 
@@ -288,8 +306,10 @@ def diagnosis_text(told: dict[str, Any]) -> str:
         lines.append(
             f"  reference  {reference['rule']}: {_window_line(reference)}, of {reference['of']}"
         )
-    lines += [f"  replayed   {count:,} requests on the {'newer' if which == 'new' else 'older'} release"
-              for which, count in told["replayed"].items()]  # fmt: skip
+    lines += [
+        f"  replayed   {count:,} requests on the {'newer' if which == 'new' else 'older'} release"
+        for which, count in told["replayed"].items()
+    ]
     lines += [f"  without    {fault}" for fault in told["faults"]]
     lines += [f"  missing    {lack['log']}" for lack in found["missing"]]
     lines += [f"  could change if  {text}" for text in found["would_change"]]
@@ -300,9 +320,8 @@ def finding_text(found: dict[str, Any]) -> str:
     """The newest finding beside a rollback's receipt."""
     if found["fault"]:
         return f"  finding  could not be read: {found['fault']}"
-    lines = [
-        f"  finding  {found['age_s'] / 60:.0f} min ago: {', '.join(found['causes']).replace('_', ' ')}: {found['headline']}"
-    ]
+    causes = ", ".join(found["causes"]).replace("_", " ")
+    lines = [f"  finding  {found['age_s'] / 60:.0f} min ago: {causes}: {found['headline']}"]
     if found["against"]:
         lines.append(f"  AGAINST  the diagnosis speaks against this rollback: {found['advice']}")
     return "\n".join(lines)
@@ -318,18 +337,23 @@ def _evidence_line(row: dict[str, Any]) -> str:
         figure = f"{row['figure']:+.4g}"
         if row["low"] is not None:
             figure += f" [{row['low']:+.3g}, {row['high']:+.3g}]"
-    return f"    {row['question'].replace('_', ' '):<14}{row['verdict']:<11}{figure:<32} {row['answer']}"
+    return (
+        f"    {row['question'].replace('_', ' '):<14}{row['verdict']:<11}{figure:<32}"
+        f" {row['answer']}"
+    )
 
 
 def _window_line(window: dict[str, Any]) -> str:
     more = [
         f"{window[key]:,} {text}"
         for key, text in (
-            ("unread", "older ones left out by the bound"), ("beyond", "of those with an outcome"),
-            ("without_inputs", "left out: their inputs are not logged"), ("torn_hours", "hours of the log torn"),
+            ("unread", "older ones left out by the bound"),
+            ("beyond", "of those with an outcome"),
+            ("without_inputs", "left out: their inputs are not logged"),
+            ("torn_hours", "hours of the log torn"),
         )
         if window[key]
-    ]  # fmt: skip
+    ]
     if window["lost"]:
         more.append(f"{window['lost']:.1%} of the log lost")
     if window["left_out"]:

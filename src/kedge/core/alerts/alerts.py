@@ -246,19 +246,34 @@ def channel_key(channel: str) -> str:
 
 def dead_channel(endpoint: str, delivery: Delivery) -> Raise:
     """The alert about a channel that does not deliver."""
-    return Raise(key=channel_key(delivery.channel), topic=Topic.CHANNEL, channel=delivery.channel,
-                 level="warn", lasts="channel",
-                 summary=f"the channel {delivery.channel} of {endpoint} does not deliver",
-                 detail=f"{delivery.failures} attempts failed: {delivery.fault}")  # fmt: skip
+    return Raise(
+        key=channel_key(delivery.channel),
+        topic=Topic.CHANNEL,
+        channel=delivery.channel,
+        level="warn",
+        lasts="channel",
+        summary=f"the channel {delivery.channel} of {endpoint} does not deliver",
+        detail=f"{delivery.failures} attempts failed: {delivery.fault}",
+    )
 
 
 def opened(found: Raise, endpoint: str, *, at: str, now: float, number: int = 0) -> Alert:
     """A new alert. `at` is RFC 3339, `now` Unix time of the same instant."""
     return Alert(
-        number=number, endpoint=endpoint, key=found.key, topic=found.topic, level=found.level,
-        lasts=found.lasts, summary=found.summary, detail=found.detail, subject=found.subject,
-        step=found.step, channel=found.channel, opened_at=at, seen=now,
-    )  # fmt: skip
+        number=number,
+        endpoint=endpoint,
+        key=found.key,
+        topic=found.topic,
+        level=found.level,
+        lasts=found.lasts,
+        summary=found.summary,
+        detail=found.detail,
+        subject=found.subject,
+        step=found.step,
+        channel=found.channel,
+        opened_at=at,
+        seen=now,
+    )
 
 
 def again(alert: Alert, found: Raise) -> Alert:
@@ -290,10 +305,19 @@ def resolve(alert: Alert, *, reason: str, at: str, ended: Ending = "resolved") -
 def message(alert: Alert, kind: Kind) -> Message:
     """What is said of it."""
     return Message(
-        status="firing" if kind == "told" else alert.ended, number=alert.number, endpoint=alert.endpoint,
-        key=alert.key, topic=alert.topic, level=alert.level, summary=alert.summary, detail=alert.detail,
-        opened_at=alert.opened_at, resolved_at=alert.resolved_at, reason=alert.resolved, head=alert.head,
-    )  # fmt: skip
+        status="firing" if kind == "told" else alert.ended,
+        number=alert.number,
+        endpoint=alert.endpoint,
+        key=alert.key,
+        topic=alert.topic,
+        level=alert.level,
+        summary=alert.summary,
+        detail=alert.detail,
+        opened_at=alert.opened_at,
+        resolved_at=alert.resolved_at,
+        reason=alert.resolved,
+        head=alert.head,
+    )
 
 
 # ---------------------------------------------------------------- whom
@@ -321,8 +345,11 @@ def rungs(policy: Policy, now: float) -> tuple[Rung, ...]:
             elif entry == "rota" and policy.rota is not None:
                 duty = on_duty(policy.rota, now)
                 who, url = duty.name, duty.contact
-                relieved += [Target(number, entry, one.name, url_of(one.contact))
-                             for one in policy.rota.people if one != duty]  # fmt: skip
+                relieved += [
+                    Target(number, entry, one.name, url_of(one.contact))
+                    for one in policy.rota.people
+                    if one != duty
+                ]
             targets.setdefault(url_of(url), Target(number, shown(entry), who, url_of(url)))
         found.append(Rung(seconds(step.after), tuple(targets.values()), tuple(relieved)))
     return tuple(found)
@@ -367,7 +394,7 @@ def variables(channel: str) -> tuple[str, ...]:
 
 def passed(
     alert: Alert, levels: Sequence[Rung], elapsed_s: float, since_s: float | None, now: float
-) -> float:  # fmt: skip
+) -> float:
     """For how long an alert has been open by now, in its own time.
 
     Args:
@@ -385,9 +412,14 @@ def passed(
 
 
 def due(
-    alert: Alert, levels: Sequence[Rung], elapsed_s: float, *, now: float, lease_s: float,
+    alert: Alert,
+    levels: Sequence[Rung],
+    elapsed_s: float,
+    *,
+    now: float,
+    lease_s: float,
     anew: bool = False,
-) -> tuple[tuple[Target, Kind], ...]:  # fmt: skip
+) -> tuple[tuple[Target, Kind], ...]:
     """What must be sent now.
 
     Args:
@@ -445,9 +477,13 @@ def _knowing(alert: Alert, levels: Sequence[Rung]) -> Iterable[Target]:
 
 def _of(alert: Alert, target: Target, kind: str) -> Delivery | None:
     return next(
-        (d for d in alert.deliveries
-         if (d.level, d.channel, d.kind) == (target.level, target.channel, kind)), None,
-    )  # fmt: skip
+        (
+            d
+            for d in alert.deliveries
+            if (d.level, d.channel, d.kind) == (target.level, target.channel, kind)
+        ),
+        None,
+    )
 
 
 def _is_dead(delivery: Delivery | None) -> bool:
@@ -484,9 +520,16 @@ def finished(alert: Alert, levels: Sequence[Rung], elapsed_s: float) -> bool:
 
 
 def claim(
-    alert: Alert, target: Target, kind: Kind, *, elapsed_s: float, now: float, lease_s: float,
-    by: str, anew: bool = False,
-) -> Alert:  # fmt: skip
+    alert: Alert,
+    target: Target,
+    kind: Kind,
+    *,
+    elapsed_s: float,
+    now: float,
+    lease_s: float,
+    by: str,
+    anew: bool = False,
+) -> Alert:
     """Say that somebody sends it now; the same alert when somebody else does, or nothing is due."""
     old = _of(alert, target, kind)
     stands = alert.open if kind == "told" else not alert.open
@@ -496,10 +539,16 @@ def claim(
     if old is not None and (old.state == "delivered" or not _waits(old, own_s, now, lease_s)):
         return alert
     fresh = Delivery(
-        level=target.level, channel=target.channel, kind=kind, state="sending", who=target.who,
-        failures=old.failures if old else 0, fault=old.fault if old else "", by=by,
+        level=target.level,
+        channel=target.channel,
+        kind=kind,
+        state="sending",
+        who=target.who,
+        failures=old.failures if old else 0,
+        fault=old.fault if old else "",
+        by=by,
         until=now + lease_s,
-    )  # fmt: skip
+    )
     return _with(replace(alert, elapsed_s=elapsed_s, seen=now), fresh)
 
 
@@ -511,16 +560,22 @@ def claimed(alert: Alert, target: Target, kind: Kind, *, by: str, until: float) 
 
 def record(
     alert: Alert, target: Target, kind: Kind, *, fault: str, elapsed_s: float, now: float, at: str
-) -> Alert:  # fmt: skip
+) -> Alert:
     """Write down how it went; `fault` is empty when it was delivered."""
     old = _of(alert, target, kind)
     failures = 0 if not fault else (old.failures if old else 0) + 1
     wait_s = min(FIRST_RETRY_S * 2.0 ** min(failures - 1, 10), LONGEST_RETRY_S) if fault else 0.0
     done = Delivery(
-        level=target.level, channel=target.channel, kind=kind, who=target.who, at=at,
-        state="failed" if fault else "delivered", failures=failures, fault=fault,
+        level=target.level,
+        channel=target.channel,
+        kind=kind,
+        who=target.who,
+        at=at,
+        state="failed" if fault else "delivered",
+        failures=failures,
+        fault=fault,
         due_s=elapsed_s + wait_s,
-    )  # fmt: skip
+    )
     return _with(replace(alert, elapsed_s=max(elapsed_s, alert.elapsed_s), seen=now), done)
 
 

@@ -52,31 +52,61 @@ def conditions(state: State, decision: Decision | None, *, fault: str = "") -> t
     if state.compared is None:
         return ()
     if fault:
-        return (Raise(key="blind", topic=Topic.BLIND, level="warn", lasts="condition",
-                      after_s=BROKEN_S, detail=fault,
-                      summary="the patrol cannot see: nothing is judged, nothing taken back"),)  # fmt: skip
+        return (
+            Raise(
+                key="blind",
+                topic=Topic.BLIND,
+                level="warn",
+                lasts="condition",
+                after_s=BROKEN_S,
+                detail=fault,
+                summary="the patrol cannot see: nothing is judged, nothing taken back",
+            ),
+        )
     if decision is None:
         return ()
     subject = judged(state)
     if decision.verdict == "fail":
         return (_failing(state, decision, subject),)
     if decision.verdict == "broken input":
-        return (Raise(key="broken", topic=Topic.BROKEN, level="warn", lasts="condition",
-                      after_s=BROKEN_S, detail=decision.reason, subject=subject,
-                      summary="the input is broken: no verdict can be given"),)  # fmt: skip
+        return (
+            Raise(
+                key="broken",
+                topic=Topic.BROKEN,
+                level="warn",
+                lasts="condition",
+                after_s=BROKEN_S,
+                detail=decision.reason,
+                subject=subject,
+                summary="the input is broken: no verdict can be given",
+            ),
+        )
     if decision.code == "ask":
-        return (Raise(key=f"waiting:r{subject}@{_step(state)}", topic=Topic.WAITING,
-                      step=_step(state), level="warn", lasts="condition", detail=decision.reason, subject=subject,
-                      summary=f"r{subject} passed at {_step(state)} and waits for a person"),)  # fmt: skip
+        return (
+            Raise(
+                key=f"waiting:r{subject}@{_step(state)}",
+                topic=Topic.WAITING,
+                step=_step(state),
+                level="warn",
+                lasts="condition",
+                detail=decision.reason,
+                subject=subject,
+                summary=f"r{subject} passed at {_step(state)} and waits for a person",
+            ),
+        )
     return ()
 
 
 def control_down(state: State) -> Raise:
     """What the stand-in of control raises: a page where a release is being judged."""
-    return Raise(key="control", topic=Topic.CONTROL, lasts="condition",
-                 level="warn" if state.compared is None else "page",
-                 summary="control keeps ending: nothing is judged, nothing taken back",
-                 detail="the supervisor starts it again and again; logs/control.log says why it ends")  # fmt: skip
+    return Raise(
+        key="control",
+        topic=Topic.CONTROL,
+        lasts="condition",
+        level="warn" if state.compared is None else "page",
+        summary="control keeps ending: nothing is judged, nothing taken back",
+        detail="the supervisor starts it again and again; logs/control.log says why it ends",
+    )
 
 
 def of_replicas(astray: Mapping[str, str], unwritten: Mapping[str, str]) -> tuple[Raise, ...]:
@@ -88,13 +118,30 @@ def of_replicas(astray: Mapping[str, str], unwritten: Mapping[str, str]) -> tupl
     """
     found = []
     if astray:
-        found.append(Raise(key=Topic.HISTORY.value, topic=Topic.HISTORY, level="page", lasts="condition",
-                           detail=f"{_each(astray)}; kedge doctor compares all heads",
-                           summary="the ledger is not the one that replicas followed: they keep what they serve"))  # fmt: skip
+        found.append(
+            Raise(
+                key=Topic.HISTORY.value,
+                topic=Topic.HISTORY,
+                level="page",
+                lasts="condition",
+                detail=f"{_each(astray)}; kedge doctor compares all heads",
+                summary=(
+                    "the ledger is not the one that replicas followed: they keep what they serve"
+                ),
+            )
+        )
     if unwritten:
-        found.append(Raise(key=Topic.RECORDING.value, topic=Topic.RECORDING, level="warn", lasts="condition",
-                           after_s=UNWRITTEN_S, detail=_each(unwritten),
-                           summary="requests are not counted: a replica cannot write, and no verdict is safe"))  # fmt: skip
+        found.append(
+            Raise(
+                key=Topic.RECORDING.value,
+                topic=Topic.RECORDING,
+                level="warn",
+                lasts="condition",
+                after_s=UNWRITTEN_S,
+                detail=_each(unwritten),
+                summary="requests are not counted: a replica cannot write, and no verdict is safe",
+            )
+        )
     return tuple(found)
 
 
@@ -126,8 +173,16 @@ def _failing(state: State, decision: Decision, subject: int | None) -> Raise:
         done = "it is production, and nothing was done"
     else:
         done = "the rollout is held"
-    return Raise(key=f"failing:r{subject}", topic=Topic.FAILING, level="page", lasts="condition", subject=subject,
-                 summary=f"r{subject} fails; {done}", detail=decision.reason, after_s=after_s)  # fmt: skip
+    return Raise(
+        key=f"failing:r{subject}",
+        topic=Topic.FAILING,
+        level="page",
+        lasts="condition",
+        subject=subject,
+        summary=f"r{subject} fails; {done}",
+        detail=decision.reason,
+        after_s=after_s,
+    )
 
 
 def happened(event: AnyEvent, *, by: str, actor: ActorKind, reason: str) -> Raise | None:
@@ -141,11 +196,25 @@ def happened(event: AnyEvent, *, by: str, actor: ActorKind, reason: str) -> Rais
     """
     match event:
         case CandidateRolledBack(release=left) if actor.is_automatic:
-            return Raise(key=f"rolled_back:r{left}", topic=Topic.ROLLED_BACK, level="page", lasts="event", subject=left,
-                         summary=f"r{left} failed and was taken back", detail=reason)  # fmt: skip
+            return Raise(
+                key=f"rolled_back:r{left}",
+                topic=Topic.ROLLED_BACK,
+                level="page",
+                lasts="event",
+                subject=left,
+                summary=f"r{left} failed and was taken back",
+                detail=reason,
+            )
         case RolledBack(release=number, left=left) if actor.is_automatic:
-            return Raise(key=f"rolled_back:r{left}", topic=Topic.ROLLED_BACK, level="page", lasts="event", subject=left,
-                         summary=f"production went back from r{left} to r{number}", detail=reason)  # fmt: skip
+            return Raise(
+                key=f"rolled_back:r{left}",
+                topic=Topic.ROLLED_BACK,
+                level="page",
+                lasts="event",
+                subject=left,
+                summary=f"production went back from r{left} to r{number}",
+                detail=reason,
+            )
         case (
             Promoted(release=number, override=why)
             | ShadowStarted(release=number, override=why)
@@ -154,16 +223,29 @@ def happened(event: AnyEvent, *, by: str, actor: ActorKind, reason: str) -> Rais
             | Resumed(release=number, override=why)
         ) if why is not None:
             word = str(event.__struct_config__.tag).replace("_started", "").replace("_", " ")
-            return Raise(key=f"override:r{number}", topic=Topic.OVERRIDE, level="warn", lasts="event", subject=number,
-                         summary=f"{by} overrode the rules: r{number}, {word}", detail=why)  # fmt: skip
+            return Raise(
+                key=f"override:r{number}",
+                topic=Topic.OVERRIDE,
+                level="warn",
+                lasts="event",
+                subject=number,
+                summary=f"{by} overrode the rules: r{number}, {word}",
+                detail=why,
+            )
     return None
 
 
 def lost_evidence(subject: int | None, reason: str, detail: str) -> Raise:
     """Return the alert of evidence that was lost in a rollout."""
-    return Raise(key=f"evidence:r{subject}", topic=Topic.EVIDENCE, level="warn", lasts="event", subject=subject,
-                 summary=f"what was known of r{subject} was lost and began anew; its rollout is paused",
-                 detail=f"{reason}; {detail}" if detail else reason)  # fmt: skip
+    return Raise(
+        key=f"evidence:r{subject}",
+        topic=Topic.EVIDENCE,
+        level="warn",
+        lasts="event",
+        subject=subject,
+        summary=f"what was known of r{subject} was lost and began anew; its rollout is paused",
+        detail=f"{reason}; {detail}" if detail else reason,
+    )
 
 
 def found_by(finding: Filed) -> Raise | None:
@@ -171,13 +253,18 @@ def found_by(finding: Filed) -> Raise | None:
     if (level := finding.harm) is None:
         return None
     causes = ", ".join(finding.names)
-    return Raise(key=f"finding:r{finding.new}:{causes}:{level}", topic=Topic.FINDING, level=level, lasts="event", subject=finding.new,
-                 summary=f"r{finding.new} answers worse: {causes}", detail=f"{finding.headline}; {finding.advice}")  # fmt: skip
+    return Raise(
+        key=f"finding:r{finding.new}:{causes}:{level}",
+        topic=Topic.FINDING,
+        level=level,
+        lasts="event",
+        subject=finding.new,
+        summary=f"r{finding.new} answers worse: {causes}",
+        detail=f"{finding.headline}; {finding.advice}",
+    )
 
 
-def settled(
-    alert: Alert, state: State, decision: Decision | None, raised: Collection[str]
-) -> str:  # fmt: skip
+def settled(alert: Alert, state: State, decision: Decision | None, raised: Collection[str]) -> str:
     """Why a condition is over; empty while it stands.
 
     Args:
@@ -218,9 +305,10 @@ def continued(alert: Alert, since: Iterable[tuple[AnyEvent, str, str]]) -> str:
     for event, by, reason in since:
         match event:
             case (
-                CandidateRolledBack(release=number) | Aborted(release=number)
+                CandidateRolledBack(release=number)
+                | Aborted(release=number)
                 | RolledBack(left=number)
-            ) if number == alert.subject:  # fmt: skip
+            ) if number == alert.subject:
                 return ""
             case (
                 CanaryStarted(release=number, override=why) | Promoted(release=number, override=why)

@@ -47,8 +47,11 @@ def headline(
 
 
 def _blamed(findings: tuple[Finding, ...]) -> str:
-    words = {Cause.DATA: "the data is broken", Cause.WORLD: "the world changed",
-             Cause.LABEL_MIX: "the mix of outcomes changed"}  # fmt: skip
+    words = {
+        Cause.DATA: "the data is broken",
+        Cause.WORLD: "the world changed",
+        Cause.LABEL_MIX: "the mix of outcomes changed",
+    }
     return " and ".join(dict.fromkeys(words[f.cause] for f in findings if f.cause in words))
 
 
@@ -111,7 +114,9 @@ def _elsewhere(finding: Finding) -> list[tuple[Act, str]]:
     if finding.cause is Cause.WORLD:
         forward = {
             Kind.CONCEPT: "go forward: train on recent outcomes",
-            Kind.HARDER_INPUTS: "go forward: label and train on such requests, or accept a new reference",
+            Kind.HARDER_INPUTS: (
+                "go forward: label and train on such requests, or accept a new reference"
+            ),
         }
         other = "go forward: train on recent requests, or accept a new reference"
         return [(Act.GO_FORWARD, forward.get(finding.kind, other) if finding.kind else other)]
@@ -148,7 +153,8 @@ def would_change(findings: tuple[Finding, ...]) -> tuple[str, ...]:
     causes = {finding.cause for finding in findings}
     if causes & RELEASE:
         said.append(
-            "a replay of other requests shows that rolling back may change nothing (an interval with 0)"
+            "a replay of other requests shows that rolling back may change nothing (an interval"
+            " with 0)"
         )
     if Cause.DATA in causes:
         said.append("the reference has the same defect in these columns: then it is not new")

@@ -123,9 +123,14 @@ def defects(
             # Every column has the same rows.
             stretches = stretches or Stretches(times, (len(before), len(now)))
             found += _Comparing(
-                name, plain(before), plain(now), times, stretches,
-                (ranges or {}).get(name), (training or {}).get(name),
-            ).faults()  # fmt: skip
+                name,
+                plain(before),
+                plain(now),
+                times,
+                stretches,
+                (ranges or {}).get(name),
+                (training or {}).get(name),
+            ).faults()
     return found
 
 
@@ -214,8 +219,11 @@ def affected(defect: Defect, column: Column, reference: Column) -> Mask:
 
 
 def touched(
-    found: Sequence[Defect], current: Mapping[str, Column], reference: Mapping[str, Column], rows: int
-) -> Mask:  # fmt: skip
+    found: Sequence[Defect],
+    current: Mapping[str, Column],
+    reference: Mapping[str, Column],
+    rows: int,
+) -> Mask:
     """Which rows any of these defects explains, (m,)."""
     every = np.zeros(rows, dtype=np.bool_)
     for fault in found:
@@ -271,9 +279,15 @@ class _Comparing:
     """One column of two windows, and the questions that are asked of it."""
 
     def __init__(
-        self, name: str, before: Column, now: Column, times: tuple[Floats, Floats] | None,
-        stretches: Stretches, allowed: tuple[float | None, float | None] | None, trained: Trained | None,
-    ) -> None:  # fmt: skip
+        self,
+        name: str,
+        before: Column,
+        now: Column,
+        times: tuple[Floats, Floats] | None,
+        stretches: Stretches,
+        allowed: tuple[float | None, float | None] | None,
+        trained: Trained | None,
+    ) -> None:
         self.name, self.before, self.now = name, before, now
         self.times, self.allowed, self.trained = times, allowed, trained
         self.stretches = stretches

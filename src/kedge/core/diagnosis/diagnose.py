@@ -133,9 +133,15 @@ class _Case:
             return
         low, high = found.interval()
         self.evidence.append(
-            Evidence(question=question, answer=answer, figure=found.mean, low=low, high=high,
-                     verdict=verdict)
-        )  # fmt: skip
+            Evidence(
+                question=question,
+                answer=answer,
+                figure=found.mean,
+                low=low,
+                high=high,
+                verdict=verdict,
+            )
+        )
 
     def lack(self, code: str, log: str) -> None:
         """Something to log is not there."""
@@ -173,10 +179,13 @@ class _Case:
             self.uneven = labelled.uneven
             self.tell("labels", f"labelled: {labelled.text}", "yes" if labelled.uneven else "no")
         if faults:
-            self.findings.append(Finding(
-                cause=Cause.CANNOT_TELL, kind=Kind.INSTRUMENTATION,
-                statement=f"the figures cannot be trusted: {'; '.join(faults)}",
-            ))  # fmt: skip
+            self.findings.append(
+                Finding(
+                    cause=Cause.CANNOT_TELL,
+                    kind=Kind.INSTRUMENTATION,
+                    statement=f"the figures cannot be trusted: {'; '.join(faults)}",
+                )
+            )
         return not faults
 
     def data(self) -> None:
@@ -188,9 +197,12 @@ class _Case:
             return
         times = None if ref.at is None or now.at is None else (ref.at, now.at)
         self.broken = defects(
-            ref.columns, now.columns, self.facts.ranges, times=times,
+            ref.columns,
+            now.columns,
+            self.facts.ranges,
+            times=times,
             training=self.facts.training.get("new"),
-        )  # fmt: skip
+        )
         for fault in self.broken:
             self.evidence.append(
                 Evidence(question="defects", answer=fault.text, figure=fault.now, verdict="yes")
@@ -200,10 +212,14 @@ class _Case:
             return
         text = "; ".join(fault.text for fault in self.broken[:5])
         more = f"; and {len(self.broken) - 5} more" if len(self.broken) > 5 else ""
-        self.findings.append(Finding(
-            cause=Cause.DATA, statement=text + more, effect=self._added(),
-            columns=tuple(dict.fromkeys(fault.column for fault in self.broken)),
-        ))  # fmt: skip
+        self.findings.append(
+            Finding(
+                cause=Cause.DATA,
+                statement=text + more,
+                effect=self._added(),
+                columns=tuple(dict.fromkeys(fault.column for fault in self.broken)),
+            )
+        )
 
     def hidden(self) -> None:
         """Is a column stale or recoded? Its values are plausible; what they go with is not."""
@@ -234,8 +250,11 @@ class _Case:
         if top is None:
             self.lack("new_answers", f"the answers of {self.facts.new} (`log`)")
         if bottom is None:
-            self.lack("old_answers", f"the answers of {self.facts.old} to the same requests, by "
-                                     "reverse shadow (`after`) or replay")  # fmt: skip
+            self.lack(
+                "old_answers",
+                f"the answers of {self.facts.old} to the same requests, by "
+                "reverse shadow (`after`) or replay",
+            )
         if top is None or bottom is None:
             self.tell("release", "the answers of one of the two are not known", "not tested")
             return
@@ -250,8 +269,12 @@ class _Case:
             return
         self.contrast = paired
         verdict = self.verdict(paired, FLOOR)
-        self.tell("release", f"{self.facts.new} less {self.facts.old}, on {paired.n:,} requests",
-                  verdict, paired)  # fmt: skip
+        self.tell(
+            "release",
+            f"{self.facts.new} less {self.facts.old}, on {paired.n:,} requests",
+            verdict,
+            paired,
+        )
         if verdict == "yes":
             self._divide(paired)
         elif verdict == "unclear":
@@ -268,8 +291,9 @@ class _Case:
             whole = mean_of(np.where(np.isfinite(top - bottom), top - bottom, np.nan))
         if not whole.n:
             return
-        self.tell("moved", f"answers of {self.facts.new} less those of {self.facts.old}", "unclear",
-                  whole)  # fmt: skip
+        self.tell(
+            "moved", f"answers of {self.facts.new} less those of {self.facts.old}", "unclear", whole
+        )
         parts = shares(moved)
         if parts is not None:
             for name, values in (("model", parts.model), ("features", parts.features)):
@@ -281,15 +305,20 @@ class _Case:
     def _short(self, known: str, *of: Sample) -> None:
         """Say what is too few: labels, or units that could have one."""
         units = min(mean_of(np.zeros(len(sample.truth)), sample.units).units for sample in of)
-        code, what = ("outcomes", "outcomes") if units >= LEAST else (
-            "more_units", "more units (`log.sample`, or a longer window), with outcomes")  # fmt: skip
+        code, what = (
+            ("outcomes", "outcomes")
+            if units >= LEAST
+            else ("more_units", "more units (`log.sample`, or a longer window), with outcomes")
+        )
         self.lack(code, f"{what}: {known}, {LEAST} are needed")
 
     def _want(self, found: Mean, margin: float) -> None:
         """Say how many labels would decide it."""
         if (aim := margin * self.floor / FLOOR / (3 * 2)) > 0 and np.isfinite(found.se):
-            self.lack("more_outcomes", f"outcomes of about {found.wanted(aim):,} requests "
-                                       f"({found.n:,} are known)")  # fmt: skip
+            self.lack(
+                "more_outcomes",
+                f"outcomes of about {found.wanted(aim):,} requests ({found.n:,} are known)",
+            )
 
     def _divide(self, paired: Mean) -> None:
         """The release is worse: by its model or its features?"""
@@ -297,14 +326,18 @@ class _Case:
         name, facts = f"{self.facts.new} is worse than {self.facts.old}", self.facts
         if len(facts.changed) == 1:
             (changed,) = facts.changed
-            self._blame(Cause(changed), f"{name}, and only its {changed} differ" +
-                        ("s" if changed == "model" else ""), effect)  # fmt: skip
+            self._blame(
+                Cause(changed),
+                f"{name}, and only its {changed} differ" + ("s" if changed == "model" else ""),
+                effect,
+            )
             return
         parts = shares(self.cells)
         if parts is None:
             self.lack("replay", "a replay of one release's model on the other's features")
-            self._blame(Cause.RELEASE, f"{name}; its model and its features were not replayed "
-                                       "apart", effect)  # fmt: skip
+            self._blame(
+                Cause.RELEASE, f"{name}; its model and its features were not replayed apart", effect
+            )
             return
         units = facts.current.units
         model = mean_of(parts.model, units, counts=self.counts)
@@ -323,8 +356,9 @@ class _Case:
         for cause, found in blamed:
             self._blame(cause, f"{name} by its {cause.value}", found.estimate())
         if not blamed:
-            self._blame(Cause.RELEASE, f"{name}; model and features have about the same part in it",
-                        effect)  # fmt: skip
+            self._blame(
+                Cause.RELEASE, f"{name}; model and features have about the same part in it", effect
+            )
 
     def _blamed(self, parts: Any, model: Mean, features: Mean) -> list[tuple[Cause, Mean]]:
         """The parts to blame: both where each is worse alone as well, else the larger.
@@ -334,9 +368,12 @@ class _Case:
         """
         units = self.facts.current.units
         ordered = sorted(
-            ((Cause.MODEL, model, parts.alone_model),
-             (Cause.FEATURES, features, parts.alone_features)), key=lambda each: -each[1].mean,
-        )  # fmt: skip
+            (
+                (Cause.MODEL, model, parts.alone_model),
+                (Cause.FEATURES, features, parts.alone_features),
+            ),
+            key=lambda each: -each[1].mean,
+        )
         (first, most, _), (second, less, alone) = ordered
         own = mean_of(alone, units, counts=self.counts)
         if self.real(most) and self.real(less) and (own.n == 0 or self.real(own)):
@@ -391,8 +428,13 @@ class _Case:
             )
         if not found:
             self.tell("train_serve", "production sends what was trained on", "no")
-        null = [f for f in found if f.code is Code.NULL and f.column not in explained
-                and not self._explained(served[f.column])]  # fmt: skip
+        null = [
+            f
+            for f in found
+            if f.code is Code.NULL
+            and f.column not in explained
+            and not self._explained(served[f.column])
+        ]
         before = facts.inputs.get("old", facts.current.columns)
         shared = {f.column for f in mismatches(facts.training.get("old", {}), before)}
         # What the reference had as well, and the way back has, made no difference between them.
@@ -407,11 +449,16 @@ class _Case:
         text += f"; so it is with {facts.old}" if is_shared else ""
         self.findings = [f for f in self.findings if f.cause is not Cause.MODEL]
         effect = self.contrast.estimate() if self.contrast is not None else None
-        self.findings.append(Finding(
-            cause=Cause.MODEL, kind=Kind.TRAIN_SERVE, effect=effect,
-            statement=f"the model of {facts.new} was not trained for what it is sent: {text}",
-            columns=tuple(fault.column for fault in null), is_shared=is_shared,
-        ))  # fmt: skip
+        self.findings.append(
+            Finding(
+                cause=Cause.MODEL,
+                kind=Kind.TRAIN_SERVE,
+                effect=effect,
+                statement=f"the model of {facts.new} was not trained for what it is sent: {text}",
+                columns=tuple(fault.column for fault in null),
+                is_shared=is_shared,
+            )
+        )
 
     def _explained(self, column: NDArray[Any]) -> bool:
         """Whether a model's input is null where a raw column is broken, and hardly elsewhere."""
@@ -428,8 +475,10 @@ class _Case:
             return
         if today is None:
             name = facts.old if which == "old" else facts.new
-            self.lack(f"{which}_answers", f"the answers of {name} to today's requests, by reverse "
-                                          "shadow (`after`) or replay")  # fmt: skip
+            self.lack(
+                f"{which}_answers",
+                f"the answers of {name} to today's requests, by reverse shadow (`after`) or replay",
+            )
             self.tell("world", "the release of the reference did not answer today", "not tested")
             return
         clean = ~self._touched()
@@ -445,8 +494,12 @@ class _Case:
             return
         self.rise = rise
         verdict = self.verdict(rise, WORLD_MARGIN)
-        self.tell("world", f"the same release, today less the reference, on {rise.n:,} requests",
-                  verdict, rise)  # fmt: skip
+        self.tell(
+            "world",
+            f"the same release, today less the reference, on {rise.n:,} requests",
+            verdict,
+            rise,
+        )
         if verdict == "yes" and self._usual_spell(np.where(clean, today, np.nan), now_mean.mean):
             return
         self._explain(today, clean, verdict)
@@ -476,10 +529,12 @@ class _Case:
         assert self.rise is not None
         gone = {f.column for f in self.broken if f.code is Code.LEAVES_CONSTANT}
         columns = [
-            name for name, before_ in ref.columns.items()
-            if name in now.columns and name not in gone
+            name
+            for name, before_ in ref.columns.items()
+            if name in now.columns
+            and name not in gone
             and not stepped(before_, now.columns[name], (ref.at, now.at))
-        ]  # fmt: skip
+        ]
         before = Window.of(ref.columns, columns, ref.scores, ref.truth, self.before, ref.units)
         scores, loss = facts.answers[which, which], np.where(clean, today, np.nan)
         after = Window.of(now.columns, columns, scores, now.truth, loss, now.units)
@@ -488,9 +543,13 @@ class _Case:
             told = part(before, after, now.truth, now.units, Z)
             self.tell("label_mix", told.text, told.verdict, told.mean)
             if told.verdict == "yes" and self.rise.interval()[1] > 0:
-                self.findings.append(Finding(
-                    cause=Cause.LABEL_MIX, effect=self.rise.estimate(), statement=told.text,
-                ))  # fmt: skip
+                self.findings.append(
+                    Finding(
+                        cause=Cause.LABEL_MIX,
+                        effect=self.rise.estimate(),
+                        statement=told.text,
+                    )
+                )
                 return
         if verdict == "unclear":
             self._want(self.rise, WORLD_MARGIN)
@@ -544,8 +603,9 @@ class _Case:
         assert ref is not None
         assert ref.scores is not None
         assert self.before is not None
-        return self.real(beyond(
-            (ref.scores, self.before, ref.units), (today, self.facts.current.units), clean))  # fmt: skip
+        return self.real(
+            beyond((ref.scores, self.before, ref.units), (today, self.facts.current.units), clean)
+        )
 
     # ------------------------------------------------------------ the end
 
@@ -563,12 +623,17 @@ class _Case:
         )
         missing = tuple(self.missing.values())
         return Diagnosis(
-            new=facts.new, old=facts.old, metric=facts.metric,
+            new=facts.new,
+            old=facts.old,
+            metric=facts.metric,
             headline=headline(facts.new, facts.old, facts.metric, effect, every, missing),
-            effect=effect, findings=every, evidence=tuple(self.evidence),
+            effect=effect,
+            findings=every,
+            evidence=tuple(self.evidence),
             action=action(facts.new, facts.old, effect, every, missing),
-            would_change=would_change(every), missing=missing,
-        )  # fmt: skip
+            would_change=would_change(every),
+            missing=missing,
+        )
 
     def _whole(self) -> float | None:
         """The rise since the reference, where it is known and one."""
@@ -604,7 +669,9 @@ class _Case:
     def _noise(self, release: Mean | None, world: Mean) -> Finding:
         """Proven: with how much was excluded."""
         usual = self.floor / FLOOR
-        tops = [max(found.interval(PROOF_LEVEL)[1] / usual, 0) if found is not None else None
-                for found in (release, world)]  # fmt: skip
+        tops = [
+            max(found.interval(PROOF_LEVEL)[1] / usual, 0) if found is not None else None
+            for found in (release, world)
+        ]
         said = excluded(tops[0], tops[1], self.spell)
         return Finding(cause=Cause.NOISE, statement=said)

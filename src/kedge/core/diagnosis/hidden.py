@@ -115,9 +115,10 @@ def _numbers(facts: Facts, ref: Sample, now: Sample) -> tuple[Floats, Floats]:
     if facts.output.kind == "binary":
         return ref.truth[:, None], now.truth[:, None]
     if facts.output.kind == "score" or len(values) > NAMES:
-        return _ranks(values, counts, ref.truth)[:, None], _ranks(values, counts, now.truth)[
-            :, None
-        ]
+        return (
+            _ranks(values, counts, ref.truth)[:, None],
+            _ranks(values, counts, now.truth)[:, None],
+        )
     top = values[np.argsort(-counts, kind="stable")[:CLASSES]]
     found = [
         np.where(np.isnan(side.truth)[:, None], np.nan, side.truth[:, None] == top)

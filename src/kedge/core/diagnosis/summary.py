@@ -70,8 +70,10 @@ class Filed(Value, frozen=True, kw_only=True):
     @property
     def names(self) -> tuple[str, ...]:
         """What is to blame, in words; of a look-alike, both."""
-        found = ("world or data" if self._kind(n) == Kind.WORLD_OR_DATA else str(cause).replace("_", " ")
-                 for n, cause in enumerate(self.causes))  # fmt: skip
+        found = (
+            "world or data" if self._kind(n) == Kind.WORLD_OR_DATA else str(cause).replace("_", " ")
+            for n, cause in enumerate(self.causes)
+        )
         return tuple(dict.fromkeys(found))
 
     def _kind(self, number: int) -> str:
@@ -81,30 +83,50 @@ class Filed(Value, frozen=True, kw_only=True):
     def harm(self) -> Literal["page", "warn"] | None:
         """How loudly somebody should hear of it: harm is proven, a cause has unknown effect, not at all."""
         named = [
-            harm for n, (cause, harm) in enumerate(zip(self.causes, self.harms, strict=True))
+            harm
+            for n, (cause, harm) in enumerate(zip(self.causes, self.harms, strict=True))
             if cause in RELEASE | ELSEWHERE or self._kind(n) == Kind.WORLD_OR_DATA
-        ]  # fmt: skip
+        ]
         if any(harm is not None and harm.low > 0 for harm in named):
             return "page"
         return "warn" if any(harm is None for harm in named) else None
 
 
 def filed(
-    found: Diagnosis, *, new: int, old: int | None, at: float, since: float, until: float,
-    requests: int, labelled: int, segment: str = "", took_s: float | None = None,
-) -> Filed:  # fmt: skip
+    found: Diagnosis,
+    *,
+    new: int,
+    old: int | None,
+    at: float,
+    since: float,
+    until: float,
+    requests: int,
+    labelled: int,
+    segment: str = "",
+    took_s: float | None = None,
+) -> Filed:
     """A diagnosis in short; `new` and `old` are the numbers of its releases."""
     return Filed(
-        at=min(at, until), since=since, until=until, requests=requests, labelled=labelled,
-        new=new, old=old,
-        metric=found.metric, headline=found.headline,
+        at=min(at, until),
+        since=since,
+        until=until,
+        requests=requests,
+        labelled=labelled,
+        new=new,
+        old=old,
+        metric=found.metric,
+        headline=found.headline,
         causes=tuple(f.cause for f in found.findings),
         kinds=tuple(f.kind.value if f.kind is not None else "" for f in found.findings),
-        statements=tuple(f.statement for f in found.findings), effect=found.effect,
-        harms=tuple(f.effect for f in found.findings), action=found.action.code,
-        advice=found.action.sentence, missing=tuple(lack.log for lack in found.missing),
-        segment=segment, took_s=took_s,
-    )  # fmt: skip
+        statements=tuple(f.statement for f in found.findings),
+        effect=found.effect,
+        harms=tuple(f.effect for f in found.findings),
+        action=found.action.code,
+        advice=found.action.sentence,
+        missing=tuple(lack.log for lack in found.missing),
+        segment=segment,
+        took_s=took_s,
+    )
 
 
 def about(found: Filed, left: int | None, now: float, within_s: float = SHOWN_S) -> bool:

@@ -213,8 +213,8 @@ class _Judging:
             slope = self._held(name, broken).slope
             moved = self._recoded(name)
             text = (
-                f"{name} goes with the other columns of its request {max(slope, 0):.0%} as much as it did, "
-                "and these with each other as they did"
+                f"{name} goes with the other columns of its request {max(slope, 0):.0%} as much as"
+                " it did, and these with each other as they did"
             )
             text += f": {_said(moved)}" if moved is not None else ""
             found.append(Suspect(name, "recoded" if moved is not None else "stale", text))
@@ -301,8 +301,8 @@ class _Judging:
         return Suspect(
             name,
             "stale",
-            f"{name} says {max(effect.slope, 0):.0%} of what it said of the outcome, and all else as much as it "
-            "did: so would old values",
+            f"{name} says {max(effect.slope, 0):.0%} of what it said of the outcome, and all else"
+            " as much as it did: so would old values",
         )
 
 

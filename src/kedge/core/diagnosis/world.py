@@ -69,9 +69,11 @@ class Window(NamedTuple):
         rows = spaced(len(self.loss))
         return Window(
             {name: column[rows] for name, column in self.columns.items()},
-            self.scores[rows], self.truth[rows], self.loss[rows],
+            self.scores[rows],
+            self.truth[rows],
+            self.loss[rows],
             None if self.units is None else self.units[rows],
-        )  # fmt: skip
+        )
 
 
 class Told(NamedTuple):
@@ -240,9 +242,10 @@ def reason(
     alone = difference(mean_of(before.loss), mean_of(after.loss)).se
     alike = max(rise.se / alone, 1.0) if alone > 0 else 1.0
     found = found._replace(
-        concept_se=alike * found.concept_se, inputs_se=alike * found.inputs_se,
+        concept_se=alike * found.concept_se,
+        inputs_se=alike * found.inputs_se,
         gap_se=alike * found.gap_se,
-    )  # fmt: skip
+    )
     rows = [
         _row("concept", "the same inputs lose more", found.concept, found.concept_se),
         _row("inputs", "other inputs came", found.inputs, found.inputs_se),
@@ -256,13 +259,17 @@ def reason(
 def _kinds(found: Terms, rise: Mean, floor: float, z: float, rows: list[Evidence]) -> list[Reason]:
     n = rise.n
     concept: Reason = (
-        Kind.CONCEPT, "the same inputs have other outcomes than they had",
-        _estimate(found.concept, found.concept_se, n), [],
-    )  # fmt: skip
+        Kind.CONCEPT,
+        "the same inputs have other outcomes than they had",
+        _estimate(found.concept, found.concept_se, n),
+        [],
+    )
     inputs: Reason = (
-        Kind.HARDER_INPUTS, "more requests of a kind that was always hard, or that is new",
-        _estimate(found.inputs, found.inputs_se, n), [],
-    )  # fmt: skip
+        Kind.HARDER_INPUTS,
+        "more requests of a kind that was always hard, or that is new",
+        _estimate(found.inputs, found.inputs_se, n),
+        [],
+    )
     parts = [(found.concept, found.concept_se, concept), (found.inputs, found.inputs_se, inputs)]
     both = all(
         value > floor and value - MISFIT * rise.mean > z * error for value, error, _ in parts
@@ -282,6 +289,10 @@ def _estimate(value: float, error: float, n: int) -> Estimate:
 
 def _row(question: str, answer: str, value: float, error: float) -> Evidence:
     return Evidence(
-        question=question, answer=answer, figure=value, low=value - 1.96 * error,
-        high=value + 1.96 * error, verdict="yes" if value > 1.96 * error else "no",
-    )  # fmt: skip
+        question=question,
+        answer=answer,
+        figure=value,
+        low=value - 1.96 * error,
+        high=value + 1.96 * error,
+        verdict="yes" if value > 1.96 * error else "no",
+    )

@@ -456,7 +456,10 @@ class CostJudge:
         if not any(self.units) and self._scale() is None:
             what = "callers and requests" if of.keyed else "requests"
             told = f"{known} of {LEARN_UNITS} {what} of production that the scale is learned from"
-            due = f"; callers are looked at {LOOK_S[of.look % LOOKS] / 60:.0f} min after the step began"
+            due = (
+                f"; callers are looked at {LOOK_S[of.look % LOOKS] / 60:.0f} min after the step"
+                " began"
+            )
             return told + (due if of.keyed else "")
         if min(self.units) < LEAST:
             return f"{min(self.units)} of {LEAST} units on the smaller arm"

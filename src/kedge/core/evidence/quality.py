@@ -48,7 +48,10 @@ def bad(output: Output, score: float | None, decision: str | None, value: Known)
         raise BadRequest(
             f"an outcome of {value!r} does not fit an output of kind {output.kind}",
             code="unfit_outcome",
-            hint="binary takes 0 or 1, score takes a number, class and exact take what the output gives",
+            hint=(
+                "binary takes 0 or 1, score takes a number, class and exact take what the output"
+                " gives"
+            ),
         )
     return not equal(output, score, decision, value)
 
@@ -173,9 +176,10 @@ def loss_of(metric: str, output: Output) -> Loss:
     loss, kinds = LOSSES.get(metric, (error_rate, frozenset()))
     if output.kind not in kinds or (metric in MEASURED and output.label is not None):
         fit = ", ".join(
-            name for name, (_, fitting) in LOSSES.items()
+            name
+            for name, (_, fitting) in LOSSES.items()
             if output.kind in fitting and not (name in MEASURED and output.label is not None)
-        )  # fmt: skip
+        )
         fit += ", ndcg@10" if output.kind == "ranking" else ""
         one = output.label is not None and output.kind != "ranking"
         what = "a class" if one else f"an output of kind {output.kind}"
@@ -260,9 +264,13 @@ def judged(
         weight = BUCKETS - row.weight if reverse and not paired else row.weight
         found.append((weight, outcome.label_version, label))
     return Judged(
-        labels=tuple(found), delays=delays, versions=versions, declined=declined,
-        failed=failed, unfit=unfits,
-    )  # fmt: skip
+        labels=tuple(found),
+        delays=delays,
+        versions=versions,
+        declined=declined,
+        failed=failed,
+        unfit=unfits,
+    )
 
 
 def _arm(one: Labelled, output: Output, loss: Loss, unit_of: UnitOf) -> Label | None:

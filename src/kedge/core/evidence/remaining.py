@@ -145,9 +145,17 @@ def _log_e(
     ours, theirs, both = row.steady
     share = 1.0 if of.paired else of.keyless
     alone = _proof(
-        row, rail, of.keyless, n, "alone",
-        (ours + n * (1.0 if of.paired else 1 - share) * row.bad, theirs + n * share * row.bad, both + n * row.both),
-    )  # fmt: skip
+        row,
+        rail,
+        of.keyless,
+        n,
+        "alone",
+        (
+            ours + n * (1.0 if of.paired else 1 - share) * row.bad,
+            theirs + n * share * row.bad,
+            both + n * row.both,
+        ),
+    )
     found, known = alone, row.callers
     if known is not None:
         more = _new_callers(row, known, after)

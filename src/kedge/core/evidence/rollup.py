@@ -53,8 +53,14 @@ class Roll(Value, frozen=True, kw_only=True):
     def key(self) -> tuple[str, int, int, str, int, bool, int]:
         """Which comparison, stratum and time it is of."""
         return (
-            self.endpoint, self.production, self.candidate, self.salt, self.weight, self.paired, self.at
-        )  # fmt: skip
+            self.endpoint,
+            self.production,
+            self.candidate,
+            self.salt,
+            self.weight,
+            self.paired,
+            self.at,
+        )
 
 
 def roll_of(window: Window) -> Roll:
@@ -67,13 +73,23 @@ def roll_of(window: Window) -> Roll:
         for name in ("", *unit.segments):
             slices.setdefault(name, [0, 0])[unit.arm] += 1
     return Roll(
-        endpoint=window.endpoint, production=window.production, candidate=window.candidate,
-        salt=window.salt, weight=window.weight, paired=window.paired,
-        at=window.at - window.at % MINUTE, span=MINUTE, exposed=window.exposed,
-        answered=window.answered, bad={metric: _frozen(cells) for metric, cells in bad.items()},
-        agreement=window.agreement, costs=window.costs, mirrored=window.mirrored,
-        copied=window.copied, lost=window.lost,
-    )  # fmt: skip
+        endpoint=window.endpoint,
+        production=window.production,
+        candidate=window.candidate,
+        salt=window.salt,
+        weight=window.weight,
+        paired=window.paired,
+        at=window.at - window.at % MINUTE,
+        span=MINUTE,
+        exposed=window.exposed,
+        answered=window.answered,
+        bad={metric: _frozen(cells) for metric, cells in bad.items()},
+        agreement=window.agreement,
+        costs=window.costs,
+        mirrored=window.mirrored,
+        copied=window.copied,
+        lost=window.lost,
+    )
 
 
 def rolled(rolls: Iterable[Roll], span: int) -> list[Roll]:
@@ -99,17 +115,24 @@ def _sum(group: Sequence[Roll], span: int) -> Roll:
             costs[name] = costs.get(name, Spent()).plus(spent)
     metrics = {metric for roll in group for metric in roll.bad}
     return Roll(
-        endpoint=first.endpoint, production=first.production, candidate=first.candidate,
-        salt=first.salt, weight=first.weight, paired=first.paired,
-        at=first.at - first.at % span, span=span,
-        exposed=_frozen(exposed, kept), answered=_frozen(answered, kept),
+        endpoint=first.endpoint,
+        production=first.production,
+        candidate=first.candidate,
+        salt=first.salt,
+        weight=first.weight,
+        paired=first.paired,
+        at=first.at - first.at % span,
+        span=span,
+        exposed=_frozen(exposed, kept),
+        answered=_frozen(answered, kept),
         bad={m: _frozen(_counts(r.bad.get(m, {}) for r in group), kept) for m in sorted(metrics)},
         agreement={name: cell for name, cell in agreement.items() if name in kept},
         costs={name: spent for name, spent in costs.items() if name in kept},
-        mirrored=sum(r.mirrored for r in group), copied=sum(r.copied for r in group),
+        mirrored=sum(r.mirrored for r in group),
+        copied=sum(r.copied for r in group),
         lost=sum(r.lost for r in group),
         left_out=max(len(names) - len(kept), 0) + sum(r.left_out for r in group),
-    )  # fmt: skip
+    )
 
 
 def _counts(many: Iterable[Mapping[str, Sequence[int]]]) -> Growing:

@@ -203,7 +203,10 @@ def _word(judge: Judge, of: _Known) -> tuple[Word, str]:
         return "inconclusive", f"{of.asked[1]} of {least} {kind}"
     few = ""
     if of.named and of.metric != QUALITY and 0 < of.callers < PROVABLE and not of.bad[0]:
-        few = f"; {of.callers} callers of {of.arms[1]}, and about {PROVABLE} prove that fewer than 1 in 100 fail"
+        few = (
+            f"; {of.callers} callers of {of.arms[1]}, and about {PROVABLE} prove that fewer than 1"
+            " in 100 fail"
+        )
     return "inconclusive", f"too early: {told}{few}"
 
 
@@ -212,7 +215,10 @@ def _told(of: _Known) -> str:
     if of.named and of.metric != QUALITY:
         kind = "callers" if not of.asked[1] else "units"
     (old, new), (b0, b1), (n0, n1) = of.arms, of.bad, of.units
-    return f"{b1} of {n1} {kind} bad on {new} ({_share(b1, n1)}), {b0} of {n0} on {old} ({_share(b0, n0)})"
+    return (
+        f"{b1} of {n1} {kind} bad on {new} ({_share(b1, n1)}), {b0} of {n0} on {old}"
+        f" ({_share(b0, n0)})"
+    )
 
 
 def _share(bad: int, units: int) -> str:

@@ -278,8 +278,10 @@ def turned(window: Window) -> Window:
         named_answered={name: (c, p) for name, (p, c) in window.named_answered.items()},
         first=tuple(_turned(one, paired=window.paired) for one in window.first),
         predictions=(window.predictions[1], window.predictions[0]),
-        bad={metric: {name: (c, p) for name, (p, c) in cells.items()}
-             for metric, cells in window.bad.items()},
+        bad={
+            metric: {name: (c, p) for name, (p, c) in cells.items()}
+            for metric, cells in window.bad.items()
+        },
         units=tuple(msgspec.structs.replace(unit, arm=1 - unit.arm) for unit in window.units),
         agreement={
             name: msgspec.structs.replace(
@@ -300,8 +302,5 @@ def turned(window: Window) -> Window:
         ),
         clips=window.clips[::-1],
         scores={bin_: (n, w, -apart, size) for bin_, (n, w, apart, size) in window.scores.items()},
-        examples=tuple(
-            _exchanged(one)
-            for one in window.examples
-        ),
-    )  # fmt: skip
+        examples=tuple(_exchanged(one) for one in window.examples),
+    )

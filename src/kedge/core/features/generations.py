@@ -115,9 +115,13 @@ def ends(after: float, at: float, every_s: float) -> Iterator[float]:
 
 
 def due(
-    times: Iterable[tuple[int, float]], known: Iterable[float], after: float, at: float,
-    every_s: float, back_s: float,
-) -> list[range]:  # fmt: skip
+    times: Iterable[tuple[int, float]],
+    known: Iterable[float],
+    after: float,
+    at: float,
+    every_s: float,
+    back_s: float,
+) -> list[range]:
     """Return the slices that are not empty, of those that `ends` gives, as ranges of their numbers.
 
     A slice's number times its length is its end. Whatever lies between two rows further apart than a

@@ -220,8 +220,9 @@ def materialised(schema: Schema, view: View) -> None:
         faults.append(f"{schema.name}: what is kept by key needs keys=[...]")
     faults += [
         f"{schema.name}.{key}: a key is no field: it is not among what is kept"
-        for key in schema.keys if key in schema.fields
-    ]  # fmt: skip
+        for key in schema.keys
+        if key in schema.fields
+    ]
     for name, feature in schema.fields.items():
         if feature.dtype != "float32":
             faults.append(f"{schema.name}.{name}: is kept as float32; it is {feature.dtype}")
@@ -269,9 +270,10 @@ def refuse_change(old: Schema, new: Schema) -> None:
     if changed:
         view, _, number = old.name.partition("/")
         raise Refused(
-            f"{old.name} is declared otherwise: {'; '.join(changed)}", code="schema_changed",
+            f"{old.name} is declared otherwise: {'; '.join(changed)}",
+            code="schema_changed",
             hint=f"a change of the interface is a new schema: {view}/{int(number) + 1}",
-        )  # fmt: skip
+        )
 
 
 def misfit(signature: Signature, schema: Schema) -> tuple[str, ...]:
@@ -283,9 +285,12 @@ def misfit(signature: Signature, schema: Schema) -> tuple[str, ...]:
 
 
 def compared(
-    old: Mapping[str, Sequence[Any]], new: Mapping[str, Sequence[Any]], columns: Sequence[str],
-    *, tested: bool = True,
-) -> tuple[Difference, ...]:  # fmt: skip
+    old: Mapping[str, Sequence[Any]],
+    new: Mapping[str, Sequence[Any]],
+    columns: Sequence[str],
+    *,
+    tested: bool = True,
+) -> tuple[Difference, ...]:
     """How two answers to the same rows differ, column by column.
 
     Not `tested`: on rows that prove nothing. What differs is still named, and no outcome is given.
@@ -313,9 +318,7 @@ _WORST: tuple[Outcome, ...] = ("changed", "untested", "within tolerance")
 
 
 def _difference(name: str, old: Sequence[Any], new: Sequence[Any]) -> Difference:
-    apart = [
-        (a, b) for a, b in zip(_flat(old), _flat(new), strict=True) if not _identical(a, b)
-    ]  # fmt: skip
+    apart = [(a, b) for a, b in zip(_flat(old), _flat(new), strict=True) if not _identical(a, b)]
     if not apart:
         return Difference(name, "bit-equal", 0, None, None)
     distances = [abs(a - b) for a, b in apart if _number(a) and _number(b)]

@@ -132,9 +132,24 @@ class Return(Command, frozen=True):
 
 
 AnyCommand = (
-    Configure | Promote | Shadow | Canary | SetWeight | Pause | Resume | Abort | Certify | Fail
-    | Freeze | Thaw | Follow | Hold | Rollback | Drill | Return
-)  # fmt: skip
+    Configure
+    | Promote
+    | Shadow
+    | Canary
+    | SetWeight
+    | Pause
+    | Resume
+    | Abort
+    | Certify
+    | Fail
+    | Freeze
+    | Thaw
+    | Follow
+    | Hold
+    | Rollback
+    | Drill
+    | Return
+)
 
 # ---------------------------------------------------------------- events
 
@@ -303,8 +318,25 @@ class Restored(Event, tag="restored", frozen=True):
 
 
 AnyEvent = (
-    Configured | ContractAdopted | Promoted | ShadowStarted | SampleSet | CanaryStarted
-    | WeightSet | Paused | Resumed | Aborted | ShadowPassed | ComparisonFailed | Frozen | Thawed
-    | Followed | Held | CandidateRolledBack | RolledBack | DrillStarted | DrillEnded
+    Configured
+    | ContractAdopted
+    | Promoted
+    | ShadowStarted
+    | SampleSet
+    | CanaryStarted
+    | WeightSet
+    | Paused
+    | Resumed
+    | Aborted
+    | ShadowPassed
+    | ComparisonFailed
+    | Frozen
+    | Thawed
+    | Followed
+    | Held
+    | CandidateRolledBack
+    | RolledBack
+    | DrillStarted
+    | DrillEnded
     | Restored
-)  # fmt: skip
+)

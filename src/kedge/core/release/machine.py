@@ -408,21 +408,29 @@ def _rolled_back(state: State, command: AnyCommand, at: str) -> AnyEvent:
     return RolledBack(release=landing, left=left, at=at, axis=command.axis)
 
 
-EVENTS: dict[str, Callable[[State, AnyCommand, str], AnyEvent]] = {
-    "configured": lambda s, c, at: Configured(policy=c.policy, digest=c.digest, diff=c.diff),  # type: ignore[union-attr]
+EVENTS: dict[str, Callable[[Any, Any, str], AnyEvent]] = {
+    "configured": lambda s, c, at: Configured(policy=c.policy, digest=c.digest, diff=c.diff),
     "contract_adopted": lambda s, c, at: ContractAdopted(
-        fields=s.releases[c.release].signature.inputs  # type: ignore[union-attr, index]
+        fields=s.releases[c.release].signature.inputs
     ),
     "promoted": _promoted,
     "shadow_started": lambda s, c, at: ShadowStarted(
-        release=c.release, sample=c.sample, salt=_salt(s, c), override=c.override  # type: ignore[union-attr, arg-type]
+        release=c.release,
+        sample=c.sample,
+        salt=_salt(s, c),
+        override=c.override,
     ),
-    "sample_set": lambda s, c, at: SampleSet(sample=c.sample, previously=s.sample),  # type: ignore[union-attr]
+    "sample_set": lambda s, c, at: SampleSet(sample=c.sample, previously=s.sample),
     "canary_started": lambda s, c, at: CanaryStarted(
-        release=c.release, weight=c.weight, salt=_salt(s, c), override=c.override, auto=c.auto  # type: ignore[union-attr, arg-type]
+        release=c.release,
+        weight=c.weight,
+        salt=_salt(s, c),
+        override=c.override,
+        auto=c.auto,
     ),
     "shadow_passed": lambda s, c, at: ShadowPassed(
-        release=s.candidate, production=s.production  # type: ignore[arg-type]
+        release=s.candidate,
+        production=s.production,
     ),
     "comparison_failed": _comparison_failed,
     "frozen": lambda s, c, at: Frozen(),
@@ -432,16 +440,21 @@ EVENTS: dict[str, Callable[[State, AnyCommand, str], AnyEvent]] = {
     "weight_set": _weight_set,
     "paused": lambda s, c, at: Paused(),
     "resumed": _resumed,
-    "aborted": lambda s, c, at: Aborted(release=s.candidate),  # type: ignore[arg-type]
+    "aborted": lambda s, c, at: Aborted(release=s.candidate),
     "candidate_rolled_back": lambda s, c, at: CandidateRolledBack(
-        release=s.candidate, weight=s.weight  # type: ignore[arg-type]
+        release=s.candidate,
+        weight=s.weight,
     ),
     "rolled_back": _rolled_back,
     "drill_started": lambda s, c, at: DrillStarted(
-        release=s.back, left=s.production, until=c.until  # type: ignore[union-attr, arg-type]
+        release=s.back,
+        left=s.production,
+        until=c.until,
     ),
-    "drill_ended": lambda s, c, at: DrillEnded(release=s.drill.left),  # type: ignore[union-attr]
-}  # fmt: skip
+    "drill_ended": lambda s, c, at: DrillEnded(release=s.drill.left),
+}
+"""How each event is made of the row, the command and the time. `Any`: the table asks for an event only
+where a guard has made sure of the command and of what the row has."""
 
 # ---------------------------------------------------------------- apply
 
@@ -461,27 +474,32 @@ def _apply(state: State, event: AnyEvent) -> State:
         case ContractAdopted():
             return change(state, fields=event.fields)
         case Promoted():
-            if event.answers is not None:
-                state = change(state, answers=event.answers)
-            salt = state.salt or f"{state.endpoint}/{state.epoch + 1}"
-            held = 0 if event.replaced is None else buckets(state.policy.canary.holdback)
-            state = _in_production(state, event.release, event.at)
-            pardoned = tuple(r for r in state.condemned if r != event.release)
-            state = _without_candidate(change(state, condemned=pardoned))
-            return change(state, holdback=held, salt=salt if held else "")
+            return _promote(state, event)
         case ShadowStarted():
             return change(
-                state, stage=Stage.SHADOW, candidate=event.release, sample=event.sample,
-                weight=0, holdback=0, salt=event.salt, paused=False,
-            )  # fmt: skip
+                state,
+                stage=Stage.SHADOW,
+                candidate=event.release,
+                sample=event.sample,
+                weight=0,
+                holdback=0,
+                salt=event.salt,
+                paused=False,
+            )
         case SampleSet():
             return change(state, sample=event.sample)
         case CanaryStarted():
             return change(
-                state, stage=Stage.CANARY, candidate=event.release, sample=0, holdback=0,
-                weight=event.weight, salt=event.salt, paused=False,
+                state,
+                stage=Stage.CANARY,
+                candidate=event.release,
+                sample=0,
+                holdback=0,
+                weight=event.weight,
+                salt=event.salt,
+                paused=False,
                 automation=change(state.automation, auto=event.auto),
-            )  # fmt: skip
+            )
         case WeightSet():
             return change(state, weight=event.weight)
         case Paused():
@@ -517,12 +535,29 @@ def _apply(state: State, event: AnyEvent) -> State:
             state = returned(state)
             return change(state, automation=change(state.automation, restored=event.at))
         case RolledBack():
-            state = _in_production(returned(state), event.release, event.at)
-            state = _condemn(state, event.left)
-            pardoned = tuple(r for r in state.condemned if r != event.release)
-            if state.holdback:
-                state = change(state, holdback=0, salt="")
-            return change(state, condemned=pardoned)
+            return _roll_back(state, event)
+
+
+def _promote(state: State, event: Promoted) -> State:
+    change = msgspec.structs.replace
+    if event.answers is not None:
+        state = change(state, answers=event.answers)
+    salt = state.salt or f"{state.endpoint}/{state.epoch + 1}"
+    held = 0 if event.replaced is None else buckets(state.policy.canary.holdback)
+    state = _in_production(state, event.release, event.at)
+    pardoned = tuple(r for r in state.condemned if r != event.release)
+    state = _without_candidate(change(state, condemned=pardoned))
+    return change(state, holdback=held, salt=salt if held else "")
+
+
+def _roll_back(state: State, event: RolledBack) -> State:
+    change = msgspec.structs.replace
+    state = _in_production(returned(state), event.release, event.at)
+    state = _condemn(state, event.left)
+    pardoned = tuple(r for r in state.condemned if r != event.release)
+    if state.holdback:
+        state = change(state, holdback=0, salt="")
+    return change(state, condemned=pardoned)
 
 
 def _configured(state: State, event: Configured) -> State:
@@ -535,18 +570,27 @@ def _configured(state: State, event: Configured) -> State:
     if follow == state.policy.features.follow:
         follow = state.follow
     return msgspec.structs.replace(
-        state, policy=policy, policy_digest=event.digest, fields=policy.fields or state.fields,
-        answers=answers, holdback=held, follow=follow,
-    )  # fmt: skip
+        state,
+        policy=policy,
+        policy_digest=event.digest,
+        fields=policy.fields or state.fields,
+        answers=answers,
+        holdback=held,
+        follow=follow,
+    )
 
 
 def _failed(state: State, event: ComparisonFailed) -> State:
     """Remember the failed pair; what it may have passed before no longer counts."""
     pair = (event.release, event.production)
     failure = Failure(
-        candidate=event.release, production=event.production, reason=event.reason[:REASON],
-        salt=state.salt, stage=state.stage, policy=state.policy_digest,
-    )  # fmt: skip
+        candidate=event.release,
+        production=event.production,
+        reason=event.reason[:REASON],
+        salt=state.salt,
+        stage=state.stage,
+        policy=state.policy_digest,
+    )
     known = state.automation
     failures = (*_without(known.failures, *pair), failure)[-FAILURES:]
     proven = None if known.proven == pair else known.proven
@@ -555,25 +599,33 @@ def _failed(state: State, event: ComparisonFailed) -> State:
     )
 
 
-def _without(
-    failures: tuple[Failure, ...], candidate: int, production: int
-) -> tuple[Failure, ...]:  # fmt: skip
+def _without(failures: tuple[Failure, ...], candidate: int, production: int) -> tuple[Failure, ...]:
     return tuple(f for f in failures if (f.candidate, f.production) != (candidate, production))
 
 
 def _in_production(state: State, release: int, at: str) -> State:
     served = (*(r for r in state.served if r != release), release)
     return msgspec.structs.replace(
-        state, stage=Stage.SETTLED if state.candidate is None else state.stage,
-        production=release, previous=state.production, served=served, flipped_at=at,
-    )  # fmt: skip
+        state,
+        stage=Stage.SETTLED if state.candidate is None else state.stage,
+        production=release,
+        previous=state.production,
+        served=served,
+        flipped_at=at,
+    )
 
 
 def _without_candidate(state: State) -> State:
     return msgspec.structs.replace(
-        state, stage=Stage.SETTLED, candidate=None, weight=0, sample=0, salt="", paused=False,
+        state,
+        stage=Stage.SETTLED,
+        candidate=None,
+        weight=0,
+        sample=0,
+        salt="",
+        paused=False,
         automation=msgspec.structs.replace(state.automation, auto=False),
-    )  # fmt: skip
+    )
 
 
 def _condemn(state: State, release: int) -> State:

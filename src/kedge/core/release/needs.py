@@ -49,9 +49,13 @@ def needs(
     found: dict[tuple[int, Placement], Need] = {}
 
     def add(
-        release: int | None, placement: Placement | None = None, *, essential: bool = False,
-        beside: bool = False, copies: int = 1,
-    ) -> None:  # fmt: skip
+        release: int | None,
+        placement: Placement | None = None,
+        *,
+        essential: bool = False,
+        beside: bool = False,
+        copies: int = 1,
+    ) -> None:
         if release is None or release not in state.releases:
             return
         where = placement or state.releases[release].placement

@@ -37,14 +37,23 @@ REFUSALS: dict[str, tuple[str, str]] = {
     ),
     "verdict_fail": (
         "the verdict on {release} against {production} is fail: {failure}",
-        'kedge shadow {endpoint} VERSION must pass its window first, or say why not with --override "reason"',
+        (
+            "kedge shadow {endpoint} VERSION must pass its window first, or say why not with"
+            ' --override "reason"'
+        ),
     ),
     "answers_missing": (
         "{release} does not give what callers of {endpoint} get: {answers}",
-        'change [endpoints.{endpoint}.answers] and run kedge apply, or say why with --override "reason"',
+        (
+            "change [endpoints.{endpoint}.answers] and run kedge apply, or say why with --override"
+            ' "reason"'
+        ),
     ),
     "answers_break_live": (
-        "{release} is live on {endpoint} or a way back, and does not give the new answers: {answers}",
+        (
+            "{release} is live on {endpoint} or a way back, and does not give the new answers:"
+            " {answers}"
+        ),
         "promise it once {endpoint} no longer serves or goes back to {release}",
     ),
     "shadow_first": (

@@ -17,17 +17,21 @@ def returned(state: State) -> State:
     if state.drill is None:
         return state
     return replace(
-        state, stage=Stage.SETTLED, production=state.drill.left,
+        state,
+        stage=Stage.SETTLED,
+        production=state.drill.left,
         automation=replace(state.automation, drill=None),
-    )  # fmt: skip
+    )
 
 
 def drilled(state: State, release: int, drill: Drilling) -> State:
     """The row in a drill: another release answers for a while, and that is all that is changed."""
     return replace(
-        state, stage=Stage.DRILL, production=release,
+        state,
+        stage=Stage.DRILL,
+        production=release,
         automation=replace(state.automation, drill=drill),
-    )  # fmt: skip
+    )
 
 
 def ways_back(state: State) -> dict[str, int | None]:
@@ -75,8 +79,14 @@ def starved(state: State, number: int | None, fields: tuple[Field, ...]) -> tupl
 
 def first_starved(state: State, fields: tuple[Field, ...]) -> tuple[int, tuple[str, ...]] | None:
     """The first release, live or a way back, that a new contract would starve, and of what."""
-    live = (state.production, returned(state).production, state.candidate, state.back,
-            state.back_model, state.back_features)  # fmt: skip
+    live = (
+        state.production,
+        returned(state).production,
+        state.candidate,
+        state.back,
+        state.back_model,
+        state.back_features,
+    )
     for number in live:
         if number is not None and (lacking := starved(state, number, fields)):
             return number, lacking

@@ -68,11 +68,21 @@ class Alerting:
     """One control's alerts."""
 
     def __init__(
-        self, *, store: AlertStore, ledger: Ledger, stamp: Callable[[], object], channels: Channels,
-        sight: Callable[[], Sight], clock: Clock, leads: Callable[[], bool], by: str,
-        timeout_s: float, remembered: Callable[[], Mapping[str, State]], faults: ProcessFaults,
+        self,
+        *,
+        store: AlertStore,
+        ledger: Ledger,
+        stamp: Callable[[], object],
+        channels: Channels,
+        sight: Callable[[], Sight],
+        clock: Clock,
+        leads: Callable[[], bool],
+        by: str,
+        timeout_s: float,
+        remembered: Callable[[], Mapping[str, State]],
+        faults: ProcessFaults,
         stands_in: bool = False,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Remember what it works with.
 
         Args:
@@ -200,11 +210,14 @@ class Alerting:
         self._anew = mine.keys() - self._elapsed.keys()
         self._elapsed = {
             key: alerts.passed(
-                alert, self._levels(alert.endpoint), self._elapsed.get(key, 0.0),
-                since if key in self._elapsed else None, self._clock.unix(),
+                alert,
+                self._levels(alert.endpoint),
+                self._elapsed.get(key, 0.0),
+                since if key in self._elapsed else None,
+                self._clock.unix(),
             )
             for key, alert in mine.items()
-        }  # fmt: skip
+        }
 
     # ------------------------------------------------------------ raising, resolving
 
@@ -213,8 +226,14 @@ class Alerting:
             found, by=self._by, at=self._clock.now(), now=self._clock.unix(), seen=seen
         )
         for alert in new:
-            log.warning("alerting.opened", endpoint=alert.endpoint, alert=alert.number,
-                        level=alert.level, key=alert.key, summary=alert.summary)  # fmt: skip
+            log.warning(
+                "alerting.opened",
+                endpoint=alert.endpoint,
+                alert=alert.number,
+                level=alert.level,
+                key=alert.key,
+                summary=alert.summary,
+            )
             self._live[alert.number] = alert
 
     def _resolve(self, alert: Alert, reason: str) -> None:
@@ -223,13 +242,20 @@ class Alerting:
         ended: Ending = "continued" if went_on else "resolved"
         reason = went_on or reason
         after = self._store.change(
-            alert.number, lambda a: alerts.resolve(a, reason=reason, at=at, ended=ended),
-            by=self._by, at=at,
-        )  # fmt: skip
+            alert.number,
+            lambda a: alerts.resolve(a, reason=reason, at=at, ended=ended),
+            by=self._by,
+            at=at,
+        )
         if after is not None:
             self._live[alert.number] = after
-        log.info("alerting.resolved", endpoint=alert.endpoint, alert=alert.number, ended=ended,
-                 reason=reason)  # fmt: skip
+        log.info(
+            "alerting.resolved",
+            endpoint=alert.endpoint,
+            alert=alert.number,
+            ended=ended,
+            reason=reason,
+        )
 
     def _since_opened(self, alert: Alert) -> Iterator[tuple[AnyEvent, str, str]]:
         """What moved the row since an alert was opened, newest first."""
@@ -270,9 +296,12 @@ class Alerting:
         self._since = {key: since for key, since in self._since.items() if key in standing}
 
     def _raise_at(
-        self, state: State, sight: Sight, standing: set[tuple[str, str]],
+        self,
+        state: State,
+        sight: Sight,
+        standing: set[tuple[str, str]],
         fresh: list[tuple[str, Raise]],
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Find what lasts at one endpoint: what is fresh of it, and whose timers go on."""
         if self._stands_in:
             told = {a.endpoint for a in self._live.values() if a.open and a.topic is Topic.CONTROL}
@@ -289,8 +318,11 @@ class Alerting:
             return  # the patrol has not looked at this row yet
         open_ = {a.key: a for a in self._live.values() if a.open and a.endpoint == state.endpoint}
         unready = sight.unready.get(state.endpoint)
-        found = (*conditions.conditions(state, decision, fault=fault),
-                 *sight.replicas, *readiness.raised(state, unready or ()))  # fmt: skip
+        found = (
+            *conditions.conditions(state, decision, fault=fault),
+            *sight.replicas,
+            *readiness.raised(state, unready or ()),
+        )
         for one in found:
             key = (state.endpoint, one.key)
             standing.add(key)
@@ -312,9 +344,14 @@ class Alerting:
                 self._resolve(alert, f"control has run for {STEADY_S / 60:g} minutes")
 
     def _resolve_conditions(
-        self, state: State, decision: Decision | None, raised: set[str], now: float, *,
+        self,
+        state: State,
+        decision: Decision | None,
+        raised: set[str],
+        now: float,
+        *,
         unready: Sequence[str] | None,
-    ) -> set[tuple[str, str]]:  # fmt: skip
+    ) -> set[tuple[str, str]]:
         """Resolve what is over at an endpoint; the timers of what seems so, and waits."""
         waiting = set()
         here = [a for a in self._live.values() if a.open and a.endpoint == state.endpoint]
@@ -344,8 +381,14 @@ class Alerting:
         if now - self._lost_at < BLIND_S or self._lost:
             return
         self._states = self._states or self._remembered()
-        found = Raise(key="ledger", topic=Topic.LEDGER, level="page", lasts="condition", detail=fault,
-                      summary="the ledger cannot be reached: no verdict, no rollback but --local")  # fmt: skip
+        found = Raise(
+            key="ledger",
+            topic=Topic.LEDGER,
+            level="page",
+            lasts="condition",
+            detail=fault,
+            summary="the ledger cannot be reached: no verdict, no rollback but --local",
+        )
         at, unix = self._clock.now(), self._clock.unix()
         self._lost = {
             name: alerts.opened(found, name, at=at, now=unix)
@@ -402,10 +445,19 @@ class Alerting:
         if flight in self._flying:
             return
         until = now + self._lease_s
-        after = self._change(alert, lambda a: alerts.claim(
-            a, target, kind, elapsed_s=elapsed, now=now, lease_s=self._lease_s, by=self._by,
-            anew=(alert.endpoint, alert.number) in self._anew,
-        ))  # fmt: skip
+        after = self._change(
+            alert,
+            lambda a: alerts.claim(
+                a,
+                target,
+                kind,
+                elapsed_s=elapsed,
+                now=now,
+                lease_s=self._lease_s,
+                by=self._by,
+                anew=(alert.endpoint, alert.number) in self._anew,
+            ),
+        )
         if after is None or not alerts.claimed(after, target, kind, by=self._by, until=until):
             return
         self._flying.add(flight)
@@ -450,11 +502,22 @@ class Alerting:
             self._flying.discard((sent.alert.endpoint, sent.alert.number, sent.target, sent.kind))
             self._unwritten.append(sent)
             if sent.fault:
-                log.warning("alerting.failed", endpoint=sent.alert.endpoint, alert=sent.alert.number,
-                            channel=sent.target.channel, kind=sent.kind, fault=sent.fault)  # fmt: skip
+                log.warning(
+                    "alerting.failed",
+                    endpoint=sent.alert.endpoint,
+                    alert=sent.alert.number,
+                    channel=sent.target.channel,
+                    kind=sent.kind,
+                    fault=sent.fault,
+                )
             else:
-                log.info("alerting.delivered", endpoint=sent.alert.endpoint,
-                         alert=sent.alert.number, channel=sent.target.channel, kind=sent.kind)  # fmt: skip
+                log.info(
+                    "alerting.delivered",
+                    endpoint=sent.alert.endpoint,
+                    alert=sent.alert.number,
+                    channel=sent.target.channel,
+                    kind=sent.kind,
+                )
 
     def _write_outcomes(self) -> None:
         """Record what came of messages; what cannot be written now waits, eight at most."""
@@ -479,8 +542,9 @@ class Alerting:
             self._delivers(sent)
             return
         dead = next(
-            (d for d in after.deliveries if alerts.is_dead(d) and d.channel == sent.target.channel), None
-        )  # fmt: skip
+            (d for d in after.deliveries if alerts.is_dead(d) and d.channel == sent.target.channel),
+            None,
+        )
         key = (after.endpoint, alerts.channel_key(sent.target.channel))
         if dead is not None and key not in {(a.endpoint, a.key) for a in self._live.values()}:
             self._raise([(after.endpoint, alerts.dead_channel(after.endpoint, dead))])
@@ -488,9 +552,18 @@ class Alerting:
     def _record(self, sent: _Sent) -> Alert | None:
         elapsed = self._elapsed.get((sent.alert.endpoint, sent.alert.number), sent.alert.elapsed_s)
         now, at = self._clock.unix(), self._clock.now()
-        return self._change(sent.alert, lambda a: alerts.record(
-            a, sent.target, sent.kind, fault=sent.fault, elapsed_s=elapsed, now=now, at=at,
-        ))  # fmt: skip
+        return self._change(
+            sent.alert,
+            lambda a: alerts.record(
+                a,
+                sent.target,
+                sent.kind,
+                fault=sent.fault,
+                elapsed_s=elapsed,
+                now=now,
+                at=at,
+            ),
+        )
 
     def _delivers(self, sent: _Sent) -> None:
         """A channel that delivers is not dead."""

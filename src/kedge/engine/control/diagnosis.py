@@ -63,9 +63,17 @@ class Inquiry:
     """One control's inquiries."""
 
     def __init__(
-        self, *, ledger: Ledger, records: RecordStore, sight: Callable[[], Sight], clock: Clock,
-        leads: Callable[[], bool], command: Command, by: str, faults: ProcessFaults,
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        ledger: Ledger,
+        records: RecordStore,
+        sight: Callable[[], Sight],
+        clock: Clock,
+        leads: Callable[[], bool],
+        command: Command,
+        by: str,
+        faults: ProcessFaults,
+    ) -> None:
         self._ledger = ledger
         self._records = records
         self._sight = sight
@@ -174,10 +182,13 @@ class Inquiry:
         said = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the process has ended
         try:
             child = subprocess.Popen(  # noqa: S603 - our own interpreter
-                self._command(state, WITHIN_S), stdin=subprocess.DEVNULL, stdout=said,
-                stderr=subprocess.STDOUT, start_new_session=True,
+                self._command(state, WITHIN_S),
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
                 env={**safe_environment(), "KEDGE_ACTOR": self._by},
-            )  # fmt: skip
+            )
         except BaseException:
             said.close()
             raise

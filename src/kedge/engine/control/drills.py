@@ -55,7 +55,7 @@ class Returns:
 
     def __init__(
         self, *, ledger: Ledger, control: Callable[[], Control], clock: Clock, by: str
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._ledger = ledger
         self._control = control
         self._clock = clock
@@ -100,13 +100,21 @@ class Returns:
             began, back = _of(self._ledger.history(state.endpoint, READ), drill)
             lasted_s = self._clock.unix() - began if began is not None else 0.0
             filed = Filed(
-                ok=False, why=DIED, release=state.production, left=drill.left, lasted_s=lasted_s,
-                total_s=lasted_s if back is None else back["total_ms"] / 1e3, back=back,
-            )  # fmt: skip
+                ok=False,
+                why=DIED,
+                release=state.production,
+                left=drill.left,
+                lasted_s=lasted_s,
+                total_s=lasted_s if back is None else back["total_ms"] / 1e3,
+                back=back,
+            )
             self._ledger.note(
-                state.endpoint, Note(kind="drill", body=msgspec.to_builtins(filed)),
-                by=self._by, reason=DIED, at=self._clock.now(),
-            )  # fmt: skip
+                state.endpoint,
+                Note(kind="drill", body=msgspec.to_builtins(filed)),
+                by=self._by,
+                reason=DIED,
+                at=self._clock.now(),
+            )
         except KedgeError as error:
             log.warning("drills.unfiled", endpoint=state.endpoint, fault=str(error))
 
@@ -123,9 +131,11 @@ def _of(entries: tuple[Entry, ...], drill: Drilling) -> tuple[float | None, dict
     receipt = next(
         (n.body for n in notes if n.kind == "receipt" and n.body.get("of") == began.seq), None
     )
-    parts = None if receipt is None else {
-        name: value for name, value in receipt.items() if name not in ("of", "command")
-    }  # fmt: skip
+    parts = (
+        None
+        if receipt is None
+        else {name: value for name, value in receipt.items() if name not in ("of", "command")}
+    )
     return read_instant(began.at), parts
 
 
@@ -137,9 +147,15 @@ class Schedule:
     """Starts the drills that policies ask for (`drill.every`), where this control's patrol leads."""
 
     def __init__(
-        self, *, ledger: Ledger, roster: Roster, clock: Clock, leads: Callable[[], bool],
-        start: Start, faults: ProcessFaults,
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        ledger: Ledger,
+        roster: Roster,
+        clock: Clock,
+        leads: Callable[[], bool],
+        start: Start,
+        faults: ProcessFaults,
+    ) -> None:
         self._ledger = ledger
         self._roster = roster
         self._clock = clock

@@ -65,10 +65,18 @@ class Patrol:
     """Watches every rollout, as long as it leads."""
 
     def __init__(
-        self, *, ledger: Ledger, store: WindowStore, control: Callable[[], Control], clock: Clock,
-        leads: Callable[[], bool], by: str, faults: ProcessFaults,
-        records: RecordStore, roster: Roster,
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        ledger: Ledger,
+        store: WindowStore,
+        control: Callable[[], Control],
+        clock: Clock,
+        leads: Callable[[], bool],
+        by: str,
+        faults: ProcessFaults,
+        records: RecordStore,
+        roster: Roster,
+    ) -> None:
         self._ledger = ledger
         self._store = store
         self._control = control
@@ -225,13 +233,21 @@ class Patrol:
         command = decision.command
         if self._said.get(state.endpoint) != told and decision.verdict != "inconclusive":
             self._said[state.endpoint] = told
-            log.info("patrol.verdict", endpoint=state.endpoint, verdict=decision.verdict,
-                     code=decision.code, reason=decision.reason)  # fmt: skip
+            log.info(
+                "patrol.verdict",
+                endpoint=state.endpoint,
+                verdict=decision.verdict,
+                code=decision.code,
+                reason=decision.reason,
+            )
             if command is None:
                 self._ledger.note(
-                    state.endpoint, Note(kind="verdict", body=figures(state, decision, facts)),
-                    by=self._by, reason=decision.reason, at=self._clock.now(),
-                )  # fmt: skip
+                    state.endpoint,
+                    Note(kind="verdict", body=figures(state, decision, facts)),
+                    by=self._by,
+                    reason=decision.reason,
+                    at=self._clock.now(),
+                )
         command = command or binding(state, decision)
         if command is None:
             return
@@ -265,8 +281,12 @@ class Patrol:
         except KedgeError as error:
             if error.code == "not_ready":
                 self._unready[state.endpoint] = state.epoch, self._clock.monotonic() + UNREADY_S
-            log.warning("patrol.refused", endpoint=state.endpoint, command=name,
-                        fault=f"{error.code}: {error}")  # fmt: skip
+            log.warning(
+                "patrol.refused",
+                endpoint=state.endpoint,
+                command=name,
+                fault=f"{error.code}: {error}",
+            )
         else:
             log.info("patrol.acted", endpoint=state.endpoint, command=name, reason=reason)
 

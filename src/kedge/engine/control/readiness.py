@@ -30,9 +30,14 @@ class Readiness:
     """What is known of the readiness of endpoints that have something in production."""
 
     def __init__(
-        self, *, ledger: Ledger, check: Callable[[State], tuple[str, ...]],
-        leads: Callable[[], bool], clock: Clock, faults: ProcessFaults,
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        ledger: Ledger,
+        check: Callable[[State], tuple[str, ...]],
+        leads: Callable[[], bool],
+        clock: Clock,
+        faults: ProcessFaults,
+    ) -> None:
         """Judge by `check`, which names the checks that fail; only while this one leads."""
         self._ledger = ledger
         self._check = check

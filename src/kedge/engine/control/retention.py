@@ -81,13 +81,20 @@ class Clerk:
             if taken.adopted.early:
                 log.warning("clerk.labels_early", labels=taken.adopted.early)
             if taken.bare or taken.over or taken.hours:
-                log.warning("clerk.records_full", without_inputs=taken.bare, rows=taken.over,
-                            hours=taken.hours)  # fmt: skip
+                log.warning(
+                    "clerk.records_full",
+                    without_inputs=taken.bare,
+                    rows=taken.over,
+                    hours=taken.hours,
+                )
             bounded = {
-                "records.id_reused": taken.reused, "records.hour_inputs": taken.bare,
-                "records.hour_rows": taken.over, "records.oldest_hours": taken.hours,
-                "records.early_labels": taken.adopted.early, "records.torn": taken.torn,
-            }  # fmt: skip
+                "records.id_reused": taken.reused,
+                "records.hour_inputs": taken.bare,
+                "records.hour_rows": taken.over,
+                "records.oldest_hours": taken.hours,
+                "records.early_labels": taken.adopted.early,
+                "records.torn": taken.torn,
+            }
             for bound, count in bounded.items():
                 if count:
                     self._limit(bound, count)

@@ -49,8 +49,13 @@ def read_as(output: Output, columns: Columns) -> Target:
     """Return how an answer is read; where no release told it, by the columns themselves."""
     if isinstance(output, Target):
         return output
-    return target(output, [Field(name=name, dtype=_dtype(column), shape=column.shape[1:])
-                           for name, column in columns.items()])  # fmt: skip
+    return target(
+        output,
+        [
+            Field(name=name, dtype=_dtype(column), shape=column.shape[1:])
+            for name, column in columns.items()
+        ],
+    )
 
 
 def _dtype(column: Any) -> Dtype:
@@ -140,8 +145,9 @@ def sayings(output: Output, answers: Sequence[Columns | None], rows: Sequence[in
     cells = zip(*known, strict=True)
     spread = [
         SILENCE if one is None else next(cells)
-        for one, count in zip(answers, rows, strict=True) for _ in range(count)
-    ]  # fmt: skip
+        for one, count in zip(answers, rows, strict=True)
+        for _ in range(count)
+    ]
     return Sayings(*map(list, zip(*spread, strict=True)))
 
 

@@ -122,9 +122,19 @@ class Counter:
         return prices_of(cost, found.version) if cost is not None and found is not None else None
 
     def window(
-        self, seen: Sequence[Seen], at: int, bounds: Bounds, *, number: int, paired: bool, weight: int,
-        lost: int, streak: int, broken: int, conduct: Conduct = QUIET,
-    ) -> tuple[Window, list[JoinRow]]:  # fmt: skip
+        self,
+        seen: Sequence[Seen],
+        at: int,
+        bounds: Bounds,
+        *,
+        number: int,
+        paired: bool,
+        weight: int,
+        lost: int,
+        streak: int,
+        broken: int,
+        conduct: Conduct = QUIET,
+    ) -> tuple[Window, list[JoinRow]]:
         """Count one second's observations. `at` is that second; `weight` the stratum in buckets."""
         if (weight, paired) != self._step:
             self._step = (weight, paired)
@@ -146,23 +156,49 @@ class Counter:
         named, named_answered = draft.named.met(paired=paired)
         units, first = draft.callers()
         callers, uncosted = draft.spent.callers(self._key)
-        return Window(
-            replica=self._replica, number=number, endpoint=state.endpoint, production=state.production or 0,
-            candidate=state.compared or 0, salt=state.salt, at=at, weight=weight, paired=paired,
-            fresh=None if paired else (draft.fresh[0], draft.fresh[1]),
-            exposed=exposed, answered=answered, named=named, named_answered=named_answered,
-            bad={metric: _frozen(cells) for metric, cells in draft.bad.items()},
-            units=units[:UNITS], first=first[:UNITS],
-            cut=max(len(units) - UNITS, 0) + max(len(first) - UNITS, 0),
-            predictions=(draft.predictions[0], draft.predictions[1]), method=METHOD,
-            agreement=_agreement(draft.pairs),
-            scores={bin_: (int(n), int(w), d, a) for bin_, (n, w, d, a) in draft.scores.items()},
-            examples=tuple(draft.examples), costs=draft.costs, callers=callers, uncosted=uncosted,
-            cells=draft.spent.cells(), clips=(draft.spent.clips[0], draft.spent.clips[1]),
-            noise=(draft.noise[0], draft.noise[1]),
-            mirrored=draft.mirrored, copied=draft.copied,
-            streak=streak, broken=broken, conduct=conduct, lost=lost, other=self._segments.other - before,
-        ), rows  # fmt: skip
+        return (
+            Window(
+                replica=self._replica,
+                number=number,
+                endpoint=state.endpoint,
+                production=state.production or 0,
+                candidate=state.compared or 0,
+                salt=state.salt,
+                at=at,
+                weight=weight,
+                paired=paired,
+                fresh=None if paired else (draft.fresh[0], draft.fresh[1]),
+                exposed=exposed,
+                answered=answered,
+                named=named,
+                named_answered=named_answered,
+                bad={metric: _frozen(cells) for metric, cells in draft.bad.items()},
+                units=units[:UNITS],
+                first=first[:UNITS],
+                cut=max(len(units) - UNITS, 0) + max(len(first) - UNITS, 0),
+                predictions=(draft.predictions[0], draft.predictions[1]),
+                method=METHOD,
+                agreement=_agreement(draft.pairs),
+                scores={
+                    bin_: (int(n), int(w), d, a) for bin_, (n, w, d, a) in draft.scores.items()
+                },
+                examples=tuple(draft.examples),
+                costs=draft.costs,
+                callers=callers,
+                uncosted=uncosted,
+                cells=draft.spent.cells(),
+                clips=(draft.spent.clips[0], draft.spent.clips[1]),
+                noise=(draft.noise[0], draft.noise[1]),
+                mirrored=draft.mirrored,
+                copied=draft.copied,
+                streak=streak,
+                broken=broken,
+                conduct=conduct,
+                lost=lost,
+                other=self._segments.other - before,
+            ),
+            rows,
+        )
 
     def logged(self, seen: Sequence[Seen]) -> tuple[list[JoinRow], int]:
         """Rows of sampled units while nothing is compared; and how many could not be written."""
@@ -170,9 +206,10 @@ class Counter:
         keeps = self._predictions.log.keeps
         for some in self._parts(seen):
             sampled = [
-                one for one in some
+                one
+                for one in some
                 if one.ours is not None and keeps(one.request.entity or one.request.id)
-            ]  # fmt: skip
+            ]
             if sampled:
                 rows += self._predictions.rows(Part(sampled, self._segments), 0)
         return rows, sum(not row.inputs for row in rows)
@@ -222,9 +259,17 @@ class Counter:
         self._met(draft, units, slices, arms, list(compress(untimed, asked)))
         new = self._newcomers(draft, units, slices, arms)
         columns = zip(
-            part.units, part.slices, untimed, part.failed, copied, part.micros, part.their_micros, part.violated,
-            part.their_violated, strict=True,
-        )  # fmt: skip
+            part.units,
+            part.slices,
+            untimed,
+            part.failed,
+            copied,
+            part.micros,
+            part.their_micros,
+            part.violated,
+            part.their_violated,
+            strict=True,
+        )
         for place, (unit, names, without, lost, copy, micros, other, wrong, also) in enumerate(
             compress(columns, asked)
         ):
@@ -245,8 +290,13 @@ class Counter:
         """Requests that one of the releases was asked."""
         self._split(draft, part)
         columns: tuple[Sequence[Any], ...] = (
-            part.units, part.slices, part.arms, part.failed, part.micros, part.violated
-        )  # fmt: skip
+            part.units,
+            part.slices,
+            part.arms,
+            part.failed,
+            part.micros,
+            part.violated,
+        )
         if any(part.dropped):  # what was never asked is no unit
             asked = [not dropped for dropped in part.dropped]
             columns = tuple(list(compress(column, asked)) for column in columns)
@@ -293,9 +343,13 @@ class Counter:
             fresh[arm] += 1
 
     def _met(
-        self, draft: _Draft, units: Sequence[str], slices: Sequence[Names], arms: Sequence[int],
+        self,
+        draft: _Draft,
+        units: Sequence[str],
+        slices: Sequence[Names],
+        arms: Sequence[int],
         untimed: Sequence[bool],
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Count requests by segment, those with an entity apart. `untimed`: it has no latency."""
         named = [bool(unit) for unit in units]
         timed = [not without for without in untimed]
@@ -370,9 +424,11 @@ class Counter:
         if cost is None or prices is None:
             return 0.0
         used = [
-            float(columns[name].sum())
-            if name is not None and name in columns and columns[name].dtype.kind in NUMBERS
-            else 0.0
+            (
+                float(columns[name].sum())
+                if name is not None and name in columns and columns[name].dtype.kind in NUMBERS
+                else 0.0
+            )
             for name in (cost.tokens, cost.reported)
         ]
         return cost_of(prices, rows=rows, micros=micros, tokens=used[0], reported=used[1])
@@ -494,8 +550,24 @@ class _Met:
 class _Draft:
     """A window in the making."""
 
-    __slots__ = ("bad", "copied", "costs", "every", "examples", "first", "fresh", "mirrored", "named", "noise",
-                 "paired", "pairs", "predictions", "scores", "spent", "units")  # fmt: skip
+    __slots__ = (
+        "bad",
+        "copied",
+        "costs",
+        "every",
+        "examples",
+        "first",
+        "fresh",
+        "mirrored",
+        "named",
+        "noise",
+        "paired",
+        "pairs",
+        "predictions",
+        "scores",
+        "spent",
+        "units",
+    )
 
     def __init__(self, *, paired: bool) -> None:
         self.paired = paired

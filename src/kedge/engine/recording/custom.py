@@ -98,8 +98,10 @@ def check_function(
     if fault:
         raise BadConfig(
             [f"{place}: {output.function} cannot be imported: {fault}"],
-            hint="MODULE:NAME of a function that kedge's own Python can import; PYTHONPATH adds a folder. "
-            f"It is called {called}",
+            hint=(
+                "MODULE:NAME of a function that kedge's own Python can import; PYTHONPATH adds a"
+                f" folder. It is called {called}"
+            ),
         )
 
 

@@ -52,16 +52,47 @@ class Part:
     """Observations, column by column; what is by row has as many items as they have rows."""
 
     __slots__ = (
-        "_said", "_said_by_copy", "arms", "at", "dropped", "failed", "micros", "mirrored", "ours", "requests", "rows", "seen", "segments", "settles", "slices",
-        "their_micros", "their_violated", "theirs", "units", "violated",
-    )  # fmt: skip
+        "_said",
+        "_said_by_copy",
+        "arms",
+        "at",
+        "dropped",
+        "failed",
+        "micros",
+        "mirrored",
+        "ours",
+        "requests",
+        "rows",
+        "seen",
+        "segments",
+        "settles",
+        "slices",
+        "their_micros",
+        "their_violated",
+        "theirs",
+        "units",
+        "violated",
+    )
 
     def __init__(self, seen: Sequence[Seen], segments: Segments) -> None:
         self.seen = seen
         (
-            self.at, requests, self.arms, self.micros, self.failed, _, self.ours, self.mirrored, self.theirs, self.their_micros,
-            self.dropped, _, self.violated, self.their_violated, self.settles,
-        ) = zip(*seen, strict=True)  # fmt: skip
+            self.at,
+            requests,
+            self.arms,
+            self.micros,
+            self.failed,
+            _,
+            self.ours,
+            self.mirrored,
+            self.theirs,
+            self.their_micros,
+            self.dropped,
+            _,
+            self.violated,
+            self.their_violated,
+            self.settles,
+        ) = zip(*seen, strict=True)
         self.requests: tuple[Request, ...] = requests
         self.rows = [one.rows for one in requests]
         self.units = [one.entity or "" for one in requests]

@@ -91,11 +91,13 @@ class Log:
     def _row(self, columns: Columns, row: int) -> bytes:
         """One row of the inputs, without what is redacted; empty when it cannot be written."""
         try:
-            return _pack({
-                name: column.item(row) if column.ndim == 1 else column[row].tolist()
-                for name, column in columns.items()
-                if name not in self._hidden and row < len(column)
-            })  # fmt: skip
+            return _pack(
+                {
+                    name: column.item(row) if column.ndim == 1 else column[row].tolist()
+                    for name, column in columns.items()
+                    if name not in self._hidden and row < len(column)
+                }
+            )
         except (TypeError, ValueError):
             return b""
 
@@ -129,7 +131,19 @@ class Predictions:
         inputs = self.log.inputs(part.requests)
         # In the order of the fields: by keyword, a row takes six times as long.
         made = map(
-            JoinRow, part.ids(), at, units, *self._comparison, repeat(weight), answered_by, failed,
-            part.segments, ours.scores, ours.decisions, *shadow, inputs, self.log.digests(part.requests, inputs),
-        )  # fmt: skip
+            JoinRow,
+            part.ids(),
+            at,
+            units,
+            *self._comparison,
+            repeat(weight),
+            answered_by,
+            failed,
+            part.segments,
+            ours.scores,
+            ours.decisions,
+            *shadow,
+            inputs,
+            self.log.digests(part.requests, inputs),
+        )
         return made if all(told) else compress(made, part.by_row(told))

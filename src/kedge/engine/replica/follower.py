@@ -64,11 +64,23 @@ class Replica:
     """One worker's follower. `run` is the thread; everything else is private to it."""
 
     def __init__(
-        self, *, member: Member, slot: str, ledger: Ledger, stamp: Callable[[], object], roster: Roster,
-        disk: HostDisk, recording: Recording, pool: Pool, serving: Serving, signal: Signal,
-        contract: Callable[[State], object], clock: Clock, faults: ProcessFaults,
+        self,
+        *,
+        member: Member,
+        slot: str,
+        ledger: Ledger,
+        stamp: Callable[[], object],
+        roster: Roster,
+        disk: HostDisk,
+        recording: Recording,
+        pool: Pool,
+        serving: Serving,
+        signal: Signal,
+        contract: Callable[[State], object],
+        clock: Clock,
+        faults: ProcessFaults,
         lease_s: float = LEASE_S,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._member = member
         self._slot = slot
         self._ledger = ledger
@@ -176,8 +188,8 @@ class Replica:
             if not self._astray:
                 self._remember_at = self._clock.monotonic()
             self._astray = (
-                f"the ledger's history lacks entry {self._head.short}, which was its newest: an older "
-                "copy was put in its place, or it was rewritten"
+                f"the ledger's history lacks entry {self._head.short}, which was its newest: an"
+                " older copy was put in its place, or it was rewritten"
             )
             self._faults.note(ASTRAY, RuntimeError(self._astray))
             return True
@@ -267,14 +279,26 @@ class Replica:
         # The contract is compiled anew only when it changed: it is the same for most epochs.
         same = live is not None and live.state.fields == state.fields
         contract = live.contract if same and live is not None else self._contract(state)
-        fresh = Live(state=state, plan=plan, handles=handles, contract=contract,
-                     recorder=self._recording.recorder(state, self._name(state)), lease=lease, pinned=pinned,
-                     first_answer=self._signal.wake)  # fmt: skip
+        fresh = Live(
+            state=state,
+            plan=plan,
+            handles=handles,
+            contract=contract,
+            recorder=self._recording.recorder(state, self._name(state)),
+            lease=lease,
+            pinned=pinned,
+            first_answer=self._signal.wake,
+        )
         fresh.refresh_deadline()
         self._serving.swap(fresh)
         if live is None or live.state.epoch != state.epoch:
-            log.info("replica.swapped", endpoint=state.endpoint, epoch=state.epoch,
-                     production=state.production, candidate=state.candidate)  # fmt: skip
+            log.info(
+                "replica.swapped",
+                endpoint=state.endpoint,
+                epoch=state.epoch,
+                production=state.production,
+                candidate=state.candidate,
+            )
 
     def _handles(self, state: State, wishes: tuple[Need, ...]) -> dict[int, Handle]:
         """What is ready, by release: production where its release says, a candidate in a process."""
@@ -303,20 +327,31 @@ class Replica:
         now = self._clock.monotonic()
         lives = self._serving.lives()
         answered = {
-            live.state.endpoint: live.state.epoch
-            if live.answered else self._member.answered.get(live.state.endpoint, -1)
+            live.state.endpoint: (
+                live.state.epoch
+                if live.answered
+                else self._member.answered.get(live.state.endpoint, -1)
+            )
             for live in lives
-        }  # fmt: skip
+        }
         said: dict[str, Any] = {
             # An epoch of another history acknowledges nothing of this one.
-            "epochs": {
-                live.state.endpoint: NO_EPOCH if self._astray else live.state.epoch
-                for live in lives if not live.pinned
-            }
-            | {n: s.epoch for n, s in states.items() if s.stage is Stage.EMPTY and n not in self._pins},
+            "epochs": (
+                {
+                    live.state.endpoint: NO_EPOCH if self._astray else live.state.epoch
+                    for live in lives
+                    if not live.pinned
+                }
+                | {
+                    n: s.epoch
+                    for n, s in states.items()
+                    if s.stage is Stage.EMPTY and n not in self._pins
+                }
+            ),
             "answered": answered,
             "pinned": {
-                live.state.endpoint: live.state.production for live in lives
+                live.state.endpoint: live.state.production
+                for live in lives
                 if live.pinned and live.state.production is not None
             },
             "holds": self._pool.holds(),
@@ -327,7 +362,7 @@ class Replica:
             "faults": self._faults.faults,
             "limited": self._faults.limited,
             "loads": self._pool.loads,
-        }  # fmt: skip
+        }
         # Counts move all the time: they are written with the next beat.
         changed = any(
             getattr(self._published, name) != value

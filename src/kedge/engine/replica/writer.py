@@ -62,9 +62,16 @@ class Recording:
     """One worker's pen."""
 
     def __init__(
-        self, replica: str, *, windows: WindowStore, evidence: EvidenceStore, spool: Spool,
-        lives: Callable[[], list[Live]], clock: Clock, faults: ProcessFaults,
-    ) -> None:  # fmt: skip
+        self,
+        replica: str,
+        *,
+        windows: WindowStore,
+        evidence: EvidenceStore,
+        spool: Spool,
+        lives: Callable[[], list[Live]],
+        clock: Clock,
+        faults: ProcessFaults,
+    ) -> None:
         self._replica = replica
         self._windows = windows
         self._evidence = evidence
@@ -235,14 +242,24 @@ class Recording:
         if not strata and (lost or streak or broken or done or conduct.late):
             strata = [(state.stratum, state.mirrored is not None)]
         for weight, paired in strata:
-            mine = seen if len(strata) == 1 else [
-                one for one in seen if _STRATUM(one) == (weight, paired)
-            ]  # fmt: skip
+            mine = (
+                seen
+                if len(strata) == 1
+                else [one for one in seen if _STRATUM(one) == (weight, paired)]
+            )
             self._number += 1
             window, more = counter.window(
-                mine, at, bounds, number=self._number, paired=paired, weight=weight,
-                lost=lost, streak=streak, broken=broken, conduct=conduct,
-            )  # fmt: skip
+                mine,
+                at,
+                bounds,
+                number=self._number,
+                paired=paired,
+                weight=weight,
+                lost=lost,
+                streak=streak,
+                broken=broken,
+                conduct=conduct,
+            )
             lost = streak = broken = 0
             conduct = QUIET
             self._waiting.append(window)

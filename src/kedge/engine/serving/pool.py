@@ -274,11 +274,18 @@ class Pool:
     """What this replica holds. `keep` and `holds` belong to the replica's thread."""
 
     def __init__(
-        self, *, loaders: Mapping[str, Loader], artifacts: Artifacts, connect: Connect, run_dir: Path,
-        clock: Clock, changed: Callable[[], None], faults: ProcessFaults,
+        self,
+        *,
+        loaders: Mapping[str, Loader],
+        artifacts: Artifacts,
+        connect: Connect,
+        run_dir: Path,
+        clock: Clock,
+        changed: Callable[[], None],
+        faults: ProcessFaults,
         apart: Callable[[], Collection[tuple[str, int]]] = tuple,
         set_apart: Callable[[Release, str], None] = lambda *_: None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Hold nothing yet.
 
         Args:
@@ -432,12 +439,18 @@ class Pool:
         """What is held and in which state, for the roster."""
         return tuple(
             Hold(
-                endpoint=endpoint, release=number, placement=placement,
-                state=slot.state, load_s=slot.load_s, detail=slot.detail, attempt=slot.attempts,
-                copies=slot.copies, unfenced=slot.unfenced,
+                endpoint=endpoint,
+                release=number,
+                placement=placement,
+                state=slot.state,
+                load_s=slot.load_s,
+                detail=slot.detail,
+                attempt=slot.attempts,
+                copies=slot.copies,
+                unfenced=slot.unfenced,
             )
             for (endpoint, number, placement), slot in sorted(self._slots.items())
-        )  # fmt: skip
+        )
 
     @property
     def settled(self) -> bool:

@@ -48,9 +48,12 @@ GONE = (DIED, "model_down", "model_unasked")
 MOST_ASKED = 2
 """Processes that one request is sent to: it may be what they die of."""
 DROPPED = {
-    "model_down": "down", "model_expired": "expired", "model_unasked": "full", UNREAD: "bytes",
+    "model_down": "down",
+    "model_expired": "expired",
+    "model_unasked": "full",
+    UNREAD: "bytes",
     EXCUSED: "unread",
-}  # fmt: skip
+}
 """What counts of copies call these causes."""
 
 
@@ -64,9 +67,17 @@ class Request:
     __slots__ = ("asked", "chosen", "columns", "draw", "entity", "id", "probe", "rows")
 
     def __init__(
-        self, *, id: str, columns: Columns, rows: int, entity: str | None, draw: int,  # noqa: A002
-        asked: int | None = None, probe: bool = False, chosen: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        id: str,  # noqa: A002
+        columns: Columns,
+        rows: int,
+        entity: str | None,
+        draw: int,
+        asked: int | None = None,
+        probe: bool = False,
+        chosen: bool = False,
+    ) -> None:
         self.chosen = chosen
         """Whether the caller chose the id; else the gateway made it."""
         self.id = id
@@ -107,14 +118,43 @@ def watched(state: State) -> bool:
 class Live:
     """What an endpoint serves at one epoch. Immutable but for the deadline and the answered mark."""
 
-    __slots__ = ("answered", "compares", "contract", "deadlines", "first_answer", "gathers", "handles", "heads", "instead",
-                 "lease", "log", "names", "noise", "output", "pinned", "plan", "recorder", "reverse", "sampled", "state",
-                 "troubled", "watched")  # fmt: skip
+    __slots__ = (
+        "answered",
+        "compares",
+        "contract",
+        "deadlines",
+        "first_answer",
+        "gathers",
+        "handles",
+        "heads",
+        "instead",
+        "lease",
+        "log",
+        "names",
+        "noise",
+        "output",
+        "pinned",
+        "plan",
+        "recorder",
+        "reverse",
+        "sampled",
+        "state",
+        "troubled",
+        "watched",
+    )
 
     def __init__(
-        self, *, state: State, plan: Plan, handles: dict[int, Handle], contract: object,
-        recorder: Recorder, lease: bool, pinned: bool, first_answer: Callable[[], None] = lambda: None,
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        state: State,
+        plan: Plan,
+        handles: dict[int, Handle],
+        contract: object,
+        recorder: Recorder,
+        lease: bool,
+        pinned: bool,
+        first_answer: Callable[[], None] = lambda: None,
+    ) -> None:
         self.first_answer = first_answer
         """Called once, when a caller got the first answer of this snapshot."""
         self.state = state
@@ -221,9 +261,16 @@ class Serving:
         if choice.shadow is not None:
             self._copy(live, choice.shadow, request, None)
         elif live.watched:
-            live.recorder.offer(Seen(
-                time(), request, PRODUCTION, 0, True, live.state.stratum  # noqa: FBT003
-            ))  # fmt: skip
+            live.recorder.offer(
+                Seen(
+                    time(),
+                    request,
+                    PRODUCTION,
+                    0,
+                    True,  # noqa: FBT003
+                    live.state.stratum,
+                )
+            )
 
     async def _canary(self, live: Live, choice: Choice, request: Request) -> Answer:
         """Ask the candidate; production answers when it fails, is late, or is spared."""
@@ -319,8 +366,9 @@ class Serving:
             async with asyncio.timeout(live.deadlines.timeout_s):
                 await handle.lane.acquire()
         except TimeoutError:
-            raise ModelFailure("requests of other testers are before it",
-                               code="model_unasked") from None  # fmt: skip
+            raise ModelFailure(
+                "requests of other testers are before it", code="model_unasked"
+            ) from None
         try:
             yield
         finally:
@@ -372,9 +420,16 @@ class Serving:
             answer = await self._trusted(live, live.instead[reason], request)
         except (ModelFailure, Unavailable):
             if live.watched and not request.probe and not unknown and cause != EXCUSED:
-                live.recorder.offer(Seen(
-                    time(), request, CANDIDATE, 0, True, live.state.stratum  # noqa: FBT003
-                ))  # fmt: skip
+                live.recorder.offer(
+                    Seen(
+                        time(),
+                        request,
+                        CANDIDATE,
+                        0,
+                        True,  # noqa: FBT003
+                        live.state.stratum,
+                    )
+                )
             raise
         answer.failover, answer.unknown = cause, unknown
         return answer
@@ -409,8 +464,9 @@ class Serving:
                     self._last_asked.starve(handle.mark)
                 if isinstance(error, ModelFailure):
                     raise ModelFailure(f"r{choice.release}: {error}", code=error.code) from error
-                raise ModelFailure(f"r{choice.release} raised {type(error).__name__}: {error}",
-                                   code="model_raised") from error  # fmt: skip
+                raise ModelFailure(
+                    f"r{choice.release} raised {type(error).__name__}: {error}", code="model_raised"
+                ) from error
             finally:
                 self._note[0] = 0
             micros = (perf_counter_ns() - started) // 1000
@@ -517,10 +573,19 @@ class Serving:
                 return  # held for a second, a request costs more than this hash
             failed = answer.failover is not None
             side = PRODUCTION if not failed and choice.arm is Arm.PRODUCTION else CANDIDATE
-            recorder.offer(Seen(
-                time(), request, side, answer.micros, failed, live.state.stratum, answer.outputs,
-                dropped=answer.unknown, violated=answer.violated and not failed,
-            ))  # fmt: skip
+            recorder.offer(
+                Seen(
+                    time(),
+                    request,
+                    side,
+                    answer.micros,
+                    failed,
+                    live.state.stratum,
+                    answer.outputs,
+                    dropped=answer.unknown,
+                    violated=answer.violated and not failed,
+                )
+            )
 
     def _copy(self, live: Live, release: int, request: Request, answer: Answer | None) -> None:
         """Have a copy given away once the answer has left this process."""
@@ -560,11 +625,23 @@ class Serving:
             theirs: Columns | None, micros: int = 0, *, dropped: bool = False, bad: bool = False
         ) -> None:
             if live.watched:
-                recorder.offer(Seen(
-                    time(), request, PRODUCTION, our_micros, ours is None, 0, ours,
-                    mirrored=True, theirs=theirs, their_micros=micros, dropped=dropped,
-                    violated=violated, their_violated=bad,
-                ))  # fmt: skip
+                recorder.offer(
+                    Seen(
+                        time(),
+                        request,
+                        PRODUCTION,
+                        our_micros,
+                        ours is None,
+                        0,
+                        ours,
+                        mirrored=True,
+                        theirs=theirs,
+                        their_micros=micros,
+                        dropped=dropped,
+                        violated=violated,
+                        their_violated=bad,
+                    )
+                )
 
         recorder.conduct.routed(request.entity)
         size = size_of_columns(request.columns, ours)
@@ -640,10 +717,20 @@ class Serving:
 
         def done(theirs: Columns | None, micros: int, _error: str | None, _bad: bool) -> None:
             if theirs is not None:
-                live.recorder.offer(Seen(
-                    time(), request, PRODUCTION, micros, False, 0, ours,  # noqa: FBT003
-                    mirrored=True, theirs=theirs, again=True,
-                ))  # fmt: skip
+                live.recorder.offer(
+                    Seen(
+                        time(),
+                        request,
+                        PRODUCTION,
+                        micros,
+                        False,  # noqa: FBT003
+                        0,
+                        ours,
+                        mirrored=True,
+                        theirs=theirs,
+                        again=True,
+                    )
+                )
 
         handle = live.handles[live.plan.outside.release]
         live.recorder.count("shadow.asked_again")
@@ -691,7 +778,16 @@ class Late:
             live.sampled and not live.log.keeps(self.request.entity or self.request.id)
         ):
             return
-        live.recorder.offer(Seen(
-            time(), self.request, CANDIDATE, micros, theirs is None, live.state.stratum,
-            theirs=theirs, violated=violated, settles=True,
-        ))  # fmt: skip
+        live.recorder.offer(
+            Seen(
+                time(),
+                self.request,
+                CANDIDATE,
+                micros,
+                theirs is None,
+                live.state.stratum,
+                theirs=theirs,
+                violated=violated,
+                settles=True,
+            )
+        )

@@ -120,8 +120,11 @@ def parse_path(path: str) -> Route:
                 version, rest = release_number(rest[1]), rest[2:]
             if rest in (["infer"], ["ready"], [], ["config"]):
                 return Route(f"model/{rest[0] if rest else 'metadata'}", endpoint, version)
-    raise BadRequest(f"no such path: {clip(path)}", code="unknown_path",
-                     hint="POST /v2/models/ENDPOINT/infer; see kedge help http")  # fmt: skip
+    raise BadRequest(
+        f"no such path: {clip(path)}",
+        code="unknown_path",
+        hint="POST /v2/models/ENDPOINT/infer; see kedge help http",
+    )
 
 
 class Gateway:
@@ -161,8 +164,16 @@ class Gateway:
                 if scope["method"] != "POST":
                     raise _wrong_method(scope["method"], "POST")
                 live = self._live(route.endpoint)
-                await infer(self._serving, self._bounds, live, scope, receive, send,
-                            route.version, self.draining)  # fmt: skip
+                await infer(
+                    self._serving,
+                    self._bounds,
+                    live,
+                    scope,
+                    receive,
+                    send,
+                    route.version,
+                    self.draining,
+                )
                 return
             allowed = INDEX_METHODS if route.kind == "index" else READ_METHODS
             if scope["method"] not in allowed:
@@ -191,8 +202,11 @@ class Gateway:
         live = self._serving.live(endpoint)
         if live is None:
             known = ", ".join(sorted(item.state.endpoint for item in self._serving.lives()))
-            raise BadRequest(f"no endpoint {clip(endpoint)} is served here", code="unknown_endpoint",
-                             hint=f"served are: {known or 'none yet'}")  # fmt: skip
+            raise BadRequest(
+                f"no endpoint {clip(endpoint)} is served here",
+                code="unknown_endpoint",
+                hint=f"served are: {known or 'none yet'}",
+            )
         return live
 
     def refuse_with(self, error: KedgeError) -> Callable[[Any, Any, Any], Awaitable[None]]:
@@ -260,18 +274,29 @@ class Gateway:
         self, send: Any, status: int, body: object, extra: Headers | None = None
     ) -> None:
         raw = msgspec.json.encode(body)
-        await send({"type": "http.response.start", "status": status, "headers": [
-            (b"content-type", b"application/json"), (b"content-length", b"%d" % len(raw)),
-            *(extra or ()), *(((b"connection", b"close"),) if self.draining else ()),
-        ]})  # fmt: skip
+        await send(
+            {
+                "type": "http.response.start",
+                "status": status,
+                "headers": [
+                    (b"content-type", b"application/json"),
+                    (b"content-length", b"%d" % len(raw)),
+                    *(extra or ()),
+                    *(((b"connection", b"close"),) if self.draining else ()),
+                ],
+            }
+        )
         await send({"type": "http.response.body", "body": raw})
 
     def _look_up(self, route: Route) -> tuple[int, object]:
         """Everything that is not an inference: health, metadata, index."""
         match route.kind:
             case "server":
-                return 200, {"name": "kedge", "version": distribution_version("kedge"),
-                             "extensions": ["model_repository", "binary_tensor_data"]}  # fmt: skip
+                return 200, {
+                    "name": "kedge",
+                    "version": distribution_version("kedge"),
+                    "extensions": ["model_repository", "binary_tensor_data"],
+                }
             case "live":
                 return 200, {"live": True}
             case "ready":
@@ -337,7 +362,11 @@ def _parameters(field: Field) -> dict[str, object]:
 
 def _index(live: Live) -> list[dict[str, str]]:
     return [
-        {"name": live.state.endpoint, "version": f"r{number}", "reason": "",
-         "state": "READY" if number in live.handles else "UNAVAILABLE"}
+        {
+            "name": live.state.endpoint,
+            "version": f"r{number}",
+            "reason": "",
+            "state": "READY" if number in live.handles else "UNAVAILABLE",
+        }
         for number in sorted(live.plan.asked)
-    ]  # fmt: skip
+    ]

@@ -84,8 +84,15 @@ class Bounds:
     """What one worker works on at once, and whom it believes."""
 
     __slots__ = (
-        "beside", "body", "decoder", "in_flight", "inflated", "peers", "requests", "testers",
-    )  # fmt: skip
+        "beside",
+        "body",
+        "decoder",
+        "in_flight",
+        "inflated",
+        "peers",
+        "requests",
+        "testers",
+    )
 
     def __init__(
         self,
@@ -156,9 +163,15 @@ class Bounds:
 
 
 async def infer(
-    serving: Serving, bounds: Bounds, live: Live, scope: Any, receive: Receive, send: Send,
-    version: int | None, drain: bool,
-) -> None:  # fmt: skip
+    serving: Serving,
+    bounds: Bounds,
+    live: Live,
+    scope: Any,
+    receive: Receive,
+    send: Send,
+    version: int | None,
+    drain: bool,
+) -> None:
     """Answer one infer call; mirroring and counting come after the answer was sent.
 
     Raises:
@@ -195,10 +208,15 @@ async def infer(
         if parsed.outputs:
             _check_outputs(live, asked, parsed.outputs)
         request = Request(
-            id=_checked(parsed.id) or fresh_id(), chosen=bool(parsed.id), columns=columns, rows=rows,
+            id=_checked(parsed.id) or fresh_id(),
+            chosen=bool(parsed.id),
+            columns=columns,
+            rows=rows,
             entity=entity or contract.entity(columns, rows),
-            draw=getrandbits(48) % BUCKETS, asked=asked, probe=probe,
-        )  # fmt: skip
+            draw=getrandbits(48) % BUCKETS,
+            asked=asked,
+            probe=probe,
+        )
         answer = await serving.answer(live, request)
         live = answer.live or live
         payload = render(live, request, answer, parsed.outputs)
@@ -328,8 +346,12 @@ def _check_outputs(live: Live, asked: int | None, wanted: list[WantedOutput]) ->
     for output in wanted:
         name = output.name
         if name not in known and release is not None:
-            raise BadRequest(f"{tell_name(name)} is not an output", code="unknown_output",
-                             hint=f"outputs are {', '.join(known)}", details={"field": tell_name(name)})  # fmt: skip
+            raise BadRequest(
+                f"{tell_name(name)} is not an output",
+                code="unknown_output",
+                hint=f"outputs are {', '.join(known)}",
+                details={"field": tell_name(name)},
+            )
 
 
 def _head(live: Live, answer: Answer) -> Headers:
@@ -353,16 +375,18 @@ def render(
 ) -> bytes:
     """Encode an answer as the protocol's JSON. A value that is not finite is null, as JSON has none."""
     names = {output.name for output in wanted} if wanted else None
-    return _encode(InferAnswer(
-        model_name=live.state.endpoint,
-        model_version=f"r{answer.choice.release}",
-        id=request.id,
-        outputs=[
-            OutputTensor(name, _datatype(array), list(array.shape), array.ravel().tolist())
-            for name, array in answer.outputs.items()
-            if names is None or name in names
-        ],
-    ))  # fmt: skip
+    return _encode(
+        InferAnswer(
+            model_name=live.state.endpoint,
+            model_version=f"r{answer.choice.release}",
+            id=request.id,
+            outputs=[
+                OutputTensor(name, _datatype(array), list(array.shape), array.ravel().tolist())
+                for name, array in answer.outputs.items()
+                if names is None or name in names
+            ],
+        )
+    )
 
 
 def _datatype(array: NDArray[Any]) -> str:

@@ -51,7 +51,8 @@ ALWAYS_OUT = (
     LeftOut(
         "the secret of the state directory, and the tokens of testers",
         "secrets stay on their machine",
-        "kedge up makes a new secret; put the file of [server] tester_token_file in its place again",
+        "kedge up makes a new secret; put the file of [server] tester_token_file in its place"
+        " again",
     ),
     LeftOut(
         "environment variables of kedge up",
@@ -126,7 +127,8 @@ def make_backup(
             return _Making(place, directory, config, wanted, say).run()
     except OSError as error:
         raise Unavailable(
-            f"the backup cannot be written: {error.filename or directory}: {error.strerror or error}",
+            f"the backup cannot be written: {error.filename or directory}:"
+            f" {error.strerror or error}",
             code="not_writable",
             hint="nothing was left behind; free some space or name another directory",
         ) from error
@@ -174,7 +176,10 @@ def _refuse_used(directory: Path) -> None:
         raise Refused(
             f"there is a backup in {directory} already",
             code="backup_exists",
-            hint="a backup is never overwritten: name another directory, such as one with today's date",
+            hint=(
+                "a backup is never overwritten: name another directory, such as one with today's"
+                " date"
+            ),
         )
     if names and (UNFINISHED not in names or names - LEFT_UNFINISHED):
         raise Refused(

@@ -129,7 +129,8 @@ def read_manifest(directory: Path) -> Manifest:
     except (FileNotFoundError, NotADirectoryError):
         if (directory / UNFINISHED).exists():
             raise Refused(
-                f"the backup in {directory} was interrupted, or is still being made: it has no {MANIFEST}",
+                f"the backup in {directory} was interrupted, or is still being made: it has no"
+                f" {MANIFEST}",
                 code="backup_unfinished",
                 hint=f"kedge backup {directory} begins it anew",
             ) from None

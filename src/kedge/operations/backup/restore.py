@@ -91,7 +91,8 @@ def restore_backup(
     manifest = read_manifest(source)
     if manifest.revision > REVISION:
         raise Unavailable(
-            f"the backup's ledger is at revision {manifest.revision}, and this kedge needs {REVISION}",
+            f"the backup's ledger is at revision {manifest.revision}, and this kedge needs"
+            f" {REVISION}",
             code="ledger_revision",
             hint=f"a newer kedge wrote it: install {manifest.kedge}",
         )
@@ -170,8 +171,10 @@ def _refuse_used(state_dir: Path) -> None:
         raise Refused(
             f"{state_dir} is not empty",
             code="restore_not_empty",
-            hint="kedge restores into an empty place only: stop kedge and move that directory away, or name another "
-            "one by [server] state_dir in a kedge.toml here",
+            hint=(
+                "kedge restores into an empty place only: stop kedge and move that directory away,"
+                " or name another one by [server] state_dir in a kedge.toml here"
+            ),
         )
 
 

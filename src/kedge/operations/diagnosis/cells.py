@@ -79,9 +79,14 @@ class Contrasting:
     """The cells of one diagnosis in the making."""
 
     def __init__(
-        self, place: Workplace, state: State, today: Logged, reading: Reading,
-        online: Callable[[], Online], say: Say,
-    ) -> None:  # fmt: skip
+        self,
+        place: Workplace,
+        state: State,
+        today: Logged,
+        reading: Reading,
+        online: Callable[[], Online],
+        say: Say,
+    ) -> None:
         """Remember what it works with.
 
         Args:
@@ -221,8 +226,11 @@ class Contrasting:
         whole = ModelFailure("some rows of its request were not logged", code=INCOMPLETE)
         unread += [whole] * len(unasked)
         if unread:
-            self._fault(f"{release.label} could not be replayed on {len(unread):,} of {len(some):,} requests",
-                        unread[-1])  # fmt: skip
+            self._fault(
+                f"{release.label} could not be replayed on {len(unread):,} of {len(some):,}"
+                " requests",
+                unread[-1],
+            )
         self._as_today(release)
         return np.array([found[n] for n in some])
 
@@ -304,8 +312,9 @@ class Contrasting:
         self._say(f"{new.label} and {old.label} are divided on {len(picked):,} requests")
         try:
             features = {
-                "new": self._features(new, picked), "old": self._features(old, picked),
-            }  # fmt: skip
+                "new": self._features(new, picked),
+                "old": self._features(old, picked),
+            }
             asyncio.run(self._mixed(new, old, picked, features))
         except KedgeError as error:
             self._fault(f"{new.label} and {old.label} could not be divided", error)
@@ -316,15 +325,19 @@ class Contrasting:
         found = [n for n in some if n in lone]
         if len(found) < len(some):
             self.found.faults.append(
-                f"{new.label} and {old.label} are divided on {len(found):,} of {len(some):,} requests: "
-                "an answer may depend on the rows that are asked together, and these were sent alone"
+                f"{new.label} and {old.label} are divided on {len(found):,} of {len(some):,}"
+                " requests: an answer may depend on the rows that are asked together, and these"
+                " were sent alone"
             )
         return found
 
     async def _mixed(
-        self, new: Release, old: Release, picked: NDArray[Any],
+        self,
+        new: Release,
+        old: Release,
+        picked: NDArray[Any],
         features: Mapping[str, tuple[dict[str, NDArray[Any]], Floats]],
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Ask both models, without their transformations, features made by either."""
         given = {which: columns for which, (columns, _) in features.items()}
         self._step = BATCH if merges(self._place, new) and merges(self._place, old) else 1
@@ -353,9 +366,12 @@ class Contrasting:
                 self.found.swaps[name] = await self._swap(models, small, name, picked[few])
 
     async def _swap(
-        self, models: Mapping[str, ProcessModel], given: Mapping[str, Mapping[str, NDArray[Any]]],
-        name: str, rows: NDArray[Any],
-    ) -> Swap:  # fmt: skip
+        self,
+        models: Mapping[str, ProcessModel],
+        given: Mapping[str, Mapping[str, NDArray[Any]]],
+        name: str,
+        rows: NDArray[Any],
+    ) -> Swap:
         """The old model with this feature new, and the new model with this feature old."""
         found = []
         for which, other in (("old", "new"), ("new", "old")):
@@ -381,7 +397,11 @@ class Contrasting:
             same = column == other
             if column.dtype.kind == "f":
                 same = same | (np.isnan(column) & np.isnan(other))
-            apart = float(np.mean(~np.asarray(same).reshape(len(column), -1).all(axis=1))) if len(column) else 0.0  # fmt: skip
+            apart = (
+                float(np.mean(~np.asarray(same).reshape(len(column), -1).all(axis=1)))
+                if len(column)
+                else 0.0
+            )
             if apart:
                 shares.append((-apart, name))
         if len(shares) > SWAPS:
@@ -426,16 +446,22 @@ class Contrasting:
         for start in range(0, len(rows), BATCH):
             parts.append(self._made(transform, release, rows, start, spoilt))
             if np.isinf(spoilt).sum() > BROKEN:
-                raise ModelFailure(f"{transform.spec.schema.name} fails for more than {BROKEN:,} requests",
-                                   code="transform_raised")  # fmt: skip
+                raise ModelFailure(
+                    f"{transform.spec.schema.name} fails for more than {BROKEN:,} requests",
+                    code="transform_raised",
+                )
         self._as_today(release)
         names = parts[0] if parts else {}
         return {name: np.concatenate([part[name] for part in parts]) for name in names}, spoilt
 
     def _made(
-        self, transform: Transform, release: Release, rows: NDArray[Any], start: int,
+        self,
+        transform: Transform,
+        release: Release,
+        rows: NDArray[Any],
+        start: int,
         spoilt: Floats,
-    ) -> Mapping[str, NDArray[Any]]:  # fmt: skip
+    ) -> Mapping[str, NDArray[Any]]:
         """One batch of features; row by row where it fails as a whole, and null where a row does.
 
         Where a feature may depend on the rows beside it, they are made request by request.
@@ -456,9 +482,10 @@ class Contrasting:
         for n, row in enumerate(logged):
             try:
                 single.append(
-                    transform.predict(logged_columns(release, [row])) if together
+                    transform.predict(logged_columns(release, [row]))
+                    if together
                     else self._as_sent(transform, release, int(rows[start + n]))
-                )  # fmt: skip
+                )
             except (ModelFailure, BadRequest) as fault:
                 if fault.code == "features_outage":
                     raise  # so it would be for every row
@@ -468,8 +495,10 @@ class Contrasting:
         if known is None:
             if np.isnan(spoilt[start : start + len(logged)]).all():
                 raise last
-            raise ModelFailure(f"{transform.spec.schema.name} fails for every request of a batch",
-                               code="transform_raised")  # fmt: skip
+            raise ModelFailure(
+                f"{transform.spec.schema.name} fails for every request of a batch",
+                code="transform_raised",
+            )
         parts = [
             one if one is not None else {k: _null(c) for k, c in known.items()} for one in single
         ]

@@ -89,9 +89,13 @@ def diagnosis_of(
         since = max(since, accepted[1])
     say(f"reading {endpoint}'s log")
     today = window(
-        place, state, since, until, lambda row: row.production == state.production,
+        place,
+        state,
+        since,
+        until,
+        lambda row: row.production == state.production,
         segment=options.segment,
-    )  # fmt: skip
+    )
     reference = _Referring(place, state, new, old, today, options, now).found(accepted)
     read_columns(state, today, *((reference.logged,) if reference is not None else ()))
     reading = Reading(get_target(state), _metric(state))
@@ -100,18 +104,34 @@ def diagnosis_of(
     cells = Contrasting(place, state, today, reading, online, say).gather(new, old)
     facts = _facts(place, state, (new, old), today, reference, reading, cells)
     found = diagnose(replace(facts, sources=_sources(place, new, online)))
-    short = filed(found, new=new.number, old=old.number if old is not None else None, at=now,
-                  since=since, until=until, requests=len(today.rows), labelled=today.labelled,
-                  segment=options.segment or "", took_s=round(place.clock.monotonic() - began, 3))  # fmt: skip
+    short = filed(
+        found,
+        new=new.number,
+        old=old.number if old is not None else None,
+        at=now,
+        since=since,
+        until=until,
+        requests=len(today.rows),
+        labelled=today.labelled,
+        segment=options.segment or "",
+        took_s=round(place.clock.monotonic() - began, 3),
+    )
     told = {
-        "endpoint": endpoint, "diagnosis": msgspec.to_builtins(found),
+        "endpoint": endpoint,
+        "diagnosis": msgspec.to_builtins(found),
         "window": {**today.told(), "segment": options.segment},
-        "reference": None if reference is None else {
-            **reference.logged.told(), "of": _label(new if reference.of == "new" or old is None else old),
-            "rule": reference.rule,
-        },
-        "replayed": cells.replayed, "faults": cells.faults,
-    }  # fmt: skip
+        "reference": (
+            None
+            if reference is None
+            else {
+                **reference.logged.told(),
+                "of": _label(new if reference.of == "new" or old is None else old),
+                "rule": reference.rule,
+            }
+        ),
+        "replayed": cells.replayed,
+        "faults": cells.faults,
+    }
     return {**told, **_file(place, endpoint, short)}
 
 
@@ -131,8 +151,9 @@ def _releases(state: State, *, production: bool = False) -> tuple[Release, Relea
     With `production` it is production, also while a candidate is under way.
     """
     if state.production is None:
-        raise Refused(f"{state.endpoint} has nothing in production to diagnose",
-                      code="nothing_in_production")  # fmt: skip
+        raise Refused(
+            f"{state.endpoint} has nothing in production to diagnose", code="nothing_in_production"
+        )
     live = state.releases[state.production]
     if state.candidate is not None and not production:
         return state.releases[state.candidate], live
@@ -144,9 +165,10 @@ def _metric(state: State) -> str:
     """Return the loss that the policy judges quality by."""
     if state.policy.output.kind == "ranking":
         raise Refused(
-            "labels of a ranking cannot be diagnosed: one answer holds many items", code="metric_unfit",
+            "labels of a ranking cannot be diagnosed: one answer holds many items",
+            code="metric_unfit",
             hint=f"kedge evidence {state.endpoint} compares the releases by them",
-        )  # fmt: skip
+        )
     metric = guardrails(state.policy)["quality"].metric or "error_rate"
     return (
         "error_rate" if is_own(metric) else metric
@@ -161,25 +183,39 @@ def _label(release: Release) -> str:
 
 
 def _facts(
-    place: Workplace, state: State, releases: tuple[Release, Release | None], today: Logged, reference: Reference | None, reading: Reading,
+    place: Workplace,
+    state: State,
+    releases: tuple[Release, Release | None],
+    today: Logged,
+    reference: Reference | None,
+    reading: Reading,
     cells: Cells,
-) -> Facts:  # fmt: skip
+) -> Facts:
     new, old = releases
     metric = _metric(state)
     parts = frozenset(changed(new, old)) if old is not None else frozenset()
     divided = len(cells.answers) == 4 or not parts
     both = frozenset({"model", "features"})
     return Facts(
-        output=state.policy.output, metric=metric, new=_label(new),
+        output=state.policy.output,
+        metric=metric,
+        new=_label(new),
         old=_label(old) if old is not None else None,
-        current=Sample(columns=today.columns, truth=reading.outcomes(today.outcomes),
-                       units=today.units(), at=today.times()),
-        answers=cells.answers, changed=both if divided else parts,  # type: ignore[arg-type]
+        current=Sample(
+            columns=today.columns,
+            truth=reading.outcomes(today.outcomes),
+            units=today.units(),
+            at=today.times(),
+        ),
+        answers=cells.answers,
+        changed=both if divided else parts,  # type: ignore[arg-type]
         reference=_sample(reference, reading),
         reference_of=reference.of if reference is not None else "old",
-        swaps=cells.swaps, training=cells.training, inputs=cells.inputs,
+        swaps=cells.swaps,
+        training=cells.training,
+        inputs=cells.inputs,
         instruments=_instruments(place, state, today),
-    )  # fmt: skip
+    )
 
 
 def _sources(place: Workplace, new: Release, online: Callable[[], Online]) -> tuple[Source, ...]:
@@ -200,10 +236,14 @@ def _sample(reference: Reference | None, reading: Reading) -> Sample | None:
         return None
     logged = reference.logged
     return Sample(
-        columns=logged.columns, truth=reading.outcomes(logged.outcomes), units=logged.units(),
+        columns=logged.columns,
+        truth=reading.outcomes(logged.outcomes),
+        units=logged.units(),
         at=logged.times(),
-        scores=np.array([reading.answer(row.score, row.decision) for row in logged.rows], np.float64),
-    )  # fmt: skip
+        scores=np.array(
+            [reading.answer(row.score, row.decision) for row in logged.rows], np.float64
+        ),
+    )
 
 
 def _instruments(place: Workplace, state: State, today: Logged) -> Instruments:
@@ -215,9 +255,10 @@ def _instruments(place: Workplace, state: State, today: Logged) -> Instruments:
             known = sum(today.outcomes[n] is not None for n in mine)
             coverage[str(arm)] = known, len(mine)
     return Instruments(
-        split_fault=_split_fault(place, state), lost=today.lost,
+        split_fault=_split_fault(place, state),
+        lost=today.lost,
         coverage=coverage if len(coverage) == 2 else {},
-    )  # fmt: skip
+    )
 
 
 def _split_fault(place: Workplace, state: State) -> str:
@@ -238,9 +279,15 @@ class _Referring:
     """Looks for the window that today is compared with."""
 
     def __init__(
-        self, place: Workplace, state: State, new: Release, old: Release | None, today: Logged,
-        options: Asked, now: float,
-    ) -> None:  # fmt: skip
+        self,
+        place: Workplace,
+        state: State,
+        new: Release,
+        old: Release | None,
+        today: Logged,
+        options: Asked,
+        now: float,
+    ) -> None:
         self._place = place
         self._state = state
         self._releases: dict[Literal["old", "new"], int] = {"new": new.number}
@@ -287,8 +334,15 @@ class _Referring:
         def wanted(row: JoinRow) -> bool:
             return asked(row) in mine and not row.failed
 
-        logged = window(self._place, self._state, since, until, wanted,
-                        segment=self._options.segment, requests=REFERENCE)  # fmt: skip
+        logged = window(
+            self._place,
+            self._state,
+            since,
+            until,
+            wanted,
+            segment=self._options.segment,
+            requests=REFERENCE,
+        )
         by = {which: self._of(logged, number) for which, number in self._releases.items()}
         which = max(by, key=lambda each: sum(logged.outcomes[n] is not None for n in by[each]))
         if sum(logged.outcomes[n] is not None for n in by[which]) < max(least, 1):
@@ -322,22 +376,31 @@ def accept(
             has no request.
     """
     if not reason.strip():
-        raise Refused("why is it accepted?", code="no_reason",
-                      hint="--reason is kept with the reference")  # fmt: skip
+        raise Refused(
+            "why is it accepted?", code="no_reason", hint="--reason is kept with the reference"
+        )
     state = state_of(place, endpoint)
     _releases(state)
     now = place.clock.unix()
     end = read_when(until, now) if until else now
     begin = min(read_when(since, now), end)
-    logged = window(place, state, begin, end, lambda row: row.production == state.production,
-                    requests=REFERENCE)  # fmt: skip
+    logged = window(
+        place, state, begin, end, lambda row: row.production == state.production, requests=REFERENCE
+    )
     if not logged.rows:
-        raise Refused(f"no prediction of r{state.production} was logged in that window",
-                      code="nothing_logged", hint="--since and --until name another")  # fmt: skip
+        raise Refused(
+            f"no prediction of r{state.production} was logged in that window",
+            code="nothing_logged",
+            hint="--since and --until name another",
+        )
     body = {
-        "since": begin, "until": end, "release": state.production, "requests": len(logged.rows),
+        "since": begin,
+        "until": end,
+        "release": state.production,
+        "requests": len(logged.rows),
         "labelled": logged.labelled,
-    }  # fmt: skip
-    place.ledger.note(endpoint, Note(kind="accepted", body=body), by=actor(), reason=reason,
-                      at=place.clock.now())  # fmt: skip
+    }
+    place.ledger.note(
+        endpoint, Note(kind="accepted", body=body), by=actor(), reason=reason, at=place.clock.now()
+    )
     return {"endpoint": endpoint, **body, "release": _label(state.releases[state.production or 0])}

@@ -114,10 +114,14 @@ class Logged:
     def told(self) -> dict[str, Any]:
         """As plain values."""
         return {
-            "since": self.since, "until": self.until, "requests": len(self.rows),
-            "labelled": self.labelled, "lost": self.lost, **self.counts,
+            "since": self.since,
+            "until": self.until,
+            "requests": len(self.rows),
+            "labelled": self.labelled,
+            "lost": self.lost,
+            **self.counts,
             "left_out": list(self.left_out),
-        }  # fmt: skip
+        }
 
     def only(self, keep: Sequence[int]) -> None:
         """Keep these rows, before any column is made."""
@@ -141,9 +145,15 @@ def asked(row: JoinRow) -> int | None:
 
 
 def window(
-    place: Workplace, state: State, since: float, until: float, wanted: Callable[[JoinRow], bool],
-    *, segment: str | None = None, requests: int = REQUESTS,
-) -> Logged:  # fmt: skip
+    place: Workplace,
+    state: State,
+    since: float,
+    until: float,
+    wanted: Callable[[JoinRow], bool],
+    *,
+    segment: str | None = None,
+    requests: int = REQUESTS,
+) -> Logged:
     """The newest requests of [since, until) that are wanted, with their outcomes.
 
     Args:
@@ -171,11 +181,17 @@ def window(
     within = sum(at >= oldest for _, at in known.values()) if bounded else len(known)
     torn = place.records.torn(since, until)
     found = Logged(
-        since, until, rows, [known[row.id][0] if row.id in known else None for row in rows],
+        since,
+        until,
+        rows,
+        [known[row.id][0] if row.id in known else None for row in rows],
         lost=_lost(within, met, torn, since, until),
-        counts={"unread": max(whole - seen, 0), "beyond": len(known) - within,
-                "torn_hours": len(torn)},
-    )  # fmt: skip
+        counts={
+            "unread": max(whole - seen, 0),
+            "beyond": len(known) - within,
+            "torn_hours": len(torn),
+        },
+    )
     _with_inputs(found)
     return found
 

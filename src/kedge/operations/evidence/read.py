@@ -53,9 +53,10 @@ def evidence_of(place: Workplace, endpoint: str, segment: str | None = None) -> 
         check_segment(segment, state.policy.segments, endpoint)
     if state.compared is None:
         raise Refused(
-            f"nothing is compared on {endpoint} (stage: {state.stage})", code="no_rollout",
+            f"nothing is compared on {endpoint} (stage: {state.stage})",
+            code="no_rollout",
             hint=f"kedge history {endpoint} has the verdicts of earlier ones",
-        )  # fmt: skip
+        )
     watch, unread = Watch(state), ""
     beside: dict[str, Any] = {"unrecorded": None, "corrections": None}
     try:
@@ -141,9 +142,15 @@ def state_of(place: Workplace, endpoint: str) -> State:
 
 
 def plan_of(
-    place: Workplace, endpoint: str, *, rate: float | None, errors: float | None, times: float,
-    callers: int | None, say: Say,
-) -> dict[str, Any]:  # fmt: skip
+    place: Workplace,
+    endpoint: str,
+    *,
+    rate: float | None,
+    errors: float | None,
+    times: float,
+    callers: int | None,
+    say: Say,
+) -> dict[str, Any]:
     """How soon a worse candidate would be found at each canary step.
 
     `callers`: how many different callers there are; None: counted in the prediction log of the last day.
@@ -159,14 +166,16 @@ def plan_of(
         rate = (_answered(place, endpoint)[0] - before[0]) / MEASURED_S
     if rate <= 0:
         raise Refused(
-            f"no request reached {endpoint} within {MEASURED_S:g} s, so there is no rate to plan with",
+            f"no request reached {endpoint} within {MEASURED_S:g} s, so there is no rate to plan"
+            " with",
             code="no_traffic",
             hint=f"state the rate that you expect: kedge plan {endpoint} --rate 100 --errors 0.1",
         )
     requests, failed = _answered(place, endpoint)
     if errors is None and requests < COUNTED:
         raise Refused(
-            f"only {requests} requests to {endpoint} were counted: the share that production fails is not known",
+            f"only {requests} requests to {endpoint} were counted: the share that production fails"
+            " is not known",
             code="no_traffic",
             hint=f"state it in per cent: kedge plan {endpoint} --rate {rate:g} --errors 0.1",
         )
@@ -183,9 +192,16 @@ def plan_of(
         proven_s = proven_after(state.policy, traffic, weight)
         steps.append({**msgspec.to_builtins(found), "proven_s": proven_s})
     return {
-        "endpoint": endpoint, "rate": round(rate, 2), "errors": share, "counted": requests,
-        "times": times, "alpha": asked.alpha, "callers": callers, "provable": PROVABLE, "steps": steps,
-    }  # fmt: skip
+        "endpoint": endpoint,
+        "rate": round(rate, 2),
+        "errors": share,
+        "counted": requests,
+        "times": times,
+        "alpha": asked.alpha,
+        "callers": callers,
+        "provable": PROVABLE,
+        "steps": steps,
+    }
 
 
 def _callers(place: Workplace, state: State) -> int | None:

@@ -137,18 +137,28 @@ def course(roll: Roll) -> dict[str, Any]:
     """One minute or hour of a comparison as plain values. Pairs are production, then candidate."""
     pairs = roll.agreement.get("", Agreement())
     return {
-        "at": roll.at, "span_s": roll.span, "production": f"r{roll.production}",
-        "candidate": f"r{roll.candidate}", "weight": roll.weight * 100 / BUCKETS,
-        "paired": roll.paired, "units": list(roll.exposed.get("", (0, 0))),
+        "at": roll.at,
+        "span_s": roll.span,
+        "production": f"r{roll.production}",
+        "candidate": f"r{roll.candidate}",
+        "weight": roll.weight * 100 / BUCKETS,
+        "paired": roll.paired,
+        "units": list(roll.exposed.get("", (0, 0))),
         "bad": {metric: list(cells.get("", (0, 0))) for metric, cells in roll.bad.items()},
         "agreement": pairs.agreeing / pairs.pairs if pairs.pairs else None,
-        "coverage": roll.copied / roll.mirrored if roll.mirrored else None, "lost": roll.lost,
+        "coverage": roll.copied / roll.mirrored if roll.mirrored else None,
+        "lost": roll.lost,
         "segments": {
-            name: {"units": list(cell),
-                   "bad": {metric: list(cells.get(name, (0, 0))) for metric, cells in roll.bad.items()}}
-            for name, cell in roll.exposed.items() if name
+            name: {
+                "units": list(cell),
+                "bad": {
+                    metric: list(cells.get(name, (0, 0))) for metric, cells in roll.bad.items()
+                },
+            }
+            for name, cell in roll.exposed.items()
+            if name
         },
-    }  # fmt: skip
+    }
 
 
 def _noise(watch: Watch) -> dict[str, Any] | None:
@@ -166,10 +176,13 @@ def _agreement(watch: Watch, segment: str | None) -> dict[str, Any]:
     """Agreement of the pairs, and where they disagree most."""
     whole = watch.agreement.get("", Agreement())
     ranked = sorted(
-        ((name, cell) for name, cell in watch.agreement.items()
-         if name and cell.pairs >= LEAST_PAIRS and (segment is None or name == segment)),
+        (
+            (name, cell)
+            for name, cell in watch.agreement.items()
+            if name and cell.pairs >= LEAST_PAIRS and (segment is None or name == segment)
+        ),
         key=lambda item: item[1].agreeing / item[1].pairs,
-    )  # fmt: skip
+    )
     return {
         **rates(whole),
         "noise": _noise(watch),
@@ -202,10 +215,14 @@ def rates(of: Agreement) -> dict[str, Any]:
     """
     n = of.pairs
     shown: dict[str, Any] = {
-        "pairs": n, "agreeing": of.agreeing, "missing": of.missing,
-        "raw": of.agreeing / n if n else None, "kappa": None, "positive": None,
+        "pairs": n,
+        "agreeing": of.agreeing,
+        "missing": of.missing,
+        "raw": of.agreeing / n if n else None,
+        "kappa": None,
+        "positive": None,
         "flips": of.only_production + of.only_candidate,
-    }  # fmt: skip
+    }
     yes = 2 * of.both + of.only_production + of.only_candidate
     if yes and n:
         shown["positive"] = 2 * of.both / (yes + of.missing)
@@ -228,10 +245,15 @@ def deciles(scores: dict[int, tuple[int, int, float, float]]) -> list[dict[str, 
         n, within, apart, size = n + cell[0], within + cell[1], apart + cell[2], size + cell[3]
         done = sum(item["pairs"] for item in found) + n
         if n and done >= total * (len(found) + 1) / 10:
-            found.append({
-                "up_to": _upper(bin_), "pairs": n, "within": within / n, "bias": apart / n,
-                "distance": size / n,
-            })  # fmt: skip
+            found.append(
+                {
+                    "up_to": _upper(bin_),
+                    "pairs": n,
+                    "within": within / n,
+                    "bias": apart / n,
+                    "distance": size / n,
+                }
+            )
             n = within = 0
             apart = size = 0.0
     return found

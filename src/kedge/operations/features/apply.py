@@ -54,31 +54,44 @@ def apply_file(
     """
     found = _declared(place, path, _sources(path))
     if not found:
-        raise Refused(f"{path} declares no transformation", code="bad_features",
-                      hint="decorate a function with @kedge.transform(schema)")  # fmt: skip
+        raise Refused(
+            f"{path} declares no transformation",
+            code="bad_features",
+            hint="decorate a function with @kedge.transform(schema)",
+        )
     given = given_rows(golden)
     # What is materialised comes first: what reads it names it.
     order = sorted(found.items(), key=lambda item: (item[1].view is None, item[0]))
-    return {"transformations": [
-        _apply_one(place, path.parent, root, entry, declared, given, training)
-        for entry, declared in order
-    ]}  # fmt: skip
+    return {
+        "transformations": [
+            _apply_one(place, path.parent, root, entry, declared, given, training)
+            for entry, declared in order
+        ]
+    }
 
 
 def _apply_one(
-    place: Workplace, folder: Path, root: Path, entry: str, declared: Declared,
-    given: dict[str, list[Any]] | None, training: Path | None,
-) -> dict[str, Any]:  # fmt: skip
+    place: Workplace,
+    folder: Path,
+    root: Path,
+    entry: str,
+    declared: Declared,
+    given: dict[str, list[Any]] | None,
+    training: Path | None,
+) -> dict[str, Any]:
     """Make a version of one function: its bundle is its own file's and what that imports."""
     schema = declared.schema
     module, _, name = entry.partition(":")
     sources = _sources(folder / f"{module}.py")
     before = place.features.versions(schema.name)
     spec = Spec(
-        schema=schema, entry=entry, requires=_requirements(sources),
+        schema=schema,
+        entry=entry,
+        requires=_requirements(sources),
         raw=() if declared.view is not None else _raw(place, module, sources, name, declared),
-        reads=declared.reads or msgspec.UNSET, view=declared.view or msgspec.UNSET,
-    )  # fmt: skip
+        reads=declared.reads or msgspec.UNSET,
+        view=declared.view or msgspec.UNSET,
+    )
     with tempfile.TemporaryDirectory(prefix="kedge-") as scratch:
         for file, source in sources.items():
             (Path(scratch) / file).write_bytes(source)
@@ -94,11 +107,20 @@ def _apply_one(
     version, new = place.features.add(schema, digest)
     head = next((one for one in reversed(before) if one.number < version.number), None)
     told: dict[str, Any] = {
-        "version": version.label, "new": new, "digest": digest, "raw": [f.name for f in spec.raw],
-        "reads": [one.name for one in spec.read], "materialised": declared.view is not None,
-        "against": None, "outcome": None, "columns": [], "rows": None, "compared_on": {}, "made": [],
+        "version": version.label,
+        "new": new,
+        "digest": digest,
+        "raw": [f.name for f in spec.raw],
+        "reads": [one.name for one in spec.read],
+        "materialised": declared.view is not None,
+        "against": None,
+        "outcome": None,
+        "columns": [],
+        "rows": None,
+        "compared_on": {},
+        "made": [],
         "endpoints": on_schema(place, schema.name),
-    }  # fmt: skip
+    }
     if declared.view is None:
         told["rows"] = place.artifacts.proof(digest).rows
     if (new or retried) and head is not None and declared.view is None:
@@ -108,9 +130,14 @@ def _apply_one(
 
 
 def _prove(
-    place: Workplace, digest: str, spec: Spec, given: dict[str, list[Any]] | None,
-    training: Path | None, *, known: bool,
-) -> bool:  # fmt: skip
+    place: Workplace,
+    digest: str,
+    spec: Spec,
+    given: dict[str, list[Any]] | None,
+    training: Path | None,
+    *,
+    known: bool,
+) -> bool:
     """Try a bundle on golden rows and keep what it answered; whether the rows are other ones now.
 
     One that is known keeps its golden rows, unless others are given. It is tried again when nothing is
@@ -148,9 +175,10 @@ def _sources(path: Path) -> dict[str, bytes]:
         for name in _imported(tree):
             if (path.parent / name / "__init__.py").exists():
                 raise Refused(
-                    f"{file.name} imports the package {name}", code="bad_features",
+                    f"{file.name} imports the package {name}",
+                    code="bad_features",
                     hint="a bundle is flat: put what it needs into files beside it",
-                )  # fmt: skip
+                )
             beside = path.parent / f"{name}.py"
             if beside.exists():
                 waiting.append(beside)
@@ -184,9 +212,10 @@ def _requirements(sources: dict[str, bytes]) -> dict[str, str]:
     for name in sorted(names - local - FREE - sys.stdlib_module_names):
         if name not in owners:
             raise Refused(
-                f"the transformation imports {name}, which is not installed", code="missing_requirement",
+                f"the transformation imports {name}, which is not installed",
+                code="missing_requirement",
                 hint=f"install it where kedge and its models run, or put {name}.py beside the file",
-            )  # fmt: skip
+            )
         found[owners[name][0]] = metadata.version(owners[name][0])
     return found
 
@@ -206,8 +235,11 @@ def _declared(place: Workplace, path: Path, sources: dict[str, bytes]) -> dict[s
     for schema in schemas:
         if schemas.count(schema) > 1:
             both = ", ".join(n for n, d in found.items() if d.schema.name == schema)
-            raise Refused(f"{path}: {both} implement {schema} both", code="bad_features",
-                          hint="one file, one implementation of a schema")  # fmt: skip
+            raise Refused(
+                f"{path}: {both} implement {schema} both",
+                code="bad_features",
+                hint="one file, one implementation of a schema",
+            )
     return found
 
 
@@ -255,8 +287,9 @@ def _raw(
     if missing:
         raise Refused(
             f"{name} is given values by {', '.join(sorted(missing))}, which it does not take",
-            code="raw_unknown", hint="a key of what it reads is a field of the request: name it in raw={...}",
-        )  # fmt: skip
+            code="raw_unknown",
+            hint="a key of what it reads is a field of the request: name it in raw={...}",
+        )
     return taken
 
 
@@ -274,16 +307,20 @@ def _contract(place: Workplace, schema: str, name: str) -> tuple[Field, ...]:
     """
     view = schema.partition("/")[0]
     states = [
-        state for state in place.ledger.read().states.values()
+        state
+        for state in place.ledger.read().states.values()
         if (state.policy.features.schema or "").partition("/")[0] == view
-    ]  # fmt: skip
+    ]
     fields = next((s.policy.fields or s.fields for s in states if s.policy.fields or s.fields), ())
     if not fields:
         raise Refused(
-            f"nothing says what {name} takes out of a request", code="raw_unknown",
-            hint=f'declare raw={{...}} in the decorator, or an endpoint with features = {{schema = "{schema}"}} '
-            "and its fields",
-        )  # fmt: skip
+            f"nothing says what {name} takes out of a request",
+            code="raw_unknown",
+            hint=(
+                "declare raw={...} in the decorator, or an endpoint with features = {schema ="
+                f' "{schema}"}} and its fields'
+            ),
+        )
     return fields
 
 
@@ -297,11 +334,14 @@ def on_schema(place: Workplace, schema: str) -> list[dict[str, Any]]:
         live = state.releases.get(state.production) if state.production is not None else None
         if schema in (live.schema if live else None, state.policy.features.schema):
             number = live.transformation if live else None
-            found.append({
-                "endpoint": state.endpoint,
-                "production": f"{schema}#{number}" if number is not None else None,
-                "follows": state.follow, "stage": state.stage.value,
-            })  # fmt: skip
+            found.append(
+                {
+                    "endpoint": state.endpoint,
+                    "production": f"{schema}#{number}" if number is not None else None,
+                    "follows": state.follow,
+                    "stage": state.stage.value,
+                }
+            )
     return found
 
 
@@ -315,8 +355,11 @@ def version_of(place: Workplace, text: str) -> TransformVersion:
     known = place.features.versions(schema)
     found = next((one for one in known if str(one.number) == number), None)
     if found is None:
-        raise Refused(f"there is no {text}", code="unknown_transformation",
-                      hint=f"known are: {', '.join(one.label for one in known) or 'none'}")  # fmt: skip
+        raise Refused(
+            f"there is no {text}",
+            code="unknown_transformation",
+            hint=f"known are: {', '.join(one.label for one in known) or 'none'}",
+        )
     return found
 
 
@@ -332,11 +375,13 @@ def target_of(
     live = state.releases.get(state.production) if state.production is not None else None
     if live is None or live.schema is None:
         raise Refused(
-            f"{endpoint} serves nothing that has a feature schema", code="no_features",
+            f"{endpoint} serves nothing that has a feature schema",
+            code="no_features",
             hint=f"kedge register {endpoint} PATH --schema VIEW/VERSION, then promote it",
-        )  # fmt: skip
-    release = release_of(place, endpoint, f"v{live.version}", transformation=number,
-                         generation=generation)  # fmt: skip
+        )
+    release = release_of(
+        place, endpoint, f"v{live.version}", transformation=number, generation=generation
+    )
     today = next(
         (one for one in place.features.versions(live.schema) if one.number == live.transformation),
         None,
@@ -345,9 +390,12 @@ def target_of(
 
 
 def may_roll(
-    place: Workplace, endpoint: str, number: int, override: str | None,
+    place: Workplace,
+    endpoint: str,
+    number: int,
+    override: str | None,
     generation: str | None = None,
-) -> tuple[Release, str | None]:  # fmt: skip
+) -> tuple[Release, str | None]:
     """Whether a transformation may reach production at once, and by which evidence.
 
     With an `override` there is none.
@@ -365,26 +413,39 @@ def may_roll(
     read = state.releases[state.production].generation
     if read != release.generation:
         raise Refused(
-            f"{wanted.label} would read {release.generation or 'nothing'}, and not {read or 'nothing'}",
+            f"{wanted.label} would read {release.generation or 'nothing'}, and not"
+            f" {read or 'nothing'}",
             code="generation_changed",
-            hint=f"kedge features shadow {endpoint} {number} --generation ..., then canary and promote; "
-            'or say why not with --override "reason"',
-        )  # fmt: skip
+            hint=(
+                f"kedge features shadow {endpoint} {number} --generation ..., then canary and"
+                ' promote; or say why not with --override "reason"'
+            ),
+        )
     if found is not None and found.outcome == "untested":
         raise Refused(
             f"{wanted.label} is untested against {today.label if today else ''}: {found.why}",
             code="transformation_untested",
-            hint="kedge features apply FILE --golden ROWS, or roll it when the prediction log has rows; "
-            f"else kedge features shadow {endpoint} {number}, then canary and promote; or --override REASON",
-        )  # fmt: skip
+            hint=(
+                "kedge features apply FILE --golden ROWS, or roll it when the prediction log has"
+                f" rows; else kedge features shadow {endpoint} {number}, then canary and promote;"
+                " or --override REASON"
+            ),
+        )
     if found is None or found.outcome not in EQUAL:
-        named = ", ".join(one.column for one in found.columns if one.outcome == "changed") if found else ""  # fmt: skip
+        named = (
+            ", ".join(one.column for one in found.columns if one.outcome == "changed")
+            if found
+            else ""
+        )
         raise Refused(
             f"{wanted.label} answers otherwise than {today.label if today else 'no transformation'}"
-            + (f": {named}" if named else ""), code="transformation_changed",
-            hint=f"kedge features shadow {endpoint} {number}, then canary and promote; or say why not with "
-            '--override "reason"',
-        )  # fmt: skip
+            + (f": {named}" if named else ""),
+            code="transformation_changed",
+            hint=(
+                f"kedge features shadow {endpoint} {number}, then canary and promote; or say why"
+                ' not with --override "reason"'
+            ),
+        )
     return (
         release,
         f"{wanted.label} is {found.outcome} to {today.label if today else ''} on golden rows",
@@ -395,5 +456,10 @@ def note_applied(place: Workplace, told: dict[str, Any]) -> None:
     """Leave a note on every endpoint that could move."""
     for item in told["endpoints"]:
         body = {"version": told["version"], "outcome": told["outcome"], "digest": told["digest"]}
-        place.ledger.note(item["endpoint"], Note(kind="features_applied", body=body), by=actor(),
-                          reason="", at=place.clock.now())  # fmt: skip
+        place.ledger.note(
+            item["endpoint"],
+            Note(kind="features_applied", body=body),
+            by=actor(),
+            reason="",
+            at=place.clock.now(),
+        )

@@ -78,7 +78,10 @@ def _obstacle(
     known = msgspec.structs.replace(state, releases={**state.releases, release.number: release})
     left = condemned_as(known, release.number)
     if left is not None and override is None:
-        return f"{state.endpoint} was taken back from it (r{left}): kedge features hold {state.endpoint}"
+        return (
+            f"{state.endpoint} was taken back from it (r{left}): kedge features hold"
+            f" {state.endpoint}"
+        )
     if outcome not in EQUAL and override is None:
         gets = "answers that nothing was compared on" if outcome == "untested" else "other answers"
         return f"{state.endpoint} would get {gets}: shadow it there first"
@@ -109,26 +112,39 @@ def move_head(
     moves = moves_of(place, head, override)
     obstacles = [move.obstacle for move in moves if move.obstacle is not None]
     told: dict[str, Any] = {
-        "head": head.label, "was": place.features.heads().get(head.schema), "moved": False,
+        "head": head.label,
+        "was": place.features.heads().get(head.schema),
+        "moved": False,
         "followers": [
-            {"endpoint": move.state.endpoint, "from": move.today.label if move.today else None,
-             "moves": move.release is not None, "outcome": move.outcome, "obstacle": move.obstacle}
+            {
+                "endpoint": move.state.endpoint,
+                "from": move.today.label if move.today else None,
+                "moves": move.release is not None,
+                "outcome": move.outcome,
+                "obstacle": move.obstacle,
+            }
             for move in moves
         ],
-        "holding": _holding(place, head.schema), "receipts": [],
-    }  # fmt: skip
+        "holding": _holding(place, head.schema),
+        "receipts": [],
+    }
     if dry:
         return told
     if obstacles:
         raise Refused(
-            f"{head.label} cannot become the head: {'; '.join(obstacles)}", code="head_refused",
-            hint="no endpoint has moved; kedge features head --dry-run shows each; --override REASON for changed or untested answers",
+            f"{head.label} cannot become the head: {'; '.join(obstacles)}",
+            code="head_refused",
+            hint=(
+                "no endpoint has moved; kedge features head --dry-run shows each; --override REASON"
+                " for changed or untested answers"
+            ),
             details={"followers": told["followers"]},
-        )  # fmt: skip
+        )
     commands = {
         move.state.endpoint: _command(move.release, override)
-        for move in moves if move.release is not None
-    }  # fmt: skip
+        for move in moves
+        if move.release is not None
+    }
     receipts = place.control(say, probe(place), gate).together(
         commands,
         by=actor(),
@@ -150,25 +166,34 @@ def _holding(place: Workplace, schema: str) -> list[str]:
 
 
 def _receipt(receipt: Receipt) -> dict[str, Any]:
-    return {"endpoint": receipt.endpoint, "epoch": receipt.epoch,
-            "release": f"r{receipt.state.production}", **receipt.parts()}  # fmt: skip
+    return {
+        "endpoint": receipt.endpoint,
+        "epoch": receipt.epoch,
+        "release": f"r{receipt.state.production}",
+        **receipt.parts(),
+    }
 
 
 def head_text(told: dict[str, Any]) -> str:
     """Who moves and who holds, for people."""
-    lines = [f"{told['head']} {'is' if told['moved'] else 'would be'} the head"
-             + (f" (it was #{told['was']})" if told["was"] else "")]  # fmt: skip
+    lines = [
+        f"{told['head']} {'is' if told['moved'] else 'would be'} the head"
+        + (f" (it was #{told['was']})" if told["was"] else "")
+    ]
     for one in told["followers"]:
         if not one["moves"]:
             lines.append(f"  {one['endpoint']:<20} follows, and is there already")
             continue
         verb = "moved" if told["moved"] else "would move"
-        lines.append(f"  {one['endpoint']:<20} {verb} from {one['from'] or 'none'}: {one['outcome']}"
-                     + (f"; REFUSED: {one['obstacle']}" if one["obstacle"] else ""))  # fmt: skip
+        lines.append(
+            f"  {one['endpoint']:<20} {verb} from {one['from'] or 'none'}: {one['outcome']}"
+            + (f"; REFUSED: {one['obstacle']}" if one["obstacle"] else "")
+        )
     lines += [f"  {name:<20} holds" for name in told["holding"]]
     lines += [
         f"  {one['endpoint']}: epoch {one['epoch']}, production {one['release']}, "
         f"last ack after {one['last_ack_ms']:.1f} ms"
-        for one in told["receipts"] if one["last_ack_ms"] is not None
-    ]  # fmt: skip
+        for one in told["receipts"]
+        if one["last_ack_ms"] is not None
+    ]
     return "\n".join(lines)

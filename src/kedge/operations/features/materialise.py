@@ -103,9 +103,10 @@ class Feeder:
             faults: list[Refused] = []
             for version in known:
                 mine = [
-                    run for run, standing in runs.items()
+                    run
+                    for run, standing in runs.items()
                     if code_of(run) == code_of(version) and standing != "dropped"
-                ]  # fmt: skip
+                ]
                 if not mine and version == newest[version.schema]:
                     mine = [self._place.generations.begin(version.schema, version.number)]
                 for run in mine:
@@ -115,8 +116,12 @@ class Feeder:
                     except Refused as fault:  # the other runs are fed all the same
                         faults.append(fault)
             if faults:
-                raise Refused("; ".join(map(str, faults)), code=faults[0].code, hint=faults[0].hint,
-                              details={"fed": told})  # fmt: skip
+                raise Refused(
+                    "; ".join(map(str, faults)),
+                    code=faults[0].code,
+                    hint=faults[0].hint,
+                    details={"fed": told},
+                )
             self._drop()
         return told
 
@@ -132,8 +137,11 @@ class Feeder:
         with self._alone():
             version = versions_of(self._place, name)[-1]
             runs = self._place.generations.runs()
-            begun = [r for r, standing in runs.items()
-                     if standing == "building" and code_of(r) == code_of(version)]  # fmt: skip
+            begun = [
+                r
+                for r, standing in runs.items()
+                if standing == "building" and code_of(r) == code_of(version)
+            ]
             run = begun[-1] if begun else self._place.generations.begin(*code_of(version))
             with loaded(self._place, version) as made:
                 return self._feed(run, made, until, since)
@@ -141,8 +149,11 @@ class Feeder:
     def _until(self, at: float | None) -> float:
         now = self._place.clock.unix()
         if at is not None and at > now:
-            raise Refused(f"{iso(at)} is in the future", code="in_the_future",
-                          hint="values are computed of what is known; is this host's clock right?")  # fmt: skip
+            raise Refused(
+                f"{iso(at)} is in the future",
+                code="in_the_future",
+                hint="values are computed of what is known; is this host's clock right?",
+            )
         return now if at is None else at
 
     @contextmanager
@@ -154,8 +165,11 @@ class Feeder:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                raise Refused("another process is materialising here already", code="materialise_busy",
-                              hint="wait for it, or end it: it goes on where it was") from None  # fmt: skip
+                raise Refused(
+                    "another process is materialising here already",
+                    code="materialise_busy",
+                    hint="wait for it, or end it: it goes on where it was",
+                ) from None
             yield
 
     def _feed(
@@ -173,7 +187,8 @@ class Feeder:
             self._say(f"{run.label}: {times.without:,} rows have no time and are left out")
         if times is not None and times.keyless:
             self._say(
-                f"{run.label}: {times.keyless:,} rows have no {' or '.join(keys_named)} and are left out"
+                f"{run.label}: {times.keyless:,} rows have no {' or '.join(keys_named)} and are"
+                " left out"
             )
         if fresh is not None:
             after, rows = fresh.watermark, fresh.rows
@@ -212,9 +227,17 @@ class Feeder:
         if standing == "building" and (over or fresh is not None):
             self._place.generations.stand(run, "ready")
             standing = "ready"
-        return {"run": run.label, "slices": fed, "empty": over - fed, "computed": anew, "rows": rows,
-                "watermark": after if over or fresh else None, "standing": standing,
-                "violations": dict(violations), "ahead_s": max(after - until, 0.0)}  # fmt: skip
+        return {
+            "run": run.label,
+            "slices": fed,
+            "empty": over - fed,
+            "computed": anew,
+            "rows": rows,
+            "watermark": after if over or fresh else None,
+            "standing": standing,
+            "violations": dict(violations),
+            "ahead_s": max(after - until, 0.0),
+        }
 
     def _due(
         self, source: Path, view: View, known: AbstractSet[float], after: float, until: float
@@ -253,9 +276,15 @@ class SliceProgress:
     FEW = 100
 
     def __init__(
-        self, say: Callable[[str], None], label: str, every: str, full: Sequence[range],
-        clock: Callable[[], float], *, over: int,
-    ) -> None:  # fmt: skip
+        self,
+        say: Callable[[str], None],
+        label: str,
+        every: str,
+        full: Sequence[range],
+        clock: Callable[[], float],
+        *,
+        over: int,
+    ) -> None:
         """Say what lies ahead: how many slices, and from when to when.
 
         Args:
@@ -327,8 +356,11 @@ def computed(made: Materialised, source: Path, end: float) -> Columns:
         ) from error
     fault = misfit(found, made.spec)
     if fault is not None:
-        raise Refused(f"{name}, on the slice that ends {iso(end)}: {fault}", code="bad_view",
-                      hint="it gives the keys and the fields of its schema, a row a key")  # fmt: skip
+        raise Refused(
+            f"{name}, on the slice that ends {iso(end)}: {fault}",
+            code="bad_view",
+            hint="it gives the keys and the fields of its schema, a row a key",
+        )
     schema = made.spec.schema
     kept = {key: np.asarray(found[key]) for key in schema.keys}
     return {**kept, **{n: np.asarray(found[n], np.float32) for n in schema.fields}}
@@ -422,8 +454,11 @@ def versions_of(place: Workplace, name: str) -> list[TransformVersion]:
                 if name in (schema.name.partition("/")[0], schema.name, version.label):
                     found.append(version)
     if not found:
-        raise Refused(f"nothing that is materialised is called {name}", code="unknown_view",
-                      hint=f"known are: {', '.join(views) or 'none; kedge features apply FILE'}")  # fmt: skip
+        raise Refused(
+            f"nothing that is materialised is called {name}",
+            code="unknown_view",
+            hint=f"known are: {', '.join(views) or 'none; kedge features apply FILE'}",
+        )
     return found
 
 
@@ -461,11 +496,16 @@ def _try(made: Materialised, source: Path, now: float) -> None:
     end = last_end(last, every_s) + (every_s if last % every_s else 0.0)
     once, again = (computed(made, source, end) for _ in range(2))
     for name, column in once.items():
-        if column.tobytes() != again[name].tobytes() if column.dtype != object else (
-            column.tolist() != again[name].tolist()
-        ):  # fmt: skip
-            raise Refused(f"asked the same slice twice, it gave two answers in {name}",
-                          code="not_deterministic", hint="no clock, no random numbers")  # fmt: skip
+        if (
+            column.tobytes() != again[name].tobytes()
+            if column.dtype != object
+            else (column.tolist() != again[name].tolist())
+        ):
+            raise Refused(
+                f"asked the same slice twice, it gave two answers in {name}",
+                code="not_deterministic",
+                hint="no clock, no random numbers",
+            )
 
 
 def mark_in(store: OnlineStore, run: Run) -> Mark | None:
@@ -483,15 +523,23 @@ def held(place: Workplace) -> set[Run]:
     """The runs that a release reads which is live, a way back, wanted, or loaded anywhere."""
     book = place.ledger.read()
     states, now = book.states, place.clock.unix()
-    live = {(wish.endpoint, wish.release) for wish in book.wanted} | {
-        (state.endpoint, number)
-        for state in states.values()
-        for number in (
-            *(need.release for need in needs(state, now=now)), state.previous, state.candidate
-        )
-    } | {
-        (hold.endpoint, hold.release) for member in place.roster.members() for hold in member.holds
-    }  # fmt: skip
+    live = (
+        {(wish.endpoint, wish.release) for wish in book.wanted}
+        | {
+            (state.endpoint, number)
+            for state in states.values()
+            for number in (
+                *(need.release for need in needs(state, now=now)),
+                state.previous,
+                state.candidate,
+            )
+        }
+        | {
+            (hold.endpoint, hold.release)
+            for member in place.roster.members()
+            for hold in member.holds
+        }
+    )
     return {
         run
         for state in states.values()
@@ -517,17 +565,26 @@ def status_of(place: Workplace, store: OnlineStore, name: str | None) -> list[di
         view = view_of(place, run)
         mark = mark_in(store, run)
         lag = now - mark.watermark if mark is not None else None
-        found.append({
-            "run": run.label, "standing": standing, "watermark": mark and mark.watermark, "lag_s": lag,
-            "stale": lag is None or lag > patience_of(view), "ahead": lag is not None and lag < 0,
-            "keys": max(store.count(run.namespace) - 1, 0), "every": view.every, "ttl": view.ttl,
-            "read_by": sorted(
-                f"{state.endpoint} {release.label}" for state in states
-                for number, release in state.releases.items()
-                if run in runs_of(release.generation)
-                and number in (state.production, state.candidate, state.back)
-            ),
-        })  # fmt: skip
+        found.append(
+            {
+                "run": run.label,
+                "standing": standing,
+                "watermark": mark and mark.watermark,
+                "lag_s": lag,
+                "stale": lag is None or lag > patience_of(view),
+                "ahead": lag is not None and lag < 0,
+                "keys": max(store.count(run.namespace) - 1, 0),
+                "every": view.every,
+                "ttl": view.ttl,
+                "read_by": sorted(
+                    f"{state.endpoint} {release.label}"
+                    for state in states
+                    for number, release in state.releases.items()
+                    if run in runs_of(release.generation)
+                    and number in (state.production, state.candidate, state.back)
+                ),
+            }
+        )
     return found
 
 
@@ -591,7 +648,10 @@ def refuse_stale(
         minutes = ceil(lag / 60) + 1 if lag < inf else 1
         raise Refused(
             f"what it would read is stale: {'; '.join(told for *_, told in stale)}",
-            code="stale_generation", details={"lag_s": None if lag == inf else lag},
-            hint=f"kedge features materialise {run.schema} brings it up to date; "
-            f"--accept-stale {minutes}m goes back anyway",
-        )  # fmt: skip
+            code="stale_generation",
+            details={"lag_s": None if lag == inf else lag},
+            hint=(
+                f"kedge features materialise {run.schema} brings it up to date; "
+                f"--accept-stale {minutes}m goes back anyway"
+            ),
+        )

@@ -61,11 +61,20 @@ INDEX = re.compile(r"__index_level_\d+__")
 KEY = "kedge"
 """Under which a Parquet file says of itself what it is."""
 SQL = {
-    "bool": "BOOLEAN", "uint8": "UTINYINT", "uint16": "USMALLINT", "uint32": "UINTEGER",
-    "uint64": "UBIGINT", "int8": "TINYINT", "int16": "SMALLINT", "int32": "INTEGER",
-    "int64": "BIGINT", "float16": "FLOAT", "float32": "FLOAT", "float64": "DOUBLE",
+    "bool": "BOOLEAN",
+    "uint8": "UTINYINT",
+    "uint16": "USMALLINT",
+    "uint32": "UINTEGER",
+    "uint64": "UBIGINT",
+    "int8": "TINYINT",
+    "int16": "SMALLINT",
+    "int32": "INTEGER",
+    "int64": "BIGINT",
+    "float16": "FLOAT",
+    "float32": "FLOAT",
+    "float64": "DOUBLE",
     "string": "VARCHAR",
-}  # fmt: skip
+}
 LISTS = frozenset(f"{kind}[]" for kind in SQL.values() if kind != "VARCHAR")
 
 
@@ -86,10 +95,18 @@ class Made(NamedTuple):
 
 
 def make(
-    place: Workplace, endpoint: str, *, spine: Path, time: str, out: Path, schema: str | None = None,
-    transformation: int | None = None, generation: str | None = None, form: str | None = None,
+    place: Workplace,
+    endpoint: str,
+    *,
+    spine: Path,
+    time: str,
+    out: Path,
+    schema: str | None = None,
+    transformation: int | None = None,
+    generation: str | None = None,
+    form: str | None = None,
     say: Callable[[str], None] = lambda text: None,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Write a training set; see the module.
 
     Args:
@@ -141,15 +158,25 @@ def make(
         )
         kept = _kept(list(features.fields), list(names))
         told = TrainingSet(
-            schema=code.schema, transformation=code.number, code=code.digest,
-            generations=tuple(one.run.label for one in reads), data="", rows=rows,
-            spine=spine.name, time=time, made_at=place.clock.now(),
-        )  # fmt: skip
+            schema=code.schema,
+            transformation=code.number,
+            code=code.digest,
+            generations=tuple(one.run.label for one in reads),
+            data="",
+            rows=rows,
+            spine=spine.name,
+            time=time,
+            made_at=place.clock.now(),
+        )
         told = _write(db, out, told, _picked(features, names, kept))
     return {
-        **msgspec.to_builtins(told), "out": str(out), "by_row": not together, "missing": made.missing,
-        "violations": made.violations, "left_out": [name for name in names if name not in kept],
-    }  # fmt: skip
+        **msgspec.to_builtins(told),
+        "out": str(out),
+        "by_row": not together,
+        "missing": made.missing,
+        "violations": made.violations,
+        "left_out": [name for name in names if name not in kept],
+    }
 
 
 class Spine(NamedTuple):
@@ -172,13 +199,19 @@ def _code(
     live = state.releases.get(state.production) if state.production is not None else None
     schema = schema or (live.schema if live else None) or state.policy.features.schema
     if schema is None:
-        raise Refused(f"{endpoint} serves nothing that has a feature schema", code="no_features",
-                      hint="say which: --schema VIEW/VERSION")  # fmt: skip
+        raise Refused(
+            f"{endpoint} serves nothing that has a feature schema",
+            code="no_features",
+            hint="say which: --schema VIEW/VERSION",
+        )
     declared = place.features.schema(schema)
     code = transform_of(place, state, schema, number)
     if code is None:
-        raise Refused(f"nothing implements {declared.name}", code="unknown_transformation",
-                      hint="kedge features apply FILE")  # fmt: skip
+        raise Refused(
+            f"nothing implements {declared.name}",
+            code="unknown_transformation",
+            hint="kedge features apply FILE",
+        )
     return live if live is not None and live.schema == schema else None, code
 
 
@@ -196,9 +229,13 @@ def _reads(
         run = run_of(label)
         if run is None or run.schema not in known:
             raise Refused(
-                f"{label} is no run of what {spec.schema.name} reads", code="no_generation",
-                hint=f"it reads {', '.join(sorted(known)) or 'nothing'}; a run is written VIEW/N#TRANSFORMATION@GENERATION",
-            )  # fmt: skip
+                f"{label} is no run of what {spec.schema.name} reads",
+                code="no_generation",
+                hint=(
+                    f"it reads {', '.join(sorted(known)) or 'nothing'}; a run is written"
+                    " VIEW/N#TRANSFORMATION@GENERATION"
+                ),
+            )
     named = {run.schema: run for run in runs_of(live.generation if live else None)}
     named |= {run.schema: run for run in runs_of(generation)}
     ready = {run for run, standing in place.generations.runs().items() if standing == "ready"}
@@ -210,9 +247,13 @@ def _reads(
         if run not in there or run is None:
             wanted = schema.name if run is None else run.label
             raise Refused(
-                f"nothing of {wanted} is in the offline log", code="no_generation",
-                hint=f"there are: {', '.join(one.label for one in there) or 'no runs; materialise it first'}",
-            )  # fmt: skip
+                f"nothing of {wanted} is in the offline log",
+                code="no_generation",
+                hint=(
+                    "there are:"
+                    f" {', '.join(one.label for one in there) or 'no runs; materialise it first'}"
+                ),
+            )
         found.append(Read(schema, run, _ttl_s(place, run)))
     return found
 
@@ -224,8 +265,11 @@ def _ttl_s(place: Workplace, run: Run) -> float | None:
         None,
     )
     if code is None:
-        raise Refused(f"{run.schema} has no transformation {run.transformation}",
-                      code="unknown_transformation", hint="kedge features list")  # fmt: skip
+        raise Refused(
+            f"{run.schema} has no transformation {run.transformation}",
+            code="unknown_transformation",
+            hint="kedge features list",
+        )
     view = spec_of(place.artifacts.verify(code.digest)).view
     return seconds(view.ttl) if view is not msgspec.UNSET and view.ttl is not None else None
 
@@ -255,8 +299,9 @@ def _load(
     if missing:
         raise Refused(
             f"{spine} has no column {', '.join(missing)}, which {spec.schema.name} takes",
-            code="bad_source", hint=f"it has {', '.join(there)}",
-        )  # fmt: skip
+            code="bad_source",
+            hint=f"it has {', '.join(there)}",
+        )
     words = [field.name for field in spec.raw if field.dtype == "string"]
     names = {
         name: f"c{number}"
@@ -288,8 +333,11 @@ def _taken(
     at = filled(found["kedge_time"]).astype(np.float64)
     if np.isnan(at).any():
         row = start + int(np.isnan(at).argmax())
-        raise Refused(f"{spine.path}: {spine.time} is missing in row {row}", code="bad_source",
-                      hint="without its time nothing says what was known")  # fmt: skip
+        raise Refused(
+            f"{spine.path}: {spine.time} is missing in row {row}",
+            code="bad_source",
+            hint="without its time nothing says what was known",
+        )
     return {
         field.name: _column(field, found[names[field.name]], spine.path, start) for field in fields
     }, at
@@ -310,9 +358,12 @@ def _column(field: Field, column: Any, path: Path, start: int) -> NDArray[Any]:
     if missing.any() and not (field.nullable and wanted.kind in "fO"):
         raise Refused(
             f"{path}: {field.name} is missing in row {start + int(missing.argmax())}",
-            code="bad_source", hint="leave such rows out: callers may not send them either",
-        )  # fmt: skip
-    if (wanted.kind == "O") != (data.dtype.kind == "O") or (wanted.kind == "b") != (data.dtype.kind == "b"):  # fmt: skip
+            code="bad_source",
+            hint="leave such rows out: callers may not send them either",
+        )
+    if (wanted.kind == "O") != (data.dtype.kind == "O") or (wanted.kind == "b") != (
+        data.dtype.kind == "b"
+    ):
         raise Refused(f"{path}: {field.name} is {data.dtype}, not {field.dtype}", code="bad_source")
     if wanted.kind == "O":
         words = data.copy()
@@ -325,27 +376,41 @@ def _column(field: Field, column: Any, path: Path, start: int) -> NDArray[Any]:
         return cast
     if not np.array_equal(cast, data):
         row = start + int((cast != data).reshape(len(data), -1).any(axis=1).argmax())
-        raise Refused(f"{path}: {field.name} in row {row} does not fit {field.dtype}", code="bad_source")  # fmt: skip
+        raise Refused(
+            f"{path}: {field.name} in row {row} does not fit {field.dtype}", code="bad_source"
+        )
     return cast
 
 
 def _stacked(field: Field, rows: NDArray[Any], path: Path) -> NDArray[Any]:
     """Lists as an array with the field's shape."""
     try:
-        found = np.stack([np.ma.filled(np.ma.asarray(row, dtype=np.float64), np.nan) for row in rows])  # fmt: skip
+        found = np.stack(
+            [np.ma.filled(np.ma.asarray(row, dtype=np.float64), np.nan) for row in rows]
+        )
         return found.reshape(len(rows), *field.shape)
     except (TypeError, ValueError) as error:
-        raise Refused(f"{path}: {field.name} has not the shape {list(field.shape)}: {error}",
-                      code="bad_source") from None  # fmt: skip
+        raise Refused(
+            f"{path}: {field.name} has not the shape {list(field.shape)}: {error}",
+            code="bad_source",
+        ) from None
 
 
 # ---------------------------------------------------------------- features
 
 
 def _features(
-    db: Any, transform: Transform, schema: Schema, names: Mapping[str, str], spine: Spine, log: OfflineLog,
-    reads: list[Read], work: Progress, *, together: bool,
-) -> Made:  # fmt: skip
+    db: Any,
+    transform: Transform,
+    schema: Schema,
+    names: Mapping[str, str],
+    spine: Spine,
+    log: OfflineLog,
+    reads: list[Read],
+    work: Progress,
+    *,
+    together: bool,
+) -> Made:
     """Fill the table `features` with columns f0, f1, ..., a row for each of the spine.
 
     Not `together`: an answer depends on the rows that are asked with it, so that each is asked alone.
@@ -354,8 +419,9 @@ def _features(
     answer = _answer if together else _by_row
     fields = list(schema.fields.values())
     kinds = ", ".join(
-        f"f{n} {SQL[feature.dtype]}{'[]' if feature.shape else ''}" for n, feature in enumerate(fields)
-    )  # fmt: skip
+        f"f{n} {SQL[feature.dtype]}{'[]' if feature.shape else ''}"
+        for n, feature in enumerate(fields)
+    )
     db.execute(f"CREATE TABLE features ({kinds})")
     missing = {one.run.label: 0 for one in reads}
     keys = {key for one in reads for key in one.schema.keys}
@@ -374,8 +440,10 @@ def _features(
         for first in range(start, end, BATCH):
             last = min(first + BATCH, end)
             raw, _ = _taken(db, list(spec.raw), names, spine, first, last)
-            part = [{name: column[first - start : last - start] for name, column in columns.items()}
-                    for columns in looked]  # fmt: skip
+            part = [
+                {name: column[first - start : last - start] for name, column in columns.items()}
+                for columns in looked
+            ]
             _insert(db, schema, answer(transform, raw, part, first))
             work.add(last - first)
     return Made(missing, dict(transform.checks.violations))
@@ -467,18 +535,25 @@ def _write(db: Any, out: Path, told: TrainingSet, picked: str) -> TrainingSet:
         with tempfile.TemporaryDirectory(prefix="kedge-") as scratch:
             # Written twice: the digest is of what a reader will find, and stands in the file.
             first = Path(scratch) / "data.parquet"
-            db.execute(f"COPY (SELECT {picked} FROM features POSITIONAL JOIN spine) "  # noqa: S608 - quoted
-                       f"TO {quoted(first)} (FORMAT parquet)")  # fmt: skip
+            db.execute(
+                f"COPY (SELECT {picked} FROM features POSITIONAL JOIN spine) "  # noqa: S608 - quoted
+                f"TO {quoted(first)} (FORMAT parquet)"
+            )
             told = msgspec.structs.replace(told, data=_digest(db, first))
             said = codec.canonical(told).decode()
-            db.execute(f"COPY (SELECT * FROM read_parquet({quoted(first)})) TO {quoted(partial)} "  # noqa: S608 - quoted
-                       f"(FORMAT parquet, COMPRESSION zstd, KV_METADATA {{{KEY}: {quoted(said)}}})")  # fmt: skip
+            db.execute(
+                f"COPY (SELECT * FROM read_parquet({quoted(first)})) TO {quoted(partial)} "  # noqa: S608 - quoted
+                f"(FORMAT parquet, COMPRESSION zstd, KV_METADATA {{{KEY}: {quoted(said)}}})"
+            )
         with partial.open("rb") as written:
             os.fsync(written.fileno())
         partial.replace(out)
     except (OSError, load_duckdb().Error) as error:
-        raise Refused(f"{out} cannot be written: {first_line(error)}", code="export_failed",
-                      hint="name a place with room, with --out") from None  # fmt: skip
+        raise Refused(
+            f"{out} cannot be written: {first_line(error)}",
+            code="export_failed",
+            hint="name a place with room, with --out",
+        ) from None
     finally:
         with suppress(OSError):
             partial.unlink()
@@ -502,11 +577,17 @@ def read_training_set(path: Path) -> TrainingSet:
         except (load_duckdb().Error, OSError, msgspec.DecodeError) as error:
             raise Refused(f"{path}: {first_line(error)}", code="bad_training_set") from None
     if told is None:
-        raise Refused(f"{path} does not say what made it", code="bad_training_set",
-                      hint="kedge features training-set makes one; any file: --training FILE --schema VIEW/N")  # fmt: skip
+        raise Refused(
+            f"{path} does not say what made it",
+            code="bad_training_set",
+            hint="kedge features training-set makes one; any file: --training FILE --schema VIEW/N",
+        )
     if told.data != found:
-        raise Refused(f"{path} says that it holds {told.data}, and holds {found}",
-                      code="bad_training_set", hint="it was changed since it was made: make it again")  # fmt: skip
+        raise Refused(
+            f"{path} says that it holds {told.data}, and holds {found}",
+            code="bad_training_set",
+            hint="it was changed since it was made: make it again",
+        )
     return told
 
 
@@ -518,7 +599,9 @@ def _digest(db: Any, path: Path) -> str:
     """
     source = f"read_parquet({one_file(path)}, hive_partitioning = false)"
     kinds = kinds_of(db, source)
-    picked = ", ".join(f"{_spelt(name, kind)} AS c{n}" for n, (name, kind) in enumerate(kinds.items()))  # fmt: skip
+    picked = ", ".join(
+        f"{_spelt(name, kind)} AS c{n}" for n, (name, kind) in enumerate(kinds.items())
+    )
     db.execute(f"CREATE OR REPLACE TEMP TABLE content AS SELECT {picked} FROM {source}")  # noqa: S608 - quoted
     (rows,) = db.execute("SELECT count(*) FROM content").fetchone()
     hashes = [(hashlib.sha256(), hashlib.sha256()) for _ in kinds]
@@ -536,10 +619,15 @@ def _digest(db: Any, path: Path) -> str:
             else:
                 values.update(_bytes(found[f"c{n}"]))
     db.execute("DROP TABLE content")
-    return codec.fingerprint((rows, [
-        (name, kind, values.hexdigest(), nulls.hexdigest())
-        for (name, kind), (values, nulls) in zip(kinds.items(), hashes, strict=True)
-    ]))  # fmt: skip
+    return codec.fingerprint(
+        (
+            rows,
+            [
+                (name, kind, values.hexdigest(), nulls.hexdigest())
+                for (name, kind), (values, nulls) in zip(kinds.items(), hashes, strict=True)
+            ],
+        )
+    )
 
 
 def _spelt(name: str, kind: str) -> str:

@@ -52,9 +52,14 @@ COUNTED_S = 1.5
 
 
 def look(
-    place: Workplace, state: State, online: Asked, *, by: str, proving: Proving,
+    place: Workplace,
+    state: State,
+    online: Asked,
+    *,
+    by: str,
+    proving: Proving,
     promoting: bool = False,
-) -> tuple[tuple[Check, ...], Proven | None]:  # fmt: skip
+) -> tuple[tuple[Check, ...], Proven | None]:
     """Judge one endpoint; with the proof of the release that a rollback would land on.
 
     Args:
@@ -82,27 +87,40 @@ def look(
 
 
 def _facts(
-    place: Workplace, state: State, online: Asked, landing: int | None,
+    place: Workplace,
+    state: State,
+    online: Asked,
+    landing: int | None,
     proof: tuple[Proven, float] | None,
-) -> Facts:  # fmt: skip
+) -> Facts:
     members = replicas(place.roster.members())
     now = place.clock.unix()
     kept, cold = (True, {}) if landing is None else lacks_of(state, landing, members, now)
     read = _runs(state, landing)
     stale, blind = _stale(place, online, read)
     return Facts(
-        state=state, now=now, landing=landing, grouped=_grouped(state.policy.owner),
-        people_since=_people_since(place, state), tested=_filed(place, state, "alert_tested"),
+        state=state,
+        now=now,
+        landing=landing,
+        grouped=_grouped(state.policy.owner),
+        people_since=_people_since(place, state),
+        tested=_filed(place, state, "alert_tested"),
         proven=proof[0] if proof is not None else None,
         proven_at=proof[1] if proof is not None else 0.0,
         replicas=tuple(member.name for member in members),
-        cold={name: lack.text for name, lack in cold.items() if lack.code is not Unready.WINDOW_OVER},
+        cold={
+            name: lack.text for name, lack in cold.items() if lack.code is not Unready.WINDOW_OVER
+        },
         kept=kept,
         pinned=tuple(m.name for m in members if state.endpoint in m.pinned),
-        drill=_filed(place, state, "drill"), runbook=_filed(place, state, "runbook"),
-        unwritten=unwritten(place.roster), silence_s=_silence_s(place, state, now),
-        runs=len(read), stale=stale, blind=blind,
-    )  # fmt: skip
+        drill=_filed(place, state, "drill"),
+        runbook=_filed(place, state, "runbook"),
+        unwritten=unwritten(place.roster),
+        silence_s=_silence_s(place, state, now),
+        runs=len(read),
+        stale=stale,
+        blind=blind,
+    )
 
 
 def _filed(place: Workplace, state: State, kind: str) -> Filed | None:
@@ -144,9 +162,14 @@ def _silence_s(place: Workplace, state: State, now: float) -> float | None:
     if state.compared is None:
         return None
     # A change that lies behind so many notes is an old one; the row itself knows its newest flip.
-    changed = next((read_instant(e.at) for e in place.ledger.history(state.endpoint, POLICIES)
-                    if not isinstance(e.event, Note)),
-                   read_instant(state.flipped_at) if state.flipped_at else 0.0)  # fmt: skip
+    changed = next(
+        (
+            read_instant(e.at)
+            for e in place.ledger.history(state.endpoint, POLICIES)
+            if not isinstance(e.event, Note)
+        ),
+        read_instant(state.flipped_at) if state.flipped_at else 0.0,
+    )
     try:
         newest = max(place.windows.newest(state.endpoint) or 0.0, changed)
         if now - newest <= EVIDENCE_S:
@@ -238,12 +261,14 @@ def check_of(
     checks, proof = look(place, state, online, by=by, proving="again" if again else "never")
     file_readiness(place, state, checks, by=by)
     return {
-        "endpoint": endpoint, "ready": not failed(checks), "failed": list(failed(checks)),
+        "endpoint": endpoint,
+        "ready": not failed(checks),
+        "failed": list(failed(checks)),
         "checks": [msgspec.to_builtins(check) for check in checks],
         "proof": msgspec.to_builtins(proof) if proof is not None else None,
         "fence": not_fenced(endpoint, replicas(place.roster.members())),
         "libraries": _libraries(place, state),
-    }  # fmt: skip
+    }
 
 
 def _libraries(place: Workplace, state: State) -> list[str]:
@@ -264,8 +289,14 @@ WORDS = {"pass": "pass", "fail": "FAIL", "not applicable": "-"}
 
 def check_text(found: dict[str, Any]) -> str:
     """The checks for people, a line each."""
-    lines = [f"{found['endpoint']} is " + ("ready" if found["ready"] else
-             f"NOT READY: {len(found['failed'])} of {len(found['checks'])} checks fail")]  # fmt: skip
+    lines = [
+        f"{found['endpoint']} is "
+        + (
+            "ready"
+            if found["ready"]
+            else f"NOT READY: {len(found['failed'])} of {len(found['checks'])} checks fail"
+        )
+    ]
     lines += [
         f"  {WORDS[check['outcome']]:4}  {check['name']:12}  {check['why']}"
         + (f"; fix: {check['mend']}" if check["mend"] else "")
@@ -300,8 +331,9 @@ def gate_of(place: Workplace, online: Asked, *, loopback: bool, say: Say) -> Gat
         refuses = (state.policy.readiness or usual) == "refuse"
         binds = refuses and override is None
         try:
-            checks, _ = look(place, state, online, by=by, promoting=True,
-                             proving="missing" if binds else "never")  # fmt: skip
+            checks, _ = look(
+                place, state, online, by=by, promoting=True, proving="missing" if binds else "never"
+            )
         except KedgeError as error:
             if binds:
                 raise
@@ -313,10 +345,16 @@ def gate_of(place: Workplace, online: Asked, *, loopback: bool, say: Say) -> Gat
             raise _not_ready(state, checks)
         _let_through(place, state, release, checks, override if refuses else None, by)
         later = reached and first and state.policy.readiness is None
-        say(f"warning: a rollback of {state.endpoint} at night could fail or reach no one. Not set up: "
-            f"{', '.join(failed(checks))}; kedge check {state.endpoint} says how to fix each"
-            + ("\nwarning: the first release is served anyway; the next promotion is refused until they pass"
-               if later else ""))  # fmt: skip
+        say(
+            f"warning: a rollback of {state.endpoint} at night could fail or reach no one. Not set"
+            f" up: {', '.join(failed(checks))}; kedge check {state.endpoint} says how to fix each"
+            + (
+                "\nwarning: the first release is served anyway; the next promotion is refused until"
+                " they pass"
+                if later
+                else ""
+            )
+        )
 
     return gate
 
@@ -333,17 +371,24 @@ def _host(member: Member) -> str:
 def _not_ready(state: State, checks: tuple[Check, ...]) -> Refused:
     why = "; ".join(f"{c.name}: {c.why}" for c in checks if c.outcome == "fail")
     return Refused(
-        f"{state.endpoint} is not ready for a rollback: {why}", code="not_ready",
-        hint=f"kedge check {state.endpoint} says how to fix each, and looks again; or say why not with "
-        '--override "reason"',
+        f"{state.endpoint} is not ready for a rollback: {why}",
+        code="not_ready",
+        hint=(
+            f"kedge check {state.endpoint} says how to fix each, and looks again; or say why not"
+            ' with --override "reason"'
+        ),
         details={"checks": [msgspec.to_builtins(check) for check in checks]},
-    )  # fmt: skip
+    )
 
 
 def _let_through(
-    place: Workplace, state: State, release: int, checks: tuple[Check, ...], override: str | None,
+    place: Workplace,
+    state: State,
+    release: int,
+    checks: tuple[Check, ...],
+    override: str | None,
     by: str,
-) -> None:  # fmt: skip
+) -> None:
     """Keep that a release became production on an endpoint that was not ready."""
     body = {**_body(checks), "promoting": f"r{release}"}
     if override is None:

@@ -63,9 +63,15 @@ def proven_of(place: Workplace, state: State, number: int) -> tuple[Proven, floa
 
 
 def prove(
-    place: Workplace, state: State, number: int, online: Asked, *, by: str, again: bool,
+    place: Workplace,
+    state: State,
+    number: int,
+    online: Asked,
+    *,
+    by: str,
+    again: bool,
     step_s: float = STEP_S,
-) -> tuple[Proven, float]:  # fmt: skip
+) -> tuple[Proven, float]:
     """Prove a release, and file what came of it as a note.
 
     Args:
@@ -91,16 +97,22 @@ def prove(
             return filed
         found = _tried(place, state, state.releases[number], folder, online, step_s)
         at = place.clock.now()
-        place.ledger.note(state.endpoint, Note(kind="proven", body=msgspec.to_builtins(found)), by=by,
-                          reason=found.why, at=at)  # fmt: skip
+        place.ledger.note(
+            state.endpoint,
+            Note(kind="proven", body=msgspec.to_builtins(found)),
+            by=by,
+            reason=found.why,
+            at=at,
+        )
         return found, read_instant(at)
 
 
 def _tried(
     place: Workplace, state: State, release: Release, folder: Path, online: Asked, step_s: float
 ) -> Proven:
-    version = next((v for v in place.registry.versions(release.model)
-                    if v.number == release.version), None)  # fmt: skip
+    version = next(
+        (v for v in place.registry.versions(release.model) if v.number == release.version), None
+    )
     golden = version.golden if version is not None else "made"
     done: list[process.Step] = []
     why = ""
@@ -108,22 +120,32 @@ def _tried(
         _room(folder, version)
         with scratch(folder) as into:
             process.prove(
-                artifacts=place.state_dir / "artifacts", into=into, digest=release.model_digest,
-                flavour=release.flavour, trusted=release.trusted, memory_mb=state.policy.memory_mb,
-                code=release.code, generation=release.generation,
+                artifacts=place.state_dir / "artifacts",
+                into=into,
+                digest=release.model_digest,
+                flavour=release.flavour,
+                trusted=release.trusted,
+                memory_mb=state.policy.memory_mb,
+                code=release.code,
+                generation=release.generation,
                 online=online() if release.generation is not None else None,
                 rows=lambda: logged(place, release) if golden == "made" else {},
-                told=done.append, timeout_s=step_s, fence=place.fence,
-            )  # fmt: skip
+                told=done.append,
+                timeout_s=step_s,
+                fence=place.fence,
+            )
     except (KedgeError, OSError) as error:
         why = f"{process.STEPS[min(len(done), len(process.STEPS) - 1)]}: {error}"
     took = {step.step: step for step in done}
     return Proven(
-        release=release.number, ok=not why, why=why[:2_000], golden=golden,
+        release=release.number,
+        ok=not why,
+        why=why[:2_000],
+        golden=golden,
         rows=took["answer"].rows if "answer" in took else 0,
         sampled=took["sample"].rows if "sample" in took else 0,
         **{f"{step}_s": round(took[step].seconds, 3) for step in process.STEPS[:4] if step in took},
-    )  # fmt: skip
+    )
 
 
 def _room(folder: Path, version: ModelVersion | None) -> None:
@@ -135,8 +157,11 @@ def _room(folder: Path, version: ModelVersion | None) -> None:
     free = shutil.disk_usage(folder).free
     size = version.size if version is not None else 0
     if free < size + ROOM:
-        raise Unavailable(f"a copy of {size:,} bytes leaves too little of {free:,} that are free",
-                          code="artifacts_unavailable", hint="free some disk space")  # fmt: skip
+        raise Unavailable(
+            f"a copy of {size:,} bytes leaves too little of {free:,} that are free",
+            code="artifacts_unavailable",
+            hint="free some disk space",
+        )
 
 
 def logged(place: Workplace, release: Release) -> dict[str, list[Any]]:
@@ -187,8 +212,11 @@ def _alone(folder: Path, place: Workplace) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if place.clock.monotonic() >= until:
-                    raise Refused(f"another proof has been under way for {BUSY_S:.0f} s", code="proof_busy",
-                                  hint="try again; kedge history shows what came of it") from None  # fmt: skip
+                    raise Refused(
+                        f"another proof has been under way for {BUSY_S:.0f} s",
+                        code="proof_busy",
+                        hint="try again; kedge history shows what came of it",
+                    ) from None
                 place.clock.sleep(0.1)
         for left in folder.iterdir():
             if left.is_dir():
@@ -202,9 +230,12 @@ def scratch(folder: Path) -> Iterator[Path]:
     path = folder / uuid4().hex
     with subprocess.Popen(  # noqa: S603 - a fixed command, and a path of ours
         ["/bin/sh", "-c", _JANITOR, "sh", str(path)],
-        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        cwd="/", start_new_session=True,
-    ) as janitor:  # fmt: skip
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd="/",
+        start_new_session=True,
+    ) as janitor:
         try:
             path.mkdir()
             yield path

@@ -40,9 +40,13 @@ decoded = msgspec.msgpack.Decoder(dict[str, Any]).decode
 
 @asynccontextmanager
 async def loaded(
-    place: Workplace, state: State, release: Release, online: Online | None,
-    *, bare: Signature | None = None,
-) -> AsyncIterator[process.ProcessModel]:  # fmt: skip
+    place: Workplace,
+    state: State,
+    release: Release,
+    online: Online | None,
+    *,
+    bare: Signature | None = None,
+) -> AsyncIterator[process.ProcessModel]:
     """A release in a process of its own, ended with us.
 
     Args:
@@ -59,19 +63,28 @@ async def loaded(
         path = Path(directory) / "m.sock"
         whole = bare is None
         command = process.command(
-            socket=path, artifacts=place.state_dir / "artifacts", digest=release.model_digest,
-            flavour=release.flavour, trusted=release.trusted, memory_mb=state.policy.memory_mb,
-            code=release.code if whole else None, generation=release.generation if whole else None,
-            online=online if whole else None, fence=place.fence,
-        )  # fmt: skip
+            socket=path,
+            artifacts=place.state_dir / "artifacts",
+            digest=release.model_digest,
+            flavour=release.flavour,
+            trusted=release.trusted,
+            memory_mb=state.policy.memory_mb,
+            code=release.code if whole else None,
+            generation=release.generation if whole else None,
+            online=online if whole else None,
+            fence=place.fence,
+        )
         words = process.first_words(release.generation if whole else None, online)
         with closing(ModelDoor(path)) as door, _started(door, words, command) as child:
             model = process.ProcessModel(path, bare or release.signature)
             try:
                 fault = await _fault(model, child, path)
                 if fault:
-                    raise Unavailable(f"r{release.number} did not load: {fault}", code="model_down",
-                                      hint="kedge doctor checks its files")  # fmt: skip
+                    raise Unavailable(
+                        f"r{release.number} did not load: {fault}",
+                        code="model_down",
+                        hint="kedge doctor checks its files",
+                    )
                 yield model
             finally:
                 model.hang_up()

@@ -74,27 +74,44 @@ def replay_of(
     state = state_of(place, endpoint)
     release = release_of(place, endpoint, text)
     if state.production is None:
-        raise Refused(f"{endpoint} has nothing in production to compare with",
-                      code="nothing_in_production")  # fmt: skip
+        raise Refused(
+            f"{endpoint} has nothing in production to compare with", code="nothing_in_production"
+        )
     asked = msgspec.structs.replace(
-        state, stage=Stage.SHADOW, candidate=release.number, weight=0, sample=10_000, salt="replay",
-    )  # fmt: skip
-    logged = (row for row in place.records.rows(endpoint, begin, now)
-              if row.inputs and row.production == state.production and row.arm == "production")  # fmt: skip
+        state,
+        stage=Stage.SHADOW,
+        candidate=release.number,
+        weight=0,
+        sample=10_000,
+        salt="replay",
+    )
+    logged = (
+        row
+        for row in place.records.rows(endpoint, begin, now)
+        if row.inputs and row.production == state.production and row.arm == "production"
+    )
     watch = Watch(asked)
     answers: dict[str, Said] = {}
     incomplete = asyncio.run(_ask(place, asked, release, logged, watch, answers, say, online))
     if incomplete and not answers:
         raise Refused(
-            f"none of the {incomplete:,} predictions logged (--since {since}) is of a request that was logged whole",
+            f"none of the {incomplete:,} predictions logged (--since {since}) is of a request that"
+            " was logged whole",
             code="nothing_logged",
-            hint=f"answers of {release.label} depend on the rows of a request: set log.sample of {endpoint} to 100",
+            hint=(
+                f"answers of {release.label} depend on the rows of a request: set log.sample of"
+                f" {endpoint} to 100"
+            ),
         )
     if not answers and not watch.totals:
         raise Refused(
-            f"no prediction of r{state.production} is logged (--since {since})", code="nothing_logged",
-            hint=f"log.sample of {endpoint} is {state.policy.log.sample:g} %; kedge up writes the log",
-        )  # fmt: skip
+            f"no prediction of r{state.production} is logged (--since {since})",
+            code="nothing_logged",
+            hint=(
+                f"log.sample of {endpoint} is {state.policy.log.sample:g} %; kedge up writes"
+                " the log"
+            ),
+        )
     _fold_labels(place, asked, watch, answers, now)
     watch.end()
     facts = watch.facts(now)
@@ -106,9 +123,15 @@ def replay_of(
 
 
 async def _ask(
-    place: Workplace, state: State, release: Release, logged: Iterable[JoinRow], watch: Watch,
-    answers: dict[str, Said], say: Say, online: Online,
-) -> int:  # fmt: skip
+    place: Workplace,
+    state: State,
+    release: Release,
+    logged: Iterable[JoinRow],
+    watch: Watch,
+    answers: dict[str, Said],
+    say: Say,
+    online: Online,
+) -> int:
     """Ask and fold; return how many predictions could not be asked as they were sent."""
     source = batches(logged, BATCH)
     batch = next(source, None)
@@ -137,15 +160,18 @@ def _complete(
 ) -> list[tuple[JoinRow, tuple[Columns, int] | KedgeError]]:
     """Leave out what could not be asked as it was sent: that is no failure of the release."""
     return [
-        (row, one) for row, one in zip(rows, theirs, strict=True)
+        (row, one)
+        for row, one in zip(rows, theirs, strict=True)
         if not (isinstance(one, KedgeError) and one.code == INCOMPLETE)
-    ]  # fmt: skip
+    ]
 
 
 def _window(
-    state: State, pairs: Sequence[tuple[JoinRow, tuple[Columns, int] | KedgeError]],
-    number: int, answers: dict[str, Said],
-) -> Window:  # fmt: skip
+    state: State,
+    pairs: Sequence[tuple[JoinRow, tuple[Columns, int] | KedgeError]],
+    number: int,
+    answers: dict[str, Said],
+) -> Window:
     """One second of the log as a shadow's window. Every row is a pair of its own."""
     output, key = get_target(state), key_of(state.salt)
     exposed: dict[str, list[int]] = {}
@@ -194,16 +220,27 @@ def _window(
             differs = (Differing(output.name, *texts),) if output.name is not None else ()
             examples.append(Example(row.id, row.segments, *texts, differs))
     return Window(
-        replica="replay", number=number, endpoint=state.endpoint, production=state.production or 0,
-        candidate=state.candidate or 0, salt=state.salt, at=int(pairs[-1][0].at), weight=0, paired=True,
+        replica="replay",
+        number=number,
+        endpoint=state.endpoint,
+        production=state.production or 0,
+        candidate=state.candidate or 0,
+        salt=state.salt,
+        at=int(pairs[-1][0].at),
+        weight=0,
+        paired=True,
         exposed={name: (a, b) for name, (a, b) in exposed.items()},
         named={name: (a, b) for name, (a, b) in named.items()},
-        units=tuple(units.values()), first=tuple(first.values()), method=METHOD,
+        units=tuple(units.values()),
+        first=tuple(first.values()),
+        method=METHOD,
         bad={"errors": {name: (a, b) for name, (a, b) in bad.items()}},
         agreement={name: Agreement(*cell) for name, cell in cells.items()},
         scores={b: (int(n), int(w), d, a) for b, (n, w, d, a) in scores.items()},
-        examples=tuple(examples), mirrored=len(pairs), copied=sum(not isinstance(a, KedgeError) for _, a in pairs),
-    )  # fmt: skip
+        examples=tuple(examples),
+        mirrored=len(pairs),
+        copied=sum(not isinstance(a, KedgeError) for _, a in pairs),
+    )
 
 
 def _fold_labels(
@@ -221,9 +258,10 @@ def _fold_labels(
             own, fault = own_loss(watch.own).measure(rows, START_S)
             if own is None:
                 raise Unavailable(
-                    f"{watch.own} gives no losses: {fault}", code="metric_function",
+                    f"{watch.own} gives no losses: {fault}",
+                    code="metric_function",
                     hint="kedge apply checks the function of guardrails.quality.metric",
-                )  # fmt: skip
+                )
         watch.fold_labels(rows, cursor, now, own)
 
 
@@ -234,7 +272,12 @@ def _paired(
         new = answers.get(one.row.id)
         if new is not None:
             row = msgspec.structs.replace(
-                one.row, candidate=state.candidate, production=state.production or 0,
-                salt=state.salt, shadow_score=new.score, shadow_decision=new.decision, paired=True,
-            )  # fmt: skip
+                one.row,
+                candidate=state.candidate,
+                production=state.production or 0,
+                salt=state.salt,
+                shadow_score=new.score,
+                shadow_decision=new.decision,
+                paired=True,
+            )
             yield msgspec.structs.replace(one, row=row)

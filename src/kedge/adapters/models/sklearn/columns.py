@@ -27,9 +27,14 @@ NAN = float("nan")
 WORDS_TAKEN = 200
 """Categories of a column that are kept to make rows of: a few dozen rows are made."""
 INSIDE = (
-    "best_estimator_", "estimator_", "regressor_", "classifier_", "estimators_", "calibrated_classifiers_",
+    "best_estimator_",
+    "estimator_",
+    "regressor_",
+    "classifier_",
+    "estimators_",
+    "calibrated_classifiers_",
     "estimator",
-)  # fmt: skip
+)
 """Where estimators that wrap others keep the fitted ones, which get the same columns."""
 
 At = Sequence["Column | None"]
@@ -211,9 +216,13 @@ class _Walk:
 
 def _dates(name: str) -> UnfitModel:
     return UnfitModel(
-        f"{name} was fitted on dates (datetime64), which no field is", code="bad_signature",
-        hint="fit the model on a number, such as days since 2020-01-01, or on text such as 2024-03-01, and let callers send that",
-    )  # fmt: skip
+        f"{name} was fitted on dates (datetime64), which no field is",
+        code="bad_signature",
+        hint=(
+            "fit the model on a number, such as days since 2020-01-01, or on text such as"
+            " 2024-03-01, and let callers send that"
+        ),
+    )
 
 
 def _places(which: Any, names: dict[str, int], count: int) -> list[int]:

@@ -23,17 +23,24 @@ if TYPE_CHECKING:
     from kedge.ports import Model
 
 OWNED = {
-    "sklearn.tree._tree.Tree": "every tree and forest; `inspection.trees` follows its indices once restored",
-    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor":
-        "every histogram gradient boosting model; plain attributes, whose indices `inspection.trees` follows",
+    "sklearn.tree._tree.Tree": (
+        "every tree and forest; `inspection.trees` follows its indices once restored"
+    ),
+    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor": (
+        "every histogram gradient boosting model; plain attributes, whose indices"
+        " `inspection.trees` follows"
+    ),
     "sklearn._loss.loss.HalfTweedieLossIdentity": "TweedieRegressor; a loss without state",
     "sklearn.calibration._CalibratedClassifier": "CalibratedClassifierCV; plain attributes",
     "sklearn.calibration._SigmoidCalibration": "CalibratedClassifierCV; two floats",
     "sklearn.neural_network._stochastic_optimizers.AdamOptimizer": "MLP*; plain attributes",
     "sklearn.neural_network._stochastic_optimizers.SGDOptimizer": "MLP*; plain attributes",
-    "sklearn.compose._column_transformer.make_column_selector":
-        "ColumnTransformer; a pattern and dtypes, of use only when it is fitted",
-    "sklearn.metrics._scorer._PassthroughScorer": "GridSearchCV; plain attributes, of use only when it is fitted",
+    "sklearn.compose._column_transformer.make_column_selector": (
+        "ColumnTransformer; a pattern and dtypes, of use only when it is fitted"
+    ),
+    "sklearn.metrics._scorer._PassthroughScorer": (
+        "GridSearchCV; plain attributes, of use only when it is fitted"
+    ),
     "sklearn.model_selection._split.KFold": "the same",
     "sklearn.model_selection._split.StratifiedKFold": "the same",
     "sklearn.utils._bunch.Bunch": "VotingClassifier, StackingClassifier; a dict",
@@ -41,11 +48,22 @@ OWNED = {
     "functools.partial": "the same; restoring it calls nothing, and what it wraps is judged alone",
     "numpy.dtype": "OneHotEncoder, OrdinalEncoder; a name",
     **dict.fromkeys(
-        ("numpy.number", "numpy.integer", "numpy.signedinteger", "numpy.unsignedinteger", "numpy.inexact",
-         "numpy.floating", "numpy.generic", "numpy.character", "numpy.flexible"),
-        "make_column_selector(dtype_include=np.number); an abstract type, which nothing can be made of"),
+        (
+            "numpy.number",
+            "numpy.integer",
+            "numpy.signedinteger",
+            "numpy.unsignedinteger",
+            "numpy.inexact",
+            "numpy.floating",
+            "numpy.generic",
+            "numpy.character",
+            "numpy.flexible",
+        ),
+        "make_column_selector(dtype_include=np.number); an abstract type, which nothing can be"
+        " made of",
+    ),
     "collections.OrderedDict": "LightGBM; a dict",
-}  # fmt: skip
+}
 """Types that skops does not trust by default, and why they are harmless to restore."""
 
 

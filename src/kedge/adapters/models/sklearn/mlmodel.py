@@ -27,9 +27,13 @@ TENSOR = "X"
 """The name of a tensor to which MLflow gave none."""
 
 _TYPES: dict[str, Dtype] = {
-    "boolean": "bool", "integer": "int32", "long": "int64",
-    "float": "float32", "double": "float64", "string": "string",
-}  # fmt: skip
+    "boolean": "bool",
+    "integer": "int32",
+    "long": "int64",
+    "float": "float32",
+    "double": "float64",
+    "string": "string",
+}
 """Column types of MLflow, and ours."""
 _ARRAYS: dict[str, Dtype] = {"object": "string", "str": "string", "string": "string"}
 """NumPy's names in a tensor's signature that are not ours as well."""
@@ -98,9 +102,13 @@ def _field(spec: _Spec, place: int, count: int) -> Field:
     dtype = _TYPES.get(spec.type) if isinstance(spec.type, str) else None
     if dtype is None:
         raise UnfitModel(
-            f"{NAME}: column {name} is {spec.type!s:.60}, which no field is", code="bad_signature",
-            hint=f"give the model numbers, words or truth values; or state its dtype in a {SIGNATURE_FILE} beside it",
-        )  # fmt: skip
+            f"{NAME}: column {name} is {spec.type!s:.60}, which no field is",
+            code="bad_signature",
+            hint=(
+                "give the model numbers, words or truth values; or state its dtype in a"
+                f" {SIGNATURE_FILE} beside it"
+            ),
+        )
     required = not spec.optional if spec.required is None else spec.required
     return Field(name, dtype, nullable=not required)
 
@@ -111,6 +119,7 @@ def _tensor(name: str, spec: _Tensor) -> Field:
     if dtype is None or not spec.shape or spec.shape[0] != -1:
         raise UnfitModel(
             f"{NAME}: {name} is {spec.dtype} of shape {list(spec.shape)}, which no field is",
-            code="bad_signature", hint=_HINT,
-        )  # fmt: skip
+            code="bad_signature",
+            hint=_HINT,
+        )
     return msgspec.convert({"name": name, "dtype": dtype, "shape": spec.shape[1:]}, Field)

@@ -23,15 +23,25 @@ class SklearnModel:
     """An estimator with named inputs and outputs."""
 
     def __init__(
-        self, estimator: Any, inputs: Inputs, outputs: Sequence[DeclaredName] | None, found: Plainness,
+        self,
+        estimator: Any,
+        inputs: Inputs,
+        outputs: Sequence[DeclaredName] | None,
+        found: Plainness,
         written_with: Mapping[str, str],
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.plainness = found
         known = known_of(inputs)
         self.described = Described(
-            assumed=inputs.assumed, tolerant=inputs.tolerant, computed=inputs.computed, takes_signature=True, known=known, unnamed=inputs.unnamed,
-            written_with=dict(written_with), needs=("pandas",) if found.apart else (),
-        )  # fmt: skip
+            assumed=inputs.assumed,
+            tolerant=inputs.tolerant,
+            computed=inputs.computed,
+            takes_signature=True,
+            known=known,
+            unnamed=inputs.unnamed,
+            written_with=dict(written_with),
+            needs=("pandas",) if found.apart else (),
+        )
         self._made_of = (estimator, inputs, outputs, found, written_with)
         self._arrange = arrangement(inputs)
         self._head, gives = head_of(estimator, self._arrange, _trial(inputs.fields, known))

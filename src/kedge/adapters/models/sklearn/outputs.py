@@ -111,9 +111,13 @@ def _decision(estimator: Any, classes: int) -> Callable[[Array], Array] | None:
 
 def _label_dtype(classes: Array) -> tuple[Dtype, type]:
     kinds: dict[str, tuple[Dtype, type]] = {
-        "b": ("bool", np.bool_), "i": ("int64", np.int64), "u": ("int64", np.int64),
-        "f": ("float64", np.float64), "U": ("string", np.object_), "O": ("string", np.object_),
-    }  # fmt: skip
+        "b": ("bool", np.bool_),
+        "i": ("int64", np.int64),
+        "u": ("int64", np.int64),
+        "f": ("float64", np.float64),
+        "U": ("string", np.object_),
+        "O": ("string", np.object_),
+    }
     if classes.dtype.kind not in kinds or (
         classes.dtype.kind == "O" and not all(isinstance(name, str) for name in classes)
     ):

@@ -91,8 +91,11 @@ def inputs_of(estimator: Any, stated: Stated) -> Inputs:
         raise UnfitModel(
             f"{type(estimator).__name__} does not say how many features it takes",
             code="bad_signature",
-            hint=f"put a {SIGNATURE_FILE} beside it, with every input in the order in which it was fitted: "
-            '{"inputs": [{"name": "age"}, {"name": "town", "dtype": "string", "nullable": true}]}',
+            hint=(
+                f"put a {SIGNATURE_FILE} beside it, with every input in the order in which it was"
+                ' fitted: {"inputs": [{"name": "age"}, {"name": "town", "dtype": "string",'
+                ' "nullable": true}]}'
+            ),
         )
     known = columns_of_estimator(estimator, count, names or ())
     if names is None and not any(column.dtype in ("string", "bool") for column in known):
@@ -106,12 +109,16 @@ def inputs_of(estimator: Any, stated: Stated) -> Inputs:
     )
     both = list(zip(called, known, strict=True))
     return Inputs(
-        fields, tuple(known), _frame(names),
+        fields,
+        tuple(known),
+        _frame(names),
         assumed=tuple(name for name, column in both if column.dtype is None),
         tolerant=tuple(name for name, column in both if column.is_tolerant and not column.nullable),
-        computed=tuple(name for name, column in both if column.dtype == "float64" and not column.numbers),
+        computed=tuple(
+            name for name, column in both if column.dtype == "float64" and not column.numbers
+        ),
         unnamed=count if names is None else 0,
-    )  # fmt: skip
+    )
 
 
 def known_of(inputs: Inputs) -> dict[str, Known]:
@@ -176,9 +183,11 @@ def _check_stated(stated: Stated, names: Sequence[str] | None, count: int | None
         raise UnfitModel(
             f"{stated.file} names {told}, but the model was fitted on {list(names)}",
             code="bad_signature",
-            hint=f"a {SIGNATURE_FILE} beside the model goes before {mlmodel.NAME}"
-            if stated.file == mlmodel.NAME
-            else "",
+            hint=(
+                f"a {SIGNATURE_FILE} beside the model goes before {mlmodel.NAME}"
+                if stated.file == mlmodel.NAME
+                else ""
+            ),
         )
     stands_for = inputs[0].shape[0] if tensor else len(inputs)
     if count and stands_for not in (count, -1):

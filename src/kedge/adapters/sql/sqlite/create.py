@@ -207,9 +207,10 @@ def _remake(path: Path, *, name: str, metadata: MetaData) -> None:
         _remake_locked(path, name, metadata)
     except OSError as error:
         raise Unavailable(
-            f"{path} is gone, and cannot be made again: {error.strerror}", code=f"{name}_gone",
+            f"{path} is gone, and cannot be made again: {error.strerror}",
+            code=f"{name}_gone",
             hint="look at what stands in its place; space, permissions",
-        ) from error  # fmt: skip
+        ) from error
     except dbapi.Error as error:
         raise explain(error, name=name, path=path, patience_s=TELEMETRY_PATIENCE_S) from error
 

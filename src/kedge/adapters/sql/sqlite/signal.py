@@ -122,9 +122,16 @@ class DirectorySignal:
         """Watch what is there by now. True when that was anything."""
         flags = _inotify.flags
         mask = (
-            flags.MODIFY | flags.CREATE | flags.MOVED_TO | flags.DELETE | flags.CLOSE_WRITE
-            | flags.ATTRIB | flags.MOVE_SELF | flags.DELETE_SELF | flags.ONLYDIR
-        )  # fmt: skip
+            flags.MODIFY
+            | flags.CREATE
+            | flags.MOVED_TO
+            | flags.DELETE
+            | flags.CLOSE_WRITE
+            | flags.ATTRIB
+            | flags.MOVE_SELF
+            | flags.DELETE_SELF
+            | flags.ONLYDIR
+        )
         found = False
         for directory in tuple(self._missing):
             try:

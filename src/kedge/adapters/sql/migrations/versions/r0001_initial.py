@@ -20,44 +20,68 @@ down_revision = None
 POINTERS = ("production", "previous", "candidate", "back", "back_model", "back_features")
 
 TRIGGERS = {
-    "ledger_no_update": """BEFORE UPDATE ON ledger BEGIN
-        SELECT RAISE(ABORT, 'append-only: an entry of the ledger is never changed'); END""",
-    "ledger_no_delete": """BEFORE DELETE ON ledger BEGIN
-        SELECT RAISE(ABORT, 'append-only: an entry of the ledger is never deleted'); END""",
-    "ledger_no_replace": """BEFORE INSERT ON ledger
+    "ledger_no_update": (
+        """BEFORE UPDATE ON ledger BEGIN
+        SELECT RAISE(ABORT, 'append-only: an entry of the ledger is never changed'); END"""
+    ),
+    "ledger_no_delete": (
+        """BEFORE DELETE ON ledger BEGIN
+        SELECT RAISE(ABORT, 'append-only: an entry of the ledger is never deleted'); END"""
+    ),
+    "ledger_no_replace": (
+        """BEFORE INSERT ON ledger
         WHEN NEW.seq <= (SELECT max(seq) FROM ledger) BEGIN
-        SELECT RAISE(ABORT, 'append-only: an entry of the ledger is never replaced'); END""",
-    "model_version_no_replace": """BEFORE INSERT ON model_version
+        SELECT RAISE(ABORT, 'append-only: an entry of the ledger is never replaced'); END"""
+    ),
+    "model_version_no_replace": (
+        """BEFORE INSERT ON model_version
         WHEN EXISTS (SELECT 1 FROM model_version
               WHERE model = NEW.model AND number = NEW.number) BEGIN
-        SELECT RAISE(ABORT, 'insert-only: a model version is never replaced'); END""",
-    "release_no_replace": """BEFORE INSERT ON release
+        SELECT RAISE(ABORT, 'insert-only: a model version is never replaced'); END"""
+    ),
+    "release_no_replace": (
+        """BEFORE INSERT ON release
         WHEN EXISTS (SELECT 1 FROM release WHERE id = NEW.id OR (endpoint = NEW.endpoint
               AND (number = NEW.number OR digest = NEW.digest))) BEGIN
-        SELECT RAISE(ABORT, 'insert-only: a release is never replaced'); END""",
-    "model_version_no_update": """BEFORE UPDATE ON model_version
+        SELECT RAISE(ABORT, 'insert-only: a release is never replaced'); END"""
+    ),
+    "model_version_no_update": (
+        """BEFORE UPDATE ON model_version
         WHEN OLD.removed_at IS NOT NULL OR NEW.removed_at IS NULL
           OR NEW.model IS NOT OLD.model OR NEW.number IS NOT OLD.number
           OR NEW.digest IS NOT OLD.digest OR NEW.schema_id IS NOT OLD.schema_id
           OR NEW.body IS NOT OLD.body BEGIN
-        SELECT RAISE(ABORT, 'insert-only: a model version is never changed'); END""",
-    "model_version_no_delete": """BEFORE DELETE ON model_version BEGIN
-        SELECT RAISE(ABORT, 'insert-only: a model version is never deleted'); END""",
-    "transform_version_no_update": """BEFORE UPDATE ON transform_version BEGIN
-        SELECT RAISE(ABORT, 'insert-only: a transformation is never changed'); END""",
-    "release_no_update": """BEFORE UPDATE ON release BEGIN
-        SELECT RAISE(ABORT, 'insert-only: a release is never changed'); END""",
-    "release_no_delete": """BEFORE DELETE ON release BEGIN
-        SELECT RAISE(ABORT, 'insert-only: a release is never deleted'); END""",
-    "release_pin": """BEFORE INSERT ON release
+        SELECT RAISE(ABORT, 'insert-only: a model version is never changed'); END"""
+    ),
+    "model_version_no_delete": (
+        """BEFORE DELETE ON model_version BEGIN
+        SELECT RAISE(ABORT, 'insert-only: a model version is never deleted'); END"""
+    ),
+    "transform_version_no_update": (
+        """BEFORE UPDATE ON transform_version BEGIN
+        SELECT RAISE(ABORT, 'insert-only: a transformation is never changed'); END"""
+    ),
+    "release_no_update": (
+        """BEFORE UPDATE ON release BEGIN
+        SELECT RAISE(ABORT, 'insert-only: a release is never changed'); END"""
+    ),
+    "release_no_delete": (
+        """BEFORE DELETE ON release BEGIN
+        SELECT RAISE(ABORT, 'insert-only: a release is never deleted'); END"""
+    ),
+    "release_pin": (
+        """BEFORE INSERT ON release
         WHEN (SELECT schema_id FROM model_version
               WHERE model = NEW.model AND number = NEW.version) IS NOT NEW.schema_id BEGIN
-        SELECT RAISE(ABORT, 'pin: the model version was made for another feature schema'); END""",
-    "release_pin_transformation": """BEFORE INSERT ON release
+        SELECT RAISE(ABORT, 'pin: the model version was made for another feature schema'); END"""
+    ),
+    "release_pin_transformation": (
+        """BEFORE INSERT ON release
         WHEN NEW.transformation IS NOT NULL AND NOT EXISTS (
               SELECT 1 FROM transform_version
               WHERE schema_id = NEW.schema_id AND version = NEW.transformation) BEGIN
-        SELECT RAISE(ABORT, 'pin: the feature schema has no such transformation'); END""",
+        SELECT RAISE(ABORT, 'pin: the feature schema has no such transformation'); END"""
+    ),
 }
 
 
