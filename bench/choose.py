@@ -28,8 +28,10 @@ from kedge.adapters.models.sklearn import SklearnLoader
 from kedge.core.routing import Plan, compile_plan
 from kedge.core.values import Arm, Placement, Policy, Release, Stage, State
 from kedge.engine.recording.recorder import Recorder
+from kedge.engine.request import Request
+from kedge.engine.serving.live import Live
 from kedge.engine.serving.pool import Handle
-from kedge.engine.serving.serving import Live, Request, Serving
+from kedge.engine.serving.serving import Serving
 from kedge.gateway.contract import Contract
 from kedge.gateway.decode import parse
 from kedge.gateway.http.app import Gateway

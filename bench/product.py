@@ -25,7 +25,7 @@ from kedge.core.values import BUCKETS, Automation, CanaryPolicy, State
 from kedge.engine.recording.conduct import Tracker
 from kedge.engine.recording.counter import Bounds, Counter
 from kedge.engine.recording.observation import Seen
-from kedge.engine.serving.serving import Request
+from kedge.engine.request import Request
 from kedge.engine.watch import Watch
 from kedge.testing.samples import endpoint, release, run
 

@@ -33,7 +33,7 @@ from kedge.core.values import Output, Policy, Stage, State
 from kedge.engine.recording.counter import Bounds, Counter
 from kedge.engine.recording.observation import Seen
 from kedge.engine.recording.recorder import Recorder
-from kedge.engine.serving.serving import Request
+from kedge.engine.request import Request
 
 FIELDS, VALUES, WORKERS, RATE = 5, 200, 2, 100
 METRICS, BATCH = 3, 1000

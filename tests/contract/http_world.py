@@ -22,8 +22,9 @@ from kedge.core.routing import compile_plan
 from kedge.core.values import Limits as RowLimits
 from kedge.core.values import Policy
 from kedge.engine.recording.recorder import Recorder
+from kedge.engine.serving.live import Live
 from kedge.engine.serving.pool import Handle
-from kedge.engine.serving.serving import Live, Serving
+from kedge.engine.serving.serving import Serving
 from kedge.gateway.auth import Tokens
 from kedge.gateway.contract import Contract
 from kedge.gateway.http.app import Gateway

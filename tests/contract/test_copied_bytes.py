@@ -18,7 +18,7 @@ from kedge.core.values import Policy, Stage, State
 from kedge.engine.recording.counter import BYTES
 from kedge.engine.recording.observation import Seen
 from kedge.engine.recording.recorder import Recorder
-from kedge.engine.serving.serving import Request
+from kedge.engine.request import Request
 
 __all__ = ["home"]  # a fixture
 

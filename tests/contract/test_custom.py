@@ -18,7 +18,7 @@ from kedge.engine.recording import custom
 from kedge.engine.recording.counter import Bounds, Counter
 from kedge.engine.recording.custom import Custom, check_function
 from kedge.engine.recording.observation import Seen
-from kedge.engine.serving.serving import Request
+from kedge.engine.request import Request
 from kedge.system.interpreter import module_command
 
 SOURCE = """

@@ -26,7 +26,7 @@ from kedge.engine.process_faults import ProcessFaults
 from kedge.engine.recording.observation import Seen
 from kedge.engine.recording.recorder import Recorder
 from kedge.engine.replica.writer import Recording
-from kedge.engine.serving.serving import Request
+from kedge.engine.request import Request
 from kedge.operations.drills import bound_of, may_drill, speed_of, usual_bound
 from kedge.ports import Hold, Member, Note
 from kedge.workspace import Workplace

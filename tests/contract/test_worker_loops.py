@@ -21,8 +21,9 @@ from kedge.engine.recording.observation import Seen
 from kedge.engine.recording.recorder import Recorder
 from kedge.engine.replica.follower import Replica
 from kedge.engine.replica.writer import Recording
+from kedge.engine.request import Request
 from kedge.engine.serving.pool import Pool
-from kedge.engine.serving.serving import Request, Serving
+from kedge.engine.serving.serving import Serving
 from kedge.ports import Member, RemoteModel
 from kedge.workspace import Workplace
 from unit.test_models import Loads, Shelf

@@ -19,7 +19,7 @@ from kedge.engine.process_faults import ProcessFaults
 from kedge.engine.recording.observation import Seen
 from kedge.engine.replica import writer as recording_file
 from kedge.engine.replica.writer import SILENT, Recording
-from kedge.engine.serving.serving import Request
+from kedge.engine.request import Request
 from kedge.workspace import Workplace
 
 STATE = State(

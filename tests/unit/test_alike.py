@@ -22,8 +22,10 @@ from kedge.core.routing import compile_plan
 from kedge.core.values import CanaryPolicy, Output, Policy, State
 from kedge.engine.recording.counter import Counter
 from kedge.engine.recording.recorder import Recorder
+from kedge.engine.request import Request
+from kedge.engine.serving.live import Live
 from kedge.engine.serving.pool import Handle
-from kedge.engine.serving.serving import Live, Request, Serving
+from kedge.engine.serving.serving import Serving
 from kedge.engine.watch import Watch
 from kedge.ports import Predicted
 from kedge.testing.samples import endpoint, release, run

@@ -27,8 +27,10 @@ from kedge.core.release.commands import Canary, Promote
 from kedge.core.routing import compile_plan
 from kedge.core.values import Limits, Policy, State
 from kedge.engine.recording.recorder import Recorder
+from kedge.engine.request import Request
+from kedge.engine.serving.live import Answer, Live
 from kedge.engine.serving.pool import Handle
-from kedge.engine.serving.serving import Answer, Live, Request, Serving
+from kedge.engine.serving.serving import Serving
 from kedge.gateway.auth import SECRET, Tokens, make_secret, read_secret
 from kedge.gateway.contract import Contract
 from kedge.gateway.http.app import PATHS_KEPT, STATUS, Gateway, Route, parse_path, status_of

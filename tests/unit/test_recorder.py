@@ -20,7 +20,7 @@ from kedge.engine.recording.recorder import (
     size_of,
     summary,
 )
-from kedge.engine.serving.serving import Request
+from kedge.engine.request import Request
 from kedge.ports import Tally
 from kedge.testing.samples import endpoint, release, run
 

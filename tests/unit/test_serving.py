@@ -24,6 +24,7 @@ from kedge.core.values import (
     State,
 )
 from kedge.engine.recording.recorder import UNASKED, Recorder
+from kedge.engine.request import Request
 from kedge.engine.serving.absence import LASTS_S, MOST
 from kedge.engine.serving.deadlines import (
     DEADLINE_CEILING_S,
@@ -31,8 +32,9 @@ from kedge.engine.serving.deadlines import (
     DEADLINE_MIN_ANSWERS,
     UNKNOWN_DEADLINE_S,
 )
+from kedge.engine.serving.live import Answer, Live
 from kedge.engine.serving.pool import Breaker, Handle
-from kedge.engine.serving.serving import Answer, Live, Request, Serving
+from kedge.engine.serving.serving import Serving
 from kedge.ports import Predicted
 from kedge.testing.samples import endpoint, release, run
 

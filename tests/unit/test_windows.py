@@ -33,7 +33,7 @@ from kedge.engine.recording import segments, spending
 from kedge.engine.recording.counter import Bounds, Counter
 from kedge.engine.recording.observation import Seen
 from kedge.engine.recording.predictions import Log
-from kedge.engine.serving.serving import Request
+from kedge.engine.request import Request
 from kedge.testing.samples import release
 
 POLICY = Policy(segments=("origin",), output=Output(kind="binary", score="p", threshold=0.5))

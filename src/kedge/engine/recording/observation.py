@@ -16,7 +16,7 @@ from kedge.engine.recording.segments import Segments
 
 if TYPE_CHECKING:
     from kedge.core.evidence.windows import Differing
-    from kedge.engine.serving.serving import Request
+    from kedge.engine.request import Request
     from kedge.ports import Columns
 
 T = TypeVar("T")

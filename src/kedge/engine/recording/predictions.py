@@ -19,7 +19,7 @@ from kedge.core.values import State
 from kedge.engine.recording.observation import Part
 
 if TYPE_CHECKING:
-    from kedge.engine.serving.serving import Request
+    from kedge.engine.request import Request
     from kedge.ports import Columns
 
 ARMS = ("production", "candidate")

@@ -36,8 +36,9 @@ from kedge.core.values import Placement, Stage, State
 from kedge.engine.pins import HostDisk, Pin
 from kedge.engine.process_faults import Net, ProcessFaults
 from kedge.engine.replica.writer import Recording
+from kedge.engine.serving.live import Live
 from kedge.engine.serving.pool import Handle, Pool
-from kedge.engine.serving.serving import Live, Serving
+from kedge.engine.serving.serving import Serving
 from kedge.ports import Book, Clock, Ledger, Member, ProcessFault, Roster, Signal, Wanted
 
 LEASE_S = 30.0

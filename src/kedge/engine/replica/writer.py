@@ -29,7 +29,7 @@ from kedge.core.values import State
 from kedge.engine.process_faults import Net, ProcessFaults
 from kedge.engine.recording.counter import QUIET, SLOW_FLOOR_US, Bounds, Counter
 from kedge.engine.recording.recorder import Recorder, Taken
-from kedge.engine.serving.serving import Live, watched
+from kedge.engine.serving.live import Live, watched
 from kedge.ports import Clock, EvidenceStore, Tally, WindowStore
 
 log = structlog.get_logger("kedge.recording")

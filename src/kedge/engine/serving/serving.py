@@ -17,17 +17,17 @@ import structlog
 
 from kedge.core.errors import BadRequest, ModelFailure, Unavailable
 from kedge.core.evidence import unrecorded
-from kedge.core.evidence.answers import get_target
 from kedge.core.evidence.windows import CANDIDATE, PRODUCTION
-from kedge.core.routing import Choice, Plan, Reason
-from kedge.core.values import BUCKETS, Arm, Stage, State
+from kedge.core.routing import Choice, Reason
+from kedge.core.values import BUCKETS, Arm
 from kedge.engine.recording.agreement import agreeing_rows
 from kedge.engine.recording.observation import Seen
-from kedge.engine.recording.predictions import Log
-from kedge.engine.recording.recorder import ANSWERED, UNASKED, Recorder, size_of_columns
+from kedge.engine.recording.recorder import ANSWERED, UNASKED, size_of_columns
+from kedge.engine.request import Request
 from kedge.engine.serving.copies import Copies
-from kedge.engine.serving.deadlines import DEADLINE_RATIO, Deadlines
+from kedge.engine.serving.deadlines import DEADLINE_RATIO
 from kedge.engine.serving.last_asked import LastAsked
+from kedge.engine.serving.live import Answer, Live
 from kedge.engine.serving.pool import Handle
 from kedge.transforms.lookup import EXCUSED
 
@@ -59,143 +59,6 @@ DROPPED = {
 
 COPIED = 32 << 20
 """Most bytes of inputs and answers that copies under way keep in a worker: 64 copies of half a megabyte."""
-
-
-class Request:
-    """One parsed request. Routed whole; each row is one prediction."""
-
-    __slots__ = ("asked", "chosen", "columns", "draw", "entity", "id", "probe", "rows")
-
-    def __init__(
-        self,
-        *,
-        id: str,  # noqa: A002
-        columns: Columns,
-        rows: int,
-        entity: str | None,
-        draw: int,
-        asked: int | None = None,
-        probe: bool = False,
-        chosen: bool = False,
-    ) -> None:
-        self.chosen = chosen
-        """Whether the caller chose the id; else the gateway made it."""
-        self.id = id
-        self.columns = columns
-        self.rows = rows
-        self.entity = entity
-        self.draw = draw
-        self.asked = asked
-        self.probe = probe
-
-
-class Answer:
-    """What goes back, which release gave it, at which epoch, and why that one."""
-
-    __slots__ = ("choice", "failover", "live", "micros", "outputs", "unknown", "violated")
-
-    def __init__(
-        self, choice: Choice, outputs: Columns, micros: int, violated: bool = False
-    ) -> None:
-        self.choice = choice
-        self.outputs = outputs
-        self.micros = micros
-        self.violated = violated
-        """Whether a feature of it was not as its schema promises."""
-        self.failover: str | None = None
-        """Why the candidate's answer was not used; None when it was, or was not asked."""
-        self.unknown = False
-        """Whether the candidate was not asked, or may still answer: nothing is known of it yet."""
-        self.live: Live | None = None
-        """The snapshot that answered, where it is a later one than the request came to."""
-
-
-def watched(state: State) -> bool:
-    """Whether observations are of use: to compare with a candidate, or for the prediction log."""
-    return state.compared is not None or state.policy.log.sample > 0
-
-
-class Live:
-    """What an endpoint serves at one epoch. Immutable but for the deadline and the answered mark."""
-
-    __slots__ = (
-        "answered",
-        "compares",
-        "contract",
-        "deadlines",
-        "first_answer",
-        "gathers",
-        "handles",
-        "heads",
-        "instead",
-        "lease",
-        "log",
-        "names",
-        "noise",
-        "output",
-        "pinned",
-        "plan",
-        "recorder",
-        "reverse",
-        "sampled",
-        "state",
-        "troubled",
-        "watched",
-    )
-
-    def __init__(
-        self,
-        *,
-        state: State,
-        plan: Plan,
-        handles: dict[int, Handle],
-        contract: object,
-        recorder: Recorder,
-        lease: bool,
-        pinned: bool,
-        first_answer: Callable[[], None] = lambda: None,
-    ) -> None:
-        self.first_answer = first_answer
-        """Called once, when a caller got the first answer of this snapshot."""
-        self.state = state
-        self.watched = watched(state)
-        self.log = Log(state)
-        self.sampled = not state.divided
-        self.output = get_target(state)
-        self.compares = state.policy.output.kind != "custom"  # that is somebody's code: not here
-        self.noise = state.policy.shadow.noise / 100 if state.stage is Stage.SHADOW else 0.0
-        self.reverse = state.candidate is None
-        """Whether what is copied goes to the release that was left."""
-        # A candidate is judged by how long each copy takes by itself.
-        self.gathers = state.policy.limits.shadow_in_flight if self.reverse else 1
-        self.plan = plan
-        self.handles = handles
-        self.contract = contract
-        self.recorder = recorder
-        self.lease = lease
-        self.pinned = pinned
-        # Every choice that is answered here belongs to this snapshot, so its identity is a key.
-        self.instead = {
-            reason: Choice(arm=Arm.PRODUCTION, release=plan.outside.release, reason=reason)
-            for reason in (Reason.FAILOVER, Reason.BREAKER)
-        }
-        self.heads: dict[int, object] = {}
-        self.names: dict[int, tuple[str, str, str]] = {}
-        self.deadlines = Deadlines(state.policy.limits)
-        self.answered = False
-        self.troubled = False
-
-    def refresh_deadline(self) -> None:
-        """Set the candidate's deadlines, and how long it may be silent, from production's latency."""
-        self.deadlines.refresh(self.recorder)
-        handle = self.handles.get(self.state.compared or 0)
-        rows = handle.largest[0] if handle is not None else 1
-        self.recorder.conduct.patience_s = self.deadlines.patience(rows)
-
-    @property
-    def deadline_s(self) -> float:
-        """The candidate's deadline for a request with a single row."""
-        return self.deadlines.single_s
 
 
 class Serving:

@@ -18,7 +18,8 @@ from kedge.core.contract import OIP_DTYPES
 from kedge.core.errors import BadRequest, KedgeError, ModelFailure, Overloaded, Unavailable
 from kedge.core.values import Field, Signature
 from kedge.core.wording import clip
-from kedge.engine.serving.serving import Live, Serving
+from kedge.engine.serving.live import Live
+from kedge.engine.serving.serving import Serving
 from kedge.gateway.http.infer import UNREAD, Bounds, Headers, infer, release_number
 
 log = structlog.get_logger("kedge.gateway")

@@ -18,7 +18,9 @@ from kedge.core.encodings import JSON, check_type, inflate, is_gzip
 from kedge.core.errors import BadRequest, Overloaded
 from kedge.core.values import BUCKETS
 from kedge.core.wording import clip, tell_name
-from kedge.engine.serving.serving import Answer, Live, Request, Serving
+from kedge.engine.request import Request
+from kedge.engine.serving.live import Answer, Live
+from kedge.engine.serving.serving import Serving
 from kedge.gateway.auth import Tokens
 from kedge.gateway.contract import Contract
 from kedge.gateway.decode import DIGITS, WantedOutput
