@@ -17,6 +17,8 @@ from kedge.core.evidence.windows import Window
 from kedge.core.golden import Origin, RowsMark
 from kedge.core.release.commands import AnyEvent
 from kedge.core.stored.head import Head
+from kedge.core.stored.ledger import Book, Change, Entry, Note, Wanted
+from kedge.core.stored.roster import Member, Tally
 from kedge.core.values import (
     ActorKind,
     Beginning,
@@ -27,7 +29,6 @@ from kedge.core.values import (
     Plainness,
     Release,
     Signature,
-    State,
     Value,
 )
 
@@ -57,63 +58,6 @@ class Clock(Protocol):
 
 
 # ---------------------------------------------------------------- ledger
-
-
-class Note(Value, tag_field="event", tag="noted", frozen=True):
-    """A ledger entry that changed no row: a registration, a receipt, a refused pin."""
-
-    kind: str
-    body: dict[str, Any]
-
-
-class Entry(Value, frozen=True):
-    """One line of the ledger. `epoch` is the endpoint's after it."""
-
-    seq: int
-    endpoint: str
-    epoch: int
-    at: str
-    by: str
-    reason: str
-    event: AnyEvent | Note
-    previous_hash: str
-    hash: str
-    actor: ActorKind = ActorKind.PERSON
-    """What `by` is. Derived from `by` in entries that were written before this was stored."""
-
-
-class Wanted(Value, frozen=True):
-    """A release that replicas should hold ready, because a command is about to need it.
-
-    `until` is Unix time: when the command died, the wish dies with it.
-    """
-
-    endpoint: str
-    release: int
-    placement: Placement
-    until: float
-    by: str
-    copies: int = 1
-    """How many processes of it a host should run, where it runs in one."""
-
-
-class Book(Value, frozen=True):
-    """All rows and wishes, read in one transaction."""
-
-    states: dict[str, State]
-    wanted: tuple[Wanted, ...] = ()
-    head: Head | None = None
-    """The newest entry; None: there is none."""
-    follows: bool = True
-    """Whether the history has the head that the reader knew, or an operator accepted that it has not."""
-
-
-class Change(Value, frozen=True):
-    """What happens to one endpoint, decided on at an epoch."""
-
-    endpoint: str
-    events: tuple[AnyEvent, ...]
-    expect: int
 
 
 class Ledger(Protocol):
@@ -325,80 +269,6 @@ class Artifacts(Protocol):
 # ---------------------------------------------------------------- replicas
 
 
-class Hold(Value, frozen=True):
-    """How one replica holds one release."""
-
-    endpoint: str
-    release: int
-    placement: Placement
-    state: str
-    """loading | ready | failed"""
-    load_s: float = 0.0
-    detail: str = ""
-    attempt: int = 0
-    """Grows with each try, so that an old failure can be told from a new one."""
-    copies: int = 0
-    """How many processes of it answer; 0 inline, and from a replica that does not tell."""
-    unfenced: tuple[str, ...] = ()
-    """The parts of the fence that its processes lack."""
-
-
-class ProcessFault(Value, frozen=True):
-    """A fault that one part of a process survived, counted since the process started."""
-
-    place: str
-    """What failed, as a dotted name: `replica.step`, `supervisor.start.w0`."""
-    text: str
-    """The newest error: its class and its message."""
-    count: int
-    at: str
-    """When it last happened."""
-    standing: bool = True
-    """Whether it still stands: its step has not succeeded since."""
-
-
-class Member(Value, frozen=True):
-    """What a replica says of itself. Written whole, so that it can never be half true."""
-
-    name: str
-    host: str
-    pid: int
-    kind: str
-    """gateway | supervisor | control"""
-    address: str
-    started_at: str
-    beat_at: float
-    """When it was written, by the wall clock of who reads it (`boot`)."""
-    ledger_at: float
-    """Unix time of the last contact with the ledger."""
-    epochs: dict[str, int] = {}
-    """The epoch it serves, per endpoint: its ack."""
-    answered: dict[str, int] = {}
-    """The newest epoch at which it gave an answer, per endpoint."""
-    pinned: dict[str, int] = {}
-    """Releases a host was pinned to by hand, per endpoint."""
-    holds: tuple[Hold, ...] = ()
-    lease: bool = True
-    loads: dict[str, int] = {}
-    """How often it loaded each model inline since it began, by digest: a transformation is rolled
-    without a load."""
-    unwritten: str = ""
-    """Why what it counted cannot be written; empty when it can."""
-    head: Head | None = None
-    """The newest entry of the ledger that it followed."""
-    astray: str = ""
-    """Why it does not follow the ledger that is there: its history lacks `head`. Empty when it does."""
-    faults: tuple[ProcessFault, ...] = ()
-    """Faults that its loops survived."""
-    limited: dict[str, int] = {}
-    """How often each bound refused or dropped something since it started, by the bound's name."""
-    boot: str = ""
-    """Whose monotonic clock `beat` is of; empty in a row of an earlier kedge."""
-    beat: float = 0.0
-    """`beat_at` by that clock, which never jumps: the roster's adapter writes it, and makes `beat_at`
-    of it when the row is read."""
-
-
 class Roster(Protocol):
     """The replicas that are known. One stays known until it leaves or is declared gone."""
 
@@ -413,19 +283,6 @@ class Roster(Protocol):
 
     def beginning(self) -> Beginning | None:
         """When the roster was made; None where that is not known."""
-
-
-class Tally(Value, frozen=True):
-    """Cumulative counts of one replica for one endpoint and comparison. Upserted, never added."""
-
-    replica: str
-    endpoint: str
-    production: int
-    candidate: int | None
-    salt: str
-    counts: dict[str, int]
-    latency: dict[str, dict[int, int]] = {}
-    """Per arm: count by log-bin of microseconds (see engine.observe)."""
 
 
 class EvidenceStore(Protocol):

@@ -10,8 +10,8 @@ import pytest
 
 from kedge.adapters.sql.roster import SqlRoster
 from kedge.adapters.sql.sqlite.create import open_roster
+from kedge.core.stored.roster import Member
 from kedge.engine.submission import Control
-from kedge.ports import Member
 
 
 @dataclass

@@ -22,6 +22,7 @@ from kedge.core.alerts.conditions import of_replicas
 from kedge.core.automation import Decision
 from kedge.core.errors import Refused, Unavailable
 from kedge.core.release.commands import Canary, Drill, Promote, Return, Rollback, Shadow, Thaw
+from kedge.core.stored.ledger import Note
 from kedge.core.values import ActorKind, Contact, Escalation, Policy, Rota, Stage
 from kedge.engine.control.alerting import BLIND_S, Alerting
 from kedge.engine.process_faults import ProcessFaults
@@ -33,7 +34,6 @@ from kedge.operations.alerts import (
     test_of,
     test_text,
 )
-from kedge.ports import Note
 from kedge.workspace import Workplace
 
 test_of.__test__ = test_text.__test__ = False  # type: ignore[attr-defined]

@@ -21,12 +21,14 @@ from kedge.core.features.generations import Online
 from kedge.core.readiness import DAY_S, REFUSING_S, Proven
 from kedge.core.release.commands import AnyCommand, Canary, Configure, Promote, Rollback, Shadow
 from kedge.core.runbook import configuration_digest
+from kedge.core.stored.ledger import Note
+from kedge.core.stored.roster import Hold, Member
 from kedge.core.values import ActorKind, Contact, Escalation, Placement, Policy, State
 from kedge.engine.control.patrol import Patrol
 from kedge.engine.control.readiness import EVERY_S, Readiness
 from kedge.engine.process_faults import ProcessFaults
 from kedge.operations.readiness.check import check_of, check_text, gate_of
-from kedge.ports import Hold, Member, Note, Proof
+from kedge.ports import Proof
 from kedge.workspace import Workplace
 
 PEOPLE: dict[str, Any] = {

@@ -19,6 +19,8 @@ from kedge.core.errors import Refused
 from kedge.core.evidence.rules import METHOD
 from kedge.core.evidence.windows import PRODUCTION, Window
 from kedge.core.release.commands import Drill, Freeze, Promote, Return, Rollback, Thaw
+from kedge.core.stored.ledger import Note
+from kedge.core.stored.roster import Hold, Member
 from kedge.core.values import ActorKind, DrillPolicy, LogPolicy, Output, Placement, Stage, State
 from kedge.engine.control.drills import CHECK_S, READY_S, Returns, Schedule, due
 from kedge.engine.control.patrol import Patrol
@@ -28,7 +30,6 @@ from kedge.engine.recording.recorder import Recorder
 from kedge.engine.replica.writer import Recording
 from kedge.engine.request import Request
 from kedge.operations.drills import bound_of, may_drill, speed_of, usual_bound
-from kedge.ports import Hold, Member, Note
 from kedge.workspace import Workplace
 
 LEVELS: tuple[Level, Level] = ("warn", "page")

@@ -20,10 +20,10 @@ from kedge.core.automation import Decision
 from kedge.core.diagnosis.findings import Cause
 from kedge.core.evidence.records import Outcome
 from kedge.core.release.commands import Promote
+from kedge.core.stored.ledger import Note
 from kedge.core.values import State
 from kedge.engine.control.diagnosis import AGAIN_S, EVERY_S, LABELS, LOOK_S, WITHIN_S, Inquiry
 from kedge.engine.process_faults import ProcessFaults
-from kedge.ports import Note
 from kedge.workspace import Workplace
 from unit.test_summary import finding
 

@@ -28,12 +28,12 @@ from kedge.core.release.commands import (
     Shadow,
     Thaw,
 )
+from kedge.core.stored.ledger import Entry, Note
 from kedge.core.values import ActorKind, CanaryPolicy, Field, Output, ShadowPolicy, Stage
 from kedge.engine.control.patrol import Patrol
 from kedge.engine.process_faults import ProcessFaults
 from kedge.operations.evidence.read import evidence_of
 from kedge.operations.status import status_of
-from kedge.ports import Entry, Note
 from kedge.workspace import Workplace
 from unit.test_automation import facts
 from unit.test_summary import finding

@@ -17,8 +17,8 @@ from kedge.core.evidence.windows import Window
 from kedge.core.features.generations import Online
 from kedge.core.readiness import EVIDENCE_S
 from kedge.core.release.commands import Promote
+from kedge.core.stored.roster import Tally
 from kedge.operations.readiness.check import check_of
-from kedge.ports import Tally
 from kedge.workspace import Workplace
 
 

@@ -10,7 +10,7 @@ import pytest
 from kedge.adapters.clock import SystemClock
 from kedge.adapters.sql.roster import SqlRoster
 from kedge.adapters.sql.sqlite.create import open_roster
-from kedge.ports import Member
+from kedge.core.stored.roster import Member
 
 DAY_S = 86_400.0
 

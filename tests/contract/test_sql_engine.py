@@ -23,7 +23,7 @@ from kedge.adapters.sql.sqlite.create import create, open_evidence, open_ledger,
 from kedge.adapters.sql.tables import LEDGER
 from kedge.core.errors import Refused, Unavailable
 from kedge.core.release.commands import Promote, Rollback
-from kedge.ports import Note
+from kedge.core.stored.ledger import Note
 
 
 def refused_by(action: Callable[[], object]) -> str:

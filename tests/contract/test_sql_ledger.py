@@ -41,8 +41,8 @@ from kedge.core.release.commands import (
     Shadow,
     WeightSet,
 )
+from kedge.core.stored.ledger import Change, Note, Wanted
 from kedge.core.values import Placement, Policy, Stage
-from kedge.ports import Change, Note, Wanted
 
 NOTE = Note(kind="receipt", body={"ms": 3})
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from contract.sql_world import Other, publishes
 from kedge.adapters.sql.roster import SqlEvidence, SqlRoster
 from kedge.adapters.sql.sqlite.create import TELEMETRY_PATIENCE_S, open_evidence, open_roster
+from kedge.core.stored.roster import Hold, Member, Tally
 from kedge.core.values import Placement
-from kedge.ports import Hold, Member, Tally
 
 
 def member(name: str, beat: float = 1.0) -> Member:

@@ -18,9 +18,9 @@ from kedge.core import codec
 from kedge.core.alerts.alerts import Topic, resolve
 from kedge.core.errors import Unavailable
 from kedge.core.release.commands import Promote, Rollback
+from kedge.core.stored.ledger import Note
 from kedge.core.values import ActorKind
 from kedge.operations.drills import speed_of
-from kedge.ports import Note
 from kedge.workspace import Workplace
 
 ALERT = {

@@ -18,11 +18,11 @@ import pytest
 
 import models
 from kedge.adapters.sql.sqlite.signal import DirectorySignal
+from kedge.core.stored.roster import Member, ProcessFault
 from kedge.engine.process_faults import ProcessFaults
 from kedge.engine.relief import Relief
 from kedge.engine.supervisor import Launch, Supervisor
 from kedge.operations.releases import create_workplace
-from kedge.ports import Member, ProcessFault
 from kedge.system.machine import Machine
 from kedge.workspace import Workplace
 

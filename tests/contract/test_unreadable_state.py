@@ -23,13 +23,14 @@ from kedge.core.alerts.alerts import Raise, Topic
 from kedge.core.codec import encode
 from kedge.core.errors import Unavailable
 from kedge.core.release.commands import Canary, Promote, Resume, Rollback, Shadow
+from kedge.core.stored.ledger import Note
+from kedge.core.stored.roster import Hold, Member, ProcessFault, Tally
 from kedge.core.values import Placement, Stage
 from kedge.engine.control.alerting import _told_by
 from kedge.engine.pins import HostDisk
 from kedge.engine.watch import UNREADABLE, comparison_of
 from kedge.operations.doctor import examine
 from kedge.operations.releases import status_of
-from kedge.ports import Hold, Member, Note, ProcessFault, Tally
 from kedge.system.files import ASIDE_COUNT, list_aside
 from kedge.workspace import Workplace
 

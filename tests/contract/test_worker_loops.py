@@ -15,6 +15,7 @@ from contract.sql_world import World, world
 from contract.test_control_loops import Faulty, standing
 from kedge.core.evidence.windows import PRODUCTION
 from kedge.core.release.commands import Promote, Rollback
+from kedge.core.stored.roster import Member
 from kedge.core.values import ActorKind, State
 from kedge.engine.process_faults import ProcessFaults
 from kedge.engine.recording.observation import Seen
@@ -24,7 +25,7 @@ from kedge.engine.replica.writer import Recording
 from kedge.engine.request import Request
 from kedge.engine.serving.pool import Pool
 from kedge.engine.serving.serving import Serving
-from kedge.ports import Member, RemoteModel
+from kedge.ports import RemoteModel
 from kedge.workspace import Workplace
 from unit.test_models import Loads, Shelf
 

@@ -21,11 +21,11 @@ from kedge.core.alerts.alerts import Alert
 from kedge.core.release.commands import Rollback
 from kedge.core.release.machine import decide
 from kedge.core.speed import Speed
+from kedge.core.stored.ledger import Note
 from kedge.core.values import Refusal, State
 from kedge.operations.alerts import acknowledge
 from kedge.operations.drills import may_drill, speed_of
 from kedge.operations.evidence.read import evidence_of
-from kedge.ports import Note
 from kedge.testing.samples import AT
 from kedge.workspace import Workplace
 

@@ -12,9 +12,9 @@ import pytest
 from e2e.place import Site
 from kedge.core.release.commands import Promote
 from kedge.core.release.machine import decide
+from kedge.core.stored.ledger import Note
 from kedge.core.values import ActorKind, Refusal, State
 from kedge.operations.releases import create_workplace, release_of
-from kedge.ports import Note
 from kedge.workspace import Workplace
 
 pytestmark = pytest.mark.e2e

@@ -12,10 +12,10 @@ import pytest
 from contract.receivers import Web
 from e2e.place import Site
 from kedge.core.features.generations import Online
+from kedge.core.stored.ledger import Note
 from kedge.core.values import State
 from kedge.operations.readiness.check import check_of
 from kedge.operations.readiness.deployable import FOLDER
-from kedge.ports import Note
 from kedge.workspace import Workplace
 
 pytestmark = pytest.mark.e2e

@@ -16,7 +16,7 @@ import pytest
 from e2e.place import KEDGE, Site
 from kedge.core.diagnosis.findings import Act, Cause
 from kedge.core.diagnosis.summary import Filed
-from kedge.ports import Note
+from kedge.core.stored.ledger import Note
 from kedge.workspace import Workplace
 
 pytestmark = pytest.mark.e2e

@@ -8,7 +8,7 @@ import pytest
 from kedge.cli.text.history import by_time, history_text, is_noise
 from kedge.cli.text.report import story
 from kedge.core.release import commands as r
-from kedge.ports import Entry, Note
+from kedge.core.stored.ledger import Entry, Note
 from kedge.testing.samples import AT
 
 ENTRY = Entry(

@@ -14,6 +14,7 @@ import pytest
 from kedge.core.errors import CorruptArtifact, UnfitModel
 from kedge.core.evidence.windows import INSTANT_S
 from kedge.core.release.needs import Need
+from kedge.core.stored.roster import Hold
 from kedge.core.values import FileEntry, Placement, Plainness, Release, State
 from kedge.engine.process_faults import ProcessFaults
 from kedge.engine.serving.pool import (
@@ -26,7 +27,7 @@ from kedge.engine.serving.pool import (
     socket_of,
 )
 from kedge.inspection import RULE
-from kedge.ports import Hold, Proof
+from kedge.ports import Proof
 from kedge.system.interpreter import Absence
 from kedge.testing.samples import endpoint, release
 

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kedge.core.release.commands import Promote, Shadow
+from kedge.core.stored.roster import Tally
 from kedge.core.values import Arm
 from kedge.engine.recording.counter import BOUND, ROWS
 from kedge.engine.recording.observation import Seen
@@ -21,7 +22,6 @@ from kedge.engine.recording.recorder import (
     summary,
 )
 from kedge.engine.request import Request
-from kedge.ports import Tally
 from kedge.testing.samples import endpoint, release, run
 
 ROW = run(endpoint(release(1), release(2)), Promote(1), Shadow(2))

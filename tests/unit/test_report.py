@@ -11,9 +11,10 @@ from kedge.cli.text.endpoints import status_text
 from kedge.cli.text.report import story
 from kedge.core.release import commands as r
 from kedge.core.release.commands import Canary, Drill, Pause, Promote, Rollback, Shadow
+from kedge.core.stored.ledger import Note
+from kedge.core.stored.roster import Tally
 from kedge.core.values import Policy, State
 from kedge.engine.status import describe
-from kedge.ports import Note, Tally
 from kedge.testing.samples import AT, endpoint, fields, release, run
 from unit.test_status import CANARY, NOW, ONE, TWO, member, tally
 

@@ -12,11 +12,11 @@ from kedge.cli.text.endpoints import status_text
 from kedge.core.alerts.alerts import Alert, Topic
 from kedge.core.release.commands import Canary, Pause, Promote, Rollback, Shadow
 from kedge.core.release.needs import Need
+from kedge.core.stored.roster import Hold, Member, Tally
 from kedge.core.values import Placement, State
 from kedge.engine.pins import Pin
 from kedge.engine.status import WINDOW_OVER, describe, lacks_of
 from kedge.engine.submission import SILENT_S, Unready, lacking
-from kedge.ports import Hold, Member, Tally
 from kedge.testing.samples import AT, endpoint, release, run
 
 NOW = datetime.fromisoformat(AT).timestamp() + 60

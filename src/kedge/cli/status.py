@@ -14,7 +14,7 @@ from kedge.system.terminal import clear, one_line
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kedge.ports import Entry
+    from kedge.core.stored.ledger import Entry
     from kedge.workspace import Workplace
 
 NONE_YET = "no endpoint yet: kedge apply"

@@ -6,7 +6,8 @@ import msgspec
 
 from kedge.core.diagnosis.summary import Filed
 from kedge.core.errors import Refused
-from kedge.ports import Entry, Ledger, Note
+from kedge.core.stored.ledger import Entry, Note
+from kedge.ports import Ledger
 
 WITHIN = 10_000
 """Entries of the endpoint looked through: months of most, and some milliseconds beside a rollback."""

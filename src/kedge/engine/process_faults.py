@@ -14,7 +14,8 @@ from contextlib import suppress
 import msgspec
 import structlog
 
-from kedge.ports import Clock, ProcessFault
+from kedge.core.stored.roster import ProcessFault
+from kedge.ports import Clock
 from kedge.system.streams import lost
 
 log = structlog.get_logger("kedge.faults")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from kedge.core.runbook import Runbook, Site, markdown, measured, runbook
+from kedge.core.stored.ledger import Note
 from kedge.core.values import State
-from kedge.ports import Clock, Ledger, Note
+from kedge.ports import Clock, Ledger
 
 READ = 500
 """Entries looked through for what a rollback last took. A busy month has fewer; an older figure

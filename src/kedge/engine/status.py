@@ -11,11 +11,11 @@ from kedge.core.alerts.alerts import Alert
 from kedge.core.release.guards import next_step, on_pass, promised, step_number
 from kedge.core.release.needs import needs
 from kedge.core.release.ways_back import returned
+from kedge.core.stored.roster import Member, Tally
 from kedge.core.values import BUCKETS, Release, Stage, State
 from kedge.engine.pins import Pin
 from kedge.engine.recording.recorder import summary
 from kedge.engine.submission import SILENT, SILENT_S, Lack, Unready, first_of, lacking, replicas
-from kedge.ports import Member, Tally
 
 WINDOW_OVER = Lack(Unready.WINDOW_OVER, "window over")
 """Why a replica is cold that does not hold a way back any more, as the policy has it."""

@@ -49,9 +49,11 @@ from kedge.core.release.commands import (
 from kedge.core.release.machine import apply, decide
 from kedge.core.release.needs import Need, needs
 from kedge.core.runbook import ANYWHERE, Site
+from kedge.core.stored.ledger import Change, Entry, Note, Wanted
+from kedge.core.stored.roster import Hold, Member
 from kedge.core.values import Placement, Refusal, Stage, State, Value
 from kedge.engine import runbook
-from kedge.ports import Change, Clock, Entry, Hold, Ledger, Member, Note, Roster, Signal, Wanted
+from kedge.ports import Clock, Ledger, Roster, Signal
 
 SILENT_S = 5.0
 """Five missed heartbeats: a replica that is late by this is called silent."""

@@ -26,6 +26,8 @@ import structlog
 
 from kedge.core.errors import KedgeError, Refused, Stale, Unavailable
 from kedge.core.release.needs import PRODUCTION_COPIES, needs
+from kedge.core.stored.ledger import Book, Note
+from kedge.core.stored.roster import Member
 from kedge.core.values import ActorKind, Placement, State
 from kedge.engine.memory_bounds import MemoryBounds
 from kedge.engine.pins import Apart, HostDisk, KeptPins, Pin
@@ -35,7 +37,7 @@ from kedge.engine.serving.last_asked import path_of, read_last_asked
 from kedge.engine.serving.pool import socket_of
 from kedge.engine.stand_in import Endings
 from kedge.engine.submission import SILENT_S
-from kedge.ports import Book, Clock, Ledger, Member, Note, Roster, Signal
+from kedge.ports import Clock, Ledger, Roster, Signal
 from kedge.system.door import ModelDoor
 from kedge.system.files import keep_folder
 from kedge.system.machine import Machine

@@ -15,11 +15,11 @@ from kedge.core.alerts.alerts import Alert, Message, Rung, Sight, Topic
 from kedge.core.errors import KedgeError, Refused
 from kedge.core.names import get_known
 from kedge.core.runbook import Runbook
+from kedge.core.stored.ledger import Note
 from kedge.core.time.durations import seconds
 from kedge.engine.control.alerting import Alerting
 from kedge.engine.process_faults import ProcessFaults
 from kedge.engine.runbook import filed
-from kedge.ports import Note
 from kedge.workspace import Workplace, host_name
 
 LISTED = 200

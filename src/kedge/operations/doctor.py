@@ -13,6 +13,7 @@ from kedge.config.load import Settings, load
 from kedge.config.locate import find_deletion, find_fault
 from kedge.core.errors import CorruptArtifact, KedgeError, Unavailable
 from kedge.core.stored.head import Head, read_head
+from kedge.core.stored.ledger import Note
 from kedge.core.values import State
 from kedge.engine import supervisor_lock
 from kedge.engine.libraries import find_differences, find_missing
@@ -21,7 +22,6 @@ from kedge.engine.supervisor_lock import is_same
 from kedge.operations.preflight import count_open_files, find_obstacles
 from kedge.operations.registration import check_loaders
 from kedge.operations.releases import status_of
-from kedge.ports import Note
 from kedge.system.files import find_open
 from kedge.system.machine import read_machine
 from kedge.workspace import Workplace, actor

@@ -16,13 +16,13 @@ from kedge.core.release.machine import decide
 from kedge.core.release.needs import within_window
 from kedge.core.routing import compile_plan
 from kedge.core.speed import SLO_S, Filed, Line, Speed, speed
+from kedge.core.stored.ledger import Entry, Note
 from kedge.core.time.durations import seconds
 from kedge.core.time.instants import read_instant
 from kedge.core.values import Refusal, State
 from kedge.engine.control.drills import LONGEST_S
 from kedge.engine.submission import SILENT_S, Control, Say, Silent, replicas
 from kedge.operations.probe import ask_release, probe
-from kedge.ports import Entry, Note
 from kedge.workspace import Workplace, actor
 
 LEAST_S = 1.0

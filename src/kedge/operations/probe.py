@@ -11,10 +11,10 @@ import msgspec
 from kedge.core.bounds import is_within
 from kedge.core.contract import OIP_DTYPES
 from kedge.core.errors import KedgeError
+from kedge.core.stored.roster import Member
 from kedge.core.values import State
 from kedge.engine.submission import Probe, replicas
 from kedge.gateway.auth import read_secret
-from kedge.ports import Member
 from kedge.workspace import Workplace
 
 PROBE_TIMEOUT_S = 2.0

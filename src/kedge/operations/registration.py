@@ -16,10 +16,11 @@ from kedge.core.bounds import toml_lines
 from kedge.core.errors import KedgeError, Refused, UnfitModel
 from kedge.core.evidence.answers import line, proposed, spare_outputs, target
 from kedge.core.features.schema import misfit
+from kedge.core.stored.ledger import Note
 from kedge.core.values import Field, ModelVersion, State, TrainingSet
 from kedge.engine.bounds import with_bounds
 from kedge.engine.registration import register
-from kedge.ports import Flavour, Loader, Note, Proof
+from kedge.ports import Flavour, Loader, Proof
 from kedge.system.interpreter import Absence
 from kedge.transforms.authoring import spec_of
 from kedge.workspace import Workplace, actor

@@ -22,6 +22,8 @@ from kedge.core.names import get_known, read_number
 from kedge.core.release.commands import Configure
 from kedge.core.release.guards import promised
 from kedge.core.release.machine import decide
+from kedge.core.stored.ledger import Note
+from kedge.core.stored.roster import Tally
 from kedge.core.values import (
     Field,
     ModelVersion,
@@ -41,7 +43,7 @@ from kedge.engine.unrecorded import unrecorded
 from kedge.gateway.auth import make_secret
 from kedge.inspection import RULE
 from kedge.inspection.independence import release_mark
-from kedge.ports import Bundle, Note, Proof, Tally
+from kedge.ports import Bundle, Proof
 from kedge.transforms.authoring import spec_of
 from kedge.workspace import Workplace, actor
 

@@ -8,8 +8,9 @@ from functools import partial
 
 import msgspec
 
+from kedge.core.stored.roster import Member
 from kedge.engine.process_faults import Net, ProcessFaults
-from kedge.ports import Clock, Member, Roster
+from kedge.ports import Clock, Roster
 
 BEAT_S = 1.0
 """As often as the other processes write theirs."""

@@ -31,6 +31,7 @@ from kedge.core.codec import encode
 from kedge.core.errors import KedgeError, Refused, Unavailable
 from kedge.core.evidence.records import JoinRow
 from kedge.core.features.generations import Online
+from kedge.core.stored.roster import Member
 from kedge.core.values import ActorKind, Release, Stage, State
 from kedge.engine.control.diagnosis import Inquiry
 from kedge.engine.control.drills import Schedule, Start
@@ -60,7 +61,7 @@ from kedge.gateway.worker import Handoff, serve, take_over
 from kedge.operations.alerts import alerting_of
 from kedge.operations.readiness.check import checker, gate_of
 from kedge.operations.registration import Loaders, import_loader
-from kedge.ports import Member, Roster
+from kedge.ports import Roster
 from kedge.runtime.announcement import Announcement, get_url, is_answered
 from kedge.runtime.listener import listen, means, refuse_open_bind
 from kedge.runtime.logs import count_faults, log_to_stderr

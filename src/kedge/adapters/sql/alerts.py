@@ -19,9 +19,9 @@ from kedge.adapters.sql.sqlite.connection import Database
 from kedge.core import codec
 from kedge.core.alerts.alerts import Alert, Raise, again, opened
 from kedge.core.stored.head import Head
+from kedge.core.stored.ledger import Entry, Note
 from kedge.core.stored.upcast import decode_alert as _decode
 from kedge.core.values import ActorKind
-from kedge.ports import Entry, Note
 from kedge.system.files import name_aside
 
 _alert, _cursor, _ledger = tables.alert, tables.alert_cursor, tables.ledger

@@ -14,7 +14,7 @@ from kedge.adapters.sql import tables
 from kedge.adapters.sql.rows import Row, entry_of
 from kedge.core.release.commands import Restored
 from kedge.core.stored.head import Head
-from kedge.ports import Note
+from kedge.core.stored.ledger import Note
 
 ACCEPTED = "ledger_accepted"
 """The note by which an operator accepts a history that lacks some heads."""

@@ -28,8 +28,8 @@ from kedge.core.names import check_name
 from kedge.core.release.commands import AnyEvent, Configured, Restored
 from kedge.core.release.machine import apply
 from kedge.core.stored.head import Head
+from kedge.core.stored.ledger import Book, Change, Entry, Note, Wanted
 from kedge.core.values import ActorKind, Placement, Policy, Release, State
-from kedge.ports import Book, Change, Entry, Note, Wanted
 
 _ledger, _endpoint, _release = tables.ledger, tables.endpoint, tables.release
 

@@ -17,8 +17,9 @@ from kedge.adapters.sql.rows import read_all
 from kedge.adapters.sql.sqlite.connection import Database
 from kedge.core import codec
 from kedge.core.errors import Unavailable
+from kedge.core.stored.roster import Hold, Member, Tally
 from kedge.core.values import Beginning
-from kedge.ports import Clock, Hold, Member, Tally
+from kedge.ports import Clock
 from kedge.system.files import ASIDE, ASIDE_COUNT, name_aside
 
 _replica, _tally = tables.replica, tables.tally

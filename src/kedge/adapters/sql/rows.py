@@ -11,9 +11,9 @@ from kedge.adapters.sql.tables import POINTERS
 from kedge.core import codec
 from kedge.core.errors import Unavailable
 from kedge.core.release.commands import AnyEvent
+from kedge.core.stored.ledger import Entry, Note
 from kedge.core.stored.upcast import derive_actor, upcast_body
 from kedge.core.values import ActorKind, Automation, Field, Policy, Release, Stage, State
-from kedge.ports import Entry, Note
 
 Row = Mapping[Any, Any]
 """A stored row, by column name."""

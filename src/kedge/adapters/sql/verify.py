@@ -15,8 +15,9 @@ from kedge.core.codec import GENESIS
 from kedge.core.errors import KedgeError
 from kedge.core.release.commands import Restored
 from kedge.core.release.machine import apply
+from kedge.core.stored.ledger import Note
 from kedge.core.values import ModelVersion, Release, State
-from kedge.ports import Bundle, Note
+from kedge.ports import Bundle
 
 States = Callable[[Connection], dict[str, State]]
 

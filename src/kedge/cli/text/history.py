@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from kedge.cli.text.report import story
-from kedge.ports import Entry, Note
+from kedge.core.stored.ledger import Entry, Note
 from kedge.system.terminal import one_line
 
 NOISE = {"runbook"}

@@ -8,10 +8,11 @@ from typing import Any
 from kedge.core.evidence.records import ID_REUSED, SEVERAL_ROWS
 from kedge.core.release import commands as r
 from kedge.core.stored.head import SHORT
+from kedge.core.stored.ledger import Note
 from kedge.core.time.instants import iso
 from kedge.core.values import BUCKETS, Policy
 from kedge.engine.submission import Receipt
-from kedge.ports import Note, Proof
+from kedge.ports import Proof
 
 AMBIGUOUS = {
     SEVERAL_ROWS: "the request has several rows; write REQUEST/ROW",

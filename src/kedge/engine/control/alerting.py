@@ -34,10 +34,11 @@ from kedge.core.alerts.alerts import Alert, Ending, Kind, Raise, Rung, Sight, Ta
 from kedge.core.automation import Decision
 from kedge.core.errors import KedgeError
 from kedge.core.release.commands import AnyEvent
+from kedge.core.stored.ledger import Entry, Note
 from kedge.core.values import State
 from kedge.engine.findings import finding_of
 from kedge.engine.process_faults import Net, ProcessFaults
-from kedge.ports import AlertStore, Channels, Clock, Entry, Ledger, Note
+from kedge.ports import AlertStore, Channels, Clock, Ledger
 
 TICK_S = 0.5
 NEWS = 500

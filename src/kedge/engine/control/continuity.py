@@ -11,10 +11,11 @@ from collections.abc import Mapping
 
 import structlog
 
+from kedge.core.stored.ledger import Entry, Note
 from kedge.core.time.instants import read_instant
 from kedge.core.values import Beginning, Stage, State
 from kedge.engine.watch import UNREADABLE, Watch, comparison_of, judged
-from kedge.ports import Clock, Entry, Ledger, Note, Roster, WindowStore
+from kedge.ports import Clock, Ledger, Roster, WindowStore
 
 SETTLING_S = 10.0
 """After the roster began anew nothing goes forward for so long: ten beats, in which each replica

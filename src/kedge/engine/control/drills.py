@@ -23,12 +23,13 @@ from kedge.core.errors import KedgeError, NotAcknowledged, Refused
 from kedge.core.release.commands import DrillStarted, Return
 from kedge.core.release.needs import needs
 from kedge.core.speed import Filed
+from kedge.core.stored.ledger import Entry, Note
 from kedge.core.time.durations import seconds
 from kedge.core.time.instants import read_instant
 from kedge.core.values import Drilling, Stage, State
 from kedge.engine.process_faults import Net, ProcessFaults
 from kedge.engine.submission import SILENT_S, Control, lacking, replicas
-from kedge.ports import Clock, Entry, Ledger, Note, Roster
+from kedge.ports import Clock, Ledger, Roster
 
 LONGEST_S = 60.0
 """No drill lasts longer."""

@@ -32,6 +32,7 @@ from kedge.core.alerts.conditions import of_replicas
 from kedge.core.automation import Decision, Facts, binding, decide
 from kedge.core.errors import KedgeError, Stale
 from kedge.core.release.commands import AnyCommand, Pause, Rollback
+from kedge.core.stored.ledger import Note
 from kedge.core.values import Stage, State
 from kedge.engine.control.continuity import Continuity
 from kedge.engine.control.drills import Returns
@@ -40,7 +41,7 @@ from kedge.engine.process_faults import Net, ProcessFaults
 from kedge.engine.recording.own_loss import own_loss
 from kedge.engine.submission import Control
 from kedge.engine.watch import Watch, judged
-from kedge.ports import Clock, Ledger, Note, RecordStore, Roster, WindowStore
+from kedge.ports import Clock, Ledger, RecordStore, Roster, WindowStore
 
 TICK_S = 0.5
 """How often it looks: twice a second, so that a breach waits for half a second at most."""

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from kedge.core.evidence.unrecorded import RECORDER
 from kedge.core.evidence.windows import Conduct
+from kedge.core.stored.roster import Tally
 from kedge.core.values import Arm, State
 from kedge.engine.recording.conduct import Tracker
 from kedge.engine.recording.counter import BOUND, BYTES, ROWS, Bounds
 from kedge.engine.recording.observation import Seen
-from kedge.ports import Tally
 
 if TYPE_CHECKING:
     from kedge.ports import Columns

@@ -32,6 +32,8 @@ from kedge.core.errors import KedgeError, Unavailable
 from kedge.core.release.needs import Need, needs
 from kedge.core.routing import Plan, Reason, compile_plan
 from kedge.core.stored.head import Head
+from kedge.core.stored.ledger import Book, Wanted
+from kedge.core.stored.roster import Member, ProcessFault
 from kedge.core.values import Placement, Stage, State
 from kedge.engine.pins import HostDisk, Pin
 from kedge.engine.process_faults import Net, ProcessFaults
@@ -39,7 +41,7 @@ from kedge.engine.replica.writer import Recording
 from kedge.engine.serving.live import Live
 from kedge.engine.serving.pool import Handle, Pool
 from kedge.engine.serving.serving import Serving
-from kedge.ports import Book, Clock, Ledger, Member, ProcessFault, Roster, Signal, Wanted
+from kedge.ports import Clock, Ledger, Roster, Signal
 
 LEASE_S = 30.0
 """How long a gateway gives a candidate its share without having heard from the ledger."""

@@ -25,12 +25,13 @@ from kedge.core.errors import KedgeError
 from kedge.core.evidence.records import JoinRow
 from kedge.core.evidence.unrecorded import FAULT, SPOOL
 from kedge.core.evidence.windows import Window
+from kedge.core.stored.roster import Tally
 from kedge.core.values import State
 from kedge.engine.process_faults import Net, ProcessFaults
 from kedge.engine.recording.counter import QUIET, SLOW_FLOOR_US, Bounds, Counter
 from kedge.engine.recording.recorder import Recorder, Taken
 from kedge.engine.serving.live import Live, watched
-from kedge.ports import Clock, EvidenceStore, Tally, WindowStore
+from kedge.ports import Clock, EvidenceStore, WindowStore
 
 log = structlog.get_logger("kedge.recording")
 

@@ -23,11 +23,12 @@ from kedge.columns import check_proof
 from kedge.core.errors import KedgeError
 from kedge.core.evidence.windows import CALLERS, INSTANT_S
 from kedge.core.release.needs import PRODUCTION_COPIES, Need
+from kedge.core.stored.roster import Hold
 from kedge.core.values import Placement, Release, State
 from kedge.engine.process_faults import Net, ProcessFaults
 from kedge.engine.serving.absence import Absence
 from kedge.inspection import RULE, plainness
-from kedge.ports import Artifacts, Clock, Hold, Loader, Model, RemoteModel
+from kedge.ports import Artifacts, Clock, Loader, Model, RemoteModel
 from kedge.system.interpreter import find_forbidden
 
 GRACE_S = 5.0

@@ -20,6 +20,7 @@ from kedge.core.evidence.labels import is_own
 from kedge.core.evidence.records import JoinRow
 from kedge.core.features.generations import Online, runs_of
 from kedge.core.names import check_segment
+from kedge.core.stored.ledger import Note
 from kedge.core.time.instants import read_instant, read_when
 from kedge.core.values import Arm, Release, State
 from kedge.engine.submission import Say
@@ -28,7 +29,6 @@ from kedge.operations.diagnosis.cells import Cells, Contrasting, changed
 from kedge.operations.diagnosis.window import Logged, Reading, asked, read_columns, window
 from kedge.operations.evidence.read import state_of
 from kedge.operations.features.materialise import lag_of
-from kedge.ports import Note
 from kedge.workspace import Workplace, actor
 
 REFERENCE = 50_000

@@ -19,13 +19,13 @@ from kedge.core import codec
 from kedge.core.errors import ModelFailure, Refused
 from kedge.core.features.schema import EQUAL, Schema, Spec, TransformVersion
 from kedge.core.golden import blank_rows
+from kedge.core.stored.ledger import Note
 from kedge.core.values import Field, Release, Signature, State
 from kedge.operations.evidence.read import state_of
 from kedge.operations.features.compare import comparison_of
 from kedge.operations.features.golden import GoldenRows, given_rows, golden_rows, kept_proof, tried
 from kedge.operations.features.materialise import try_view
 from kedge.operations.releases import release_of
-from kedge.ports import Note
 from kedge.transforms.authoring import SPEC, Declared
 from kedge.workspace import Workplace, actor
 

@@ -27,6 +27,8 @@ from kedge.core.readiness import (
     landing_of,
 )
 from kedge.core.release.commands import Configured
+from kedge.core.stored.ledger import Note
+from kedge.core.stored.roster import Member
 from kedge.core.time.instants import read_instant
 from kedge.core.values import Contact, Policy, State
 from kedge.engine.control.patrol import unwritten
@@ -36,7 +38,6 @@ from kedge.engine.submission import Gate, Say, Unready, replicas
 from kedge.operations.evidence.read import state_of
 from kedge.operations.features.materialise import behind, lag_of
 from kedge.operations.readiness.deployable import prove, proven_of
-from kedge.ports import Member, Note
 from kedge.workspace import Workplace
 
 Asked = Callable[[], Online]

@@ -27,9 +27,9 @@ from kedge.columns import columns_of
 from kedge.core.errors import BadRequest, KedgeError, Refused, Unavailable
 from kedge.core.features.generations import Online
 from kedge.core.readiness import DAY_S, PROOF_S, Proven
+from kedge.core.stored.ledger import Note
 from kedge.core.time.instants import read_instant
 from kedge.core.values import ModelVersion, Release, State
-from kedge.ports import Note
 from kedge.workspace import Workplace
 
 FOLDER = "proving"
