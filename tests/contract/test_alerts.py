@@ -15,7 +15,7 @@ from contract.receivers import Mail, Web, until
 from contract.sql_world import POLICY, World, world
 from kedge.adapters.channels.channels import Outgoing
 from kedge.adapters.sql.alerts import SqlAlerts
-from kedge.config.load import Alerts
+from kedge.config.model import Alerts
 from kedge.core.alerts import alerts, conditions
 from kedge.core.alerts.alerts import Alert, Message, Raise, Sight, Topic
 from kedge.core.alerts.conditions import of_replicas

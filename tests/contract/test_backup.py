@@ -19,8 +19,8 @@ from contract.test_records import row
 from kedge.adapters.online.sqlite import SqliteOnline
 from kedge.adapters.records.spool import Spool
 from kedge.adapters.sql.sqlite.create import create
-from kedge.config.load import STATE_DIR
 from kedge.config.locate import find_fault
+from kedge.config.model import STATE_DIR
 from kedge.core import codec
 from kedge.core.errors import KedgeError, Refused, Unavailable
 from kedge.core.evidence.records import Outcome

@@ -15,7 +15,8 @@ import duckdb
 import numpy as np
 import pytest
 
-from kedge.adapters.offline.log import OfflineLog, Times, source_rows, source_times
+from kedge.adapters.offline.log import OfflineLog, Times
+from kedge.adapters.offline.sources import source_rows, source_times
 from kedge.core.errors import Refused, Unavailable
 from kedge.core.features.generations import Run
 from kedge.core.features.schema import Feature, Schema, declared

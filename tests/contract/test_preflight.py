@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kedge.config.load import is_loopback
+from kedge.config.model import is_loopback
 from kedge.core.errors import Unavailable
 from kedge.operations import preflight
 from kedge.operations.preflight import OpenFiles, check_state_dir, count_open_files, find_obstacles

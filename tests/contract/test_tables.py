@@ -20,7 +20,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kedge.adapters.offline.log import source_rows, source_times
+from kedge.adapters.offline.sources import source_rows, source_times
 from kedge.config.load import load
 from kedge.core.errors import KedgeError
 from kedge.core.evidence.answers import Target

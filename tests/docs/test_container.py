@@ -8,7 +8,8 @@ from pathlib import Path
 
 import yaml
 
-from kedge.config.load import STATE_DIR, Server, load
+from kedge.config.load import load
+from kedge.config.model import STATE_DIR, Server
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "examples" / "container"

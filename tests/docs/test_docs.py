@@ -19,7 +19,8 @@ from kedge.adapters.sql.sqlite.create import EVIDENCE_DIR, LEDGER_DIR, ROSTER_DI
 from kedge.cli import main
 from kedge.cli.root import ALIASES
 from kedge.cli.topics import find_topic
-from kedge.config.load import CONFIG_NAME, STATE_DIR, Alerts, Server, parse
+from kedge.config.load import parse
+from kedge.config.model import CONFIG_NAME, STATE_DIR, Alerts, Server
 from kedge.core import values
 from kedge.core.errors import KedgeError
 from kedge.core.release.commands import Event

@@ -14,7 +14,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kedge.adapters.offline.log import OfflineLog, instant_of, source_times
+from kedge.adapters.offline.log import OfflineLog, instant_of
+from kedge.adapters.offline.sources import source_times
 from kedge.core.features.generations import Run, ends, last_end
 from kedge.core.features.schema import Feature, Spec, TransformVersion, View, declared
 from kedge.core.time.instants import iso, read_instant

@@ -7,7 +7,8 @@ import re
 import pytest
 
 from kedge.config.contacts import is_group
-from kedge.config.load import Alerts, read
+from kedge.config.load import read
+from kedge.config.model import Alerts
 from kedge.core.errors import BadConfig
 
 ENDPOINT = "[endpoints.flights]\n"

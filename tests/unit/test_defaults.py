@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kedge.config.defaults import merge
-from kedge.config.load import Settings, find_faults, read
+from kedge.config.load import find_faults, read
+from kedge.config.model import Settings
 from kedge.config.places import find_in
 from kedge.core.errors import BadConfig
 from kedge.core.values import Contact, Escalation

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kedge.config.document import TEMPLATE, owner_from_git, quoted
-from kedge.config.load import Server, Settings, load, parse
+from kedge.config.load import load, parse
+from kedge.config.model import Server, Settings
 from kedge.core.codec import decode, encode
 from kedge.core.errors import BadConfig
 from kedge.core.features.generations import Rules

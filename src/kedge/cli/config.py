@@ -61,7 +61,8 @@ def schema_text() -> str:
     """Return the JSON schema of kedge.toml."""
     import msgspec
 
-    from kedge.config.load import GUARDRAILS, Settings
+    from kedge.config.load import GUARDRAILS
+    from kedge.config.model import Settings
     from kedge.config.schema import build_schema
     from kedge.core.values import Field, Policy
 

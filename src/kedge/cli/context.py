@@ -18,7 +18,7 @@ import click
 from kedge.system.terminal import indented, one_line, show, show_json
 
 if TYPE_CHECKING:
-    from kedge.config.load import Settings
+    from kedge.config.model import Settings
     from kedge.core.errors import KedgeError
     from kedge.core.features.generations import Online
     from kedge.core.features.schema import FeatureLimits
@@ -73,7 +73,7 @@ class Context:
     @property
     def state_dir(self) -> Path:
         """Where the ledger is. A damaged kedge.toml must not keep anyone from rolling back."""
-        from kedge.config.load import STATE_DIR
+        from kedge.config.model import STATE_DIR
         from kedge.core.errors import BadConfig
 
         try:
@@ -85,7 +85,7 @@ class Context:
     @property
     def fence(self) -> str:
         """What becomes of a model that cannot be fenced. A damaged kedge.toml must not hinder a rollback."""
-        from kedge.config.load import Server
+        from kedge.config.model import Server
         from kedge.core.errors import BadConfig
 
         try:
@@ -96,7 +96,7 @@ class Context:
     @property
     def gateway_url(self) -> str:
         """Where the gateway listens by kedge.toml; by default where that cannot be read."""
-        from kedge.config.load import Server
+        from kedge.config.model import Server
         from kedge.core.errors import BadConfig
         from kedge.runtime.announcement import get_url
 

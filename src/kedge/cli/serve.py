@@ -175,7 +175,7 @@ def gateway_worker(
     _context: Context, slot: str, fd: int, run_dir: Path, server_json: str, state_dir: Path
 ) -> None:
     """Be one gateway worker, started by the supervisor."""
-    from kedge.config.load import Server
+    from kedge.config.model import Server
     from kedge.core.codec import decode
     from kedge.runtime.logs import log_to_stderr
     from kedge.runtime.processes import run_worker

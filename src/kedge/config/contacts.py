@@ -17,7 +17,7 @@ from kedge.core.time.instants import read_instant
 from kedge.core.values import Contact, Policy, Rota
 
 if TYPE_CHECKING:
-    from kedge.config.load import Alerts
+    from kedge.config.model import Alerts
 
 GROUP = frozenset(
     {

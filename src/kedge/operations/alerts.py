@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from kedge.adapters.channels.channels import Outgoing
-from kedge.config.load import Alerts
+from kedge.config.model import Alerts
 from kedge.core.alerts import alerts
 from kedge.core.alerts.alerts import Alert, Message, Rung, Sight, Topic
 from kedge.core.errors import KedgeError, Refused

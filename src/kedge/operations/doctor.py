@@ -9,8 +9,9 @@ from typing import Any
 
 from kedge.adapters.process import missing, reach_of
 from kedge.adapters.sql.sqlite.create import sqlite_version_fault
-from kedge.config.load import Settings, load
+from kedge.config.load import load
 from kedge.config.locate import find_deletion, find_fault
+from kedge.config.model import Settings
 from kedge.core.errors import CorruptArtifact, KedgeError, Unavailable
 from kedge.core.stored.head import Head, read_head
 from kedge.core.stored.ledger import Note

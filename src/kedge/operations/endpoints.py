@@ -18,7 +18,8 @@ from kedge.config.document import (
     write,
     write_block,
 )
-from kedge.config.load import Settings, read
+from kedge.config.load import read
+from kedge.config.model import Settings
 from kedge.core.errors import Refused, Unavailable
 from kedge.core.names import check_name
 from kedge.operations.registration import proposed_line

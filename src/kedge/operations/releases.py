@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 
 from kedge.adapters.sql.sqlite.create import create, migrate
-from kedge.config.load import Settings
 from kedge.config.locate import find_deletion, find_interrupted
+from kedge.config.model import Settings
 from kedge.core.automation import guardrails
 from kedge.core.bounds import BOUNDS
 from kedge.core.codec import fingerprint

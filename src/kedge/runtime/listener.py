@@ -6,7 +6,7 @@ import errno
 import os
 import socket
 
-from kedge.config.load import bare_host, is_loopback
+from kedge.config.model import bare_host, is_loopback
 from kedge.core.errors import BadConfig, Unavailable
 
 BACKLOG = 2048

@@ -25,8 +25,8 @@ from kedge.adapters.records import RECORDS_DIR
 from kedge.adapters.records.spool import Spool
 from kedge.adapters.records.store import SPOOL
 from kedge.adapters.sql.sqlite.signal import DirectorySignal
-from kedge.config.load import ANYONE, Alerts, Server
 from kedge.config.locate import find_workers, is_worker
+from kedge.config.model import ANYONE, Alerts, Server
 from kedge.core.codec import encode
 from kedge.core.errors import KedgeError, Refused, Unavailable
 from kedge.core.evidence.records import JoinRow

@@ -12,7 +12,7 @@ import sys
 import threading
 from pathlib import Path
 
-from kedge.config.load import Alerts
+from kedge.config.model import Alerts
 from kedge.core.alerts.alerts import Sight
 from kedge.core.codec import decode
 from kedge.core.values import ActorKind

@@ -23,7 +23,8 @@ from kedge.adapters.offline.log import OFFLINE_DIR
 from kedge.adapters.records import RECORDS_DIR
 from kedge.adapters.sql.sqlite.create import EVIDENCE_DIR, LEDGER_DIR, REVISION
 from kedge.adapters.sql.sqlite.snapshot import find_damage, read_artifacts, snapshot
-from kedge.config.load import CONFIG_NAME, ONLINE_DIR, Settings, read
+from kedge.config.load import read
+from kedge.config.model import CONFIG_NAME, ONLINE_DIR, Settings
 from kedge.config.secrets import VARIABLES, scrub
 from kedge.core.errors import CorruptArtifact, KedgeError, Refused, Unavailable
 from kedge.core.features.generations import URL_VARIABLE

@@ -17,8 +17,9 @@ from pathlib import Path
 
 from kedge.adapters.sql.sqlite.create import LEDGER_DIR, REVISION, complete, migrate
 from kedge.adapters.sql.sqlite.snapshot import find_damage
-from kedge.config.load import STATE_DIR, read
+from kedge.config.load import read
 from kedge.config.locate import RESTORING, find_workers
+from kedge.config.model import STATE_DIR
 from kedge.core.errors import BadConfig, Refused, Unavailable
 from kedge.core.stored.head import Head
 from kedge.core.time.instants import read_instant

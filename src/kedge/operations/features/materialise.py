@@ -19,14 +19,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from kedge.adapters.offline.log import (
-    OFFLINE_DIR,
-    OfflineLog,
-    Times,
-    source_rows,
-    source_slices,
-    source_times,
-)
+from kedge.adapters.offline.log import OFFLINE_DIR, OfflineLog, Times
+from kedge.adapters.offline.sources import source_rows, source_slices, source_times
 from kedge.adapters.process import FeaturesProcess
 from kedge.core.errors import KedgeError, ModelFailure, Refused
 from kedge.core.features.generations import (

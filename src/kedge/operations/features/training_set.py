@@ -20,15 +20,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 import numpy as np
 
-from kedge.adapters.offline.log import (
-    OFFLINE_DIR,
-    OfflineLog,
-    check_times,
-    filled,
-    flat,
-    instant_of,
-    reader_of,
-)
+from kedge.adapters.offline.log import OFFLINE_DIR, OfflineLog, filled, flat, instant_of
+from kedge.adapters.offline.sources import check_times, reader_of
 from kedge.adapters.process import FeaturesProcess
 from kedge.columns import DTYPES
 from kedge.core import codec

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from kedge.config.contacts import is_group
-from kedge.config.load import is_loopback
+from kedge.config.model import is_loopback
 from kedge.core.errors import KedgeError, Refused
 from kedge.core.features.generations import Online, Run, runs_of
 from kedge.core.readiness import (
