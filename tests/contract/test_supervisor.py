@@ -19,9 +19,10 @@ import pytest
 import models
 from kedge.adapters.sql.sqlite.signal import DirectorySignal
 from kedge.core.stored.roster import Member, ProcessFault
+from kedge.engine.child import Launch
 from kedge.engine.process_faults import ProcessFaults
 from kedge.engine.relief import Relief
-from kedge.engine.supervisor import Launch, Supervisor
+from kedge.engine.supervisor import Supervisor
 from kedge.operations.releases import create_workplace
 from kedge.system.machine import Machine
 from kedge.workspace import Workplace

@@ -11,15 +11,13 @@ are stopped by `stop` alone. What ends `run` in any other way leaves them servin
 
 from __future__ import annotations
 
-import errno
-import os
 import signal
 import subprocess
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, Protocol
 
 import msgspec
 import structlog
@@ -29,6 +27,7 @@ from kedge.core.release.needs import PRODUCTION_COPIES, needs
 from kedge.core.stored.ledger import Book, Note
 from kedge.core.stored.roster import Member
 from kedge.core.values import ActorKind, Placement, State
+from kedge.engine.child import CAUSES, Child, Died, HostLaunch, Launch, Spare, WorkerHung, _alive
 from kedge.engine.memory_bounds import MemoryBounds
 from kedge.engine.pins import Apart, HostDisk, KeptPins, Pin
 from kedge.engine.process_faults import Net, ProcessFaults
@@ -41,12 +40,9 @@ from kedge.ports import Clock, Ledger, Roster, Signal
 from kedge.system.door import ModelDoor
 from kedge.system.files import keep_folder
 from kedge.system.machine import Machine
-from kedge.system.streams import LogFile
 
 log = structlog.get_logger("kedge.supervisor")
 
-BACKOFF_S = (0.0, 0.2, 1.0, 5.0, 15.0, 30.0)
-"""Before the n-th start in a row of something that lived for less than `STEADY_S`."""
 STEADY_S = 10.0
 STOP_S = 15.0
 """How long a child has to end after SIGTERM; workers have the time of their drain besides."""
@@ -54,182 +50,9 @@ BEAT_S = 1.0
 LINGER_S = 10.0
 """How long a model process stays after the last row that needed it: in-flight requests of
 workers that have not swapped yet."""
-SPARE = 16
-"""Descriptors kept for the start of a child when no others are left: it takes about eight."""
 
 CONTROL = "control"
 """The child that judges, takes back and sends alerts."""
-
-Command = tuple[str, ...]
-
-
-class Launch(NamedTuple):
-    """How a process is started."""
-
-    command: Command
-    told: bytes = b""
-    """What it reads on its standard input: a command line is no place for a URL with a password."""
-
-
-HostLaunch = Callable[[State, int, Path], Launch]
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass  # somebody else's
-    return True
-
-
-class Died(Exception):
-    """What stands in `status` of a child that ended by itself."""
-
-
-CAUSES: dict[int, str] = {
-    -signal.SIGPROF: (
-        "cpu_exceeded: a request used more processor time than its caller waits, and than 10 s"
-    ),
-    -signal.SIGALRM: "hung: it was busy with one request for 120 s",
-}
-"""Why a model process ended, by its exit code: the kernel's timers in it name the fault."""
-
-
-class Spare:
-    """Descriptors that are kept open, to be let go when no others are left."""
-
-    def __init__(self) -> None:
-        self._held: list[int] = []
-        self.take()
-
-    def take(self) -> None:
-        """Take as many as there are, up to `SPARE`."""
-        with suppress(OSError):
-            while len(self._held) < SPARE:
-                self._held.append(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))
-
-    def release(self) -> None:
-        """Let all go."""
-        while self._held:
-            os.close(self._held.pop())
-
-
-class WorkerHung(Exception):
-    """The kernel ended a worker whose serving loop stood still."""
-
-
-class Child:
-    """A process that should run."""
-
-    def __init__(
-        self,
-        name: str,
-        launch: Launch,
-        *,
-        log_path: Path,
-        environment: Mapping[str, str],
-        fds: tuple[int, ...] = (),
-    ) -> None:
-        self.name = name
-        self.command, self._told = launch
-        self.fds = fds
-        self.process: subprocess.Popen[bytes] | None = None
-        self.started_at = 0.0
-        self.deaths = 0
-        self.unneeded_at: float | None = None
-        self.memory_limit: int | None = None
-        """Bytes. Of a worker too; None: of control."""
-        self.over_at: float | None = None
-        """Since when it holds more."""
-        self.log = LogFile(log_path)
-        self.door: ModelDoor | None = None
-        """Of a model process: what it is handed, and gets anew."""
-        self.log_fault: OSError | None = None
-        """Why its output does not go to the file of its name; None when it does."""
-        self.log_at = 0  # bytes of it when the process was started
-        self._environment = environment
-        self._open_log()  # while it is possible: a later start can go on with it
-
-    def _open_log(self) -> int:
-        out, self.log_fault = self.log.descriptor()
-        return out
-
-    def start(self, now: float, spare: Spare) -> None:
-        """Launch it; its output goes to a file of its own, or, if need be, nowhere.
-
-        Raises:
-            OSError: there are no processes, memory or descriptors left.
-        """
-        try:
-            self._start(self._open_log())
-        except OSError as error:
-            if error.errno not in {errno.EMFILE, errno.ENFILE}:
-                raise
-            spare.release()
-            try:
-                self._start(self._open_log())
-            finally:
-                spare.take()
-        self.started_at = now
-        self.over_at = None
-
-    def _start(self, out: int) -> None:
-        door, self.log_at = self.door, self.log.size()
-        with telling(self._told) if door is None else door.handed(self._told) as heard:
-            self.process = subprocess.Popen(  # noqa: S603 - our own command
-                self.command,
-                stdin=heard,
-                stdout=out,
-                stderr=out,
-                pass_fds=self.fds,
-                start_new_session=True,
-                env=self._environment,
-            )
-
-    @property
-    def pid(self) -> int | None:
-        """Its process; None while there is none."""
-        return self.process.pid if self.process is not None else None
-
-    def last_line(self) -> str:
-        """What its log ends with, to be appended; a model may print callers' data: what its host says."""
-        told = self.log.last_error(self.log_at) if self.door is None else self.door.read_detail()
-        return f", which ends with: {told}" if told else ""
-
-    def due(self, now: float) -> bool:
-        """Whether it should be started now."""
-        if self.process is not None and self.process.poll() is None:
-            return False
-        return now - self.started_at >= BACKOFF_S[min(self.deaths, len(BACKOFF_S) - 1)]
-
-    def memory(self) -> int:
-        """Resident bytes; 0 when it is gone."""
-        try:
-            with Path(f"/proc/{self.process.pid}/statm").open() as file:  # type: ignore[union-attr]
-                return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-        except (OSError, IndexError, ValueError, AttributeError):
-            return 0
-
-    def tell(self, sig: signal.Signals) -> None:
-        """Send a signal, if it still runs."""
-        if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(sig)
-
-
-@contextmanager
-def telling(words: bytes) -> Iterator[int]:
-    """Yield the end of a pipe at which a child reads these words, and then the end."""
-    heard, told = os.pipe2(os.O_CLOEXEC)
-    try:
-        os.write(told, words)  # far less than a pipe holds
-    finally:
-        os.close(told)
-    try:
-        yield heard
-    finally:
-        os.close(heard)
 
 
 class Restarting(Protocol):

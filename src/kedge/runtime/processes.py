@@ -33,6 +33,7 @@ from kedge.core.evidence.records import JoinRow
 from kedge.core.features.generations import Online
 from kedge.core.stored.roster import Member
 from kedge.core.values import ActorKind, Release, Stage, State
+from kedge.engine.child import Command, HostLaunch, Launch
 from kedge.engine.control.diagnosis import Inquiry
 from kedge.engine.control.drills import Schedule, Start
 from kedge.engine.control.patrol import Patrol
@@ -49,7 +50,7 @@ from kedge.engine.serving.last_asked import LastAsked, path_of
 from kedge.engine.serving.pool import Pool
 from kedge.engine.serving.serving import Serving
 from kedge.engine.submission import Control, Say
-from kedge.engine.supervisor import Command, HostLaunch, Launch, Supervisor
+from kedge.engine.supervisor import Supervisor
 from kedge.engine.supervisor_lock import SupervisorLock, one_supervisor
 from kedge.gateway.auth import SECRET, Tokens, make_secret, read_tokens
 from kedge.gateway.contract import Contract
