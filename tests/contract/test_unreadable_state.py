@@ -28,7 +28,8 @@ from kedge.core.stored.roster import Hold, Member, ProcessFault, Tally
 from kedge.core.values import Placement, Stage
 from kedge.engine.control.alerting import _told_by
 from kedge.engine.pins import HostDisk
-from kedge.engine.watch import UNREADABLE, comparison_of
+from kedge.engine.snapshot import UNREADABLE
+from kedge.engine.watch import comparison_of
 from kedge.operations.doctor import examine
 from kedge.operations.releases import status_of
 from kedge.system.files import ASIDE_COUNT, list_aside

@@ -35,7 +35,8 @@ from kedge.core.values import (
     Stage,
     State,
 )
-from kedge.engine.watch import SEGMENTS, UNREADABLE, Watch
+from kedge.engine.snapshot import UNREADABLE
+from kedge.engine.watch import SEGMENTS, Watch
 from kedge.testing.samples import release
 
 change = msgspec.structs.replace

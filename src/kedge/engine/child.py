@@ -37,7 +37,7 @@ class Launch(NamedTuple):
 HostLaunch = Callable[[State, int, Path], Launch]
 
 
-def _alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -27,7 +27,7 @@ from kedge.core.release.needs import PRODUCTION_COPIES, needs
 from kedge.core.stored.ledger import Book, Note
 from kedge.core.stored.roster import Member
 from kedge.core.values import ActorKind, Placement, State
-from kedge.engine.child import CAUSES, Child, Died, HostLaunch, Launch, Spare, WorkerHung, _alive
+from kedge.engine.child import CAUSES, Child, Died, HostLaunch, Launch, Spare, WorkerHung, is_alive
 from kedge.engine.memory_bounds import MemoryBounds
 from kedge.engine.pins import Apart, HostDisk, KeptPins, Pin
 from kedge.engine.process_faults import Net, ProcessFaults
@@ -507,7 +507,7 @@ class Supervisor:
         """
         if (member.kind, member.host) != ("gateway", self._member.host):
             return False
-        return now - member.beat_at > SILENT_S and not _alive(member.pid)
+        return now - member.beat_at > SILENT_S and not is_alive(member.pid)
 
     # ------------------------------------------------------------ stopping
 

@@ -26,13 +26,13 @@ from kedge.core.evidence.cost_judge import CostJudge, figure
 from kedge.core.evidence.events import Caller, First, Label, Second
 from kedge.core.evidence.faults import Faults, folded
 from kedge.core.evidence.judge import Judge, load_judge
-from kedge.core.evidence.labels import Matching, is_own, matched, reason, told
+from kedge.core.evidence.labels import is_own, matched, reason, told
 from kedge.core.evidence.quality import Loss
 from kedge.core.evidence.quality import figure as figure_of
 from kedge.core.evidence.quality import judged as judged_labels
 from kedge.core.evidence.records import Labelled, Reused, delay_upper_s, live_version
 from kedge.core.evidence.rules import METHOD, QUALITY, Verdict, Word
-from kedge.core.evidence.scores import Scored, estimates, gathered
+from kedge.core.evidence.scores import estimates, gathered
 from kedge.core.evidence.verdicts import ARMS, overall, verdicts
 from kedge.core.evidence.windows import (
     METRICS,
@@ -48,94 +48,16 @@ from kedge.core.evidence.windows import (
     turned,
 )
 from kedge.core.routing import key_of, unit_of
-from kedge.core.values import BUCKETS, State, Value
+from kedge.core.values import BUCKETS, State
+from kedge.engine.snapshot import CHECK, UNREADABLE, Labels, Snapshot, read_snapshot, pack
 
 EXAMPLES = 20
 SEGMENTS = 2_000
 """Segments counted in one comparison; the rest is left to `other`, and counted."""
-UNREADABLE = "what was kept of it cannot be read"
-"""Damaged, or written by a kedge that counts differently: never a reason to stop judging."""
 HELD_S = 2.0
 """How long a second waits for the windows of all workers: each writes once a second."""
 LULL_S = 5
 """A second without a window within so many seconds of one still counts as watched."""
-
-
-class Labels(Value, frozen=True, kw_only=True):
-    """What late labels said of one comparison so far."""
-
-    cursor: int = 0
-    corrected: int = 0
-    """The newest correction that is taken into account."""
-    version: str | None = None
-    """The label version that is judged: that of the first batch. Others are counted, not mixed in."""
-    versions: dict[str, int] = {}
-    units: tuple[int, int] = (0, 0)
-    """Labelled predictions by arm; in pairs, the pairs twice."""
-    loss: tuple[float, float] = (0.0, 0.0)
-    """Sums of the declared loss over them."""
-    declined: int = 0
-    unfit: int = 0
-    delays: dict[int, int] = {}
-    matching: Matching = Matching()
-    """What labels and answers have in common: without it nothing is proven about quality."""
-    scores: tuple[Scored, Scored] = (Scored(), Scored())
-    """Scores and their outcomes, of the measure and of the release that is judged: for figures without a verdict."""
-
-
-class Snapshot(Value, frozen=True, kw_only=True):
-    """A watch as it is kept."""
-
-    cursor: int
-    judge: bytes
-    policy: str
-    method: int = 1
-    spent: tuple[int, tuple[int, ...]] = (0, ())
-    """What other policies, or another method, used up of the promise: further steps, and weights."""
-    restarted: str = ""
-    """Why the evidence was begun anew; empty when it was not."""
-    held: str = ""
-    """Why the rollout is to be paused, because evidence was lost; empty when it is, or need not be."""
-    waiting: tuple[Window, ...] = ()
-    """Windows of seconds that are not judged yet."""
-    requests: dict[str, list[int]] = {}
-    began: int = 0
-    step: tuple[int, int] = (0, 0)
-    healthy_s: float = 0.0
-    last: int = 0
-    failed: int = 0
-    facts: dict[str, int] = {}
-    totals: dict[str, list[int]] = {}
-    agreement: dict[str, Agreement] = {}
-    scores: dict[int, tuple[int, int, float, float]] = {}
-    examples: tuple[Example, ...] = ()
-    arms: dict[str, dict[int, tuple[int, int]]] = {}
-    labels: Labels = Labels()
-    costs: dict[str, Spent] = {}
-    cost_judge: bytes = b""
-    noise: tuple[int, int] = (0, 0)
-    faults: Faults = Faults()
-    check: bytes = b""
-    """CRC-32 of all bytes before it. It is the last field, and of a fixed length: a damaged figure
-    may still be a figure, and must prove nothing."""
-
-
-CHECK = 4
-"""Bytes of `Snapshot.check`."""
-_pack = msgspec.msgpack.Encoder().encode
-_unpack = msgspec.msgpack.Decoder(Snapshot).decode
-
-
-def _checked(kept: bytes) -> Snapshot:
-    """Read a snapshot back; one of before has no check.
-
-    Raises:
-        ValueError, msgspec.MsgspecError: it is damaged, or of a newer kedge.
-    """
-    found = _unpack(kept)
-    if found.check and found.check != crc32(kept[:-CHECK]).to_bytes(CHECK):
-        raise ValueError("the checksum differs")
-    return found
 
 
 def comparison_of(state: State) -> str:
@@ -197,7 +119,7 @@ class Watch:
         """Ids of the endpoint that more than one request used. Told by who shows it, not kept."""
         if kept is not None:
             try:
-                self._restore(state, _checked(kept))
+                self._restore(state, read_snapshot(kept))
             except (
                 msgspec.MsgspecError,
                 ValueError,
@@ -226,7 +148,7 @@ class Watch:
 
     def snapshot(self) -> bytes:
         """Everything, as bytes."""
-        raw = _pack(
+        raw = pack(
             Snapshot(
                 cursor=self.cursor,
                 judge=self._judge.save(),

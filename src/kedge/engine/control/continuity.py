@@ -14,7 +14,8 @@ import structlog
 from kedge.core.stored.ledger import Entry, Note
 from kedge.core.time.instants import read_instant
 from kedge.core.values import Beginning, Stage, State
-from kedge.engine.watch import UNREADABLE, Watch, comparison_of, judged
+from kedge.engine.snapshot import UNREADABLE
+from kedge.engine.watch import Watch, comparison_of, judged
 from kedge.ports import Clock, Ledger, Roster, WindowStore
 
 SETTLING_S = 10.0
