@@ -178,7 +178,7 @@ def gateway_worker(
     from kedge.config.model import Server
     from kedge.core.codec import decode
     from kedge.runtime.logs import log_to_stderr
-    from kedge.runtime.processes import run_worker
+    from kedge.runtime.worker import run_worker
 
     log_to_stderr()
     run_worker(decode(server_json, Server), slot=slot, fd=fd, run_dir=run_dir, state_dir=state_dir)
@@ -188,7 +188,7 @@ def _import_control() -> tuple[Any, Any, Any, Any]:
     from kedge.operations.evidence.read import evidence_of
     from kedge.operations.outcomes import hand_in_lines
     from kedge.operations.status import status_of
-    from kedge.runtime.processes import run_control
+    from kedge.runtime.control import run_control
 
     return evidence_of, hand_in_lines, run_control, status_of
 

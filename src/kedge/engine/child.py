@@ -38,12 +38,13 @@ HostLaunch = Callable[[State, int, Path], Launch]
 
 
 def is_alive(pid: int) -> bool:
+    """Return whether a process with this number runs, of whatever user."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except OSError:
-        pass  # somebody else's
+        pass  # of another user
     return True
 
 

@@ -49,7 +49,7 @@ from kedge.core.evidence.windows import (
 )
 from kedge.core.routing import key_of, unit_of
 from kedge.core.values import BUCKETS, State
-from kedge.engine.snapshot import CHECK, UNREADABLE, Labels, Snapshot, read_snapshot, pack
+from kedge.engine.snapshot import CHECK, UNREADABLE, Labels, Snapshot, pack, read_snapshot
 
 EXAMPLES = 20
 SEGMENTS = 2_000

@@ -1,87 +1,52 @@
-"""What runs: a gateway worker, the supervisor of a host, control."""
+"""The supervisor of a host: it starts gateway workers, model processes and control, and restarts."""
 
 from __future__ import annotations
 
-import asyncio
-import fcntl
 import importlib
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import structlog
-import uvicorn
 
 from kedge.adapters import process
-from kedge.adapters.process import Allowance, ProcessModel
-from kedge.adapters.records import RECORDS_DIR
-from kedge.adapters.records.spool import Spool
-from kedge.adapters.records.store import SPOOL
 from kedge.adapters.sql.sqlite.signal import DirectorySignal
 from kedge.config.locate import find_workers, is_worker
-from kedge.config.model import ANYONE, Alerts, Server
+from kedge.config.model import Alerts, Server
 from kedge.core.codec import encode
 from kedge.core.errors import KedgeError, Refused, Unavailable
-from kedge.core.evidence.records import JoinRow
 from kedge.core.features.generations import Online
 from kedge.core.stored.roster import Member
-from kedge.core.values import ActorKind, Release, Stage, State
-from kedge.engine.child import Command, HostLaunch, Launch
-from kedge.engine.control.diagnosis import Inquiry
-from kedge.engine.control.drills import Schedule, Start
-from kedge.engine.control.patrol import Patrol
-from kedge.engine.control.readiness import Readiness
-from kedge.engine.control.retention import Clerk
-from kedge.engine.pins import Apart, HostDisk
+from kedge.core.values import ActorKind, State
+from kedge.engine.child import HostLaunch, Launch
+from kedge.engine.pins import HostDisk
 from kedge.engine.process_faults import ProcessFaults
-from kedge.engine.recording.custom import set_fence
 from kedge.engine.relief import Predecessor, Relief, process_of
-from kedge.engine.replica.follower import Replica
-from kedge.engine.replica.writer import Recording
-from kedge.engine.serving.copies import Copies
-from kedge.engine.serving.last_asked import LastAsked, path_of
-from kedge.engine.serving.pool import Pool
-from kedge.engine.serving.serving import Serving
-from kedge.engine.submission import Control, Say
+from kedge.engine.submission import Say
 from kedge.engine.supervisor import Supervisor
 from kedge.engine.supervisor_lock import SupervisorLock, one_supervisor
-from kedge.gateway.auth import SECRET, Tokens, make_secret, read_tokens
-from kedge.gateway.contract import Contract
-from kedge.gateway.http.app import Gateway
-from kedge.gateway.http.connections import Connections, http_limits, raise_open_files
-from kedge.gateway.http.infer import Bounds
-from kedge.gateway.http.peers import Peers
-from kedge.gateway.worker import Handoff, serve, take_over
-from kedge.operations.alerts import alerting_of
-from kedge.operations.readiness.check import checker, gate_of
+from kedge.gateway.auth import make_secret, read_tokens
+from kedge.gateway.http.connections import raise_open_files
+from kedge.gateway.worker import take_over
 from kedge.operations.registration import Loaders, import_loader
-from kedge.ports import Roster
 from kedge.runtime.announcement import Announcement, get_url, is_answered
 from kedge.runtime.listener import listen, means, refuse_open_bind
 from kedge.runtime.logs import count_faults, log_to_stderr
-from kedge.runtime.outcomes import OutcomesJoiner
-from kedge.runtime.parts import Parts
 from kedge.runtime.paths import choose_folder, find_doors, remove_folder, sweep
-from kedge.runtime.presence import Presence
 from kedge.runtime.restart import ASK, PROTOCOL, Handover, Restart, Standing, obey, reap
 from kedge.runtime.stand_in import stand_in_command
 from kedge.runtime.state_guard import StateGuard
-from kedge.runtime.turning import Turning
-from kedge.system.interpreter import forbid, kedge_command, safe_environment
+from kedge.system.interpreter import kedge_command
 from kedge.system.machine import read_machine
-from kedge.system.reserve import Reserve, is_short
-from kedge.web import server as web
-from kedge.web.api import Admin
+from kedge.system.reserve import Reserve
 from kedge.workspace import Workplace, host_name
 
-log = structlog.get_logger("kedge.running")
+log = structlog.get_logger("kedge.supervisor")
 
 DOOR_S = 3.0
 """How long living workers without a door are waited for: they put a deleted one back each second."""
@@ -93,163 +58,6 @@ LAST_WORDS = 300
 
 
 # ---------------------------------------------------------------- a worker
-
-
-def run_worker(server: Server, *, slot: str, fd: int, run_dir: Path, state_dir: Path) -> None:
-    """Be one gateway worker. Returns when it was told to stop."""
-    raise_open_files()
-    set_fence(state_dir, server.fence)
-    forbid("pandas")  # scikit-learn's imputers import it where it is installed
-    listener = socket.socket(fileno=fd)
-    place = Workplace(state_dir, patience_s=0.2)
-    host, port = listener.getsockname()[:2]
-    member = Member(
-        name=f"{host_name()}/{slot}.{os.getpid()}",
-        host=host_name(),
-        pid=os.getpid(),
-        kind="gateway",
-        address=f"{host}:{port}",
-        started_at=place.clock.now(),
-        beat_at=0.0,
-        ledger_at=0.0,
-    )
-    serving = Serving(place.clock.monotonic, LastAsked(path_of(run_dir, slot)), Copies())
-    signal_ = place.ledger_signal()
-    faults = ProcessFaults(place.clock, signal_.wake)
-    count_faults(faults.passed)
-    spool = Spool(state_dir / RECORDS_DIR / SPOOL, member.name.replace("/", "."))
-
-    def spooled(rows: Sequence[JoinRow]) -> int:
-        spool.roll(place.clock.unix())
-        if rows and is_short(state_dir):
-            faults.limit("disk_reserve", len(rows))
-            return len(rows)
-        return spool.append(rows)
-
-    links = Links(Allowance())
-    pool = Pool(
-        loaders=Loaders(),
-        artifacts=place.artifacts,
-        connect=links.connect,
-        run_dir=run_dir,
-        clock=place.clock,
-        changed=signal_.wake,
-        faults=faults,
-        apart=place.disk.apart,
-        set_apart=partial(set_apart, place),
-    )
-    replica = Replica(
-        member=member,
-        slot=slot,
-        ledger=place.ledger,
-        stamp=place.ledger.stamp,
-        roster=place.roster,
-        disk=place.disk,
-        pool=pool,
-        serving=serving,
-        signal=signal_,
-        contract=contract_of,
-        clock=place.clock,
-        lease_s=server.lease_s,
-        faults=faults,
-        recording=Recording(
-            member.name,
-            windows=place.windows,
-            evidence=place.evidence,
-            spool=spooled,
-            lives=serving.lives,
-            clock=place.clock,
-            faults=faults,
-        ),
-    )
-    bounds = bounds_of(server, state_dir)
-    Reserve(state_dir, faults.note, faults.clear).start(faults.attempt)
-    connections = Connections(http_limits(bounds.body), peers=bounds.peers, limit=faults.limit)
-    StateGuard(state_dir, faults, place.clock).start()
-    gateway = Gateway(serving, bounds, ready=lambda: bool(serving.lives()), limit=faults.limit)
-    try:
-        serve(
-            gateway,
-            connections,
-            replica,
-            listener,
-            drain_s=server.drain_s,
-            handoff=Handoff(listener, run_dir / f"{slot}.handoff", faults),
-            on_loop=links.bind,
-            served=lambda: served_beside(place.roster, member),
-        )
-    finally:
-        pool.close()
-
-
-def bounds_of(server: Server, state_dir: Path) -> Bounds:
-    """Return what one worker takes of its callers, and whom it believes."""
-    anyone = server.entity_from == ANYONE
-    tokens = [Path(server.tester_token_file)] if server.tester_token_file else []
-    return Bounds(
-        body=int(server.max_body_mb * 2**20),
-        requests=server.max_in_flight,
-        testers=Tokens(state_dir / SECRET, *tokens),
-        peers=Peers(server.trusted_peers, None if anyone else tuple(server.entity_from)),
-    )
-
-
-def served_beside(roster: Roster, own: Member) -> set[str]:
-    """The endpoints that the other living workers of this host serve."""
-    try:
-        members = roster.members()
-    except KedgeError:
-        return set()
-    return {
-        endpoint
-        for member in members
-        if (member.kind, member.host) == ("gateway", own.host)
-        and member.pid != own.pid
-        and is_worker(member.pid)
-        for endpoint in (*member.epochs, *member.pinned)
-    }
-
-
-def set_apart(place: Workplace, release: Release, why: str) -> None:
-    """Have a release that is not proven plain run in a process on this host."""
-    log.warning("replica.not_plain", endpoint=release.endpoint, release=release.label, why=why)
-    place.disk.set_apart(
-        Apart(
-            endpoint=release.endpoint,
-            release=release.number,
-            code="not_plain",
-            why=why,
-            at=place.clock.now(),
-        )
-    )
-
-
-class Links:
-    """Connections to model processes, made from the replica's thread for the serving loop."""
-
-    def __init__(self, allowance: Allowance) -> None:
-        self._allowance = allowance
-        self._loop: asyncio.AbstractEventLoop | None = None
-
-    def bind(self) -> None:
-        """Remember the running loop."""
-        self._loop = asyncio.get_running_loop()
-
-    def connect(self, path: Path, release: Release, in_flight: int) -> ProcessModel:
-        """Connect; the connection lives on the serving loop."""
-        assert self._loop is not None
-        return ProcessModel(
-            path,
-            release.signature,
-            loop=self._loop,
-            in_flight=in_flight,
-            allowance=self._allowance,
-        )
-
-
-def contract_of(state: State) -> Contract:
-    """Compile an endpoint's contract."""
-    return Contract(state.fields, rows=state.policy.limits.rows, entity=state.policy.entity)
 
 
 # ---------------------------------------------------------------- the supervisor
@@ -600,192 +408,3 @@ def host_launch(state_dir: Path, online: Online, fence: str) -> HostLaunch:
 
 
 # ---------------------------------------------------------------- control
-
-
-def patrol_of(
-    state_dir: Path,
-    online: Callable[[], Online],
-    faults: ProcessFaults,
-    *,
-    loopback: bool,
-    fence: str,
-    config: Path,
-) -> Patrol:
-    """What watches every rollout, with connections of its own."""
-    place = Workplace(state_dir, patience_s=1.0, actor=ActorKind.PATROL)
-
-    def control() -> Control:
-        mine = Workplace(
-            state_dir, patience_s=5.0, actor=ActorKind.PATROL, fence=fence, config=config
-        )
-        say = lambda text: log.warning("patrol.warned", told=text)  # noqa: E731 - as a gate takes it
-        return mine.control(say, None, gate_of(mine, online, loopback=loopback, say=say))
-
-    lock = (state_dir / "patrol.lock").open("a+")
-
-    def leads() -> bool:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
-
-    return Patrol(
-        ledger=place.ledger,
-        store=place.windows,
-        clock=place.clock,
-        leads=leads,
-        control=control,
-        faults=faults,
-        by=f"patrol@{host_name()}",
-        records=place.records,
-        roster=place.roster,
-    )
-
-
-def inquiry_of(place: Workplace, patrol: Patrol, config: Path, faults: ProcessFaults) -> Inquiry:
-    """What has production diagnosed, with this place's connections for its thread alone."""
-
-    def command(state: State, within_s: float) -> Command:
-        line = (*_own_command(config), "diagnose", state.endpoint)
-        # Of a candidate that no caller meets the patrol says enough.
-        about = () if state.stage is Stage.CANARY else ("--production",)
-        return (*line, *about, "--within", f"{within_s:g}", "--json")
-
-    return Inquiry(
-        ledger=place.ledger,
-        records=place.records,
-        sight=lambda: patrol.sight,
-        clock=place.clock,
-        leads=patrol.leads,
-        command=command,
-        by=f"patrol@{host_name()}",
-        faults=faults,
-    )
-
-
-def _own_command(config: Path) -> tuple[str, ...]:
-    """A command that control starts by itself, and whose entries say so."""
-    return tuple(kedge_command("--config", str(config), f"--acting-as={ActorKind.CONTROL}"))
-
-
-def drills_of(config: Path) -> Start:
-    """How a drill that is due is started: as a person would, in a process of its own."""
-
-    def start(endpoint: str) -> Callable[[], bool]:
-        child = subprocess.Popen(  # noqa: S603 - our own command
-            [*_own_command(config), "drill", endpoint, "--json"],
-            env={**safe_environment(), "KEDGE_ACTOR": f"patrol@{host_name()}"},
-            stdin=subprocess.DEVNULL,
-            stdout=sys.stderr,
-            start_new_session=True,
-        )
-        return lambda: child.poll() is None
-
-    return start
-
-
-def run_control(
-    port: int,
-    *,
-    config: Path,
-    state_dir: Path,
-    alerts: Alerts,
-    online: Callable[[], Online],
-    loopback: bool,
-    fence: str,
-    status: Callable[[Workplace, str | None], object],
-    evidence: Callable[[Workplace, str], object],
-    hand_in: Callable[..., object],
-    parent: int,
-    records_gb: float,
-) -> None:
-    """Watch every rollout, tell people, and serve the API on loopback, until a signal says to stop.
-
-    It also stops when `parent` is no longer its parent process.
-
-    Raises:
-        Unavailable: `port_taken`; nothing was started.
-    """
-    log_to_stderr()
-    listener = web.listen(port)
-    place, joining = (Workplace(state_dir, patience_s=1.0) for _ in range(2))
-    for each in (place, joining):
-        each.records.keep(records_gb)
-    faults = ProcessFaults(place.clock)
-    count_faults(faults.passed)
-    joiner = OutcomesJoiner(
-        partial(hand_in, joining),
-        lambda endpoint: (*_own_command(config), "outcomes", endpoint, "--file", "-", "--json"),
-    )
-    server = web.make_server(
-        Admin(partial(status, place), partial(evidence, place), joiner.join, faults), faults
-    )
-    Reserve(state_dir, faults.note, faults.clear).start(faults.attempt)
-    patrol = patrol_of(state_dir, online, faults, loopback=loopback, fence=fence, config=config)
-    clerk = Clerk(
-        ledger=place.ledger,
-        records=place.records,
-        rolls=place.rolls,
-        clock=place.clock,
-        faults=faults,
-    )
-    own = partial(Workplace, state_dir, patience_s=1.0, actor=ActorKind.CONTROL, fence=fence)
-    judging, mine, watched = own(), own(), own()
-    readiness = Readiness(
-        ledger=judging.ledger,
-        leads=patrol.leads,
-        clock=place.clock,
-        faults=faults,
-        check=checker(judging, online, by=f"readiness@{host_name()}"),
-    )
-    sight = lambda: patrol.sight._replace(unready=readiness.unready)  # noqa: E731 - as it takes it
-    alerting = alerting_of(own(), sight, patrol.leads, alerts, faults)
-    schedule = Schedule(
-        ledger=mine.ledger,
-        roster=mine.roster,
-        clock=place.clock,
-        leads=patrol.leads,
-        start=drills_of(config),
-        faults=faults,
-    )
-    inquiry = inquiry_of(own(), patrol, config, faults)
-    presence = Presence(host_name(), watched.roster, watched.clock, faults)
-    turning = Turning(
-        {"patrol": lambda: patrol.began, "alerting": lambda: alerting.began}, place.clock, faults
-    )
-    ending = partial(_end_with_parent, server, parent, turning, faults)
-    threading.Thread(target=ending, daemon=True).start()
-    StateGuard(state_dir, faults, place.clock).start()
-    parts = Parts(place.clock, faults)
-    try:
-        for name, part in (
-            ("patrol", patrol),
-            ("clerk", clerk),
-            ("alerting", alerting),
-            ("drills", schedule),
-            ("inquiry", inquiry),
-            ("presence", presence),
-        ):
-            parts.start(name, part.run, part.stop)
-        # Control does not wait for a proof when it is told to stop, and the proof dies with it.
-        parts.start("readiness", readiness.run, readiness.stop, waits=False)
-        server.run(sockets=[listener])
-    finally:
-        turning.stop()
-        parts.stop()
-    if not server.should_exit:
-        log.error("control.ended", fault="the server of the status API ended by itself")
-        sys.exit(1)
-
-
-def _end_with_parent(
-    server: uvicorn.Server, parent: int, turning: Turning, faults: ProcessFaults
-) -> None:
-    """Control serves no callers: without its supervisor it only holds a port."""
-    pause = threading.Event()  # `time.sleep` raises where a clock is bent (EINVAL)
-    while os.getppid() == parent:
-        faults.attempt("control.turning", turning.look)
-        pause.wait(0.5)
-    turning.stop()
-    server.should_exit = True

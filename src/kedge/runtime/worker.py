@@ -1,0 +1,210 @@
+"""The gateway worker: what one process of callers' answers is made of."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import structlog
+
+from kedge.adapters.process import Allowance, ProcessModel
+from kedge.adapters.records import RECORDS_DIR
+from kedge.adapters.records.spool import Spool
+from kedge.adapters.records.store import SPOOL
+from kedge.config.locate import is_worker
+from kedge.config.model import ANYONE, Server
+from kedge.core.errors import KedgeError
+from kedge.core.evidence.records import JoinRow
+from kedge.core.stored.roster import Member
+from kedge.core.values import Release, State
+from kedge.engine.pins import Apart
+from kedge.engine.process_faults import ProcessFaults
+from kedge.engine.recording.custom import set_fence
+from kedge.engine.replica.follower import Replica
+from kedge.engine.replica.writer import Recording
+from kedge.engine.serving.copies import Copies
+from kedge.engine.serving.last_asked import LastAsked, path_of
+from kedge.engine.serving.pool import Pool
+from kedge.engine.serving.serving import Serving
+from kedge.gateway.auth import SECRET, Tokens
+from kedge.gateway.contract import Contract
+from kedge.gateway.http.app import Gateway
+from kedge.gateway.http.connections import Connections, http_limits, raise_open_files
+from kedge.gateway.http.infer import Bounds
+from kedge.gateway.http.peers import Peers
+from kedge.gateway.worker import Handoff, serve
+from kedge.operations.registration import Loaders
+from kedge.ports import Roster
+from kedge.runtime.logs import count_faults
+from kedge.runtime.state_guard import StateGuard
+from kedge.system.interpreter import forbid
+from kedge.system.reserve import Reserve, is_short
+from kedge.workspace import Workplace, host_name
+
+log = structlog.get_logger("kedge.worker")
+
+
+def run_worker(server: Server, *, slot: str, fd: int, run_dir: Path, state_dir: Path) -> None:
+    """Be one gateway worker. Returns when it was told to stop."""
+    raise_open_files()
+    set_fence(state_dir, server.fence)
+    forbid("pandas")  # scikit-learn's imputers import it where it is installed
+    listener = socket.socket(fileno=fd)
+    place = Workplace(state_dir, patience_s=0.2)
+    member = get_member(listener, slot, place.clock.now())
+    serving = Serving(place.clock.monotonic, LastAsked(path_of(run_dir, slot)), Copies())
+    signal_ = place.ledger_signal()
+    faults = ProcessFaults(place.clock, signal_.wake)
+    count_faults(faults.passed)
+    spool = Spool(state_dir / RECORDS_DIR / SPOOL, member.name.replace("/", "."))
+
+    def spooled(rows: Sequence[JoinRow]) -> int:
+        spool.roll(place.clock.unix())
+        if rows and is_short(state_dir):
+            faults.limit("disk_reserve", len(rows))
+            return len(rows)
+        return spool.append(rows)
+
+    links = Links(Allowance())
+    pool = Pool(
+        loaders=Loaders(),
+        artifacts=place.artifacts,
+        connect=links.connect,
+        run_dir=run_dir,
+        clock=place.clock,
+        changed=signal_.wake,
+        faults=faults,
+        apart=place.disk.apart,
+        set_apart=partial(set_apart, place),
+    )
+    replica = Replica(
+        member=member,
+        slot=slot,
+        ledger=place.ledger,
+        stamp=place.ledger.stamp,
+        roster=place.roster,
+        disk=place.disk,
+        pool=pool,
+        serving=serving,
+        signal=signal_,
+        contract=contract_of,
+        clock=place.clock,
+        lease_s=server.lease_s,
+        faults=faults,
+        recording=Recording(
+            member.name,
+            windows=place.windows,
+            evidence=place.evidence,
+            spool=spooled,
+            lives=serving.lives,
+            clock=place.clock,
+            faults=faults,
+        ),
+    )
+    bounds = bounds_of(server, state_dir)
+    Reserve(state_dir, faults.note, faults.clear).start(faults.attempt)
+    connections = Connections(http_limits(bounds.body), peers=bounds.peers, limit=faults.limit)
+    StateGuard(state_dir, faults, place.clock).start()
+    gateway = Gateway(serving, bounds, ready=lambda: bool(serving.lives()), limit=faults.limit)
+    try:
+        serve(
+            gateway,
+            connections,
+            replica,
+            listener,
+            drain_s=server.drain_s,
+            handoff=Handoff(listener, run_dir / f"{slot}.handoff", faults),
+            on_loop=links.bind,
+            served=lambda: served_beside(place.roster, member),
+        )
+    finally:
+        pool.close()
+
+
+def get_member(listener: socket.socket, slot: str, now: str) -> Member:
+    """Return this worker's row of the roster, before its first heartbeat."""
+    host, port = listener.getsockname()[:2]
+    return Member(
+        name=f"{host_name()}/{slot}.{os.getpid()}",
+        host=host_name(),
+        pid=os.getpid(),
+        kind="gateway",
+        address=f"{host}:{port}",
+        started_at=now,
+        beat_at=0.0,
+        ledger_at=0.0,
+    )
+
+
+def bounds_of(server: Server, state_dir: Path) -> Bounds:
+    """Return what one worker takes of its callers, and whom it believes."""
+    anyone = server.entity_from == ANYONE
+    tokens = [Path(server.tester_token_file)] if server.tester_token_file else []
+    return Bounds(
+        body=int(server.max_body_mb * 2**20),
+        requests=server.max_in_flight,
+        testers=Tokens(state_dir / SECRET, *tokens),
+        peers=Peers(server.trusted_peers, None if anyone else tuple(server.entity_from)),
+    )
+
+
+def served_beside(roster: Roster, own: Member) -> set[str]:
+    """The endpoints that the other living workers of this host serve."""
+    try:
+        members = roster.members()
+    except KedgeError:
+        return set()
+    return {
+        endpoint
+        for member in members
+        if (member.kind, member.host) == ("gateway", own.host)
+        and member.pid != own.pid
+        and is_worker(member.pid)
+        for endpoint in (*member.epochs, *member.pinned)
+    }
+
+
+def set_apart(place: Workplace, release: Release, why: str) -> None:
+    """Have a release that is not proven plain run in a process on this host."""
+    log.warning("replica.not_plain", endpoint=release.endpoint, release=release.label, why=why)
+    place.disk.set_apart(
+        Apart(
+            endpoint=release.endpoint,
+            release=release.number,
+            code="not_plain",
+            why=why,
+            at=place.clock.now(),
+        )
+    )
+
+
+class Links:
+    """Connections to model processes, made from the replica's thread for the serving loop."""
+
+    def __init__(self, allowance: Allowance) -> None:
+        self._allowance = allowance
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def bind(self) -> None:
+        """Remember the running loop."""
+        self._loop = asyncio.get_running_loop()
+
+    def connect(self, path: Path, release: Release, in_flight: int) -> ProcessModel:
+        """Connect; the connection lives on the serving loop."""
+        assert self._loop is not None
+        return ProcessModel(
+            path,
+            release.signature,
+            loop=self._loop,
+            in_flight=in_flight,
+            allowance=self._allowance,
+        )
+
+
+def contract_of(state: State) -> Contract:
+    """Compile an endpoint's contract."""
+    return Contract(state.fields, rows=state.policy.limits.rows, entity=state.policy.entity)
