@@ -80,7 +80,7 @@ def _start(
     from kedge.core.errors import Refused, Unavailable
     from kedge.operations.preflight import check_machine, check_open_files
     from kedge.operations.releases import apply_policies, ensure_ledger
-    from kedge.runtime.processes import run_supervisor, try_out
+    from kedge.runtime.supervisor import run_supervisor, try_out
 
     tokens = context.settings.server.tester_token_file
     changes = {
