@@ -34,6 +34,7 @@ from kedge.adapters.sql.sqlite.signal import DirectorySignal
 from kedge.adapters.sql.windows import SqlWindows
 from kedge.core.features.schema import FeatureLimits
 from kedge.core.runbook import Site
+from kedge.core.stored.roster import Member
 from kedge.core.values import ActorKind, State
 from kedge.engine.pins import HostDisk
 from kedge.engine.submission import PREPARE_S, Control, Gate, Probe, Say
@@ -48,6 +49,21 @@ DEFAULT_LIMITS = FeatureLimits()
 def host_name() -> str:
     """This host, as the roster names it."""
     return socket.gethostname().split(".")[0]
+
+
+def new_member(kind: str, slot: str, started_at: str, *, address: str = "") -> Member:
+    """Return this process's row of the roster, before its first heartbeat."""
+    host = host_name()
+    return Member(
+        name=f"{host}/{slot}.{os.getpid()}",
+        host=host,
+        pid=os.getpid(),
+        kind=kind,
+        address=address,
+        started_at=started_at,
+        beat_at=0.0,
+        ledger_at=0.0,
+    )
 
 
 def user_name() -> str:

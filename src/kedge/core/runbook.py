@@ -304,6 +304,33 @@ def _goes(state: State) -> str:
     )
 
 
+def _always(name: str) -> tuple[Step, ...]:
+    return (
+        Step(
+            title="If automation is in your way",
+            why=(
+                "Nothing promotes or rolls back by itself until it is thawed; your own commands"
+                " work."
+            ),
+            commands=(f"kedge freeze {name}",),
+        ),
+        Step(
+            title="When automation may act again",
+            why="The patrol promotes and rolls back again as the policy says.",
+            commands=(f"kedge thaw {name}",),
+        ),
+        Step(
+            title="If the finding is the world or the data",
+            why=(
+                "Do not go back: the release before does as badly. Fix the source of the data; or"
+                " retrain or re-threshold, and register what comes of it. When the new world is"
+                " here to stay, accept it as the reference that is compared with."
+            ),
+            commands=(f'kedge accept {name} --reason "the world is another one"',),
+        ),
+    )
+
+
 def _more(state: State, took: Mapping[str, Took]) -> tuple[Step, ...]:
     name = state.endpoint
     found = []
@@ -346,30 +373,7 @@ def _more(state: State, took: Mapping[str, Took]) -> tuple[Step, ...]:
                 commands=(f"kedge rollback {name} --local", f"kedge status {name}"),
             )
         )
-    found += [
-        Step(
-            title="If automation is in your way",
-            why=(
-                "Nothing promotes or rolls back by itself until it is thawed; your own commands"
-                " work."
-            ),
-            commands=(f"kedge freeze {name}",),
-        ),
-        Step(
-            title="When automation may act again",
-            why="The patrol promotes and rolls back again as the policy says.",
-            commands=(f"kedge thaw {name}",),
-        ),
-        Step(
-            title="If the finding is the world or the data",
-            why=(
-                "Do not go back: the release before does as badly. Fix the source of the data; or"
-                " retrain or re-threshold, and register what comes of it. When the new world is"
-                " here to stay, accept it as the reference that is compared with."
-            ),
-            commands=(f'kedge accept {name} --reason "the world is another one"',),
-        ),
-    ]
+    found += _always(name)
     if state.back is not None:
         found.append(
             Step(

@@ -190,7 +190,7 @@ def run_control(
         faults=faults,
     )
     inquiry = inquiry_of(own(), patrol, config, faults)
-    presence = Presence(host_name(), watched.roster, watched.clock, faults)
+    presence = Presence(watched.roster, watched.clock, faults)
     turning = Turning(
         {"patrol": lambda: patrol.began, "alerting": lambda: alerting.began}, place.clock, faults
     )

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from functools import partial
 
 import msgspec
 
-from kedge.core.stored.roster import Member
 from kedge.engine.process_faults import Net, ProcessFaults
 from kedge.ports import Clock, Roster
+from kedge.workspace import new_member
 
 BEAT_S = 1.0
 """As often as the other processes write theirs."""
@@ -19,23 +18,14 @@ BEAT_S = 1.0
 class Presence:
     """Control's row in the roster: `kedge status` shows its faults and what its bounds refused."""
 
-    def __init__(self, host: str, roster: Roster, clock: Clock, faults: ProcessFaults) -> None:
+    def __init__(self, roster: Roster, clock: Clock, faults: ProcessFaults) -> None:
         """Write to a roster that no other thread uses."""
         self._roster = roster
         self._clock = clock
         self._faults = faults
         self._net = Net(faults, clock)
         self._stopping = threading.Event()
-        self._member = Member(
-            name=f"{host}/control.{os.getpid()}",
-            host=host,
-            pid=os.getpid(),
-            kind="control",
-            address="",
-            started_at=clock.now(),
-            beat_at=0.0,
-            ledger_at=0.0,
-        )
+        self._member = new_member("control", "control", clock.now())
 
     def stop(self) -> None:
         """Leave the roster, and end the thread."""

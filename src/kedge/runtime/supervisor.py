@@ -21,7 +21,6 @@ from kedge.config.model import Alerts, Server
 from kedge.core.codec import encode
 from kedge.core.errors import KedgeError, Refused, Unavailable
 from kedge.core.features.generations import Online
-from kedge.core.stored.roster import Member
 from kedge.core.values import ActorKind, State
 from kedge.engine.child import HostLaunch, Launch
 from kedge.engine.pins import HostDisk
@@ -44,7 +43,7 @@ from kedge.runtime.state_guard import StateGuard
 from kedge.system.interpreter import kedge_command
 from kedge.system.machine import read_machine
 from kedge.system.reserve import Reserve
-from kedge.workspace import Workplace, host_name
+from kedge.workspace import Workplace, host_name, new_member
 
 log = structlog.get_logger("kedge.supervisor")
 
@@ -96,16 +95,7 @@ def run_supervisor(
         count_faults(faults.passed)
         relief = Relief(predecessors, remove_folder)
         supervisor = Supervisor(
-            member=Member(
-                name=f"{host_name()}/supervisor.{os.getpid()}",
-                host=host_name(),
-                pid=os.getpid(),
-                kind="supervisor",
-                address="",
-                started_at=place.clock.now(),
-                beat_at=0.0,
-                ledger_at=0.0,
-            ),
+            member=new_member("supervisor", "supervisor", place.clock.now()),
             ledger=place.ledger,
             stamp=place.ledger.stamp,
             roster=place.roster,

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -43,7 +42,7 @@ from kedge.runtime.logs import count_faults
 from kedge.runtime.state_guard import StateGuard
 from kedge.system.interpreter import forbid
 from kedge.system.reserve import Reserve, is_short
-from kedge.workspace import Workplace, host_name
+from kedge.workspace import Workplace, new_member
 
 log = structlog.get_logger("kedge.worker")
 
@@ -55,7 +54,8 @@ def run_worker(server: Server, *, slot: str, fd: int, run_dir: Path, state_dir: 
     forbid("pandas")  # scikit-learn's imputers import it where it is installed
     listener = socket.socket(fileno=fd)
     place = Workplace(state_dir, patience_s=0.2)
-    member = get_member(listener, slot, place.clock.now())
+    host, port = listener.getsockname()[:2]
+    member = new_member("gateway", slot, place.clock.now(), address=f"{host}:{port}")
     serving = Serving(place.clock.monotonic, LastAsked(path_of(run_dir, slot)), Copies())
     signal_ = place.ledger_signal()
     faults = ProcessFaults(place.clock, signal_.wake)
@@ -70,17 +70,7 @@ def run_worker(server: Server, *, slot: str, fd: int, run_dir: Path, state_dir: 
         return spool.append(rows)
 
     links = Links(Allowance())
-    pool = Pool(
-        loaders=Loaders(),
-        artifacts=place.artifacts,
-        connect=links.connect,
-        run_dir=run_dir,
-        clock=place.clock,
-        changed=signal_.wake,
-        faults=faults,
-        apart=place.disk.apart,
-        set_apart=partial(set_apart, place),
-    )
+    pool = new_pool(place, links, run_dir, signal_.wake, faults)
     replica = Replica(
         member=member,
         slot=slot,
@@ -125,18 +115,24 @@ def run_worker(server: Server, *, slot: str, fd: int, run_dir: Path, state_dir: 
         pool.close()
 
 
-def get_member(listener: socket.socket, slot: str, now: str) -> Member:
-    """Return this worker's row of the roster, before its first heartbeat."""
-    host, port = listener.getsockname()[:2]
-    return Member(
-        name=f"{host_name()}/{slot}.{os.getpid()}",
-        host=host_name(),
-        pid=os.getpid(),
-        kind="gateway",
-        address=f"{host}:{port}",
-        started_at=now,
-        beat_at=0.0,
-        ledger_at=0.0,
+def new_pool(
+    place: Workplace,
+    links: Links,
+    run_dir: Path,
+    changed: Callable[[], None],
+    faults: ProcessFaults,
+) -> Pool:
+    """Return the pool of one worker; `changed` is called when a release is ready."""
+    return Pool(
+        loaders=Loaders(),
+        artifacts=place.artifacts,
+        connect=links.connect,
+        run_dir=run_dir,
+        clock=place.clock,
+        changed=changed,
+        faults=faults,
+        apart=place.disk.apart,
+        set_apart=partial(set_apart, place),
     )
 
 

@@ -482,43 +482,23 @@ class Serving:
         recorder.count("shadow.requests")
         handle = live.handles.get(release)
         ours, our_micros = (None, 0) if answer is None else (answer.outputs, answer.micros)
-        violated = answer is not None and answer.violated
+        pair = partial(_offer_pair, live, request, answer)
 
-        def pair(
-            theirs: Columns | None, micros: int = 0, *, dropped: bool = False, bad: bool = False
-        ) -> None:
-            if live.watched:
-                recorder.offer(
-                    Seen(
-                        time(),
-                        request,
-                        PRODUCTION,
-                        our_micros,
-                        ours is None,
-                        0,
-                        ours,
-                        mirrored=True,
-                        theirs=theirs,
-                        their_micros=micros,
-                        dropped=dropped,
-                        violated=violated,
-                        their_violated=bad,
-                    )
-                )
+        def drop(cause: str) -> None:
+            recorder.count(f"shadow.dropped.{DROPPED.get(cause, cause)}")
+            recorder.conduct.unasked(cause)
+            pair(None, dropped=True)
 
         recorder.conduct.routed(request.entity)
         size = size_of_columns(request.columns, ours)
         cause = self._not_copied(handle, size) or self._unasked(live, handle, request)
         if cause or handle is None:
-            recorder.count(f"shadow.dropped.{DROPPED.get(cause, cause)}")
-            recorder.conduct.unasked(cause)
-            pair(None, dropped=True)
+            drop(cause)
             return
         # Production has just answered this very request: a copy may take as long as that allows.
         now = self._monotonic()
-        deadline_s = max(
-            live.deadlines.behind(handle, request.rows, now), DEADLINE_RATIO * our_micros / 1e6
-        )
+        usual_s = live.deadlines.behind(handle, request.rows, now)
+        deadline_s = max(usual_s, DEADLINE_RATIO * our_micros / 1e6)
         due = now + deadline_s
         patience_s = live.deadlines.copy_patience(our_micros / 1e6, deadline_s)
 
@@ -544,13 +524,11 @@ class Serving:
         taken = handle.remotes[0].submit(
             request.columns, done, deadline_s, patience_s=patience_s, apart=live.reverse
         )
-        if taken:
-            self._copied += size
         if not taken:
-            recorder.count(f"shadow.dropped.{DROPPED['model_unasked']}")
-            recorder.conduct.unasked("full")
-            pair(None, dropped=True)
-        elif live.noise and ours is not None and request.draw < live.noise * BUCKETS:
+            drop("full")
+            return
+        self._copied += size
+        if live.noise and ours is not None and request.draw < live.noise * BUCKETS:
             self._again(live, request, ours)
 
     def _not_copied(self, handle: Handle | None, size: int) -> str:
@@ -654,3 +632,36 @@ class Late:
                 settles=True,
             )
         )
+
+
+def _offer_pair(
+    live: Live,
+    request: Request,
+    answer: Answer | None,
+    theirs: Columns | None,
+    micros: int = 0,
+    *,
+    dropped: bool = False,
+    bad: bool = False,
+) -> None:
+    """Record both answers to a request; `answer` is production's, None when it failed."""
+    if not live.watched:
+        return
+    ours, our_micros = (None, 0) if answer is None else (answer.outputs, answer.micros)
+    live.recorder.offer(
+        Seen(
+            time(),
+            request,
+            PRODUCTION,
+            our_micros,
+            ours is None,
+            0,
+            ours,
+            mirrored=True,
+            theirs=theirs,
+            their_micros=micros,
+            dropped=dropped,
+            violated=answer is not None and answer.violated,
+            their_violated=bad,
+        )
+    )
