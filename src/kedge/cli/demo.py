@@ -33,7 +33,8 @@ def demo(context: Context, port: int | None, rate: float | None) -> None:
             code="needs_demo",
             hint="pip install 'kedge[demo]'; in a clone: make demo",
         )
-    from kedge.demo.story import WORK, run
+    from kedge.demo.stage import WORK
+    from kedge.demo.story import run
 
     with redirect_stdout(sys.stderr) if context.as_json else nullcontext():
         code = run(port, rate)

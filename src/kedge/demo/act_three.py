@@ -12,59 +12,18 @@ report, and does not end the demo.
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
+from kedge.demo.questions import diagnosed
 from kedge.system.terminal import show
 
 if TYPE_CHECKING:
     from kedge.demo.processes import Traffic
-    from kedge.demo.story import Demo
+    from kedge.demo.stage import Demo
 
 SNOWED, LABELS_S = 1_600, 8.0
 """How many flights of those days, and how long their outcomes are waited for."""
 DRILL = "4s"
-AGAIN, WAIT_S = 2, 8.0
-"""How often it is asked again at most, and how long labels are waited for before."""
-
-
-def asked(demo: Demo, since_s: float) -> dict[str, Any]:
-    """Ask why; and once or twice again while the answer is that more outcomes would tell."""
-    told = demo.shell("diagnose", "flights", "--since", f"{since_s:.0f}s").data
-    for _ in range(AGAIN):
-        lacking = {lack["code"] for lack in told["diagnosis"]["missing"]}
-        findings = told["diagnosis"]["findings"]
-        if findings[0]["cause"] != "cannot_tell" or not lacking & {"outcomes", "more_outcomes"}:
-            break
-        show(f"  cannot tell yet: {findings[0]['statement'][:100]}; asked again in {WAIT_S:.0f} s")
-        time.sleep(WAIT_S)
-        since_s += 2 * WAIT_S  # as much again for the diagnosis itself
-        told = demo.shell("diagnose", "flights", "--since", f"{since_s:.0f}s").data
-    return dict(told)
-
-
-def diagnosed(demo: Demo, injected: str, since_s: float) -> None:
-    """Ask why, show the answer, and keep it for the report."""
-    told = asked(demo, since_s)
-    found = told["diagnosis"]
-    show(f"  {found['headline']}")
-    for finding in found["findings"]:
-        kind = f" ({finding['kind']})" if finding.get("kind") else ""
-        show(f"    {finding['cause']}{kind}: {finding['statement'][:110]}")
-    show(f"    do: {found['action']['sentence'][:130]}")
-    effect = found["effect"] or {}
-    demo.diagnoses.append(
-        {
-            "injected": injected,
-            "found": [finding["cause"] for finding in found["findings"]],
-            "effect": effect.get("value"),
-            "interval": [effect.get("low"), effect.get("high")],
-            "labelled": effect.get("n", 0),
-            "action": found["action"]["code"],
-        }
-    )
-    if injected not in demo.diagnoses[-1]["found"]:
-        show(f"    NOT what was injected: that is {injected}")
 
 
 def ready(demo: Demo, traffic: Traffic) -> None:

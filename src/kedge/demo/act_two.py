@@ -11,37 +11,18 @@ from math import log
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kedge.demo.act_three import diagnosed
+from kedge.demo.questions import apply, diagnosed
 from kedge.system.terminal import show
 
 if TYPE_CHECKING:
     from kedge.demo.processes import Traffic
-    from kedge.demo.story import Demo
+    from kedge.demo.stage import Demo
 
 LABELLED, LATE_S = 1_250, 7.0
 """How long the mistake is in production: until so many outcomes are there, which come late."""
 CAP = -log(1e-3)
 """kedge judges log loss over this cap, so that it lies in [0, 1]."""
 AFTER_S = 2.0
-
-
-def apply(demo: Demo, work: Path, *, wrong: bool) -> dict[str, Any]:
-    """Apply the features file, with or without the mistake: one word of one line."""
-    text = (Path(__file__).parent / "features.py").read_text(encoding="utf-8")
-    if wrong:
-        text = text.replace('raw["sched_minute"]', 'raw["utc_minute"]')
-    (work / "features.py").write_text(text, encoding="utf-8")
-    told: dict[str, Any] = demo.shell("features", "apply", "features.py").data["transformations"][0]
-    against = f"; {told['outcome']} against {told['against']}" if told["against"] else ""
-    from_ = ", ".join(told["raw"][:6])
-    show(f"  {told['version']}: takes {from_}, ... out of a request{against}")
-    for column in told["columns"]:
-        if column["outcome"] != "bit-equal":
-            show(
-                f"    {column['column']:14} {column['outcome']}: {column['rows']} values, "
-                f"by {column['largest']:g} at most"
-            )
-    return told
 
 
 def features_act(demo: Demo, traffic: Traffic, work: Path) -> dict[str, Any]:

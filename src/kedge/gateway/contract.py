@@ -19,11 +19,12 @@ from kedge.core.keys import EXACT
 from kedge.core.values import Field
 from kedge.core.wording import tell_fault, tell_name, tell_value
 from kedge.gateway.bounds import FieldBounds
-from kedge.gateway.decode import FORMS, NO_ROWS, UNREADABLE, InferRequest, Tensor
+from kedge.gateway.decode import FORMS, NO_ROWS, UNREADABLE, InferRequest
 from kedge.gateway.fields import (
     EXACT_FLOATS,
     SCANNED,
     FieldReader,
+    Tensor,
     bad,
     exceeds,
     too_many_rows,

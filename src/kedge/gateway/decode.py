@@ -14,39 +14,16 @@ import msgspec
 from kedge.core import codec
 from kedge.core.errors import BadRequest
 from kedge.core.wording import tell_fault, tell_name
-from kedge.gateway.fields import SCANNED, bad, exceeds
+from kedge.gateway.fields import SCANNED, Tensor, TensorParameters, bad, exceeds
 
 NO_ROWS = msgspec.Raw()
 """What `rows` is in a body that has none."""
-
-
-class TensorParameters(msgspec.Struct):
-    """What a tensor's parameters say that is read here; other members are passed over unbuilt."""
-
-    binary_data_size: msgspec.Raw = msgspec.Raw(b"null")
-
-    def size(self) -> int | None:
-        """Return the number of bytes; None without one, -1 for what is no such number."""
-        text = bytes(self.binary_data_size)
-        if text == b"null":
-            return None
-        return int(text) if text.isdigit() and len(text) <= DIGITS else -1
 
 
 class WantedOutput(msgspec.Struct):
     """An output that a caller asks for."""
 
     name: str = ""
-
-
-class Tensor(msgspec.Struct):
-    """One input as it stands in the request."""
-
-    name: str
-    datatype: str
-    shape: list[int]
-    data: msgspec.Raw = msgspec.Raw()
-    parameters: TensorParameters | None = None
 
 
 class InferRequest(msgspec.Struct):
@@ -89,8 +66,6 @@ _body: msgspec.json.Decoder[InferRequest] = msgspec.json.Decoder(InferRequest)
 _large_body: msgspec.json.Decoder[_LargeRequest] = msgspec.json.Decoder(_LargeRequest)
 _parts_of: msgspec.json.Decoder[_Parts] = msgspec.json.Decoder(_Parts)
 _shape_of: msgspec.json.Decoder[list[int]] = msgspec.json.Decoder(list[int])
-DIGITS = 18
-"""Longest length that is read as a number."""
 OBJECTS = 10_000
 """Objects of a body: its tensors, its outputs and their parameters."""
 SHAPE_BYTES = 1024

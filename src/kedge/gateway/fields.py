@@ -27,10 +27,10 @@ from kedge.core.wording import clip, tell_fault, tell_shape, tell_value
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from kedge.gateway.decode import Tensor
-
     Array = NDArray[Any]
 
+DIGITS = 18
+"""Longest length that is read as a number."""
 SMALL = 64
 """Up to here a Python loop tests finiteness faster than a NumPy call."""
 SCANNED = 16 * 1024
@@ -611,3 +611,26 @@ def _strings(field: str, raw: memoryview) -> list[str]:
             raise bad(field, "is not UTF-8", "wrong_dtype") from None
         at += size
     return found
+
+
+class TensorParameters(msgspec.Struct):
+    """What a tensor's parameters say that is read here; other members are passed over unbuilt."""
+
+    binary_data_size: msgspec.Raw = msgspec.Raw(b"null")
+
+    def size(self) -> int | None:
+        """Return the number of bytes; None without one, -1 for what is no such number."""
+        text = bytes(self.binary_data_size)
+        if text == b"null":
+            return None
+        return int(text) if text.isdigit() and len(text) <= DIGITS else -1
+
+
+class Tensor(msgspec.Struct):
+    """One input as it stands in the request."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+    data: msgspec.Raw = msgspec.Raw()
+    parameters: TensorParameters | None = None

@@ -23,7 +23,8 @@ from kedge.engine.serving.live import Answer, Live
 from kedge.engine.serving.serving import Serving
 from kedge.gateway.auth import Tokens
 from kedge.gateway.contract import Contract
-from kedge.gateway.decode import DIGITS, WantedOutput
+from kedge.gateway.decode import WantedOutput
+from kedge.gateway.fields import DIGITS
 from kedge.gateway.http.decoding import Decoder, decode_here
 from kedge.gateway.http.peers import Peers
 
