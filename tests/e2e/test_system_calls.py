@@ -40,7 +40,7 @@ QUIET = {
     "adapters/sql/sqlite/signal.py": "without the kernel's watches followers look by themselves",
     "adapters/sql/sqlite/ballast.py": "the next write makes it again",
     "operations/preflight.py": "what stands in the way is found again when it is used",
-    "adapters/sql/beginning.py": "the age of the evidence is shown as not known",
+    "adapters/sql/creation.py": "the age of the evidence is shown as not known",
 }
 """Files where a failure is counted as a number, or costs nothing; and why."""
 QUIET_CALLS = {

@@ -47,7 +47,7 @@ BROAD_EXCEPT = {
     "engine/serving/serving.py": ANYTHING,
     "web/api.py": "the caller gets an answer whatever happens; status shows the fault",
     "gateway/http/app.py": "a caller gets an answer whatever happens; the log gets the trace",
-    "gateway/http/decoding_child.py": "a fault costs its body; the child stays for those of other callers",
+    "gateway/http/decoder_child.py": "a fault costs its body; the child stays for those of other callers",
     "runtime/logs.py": "a value may raise anything when it is rendered; its event is logged without it",
     "columns.py": ANYTHING,
 }

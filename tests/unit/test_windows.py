@@ -29,7 +29,7 @@ from kedge.core.evidence.windows import (
 from kedge.core.routing import bucket, key_of, unit_of
 from kedge.core.values import CostPolicy, Guardrail, LogPolicy, Output, Policy, Prices, Stage, State
 from kedge.engine.recording import counter as windows
-from kedge.engine.recording import segments, spending
+from kedge.engine.recording import segments, unit_costs
 from kedge.engine.recording.counter import Bounds, Counter
 from kedge.engine.recording.observation import Seen
 from kedge.engine.recording.predictions import Log
@@ -446,14 +446,14 @@ def test_costs_above_the_largest_are_clipped_and_counted() -> None:
 
 
 def test_callers_and_pairs_beyond_the_bound_are_left_out_and_counted() -> None:
-    found = spending.Spending(paired=True)
-    for at in range(spending.PAIRS + 10):
+    found = unit_costs.UnitCosts(paired=True)
+    for at in range(unit_costs.PAIRS + 10):
         found.add("", (1, 1), (1.1 ** (at % 40), 1.1 ** (at // 40)))
-    assert len(found.cells()) == spending.PAIRS
-    for at in range(spending.CALLERS + 5):
+    assert len(found.cells()) == unit_costs.PAIRS
+    for at in range(unit_costs.CALLERS + 5):
         found.add(f"c{at}", (1, 1), (1.0, 1.0))
     callers, left_out = found.callers(b"k")
-    assert (len(callers), left_out) == (spending.CALLERS, 15)
+    assert (len(callers), left_out) == (unit_costs.CALLERS, 15)
 
 
 def test_without_prices_nothing_is_counted() -> None:

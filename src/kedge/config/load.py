@@ -24,9 +24,9 @@ from kedge.core.errors import BadConfig
 from kedge.core.evidence.labels import is_own
 from kedge.core.evidence.quality import ranked_places
 from kedge.core.names import RULE, is_name
+from kedge.core.phrases import tell_fault
 from kedge.core.time.durations import seconds
 from kedge.core.values import BUCKETS, Field, Output, Policy
-from kedge.core.wording import tell_fault
 
 
 def load(path: Path) -> Settings:

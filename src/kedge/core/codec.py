@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from kedge.core.wording import tell_fault
+from kedge.core.phrases import tell_fault
 
 GENESIS = "0" * 64
 """What the first entry of a ledger chains to."""

@@ -27,9 +27,9 @@ from kedge.core.automation import (
 )
 from kedge.core.evidence.forecast import Traffic
 from kedge.core.evidence.judge import Judge
-from kedge.core.evidence.remaining import Callers, Row, get_row, needed_s
 from kedge.core.evidence.rules import QUALITY, Verdict
 from kedge.core.evidence.step import span
+from kedge.core.evidence.time_left import Callers, Row, get_row, needed_s
 from kedge.core.evidence.verdicts import PROVABLE
 from kedge.core.time.durations import seconds
 from kedge.core.values import BUCKETS, Policy, Stage, State, Value

@@ -8,8 +8,8 @@ import msgspec
 import numpy as np
 
 from kedge.core.errors import BadRequest
+from kedge.core.phrases import tell_value
 from kedge.core.values import Field
-from kedge.core.wording import tell_value
 from kedge.gateway.fields import SMALL, bad
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ import numpy as np
 from kedge.core import entities
 from kedge.core.errors import BadRequest
 from kedge.core.keys import EXACT
+from kedge.core.phrases import tell_fault, tell_name, tell_value
 from kedge.core.values import Field
-from kedge.core.wording import tell_fault, tell_name, tell_value
 from kedge.gateway.bounds import FieldBounds
 from kedge.gateway.decode import FORMS, NO_ROWS, UNREADABLE, InferRequest
 from kedge.gateway.fields import (

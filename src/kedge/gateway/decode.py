@@ -13,7 +13,7 @@ import msgspec
 
 from kedge.core import codec
 from kedge.core.errors import BadRequest
-from kedge.core.wording import tell_fault, tell_name
+from kedge.core.phrases import tell_fault, tell_name
 from kedge.gateway.fields import SCANNED, Tensor, TensorParameters, bad, exceeds
 
 NO_ROWS = msgspec.Raw()

@@ -21,8 +21,8 @@ import numpy as np
 from kedge.core.contract import FROM_OIP, OIP_DTYPES
 from kedge.core.errors import BadRequest
 from kedge.core.keys import EXACT
+from kedge.core.phrases import clip, tell_fault, tell_shape, tell_value
 from kedge.core.values import Field
-from kedge.core.wording import clip, tell_fault, tell_shape, tell_value
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -22,7 +22,7 @@ from kedge.engine.submission import Say
 from kedge.operations.evidence.read import state_of
 from kedge.operations.progress import Progress
 from kedge.tabular.parquet import database, load_duckdb
-from kedge.tabular.quoting import first_line, quoted
+from kedge.tabular.quotes import first_line, quoted
 from kedge.workspace import Workplace
 
 WRITING = "writing Parquet"

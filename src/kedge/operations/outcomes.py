@@ -25,8 +25,8 @@ from kedge.core.errors import Refused, Unavailable
 from kedge.core.evidence.answers import EXACT_BELOW, Target, get_target, normal, unfit
 from kedge.core.evidence.labels import reason
 from kedge.core.evidence.records import COUNTS, PARKED_S, Ingested, Joined, Outcome
+from kedge.core.phrases import tell_fault
 from kedge.core.time.instants import early, read_instant, untrue
-from kedge.core.wording import tell_fault
 from kedge.engine.submission import Say
 from kedge.engine.unrecorded import unrecorded
 from kedge.operations.evidence.read import state_of

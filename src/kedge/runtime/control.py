@@ -28,11 +28,11 @@ from kedge.engine.submission import Control
 from kedge.operations.alerts import alerting_of
 from kedge.operations.readiness.check import checker, gate_of
 from kedge.runtime.logs import count_faults, log_to_stderr
+from kedge.runtime.loop_timer import LoopTimer
 from kedge.runtime.outcomes import OutcomesJoiner
 from kedge.runtime.parts import Parts
 from kedge.runtime.presence import Presence
 from kedge.runtime.state_guard import StateGuard
-from kedge.runtime.turning import Turning
 from kedge.system.interpreter import kedge_command, safe_environment
 from kedge.system.reserve import Reserve
 from kedge.web import server as web
@@ -191,10 +191,10 @@ def run_control(
     )
     inquiry = inquiry_of(own(), patrol, config, faults)
     presence = Presence(watched.roster, watched.clock, faults)
-    turning = Turning(
+    timer = LoopTimer(
         {"patrol": lambda: patrol.began, "alerting": lambda: alerting.began}, place.clock, faults
     )
-    ending = partial(_end_with_parent, server, parent, turning, faults)
+    ending = partial(_end_with_parent, server, parent, timer, faults)
     threading.Thread(target=ending, daemon=True).start()
     StateGuard(state_dir, faults, place.clock).start()
     parts = Parts(place.clock, faults)
@@ -212,7 +212,7 @@ def run_control(
         parts.start("readiness", readiness.run, readiness.stop, waits=False)
         server.run(sockets=[listener])
     finally:
-        turning.stop()
+        timer.stop()
         parts.stop()
     if not server.should_exit:
         log.error("control.ended", fault="the server of the status API ended by itself")
@@ -220,12 +220,12 @@ def run_control(
 
 
 def _end_with_parent(
-    server: uvicorn.Server, parent: int, turning: Turning, faults: ProcessFaults
+    server: uvicorn.Server, parent: int, timer: LoopTimer, faults: ProcessFaults
 ) -> None:
     """Control serves no callers: without its supervisor it only holds a port."""
     pause = threading.Event()  # `time.sleep` raises where a clock is bent (EINVAL)
     while os.getppid() == parent:
-        faults.attempt("control.turning", turning.look)
+        faults.attempt("control.turning", timer.look)
         pause.wait(0.5)
-    turning.stop()
+    timer.stop()
     server.should_exit = True

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from kedge.core.errors import Refused
-from kedge.tabular.quoting import first_line, identifier, one_file, quoted
+from kedge.tabular.quotes import first_line, identifier, one_file, quoted
 
 MEMORY = "1GB"
 """What DuckDB may use before it goes to the disk."""

@@ -19,7 +19,7 @@ from kedge.core.golden import spread
 from kedge.core.values import Dtype, Field, Signature, Value
 from kedge.ports import ColumnStatistics
 from kedge.tabular.parquet import UnreadableFile, kinds_of, opened
-from kedge.tabular.quoting import identifier
+from kedge.tabular.quotes import identifier
 from kedge.tabular.rows import HINT, READERS, csv_names, csv_rows
 
 MAX_ROWS = 1_000_000

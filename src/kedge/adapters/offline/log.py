@@ -36,7 +36,7 @@ from kedge.tabular.parquet import (
     load_duckdb,
     seconds_of,
 )
-from kedge.tabular.quoting import first_line, identifier, quoted
+from kedge.tabular.quotes import first_line, identifier, quoted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

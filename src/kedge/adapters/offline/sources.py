@@ -19,7 +19,7 @@ from kedge.tabular.parquet import (
     kinds_of,
     load_duckdb,
 )
-from kedge.tabular.quoting import first_line, identifier, one_file, quoted
+from kedge.tabular.quotes import first_line, identifier, one_file, quoted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Executable, bindparam, select, text
 from sqlalchemy.dialects.sqlite import insert
 
 from kedge.adapters.sql import tables
-from kedge.adapters.sql.beginning import read_beginning
+from kedge.adapters.sql.creation import read_beginning
 from kedge.adapters.sql.rows import read_all
 from kedge.adapters.sql.sqlite.connection import Database
 from kedge.core import codec

@@ -3,7 +3,7 @@
 Values that are plausible hide a fault. Three kinds of evidence betray it, from the surest to the
 weakest: a column repeats earlier values (`staleness`); it went with the other columns of its
 request and does no more, while those go with each other as they did (`association`), or does so
-again once its codes change places (`recoding`); the outcomes go with everything but this column as
+again once its codes change places (`codes`); the outcomes go with everything but this column as
 they did. The last alone proves nothing: a world in which one column means less looks like that too.
 Then the column is a suspect, and neither the world nor the data is named.
 """
@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kedge.core.diagnosis.association import Effect, Held, Outcomes, Relations, Structure, Units
+from kedge.core.diagnosis.codes import Recoded, recoded, shifted
 from kedge.core.diagnosis.contrast import LEAST
 from kedge.core.diagnosis.defects import PROOF
 from kedge.core.diagnosis.findings import Suspect
-from kedge.core.diagnosis.recoding import Recoded, recoded, shifted
 from kedge.core.diagnosis.shift import spaced
 from kedge.core.diagnosis.stretches import Column, Floats
 

@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 from math import isfinite
 
 from kedge.core.errors import Refused
+from kedge.core.phrases import tell_value
 from kedge.core.time.durations import seconds
-from kedge.core.wording import tell_value
 
 EARLIEST_S = 31_536_000.0
 """1971-01-01. The year before it holds what other things look like when they are read as Unix

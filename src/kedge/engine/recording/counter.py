@@ -47,7 +47,7 @@ from kedge.engine.recording.custom import Agree, Custom, Pair
 from kedge.engine.recording.observation import Part, Seen
 from kedge.engine.recording.predictions import Predictions
 from kedge.engine.recording.segments import Names, Segments
-from kedge.engine.recording.spending import Spending
+from kedge.engine.recording.unit_costs import UnitCosts
 
 if TYPE_CHECKING:
     from kedge.ports import Columns
@@ -575,7 +575,7 @@ class _Draft:
         self.noise = [0, 0]
         self.predictions = [0, 0]
         self.costs: dict[str, Spent] = {}
-        self.spent = Spending(paired=paired)
+        self.spent = UnitCosts(paired=paired)
         self.every, self.named = _Met(), _Met()
         self.bad: dict[str, dict[str, list[int]]] = {}
         self.units: dict[tuple[int, int, int], list[Any]] = {}

@@ -16,8 +16,8 @@ import structlog
 from kedge.core.bounds import BOUNDS as FIELD_BOUNDS
 from kedge.core.contract import OIP_DTYPES
 from kedge.core.errors import BadRequest, KedgeError, ModelFailure, Overloaded, Unavailable
+from kedge.core.phrases import clip
 from kedge.core.values import Field, Signature
-from kedge.core.wording import clip
 from kedge.engine.serving.live import Live
 from kedge.engine.serving.serving import Serving
 from kedge.gateway.http.infer import UNREAD, Bounds, Headers, infer, release_number

@@ -16,8 +16,8 @@ from kedge.core import entities
 from kedge.core.contract import OIP_DTYPES
 from kedge.core.encodings import JSON, check_type, inflate, is_gzip
 from kedge.core.errors import BadRequest, Overloaded
+from kedge.core.phrases import clip, tell_name
 from kedge.core.values import BUCKETS
-from kedge.core.wording import clip, tell_name
 from kedge.engine.request import Request
 from kedge.engine.serving.live import Answer, Live
 from kedge.engine.serving.serving import Serving
@@ -25,13 +25,13 @@ from kedge.gateway.auth import Tokens
 from kedge.gateway.contract import Contract
 from kedge.gateway.decode import WantedOutput
 from kedge.gateway.fields import DIGITS
-from kedge.gateway.http.decoding import Decoder, decode_here
+from kedge.gateway.http.decoder import Decoder, decode_here
 from kedge.gateway.http.peers import Peers
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from kedge.gateway.http.decoding import Decoded
+    from kedge.gateway.http.decoder import Decoded
 
 T = TypeVar("T")
 Receive = Any

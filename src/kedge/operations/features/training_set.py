@@ -35,7 +35,7 @@ from kedge.operations.evidence.read import state_of
 from kedge.operations.progress import Progress
 from kedge.operations.releases import transform_of
 from kedge.tabular.parquet import column_as, database, kinds_of, load_duckdb
-from kedge.tabular.quoting import first_line, identifier, one_file, quoted
+from kedge.tabular.quotes import first_line, identifier, one_file, quoted
 from kedge.transforms.authoring import spec_of
 from kedge.transforms.bundle import Bare, Transform
 from kedge.workspace import Workplace

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, MetaData, text
 
-from kedge.adapters.sql.beginning import read_beginning, write_beginning
+from kedge.adapters.sql.creation import read_beginning, write_beginning
 from kedge.adapters.sql.sqlite.ballast import Ballast
 from kedge.adapters.sql.sqlite.connection import Database
 from kedge.adapters.sql.sqlite.faults import explain

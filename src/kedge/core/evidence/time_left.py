@@ -1,10 +1,10 @@
-"""Remaining evidence: how long the certificate of a candidate that is no worse still takes.
+"""Time left until the evidence suffices: how long the certificate of a candidate that is no worse still takes.
 
 Theory of operation
 -------------------
 * The judge's own certificates are asked about what is to be expected: the counts as they are now, and
   the mean of what comes, with both releases failing as often as both did so far. The instant at which
-  the certificate suffices is close to the median of the real ones (`tests/unit/test_remaining.py`).
+  the certificate suffices is close to the median of the real ones (`tests/unit/test_time_left.py`).
 * Callers ask alike: with n requests of k callers there are N callers in all where
   k = N (1 - exp(-n / N)). Callers that ask very unequally take longer.
 * Callers' counts are certified at fixed looks (`bets.LOOK_S`), so what they show comes at a look.

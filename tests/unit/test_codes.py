@@ -9,7 +9,7 @@ import pytest
 from scipy.optimize import linear_sum_assignment
 
 from kedge.core.diagnosis.association import Coding
-from kedge.core.diagnosis.recoding import assigned, recoded, shifted
+from kedge.core.diagnosis.codes import assigned, recoded, shifted
 
 N = 4_000
 SHARES = (0.4, 0.25, 0.15, 0.12, 0.08)

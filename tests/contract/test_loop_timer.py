@@ -7,23 +7,23 @@ import pytest
 
 from kedge.adapters.clock import SystemClock
 from kedge.engine.process_faults import Net, ProcessFaults
-from kedge.runtime.turning import Turning
+from kedge.runtime.loop_timer import LoopTimer
 
 SCRIPT = """
 import sys, threading, time
 from kedge.adapters.clock import SystemClock
 from kedge.engine.process_faults import Net, ProcessFaults
-from kedge.runtime.turning import Turning
+from kedge.runtime.loop_timer import LoopTimer
 
 clock = SystemClock()
 faults = ProcessFaults(clock)
 net = Net(faults, clock)
-turning = Turning({"patrol": lambda: net.began}, clock, faults, step_s=0.3, end_s=1)
+timer = LoopTimer({"patrol": lambda: net.began}, clock, faults, step_s=0.3, end_s=1)
 
 def turns():
     until = time.monotonic() + 30
     while time.monotonic() < until:
-        turning.look()
+        timer.look()
         time.sleep(0.05)
 
 threading.Thread(target=turns, daemon=True).start()
@@ -54,7 +54,7 @@ def test_loops_that_turn_or_wait_for_their_next_turn_end_nothing() -> None:
     script = SCRIPT.replace(
         "HANG",
         "for _ in range(30):\n    net.run('patrol.look', lambda: time.sleep(0.02))\n    time.sleep(0.05)\n"
-        "turning.stop()\ntime.sleep(1.2)\nprint('alive')",
+        "timer.stop()\ntime.sleep(1.2)\nprint('alive')",
     )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=20, check=True
@@ -75,18 +75,18 @@ def test_a_loop_that_stands_still_is_noted_until_it_turns_again() -> None:
     clock = Hand()
     faults = ProcessFaults(clock)
     began: list[float | None] = [0.0]
-    turning = Turning({"alerting": lambda: began[0]}, clock, faults)
+    timer = LoopTimer({"alerting": lambda: began[0]}, clock, faults)
     try:
-        turning.look()
+        timer.look()
         assert faults.faults == ()
         clock.at = 61.0
-        turning.look()
+        timer.look()
         assert "is in one step for 60 s" in faults.standing("control.alerting.turning")
         began[0] = None
-        turning.look()
+        timer.look()
         assert faults.standing("control.alerting.turning") == ""
     finally:
-        turning.stop()
+        timer.stop()
 
 
 def test_a_step_within_a_step_counts_as_a_turn() -> None:

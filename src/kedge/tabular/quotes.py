@@ -1,4 +1,4 @@
-"""Quoting for DuckDB: literals, names of columns, names of files, and what its faults say."""
+"""Quotes for DuckDB: literals, names of columns, names of files, and what its faults say."""
 
 from __future__ import annotations
 

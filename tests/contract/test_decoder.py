@@ -17,9 +17,9 @@ import pytest
 from kedge.core.errors import BadRequest, KedgeError, Overloaded
 from kedge.core.values import Field
 from kedge.gateway.contract import Contract
-from kedge.gateway.http import decoding_child
-from kedge.gateway.http.decoding import Decoder, decode_here
-from kedge.gateway.http.decoding_child import Asked, Said
+from kedge.gateway.http import decoder_child
+from kedge.gateway.http.decoder import Decoder, decode_here
+from kedge.gateway.http.decoder_child import Asked, Said
 
 ROWS = 4096
 FIELDS = (
@@ -116,7 +116,7 @@ def test_a_fault_of_the_decoding_itself_costs_its_body_only(
     monkeypatch.setattr(Contract, "columns", broken)
     body = whole(2)
     said = msgspec.msgpack.decode(
-        decoding_child.decode(Asked(CONTRACT.encoded, None, len(body)), body), type=Said
+        decoder_child.decode(Asked(CONTRACT.encoded, None, len(body)), body), type=Said
     )
     assert (said.code, said.fault) == ("internal", "ZeroDivisionError('of this test')")
 
@@ -167,9 +167,7 @@ def test_a_child_that_is_killed_costs_its_body_and_the_next_one_is_started(
 def test_where_no_child_can_be_started_it_is_decoded_here(
     decoder: Decoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        "kedge.gateway.http.decoding.module_command", lambda *_: ["/nowhere/python"]
-    )
+    monkeypatch.setattr("kedge.gateway.http.decoder.module_command", lambda *_: ["/nowhere/python"])
     assert decoder.decode(CONTRACT, whole(2), None)[2] == 2
 
 

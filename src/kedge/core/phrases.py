@@ -1,4 +1,4 @@
-"""Wording: what is wrong with JSON, in words that name no part of kedge and nothing of Python.
+"""Phrases for what is wrong with JSON, in words that name no part of kedge and nothing of Python.
 
 The gateway says it of infer calls, and `kedge outcomes` and control's API of lines of outcomes.
 """

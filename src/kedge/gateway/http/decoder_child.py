@@ -1,4 +1,4 @@
-"""Decoding child: the process in which one worker's large bodies are decoded.
+"""Decoder child: the process in which one worker's large bodies are decoded.
 
 Python decodes a body of megabytes in one call that holds the interpreter, and every other request of the worker would
 wait for its end. Here it holds up bodies of its own kind alone. The code is kedge's own; what it is given is not.

@@ -1,4 +1,4 @@
-"""Decoding of large bodies beside a worker's loop, in a process of its own."""
+"""Decoder of large bodies beside a worker's loop, in a process of its own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import structlog
 from kedge.core.errors import BadRequest, KedgeError, Overloaded
 from kedge.gateway.contract import Contract
 from kedge.gateway.decode import InferRequest, WantedOutput, parse
-from kedge.gateway.http.decoding_child import INTERNAL, Asked, Column, Said
+from kedge.gateway.http.decoder_child import INTERNAL, Asked, Column, Said
 from kedge.system.interpreter import bare_environment, module_command
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class Decoder:
         words = str(theirs.fileno()), str(os.getpid())
         try:
             self._child = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-                module_command("kedge.gateway.http.decoding_child", *words),
+                module_command("kedge.gateway.http.decoder_child", *words),
                 stdin=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
                 env=bare_environment(),

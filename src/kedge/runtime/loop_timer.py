@@ -1,4 +1,4 @@
-"""Turning: ends a control that hangs, so that its supervisor starts it again.
+"""Loop timer: ends a control that hangs, so that its supervisor starts it again.
 
 Theory of operation
 -------------------
@@ -31,7 +31,7 @@ class Hung(Exception):
     """What stands in `status` of a loop that stands still."""
 
 
-class Turning:
+class LoopTimer:
     """Sets the timer anew while every loop turns; `look` is called in turns of another thread."""
 
     def __init__(

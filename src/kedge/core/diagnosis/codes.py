@@ -1,4 +1,4 @@
-"""Recoding of codes: whether the values of a column have changed places.
+"""Codes that changed places: whether the values of a column have changed places.
 
 A list of kinds that is numbered anew, a time zone that is added to an hour, a flag that is turned
 round: each value is plausible, and what goes with one value goes with another now. Three things go

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kedge.core.wording import CLIPPED, clip, tell_fault, tell_name, tell_shape, tell_value
+from kedge.core.phrases import CLIPPED, clip, tell_fault, tell_name, tell_shape, tell_value
 
 
 class Body(msgspec.Struct):

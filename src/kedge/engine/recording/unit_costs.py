@@ -1,4 +1,4 @@
-"""Costs of one window by unit: callers, and requests without one. Bounded, and what is left out is counted."""
+"""Unit costs of one window: callers, and requests without one. Bounded, and what is left out is counted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PAIRS = 1_024
 left out together, whatever they cost."""
 
 
-class Spending:
+class UnitCosts:
     """What the units of one window cost, while it is counted."""
 
     __slots__ = ("_callers", "_cells", "_left_out", "_paired", "clips")

@@ -1,4 +1,4 @@
-"""The beginning of a telemetry database: when it was made, and what could not be read before it."""
+"""Creation of a telemetry database: when it was made, and what could not be read before it."""
 
 from __future__ import annotations
 

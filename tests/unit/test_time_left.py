@@ -14,7 +14,8 @@ from kedge.core.estimate import proven_after
 from kedge.core.evidence.events import Caller, First, Label, Second
 from kedge.core.evidence.forecast import Traffic
 from kedge.core.evidence.judge import Judge
-from kedge.core.evidence.remaining import (
+from kedge.core.evidence.step import span
+from kedge.core.evidence.time_left import (
     Callers,
     Row,
     get_row,
@@ -22,7 +23,6 @@ from kedge.core.evidence.remaining import (
     needed_s,
     number_of_callers,
 )
-from kedge.core.evidence.step import span
 from kedge.core.evidence.verdicts import verdicts
 from kedge.core.values import Guardrail, Policy
 
