@@ -360,10 +360,10 @@ def test_architecture_names_every_module() -> None:
 
 
 def test_the_functions_of_the_two_walks_exist() -> None:
-    text = text_of("ARCHITECTURE.md").split("## The way of a request", 1)[1]
+    text = text_of("ARCHITECTURE.md").split("## The walk of a request", 1)[1]
     steps = re.split(r"(?m)^\d\. ", text.split("## Code map")[0])[1:]
     steps = [step for step in steps if step.startswith("`")]
-    assert len(steps) == 8
+    assert len(steps) == 16
     for step in steps:
         files = re.findall(r"`(\w+(?:/\w+)+\.py)`", step)
         defined = {
