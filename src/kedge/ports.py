@@ -377,7 +377,7 @@ class AlertStore(Protocol):
     """
 
     def news(self, after: int, limit: int) -> tuple[Entry, ...]:
-        """The ledger's entries after this one that nobody raised an alert of yet, oldest first."""
+        """The ledger's entries after this one that raised no alert yet, oldest first."""
 
     def raise_all(
         self,
@@ -391,7 +391,7 @@ class AlertStore(Protocol):
         """Open an alert for each (endpoint, thing) that has none open; those that are new.
 
         `seen`: up to this entry the news have been looked at, in the same transaction; nothing is
-        raised when somebody else has looked at them.
+        raised when another process has looked at them.
         """
 
     def adopt(self, alert: Alert, *, by: str) -> Alert:
@@ -400,7 +400,7 @@ class AlertStore(Protocol):
     def change(
         self, number: int, edit: Callable[[Alert], Alert], *, by: str, at: str
     ) -> Alert | None:
-        """Let `edit` change an alert with nobody else writing; what it is then. None: there is none.
+        """Let `edit` change an alert while no other process writes; what it is then. None: there is none.
 
         An acknowledgement or an end becomes a note in the history too.
         """
@@ -419,7 +419,7 @@ class AlertStore(Protocol):
 
 
 class Channels(Protocol):
-    """The ways to somebody outside."""
+    """The channels to the alert recipients."""
 
     def send(self, url: str, message: Message) -> None:
         """Say something, and return when the other end has taken it.
@@ -509,7 +509,7 @@ class RemoteModel(Protocol):
 
     @property
     def ready(self) -> bool:
-        """Whether somebody answers at the other end."""
+        """Return whether a process answers at the other end."""
 
     @property
     def throttled(self) -> bool:

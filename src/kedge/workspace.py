@@ -139,7 +139,7 @@ class Workplace:
 
     @property
     def alerts(self) -> SqlAlerts:
-        """What somebody is to know."""
+        """Return what an operator is to know."""
         return SqlAlerts(self.database, actor=self._actor)
 
     @property
@@ -172,7 +172,7 @@ class Workplace:
         *,
         prepare_s: float = PREPARE_S,
     ) -> Control:
-        """Somebody who submits commands; promotions into production go through the gate.
+        """An operator who submits commands; promotions into production go through the gate.
 
         `prepare_s` is how long a forward move may load.
         """

@@ -29,7 +29,7 @@ from kedge.core.readiness import (
 )
 from kedge.core.release.commands import Canary, Configure, Promote, Rollback
 from kedge.core.runbook import configuration_digest
-from kedge.core.values import NOBODY, Contact, Escalation, Policy, Rota, State
+from kedge.core.values import UNNAMED_OWNER, Contact, Escalation, Policy, Rota, State
 from kedge.testing.samples import AT, endpoint, release, run
 
 NOW = datetime.fromisoformat(AT).timestamp()
@@ -114,8 +114,8 @@ def test_a_rollback_lands_on_what_a_candidate_would_replace() -> None:
         (None, False, "no owner is named"),
         (Contact(" ", "ada@example.org"), False, "no owner is named"),
         (Contact("Ada Lovelace", ""), False, "no owner is named"),
-        (NOBODY, False, "kedge init"),
-        (Contact("Ada", f"mailto:{NOBODY.contact}"), False, "kedge init"),
+        (UNNAMED_OWNER, False, "kedge init"),
+        (Contact("Ada", f"mailto:{UNNAMED_OWNER.contact}"), False, "kedge init"),
         (Contact("Platform Ops", "ops@example.org"), True, "is a group"),
     ],
 )

@@ -137,7 +137,7 @@ TOKEN_HOSTS = (
     "api.telegram.org",
     "chat.googleapis.com",
 )
-"""Hosts whose webhooks are known to whoever knows their path."""
+"""Hosts whose webhooks are known to each caller that knows their path."""
 OWN = (
     "http",
     "https",

@@ -13,7 +13,7 @@ from typing import Any
 
 from kedge.config.contacts import is_group
 from kedge.core.errors import Refused
-from kedge.core.values import NOBODY
+from kedge.core.values import UNNAMED_OWNER
 
 SCHEMA_NAME = "kedge.schema.json"
 """In the state directory: what editors check kedge.toml by."""
@@ -56,7 +56,7 @@ owner = {{name = {owner}, contact = {contact}}}
 # How two answers are compared, and which output a label (kedge outcomes) is about. "exact" compares
 # every output and reads the class or the value that the signature leaves no doubt about;
 # `kedge register` prints what it read, and the line to declare. The other forms:
-# output = {{kind = "class", label = "label"}}                         # a class: words or whole numbers
+# output = {{kind = "class", label = "label"}} # a class: words or whole numbers
 # output = {{kind = "binary", score = "score", threshold = 0.5}}       # yes or no by a probability
 # output = {{kind = "score", value = "prediction", tolerance = 0.5}}   # a number
 output = {{kind = "exact", tolerance = 1e-6}}
@@ -141,7 +141,10 @@ def write(path: Path, text: str) -> None:
 def owner_from_git() -> tuple[str, str]:
     """The owner that `init` writes: git's user, as TOML strings; a placeholder without git."""
     found = []
-    for key, otherwise in (("user.name", NOBODY.name), ("user.email", NOBODY.contact)):
+    for key, otherwise in (
+        ("user.name", UNNAMED_OWNER.name),
+        ("user.email", UNNAMED_OWNER.contact),
+    ):
         try:
             asked = subprocess.run(  # noqa: S603 - a fixed command
                 ["git", "config", "--get", key],  # noqa: S607

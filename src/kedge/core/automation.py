@@ -439,7 +439,7 @@ def proofs(state: State) -> tuple[str, ...]:
 
 
 def _declared(policy: Policy) -> tuple[str, ...]:
-    """Guardrails beyond errors that somebody wrote down: those need data to pass."""
+    """Guardrails beyond errors that the policy sets: those need data to pass."""
     return tuple(
         metric
         for name, metrics in (

@@ -114,7 +114,8 @@ def bounded(fields: Sequence[Field], stated: Mapping[str, Field]) -> tuple[Field
         other = stated.get(field.name)
         if other is not None and other.is_bounded and not field.is_bounded:
             bounds = {name: getattr(other, name) for name in BOUNDS}
-            field = msgspec.structs.replace(field, **bounds)  # noqa: PLW2901 - the same field, bounded
+            # The same field, bounded.
+            field = msgspec.structs.replace(field, **bounds)  # noqa: PLW2901
         found.append(field)
     return tuple(found)
 

@@ -2,7 +2,7 @@
 
     KedgeError
     ├── Refused           the rules say no; nothing changed              exit 1
-    │   └── Stale         somebody else changed the row first            exit 1
+    │   └── Stale         another process changed the row first          exit 1
     ├── BadConfig         kedge.toml has faults; all of them are listed  exit 2
     ├── Usage             a command line that cannot be understood       exit 2
     ├── NotAcknowledged   written, but a replica has not said so         exit 3
@@ -14,7 +14,7 @@
     └── ModelFailure      a model raised, hung, died or answered nonsense
 
 One class per *different handling*. `code` is stable and documented, `hint` says how to
-mend it. No HTTP numbers here: the gateway owns the only table from error to status.
+fix it. No HTTP numbers here: the gateway owns the only table from error to status.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ from kedge.core.values import BUCKETS, Policy, Stage, State, Value
 STALE_S = 60.0
 """Seconds without a request after which there is no rate to reckon with."""
 Cause = Literal["", "no_traffic", "no_labels", "few_callers", "beyond", "coverage", "unknown"]
-"""Why there is no number of seconds: nobody asks; no outcome came; so few callers cannot prove it; not
+"""Why there is no number of seconds: no caller asks; no outcome came; so few callers cannot prove it; not
 within a month of this traffic; copies are missing; the judge of cost gives none."""
 
 
@@ -115,7 +115,7 @@ def estimate(
 
 
 def _dry(part: Part, cause: Cause) -> Part:
-    """Return a part as it is while nobody asks: only a dwell ends by itself."""
+    """Return a part as it is while no caller asks: only a dwell ends by itself."""
     if part.waits_for == "dwell" or part.cause == "unknown":
         return part
     return msgspec.structs.replace(part, seconds=None, cause=cause)

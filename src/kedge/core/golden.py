@@ -229,7 +229,7 @@ def distinct(rows: Lists) -> int:
 
 
 def is_real(rows: Lists, origin: Origin) -> bool:
-    """Return whether rows are not made. Those that earlier versions of kedge made were all the same."""
+    """Return whether rows are not made. Those that earlier versions of kedge made are equal."""
     return count(rows) > 0 and (distinct(rows) > 1 if origin == "unknown" else origin != "made")
 
 

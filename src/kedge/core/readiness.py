@@ -3,10 +3,10 @@
 Theory of operation
 -------------------
 * Each check is a function of the same facts and stands in `CHECKS`, in the order in which a person
-  would mend them. A check that has nothing to say yet is *not applicable*, which is no failure.
+  would fix them. A check that has nothing to say yet is *not applicable*, which is no failure.
 * The *landing* is where a rollback lands: the way back; while a rollout is under way it is
   production, which the candidate would replace. So a promotion is judged by what comes after it.
-* What would be proven by somebody's word is proven by a note of the ledger instead: that a test was
+* What would be proven by a person's word is proven by a note of the ledger instead: that a test was
   delivered, that a release could be deployed from nothing, that a drill succeeded.
 * Deliberately absent: how facts are found, and what follows from a failure. `kedge.operations.readiness.check` does.
 """
@@ -19,7 +19,7 @@ from typing import Any, Literal
 from kedge.core.alerts.alerts import Raise, Topic, rungs, url_of
 from kedge.core.automation import guardrails
 from kedge.core.runbook import FLIP_S, MOST_S, PEOPLE_S, configuration_digest
-from kedge.core.values import NOBODY, State, Value
+from kedge.core.values import UNNAMED_OWNER, State, Value
 
 DAY_S = 86_400.0
 PROOF_S = DAY_S
@@ -110,7 +110,7 @@ class Facts(Value, frozen=True, kw_only=True):
     unwritten: str = ""
     """Which replicas cannot write what they count."""
     silence_s: float | None = None
-    """The age of the newest window while callers come. None: nobody comes, or nothing is compared."""
+    """The age of the newest window while callers come. None: no caller comes, or nothing is compared."""
     runs: int = 0
     """How many runs production and the landing read by key."""
     stale: Mapping[str, str] = {}
@@ -126,7 +126,7 @@ def landing_of(state: State, *, promoting: bool = False) -> int | None:
 
 
 def judge(facts: Facts) -> tuple[Check, ...]:
-    """Every check, in the order in which they are mended."""
+    """Every check, in the order in which they are fixed."""
     return tuple(check(facts) for check in CHECKS)
 
 
@@ -140,23 +140,23 @@ def failed(checks: tuple[Check, ...]) -> tuple[str, ...]:
 
 def _owner(facts: Facts) -> Check:
     name, owner = facts.state.endpoint, facts.state.policy.owner
-    mend = (
+    fix = (
         f'write owner = {{name = "...", contact = "..."}} under [endpoints.{name}], then kedge'
         " apply"
     )
     if owner is None or not owner.name.strip() or not owner.contact.strip():
-        return _no("owner", "no owner is named", mend)
-    if NOBODY.name in owner.name or url_of(owner.contact) == url_of(NOBODY.contact):
-        return _no("owner", "kedge init found no name in git's configuration", mend)
+        return _no("owner", "no owner is named", fix)
+    if UNNAMED_OWNER.name in owner.name or url_of(owner.contact) == url_of(UNNAMED_OWNER.contact):
+        return _no("owner", "kedge init found no name in git's configuration", fix)
     if facts.grouped:
         return _no(
-            "owner", f"{owner.name} ({owner.contact}) is a group; name one accountable person", mend
+            "owner", f"{owner.name} ({owner.contact}) is a group; name one accountable person", fix
         )
     return _ok("owner", f"{owner.name}, {owner.contact}")
 
 
 def _escalation(facts: Facts) -> Check:
-    """Levels count when they tell somebody whom no level before has told."""
+    """Levels count when they tell a person whom no level before has told."""
     name = facts.state.endpoint
     known: set[str] = set()
     counted = 0
@@ -200,20 +200,20 @@ def _guardrails(facts: Facts) -> Check:
 
 
 def _notification(facts: Facts) -> Check:
-    mend, tested = f"kedge alerts test {facts.state.endpoint}", facts.tested
+    fix, tested = f"kedge alerts test {facts.state.endpoint}", facts.tested
     if tested is None:
-        return _no("notification", "no test of the alerts was ever sent", mend)
+        return _no("notification", "no test of the alerts was ever sent", fix)
     if tested.epoch < facts.people_since:
-        return _no("notification", "owner or escalation changed after the last test", mend)
+        return _no("notification", "owner or escalation changed after the last test", fix)
     if not tested.body.get("delivered"):
         dead = [
             str(one.get("level")) for one in tested.body.get("levels", ()) if not one.get("works")
         ]
         return _no(
-            "notification", f"the last test reached no recipient of level {', '.join(dead)}", mend
+            "notification", f"the last test reached no recipient of level {', '.join(dead)}", fix
         )
     if facts.now - tested.at > TEST_S:
-        return _no("notification", f"the last test was delivered {_ago(facts, tested.at)}", mend)
+        return _no("notification", f"the last test was delivered {_ago(facts, tested.at)}", fix)
     return _ok("notification", f"a test was delivered {_ago(facts, tested.at)}")
 
 
@@ -223,22 +223,22 @@ NO_BACK = "there is no way back yet"
 
 
 def _proven(facts: Facts) -> Check:
-    mend, proven, landing = f"kedge check {facts.state.endpoint}", facts.proven, facts.landing
+    fix, proven, landing = f"kedge check {facts.state.endpoint}", facts.proven, facts.landing
     if landing is None:
         return _none("deployable", NO_BACK)
     if proven is None or proven.release != landing:
         return _no(
-            "deployable", f"whether r{landing} can be deployed from nothing was not tried yet", mend
+            "deployable", f"whether r{landing} can be deployed from nothing was not tried yet", fix
         )
     when = _ago(facts, facts.proven_at)
     if not proven.ok:
         return _no(
             "deployable",
             f"r{landing} could not be deployed {when}: {proven.why}",
-            f"fix or register it again, then {mend}",
+            f"fix or register it again, then {fix}",
         )
     if facts.now - facts.proven_at > PROOF_S:
-        return _no("deployable", f"r{landing} was deployed from nothing {when}", mend)
+        return _no("deployable", f"r{landing} was deployed from nothing {when}", fix)
     more = f" and {proven.sampled} of the log" if proven.sampled else ""
     return _ok(
         "deployable",
@@ -294,25 +294,25 @@ def _let_go(facts: Facts, landing: int) -> Check:
 
 
 def _drill(facts: Facts) -> Check:
-    mend, drill = f"kedge drill {facts.state.endpoint}", facts.drill
+    fix, drill = f"kedge drill {facts.state.endpoint}", facts.drill
     if facts.state.back is None:
         return _none("drill", NO_BACK)
     if drill is None:
-        return _no("drill", "going back was never practised", mend)
+        return _no("drill", "going back was never practised", fix)
     took = float(drill.body.get("total_s") or 0.0)
     when = f"{_ago(facts, drill.at)}, to r{drill.body.get('release')}"
     if not drill.body.get("ok"):
         return _no(
-            "drill", f"the last drill failed {when}: {drill.body.get('why') or 'no reason'}", mend
+            "drill", f"the last drill failed {when}: {drill.body.get('why') or 'no reason'}", fix
         )
     if took > DRILL_MOST_S:
         return _no(
             "drill",
             f"the last drill took {took:.0f} s {when}; {DRILL_MOST_S:.0f} s are promised",
-            mend,
+            fix,
         )
     if facts.now - drill.at > DRILL_S:
-        return _no("drill", f"the last drill was {when}", mend)
+        return _no("drill", f"the last drill was {when}", fix)
     shown = f"{took:.1f} s" if took >= 1 else f"{1000 * took:.0f} ms"
     return _ok("drill", f"practised {when}, in {shown}")
 
@@ -323,17 +323,17 @@ NO_PRODUCTION = "nothing is in production yet"
 
 
 def _runbook(facts: Facts) -> Check:
-    mend, runbook = f"kedge runbook {facts.state.endpoint}", facts.runbook
+    fix, runbook = f"kedge runbook {facts.state.endpoint}", facts.runbook
     if facts.state.production is None:
         return _none("runbook", NO_PRODUCTION)
     if runbook is None:
-        return _no("runbook", "there is none", mend)
+        return _no("runbook", "there is none", fix)
     if runbook.body.get("digest") != configuration_digest(facts.state):
         return _no(
             "runbook",
             "policy, production or the way back changed since it was made "
             f"{_ago(facts, runbook.at)}",
-            mend,
+            fix,
         )
     return _ok("runbook", f"made {_ago(facts, runbook.at)}, and still true")
 
@@ -341,14 +341,14 @@ def _runbook(facts: Facts) -> Check:
 def _evidence(facts: Facts) -> Check:
     if facts.state.production is None:
         return _none("evidence", NO_PRODUCTION)
-    mend = "kedge doctor"
+    fix = "kedge doctor"
     if facts.unwritten:
-        return _no("evidence", facts.unwritten, mend)
+        return _no("evidence", facts.unwritten, fix)
     if facts.silence_s is not None and facts.silence_s > EVIDENCE_S:
         return _no(
             "evidence",
             f"callers come, and nothing was counted for {facts.silence_s / 60:.0f} minutes",
-            mend,
+            fix,
         )
     return _ok("evidence", "every replica writes what it counts")
 
@@ -360,9 +360,9 @@ def _features(facts: Facts) -> Check:
         return _none("features", "nothing is read by key")
     if facts.stale or facts.blind:
         views = dict.fromkeys(facts.stale.values())
-        mend = [*facts.blind.values(), *(f"kedge features materialise {view}" for view in views)]
+        fix = [*facts.blind.values(), *(f"kedge features materialise {view}" for view in views)]
         return _no(
-            "features", "; ".join((*facts.blind, *facts.stale)), "; ".join(dict.fromkeys(mend))
+            "features", "; ".join((*facts.blind, *facts.stale)), "; ".join(dict.fromkeys(fix))
         )
     return _ok("features", f"{facts.runs} runs that are read by key are fresh")
 
@@ -383,7 +383,7 @@ CHECKS: tuple[Callable[[Facts], Check], ...] = (
 # ---------------------------------------------------------------- an alert
 
 UNREADY_S = 3600.0
-"""Not ready for so long before it is told: after a promotion somebody makes a runbook and a drill."""
+"""Not ready for so long before it is told: after a promotion an operator makes a runbook and a drill."""
 REFUSING_S = 60.0
 """And where the policy refuses promotions for it, since the next one may wait for it."""
 
@@ -407,7 +407,7 @@ def raised(state: State, unready: Sequence[str]) -> tuple[Raise, ...]:
 
 
 def settled(unready: Sequence[str] | None) -> str:
-    """Why that is over; empty while it stands, or while nobody has looked (None)."""
+    """Why that is over; empty while it stands, or while no check has run (None)."""
     return "it is ready again" if unready is not None and not unready else ""
 
 
@@ -418,8 +418,8 @@ def _ok(name: str, why: str) -> Check:
     return Check(name=name, outcome="pass", why=why)
 
 
-def _no(name: str, why: str, mend: str) -> Check:
-    return Check(name=name, outcome="fail", why=why, mend=mend)
+def _no(name: str, why: str, fix: str) -> Check:
+    return Check(name=name, outcome="fail", why=why, mend=fix)
 
 
 def _none(name: str, why: str) -> Check:

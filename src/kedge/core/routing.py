@@ -7,7 +7,7 @@ Theory of operation
   every process: `tests/vectors/routing.json` publishes golden vectors, and changing a bucket
   is a breaking release. Python's own `hash()` differs between processes and is never used.
 * A bucket belongs to the candidate when it is *below* the weight. So a larger weight only
-  adds entities, and a smaller one only takes some away: nobody flaps.
+  adds entities, and a smaller one only takes some away: no entity flaps.
 * A request without an entity is split by a number drawn for it by the edge. It is never
   hashed as an empty key, which would send every such caller to the same arm.
 * Who is held back after a promotion has the highest buckets of the rollout's own salt: those
@@ -51,7 +51,7 @@ class Reason(StrEnum):
     HELD_BACK = "held_back"
     """After a promotion: the caller is within the share that stays on the previous release."""
     PINNED = "pinned"
-    """Somebody pinned this host by hand while the ledger was away."""
+    """An operator pinned this host by hand while the ledger was away."""
 
 
 class Choice(Value, frozen=True):
@@ -71,7 +71,7 @@ class Plan(Value, frozen=True):
     weight: int
     sample: int
     held_from: int
-    """From this bucket on, callers are held back on the previous release; BUCKETS: nobody."""
+    """From this bucket on, callers are held back on the previous release; BUCKETS: no caller."""
     inside: Choice
     outside: Choice
     keyless_inside: Choice

@@ -4,7 +4,7 @@ Theory of operation
 -------------------
 * It is made from the row and from what the ledger measured, and from nothing else; so it names the
   releases that are live, and it cannot say what the product cannot do.
-* The *way back* is what somebody does at three in the morning, from top to bottom, and its seconds
+* The *way back* is what an operator does at three in the morning, from top to bottom, and its seconds
   add up to less than ten minutes. What only some incidents need comes after it.
 * Every line in a block of commands can be typed as it stands; a test does.
 * `digest` is that of everything it was made of. Another policy, production or way back: stale.
@@ -451,7 +451,8 @@ def _markdown(title: str, step: Step) -> list[str]:
 
 STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:46rem;margin:2rem auto;padding:0"
-    " 1rem}pre{background:#f2f2f2;padding:.7rem;overflow:auto;user-select:all}small{color:#555;font-weight:normal}footer{color:#555;border-top:1px"
+    " 1rem}pre{background:#f2f2f2;padding:.7rem;overflow:auto;user-select:all}"
+    "small{color:#555;font-weight:normal}footer{color:#555;border-top:1px"
     " solid #ccc;margin-top:2rem}"
 )
 
@@ -479,4 +480,5 @@ def _section(title: str, step: Step) -> str:
     small = f" <small>{text(times)}</small>" if times else ""
     commands = "".join(f"<pre>{text(line)}</pre>" for line in step.commands)
     after = f"<p>Then: {text(step.after)}</p>" if step.after else ""
-    return f"<section><h3>{text(title)}{small}</h3><p>{text(step.why)}</p>{commands}{after}</section>\n"
+    head = f"<section><h3>{text(title)}{small}</h3><p>{text(step.why)}</p>"
+    return f"{head}{commands}{after}</section>\n"

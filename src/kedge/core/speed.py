@@ -2,7 +2,7 @@
 
 Entries in, figures out. Everything is measured: a part whose entry is missing, because a process
 died or what was read begins later, is None and is counted, never guessed. Detection is an upper
-bound: it runs from the moment at which a release first reached callers, for nobody knows when it
+bound: it runs from the moment at which a release first reached callers, for it is unknown when it
 began to do harm.
 """
 
@@ -83,7 +83,7 @@ class Machine(Value, frozen=True):
     last_ack_s: float | None
     """None: a replica was silent."""
     first_answer_s: float | None
-    """None: nobody was seen to get an answer."""
+    """None: no caller was seen to get an answer."""
     total_s: float
 
 
@@ -123,7 +123,7 @@ class Practice(Value, frozen=True, kw_only=True):
     by: str
     dry: bool = False
     ok: bool | None = None
-    """None: nobody filed how it came out."""
+    """None: its outcome was not recorded."""
     why: str = ""
     back: Machine | None = None
     forward: Machine | None = None

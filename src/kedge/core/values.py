@@ -137,7 +137,7 @@ class Contact(Value, frozen=True):
     contact: str
 
 
-NOBODY = Contact("Nobody Yet", "nobody@localhost")
+UNNAMED_OWNER = Contact("Nobody Yet", "nobody@localhost")
 """Stands where an owner should, when `kedge init` found none in git's configuration."""
 
 
@@ -395,7 +395,7 @@ class Drilling(Value, frozen=True):
 
     left: int
     until: float
-    """Unix time. Whoever started it returns before; after it the patrol does."""
+    """Unix time. The command that started it returns before; after it the patrol does."""
 
 
 class Failure(Value, frozen=True):
@@ -415,7 +415,7 @@ class Automation(Value, frozen=True, omit_defaults=True):
     """What the patrol may do on an endpoint, what it has proven, and what it has to end."""
 
     frozen: bool = False
-    """Somebody stopped automation; humans' commands work as ever."""
+    """An operator stopped automation; humans' commands work as ever."""
     auto: bool = False
     """The canary under way is walked by the patrol."""
     proven: tuple[int, int] | None = None

@@ -1,6 +1,6 @@
 """Act two: the same model, and a transformation with a mistake from real life.
 
-Somebody takes the schedule out of the wrong column: UTC instead of local time. Both are minutes of a
+A colleague takes the schedule out of the wrong column: UTC instead of local time. Both are minutes of a
 day, both are in range, nothing is null, so no test of a schema can tell. Quality falls though the
 model is the same; the features are taken back, and the model is not touched.
 """

@@ -50,7 +50,7 @@ SEED = 7
 SNOW = (9, 10, 14, 17)
 """Days of December on which 61 to 77 % of the flights were late; 24 % are over the year."""
 SNOW_ROWS = 1_800
-"""Of their 3,464 flights: about what the demo sends before it asks why; then they come again."""
+"""Of their 3,464 flights: about what the demo sends before it asks why; then they repeat."""
 TIMEOUT_S = 30.0
 """As long as a gateway waits for a production answer."""
 LATE_S, TELL_EVERY_S = 4.0, 3

@@ -102,7 +102,8 @@ class ProcessFaults:
             step()
         except passing:
             raise
-        except BaseException as error:  # noqa: BLE001 - that is what a net is for; the fault is published
+        # That is what a net is for; the fault is published.
+        except BaseException as error:  # noqa: BLE001
             self.note(place, error)
             return False
         return True

@@ -259,7 +259,7 @@ def _unreadable(name: str) -> str:
 def _faults(
     state: State, members: tuple[Member, ...], pins: Mapping[str, Pin], now: float
 ) -> list[str]:
-    """What somebody should look at, in words."""
+    """Return what an operator should look at, in words."""
     found = _restored(state)
     for member in members:
         if member.astray:

@@ -63,7 +63,7 @@ second, also into a roster that was made anew."""
 PREPARE_S = 120.0
 """How long a forward move waits for the slowest replica to load."""
 COLD_S = 60.0
-"""How long a cold rollback waits for a replica to load before it flips all the same."""
+"""How long a cold rollback waits for a replica to load before it flips in any case."""
 SECOND_S = 5.0
 """How long a cold rollback waits for a second process once each replica has a first: both load at
 the same time, and production is wrong as long as it waits."""
@@ -71,7 +71,7 @@ RETRIED_S = 10.0
 """How long an old failure may stand before it counts as the answer to a new command."""
 ACK_S = 10.0
 RETRIES = 20
-"""How often a rollback decides again when it lost a race; each loss means somebody else's
+"""How often a rollback decides again when it lost a race; each loss means another operator's
 command was written, so twenty in a row is a machine fighting us, not an operator."""
 
 ALWAYS = (Rollback, Return)
@@ -84,7 +84,7 @@ MEASURED = (Rollback, Drill, Return)
 
 Say = Callable[[str], None]
 Gate = Callable[[State, int, "str | None", str], None]
-"""Asked before a release becomes production: the row, the release, the reason for which somebody
+"""Asked before a release becomes production: the row, the release, the reason for which an operator
 overrides it, and who asks. Raises `Refused` when it may not."""
 Probe = Callable[[Member, str, int], "int | None"]
 
@@ -146,7 +146,7 @@ class Receipt(Value, frozen=True):
 
 
 class Silent(NotAcknowledged):
-    """A replica is silent; what was done all the same is in the receipt."""
+    """A replica is silent; what was still done is in the receipt."""
 
     def __init__(self, receipt: Receipt) -> None:
         acks = ", ".join(sorted(receipt.acks))
@@ -297,7 +297,7 @@ class Control:
     ) -> tuple[Receipt, ...]:
         """Carry commands out on several endpoints, and move a schema's head: all or nothing.
 
-        Every replica of each endpoint is prepared before any row moves. `override` is somebody's
+        Every replica of each endpoint is prepared before any row moves. `override` is an operator's
         reason to move endpoints that are not ready for it.
 
         Raises:
@@ -501,7 +501,7 @@ class Control:
             present = tuple(known[m.name] for m in members if m.name in known)
             left = lacking(present, endpoint, serves)
             silent = {m.name: SILENT for m in present if self._clock.unix() - m.beat_at > SILENT_S}
-            # What had failed before this command is tried again: it may have been mended.
+            # What had failed before this command is tried again: it may be fixed by now.
             again = now < started + RETRIED_S and old & attempts(present, endpoint, serves)
             failed = {n for n, lack in left.items() if lack.code is Unready.FAILED and not again}
             if (

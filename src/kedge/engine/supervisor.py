@@ -273,7 +273,7 @@ class Supervisor:
             self._net.forget(f"supervisor.{part}.{child.name}")
 
     def _renew(self) -> None:
-        """A new wish starts what failed at once: somebody may have mended what it failed of."""
+        """A new wish starts what failed at once: an operator may have fixed its cause."""
         wishes = {(w.endpoint, w.release, w.until) for w in self._book.wanted}
         for endpoint, release, _ in wishes - self._wished:
             for key, child in self.hosts.items():

@@ -82,7 +82,8 @@ class FieldBounds:
             return False
         if self._range is not None:
             low, high = self._range
-            # NaN, which is null, is passed over; of nothing else the least is NaN, which is not below.
+            # NaN, which is null, is passed over; of nothing else the least is NaN, which is not
+            # below.
             least, most = np.fmin.reduce(column, axis=None), np.fmax.reduce(column, axis=None)
             if least < low or most > high:
                 return False

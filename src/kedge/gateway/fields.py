@@ -274,7 +274,8 @@ class FieldReader:
             self.field.name, f"has a value that is not finite as {self.field.dtype}", "not_finite"
         )
 
-    # ------------------------------------------------------------ data that is not flat, or not right
+    # ------------------------------------------------------------ data that is not flat, or not
+    # right
 
     def _unflat(self, tensor: Tensor) -> list[Any]:
         """Read data that is nested as the shape is, or say what is wrong with it."""

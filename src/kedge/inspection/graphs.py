@@ -63,7 +63,8 @@ def judge(file: Path) -> Plainness:
         if file.stat().st_size > LARGEST:
             raise _Unproven("the file is larger than the walk goes")
         with file.open("rb") as opened:
-            # Mapped, not read: weights are passed over, and they may be most of the memory there is.
+            # Mapped, not read: weights are passed over, and they may be most of the memory there
+            # is.
             found = _walk(_model(memoryview(mmap(opened.fileno(), 0, access=ACCESS_READ))))
     except _Unproven as error:
         return Plainness(proven=False, rule=RULE, why=str(error))

@@ -390,7 +390,8 @@ def _histogram_fault(one: Any) -> str | None:
     if not hasattr(one, "_predictors"):
         return None
     each = one.n_trees_per_iteration_
-    if not one._predictors or any(len(stage) != each for stage in one._predictors):  # noqa: SLF001 - walked
+    # Walked.
+    if not one._predictors or any(len(stage) != each for stage in one._predictors):  # noqa: SLF001
         return "its trees are not those of its classes"
     for stage in one._predictors:  # noqa: SLF001 - walked
         for predictor in stage:

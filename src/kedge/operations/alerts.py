@@ -1,4 +1,4 @@
-"""What the verbs for whoever is on call do: alerts, their channels, and the runbook."""
+"""Alerts for the person on call: their state, their channels, and the runbook."""
 
 from __future__ import annotations
 
@@ -110,12 +110,12 @@ def alerts_text(found: list[dict[str, Any]]) -> str:
 
 
 def _waits(one: dict[str, Any]) -> bool:
-    """Whether somebody should take it."""
+    """Return whether a person should take it."""
     return bool(one["open"] and one["level"] == "page" and not one["acknowledged_by"])
 
 
 def acknowledge(place: Workplace, number: int, by: str) -> Alert:
-    """Say that somebody has an alert: it escalates no further.
+    """Acknowledge an alert: it escalates no further.
 
     Raises:
         Refused: `unknown_alert`, `already_acknowledged`, or `already_resolved`.
@@ -147,7 +147,7 @@ def test_of(place: Workplace, endpoint: str, outgoing_: Outgoing, *, by: str) ->
     """Send a test through every channel of every level, and keep the result in the history.
 
     Raises:
-        Refused: `no_escalation`: the policy in force tells nobody.
+        Refused: `no_escalation`: the policy in force names no recipient.
     """
     state = get_known(place.ledger.read().states, endpoint)
     levels = alerts.rungs(state.policy, place.clock.unix())
@@ -200,12 +200,14 @@ def test_of(place: Workplace, endpoint: str, outgoing_: Outgoing, *, by: str) ->
         reason="kedge alerts test",
         at=message.opened_at,
     )
-    _mended(place, endpoint, found, by)
+    _resolve_delivered(place, endpoint, found, by)
     return result
 
 
-def _mended(place: Workplace, endpoint: str, levels: list[dict[str, Any]], by: str) -> None:
-    """A channel that has delivered a test is not dead."""
+def _resolve_delivered(
+    place: Workplace, endpoint: str, levels: list[dict[str, Any]], by: str
+) -> None:
+    """Resolve the alerts about channels that delivered a test."""
     works = {c["channel"] for level in levels for c in level["channels"] if c["delivered"]}
     at = place.clock.now()
     for alert in place.alerts.listed(endpoint, over=False, limit=LISTED):

@@ -33,7 +33,7 @@ LOADS = 4
 RESERVE_S = 2.0
 """Before the time is over by so much, it returns: a machine under load may take this long to write."""
 LOOK_S = 0.2
-"""How often it looks whether the drill still runs: somebody may roll back in the middle of it."""
+"""How often it looks whether the drill still runs: an operator may roll back in the middle of it."""
 TOLD_S = 1.5
 """Within this long workers have told what they counted, once a second each."""
 OPEN_ALERTS = 200
@@ -66,7 +66,7 @@ def bound_of(text: str) -> float:
 
 
 def usual_bound(state: State, now: float) -> float:
-    """How long a drill may take that nobody bounded, in seconds.
+    """How long a drill without a bound may take, in seconds.
 
     A way back that is not kept loaded any more has to be loaded first, for which there is half of it.
     """
@@ -79,7 +79,7 @@ def may_drill(place: Workplace, endpoint: str) -> State:
     """The row, when a drill may begin on it.
 
     Raises:
-        Refused: the rules say no; a page is open; nobody would end the drill were this process
+        Refused: the rules say no; a page is open; no process would end the drill were this process
             to die; a host is pinned.
     """
     state = get_known(place.ledger.read().states, endpoint)
@@ -144,7 +144,7 @@ def _deaf(place: Workplace) -> str:
 def drill_of(
     place: Workplace, endpoint: str, *, for_s: float | None, ended: threading.Event, say: Say
 ) -> Filed:
-    """Go back for a while, under whatever traffic there is, and come again.
+    """Go back for a while, under whatever traffic there is, and restore.
 
     Args:
         place: where.
@@ -217,7 +217,7 @@ def _submitted(
 def _hold(
     place: Workplace, endpoint: str, until: float, deadline: float, ended: threading.Event
 ) -> None:
-    """Let callers get the way back, until it is time, or somebody ends it."""
+    """Let callers get the way back, until it is time, or an operator ends it."""
     while (left := deadline - place.clock.monotonic()) > 0 and not ended.wait(min(LOOK_S, left)):
         try:
             drill = place.ledger.read().states[endpoint].drill

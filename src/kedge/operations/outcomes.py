@@ -175,7 +175,7 @@ def _waiting(place: Workplace, endpoint: str, total: Joined) -> dict[str, Any]:
     """Say until when parked labels wait, and why predictions that labels name may not be recorded."""
     lost, since = None, total.parked_since
     if total.parked + total.unrecorded + total.unknown + total.ambiguous:
-        with suppress(Unavailable):  # the labels are joined all the same
+        with suppress(Unavailable):  # the labels are still joined
             lost = unrecorded(place.evidence, place.records, endpoint)
     return {
         "parked_until": None if since is None else since + PARKED_S,

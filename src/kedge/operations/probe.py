@@ -88,7 +88,7 @@ def _first_row(state: State, inputs: dict[str, list[Any]]) -> list[dict[str, Any
 def _post(
     address: str, endpoint: str, body: bytes, token: str, more: dict[str, str] | None = None
 ) -> tuple[int | None, int]:
-    """The release that answered, and its epoch; None when nobody did."""
+    """The release that answered, and its epoch; None without an answer."""
     host, _, port = address.rpartition(":")
     if host in ("", "0.0.0.0", "::"):  # noqa: S104 - asked of this host, not bound
         host = "127.0.0.1"

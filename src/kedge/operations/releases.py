@@ -420,7 +420,7 @@ def _observed(
 
 
 def _readiness(place: Workplace, endpoint: str) -> dict[str, Any] | None:
-    """What was filed last of an endpoint's readiness; None: nobody has looked yet."""
+    """What was filed last of an endpoint's readiness; None: no check has run yet."""
     for entry in place.ledger.entries(endpoint, "readiness"):
         if isinstance(entry.event, Note):
             return {

@@ -58,7 +58,8 @@ def patrol_of(
         mine = Workplace(
             state_dir, patience_s=5.0, actor=ActorKind.PATROL, fence=fence, config=config
         )
-        say = lambda text: log.warning("patrol.warned", told=text)  # noqa: E731 - as a gate takes it
+        # As a gate takes it.
+        say = lambda text: log.warning("patrol.warned", told=text)  # noqa: E731
         return mine.control(say, None, gate_of(mine, online, loopback=loopback, say=say))
 
     lock = (state_dir / "patrol.lock").open("a+")

@@ -54,7 +54,8 @@ class StateGuard:
             return
         if not self._had:
             return  # it has never been there
-        # The roster and the run directory are made again, so that the directory may stand there, too.
+        # The roster and the run directory are made again, so that the directory may stand there,
+        # too.
         whole = not (self._state_dir / "ledger").exists()
         raise FileNotFoundError(
             errno.ENOENT,

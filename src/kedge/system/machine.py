@@ -19,7 +19,7 @@ SHARE = 0.8
 WORKER_MB = 768
 """Of a gateway worker besides the models that it holds: its bodies, counts and records, all of them bounded."""
 LEAST_MB = 256
-"""Below this no worker starts; whoever has less is told by the kernel."""
+"""Below this no worker starts; with less, the kernel ends processes."""
 UNLIMITED = 1 << 60
 """What version 1 writes where there is no limit is more than this."""
 
@@ -118,7 +118,8 @@ def _mounts(root: Path) -> Iterator[tuple[set[str], str, str]]:
 def _levels(root: Path, point: str, base: str, path: str) -> Iterator[tuple[Path, str]]:
     """A group's directory and those above it that are mounted here."""
     where = PurePosixPath(path)
-    # Within a container the path may be the host's, of which only the part below its own group is mounted.
+    # Within a container the path may be the host's, of which only the part below its own group is
+    # mounted.
     inner = (
         where.relative_to(base) if where.is_relative_to(base) else PurePosixPath(path.lstrip("/"))
     )

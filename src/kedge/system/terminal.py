@@ -14,7 +14,10 @@ from typing import Any
 import click
 import msgspec
 
-_INVISIBLE = "\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
+_INVISIBLE = (
+    "\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f"
+    "\ufeff\ufff9-\ufffb\ud800-\udfff"
+)
 """DEL and C1, soft hyphen, marks and overrides of direction, zero width, separators, surrogates."""
 _CONTROL = re.compile(f"[\x00-\x08\x0b-\x1f{_INVISIBLE}]")
 """What no text may hold; tabs and line ends are kedge's own."""

@@ -138,7 +138,8 @@ def load_duckdb(what: str = "reading Parquet", hint: str = "pip install 'kedge[a
         Refused: `needs_analytics`.
     """
     try:
-        import duckdb  # noqa: PLC0415 - the extra `analytics`: heavy, and only for those who have Parquet
+        # The extra `analytics`: heavy, and only for those who have Parquet.
+        import duckdb  # noqa: PLC0415
     except ImportError:
         raise Refused(
             f"{what} needs the extra analytics", code="needs_analytics", hint=hint
@@ -199,7 +200,8 @@ def parquet_rows(path: Path, pick: Picking, hint: str) -> Iterator[dict[str, Any
             (rows,) = db.execute(f"SELECT count(*) FROM {source}").fetchone()  # noqa: S608 - quoted
             error.rows = max(rows, 1)
             raise
-        cursor = db.execute(f"SELECT {', '.join(picked.values()) or '1'} FROM {source}")  # noqa: S608 - quoted
+        # Quoted.
+        cursor = db.execute(f"SELECT {', '.join(picked.values()) or '1'} FROM {source}")  # noqa: S608
         while rows := cursor.fetchmany(BATCH):
             for row in rows:
                 yield dict(zip(picked, row, strict=False))

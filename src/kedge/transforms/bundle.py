@@ -46,7 +46,8 @@ class Namespace:
             self._modules[name] = module
             try:
                 code = compile(path.read_bytes(), str(path), "exec")
-                exec(code, module.__dict__)  # noqa: S102 - a verified bundle: running it is its purpose
+                # A verified bundle: running it is its purpose.
+                exec(code, module.__dict__)  # noqa: S102
             except BaseException:
                 del self._modules[name]
                 raise
@@ -143,7 +144,7 @@ class Transform:
         return {name: count for name, count in found.items() if count}
 
     def stands_alone(self, alone: bool) -> None:
-        """Whether nobody else can answer the next questions."""
+        """Return whether no other process can answer the next questions."""
         for lookup in self._lookups:
             lookup.alone = alone
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from kedge.ports import Columns, OnlineStore
 
 EXCUSED = "features_unread"
-"""The code of a failure that is nobody's: production answers, and the candidate is not blamed."""
+"""The code of a failure that no release caused: production answers, and the candidate is not blamed."""
 REST_S, LONGEST_S = 1.0, 30.0
 """How long a store that failed is not asked again; twice as long each time. A store that hangs
 costs a request its patience, so it may cost only one in so many seconds."""
@@ -110,7 +110,7 @@ def lookups_of(
         spec: of the transformation.
         generation: of the release: the runs that it reads.
         online: where they are.
-        alone: nobody else can answer: rule `production` is `default`.
+        alone: no other process can answer: rule `production` is `default`.
 
     Raises:
         UnfitModel: `no_generation`: the release names no run of what is read; `generation_gone`;
@@ -155,7 +155,7 @@ class Lookup:
             schema: of it.
             rules: what to do about what is not there.
             clocks: Unix time, and a clock that only goes forward; seconds.
-            alone: nobody else can answer: rule `production` is `default`.
+            alone: no other process can answer: rule `production` is `default`.
 
         Raises:
             UnfitModel: `generation_gone`: the store has nothing of this run.

@@ -97,7 +97,8 @@ class Admin:
         except HungUp:
             self._faults.limit("control.hung_up")
             return
-        except Exception as error:  # noqa: BLE001 - the caller gets an answer, status shows the fault
+        # The caller gets an answer, status shows the fault.
+        except Exception as error:  # noqa: BLE001
             code, raw = self._problem(error)
             kind = b"application/problem+json"
             # The rest of a body that was refused is not read: the connection cannot be kept.

@@ -8,7 +8,7 @@
 
 `${NAME}` in a channel is filled in from the environment here and nowhere else: what is stored and
 shown has the name. Every attempt has a deadline as a whole, so that an end that drips a byte a
-second holds nobody; none is repeated here. Redirects are not followed. Over TLS nothing is said to
+second delays no caller; none is repeated here. Redirects are not followed. Over TLS nothing is said to
 an end whose certificate is not trusted, or is another's: that is a failed attempt like any other.
 """
 
@@ -40,7 +40,7 @@ SMTP_VARIABLE = "KEDGE_SMTP_URL"
 FIRING_FOR = timedelta(days=30)
 """Alertmanager forgets an alert that is not sent again, unless it says until when it stands."""
 TEST_FOR = timedelta(minutes=5)
-"""A test ends by itself: nobody resolves it."""
+"""A test ends by itself: no one resolves it."""
 PORTS = {"smtp": 25, "smtps": 465}
 
 
@@ -129,7 +129,8 @@ class Outgoing:
         host = self._sender.rpartition("@")[2] or "kedge"
         # The same message has the same id, so that a mail that comes twice is known as one.
         mail["Message-ID"] = (
-            f"<kedge-{message.endpoint}-{message.number}-{message.status}-{message.opened_at.replace(':', '')}@{host}>"
+            f"<kedge-{message.endpoint}-{message.number}-{message.status}"
+            f"-{message.opened_at.replace(':', '')}@{host}>"
         )
         mail.set_content(printable(message.text))
         client: smtplib.SMTP

@@ -84,7 +84,8 @@ class OfflineLog:
             with database(KEEPING) as db:
                 db.register("given", given)
                 db.execute(
-                    f"COPY (SELECT {', '.join(picked)} FROM given) TO {quoted(partial)} "  # noqa: S608 - ours, quoted
+                    # Ours, quoted.
+                    f"COPY (SELECT {', '.join(picked)} FROM given) TO {quoted(partial)} "  # noqa: S608
                     f"(FORMAT parquet, COMPRESSION zstd, KV_METADATA {{kedge: {quoted(told)}}})"
                 )
             _sync(partial)
@@ -109,13 +110,15 @@ class OfflineLog:
             raise Refused(f"{run.label} has no slice that ends at {end}", code="no_slice")
         with _faults("read", path), database(KEEPING) as db:
             raw = db.execute(
-                f"SELECT value FROM parquet_kv_metadata({quoted(path)}) "  # noqa: S608 - ours, quoted
+                # Ours, quoted.
+                f"SELECT value FROM parquet_kv_metadata({quoted(path)}) "  # noqa: S608
                 "WHERE decode(key) = 'kedge'"
             ).fetchone()
             told = json.loads(raw[0]) if raw else {"keys": [], "shapes": {}}
             shapes = {name: tuple(shape) for name, shape in told["shapes"].items()}
             plain = [*map(identifier, told["keys"]), *_parts(shapes), AT]
-            found = db.execute(f"SELECT {', '.join(plain)} FROM {_files([path])}").fetchnumpy()  # noqa: S608 - ours, quoted
+            # Ours, quoted.
+            found = db.execute(f"SELECT {', '.join(plain)} FROM {_files([path])}").fetchnumpy()  # noqa: S608
         columns = {name: filled(found[name]) for name in told["keys"]}
         columns |= _joined(found, shapes)
         columns[AT] = found[AT]
@@ -179,7 +182,8 @@ class OfflineLog:
                 for n, key in enumerate(schema.keys)
             ]
             found = db.execute(
-                f"SELECT {', '.join([*_parts(shapes), AT])} FROM given ASOF LEFT JOIN {source} AS log "  # noqa: S608 - ours, quoted
+                f"SELECT {', '.join([*_parts(shapes), AT])} "  # noqa: S608
+                f"FROM given ASOF LEFT JOIN {source} AS log "
                 f"ON {' AND '.join(same)} AND given.at >= log.{AT} ORDER BY given.row"
             ).fetchnumpy()
         missing = _mask(found[AT])

@@ -64,7 +64,8 @@ def source_rows(
         picked = [column_as(name, kind) for name, kind in kinds.items()]
         picked[list(kinds).index(time)] = f"{instant} AS {identifier(time)}"
         found = db.execute(
-            f"SELECT {', '.join(picked)} FROM {source} WHERE {' AND '.join(within)}"  # noqa: S608 - quoted
+            # Quoted.
+            f"SELECT {', '.join(picked)} FROM {source} WHERE {' AND '.join(within)}"  # noqa: S608
         ).fetchnumpy()
     return {name: filled(column) for name, column in found.items()}
 
@@ -90,7 +91,9 @@ def source_times(
         check_times(db, source, identifier(time), instant, now, f"{path}: {time}")
         none = " OR ".join(_is_keyless(key, kinds[key]) for key in keys if key in kinds) or "false"
         first, last, known, rows, keyless = db.execute(
-            f"SELECT min({instant}), max({instant}), count({instant}), count(*), count(*) FILTER ({none}) "  # noqa: S608 - quoted
+            # Quoted.
+            f"SELECT min({instant}), max({instant}), count({instant}), "  # noqa: S608
+            f"count(*), count(*) FILTER ({none}) "
             f"FROM {source}"
         ).fetchone()
     return None if first is None else Times(float(first), float(last), rows - known, keyless)
@@ -113,7 +116,8 @@ def source_slices(
     with _source(path, time) as (db, source):
         instant = instant_of(time, kinds_of(db, source), path, form, ceil=True)
         return db.execute(  # type: ignore[no-any-return]
-            f"SELECT CAST(ceil(seen / {every_s!r}) AS BIGINT) AS slice, max(seen) FROM "  # noqa: S608 - quoted
+            # Quoted.
+            f"SELECT CAST(ceil(seen / {every_s!r}) AS BIGINT) AS slice, max(seen) FROM "  # noqa: S608
             f"(SELECT {instant} AS seen FROM {source}) WHERE isfinite(seen) GROUP BY slice ORDER BY"
             " slice"
         ).fetchall()
@@ -151,11 +155,13 @@ def check_times(db: Any, source: str, column: str, instant: str, now: float, whe
         f"{given} IS NOT NULL AND ({instant} IS NULL OR NOT ({instant} >= {low!r} AND {instant} <="
         f" {high!r}))"
     )
-    (count,) = db.execute(f"SELECT count(*) FROM {source} WHERE {bad}").fetchone()  # noqa: S608 - quoted
+    # Quoted.
+    (count,) = db.execute(f"SELECT count(*) FROM {source} WHERE {bad}").fetchone()  # noqa: S608
     if not count:
         return
     found = db.execute(
-        f"SELECT kedge_row, {given}, {instant} FROM (SELECT *, row_number() OVER () AS kedge_row "  # noqa: S608 - quoted
+        # Quoted.
+        f"SELECT kedge_row, {given}, {instant} FROM (SELECT *, row_number() OVER () AS kedge_row "  # noqa: S608
         f"FROM {source}) WHERE {bad} ORDER BY kedge_row LIMIT {SHOWN}"
     ).fetchall()
     rows = [
@@ -202,7 +208,8 @@ def reader_of(path: str | Path, text: Sequence[str] = ()) -> str:
         Refused: `bad_source`: there is no such file, or it is of another kind; `needs_analytics`.
     """
     load_duckdb(KEEPING)
-    files = [str(path)] if Path(path).is_file() else sorted(glob.iglob(str(path), recursive=True))  # noqa: PTH207 - a pattern with its folder
+    # A pattern with its folder.
+    files = [str(path)] if Path(path).is_file() else sorted(glob.iglob(str(path), recursive=True))  # noqa: PTH207
     if not files:
         raise Refused(f"{path}: there is no such file", code="bad_source")
     name = str(path).lower()
@@ -275,7 +282,8 @@ def _sniffed(file: str, *, whole: bool = False) -> _Sniffed:
     try:
         with database(KEEPING) as db:
             date, timestamp, columns = db.execute(
-                f"SELECT DateFormat, TimestampFormat, Columns FROM sniff_csv({one_file(file)}{how})"  # noqa: S608 - quoted
+                # Quoted.
+                f"SELECT DateFormat, TimestampFormat, Columns FROM sniff_csv({one_file(file)}{how})"  # noqa: S608
             ).fetchone()
             kinds = {each["name"]: each["type"] for each in columns}
             text = [name for name, kind in kinds.items() if kind == "VARCHAR"] if whole else []

@@ -51,7 +51,7 @@ MANY_ROWS = 1024
 MANY_S, MANY_KB = 1.0, 512 << 10
 """Most processor time and memory that so many rows may take inline: the worker answers no other request meanwhile."""
 PROOF_NICE = 10
-"""A proof takes what is left over: it may be made beside traffic, and nobody waits for it there."""
+"""A proof takes what is left over: it may be made beside traffic, and no caller waits for it there."""
 
 
 def main() -> int:
@@ -409,7 +409,7 @@ def _prove(given: argparse.Namespace) -> int:
 
 
 def _sampled(model: Model, rows: dict[str, list[Any]]) -> int:
-    """Ask rows of which nobody knows the answer: it only has to be finite, and of the right form.
+    """Ask rows whose answer is unknown: it only has to be finite, and of the right form.
 
     Raises:
         Refused: `bad_answer`.
@@ -431,7 +431,7 @@ def _sampled(model: Model, rows: dict[str, list[Any]]) -> int:
 
 
 def _end_with(parent: int) -> None:
-    """Die with whoever waits, however that one dies: nobody else would end a load that hangs."""
+    """Die with the process that waits, however that one dies: no other would end a load that hangs."""
     with suppress(AttributeError):  # no Linux
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:

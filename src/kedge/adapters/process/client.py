@@ -2,7 +2,7 @@
 
 Everything here runs on one event loop and never blocks it. Nothing grows: questions under way
 are bounded, and so is what the kernel has not taken yet, because a stopped process reads
-nothing. A broken connection fails what is under way at once and is mended in the background.
+nothing. A broken connection fails what is under way at once and is restored in the background.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ class ProcessModel:
         return since is not None and perf_counter() - since > STALL_S
 
     async def wait_ready(self, timeout_s: float) -> bool:
-        """Wait until somebody answers at the other end; False when nobody does in time.
+        """Wait until a process answers at the other end; return False when none does in time.
 
         It polls: an event would have to be kept right through every loss and redial.
         """
@@ -402,7 +402,8 @@ class ProcessModel:
                 raise
         except (FileNotFoundError, ConnectionError, BlockingIOError, NotADirectoryError):
             self._dial_later()  # it is not there yet, or busy
-        except Exception as error:  # noqa: BLE001 - whatever keeps it from a process, it dials again
+        # Whatever keeps it from a process, it dials again.
+        except Exception as error:  # noqa: BLE001
             self._loop.call_exception_handler({"message": "dialling raised", "exception": error})
             self._dial_later()
 
@@ -474,7 +475,8 @@ class _Link(asyncio.Protocol):
         try:
             for body in self._frames.feed(data):
                 if self._greeted:
-                    self._owner._answered(self._answers.decode(body), len(body))  # noqa: SLF001 - one unit
+                    # One unit.
+                    self._owner._answered(self._answers.decode(body), len(body))  # noqa: SLF001
                 else:
                     hello = self._greetings.decode(body)
                     self._greeted = self._owner._greeted(self, hello)  # noqa: SLF001 - one unit
@@ -487,7 +489,8 @@ class _Link(asyncio.Protocol):
         pause_s = self._owner._pause_s()  # noqa: SLF001 - one unit
         if pause_s > 0 and self._resume is None and not self._transport.is_closing():
             self._transport.pause_reading()
-            self._resume = self._owner._loop.call_later(pause_s, self.read_on)  # noqa: SLF001 - one unit
+            # One unit.
+            self._resume = self._owner._loop.call_later(pause_s, self.read_on)  # noqa: SLF001
 
     def read_on(self) -> None:
         """End a pause of reading, if there is one."""

@@ -198,7 +198,8 @@ def _hear(line: socket.socket) -> Question | None:
     )
     if not parts or None in parts:
         return None
-    found: Question = pickle.loads(parts[0] or b"", buffers=parts[1:])  # noqa: S301 - of our own parent
+    # Of our own parent.
+    found: Question = pickle.loads(parts[0] or b"", buffers=parts[1:])  # noqa: S301
     return found
 
 
@@ -227,7 +228,7 @@ def main() -> int:
     given = parser.parse_args()
     set_umask()
     confine(given.memory_mb)
-    os.dup2(2, 1)  # what it prints is nobody's data
+    os.dup2(2, 1)  # what it prints is no data
     os.environ.update(TMPDIR=str(given.own), HOME=str(given.own))
     refusal: KedgeError | None = None
     try:

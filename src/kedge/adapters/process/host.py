@@ -338,7 +338,8 @@ class Host:
         self._stopping = True
         for client in self._clients:
             client.pause()  # what was not read yet is asked elsewhere by its asker
-        while self._queue or self._copies:  # noqa: ASYNC110 - the queue drains in the loop's next turns
+        # The queue drains in the loop's next turns.
+        while self._queue or self._copies:  # noqa: ASYNC110
             await asyncio.sleep(0)
         for client in list(self._clients):
             client.close()
@@ -446,7 +447,8 @@ class Host:
             columns = self._model.predict(self._inputs.unpack(requests))
             micros = (perf_counter_ns() - started) // 1000
             frames = self._split(requests, columns, micros, *self._violations())
-        except BaseException as error:  # noqa: BLE001 - a model may raise anything, and may even exit
+        # A model may raise anything, and may even exit.
+        except BaseException as error:  # noqa: BLE001
             if len(batch) > 1:
                 for one in batch:
                     self._answer([one])
@@ -462,7 +464,7 @@ class Host:
             client.send(raw if client.takes(request) else _left_out(request))
 
     def _violations(self) -> tuple[dict[str, int] | None, Marks]:
-        """What the transformation's checks have counted and nobody was told yet; which rows now."""
+        """What the transformation's checks have counted and not reported yet; which rows now."""
         if not isinstance(self._model, Composed):
             return None, None
         return self._model.transform.fresh() or None, self._model.transform.marks

@@ -240,9 +240,8 @@ NEVER: dict[str, tuple[str, ...]] = {
 """What is refused whatever its arguments say (EPERM)."""
 
 ABSENT: dict[str, tuple[str, ...]] = {
-    "its arguments lie in memory, where a filter does not see them; the C library then takes `clone`": (
-        "clone3",
-    ),
+    "its arguments lie in memory, where a filter does not see them; "
+    "the C library then takes `clone`": ("clone3",),
     "its memory is counted by no limit": ("memfd_create",),
     "it does by a queue what is refused as a call": (
         "io_uring_setup",

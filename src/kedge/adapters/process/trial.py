@@ -38,7 +38,8 @@ def with_nulls(model: Model, rows: Lists) -> dict[str, list[Any]]:
     error = _fault(model, both)
     if error is None:
         return both
-    # Each of them was answered by itself. Does it fail at so many rows, or at null beside other values?
+    # Each of them was answered by itself. Does it fail at so many rows, or at null beside other
+    # values?
     if _fault(model, taken(rows, [0] * count(both))) is not None:
         return plain
     name = next((n for n in lacking if _fault(model, _beside(model, rows, n)) is not None), "")

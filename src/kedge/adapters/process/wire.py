@@ -31,7 +31,7 @@ Data = bytes | list[Any]
 class Request(msgspec.Struct, array_like=True, gc=False):
     """Rows to answer.
 
-    After `expires` nobody waits for it: seconds of `perf_counter`, which is one clock for all
+    After `expires` no caller waits for it: seconds of `perf_counter`, which is one clock for all
     processes of a host.
     """
 
@@ -42,7 +42,7 @@ class Request(msgspec.Struct, array_like=True, gc=False):
     shapes: list[list[int]] | None = None
     """The shape of one row of each column; only when the signature leaves a length open."""
     alone: bool = False
-    """Nobody else can answer it: see `lookups`."""
+    """No other process can answer it: see `lookups`."""
     copy: bool = False
     """No caller waits for it: callers' questions go first."""
     apart: bool = False

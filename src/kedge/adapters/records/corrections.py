@@ -61,10 +61,12 @@ def correct_parked(
     """Replace the value of a label that waits for its prediction."""
     key = endpoint, outcome.id, outcome.label_version
     where = "WHERE endpoint = ? AND id = ? AND label_version = ?"
-    was, was_at = labels.execute(f"SELECT value, at FROM parked {where}", key).fetchone()  # noqa: S608 - a constant
+    # A constant.
+    was, was_at = labels.execute(f"SELECT value, at FROM parked {where}", key).fetchone()  # noqa: S608
     value, hour = _encode(outcome.value), int(now // HOUR_S)
     labels.execute(_ADD, (*key, None, was, was_at, value, outcome.at, by, now, hour))
-    labels.execute(f"UPDATE parked SET value = ?, at = ? {where}", (value, outcome.at, *key))  # noqa: S608 - a constant
+    # A constant.
+    labels.execute(f"UPDATE parked SET value = ?, at = ? {where}", (value, outcome.at, *key))  # noqa: S608
 
 
 def newest(labels: sqlite3.Connection, endpoint: str, after: int) -> tuple[int, int | None]:

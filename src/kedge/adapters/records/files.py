@@ -119,7 +119,7 @@ def begun(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 def make(path: Path, tables: str) -> None:
-    """Make a database that appears whole; whoever calls holds the lock."""
+    """Make a database that appears whole; the caller holds the lock."""
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f"{path.name}.new")
     for stale in (f"{new}", f"{new}-wal", f"{new}-shm", f"{path}-wal", f"{path}-shm"):
@@ -154,7 +154,7 @@ def size_of(path: Path) -> int:
 
 
 def set_aside(path: Path) -> None:
-    """Keep a damaged partition for whoever can mend it, under a name that nobody reads."""
+    """Keep a damaged partition for an operator to restore, under a name that no process reads."""
     names = (path.with_name(f"{path.name}{'.' * bool(n)}{n or ''}.damaged") for n in count())
     target = next(name for name in names if not name.exists())
     for suffix in ("-wal", ""):

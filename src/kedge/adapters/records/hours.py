@@ -1,6 +1,6 @@
 """Predictions on disk: one SQLite file for the predictions of one hour.
 
-Whoever writes holds the lock of the records (`system.files.locked`). Readers do not wait for it.
+The writer holds the lock of the records (`system.files.locked`). Readers do not wait for it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from kedge.core.evidence.records import (
     spellings,
 )
 
-NOBODY = -1
+NO_CANDIDATE = -1
 """How a comparison without a candidate is kept: SQLite has no NULL in a primary key."""
 
 _TABLES = """
@@ -135,7 +135,7 @@ class Hours:
         return sorted(self._directory.glob("*.damaged"))
 
     def remove_damaged(self) -> None:
-        """Remove what nobody can read."""
+        """Remove what no process can read."""
         for path in self._directory.glob("*.damaged*"):
             path.unlink(missing_ok=True)
 
@@ -440,7 +440,7 @@ def _body(given: Given) -> bytes:
 
 def arm_of(row: JoinRow, *, told: bool) -> tuple[str, int, int, str, str, bool]:
     """What predictions are counted by."""
-    candidate = NOBODY if row.candidate is None else row.candidate
+    candidate = NO_CANDIDATE if row.candidate is None else row.candidate
     return row.endpoint, row.production, candidate, row.salt, row.arm, told
 
 
@@ -504,7 +504,8 @@ def _forget(
         return
     with begun(connection):
         bodies = connection.execute(
-            f"DELETE FROM prediction WHERE {among} AND (? IS NULL OR endpoint = ?) RETURNING body",  # noqa: S608 - question marks
+            # Question marks.
+            f"DELETE FROM prediction WHERE {among} AND (? IS NULL OR endpoint = ?) RETURNING body",  # noqa: S608
             (*units, endpoint, endpoint),
         ).fetchall()
         rows = [_row(body) for (body,) in bodies]

@@ -259,7 +259,8 @@ def forget(
     labels.execute("PRAGMA secure_delete = ON")
     with begun(labels):
         found = labels.execute(
-            f"DELETE FROM label WHERE unit IN ({', '.join('?' for _ in units)})"  # noqa: S608 - question marks
+            # Question marks.
+            f"DELETE FROM label WHERE unit IN ({', '.join('?' for _ in units)})"  # noqa: S608
             " AND (? IS NULL OR endpoint = ?) RETURNING hour, label_version, value, body",
             (*units, endpoint, endpoint),
         ).fetchall()

@@ -1,4 +1,4 @@
-"""What a worker writes its predictions to, and how somebody else takes them from there.
+"""Spool of a worker's predictions, and how another process takes them from there.
 
     DIR/REPLICA-PID-N.new     being made; holds nothing
        /REPLICA-PID-N.open    being written; its writer holds a lock on it until it dies
@@ -183,7 +183,7 @@ class Spool:
         try:
             self._path.rename(self._path.with_suffix(CLOSED))
         except OSError:
-            pass  # somebody removed it; without the lock, the reader takes it as it is
+            pass  # another process removed it; without the lock, the reader takes it as it is
         finally:
             os.close(handle)
         self._waiting += self._size
@@ -221,7 +221,7 @@ def begun_at(directory: Path) -> float:
 
 
 def takeable(directory: Path) -> list[Path]:
-    """The files that nobody writes any more: the closed ones, and those of dead writers."""
+    """The files that no process writes any more: the closed ones, and those of dead writers."""
     try:
         found = sorted(path for path in directory.iterdir() if path.suffix in {OPEN, CLOSED, NEW})
     except OSError:

@@ -34,7 +34,7 @@ from kedge.adapters.records.files import (
     refuse_when_short,
     told,
 )
-from kedge.adapters.records.hours import NOBODY, Given, Hours, Several
+from kedge.adapters.records.hours import NO_CANDIDATE, Given, Hours, Several
 from kedge.adapters.records.joining import NAMES, TABLES, Joining, forget, hashed, unpark
 from kedge.adapters.records.spool import begun_at, frames, takeable
 from kedge.core.errors import BadRequest, Unavailable
@@ -79,7 +79,7 @@ class Records:
 
     Several processes and threads may use one directory at once. Every call opens what it needs.
 
-    Every method raises `Unavailable`: `records_unavailable` (the disk), `records_busy` (somebody
+    Every method raises `Unavailable`: `records_unavailable` (the disk), `records_busy` (another
     else is writing for long), `records_damaged` (labels.db cannot be read).
     """
 
@@ -278,7 +278,7 @@ class Records:
             found.append(
                 Coverage(
                     production=production,
-                    candidate=None if candidate == NOBODY else candidate,
+                    candidate=None if candidate == NO_CANDIDATE else candidate,
                     salt=salt,
                     arm=arm,
                     predictions=given[key],
@@ -411,7 +411,7 @@ class Records:
                 return len(gone) + forget(labels, [unit, *also], endpoint, gone)
 
     def under_way(self, units: Sequence[str], endpoint: str | None) -> int:
-        """How many predictions of a unit are in files that nobody has taken in yet."""
+        """How many predictions of a unit are in files that are not taken in yet."""
         with suppress(OSError):  # no directory yet
             return sum(
                 row.unit in units and endpoint in (None, row.endpoint)

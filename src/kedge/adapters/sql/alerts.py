@@ -1,7 +1,7 @@
 """Alerts, in the ledger's database: a page must not be lost with telemetry.
 
 Rare writes: one to open an alert, two for each message, one for its end. Whatever changes one is a
-function of what is stored, run with nobody else writing; so two processes never overwrite each
+function of what is stored, run while no other process writes; so two processes never overwrite each
 other's word, and of two that claim the same message one is told that it came second.
 """
 
@@ -60,7 +60,7 @@ class SqlAlerts:
         self._actor = actor
 
     def news(self, after: int, limit: int) -> tuple[Entry, ...]:
-        """The ledger's entries after this one that nobody raised an alert of yet, oldest first."""
+        """The ledger's entries after this one that raised no alert yet, oldest first."""
 
         def work(connection: Connection) -> tuple[Entry, ...]:
             found = connection.execute(_NEWS, {"after": after, "most": limit})
@@ -83,7 +83,7 @@ class SqlAlerts:
             if seen is not None:
                 moved = connection.execute(_SEEN, {"upto": seen})
                 if not moved.rowcount:
-                    return ()  # somebody else looked at these
+                    return ()  # another process looked at these
             new = (
                 _raise(connection, endpoint, one, by, at, now, self._actor)
                 for endpoint, one in found
@@ -106,7 +106,7 @@ class SqlAlerts:
     def change(
         self, number: int, edit: Callable[[Alert], Alert], *, by: str, at: str
     ) -> Alert | None:
-        """Let `edit` change an alert with nobody else writing; what it is then. None: there is none."""
+        """Let `edit` change an alert while no other process writes; what it is then. None: there is none."""
 
         def work(connection: Connection) -> Alert | None:
             row = connection.execute(_FIND, {"which": number}).first()

@@ -1,6 +1,6 @@
 """Chain heads: whether a history has the entries that others saw at its end.
 
-Whoever can write the ledger's file can compute its chain again, or put an older copy in its place,
+A process that can write the ledger's file can compute its chain again, or put an older copy in its place,
 and the chain is whole. So its newest hash is kept outside of it as well, and compared here.
 """
 

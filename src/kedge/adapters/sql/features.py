@@ -86,7 +86,7 @@ class SqlFeatures:
             known = connection.execute(
                 select(_schema.c.spec).where(_schema.c.schema_id == schema.name)
             ).scalar()
-            if known is None:  # a model named it before anybody declared it
+            if known is None:  # a model named it before it was declared
                 connection.execute(
                     _schema.update()
                     .where(_schema.c.schema_id == schema.name)

@@ -135,7 +135,7 @@ class SqlLedger:
         return self._database.read(lambda connection: self._read(connection, known))
 
     def stamp(self) -> tuple[int, int, int]:
-        """A value that differs when anything was committed since, by anybody.
+        """A value that differs when anything was committed since, by any process.
 
         While it is the same, `read` would say the same, but for wishes that run out.
 

@@ -93,7 +93,7 @@ class _Telemetry:
         self._database = database
 
     def stamp(self) -> tuple[int, int, int]:
-        """A value that differs when anybody has written since."""
+        """A value that differs after any write since."""
         return self._database.stamp()
 
     def close(self) -> None:

@@ -207,7 +207,7 @@ alert = Table(
     Column("body", LargeBinary, nullable=False),
     sqlite_autoincrement=True,
 )
-"""`live`: something may be left to do, such as telling somebody that it is over."""
+"""`live`: something may be left to do, such as telling a recipient that it is over."""
 Index("alert_open", alert.c.endpoint, alert.c.key, unique=True, sqlite_where=text("open = 1"))
 Index("alert_live", alert.c.live, sqlite_where=text("live = 1"))
 

@@ -5,11 +5,11 @@ Theory of operation
 * An alert has a key. While one is open, the same condition at the same endpoint is no second one.
 * Time is the alert's own: seconds that it has been open, gathered from a monotonic clock. Only the
   gap between two processes is told by the wall clock, and it brings one level at most (`passed`):
-  a clock that jumps back silences nobody, and one that jumps forward wakes nobody out of turn.
+  a clock that jumps back silences no one, and one that jumps forward wakes no one out of turn.
 * A page escalates until it is acknowledged; a warning goes to the first level. Whichever level
-  reached nobody, because all its channels are dead, is followed by the next one at once.
+  reached no one, because all its channels are dead, is followed by the next one at once.
 * A delivery is claimed, sent, then recorded. A claim runs out, so that what a process that died
-  has sent perhaps is sent again: at least once. Whoever is faster claims; the other one waits.
+  has sent perhaps is sent again: at least once. The faster process claims; the other one waits.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ FIRST_RETRY_S = 2.0
 LONGEST_RETRY_S = 300.0
 """Retries come after 2, 4, 8 seconds and so on, and every five minutes in the end, for ever."""
 NOTICES = 12
-"""Attempts at saying that something is over, half an hour, to somebody who was told that it began."""
+"""Attempts at saying that something is over, half an hour, to a recipient who was told that it began."""
 
 Level = Literal["warn", "page"]
 Kind = Literal["told", "resolved"]
 Ending = Literal["resolved", "continued"]
 """How an alert ends: the thing is over, or an operator went on in spite of it."""
 WORDS = ("owner", "rota")
-"""Of an escalation's `to`: whoever that is."""
+"""Of an escalation's `to`: the owner at that time."""
 
 # ---------------------------------------------------------------- values
 
@@ -120,7 +120,7 @@ class Delivery(Value, frozen=True, kw_only=True):
 
 
 class Alert(Value, frozen=True, kw_only=True):
-    """Something that somebody is to know. `number` is its name: `kedge ack 17`."""
+    """An alert for the recipients. `number` is its name: `kedge ack 17`."""
 
     number: int
     endpoint: str
@@ -188,7 +188,7 @@ class Sight(NamedTuple):
     replicas: tuple[Raise, ...] = ()
     """What replicas say is wrong with them, for every endpoint."""
     unready: Mapping[str, tuple[str, ...]] = {}
-    """By endpoint: the checks of its readiness that fail; without those that nobody looked at."""
+    """By endpoint: the checks of its readiness that fail; without those that were never checked."""
     faults: Mapping[str, str] = {}
     """By endpoint: why it alone could not be looked at."""
 
@@ -286,7 +286,7 @@ def again(alert: Alert, found: Raise) -> Alert:
 
 
 def acknowledge(alert: Alert, *, by: str, at: str) -> Alert:
-    """Somebody has it: nobody else is woken. What has only happened is over with that."""
+    """Acknowledge the alert: no one else is woken. What has only happened is over with that."""
     if not alert.open or alert.acknowledged_by:
         return alert
     known = replace(alert, acknowledged_by=by, acknowledged_at=at)
@@ -449,7 +449,7 @@ def wanted(alert: Alert, levels: Sequence[Rung], elapsed_s: float) -> tuple[Targ
         found, kind = _reached(alert, levels, elapsed_s, "told"), "told"
     elif alert.told or alert.acknowledged_by or alert.level == "warn":
         found, kind = list(_knowing(alert, levels)), "resolved"
-    else:  # a page that nobody has heard yet is heard once, with its end
+    else:  # a page that no one has heard yet is heard once, with its end
         found, kind = _reached(alert, levels, elapsed_s, "resolved"), "resolved"
     return tuple(t for t in found if not _done(alert, _of(alert, t, kind)))
 
@@ -512,7 +512,7 @@ def _waits(delivery: Delivery | None, elapsed_s: float, now: float, lease_s: flo
 
 
 def finished(alert: Alert, levels: Sequence[Rung], elapsed_s: float) -> bool:
-    """Whether nothing is left to do: it is over, and whoever was told knows."""
+    """Whether nothing is left to do: it is over, and every recipient knows."""
     return not alert.open and not wanted(alert, levels, elapsed_s)
 
 
@@ -530,7 +530,7 @@ def claim(
     by: str,
     anew: bool = False,
 ) -> Alert:
-    """Say that somebody sends it now; the same alert when somebody else does, or nothing is due."""
+    """Claim the sending; return the same alert when another process sends it, or nothing is due."""
     old = _of(alert, target, kind)
     stands = alert.open if kind == "told" else not alert.open
     if not stands or (kind == "told" and alert.acknowledged_by):

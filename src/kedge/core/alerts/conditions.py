@@ -1,7 +1,7 @@
 """What is wrong with an endpoint, before it is an alert: what lasts, and what has happened.
 
 `conditions` says what is wrong by the patrol's decision and for as long as it lasts, `happened` and
-`found_by` what an entry of the ledger gives somebody to know. Only what lasts ends by itself.
+`found_by` what an entry of the ledger raises. Only what lasts ends by itself.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # it needs NumPy, and a rollback must not wait for that
     from kedge.core.automation import Decision
 
 BROKEN_S = 60.0
-"""Input is broken for so long before anybody is told: a worker that is started again takes seconds."""
+"""Input is broken for so long before an alert is sent: a worker that is started again takes seconds."""
 MENDED_S = 10.0
 """And sound for so long before that ends, so that a flicker is one alert."""
 UNWRITTEN_S = 10.0
@@ -249,7 +249,7 @@ def lost_evidence(subject: int | None, reason: str, detail: str) -> Raise:
 
 
 def found_by(finding: Filed) -> Raise | None:
-    """What a diagnosis gives somebody to know; nothing where it knows of no harm."""
+    """Return the alert that a diagnosis raises; none where it knows of no harm."""
     if (level := finding.harm) is None:
         return None
     causes = ", ".join(finding.names)
@@ -287,7 +287,7 @@ def settled(alert: Alert, state: State, decision: Decision | None, raised: Colle
     if alert.topic is Topic.WAITING and alert.step != _step(state):
         return f"r{alert.subject} went on to {_step(state)}"
     if alert.topic is Topic.WAITING and decision.verdict != "fail":
-        return ""  # a verdict wavers; what was proven waits all the same
+        return ""  # a verdict wavers; what was proven still waits
     if alert.topic in (Topic.BROKEN, Topic.BLIND):
         return f"it can be judged again: {decision.verdict}"
     return f"the verdict is {decision.verdict} now: {decision.reason}"

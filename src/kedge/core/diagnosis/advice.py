@@ -15,7 +15,7 @@ from kedge.core.diagnosis.findings import (
 )
 
 ORDER = {Cause.DATA: 1, Cause.LABEL_MIX: 2, Cause.WORLD: 3}
-"""Of what is to be done: a source is mended in hours, a model is trained in days."""
+"""Order of what is to be done: a source is fixed in hours, a model is trained in days."""
 
 
 def headline(

@@ -184,7 +184,8 @@ def mismatches(training: Mapping[str, Trained], served: Mapping[str, Column]) ->
         column = plain(now)
         null = nulls(column)
         share, rows = known.nulls / known.count, (known.count, len(column))
-        # Whoever learned from many nulls knows what one means, and seasons bring more or fewer.
+        # A model that learned from many nulls knows what one means, and seasons bring more or
+        # fewer.
         few = share < COMMON and 3 * share < null.mean()
         if few and risen(share, float(null.mean()), rows):
             found.append(_null(name, share, float(null.mean()), "in the training set"))

@@ -5,7 +5,7 @@ Theory of operation
 Questions are asked in a fixed order, each answered from what was logged, and an answer that
 cannot be given is a hole with a name, never a guess:
 
-0. Can the figures be trusted? Nobody is blamed on a broken split or a torn log.
+0. Can the figures be trusted? No part is blamed on a broken split or a torn log.
 1. Is a column broken? Needs no labels, so it is always asked. Is one stale or recoded (`suspects`)?
 2. Is the newer release worse than the older one *on the same requests*? Paired, so that what is
    hard about today is hard for both and cancels.
@@ -175,7 +175,8 @@ class _Case:
         self.tell("log", f"{told.lost:.1%} of it is lost", "yes" if told.lost > LOST else "no")
         labelled = told.labelled()
         if labelled is not None:
-            # Labels that come for one arm more than for the other: unpaired figures are worth nothing.
+            # Labels that come for one arm more than for the other: unpaired figures are worth
+            # nothing.
             self.uneven = labelled.uneven
             self.tell("labels", f"labelled: {labelled.text}", "yes" if labelled.uneven else "no")
         if faults:

@@ -1,6 +1,6 @@
 """What a diagnosis is made from: the requests of two windows, and who answered them how.
 
-Plain arrays and values, so that whoever reads a log can fill them in, row by row.
+Plain arrays and values, so that any reader of a log can fill them in, row by row.
 """
 
 from __future__ import annotations

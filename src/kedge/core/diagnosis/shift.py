@@ -56,7 +56,7 @@ class Terms(NamedTuple):
     """Requests that the side which has fewer of them has in common with the other.
 
     Kish's effective number, times the part of S in a window: two windows that are nowhere alike
-    have weights that are all small and all the same, which Kish's number alone takes for plenty.
+    have weights that are all small and equal, which Kish's number alone takes for plenty.
     """
 
     @property

@@ -81,7 +81,7 @@ class Filed(Value, frozen=True, kw_only=True):
 
     @property
     def harm(self) -> Literal["page", "warn"] | None:
-        """How loudly somebody should hear of it: harm is proven, a cause has unknown effect, not at all."""
+        """How urgent it is for the person on call: harm is proven, a cause has unknown effect, not at all."""
         named = [
             harm
             for n, (cause, harm) in enumerate(zip(self.causes, self.harms, strict=True))

@@ -94,7 +94,7 @@ def part(before: Window, after: Window, every: Floats, units: Units, z: float) -
     Args:
         before: the reference.
         after: today, without the requests that a broken column touches.
-        every: today's outcomes, with those requests: they are true all the same, and what is left
+        every: today's outcomes, with those requests: they are still true, and what is left
             without them is a choice of its own, (n,); NaN takes no part.
         units: whose they were.
         z: standard errors from which a share has moved.

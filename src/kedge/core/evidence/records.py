@@ -1,6 +1,6 @@
 """One prediction as it is kept for its label, the label, and what came of bringing them together.
 
-A prediction waits for its *outcome*: hours or weeks later somebody says what was true. The id
+A prediction waits for its *outcome*: hours or weeks later an operator says what was true. The id
 of the prediction is all that they need to know. Pure values; `core/quality` reads them, and
 `adapters/records` keeps them on disk.
 """
@@ -85,7 +85,7 @@ class JoinRow(Value, frozen=True, array_like=True):
 
 
 class Outcome(Value, frozen=True):
-    """What was true of one prediction, as somebody said it under one version of the labels."""
+    """What was true of one prediction, as an operator said it under one version of the labels."""
 
     id: str
     value: Known
@@ -298,7 +298,7 @@ def row_hour(row: JoinRow) -> tuple[int, bool]:
     """The hour a prediction is kept under, and whether its id alone tells it.
 
     That is the hour in its id, unless the answer was given more than an hour away from it: then
-    somebody else made the id, or used it again.
+    another caller made the id, or used it again.
     """
     given, named = int(row.at // HOUR_S), id_hour(row.id)
     return (named, True) if named is not None and abs(named - given) <= 1 else (given, False)

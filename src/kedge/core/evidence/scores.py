@@ -107,7 +107,8 @@ def auc(of: Scored) -> Figure | None:
         of_no += n * other * other
         below_no, below_yes = below_no + n, below_yes + y
     value = area / yes
-    # The variance is kept at 1/n and above: a few labels in perfect order do not make a point of it.
+    # The variance is kept at 1/n and above: a few labels in perfect order do not make a point of
+    # it.
     variance = sum(
         max(squares / count - value * value, 1 / count) / count
         for squares, count in ((of_yes, yes), (of_no, no))

@@ -518,8 +518,10 @@ def load(kept: KeptStep) -> Step:
         found: NDArray[Any] = np.frombuffer(kept.arrays[name], dtype)
         step.arrays[name] = found.reshape(kept.rows, *shape).copy()
     step.units.load(kept.units, kept.sigma, kept.dropped)
-    step._tracked = set(np.frombuffer(kept.tracked, np.uint64).tolist())  # noqa: SLF001 - its own module
-    step._heard = set(np.frombuffer(kept.heard, np.uint64).tolist())  # noqa: SLF001 - its own module
+    # Its own module.
+    step._tracked = set(np.frombuffer(kept.tracked, np.uint64).tolist())  # noqa: SLF001
+    # Its own module.
+    step._heard = set(np.frombuffer(kept.heard, np.uint64).tolist())  # noqa: SLF001
     step.leads = {row: np.frombuffer(found).copy() for row, found in kept.leads.items()}
     step.wealth = {
         row: np.frombuffer(found).reshape(count, BETS).copy() for row, found in kept.wealth.items()

@@ -197,7 +197,7 @@ def mark_of(raw: bytes | None) -> Mark | None:
 
 
 def unneeded(runs: Mapping[Run, str], held: AbstractSet[Run]) -> tuple[Run, ...]:
-    """The runs that may be dropped: nobody reads them, and a newer one is ready.
+    """The runs that may be dropped: no follower reads them, and a newer one is ready.
 
     Args:
         runs: every run, and whether it is `building`, `ready` or `dropped`.

@@ -220,7 +220,7 @@ GUARDS: dict[str, Guard] = {
     "unknown target": lambda s, c: c.to is not None and c.to not in s.releases,  # type: ignore[union-attr]
     "unserved target": lambda s, c: c.to is not None and c.to not in s.served,  # type: ignore[union-attr]
     "target is production": lambda s, c: target(s, c) == returned(s).production,
-    "nobody named": lambda s, c: subject(s, c) is None,
+    "nothing named": lambda s, c: subject(s, c) is None,
     "in production": lambda s, c: _release(c) == s.production,
     "other candidate": lambda s, c: _release(c) not in (None, s.candidate),
     "undeclared field": lambda s, c: bool(unmet(s, c)),

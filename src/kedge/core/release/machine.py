@@ -151,7 +151,7 @@ E_, S, W, C, D = Stage.EMPTY, Stage.SETTLED, Stage.SHADOW, Stage.CANARY, Stage.D
 TABLE: dict[tuple[Stage, type[Command]], tuple[Rule, ...]] = {
     (E_, Configure): _CONFIGURE,
     (E_, Promote): (
-        no("nobody named", "no_rollout"),
+        no("nothing named", "no_rollout"),
         no("unknown", "unknown_release"),
         no("undeclared field", "undeclared_field"),
         _LACKS,
@@ -177,7 +177,7 @@ TABLE: dict[tuple[Stage, type[Command]], tuple[Rule, ...]] = {
         yes("always", "canary_started", to=C),
     ),
     (S, Promote): (
-        no("nobody named", "no_rollout"),
+        no("nothing named", "no_rollout"),
         *_CANDIDATE,
         *_FORWARD,
         no("not told", "rollout_first"),
@@ -531,7 +531,7 @@ def _apply(state: State, event: AnyEvent) -> State:
         case DrillEnded():
             return returned(state)
         case Restored():
-            # Nobody is there who would end a drill.
+            # No process is there that would end a drill.
             state = returned(state)
             return change(state, automation=change(state.automation, restored=event.at))
         case RolledBack():

@@ -76,7 +76,7 @@ def needs(
         for back in (state.back, state.back_model, state.back_features):
             add(back, copies=PRODUCTION_COPIES)
         if state.candidate is None and state.mirrored is not None:
-            # A copy of the inputs goes to a process only: it may hang without anybody waiting.
+            # A copy of the inputs goes to a process only: it may hang without a caller waiting.
             add(state.back, Placement.PROCESS, beside=True)
     return tuple(found.values())
 

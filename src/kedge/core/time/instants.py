@@ -172,7 +172,8 @@ def _reasons(at: float) -> Iterator[str]:
 
 def _is_date(digits: str) -> bool:
     try:
-        return len(digits) == 8 and datetime.strptime(digits, "%Y%m%d").year >= 1971  # noqa: DTZ007 - a date has 8 digits, and no zone
+        # A date has 8 digits, and no zone.
+        return len(digits) == 8 and datetime.strptime(digits, "%Y%m%d").year >= 1971  # noqa: DTZ007
     except ValueError:
         return False
 

@@ -1,11 +1,11 @@
-"""Raises alerts, tells people, and goes on until somebody acknowledges.
+"""Alerting loop: raises alerts and sends them until a recipient acknowledges.
 
 Theory of operation
 -------------------
 * It runs beside the patrol, on a thread of its own: a mail server that hangs holds no verdict up.
   Only the leader's runs; should two ever run, the store lets one of them claim each message.
 * What has happened is read from the ledger, from where the last look ended: a patrol that was
-  killed after it acted has lost nobody's page. What lasts is asked of the patrol's newest look.
+  killed after it acted has lost no page. What lasts is asked of the patrol's newest look.
 * Each message is sent on a thread of its own, eight at once at most; more wait for the next look.
   A claim is written before and the outcome after; a claim that runs out is sent again.
 * Without the ledger nothing can be written, and that is itself told: from memory, by the policies
@@ -177,7 +177,7 @@ class Alerting:
             self._faults.note("alerting.ledger", error)
 
     def _forget(self) -> None:
-        """Somebody else leads: what is known may be old when this one does again."""
+        """Forget what is known: another process leads, and it may be old when this one does again."""
         self._stamped, self._looked, self._seen, self._marked = None, None, 0, 0
         self._elapsed.clear()
         self._since.clear()
@@ -463,7 +463,7 @@ class Alerting:
             return
         self._flying.add(flight)
         # A daemon: control does not wait for a mail server when it is told to stop. The claim
-        # runs out, and whoever leads then sends it again.
+        # runs out, and the process that leads then sends it again.
         thread = threading.Thread(target=self._fly, args=(after, target, kind), daemon=True)
         try:
             thread.start()
@@ -582,7 +582,7 @@ def _tell(entry: Entry, told: list[tuple[str, Raise]]) -> None:
 
 
 def _told_by(entry: Entry) -> Raise | None:
-    """What an entry of the ledger gives somebody to know."""
+    """Return the alerts that an entry of the ledger raises."""
     if not isinstance(entry.event, Note):
         return conditions.happened(entry.event, by=entry.by, actor=entry.actor, reason=entry.reason)
     if entry.event.kind == "evidence_lost":

@@ -2,7 +2,7 @@
 
 Evidence may be lost; then it begins anew. But a rollout must not go forward on it as if nothing had
 happened: the loss is written into the ledger (where an alert is raised of it), and the rollout is
-paused until a person resumes it. A failure that is proven takes a candidate back all the same.
+paused until a person resumes it. A failure that is proven still takes a candidate back.
 """
 
 from __future__ import annotations

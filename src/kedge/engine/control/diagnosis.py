@@ -3,7 +3,7 @@
 Theory of operation
 -------------------
 * Beside the patrol, on a thread of its own, and the work in a process of its own: niced, one at a time,
-  ended after a bound. Nothing waits for it; what it files is read by whoever acts next.
+  ended after a bound. Nothing waits for it; the next decision reads what it records.
 * A failing contrast after a promotion is diagnosed at once, and once for each epoch. That production is
   worse than it was, with nothing to compare it with, no contrast sees: so with new labels it is diagnosed
   every hour, too. Both are the one diagnosis that `kedge diagnose` makes.
@@ -155,7 +155,7 @@ class Inquiry:
         return len(rows) >= LABELS
 
     def _last(self, name: str) -> float:
-        """When an endpoint was diagnosed last, by whomever; 0 when nobody knows."""
+        """When an endpoint was diagnosed last, by any process; 0 when unknown."""
         try:
             known = newest_finding(self._ledger, name)
         except Refused:  # another version of kedge filed it

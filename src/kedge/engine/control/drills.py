@@ -1,6 +1,6 @@
 """Ends a drill whose own process does not, and starts those that a policy asks for.
 
-The row says until when a drill lasts. Whoever started it returns before that; when the time is
+The row says until when a drill lasts. The command that started it returns before that; when the time is
 over and the row still stands in the drill, its process died or hangs. The time is told by two
 clocks: the wall, which a jump may set back, and this process's own. The patrol asks, twice a second.
 
@@ -43,7 +43,7 @@ CHECK_S = 600.0
 CALM_S = 600.0
 """Not so soon after production changed: people look at that then."""
 READY_S = 300.0
-"""So long a drill that is due waits for replicas that are not ready. Then it begins all the same: what
+"""So long a drill that is due waits for replicas that are not ready. Then it begins anyway: what
 does not become ready within two loads and a restart is what a drill is to find."""
 ENTRIES = 20_000
 """Looked through for the last drill, newest first. One that is further back was long ago."""
@@ -200,7 +200,8 @@ class Schedule:
             if not waited or self._is_due(state):
                 log.info("drills.due", endpoint=name)
                 self._running[name] = self._start(name)
-            # Otherwise an operator drilled, or began something, while it waited. A start that fails stays due.
+            # Otherwise an operator drilled, or began something, while it waited. A start that
+            # fails stays due.
             del self._due[name]
 
     def _is_due(self, state: State) -> bool:
@@ -233,7 +234,7 @@ class Schedule:
 
 
 def due(state: State, last: float | None, now: float) -> bool:
-    """Whether the policy asks for a drill now. Freezing stops it, as all that nobody asked for.
+    """Whether the policy asks for a drill now. Freezing stops it, as all automation.
 
     Args:
         state: the row.

@@ -4,8 +4,8 @@ Theory of operation
 -------------------
 * One patrol leads; the others wait for its lock, which the kernel lets go of however it dies.
 * Nothing is remembered that is not written: a watch is folded from windows that are kept, and
-  its snapshot says which it has folded. Whoever takes over folds the rest.
-* An action carries the epoch it was decided on. When anybody moved the row in between, the
+  its snapshot says which it has folded. The process that takes over folds the rest.
+* An action carries the epoch it was decided on. When the row was moved in between, the
   ledger refuses it, and the next look decides anew. So an act is never done twice, and one that
   was decided but not written is decided again.
 * Backward moves are made at once, on this thread. Forward moves wait for replicas to load, so
@@ -205,7 +205,7 @@ class Patrol:
         return len(windows) == BATCH
 
     def _gather_labels(self, state: State, watch: Watch) -> bool:
-        """Fold late labels; without them the rest is judged all the same."""
+        """Fold late labels; without them the rest is still judged."""
         now = self._clock.monotonic()
         try:
             behind = fold_labels(self._records, state, watch, self._clock.unix())

@@ -3,7 +3,7 @@
 Theory of operation
 -------------------
 * A thread of its own, once a minute: it may wait for a proof, and no look of the patrol waits for it.
-* A row that has moved within the minute is left alone: what stands for seconds is nobody's business.
+* A row that has moved within the minute is left alone: a state of seconds is not reported.
 * What a check costs and what is filed is `check`'s affair; this says when, and keeps the newest word.
 * A fault costs the look at one endpoint. Its last word stands, and the next look is another.
 """
@@ -21,7 +21,7 @@ from kedge.engine.process_faults import Net, ProcessFaults
 from kedge.ports import Clock, Ledger
 
 EVERY_S = 60.0
-"""How often it looks: a person who mended something looks again after about as long."""
+"""How often it looks: a person who fixed something looks again after about as long."""
 
 log = structlog.get_logger("kedge.readiness")
 

@@ -350,7 +350,8 @@ def main(words: Sequence[str]) -> int:
     _send(line, msgspec.json.encode(_Said(ready=True)))
     with line.makefile("rb") as asked:
         while head := asked.read(8):
-            batch = pickle.loads(asked.read(int.from_bytes(head)))  # noqa: S301 - of our own process
+            # Of our own process.
+            batch = pickle.loads(asked.read(int.from_bytes(head)))  # noqa: S301
             said = _lost(function, *batch) if isinstance(batch, tuple) else _same(function, batch)
             _send(line, msgspec.json.encode(said))
     return 0

@@ -40,7 +40,7 @@ class Seen(NamedTuple):
     """The release, or the copy, was never asked, or how it fared is told apart (`settles`):
     no release's failure, but no coverage."""
     again: bool = False
-    """`theirs` is production's own second answer: its noise, and nobody's evidence."""
+    """`theirs` is production's own second answer: its noise, and evidence for no release."""
     violated: bool = False
     """A feature of it was not as its schema promises."""
     their_violated: bool = False

@@ -62,7 +62,8 @@ class LastAsked:
     def starve(self, mark: int) -> None:
         """Note that a release ran out of memory, where it is not one request that asked for too much."""
         try:
-            with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123 - a request waits
+            # A request waits.
+            with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123
                 held = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
         except (OSError, IndexError, ValueError):
             return

@@ -64,7 +64,7 @@ class Live:
         self.log = Log(state)
         self.sampled = not state.divided
         self.output = get_target(state)
-        self.compares = state.policy.output.kind != "custom"  # that is somebody's code: not here
+        self.compares = state.policy.output.kind != "custom"  # that is an operator's code: not here
         self.noise = state.policy.shadow.noise / 100 if state.stage is Stage.SHADOW else 0.0
         self.reverse = state.candidate is None
         """Whether what is copied goes to the release that was left."""

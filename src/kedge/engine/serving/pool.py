@@ -34,7 +34,7 @@ from kedge.system.interpreter import find_forbidden
 GRACE_S = 5.0
 """How long a release stays loaded after the last row that needed it."""
 RETRY_S = (5.0, 10.0, 30.0, 60.0)
-"""After a failed load: a damaged artifact may be mended while the replica runs."""
+"""After a failed load: a damaged artifact may be restored while the replica runs."""
 
 LARGEST_S = 60.0
 """How long a large request is remembered: twice the longest that production may take for one."""
@@ -328,7 +328,7 @@ class Pool:
         """Start loading what is needed and missing; drop what was not needed for a while.
 
         `wished` is what commands ask for, each with the time at which it asked: a new wish
-        tries a failed load again at once, since somebody may have mended what it failed of.
+        tries a failed load again at once, since an operator may have fixed its cause.
         """
         now = self._clock.monotonic()
         self._net.run("replica.apart", self._read_apart)
@@ -530,7 +530,8 @@ class Pool:
         slot.attempts += 1
         try:
             model = self._loaded(slot)
-        except BaseException as error:  # noqa: BLE001 - a loader may raise anything, and may even exit
+        # A loader may raise anything, and may even exit.
+        except BaseException as error:  # noqa: BLE001
             slot.detail = f"{type(error).__name__}: {error}"
             slot.state = "failed"
             wait_s = RETRY_S[min(slot.attempts, len(RETRY_S)) - 1]

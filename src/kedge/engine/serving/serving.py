@@ -459,7 +459,8 @@ class Serving:
         def give() -> None:
             try:
                 self._shadow(live, release, request, answer)
-            except BaseException as error:  # noqa: BLE001 - one copy's fault must not cost the others
+            # One copy's fault must not cost the others.
+            except BaseException as error:  # noqa: BLE001
                 self._trouble(live, error)
 
         size = sum(column.nbytes for column in request.columns.values())

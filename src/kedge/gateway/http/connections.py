@@ -397,7 +397,7 @@ def too_slow(limits: Limits) -> KedgeError:
 def bound_unsent(listener: socket.socket) -> None:
     """Have the kernel hold few unsent bytes of each connection that is accepted from now on.
 
-    It takes megabytes of an answer that nobody reads otherwise. They are memory of this process's
+    It takes megabytes of an answer that no one reads otherwise. They are memory of this process's
     cgroup, and look as if they had been read.
     """
     with contextlib.suppress(OSError, AttributeError):

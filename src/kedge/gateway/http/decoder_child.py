@@ -82,7 +82,8 @@ def decode(asked: Asked, body: bytes) -> bytes:
     except BadRequest as error:
         said = Said(fault=str(error), code=error.code, hint=error.hint, details=error.details)
         return msgspec.msgpack.encode(said)
-    except Exception as error:  # noqa: BLE001 - it costs its body: the next one is of another caller
+    # It costs its body: the next one is of another caller.
+    except Exception as error:  # noqa: BLE001
         return msgspec.msgpack.encode(Said(fault=repr(error), code=INTERNAL))
     outputs = None if request.outputs is None else [each.name for each in request.outputs]
     said = Said(

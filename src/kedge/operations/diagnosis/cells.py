@@ -2,7 +2,7 @@
 
 Answers that callers or a shadow got are taken from the log. What is missing is asked again, of as many
 requests as a bound allows. A release that cannot be asked leaves a hole and a reason, never a guess.
-So does a value by key that cannot be read now: whoever serves takes a default then, but what was
+So does a value by key that cannot be read now: the server takes a default then, but what was
 answered at the time was not made from one.
 """
 

@@ -358,7 +358,7 @@ class _Referring:
 
 
 def _accepted(place: Workplace, state: State) -> tuple[float, float] | None:
-    """The newest window that somebody accepted as the reference."""
+    """The newest window that an operator accepted as the reference."""
     entries = place.ledger.entries(state.endpoint, "accepted")
     if not entries or not isinstance(entries[0].event, Note):
         return None

@@ -294,7 +294,7 @@ def _raw(
 
 
 def _blank(schema: Schema) -> dict[str, Any]:
-    """Columns of a materialised schema where nobody has a value, as many rows as are made up."""
+    """Columns of a materialised schema where no entity has a value, as many rows as are made up."""
     fields = schema.columns()
     return dict(columns_of(blank_rows(fields), Signature(fields, ())))
 

@@ -1,4 +1,4 @@
-"""Moving the head of a feature schema: who follows moves with it, all at once or nobody."""
+"""The head of a feature schema: its followers move with it, all at once or not at all."""
 
 from __future__ import annotations
 
@@ -97,16 +97,16 @@ def _command(release: Release, override: str | None) -> Promote:
 def move_head(
     place: Workplace, text: str, *, override: str | None, dry: bool, say: Say, gate: Gate
 ) -> dict[str, Any]:
-    """Make a transformation version the head of its schema, and move whoever follows.
+    """Make a transformation version the head of its schema, and move its followers.
 
     Returns:
         Who moves and who holds; with receipts when it was done.
 
     Raises:
         Refused: `unknown_transformation`; `head_refused`: names everybody that cannot move, and why;
-            `not_prepared`: a replica could not load what it needs. Nobody has moved then.
+            `not_prepared`: a replica could not load what it needs. No follower has moved then.
             `not_ready`: a follower is not ready for a rollback, and no `override` was given.
-        Stale: a follower's row moved meanwhile; nobody has moved then.
+        Stale: a follower's row moved meanwhile; no follower has moved then.
     """
     head = version_of(place, text)
     moves = moves_of(place, head, override)

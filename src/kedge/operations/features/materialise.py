@@ -64,7 +64,7 @@ class Materialised(NamedTuple):
 
 
 class Feeder:
-    """Feeds the runs of one state directory; one at a time, whoever starts it."""
+    """Feeds the runs of one state directory; one at a time, whichever process starts it."""
 
     def __init__(
         self, place: Workplace, store: OnlineStore, root: Path, say: Callable[[str], None]
@@ -107,7 +107,7 @@ class Feeder:
                     try:
                         with loaded(self._place, version) as made:
                             told.append(self._feed(run, made, until))
-                    except Refused as fault:  # the other runs are fed all the same
+                    except Refused as fault:  # the other runs are still fed
                         faults.append(fault)
             if faults:
                 raise Refused(
@@ -633,12 +633,12 @@ def refuse_stale(
         except KedgeError:
             continue
         if lag == inf and accept is not None:
-            continue  # somebody knows, and wants the release all the same
+            continue  # an operator knows, and still wants the release
         if lag > max(patience, accepted_s):
             stale.append((lag, run, behind(run, lag, patience)))
     if stale:
         lag, run, _ = max(stale)
-        # Of values that are gone nobody knows the age: any duration says that they are not missed.
+        # The age of values that are gone is unknown: any duration says that they are not missed.
         minutes = ceil(lag / 60) + 1 if lag < inf else 1
         raise Refused(
             f"what it would read is stale: {'; '.join(told for *_, told in stale)}",

@@ -529,13 +529,15 @@ def _write(db: Any, out: Path, told: TrainingSet, picked: str) -> TrainingSet:
             # Written twice: the digest is of what a reader will find, and stands in the file.
             first = Path(scratch) / "data.parquet"
             db.execute(
-                f"COPY (SELECT {picked} FROM features POSITIONAL JOIN spine) "  # noqa: S608 - quoted
+                # Quoted.
+                f"COPY (SELECT {picked} FROM features POSITIONAL JOIN spine) "  # noqa: S608
                 f"TO {quoted(first)} (FORMAT parquet)"
             )
             told = msgspec.structs.replace(told, data=_digest(db, first))
             said = codec.canonical(told).decode()
             db.execute(
-                f"COPY (SELECT * FROM read_parquet({quoted(first)})) TO {quoted(partial)} "  # noqa: S608 - quoted
+                # Quoted.
+                f"COPY (SELECT * FROM read_parquet({quoted(first)})) TO {quoted(partial)} "  # noqa: S608
                 f"(FORMAT parquet, COMPRESSION zstd, KV_METADATA {{{KEY}: {quoted(said)}}})"
             )
         with partial.open("rb") as written:
@@ -563,7 +565,8 @@ def read_training_set(path: Path) -> TrainingSet:
     with database() as db:
         try:
             raw = db.execute(
-                f"SELECT value FROM parquet_kv_metadata({one_file(path)}) WHERE decode(key) = {quoted(KEY)}"  # noqa: S608 - quoted
+                f"SELECT value FROM parquet_kv_metadata({one_file(path)}) "  # noqa: S608
+                f"WHERE decode(key) = {quoted(KEY)}"
             ).fetchone()
             told = msgspec.json.decode(raw[0], type=TrainingSet) if raw is not None else None
             found = _digest(db, path) if told is not None else ""
@@ -595,7 +598,8 @@ def _digest(db: Any, path: Path) -> str:
     picked = ", ".join(
         f"{_spelt(name, kind)} AS c{n}" for n, (name, kind) in enumerate(kinds.items())
     )
-    db.execute(f"CREATE OR REPLACE TEMP TABLE content AS SELECT {picked} FROM {source}")  # noqa: S608 - quoted
+    # Quoted.
+    db.execute(f"CREATE OR REPLACE TEMP TABLE content AS SELECT {picked} FROM {source}")  # noqa: S608
     (rows,) = db.execute("SELECT count(*) FROM content").fetchone()
     hashes = [(hashlib.sha256(), hashlib.sha256()) for _ in kinds]
     for start in range(0, rows, BATCH):

@@ -42,7 +42,7 @@ from kedge.workspace import Workplace
 
 Asked = Callable[[], Online]
 Proving = Literal["again", "missing", "never"]
-"""Whether a release is proven anew, only when nobody did within a day, or not at all."""
+"""Whether a release is proven anew, only without a proof within a day, or not at all."""
 POLICIES = 50
 """Changes of a policy looked through for the newest one of the people."""
 COUNTED_S = 1.5
@@ -140,7 +140,7 @@ def _grouped(owner: Contact | None) -> bool:
 
 
 def _people_since(place: Workplace, state: State) -> int:
-    """The epoch at which whoever is told became who it is."""
+    """The epoch at which the alert recipients last changed."""
     since = 0
     for entry in place.ledger.entries(state.endpoint, "configured", limit=POLICIES):
         if not isinstance(entry.event, Configured) or _people(entry.event.policy) != _people(
@@ -253,7 +253,7 @@ def check_of(
         endpoint: its name.
         online: what releases read by key.
         by: who asks.
-        again: prove the way back anew, and not only when nobody did within a day.
+        again: prove the way back anew, even if the last proof is less than a day old.
 
     Raises:
         Refused: `unknown_endpoint`, `proof_busy`.

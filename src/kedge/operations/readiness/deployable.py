@@ -4,7 +4,7 @@ The artifact is copied out of the store into an empty directory, verified there,
 its golden rows; a transformation goes the same way. Rows that kedge made at registration say little,
 so that some out of the prediction log are asked as well. One proof at a time on a state directory.
 
-Whoever makes a proof may be killed. The model's process dies with it, and the directory is removed
+The process that makes a proof may be killed. The model's process dies with it, and the directory is removed
 by a shell that waits for nothing but its end; if that is killed too, the next proof removes it.
 """
 
@@ -90,7 +90,7 @@ def prove(
     folder = place.state_dir / FOLDER
     began = place.clock.unix()
     with _alone(folder, place):
-        # Somebody else may have made one while we waited.
+        # Another process may have made one while this one waited.
         filed = proven_of(place, state, number)
         oldest = began if again else place.clock.unix() - PROOF_S
         if filed is not None and filed[1] >= oldest:
@@ -201,7 +201,7 @@ def _alone(folder: Path, place: Workplace) -> Iterator[None]:
     """Hold the lock of the folder, and take away what killed provers left in it.
 
     Raises:
-        Refused: `proof_busy`: somebody else has held it for too long.
+        Refused: `proof_busy`: another process has held it for too long.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("a+") as lock:

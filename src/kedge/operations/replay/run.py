@@ -146,7 +146,8 @@ async def _ask(
             theirs = await answered(model, release, batch, as_sent=as_sent)
             pairs = _complete(batch, theirs)
             incomplete += len(batch) - len(pairs)
-            # A second is what the judge takes for one event when much fails in it: so its own window.
+            # A second is what the judge takes for one event when much fails in it: so its own
+            # window.
             for _, second in groupby(pairs, key=lambda pair: int(pair[0].at)):
                 number += 1
                 watch.fold(_window(state, list(second), number, answers))

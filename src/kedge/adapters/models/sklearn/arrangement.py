@@ -59,7 +59,8 @@ def _framed(names: tuple[str, ...], converts: Mapping[str, Convert]) -> Callable
         table = {}
         for name in names:
             column = converts[name](given[name])
-            # Said, because pandas would guess: it makes other values of None in words of its own dtype.
+            # Said, because pandas would guess: it makes other values of None in words of its own
+            # dtype.
             table[name] = series(column, dtype=object) if column.dtype.kind == "O" else column
         return frame(table)
 
@@ -122,7 +123,8 @@ def _conversion(field: Field, column: Column) -> Convert:
     """Return how a column's missing values become what the estimator was fitted on."""
     missing = column.missing
     if field.dtype == "string":
-        # A reader of files makes a missing value of an empty cell: here too, unless "" was a word when it was fitted.
+        # A reader of files makes a missing value of an empty cell: here too, unless "" was a word
+        # when it was fitted.
         blank = field.nullable and not column.reads_blank and column.nullable
         return lambda given: _replaced(given, missing, blank=blank)
     if field.dtype == "bool":

@@ -76,7 +76,8 @@ def read_inputs(file: Path) -> tuple[Field, ...] | None:
         UnfitModel: `bad_signature`: it cannot be read, or a column has a type that no field has.
     """
     try:
-        read = yaml.load(read_bounded(file, MOST_BYTES), Loader=_Aliasless)  # noqa: S506 - it makes plain values only
+        # It makes plain values only.
+        read = yaml.load(read_bounded(file, MOST_BYTES), Loader=_Aliasless)  # noqa: S506
         text = ((read.get("signature") or {}).get("inputs")) if isinstance(read, dict) else None
         specs = msgspec.json.decode(text, type=list[_Spec]) if text else []
     except (

@@ -19,6 +19,6 @@ def run() -> None:
         context.run_migrations()
 
 
-# Alembic executes this file under this name. Whoever merely imports it gets no migration.
+# Alembic executes this file under this name. A plain import of it runs no migration.
 if __name__ == "env_py":
     run()

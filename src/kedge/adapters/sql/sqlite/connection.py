@@ -30,7 +30,7 @@ log = logging.getLogger("kedge.database")
 """Not by events: a command prints none on its standard output."""
 
 _REMADE = ("_gone", "_damaged", "_read_only")
-"""Faults of telemetry after which it is made anew: a file that this user may not write helps nobody
+"""Faults of telemetry after which it is made anew: a file that this user may not write is useless
 but the command of another user that left it."""
 
 
@@ -39,7 +39,7 @@ class Database:
 
     A file that is missing is never made. One that was deleted or replaced while it was open is
     noticed at the next use, and once more after a commit: what was written to a file that
-    nobody can find any more is not reported as written.
+    cannot be found any more is not reported as written.
     """
 
     def __init__(
@@ -87,10 +87,10 @@ class Database:
 
     def read(self, work: Callable[[Connection], T]) -> T:
         """Run `work` on one snapshot of the file."""
-        return self._mended(lambda: self._transaction("BEGIN", work))
+        return self._repaired(lambda: self._transaction("BEGIN", work))
 
     def write(self, work: Callable[[Connection], T]) -> T:
-        """Run `work` with nobody else writing, and commit it; all of it or nothing.
+        """Run `work` while no other process writes, and commit it; all of it or nothing.
 
         On a full disk the ballast is thrown off and `work` is run once more, so it must not
         change anything but the database.
@@ -105,7 +105,7 @@ class Database:
                 hint="free some space; it goes on by itself",
             )
         try:
-            result = self._mended(lambda: self._transaction("BEGIN IMMEDIATE", work))
+            result = self._repaired(lambda: self._transaction("BEGIN IMMEDIATE", work))
         except Unavailable as error:
             if error.code != "disk_full" or self._ballast is None or not self._ballast.free():
                 raise
@@ -116,7 +116,7 @@ class Database:
         return result
 
     def stamp(self) -> tuple[int, int, int]:
-        """A value that differs when anything was committed to the file since, by anybody."""
+        """A value that differs when anything was committed to the file since, by any process."""
         try:
             self._connection()
             (version,) = self._raw.execute("PRAGMA data_version").fetchone()
@@ -157,7 +157,7 @@ class Database:
         # at once, without waiting, when another process wrote in between.
         self._raw.execute(self._begin)
 
-    def _mended(self, attempt: Callable[[], T]) -> T:
+    def _repaired(self, attempt: Callable[[], T]) -> T:
         """Try; where telemetry cannot be used, try once more, and only then make it anew.
 
         A call that failed once (a read error, a flag that was set for a moment) is no damage.
@@ -183,7 +183,8 @@ class Database:
 
     def _fault(self, error: Exception) -> Unavailable:
         fault = explain(error, name=self._name, path=self.path, patience_s=self._patience_s)
-        # On a full disk an open connection still reads, and a new one may find no room to be opened.
+        # On a full disk an open connection still reads, and a new one may find no room to be
+        # opened.
         # One whose transaction could not be rolled back begins no other.
         stuck = self._opened is not None and (
             self._opened.in_transaction() or self._raw.in_transaction
@@ -201,7 +202,7 @@ class Database:
         try:
             os.utime(self.path)
         except OSError:
-            return  # somebody else's file, or just deleted; the commit stands
+            return  # another process's file, or just deleted; the commit stands
 
     # ------------------------------------------------------------ the connection
 

@@ -10,7 +10,7 @@
 What cannot be read of the telemetry is renamed and kept (`NAME.unreadable-TIME`). The ledger is never
 made again.
 
-Each has a directory of its own, so that a watch on one wakes nobody for another.
+Each has a directory of its own, so that a watch on one wakes no process for another.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ TELEMETRY_PATIENCE_S = 1.0
 
 
 def create(state_dir: Path) -> None:
-    """Make a ledger where there was none; all of it, or nothing that anybody could open.
+    """Make a ledger where there was none; all of it, or nothing that could be opened.
 
     Two that try at once: one makes it, the other is refused.
 

@@ -1,6 +1,6 @@
 """The first schema.
 
-What the database itself refuses, whoever asks and however:
+What the database itself refuses, for every client:
 * an entry of the ledger that is changed or deleted;
 * a model version or a release that is changed or deleted (a version may be marked removed,
   once and for ever);

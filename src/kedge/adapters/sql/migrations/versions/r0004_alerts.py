@@ -10,7 +10,7 @@ down_revision = "0003"
 
 
 def upgrade() -> None:
-    """Add them. What happened before is nobody's news."""
+    """Add them. What happened before raises no alert."""
     op.create_table(
         "alert",
         sa.Column("number", sa.Integer, primary_key=True),
