@@ -19,13 +19,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from kedge.core.errors import UnfitModel
-from kedge.core.values import Field, Signature
+from kedge.plugins import Columns, Field, Signature, UnfitModel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from kedge.ports import Columns
 
 LOADER = "models:TestLoader"
 """What `serve` and `probe` take as `--loader`."""
@@ -88,7 +85,11 @@ class TestLoader:
         return (path / "behave.json").is_file()
 
     def load(self, path: Path, trusted: Sequence[str] = ()) -> TestModel:
-        behaviour = msgspec.json.decode((path / "behave.json").read_bytes(), type=Behaviour)
+        try:
+            raw = (path / "behave.json").read_bytes()
+            behaviour = msgspec.json.decode(raw, type=Behaviour)
+        except (OSError, msgspec.DecodeError) as error:
+            raise UnfitModel(f"{path}: {error}") from error
         time.sleep(behaviour.sleep_load_s)
         match behaviour.kind:
             case "load_raise":
