@@ -14,6 +14,13 @@ ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "kedge"
 FILES = sorted(SOURCE.rglob("*.py"))
 TEXTS = {path: path.read_text("utf-8") for path in FILES}
+PAGES = sorted(
+    [
+        *ROOT.glob("*.md"),
+        *(ROOT / "docs").rglob("*.md"),
+        *(path for path in (ROOT / "examples").rglob("*") if path.is_file()),
+    ]
+)
 
 BANNED = re.compile(
     r"\b(somebody|nobody|anybody|whoever|mend|mends|mended|all the same|comes again)\b",
@@ -83,6 +90,12 @@ def git(*words: str) -> str:
     done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"git {' '.join(words)}: {done.stderr.strip()}"
     return done.stdout.strip()
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_no_banned_word_is_in_a_page(path: Path) -> None:
+    text = re.sub(r"\s+", " ", path.read_text("utf-8"))  # a turn of phrase may be wrapped
+    assert BANNED.findall(text) == []
 
 
 @pytest.mark.parametrize("path", FILES, ids=name)
