@@ -47,6 +47,11 @@ GERUNDS = {
 
 TOP_FILES = 8
 CODE_COLUMNS = 100
+SENTENCE_WORDS = 30
+PARTS = re.compile(r"\n\s*\n|\n\s*(?=[*\-] |\d+\. |[\w`]+:\s)")
+"""Between two paragraphs, items of a list or arguments."""
+LISTING = re.compile(r"\S {2,}\S|─")
+"""A line of a table or a tree: columns are aligned by blanks."""
 PRAGMA = re.compile(r"\s+# (?:noqa: [A-Z0-9, ]+|type: ignore\[[a-z-]+\])$")
 SKIPS = 20
 SUBJECT = 72
@@ -75,6 +80,23 @@ def long_lines(text: str) -> list[int]:
         prose.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
     lines = ((at, PRAGMA.sub("", line)) for at, line in enumerate(text.splitlines(), 1))
     return [at for at, line in lines if len(line) > CODE_COLUMNS and at not in prose]
+
+
+def sentences(docstring: str) -> Iterator[str]:
+    """Yield a docstring's sentences; list items are separate, and aligned tables are no prose."""
+    prose = [line if not LISTING.search(line) else "" for line in docstring.split("\n")]
+    for part in PARTS.split("\n".join(prose)):
+        yield from re.split(r"(?<=[.!?])\s+", part)
+
+
+def long_sentences(text: str) -> list[str]:
+    return [
+        f"{node.lineno}: {' '.join(sentence.split())}"
+        for node in docstring_nodes(ast.parse(text))
+        if isinstance(node.value, str)
+        for sentence in sentences(node.value)
+        if len(re.findall(r"\S*\w\S*", sentence)) > SENTENCE_WORDS
+    ]
 
 
 def long_subjects(subjects: list[str]) -> list[str]:
@@ -124,6 +146,19 @@ def test_the_makefile_uses_no_banned_word() -> None:
 def test_the_pattern_of_banned_words_finds_them(text: str) -> None:
     assert bool(BANNED.search(text)) is ("\t" not in text)
     assert not BANNED.search("recommend, amended, nobodys")
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_sentences_of_docstrings_are_short(path: Path) -> None:
+    assert long_sentences(TEXTS[path]) == []
+
+
+def test_long_sentences_are_found() -> None:
+    thirty = " ".join(["word"] * 30)
+    assert long_sentences(f'"""{thirty}. {thirty}."""') == []
+    assert long_sentences(f'"""{thirty} more."""') == [f"1: {thirty} more."]
+    assert long_sentences(f'"""{thirty}\n* {thirty}\n\n{thirty}."""') == []
+    assert long_sentences(f'"""name  {thirty} more."""') == []
 
 
 @pytest.mark.parametrize("path", FILES, ids=name)

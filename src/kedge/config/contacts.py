@@ -1,8 +1,8 @@
 """Who an endpoint belongs to and how to reach them, as kedge.toml may say it: a part of `settings`.
 
-An owner is a person. "The platform team" answers no telephone; so a name is refused when it has a
-word for a group in it (team, squad, on-call, ...), or is nothing but words for what a group does
-(SRE, ML platform, data science), and an address by the same rule for the part before its @.
+An owner is a person. "The platform team" answers no telephone. So a name is refused when it has a
+word for a group in it (team, squad, on-call, ...). It is refused also when it is nothing but words for what a group does
+(SRE, ML platform, data science). An address is refused by the same rule for the part before its @.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """`[defaults]` of kedge.toml: what every endpoint has that does not say otherwise.
 
-The rule: tables are merged key by key, at any depth; whatever is no table, a list too, is taken from
+The rule: tables are merged key by key, at any depth. Whatever is no table, a list too, is taken from
 the endpoint where it has it, else from the defaults.
 """
 

@@ -4,7 +4,7 @@ Theory of operation
 -------------------
 * Guardrails that a policy does not declare have defaults; every one has its reason below.
 * A candidate is left at once when it fails by itself (`hard_kill`: no statistics, and only about
-  the candidate) or when the judge's alarm sounds, also while the rollout is paused: a gate holds
+  the candidate) or when the judge's alarm sounds. This holds also while the rollout is paused: a gate holds
   the way forward, never the way back.
 * Forward needs proof. In a canary: the certificate at the present step, the least units and the
   dwell. In a shadow: the healthy window, the pairs, the coverage, and every declared guardrail.
@@ -71,7 +71,7 @@ restarts of the bets. What no step can show of ten callers is left to the next o
 ALPHA = 0.01
 """Wrong rollbacks of a healthy release, in total and for ever."""
 KILL_STREAK = 20
-"""Failures in a row, each of which was sent, and production answered: in a release that fails as often as
+"""Failures in a row, each of which was sent, and production answered. In a release that fails as often as
 production, a third of its requests at random, it is 1e-13 a request."""
 KILL_BROKEN = 3
 """Answers that do not fit the signature: one might be a strange input, three are the model."""

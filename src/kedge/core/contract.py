@@ -2,10 +2,10 @@
 
 Both belong to the endpoint, not to a model: callers do not know which release will answer.
 
-* The request contract: a release whose input is not promised, or is promised with another dtype
-  or shape, or may be null where the model never saw a null, is told apart *before* it gets a
-  request (`unmet`).
-* The contract of answers: a release that lacks an output which callers are promised, or gives it
+* The request contract. A release whose input is not promised, or is promised with another dtype
+  or shape, or may be null where the model never saw a null, is unfit. It is told apart *before*
+  a request (`unmet`).
+* The contract of answers. A release that lacks an output which callers are promised, or gives it
   in another dtype or shape, is refused before a caller gets it (`lacking`). Wider is allowed:
   more outputs, and a fixed length where any length was promised. A wider *dtype* is not wider
   for a caller: an answer carries its dtype, and a client that reads FP32 does not read FP64.
@@ -43,7 +43,7 @@ def unmet(signature: Signature, contract: tuple[Field, ...]) -> tuple[str, ...]:
     A float model takes any float (the replica converts), and a length of -1 any length;
     anything else must match exactly.
     A field that callers may leave null fits only a model input that is nullable too, or any
-    float input: there null arrives as NaN, and what the model makes of it is a finding of the
+    float input. There null arrives as NaN, and what the model makes of it is a finding of the
     comparison, not of the type check.
     """
     promised = {field.name: field for field in contract}

@@ -1,7 +1,7 @@
 """Entities: the one spelling of what a request is about.
 
 The header `kedge-entity`, the field that the policy names, and the command line all spell an entity
-here, so that one caller meets one release and `kedge log forget` finds it. 42, 42.0 and the texts
+here. So one caller meets one release and `kedge log forget` finds it. 42, 42.0 and the texts
 "42" and "42.0" are one entity. Texts are compared in Unicode's composed form (NFC), since the same
 name is typed in two ways, and without the blanks around them, which a header cannot carry.
 """

@@ -37,8 +37,8 @@ from kedge.core.values import BUCKETS, Policy, Stage, State, Value
 STALE_S = 60.0
 """Seconds without a request after which there is no rate to reckon with."""
 Cause = Literal["", "no_traffic", "no_labels", "few_callers", "beyond", "coverage", "unknown"]
-"""Why there is no number of seconds: no caller asks; no outcome came; so few callers cannot prove it; not
-within a month of this traffic; copies are missing; the judge of cost gives none."""
+"""Why there is no number of seconds: no caller asks; no outcome came; so few callers cannot prove it. Others:
+not within a month of this traffic; copies are missing; the judge of cost gives none."""
 
 
 class Part(Value, frozen=True):

@@ -1,7 +1,7 @@
 """Keys: one spelling for the value that names a row of what was computed ahead.
 
 Sources, materialisation, look-ups, training sets and spines spell a key here, so that they all find
-the same row, or none. Whole numbers stay whole: 7, 7.0 and the text "7" are one key, "007" and " 7 "
+the same row, or none. Whole numbers stay whole. 7, 7.0 and the text "7" are one key, "007" and " 7 "
 are others, and a number that a float may have rounded is no key.
 """
 

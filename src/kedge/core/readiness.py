@@ -6,7 +6,7 @@ Theory of operation
   would fix them. A check that has nothing to say yet is *not applicable*, which is no failure.
 * The *landing* is where a rollback lands: the way back; while a rollout is under way it is
   production, which the candidate would replace. So a promotion is judged by what comes after it.
-* What would be proven by a person's word is proven by a note of the ledger instead: that a test was
+* What would be proven by a person's word is proven by a note of the ledger instead. That a test was
   delivered, that a release could be deployed from nothing, that a drill succeeded.
 * Deliberately absent: how facts are found, and what follows from a failure. `kedge.operations.readiness.check` does.
 """
@@ -32,7 +32,7 @@ DRILL_S = 30 * DAY_S
 DRILL_MOST_S = 600.0
 """And how long it may take: the ten minutes that a rollback is promised in."""
 EVIDENCE_S = 600.0
-"""How old the newest window may be while callers come: the judge starts its bets anew as often, and
+"""How old the newest window may be while callers come. The judge starts its bets anew as often, and
 at a tenth of the inputs a caller every second leaves no gap so long."""
 LEVELS = 2
 """Levels of an escalation: one person sleeps, or has no signal."""

@@ -4,7 +4,7 @@ Theory of operation
 -------------------
 * A rollout has a salt. An entity's bucket is blake2b-64(entity, key = salt) modulo 10,000.
   blake2b is in the standard library, keyed by design, and the same on every platform and in
-  every process: `tests/vectors/routing.json` publishes golden vectors, and changing a bucket
+  every process. `tests/vectors/routing.json` publishes golden vectors, and changing a bucket
   is a breaking release. Python's own `hash()` differs between processes and is never used.
 * A bucket belongs to the candidate when it is *below* the weight. So a larger weight only
   adds entities, and a smaller one only takes some away: no entity flaps.

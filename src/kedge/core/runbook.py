@@ -2,7 +2,7 @@
 
 Theory of operation
 -------------------
-* It is made from the row and from what the ledger measured, and from nothing else; so it names the
+* It is made from the row and from what the ledger measured, and from nothing else. So it names the
   releases that are live, and it cannot say what the product cannot do.
 * The *way back* is what an operator does at three in the morning, from top to bottom, and its seconds
   add up to less than ten minutes. What only some incidents need comes after it.

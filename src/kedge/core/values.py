@@ -258,7 +258,7 @@ class Limits(Value, frozen=True):
     """Mirrored requests under way per worker; the bounded mirror that cost production nothing."""
     candidate_deadline_ms: int | None = None
     """Deadline for a candidate's answer. None: twice production's p99, between 50 ms and 2 s:
-    a candidate's answer crosses a socket and two event loops, so a shorter one would measure
+    a candidate's answer crosses a socket and two event loops. So a shorter one would measure
     the machine and not the model."""
 
 

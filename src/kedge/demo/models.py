@@ -1,4 +1,4 @@
-"""Train three models on January to June: a modest one, one with a mistake from real life, a better one.
+"""Train three models on January to June: a modest one, one with label leakage, a better one.
 
 v1 knows what is known before departure. v2 was also given `dep_delay`: the column stood in the
 table, it is by far the best predictor, and every offline figure improved. But a departure delay
@@ -8,8 +8,8 @@ and better than v1: four times the trees on the same columns.
 
     python -m kedge.demo.models --out DIR [--cache DIR]
 
-writes, for each: model/ (model.skops and signature.json, the artifact to register),
-golden.json (real rows for `kedge register --golden`), training.csv (a sample of the training
+writes, for each: model/ (model.skops and signature.json, the artifact to register)
+and golden.json (real rows for `kedge register --golden`). It adds training.csv (a sample of the training
 rows for `--training`), and, for all, metrics.json and report.txt.
 """
 

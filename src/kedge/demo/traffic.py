@@ -1,10 +1,10 @@
 """Replay real flights as live HTTP traffic, and count every request.
 
 Open loop: a request is due 1 / rate after the one before, whether or not that was answered, and its
-latency counts from the moment it was due, so a server that stalls cannot slow the clock that
+latency counts from the moment it was due. So a server that stalls cannot slow the clock that
 measures it. What is sent is sent once: nothing is ever retried. A request failed when its answer
-is not 200, is not the protocol's JSON with a probability in it, carries another request's id,
-takes longer than the timeout, or never comes because the connection was refused or reset.
+is not 200, is not the protocol's JSON with a probability in it, or carries another request's
+id. It also failed when it takes longer than the timeout, or never comes because the connection was refused or reset.
 
 Standard output is one JSON object a second, then {"summary": ...}. SIGTERM ends the sending;
 what is in flight is waited for.

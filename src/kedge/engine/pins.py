@@ -3,7 +3,7 @@
 A gateway starts and serves from here when the ledger is away. A pin is the break-glass
 rollback (`kedge rollback --local`): a file that every replica of the host follows, with the
 command that a human gave and the epoch it left. When the ledger is back the command is
-submitted with that epoch; if the row moved on meanwhile the pin stays, is shown as drift, and
+submitted with that epoch. If the row moved on meanwhile the pin stays, is shown as drift, and
 only `kedge unpin` ends it.
 """
 

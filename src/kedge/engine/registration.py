@@ -1,6 +1,6 @@
 """How a file becomes a model version: claimed, stored, tried out, proven, numbered.
 
-The order is such that a crash at any point leaves nothing that could be released: the version
+The order is such that a crash at any point leaves nothing that could be released. The version
 is added last, when its bytes and its golden rows are on the disk. Bytes of a refused model stay
 in the store, where nothing names them.
 """

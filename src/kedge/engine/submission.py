@@ -7,10 +7,10 @@ Theory of operation
   answers its golden rows and says it is ready; only then the row moves. What becomes production
   in a process has both of its processes by then. A forward move, and the start of a drill, are
   refused when a replica fails or is silent. A rollback, and the return from a drill, are never
-  refused for that: they say which replica is cold and for how long, give it time to load, and
+  refused for that. They say which replica is cold and for how long, give it time to load, and
   flip in any case. They never wait for a second process where the first is warm.
 * The row moves by compare-and-set with the epoch that was decided on. Losing the race is an
-  answer ("stale: now at epoch N, by X"), except for a rollback, which always means "back" and
+  answer ("stale: now at epoch N, by X"). The exceptions are a rollback, which always means "back" and
   decides again, and a return, which means "as before the drill".
 * Acks are counted against the roster as it was known *before* the flip. A replica that does
   not ack within the patience is named; it is never skipped over.
@@ -65,13 +65,13 @@ PREPARE_S = 120.0
 COLD_S = 60.0
 """How long a cold rollback waits for a replica to load before it flips in any case."""
 SECOND_S = 5.0
-"""How long a cold rollback waits for a second process once each replica has a first: both load at
+"""How long a cold rollback waits for a second process once each replica has a first. Both load at
 the same time, and production is wrong as long as it waits."""
 RETRIED_S = 10.0
 """How long an old failure may stand before it counts as the answer to a new command."""
 ACK_S = 10.0
 RETRIES = 20
-"""How often a rollback decides again when it lost a race; each loss means another operator's
+"""How often a rollback decides again when it lost a race. Each loss means another operator's
 command was written, so twenty in a row is a machine fighting us, not an operator."""
 
 ALWAYS = (Rollback, Return)

@@ -3,7 +3,7 @@
 What should run is derived, never remembered: workers from the settings, model processes from
 the ledger's rows and wishes. What dies is started again, ever more slowly when it dies at
 once. A process that an earlier image left behind (it was killed, or executed itself again) goes on
-serving until the new workers are ready, and is then asked to drain: neither is an outage.
+serving until the new workers are ready, and is then asked to drain. Neither is an outage.
 
 A fault costs its step: each part of a step, and each child in it, has a net of its own. Children
 are stopped by `stop` alone. What ends `run` in any other way leaves them serving.

@@ -4,7 +4,7 @@ The patrol keeps one per rollout; `kedge evidence` makes one for a look. Both fo
 windows in the same order, so both know the same. Everything here is a fold over windows: no
 clock but the seconds in them.
 
-A second is judged when a window of a later one came, or two seconds later: many failures in one
+A second is judged when a window of a later one came, or two seconds later. Many failures in one
 second are one event, so the windows of all workers are needed.
 """
 

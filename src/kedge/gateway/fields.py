@@ -1,6 +1,6 @@
 """Fields: one input of a request, from JSON or bytes to the column that the contract declares.
 
-JSON is decoded by a typed decoder per dtype, so a string in a float tensor, a null where none may
+JSON is decoded by a typed decoder per dtype. So a string in a float tensor, a null where none may
 be, or 300 in a uint8 is found while decoding and not by the model. What does not decode is looked
 at again, slowly, to name the value that is wrong.
 """

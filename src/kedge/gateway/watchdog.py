@@ -19,8 +19,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 HANG_S = 10.0
-"""Processor time of the process without a turn. What holds the loop longest in order is one answer of a model that was proven plain, at most
-some tenths of a second for the most rows that a request may have, and a collection of garbage.
+"""Processor time of the process without a turn. What holds the loop longest in order is one answer of a model that was proven plain. It takes
+at most some tenths of a second for the most rows that a request may have. The other is a collection of garbage.
 Ten seconds are far above both on a busy machine, and a third of what a caller waits for."""
 WAIT_TICKS = 30
 """Seconds of the waiting thread without a turn: as long as a caller waits, so no caller of this loop

@@ -33,8 +33,8 @@ from kedge.system.files import Door, connect_to
 log = structlog.get_logger("kedge.worker")
 
 KEEP_ALIVE_S = 75
-"""Longer than the pools of the usual clients and proxies (aiohttp 15 s, nginx 60 s), so that it
-is they who close an idle connection and no request meets a closing one."""
+"""Longer than the pools of the usual clients and proxies (aiohttp 15 s, nginx 60 s). So those close
+an idle connection, and no request meets a closing one."""
 START_S = 60.0
 """How long a worker waits for its models before it opens with what it has."""
 LOOK_S = 0.5

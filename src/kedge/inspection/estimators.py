@@ -11,7 +11,7 @@ RULE = 1
 
 NUMBER, WORD, ARRAY, FIGURE, CLASSES, SETTING, PART, DICE, NOTHING = "nwafcspr0"
 """Kinds of attributes: a number; a word; an array of numbers; a number or such an array; an array of numbers or
-words; a plain value of any of these, nested; something listed here, alone or in lists; a random state, which no
+words. Further kinds: a plain value of any of these, nested; something listed here, alone or in lists; a random state, which no
 answer uses; None."""
 
 COMMON = {"n_features_in_": NUMBER, "feature_names_in_": CLASSES, "_sklearn_output_config": SETTING}

@@ -1,7 +1,7 @@
 """The walk over an ONNX file: its operators, read from the bytes, before or after it is loaded.
 
 The file is read as protocol buffers by the few fields that matter, so that no library is needed, and none of it
-is believed: an operator that `operators` does not list, or a size that callers decide, is not proven plain.
+is believed. An operator that `operators` does not list, or a size that callers decide, is not proven plain.
 """
 
 from __future__ import annotations

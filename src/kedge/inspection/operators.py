@@ -1,6 +1,6 @@
 """The table of ONNX operators that the walk knows: those whose time and size follow from their inputs.
 
-What is missing runs in a process: `Loop`, `Scan` and `If` for they hold graphs, `ConstantOfShape`, `Range`, `NonZero`
+What is missing runs in a process. `Loop`, `Scan` and `If` for they hold graphs, `ConstantOfShape`, `Range`, `NonZero`
 and `Unique` for a caller's number decides their size, `Einsum` and `RNN`s until they have been reviewed.
 """
 

@@ -1,8 +1,8 @@
 """Forgetting an entity: what is removed of it, and what stays that kedge cannot remove.
 
-Removed: its predictions with their inputs; its labels, also those that wait, were refused or corrected;
-what workers wrote and is not taken in yet; and hashes of its ids beside the predictions. Kept for thirty
-days: a hash of the entity, by which what is still on its way is dropped, and a hash of each id that two
+Removed: its predictions with their inputs; its labels, also those that wait, were refused or corrected.
+What workers wrote and is not taken in yet; and hashes of its ids beside the predictions. Kept for thirty
+days: a hash of the entity, by which what is still on its way is dropped. Also a hash of each id that two
 requests used, so that no label is joined to either.
 """
 

@@ -87,7 +87,7 @@ def hand_in(
 
     Returns:
         How many there are of each of `COUNTS` (ambiguous ones also by cause), how many are unreadable,
-        and the first faults in words; how many are unfit, by reason: those are kept, and not judged
+        and the first faults in words. How many are unfit, by reason: those are kept, and not judged
         while the output stays as it is. `parked_until`: Unix seconds until which the first parked one
         may still be joined. `unrecorded_predictions`: see `engine.unrecorded`; None where each label
         found its prediction.

@@ -1,7 +1,7 @@
 """Outcomes that were posted to control: joined off the patrol's way.
 
-Threads of one process share its interpreter. A small batch costs some milliseconds of it; a large
-one would slow the patrol for seconds, so it is joined by a process of its own, as
+Threads of one process share its interpreter. A small batch costs some milliseconds of it. A large
+one would slow the patrol for seconds. So it is joined by a process of its own, as
 `kedge outcomes` would, with a low priority and a limit in time.
 """
 

@@ -8,7 +8,7 @@ workers and model processes in a folder of its own, and relieves the earlier one
 3. It hands over in the environment what cannot be derived, and executes itself.
 4. An image that cannot start keeps the process and its children, says why, and tries again.
 
-Signals are blocked from the exec until the new image has its functions for them: a stop that comes
+Signals are blocked from the exec until the new image has its functions for them. A stop that comes
 in between is obeyed, and a second restart does not end the process.
 """
 

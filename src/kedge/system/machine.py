@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 WORKERS = 2, 8
-"""Gateway workers where none are set: two, so that the death of one leaves one; eight answer more than one host's
+"""Gateway workers where none are set: two, so that the death of one leaves one. Eight answer more than one host's
 models do, and each holds the models that run inline."""
 SHARE = 0.8
 """Of the memory there is, what one kind of processes may take; the rest is for the others and for the kernel."""

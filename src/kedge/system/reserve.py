@@ -6,7 +6,7 @@ Theory of operation
   labels, logs. It is counted and shown, and goes on by itself. A rollback and its acks need little,
   and must find it also when another program fills the disk.
 * What that program takes is never given back. So the blocks that a commit needs are allocated while
-  there are some: of the write-ahead logs of ledger and roster, and of the files that SQLite maps
+  there are some. Of the write-ahead logs of ledger and roster, and of the files that SQLite maps
   (`-shm`): a mapped page that the disk cannot give ends a process with SIGBUS.
 * They are allocated through the descriptors that SQLite has open: closing another one of the same
   file would drop the locks that this process holds on it.

@@ -200,7 +200,7 @@ def parquet_rows(path: Path, pick: Picking, hint: str) -> Iterator[dict[str, Any
             (rows,) = db.execute(f"SELECT count(*) FROM {source}").fetchone()  # noqa: S608 - quoted
             error.rows = max(rows, 1)
             raise
-        # Quoted.
+        # Every name and value in it is quoted.
         cursor = db.execute(f"SELECT {', '.join(picked.values()) or '1'} FROM {source}")  # noqa: S608
         while rows := cursor.fetchmany(BATCH):
             for row in rows:

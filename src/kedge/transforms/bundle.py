@@ -1,7 +1,7 @@
 """A transformation at work: source out of a verified directory, beside any number of others.
 
 A bundle is a flat directory of Python files and its `transform.json`. Its modules live in a
-namespace of their own and not in `sys.modules`: two versions with a `dates.py` each run side by
+namespace of their own and not in `sys.modules`. Two versions with a `dates.py` each run side by
 side in one process, and an import inside a function finds the bundle's own file, too.
 """
 

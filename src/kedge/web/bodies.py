@@ -49,7 +49,7 @@ class Bodies:
     ) -> AsyncIterator[bytes | bytearray]:
         """Receive a body, and account for it as long as the caller of this works on it.
 
-        What is refused is still read to its end, and thrown away: a caller that is sending when
+        What is refused is still read to its end, and thrown away. A caller that is sending when
         its connection is closed would see a broken pipe and never the answer.
 
         Args:

@@ -1,7 +1,7 @@
 """Origin checks: whether a request comes from this machine, or from a page of another site.
 
 Control has no login: what protects it is that it listens on loopback only. A browser on this
-machine is on loopback too, and it carries out what any page asks of it: a form or script can send
+machine is on loopback too, and it carries out what any page asks of it. A form or script can send
 a request to 127.0.0.1, and a name of the page's own can be made to resolve to it (DNS rebinding).
 The head of such a request gives it away, and that is what is checked here.
 """

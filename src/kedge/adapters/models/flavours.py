@@ -1,6 +1,6 @@
 """How kedge's own flavours are told on the disk, without the libraries that load them.
 
-scikit-learn takes seconds to import, and whose a file is says its name: so registering asks these,
+scikit-learn takes seconds to import, and whose a file is says its name. So registering asks these,
 by the entry point `kedge.flavours`, and only the process that tries the model out imports a loader.
 A flavour that announces none is asked by its loader. `libraries` names what a loader imports, so that
 `kedge doctor` can look for them without importing any.

@@ -84,7 +84,7 @@ class OfflineLog:
             with database(KEEPING) as db:
                 db.register("given", given)
                 db.execute(
-                    # Ours, quoted.
+                    # Every name and value in it is quoted.
                     f"COPY (SELECT {', '.join(picked)} FROM given) TO {quoted(partial)} "  # noqa: S608
                     f"(FORMAT parquet, COMPRESSION zstd, KV_METADATA {{kedge: {quoted(told)}}})"
                 )
@@ -110,14 +110,14 @@ class OfflineLog:
             raise Refused(f"{run.label} has no slice that ends at {end}", code="no_slice")
         with _faults("read", path), database(KEEPING) as db:
             raw = db.execute(
-                # Ours, quoted.
+                # Every name and value in it is quoted.
                 f"SELECT value FROM parquet_kv_metadata({quoted(path)}) "  # noqa: S608
                 "WHERE decode(key) = 'kedge'"
             ).fetchone()
             told = json.loads(raw[0]) if raw else {"keys": [], "shapes": {}}
             shapes = {name: tuple(shape) for name, shape in told["shapes"].items()}
             plain = [*map(identifier, told["keys"]), *_parts(shapes), AT]
-            # Ours, quoted.
+            # Every name and value in it is quoted.
             found = db.execute(f"SELECT {', '.join(plain)} FROM {_files([path])}").fetchnumpy()  # noqa: S608
         columns = {name: filled(found[name]) for name in told["keys"]}
         columns |= _joined(found, shapes)

@@ -64,7 +64,7 @@ def source_rows(
         picked = [column_as(name, kind) for name, kind in kinds.items()]
         picked[list(kinds).index(time)] = f"{instant} AS {identifier(time)}"
         found = db.execute(
-            # Quoted.
+            # Every name and value in it is quoted.
             f"SELECT {', '.join(picked)} FROM {source} WHERE {' AND '.join(within)}"  # noqa: S608
         ).fetchnumpy()
     return {name: filled(column) for name, column in found.items()}
@@ -91,7 +91,7 @@ def source_times(
         check_times(db, source, identifier(time), instant, now, f"{path}: {time}")
         none = " OR ".join(_is_keyless(key, kinds[key]) for key in keys if key in kinds) or "false"
         first, last, known, rows, keyless = db.execute(
-            # Quoted.
+            # Every name and value in it is quoted.
             f"SELECT min({instant}), max({instant}), count({instant}), "  # noqa: S608
             f"count(*), count(*) FILTER ({none}) "
             f"FROM {source}"
@@ -116,7 +116,7 @@ def source_slices(
     with _source(path, time) as (db, source):
         instant = instant_of(time, kinds_of(db, source), path, form, ceil=True)
         return db.execute(  # type: ignore[no-any-return]
-            # Quoted.
+            # Every name and value in it is quoted.
             f"SELECT CAST(ceil(seen / {every_s!r}) AS BIGINT) AS slice, max(seen) FROM "  # noqa: S608
             f"(SELECT {instant} AS seen FROM {source}) WHERE isfinite(seen) GROUP BY slice ORDER BY"
             " slice"
@@ -155,12 +155,12 @@ def check_times(db: Any, source: str, column: str, instant: str, now: float, whe
         f"{given} IS NOT NULL AND ({instant} IS NULL OR NOT ({instant} >= {low!r} AND {instant} <="
         f" {high!r}))"
     )
-    # Quoted.
+    # Every name and value in it is quoted.
     (count,) = db.execute(f"SELECT count(*) FROM {source} WHERE {bad}").fetchone()  # noqa: S608
     if not count:
         return
     found = db.execute(
-        # Quoted.
+        # Every name and value in it is quoted.
         f"SELECT kedge_row, {given}, {instant} FROM (SELECT *, row_number() OVER () AS kedge_row "  # noqa: S608
         f"FROM {source}) WHERE {bad} ORDER BY kedge_row LIMIT {SHOWN}"
     ).fetchall()
@@ -282,7 +282,7 @@ def _sniffed(file: str, *, whole: bool = False) -> _Sniffed:
     try:
         with database(KEEPING) as db:
             date, timestamp, columns = db.execute(
-                # Quoted.
+                # Every name and value in it is quoted.
                 f"SELECT DateFormat, TimestampFormat, Columns FROM sniff_csv({one_file(file)}{how})"  # noqa: S608
             ).fetchone()
             kinds = {each["name"]: each["type"] for each in columns}

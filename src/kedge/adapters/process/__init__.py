@@ -2,7 +2,7 @@
 
 A model there can hang, crash, leak or answer nonsense without touching a gateway worker, and
 one copy serves all workers of a host. `command` starts one (`serve`), `ProcessModel` asks it,
-and `probe` tries an unknown file out in a process that may die of it; `prove` does so with a whole
+and `probe` tries an unknown file out in a process that may die of it. `prove` does so with a whole
 release, from nothing. `FeaturesProcess` runs features files.
 """
 

@@ -34,7 +34,7 @@ SWEEP_S = 0.02
 """How often overdue questions are looked for: one timer for all, since a timer a question
 would cost more than the question."""
 BACKOFF_S = (0.05, 0.25)
-"""Between dials, the first and the longest: a socket that is not there is told at once, and until it is
+"""Between dials, the first and the longest. A socket that is not there is told at once, and until it is
 found a second process of production does not stand in for the first."""
 UNREAD_SHADOW = 256 << 10
 """Unsent bytes above which no question without a waiter is taken on: the host lags behind."""
@@ -42,7 +42,7 @@ UNREAD_LIMIT = 16 << 20
 """Unsent bytes above which nothing is sent: the host has stopped reading."""
 
 COPY_BYTES_S = 8 << 20
-"""Bytes a second of answers to copies that a worker reads, of all its model processes together: a callback
+"""Bytes a second of answers to copies that a worker reads, of all its model processes together. A callback
 of four megabytes takes some milliseconds of the loop that callers wait for."""
 
 UNASKED = "model_unasked"
@@ -50,7 +50,7 @@ UNASKED = "model_unasked"
 host dropped, since its deadline was over before its turn, is `model_expired` and a sign of life."""
 LATE = "the model did not answer in time"
 STALL_S = 1.0
-"""Without a word for this long while it is asked, the process beside it is asked first: most models
+"""Without a word for this long while it is asked, the process beside it is asked first. Most models
 answer a thousand rows in less, and one that computes for ever holds up nothing else meanwhile."""
 
 
@@ -212,8 +212,8 @@ class ProcessModel:
         Callers' questions go first. With `apart` it is merged with no other question. The host drops the question when it has not begun with it by the deadline. What it has
         begun with is waited for as long as `patience_s`, when that is longer.
 
-        Returns False, and never calls back, when the bound on questions under way is reached, the
-        answers to copies used up their allowance, the host lags behind with reading, or none is there.
+        Returns False, and never calls back, when the bound on questions under way is reached or
+        the answers to copies used up their allowance. The same holds when the host lags behind with reading, or none is there.
         """
         link = self._link
         if link is None or self._shadows >= self._limit or link.lags:
@@ -475,7 +475,7 @@ class _Link(asyncio.Protocol):
         try:
             for body in self._frames.feed(data):
                 if self._greeted:
-                    # One unit.
+                    # Both classes are one unit.
                     self._owner._answered(self._answers.decode(body), len(body))  # noqa: SLF001
                 else:
                     hello = self._greetings.decode(body)
@@ -489,7 +489,7 @@ class _Link(asyncio.Protocol):
         pause_s = self._owner._pause_s()  # noqa: SLF001 - one unit
         if pause_s > 0 and self._resume is None and not self._transport.is_closing():
             self._transport.pause_reading()
-            # One unit.
+            # Both classes are one unit.
             self._resume = self._owner._loop.call_later(pause_s, self.read_on)  # noqa: SLF001
 
     def read_on(self) -> None:

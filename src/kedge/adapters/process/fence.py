@@ -1,7 +1,7 @@
 """The fence around a model process: what it may read, and what it may not do.
 
 A model is code, whatever its format says. So before the model's library is imported and its artifact touched, the
-process gives up what a model does not need: files (Landlock, by `READ` and what the caller names), sockets, programs
+process gives up what a model does not need. It gives up files (Landlock, by `READ` and what the caller names), sockets, programs
 and other processes (seccomp, by `syscalls`), capabilities, new rights. Nothing of it can be taken back.
 """
 

@@ -3,7 +3,7 @@
 The model runs on the loop's own thread. While it works, questions gather in the sockets; what
 has gathered is answered in one batch: batching without a timer, and none when traffic is low.
 A model whose answer to a row depends on the rows beside it, or of which that is not known, is
-asked request by request: what others ask must not change an answer.
+asked request by request. What others ask must not change an answer.
 A hanging model therefore hangs the host. Its clients see lateness, and an alarm that only a
 living loop puts off ends the process, whatever holds the interpreter. So does a timer of processor
 time that each question sets anew: one that computes for ever costs its process, and not two minutes.
@@ -56,7 +56,7 @@ DETAIL = 1500
 QUEUE_BYTES = 64 << 20
 UNREAD_BYTES = 64 << 20
 UNREAD_COPIES = 4 << 20
-"""Unread bytes above which the answer to a copy is left out: the gateway reads copies as fast as they cost
+"""Unread bytes above which the answer to a copy is left out. The gateway reads copies as fast as they cost
 its callers nothing, and must not be taken for one that died."""
 UNREAD = "model_unread"
 """The code of a copy whose answer was left out: it is alive, and nothing is known of the answer."""

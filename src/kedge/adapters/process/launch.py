@@ -189,7 +189,7 @@ def probe(
     Without a flavour the digest is that of a transformation's bundle.
 
     `rows` is called here, with the signature that the model turned out to have and what else it says, while the
-    process waits: so the model is loaded once, and its rows are judged where nothing of it runs.
+    process waits. So the model is loaded once, and its rows are judged where nothing of it runs.
 
     Raises:
         UnfitModel: the loader refused it.

@@ -1,8 +1,8 @@
 """What goes over the socket: a u32 little-endian length, then msgpack.
 
 The host greets each client with the fingerprint of its signature. Both sides then know the
-inputs, so a request carries their bytes in the signature's order and neither names nor dtypes;
-an answer carries both, because a faulty model may give anything.
+inputs, so a request carries their bytes in the signature's order and neither names nor dtypes.
+An answer carries both, because a faulty model may give anything.
 """
 
 from __future__ import annotations

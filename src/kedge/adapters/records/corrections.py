@@ -61,11 +61,11 @@ def correct_parked(
     """Replace the value of a label that waits for its prediction."""
     key = endpoint, outcome.id, outcome.label_version
     where = "WHERE endpoint = ? AND id = ? AND label_version = ?"
-    # A constant.
+    # The condition is a constant.
     was, was_at = labels.execute(f"SELECT value, at FROM parked {where}", key).fetchone()  # noqa: S608
     value, hour = _encode(outcome.value), int(now // HOUR_S)
     labels.execute(_ADD, (*key, None, was, was_at, value, outcome.at, by, now, hour))
-    # A constant.
+    # The condition is a constant.
     labels.execute(f"UPDATE parked SET value = ?, at = ? {where}", (value, outcome.at, *key))  # noqa: S608
 
 

@@ -504,7 +504,7 @@ def _forget(
         return
     with begun(connection):
         bodies = connection.execute(
-            # Question marks.
+            # Only question marks are filled in.
             f"DELETE FROM prediction WHERE {among} AND (? IS NULL OR endpoint = ?) RETURNING body",  # noqa: S608
             (*units, endpoint, endpoint),
         ).fetchall()

@@ -259,7 +259,7 @@ def forget(
     labels.execute("PRAGMA secure_delete = ON")
     with begun(labels):
         found = labels.execute(
-            # Question marks.
+            # Only question marks are filled in.
             f"DELETE FROM label WHERE unit IN ({', '.join('?' for _ in units)})"  # noqa: S608
             " AND (? IS NULL OR endpoint = ?) RETURNING hour, label_version, value, body",
             (*units, endpoint, endpoint),

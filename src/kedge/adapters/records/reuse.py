@@ -43,7 +43,7 @@ def marked(labels: sqlite3.Connection, endpoint: str, names: Iterable[str]) -> s
     asked = {name: [_hash(endpoint, request) for request in requests_of(name)] for name in names}
     known: set[bytes] = set()
     for some in batches({each for hashes in asked.values() for each in hashes}, AT_ONCE):
-        # Question marks.
+        # Only question marks are filled in.
         query = f"SELECT hash FROM reused WHERE hash IN ({_places(some)})"  # noqa: S608
         known.update(each for (each,) in labels.execute(query, some))
     return {name for name, hashes in asked.items() if not known.isdisjoint(hashes)}
@@ -90,7 +90,7 @@ def second(labels: sqlite3.Connection, rows: Iterable[JoinRow]) -> list[JoinRow]
             known.update(dict.fromkeys(_alike(row.id), row))
     for endpoint, known in by_endpoint.items():
         for some in batches(known, AT_ONCE):
-            # Question marks.
+            # Only question marks are filled in.
             query = f"SELECT id, body FROM label WHERE endpoint = ? AND id IN ({_places(some)})"  # noqa: S608
             for name, body in labels.execute(query, (endpoint, *some)).fetchall():
                 row, there = known[name], _row(body)

@@ -1,7 +1,7 @@
 """Alerts, in the ledger's database: a page must not be lost with telemetry.
 
 Rare writes: one to open an alert, two for each message, one for its end. Whatever changes one is a
-function of what is stored, run while no other process writes; so two processes never overwrite each
+function of what is stored, run while no other process writes. So two processes never overwrite each
 other's word, and of two that claim the same message one is told that it came second.
 """
 

@@ -154,7 +154,7 @@ class SqlRoster(_Telemetry):
         """Tell by this process's wall clock when a row was written, whatever that clock did since.
 
         What was written by another monotonic clock (before a reboot, or on a machine that shares
-        the directory) is taken as it says, within bounds: a row of the future is silence.
+        the directory) is taken as it says, within bounds. A row of the future is silence.
         """
         if self._clock is None or not member.boot:
             return member

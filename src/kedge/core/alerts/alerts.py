@@ -4,8 +4,8 @@ Theory of operation
 -------------------
 * An alert has a key. While one is open, the same condition at the same endpoint is no second one.
 * Time is the alert's own: seconds that it has been open, gathered from a monotonic clock. Only the
-  gap between two processes is told by the wall clock, and it brings one level at most (`passed`):
-  a clock that jumps back silences no one, and one that jumps forward wakes no one out of turn.
+  gap between two processes is told by the wall clock, and it brings one level at most (`passed`).
+  A clock that jumps back silences no one, and one that jumps forward wakes no one out of turn.
 * A page escalates until it is acknowledged; a warning goes to the first level. Whichever level
   reached no one, because all its channels are dead, is followed by the next one at once.
 * A delivery is claimed, sent, then recorded. A claim runs out, so that what a process that died

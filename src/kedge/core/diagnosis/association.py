@@ -2,7 +2,7 @@
 
 A stale or recoded column keeps plausible values, but loses what it went with: the other columns of
 its request, and the request's outcome. A changed world (`concept`) leaves the columns as they were
-among themselves. Every relation here is fitted on the reference by one ridge regression; what a
+among themselves. Every relation here is fitted on the reference by one ridge regression. What a
 regression without a column would give follows from blocks of the inverse Gram matrix, so that
 twenty columns cost one inversion a fold.
 """

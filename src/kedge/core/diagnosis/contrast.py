@@ -38,8 +38,8 @@ PROOF_LEVEL = 0.99
 """Of the intervals whose upper end must be below what is tolerated, for noise to be proven."""
 WORLD_MARGIN = 0.25
 """Of the reference's loss: the rise by the world that noise has to exclude. Five times the floor,
-since two windows hold different requests: with 2,000 labels now and 4,000 before the standard
-error is about 4 % of the loss (an outcome's own chance, which no adjustment removes), so 2.6 of
+since two windows hold different requests. With 2,000 labels now and 4,000 before the standard
+error is about 4 % of the loss (an outcome's own chance, which no adjustment removes). So 2.6 of
 them and room for an estimate that is 3.5 off make 24 %. The release's contrast is paired, has a
 tenth of that error, and is held to the floor."""
 HINT = 3.0
@@ -153,8 +153,8 @@ def mean_of(values: Floats, units: Units = None, *, counts: bool = False) -> Mea
         values: (n,); NaN takes no part.
         units: (n,) whose request it was, None or "" its own; all are their own without.
         counts: the values are differences of errors, so -1, 0 or 1. Then half an error is added
-            to each side and one request to those without, so that "no difference was seen" is
-            not taken for "there is none" (Agresti and Min, Statistics in Medicine 2005).
+            to each side and one request to those without. So "no difference was seen" is not
+            taken for "there is none" (Agresti and Min, Statistics in Medicine 2005).
     """
     known = ~np.isnan(values)
     x = values[known]
@@ -225,7 +225,7 @@ def shares(cells: Mapping[Cell, Floats]) -> Shares | None:
     """Divide L(new, new) - L(old, old) between model and features.
 
     With all four cells each part is the mean of its two ways of being added (the Shapley value of
-    two players); with three, of the one way that was replayed. None with two: it cannot be
+    two players). With three it is the one way that was replayed. None with two: it cannot be
     divided.
     """
     top, bottom = cells.get(("new", "new")), cells.get(("old", "old"))
@@ -253,7 +253,7 @@ def swapped(
     """What each single feature's new version adds to the loss, the most first.
 
     Half of what it adds to the old release when it alone is new, and half of what the new release
-    loses by it; one of the two where only one was replayed.
+    loses by it. Where only one was replayed, it is that one.
 
     Args:
         cells: losses of the two releases.

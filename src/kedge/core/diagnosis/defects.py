@@ -3,7 +3,7 @@
 A population may grow older, richer or more difficult; it does not begin to lack a fifth of its
 ages, to be counted in cents, or to have one income. What is looked for is listed in `Code`. Each
 has a threshold of size as well as of proof, so that a million requests do not make a defect of
-nothing; a change below it is left to the questions after this one.
+nothing. A change below it is left to the questions after this one.
 """
 
 from __future__ import annotations

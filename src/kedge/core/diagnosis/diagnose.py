@@ -2,8 +2,8 @@
 
 Theory of operation
 -------------------
-Questions are asked in a fixed order, each answered from what was logged, and an answer that
-cannot be given is a hole with a name, never a guess:
+Questions are asked in a fixed order, each answered from what was logged. An answer that cannot
+be given is a hole with a name, never a guess:
 
 0. Can the figures be trusted? No part is blamed on a broken split or a torn log.
 1. Is a column broken? Needs no labels, so it is always asked. Is one stale or recoded (`suspects`)?
@@ -365,7 +365,7 @@ class _Case:
         """The parts to blame: both where each is worse alone as well, else the larger.
 
         A part's share holds half of what happens only together (a bug in the features may hurt
-        the new model more), so the smaller of two is blamed only if it is worse on its own too.
+        the new model more). So the smaller of two is blamed only if it is worse on its own too.
         """
         units = self.facts.current.units
         ordered = sorted(

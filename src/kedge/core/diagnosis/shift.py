@@ -1,6 +1,6 @@
 """Did the inputs become harder, or do the same inputs have other outcomes now?
 
-DISDE (Cai, Namkoong and Yadlowsky, Operations Research 2025, section 2): a rise of the loss from
+DISDE (Cai, Namkoong and Yadlowsky, Operations Research 2025, section 2). A rise of the loss from
 a reference P to the present Q goes over S, the inputs that both have. From P to S: more of inputs
 that were always hard. At S, from P to Q: the same inputs, other outcomes. From S to Q: inputs that
 the reference hardly has. S comes from a classifier that tells present from reference by the
@@ -8,8 +8,8 @@ inputs: each is weighted by how much it looks like one of the other side.
 
 The model's own score and what it expects to lose are among the classifier's columns. "Harder" is a
 movement along them, which a classifier on the columns alone underfits; it would book the rest as
-other outcomes. For the same reason what such inputs lost in the reference is taken off first, so
-that only the surprise is weighted (a doubly robust mean: Robins, Rotnitzky and Zhao, JASA 1994).
+other outcomes. For the same reason what such inputs lost in the reference is taken off first. So
+only the surprise is weighted (a doubly robust mean: Robins, Rotnitzky and Zhao, JASA 1994).
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Terms(NamedTuple):
     overlap: float
     """Requests that the side which has fewer of them has in common with the other.
 
-    Kish's effective number, times the part of S in a window: two windows that are nowhere alike
+    Kish's effective number, times the part of S in a window. Two windows that are nowhere alike
     have weights that are all small and equal, which Kish's number alone takes for plenty.
     """
 

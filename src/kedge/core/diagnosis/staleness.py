@@ -1,6 +1,6 @@
 """Staleness: values that repeat earlier ones more often than they used to.
 
-A value that is no longer refreshed is plausible, but it is an earlier value: that of the same
+A value that is no longer refreshed is plausible, but it is an earlier value. That of the same
 unit's earlier request, of the request before, or of a request of the reference. How often a column
 repeats itself honestly is read from the reference: a birthday always does, a price of the hour
 does within the hour, a measured amount never does. A column that always did says nothing here.

@@ -2,7 +2,7 @@
 
 A test of shares takes each row for a draw of its own. Requests of one hour share its weather, its
 prices and its load, so a window may hold a thousand rows and three draws. What an honest column does
-is therefore read from the reference itself: it is cut into stretches about as long as today's window,
+is therefore read from the reference itself. It is cut into stretches about as long as today's window,
 and today is held against how far these lie apart (batch means; Schmeiser, Operations Research 1982).
 A column whose rows are independent loses nothing by that: its stretches lie as far apart as chance
 puts them, and only what is beyond chance is added.
@@ -42,7 +42,7 @@ class Clump(NamedTuple):
     """As how many independent rows those of today count, up to `LEAST_ROWS`.
 
     They are divided by the design effect, the variance of a stretch's share by that of rows by chance (Kish,
-    Survey Sampling 1965); and no more than there are readings in a stretch.
+    Survey Sampling 1965). They are no more than there are readings in a stretch.
     """
 
     @property

@@ -137,9 +137,9 @@ def about(found: Filed, left: int | None, now: float, within_s: float = SHOWN_S)
 def holds(found: Filed | None, new: int, old: int, failing: Collection[str], now: float) -> str:
     """Why a failing release is not taken back by itself; empty when it is.
 
-    Only soft guardrails are held, only by a fresh finding about these two releases that blames
-    what a rollback does not undo and neither of them (not by one that cannot tell which: what is not
-    known stops nothing), and only where both answered the same requests and
+    Only soft guardrails are held. Only a fresh finding about these two releases holds them. It blames what
+    a rollback does not undo and neither of them (not by one that cannot tell which: what is not
+    known stops nothing). They are held only where both answered the same requests and
     rolling back is not shown to help. Without that contrast the release could still be at fault.
 
     Args:

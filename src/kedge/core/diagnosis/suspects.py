@@ -1,9 +1,9 @@
 """Suspects: columns that may be stale or recoded, where a changed world would look the same.
 
 Values that are plausible hide a fault. Three kinds of evidence betray it, from the surest to the
-weakest: a column repeats earlier values (`staleness`); it went with the other columns of its
-request and does no more, while those go with each other as they did (`association`), or does so
-again once its codes change places (`codes`); the outcomes go with everything but this column as
+weakest: a column repeats earlier values (`staleness`). It went with the other columns of its
+request and does no more, while those go with each other as they did (`association`). Or it does
+so again once its codes change places (`codes`). The outcomes go with everything but this column as
 they did. The last alone proves nothing: a world in which one column means less looks like that too.
 Then the column is a suspect, and neither the world nor the data is named.
 """
@@ -29,7 +29,7 @@ BROKEN = 0.65
 """Of a column's relation to the others, what is left of it when it is called broken. Harder inputs
 alone left three quarters and more."""
 HALF = 0.5
-"""Of the relation, what is left at most of the worst of such columns when the data is to blame: at 0.56 other
+"""Of the relation, what is left at most of the worst of such columns when the data is to blame. At 0.56 other
 callers had come, and no column was broken."""
 SPARE = 0.15
 """By how much more it must have fallen than in any stretch of the reference."""

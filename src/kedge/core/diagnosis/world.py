@@ -31,7 +31,7 @@ certain by then, and only its kind is at stake."""
 
 
 SPELL = 0.05
-"""Of a reference's stretches as long as today, from which one so bad is part of what is usual: of
+"""Of a reference's stretches as long as today, from which one so bad is part of what is usual. Of
 twenty stormy, rainy or busy days a year says nothing, one in twenty comes every month."""
 
 

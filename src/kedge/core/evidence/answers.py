@@ -62,7 +62,7 @@ Reads = Literal["yes", "class", "place", "number", "ranking", "row"]
 vector. number: within the tolerance. ranking: items of a vector, the best first. row: no output is known, so the whole row as text."""
 Unread = Literal["", "unknown", "ambiguous", "missing", "unreadable"]
 """Why no output is read: no release is known yet; several could be meant; the release does not give
-the one that is declared; it gives it in a form that is not one class or number a row."""
+the one that is declared. Also: it gives it in a form that is not one class or number a row."""
 Unfit = Literal[
     "ambiguous",
     "missing",

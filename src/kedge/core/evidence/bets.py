@@ -9,7 +9,7 @@ Theory of operation
   w r / (1 + w (r - 1)) (Lindon and Malek, NeurIPS 2022). The base rate cancels. A grid of ratios is
   mixed, so that no bet depends on what was seen.
 * A certificate refutes "at least (1 + d) times as bad, caller by caller". A caller's badness is
-  capped at c for the candidate and at c / (1 + d) for production: by Jensen's inequality each
+  capped at c for the candidate and at c / (1 + d) for production. By Jensen's inequality each
   factor has a mean of at most 1 for any mix of callers. With one cap for both arms, callers whose
   count is at the cap would look alike in both arms, and certify anything.
 * A caller's count grows, so the factors are no process in time: callers are looked at LOOKS times,

@@ -17,7 +17,7 @@ SETTLED_S, STEADY_S = 1, 30
 With ten, the first seconds of a step would know of no failures, and call each two of them a burst."""
 SPREAD = 4.5
 """Standard deviations above its mean at which a second is a burst: 1 of 300,000 by chance. With 3.5 a
-candidate with five times the errors loses a tenth of its evidence; with two units more allowed instead,
+candidate with five times the errors loses a tenth of its evidence. With two units more allowed instead,
 pauses of a process roll 3 % of identical candidates back (`bench/detection.py`)."""
 
 

@@ -26,7 +26,7 @@ def proof(step: Step, metric: str, name: str, rail: Rail, row: int, floor: float
     """Return the certificate of a guardrail in one row, scaled to pass at 1/alpha.
 
     Requests without an entity, and callers by their first request (or label) in the step, are units that
-    are known once and for all: their product may be looked at whenever. Callers' counts since the step
+    are known once and for all. Their product may be looked at whenever. Callers' counts since the step
     began say more of each caller, at the looks only. Each of the two has half of the budget.
 
     Args:

@@ -146,7 +146,7 @@ def learned(costs: Floats, times: Floats, worse_by: float, cap: float) -> Scale:
         costs: of units, or means of bins.
         times: how many units each stands for.
         worse_by: the margin.
-        cap: the one that is settled already; 0: the 95th percentile, dearer by the margin, or twice
+        cap: the one that is settled already. 0: the 95th percentile, dearer by the margin, or twice
             the median where that is more, so that a fixed price has room above it. A lower cap says
             less of the mean; a higher one lets single units decide and takes longer.
     """

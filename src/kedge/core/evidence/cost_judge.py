@@ -3,17 +3,17 @@
 Theory of operation
 -------------------
 * A unit is a caller, valued by its mean cost per inference in the step, or a request without a
-  caller. Costs are clipped at a cap c, so the bets stay solvent however skewed the costs are:
-  y1 = min(x, c)/c of a candidate's unit, y0 = min((1 + d) x, c)/c of production's, d = `worse_by`.
+  caller. Costs are clipped at a cap c, so the bets stay solvent however skewed the costs are.
+  Y1 = min(x, c)/c of a candidate's unit, y0 = min((1 + d) x, c)/c of production's, d = `worse_by`.
 * `pass` bets that the candidate is not d dearer. A candidate's unit is a factor 1 - b (y1 - z), one
   of production's 1 + b (y0 - z) w/(1 - w). A candidate that costs at least 1 + d times production
-  has E y1 >= E y0, so the expected factor is at most 1 + b w (E y0 - E y1) <= 1. `fail` bets with
+  has E y1 >= E y0. So the expected factor is at most 1 + b w (E y0 - E y1) <= 1. `fail` bets with
   the signs reversed. z is a constant that was known before the bets: it removes the noise of the
   split and does not matter for validity.
 * Requests without a caller: each was assigned by itself with the share w of the design, so the
   product is an e-process and is looked at after every window.
 * Callers bet in two ways, each with half of the promise. `firsts`: a caller's first window in the
-  step; its arm is still as the hash gave it, so these are an e-process like the requests, and what
+  step. Its arm is still as the hash gave it, so these are an e-process like the requests, and what
   is much dearer is found in seconds. `callers`: each bets once with its mean so far, and w is the
   realised share. Given the numbers on both arms, the product's mean is at most
   exp(N b (E y0 - E y1)) <= 1. It is no martingale in time, so it is looked at at `bets.LOOK_S` only, and

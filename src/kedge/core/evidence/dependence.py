@@ -18,9 +18,9 @@ SIZES = np.array([1, 2, 5, 10, 20, 50, 100, 200, 500])
 BATCHES, SURE = 20, 50
 """Batches of one size from which their variance is worth anything: for an alarm, and for a certificate."""
 DOUBT = 1.0
-"""Standard errors of a variance that are taken off for an alarm: by chance alone the largest of nine
+"""Standard errors of a variance that are taken off for an alarm. By chance alone the largest of nine
 ratios is above 1, and independent outcomes would lose a third of their evidence. For a certificate they
-are added: a pass has time, and without them pairs whose errors stick together (lag-1 correlation 0.7) at
+are added. A pass has time, and without them pairs whose errors stick together (lag-1 correlation 0.7) at
 exactly the margin are certified in 5 % of runs."""
 
 

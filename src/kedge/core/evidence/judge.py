@@ -3,13 +3,13 @@
 Theory of operation
 -------------------
 * One row for each (metric, segment). Each row is judged in each step by itself, and in each step by
-  many restarts, so that a regression that begins late meets bets that have not spent its callers.
+  many restarts. So a regression that begins late meets bets that have not spent its callers.
 * A *unit* is a caller, or a request without an entity. A caller counts once in each restart, with
   its first bad event in it; a request once. The share is the designed one (`bets`).
-* Rows, steps, restarts and parts have their own part of alpha each, and the parts sum to alpha (a
+* Rows, steps, restarts and parts have their own part of alpha each. The parts sum to alpha (a
   union bound: they share callers, and an average of e-values of different filtrations is none at a
   stopping time; Choe and Ramdas 2024). A row fails by itself, and a failure stays.
-* A row's alarm has two parts: the labels of first bad events, looked at each second, and the
+* A row's alarm has two parts. The labels of first bad events, looked at each second, and the
   callers' counts, at fixed looks, which find what is small among callers that ask often.
 * Many bad units in one second of one arm are one event: a paused process is one fault.
 * A pass needs its certificate, in this step. Absence of an alarm is none. Where almost nothing ever
@@ -334,7 +334,7 @@ class Judge:
         """Forget what labels said, and what was concluded from it: they are folded again, corrected.
 
         A bet on the corrected outcomes, in the same order and with the same stakes, is the bet that would
-        have been placed had they come right at once; so its promise holds as before.
+        have been placed had they come right at once. So its promise holds as before.
         """
         rows = [row for row in self.rows.place.get(QUALITY, {}).values() if row >= 0]
         for step in self.steps.values():

@@ -32,7 +32,7 @@ from kedge.core.evidence.records import JoinRow, Known, Labelled
 from kedge.core.values import Arm, Output, Value
 
 ENOUGH = 100
-"""Labels from which none that equals an answer is broken input: with 100 classes that are guessed at
+"""Labels from which none that equals an answer is broken input. With 100 classes that are guessed at
 random, no match has a chance of 0.37 by row, and none at all between the two sets of values."""
 KEPT = 1_000
 """Distinct values of each side that are kept until the first match: 100 KB at most."""

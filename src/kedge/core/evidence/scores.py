@@ -10,7 +10,7 @@ Theory of operation
   counts one half, which is also its mean where the order within a bin says nothing.
 * The variance of AUC is DeLong's (Biometrics 1988), by the placements of both classes; each labelled
   request counts as one, also several of one caller. That of the calibration error is the binomial one
-  of each bin, and takes the sign of each bin's gap as known: with few labels it is biased upward
+  of each bin, and takes the sign of each bin's gap as known. With few labels it is biased upward
   (Roelofs et al., AISTATS 2022).
 """
 

@@ -99,8 +99,8 @@ def restarts(elapsed: float) -> int:
 def stake(k: int) -> float:
     """The part of the wealth of 1 that is bet at restart `k`; 0 is the start.
 
-    Half at once, a quarter in equal parts over the other 143 starts of the first 24 hours, and of
-    the last quarter 1/(d (d+1)) in equal parts over day d. The sum never exceeds 1, so what holds
+    Half at once, a quarter in equal parts over the other 143 starts of the first 24 hours. Of the
+    last quarter 1/(d (d+1)) in equal parts over day d. The sum never exceeds 1, so what holds
     for one bet holds for all of them together, for ever: a mixture of e-processes is one.
     """
     if k == 0:
@@ -222,7 +222,7 @@ def srm_log_e(production: int, candidate: int, share: float) -> float:
     """Evidence that units were not assigned with the configured `share`: a broken comparison.
 
     A mixture of beta priors around the share, as concentrated as 10 to 100,000 units would make
-    it, so that gross and slight mismatches are both found (sample-ratio mismatch: Fabijan et al.,
+    it. So gross and slight mismatches are both found (sample-ratio mismatch: Fabijan et al.,
     KDD 2019; as an e-process: Lindon and Malek, NeurIPS 2022).
     """
     if not 0 < share < 1:

@@ -379,7 +379,7 @@ class Step:
     def missing(self, arm: int) -> float:
         """Return how many labels one arm would have more, were it covered as the other one is.
 
-        One standard error is added: by chance alone half of the arms that lack labels look covered, and
+        One standard error is added. By chance alone half of the arms that lack labels look covered, and
         production's wrong labels that come two hours late would then still fail in 4 % of days.
         """
         other = 1 - arm
@@ -518,9 +518,9 @@ def load(kept: KeptStep) -> Step:
         found: NDArray[Any] = np.frombuffer(kept.arrays[name], dtype)
         step.arrays[name] = found.reshape(kept.rows, *shape).copy()
     step.units.load(kept.units, kept.sigma, kept.dropped)
-    # Its own module.
+    # The fields belong to this module.
     step._tracked = set(np.frombuffer(kept.tracked, np.uint64).tolist())  # noqa: SLF001
-    # Its own module.
+    # The fields belong to this module.
     step._heard = set(np.frombuffer(kept.heard, np.uint64).tolist())  # noqa: SLF001
     step.leads = {row: np.frombuffer(found).copy() for row, found in kept.leads.items()}
     step.wealth = {

@@ -2,7 +2,7 @@
 
 Theory of operation
 -------------------
-* The judge's own certificates are asked about what is to be expected: the counts as they are now, and
+* The judge's own certificates are asked about what is to be expected. The counts as they are now, and
   the mean of what comes, with both releases failing as often as both did so far. The instant at which
   the certificate suffices is close to the median of the real ones (`tests/unit/test_time_left.py`).
 * Callers ask alike: with n requests of k callers there are N callers in all where

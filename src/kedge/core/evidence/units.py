@@ -1,7 +1,7 @@
 """Callers that went bad: when each was counted last in each row, and how often it failed.
 
 One table for all rows of a step. The time of a caller's last bad event is the whole memory of
-"already counted": an event counts in a restart if and only if the last one lies before that restart
+"already counted". An event counts in a restart if and only if the last one lies before that restart
 began.
 """
 

@@ -2,7 +2,7 @@
 
 A time is a number of Unix seconds or ISO 8601 text. What cannot be true is told from what is only
 old: a clock that was never set, milliseconds taken for seconds and a date written without hyphens
-all fall before 1971 or into a far future, where no record of a prediction, an outcome or a source
+all fall before 1971 or into a far future. There no record of a prediction, an outcome or a source
 lies.
 """
 

@@ -5,7 +5,7 @@ over and the row still stands in the drill, its process died or hangs. The time 
 clocks: the wall, which a jump may set back, and this process's own. The patrol asks, twice a second.
 
 A drill that is due is `kedge drill` in a process of its own, which the patrol ends like any other.
-It is not started before every replica serves the row with all that it is to hold: after a reboot
+It is not started before every replica serves the row with all that it is to hold. After a reboot
 control is there long before the models are, and a drill that fails of that says nothing of a rollback.
 """
 

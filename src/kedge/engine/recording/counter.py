@@ -6,8 +6,8 @@ not fit is dropped and counted, never waited for.
 
 Theory of operation
 -------------------
-* Some dozens of observations are counted at once (`Part`), column by column: what is true of all of
-  them is found by loops in C (`map`, `zip`, `compress`, a tally), and only what is not usual (a
+* Some dozens of observations are counted at once (`Part`), column by column. What is true of all of
+  them is found by loops in C (`map`, `zip`, `compress`, a tally). Only what is not usual (a
   failure, a slow request, a unit met twice) is looked at by itself, in the order in which it came.
 * Requests are counted by segment, and those with an entity apart. A caller is reported with its
   first request at a weight, and with each second in which it went bad.
@@ -67,7 +67,7 @@ FRESH = 200_000
 EXAMPLES = 3
 """Disagreements kept as examples in one window."""
 SLOW_FLOOR_US = 5_000
-"""A request is slow only if it is this much above the quantile: less than that, a caller across a
+"""A request is slow only if it is this much above the quantile. Less than that, a caller across a
 network cannot feel, and a process woken up from sleep already differs from code inline."""
 
 

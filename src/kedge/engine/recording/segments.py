@@ -8,9 +8,9 @@ Theory of operation
 * A field's first `AT_ONCE` values are told apart at once. A further one is `other` until it was met
   `LEAST` times, so that values which a caller invents get no part of a judge's alpha.
 * When `VALUES` are told apart, one takes the place of the lightest when it is met twice as often as
-  that one: the heaviest are told apart, in whatever order values come. Each change of a place doubles
+  that one. The heaviest are told apart, in whatever order values come. Each change of a place doubles
   its weight, so names grow with the logarithm of the requests.
-* What was not told apart is counted in a frequent-items sketch: Misra and Gries, "Finding repeated
+* What was not told apart is counted in a frequent-items sketch. Misra and Gries, "Finding repeated
   elements" (1982), purged in batches (Anderson et al., "A High-Performance Algorithm for Identifying
   Frequent Items in Data Streams", 2017). Its counts are never too high, and too low by less than a
   `SKETCH`-th of the requests.

@@ -4,7 +4,7 @@ Theory of operation
 -------------------
 * The ledger's row is the truth and the only thing followed. A wake-up may come for nothing, or
   early (SQLite writes its log before the commit is visible; the writer touches the file once
-  more after it), or not at all (polling then finds it).
+  more after it). Or it may not come at all (polling then finds it).
 * Only the newest row is served: epochs in between are passed over, never replayed.
 * A row is swapped in when what it needs to *serve* is ready. Two-phase commands make sure it
   is before they flip; if it is not (a cold rollback), the old snapshot goes on serving and the
@@ -12,7 +12,7 @@ Theory of operation
 * The ack is the replica's published word, written after the swap, whole, by one writer.
 * Without contact for `LEASE_S` the candidate's share is dropped: a gateway that cannot hear
   that a candidate was rolled back may not go on serving it.
-* A failure in a step never ends the thread: it changes a visible state (the roster shows the
+* A failure in a step never ends the thread. It changes a visible state (the roster shows the
   age of the last contact, the log the fault), and the next step tries again.
 * Nothing that takes long happens here: counting and writing evidence is the recording's thread.
 * Deliberately absent: any knowledge of commands, and any talk to another replica.
@@ -49,7 +49,7 @@ BEAT_S = 1.0
 PENDING_S = 0.02
 """How often to look while a model is being loaded."""
 REMEMBER_S = 0.05
-"""How long after a swap it is kept on disk, however often we are woken: other replicas have
+"""How long after a swap it is kept on disk, however often we are woken. Other replicas have
 swapped by then (all of a host take some 25 ms), and `rollback --local` goes by what is there."""
 ASTRAY = "replica.ledger_history"
 """The place of the fault that the ledger is not the one that was followed before."""

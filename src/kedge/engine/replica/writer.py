@@ -4,7 +4,7 @@ Theory of operation
 -------------------
 * A thread of its own (`run`). The replica's thread acknowledges commands, so it may not count: a
   second of batch requests is a second of counting.
-* It rests as long as it has worked, every millisecond or so, so that the serving loop, which needs
+* It rests as long as it has worked, every millisecond or so. So the serving loop, which needs
   the same interpreter, keeps its turn however much there is to count.
 * Nothing here reaches a request: what cannot be written is lost, counted and logged.
 * What waits is bounded: observations by the recorder (`BOUND`, `ROWS`), windows by `WAITING`, what

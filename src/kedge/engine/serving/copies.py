@@ -1,7 +1,7 @@
 """Copies of answered requests: collected on the loop, and given away together.
 
 A copy is made after the caller's answer has left. After a promotion copies are collected for a
-quarter of a second: on a core that has no time to spare, what counts is how many callers they meet,
+quarter of a second. On a core that has no time to spare, what counts is how many callers they meet,
 and one burst meets fewer than many single ones. A candidate's copies are not collected, since it
 is judged by how long each takes by itself.
 """

@@ -327,7 +327,7 @@ class Pool:
     ) -> None:
         """Start loading what is needed and missing; drop what was not needed for a while.
 
-        `wished` is what commands ask for, each with the time at which it asked: a new wish
+        `wished` is what commands ask for, each with the time at which it asked. A new wish
         tries a failed load again at once, since an operator may have fixed its cause.
         """
         now = self._clock.monotonic()
@@ -505,7 +505,7 @@ class Pool:
 
         Raises:
             NotPlain: a transformation runs before it, or it needs what no worker imports, whatever an operator said of
-                the model; or no operator lets it, and the release is already known not to be plain.
+                the model. The same holds where no operator lets it, and the release is already known not to be plain.
         """
         if release.code is not None:
             raise NotPlain("a transformation runs before it")

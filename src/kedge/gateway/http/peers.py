@@ -53,7 +53,7 @@ class Peers:
 
         The address behind a trusted proxy is the last one in the forwarding headers that is not a
         trusted proxy itself. An address of this host that is not listed stands for unknown many
-        callers behind an unlisted proxy, and so does a proxy that names no caller: both have no
+        callers behind an unlisted proxy, and so does a proxy that names no caller. Both have no
         bounds of their own.
         """
         address = _address(client[0]) if client else None

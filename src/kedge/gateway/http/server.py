@@ -36,7 +36,7 @@ REST_S = 5.0
 REFUSE_S = 3.0
 """How long late requests are refused in words before the process ends."""
 RELIEVED_S = 30.0
-"""How long a relieved worker waits for its idle connections: other workers serve, and a client
+"""How long a relieved worker waits for its idle connections. Other workers serve, and a client
 that keeps a connection for longer than this between two requests expects to find it closed."""
 TICK_S = 0.02
 

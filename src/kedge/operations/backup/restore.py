@@ -1,6 +1,6 @@
 """Restoring a backup: into an empty place, verified, and complete with its last rename.
 
-Everything is put together in `STATE_DIR/restoring/` and moved out of it, the ledger last: what has no
+Everything is put together in `STATE_DIR/restoring/` and moved out of it, the ledger last. What has no
 ledger is no state directory, and a restore that was killed is begun anew.
 
 What others saw of the history that is lost is unknown here. So entries and epochs go on above the

@@ -209,7 +209,7 @@ def _example(one: Example) -> dict[str, Any]:
 def rates(of: Agreement) -> dict[str, Any]:
     """Raw agreement, Cohen's kappa and positive agreement of paired decisions.
 
-    Raw agreement alone misleads where yes is rare: two unrelated models that say yes once in a
+    Raw agreement alone misleads where yes is rare. Two unrelated models that say yes once in a
     hundred agree in 98 %, with a kappa of 0 (Cohen 1960; positive agreement: Fleiss 1981).
     A pair whose copy is missing disagrees in all three.
     """

@@ -1,8 +1,7 @@
 """Training sets: what a release would have been given for rows of the past, by the very same code.
 
 Each row of a spine has raw columns, a time and whatever else: labels. What the transformation reads
-by key is joined as of that time, the verified bundle that serves makes the features, and the file
-says of itself what made it, so that a model can be registered with it.
+by key is joined as of that time, the verified bundle that serves makes the features. The file says of itself what made it, so that a model can be registered with it.
 """
 
 from __future__ import annotations
@@ -529,14 +528,14 @@ def _write(db: Any, out: Path, told: TrainingSet, picked: str) -> TrainingSet:
             # Written twice: the digest is of what a reader will find, and stands in the file.
             first = Path(scratch) / "data.parquet"
             db.execute(
-                # Quoted.
+                # Every name and value in it is quoted.
                 f"COPY (SELECT {picked} FROM features POSITIONAL JOIN spine) "  # noqa: S608
                 f"TO {quoted(first)} (FORMAT parquet)"
             )
             told = msgspec.structs.replace(told, data=_digest(db, first))
             said = codec.canonical(told).decode()
             db.execute(
-                # Quoted.
+                # Every name and value in it is quoted.
                 f"COPY (SELECT * FROM read_parquet({quoted(first)})) TO {quoted(partial)} "  # noqa: S608
                 f"(FORMAT parquet, COMPRESSION zstd, KV_METADATA {{{KEY}: {quoted(said)}}})"
             )
@@ -590,7 +589,7 @@ def read_training_set(path: Path) -> TrainingSet:
 def _digest(db: Any, path: Path) -> str:
     """The digest of a Parquet file's content: names, types and values in their order.
 
-    Each column has hashes of its own, fed in the order of the rows, so that neither row groups nor
+    Each column has hashes of its own, fed in the order of the rows. So neither row groups nor
     compression nor who reads how much at once have a part in it.
     """
     source = f"read_parquet({one_file(path)}, hive_partitioning = false)"
@@ -598,7 +597,7 @@ def _digest(db: Any, path: Path) -> str:
     picked = ", ".join(
         f"{_spelt(name, kind)} AS c{n}" for n, (name, kind) in enumerate(kinds.items())
     )
-    # Quoted.
+    # Every name and value in it is quoted.
     db.execute(f"CREATE OR REPLACE TEMP TABLE content AS SELECT {picked} FROM {source}")  # noqa: S608
     (rows,) = db.execute("SELECT count(*) FROM content").fetchone()
     hashes = [(hashlib.sha256(), hashlib.sha256()) for _ in kinds]

@@ -314,7 +314,7 @@ def gate_of(place: Workplace, online: Asked, *, loopback: bool, say: Say) -> Gat
     """What is asked before a release becomes production.
 
     Where the policy sets no `readiness`, a failed check is a warning on loopback, where people try
-    things out, and for the first release: there is nothing to go back to yet, and what is not set up
+    things out, and for the first release. There is nothing to go back to yet, and what is not set up
     cannot be tested before something is served. It is a refusal elsewhere. A warning never waits for
     a proof: it could not change what happens.
 

@@ -5,7 +5,7 @@ its golden rows; a transformation goes the same way. Rows that kedge made at reg
 so that some out of the prediction log are asked as well. One proof at a time on a state directory.
 
 The process that makes a proof may be killed. The model's process dies with it, and the directory is removed
-by a shell that waits for nothing but its end; if that is killed too, the next proof removes it.
+by a shell that waits for nothing but its end. If that is killed too, the next proof removes it.
 """
 
 from __future__ import annotations

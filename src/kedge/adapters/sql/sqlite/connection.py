@@ -38,7 +38,7 @@ class Database:
     """Short transactions on one file. Used from one thread at a time, and never across a fork.
 
     A file that is missing is never made. One that was deleted or replaced while it was open is
-    noticed at the next use, and once more after a commit: what was written to a file that
+    noticed at the next use, and once more after a commit. What was written to a file that
     cannot be found any more is not reported as written.
     """
 
