@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import sys
+import types
 
 ANYWHERE = frozenset({"-h", "--help", "--version", "help"})
 """Words with which a command only prints what travels with it."""
+
+UNIX = ("fcntl", "pwd", "resource", "termios")
+"""Modules that are missing on Windows; the modules of commands import them."""
+
+
+class _Absent(types.ModuleType):
+    """Stands in for a module of `UNIX` while help is printed: nothing of it is called."""
+
+    def __getattr__(self, name: str) -> int:
+        """Return 0 for every constant."""
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return 0
 
 
 def run() -> None:
@@ -18,11 +33,22 @@ def run() -> None:
     """
     if os.getpid() == 1:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    if sys.platform != "linux" and sys.argv[1:] and not ANYWHERE & set(sys.argv[1:]):
-        _refuse()
+    if sys.platform != "linux":
+        if sys.argv[1:] and not ANYWHERE & set(sys.argv[1:]):
+            _refuse()
+        _stand_in()
     from kedge.cli import main  # noqa: PLC0415 - after the signals
 
     main()
+
+
+def _stand_in() -> None:
+    """Put an empty module in the place of each of `UNIX` that is missing."""
+    for name in UNIX:
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            sys.modules[name] = _Absent(name)
 
 
 def _refuse() -> None:

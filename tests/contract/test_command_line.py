@@ -6,6 +6,8 @@ import contextlib
 import json
 import os
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from kedge.cli import main
-from kedge.cli.context import Context, EndpointArgument, EndpointOption
-from kedge.cli.help import walk
+from kedge.cli.context import Context
+from kedge.cli.endpoint import EndpointArgument, EndpointOption
+from kedge.cli.pages import COMMANDS as LISTED
 from kedge.cli.pages import GROUPS, PAGES
-from kedge.cli.root import ALIASES, MEANT, first_line
+from kedge.cli.root import ALIASES, MEANT, walk
 from kedge.cli.topics import find_topic, list_topics
 from kedge.config import locate
 from kedge.config.load import load
@@ -40,6 +43,11 @@ FILES = (
 )
 """What the examples name."""
 TWO = "[endpoints.churn]\n[endpoints.risk]\n"
+
+
+def first_line(command: click.Command) -> str:
+    """What a command does, by its own help."""
+    return (command.help or "").strip().partition("\n")[0]
 
 
 def takers() -> dict[str, click.Command]:
@@ -431,7 +439,7 @@ def test_a_line_that_cannot_be_understood_is_an_error_and_a_hint(
 
 
 def test_words_of_other_tools_lead_to_commands() -> None:
-    visible = {name for name, command in main.commands.items() if not command.hidden}
+    visible = {name for name in LISTED if not COMMANDS[name].hidden}
     assert not set(MEANT) & visible
     assert not set(MEANT) & set(ALIASES)
     assert set(MEANT.values()) <= visible | {"backup", "config"}
@@ -494,6 +502,61 @@ def test_a_command_has_a_line_an_example_and_a_page(path: str) -> None:
     assert f"Documentation: kedge help {page.topic}" in told
 
 
+@pytest.mark.parametrize("name", LISTED)
+def test_what_is_listed_without_an_import_is_what_the_command_says(name: str) -> None:
+    listed, command = LISTED[name], COMMANDS[name]
+    assert (command.name, first_line(command), command.hidden) == (
+        name,
+        listed.line,
+        listed.hidden,
+    )
+
+
+def imported(*words: str, **environ: str) -> set[str]:
+    """The modules that are loaded when a command ends."""
+    code = (
+        "import json, sys\n"
+        "from kedge.__main__ import run\n"
+        f"sys.argv = ['kedge', *{list(words)!r}]\n"
+        "try:\n"
+        "    run()\n"
+        "finally:\n"
+        "    print(json.dumps([*sys.modules]), file=sys.stderr)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environ},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return set(json.loads(done.stderr.splitlines()[-1]))
+
+
+@pytest.mark.parametrize(
+    "words, environ",
+    [
+        (["--help"], {}),
+        (["helm"], {}),
+        ([], {"_KEDGE_COMPLETE": "zsh_complete", "COMP_WORDS": "kedge ", "COMP_CWORD": "1"}),
+    ],
+)
+def test_listing_the_commands_imports_none_of_them(
+    words: list[str], environ: dict[str, str]
+) -> None:
+    found = imported(*words, **environ)
+    modules = {f"kedge.cli.{listed.module}" for listed in LISTED.values()}
+    assert "kedge.cli.root" in found
+    assert found & {*modules, "kedge.cli.context", "kedge.workspace", "sqlalchemy"} == set()
+
+
+def test_a_command_imports_its_own_module_only() -> None:
+    found = imported("rollback", "--help")
+    modules = {f"kedge.cli.{listed.module}" for listed in LISTED.values()}
+    assert found & modules == {"kedge.cli.rollback"}
+
+
 def test_no_page_is_left_of_a_command_that_is_gone() -> None:
     assert set(PAGES) <= {path for path, command in COMMANDS.items() if not command.hidden}
 
@@ -507,9 +570,13 @@ def test_an_example_can_be_typed(line: str, one: Path) -> None:
         ctx = main.make_context("kedge", list(rest))
         ctx.obj = Context()
         command: click.Command = main
-        while isinstance(command, click.Group) and rest and rest[0] in command.commands:
+        while (
+            isinstance(command, click.Group)
+            and rest
+            and (inner := command.get_command(ctx, rest[0])) is not None
+        ):
             name, *rest = rest
-            command = command.commands[name]
+            command = inner
             ctx = command.make_context(name, list(rest), parent=ctx)
     assert command is not main
 
@@ -517,10 +584,10 @@ def test_an_example_can_be_typed(line: str, one: Path) -> None:
 def test_the_whole_help_fits_80_columns_with_every_line_whole(two: Path) -> None:
     told = run(two, "--help", COLUMNS="80").stdout
     assert "..." not in told.split("Options:")[1]
-    for name, command in main.commands.items():
-        if not command.hidden:
+    for name in LISTED:
+        if not COMMANDS[name].hidden:
             assert f"  {name} " in told
-            assert first_line(command) in told, name
+            assert first_line(COMMANDS[name]) in told, name
     assert [line[:-1] for line in told.splitlines() if line[:-1] in GROUPS] == list(GROUPS)
 
 
@@ -592,6 +659,9 @@ def test_endpoints_and_commands_are_completed(two: Path) -> None:
         return [line.split(",", 1)[1] for line in told]
 
     assert completed("roll") == ["rollback"]
+    shown = {name for name in LISTED if not COMMANDS[name].hidden}
+    assert completed("") == sorted(shown)
+    assert completed("--") == ["--config", "--version", "--help"]
     assert completed("rollback", "") == ["churn", "risk"]
     assert completed("promote", "r") == ["risk"]
     assert "roll-back" in completed("help", "roll")

@@ -18,7 +18,8 @@ import pytest
 from kedge.adapters.online.redis import RedisOnline, opened
 from kedge.core.features.generations import META, Mark, Online, Run, pack_mark
 from kedge.core.features.schema import Feature, Spec, declared
-from kedge.transforms.lookup import Lookup, lookups_of, open_store, pack
+from kedge.transforms.lookup import Lookup, lookups_of, pack
+from kedge.transforms.store import open_store
 
 SCHEMA = declared(
     "delays/1",

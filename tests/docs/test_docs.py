@@ -17,7 +17,8 @@ import pytest
 
 from kedge.adapters.sql.sqlite.create import EVIDENCE_DIR, LEDGER_DIR, ROSTER_DIR
 from kedge.cli import main
-from kedge.cli.root import ALIASES
+from kedge.cli.pages import COMMANDS
+from kedge.cli.root import walk
 from kedge.cli.topics import find_topic
 from kedge.config.load import parse
 from kedge.config.model import CONFIG_NAME, STATE_DIR, Alerts, Server
@@ -79,7 +80,7 @@ def first_cells(page: str, heading: str | None = None) -> list[str]:
 # ---------------------------------------------------------------- the command line
 
 NO_CONTEXT = click.Context(main)
-VERBS = {n: command for n, command in main.commands.items() if not command.hidden}
+VERBS = {path: command for path, command in walk(main) if path in COMMANDS and not command.hidden}
 
 
 def option_row(option: click.Option) -> str:
@@ -127,8 +128,8 @@ def test_a_command_that_is_shown_can_be_typed(page: Path) -> None:
     for line in commands_in(TEXTS[page]):
         words = shlex.split(line.replace("...", "").replace('"reason"', "reason"))
         verb, rest = words[1], words[2:]
-        assert main.get_command(NO_CONTEXT, verb) is not None, line
-        command = main.commands[ALIASES.get(verb, verb)]
+        command = main.get_command(NO_CONTEXT, verb)
+        assert command is not None, line
         if (
             isinstance(command, click.Group)
             and rest

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from e2e.place import KEDGE, Site
-from kedge.cli import main
+from kedge.cli.pages import COMMANDS
 
 pytestmark = pytest.mark.e2e
 
@@ -586,7 +586,7 @@ def test_doctor_finds_the_byte_of_an_artifact_that_was_changed(served: Fresh) ->
 # ---------------------------------------------------------------- help
 
 
-@pytest.mark.parametrize("name", [None, *sorted(main.commands)])
+@pytest.mark.parametrize("name", [None, *sorted(COMMANDS)])
 def test_every_command_explains_itself(empty: Fresh, name: str | None) -> None:
     """--help and -h, without a configuration, a ledger, or a traceback; --json where there is data."""
     words = [] if name is None else [name]
@@ -597,8 +597,8 @@ def test_every_command_explains_itself(empty: Fresh, name: str | None) -> None:
         shown = {
             line.split()[0] for line in told.partition("Options:")[2].splitlines() if line.strip()
         }
-        hidden = {name for name, command in main.commands.items() if command.hidden}
-        assert main.commands.keys() - hidden <= shown
+        hidden = {name for name, listed in COMMANDS.items() if listed.hidden}
+        assert COMMANDS.keys() - hidden <= shown
         assert not hidden & shown
         assert empty.says("-h") == told
     else:

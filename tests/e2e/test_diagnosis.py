@@ -26,7 +26,7 @@ from kedge.engine.findings import newest_finding
 from kedge.operations.diagnosis.run import Asked, accept, diagnosis_of
 from kedge.operations.features.apply import apply_file
 from kedge.operations.features.materialise import Feeder
-from kedge.transforms.lookup import open_store
+from kedge.transforms.store import open_store
 
 pytestmark = pytest.mark.e2e
 

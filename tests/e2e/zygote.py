@@ -19,6 +19,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from kedge.cli.pages import COMMANDS
+
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _IMPORTS = (
     "kedge.cli",
@@ -96,7 +98,7 @@ class Zygote:
 
 def _serve(listening: socket.socket) -> None:
     """Fork for each command; the fork answers with its exit code."""
-    for module in _IMPORTS:
+    for module in (*_IMPORTS, *{f"kedge.cli.{listed.module}" for listed in COMMANDS.values()}):
         importlib.import_module(module)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:

@@ -6,9 +6,22 @@ import sys
 
 import click
 
-from kedge.cli.context import REFUSED, Context, endpoint, verb
+from kedge.cli.context import Context, verb
+from kedge.cli.endpoint import endpoint
+from kedge.cli.failure import REFUSED
 from kedge.cli.quantities import NUMBER
+from kedge.core.runbook import markdown, page
+from kedge.operations.alerts import (
+    acknowledge,
+    alerts_of,
+    alerts_text,
+    outgoing,
+    runbook_of,
+    test_of,
+    test_text,
+)
 from kedge.system.terminal import one_line
+from kedge.workspace import actor
 
 
 class _Alerts(click.Group):
@@ -29,7 +42,6 @@ def alerts(context: Context, endpoint: str | None, *, over: bool) -> None:
     """Show open alerts, newest first, and who was told."""
     if click.get_current_context().invoked_subcommand is not None:
         return
-    from kedge.operations.alerts import alerts_of, alerts_text
 
     found = alerts_of(context.place(), endpoint, over=over)
     context.out(found, alerts_text(one_line(found)) or "no alert is open")
@@ -40,9 +52,6 @@ def alerts(context: Context, endpoint: str | None, *, over: bool) -> None:
 @verb
 def alerts_test(context: Context, endpoint: str) -> None:
     """Send a test through every channel of every level."""
-    from kedge.operations.alerts import outgoing, test_of, test_text
-    from kedge.workspace import actor
-
     found = test_of(context.place(), endpoint, outgoing(context.settings.alerts), by=actor())
     context.out(found, test_text(one_line(found)))
     if not found["delivered"]:
@@ -56,9 +65,6 @@ def alerts_test(context: Context, endpoint: str) -> None:
 @verb
 def ack(context: Context, number: int, by: str | None) -> None:
     """Acknowledge alert NUMBER: it escalates no further."""
-    from kedge.operations.alerts import acknowledge
-    from kedge.workspace import actor
-
     done = acknowledge(context.place(), number, by or actor())
     over = "" if done.open else ", and it is over"
     context.out(done, f"alert {number} is acknowledged by {one_line(done.acknowledged_by)}{over}")
@@ -70,9 +76,5 @@ def ack(context: Context, number: int, by: str | None) -> None:
 @verb
 def runbook(context: Context, endpoint: str, *, html: bool) -> None:
     """Print what to do when ENDPOINT misbehaves."""
-    from kedge.core.runbook import markdown, page
-    from kedge.operations.alerts import runbook_of
-    from kedge.workspace import actor
-
     book = runbook_of(context.place(), endpoint, by=actor())
     context.out(book, (page if html else markdown)(one_line(book)).rstrip())

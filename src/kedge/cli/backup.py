@@ -8,6 +8,9 @@ from typing import Any
 import click
 
 from kedge.cli.context import Context, end_in_order, verb
+from kedge.core.stored.head import read_head
+from kedge.operations.backup.make import Wanted, make_backup, summary
+from kedge.operations.backup.restore import restore_backup
 from kedge.system.terminal import one_line
 
 
@@ -19,7 +22,6 @@ from kedge.system.terminal import one_line
 def backup(context: Context, directory: Path, without_records: bool, skip_damaged: bool) -> None:
     """Copy the state directory into DIR, while kedge runs."""
     end_in_order()
-    from kedge.operations.backup.make import Wanted, make_backup, summary
 
     found = make_backup(
         context.place(),
@@ -59,10 +61,6 @@ def backup(context: Context, directory: Path, without_records: bool, skip_damage
 def restore(context: Context, directory: Path, reason: str, heads: tuple[str, ...]) -> None:
     """Restore the backup in DIR; nothing acts before kedge thaw."""
     end_in_order()
-    from kedge.core.stored.head import read_head
-    from kedge.operations.backup.make import summary
-    from kedge.operations.backup.restore import restore_backup
-
     known = [read_head(text) for text in heads]
     done = restore_backup(directory.resolve(), context.config_here, heads=known, reason=reason)
     data = summary(done.manifest, directory.resolve()) | {

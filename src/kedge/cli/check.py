@@ -6,8 +6,12 @@ import sys
 
 import click
 
-from kedge.cli.context import REFUSED, Context, endpoint, verb
+from kedge.cli.context import Context, verb
+from kedge.cli.endpoint import endpoint
+from kedge.cli.failure import REFUSED
+from kedge.operations.readiness.check import check_of, check_text
 from kedge.system.terminal import one_line
+from kedge.workspace import actor
 
 
 @click.command()
@@ -20,9 +24,6 @@ from kedge.system.terminal import one_line
 @verb
 def check(context: Context, endpoint: str, *, no_proof: bool) -> None:
     """Check whether a rollback would work now."""
-    from kedge.operations.readiness.check import check_of, check_text
-    from kedge.workspace import actor
-
     found = check_of(
         context.place(), endpoint, lambda: context.online, by=actor(), again=not no_proof
     )

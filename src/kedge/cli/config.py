@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
-from kedge.cli.context import USAGE, Context, verb
+from kedge.cli.context import Context, verb
+from kedge.cli.failure import USAGE
+from kedge.config.load import GUARDRAILS, find_faults, read_text
+from kedge.config.model import Settings
+from kedge.config.places import Fault
+from kedge.config.schema import build_schema
+from kedge.core.errors import BadConfig
+from kedge.core.values import Field, Policy
 from kedge.system.terminal import one_line, show
-
-if TYPE_CHECKING:
-    from kedge.config.places import Fault
 
 
 @click.group()
@@ -23,9 +27,6 @@ def config() -> None:
 @verb
 def check_config(context: Context) -> None:
     """List every fault of kedge.toml with its line."""
-    from kedge.config.load import find_faults, read_text
-    from kedge.core.errors import BadConfig
-
     text = read_text(context.config)
     faults: list[Fault]
     try:
@@ -33,8 +34,6 @@ def check_config(context: Context) -> None:
         if not faults:
             names = sorted(context.settings.endpoints)
     except BadConfig as error:
-        from kedge.config.places import Fault
-
         faults, names = [Fault("", None, fault) for fault in error.faults], []
     data = {
         "config": str(context.config),
@@ -59,12 +58,5 @@ def print_schema() -> None:
 
 def schema_text() -> str:
     """Return the JSON schema of kedge.toml."""
-    import msgspec
-
-    from kedge.config.load import GUARDRAILS
-    from kedge.config.model import Settings
-    from kedge.config.schema import build_schema
-    from kedge.core.values import Field, Policy
-
     made = msgspec.json.encode(build_schema(Settings, Policy, Field, GUARDRAILS))
     return msgspec.json.format(made, indent=2).decode()

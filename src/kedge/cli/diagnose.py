@@ -7,7 +7,11 @@ import signal
 
 import click
 
-from kedge.cli.context import Context, endpoint, verb
+from kedge.cli.context import Context, verb
+from kedge.cli.endpoint import endpoint
+from kedge.cli.text.report import diagnosis_text
+from kedge.operations.diagnosis.run import Asked, diagnosis_of
+from kedge.operations.diagnosis.run import accept as accepted
 from kedge.system.terminal import one_line
 
 
@@ -41,9 +45,6 @@ def diagnose(
     production: bool,
 ) -> None:
     """Say why ENDPOINT became worse, and what would help."""
-    from kedge.cli.text.report import diagnosis_text
-    from kedge.operations.diagnosis.run import Asked, diagnosis_of
-
     # Models are asked again by the thousand, and callers of this host come first.
     os.nice(10 if within is None else 19)
     if within is not None:
@@ -69,8 +70,6 @@ def diagnose(
 @verb
 def accept(context: Context, endpoint: str, reason: str, since: str, until: str | None) -> None:
     """Make a window the reference of every later diagnosis."""
-    from kedge.operations.diagnosis.run import accept as accepted
-
     found = accepted(context.place(), endpoint, reason=reason, since=since, until=until)
     context.out(
         found,

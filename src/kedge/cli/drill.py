@@ -8,7 +8,11 @@ import threading
 
 import click
 
-from kedge.cli.context import NOT_ACKNOWLEDGED, REFUSED, Context, endpoint, verb
+from kedge.cli.context import Context, verb
+from kedge.cli.endpoint import endpoint
+from kedge.cli.failure import NOT_ACKNOWLEDGED, REFUSED
+from kedge.cli.text.drills import drill_text, speed_text
+from kedge.operations.drills import bound_of, drill_of, rehearse, speed_data, speed_of
 from kedge.system.terminal import one_line
 
 
@@ -27,9 +31,6 @@ from kedge.system.terminal import one_line
 @verb
 def drill(context: Context, endpoint: str, bound: str | None, dry: bool) -> None:
     """Practise a rollback in production, then restore."""
-    from kedge.cli.text.drills import drill_text
-    from kedge.operations.drills import bound_of, drill_of, rehearse
-
     for_s, place = bound_of(bound) if bound is not None else None, context.place()
     say = context.say if not context.as_json else lambda text: None
     if dry:
@@ -51,9 +52,6 @@ def drill(context: Context, endpoint: str, bound: str | None, dry: bool) -> None
 @verb
 def speed(context: Context, endpoint: str | None) -> None:
     """Show how long past rollbacks took, from harm to old answer."""
-    from kedge.cli.text.drills import speed_text
-    from kedge.operations.drills import speed_data, speed_of
-
     found = speed_of(context.place(), endpoint)
     data = speed_data(found)
     context.out(

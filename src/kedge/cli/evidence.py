@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import click
 
-from kedge.cli.context import Context, endpoint, repeat, verb
+from kedge.cli.context import Context, repeat, verb
+from kedge.cli.endpoint import endpoint
+from kedge.cli.text.evidence import course_text, evidence_text
+from kedge.cli.text.layout import get_width
+from kedge.operations.evidence.read import course_of, evidence_of
 from kedge.system.terminal import clear, one_line
 
 
@@ -18,10 +22,6 @@ def evidence(
     context: Context, endpoint: str, segment: str | None, watch: bool, since: str | None
 ) -> None:
     """Compare candidate and production, with a verdict each."""
-    from kedge.cli.text.evidence import course_text, evidence_text
-    from kedge.cli.text.layout import get_width
-    from kedge.operations.evidence.read import course_of, evidence_of
-
     place = context.place()
     if since is not None:
         course = course_of(place, endpoint, since)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from kedge.cli.context import Context, endpoint, gate_before, override, submit, verb
+from kedge.cli.context import Context, override, verb
+from kedge.cli.endpoint import endpoint
+from kedge.cli.gate import gate_before
 from kedge.cli.quantities import NUMBER
 from kedge.cli.rollout import (
     auto_option,
@@ -16,11 +18,26 @@ from kedge.cli.rollout import (
     start_shadow,
     weight_option,
 )
+from kedge.cli.submit import submit
+from kedge.cli.text.features import applied_text, comparison_text
+from kedge.cli.text.report import fed_text, runs_text, training_set_text
+from kedge.core.release.commands import AnyCommand, Follow, Hold, Promote
+from kedge.core.time.instants import read_when
+from kedge.operations.features.apply import (
+    apply_file,
+    may_roll,
+    note_applied,
+    on_schema,
+    target_of,
+    version_of,
+)
+from kedge.operations.features.compare import comparison_of
+from kedge.operations.features.head import head_text, move_head
+from kedge.operations.features.materialise import Feeder, status_of
+from kedge.operations.features.training_set import make
 from kedge.system.terminal import one_line
-
-if TYPE_CHECKING:
-    from kedge.operations.features.materialise import Feeder
-    from kedge.workspace import Workplace
+from kedge.transforms.store import open_store
+from kedge.workspace import Workplace
 
 
 @click.group()
@@ -45,9 +62,6 @@ def features_apply(
     context: Context, path: Path, golden: Path | None, training: Path | None
 ) -> None:
     """Make versions of the transformations in PATH."""
-    from kedge.cli.text.features import applied_text
-    from kedge.operations.features.apply import apply_file, note_applied
-
     place = context.place()
     found = apply_file(place, path, golden=golden, root=context.config.parent, training=training)
     for told in found["transformations"]:
@@ -61,8 +75,6 @@ def features_apply(
 @verb
 def features_list(context: Context, schema: str | None) -> None:
     """List schemas, transformations, and endpoints on them."""
-    from kedge.operations.features.apply import on_schema
-
     place = context.place()
     if schema is not None:
         place.features.schema(schema)  # one that is not declared is refused
@@ -94,10 +106,6 @@ def features_list(context: Context, schema: str | None) -> None:
 @verb
 def features_diff(context: Context, old: str, new: str) -> None:
     """Compare two transformations on golden and logged rows."""
-    from kedge.cli.text.features import comparison_text
-    from kedge.operations.features.apply import version_of
-    from kedge.operations.features.compare import comparison_of
-
     place = context.place()
     told = comparison_of(place, version_of(place, old), version_of(place, new)).told()
     context.out({"old": old, "new": new, **told}, f"{new}: {comparison_text(one_line(told), old)}")
@@ -108,8 +116,6 @@ def features_diff(context: Context, old: str, new: str) -> None:
 @verb
 def features_impact(context: Context, version: str) -> None:
     """Name every endpoint that VERSION could reach."""
-    from kedge.operations.features.apply import on_schema, version_of
-
     place = context.place()
     found = on_schema(place, version_of(place, version).schema)
     text = "\n".join(
@@ -143,8 +149,6 @@ def features_shadow(
     override: str | None,
 ) -> None:
     """Shadow production's model with transformation NUMBER."""
-    from kedge.operations.features.apply import target_of
-
     start_shadow(
         context,
         endpoint,
@@ -172,8 +176,6 @@ def features_canary(
     generation: str | None,
 ) -> None:
     """Send a percentage of traffic to transformation NUMBER."""
-    from kedge.operations.features.apply import target_of
-
     start_canary(
         context,
         endpoint,
@@ -194,14 +196,12 @@ def features_roll(
     context: Context, endpoint: str, number: int, generation: str | None, override: str | None
 ) -> None:
     """Put transformation NUMBER into production."""
-    from kedge.core.release.commands import AnyCommand, Promote
-    from kedge.operations.features.apply import may_roll
 
     def make(place: Workplace) -> AnyCommand:
         release, why = may_roll(place, endpoint, number, override, generation)
         return Promote(release=release.number, override=override, equivalence=why)
 
-    submit(context, endpoint, make, override or "")
+    submit(context, endpoint, make, override or "", gate=gate_before)
 
 
 @features.command("head")
@@ -211,8 +211,6 @@ def features_roll(
 @verb
 def features_head(context: Context, version: str, override: str | None, dry: bool) -> None:
     """Make VERSION the head of its schema; followers move."""
-    from kedge.operations.features.head import head_text, move_head
-
     say = context.say if not context.as_json else lambda text: None
     place = context.place()
     gate = gate_before(context, place, say)
@@ -226,8 +224,6 @@ def features_head(context: Context, version: str, override: str | None, dry: boo
 @verb
 def features_follow(context: Context, endpoint: str, reason: str) -> None:
     """Let ENDPOINT follow the head of its feature schema."""
-    from kedge.core.release.commands import Follow
-
     submit(context, endpoint, lambda place: Follow(), reason)
 
 
@@ -237,8 +233,6 @@ def features_follow(context: Context, endpoint: str, reason: str) -> None:
 @verb
 def features_hold(context: Context, endpoint: str, reason: str) -> None:
     """Keep ENDPOINT on its features, whatever the head is."""
-    from kedge.core.release.commands import Hold
-
     submit(context, endpoint, lambda place: Hold(), reason)
 
 
@@ -253,8 +247,6 @@ def features_hold(context: Context, endpoint: str, reason: str) -> None:
 @verb
 def features_materialise(context: Context, view: str, at: str | None) -> None:
     """Compute the values of VIEW that are due."""
-    from kedge.cli.text.report import fed_text
-
     found = feeder(context).materialise(view, _when(context, at))
     context.out(found, fed_text(one_line(found)))
 
@@ -274,8 +266,6 @@ def features_materialise(context: Context, view: str, at: str | None) -> None:
 @verb
 def features_backfill(context: Context, view: str, since: str | None, at: str | None) -> None:
     """Compute the newest version of VIEW anew, in a new run."""
-    from kedge.cli.text.report import fed_text
-
     found = feeder(context).backfill(view, _when(context, since), _when(context, at))
     context.out(found, fed_text([one_line(found)]))
 
@@ -285,10 +275,6 @@ def features_backfill(context: Context, view: str, since: str | None, at: str | 
 @verb
 def features_status(context: Context, view: str | None) -> None:
     """Show how far each run is, its lag, and who reads it."""
-    from kedge.cli.text.report import runs_text
-    from kedge.operations.features.materialise import status_of
-    from kedge.transforms.lookup import open_store
-
     found = status_of(context.place(), open_store(context.online), view)
     context.out(found, runs_text(one_line(found)))
 
@@ -299,16 +285,11 @@ def _when(context: Context, text: str | None) -> float | None:
     Raises:
         Refused: `bad_time`.
     """
-    from kedge.core.time.instants import read_when
-
     return None if text is None else read_when(text, context.place().clock.unix())
 
 
 def feeder(context: Context) -> Feeder:
     """What feeds the runs of this state directory."""
-    from kedge.operations.features.materialise import Feeder
-    from kedge.transforms.lookup import open_store
-
     say = context.say if not context.as_json else lambda text: None
     return Feeder(context.place(), open_store(context.online), context.config.parent, say)
 
@@ -358,9 +339,6 @@ def features_training_set(
     time_format: str | None,
 ) -> None:
     """Compute ENDPOINT's features of past rows, as of their time."""
-    from kedge.cli.text.report import training_set_text
-    from kedge.operations.features.training_set import make
-
     found = make(
         context.place(),
         endpoint,

@@ -2,41 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
-
 import click
+from click.shell_completion import get_completion_class
 
 from kedge.cli.context import Context, verb
-from kedge.cli.pages import PAGES
+from kedge.cli.pages import COMMANDS, PAGES
 from kedge.cli.root import ALIASES, MEANT
+from kedge.cli.topics import Topic, explain_code, find_topic, list_topics
+from kedge.core.errors import Refused
+from kedge.core.names import nearest
 from kedge.system.terminal import show_page
-
-if TYPE_CHECKING:
-    from kedge.cli.topics import Topic
-
-
-def walk(command: click.Command, path: str = "") -> Iterator[tuple[str, click.Command]]:
-    """Yield every command below a group with its path, such as "features apply"; hidden ones too."""
-    if isinstance(command, click.Group):
-        for name, inner in command.commands.items():
-            inside = f"{path} {name}".strip()
-            yield inside, inner
-            yield from walk(inner, inside)
-
-
-def add_examples(root: click.Group) -> None:
-    """Give every command its examples, and the topic that explains it."""
-    for path, command in walk(root):
-        if path in PAGES:
-            page = PAGES[path]
-            lines = "\n".join(f"  {line}" for line in page.examples)
-            command.epilog = f"\b\nExamples:\n{lines}\n\nDocumentation: kedge help {page.topic}"
 
 
 def _topics(_: click.Context, __: click.Parameter, begins: str) -> list[str]:
-    from kedge.cli.topics import list_topics
-
     return [topic.name for topic in list_topics() if topic.name.startswith(begins)]
 
 
@@ -45,8 +23,6 @@ def _topics(_: click.Context, __: click.Parameter, begins: str) -> list[str]:
 @verb
 def show_help(context: Context, topic: tuple[str, ...]) -> None:
     """Show a page of the documentation, or list the topics."""
-    from kedge.cli.topics import list_topics
-
     if topic:
         word = " ".join(topic)
         text = _explain(word)
@@ -66,12 +42,8 @@ def _explain(word: str) -> str:
     Raises:
         Refused: `unknown_topic`.
     """
-    from kedge.cli.topics import explain_code, find_topic, list_topics
-    from kedge.core.errors import Refused
-    from kedge.core.names import nearest
-
     root = click.get_current_context().find_root()
-    commands = dict(walk(root.command))
+    commands = {*COMMANDS, *PAGES}
     word, _, anchor = word.partition("#")
     word = ALIASES.get(word, word)
     page = find_topic(word)
@@ -82,7 +54,9 @@ def _explain(word: str) -> str:
         ctx = root
         for name in word.split():
             assert isinstance(ctx.command, click.Group)
-            ctx = click.Context(ctx.command.commands[name], info_name=name, parent=ctx)
+            command = ctx.command.get_command(ctx, name)
+            assert command is not None
+            ctx = click.Context(command, info_name=name, parent=ctx)
         return ctx.get_help()
     told = explain_code(word)
     if told:
@@ -115,8 +89,6 @@ def _list(topics: list[Topic]) -> str:
 @verb
 def completion(context: Context, shell: str) -> None:
     """Print what makes SHELL complete commands and endpoints."""
-    from click.shell_completion import get_completion_class
-
     kind = get_completion_class(shell)
     assert kind is not None
     root = click.get_current_context().find_root().command

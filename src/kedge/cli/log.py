@@ -6,7 +6,10 @@ from pathlib import Path
 
 import click
 
-from kedge.cli.context import Context, endpoint, endpoint_option, verb
+from kedge.cli.context import Context, verb
+from kedge.cli.endpoint import endpoint, endpoint_option
+from kedge.operations.export import export_of
+from kedge.operations.forget import forget
 from kedge.system.terminal import one_line
 
 
@@ -32,8 +35,6 @@ def log() -> None:
 @verb
 def log_export(context: Context, endpoint: str, since: str, to: Path) -> None:
     """Write predictions and their labels as Parquet files."""
-    from kedge.operations.export import export_of
-
     found = export_of(context.place(), endpoint, since, to, context.say)
     context.out(
         found, f"{found['predictions']:,} predictions in {found['files']} files under {found['to']}"
@@ -46,8 +47,6 @@ def log_export(context: Context, endpoint: str, since: str, to: Path) -> None:
 @verb
 def log_forget(context: Context, unit: str, endpoint: str | None) -> None:
     """Remove every prediction and label of UNIT."""
-    from kedge.operations.forget import forget
-
     found = forget(context.place(), unit, endpoint)
     told: dict[str, object] = {"removed": found.removed}
     text = f"{found.removed:,} records of {one_line(found.entity)} removed"

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from kedge.cli.context import Context, end_in_order, endpoint, verb
+from kedge.cli.context import Context, end_in_order, verb
+from kedge.cli.endpoint import endpoint
+from kedge.cli.text.report import MARKS, placing
+from kedge.core.formats import fetching
+from kedge.core.values import ModelVersion
+from kedge.engine.libraries import find_differences
+from kedge.engine.registration import find_source
+from kedge.inspection.independence import mark_of
+from kedge.operations.example import example_call
+from kedge.operations.features.training_set import read_training_set
+from kedge.operations.registration import (
+    label_reading,
+    label_reading_text,
+    learned_contract,
+    register_version,
+    unsaid_lines,
+)
+from kedge.ports import Proof
 from kedge.system.terminal import one_line
-
-if TYPE_CHECKING:
-    from kedge.core.values import ModelVersion
-    from kedge.ports import Proof
-    from kedge.workspace import Workplace
+from kedge.workspace import Workplace
 
 
 @click.command()
@@ -66,10 +79,6 @@ def register(
 ) -> None:
     """Register the model in PATH as a version of ENDPOINT."""
     end_in_order()
-    from kedge.core.formats import fetching
-    from kedge.engine.registration import find_source
-    from kedge.operations.registration import learned_contract, register_version
-
     if not Path(path).exists() and fetching(path) is None:
         raise click.BadParameter(f"{path} does not exist.", param_hint="PATH")
     source = find_source(path)
@@ -77,8 +86,6 @@ def register(
         raise click.UsageError("--learn-bounds needs --training or --training-set.")
     trained_on = None
     if training_set is not None:
-        from kedge.operations.features.training_set import read_training_set
-
         trained_on = read_training_set(training_set)
     place = context.place()
     version, new = register_version(
@@ -104,10 +111,6 @@ def _registered(
     context: Context, place: Workplace, endpoint: str, version: ModelVersion, proof: Proof
 ) -> dict[str, Any]:
     """Return what is known of a version that was registered, for --json."""
-    from kedge.engine.libraries import find_differences
-    from kedge.operations.example import example_call
-    from kedge.operations.registration import label_reading
-
     # With a transformation callers send other columns than the model takes.
     example = (
         ""
@@ -140,9 +143,6 @@ def _registered(
 
 def _registered_text(found: dict[str, Any], proof: Proof) -> str:
     """Return a version that was registered, for people."""
-    from kedge.cli.text.report import MARKS, placing
-    from kedge.operations.registration import label_reading_text, unsaid_lines
-
     takes, gives = (
         ", ".join(
             f"{f.name}:{f.dtype}{list(f.shape) or ''}{' or null' if f.nullable else ''}"
@@ -185,9 +185,6 @@ def _registered_text(found: dict[str, Any], proof: Proof) -> str:
 @verb
 def versions(context: Context, endpoint: str) -> None:
     """List the registered versions of ENDPOINT."""
-    from kedge.cli.text.report import MARKS
-    from kedge.inspection.independence import mark_of
-
     place = context.place()
     state = place.ledger.read().states.get(endpoint)
     rows: list[dict[str, Any]] = []

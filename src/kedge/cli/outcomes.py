@@ -7,7 +7,11 @@ from pathlib import Path
 
 import click
 
-from kedge.cli.context import Context, endpoint, verb
+from kedge.cli.context import Context, verb
+from kedge.cli.endpoint import endpoint
+from kedge.cli.text.outcomes import outcomes_text, warnings
+from kedge.operations.outcomes import hand_in, hand_in_lines
+from kedge.workspace import actor
 
 STDIN = Path("-")
 
@@ -32,10 +36,6 @@ STDIN = Path("-")
 @verb
 def outcomes(context: Context, endpoint: str, path: Path, *, correct: bool) -> None:
     """Read late labels, and join them to predictions by id."""
-    from kedge.cli.text.outcomes import outcomes_text, warnings
-    from kedge.operations.outcomes import hand_in, hand_in_lines
-    from kedge.workspace import actor
-
     place = context.place()
     place.records.keep(context.settings.server.records_gb)
     by = actor() if correct else ""

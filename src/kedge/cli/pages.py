@@ -1,4 +1,4 @@
-"""Pages of help: for each command its task, examples that can be typed, and the topic that explains it."""
+"""Pages of help: each command's module, line, task, examples and topic, without an import of the command."""
 
 from __future__ import annotations
 
@@ -13,6 +13,95 @@ SET_UP, RUN, MODELS, ROLL_OUT, ROLL_BACK, WATCH, HELP = GROUPS = (
     "Watch and explain",
     "Help",
 )
+
+
+class Listed(NamedTuple):
+    """One command of `kedge`, as it is known before its module is imported."""
+
+    module: str
+    """The file in `cli/` that defines the command."""
+    attribute: str
+    """The command's name in that module."""
+    line: str
+    """The first line of the command's help; a test compares the two."""
+    hidden: bool = False
+
+
+COMMANDS: dict[str, Listed] = {
+    "abort": Listed("hold", "abort", "End a rollout; the candidate stays eligible."),
+    "accept": Listed("diagnose", "accept", "Make a window the reference of every later diagnosis."),
+    "ack": Listed("alerts", "ack", "Acknowledge alert NUMBER: it escalates no further."),
+    "alerts": Listed("alerts", "alerts", "Show open alerts, newest first, and who was told."),
+    "apply": Listed("setup", "apply", "Check kedge.toml and bring its policies into force."),
+    "backup": Listed("backup", "backup", "Copy the state directory into DIR, while kedge runs."),
+    "canary": Listed("rollout", "canary", "Send a percentage of traffic to VERSION."),
+    "check": Listed("check", "check", "Check whether a rollback would work now."),
+    "completion": Listed(
+        "help", "completion", "Print what makes SHELL complete commands and endpoints."
+    ),
+    "config": Listed("config", "config", "Check kedge.toml, and describe it to editors."),
+    "control": Listed("serve", "control", "Run only control: the patrol, and the API on loopback."),
+    "demo": Listed("demo", "demo", "Show shadow, canary and rollback on real flights."),
+    "diagnose": Listed(
+        "diagnose", "diagnose", "Say why ENDPOINT became worse, and what would help."
+    ),
+    "doctor": Listed("setup", "doctor", "Check the ledger, artifacts, replicas and this machine."),
+    "drill": Listed("drill", "drill", "Practise a rollback in production, then restore."),
+    "evidence": Listed(
+        "evidence", "evidence", "Compare candidate and production, with a verdict each."
+    ),
+    "features": Listed(
+        "features", "features", "Version feature transformations, and roll them out."
+    ),
+    "freeze": Listed("hold", "freeze", "Stop automation on ENDPOINT; commands still work."),
+    "gateway": Listed(
+        "serve", "gateway", "Run only the gateway workers and their model processes."
+    ),
+    "gateway-worker": Listed(
+        "serve", "gateway_worker", "Be one gateway worker, started by the supervisor.", hidden=True
+    ),
+    "help": Listed("help", "show_help", "Show a page of the documentation, or list the topics."),
+    "history": Listed(
+        "status", "history", "Show what changed, by whom, why, and how long it took."
+    ),
+    "init": Listed("setup", "init", "Write kedge.toml for ENDPOINT, or add it to the one here."),
+    "list": Listed("status", "list_endpoints", "List the endpoints, one line each."),
+    "log": Listed("log", "log", "Export the prediction log, or forget a caller in it."),
+    "outcomes": Listed(
+        "outcomes", "outcomes", "Read late labels, and join them to predictions by id."
+    ),
+    "pause": Listed("hold", "pause", "Hold the rollout where it is."),
+    "plan": Listed("plan", "plan", "Estimate how soon each step would find a worse candidate."),
+    "promote": Listed("rollout", "promote", "Move a rollout to its next step, or into production."),
+    "register": Listed(
+        "models", "register", "Register the model in PATH as a version of ENDPOINT."
+    ),
+    "replay": Listed(
+        "replay", "replay", "Replay logged requests to RELEASE, and judge its answers."
+    ),
+    "restart": Listed(
+        "serve", "restart", "Load new code and settings into kedge up, without outage."
+    ),
+    "restore": Listed(
+        "backup", "restore", "Restore the backup in DIR; nothing acts before kedge thaw."
+    ),
+    "resume": Listed("hold", "resume", "Let a held rollout go on."),
+    "rollback": Listed("rollback", "rollback", "Go back to the previous good release."),
+    "runbook": Listed("alerts", "runbook", "Print what to do when ENDPOINT misbehaves."),
+    "set-weight": Listed("hold", "set_weight", "Change the candidate's share to WEIGHT per cent."),
+    "shadow": Listed("rollout", "shadow", "Send VERSION a silent copy of production's requests."),
+    "speed": Listed(
+        "drill", "speed", "Show how long past rollbacks took, from harm to old answer."
+    ),
+    "status": Listed(
+        "status", "status", "Show what is live, what can take over, and what is wrong."
+    ),
+    "thaw": Listed("hold", "thaw", "Let automation act on ENDPOINT again."),
+    "unpin": Listed("rollback", "unpin", "End a pin on this host; it follows the ledger again."),
+    "up": Listed("serve", "up", "Run everything on this machine; Ctrl-C stops it."),
+    "versions": Listed("models", "versions", "List the registered versions of ENDPOINT."),
+}
+"""Every command of `kedge`. A command within a group is defined in the module of its group."""
 
 
 class Page(NamedTuple):

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import click
 
-from kedge.cli.context import Context, endpoint, verb
+from kedge.cli.context import Context, verb
+from kedge.cli.endpoint import endpoint
+from kedge.cli.text.evidence import evidence_text
+from kedge.cli.text.layout import get_width
+from kedge.operations.replay.run import replay_of
 from kedge.system.terminal import one_line
 
 
@@ -20,10 +24,6 @@ from kedge.system.terminal import one_line
 @verb
 def replay(context: Context, endpoint: str, release: str, since: str) -> None:
     """Replay logged requests to RELEASE, and judge its answers."""
-    from kedge.cli.text.evidence import evidence_text
-    from kedge.cli.text.layout import get_width
-    from kedge.operations.replay.run import replay_of
-
     found = replay_of(
         context.place(), endpoint, release, since, online=context.online, say=context.say
     )

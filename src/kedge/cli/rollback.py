@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
-from kedge.cli.context import Context, endpoint, submit, verb
-
-if TYPE_CHECKING:
-    from kedge.workspace import Workplace
+from kedge.cli.context import Context, verb
+from kedge.cli.endpoint import endpoint
+from kedge.cli.submit import submit
+from kedge.core.errors import Refused
+from kedge.core.names import read_number
+from kedge.core.release.commands import Rollback
+from kedge.engine.pins import HostDisk
+from kedge.operations.features.staleness import refuse_stale
+from kedge.operations.rollback import landing_reads, pin_host
+from kedge.workspace import Workplace
 
 
 @click.command()
@@ -38,15 +42,11 @@ def rollback(
     reason: str,
 ) -> None:
     """Go back to the previous good release."""
-    from kedge.core.release.commands import Rollback
-
     if to is not None and (axis is not None or production):
         raise click.UsageError("--to names the release; --axis and --production look for one")
     target = _number(to) if to is not None else None
     command = Rollback(production=production, to=target, axis=axis)  # type: ignore[arg-type]
     if local:
-        from kedge.operations.rollback import pin_host
-
         context.check_here()
 
         data = pin_host(context.state_dir, endpoint, command, reason=reason)
@@ -59,12 +59,8 @@ def rollback(
         return
 
     def make(place: Workplace) -> Rollback:
-        from kedge.operations.rollback import landing_reads
-
         runs = landing_reads(place, endpoint, command)
         if runs:
-            from kedge.operations.features.materialise import refuse_stale
-
             refuse_stale(place, lambda: context.online, runs, accept_stale)
         return command
 
@@ -72,9 +68,6 @@ def rollback(
 
 
 def _number(text: str) -> int:
-    from kedge.core.errors import Refused
-    from kedge.core.names import read_number
-
     number = read_number(text.removeprefix("r"))
     if number is None:
         raise Refused(
@@ -90,9 +83,6 @@ def _number(text: str) -> int:
 @verb
 def unpin(context: Context, endpoint: str) -> None:
     """End a pin on this host; it follows the ledger again."""
-    from kedge.core.errors import Refused
-    from kedge.engine.pins import HostDisk
-
     context.check_here()
     if not HostDisk(context.state_dir).unpin(endpoint):
         raise Refused(

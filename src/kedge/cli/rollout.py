@@ -1,25 +1,25 @@
-"""Commands of a rollout: plan, shadow, canary, set-weight, pause, resume, abort, promote, freeze and thaw."""
+"""Commands that move a rollout on: shadow, canary and promote."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import click
 
-from kedge.cli.context import Context, complete_version, endpoint, override, submit, verb
-from kedge.cli.quantities import SAMPLE, WEIGHT, Count, Factor, Percent, Rate
-from kedge.system.terminal import one_line
+from kedge.cli.context import Context, override, verb
+from kedge.cli.endpoint import complete_version, endpoint
+from kedge.cli.gate import gate_before
+from kedge.cli.quantities import SAMPLE, WEIGHT
+from kedge.cli.submit import submit
+from kedge.core.release.commands import AnyCommand, Canary, Promote, Shadow
+from kedge.core.release.guards import buckets
+from kedge.core.values import Release, State
+from kedge.operations.releases import release_of
+from kedge.workspace import Workplace
 
-if TYPE_CHECKING:
-    from kedge.core.release.commands import AnyCommand
-    from kedge.core.values import Release, State
-    from kedge.workspace import Workplace
+Find = Callable[[Workplace], tuple[State, Release]]
+"""Returns the row, and the release that becomes the candidate."""
 
-    Find = Callable[[Workplace], tuple[State, Release]]
-    """Returns the row, and the release that becomes the candidate."""
-
-_why = click.option("--reason", default="", help="Why, for the ledger.")
 auto_option = click.option(
     "--auto", is_flag=True, help="The patrol walks the steps, each by proof."
 )
@@ -29,48 +29,6 @@ sample_option = click.option(
 weight_option = click.option(
     "--weight", type=WEIGHT, help="Per cent of the callers; default: the policy's first step."
 )
-
-
-@click.command()
-@endpoint()
-@click.option("--rate", type=Rate(), help="Requests a second; default: as measured now.")
-@click.option(
-    "--errors", type=Percent(), help="Production's error rate, in per cent; default: as counted."
-)
-@click.option(
-    "--times",
-    type=Factor(),
-    default=2.0,
-    show_default=True,
-    help="How many times that rate is to be found.",
-)
-@click.option(
-    "--callers", type=Count("callers"), help="How many different callers; default: by the log."
-)
-@verb
-def plan(
-    context: Context,
-    endpoint: str,
-    rate: float | None,
-    errors: float | None,
-    times: float,
-    callers: int | None,
-) -> None:
-    """Estimate how soon each step would find a worse candidate."""
-    from kedge.cli.text.layout import get_width
-    from kedge.cli.text.plan import plan_text
-    from kedge.operations.evidence.read import plan_of
-
-    found = plan_of(
-        context.place(),
-        endpoint,
-        rate=rate,
-        errors=errors,
-        times=times,
-        callers=callers,
-        say=context.say,
-    )
-    context.out(found, plan_text(one_line(found), get_width()))
 
 
 @click.command()
@@ -113,9 +71,6 @@ def canary(
 
 
 def _find(place: Workplace, endpoint: str, version: str) -> tuple[State, Release]:
-    from kedge.core.values import State
-    from kedge.operations.releases import release_of
-
     release = release_of(place, endpoint, version)
     return place.ledger.read().states.get(endpoint, State(endpoint=endpoint)), release
 
@@ -124,8 +79,6 @@ def start_shadow(
     context: Context, endpoint: str, find: Find, sample: float | None, override: str | None
 ) -> None:
     """Start a shadow; without a `sample` with the policy's."""
-    from kedge.core.release.commands import Shadow
-    from kedge.core.release.guards import buckets
 
     def make(place: Workplace) -> AnyCommand:
         state, release = find(place)
@@ -145,8 +98,6 @@ def start_canary(
     auto: bool,
 ) -> None:
     """Start a canary; without a `weight` at the policy's first step."""
-    from kedge.core.release.commands import Canary
-    from kedge.core.release.guards import buckets
 
     def make(place: Workplace) -> AnyCommand:
         state, release = find(place)
@@ -154,58 +105,6 @@ def start_canary(
         return Canary(release=release.number, weight=buckets(share), override=override, auto=auto)
 
     submit(context, endpoint, make, override or "")
-
-
-@click.command("set-weight")
-@endpoint(required=True)
-@click.argument("weight", type=WEIGHT)
-@override
-@verb
-def set_weight(context: Context, endpoint: str, weight: float, override: str | None) -> None:
-    """Change the candidate's share to WEIGHT per cent."""
-    from kedge.core.release.commands import SetWeight
-    from kedge.core.release.guards import buckets
-
-    submit(
-        context,
-        endpoint,
-        lambda _: SetWeight(weight=buckets(weight), override=override),
-        override or "",
-    )
-
-
-@click.command()
-@endpoint()
-@_why
-@verb
-def pause(context: Context, endpoint: str, reason: str) -> None:
-    """Hold the rollout where it is."""
-    from kedge.core.release.commands import Pause
-
-    submit(context, endpoint, lambda _: Pause(), reason)
-
-
-@click.command()
-@endpoint()
-@_why
-@override
-@verb
-def resume(context: Context, endpoint: str, reason: str, override: str | None) -> None:
-    """Let a held rollout go on."""
-    from kedge.core.release.commands import Resume
-
-    submit(context, endpoint, lambda _: Resume(override=override), reason or override or "")
-
-
-@click.command()
-@endpoint()
-@_why
-@verb
-def abort(context: Context, endpoint: str, reason: str) -> None:
-    """End a rollout; the candidate stays eligible."""
-    from kedge.core.release.commands import Abort
-
-    submit(context, endpoint, lambda _: Abort(), reason)
 
 
 @click.command()
@@ -218,33 +117,9 @@ def promote(
     context: Context, endpoint: str, version: str | None, full: bool, override: str | None
 ) -> None:
     """Move a rollout to its next step, or into production."""
-    from kedge.core.release.commands import Promote
-    from kedge.operations.releases import release_of
 
     def make(place: Workplace) -> AnyCommand:
         number = release_of(place, endpoint, version).number if version else None
         return Promote(release=number, full=full, override=override)
 
-    submit(context, endpoint, make, override or "")
-
-
-@click.command()
-@endpoint()
-@_why
-@verb
-def freeze(context: Context, endpoint: str, reason: str) -> None:
-    """Stop automation on ENDPOINT; commands still work."""
-    from kedge.core.release.commands import Freeze
-
-    submit(context, endpoint, lambda _: Freeze(), reason)
-
-
-@click.command()
-@endpoint()
-@_why
-@verb
-def thaw(context: Context, endpoint: str, reason: str) -> None:
-    """Let automation act on ENDPOINT again."""
-    from kedge.core.release.commands import Thaw
-
-    submit(context, endpoint, lambda _: Thaw(), reason)
+    submit(context, endpoint, make, override or "", gate=gate_before)

@@ -1,16 +1,19 @@
-"""The root group of the command line: commands by task, and one style of errors."""
+"""The root group of the command line: commands by task, imported when used, and one style of errors."""
 
 from __future__ import annotations
 
+import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
-from kedge.cli.context import fail
-from kedge.cli.pages import GROUPS, PAGES
+from kedge.cli.failure import fail
+from kedge.cli.pages import COMMANDS, GROUPS, PAGES
 from kedge.core.errors import KedgeError, Usage
+from kedge.core.names import nearest
 from kedge.system.terminal import show
 
 MEANT = {
@@ -62,11 +65,24 @@ ALIASES = {"undo": "rollback"}
 
 
 class Root(click.Group):
-    """The group `kedge`: it prints every error in one style, and its help by task."""
+    """The group `kedge`: it imports a command's module when the command runs or its help is shown.
+
+    It prints every error in one style, and its help by task.
+    """
+
+    def list_commands(self, _: click.Context) -> list[str]:
+        """Return the names of all commands, hidden ones too, without an import."""
+        return sorted(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return a command by its name or its alias."""
-        return super().get_command(ctx, ALIASES.get(cmd_name, cmd_name))
+        """Return a command by its name or its alias; import its module."""
+        name = ALIASES.get(cmd_name, cmd_name)
+        if name not in self.commands and name in COMMANDS:
+            module = importlib.import_module(f"kedge.cli.{COMMANDS[name].module}")
+            command = getattr(module, COMMANDS[name].attribute)
+            add_examples(command, name)
+            self.add_command(command, name)
+        return super().get_command(ctx, name)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -78,22 +94,31 @@ class Root(click.Group):
             and not word.startswith("-")
             and self.get_command(ctx, word) is None
         ):
-            raise _unknown(word, [name for name in self.commands if not self.commands[name].hidden])
+            raise _unknown(word, [name for name, listed in COMMANDS.items() if not listed.hidden])
         return super().resolve_command(ctx, args)
 
     def format_commands(self, _: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the commands by task, each with its line whole."""
-        listed = {name: command for name, command in self.commands.items() if not command.hidden}
-        width = max(map(len, listed))
+        shown = {name: listed.line for name, listed in COMMANDS.items() if not listed.hidden}
+        width = max(map(len, shown))
         for group in GROUPS:
             rows = [
-                (name.ljust(width), first_line(listed[name]))
+                (name.ljust(width), shown[name])
                 for name, page in PAGES.items()
-                if name in listed and page.group == group
+                if name in shown and page.group == group
             ]
             if rows:
                 with formatter.section(group):
                     formatter.write_dl(rows)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return the commands and options that begin so, for a shell, without an import."""
+        names = [
+            CompletionItem(name, help=click.Command(name, help=listed.line).get_short_help_str())
+            for name, listed in sorted(COMMANDS.items())
+            if name.startswith(incomplete) and not listed.hidden
+        ]
+        return names + click.Command.shell_complete(self, ctx, incomplete)
 
     def main(
         self,
@@ -121,15 +146,29 @@ class Root(click.Group):
         sys.exit(code if isinstance(code, int) else 0)
 
 
-def first_line(command: click.Command) -> str:
-    """Return what a command does, in the line that lists it."""
-    return (command.help or "").strip().partition("\n")[0]
+def walk(command: click.Command, path: str = "") -> Iterator[tuple[str, click.Command]]:
+    """Yield every command below a group with its path, such as "features apply"; hidden ones too."""
+    if isinstance(command, click.Group):
+        ctx = click.Context(command)
+        for name in command.list_commands(ctx):
+            inner = command.get_command(ctx, name)
+            assert inner is not None
+            inside = f"{path} {name}".strip()
+            yield inside, inner
+            yield from walk(inner, inside)
+
+
+def add_examples(command: click.Command, path: str) -> None:
+    """Give a command, and each one within it, its examples and the topic that explains it."""
+    for inside, each in ((path, command), *walk(command, path)):
+        if inside in PAGES:
+            page = PAGES[inside]
+            lines = "\n".join(f"  {line}" for line in page.examples)
+            each.epilog = f"\b\nExamples:\n{lines}\n\nDocumentation: kedge help {page.topic}"
 
 
 def _unknown(word: str, known: list[str]) -> Usage:
     """Return the error of a command that does not exist, with the one that was meant."""
-    from kedge.core.names import nearest
-
     meant = MEANT.get(word.lower(), "")
     near = nearest(word, known) or (meant if meant in known else "")
     if meant in known:

@@ -8,8 +8,16 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
-from kedge.cli.context import REFUSED, Context, verb
+from kedge.cli.config import schema_text
+from kedge.cli.context import Context, verb
+from kedge.cli.failure import REFUSED
 from kedge.cli.quantities import Port
+from kedge.cli.text.report import audience_text
+from kedge.core.stored.head import read_head
+from kedge.operations.doctor import examine
+from kedge.operations.endpoints import add_endpoint, begin_endpoint, write_schema
+from kedge.operations.example import first_call
+from kedge.operations.releases import apply_policies, forget_replica
 from kedge.system.terminal import one_line
 
 
@@ -21,11 +29,6 @@ from kedge.system.terminal import one_line
 @verb
 def init(context: Context, endpoint: str, port: int) -> None:
     """Write kedge.toml for ENDPOINT, or add it to the one here."""
-    from kedge.cli.config import schema_text
-    from kedge.cli.text.report import audience_text
-    from kedge.operations.endpoints import add_endpoint, begin_endpoint, write_schema
-    from kedge.operations.example import first_call
-
     known = context.config.exists() and endpoint in context.settings.endpoints
     if context.config.exists():
         made = add_endpoint(context.config, context.settings, context.state_dir, endpoint)
@@ -77,8 +80,6 @@ def _named(path: Path) -> str:
 @verb
 def apply(context: Context) -> None:
     """Check kedge.toml and bring its policies into force."""
-    from kedge.operations.releases import apply_policies
-
     changed = apply_policies(context.place(), context.settings)
     lines = [
         f"{name}: {diff[0]}" if len(diff) == 1 else "\n  ".join([f"{name}:", *diff])
@@ -108,10 +109,6 @@ def doctor(
     context: Context, forget: str | None, heads: tuple[str, ...], accept_ledger: str | None
 ) -> None:
     """Check the ledger, artifacts, replicas and this machine."""
-    from kedge.core.stored.head import read_head
-    from kedge.operations.doctor import examine
-    from kedge.operations.releases import forget_replica
-
     if forget is not None:
         forget_replica(context.place(), forget)
     known = [read_head(text) for text in heads]

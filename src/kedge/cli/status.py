@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import click
 
-from kedge.cli.context import Context, endpoint, repeat, verb
+from kedge.cli.context import Context, repeat, verb
+from kedge.cli.endpoint import endpoint
 from kedge.cli.quantities import Count
+from kedge.cli.text.endpoints import list_text, status_text
+from kedge.cli.text.history import history_text, is_noise
+from kedge.core.stored.ledger import Entry
+from kedge.operations.status import status_of
 from kedge.system.terminal import clear, one_line
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from kedge.core.stored.ledger import Entry
-    from kedge.workspace import Workplace
+from kedge.workspace import Workplace
 
 NONE_YET = "no endpoint yet: kedge apply"
 
@@ -26,7 +26,6 @@ NONE_YET = "no endpoint yet: kedge apply"
 @verb
 def status(context: Context, endpoint: str | None, watch: bool) -> None:
     """Show what is live, what can take over, and what is wrong."""
-    from kedge.cli.text.endpoints import list_text, status_text
 
     def whole(found: list[dict[str, Any]]) -> str:
         return "\n".join(map(status_text, found))
@@ -39,8 +38,6 @@ def status(context: Context, endpoint: str | None, watch: bool) -> None:
 @verb
 def list_endpoints(context: Context, watch: bool) -> None:
     """List the endpoints, one line each."""
-    from kedge.cli.text.endpoints import list_text
-
     _show(context, None, list_text, watch=watch)
 
 
@@ -51,8 +48,6 @@ def _show(
     *,
     watch: bool,
 ) -> None:
-    from kedge.operations.status import status_of
-
     place = context.place()
 
     def show() -> None:
@@ -80,16 +75,12 @@ def _show(
 @verb
 def history(context: Context, endpoint: str, limit: int, whole: bool) -> None:
     """Show what changed, by whom, why, and how long it took."""
-    from kedge.cli.text.history import history_text
-
     entries = _entries(context.place(), endpoint, limit, whole=whole or context.as_json)
     context.out(entries, history_text(entries) or f"nothing is known of {endpoint}")
 
 
 def _entries(place: Workplace, endpoint: str, limit: int, *, whole: bool) -> Sequence[Entry]:
     """Return the newest entries of an endpoint, newest first, without noise unless `whole`."""
-    from kedge.cli.text.history import is_noise
-
     most = limit
     while True:
         entries = place.ledger.history(endpoint, most)

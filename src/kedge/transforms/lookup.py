@@ -10,7 +10,6 @@ from __future__ import annotations
 import struct
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +29,7 @@ from kedge.core.features.generations import (
 )
 from kedge.core.features.schema import Schema, Spec
 from kedge.core.keys import spell_all
+from kedge.transforms.store import open_store
 
 if TYPE_CHECKING:
     from kedge.ports import Columns, OnlineStore
@@ -66,39 +66,6 @@ def pack(
     rows["values"] = np.concatenate(parts, axis=1)
     raw = rows.tobytes()
     return ((key, raw[n * size : n * size + size]) for n, key in enumerate(keys))
-
-
-_opened: dict[tuple[str, str], OnlineStore] = {}
-"""LMDB allows one opening of an environment in a process."""
-
-
-def open_store(online: Online) -> OnlineStore:
-    """The store of this process; opened once.
-
-    Raises:
-        UnfitModel: `missing_dependency`: its library is not installed; `unknown_store`.
-        Unavailable: `online_unavailable`.
-    """
-    key = online.store, online.where
-    if key not in _opened:
-        points = {point.name: point for point in entry_points(group="kedge.online")}
-        if online.store not in points:
-            raise UnfitModel(
-                f"there is no online store {online.store}",
-                code="unknown_store",
-                hint=f"installed are: {', '.join(sorted(points))}",
-            )
-        try:
-            make = points[online.store].load()
-        except ImportError as error:
-            raise UnfitModel(
-                f"the online store {online.store} needs {error.name or error}, which is not"
-                " installed",
-                code="missing_dependency",
-                hint=f"pip install 'kedge[{online.store}]'",
-            ) from error
-        _opened[key] = make(online.where)
-    return _opened[key]
 
 
 def lookups_of(

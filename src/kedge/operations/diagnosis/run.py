@@ -28,7 +28,7 @@ from kedge.engine.watch import Watch, comparison_of
 from kedge.operations.diagnosis.cells import Cells, Contrasting, changed
 from kedge.operations.diagnosis.window import Logged, Reading, asked, read_columns, window
 from kedge.operations.evidence.read import state_of
-from kedge.operations.features.materialise import lag_of
+from kedge.operations.features.staleness import lag_of
 from kedge.workspace import Workplace, actor
 
 REFERENCE = 50_000

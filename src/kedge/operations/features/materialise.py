@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from itertools import chain
-from math import ceil, inf
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,17 +22,14 @@ import numpy as np
 from kedge.adapters.offline.log import OFFLINE_DIR, OfflineLog, Times
 from kedge.adapters.offline.sources import source_rows, source_slices, source_times
 from kedge.adapters.process import FeaturesProcess
-from kedge.core.errors import KedgeError, ModelFailure, Refused
+from kedge.core.errors import ModelFailure, Refused
 from kedge.core.features.generations import (
     META,
     Mark,
-    Online,
     Run,
     due,
     last_end,
-    mark_of,
     pack_mark,
-    patience_s,
     runs_of,
     slices,
     unneeded,
@@ -42,9 +39,10 @@ from kedge.core.keys import spell
 from kedge.core.release.needs import needs
 from kedge.core.time.durations import seconds
 from kedge.core.time.instants import iso
+from kedge.operations.features.staleness import mark_in, patience_of, view_of
 from kedge.operations.progress import Progress
 from kedge.transforms.authoring import spec_of
-from kedge.transforms.lookup import keys_of, open_store, pack
+from kedge.transforms.lookup import keys_of, pack
 from kedge.workspace import Workplace
 
 if TYPE_CHECKING:
@@ -502,17 +500,6 @@ def _try(made: Materialised, source: Path, now: float) -> None:
             )
 
 
-def mark_in(store: OnlineStore, run: Run) -> Mark | None:
-    """How far a run is; None when the store has nothing of it.
-
-    Raises:
-        Unavailable: the store cannot be read.
-    """
-    if run.namespace not in store.namespaces():
-        return None
-    return mark_of(store.read(run.namespace, [META])[0])
-
-
 def held(place: Workplace) -> set[Run]:
     """The runs that a release reads which is live, a way back, wanted, or loaded anywhere."""
     book = place.ledger.read()
@@ -580,72 +567,3 @@ def status_of(place: Workplace, store: OnlineStore, name: str | None) -> list[di
             }
         )
     return found
-
-
-def view_of(place: Workplace, run: Run) -> View:
-    """How the version of a run is declared."""
-    versions = {v.number: v for v in place.features.versions(run.schema)}
-    view = spec_of(place.artifacts.verify(versions[run.transformation].digest)).view
-    assert view
-    return view
-
-
-def patience_of(view: View) -> float:
-    """How far a run of a view may lag, in seconds."""
-    return patience_s(seconds(view.every), seconds(view.ttl) if view.ttl else None)
-
-
-def lag_of(place: Workplace, online: Callable[[], Online], run: Run) -> tuple[float, float]:
-    """How far a run is behind now, and how far it may be: seconds. Infinite: nothing of it is there.
-
-    Raises:
-        KedgeError: it cannot be looked at.
-    """
-    mark = mark_in(open_store(online()), run)
-    lag = place.clock.unix() - mark.watermark if mark is not None else inf
-    return lag, patience_of(view_of(place, run))
-
-
-def behind(run: Run, lag: float, patience: float) -> str:
-    """How far it is, and may be, for people."""
-    far = f"{ceil(lag / 60)} minutes behind" if lag < inf else "gone"
-    return f"{run.label} is {far}, and may be {patience / 60:g}"
-
-
-def refuse_stale(
-    place: Workplace, online: Callable[[], Online], runs: Sequence[Run], accept: str | None
-) -> None:
-    """Refuse to go back to values that are too old to be read.
-
-    A run that cannot be looked at says nothing: a rollback does not wait for a store.
-
-    Raises:
-        Refused: `stale_generation`: names each such run and its lag; `bad_duration`.
-    """
-    try:
-        accepted_s = seconds(accept) if accept is not None else 0.0
-    except ValueError as error:
-        raise Refused(str(error), code="bad_duration") from None
-    stale = []
-    for run in runs:
-        try:
-            lag, patience = lag_of(place, online, run)
-        except KedgeError:
-            continue
-        if lag == inf and accept is not None:
-            continue  # an operator knows, and still wants the release
-        if lag > max(patience, accepted_s):
-            stale.append((lag, run, behind(run, lag, patience)))
-    if stale:
-        lag, run, _ = max(stale)
-        # The age of values that are gone is unknown: any duration says that they are not missed.
-        minutes = ceil(lag / 60) + 1 if lag < inf else 1
-        raise Refused(
-            f"what it would read is stale: {'; '.join(told for *_, told in stale)}",
-            code="stale_generation",
-            details={"lag_s": None if lag == inf else lag},
-            hint=(
-                f"kedge features materialise {run.schema} brings it up to date; "
-                f"--accept-stale {minutes}m goes back anyway"
-            ),
-        )

@@ -36,7 +36,7 @@ from kedge.engine.libraries import find_differences
 from kedge.engine.status import lacks_of, not_fenced
 from kedge.engine.submission import Gate, Say, Unready, replicas
 from kedge.operations.evidence.read import state_of
-from kedge.operations.features.materialise import behind, lag_of
+from kedge.operations.features.staleness import behind, lag_of
 from kedge.operations.readiness.deployable import prove, proven_of
 from kedge.workspace import Workplace
 

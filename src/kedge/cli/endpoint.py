@@ -1,0 +1,123 @@
+"""The ENDPOINT of a command: which one is meant, that it exists, and completion of it and its versions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import click
+
+from kedge.cli.context import get_context
+from kedge.core.errors import KedgeError
+from kedge.operations.known_endpoints import find_endpoint, list_endpoints, only_endpoint
+
+
+class _Checked(click.Parameter):
+    """A parameter that names an endpoint. It is checked before anything else: a typo never creates anything."""
+
+    every = False
+    """Whether none means all of them; else none means the only one."""
+    needs_row = True
+    """Whether an endpoint that only kedge.toml names is refused."""
+
+    def handle_parse_result(
+        self, ctx: click.Context, opts: Mapping[str, Any], args: list[str]
+    ) -> tuple[Any, list[str]]:
+        """Take the value, and replace it by an endpoint that there is.
+
+        Raises:
+            Refused: `unknown_endpoint`.
+            Usage: `endpoint_needed`.
+        """
+        value, args = super().handle_parse_result(ctx, opts, args)
+        if not ctx.resilient_parsing and not opts.get("help"):
+            given = value if isinstance(value, str) else None
+            if not given and isinstance(ctx.command, click.Group):
+                given = None  # a command of the group was typed in its place
+            ctx.params[self.name] = value = self._find(ctx, given)
+        return value, args
+
+    def _find(self, ctx: click.Context, given: str | None) -> str | None:
+        if given is None and self.every:
+            return None
+        context = get_context(ctx)
+        if given is None:
+            return only_endpoint(
+                context.place(), context.configured, typed(ctx), needs_row=self.needs_row
+            )
+
+        def configured() -> Collection[str]:
+            return context.configured() if self.needs_row else context.settings.endpoints.keys()
+
+        return find_endpoint(context.place(), given, configured, needs_row=self.needs_row)
+
+
+class EndpointArgument(_Checked, click.Argument):
+    """ENDPOINT."""
+
+
+class EndpointOption(_Checked, click.Option):
+    """--endpoint ENDPOINT, of a command that is about all of them without it."""
+
+    every = True
+
+
+def endpoint(
+    *, required: bool = False, every: bool = False, needs_row: bool = True
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command its ENDPOINT.
+
+    Args:
+        required: whether it must be typed, because another argument follows it. Else the only one is meant.
+        every: whether none means all of them.
+        needs_row: whether one that only kedge.toml names is refused.
+    """
+
+    class Argument(EndpointArgument):
+        pass
+
+    Argument.every, Argument.needs_row = every, needs_row
+    return click.argument(
+        "endpoint", cls=Argument, required=required, is_eager=True, shell_complete=complete_endpoint
+    )
+
+
+def endpoint_option(help_text: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command its --endpoint."""
+    return click.option(
+        "--endpoint",
+        cls=EndpointOption,
+        is_eager=True,
+        shell_complete=complete_endpoint,
+        help=help_text,
+    )
+
+
+def typed(ctx: click.Context) -> str:
+    """Return a command as it was typed, such as "kedge features hold"."""
+    names = [ctx.info_name or ""]
+    while ctx.parent is not None:
+        ctx = ctx.parent
+        names.append(ctx.info_name or "")
+    return " ".join(reversed(names))
+
+
+def complete_endpoint(ctx: click.Context, _: click.Parameter, begins: str) -> list[str]:
+    """Return the endpoints that begin so, for a shell."""
+    context = get_context(ctx)
+    try:
+        names = {*list_endpoints(context.place())[0], *context.configured()}
+    except (KedgeError, OSError):
+        return []
+    return sorted(name for name in names if name.startswith(begins))
+
+
+def complete_version(ctx: click.Context, _: click.Parameter, begins: str) -> list[str]:
+    """Return the registered versions of the endpoint that was typed before, for a shell."""
+    context = get_context(ctx)
+    try:
+        versions = context.place().registry.versions(ctx.params.get("endpoint") or "")
+    except (KedgeError, OSError):
+        return []
+    found = [f"v{version.number}" for version in versions]
+    return [one for one in found if one.startswith(begins)]
