@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import shlex
@@ -555,6 +556,21 @@ def test_a_command_imports_its_own_module_only() -> None:
     found = imported("rollback", "--help")
     modules = {f"kedge.cli.{listed.module}" for listed in LISTED.values()}
     assert found & modules == {"kedge.cli.rollback"}
+
+
+@pytest.mark.parametrize("collects", [True, False])
+def test_importing_a_command_leaves_the_garbage_collector_as_it_was(
+    collects: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(main, "commands", {})
+    before = gc.isenabled()
+    (gc.enable if collects else gc.disable)()
+    try:
+        assert main.get_command(click.Context(main), "rollback") is COMMANDS["rollback"]
+        assert gc.isenabled() == collects
+    finally:
+        (gc.enable if before else gc.disable)()
+        gc.unfreeze()
 
 
 def test_no_page_is_left_of_a_command_that_is_gone() -> None:
