@@ -1,4 +1,4 @@
-"""kedge: ships a model version safely, and takes it back in seconds, with proof.
+"""kedge: a release controller that ships a model version safely, and takes it back in seconds, with proof.
 
 The names of `__all__`, of `kedge.plugins` and of `kedge.testing.checks` are the public API. Every
 other module may move or change in any version. Each name is imported when it is first used, so

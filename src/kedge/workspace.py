@@ -1,4 +1,4 @@
-"""Opens the parts of a state directory. Light: every command pays for what is imported here.
+"""Workspace: the parts of a state directory, opened. Light: every command pays for what is imported here.
 
 What serves (uvicorn, NumPy, the loaders) is put together in `running`; what registers a model
 in `enrol`. None of them names a vendor: loaders come by entry point.

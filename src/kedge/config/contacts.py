@@ -1,4 +1,4 @@
-"""Who an endpoint belongs to and how to reach them, as kedge.toml may say it: a part of `settings`.
+"""Contacts: the owner of an endpoint and the way to reach them, as kedge.toml may say it: a part of `settings`.
 
 An owner is a person. "The platform team" answers no telephone. So a name is refused when it has a
 word for a group in it (team, squad, on-call, ...). It is refused also when it is nothing but words for what a group does

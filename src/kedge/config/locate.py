@@ -1,4 +1,4 @@
-"""Where a command finds its kedge.toml and state directory, and what to say where there is none."""
+"""Location of a command's kedge.toml and state directory, and what to say where there is none."""
 
 from __future__ import annotations
 

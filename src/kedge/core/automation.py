@@ -1,4 +1,4 @@
-"""What to do about what is known: guardrails, hard kills, gates. Values in, one decision out.
+"""Automation on what is known: guardrails, hard kills, gates. Values in, one decision out.
 
 Theory of operation
 -------------------

@@ -1,4 +1,4 @@
-"""How a file becomes a model version: claimed, stored, tried out, proven, numbered.
+"""Registration of a file as a model version: claimed, stored, tried out, proven, numbered.
 
 The order is such that a crash at any point leaves nothing that could be released. The version
 is added last, when its bytes and its golden rows are on the disk. Bytes of a refused model stay

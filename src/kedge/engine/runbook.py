@@ -1,4 +1,4 @@
-"""Makes an endpoint's runbook from the live configuration, and files it in the ledger."""
+"""Runbook of an endpoint, made from the live configuration and recorded in the ledger."""
 
 from __future__ import annotations
 

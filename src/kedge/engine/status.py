@@ -1,4 +1,4 @@
-"""What is live, ready, counted and wrong, as plain values: the same for people, JSON and pages."""
+"""Status: what is live, ready, counted and wrong, as plain values: the same for people, JSON and pages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Submit a command: decide, prepare, write, and wait until every replica has said so.
+"""Submission of a command: decide, prepare, write, and wait until every replica has said so.
 
 Theory of operation
 -------------------

@@ -1,4 +1,4 @@
-"""What `kedge doctor` looks at."""
+"""Doctor: the checks of `kedge doctor`."""
 
 from __future__ import annotations
 

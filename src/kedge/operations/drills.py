@@ -1,4 +1,4 @@
-"""What `kedge drill` and `kedge speed` do: practise a rollback, and read how fast the real ones were."""
+"""Drills and speed (`kedge drill`, `kedge speed`): practise a rollback, and read how fast the real ones were."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The prediction log as Parquet: one file an hour, with labels, for everybody else's tools."""
+"""The prediction log as Parquet: one file an hour, with labels, for other tools."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Forgetting an entity: what is removed of it, and what stays that kedge cannot remove.
+"""Removal of an entity (`kedge log forget`): what is removed of it, and what stays that kedge cannot remove.
 
 Removed: its predictions with their inputs; its labels, also those that wait, were refused or corrected.
 What workers wrote and is not taken in yet; and hashes of its ids beside the predictions. Kept for thirty

@@ -1,4 +1,4 @@
-"""Registering a model: which loaders there are, and trying an artifact out."""
+"""Registration of a model: which loaders there are, and trying an artifact out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a features file is written with: `schema`, `Field`, `transform` and `materialise`."""
+"""Authoring of a features file: `schema`, `Field`, `transform` and `materialise`."""
 
 from __future__ import annotations
 

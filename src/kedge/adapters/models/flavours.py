@@ -1,4 +1,4 @@
-"""How kedge's own flavours are told on the disk, without the libraries that load them.
+"""Flavours of kedge's own on the disk, told without the libraries that load them.
 
 scikit-learn takes seconds to import, and whose a file is says its name. So registering asks these,
 by the entry point `kedge.flavours`, and only the process that tries the model out imports a loader.

@@ -1,4 +1,4 @@
-"""The fast store on one host: a named database a namespace, in memory that the kernel shares."""
+"""LMDB store, the fast one on one host: a named database a namespace, in memory that the kernel shares."""
 
 from __future__ import annotations
 

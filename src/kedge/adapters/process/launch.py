@@ -1,4 +1,4 @@
-"""How a model process is started, and how an unknown file is tried out in one."""
+"""Launch of a model process, and the trial of an unknown file in one."""
 
 from __future__ import annotations
 

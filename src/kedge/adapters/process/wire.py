@@ -1,4 +1,4 @@
-"""What goes over the socket: a u32 little-endian length, then msgpack.
+"""Wire format of the socket: a u32 little-endian length, then msgpack.
 
 The host greets each client with the fingerprint of its signature. Both sides then know the
 inputs, so a request carries their bytes in the signature's order and neither names nor dtypes.

@@ -1,4 +1,4 @@
-"""Which runs there are of what is computed ahead, in the ledger's database."""
+"""Generations of what is computed ahead, in the ledger's database."""
 
 from __future__ import annotations
 

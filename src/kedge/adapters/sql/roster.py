@@ -1,4 +1,4 @@
-"""What replicas say of themselves, and what they count. Telemetry: it may be lost."""
+"""Roster: what replicas say of themselves, and what they count. Telemetry: it may be lost."""
 
 from __future__ import annotations
 

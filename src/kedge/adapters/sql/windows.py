@@ -1,4 +1,4 @@
-"""What workers counted by the second, and what the judge made of it. Telemetry: may be lost."""
+"""Windows: what workers counted by the second, and what the judge made of it. Telemetry: may be lost."""
 
 from __future__ import annotations
 

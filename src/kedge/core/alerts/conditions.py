@@ -1,4 +1,4 @@
-"""What is wrong with an endpoint, before it is an alert: what lasts, and what has happened.
+"""Conditions of an endpoint, before it is an alert: what lasts, and what has happened.
 
 `conditions` says what is wrong by the patrol's decision and for as long as it lasts, `happened` and
 `found_by` what an entry of the ledger raises. Only what lasts ends by itself.

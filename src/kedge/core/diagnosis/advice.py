@@ -1,4 +1,4 @@
-"""What follows from the findings, in a sentence each: the headline, the action, the doubts."""
+"""Advice from the findings, in a sentence each: the headline, the action, the doubts."""
 
 from __future__ import annotations
 

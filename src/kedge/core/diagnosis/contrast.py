@@ -1,4 +1,4 @@
-"""How much worse one set of answers is than another: losses, contrasts, and who has which part.
+"""Contrast of two sets of answers: losses, contrasts, and who has which part.
 
 Shapes: n requests. A request whose truth or answer is not known is NaN, and takes no part. The
 requests of one unit are not independent, so errors are taken from the sums of units.

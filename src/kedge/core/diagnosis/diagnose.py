@@ -1,4 +1,4 @@
-"""Why an endpoint answers worse than it did, and whether rolling back would help.
+"""Diagnosis of why an endpoint answers worse than it did, and whether rolling back would help.
 
 Theory of operation
 -------------------

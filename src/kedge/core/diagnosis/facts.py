@@ -1,4 +1,4 @@
-"""What a diagnosis is made from: the requests of two windows, and who answered them how.
+"""Facts of a diagnosis: the requests of two windows, and who answered them how.
 
 Plain arrays and values, so that any reader of a log can fill them in, row by row.
 """

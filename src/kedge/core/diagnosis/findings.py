@@ -1,4 +1,4 @@
-"""What a diagnosis says, as frozen values that can be stored and sent.
+"""Findings of a diagnosis, as frozen values that can be stored and sent.
 
 Codes are part of the interface: they never change their meaning. Sentences may.
 """

@@ -1,4 +1,4 @@
-"""Follow the ledger, prepare, swap, acknowledge: one thread beside the serving loop.
+"""Follower of the ledger: follow, prepare, swap, acknowledge: one thread beside the serving loop.
 
 Theory of operation
 -------------------

@@ -1,4 +1,4 @@
-"""Writes what was observed, once a second: counts, windows for the judge, rows for the outcomes.
+"""Writer of what was observed, once a second: counts, windows for the judge, rows for the outcomes.
 
 Theory of operation
 -------------------

@@ -1,4 +1,4 @@
-"""Making a backup: consistent while kedge runs, verified, and complete with its last file.
+"""Creation of a backup: consistent while kedge runs, verified, and complete with its last file.
 
 The ledger is copied first. An artifact never changes and stands in the store before the ledger names it,
 so what is copied after the ledger holds every version that it knows. Databases are copied as of one

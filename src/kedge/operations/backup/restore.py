@@ -1,4 +1,4 @@
-"""Restoring a backup: into an empty place, verified, and complete with its last rename.
+"""Restoration of a backup: into an empty place, verified, and complete with its last rename.
 
 Everything is put together in `STATE_DIR/restoring/` and moved out of it, the ledger last. What has no
 ledger is no state directory, and a restore that was killed is begun anew.

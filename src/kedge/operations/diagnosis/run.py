@@ -1,4 +1,4 @@
-"""What `kedge diagnose` and `kedge accept` do: fill the facts out of the log, ask the core, file the finding."""
+"""Runs of `kedge diagnose` and `kedge accept`: fill the facts out of the log, ask the core, file the finding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads a window of the prediction log as a diagnosis needs it: columns, answers, outcomes, losses of log.
+"""Window of the prediction log as a diagnosis needs it: columns, answers, outcomes, losses of log.
 
 Everything is bounded. The newest requests of a window are read first, and what a bound leaves out
 is counted. What is torn is passed over, and its share is told.

@@ -1,4 +1,4 @@
-"""What the watching verbs do: fold what was kept, ask the policy, hand outcomes in.
+"""Reading of the evidence: fold what was kept, ask the policy, hand outcomes in.
 
 Apart from `verbs`, because it needs NumPy, and a rollback must not wait for that.
 """

@@ -1,4 +1,4 @@
-"""What is known of a rollout as plain values: the same for people, JSON and pages."""
+"""View of a rollout as plain values: the same for people, JSON and pages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the verbs on features do: apply a file, compare two versions, say who would move."""
+"""Application of features files: apply a file, compare two versions, say who would move."""
 
 from __future__ import annotations
 

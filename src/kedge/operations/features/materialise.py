@@ -1,4 +1,4 @@
-"""Computing values ahead of time: slices of a source into the offline log and the online store.
+"""Materialisation of values ahead of time: slices of a source into the offline log and the online store.
 
 A slice is computed, written to the offline log, and then to the online store together with the
 run's mark. Killed anywhere, the next run goes on where the mark is: a slice that is in the log is

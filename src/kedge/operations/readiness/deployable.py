@@ -1,4 +1,4 @@
-"""Proves that a release could be deployed: from nothing, in a process of its own, bounded in time.
+"""Proof that a release is deployable: from nothing, in a process of its own, bounded in time.
 
 The artifact is copied out of the store into an empty directory, verified there, loaded, and asked
 its golden rows; a transformation goes the same way. Rows that kedge made at registration say little,

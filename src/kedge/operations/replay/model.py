@@ -1,4 +1,4 @@
-"""Asks a release again what was logged: in a process of its own that ends with us.
+"""Model of a replay, asked again what was logged: in a process of its own that ends with us.
 
 Nothing is written, and no gateway takes part.
 """

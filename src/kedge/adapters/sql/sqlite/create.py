@@ -1,4 +1,4 @@
-"""Making and opening the three databases of a state directory.
+"""Creation and opening of the three databases of a state directory.
 
     STATE_DIR/ledger/ledger.db      the truth; a commit survives a power cut
              /ledger/ballast        given back when the disk is full

@@ -1,4 +1,4 @@
-"""What SQLite says went wrong, in words that tell a caller what to do."""
+"""Faults of SQLite, in words that tell a caller what to do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which SQLite this process uses, and whether it is one that a shared ledger may trust.
+"""Version of SQLite in this process, and whether it is one that a shared ledger may trust.
 
 Never open one file through two SQLite libraries in one process, nor open it as a plain file:
 closing either drops every POSIX lock that the process holds on it. A caller that needs the raw
