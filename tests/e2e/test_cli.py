@@ -566,19 +566,18 @@ def test_the_triggers_say_no_to_a_change_of_the_ledger(written: Fresh) -> None:
 
 def test_doctor_finds_the_byte_of_an_artifact_that_was_changed(served: Fresh) -> None:
     """And names the file."""
-    (changed, *_) = [
-        path
-        for path in (served.root / ".kedge/artifacts").rglob("behave.json")
-        if b"3.0" in path.read_bytes()
-    ]
+    first = served.data("versions", "flights")[0]
+    digest = first["digest"].removeprefix("sha256:")
+    changed = served.root / ".kedge/artifacts" / digest / "files" / "behave.json"
     good = changed.read_bytes()
     changed.parent.chmod(0o755)
     changed.chmod(0o644)
     try:
-        changed.write_bytes(good.replace(b"3.0", b"4.0"))
+        changed.write_bytes(bytes([good[0] ^ 1]) + good[1:])
         done = served.run("doctor", check=False)
         assert done.returncode == 1
-        assert any("behave.json" in line for line in done.stdout.splitlines() if "BAD" in line)
+        bad = [line for line in done.stdout.splitlines() if "BAD" in line]
+        assert any("behave.json" in line for line in bad), done.stdout
     finally:
         changed.write_bytes(good)
 

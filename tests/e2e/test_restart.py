@@ -136,7 +136,7 @@ def test_new_code_answers_after_a_restart_and_broken_code_never_does(
     site.release()
     assert site.up is not None
     workers = site.processes("gateway-worker")
-    app, running = code / "gateway/http/app.py", code / "running.py"
+    app, running = code / "gateway/http/app.py", code / "runtime/supervisor.py"
     good = running.read_text()
     with site.load(rate=50) as load:
         running.write_text("def broken(:\n")
@@ -170,7 +170,7 @@ def test_a_stop_is_obeyed_by_an_image_that_cannot_start(make_site: Callable[...,
     code = own_code(site)
     site.start(patrol=False)
     site.release()
-    running = code / "running.py"
+    running = code / "runtime/supervisor.py"
     running.write_text(
         f"{running.read_text()}\n\ndef run_supervisor(*_, **__):\n    raise OSError('not today')\n"
     )
