@@ -93,7 +93,7 @@ def test_callers_never_get_less_than_they_were_promised_unless_somebody_says_why
     config.write_text(f'{config.read_text()}answers = {{score = {{dtype = "float64"}}}}\n')
     changed = site.data("apply")["changed"]["flights"]
     assert [line for line in changed if line.startswith("answers")] == [
-        "answers.label: 'int64' -> None"
+        'answers.label: "int64" -> not set'
     ]
     code, message = refused(site, "shadow", "flights", "v2")
     assert (code, "label" in message) == ("answers_missing", False)

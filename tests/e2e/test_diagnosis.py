@@ -35,6 +35,7 @@ POLICY = (
     'guardrails = {quality = {metric = "absolute_error", worse_by = 0.05}}\n'
     "log = {sample = 100}\n"
 )
+SPLIT = POLICY + 'segments = ["origin"]\n'
 FEATURES = POLICY + (
     'features = {schema = "view/1"}\n'
     "[endpoints.flights.fields]\n"
@@ -120,7 +121,7 @@ def environment() -> Iterator[pytest.MonkeyPatch]:
 def template(environment: pytest.MonkeyPatch) -> Iterator[Path]:
     """r1 says 2 * x, which was true; r2, which says 3 * x, is production; v3 says nearly 2 * x."""
     root = Path(tempfile.mkdtemp(prefix="kedge-site-"))
-    past = Past(Site(root, policy=POLICY))
+    past = Past(Site(root, policy=SPLIT))
     past.set_up()
     past.register("one", scale=2.0)
     past.register("two", scale=3.0)
@@ -134,7 +135,7 @@ def template(environment: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.fixture
 def past(template: Path, make_site: Callable[..., Site]) -> Past:
     """A copy of it, without a log yet."""
-    site = make_site(policy=POLICY)
+    site = make_site(policy=SPLIT)
     shutil.copytree(template / ".kedge", site.root / ".kedge")
     return Past(site)
 

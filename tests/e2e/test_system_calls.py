@@ -35,7 +35,7 @@ SAMPLE = 20
 TRIES = 4
 """Of a command: an operator types it again when it was refused for a fault that has passed."""
 QUIET = {
-    "streams.py": "status shows `log_writes`, and the log of a child that could not be opened",
+    "system/streams.py": "status shows `log_writes`, and the log of a child that could not be opened",
     "adapters/records/spool.py": "status shows `records_dropped`; the reader looks again",
     "adapters/sql/sqlite/signal.py": "without the kernel's watches followers look by themselves",
     "adapters/sql/sqlite/ballast.py": "the next write makes it again",
@@ -70,6 +70,7 @@ QUIET_PLACES = {
     "engine/child.py telling": "started with the descriptors that are kept for it",
     "engine/child.py take": "there are fewer spare descriptors",
     "engine/child.py memory": "asked again each second",
+    "config/locate.py <genexpr>": "the ledger, or kedge.toml beside it, is found as well",
     "system/files.py connect_to": "tried again at once, or in the next directory of the list",
     "system/files.py listen_at": "tried again at once, or in the next directory of the list",
     "system/files.py socket_address": "tried again at once, or in the next directory of the list",
@@ -161,7 +162,7 @@ class Kit:
 
 def errno_of(pair: Pair) -> int:
     """Choose an error that this call can have; another one at each place."""
-    kind = "stream" if pair.file == "streams.py" else pair.kind
+    kind = "stream" if pair.file == "system/streams.py" else pair.kind
     options = ERRNOS[kind]
     return options[(pair.line + len(pair.call) + len(pair.role)) % len(options)]
 

@@ -331,7 +331,7 @@ def test_a_whole_float_is_an_integer_in_json() -> None:
         ([[1, 2], [3, 4], [5, 6]], "3 values at data;"),
         ([[1], [2, 3, 4, 5, 6]], "data[0]"),
         ([[[1, 2, 3, 4, 5, 6]]], "1 value at data;"),
-        ([[1, 2, 3, 4, 5, 6]], "1 values at data;"),
+        ([[1, 2, 3, 4, 5, 6]], "1 value at data;"),
         ([[1, 2, 3], [4, 5]], "2 values at data[1]"),
         ([[1, 2, 3], [4, 5, [6]]], "a list at data[1][2]"),
         ([[1, 2, 3], 4, 5, 6], "4 values at data;"),
