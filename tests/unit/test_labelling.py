@@ -16,6 +16,7 @@ from kedge.cli.text.outcomes import warnings
 from kedge.core.errors import Refused
 from kedge.core.evidence.answers import Target, target
 from kedge.core.evidence.records import Ingested, Joined, Outcome
+from kedge.core.time.instants import read_instant
 from kedge.core.values import Field, Output, Signature, State
 from kedge.operations import outcomes as labelling
 from kedge.operations.outcomes import BATCH, FAULTS, Fault, Placed, Reading, hand_in, hand_in_lines
@@ -471,3 +472,32 @@ def test_labels_with_another_value_name_the_way_to_correct_them() -> None:
     (said,) = warnings({**found, "conflicts": 2})
     assert "2 have another value" in said
     assert "kedge outcomes --correct" in said
+
+
+def test_a_declared_form_decides_which_number_is_the_month(tmp_path: Path) -> None:
+    path = file(tmp_path, "a.csv", ["id,value,at", "a,1,02/11/2023", "b,1,2023-11-02", "c,1,"])
+    reading = Reading(read_instant("2024-01-01T00:00:00Z"), form="%d/%m/%Y")
+    first, second, third = labelling.read(path, reading)
+    assert isinstance(first, Placed)
+    assert first.outcome.at == read_instant("2023-11-02T00:00:00Z")
+    assert "'2023-11-02' is not written as %d/%m/%Y" in str(second)
+    assert isinstance(third, Placed)
+    assert third.outcome.at is None
+    undeclared, *_ = labelling.read(path, Reading(reading.now))
+    assert "is not a valid time" in str(undeclared)
+
+
+def test_a_declared_form_may_have_a_zone(tmp_path: Path) -> None:
+    path = file(tmp_path, "a.csv", ["id,value,at", "a,1,02.11.2023 10:00 +0100"])
+    reading = Reading(read_instant("2024-01-01T00:00:00Z"), form="%d.%m.%Y %H:%M %z")
+    (found,) = labelling.read(path, reading)
+    assert isinstance(found, Placed)
+    assert found.outcome.at == read_instant("2023-11-02T09:00:00Z")
+
+
+@pytest.mark.parametrize("form", ["", "d/m/Y", "%Q", "%d/%"])
+def test_a_form_that_reads_no_time_is_refused_once(tmp_path: Path, form: str) -> None:
+    path = file(tmp_path, "a.csv", ["id,value,at", "a,1,02/11/2023"])
+    with pytest.raises(Refused) as refused:
+        hand_in(place(), "flights", path, form=form)
+    assert refused.value.code == "bad_time_format"

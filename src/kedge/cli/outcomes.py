@@ -33,16 +33,23 @@ STDIN = Path("-")
     is_flag=True,
     help="Replace labels that were handed in with another value; what they were is kept.",
 )
+@click.option(
+    "--time-format",
+    "form",
+    help="How `at` is written where it is text, as for strptime; UTC without %z. Default: ISO 8601.",
+)
 @verb
-def outcomes(context: Context, endpoint: str, path: Path, *, correct: bool) -> None:
+def outcomes(
+    context: Context, endpoint: str, path: Path, *, correct: bool, form: str | None
+) -> None:
     """Read late labels, and join them to predictions by id."""
     place = context.place()
     place.records.keep(context.settings.server.records_gb)
     by = actor() if correct else ""
     if path == STDIN:
-        found = hand_in_lines(place, endpoint, sys.stdin.buffer, by=by, say=context.say)
+        found = hand_in_lines(place, endpoint, sys.stdin.buffer, by=by, form=form, say=context.say)
     else:
-        found = hand_in(place, endpoint, path, by=by, say=context.say)
+        found = hand_in(place, endpoint, path, by=by, form=form, say=context.say)
     for line in warnings(found):
         context.say(f"warning: {line}")
     context.out(found, outcomes_text(found))

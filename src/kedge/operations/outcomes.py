@@ -26,7 +26,7 @@ from kedge.core.evidence.answers import EXACT_BELOW, Target, get_target, normal,
 from kedge.core.evidence.labels import reason
 from kedge.core.evidence.records import COUNTS, PARKED_S, Ingested, Joined, Outcome
 from kedge.core.phrases import tell_fault
-from kedge.core.time.instants import early, read_instant, untrue
+from kedge.core.time.instants import check_form, early, read_formed, read_instant, untrue
 from kedge.engine.submission import Say
 from kedge.engine.unrecorded import unrecorded
 from kedge.operations.evidence.read import state_of
@@ -74,7 +74,13 @@ class Placed(NamedTuple):
 
 
 def hand_in(
-    place: Workplace, endpoint: str, path: Path, *, by: str = "", say: Say = lambda text: None
+    place: Workplace,
+    endpoint: str,
+    path: Path,
+    *,
+    by: str = "",
+    form: str | None = None,
+    say: Say = lambda text: None,
 ) -> dict[str, Any]:
     """Join the outcomes in a file.
 
@@ -83,6 +89,7 @@ def hand_in(
         endpoint: whose.
         path: JSON lines, CSV or Parquet.
         by: who corrects labels that stand; empty: they stand.
+        form: how `at` is written where it is text, as for strptime; UTC without %z. None: ISO 8601.
         say: told now and then how far it is.
 
     Returns:
@@ -93,11 +100,13 @@ def hand_in(
         found its prediction.
 
     Raises:
-        Refused: no such endpoint; `needs_analytics` for Parquet; `unknown_format`.
+        Refused: no such endpoint; `needs_analytics` for Parquet; `unknown_format`; `bad_time_format`.
         Unavailable: the records cannot be written.
     """
     target = _target(place, endpoint)
-    reading = Reading(place.clock.unix(), target)
+    if form is not None:
+        check_form(form)
+    reading = Reading(place.clock.unix(), target, form)
     return _join(place, endpoint, read(path, reading), target, by, say)
 
 
@@ -107,11 +116,14 @@ def hand_in_lines(
     lines: Iterable[bytes],
     *,
     by: str = "",
+    form: str | None = None,
     say: Say = lambda text: None,
 ) -> dict[str, Any]:
     """Join outcomes that came as JSON lines; see `hand_in`."""
     target = _target(place, endpoint)
-    reading = Reading(place.clock.unix(), target)
+    if form is not None:
+        check_form(form)
+    reading = Reading(place.clock.unix(), target, form)
     return _join(place, endpoint, _json_lines(lines, "line ", reading), target, by, say)
 
 
@@ -194,10 +206,12 @@ class Reading(NamedTuple):
         now: Unix seconds; an outcome that became known later cannot be true.
         target: what labels are compared with. It says what a value is: to an output of words, 007
             in a CSV is a word. None: nothing is known yet.
+        form: how `at` is written where it is text, as for strptime. None: ISO 8601 with a zone.
     """
 
     now: float
     target: Target | None = None
+    form: str | None = None
 
 
 def read(path: Path, reading: Reading) -> Iterator[Placed | Fault]:
@@ -413,7 +427,7 @@ def _outcome(raw: Any, place: str, reading: Reading) -> Placed | Fault:
         return Fault(f"{place}: value has {len(value)} characters; at most {LONGEST}")
     if not isinstance(version, str) or len(version) > LONGEST:
         return Fault(f"{place}: label_version must be a word")
-    at = _instant(when, reading.now)
+    at = _instant(when, reading.now, reading.form)
     if isinstance(at, Fault):
         return Fault(f"{place}: {at}")
     return Placed(place, Outcome(name, normal(reading.target, value), at, version))
@@ -435,12 +449,15 @@ def _float(number: float | Decimal) -> float:
         return inf
 
 
-def _instant(when: Any, now: float) -> float | Fault | None:
-    """When an outcome became known: Unix seconds, or ISO 8601 with a time zone."""
+def _instant(when: Any, now: float, form: str | None = None) -> float | Fault | None:
+    """Return when an outcome became known: Unix seconds, ISO 8601 with a time zone, or `form`."""
     if when is None:
         return None
     try:
-        at = read_instant(float(when) if isinstance(when, Decimal) else when, zone_needed=True)
+        if form is not None and isinstance(when, str):
+            at = read_formed(when, form)
+        else:
+            at = read_instant(float(when) if isinstance(when, Decimal) else when, zone_needed=True)
     except ValueError as error:
         return Fault(f"at: {error}")
     why = untrue(at, now)

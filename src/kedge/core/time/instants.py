@@ -52,6 +52,38 @@ SPELLINGS = (
 finer than a microsecond is cut off."""
 
 
+def check_form(form: str) -> None:
+    """Raise if times cannot be read by a form.
+
+    Raises:
+        Refused: `bad_time_format`: it has no directives of `strptime`, or unknown ones.
+    """
+    some = datetime(2026, 11, 26, 9, 30, tzinfo=UTC)
+    try:
+        datetime.strptime(some.strftime(form), form)  # noqa: DTZ007 - only whether it can be read
+        if some.strftime(form) == form:
+            raise ValueError("it has no directive")
+    except ValueError as error:
+        raise Refused(
+            f"{form[:_LONGEST]!r} is not a form of times: {str(error)[:_LONGEST]}",
+            code="bad_time_format",
+            hint="write it as for strptime, such as %d/%m/%Y %H:%M",
+        ) from None
+
+
+def read_formed(text: str, form: str) -> float:
+    """Read a time that is written in a declared form; without `%z` it is UTC.
+
+    Raises:
+        ValueError: it is written otherwise.
+    """
+    try:
+        found = datetime.strptime(text.strip()[: 2 * _LONGEST], form)  # noqa: DTZ007 - below
+    except ValueError:
+        raise ValueError(f"{text[:_LONGEST]!r} is not written as {form[:_LONGEST]}") from None
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+
+
 def read_instant(given: object, *, zone_needed: bool = False) -> float:
     """Read a time as people write it.
 
