@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
+
+from kedge.system.pause import pause
 
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 TIME = Path("/proc/self/ns/time")
@@ -42,4 +43,4 @@ class SystemClock:
 
     def sleep(self, seconds: float) -> None:
         """Wait."""
-        threading.Event().wait(seconds)  # `time.sleep` raises where a clock is bent (EINVAL)
+        pause(seconds)

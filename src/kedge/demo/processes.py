@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from kedge.system.interpreter import kedge_command, module_command, safe_environment
+from kedge.system.pause import pause
 
 HERE = Path(__file__).resolve().parent
 COMMAND_TIMEOUT_S = 600
@@ -174,7 +175,7 @@ class Up(Child):
             self.check()
             if get(self.port, path) == http.HTTPStatus.OK:
                 return time.perf_counter() - started
-            time.sleep(0.05)
+            pause(0.05)
         raise DemoFailed(f"{path} is not answered within {within_s:.0f} s\n{self.tail()}")
 
 
@@ -261,7 +262,7 @@ class Traffic(Child):
             self.check()
             if self.latest.get("ok"):
                 return
-            time.sleep(0.05)
+            pause(0.05)
         raise DemoFailed(f"no request was answered: {self.latest}\n{self.tail()}")
 
     def let_it_snow(self) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any, Protocol
 
 from kedge.demo.processes import Said
+from kedge.system.pause import pause
 from kedge.system.terminal import show
 
 AGAIN, WAIT_S = 2, 8.0
@@ -31,7 +31,7 @@ def asked(demo: Asking, since_s: float) -> dict[str, Any]:
         if findings[0]["cause"] != "cannot_tell" or not lacking & {"outcomes", "more_outcomes"}:
             break
         show(f"  cannot tell yet: {findings[0]['statement'][:100]}; asked again in {WAIT_S:.0f} s")
-        time.sleep(WAIT_S)
+        pause(WAIT_S)
         since_s += 2 * WAIT_S  # as much again for the diagnosis itself
         told = demo.shell("diagnose", "flights", "--since", f"{since_s:.0f}s").data
     return dict(told)

@@ -34,6 +34,7 @@ from kedge.demo.processes import (
 )
 from kedge.demo.questions import apply, diagnosed
 from kedge.system.interpreter import module_command
+from kedge.system.pause import pause
 from kedge.system.terminal import show as say
 
 WORK = Path(".kedge/demo")
@@ -212,7 +213,7 @@ class Demo:
 
     def watch(self, traffic: Traffic, seconds: float) -> None:
         """Let the traffic flow for a while, then show what the client saw."""
-        time.sleep(seconds)
+        pause(seconds)
         traffic.check()
         seen = traffic.latest
         answers = ", ".join(f"{name} {n:,}" for name, n in sorted(seen["by_release"].items()))
@@ -236,7 +237,7 @@ class Demo:
                     f" within {ANSWERS_WITHIN_S:.0f} s ({load()})"
                 )
             self.watch(traffic, min(LOOK_S, 1 + answers / self.rate))
-        time.sleep(late_s)
+        pause(late_s)
         return time.perf_counter() - began
 
     def tell_pace(self, traffic: Traffic) -> None:
@@ -273,7 +274,7 @@ class Demo:
                 self.tell(found)
             if over(known) or found is None or found["stage"] == "settled":
                 return known
-            time.sleep(LOOK_S)
+            pause(LOOK_S)
             now = time.perf_counter()
             left_s -= (now - looked) * min(
                 1.0, self.traffic.latest.get("rate", self.rate) / self.rate
@@ -390,7 +391,7 @@ class Demo:
                 body = other["event"].get("body") or {}
                 if other["event"].get("kind") == "receipt" and body.get("of") == entry["seq"]:
                     return dict(body)
-            time.sleep(0.2)
+            pause(0.2)
         raise DemoFailed(f"no receipt of entry {entry['seq']}")
 
     def promote_the_better_one(self, traffic: Traffic) -> None:

@@ -29,6 +29,7 @@ from kedge.gateway.http.protocol import BoundedProtocol
 from kedge.gateway.http.server import Server
 from kedge.gateway.watchdog import watched_loop
 from kedge.system.files import Door, connect_to
+from kedge.system.pause import pause
 
 log = structlog.get_logger("kedge.worker")
 
@@ -151,7 +152,6 @@ class Handoff:
         self._door = Door(path, backlog=4)
         self._faults = faults
         self._asked: socket.socket | None = None
-        self._pause = threading.Event()  # `time.sleep` raises where a clock is bent (EINVAL)
 
     def start(self) -> None:
         """Begin, in a thread of its own."""
@@ -174,12 +174,12 @@ class Handoff:
     def _give_all(self) -> None:
         while self._listener.fileno() >= 0:
             if not self._faults.attempt("worker.takeover", self._give_one):
-                self._pause.wait(0.1)  # without descriptors accept fails at once
+                pause(0.1)  # without descriptors accept fails at once
 
     def _give_one(self) -> None:
         self._tend()
         if self._asked is None:
-            self._pause.wait(DOOR_S)
+            pause(DOOR_S)
             return
         try:
             asking, _ = self._asked.accept()

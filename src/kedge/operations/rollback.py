@@ -18,6 +18,7 @@ from kedge.core.values import Refusal, State
 from kedge.engine.findings import newest_finding
 from kedge.engine.pins import HostDisk, read_pins
 from kedge.engine.submission import SILENT_S, replicas
+from kedge.system.pause import pause
 from kedge.workspace import Workplace, actor
 
 LOCAL_ACK_S = 5.0
@@ -56,7 +57,7 @@ def pin_host(state_dir: Path, endpoint: str, command: Rollback, *, reason: str) 
                 if member.name in waiting and (served or _is_unpinned(place.disk, endpoint)):
                     acks[member.name] = round((time.monotonic() - started) * 1e3, 1)
                     waiting.discard(member.name)
-            time.sleep(0.005)
+            pause(0.005)
     except KedgeError:
         waiting = set()
     return {

@@ -33,6 +33,7 @@ from kedge.core.errors import KedgeError, NotAcknowledged, Refused
 from kedge.engine.process_faults import ProcessFaults
 from kedge.engine.relief import Predecessor, Relief, defers, process_of, takes
 from kedge.engine.supervisor_lock import Phase, Record, SupervisorLock, _namespace, is_same, read
+from kedge.system.pause import pause
 
 log = structlog.get_logger("kedge.supervisor")
 
@@ -366,7 +367,7 @@ def restart(state_dir: Path, within_s: float) -> Record:
     while before.phase is Phase.CHECKING:  # another one's, of settings that may be older
         if time.monotonic() > deadline:
             raise Refused("a restart is under way", code="restart_under_way", hint="wait for it")
-        time.sleep(LOOK_S)
+        pause(LOOK_S)
         before = _find(state_dir)
     try:
         os.kill(before.pid, ASK)
@@ -400,7 +401,7 @@ def restart(state_dir: Path, within_s: float) -> Record:
                 " serving",
                 f"it goes on trying; {state_dir / 'logs'} says why, kedge status what is loaded",
             )
-        time.sleep(LOOK_S)
+        pause(LOOK_S)
 
 
 def _unconfirmed(message: str, hint: str) -> KedgeError:

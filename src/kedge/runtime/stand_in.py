@@ -20,6 +20,7 @@ from kedge.engine.process_faults import ProcessFaults
 from kedge.operations.alerts import alerting_of
 from kedge.runtime.logs import log_to_stderr
 from kedge.system.interpreter import module_command
+from kedge.system.pause import pause
 from kedge.workspace import Workplace
 
 Command = tuple[str, ...]
@@ -44,9 +45,8 @@ def run_stand_in(state_dir: Path, alerts: Alerts, parent: int) -> None:
     )
 
     def end_with_parent() -> None:
-        pause = threading.Event()  # `time.sleep` raises where a clock is bent (EINVAL)
         while os.getppid() == parent:
-            pause.wait(0.5)
+            pause(0.5)
         alerting.stop()
 
     for number in (signal.SIGTERM, signal.SIGINT):

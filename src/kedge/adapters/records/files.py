@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from itertools import count
@@ -13,6 +12,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from kedge.core.errors import Unavailable
+from kedge.system.pause import pause
 from kedge.system.reserve import NO_SPACE, get_free, is_short
 
 BUSY_S = 30.0
@@ -37,7 +37,7 @@ def _wait(handle: int, path: Path) -> None:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            time.sleep(LOOK_S)
+            pause(LOOK_S)
         else:
             return
     raise Unavailable(

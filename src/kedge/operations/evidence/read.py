@@ -5,7 +5,6 @@ Apart from `verbs`, because it needs NumPy, and a rollback must not wait for tha
 
 from __future__ import annotations
 
-import time
 from itertools import islice
 from typing import Any
 
@@ -26,6 +25,7 @@ from kedge.engine.submission import Say
 from kedge.engine.unrecorded import unrecorded
 from kedge.engine.watch import Watch, comparison_of
 from kedge.operations.evidence.view import course, describe
+from kedge.system.pause import pause
 from kedge.workspace import Workplace
 
 BATCH = 5_000
@@ -162,7 +162,7 @@ def plan_of(
     before = _answered(place, endpoint)
     if rate is None:
         say(f"watching the traffic for {MEASURED_S:g} s")
-        time.sleep(MEASURED_S)
+        pause(MEASURED_S)
         rate = (_answered(place, endpoint)[0] - before[0]) / MEASURED_S
     if rate <= 0:
         raise Refused(
