@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import isfinite, isnan, nan, sqrt
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
 from kedge.core.errors import BadRequest
 from kedge.core.golden import RowsMark
 from kedge.core.inputs import Described
-from kedge.core.values import Field, Plainness, Signature, Value
+from kedge.core.values import Dtype, Field, Plainness, Signature, Value
 from kedge.ports import ColumnStatistics, Model, Proof
 
 if TYPE_CHECKING:
@@ -24,22 +24,7 @@ if TYPE_CHECKING:
     from kedge.ports import Columns
 
 DTYPES: dict[str, np.dtype[Any]] = {
-    name: np.dtype("O" if name == "string" else name)
-    for name in (
-        "bool",
-        "uint8",
-        "uint16",
-        "uint32",
-        "uint64",
-        "int8",
-        "int16",
-        "int32",
-        "int64",
-        "float16",
-        "float32",
-        "float64",
-        "string",
-    )
+    name: np.dtype("O" if name == "string" else name) for name in get_args(Dtype)
 }
 """Our dtype names, and NumPy's. A string column is an object array of str."""
 

@@ -213,10 +213,16 @@ def test_faults_stand_at_the_end_each_on_its_line() -> None:
 def test_a_pin_and_its_drift_are_told_with_the_way_out() -> None:
     """By whom, since when, and why."""
     item = describe(TWO, (member(),), (), {}, now=NOW)
-    pin = {"serves": "r1", "by": "ada", "at": AT, "reason": "", "drift": "somebody was faster"}
+    pin = {
+        "serves": "r1",
+        "by": "ada",
+        "at": AT,
+        "reason": "",
+        "drift": "another command came first",
+    }
     text = status_text({**item, "pin": pin})
     assert f"PINNED      to r1 by ada at {AT}: no reason" in text
-    assert "DRIFT       somebody was faster; kedge unpin flights" in text
+    assert "DRIFT       another command came first; kedge unpin flights" in text
 
 
 def test_what_was_counted_is_told_when_there_is_something() -> None:

@@ -240,7 +240,7 @@ def test_a_pin_is_shown_and_is_a_fault_and_no_lag() -> None:
         by="ada",
         reason="it burns",
         at=AT,
-        drift="somebody was faster",
+        drift="another command came first",
     )
     item = told(TWO, member(epochs={}, pinned={"flights": 1}), pin=pin)
     assert item["pin"] == {
@@ -250,9 +250,11 @@ def test_a_pin_is_shown_and_is_a_fault_and_no_lag() -> None:
         "by": "ada",
         "reason": "it burns",
         "at": AT,
-        "drift": "somebody was faster",
+        "drift": "another command came first",
     }
-    assert item["faults"] == ["this host is pinned to r1 by ada; it drifts: somebody was faster"]
+    assert item["faults"] == [
+        "this host is pinned to r1 by ada; it drifts: another command came first"
+    ]
     assert item["replicas"][0]["pinned"] == "r1"
 
 
