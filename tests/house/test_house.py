@@ -43,7 +43,7 @@ BROAD_EXCEPT = {
     "transforms/bundle.py": "a transformation may raise anything when it is loaded; it becomes one refusal",
     "cli/serve.py": "an image that cannot start keeps the process, whatever its code raises",
     "inspection/independence.py": ANYTHING,
-    "engine/recording/custom.py": "somebody's own comparison may raise anything; it becomes a pair that is not compared",
+    "engine/recording/custom.py": "an operator's own comparison may raise anything; it becomes a pair that is not compared",
     "engine/serving/pool.py": ANYTHING,
     "engine/process_faults.py": "the net of every loop: the fault is published and logged",
     "engine/serving/serving.py": ANYTHING,
@@ -145,12 +145,9 @@ def words(identifier: str) -> set[str]:
     return {word.lower() for word in re.findall(r"[A-Z]?[a-z0-9]+|[A-Z]+(?![a-z])", identifier)}
 
 
-def body_lines(function: Function) -> int:
-    """From the first statement after the docstring to the last."""
-    first = function.body[0]
-    documented = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
-    start = (first.end_lineno or 0) + 1 if documented else first.lineno
-    return (function.end_lineno or 0) - start + 1
+def lines_of(function: Function) -> int:
+    """From its name to its last line."""
+    return (function.end_lineno or 0) - function.lineno + 1
 
 
 def is_internal(node: ast.AST) -> bool:
@@ -250,7 +247,7 @@ def test_a_file_can_be_read_in_one_sitting(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=name)
 def test_a_function_fits_on_a_page(path: Path) -> None:
-    long = {f.name: n for f in functions(TREES[path]) if (n := body_lines(f)) > FUNCTION_LINES}
+    long = {f.name: n for f in functions(TREES[path]) if (n := lines_of(f)) > FUNCTION_LINES}
     assert not long
 
 
@@ -419,6 +416,12 @@ def loads_features(tree: ast.AST) -> list[int]:
 def test_features_files_run_in_processes_of_their_own(path: Path) -> None:
     """Their code may do anything: no command, control or worker loads it."""
     assert not loads_features(TREES[path]) or name(path) in RUNS_FEATURES
+
+
+def test_nothing_sleeps_by_a_clock_that_may_be_moved() -> None:
+    """`time.sleep` raises where a process's clock is moved, and would end the loop that waits."""
+    sleeping = [name(path) for path in FILES if "time.sleep(" in path.read_text("utf-8")]
+    assert not sleeping
 
 
 def test_python_is_started_in_one_place() -> None:

@@ -117,12 +117,11 @@ def register(
     """
     check_name(model)
     claimed = claiming(source, flavours)
-    given = _golden(golden, source)
     attempt = functools.partial(
         _attempt,
         source,
         claimed,
-        given,
+        _golden(golden, source),
         model=model,
         registry=registry,
         artifacts=artifacts,
@@ -202,14 +201,9 @@ def _attempt(
             artifacts.write_proof(digest, msgspec.structs.replace(kept, inline=inline))
         return known, False
     _check_trained(known, trained_on)
-    desk = _Desk(
-        given,
-        training,
-        features or {},
-        raw,
-        kept if again else None,
-        lambda signature: with_bounds(signature, artifacts.path(digest)),
-    )
+    path = artifacts.path(digest)
+    bounded = lambda signature: with_bounds(signature, path)  # noqa: E731 - as the desk takes it
+    desk = _Desk(given, training, features or {}, raw, kept if again else None, bounded)
     inline = inline or (kept.inline if kept is not None else "")
     ask = functools.partial(probe, digest=digest, flavour=claimed.flavour, trusted=tuple(trusted))
     result = desk.tried(ask)
@@ -223,9 +217,7 @@ def _attempt(
         number=0,  # the registry numbers versions
         digest=digest,
         flavour=claimed.flavour,
-        signature=with_bounds(
-            result.signature, artifacts.path(digest), proof.statistics if learns else None
-        ),
+        signature=with_bounds(result.signature, path, proof.statistics if learns else None),
         schema=schema,
         size=sum(entry.size for entry in files),
         files=files,

@@ -126,26 +126,20 @@ class Supervisor:
         self._contact = clock.monotonic() - SILENT_S
         self._beat_at = clock.monotonic() - BEAT_S
         self._stopping = False
-        self.children: dict[str, Child] = {}
+        fds = () if listener_fd is None else (listener_fd,)
+        started = partial(Child, environment=environment)
+        self.children = {
+            name: started(name, launch, fds=own, log_path=log_dir / f"{name}.log")
+            for launches, own in ((workers, fds), (others, ()))
+            for name, launch in launches.items()
+        }
         self.hosts: dict[tuple[str, int, int], Child] = {}
         self._wished: set[tuple[str, int, float]] = set()
-        fds = () if listener_fd is None else (listener_fd,)
-        for name, launch in {**workers, **others}.items():
-            self.children[name] = Child(
-                name,
-                launch,
-                fds=fds if name in workers else (),
-                environment=environment,
-                log_path=log_dir / f"{name}.log",
-            )
-
         self._endings = Endings()
         self._stand_in: Child | None = None
         """Sends alerts while control keeps ending; wanted as long as `unneeded_at` is None."""
         if stand_in is not None:
-            self._stand_in = Child(
-                "stand-in", stand_in, environment=environment, log_path=log_dir / "stand-in.log"
-            )
+            self._stand_in = started("stand-in", stand_in, log_path=log_dir / "stand-in.log")
             self._stand_in.unneeded_at = 0.0
 
     def stop(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import invalidate_caches
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
@@ -15,7 +15,7 @@ from kedge.columns import ProbeResult
 from kedge.core.bounds import toml_lines
 from kedge.core.errors import KedgeError, Refused, UnfitModel
 from kedge.core.evidence.answers import line, proposed, spare_outputs, target
-from kedge.core.features.schema import misfit
+from kedge.core.features.schema import Schema, misfit
 from kedge.core.stored.ledger import Note
 from kedge.core.values import Field, ModelVersion, State, TrainingSet
 from kedge.engine.bounds import with_bounds
@@ -170,21 +170,6 @@ def register_version(
         )
     schema = trained_on.schema if trained_on is not None else schema
     fits = place.features.schema(schema) if schema is not None else None
-    probe = functools.partial(
-        process.probe, artifacts=place.state_dir / "artifacts", fence=place.fence
-    )
-
-    def tried(**given: Any) -> ProbeResult:
-        answered = probe(**given)
-        lacking = misfit(answered.signature, fits) if fits is not None else ()
-        if lacking:
-            raise Refused(
-                f"the model does not fit {schema}: {', '.join(lacking)}",
-                code="schema_misfit",
-                hint="a model is made for the schema it was trained on",
-            )
-        return answered
-
     found, missing = flavours()
     try:
         version, new = register(
@@ -198,7 +183,7 @@ def register_version(
             trusted=trusted,
             by=actor(),
             at=place.clock.now(),
-            probe=tried,
+            probe=_fitting(place, schema, fits),
             schema=schema,
             trained_on=trained_on,
             features=fits.fields if fits is not None else None,
@@ -221,14 +206,31 @@ def register_version(
         _note_inline(place, endpoint, version, inline)
     if new:
         body = {"version": version.label, "digest": version.digest, "flavour": version.flavour}
-        place.ledger.note(
-            endpoint,
-            Note(kind="registered", body=body),
-            by=actor(),
-            reason="",
-            at=place.clock.now(),
-        )
+        note = Note(kind="registered", body=body)
+        place.ledger.note(endpoint, note, by=actor(), reason="", at=place.clock.now())
     return version, new
+
+
+def _fitting(
+    place: Workplace, schema: str | None, fits: Schema | None
+) -> Callable[..., ProbeResult]:
+    """Return the probe of artifacts; it refuses a model that a schema does not give what it needs."""
+    probe = functools.partial(
+        process.probe, artifacts=place.state_dir / "artifacts", fence=place.fence
+    )
+
+    def tried(**given: Any) -> ProbeResult:
+        answered = probe(**given)
+        lacking = misfit(answered.signature, fits) if fits is not None else ()
+        if lacking:
+            raise Refused(
+                f"the model does not fit {schema}: {', '.join(lacking)}",
+                code="schema_misfit",
+                hint="a model is made for the schema it was trained on",
+            )
+        return answered
+
+    return tried
 
 
 def _note_inline(place: Workplace, endpoint: str, version: ModelVersion, why: str) -> None:

@@ -34,6 +34,7 @@ from kedge.runtime.parts import Parts
 from kedge.runtime.presence import Presence
 from kedge.runtime.state_guard import StateGuard
 from kedge.system.interpreter import kedge_command, safe_environment
+from kedge.system.pause import pause
 from kedge.system.reserve import Reserve
 from kedge.web import server as web
 from kedge.web.api import Admin
@@ -126,6 +127,42 @@ def drills_of(config: Path) -> Start:
     return start
 
 
+def clerk_of(place: Workplace, faults: ProcessFaults) -> Clerk:
+    """Return what takes in the records of workers, and ages what is old."""
+    return Clerk(
+        ledger=place.ledger,
+        records=place.records,
+        rolls=place.rolls,
+        clock=place.clock,
+        faults=faults,
+    )
+
+
+def readiness_of(
+    place: Workplace, patrol: Patrol, online: Callable[[], Online], faults: ProcessFaults
+) -> Readiness:
+    """Return what checks the readiness of every endpoint, with a workplace of its own."""
+    return Readiness(
+        ledger=place.ledger,
+        leads=patrol.leads,
+        clock=place.clock,
+        faults=faults,
+        check=checker(place, online, by=f"readiness@{host_name()}"),
+    )
+
+
+def schedule_of(place: Workplace, patrol: Patrol, config: Path, faults: ProcessFaults) -> Schedule:
+    """Return what starts and ends drills, with a workplace of its own."""
+    return Schedule(
+        ledger=place.ledger,
+        roster=place.roster,
+        clock=place.clock,
+        leads=patrol.leads,
+        start=drills_of(config),
+        faults=faults,
+    )
+
+
 def run_control(
     port: int,
     *,
@@ -164,34 +201,10 @@ def run_control(
     )
     Reserve(state_dir, faults.note, faults.clear).start(faults.attempt)
     patrol = patrol_of(state_dir, online, faults, loopback=loopback, fence=fence, config=config)
-    clerk = Clerk(
-        ledger=place.ledger,
-        records=place.records,
-        rolls=place.rolls,
-        clock=place.clock,
-        faults=faults,
-    )
     own = partial(Workplace, state_dir, patience_s=1.0, actor=ActorKind.CONTROL, fence=fence)
-    judging, mine, watched = own(), own(), own()
-    readiness = Readiness(
-        ledger=judging.ledger,
-        leads=patrol.leads,
-        clock=place.clock,
-        faults=faults,
-        check=checker(judging, online, by=f"readiness@{host_name()}"),
-    )
+    readiness = readiness_of(own(), patrol, online, faults)
     sight = lambda: patrol.sight._replace(unready=readiness.unready)  # noqa: E731 - as it takes it
     alerting = alerting_of(own(), sight, patrol.leads, alerts, faults)
-    schedule = Schedule(
-        ledger=mine.ledger,
-        roster=mine.roster,
-        clock=place.clock,
-        leads=patrol.leads,
-        start=drills_of(config),
-        faults=faults,
-    )
-    inquiry = inquiry_of(own(), patrol, config, faults)
-    presence = Presence(watched.roster, watched.clock, faults)
     timer = LoopTimer(
         {"patrol": lambda: patrol.began, "alerting": lambda: alerting.began}, place.clock, faults
     )
@@ -202,11 +215,11 @@ def run_control(
     try:
         for name, part in (
             ("patrol", patrol),
-            ("clerk", clerk),
+            ("clerk", clerk_of(place, faults)),
             ("alerting", alerting),
-            ("drills", schedule),
-            ("inquiry", inquiry),
-            ("presence", presence),
+            ("drills", schedule_of(own(), patrol, config, faults)),
+            ("inquiry", inquiry_of(own(), patrol, config, faults)),
+            ("presence", Presence(own().roster, place.clock, faults)),
         ):
             parts.start(name, part.run, part.stop)
         # Control does not wait for a proof when it is told to stop, and the proof dies with it.
@@ -224,9 +237,8 @@ def _end_with_parent(
     server: uvicorn.Server, parent: int, timer: LoopTimer, faults: ProcessFaults
 ) -> None:
     """Control serves no callers: without its supervisor it only holds a port."""
-    pause = threading.Event()  # `time.sleep` raises where a clock is bent (EINVAL)
     while os.getppid() == parent:
         faults.attempt("control.turning", timer.look)
-        pause.wait(0.5)
+        pause(0.5)
     timer.stop()
     server.should_exit = True

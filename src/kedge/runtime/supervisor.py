@@ -94,33 +94,17 @@ def run_supervisor(
         faults = ProcessFaults(place.clock, signal_.wake)
         count_faults(faults.passed)
         relief = Relief(predecessors, remove_folder)
-        supervisor = Supervisor(
-            member=new_member("supervisor", "supervisor", place.clock.now()),
-            ledger=place.ledger,
-            stamp=place.ledger.stamp,
-            roster=place.roster,
-            disk=place.disk,
-            signal_=signal_,
-            clock=place.clock,
-            run_dir=run_dir,
-            log_dir=state_dir / "logs",
-            workers=worker_commands(server, run_dir, state_dir, listener.fileno()),
-            listener_fd=listener.fileno(),
-            host_launch=host_launch(state_dir, online, server.fence),
-            others=control_command(config, os.getpid()) if with_control else {},
-            stand_in=(
-                Launch(stand_in_command(state_dir, os.getpid()), encode(alerts))
-                if with_control
-                else None
-            ),
-            drain_s=server.drain_s,
-            close_door=listener.close,
-            relief=relief,
-            reap=reap,
-            environment=process.environment(),
-            host_environment=process.fenced_environment(),
-            faults=faults,
-            machine=read_machine(),
+        supervisor = supervisor_of(
+            place,
+            server,
+            online,
+            alerts,
+            run_dir,
+            listener,
+            relief,
+            signal_,
+            faults,
+            config=config if with_control else None,
         )
         Reserve(state_dir, faults.note, faults.clear).start(faults.attempt)
         restart = restart_of(supervisor, relief, lock, listener, server, state_dir, image, faults)
@@ -143,6 +127,48 @@ def run_supervisor(
             "stopped: callers are refused until kedge up runs again; kedge restart replaces code"
             " and settings without an outage"
         )
+
+
+def supervisor_of(
+    place: Workplace,
+    server: Server,
+    online: Online,
+    alerts: Alerts,
+    run_dir: Path,
+    listener: socket.socket,
+    relief: Relief,
+    signal_: DirectorySignal,
+    faults: ProcessFaults,
+    *,
+    config: Path | None,
+) -> Supervisor:
+    """Return the supervisor of this host; with a `config` it runs control as well."""
+    own, state_dir = os.getpid(), place.state_dir
+    stand_in = Launch(stand_in_command(state_dir, own), encode(alerts))
+    return Supervisor(
+        member=new_member("supervisor", "supervisor", place.clock.now()),
+        ledger=place.ledger,
+        stamp=place.ledger.stamp,
+        roster=place.roster,
+        disk=place.disk,
+        signal_=signal_,
+        clock=place.clock,
+        run_dir=run_dir,
+        log_dir=state_dir / "logs",
+        workers=worker_commands(server, run_dir, state_dir, listener.fileno()),
+        listener_fd=listener.fileno(),
+        host_launch=host_launch(state_dir, online, server.fence),
+        others=control_command(config, own) if config is not None else {},
+        stand_in=stand_in if config is not None else None,
+        drain_s=server.drain_s,
+        close_door=listener.close,
+        relief=relief,
+        reap=reap,
+        environment=process.environment(),
+        host_environment=process.fenced_environment(),
+        faults=faults,
+        machine=read_machine(),
+    )
 
 
 def prepare(place: Workplace, server: Server) -> None:

@@ -140,17 +140,8 @@ class Counter:
             self._step = (weight, paired)
             self._asked.clear()
         draft = _Draft(paired=paired)
-        rows: list[JoinRow] = []
         before = self._segments.other
-        for some in self._parts(self._first(draft, seen)):
-            part = Part(some, self._segments)
-            self._spend(draft, part)
-            if paired:
-                self._pairs(draft, part, bounds)
-                self._agree(draft, part)
-            else:
-                self._singles(draft, part, bounds)
-            rows += self._predictions.rows(part, weight)
+        rows = self._fill(draft, seen, bounds, paired=paired, weight=weight)
         state = self._state
         exposed, answered = draft.met()
         named, named_answered = draft.named.met(paired=paired)
@@ -199,6 +190,22 @@ class Counter:
             ),
             rows,
         )
+
+    def _fill(
+        self, draft: _Draft, seen: Sequence[Seen], bounds: Bounds, *, paired: bool, weight: int
+    ) -> list[JoinRow]:
+        """Count observations into a draft; returns the rows that are kept of them."""
+        rows: list[JoinRow] = []
+        for some in self._parts(self._first(draft, seen)):
+            part = Part(some, self._segments)
+            self._spend(draft, part)
+            if paired:
+                self._pairs(draft, part, bounds)
+                self._agree(draft, part)
+            else:
+                self._singles(draft, part, bounds)
+            rows += self._predictions.rows(part, weight)
+        return rows
 
     def logged(self, seen: Sequence[Seen]) -> tuple[list[JoinRow], int]:
         """Rows of sampled units while nothing is compared; and how many could not be written."""

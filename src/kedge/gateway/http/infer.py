@@ -227,18 +227,10 @@ async def infer(
         # Given back before the answer leaves: a caller that does not read takes no other's place.
         bounds.in_flight -= 1
         bounds.inflated -= inflated
-    head = _head(live, answer)
-    await send(
-        {
-            "type": "http.response.start",
-            "status": 200,
-            "headers": [
-                *head,
-                (b"content-length", b"%d" % len(payload)),
-                *(((b"connection", b"close"),) if drain else ()),
-            ],
-        }
-    )
+    headers = [*_head(live, answer), (b"content-length", b"%d" % len(payload))]
+    if drain:
+        headers.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": payload})
     serving.finish(live, request, answer)
 

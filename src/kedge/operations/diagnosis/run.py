@@ -120,19 +120,19 @@ def diagnosis_of(
         "endpoint": endpoint,
         "diagnosis": msgspec.to_builtins(found),
         "window": {**today.told(), "segment": options.segment},
-        "reference": (
-            None
-            if reference is None
-            else {
-                **reference.logged.told(),
-                "of": _label(new if reference.of == "new" or old is None else old),
-                "rule": reference.rule,
-            }
-        ),
+        "reference": _told(reference, new, old),
         "replayed": cells.replayed,
         "faults": cells.faults,
     }
     return {**told, **_file(place, endpoint, short)}
+
+
+def _told(reference: Reference | None, new: Release, old: Release | None) -> dict[str, Any] | None:
+    """Return what the reference was, and of which release; None where there was none."""
+    if reference is None:
+        return None
+    of = new if reference.of == "new" or old is None else old
+    return {**reference.logged.told(), "of": _label(of), "rule": reference.rule}
 
 
 def _file(place: Workplace, endpoint: str, short: Filed) -> dict[str, Any]:

@@ -137,29 +137,14 @@ def make(
         apart = Bare(Transform(bundle, function=function))
         together = merges(apart, place.artifacts.proof(code.digest), place.clock.monotonic)
         names, rows = _load(db, spine, time, form, spec, place.clock.unix())
+        transform = Transform(bundle, function=function)
+        asked = Spine(spine, time, rows, form)
+        progress = Progress(say, place.clock.monotonic, "rows made", rows)
         made = _features(
-            db,
-            Transform(bundle, function=function),
-            features,
-            names,
-            Spine(spine, time, rows, form),
-            log,
-            reads,
-            Progress(say, place.clock.monotonic, "rows made", rows),
-            together=together,
+            db, transform, features, names, asked, log, reads, progress, together=together
         )
         kept = _kept(list(features.fields), list(names))
-        told = TrainingSet(
-            schema=code.schema,
-            transformation=code.number,
-            code=code.digest,
-            generations=tuple(one.run.label for one in reads),
-            data="",
-            rows=rows,
-            spine=spine.name,
-            time=time,
-            made_at=place.clock.now(),
-        )
+        told = _described(code, reads, asked, place.clock.now())
         told = _write(db, out, told, _picked(features, names, kept))
     return {
         **msgspec.to_builtins(told),
@@ -169,6 +154,23 @@ def make(
         "violations": made.violations,
         "left_out": [name for name in names if name not in kept],
     }
+
+
+def _described(
+    code: TransformVersion, reads: Sequence[Read], spine: Spine, made_at: str
+) -> TrainingSet:
+    """Return what a training set says of itself, before its own digest is known."""
+    return TrainingSet(
+        schema=code.schema,
+        transformation=code.number,
+        code=code.digest,
+        generations=tuple(one.run.label for one in reads),
+        data="",
+        rows=spine.rows,
+        spine=spine.path.name,
+        time=spine.time,
+        made_at=made_at,
+    )
 
 
 class Spine(NamedTuple):

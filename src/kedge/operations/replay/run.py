@@ -78,12 +78,7 @@ def replay_of(
             f"{endpoint} has nothing in production to compare with", code="nothing_in_production"
         )
     asked = msgspec.structs.replace(
-        state,
-        stage=Stage.SHADOW,
-        candidate=release.number,
-        weight=0,
-        sample=10_000,
-        salt="replay",
+        state, stage=Stage.SHADOW, candidate=release.number, weight=0, sample=10_000, salt="replay"
     )
     logged = (
         row
@@ -211,15 +206,9 @@ def _window(
         for name in slices:
             cells[name][1] += same
             cells[name][table] += 1
-        if old.score is not None and new.score is not None:
-            apart = new.score - old.score
-            bin_ = scores.setdefault(bin_of(old.score), [0, 0, 0.0, 0.0])
-            for place, more in enumerate((1, same, apart, abs(apart))):
-                bin_[place] += more
+        _compare_scores(scores, old, new, same=same)
         if not same and len(examples) < 3:
-            texts = old.text(), new.text()
-            differs = (Differing(output.name, *texts),) if output.name is not None else ()
-            examples.append(Example(row.id, row.segments, *texts, differs))
+            examples.append(_example(row, old, new, output.name))
     return Window(
         replica="replay",
         number=number,
@@ -242,6 +231,23 @@ def _window(
         mirrored=len(pairs),
         copied=sum(not isinstance(a, KedgeError) for _, a in pairs),
     )
+
+
+def _compare_scores(scores: dict[int, list[float]], old: Said, new: Said, *, same: bool) -> None:
+    """Count a pair in the bin of the old score: pairs, equal ones, differences, absolute ones."""
+    if old.score is None or new.score is None:
+        return
+    apart = new.score - old.score
+    bin_ = scores.setdefault(bin_of(old.score), [0, 0, 0.0, 0.0])
+    for place, more in enumerate((1, same, apart, abs(apart))):
+        bin_[place] += more
+
+
+def _example(row: JoinRow, old: Said, new: Said, output: str | None) -> Example:
+    """Return a pair that differs, as `kedge evidence` shows it."""
+    texts = old.text(), new.text()
+    differs = (Differing(output, *texts),) if output is not None else ()
+    return Example(row.id, row.segments, *texts, differs)
 
 
 def _fold_labels(
