@@ -74,8 +74,8 @@ def test_a_replica_that_ends_before_its_ack_is_waited_for_three_seconds(
     clock, roster, control = steps
     members = roster.members()
     clock.at = {1: lambda: roster.publish(member("one", 5)), 2: lambda: roster.leave("two")}
-    acks, left = control._await_acks("flights", 5, members, clock.running)
-    assert (set(acks), left) == ({"one"}, {"two"})
+    acks, ended = control._await_acks("flights", 5, members, clock.running)
+    assert (set(acks), ended) == ({"one"}, {"two"})
     assert clock.running - 100.0 == pytest.approx(4.0, abs=0.6)
 
 
@@ -89,6 +89,6 @@ def test_replicas_of_a_roster_that_was_made_anew_are_waited_for(
         3: lambda: [roster.publish(member(name, 4)) for name in ("one", "two")],  # type: ignore[func-returns-value]
         12: lambda: roster.publish(member("one", 5)),
     }
-    acks, left = control._await_acks("flights", 5, members, clock.running)
-    assert (set(acks), left) == ({"one"}, set())
+    acks, ended = control._await_acks("flights", 5, members, clock.running)
+    assert (set(acks), ended) == ({"one"}, set())
     assert clock.running - 100.0 == pytest.approx(10.0, abs=0.6)

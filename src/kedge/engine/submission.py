@@ -57,7 +57,7 @@ from kedge.ports import Clock, Ledger, Roster, Signal
 
 SILENT_S = 5.0
 """Five missed heartbeats: a replica that is late by this is called silent."""
-LEFT_S = 3.0
+ENDED_S = 3.0
 """A replica that is off the roster for so long has ended. One that lives writes itself again each
 second, also into a roster that was made anew."""
 PREPARE_S = 120.0
@@ -125,7 +125,7 @@ class Receipt(Value, frozen=True):
     total_ms: float
     acks: dict[str, float]
     silent: tuple[str, ...] = ()
-    left: tuple[str, ...] = ()
+    ended: tuple[str, ...] = ()
     """Replicas whose processes ended before they acknowledged: they answer no caller."""
     cold: dict[str, str] = {}
 
@@ -140,7 +140,7 @@ class Receipt(Value, frozen=True):
             "total_ms": self.total_ms,
             "acks": self.acks,
             "silent": list(self.silent),
-            "left": list(self.left),
+            "ended": list(self.ended),
             "cold": self.cold,
         }
 
@@ -358,8 +358,8 @@ class Control:
             Silent: a replica does not acknowledge it.
         """
         started, decided, prepared, written = times
-        acks, left = self._await_acks(after.endpoint, after.epoch, members, started)
-        silent = tuple(sorted({m.name for m in members} - acks.keys() - left))
+        acks, ended = self._await_acks(after.endpoint, after.epoch, members, started)
+        silent = tuple(sorted({m.name for m in members} - acks.keys() - ended))
         first = None
         if isinstance(command, MEASURED) and not silent:
             first = self._first_answer(after.endpoint, after, members, started)
@@ -376,7 +376,7 @@ class Control:
             total_ms=_ms(started, self._clock.monotonic()),
             acks=acks,
             silent=silent,
-            left=tuple(sorted(left)),
+            ended=tuple(sorted(ended)),
             cold=cold,
         )
         self._store(receipt, command, entries, by)
@@ -528,7 +528,7 @@ class Control:
         missing = {member.name for member in members}
         acks: dict[str, float] = {}
         seen = dict.fromkeys(missing, self._clock.monotonic())
-        left: set[str] = set()
+        ended: set[str] = set()
         deadline = self._clock.monotonic() + self._ack_s
         while missing:
             now = self._clock.monotonic()
@@ -538,12 +538,12 @@ class Control:
                 if member.name in missing and (member.epochs.get(endpoint, -1) >= epoch or pinned):
                     acks[member.name] = _ms(started, self._clock.monotonic())
                     missing.discard(member.name)
-            left |= {name for name in missing if now - seen[name] > LEFT_S}
-            missing -= left
+            ended |= {name for name in missing if now - seen[name] > ENDED_S}
+            missing -= ended
             if not missing or self._clock.monotonic() >= deadline:
                 break
             self._signal.wait(0.005)
-        return acks, left
+        return acks, ended
 
     def _first_answer(
         self, endpoint: str, after: State, members: tuple[Member, ...], started: float

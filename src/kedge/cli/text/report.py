@@ -199,8 +199,8 @@ def receipt_text(receipt: Receipt) -> str:
     width = max(len(name) for name, _ in parts)
     lines = [f"{receipt.endpoint} epoch {receipt.epoch}: {'; '.join(map(story, receipt.events))}"]
     lines += [f"  {name:{width}}  {ms:9.1f} ms" for name, ms in parts if ms is not None]
-    lines += [f"  {name} ended meanwhile: it answers no caller" for name in receipt.left]
-    if not (receipt.acks or receipt.silent or receipt.left):
+    lines += [f"  {name} ended meanwhile: it answers no caller" for name in receipt.ended]
+    if not (receipt.acks or receipt.silent or receipt.ended):
         lines.append("  no replica is known: it takes effect when one starts")
     return "\n".join(lines)
 
