@@ -18,7 +18,11 @@ PAGES = sorted(
     [
         *ROOT.glob("*.md"),
         *(ROOT / "docs").rglob("*.md"),
-        *(path for path in (ROOT / "examples").rglob("*") if path.is_file()),
+        *(
+            path
+            for path in (ROOT / "examples").rglob("*")
+            if path.is_file() and path.suffix != ".pyc"
+        ),
     ]
 )
 

@@ -36,7 +36,8 @@ STDIN = Path("-")
 @click.option(
     "--time-format",
     "form",
-    help="How `at` is written where it is text, as for strptime; UTC without %z. Default: ISO 8601.",
+    metavar="FORMAT",
+    help="How `at` is written where it is text, as for strptime, UTC without %z; else ISO 8601.",
 )
 @verb
 def outcomes(
